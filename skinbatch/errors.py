@@ -1,0 +1,57 @@
+"""What can go wrong, told apart by who has to act. A file of the house raises one of these or lets a defect through."""
+
+from __future__ import annotations
+
+
+class SkinbatchError(Exception):
+    """Base of every error that has a clear message for the user; `exit_code` is the command's."""
+
+    exit_code = 1
+
+
+class UsageError(SkinbatchError):
+    """Wrong use or settings; nothing was touched. The message names the file or setting and the way out."""
+
+    exit_code = 2
+
+
+class PackError(UsageError):
+    """A model pack that is missing, malformed or does not have its recorded hashes."""
+
+
+class ClaimError(SkinbatchError):
+    """Another run holds the destination."""
+
+    exit_code = 7
+
+
+class StoreError(SkinbatchError):
+    """A network or server error that outlasted the retries. Never becomes a row: the unit stays open."""
+
+    exit_code = 4
+
+
+class NotFoundError(StoreError):
+    """The object is not there (404, ENOENT)."""
+
+
+class ForbiddenError(StoreError):
+    """The object may not be read or written (403, EACCES)."""
+
+
+class ChangedError(StoreError):
+    """The object is no longer the version that was asked for (412, mtime differs)."""
+
+
+class ModelOutputError(SkinbatchError):
+    """A model gave NaN or infinite numbers; the message names the model. The scorer turns it into `model_error` rows."""
+
+
+class UnsupportedOpError(SkinbatchError):
+    """A model needs an operator of mmcv that is not built here; the message names it."""
+
+
+class TableError(SkinbatchError):
+    """A table file that is damaged, not ours, or of a schema that this version does not know."""
+
+    exit_code = 5

@@ -1,0 +1,125 @@
+"""What a destination says of itself: its source, its scorings and what each of them stands for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from skinbatch.errors import NotFoundError, UsageError
+from skinbatch.runs import layout
+from skinbatch.storage.base import Store
+
+LAYOUT_VERSION = 1
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """dest.json. source: as the first run gave it, made absolute. bits: leading bits of groups at the first plan."""
+
+    source: str
+    bits: int | None
+    schema_version: int
+    layout_version: int = LAYOUT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """scorings/<fp>.json. numbers: what the fingerprint is the hash of. grading: threshold, scheme and counting of
+    the first run. classes, prob_columns: the columns that depend on the pack."""
+
+    fingerprint: str
+    numbers: Mapping[str, Any]
+    grading: Mapping[str, Any]
+    pack: str
+    weights: Mapping[str, str]
+    classes: tuple[str, ...]
+    prob_columns: tuple[str, ...]
+    save_masks: bool
+    created: str
+
+
+def read_json(store: Store, key: str) -> Any | None:
+    """A JSON object of the destination, None if it is not there. UsageError if it is not JSON."""
+    try:
+        data, _ = store.get(key)
+    except NotFoundError:
+        return None
+    try:
+        return json.loads(data)
+    except ValueError as e:
+        raise UsageError(f"{store.uri_of(key)} is damaged: {e}") from None
+
+
+def read_destination(store: Store) -> Destination | None:
+    """dest.json; None where there is none yet. UsageError if another version of skinbatch wrote it."""
+    raw = read_json(store, layout.DEST)
+    if raw is None:
+        return None
+    if raw.get("layout_version") != LAYOUT_VERSION:
+        raise UsageError(
+            f"{store.uri_of(layout.DEST)}: layout version {raw.get('layout_version')}, this skinbatch writes "
+            f"{LAYOUT_VERSION}; use another destination or the version that wrote it"
+        )
+    return Destination(**raw)
+
+
+def require_destination(store: Store) -> Destination:
+    """dest.json, or a UsageError that says how a destination comes to be."""
+    found = read_destination(store)
+    if found is None:
+        raise UsageError(f"{store.uri} is not a destination of skinbatch: it has no {layout.DEST}; `skinbatch score` makes one")
+    return found
+
+
+def write_destination(store: Store, destination: Destination) -> None:
+    store.put(layout.DEST, _text(asdict(destination)))
+
+
+def read_scoring(store: Store, fingerprint: str) -> Scoring | None:
+    raw = read_json(store, layout.scoring_key(fingerprint))
+    if raw is None:
+        return None
+    return Scoring(**(raw | {"classes": tuple(raw["classes"]), "prob_columns": tuple(raw["prob_columns"])}))
+
+
+def write_scoring(store: Store, scoring: Scoring) -> None:
+    store.put(layout.scoring_key(scoring.fingerprint), _text(asdict(scoring)))
+
+
+def fingerprints(store: Store) -> list[str]:
+    """Scorings of a destination, oldest first."""
+    prefix = layout.SCORINGS
+    found = [info.key[len(prefix) :].removesuffix(".json") for info in store.list(prefix)]
+    scorings = [s for s in (read_scoring(store, fp) for fp in found) if s is not None]
+    return [s.fingerprint for s in sorted(scorings, key=lambda s: (s.created, s.fingerprint))]
+
+
+def choose_scoring(store: Store, wanted: str | None) -> str:
+    """The scoring that is meant: the one named, the only one, or that of the newest run."""
+    found = fingerprints(store)
+    if wanted is not None:
+        fitting = [fp for fp in found if fp.startswith(wanted)]
+        if len(fitting) != 1:
+            raise UsageError(f"{store.uri}: no scoring `{wanted}`; there are: {', '.join(found) or 'none'}")
+        return fitting[0]
+    if not found:
+        raise UsageError(f"{store.uri}: nothing has been scored here yet; `skinbatch score SOURCE {store.uri}` does")
+    if len(found) == 1:
+        return found[0]
+    for info in sorted(store.list(layout.RUNS), key=lambda o: o.key, reverse=True):
+        record = read_json(store, info.key)
+        if record and record.get("fingerprint") in found:
+            return str(record["fingerprint"])
+    return found[-1]
+
+
+def _text(value: object) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,58 @@
+"""Loose photos into groups by the leading bits of the hash of their key, so that an archive that grows keeps its units."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGE_GROUP = 512
+SMALL_GROUP = 8
+FEW_GROUPS = 32
+MAX_BITS = 48
+
+
+def key_hash(image_id: str) -> int:
+    """First 64 bits of the SHA-256 of the key."""
+    return int.from_bytes(hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+
+
+def target_size(photos: int) -> int:
+    """Photos a group aims at: 512; in small archives a 32nd of the archive, at least 8."""
+    return max(SMALL_GROUP, min(LARGE_GROUP, photos // FEW_GROUPS))
+
+
+def first_bits(photos: int) -> int:
+    """Leading bits that make groups of about the target size."""
+    return max(0, round(math.log2(max(1, photos) / target_size(photos))))
+
+
+def split(hashes: NDArray[np.uint64], bits: int, known: Collection[str]) -> list[tuple[str, int, int]]:
+    """Groups of photos whose hashes are sorted ascending.
+
+    hashes: (N,) uint64. bits: leading bits of the first plan. known: groups of the newest plan, as text of 0 and 1.
+    Returns (group, start, stop) for every group that has photos: known groups stay, one over twice the target splits
+    by one more bit (and again), none merges.
+    """
+    target = target_size(len(hashes))
+    known = frozenset(known)
+    inner = {group[:depth] for group in known for depth in range(len(group))}
+    groups: list[tuple[str, int, int]] = []
+
+    def descend(prefix: str, start: int, stop: int) -> None:
+        if start == stop:
+            return
+        settled = prefix in known or (len(prefix) >= bits and prefix not in inner)
+        if settled and (stop - start <= 2 * target or len(prefix) >= MAX_BITS):
+            groups.append((prefix, start, stop))
+            return
+        boundary = int(prefix + "1", 2) << (63 - len(prefix))
+        middle = start + int(np.searchsorted(hashes[start:stop], np.uint64(boundary)))
+        descend(prefix + "0", start, middle)
+        descend(prefix + "1", middle, stop)
+
+    descend("", 0, len(hashes))
+    return groups

@@ -1,0 +1,68 @@
+"""Where everything lies in a destination; keys relative to its root. The one place that spells them."""
+
+from __future__ import annotations
+
+import secrets
+
+DEST = "_skinbatch/dest.json"
+CLAIM = "_skinbatch/claim.json"
+SCORINGS = "_skinbatch/scorings/"
+RUNS = "_skinbatch/runs/"
+DATA_KINDS = ("images", "boxes", "masks")
+
+
+def fresh() -> str:
+    """A random part for a name that nobody else can have chosen."""
+    return secrets.token_hex(6)
+
+
+def data_prefix(kind: str, fingerprint: str) -> str:
+    return f"{kind}/scoring={fingerprint}/"
+
+
+def data_key(kind: str, fingerprint: str, unit_id: str, attempt: str) -> str:
+    return f"{data_prefix(kind, fingerprint)}{unit_id}.{attempt}.parquet"
+
+
+def scoring_key(fingerprint: str) -> str:
+    return f"{SCORINGS}{fingerprint}.json"
+
+
+def plans_prefix(fingerprint: str) -> str:
+    return f"_skinbatch/plans/{fingerprint}/"
+
+
+def receipts_prefix(fingerprint: str) -> str:
+    return f"_skinbatch/receipts/{fingerprint}/"
+
+
+def receipt_key(fingerprint: str, unit_id: str, generation: int, attempt: str) -> str:
+    return f"{receipts_prefix(fingerprint)}{unit_id}/{generation}.{attempt}.json"
+
+
+def snapshots_prefix(fingerprint: str) -> str:
+    return f"_skinbatch/snapshots/{fingerprint}/"
+
+
+def folds_prefix(fingerprint: str) -> str:
+    return f"_skinbatch/folds/{fingerprint}/"
+
+
+def attempts_prefix(fingerprint: str) -> str:
+    return f"_skinbatch/attempts/{fingerprint}/"
+
+
+def numbered(n: int) -> str:
+    """`<n>.<random>`, the name of a plan, snapshot or fold."""
+    return f"{n}.{fresh()}"
+
+
+def number_of(name: str) -> tuple[int, str]:
+    """(n, random) of a name made by `numbered`, with or without a suffix after it. ValueError for any other name."""
+    n, random = name.split(".")[:2]
+    return int(n), random
+
+
+def newest_first(names: set[str] | list[str]) -> list[str]:
+    """Names made by `numbered`, highest n first, then smallest random."""
+    return sorted(names, key=lambda name: (-number_of(name)[0], number_of(name)[1]))

@@ -1,0 +1,335 @@
+"""What was listed, cut into units. A plan is immutable; the newest one says what the archive holds."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from skinbatch.runs import layout
+from skinbatch.runs.grouping import first_bits, key_hash, split
+from skinbatch.storage.base import Store
+from skinbatch.types import ImageRef, ShardRef, WorkUnit
+
+MEMBERS_PER_FILE = 100_000
+PART_MEMBERS = 512
+PART_BYTES = 64 << 20
+_CHUNK = 50_000
+_UNITS = "units.parquet"
+
+_MEMBERS_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("version", pa.string()),
+        ("meta", pa.string()),
+        ("unit_id", pa.string()),
+    ]
+)
+_LISTED_SCHEMA = _MEMBERS_SCHEMA.remove(_MEMBERS_SCHEMA.get_field_index("unit_id"))
+_UNITS_SCHEMA = pa.schema(
+    [
+        ("unit_id", pa.string()),
+        ("inputs_sha256", pa.string()),
+        ("count", pa.int64()),
+        ("members", pa.string()),
+        ("kind", pa.string()),
+        ("key", pa.string()),
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("version", pa.string()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """One unit of a plan, without its photos.
+
+    count: photos, None for an archive that was not opened. members: the plan's file that holds its photos, "" for
+    archives. shard, start, stop: as in WorkUnit.
+    """
+
+    unit_id: str
+    inputs_sha256: str
+    count: int | None
+    members: str = ""
+    shard: ShardRef | None = None
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def size(self) -> int:
+        return 0 if self.shard is None else self.shard.size
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """name: `<n>.<random>`. units: in the order in which they are handed out."""
+
+    name: str
+    units: tuple[PlannedUnit, ...]
+
+    @property
+    def number(self) -> int:
+        return layout.number_of(self.name)[0]
+
+    @property
+    def photos(self) -> int:
+        """Photos of the units whose number is known."""
+        return sum(u.count or 0 for u in self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A source as listed now. photos: Arrow table of image_id, uri, size, version and meta (JSON text). shards: archive files."""
+
+    photos: pa.Table
+    shards: tuple[ShardRef, ...]
+
+    @property
+    def empty(self) -> bool:
+        return not self.photos.num_rows and not self.shards
+
+
+def collect(entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], None] = lambda n: None) -> Listing:
+    """A source's entries as columns; the same image_id twice is one photo, the first wins."""
+    batches: list[pa.RecordBatch] = []
+    rows: list[ImageRef] = []
+    shards: dict[str, ShardRef] = {}
+
+    def flush() -> None:
+        columns = [
+            [r.image_id for r in rows],
+            [r.uri for r in rows],
+            [r.size for r in rows],
+            [r.version for r in rows],
+            [_meta_text(r.meta) for r in rows],
+        ]
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, _LISTED_SCHEMA, strict=True)]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=_LISTED_SCHEMA))
+        rows.clear()
+
+    for count, entry in enumerate(entries, 1):
+        if isinstance(entry, ShardRef):
+            shards.setdefault(entry.key, entry)
+        else:
+            rows.append(entry)
+            if len(rows) >= _CHUNK:
+                flush()
+        if count % 1000 == 0:
+            on_count(count)
+    flush()
+    return Listing(pa.Table.from_batches(batches, _LISTED_SCHEMA), tuple(shards.values()))
+
+
+class PlanWriter:
+    """Cuts a listing into units and writes it as plan n + 1, unless the newest plan says the same."""
+
+    def __init__(self, store: Store, fingerprint: str, count_members: Callable[[ShardRef], int]) -> None:
+        self.store = store
+        self.fingerprint = fingerprint
+        self.count_members = count_members
+
+    def write(self, listing: Listing, newest: Plan | None, bits: int | None) -> Plan:
+        """newest: the plan whose groups are kept. bits: the destination's leading bits, None at the first plan."""
+        name = layout.numbered(newest.number + 1 if newest else 1)
+        members, units = self._loose_units(listing.photos, newest, bits)
+        units += self._shard_units(listing.shards, newest)
+        if newest is not None and [(u.unit_id, u.inputs_sha256) for u in units] == [
+            (u.unit_id, u.inputs_sha256) for u in newest.units
+        ]:
+            return newest
+        prefix = f"{layout.plans_prefix(self.fingerprint)}{name}/"
+        for file_name, table in members.items():
+            self.store.put(prefix + file_name, _parquet(table))
+        self.store.put(prefix + _UNITS, _parquet(_units_table(units)))
+        return Plan(name, tuple(units))
+
+    def _loose_units(
+        self, photos: pa.Table, newest: Plan | None, bits: int | None
+    ) -> tuple[dict[str, pa.Table], list[PlannedUnit]]:
+        ids = photos.column("image_id").to_pylist()
+        hashes = np.fromiter((key_hash(i) for i in ids), np.uint64, len(ids))
+        order = np.lexsort((np.arange(len(ids)), hashes))
+        keep = [k for n, k in enumerate(order) if n == 0 or ids[k] != ids[order[n - 1]]]
+        photos = photos.take(pa.array(keep, pa.int64()))
+        known = [u.unit_id[1:] for u in newest.units if u.shard is None] if newest else []
+        groups = split(hashes[keep], first_bits(len(keep)) if bits is None else bits, known)
+        files: dict[str, pa.Table] = {}
+        units: list[PlannedUnit] = []
+        first = 0
+        pending: list[tuple[str, int, int]] = []
+        for n, group in enumerate(groups):
+            pending.append(group)
+            if group[2] - first >= MEMBERS_PER_FILE or n == len(groups) - 1:
+                file_name = f"members-{len(files):05d}.parquet"
+                table = photos.slice(first, group[2] - first)
+                unit_ids = pa.array([f"g{g}" for g, a, b in pending for _ in range(a, b)], pa.string())
+                files[file_name] = table = table.append_column("unit_id", unit_ids)
+                for g, a, b in pending:
+                    unit = WorkUnit(f"g{g}", _refs(table.slice(a - first, b - a)))
+                    units.append(PlannedUnit(unit.unit_id, unit.inputs_sha256, b - a, file_name))
+                pending, first = [], group[2]
+        return files, units
+
+    def _shard_units(self, shards: Iterable[ShardRef], newest: Plan | None) -> list[PlannedUnit]:
+        before: dict[ShardRef, list[PlannedUnit]] = {}
+        for unit in newest.units if newest else ():
+            if unit.shard is not None:
+                before.setdefault(unit.shard, []).append(unit)
+        units: list[PlannedUnit] = []
+        for shard in shards:
+            units += before.get(shard) or self._cut(shard)
+        return sorted(units, key=lambda u: u.unit_id)
+
+    def _cut(self, shard: ShardRef) -> list[PlannedUnit]:
+        """One unit an archive file; large ones that can be read from the middle are cut into ranges."""
+        name = f"s{key_hash(shard.key):016x}"
+        count = None
+        if shard.kind != "tar" and shard.size > PART_BYTES:
+            count = self.count_members(shard)
+        if count is None or count <= 2 * PART_MEMBERS:
+            return [_planned(WorkUnit(name, shard=shard), count)]
+        starts = range(0, count, PART_MEMBERS)
+        return [
+            _planned(
+                WorkUnit(f"{name}-{n:05d}", shard=shard, start=a, stop=None if a == starts[-1] else a + PART_MEMBERS),
+                min(PART_MEMBERS, count - a),
+            )
+            for n, a in enumerate(starts)
+        ]
+
+
+def amend(listing: Listing, changed: Mapping[str, ImageRef], vanished: Iterable[str]) -> Listing:
+    """The listing with what the workers found: photos that changed while they were read, and those that are gone."""
+    gone = set(vanished) | set(changed)
+    kept = listing.photos.filter(pc.invert(pc.is_in(listing.photos.column("image_id"), pa.array(sorted(gone)))))
+    again = collect(changed.values())
+    return Listing(pa.concat_tables([kept, again.photos]), listing.shards)
+
+
+def replace_shards(listing: Listing, shards: Mapping[str, ShardRef | None]) -> Listing:
+    """The listing with new versions of archive files; None where one is gone."""
+    now = [shards.get(s.key, s) for s in listing.shards]
+    return Listing(listing.photos, tuple(s for s in now if s is not None))
+
+
+def names(store: Store, fingerprint: str) -> list[str]:
+    """Complete plans of a scoring, newest first."""
+    prefix = layout.plans_prefix(fingerprint)
+    keys = (info.key[len(prefix) :] for info in store.list(prefix))
+    return layout.newest_first([key.split("/")[0] for key in keys if key.endswith(f"/{_UNITS}")])
+
+
+def read(store: Store, fingerprint: str, name: str) -> Plan:
+    """A plan by name, without its photos. NotFoundError if it is gone."""
+    data, _ = store.get(f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}")
+    units = []
+    for row in pq.read_table(io.BytesIO(data)).to_pylist():
+        shard = None
+        if row["kind"] != "loose":
+            shard = ShardRef(row["key"], row["uri"], row["kind"], row["size"], row["version"])
+        units.append(
+            PlannedUnit(
+                row["unit_id"],
+                row["inputs_sha256"],
+                row["count"],
+                row["members"],
+                shard,
+                row["start"],
+                row["stop"],
+            )
+        )
+    return Plan(name, tuple(units))
+
+
+def work_units(store: Store, fingerprint: str, plan: Plan, units: Iterable[PlannedUnit]) -> Iterator[WorkUnit]:
+    """Planned units with their photos, in the plan's order; holds one file of photos at a time."""
+    loaded = ""
+    ranges: dict[str, tuple[int, int]] = {}
+    table = pa.table({})
+    for unit in units:
+        if unit.shard is not None:
+            yield WorkUnit(unit.unit_id, shard=unit.shard, start=unit.start, stop=unit.stop)
+            continue
+        if unit.members != loaded:
+            table, loaded = read_members(store, fingerprint, plan, unit.members), unit.members
+            ranges = _ranges(table.column("unit_id").to_pylist())
+        start, stop = ranges[unit.unit_id]
+        yield WorkUnit(unit.unit_id, _refs(table.slice(start, stop - start)))
+
+
+def read_members(store: Store, fingerprint: str, plan: Plan, file_name: str) -> pa.Table:
+    """image_id, uri, size, version, meta (JSON text) and unit_id of the photos in one of the plan's files."""
+    data, _ = store.get(f"{layout.plans_prefix(fingerprint)}{plan.name}/{file_name}")
+    return pq.read_table(io.BytesIO(data))
+
+
+def read_listing(store: Store, fingerprint: str, plan: Plan) -> Listing:
+    """What a plan says was listed."""
+    files = sorted({u.members for u in plan.units if u.members})
+    tables = [read_members(store, fingerprint, plan, name).drop_columns("unit_id") for name in files]
+    shards = {u.shard.key: u.shard for u in plan.units if u.shard is not None}
+    photos = pa.concat_tables(tables) if tables else _LISTED_SCHEMA.empty_table()
+    return Listing(photos, tuple(shards.values()))
+
+
+def _ranges(unit_ids: list[str]) -> dict[str, tuple[int, int]]:
+    ranges: dict[str, tuple[int, int]] = {}
+    start = 0
+    for n in range(1, len(unit_ids) + 1):
+        if n == len(unit_ids) or unit_ids[n] != unit_ids[start]:
+            ranges[unit_ids[start]] = (start, n)
+            start = n
+    return ranges
+
+
+def _planned(unit: WorkUnit, count: int | None) -> PlannedUnit:
+    return PlannedUnit(unit.unit_id, unit.inputs_sha256, count, "", unit.shard, unit.start, unit.stop)
+
+
+def _refs(table: pa.Table) -> tuple[ImageRef, ...]:
+    columns = (table.column(name).to_pylist() for name in ("image_id", "uri", "size", "version", "meta"))
+    return tuple(
+        ImageRef(i, uri, size, version, json.loads(meta) if meta else {})
+        for i, uri, size, version, meta in zip(*columns, strict=True)
+    )
+
+
+def _meta_text(meta: Mapping[str, str]) -> str | None:
+    return json.dumps(dict(sorted(meta.items())), ensure_ascii=False, separators=(",", ":")) if meta else None
+
+
+def _units_table(units: Iterable[PlannedUnit]) -> pa.Table:
+    rows = []
+    for u in units:
+        row: dict[str, object] = {
+            "unit_id": u.unit_id,
+            "inputs_sha256": u.inputs_sha256,
+            "count": u.count,
+            "members": u.members,
+            "kind": "loose",
+            "start": u.start,
+            "stop": u.stop,
+        }
+        if u.shard is not None:
+            s = u.shard
+            row |= {"kind": s.kind, "key": s.key, "uri": s.uri, "size": s.size, "version": s.version}
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=_UNITS_SCHEMA)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()

@@ -1,0 +1,72 @@
+"""One invocation's record in the destination, rewritten while it runs: what `status` shows."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from skinbatch.runs import layout
+from skinbatch.runs.destination import now, read_json
+from skinbatch.storage.base import Store
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """What one invocation did so far. photos_*: of this run. seconds: since scoring began. skipped: listed files that
+    are no photos, by extension. state: running, done, stopped, failed, interrupted."""
+
+    run_id: str
+    command: str
+    engine: str
+    fingerprint: str
+    source: str
+    machines: list[str] = field(default_factory=list)
+    workers: int = 0
+    started: str = field(default_factory=now)
+    updated: str = field(default_factory=now)
+    state: str = "running"
+    exit_code: int | None = None
+    message: str = ""
+    units_total: int = 0
+    units_done: int = 0
+    units_failed: int = 0
+    photos_listed: int = 0
+    photos_scored: int = 0
+    photos_copied: int = 0
+    photos_vanished: int = 0
+    photos_changed: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    worker_deaths: int = 0
+    units_halved: int = 0
+    seconds: float = 0.0
+    photos_per_second: float = 0.0
+    timings: Counter[str] = field(default_factory=Counter)
+    open_units: dict[str, str] = field(default_factory=dict)
+
+
+class RunLog:
+    """Guards a RunRecord against its two writers, the driver's loop and its heartbeat."""
+
+    def __init__(self, store: Store, record: RunRecord) -> None:
+        self.store = store
+        self.record = record
+        self.lock = threading.Lock()
+
+    def write(self) -> None:
+        with self.lock:
+            self.record.updated = now()
+            text = json.dumps(asdict(self.record), indent=2, sort_keys=True)
+        self.store.put(f"{layout.RUNS}{self.record.run_id}.json", text.encode() + b"\n")
+
+
+def newest(store: Store, fingerprint: str | None = None) -> dict[str, Any] | None:
+    """The record of the newest run (of a scoring), as written; None if there was none."""
+    for info in sorted(store.list(layout.RUNS), key=lambda o: o.key, reverse=True):
+        found = read_json(store, info.key)
+        if isinstance(found, dict) and (fingerprint is None or found.get("fingerprint") == fingerprint):
+            return found
+    return None

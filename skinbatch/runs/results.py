@@ -1,0 +1,93 @@
+"""Reading what was scored: the tables that the newest snapshot that counts names."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skinbatch.errors import NotFoundError, StoreError
+from skinbatch.runs import destination, plan, snapshot
+from skinbatch.runs.receipts import Ledger
+from skinbatch.storage.base import Store
+from skinbatch.types import Receipt
+
+_READERS = 16
+_RESTARTS = 5
+
+
+class Results:
+    """The tables of one scoring of a destination, as Arrow tables.
+
+    Shows what the newest snapshot that counts names; while there is none, the units that are done for the newest plan.
+    """
+
+    def __init__(self, store: Store, fingerprint: str) -> None:
+        self.store = store
+        self.fingerprint = fingerprint
+        self.snapshot: str | None = None
+        self._receipts: tuple[Receipt, ...] = ()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again which receipts count."""
+        ledger = Ledger.load(self.store, self.fingerprint)
+        found = snapshot.newest_that_counts(self.store, ledger)
+        self.snapshot = found.name if found else None
+        self._receipts = found.receipts if found else tuple(done_for_newest_plan(self.store, ledger))
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        return self._receipts
+
+    def images(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """One row a photo; the columns of DESIGN's `images` (all, or those named)."""
+        return self._read("images", columns)
+
+    def boxes(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """One row a box; the columns of DESIGN's `boxes` (all, or those named)."""
+        return self._read("boxes", columns)
+
+    def masks(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """COCO run lengths, one row a photo; no rows unless the scoring was begun with --save-masks."""
+        return self._read("masks", columns)
+
+    def _read(self, kind: str, columns: Sequence[str] | None) -> pa.Table:
+        for _ in range(_RESTARTS):
+            try:
+                tables = list(self._tables(kind, columns))
+            except NotFoundError:
+                self.refresh()
+                continue
+            return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+        raise StoreError(f"{self.store.uri}: files of the newest snapshot keep disappearing; is another run cleaning up?")
+
+    def _tables(self, kind: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        paths = [f.path for r in self._receipts for f in r.files if f.kind == kind]
+
+        def read(path: str) -> pa.Table:
+            file = pq.ParquetFile(io.BytesIO(self.store.get(path)[0]))
+            here = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+            return file.read(columns=here).replace_schema_metadata(None)
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from pool.map(read, paths)
+
+
+def done_for_newest_plan(store: Store, ledger: Ledger) -> list[Receipt]:
+    """Receipts of the whole units that are done for the newest plan."""
+    names = plan.names(store, ledger.fingerprint)
+    if not names:
+        return []
+    newest = plan.read(store, ledger.fingerprint, names[0])
+    proofs = (ledger.proof(u.unit_id, u.inputs_sha256) for u in newest.units)
+    return [r for proof in proofs if proof is not None for r in proof]
+
+
+def open_results(store: Store, scoring: str | None = None) -> Results:
+    """Results of a destination. scoring: its fingerprint or the first digits; None: the newest run's."""
+    destination.require_destination(store)
+    return Results(store, destination.choose_scoring(store, scoring))

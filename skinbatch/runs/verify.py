@@ -1,0 +1,196 @@
+"""Proof that every listed photo has exactly one row, and that the files are those that were written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skinbatch.errors import NotFoundError
+from skinbatch.runs import destination, plan, receipts, snapshot
+from skinbatch.runs.plan import Plan, PlannedUnit
+from skinbatch.runs.receipts import Ledger
+from skinbatch.storage.base import Store
+from skinbatch.types import DataFile, Receipt
+
+_READERS = 8
+_NAMED = 20
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """differences: one sentence each, naming files and photos; empty when everything agrees."""
+
+    fingerprint: str
+    snapshot: str | None = None
+    plan: str | None = None
+    photos: int = 0
+    rows: int = 0
+    boxes: int = 0
+    files: int = 0
+    units_left: int = 0
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        return 5 if self.differences else 0
+
+
+def verify(store: Store, scoring: str | None = None) -> VerifyReport:
+    """Compare plan, snapshot, receipts and files of one scoring; reads every data file once."""
+    destination.require_destination(store)
+    fingerprint = destination.choose_scoring(store, scoring)
+    ledger = Ledger.load(store, fingerprint)
+    report = VerifyReport(fingerprint)
+    say = report.differences.append
+    for key in ledger.unreadable:
+        say(f"{store.uri_of(key)}: not a receipt, a fold or a snapshot that can be read")
+    names = snapshot.names(store, fingerprint)
+    found = snapshot.newest_that_counts(store, ledger)
+    if names and (found is None or found.name != names[0]):
+        say(f"the newest snapshot {names[0]} does not count: a receipt or file that it names is gone, or it is damaged")
+    plans = plan.names(store, fingerprint)
+    if not plans:
+        say("there is no plan: nothing has been listed here")
+        return report
+    newest = plan.read(store, fingerprint, plans[0])
+    if found is None or found.plan != newest.name:
+        left = [u for u in newest.units if ledger.proof(u.unit_id, u.inputs_sha256) is None]
+        report.units_left = len(left)
+        photos = sum(u.count or 0 for u in left)
+        say(
+            f"not finished: {len(left)} of {len(newest.units)} units of plan {newest.name} are left"
+            + (f", {photos} photos" if photos else "")
+            + "; the same `skinbatch score` goes on"
+        )
+    if found is None:
+        return report
+    report.snapshot, report.plan = found.name, found.plan
+    _check_named(store, ledger, {r.unit_id: r for r in found.receipts}, found, say=report.differences)
+    try:
+        checked = newest if found.plan == newest.name else plan.read(store, fingerprint, found.plan)
+    except NotFoundError:
+        say(f"snapshot {found.name} names plan {found.plan}, which is gone")
+        return report
+    _check_rows(store, fingerprint, checked, found.receipts, report)
+    return report
+
+
+def _check_named(
+    store: Store, ledger: Ledger, by_unit: dict[str, Receipt], found: snapshot.Snapshot, say: list[str]
+) -> None:
+    """Name every data file and receipt that the snapshot does not name, and every receipt whose files are gone."""
+    named_receipts = {receipts.key_of(ledger.fingerprint, r) for r in found.receipts}
+    named_files = {f.path for r in found.receipts for f in r.files}
+    say += [f"{store.uri_of(k)}: a data file that the snapshot does not name" for k in sorted(ledger.data_keys - named_files)]
+    for unit_receipts in ledger.by_unit.values():
+        for receipt in unit_receipts:
+            key = receipts.key_of(ledger.fingerprint, receipt)
+            gone = [f.path for f in receipt.files if f.path not in ledger.data_keys]
+            if gone:
+                say.append(f"{store.uri_of(key)}: a receipt whose files are gone: {', '.join(gone)}")
+            elif key not in named_receipts:
+                say.append(f"{store.uri_of(key)}: a receipt that the snapshot does not name")
+
+
+def _check_rows(
+    store: Store, fingerprint: str, checked: Plan, chosen: tuple[Receipt, ...], report: VerifyReport
+) -> None:
+    by_unit: dict[str, list[Receipt]] = {}
+    for receipt in chosen:
+        by_unit.setdefault(receipt.unit_id.split(".")[0], []).append(receipt)
+    shard_ids: dict[str, Counter[str]] = {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for unit, expected in _expected(store, fingerprint, checked):
+            unit_receipts = by_unit.pop(unit.unit_id, [])
+            if not unit_receipts:
+                report.differences.append(f"unit {unit.unit_id}: planned, but the snapshot names no receipt of it")
+                continue
+            files = [f for r in unit_receipts for f in r.files]
+            tables = list(pool.map(lambda f: _read_checked(store, f, report.differences), files))
+            report.files += len(files)
+            ids: Counter[tuple[str, str | None]] = Counter()
+            for file, table in zip(files, tables, strict=True):
+                if table is None:
+                    continue
+                if file.kind == "images":
+                    columns = (table.column("image_id").to_pylist(), table.column("version").to_pylist())
+                    ids.update(zip(*columns, strict=True))
+                elif file.kind == "boxes":
+                    report.boxes += table.num_rows
+            report.rows += sum(ids.values())
+            if unit.shard is None:
+                report.photos += len(expected)
+                _compare(unit.unit_id, ids, expected, report.differences)
+            else:
+                counted = sum(r.inputs_count for r in unit_receipts)
+                report.photos += counted
+                _compare_shard(unit, ids, counted, shard_ids.setdefault(unit.shard.key, Counter()), report.differences)
+    report.differences += [f"unit {u}: the snapshot names a receipt of it, but the plan does not" for u in by_unit]
+
+
+def _expected(store: Store, fingerprint: str, checked: Plan) -> Iterator[tuple[PlannedUnit, Counter[tuple[str, str | None]]]]:
+    loose = [u for u in checked.units if u.shard is None]
+    for unit, work in zip(loose, plan.work_units(store, fingerprint, checked, loose), strict=True):
+        yield unit, Counter((r.image_id, r.version) for r in work.images)
+    for unit in checked.units:
+        if unit.shard is not None:
+            yield unit, Counter()
+
+
+def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | None:
+    where = store.uri_of(file.path)
+    try:
+        data, _ = store.get(file.path)
+    except NotFoundError:
+        say.append(f"{where}: gone")
+        return None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        say.append(f"{where}: its bytes are not those that were written (SHA-256 differs from the receipt's)")
+    try:
+        opened = pq.ParquetFile(io.BytesIO(data))
+        wanted = ["image_id", "version"] if file.kind == "images" else ["image_id"]
+        table = opened.read(columns=wanted)
+    except (pa.ArrowInvalid, OSError, KeyError) as e:
+        say.append(f"{where}: not readable as Parquet: {e}")
+        return None
+    if table.num_rows != file.rows:
+        say.append(f"{where}: {table.num_rows} rows, the receipt says {file.rows}")
+    return table
+
+
+def _compare(unit_id: str, ids: Counter[tuple[str, str | None]], expected: Counter[tuple[str, str | None]], say: list[str]) -> None:
+    _name(say, f"unit {unit_id}: planned but without a row", expected - ids)
+    doubled = Counter({k: n - 1 for k, n in ids.items() if n > 1 and k in expected})
+    _name(say, f"unit {unit_id}: more than one row", doubled)
+    _name(say, f"unit {unit_id}: a row that the plan does not have", Counter({k: n for k, n in ids.items() if k not in expected}))
+
+
+def _compare_shard(
+    unit: PlannedUnit, ids: Counter[tuple[str, str | None]], counted: int, seen: Counter[str], say: list[str]
+) -> None:
+    assert unit.shard is not None
+    prefix = f"{unit.shard.key}/"
+    if sum(ids.values()) != counted:
+        say.append(f"unit {unit.unit_id}: {sum(ids.values())} rows of {unit.shard.key}, the receipt says {counted}")
+    _name(say, f"unit {unit.unit_id}: a row of another archive file", Counter(k for k in ids if not k[0].startswith(prefix)))
+    wrong = Counter(k for k in ids if k[1] != unit.shard.version)
+    _name(say, f"unit {unit.unit_id}: rows of another version than the plan's {unit.shard.version}", wrong)
+    seen.update(Counter({image_id: n for (image_id, _), n in ids.items()}))
+    _name(say, f"{unit.shard.key}: more than one row", Counter({(i, None): n - 1 for i, n in seen.items() if n > 1}))
+
+
+def _name(say: list[str], what: str, keys: Counter[tuple[str, str | None]]) -> None:
+    if not keys:
+        return
+    ids = sorted(image_id for image_id, _ in keys)
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    say.append(f"{what}: {', '.join(ids[:_NAMED])}{more}")
+
+

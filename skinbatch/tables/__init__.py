@@ -1,0 +1,1 @@
+"""The Arrow schemas and their version; rows to Parquet and back."""

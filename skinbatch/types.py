@@ -1,0 +1,229 @@
+"""Values that cross rooms. Frozen, validated once where they are made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+ShardKind = Literal["tar", "zip", "parquet"]
+View = Literal["frontal", "half"]
+Side = Literal["left", "right"]
+
+
+class Status(StrEnum):
+    """What became of one photo (column `status`). Only `ok` rows have counts and probabilities."""
+
+    OK = "ok"
+    EMPTY = "empty"
+    CORRUPT = "corrupt"
+    TRUNCATED = "truncated"
+    UNSUPPORTED = "unsupported"
+    TOO_LARGE = "too_large"
+    UNREADABLE = "unreadable"
+    REFUSED = "refused"
+    MODEL_ERROR = "model_error"
+    CRASHED = "crashed"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One listed photo.
+
+    image_id: key relative to the source, `shard.tar/member` inside archives, the uri for listings.
+    uri: where the bytes are: an absolute local path or `s3://bucket/key`; for members, the archive's uri + `/member`.
+    size: bytes, None where a listing does not say. version: opaque (ETag, mtime_ns); a member has its shard's.
+    meta: pass-through columns without the `meta_` prefix; values are text (JSON text for numbers and nested values).
+    """
+
+    image_id: str
+    uri: str
+    size: int | None = None
+    version: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRef:
+    """One listed archive file; its members are listed where they are scored.
+
+    key: relative to the source (the uri for listings), the prefix of its members' image_id.
+    """
+
+    key: str
+    uri: str
+    kind: ShardKind
+    size: int
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkUnit:
+    """What one actor scores in one go: loose photos (`images`), or a row range of an archive file (`shard`).
+
+    unit_id: safe as a file name. start, stop: ordinals of the shard's image members, stop None = to the end;
+    always 0 and None for loose photos.
+    """
+
+    unit_id: str
+    images: tuple[ImageRef, ...] = ()
+    shard: ShardRef | None = None
+    start: int = 0
+    stop: int | None = None
+
+    def halves(self, members: int | None = None) -> tuple[WorkUnit, WorkUnit]:
+        """`<unit>.0` and `<unit>.1`. members: image members of the whole shard, wanted where `stop` is None."""
+        first, second = f"{self.unit_id}.0", f"{self.unit_id}.1"
+        if self.shard is None:
+            images = tuple(sorted(self.images, key=lambda r: r.image_id))
+            middle = len(images) // 2
+            return WorkUnit(first, images[:middle]), WorkUnit(second, images[middle:])
+        stop = self.stop if self.stop is not None else members
+        assert stop is not None, "the halves of an open range need the number of members"
+        middle = (self.start + stop) // 2
+        return (
+            WorkUnit(first, shard=self.shard, start=self.start, stop=middle),
+            WorkUnit(second, shard=self.shard, start=middle, stop=self.stop),
+        )
+
+    @property
+    def inputs_sha256(self) -> str:
+        """Hash of what is to be scored: photos with size, version and meta, or the shard's version and range."""
+        if self.shard is not None:
+            s = self.shard
+            inputs: object = [s.key, s.uri, s.kind, s.size, s.version, self.start, self.stop]
+        else:
+            inputs = [[r.image_id, r.uri, r.size, r.version, dict(sorted(r.meta.items()))] for r in self.images]
+        text = json.dumps(inputs, ensure_ascii=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes of one photo.
+
+    xyxy: (N, 4) float32, pixels, x1 y1 x2 y2. scores: (N,) float32 in [0, 1], descending. labels: (N,) int64,
+    indices into the detector's classes. saturated: the box cap was reached.
+    """
+
+    xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    saturated: bool = False
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        if self.xyxy.shape != (n, 4) or self.labels.shape != (n,):
+            raise ValueError(f"xyxy {self.xyxy.shape}, scores ({n},), labels {self.labels.shape} do not belong together")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def empty(cls) -> Detections:
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The bytes of one listed photo, or why there are none (`data` None, `status` and `error` say why).
+
+    ref is as read: size and version are those of the bytes, which may differ from the plan's.
+    """
+
+    ref: ImageRef
+    data: bytes | None
+    status: Status = Status.OK
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GradedBox:
+    """One row of `boxes`: pixels of the displayed original; see tables.schema.BOXES."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    score: float
+    label: str
+    skin_overlap: float | None
+    side: Side | None
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """Everything known about one photo: one row of `images` (names as there) and its rows of `boxes`.
+
+    counts: per detector class; probs: column name (`prob_rosacea`, `<head>_prob_<class>`) -> probability.
+    mask_rle: COCO run lengths (compressed counts) by segmenter class at displayed size, when masks are asked for.
+    """
+
+    status: Status
+    error: str | None = None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    face: bool | None = None
+    faces: int | None = None
+    view: View | None = None
+    skin_fraction: float | None = None
+    crop: tuple[int, int, int, int] | None = None
+    sharpness: float | None = None
+    brightness: float | None = None
+    ita_degrees: float | None = None
+    count_total: int | None = None
+    count_left: int | None = None
+    count_right: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    saturated: bool | None = None
+    grade: str | None = None
+    grade_level: int | None = None
+    grade_scheme: str | None = None
+    probs: Mapping[str, float] = field(default_factory=dict)
+    top_class: str | None = None
+    boxes: tuple[GradedBox, ...] = ()
+    mask_rle: Mapping[str, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One committed Parquet file. path: relative to the destination. kind: images, boxes or masks."""
+
+    kind: str
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The record that a unit is done.
+
+    inputs_sha256: what was scored. whole_sha256: the inputs of the planned unit that this one is, or is a half of.
+    inputs_count: photos that were to be scored, for archives the rows found. copied: rows taken from older results.
+    """
+
+    unit_id: str
+    generation: int
+    attempt: str
+    inputs_sha256: str
+    whole_sha256: str
+    inputs_count: int
+    start: int
+    stop: int | None
+    files: tuple[DataFile, ...]
+    statuses: Mapping[str, int]
+    copied: int
+    timings: Mapping[str, float]
+    host: str
+    written_at: str

@@ -1,0 +1,83 @@
+"""Names as they stand in tables: columns for classes and pass-through fields, and text that Parquet can hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\x\{([0-9a-f]{2}|[0-9a-f]{4})\}")
+
+
+def safe_text(text: str) -> str:
+    r"""`text` with what UTF-8 cannot hold written out, so that Arrow, JSON and S3 take it.
+
+    File systems and tars may name a photo with bytes that are no UTF-8; Python holds them as lone surrogates
+    (`surrogateescape`). A byte 0xff becomes the text `\x{ff}`, any other surrogate `\x{d800}`. Ordinary text comes
+    back unchanged; text that already looks like an escape gets its backslash escaped (`\x{5c}`), so that no two
+    names fall together and `original_text` finds the way back.
+    """
+    if _SURROGATE.search(text) is None and "\\x{" not in text:
+        return text
+    text = _ESCAPE.sub(lambda m: r"\x{5c}" + m[0][1:], text)
+    return _SURROGATE.sub(lambda m: _escaped(ord(m[0])), text)
+
+
+def original_text(text: str) -> str:
+    """The inverse of `safe_text`."""
+    return _ESCAPE.sub(lambda m: _unescaped(m[1]), text)
+
+
+def column_name(class_name: str) -> str:
+    """A class name as columns carry it: lower case, everything but letters, digits and `_` to `_`."""
+    return re.sub(r"[^a-z0-9_]", "_", class_name.lower())
+
+
+def count_columns(detector_classes: Sequence[str]) -> dict[str, str]:
+    """Class -> its column, `count_<class>`; a name that is taken (`total`, or a class of the same letters) gets `_2`."""
+    taken = ("count_total", "count_left", "count_right")
+    return _unique({name: f"count_{column_name(name)}" for name in detector_classes}, taken)
+
+
+def mask_columns(segmenter_classes: Sequence[str]) -> dict[str, str]:
+    """Class -> its column, `rle_<class>`."""
+    return _unique({name: f"rle_{column_name(name)}" for name in segmenter_classes}, ())
+
+
+def prob_columns(head: str, classes: Sequence[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Class -> its column: `prob_<class>` for the head `disease`, `<head>_prob_<class>` for others.
+
+    taken: columns of the pack's other heads.
+    """
+    prefix = "prob" if head == "disease" else f"{column_name(head)}_prob"
+    return _unique({name: f"{prefix}_{column_name(name)}" for name in classes}, taken)
+
+
+def meta_columns(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Pass-through field -> its column, `meta_<name>`, sorted; the name is kept as it was written.
+
+    Names that differ only in upper and lower case get `_2`, `_3`: DuckDB and Spark cannot tell them apart.
+    """
+    return _unique({name: f"meta_{safe_text(name)}" for name in sorted(set(names))}, taken)
+
+
+def _unique(wanted: Mapping[str, str], taken: Iterable[str]) -> dict[str, str]:
+    used = {column.lower() for column in taken}
+    columns: dict[str, str] = {}
+    for name, column in wanted.items():
+        free, n = column, 1
+        while free.lower() in used:
+            n += 1
+            free = f"{column}_{n}"
+        used.add(free.lower())
+        columns[name] = free
+    return columns
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{{{code - 0xDC00:02x}}}" if 0xDC80 <= code <= 0xDCFF else f"\\x{{{code:04x}}}"
+
+
+def _unescaped(digits: str) -> str:
+    code = int(digits, 16)
+    return chr(0xDC00 + code) if len(digits) == 2 and code >= 0x80 else chr(code)

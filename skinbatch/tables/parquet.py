@@ -1,0 +1,77 @@
+"""Tables to the bytes of a Parquet file and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skinbatch.errors import TableError
+from skinbatch.tables.schema import SCHEMA_VERSION
+
+_PREFIX = "skinbatch."
+
+
+def file_metadata(fingerprint: str, pipeline_version: int, pack: str, weights: Mapping[str, str]) -> dict[str, str]:
+    """What every data file carries. weights: stage -> sha256 of its weights file."""
+    return {
+        "schema_version": str(SCHEMA_VERSION),
+        "pipeline_version": str(pipeline_version),
+        "fingerprint": fingerprint,
+        "pack": pack,
+        "weights": json.dumps(dict(sorted(weights.items()))),
+    }
+
+
+def write_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
+    """The table as one Parquet file, zstd; `metadata` becomes file metadata under `skinbatch.<name>`.
+
+    The same table and metadata give the same bytes. Fields keep their descriptions.
+    """
+    stamped = table.replace_schema_metadata({f"{_PREFIX}{name}": value for name, value in sorted(metadata.items())})
+    sink = pa.BufferOutputStream()
+    pq.write_table(stamped.combine_chunks(), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def read_parquet(data: bytes, where: str) -> pa.Table:
+    """The table in the bytes of a Parquet file that skinbatch wrote. where: the file's name, for errors.
+
+    Raises TableError if the bytes are damaged, are no table of ours, or have a newer schema.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as e:
+        raise TableError(f"{where}: not readable as Parquet: {e}; delete it and run `score` again") from None
+    version = read_metadata(table).get("schema_version")
+    if version is None or not version.isdecimal():
+        raise TableError(f"{where}: a Parquet file that skinbatch did not write (no schema version)")
+    if int(version) > SCHEMA_VERSION:
+        raise TableError(f"{where}: schema version {version}, this skinbatch reads up to {SCHEMA_VERSION}; update it")
+    return table
+
+
+def read_metadata(table: pa.Table) -> dict[str, str]:
+    """What `write_parquet` was given, without the prefix; empty for other tables."""
+    stored = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    return {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
+
+
+def check_schema(table: pa.Table, expected: pa.Schema, where: str) -> None:
+    """Raise TableError unless the table has the expected fields (names, types, nullability, order).
+
+    For `images` pass-through columns after the expected ones are fine.
+    """
+    found = [f for f in table.schema if not f.name.startswith("meta_")]
+    for n, field in enumerate(expected):
+        if n >= len(found) or not found[n].equals(field):
+            got = _shown(found[n]) if n < len(found) else "nothing"
+            raise TableError(f"{where}: column {n} should be {_shown(field)}, not {got}")
+    if len(found) > len(expected):
+        raise TableError(f"{where}: unknown column `{found[len(expected)].name}`")
+
+
+def _shown(field: pa.Field) -> str:
+    return f"`{field.name}` {field.type}{'' if field.nullable else ' not null'}"

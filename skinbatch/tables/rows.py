@@ -1,0 +1,151 @@
+"""Scored photos to Arrow tables, and rows of older tables into new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skinbatch.tables.names import count_columns, mask_columns, meta_columns, safe_text
+from skinbatch.tables.schema import BOXES, images_schema, masks_schema
+from skinbatch.types import ImageRef, ImageResult
+
+_CROP = ("crop_x1", "crop_y1", "crop_x2", "crop_y2")
+_SAME_NAME = (
+    *("sha256", "width", "height", "face", "faces", "view", "skin_fraction", "sharpness", "brightness", "ita_degrees"),
+    *("count_total", "count_left", "count_right", "saturated", "grade", "grade_level", "grade_scheme", "top_class"),
+)
+_REF = ("image_id", "uri", "size", "version", "unit_id")
+
+
+class Row(NamedTuple):
+    """One photo on its way into the tables."""
+
+    ref: ImageRef
+    unit_id: str
+    result: ImageResult
+
+
+def images_table(rows: Sequence[Row], detector_classes: Sequence[str], prob_columns: Sequence[str]) -> pa.Table:
+    """One row a photo, in the given order; pass-through columns are the sorted union over the rows.
+
+    prob_columns: column names of the pack, all heads. A photo without counts or probabilities has nulls there.
+    """
+    metas = meta_columns((name for row in rows for name in row.ref.meta), prob_columns)
+    counts = count_columns(detector_classes)
+    schema = images_schema(detector_classes, prob_columns, metas.values())
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    for ref, unit_id, result in rows:
+        for name, value in _of_ref(ref, unit_id).items():
+            columns[name].append(value)
+        columns["status"].append(result.status.value)
+        columns["error"].append(None if result.error is None else safe_text(result.error))
+        for name in _SAME_NAME:
+            columns[name].append(getattr(result, name))
+        for name, edge in zip(_CROP, result.crop or (None,) * 4, strict=True):
+            columns[name].append(edge)
+        for class_name, column in counts.items():
+            columns[column].append(result.counts.get(class_name))
+        for column in prob_columns:
+            columns[column].append(result.probs.get(column))
+        _append_meta(columns, metas, ref)
+    return pa.table(columns, schema=schema)
+
+
+def boxes_table(rows: Sequence[Row]) -> pa.Table:
+    """One row a box, in the order of the photos, box_id from 0 within each; photos without boxes have none."""
+    names = ("x1", "y1", "x2", "y2", "score", "label", "skin_overlap", "side", "counted")
+    columns: dict[str, list[Any]] = {name: [] for name in BOXES.names}
+    for ref, _, result in rows:
+        image_id = safe_text(ref.image_id)
+        for box_id, box in enumerate(result.boxes):
+            columns["image_id"].append(image_id)
+            columns["box_id"].append(box_id)
+            for name in names:
+                columns[name].append(getattr(box, name))
+    return pa.table(columns, schema=BOXES)
+
+
+def masks_table(rows: Sequence[Row], segmenter_classes: Sequence[str]) -> pa.Table:
+    """One row a photo, in the given order; nulls for photos that have no mask."""
+    columns: dict[str, list[Any]] = {name: [] for name in masks_schema(segmenter_classes).names}
+    for ref, _, result in rows:
+        masks = result.mask_rle
+        columns["image_id"].append(safe_text(ref.image_id))
+        columns["height"].append(None if masks is None else result.height)
+        columns["width"].append(None if masks is None else result.width)
+        for class_name, column in mask_columns(segmenter_classes).items():
+            columns[column].append(None if masks is None else masks[class_name].decode("ascii"))
+    return pa.table(columns, schema=masks_schema(segmenter_classes))
+
+
+def copy_rows(
+    images: pa.Table, boxes: pa.Table, masks: pa.Table | None, keep: Mapping[str, tuple[ImageRef, str]]
+) -> tuple[pa.Table, pa.Table, pa.Table | None]:
+    """The rows of older results that still hold, as rows of new units, in their old order.
+
+    keep: image_id as it stands in the older tables -> the photo as it is listed now, and its unit. The new rows have the photo's
+    image_id, uri, size, version, pass-through fields and unit_id; everything that was computed stays as it was.
+    """
+    kept = _only(images, keep)
+    chosen = [keep[old] for old in kept.column("image_id").to_pylist()]
+    computed = [name for name in kept.column_names if not name.startswith("meta_")]
+    metas = meta_columns((name for ref, _ in chosen for name in ref.meta), computed)
+    fresh: dict[str, list[Any]] = {name: [] for name in (*_REF, *metas.values())}
+    for ref, unit_id in chosen:
+        for name, value in _of_ref(ref, unit_id).items():
+            fresh[name].append(value)
+        _append_meta(fresh, metas, ref)
+    new_fields = images_schema((), (), metas.values())
+    fields = [images.schema.field(name) for name in computed] + [new_fields.field(name) for name in metas.values()]
+    arrays = [pa.array(fresh[f.name], f.type) if f.name in fresh else kept.column(f.name) for f in fields]
+    renamed = {old: safe_text(ref.image_id) for old, (ref, _) in keep.items()}
+    return (
+        pa.table(arrays, schema=pa.schema(fields)),
+        _rename(_only(boxes, keep), renamed),
+        None if masks is None else _rename(_only(masks, keep), renamed),
+    )
+
+
+def concat_images(tables: Iterable[pa.Table]) -> pa.Table:
+    """Tables of `images` of one scoring as one; pass-through columns that only some have are null in the others.
+
+    Raises ValueError if the tables differ in anything but pass-through columns.
+    """
+    parts = list(tables)
+    metas = {name: f for part in parts for name, f in zip(part.column_names, part.schema, strict=True)}
+    extra = [metas[name] for name in sorted(metas) if name.startswith("meta_")]
+    fixed = [f for f in parts[0].schema if not f.name.startswith("meta_")]
+    schema = pa.schema([*fixed, *extra])
+    widened = []
+    for part in parts:
+        own = [name for name in part.column_names if not name.startswith("meta_")]
+        if own != [f.name for f in fixed]:
+            raise ValueError(f"tables of different scorings: columns {own} and {[f.name for f in fixed]}")
+        arrays = [part.column(f.name) if f.name in part.column_names else pa.nulls(len(part), f.type) for f in schema]
+        widened.append(pa.table(arrays, schema=schema))
+    return pa.concat_tables(widened)
+
+
+def _of_ref(ref: ImageRef, unit_id: str) -> dict[str, Any]:
+    version = None if ref.version is None else safe_text(ref.version)
+    values = (safe_text(ref.image_id), safe_text(ref.uri), ref.size, version, unit_id)
+    return dict(zip(_REF, values, strict=True))
+
+
+def _append_meta(columns: dict[str, list[Any]], metas: Mapping[str, str], ref: ImageRef) -> None:
+    for name, column in metas.items():
+        value = ref.meta.get(name)
+        columns[column].append(None if value is None else safe_text(value))
+
+
+def _only(table: pa.Table, keep: Mapping[str, object]) -> pa.Table:
+    return table.filter(pc.is_in(table.column("image_id"), value_set=pa.array(list(keep), pa.string())))
+
+
+def _rename(table: pa.Table, renamed: Mapping[str, str]) -> pa.Table:
+    field = table.schema.field("image_id")
+    ids = pa.array([renamed[old] for old in table.column("image_id").to_pylist()], pa.string())
+    return table.set_column(table.schema.get_field_index("image_id"), field, ids)

@@ -1,0 +1,138 @@
+"""The Arrow schemas of the three tables. Each field carries its line of the data dictionary as metadata `description`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+
+from skinbatch.tables.names import count_columns, mask_columns
+from skinbatch.types import Status
+
+SCHEMA_VERSION = 1
+
+_PIXELS = "pixels of the displayed original (EXIF orientation applied)"
+_BYTES = "bytes that are no UTF-8 are written `\\x{ff}`"
+_ITA = (
+    "Individual typology angle: atan((L* - 50) / b*) over the median CIELAB of the skin; null without colour (b* < 0.5)"
+)
+_GRADE_CAVEAT = (
+    "Hayashi counts inflammatory lesions (papules and pustules) only: with a detector that has one class for all "
+    "lesions the grade is an overestimate"
+)
+
+
+def _field(name: str, kind: pa.DataType, description: str, *, null: bool = True) -> pa.Field:
+    return pa.field(name, kind, nullable=null, metadata={"description": description})
+
+
+_PHOTO = (
+    _field(
+        "image_id", pa.string(), f"Key relative to the source, `shard.tar/member` inside archives; {_BYTES}", null=False
+    ),
+    _field("uri", pa.string(), "Where the bytes are; for members, the archive's uri and the member", null=False),
+    _field("sha256", pa.string(), "SHA-256 of the photo's bytes, hex; null when they could not be read"),
+    _field("size", pa.int64(), "Bytes of the photo as read or listed"),
+    _field("version", pa.string(), "Opaque version: ETag on S3, mtime_ns locally, the shard's for members"),
+    _field("status", pa.string(), f"What became of the photo: {', '.join(Status)}", null=False),
+    _field("error", pa.string(), "What went wrong, for people; null for ok rows"),
+    _field("width", pa.int32(), "Pixels as displayed (EXIF orientation applied)"),
+    _field("height", pa.int32(), "Pixels as displayed (EXIF orientation applied)"),
+    _field(
+        "face",
+        pa.bool_(),
+        "A connected piece of skin covers at least 1 % of the photo; if not, crop, counts and grade are null",
+    ),
+    _field("faces", pa.int16(), "Pieces of skin large enough to be a face of their own; only the largest is scored"),
+    _field("view", pa.string(), "frontal or half: told by the nose's place in the skin, or set in [grading]"),
+    _field("skin_fraction", pa.float32(), "Share of the photo that is acne-affectable skin (skin and nose), 0-1"),
+    _field("crop_x1", pa.int32(), f"Left edge of the face crop, {_PIXELS}"),
+    _field("crop_y1", pa.int32(), f"Top edge of the face crop, {_PIXELS}"),
+    _field("crop_x2", pa.int32(), f"Right edge of the face crop, exclusive, {_PIXELS}"),
+    _field("crop_y2", pa.int32(), f"Bottom edge of the face crop, exclusive, {_PIXELS}"),
+    _field(
+        "sharpness",
+        pa.float32(),
+        "Variance of the Laplacian of the crop's luma, its longer side at 256 px; low is blurred",
+    ),
+    _field("brightness", pa.float32(), "Mean luma of the crop, 0-255"),
+    _field("ita_degrees", pa.float32(), _ITA),
+)
+_COUNTS = (
+    _field("count_total", pa.int32(), "Counted lesions: score at or over the threshold, centre on the skin"),
+    _field("count_left", pa.int32(), "Counted lesions left of the nose in the displayed picture; null without a nose"),
+    _field(
+        "count_right", pa.int32(), "Counted lesions right of the nose in the displayed picture; null without a nose"
+    ),
+)
+_GRADE = (
+    _field("saturated", pa.bool_(), "The detector's box cap was reached: the counts may be too low"),
+    _field("grade", pa.string(), f"Severity by the scheme: mild, moderate, severe, very_severe. {_GRADE_CAVEAT}"),
+    _field("grade_level", pa.int8(), f"The grade as a number, 0-3. {_GRADE_CAVEAT}"),
+    _field("grade_scheme", pa.string(), "The scheme the grade is by"),
+)
+
+BOXES = pa.schema(
+    [
+        _field("image_id", pa.string(), "The photo, as in `images`", null=False),
+        _field("box_id", pa.int32(), "0, 1, ... within the photo, by falling score", null=False),
+        _field("x1", pa.float32(), f"Left edge, {_PIXELS}", null=False),
+        _field("y1", pa.float32(), f"Top edge, {_PIXELS}", null=False),
+        _field("x2", pa.float32(), f"Right edge, {_PIXELS}", null=False),
+        _field("y2", pa.float32(), f"Bottom edge, {_PIXELS}", null=False),
+        _field(
+            "score", pa.float32(), "The detector's confidence, 0-1; boxes are kept down to the score floor", null=False
+        ),
+        _field("label", pa.string(), "The detector's class", null=False),
+        _field(
+            "skin_overlap",
+            pa.float32(),
+            "Share of the box's centre region (its middle half each way) on the face's skin, 0-1",
+        ),
+        _field("side", pa.string(), "left or right of the nose in the displayed picture; null without a nose"),
+        _field("counted", pa.bool_(), "Score at or over the threshold and skin_overlap at least 0.5", null=False),
+    ]
+)
+
+
+def images_schema(
+    detector_classes: Sequence[str], prob_columns: Iterable[str], meta_columns: Iterable[str] = ()
+) -> pa.Schema:
+    """Schema of `images` for one pack and one set of pass-through columns.
+
+    detector_classes: names as the detector has them. prob_columns, meta_columns: column names (`prob_rosacea`,
+    `meta_patient`), in the order they shall have.
+    """
+    counts = [
+        _field(column, pa.int32(), f"Counted lesions of class {name!r}")
+        for name, column in count_columns(detector_classes).items()
+    ]
+    probs = [
+        _field(column, pa.float32(), "Probability of this class alone (per-class logistic: they need not add up to 1)")
+        for column in prob_columns
+    ]
+    metas = [_field(column, pa.string(), "Passed through from the source") for column in meta_columns]
+    tail = [
+        _field("top_class", pa.string(), "The disease of highest probability; null under the pack's threshold"),
+        _field("unit_id", pa.string(), "The unit of work that scored the photo", null=False),
+    ]
+    return pa.schema([*_PHOTO, *_COUNTS, *counts, *_GRADE, *probs, *tail, *metas])
+
+
+def masks_schema(segmenter_classes: Sequence[str]) -> pa.Schema:
+    """Schema of `masks`: one row a photo; `rle_<class>` are COCO compressed run lengths (`counts`) of size [height, width]."""
+    return pa.schema(
+        [
+            _field("image_id", pa.string(), "The photo, as in `images`", null=False),
+            _field("height", pa.int32(), "Pixels of the mask: the photo as displayed; null where there is no mask"),
+            _field("width", pa.int32(), "Pixels of the mask: the photo as displayed; null where there is no mask"),
+            *(
+                _field(
+                    column,
+                    pa.string(),
+                    f"COCO compressed run lengths of class {name!r}; decode with size [height, width]",
+                )
+                for name, column in mask_columns(segmenter_classes).items()
+            ),
+        ]
+    )

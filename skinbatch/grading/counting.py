@@ -1,0 +1,134 @@
+"""Which boxes count, and how many lesions they are.
+
+Counting works from rows of `boxes` alone, so that stored boxes can be counted again with another threshold or method.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.grading.face import Face
+from skinbatch.types import Detections, GradedBox, Side
+
+Method = Literal["boxes", "components"]
+
+ON_SKIN = 0.5
+"""Share of a box's centre region that has to be skin for the box to count."""
+_T = TypeVar("_T")
+_GRID = (np.arange(8, dtype=np.float32) + 0.5) / 8 * 0.5 + 0.25
+"""Where the centre region is sampled, as shares of the box's width and height."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Lesions of one photo. left, right: of the nose in the displayed picture, None without a nose (then no box has
+    a side). by_class: every class of the detector. left + right and the sum of by_class both give total."""
+
+    total: int
+    left: int | None
+    right: int | None
+    by_class: Mapping[str, int]
+
+
+def skin_overlaps(xyxy: NDArray[np.float32], face: Face) -> NDArray[np.float32]:
+    """(N,) share of each box's centre region (its middle half each way) on the face's skin.
+
+    xyxy: (N, 4) float32, pixels of the displayed original. Sampled at 8 x 8 points, because lesions are smaller than the
+    label map's pixels resolve.
+    """
+    h, w = face.mask.shape
+    xs = xyxy[:, :1] + (xyxy[:, 2:3] - xyxy[:, :1]) * _GRID
+    ys = xyxy[:, 1:2] + (xyxy[:, 3:] - xyxy[:, 1:2]) * _GRID
+    columns = np.clip(xs * (w / face.width), 0, w - 1).astype(np.intp)
+    rows = np.clip(ys * (h / face.height), 0, h - 1).astype(np.intp)
+    return np.asarray(face.mask[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2)), np.float32)
+
+
+def mark_boxes(
+    detections: Detections, detector_classes: Sequence[str], face: Face, threshold: float
+) -> tuple[GradedBox, ...]:
+    """Every detection as a row of `boxes`, by falling score, with its place on the face.
+
+    side: by the box's centre, of the vertical line through the nose's centroid; on the line is right. A line that follows a
+    tilted head would need landmarks, which no model here gives.
+    """
+    overlaps = skin_overlaps(detections.xyxy, face)
+    rows = []
+    for n in np.argsort(-detections.scores, kind="stable"):
+        x1, y1, x2, y2 = (float(v) for v in detections.xyxy[n])
+        box = GradedBox(
+            x1,
+            y1,
+            x2,
+            y2,
+            float(detections.scores[n]),
+            detector_classes[int(detections.labels[n])],
+            float(overlaps[n]),
+            _side((x1 + x2) / 2, face),
+            False,
+        )
+        rows.append(box)
+    return apply_threshold(rows, threshold)
+
+
+def apply_threshold(boxes: Sequence[GradedBox], threshold: float) -> tuple[GradedBox, ...]:
+    """The boxes with `counted` as this threshold has it: score at or over it, and the centre on the skin."""
+    return tuple(
+        replace(b, counted=b.score >= threshold and b.skin_overlap is not None and b.skin_overlap >= ON_SKIN)
+        for b in boxes
+    )
+
+
+def count_lesions(boxes: Sequence[GradedBox], classes: Sequence[str], method: Method, *, nose: bool) -> Counts:
+    """Counts over the boxes that are `counted`.
+
+    method: `boxes` counts each; `components` counts the connected pieces of the mask that they make together, where a piece
+    has the class and the side of most of its boxes, the best-scored box deciding a tie. nose: whether the photo has one.
+    """
+    counted = sorted((b for b in boxes if b.counted), key=lambda b: -b.score)
+    lesions = [[b] for b in counted] if method == "boxes" else _touching(counted)
+    labels = Counter(_most(b.label for b in lesion) for lesion in lesions)
+    sides = Counter(_most(b.side for b in lesion) for lesion in lesions)
+    by_class = {name: labels[name] for name in classes}
+    return Counts(len(lesions), sides["left"] if nose else None, sides["right"] if nose else None, by_class)
+
+
+def _side(x: float, face: Face) -> Side | None:
+    if face.nose is None:
+        return None
+    return "left" if x < face.nose[0] else "right"
+
+
+def _touching(boxes: Sequence[GradedBox]) -> list[list[GradedBox]]:
+    """Boxes in groups whose pixels form one 8-connected piece, each in the given order.
+
+    Rectangles of whole pixels are connected exactly when they overlap or are neighbours in x and in y, which gives
+    the components of the drawn mask without drawing it: a 100-megapixel mask would take half a gigabyte.
+    """
+    xyxy = np.rint(np.array([[b.x1, b.y1, b.x2, b.y2] for b in boxes], np.float64).reshape(-1, 4))
+    xyxy[:, 2:] = np.maximum(xyxy[:, 2:], xyxy[:, :2] + 1)
+    starts_before_end = np.asarray((xyxy[:, None, :2] <= xyxy[None, :, 2:]).all(axis=2), np.bool_)
+    meets = starts_before_end & starts_before_end.T
+    groups: list[list[GradedBox]] = []
+    left = np.ones(len(boxes), np.bool_)
+    for first in range(len(boxes)):
+        if not left[first]:
+            continue
+        group: NDArray[np.bool_] = np.zeros(len(boxes), np.bool_)
+        group[first] = True
+        while (grown := np.asarray(meets[group].any(axis=0), np.bool_)).sum() > group.sum():
+            group = grown
+        left &= ~group
+        groups.append([boxes[n] for n in np.flatnonzero(group)])
+    return groups
+
+
+def _most(values: Iterable[_T]) -> _T:
+    """The most frequent value; of equally frequent ones the first."""
+    return Counter(values).most_common(1)[0][0]

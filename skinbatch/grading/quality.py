@@ -1,0 +1,55 @@
+"""How good the photo of a face is, and how light its skin: numbers to stratify results by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.grading.face import Face, skin_in_crop
+
+SIDE = 256
+"""Longer side in pixels of the crop that is measured: sharpness depends on scale, so all photos are brought to one."""
+MIN_B = 0.5
+"""CIELAB b* under which skin has no colour to speak of (grey and blue-lit photos): the angle would be noise or
+upside down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """sharpness: variance of the Laplacian of the crop's luma. brightness: mean luma, 0-255. ita_degrees: individual
+    typology angle, None where the skin has no colour."""
+
+    sharpness: float
+    brightness: float
+    ita_degrees: float | None
+
+
+def face_quality(rgb: NDArray[np.uint8], face: Face) -> Quality | None:
+    """Quality of the face crop, None without a face. rgb: (height, width, 3) uint8, the displayed original."""
+    if face.crop is None:
+        return None
+    x1, y1, x2, y2 = face.crop
+    scale = SIDE / max(x2 - x1, y2 - y1)
+    size = (max(1, round((x2 - x1) * scale)), max(1, round((y2 - y1) * scale)))
+    shrinking = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    crop = cv2.resize(rgb[y1:y2, x1:x2], size, interpolation=shrinking)
+    luma = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    skin = crop[skin_in_crop(face, size)].astype(np.uint8)
+    return Quality(
+        sharpness=float(cv2.Laplacian(luma, cv2.CV_64F).var()),
+        brightness=float(luma.mean()),
+        ita_degrees=_ita(skin),
+    )
+
+
+def _ita(skin: NDArray[np.uint8]) -> float | None:
+    """ITA = atan((L* - 50) / b*) in degrees, of the median colour. skin: (N, 3) uint8 RGB."""
+    if not len(skin):
+        return None
+    lab = cv2.cvtColor(skin[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    lightness, _, b = (float(v) for v in np.median(lab, axis=0))
+    return math.degrees(math.atan((lightness - 50) / b)) if b >= MIN_B else None

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from skinbatch.grading.face import MARGIN, Face, find_face, skin_in_crop
+
+CLASSES = ("background", "skin", "nose")
+LabelMap = NDArray[np.uint8]
+
+
+def blank(height: int = 100, width: int = 100) -> LabelMap:
+    return np.zeros((height, width), np.uint8)
+
+
+def frontal(nose_x: int = 50) -> LabelMap:
+    """Skin from 20 to 80 each way, a nose of 8 x 12 around nose_x."""
+    labels = blank()
+    labels[20:80, 20:80] = 1
+    labels[44:56, nose_x - 4 : nose_x + 4] = 2
+    return labels
+
+
+def face_of(labels: LabelMap, scale: float = 10.0) -> Face:
+    return find_face(labels, CLASSES, round(labels.shape[1] * scale), round(labels.shape[0] * scale))
+
+
+def test_the_crop_is_in_pixels_of_the_photo_with_a_margin() -> None:
+    face = face_of(frontal())
+    margin = round(600 * MARGIN)
+    assert face.crop == (200 - margin, 200 - margin, 800 + margin, 800 + margin)
+    assert face.nose == pytest.approx((500, 500))
+    assert face.skin_fraction == pytest.approx(0.36)
+    assert (face.found, face.faces) == (True, 1)
+
+
+def test_the_crop_stays_inside_the_photo_also_when_it_is_stretched() -> None:
+    labels = blank(50, 100)
+    labels[:, :] = 1
+    face = find_face(labels, CLASSES, 333, 777)
+    assert face.crop == (0, 0, 333, 777)
+
+
+def test_classes_are_found_by_name_and_others_are_off_the_skin() -> None:
+    labels = np.full((100, 100), 3, np.uint8)
+    labels[20:80, 20:80] = 2
+    labels[30:40, 30:40] = 1
+    face = find_face(labels, ("nose", "hair", "skin", "background"), 100, 100)
+    assert face.mask.sum() == 3600 - 100
+    assert face.nose is None
+
+
+def test_skin_under_one_percent_of_the_photo_is_no_face() -> None:
+    labels = blank()
+    labels[0:9, 0:11] = 1
+    face = face_of(labels)
+    assert (face.found, face.faces, face.crop, face.view, face.nose) == (False, 0, None, None, None)
+    assert face.skin_fraction == pytest.approx(0.0099)
+    labels[9, 0] = 1
+    assert face_of(labels).found
+
+
+def test_specks_that_add_up_to_enough_skin_are_no_face() -> None:
+    labels = blank()
+    labels[5::20, 5::20] = 1
+    labels[6::20, 5::20] = 1
+    labels[5::20, 6::20] = 1
+    labels[6::20, 6::20] = 1
+    labels[7::20, 5:8] = 1
+    face = face_of(labels)
+    assert face.skin_fraction > 0.01
+    assert not face.found
+
+
+def test_no_skin_at_all_is_no_face() -> None:
+    assert not face_of(blank()).found
+
+
+def test_two_faces_are_counted_and_the_larger_is_taken() -> None:
+    labels = blank()
+    labels[20:80, 5:50] = 1
+    labels[20:60, 70:95] = 1
+    face = face_of(labels)
+    assert face.faces == 2
+    assert not face.mask[:, 60:].any()
+    assert face.mask.sum() == 60 * 45
+
+
+def test_an_ear_is_no_face_of_its_own() -> None:
+    labels = frontal()
+    labels[40:55, 90:98] = 1
+    face = face_of(labels)
+    assert face.faces == 1
+    assert not face.mask[:, 85:].any()
+
+
+def test_glasses_do_not_cut_a_face_in_two() -> None:
+    labels = frontal()
+    labels[38:40, :] = 0
+    face = face_of(labels)
+    assert face.faces == 1
+    assert face.mask[25, 50]
+    assert face.mask[70, 50]
+    assert not face.mask[39, 50]
+
+
+def test_a_nose_in_the_middle_is_a_frontal_view() -> None:
+    assert face_of(frontal()).view == "frontal"
+
+
+@pytest.mark.parametrize("nose_x", [24, 34, 66, 76])
+def test_a_nose_to_one_side_is_a_half_view(nose_x: int) -> None:
+    assert face_of(frontal(nose_x)).view == "half"
+
+
+def test_a_nose_in_the_middle_of_lopsided_skin_is_a_half_view() -> None:
+    labels = blank()
+    labels[48:52, 20:50] = 1
+    labels[20:80, 50:80] = 1
+    labels[47:53, 46:52] = 2
+    assert face_of(labels).view == "half"
+
+
+def test_without_a_nose_the_view_is_half() -> None:
+    labels = blank()
+    labels[20:80, 20:80] = 1
+    face = face_of(labels)
+    assert (face.nose, face.view) == (None, "half")
+
+
+def test_a_speck_of_nose_is_noise() -> None:
+    labels = blank()
+    labels[20:80, 20:80] = 1
+    labels[50:52, 50:52] = 2
+    assert face_of(labels).nose is None
+
+
+def test_the_skin_in_the_crop_has_the_crops_size_and_the_masks_place() -> None:
+    face = face_of(frontal())
+    assert face.crop is not None
+    skin = skin_in_crop(face)
+    x1, y1, x2, y2 = face.crop
+    assert skin.shape == (y2 - y1, x2 - x1)
+    expected = np.zeros((1000, 1000), np.bool_)
+    expected[200:800, 200:800] = True
+    off = skin != expected[y1:y2, x1:x2]
+    assert off.sum() <= 4 * 5 * 5
+
+
+def test_the_skin_in_the_crop_follows_another_size() -> None:
+    face = face_of(frontal())
+    small = skin_in_crop(face, (64, 32))
+    assert small.shape == (32, 64)
+    assert small.mean() == pytest.approx(skin_in_crop(face).mean(), abs=0.03)
+
+
+def test_a_photo_without_a_face_has_no_crop_to_mask() -> None:
+    with pytest.raises(ValueError, match="no crop"):
+        skin_in_crop(face_of(blank()))

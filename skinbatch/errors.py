@@ -55,3 +55,7 @@ class TableError(SkinbatchError):
     """A table file that is damaged, not ours, or of a schema that this version does not know."""
 
     exit_code = 5
+
+
+class ObjectTooLargeError(StoreError):
+    """The object has more bytes than the caller allows; none of them were kept."""

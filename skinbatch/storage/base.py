@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+TEMPORARY = ".tmp-"
+"""What the names of unfinished files begin with; no store lists them."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -32,7 +35,8 @@ class Store(Protocol):
         """Full uri of a key."""
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose key begins with `prefix` (plain text, as on S3), ascending by key. Temporary files are hidden."""
+        """Objects whose key begins with `prefix` (plain text, as on S3), ascending by key. Temporary files are hidden;
+        a root that does not exist has none; a folder that may not be read is a ForbiddenError."""
 
     def head(self, key: str) -> ObjectInfo: ...
 
@@ -55,6 +59,10 @@ class Store(Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete; keys that are not there are fine."""
+
+    def clear_temporary(self) -> int:
+        """Remove what writers that died left behind below the root (`.tmp-*` files, unfinished uploads); returns how
+        many. A writer that still lives fails."""
 
     def probe_writable(self) -> None:
         """Raise UsageError, with the way out, unless an object can be written, read back and deleted here."""

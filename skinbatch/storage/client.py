@@ -1,0 +1,121 @@
+"""One S3 client for each way of reaching S3 in this process, and what its errors mean to a user."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import botocore.exceptions as bx
+from botocore import UNSIGNED
+from botocore.config import Config
+
+from skinbatch.config import StorageSettings
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
+
+_WRONG_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthorizationHeaderMalformed"}
+_CREDENTIALS_HELP = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with [storage] profile, "
+    "or read a public bucket with [storage] anonymous = true"
+)
+_NO_CREDENTIALS = (
+    bx.NoCredentialsError,
+    bx.PartialCredentialsError,
+    bx.CredentialRetrievalError,
+    bx.TokenRetrievalError,
+    bx.SSOError,
+)
+_lock = threading.Lock()
+_clients: dict[tuple[int, StorageSettings, bool], Any] = {}
+
+
+def s3_client(settings: StorageSettings, anonymous: bool) -> Any:
+    """Shared by threads; one a process, because connections do not survive a fork. Raises UsageError."""
+    key = (os.getpid(), settings, anonymous)
+    with _lock:
+        if key not in _clients:
+            _clients[key] = _connect(settings, anonymous)
+        return _clients[key]
+
+
+def _connect(settings: StorageSettings, anonymous: bool) -> Any:
+    path_style = settings.path_style if settings.path_style is not None else bool(settings.endpoint_url)
+    config = Config(
+        signature_version=UNSIGNED if anonymous else None,
+        retries={"mode": "adaptive", "total_max_attempts": settings.max_attempts},
+        connect_timeout=min(10.0, settings.timeout_s),
+        read_timeout=settings.timeout_s,
+        max_pool_connections=64,
+        tcp_keepalive=True,
+        s3={"addressing_style": "path" if path_style else "virtual" if settings.path_style is False else "auto"},
+        # Servers other than Amazon's do not know the newer checksums, or compute them of the wrong range.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    with s3_errors("s3"):
+        session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
+        client = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+    client.meta.events.register_first("before-call.s3.DeleteObjects", _add_content_md5)
+    return client
+
+
+def _add_content_md5(params: dict[str, Any], **_: Any) -> None:
+    """Older servers refuse a batch of deletes without Content-MD5, which boto3 no longer sends."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+
+
+@contextmanager
+def s3_errors(uri: str) -> Iterator[None]:
+    """Turns what boto3 raises into the house's errors, naming `uri`."""
+    try:
+        yield
+    except (bx.BotoCoreError, bx.ClientError) as e:
+        raise mapped(uri, e) from None  # the original text may hold credentials
+
+
+def mapped(uri: str, e: bx.BotoCoreError | bx.ClientError) -> StoreError | UsageError:
+    if isinstance(e, bx.ClientError):
+        return _answered(uri, e)
+    if isinstance(e, _NO_CREDENTIALS):
+        return UsageError(f"{uri}: no usable credentials ({type(e).__name__}): {_CREDENTIALS_HELP}")
+    if isinstance(e, bx.ProfileNotFound | bx.ParamValidationError | bx.NoRegionError | bx.InvalidRegionError):
+        return UsageError(f"{uri}: {_clean(str(e))}")
+    return StoreError(f"{uri}: {type(e).__name__}: {_clean(str(e))}")
+
+
+def _answered(uri: str, e: bx.ClientError) -> StoreError | UsageError:
+    error = e.response.get("Error", {})
+    code, text = str(error.get("Code", "")), _clean(str(error.get("Message") or ""))
+    http = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    said = f"{uri}: {code}: {text}" if text else f"{uri}: {code}"
+    if code == "NoSuchBucket":
+        return UsageError(f"{uri}: there is no such bucket; create it, or check its name and [storage] endpoint_url")
+    if code == "InvalidBucketName":
+        return UsageError(said)
+    if code in _WRONG_CREDENTIALS:
+        return UsageError(f"{uri}: the server does not accept the credentials ({code}): {_CREDENTIALS_HELP}")
+    if code in ("ExpiredToken", "RequestTimeTooSkewed", "TokenRefreshRequired"):
+        # Not this object's fault: it must not become a row.
+        return StoreError(f"{uri}: {code}: renew the credentials or set the clock, then run the same command again")
+    if http == 404 or code in ("NoSuchKey", "NotFound"):
+        return NotFoundError(f"{uri}: not found")
+    if code == "InvalidObjectState":
+        return ForbiddenError(f"{uri}: in cold storage; restore it first")
+    if http in (401, 403) or code == "AccessDenied":
+        return ForbiddenError(f"{uri}: access denied ({code})")
+    if http == 412 or code == "PreconditionFailed":
+        return ChangedError(f"{uri}: changed since it was listed")
+    return StoreError(said)
+
+
+def _clean(text: str) -> str:
+    """Without user names and passwords of URLs, and without what signed URLs carry."""
+    text = re.sub(r"//[^/@\s]+@", "//", text)
+    return re.sub(r"(?i)((?:x-amz-[a-z-]+|awsaccesskeyid|signature|token)=)[^&\s\"]+", r"\1…", text)

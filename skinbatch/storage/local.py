@@ -1,0 +1,291 @@
+"""A folder of the local file system, or of a mounted one, as a store."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, ObjectTooLargeError, StoreError, UsageError
+from skinbatch.storage.base import TEMPORARY, ObjectInfo
+
+_COPY_CHUNK = 1 << 20
+# File names need not be UTF-8. Python spells a stray byte as U+DC80..DCFF, which no table can store; in keys it is the
+# private-use character U+F780..F7FF, which can be stored and turned back.
+_TO_KEY = {0xDC00 + b: 0xF700 + b for b in range(0x80, 0x100)}
+_FROM_KEY = {v: k for k, v in _TO_KEY.items()}
+
+
+class LocalStore:
+    """Files below `root`. Links to files inside the root are read; links that leave it and links to folders are not
+    followed and not listed. A read error of the disk (EIO) is a ForbiddenError: it concerns that one file."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._root = os.path.abspath(os.path.expanduser(root))
+
+    @property
+    def uri(self) -> str:
+        return self._root.translate(_TO_KEY)
+
+    def uri_of(self, key: str) -> str:
+        return os.path.join(self.uri, key)
+
+    def list(self, prefix: str = "", *, on_link: Callable[[str], None] | None = None) -> Iterator[ObjectInfo]:
+        """See Store. on_link: told the key of every link that is not followed."""
+        folder = prefix.rpartition("/")[0]
+        yield from self._walk(f"{folder}/" if folder else "", prefix, os.path.realpath(self._root), on_link)
+
+    def head(self, key: str) -> ObjectInfo:
+        with self._errors(key):
+            return _info(key, _regular(os.stat(self._path(key))))
+
+    def get(self, key: str, *, version: str | None = None, limit: int | None = None) -> tuple[bytes, ObjectInfo]:
+        with self._errors(key), self._open(key, version) as (fd, info):
+            if limit is not None and info.size > limit:
+                raise ObjectTooLargeError(f"{self.uri_of(key)}: {info.size:,} bytes, over the limit of {limit:,}")
+            data = _read(fd, info.size)
+            self._unchanged(fd, info, len(data) == info.size)
+            return data, info
+
+    def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
+        with self._errors(key), self._open(key, version) as (fd, info):
+            if not 0 <= start <= stop <= info.size:
+                raise StoreError(f"{self.uri_of(key)}: bytes {start}-{stop} asked for, it has {info.size}")
+            os.lseek(fd, start, os.SEEK_SET)
+            data = _read(fd, stop - start)
+            self._unchanged(fd, info, len(data) == stop - start)
+            return data
+
+    def stream(self, key: str, *, version: str | None = None) -> BinaryIO:
+        return cast(BinaryIO, io.BufferedReader(_LocalStream(self, key, version), _COPY_CHUNK))
+
+    def put(self, key: str, data: bytes) -> ObjectInfo:
+        return self._write(key, lambda out: out.write(data))
+
+    def put_file(self, key: str, path: str) -> ObjectInfo:
+        with open(path, "rb") as source:
+            return self._write(key, lambda out: _copy(source, out))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            with self._errors(key):
+                Path(self._path(key)).unlink(missing_ok=True)
+
+    def clear_temporary(self) -> int:
+        """Remove what writers that died left behind (`.tmp-*`); returns how many. Live writers below this root fail."""
+        count = 0
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                if name.startswith(TEMPORARY):
+                    Path(folder, name).unlink(missing_ok=True)
+                    count += 1
+        return count
+
+    def probe_writable(self) -> None:
+        key = f"{TEMPORARY}probe-{secrets.token_hex(8)}"
+        try:
+            self.put(key, b"skinbatch")
+            self.get(key)
+            self.delete([key])
+        except StoreError as e:
+            raise UsageError(f"{self.uri}: cannot be written to: {e}; choose a folder that you may write to") from None
+
+    def _path(self, key: str) -> str:
+        if key.startswith("/") or ".." in key.split("/"):
+            raise ValueError("leads out of the root")
+        path = os.path.join(self._root, key)
+        # A real private-use character in a name wins over the spelling of a stray byte.
+        if any(0xF780 <= ord(c) <= 0xF7FF for c in key) and not os.path.lexists(path):
+            return path.translate(_FROM_KEY)
+        return path
+
+    def _walk(
+        self, folder: str, prefix: str, real_root: str, on_link: Callable[[str], None] | None
+    ) -> Iterator[ObjectInfo]:
+        try:
+            with os.scandir(self._path(folder)) as found:
+                # `/` is part of the order: "a-b" comes before "a/b", as on S3.
+                entries = sorted((e.name.translate(_TO_KEY) + "/" * e.is_dir(follow_symlinks=False), e) for e in found)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as e:
+            raise self._mapped(folder, e) from e
+        for name, entry in entries:
+            key = folder + name
+            if name.startswith(TEMPORARY) or not key.startswith(prefix):
+                continue
+            if name.endswith("/"):
+                yield from self._walk(key, prefix, real_root, on_link)
+                continue
+            try:
+                if entry.is_symlink() and not _leads_to_file_in(entry.path, real_root):
+                    if on_link is not None:
+                        on_link(key)
+                    continue
+                found_stat = entry.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as e:
+                raise self._mapped(key, e) from e
+            if stat.S_ISREG(found_stat.st_mode):
+                yield _info(key, found_stat)
+
+    @contextmanager
+    def _open(self, key: str, version: str | None) -> Iterator[tuple[int, ObjectInfo]]:
+        fd, info = self.open_checked(key, version)
+        try:
+            yield fd, info
+        finally:
+            os.close(fd)
+
+    def open_checked(self, key: str, version: str | None) -> tuple[int, ObjectInfo]:
+        """File descriptor and what it is; ChangedError if that is not `version`."""
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
+        fd = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            info = _info(key, _regular(os.fstat(fd)))
+            if version is not None and info.version != version:
+                raise ChangedError(f"{self.uri_of(key)}: changed since it was listed")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, info
+
+    def _unchanged(self, fd: int, info: ObjectInfo, whole: bool) -> None:
+        now = os.fstat(fd)
+        if not whole or (now.st_size, str(now.st_mtime_ns)) != (info.size, info.version):
+            raise ChangedError(f"{self.uri_of(info.key)}: changed while it was read")
+
+    def _write(self, key: str, fill: Callable[[BinaryIO], object]) -> ObjectInfo:
+        with self._errors(key):
+            path = self._path(key)
+            folder = os.path.dirname(path)
+            temporary = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}")
+            _make_folder(folder)
+            try:
+                with open(temporary, "xb") as out:
+                    fill(out)
+                    out.flush()
+                    os.fsync(out.fileno())
+                    info = _info(key, os.fstat(out.fileno()))
+                os.rename(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            _sync_folder(folder)
+        return info
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as e:
+            raise self._mapped(key, e) from e
+
+    def _mapped(self, key: str, e: OSError | ValueError) -> StoreError:
+        uri = self.uri_of(key)
+        if isinstance(e, ValueError):  # a NUL or `..` in the name: no file of this store has it
+            return NotFoundError(f"{uri!r}: not a file name")
+        reason = e.strerror or type(e).__name__
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            return NotFoundError(f"{uri}: {reason}")
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
+            return ForbiddenError(f"{uri}: {reason}")
+        return StoreError(f"{uri}: {reason}")
+
+
+class _LocalStream(io.RawIOBase):
+    """Sequential reader that checks at its end that the file is still the one that was opened."""
+
+    def __init__(self, store: LocalStore, key: str, version: str | None) -> None:
+        self._store, self._fd = store, -1
+        with store._errors(key):
+            self._fd, self._info = store.open_checked(key, version)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        with self._store._errors(self._info.key):
+            got = os.readv(self._fd, [buffer])
+            if not got and len(buffer):
+                at = os.lseek(self._fd, 0, os.SEEK_CUR)
+                self._store._unchanged(self._fd, self._info, at >= self._info.size)
+            return got
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return os.lseek(self._fd, offset, whence)
+
+    def tell(self) -> int:
+        return os.lseek(self._fd, 0, os.SEEK_CUR)
+
+    def close(self) -> None:
+        if not self.closed and self._fd >= 0:
+            os.close(self._fd)
+        super().close()
+
+
+def _info(key: str, found: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(key, found.st_size, str(found.st_mtime_ns))
+
+
+def _regular(found: os.stat_result) -> os.stat_result:
+    if not stat.S_ISREG(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "not a regular file")
+    return found
+
+
+def _leads_to_file_in(path: str, real_root: str) -> bool:
+    target = os.path.realpath(path)
+    return os.path.isfile(target) and os.path.commonpath([target, real_root]) == real_root
+
+
+def _read(fd: int, size: int) -> bytes:
+    """Up to `size` bytes; fewer only at the end of the file."""
+    first = os.read(fd, size)
+    if len(first) == size:
+        return first
+    parts, got = [first], len(first)
+    while got < size and (part := os.read(fd, size - got)):
+        parts.append(part)
+        got += len(part)
+    return b"".join(parts)
+
+
+def _copy(source: BinaryIO, out: BinaryIO) -> None:
+    while chunk := source.read(_COPY_CHUNK):
+        out.write(chunk)
+
+
+def _make_folder(folder: str) -> None:
+    """Create it and what is above it, each entered durably in its parent."""
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder)
+    _make_folder(parent)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file, not a folder") from None
+    _sync_folder(parent)
+
+
+def _sync_folder(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as e:
+        if e.errno != errno.EINVAL:  # some mounted file systems cannot sync a folder
+            raise
+    finally:
+        os.close(fd)

@@ -1,0 +1,258 @@
+"""A bucket, or a prefix of one, on S3 or on a server that speaks its protocol."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, BinaryIO, cast
+
+import botocore.exceptions as bx
+from boto3.s3.transfer import TransferConfig
+from urllib3.exceptions import HTTPError
+
+from skinbatch.config import StorageSettings
+from skinbatch.errors import ChangedError, NotFoundError, ObjectTooLargeError, StoreError, UsageError
+from skinbatch.storage.base import TEMPORARY, ObjectInfo
+from skinbatch.storage.client import mapped, s3_client, s3_errors
+
+_MULTIPART = 64 << 20
+_PART = 16 << 20
+_MAX_PARTS = 9_000  # S3 allows 10,000
+_DELETE_BATCH = 1000
+_READ_ON = 8 << 20  # skipping less than this, reading on is cheaper than a new request
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT")
+_LOST = (bx.HTTPClientError, bx.IncompleteReadError, bx.ResponseStreamingError, HTTPError, OSError)
+"""What a connection that breaks while a body is read raises, through botocore and urllib3."""
+
+
+class S3Store:
+    """Objects of `bucket` whose key begins with `prefix/`. Connects at its first use, in every process anew."""
+
+    def __init__(self, bucket: str, prefix: str, settings: StorageSettings, *, anonymous: bool = False) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else ""
+        self._settings = settings
+        self._anonymous = anonymous
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def uri_of(self, key: str) -> str:
+        return f"s3://{self._bucket}/{self._prefix}{key}"
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix + prefix
+        )
+        with s3_errors(self.uri_of(prefix)):
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    key = item["Key"][len(self._prefix) :]
+                    # Consoles make empty objects whose key ends with a slash, to show a folder.
+                    folder = key.endswith("/") and not item["Size"]
+                    if key and not folder and f"/{TEMPORARY}" not in f"/{key}":
+                        yield ObjectInfo(key, item["Size"], _version(item))
+
+    def head(self, key: str) -> ObjectInfo:
+        with s3_errors(self.uri_of(key)):
+            found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+        return ObjectInfo(key, found["ContentLength"], _version(found))
+
+    def get(self, key: str, *, version: str | None = None, limit: int | None = None) -> tuple[bytes, ObjectInfo]:
+        with _S3Stream(self, key, version) as stream:
+            info = stream.info
+            if limit is not None and info.size > limit:
+                raise ObjectTooLargeError(f"{self.uri_of(key)}: {info.size:,} bytes, over the limit of {limit:,}")
+            return stream.read_exactly(info.size), info
+
+    def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
+        if not 0 <= start <= stop:
+            raise StoreError(f"{self.uri_of(key)}: bytes {start}-{stop} asked for")
+        if start == stop:
+            return b""
+        with _S3Stream(self, key, version, start, stop) as stream:
+            return stream.read_exactly(stop - start)
+
+    def stream(self, key: str, *, version: str | None = None) -> BinaryIO:
+        return cast(BinaryIO, io.BufferedReader(_S3Stream(self, key, version), 1 << 20))
+
+    def put(self, key: str, data: bytes) -> ObjectInfo:
+        with s3_errors(self.uri_of(key)):
+            done = self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+        return ObjectInfo(key, len(data), _version(done))
+
+    def put_file(self, key: str, path: str) -> ObjectInfo:
+        size = os.path.getsize(path)
+        transfer = TransferConfig(
+            multipart_threshold=_MULTIPART,
+            multipart_chunksize=max(_PART, -(-size // _MAX_PARTS)),
+            max_concurrency=4,
+        )
+        with open(path, "rb") as source, s3_errors(self.uri_of(key)):
+            self._client.upload_fileobj(source, self._bucket, self._prefix + key, Config=transfer)
+        info = self.head(key)  # some servers leave the ETag out of their answer to the upload
+        if info.size != size:
+            raise StoreError(f"{self.uri_of(key)}: {size} bytes were sent, it has {info.size}")
+        return info
+
+    def delete(self, keys: Iterable[str]) -> None:
+        rest = iter(keys)
+        while batch := list(islice(rest, _DELETE_BATCH)):
+            wanted = {"Objects": [{"Key": self._prefix + key} for key in batch], "Quiet": True}
+            with s3_errors(self.uri):
+                answer = self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
+            for error in answer.get("Errors", ()):
+                refused = mapped(f"s3://{self._bucket}/{error['Key']}", bx.ClientError({"Error": error}, "DeleteObjects"))
+                if not isinstance(refused, NotFoundError):
+                    raise refused
+
+    def clear_temporary(self) -> int:
+        """See Store. Unfinished multipart uploads; a server that cannot list them has none that can be found."""
+        count = 0
+        with s3_errors(self.uri):
+            pages = self._client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+                for upload in page.get("Uploads", ()):
+                    self._client.abort_multipart_upload(
+                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+                    count += 1
+        return count
+
+    def probe_writable(self) -> None:
+        key = f"{TEMPORARY}probe-{secrets.token_hex(8)}"
+        try:
+            self.put(key, b"skinbatch")
+            self.get(key)
+            self.delete([key])
+        except StoreError as e:
+            raise UsageError(
+                f"{self.uri}: cannot be written to: {e}; the credentials must allow PutObject, GetObject, "
+                "DeleteObject and ListBucket here"
+            ) from None
+
+    @property
+    def _client(self) -> Any:
+        return s3_client(self._settings, self._anonymous)
+
+
+class _S3Stream(io.RawIOBase):
+    """Bytes [start, stop) of one object; a lost connection is taken up again where it broke, of the same version."""
+
+    def __init__(self, store: S3Store, key: str, version: str | None, start: int = 0, stop: int | None = None) -> None:
+        self._store, self._key = store, key
+        self._uri = store.uri_of(key)
+        self._version, self._at, self._stop = version, start, stop
+        self._failures = 0
+        self._body: Any = None
+        self.info = self._open()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Forward only, as a stream that is skipped through needs it."""
+        assert self._stop is not None
+        target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._stop}[whence]
+        if target < self._at:
+            raise io.UnsupportedOperation("an S3 stream goes forward only")
+        while self._at < target and target - self._at < _READ_ON and self.read(min(1 << 20, target - self._at)):
+            pass
+        if self._at < target:
+            self._drop()
+            self._at = target
+        return target
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._read_some(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read_exactly(self, count: int) -> bytes:
+        parts: list[bytes] = []
+        while count and (part := self._read_some(count)):
+            parts.append(part)
+            count -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _read_some(self, count: int) -> bytes:
+        """At least one byte, at most `count`; none only at the announced end."""
+        assert self._stop is not None
+        count = min(count, self._stop - self._at)
+        while count > 0:
+            try:
+                if self._body is None:
+                    self._open()
+                data = self._body.read(count)
+                if data:
+                    self._at += len(data)
+                    return cast(bytes, data)
+                lost = "ended early"
+            except _LOST as e:
+                lost = type(e).__name__
+            self._drop()
+            self._failures += 1
+            if self._failures >= self._store._settings.max_attempts:
+                raise StoreError(f"{self._uri}: connection lost {self._failures} times at byte {self._at} ({lost})")
+        return b""
+
+    def _open(self) -> ObjectInfo:
+        wanted: dict[str, str] = {}
+        if self._at or self._stop is not None:
+            wanted["Range"] = f"bytes={self._at}-{'' if self._stop is None else self._stop - 1}"
+        if self._version is not None and not _DATE.match(self._version):
+            wanted["IfMatch"] = f'"{self._version}"'
+        with s3_errors(self._uri):
+            found = self._store._client.get_object(
+                Bucket=self._store._bucket, Key=self._store._prefix + self._key, **wanted
+            )
+        self._body = found["Body"]
+        first, total = _place(found)
+        stop = total if self._stop is None else self._stop
+        if first != self._at or stop > total:
+            self._drop()
+            raise StoreError(f"{self._uri}: bytes {self._at}-{stop} asked for, it has {total} and sent from {first}")
+        version = _version(found)
+        if self._version is not None and version != self._version:  # not every server heeds If-Match
+            self._drop()
+            raise ChangedError(f"{self._uri}: changed since it was listed")
+        self._version, self._stop = version, stop
+        return ObjectInfo(self._key, total, version)
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+
+def _place(found: dict[str, Any]) -> tuple[int, int]:
+    """Where the body begins and how long the whole object is."""
+    if "ContentRange" not in found:
+        return 0, found["ContentLength"]
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", found["ContentRange"])
+    if match is None:
+        raise StoreError(f"Content-Range {found['ContentRange']!r} is not understood")
+    return int(match[1]), int(match[2])
+
+
+def _version(found: dict[str, Any]) -> str:
+    etag = str(found.get("ETag") or "").removeprefix("W/").strip('"')
+    if etag:
+        return etag
+    modified = found.get("LastModified")
+    return modified.isoformat() if modified is not None else ""

@@ -1,0 +1,85 @@
+"""What several suites need: an S3 server, the shared real photos, a small tree of synthetic ones."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+from skinbatch.config import StorageSettings
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@dataclass
+class S3Server:
+    """A running server. settings reach it; the credentials are in the environment."""
+
+    settings: StorageSettings
+    client: Any
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def bucket(self) -> str:
+        """Name of a new, empty bucket."""
+        name = f"test-{os.getpid()}-{next(self._numbers)}"
+        self.client.create_bucket(Bucket=name)
+        return name
+
+
+def connect(endpoint: str) -> S3Server:
+    """To a server whose credentials are in the environment."""
+    return S3Server(StorageSettings(endpoint_url=endpoint), boto3.client("s3", endpoint_url=endpoint))
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """moto over HTTP, one for the session."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test-key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            patch.delenv(name, raising=False)
+        yield connect(f"http://{host}:{port}")
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real photos, which are not part of the repository."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real photos in {folder}, which this machine does not have")
+    return folder
+
+
+def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
+    """A smooth RGB picture that no other seed has."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A tree: `00000/00000.png` to `00000/00003.png`, `00001/00004.jpg` to `00001/00007.jpg`, `notes/readme.txt`."""
+    root = tmp_path / "photos"
+    for number in range(8):
+        name = f"{number // 4:05}/{number:05}.{'png' if number < 4 else 'jpg'}"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(root / name)
+    (root / "notes").mkdir()
+    (root / "notes" / "readme.txt").write_text("not a photo")
+    return root

@@ -1,0 +1,174 @@
+"""Detectors of mmdet: pixels in, boxes in those pixels out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skinbatch.errors import ModelOutputError, PackError, UsageError
+from skinbatch.models import mmcv_ops
+from skinbatch.models.base import InputKind
+from skinbatch.models.mmdet_architectures import DetectorSpec
+from skinbatch.types import Detections
+
+Shape = tuple[int, int]
+
+PAD_TO = 32
+
+
+class MMDetDetector:
+    """The `Detector` protocol over one mmdet model.
+
+    Photos whose padded network inputs have the same shape are run together, and no photo's input depends on the others,
+    so that the batch does not change the boxes.
+    """
+
+    def __init__(
+        self,
+        spec: DetectorSpec,
+        state_dict: Mapping[str, Tensor],
+        *,
+        device: str = "cpu",
+        precision: Literal["fp32", "fp16"] = "fp32",
+    ) -> None:
+        """state_dict: float tensors of any precision, by mmdet's names.
+
+        Raises PackError when it does not fit the architecture, UsageError for fp16 without a GPU.
+        """
+        if precision == "fp16" and not device.startswith("cuda"):
+            raise UsageError(f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]")
+        self.spec = spec
+        self.classes: tuple[str, ...] = spec.classes
+        self.input: InputKind = spec.input
+        self._device = torch.device(device)
+        self._fp16 = precision == "fp16"
+        self.model = build_model(spec)
+        try:
+            self.model.load_state_dict({name: value.float() for name, value in state_dict.items()}, strict=True)
+        except RuntimeError as e:
+            raise PackError(f"weights do not fit detector `{spec.arch}`, {len(spec.classes)} classes: {e}") from None
+        self.model.eval().to(self._device, memory_format=torch.channels_last)
+        for module in _heads(self.model):
+            module.register_forward_hook(self._check)
+
+    def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """photos: (H, W, 3) uint8 RGB each, any sizes. Boxes in pixels of each array, clipped to it, none empty.
+
+        Raises ModelOutputError when the model gives NaN or infinite numbers for any photo of the batch.
+        """
+        prepared = [self._prepare(photo) for photo in photos]
+        groups: dict[Shape, list[int]] = defaultdict(list)
+        for index, (pixels, _) in enumerate(prepared):
+            groups[_padded(pixels)].append(index)
+        found: dict[int, Detections] = {}
+        for shape, indices in groups.items():
+            results = self._run([prepared[i] for i in indices], shape)
+            for i, result in zip(indices, results, strict=True):
+                found[i] = self._boxes(result, photos[i].shape)
+        return [found[i] for i in range(len(photos))]
+
+    def _prepare(self, photo: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+        """The photo at network scale, and that scale by x and y (which differ by rounding to whole pixels)."""
+        height, width = photo.shape[:2]
+        scale = min(self.spec.size / max(height, width), self.spec.max_upscale)
+        new_h, new_w = max(1, round(height * scale)), max(1, round(width * scale))
+        if (new_h, new_w) == (height, width):
+            return photo, (1.0, 1.0)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        pixels = np.asarray(cv2.resize(photo, (new_w, new_h), interpolation=how), np.uint8)
+        return pixels, (new_w / width, new_h / height)
+
+    @torch.inference_mode()
+    def _run(self, prepared: Sequence[tuple[NDArray[np.uint8], tuple[float, float]]], shape: Shape) -> list[Any]:
+        from mmdet.structures import DetDataSample
+
+        batch = np.zeros((len(prepared), *shape, 3), np.float32)
+        samples = []
+        for row, (pixels, scale) in enumerate(prepared):
+            height, width = pixels.shape[:2]
+            batch[row, :height, :width] = normalise(pixels, self.spec)
+            samples.append(DetDataSample(metainfo=metainfo((height, width), shape, scale)))
+        inputs = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self._device)
+        with torch.autocast("cuda", torch.float16) if self._fp16 else contextlib.nullcontext():
+            return [sample.pred_instances for sample in self.model.predict(inputs, samples, rescale=True)]
+
+    def _boxes(self, result: Any, shape: tuple[int, ...]) -> Detections:
+        """The best `max_boxes`. shape: of the photo."""
+        scores = result.scores.float().cpu().numpy()
+        xyxy = result.bboxes.float().cpu().numpy()
+        height, width = shape[:2]
+        xyxy = np.clip(xyxy, 0, np.array([width, height, width, height], np.float32))
+        keep = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]) & (scores >= self.spec.score_floor)
+        order = np.flatnonzero(keep)[np.argsort(-scores[keep], kind="stable")][: self.spec.max_boxes]
+        return Detections(
+            xyxy=xyxy[order].astype(np.float32),
+            scores=scores[order].astype(np.float32),
+            labels=result.labels.cpu().numpy()[order].astype(np.int64),
+            saturated=len(scores) >= self.spec.max_boxes,
+        )
+
+    def _check(self, module: nn.Module, inputs: object, outputs: object) -> None:
+        """mmdet drops boxes whose score is NaN without a word, so its heads are watched."""
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(outputs)):
+            where = type(module).__name__
+            raise ModelOutputError(f"detector `{self.spec.arch}` gave NaN or infinite numbers ({where})")
+
+
+def build_model(spec: DetectorSpec) -> Any:
+    """The mmdet model of a spec, initialised at random. What mmdet logs about it is not shown."""
+    mmcv_ops.install()
+    import mmdet.models  # noqa: F401  registers the models
+    from mmdet.registry import MODELS
+    from mmengine.config import ConfigDict
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_current_instance().setLevel("WARNING")
+    model = MODELS.build(ConfigDict(spec.model_config()))
+    model.init_weights()
+    return model
+
+
+def normalise(pixels: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float32]:
+    """(H, W, 3) uint8 RGB to float32 in the network's channel order; padding is 0 afterwards, the mean colour."""
+    values = (pixels.astype(np.float32) - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+    return np.asarray(values[..., ::-1] if spec.bgr else values, np.float32)
+
+
+def metainfo(image: Shape, padded: Shape, scale: tuple[float, float] = (1.0, 1.0)) -> dict[str, Any]:
+    """What mmdet wants to know of an input. image, padded: (height, width); scale: x, y from photo to input."""
+    return {
+        "img_shape": image,
+        "ori_shape": image,
+        "pad_shape": padded,
+        "batch_input_shape": padded,
+        "scale_factor": scale,
+    }
+
+
+def _padded(pixels: NDArray[np.uint8]) -> Shape:
+    height, width = pixels.shape[:2]
+    return -(-height // PAD_TO) * PAD_TO, -(-width // PAD_TO) * PAD_TO
+
+
+def _heads(model: nn.Module) -> list[nn.Module]:
+    """The modules whose outputs become scores and boxes."""
+    roi_head = getattr(model, "roi_head", None)
+    if roi_head is None:
+        return [model.get_submodule("bbox_head")]
+    return [model.get_submodule("rpn_head"), model.get_submodule("roi_head.bbox_head")]
+
+
+def _tensors(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []

@@ -1,0 +1,95 @@
+"""The folder names are the architecture: who may import whom, and how long a file may be."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "skinbatch"
+FLOORS = {
+    **dict.fromkeys(("types", "config", "errors"), 0),
+    **dict.fromkeys(("grading", "tables", "storage"), 1),
+    **dict.fromkeys(("archive", "models"), 2),
+    "runs": 3,
+    "scoring": 4,
+    **dict.fromkeys(("engines", "train", "evaluate", "report", "export", "demo"), 5),
+    "cli": 6,
+}
+READERS = ("train", "evaluate", "report", "export")
+MAY_IMPORT = {
+    "torch": ("models", "scoring", "train"),
+    "torchvision": ("models", "scoring", "train"),
+    "ray": ("engines", "train"),
+}
+MOST_LINES = 400
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """Folder or file right under the package; the package itself is the top of the house."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return "cli" if first in ("__init__.py", "__main__.py") else first.removesuffix(".py")
+
+
+def imports_of(path: Path, source: str) -> Iterator[tuple[int, str]]:
+    """Line and full dotted name of everything imported, wherever in the file it stands."""
+    package = ("skinbatch", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*above, *filter(None, [node.module])))
+            yield from ((node.lineno, f"{base}.{name.name}") for name in node.names)
+
+
+def violations(path: Path, source: str) -> Iterator[str]:
+    room = room_of(path)
+    for line, name in imports_of(path, source):
+        top, *rest = name.split(".")
+        where = f"{path.relative_to(PACKAGE.parent)}:{line} imports {name}"
+        if top in MAY_IMPORT and room not in MAY_IMPORT[top]:
+            yield f"{where}: only {', '.join(MAY_IMPORT[top])} may"
+        if top != "skinbatch" or not rest or (other := rest[0]) == room or room == "cli":
+            continue
+        if other not in FLOORS:
+            yield f"{where}: that is the package itself, on the top floor"
+        elif FLOORS[other] > FLOORS[room]:
+            yield f"{where}: floor {FLOORS[room]} may not import from floor {FLOORS[other]}"
+        elif FLOORS[room] == 2 and FLOORS[other] == 2:
+            yield f"{where}: archive and models do not know each other"
+        elif other in READERS:
+            yield f"{where}: no reader of tables imports another"
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room_of(path) for path in FILES} <= set(FLOORS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_its_own_room_and_lower_floors(path: Path) -> None:
+    assert list(violations(path, path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_is_no_longer_than_one_noun_needs(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "complaint"),
+    [
+        ("runs/x.py", "from skinbatch.scoring.unit import score", "floor 3 may not import from floor 4"),
+        ("grading/x.py", "import torch.nn as nn", "only models, scoring, train may"),
+        ("scoring/x.py", "def f():\n    import ray", "only engines, train may"),
+        ("archive/x.py", "from skinbatch.models import packs", "do not know each other"),
+        ("archive/x.py", "from skinbatch import models", "do not know each other"),
+        ("storage/x.py", "from ..cli import main", "floor 1 may not import from floor 6"),
+        ("report/x.py", "from skinbatch.evaluate import f1", "no reader of tables imports another"),
+        ("tables/x.py", "from skinbatch import score", "the package itself"),
+    ],
+)
+def test_the_first_that_goes_up_a_floor_is_named(file: str, line: str, complaint: str) -> None:
+    (found,) = violations(PACKAGE / file, line)
+    assert complaint in found

@@ -1,0 +1,103 @@
+"""A shipped fake model of each kind: pure functions of the pixels, no weights, no framework.
+
+For tests of everything around the models, here and in projects that build on skinbatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.models.base import InputKind
+from skinbatch.models.manifest import ClassifierStage, DetectorStage, Manifest, SegmenterStage, write_manifest
+from skinbatch.types import Detections
+
+SCORE = 0.9
+
+
+class FakeSegmenter:
+    """Skin is what has the colour of skin, or an ellipse in the middle if little has; the nose is a disc in its middle.
+
+    size: long side of the label maps in pixels; smaller photos keep their own.
+    """
+
+    def __init__(self, classes: Sequence[str], size: int = 256) -> None:
+        self.classes = tuple(classes)
+        self.size = size
+
+    def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        return [self._labels(photo) for photo in photos]
+
+    def _labels(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = photo.shape[:2]
+        scale = min(1.0, self.size / max(height, width))
+        h, w = max(1, round(height * scale)), max(1, round(width * scale))
+        small = np.asarray(cv2.resize(photo, (w, h), interpolation=cv2.INTER_AREA), np.int16)
+        r, g, b = small[..., 0], small[..., 1], small[..., 2]
+        skin = (r > 95) & (g > 40) & (b > 20) & (r > g) & (g >= b - 10) & (r - b > 15)
+        y, x = np.mgrid[:h, :w]
+        if skin.mean() < 0.02:
+            skin = ((x + 0.5) / w - 0.5) ** 2 / 0.35**2 + ((y + 0.5) / h - 0.5) ** 2 / 0.45**2 <= 1
+        ys, xs = np.nonzero(skin)
+        radius = 0.06 * min(h, w)
+        nose = skin & ((x - xs.mean()) ** 2 + (y - ys.mean()) ** 2 <= radius**2)
+        labels = np.full((h, w), self.classes.index("background"), np.uint8)
+        labels[skin] = self.classes.index("skin")
+        labels[nose] = self.classes.index("nose")
+        return labels
+
+
+class FakeDetector:
+    """A lesion is a connected region of strong red (r > 200, g < 90, b < 90); every box has the score 0.9."""
+
+    def __init__(self, classes: Sequence[str], input: InputKind = "crop", max_boxes: int = 500) -> None:
+        self.classes = tuple(classes)
+        self.input: InputKind = input
+        self._max_boxes = max_boxes
+
+    def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        return [self._detect(photo) for photo in photos]
+
+    def _detect(self, photo: NDArray[np.uint8]) -> Detections:
+        red = (photo[..., 0] > 200) & (photo[..., 1] < 90) & (photo[..., 2] < 90)
+        stats = cv2.connectedComponentsWithStats(red.astype(np.uint8), connectivity=8)[2][1:]
+        boxes = np.array([[x, y, x + w, y + h] for x, y, w, h, _ in stats], np.float32).reshape(-1, 4)
+        kept = boxes[: self._max_boxes]
+        scores = np.full(len(kept), SCORE, np.float32)
+        return Detections(kept, scores, np.zeros(len(kept), np.int64), len(boxes) >= self._max_boxes)
+
+
+class FakeClassifier:
+    """Class i has as its probability the mean of colour channel i mod 3, over 255, divided by i // 3 + 1."""
+
+    def __init__(self, head: str, classes: Sequence[str], input: InputKind = "crop", threshold: float = 0.5) -> None:
+        self.head = head
+        self.classes = tuple(classes)
+        self.input: InputKind = input
+        self.threshold = threshold
+
+    def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        rows = [[photo[..., i % 3].mean() / 255 / (i // 3 + 1) for i in range(len(self.classes))] for photo in photos]
+        return np.array(rows, np.float32).reshape(-1, len(self.classes))
+
+
+def write_fake_pack(directory: Path) -> Path:
+    """Write a pack of the three fakes as `directory/pack.toml`; returns the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    manifest = Manifest(
+        name="fake",
+        version="1",
+        description="Models that look at colours only, for tests",
+        licence="Apache-2.0",
+        segmenter=SegmenterStage(arch="fake-segmenter", classes=("background", "skin", "nose")),
+        detector=DetectorStage(arch="fake-detector", classes=("acne",), threshold=0.5),
+        classifier=(
+            ClassifierStage(arch="fake-classifier", classes=("rosacea", "lupus_erythematosus"), threshold=0.5),
+        ),
+    )
+    write_manifest(manifest, directory)
+    return directory

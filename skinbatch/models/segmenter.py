@@ -1,0 +1,57 @@
+"""Skin, nose and background by BiSeNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skinbatch.errors import ModelOutputError
+from skinbatch.models.bisenet import BiSeNet
+from skinbatch.models.preprocess import Normalisation, pad_to_square
+from skinbatch.models.weights import load_weights
+
+
+class BiSeNetSegmenter:
+    """The `Segmenter` protocol over BiSeNet. Every photo becomes a square of one size, whatever the batch."""
+
+    def __init__(
+        self,
+        arch: str,
+        classes: Sequence[str],
+        weights: Mapping[str, torch.Tensor],
+        *,
+        where: str = "weights",
+        size: int = 256,
+        normalisation: Normalisation | None = None,
+        device: str = "cpu",
+        precision: Literal["fp32", "fp16"] = "fp32",
+    ) -> None:
+        """where: what errors call the weights. size: side of the network's square input in pixels, a multiple of 32.
+
+        Raises PackError naming the first layer of the weights that does not fit.
+        """
+        self.classes = tuple(classes)
+        self.arch = arch
+        self.size = size
+        self._normalisation = normalisation or Normalisation()
+        self._device = torch.device(device)
+        self._dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.network = BiSeNet(arch, len(self.classes))
+        load_weights(self.network, weights, where)
+        self.network.to(self._device, self._dtype, memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        """See Segmenter. Raises ModelOutputError when the network gives NaN or infinite numbers."""
+        if not photos:
+            return []
+        squares, extents = zip(*(pad_to_square(p, self.size, self._normalisation.fill) for p in photos), strict=True)
+        logits = self.network(self._normalisation.tensor(squares).to(self._device, self._dtype))
+        if not torch.isfinite(logits).all():
+            raise ModelOutputError(f"segmenter `{self.arch}` gave NaN or infinite numbers")
+        maps = logits.argmax(1).to(torch.uint8).cpu().numpy()
+        return [np.ascontiguousarray(m[:h, :w]) for m, (h, w) in zip(maps, extents, strict=True)]

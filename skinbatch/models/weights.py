@@ -1,0 +1,54 @@
+"""Network weights in safetensors: fp16 on disk, fp32 in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from skinbatch.errors import PackError
+
+_BOOKKEEPING = "num_batches_tracked"
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Parameters and running statistics, fp16; counters that no result depends on are left out."""
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+        if not name.endswith(_BOOKKEEPING)
+    }
+    for name, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(f"{path}: layer `{name}` does not fit into half precision")
+    save_file(tensors, path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file, floats as fp32. Raises PackError naming the file."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise PackError(f"{path}: not readable as safetensors: {e}") from None
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Put the weights into the network. Raises PackError naming `where` and the layers that are missing, unexpected
+    or of another shape."""
+    own = network.state_dict()
+    wanted = {name for name in own if not name.endswith(_BOOKKEEPING)}
+    given = {name for name in weights if not name.endswith(_BOOKKEEPING)}
+    for fault, names in (("missing", wanted - given), ("unexpected", given - wanted)):
+        if names:
+            first, more = min(names), f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise PackError(f"{where}: {fault} layer `{first}`{more}; the weights are not of this architecture")
+    for name in sorted(wanted):
+        if weights[name].shape != own[name].shape:
+            shapes = f"{tuple(weights[name].shape)}, the architecture wants {tuple(own[name].shape)}"
+            raise PackError(f"{where}: layer `{name}` is {shapes}")
+    network.load_state_dict({name: weights[name] for name in wanted}, strict=False)

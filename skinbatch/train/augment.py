@@ -1,0 +1,87 @@
+"""Random changes to training photos: where the camera stood, what the light was, how the file was kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def affine(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    size: int,
+    *,
+    zoom: tuple[float, float],
+    turn: float,
+    shift: float,
+) -> NDArray[np.float64]:
+    """A (2, 3) matrix from a photo to a size x size square. At zoom 1 the photo's long side fills the square; zoom is
+    log-uniform; turn in degrees and shift in parts of the square are uniform both ways; half of the time mirrored."""
+    scale = size / max(height, width) * float(np.exp(rng.uniform(np.log(zoom[0]), np.log(zoom[1]))))
+    angle = np.deg2rad(rng.uniform(-turn, turn))
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    mirror = rng.choice((-1.0, 1.0))
+    matrix = np.array([[mirror * cos, -sin], [mirror * sin, cos]])
+    centre = size * (0.5 + rng.uniform(-shift, shift, 2))
+    offset = centre - matrix @ np.array([width / 2, height / 2])
+    return np.hstack([matrix, offset[:, None]])
+
+
+def warp(photo: NDArray[np.uint8], matrix: NDArray[np.float64], size: int, fill: tuple[int, ...]) -> NDArray[np.uint8]:
+    """photo through the matrix, bilinear; what lies outside of it is `fill`."""
+    out = cv2.warpAffine(photo, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
+    return np.asarray(out, np.uint8)
+
+
+def warp_labels(labels: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """labels through the matrix, nearest neighbour; what lies outside is 0."""
+    out = cv2.warpAffine(labels, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=(0,))
+    return np.asarray(out, np.uint8)
+
+
+def recolour(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Exposure, contrast, white balance, saturation, and now and then grey."""
+    x = photo.astype(np.float32) / 255
+    x = x ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+    x = (x - 0.45) * np.float32(rng.uniform(0.7, 1.3)) + 0.45 + np.float32(rng.uniform(-0.12, 0.12))
+    x = x * rng.uniform(0.85, 1.15, 3).astype(np.float32)
+    grey = x @ np.float32([0.299, 0.587, 0.114])
+    saturation = np.float32(0 if rng.random() < 0.05 else rng.uniform(0.6, 1.4))
+    x = grey[..., None] + saturation * (x - grey[..., None])
+    return (np.clip(x, 0, 1) * 255).astype(np.uint8)
+
+
+def degrade(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A photo that was blurred, or kept as a strongly compressed JPEG, or neither."""
+    kind = rng.random()
+    if kind < 0.15:
+        return np.asarray(cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.5, 1.6))), np.uint8)
+    if kind < 0.4:
+        quality: Any = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
+        return np.asarray(cv2.imdecode(cv2.imencode(".jpg", photo, quality)[1], cv2.IMREAD_COLOR), np.uint8)
+    return photo
+
+
+def blemish(
+    photo: NDArray[np.uint8], region: NDArray[np.bool_], rng: np.random.Generator, most: int
+) -> NDArray[np.uint8]:
+    """Red and brown spots at random places of the region, so that inflamed skin still counts as skin."""
+    ys, xs = np.nonzero(region)
+    if len(ys) == 0:
+        return photo
+    paint = photo.copy()
+    cover = np.zeros(photo.shape[:2], np.float32)
+    for at in rng.integers(0, len(ys), int(rng.integers(0, most + 1))):
+        centre = (int(xs[at]), int(ys[at]))
+        radius = int(rng.integers(1, 7))
+        dark = rng.uniform(0.4, 0.9)
+        old = photo[ys[at], xs[at]].astype(np.float32)
+        colour = tuple(float(v) for v in old * np.float32([min(1.0, dark + 0.25), dark * 0.75, dark * 0.75]))
+        cv2.circle(paint, centre, radius, colour, -1)
+        cv2.circle(cover, centre, radius, (float(rng.uniform(0.3, 0.9)),), -1)
+    cover = np.asarray(cv2.GaussianBlur(cover, (0, 0), 1.2), np.float32)[..., None]
+    return (photo * (1 - cover) + paint * cover).astype(np.uint8)

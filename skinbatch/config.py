@@ -86,9 +86,8 @@ class EngineSettings(_Section):
     """None: one whole GPU a worker if the cluster has any, else none. Fractions share a GPU."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """None: 4 on a CPU, 32 on a GPU."""
-    unit_timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    """Time a unit is given besides `photo_timeout_s` for each of its photos."""
-    photo_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """A worker that gets no photo further for this long is given up, and its unit tried again."""
 
 
 class RunSettings(_Section):
@@ -96,6 +95,8 @@ class RunSettings(_Section):
 
     limit: Annotated[int, Field(ge=1)] | None = None
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.05
+    stop_failures: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """After at least 1,000 photos, more failures than this share stop the run: a broken pack should not burn a night."""
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     save_masks: bool = False
 
@@ -113,7 +114,11 @@ class Config(_Section):
     run: RunSettings = RunSettings()
 
 
-def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[str, Any] | str] | None = None) -> Config:
+Overrides = Mapping[str, Mapping[str, Any] | str | None]
+"""Section -> setting -> value, or a setting that has no section -> value; None is not set."""
+
+
+def load_config(path: str | Path | None = None, overrides: Overrides | None = None) -> Config:
     """Settings from a TOML file, then `overrides` on top (`{"engine": {"workers": 2}}`); None values are not set.
 
     Raises UsageError naming the file and the setting, with the settings that exist.
@@ -128,7 +133,16 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[
             raise UsageError(f"{where}: no such settings file") from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
             raise UsageError(f"{where}: not readable as TOML: {e}") from None
-    for section, values in (overrides or {}).items():
+    return parse_config(_merged(data, overrides or {}), where)
+
+
+def merge(config: Config, overrides: Overrides) -> Config:
+    """`config` with `overrides` on top. Raises UsageError as `load_config` does."""
+    return parse_config(_merged(config.model_dump(), overrides))
+
+
+def _merged(data: dict[str, Any], overrides: Overrides) -> dict[str, Any]:
+    for section, values in overrides.items():
         if isinstance(values, Mapping):
             set_values = {k: v for k, v in values.items() if v is not None}
             if set_values:
@@ -136,7 +150,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Mapping[
                 data[section] = (below if isinstance(below, dict) else {}) | set_values
         elif values is not None:
             data[section] = values
-    return parse_config(data, where)
+    return data
 
 
 def parse_config(data: Mapping[str, Any], where: str = "settings") -> Config:

@@ -82,7 +82,9 @@ class Claim:
 
 def describe(record: dict[str, Any]) -> str:
     """`run R on HOST, process P, last seen T`."""
-    return f"run {record.get('run_id')} on {record.get('host')}, process {record.get('pid')}, last seen {record.get('at')}"
+    return (
+        f"run {record.get('run_id')} on {record.get('host')}, process {record.get('pid')}, last seen {record.get('at')}"
+    )
 
 
 def _read(store: Store) -> dict[str, Any] | None:

@@ -43,10 +43,7 @@ def clean_up(store: Store, fingerprint: str, own: Snapshot) -> int:
 
 def still_newest(store: Store, fingerprint: str, own: Snapshot) -> None:
     """Raise ClaimError unless `own` is the newest snapshot that counts."""
-    names = snapshot.names(store, fingerprint)
-    if names and names[0] == own.name:
-        return  # its own receipts and files were written by this run or seen by it, and only a newer snapshot's run deletes
-    found = snapshot.newest_that_counts(store, Ledger.load(store, fingerprint))
+    found = snapshot.newest_that_counts(store, Ledger.listed(store, fingerprint))
     if found is None or found.name != own.name:
         raise ClaimError(
             f"{store.uri}: another run has written snapshot {found.name if found else 'nothing that counts'} over this "

@@ -75,7 +75,9 @@ def require_destination(store: Store) -> Destination:
     """dest.json, or a UsageError that says how a destination comes to be."""
     found = read_destination(store)
     if found is None:
-        raise UsageError(f"{store.uri} is not a destination of skinbatch: it has no {layout.DEST}; `skinbatch score` makes one")
+        raise UsageError(
+            f"{store.uri} is not a destination of skinbatch: it has no {layout.DEST}; `skinbatch score` makes one"
+        )
     return found
 
 

@@ -84,18 +84,25 @@ class Ledger:
         self.receipt_keys: set[str] = set()
         self.unreadable: list[str] = []
         self._split: set[str] = set()
+        self._families: dict[str, set[str]] = defaultdict(set)
 
     @classmethod
-    def load(cls, store: Store, fingerprint: str) -> Ledger:
-        """List receipts and data files; read folds and snapshots first, then only the receipts that none holds.
+    def listed(cls, store: Store, fingerprint: str) -> Ledger:
+        """Only what exists, by LIST; no receipt is read. Enough to tell which snapshot counts.
 
         Receipts are listed before data files: a unit that commits between the two has its files listed.
         """
         ledger = cls(store, fingerprint)
-        listed = [o.key for o in store.list(layout.receipts_prefix(fingerprint))]
+        ledger.receipt_keys.update(o.key for o in store.list(layout.receipts_prefix(fingerprint)))
         for kind in layout.DATA_KINDS:
             ledger.data_keys.update(o.key for o in store.list(layout.data_prefix(kind, fingerprint)))
-        wanted = set(listed)
+        return ledger
+
+    @classmethod
+    def load(cls, store: Store, fingerprint: str) -> Ledger:
+        """What exists, and every receipt: from snapshots and folds, then one by one those that none of them holds."""
+        ledger = cls.listed(store, fingerprint)
+        wanted, ledger.receipt_keys = ledger.receipt_keys, set()
         for key in _copies(store, fingerprint):
             if not wanted:
                 break
@@ -130,6 +137,7 @@ class Ledger:
 
     def _remember(self, receipt: Receipt) -> None:
         self.by_unit[receipt.unit_id].append(receipt)
+        self._families[family(receipt.unit_id)].add(receipt.unit_id)
         parts = receipt.unit_id.split(".")
         self._split.update(".".join(parts[:depth]) for depth in range(1, len(parts)))
         self.receipt_keys.add(key_of(self.fingerprint, receipt))
@@ -145,6 +153,16 @@ class Ledger:
 
     def all_complete(self) -> list[Receipt]:
         return [r for receipts in self.by_unit.values() for r in receipts if self.complete(r)]
+
+    def of_family(self, name: str) -> list[Receipt]:
+        """Complete receipts of a group or an archive file, of its parts and halves."""
+        return [
+            r for unit_id in sorted(self._families.get(name, ())) for r in self.by_unit[unit_id] if self.complete(r)
+        ]
+
+    @property
+    def families(self) -> set[str]:
+        return set(self._families)
 
     def best(self, unit_id: str, whole_sha256: str) -> Receipt | None:
         """The receipt of a unit that counts for the inputs of its whole unit: complete, highest generation, then
@@ -174,6 +192,11 @@ def _copies(store: Store, fingerprint: str) -> list[str]:
     return keys
 
 
+def family(unit_id: str) -> str:
+    """The group or archive file of a unit: its id without part and halves."""
+    return unit_id.split(".")[0].split("-")[0]
+
+
 def write_fold(store: Store, fingerprint: str, n: int, receipts: Iterable[Receipt]) -> None:
     """A copy of receipts in one object, so that resuming reads few objects."""
     sink = io.BytesIO()
@@ -195,5 +218,3 @@ def write_attempt(store: Store, fingerprint: str, unit_id: str, inputs_sha256: s
     """Put a failed attempt on record, so that a driver that dies does not count from nothing again."""
     key = f"{layout.attempts_prefix(fingerprint)}{unit_id}/{inputs_sha256[:12]}.{layout.fresh()}.json"
     store.put(key, json.dumps(dict(record)).encode())
-
-

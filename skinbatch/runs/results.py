@@ -63,7 +63,9 @@ class Results:
                 self.refresh()
                 continue
             return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
-        raise StoreError(f"{self.store.uri}: files of the newest snapshot keep disappearing; is another run cleaning up?")
+        raise StoreError(
+            f"{self.store.uri}: files of the newest snapshot keep disappearing; is another run cleaning up?"
+        )
 
     def _tables(self, kind: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         paths = [f.path for r in self._receipts for f in r.files if f.kind == kind]

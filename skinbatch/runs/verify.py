@@ -22,6 +22,9 @@ from skinbatch.types import DataFile, Receipt
 _READERS = 8
 _NAMED = 20
 
+Ids = Counter[tuple[str, str | None]]
+"""(image_id, version) -> rows."""
+
 
 @dataclass(slots=True)
 class VerifyReport:
@@ -69,10 +72,11 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
             + (f", {photos} photos" if photos else "")
             + "; the same `skinbatch score` goes on"
         )
+    report.differences += _broken_receipts(store, ledger)
     if found is None:
         return report
     report.snapshot, report.plan = found.name, found.plan
-    _check_named(store, ledger, {r.unit_id: r for r in found.receipts}, found, say=report.differences)
+    report.differences += _unnamed(store, ledger, found)
     try:
         checked = newest if found.plan == newest.name else plan.read(store, fingerprint, found.plan)
     except NotFoundError:
@@ -82,21 +86,26 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     return report
 
 
-def _check_named(
-    store: Store, ledger: Ledger, by_unit: dict[str, Receipt], found: snapshot.Snapshot, say: list[str]
-) -> None:
-    """Name every data file and receipt that the snapshot does not name, and every receipt whose files are gone."""
+def _broken_receipts(store: Store, ledger: Ledger) -> list[str]:
+    """Receipts whose files are gone."""
+    said = []
+    for receipt in (r for unit_receipts in ledger.by_unit.values() for r in unit_receipts):
+        gone = [f.path for f in receipt.files if f.path not in ledger.data_keys]
+        if gone:
+            key = receipts.key_of(ledger.fingerprint, receipt)
+            said.append(f"{store.uri_of(key)}: a receipt whose files are gone: {', '.join(gone)}")
+    return said
+
+
+def _unnamed(store: Store, ledger: Ledger, found: snapshot.Snapshot) -> list[str]:
+    """Data files and whole receipts that the snapshot does not name."""
     named_receipts = {receipts.key_of(ledger.fingerprint, r) for r in found.receipts}
     named_files = {f.path for r in found.receipts for f in r.files}
-    say += [f"{store.uri_of(k)}: a data file that the snapshot does not name" for k in sorted(ledger.data_keys - named_files)]
-    for unit_receipts in ledger.by_unit.values():
-        for receipt in unit_receipts:
-            key = receipts.key_of(ledger.fingerprint, receipt)
-            gone = [f.path for f in receipt.files if f.path not in ledger.data_keys]
-            if gone:
-                say.append(f"{store.uri_of(key)}: a receipt whose files are gone: {', '.join(gone)}")
-            elif key not in named_receipts:
-                say.append(f"{store.uri_of(key)}: a receipt that the snapshot does not name")
+    foreign = {receipts.key_of(ledger.fingerprint, r) for r in ledger.all_complete()} - named_receipts
+    return [
+        *(f"{store.uri_of(k)}: a data file that the snapshot does not name" for k in sorted(ledger.data_keys - named_files)),
+        *(f"{store.uri_of(k)}: a receipt that the snapshot does not name" for k in sorted(foreign)),
+    ]
 
 
 def _check_rows(
@@ -115,7 +124,7 @@ def _check_rows(
             files = [f for r in unit_receipts for f in r.files]
             tables = list(pool.map(lambda f: _read_checked(store, f, report.differences), files))
             report.files += len(files)
-            ids: Counter[tuple[str, str | None]] = Counter()
+            ids: Ids = Counter()
             for file, table in zip(files, tables, strict=True):
                 if table is None:
                     continue
@@ -135,7 +144,9 @@ def _check_rows(
     report.differences += [f"unit {u}: the snapshot names a receipt of it, but the plan does not" for u in by_unit]
 
 
-def _expected(store: Store, fingerprint: str, checked: Plan) -> Iterator[tuple[PlannedUnit, Counter[tuple[str, str | None]]]]:
+def _expected(
+    store: Store, fingerprint: str, checked: Plan
+) -> Iterator[tuple[PlannedUnit, Ids]]:
     loose = [u for u in checked.units if u.shard is None]
     for unit, work in zip(loose, plan.work_units(store, fingerprint, checked, loose), strict=True):
         yield unit, Counter((r.image_id, r.version) for r in work.images)
@@ -165,32 +176,40 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
     return table
 
 
-def _compare(unit_id: str, ids: Counter[tuple[str, str | None]], expected: Counter[tuple[str, str | None]], say: list[str]) -> None:
+def _compare(
+    unit_id: str, ids: Ids, expected: Ids, say: list[str]
+) -> None:
     _name(say, f"unit {unit_id}: planned but without a row", expected - ids)
     doubled = Counter({k: n - 1 for k, n in ids.items() if n > 1 and k in expected})
     _name(say, f"unit {unit_id}: more than one row", doubled)
-    _name(say, f"unit {unit_id}: a row that the plan does not have", Counter({k: n for k, n in ids.items() if k not in expected}))
+    _name(
+        say,
+        f"unit {unit_id}: a row that the plan does not have",
+        Counter({k: n for k, n in ids.items() if k not in expected}),
+    )
 
 
 def _compare_shard(
-    unit: PlannedUnit, ids: Counter[tuple[str, str | None]], counted: int, seen: Counter[str], say: list[str]
+    unit: PlannedUnit, ids: Ids, counted: int, seen: Counter[str], say: list[str]
 ) -> None:
     assert unit.shard is not None
     prefix = f"{unit.shard.key}/"
     if sum(ids.values()) != counted:
         say.append(f"unit {unit.unit_id}: {sum(ids.values())} rows of {unit.shard.key}, the receipt says {counted}")
-    _name(say, f"unit {unit.unit_id}: a row of another archive file", Counter(k for k in ids if not k[0].startswith(prefix)))
+    _name(
+        say,
+        f"unit {unit.unit_id}: a row of another archive file",
+        Counter(k for k in ids if not k[0].startswith(prefix)),
+    )
     wrong = Counter(k for k in ids if k[1] != unit.shard.version)
     _name(say, f"unit {unit.unit_id}: rows of another version than the plan's {unit.shard.version}", wrong)
     seen.update(Counter({image_id: n for (image_id, _), n in ids.items()}))
     _name(say, f"{unit.shard.key}: more than one row", Counter({(i, None): n - 1 for i, n in seen.items() if n > 1}))
 
 
-def _name(say: list[str], what: str, keys: Counter[tuple[str, str | None]]) -> None:
+def _name(say: list[str], what: str, keys: Ids) -> None:
     if not keys:
         return
     ids = sorted(image_id for image_id, _ in keys)
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
     say.append(f"{what}: {', '.join(ids[:_NAMED])}{more}")
-
-

@@ -1,0 +1,316 @@
+"""The command line: `skinbatch COMMAND`. Every error is one clear message; exit codes are the contract's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from skinbatch import __version__
+from skinbatch.config import Config, load_config
+from skinbatch.console import TerminalPresenter, clock, counted, summary
+from skinbatch.errors import SkinbatchError
+from skinbatch.runs.report import RunReport
+
+app = typer.Typer(
+    name="skinbatch",
+    help="Score archives of face photos: skin masks, acne lesions, counts, grades and skin diseases, as Parquet.\n\n"
+    "Start with `skinbatch demo`, or `skinbatch score PHOTOS OUT`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+pack_app = typer.Typer(help="Model packs: the models of a scoring, with their hashes.", no_args_is_help=True)
+app.add_typer(pack_app, name="pack")
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Folder, tar, zip, Parquet, listing (uri column) or S3 Inventory manifest; local or s3://bucket/prefix."
+    ),
+]
+Dest = Annotated[str, typer.Argument(help="Where the tables go, or are: a folder or s3://bucket/prefix.")]
+PackName = Annotated[str | None, typer.Option("--pack", help="Name of a pack, or its folder. [default: starter]")]
+EngineName = Annotated[
+    str | None,
+    typer.Option("--engine", help="ray (embedded unless a cluster is named) or local (no Ray). [default: ray]"),
+]
+RayAddress = Annotated[str | None, typer.Option("--ray-address", help="Ray cluster; also by RAY_ADDRESS.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Workers. [default: one a GPU, or one for four cores]")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; options win over it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Scoring = Annotated[
+    str | None, typer.Option("--scoring", help="Fingerprint, or its first digits. [default: that of the newest run]")
+]
+
+
+@app.command()
+def score(
+    source: Source,
+    dest: Dest,
+    pack: PackName = None,
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
+    config: ConfigFile = None,
+    workers: Workers = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Stop after whole units with so many photos (exit 6).")
+    ] = None,
+    max_failures: Annotated[
+        float | None,
+        typer.Option("--max-failures", help="Share of photos that may fail before the exit code is 3. [default: 0.05]"),
+    ] = None,
+    save_masks: Annotated[
+        bool | None, typer.Option("--save-masks", help="Also write the masks, as COCO run lengths.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option("--include", help="Only keys that match this glob; may be repeated.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="No keys that match this glob; may be repeated.")
+    ] = None,
+    head: Annotated[
+        bool | None, typer.Option("--head", help="Ask the store for sizes and versions that a listing lacks.")
+    ] = None,
+    content_hash: Annotated[
+        bool | None, typer.Option("--content-hash", help="Tell changed local photos by their bytes, not their times.")
+    ] = None,
+    anonymous: Annotated[
+        bool | None, typer.Option("--anonymous", help="Read a public bucket without credentials.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score what is not scored yet. The same command again resumes, or picks up what changed.
+
+    Exit codes: 0 done, 2 wrong use, 3 too many photos failed, 4 units could not be scored, 6 stopped on purpose,
+    7 another run holds the destination, 130 interrupted.
+    """
+    from skinbatch.engines.score import score as run
+
+    settings = _settings(
+        config,
+        {
+            "source": {"include": include, "exclude": exclude, "head": head, "content_hash": content_hash},
+            "storage": {"anonymous": anonymous},
+        },
+    )
+    with TerminalPresenter() as presenter:
+        report = run(
+            source,
+            dest,
+            pack=pack,
+            engine=engine,
+            ray_address=ray_address,
+            workers=workers,
+            limit=limit,
+            max_failures=max_failures,
+            save_masks=save_masks,
+            config=settings,
+            presenter=presenter,
+        )
+    _end(report, as_json)
+
+
+@app.command()
+def retry(
+    dest: Dest,
+    pack: PackName = None,
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
+    config: ConfigFile = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Score again only the rows that failed; the others stay as they are."""
+    from skinbatch.engines.score import retry as run
+
+    with TerminalPresenter() as presenter:
+        report = run(
+            dest,
+            pack=pack,
+            engine=engine,
+            ray_address=ray_address,
+            workers=workers,
+            config=_settings(config, {}),
+            presenter=presenter,
+        )
+    _end(report, as_json)
+
+
+@app.command()
+def status(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Done, left, failed by status, rate and time left; also while a run is going."""
+    from skinbatch.reading import destination_store
+    from skinbatch.runs.status import read_status
+
+    found = read_status(destination_store(dest, _settings(config, {}).storage), scoring)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    photos = f"{found.photos_done} of {found.photos_total}" + ("" if found.total_known else " or more")
+    print(f"{found.state}: {photos} photos done, {found.units_left} of {found.units_total} units left")
+    if found.statuses:
+        print(f"  rows     {counted(found.statuses)}")
+    if found.photos_per_second:
+        left = f", {clock(found.left_s)} left" if found.left_s is not None else ""
+        print(f"  rate     {found.photos_per_second:.1f} photos/s{left}")
+    print(
+        f"  scoring  {found.fingerprint}, last written {found.updated}"
+        + (f"\n  message  {found.message}" if found.message else "")
+    )
+
+
+@app.command()
+def verify(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Prove that every listed photo has exactly one row and every file its recorded hash (exit 5 if not)."""
+    from skinbatch.reading import verify as check
+
+    report = check(dest, scoring, _settings(config, {}).storage)
+    if as_json:
+        _print_json(dataclasses.asdict(report) | {"exit_code": report.exit_code})
+    else:
+        for difference in report.differences:
+            print(f"difference: {difference}")
+        verdict = (
+            "every listed photo has exactly one row"
+            if not report.differences
+            else f"{len(report.differences)} differences"
+        )
+        print(
+            f"{verdict}: {report.photos} photos, {report.rows} rows, {report.boxes} boxes, {report.files} files checked"
+        )
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the demo is made.")] = Path("demo"),
+    engine: EngineName = None,
+    as_json: Json = False,
+) -> None:
+    """The whole way on photos that it makes itself, with the starter pack; needs no network."""
+    from skinbatch.demo_run import run_demo
+
+    with TerminalPresenter() as presenter:
+        report, found = run_demo(folder, engine, presenter)
+    if as_json:
+        _print_json(_report(report) | {"lesions_planted": found.planted, "lesions_found": found.found})
+    else:
+        print(summary(report))
+        print(f"  planted  {found.planted} lesions, {found.found} found ({found.boxes} boxes counted)")
+    raise typer.Exit(report.exit_code)
+
+
+@pack_app.command("list")
+def pack_list(as_json: Json = False) -> None:
+    """Packs that come with skinbatch."""
+    from skinbatch.models.pack import shipped_packs
+
+    packs = [
+        {"name": p.name, "description": p.manifest.description, "directory": str(p.directory)} for p in shipped_packs()
+    ]
+    if as_json:
+        _print_json(packs)
+    else:
+        for p in packs:
+            print(f"{p['name']:12} {p['description']}")
+
+
+@pack_app.command("show")
+def pack_show(
+    name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter", as_json: Json = False
+) -> None:
+    """Architectures, classes, input sizes, parameters, licence and card of a pack."""
+    from skinbatch.models.pack import load_pack
+
+    pack = load_pack(name)
+    if as_json:
+        _print_json(pack.describe())
+    else:
+        print(pack.describe_text())
+
+
+@pack_app.command("verify")
+def pack_verify(name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter") -> None:
+    """Check every weights file of a pack against its recorded hash."""
+    from skinbatch.models.pack import load_pack
+
+    pack = load_pack(name)
+    pack.verify()
+    print(f"{pack.directory}: every file has its recorded hash")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"skinbatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _settings(config: Path | None, overrides: dict[str, Any]) -> Config:
+    return load_config(config, overrides)
+
+
+def _end(report: RunReport, as_json: bool) -> NoReturn:
+    if as_json:
+        _print_json(_report(report))
+    else:
+        print(summary(report))
+    raise typer.Exit(report.exit_code)
+
+
+def _report(report: RunReport) -> dict[str, Any]:
+    return dataclasses.asdict(report) | {"failed": report.failed}
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, sort_keys=True, default=str))
+
+
+def main() -> NoReturn:
+    """Entry point: the contract's exit codes; 1, with a traceback, only for defects of skinbatch itself."""
+    sys.exit(_guarded(app))
+
+
+def _guarded(run: Callable[..., Any]) -> int:
+    try:
+        code = run(standalone_mode=False)
+        return int(code or 0)
+    except SkinbatchError as e:
+        print(f"skinbatch: {e}", file=sys.stderr)
+        return e.exit_code
+    except typer.Exit as e:
+        return int(e.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("skinbatch: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    except Exception as e:
+        if hasattr(e, "format_message") and hasattr(e, "exit_code"):  # click's own errors of use
+            print(f"skinbatch: {e.format_message()}\nTry 'skinbatch --help'.", file=sys.stderr)
+            return int(e.exit_code)
+        traceback.print_exc()
+        print("skinbatch: this is a defect of skinbatch; nothing that was committed is lost", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What people see while a run works and when it has ended."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from skinbatch.engines.presenter import Progress as RunProgress
+from skinbatch.runs.report import RunReport
+
+PLAIN_EVERY_S = 10.0
+
+
+class TerminalPresenter:
+    """A bar with rate, time left and failures on a terminal; else a plain line every ten seconds. Writes to stderr."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase = ""
+        self._last = 0.0
+
+    def __enter__(self) -> TerminalPresenter:
+        if self.console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                _Counts(),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=None, run=None)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def phase(self, text: str) -> None:
+        if text == self._phase:
+            return
+        self._phase = text
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=text)
+        elif time.monotonic() - self._last > 1:  # a listing says a new number often
+            self._plain(text)
+
+    def note(self, text: str) -> None:
+        self.console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
+
+    def progress(self, progress: RunProgress) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task, total=progress.photos_total or None, completed=progress.photos_done, run=progress
+            )
+        elif time.monotonic() - self._last > PLAIN_EVERY_S:
+            self._plain(describe(progress))
+
+    def _plain(self, text: str) -> None:
+        self._last = time.monotonic()
+        self.console.print(f"skinbatch: {text}", markup=False, soft_wrap=True)
+
+
+class _Counts(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        run = task.fields.get("run")
+        return Text(describe(run) if run is not None else "")
+
+
+def describe(p: RunProgress) -> str:
+    """`120/283 photos, 4.1/s, 0:40 left, 2 failed`."""
+    parts = [f"{p.photos_done}/{p.photos_total} photos"]
+    if p.rate > 0:
+        parts.append(f"{p.rate:.1f}/s")
+    if p.left_s is not None:
+        parts.append(f"{clock(p.left_s)} left")
+    if p.failed:
+        parts.append(f"{p.failed} failed")
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`271 ok, 8 corrupt, 4 truncated`, the most frequent first."""
+    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
+
+
+def query(dest: str) -> str:
+    """A shell line that shows what was found, from the tables that count."""
+    sql = "select status, grade, count(*) photos, round(avg(count_total), 1) lesions from images group by all order by photos desc"
+    program = f"import duckdb, skinbatch; images = skinbatch.open({dest!r}).images(); print(duckdb.sql({sql!r}))"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}"
+
+
+def summary(report: RunReport) -> str:
+    """The end of a run: what became of the photos, where the tables are, what to do next."""
+    lines = [report.message[:1].upper() + report.message[1:] + "."]
+    if report.rows:
+        lines.append(f"  photos   {report.rows}: {counted(report.statuses)}")
+    new = f"{report.scored} scored" + (f", {report.copied} copied from older results" if report.copied else "")
+    if report.vanished:
+        new += f", {report.vanished} gone since they were listed"
+    if not report.nothing_to_do:
+        lines.append(f"  this run {new}, {report.photos_per_second:.1f} photos/s, {clock(report.seconds)}")
+    if report.units_left:
+        lines.append(f"  left     {report.units_left} of {report.units} units")
+    if report.skipped:
+        lines.append(f"  skipped  {counted(report.skipped)} (not images)")
+    lines += [f"  images   {report.images}", f"  boxes    {report.boxes}"]
+    dest = shlex.quote(report.destination)
+    if report.exit_code in (0, 3):
+        lines.append(f"  prove    skinbatch verify {dest}")
+        if report.failed:
+            lines.append(f"  again    skinbatch retry {dest}   # only the {report.failed} that failed")
+        lines += ["  look     " + query(report.destination)]
+    else:
+        lines.append(f"  look     skinbatch status {dest}")
+    return "\n".join(lines)

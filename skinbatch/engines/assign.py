@@ -1,0 +1,82 @@
+"""Planned units into assignments: which are left, and where older rows of their photos may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from skinbatch.runs import plan
+from skinbatch.runs.plan import Plan, PlannedUnit
+from skinbatch.runs.receipts import Ledger, family
+from skinbatch.scoring.assignment import Assignment, Reuse
+from skinbatch.storage.base import Store
+from skinbatch.types import Receipt, WorkUnit
+
+
+def reuse_of(receipt: Receipt) -> Reuse:
+    files = {f.kind: f.path for f in receipt.files}
+    return Reuse(files["images"], files["boxes"], files.get("masks"))
+
+
+class Assigner:
+    """Assignments for one plan of one scoring."""
+
+    def __init__(self, store: Store, ledger: Ledger, current: Plan) -> None:
+        self.store = store
+        self.ledger = ledger
+        self.plan = current
+        planned = {family(u.unit_id) for u in current.units}
+        self._moved = sorted(f for f in ledger.families if f.startswith("s") and f not in planned)
+
+    def left(self) -> list[PlannedUnit]:
+        """Units that no receipt proves done."""
+        return [u for u in self.plan.units if self.ledger.proof(u.unit_id, u.inputs_sha256) is None]
+
+    def to_score(self, units: Iterable[PlannedUnit]) -> Iterator[Assignment]:
+        """One assignment a unit; photos are read from the plan as they are handed out."""
+        for work in plan.work_units(self.store, self.ledger.fingerprint, self.plan, units):
+            older = tuple(reuse_of(r) for r in self._older(work))
+            yield Assignment(work, work.inputs_sha256, generation=1, reuse=older)
+
+    def _older(self, work: WorkUnit) -> list[Receipt]:
+        """Receipts that may hold rows of the unit's photos: of its group and the groups it was split from; of its archive
+        file, and of archive files that are no longer listed, which may be the same under another name."""
+        name = family(work.unit_id)
+        groups = [name[:depth] for depth in range(1, len(name) + 1)]
+        families = groups if work.shard is None else [name, *self._moved]
+        return [r for f in families for r in self.ledger.of_family(f)]
+
+    def failed(self) -> list[tuple[PlannedUnit, Receipt]]:
+        """Receipts that count for the plan and hold rows that are not ok."""
+        found = []
+        for planned in self.plan.units:
+            for receipt in self.ledger.proof(planned.unit_id, planned.inputs_sha256) or ():
+                if any(status != "ok" for status in receipt.statuses):
+                    found.append((planned, receipt))
+        return found
+
+    def to_retry(self, failed: Iterable[tuple[PlannedUnit, Receipt]]) -> Iterator[Assignment]:
+        """Units, or halves, with failed rows: their ok rows are copied, the others scored again as a new generation."""
+        failed = list(failed)
+        units = list({p.unit_id: p for p, _ in failed}.values())
+        receipts: dict[str, list[Receipt]] = {}
+        for planned, receipt in failed:
+            receipts.setdefault(planned.unit_id, []).append(receipt)
+        for work in plan.work_units(self.store, self.ledger.fingerprint, self.plan, units):
+            for receipt in receipts[work.unit_id]:
+                half = _half(work, receipt)
+                yield Assignment(
+                    half,
+                    receipt.whole_sha256,
+                    generation=receipt.generation + 1,
+                    reuse=(reuse_of(receipt),),
+                    reuse_ok_only=True,
+                )
+
+
+def _half(work: WorkUnit, receipt: Receipt) -> WorkUnit:
+    """The unit itself, or the half of it that the receipt is of."""
+    if work.shard is not None:
+        return WorkUnit(receipt.unit_id, shard=work.shard, start=receipt.start, stop=receipt.stop)
+    for digit in receipt.unit_id.split(".")[1:]:
+        work = work.halves()[int(digit)]
+    return work

@@ -1,0 +1,64 @@
+"""The local engine's child process: `python -m skinbatch.engines.child FD`, driven over a socket pair."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+PROGRESS_S = 0.5
+
+
+def main(fd: int) -> None:
+    """Receive a context, then assignments; send ("ready", device, host), ("progress", n), ("done", outcome).
+
+    Ends when the driver's end of the socket closes, whatever it is doing then.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the driver decides
+    connection: Connection[Any, Any] = Connection(fd)
+    lock = threading.Lock()
+    parent = os.getppid()
+
+    def send(*message: object) -> None:
+        with lock:
+            connection.send(message)
+
+    context = connection.recv()
+    try:
+        from skinbatch.engines.worker import Worker
+
+        worker = Worker(context)
+    except Exception:
+        send("broken", traceback.format_exc())
+        return
+    send("ready", *worker.describe())
+    busy = threading.Event()
+
+    def report() -> None:
+        while os.getppid() == parent:
+            if busy.wait(PROGRESS_S):
+                send("progress", worker.progress())
+                threading.Event().wait(PROGRESS_S)
+        os._exit(1)
+
+    threading.Thread(target=report, name="progress", daemon=True).start()
+    while True:
+        try:
+            assignment = connection.recv()
+        except EOFError:
+            return
+        busy.set()
+        outcome = worker.score(assignment)
+        busy.clear()
+        send("done", outcome)
+
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]))
+    except (BrokenPipeError, ConnectionResetError):
+        os._exit(1)

@@ -1,0 +1,56 @@
+"""What the workers found to be different from the plan: photos and archive files that changed or went while they were read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from skinbatch.errors import NotFoundError
+from skinbatch.runs import plan
+from skinbatch.runs.plan import Listing
+from skinbatch.scoring.assignment import UnitFailed
+from skinbatch.storage.locate import Locator
+from skinbatch.types import ImageRef, ShardRef, WorkUnit
+
+
+class Drift:
+    """Collects what a new plan has to say; true when there is anything. A photo or archive file may drift once a run."""
+
+    def __init__(self) -> None:
+        self._changed: dict[str, ImageRef] = {}
+        self._vanished: set[str] = set()
+        self._shards: dict[str, ShardRef] = {}
+        self._before: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._changed or self._vanished or self._shards)
+
+    def note(self, changed: Iterable[ImageRef], vanished: Iterable[str]) -> None:
+        """Photos of a unit that was committed as they were read."""
+        self._changed.update({ref.image_id: ref for ref in changed})
+        self._vanished.update(vanished)
+
+    def note_failed(self, unit: WorkUnit, outcome: UnitFailed) -> bool:
+        """A unit that was not committed; False if what changed had changed before, so that the unit has failed."""
+        names = [unit.shard.key] if unit.shard else [*(r.image_id for r in outcome.changed), *outcome.vanished]
+        if not names or any(name in self._before for name in names):
+            return False
+        if unit.shard is not None:
+            self._shards[unit.shard.key] = unit.shard
+        else:
+            self.note(outcome.changed, outcome.vanished)
+        return True
+
+    def apply(self, listing: Listing, locator: Locator) -> Listing:
+        """The listing with everything that was noted, which is then forgotten but for having been noted."""
+        now: dict[str, ShardRef | None] = {}
+        for key, shard in self._shards.items():
+            store, object_key = locator.locate(shard.uri)
+            try:
+                info = store.head(object_key)
+                now[key] = ShardRef(shard.key, shard.uri, shard.kind, info.size, info.version)
+            except NotFoundError:
+                now[key] = None
+        amended = plan.replace_shards(plan.amend(listing, self._changed, self._vanished), now)
+        self._before |= {*self._changed, *self._vanished, *self._shards}
+        self._changed, self._vanished, self._shards = {}, set(), {}
+        return amended

@@ -1,0 +1,360 @@
+"""One run from source to snapshot: plan, hand out, commit, clean up. The same on every engine."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from skinbatch.archive.members import count_members
+from skinbatch.archive.source import open_source
+from skinbatch.engines.assign import Assigner
+from skinbatch.engines.drift import Drift
+from skinbatch.engines.pool import Engine, Ready
+from skinbatch.engines.presenter import Presenter
+from skinbatch.engines.progress import Totals
+from skinbatch.engines.scheduler import Scheduler
+from skinbatch.engines.setup import Prepared
+from skinbatch.errors import UsageError
+from skinbatch.runs import cleanup, destination, layout, plan, receipts, snapshot
+from skinbatch.runs.claim import Claim
+from skinbatch.runs.grouping import first_bits
+from skinbatch.runs.plan import Listing, Plan, PlanWriter
+from skinbatch.runs.receipts import Ledger
+from skinbatch.runs.record import RunLog, RunRecord
+from skinbatch.runs.report import RunReport
+from skinbatch.runs.snapshot import Snapshot
+from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
+from skinbatch.storage.locate import Locator
+from skinbatch.tables.schema import SCHEMA_VERSION
+from skinbatch.types import Receipt, ShardRef, WorkUnit
+
+MAX_ROUNDS = 3
+"""Plans of one run: the first, and those that follow photos that changed while they were read."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM."""
+
+
+class Driver:
+    """Runs `score` or `retry` for prepared settings. Also the scheduler's observer."""
+
+    def __init__(self, prepared: Prepared, presenter: Presenter, command: str) -> None:
+        self.prepared = prepared
+        self.store = prepared.store
+        self.config = prepared.config
+        self.presenter = presenter
+        self.fingerprint = prepared.scoring.fingerprint
+        run_id = f"{destination.now().replace(':', '').replace('-', '')}-{layout.fresh()}"
+        record = RunRecord(run_id, command, self.config.engine.name, self.fingerprint, prepared.source_uri)
+        self.log = RunLog(self.store, record)
+        self.claim = Claim(self.store, run_id)
+        self.locator = Locator(self.config.storage)
+        self.ledger = Ledger(self.store, self.fingerprint)
+        self.drift = Drift()
+        self.totals: Totals | None = None
+        self.folded = 0
+        self._unfolded: list[Receipt] = []
+        self._interrupted = threading.Event()
+        self._scheduler: Scheduler | None = None
+        self._left: dict[str, str] = {}
+        self._counts: dict[str, int | None] = {}
+
+    def run(self, engine: Engine, retry: bool = False) -> RunReport:
+        """The whole run; the claim is given back and the record written however it ends."""
+        self.claim.take(on_wait=lambda who: self.presenter.phase(f"the destination is claimed by {who}; watching it"))
+        self.claim.start(self.log.write)
+        old_handlers = self._catch_signals()
+        try:
+            report = self._run(engine, retry)
+        except (Interrupted, KeyboardInterrupt):
+            report = self._end(130, "interrupted; the same command goes on", None, "interrupted")
+        except BaseException as e:
+            self._close_record("failed", getattr(e, "exit_code", 1), str(e))
+            raise
+        finally:
+            for number, handler in old_handlers.items():
+                signal.signal(number, handler)
+            self.claim.release()
+        return report
+
+    def _run(self, engine: Engine, retry: bool) -> RunReport:
+        self.presenter.phase("reading what is done")
+        self.ledger = Ledger.load(self.store, self.fingerprint)
+        names = plan.names(self.store, self.fingerprint)
+        newest = plan.read(self.store, self.fingerprint, names[0]) if names else None
+        current = self._plan_of_retry(newest) if retry else self._plan_of_score(newest)
+        self._check_interrupted()
+        assigner = Assigner(self.store, self.ledger, current)
+        left = assigner.left()
+        failed = assigner.failed() if retry and not left else []
+        if retry and left:
+            raise UsageError(
+                f"{self.store.uri}: {len(left)} units are not scored yet; `skinbatch score` first, then retry"
+            )
+        assignments = assigner.to_retry(failed) if retry else assigner.to_score(left)
+        todo = len(failed) if retry else len(left)
+        with self.log.lock:
+            self.log.record.units_total = len(current.units)
+            self.log.record.photos_listed = current.photos
+        if not todo:
+            return self._finish(current, nothing_to_do=True)
+        self._counts = {u.unit_id: u.count for u in current.units if u.shard is not None}
+        done_before = current.photos - sum(u.count or 0 for u in left)
+        self.totals = Totals(
+            self.log, self.config.run, current.photos, done_before, len(current.units), len(current.units) - todo
+        )
+        self.log.write()
+        current = self._score(engine, current, assignments)
+        if self._scheduler is not None and self._scheduler.stopped and not self._done(current):
+            self._fold()
+            return self._end(6, f"stopped: {self._scheduler.stopped}; the same command goes on", current, "stopped")
+        if self._left or not self._done(current):
+            self._fold()
+            return self._end(4, self._left_message(current), current, "failed")
+        return self._finish(current)
+
+    def _plan_of_retry(self, newest: Plan | None) -> Plan:
+        if newest is None:
+            raise UsageError(f"{self.store.uri}: nothing has been scored here yet, so nothing can be tried again")
+        return newest
+
+    def _plan_of_score(self, newest: Plan | None) -> Plan:
+        self.presenter.phase(f"listing {self.prepared.source_uri}")
+        source = open_source(self.prepared.source_uri, self.config)
+
+        def entries() -> Iterator[Any]:
+            for entry in source.entries():
+                self._check_interrupted()
+                yield entry
+
+        listing = plan.collect(
+            entries(), lambda n: self.presenter.phase(f"listing {self.prepared.source_uri}: {n} so far")
+        )
+        with self.log.lock:
+            self.log.record.skipped.update(source.skipped)
+        if listing.empty:
+            kinds = ", ".join(f"{n} {ext}" for ext, n in source.skipped.most_common(5))
+            raise UsageError(
+                f"{self.prepared.source_uri}: no images found"
+                + (f" (skipped: {kinds})" if kinds else "")
+                + "; check the path, --include and --exclude"
+            )
+        found = destination.read_destination(self.store)
+        if found is None:
+            bits = first_bits(listing.photos.num_rows)
+            found = destination.Destination(self.prepared.source_uri, bits, SCHEMA_VERSION)
+            destination.write_destination(self.store, found)
+        if destination.read_scoring(self.store, self.fingerprint) is None:
+            destination.write_scoring(self.store, self.prepared.scoring)
+        return self._write_plan(listing, newest, found.bits)
+
+    def _write_plan(self, listing: Listing, newest: Plan | None, bits: int | None) -> Plan:
+        self.presenter.phase("planning")
+        return PlanWriter(self.store, self.fingerprint, self._count_members).write(listing, newest, bits)
+
+    def _count_members(self, shard: ShardRef) -> int:
+        return count_members(shard, self.locator)
+
+    def _score(self, engine: Engine, current: Plan, assignments: Iterator[Assignment]) -> Plan:
+        attempts = receipts.count_attempts(self.store, self.fingerprint)
+        self.presenter.phase("starting workers")
+        pool = engine.start(self.prepared.context)
+        with self.log.lock:
+            self.log.record.workers = pool.size
+        try:
+            for _ in range(MAX_ROUNDS):
+                self._scheduler = Scheduler(
+                    pool,
+                    self,
+                    self.config.engine.stall_timeout_s,
+                    lambda u: attempts.get((u.unit_id, u.inputs_sha256[:12]), 0),
+                    self._count_members,
+                    already_ready=self._scheduler.idle if self._scheduler else (),
+                )
+                self._scheduler.run(assignments)
+                if self._scheduler.fatal is not None:
+                    self._stop_on(self._scheduler.fatal)
+                if not self.drift:
+                    break
+                current = self._replan(current)
+                assigner = Assigner(self.store, self.ledger, current)
+                assignments = assigner.to_score(assigner.left())
+        finally:
+            pool.close()
+        return current
+
+    def _replan(self, current: Plan) -> Plan:
+        """The plan as the workers found the archive to be."""
+        found = destination.require_destination(self.store)
+        listing = self.drift.apply(plan.read_listing(self.store, self.fingerprint, current), self.locator)
+        return self._write_plan(listing, current, found.bits)
+
+    def _stop_on(self, failure: UnitFailed) -> None:
+        if failure.kind == "defect":
+            raise RuntimeError(
+                f"a defect of skinbatch stopped the run; nothing that was committed is lost:\n{failure.message}"
+            )
+        raise UsageError(f"access is refused: {failure.message}; nothing that was committed is lost")
+
+    def _done(self, current: Plan) -> bool:
+        return not Assigner(self.store, self.ledger, current).left()
+
+    def _left_message(self, current: Plan) -> str:
+        left = len(Assigner(self.store, self.ledger, current).left())
+        first = next(iter(self._left.values()), "photos kept changing while they were read")
+        return f"{left} units could not be scored ({first}); the same command tries them again"
+
+    def _finish(self, current: Plan, nothing_to_do: bool = False) -> RunReport:
+        """Every unit is done: snapshot, clean-up, and the verdict over all rows."""
+        chosen = self._chosen(current)
+        newest = snapshot.newest_that_counts(self.store, self.ledger)
+        if newest is None or newest.plan != current.name or _keys(newest.receipts) != _keys(chosen):
+            self.presenter.phase("writing the snapshot")
+            names = snapshot.names(self.store, self.fingerprint)
+            number = layout.number_of(names[0])[0] + 1 if names else 1
+            newest = snapshot.write(self.store, self.fingerprint, number, current.name, chosen)
+            nothing_to_do = False
+        cleanup.clean_up(self.store, self.fingerprint, newest)
+        cleanup.still_newest(self.store, self.fingerprint, newest)
+        return self._end(*self._verdict(newest, nothing_to_do), current, "done", newest, nothing_to_do)
+
+    def _verdict(self, newest: Snapshot, nothing_to_do: bool) -> tuple[int, str]:
+        rows = newest.rows
+        failed = rows - sum(r.statuses.get("ok", 0) for r in newest.receipts)
+        if rows and failed / rows > self.config.run.max_failures:
+            share = self.config.run.max_failures
+            return 3, f"done, but {failed} of {rows} photos failed, more than --max-failures {share:g} allows"
+        return 0, "nothing to do: every photo has been scored" if nothing_to_do else "done"
+
+    def _chosen(self, current: Plan) -> list[Receipt]:
+        proofs = [self.ledger.proof(u.unit_id, u.inputs_sha256) for u in current.units]
+        return [r for proof in proofs if proof is not None for r in proof]
+
+    def _end(
+        self,
+        exit_code: int,
+        message: str,
+        current: Plan | None,
+        state: str,
+        newest: Snapshot | None = None,
+        nothing_to_do: bool = False,
+    ) -> RunReport:
+        self._fold() if exit_code == 130 else None
+        chosen = list(newest.receipts) if newest else self._chosen(current) if current else []
+        left = len(Assigner(self.store, self.ledger, current).left()) if current and not newest else 0
+        self._close_record(state, exit_code, message)
+        record = self.log.record
+        statuses: dict[str, int] = {}
+        for receipt in chosen:
+            for status, count in receipt.statuses.items():
+                statuses[status] = statuses.get(status, 0) + count
+        return RunReport(
+            exit_code=exit_code,
+            message=message,
+            destination=self.store.uri,
+            fingerprint=self.fingerprint,
+            images=self.store.uri_of(layout.data_prefix("images", self.fingerprint)),
+            boxes=self.store.uri_of(layout.data_prefix("boxes", self.fingerprint)),
+            nothing_to_do=nothing_to_do,
+            rows=sum(statuses.values()),
+            scored=record.photos_scored,
+            copied=record.photos_copied,
+            vanished=record.photos_vanished,
+            statuses=statuses,
+            skipped=dict(record.skipped),
+            units=len(current.units) if current else 0,
+            units_left=left,
+            left=dict(self._left),
+            seconds=record.seconds,
+            photos_per_second=record.photos_per_second,
+        )
+
+    def _close_record(self, state: str, exit_code: int, message: str) -> None:
+        with self.log.lock:
+            record = self.log.record
+            record.state, record.exit_code, record.message = state, exit_code, message
+            record.open_units = dict(self._left)
+        if destination.read_destination(self.store) is not None:
+            self.log.write()
+
+    # What the scheduler says.
+
+    def ready(self, event: Ready) -> None:
+        machine = f"{event.host}: {event.device}"
+        with self.log.lock:
+            if machine not in self.log.record.machines:
+                self.log.record.machines.append(machine)
+        self.presenter.phase("scoring")
+
+    def done(self, assignment: Assignment, outcome: UnitDone) -> None:
+        assert self.totals is not None
+        self.drift.note(outcome.changed, outcome.vanished)
+        unit = assignment.unit
+        planned = len(unit.images) if unit.shard is None else self._counts.get(unit.unit_id)
+        self.totals.add(outcome, planned)
+        if outcome.receipt is not None:
+            self.ledger.add(outcome.receipt)
+            self._unfolded.append(outcome.receipt)
+            if len(self._unfolded) >= receipts.FOLD_EVERY:
+                self._fold()
+
+    def drifted(self, assignment: Assignment, outcome: UnitFailed) -> None:
+        if not self.drift.note_failed(assignment.unit, outcome):
+            self.failed(assignment.unit.unit_id, outcome.message)
+
+    def failed(self, unit_id: str, message: str) -> None:
+        self._left[unit_id] = message
+        with self.log.lock:
+            self.log.record.units_failed += 1
+        self.presenter.note(f"unit {unit_id} stays open: {message.strip().splitlines()[-1]}")
+
+    def died(self, assignment: Assignment, reason: str) -> None:
+        unit = assignment.unit
+        with self.log.lock:
+            self.log.record.worker_deaths += 1
+        record = {"unit_id": unit.unit_id, "reason": reason, "at": destination.now(), "run_id": self.log.record.run_id}
+        receipts.write_attempt(self.store, self.fingerprint, unit.unit_id, unit.inputs_sha256, record)
+        self.presenter.note(f"a worker died on unit {unit.unit_id}: {reason}")
+
+    def halved(self, unit: WorkUnit) -> None:
+        with self.log.lock:
+            self.log.record.units_halved += 1
+
+    def stop_reason(self) -> str | None:
+        self._check_interrupted()
+        return self.totals.stop_reason() if self.totals else None
+
+    def tick(self, photos_in_flight: int) -> None:
+        self._check_interrupted()
+        if self.totals is not None:
+            self.presenter.progress(self.totals.tick(photos_in_flight))
+
+    def _fold(self) -> None:
+        if self._unfolded:
+            self.folded += 1
+            receipts.write_fold(self.store, self.fingerprint, self.folded, self._unfolded)
+            self._unfolded = []
+
+    def _catch_signals(self) -> dict[int, Any]:
+        """SIGINT and SIGTERM end the run at the next tick; only the main thread may say so."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._interrupted.is_set():
+                raise KeyboardInterrupt  # a second Ctrl-C does not wait for the next tick
+            self._interrupted.set()
+
+        return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _check_interrupted(self) -> None:
+        if self._interrupted.is_set():
+            raise Interrupted
+
+
+def _keys(chosen: Any) -> list[tuple[str, int, str]]:
+    return [(r.unit_id, r.generation, r.attempt) for r in chosen]

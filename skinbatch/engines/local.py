@@ -1,0 +1,126 @@
+"""The local engine: the same scorer in one child process, without Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from skinbatch.config import EngineSettings
+from skinbatch.engines.pool import Death, Event, Finished, Ready
+from skinbatch.errors import UsageError
+from skinbatch.scoring.assignment import Assignment, ScoringContext
+from skinbatch.scoring.device import usable_cpus
+
+
+class LocalEngine:
+    """One spawned child; a crash in it is a crash of the child only."""
+
+    name = "local"
+
+    def __init__(self, settings: EngineSettings) -> None:
+        if settings.ray_address is not None:
+            raise UsageError("--ray-address goes with --engine ray")
+        if settings.workers not in (None, 1):
+            raise UsageError(
+                f"--engine local has one worker, not {settings.workers}; --engine ray has as many as you like"
+            )
+        self.settings = settings
+
+    def check_paths(self, source: str, destination: str) -> None:
+        """Everything runs on this machine."""
+
+    def start(self, context: ScoringContext) -> LocalPool:
+        return LocalPool(context)
+
+    def close(self) -> None:
+        """Nothing outlives the pool."""
+
+
+class LocalPool:
+    """A pool of one child process."""
+
+    size = 1
+
+    def __init__(self, context: ScoringContext) -> None:
+        self.context = context
+        self._progress = 0
+        self._start()
+
+    def _start(self) -> None:
+        ours, theirs = Pipe()
+        threads = int(self.context.config.engine.cpus_per_worker or usable_cpus())
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "skinbatch.engines.child", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,  # Ctrl-C in the terminal reaches the driver alone
+        )
+        theirs.close()
+        self._connection: Connection[Any, Any] = ours
+        self._send(_with_threads(self.context, threads))
+
+    def _send(self, message: object) -> None:
+        try:
+            self._connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the child is dead, which `wait` reports
+
+    def submit(self, worker: int, assignment: Assignment) -> None:
+        self._progress = 0
+        self._send(assignment)
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        end = time.monotonic() + timeout_s
+        while wait([self._connection], max(0.0, end - time.monotonic())):
+            try:
+                kind, *values = self._connection.recv()
+            except (EOFError, ConnectionResetError, OSError):
+                return [self._reap("")]
+            if kind == "progress":
+                self._progress = int(values[0])
+            elif kind == "ready":
+                return [Ready(0, *values)]
+            elif kind == "broken":
+                return [self._reap(str(values[0]))]
+            else:
+                return [Finished(0, values[0])]
+        return []
+
+    def _reap(self, reason: str) -> Death:
+        self._connection.close()
+        self._process.kill()
+        code = self._process.wait()
+        self._start()
+        return Death(0, reason or _describe(code))
+
+    def progress(self) -> Mapping[int, int]:
+        return {0: self._progress}
+
+    def replace(self, worker: int, reason: str) -> None:
+        self._reap(reason)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def _with_threads(context: ScoringContext, threads: int) -> ScoringContext:
+    from dataclasses import replace
+
+    from skinbatch.scoring.device import cuda_devices
+
+    return replace(context, threads=threads, gpu=cuda_devices() > 0 and context.config.engine.gpus_per_worker != 0)
+
+
+def _describe(code: int) -> str:
+    if code < 0:
+        return f"the worker was killed by {signal.Signals(-code).name}"
+    return f"the worker ended with exit code {code}"

@@ -1,0 +1,78 @@
+"""Workers as the scheduler sees them, whatever they run on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker has built its models and waits for a unit. device: as it describes itself. host: its machine."""
+
+    worker: int
+    device: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The worker's unit came to an end."""
+
+    worker: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """The worker's process is gone; the pool has begun to start another in its place.
+
+    machine_lost: its machine went with it, which is not the unit's fault.
+    """
+
+    worker: int
+    reason: str
+    machine_lost: bool = False
+
+
+Event = Ready | Finished | Death
+
+
+class WorkerPool(Protocol):
+    """A fixed number of workers, each with one unit at a time. Used by one thread."""
+
+    @property
+    def size(self) -> int: ...
+
+    def submit(self, worker: int, assignment: Assignment) -> None:
+        """Hand a unit to a worker that is ready and idle."""
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """What happened, as soon as anything has, at the latest after timeout_s (then often nothing)."""
+
+    def progress(self) -> Mapping[int, int]:
+        """Worker -> photos that its unit has got further by; counts up from 0 with every unit."""
+
+    def replace(self, worker: int, reason: str) -> None:
+        """Kill a worker and start another in its place; no Death is reported for it."""
+
+    def close(self) -> None:
+        """Kill every worker."""
+
+
+class Engine(Protocol):
+    """Where workers come from. A context manager: leaving it ends what it started."""
+
+    name: str
+
+    def check_paths(self, source: str, destination: str) -> None:
+        """UsageError if a local path is not seen by every machine on which workers may run."""
+
+    def start(self, context: ScoringContext) -> WorkerPool:
+        """Workers for one scoring; UsageError if they cannot be had as set."""
+
+    def close(self) -> None:
+        """End what this engine started; clusters that were there before go on."""

@@ -1,0 +1,90 @@
+"""Totals of a running run: what the bar shows, what the record keeps, and when there are too many failures."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+
+from skinbatch.config import RunSettings
+from skinbatch.engines.presenter import Progress
+from skinbatch.runs.record import RunLog
+from skinbatch.scoring.assignment import UnitDone
+
+STOP_AFTER_PHOTOS = 1000
+_WINDOW_S = 60.0
+
+
+class Totals:
+    """Counts what this run did. known: photos of all units whose number is known; done_before: of units done by earlier runs."""
+
+    def __init__(
+        self, log: RunLog, settings: RunSettings, known: int, done_before: int, units: int, units_before: int
+    ) -> None:
+        self.log = log
+        self.settings = settings
+        self.known = known
+        self.done_before = done_before
+        self.units = units
+        self.units_before = units_before
+        self.photos = 0
+        self.in_flight = 0
+        self.failed: Counter[str] = Counter()
+        self.started = time.monotonic()
+        self._window: deque[tuple[float, int]] = deque([(self.started, 0)])
+
+    def add(self, outcome: UnitDone, planned: int | None) -> None:
+        """A unit is committed; planned: the photos that the plan says it has, None where it does not."""
+        receipt = outcome.receipt
+        rows = sum(receipt.statuses.values()) if receipt else 0
+        self.photos += rows
+        self.known += rows - (planned or 0)
+        record = self.log.record
+        with self.log.lock:
+            record.units_done += 1
+            record.photos_vanished += len(outcome.vanished)
+            record.photos_changed += len(outcome.changed)
+            record.skipped.update(outcome.skipped)
+            if receipt is not None:
+                record.photos_copied += receipt.copied
+                record.photos_scored += rows - receipt.copied
+                record.statuses.update(receipt.statuses)
+                record.timings.update(receipt.timings)
+                if not receipt.copied:
+                    self.failed.update({s: n for s, n in receipt.statuses.items() if s != "ok"})
+
+    def tick(self, in_flight: int) -> Progress:
+        """in_flight: photos that unfinished units have got further by."""
+        self.in_flight = in_flight
+        now = time.monotonic()
+        done = self.photos + in_flight
+        self._window.append((now, done))
+        while len(self._window) > 2 and now - self._window[0][0] > _WINDOW_S:
+            self._window.popleft()
+        since, then = self._window[0]
+        rate = max(0.0, (done - then) / (now - since)) if now > since else 0.0
+        left = self.known - self.done_before - done
+        with self.log.lock:
+            self.log.record.seconds = now - self.started
+            self.log.record.photos_per_second = self.photos / max(1e-9, now - self.started)
+            units = self.log.record.units_done
+        return Progress(
+            self.done_before + done,
+            max(self.known, self.done_before + done),
+            self.units_before + units,
+            self.units,
+            sum(self.failed.values()),
+            rate,
+            left / rate if rate > 0 and left > 0 else None,
+        )
+
+    def stop_reason(self) -> str | None:
+        """--limit or --deadline reached, or too many failures to go on."""
+        if self.settings.limit is not None and self.photos >= self.settings.limit:
+            return f"--limit {self.settings.limit} is reached"
+        if self.settings.deadline_s is not None and time.monotonic() - self.started > self.settings.deadline_s:
+            return f"--deadline {self.settings.deadline_s:g} s is over"
+        failed = sum(self.failed.values())
+        if self.photos >= STOP_AFTER_PHOTOS and failed > self.settings.stop_failures * self.photos:
+            reasons = ", ".join(f"{n} {status}" for status, n in self.failed.most_common(3))
+            return f"{failed} of {self.photos} photos failed ({reasons}); see the `error` column"
+        return None

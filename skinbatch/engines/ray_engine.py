@@ -1,0 +1,237 @@
+"""The Ray engine: one actor a worker, embedded on this machine or on a cluster that is already there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from skinbatch.config import EngineSettings
+from skinbatch.engines.pool import Death, Event, Finished, Ready
+from skinbatch.engines.worker import Worker
+from skinbatch.errors import UsageError
+from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
+
+CPUS_PER_WORKER = 4
+_MISSING_NODE_S = 30.0
+_PROBE_S = 60.0
+
+
+class RayEngine:
+    """Ray where it is found: an initialised session, a named cluster, RAY_ADDRESS, else embedded on this machine."""
+
+    name = "ray"
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        address = settings.ray_address or os.environ.get("RAY_ADDRESS")
+        self.address = address
+        self._ours = not ray.is_initialized()
+        if not self._ours:
+            return
+        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+        os.environ.setdefault(
+            "RAY_AUTH_MODE", "token"
+        )  # what embedded Ray does by default; clusters then agree with it
+        try:
+            if address is None:
+                ray.init("local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+            else:
+                ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, RayError, RuntimeError, ValueError) as e:
+            raise UsageError(f"Ray at {address or 'this machine'} cannot be reached: {e}") from e
+
+    @property
+    def embedded(self) -> bool:
+        return self.address is None
+
+    def check_paths(self, source: str, destination: str) -> None:
+        """Ask a task on every node for the local paths; UsageError naming the node that lacks one."""
+        paths = [p for p in (source, destination) if not p.startswith("s3://")]
+        nodes = [n for n in ray.nodes() if n["Alive"]]
+        if not paths or self.embedded:
+            return
+        found = ray.remote(num_cpus=0)(_missing_paths)
+        probes = {
+            found.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(paths): n
+            for n in nodes
+        }
+        for probe, node in probes.items():
+            try:
+                missing = ray.get(probe, timeout=_PROBE_S)
+            except RayError as e:
+                raise UsageError(f"node {node['NodeManagerAddress']} of the Ray cluster does not answer: {e}") from e
+            if missing:
+                raise UsageError(
+                    f"{missing[0]}: not seen on node {node['NodeManagerAddress']} of the Ray cluster; on a cluster, source "
+                    "and destination must be s3:// or a folder that every node mounts"
+                )
+
+    def start(self, context: ScoringContext) -> RayPool:
+        resources = ray.cluster_resources()
+        cpus, gpus = float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
+        per_gpu = self.settings.gpus_per_worker
+        if per_gpu is None:
+            per_gpu = 1.0 if gpus else 0.0
+        if per_gpu > gpus:
+            raise UsageError(f"gpus_per_worker = {per_gpu:g}, but the Ray cluster has {gpus:g} GPUs")
+        workers, per_cpu = _shares(self.settings, cpus, gpus / per_gpu if per_gpu else None)
+        if per_cpu > cpus:
+            raise UsageError(f"cpus_per_worker = {per_cpu:g}, but the Ray cluster has {cpus:g} CPUs")
+        return RayPool(replace(context, threads=max(1, int(per_cpu)), gpu=per_gpu > 0), workers, per_cpu, per_gpu)
+
+    def close(self) -> None:
+        if self._ours:
+            ray.shutdown()
+
+
+def _shares(settings: EngineSettings, cpus: float, gpu_workers: float | None) -> tuple[int, float]:
+    """(workers, CPUs of each) of a cluster with so many CPUs, and with GPUs for so many workers."""
+    per_cpu = settings.cpus_per_worker
+    workers = settings.workers
+    if workers is None:
+        workers = int(gpu_workers) if gpu_workers is not None else int(cpus // (per_cpu or min(CPUS_PER_WORKER, cpus)))
+        workers = max(1, workers)
+    if per_cpu is None:
+        per_cpu = cpus / workers
+        per_cpu = float(int(per_cpu)) if per_cpu >= 1 else per_cpu
+    return workers, per_cpu
+
+
+def _missing_paths(paths: list[str]) -> list[str]:
+    return [p for p in paths if not os.path.exists(p)]
+
+
+class _Actor(Worker):
+    """A worker with its node, so that a dead machine can be told from a dead process."""
+
+    def node(self) -> tuple[str, tuple[str, str]]:
+        return ray.get_runtime_context().get_node_id(), self.describe()
+
+
+class RayPool:
+    """A pool of actors with `max_restarts=0`: a dead one is replaced here, where its unit is known."""
+
+    def __init__(self, context: ScoringContext, workers: int, cpus: float, gpus: float) -> None:
+        self.size = workers
+        self._context = ray.put(context)
+        self._remote = ray.remote(_Actor).options(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"progress": 1},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(context.threads)}},
+        )
+        self._actors: dict[int, Any] = {}
+        self._nodes: dict[int, str] = {}
+        self._calls: dict[Any, tuple[int, str]] = {}
+        self._asked: dict[Any, int] = {}
+        self._progress: dict[int, int] = {}
+        self._missing: dict[int, tuple[float, str]] = {}
+        for worker in range(workers):
+            self._start(worker)
+
+    def _start(self, worker: int) -> None:
+        actor = self._remote.remote(self._context)
+        self._actors[worker] = actor
+        self._nodes.pop(worker, None)
+        self._calls[actor.node.remote()] = (worker, "ready")
+
+    def submit(self, worker: int, assignment: Assignment) -> None:
+        self._progress[worker] = 0
+        self._calls[self._actors[worker].score.remote(assignment)] = (worker, "score")
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        events = self._bury_missing()
+        if events or not self._calls:
+            time.sleep(0 if events else timeout_s)
+            return events
+        done, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s)
+        for call in done:
+            worker, kind = self._calls.pop(call)
+            event = self._event(worker, kind, call)
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _event(self, worker: int, kind: str, call: Any) -> Event | None:
+        try:
+            value = ray.get(call)
+        except RayTaskError as e:
+            if kind == "ready":
+                return self._dead(worker, str(e))
+            return Finished(worker, UnitFailed("defect", str(e)))
+        except ActorUnavailableError as e:
+            # Ray does not know yet whether the process or its machine is gone; ray.nodes() will tell.
+            self._missing[worker] = (time.monotonic() + _MISSING_NODE_S, str(e))
+            return None
+        except RayActorError as e:
+            return self._dead(worker, str(e))
+        if kind == "score":
+            return Finished(worker, value)
+        self._nodes[worker], (device, host) = value
+        return Ready(worker, device, host)
+
+    def _bury_missing(self) -> list[Event]:
+        events: list[Event] = []
+        for worker, (until, reason) in list(self._missing.items()):
+            if self._machine_lost(worker) or time.monotonic() > until:
+                del self._missing[worker]
+                events.append(self._dead(worker, reason))
+        return events
+
+    def _machine_lost(self, worker: int) -> bool:
+        node = self._nodes.get(worker)
+        return node is not None and node not in {n["NodeID"] for n in ray.nodes() if n["Alive"]}
+
+    def _dead(self, worker: int, reason: str) -> Death:
+        lost = self._machine_lost(worker) or "node has died" in reason or "node was dead" in reason
+        self._replace(worker)
+        return Death(worker, _first_lines(reason), lost)
+
+    def progress(self) -> Mapping[int, int]:
+        if self._asked:
+            done, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+            for call in done:
+                worker = self._asked.pop(call)
+                try:
+                    self._progress[worker] = ray.get(call)
+                except RayError:
+                    continue  # its unit's own call says what happened
+        asked = set(self._asked.values())
+        for worker, kind in self._calls.values():
+            if kind == "score" and worker not in asked:
+                method = self._actors[worker].progress.options(concurrency_group="progress")
+                self._asked[method.remote()] = worker
+        return self._progress
+
+    def replace(self, worker: int, reason: str) -> None:
+        self._replace(worker)
+
+    def _replace(self, worker: int) -> None:
+        self._calls = {call: who for call, who in self._calls.items() if who[0] != worker}
+        self._asked = {call: who for call, who in self._asked.items() if who != worker}
+        self._missing.pop(worker, None)
+        ray.kill(self._actors[worker], no_restart=True)
+        self._start(worker)
+
+    def close(self) -> None:
+        for actor in self._actors.values():
+            ray.kill(actor, no_restart=True)
+
+
+def _first_lines(text: str) -> str:
+    """Ray's errors run to pages; the first lines name the cause."""
+    return " ".join(line.strip() for line in text.splitlines()[:12] if line.strip())[:600]

@@ -1,0 +1,218 @@
+"""Which worker scores which unit, and what happens when one dies: tried again, halved, and at last named guilty."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from skinbatch.engines.pool import Death, Event, Finished, Ready, WorkerPool
+from skinbatch.errors import StoreError
+from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
+from skinbatch.types import ShardRef, Status, WorkUnit
+
+DEATHS_TO_HALVE = 2
+DEATHS_TO_BLAME = 3
+STORE_TRIES = 3
+STARTS_WITHOUT_READY = 3
+_TICK_S = 0.2
+
+
+class Observer(Protocol):
+    """What the driver hears. Called on the scheduler's thread."""
+
+    def ready(self, event: Ready) -> None: ...
+
+    def done(self, assignment: Assignment, outcome: UnitDone) -> None: ...
+
+    def drifted(self, assignment: Assignment, outcome: UnitFailed) -> None:
+        """The unit has to be planned anew."""
+
+    def failed(self, unit_id: str, message: str) -> None:
+        """The unit stays open."""
+
+    def died(self, assignment: Assignment, reason: str) -> None:
+        """An attempt that killed its worker, to be put on record."""
+
+    def halved(self, unit: WorkUnit) -> None: ...
+
+    def stop_reason(self) -> str | None:
+        """Why no more units should be handed out, None to go on."""
+
+    def tick(self, photos_in_flight: int) -> None:
+        """A few times a second. photos_in_flight: photos that unfinished units have got further by."""
+
+
+class WorkersFailed(StoreError):
+    """Workers die before they are ready: the models cannot be built there."""
+
+    exit_code = 4
+
+
+@dataclass(slots=True)
+class _Busy:
+    assignment: Assignment
+    progress: int
+    since: float
+
+
+class Scheduler:
+    """Runs units on a pool until none is left or the observer wants to stop.
+
+    deaths: failed attempts on record for a unit and its inputs. count_members: image members of an archive file.
+    already_ready: workers of the pool that wait for a unit.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        observer: Observer,
+        stall_timeout_s: float,
+        deaths: Callable[[WorkUnit], int],
+        count_members: Callable[[ShardRef], int],
+        already_ready: Iterable[int] = (),
+    ) -> None:
+        self.pool = pool
+        self.observer = observer
+        self.stall_timeout_s = stall_timeout_s
+        self.recorded_deaths = deaths
+        self.count_members = count_members
+        self._again: deque[Assignment] = deque()
+        self.idle: set[int] = set(already_ready)
+        self._busy: dict[int, _Busy] = {}
+        self._deaths: dict[tuple[str, str], int] = {}
+        self._store_tries: dict[str, int] = {}
+        self._starts = 0
+        self.stopped: str | None = None
+        self.fatal: UnitFailed | None = None
+
+    def run(self, assignments: Iterator[Assignment]) -> None:
+        """Hand out `assignments`, with what has to be tried again before what is new; returns when nothing is in flight."""
+        exhausted = False
+        while True:
+            self.stopped = self.stopped or self.observer.stop_reason()
+            while self.idle and not self.stopped and self.fatal is None:
+                assignment = self._again.popleft() if self._again else next(assignments, None)
+                if assignment is None:
+                    exhausted = True
+                    break
+                self._hand_out(assignment)
+            no_more = exhausted and not self._again
+            if not self._busy and (no_more or self.stopped or self.fatal is not None):
+                return
+            for event in self.pool.wait(_TICK_S):
+                self._take(event)
+            self._watch()
+
+    def _hand_out(self, assignment: Assignment) -> None:
+        unit = assignment.unit
+        if assignment.verdict is None and self._death_count(unit) and self._isolate(assignment, "on record", False):
+            return
+        worker = min(self.idle)
+        self.idle.remove(worker)
+        self._busy[worker] = _Busy(assignment, 0, time.monotonic())
+        self.pool.submit(worker, assignment)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Ready):
+            self._starts = 0
+            self.idle.add(event.worker)
+            self.observer.ready(event)
+        elif isinstance(event, Finished):
+            busy = self._busy.pop(event.worker, None)
+            self.idle.add(event.worker)
+            if busy is not None:
+                self._finish(busy.assignment, event)
+        else:
+            self._bury(event)
+
+    def _finish(self, assignment: Assignment, event: Finished) -> None:
+        outcome = event.outcome
+        unit_id = assignment.unit.unit_id
+        if isinstance(outcome, UnitDone):
+            self.observer.done(assignment, outcome)
+        elif outcome.kind == "drift":
+            self.observer.drifted(assignment, outcome)
+        elif outcome.kind == "store":
+            tries = self._store_tries[unit_id] = self._store_tries.get(unit_id, 0) + 1
+            if tries < STORE_TRIES:
+                self._again.append(assignment)
+            else:
+                self.observer.failed(unit_id, outcome.message)
+        else:
+            self.fatal = self.fatal or outcome
+            self.observer.failed(unit_id, outcome.message)
+
+    def _bury(self, death: Death) -> None:
+        self.idle.discard(death.worker)
+        busy = self._busy.pop(death.worker, None)
+        if busy is None:
+            self._starts += 1
+            if self._starts > STARTS_WITHOUT_READY * self.pool.size:
+                raise WorkersFailed(f"workers die before they are ready: {death.reason}")
+            return
+        if death.machine_lost:
+            self._again.append(busy.assignment)
+            return
+        self._blame(busy.assignment, death.reason, timed_out=False)
+
+    def _watch(self) -> None:
+        """Give up workers that get no photo further."""
+        progress = self.pool.progress()
+        now = time.monotonic()
+        for worker, busy in list(self._busy.items()):
+            if progress.get(worker, 0) != busy.progress:
+                busy.progress, busy.since = progress.get(worker, 0), now
+            elif now - busy.since > self.stall_timeout_s:
+                reason = f"no photo got further for {self.stall_timeout_s:g} s"
+                del self._busy[worker]
+                self.pool.replace(worker, reason)
+                self._blame(busy.assignment, reason, timed_out=True)
+        self.observer.tick(sum(progress.get(w, 0) for w in self._busy))
+
+    def _blame(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
+        unit = assignment.unit
+        if assignment.verdict is not None:
+            self.observer.failed(
+                unit.unit_id, f"a worker died while it wrote the row of a photo that kills workers: {reason}"
+            )
+            return
+        self._deaths[_key(unit)] = self._death_count(unit) + 1
+        self.observer.died(assignment, reason)
+        if not self._isolate(assignment, reason, timed_out):
+            self._again.append(assignment)
+
+    def _isolate(self, assignment: Assignment, reason: str, timed_out: bool) -> bool:
+        """Halve a unit that has died too often, or give its only photo its verdict. False: try it as it is."""
+        unit, deaths = assignment.unit, self._death_count(assignment.unit)
+        if deaths < DEATHS_TO_HALVE:
+            return False
+        members = self._members(unit)
+        if members > 1:
+            total = None if unit.shard is None or unit.stop is not None else unit.start + members
+            self._again.extend(replace(assignment, unit=half) for half in unit.halves(total))
+            self.observer.halved(unit)
+            return True
+        if deaths < DEATHS_TO_BLAME:
+            return False
+        status = Status.TIMEOUT if timed_out else Status.CRASHED
+        self._again.append(replace(assignment, verdict=(status, f"after {deaths} attempts: {reason}")))
+        return True
+
+    def _members(self, unit: WorkUnit) -> int:
+        if unit.shard is None:
+            return len(unit.images)
+        stop = unit.stop if unit.stop is not None else self.count_members(unit.shard)
+        return stop - unit.start
+
+    def _death_count(self, unit: WorkUnit) -> int:
+        key = _key(unit)
+        if key not in self._deaths:
+            self._deaths[key] = self.recorded_deaths(unit)
+        return self._deaths[key]
+
+
+def _key(unit: WorkUnit) -> tuple[str, str]:
+    return unit.unit_id, unit.inputs_sha256

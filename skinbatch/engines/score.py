@@ -1,0 +1,92 @@
+"""`skinbatch.score` and `retry`: settings in, a run, a report out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from skinbatch.config import Config, EngineSettings, Overrides, load_config, merge
+from skinbatch.engines.driver import Driver
+from skinbatch.engines.pool import Engine
+from skinbatch.engines.presenter import Presenter, Silent
+from skinbatch.engines.setup import Prepared, prepare, prepare_again
+from skinbatch.runs.report import RunReport
+
+
+def score(
+    source: str | Path,
+    dest: str | Path,
+    *,
+    pack: str | None = None,
+    engine: str | None = None,
+    ray_address: str | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    max_failures: float | None = None,
+    save_masks: bool | None = None,
+    config: Config | str | Path | None = None,
+    presenter: Presenter | None = None,
+) -> RunReport:
+    """Score what is not scored yet; the same call again resumes, or picks up what changed.
+
+    source, dest: local paths or s3://bucket/prefix. config: a Config, or a TOML file; the other arguments win over it.
+    Raises UsageError (exit 2) before any photo is touched, ClaimError (7) when another run holds the destination.
+    Other ends are in the report's exit_code.
+    """
+    settings = _settings(
+        config,
+        {
+            "pack": pack,
+            "engine": {"name": engine, "ray_address": ray_address, "workers": workers},
+            "run": {"limit": limit, "max_failures": max_failures, "save_masks": save_masks},
+        },
+    )
+    engine_of = _engine(settings.engine)  # first: on a cluster, paths are probed from its nodes before anything else
+    try:
+        return _run(engine_of, prepare(str(source), str(dest), settings), presenter)
+    finally:
+        engine_of.close()
+
+
+def retry(
+    dest: str | Path,
+    *,
+    pack: str | None = None,
+    engine: str | None = None,
+    ray_address: str | None = None,
+    workers: int | None = None,
+    config: Config | str | Path | None = None,
+    presenter: Presenter | None = None,
+) -> RunReport:
+    """Score again only the rows that failed. Raises and returns as `score`; UsageError if `score` has not finished."""
+    settings = _settings(
+        config, {"pack": pack, "engine": {"name": engine, "ray_address": ray_address, "workers": workers}}
+    )
+    engine_of = _engine(settings.engine)
+    try:
+        return _run(engine_of, prepare_again(str(dest), settings), presenter, retrying=True)
+    finally:
+        engine_of.close()
+
+
+def _settings(config: Config | str | Path | None, overrides: Overrides) -> Config:
+    if isinstance(config, Config):
+        return merge(config, overrides)
+    return load_config(config, overrides)
+
+
+def _engine(settings: EngineSettings) -> Engine:
+    if settings.name == "local":
+        from skinbatch.engines.local import LocalEngine
+
+        return LocalEngine(settings)
+    from skinbatch.engines.ray_engine import RayEngine
+
+    return RayEngine(settings)
+
+
+def _run(engine: Engine, prepared: Prepared, presenter: Presenter | None, retrying: bool = False) -> RunReport:
+    engine.check_paths(prepared.source_uri, prepared.store.uri)
+    command = shlex.join(sys.argv) if sys.argv and sys.argv[0] else "python"
+    return Driver(prepared, presenter or Silent(), command).run(engine, retry=retrying)

@@ -1,0 +1,116 @@
+"""Everything that can be wrong with a command, found before any photo is touched."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from skinbatch.archive.source import open_source
+from skinbatch.config import Config
+from skinbatch.errors import UsageError
+from skinbatch.models.pack import Pack, load_pack
+from skinbatch.runs import destination
+from skinbatch.runs.destination import Scoring
+from skinbatch.scoring.assignment import ScoringContext
+from skinbatch.scoring.fingerprint import PIPELINE_VERSION, fingerprint, numbers
+from skinbatch.storage.base import Store
+from skinbatch.storage.locate import open_store
+from skinbatch.tables.parquet import file_metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run whose settings, pack, source and destination have been checked."""
+
+    config: Config
+    source_uri: str
+    store: Store
+    scoring: Scoring
+    context: ScoringContext
+
+
+def absolute(uri: str) -> str:
+    """A local path made absolute with links resolved; s3:// without a slash at its end."""
+    if uri.startswith("s3://"):
+        return uri.rstrip("/")
+    if "://" in uri:
+        raise UsageError(f"{uri}: a source or destination is a local path or s3://bucket/prefix")
+    return os.path.realpath(os.path.expanduser(uri))
+
+
+def prepare(source: str, dest: str, config: Config) -> Prepared:
+    """Check source, destination, pack and settings. UsageError with one message for the first that is wrong."""
+    source_uri, dest_uri = absolute(source), absolute(dest)
+    _apart(source_uri, dest_uri)
+    pack = load_pack(config.pack)
+    pack.verify()
+    open_source(source_uri, config)
+    store = open_store(dest_uri, config.storage)
+    found = destination.read_destination(store)
+    if found is not None and found.source != source_uri:
+        raise UsageError(
+            f"{dest_uri} holds the tables of {found.source}, not of {source_uri}; a destination has one source: "
+            "choose another destination"
+        )
+    store.probe_writable()
+    return _prepared(source_uri, store, pack, config)
+
+
+def prepare_again(dest: str, config: Config) -> Prepared:
+    """The same for a destination that knows its source (`retry`)."""
+    store = open_store(absolute(dest), config.storage)
+    return prepare(destination.require_destination(store).source, dest, config)
+
+
+def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prepared:
+    values = numbers(pack, config.model)
+    grading = config.grading.model_dump(mode="json")
+    if grading["threshold"] is None:
+        grading["threshold"] = pack.threshold
+    scoring = Scoring(
+        fingerprint=fingerprint(values),
+        numbers=values,
+        grading=grading,
+        pack=pack.name,
+        weights=pack.weights,
+        classes=tuple(pack.detector_classes),
+        prob_columns=tuple(pack.prob_columns),
+        save_masks=config.run.save_masks,
+        created=destination.now(),
+    )
+    _same_as_before(destination.read_scoring(store, scoring.fingerprint), scoring, store)
+    context = ScoringContext(
+        fingerprint=scoring.fingerprint,
+        destination=store.uri,
+        config=config.model_copy(update={"pack": str(pack.directory)}),
+        classes=scoring.classes,
+        prob_columns=scoring.prob_columns,
+        metadata=file_metadata(scoring.fingerprint, PIPELINE_VERSION, pack.name, scoring.weights),
+    )
+    return Prepared(config, source_uri, store, scoring, context)
+
+
+def _same_as_before(before: Scoring | None, now: Scoring, store: Store) -> None:
+    if before is None:
+        return
+    if dict(before.grading) != dict(now.grading):
+        changed = [
+            f"{k} {v!r} (now {now.grading.get(k)!r})" for k, v in before.grading.items() if now.grading.get(k) != v
+        ]
+        raise UsageError(
+            f"{store.uri}: scoring {before.fingerprint} was begun with [grading] {', '.join(changed)}; grade its boxes "
+            "again with `skinbatch regrade`, or choose another destination"
+        )
+    if before.save_masks != now.save_masks:
+        how = "with" if before.save_masks else "without"
+        raise UsageError(
+            f"{store.uri}: scoring {before.fingerprint} was begun {how} --save-masks; go on {how} it, or "
+            "choose another destination"
+        )
+
+
+def _apart(source: str, dest: str) -> None:
+    if source == dest or source.startswith(f"{dest.rstrip('/')}/") or dest.startswith(f"{source.rstrip('/')}/"):
+        raise UsageError(
+            f"source {source} and destination {dest} lie in one another; the tables would be listed as photos"
+        )

@@ -1,0 +1,29 @@
+"""What a worker process does, on every engine: build the models once, then score one unit after another."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
+
+
+class Worker:
+    """Lives in a worker process. `score` blocks; `progress` may be asked meanwhile from another thread."""
+
+    def __init__(self, context: ScoringContext) -> None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(context.threads))
+        from skinbatch.scoring.unit import UnitScorer  # torch and the models, only where they run
+
+        self._scorer = UnitScorer(context)
+
+    def describe(self) -> tuple[str, str]:
+        """(device, host)."""
+        return self._scorer.device, socket.gethostname()
+
+    def score(self, assignment: Assignment) -> Outcome:
+        return self._scorer.score(assignment)
+
+    def progress(self) -> int:
+        """Photos that the present unit has got further by."""
+        return self._scorer.photos_further

@@ -1,0 +1,35 @@
+"""`skinbatch.open` and `skinbatch.verify`: a destination by its path or uri."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from skinbatch.config import StorageSettings
+from skinbatch.errors import UsageError
+from skinbatch.runs.results import Results, open_results
+from skinbatch.runs.verify import VerifyReport
+from skinbatch.runs.verify import verify as verify_store
+from skinbatch.storage.base import Store
+from skinbatch.storage.locate import open_store
+
+
+def destination_store(dest: str | Path, storage: StorageSettings | None = None) -> Store:
+    """The store of a destination that is there. UsageError for a local folder that is not."""
+    uri = str(dest)
+    if not uri.startswith("s3://") and not os.path.isdir(uri):
+        raise UsageError(f"{uri}: no such folder")
+    return open_store(uri if uri.startswith("s3://") else os.path.realpath(uri), storage or StorageSettings())
+
+
+def open(dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None) -> Results:
+    """The tables of a destination, as `images()` and `boxes()`.
+
+    scoring: its fingerprint or the first digits; None: the only one, or that of the newest run.
+    """
+    return open_results(destination_store(dest, storage), scoring)
+
+
+def verify(dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None) -> VerifyReport:
+    """Prove that every listed photo has exactly one row; what does not agree is in the report's `differences`."""
+    return verify_store(destination_store(dest, storage), scoring)

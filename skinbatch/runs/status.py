@@ -1,0 +1,77 @@
+"""Where a scoring stands, from what lies in the destination; also while a run is going."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from skinbatch.runs import destination, plan, record, snapshot
+from skinbatch.runs.receipts import Ledger
+from skinbatch.storage.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """state: running, done, stopped, failed or interrupted, as the newest run's record says; `left` when it says
+    running but its claim is gone. total_known: no archive file is left whose members are not counted yet.
+    statuses: rows by status. left_s: None unless a run is going at a known rate."""
+
+    fingerprint: str
+    state: str
+    updated: str
+    message: str
+    photos_done: int
+    photos_total: int
+    total_known: bool
+    units_total: int
+    units_left: int
+    statuses: Mapping[str, int]
+    snapshot: str | None
+    photos_per_second: float
+    left_s: float | None
+    open_units: Mapping[str, str]
+
+
+def read_status(store: Store, scoring: str | None = None) -> RunStatus:
+    """UsageError where nothing was ever scored."""
+    destination.require_destination(store)
+    fingerprint = destination.choose_scoring(store, scoring)
+    ledger = Ledger.load(store, fingerprint)
+    run = record.newest(store, fingerprint) or {}
+    names = plan.names(store, fingerprint)
+    units = plan.read(store, fingerprint, names[0]).units if names else ()
+    statuses: Counter[str] = Counter()
+    left = unknown = photos_left = 0
+    for unit in units:
+        proof = ledger.proof(unit.unit_id, unit.inputs_sha256)
+        if proof is None:
+            left += 1
+            unknown += unit.count is None
+            photos_left += unit.count or 0
+        else:
+            for receipt in proof:
+                statuses.update(receipt.statuses)
+    found = snapshot.newest_that_counts(store, ledger)
+    done = sum(statuses.values())
+    state = str(run.get("state", "never run"))
+    running = state == "running"
+    if running and destination.read_json(store, "_skinbatch/claim.json") is None:
+        state, running = "left", False
+    rate = float(run.get("photos_per_second", 0.0))
+    return RunStatus(
+        fingerprint=fingerprint,
+        state=state,
+        updated=str(run.get("updated", "")),
+        message=str(run.get("message", "")),
+        photos_done=done,
+        photos_total=done + photos_left,
+        total_known=unknown == 0,
+        units_total=len(units),
+        units_left=left,
+        statuses=dict(statuses),
+        snapshot=found.name if found else None,
+        photos_per_second=rate,
+        left_s=photos_left / rate if running and rate > 0 and not unknown else None,
+        open_units=run.get("open_units", {}),
+    )

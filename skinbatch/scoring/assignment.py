@@ -1,0 +1,84 @@
+"""What travels to a worker and back: small, picklable descriptions. Pixels never leave the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from skinbatch.config import Config
+from skinbatch.types import ImageRef, Receipt, Status, WorkUnit
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringContext:
+    """What every unit of a run has in common; a worker builds its models and stores from it.
+
+    metadata: text that every data file carries. threads: cores that the worker may use. batch_size: None lets the
+    worker choose for its device. gpu: the worker has one, whole or in part.
+    """
+
+    fingerprint: str
+    destination: str
+    config: Config
+    classes: tuple[str, ...]
+    prob_columns: tuple[str, ...]
+    metadata: Mapping[str, str]
+    threads: int = 1
+    gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """One older receipt's tables, from which rows of unchanged photos are copied. masks is None without --save-masks."""
+
+    images: str
+    boxes: str
+    masks: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One attempt at a unit.
+
+    whole_sha256: inputs of the planned unit that `unit` is, or is a half of. reuse: where older rows may be.
+    reuse_ok_only: copy only `ok` rows (retry). verdict: the unit is one photo that has killed its workers, and this
+    is the status and error that its row gets; it is not decoded.
+    """
+
+    unit: WorkUnit
+    whole_sha256: str
+    generation: int = 1
+    reuse: tuple[Reuse, ...] = ()
+    reuse_ok_only: bool = False
+    verdict: tuple[Status, str] | None = None
+
+    @property
+    def is_half(self) -> bool:
+        return "." in self.unit.unit_id
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDone:
+    """The unit is committed. changed: photos that were read in another version than planned, as read.
+    vanished: image_ids that are gone; neither has made the unit fail. receipt: None if no photo was left."""
+
+    receipt: Receipt | None
+    changed: tuple[ImageRef, ...] = ()
+    vanished: tuple[str, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFailed:
+    """Nothing is committed. kind: `store` an outage, tried again; `forbidden` access is refused, stops the run;
+    `drift` the archive file, or photos of a half, changed while they were read, planned anew; `defect` a bug of ours.
+    """
+
+    kind: Literal["store", "forbidden", "drift", "defect"]
+    message: str
+    changed: tuple[ImageRef, ...] = ()
+    vanished: tuple[str, ...] = ()
+
+
+Outcome = UnitDone | UnitFailed

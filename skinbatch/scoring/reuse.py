@@ -1,0 +1,115 @@
+"""Rows of older receipts that still hold, so that only what is new or changed is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from skinbatch.errors import NotFoundError
+from skinbatch.scoring.assignment import Assignment, Reuse
+from skinbatch.storage.base import Store
+from skinbatch.tables.parquet import read_parquet
+from skinbatch.tables.rows import copy_rows
+from skinbatch.types import ImageRef, Status
+
+Identity = tuple[str, int | None, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    images: pa.Table
+    boxes: pa.Table
+    masks: pa.Table | None
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedTables:
+    """Rows copied into a unit, one set of tables for every older receipt that gave any."""
+
+    images: list[pa.Table] = field(default_factory=list)
+    boxes: list[pa.Table] = field(default_factory=list)
+    masks: list[pa.Table] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return sum(t.num_rows for t in self.images)
+
+
+class OlderRows:
+    """Finds the older row of a photo: loose photos by image_id, size and version, members by the hash of their bytes.
+
+    An `ok` row wins over any other.
+    """
+
+    def __init__(self, store: Store, assignment: Assignment, masks: bool) -> None:
+        self.store = store
+        self.ok_only = assignment.reuse_ok_only
+        self.by_hash = assignment.unit.shard is not None
+        self._tables: list[_Tables] = []
+        self._found: dict[object, tuple[int, str, bool]] = {}
+        for reuse in assignment.reuse:
+            tables = self._load(reuse, masks)
+            if tables is not None:
+                self._index(len(self._tables), tables.images)
+                self._tables.append(tables)
+
+    def _load(self, reuse: Reuse, masks: bool) -> _Tables | None:
+        try:
+            images, boxes = (read_parquet(self.store.get(key)[0], key) for key in (reuse.images, reuse.boxes))
+            if not masks:
+                return _Tables(images, boxes, None)
+            if reuse.masks is None:
+                return None
+            return _Tables(images, boxes, read_parquet(self.store.get(reuse.masks)[0], reuse.masks))
+        except NotFoundError:  # another run has cleaned up; the photos are scored instead
+            return None
+
+    def _index(self, number: int, images: pa.Table) -> None:
+        names = ("image_id", "size", "version", "sha256", "status")
+        for image_id, size, version, sha256, status in zip(*(images.column(n).to_pylist() for n in names), strict=True):
+            ok = status == Status.OK.value
+            key = sha256 if self.by_hash else (image_id, size, version)
+            if key is None or (self.ok_only and not ok):
+                continue
+            before = self._found.get(key)
+            if before is None or (ok and not before[2]):
+                self._found[key] = (number, image_id, ok)
+
+    def has(self, ref: ImageRef) -> bool:
+        """A loose photo has an older row."""
+        return not self.by_hash and (ref.image_id, ref.size, ref.version) in self._found
+
+    def has_bytes(self, sha256: str) -> bool:
+        """A member with these bytes has an older row."""
+        return self.by_hash and sha256 in self._found
+
+    def copy(self, photos: Iterable[tuple[ImageRef, str | None]], unit_id: str) -> CopiedTables:
+        """The older rows of photos for which `has` or `has_bytes` is true, as rows of this unit.
+
+        photos: each with the SHA-256 of its bytes where it is a member.
+        """
+        # Two members may have the same bytes, so a table may be copied from more than once.
+        rounds: list[dict[int, dict[str, tuple[ImageRef, str]]]] = []
+        for ref, sha256 in photos:
+            number, image_id, _ = self._found[sha256 if self.by_hash else (ref.image_id, ref.size, ref.version)]
+            for chosen in rounds:
+                if image_id not in chosen.setdefault(number, {}):
+                    chosen[number][image_id] = (ref, unit_id)
+                    break
+            else:
+                rounds.append({number: {image_id: (ref, unit_id)}})
+        copied = CopiedTables()
+        for chosen in rounds:
+            for number, keep in chosen.items():
+                self._copy(self._tables[number], keep, copied)
+        return copied
+
+    @staticmethod
+    def _copy(tables: _Tables, keep: Mapping[str, tuple[ImageRef, str]], copied: CopiedTables) -> None:
+        images, boxes, masks = copy_rows(tables.images, tables.boxes, tables.masks, keep)
+        copied.images.append(images)
+        copied.boxes.append(boxes)
+        if masks is not None:
+            copied.masks.append(masks)

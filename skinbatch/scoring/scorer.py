@@ -1,0 +1,230 @@
+"""Photos to results: mask, crop, detect, classify, count, grade; one photo in a notebook or batches within a unit."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.archive.decode import PhotoError, decode
+from skinbatch.config import Config
+from skinbatch.errors import UsageError
+from skinbatch.grading.face import Face, find_face, skin_in_crop
+from skinbatch.grading.grade import grade
+from skinbatch.grading.masks import mask_rle
+from skinbatch.grading.quality import face_quality
+from skinbatch.models.base import Classifier, InputKind
+from skinbatch.models.pack import Pack, load_pack
+from skinbatch.scoring.device import cuda_devices
+from skinbatch.tables.names import prob_columns
+from skinbatch.types import Detections, ImageResult, Status
+
+RGB = NDArray[np.uint8]
+T = TypeVar("T")
+
+CPU_BATCH = 4
+GPU_BATCH = 32
+
+
+class ModelFailure:
+    """What a model said when it failed on one photo."""
+
+    def __init__(self, model: str, error: Exception) -> None:
+        self.message = f"{model}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:500]
+
+
+class Scorer:
+    """Scores photos with one pack. `Scorer(pack)(image)` is one photo; `score_batch` is what units use.
+
+    pack: a name, a directory or a loaded Pack. device: `auto` takes a GPU if there is one, else the CPU.
+    Not shared between threads.
+    """
+
+    def __init__(
+        self, pack: str | Path | Pack = "starter", *, device: str = "auto", config: Config | None = None
+    ) -> None:
+        self.config = config or Config()
+        self.pack = pack if isinstance(pack, Pack) else load_pack(str(pack))
+        self.device = ("cuda" if cuda_devices() else "cpu") if device == "auto" else device
+        self.models = self.pack.build(self.device, self.config.model)
+        self.batch_size = self.config.engine.batch_size or (CPU_BATCH if self.device == "cpu" else GPU_BATCH)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        taken: list[str] = []
+        self._columns: list[dict[str, str]] = []
+        for classifier in self.models.classifiers:
+            columns = prob_columns(classifier.head, classifier.classes, taken)
+            taken += columns.values()
+            self._columns.append(columns)
+
+    def __call__(self, image: str | Path | bytes | RGB | Any) -> ImageResult:
+        """Score one photo: a path, the bytes of a file, an (H, W, 3) uint8 RGB array, or a PIL image.
+
+        Returns a result whose status says what is wrong with a photo that cannot be decoded. UsageError for a path that
+        is not there and for an array of another shape or type.
+        """
+        try:
+            rgb = self._pixels(image)
+        except PhotoError as e:
+            return ImageResult(e.status, str(e))
+        return self.score_batch([rgb])[0]
+
+    def _pixels(self, image: str | Path | bytes | RGB | Any) -> RGB:
+        if isinstance(image, str | Path):
+            try:
+                data = Path(image).read_bytes()
+            except OSError as e:
+                raise UsageError(f"{image}: {e.strerror}") from None
+            return decode(data, self.config.decode, str(image)).rgb
+        if isinstance(image, bytes):
+            return decode(image, self.config.decode, "image").rgb
+        if not isinstance(image, np.ndarray) and hasattr(image, "convert"):
+            image = np.asarray(image.convert("RGB"))
+        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise UsageError(f"an image is a path, bytes, a PIL image or an (H, W, 3) uint8 RGB array, not {got}")
+        return np.ascontiguousarray(image)
+
+    def score_batch(self, photos: Sequence[RGB]) -> list[ImageResult]:
+        """photos: (H, W, 3) uint8 RGB each, as displayed. A model that raises or gives NaN on a photo makes that
+        photo's result a `model_error`; the others are scored."""
+        segmenter, detector = self.models.segmenter, self.models.detector
+        maps = self._run("segmenter", segmenter, photos)
+        start = time.perf_counter()
+        faces = [
+            m if isinstance(m, ModelFailure) else find_face(m, segmenter.classes, p.shape[1], p.shape[0])
+            for m, p in zip(maps, photos, strict=True)
+        ]
+        self.seconds["grade"] += time.perf_counter() - start
+        detections = self._on_faces("detector", detector, detector.input, photos, faces)
+        probs: list[list[Any]] = []
+        for classifier in self.models.classifiers:
+            name = f"classifier {classifier.head}"
+            found = self._on_faces(name, classifier, classifier.input, photos, faces)
+            probs.append([_finite(name, p) for p in found])
+        start = time.perf_counter()
+        results = [
+            self._result(photo, label_map, face, boxes, [p[n] for p in probs])
+            for n, (photo, label_map, face, boxes) in enumerate(zip(photos, maps, faces, detections, strict=True))
+        ]
+        self.seconds["grade"] += time.perf_counter() - start
+        return results
+
+    def _run(
+        self, name: str, model: Callable[[Sequence[RGB]], Sequence[T]], inputs: Sequence[RGB]
+    ) -> list[T | ModelFailure]:
+        """The model on all inputs at once; where that raises, on one after the other, to find the guilty one."""
+        start = time.perf_counter()
+        try:
+            return list(model(inputs)) if inputs else []
+        except Exception as e:  # whatever a framework raises on a photo is that photo's `model_error`, with the message
+            if len(inputs) == 1:
+                return [ModelFailure(name, e)]
+        finally:
+            self.seconds[name.split()[0]] += time.perf_counter() - start
+        return [self._run(name, model, [one])[0] for one in inputs]
+
+    def _on_faces(
+        self, name: str, model: Any, kind: InputKind, photos: Sequence[RGB], faces: Sequence[Face | ModelFailure]
+    ) -> list[Any]:
+        """The model's result for every photo that has a face, None for those without, failures passed on.
+
+        Boxes come back in pixels of the displayed original.
+        """
+        wanted = [n for n, face in enumerate(faces) if isinstance(face, Face) and face.found]
+        inputs = [model_input(photos[n], faces[n], kind) for n in wanted]
+        results: list[Any] = [face if isinstance(face, ModelFailure) else None for face in faces]
+        for n, found in zip(wanted, self._run(name, model, inputs), strict=True):
+            face = faces[n]
+            assert isinstance(face, Face)
+            results[n] = _in_original(found, face, kind) if isinstance(found, Detections) else found
+        return results
+
+    def _result(self, rgb: RGB, label_map: Any, face: Any, boxes: Any, probs: Sequence[Any]) -> ImageResult:
+        height, width = rgb.shape[:2]
+        for part in (face, boxes, *probs):
+            if isinstance(part, ModelFailure):
+                return ImageResult(Status.MODEL_ERROR, part.message, width=width, height=height)
+        quality = face_quality(rgb, face)
+        graded = grade(
+            boxes if boxes is not None else Detections.empty(),
+            self.models.detector.classes,
+            face,
+            self.config.grading,
+            self.pack.threshold,
+        )
+        columns: dict[str, float] = {}
+        top: str | None = None
+        for classifier, names, values in zip(self.models.classifiers, self._columns, probs, strict=True):
+            if values is None:
+                continue
+            columns |= {names[c]: float(v) for c, v in zip(classifier.classes, values, strict=True)}
+            if top is None:
+                top = _top_class(classifier, values)
+        masks = None
+        if self.config.run.save_masks:
+            masks = mask_rle(label_map, self.models.segmenter.classes, width, height)
+        return ImageResult(
+            Status.OK,
+            width=width,
+            height=height,
+            face=face.found,
+            faces=face.faces,
+            view=graded.view,
+            skin_fraction=face.skin_fraction,
+            crop=face.crop,
+            sharpness=quality.sharpness if quality else None,
+            brightness=quality.brightness if quality else None,
+            ita_degrees=quality.ita_degrees if quality else None,
+            count_total=graded.count_total,
+            count_left=graded.count_left,
+            count_right=graded.count_right,
+            counts=graded.counts,
+            saturated=graded.saturated,
+            grade=graded.grade,
+            grade_level=graded.grade_level,
+            grade_scheme=graded.grade_scheme,
+            probs=columns,
+            top_class=top,
+            boxes=graded.boxes,
+            mask_rle=masks,
+        )
+
+
+def model_input(rgb: RGB, face: Face | ModelFailure, kind: InputKind) -> RGB:
+    """What a model declares to see: the photo, the face at full resolution, or the face with all but skin zeroed."""
+    assert isinstance(face, Face)
+    if kind == "image":
+        return rgb
+    assert face.crop is not None
+    x1, y1, x2, y2 = face.crop
+    crop = rgb[y1:y2, x1:x2]
+    if kind == "masked_crop":
+        crop = crop * skin_in_crop(face)[..., None]
+    return np.ascontiguousarray(crop)
+
+
+def _in_original(found: Detections, face: Face, kind: InputKind) -> Detections:
+    """Boxes of a crop in pixels of the displayed original, clipped to it, empty ones dropped."""
+    xyxy = found.xyxy.astype(np.float32)
+    if kind != "image":
+        assert face.crop is not None
+        xyxy = xyxy + np.array([face.crop[0], face.crop[1]] * 2, np.float32)
+    xyxy = np.clip(xyxy, 0, np.array([face.width, face.height] * 2, np.float32))
+    kept = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    return Detections(xyxy[kept], found.scores[kept], found.labels[kept], found.saturated)
+
+
+def _finite(name: str, values: Any) -> Any:
+    if isinstance(values, np.ndarray) and not np.isfinite(values).all():
+        return ModelFailure(name, ArithmeticError("the model returned NaN"))
+    return values
+
+
+def _top_class(classifier: Classifier, values: NDArray[np.float32]) -> str | None:
+    best = int(np.argmax(values))
+    return classifier.classes[best] if classifier.head == "disease" and values[best] >= classifier.threshold else None

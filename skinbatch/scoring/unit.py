@@ -1,0 +1,213 @@
+"""One unit in, one receipt out: the tables are written first, then the receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import socket
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+
+import pyarrow as pa
+import torch
+
+from skinbatch.archive.unit import UnitReader, read_unit
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError
+from skinbatch.runs import layout, receipts
+from skinbatch.runs.destination import now
+from skinbatch.scoring.ahead import Ready, decoded_ahead
+from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
+from skinbatch.scoring.reuse import OlderRows
+from skinbatch.scoring.scorer import Scorer
+from skinbatch.storage.locate import Locator, open_store
+from skinbatch.tables.parquet import write_parquet
+from skinbatch.tables.rows import Row, boxes_table, concat_images, images_table, masks_table
+from skinbatch.types import DataFile, Fetched, ImageRef, ImageResult, Receipt, Status
+
+MAX_THREADS = 16
+
+
+class UnitScorer:
+    """Lives in a worker: models, stores and threads are made once. Scores one unit at a time."""
+
+    def __init__(self, context: ScoringContext) -> None:
+        torch.set_num_threads(context.threads)
+        config = context.config
+        self.context = context
+        self.scorer = Scorer(config.pack, device="cuda" if context.gpu else "cpu", config=config)
+        self.device = torch.cuda.get_device_name() if context.gpu else f"CPU, {context.threads} threads"
+        self.store = open_store(context.destination, config.storage)
+        self.locator = Locator(config.storage)
+        self.threads = config.decode.threads or min(MAX_THREADS, max(2, context.threads))
+        self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
+        self._further = 0
+        self._lock = threading.Lock()
+
+    @property
+    def photos_further(self) -> int:
+        """Photos decoded or scored in the present unit, for the watchdog and the progress bar."""
+        return self._further // 2
+
+    def score(self, assignment: Assignment) -> Outcome:
+        """Score a unit and commit it. Never raises what a photo, an archive or a store can cause."""
+        self._further = 0
+        try:
+            return self._score(assignment)
+        except ChangedError as e:
+            return UnitFailed("drift", str(e))
+        except NotFoundError as e:
+            return UnitFailed("drift" if assignment.unit.shard else "store", str(e))
+        except ForbiddenError as e:
+            return UnitFailed("forbidden", str(e))
+        except StoreError as e:
+            return UnitFailed("store", str(e))
+        except Exception:
+            return UnitFailed("defect", traceback.format_exc())
+
+    def _score(self, assignment: Assignment) -> Outcome:
+        started = time.perf_counter()
+        self.scorer.seconds.clear()
+        older = OlderRows(self.store, assignment, self.context.config.run.save_masks)
+        reader = read_unit(assignment.unit, self.locator, self.context.config.decode, self.threads, skip=older.has)
+        rows, to_copy = (
+            self._verdict_rows(assignment, reader)
+            if assignment.verdict
+            else self._fresh_rows(assignment, reader, older)
+        )
+        if assignment.verdict is None:
+            to_copy += [(ref, None) for ref in assignment.unit.images if older.has(ref)]
+        changed, vanished = tuple(reader.changed), tuple(r.image_id for r in reader.vanished)
+        if assignment.is_half and (changed or vanished):
+            return UnitFailed("drift", "photos changed while they were read", changed, vanished)
+        unit = amended(assignment, changed, vanished).unit
+        if unit.shard is None and not unit.images:
+            return UnitDone(None, changed, vanished, reader.skipped)
+        tables, copied = self._tables(assignment, rows, to_copy, older)
+        timings = dict(self.scorer.seconds) | {"unit": time.perf_counter() - started}
+        receipt = self._commit(replace(assignment, unit=unit), tables, copied, timings)
+        return UnitDone(receipt, changed, vanished, reader.skipped)
+
+    def _verdict_rows(
+        self, assignment: Assignment, reader: UnitReader
+    ) -> tuple[list[Row], list[tuple[ImageRef, str | None]]]:
+        """The rows of a photo that is not to be touched again; an archive is read for its member's name only."""
+        assert assignment.verdict is not None
+        status, error = assignment.verdict
+        unit = assignment.unit
+        refs = unit.images if unit.shard is None else tuple(fetched.ref for fetched in reader)
+        return [Row(ref, unit.unit_id, ImageResult(status, error)) for ref in refs], []
+
+    def _fresh_rows(
+        self, assignment: Assignment, reader: UnitReader, older: OlderRows
+    ) -> tuple[list[Row], list[tuple[ImageRef, str | None]]]:
+        """Rows of what has to be scored, and members whose rows are to be copied."""
+        rows: list[Row] = []
+        to_copy: list[tuple[ImageRef, str | None]] = []
+
+        def wanted(fetched: Fetched, sha256: str) -> bool:
+            return not older.has_bytes(sha256)
+
+        ahead = 2 * max(self.threads, self.scorer.batch_size)
+        ready_photos = decoded_ahead(reader, self.context.config.decode, self.pool, ahead, wanted, self._step)
+        with closing(ready_photos):
+            self._score_all(ready_photos, assignment.unit.unit_id, rows, to_copy)
+        return rows, to_copy
+
+    def _score_all(
+        self,
+        photos: Iterator[Ready],
+        unit_id: str,
+        rows: list[Row],
+        to_copy: list[tuple[ImageRef, str | None]],
+    ) -> None:
+        for batch in _batches(photos, self.scorer.batch_size):
+            decoded = [r for r in batch if r.rgb is not None]
+            results = iter(self.scorer.score_batch([r.rgb for r in decoded if r.rgb is not None]))
+            for ready in batch:
+                ref = ready.fetched.ref
+                if ready.rgb is not None:
+                    result = replace(next(results), sha256=ready.sha256)
+                elif ready.status is Status.OK:
+                    to_copy.append((ref, ready.sha256))
+                    continue
+                else:
+                    result = ImageResult(ready.status, ready.error, sha256=ready.sha256)
+                rows.append(Row(ref, unit_id, result))
+            self._step(len(batch))
+
+    def _step(self, photos: int = 1) -> None:
+        with self._lock:
+            self._further += photos
+
+    def _tables(
+        self, assignment: Assignment, rows: list[Row], to_copy: list[tuple[ImageRef, str | None]], older: OlderRows
+    ) -> tuple[dict[str, pa.Table], int]:
+        context = self.context
+        copied = older.copy(to_copy, assignment.unit.unit_id)
+        fresh = images_table(rows, context.classes, context.prob_columns)
+        tables = {
+            "images": concat_images([fresh, *copied.images]),
+            "boxes": pa.concat_tables([boxes_table(rows), *copied.boxes]),
+        }
+        if context.config.run.save_masks:
+            masks = masks_table(rows, self.scorer.models.segmenter.classes)
+            tables["masks"] = pa.concat_tables([masks, *copied.masks])
+        return tables, copied.rows
+
+    def _commit(
+        self, assignment: Assignment, tables: dict[str, pa.Table], copied: int, timings: dict[str, float]
+    ) -> Receipt:
+        unit, fingerprint, attempt = assignment.unit, self.context.fingerprint, layout.fresh()
+        files = []
+        for kind, table in tables.items():
+            data = write_parquet(table, self.context.metadata)
+            path = layout.data_key(kind, fingerprint, unit.unit_id, attempt)
+            self.store.put(path, data)
+            files.append(DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows))
+        statuses = Counter(tables["images"].column("status").to_pylist())
+        receipt = Receipt(
+            unit_id=unit.unit_id,
+            generation=assignment.generation,
+            attempt=attempt,
+            inputs_sha256=unit.inputs_sha256,
+            whole_sha256=assignment.whole_sha256 if assignment.is_half else unit.inputs_sha256,
+            inputs_count=len(unit.images) if unit.shard is None else tables["images"].num_rows,
+            start=unit.start,
+            stop=unit.stop,
+            files=tuple(files),
+            statuses=dict(sorted(statuses.items())),
+            copied=copied,
+            timings={name: round(seconds, 4) for name, seconds in timings.items()},
+            host=socket.gethostname(),
+            written_at=now(),
+        )
+        self.store.put(receipts.key_of(fingerprint, receipt), receipts.to_json(receipt))
+        return receipt
+
+
+def amended(assignment: Assignment, changed: tuple[ImageRef, ...], vanished: tuple[str, ...]) -> Assignment:
+    """The assignment for the photos as they were read: the next plan will list them so, and its inputs will match."""
+    if assignment.unit.shard is not None or not (changed or vanished):
+        return assignment
+    again = {ref.image_id: ref for ref in changed}
+    images = tuple(again.get(r.image_id, r) for r in assignment.unit.images if r.image_id not in vanished)
+    return replace(assignment, unit=replace(assignment.unit, images=images))
+
+
+def _batches(photos: Iterator[Ready], size: int) -> Iterator[list[Ready]]:
+    """Batches in which at most `size` photos are decoded, and at most 8 x size are anything."""
+    batch: list[Ready] = []
+    decoded = 0
+    for ready in itertools.chain(photos, [None]):
+        if ready is not None:
+            batch.append(ready)
+            decoded += ready.rgb is not None
+        if batch and (ready is None or decoded == size or len(batch) == 8 * size):
+            yield batch
+            batch, decoded = [], 0

@@ -1,0 +1,103 @@
+"""When a unit is done, and what resuming has to read."""
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.runs.support import FP, commit, photos, write_plan
+
+from skinbatch.runs import layout, plan, receipts, snapshot
+from skinbatch.runs.receipts import Ledger
+from skinbatch.storage.local import LocalStore
+from skinbatch.types import WorkUnit
+
+
+def units_of(store: LocalStore, current: plan.Plan) -> list[WorkUnit]:
+    return list(plan.work_units(store, FP, current, current.units))
+
+
+def test_a_receipt_proves_its_unit_while_its_files_are_there(store: LocalStore) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    receipt = commit(store, unit)
+    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) == [receipt]
+    store.delete([receipt.files[0].path])
+    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) is None
+
+
+def test_a_receipt_of_other_inputs_proves_nothing(store: LocalStore) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    commit(store, unit)
+    changed = replace(unit, images=tuple(replace(r, version="2") for r in unit.images))
+    assert Ledger.load(store, FP).proof(changed.unit_id, changed.inputs_sha256) is None
+
+
+def test_the_highest_generation_wins_then_the_smallest_attempt(store: LocalStore) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    commit(store, unit)
+    seconds = [commit(store, unit, generation=2) for _ in range(3)]
+    best = Ledger.load(store, FP).best(unit.unit_id, unit.inputs_sha256)
+    assert best == min(seconds, key=lambda r: r.attempt)
+
+
+def test_both_halves_prove_a_unit_and_one_does_not(store: LocalStore) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    first, second = unit.halves()
+    assert sorted(r.image_id for r in first.images + second.images) == sorted(r.image_id for r in unit.images)
+    one = commit(store, first, whole=unit.inputs_sha256)
+    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) is None
+    quarters = [commit(store, q, whole=unit.inputs_sha256) for q in second.halves()]
+    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) == [one, *quarters]
+
+
+def test_halves_of_other_inputs_prove_nothing(store: LocalStore) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    for half in unit.halves():
+        commit(store, half, whole="f" * 64)
+    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) is None
+
+
+class CountingStore(LocalStore):
+    """Counts the receipts that are read one by one."""
+
+    read = 0
+
+    def get(self, key, **how):  # type: ignore[no-untyped-def]
+        self.read += key.startswith(layout.receipts_prefix(FP))
+        return super().get(key, **how)
+
+
+@pytest.mark.parametrize("copy", ["fold", "snapshot"])
+def test_resuming_reads_folds_and_snapshots_instead_of_one_object_a_unit(store: LocalStore, copy: str) -> None:
+    current = write_plan(store, photos(100))
+    committed = [commit(store, unit) for unit in units_of(store, current)]
+    if copy == "fold":
+        receipts.write_fold(store, FP, 1, committed[:-1])
+    else:
+        snapshot.write(store, FP, 1, current.name, committed[:-1])
+    counting = CountingStore(store.uri)
+    ledger = Ledger.load(counting, FP)
+    assert counting.read == 1
+    assert {r.attempt for r in ledger.all_complete()} == {r.attempt for r in committed}
+
+
+def test_a_fold_decides_nothing(store: LocalStore) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    receipt = commit(store, unit)
+    receipts.write_fold(store, FP, 1, [receipt])
+    store.delete([receipts.key_of(FP, receipt)])
+    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) is None
+
+
+def test_a_damaged_receipt_is_named_and_proves_nothing(store: LocalStore) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    key = layout.receipt_key(FP, unit.unit_id, 1, "abc")
+    store.put(key, b'{"unit_id": ')
+    ledger = Ledger.load(store, FP)
+    assert ledger.unreadable == [key]
+    assert ledger.proof(unit.unit_id, unit.inputs_sha256) is None
+
+
+def test_failed_attempts_are_counted_by_unit_and_inputs(store: LocalStore) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    for _ in range(2):
+        receipts.write_attempt(store, FP, unit.unit_id, unit.inputs_sha256, {"reason": "killed"})
+    assert receipts.count_attempts(store, FP) == {(unit.unit_id, unit.inputs_sha256[:12]): 2}

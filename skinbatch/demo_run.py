@@ -1,0 +1,41 @@
+"""`skinbatch demo`: make an archive with lesions of known place, score it, and say how many were found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from skinbatch.demo import count_found, write_demo_archive
+from skinbatch.engines.presenter import Presenter
+from skinbatch.engines.score import score
+from skinbatch.errors import UsageError
+from skinbatch.reading import open as open_destination
+from skinbatch.runs.report import RunReport
+
+PHOTOS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """planted, found: lesions. boxes: counted boxes of the whole demo."""
+
+    planted: int
+    found: int
+    boxes: int
+
+
+def run_demo(folder: Path, engine: str | None, presenter: Presenter) -> tuple[RunReport, Found]:
+    """Write FOLDER/photos (the same photos every time) and score them into FOLDER/scored.
+
+    UsageError if FOLDER holds something else.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "photos").is_dir():
+        raise UsageError(f"{folder}: not empty and not a demo of before; name another folder")
+    presenter.phase("making photos with lesions of known place")
+    planted = write_demo_archive(folder / "photos", PHOTOS)
+    report = score(folder / "photos", folder / "scored", engine=engine, presenter=presenter)
+    if report.exit_code not in (0, 3):
+        return report, Found(len(planted), 0, 0)
+    boxes = open_destination(folder / "scored").boxes()
+    found, total = count_found(boxes, planted)
+    return report, Found(total, found, sum(boxes.column("counted").to_pylist()))

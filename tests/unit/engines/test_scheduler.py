@@ -1,0 +1,195 @@
+"""A unit that kills its worker is tried again, halved, and its guilty photo named; nothing else suffers."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+
+from skinbatch.engines.pool import Death, Event, Finished, Ready
+from skinbatch.engines.scheduler import Scheduler, WorkersFailed
+from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
+from skinbatch.types import ImageRef, ShardRef, WorkUnit
+
+
+class ScriptedPool:
+    """Workers that answer at once: die on poisoned photos, say what they are told to say, else are done."""
+
+    def __init__(self, size: int = 2, poison: set[str] = frozenset(), hangs: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        self.size = size
+        self.poison = poison
+        self.hangs = hangs
+        self.answers: dict[str, list[UnitFailed]] = {}
+        self.lost_machines = 0
+        self.events: list[Event] = [Ready(w, "cpu", "here") for w in range(size)]
+        self.replaced: list[int] = []
+        self.handed_out: list[Assignment] = []
+
+    def submit(self, worker: int, assignment: Assignment) -> None:
+        self.handed_out.append(assignment)
+        ids = {r.image_id for r in assignment.unit.images}
+        if assignment.unit.shard is not None:
+            stop = assignment.unit.stop if assignment.unit.stop is not None else 10
+            ids = {str(n) for n in range(assignment.unit.start, stop)}
+        if self.lost_machines:
+            self.lost_machines -= 1
+            self.events += [Death(worker, "the node died", machine_lost=True), Ready(worker, "cpu", "there")]
+        elif ids & self.hangs and assignment.verdict is None:
+            return
+        elif ids & self.poison and assignment.verdict is None:
+            self.events += [Death(worker, "SIGSEGV"), Ready(worker, "cpu", "here")]
+        elif self.answers.get(assignment.unit.unit_id):
+            self.events.append(Finished(worker, self.answers[assignment.unit.unit_id].pop()))
+        else:
+            self.events.append(Finished(worker, UnitDone(None)))
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        events, self.events = self.events, []
+        return events
+
+    def progress(self) -> Mapping[int, int]:
+        return {}
+
+    def replace(self, worker: int, reason: str) -> None:
+        self.replaced.append(worker)
+        self.events.append(Ready(worker, "cpu", "here"))
+
+    def close(self) -> None:
+        self.events.clear()
+
+
+class Heard:
+    """Keeps what the scheduler says."""
+
+    def __init__(self) -> None:
+        self.finished: list[Assignment] = []
+        self.open: dict[str, str] = {}
+        self.drifts: list[str] = []
+        self.deaths: Counter[str] = Counter()
+        self.stop_after: int | None = None
+
+    def ready(self, event: Ready) -> None: ...
+
+    def done(self, assignment: Assignment, outcome: UnitDone) -> None:
+        self.finished.append(assignment)
+
+    def drifted(self, assignment: Assignment, outcome: UnitFailed) -> None:
+        self.drifts.append(assignment.unit.unit_id)
+
+    def failed(self, unit_id: str, message: str) -> None:
+        self.open[unit_id] = message
+
+    def died(self, assignment: Assignment, reason: str) -> None:
+        self.deaths[assignment.unit.unit_id] += 1
+
+    def halved(self, unit: WorkUnit) -> None: ...
+
+    def stop_reason(self) -> str | None:
+        stop = self.stop_after is not None and len(self.finished) >= self.stop_after
+        return "enough" if stop else None
+
+    def tick(self, photos_in_flight: int) -> None: ...
+
+
+def assignment(name: str, ids: str) -> Assignment:
+    unit = WorkUnit(name, tuple(ImageRef(i, f"/p/{i}", 1, "1") for i in ids))
+    return Assignment(unit, unit.inputs_sha256)
+
+
+def run(pool: ScriptedPool, *assignments: Assignment, recorded: int = 0, stall_s: float = 60.0, heard: Heard | None = None) -> Heard:
+    heard = heard or Heard()
+    Scheduler(pool, heard, stall_s, lambda unit: recorded, lambda shard: 10).run(iter(assignments))
+    return heard
+
+
+def photos(heard: Heard) -> list[str]:
+    return sorted(r.image_id for a in heard.finished for r in a.unit.images)
+
+
+def test_every_unit_is_done_once() -> None:
+    heard = run(ScriptedPool(), *(assignment(f"g{n}", f"{n}") for n in range(9)))
+    assert photos(heard) == [str(n) for n in range(9)]
+
+
+def test_a_photo_that_kills_workers_is_isolated_by_halving_and_gets_its_verdict() -> None:
+    heard = run(ScriptedPool(poison={"e"}), assignment("g0", "abcdefgh"), assignment("g1", "xyz"))
+    assert photos(heard) == list("abcdefghxyz")
+    guilty = [a for a in heard.finished if a.verdict]
+    assert [r.image_id for a in guilty for r in a.unit.images] == ["e"]
+    assert guilty[0].verdict is not None
+    assert guilty[0].verdict[0] == "crashed"
+    assert "SIGSEGV" in guilty[0].verdict[1]
+    assert heard.deaths["g0"] == 2
+    assert heard.deaths[guilty[0].unit.unit_id] == 3
+    assert all(a.whole_sha256 == assignment("g0", "abcdefgh").whole_sha256 for a in heard.finished if "g0" in a.unit.unit_id)
+
+
+def test_two_guilty_photos_in_one_unit_are_both_found() -> None:
+    heard = run(ScriptedPool(poison={"a", "h"}), assignment("g0", "abcdefgh"))
+    assert sorted(r.image_id for a in heard.finished if a.verdict for r in a.unit.images) == ["a", "h"]
+    assert photos(heard) == list("abcdefgh")
+
+
+def test_a_photo_that_hangs_gets_the_status_timeout() -> None:
+    heard = run(ScriptedPool(size=1, hangs={"b"}), assignment("g0", "ab"), stall_s=0.0)
+    assert {a.verdict[0] for a in heard.finished if a.verdict} == {"timeout"}
+    assert photos(heard) == ["a", "b"]
+
+
+def test_a_member_of_an_archive_file_is_isolated_by_its_range() -> None:
+    shard = ShardRef("a.tar", "/p/a.tar", "tar", 1, "1")
+    unit = WorkUnit("s0", shard=shard)
+    heard = run(ScriptedPool(poison={"7"}), Assignment(unit, unit.inputs_sha256))
+    ranges = sorted((a.unit.start, a.unit.stop if a.unit.stop is not None else 10, a.verdict is not None) for a in heard.finished)
+    assert [r[:2] for r in ranges if r[2]] == [(7, 8)]
+    covered = [n for start, stop, _ in ranges for n in range(start, stop)]
+    assert covered == list(range(10))
+    assert [a.unit.stop for a in heard.finished if a.unit.start == 8 or a.unit.stop is None][-1] is None
+
+
+def test_a_lost_machine_is_not_the_units_fault() -> None:
+    pool = ScriptedPool(size=1)
+    pool.lost_machines = 5
+    heard = run(pool, assignment("g0", "abcd"))
+    assert heard.deaths == {}
+    assert photos(heard) == list("abcd")
+
+
+def test_deaths_on_record_count() -> None:
+    pool = ScriptedPool(poison={"c"})
+    heard = run(pool, assignment("g0", "abcd"), recorded=2)
+    assert "g0" not in {a.unit.unit_id for a in pool.handed_out}
+    assert photos(heard) == list("abcd")
+
+
+def test_a_store_that_fails_is_tried_three_times_and_then_the_unit_stays_open() -> None:
+    pool = ScriptedPool()
+    pool.answers["g0"] = [UnitFailed("store", "503 SlowDown")] * 3
+    pool.answers["g1"] = [UnitFailed("store", "503 SlowDown")] * 2
+    heard = run(pool, assignment("g0", "ab"), assignment("g1", "cd"))
+    assert heard.open == {"g0": "503 SlowDown"}
+    assert photos(heard) == ["c", "d"]
+
+
+@pytest.mark.parametrize("kind", ["forbidden", "defect"])
+def test_refused_access_and_defects_stop_the_run(kind: str) -> None:
+    pool = ScriptedPool(size=1)
+    pool.answers["g0"] = [UnitFailed(kind, "no")]  # type: ignore[arg-type]
+    heard = run(pool, assignment("g0", "a"), assignment("g1", "b"))
+    assert heard.open == {"g0": "no"}
+    assert heard.finished == []
+
+
+def test_stopping_hands_out_no_more_and_waits_for_what_is_in_flight() -> None:
+    heard = Heard()
+    heard.stop_after = 2
+    run(ScriptedPool(size=1), *(assignment(f"g{n}", f"{n}") for n in range(9)), heard=heard)
+    assert len(heard.finished) == 2
+
+
+def test_workers_that_never_get_ready_end_the_run_with_their_reason() -> None:
+    class Broken(ScriptedPool):
+        def wait(self, timeout_s: float) -> list[Event]:
+            return [Death(0, "no such weights")]
+
+    with pytest.raises(WorkersFailed, match="no such weights"):
+        run(Broken(size=1), assignment("g0", "a"))

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
-from PIL import Image
 
 from skinbatch.config import StorageSettings
+from tests.pictures import picture
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -63,13 +62,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real photos in {folder}, which this machine does not have")
     return folder
-
-
-def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """A smooth RGB picture that no other seed has."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture

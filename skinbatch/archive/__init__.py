@@ -1,0 +1,1 @@
+"""What a source is: folders, archive files and listings, and their bytes as pixels."""

@@ -107,7 +107,8 @@ class S3Store:
             with s3_errors(self.uri):
                 answer = self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
             for error in answer.get("Errors", ()):
-                refused = mapped(f"s3://{self._bucket}/{error['Key']}", bx.ClientError({"Error": error}, "DeleteObjects"))
+                uri = f"s3://{self._bucket}/{error['Key']}"
+                refused = mapped(uri, bx.ClientError({"Error": error}, "DeleteObjects"))
                 if not isinstance(refused, NotFoundError):
                     raise refused
 

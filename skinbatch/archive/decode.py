@@ -1,0 +1,163 @@
+"""Bytes of one photo to pixels, or the reason why not."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pi_heif
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from skinbatch.archive.formats import ImageFormat, image_format, is_cut_signature
+from skinbatch.archive.integrity import CutError, DamagedError, check, check_strips
+from skinbatch.config import DecodeSettings
+from skinbatch.types import Status
+
+pi_heif.register_heif_opener(thumbnails=False, decode_threads=1)
+Image.MAX_IMAGE_PIXELS = None  # max_pixels judges, before decoding and with a status
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what they say of a bad photo becomes its row
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS, _PHOTOMETRIC, _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 258, 262, 273, 279, 324, 325
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo as it is displayed. rgb: (H, W, 3) uint8, contiguous, EXIF orientation applied."""
+
+    rgb: NDArray[np.uint8]
+
+    @property
+    def width(self) -> int:
+        return int(self.rgb.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.rgb.shape[0])
+
+
+class PhotoError(Exception):
+    """A photo that has no pixels. status: as in the column `status`; the text is the column `error`."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
+    """Pixels of a JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF (its first frame), told apart by content.
+
+    Transparent pixels lie on white, as viewers show them. 16-bit values are scaled by their full range, as are 12-bit
+    ones; floats by 1, 255 or 65,535, whichever first holds them all, else from their least to their greatest.
+    Raises PhotoError; safe in threads (the decoders release the interpreter lock).
+    """
+    if not data:
+        raise PhotoError(Status.EMPTY, f"{name}: zero bytes")
+    if len(data) > settings.max_image_bytes:
+        raise PhotoError(
+            Status.TOO_LARGE,
+            f"{name}: {len(data):,} bytes, over max_image_bytes ({settings.max_image_bytes:,}); raise it in [decode]",
+        )
+    kind = image_format(data)
+    if kind is None:
+        if is_cut_signature(data):
+            raise PhotoError(Status.TRUNCATED, f"{name}: ends after {len(data)} bytes")
+        raise PhotoError(Status.UNSUPPORTED, f"{name}: begins with {data[:8]!r}, which no image format read here does")
+    try:
+        return _decode(data, kind, settings.max_pixels, name)
+    except PhotoError:
+        raise
+    except CutError as e:
+        raise PhotoError(Status.TRUNCATED, f"{name}: truncated {kind}: {e}") from None
+    except EOFError as e:
+        raise PhotoError(Status.TRUNCATED, f"{name}: truncated {kind}: {e}") from e
+    except MemoryError as e:
+        raise PhotoError(Status.TOO_LARGE, f"{name}: does not fit in memory; lower max_pixels in [decode]") from e
+    except Exception as e:  # decoders raise anything on hostile bytes; each is a fact about this photo
+        cut = "truncated" in str(e).lower()
+        status = Status.TRUNCATED if cut else Status.CORRUPT
+        raise PhotoError(status, f"{name}: {kind} that will not decode: {str(e) or type(e).__name__}") from e
+
+
+def _decode(data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo:
+    damage: Exception | None = None
+    try:
+        check(data, kind)
+    except (CutError, DamagedError) as e:
+        damage = e
+    try:
+        image = Image.open(io.BytesIO(data), formats=(kind,))
+    except Exception:
+        # What the file's structure says is a better reason than "cannot identify".
+        if damage is not None:
+            raise damage from None
+        raise
+    with image:
+        pixels = image.width * image.height
+        if pixels > max_pixels:
+            raise PhotoError(
+                Status.TOO_LARGE,
+                f"{name}: {image.width:,} x {image.height:,} pixels, over max_pixels ({max_pixels:,}); raise it in [decode]",
+            )
+        if not pixels:
+            raise DamagedError("has no pixels")
+        tags = getattr(image, "tag_v2", {})
+        if kind == "tiff":
+            check_strips(data, tags.get(_STRIPS), tags.get(_STRIP_BYTES))
+            check_strips(data, tags.get(_TILES), tags.get(_TILE_BYTES))
+        if damage is not None:
+            raise damage
+        bits = int(tags.get(_BITS, (16,))[0])
+        inverted = tags.get(_PHOTOMETRIC) == 0
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        rgb = _rgb(image, bits, inverted)
+        if turn is not None:
+            rgb = rgb.transpose(turn)
+    return Photo(np.ascontiguousarray(np.asarray(rgb, dtype=np.uint8)))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # malformed EXIF: the photo is shown as it is stored, as viewers do
+        return 1
+
+
+def _rgb(image: Image.Image, bits: int, inverted: bool) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.float64) / (2 ** min(bits, 16) - 1)
+        return _grey(1 - grey if inverted else grey)
+    if image.mode in ("I", "F"):
+        return _grey(_unit_range(np.asarray(image, dtype=np.float64)))
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _unit_range(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    values = np.where(np.isfinite(values), values, 0.0)
+    low, high = float(values.min()), float(values.max())
+    if low >= 0:
+        for top in (1.0, 255.0, 65535.0):
+            if high <= top:
+                return values / top
+    return (values - low) / (high - low or 1.0)
+
+
+def _grey(unit: NDArray[np.float64]) -> Image.Image:
+    return Image.fromarray(np.rint(unit.clip(0, 1) * 255).astype(np.uint8)).convert("RGB")

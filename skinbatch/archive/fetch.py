@@ -1,0 +1,111 @@
+"""Loose photos: their bytes, in order, fetched ahead; and what became of those that are not as listed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from skinbatch.archive.lookahead import ahead
+from skinbatch.config import DecodeSettings
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, ObjectTooLargeError
+from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.locate import Locator, is_s3
+from skinbatch.types import Fetched, ImageRef, Status, WorkUnit
+
+_AHEAD_BYTES = 64 << 20
+_UNKNOWN_BYTES = 4 << 20  # of a photo whose size the listing does not say
+_FORBIDDEN_ALIKE = 20
+_FORBIDDEN_FEWEST = 8
+_CONTENT_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """ref: as listed. fetched None: the photo is gone. changed: it is not the version that was listed."""
+
+    ref: ImageRef
+    fetched: Fetched | None
+    changed: bool = False
+    forbidden: ForbiddenError | None = None
+
+
+class LooseReader:
+    """Photos of a unit that are files of their own. After the iteration: vanished, changed (as they are now)."""
+
+    def __init__(
+        self,
+        unit: WorkUnit,
+        locator: Locator,
+        settings: DecodeSettings,
+        threads: int,
+        skip: Callable[[ImageRef], bool] | None = None,
+    ) -> None:
+        self.vanished: list[ImageRef] = []
+        self.changed: list[ImageRef] = []
+        self.skipped: Counter[str] = Counter()
+        self._refs = [ref for ref in unit.images if skip is None or not skip(ref)]
+        self._locator, self._limit, self._threads = locator, settings.max_image_bytes, threads
+
+    def __iter__(self) -> Iterator[Fetched]:
+        alike = min(_FORBIDDEN_ALIKE, len(self._refs))
+        refused: list[_Read] | None = [] if alike >= _FORBIDDEN_FEWEST else None
+        reads = ahead(self._refs, self._read, self._threads, budget=_AHEAD_BYTES, cost=_cost)
+        for _, read in reads:
+            if refused is not None:
+                # Held back until it is known whether this is one photo's misfortune or everybody's.
+                refused.append(read)
+                if read.forbidden is not None and len(refused) < alike:
+                    continue
+                if read.forbidden is not None:
+                    raise ForbiddenError(f"the first {alike} photos of a unit may not be read: {read.forbidden}")
+                held, refused = refused, None
+            else:
+                held = [read]
+            for one in held:
+                if one.fetched is None:
+                    self.vanished.append(one.ref)
+                    continue
+                if one.changed:
+                    self.changed.append(one.fetched.ref)
+                yield one.fetched
+
+    def _read(self, ref: ImageRef) -> _Read:
+        store, key = self._locator.locate(ref.uri)
+        try:
+            return self._get(store, key, ref)
+        except NotFoundError:
+            return _Read(ref, None)
+        except ObjectTooLargeError as e:
+            error = f"{e}; raise max_image_bytes in [decode]"
+            return _Read(ref, Fetched(ref, None, Status.TOO_LARGE, error))
+        except ForbiddenError as e:
+            return _Read(ref, Fetched(ref, None, Status.UNREADABLE, str(e)), forbidden=e)
+
+    def _get(self, store: Store, key: str, ref: ImageRef) -> _Read:
+        if ref.version is not None and _CONTENT_HASH.fullmatch(ref.version) and not is_s3(ref.uri):
+            data, info = store.get(key, limit=self._limit)
+            info = replace(info, version=hashlib.sha256(data).hexdigest())
+        else:
+            try:
+                data, info = store.get(key, version=ref.version, limit=self._limit)
+            except ChangedError:
+                # Once more, as it is now; another change in between is the caller's ChangedError.
+                data, info = store.get(key, version=store.head(key).version, limit=self._limit)
+        now = _as_read(ref, info)
+        return _Read(ref, Fetched(now, data), changed=now != ref)
+
+
+def _as_read(ref: ImageRef, info: ObjectInfo) -> ImageRef:
+    """What a listing did not say stays unsaid, so that the next plan finds the same photo in it."""
+    return replace(
+        ref,
+        size=None if ref.size is None else info.size,
+        version=None if ref.version is None else info.version,
+    )
+
+
+def _cost(ref: ImageRef) -> int:
+    return _UNKNOWN_BYTES if ref.size is None else ref.size

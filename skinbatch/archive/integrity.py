@@ -1,0 +1,129 @@
+"""Does a photo's file end where it says? Decoders of several formats do not tell."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from skinbatch.archive.formats import ImageFormat
+
+
+class CutError(Exception):
+    """The file ends early."""
+
+
+class DamagedError(Exception):
+    """The file contradicts itself."""
+
+
+def check(data: bytes, kind: ImageFormat) -> None:
+    """Raises CutError or DamagedError. TIFF is judged when its tags are known: see `check_strips`."""
+    try:
+        if kind == "jpeg":
+            _jpeg(data)
+        elif kind == "png":
+            _png(data)
+        elif kind == "webp":
+            _ends_after(data, 8 + int.from_bytes(data[4:8], "little"), "RIFF chunk")
+        elif kind in ("avif", "heif"):
+            _boxes(data)
+        elif kind == "gif":
+            _gif(data)
+        elif kind == "tiff":
+            _tiff(data)
+    except (IndexError, struct.error):
+        raise CutError("ends within a header") from None
+
+
+def check_strips(data: bytes, offsets: object, counts: object) -> None:
+    """TIFF: every strip or tile lies within the file. offsets, counts: values of its tags, None where absent."""
+    if isinstance(offsets, tuple) and isinstance(counts, tuple):
+        for offset, count in zip(offsets, counts, strict=False):
+            _ends_after(data, int(offset) + int(count), "strip")
+
+
+def _ends_after(data: bytes, end: int, what: str) -> None:
+    if end > len(data):
+        raise CutError(f"{what} ends at byte {end:,}, the file at {len(data):,}")
+
+
+def _jpeg(data: bytes) -> None:
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise DamagedError(f"no marker at byte {at}")
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker == 0xDA:
+            break
+        if marker == 0xD9:
+            raise CutError("ends before any picture data")
+        alone = marker == 0x01 or 0xD0 <= marker <= 0xD8
+        at += 2 if alone else 2 + int.from_bytes(data[at + 2 : at + 4])
+        _ends_after(data, at + 2, "header")
+    # Within picture data every 0xFF is stuffed: the first end marker is the picture's, thumbnails lie before it.
+    if data.find(b"\xff\xd9", at) < 0:
+        raise CutError("no end-of-image marker")
+
+
+def _png(data: bytes) -> None:
+    at = 8
+    while True:
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if not name.isalpha():
+            raise DamagedError(f"no chunk at byte {at}")
+        _ends_after(data, end, f"chunk {name.decode('ascii', 'replace')}")
+        if name[0] < 0x60:  # critical chunks
+            (crc,) = struct.unpack_from(">I", data, end - 4)
+            if crc != zlib.crc32(memoryview(data)[at + 4 : end - 4]):
+                raise DamagedError(f"chunk {name.decode()} at byte {at} has another checksum than it says")
+        if name == b"IEND":
+            return
+        at = end
+        if at >= len(data):
+            raise CutError("no IEND chunk")
+
+
+def _boxes(data: bytes) -> None:
+    at = 0
+    while at < len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        if size == 0:  # to the end of the file
+            return
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, at + 8)
+        if size < 8:
+            raise DamagedError(f"box of {size} bytes at byte {at}")
+        _ends_after(data, at + size, f"box {name.decode('ascii', 'replace')}")
+        at += size
+    if b"mdat" not in data and b"idat" not in data:
+        raise CutError("ends before any picture data")
+
+
+def _gif(data: bytes) -> None:
+    at = 13 + _palette(data[10])
+    while data[at] != 0x3B:
+        if data[at] == 0x2C:
+            at += 10 + _palette(data[at + 9]) + 1
+        elif data[at] == 0x21:
+            at += 2
+        else:
+            raise DamagedError(f"no block at byte {at}")
+        while data[at]:
+            at += 1 + data[at]
+        at += 1
+
+
+def _palette(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _tiff(data: bytes) -> None:
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2] == 43 or data[3] == 43
+    (first,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, first) if first < len(data) else (0,)
+    _ends_after(data, first + (8 + 20 * count if big else 2 + 12 * count), "directory")

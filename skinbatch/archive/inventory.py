@@ -1,0 +1,89 @@
+"""An S3 Inventory: `manifest.json` and the files that it names."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote_plus
+
+from skinbatch.archive.listing import csv_records, parquet_records, whole_number
+from skinbatch.archive.rows import Row, RowSource
+from skinbatch.errors import NotFoundError, UsageError
+from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.locate import is_s3
+
+MANIFEST = "manifest.json"
+_MANIFEST_BYTES = 64 << 20
+
+
+class InventorySource(RowSource):
+    """The newest version of every object that was there when the inventory was made. The image_id is the uri."""
+
+    kind = "inventory"
+    trusted = False
+
+    def rows(self) -> Iterator[Row]:
+        manifest = self._manifest()
+        form = str(manifest["fileFormat"]).upper()
+        if form not in ("CSV", "PARQUET"):
+            raise UsageError(f"{self.uri}: {form} inventories are not read; configure the inventory as CSV or Parquet")
+        columns = [name.strip() for name in str(manifest["fileSchema"]).split(",")]
+        bucket = str(manifest["sourceBucket"])
+        for file in manifest["files"]:
+            store, info = self._data_file(str(file["key"]), str(manifest["destinationBucket"]))
+            where = store.uri_of(info.key)
+            records = csv_records(store, info, columns) if form == "CSV" else parquet_records(store, info)
+            for number, record in enumerate(records, 1):
+                row = _row({_plain(k): v for k, v in record.items()}, bucket, form == "CSV", f"{where}: row {number}")
+                if row is not None:
+                    yield row
+
+    def _manifest(self) -> dict[str, Any]:
+        data, _ = self._store.get(self._info.key, version=self._info.version or None, limit=_MANIFEST_BYTES)
+        try:
+            found = json.loads(data)
+        except ValueError as e:
+            raise UsageError(f"{self.uri}: is not JSON: {e}") from None
+        wanted = ("sourceBucket", "destinationBucket", "fileFormat", "fileSchema", "files")
+        missing = [name for name in wanted if not isinstance(found, dict) or name not in found]
+        if missing:
+            raise UsageError(f"{self.uri}: is no S3 Inventory manifest: it has no {', '.join(missing)}")
+        return found
+
+    def _data_file(self, key: str, destination: str) -> tuple[Store, ObjectInfo]:
+        """In the inventory's bucket; of an inventory that was copied to a disk, beside the manifest or in `../data`."""
+        name = posixpath.basename(key)
+        bucket = destination.removeprefix("arn:aws:s3:::").rpartition(":")[2]
+        places = [f"s3://{bucket}/{key}"]
+        if not is_s3(self.uri):
+            folder = posixpath.dirname(self.uri)
+            places = [f"{posixpath.dirname(folder)}/data/{name}", f"{folder}/data/{name}", f"{folder}/{name}"]
+        for place in places:
+            store, at = self._locator.locate(place)
+            try:
+                return store, store.head(at)
+            except NotFoundError:
+                continue
+        raise UsageError(f"{self.uri}: names the data file {key}, which is not at {' or '.join(places)}")
+
+
+def _row(record: Mapping[str, Any], bucket: str, encoded: bool, where: str) -> Row | None:
+    """None for delete markers and for versions that are not the newest."""
+    if _is(record.get("isdeletemarker"), True) or _is(record.get("islatest"), False):
+        return None
+    key = str(record.get("key") or "")
+    if not key:
+        raise UsageError(f"{where}: has no key; the inventory's schema must have the column Key")
+    uri = f"s3://{record.get('bucket') or bucket}/{unquote_plus(key) if encoded else key}"
+    etag = str(record.get("etag") or "").strip('"') or None
+    return Row(uri, uri, whole_number(record.get("size"), where), etag)
+
+
+def _is(value: Any, wanted: bool) -> bool:
+    return value is wanted or str(value).lower() == str(wanted).lower()
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()

@@ -1,0 +1,235 @@
+"""Members of an archive file to rows: which are photos, what they are called, which are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from skinbatch.archive.formats import HEAD_BYTES, extension, has_image_name, image_format, skip_name
+from skinbatch.types import Fetched, ImageRef, ShardRef, Status
+
+_SIDECAR = ".json"
+_SIDECAR_BYTES = 1 << 20
+_GROUP_BYTES = 64 << 20
+_GROUP_PHOTOS = 16
+
+MemberKind = Literal["file", "folder", "link", "special", "encrypted"]
+
+
+class BrokenArchiveError(Exception):
+    """The archive cannot be read on. status: truncated or corrupt."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class MemberError(Exception):
+    """This member cannot be read; the ones after it can."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Member(Protocol):
+    """One member, to be read before the next one is asked for. name: as stored. size: bytes, unpacked."""
+
+    name: str
+    size: int
+    kind: MemberKind
+
+    def head(self) -> bytes:
+        """The first bytes, enough to tell what it is."""
+
+    def read(self) -> bytes:
+        """All bytes. Raises MemberError, BrokenArchiveError."""
+
+    def skip(self) -> None:
+        """Pass over what is left of it. Raises BrokenArchiveError."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Consecutive members with one stem: photos and the sidecar that speaks of them."""
+
+    stem: str
+    held: list[Fetched] = field(default_factory=list)
+    bytes: int = 0
+    meta: dict[str, str] = field(default_factory=dict)
+    photos: int = 0
+    sidecars: int = 0
+
+    def hold(self, fetched: Fetched) -> None:
+        self.held.append(fetched)
+        self.bytes += len(fetched.data or b"")
+
+    def flush(self) -> Iterator[Fetched]:
+        for fetched in self.held:
+            yield replace(fetched, ref=replace(fetched.ref, meta=self.meta)) if self.meta else fetched
+        self.held, self.bytes = [], 0
+
+
+def count_rows(members: Iterable[Member]) -> int:
+    """How many rows `rows` gives of all members, a break included."""
+    count = 0
+    try:
+        for member in members:
+            wanted = _is_photo(member)
+            member.skip()
+            count += wanted
+    except BrokenArchiveError:
+        count += 1
+    return count
+
+
+def rows(
+    members: Iterable[Member], shard: ShardRef, start: int, stop: int | None, limit: int, skipped: Counter[str]
+) -> Iterator[Fetched]:
+    """Photos with ordinals [start, stop), in order, with the meta of their sidecars.
+
+    Every photo member is one row and takes one ordinal, refused and broken ones too; so does the break that ends an
+    archive early. A sidecar is a `.json` beside a photo of the same stem (the name up to the first dot of its last
+    part). limit: bytes of a photo that are read at most. skipped: other members, each counted in one range only.
+    """
+    ordinal = 0
+    names: dict[bytes, int] = {}
+    group = _Group("")
+
+    def within() -> bool:
+        return start <= ordinal and (stop is None or ordinal < stop)
+
+    try:
+        for member in members:
+            if member.kind == "folder":
+                continue
+            name = shown_name(member.name)
+            if (stem := _stem(name)) != group.stem:
+                yield from group.flush()
+                _count_sidecars(group, skipped, within())
+                if stop is not None and ordinal >= stop:
+                    return
+                group = _Group(stem)
+            if member.kind == "file" and extension(name) == _SIDECAR:
+                group.sidecars += 1
+                if within() or group.held:
+                    group.meta.update(_sidecar(member))
+                continue
+            if not _is_photo(member):
+                skipped[skip_name(name)] += within()
+                continue
+            group.photos += 1
+            repeats = _repeats(names, name)
+            if within():
+                image_id = name if repeats == 1 else f"{name}#{repeats}"
+                ref = ImageRef(f"{shard.key}/{image_id}", f"{shard.uri}/{name}", member.size, shard.version)
+                group.hold(_fetch(member, ref, limit))
+                if len(group.held) >= _GROUP_PHOTOS or group.bytes >= _GROUP_BYTES:
+                    yield from group.flush()
+            else:
+                member.skip()
+            ordinal += 1
+        yield from group.flush()
+        _count_sidecars(group, skipped, within())
+    except BrokenArchiveError as e:
+        yield from group.flush()
+        if within():
+            yield broken_row(shard, e)
+
+
+def broken_row(shard: ShardRef, e: BrokenArchiveError) -> Fetched:
+    """The row that stands for what an archive lost."""
+    ref = ImageRef(f"{shard.key}/#{e.status}", shard.uri, shard.size, shard.version)
+    return Fetched(ref, None, e.status, f"{shard.uri}: {e}")
+
+
+def shown_name(name: str) -> str:
+    """As it is written in tables: without a leading `./`, bytes that are no text escaped."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+    while text.startswith("./"):
+        text = text[2:].lstrip("/")
+    return text
+
+
+def refusal(member: Member) -> str | None:
+    """Why a member is not read."""
+    name = member.name
+    if "\0" in name:
+        return "its name holds a NUL"
+    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", name):
+        return "its name is an absolute path"
+    if ".." in re.split(r"[/\\]", name):
+        return "its name leads out of the archive"
+    reasons = {"link": "it is a link", "special": "it is a device or a sparse file", "encrypted": "it is encrypted"}
+    return reasons.get(member.kind)
+
+
+def flat_meta(values: Mapping[str, Any]) -> dict[str, str]:
+    """Pass-through columns: text as it is, anything else as JSON text, nothing for null."""
+    return {
+        str(key): value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _is_photo(member: Member) -> bool:
+    if member.kind == "folder":
+        return False
+    name = shown_name(member.name)
+    if has_image_name(name):
+        return True
+    return (
+        not extension(name)
+        and refusal(member) is None
+        and skip_name(name) != "._*"
+        and image_format(member.head()[:HEAD_BYTES]) is not None
+    )
+
+
+def _fetch(member: Member, ref: ImageRef, limit: int) -> Fetched:
+    if (reason := refusal(member)) is not None:
+        member.skip()
+        return Fetched(ref, None, Status.REFUSED, f"{ref.uri}: {reason}")
+    if member.size > limit:
+        member.skip()
+        error = f"{ref.uri}: {member.size:,} bytes, over max_image_bytes ({limit:,}); raise it in [decode]"
+        return Fetched(ref, None, Status.TOO_LARGE, error)
+    try:
+        return Fetched(ref, member.read())
+    except MemberError as e:
+        return Fetched(ref, None, e.status, f"{ref.uri}: {e}")
+
+
+def _sidecar(member: Member) -> dict[str, str]:
+    """Nothing of a sidecar that is too large, or not one JSON object."""
+    if member.size > _SIDECAR_BYTES:
+        return {}
+    try:
+        found = json.loads(member.read())
+    except (MemberError, ValueError, RecursionError):
+        return {}
+    return flat_meta(found) if isinstance(found, dict) else {}
+
+
+def _count_sidecars(group: _Group, skipped: Counter[str], within: bool) -> None:
+    if within and group.sidecars and not group.photos:
+        skipped[_SIDECAR] += group.sidecars
+
+
+def _stem(name: str) -> str:
+    folder, last = posixpath.split(name)
+    return f"{folder}/{last.partition('.')[0]}"
+
+
+def _repeats(names: dict[bytes, int], name: str) -> int:
+    """How often this name has come, with this one. A digest is kept, not the name: shards can be long."""
+    digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+    names[digest] = names.get(digest, 0) + 1
+    return names[digest]

@@ -1,0 +1,164 @@
+"""Photos that something else has listed: rows that name them."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from skinbatch.archive.formats import (
+    HEAD_BYTES,
+    IMAGE_EXTENSIONS,
+    RESOURCE_FORK,
+    SHARD_EXTENSIONS,
+    extension,
+    image_format,
+    skip_name,
+)
+from skinbatch.archive.globs import EXCLUDED, Globs
+from skinbatch.archive.lookahead import ahead
+from skinbatch.archive.parquet import ParquetError, columns_of
+from skinbatch.archive.sniff import hash_of
+from skinbatch.config import Config
+from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
+from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.locate import Locator, is_s3, split_s3
+from skinbatch.types import ImageRef, ShardRef
+
+_THREADS = 16
+DUPLICATE = "(duplicate)"
+NO_URI = "(no uri)"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a listing. written: its uri as it stands there. uri: the same, absolute."""
+
+    written: str
+    uri: str
+    size: int | None = None
+    version: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+class RowSource(ABC):
+    """A source whose photos are named by rows. The same uri twice is one photo: its first row.
+
+    trusted: files without an extension are photos because somebody listed them as such; otherwise content decides.
+    """
+
+    kind = "listing"
+    trusted = True
+
+    def __init__(self, store: Store, info: ObjectInfo, config: Config) -> None:
+        self.uri = store.uri_of(info.key)
+        self.skipped: Counter[str] = Counter()
+        self._store, self._info, self._settings = store, info, config.source
+        self._locator = Locator(config.storage)
+        self._globs = Globs(config.source)
+
+    @abstractmethod
+    def rows(self) -> Iterator[Row]:
+        """All rows, streamed. Raises UsageError where the listing is malformed."""
+
+    def entries(self) -> Iterator[ImageRef | ShardRef]:
+        self.skipped.clear()
+        try:
+            for row, entry in ahead(self._wanted(), self._judge, _THREADS, at_once=self._is_quick):
+                if entry is None:
+                    self.skipped[skip_name(row.written)] += 1
+                else:
+                    yield entry
+        except ForbiddenError as e:
+            raise UsageError(f"{self.uri}: cannot be read: {e}; check permissions or credentials") from e
+
+    def _wanted(self) -> Iterator[Row]:
+        seen: set[bytes] = set()
+        for row in self.rows():
+            digest = hashlib.blake2b(row.uri.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            if not row.uri:
+                self.skipped[NO_URI] += 1
+            elif digest in seen:
+                self.skipped[DUPLICATE] += 1
+            elif not self._globs.wants(row.written):
+                self.skipped[EXCLUDED] += 1
+            else:
+                seen.add(digest)
+                yield row
+
+    def _is_quick(self, row: Row) -> bool:
+        ending = extension(row.uri)
+        if ending in IMAGE_EXTENSIONS or (not ending and self.trusted):
+            return not self._asks_for(row)
+        if ending in SHARD_EXTENSIONS:
+            return SHARD_EXTENSIONS[ending] != "parquet" and row.size is not None
+        return bool(ending)
+
+    def _asks_for(self, row: Row) -> bool:
+        hashes = self._settings.content_hash and not is_s3(row.uri)
+        return hashes or (self._settings.head and row.size is None and row.version is None)
+
+    def _judge(self, row: Row) -> ImageRef | ShardRef | None:
+        ending = extension(row.uri)
+        if skip_name(row.uri) == RESOURCE_FORK or row.uri.endswith("/"):
+            return None
+        if ending in IMAGE_EXTENSIONS or (not ending and (self.trusted or self._begins_as_photo(row))):
+            return self._photo(row)
+        kind = SHARD_EXTENSIONS.get(ending)
+        if kind is None:
+            return None
+        store, info = self._located(row)
+        if info is None:
+            return None
+        if kind == "parquet":
+            try:
+                if columns_of(store, info).image is None:
+                    return None
+            except ParquetError:
+                pass  # its row will say what is wrong with it
+        return ShardRef(row.written, row.uri, kind, info.size, info.version or None)
+
+    def _photo(self, row: Row) -> ImageRef:
+        ref = ImageRef(row.written, row.uri, row.size, row.version, row.meta)
+        if not self._asks_for(row):
+            return ref
+        store, key = self._locator.locate(row.uri)
+        try:
+            info = store.head(key)
+            if self._settings.content_hash and not is_s3(row.uri):
+                info = replace(info, version=hash_of(store, key))
+        except (NotFoundError, ForbiddenError):
+            return ref  # it vanishes, or gets its row, when it is read for scoring
+        return replace(ref, size=info.size, version=info.version or None)
+
+    def _located(self, row: Row) -> tuple[Store, ObjectInfo | None]:
+        store, key = self._locator.locate(row.uri)
+        if row.size is not None:
+            return store, ObjectInfo(key, row.size, row.version or "")
+        try:
+            return store, store.head(key)
+        except NotFoundError:
+            return store, None
+
+    def _begins_as_photo(self, row: Row) -> bool:
+        store, info = self._located(row)
+        if info is None:
+            return False
+        try:
+            return image_format(store.get_range(info.key, 0, min(HEAD_BYTES, info.size))) is not None
+        except (NotFoundError, ForbiddenError):
+            return False
+
+
+def absolute(written: str, folder: str) -> str:
+    """A uri of a listing; relative ones are relative to the listing's `folder`."""
+    if is_s3(written) or written.startswith(("/", "file://")):
+        return written.removeprefix("file://")
+    joined = f"{folder.rstrip('/')}/{written}"
+    if not is_s3(joined):
+        return posixpath.normpath(joined)
+    bucket, key = split_s3(joined)
+    return f"s3://{bucket}/{posixpath.normpath(key)}"

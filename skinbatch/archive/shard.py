@@ -1,0 +1,81 @@
+"""An archive file as rows, whatever kind it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from skinbatch.archive.formats import HEAD_BYTES, shard_kind
+from skinbatch.archive.members import BrokenArchiveError, Member, broken_row, count_rows, rows
+from skinbatch.archive.parquet import open_parquet, parquet_rows
+from skinbatch.archive.ranged import RangedFile
+from skinbatch.archive.tar import tar_members
+from skinbatch.archive.zip import zip_members
+from skinbatch.config import DecodeSettings
+from skinbatch.storage.base import Store
+from skinbatch.storage.locate import Locator
+from skinbatch.types import Fetched, ImageRef, ShardRef
+
+
+class ShardReader:
+    """Photos of an archive file with ordinals [start, stop). After the iteration: skipped."""
+
+    def __init__(
+        self, shard: ShardRef, locator: Locator, settings: DecodeSettings, start: int = 0, stop: int | None = None
+    ) -> None:
+        self.vanished: list[ImageRef] = []
+        self.changed: list[ImageRef] = []
+        self.skipped: Counter[str] = Counter()
+        self._shard, self._locator, self._limit = shard, locator, settings.max_image_bytes
+        self._start, self._stop = start, stop
+
+    def __iter__(self) -> Iterator[Fetched]:
+        file = _File(self._shard, self._locator)
+        try:
+            if file.kind == "parquet":
+                yield from parquet_rows(file.ranged(), self._shard, self._start, self._stop, self._limit)
+                return
+            with file.members() as members:
+                yield from rows(members, self._shard, self._start, self._stop, self._limit, self.skipped)
+        except BrokenArchiveError as e:  # it could not even be opened
+            if self._start == 0 and self._stop != 0:
+                yield broken_row(self._shard, e)
+
+
+def count_members(shard: ShardRef, locator: Locator) -> int:
+    """Rows that all of `shard` gives: its photos, and one for a break. Reads no photo's bytes where it need not: the
+    directory of a zip, the footer of a Parquet file, the headers of a tar. Raises StoreError."""
+    file = _File(shard, locator)
+    try:
+        if file.kind == "parquet":
+            return int(open_parquet(file.ranged()).metadata.num_rows)
+        with file.members() as members:
+            return count_rows(members)
+    except BrokenArchiveError:
+        return 1
+
+
+class _File:
+    """The archive file, of one version throughout; its kind told by content where that tells."""
+
+    def __init__(self, shard: ShardRef, locator: Locator) -> None:
+        store, self._key = locator.locate(shard.uri)
+        self._store: Store = store
+        self._size, self._version = shard.size, shard.version
+        if self._version is None:
+            info = store.head(self._key)
+            self._size, self._version = info.size, info.version or None
+        head = store.get_range(self._key, 0, min(HEAD_BYTES, self._size), version=self._version)
+        self.kind = shard_kind(head) or shard.kind
+
+    def ranged(self) -> RangedFile:
+        return RangedFile(self._store, self._key, self._size, self._version)
+
+    @contextmanager
+    def members(self) -> Iterator[Iterator[Member]]:
+        if self.kind == "zip":
+            yield zip_members(self.ranged())
+            return
+        with self._store.stream(self._key, version=self._version) as stream:
+            yield tar_members(stream, self._size)

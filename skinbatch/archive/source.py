@@ -1,0 +1,123 @@
+"""What a source is: told by asking its store, and by content."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Protocol
+
+from skinbatch.archive.folder import FolderSource
+from skinbatch.archive.formats import (
+    HEAD_BYTES,
+    IMAGE_EXTENSIONS,
+    SHARD_EXTENSIONS,
+    extension,
+    image_format,
+    shard_kind,
+)
+from skinbatch.archive.inventory import MANIFEST, InventorySource
+from skinbatch.archive.listing import ListingSource, has_uris, is_csv
+from skinbatch.archive.parquet import ParquetError, columns_of
+from skinbatch.archive.sniff import Candidate, photo_ref
+from skinbatch.config import Config
+from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
+from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.locate import is_s3, local_path, open_store
+from skinbatch.types import ImageRef, ShardKind, ShardRef
+
+
+class Source(Protocol):
+    """Photos and archive files to score. uri: as the user would write it. kind: folder, file, listing or inventory.
+
+    skipped: what was passed over, by extension or by a reason in brackets; complete when `entries` is.
+    """
+
+    uri: str
+    kind: str
+    skipped: Counter[str]
+
+    def entries(self) -> Iterator[ImageRef | ShardRef]:
+        """Streams; every call lists anew. Raises UsageError where the source may not be read or is malformed."""
+
+
+class FileSource:
+    """One archive file or one photo, listed in its parent."""
+
+    kind = "file"
+
+    def __init__(self, store: Store, info: ObjectInfo, shard: ShardKind | None, config: Config) -> None:
+        self.uri = store.uri_of(info.key)
+        self.skipped: Counter[str] = Counter()
+        self._candidate, self._shard = Candidate(info.key, store, info), shard
+        self._content_hash = config.source.content_hash and not is_s3(self.uri)
+
+    def entries(self) -> Iterator[ImageRef | ShardRef]:
+        name, info = self._candidate.name, self._candidate.info
+        if self._shard is None:
+            yield photo_ref(self._candidate, self._content_hash)
+        else:
+            yield ShardRef(name, self.uri, self._shard, info.size, info.version or None)
+
+
+def open_source(uri: str, config: Config) -> Source:
+    """The source that a path or `s3://` uri names: a folder or prefix, an archive file, a listing, one photo.
+
+    Raises UsageError if there is none, or none that may be read; StoreError if its store does not answer.
+    """
+    root = uri.rstrip("/") if is_s3(uri) else os.path.abspath(os.path.expanduser(local_path(uri)))
+    parent, _, name = root.rpartition("/")
+    try:
+        if name and not uri.endswith("/") and not (is_s3(uri) and root.count("/") < 3):
+            store = _store(parent or "/", config)
+            info = _file(store, name)
+            if info is not None:
+                return _of_file(store, info, config)
+        store = _store(root or "/", config)
+        if next(iter(store.list()), None) is None and (is_s3(uri) or not os.path.isdir(root)):
+            raise UsageError(f"{uri}: there is nothing there; name a folder, an archive file or a listing")
+        return FolderSource(store, config.source)
+    except ForbiddenError as e:
+        raise UsageError(f"{uri}: may not be read: {e}; check permissions or credentials") from e
+
+
+def _store(uri: str, config: Config) -> Store:
+    return open_store(uri, config.storage, anonymous=config.storage.anonymous)
+
+
+def _file(store: Store, name: str) -> ObjectInfo | None:
+    """None where it is a prefix, or an empty object that some tools make to stand for a folder."""
+    try:
+        info = store.head(name)
+    except NotFoundError:
+        return None
+    except ForbiddenError:
+        if next(iter(store.list(f"{name}/")), None) is not None:
+            return None
+        raise
+    return info if info.size or extension(name) else None
+
+
+def _of_file(store: Store, info: ObjectInfo, config: Config) -> Source:
+    name, uri = info.key, store.uri_of(info.key)
+    if name == MANIFEST:
+        return InventorySource(store, info, config)
+    if is_csv(name):
+        return ListingSource(store, info, "csv", config)
+    head = store.get_range(info.key, 0, min(HEAD_BYTES, info.size), version=info.version or None)
+    if image_format(head) is not None:
+        return FileSource(store, info, None, config)
+    kind = shard_kind(head) or SHARD_EXTENSIONS.get(extension(name))
+    if kind is None and extension(name) not in IMAGE_EXTENSIONS:
+        raise UsageError(f"{uri}: is no source; name a folder, a tar, zip or Parquet file, a CSV listing or {MANIFEST}")
+    if kind == "parquet":
+        try:
+            columns = columns_of(store, info)
+        except ParquetError:
+            return FileSource(store, info, kind, config)  # its row says what is wrong with it
+        if columns.image is None and has_uris(columns.names):
+            return ListingSource(store, info, "parquet", config)
+        if columns.image is None:
+            found = ", ".join(columns.names)
+            raise UsageError(f"{uri}: has neither a column with photos nor a `uri` column; its columns are {found}")
+    return FileSource(store, info, kind, config)

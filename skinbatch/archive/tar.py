@@ -1,0 +1,220 @@
+"""Tar files as a stream. Python's own reader takes a damaged header for the end of the archive, so this one does not
+use it: every way of ending early is told apart from the end."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+from skinbatch.archive.formats import HEAD_BYTES, is_tar_header
+from skinbatch.archive.members import BrokenArchiveError, MemberKind
+from skinbatch.types import Status
+
+_BLOCK = 512
+_CHUNK = 1 << 20
+_EXTENDED_BYTES = 1 << 20
+_KINDS: dict[bytes, MemberKind] = {
+    b"0": "file",
+    b"\0": "file",
+    b"7": "file",
+    b"1": "link",
+    b"2": "link",
+    b"5": "folder",
+}
+_WITHOUT_DATA = b"123456"
+
+
+def tar_members(stream: BinaryIO, size: int) -> Iterator[TarMember]:
+    """Members of a tar, plain or packed with gzip, bzip2 or xz. size: of the whole file, bytes.
+
+    Raises BrokenArchiveError where it cannot be read on; an archive without its end marker is truncated.
+    """
+    tar = _Tar(*_unpacked(stream, size))
+    override: dict[str, str] = {}
+    everywhere: dict[str, str] = {}
+    while (block := tar.header()) is not None:
+        kind, length = block[156:157], _number(block[124:136])
+        if kind in b"LKxgX":
+            text = tar.extended(length)
+            if kind == b"L":
+                override["path"] = _text(text)
+            elif kind == b"g":
+                everywhere |= _pax(text)
+            elif kind in b"xX":
+                override |= _pax(text)
+            continue
+        facts = everywhere | override
+        override = {}
+        if kind == b"S":
+            tar.sparse_map(block)
+        sparse = kind == b"S" or any(key.startswith("GNU.sparse.") for key in facts)
+        name = facts.get("path") or _name(block)
+        if "size" in facts:
+            length = _decimal(facts["size"])
+        what = "special" if sparse else _KINDS.get(kind, "special")
+        if what == "file" and name.endswith("/"):
+            what = "folder"
+        tar.begin(name, 0 if kind in _WITHOUT_DATA else length)
+        yield TarMember(tar, name, length, what)
+        tar.finish()
+
+
+class TarMember:
+    """See Member."""
+
+    def __init__(self, tar: _Tar, name: str, size: int, kind: MemberKind) -> None:
+        self.name, self.size, self.kind = name, size, kind
+        self._tar = tar
+        self._head = b""
+
+    def head(self) -> bytes:
+        if not self._head:
+            self._head = self._tar.take(min(HEAD_BYTES, self.size))
+        return self._head
+
+    def read(self) -> bytes:
+        return self._head + self._tar.take(self.size - len(self._head))
+
+    def skip(self) -> None:
+        self._tar.finish()
+
+
+class _Tar:
+    """Position in the unpacked stream. size None: not known, because it is packed."""
+
+    def __init__(self, stream: BinaryIO, size: int | None) -> None:
+        self._stream, self._size = stream, size
+        self._at = 0
+        self._data_end = 0
+        self._name = ""
+
+    def header(self) -> bytes | None:
+        """The next header block; None at the end marker."""
+        begin = self._at
+        block = self._read(_BLOCK)
+        if len(block) < _BLOCK:
+            lost = "within a header" if block else "without an end marker"
+            raise BrokenArchiveError(Status.TRUNCATED, f"ends {lost}, at byte {begin + len(block):,}")
+        if not any(block):
+            return None
+        if not is_tar_header(block):
+            what = f"no tar header at byte {begin:,}" if begin else "not a tar file"
+            raise BrokenArchiveError(Status.CORRUPT, what)
+        return block
+
+    def begin(self, name: str, length: int) -> None:
+        self._name, self._data_end = name, self._at + length
+        if self._size is not None and self._data_end > self._size:
+            raise self._cut()
+
+    def take(self, count: int) -> bytes:
+        data = self._read(count)
+        if len(data) < count:
+            raise self._cut()
+        return data
+
+    def finish(self) -> None:
+        """Go behind the data of the member, and behind the padding."""
+        if self._at < self._data_end:
+            self._skip(self._data_end - self._at)
+            if self._at < self._data_end:
+                raise self._cut()
+        if padding := -self._at % _BLOCK:
+            self._read(padding)
+
+    def extended(self, length: int) -> bytes:
+        if length > _EXTENDED_BYTES:
+            raise BrokenArchiveError(Status.CORRUPT, f"extended header of {length:,} bytes at byte {self._at:,}")
+        self.begin("an extended header", length)
+        data = self.take(length)
+        self.finish()
+        return data
+
+    def sparse_map(self, block: bytes) -> None:
+        more = block[482]
+        while more:
+            more = self.take(_BLOCK)[504]
+
+    def _cut(self) -> BrokenArchiveError:
+        return BrokenArchiveError(Status.TRUNCATED, f"ends within {self._name!r}")
+
+    def _skip(self, count: int) -> None:
+        if self._size is not None:
+            self._stream.seek(count, 1)
+            self._at += count
+            return
+        while count and (chunk := self._read(min(count, _CHUNK))):
+            count -= len(chunk)
+
+    def _read(self, count: int) -> bytes:
+        try:
+            data = self._stream.read(count)
+        except EOFError:
+            raise BrokenArchiveError(Status.TRUNCATED, f"the packed data ends early, after byte {self._at:,}") from None
+        except (zlib.error, lzma.LZMAError, OSError) as e:
+            raise BrokenArchiveError(Status.CORRUPT, f"does not unpack, after byte {self._at:,}: {e}") from None
+        self._at += len(data)
+        return data
+
+
+def _unpacked(stream: BinaryIO, size: int) -> tuple[BinaryIO, int | None]:
+    head = cast(bytes, stream.peek(6))  # type: ignore[attr-defined]
+    if head.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=stream)), None
+    if head.startswith(b"BZh"):
+        return cast(BinaryIO, bz2.BZ2File(stream)), None
+    if head.startswith(b"\xfd7zXZ\x00"):
+        return cast(BinaryIO, lzma.LZMAFile(stream)), None
+    return stream, size
+
+
+def _number(field: bytes) -> int:
+    """Octal text, or binary where the first bit is set."""
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big") - (0x80 << 8 * (len(field) - 1))
+        if field[0] != 0x80:
+            raise BrokenArchiveError(Status.CORRUPT, f"a size of {field!r}")
+        return value
+    text = field.partition(b"\0")[0].strip() or b"0"
+    try:
+        value = int(text, 8)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise BrokenArchiveError(Status.CORRUPT, f"a size of {field!r}")
+    return value
+
+
+def _decimal(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise BrokenArchiveError(Status.CORRUPT, f"a size of {text!r}")
+    return int(text)
+
+
+def _name(block: bytes) -> str:
+    name = _text(block[:100])
+    prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _pax(data: bytes) -> dict[str, str]:
+    """Records of the form `length key=value\\n`."""
+    found = {}
+    while data.strip(b"\0"):
+        digits = data.partition(b" ")[0]
+        length = int(digits) if digits.isdigit() else 0
+        record = data[len(digits) + 1 : length]
+        key, equals, value = record.partition(b"=")
+        if not equals or not value.endswith(b"\n"):
+            raise BrokenArchiveError(Status.CORRUPT, f"an extended header that reads {data[:40]!r}")
+        found[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
+        data = data[length:]
+    return found

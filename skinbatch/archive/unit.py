@@ -1,0 +1,45 @@
+"""The photos of one unit, whatever kind of source they come from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from skinbatch.archive.fetch import LooseReader
+from skinbatch.archive.shard import ShardReader
+from skinbatch.config import DecodeSettings
+from skinbatch.storage.locate import Locator
+from skinbatch.types import Fetched, ImageRef, WorkUnit
+
+
+class UnitReader(Protocol):
+    """Iterate once. vanished, changed, skipped are complete when the iteration is.
+
+    vanished: listed photos that are gone (no Fetched for them). changed: loose photos that were another version than
+    listed, as they were read. skipped: members of an archive file that are not photos, by extension.
+    """
+
+    vanished: list[ImageRef]
+    changed: list[ImageRef]
+    skipped: Counter[str]
+
+    def __iter__(self) -> Iterator[Fetched]: ...
+
+
+def read_unit(
+    unit: WorkUnit,
+    locator: Locator,
+    settings: DecodeSettings,
+    threads: int,
+    skip: Callable[[ImageRef], bool] | None = None,
+) -> UnitReader:
+    """Bytes of the unit's photos, in order, fetched ahead by `threads` threads where they are files of their own.
+
+    skip: loose photos that are left out, unread. Raises while iterating: ChangedError when an archive file, or a photo
+    for the second time, is not the version that was listed; NotFoundError when an archive file is gone; ForbiddenError
+    when the first 20 photos (all of them, in a unit of 8 to 20) may not be read; other StoreErrors.
+    """
+    if unit.shard is not None:
+        return ShardReader(unit.shard, locator, settings, unit.start, unit.stop)
+    return LooseReader(unit, locator, settings, threads, skip)

@@ -1,0 +1,78 @@
+"""Zip files by ranged reads."""
+
+from __future__ import annotations
+
+import lzma
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, cast
+
+from skinbatch.archive.formats import HEAD_BYTES, shard_kind
+from skinbatch.archive.members import BrokenArchiveError, MemberError, MemberKind
+from skinbatch.archive.ranged import RangedFile
+from skinbatch.types import Status
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, struct.error)
+
+
+def zip_members(file: RangedFile) -> Iterator[ZipMember]:
+    """Members in the order of the central directory. Raises BrokenArchiveError where there is none."""
+    try:
+        archive = zipfile.ZipFile(cast(IO[bytes], file))
+    except (*_UNREADABLE, NotImplementedError, OverflowError) as e:
+        file.seek(0)
+        # The directory is at the end: what begins as a zip and has none was cut.
+        cut = "not a zip file" in str(e) and shard_kind(file.read(HEAD_BYTES)) == "zip"
+        status = Status.TRUNCATED if cut or not file.seek(0, 2) else Status.CORRUPT
+        raise BrokenArchiveError(status, "has no central directory" if cut else f"not a readable zip: {e}") from None
+    with archive:
+        for info in archive.infolist():
+            yield ZipMember(archive, info)
+
+
+class ZipMember:
+    """See Member."""
+
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        self.name = info.orig_filename if "\0" in info.orig_filename else info.filename
+        self.size = info.file_size
+        self.kind = _kind(info)
+        self._archive, self._info = archive, info
+
+    def head(self) -> bytes:
+        try:
+            return self._open(HEAD_BYTES)
+        except MemberError:
+            return b""
+
+    def read(self) -> bytes:
+        data = self._open(-1)
+        if len(data) != self.size:
+            raise MemberError(Status.TRUNCATED, f"{len(data):,} bytes of {self.size:,}")
+        return data
+
+    def skip(self) -> None:
+        """Nothing was begun."""
+
+    def _open(self, count: int) -> bytes:
+        try:
+            with self._archive.open(self._info) as member:
+                return member.read(count)
+        except NotImplementedError as e:
+            raise MemberError(Status.UNSUPPORTED, f"packed in a way that is not read here: {e}") from None
+        except RuntimeError as e:  # encrypted after all
+            raise MemberError(Status.REFUSED, str(e)) from None
+        except _UNREADABLE as e:
+            raise MemberError(Status.CORRUPT, f"does not unpack: {e}") from None
+
+
+def _kind(info: zipfile.ZipInfo) -> MemberKind:
+    if info.is_dir():
+        return "folder"
+    mode = info.external_attr >> 16
+    if info.create_system == 3 and stat.S_ISLNK(mode):
+        return "link"
+    return "encrypted" if info.flag_bits & 1 else "file"

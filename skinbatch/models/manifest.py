@@ -78,6 +78,7 @@ class DetectorStage(_Stage):
     size: Pixels = 640
     max_upscale: Annotated[float, Field(gt=0)] = 1.0
     strides: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    width: Annotated[float, Field(gt=0)] | None = None
     head_channels: Annotated[int, Field(ge=1)] | None = None
     anchors: AnchorSection | None = None
     mean: Triple = (123.675, 116.28, 103.53)

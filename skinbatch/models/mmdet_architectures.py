@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from skinbatch.errors import UsageError
+from skinbatch.errors import PackError, UsageError
 from skinbatch.models.base import InputKind
 
 ModelConfig = dict[str, Any]
@@ -40,7 +40,6 @@ class DetectorSpec:
     size: int = 640
     max_upscale: float = 1.0
     strides: tuple[int, ...] | None = None
-    width: float | None = None
     head_channels: int | None = None
     anchors: Anchors = field(default_factory=Anchors)
     score_floor: float = 0.05
@@ -49,6 +48,7 @@ class DetectorSpec:
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     bgr: bool = False
+    width: float | None = None
 
     def model_config(self) -> ModelConfig:
         """The mmdet config. Raises UsageError for an architecture that is not there."""
@@ -57,6 +57,17 @@ class DetectorSpec:
         except KeyError:
             raise UsageError(f"no detector architecture `{self.arch}`; there are: {', '.join(ARCHITECTURES)}") from None
         return build(self)
+
+    @classmethod
+    def from_manifest(cls, values: Mapping[str, Any]) -> DetectorSpec:
+        """From plain values, lists for tuples; what is not the spec's is left alone. Raises PackError for what lacks."""
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        try:
+            if isinstance(known.get("anchors"), Mapping):
+                known["anchors"] = Anchors(**{name: tuple(v) for name, v in known["anchors"].items()})
+            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
+        except TypeError as e:
+            raise PackError(f"the manifest does not describe a detector: {e}") from None
 
 
 def yolox_tiny(spec: DetectorSpec) -> ModelConfig:

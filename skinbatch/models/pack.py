@@ -181,6 +181,7 @@ class Pack:
             stage.mean,
             stage.std,
             stage.bgr,
+            stage.width,
         )
         try:
             return MMDetDetector(spec, self._tensors("detector"), device=device, precision=settings.precision)

@@ -20,13 +20,13 @@ class CropRecipe:
     visible: share of a box that must be inside for it to stay.
     """
 
-    side: int = 320
-    zoom: float = 1.35
+    side: int = 256
+    zoom: float = 1.3
     stretch: float = 1.4
     on_lesion: float = 0.75
     negatives: float = 0.08
     visible: float = 0.35
-    light: float = 0.25
+    light: float = 0.2
 
 
 def random_crop(pixels: Pixels, boxes: Boxes, rng: np.random.Generator, recipe: CropRecipe) -> tuple[Pixels, Boxes]:

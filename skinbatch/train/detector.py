@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -29,6 +30,9 @@ WATCHED = 90
 FINAL_TRAIN = 283
 CLEAR_HELD_BACK = 80
 PATIENCE = 5
+LESION_SIDE = 26.0
+"""Median of the training boxes at network scale, pixels."""
+NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,10 @@ class TrainRecipe:
     """batch: crops a step. lr: the peak, reached after `warmup` steps, then a cosine over the minutes. ema: decay of
     the averaged weights, which are the ones kept. evaluate_every: epochs."""
 
-    batch: int = 8
+    batch: int = 4
     lr: float = 1e-3
     weight_decay: float = 0.05
-    warmup: int = 200
+    warmup: int = 150
     clip: float = 20.0
     ema: float = 0.998
     evaluate_every: int = 3
@@ -49,7 +53,7 @@ class TrainRecipe:
 
 RECIPES: Mapping[str, TrainRecipe] = {
     "yolox-tiny": TrainRecipe(),
-    "faster-rcnn-r18": TrainRecipe(batch=4, lr=3e-4, evaluate_every=2),
+    "faster-rcnn-r18": TrainRecipe(lr=3e-4, evaluate_every=2),
 }
 
 
@@ -87,14 +91,29 @@ def train(data: Path, work: Path, arch: str, minutes: float) -> None:
 
 
 def _spec(arch: str, photos: Sequence[Annotated]) -> DetectorSpec:
-    """Lesions are 10 to 60 px wide at 640 px: the deepest stages cost time and see none of them. Two cores and an hour
-    teach a narrow network more, because it sees more crops."""
+    """Lesions are 10 to 50 px wide at network scale: the deepest stages cost time and see none of them. Two cores and an
+    hour teach a narrow network more, because it sees more crops. Small photos are enlarged, up to twice, so that
+    lesions have the size that was taught."""
+    spec = DetectorSpec(arch, ("acne",), size=512, max_upscale=2.0)
     if arch == "yolox-tiny":
-        return DetectorSpec(arch, ("acne",), strides=(8, 16), width=0.25)
-    boxes = np.concatenate([photo.boxes for photo in photos])
+        return dataclasses.replace(spec, strides=(8, 16), width=0.25, head_channels=48)
     strides = (8, 16, 32)
-    anchors = fit_anchors(boxes[:, 2:] - boxes[:, :2], strides)
-    return DetectorSpec(arch, ("acne",), strides=strides, head_channels=128, anchors=anchors)
+    anchors = fit_anchors(_box_sizes(photos, spec), strides)
+    return dataclasses.replace(spec, strides=strides, head_channels=128, anchors=anchors)
+
+
+def _box_sizes(photos: Sequence[Annotated], spec: DetectorSpec) -> Boxes:
+    """(N, 2) widths and heights of all boxes at network scale."""
+    boxes = np.concatenate([photo.boxes * (spec.size / photo.long_side) for photo in photos])
+    return boxes[:, 2:] - boxes[:, :2]
+
+
+def _at_network_scale(pixels: Pixels, boxes: Boxes, spec: DetectorSpec) -> tuple[Pixels, Boxes]:
+    height, width = pixels.shape[:2]
+    scale = spec.size / max(height, width)
+    size = (round(width * scale), round(height * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, size, interpolation=how), np.uint8), boxes * np.float32(scale)
 
 
 class _Run:
@@ -104,6 +123,8 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.spec, self.recipe, self.work = spec, recipe, work
         self.model = build_model(spec).to(memory_format=torch.channels_last)
+        if spec.arch.startswith("yolox"):
+            start_with_boxes_of(self.model, LESION_SIDE, spec)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.optimiser = torch.optim.AdamW(_groups(self.model, recipe.weight_decay), lr=recipe.lr)
         self.state = _State()
@@ -120,8 +141,8 @@ class _Run:
         budget: float,
     ) -> None:
         """Epochs until `budget` seconds are used or validation has stopped improving."""
-        pairs = [(photo.pixels(), photo.boxes) for photo in photos]
-        clear = [read_rgb(path) for path in faces]
+        pairs = [_at_network_scale(photo.pixels(), photo.boxes, self.spec) for photo in photos]
+        clear = [_at_network_scale(read_rgb(path), NO_BOXES, self.spec)[0] for path in faces]
         while self.state.seconds < budget and not self.state.stopped_improving():
             loss = self._epoch(pairs, clear, budget)
             if self.state.epoch % self.recipe.evaluate_every == 0 or self.state.seconds >= budget:
@@ -214,6 +235,17 @@ class _Run:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.state = _State(**saved["state"])
         print(f"going on after epoch {self.state.epoch}", flush=True)
+
+
+@torch.no_grad()
+def start_with_boxes_of(model: Any, side: float, spec: DetectorSpec) -> None:
+    """Make an untrained YOLOX predict squares of `side` pixels everywhere.
+
+    It matches predictions with lesions by overlap. As it comes its boxes are one stride wide, hardly overlap any lesion,
+    and each lesion teaches one cell; boxes of the usual size teach several from the first step.
+    """
+    for conv, stride in zip(model.bbox_head.multi_level_conv_reg, spec.strides or (8, 16, 32), strict=True):
+        conv.bias[2:] = math.log(side / stride)
 
 
 def detect(detector: MMDetDetector, photos: Sequence[Annotated]) -> list[Detections]:

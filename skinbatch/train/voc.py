@@ -15,10 +15,11 @@ from skinbatch.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """One photo with its boxes: (N, 4) float32, pixels, x1 y1 x2 y2. Names are not kept: one class."""
+    """One photo with its boxes: (N, 4) float32, pixels, x1 y1 x2 y2. Names are not kept: one class. long_side: pixels."""
 
     path: Path
     boxes: NDArray[np.float32]
+    long_side: float
 
     def pixels(self) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB. Raises UsageError naming the file when it will not decode."""
@@ -44,11 +45,12 @@ def read_folder(folder: Path, smallest: float = 4.0) -> list[Annotated]:
         try:
             root = ElementTree.parse(annotation).getroot()
             boxes = [_box(node) for node in root.iter("bndbox")]
+            long_side = max(_number(root, "size/width"), _number(root, "size/height"))
         except (OSError, ElementTree.ParseError, ValueError) as e:
             raise UsageError(f"{annotation}: no Pascal VOC annotation of {path.name}: {e}") from None
         xyxy = np.array(boxes, np.float32).reshape(-1, 4)
         sides = xyxy[:, 2:] - xyxy[:, :2]
-        photos.append(Annotated(path, xyxy[(sides >= smallest).all(1)]))
+        photos.append(Annotated(path, xyxy[(sides >= smallest).all(1)], long_side))
     if not photos:
         raise UsageError(f"{folder}: no .jpg with an .xml beside it")
     return photos
@@ -56,10 +58,11 @@ def read_folder(folder: Path, smallest: float = 4.0) -> list[Annotated]:
 
 def _box(node: ElementTree.Element) -> list[float]:
     """By tag: some exports write xmin, xmax, ymin, ymax in this order."""
-    values = []
-    for tag in ("xmin", "ymin", "xmax", "ymax"):
-        text = node.findtext(tag)
-        if text is None:
-            raise ValueError(f"a bndbox without <{tag}>")
-        values.append(float(text))
-    return values
+    return [_number(node, tag) for tag in ("xmin", "ymin", "xmax", "ymax")]
+
+
+def _number(node: ElementTree.Element, tag: str) -> float:
+    text = node.findtext(tag)
+    if text is None:
+        raise ValueError(f"a <{node.tag}> without <{tag}>")
+    return float(text)

@@ -16,8 +16,10 @@ DATA = Path(__file__).parents[4] / "shared" / "data" / "acne04"
 
 
 def write(folder: Path, name: str, boxes: str) -> None:
-    cv2.imwrite(str(folder / f"{name}.jpg"), np.zeros((64, 64, 3), np.uint8))
-    (folder / f"{name}.xml").write_text(f"<annotation>{boxes}</annotation>")
+    cv2.imwrite(str(folder / f"{name}.jpg"), np.zeros((48, 64, 3), np.uint8))
+    (folder / f"{name}.xml").write_text(
+        f"<annotation><size><width>64</width><height>48</height></size>{boxes}</annotation>"
+    )
 
 
 def box(**values: int) -> str:
@@ -30,7 +32,7 @@ def test_boxes_are_read_by_tag_whatever_their_order(tmp_path: Path) -> None:
     write(tmp_path, "b", "")
     a, b = read_folder(tmp_path)
     np.testing.assert_array_equal(a.boxes, [[1, 2, 31, 22], [30, 40, 50, 60]])
-    assert b.boxes.shape == (0, 4) and b.pixels().shape == (64, 64, 3)
+    assert b.boxes.shape == (0, 4) and b.pixels().shape == (48, 64, 3) and b.long_side == 64
 
 
 def test_slips_of_the_hand_are_dropped(tmp_path: Path) -> None:

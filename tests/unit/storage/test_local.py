@@ -1,0 +1,175 @@
+"""What a folder does that a bucket does not: links, odd names, permissions, unfinished files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
+from skinbatch.storage.local import LocalStore
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """An open folder, and no right to anything else: root may read everything, so root becomes somebody else."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if root:
+            os.chown(folder, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            if root:
+                os.seteuid(0)
+            for below, _, _ in os.walk(folder):
+                os.chmod(below, 0o700)
+
+
+def test_version_is_the_modification_time_in_nanoseconds(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert LocalStore(tmp_path).head("a.jpg").version == str((tmp_path / "a.jpg").stat().st_mtime_ns)
+
+
+def test_a_link_to_a_file_inside_is_listed_and_others_are_reported(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "real.jpg").write_bytes(b"inside")
+    (tmp_path / "secret.jpg").write_bytes(b"outside")
+    (root / "inside.jpg").symlink_to("sub/real.jpg")
+    (root / "outside.jpg").symlink_to(tmp_path / "secret.jpg")
+    (root / "folder").symlink_to(root / "sub")
+    (root / "round").symlink_to(root)
+    (root / "dangling.jpg").symlink_to("nowhere")
+    links: list[str] = []
+    assert [i.key for i in LocalStore(root).list(on_link=links.append)] == ["inside.jpg", "sub/real.jpg"]
+    assert links == ["dangling.jpg", "folder", "outside.jpg", "round"]
+    assert LocalStore(root).get("inside.jpg")[0] == b"inside"
+
+
+def test_a_root_that_is_itself_a_link_is_read(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.jpg").write_bytes(b"x")
+    (tmp_path / "real" / "b.jpg").symlink_to("a.jpg")
+    (tmp_path / "link").symlink_to("real")
+    assert [i.key for i in LocalStore(tmp_path / "link").list()] == ["a.jpg", "b.jpg"]
+
+
+def test_a_name_that_is_not_utf8_is_listed_as_storable_text_and_read_back(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xfcller.jpg")).write_bytes(b"x")
+    store = LocalStore(tmp_path)
+    (info,) = store.list()
+    info.key.encode("utf-8")
+    assert store.get(info.key)[0] == b"x"
+
+
+@pytest.mark.parametrize("key", ["../secret", "a/../../secret", "/etc/passwd", "nul\0.jpg", "x" * 300, "a.jpg/b"])
+def test_a_key_that_no_file_inside_can_have_is_not_found(tmp_path: Path, key: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.jpg").write_bytes(b"x")
+    (tmp_path / "secret").write_bytes(b"x")
+    with pytest.raises(NotFoundError):
+        LocalStore(root).get(key)
+
+
+def test_folders_and_pipes_are_no_objects(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    store = LocalStore(tmp_path)
+    assert list(store.list()) == []
+    for key in ("folder", "pipe.jpg"):
+        with pytest.raises(NotFoundError):
+            store.get(key)
+
+
+def test_a_subfolder_that_may_not_be_read_is_named(as_nobody: Path) -> None:
+    (as_nobody / "closed").mkdir()
+    (as_nobody / "open.jpg").write_bytes(b"x")
+    (as_nobody / "closed").chmod(0)
+    with pytest.raises(ForbiddenError, match=r"closed/?: Permission denied"):
+        list(LocalStore(as_nobody).list())
+
+
+def test_a_file_that_may_not_be_read_is_forbidden(as_nobody: Path) -> None:
+    (as_nobody / "a.jpg").write_bytes(b"x")
+    (as_nobody / "a.jpg").chmod(0)
+    store = LocalStore(as_nobody)
+    for read in (store.get, store.stream):
+        with pytest.raises(ForbiddenError, match=r"a\.jpg: Permission denied"):
+            read("a.jpg")
+
+
+def test_a_folder_that_may_not_be_written_is_wrong_use(as_nobody: Path) -> None:
+    as_nobody.chmod(0o500)
+    with pytest.raises(UsageError, match=r"cannot be written to: .*choose a folder"):
+        LocalStore(as_nobody / "out").probe_writable()
+
+
+def test_a_file_in_the_place_of_a_folder_is_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(UsageError, match="cannot be written to"):
+        LocalStore(tmp_path / "out").probe_writable()
+
+
+def test_a_disk_error_concerns_the_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "read", broken)
+    with pytest.raises(ForbiddenError, match=r"a\.jpg: Input/output error"):
+        LocalStore(tmp_path).get("a.jpg")
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"before")
+    read = os.read
+
+    def meanwhile(fd: int, count: int) -> bytes:
+        data = read(fd, count)
+        path.write_bytes(b"after and longer")
+        return data
+
+    monkeypatch.setattr(os, "read", meanwhile)
+    with pytest.raises(ChangedError, match="while it was read"):
+        LocalStore(tmp_path).get("a.jpg")
+
+
+@pytest.mark.parametrize("now", [b"", b"short", b"x" * 5_000_000])
+def test_a_file_that_changes_under_a_stream_is_noticed(tmp_path: Path, now: bytes) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"y" * 4_000_000)
+    with LocalStore(tmp_path).stream("a.bin") as stream:
+        stream.read(10)
+        path.write_bytes(now)
+        with pytest.raises(ChangedError):
+            stream.read()
+
+
+def test_put_that_fails_leaves_neither_the_file_nor_a_temporary_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "root")
+
+    def fill(out: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StoreError, match="No space left"):
+        store._write("a/b.parquet", fill)
+    assert [p.name for p in (tmp_path / "root").rglob("*")] == ["a"]
+
+
+def test_what_dead_writers_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".tmp-1").write_bytes(b"")
+    (tmp_path / ".tmp-2").write_bytes(b"")
+    (tmp_path / "a" / "kept").write_bytes(b"")
+    assert LocalStore(tmp_path).clear_temporary() == 2
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["kept"]

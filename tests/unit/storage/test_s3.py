@@ -1,0 +1,213 @@
+"""What S3 does that a folder does not: credentials, buckets, connections that break."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import botocore.exceptions as bx
+import pytest
+
+from skinbatch.config import StorageSettings
+from skinbatch.errors import ChangedError, ForbiddenError, SkinbatchError, StoreError, UsageError
+from skinbatch.storage.client import mapped, s3_errors
+from skinbatch.storage.locate import Locator, open_store
+from skinbatch.storage.s3 import S3Store
+from tests.conftest import S3Server
+
+
+def test_a_bucket_that_does_not_exist_is_wrong_use(s3: S3Server) -> None:
+    store = open_store("s3://no-such-bucket/x", s3.settings)
+    for ask in (lambda: list(store.list()), lambda: store.get("k"), lambda: store.put("k", b""), store.probe_writable):
+        with pytest.raises(UsageError, match="no such bucket"):
+            ask()
+
+
+def test_a_bucket_name_that_cannot_be_is_wrong_use(s3: S3Server) -> None:
+    with pytest.raises(UsageError, match="Invalid bucket name"):
+        list(open_store("s3://n$$/x", s3.settings).list())
+    with pytest.raises(UsageError, match="names no bucket"):
+        open_store("s3:///x", s3.settings)
+
+
+def test_other_schemes_are_wrong_use() -> None:
+    for uri in ("gs://bucket/x", "https://example.org/a.jpg", ""):
+        with pytest.raises(UsageError):
+            open_store(uri, StorageSettings())
+
+
+def test_a_prefix_ends_at_a_slash(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    for key in ("photos/a.jpg", "photos2/b.jpg", "photos/", "photos/sub/"):
+        s3.client.put_object(Bucket=bucket, Key=key, Body=b"")
+    for uri in (f"s3://{bucket}/photos", f"s3://{bucket}/photos/"):
+        store = open_store(uri, s3.settings)
+        assert [i.key for i in store.list()] == ["a.jpg"]
+        assert (store.uri, store.uri_of("a.jpg")) == (f"s3://{bucket}/photos", f"s3://{bucket}/photos/a.jpg")
+
+
+def test_unfinished_uploads_are_cleared(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    for key in ("root/a", "root/b", "other/c"):
+        s3.client.create_multipart_upload(Bucket=bucket, Key=key)
+    assert open_store(f"s3://{bucket}/root", s3.settings).clear_temporary() == 2
+    assert len(s3.client.list_multipart_uploads(Bucket=bucket)["Uploads"]) == 1
+
+
+def test_without_credentials_the_message_says_how_to_give_some(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", f"{tmp_path}/none")
+    monkeypatch.setenv("AWS_CONFIG_FILE", f"{tmp_path}/none")
+    settings = s3.settings.model_copy(update={"timeout_s": 59.0})  # a client of its own
+    with pytest.raises(UsageError, match=r"AWS_ACCESS_KEY_ID.*profile.*anonymous"):
+        open_store("s3://some-bucket/x", settings).get("k")
+    with pytest.raises(UsageError, match="no such bucket"):
+        open_store("s3://some-bucket/x", settings, anonymous=True).get("k")
+
+
+def test_a_profile_that_does_not_exist_is_wrong_use(s3: S3Server) -> None:
+    with pytest.raises(UsageError, match="nobody"):
+        open_store("s3://some-bucket", StorageSettings(profile="nobody")).head("k")
+
+
+def test_an_endpoint_from_the_environment_is_used(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", str(s3.settings.endpoint_url))
+    store = open_store(f"s3://{s3.bucket()}", StorageSettings(timeout_s=58.0))
+    store.put("k", b"x")
+    assert store.get("k")[0] == b"x"
+
+
+@pytest.mark.parametrize(
+    ("code", "http", "kind"),
+    [
+        ("AccessDenied", 403, ForbiddenError),
+        ("403", 403, ForbiddenError),
+        ("InvalidObjectState", 403, ForbiddenError),
+        ("InvalidAccessKeyId", 403, UsageError),
+        ("SignatureDoesNotMatch", 403, UsageError),
+        ("ExpiredToken", 400, StoreError),
+        ("RequestTimeTooSkewed", 403, StoreError),
+        ("PreconditionFailed", 412, ChangedError),
+        ("SlowDown", 503, StoreError),
+    ],
+)
+def test_answers_mean_what_a_user_can_do_about_them(code: str, http: int, kind: type[SkinbatchError]) -> None:
+    answer = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": http}}
+    assert type(mapped("s3://b/k", bx.ClientError(answer, "GetObject"))) is kind
+
+
+def test_no_message_holds_a_secret() -> None:
+    with pytest.raises(StoreError) as caught, s3_errors("s3://b/k"):
+        raise bx.EndpointConnectionError(endpoint_url="http://user:hunter2@host/b/k?X-Amz-Signature=abc&x=1")
+    text = str(caught.value) + str(caught.value.__cause__) + repr(caught.value.__suppress_context__)
+    assert "hunter2" not in text and "abc" not in text and "host" in text
+
+
+class Breaking:
+    """A server of one object that breaks off the first `breaks` answers; `on_break` may change the object."""
+
+    def __init__(self, data: bytes, breaks: int, heeds_if_match: bool = True) -> None:
+        self.data, self.etag, self.breaks = data, "v1", breaks
+        self.heeds_if_match = heeds_if_match
+        self.on_break: Callable[[], None] = lambda: None
+        self.ranges: list[str | None] = []
+
+
+@pytest.fixture
+def serve(s3: S3Server) -> Iterator[Callable[[Breaking], S3Store]]:
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(world: Breaking) -> S3Store:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                wanted = self.headers.get("Range")
+                world.ranges.append(wanted)
+                if world.heeds_if_match and self.headers.get("If-Match", f'"{world.etag}"') != f'"{world.etag}"':
+                    self.send_response(412)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                match = re.match(r"bytes=(\d+)-(\d*)", wanted or "")
+                first = int(match[1]) if match else 0
+                body = world.data[first : int(match[2]) + 1 if match and match[2] else None]
+                self.send_response(206 if match else 200)
+                self.send_header("ETag", f'"{world.etag}"')
+                self.send_header("Content-Length", str(len(body)))
+                if match:
+                    self.send_header("Content-Range", f"bytes {first}-{first + len(body) - 1}/{len(world.data)}")
+                self.end_headers()
+                if world.breaks:
+                    world.breaks -= 1
+                    self.wfile.write(body[: len(body) // 2])
+                    world.on_break()
+                    self.close_connection = True
+                    return
+                with suppress(BrokenPipeError, ConnectionResetError):  # a reader that has seen enough hangs up
+                    self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        settings = StorageSettings(endpoint_url=f"http://127.0.0.1:{server.server_port}", max_attempts=4)
+        return S3Store("bucket", "", settings)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+DATA = bytes(range(256)) * 8000
+
+
+def test_a_read_that_breaks_off_is_taken_up_where_it_broke(serve: Callable[[Breaking], S3Store]) -> None:
+    world = Breaking(DATA, breaks=2)
+    assert serve(world).get("k")[0] == DATA
+    half = len(DATA) // 2
+    assert world.ranges == [None, f"bytes={half}-{len(DATA) - 1}", f"bytes={half + half // 2}-{len(DATA) - 1}"]
+
+
+def test_a_stream_and_a_range_are_taken_up_too(serve: Callable[[Breaking], S3Store]) -> None:
+    with serve(Breaking(DATA, breaks=2)).stream("k") as stream:
+        assert stream.read() == DATA
+    assert serve(Breaking(DATA, breaks=1)).get_range("k", 100, 900_000) == DATA[100:900_000]
+
+
+def test_a_connection_that_never_holds_is_an_error_not_a_short_object(serve: Callable[[Breaking], S3Store]) -> None:
+    with pytest.raises(StoreError, match="connection lost 4 times"):
+        serve(Breaking(DATA, breaks=99)).get("k")
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_an_object_that_changes_between_two_halves_is_noticed(
+    serve: Callable[[Breaking], S3Store], heeds: bool
+) -> None:
+    world = Breaking(DATA, breaks=1, heeds_if_match=heeds)
+    world.on_break = lambda: setattr(world, "etag", "v2")
+    with pytest.raises(ChangedError):
+        serve(world).get("k")
+
+
+def test_a_server_that_ignores_if_match_is_found_out_by_its_etag(serve: Callable[[Breaking], S3Store]) -> None:
+    with pytest.raises(ChangedError):
+        serve(Breaking(DATA, breaks=0, heeds_if_match=False)).get("k", version="v0")
+
+
+def test_a_locator_keeps_one_store_a_bucket(s3: S3Server) -> None:
+    locator = Locator(s3.settings)
+    first, key = locator.locate("s3://bucket/a/b c.jpg")
+    assert (key, locator.locate("s3://bucket/x")[0] is first) == ("a/b c.jpg", True)
+    assert locator.locate("s3://other/x")[0] is not first
+    assert locator.locate("/data/x.jpg")[1] == locator.locate("file:///data/x.jpg")[1] == "data/x.jpg"

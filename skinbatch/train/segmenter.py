@@ -23,7 +23,7 @@ CLASSES = ("background", "skin", "nose")
 SIZE = 256
 HELD_BACK = 80
 _KEPT = 384
-_BATCH = 16
+_BATCH = 8
 
 
 class Faces:
@@ -103,7 +103,7 @@ def train(data: Path, work: Path, minutes: float) -> None:
     task = SegmenterTask(faces)
     torch.manual_seed(0)
     network = BiSeNet(ARCH, len(CLASSES))
-    run = fit(network, task, Budget(minutes, every=75), work)
+    run = fit(network, task, Budget(minutes, every=150), work)
     best = load_best(network, work)
     with torch.inference_mode():
         metrics = {f"dice_{name}": round(value, 4) for name, value in task.dice(best).items()}

@@ -1,0 +1,22 @@
+"""One random pack for the session, and a copy of it for a test that damages it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .support import write_random_pack
+
+
+@pytest.fixture(scope="session")
+def random_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Never changed by a test."""
+    return write_random_pack(tmp_path_factory.mktemp("packs") / "random")
+
+
+@pytest.fixture
+def own_pack(random_pack: Path, tmp_path: Path) -> Path:
+    """A copy that the test may damage."""
+    return Path(shutil.copytree(random_pack, tmp_path / "random"))

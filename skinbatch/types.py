@@ -121,7 +121,9 @@ class Detections:
     def __post_init__(self) -> None:
         n = len(self.scores)
         if self.xyxy.shape != (n, 4) or self.labels.shape != (n,):
-            raise ValueError(f"xyxy {self.xyxy.shape}, scores ({n},), labels {self.labels.shape} do not belong together")
+            raise ValueError(
+                f"xyxy {self.xyxy.shape}, scores ({n},), labels {self.labels.shape} do not belong together"
+            )
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from skinbatch.archive.members import count_members
+from skinbatch.archive.shard import count_members
 from skinbatch.archive.source import open_source
 from skinbatch.engines.assign import Assigner
 from skinbatch.engines.drift import Drift

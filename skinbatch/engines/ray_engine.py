@@ -10,22 +10,35 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from skinbatch.config import EngineSettings
 from skinbatch.engines.pool import Death, Event, Finished, Ready
 from skinbatch.engines.worker import Worker
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
 
+
+def _token_at_hand() -> bool:
+    """Ray's token lies where Ray looks for it."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
+
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if _token_at_hand():
+    # Servers that find a token demand it, but clients send it only when told to before ray is imported. Where there is
+    # none yet, embedded Ray makes one, and fails when told to use it before that.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+import ray  # noqa: E402
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
 CPUS_PER_WORKER = 4
 _MISSING_NODE_S = 30.0
 _PROBE_S = 60.0
+_OBJECT_STORE = 256 << 20
+"""Bytes of shared memory for embedded Ray: only descriptors and receipts go through it."""
 
 
 class RayEngine:
@@ -41,12 +54,15 @@ class RayEngine:
         if not self._ours:
             return
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-        os.environ.setdefault(
-            "RAY_AUTH_MODE", "token"
-        )  # what embedded Ray does by default; clusters then agree with it
         try:
             if address is None:
-                ray.init("local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+                ray.init(
+                    "local",
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
             else:
                 ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RayError, RuntimeError, ValueError) as e:
@@ -109,6 +125,12 @@ def _shares(settings: EngineSettings, cpus: float, gpu_workers: float | None) ->
     return workers, per_cpu
 
 
+def _token_at_hand() -> bool:
+    """Ray's token lies where Ray looks for it."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
+
+
 def _missing_paths(paths: list[str]) -> list[str]:
     return [p for p in paths if not os.path.exists(p)]
 
@@ -126,12 +148,11 @@ class RayPool:
     def __init__(self, context: ScoringContext, workers: int, cpus: float, gpus: float) -> None:
         self.size = workers
         self._context = ray.put(context)
-        self._remote = ray.remote(_Actor).options(
+        self._remote = ray.remote(concurrency_groups={"progress": 1})(_Actor).options(
             num_cpus=cpus,
             num_gpus=gpus,
             max_restarts=0,
             max_task_retries=0,
-            concurrency_groups={"progress": 1},
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(context.threads)}},
         )
         self._actors: dict[int, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from skinbatch.runs import layout
@@ -59,7 +59,8 @@ class RunLog:
     def write(self) -> None:
         with self.lock:
             self.record.updated = now()
-            text = json.dumps(asdict(self.record), indent=2, sort_keys=True)
+            values = {f.name: getattr(self.record, f.name) for f in fields(self.record)}  # asdict cannot copy a Counter
+            text = json.dumps(values, indent=2, sort_keys=True)
         self.store.put(f"{layout.RUNS}{self.record.run_id}.json", text.encode() + b"\n")
 
 

@@ -13,6 +13,7 @@ from skinbatch.errors import NotFoundError, StoreError
 from skinbatch.runs import destination, plan, snapshot
 from skinbatch.runs.receipts import Ledger
 from skinbatch.storage.base import Store
+from skinbatch.tables.schema import BOXES, images_schema
 from skinbatch.types import Receipt
 
 _READERS = 16
@@ -62,10 +63,20 @@ class Results:
             except NotFoundError:
                 self.refresh()
                 continue
-            return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+            return pa.concat_tables(tables, promote_options="default") if tables else self._empty(kind, columns)
         raise StoreError(
             f"{self.store.uri}: files of the newest snapshot keep disappearing; is another run cleaning up?"
         )
+
+    def _empty(self, kind: str, columns: Sequence[str] | None) -> pa.Table:
+        scoring = destination.read_scoring(self.store, self.fingerprint)
+        if kind == "boxes":
+            table = BOXES.empty_table()
+        elif kind == "images" and scoring is not None:
+            table = images_schema(scoring.classes, scoring.prob_columns).empty_table()
+        else:
+            table = pa.table({"image_id": pa.array([], pa.string())})
+        return table if columns is None else table.select([c for c in columns if c in table.column_names])
 
     def _tables(self, kind: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         paths = [f.path for r in self._receipts for f in r.files if f.kind == kind]

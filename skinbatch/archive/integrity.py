@@ -7,6 +7,10 @@ import zlib
 
 from skinbatch.archive.formats import ImageFormat
 
+_TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TIFF_NEEDED = {258, 273, 279, 320, 324, 325, 339, 347}
+"""Bits, strips and their lengths, palette, tiles and theirs, sample format, JPEG tables."""
+
 
 class CutError(Exception):
     """The file ends early."""
@@ -122,8 +126,20 @@ def _palette(flags: int) -> int:
 
 
 def _tiff(data: bytes) -> None:
+    """The directory, and the values that decoding needs; offsets of other tags are wrong in many sound files."""
     order = "<" if data[:2] == b"II" else ">"
-    big = data[2] == 43 or data[3] == 43
-    (first,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, first) if first < len(data) else (0,)
-    _ends_after(data, first + (8 + 20 * count if big else 2 + 12 * count), "directory")
+    big = 43 in (data[2], data[3])
+    offset_form, count_form, begin = ("Q", "Q", 8) if big else ("I", "H", 4)
+    (first,) = struct.unpack_from(order + offset_form, data, begin)
+    _ends_after(data, first + struct.calcsize(count_form), "directory")
+    (entries,) = struct.unpack_from(order + count_form, data, first)
+    entry_form = f"{order}HH{offset_form}{offset_form}"
+    step = struct.calcsize(entry_form)
+    at = first + struct.calcsize(count_form)
+    _ends_after(data, at + step * entries, "directory")
+    for _ in range(entries):
+        tag, kind, count, offset = struct.unpack_from(entry_form, data, at)
+        size = count * _TIFF_SIZES.get(kind, 1)
+        if tag in _TIFF_NEEDED and size > struct.calcsize(offset_form):
+            _ends_after(data, offset + size, f"tag {tag}")
+        at += step

@@ -125,12 +125,6 @@ def _shares(settings: EngineSettings, cpus: float, gpu_workers: float | None) ->
     return workers, per_cpu
 
 
-def _token_at_hand() -> bool:
-    """Ray's token lies where Ray looks for it."""
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
-
-
 def _missing_paths(paths: list[str]) -> list[str]:
     return [p for p in paths if not os.path.exists(p)]
 

@@ -103,7 +103,10 @@ def _unnamed(store: Store, ledger: Ledger, found: snapshot.Snapshot) -> list[str
     named_files = {f.path for r in found.receipts for f in r.files}
     foreign = {receipts.key_of(ledger.fingerprint, r) for r in ledger.all_complete()} - named_receipts
     return [
-        *(f"{store.uri_of(k)}: a data file that the snapshot does not name" for k in sorted(ledger.data_keys - named_files)),
+        *(
+            f"{store.uri_of(k)}: a data file that the snapshot does not name"
+            for k in sorted(ledger.data_keys - named_files)
+        ),
         *(f"{store.uri_of(k)}: a receipt that the snapshot does not name" for k in sorted(foreign)),
     ]
 
@@ -144,9 +147,7 @@ def _check_rows(
     report.differences += [f"unit {u}: the snapshot names a receipt of it, but the plan does not" for u in by_unit]
 
 
-def _expected(
-    store: Store, fingerprint: str, checked: Plan
-) -> Iterator[tuple[PlannedUnit, Ids]]:
+def _expected(store: Store, fingerprint: str, checked: Plan) -> Iterator[tuple[PlannedUnit, Ids]]:
     loose = [u for u in checked.units if u.shard is None]
     for unit, work in zip(loose, plan.work_units(store, fingerprint, checked, loose), strict=True):
         yield unit, Counter((r.image_id, r.version) for r in work.images)
@@ -176,9 +177,7 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
     return table
 
 
-def _compare(
-    unit_id: str, ids: Ids, expected: Ids, say: list[str]
-) -> None:
+def _compare(unit_id: str, ids: Ids, expected: Ids, say: list[str]) -> None:
     _name(say, f"unit {unit_id}: planned but without a row", expected - ids)
     doubled = Counter({k: n - 1 for k, n in ids.items() if n > 1 and k in expected})
     _name(say, f"unit {unit_id}: more than one row", doubled)
@@ -189,9 +188,7 @@ def _compare(
     )
 
 
-def _compare_shard(
-    unit: PlannedUnit, ids: Ids, counted: int, seen: Counter[str], say: list[str]
-) -> None:
+def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, seen: Counter[str], say: list[str]) -> None:
     assert unit.shard is not None
     prefix = f"{unit.shard.key}/"
     if sum(ids.values()) != counted:

@@ -95,7 +95,9 @@ def assignment(name: str, ids: str) -> Assignment:
     return Assignment(unit, unit.inputs_sha256)
 
 
-def run(pool: ScriptedPool, *assignments: Assignment, recorded: int = 0, stall_s: float = 60.0, heard: Heard | None = None) -> Heard:
+def run(
+    pool: ScriptedPool, *assignments: Assignment, recorded: int = 0, stall_s: float = 60.0, heard: Heard | None = None
+) -> Heard:
     heard = heard or Heard()
     Scheduler(pool, heard, stall_s, lambda unit: recorded, lambda shard: 10).run(iter(assignments))
     return heard
@@ -120,7 +122,9 @@ def test_a_photo_that_kills_workers_is_isolated_by_halving_and_gets_its_verdict(
     assert "SIGSEGV" in guilty[0].verdict[1]
     assert heard.deaths["g0"] == 2
     assert heard.deaths[guilty[0].unit.unit_id] == 3
-    assert all(a.whole_sha256 == assignment("g0", "abcdefgh").whole_sha256 for a in heard.finished if "g0" in a.unit.unit_id)
+    assert all(
+        a.whole_sha256 == assignment("g0", "abcdefgh").whole_sha256 for a in heard.finished if "g0" in a.unit.unit_id
+    )
 
 
 def test_two_guilty_photos_in_one_unit_are_both_found() -> None:
@@ -139,7 +143,9 @@ def test_a_member_of_an_archive_file_is_isolated_by_its_range() -> None:
     shard = ShardRef("a.tar", "/p/a.tar", "tar", 1, "1")
     unit = WorkUnit("s0", shard=shard)
     heard = run(ScriptedPool(poison={"7"}), Assignment(unit, unit.inputs_sha256))
-    ranges = sorted((a.unit.start, a.unit.stop if a.unit.stop is not None else 10, a.verdict is not None) for a in heard.finished)
+    ranges = sorted(
+        (a.unit.start, a.unit.stop if a.unit.stop is not None else 10, a.verdict is not None) for a in heard.finished
+    )
     assert [r[:2] for r in ranges if r[2]] == [(7, 8)]
     covered = [n for start, stop, _ in ranges for n in range(start, stop)]
     assert covered == list(range(10))

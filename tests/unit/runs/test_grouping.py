@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from skinbatch.runs.grouping import first_bits, key_hash, split, target_size
 
 
-def hashes(n: int) -> np.ndarray:
+def hashes(n: int) -> NDArray[np.uint64]:
     return np.sort(np.array([key_hash(f"{k:05d}.png") for k in range(n)], np.uint64))
 
 

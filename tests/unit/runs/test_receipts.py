@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from tests.unit.runs.support import FP, commit, photos, write_plan
 
 from skinbatch.runs import layout, plan, receipts, snapshot
 from skinbatch.runs.receipts import Ledger
 from skinbatch.storage.local import LocalStore
 from skinbatch.types import WorkUnit
+from tests.unit.runs.support import FP, commit, photos, write_plan
 
 
 def units_of(store: LocalStore, current: plan.Plan) -> list[WorkUnit]:

@@ -87,7 +87,10 @@ def test_verify_names_missing_doubled_and_unplanned_rows(store: LocalStore) -> N
     for unit, old in zip((short, doubled, foreign), done[:3], strict=True):
         fake = commit(store, unit, whole=old.whole_sha256)
         done[done.index(old)] = replace(fake, inputs_sha256=old.inputs_sha256)
-        store.put(receipts.key_of(FP, fake), receipts.to_json(done[done.index(replace(fake, inputs_sha256=old.inputs_sha256))]))
+        store.put(
+            receipts.key_of(FP, fake),
+            receipts.to_json(done[done.index(replace(fake, inputs_sha256=old.inputs_sha256))]),
+        )
     second = snapshot.write(store, FP, 2, current.name, done)
     cleanup.clean_up(store, FP, second)
     said = differences(store)

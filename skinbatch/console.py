@@ -104,7 +104,8 @@ def counted(counts: Mapping[str, int]) -> str:
 def query(dest: str) -> str:
     """A shell line that shows what was found, from the tables that count."""
     sql = "select status, grade, count(*) photos, round(avg(count_total), 1) lesions from images group by all order by 3 desc"
-    program = f"import duckdb, skinbatch; images = skinbatch.open({json.dumps(dest)}).images(); print(duckdb.sql({json.dumps(sql)}))"
+    images = f"images = skinbatch.open({json.dumps(dest)}).images()"
+    program = f"import duckdb, skinbatch; {images}; print(duckdb.sql({json.dumps(sql)}))"
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}"
 
 

@@ -94,7 +94,7 @@ class TimmClassifier:
         self._dtype = torch.float16 if precision == "fp16" else torch.float32
         self.network = ClassifierNetwork(spec)
         load_weights(self.network, weights, where)
-        self.network.to(self._device, self._dtype, memory_format=torch.channels_last).eval()
+        self.network.to(self._device, self._dtype).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

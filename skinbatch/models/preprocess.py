@@ -31,7 +31,7 @@ class Normalisation:
     def tensor(self, squares: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         """squares: (S, S, 3) uint8 RGB each. Returns (N, 3, S, S) float32."""
         batch = np.stack(squares).astype(np.float32) / 255
-        batch = (batch - np.float32(self.mean)) / np.float32(self.std)
+        batch = (batch - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return torch.from_numpy(batch.transpose(0, 3, 1, 2))
 
 

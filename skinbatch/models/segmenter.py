@@ -42,7 +42,7 @@ class BiSeNetSegmenter:
         self._dtype = torch.float16 if precision == "fp16" else torch.float32
         self.network = BiSeNet(arch, len(self.classes))
         load_weights(self.network, weights, where)
-        self.network.to(self._device, self._dtype, memory_format=torch.channels_last).eval()
+        self.network.to(self._device, self._dtype).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:

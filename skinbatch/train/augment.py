@@ -11,17 +11,20 @@ from numpy.typing import NDArray
 
 def affine(
     rng: np.random.Generator,
-    height: int,
-    width: int,
+    extent: tuple[int, int],
     size: int,
     *,
     zoom: tuple[float, float],
     turn: float,
     shift: float,
 ) -> NDArray[np.float64]:
-    """A (2, 3) matrix from a photo to a size x size square. At zoom 1 the photo's long side fills the square; zoom is
-    log-uniform; turn in degrees and shift in parts of the square are uniform both ways; half of the time mirrored."""
-    scale = size / max(height, width) * float(np.exp(rng.uniform(np.log(zoom[0]), np.log(zoom[1]))))
+    """A (2, 3) matrix from a photo of extent (height, width) to a size x size square.
+
+    At zoom 1 the photo's long side fills the square; zoom is log-uniform; turn in degrees and shift in parts of the
+    square are uniform both ways; half of the time mirrored.
+    """
+    height, width = extent
+    scale = size / max(extent) * float(np.exp(rng.uniform(np.log(zoom[0]), np.log(zoom[1]))))
     angle = np.deg2rad(rng.uniform(-turn, turn))
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     mirror = rng.choice((-1.0, 1.0))
@@ -49,7 +52,7 @@ def recolour(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     x = x ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
     x = (x - 0.45) * np.float32(rng.uniform(0.7, 1.3)) + 0.45 + np.float32(rng.uniform(-0.12, 0.12))
     x = x * rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    grey = x @ np.float32([0.299, 0.587, 0.114])
+    grey = x @ np.array([0.299, 0.587, 0.114], np.float32)
     saturation = np.float32(0 if rng.random() < 0.05 else rng.uniform(0.6, 1.4))
     x = grey[..., None] + saturation * (x - grey[..., None])
     return (np.clip(x, 0, 1) * 255).astype(np.uint8)
@@ -80,7 +83,7 @@ def blemish(
         radius = int(rng.integers(1, 7))
         dark = rng.uniform(0.4, 0.9)
         old = photo[ys[at], xs[at]].astype(np.float32)
-        colour = tuple(float(v) for v in old * np.float32([min(1.0, dark + 0.25), dark * 0.75, dark * 0.75]))
+        colour = tuple(float(v) for v in old * (min(1.0, dark + 0.25), dark * 0.75, dark * 0.75))
         cv2.circle(paint, centre, radius, colour, -1)
         cv2.circle(cover, centre, radius, (float(rng.uniform(0.3, 0.9)),), -1)
     cover = np.asarray(cv2.GaussianBlur(cover, (0, 0), 1.2), np.float32)[..., None]

@@ -120,7 +120,7 @@ def training_view(photo: Photo, rng: np.random.Generator) -> Pixels:
     height, width = view.shape[:2]
     filled = max(height, width) / min(height, width)
     matrix = affine(
-        rng, height, width, SPEC.size, zoom=(0.85 * filled, photo.zoom * filled), turn=30, shift=0.15 * photo.zoom
+        rng, (height, width), SPEC.size, zoom=(0.85 * filled, photo.zoom * filled), turn=30, shift=0.15 * photo.zoom
     )
     square = warp(view, matrix, SPEC.size, SPEC.normalisation.fill)
     if rng.random() < 0.3:

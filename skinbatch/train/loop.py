@@ -34,7 +34,8 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """minutes: training time over all resumptions. every: steps between evaluations. patience: evaluations without
+    """minutes: processor time over all resumptions, divided by the threads, so that a busy machine does not cut the
+    training short. every: steps between evaluations. patience: evaluations without
     improvement before it stops. lr: the highest learning rate; it warms up, then falls with the time that is left."""
 
     minutes: float
@@ -68,7 +69,7 @@ def fit(network: nn.Module, task: Task, budget: Budget, work: Path) -> dict[str,
     total = budget.minutes * 60
     losses: list[float] = []
     while state.seconds < total and state.since_best < budget.patience:
-        began = time.monotonic()
+        began = _clock()
         rng = np.random.default_rng((SEED, state.step))
         torch.manual_seed(SEED + state.step)
         for group in optimiser.param_groups:
@@ -76,12 +77,12 @@ def fit(network: nn.Module, task: Task, budget: Budget, work: Path) -> dict[str,
         losses.append(_step(network.train(), task, optimiser, rng))
         state.step += 1
         _follow(average, network, min(budget.average, state.step / (state.step + 10)))
-        state.seconds += time.monotonic() - began
+        state.seconds += _clock() - began
         if state.step % budget.every == 0 or state.seconds >= total:
-            began = time.monotonic()
+            began = _clock()
             _evaluate(average, task, state, float(np.mean(losses)), work)
             losses.clear()
-            state.seconds += time.monotonic() - began
+            state.seconds += _clock() - began
             _save(network, average, optimiser, state, work / "checkpoint.pt")
     return {
         "curve": state.curve,
@@ -115,6 +116,10 @@ def hardware() -> str:
         names = [ln.split(":", 1)[1].strip() for ln in cpuinfo.read_text().splitlines() if ln.startswith("model name")]
         model = names[0] if names else model
     return f"{model}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads"
+
+
+def _clock() -> float:
+    return time.process_time() / torch.get_num_threads()
 
 
 def _schedule(step: int, used: float) -> float:

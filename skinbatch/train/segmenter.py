@@ -55,7 +55,8 @@ class SegmenterTask:
         self._normalisation = Normalisation()
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        drawn = [self._view(*self._faces.train[i], rng) for i in rng.integers(0, len(self._faces.train), _BATCH)]
+        chosen = rng.integers(0, len(self._faces.train), _BATCH)
+        drawn = [self._view(photo, labels, rng) for photo, labels in (self._faces.train[i] for i in chosen)]
         photos, labels = zip(*drawn, strict=True)
         return self._normalisation.tensor(photos), torch.from_numpy(np.stack(labels).astype(np.int64))
 
@@ -86,7 +87,7 @@ class SegmenterTask:
     def _view(
         self, photo: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        matrix = affine(rng, *photo.shape[:2], SIZE, zoom=(0.5, 2.2), turn=25, shift=0.3)
+        matrix = affine(rng, (photo.shape[0], photo.shape[1]), SIZE, zoom=(0.5, 2.2), turn=25, shift=0.3)
         square = warp(photo, matrix, SIZE, self._normalisation.fill)
         truth = warp_labels(labels, matrix, SIZE)
         if rng.random() < 0.5:

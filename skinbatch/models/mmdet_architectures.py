@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from skinbatch.errors import PackError, UsageError
+from skinbatch.errors import UsageError
 from skinbatch.models.base import InputKind
 
 ModelConfig = dict[str, Any]
@@ -29,7 +29,7 @@ class DetectorSpec:
 
     arch: a name in ARCHITECTURES. classes: names in label order. size: long side of the network's input in pixels;
     larger photos are scaled down to it, smaller ones up, by `max_upscale` at most. strides: of the levels that predict.
-    width: factor of YOLOX's channels. head_channels: of the pyramid and the head. All three: None for the
+    width: factor of the backbone's channels. head_channels: of the pyramid and the head. All three: None for the
     architecture's own. score_floor, nms_iou, max_boxes: of the last, class-wise suppression. mean, std: per RGB channel
     of pixels 0-255; bgr: the order in which the network wants the channels.
     """
@@ -57,17 +57,6 @@ class DetectorSpec:
         except KeyError:
             raise UsageError(f"no detector architecture `{self.arch}`; there are: {', '.join(ARCHITECTURES)}") from None
         return build(self)
-
-    @classmethod
-    def from_manifest(cls, values: Mapping[str, Any]) -> DetectorSpec:
-        """From plain values, lists for tuples; what is not the spec's is left alone. Raises PackError for what lacks."""
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        try:
-            if isinstance(known.get("anchors"), Mapping):
-                known["anchors"] = Anchors(**{name: tuple(v) for name, v in known["anchors"].items()})
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
-        except TypeError as e:
-            raise PackError(f"the manifest does not describe a detector: {e}") from None
 
 
 def yolox_tiny(spec: DetectorSpec) -> ModelConfig:
@@ -111,9 +100,11 @@ def yolox_tiny(spec: DetectorSpec) -> ModelConfig:
 
 def faster_rcnn_r18(spec: DetectorSpec) -> ModelConfig:
     """Faster R-CNN on ResNet-18 with a feature pyramid and the spec's anchors."""
+    base = int(64 * (spec.width or 1))
     backbone = {
         "type": "ResNet",
         "depth": 18,
+        "base_channels": base,
         "num_stages": 4,
         "out_indices": (0, 1, 2, 3),
         "frozen_stages": -1,
@@ -121,7 +112,7 @@ def faster_rcnn_r18(spec: DetectorSpec) -> ModelConfig:
         "norm_eval": False,
         "style": "pytorch",
     }
-    return faster_rcnn(spec, backbone, [64, 128, 256, 512])
+    return faster_rcnn(spec, backbone, [base, 2 * base, 4 * base, 8 * base])
 
 
 def faster_rcnn(spec: DetectorSpec, backbone: ModelConfig, channels: list[int]) -> ModelConfig:

@@ -53,7 +53,7 @@ class TrainRecipe:
 
 RECIPES: Mapping[str, TrainRecipe] = {
     "yolox-tiny": TrainRecipe(),
-    "faster-rcnn-r18": TrainRecipe(lr=3e-4, evaluate_every=2),
+    "faster-rcnn-r18": TrainRecipe(evaluate_every=2),
 }
 
 
@@ -99,7 +99,7 @@ def _spec(arch: str, photos: Sequence[Annotated]) -> DetectorSpec:
         return dataclasses.replace(spec, strides=(8, 16), width=0.25, head_channels=48)
     strides = (8, 16, 32)
     anchors = fit_anchors(_box_sizes(photos, spec), strides)
-    return dataclasses.replace(spec, strides=strides, head_channels=128, anchors=anchors)
+    return dataclasses.replace(spec, strides=strides, width=0.5, head_channels=64, anchors=anchors)
 
 
 def _box_sizes(photos: Sequence[Annotated], spec: DetectorSpec) -> Boxes:

@@ -1,5 +1,7 @@
 """Loose photos keep their units while an archive grows."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ def test_every_photo_is_in_exactly_one_group(photos: int) -> None:
     groups = split(values, first_bits(photos), [])
     assert groups[0][1] == 0
     assert groups[-1][2] == photos
-    assert all(a[2] == b[1] for a, b in zip(groups, groups[1:], strict=False))
+    assert all(a[2] == b[1] for a, b in pairwise(groups))
     for name, start, stop in groups:
         assert all(f"{int(v):064b}".startswith(name) for v in values[start:stop])
         assert stop - start <= 2 * target_size(photos)

@@ -73,6 +73,7 @@ def _manifest(name: str, records: dict[str, Record], hashes: dict[str, str]) -> 
             size=detector["size"],
             max_upscale=detector["max_upscale"],
             strides=tuple(detector["strides"]) if detector["strides"] else None,
+            width=detector["width"],
             head_channels=detector["head_channels"],
             # YOLOX has no anchors; what its record holds are the defaults of a spec.
             anchors=None

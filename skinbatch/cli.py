@@ -38,17 +38,17 @@ Source = Annotated[
     ),
 ]
 Dest = Annotated[str, typer.Argument(help="Where the tables go, or are: a folder or s3://bucket/prefix.")]
-PackName = Annotated[str | None, typer.Option("--pack", help="Name of a pack, or its folder. [default: starter]")]
+PackName = Annotated[str | None, typer.Option("--pack", help="Name of a pack, or its folder. (default: starter)")]
 EngineName = Annotated[
     str | None,
-    typer.Option("--engine", help="ray (embedded unless a cluster is named) or local (no Ray). [default: ray]"),
+    typer.Option("--engine", help="ray (embedded unless a cluster is named) or local (no Ray). (default: ray)"),
 ]
 RayAddress = Annotated[str | None, typer.Option("--ray-address", help="Ray cluster; also by RAY_ADDRESS.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Workers. [default: one a GPU, or one for four cores]")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Workers. (default: one a GPU, or one for four cores)")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; options win over it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Scoring = Annotated[
-    str | None, typer.Option("--scoring", help="Fingerprint, or its first digits. [default: that of the newest run]")
+    str | None, typer.Option("--scoring", help="Fingerprint, or its first digits. (default: that of the newest run)")
 ]
 
 
@@ -66,7 +66,7 @@ def score(
     ] = None,
     max_failures: Annotated[
         float | None,
-        typer.Option("--max-failures", help="Share of photos that may fail before the exit code is 3. [default: 0.05]"),
+        typer.Option("--max-failures", help="Share of photos that may fail before the exit code is 3. (default: 0.05)"),
     ] = None,
     save_masks: Annotated[
         bool | None, typer.Option("--save-masks", help="Also write the masks, as COCO run lengths.")
@@ -90,8 +90,8 @@ def score(
 ) -> None:
     """Score what is not scored yet. The same command again resumes, or picks up what changed.
 
-    Exit codes: 0 done, 2 wrong use, 3 too many photos failed, 4 units could not be scored, 6 stopped on purpose,
-    7 another run holds the destination, 130 interrupted.
+    Ends with 0 when all is done, 2 for wrong use, 3 if too many photos failed, 4 if units could not be scored, 6 when
+    stopped on purpose, 7 if another run holds the destination, 130 when interrupted.
     """
     from skinbatch.engines.score import score as run
 

@@ -167,21 +167,21 @@ class Pack:
         from skinbatch.models.mmdet_detector import MMDetDetector
 
         spec = DetectorSpec(
-            stage.arch,
-            stage.classes,
-            stage.input,
-            stage.size,
-            stage.max_upscale,
-            stage.strides,
-            stage.head_channels,
-            Anchors(stage.anchors.scales, stage.anchors.ratios) if stage.anchors else Anchors(),
-            settings.score_floor,
-            settings.nms_iou or stage.nms_iou,
-            settings.max_boxes,
-            stage.mean,
-            stage.std,
-            stage.bgr,
-            stage.width,
+            arch=stage.arch,
+            classes=stage.classes,
+            input=stage.input,
+            size=stage.size,
+            max_upscale=stage.max_upscale,
+            strides=stage.strides,
+            width=stage.width,
+            head_channels=stage.head_channels,
+            anchors=Anchors(stage.anchors.scales, stage.anchors.ratios) if stage.anchors else Anchors(),
+            score_floor=settings.score_floor,
+            nms_iou=settings.nms_iou or stage.nms_iou,
+            max_boxes=settings.max_boxes,
+            mean=stage.mean,
+            std=stage.std,
+            bgr=stage.bgr,
         )
         try:
             return MMDetDetector(spec, self._tensors("detector"), device=device, precision=settings.precision)

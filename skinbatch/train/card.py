@@ -146,7 +146,7 @@ photos; guessing gives a class's share.
 
 {_table(["class", "valid photos", "average precision", "guessing", "recall"], rows)}
 Without seborrheic keratosis: mean average precision {mean_ap:.2f}, mean recall {mean_recall:.2f}. **Seborrheic keratosis
-is apart**: its photos come from another source than all others, so that the source may be what was learned. With 6 and 7
+is confounded** and reported apart: its photos come from another source than all others, which may be what was learned. With 6 and 7
 validation photos of rosacea and squamous cell carcinoma their numbers are close to anecdotes.
 
 {_trained(record)}

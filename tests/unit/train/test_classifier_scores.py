@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from skinbatch.train.classifier import CLASSES, average_precisions, best_threshold, recalls
 
+Scores = NDArray[np.float32]
 
-def case(rows: list[tuple[int | None, dict[int, float]]]) -> tuple[np.ndarray, np.ndarray]:
+
+def case(rows: list[tuple[int | None, dict[int, float]]]) -> tuple[Scores, Scores]:
     """rows: a photo's class and the probabilities that are not 0."""
     probs, truth = np.zeros((len(rows), len(CLASSES)), np.float32), np.zeros((len(rows), len(CLASSES)), np.float32)
     for i, (label, given) in enumerate(rows):

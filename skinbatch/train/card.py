@@ -145,9 +145,10 @@ chosen on training photos; for `none of them`, the share without a top class. Av
 photos; guessing gives a class's share.
 
 {_table(["class", "valid photos", "average precision", "guessing", "recall"], rows)}
-Without seborrheic keratosis: mean average precision {mean_ap:.2f}, mean recall {mean_recall:.2f}. **Seborrheic keratosis
-is confounded** and reported apart: its photos come from another source than all others, which may be what was learned. With 6 and 7
-validation photos of rosacea and squamous cell carcinoma their numbers are close to anecdotes.
+Without seborrheic keratosis: mean average precision {mean_ap:.2f}, mean recall {mean_recall:.2f}.
+**Seborrheic keratosis is confounded** and reported apart: its photos come from another source than all others, and that
+may be what was learned. Rosacea and squamous cell carcinoma have so few validation photos that their numbers are close
+to anecdotes.
 
 {_trained(record)}
 

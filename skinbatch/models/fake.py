@@ -5,6 +5,8 @@ For tests of everything around the models, here and in projects that build on sk
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,19 +19,28 @@ from skinbatch.models.manifest import ClassifierStage, DetectorStage, Manifest, 
 from skinbatch.types import Detections
 
 SCORE = 0.9
+KILLS = (1, 2, 253)
+HANGS = (1, 253, 2)
+RAISES = (253, 1, 2)
+"""Colours of a photo's upper left 8 x 8 pixels, and what the mortal segmenter does on seeing them."""
 
 
 class FakeSegmenter:
     """Skin is what has the colour of skin, or an ellipse in the middle if little has; the nose is a disc in its middle.
 
-    size: long side of the label maps in pixels; smaller photos keep their own.
+    size: long side of the label maps in pixels; smaller photos keep their own. mortal: as a model that some photos
+    break: one with KILLS in its corner kills the process, one with HANGS is never done, one with RAISES is an error.
     """
 
-    def __init__(self, classes: Sequence[str], size: int = 256) -> None:
+    def __init__(self, classes: Sequence[str], size: int = 256, mortal: bool = False) -> None:
         self.classes = tuple(classes)
         self.size = size
+        self.mortal = mortal
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        if self.mortal:
+            for photo in photos:
+                _meet_fate(photo)
         return [self._labels(photo) for photo in photos]
 
     def _labels(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -49,6 +60,16 @@ class FakeSegmenter:
         labels[skin] = self.classes.index("skin")
         labels[nose] = self.classes.index("nose")
         return labels
+
+
+def _meet_fate(photo: NDArray[np.uint8]) -> None:
+    corner = photo[:8, :8].reshape(-1, 3)
+    if (corner == KILLS).all():
+        os.abort()
+    if (corner == HANGS).all():
+        threading.Event().wait()
+    if (corner == RAISES).all():
+        raise RuntimeError("the photo has the colour that this fake raises on")
 
 
 class FakeDetector:
@@ -85,15 +106,17 @@ class FakeClassifier:
         return np.array(rows, np.float32).reshape(-1, len(self.classes))
 
 
-def write_fake_pack(directory: Path) -> Path:
-    """Write a pack of the three fakes as `directory/pack.toml`; returns the directory."""
+def write_fake_pack(directory: Path, mortal: bool = False) -> Path:
+    """Write a pack of the three fakes as `directory/pack.toml`; returns the directory. mortal: see FakeSegmenter."""
     directory.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(
         name="fake",
         version="1",
         description="Models that look at colours only, for tests",
         licence="Apache-2.0",
-        segmenter=SegmenterStage(arch="fake-segmenter", classes=("background", "skin", "nose")),
+        segmenter=SegmenterStage(
+            arch="fake-mortal-segmenter" if mortal else "fake-segmenter", classes=("background", "skin", "nose")
+        ),
         detector=DetectorStage(arch="fake-detector", classes=("acne",), threshold=0.5),
         classifier=(
             ClassifierStage(arch="fake-classifier", classes=("rosacea", "lupus_erythematosus"), threshold=0.5),

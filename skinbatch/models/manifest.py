@@ -13,7 +13,7 @@ from skinbatch.errors import PackError
 from skinbatch.models.base import InputKind
 
 FILENAME = "pack.toml"
-FAKES = ("fake-segmenter", "fake-detector", "fake-classifier")
+FAKES = ("fake-segmenter", "fake-mortal-segmenter", "fake-detector", "fake-classifier")
 
 Triple = tuple[float, float, float]
 Classes = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
@@ -50,7 +50,7 @@ class _Stage(_Section):
 class SegmenterStage(_Stage):
     """[segmenter] mean, std: per RGB channel, of pixels in [0, 1]. size: side of the network's square input."""
 
-    arch: Literal["bisenet-r18", "bisenet-light", "fake-segmenter"]
+    arch: Literal["bisenet-r18", "bisenet-light", "fake-segmenter", "fake-mortal-segmenter"]
     size: Annotated[Pixels, Field(multiple_of=32)] = 256
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)

@@ -142,7 +142,7 @@ class Pack:
         if stage.arch in FAKES:
             from skinbatch.models.fake import FakeSegmenter
 
-            return FakeSegmenter(stage.classes, stage.size)
+            return FakeSegmenter(stage.classes, stage.size, mortal=stage.arch == "fake-mortal-segmenter")
         from skinbatch.models.preprocess import Normalisation
         from skinbatch.models.segmenter import BiSeNetSegmenter
 

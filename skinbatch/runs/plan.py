@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from skinbatch.runs import layout
 from skinbatch.runs.grouping import first_bits, key_hash, split
 from skinbatch.storage.base import Store
+from skinbatch.tables.parquet import read_columns
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
 MEMBERS_PER_FILE = 100_000
@@ -235,7 +236,7 @@ def read(store: Store, fingerprint: str, name: str) -> Plan:
     """A plan by name, without its photos. NotFoundError if it is gone."""
     data, _ = store.get(f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}")
     units = []
-    for row in pq.read_table(io.BytesIO(data)).to_pylist():
+    for row in read_columns(data).to_pylist():
         shard = None
         if row["kind"] != "loose":
             shard = ShardRef(row["key"], row["uri"], row["kind"], row["size"], row["version"])
@@ -272,7 +273,7 @@ def work_units(store: Store, fingerprint: str, plan: Plan, units: Iterable[Plann
 def read_members(store: Store, fingerprint: str, plan: Plan, file_name: str) -> pa.Table:
     """image_id, uri, size, version, meta (JSON text) and unit_id of the photos in one of the plan's files."""
     data, _ = store.get(f"{layout.plans_prefix(fingerprint)}{plan.name}/{file_name}")
-    return pq.read_table(io.BytesIO(data))
+    return read_columns(data)
 
 
 def read_listing(store: Store, fingerprint: str, plan: Plan) -> Listing:

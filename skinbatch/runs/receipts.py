@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from skinbatch.errors import NotFoundError
 from skinbatch.runs import layout
 from skinbatch.storage.base import Store
+from skinbatch.tables.parquet import read_columns
 from skinbatch.types import DataFile, Receipt
 
 FOLD_EVERY = 1000
@@ -121,7 +122,7 @@ class Ledger:
 
     def _read_copies(self, key: str) -> list[Receipt]:
         try:
-            return from_table(pq.read_table(io.BytesIO(self.store.get(key)[0])))
+            return from_table(read_columns(self.store.get(key)[0]))
         except NotFoundError:  # another driver's clean-up; the receipts themselves are read instead
             return []
         except (pa.ArrowInvalid, ValueError, KeyError, TypeError):

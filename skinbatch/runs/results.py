@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from skinbatch.errors import NotFoundError, StoreError
 from skinbatch.runs import destination, plan, snapshot
 from skinbatch.runs.receipts import Ledger
 from skinbatch.storage.base import Store
+from skinbatch.tables.parquet import read_columns
 from skinbatch.tables.schema import BOXES, images_schema
 from skinbatch.types import Receipt
 
@@ -82,9 +81,7 @@ class Results:
         paths = [f.path for r in self._receipts for f in r.files if f.kind == kind]
 
         def read(path: str) -> pa.Table:
-            file = pq.ParquetFile(io.BytesIO(self.store.get(path)[0]))
-            here = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-            return file.read(columns=here).replace_schema_metadata(None)
+            return read_columns(self.store.get(path)[0], columns).replace_schema_metadata(None)
 
         with ThreadPoolExecutor(_READERS) as pool:
             yield from pool.map(read, paths)

@@ -13,6 +13,7 @@ from skinbatch.errors import NotFoundError
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.receipts import Ledger
 from skinbatch.storage.base import Store
+from skinbatch.tables.parquet import read_columns
 from skinbatch.types import Receipt
 
 _PLAN = b"skinbatch.plan"
@@ -44,7 +45,7 @@ def write(store: Store, fingerprint: str, n: int, plan: str, chosen: Iterable[Re
 def read(store: Store, fingerprint: str, name: str) -> Snapshot:
     """NotFoundError if it is gone, ValueError if it is not a snapshot."""
     try:
-        table = pq.read_table(io.BytesIO(store.get(_key(fingerprint, name))[0]))
+        table = read_columns(store.get(_key(fingerprint, name))[0])
         plan = (table.schema.metadata or {})[_PLAN].decode()
         return Snapshot(name, plan, tuple(receipts.from_table(table)))
     except (pa.ArrowInvalid, KeyError, TypeError) as e:

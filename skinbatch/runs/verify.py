@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from skinbatch.errors import NotFoundError
 from skinbatch.runs import destination, plan, receipts, snapshot
 from skinbatch.runs.plan import Plan, PlannedUnit
 from skinbatch.runs.receipts import Ledger
 from skinbatch.storage.base import Store
+from skinbatch.tables.parquet import read_columns
 from skinbatch.types import DataFile, Receipt
 
 _READERS = 8
@@ -166,10 +165,8 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
     if hashlib.sha256(data).hexdigest() != file.sha256:
         say.append(f"{where}: its bytes are not those that were written (SHA-256 differs from the receipt's)")
     try:
-        opened = pq.ParquetFile(io.BytesIO(data))
-        wanted = ["image_id", "version"] if file.kind == "images" else ["image_id"]
-        table = opened.read(columns=wanted)
-    except (pa.ArrowInvalid, OSError, KeyError) as e:
+        table = read_columns(data, ["image_id", "version"])
+    except (pa.ArrowException, OSError) as e:
         say.append(f"{where}: not readable as Parquet: {e}")
         return None
     if table.num_rows != file.rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,13 +36,24 @@ def write_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     return bytes(sink.getvalue())
 
 
+def read_columns(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table in the bytes of any Parquet file, or those of `columns` that it has. Raises pa.ArrowException or OSError.
+
+    Arrow's own threads are not used: they gain nothing on one small file, and a process that ends right after they were
+    started can abort ("terminate called without an active exception") instead of ending with its exit code.
+    """
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+        return file.read(columns=present, use_threads=False)
+
+
 def read_parquet(data: bytes, where: str) -> pa.Table:
     """The table in the bytes of a Parquet file that skinbatch wrote. where: the file's name, for errors.
 
     Raises TableError if the bytes are damaged, are no table of ours, or have a newer schema.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = read_columns(data)
     except (pa.ArrowException, OSError) as e:
         raise TableError(f"{where}: not readable as Parquet: {e}; delete it and run `score` again") from None
     version = read_metadata(table).get("schema_version")

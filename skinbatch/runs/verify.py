@@ -169,6 +169,9 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
     except (pa.ArrowException, OSError) as e:
         say.append(f"{where}: not readable as Parquet: {e}")
         return None
+    if file.kind == "images" and table.column_names != ["image_id", "version"]:
+        say.append(f"{where}: has no columns image_id and version")
+        return None
     if table.num_rows != file.rows:
         say.append(f"{where}: {table.num_rows} rows, the receipt says {file.rows}")
     return table

@@ -17,7 +17,7 @@ from skinbatch.engines.presenter import Presenter
 from skinbatch.engines.progress import Totals
 from skinbatch.engines.scheduler import Scheduler
 from skinbatch.engines.setup import Prepared
-from skinbatch.errors import UsageError
+from skinbatch.errors import ClaimError, UsageError
 from skinbatch.runs import cleanup, destination, layout, plan, receipts, snapshot
 from skinbatch.runs.claim import Claim
 from skinbatch.runs.grouping import first_bits
@@ -103,7 +103,8 @@ class Driver:
         if not todo:
             return self._finish(current, nothing_to_do=True)
         self._counts = {u.unit_id: u.count for u in current.units if u.shard is not None}
-        done_before = current.photos - sum(u.count or 0 for u in left)
+        again = sum(receipt.inputs_count for _, receipt in failed)
+        done_before = current.photos - again - sum(u.count or 0 for u in left)
         self.totals = Totals(
             self.log, self.config.run, current.photos, done_before, len(current.units), len(current.units) - todo
         )
@@ -354,6 +355,8 @@ class Driver:
     def _check_interrupted(self) -> None:
         if self._interrupted.is_set():
             raise Interrupted
+        if self.claim.lost is not None:
+            raise ClaimError(f"another run has taken over {self.store.uri}: {self.claim.lost}; this one stops")
 
 
 def _keys(chosen: Any) -> list[tuple[str, int, str]]:

@@ -33,6 +33,8 @@ class Claim:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._beats = 0
+        self.lost: str | None = None
+        """Who has taken the claim over from this run, which was not heard from for too long."""
 
     def take(self, watch_s: float = WATCH_S, on_wait: Callable[[str], None] = lambda holder: None) -> None:
         """Take the claim, or raise ClaimError naming the holder if its claim is seen to change within `watch_s`."""
@@ -57,6 +59,10 @@ class Claim:
         def beat() -> None:
             while not self._stop.wait(self.beat_s):
                 try:
+                    held = _read(self.store)
+                    if held is not None and held.get("run_id") != self.run_id:
+                        self.lost = describe(held)
+                        return
                     self._write()
                     on_beat()
                 except SkinbatchError:

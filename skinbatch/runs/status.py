@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from skinbatch.runs import destination, plan, record, snapshot
 from skinbatch.runs.receipts import Ledger
 from skinbatch.storage.base import Store
 
 
+SILENT_S = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """state: running, done, stopped, failed or interrupted, as the newest run's record says; `left` when it says
-    running but its claim is gone. total_known: no archive file is left whose members are not counted yet.
+    """state: running, done, stopped, failed or interrupted, as the newest run's record says; `lost` when it says
+    running but has not been rewritten for a minute. total_known: no archive file is left whose members are not counted yet.
     statuses: rows by status. left_s: None unless a run is going at a known rate."""
 
     fingerprint: str
@@ -31,6 +35,15 @@ class RunStatus:
     photos_per_second: float
     left_s: float | None
     open_units: Mapping[str, str]
+
+
+def _silent(updated: str) -> bool:
+    """The record has not been rewritten for so long that its driver must be gone."""
+    try:
+        age = datetime.now(UTC) - datetime.strptime(updated, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return True
+    return age.total_seconds() > SILENT_S
 
 
 def read_status(store: Store, scoring: str | None = None) -> RunStatus:
@@ -56,14 +69,19 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
     done = sum(statuses.values())
     state = str(run.get("state", "never run"))
     running = state == "running"
-    if running and destination.read_json(store, "_skinbatch/claim.json") is None:
-        state, running = "left", False
+    message = str(run.get("message", ""))
+    if running and _silent(str(run.get("updated", ""))):
+        state, running, message = (
+            "lost",
+            False,
+            "its driver is not heard from any more; the same `skinbatch score` goes on",
+        )
     rate = float(run.get("photos_per_second", 0.0))
     return RunStatus(
         fingerprint=fingerprint,
         state=state,
         updated=str(run.get("updated", "")),
-        message=str(run.get("message", "")),
+        message=message,
         photos_done=done,
         photos_total=done + photos_left,
         total_known=unknown == 0,

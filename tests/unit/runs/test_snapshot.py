@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,3 +191,18 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(store: LocalStore) -> 
 def test_a_folder_that_is_no_destination_is_said_to_be_none(store: LocalStore) -> None:
     with pytest.raises(UsageError, match="not a destination"):
         verify(store)
+
+
+def test_a_run_whose_claim_was_taken_over_hears_of_it(store: LocalStore) -> None:
+    ours = Claim(store, "run-a", beat_s=0.02)
+    ours.take()
+    store.put(layout.CLAIM, json.dumps({"run_id": "run-b", "host": "elsewhere", "pid": 1, "at": "now"}).encode())
+    beaten = threading.Event()
+    ours.start(beaten.set)
+    assert ours._thread is not None
+    ours._thread.join(timeout=20)
+    assert ours.lost is not None
+    assert "run-b" in ours.lost
+    assert not beaten.is_set()
+    ours.release()
+    assert json.loads(local(store, layout.CLAIM).read_text())["run_id"] == "run-b"

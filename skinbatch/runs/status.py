@@ -11,7 +11,6 @@ from skinbatch.runs import destination, plan, record, snapshot
 from skinbatch.runs.receipts import Ledger
 from skinbatch.storage.base import Store
 
-
 SILENT_S = 60.0
 
 

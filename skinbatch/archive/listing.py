@@ -18,7 +18,6 @@ from skinbatch.archive.rows import Row, RowSource, absolute
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.storage.base import ObjectInfo, Store
-from skinbatch.storage.locate import is_s3, local_path
 
 _KNOWN = ("uri", "size", "etag", "version")
 
@@ -44,8 +43,6 @@ class ListingSource(RowSource):
             return Row("", "")
         try:
             uri = absolute(written, self._store.uri)
-            if not is_s3(uri):
-                local_path(uri)
         except UsageError as e:
             raise UsageError(f"{self.uri}: row {number}: {e}") from None
         version = str(known.get("etag") or known.get("version") or "").strip('"') or None

@@ -25,7 +25,7 @@ from skinbatch.archive.sniff import hash_of
 from skinbatch.config import Config
 from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
 from skinbatch.storage.base import ObjectInfo, Store
-from skinbatch.storage.locate import Locator, is_s3, split_s3
+from skinbatch.storage.locate import Locator, is_s3, local_path, split_s3
 from skinbatch.types import ImageRef, ShardRef
 
 _THREADS = 16
@@ -144,20 +144,22 @@ class RowSource(ABC):
             return store, None
 
     def _begins_as_photo(self, row: Row) -> bool:
-        store, info = self._located(row)
-        if info is None:
-            return False
+        store, key = self._locator.locate(row.uri)
         try:
-            return image_format(store.get_range(info.key, 0, min(HEAD_BYTES, info.size))) is not None
+            size = store.head(key).size  # the row may be older than the object
+            return image_format(store.get_range(key, 0, min(HEAD_BYTES, size))) is not None
         except (NotFoundError, ForbiddenError):
             return False
 
 
 def absolute(written: str, folder: str) -> str:
-    """A uri of a listing; relative ones are relative to the listing's `folder`."""
-    if is_s3(written) or written.startswith(("/", "file://")):
-        return written.removeprefix("file://")
-    joined = f"{folder.rstrip('/')}/{written}"
+    """A uri of a listing; relative ones are relative to the listing's `folder`. Raises UsageError."""
+    if is_s3(written):
+        return written
+    path = local_path(written)
+    if path.startswith("/"):
+        return path
+    joined = f"{folder.rstrip('/')}/{path}"
     if not is_s3(joined):
         return posixpath.normpath(joined)
     bucket, key = split_s3(joined)

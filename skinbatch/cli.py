@@ -206,7 +206,8 @@ def demo(
         _print_json(_report(report) | {"lesions_planted": found.planted, "lesions_found": found.found})
     else:
         print(summary(report))
-        print(f"  planted  {found.planted} lesions, {found.found} found ({found.boxes} boxes counted)")
+        print(f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all")
+        print(f"  open     {folder / 'photos'} (one file is cut off on purpose), {folder / 'truth.json'} (what was planted)")
     raise typer.Exit(report.exit_code)
 
 

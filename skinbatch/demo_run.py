@@ -13,6 +13,8 @@ from skinbatch.reading import open as open_destination
 from skinbatch.runs.report import RunReport
 
 PHOTOS = 12
+BROKEN_ON_PURPOSE = 0.1
+"""One of the demo's files is cut off, to show that a bad photo is a row; more failures than that would be a defect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,9 @@ def run_demo(folder: Path, engine: str | None, presenter: Presenter) -> tuple[Ru
         raise UsageError(f"{folder}: not empty and not a demo of before; name another folder")
     presenter.phase("making photos with lesions of known place")
     planted = write_demo_archive(folder / "photos", PHOTOS)
-    report = score(folder / "photos", folder / "scored", engine=engine, presenter=presenter)
+    report = score(
+        folder / "photos", folder / "scored", engine=engine, max_failures=BROKEN_ON_PURPOSE, presenter=presenter
+    )
     if report.exit_code not in (0, 3):
         return report, Found(len(planted), 0, 0)
     boxes = open_destination(folder / "scored").boxes()

@@ -199,7 +199,7 @@ class Driver:
             raise RuntimeError(
                 f"a defect of skinbatch stopped the run; nothing that was committed is lost:\n{failure.message}"
             )
-        raise UsageError(f"access is refused: {failure.message}; nothing that was committed is lost")
+        raise UsageError(f"{failure.message}; nothing that was committed is lost")
 
     def _done(self, current: Plan) -> bool:
         return not Assigner(self.store, self.ledger, current).left()

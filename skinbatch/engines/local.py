@@ -8,15 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from skinbatch.config import EngineSettings
-from skinbatch.engines.pool import Death, Event, Finished, Ready
+from skinbatch.engines.pool import Death, Event, Finished, Ready, check_precision
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext
-from skinbatch.scoring.device import usable_cpus
+from skinbatch.scoring.device import cuda_devices, usable_cpus
 
 
 class LocalEngine:
@@ -33,8 +34,9 @@ class LocalEngine:
             )
         self.settings = settings
 
-    def check_paths(self, source: str, destination: str) -> None:
-        """Everything runs on this machine."""
+    def check(self, source: str, destination: str, precision: str) -> None:
+        """Paths are seen: everything runs on this machine."""
+        check_precision(precision, _has_gpu(self.settings))
 
     def start(self, context: ScoringContext) -> LocalPool:
         return LocalPool(context)
@@ -55,7 +57,7 @@ class LocalPool:
 
     def _start(self) -> None:
         ours, theirs = Pipe()
-        threads = int(self.context.config.engine.cpus_per_worker or usable_cpus())
+        threads = max(1, int(self.context.config.engine.cpus_per_worker or usable_cpus()))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "skinbatch.engines.child", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -113,11 +115,11 @@ class LocalPool:
 
 
 def _with_threads(context: ScoringContext, threads: int) -> ScoringContext:
-    from dataclasses import replace
+    return replace(context, threads=threads, gpu=_has_gpu(context.config.engine))
 
-    from skinbatch.scoring.device import cuda_devices
 
-    return replace(context, threads=threads, gpu=cuda_devices() > 0 and context.config.engine.gpus_per_worker != 0)
+def _has_gpu(settings: EngineSettings) -> bool:
+    return cuda_devices() > 0 and settings.gpus_per_worker != 0
 
 
 def _describe(code: int) -> str:

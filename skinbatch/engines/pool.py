@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
 
 
@@ -63,16 +64,22 @@ class WorkerPool(Protocol):
         """Kill every worker."""
 
 
+def check_precision(precision: str, gpu: bool) -> None:
+    """UsageError where workers could not build their models as set; they would die of it one after another."""
+    if precision == "fp16" and not gpu:
+        raise UsageError("precision fp16 needs workers with a GPU; set precision = 'fp32' in [model]")
+
+
 class Engine(Protocol):
     """Where workers come from. A context manager: leaving it ends what it started."""
 
     name: str
 
-    def check_paths(self, source: str, destination: str) -> None:
-        """UsageError if a local path is not seen by every machine on which workers may run."""
+    def check(self, source: str, destination: str, precision: str) -> None:
+        """UsageError if workers cannot be had as set, or a local path is not seen by every machine that may have one."""
 
     def start(self, context: ScoringContext) -> WorkerPool:
-        """Workers for one scoring; UsageError if they cannot be had as set."""
+        """Workers for one scoring."""
 
     def close(self) -> None:
         """End what this engine started; clusters that were there before go on."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from skinbatch.config import EngineSettings
-from skinbatch.engines.pool import Death, Event, Finished, Ready
+from skinbatch.engines.pool import Death, Event, Finished, Ready, check_precision
 from skinbatch.engines.worker import Worker
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
@@ -72,8 +72,9 @@ class RayEngine:
     def embedded(self) -> bool:
         return self.address is None
 
-    def check_paths(self, source: str, destination: str) -> None:
+    def check(self, source: str, destination: str, precision: str) -> None:
         """Ask a task on every node for the local paths; UsageError naming the node that lacks one."""
+        check_precision(precision, self._workers()[2] > 0)
         paths = [p for p in (source, destination) if not p.startswith("s3://")]
         nodes = [n for n in ray.nodes() if n["Alive"]]
         if not paths or self.embedded:
@@ -95,6 +96,11 @@ class RayEngine:
                 )
 
     def start(self, context: ScoringContext) -> RayPool:
+        workers, per_cpu, per_gpu = self._workers()
+        return RayPool(replace(context, threads=max(1, int(per_cpu)), gpu=per_gpu > 0), workers, per_cpu, per_gpu)
+
+    def _workers(self) -> tuple[int, float, float]:
+        """How many, with how many CPUs and GPUs each. UsageError for more than the cluster has."""
         resources = ray.cluster_resources()
         cpus, gpus = float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
         per_gpu = self.settings.gpus_per_worker
@@ -105,7 +111,7 @@ class RayEngine:
         workers, per_cpu = _shares(self.settings, cpus, gpus / per_gpu if per_gpu else None)
         if per_cpu > cpus:
             raise UsageError(f"cpus_per_worker = {per_cpu:g}, but the Ray cluster has {cpus:g} CPUs")
-        return RayPool(replace(context, threads=max(1, int(per_cpu)), gpu=per_gpu > 0), workers, per_cpu, per_gpu)
+        return workers, per_cpu, per_gpu
 
     def close(self) -> None:
         if self._ours:

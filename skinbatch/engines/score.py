@@ -87,6 +87,6 @@ def _engine(settings: EngineSettings) -> Engine:
 
 
 def _run(engine: Engine, prepared: Prepared, presenter: Presenter | None, retrying: bool = False) -> RunReport:
-    engine.check_paths(prepared.source_uri, prepared.store.uri)
+    engine.check(prepared.source_uri, prepared.store.uri, prepared.config.model.precision)
     command = shlex.join(sys.argv) if sys.argv and sys.argv[0] else "python"
     return Driver(prepared, presenter or Silent(), command).run(engine, retry=retrying)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
-from skinbatch.errors import ClaimError
+from skinbatch.errors import ClaimError, ForbiddenError
 from skinbatch.runs import layout, receipts, snapshot
 from skinbatch.runs.receipts import Ledger
 from skinbatch.runs.snapshot import Snapshot
@@ -16,7 +17,8 @@ _BATCH = 1000
 
 def clean_up(store: Store, fingerprint: str, own: Snapshot) -> int:
     """Delete receipts that the snapshot does not name, then data files that no receipt of it names, then folds and
-    attempts, which the snapshot makes needless. Returns the number of objects deleted.
+    attempts, which the snapshot makes needless, then what writers that died left unfinished. Returns the number of objects
+    deleted.
 
     Raises ClaimError (exit 7) when another run's snapshot is the newest that counts.
     """
@@ -38,6 +40,9 @@ def clean_up(store: Store, fingerprint: str, own: Snapshot) -> int:
         deleted += delete(layout.data_prefix(kind, fingerprint), named_files)
     deleted += delete(layout.folds_prefix(fingerprint), set())
     deleted += delete(layout.attempts_prefix(fingerprint), set())
+    still_newest(store, fingerprint, own)
+    with suppress(ForbiddenError):  # S3 users who may not list unfinished uploads; the bucket's own rules remove them
+        deleted += store.clear_temporary()
     return deleted
 
 

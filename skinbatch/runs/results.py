@@ -62,7 +62,13 @@ class Results:
             except NotFoundError:
                 self.refresh()
                 continue
-            return pa.concat_tables(tables, promote_options="default") if tables else self._empty(kind, columns)
+            if not tables:
+                return self._empty(kind, columns)
+            table = pa.concat_tables(tables, promote_options="default")
+            # Files have the pass-through columns of their own photos, so the order of the files must not show.
+            metas = sorted(name for name in table.column_names if name.startswith("meta_"))
+            names = [name for name in table.column_names if name not in metas] + metas
+            return table.select(names if columns is None else [c for c in columns if c in names])
         raise StoreError(
             f"{self.store.uri}: files of the newest snapshot keep disappearing; is another run cleaning up?"
         )

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from skinbatch.archive.unit import UnitReader, read_unit
-from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.destination import now
 from skinbatch.scoring.ahead import Ready, decoded_ahead
@@ -63,7 +63,7 @@ class UnitScorer:
             return UnitFailed("drift", str(e))
         except NotFoundError as e:
             return UnitFailed("drift" if assignment.unit.shard else "store", str(e))
-        except ForbiddenError as e:
+        except (ForbiddenError, UsageError) as e:  # a bucket that a listing names may not be there at all
             return UnitFailed("forbidden", str(e))
         except StoreError as e:
             return UnitFailed("store", str(e))

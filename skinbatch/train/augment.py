@@ -88,3 +88,15 @@ def blemish(
         cv2.circle(cover, centre, radius, (float(rng.uniform(0.3, 0.9)),), -1)
     cover = np.asarray(cv2.GaussianBlur(cover, (0, 0), 1.2), np.float32)[..., None]
     return (photo * (1 - cover) + paint * cover).astype(np.uint8)
+
+
+def clutter(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
+    """(size, size, 3): patches of random colours with soft or hard borders, some of them coloured like skin."""
+    cells = int(rng.integers(1, 12))
+    colours = rng.uniform(0, 255, (cells, cells, 3))
+    skin = np.array([215, 160, 130]) * rng.uniform(0.5, 1.15, (cells, cells, 1)) + rng.normal(0, 15, (cells, cells, 3))
+    colours = np.where(rng.random((cells, cells, 1)) < 0.4, skin, colours).astype(np.float32)
+    method = rng.choice((cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC))
+    patches = np.asarray(cv2.resize(colours, (size, size), interpolation=int(method))).reshape(size, size, 3)
+    noise = rng.normal(0, rng.uniform(0, 12), (size, size, 1))
+    return np.clip(patches + noise, 0, 255).astype(np.uint8)

@@ -180,7 +180,7 @@ def train(data: Path, work: Path, minutes: float) -> None:
     task = ClassifierTask(photos)
     torch.manual_seed(SEED)
     network = ClassifierNetwork(SPEC)
-    run = fit(network, task, Budget(minutes, every=60, lr=1e-3, weight_decay=5e-2), work)
+    run = fit(network, task, Budget(minutes, every=150, lr=1e-3, weight_decay=5e-2), work)
     best = load_best(network, work)
     rng = np.random.default_rng(SEED)
     seen = [photo for photo in photos.train for _ in range(2)]

@@ -1,4 +1,4 @@
-"""The starter segmenter: BiSeNet on CelebAMask-HQ faces, seen from near and far, whole and in part."""
+"""The starter segmenter: BiSeNet on CelebAMask-HQ faces, seen from near and far, whole and in part, in other scenes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from skinbatch.models.bisenet import BiSeNet
 from skinbatch.models.preprocess import Normalisation, pad_to_square
-from skinbatch.train.augment import affine, blemish, degrade, recolour, warp, warp_labels
+from skinbatch.train.augment import affine, blemish, clutter, degrade, recolour, warp, warp_labels
 from skinbatch.train.loop import Budget, finish, fit, load_best
 
 ARCH = "bisenet-light"
@@ -24,21 +24,28 @@ SIZE = 256
 HELD_BACK = 80
 _KEPT = 384
 _BATCH = 8
+_PERSON = 3
+"""Hair, neck, clothes: background to the network, but part of what is cut out when a face is put into another scene."""
+
+
+Pixels = NDArray[np.uint8]
 
 
 class Faces:
-    """Photos and label maps (background 0, skin 1, nose 2) of CelebAMask-HQ; the last 80 by id are for validation."""
+    """Photos and label maps of CelebAMask-HQ (background 0, skin 1, nose 2, the rest of the person 3 in `train`, 0 in
+    `valid`); the last 80 by id are for validation."""
 
     def __init__(self, folder: Path) -> None:
         ids = sorted(path.stem for path in (folder / "images").glob("*.jpg"))
         self.train = [self._read(folder, name, _KEPT) for name in ids[:-HELD_BACK]]
-        self.valid = [self._read(folder, name, 512) for name in ids[-HELD_BACK:]]
+        kept = [self._read(folder, name, 512) for name in ids[-HELD_BACK:]]
+        self.valid = [(photo, _truth(labels)) for photo, labels in kept]
 
     @staticmethod
-    def _read(folder: Path, name: str, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _read(folder: Path, name: str, size: int) -> tuple[Pixels, Pixels]:
         photo = np.asarray(Image.open(folder / "images" / f"{name}.jpg").convert("RGB"))
         ids = np.asarray(Image.open(folder / "masks" / f"{name}.png"))
-        labels = np.where(ids == 1, 1, np.where(ids == 2, 2, 0)).astype(np.uint8)
+        labels = np.minimum(ids, _PERSON).astype(np.uint8)
         if photo.shape[0] == size:
             return photo, labels
         shrunk = cv2.resize(photo, (size, size), interpolation=cv2.INTER_AREA)
@@ -55,8 +62,7 @@ class SegmenterTask:
         self._normalisation = Normalisation()
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        chosen = rng.integers(0, len(self._faces.train), _BATCH)
-        drawn = [self._view(photo, labels, rng) for photo, labels in (self._faces.train[i] for i in chosen)]
+        drawn = [self._view(rng) for _ in range(_BATCH)]
         photos, labels = zip(*drawn, strict=True)
         return self._normalisation.tensor(photos), torch.from_numpy(np.stack(labels).astype(np.int64))
 
@@ -84,15 +90,35 @@ class SegmenterTask:
                 total[c] += np.sum(found == c) + np.sum(truth == c)
         return {name: float(2 * o / t) for name, o, t in zip(CLASSES, overlap, total, strict=True)}
 
-    def _view(
-        self, photo: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        matrix = affine(rng, (photo.shape[0], photo.shape[1]), SIZE, zoom=(0.5, 2.2), turn=25, shift=0.3)
-        square = warp(photo, matrix, SIZE, self._normalisation.fill)
-        truth = warp_labels(labels, matrix, SIZE)
+    def _view(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """One face near or far, or one farther away in front of something else."""
+        if rng.random() < 0.65:
+            square, labels = self._face(rng, (0.5, 2.2), 0.3)
+        else:
+            square, labels = self._scene(rng)
+        truth = _truth(labels)
         if rng.random() < 0.5:
             square = blemish(square, truth > 0, rng, 40)
         return degrade(recolour(square, rng), rng), truth
+
+    def _face(self, rng: np.random.Generator, zoom: tuple[float, float], shift: float) -> tuple[Pixels, Pixels]:
+        photo, labels = self._faces.train[rng.integers(len(self._faces.train))]
+        matrix = affine(rng, (photo.shape[0], photo.shape[1]), SIZE, zoom=zoom, turn=25, shift=shift)
+        return warp(photo, matrix, SIZE, self._normalisation.fill), warp_labels(labels, matrix, SIZE)
+
+    def _scene(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """A person cut out and put before colours without meaning, or before a part of another photo."""
+        front, labels = self._face(rng, (0.25, 0.9), 0.3)
+        back, behind = clutter(rng, SIZE), np.zeros_like(labels)
+        if rng.random() < 0.5:
+            back, behind = self._face(rng, (1.5, 5.0), 0.9)
+            back = recolour(back, rng)
+        person = labels > 0
+        return np.where(person[..., None], front, back), np.where(person, labels, behind)
+
+
+def _truth(labels: Pixels) -> Pixels:
+    return np.where(labels == _PERSON, 0, labels).astype(np.uint8)
 
 
 def train(data: Path, work: Path, minutes: float) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinbatch.models.bisenet import BiSeNet
 from skinbatch.models.classifier import ClassifierNetwork
 from skinbatch.models.weights import load_weights, read_weights
 from skinbatch.train import classifier, segmenter
@@ -44,7 +45,7 @@ def test_the_segmenter_stage_is_weights_and_a_record_with_dice_of_every_class(da
     assert set(record["metrics"]) == {"dice_background", "dice_skin", "dice_nose"}
     assert record["data"] == {"CelebAMask-HQ subset": {"train": 4, "valid": 80}}
     assert record["curve"][-1]["step"] == record["steps"] > 0
-    load_weights(segmenter.BiSeNet(record["arch"], 3), read_weights(tmp_path / "segmenter.safetensors"), "it")
+    load_weights(BiSeNet(record["arch"], 3), read_weights(tmp_path / "segmenter.safetensors"), "it")
 
 
 def test_the_classifier_stage_is_weights_and_a_record_with_the_confounded_class_among_others(

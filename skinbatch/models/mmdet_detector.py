@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -125,6 +126,7 @@ class MMDetDetector:
 def build_model(spec: DetectorSpec) -> Any:
     """The mmdet model of a spec, initialised at random. What mmdet logs about it is not shown."""
     mmcv_ops.install()
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # mmdet's call of it, which nobody here can change
     import mmdet.models  # noqa: F401  registers the models
     from mmdet.registry import MODELS
     from mmengine.config import ConfigDict

@@ -14,6 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from skinbatch.config import StorageSettings
+from skinbatch.models.fake import write_fake_pack
 from tests.pictures import picture
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -62,6 +63,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real photos in {folder}, which this machine does not have")
     return folder
+
+
+@pytest.fixture(scope="session")
+def fake_pack(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Models that look at colours only: see tests.faces."""
+    return str(write_fake_pack(tmp_path_factory.mktemp("packs") / "fake"))
+
+
+@pytest.fixture(scope="session")
+def mortal_pack(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same, but its segmenter dies, hangs or raises on photos that say so."""
+    return str(write_fake_pack(tmp_path_factory.mktemp("packs") / "mortal", mortal=True))
 
 
 @pytest.fixture

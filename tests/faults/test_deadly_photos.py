@@ -1,0 +1,45 @@
+"""Photos that kill or hang their worker are found, named, and cost nobody else anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import skinbatch
+from skinbatch.config import parse_config
+from skinbatch.models.fake import HANGS, KILLS
+from tests.faces import counts, face, png, rows, tar_bytes, write_tree
+
+
+def test_photos_that_kill_the_worker_are_crashed_and_their_neighbours_are_scored(
+    tmp_path: Path, mortal_pack: str
+) -> None:
+    photos = {"0.png": png(face(4, 0)), "1.png": png(face(corner=KILLS))}
+    members = {"0.png": png(face(0, 1)), "1.png": png(face(1, 1, corner=KILLS))}
+    tree = write_tree(tmp_path / "photos", {**photos, "s.tar": tar_bytes(members)})
+    dest = tmp_path / "out"
+    report = skinbatch.score(tree, dest, pack=mortal_pack, engine="local", max_failures=0.5)
+    assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 2, "crashed": 2})
+    assert counts(dest) == {"0.png": (4, 4, 0), "s.tar/0.png": (1, 0, 1)}
+    found = rows(dest)
+    for image_id in ("1.png", "s.tar/1.png"):
+        assert found[image_id]["status"] == "crashed"
+        assert "killed by SIGABRT" in found[image_id]["error"]
+        assert "." in found[image_id]["unit_id"]
+    assert skinbatch.verify(dest).differences == []
+    assert list((dest / "_skinbatch/attempts").rglob("*.json")) == []
+
+    # The units are whole again in the next plan: their rows are copied, and nothing dies once more.
+    write_tree(tree, {"3.png": png(face(3, 3))})
+    again = skinbatch.score(tree, dest, pack=mortal_pack, engine="local", max_failures=0.5)
+    assert (again.exit_code, again.scored, again.copied) == (0, 1, 2)
+    assert counts(dest)["3.png"] == (6, 3, 3)
+    assert skinbatch.verify(dest).differences == []
+
+
+def test_a_photo_that_hangs_is_a_timeout(tmp_path: Path, mortal_pack: str) -> None:
+    tree = write_tree(tmp_path / "photos", {"a.png": png(face(corner=HANGS))})
+    settings = parse_config({"engine": {"stall_timeout_s": 2.0}})
+    report = skinbatch.score(tree, tmp_path / "out", pack=mortal_pack, engine="local", config=settings)
+    assert (report.exit_code, dict(report.statuses)) == (3, {"timeout": 1})
+    assert "no photo got further for 2 s" in rows(tmp_path / "out")["a.png"]["error"]
+    assert skinbatch.verify(tmp_path / "out").differences == []

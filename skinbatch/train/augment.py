@@ -91,12 +91,28 @@ def blemish(
 
 
 def clutter(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    """(size, size, 3): patches of random colours with soft or hard borders, some of them coloured like skin."""
-    cells = int(rng.integers(1, 12))
-    colours = rng.uniform(0, 255, (cells, cells, 3))
-    skin = np.array([215, 160, 130]) * rng.uniform(0.5, 1.15, (cells, cells, 1)) + rng.normal(0, 15, (cells, cells, 3))
-    colours = np.where(rng.random((cells, cells, 1)) < 0.4, skin, colours).astype(np.float32)
+    """(size, size, 3): patches and shapes of random colours with soft or hard borders, many of them coloured like
+    skin: walls, clothes, things."""
+    cells = int(rng.integers(1, 9))
+    colours = np.stack([_colour(rng) for _ in range(cells * cells)]).reshape(cells, cells, 3)
     method = rng.choice((cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC))
-    patches = np.asarray(cv2.resize(colours, (size, size), interpolation=int(method))).reshape(size, size, 3)
+    scene: NDArray[np.float32] = np.asarray(
+        cv2.resize(colours, (size, size), interpolation=int(method)), np.float32
+    ).reshape(size, size, 3)
+    for _ in range(int(rng.integers(0, 7))):
+        centre, axes = rng.integers(0, size, 2).tolist(), rng.integers(size // 16, size // 2, 2).tolist()
+        colour = [float(value) for value in _colour(rng)]
+        if rng.random() < 0.5:
+            cv2.ellipse(scene, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
+        else:
+            corners = cv2.boxPoints((centre, axes, float(rng.uniform(0, 180)))).astype(np.int32)
+            cv2.fillConvexPoly(scene, corners, colour)
+    scene = np.asarray(cv2.GaussianBlur(scene, (0, 0), float(rng.uniform(0.3, 3))), np.float32)
     noise = rng.normal(0, rng.uniform(0, 12), (size, size, 1))
-    return np.clip(patches + noise, 0, 255).astype(np.uint8)
+    return np.clip(scene + noise, 0, 255).astype(np.uint8)
+
+
+def _colour(rng: np.random.Generator) -> NDArray[np.float32]:
+    if rng.random() < 0.5:
+        return rng.uniform(0, 255, 3).astype(np.float32)
+    return (np.array([215, 165, 140]) * rng.uniform(0.5, 1.15) + rng.normal(0, 20, 3)).astype(np.float32)

@@ -92,7 +92,7 @@ class SegmenterTask:
 
     def _view(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         """One face near or far, or one farther away in front of something else."""
-        if rng.random() < 0.65:
+        if rng.random() < 0.55:
             square, labels = self._face(rng, (0.5, 2.2), 0.3)
         else:
             square, labels = self._scene(rng)
@@ -107,14 +107,14 @@ class SegmenterTask:
         return warp(photo, matrix, SIZE, self._normalisation.fill), warp_labels(labels, matrix, SIZE)
 
     def _scene(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """A person cut out and put before colours without meaning, or before a part of another photo."""
+        """A person cut out and put before colours without meaning, or before a part of another photo without skin."""
         front, labels = self._face(rng, (0.25, 0.9), 0.3)
-        back, behind = clutter(rng, SIZE), np.zeros_like(labels)
-        if rng.random() < 0.5:
-            back, behind = self._face(rng, (1.5, 5.0), 0.9)
-            back = recolour(back, rng)
+        back, behind = self._face(rng, (1.5, 5.0), 0.9)
+        back = recolour(back, rng)
+        if rng.random() < 0.5 or (_truth(behind) > 0).any():
+            back = clutter(rng, SIZE)
         person = labels > 0
-        return np.where(person[..., None], front, back), np.where(person, labels, behind)
+        return np.where(person[..., None], front, back), labels
 
 
 def _truth(labels: Pixels) -> Pixels:

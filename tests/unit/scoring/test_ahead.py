@@ -1,0 +1,93 @@
+"""Photos are decoded ahead of the models: in order, within a budget, and without ever getting stuck."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from skinbatch.config import DecodeSettings
+from skinbatch.errors import StoreError
+from skinbatch.scoring.ahead import decoded_ahead
+from skinbatch.types import Fetched, ImageRef, Status
+from tests.faces import face, jpeg
+
+PHOTO = jpeg(face())
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+def fetched(count: int, data: bytes | None = PHOTO) -> Iterator[Fetched]:
+    for n in range(count):
+        yield Fetched(ImageRef(f"{n}", f"/p/{n}"), data)
+
+
+def test_photos_come_in_their_order_with_the_hash_of_their_bytes(pool: ThreadPoolExecutor) -> None:
+    ready = list(decoded_ahead(fetched(30), DecodeSettings(), pool, 8, lambda f, sha: True, lambda: None))
+    assert [r.fetched.ref.image_id for r in ready] == [str(n) for n in range(30)]
+    assert all(r.rgb is not None and r.fetched.data is None for r in ready)
+    assert len({r.sha256 for r in ready}) == 1
+
+
+def test_a_budget_smaller_than_one_photo_slows_down_but_does_not_stop(pool: ThreadPoolExecutor) -> None:
+    tight = DecodeSettings(ahead_bytes=1)
+    ready = decoded_ahead(fetched(20), tight, pool, 8, lambda f, sha: True, lambda: None)
+    assert sum(r.rgb is not None for r in ready) == 20
+
+
+def test_no_more_photos_than_allowed_are_made_ahead(pool: ThreadPoolExecutor) -> None:
+    taken = 0
+
+    def counting() -> Iterator[Fetched]:
+        nonlocal taken
+        for photo in fetched(100):
+            taken += 1
+            yield photo
+
+    ready = decoded_ahead(counting(), DecodeSettings(), pool, 5, lambda f, sha: True, lambda: None)
+    next(ready)
+    settled = threading.Event()
+    for _ in range(100):
+        before = taken
+        settled.wait(0.02)
+        if before == taken:
+            break
+    assert taken <= 5 + 3  # waiting in the queue, being put, and taken out
+    ready.close()
+
+
+def test_photos_that_are_not_wanted_are_hashed_and_not_decoded(pool: ThreadPoolExecutor) -> None:
+    ready = list(decoded_ahead(fetched(3), DecodeSettings(), pool, 4, lambda f, sha: False, lambda: None))
+    assert all(r.rgb is None and r.status is Status.OK and r.sha256 for r in ready)
+
+
+def test_a_photo_that_cannot_be_decoded_keeps_its_hash_and_says_why(pool: ThreadPoolExecutor) -> None:
+    (ready,) = decoded_ahead(fetched(1, PHOTO[:200]), DecodeSettings(), pool, 4, lambda f, sha: True, lambda: None)
+    assert ready.status is Status.TRUNCATED
+    assert ready.sha256 is not None
+    assert ready.error is not None
+
+
+def test_what_the_store_raises_is_raised_after_the_photos_before_it(pool: ThreadPoolExecutor) -> None:
+    def breaking() -> Iterator[Fetched]:
+        yield from fetched(3)
+        raise StoreError("the network is gone")
+
+    ready = decoded_ahead(breaking(), DecodeSettings(), pool, 4, lambda f, sha: True, lambda: None)
+    assert [next(ready).fetched.ref.image_id for _ in range(3)] == ["0", "1", "2"]
+    with pytest.raises(StoreError, match="the network is gone"):
+        next(ready)
+
+
+def test_closing_early_ends_the_feeding_thread(pool: ThreadPoolExecutor) -> None:
+    ready = decoded_ahead(fetched(1000), DecodeSettings(ahead_bytes=1), pool, 4, lambda f, sha: True, lambda: None)
+    next(ready)
+    start = time.monotonic()
+    ready.close()
+    assert time.monotonic() - start < 30
+    assert not [t for t in threading.enumerate() if t.name == "fetch"]

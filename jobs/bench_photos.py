@@ -1,0 +1,69 @@
+"""The photos that every side of the benchmark scores: loose files in one folder, the same bytes for all."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from skinbatch.archive.formats import HEAD_BYTES, image_format
+from skinbatch.demo import write_demo_archive
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """folder: holds `count` photos and nothing else. distinct: of them with bytes of their own. megabytes: of files."""
+
+    folder: Path
+    described: str
+    count: int
+    distinct: int
+    megabytes: float
+
+
+def from_folder(source: Path, count: int, to: Path) -> Photos:
+    """Copies of `count` photos of a folder, spread evenly over it; it is gone through again if it has fewer."""
+    found = [p for p in sorted(source.rglob("*")) if p.is_file() and image_format(_head(p)) is not None]
+    if not found:
+        raise SystemExit(f"{source}: no images found")
+    distinct = min(count, len(found))
+    chosen = [found[n * len(found) // distinct] for n in range(distinct)]
+    return _copies(chosen, count, to, f"photos of {source}")
+
+
+def from_demo(count: int, to: Path, distinct: int | None = None) -> Photos:
+    """The demonstration's photos, without the one that is cut off; those of its shard as loose files."""
+    archive = to.parent / "demo"
+    write_demo_archive(archive / "photos", distinct or count)
+    for shard in archive.rglob("*.tar"):
+        with tarfile.open(shard) as tar:
+            tar.extractall(shard.with_suffix(""), filter="data")
+    (archive / "photos/visit-1/cut-off.jpg").unlink()
+    found = [p for p in sorted((archive / "photos").rglob("portrait-*")) if p.suffix != ".json"]
+    photos = _copies(found, count, to, "the demonstration's photos")
+    shutil.rmtree(archive)
+    return photos
+
+
+def write_shards(shards: int, photo: Path, to: Path) -> None:
+    """`shards` tar files of two copies of one photo each: as many units, with little work in them."""
+    to.mkdir(parents=True)
+    for n in range(shards):
+        with tarfile.open(to / f"shard-{n:06d}.tar", "w") as tar:
+            for name in ("a", "b"):
+                tar.add(photo, f"{name}{photo.suffix}")
+
+
+def _copies(chosen: list[Path], count: int, to: Path, described: str) -> Photos:
+    to.mkdir(parents=True)
+    for n in range(count):
+        source = chosen[n % len(chosen)]
+        shutil.copyfile(source, to / f"{n:05d}-{source.name}")
+    size = sum(p.stat().st_size for p in to.iterdir())
+    return Photos(to, described, count, min(count, len(chosen)), round(size / 1e6, 1))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)

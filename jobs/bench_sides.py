@@ -1,0 +1,214 @@
+"""One side of the benchmark in a process of its own: `python jobs/bench_sides.py '{"side": "bare", ...}'`.
+
+The last line that it prints is its result as JSON. jobs/benchmark.py starts it and times it from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RGB = NDArray[np.uint8]
+
+BARE, LOCAL, RAY, RAY_DATA = "bare", "local", "ray", "ray-data"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a side is to do. source: holds `photos` photos. dest: where its tables go. cores: that it may use. batch: photos a
+    batch, None for the pipeline's own. actors, actor_threads: of ray-data's pool. workers: of ray's, None for its own."""
+
+    side: str
+    source: str
+    photos: int
+    dest: str
+    pack: str
+    cores: int
+    batch: int | None = None
+    actors: int = 1
+    actor_threads: int | None = None
+    workers: int | None = None
+    count_boxes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """seconds: of the photos alone, models loaded before. boxes: found, to see that all sides did the same work.
+    spent: seconds by part of the work, as far as the side knows."""
+
+    photos: int
+    seconds: float
+    boxes: int
+    spent: dict[str, float]
+
+
+def bare(job: Job) -> Result:
+    """Decoding in threads ahead of the three models in batches; the results are dropped."""
+    import torch
+
+    from skinbatch.grading.face import find_face
+    from skinbatch.scoring.scorer import Scorer, model_input
+
+    torch.set_num_threads(job.cores)
+    scorer = Scorer(job.pack)
+    models, batch_size = scorer.models, job.batch or scorer.batch_size
+    files = sorted(Path(job.source).iterdir())
+    boxes = 0
+    started = time.perf_counter()
+    for photos in _batches(_decoded(files, job.cores, 2 * batch_size), batch_size):
+        maps = models.segmenter(photos)
+        faces = [
+            find_face(m, models.segmenter.classes, p.shape[1], p.shape[0]) for m, p in zip(maps, photos, strict=True)
+        ]
+        found = [(p, f) for p, f in zip(photos, faces, strict=True) if f.found]
+        boxes += sum(map(len, models.detector([model_input(p, f, models.detector.input) for p, f in found])))
+        for classifier in models.classifiers:
+            classifier([model_input(p, f, classifier.input) for p, f in found])
+    return Result(len(files), time.perf_counter() - started, boxes, {})
+
+
+def pipeline(job: Job) -> Result:
+    """`skinbatch score` with one of its engines. Seconds: from the first unit handed out to the last commit."""
+    from skinbatch.config import load_config
+    from skinbatch.engines.score import score
+    from skinbatch.reading import open as open_destination
+    from skinbatch.runs.record import newest
+    from skinbatch.storage.locate import open_store
+
+    clock = _Clock()
+    engine = {"batch_size": job.batch, "workers": job.workers}
+    config = load_config(overrides={"engine": engine})
+    report = score(job.source, job.dest, pack=job.pack, engine=job.side, config=config, presenter=clock)
+    if report.exit_code:
+        raise SystemExit(f"{job.side}: exit {report.exit_code}: {report.message}; {clock.notes}")
+    record = newest(open_store(job.dest, config.storage)) or {}
+    boxes = open_destination(job.dest).boxes().num_rows if job.count_boxes else 0
+    return Result(report.rows, clock.at["writing the snapshot"] - clock.at["scoring"], boxes, record["timings"])
+
+
+def ray_data(job: Job) -> Result:
+    """Ray Data as its guide to batch inference has it: read, a pool of actors that score batches, Parquet."""
+    import skinbatch.engines.ray_engine  # noqa: F401  before ray: it settles how Ray authenticates
+
+    # isort: split
+    import pyarrow.parquet as pq
+    import ray
+    import ray.data
+
+    # Ray Data needs room in the object store for the pixels that it passes through it.
+    ray.init("local", num_cpus=job.cores, include_dashboard=False, object_store_memory=1 << 30, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    # Its own list of extensions leaves out WebP, without a word.
+    extensions = sorted({p.suffix[1:] for p in Path(job.source).iterdir()})
+    # A CPU has to be left to the tasks that read and write: with none, Ray Data waits for one for ever.
+    cpus = min(1.0, (job.cores - 1) / job.actors)
+    started = time.perf_counter()
+    (
+        ray.data.read_images(job.source, mode="RGB", include_paths=True, file_extensions=extensions)
+        .map_batches(
+            Predictor,
+            fn_constructor_args=(job.pack, job.actor_threads or job.cores),
+            batch_size=job.batch or 4,
+            concurrency=job.actors,
+            num_cpus=cpus,
+        )
+        .write_parquet(job.dest)
+    )
+    seconds = time.perf_counter() - started
+    table = pq.read_table(job.dest)
+    boxes = sum(len(row) // 5 for row in table.column("boxes").to_pylist())
+    return Result(table.num_rows, seconds, boxes, {})
+
+
+class Predictor:
+    """What `map_batches` runs: the same scorer that the pipeline has."""
+
+    def __init__(self, pack: str, threads: int) -> None:
+        import torch
+
+        from skinbatch.scoring.scorer import Scorer
+
+        torch.set_num_threads(threads)
+        self.scorer = Scorer(pack)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        results = self.scorer.score_batch([np.ascontiguousarray(image) for image in batch["image"]])
+        boxes = np.empty(len(results), object)
+        boxes[:] = [np.array([(b.x1, b.y1, b.x2, b.y2, b.score) for b in r.boxes], np.float32).ravel() for r in results]
+        columns: dict[str, Any] = {
+            "path": batch["path"],
+            "status": np.array([str(r.status) for r in results]),
+            "count_total": np.array([-1 if r.count_total is None else r.count_total for r in results]),
+            "grade": np.array([r.grade or "" for r in results]),
+            "sharpness": np.array([np.nan if r.sharpness is None else r.sharpness for r in results]),
+            "boxes": boxes,
+        }
+        for name in self.scorer.pack.prob_columns:
+            columns[name] = np.array([r.probs.get(name, np.nan) for r in results], np.float32)
+        return columns
+
+
+class _Clock:
+    """When each phase of a run began first."""
+
+    def __init__(self) -> None:
+        self.at: dict[str, float] = {}
+        self.notes: list[str] = []
+
+    def phase(self, text: str) -> None:
+        self.at.setdefault(text, time.perf_counter())
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def progress(self, progress: object) -> None:
+        """Of no interest here."""
+
+
+def _decoded(files: Sequence[Path], threads: int, ahead: int) -> Iterator[RGB]:
+    """Photos in order, up to `ahead` of them in the making."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(_read, file) for file in files[:ahead])
+        for file in [*files[ahead:], *[None] * len(waiting)]:
+            photo = waiting.popleft().result()
+            if file is not None:
+                waiting.append(pool.submit(_read, file))
+            yield photo
+
+
+def _read(file: Path) -> RGB:
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _batches(photos: Iterator[RGB], size: int) -> Iterator[list[RGB]]:
+    batch: list[RGB] = []
+    for photo in photos:
+        batch.append(photo)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+SIDES = {BARE: bare, LOCAL: pipeline, RAY: pipeline, RAY_DATA: ray_data}
+
+if __name__ == "__main__":
+    given = Job(**json.loads(sys.argv[1]))
+    result = SIDES[given.side](given)
+    if result.photos != given.photos:
+        raise SystemExit(f"{given.side}: {result.photos} photos instead of {given.photos}")
+    print(json.dumps(asdict(result)))

@@ -1,0 +1,257 @@
+"""Speed and memory of the pipeline beside the bare models and beside Ray Data: one run, the same photos, models, cores.
+
+Every side is a process of its own, started anew for each repeat; the sides take turns. Rates leave out start-up and the
+loading of models, end to end is from the start of the process to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from jobs.bench_memory import Growth, peaks
+from jobs.bench_photos import Photos, from_demo, from_folder, write_shards
+from jobs.bench_sides import BARE, LOCAL, RAY, RAY_DATA, Job
+from skinbatch.models.fake import write_fake_pack
+from skinbatch.models.pack import load_pack
+from skinbatch.scoring.device import usable_cpus
+
+NAMES = {BARE: "(a) bare work", LOCAL: "(b) --engine local", RAY: "(c) --engine ray", RAY_DATA: "(d) Ray Data"}
+
+_LIMIT_S = 1800
+"""After this long a run is taken for hung."""
+
+
+@dataclass(slots=True)
+class Side:
+    """What one side did, repeat by repeat. seconds: of the photos alone. end_to_end: of the whole process, seconds."""
+
+    job: Job
+    photos: int = 0
+    boxes: int = 0
+    seconds: list[float] = field(default_factory=list)
+    end_to_end: list[float] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        return self.photos / statistics.median(self.seconds)
+
+    @property
+    def whole_rate(self) -> float:
+        return self.photos / statistics.median(self.end_to_end)
+
+    def line(self) -> str:
+        # What Ray Data's pipeline takes to load its models cannot be told from its work.
+        rate = f"{self.rate:9.2f}" if self.job.side != RAY_DATA else f"{'–':>9}"
+        spread = f"{min(self.end_to_end):.1f}-{max(self.end_to_end):.1f}"
+        return (
+            f"{NAMES[self.job.side]:<20} {rate} {statistics.median(self.end_to_end):14.1f} {spread:>13} "
+            f"{self.whole_rate:12.2f} {self.boxes:8,}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """One side's photos a second over another's, and what it should be."""
+
+    over: str
+    under: str
+    value: float
+    target: float
+    end_to_end: bool
+
+    def line(self) -> str:
+        what = f"{NAMES[self.over][:3]} / {NAMES[self.under][:3]}"
+        how = "end to end" if self.end_to_end else "after warm-up"
+        wanted = f"> {self.target:.0f}" if self.end_to_end else f">= {self.target:.2f}"
+        met = self.value > self.target if self.end_to_end else self.value >= self.target
+        return f"{what} {how:<14} {self.value:5.2f}   target {wanted:<8} {'reached' if met else 'MISSED'}"
+
+
+def main() -> None:
+    args = _arguments()
+    with tempfile.TemporaryDirectory(prefix="skinbatch-bench-") as scratch:
+        work = Path(scratch)
+        pack = str(write_fake_pack(work / "fake")) if args.pack == "fake" else args.pack
+        load_pack(pack).verify()
+        found = memory(args, pack, work) if args.memory else speed(args, pack, work)
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=Path, help="a folder of photos; default: the demonstration's, made for this")
+    parser.add_argument("--count", type=int, default=240, help="photos that every side scores")
+    parser.add_argument("--pack", default="starter", help="name or directory; `fake`: models that cost nothing")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sides", default=",".join(NAMES), help="some of " + ",".join(NAMES))
+    parser.add_argument("--batch", type=int, help="photos a batch on (a), (b) and (c); default: the pipeline's own")
+    parser.add_argument("--workers", type=int, help="of (c); default: its own choice")
+    parser.add_argument("--ray-data-batches", default="4,8,16,32", help="batch sizes that (d) is tuned over")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
+    parser.add_argument("--memory-photos", type=int, nargs=2, default=(100, 2000), metavar=("FEW", "MANY"))
+    parser.add_argument("--memory-units", type=int, nargs=2, default=(20, 2000), metavar=("FEW", "MANY"))
+    parser.add_argument("--json", type=Path, help="write everything that was measured into this file")
+    args = parser.parse_args()
+    args.sides = args.sides.split(",")
+    if unknown := [side for side in args.sides if side not in NAMES]:
+        parser.error(f"no side `{unknown[0]}`; there are: {', '.join(NAMES)}")
+    return args
+
+
+def speed(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
+    """Every side in turn, `--repeats` times, and the ratios of their medians."""
+    photos = _photos(args.photos, args.count, work)
+    cores = usable_cpus()
+    load = os.getloadavg()[0]
+    jobs = {
+        side: Job(side, str(photos.folder), photos.count, "", pack, cores, batch=args.batch, workers=args.workers)
+        for side in args.sides
+    }
+    print(_heading(args, photos, cores, load), flush=True)
+    _once(Side(replace(jobs[args.sides[0]], side=BARE)), work)  # dropped: it warms the caches of files and of code
+    tuned: dict[str, float] = {}
+    if RAY_DATA in jobs:
+        jobs[RAY_DATA], tuned = _tune(jobs[RAY_DATA], [int(b) for b in args.ray_data_batches.split(",")], work)
+    sides = {name: Side(job) for name, job in jobs.items()}
+    for _ in range(args.repeats):
+        for side in sides.values():
+            _once(side, work)
+    ratios = _ratios(sides)
+    print(f"\n{'':<20} {'photos/s':>9} {'end to end, s':>14} {'least-most':>13} {'photos/s e2e':>12} {'boxes':>8}")
+    print("\n".join(side.line() for side in sides.values()), end="\n\n")
+    print("\n".join(ratio.line() for ratio in ratios), end="\n\n")
+    for name in (LOCAL, RAY):
+        if name in sides:
+            print(f"{NAMES[name]}: {_where(sides[name])}")
+    return {
+        "photos": asdict(photos) | {"folder": None},
+        "pack": args.pack,
+        "cores": cores,
+        "load_before": load,
+        "repeats": args.repeats,
+        "ray_data_tuning_s": tuned,
+        "sides": {
+            name: {k: v for k, v in asdict(side).items() if k != "job"}
+            | {"photos_per_second": side.rate, "photos_per_second_end_to_end": side.whole_rate}
+            for name, side in sides.items()
+        },
+        "ratios": [asdict(ratio) for ratio in ratios],
+    }
+
+
+def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
+    """Peaks of a worker over few and many photos, of the driver over few and many units (with models that cost nothing)."""
+    cores = usable_cpus()
+    few, many = args.memory_photos
+    print(f"peak resident memory, sampled by psutil; worker: pack {args.pack}; driver: fake models, 2 photos a unit")
+    runs = []
+    for count in (few, many):
+        folder = work / f"photos-{count}"
+        if args.photos:
+            from_folder(args.photos, count, folder)
+        else:
+            from_demo(count, folder, distinct=few)
+        job = Job(LOCAL, str(folder), count, str(work / f"out-{count}"), pack, cores, count_boxes=False)
+        runs.append(peaks(_command(job)))
+        shutil.rmtree(folder)
+    growths = [Growth("worker, photos", few, many, runs[0].worker, runs[1].worker)]
+    fake = str(write_fake_pack(work / "fake"))
+    photo = next(from_demo(1, work / "one").folder.iterdir())
+    few, many = args.memory_units
+    for units in (few, many):
+        write_shards(units, photo, work / f"shards-{units}")
+    for engine in (LOCAL, RAY):
+        found = []
+        for units in (few, many):
+            source, dest = str(work / f"shards-{units}"), str(work / f"{engine}-{units}")
+            job = Job(engine, source, 2 * units, dest, fake, cores, count_boxes=False)
+            found.append(peaks(_command(job)).driver)
+        growths.append(Growth(f"driver, units, {engine}", few, many, *found))
+    print("\n".join(growth.line() for growth in growths))
+    return {"pack": args.pack, "cores": cores, "memory": [growth.as_json() for growth in growths]}
+
+
+def _photos(source: Path | None, count: int, work: Path) -> Photos:
+    return from_folder(source, count, work / "photos") if source else from_demo(count, work / "photos")
+
+
+def _command(job: Job) -> list[str]:
+    return [sys.executable, str(Path(__file__).with_name("bench_sides.py")), json.dumps(asdict(job))]
+
+
+def _once(side: Side, work: Path) -> float:
+    """One run of one side, added to it; returns seconds end to end."""
+    dest = work / f"out-{side.job.side}"
+    started = time.perf_counter()
+    done = subprocess.run(_command(replace(side.job, dest=str(dest))), capture_output=True, text=True, timeout=_LIMIT_S)
+    took = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{side.job}: exit {done.returncode}\n{done.stderr[-4000:]}")
+    shutil.rmtree(dest, ignore_errors=True)
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    side.photos, side.boxes, side.spent = result["photos"], result["boxes"], result["spent"]
+    side.seconds.append(result["seconds"])
+    side.end_to_end.append(took)
+    return took
+
+
+def _tune(job: Job, batches: list[int], work: Path) -> tuple[Job, dict[str, float]]:
+    """The settings of Ray Data that are fastest end to end: one actor with all cores, or one actor a core."""
+    tries = [replace(job, batch=b, actors=1, actor_threads=job.cores) for b in batches]
+    if job.cores > 1:
+        tries += [replace(job, batch=b, actors=job.cores, actor_threads=1) for b in batches]
+    took = [_once(Side(one), work) for one in tries]
+    names = [f"{one.actors} actors x {one.actor_threads} threads, batches of {one.batch}" for one in tries]
+    best = min(range(len(tries)), key=took.__getitem__)
+    print(
+        f"Ray Data, tuned: {names[best]} (tried: {'; '.join(f'{n} {s:.1f} s' for n, s in zip(names, took, strict=True))})"
+    )
+    return tries[best], {name: round(seconds, 2) for name, seconds in zip(names, took, strict=True)}
+
+
+def _ratios(sides: dict[str, Side]) -> list[Ratio]:
+    wanted = [(LOCAL, BARE, 0.90, False), (RAY, BARE, 0.85, False), (RAY, RAY_DATA, 1.0, True)]
+    found = []
+    for over, under, target, end_to_end in wanted:
+        if over in sides and under in sides:
+            a, b = sides[over], sides[under]
+            value = a.whole_rate / b.whole_rate if end_to_end else a.rate / b.rate
+            found.append(Ratio(over, under, round(value, 3), target, end_to_end))
+    return found
+
+
+def _where(side: Side) -> str:
+    """Where the workers' time went, as shares of the time that units took."""
+    whole = side.spent.get("unit", 0.0)
+    parts = sorted(((s, part) for part, s in side.spent.items() if part != "unit"), reverse=True)
+    return "of the units' time " + ", ".join(f"{part} {100 * s / max(whole, 1e-9):.0f} %" for s, part in parts)
+
+
+def _heading(args: argparse.Namespace, photos: Photos, cores: int, load: float) -> str:
+    return (
+        f"{photos.count} photos, {photos.distinct} of them distinct, {photos.megabytes} MB: {photos.described}; "
+        f"pack {args.pack}; {cores} cores; torch {version('torch')}, ray {version('ray')}\n"
+        f"{args.repeats} interleaved repeats, medians; load before: {load:.1f}\n"
+        "warm-up that photos/s leave out: start-up and loading of the models, on (a), (b) and (c) alike; the clock runs from "
+        "the first photo\nor unit to the last commit. Files and code are in the page cache: a first run of (a) is dropped."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -24,6 +24,8 @@ MIN_NOSE = 0.02
 """Share of the face under which nose pixels are noise: true noses are 4 to 13 % of the skin of 400 CelebAMask-HQ faces."""
 MARGIN = 0.08
 """The crop's margin on each side, as a share of the face's own size: lesions lie right at the edge of masks."""
+STRIP = 1 << 18
+"""Pixels of a crop that are interpolated at once."""
 MIN_REACH = 0.3
 MIN_BALANCE = 0.25
 """A frontal face has its nose between 0.3 and 0.7 of the skin's width and a quarter of its skin on either side.
@@ -89,15 +91,25 @@ def skin_in_crop(face: Face, size: tuple[int, int] | None = None) -> NDArray[np.
     # Pixel centres of the crop in the label map's coordinates, where pixel n has its centre at n.
     xs = (x1 + (np.arange(columns) + 0.5) * (x2 - x1) / columns) * (w / face.width) - 0.5
     ys = (y1 + (np.arange(rows) + 0.5) * (y2 - y1) / rows) * (h / face.height) - 0.5
-    wide = np.array([np.interp(xs, np.arange(w), row) for row in face.mask.astype(np.float32)], np.float32)
-    above = np.clip(np.floor(ys).astype(np.intp), 0, h - 1)
-    below = np.clip(above + 1, 0, h - 1)
-    share = np.clip(ys - above, 0, 1).astype(np.float32)
+    left, across = _neighbours(xs, w)
+    above, down = _neighbours(ys, h)
+    mask = face.mask.astype(np.float32)
+    wide = mask[:, left] * (1 - across) + mask[:, np.minimum(left + 1, w - 1)] * across
+    below, share = np.minimum(above + 1, h - 1), down[:, None]
     skin = np.empty((rows, columns), np.bool_)
-    # Row by row: a crop may have 100 megapixels, and floats of them all would be four times the photo.
-    for y in range(rows):
-        skin[y] = wide[above[y]] * (1 - share[y]) + wide[below[y]] * share[y] >= 0.5
+    # In strips: a crop may have 100 megapixels, and floats of them all would be many times the photo.
+    strip = max(1, STRIP // columns)
+    for top in range(0, rows, strip):
+        part = slice(top, top + strip)
+        skin[part] = wide[above[part]] * (1 - share[part]) + wide[below[part]] * share[part] >= 0.5
     return skin
+
+
+def _neighbours(at: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The pixel before each place of a row of `length`, and how far the place is from there to the next, 0-1."""
+    at = np.clip(at, 0, length - 1)
+    before = np.floor(at).astype(np.intp)
+    return before, (at - before).astype(np.float32)
 
 
 def _pieces(skin: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,18 @@ class ModelFailure:
 
     def __init__(self, model: str, error: Exception) -> None:
         self.message = f"{model}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:500]
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What the models said of a batch, one entry a photo (of `probs`, for each classifier): a ModelFailure where a
+    model failed, None where there was no face to look at. Boxes are in pixels of the displayed original."""
+
+    photos: Sequence[RGB]
+    maps: Sequence[NDArray[np.uint8] | ModelFailure]
+    faces: Sequence[Face | ModelFailure]
+    detections: Sequence[Any]
+    probs: Sequence[Sequence[Any]]
 
 
 class Scorer:
@@ -92,6 +105,10 @@ class Scorer:
     def score_batch(self, photos: Sequence[RGB]) -> list[ImageResult]:
         """photos: (H, W, 3) uint8 RGB each, as displayed. A model that raises or gives NaN on a photo makes that
         photo's result a `model_error`; the others are scored."""
+        return self.grade(self.infer(photos))
+
+    def infer(self, photos: Sequence[RGB]) -> Inferred:
+        """The models' part of `score_batch`."""
         segmenter, detector = self.models.segmenter, self.models.detector
         maps = self._run("segmenter", segmenter, photos)
         start = time.perf_counter()
@@ -99,17 +116,23 @@ class Scorer:
             m if isinstance(m, ModelFailure) else find_face(m, segmenter.classes, p.shape[1], p.shape[0])
             for m, p in zip(maps, photos, strict=True)
         ]
-        self.seconds["grade"] += time.perf_counter() - start
+        self.seconds["crop"] += time.perf_counter() - start
         detections = self._on_faces("detector", detector, detector.input, photos, faces)
         probs: list[list[Any]] = []
         for classifier in self.models.classifiers:
             name = f"classifier {classifier.head}"
             found = self._on_faces(name, classifier, classifier.input, photos, faces)
             probs.append([_finite(name, p) for p in found])
+        return Inferred(photos, maps, faces, detections, probs)
+
+    def grade(self, found: Inferred) -> list[ImageResult]:
+        """The rest of `score_batch`: no model is touched, so that one batch can be graded while the next is inferred."""
         start = time.perf_counter()
         results = [
-            self._result(photo, label_map, face, boxes, [p[n] for p in probs])
-            for n, (photo, label_map, face, boxes) in enumerate(zip(photos, maps, faces, detections, strict=True))
+            self._result(photo, label_map, face, boxes, [p[n] for p in found.probs])
+            for n, (photo, label_map, face, boxes) in enumerate(
+                zip(found.photos, found.maps, found.faces, found.detections, strict=True)
+            )
         ]
         self.seconds["grade"] += time.perf_counter() - start
         return results

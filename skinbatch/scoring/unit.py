@@ -8,9 +8,9 @@ import socket
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
@@ -46,6 +46,8 @@ class UnitScorer:
         self.locator = Locator(config.storage)
         self.threads = config.decode.threads or min(MAX_THREADS, max(2, context.threads))
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
+        # Not the pool's: its threads may be waiting for photos to be taken, which waits for what is graded.
+        self.grader = ThreadPoolExecutor(1, thread_name_prefix="grade")
         self._further = 0
         self._lock = threading.Lock()
 
@@ -89,8 +91,7 @@ class UnitScorer:
         if unit.shard is None and not unit.images:
             return UnitDone(None, changed, vanished, reader.skipped)
         tables, copied = self._tables(assignment, rows, to_copy, older)
-        timings = dict(self.scorer.seconds) | {"unit": time.perf_counter() - started}
-        receipt = self._commit(replace(assignment, unit=unit), tables, copied, timings)
+        receipt = self._commit(replace(assignment, unit=unit), tables, copied, started)
         return UnitDone(receipt, changed, vanished, reader.skipped)
 
     def _verdict_rows(
@@ -126,9 +127,12 @@ class UnitScorer:
         rows: list[Row],
         to_copy: list[tuple[ImageRef, str | None]],
     ) -> None:
-        for batch in _batches(photos, self.scorer.batch_size):
-            decoded = [r for r in batch if r.rgb is not None]
-            results = iter(self.scorer.score_batch([r.rgb for r in decoded if r.rgb is not None]))
+        seconds = self.scorer.seconds
+        graded: deque[tuple[list[Ready], Future[list[ImageResult]]]] = deque()
+
+        def take() -> None:
+            batch, future = graded.popleft()
+            results = iter(future.result())
             for ready in batch:
                 ref = ready.fetched.ref
                 if ready.rgb is not None:
@@ -140,6 +144,14 @@ class UnitScorer:
                     result = ImageResult(ready.status, ready.error, sha256=ready.sha256)
                 rows.append(Row(ref, unit_id, result))
             self._step(len(batch))
+
+        for batch in _timed(_batches(photos, self.scorer.batch_size), seconds):
+            found = self.scorer.infer([r.rgb for r in batch if r.rgb is not None])
+            graded.append((batch, self.grader.submit(self.scorer.grade, found)))
+            if len(graded) > 1:
+                take()
+        while graded:
+            take()
 
     def _step(self, photos: int = 1) -> None:
         with self._lock:
@@ -160,9 +172,8 @@ class UnitScorer:
             tables["masks"] = pa.concat_tables([masks, *copied.masks])
         return tables, copied.rows
 
-    def _commit(
-        self, assignment: Assignment, tables: dict[str, pa.Table], copied: int, timings: dict[str, float]
-    ) -> Receipt:
+    def _commit(self, assignment: Assignment, tables: dict[str, pa.Table], copied: int, started: float) -> Receipt:
+        begun = time.perf_counter()
         unit, fingerprint, attempt = assignment.unit, self.context.fingerprint, layout.fresh()
         files = []
         for kind, table in tables.items():
@@ -170,6 +181,8 @@ class UnitScorer:
             path = layout.data_key(kind, fingerprint, unit.unit_id, attempt)
             self.store.put(path, data)
             files.append(DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows))
+        ended = time.perf_counter()
+        timings = dict(self.scorer.seconds) | {"write": ended - begun, "unit": ended - started}
         statuses = Counter(tables["images"].column("status").to_pylist())
         receipt = Receipt(
             unit_id=unit.unit_id,
@@ -211,3 +224,14 @@ def _batches(photos: Iterator[Ready], size: int) -> Iterator[list[Ready]]:
         if batch and (ready is None or decoded == size or len(batch) == 8 * size):
             yield batch
             batch, decoded = [], 0
+
+
+def _timed(batches: Iterator[list[Ready]], seconds: dict[str, float]) -> Iterator[list[Ready]]:
+    """The same, with the time that they are waited for added to `seconds`."""
+    while True:
+        start = time.perf_counter()
+        batch = next(batches, None)
+        seconds["wait"] += time.perf_counter() - start
+        if batch is None:
+            return
+        yield batch

@@ -37,6 +37,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 CPUS_PER_WORKER = 4
 _MISSING_NODE_S = 30.0
 _PROBE_S = 60.0
+_STARTS = 3
 _OBJECT_STORE = 256 << 20
 """Bytes of shared memory for embedded Ray: only descriptors and receipts go through it."""
 
@@ -55,7 +56,18 @@ class RayEngine:
             return
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         try:
-            if address is None:
+            self._connect()
+        except Exception as e:  # Ray raises any class here, bare Exception too
+            raise UsageError(
+                f"Ray at {address or 'this machine'} cannot be reached: {e}; --engine local needs no Ray"
+            ) from e
+
+    def _connect(self) -> None:
+        if self.address is not None:
+            ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False)
+            return
+        for tries_left in range(_STARTS, 0, -1):
+            try:
                 ray.init(
                     "local",
                     include_dashboard=False,
@@ -63,10 +75,11 @@ class RayEngine:
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                 )
-            else:
-                ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, RayError, RuntimeError, ValueError) as e:
-            raise UsageError(f"Ray at {address or 'this machine'} cannot be reached: {e}") from e
+                return
+            except Exception as e:  # bare, with this text: Ray's patience is 30 s, which a busy machine exceeds
+                if tries_left == 1 or "timed out during startup" not in str(e):
+                    raise
+                ray.shutdown()
 
     @property
     def embedded(self) -> bool:

@@ -1,0 +1,181 @@
+"""Both engines give the same tables; what is Ray's own: dead actors, clusters, jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+import skinbatch
+from skinbatch.config import parse_config
+from skinbatch.errors import UsageError
+from tests.faces import comparable, counts, face, jpeg, png, tar_bytes, write_tree
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    photos = {f"{n % 3}/{n:02}.jpg": jpeg(face(n % 6, n % 5, n)) for n in range(30)}
+    members = {f"{n}.png": png(face(n, 1, 50 + n)) for n in range(4)}
+    return write_tree(
+        tmp_path_factory.mktemp("engines") / "photos",
+        {**photos, "bad.jpg": b"", "cut.jpg": jpeg(face(1, 1))[:700], "s.tar": tar_bytes(members)},
+    )
+
+
+@pytest.fixture(scope="module")
+def local_out(tree: Path, fake_pack: str) -> Path:
+    out = tree.parent / "local"
+    skinbatch.score(tree, out, pack=fake_pack, engine="local", max_failures=0.5)
+    return out
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    """One embedded Ray for the tests that do not need one of their own."""
+    from skinbatch.engines import ray_engine
+
+    engine = ray_engine.RayEngine(parse_config({"engine": {"name": "ray"}}).engine)
+    yield
+    engine.close()
+
+
+def test_local_and_ray_give_the_same_tables(
+    tree: Path, local_out: Path, fake_pack: str, session: None, tmp_path: Path
+) -> None:
+    report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="ray", workers=2, max_failures=0.5)
+    assert (report.exit_code, report.rows, dict(report.statuses)) == (0, 36, {"ok": 34, "empty": 1, "truncated": 1})
+    for ours, theirs in zip(comparable(tmp_path / "out"), comparable(local_out), strict=True):
+        assert ours.equals(theirs)
+    assert skinbatch.verify(tmp_path / "out").differences == []
+    again = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="ray", workers=2, max_failures=0.5)
+    assert (again.exit_code, again.nothing_to_do) == (0, True)
+
+
+def test_a_killed_actor_costs_nothing(fake_pack: str, session: None, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "photos", {f"{n:03}.png": png(face(n % 7, 0, n % 100)) for n in range(120)})
+    killed: list[int] = []
+    done = threading.Event()
+
+    def kill_one() -> None:
+        """The only actor, as soon as it has committed a unit."""
+        while not killed and not done.wait(0.02):
+            if any((tmp_path / "out/_skinbatch/receipts").rglob("*.json")):
+                for process in psutil.Process().children(recursive=True):
+                    if process.name().startswith("ray::_Actor"):
+                        killed.append(process.pid)
+                        process.send_signal(signal.SIGKILL)
+                        return
+
+    watcher = threading.Thread(target=kill_one)
+    watcher.start()
+    settings = parse_config({"engine": {"batch_size": 1}})  # so that there is time
+    report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="ray", workers=1, config=settings)
+    done.set()
+    watcher.join()
+    assert killed
+    assert (report.exit_code, report.rows, dict(report.statuses)) == (0, 120, {"ok": 120})
+    assert counts(tmp_path / "out") == {f"{n:03}.png": (n % 7, n % 7, 0) for n in range(120)}
+    assert skinbatch.verify(tmp_path / "out").differences == []
+
+
+def test_more_than_the_cluster_has_is_wrong_use(fake_pack: str, session: None, tree: Path, tmp_path: Path) -> None:
+    for settings in ({"gpus_per_worker": 64.0}, {"cpus_per_worker": 4000.0}):
+        with pytest.raises(UsageError, match="but the Ray cluster has"):
+            skinbatch.score(tree, tmp_path / "out", pack=fake_pack, config=parse_config({"engine": settings}))
+    assert not (tmp_path / "out/_skinbatch").exists()
+
+
+def run(command: list[str], env: dict[str, str], cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+
+def bare_environment(home: Path) -> dict[str, str]:
+    """Of a machine on which Ray has never run: no token, nothing set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return kept | {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+
+def test_the_command_runs_where_ray_has_never_run_before(
+    tree: Path, local_out: Path, fake_pack: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "skinbatch.cli", "score", str(tree), str(tmp_path / "out")]
+    options = ["--pack", fake_pack, "--workers", "1", "--max-failures", "0.5", "--json"]
+    env = bare_environment(tmp_path)
+    for _ in range(2):  # the first run finds no token of Ray's, the second one that of the first
+        done = run([*command, *options], env, tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["nothing_to_do"]
+    for ours, theirs in zip(comparable(tmp_path / "out"), comparable(local_out), strict=True):
+        assert ours.equals(theirs)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """`ray start --head` with a token, as on a machine of its own: environment and address of the dashboard."""
+    env = bare_environment(tmp_path) | {"RAY_AUTH_MODE": "token"}
+    made = run([str(BIN / "ray"), "get-auth-token", "--generate"], env, tmp_path)
+    assert made.returncode == 0, made.stderr
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    short = tempfile.mkdtemp(prefix="ray-")  # sockets lie in it, and their paths may have 107 characters
+    head = subprocess.Popen(
+        [
+            *(str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={short}"),
+            *(f"--{name}={port}" for name, port in ports.items()),
+            *("--object-store-memory=100000000", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
+        ],
+        env=env,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    children: list[psutil.Process] = []
+    try:
+        address = f"http://127.0.0.1:{ports['dashboard-port']}"
+        while run([str(BIN / "ray"), "job", "list", "--address", address], env, tmp_path).returncode != 0:
+            assert head.poll() is None, "the cluster did not start"
+        children = psutil.Process(head.pid).children(recursive=True)
+        yield env, address
+    finally:
+        children = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else children
+        for process in [*children, head]:
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process.kill()
+        head.wait()
+        shutil.rmtree(short, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def test_the_job_entry_runs_under_ray_job_submit(
+    tree: Path, local_out: Path, fake_pack: str, cluster: tuple[dict[str, str], str], tmp_path: Path
+) -> None:
+    env, address = cluster
+    script = [sys.executable, str(ROOT / "jobs/score.py"), str(tree), str(tmp_path / "out")]
+    options = ["--pack", fake_pack, "--max-failures", "0.5", "--json"]
+    job = run([str(BIN / "ray"), "job", "submit", "--address", address, "--", *script, *options], env, tmp_path)
+    assert job.returncode == 0, job.stdout + job.stderr
+    for ours, theirs in zip(comparable(tmp_path / "out"), comparable(local_out), strict=True):
+        assert ours.equals(theirs)
+    assert skinbatch.verify(tmp_path / "out").differences == []

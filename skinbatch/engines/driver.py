@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -17,7 +17,7 @@ from skinbatch.engines.presenter import Presenter
 from skinbatch.engines.progress import Totals
 from skinbatch.engines.scheduler import Scheduler
 from skinbatch.engines.setup import Prepared
-from skinbatch.errors import ClaimError, UsageError
+from skinbatch.errors import ClaimError, SkinbatchError, UsageError
 from skinbatch.runs import cleanup, destination, layout, plan, receipts, snapshot
 from skinbatch.runs.claim import Claim
 from skinbatch.runs.grouping import first_bits
@@ -62,6 +62,8 @@ class Driver:
         self._scheduler: Scheduler | None = None
         self._left: dict[str, str] = {}
         self._counts: dict[str, int | None] = {}
+        self._members: dict[ShardRef, int] = {}
+        self._current: Plan | None = None
 
     def run(self, engine: Engine, retry: bool = False) -> RunReport:
         """The whole run; the claim is given back and the record written however it ends."""
@@ -71,22 +73,31 @@ class Driver:
         try:
             report = self._run(engine, retry)
         except (Interrupted, KeyboardInterrupt):
-            report = self._end(130, "interrupted; the same command goes on", None, "interrupted")
-        except BaseException as e:
-            self._close_record("failed", getattr(e, "exit_code", 1), str(e))
+            report = self._end(130, "interrupted; the same command goes on", self._current, "interrupted")
+        except BaseException as error:
+            code, text = getattr(error, "exit_code", 1), str(error)
+            self._quietly(lambda: self._close_record("failed", code, text))
             raise
         finally:
             for number, handler in old_handlers.items():
                 signal.signal(number, handler)
-            self.claim.release()
+            self._quietly(self.claim.release)
         return report
+
+    def _quietly(self, last_words: Callable[[], None]) -> None:
+        """What is done at the end of a run that may have failed: its own failure must not hide the run's."""
+        try:
+            last_words()
+        except SkinbatchError as e:
+            self.presenter.note(f"could not be written at the end: {e}")
 
     def _run(self, engine: Engine, retry: bool) -> RunReport:
         self.presenter.phase("reading what is done")
         self.ledger = Ledger.load(self.store, self.fingerprint)
         names = plan.names(self.store, self.fingerprint)
         newest = plan.read(self.store, self.fingerprint, names[0]) if names else None
-        current = self._plan_of_retry(newest) if retry else self._plan_of_score(newest)
+        self._unfolded += self.ledger.read_singly
+        current = self._current = self._plan_of_retry(newest) if retry else self._plan_of_score(newest)
         self._check_interrupted()
         assigner = Assigner(self.store, self.ledger, current)
         left = assigner.left()
@@ -110,13 +121,12 @@ class Driver:
         )
         self.log.write()
         current = self._score(engine, current, assignments)
-        if self._scheduler is not None and self._scheduler.stopped and not self._done(current):
-            self._fold()
+        if self._done(current):
+            return self._finish(current)
+        self._fold()
+        if self._scheduler is not None and self._scheduler.stopped and not self._left:
             return self._end(6, f"stopped: {self._scheduler.stopped}; the same command goes on", current, "stopped")
-        if self._left or not self._done(current):
-            self._fold()
-            return self._end(4, self._left_message(current), current, "failed")
-        return self._finish(current)
+        return self._end(4, self._left_message(current), current, "failed")
 
     def _plan_of_retry(self, newest: Plan | None) -> Plan:
         if newest is None:
@@ -158,7 +168,9 @@ class Driver:
         return PlanWriter(self.store, self.fingerprint, self._count_members).write(listing, newest, bits)
 
     def _count_members(self, shard: ShardRef) -> int:
-        return count_members(shard, self.locator)
+        if shard not in self._members:
+            self._members[shard] = count_members(shard, self.locator)
+        return self._members[shard]
 
     def _score(self, engine: Engine, current: Plan, assignments: Iterator[Assignment]) -> Plan:
         attempts = receipts.count_attempts(self.store, self.fingerprint)
@@ -181,7 +193,7 @@ class Driver:
                     self._stop_on(self._scheduler.fatal)
                 if not self.drift:
                     break
-                current = self._replan(current)
+                current = self._current = self._replan(current)
                 assigner = Assigner(self.store, self.ledger, current)
                 assignments = assigner.to_score(assigner.left())
         finally:
@@ -244,10 +256,11 @@ class Driver:
         newest: Snapshot | None = None,
         nothing_to_do: bool = False,
     ) -> RunReport:
-        self._fold() if exit_code == 130 else None
+        if exit_code == 130:
+            self._quietly(self._fold)
         chosen = list(newest.receipts) if newest else self._chosen(current) if current else []
         left = len(Assigner(self.store, self.ledger, current).left()) if current and not newest else 0
-        self._close_record(state, exit_code, message)
+        self._quietly(lambda: self._close_record(state, exit_code, message))
         record = self.log.record
         statuses: dict[str, int] = {}
         for receipt in chosen:
@@ -295,6 +308,7 @@ class Driver:
         assert self.totals is not None
         self.drift.note(outcome.changed, outcome.vanished)
         unit = assignment.unit
+        self._left.pop(unit.unit_id, None)
         planned = len(unit.images) if unit.shard is None else self._counts.get(unit.unit_id)
         self.totals.add(outcome, planned)
         if outcome.receipt is not None:
@@ -353,10 +367,10 @@ class Driver:
         return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _check_interrupted(self) -> None:
-        if self._interrupted.is_set():
-            raise Interrupted
         if self.claim.lost is not None:
             raise ClaimError(f"another run has taken over {self.store.uri}: {self.claim.lost}; this one stops")
+        if self._interrupted.is_set():
+            raise Interrupted
 
 
 def _keys(chosen: Any) -> list[tuple[str, int, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 
 DEST = "_skinbatch/dest.json"
 CLAIM = "_skinbatch/claim.json"
 SCORINGS = "_skinbatch/scorings/"
 RUNS = "_skinbatch/runs/"
+_NUMBERED = re.compile(r"(\d+)\.([0-9a-f]{12})(?:\.|$)")
 DATA_KINDS = ("images", "boxes", "masks")
 
 
@@ -59,10 +61,13 @@ def numbered(n: int) -> str:
 
 def number_of(name: str) -> tuple[int, str]:
     """(n, random) of a name made by `numbered`, with or without a suffix after it. ValueError for any other name."""
-    n, random = name.split(".")[:2]
-    return int(n), random
+    found = _NUMBERED.match(name)
+    if found is None:
+        raise ValueError(f"{name!r} is not <n>.<random>")
+    return int(found[1]), found[2]
 
 
 def newest_first(names: set[str] | list[str]) -> list[str]:
-    """Names made by `numbered`, highest n first, then smallest random."""
-    return sorted(names, key=lambda name: (-number_of(name)[0], number_of(name)[1]))
+    """Names made by `numbered`, highest n first, then smallest random; other names (a stray copy) are left out."""
+    ours = (name for name in names if _NUMBERED.match(name))
+    return sorted(ours, key=lambda name: (-number_of(name)[0], number_of(name)[1]))

@@ -214,7 +214,9 @@ class PlanWriter:
 def amend(listing: Listing, changed: Mapping[str, ImageRef], vanished: Iterable[str]) -> Listing:
     """The listing with what the workers found: photos that changed while they were read, and those that are gone."""
     gone = set(vanished) | set(changed)
-    kept = listing.photos.filter(pc.invert(pc.is_in(listing.photos.column("image_id"), pa.array(sorted(gone)))))
+    kept = listing.photos.filter(
+        pc.invert(pc.is_in(listing.photos.column("image_id"), pa.array(sorted(gone), pa.string())))
+    )
     again = collect(changed.values())
     return Listing(pa.concat_tables([kept, again.photos]), listing.shards)
 

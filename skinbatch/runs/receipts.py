@@ -84,6 +84,7 @@ class Ledger:
         self.data_keys: set[str] = set()
         self.receipt_keys: set[str] = set()
         self.unreadable: list[str] = []
+        self.read_singly: list[Receipt] = []
         self._split: set[str] = set()
         self._families: dict[str, set[str]] = defaultdict(set)
 
@@ -118,6 +119,7 @@ class Ledger:
                     ledger.unreadable.append(key)
                 else:
                     ledger._remember(receipt_or_none)
+                    ledger.read_singly.append(receipt_or_none)
         return ledger
 
     def _read_copies(self, key: str) -> list[Receipt]:
@@ -174,10 +176,13 @@ class Ledger:
     def proof(self, unit_id: str, whole_sha256: str) -> list[Receipt] | None:
         """The receipts by which a planned unit is done: its own, or those of its halves; None while it is not."""
         own = self.best(unit_id, whole_sha256)
-        if own is not None:
-            return [own]
-        if unit_id not in self._split:
-            return None
+        halves = self._proof_of_halves(unit_id, whole_sha256) if unit_id in self._split else None
+        if own is None or halves is None:
+            return halves if own is None else [own]
+        # A retry of the whole unit may have ended in halves: the later generation counts, as among single receipts.
+        return halves if min(r.generation for r in halves) > own.generation else [own]
+
+    def _proof_of_halves(self, unit_id: str, whole_sha256: str) -> list[Receipt] | None:
         proofs = [self.proof(f"{unit_id}.{half}", whole_sha256) for half in (0, 1)]
         if proofs[0] is None or proofs[1] is None:
             return None

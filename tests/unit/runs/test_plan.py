@@ -78,3 +78,12 @@ def test_amending_takes_out_what_is_gone_and_takes_in_what_changed(store: LocalS
     assert found["00003.jpg"] == changed
     assert "00004.jpg" not in found
     assert [u.shard for u in after.units if u.shard] == [TAR]
+
+
+def test_an_archive_file_that_changed_is_planned_anew_and_one_that_went_is_left_out(store: LocalStore) -> None:
+    current = write_plan(store, [*photos(5), TAR, ZIP])
+    listing = plan.amend(plan.read_listing(store, FP, current), {}, [])
+    changed = replace(TAR, version="8")
+    after = writer(store).write(plan.replace_shards(listing, {TAR.key: changed, ZIP.key: None}), current, 2)
+    assert [u.shard for u in after.units if u.shard] == [changed]
+    assert after.photos == 5

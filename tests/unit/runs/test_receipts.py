@@ -101,3 +101,32 @@ def test_failed_attempts_are_counted_by_unit_and_inputs(store: LocalStore) -> No
     for _ in range(2):
         receipts.write_attempt(store, FP, unit.unit_id, unit.inputs_sha256, {"reason": "killed"})
     assert receipts.count_attempts(store, FP) == {(unit.unit_id, unit.inputs_sha256[:12]): 2}
+
+
+def test_halves_of_a_retry_count_before_the_whole_unit_of_an_older_generation(store: LocalStore) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    whole = commit(store, unit)
+    first, second = unit.halves()
+    halves = [commit(store, first, whole=unit.inputs_sha256, generation=2)]
+    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) == [whole]
+    halves.append(commit(store, second, whole=unit.inputs_sha256, generation=2))
+    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) == halves
+
+
+@pytest.mark.parametrize("prefix", [layout.snapshots_prefix(FP), layout.folds_prefix(FP), layout.plans_prefix(FP)])
+def test_stray_files_among_numbered_ones_are_left_alone(store: LocalStore, prefix: str) -> None:
+    unit = units_of(store, write_plan(store, photos(40)))[0]
+    receipt = commit(store, unit)
+    for name in ("._1.0123456789ab.parquet", "x.parquet", "1.ab.parquet", "copy/units.parquet"):
+        store.put(prefix + name, b"?")
+    ledger = Ledger.load(store, FP)
+    assert ledger.proof(unit.unit_id, unit.inputs_sha256) == [receipt]
+    assert snapshot.newest_that_counts(store, ledger) is None
+    assert len(plan.names(store, FP)) == 1
+
+
+def test_receipts_that_were_read_one_by_one_can_be_folded(store: LocalStore) -> None:
+    current = write_plan(store, photos(100))
+    committed = [commit(store, unit) for unit in units_of(store, current)]
+    receipts.write_fold(store, FP, 1, committed[:2])
+    assert {r.attempt for r in Ledger.load(store, FP).read_singly} == {r.attempt for r in committed[2:]}

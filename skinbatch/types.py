@@ -212,7 +212,8 @@ class Receipt:
     """The record that a unit is done.
 
     inputs_sha256: what was scored. whole_sha256: the inputs of the planned unit that this one is, or is a half of.
-    inputs_count: photos that were to be scored, for archives the rows found. copied: rows taken from older results.
+    inputs_count: photos that were to be scored, for archives the members found. copied: rows taken from older results.
+    shard_size: bytes of the archive file, by which it is found again under another name.
     """
 
     unit_id: str
@@ -229,3 +230,4 @@ class Receipt:
     timings: Mapping[str, float]
     host: str
     written_at: str
+    shard_size: int | None = None

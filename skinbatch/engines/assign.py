@@ -13,7 +13,7 @@ from skinbatch.types import Receipt, WorkUnit
 
 
 def reuse_of(receipt: Receipt) -> Reuse:
-    files = {f.kind: f.path for f in receipt.files}
+    files = {f.kind: f for f in receipt.files}
     return Reuse(files["images"], files["boxes"], files.get("masks"))
 
 
@@ -39,11 +39,13 @@ class Assigner:
 
     def _older(self, work: WorkUnit) -> list[Receipt]:
         """Receipts that may hold rows of the unit's photos: of its group and the groups it was split from; of its archive
-        file, and of archive files that are no longer listed, which may be the same under another name."""
+        file, and of files of its very size that are no longer listed, which may be the same under another name."""
         name = family(work.unit_id)
         groups = [name[:depth] for depth in range(1, len(name) + 1)]
-        families = groups if work.shard is None else [name, *self._moved]
-        return [r for f in families for r in self.ledger.of_family(f)]
+        if work.shard is None:
+            return [r for group in groups for r in self.ledger.of_family(group)]
+        moved = (r for f in self._moved for r in self.ledger.of_family(f) if r.shard_size == work.shard.size)
+        return [*self.ledger.of_family(name), *moved]
 
     def failed(self) -> list[tuple[PlannedUnit, Receipt]]:
         """Receipts that count for the plan and hold rows that are not ok."""

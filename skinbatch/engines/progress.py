@@ -28,6 +28,7 @@ class Totals:
         self.units_before = units_before
         self.photos = 0
         self.in_flight = 0
+        self.fresh = 0
         self.failed: Counter[str] = Counter()
         self.started = time.monotonic()
         self._window: deque[tuple[float, int]] = deque([(self.started, 0)])
@@ -44,13 +45,13 @@ class Totals:
             record.photos_vanished += len(outcome.vanished)
             record.photos_changed += len(outcome.changed)
             record.skipped.update(outcome.skipped)
+            self.failed.update(outcome.failed)
+            self.fresh += rows - (receipt.copied if receipt else 0)
             if receipt is not None:
                 record.photos_copied += receipt.copied
                 record.photos_scored += rows - receipt.copied
                 record.statuses.update(receipt.statuses)
                 record.timings.update(receipt.timings)
-                if not receipt.copied:
-                    self.failed.update({s: n for s, n in receipt.statuses.items() if s != "ok"})
 
     def tick(self, in_flight: int) -> Progress:
         """in_flight: photos that unfinished units have got further by."""
@@ -84,7 +85,7 @@ class Totals:
         if self.settings.deadline_s is not None and time.monotonic() - self.started > self.settings.deadline_s:
             return f"--deadline {self.settings.deadline_s:g} s is over"
         failed = sum(self.failed.values())
-        if self.photos >= STOP_AFTER_PHOTOS and failed > self.settings.stop_failures * self.photos:
+        if self.fresh >= STOP_AFTER_PHOTOS and failed > self.settings.stop_failures * self.fresh:
             reasons = ", ".join(f"{n} {status}" for status, n in self.failed.most_common(3))
-            return f"{failed} of {self.photos} photos failed ({reasons}); see the `error` column"
+            return f"{failed} of {self.fresh} photos failed ({reasons}); see the `error` column"
         return None

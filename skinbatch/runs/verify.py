@@ -141,6 +141,7 @@ def _check_rows(
                 _compare(unit.unit_id, ids, expected, report.differences)
             else:
                 counted = sum(r.inputs_count for r in unit_receipts)
+                report.differences += _gaps(unit, unit_receipts)
                 report.photos += counted
                 _compare_shard(unit, ids, counted, shard_ids.setdefault(unit.shard.key, Counter()), report.differences)
     report.differences += [f"unit {u}: the snapshot names a receipt of it, but the plan does not" for u in by_unit]
@@ -202,6 +203,20 @@ def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, seen: Counter[str]
     _name(say, f"unit {unit.unit_id}: rows of another version than the plan's {unit.shard.version}", wrong)
     seen.update(Counter({image_id: n for (image_id, _), n in ids.items()}))
     _name(say, f"{unit.shard.key}: more than one row", Counter({(i, None): n - 1 for i, n in seen.items() if n > 1}))
+
+
+def _gaps(unit: PlannedUnit, unit_receipts: list[Receipt]) -> list[str]:
+    """Member ranges of a unit's receipts that do not join to the planned one, and members that are fewer than planned."""
+    said = []
+    ranges: list[tuple[int, int | None]] = [(r.start, r.stop) for r in unit_receipts]
+    ranges.sort(key=lambda r: (r[0], r[1] is None))
+    ends = [unit.start, *(stop for _, stop in ranges)]
+    if [start for start, _ in ranges] != ends[:-1] or ends[-1] != unit.stop:
+        said.append(f"unit {unit.unit_id}: receipts of members {ranges}, planned are {unit.start} to {unit.stop}")
+    counted = sum(r.inputs_count for r in unit_receipts)
+    if unit.count is not None and counted != unit.count:
+        said.append(f"unit {unit.unit_id}: {counted} members were found, {unit.count} are planned")
+    return said
 
 
 def _name(say: list[str], what: str, keys: Ids) -> None:

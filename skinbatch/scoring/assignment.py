@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from skinbatch.config import Config
-from skinbatch.types import ImageRef, Receipt, Status, WorkUnit
+from skinbatch.types import DataFile, ImageRef, Receipt, Status, WorkUnit
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class ScoringContext:
 class Reuse:
     """One older receipt's tables, from which rows of unchanged photos are copied. masks is None without --save-masks."""
 
-    images: str
-    boxes: str
-    masks: str | None = None
+    images: DataFile
+    boxes: DataFile
+    masks: DataFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,14 @@ class Assignment:
 @dataclass(frozen=True, slots=True)
 class UnitDone:
     """The unit is committed. changed: photos that were read in another version than planned, as read.
-    vanished: image_ids that are gone; neither has made the unit fail. receipt: None if no photo was left."""
+    vanished: image_ids that are gone; neither has made the unit fail. receipt: None if no photo was left.
+    failed: rows of this attempt that are not ok, by status; copied rows do not count."""
 
     receipt: Receipt | None
     changed: tuple[ImageRef, ...] = ()
     vanished: tuple[str, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from skinbatch.errors import NotFoundError
+from skinbatch.errors import NotFoundError, TableError
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_parquet
 from skinbatch.tables.rows import copy_rows
-from skinbatch.types import ImageRef, Status
-
-Identity = tuple[str, int | None, str | None]
+from skinbatch.types import DataFile, ImageRef, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +55,21 @@ class OlderRows:
                 self._tables.append(tables)
 
     def _load(self, reuse: Reuse, masks: bool) -> _Tables | None:
-        try:
-            images, boxes = (read_parquet(self.store.get(key)[0], key) for key in (reuse.images, reuse.boxes))
-            if not masks:
-                return _Tables(images, boxes, None)
-            if reuse.masks is None:
-                return None
-            return _Tables(images, boxes, read_parquet(self.store.get(reuse.masks)[0], reuse.masks))
-        except NotFoundError:  # another run has cleaned up; the photos are scored instead
+        """None where a file is gone (another run has cleaned up) or damaged: its photos are scored instead."""
+        if masks and reuse.masks is None:
             return None
+        try:
+            wanted = [reuse.images, reuse.boxes] + ([reuse.masks] if masks and reuse.masks else [])
+            tables = [self._read(file) for file in wanted]
+        except (NotFoundError, TableError):
+            return None
+        return _Tables(tables[0], tables[1], tables[2] if len(tables) > 2 else None)
+
+    def _read(self, file: DataFile) -> pa.Table:
+        data, _ = self.store.get(file.path)
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise TableError(f"{file.path}: its bytes are not those that were written")
+        return read_parquet(data, file.path)
 
     def _index(self, number: int, images: pa.Table) -> None:
         names = ("image_id", "size", "version", "sha256", "status")

@@ -91,8 +91,10 @@ class UnitScorer:
         if unit.shard is None and not unit.images:
             return UnitDone(None, changed, vanished, reader.skipped)
         tables, copied = self._tables(assignment, rows, to_copy, older)
-        receipt = self._commit(replace(assignment, unit=unit), tables, copied, started)
-        return UnitDone(receipt, changed, vanished, reader.skipped)
+        found = len(unit.images) if unit.shard is None else len(rows) + len(to_copy)
+        receipt = self._commit(replace(assignment, unit=unit), found, tables, copied, started)
+        failed = Counter(row.result.status.value for row in rows if row.result.status is not Status.OK)
+        return UnitDone(receipt, changed, vanished, reader.skipped, failed)
 
     def _verdict_rows(
         self, assignment: Assignment, reader: UnitReader
@@ -172,7 +174,9 @@ class UnitScorer:
             tables["masks"] = pa.concat_tables([masks, *copied.masks])
         return tables, copied.rows
 
-    def _commit(self, assignment: Assignment, tables: dict[str, pa.Table], copied: int, started: float) -> Receipt:
+    def _commit(
+        self, assignment: Assignment, found: int, tables: dict[str, pa.Table], copied: int, started: float
+    ) -> Receipt:
         begun = time.perf_counter()
         unit, fingerprint, attempt = assignment.unit, self.context.fingerprint, layout.fresh()
         files = []
@@ -190,7 +194,7 @@ class UnitScorer:
             attempt=attempt,
             inputs_sha256=unit.inputs_sha256,
             whole_sha256=assignment.whole_sha256 if assignment.is_half else unit.inputs_sha256,
-            inputs_count=len(unit.images) if unit.shard is None else tables["images"].num_rows,
+            inputs_count=found,
             start=unit.start,
             stop=unit.stop,
             files=tuple(files),
@@ -199,6 +203,7 @@ class UnitScorer:
             timings={name: round(seconds, 4) for name, seconds in timings.items()},
             host=socket.gethostname(),
             written_at=now(),
+            shard_size=unit.shard.size if unit.shard else None,
         )
         self.store.put(receipts.key_of(fingerprint, receipt), receipts.to_json(receipt))
         return receipt

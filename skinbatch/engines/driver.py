@@ -184,6 +184,7 @@ class Driver:
                     pool,
                     self,
                     self.config.engine.stall_timeout_s,
+                    self.config.storage.max_attempts * self.config.storage.timeout_s,
                     lambda u: attempts.get((u.unit_id, u.inputs_sha256[:12]), 0),
                     self._count_members,
                     already_ready=self._scheduler.idle if self._scheduler else (),

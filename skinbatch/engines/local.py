@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from skinbatch.config import EngineSettings
-from skinbatch.engines.pool import Death, Event, Finished, Ready, check_precision
+from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext
 from skinbatch.scoring.device import cuda_devices, usable_cpus
@@ -52,7 +52,7 @@ class LocalPool:
 
     def __init__(self, context: ScoringContext) -> None:
         self.context = context
-        self._progress = 0
+        self._progress = Progress()
         self._start()
 
     def _start(self) -> None:
@@ -75,7 +75,7 @@ class LocalPool:
             return  # the child is dead, which `wait` reports
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        self._progress = 0
+        self._progress = Progress()
         self._send(assignment)
 
     def wait(self, timeout_s: float) -> list[Event]:
@@ -86,7 +86,7 @@ class LocalPool:
             except (EOFError, ConnectionResetError, OSError):
                 return [self._reap("")]
             if kind == "progress":
-                self._progress = int(values[0])
+                self._progress = values[0]
             elif kind == "ready":
                 return [Ready(0, *values)]
             elif kind == "broken":
@@ -102,7 +102,7 @@ class LocalPool:
         self._start()
         return Death(0, reason or _describe(code))
 
-    def progress(self) -> Mapping[int, int]:
+    def progress(self) -> Mapping[int, Progress]:
         return {0: self._progress}
 
     def replace(self, worker: int, reason: str) -> None:

@@ -42,6 +42,14 @@ class Death:
 Event = Ready | Finished | Death
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """photos: that the unit has got further by, from 0. on_store: the worker waits for a store, and for nothing else."""
+
+    photos: int = 0
+    on_store: bool = False
+
+
 class WorkerPool(Protocol):
     """A fixed number of workers, each with one unit at a time. Used by one thread."""
 
@@ -54,8 +62,8 @@ class WorkerPool(Protocol):
     def wait(self, timeout_s: float) -> list[Event]:
         """What happened, as soon as anything has, at the latest after timeout_s (then often nothing)."""
 
-    def progress(self) -> Mapping[int, int]:
-        """Worker -> photos that its unit has got further by; counts up from 0 with every unit."""
+    def progress(self) -> Mapping[int, Progress]:
+        """What each worker that has a unit last said of it."""
 
     def replace(self, worker: int, reason: str) -> None:
         """Kill a worker and start another in its place; no Death is reported for it."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from skinbatch.config import EngineSettings
-from skinbatch.engines.pool import Death, Event, Finished, Ready, check_precision
+from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
 from skinbatch.engines.worker import Worker
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
@@ -172,7 +172,7 @@ class RayPool:
         self._nodes: dict[int, str] = {}
         self._calls: dict[Any, tuple[int, str]] = {}
         self._asked: dict[Any, int] = {}
-        self._progress: dict[int, int] = {}
+        self._progress: dict[int, Progress] = {}
         self._missing: dict[int, tuple[float, str]] = {}
         for worker in range(workers):
             self._start(worker)
@@ -184,7 +184,7 @@ class RayPool:
         self._calls[actor.node.remote()] = (worker, "ready")
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        self._progress[worker] = 0
+        self._progress[worker] = Progress()
         self._calls[self._actors[worker].score.remote(assignment)] = (worker, "score")
 
     def wait(self, timeout_s: float) -> list[Event]:
@@ -235,7 +235,7 @@ class RayPool:
         self._replace(worker)
         return Death(worker, _first_lines(reason), lost)
 
-    def progress(self) -> Mapping[int, int]:
+    def progress(self) -> Mapping[int, Progress]:
         if self._asked:
             done, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
             for call in done:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from skinbatch.engines.pool import Death, Event, Finished, Ready, WorkerPool
+from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, WorkerPool
 from skinbatch.errors import StoreError
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import ShardRef, Status, WorkUnit
@@ -54,14 +54,16 @@ class WorkersFailed(StoreError):
 @dataclass(slots=True)
 class _Busy:
     assignment: Assignment
-    progress: int
+    progress: Progress
     since: float
 
 
 class Scheduler:
     """Runs units on a pool until none is left or the observer wants to stop.
 
-    deaths: failed attempts on record for a unit and its inputs. count_members: image members of an archive file.
+    stall_timeout_s: time without progress after which a unit is blamed. store_timeout_s: how much longer a worker may
+    wait for a store, which is blamed then instead. deaths: failed attempts on record for a unit and its inputs.
+    count_members: image members of an archive file.
     already_ready: workers of the pool that wait for a unit.
     """
 
@@ -70,6 +72,7 @@ class Scheduler:
         pool: WorkerPool,
         observer: Observer,
         stall_timeout_s: float,
+        store_timeout_s: float,
         deaths: Callable[[WorkUnit], int],
         count_members: Callable[[ShardRef], int],
         already_ready: Iterable[int] = (),
@@ -77,6 +80,7 @@ class Scheduler:
         self.pool = pool
         self.observer = observer
         self.stall_timeout_s = stall_timeout_s
+        self.store_timeout_s = store_timeout_s
         self.recorded_deaths = deaths
         self.count_members = count_members
         self._again: deque[Assignment] = deque()
@@ -112,7 +116,7 @@ class Scheduler:
             return
         worker = min(self.idle)
         self.idle.remove(worker)
-        self._busy[worker] = _Busy(assignment, 0, time.monotonic())
+        self._busy[worker] = _Busy(assignment, Progress(), time.monotonic())
         self.pool.submit(worker, assignment)
 
     def _take(self, event: Event) -> None:
@@ -136,14 +140,19 @@ class Scheduler:
         elif outcome.kind == "drift":
             self.observer.drifted(assignment, outcome)
         elif outcome.kind == "store":
-            tries = self._store_tries[unit_id] = self._store_tries.get(unit_id, 0) + 1
-            if tries < STORE_TRIES:
-                self._again.append(assignment)
-            else:
-                self.observer.failed(unit_id, outcome.message)
+            self._retry_later(assignment, outcome.message)
         else:
             self.fatal = self.fatal or outcome
             self.observer.failed(unit_id, outcome.message)
+
+    def _retry_later(self, assignment: Assignment, message: str) -> None:
+        """After an outage: the unit is tried again behind the others, and stays open after STORE_TRIES."""
+        unit_id = assignment.unit.unit_id
+        tries = self._store_tries[unit_id] = self._store_tries.get(unit_id, 0) + 1
+        if tries < STORE_TRIES:
+            self._again.append(assignment)
+        else:
+            self.observer.failed(unit_id, message)
 
     def _bury(self, death: Death) -> None:
         self.idle.discard(death.worker)
@@ -163,14 +172,22 @@ class Scheduler:
         progress = self.pool.progress()
         now = time.monotonic()
         for worker, busy in list(self._busy.items()):
-            if progress.get(worker, 0) != busy.progress:
-                busy.progress, busy.since = progress.get(worker, 0), now
-            elif now - busy.since > self.stall_timeout_s:
-                reason = f"no photo got further for {self.stall_timeout_s:g} s"
+            seen = progress.get(worker, Progress())
+            if seen.photos != busy.progress.photos or seen.on_store != busy.progress.on_store:
+                busy.progress, busy.since = seen, now
+                continue
+            limit = self.stall_timeout_s + (self.store_timeout_s if seen.on_store else 0)
+            if now - busy.since > limit:
+                reason = f"no photo got further for {limit:g} s"
+                if seen.on_store:  # an outage is nobody's fault but the store's
+                    del self._busy[worker]
+                    self.pool.replace(worker, reason)
+                    self._retry_later(busy.assignment, f"the store did not answer: {reason}")
+                    continue
                 del self._busy[worker]
                 self.pool.replace(worker, reason)
                 self._blame(busy.assignment, reason, timed_out=True)
-        self.observer.tick(sum(progress.get(w, 0) for w in self._busy))
+        self.observer.tick(sum(progress.get(w, Progress()).photos for w in self._busy))
 
     def _blame(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         unit = assignment.unit

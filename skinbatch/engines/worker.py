@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+from skinbatch.engines.pool import Progress
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
 
 
@@ -24,6 +25,5 @@ class Worker:
     def score(self, assignment: Assignment) -> Outcome:
         return self._scorer.score(assignment)
 
-    def progress(self) -> int:
-        """Photos that the present unit has got further by."""
-        return self._scorer.photos_further
+    def progress(self) -> Progress:
+        return Progress(self._scorer.photos_further, self._scorer.waits_on_store)

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,26 @@ class Ready:
     rgb: NDArray[np.uint8] | None
     status: Status
     error: str | None
+
+
+class Activity:
+    """Counts what decodes or computes at the moment; a context manager that threads enter at the same time."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._lock = threading.Lock()
+
+    @property
+    def idle(self) -> bool:
+        return self._running == 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._running += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._running -= 1
 
 
 class _Budget:
@@ -66,11 +87,13 @@ def decoded_ahead(
     ahead: int,
     wanted: Callable[[Fetched, str], bool],
     on_decoded: Callable[[], None],
+    activity: Activity | None = None,
 ) -> Generator[Ready, None, None]:
     """Photos in their order, hashed and decoded by the pool's threads.
 
     ahead: photos that may be in the making. wanted: given a photo and its SHA-256, whether to decode it.
-    on_decoded: called from the pool's threads for every photo. What `photos` raises is raised here.
+    on_decoded: called from the pool's threads for every photo. activity: entered while a photo is decoded. What `photos`
+    raises is raised here.
     """
     budget = _Budget(settings.ahead_bytes)
     waiting: queue.Queue[Future[Ready] | Exception | None] = queue.Queue(maxsize=ahead)
@@ -87,7 +110,8 @@ def decoded_ahead(
 
     def make(order: int, fetched: Fetched) -> Ready:
         budget.enter(order)
-        ready = _decode(fetched, settings, wanted)
+        with activity or nullcontext():
+            ready = _decode(fetched, settings, wanted)
         budget.hold(_size(ready))
         on_decoded()
         return ready

@@ -21,7 +21,7 @@ from skinbatch.archive.unit import UnitReader, read_unit
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.destination import now
-from skinbatch.scoring.ahead import Ready, decoded_ahead
+from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
 from skinbatch.scoring.reuse import OlderRows
 from skinbatch.scoring.scorer import Scorer
@@ -50,11 +50,17 @@ class UnitScorer:
         self.grader = ThreadPoolExecutor(1, thread_name_prefix="grade")
         self._further = 0
         self._lock = threading.Lock()
+        self.activity = Activity()
 
     @property
     def photos_further(self) -> int:
         """Photos decoded or scored in the present unit, for the watchdog and the progress bar."""
         return self._further // 2
+
+    @property
+    def waits_on_store(self) -> bool:
+        """The present unit neither decodes nor computes: it reads its photos, or reads or writes tables."""
+        return self.activity.idle
 
     def score(self, assignment: Assignment) -> Outcome:
         """Score a unit and commit it. Never raises what a photo, an archive or a store can cause."""
@@ -117,7 +123,9 @@ class UnitScorer:
             return not older.has_bytes(sha256)
 
         ahead = 2 * max(self.threads, self.scorer.batch_size)
-        ready_photos = decoded_ahead(reader, self.context.config.decode, self.pool, ahead, wanted, self._step)
+        ready_photos = decoded_ahead(
+            reader, self.context.config.decode, self.pool, ahead, wanted, self._step, self.activity
+        )
         with closing(ready_photos):
             self._score_all(ready_photos, assignment.unit.unit_id, rows, to_copy)
         return rows, to_copy
@@ -148,7 +156,8 @@ class UnitScorer:
             self._step(len(batch))
 
         for batch in _timed(_batches(photos, self.scorer.batch_size), seconds):
-            found = self.scorer.infer([r.rgb for r in batch if r.rgb is not None])
+            with self.activity:
+                found = self.scorer.infer([r.rgb for r in batch if r.rgb is not None])
             graded.append((batch, self.grader.submit(self.scorer.grade, found)))
             if len(graded) > 1:
                 take()

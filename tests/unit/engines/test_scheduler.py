@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from skinbatch.engines.pool import Death, Event, Finished, Ready
+from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
 from skinbatch.engines.scheduler import Scheduler, WorkersFailed
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
@@ -46,7 +46,7 @@ class ScriptedPool:
         events, self.events = self.events, []
         return events
 
-    def progress(self) -> Mapping[int, int]:
+    def progress(self) -> Mapping[int, Progress]:
         return {}
 
     def replace(self, worker: int, reason: str) -> None:
@@ -99,7 +99,7 @@ def run(
     pool: ScriptedPool, *assignments: Assignment, recorded: int = 0, stall_s: float = 60.0, heard: Heard | None = None
 ) -> Heard:
     heard = heard or Heard()
-    Scheduler(pool, heard, stall_s, lambda unit: recorded, lambda shard: 10).run(iter(assignments))
+    Scheduler(pool, heard, stall_s, 60.0, lambda unit: recorded, lambda shard: 10).run(iter(assignments))
     return heard
 
 
@@ -199,3 +199,38 @@ def test_workers_that_never_get_ready_end_the_run_with_their_reason() -> None:
 
     with pytest.raises(WorkersFailed, match="no such weights"):
         run(Broken(size=1), assignment("g0", "a"))
+
+
+class Waiting(ScriptedPool):
+    """A worker that never finishes its units, and says why."""
+
+    def __init__(self, on_store: bool) -> None:
+        super().__init__(size=1, hangs={"a"})
+        self.on_store = on_store
+
+    def progress(self) -> Mapping[int, Progress]:
+        return {0: Progress(0, self.on_store)}
+
+
+def test_a_store_that_does_not_answer_is_blamed_instead_of_the_unit() -> None:
+    heard = Heard()
+    Scheduler(Waiting(on_store=True), heard, 0.0, 0.0, lambda unit: 0, lambda shard: 10).run(
+        iter([assignment("g0", "ab")])
+    )
+    assert heard.deaths == {}
+    assert "the store did not answer" in heard.open["g0"]
+
+
+def test_a_worker_that_gets_further_is_not_given_up() -> None:
+    class Slow(ScriptedPool):
+        steps = 0
+
+        def progress(self) -> Mapping[int, Progress]:
+            self.steps += 1
+            if self.steps == 20:
+                self.events.append(Finished(0, UnitDone(None)))
+            return {0: Progress(self.steps)}
+
+    heard = run(Slow(size=1, hangs={"a"}), assignment("g0", "ab"), stall_s=0.0)
+    assert heard.deaths == {}
+    assert photos(heard) == ["a", "b"]

@@ -17,6 +17,7 @@ from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 _MAGIC = b"PAR1"
 _FOOTER = 1 << 16
 _BATCH = 8
+_NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
 _NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "bytes")
 
 
@@ -26,10 +27,11 @@ class ParquetError(BrokenArchiveError):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """image: path of the column with the photos' bytes, None without one. others: columns that pass through.
-    names: all columns."""
+    """image: path of the photos' bytes, None without one; top: the column that holds them. others: columns that pass
+    through, of several with one name the first. names: all columns."""
 
     image: str | None
+    top: str
     names: tuple[str, ...]
     others: tuple[str, ...]
     rows: int
@@ -63,12 +65,10 @@ def open_parquet(file: RangedFile) -> pq.ParquetFile:
 def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None, limit: int) -> Iterator[Fetched]:
     """Rows [start, stop), named by their number in the file, other columns as meta.
 
-    In a row group that is damaged, the rows from the damage on are `corrupt`. Raises ParquetError, StoreError.
+    In a row group that is damaged, the rows from the damage on are `corrupt`. What Python has no value for in another
+    column becomes text, or nothing. Raises ParquetError, StoreError.
     """
-    parquet = open_parquet(file)
-    columns = _columns(parquet)
-    if columns.image is None:
-        raise ParquetError(Status.CORRUPT, "has no column with photos")
+    parquet, columns = _with_photos(file)
     stop = columns.rows if stop is None else min(stop, columns.rows)
     first = 0
     for group in range(parquet.metadata.num_row_groups):
@@ -78,11 +78,14 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
             damage = f"row group {group} has fewer rows than its footer says"
             try:
                 for batch in parquet.iter_batches(
-                    _BATCH, row_groups=[group], columns=[columns.image, *columns.others], use_threads=False
+                    _BATCH, row_groups=[group], columns=[str(columns.image), *columns.others], use_threads=False
                 ):
-                    begin, row = row, row + len(batch)
-                    if row > start:
-                        yield from _rows(batch, shard, columns.image, (begin, start, stop), limit)
+                    begin, end_of_batch = row, row + len(batch)
+                    if end_of_batch > start:
+                        for number, fetched in _rows(batch, shard, columns, (begin, start, stop), limit):
+                            row = number + 1
+                            yield fetched
+                    row = end_of_batch
                     if row >= stop:
                         return
             except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
@@ -92,13 +95,27 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
         first = end
 
 
+def count_rows(file: RangedFile) -> int:
+    """How many rows `parquet_rows` gives. Raises ParquetError, StoreError."""
+    return _with_photos(file)[1].rows
+
+
+def _with_photos(file: RangedFile) -> tuple[pq.ParquetFile, Columns]:
+    parquet = open_parquet(file)
+    columns = _columns(parquet)
+    if columns.image is None:
+        raise ParquetError(Status.CORRUPT, "has no column with photos")
+    return parquet, columns
+
+
 def _rows(
-    batch: pa.RecordBatch, shard: ShardRef, image: str, place: tuple[int, int, int], limit: int
-) -> Iterator[Fetched]:
+    batch: pa.RecordBatch, shard: ShardRef, columns: Columns, place: tuple[int, int, int], limit: int
+) -> Iterator[tuple[int, Fetched]]:
+    """With the number of each."""
     begin, start, stop = place
-    column = image.partition(".")[0]
-    photos = batch.column(column).to_pylist()
-    others = {name: _values(batch.column(name)) for name in batch.schema.names if name != column}
+    column = columns.top
+    photos = _column(batch, column).to_pylist()
+    others = {name: _values(_column(batch, name)) for name in columns.others}
     for at, photo in enumerate(photos):
         if not start <= begin + at < stop:
             continue
@@ -106,19 +123,42 @@ def _rows(
         meta = flat_meta({name: values[at] for name, values in others.items()})
         ref = _ref(shard, begin + at, data, meta)
         if data is None:
-            yield Fetched(ref, None, Status.EMPTY, f"{ref.uri}: no bytes in column {column!r}")
+            yield begin + at, Fetched(ref, None, Status.EMPTY, f"{ref.uri}: no bytes in column {column!r}")
         elif len(data) > limit:
             error = f"{ref.uri}: {len(data):,} bytes, over max_image_bytes ({limit:,}); raise it in [decode]"
-            yield Fetched(ref, None, Status.TOO_LARGE, error)
+            yield begin + at, Fetched(ref, None, Status.TOO_LARGE, error)
         else:
-            yield Fetched(ref, data)
+            yield begin + at, Fetched(ref, data)
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """The first of that name, as in the file: columns of one name are read together."""
+    return batch.column(batch.schema.get_all_field_indices(name)[0])
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Times and decimals as text; Python has no value for some of them."""
-    if pa.types.is_temporal(column.type) or pa.types.is_decimal(column.type):
-        column = column.cast(pa.string())
-    return column.to_pylist()
+    """Times and decimals as text, text that is no UTF-8 with its bytes written out, nothing for what has neither."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    try:
+        if pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
+            column = column.cast(pa.string())
+        return column.to_pylist()
+    except _NO_VALUE:
+        if pa.types.is_timestamp(kind) and kind.tz not in (None, "UTC"):  # a zone that this machine does not know
+            return _values(column.cast(pa.timestamp(kind.unit, "UTC")))
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
+            data = scalar.as_buffer()
+            return None if data is None else data.to_pybytes().decode("utf-8", "backslashreplace")
+        return scalar.as_py()
+    except _NO_VALUE:
+        return None
 
 
 def _ref(shard: ShardRef, row: int, data: bytes | None, meta: dict[str, str]) -> ImageRef:
@@ -127,24 +167,29 @@ def _ref(shard: ShardRef, row: int, data: bytes | None, meta: dict[str, str]) ->
 
 
 def _columns(parquet: pq.ParquetFile) -> Columns:
+    """Raises ParquetError where the column with photos is one of several with its name."""
     schema = parquet.schema_arrow
-    image = _image_column(schema)
-    top = image.partition(".")[0] if image else None
-    others = tuple(f.name for f in schema if f.name != top and not _holds_bytes(f.type))
-    return Columns(image, tuple(schema.names), others, parquet.metadata.num_rows)
+    top, image = _image_column(schema)
+    if image is not None and schema.names.count(top) > 1:
+        raise ParquetError(Status.CORRUPT, f"has {schema.names.count(top)} columns called {top!r}")
+    first = {f.name: f for f in reversed(schema)}
+    others = tuple(name for name in dict.fromkeys(schema.names) if name != top and not _holds_bytes(first[name].type))
+    return Columns(image, top, tuple(schema.names), others, parquet.metadata.num_rows)
 
 
-def _image_column(schema: pa.Schema) -> str | None:
-    """A struct with `bytes` as Hugging Face writes it, else a binary column: one with a telling name, or the only one."""
+def _image_column(schema: pa.Schema) -> tuple[str, str | None]:
+    """Name of the column with photos and path of their bytes: a struct with `bytes` as Hugging Face writes it, else a
+    binary column: one with a telling name, or the only one."""
     structs = [f.name for f in schema if pa.types.is_struct(f.type) and _has_bytes(f.type)]
     plain = [f.name for f in schema if _is_bytes(f.type) and f.name != "uri"]
     for name in ("image", *structs):
         if name in structs:
-            return f"{name}.bytes"
+            return name, f"{name}.bytes"
         if name in plain:
-            return name
+            return name, name
     telling = [name for name in plain if any(word in name.lower() for word in _NAMES)]
-    return telling[0] if telling else plain[0] if len(plain) == 1 else None
+    found = telling[0] if telling else plain[0] if len(set(plain)) == 1 else None
+    return found or "", found
 
 
 def _has_bytes(kind: pa.DataType) -> bool:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from skinbatch.archive.formats import HEAD_BYTES, shard_kind
 from skinbatch.archive.members import BrokenArchiveError, Member, broken_row, count_rows, rows
-from skinbatch.archive.parquet import open_parquet, parquet_rows
+from skinbatch.archive.parquet import count_rows as count_parquet_rows
+from skinbatch.archive.parquet import parquet_rows
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.archive.tar import tar_members
 from skinbatch.archive.zip import zip_members
@@ -49,7 +50,7 @@ def count_members(shard: ShardRef, locator: Locator) -> int:
     file = _File(shard, locator)
     try:
         if file.kind == "parquet":
-            return int(open_parquet(file.ranged()).metadata.num_rows)
+            return count_parquet_rows(file.ranged())
         with file.members() as members:
             return count_rows(members)
     except BrokenArchiveError:

@@ -479,6 +479,85 @@ def test_a_damaged_row_group_costs_only_its_own_rows(tmp_path: Path) -> None:
     assert [r for at in range(7) for r in read(ref, at, at + 1)] == rows
 
 
+def as_strings(*values: bytes) -> pa.Array:
+    """Text columns as some writers leave them: Arrow does not check that they are UTF-8."""
+    return pa.array(values, pa.binary()).view(pa.string())
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        (as_strings(b"caf\xe9", b"ok", b""), ["caf\\xe9", "ok", ""]),
+        (as_strings(b"caf\xe9", b"ok", b"").dictionary_encode(), ["caf\\xe9", "ok", ""]),
+        (
+            pa.array([0, None, None], pa.timestamp("ms", "Mars/Olympus")),
+            ["1970-01-01 00:00:00.000Z", None, None],
+        ),
+        (pa.array([[4 * 10**17], [0], None], pa.list_(pa.timestamp("us"))), [None, '["1970-01-01 00:00:00"]', None]),
+        (pa.array([[1], [2], None], pa.list_(pa.timestamp("us", "Mars/Olympus"))), [None, None, None]),
+        (pa.ListArray.from_arrays(pa.array([0, 1, 2, 2]), as_strings(b"\xe9", b"ok")), [None, '["ok"]', "[]"]),
+    ],
+)
+def test_a_value_that_python_cannot_hold_costs_no_photo(
+    tmp_path: Path, column: pa.Array, shown: list[str | None]
+) -> None:
+    ref = shard(tmp_path / "a.parquet", parquet({"image": [photo(n) for n in range(3)], "note": column}))
+    rows = read(ref)
+    assert [(r.data, r.status) for r in rows] == [(photo(n), Status.OK) for n in range(3)]
+    assert [r.ref.meta.get("note") for r in rows] == shown
+    assert [r for at in range(3) for r in read(ref, at, at + 1)] == rows
+
+
+def test_what_breaks_within_a_batch_takes_a_row_for_each_photo_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skinbatch.archive import parquet as module
+
+    calls = iter(range(99))
+
+    def breaks(values: Any) -> dict[str, str]:
+        if next(calls) == 4:
+            raise ValueError("not a value")
+        return {}
+
+    monkeypatch.setattr(module, "flat_meta", breaks)
+    rows = read(shard(tmp_path / "a.parquet", parquet({"image": [d for _, d in PHOTOS]})))
+    assert names(rows) == [str(n) for n in range(7)]
+    assert [r.status for r in rows] == [Status.OK] * 4 + [Status.CORRUPT] * 3
+
+
+def named(names: list[str], *columns: Any) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table([pa.array(c) for c in columns], names=names), out)
+    return out.getvalue()
+
+
+def test_of_columns_with_one_name_the_first_passes_through(tmp_path: Path) -> None:
+    data = named(["note", "image", "note", "x.y", "x"], ["a", "b"], [photo(1), photo(2)], [1, 2], [3, 4], [5, 6])
+    rows = read(shard(tmp_path / "a.parquet", data))
+    assert [r.data for r in rows] == [photo(1), photo(2)]
+    assert [dict(r.ref.meta) for r in rows] == [
+        {"note": "a", "x.y": "3", "x": "5"},
+        {"note": "b", "x.y": "4", "x": "6"},
+    ]
+
+
+def test_two_columns_called_image_are_one_row_that_says_so(tmp_path: Path) -> None:
+    ref = shard(tmp_path / "a.parquet", named(["image", "image"], [photo(1), photo(2)], [photo(3), photo(4)]))
+    (row,) = read(ref)
+    assert (row.ref.image_id, row.status) == ("a.parquet/#corrupt", Status.CORRUPT)
+    assert "2 columns called 'image'" in str(row.error)
+    assert count_members(ref, LOCATOR) == 1
+
+
+def test_a_column_with_photos_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
+    ref = shard(tmp_path / "a.parquet", named(["photo.jpg", "photo"], [photo(1), photo(2)], ["a", "b"]))
+    assert [(r.data, dict(r.ref.meta)) for r in read(ref)] == [
+        (photo(1), {"photo": "a"}),
+        (photo(2), {"photo": "b"}),
+    ]
+
+
 def test_parquet_files_without_photos_are_skipped_in_a_tree_and_refused_alone(tmp_path: Path) -> None:
     (tmp_path / "labels.parquet").write_bytes(parquet({"label": [1, 2], "name": ["a", "b"]}))
     (tmp_path / "photos.parquet").write_bytes(parquet({"image": [photo(1)]}))

@@ -18,6 +18,9 @@ _SIDECAR = ".json"
 _SIDECAR_BYTES = 1 << 20
 _GROUP_BYTES = 64 << 20
 _GROUP_PHOTOS = 16
+_META_KEYS = 256
+_META_KEY_LENGTH = 256
+_BREAKS = ("#truncated", "#corrupt", "#unreadable")
 
 MemberKind = Literal["file", "folder", "link", "special", "encrypted"]
 
@@ -96,10 +99,13 @@ def rows(
 
     Every photo member is one row and takes one ordinal, refused and broken ones too; so does the break that ends an
     archive early. A sidecar is a `.json` beside a photo of the same stem (the name up to the first dot of its last
-    part). limit: bytes of a photo that are read at most. skipped: other members, each counted in one range only.
+    part); the first 256 distinct keys of a range pass through, of up to 256 characters each, others are dropped, so that
+    no archive can give a table columns without end. A name that has come before gets `#2`, or the first number that
+    makes it one of its own. limit: bytes of a photo that are read at most. skipped: other members, each
+    counted in one range only.
     """
     ordinal = 0
-    names: dict[bytes, int] = {}
+    names, keys = _Names(), _Keys()
     group = _Group("")
 
     def within() -> bool:
@@ -119,15 +125,14 @@ def rows(
             if member.kind == "file" and extension(name) == _SIDECAR:
                 group.sidecars += 1
                 if within() or group.held:
-                    group.meta.update(_sidecar(member))
+                    group.meta.update(keys.kept(_sidecar(member)))
                 continue
             if not _is_photo(member):
                 skipped[skip_name(name)] += within()
                 continue
             group.photos += 1
-            repeats = _repeats(names, name)
+            image_id = names.own(name)
             if within():
-                image_id = name if repeats == 1 else f"{name}#{repeats}"
                 ref = ImageRef(f"{shard.key}/{image_id}", f"{shard.uri}/{name}", member.size, shard.version)
                 group.hold(_fetch(member, ref, limit))
                 if len(group.held) >= _GROUP_PHOTOS or group.bytes >= _GROUP_BYTES:
@@ -228,8 +233,37 @@ def _stem(name: str) -> str:
     return f"{folder}/{last.partition('.')[0]}"
 
 
-def _repeats(names: dict[bytes, int], name: str) -> int:
-    """How often this name has come, with this one. A digest is kept, not the name: shards can be long."""
-    digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
-    names[digest] = names.get(digest, 0) + 1
-    return names[digest]
+class _Names:
+    """Gives every photo of an archive a name of its own. Digests are kept, not names: shards can be long."""
+
+    def __init__(self) -> None:
+        self._numbers = {_digest(name): 1 for name in _BREAKS}
+
+    def own(self, name: str) -> str:
+        first = _digest(name)
+        number = self._numbers.get(first, 0) + 1
+        found, digest = name, first
+        while number > 1 and (digest := _digest(found := f"{name}#{number}")) in self._numbers:
+            number += 1
+        self._numbers[digest] = 1
+        self._numbers[first] = number
+        return found
+
+
+class _Keys:
+    """The keys of sidecars that pass through."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def kept(self, meta: dict[str, str]) -> dict[str, str]:
+        for key in meta:
+            if len(self._known) >= _META_KEYS:
+                break
+            if len(key) <= _META_KEY_LENGTH:
+                self._known.add(key)
+        return {key: value for key, value in meta.items() if key in self._known}
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()

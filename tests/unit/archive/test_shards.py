@@ -149,6 +149,28 @@ def test_a_repeated_member_gets_a_number_in_every_range(make: Callable[[Files], 
     assert names(read(ref, 2)) == expected[2:]
 
 
+def test_no_two_photos_get_one_name_whatever_the_members_are_called(tmp_path: Path) -> None:
+    members = ["x#2", "x", "x", "x", "y", "y", "y#2", "y#2", "#truncated", "#corrupt", "#unreadable"]
+    files = [(name, photo(n)) for n, name in enumerate(members)]
+    ref = shard(tmp_path / "a.tar", tar([*files, ("cut.jpg", bytes(9000))])[:-10240])
+    expected = ["x#2", "x", "x#3", "x#4", "y", "y#2", "y#2#2", "y#2#3"]
+    expected += ["#truncated#2", "#corrupt#2", "#unreadable#2", "#truncated"]
+    rows = read(ref)
+    assert names(rows) == expected
+    assert [row for at in range(12) for row in read(ref, at, at + 1)] == rows
+
+
+def test_sidecars_cannot_make_columns_without_end(tmp_path: Path) -> None:
+    files: list[tuple[str, bytes]] = []
+    for n in range(5):
+        facts = {"patient": f"p{n}"} | {"k" * 257: "long"} | {f"key{n}-{k}": "v" for k in range(100)}
+        files += [(f"{n}.jpg", photo(n)), (f"{n}.json", json.dumps(facts).encode())]
+    metas = [dict(row.ref.meta) for row in read(shard(tmp_path / "a.tar", tar(files)))]
+    assert len(set().union(*metas)) == 256
+    assert [len(meta) for meta in metas] == [101, 101, 56, 1, 1]
+    assert [meta["patient"] for meta in metas] == [f"p{n}" for n in range(5)]
+
+
 def _nothing() -> Any:
     import contextlib
 

@@ -35,10 +35,13 @@ app.add_typer(pack_app, name="pack")
 Source = Annotated[
     str,
     typer.Argument(
-        help="Folder, tar, zip, Parquet, listing (uri column) or S3 Inventory manifest; local or s3://bucket/prefix."
+        metavar="SOURCE",
+        help="Folder, tar, zip, Parquet, listing (uri column) or S3 Inventory manifest; local or s3://bucket/prefix.",
     ),
 ]
-Dest = Annotated[str, typer.Argument(help="Where the tables go, or are: a folder or s3://bucket/prefix.")]
+Dest = Annotated[
+    str, typer.Argument(metavar="DEST", help="Where the tables go, or are: a folder or s3://bucket/prefix.")
+]
 PackName = Annotated[str | None, typer.Option("--pack", help="Name of a pack, or its folder. (default: starter)")]
 EngineName = Annotated[
     str | None,
@@ -207,7 +210,9 @@ def demo(
     else:
         print(summary(report))
         print(f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all")
-        print(f"  open     {folder / 'photos'} (one file is cut off on purpose), {folder / 'truth.json'} (what was planted)")
+        print(
+            f"  open     {folder / 'photos'} (one file is cut off on purpose), {folder / 'truth.json'} (what was planted)"
+        )
     raise typer.Exit(report.exit_code)
 
 
@@ -307,7 +312,8 @@ def _guarded(run: Callable[..., Any]) -> int:
         return 130
     except Exception as e:
         if hasattr(e, "format_message") and hasattr(e, "exit_code"):  # click's own errors of use
-            print(f"skinbatch: {e.format_message()}\nTry 'skinbatch --help'.", file=sys.stderr)
+            command = getattr(getattr(e, "ctx", None), "command_path", "skinbatch")
+            print(f"skinbatch: {e.format_message()}\nTry '{command} --help'.", file=sys.stderr)
             return int(e.exit_code)
         traceback.print_exc()
         print("skinbatch: this is a defect of skinbatch; nothing that was committed is lost", file=sys.stderr)

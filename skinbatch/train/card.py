@@ -45,18 +45,21 @@ Three small networks, trained from nothing in minutes on processor cores, {size 
 research demonstration: non-commercial, **not for clinical use**. They show that the pipeline works from end to end, on
 real photos; whoever needs better numbers brings better models.
 
-Every number here was recorded by `python jobs/train_starter.py all --work DIR`, which trains all stages again and
-writes this card; `python jobs/train_starter.py assemble --work DIR` writes it from stages already trained. The weights
-that were measured are the averaged ones, rounded to half precision, as shipped. Validation photos were never trained
-on, but they decided which evaluation's weights were kept (segmenter, classifier) and when to stop, so these numbers are
-slightly kind.
+The numbers are those that the trainers of `jobs/train_starter.py` wrote down; `python jobs/train_starter.py assemble
+--work DIR` writes this card from them, and `python jobs/train_starter.py all --work DIR` trains all stages anew, with the
+recipes as they are now and therefore with somewhat other numbers. Where the recipe was changed during a training, that
+stage says so. The weights that were measured are the averaged ones, rounded to half precision, as shipped.
+
+Validation photos were never trained on, but they decided which evaluation's weights were kept (segmenter, classifier) and
+when to stop, so these numbers are kind. `minutes` are processor time for segmenter and classifier, and time on the clock
+of a busy machine for the detectors.
 
 ## Data and terms
 
 {_TERMS}
-No photo, crop or picture of one is part of this pack. Groups of people are not represented evenly: faces of
-CelebAMask-HQ are celebrities, ACNE04's are mostly East Asian, DermNet's mostly light-skinned. Nothing was measured by
-group.
+No photo, crop or picture of one is part of this pack. Groups of people are not represented evenly: CelebAMask-HQ shows
+celebrities, and, as far as a look at some photos tells, ACNE04 mostly East Asian faces and DermNet mostly light skin.
+Nothing was measured by group.
 """,
         _segmenter(records["segmenter"]),
         _detector(records["detector"], rival),
@@ -72,8 +75,9 @@ def _segmenter(record: Record) -> str:
 
 {counts["train"]} faces for training, {counts["valid"]} held back (the last by id). Ears, neck, lips, brows and eyes are
 background, as CelebAMask-HQ has them. Training views are turned, near, far, cut off, recoloured and spotted, because the
-photos to be scored are often half faces with inflamed skin; the validation photos are whole faces. Dice over all
-validation pixels:
+photos to be scored are often half faces with inflamed skin; the validation photos are whole faces, so that this Dice says
+little about half ones. Known to fail: profiles seen so near that eyes and nose are cut off, small faces of people whose
+clothes or walls have the colour of skin, necks now and then. Dice over all validation pixels:
 
 {_table(["class", "Dice"], rows)}
 {_trained(record)}
@@ -158,10 +162,12 @@ to anecdotes.
 
 
 def _trained(record: Record) -> str:
-    return (
-        f"{record['steps']} steps in {record['seconds'] / 60:.0f} minutes, stopped because of "
+    """notes: what a person added to the record about this training, such as changes to the recipe on the way."""
+    run = (
+        f"{record['steps']} steps in {record['seconds'] / 60:.0f} minutes, stopped because: "
         f"{record['stopped']}; {record['hardware']}, seed {record['seed']}."
     )
+    return "\n".join([run, *(f"- {note}" for note in record.get("notes", ()))])
 
 
 def _curve(record: Record, columns: Sequence[str]) -> str:

@@ -39,6 +39,10 @@ class ForbiddenError(StoreError):
     """The object may not be read or written (403, EACCES)."""
 
 
+class DiskError(ForbiddenError):
+    """The disk does not give the bytes of this one file (EIO)."""
+
+
 class ChangedError(StoreError):
     """The object is no longer the version that was asked for (412, mtime differs)."""
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from skinbatch.archive.access import check_mounted, others_readable
 from skinbatch.archive.lookahead import ahead
 from skinbatch.config import DecodeSettings
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, ObjectTooLargeError
@@ -18,7 +19,6 @@ from skinbatch.types import Fetched, ImageRef, Status, WorkUnit
 _AHEAD_BYTES = 64 << 20
 _UNKNOWN_BYTES = 4 << 20  # of a photo whose size the listing does not say
 _FORBIDDEN_ALIKE = 20
-_FORBIDDEN_FEWEST = 8
 _CONTENT_HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,9 +31,17 @@ class _Read:
     changed: bool = False
     forbidden: ForbiddenError | None = None
 
+    @property
+    def readable(self) -> bool:
+        return self.fetched is not None and self.forbidden is None
+
 
 class LooseReader:
-    """Photos of a unit that are files of their own. After the iteration: vanished, changed (as they are now)."""
+    """Photos of a unit that are files of their own. After the iteration: vanished, changed (as they are now).
+
+    A photo that may not be read is a row only where another one can be: of this unit, or the one read last, or, unless
+    20 photos were refused alike, one in the same folder.
+    """
 
     def __init__(
         self,
@@ -47,30 +55,47 @@ class LooseReader:
         self.changed: list[ImageRef] = []
         self.skipped: Counter[str] = Counter()
         self._refs = [ref for ref in unit.images if skip is None or not skip(ref)]
+        self._uris = [ref.uri for ref in unit.images]
         self._locator, self._limit, self._threads = locator, settings.max_image_bytes, threads
 
     def __iter__(self) -> Iterator[Fetched]:
-        alike = min(_FORBIDDEN_ALIKE, len(self._refs))
-        refused: list[_Read] | None = [] if alike >= _FORBIDDEN_FEWEST else None
-        reads = ahead(self._refs, self._read, self._threads, budget=_AHEAD_BYTES, cost=_cost)
-        for _, read in reads:
-            if refused is not None:
-                # Held back until it is known whether this is one photo's misfortune or everybody's.
-                refused.append(read)
-                if read.forbidden is not None and len(refused) < alike:
+        # Held back until it is known whether this is one photo's misfortune or everybody's.
+        held: list[_Read] = []
+        refused: list[_Read] = []
+        proven = False
+        for _, read in ahead(self._refs, self._read, self._threads, budget=_AHEAD_BYTES, cost=_cost):
+            held.append(read)
+            if not proven and not read.readable:
+                refused += [read] if read.forbidden else []
+                if len(refused) < _FORBIDDEN_ALIKE:
                     continue
-                if read.forbidden is not None:
-                    raise ForbiddenError(f"the first {alike} photos of a unit may not be read: {read.forbidden}")
-                held, refused = refused, None
-            else:
-                held = [read]
-            for one in held:
-                if one.fetched is None:
-                    self.vanished.append(one.ref)
-                    continue
-                if one.changed:
-                    self.changed.append(one.fetched.ref)
-                yield one.fetched
+                self._check_others(refused)
+            proven = True
+            yield from self._given(held)
+            held = []
+        if refused and not proven:
+            self._check_others(refused)
+        yield from self._given(held)
+        if self.vanished:
+            check_mounted(self._uris, self._locator)
+
+    def _check_others(self, refused: list[_Read]) -> None:
+        first, count = refused[0], len(refused)
+        if not others_readable(first.ref.uri, self._locator, beside=count < _FORBIDDEN_ALIKE):
+            photos = f"the first {count} photos" if count > 1 else "the first photo"
+            raise ForbiddenError(f"{photos} of a unit may not be read, nor anything beside: {first.forbidden}")
+
+    def _given(self, reads: list[_Read]) -> Iterator[Fetched]:
+        for read in reads:
+            if read.fetched is None:
+                self.vanished.append(read.ref)
+                continue
+            if read.fetched.data:
+                # Here, not in the threads: photos read ahead say nothing about the first ones.
+                self._locator.note_read(read.ref.uri)
+            if read.changed:
+                self.changed.append(read.fetched.ref)
+            yield read.fetched
 
     def _read(self, ref: ImageRef) -> _Read:
         store, key = self._locator.locate(ref.uri)

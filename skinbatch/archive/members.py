@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from skinbatch.archive.formats import HEAD_BYTES, extension, has_image_name, image_format, skip_name
+from skinbatch.errors import DiskError
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 _SIDECAR = ".json"
@@ -26,7 +27,7 @@ MemberKind = Literal["file", "folder", "link", "special", "encrypted"]
 
 
 class BrokenArchiveError(Exception):
-    """The archive cannot be read on. status: truncated or corrupt."""
+    """The archive cannot be read on. status: truncated, corrupt or unreadable."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -87,7 +88,7 @@ def count_rows(members: Iterable[Member]) -> int:
             wanted = _is_photo(member)
             member.skip()
             count += wanted
-    except BrokenArchiveError:
+    except (BrokenArchiveError, DiskError):
         count += 1
     return count
 
@@ -142,16 +143,17 @@ def rows(
             ordinal += 1
         yield from group.flush()
         _count_sidecars(group, skipped, within())
-    except BrokenArchiveError as e:
+    except (BrokenArchiveError, DiskError) as e:
         yield from group.flush()
         if within():
             yield broken_row(shard, e)
 
 
-def broken_row(shard: ShardRef, e: BrokenArchiveError) -> Fetched:
+def broken_row(shard: ShardRef, e: BrokenArchiveError | DiskError) -> Fetched:
     """The row that stands for what an archive lost."""
-    ref = ImageRef(f"{shard.key}/#{e.status}", shard.uri, shard.size, shard.version)
-    return Fetched(ref, None, e.status, f"{shard.uri}: {e}")
+    status = e.status if isinstance(e, BrokenArchiveError) else Status.UNREADABLE
+    ref = ImageRef(f"{shard.key}/#{status}", shard.uri, shard.size, shard.version)
+    return Fetched(ref, None, status, f"{shard.uri}: {str(e).removeprefix(f'{shard.uri}: ')}")
 
 
 def shown_name(name: str) -> str:

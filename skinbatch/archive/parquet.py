@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from skinbatch.archive.members import BrokenArchiveError, flat_meta
 from skinbatch.archive.ranged import RangedFile
+from skinbatch.errors import DiskError
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
@@ -65,7 +66,8 @@ def open_parquet(file: RangedFile) -> pq.ParquetFile:
 def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None, limit: int) -> Iterator[Fetched]:
     """Rows [start, stop), named by their number in the file, other columns as meta.
 
-    In a row group that is damaged, the rows from the damage on are `corrupt`. What Python has no value for in another
+    In a row group that is damaged, the rows from the damage on are `corrupt`, or `unreadable` where the disk is
+    damaged. What Python has no value for in another
     column becomes text, or nothing. Raises ParquetError, StoreError.
     """
     parquet, columns = _with_photos(file)
@@ -75,7 +77,7 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
         end = first + parquet.metadata.row_group(group).num_rows
         if start < end and first < stop:
             row = first
-            damage = f"row group {group} has fewer rows than its footer says"
+            status, damage = Status.CORRUPT, f"row group {group} has fewer rows than its footer says"
             try:
                 for batch in parquet.iter_batches(
                     _BATCH, row_groups=[group], columns=[str(columns.image), *columns.others], use_threads=False
@@ -90,8 +92,10 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
                         return
             except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
                 damage = f"row group {group} does not read: {e}"
+            except DiskError as e:
+                status, damage = Status.UNREADABLE, f"row group {group} does not read: {e}"
             for lost in range(max(row, start), min(end, stop)):
-                yield Fetched(_ref(shard, lost, None, {}), None, Status.CORRUPT, f"{shard.uri}: {damage}")
+                yield Fetched(_ref(shard, lost, None, {}), None, status, f"{shard.uri}: {damage}")
         first = end
 
 

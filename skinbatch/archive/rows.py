@@ -117,7 +117,7 @@ class RowSource(ABC):
             try:
                 if columns_of(store, info).image is None:
                     return None
-            except ParquetError:
+            except (ParquetError, ForbiddenError):
                 pass  # its row will say what is wrong with it
         return ShardRef(row.written, row.uri, kind, info.size, info.version or None)
 
@@ -142,6 +142,8 @@ class RowSource(ABC):
             return store, store.head(key)
         except NotFoundError:
             return store, None
+        except ForbiddenError:
+            return store, ObjectInfo(key, 0, "")  # it gets its row when it is read for scoring
 
     def _begins_as_photo(self, row: Row) -> bool:
         store, key = self._locator.locate(row.uri)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from skinbatch.archive.access import check_mounted, others_readable
 from skinbatch.archive.formats import HEAD_BYTES, shard_kind
 from skinbatch.archive.members import BrokenArchiveError, Member, broken_row, count_rows, rows
 from skinbatch.archive.parquet import count_rows as count_parquet_rows
@@ -14,13 +15,17 @@ from skinbatch.archive.ranged import RangedFile
 from skinbatch.archive.tar import tar_members
 from skinbatch.archive.zip import zip_members
 from skinbatch.config import DecodeSettings
+from skinbatch.errors import DiskError, ForbiddenError, NotFoundError
 from skinbatch.storage.base import Store
 from skinbatch.storage.locate import Locator
-from skinbatch.types import Fetched, ImageRef, ShardRef
+from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 
 class ShardReader:
-    """Photos of an archive file with ordinals [start, stop). After the iteration: skipped."""
+    """Photos of an archive file with ordinals [start, stop). After the iteration: skipped.
+
+    An archive file that may not be read is one row, `#unreadable`, as long as something else can be read.
+    """
 
     def __init__(
         self, shard: ShardRef, locator: Locator, settings: DecodeSettings, start: int = 0, stop: int | None = None
@@ -32,14 +37,14 @@ class ShardReader:
         self._start, self._stop = start, stop
 
     def __iter__(self) -> Iterator[Fetched]:
-        file = _File(self._shard, self._locator)
         try:
+            file = _opened(self._shard, self._locator)
             if file.kind == "parquet":
                 yield from parquet_rows(file.ranged(), self._shard, self._start, self._stop, self._limit)
                 return
             with file.members() as members:
                 yield from rows(members, self._shard, self._start, self._stop, self._limit, self.skipped)
-        except BrokenArchiveError as e:  # it could not even be opened
+        except (BrokenArchiveError, DiskError) as e:  # it could not even be opened
             if self._start == 0 and self._stop != 0:
                 yield broken_row(self._shard, e)
 
@@ -47,14 +52,27 @@ class ShardReader:
 def count_members(shard: ShardRef, locator: Locator) -> int:
     """Rows that all of `shard` gives: its photos, and one for a break. Reads no photo's bytes where it need not: the
     directory of a zip, the footer of a Parquet file, the headers of a tar. Raises StoreError."""
-    file = _File(shard, locator)
     try:
+        file = _opened(shard, locator)
         if file.kind == "parquet":
             return count_parquet_rows(file.ranged())
         with file.members() as members:
             return count_rows(members)
-    except BrokenArchiveError:
+    except (BrokenArchiveError, DiskError):
         return 1
+
+
+def _opened(shard: ShardRef, locator: Locator) -> _File:
+    """Raises BrokenArchiveError where it is the only one that may not be read; StoreError."""
+    try:
+        return _File(shard, locator)
+    except ForbiddenError as e:
+        if others_readable(shard.uri, locator):
+            raise BrokenArchiveError(Status.UNREADABLE, str(e)) from None
+        raise ForbiddenError(f"{e}; nothing else there could be read either") from e
+    except NotFoundError:
+        check_mounted([shard.uri], locator)
+        raise
 
 
 class _File:
@@ -68,6 +86,8 @@ class _File:
             info = store.head(self._key)
             self._size, self._version = info.size, info.version or None
         head = store.get_range(self._key, 0, min(HEAD_BYTES, self._size), version=self._version)
+        if head:
+            locator.note_read(shard.uri)
         self.kind = shard_kind(head) or shard.kind
 
     def ranged(self) -> RangedFile:

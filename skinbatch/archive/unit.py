@@ -38,7 +38,8 @@ def read_unit(
 
     skip: loose photos that are left out, unread. Raises while iterating: ChangedError when an archive file, or a photo
     for the second time, is not the version that was listed; NotFoundError when an archive file is gone; ForbiddenError
-    when the first 20 photos (all of them, in a unit of 8 to 20) may not be read; other StoreErrors.
+    when what may not be read stands alone (see LooseReader and ShardReader); other StoreErrors, as when the folder of
+    local files is gone with them.
     """
     if unit.shard is not None:
         return ShardReader(unit.shard, locator, settings, unit.start, unit.stop)

@@ -13,6 +13,7 @@ from typing import IO, cast
 from skinbatch.archive.formats import HEAD_BYTES, shard_kind
 from skinbatch.archive.members import BrokenArchiveError, MemberError, MemberKind
 from skinbatch.archive.ranged import RangedFile
+from skinbatch.errors import DiskError
 from skinbatch.types import Status
 
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, struct.error)
@@ -65,6 +66,8 @@ class ZipMember:
             raise MemberError(Status.UNSUPPORTED, f"packed in a way that is not read here: {e}") from None
         except RuntimeError as e:  # encrypted after all
             raise MemberError(Status.REFUSED, str(e)) from None
+        except DiskError as e:
+            raise MemberError(Status.UNREADABLE, str(e)) from None
         except _UNREADABLE as e:
             raise MemberError(Status.CORRUPT, f"does not unpack: {e}") from None
 

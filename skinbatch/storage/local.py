@@ -12,7 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, ObjectTooLargeError, StoreError, UsageError
+from skinbatch.errors import (
+    ChangedError,
+    DiskError,
+    ForbiddenError,
+    NotFoundError,
+    ObjectTooLargeError,
+    StoreError,
+    UsageError,
+)
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
 
 _COPY_CHUNK = 1 << 20
@@ -24,7 +32,7 @@ _FROM_KEY = {v: k for k, v in _TO_KEY.items()}
 
 class LocalStore:
     """Files below `root`. Links to files inside the root are read; links that leave it and links to folders are not
-    followed and not listed. A read error of the disk (EIO) is a ForbiddenError: it concerns that one file."""
+    followed and not listed. A read error of the disk (EIO) is a DiskError: it concerns that one file."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = os.path.abspath(os.path.expanduser(root))
@@ -95,6 +103,9 @@ class LocalStore:
             self.delete([key])
         except StoreError as e:
             raise UsageError(f"{self.uri}: cannot be written to: {e}; choose a folder that you may write to") from None
+
+    def is_folder(self, key: str) -> bool:
+        return os.path.isdir(self._path(key))
 
     def _path(self, key: str) -> str:
         if key.startswith("/") or ".." in key.split("/"):
@@ -195,8 +206,10 @@ class LocalStore:
         reason = e.strerror or type(e).__name__
         if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
             return NotFoundError(f"{uri}: {reason}")
-        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return ForbiddenError(f"{uri}: {reason}")
+        if e.errno == errno.EIO:
+            return DiskError(f"{uri}: {reason}")
         return StoreError(f"{uri}: {reason}")
 
 

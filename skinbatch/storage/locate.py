@@ -47,12 +47,23 @@ def open_store(uri: str, settings: StorageSettings, *, anonymous: bool = False) 
 
 
 class Locator:
-    """Finds the store and key of any photo's uri; `settings.anonymous` applies. Threads may share it; it pickles."""
+    """Finds the store and key of any photo's uri; `settings.anonymous` applies. Threads may share it; it pickles.
+
+    It remembers what was read last, in this process: only beside readable objects is a forbidden one a row."""
 
     def __init__(self, settings: StorageSettings) -> None:
         self.settings = settings
         self._stores: dict[str, Store] = {}
+        self._last_read: dict[str, str] = {}
         self._lock = threading.Lock()
+
+    def note_read(self, uri: str) -> None:
+        """At least one byte of `uri` was read."""
+        self._last_read[_root(uri)] = uri
+
+    def last_read(self, uri: str) -> str | None:
+        """What was read last in the bucket of `uri`; of local files, anywhere on this machine."""
+        return self._last_read.get(_root(uri))
 
     def locate(self, uri: str) -> tuple[Store, str]:
         """Store and key of an absolute path or `s3://bucket/key`. Raises UsageError."""
@@ -68,3 +79,7 @@ class Locator:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["settings"])  # type: ignore[misc]
+
+
+def _root(uri: str) -> str:
+    return split_s3(uri)[0] if is_s3(uri) else ""

@@ -227,13 +227,14 @@ def test_a_photo_over_the_byte_limit_is_a_row(photos: Path) -> None:
     assert all(f.data is None and "max_image_bytes" in str(f.error) for f in large)
 
 
-class Guarded:
+class Guarded(Locator):
     """A locator whose store forbids some photos and breaks on others."""
 
     def __init__(self, forbidden: set[str], broken: frozenset[str] = frozenset()) -> None:
+        super().__init__(CONFIG.storage)
         self.forbidden, self.broken = forbidden, broken
         self.reads = 0
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
     def locate(self, uri: str) -> tuple[Store, str]:
         world = self
@@ -242,7 +243,7 @@ class Guarded:
             def get(
                 self, key: str, *, version: str | None = None, limit: int | None = None
             ) -> tuple[bytes, ObjectInfo]:
-                with world._lock:
+                with world._reading:
                     world.reads += 1
                 if key in world.forbidden:
                     raise ForbiddenError(f"{key}: access denied")
@@ -250,11 +251,16 @@ class Guarded:
                     raise StoreError(f"{key}: no answer")
                 return super().get(key, version=version, limit=limit)
 
+            def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
+                if key in world.forbidden:
+                    raise ForbiddenError(f"{key}: access denied")
+                return super().get_range(key, start, stop, version=version)
+
         return GuardedStore("/"), uri.lstrip("/")
 
 
 def guarded(refs: list[ImageRef], world: Guarded) -> LooseReader:
-    return LooseReader(WorkUnit("u", tuple(refs)), world, SETTINGS, 4)  # type: ignore[arg-type]
+    return LooseReader(WorkUnit("u", tuple(refs)), world, SETTINGS, 4)
 
 
 def many(folder: Path, count: int) -> list[ImageRef]:
@@ -284,10 +290,67 @@ def test_when_the_first_photos_are_all_forbidden_nothing_is_a_row(tmp_path: Path
     assert rows == []
 
 
-def test_a_single_forbidden_photo_is_a_row(tmp_path: Path) -> None:
-    refs = many(tmp_path, 1)
-    (fetched,) = guarded(refs, Guarded(keys(refs)))
-    assert (fetched.status, fetched.data) == (Status.UNREADABLE, None)
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_few_forbidden_photos_are_rows_where_others_beside_them_can_be_read(tmp_path: Path, count: int) -> None:
+    refs = many(tmp_path, 30)
+    fetched = list(guarded(refs[:count], Guarded(keys(refs[:count]))))
+    assert [(f.ref, f.status, f.data) for f in fetched] == [(r, Status.UNREADABLE, None) for r in refs[:count]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_few_forbidden_photos_stop_where_nothing_can_be_read(tmp_path: Path, count: int) -> None:
+    refs = many(tmp_path, 30)
+    (tmp_path / "notes.txt").write_bytes(b"can be read, and says nothing about photos")
+    with pytest.raises(ForbiddenError, match="may not be read, nor anything beside"):
+        list(guarded(refs[:count], Guarded(keys(refs))))
+
+
+def test_photos_that_are_gone_do_not_make_forbidden_ones_rows(tmp_path: Path) -> None:
+    refs = many(tmp_path, 4)
+    Path(refs[0].uri).unlink()
+    with pytest.raises(ForbiddenError, match="nor anything beside"):
+        list(guarded(refs, Guarded(keys(refs))))
+
+
+def test_a_worker_that_has_read_before_makes_rows_of_forbidden_photos(tmp_path: Path) -> None:
+    refs = many(tmp_path, 60)
+    world = Guarded(keys(refs[30:]))
+    assert len(list(guarded(refs[:30], world))) == 30
+    assert [f.status for f in guarded(refs[30:], world)] == [Status.UNREADABLE] * 30
+
+
+def test_permissions_that_are_taken_away_meanwhile_stop_the_run(tmp_path: Path) -> None:
+    refs = many(tmp_path, 60)
+    world = Guarded(set())
+    list(guarded(refs[:30], world))
+    world.forbidden = keys(refs)
+    for rest in (refs[30:], refs[30:33]):
+        with pytest.raises(ForbiddenError):
+            list(guarded(rest, world))
+
+
+@pytest.mark.parametrize("left", ["no folder", "empty folder"])
+def test_a_source_that_is_gone_as_a_whole_is_an_error_not_vanished_photos(tmp_path: Path, left: str) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    refs = many(folder, 12)
+    rows = iter(reader(refs))
+    next(rows)
+    folder.rename(tmp_path / "elsewhere")
+    if left == "empty folder":
+        folder.mkdir()
+    with pytest.raises(StoreError, match="unmounted"):
+        list(rows)
+    with pytest.raises(StoreError, match="unmounted"):
+        list(reader(refs))
+
+
+def test_all_photos_of_a_unit_may_vanish_while_their_folder_stays(tmp_path: Path) -> None:
+    refs = many(tmp_path, 12)
+    for ref in refs[:3]:
+        Path(ref.uri).unlink()
+    read = reader(refs[:3])
+    assert list(read) == [] and read.vanished == refs[:3]
 
 
 def test_photos_gone_before_the_first_readable_one_are_named_right(tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from skinbatch.archive.shard import count_members
 from skinbatch.archive.source import open_source
 from skinbatch.archive.unit import UnitReader, read_unit
 from skinbatch.config import Config, DecodeSettings
-from skinbatch.errors import ChangedError, NotFoundError, StoreError, UsageError
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
+from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator
 from skinbatch.types import Fetched, ShardRef, Status, WorkUnit
 from tests.conftest import S3Server
@@ -610,6 +612,130 @@ def test_an_error_of_the_store_is_never_a_row(tmp_path: Path, name: str, monkeyp
     with pytest.raises(StoreError, match="no answer"):
         for _ in range(2):
             read(ref)
+
+
+class Guarded(Locator):
+    """Forbids some files, by the end of their name."""
+
+    def __init__(self, *forbidden: str) -> None:
+        super().__init__(CONFIG.storage)
+        self.forbidden = forbidden
+
+    def locate(self, uri: str) -> tuple[Store, str]:
+        world = self
+
+        class GuardedStore(LocalStore):
+            def open_checked(self, key: str, version: str | None) -> tuple[int, ObjectInfo]:
+                if key.endswith(world.forbidden):
+                    raise ForbiddenError(f"/{key}: access denied")
+                return super().open_checked(key, version)
+
+        return GuardedStore("/"), uri.lstrip("/")
+
+
+def test_a_forbidden_archive_file_is_a_row_beside_one_that_can_be_read(make: Callable[[Files], ShardRef]) -> None:
+    ref = make(PHOTOS)
+    world = Guarded(ref.key)
+    alone = read_unit(WorkUnit("u", (), ref), world, DecodeSettings(), 2)
+    with pytest.raises(ForbiddenError, match="nothing else there"):
+        list(alone)
+    with pytest.raises(ForbiddenError, match="nothing else there"):
+        count_members(ref, world)
+    Path(ref.uri).with_name("other.jpg").write_bytes(photo(1))
+    (row,) = read_unit(WorkUnit("u", (), ref), world, DecodeSettings(), 2)
+    assert (row.ref.image_id, row.status, row.data) == (f"{ref.key}/#unreadable", Status.UNREADABLE, None)
+    assert row.error == f"{ref.uri}: access denied"
+    assert list(read_unit(WorkUnit("u", (), ref, 1), world, DecodeSettings(), 2)) == []
+    assert count_members(ref, world) == 1
+
+
+def test_a_forbidden_archive_file_is_a_row_after_another_was_read(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    first, second = (shard(tmp_path / name / "a.tar", tar(PHOTOS)) for name in ("one", "two"))
+    world = Guarded("two/a.tar")
+    assert len(list(read_unit(WorkUnit("u", (), first), world, DecodeSettings(), 2))) == 7
+    (row,) = read_unit(WorkUnit("u", (), second), world, DecodeSettings(), 2)
+    assert row.status is Status.UNREADABLE
+    world.forbidden = ("a.tar",)
+    with pytest.raises(ForbiddenError):
+        list(read_unit(WorkUnit("u", (), second), world, DecodeSettings(), 2))
+
+
+def test_a_forbidden_archive_file_on_s3_is_a_row_and_a_forbidden_bucket_is_not(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skinbatch.storage import s3 as module
+
+    bucket = s3.bucket()
+    for name in ("a.tar", "b.tar"):
+        s3.client.put_object(Bucket=bucket, Key=f"x/{name}", Body=tar(PHOTOS))
+    forbidden = {"x/a.tar"}
+    real = module._S3Stream._open
+
+    def guarded(self: Any) -> Any:
+        if self._key in forbidden:
+            raise ForbiddenError(f"{self._uri}: access denied (AccessDenied)")
+        return real(self)
+
+    monkeypatch.setattr(module._S3Stream, "_open", guarded)
+    first, second = open_source(f"s3://{bucket}/x", Config(storage=s3.settings)).entries()
+    assert isinstance(first, ShardRef) and isinstance(second, ShardRef)
+    (row,) = read_unit(WorkUnit("u", (), first), Locator(s3.settings), DecodeSettings(), 2)
+    assert (row.ref.image_id, row.status) == ("a.tar/#unreadable", Status.UNREADABLE)
+    forbidden.add("x/b.tar")
+    for ref in (first, second):
+        with pytest.raises(ForbiddenError, match="AccessDenied"):
+            list(read_unit(WorkUnit("u", (), ref), Locator(s3.settings), DecodeSettings(), 2))
+
+
+@pytest.mark.parametrize("name", ["a.tar", "stored.zip", "a.parquet", "a.tar.gz"])
+def test_a_read_error_of_the_disk_costs_what_lies_there(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    files = [(f"{n}.jpg", bytes([n]) * 10 + os.urandom(3_000_000)) for n in range(4)]
+    if name == "a.parquet":
+        options = {"row_group_size": 1, "compression": "NONE", "use_dictionary": False}
+        ref = shard(tmp_path / name, parquet({"image": [d for _, d in files]}, **options))
+    else:
+        ref = shard(tmp_path / name, MAKERS[name](files))
+    damaged = range(ref.size * 5 // 8, ref.size * 5 // 8 + 4096)
+
+    def damage(fd: int, count: int) -> None:
+        at = os.lseek(fd, 0, os.SEEK_CUR)
+        if at < damaged.stop and at + count > damaged.start:
+            raise OSError(errno.EIO, "Input/output error")
+
+    real_read, real_readv = os.read, os.readv
+
+    def read_some(fd: int, count: int) -> bytes:
+        if os.readlink(f"/proc/self/fd/{fd}") == ref.uri:
+            damage(fd, count)
+        return real_read(fd, count)
+
+    def read_into(fd: int, buffers: Any) -> int:
+        damage(fd, len(buffers[0]))
+        return real_readv(fd, buffers)
+
+    monkeypatch.setattr(os, "read", read_some)
+    monkeypatch.setattr(os, "readv", read_into)
+    rows = read(ref)
+    whole = name in ("stored.zip", "a.parquet")
+    assert [r.status for r in rows] == [Status.OK] * 2 + [Status.UNREADABLE] + [Status.OK] * whole
+    assert "Input/output error" in str(rows[2].error)
+    assert rows[2].ref.image_id.endswith("#unreadable") is not whole
+
+
+def test_an_archive_whose_folder_is_gone_is_not_taken_for_a_deleted_one(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    ref = shard(tmp_path / "disk" / "a.tar", tar(PHOTOS))
+    (tmp_path / "disk").rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="unmounted") as raised:
+        read(ref)
+    assert not isinstance(raised.value, NotFoundError)
 
 
 PEAK = """

@@ -72,6 +72,9 @@ def score(
         float | None,
         typer.Option("--max-failures", help="Share of photos that may fail before the exit code is 3. (default: 0.05)"),
     ] = None,
+    deadline: Annotated[
+        float | None, typer.Option("--deadline", help="Hand out no more units after so many seconds (exit 6).")
+    ] = None,
     save_masks: Annotated[
         bool | None, typer.Option("--save-masks", help="Also write the masks, as COCO run lengths.")
     ] = None,
@@ -116,6 +119,7 @@ def score(
             workers=workers,
             limit=limit,
             max_failures=max_failures,
+            deadline_s=deadline,
             save_masks=save_masks,
             config=settings,
             presenter=presenter,
@@ -246,13 +250,18 @@ def pack_show(
 
 
 @pack_app.command("verify")
-def pack_verify(name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter") -> None:
+def pack_verify(
+    name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter", as_json: Json = False
+) -> None:
     """Check every weights file of a pack against its recorded hash."""
     from skinbatch.models.pack import load_pack
 
     pack = load_pack(name)
     pack.verify()
-    print(f"{pack.directory}: every file has its recorded hash")
+    if as_json:
+        _print_json({"name": pack.name, "directory": str(pack.directory), "weights": pack.weights})
+    else:
+        print(f"{pack.directory}: every file has its recorded hash")
 
 
 def _version(wanted: bool) -> None:

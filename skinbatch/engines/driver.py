@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -31,6 +33,7 @@ from skinbatch.storage.locate import Locator
 from skinbatch.tables.schema import SCHEMA_VERSION
 from skinbatch.types import Receipt, ShardRef, WorkUnit
 
+SAY_WAITING_S = 60.0
 MAX_ROUNDS = 3
 """Plans of one run: the first, and those that follow photos that changed while they were read."""
 
@@ -48,7 +51,7 @@ class Driver:
         self.config = prepared.config
         self.presenter = presenter
         self.fingerprint = prepared.scoring.fingerprint
-        run_id = f"{destination.now().replace(':', '').replace('-', '')}-{layout.fresh()}"
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{layout.fresh()}"  # the newest run is the last by name
         record = RunRecord(run_id, command, self.config.engine.name, self.fingerprint, prepared.source_uri)
         self.log = RunLog(self.store, record)
         self.claim = Claim(self.store, run_id)
@@ -64,6 +67,8 @@ class Driver:
         self._counts: dict[str, int | None] = {}
         self._members: dict[ShardRef, int] = {}
         self._current: Plan | None = None
+        self._any_ready = self._said_waiting = False
+        self._waiting_since = 0.0
 
     def run(self, engine: Engine, retry: bool = False) -> RunReport:
         """The whole run; the claim is given back and the record written however it ends."""
@@ -175,6 +180,7 @@ class Driver:
     def _score(self, engine: Engine, current: Plan, assignments: Iterator[Assignment]) -> Plan:
         attempts = receipts.count_attempts(self.store, self.fingerprint)
         self.presenter.phase("starting workers")
+        self._waiting_since = time.monotonic()
         pool = engine.start(self.prepared.context)
         with self.log.lock:
             self.log.record.workers = pool.size
@@ -303,6 +309,7 @@ class Driver:
         with self.log.lock:
             if machine not in self.log.record.machines:
                 self.log.record.machines.append(machine)
+        self._any_ready = True
         self.presenter.phase("scoring")
 
     def done(self, assignment: Assignment, outcome: UnitDone) -> None:
@@ -346,6 +353,12 @@ class Driver:
 
     def tick(self, photos_in_flight: int) -> None:
         self._check_interrupted()
+        if not self._any_ready and not self._said_waiting and time.monotonic() - self._waiting_since > SAY_WAITING_S:
+            self._said_waiting = True
+            self.presenter.note(
+                "no worker has started yet: the cluster may be busy, or have too little for cpus_per_worker and "
+                "gpus_per_worker; waiting on"
+            )
         if self.totals is not None:
             self.presenter.progress(self.totals.tick(photos_in_flight))
 

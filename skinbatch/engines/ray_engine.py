@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping
@@ -12,9 +13,11 @@ from typing import Any
 
 from skinbatch.config import EngineSettings
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
+from skinbatch.engines.shares import shares
 from skinbatch.engines.worker import Worker
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
+from skinbatch.storage.base import TEMPORARY
 
 
 def _token_at_hand() -> bool:
@@ -31,10 +34,9 @@ if _token_at_hand():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError  # noqa: E402
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-CPUS_PER_WORKER = 4
 _MISSING_NODE_S = 30.0
 _PROBE_S = 60.0
 _STARTS = 3
@@ -83,19 +85,37 @@ class RayEngine:
 
     @property
     def embedded(self) -> bool:
-        return self.address is None
+        return self._ours and self.address is None
 
     def check(self, source: str, destination: str, precision: str) -> None:
-        """Ask a task on every node for the local paths; UsageError naming the node that lacks one."""
+        """Ask a task on every node for the local source, and for a token that is written into a local destination.
+
+        UsageError naming the node that lacks one: a folder of the same name on a node's own disk is not the destination.
+        """
         check_precision(precision, self._workers()[2] > 0)
-        paths = [p for p in (source, destination) if not p.startswith("s3://")]
-        nodes = [n for n in ray.nodes() if n["Alive"]]
-        if not paths or self.embedded:
+        if self.embedded:
             return
+        token = None
+        if not source.startswith("s3://") and not os.path.exists(source):
+            raise UsageError(f"{source}: there is nothing there; name a folder, an archive file or a listing")
+        try:
+            if not destination.startswith("s3://"):
+                os.makedirs(destination, exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=destination, prefix=TEMPORARY, delete=False) as file:
+                    token = file.name
+            self._check_nodes([p for p in (source, token) if p is not None and not p.startswith("s3://")])
+        except OSError as e:
+            raise UsageError(f"{destination}: cannot be written: {e.strerror}") from None
+        finally:
+            if token is not None:
+                os.unlink(token)
+
+    def _check_nodes(self, paths: list[str]) -> None:
         found = ray.remote(num_cpus=0)(_missing_paths)
         probes = {
             found.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(paths): n
-            for n in nodes
+            for n in ray.nodes()
+            if n["Alive"] and paths
         }
         for probe, node in probes.items():
             try:
@@ -113,35 +133,17 @@ class RayEngine:
         return RayPool(replace(context, threads=max(1, int(per_cpu)), gpu=per_gpu > 0), workers, per_cpu, per_gpu)
 
     def _workers(self) -> tuple[int, float, float]:
-        """How many, with how many CPUs and GPUs each. UsageError for more than the cluster has."""
-        resources = ray.cluster_resources()
-        cpus, gpus = float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
-        per_gpu = self.settings.gpus_per_worker
-        if per_gpu is None:
-            per_gpu = 1.0 if gpus else 0.0
-        if per_gpu > gpus:
-            raise UsageError(f"gpus_per_worker = {per_gpu:g}, but the Ray cluster has {gpus:g} GPUs")
-        workers, per_cpu = _shares(self.settings, cpus, gpus / per_gpu if per_gpu else None)
-        if per_cpu > cpus:
-            raise UsageError(f"cpus_per_worker = {per_cpu:g}, but the Ray cluster has {cpus:g} CPUs")
-        return workers, per_cpu, per_gpu
+        """How many, with how many CPUs and GPUs each. UsageError for more than any node has."""
+        nodes = [
+            (float(n["Resources"].get("CPU", 0)), float(n["Resources"].get("GPU", 0)))
+            for n in ray.nodes()
+            if n["Alive"]
+        ]
+        return shares(self.settings, nodes)
 
     def close(self) -> None:
         if self._ours:
             ray.shutdown()
-
-
-def _shares(settings: EngineSettings, cpus: float, gpu_workers: float | None) -> tuple[int, float]:
-    """(workers, CPUs of each) of a cluster with so many CPUs, and with GPUs for so many workers."""
-    per_cpu = settings.cpus_per_worker
-    workers = settings.workers
-    if workers is None:
-        workers = int(gpu_workers) if gpu_workers is not None else int(cpus // (per_cpu or min(CPUS_PER_WORKER, cpus)))
-        workers = max(1, workers)
-    if per_cpu is None:
-        per_cpu = cpus / workers
-        per_cpu = float(int(per_cpu)) if per_cpu >= 1 else per_cpu
-    return workers, per_cpu
 
 
 def _missing_paths(paths: list[str]) -> list[str]:
@@ -211,7 +213,7 @@ class RayPool:
             # Ray does not know yet whether the process or its machine is gone; ray.nodes() will tell.
             self._missing[worker] = (time.monotonic() + _MISSING_NODE_S, str(e))
             return None
-        except RayActorError as e:
+        except RayError as e:  # died, killed for memory, could not be placed or set up
             return self._dead(worker, str(e))
         if kind == "score":
             return Finished(worker, value)

@@ -10,7 +10,7 @@ from skinbatch.config import Config, EngineSettings, Overrides, load_config, mer
 from skinbatch.engines.driver import Driver
 from skinbatch.engines.pool import Engine
 from skinbatch.engines.presenter import Presenter, Silent
-from skinbatch.engines.setup import Prepared, prepare, prepare_again
+from skinbatch.engines.setup import Prepared, absolute, prepare, prepare_again
 from skinbatch.runs.report import RunReport
 
 
@@ -24,6 +24,7 @@ def score(
     workers: int | None = None,
     limit: int | None = None,
     max_failures: float | None = None,
+    deadline_s: float | None = None,
     save_masks: bool | None = None,
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
@@ -39,11 +40,12 @@ def score(
         {
             "pack": pack,
             "engine": {"name": engine, "ray_address": ray_address, "workers": workers},
-            "run": {"limit": limit, "max_failures": max_failures, "save_masks": save_masks},
+            "run": {"limit": limit, "max_failures": max_failures, "deadline_s": deadline_s, "save_masks": save_masks},
         },
     )
     engine_of = _engine(settings.engine)  # first: on a cluster, paths are probed from its nodes before anything else
     try:
+        engine_of.check(absolute(str(source)), absolute(str(dest)), settings.model.precision)
         return _run(engine_of, prepare(str(source), str(dest), settings), presenter)
     finally:
         engine_of.close()
@@ -59,13 +61,18 @@ def retry(
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
 ) -> RunReport:
-    """Score again only the rows that failed. Raises and returns as `score`; UsageError if `score` has not finished."""
+    """Score again only the rows that failed, of the newest run's scoring, with its pack and settings unless `pack` names one.
+
+    Raises and returns as `score`; UsageError if `score` has not finished.
+    """
     settings = _settings(
         config, {"pack": pack, "engine": {"name": engine, "ray_address": ray_address, "workers": workers}}
     )
     engine_of = _engine(settings.engine)
     try:
-        return _run(engine_of, prepare_again(str(dest), settings), presenter, retrying=True)
+        prepared = prepare_again(str(dest), settings, pack_named=pack is not None)
+        engine_of.check(prepared.source_uri, prepared.store.uri, settings.model.precision)
+        return _run(engine_of, prepared, presenter, retrying=True)
     finally:
         engine_of.close()
 
@@ -87,6 +94,5 @@ def _engine(settings: EngineSettings) -> Engine:
 
 
 def _run(engine: Engine, prepared: Prepared, presenter: Presenter | None, retrying: bool = False) -> RunReport:
-    engine.check(prepared.source_uri, prepared.store.uri, prepared.config.model.precision)
     command = shlex.join(sys.argv) if sys.argv and sys.argv[0] else "python"
     return Driver(prepared, presenter or Silent(), command).run(engine, retry=retrying)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from skinbatch.archive.source import open_source
-from skinbatch.config import Config
+from skinbatch.config import Config, merge
 from skinbatch.errors import UsageError
-from skinbatch.models.pack import Pack, load_pack
+from skinbatch.models.pack import Pack, load_pack, shipped_packs
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.scoring.assignment import ScoringContext
@@ -46,20 +47,28 @@ def prepare(source: str, dest: str, config: Config) -> Prepared:
     pack.verify()
     open_source(source_uri, config)
     store = open_store(dest_uri, config.storage)
+    store.probe_writable()
     found = destination.read_destination(store)
     if found is not None and found.source != source_uri:
         raise UsageError(
             f"{dest_uri} holds the tables of {found.source}, not of {source_uri}; a destination has one source: "
             "choose another destination"
         )
-    store.probe_writable()
     return _prepared(source_uri, store, pack, config)
 
 
-def prepare_again(dest: str, config: Config) -> Prepared:
-    """The same for a destination that knows its source (`retry`)."""
+def prepare_again(dest: str, config: Config, pack_named: bool) -> Prepared:
+    """The same for a destination that knows its source and its scorings (`retry`).
+
+    pack_named: the pack of `config` is meant; else the newest run's scoring is, with its own pack and settings.
+    """
     store = open_store(absolute(dest), config.storage)
-    return prepare(destination.require_destination(store).source, dest, config)
+    source = destination.require_destination(store).source
+    if not pack_named:
+        scoring = destination.read_scoring(store, destination.choose_scoring(store, None))
+        assert scoring is not None
+        config = merge(config, scoring.settings)
+    return prepare(source, dest, config)
 
 
 def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prepared:
@@ -76,6 +85,7 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
         classes=tuple(pack.detector_classes),
         prob_columns=tuple(pack.prob_columns),
         save_masks=config.run.save_masks,
+        settings=_settings_of(pack, config),
         created=destination.now(),
     )
     _same_as_before(destination.read_scoring(store, scoring.fingerprint), scoring, store)
@@ -88,6 +98,17 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
         metadata=file_metadata(scoring.fingerprint, PIPELINE_VERSION, pack.name, scoring.weights),
     )
     return Prepared(config, source_uri, store, scoring, context)
+
+
+def _settings_of(pack: Pack, config: Config) -> dict[str, Any]:
+    """What has to be given again to score more photos in the same way."""
+    shipped = pack.name in {p.name for p in shipped_packs()} and load_pack(pack.name).directory == pack.directory
+    return {
+        "pack": pack.name if shipped else str(pack.directory),
+        "model": config.model.model_dump(mode="json"),
+        "grading": config.grading.model_dump(mode="json"),
+        "run": {"save_masks": config.run.save_masks},
+    }
 
 
 def _same_as_before(before: Scoring | None, now: Scoring, store: Store) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,7 +33,7 @@ class Destination:
 @dataclass(frozen=True, slots=True)
 class Scoring:
     """scorings/<fp>.json. numbers: what the fingerprint is the hash of. grading: threshold, scheme and counting of
-    the first run. classes, prob_columns: the columns that depend on the pack."""
+    the first run. classes, prob_columns: the columns that depend on the pack. settings: what `retry` has to be run with."""
 
     fingerprint: str
     numbers: Mapping[str, Any]
@@ -44,6 +44,7 @@ class Scoring:
     prob_columns: tuple[str, ...]
     save_masks: bool
     created: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_json(store: Store, key: str) -> Any | None:

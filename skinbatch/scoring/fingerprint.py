@@ -16,11 +16,10 @@ PIPELINE_VERSION = 1
 
 def numbers(pack: Pack, settings: ModelSettings) -> Mapping[str, Any]:
     """Everything that changes numbers, as plain JSON values; no threshold, grading, engine or batch size."""
-    return {
-        "pipeline_version": PIPELINE_VERSION,
-        "pack": pack.numbers(),
-        "model": settings.model_dump(mode="json"),
-    }
+    model = settings.model_dump(mode="json")
+    if model["nms_iou"] is None:  # the pack's, written out, so that naming the same value is the same scoring
+        model["nms_iou"] = pack.manifest.detector.nms_iou
+    return {"pipeline_version": PIPELINE_VERSION, "pack": pack.numbers(), "model": model}
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:

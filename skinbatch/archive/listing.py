@@ -18,13 +18,15 @@ from skinbatch.archive.rows import Row, RowSource, absolute
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.locate import is_s3
 
 _KNOWN = ("uri", "size", "etag", "version")
 
 
 class ListingSource(RowSource):
     """Columns `uri`, and where they are there `size` (bytes) and `etag`, or `version` as skinbatch writes it; all others
-    pass through as meta. The image_id is the uri as written."""
+    pass through as meta. The image_id is the uri as written. A listing on S3 may name
+    s3:// uris only."""
 
     def __init__(self, store: Store, info: ObjectInfo, form: Literal["csv", "parquet"], config: Config) -> None:
         super().__init__(store, info, config)
@@ -45,6 +47,9 @@ class ListingSource(RowSource):
             uri = absolute(written, self._store.uri)
         except UsageError as e:
             raise UsageError(f"{self.uri}: row {number}: {e}") from None
+        if is_s3(self.uri) and not is_s3(uri):
+            # Whoever may write to a bucket must not choose which files of the workers' disks are read.
+            raise UsageError(f"{self.uri}: row {number}: {uri}: a listing on S3 may name s3:// uris only")
         version = str(known.get("etag") or known.get("version") or "").strip('"') or None
         meta = flat_meta({k: v for k, v in record.items() if _plain(k) not in _KNOWN and v != ""})
         return Row(written, uri, whole_number(known.get("size"), f"{self.uri}: row {number}"), version, meta)

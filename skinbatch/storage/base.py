@@ -54,15 +54,12 @@ class Store(Protocol):
     def put(self, key: str, data: bytes) -> ObjectInfo:
         """Write atomically: readers see nothing or all. Locally: `.tmp-*`, fsync, rename, fsync of the folder."""
 
-    def put_file(self, key: str, path: str) -> ObjectInfo:
-        """The same from a local file, in constant memory."""
-
     def delete(self, keys: Iterable[str]) -> None:
         """Delete; keys that are not there are fine."""
 
     def clear_temporary(self) -> int:
-        """Remove what writers that died left behind below the root (`.tmp-*` files, unfinished uploads); returns how
-        many. A writer that still lives fails."""
+        """Remove the `.tmp-*` files that writers that died left behind below the root; returns how many. A writer that
+        still lives fails."""
 
     def probe_writable(self) -> None:
         """Raise UsageError, with the way out, unless an object can be written, read back and deleted here."""

@@ -23,7 +23,7 @@ from skinbatch.errors import (
 )
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
 
-_COPY_CHUNK = 1 << 20
+_CHUNK = 1 << 20
 # File names need not be UTF-8. Python spells a stray byte as U+DC80..DCFF, which no table can store; in keys it is the
 # private-use character U+F780..F7FF, which can be stored and turned back.
 _TO_KEY = {0xDC00 + b: 0xF700 + b for b in range(0x80, 0x100)}
@@ -71,14 +71,26 @@ class LocalStore:
             return data
 
     def stream(self, key: str, *, version: str | None = None) -> BinaryIO:
-        return cast(BinaryIO, io.BufferedReader(_LocalStream(self, key, version), _COPY_CHUNK))
+        return cast(BinaryIO, io.BufferedReader(_LocalStream(self, key, version), _CHUNK))
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
-        return self._write(key, lambda out: out.write(data))
-
-    def put_file(self, key: str, path: str) -> ObjectInfo:
-        with open(path, "rb") as source:
-            return self._write(key, lambda out: _copy(source, out))
+        with self._errors(key):
+            path = self._path(key)
+            folder = os.path.dirname(path)
+            temporary = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}")
+            _make_folder(folder)
+            try:
+                with open(temporary, "xb") as out:
+                    out.write(data)
+                    out.flush()
+                    os.fsync(out.fileno())
+                    info = _info(key, os.fstat(out.fileno()))
+                os.rename(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            _sync_folder(folder)
+        return info
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -173,25 +185,6 @@ class LocalStore:
         if not whole or (now.st_size, str(now.st_mtime_ns)) != (info.size, info.version):
             raise ChangedError(f"{self.uri_of(info.key)}: changed while it was read")
 
-    def _write(self, key: str, fill: Callable[[BinaryIO], object]) -> ObjectInfo:
-        with self._errors(key):
-            path = self._path(key)
-            folder = os.path.dirname(path)
-            temporary = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}")
-            _make_folder(folder)
-            try:
-                with open(temporary, "xb") as out:
-                    fill(out)
-                    out.flush()
-                    os.fsync(out.fileno())
-                    info = _info(key, os.fstat(out.fileno()))
-                os.rename(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-            _sync_folder(folder)
-        return info
-
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
         try:
@@ -272,11 +265,6 @@ def _read(fd: int, size: int) -> bytes:
         parts.append(part)
         got += len(part)
     return b"".join(parts)
-
-
-def _copy(source: BinaryIO, out: BinaryIO) -> None:
-    while chunk := source.read(_COPY_CHUNK):
-        out.write(chunk)
 
 
 def _make_folder(folder: str) -> None:

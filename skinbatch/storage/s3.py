@@ -11,7 +11,6 @@ from itertools import islice
 from typing import Any, BinaryIO, cast
 
 import botocore.exceptions as bx
-from boto3.s3.transfer import TransferConfig
 from urllib3.exceptions import HTTPError
 
 from skinbatch.config import StorageSettings
@@ -19,9 +18,6 @@ from skinbatch.errors import ChangedError, NotFoundError, ObjectTooLargeError, S
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
 from skinbatch.storage.client import mapped, s3_client, s3_errors
 
-_MULTIPART = 64 << 20
-_PART = 16 << 20
-_MAX_PARTS = 9_000  # S3 allows 10,000
 _DELETE_BATCH = 1000
 _READ_ON = 8 << 20  # skipping less than this, reading on is cheaper than a new request
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT")
@@ -86,20 +82,6 @@ class S3Store:
             done = self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
         return ObjectInfo(key, len(data), _version(done))
 
-    def put_file(self, key: str, path: str) -> ObjectInfo:
-        size = os.path.getsize(path)
-        transfer = TransferConfig(
-            multipart_threshold=_MULTIPART,
-            multipart_chunksize=max(_PART, -(-size // _MAX_PARTS)),
-            max_concurrency=4,
-        )
-        with open(path, "rb") as source, s3_errors(self.uri_of(key)):
-            self._client.upload_fileobj(source, self._bucket, self._prefix + key, Config=transfer)
-        info = self.head(key)  # some servers leave the ETag out of their answer to the upload
-        if info.size != size:
-            raise StoreError(f"{self.uri_of(key)}: {size} bytes were sent, it has {info.size}")
-        return info
-
     def delete(self, keys: Iterable[str]) -> None:
         rest = iter(keys)
         while batch := list(islice(rest, _DELETE_BATCH)):
@@ -113,17 +95,8 @@ class S3Store:
                     raise refused
 
     def clear_temporary(self) -> int:
-        """See Store. Unfinished multipart uploads; a server that cannot list them has none that can be found."""
-        count = 0
-        with s3_errors(self.uri):
-            pages = self._client.get_paginator("list_multipart_uploads")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
-                for upload in page.get("Uploads", ()):
-                    self._client.abort_multipart_upload(
-                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
-                    count += 1
-        return count
+        """None: a put is one request, which leaves nothing. Unfinished uploads below the root are other people's."""
+        return 0
 
     def probe_writable(self) -> None:
         key = f"{TEMPORARY}probe-{secrets.token_hex(8)}"

@@ -169,17 +169,6 @@ def test_a_list_takes_more_than_one_page(store: Store) -> None:
     assert [info.key for info in store.list()] == [f"{n:04}" for n in range(1050)]
 
 
-def test_a_file_is_put_whole_however_large(store: Store, tmp_path: Path) -> None:
-    large = tmp_path / "large.bin"
-    with large.open("wb") as out:
-        out.truncate(65 << 20)
-        out.seek(33 << 20)
-        out.write(b"middle")
-    info = store.put_file("large.bin", str(large))
-    assert info == store.head("large.bin")
-    assert (info.size, store.get_range("large.bin", 33 << 20, (33 << 20) + 6)) == (65 << 20, b"middle")
-
-
 def test_temporary_files_are_hidden_and_probing_leaves_nothing(store: Store) -> None:
     store.probe_writable()
     store.put("a/.tmp-left", b"x")

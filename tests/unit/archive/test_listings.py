@@ -18,7 +18,9 @@ import pytest
 from skinbatch.archive.source import Source, open_source
 from skinbatch.archive.unit import read_unit
 from skinbatch.config import Config, DecodeSettings, SourceSettings
-from skinbatch.errors import UsageError
+from skinbatch.errors import ForbiddenError, UsageError
+from skinbatch.storage.base import ObjectInfo
+from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
 from tests.conftest import S3Server
@@ -129,6 +131,27 @@ def test_archive_files_in_a_listing_are_shards_named_by_their_uri(photos: Path) 
     assert isinstance(shard, ShardRef) and shard.size == (photos / "a.tar").stat().st_size
     rows = list(read_unit(WorkUnit("u", (), shard), Locator(CONFIG.storage), DecodeSettings(), 1))
     assert [r.ref.image_id for r in rows] == ["a.tar/x.png"]
+
+
+@pytest.mark.parametrize("uri", ["/etc/face.png", "file:///etc/face.png"])
+def test_a_listing_on_s3_may_not_name_files_of_the_workers(s3: S3Server, uri: str) -> None:
+    bucket = s3.bucket()
+    s3.client.put_object(Bucket=bucket, Key="l.csv", Body=f"uri\na.png\n{uri}\n".encode())
+    with pytest.raises(UsageError, match=r"row 2: /etc/face\.png: a listing on S3 may name s3:// uris only"):
+        refs(open_source(f"s3://{bucket}/l.csv", Config(storage=s3.settings)))
+
+
+def test_an_archive_in_a_listing_that_may_not_be_read_is_left_to_its_row(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: Any) -> ObjectInfo:
+        raise ForbiddenError("access denied")
+
+    source = listing(photos / "list.csv", "uri\n00000/00000.png\na.tar\nb.parquet\n")
+    monkeypatch.setattr(LocalStore, "head", forbidden)
+    monkeypatch.setattr(LocalStore, "get_range", forbidden)
+    shards = [entry for entry in source.entries() if isinstance(entry, ShardRef)]
+    assert [(s.key, s.size, s.version) for s in shards] == [("a.tar", 0, None), ("b.parquet", 0, None)]
 
 
 def test_a_listing_on_s3_is_relative_to_its_own_prefix(s3: S3Server) -> None:

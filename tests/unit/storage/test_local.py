@@ -155,14 +155,18 @@ def test_a_file_that_changes_under_a_stream_is_noticed(tmp_path: Path, now: byte
             stream.read()
 
 
-def test_put_that_fails_leaves_neither_the_file_nor_a_temporary_one(tmp_path: Path) -> None:
+def test_put_that_fails_leaves_neither_the_file_nor_a_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = LocalStore(tmp_path / "root")
 
-    def fill(out: object) -> None:
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match="No space left"):
-        store._write("a/b.parquet", fill)
+        store.put("a/b.parquet", b"data")
     assert [p.name for p in (tmp_path / "root").rglob("*")] == ["a"]
 
 

@@ -284,10 +284,14 @@ def _settings(config: Path | None, overrides: dict[str, Any]) -> Config:
 
 
 def _end(report: RunReport, as_json: bool) -> NoReturn:
-    if as_json:
-        _print_json(_report(report))
-    else:
-        print(summary(report))
+    try:
+        if as_json:
+            _print_json(_report(report))
+        else:
+            print(summary(report))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `skinbatch score … | head`: the run's exit code stands
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(report.exit_code)
 
 

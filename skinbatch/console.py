@@ -18,11 +18,18 @@ from skinbatch.runs.report import RunReport
 PLAIN_EVERY_S = 10.0
 
 
+class _Quiet(Console):
+    """A console whose reader may go away without ending the run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class TerminalPresenter:
     """A bar with rate, time left and failures on a terminal; else a plain line every ten seconds. Writes to stderr."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = _Quiet(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._phase = ""

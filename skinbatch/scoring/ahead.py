@@ -51,26 +51,38 @@ class Activity:
 
 
 class _Budget:
-    """Bounds the bytes of decoded photos that wait. The photo that is next in order always passes, whatever it needs."""
+    """Bounds the bytes of photos that wait: files are fetched while files and pixels together are under the limit, and
+    decoded while pixels are. The photo that is next in order always passes, whatever it needs."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held = 0
+        self.files = 0
+        self.pixels = 0
         self.next = 0
         self.closed = False
         self.changed = threading.Condition()
 
-    def enter(self, order: int) -> None:
+    def fetched(self, order: int, size: int) -> None:
+        """Wait for room for a file, then hold it."""
         with self.changed:
-            self.changed.wait_for(lambda: self.closed or self.held < self.limit or order <= self.next)
+            self.changed.wait_for(lambda: self.closed or self.files + self.pixels < self.limit or order <= self.next)
+            self.files += size
 
-    def hold(self, size: int) -> None:
+    def enter(self, order: int) -> None:
+        """Wait for room for the pixels of a photo."""
         with self.changed:
-            self.held += size
+            self.changed.wait_for(lambda: self.closed or self.pixels < self.limit or order <= self.next)
+
+    def decoded(self, size: int, pixels: int) -> None:
+        """Hold pixels instead of the file."""
+        with self.changed:
+            self.files -= size
+            self.pixels += pixels
+            self.changed.notify_all()
 
     def leave(self, order: int, size: int) -> None:
         with self.changed:
-            self.held -= size
+            self.pixels -= size
             self.next = order + 1
             self.changed.notify_all()
 
@@ -112,7 +124,7 @@ def decoded_ahead(
         budget.enter(order)
         with activity or nullcontext():
             ready = _decode(fetched, settings, wanted)
-        budget.hold(_size(ready))
+        budget.decoded(len(fetched.data or b""), _size(ready))
         on_decoded()
         return ready
 
@@ -120,6 +132,7 @@ def decoded_ahead(
         last: Exception | None = None
         try:
             for order, fetched in enumerate(photos):
+                budget.fetched(order, len(fetched.data or b""))
                 if not put(pool.submit(make, order, fetched)):
                     return
         except Exception as e:  # raised where the photos are consumed

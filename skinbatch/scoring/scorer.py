@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from skinbatch.archive.decode import PhotoError, decode
@@ -21,7 +22,6 @@ from skinbatch.grading.masks import mask_rle
 from skinbatch.grading.quality import face_quality
 from skinbatch.models.base import Classifier, InputKind
 from skinbatch.models.pack import Pack, load_pack
-from skinbatch.scoring.device import cuda_devices
 from skinbatch.tables.names import prob_columns
 from skinbatch.types import Detections, ImageResult, Status
 
@@ -30,6 +30,10 @@ T = TypeVar("T")
 
 CPU_BATCH = 4
 GPU_BATCH = 32
+
+
+class DeviceLost(Exception):
+    """The GPU answers every call of this process with the same error; only a new process gets a new start."""
 
 
 class ModelFailure:
@@ -63,7 +67,7 @@ class Scorer:
     ) -> None:
         self.config = config or Config()
         self.pack = pack if isinstance(pack, Pack) else load_pack(str(pack))
-        self.device = ("cuda" if cuda_devices() else "cpu") if device == "auto" else device
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.models = self.pack.build(self.device, self.config.model)
         self.batch_size = self.config.engine.batch_size or (CPU_BATCH if self.device == "cpu" else GPU_BATCH)
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -145,6 +149,8 @@ class Scorer:
         try:
             return list(model(inputs)) if inputs else []
         except Exception as e:  # whatever a framework raises on a photo is that photo's `model_error`, with the message
+            if _device_is_lost(e):
+                raise DeviceLost(f"{name}: {e}") from e
             if len(inputs) == 1:
                 return [ModelFailure(name, e)]
         finally:
@@ -240,6 +246,11 @@ def _in_original(found: Detections, face: Face, kind: InputKind) -> Detections:
     xyxy = np.clip(xyxy, 0, np.array([face.width, face.height] * 2, np.float32))
     kept = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     return Detections(xyxy[kept], found.scores[kept], found.labels[kept], found.saturated)
+
+
+def _device_is_lost(error: Exception) -> bool:
+    """CUDA errors but running out of memory stay with the process: the next photos would fail for the first one's sake."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error) and "out of memory" not in str(error)
 
 
 def _finite(name: str, values: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import socket
 import threading
 import time
@@ -24,13 +25,14 @@ from skinbatch.runs.destination import now
 from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
 from skinbatch.scoring.reuse import OlderRows
-from skinbatch.scoring.scorer import Scorer
+from skinbatch.scoring.scorer import DeviceLost, Scorer
 from skinbatch.storage.locate import Locator, open_store
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.rows import Row, boxes_table, concat_images, images_table, masks_table
 from skinbatch.types import DataFile, Fetched, ImageRef, ImageResult, Receipt, Status
 
 MAX_THREADS = 16
+DEVICE_LOST = 70
 
 
 class UnitScorer:
@@ -40,8 +42,9 @@ class UnitScorer:
         torch.set_num_threads(context.threads)
         config = context.config
         self.context = context
-        self.scorer = Scorer(config.pack, device="cuda" if context.gpu else "cpu", config=config)
-        self.device = torch.cuda.get_device_name() if context.gpu else f"CPU, {context.threads} threads"
+        gpu = context.gpu and torch.cuda.is_available()  # nvidia-smi may list what this torch cannot use
+        self.scorer = Scorer(config.pack, device="cuda" if gpu else "cpu", config=config)
+        self.device = torch.cuda.get_device_name() if gpu else f"CPU, {context.threads} threads"
         self.store = open_store(context.destination, config.storage)
         self.locator = Locator(config.storage)
         self.threads = config.decode.threads or min(MAX_THREADS, max(2, context.threads))
@@ -75,6 +78,9 @@ class UnitScorer:
             return UnitFailed("forbidden", str(e))
         except StoreError as e:
             return UnitFailed("store", str(e))
+        except DeviceLost:
+            traceback.print_exc()
+            os._exit(DEVICE_LOST)  # the engine starts another worker, and tries the unit again as after any death
         except Exception:
             return UnitFailed("defect", traceback.format_exc())
 
@@ -158,11 +164,15 @@ class UnitScorer:
         for batch in _timed(_batches(photos, self.scorer.batch_size), seconds):
             with self.activity:
                 found = self.scorer.infer([r.rgb for r in batch if r.rgb is not None])
-            graded.append((batch, self.grader.submit(self.scorer.grade, found)))
+            graded.append((batch, self.grader.submit(self._grade, found)))
             if len(graded) > 1:
                 take()
         while graded:
             take()
+
+    def _grade(self, found: Inferred) -> list[ImageResult]:
+        with self.activity:
+            return self.scorer.grade(found)
 
     def _step(self, photos: int = 1) -> None:
         with self._lock:

@@ -61,6 +61,35 @@ def test_no_more_photos_than_allowed_are_made_ahead(pool: ThreadPoolExecutor) ->
     ready.close()
 
 
+def test_files_that_wait_to_be_decoded_are_bounded_by_their_bytes(pool: ThreadPoolExecutor) -> None:
+    large = bytes(1 << 20)
+    held: list[int] = []
+    taken = threading.Semaphore(0)
+    decoding = threading.Event()
+
+    def counting() -> Iterator[Fetched]:
+        for photo in fetched(40, large):
+            held.append(len(large))
+            taken.release()
+            yield photo
+
+    def waits(_: Fetched, __: str) -> bool:
+        return decoding.wait(30)
+
+    tight = DecodeSettings(ahead_bytes=3 << 20)
+    ready = decoded_ahead(counting(), tight, pool, 32, waits, lambda: None)
+    out: list[Status] = []
+    consumer = threading.Thread(target=lambda: out.extend(r.status for r in ready))
+    consumer.start()
+    for _ in range(4):  # three are held, a fourth is at the door
+        assert taken.acquire(timeout=30)
+    assert not taken.acquire(timeout=0.3)
+    assert len(held) == 4
+    decoding.set()
+    consumer.join(60)
+    assert out == [Status.UNSUPPORTED] * 40
+
+
 def test_photos_that_are_not_wanted_are_hashed_and_not_decoded(pool: ThreadPoolExecutor) -> None:
     ready = list(decoded_ahead(fetched(3), DecodeSettings(), pool, 4, lambda f, sha: False, lambda: None))
     assert all(r.rgb is None and r.status is Status.OK and r.sha256 for r in ready)

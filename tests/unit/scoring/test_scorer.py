@@ -14,7 +14,7 @@ import skinbatch
 from skinbatch.errors import UsageError
 from skinbatch.grading.face import find_face
 from skinbatch.models.fake import write_fake_pack
-from skinbatch.scoring.scorer import Scorer, model_input
+from skinbatch.scoring.scorer import DeviceLost, Scorer, model_input
 from skinbatch.types import Detections, Status
 from tests.faces import face, jpeg
 
@@ -91,7 +91,7 @@ class Failing:
             probs[guilty] = np.nan
             return probs
         if any(guilty):
-            raise RuntimeError("CUDA error: device-side assert")
+            raise RuntimeError("the layer does not like this photo")
         return self.model(photos)
 
 
@@ -145,3 +145,13 @@ def test_the_public_names_are_there() -> None:
     assert {"Scorer", "open", "retry", "score", "verify"} <= set(dir(skinbatch))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = skinbatch.nothing
+
+
+def test_a_lost_gpu_is_not_the_photos_fault(scorer: Scorer) -> None:
+    class Lost(Failing):
+        def __call__(self, photos: Sequence[Photo]) -> Any:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    scorer.models = replace(scorer.models, detector=Lost(scorer.models.detector))
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        scorer.score_batch([face(2, 1)])

@@ -25,7 +25,7 @@ from skinbatch.runs.destination import now
 from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
 from skinbatch.scoring.reuse import OlderRows
-from skinbatch.scoring.scorer import DeviceLost, Scorer
+from skinbatch.scoring.scorer import DeviceLost, Inferred, Scorer
 from skinbatch.storage.locate import Locator, open_store
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.rows import Row, boxes_table, concat_images, images_table, masks_table

@@ -106,6 +106,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
     parser.add_argument("--memory-photos", type=int, nargs=2, default=(100, 2000), metavar=("FEW", "MANY"))
     parser.add_argument("--memory-units", type=int, nargs=2, default=(20, 2000), metavar=("FEW", "MANY"))
+    parser.add_argument("--engines", default="local,ray", help="whose driver --memory measures over units")
     parser.add_argument("--json", type=Path, help="write everything that was measured into this file")
     args = parser.parse_args()
     args.sides = args.sides.split(",")
@@ -176,7 +177,7 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     few, many = args.memory_units
     for units in (few, many):
         write_shards(units, photo, work / f"shards-{units}")
-    for engine in (LOCAL, RAY):
+    for engine in args.engines.split(","):
         found = []
         for units in (few, many):
             source, dest = str(work / f"shards-{units}"), str(work / f"{engine}-{units}")

@@ -1,0 +1,45 @@
+"""The benchmark runs, compares the same work, and says what it found."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+JOB = Path(__file__).resolve().parents[2] / "jobs/benchmark.py"
+FAKE = ["--pack", "fake", "--count", "6", "--repeats", "1"]
+
+
+def bench(*options: str) -> str:
+    done = subprocess.run([sys.executable, str(JOB), *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_sides_are_compared_over_the_same_photos(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    printed = bench(*FAKE, "--sides", "bare,local", "--json", str(found))
+    measured = json.loads(found.read_text())
+    bare, local = measured["sides"]["bare"], measured["sides"]["local"]
+    assert bare["photos"] == local["photos"] == 6
+    assert bare["boxes"] == local["boxes"]
+    assert 0 < local["seconds"][0] < local["end_to_end"][0]
+    (ratio,) = measured["ratios"]
+    assert ratio["value"] == round(local["photos_per_second"] / bare["photos_per_second"], 3)
+    assert "(b) / (a) after warm-up" in printed
+
+
+def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    few_and_many = ["--memory-photos", "2", "4", "--memory-units", "2", "4", "--engines", "local"]
+    bench(*FAKE, "--memory", *few_and_many, "--json", str(found))
+    worker, driver = json.loads(found.read_text())["memory"]
+    assert worker["what"].startswith("worker")
+    assert driver["what"].startswith("driver")
+    assert worker["many"] == driver["many"] == 4
+    assert worker["many_mib"] > driver["many_mib"] > 50  # the worker has torch in it
+
+
+def test_a_side_that_does_not_exist_is_refused() -> None:
+    done = subprocess.run([sys.executable, str(JOB), "--sides", "bare,spark"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no side `spark`; there are: bare, local, ray, ray-data" in done.stderr

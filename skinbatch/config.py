@@ -51,7 +51,7 @@ class DecodeSettings(_Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads that fetch and decode ahead in each worker; None: from the worker's cores."""
     ahead_bytes: Annotated[int, Field(gt=0)] = 256 * MiB
-    """Decoded pixels that may wait for the models in each worker."""
+    """Bytes of files, and of decoded pixels, that may wait for the models in each worker."""
 
 
 class GradingSettings(_Section):

@@ -17,7 +17,9 @@ from skinbatch.config import DecodeSettings
 from skinbatch.types import Status
 
 pi_heif.register_heif_opener(thumbnails=False, decode_threads=1)
-Image.MAX_IMAGE_PIXELS = None  # max_pixels judges, before decoding and with a status
+# max_pixels judges, before decoding and with a status. Pillow has no such limit for one call, only for the process: a
+# program that imports this and opens images of its own sets MAX_IMAGE_PIXELS again, and then both limits hold here.
+Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what they say of a bad photo becomes its row
 
 _TURNS = {

@@ -68,21 +68,3 @@ def read_metadata(table: pa.Table) -> dict[str, str]:
     """What `write_parquet` was given, without the prefix; empty for other tables."""
     stored = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     return {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
-
-
-def check_schema(table: pa.Table, expected: pa.Schema, where: str) -> None:
-    """Raise TableError unless the table has the expected fields (names, types, nullability, order).
-
-    For `images` pass-through columns after the expected ones are fine.
-    """
-    found = [f for f in table.schema if not f.name.startswith("meta_")]
-    for n, field in enumerate(expected):
-        if n >= len(found) or not found[n].equals(field):
-            got = _shown(found[n]) if n < len(found) else "nothing"
-            raise TableError(f"{where}: column {n} should be {_shown(field)}, not {got}")
-    if len(found) > len(expected):
-        raise TableError(f"{where}: unknown column `{found[len(expected)].name}`")
-
-
-def _shown(field: pa.Field) -> str:
-    return f"`{field.name}` {field.type}{'' if field.nullable else ' not null'}"

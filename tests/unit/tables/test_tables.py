@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco
 
 from skinbatch.errors import TableError
-from skinbatch.tables.parquet import check_schema, file_metadata, read_metadata, read_parquet, write_parquet
+from skinbatch.tables.parquet import file_metadata, read_metadata, read_parquet, write_parquet
 from skinbatch.tables.rows import Row, boxes_table, concat_images, copy_rows, images_table, masks_table
 from skinbatch.tables.schema import BOXES, images_schema, masks_schema
 from skinbatch.types import GradedBox, ImageRef, ImageResult, Status
@@ -175,13 +175,10 @@ def test_files_of_others_and_of_newer_versions_are_refused() -> None:
         read_parquet(write_parquet(table, {"schema_version": "99"}), "x.parquet")
 
 
-def test_a_wrong_column_is_named_and_pass_through_columns_are_fine() -> None:
-    table = images(Row(photo("a", patient="7"), "u", scored()))
-    check_schema(table, images_schema(CLASSES, PROBS), "a.parquet")
-    with pytest.raises(TableError, match=r"a\.parquet: column 23 should be `count_papule` int32, not `count_acne`"):
-        check_schema(table, images_schema(["papule"], PROBS), "a.parquet")
-    with pytest.raises(TableError, match="unknown column `extra`"):
-        check_schema(table.append_column("extra", pa.array([1])), images_schema(CLASSES, PROBS), "a.parquet")
+def changed_fields(table: pa.Table) -> list[pa.Field]:
+    """Fields that are not as, or where, the schema of `images` has them; pass-through columns may follow."""
+    found = [field for field in table.schema if not field.name.startswith("meta_")]
+    return [a for a, b in zip(found, images_schema(CLASSES, PROBS), strict=True) if not a.equals(b)]
 
 
 def test_copied_rows_keep_what_was_computed_and_take_the_photos_new_place() -> None:
@@ -197,7 +194,7 @@ def test_copied_rows_keep_what_was_computed_and_take_the_photos_new_place() -> N
         {"image_id": "new.tar/c", "uri": "/photos/new.tar/c", "version": "v9", "unit_id": "u2", "meta_patient": "3"},
     ]
     assert "meta_label" not in kept.column_names
-    check_schema(kept, images_schema(CLASSES, PROBS), "copied")
+    assert not changed_fields(kept)
     assert boxes.column("image_id").to_pylist() == ["a", "a", "new.tar/c"]
     assert boxes.schema.equals(BOXES)
     assert masks is None
@@ -223,7 +220,7 @@ def test_copied_and_new_rows_go_into_one_table() -> None:
     assert both.column("image_id").to_pylist() == ["a", "b"]
     assert both.column_names[-3:] == ["unit_id", "meta_age", "meta_label"]
     assert both.column("meta_label").to_pylist() == ["x", None]
-    check_schema(read_parquet(write_parquet(both, METADATA), "x"), images_schema(CLASSES, PROBS), "x")
+    assert not changed_fields(read_parquet(write_parquet(both, METADATA), "x"))
 
 
 def test_tables_of_different_scorings_do_not_go_together() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
 import time
 import warnings
@@ -39,6 +40,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 _MISSING_NODE_S = 30.0
 _PROBE_S = 60.0
+_KNOCK_S = 5.0
 _STARTS = 3
 _OBJECT_STORE = 256 << 20
 """Bytes of shared memory for embedded Ray: only descriptors and receipts go through it."""
@@ -66,6 +68,7 @@ class RayEngine:
 
     def _connect(self) -> None:
         if self.address is not None:
+            _knock(self.address)
             ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False)
             return
         for tries_left in range(_STARTS, 0, -1):
@@ -144,6 +147,17 @@ class RayEngine:
     def close(self) -> None:
         if self._ours:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise ConnectionError at once where nobody listens; ray.init would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # `auto`, `local`, a session's folder
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except OSError as e:
+        raise ConnectionError(f"nobody answers there ({e})") from None
 
 
 def _missing_paths(paths: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from skinbatch.config import Config, EngineSettings, Overrides, load_config, mer
 from skinbatch.engines.driver import Driver
 from skinbatch.engines.pool import Engine
 from skinbatch.engines.presenter import Presenter, Silent
-from skinbatch.engines.setup import Prepared, absolute, prepare, prepare_again
+from skinbatch.engines.setup import Prepared, absolute, check_source, prepare, prepare_again
 from skinbatch.runs.report import RunReport
 
 
@@ -43,7 +43,10 @@ def score(
             "run": {"limit": limit, "max_failures": max_failures, "deadline_s": deadline_s, "save_masks": save_masks},
         },
     )
-    engine_of = _engine(settings.engine)  # first: on a cluster, paths are probed from its nodes before anything else
+    check_source(str(source), settings)  # at once; Ray takes seconds to start
+    engine_of = _engine(
+        settings.engine
+    )  # then: on a cluster, paths are probed from its nodes before anything is written
     try:
         engine_of.check(absolute(str(source)), absolute(str(dest)), settings.model.precision)
         return _run(engine_of, prepare(str(source), str(dest), settings), presenter)

@@ -39,6 +39,12 @@ def absolute(uri: str) -> str:
     return os.path.realpath(os.path.expanduser(uri))
 
 
+def check_source(source: str, config: Config) -> None:
+    """UsageError if the pack or the source is not there, which needs no engine to be known."""
+    load_pack(config.pack)
+    open_source(absolute(source), config)
+
+
 def prepare(source: str, dest: str, config: Config) -> Prepared:
     """Check source, destination, pack and settings. UsageError with one message for the first that is wrong."""
     source_uri, dest_uri = absolute(source), absolute(dest)

@@ -81,12 +81,14 @@ def test_files_that_wait_to_be_decoded_are_bounded_by_their_bytes(pool: ThreadPo
     out: list[Status] = []
     consumer = threading.Thread(target=lambda: out.extend(r.status for r in ready))
     consumer.start()
-    for _ in range(4):  # three are held, a fourth is at the door
-        assert taken.acquire(timeout=30)
-    assert not taken.acquire(timeout=0.3)
-    assert len(held) == 4
-    decoding.set()
-    consumer.join(60)
+    try:
+        for _ in range(4):  # three are held, a fourth is at the door
+            assert taken.acquire(timeout=30)
+        assert not taken.acquire(timeout=0.3)
+        assert len(held) == 4
+    finally:
+        decoding.set()
+        consumer.join(60)
     assert out == [Status.UNSUPPORTED] * 40
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 
-from skinbatch.errors import ClaimError, ForbiddenError
+from skinbatch.errors import ClaimError
 from skinbatch.runs import layout, receipts, snapshot
 from skinbatch.runs.receipts import Ledger
 from skinbatch.runs.snapshot import Snapshot
@@ -41,9 +40,7 @@ def clean_up(store: Store, fingerprint: str, own: Snapshot) -> int:
     deleted += delete(layout.folds_prefix(fingerprint), set())
     deleted += delete(layout.attempts_prefix(fingerprint), set())
     still_newest(store, fingerprint, own)
-    with suppress(ForbiddenError):  # S3 users who may not list unfinished uploads; the bucket's own rules remove them
-        deleted += store.clear_temporary()
-    return deleted
+    return deleted + store.clear_temporary()
 
 
 def still_newest(store: Store, fingerprint: str, own: Snapshot) -> None:

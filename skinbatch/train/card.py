@@ -76,8 +76,8 @@ def _segmenter(record: Record) -> str:
 {counts["train"]} faces for training, {counts["valid"]} held back (the last by id). Ears, neck, lips, brows and eyes are
 background, as CelebAMask-HQ has them. Training views are turned, near, far, cut off, recoloured and spotted, because the
 photos to be scored are often half faces with inflamed skin; the validation photos are whole faces, so that this Dice says
-little about half ones. Known to fail: profiles seen so near that eyes and nose are cut off, small faces of people whose
-clothes or walls have the colour of skin, necks now and then. Dice over all validation pixels:
+little about half ones. Known to fail: profiles, where the neck is often taken for face and the nose is put somewhere else,
+and small faces of people whose clothes or walls have the colour of skin. Dice over all validation pixels:
 
 {_table(["class", "Dice"], rows)}
 {_trained(record)}

@@ -93,7 +93,7 @@ class SegmenterTask:
     def _view(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         """One face near or far, or one farther away in front of something else."""
         if rng.random() < 0.55:
-            square, labels = self._face(rng, (0.5, 2.2), 0.3)
+            square, labels = self._face(rng, (0.5, 3.2), 0.35)
         else:
             square, labels = self._scene(rng)
         truth = _truth(labels)

@@ -333,7 +333,7 @@ def test_permissions_that_are_taken_away_meanwhile_stop_the_run(tmp_path: Path) 
 def test_a_source_that_is_gone_as_a_whole_is_an_error_not_vanished_photos(tmp_path: Path, left: str) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
-    refs = many(folder, 12)
+    refs = many(folder, 100)  # more than are read ahead
     rows = iter(reader(refs))
     next(rows)
     folder.rename(tmp_path / "elsewhere")

@@ -14,7 +14,7 @@ from typing import Any
 
 from skinbatch.config import EngineSettings
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
-from skinbatch.engines.shares import shares
+from skinbatch.engines.shares import Node, shares
 from skinbatch.engines.worker import Worker
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
@@ -138,7 +138,7 @@ class RayEngine:
     def _workers(self) -> tuple[int, float, float]:
         """How many, with how many CPUs and GPUs each. UsageError for more than any node has."""
         nodes = [
-            (float(n["Resources"].get("CPU", 0)), float(n["Resources"].get("GPU", 0)))
+            Node(*(float(n["Resources"].get(kind, 0)) for kind in ("CPU", "GPU", "memory")))
             for n in ray.nodes()
             if n["Alive"]
         ]

@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from skinbatch.config import EngineSettings
 from skinbatch.errors import UsageError
 
-CPUS_PER_WORKER = 4
+CPUS_PER_WORKER = (1, 2, 4)
+"""The fewer the faster: a worker of one CPU waits for no other thread. Each has models and pixels of its own."""
+WORKER_MEMORY = 2 << 30
+"""Bytes that a worker on CPUs may need: 0.8 GB with the starter pack, more with larger networks and photos."""
 
 
-def shares(settings: EngineSettings, nodes: list[tuple[float, float]]) -> tuple[int, float, float]:
-    """(workers, CPUs of each, GPUs of each) for nodes with (CPUs, GPUs), so that every worker fits on a node.
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster. memory: bytes for workers; 0: not known."""
+
+    cpus: float
+    gpus: float = 0.0
+    memory: float = 0.0
+
+
+def shares(settings: EngineSettings, nodes: list[Node]) -> tuple[int, float, float]:
+    """(workers, CPUs of each, GPUs of each) for these nodes, so that every worker fits on a node.
 
     UsageError if the settings want more for a worker than any node has.
     """
     per_gpu = settings.gpus_per_worker
     if per_gpu is None:
-        per_gpu = 1.0 if any(gpus for _, gpus in nodes) else 0.0
-    hosts = [(cpus, gpus) for cpus, gpus in nodes if cpus > 0 and gpus >= per_gpu]
+        per_gpu = 1.0 if any(node.gpus for node in nodes) else 0.0
+    hosts = [node for node in nodes if node.cpus > 0 and node.gpus >= per_gpu]
     if not hosts:
         raise UsageError(f"gpus_per_worker = {per_gpu:g}, but no node of the Ray cluster has as many GPUs")
-    most = max(cpus for cpus, _ in hosts)
+    most = max(node.cpus for node in hosts)
     if settings.cpus_per_worker is not None and settings.cpus_per_worker > most:
         raise UsageError(
             f"cpus_per_worker = {settings.cpus_per_worker:g}, but no node of the Ray cluster has over {most:g}"
         )
     per_cpu = settings.cpus_per_worker
     if per_gpu:
-        slots = [(cpus, int(gpus / per_gpu)) for cpus, gpus in hosts]
+        slots = [(node.cpus, int(node.gpus / per_gpu)) for node in hosts]
         if per_cpu is None:
             per_cpu = min(_whole(cpus / count) for cpus, count in slots)
         return settings.workers or max(1, sum(count for _, count in slots)), per_cpu, per_gpu
     if per_cpu is None:
-        per_cpu = min(float(CPUS_PER_WORKER), most)
+        per_cpu = min(_by_memory(hosts), most)
         if settings.workers is not None:
             per_cpu = _whole(most)
-            while per_cpu > 1 and sum(int(cpus / per_cpu) for cpus, _ in hosts) < settings.workers:
+            while per_cpu > 1 and sum(int(node.cpus / per_cpu) for node in hosts) < settings.workers:
                 per_cpu -= 1
-            if per_cpu <= 1 and sum(int(cpus) for cpus, _ in hosts) < settings.workers:
-                per_cpu = sum(cpus for cpus, _ in hosts) / settings.workers
-    return settings.workers or max(1, sum(int(cpus / per_cpu) for cpus, _ in hosts)), per_cpu, per_gpu
+            if per_cpu <= 1 and sum(int(node.cpus) for node in hosts) < settings.workers:
+                per_cpu = sum(node.cpus for node in hosts) / settings.workers
+    return settings.workers or max(1, sum(int(node.cpus / per_cpu) for node in hosts)), per_cpu, per_gpu
+
+
+def _by_memory(hosts: list[Node]) -> float:
+    """The fewest CPUs a worker with which the workers of every host fit into its memory."""
+    for cpus in CPUS_PER_WORKER:
+        if all(node.memory >= node.cpus / cpus * WORKER_MEMORY for node in hosts):
+            return float(cpus)
+    return float(CPUS_PER_WORKER[-1])
 
 
 def _whole(cpus: float) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +55,31 @@ class Inferred:
     probs: Sequence[Sequence[Any]]
 
 
+class Seconds:
+    """Time spent by part of the work, summed over the threads that did it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: dict[str, float] = {}
+
+    def add(self, part: str, seconds: float) -> None:
+        with self._lock:
+            self._of[part] = self._of.get(part, 0.0) + seconds
+
+    def all(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._of)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._of.clear()
+
+
 class Scorer:
     """Scores photos with one pack. `Scorer(pack)(image)` is one photo; `score_batch` is what units use.
 
     pack: a name, a directory or a loaded Pack. device: `auto` takes a GPU if there is one, else the CPU.
-    Not shared between threads.
+    Threads may share it, as far as its models let them: those of this package do.
     """
 
     def __init__(
@@ -70,7 +90,7 @@ class Scorer:
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.models = self.pack.build(self.device, self.config.model)
         self.batch_size = self.config.engine.batch_size or (CPU_BATCH if self.device == "cpu" else GPU_BATCH)
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.seconds = Seconds()
         taken: list[str] = []
         self._columns: list[dict[str, str]] = []
         for classifier in self.models.classifiers:
@@ -120,7 +140,7 @@ class Scorer:
             m if isinstance(m, ModelFailure) else find_face(m, segmenter.classes, p.shape[1], p.shape[0])
             for m, p in zip(maps, photos, strict=True)
         ]
-        self.seconds["crop"] += time.perf_counter() - start
+        self.seconds.add("crop", time.perf_counter() - start)
         detections = self._on_faces("detector", detector, detector.input, photos, faces)
         probs: list[list[Any]] = []
         for classifier in self.models.classifiers:
@@ -130,7 +150,7 @@ class Scorer:
         return Inferred(photos, maps, faces, detections, probs)
 
     def grade(self, found: Inferred) -> list[ImageResult]:
-        """The rest of `score_batch`: no model is touched, so that one batch can be graded while the next is inferred."""
+        """The rest of `score_batch`: no model is touched."""
         start = time.perf_counter()
         results = [
             self._result(photo, label_map, face, boxes, [p[n] for p in found.probs])
@@ -138,7 +158,7 @@ class Scorer:
                 zip(found.photos, found.maps, found.faces, found.detections, strict=True)
             )
         ]
-        self.seconds["grade"] += time.perf_counter() - start
+        self.seconds.add("grade", time.perf_counter() - start)
         return results
 
     def _run(
@@ -154,7 +174,7 @@ class Scorer:
             if len(inputs) == 1:
                 return [ModelFailure(name, e)]
         finally:
-            self.seconds[name.split()[0]] += time.perf_counter() - start
+            self.seconds.add(name.split()[0], time.perf_counter() - start)
         return [self._run(name, model, [one])[0] for one in inputs]
 
     def _on_faces(

@@ -15,8 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from skinbatch.archive.unit import UnitReader, read_unit
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
@@ -25,13 +27,17 @@ from skinbatch.runs.destination import now
 from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
 from skinbatch.scoring.reuse import OlderRows
-from skinbatch.scoring.scorer import DeviceLost, Inferred, Scorer
+from skinbatch.scoring.scorer import DeviceLost, Scorer
 from skinbatch.storage.locate import Locator, open_store
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.rows import Row, boxes_table, concat_images, images_table, masks_table
 from skinbatch.types import DataFile, Fetched, ImageRef, ImageResult, Receipt, Status
 
 MAX_THREADS = 16
+MAX_LANES = 4
+"""Batches in the making at once. On CPUs several batches on a thread each are faster than one batch on all threads, which
+wait for each other after every layer; more than a few would wait for Python's lock. On a GPU one batch is graded while
+the next is inferred."""
 DEVICE_LOST = 70
 
 
@@ -39,7 +45,6 @@ class UnitScorer:
     """Lives in a worker: models, stores and threads are made once. Scores one unit at a time."""
 
     def __init__(self, context: ScoringContext) -> None:
-        torch.set_num_threads(context.threads)
         config = context.config
         self.context = context
         gpu = context.gpu and torch.cuda.is_available()  # nvidia-smi may list what this torch cannot use
@@ -49,8 +54,10 @@ class UnitScorer:
         self.locator = Locator(config.storage)
         self.threads = config.decode.threads or min(MAX_THREADS, max(2, context.threads))
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
-        # Not the pool's: its threads may be waiting for photos to be taken, which waits for what is graded.
-        self.grader = ThreadPoolExecutor(1, thread_name_prefix="grade")
+        self.lanes = 2 if gpu else min(MAX_LANES, context.threads)
+        torch.set_num_threads(max(1, context.threads // self.lanes))
+        # Not the pool's: its threads may be waiting for photos to be taken, which waits for what is scored.
+        self.scorers = ThreadPoolExecutor(self.lanes, thread_name_prefix="score")
         self._further = 0
         self._lock = threading.Lock()
         self.activity = Activity()
@@ -143,11 +150,10 @@ class UnitScorer:
         rows: list[Row],
         to_copy: list[tuple[ImageRef, str | None]],
     ) -> None:
-        seconds = self.scorer.seconds
-        graded: deque[tuple[list[Ready], Future[list[ImageResult]]]] = deque()
+        scored: deque[tuple[list[Ready], Future[list[ImageResult]]]] = deque()
 
         def take() -> None:
-            batch, future = graded.popleft()
+            batch, future = scored.popleft()
             results = iter(future.result())
             for ready in batch:
                 ref = ready.fetched.ref
@@ -161,18 +167,24 @@ class UnitScorer:
                 rows.append(Row(ref, unit_id, result))
             self._step(len(batch))
 
-        for batch in _timed(_batches(photos, self.scorer.batch_size), seconds):
-            with self.activity:
-                found = self.scorer.infer([r.rgb for r in batch if r.rgb is not None])
-            graded.append((batch, self.grader.submit(self._grade, found)))
-            if len(graded) > 1:
+        batches = _batches(photos, self.scorer.batch_size)
+        while True:
+            start = time.perf_counter()
+            idle = all(future.done() for _, future in scored)
+            batch = next(batches, None)
+            if idle:
+                self.scorer.seconds.add("wait", time.perf_counter() - start)
+            if batch is None:
+                break
+            scored.append((batch, self.scorers.submit(self._score_batch, [r.rgb for r in batch if r.rgb is not None])))
+            if len(scored) > self.lanes:
                 take()
-        while graded:
+        while scored:
             take()
 
-    def _grade(self, found: Inferred) -> list[ImageResult]:
+    def _score_batch(self, photos: list[NDArray[np.uint8]]) -> list[ImageResult]:
         with self.activity:
-            return self.scorer.grade(found)
+            return self.scorer.score_batch(photos)
 
     def _step(self, photos: int = 1) -> None:
         with self._lock:
@@ -205,7 +217,7 @@ class UnitScorer:
             self.store.put(path, data)
             files.append(DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows))
         ended = time.perf_counter()
-        timings = dict(self.scorer.seconds) | {"write": ended - begun, "unit": ended - started}
+        timings = self.scorer.seconds.all() | {"write": ended - begun, "unit": ended - started}
         statuses = Counter(tables["images"].column("status").to_pylist())
         receipt = Receipt(
             unit_id=unit.unit_id,
@@ -248,14 +260,3 @@ def _batches(photos: Iterator[Ready], size: int) -> Iterator[list[Ready]]:
         if batch and (ready is None or decoded == size or len(batch) == 8 * size):
             yield batch
             batch, decoded = [], 0
-
-
-def _timed(batches: Iterator[list[Ready]], seconds: dict[str, float]) -> Iterator[list[Ready]]:
-    """The same, with the time that they are waited for added to `seconds`."""
-    while True:
-        start = time.perf_counter()
-        batch = next(batches, None)
-        seconds["wait"] += time.perf_counter() - start
-        if batch is None:
-            return
-        yield batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -45,3 +46,12 @@ class Classifier(Protocol):
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """photos: (H, W, 3) uint8 RGB each. Returns (N, C) float32 probabilities; NaN where the model gave NaN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of a pack, ready to use on one device."""
+
+    segmenter: Segmenter
+    detector: Detector
+    classifiers: tuple[Classifier, ...]

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.models.base import InputKind
-from skinbatch.models.manifest import ClassifierStage, DetectorStage, Manifest, SegmenterStage, write_manifest
+from skinbatch.models.manifest import Manifest, write_manifest
+from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterStage
 from skinbatch.types import Detections
 
 SCORE = 0.9

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
-from skinbatch.models.base import Classifier, Detector, Segmenter
-from skinbatch.models.manifest import (
-    FAKES,
-    FILENAME,
-    ClassifierStage,
-    DetectorStage,
-    Manifest,
-    SegmenterStage,
-    read_manifest,
-)
+from skinbatch.models.base import Models
+from skinbatch.models.manifest import FILENAME, Manifest, read_manifest
+from skinbatch.models.stages import AnyStage, DetectorStage, SegmenterStage
 from skinbatch.tables.names import prob_columns
 
 SHIPPED = Path(__file__).parent / "packs"
 
-Stage = SegmenterStage | DetectorStage | ClassifierStage
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The models of a pack, ready to use on one device."""
-
-    segmenter: Segmenter
-    detector: Detector
-    classifiers: tuple[Classifier, ...]
+DETECTOR_CONFIG = "detector.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +31,47 @@ class Pack:
         return self.manifest.name
 
     @property
-    def stages(self) -> dict[str, Stage]:
-        """By the stem of their weights file: `segmenter`, `detector`, `classifier-<head>`."""
-        stages: dict[str, Stage] = {"segmenter": self.manifest.segmenter, "detector": self.manifest.detector}
-        return stages | {f"classifier-{stage.head}": stage for stage in self.manifest.classifier}
+    def stages(self) -> dict[str, AnyStage]:
+        """Those that it has, by the stem of their weights file: `segmenter`, `detector`, `classifier-<head>`."""
+        stages: dict[str, AnyStage | None] = {"segmenter": self.manifest.segmenter, "detector": self.manifest.detector}
+        stages |= {f"classifier-{stage.head}": stage for stage in self.manifest.classifier}
+        return {stem: stage for stem, stage in stages.items() if stage is not None}
+
+    @property
+    def segmenter(self) -> SegmenterStage:
+        """Raises PackError where the pack has none."""
+        return self.manifest.segmenter or self._lacks("segmenter")
+
+    @property
+    def detector(self) -> DetectorStage:
+        """Raises PackError where the pack has none."""
+        return self.manifest.detector or self._lacks("detector")
+
+    def _lacks(self, stage: str) -> NoReturn:
+        raise PackError(
+            f"{self.directory / FILENAME}: pack `{self.name}` has no {stage}; add one: "
+            f"skinbatch pack import {self.name} --stage {stage} ..., or import with --base starter"
+        )
 
     @property
     def weights(self) -> dict[str, str]:
         """Stage -> the recorded SHA-256 of its weights file. Fakes have none."""
         return {stem: stage.sha256 for stem, stage in self.stages.items() if stage.sha256 is not None}
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Every file but texts, by name -> its recorded SHA-256."""
+        files = {self.weights_file(stem).name: sha256 for stem, sha256 in self.weights.items()}
+        config = self.manifest.detector and self.manifest.detector.config_sha256
+        return files | ({DETECTOR_CONFIG: config} if config else {})
+
     def weights_file(self, stem: str) -> Path:
         """Where the weights of a stage are."""
-        return self.directory / f"{stem}.safetensors"
+        return self.directory / f"{stem}{self.stages[stem].suffix}"
 
     @property
     def detector_classes(self) -> tuple[str, ...]:
-        return self.manifest.detector.classes
+        return self.detector.classes
 
     @property
     def prob_columns(self) -> tuple[str, ...]:
@@ -77,21 +84,27 @@ class Pack:
     @property
     def threshold(self) -> float:
         """Score from which on a box is counted, unless the run sets another."""
-        return self.manifest.detector.threshold
+        return self.detector.threshold
 
     def numbers(self) -> dict[str, Any]:
         """Everything of the pack that changes numbers, as plain JSON values: weights, architectures, preprocessing,
         classes, NMS, tiling. Not in it: names, thresholds, texts."""
+        self.check_complete()
         return {stem: stage.numbers() for stem, stage in sorted(self.stages.items())}
 
+    def check_complete(self) -> None:
+        """Raises PackError for a pack that cannot score because a stage is missing."""
+        _ = self.segmenter, self.detector
+
     def verify(self) -> None:
-        """Hash every weights file. Raises PackError naming the first that is missing or not what was recorded."""
-        for stem, recorded in self.weights.items():
-            path = self.weights_file(stem)
+        """Hash every file. Raises PackError naming the first that is missing or not what was recorded."""
+        for name, recorded in self.files.items():
+            path = self.directory / name
             try:
-                found = hashlib.sha256(path.read_bytes()).hexdigest()
+                with path.open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as e:
-                raise PackError(f"{path}: weights of pack `{self.name}` cannot be read: {e.strerror}") from None
+                raise PackError(f"{path}: pack `{self.name}` needs it, and it cannot be read: {e.strerror}") from None
             if found != recorded:
                 raise PackError(
                     f"{path}: SHA-256 is {found[:12]}…, {FILENAME} records {recorded[:12]}…; "
@@ -103,14 +116,12 @@ class Pack:
 
         Raises PackError naming the file for a changed byte or a layer that does not fit, UsageError for fp16 on a CPU.
         """
+        from skinbatch.models.build import build
+
         if settings.precision == "fp16" and not device.startswith("cuda"):
             raise UsageError(f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]")
         self.verify()
-        return Models(
-            segmenter=self._segmenter(device, settings),
-            detector=self._detector(device, settings),
-            classifiers=tuple(self._classifier(stage, device, settings) for stage in self.manifest.classifier),
-        )
+        return build(self, device, settings)
 
     def text(self, filename: str) -> str | None:
         """CARD.md or LICENSE.md, if the pack has it."""
@@ -136,84 +147,6 @@ class Pack:
             lines += ["", stem, *(f"  {key}: {_plain(value)}" for key, value in values.items())]
         card = self.text("CARD.md")
         return "\n".join([*lines, "", card or "no card"])
-
-    def _segmenter(self, device: str, settings: ModelSettings) -> Segmenter:
-        stage = self.manifest.segmenter
-        if stage.arch in FAKES:
-            from skinbatch.models.fake import FakeSegmenter
-
-            return FakeSegmenter(stage.classes, stage.size, mortal=stage.arch == "fake-mortal-segmenter")
-        from skinbatch.models.preprocess import Normalisation
-        from skinbatch.models.segmenter import BiSeNetSegmenter
-
-        return BiSeNetSegmenter(
-            stage.arch,
-            stage.classes,
-            self._tensors("segmenter"),
-            where=str(self.weights_file("segmenter")),
-            size=stage.size,
-            normalisation=Normalisation(stage.mean, stage.std),
-            device=device,
-            precision=settings.precision,
-        )
-
-    def _detector(self, device: str, settings: ModelSettings) -> Detector:
-        stage = self.manifest.detector
-        if stage.arch in FAKES:
-            from skinbatch.models.fake import FakeDetector
-
-            return FakeDetector(stage.classes, stage.input, settings.max_boxes)
-        from skinbatch.models.mmdet_architectures import Anchors, DetectorSpec
-        from skinbatch.models.mmdet_detector import MMDetDetector
-
-        spec = DetectorSpec(
-            arch=stage.arch,
-            classes=stage.classes,
-            input=stage.input,
-            size=stage.size,
-            max_upscale=stage.max_upscale,
-            strides=stage.strides,
-            width=stage.width,
-            head_channels=stage.head_channels,
-            anchors=Anchors(stage.anchors.scales, stage.anchors.ratios) if stage.anchors else Anchors(),
-            score_floor=settings.score_floor,
-            nms_iou=settings.nms_iou or stage.nms_iou,
-            max_boxes=settings.max_boxes,
-            mean=stage.mean,
-            std=stage.std,
-            bgr=stage.bgr,
-        )
-        try:
-            return MMDetDetector(spec, self._tensors("detector"), device=device, precision=settings.precision)
-        except PackError as e:
-            raise PackError(f"{self.weights_file('detector')}: {e}") from None
-
-    def _classifier(self, stage: ClassifierStage, device: str, settings: ModelSettings) -> Classifier:
-        if stage.arch in FAKES:
-            from skinbatch.models.fake import FakeClassifier
-
-            return FakeClassifier(stage.head, stage.classes, stage.input, stage.threshold)
-        from skinbatch.models.classifier import ClassifierSpec, TimmClassifier
-        from skinbatch.models.preprocess import Normalisation
-
-        spec = ClassifierSpec(
-            backbone=stage.backbone or "",
-            classes=stage.classes,
-            head=stage.head,
-            input=stage.input,
-            size=stage.size,
-            fit=stage.fit,
-            normalisation=Normalisation(stage.mean, stage.std),
-            threshold=stage.threshold,
-        )
-        stem = f"classifier-{stage.head}"
-        where = str(self.weights_file(stem))
-        return TimmClassifier(spec, self._tensors(stem), where=where, device=device, precision=settings.precision)
-
-    def _tensors(self, stem: str) -> Mapping[str, Any]:
-        from skinbatch.models.weights import read_weights
-
-        return read_weights(self.weights_file(stem))
 
 
 def load_pack(name_or_path: str | Path) -> Pack:

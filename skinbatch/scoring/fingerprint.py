@@ -18,7 +18,7 @@ def numbers(pack: Pack, settings: ModelSettings) -> Mapping[str, Any]:
     """Everything that changes numbers, as plain JSON values; no threshold, grading, engine or batch size."""
     model = settings.model_dump(mode="json")
     if model["nms_iou"] is None:  # the pack's, written out, so that naming the same value is the same scoring
-        model["nms_iou"] = pack.manifest.detector.nms_iou
+        model["nms_iou"] = pack.detector.nms_iou
     return {"pipeline_version": PIPELINE_VERSION, "pack": pack.numbers(), "model": model}
 
 

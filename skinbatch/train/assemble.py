@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from skinbatch.errors import UsageError
-from skinbatch.models.manifest import (
-    AnchorSection,
-    ClassifierStage,
-    DetectorStage,
-    Manifest,
-    SegmenterStage,
-    write_manifest,
-)
+from skinbatch.models.manifest import Manifest, write_manifest
 from skinbatch.models.pack import load_pack
+from skinbatch.models.stages import AnchorSection, ClassifierStage, DetectorStage, SegmenterStage
 from skinbatch.train.card import card, licence
 
 FILES = {"segmenter": "segmenter", "detector": "detector", "classifier": "classifier-disease"}

@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from skinbatch.config import ModelSettings
+from skinbatch.models.base import Models
 from skinbatch.models.fake import write_fake_pack
-from skinbatch.models.pack import Models, load_pack
+from skinbatch.models.pack import load_pack
 from tests.unit.models.support import write_random_pack
 
 FLOOR = 0.0005

@@ -10,7 +10,8 @@ from PIL import Image
 from skimage.data import astronaut
 
 from skinbatch.config import ModelSettings
-from skinbatch.models.pack import Models, Pack, load_pack
+from skinbatch.models.base import Models
+from skinbatch.models.pack import Pack, load_pack
 
 
 @pytest.fixture(scope="module")

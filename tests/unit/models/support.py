@@ -10,9 +10,10 @@ from torch import nn
 
 from skinbatch.models.bisenet import BiSeNet
 from skinbatch.models.classifier import ClassifierNetwork, ClassifierSpec
-from skinbatch.models.manifest import ClassifierStage, DetectorStage, Manifest, SegmenterStage, write_manifest
+from skinbatch.models.manifest import Manifest, write_manifest
 from skinbatch.models.mmdet_architectures import DetectorSpec
 from skinbatch.models.mmdet_detector import build_model
+from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterStage
 from skinbatch.models.weights import save_weights
 
 SEGMENTER_CLASSES = ("background", "skin", "nose")

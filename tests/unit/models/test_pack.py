@@ -115,12 +115,12 @@ def test_weights_that_are_no_safetensors_are_refused(own_pack: Path) -> None:
         ("nms_iou = 0.5", "nms_iuo = 0.5", "unknown setting `detector.nms_iuo`"),
         ("nms_iou = 0.5", "nms_iou = 1.5", "setting `detector.nms_iou`: .* less than or equal to 1"),
         ("nms_iou = 0.5", 'nms_iou = "0.5"', "setting `detector.nms_iou`: .* valid number"),
-        ("tiling = false", "tiling = true", "setting `detector.tiling`"),
+        ("nms_iou = 0.5", "nms_iou = 0.5\ntiling = true", "setting `detector.tiling`"),
         ('arch = "bisenet-light"', 'arch = "unet"', "setting `segmenter.arch`: .*bisenet-light"),
         ('"nose"', '"nase"', "a segmenter's classes include nose"),
         ('classes = ["acne"]', 'classes = ["acne", "acne"]', "a class is named twice"),
         ('version = "1"\n', "", "setting `version` is missing"),
-        ('backbone = "mobilenetv3_small_050"\n', "", "needs the name of a backbone"),
+        ('backbone = "mobilenetv3_small_050"\n', "", "backbone, a name of timm's, goes with arch `timm`"),
         ('head = "disease"', 'head = "../disease"', "setting `classifier.0.head`"),
         ('input = "crop"', 'input = "face"', "setting `detector.input`: .*masked_crop"),
         ("[segmenter]", "[segmenter", "not readable as TOML"),
@@ -136,8 +136,7 @@ def test_a_mistake_in_the_manifest_is_one_message_with_file_and_setting(
 
 
 def test_weights_without_a_recorded_hash_are_refused(own_pack: Path) -> None:
-    manifest = read_manifest(own_pack)
-    edit(own_pack, f'sha256 = "{manifest.segmenter.sha256}"\n', "")
+    edit(own_pack, f'sha256 = "{load_pack(own_pack).segmenter.sha256}"\n', "")
     with pytest.raises(PackError, match="sha256 of the weights file is missing"):
         load_pack(own_pack)
 

@@ -1,0 +1,109 @@
+"""From a pack's stages to models on a device. Frameworks are imported here, each only if a stage needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skinbatch.config import ModelSettings
+from skinbatch.errors import PackError
+from skinbatch.models.base import Classifier, Detector, Models, Segmenter
+from skinbatch.models.stages import FAKES, ClassifierStage, DetectorStage, SegmenterStage
+
+if TYPE_CHECKING:
+    from skinbatch.models.pack import Pack
+
+
+def build(pack: Pack, device: str, settings: ModelSettings) -> Models:
+    """All models of a pack whose files have been verified. Raises PackError naming the file for a layer that does not
+    fit."""
+    return Models(
+        segmenter=build_segmenter(pack.segmenter, pack.weights_file("segmenter"), device, settings),
+        detector=build_detector(pack.detector, pack.weights_file("detector"), device, settings),
+        classifiers=tuple(
+            build_classifier(stage, pack.weights_file(f"classifier-{stage.head}"), device, settings)
+            for stage in pack.manifest.classifier
+        ),
+    )
+
+
+def build_segmenter(stage: SegmenterStage, weights: Path, device: str, settings: ModelSettings) -> Segmenter:
+    """weights: the file; fakes need none."""
+    if stage.arch in FAKES:
+        from skinbatch.models.fake import FakeSegmenter
+
+        return FakeSegmenter(stage.classes, stage.size, mortal=stage.arch == "fake-mortal-segmenter")
+    from skinbatch.models.preprocess import Normalisation
+    from skinbatch.models.segmenter import BiSeNetSegmenter
+
+    return BiSeNetSegmenter(
+        stage.arch,
+        stage.classes,
+        _tensors(weights),
+        where=str(weights),
+        size=stage.size,
+        normalisation=Normalisation(stage.mean, stage.std),
+        device=device,
+        precision=settings.precision,
+    )
+
+
+def build_detector(stage: DetectorStage, weights: Path, device: str, settings: ModelSettings) -> Detector:
+    """weights: the file; the config of arch `mmdet` lies beside it."""
+    if stage.arch in FAKES:
+        from skinbatch.models.fake import FakeDetector
+
+        return FakeDetector(stage.classes, stage.input, settings.max_boxes)
+    from skinbatch.models.mmdet_architectures import Anchors, DetectorSpec
+    from skinbatch.models.mmdet_detector import MMDetDetector
+
+    spec = DetectorSpec(
+        arch=stage.arch,
+        classes=stage.classes,
+        input=stage.input,
+        size=stage.size,
+        max_upscale=stage.max_upscale,
+        strides=stage.strides,
+        width=stage.width,
+        head_channels=stage.head_channels,
+        anchors=Anchors(stage.anchors.scales, stage.anchors.ratios) if stage.anchors else Anchors(),
+        score_floor=settings.score_floor,
+        nms_iou=settings.nms_iou or stage.nms_iou,
+        max_boxes=settings.max_boxes,
+        mean=stage.mean,
+        std=stage.std,
+        bgr=stage.bgr,
+    )
+    try:
+        return MMDetDetector(spec, _tensors(weights), device=device, precision=settings.precision)
+    except PackError as e:
+        raise PackError(f"{weights}: {e}") from None
+
+
+def build_classifier(stage: ClassifierStage, weights: Path, device: str, settings: ModelSettings) -> Classifier:
+    """weights: the file; fakes need none."""
+    if stage.arch in FAKES:
+        from skinbatch.models.fake import FakeClassifier
+
+        return FakeClassifier(stage.head, stage.classes, stage.input, stage.threshold)
+    from skinbatch.models.classifier import ClassifierSpec, TimmClassifier
+    from skinbatch.models.preprocess import Normalisation
+
+    spec = ClassifierSpec(
+        backbone=stage.backbone or "",
+        classes=stage.classes,
+        head=stage.head,
+        input=stage.input,
+        size=stage.size,
+        fit=stage.fit,
+        normalisation=Normalisation(stage.mean, stage.std),
+        threshold=stage.threshold,
+    )
+    return TimmClassifier(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
+
+
+def _tensors(weights: Path) -> Mapping[str, Any]:
+    from skinbatch.models.weights import read_weights
+
+    return read_weights(weights)

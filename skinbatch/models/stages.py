@@ -1,0 +1,190 @@
+"""The stages of a pack as pack.toml describes them: plain values, validated. No framework is imported here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from skinbatch.models.base import InputKind
+
+FAKES = ("fake-segmenter", "fake-mortal-segmenter", "fake-detector", "fake-classifier")
+ONNX = ("yolo-onnx", "onnx")
+
+Triple = tuple[float, float, float]
+Classes = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[int, Field(ge=32, le=4096)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(min_length=1)]
+
+SegmenterArch = Literal["bisenet-r18", "bisenet-r34", "bisenet-light"]
+DetectorArch = Literal[
+    "faster-rcnn-r18",
+    "faster-rcnn-r50",
+    "faster-rcnn-r101",
+    "faster-rcnn-inception",
+    "ssd-mobilenet",
+    "yolov3",
+    "yolov4",
+    "yolox-tiny",
+    "yolox-s",
+    "mmdet",
+    "yolo-onnx",
+]
+ClassifierArch = Literal[
+    "resnet50",
+    "inception_v3",
+    "densenet121",
+    "xception",
+    "inception_resnet_v2",
+    "vgg19",
+    "efficientnet_b3",
+    "cnn-multilabel",
+    "timm",
+    "onnx",
+]
+
+
+class Section(BaseModel):
+    """A table of pack.toml: frozen, and nothing in it that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Stage(Section):
+    """What every stage says of itself. sha256: of its weights file. parameters, source and licence change no number."""
+
+    arch: str
+    classes: Classes
+    sha256: Sha256 | None = None
+    parameters: Annotated[int, Field(ge=0)] | None = None
+    source: str = ""
+    licence: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Stage:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class is named twice")
+        if self.sha256 is None and self.arch not in FAKES:
+            raise ValueError("sha256 of the weights file is missing")
+        return self
+
+    @property
+    def suffix(self) -> str:
+        """Of the weights file."""
+        return ".onnx" if self.arch in ONNX else ".safetensors"
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything that changes what this stage computes."""
+        return self.model_dump(mode="json", exclude={"parameters", "source", "licence", "threshold"}, exclude_none=True)
+
+
+class SegmenterStage(Stage):
+    """[segmenter] mean, std: per RGB channel, of pixels in [0, 1]. size: side of the network's square input.
+
+    spatial: where the fine feature comes from: a `path` of its own (the paper), or the `context` path's backbone at 1/8
+    (the public face-parsing checkpoint). align_corners: how its logits are brought to full size.
+    """
+
+    arch: SegmenterArch | Literal["fake-segmenter", "fake-mortal-segmenter"]
+    size: Annotated[Pixels, Field(multiple_of=32)] = 256
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    spatial: Literal["path", "context"] = "path"
+    align_corners: bool = False
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> SegmenterStage:
+        missing = {"background", "skin", "nose"} - set(self.classes)
+        if missing:
+            raise ValueError(f"a segmenter's classes include {', '.join(sorted(missing))}")
+        return self
+
+
+class AnchorSection(Section):
+    """[detector.anchors] Either `sizes`: width and height of fitted anchors in pixels of the network's input, small
+    first, spread evenly over the levels; or `scales` (multiples of the stride) and `ratios` (height / width)."""
+
+    scales: Annotated[tuple[float, ...], Field(min_length=1)] = (8.0,)
+    ratios: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    sizes: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)] | None = None
+
+
+class TilingSection(Section):
+    """[detector.tiling] above: longer side of the detector's input, in pixels, over which it is cut into tiles.
+
+    tile: side of a tile in pixels of the input, which the network sees as it is. overlap: share of a tile that it has in
+    common with its neighbour; lesions must be smaller than that.
+    """
+
+    above: Annotated[int, Field(ge=64)]
+    tile: Pixels = 640
+    overlap: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
+
+
+class DetectorStage(Stage):
+    """[detector] mean, std: per RGB channel, of pixels 0-255. threshold: from where on a box is counted.
+
+    config_sha256: of `detector.json`, the model of a user's own mmdet config (arch `mmdet`). layout: of a YOLO export's
+    output: `v5` (boxes, objectness, classes), `v8` (boxes, classes), `nms` (suppressed by the file itself).
+    """
+
+    arch: DetectorArch | Literal["fake-detector"]
+    input: InputKind = "crop"
+    size: Pixels = 640
+    max_upscale: Annotated[float, Field(gt=0)] = 1.0
+    strides: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    width: Annotated[float, Field(gt=0)] | None = None
+    head_channels: Annotated[int, Field(ge=1)] | None = None
+    anchors: AnchorSection | None = None
+    mean: Triple = (123.675, 116.28, 103.53)
+    std: Triple = (58.395, 57.12, 57.375)
+    bgr: bool = False
+    nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
+    tiling: TilingSection | None = None
+    config_sha256: Sha256 | None = None
+    layout: Literal["v5", "v8", "nms"] | None = None
+    threshold: Fraction = 0.25
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> DetectorStage:
+        if (self.arch == "mmdet") != (self.config_sha256 is not None):
+            raise ValueError("config_sha256 goes with arch `mmdet`, and `mmdet` with it")
+        if (self.arch == "yolo-onnx") != (self.layout is not None):
+            raise ValueError("layout goes with arch `yolo-onnx`, and `yolo-onnx` with it")
+        return self
+
+
+class ClassifierStage(Stage):
+    """[[classifier]] head: its name, which its columns begin with unless it is `disease`.
+
+    backbone: with arch `timm`, any of timm's names. top: what is above the backbone: `pooled`, the head of paper 000 (1 x 1
+    convolution, average, 1024, outputs); `flatten`, that of paper 002 (flatten, dropout, outputs); `native`, the
+    network's own. fit: `crop` takes the centre square, `pad` the whole photo. outputs: what makes probabilities of the
+    network's numbers: `logistic` each for itself, `softmax` all together, `none` where the file has done it (ONNX).
+    threshold: below it there is no top class.
+    """
+
+    head: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "disease"
+    arch: ClassifierArch | Literal["fake-classifier"]
+    backbone: Name | None = None
+    top: Literal["pooled", "flatten", "native"] = "pooled"
+    input: InputKind = "crop"
+    size: Pixels = 224
+    fit: Literal["crop", "pad"] = "crop"
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    outputs: Literal["logistic", "softmax", "none"] = "logistic"
+    threshold: Fraction = 0.5
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> ClassifierStage:
+        if (self.arch == "timm") != (self.backbone is not None):
+            raise ValueError("backbone, a name of timm's, goes with arch `timm`, and `timm` with it")
+        if self.outputs == "none" and self.arch != "onnx":
+            raise ValueError("outputs `none` goes with arch `onnx`")
+        return self
+
+
+AnyStage = SegmenterStage | DetectorStage | ClassifierStage

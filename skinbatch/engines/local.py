@@ -13,7 +13,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from skinbatch.config import EngineSettings
+from skinbatch.config import Config, EngineSettings
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext
@@ -34,9 +34,9 @@ class LocalEngine:
             )
         self.settings = settings
 
-    def check(self, source: str, destination: str, precision: str) -> None:
+    def check(self, source: str, destination: str, config: Config) -> None:
         """Paths are seen: everything runs on this machine."""
-        check_precision(precision, _has_gpu(self.settings))
+        check_precision(config.model.precision, _has_gpu(self.settings))
 
     def start(self, context: ScoringContext) -> LocalPool:
         return LocalPool(context)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
 
@@ -83,7 +84,7 @@ class Engine(Protocol):
 
     name: str
 
-    def check(self, source: str, destination: str, precision: str) -> None:
+    def check(self, source: str, destination: str, config: Config) -> None:
         """UsageError if workers cannot be had as set, or a local path is not seen by every machine that may have one."""
 
     def start(self, context: ScoringContext) -> WorkerPool:

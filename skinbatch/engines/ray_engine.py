@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from skinbatch.config import EngineSettings
+from skinbatch.config import Config, EngineSettings
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
 from skinbatch.engines.shares import Node, shares
 from skinbatch.engines.worker import Worker
 from skinbatch.errors import UsageError
+from skinbatch.models.manifest import FILENAME
+from skinbatch.models.pack import load_pack
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
 from skinbatch.storage.base import TEMPORARY
 
@@ -90,12 +92,12 @@ class RayEngine:
     def embedded(self) -> bool:
         return self._ours and self.address is None
 
-    def check(self, source: str, destination: str, precision: str) -> None:
-        """Ask a task on every node for the local source, and for a token that is written into a local destination.
+    def check(self, source: str, destination: str, config: Config) -> None:
+        """Ask a task on every node for the local source and pack, and for a token that is written into a local destination.
 
         UsageError naming the node that lacks one: a folder of the same name on a node's own disk is not the destination.
         """
-        check_precision(precision, self._workers()[2] > 0)
+        check_precision(config.model.precision, self._workers()[2] > 0)
         if self.embedded:
             return
         token = None
@@ -106,7 +108,9 @@ class RayEngine:
                 os.makedirs(destination, exist_ok=True)
                 with tempfile.NamedTemporaryFile(dir=destination, prefix=TEMPORARY, delete=False) as file:
                     token = file.name
-            self._check_nodes([p for p in (source, token) if p is not None and not p.startswith("s3://")])
+            pack = load_pack(config.pack, config.storage).address
+            paths = [p for p in (source, token) if p is not None and not p.startswith("s3://")]
+            self._check_nodes([*paths, f"{pack}/{FILENAME}"] if os.path.isabs(pack) else paths)
         except OSError as e:
             raise UsageError(f"{destination}: cannot be written: {e.strerror}") from None
         finally:
@@ -127,8 +131,8 @@ class RayEngine:
                 raise UsageError(f"node {node['NodeManagerAddress']} of the Ray cluster does not answer: {e}") from e
             if missing:
                 raise UsageError(
-                    f"{missing[0]}: not seen on node {node['NodeManagerAddress']} of the Ray cluster; on a cluster, source "
-                    "and destination must be s3:// or a folder that every node mounts"
+                    f"{missing[0]}: not seen on node {node['NodeManagerAddress']} of the Ray cluster; on a cluster, source, "
+                    "destination and pack must be s3:// or a folder that every node mounts"
                 )
 
     def start(self, context: ScoringContext) -> RayPool:

@@ -48,7 +48,7 @@ def score(
         settings.engine
     )  # then: on a cluster, paths are probed from its nodes before anything is written
     try:
-        engine_of.check(absolute(str(source)), absolute(str(dest)), settings.model.precision)
+        engine_of.check(absolute(str(source)), absolute(str(dest)), settings)
         return _run(engine_of, prepare(str(source), str(dest), settings), presenter)
     finally:
         engine_of.close()
@@ -74,7 +74,7 @@ def retry(
     engine_of = _engine(settings.engine)
     try:
         prepared = prepare_again(str(dest), settings, pack_named=pack is not None)
-        engine_of.check(prepared.source_uri, prepared.store.uri, settings.model.precision)
+        engine_of.check(prepared.source_uri, prepared.store.uri, prepared.config)
         return _run(engine_of, prepared, presenter, retrying=True)
     finally:
         engine_of.close()

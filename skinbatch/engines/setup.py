@@ -9,7 +9,7 @@ from typing import Any
 from skinbatch.archive.source import open_source
 from skinbatch.config import Config, merge
 from skinbatch.errors import UsageError
-from skinbatch.models.pack import Pack, load_pack, shipped_packs
+from skinbatch.models.pack import Pack, load_pack
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.scoring.assignment import ScoringContext
@@ -41,7 +41,7 @@ def absolute(uri: str) -> str:
 
 def check_source(source: str, config: Config) -> None:
     """UsageError if the pack or the source is not there, which needs no engine to be known."""
-    load_pack(config.pack)
+    load_pack(config.pack, config.storage).check_complete()
     open_source(absolute(source), config)
 
 
@@ -49,7 +49,7 @@ def prepare(source: str, dest: str, config: Config) -> Prepared:
     """Check source, destination, pack and settings. UsageError with one message for the first that is wrong."""
     source_uri, dest_uri = absolute(source), absolute(dest)
     _apart(source_uri, dest_uri)
-    pack = load_pack(config.pack)
+    pack = load_pack(config.pack, config.storage)
     pack.verify()
     open_source(source_uri, config)
     store = open_store(dest_uri, config.storage)
@@ -98,7 +98,7 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
     context = ScoringContext(
         fingerprint=scoring.fingerprint,
         destination=store.uri,
-        config=config.model_copy(update={"pack": str(pack.directory)}),
+        config=config.model_copy(update={"pack": pack.address}),
         classes=scoring.classes,
         prob_columns=scoring.prob_columns,
         metadata=file_metadata(scoring.fingerprint, PIPELINE_VERSION, pack.name, scoring.weights),
@@ -108,9 +108,8 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
 
 def _settings_of(pack: Pack, config: Config) -> dict[str, Any]:
     """What has to be given again to score more photos in the same way."""
-    shipped = pack.name in {p.name for p in shipped_packs()} and load_pack(pack.name).directory == pack.directory
     return {
-        "pack": pack.name if shipped else str(pack.directory),
+        "pack": pack.address,
         "model": config.model.model_dump(mode="json"),
         "grading": config.grading.model_dump(mode="json"),
         "run": {"save_masks": config.run.save_masks},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from skinbatch.config import ModelSettings
+from skinbatch.config import ModelSettings, StorageSettings
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.base import Models
 from skinbatch.models.manifest import FILENAME, Manifest, read_manifest
@@ -17,14 +18,24 @@ from skinbatch.tables.names import prob_columns
 SHIPPED = Path(__file__).parent / "packs"
 
 DETECTOR_CONFIG = "detector.json"
+TEXTS = ("CARD.md", "LICENSE.md")
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pack's directory and its manifest; small and picklable, models are built where they run."""
+    """A pack's directory and its manifest; small and picklable, models are built where they run.
+
+    origin: where it came from, if not from its directory.
+    """
 
     directory: Path
     manifest: Manifest
+    origin: str | None = None
+
+    @property
+    def address(self) -> str:
+        """What to call it by on any machine: the name of a shipped pack, s3://, else its directory."""
+        return self.origin or str(self.directory)
 
     @property
     def name(self) -> str:
@@ -131,6 +142,7 @@ class Pack:
     def describe(self) -> dict[str, Any]:
         """The manifest as plain JSON values, with what follows from it."""
         return {
+            "address": self.address,
             "directory": str(self.directory),
             **self.manifest.model_dump(mode="json", exclude_none=True),
             "prob_columns": list(self.prob_columns),
@@ -149,27 +161,50 @@ class Pack:
         return "\n".join([*lines, "", card or "no card"])
 
 
-def load_pack(name_or_path: str | Path) -> Pack:
-    """A pack by the name of one that is shipped, or by its directory (which needs a `/` if it has a shipped name).
+def packs_folder() -> Path:
+    """Where packs are imported to, and looked for by name: SKINBATCH_PACKS, else ~/.skinbatch/packs."""
+    return Path(os.environ.get("SKINBATCH_PACKS") or "~/.skinbatch/packs").expanduser()
 
-    Reads the manifest only; raises PackError for one that is not there or malformed, UsageError for an `s3://` address.
+
+def load_pack(name_or_path: str | Path, storage: StorageSettings | None = None) -> Pack:
+    """A pack by its name (one that is shipped, or one in the packs folder), by its directory, or at s3://bucket/prefix/NAME.
+
+    A directory needs a `/` if a pack of its name is shipped or in the packs folder. Reads the manifest only, but
+    fetches all of a pack on S3. Raises PackError for one that is not there or malformed.
     """
     text = str(name_or_path)
     if text.startswith("s3://"):
-        raise UsageError(f"{text}: a pack is read from a local directory; copy it from the bucket first")
-    shipped = SHIPPED / text
-    if "/" not in text and text not in ("", ".", "..") and (shipped / FILENAME).exists():
-        return Pack(shipped, read_manifest(shipped))
+        from skinbatch.models.fetch import fetch
+
+        uri = text.rstrip("/")
+        directory = fetch(uri, storage or StorageSettings())
+        return Pack(directory, read_manifest(directory), uri)
+    if "/" not in text and text not in ("", ".", ".."):
+        if is_shipped(text):
+            return Pack(SHIPPED / text, read_manifest(SHIPPED / text), text)
+        own = packs_folder() / text
+        if (own / FILENAME).exists():
+            return Pack(own.resolve(), read_manifest(own))
     directory = Path(text).expanduser()
     if not directory.is_dir():
-        names = ", ".join(pack.name for pack in shipped_packs()) or "none"
-        raise PackError(f"{text}: no such pack; shipped: {names}; or give the directory that holds a {FILENAME}")
+        names = ", ".join(pack.name for pack in [*shipped_packs(), *own_packs()]) or "none"
+        raise PackError(f"{text}: no such pack; there are: {names}; or give the directory that holds a {FILENAME}")
     return Pack(directory.resolve(), read_manifest(directory))
+
+
+def is_shipped(name: str) -> bool:
+    """A pack of this name comes with the package."""
+    return (SHIPPED / name / FILENAME).exists()
 
 
 def shipped_packs() -> list[Pack]:
     """The packs inside the package, by name."""
-    return [Pack(path.parent, read_manifest(path.parent)) for path in sorted(SHIPPED.glob(f"*/{FILENAME}"))]
+    return [Pack(p.parent, read_manifest(p.parent), p.parent.name) for p in sorted(SHIPPED.glob(f"*/{FILENAME}"))]
+
+
+def own_packs() -> list[Pack]:
+    """The packs in the packs folder, by name."""
+    return [Pack(path.parent, read_manifest(path.parent)) for path in sorted(packs_folder().glob(f"*/{FILENAME}"))]
 
 
 def _plain(value: Any) -> str:

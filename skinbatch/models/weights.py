@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skinbatch.errors import PackError
 
-_BOOKKEEPING = "num_batches_tracked"
+BOOKKEEPING = "num_batches_tracked"
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -20,7 +20,7 @@ def save_weights(network: nn.Module, path: Path) -> None:
     tensors = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in network.state_dict().items()
-        if not name.endswith(_BOOKKEEPING)
+        if not name.endswith(BOOKKEEPING)
     }
     for name, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
@@ -41,8 +41,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     """Put the weights into the network. Raises PackError naming `where` and the layers that are missing, unexpected
     or of another shape."""
     own = network.state_dict()
-    wanted = {name for name in own if not name.endswith(_BOOKKEEPING)}
-    given = {name for name in weights if not name.endswith(_BOOKKEEPING)}
+    wanted = {name for name in own if not name.endswith(BOOKKEEPING)}
+    given = {name for name in weights if not name.endswith(BOOKKEEPING)}
     for fault, names in (("missing", wanted - given), ("unexpected", given - wanted)):
         if names:
             first, more = min(names), f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -86,7 +86,7 @@ class Scorer:
         self, pack: str | Path | Pack = "starter", *, device: str = "auto", config: Config | None = None
     ) -> None:
         self.config = config or Config()
-        self.pack = pack if isinstance(pack, Pack) else load_pack(str(pack))
+        self.pack = pack if isinstance(pack, Pack) else load_pack(str(pack), self.config.storage)
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.models = self.pack.build(self.device, self.config.model)
         self.batch_size = self.config.engine.batch_size or (CPU_BATCH if self.device == "cpu" else GPU_BATCH)

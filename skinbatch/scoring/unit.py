@@ -21,11 +21,12 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.archive.unit import UnitReader, read_unit
-from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, PackError, StoreError, UsageError
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.destination import now
 from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
+from skinbatch.scoring.fingerprint import fingerprint, numbers
 from skinbatch.scoring.reuse import OlderRows
 from skinbatch.scoring.scorer import DeviceLost, Scorer
 from skinbatch.storage.locate import Locator, open_store
@@ -49,6 +50,8 @@ class UnitScorer:
         self.context = context
         gpu = context.gpu and torch.cuda.is_available()  # nvidia-smi may list what this torch cannot use
         self.scorer = Scorer(config.pack, device="cuda" if gpu else "cpu", config=config)
+        if fingerprint(numbers(self.scorer.pack, config.model)) != context.fingerprint:
+            raise PackError(f"{config.pack}: the pack is no longer the one that this run began with; start it again")
         self.device = torch.cuda.get_device_name() if gpu else f"CPU, {context.threads} threads"
         self.store = open_store(context.destination, config.storage)
         self.locator = Locator(config.storage)

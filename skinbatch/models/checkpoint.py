@@ -1,0 +1,99 @@
+"""A user's checkpoint to a state dict: tensors and nothing else, finite, under the names that the network has."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from skinbatch.errors import PackError
+from skinbatch.models.weights import BOOKKEEPING
+
+_INSIDE = ("state_dict", "model_state_dict", "model", "network", "net", "weights", "params")
+"""Where training scripts put the weights in their checkpoints; the first that is there is taken."""
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
+"""What DataParallel, torch.compile and Lightning put before every name."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Tensors by layer, floats in the precision of the file, from .safetensors or from what torch.save writes.
+
+    Nothing in the file is executed. Raises PackError naming the file, and the layer where it holds NaN or infinity.
+    """
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    except FileNotFoundError:
+        raise PackError(f"{path}: no such weights file") from None
+    except (OSError, SafetensorError) as e:
+        raise PackError(f"{path}: cannot be read: {e}") from None
+    state = _unwrap(path, found)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise PackError(f"{path}: layer `{name}` holds NaN or infinite numbers; the training has diverged")
+    return state
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError as e:
+        if (code := _code(e)) is None:
+            raise _no_checkpoint(path, e) from None
+        raise PackError(
+            f"{path}: holds more than weights (`{code}`), and loading that may run any code; it is refused. Where you trust "
+            "the file, save its weights alone: python -c \"import torch; c = torch.load('FILE', weights_only=False); "
+            "torch.save(c['state_dict'] if isinstance(c, dict) else c.state_dict(), 'weights.pth')\", and import those"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error) as e:
+        if "TorchScript" in str(e):
+            raise PackError(
+                f"{path}: is a TorchScript program; import the state dict of its module, or an ONNX export"
+            ) from None
+        raise _no_checkpoint(path, e) from None
+
+
+def _code(error: Exception) -> str | None:
+    """What a pickle wants to call, from torch's long message; None where it does not get that far."""
+    named = re.search(r"GLOBAL ([\w.]+)|nsupported class ([\w.]+)", str(error))
+    return (named.group(1) or named.group(2)) if named else None
+
+
+def _no_checkpoint(path: Path, error: Exception) -> PackError:
+    first = (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
+    return PackError(f"{path}: is no file that torch.save writes, or is cut off ({first})")
+
+
+def _unwrap(path: Path, found: Any) -> dict[str, Tensor]:
+    for _ in range(3):  # {"state_dict": {"model": {...}}} has been seen; deeper has not
+        inner = next((found[key] for key in _INSIDE if isinstance(found, Mapping) and _is_mapping(found, key)), None)
+        if inner is None:
+            break
+        found = inner
+    if not isinstance(found, Mapping) or not found:
+        raise PackError(f"{path}: holds no state dict (layer names with tensors) but {type(found).__name__}")
+    odd = next((str(name) for name, value in found.items() if not isinstance(value, Tensor)), None)
+    if odd is not None:
+        raise PackError(f"{path}: `{odd}` is no tensor; save the network's state dict alone")
+    state = {str(name): value for name, value in found.items() if not str(name).endswith(BOOKKEEPING)}
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in _WRAPPERS:
+            if state and all(name.startswith(prefix) for name in state):
+                state = {name.removeprefix(prefix): value for name, value in state.items()}
+                stripped = True
+    return state
+
+
+def _is_mapping(found: Mapping[Any, Any], key: str) -> bool:
+    return isinstance(found.get(key), Mapping)

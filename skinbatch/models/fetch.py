@@ -1,0 +1,82 @@
+"""Packs on S3: fetched once a node into a cache, under the hash of their manifest, each file checked on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from skinbatch.config import StorageSettings
+from skinbatch.errors import NotFoundError, PackError
+from skinbatch.models.manifest import FILENAME, read_manifest
+from skinbatch.models.pack import TEXTS, Pack
+from skinbatch.storage.base import Store
+from skinbatch.storage.locate import open_store
+
+_CHUNK = 1 << 20
+
+
+def cache_folder() -> Path:
+    """SKINBATCH_CACHE, else `skinbatch` in XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get("SKINBATCH_CACHE")
+    return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "skinbatch").expanduser()
+
+
+def fetch(uri: str, settings: StorageSettings) -> Path:
+    """The local copy of a pack's directory at `s3://bucket/prefix/NAME`. Processes of a node wait for the first.
+
+    Raises PackError where there is no pack, or a file is not what its manifest records; StoreError and UsageError as
+    the store does.
+    """
+    store = open_store(uri, settings)
+    try:
+        manifest, _ = store.get(FILENAME)
+    except NotFoundError:
+        raise PackError(f"{uri}/{FILENAME}: not there; a pack is a folder with a {FILENAME}") from None
+    packs = cache_folder() / "packs"
+    packs.mkdir(parents=True, exist_ok=True)
+    directory = packs / hashlib.sha256(manifest).hexdigest()[:16]
+    with FileLock(f"{directory}.lock"):
+        if not directory.exists():
+            _download(store, manifest, directory)
+    return directory
+
+
+def _download(store: Store, manifest: bytes, directory: Path) -> None:
+    unfinished = Path(tempfile.mkdtemp(prefix=".tmp-", dir=directory.parent))
+    try:
+        (unfinished / FILENAME).write_bytes(manifest)
+        try:
+            pack = Pack(unfinished, read_manifest(unfinished))
+        except PackError as e:
+            raise PackError(str(e).replace(str(unfinished), store.uri)) from None
+        for name, recorded in pack.files.items():
+            _copy(store, name, unfinished / name, recorded)
+        for name in TEXTS:
+            try:
+                (unfinished / name).write_bytes(store.get(name)[0])
+            except NotFoundError:
+                continue
+        unfinished.rename(directory)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _copy(store: Store, name: str, path: Path, recorded: str) -> None:
+    digest = hashlib.sha256()
+    try:
+        with store.stream(name) as source, path.open("wb") as target:
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                target.write(chunk)
+    except NotFoundError:
+        raise PackError(f"{store.uri_of(name)}: not there, and {FILENAME} records it") from None
+    if digest.hexdigest() != recorded:
+        raise PackError(
+            f"{store.uri_of(name)}: SHA-256 is {digest.hexdigest()[:12]}…, {FILENAME} records {recorded[:12]}…; "
+            "the file was changed or cut off: put the pack there again"
+        )

@@ -5,15 +5,16 @@ Layers are named as the public PyTorch implementations name them (`cp` context p
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.models.resnet import resnet18
+from torchvision.models.resnet import resnet18, resnet34
 
-ARCHITECTURES = ("bisenet-r18", "bisenet-light")
+AUXILIARY = ("conv_out16.", "conv_out32.")
+"""Layers of the two heads that only training uses."""
 
 
 class ConvBNReLU(nn.Module):
@@ -84,54 +85,57 @@ class SpatialPath(nn.Module):
         return self.conv_out(self.conv3(self.conv2(self.conv1(x))))
 
 
-class ResNet18(nn.Module):
-    """torchvision's ResNet-18 without its classifier: features at 1/16 and 1/32."""
+class ResNet(nn.Module):
+    """torchvision's ResNet-18 or -34 without its classifier: features at 1/8, 1/16 and 1/32."""
 
-    channels = (256, 512)
+    channels = (128, 256, 512)
 
-    def __init__(self) -> None:
+    def __init__(self, depth: Literal[18, 34]) -> None:
         super().__init__()
-        net = resnet18(weights=None)
+        net = (resnet18 if depth == 18 else resnet34)(weights=None)
         self.conv1, self.bn1 = net.conv1, net.bn1
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-        sixteenth = self.layer3(self.layer2(self.layer1(x)))
-        return sixteenth, self.layer4(sixteenth)
+        eighth = self.layer2(self.layer1(x))
+        sixteenth = self.layer3(eighth)
+        return eighth, sixteenth, self.layer4(sixteenth)
 
 
 class LightBackbone(nn.Module):
-    """Inverted residual blocks (MobileNetV2): features at 1/16 and 1/32 for two CPU cores."""
+    """Inverted residual blocks (MobileNetV2): features at 1/8, 1/16 and 1/32 for two CPU cores."""
 
-    channels = (72, 144)
+    channels = (40, 72, 144)
 
     def __init__(self) -> None:
         super().__init__()
-        c16, c32 = self.channels
+        c8, c16, c32 = self.channels
         self.stem = ConvBNReLU(3, 16, stride=2)
         self.early = nn.Sequential(
             InvertedResidual(16, 24, 2, 2), InvertedResidual(24, 24, 1, 3),
-            InvertedResidual(24, 40, 2, 3), InvertedResidual(40, 40, 1, 3),
+            InvertedResidual(24, c8, 2, 3), InvertedResidual(c8, c8, 1, 3),
         )  # fmt: skip
         self.sixteenth = nn.Sequential(
-            InvertedResidual(40, c16, 2, 4), InvertedResidual(c16, c16, 1, 4), InvertedResidual(c16, c16, 1, 4)
+            InvertedResidual(c8, c16, 2, 4), InvertedResidual(c16, c16, 1, 4), InvertedResidual(c16, c16, 1, 4)
         )
         self.thirtysecond = nn.Sequential(
             InvertedResidual(c16, c32, 2, 4), InvertedResidual(c32, c32, 1, 4), InvertedResidual(c32, c32, 1, 4)
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        sixteenth = self.sixteenth(self.early(self.stem(x)))
-        return sixteenth, self.thirtysecond(sixteenth)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        eighth = self.early(self.stem(x))
+        sixteenth = self.sixteenth(eighth)
+        return eighth, sixteenth, self.thirtysecond(sixteenth)
 
 
 class ContextPath(nn.Module):
-    """Backbone, attention refinement at 1/16 and 1/32, and the global average, brought to 1/8 and 1/16."""
+    """Backbone, attention refinement at 1/16 and 1/32, and the global average. Returns the backbone's feature at 1/8 as
+    it is, and the refined ones brought to 1/8 and 1/16."""
 
-    def __init__(self, resnet: ResNet18 | LightBackbone, channels: int) -> None:
+    def __init__(self, resnet: ResNet | LightBackbone, channels: int) -> None:
         super().__init__()
-        c16, c32 = resnet.channels
+        _, c16, c32 = resnet.channels
         self.resnet = resnet
         self.arm16 = AttentionRefinement(c16, channels)
         self.arm32 = AttentionRefinement(c32, channels)
@@ -139,36 +143,53 @@ class ContextPath(nn.Module):
         self.conv_head16 = ConvBNReLU(channels, channels)
         self.conv_avg = ConvBNReLU(c32, channels, kernel=1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        sixteenth, thirtysecond = self.resnet(x)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        eighth, sixteenth, thirtysecond = self.resnet(x)
         average = self.conv_avg(thirtysecond.mean((2, 3), keepdim=True))
         at16 = self.conv_head32(F.interpolate(self.arm32(thirtysecond) + average, sixteenth.shape[2:]))
         at8 = self.conv_head16(F.interpolate(self.arm16(sixteenth) + at16, scale_factor=2))
-        return at8, at16
+        return eighth, at8, at16
 
 
 class BiSeNet(nn.Module):
     """x: (N, 3, H, W) float32, H and W multiples of 32. Returns (N, classes, H, W) logits; in training a tuple of
-    three, the last two from the auxiliary heads on the context features."""
+    three, the last two from the auxiliary heads on the context features.
 
-    def __init__(self, arch: str, classes: int) -> None:
+    arch: `bisenet-r18`, `bisenet-r34` or `bisenet-light`. spatial: `path`, the paper's three strided convolutions, or
+    `context`, the backbone's own feature at 1/8 in their place. align_corners: of the bilinear interpolation of the
+    logits. auxiliary: False leaves the heads out that only training uses.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        classes: int,
+        *,
+        spatial: Literal["path", "context"] = "path",
+        align_corners: bool = False,
+        auxiliary: bool = True,
+    ) -> None:
         super().__init__()
         light = arch == "bisenet-light"
         channels, detail, fused = (64, 24, 128) if light else (128, 64, 256)
-        self.cp = ContextPath(LightBackbone() if light else ResNet18(), channels)
-        self.sp = SpatialPath(detail, channels)
-        self.ffm = FeatureFusion(2 * channels, fused)
+        backbone = LightBackbone() if light else ResNet(34 if arch == "bisenet-r34" else 18)
+        self.align_corners = align_corners
+        self.cp = ContextPath(backbone, channels)
+        self.sp = SpatialPath(detail, channels) if spatial == "path" else None
+        fine = channels if spatial == "path" else backbone.channels[0]
+        self.ffm = FeatureFusion(fine + channels, fused)
         self.conv_out = Output(fused, fused // 2 if light else fused, classes)
-        self.conv_out16 = Output(channels, channels // 2, classes)
-        self.conv_out32 = Output(channels, channels // 2, classes)
+        if auxiliary:
+            self.conv_out16 = Output(channels, channels // 2, classes)
+            self.conv_out32 = Output(channels, channels // 2, classes)
 
     def forward(self, x: Tensor) -> Any:
-        at8, at16 = self.cp(x)
-        logits = self._full(self.conv_out(self.ffm(self.sp(x), at8)), x)
+        eighth, at8, at16 = self.cp(x)
+        fine = eighth if self.sp is None else self.sp(x)
+        logits = self._full(self.conv_out(self.ffm(fine, at8)), x)
         if not self.training:
             return logits
         return logits, self._full(self.conv_out16(at8), x), self._full(self.conv_out32(at16), x)
 
-    @staticmethod
-    def _full(logits: Tensor, x: Tensor) -> Tensor:
-        return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=False)
+    def _full(self, logits: Tensor, x: Tensor) -> Tensor:
+        return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=self.align_corners)

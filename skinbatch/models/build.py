@@ -44,6 +44,8 @@ def build_segmenter(stage: SegmenterStage, weights: Path, device: str, settings:
         where=str(weights),
         size=stage.size,
         normalisation=Normalisation(stage.mean, stage.std),
+        spatial=stage.spatial,
+        align_corners=stage.align_corners,
         device=device,
         precision=settings.precision,
     )
@@ -51,10 +53,24 @@ def build_segmenter(stage: SegmenterStage, weights: Path, device: str, settings:
 
 def build_detector(stage: DetectorStage, weights: Path, device: str, settings: ModelSettings) -> Detector:
     """weights: the file; the config of arch `mmdet` lies beside it."""
+    detector = _detector(stage, weights, device, settings)
+    if stage.tiling is None:
+        return detector
+    from skinbatch.models.tiling import CPU_BATCH, GPU_BATCH, TiledDetector
+
+    batch = GPU_BATCH if device.startswith("cuda") else CPU_BATCH
+    return TiledDetector(detector, stage.tiling, settings.nms_iou or stage.nms_iou, settings.max_boxes, batch)
+
+
+def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelSettings) -> Detector:
     if stage.arch in FAKES:
         from skinbatch.models.fake import FakeDetector
 
         return FakeDetector(stage.classes, stage.input, settings.max_boxes)
+    if stage.arch == "yolo-onnx":
+        from skinbatch.models.yolo_onnx import YoloOnnxDetector
+
+        return YoloOnnxDetector(weights, stage, settings, device)
     from skinbatch.models.mmdet_architectures import Anchors, DetectorSpec
     from skinbatch.models.mmdet_detector import MMDetDetector
 
@@ -87,11 +103,16 @@ def build_classifier(stage: ClassifierStage, weights: Path, device: str, setting
         from skinbatch.models.fake import FakeClassifier
 
         return FakeClassifier(stage.head, stage.classes, stage.input, stage.threshold)
-    from skinbatch.models.classifier import ClassifierSpec, TimmClassifier
+    if stage.arch == "onnx":
+        from skinbatch.models.onnx_classifier import OnnxClassifier
+
+        return OnnxClassifier(weights, stage, device)
+    from skinbatch.models.classifier import ClassifierSpec, TorchClassifier
+    from skinbatch.models.classifier_layouts import network_name
     from skinbatch.models.preprocess import Normalisation
 
     spec = ClassifierSpec(
-        backbone=stage.backbone or "",
+        backbone=network_name(stage.arch, stage.backbone),
         classes=stage.classes,
         head=stage.head,
         input=stage.input,
@@ -99,8 +120,10 @@ def build_classifier(stage: ClassifierStage, weights: Path, device: str, setting
         fit=stage.fit,
         normalisation=Normalisation(stage.mean, stage.std),
         threshold=stage.threshold,
+        top=stage.top,
+        outputs="softmax" if stage.outputs == "softmax" else "logistic",
     )
-    return TimmClassifier(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
+    return TorchClassifier(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
 
 
 def _tensors(weights: Path) -> Mapping[str, Any]:

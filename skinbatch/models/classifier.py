@@ -1,28 +1,34 @@
-"""Diseases of a face: a backbone of timm and the head of Studies on Different CNN Algorithms (2019)."""
+"""Classes of a face, each with a probability: a network of timm's under one of three tops, or the plain CNN."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import timm
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import PackError
 from skinbatch.models.base import InputKind
+from skinbatch.models.classifier_heads import FlattenHead, PooledHead
+from skinbatch.models.cnn_multilabel import MultiLabelCNN
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
 from skinbatch.models.weights import load_weights
+
+PLAIN_CNN = "cnn-multilabel"
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSpec:
-    """What a classifier is built from. backbone: any name of timm's. size: side of the network's square input in
-    pixels. fit: `crop` takes the photo's centre square, `pad` the whole photo; neither distorts it."""
+    """What a classifier is built from. backbone: any name of timm's, or PLAIN_CNN. size: side of the network's square
+    input in pixels. fit: `crop` takes the photo's centre square, `pad` the whole photo; neither distorts it. top: what
+    is above the backbone, see ClassifierStage. outputs: `logistic` makes a probability of each number for itself,
+    `softmax` of all together."""
 
     backbone: str
     classes: tuple[str, ...]
@@ -32,6 +38,8 @@ class ClassifierSpec:
     fit: Literal["crop", "pad"] = "crop"
     normalisation: Normalisation = field(default_factory=Normalisation)
     threshold: float = 0.5
+    top: Literal["pooled", "flatten", "native"] = "pooled"
+    outputs: Literal["logistic", "softmax"] = "logistic"
 
     def square(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """photo: (H, W, 3) uint8 RGB. Returns (size, size, 3)."""
@@ -39,40 +47,91 @@ class ClassifierSpec:
             return centre_square(photo, self.size)
         return pad_to_square(photo, self.size, self.normalisation.fill)[0]
 
-
-class PooledHead(nn.Module):
-    """1 x 1 convolution, global average pooling, a fully connected layer of 1024, outputs."""
-
-    def __init__(self, channels: int, outputs: int, width: int = 1024, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, width // 2, 1, bias=False)
-        self.bn = nn.BatchNorm2d(width // 2)
-        self.fc = nn.Linear(width // 2, width)
-        self.dropout = dropout
-        self.out = nn.Linear(width, outputs)
-
-    def forward(self, feature: Tensor) -> Tensor:
-        pooled = F.relu(self.bn(self.conv(feature))).mean((2, 3))
-        return self.out(F.dropout(F.relu(self.fc(pooled)), self.dropout, self.training))
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """logits: (N, classes) of any float type. Returns the same shape, float32."""
+        return torch.sigmoid(logits.float()) if self.outputs == "logistic" else torch.softmax(logits.float(), 1)
 
 
 class ClassifierNetwork(nn.Module):
-    """x: (N, 3, S, S) float32. Returns (N, classes) logits."""
+    """A backbone of timm's under a head of the papers (`top` pooled or flatten). x: (N, 3, S, S) float32. Returns
+    (N, classes) logits."""
 
     def __init__(self, spec: ClassifierSpec) -> None:
+        """Raises PackError for a backbone that timm does not have, and for one without a feature map to put a head on."""
         super().__init__()
-        if not timm.is_model(spec.backbone):
-            raise PackError(f"timm {timm.__version__} has no backbone `{spec.backbone}`")
-        self.backbone = timm.create_model(spec.backbone, pretrained=False, num_classes=0, global_pool="")
-        # num_features counts what comes before pooling; some models widen only after it, which the head replaces.
-        self.head = PooledHead(self.backbone.num_features, len(spec.classes))
+        self.backbone: Any = _timm(spec.backbone, num_classes=0, global_pool="")
+        if hasattr(self.backbone, "pre_logits"):
+            self.backbone.pre_logits = nn.Identity()  # VGG's two layers of 4096, which the head replaces
+        channels, height, width = _feature_map(self.backbone, spec)
+        outputs = len(spec.classes)
+        self.head: nn.Module
+        if spec.top == "flatten":
+            self.head = FlattenHead(channels, height, width, outputs)
+        else:
+            self.head = PooledHead(channels, outputs)
+        self._frozen = False
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone.forward_features(x))
 
+    def freeze_backbone(self) -> None:
+        """From now on training changes the head alone: the backbone's weights have no gradient, and its batch norms
+        keep their statistics."""
+        self._frozen = True
+        self.backbone.requires_grad_(False)
+        self.train(self.training)
 
-class TimmClassifier:
-    """The `Classifier` protocol: one probability a class, each by its own logistic function."""
+    def train(self, mode: bool = True) -> ClassifierNetwork:
+        """As of any module; a frozen backbone stays in evaluation."""
+        super().train(mode)
+        if self._frozen:
+            self.backbone.eval()
+        return self
+
+
+def build_network(spec: ClassifierSpec) -> nn.Module:
+    """The network of a classifier, randomly initialised. With `top` native its layers have timm's own names.
+
+    Raises PackError for a backbone that timm does not have, or that does not read `size` or bear the `top`.
+    """
+    if spec.backbone == PLAIN_CNN:
+        return MultiLabelCNN(len(spec.classes), spec.size)
+    if spec.top != "native":
+        return ClassifierNetwork(spec)
+    outputs = len(spec.classes)
+    network = _timm(spec.backbone, num_classes=outputs)
+    if _try(network, spec, "forward") != (1, outputs):
+        raise PackError(f"timm's `{spec.backbone}` has no classifier of its own; take top = 'pooled'")
+    return network
+
+
+def _timm(backbone: str, **options: Any) -> nn.Module:
+    if not timm.is_model(backbone):
+        raise PackError(f"timm {timm.__version__} has no backbone `{backbone}`")
+    return timm.create_model(backbone, pretrained=False, **options)
+
+
+def _feature_map(backbone: nn.Module, spec: ClassifierSpec) -> tuple[int, int, int]:
+    """Channels, height and width of what a backbone makes of an input."""
+    shape = _try(backbone, spec, "forward_features")
+    if len(shape) != 4 or getattr(backbone, "output_fmt", "NCHW") != "NCHW":
+        raise PackError(
+            f"timm's `{spec.backbone}` gives no feature map that top = '{spec.top}' could be put on; take 'native'"
+        )
+    return shape[1], shape[2], shape[3]
+
+
+def _try(network: nn.Module, spec: ClassifierSpec, method: str) -> tuple[int, ...]:
+    """The shape of what a network makes of one input, without computing it."""
+    dry = deepcopy(network).to("meta").eval()
+    try:
+        return tuple(getattr(dry, method)(torch.empty(1, 3, spec.size, spec.size, device="meta")).shape)
+    except (RuntimeError, AssertionError) as e:
+        raise PackError(f"timm's `{spec.backbone}` does not read inputs of {spec.size} px: {e}") from None
+
+
+class TorchClassifier:
+    """The `Classifier` protocol over a network of torch's. Nothing in it changes between calls, so threads may share it."""
 
     def __init__(
         self,
@@ -83,8 +142,8 @@ class TimmClassifier:
         device: str = "cpu",
         precision: Literal["fp32", "fp16"] = "fp32",
     ) -> None:
-        """where: what errors call the weights. Raises PackError naming the first layer that does not fit, or a
-        backbone that timm does not have."""
+        """where: what errors call the weights. Raises PackError naming the first layer that does not fit, or what
+        cannot be built."""
         self.spec = spec
         self.head = spec.head
         self.classes = spec.classes
@@ -92,7 +151,7 @@ class TimmClassifier:
         self.threshold = spec.threshold
         self._device = torch.device(device)
         self._dtype = torch.float16 if precision == "fp16" else torch.float32
-        self.network = ClassifierNetwork(spec)
+        self.network = build_network(spec)
         load_weights(self.network, weights, where)
         self.network.to(self._device, self._dtype).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
@@ -103,4 +162,4 @@ class TimmClassifier:
             return np.zeros((0, len(self.classes)), np.float32)
         x = self.spec.normalisation.tensor([self.spec.square(photo) for photo in photos])
         logits = self.network(x.to(self._device, self._dtype))
-        return np.asarray(torch.sigmoid(logits.float()).cpu().numpy(), np.float32)
+        return np.asarray(self.spec.probabilities(logits).cpu().numpy(), np.float32)

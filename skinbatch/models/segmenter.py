@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.errors import ModelOutputError
-from skinbatch.models.bisenet import BiSeNet
+from skinbatch.models.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.preprocess import Normalisation, pad_to_square
 from skinbatch.models.weights import load_weights
 
@@ -27,12 +27,16 @@ class BiSeNetSegmenter:
         where: str = "weights",
         size: int = 256,
         normalisation: Normalisation | None = None,
+        spatial: Literal["path", "context"] = "path",
+        align_corners: bool = False,
         device: str = "cpu",
         precision: Literal["fp32", "fp16"] = "fp32",
     ) -> None:
         """where: what errors call the weights. size: side of the network's square input in pixels, a multiple of 32.
+        spatial, align_corners: see BiSeNet.
 
-        Raises PackError naming the first layer of the weights that does not fit.
+        The auxiliary heads are not built; whether the weights have them makes no difference. Raises PackError naming the
+        first other layer that does not fit.
         """
         self.classes = tuple(classes)
         self.arch = arch
@@ -40,8 +44,9 @@ class BiSeNetSegmenter:
         self._normalisation = normalisation or Normalisation()
         self._device = torch.device(device)
         self._dtype = torch.float16 if precision == "fp16" else torch.float32
-        self.network = BiSeNet(arch, len(self.classes))
-        load_weights(self.network, weights, where)
+        self.network = BiSeNet(arch, len(self.classes), spatial=spatial, align_corners=align_corners, auxiliary=False)
+        used = {name: value for name, value in weights.items() if not name.startswith(AUXILIARY)}
+        load_weights(self.network, used, where)
         self.network.to(self._device, self._dtype).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @torch.inference_mode()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from skinbatch.errors import PackError
 
 BOOKKEEPING = "num_batches_tracked"
+"""The last part of names of counters that no result depends on."""
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from skinbatch.models.classifier import ClassifierNetwork, ClassifierSpec, PooledHead, TimmClassifier
+from skinbatch.models.classifier import ClassifierNetwork, ClassifierSpec, TorchClassifier
+from skinbatch.models.classifier_heads import PooledHead
 from skinbatch.models.preprocess import centre_square
 
 from .support import CLASSIFIER, seeded
 
 
-def classifier(spec: ClassifierSpec = CLASSIFIER) -> TimmClassifier:
-    return TimmClassifier(spec, seeded(ClassifierNetwork, spec).state_dict())
+def classifier(spec: ClassifierSpec = CLASSIFIER) -> TorchClassifier:
+    return TorchClassifier(spec, seeded(ClassifierNetwork, spec).state_dict())
 
 
 def test_the_head_is_a_1x1_convolution_pooling_1024_and_the_outputs() -> None:
@@ -37,14 +38,14 @@ def test_outputs_are_logistic_each_class_for_itself() -> None:
     weights = seeded(ClassifierNetwork, spec).state_dict()
     weights["head.out.weight"] = torch.zeros_like(weights["head.out.weight"])
     weights["head.out.bias"] = torch.tensor([0.0, np.log(9.0)])
-    probs = TimmClassifier(spec, weights)([np.zeros((50, 50, 3), np.uint8)])
+    probs = TorchClassifier(spec, weights)([np.zeros((50, 50, 3), np.uint8)])
     np.testing.assert_allclose(probs, [[0.5, 0.9]], atol=1e-6)
 
 
 def test_a_nan_of_the_network_stays_a_nan() -> None:
     weights = seeded(ClassifierNetwork, CLASSIFIER).state_dict()
     weights["head.out.bias"] = torch.tensor([float("nan"), 0.0])
-    (probs,) = TimmClassifier(CLASSIFIER, weights)([np.zeros((50, 50, 3), np.uint8)])
+    (probs,) = TorchClassifier(CLASSIFIER, weights)([np.zeros((50, 50, 3), np.uint8)])
     assert np.isnan(probs[0]) and not np.isnan(probs[1])
 
 

@@ -1,0 +1,94 @@
+"""The classifier architectures by name, what goes with each, and what the layers of a checkpoint say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from torch import Tensor
+
+from skinbatch.errors import PackError
+from skinbatch.models.classifier import PLAIN_CNN
+from skinbatch.models.torchvision_layouts import is_torchvision, to_timm
+
+TIMM_NAMES = {
+    "resnet50": "resnet50",
+    "inception_v3": "inception_v3",
+    "densenet121": "densenet121",
+    "xception": "legacy_xception",
+    "inception_resnet_v2": "inception_resnet_v2",
+    "vgg19": "vgg19",
+    "efficientnet_b3": "efficientnet_b3",
+}
+"""timm's `legacy_xception` is the network of Xception's paper; its `xception41` and others are those of DeepLab."""
+
+_DISEASES = {"top": "pooled", "size": 300}
+_LESIONS = {"top": "flatten", "size": 224}
+_PAPERS = {
+    "resnet50": _DISEASES,
+    "inception_v3": _DISEASES,
+    "densenet121": _DISEASES,
+    "xception": _DISEASES,
+    "inception_resnet_v2": _DISEASES,
+    "vgg19": _LESIONS,
+    "efficientnet_b3": _LESIONS | {"size": 300},
+}
+"""Paper 000 says 300. Paper 002 does not say what its frozen backbones read: these are the sizes of Keras, its library."""
+
+
+def network_name(arch: str, backbone: str | None) -> str:
+    """What ClassifierSpec calls the network of a stage. backbone: of arch `timm`."""
+    return TIMM_NAMES.get(arch) or backbone or arch
+
+
+def classifier_defaults(arch: str, backbone: str | None = None) -> dict[str, Any]:
+    """Fields of a ClassifierStage that go with an architecture unless something else is known of the weights: `top`,
+    `size`, `mean`, `std`, `outputs`.
+
+    mean, std and, with arch `timm`, the size are those of timm's own weights. Raises PackError for a backbone that timm
+    does not have.
+    """
+    if arch == PLAIN_CNN:
+        zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        return {"top": "native", "size": 416, "mean": zero, "std": one, "outputs": "logistic"}
+    own = _own(arch, backbone)
+    fields = _PAPERS.get(arch) or {"top": "pooled", "size": max(own.input_size[1:])}
+    return fields | {"mean": tuple(own.mean), "std": tuple(own.std), "outputs": "logistic"}
+
+
+def recognise(arch: str, state: Mapping[str, Tensor], backbone: str | None = None) -> dict[str, Any]:
+    """Fields of a ClassifierStage that follow from the names of a checkpoint's layers: `top`, and what goes with it.
+
+    A network with its own classifier (`native`) and several outputs is taken for one with softmax, as most are trained.
+    """
+    if arch == PLAIN_CNN:
+        return {"top": "native"}
+    if all(name.startswith(("backbone.", "head.")) for name in state) and "head.out.weight" in state:
+        if "head.conv.weight" in state:
+            return {"top": "pooled"}
+        return {"top": "flatten"} | ({"size": 224} if arch == "resnet50" else {})
+    found: dict[str, Any] = {"top": "native"}
+    if (number := outputs(arch, state, backbone)) is not None:
+        found["outputs"] = "softmax" if number > 1 else "logistic"
+    if is_torchvision(arch, state) and arch == "vgg19":
+        found["size"] = 224
+    return found
+
+
+def outputs(arch: str, state: Mapping[str, Tensor], backbone: str | None = None) -> int | None:
+    """How many classes a classifier's checkpoint tells apart; None where that cannot be seen."""
+    names = ["out.weight" if arch == PLAIN_CNN else "head.out.weight"]
+    if arch != PLAIN_CNN:
+        own = _own(arch, backbone).classifier
+        names += [f"{name}.weight" for name in ([own] if isinstance(own, str) else own or ())]
+    state = to_timm(arch, state)
+    return next((int(state[name].shape[0]) for name in names if name in state), None)
+
+
+def _own(arch: str, backbone: str | None) -> Any:
+    name = network_name(arch, backbone)
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is None:
+        raise PackError(f"timm {timm.__version__} has no backbone `{name}`")
+    return config

@@ -238,10 +238,10 @@ def _ratios(sides: dict[str, Side]) -> list[Ratio]:
 
 
 def _where(side: Side) -> str:
-    """Where the workers' time went, as shares of the time that units took."""
-    whole = side.spent.get("unit", 0.0)
+    """Where the workers' time went, as shares of what all of their threads spent."""
     parts = sorted(((s, part) for part, s in side.spent.items() if part != "unit"), reverse=True)
-    return "of the units' time " + ", ".join(f"{part} {100 * s / max(whole, 1e-9):.0f} %" for s, part in parts)
+    whole = sum(s for s, _ in parts)
+    return "of the threads' time " + ", ".join(f"{part} {100 * s / max(whole, 1e-9):.0f} %" for s, part in parts)
 
 
 def _heading(args: argparse.Namespace, photos: Photos, cores: int, load: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ MEMBERS_PER_FILE = 100_000
 PART_MEMBERS = 512
 PART_BYTES = 64 << 20
 _CHUNK = 50_000
+_OPENED = 8
+"""Archive files whose members are counted at once: each is a few round trips to the store."""
 _UNITS = "units.parquet"
 
 _MEMBERS_SCHEMA = pa.schema(
@@ -137,6 +140,7 @@ class PlanWriter:
     """Cuts a listing into units and writes it as plan n + 1, unless the newest plan says the same."""
 
     def __init__(self, store: Store, fingerprint: str, count_members: Callable[[ShardRef], int]) -> None:
+        """count_members: called from several threads at once."""
         self.store = store
         self.fingerprint = fingerprint
         self.count_members = count_members
@@ -189,8 +193,12 @@ class PlanWriter:
             if unit.shard is not None:
                 before.setdefault(unit.shard, []).append(unit)
         units: list[PlannedUnit] = []
-        for shard in shards:
-            units += before.get(shard) or self._cut(shard)
+        opened = ThreadPoolExecutor(_OPENED, thread_name_prefix="open")
+        try:
+            for found in opened.map(lambda shard: before.get(shard) or self._cut(shard), shards):
+                units += found
+        finally:
+            opened.shutdown(cancel_futures=True)
         return sorted(units, key=lambda u: u.unit_id)
 
     def _cut(self, shard: ShardRef) -> list[PlannedUnit]:

@@ -1,6 +1,7 @@
 """What is listed becomes units; what has not changed stays as it was."""
 
 from dataclasses import replace
+from threading import Barrier
 
 from skinbatch.runs import plan
 from skinbatch.runs.plan import PlanWriter, collect
@@ -87,3 +88,15 @@ def test_an_archive_file_that_changed_is_planned_anew_and_one_that_went_is_left_
     after = writer(store).write(plan.replace_shards(listing, {TAR.key: changed, ZIP.key: None}), current, 2)
     assert [u.shard for u in after.units if u.shard] == [changed]
     assert after.photos == 5
+
+
+def test_large_archive_files_are_opened_at_the_same_time(store: LocalStore) -> None:
+    both = Barrier(2, timeout=20)  # broken, unless two are open at once
+
+    def count(shard: ShardRef) -> int:
+        both.wait()
+        return 600
+
+    zips = [replace(ZIP, key=f"{n}.zip", uri=f"/x/{n}.zip") for n in range(2)]
+    found = PlanWriter(store, FP, count_members=count).write(collect(zips), None, 0)
+    assert sorted(u.shard.key for u in found.units if u.shard) == ["0.zip", "1.zip"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skinbatch.models.bisenet import BiSeNet
-from skinbatch.models.classifier import ClassifierNetwork, ClassifierSpec
+from skinbatch.models.classifier import PLAIN_CNN, ClassifierNetwork, ClassifierSpec, build_network
+from skinbatch.models.classifier_layouts import TIMM_NAMES, classifier_defaults, network_name
 from skinbatch.models.manifest import Manifest, write_manifest
 from skinbatch.models.mmdet_architectures import DetectorSpec
 from skinbatch.models.mmdet_detector import build_model
@@ -27,6 +29,38 @@ def seeded(build: type[nn.Module] | object, *args: object) -> nn.Module:
     network = build(*args)  # type: ignore[operator]
     assert isinstance(network, nn.Module)
     return network.eval()
+
+
+CLASSIFIER_SIZES = dict.fromkeys(TIMM_NAMES, 64) | dict.fromkeys(("inception_v3", "inception_resnet_v2", PLAIN_CNN), 96)
+"""Input sizes at which every architecture is quick and leaves something to classify."""
+
+
+def segmenter_weights(
+    arch: str, classes: int = 3, *, spatial: Literal["path", "context"] = "path"
+) -> dict[str, Tensor]:
+    """Seeded random weights of `bisenet-r18`, `-r34` or `-light`, as a user's checkpoint would hold them. They fit any
+    size that is a multiple of 32."""
+    torch.manual_seed(7)
+    return dict(BiSeNet(arch, classes, spatial=spatial).state_dict())
+
+
+def classifier_weights(
+    arch: str, outputs: int = 2, *, backbone: str | None = None, top: str | None = None, size: int | None = None
+) -> dict[str, Tensor]:
+    """Seeded random weights of any classifier but `onnx`, under the names that they have in a pack.
+
+    top: the architecture's own unless given. size: of CLASSIFIER_SIZES unless given; it decides the shapes of a
+    flattened top and of the plain CNN.
+    """
+    torch.manual_seed(7)
+    known = classifier_defaults(arch, backbone)
+    spec = ClassifierSpec(
+        network_name(arch, backbone),
+        tuple(f"class_{i}" for i in range(outputs)),
+        size=size or CLASSIFIER_SIZES.get(arch, 64),
+        top=top or known["top"],  # type: ignore[arg-type]
+    )
+    return dict(build_network(spec).state_dict())
 
 
 def write_random_pack(directory: Path) -> Path:
@@ -69,3 +103,18 @@ def write_random_pack(directory: Path) -> Path:
     )
     write_manifest(manifest, directory)
     return directory
+
+
+def green_cue_weights(spec: ClassifierSpec) -> dict[str, torch.Tensor]:
+    """Of the plain CNN: its first class is how much pure green there is, the others nothing; set by hand."""
+    network = build_network(spec)
+    weights = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    for name in weights:
+        if name.endswith(("bn.weight", "bn.running_var")):
+            weights[name] += 1
+    weights["block1.conv.weight"][0, :, 2, 2] = torch.tensor([-1.0, 1.0, -1.0])
+    for block in (2, 3, 4):
+        weights[f"block{block}.conv.weight"][0, 0, 2, 2] = 1
+    weights["fc1.weight"][0, ::64] = 1
+    weights["fc2.weight"][0, 0] = weights["out.weight"][0, 0] = 1
+    return weights

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 
 from skinbatch.errors import ModelOutputError
-from skinbatch.models.bisenet import BiSeNet
+from skinbatch.models.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.preprocess import pad_to_square
 from skinbatch.models.segmenter import BiSeNetSegmenter
 
 from .support import SEGMENTER_CLASSES, seeded
 
 
-@pytest.mark.parametrize("arch", ["bisenet-light", "bisenet-r18"])
+@pytest.mark.parametrize("arch", ["bisenet-light", "bisenet-r18", "bisenet-r34"])
 @pytest.mark.parametrize("classes", [3, 19])
-def test_every_pixel_gets_one_logit_a_class(arch: str, classes: int) -> None:
-    network = seeded(BiSeNet, arch, classes)
+@pytest.mark.parametrize("spatial", ["path", "context"])
+def test_every_pixel_gets_one_logit_a_class(arch: str, classes: int, spatial: Literal["path", "context"]) -> None:
+    network = BiSeNet(arch, classes, spatial=spatial).eval()
     assert network(torch.zeros(2, 3, 64, 96)).shape == (2, classes, 64, 96)
+
+
+@pytest.mark.parametrize(("arch", "blocks"), [("bisenet-r18", (2, 2, 2, 2)), ("bisenet-r34", (3, 4, 6, 3))])
+def test_the_context_path_is_as_deep_as_its_name_says(arch: str, blocks: tuple[int, ...]) -> None:
+    resnet = BiSeNet(arch, 3).cp.resnet
+    assert tuple(len(getattr(resnet, f"layer{i}")) for i in (1, 2, 3, 4)) == blocks
+
+
+def test_aligned_corners_move_the_logits_and_nothing_else() -> None:
+    plain = seeded(BiSeNet, "bisenet-light", 3)
+    aligned = BiSeNet("bisenet-light", 3, align_corners=True).eval()
+    aligned.load_state_dict(plain.state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        one, other = plain(x), aligned(x)
+    assert not torch.equal(one, other)
+    # Aligned corners are the small map's own, and no value of either lies outside of what both interpolate.
+    small = torch.nn.functional.interpolate(other, (8, 8), mode="bilinear", align_corners=True)
+    again = torch.nn.functional.interpolate(small, (64, 64), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(one, again, rtol=1e-3, atol=1e-4)
 
 
 def test_training_gives_the_two_auxiliary_outputs_as_well_and_every_layer_a_gradient() -> None:
@@ -62,6 +86,21 @@ def test_nan_logits_are_an_error_not_a_mask() -> None:
     weights["conv_out.conv_out.weight"] = torch.full_like(weights["conv_out.conv_out.weight"], float("nan"))
     with pytest.raises(ModelOutputError, match="segmenter `bisenet-light` gave NaN"):
         segmenter(weights)([np.zeros((10, 10, 3), np.uint8)])
+
+
+def test_the_auxiliary_heads_are_not_built_for_masks() -> None:
+    assert not [name for name, _ in segmenter().network.named_parameters() if name.startswith(AUXILIARY)]
+
+
+def test_threads_may_share_a_segmenter() -> None:
+    rng = np.random.default_rng(1)
+    photos = [rng.integers(0, 256, (40 + 7 * i, 90 - 5 * i, 3), np.uint8) for i in range(12)]
+    shared = segmenter()
+    alone = [shared([photo])[0] for photo in photos]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda photo: shared([photo])[0], photos * 3))
+    for one, other in zip(alone * 3, together, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_padding_is_right_and_below_and_of_one_colour() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import traceback
@@ -14,7 +13,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from skinbatch import __version__
-from skinbatch.config import Config, load_config
+from skinbatch.cli_models import explain, pack_app
+from skinbatch.cli_options import (
+    ConfigFile,
+    Dest,
+    EngineName,
+    Json,
+    PackName,
+    RayAddress,
+    Scoring,
+    Source,
+    Workers,
+    print_json,
+)
+from skinbatch.config import load_config
 from skinbatch.console import TerminalPresenter, clock, counted, summary
 from skinbatch.errors import SkinbatchError
 from skinbatch.runs.report import RunReport
@@ -29,31 +41,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-pack_app = typer.Typer(help="Model packs: the models of a scoring, with their hashes.", no_args_is_help=True)
 app.add_typer(pack_app, name="pack")
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="Folder, tar, zip, Parquet, listing (uri column) or S3 Inventory manifest; local or s3://bucket/prefix.",
-    ),
-]
-Dest = Annotated[
-    str, typer.Argument(metavar="DEST", help="Where the tables go, or are: a folder or s3://bucket/prefix.")
-]
-PackName = Annotated[str | None, typer.Option("--pack", help="Name of a pack, or its folder. (default: starter)")]
-EngineName = Annotated[
-    str | None,
-    typer.Option("--engine", help="ray (embedded unless a cluster is named) or local (no Ray). (default: ray)"),
-]
-RayAddress = Annotated[str | None, typer.Option("--ray-address", help="Ray cluster; also by RAY_ADDRESS.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Workers. (default: one a GPU, or one for four cores)")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; options win over it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Scoring = Annotated[
-    str | None, typer.Option("--scoring", help="Fingerprint, or its first digits. (default: that of the newest run)")
-]
 
 
 @app.command()
@@ -102,7 +90,7 @@ def score(
     """
     from skinbatch.engines.score import score as run
 
-    settings = _settings(
+    settings = load_config(
         config,
         {
             "source": {"include": include, "exclude": exclude, "head": head, "content_hash": content_hash},
@@ -124,7 +112,7 @@ def score(
             config=settings,
             presenter=presenter,
         )
-    _end(report, as_json)
+    _end(report, as_json, config)
 
 
 @app.command()
@@ -147,10 +135,10 @@ def retry(
             engine=engine,
             ray_address=ray_address,
             workers=workers,
-            config=_settings(config, {}),
+            config=load_config(config),
             presenter=presenter,
         )
-    _end(report, as_json)
+    _end(report, as_json, config)
 
 
 @app.command()
@@ -159,9 +147,9 @@ def status(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
     from skinbatch.reading import destination_store
     from skinbatch.runs.status import read_status
 
-    found = read_status(destination_store(dest, _settings(config, {}).storage), scoring)
+    found = read_status(destination_store(dest, load_config(config).storage), scoring)
     if as_json:
-        _print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found))
         return
     photos = f"{found.photos_done} of {found.photos_total}" + ("" if found.total_known else " or more")
     print(f"{found.state}: {photos} photos done, {found.units_left} of {found.units_total} units left")
@@ -181,9 +169,9 @@ def verify(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
     """Prove that every listed photo has exactly one row and every file its recorded hash (exit 5 if not)."""
     from skinbatch.reading import verify as check
 
-    report = check(dest, scoring, _settings(config, {}).storage)
+    report = check(dest, scoring, load_config(config).storage)
     if as_json:
-        _print_json(dataclasses.asdict(report) | {"exit_code": report.exit_code})
+        print_json(dataclasses.asdict(report) | {"exit_code": report.exit_code})
     else:
         for difference in report.differences:
             print(f"difference: {difference}")
@@ -198,6 +186,9 @@ def verify(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
     raise typer.Exit(report.exit_code)
 
 
+app.command()(explain)
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the demo is made.")] = Path("demo"),
@@ -210,7 +201,7 @@ def demo(
     with TerminalPresenter() as presenter:
         report, found = run_demo(folder, engine, presenter)
     if as_json:
-        _print_json(_report(report) | {"lesions_planted": found.planted, "lesions_found": found.found})
+        print_json(_report(report) | {"lesions_planted": found.planted, "lesions_found": found.found})
     else:
         print(summary(report))
         print(f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all")
@@ -218,50 +209,6 @@ def demo(
             f"  open     {folder / 'photos'} (one file is cut off on purpose), {folder / 'truth.json'} (what was planted)"
         )
     raise typer.Exit(report.exit_code)
-
-
-@pack_app.command("list")
-def pack_list(as_json: Json = False) -> None:
-    """Packs that come with skinbatch."""
-    from skinbatch.models.pack import shipped_packs
-
-    packs = [
-        {"name": p.name, "description": p.manifest.description, "directory": str(p.directory)} for p in shipped_packs()
-    ]
-    if as_json:
-        _print_json(packs)
-    else:
-        for p in packs:
-            print(f"{p['name']:12} {p['description']}")
-
-
-@pack_app.command("show")
-def pack_show(
-    name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter", as_json: Json = False
-) -> None:
-    """Architectures, classes, input sizes, parameters, licence and card of a pack."""
-    from skinbatch.models.pack import load_pack
-
-    pack = load_pack(name)
-    if as_json:
-        _print_json(pack.describe())
-    else:
-        print(pack.describe_text())
-
-
-@pack_app.command("verify")
-def pack_verify(
-    name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter", as_json: Json = False
-) -> None:
-    """Check every weights file of a pack against its recorded hash."""
-    from skinbatch.models.pack import load_pack
-
-    pack = load_pack(name)
-    pack.verify()
-    if as_json:
-        _print_json({"name": pack.name, "directory": str(pack.directory), "weights": pack.weights})
-    else:
-        print(f"{pack.directory}: every file has its recorded hash")
 
 
 def _version(wanted: bool) -> None:
@@ -279,16 +226,12 @@ def _root(
     pass
 
 
-def _settings(config: Path | None, overrides: dict[str, Any]) -> Config:
-    return load_config(config, overrides)
-
-
-def _end(report: RunReport, as_json: bool) -> NoReturn:
+def _end(report: RunReport, as_json: bool, config: Path | None) -> NoReturn:
     try:
         if as_json:
-            _print_json(_report(report))
+            print_json(_report(report))
         else:
-            print(summary(report))
+            print(summary(report, config))
         sys.stdout.flush()
     except BrokenPipeError:  # `skinbatch score … | head`: the run's exit code stands
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -297,10 +240,6 @@ def _end(report: RunReport, as_json: bool) -> NoReturn:
 
 def _report(report: RunReport) -> dict[str, Any]:
     return dataclasses.asdict(report) | {"failed": report.failed}
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
 def main() -> NoReturn:

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
@@ -108,16 +109,17 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
 
 
-def query(dest: str) -> str:
-    """A shell line that shows what was found, from the tables that count."""
+def query(dest: str, config: Path | None = None) -> str:
+    """A shell line that shows what was found, from the tables that count. config: the run's settings file."""
     sql = "select status, grade, count(*) photos, round(avg(count_total), 1) lesions from images group by all order by 3 desc"
-    images = f"images = skinbatch.open({json.dumps(dest)}).images()"
+    where = json.dumps(dest) + (f", config={json.dumps(str(config.absolute()))}" if config is not None else "")
+    images = f"images = skinbatch.open({where}).images()"
     program = f"import duckdb, skinbatch; {images}; print(duckdb.sql({json.dumps(sql)}))"
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}"
 
 
-def summary(report: RunReport) -> str:
-    """The end of a run: what became of the photos, where the tables are, what to do next."""
+def summary(report: RunReport, config: Path | None = None) -> str:
+    """The end of a run: what became of the photos, where the tables are, what to do next. config: its settings file."""
     lines = [report.message[:1].upper() + report.message[1:] + "."]
     if report.rows:
         lines.append(f"  photos   {report.rows}: {counted(report.statuses)}")
@@ -131,12 +133,12 @@ def summary(report: RunReport) -> str:
     if report.skipped:
         lines.append(f"  skipped  {counted(report.skipped)} (not images)")
     lines += [f"  images   {report.images}", f"  boxes    {report.boxes}"]
-    dest = shlex.quote(report.destination)
+    dest = shlex.quote(report.destination) + (f" --config {shlex.quote(str(config))}" if config is not None else "")
     if report.exit_code in (0, 3):
         lines.append(f"  prove    skinbatch verify {dest}")
         if report.failed:
             lines.append(f"  again    skinbatch retry {dest}   # only the {report.failed} that failed")
-        lines += ["  look     " + query(report.destination)]
+        lines += ["  look     " + query(report.destination, config)]
     else:
         lines.append(f"  look     skinbatch status {dest}")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from skinbatch.config import StorageSettings
+from skinbatch.config import StorageSettings, load_config
 from skinbatch.errors import UsageError
 from skinbatch.runs.results import Results, open_results
 from skinbatch.runs.verify import VerifyReport
@@ -22,12 +22,18 @@ def destination_store(dest: str | Path, storage: StorageSettings | None = None) 
     return open_store(uri if uri.startswith("s3://") else os.path.realpath(uri), storage or StorageSettings())
 
 
-def open(dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None) -> Results:
+def open(
+    dest: str | Path,
+    scoring: str | None = None,
+    storage: StorageSettings | None = None,
+    config: str | Path | None = None,
+) -> Results:
     """The tables of a destination, as `images()` and `boxes()`.
 
-    scoring: its fingerprint or the first digits; None: the only one, or that of the newest run.
+    scoring: its fingerprint or the first digits; None: the only one, or that of the newest run. storage: how S3 is
+    reached; config: a TOML file whose [storage] says it.
     """
-    return open_results(destination_store(dest, storage), scoring)
+    return open_results(destination_store(dest, storage or load_config(config).storage), scoring)
 
 
 def verify(dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None) -> VerifyReport:

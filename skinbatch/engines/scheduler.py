@@ -206,7 +206,11 @@ class Scheduler:
         unit, deaths = assignment.unit, self._death_count(assignment.unit)
         if deaths < DEATHS_TO_HALVE:
             return False
-        members = self._members(unit)
+        try:
+            members = self._members(unit)
+        except StoreError as e:
+            self._retry_later(assignment, str(e))
+            return True
         if members > 1:
             total = None if unit.shard is None or unit.stop is not None else unit.start + members
             self._again.extend(replace(assignment, unit=half) for half in unit.halves(total))

@@ -197,3 +197,9 @@ def test_the_query_of_the_summary_works_when_pasted(tmp_path: Path) -> None:
     done = subprocess.run(query(str(tmp_path)), shell=True, capture_output=True, text=True)
     # Nothing was scored here: it comes as far as asking skinbatch.
     assert "is not a destination of skinbatch" in done.stderr
+
+
+def test_the_summary_of_a_run_with_a_settings_file_names_it_in_every_line_to_paste(tmp_path: Path) -> None:
+    said = summary(RunReport(0, "done", "s3://b/o", "f", "i", "b"), tmp_path / "run.toml")
+    assert f"skinbatch verify s3://b/o --config {tmp_path}/run.toml" in said
+    assert f'skinbatch.open("s3://b/o", config="{tmp_path}/run.toml")' in said.replace("\\", "")

@@ -7,6 +7,7 @@ import pytest
 
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
 from skinbatch.engines.scheduler import Scheduler, WorkersFailed
+from skinbatch.errors import StoreError
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
@@ -150,6 +151,20 @@ def test_a_member_of_an_archive_file_is_isolated_by_its_range() -> None:
     covered = [n for start, stop, _ in ranges for n in range(start, stop)]
     assert covered == list(range(10))
     assert [a.unit.stop for a in heard.finished if a.unit.start == 8 or a.unit.stop is None][-1] is None
+
+
+def test_a_store_that_fails_while_a_guilty_archive_file_is_counted_leaves_the_unit_open() -> None:
+    pool, heard = ScriptedPool(poison={"7"}), Heard()
+    shard = ShardRef("a.tar", "/p/a.tar", "tar", 10, "1")
+    unit = WorkUnit("s", shard=shard)
+
+    def count(_: ShardRef) -> int:
+        raise StoreError("the store is down")
+
+    units = iter([Assignment(unit, unit.inputs_sha256), assignment("other", "ab")])
+    Scheduler(pool, heard, 60.0, 60.0, lambda unit: 0, count).run(units)
+    assert heard.open == {"s": "the store is down"}
+    assert [a.unit.unit_id for a in heard.finished] == ["other"]
 
 
 def test_a_lost_machine_is_not_the_units_fault() -> None:

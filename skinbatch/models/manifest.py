@@ -47,7 +47,7 @@ def read_manifest(directory: Path) -> Manifest:
         # Strict validation of JSON takes arrays for tuples and 1 for 1.0, as TOML's writers expect.
         return Manifest.model_validate_json(json.dumps(data, default=str))
     except ValidationError as e:
-        raise PackError("\n".join(_explain(error, path) for error in e.errors())) from None
+        raise PackError("\n".join(explain(error, path) for error in e.errors())) from None
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
@@ -78,7 +78,8 @@ def _pairs(table: dict[str, Any]) -> list[str]:
     ]
 
 
-def _explain(error: Any, path: Path) -> str:
+def explain(error: Any, path: Path | str) -> str:
+    """One of pydantic's errors in one line, with the file and the setting."""
     name = ".".join(str(part) for part in error["loc"]) or "pack"
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown setting `{name}`"

@@ -29,6 +29,11 @@ def save_weights(network: nn.Module, path: Path) -> None:
     save_file(tensors, path)
 
 
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A checkpoint as it is, each tensor with memory of its own, as safetensors wants it."""
+    save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, path)
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Every tensor of a safetensors file, floats as fp32. Raises PackError naming the file."""
     try:

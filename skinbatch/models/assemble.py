@@ -1,0 +1,169 @@
+"""A pack grows by a stage: made beside the old one, whole, and put in its place, on this disk or on S3."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from skinbatch.config import StorageSettings
+from skinbatch.errors import NotFoundError, PackError, UsageError
+from skinbatch.models.importing import Import, import_stage
+from skinbatch.models.manifest import FILENAME, Manifest, write_manifest
+from skinbatch.models.pack import DETECTOR_CONFIG, TEXTS, Pack, is_shipped, load_pack, packs_folder
+from skinbatch.models.stages import AnyStage, ClassifierStage, DetectorStage, SegmenterStage
+from skinbatch.storage.locate import is_s3, open_store
+
+UNSTATED = "not stated"
+
+
+def add_stage(
+    name: str,
+    wanted: Import,
+    *,
+    dest: str | None = None,
+    base: str | None = None,
+    licence: str | None = None,
+    storage: StorageSettings | None = None,
+) -> Pack:
+    """Import a stage into pack `DEST/NAME`, which is made if it is not there; another of its kind is replaced, and a
+    classifier of another head is added.
+
+    dest: a folder or s3://bucket/prefix; None: the packs folder. base: a pack that fills the stages that are not there.
+    Raises UsageError and PackError before the pack is touched.
+    """
+    storage = storage or StorageSettings()
+    if is_shipped(name):
+        raise UsageError(
+            f"pack `{name}` comes with skinbatch and is not changed; choose another name, and --base {name}"
+        )
+    address = f"{(dest or str(packs_folder())).rstrip('/')}/{name}"
+    old = _existing(address, storage)
+    filler = load_pack(base, storage) if base is not None else None
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=_beside(address)) as folder:
+        made = Path(folder) / "pack"
+        made.mkdir()
+        stage = import_stage(wanted, made).model_copy(update={"licence": licence})
+        manifest = _grown(name, old, filler, stage)
+        grown = Pack(made, manifest)
+        for source in (old, filler):
+            if source is not None:
+                _copy_missing(source, grown)
+        write_manifest(manifest, made)
+        (made / "CARD.md").write_text(_card(grown, filler), encoding="utf-8")
+        grown.verify()
+        if is_s3(address):
+            _upload(grown, address, storage)
+        else:
+            _swap(made, Path(address).expanduser())
+    return load_pack(address, storage)
+
+
+def _existing(address: str, storage: StorageSettings) -> Pack | None:
+    if is_s3(address):
+        try:
+            open_store(address, storage).head(FILENAME)
+        except NotFoundError:
+            return None
+        return load_pack(address, storage)
+    directory = Path(address).expanduser()
+    if directory.exists() and not (directory / FILENAME).exists() and any(directory.iterdir()):
+        raise UsageError(f"{directory} is there, and no pack; choose another name or --dest")
+    return load_pack(directory.resolve()) if (directory / FILENAME).exists() else None
+
+
+def _beside(address: str) -> Path | None:
+    """The folder that the pack is in, so that it can be renamed into its place; None for S3."""
+    if is_s3(address):
+        return None
+    parent = Path(address).expanduser().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UsageError(f"{parent}: cannot be written: {e.strerror}; choose another --dest") from None
+    return parent
+
+
+def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> Manifest:
+    """The manifest with the new stage; `base` fills what is missing after that."""
+    have = old.manifest if old else None
+    fill = base.manifest if base else None
+    segmenter = have.segmenter if have else None
+    detector = have.detector if have else None
+    if isinstance(stage, SegmenterStage):
+        segmenter = stage
+    if isinstance(stage, DetectorStage):
+        detector = stage
+    classifiers = {c.head: c for c in (have.classifier if have else ())}
+    if isinstance(stage, ClassifierStage):
+        classifiers[stage.head] = stage
+    if fill is not None:
+        terms = {"licence": fill.licence}
+        if segmenter is None and fill.segmenter is not None:
+            segmenter = fill.segmenter.model_copy(update=terms)
+        if detector is None and fill.detector is not None:
+            detector = fill.detector.model_copy(update=terms)
+        if not classifiers:
+            classifiers = {c.head: c.model_copy(update=terms) for c in fill.classifier}
+    stages: list[AnyStage] = [s for s in (segmenter, detector, *classifiers.values()) if s is not None]
+    licences = list(dict.fromkeys(s.licence or UNSTATED for s in stages))
+    return Manifest(
+        name=name,
+        version=str(int(have.version) + 1) if have and have.version.isdecimal() else "1",
+        description=" · ".join(s.arch if s.arch != "timm" else str(getattr(s, "backbone", "timm")) for s in stages),
+        licence="; ".join(licences),
+        segmenter=segmenter,
+        detector=detector,
+        classifier=tuple(classifiers.values()),
+    )
+
+
+def _copy_missing(source: Pack, grown: Pack) -> None:
+    """Files that the grown pack names and does not have yet, if the source has them with the recorded hash."""
+    for name, recorded in grown.files.items():
+        if not (grown.directory / name).exists() and source.files.get(name) == recorded:
+            shutil.copyfile(source.directory / name, grown.directory / name)
+    if not (grown.directory / "LICENSE.md").exists() and (terms := source.text("LICENSE.md")):
+        (grown.directory / "LICENSE.md").write_text(terms, encoding="utf-8")
+
+
+def _card(pack: Pack, base: Pack | None) -> str:
+    columns = ("stage", "architecture", "classes", "parameters", "source", "licence")
+    lines = [f"# {pack.name}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for stem, s in pack.stages.items():
+        cells = (stem, s.arch, ", ".join(s.classes), f"{s.parameters or 0:,}", s.source or "–", s.licence or UNSTATED)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Written by `skinbatch pack import`. What these models were trained on and how well they do is not known here.",
+    ]
+    if base is not None and (card := base.text("CARD.md")):
+        lines += [
+            "",
+            f"## What was filled in from pack `{base.name}`",
+            "",
+            card.replace("\n#", "\n##").replace("# ", "### ", 1),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _swap(made: Path, directory: Path) -> None:
+    """The new pack in the place of the old one; a reader finds one or the other, or for an instant none."""
+    made.chmod(0o755)
+    if directory.exists():
+        retired = made.parent / "retired"
+        directory.rename(retired)
+    made.rename(directory)
+
+
+def _upload(pack: Pack, address: str, storage: StorageSettings) -> None:
+    """The manifest last: until then the old pack is what its hashes say, or is refused."""
+    store = open_store(address, storage)
+    for name in [*pack.files, *TEXTS, FILENAME]:
+        path = pack.directory / name
+        if path.exists():
+            store.put(name, path.read_bytes())
+    gone = {"detector.onnx", "detector.safetensors", DETECTOR_CONFIG} - set(pack.files)
+    store.delete(sorted(gone))
+    if (left := load_pack(address, storage)).manifest != pack.manifest:
+        raise PackError(f"{address}/{FILENAME}: is not what was written; another import has been there: {left.name}")

@@ -1,0 +1,215 @@
+"""`pack import`: somebody's weights become a stage of a pack, checked, hashed, as safetensors or the ONNX file itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+from pydantic import ValidationError
+from torch import Tensor
+
+from skinbatch.config import ModelSettings
+from skinbatch.errors import ModelOutputError, PackError, UsageError
+from skinbatch.models.build import build_classifier, build_detector, build_segmenter
+from skinbatch.models.checkpoint import read_checkpoint
+from skinbatch.models.classifier_layouts import classifier_defaults
+from skinbatch.models.classifier_layouts import recognise as recognise_classifier
+from skinbatch.models.face_parsing import CLASS_ORDERS, segmenter_defaults
+from skinbatch.models.face_parsing import recognise as recognise_segmenter
+from skinbatch.models.manifest import explain
+from skinbatch.models.mmdet_architectures import DEFAULTS
+from skinbatch.models.pack import DETECTOR_CONFIG
+from skinbatch.models.stages import (
+    ARCHITECTURES,
+    ONNX,
+    AnyStage,
+    ClassifierStage,
+    DetectorStage,
+    SegmenterStage,
+)
+from skinbatch.models.torchvision_layouts import to_timm
+from skinbatch.models.weights import save_tensors
+
+DISEASES = (
+    "seborrheic_keratosis",
+    "actinic_keratosis",
+    "rosacea",
+    "lupus_erythematosus",
+    "basal_cell_carcinoma",
+    "squamous_cell_carcinoma",
+)
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "segmenter": ("background", "skin", "nose"),
+    "detector": ("acne",),
+    "classifier": DISEASES,
+}
+"""What a stage tells apart where neither the user nor the file says."""
+STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[ClassifierStage]] = {
+    "segmenter": SegmenterStage,
+    "detector": DetectorStage,
+    "classifier": ClassifierStage,
+}
+_OURS = ("sha256", "config_sha256", "parameters", "arch")
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What is to be imported. configs: TOML files with fields of the stage, and for arch `mmdet` one mmdet config.
+
+    fields: of the stage, set by the user one by one; they win over the files'.
+    """
+
+    stage: str
+    arch: str
+    weights: Path
+    configs: Sequence[Path] = ()
+    classes: tuple[str, ...] | None = None
+    fields: Mapping[str, Any] | None = None
+
+
+def import_stage(wanted: Import, directory: Path) -> AnyStage:
+    """Write the stage's files into `directory`, and say what they are.
+
+    The model is built from them and has looked at a photo before this returns. Raises PackError naming the weights file
+    and the layer, input, output or field that is wrong; UsageError for an architecture that is not there.
+    """
+    arch, backbone = _architecture(wanted)
+    given = _given(wanted, backbone)
+    found, state = _recognised(wanted, arch, given, directory)
+    fields = found | given
+    fields.setdefault("classes", CLASSES[wanted.stage])
+    stem = f"classifier-{fields.get('head', 'disease')}" if wanted.stage == "classifier" else wanted.stage
+    path = directory / f"{stem}{'.onnx' if arch in ONNX else '.safetensors'}"
+    if state is None:
+        shutil.copyfile(wanted.weights, path)
+    else:
+        save_tensors(state, path)
+        fields["parameters"] = sum(t.numel() for name, t in state.items() if "running_" not in name)
+    with path.open("rb") as file:
+        fields["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    stage = _stage(wanted, {"arch": arch, "source": wanted.weights.name} | fields)
+    _try_out(wanted, stage, path)
+    return stage
+
+
+def _architecture(wanted: Import) -> tuple[str, str | None]:
+    """The architecture and, of `timm`, the backbone: `timm:NAME`, or NAME itself where it is timm's."""
+    if wanted.stage not in STAGES:
+        raise UsageError(f"no stage `{wanted.stage}`; there are: {', '.join(STAGES)}")
+    arch, _, backbone = wanted.arch.partition(":")
+    named = backbone or (wanted.fields or {}).get("backbone")
+    if arch in ARCHITECTURES[wanted.stage]:
+        if arch == "timm" and not named and not any(path.suffix == ".toml" for path in wanted.configs):
+            raise UsageError("arch `timm` needs the name of a network of timm's: --arch timm:NAME")
+        return arch, backbone or None
+    if wanted.stage == "classifier" and timm.is_model(wanted.arch):
+        return "timm", wanted.arch
+    raise UsageError(
+        f"no {wanted.stage} architecture `{wanted.arch}`; there are: {', '.join(ARCHITECTURES[wanted.stage])}"
+        + (", and every network of timm's" if wanted.stage == "classifier" else "")
+    )
+
+
+def _given(wanted: Import, backbone: str | None) -> dict[str, Any]:
+    """Fields of the stage that the user sets: by TOML files, then one by one."""
+    fields: dict[str, Any] = {}
+    for path in wanted.configs:
+        if path.suffix != ".toml":
+            if wanted.arch != "mmdet":
+                raise UsageError(f"{path}: an mmdet config goes with --arch mmdet; fields of the stage are a .toml")
+            continue
+        try:
+            fields |= tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+            raise UsageError(f"{path}: not readable as TOML: {e}") from None
+        ours = next((name for name in _OURS if name in fields), None)
+        if ours is not None:
+            raise UsageError(f"{path}: `{ours}` is not set by hand; leave it out")
+        unknown = [name for name in fields if name not in STAGES[wanted.stage].model_fields]
+        if unknown:
+            known = [name for name in STAGES[wanted.stage].model_fields if name not in _OURS]
+            raise UsageError(f"{path}: unknown setting `{unknown[0]}`; a {wanted.stage} has: {', '.join(known)}")
+    if wanted.classes is not None:
+        fields["classes"] = _class_names(wanted)
+    if backbone is not None:
+        fields["backbone"] = backbone
+    return fields | {name: value for name, value in (wanted.fields or {}).items() if value is not None}
+
+
+def _class_names(wanted: Import) -> tuple[str, ...]:
+    assert wanted.classes is not None
+    if wanted.stage == "segmenter" and len(wanted.classes) == 1 and wanted.classes[0] in CLASS_ORDERS:
+        return CLASS_ORDERS[wanted.classes[0]]
+    return wanted.classes
+
+
+def _recognised(
+    wanted: Import, arch: str, given: Mapping[str, Any], directory: Path
+) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
+    """Fields that go with the architecture and that the file itself answers; and its tensors, None for ONNX."""
+    if arch == "yolo-onnx":
+        from skinbatch.models.yolo_onnx import recognise as recognise_yolo
+
+        return recognise_yolo(wanted.weights, given), None
+    if arch == "onnx":
+        from skinbatch.models.onnx_classifier import recognise as recognise_onnx
+
+        return recognise_onnx(wanted.weights), None
+    state = read_checkpoint(wanted.weights)
+    if wanted.stage == "segmenter":
+        return segmenter_defaults(arch) | recognise_segmenter(state), state
+    if wanted.stage == "detector":
+        if arch != "mmdet":
+            return dict(DEFAULTS.get(arch, {})), state
+        return _user_config(wanted, directory), state
+    backbone = given.get("backbone")
+    found = classifier_defaults(arch, backbone) | recognise_classifier(arch, state, backbone)
+    return found, to_timm(arch, state)
+
+
+def _user_config(wanted: Import, directory: Path) -> dict[str, Any]:
+    from skinbatch.models.mmdet_config import read_config
+
+    paths = [path for path in wanted.configs if path.suffix != ".toml"]
+    if len(paths) != 1:
+        raise UsageError("arch `mmdet` needs one mmdet config: --config my.py (or .json, .yaml)")
+    model, fields = read_config(paths[0])
+    text = json.dumps(model, indent=1, sort_keys=True)
+    (directory / DETECTOR_CONFIG).write_text(text, encoding="utf-8")
+    return dict(fields) | {"config_sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _stage(wanted: Import, fields: Mapping[str, Any]) -> AnyStage:
+    try:
+        return STAGES[wanted.stage].model_validate_json(json.dumps(fields))
+    except ValidationError as e:
+        raise UsageError(
+            "\n".join(explain(error, f"{wanted.stage} {wanted.weights}") for error in e.errors())
+        ) from None
+
+
+def _try_out(wanted: Import, stage: AnyStage, path: Path) -> None:
+    """Build the model and let it look at a photo of noise."""
+    settings = ModelSettings()
+    photo = np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8)
+    try:
+        if isinstance(stage, SegmenterStage):
+            build_segmenter(stage, path, "cpu", settings)([photo])
+        elif isinstance(stage, DetectorStage):
+            build_detector(stage, path, "cpu", settings)([photo])
+        else:
+            probabilities = build_classifier(stage, path, "cpu", settings)([photo])
+            if not np.isfinite(probabilities).all():
+                raise PackError(f"{wanted.weights}: gives NaN on a photo of noise")
+    except (PackError, UsageError) as e:
+        raise type(e)(str(e).replace(str(path), str(wanted.weights))) from None
+    except ModelOutputError as e:
+        raise PackError(f"{wanted.weights}: {e}") from None

@@ -184,12 +184,21 @@ class BiSeNet(nn.Module):
             self.conv_out32 = Output(channels, channels // 2, classes)
 
     def forward(self, x: Tensor) -> Any:
-        eighth, at8, at16 = self.cp(x)
-        fine = eighth if self.sp is None else self.sp(x)
-        logits = self._full(self.conv_out(self.ffm(fine, at8)), x)
         if not self.training:
-            return logits
-        return logits, self._full(self.conv_out16(at8), x), self._full(self.conv_out32(at16), x)
+            return self.enlarge(self.coarse(x), x)
+        eighth, at8, at16 = self.cp(x)
+        heads = self._fused(x, eighth, at8), self.conv_out16(at8), self.conv_out32(at16)
+        return tuple(self.enlarge(logits, x) for logits in heads)
 
-    def _full(self, logits: Tensor, x: Tensor) -> Tensor:
+    def coarse(self, x: Tensor) -> Tensor:
+        """x: as above. Returns (N, classes, H / 8, W / 8) logits."""
+        eighth, at8, _ = self.cp(x)
+        return self._fused(x, eighth, at8)
+
+    def enlarge(self, logits: Tensor, x: Tensor) -> Tensor:
+        """To the height and width of x, by interpolation."""
         return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=self.align_corners)
+
+    def _fused(self, x: Tensor, eighth: Tensor, at8: Tensor) -> Tensor:
+        fine = eighth if self.sp is None else self.sp(x)
+        return self.conv_out(self.ffm(fine, at8))

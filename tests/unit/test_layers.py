@@ -16,7 +16,7 @@ FLOORS = {
     **dict.fromkeys(("engines", "train", "evaluate", "report", "export", "demo", "reading"), 5),
     "cli": 6,
 }
-TOP = ("__init__", "__main__", "cli", "console", "demo_run")
+TOP = ("__init__", "__main__", "cli", "cli_models", "cli_options", "console", "demo_run")
 """The files of the top floor: together they are the command line and the package's own names."""
 MAY_IMPORT = {
     "torch": ("models", "scoring", "train"),

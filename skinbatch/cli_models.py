@@ -1,0 +1,212 @@
+"""The commands about models: `skinbatch pack ...` and `skinbatch explain`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skinbatch.cli_options import ConfigFile, Dest, Json, Scoring, print_json
+from skinbatch.config import load_config
+
+pack_app = typer.Typer(help="Model packs: the models of a scoring, with their hashes.", no_args_is_help=True)
+
+
+class Method(StrEnum):
+    """What `explain` draws."""
+
+    GRADCAM = "gradcam"
+    GUIDED = "guided"
+    BOTH = "both"
+
+
+@pack_app.command("list")
+def pack_list(as_json: Json = False) -> None:
+    """Packs that come with skinbatch, and those in the packs folder."""
+    from skinbatch.models.pack import own_packs, shipped_packs
+
+    packs = [
+        {"name": p.name, "description": p.manifest.description, "directory": str(p.directory)}
+        for p in [*shipped_packs(), *own_packs()]
+    ]
+    if as_json:
+        print_json(packs)
+    else:
+        for p in packs:
+            print(f"{p['name']:12} {p['description']}")
+
+
+@pack_app.command("show")
+def pack_show(
+    name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter", as_json: Json = False
+) -> None:
+    """Architectures, classes, input sizes, parameters, licence and card of a pack."""
+    from skinbatch.models.pack import load_pack
+
+    pack = load_pack(name)
+    if as_json:
+        print_json(pack.describe())
+    else:
+        print(pack.describe_text())
+
+
+@pack_app.command("verify")
+def pack_verify(
+    name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter", as_json: Json = False
+) -> None:
+    """Check every weights file of a pack against its recorded hash."""
+    from skinbatch.models.pack import load_pack
+
+    pack = load_pack(name)
+    pack.verify()
+    if as_json:
+        print_json({"name": pack.name, "directory": str(pack.directory), "weights": pack.weights})
+    else:
+        print(f"{pack.directory}: every file has its recorded hash")
+
+
+@pack_app.command("import")
+def pack_import(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The pack: made, or grown by a stage.")],
+    stage: Annotated[str, typer.Option("--stage", help="segmenter, detector or classifier.")],
+    arch: Annotated[
+        str, typer.Option("--arch", help="As `skinbatch pack architectures` lists them; timm:NAME for any of timm's.")
+    ],
+    weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help=".pth, .safetensors or .onnx.")],
+    base: Annotated[str | None, typer.Option("--base", help="Pack that fills the stages not given.")] = None,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option("--config", metavar="FILE", help="TOML with fields of the stage; for `mmdet` also its config."),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", help="a,b,c in the network's order; or face-parsing, celebamask-hq."),
+    ] = None,
+    input_kind: Annotated[
+        str | None, typer.Option("--input", help="What it sees: image, crop or masked_crop. (default: crop)")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="Name of a classifier, before its columns. (default: disease)")
+    ] = None,
+    dest: Annotated[
+        str | None,
+        typer.Option("--dest", help="Folder or s3://bucket/prefix of packs. (default: ~/.skinbatch/packs)"),
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Terms of the weights, for the card.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", metavar="FILE", help="Run settings, for [storage] with s3://.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Add somebody's weights to a pack, as a stage: checked, tried on a photo, hashed. Nothing in them is executed."""
+    from skinbatch.models.assemble import add_stage
+    from skinbatch.models.importing import Import
+
+    names = tuple(part.strip() for part in classes.split(",")) if classes is not None else None
+    fields = {"input": input_kind, "head": head}
+    wanted = Import(stage, arch, weights, tuple(config or ()), names, fields)
+    pack = add_stage(name, wanted, dest=dest, base=base, licence=licence, storage=load_config(settings).storage)
+    if as_json:
+        print_json(pack.describe())
+        return
+    print(f"pack {pack.name}, {pack.address}")
+    for stem, found in pack.stages.items():
+        print(f"  {stem:20} {found.arch}, {', '.join(found.classes)}")
+    lacks = [part for part in ("segmenter", "detector") if part not in pack.stages]
+    if lacks:
+        print(f"It has no {' and no '.join(lacks)} yet: import one, or import with --base starter.")
+    else:
+        where = name if dest is None else pack.address
+        print(f"Next: skinbatch score PHOTOS OUT --pack {where}")
+
+
+@pack_app.command("architectures")
+def pack_architectures(as_json: Json = False) -> None:
+    """What `pack import --arch` takes, one name a line."""
+    from skinbatch.models.stages import ARCHITECTURES
+
+    if as_json:
+        print_json(ARCHITECTURES)
+        return
+    for names in ARCHITECTURES.values():
+        for name in names:
+            print(name)
+
+
+@pack_app.command("anchors")
+def pack_anchors(
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRUTH", help="Annotated photos: folder of Pascal VOC .xml or YOLO .txt, or COCO .json."
+        ),
+    ],
+    anchors: Annotated[int, typer.Option("--anchors", "-k", min=1, help="How many anchors to write.")] = 9,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Long side of the network's input, pixels. (default: FILE's, else 640)")
+    ] = None,
+    max_upscale: Annotated[
+        float | None,
+        typer.Option("--max-upscale", help="How far smaller photos are scaled up. (default: FILE's, else 1.0)"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="TOML for `pack import --config`; only [anchors] changes."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Mean IoU against k, drawn.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit anchors to the boxes of annotated photos: k-means with distance 1 - IoU.
+
+    Boxes are scaled as a detector that sees whole photos scales them; for one that sees faces, give annotated faces.
+    """
+    from skinbatch.train.anchor_report import report_anchors
+
+    report = report_anchors(truth, anchors, size=size, max_upscale=max_upscale, output=output, plot=plot)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        print(report.as_text())
+
+
+def explain(
+    dest: Dest,
+    image_id: Annotated[str, typer.Argument(metavar="IMAGE_ID", help="The photo, as in the images table.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="Where to.")] = Path("explanation.png"),
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Class to explain. (default: the most probable)")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="Classifier to explain. (default: the pack's first)")
+    ] = None,
+    method: Annotated[
+        Method, typer.Option("--method", help="Grad-CAM, guided back-propagation (ReLU networks), or both.")
+    ] = Method.BOTH,
+    pack: Annotated[
+        str | None, typer.Option("--pack", help="Where the scoring's pack is now. (default: where it was)")
+    ] = None,
+    scoring: Scoring = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Draw what in one photo speaks for a class: Grad-CAM and guided back-propagation, beside the photo."""
+    from skinbatch.reading import destination_store
+    from skinbatch.report.explain import Question
+    from skinbatch.report.explain import explain as run
+    from skinbatch.report.explain_figure import write_figure
+
+    settings = load_config(config)
+    question = Question(image_id, class_name, head, method.value, pack)
+    found = run(destination_store(dest, settings.storage), question, settings, scoring)
+    write_figure(found, output)
+    if as_json:
+        print_json(found.as_json() | {"written": str(output)})
+        return
+    ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])
+    for name, probability in ranked:
+        print(f"{'>' if name == found.class_name else ' '} {probability:.3f}  {name}")
+    for note in found.notes:
+        print(f"not drawn: {note}")
+    print(f"wrote {output}")

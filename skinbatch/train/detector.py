@@ -20,7 +20,7 @@ from torch import Tensor
 from skinbatch.errors import UsageError
 from skinbatch.models.mmdet_architectures import DetectorSpec
 from skinbatch.models.mmdet_detector import MMDetDetector, build_model, metainfo, normalise
-from skinbatch.train.anchors import fit_anchors
+from skinbatch.train.anchors import fit_pyramid
 from skinbatch.train.crops import Boxes, CropRecipe, Pixels, epoch_crops
 from skinbatch.train.detection_scores import ap50, best_threshold, count_mae
 from skinbatch.train.voc import Annotated, read_folder, read_rgb
@@ -98,7 +98,7 @@ def _spec(arch: str, photos: Sequence[Annotated]) -> DetectorSpec:
     if arch == "yolox-tiny":
         return dataclasses.replace(spec, strides=(8, 16), width=0.25, head_channels=48)
     strides = (8, 16, 32)
-    anchors = fit_anchors(_box_sizes(photos, spec), strides)
+    anchors = fit_pyramid(_box_sizes(photos, spec), strides)
     return dataclasses.replace(spec, strides=strides, width=0.5, head_channels=64, anchors=anchors)
 
 

@@ -41,19 +41,26 @@ def read_folder(folder: Path, smallest: float = 4.0) -> list[Annotated]:
     """
     photos = []
     for path in sorted(folder.glob("*.jpg")):
-        annotation = path.with_suffix(".xml")
-        try:
-            root = ElementTree.parse(annotation).getroot()
-            boxes = [_box(node) for node in root.iter("bndbox")]
-            long_side = max(_number(root, "size/width"), _number(root, "size/height"))
-        except (OSError, ElementTree.ParseError, ValueError) as e:
-            raise UsageError(f"{annotation}: no Pascal VOC annotation of {path.name}: {e}") from None
-        xyxy = np.array(boxes, np.float32).reshape(-1, 4)
+        xyxy, (width, height) = read_annotation(path.with_suffix(".xml"))
         sides = xyxy[:, 2:] - xyxy[:, :2]
-        photos.append(Annotated(path, xyxy[(sides >= smallest).all(1)], long_side))
+        photos.append(Annotated(path, xyxy[(sides >= smallest).all(1)], max(width, height)))
     if not photos:
         raise UsageError(f"{folder}: no .jpg with an .xml beside it")
     return photos
+
+
+def read_annotation(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """Boxes (N, 4) of one .xml as they stand there, x1 y1 x2 y2, and width and height of the photo, pixels.
+
+    Raises UsageError naming the file and the tag.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+        boxes = [_box(node) for node in root.iter("bndbox")]
+        size = _number(root, "size/width"), _number(root, "size/height")
+    except (OSError, ElementTree.ParseError, ValueError) as e:
+        raise UsageError(f"{path}: no Pascal VOC annotation: {e}") from None
+    return np.array(boxes, np.float32).reshape(-1, 4), size
 
 
 def _box(node: ElementTree.Element) -> list[float]:

@@ -1,4 +1,4 @@
-"""Annotations are read by tag, and anchors fit the boxes."""
+"""Annotations are read by tag, and the anchors of a pyramid fit the boxes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from skinbatch.errors import UsageError
-from skinbatch.train.anchors import fit_anchors, kmeans_anchors, size_iou
+from skinbatch.models.anchors import size_iou
+from skinbatch.train.anchors import fit_pyramid
 from skinbatch.train.voc import read_folder
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "acne04"
@@ -59,26 +60,12 @@ def test_acne04_has_the_photos_and_boxes_that_its_readme_says() -> None:
     assert all(max(counts[level]) <= most for level, most in enumerate((5, 20, 42, 63)))
 
 
-def test_iou_of_sizes_by_hand() -> None:
-    iou = size_iou(np.array([[10.0, 20.0]]), np.array([[10.0, 20.0], [20.0, 10.0], [5.0, 10.0]]))
-    np.testing.assert_allclose(iou, [[1, 100 / 300, 50 / 200]])
-
-
-def test_kmeans_finds_the_clusters_that_are_there() -> None:
-    rng = np.random.default_rng(0)
-    centres = np.array([[10, 10], [40, 20], [30, 90]], float)
-    sizes = np.concatenate([c * rng.uniform(0.95, 1.05, (50, 2)) for c in centres]).astype(np.float32)
-    np.testing.assert_allclose(kmeans_anchors(sizes, 3), centres, rtol=0.05)
-    with pytest.raises(ValueError, match="2 boxes"):
-        kmeans_anchors(sizes[:2], 3)
-
-
 def test_fitted_anchors_cover_small_lesions_that_the_usual_ones_miss() -> None:
     rng = np.random.default_rng(0)
     sides = rng.uniform(12, 60, 500)
     sizes = np.stack((sides * rng.uniform(0.9, 1.3, 500), sides), axis=1).astype(np.float32)
     strides = (8, 16, 32)
-    fitted = fit_anchors(sizes, strides)
+    fitted = fit_pyramid(sizes, strides)
 
     def covered(scales: tuple[float, ...], ratios: tuple[float, ...]) -> float:
         anchors = [(t * s / np.sqrt(r), t * s * np.sqrt(r)) for t in strides for s in scales for r in ratios]
@@ -91,4 +78,4 @@ def test_fitted_anchors_cover_small_lesions_that_the_usual_ones_miss() -> None:
 def test_strides_that_end_before_the_boxes_are_refused() -> None:
     sizes = np.repeat(np.linspace(10, 200, 50, dtype=np.float32)[:, None], 2, axis=1)
     with pytest.raises(UsageError, match="add a stride"):
-        fit_anchors(sizes, (8, 16))
+        fit_pyramid(sizes, (8, 16))

@@ -149,6 +149,23 @@ def rows(
             yield broken_row(shard, e)
 
 
+def find_photo(members: Iterable[Member], shard: ShardRef, image_id: str, limit: int) -> Fetched | None:
+    """The one photo that `rows` calls image_id, without reading the others; None if there is none of that name.
+
+    Raises BrokenArchiveError where the archive ends before it.
+    """
+    names = _Names()
+    for member in members:
+        if not _is_photo(member):
+            member.skip()
+            continue
+        name = shown_name(member.name)
+        if f"{shard.key}/{names.own(name)}" == image_id:
+            return _fetch(member, ImageRef(image_id, f"{shard.uri}/{name}", member.size, shard.version), limit)
+        member.skip()
+    return None
+
+
 def broken_row(shard: ShardRef, e: BrokenArchiveError | DiskError) -> Fetched:
     """The row that stands for what an archive lost."""
     status = e.status if isinstance(e, BrokenArchiveError) else Status.UNREADABLE

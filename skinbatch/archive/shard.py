@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from skinbatch.archive.access import check_mounted, others_readable
 from skinbatch.archive.formats import HEAD_BYTES, shard_kind
-from skinbatch.archive.members import BrokenArchiveError, Member, broken_row, count_rows, rows
+from skinbatch.archive.members import BrokenArchiveError, Member, broken_row, count_rows, find_photo, rows
 from skinbatch.archive.parquet import count_rows as count_parquet_rows
 from skinbatch.archive.parquet import parquet_rows
 from skinbatch.archive.ranged import RangedFile
@@ -47,6 +47,22 @@ class ShardReader:
         except (BrokenArchiveError, DiskError) as e:  # it could not even be opened
             if self._start == 0 and self._stop != 0:
                 yield broken_row(self._shard, e)
+
+
+def read_member(shard: ShardRef, image_id: str, locator: Locator, settings: DecodeSettings) -> Fetched | None:
+    """One photo of an archive file by the image_id of its row, without reading the others' bytes; None if it is not
+    there. shard.version None: whichever version is there now. Raises StoreError; what breaks the archive is a Fetched."""
+    try:
+        file = _opened(shard, locator)
+        if file.kind == "parquet":
+            number = image_id.removeprefix(f"{shard.key}/")
+            row = int(number) if number.isdigit() else -1
+            found = parquet_rows(file.ranged(), shard, row, row + 1, settings.max_image_bytes)
+            return next(found, None) if row >= 0 else None
+        with file.members() as members:
+            return find_photo(members, shard, image_id, settings.max_image_bytes)
+    except (BrokenArchiveError, DiskError) as e:
+        return broken_row(shard, e)
 
 
 def count_members(shard: ShardRef, locator: Locator) -> int:

@@ -1,0 +1,105 @@
+"""A photo of a destination, read again from its source: the very bytes that were scored, or an error that says why not."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import posixpath
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from skinbatch.archive.decode import PhotoError, decode
+from skinbatch.archive.shard import read_member
+from skinbatch.archive.unit import read_unit
+from skinbatch.config import Config
+from skinbatch.errors import UsageError
+from skinbatch.runs import plan
+from skinbatch.runs.receipts import family
+from skinbatch.runs.results import Results
+from skinbatch.storage.base import Store
+from skinbatch.storage.locate import Locator
+from skinbatch.types import Fetched, ImageRef, ShardRef, WorkUnit
+
+_COLUMNS = ("image_id", "uri", "sha256", "status", "error", "face", "unit_id")
+_COMPARED = 20_000
+"""Names that are compared letter by letter with a wrong one; more would take seconds."""
+
+
+def find_row(results: Results, image_id: str) -> Mapping[str, Any]:
+    """The photo's row of `images`: image_id, uri, sha256, unit_id. Raises UsageError for a photo that is not there, with
+    names that are close, and for one that was not scored or has no face."""
+    table = results.images(_COLUMNS)
+    ids = table.column("image_id")
+    found = table.filter(pc.equal(ids, image_id)).to_pylist()
+    where = f"{results.store.uri}, scoring {results.fingerprint}"
+    if not found:
+        close = _close(image_id, [str(name) for name in ids.to_pylist()])
+        hint = f"; close to it: {', '.join(close)}" if close else ""
+        raise UsageError(f"{where}: no photo `{image_id}` among {table.num_rows:,}{hint}")
+    row: Mapping[str, Any] = found[0]
+    if row["status"] != "ok":
+        raise UsageError(
+            f"{where}: `{image_id}` was not scored: its status is `{row['status']}` ({row['error']}); "
+            "only `ok` rows have probabilities to explain"
+        )
+    if not row["face"]:
+        raise UsageError(f"{where}: `{image_id}` has no face that was found, so no classifier looked at it")
+    return row
+
+
+def read_again(store: Store, fingerprint: str, row: Mapping[str, Any], config: Config) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB, as displayed. row: see find_row.
+
+    Raises UsageError where the photo is gone, not readable, or no longer has the row's SHA-256; StoreError where its
+    store does not answer.
+    """
+    image_id = str(row["image_id"])
+    shard = _shard_of(store, fingerprint, str(row["unit_id"]))
+    locator = Locator(config.storage)
+    if shard is not None:
+        # Whichever version is there: an archive may be packed anew around the same photo, and the hash decides.
+        fetched = read_member(replace(shard, version=None), image_id, locator, config.decode)
+    else:
+        fetched = _read_loose(image_id, str(row["uri"]), locator, config)
+    if fetched is None:
+        raise UsageError(f"{row['uri']}: is gone since `{image_id}` was scored; put it back, or score the source again")
+    if fetched.data is None:
+        raise UsageError(f"`{image_id}` cannot be read again: {fetched.error}")
+    now = hashlib.sha256(fetched.data).hexdigest()
+    if now != row["sha256"]:
+        raise UsageError(
+            f"{row['uri']}: has changed since `{image_id}` was scored (SHA-256 {now[:12]}…, its row says "
+            f"{str(row['sha256'])[:12]}…); score the source again"
+        )
+    try:
+        return decode(fetched.data, config.decode, image_id).rgb
+    except PhotoError as e:
+        raise UsageError(f"`{image_id}` no longer decodes with these settings: {e}") from None
+
+
+def _read_loose(image_id: str, uri: str, locator: Locator, config: Config) -> Fetched | None:
+    unit = WorkUnit("again", images=(ImageRef(image_id, uri),))
+    return next(iter(read_unit(unit, locator, config.decode, threads=1)), None)
+
+
+def _shard_of(store: Store, fingerprint: str, unit_id: str) -> ShardRef | None:
+    """The archive file of a unit, from the newest plan that has the unit; None for loose photos."""
+    name = family(unit_id)
+    for plan_name in plan.names(store, fingerprint):
+        for unit in plan.read(store, fingerprint, plan_name).units:
+            if family(unit.unit_id) == name:
+                return unit.shard
+    return None
+
+
+def _close(wanted: str, ids: list[str]) -> list[str]:
+    """Up to three: first those with the same last part, then those with letters much alike."""
+    last = posixpath.basename(wanted).lower()
+    same = [name for name in ids if posixpath.basename(name).lower() == last]
+    alike = difflib.get_close_matches(wanted, ids[:_COMPARED], 3, 0.6)
+    return list(dict.fromkeys([*same, *alike]))[:3]

@@ -42,10 +42,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> Any:
+    path.open("rb").close()  # what cannot be read at all; torch's own OSErrors are about what it finds inside
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
     except pickle.UnpicklingError as e:
         if (code := _code(e)) is None:
             raise _no_checkpoint(path, e) from None
@@ -54,7 +53,7 @@ def _unpickle(path: Path) -> Any:
             "the file, save its weights alone: python -c \"import torch; c = torch.load('FILE', weights_only=False); "
             "torch.save(c['state_dict'] if isinstance(c, dict) else c.state_dict(), 'weights.pth')\", and import those"
         ) from None
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error) as e:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as e:
         if "TorchScript" in str(e):
             raise PackError(
                 f"{path}: is a TorchScript program; import the state dict of its module, or an ONNX export"

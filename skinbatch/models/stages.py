@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,7 +20,6 @@ Name = Annotated[str, Field(min_length=1)]
 
 SegmenterArch = Literal["bisenet-r18", "bisenet-r34", "bisenet-light"]
 DetectorArch = Literal[
-    "faster-rcnn-r18",
     "faster-rcnn-r50",
     "faster-rcnn-r101",
     "faster-rcnn-inception",
@@ -44,6 +43,12 @@ ClassifierArch = Literal[
     "timm",
     "onnx",
 ]
+
+ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "segmenter": get_args(SegmenterArch),
+    "detector": get_args(DetectorArch),
+    "classifier": get_args(ClassifierArch),
+}
 
 
 class Section(BaseModel):
@@ -87,7 +92,7 @@ class SegmenterStage(Stage):
     (the public face-parsing checkpoint). align_corners: how its logits are brought to full size.
     """
 
-    arch: SegmenterArch | Literal["fake-segmenter", "fake-mortal-segmenter"]
+    arch: Literal[SegmenterArch, "fake-segmenter", "fake-mortal-segmenter"]
     size: Annotated[Pixels, Field(multiple_of=32)] = 256
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
@@ -126,14 +131,18 @@ class TilingSection(Section):
 class DetectorStage(Stage):
     """[detector] mean, std: per RGB channel, of pixels 0-255. threshold: from where on a box is counted.
 
+    short_side: the short side of the input is not larger than this either. padding: grey of the padding to a square of
+    `size`; without it the mean colour, up to the next multiple of 32. nms_iou: boxes of a class that overlap more are one.
     config_sha256: of `detector.json`, the model of a user's own mmdet config (arch `mmdet`). layout: of a YOLO export's
     output: `v5` (boxes, objectness, classes), `v8` (boxes, classes), `nms` (suppressed by the file itself).
     """
 
-    arch: DetectorArch | Literal["fake-detector"]
+    arch: Literal[DetectorArch, "faster-rcnn-r18", "fake-detector"]
     input: InputKind = "crop"
     size: Pixels = 640
+    short_side: Pixels | None = None
     max_upscale: Annotated[float, Field(gt=0)] = 1.0
+    padding: Annotated[float, Field(ge=0, le=255)] | None = None
     strides: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     width: Annotated[float, Field(gt=0)] | None = None
     head_channels: Annotated[int, Field(ge=1)] | None = None
@@ -167,7 +176,7 @@ class ClassifierStage(Stage):
     """
 
     head: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "disease"
-    arch: ClassifierArch | Literal["fake-classifier"]
+    arch: Literal[ClassifierArch, "fake-classifier"]
     backbone: Name | None = None
     top: Literal["pooled", "flatten", "native"] = "pooled"
     input: InputKind = "crop"
@@ -182,6 +191,8 @@ class ClassifierStage(Stage):
     def _check_parts(self) -> ClassifierStage:
         if (self.arch == "timm") != (self.backbone is not None):
             raise ValueError("backbone, a name of timm's, goes with arch `timm`, and `timm` with it")
+        if self.arch == "cnn-multilabel" and self.top != "native":
+            raise ValueError("arch `cnn-multilabel` has no backbone to put a top on; its top is `native`")
         if self.outputs == "none" and self.arch != "onnx":
             raise ValueError("outputs `none` goes with arch `onnx`")
         return self

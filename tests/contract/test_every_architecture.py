@@ -1,0 +1,139 @@
+"""Every architecture that `pack import` takes: imported from a checkpoint, scored with, verified. Weights are random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import skinbatch
+from skinbatch.config import Config, ModelSettings
+from skinbatch.models.assemble import add_stage
+from skinbatch.models.importing import Import
+from skinbatch.models.mmdet_architectures import DEFAULTS, DetectorSpec
+from skinbatch.models.mmdet_detector import build_model
+from skinbatch.models.pack import Pack
+from skinbatch.models.stages import ARCHITECTURES
+from tests.faces import face, jpeg, png, write_tree
+from tests.unit.models.onnx_files import export, yolo
+from tests.unit.models.support import CLASSIFIER_SIZES, classifier_weights, segmenter_weights
+
+TWO = ("papule", "pustule")
+SIZES = {"ssd-mobilenet": 320}
+USERS_CONFIG = """
+model = dict(
+    type='FCOS',
+    data_preprocessor=dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+                           bgr_to_rgb=True, pad_size_divisor=32),
+    backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=(0, 1, 2, 3)),
+    neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=32, num_outs=5, start_level=1,
+              add_extra_convs='on_output'),
+    bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=32, feat_channels=32, stacked_convs=1,
+                   strides=[8, 16, 32, 64, 128]),
+    test_cfg=dict(nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5),
+                  max_per_img=100))
+metainfo = dict(classes=('papule', 'pustule'))
+test_dataloader = dict(dataset=dict(metainfo=metainfo, pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(192, 192), keep_ratio=True),
+    dict(type='PackDetInputs')]))
+"""
+
+
+def toml(folder: Path, **fields: object) -> tuple[Path, ...]:
+    path = folder / "stage.toml"
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in fields.items()))
+    return (path,)
+
+
+def segmenter(arch: str, folder: Path) -> Import:
+    torch.save({"state_dict": segmenter_weights(arch, 19)}, folder / "weights.pth")
+    return Import("segmenter", arch, folder / "weights.pth", toml(folder, size=64), ("celebamask-hq",))
+
+
+def detector(arch: str, folder: Path) -> Import:
+    if arch == "yolo-onnx":
+        return Import("detector", arch, yolo(folder / "best.onnx", "v8", classes=TWO))
+    weights = folder / "weights.pth"
+    torch.manual_seed(7)
+    if arch == "mmdet":
+        (folder / "my.py").write_text(USERS_CONFIG)
+        from skinbatch.models.mmdet_config import read_config
+
+        spec = DetectorSpec(arch, TWO, model=read_config(folder / "my.py")[0])
+        torch.save({"meta": {}, "state_dict": build_model(spec).state_dict()}, weights)
+        return Import("detector", arch, weights, (folder / "my.py",))
+    size = SIZES.get(arch, 128)
+    spec = replace(
+        DetectorSpec(arch, TWO), **{k: v for k, v in DEFAULTS.get(arch, {}).items() if k != "size"}, size=size
+    )
+    torch.save(build_model(spec).state_dict(), weights)
+    return Import("detector", arch, weights, toml(folder, size=size), TWO)
+
+
+def classifier(arch: str, folder: Path) -> Import:
+    classes = ("none", "mild", "moderate", "severe")
+    if arch == "onnx":
+        network = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        export(network, folder / "best.onnx", (1, 3, 64, 64), open_axes=(0,))
+        return Import("classifier", arch, folder / "best.onnx", toml(folder, outputs="softmax"), classes)
+    backbone = "mobilenetv3_small_050" if arch == "timm" else None
+    size = CLASSIFIER_SIZES.get(arch, 64)
+    torch.save(classifier_weights(arch, 4, backbone=backbone), folder / "weights.pth")
+    named = f"timm:{backbone}" if backbone else arch
+    return Import("classifier", named, folder / "weights.pth", toml(folder, size=size), classes, {"head": "acne_grade"})
+
+
+MAKERS: dict[str, Callable[[str, Path], Import]] = {
+    "segmenter": segmenter,
+    "detector": detector,
+    "classifier": classifier,
+}
+CASES = [(stage, arch) for stage, archs in ARCHITECTURES.items() for arch in archs]
+
+
+@pytest.fixture(params=CASES, ids=[arch for _, arch in CASES])
+def imported(request: pytest.FixtureRequest, tmp_path: Path, fake_pack: str) -> tuple[str, str, Pack]:
+    """Stage, architecture, and a pack with it; the stages that it does not have are fakes."""
+    stage, arch = request.param
+    wanted = MAKERS[stage](arch, tmp_path)
+    return stage, arch, add_stage("mine", wanted, dest=str(tmp_path / "packs"), base=fake_pack)
+
+
+def test_an_imported_model_scores_a_photo(imported: tuple[str, str, Pack]) -> None:
+    stage, _, pack = imported
+    pack.verify()
+    # Random weights find anything at a floor of 0: their boxes, if nothing else, go the whole way.
+    found = skinbatch.Scorer(pack, device="cpu", config=Config(model=ModelSettings(score_floor=0.0, max_boxes=50)))(
+        face(left=2, right=1)
+    )
+    assert found.status == "ok", found.error
+    if stage == "classifier":
+        assert set(found.probs) == set(pack.prob_columns) and all(0 <= p <= 1 for p in found.probs.values())
+    if stage == "detector":
+        assert {box.label for box in found.boxes} <= set(TWO)
+        assert all(0 <= b.x1 < b.x2 <= 96 and 0 <= b.y1 < b.y2 <= 96 for b in found.boxes)
+    if stage != "segmenter":
+        assert found.face
+
+
+@pytest.mark.slow
+def test_an_archive_is_scored_and_verified(
+    imported: tuple[str, str, Pack], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    _, _, pack = imported
+    photos = write_tree(tmp_path / "photos", {"a.jpg": jpeg(face(1, 2)), "b/c.png": png(face(3, 0, shade=9))})
+    if (real := Path(__file__).parents[3] / "shared/data/acne04/valid").is_dir():
+        for number, path in enumerate(sorted(real.glob("*.jpg"))[:3]):
+            (photos / f"real-{number}.jpg").write_bytes(path.read_bytes())
+    report = skinbatch.score(photos, tmp_path / "out", pack=str(pack.directory), engine="local")
+    assert report.exit_code == 0 and set(report.statuses) == {"ok"}, report.message
+    assert skinbatch.verify(tmp_path / "out").differences == []
+    images = skinbatch.open(tmp_path / "out").images()
+    assert set(pack.prob_columns) <= set(images.column_names)
+    assert [f"count_{name}" in images.column_names for name in pack.detector_classes] == [True] * len(
+        pack.detector_classes
+    )

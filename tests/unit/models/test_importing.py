@@ -1,0 +1,257 @@
+"""`pack import`: what fits becomes a stage, what does not is refused by name, and a pack is never left half changed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from skinbatch.config import ModelSettings
+from skinbatch.errors import PackError, UsageError
+from skinbatch.models.assemble import add_stage
+from skinbatch.models.fetch import cache_folder
+from skinbatch.models.importing import DISEASES, Import
+from skinbatch.models.pack import Pack, load_pack, own_packs
+from tests.conftest import S3Server
+from tests.unit.models.support import classifier_weights, segmenter_weights
+
+BACKBONE = "mobilenetv3_small_050"
+GRADES = ("none", "mild", "moderate", "severe")
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A packs folder and a cache of the test's own."""
+    monkeypatch.setenv("SKINBATCH_PACKS", str(tmp_path / "packs"))
+    monkeypatch.setenv("SKINBATCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def weights() -> Mapping[str, Tensor]:
+    return classifier_weights("timm", 4, backbone=BACKBONE)
+
+
+def saved(folder: Path, content: object) -> Path:
+    path = folder / "weights.pth"
+    torch.save(content, path)
+    return path
+
+
+def classifier(path: Path, *, classes: tuple[str, ...] = GRADES, head: str = "acne_grade", **more: Any) -> Import:
+    return Import("classifier", f"timm:{BACKBONE}", path, classes=classes, fields={"head": head, "size": 64}, **more)
+
+
+def test_every_wrapping_of_a_state_dict_is_unwrapped(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in weights.items()}}
+    packs = [
+        add_stage(name, classifier(saved(tmp_path, content)))
+        for name, content in (("a", dict(weights)), ("b", wrapped), ("c", {"model": wrapped["state_dict"]}))
+    ]
+    assert len({tuple(pack.weights.items()) for pack in packs}) == 1
+    assert [pack.name for pack in own_packs()] == ["a", "b", "c"]
+
+
+def test_a_pack_grows_by_stages_and_a_stage_of_the_same_kind_is_replaced(
+    tmp_path: Path, weights: Mapping[str, Tensor], fake_pack: str
+) -> None:
+    path = saved(tmp_path, dict(weights))
+    first = add_stage("mine", classifier(path))
+    with pytest.raises(PackError, match=r"pack `mine` has no segmenter; add one: .*--base starter"):
+        first.check_complete()
+    whole = add_stage("mine", classifier(path, head="other"), base=fake_pack)
+    assert list(whole.stages) == ["segmenter", "detector", "classifier-acne_grade", "classifier-other"]
+    assert whole.prob_columns[:4] == tuple(f"acne_grade_prob_{name}" for name in GRADES)
+    again = add_stage("mine", classifier(path, classes=("a", "b", "c", "d"), head="other"))
+    assert list(again.stages) == list(whole.stages)
+    assert again.stages["classifier-other"].classes == ("a", "b", "c", "d")
+    again.verify()
+    assert {p.name for p in again.directory.parent.iterdir()} == {"mine"}
+    assert "| classifier-other | timm |" in str(again.text("CARD.md"))
+
+
+def test_the_terms_of_a_base_go_with_its_stages(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+    wanted = classifier(saved(tmp_path, dict(weights)))
+    pack = add_stage("mine", wanted, base="starter", licence="CC-BY-4.0")
+    assert pack.stages["classifier-acne_grade"].licence == "CC-BY-4.0"
+    assert "non-commercial" in str(pack.detector.licence) and "non-commercial" in pack.manifest.licence
+    assert pack.text("LICENSE.md") == load_pack("starter").text("LICENSE.md")
+
+
+def test_nineteen_classes_may_be_named_by_their_order(tmp_path: Path) -> None:
+    path = saved(tmp_path, segmenter_weights("bisenet-r18", 19))
+    pack = add_stage("mine", Import("segmenter", "bisenet-r18", path, classes=("face-parsing",)))
+    assert pack.segmenter.classes[10] == "nose" and pack.segmenter.size == 512
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "message"),
+    [
+        ({}, DISEASES, r"layer `head.out.bias` is \(4,\), the architecture wants \(6,\)"),
+        ({"head.fc.weight": None}, GRADES, r"missing layer `head.fc.weight`"),
+        ({"head.extra": torch.zeros(1)}, GRADES, r"unexpected layer `head.extra`"),
+        ({"head.fc.bias": torch.full((1024,), float("nan"))}, GRADES, r"layer `head.fc.bias` holds NaN"),
+        ({"head.fc.bias": torch.full((1024,), float("inf"))}, GRADES, r"layer `head.fc.bias` holds NaN or infinite"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_layer_and_the_pack_stays(
+    tmp_path: Path,
+    weights: Mapping[str, Tensor],
+    change: dict[str, Tensor | None],
+    classes: tuple[str, ...],
+    message: str,
+) -> None:
+    before = add_stage("mine", classifier(saved(tmp_path, dict(weights))))
+    manifest = (before.directory / "pack.toml").read_bytes()
+    wrong = {name: value for name, value in (dict(weights) | change).items() if value is not None}
+    with pytest.raises(PackError, match=rf"weights\.pth: {message}"):
+        add_stage("mine", classifier(saved(tmp_path, wrong), classes=classes))
+    assert (before.directory / "pack.toml").read_bytes() == manifest
+    assert {p.name for p in before.directory.parent.iterdir()} == {"mine"}
+    load_pack("mine").verify()
+
+
+class _Writes:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_that_holds_more_than_weights_is_refused_and_not_executed(tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    path = saved(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "meta": _Writes(trace)})
+    with pytest.raises(PackError, match=r"weights\.pth: holds more than weights .*save its weights alone: python -c"):
+        add_stage("mine", classifier(path))
+    path.write_bytes(pickle.dumps(_Writes(trace)))
+    with pytest.raises(PackError, match=r"weights\.pth: "):
+        add_stage("mine", classifier(path))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no file that torch.save writes, or is cut off"),
+        (b"<html>moved</html>", "is no file that torch.save writes"),
+        (None, "no such weights file"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "weights.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PackError, match=rf"weights\.pth: {message}"):
+        add_stage("mine", classifier(path))
+    assert own_packs() == []
+
+
+def test_a_checkpoint_that_is_cut_off_is_named(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+    path = saved(tmp_path, dict(weights))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(PackError, match="or is cut off"):
+        add_stage("mine", classifier(path))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (Import("segmenter", "unet", Path("w.pth")), "no segmenter architecture `unet`; there are: bisenet-r18"),
+        (Import("classifier", "timm", Path("w.pth")), "--arch timm:NAME"),
+        (Import("classifier", "resnext9000", Path("w.pth")), "no classifier architecture .*every network of timm's"),
+        (Import("lesions", "yolov3", Path("w.pth")), "no stage `lesions`"),
+        (Import("detector", "mmdet", Path("w.pth")), "no such weights file|needs one mmdet config"),
+    ],
+)
+def test_what_there_is_not_is_refused_with_what_there_is(wanted: Import, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        add_stage("mine", wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour = 'blue'", "unknown setting `colour`; a classifier has: classes"),
+        ("sha256 = 'ab'", "`sha256` is not set by hand"),
+        ("size = 'large'", "setting `size`: .*valid integer"),
+        ("size =", "not readable as TOML"),
+    ],
+)
+def test_a_mistake_in_a_settings_file_is_named(
+    tmp_path: Path, weights: Mapping[str, Tensor], text: str, message: str
+) -> None:
+    config = tmp_path / "stage.toml"
+    config.write_text(text)
+    wanted = Import("classifier", f"timm:{BACKBONE}", saved(tmp_path, dict(weights)), (config,), GRADES)
+    with pytest.raises(UsageError, match=message):
+        add_stage("mine", wanted)
+
+
+def test_a_shipped_pack_is_not_changed_and_a_folder_that_is_no_pack_not_replaced(
+    tmp_path: Path, weights: Mapping[str, Tensor]
+) -> None:
+    wanted = classifier(saved(tmp_path, dict(weights)))
+    with pytest.raises(UsageError, match="comes with skinbatch"):
+        add_stage("starter", wanted)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(UsageError, match="is there, and no pack"):
+        add_stage("photos", wanted, dest=str(tmp_path))
+
+
+@pytest.fixture
+def on_s3(tmp_path: Path, weights: Mapping[str, Tensor], fake_pack: str, s3: S3Server) -> tuple[Pack, str]:
+    bucket = s3.bucket()
+    wanted = classifier(saved(tmp_path, dict(weights)))
+    pack = add_stage("mine", wanted, dest=f"s3://{bucket}/packs", base=fake_pack, storage=s3.settings)
+    return pack, bucket
+
+
+def test_a_pack_on_s3_is_fetched_once_and_checked(on_s3: tuple[Pack, str], s3: S3Server) -> None:
+    pack, bucket = on_s3
+    assert pack.address == f"s3://{bucket}/packs/mine" and pack.directory.is_relative_to(cache_folder())
+    inode = pack.weights_file("classifier-acne_grade").stat().st_ino
+    again = load_pack(pack.address, s3.settings)
+    assert again.weights_file("classifier-acne_grade").stat().st_ino == inode
+    assert again.build("cpu", ModelSettings()).classifiers[0].classes == GRADES
+
+
+def test_a_changed_byte_on_s3_is_refused_by_name(on_s3: tuple[Pack, str], s3: S3Server) -> None:
+    pack, bucket = on_s3
+    key = "packs/mine/classifier-acne_grade.safetensors"
+    data = bytearray(pack.weights_file("classifier-acne_grade").read_bytes())
+    data[-1] ^= 1
+    s3.client.put_object(Bucket=bucket, Key=key, Body=bytes(data))
+    shutil.rmtree(cache_folder())
+    with pytest.raises(PackError, match=rf"s3://{bucket}/{key}: SHA-256 is .*pack.toml records"):
+        load_pack(pack.address, s3.settings)
+    s3.client.delete_object(Bucket=bucket, Key=key)
+    with pytest.raises(PackError, match=f"{key}: not there, and pack.toml records it"):
+        load_pack(pack.address, s3.settings)
+    assert not [p for p in (cache_folder() / "packs").iterdir() if p.is_dir()]
+
+
+def test_a_pack_that_is_not_on_s3_is_named(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    with pytest.raises(PackError, match=f"s3://{bucket}/nothing/pack.toml: not there"):
+        load_pack(f"s3://{bucket}/nothing", s3.settings)
+
+
+def test_a_pack_on_s3_grows_too(
+    on_s3: tuple[Pack, str], tmp_path: Path, weights: Mapping[str, Tensor], s3: S3Server
+) -> None:
+    pack, bucket = on_s3
+    wanted = classifier(saved(tmp_path, dict(weights)), head="other")
+    grown = add_stage("mine", wanted, dest=f"s3://{bucket}/packs", storage=s3.settings)
+    assert list(grown.stages) == [*pack.stages, "classifier-other"]
+    grown.verify()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import PackError
 from skinbatch.models.classifier import PLAIN_CNN, ClassifierSpec, TorchClassifier
 from skinbatch.models.cnn_multilabel import MultiLabelCNN
 from skinbatch.models.preprocess import Normalisation
+
+Floats = NDArray[np.floating]
 
 FIGURE_3 = [
     # layer of the figure, ours, output as Keras prints it (height, width, channels), parameters
@@ -83,20 +86,21 @@ def test_weights_of_keras_fit_transposed_and_in_their_order() -> None:
     rng = np.random.default_rng(2)
     network = MultiLabelCNN(4, size=80).eval()
     state: dict[str, Tensor] = {}
-    x = rng.random((80, 80, 3), np.float32)
-    feature = x
+    x: Floats = rng.random((80, 80, 3), np.float32)
+    feature: Floats = x
     channels = (16, 32, 64, 64)
     for block, out in enumerate(channels, start=1):
         kernel = rng.normal(0, (2 / (25 * feature.shape[2])) ** 0.5, (5, 5, feature.shape[2], out)).astype(np.float32)
         bias, gamma, beta, mean = (rng.normal(0.2, 0.2, out).astype(np.float32) for _ in range(4))
         variance = rng.uniform(0.001, 1, out).astype(np.float32)
-        windows = np.lib.stride_tricks.sliding_window_view(feature, (5, 5), axis=(0, 1))
+        rows = np.stack([feature[i : feature.shape[0] - 4 + i] for i in range(5)], -1)
+        windows = np.stack([rows[:, i : feature.shape[1] - 4 + i] for i in range(5)], -1)
         feature = np.maximum(np.einsum("yxchw,hwco->yxo", windows, kernel) + bias, 0)
 
-        def norm(values: np.ndarray) -> np.ndarray:
+        def norm(values: Floats) -> Floats:
             return gamma * (values - mean) / np.sqrt(variance + 1e-3) + beta  # noqa: B023
 
-        def pool(values: np.ndarray) -> np.ndarray:
+        def pool(values: Floats) -> Floats:
             h, w = values.shape[0] // 2, values.shape[1] // 2
             return values[: 2 * h, : 2 * w].reshape(h, 2, w, 2, -1).max((1, 3))
 
@@ -105,7 +109,7 @@ def test_weights_of_keras_fit_transposed_and_in_their_order() -> None:
         arrays = {"conv.weight": kernel.transpose(3, 2, 0, 1), "conv.bias": bias}
         arrays |= {"bn.weight": gamma, "bn.bias": beta, "bn.running_mean": mean, "bn.running_var": variance}
         state |= {f"{name}.{part}": torch.tensor(value) for part, value in arrays.items()}
-    flat = feature.reshape(-1)
+    flat: Floats = feature.reshape(-1)
     for name, out in (("fc1", 128), ("fc2", 64), ("out", 4)):
         dense = rng.normal(0, (2 / len(flat)) ** 0.5, (len(flat), out)).astype(np.float32)
         flat = flat @ dense if name == "out" else np.maximum(flat @ dense, 0)

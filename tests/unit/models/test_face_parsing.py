@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -110,7 +112,7 @@ def checkpoint(classes: int = 19) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, (out, *rest) in CONVOLUTIONS.items():
         shape = (classes if name.endswith("conv_out") else out, *rest)
-        state[f"{name}.weight"] = torch.randn(shape) * (2 / np.prod(rest)) ** 0.5
+        state[f"{name}.weight"] = torch.randn(shape) * (2 / math.prod(rest)) ** 0.5
     for name, channels in NORMS.items():
         state[f"{name}.weight"] = 0.5 + torch.rand(channels)
         state[f"{name}.bias"] = 0.2 * torch.randn(channels)
@@ -186,13 +188,14 @@ def imported(state: dict[str, Tensor], directory: Path, arch: str = "bisenet-r18
     """What an import does: recognise the layout, write the weights, build the stage."""
     path = directory / "segmenter.safetensors"
     save_file(state, path)
-    known = segmenter_defaults(arch) | recognise(state) | fields
-    return build_segmenter(SegmenterStage(arch=arch, sha256="0" * 64, **known), path, "cpu", ModelSettings())
+    known = {"arch": arch, "sha256": "0" * 64} | segmenter_defaults(arch) | recognise(state) | fields
+    return build_segmenter(SegmenterStage.model_validate(known), path, "cpu", ModelSettings())
 
 
-def photo(height: int, width: int) -> np.ndarray:
+def photo(height: int, width: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(5)
-    return cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    blurred = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(blurred, np.uint8)
 
 
 def test_the_published_layers_and_no_others_are_those_of_the_network() -> None:

@@ -18,7 +18,7 @@ def fit_pyramid(sizes: NDArray[np.float32], strides: tuple[int, ...], seed: int 
     levels together leave no gap. Raises UsageError when the largest cluster lies beyond the last level.
     """
     wh = sizes.astype(np.float64)
-    sides = np.sqrt(fit_anchors(wh, 9, seed).prod(1))
+    sides = np.sqrt(fit_anchors(wh, min(9, len(np.unique(wh, axis=0))), seed).prod(1))
     shape = np.sqrt(wh[:, 1] / wh[:, 0])
     shapes = fit_anchors(np.stack((1 / shape, shape), axis=1), min(3, len(np.unique(shape))), seed)
     first = sides[0] / strides[0]

@@ -135,6 +135,7 @@ def test_the_command_writes_a_legible_png_and_says_where(
             assert "> 0.99" in said and f"wrote {path}" in said
 
 
+@pytest.mark.slow
 def test_a_real_photo_from_s3_is_explained(shared_data: Path, tmp_path: Path, s3, pack: Path) -> None:  # type: ignore[no-untyped-def]
     bucket = s3.bucket()
     photo = next(iter(sorted((shared_data / "acne04/valid").glob("levle2*.jpg"))))

@@ -30,6 +30,8 @@ COMMANDS = {
     "pack list": ["--json"],
     "pack show": ["--json"],
     "pack verify": [],
+    "pack anchors": ["TRUTH", "--anchors", "-k", "--size", "--max-upscale", "--output", "--plot", "--json"],
+    "explain": ["DEST", "IMAGE_ID", "-o", "--class", "--head", "--method", "--pack", "--scoring", "--config", "--json"],
 }
 REPORT = RunReport(0, "done", "/out", "0123456789ab", "/out/images/", "/out/boxes/", rows=3, scored=3)
 
@@ -78,6 +80,10 @@ def test_help_lists_the_commands_and_the_version_is_told(
         (["status", "nowhere"], "nowhere"),
         (["retry", "nowhere", "--engine", "local"], "nowhere"),
         (["pack", "show", "nowhere"], "no such pack"),
+        (["pack", "anchors", "nowhere"], "nowhere"),
+        (["pack", "anchors", "nowhere", "-k", "0"], "-k"),
+        (["explain", "nowhere", "a.jpg"], "nowhere"),
+        (["explain", "nowhere", "a.jpg", "--method", "guess"], "--method"),
     ],
 )
 def test_wrong_use_is_exit_2_and_one_message(

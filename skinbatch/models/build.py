@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError
 from skinbatch.models.base import Classifier, Detector, Models, Segmenter
+from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import FAKES, ClassifierStage, DetectorStage, SegmenterStage
 
 if TYPE_CHECKING:
@@ -74,16 +76,20 @@ def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelS
     from skinbatch.models.mmdet_architectures import Anchors, DetectorSpec
     from skinbatch.models.mmdet_detector import MMDetDetector
 
+    anchors = stage.anchors
     spec = DetectorSpec(
         arch=stage.arch,
         classes=stage.classes,
         input=stage.input,
         size=stage.size,
         max_upscale=stage.max_upscale,
+        short_side=stage.short_side,
+        padding=stage.padding,
         strides=stage.strides,
         width=stage.width,
         head_channels=stage.head_channels,
-        anchors=Anchors(stage.anchors.scales, stage.anchors.ratios) if stage.anchors else Anchors(),
+        anchors=Anchors(anchors.scales, anchors.ratios, anchors.sizes) if anchors else None,
+        model=_user_model(weights.with_name(DETECTOR_CONFIG)) if stage.arch == "mmdet" else None,
         score_floor=settings.score_floor,
         nms_iou=settings.nms_iou or stage.nms_iou,
         max_boxes=settings.max_boxes,
@@ -92,9 +98,17 @@ def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelS
         bgr=stage.bgr,
     )
     try:
-        return MMDetDetector(spec, _tensors(weights), device=device, precision=settings.precision)
+        return MMDetDetector(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
     except PackError as e:
-        raise PackError(f"{weights}: {e}") from None
+        raise PackError(f"{e}" if str(weights) in str(e) else f"{weights}: {e}") from None
+
+
+def _user_model(path: Path) -> dict[str, Any]:
+    try:
+        model: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise PackError(f"{path}: the model of arch `mmdet` cannot be read: {e}") from None
+    return model
 
 
 def build_classifier(stage: ClassifierStage, weights: Path, device: str, settings: ModelSettings) -> Classifier:

@@ -18,6 +18,7 @@ from skinbatch.errors import ModelOutputError, PackError, UsageError
 from skinbatch.models import mmcv_ops
 from skinbatch.models.base import InputKind
 from skinbatch.models.mmdet_architectures import DetectorSpec
+from skinbatch.models.weights import load_weights
 from skinbatch.types import Detections
 
 Shape = tuple[int, int]
@@ -26,7 +27,7 @@ PAD_TO = 32
 
 
 class MMDetDetector:
-    """The `Detector` protocol over one mmdet model.
+    """The `Detector` protocol over one mmdet model. May be called from several threads at once.
 
     Photos whose padded network inputs have the same shape are run together, and no photo's input depends on the others,
     so that the batch does not change the boxes.
@@ -37,12 +38,13 @@ class MMDetDetector:
         spec: DetectorSpec,
         state_dict: Mapping[str, Tensor],
         *,
+        where: str = "the weights",
         device: str = "cpu",
         precision: Literal["fp32", "fp16"] = "fp32",
     ) -> None:
-        """state_dict: float tensors of any precision, by mmdet's names.
+        """state_dict: float tensors of any precision, by mmdet's names. where: its file, for messages.
 
-        Raises PackError when it does not fit the architecture, UsageError for fp16 without a GPU.
+        Raises PackError naming the layer when it does not fit the architecture, UsageError for fp16 without a GPU.
         """
         if precision == "fp16" and not device.startswith("cuda"):
             raise UsageError(f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]")
@@ -52,13 +54,13 @@ class MMDetDetector:
         self._device = torch.device(device)
         self._fp16 = precision == "fp16"
         self.model = build_model(spec)
-        try:
-            self.model.load_state_dict({name: value.float() for name, value in state_dict.items()}, strict=True)
-        except RuntimeError as e:
-            raise PackError(f"weights do not fit detector `{spec.arch}`, {len(spec.classes)} classes: {e}") from None
+        test = spec.model_config()["test_cfg"]
+        self._cap = min(spec.max_boxes, test.get("rcnn", test).get("max_per_img", spec.max_boxes))
+        load_weights(self.model, state_dict, f"{where}: detector `{spec.arch}` of {len(spec.classes)} classes")
+        without_masks(self.model)
         self.model.eval().to(self._device, memory_format=torch.channels_last)
-        for module in _heads(self.model):
-            module.register_forward_hook(self._check)
+        for head in _heads(self.model):
+            head.register_forward_hook(self._check)
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """photos: (H, W, 3) uint8 RGB each, any sizes. Boxes in pixels of each array, clipped to it, none empty.
@@ -68,7 +70,7 @@ class MMDetDetector:
         prepared = [self._prepare(photo) for photo in photos]
         groups: dict[Shape, list[int]] = defaultdict(list)
         for index, (pixels, _) in enumerate(prepared):
-            groups[_padded(pixels)].append(index)
+            groups[self._padded(pixels)].append(index)
         found: dict[int, Detections] = {}
         for shape, indices in groups.items():
             results = self._run([prepared[i] for i in indices], shape)
@@ -79,7 +81,8 @@ class MMDetDetector:
     def _prepare(self, photo: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         """The photo at network scale, and that scale by x and y (which differ by rounding to whole pixels)."""
         height, width = photo.shape[:2]
-        scale = min(self.spec.size / max(height, width), self.spec.max_upscale)
+        short = (self.spec.short_side or self.spec.size) / min(height, width)
+        scale = min(self.spec.size / max(height, width), short, self.spec.max_upscale)
         new_h, new_w = max(1, round(height * scale)), max(1, round(width * scale))
         if (new_h, new_w) == (height, width):
             return photo, (1.0, 1.0)
@@ -87,11 +90,18 @@ class MMDetDetector:
         pixels = np.asarray(cv2.resize(photo, (new_w, new_h), interpolation=how), np.uint8)
         return pixels, (new_w / width, new_h / height)
 
+    def _padded(self, pixels: NDArray[np.uint8]) -> Shape:
+        if self.spec.padding is not None:
+            return self.spec.size, self.spec.size
+        height, width = pixels.shape[:2]
+        return -(-height // PAD_TO) * PAD_TO, -(-width // PAD_TO) * PAD_TO
+
     @torch.inference_mode()
     def _run(self, prepared: Sequence[tuple[NDArray[np.uint8], tuple[float, float]]], shape: Shape) -> list[Any]:
         from mmdet.structures import DetDataSample
 
-        batch = np.zeros((len(prepared), *shape, 3), np.float32)
+        batch = np.empty((len(prepared), *shape, 3), np.float32)
+        batch[:] = padding(self.spec)
         samples = []
         for row, (pixels, scale) in enumerate(prepared):
             height, width = pixels.shape[:2]
@@ -113,7 +123,7 @@ class MMDetDetector:
             xyxy=xyxy[order].astype(np.float32),
             scores=scores[order].astype(np.float32),
             labels=result.labels.cpu().numpy()[order].astype(np.int64),
-            saturated=len(scores) >= self.spec.max_boxes,
+            saturated=int((scores >= self.spec.score_floor).sum()) >= self._cap,
         )
 
     def _check(self, module: nn.Module, inputs: object, outputs: object) -> None:
@@ -125,23 +135,55 @@ class MMDetDetector:
 
 def build_model(spec: DetectorSpec) -> Any:
     """The mmdet model of a spec, initialised at random. What mmdet logs about it is not shown."""
-    mmcv_ops.install()
-    warnings.filterwarnings("ignore", message="torch.meshgrid")  # mmdet's call of it, which nobody here can change
-    import mmdet.models  # noqa: F401  registers the models
+    register()
     from mmdet.registry import MODELS
     from mmengine.config import ConfigDict
     from mmengine.logging import MMLogger
+    from mmengine.registry import DefaultScope
 
     MMLogger.get_current_instance().setLevel("WARNING")
-    model = MODELS.build(ConfigDict(spec.model_config()))
+    with DefaultScope.overwrite_default_scope("mmdet"):  # mmcv looks for layers of mmdet's own there
+        model = MODELS.build(ConfigDict(spec.model_config()))
+    for head in _heads(model):
+        # mmdet 3.2 and later ask every head for the channels of its loss, and SSD's has none (its loss is a function).
+        if not hasattr(head, "loss_cls"):
+            head.loss_cls = None
     model.init_weights()
     return model
 
 
+def register() -> None:
+    """Make mmdet's registry know its own models and ours. Safe to call again."""
+    mmcv_ops.install()
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # mmdet's call of it, which nobody here can change
+    import mmdet.models  # noqa: F401
+
+    from skinbatch.models import mmdet_timm, mmdet_yolov4  # noqa: F401
+
+
+def without_masks(model: Any) -> None:
+    """Only boxes are asked for: the masks of a Mask R-CNN would be drawn at full size and thrown away."""
+    roi_head = getattr(model, "roi_head", None)
+    if roi_head is not None and getattr(roi_head, "with_mask", False):
+        roi_head.mask_head = None
+
+
 def normalise(pixels: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 RGB to float32 in the network's channel order; padding is 0 afterwards, the mean colour."""
-    values = (pixels.astype(np.float32) - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+    """(H, W, 3) uint8 RGB to float32 in the network's channel order."""
+    return _normalised(pixels.astype(np.float32), spec)
+
+
+def _normalised(pixels: NDArray[np.float32], spec: DetectorSpec) -> NDArray[np.float32]:
+    values = (pixels - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
     return np.asarray(values[..., ::-1] if spec.bgr else values, np.float32)
+
+
+def padding(spec: DetectorSpec) -> NDArray[np.float32]:
+    """(3,) float32: what fills the input around a photo, 0 being the mean colour."""
+    if spec.padding is None:
+        return np.zeros(3, np.float32)
+    grey = np.full((1, 1, 3), spec.padding, np.float32)
+    return _normalised(grey, spec)[0, 0]
 
 
 def metainfo(image: Shape, padded: Shape, scale: tuple[float, float] = (1.0, 1.0)) -> dict[str, Any]:
@@ -155,22 +197,16 @@ def metainfo(image: Shape, padded: Shape, scale: tuple[float, float] = (1.0, 1.0
     }
 
 
-def _padded(pixels: NDArray[np.uint8]) -> Shape:
-    height, width = pixels.shape[:2]
-    return -(-height // PAD_TO) * PAD_TO, -(-width // PAD_TO) * PAD_TO
-
-
-def _heads(model: nn.Module) -> list[nn.Module]:
-    """The modules whose outputs become scores and boxes."""
-    roi_head = getattr(model, "roi_head", None)
-    if roi_head is None:
-        return [model.get_submodule("bbox_head")]
-    return [model.get_submodule("rpn_head"), model.get_submodule("roi_head.bbox_head")]
+def _heads(model: nn.Module) -> list[Any]:
+    """The modules whose outputs become scores and boxes: those of proposals, of a cascade, and the last."""
+    return [module for module in model.modules() if callable(getattr(module, "predict_by_feat", None))]
 
 
 def _tensors(value: object) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
+    if isinstance(value, Mapping):
+        return _tensors(list(value.values()))
     if isinstance(value, list | tuple):
         return [tensor for item in value for tensor in _tensors(item)]
     return []

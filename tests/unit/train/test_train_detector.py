@@ -100,7 +100,8 @@ def test_an_architecture_without_a_recipe_is_refused(tmp_path: Path) -> None:
 
 def spec_of(record: dict[str, Any]) -> DetectorSpec:
     """As a pack's manifest gives it back."""
-    anchors = Anchors(tuple(record["anchors"]["scales"]), tuple(record["anchors"]["ratios"]))
+    fitted = record["anchors"]
+    anchors = Anchors(tuple(fitted["scales"]), tuple(fitted["ratios"])) if fitted else None
     return DetectorSpec(
         record["arch"],
         tuple(record["classes"]),

@@ -1,0 +1,236 @@
+"""Anybody's mmdet config: its model, and how its test pipeline prepares a photo, as far as that can be kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from skinbatch.errors import PackError
+from skinbatch.models.mmdet_config_file import read_file
+from skinbatch.models.mmdet_types import SCOPES, checked
+
+if TYPE_CHECKING:
+    from skinbatch.models.mmdet_architectures import DetectorSpec
+
+ModelConfig = dict[str, Any]
+
+LOADERS = ("test_dataloader", "val_dataloader")
+READ_AS_USUAL = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs")
+ENLARGES = 64.0
+"""mmdet enlarges a photo to the size of its pipeline however small it is."""
+PAD_TO = 32
+_TUPLES = ("basesize_ratio_range", "neg_iou_thr", "act_cfg")
+"""Values that mmdet takes only as tuples, which JSON does not have."""
+
+
+def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model as plain JSON values, and the fields of a `DetectorStage` that the rest of the config gives.
+
+    Honoured are: `classes` of the dataset's metainfo; of the test pipeline the larger and smaller side of `Resize` (`size`,
+    `short_side`) and the grey of a `Pad` to a square; mean, std and channel order of the data preprocessor; the IoU of the
+    suppression. Score floor and box cap are the run's. Otherwise than in mmdet a photo that shrinks is averaged by area, not
+    interpolated, and padding goes to the next multiple of 32.
+
+    Raises PackError naming the file and the line or field for code that would have to be executed, a class from outside
+    mmdet, and steps of the test pipeline that would change numbers and are not there (`keep_ratio=False`, test-time
+    augmentation, crops).
+    """
+    from skinbatch.models.mmdet_detector import register
+
+    register()
+    config = read_file(path)
+    try:
+        _check_imports(config.get("custom_imports"))
+        model = config.get("model")
+        if not isinstance(model, dict) or "type" not in model:
+            raise PackError("has no `model` with a `type`; is it the config of a detector?")
+        model = dict(model)
+        preprocessor = model.pop("data_preprocessor", config.get("data_preprocessor"))
+        model = json.loads(json.dumps(checked(model, "model")))
+        _heads(model)
+        fields = _classes(config) | _sizes(_test_pipeline(config)) | _colours(preprocessor)
+        if (iou := _last_nms(model).get("iou_threshold")) is not None:
+            fields["nms_iou"] = iou
+    except PackError as e:
+        raise PackError(f"{path}: {e}") from None
+    except (TypeError, ValueError) as e:
+        raise PackError(f"{path}: not the config of an mmdet detector: {e}") from None
+    return model, fields
+
+
+def with_settings(model: Mapping[str, Any], spec: DetectorSpec) -> ModelConfig:
+    """The model with the spec's score floor, NMS IoU and box cap in the place where its head looks for them.
+
+    Raises PackError for a class from outside mmdet, or another number of classes than the spec's.
+    """
+    from skinbatch.models.mmdet_detector import register
+
+    register()
+    config = _with_tuples(checked(dict(model), "model"))
+    for name, head in _heads(config):
+        number = head.get("num_classes", len(spec.classes))
+        if number != len(spec.classes):
+            raise PackError(
+                f"{name}.num_classes is {number}, and {len(spec.classes)} classes are named ({', '.join(spec.classes)}); "
+                "name them all, in label order"
+            )
+    config["test_cfg"] = copy.deepcopy(config.get("test_cfg") or {})
+    last = config["test_cfg"].get("rcnn", config["test_cfg"])
+    last["score_thr"] = spec.score_floor
+    if "conf_thr" in last:
+        last["conf_thr"] = min(last["conf_thr"], spec.score_floor)
+    if last.get("nms") is not None:
+        last["nms"] = {"type": "nms", "iou_threshold": spec.nms_iou}
+        last["max_per_img"] = spec.max_boxes
+    else:
+        # It takes the best of all its queries, and fails if it has fewer than asked for.
+        queries = config.get("num_queries", 0) * len(spec.classes) or last.get("max_per_img", spec.max_boxes)
+        last["max_per_img"] = min(spec.max_boxes, queries)
+    return config
+
+
+def _check_imports(custom: Any) -> None:
+    imports = custom.get("imports", []) if isinstance(custom, dict) else custom or []
+    for name in [imports] if isinstance(imports, str) else imports:
+        if str(name).split(".")[0] not in SCOPES:
+            raise PackError(
+                f"custom_imports: `{name}` is code from outside mmdet, and is not imported; if the model does without it, "
+                "take it out of the config"
+            )
+
+
+def _heads(model: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The heads that name classes, each with its place in the config; a cascade has several."""
+    place, of = ("model.roi_head", model["roi_head"]) if "roi_head" in model else ("model", model)
+    heads = of.get("bbox_head")
+    if not isinstance(heads, dict | list):
+        raise PackError(f"{place}.bbox_head is missing: {model['type']} gives no boxes with classes")
+    if isinstance(heads, dict):
+        return [(f"{place}.bbox_head", heads)]
+    return [(f"{place}.bbox_head[{i}]", head) for i, head in enumerate(heads)]
+
+
+def _last_nms(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    test = model.get("test_cfg") or {}
+    return test.get("rcnn", test).get("nms") or {}
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_tuples(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: tuple(item) if key in _TUPLES and isinstance(item, list) else _with_tuples(item)
+        for key, item in value.items()
+    }
+
+
+def _datasets(config: Mapping[str, Any], loaders: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Of the loaders, with those that a wrapper (RepeatDataset) is made over."""
+    found: list[Mapping[str, Any]] = []
+    for name in loaders:
+        dataset = (config.get(name) or {}).get("dataset")
+        while isinstance(dataset, dict):
+            found.append(dataset)
+            dataset = dataset.get("dataset")
+    return found
+
+
+def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Empty where the config leaves them to its dataset's code."""
+    datasets = _datasets(config, (*LOADERS, "train_dataloader"))
+    for info in (*(dataset.get("metainfo") for dataset in datasets), config.get("metainfo")):
+        if not isinstance(info, dict) or (classes := info.get("classes", info.get("CLASSES"))) is None:
+            continue
+        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+            raise PackError(f"metainfo.classes is {classes!r}, not a list of names; one class is ('acne',)")
+        return {"classes": list(classes)}
+    return {}
+
+
+def _test_pipeline(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    for place in (*_datasets(config, LOADERS), {"pipeline": config.get("test_pipeline")}):
+        if place.get("pipeline"):
+            steps: Sequence[Mapping[str, Any]] = place["pipeline"]
+            return steps
+    raise PackError(
+        "no test pipeline, neither in test_dataloader nor as `test_pipeline`: how photos are resized is not known; add "
+        "test_pipeline = [dict(type='Resize', scale=(640, 640), keep_ratio=True)]"
+    )
+
+
+def _sizes(pipeline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for step in pipeline:
+        kind = str(step.get("type", "")).rpartition(".")[2]
+        if kind == "Resize":
+            fields |= _resize(step)
+        elif kind == "Pad":
+            fields |= _pad(step, fields)
+        elif kind not in READ_AS_USUAL:
+            _step_refused(kind, "is no step that is done here")
+        elif step.get("color_type", "color") != "color":
+            _step_refused(kind, f"color_type {step['color_type']!r}: photos are read in colour")
+    if "size" not in fields:
+        _step_refused("Resize", "is missing: every photo would be seen at its own size")
+    return fields
+
+
+def _resize(step: Mapping[str, Any]) -> dict[str, Any]:
+    if not step.get("keep_ratio", False):
+        _step_refused("Resize", "keep_ratio is not True: proportions are always kept here")
+    if step.get("interpolation", "bilinear") != "bilinear" or step.get("backend", "cv2") != "cv2":
+        _step_refused("Resize", "interpolation is always bilinear, by cv2")
+    scale = step.get("scale")
+    sides = (scale, scale) if isinstance(scale, int) else scale
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        _step_refused("Resize", f"scale {scale!r} is not (width, height)")
+    size, short = max(sides), min(sides)
+    return {"size": size, "max_upscale": ENLARGES} | ({"short_side": short} if short != size else {})
+
+
+def _pad(step: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """To a square of the size, in grey. Without a grey it would be black, which is one."""
+    value = step.get("pad_val", 0)
+    value = value.get("img", 0) if isinstance(value, dict) else value
+    greys = set(value) if isinstance(value, list | tuple) else {value}
+    side = fields.get("size")
+    square = step.get("pad_to_square", False) or list(step.get("size") or ()) == [side, side]
+    if not square or side is None or "short_side" in fields:
+        _step_refused("Pad", "pads to something else than the square that `Resize` fits the photo into")
+    if len(greys) != 1:
+        _step_refused("Pad", f"pad_val {value!r} is no grey")
+    return {"padding": float(greys.pop())}
+
+
+def _colours(preprocessor: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Mean and std per RGB channel, and the order that the network wants. mmdet reads photos as BGR."""
+    given = preprocessor or {}
+    kind = str(given.get("type", "DetDataPreprocessor")).rpartition(".")[2]
+    if kind != "DetDataPreprocessor":
+        raise PackError(f"data_preprocessor: `{kind}` is not done here, only DetDataPreprocessor")
+    divisor = given.get("pad_size_divisor", 1)
+    if given.get("pad_value", 0) != 0 or not isinstance(divisor, int) or divisor < 1 or PAD_TO % divisor:
+        raise PackError(f"data_preprocessor: pads with 0, the mean colour, to a multiple of {PAD_TO}, and no other way")
+    bgr = not (given.get("bgr_to_rgb", False) or given.get("rgb_to_bgr", False))
+    mean, std = (_triple(given, name, default) for name, default in (("mean", 0.0), ("std", 1.0)))
+    if min(std) <= 0:
+        raise PackError(f"data_preprocessor.std is {std}; it has to be over 0")
+    return {"mean": mean[::-1] if bgr else mean, "std": std[::-1] if bgr else std, "bgr": bgr}
+
+
+def _triple(given: Mapping[str, Any], name: str, default: float) -> list[float]:
+    values = given.get(name)
+    if values is None:
+        return [default] * 3
+    if len(values) != 3:
+        raise PackError(f"data_preprocessor.{name} has {len(values)} channels; photos have 3")
+    return [float(value) for value in values]
+
+
+def _step_refused(kind: str, why: str) -> NoReturn:
+    raise PackError(f"test pipeline: `{kind}`: {why}; without it numbers would change unseen")

@@ -1,0 +1,96 @@
+"""What a model config may be made of: classes that mmdet, mmcv, mmengine and torch bring, by name, and ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skinbatch.errors import PackError
+
+MODULES = (
+    *(
+        f"mmdet.models.{part}."
+        for part in ("backbones", "data_preprocessors", "dense_heads", "detectors", "layers", "losses", "necks")
+    ),
+    *(f"mmdet.models.{part}." for part in ("roi_heads", "seg_heads", "utils")),
+    *(f"mmdet.models.task_modules.{part}." for part in ("assigners", "coders", "prior_generators", "samplers")),
+    "mmcv.cnn.",
+    "mmcv.ops.",
+    "mmengine.model.",
+    "torch.nn.",
+    "skinbatch.models.",
+)
+"""Where the classes of a detector are from. Not among them: language models and trackers, which fetch or open files."""
+OPENS_MORE = {
+    "Detectron2Wrapper": "runs a model of detectron2",
+    "KnowledgeDistillationSingleStageDetector": "executes the config of its teacher",
+    "LAD": "loads the checkpoint of its teacher",
+    "ATSSVLFusionHead": "fetches a language model",
+    "GLIP": "fetches a language model",
+    "GroundingDINO": "fetches a language model",
+}
+STRIPPED = ("init_cfg", "pretrained", "teacher_config", "teacher_ckpt")
+"""Keys that only say where weights are loaded from; the pack brings them."""
+NAMES_HERE = {"SyncBN": "BN", "MMSyncBN": "BN"}
+"""Batch norms that tell each other their statistics while training are the plain one afterwards, and need no group."""
+SCOPES = ("mmdet", "mmcv", "mmengine", "torch")
+
+
+def checked(value: Any, name: str) -> Any:
+    """A copy of (a part of) a model config with the plain name of every class, and without what loads weights.
+
+    name: of the part, for messages. Raises PackError naming part and class for one that is not from MODULES or not there.
+    Call `mmdet_detector.register()` before.
+    """
+    if isinstance(value, list | tuple):
+        return [checked(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    scope = value.get("_scope_", "mmdet")
+    if scope not in SCOPES:
+        raise PackError(f"{name}: `_scope_` {scope!r} imports code from outside mmdet")
+    table = {
+        key: checked(item, f"{name}.{key}") for key, item in value.items() if key not in STRIPPED and key != "_scope_"
+    }
+    if "type" in table:
+        table["type"] = _class_of_part(table["type"], name)
+    return table
+
+
+def _class_of_part(given: Any, name: str) -> str:
+    """Two parts are not looked up in a registry: mmcv evaluates the type of a suppression as Python, and mmdet takes what
+    pools regions from mmcv.ops. One of each is there."""
+    part = name.split(".")[-1]
+    only = "RoIAlign" if part == "roi_layer" else "nms" if part == "nms" or given == "nms" else None
+    if only is None:
+        return _class(given, name)
+    if str(given).rpartition(".")[2] != only:
+        raise PackError(f"{name}: type {given!r}; only `{only}` is there")
+    return only
+
+
+def _class(given: Any, name: str) -> str:
+    """The name under which mmdet's registries hold the class."""
+    if not isinstance(given, str):
+        raise PackError(f"{name}: type {given!r} is no name of a class")
+    scope, _, plain = given.rpartition(".")
+    plain = NAMES_HERE.get(plain, plain)
+    if scope and scope.split(".")[0] not in SCOPES:
+        raise PackError(f"{name}: type `{given}` imports code from outside mmdet")
+    if plain in OPENS_MORE:
+        raise PackError(f"{name}: `{plain}` {OPENS_MORE[plain]}; such a model is not taken")
+    found = [module for module in _modules_of(plain) if scope.split(".")[0] in ("", module.split(".")[0])]
+    if not found:
+        raise PackError(f"{name}: type `{given}` is not in mmdet, mmcv or torch; code from outside is not imported")
+    outside = [module for module in found if not f"{module}.".startswith(MODULES)]
+    if outside:
+        raise PackError(f"{name}: type `{given}` is from `{outside[0]}`, which is not taken into a pack")
+    return plain
+
+
+def _modules_of(plain: str) -> list[str]:
+    """The modules of every class or function that the registries hold under the name."""
+    from mmdet.registry import MODELS, TASK_UTILS
+    from mmengine.registry import MODELS as LAYERS
+
+    registered = [registry.module_dict.get(plain) for registry in (MODELS, TASK_UTILS, LAYERS)]
+    return [entry.__module__ for entry in registered if entry is not None]

@@ -1,0 +1,106 @@
+"""Classifiers that come as an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skinbatch.errors import ModelOutputError
+from skinbatch.models.base import InputKind
+from skinbatch.models.onnx_file import OnnxFile, Port
+from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
+from skinbatch.models.stages import ClassifierStage
+
+_MADE_PROBABLE = ("Sigmoid", "Softmax")
+_SLACK = 1e-3
+
+
+def recognise(path: Path) -> dict[str, Any]:
+    """Settings of a stage that the file itself answers: `size` and `classes` where it says them, `outputs` `none` where
+    it ends in a softmax or sigmoid, `parameters`. Raises PackError as OnnxFile does."""
+    file = OnnxFile(path)
+    found: dict[str, Any] = {"parameters": file.parameters}
+    if (size := file.square_side(None)) is not None:
+        found["size"] = size
+    if (names := file.names()) is not None:
+        found["classes"] = names
+    if file.ends_in[_only_output(file).name] in _MADE_PROBABLE:
+        found["outputs"] = "none"
+    return found
+
+
+class OnnxClassifier:
+    """The `Classifier` protocol over a file with one input (N, 3, size, size) and one output (N, classes).
+
+    Precision is the file's own. Threads may share it.
+    """
+
+    def __init__(self, path: Path, stage: ClassifierStage, device: str = "cpu") -> None:
+        """Raises PackError naming the file and the input or output that is not as the stage says."""
+        self.head = stage.head
+        self.classes = stage.classes
+        self.input: InputKind = stage.input
+        self.threshold = stage.threshold
+        self._stage = stage
+        self._normalisation = Normalisation(stage.mean, stage.std)
+        self._file = OnnxFile(path, device)
+        if any(side not in (stage.size, None) for side in self._file.input.shape[2:]):
+            shape = self._file.input.text
+            self._file.refuse(f"input `{self._file.input.name}`", f"is {shape}, but size is {stage.size}")
+        self._output = _only_output(self._file)
+        self._check_output()
+
+    def _check_output(self) -> None:
+        name, made_by = f"output `{self._output.name}`", self._file.ends_in[self._output.name]
+        shape = self._file.shape_of(self._output, self._stage.size, self._stage.size)
+        wanted = len(self.classes)
+        if len(shape) != 1:
+            found = " x ".join(map(str, ("N", *shape)))
+            self._file.refuse(name, f"is {found}, not N x {wanted}, a number for each class")
+        if shape[0] != wanted:
+            way = "; with one number for two classes, name only the class that the number stands for"
+            hint = way if (shape[0], wanted) == (1, 2) else ""
+            classes = f"{wanted} classes ({', '.join(self.classes)})"
+            self._file.refuse(name, f"has {shape[0]} numbers for {classes}{hint}")
+        if made_by in _MADE_PROBABLE and self._stage.outputs != "none":
+            self._file.refuse(name, f"comes from {made_by} already; set outputs = 'none', not {self._stage.outputs!r}")
+
+    def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """See Classifier. Raises ModelOutputError where outputs `none` are not in [0, 1]."""
+        if not photos:
+            return np.zeros((0, len(self.classes)), np.float32)
+        batch = self._normalisation.tensor([self._square(photo) for photo in photos]).numpy()
+        numbers = torch.from_numpy(np.stack(self._file.run(batch, self._output)))
+        if self._stage.outputs == "none":
+            probs = self._probable(numbers.numpy())
+        elif self._stage.outputs == "softmax":
+            probs = torch.softmax(numbers, 1).numpy()
+        else:
+            probs = torch.sigmoid(numbers).numpy()
+        return np.asarray(probs, np.float32)
+
+    def _square(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._stage.fit == "crop":
+            return centre_square(photo, self._stage.size)
+        return pad_to_square(photo, self._stage.size, self._normalisation.fill)[0]
+
+    def _probable(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        wrong = values[(values < -_SLACK) | (values > 1 + _SLACK)]
+        if wrong.size:
+            raise ModelOutputError(
+                f"classifier `{self.head}` ({self._file.path.name}) gave {wrong[0]:.3g} for a probability; "
+                "with outputs = 'logistic' or 'softmax' its numbers are made probabilities"
+            )
+        return np.clip(values, 0, 1)
+
+
+def _only_output(file: OnnxFile) -> Port:
+    if len(file.outputs) != 1:
+        names = ", ".join(f"`{port.name}`" for port in file.outputs)
+        file.refuse("outputs", f"are {names}; export the classifier with one, a number for each class")
+    return file.outputs[0]

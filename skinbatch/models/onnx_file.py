@@ -1,0 +1,239 @@
+"""ONNX files: what one declares, whether it may be used, and running it with ONNX Runtime."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from skinbatch.errors import PackError
+
+Numbers = NDArray[np.generic]
+
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+"""Element types that a network's input may have."""
+
+_REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+_ERRORS_ONLY = 3
+_MOST_TEXT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output as the file declares it. type: `tensor(float)` and the like. shape: None where the file leaves
+    a dimension open."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def text(self) -> str:
+        """The shape for messages: `1 x 3 x ? x ?`."""
+        return " x ".join("?" if n is None else str(n) for n in self.shape) or "of unknown shape"
+
+
+class OnnxFile:
+    """One network with one input, ready to run on one device. Threads may share it: nothing in it changes.
+
+    parameters: numbers in its weights. metadata: as the exporter left it. ends_in: output -> the operator it comes from.
+    """
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        """device: `cpu`, `cuda`, `cuda:1`; without ONNX Runtime's CUDA provider the file runs on the CPU.
+
+        Raises PackError naming the file and what is wrong with it: not ONNX, weights in other files, NaN or infinite
+        weights, an operator that ONNX Runtime lacks, several inputs, one that takes no RGB photos.
+        """
+        self.path = path
+        try:
+            data = path.read_bytes()
+        except OSError as e:
+            raise PackError(f"{path}: cannot be read: {e.strerror}") from None
+        graph = _parsed(data, path)
+        self.parameters = _check_weights(graph, path)
+        self.ends_in = _ends(graph.graph)
+        self._session = _session(data, path, device)
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.outputs = tuple(_port(output) for output in self._session.get_outputs())
+        self.input = self._only_input([_port(given) for given in self._session.get_inputs()])
+        self.dtype = FLOATS[self.input.type]
+
+    def run(self, batch: NDArray[np.float32], output: Port) -> list[NDArray[np.float32]]:
+        """batch: (N, 3, H, W), any N: a file of one fixed N is run as often as needed. Returns N arrays."""
+        rows = self.input.shape[0] or max(1, len(batch))
+        found: list[NDArray[np.float32]] = []
+        for start in range(0, len(batch), rows):
+            part = batch[start : start + rows]
+            full = _filled(part, rows) if self.input.shape[0] else part
+            feed = {self.input.name: np.ascontiguousarray(full, self.dtype)}
+            found += list(np.asarray(self._session.run([output.name], feed)[0], np.float32))[: len(part)]
+        return found
+
+    def shape_of(self, output: Port, height: int, width: int) -> tuple[int, ...]:
+        """Of one photo's output for an input of that size: as declared if the file leaves nothing open, else found by
+        running it on grey."""
+        declared = tuple(n for n in output.shape[1:] if n is not None)
+        if output.shape and len(declared) == len(output.shape) - 1 and None not in self.input.shape[1:]:
+            return declared
+        try:
+            return self.run(np.full((1, 3, height, width), 0.5, np.float32), output)[0].shape
+        except Exception as e:  # the runtime's errors have no class of their own
+            self.refuse(f"input `{self.input.name}`", f"cannot be {height} x {width}: {_said(e)}")
+
+    def literal(self, field: str) -> Any:
+        """A metadata field that holds a Python literal, as exporters write them; None where it is missing. Raises
+        PackError for one that is no literal."""
+        text = self.metadata.get(field)
+        if text is None:
+            return None
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            self.refuse(f"metadata `{field}`", f"is not a Python literal: {text[:80]!r}")
+
+    def names(self) -> tuple[str, ...] | None:
+        """Classes by the metadata field `names`, in label order; None without it."""
+        names = self.literal("names")
+        if names is None:
+            return None
+        if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
+            names = [names[i] for i in range(len(names))]
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) and n for n in names):
+            self.refuse("metadata `names`", "is neither a list of names nor a dict of names by number from 0")
+        return tuple(names)
+
+    def square_side(self, wanted: int | None) -> int | None:
+        """Side of the square that the network's input fits into; `wanted` where the file leaves it open. Raises
+        PackError where both say something else."""
+        sides = [n for n in self.input.shape[2:] if n is not None]
+        if not sides:
+            return wanted
+        if wanted is not None and (max(sides) != wanted):
+            self.refuse(f"input `{self.input.name}`", f"is {self.input.text}, but size is {wanted}")
+        return max(sides)
+
+    def refuse(self, part: str, fault: str) -> NoReturn:
+        """PackError naming the file and its part."""
+        raise PackError(f"{self.path}: {part} {fault}")
+
+    def _only_input(self, inputs: list[Port]) -> Port:
+        if len(inputs) != 1:
+            names = ", ".join(f"`{port.name}`" for port in inputs) or "none"
+            raise PackError(f"{self.path}: a network has one input, the photos; this one has {names}")
+        (port,) = inputs
+        if port.type not in FLOATS:
+            self.refuse(f"input `{port.name}`", f"is {port.type}; export it for {' or '.join(FLOATS)}")
+        if len(port.shape) != 4 or port.shape[1] not in (3, None):
+            self.refuse(f"input `{port.name}`", f"is {port.text}, not N x 3 x height x width")
+        return port
+
+
+def _filled(batch: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
+    missing = rows - len(batch)
+    return batch if not missing else np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
+
+
+def _parsed(data: bytes, path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as e:  # protobuf's error; its class depends on how protobuf was built
+        raise PackError(f"{path}: not readable as ONNX: {_said(e)}") from None
+    if not model.graph.node:
+        raise PackError(f"{path}: not readable as ONNX: there is no graph in it")
+    return model
+
+
+def _check_weights(model: onnx.ModelProto, path: Path) -> int:
+    """The number of weights. A lone infinity is no weight: operators take it for `no limit`."""
+    parameters = 0
+    for name, tensor in _tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise PackError(f"{path}: weights `{name}` are in another file; export the model into one file")
+        if tensor.data_type not in _REAL:
+            continue
+        try:
+            values = onnx.numpy_helper.to_array(tensor)
+        except ValueError as e:
+            raise PackError(f"{path}: weights `{name}` are cut off: {_said(e)}") from None
+        parameters += values.size if values.ndim else 0
+        values = np.asarray(values, np.float64 if tensor.data_type == onnx.TensorProto.DOUBLE else np.float32)
+        if np.isnan(values).any() or (values.size > 1 and np.isinf(values).any()):
+            raise PackError(f"{path}: weights `{name}` have NaN or infinite numbers; the training went wrong")
+    return parameters
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Every constant of the file with its name, whatever branch or function it is in."""
+    yield from _of_graph(model.graph)
+    for function in model.functions:
+        yield from _of_nodes(function.node)
+
+
+def _of_graph(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name, sparse.values
+        yield sparse.values.name, sparse.indices
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Any) -> Iterator[tuple[str, onnx.TensorProto]]:
+    for node in nodes:
+        name = node.name or next(iter(node.output), node.op_type)
+        for attribute in node.attribute:
+            given = [attribute.t] if attribute.HasField("t") else []
+            for tensor in (*given, *attribute.tensors):
+                yield tensor.name or name, tensor
+            sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for pair in (*sparse, *attribute.sparse_tensors):
+                yield name, pair.values
+                yield name, pair.indices
+            inner = [attribute.g] if attribute.HasField("g") else []
+            for graph in (*inner, *attribute.graphs):
+                yield from _of_graph(graph)
+
+
+def _ends(graph: onnx.GraphProto) -> dict[str, str]:
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    return {output.name: made_by.get(output.name, "") for output in graph.output}
+
+
+def _session(data: bytes, path: Path, device: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    # Several batches run at once, on a thread each: threads that spin while they wait would take the others' cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _ERRORS_ONLY
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=_providers(device))
+    except Exception as e:  # the runtime's errors have no class of their own
+        raise PackError(f"{path}: ONNX Runtime {onnxruntime.__version__} refuses it: {_said(e)}") from None
+
+
+def _providers(device: str) -> list[Any]:
+    cpu = "CPUExecutionProvider"
+    if not device.startswith("cuda") or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return [cpu]
+    options = {"device_id": torch.device(device).index or 0, "cudnn_conv_algo_search": "HEURISTIC"}
+    return [("CUDAExecutionProvider", options), cpu]
+
+
+def _port(value: Any) -> Port:
+    return Port(value.name, value.type, tuple(n if isinstance(n, int) else None for n in value.shape))
+
+
+def _said(error: Exception) -> str:
+    """What an error of the runtime says, which comes after where in its sources it was raised."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _MOST_TEXT else f"…{text[-_MOST_TEXT:]}"

@@ -20,10 +20,10 @@ demo: .venv/.complete ## the whole way on photos that it makes itself, into ./de
 	$(BIN)/skinbatch demo demo
 
 test: lint ## what has to pass before a commit
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not s3real"
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: .venv/.complete ## the tests that take minutes
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "slow and not s3real"
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow
 
 lint: .venv/.complete ## style, format, types
 	$(BIN)/ruff check .

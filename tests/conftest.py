@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +56,37 @@ def s3() -> Iterator[S3Server]:
             patch.delenv(name, raising=False)
         yield connect(f"http://{host}:{port}")
     server.stop()
+
+
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+_NAMED = {name: os.environ.get(name, "") for name in ("SKINBATCH_TEST_S3_ENDPOINT", *_KEYS)}
+"""A real server that the caller runs; read here, because moto's fixture changes the environment."""
+
+
+@pytest.fixture(scope="session")
+def ceph_facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Endpoint and keys of a gateway of our own, unless SKINBATCH_TEST_S3_ENDPOINT names one that runs."""
+    if endpoint := _NAMED["SKINBATCH_TEST_S3_ENDPOINT"]:
+        yield {"S3_ENDPOINT_URL": endpoint} | {name: _NAMED[name] for name in _KEYS}
+        return
+    start = SHARED / "s3" / "start"
+    if not start.exists():
+        pytest.skip(f"needs a real S3 server: neither SKINBATCH_TEST_S3_ENDPOINT nor {start} is there")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = {**os.environ, "RGW_DIR": str(tmp_path_factory.mktemp("rgw")), "RGW_PORT": str(port)}
+    said = subprocess.run([start], env=where, check=True, capture_output=True, text=True).stdout
+    yield dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    subprocess.run([start.with_name("stop"), "--wipe"], env=where, check=True, capture_output=True)
+
+
+@pytest.fixture
+def ceph(ceph_facts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A real Ceph gateway, with its keys in the environment of this test alone."""
+    for name in _KEYS:
+        monkeypatch.setenv(name, ceph_facts[name])
+    return connect(ceph_facts["S3_ENDPOINT_URL"])
 
 
 @pytest.fixture(scope="session")

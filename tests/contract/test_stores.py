@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,30 +15,7 @@ from skinbatch.errors import ChangedError, NotFoundError, ObjectTooLargeError, S
 from skinbatch.storage.base import Store
 from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator, open_store
-from tests.conftest import SHARED, S3Server, connect
-
-
-@pytest.fixture(scope="session")
-def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A gateway of our own, unless SKINBATCH_TEST_S3_ENDPOINT names one that runs."""
-    named = os.environ.get("SKINBATCH_TEST_S3_ENDPOINT")
-    if named:
-        yield connect(named)
-        return
-    start = SHARED / "s3" / "start"
-    if not start.exists():
-        pytest.skip(f"needs a real S3 server: neither SKINBATCH_TEST_S3_ENDPOINT nor {start} is there")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    where = {**os.environ, "RGW_DIR": str(tmp_path_factory.mktemp("rgw")), "RGW_PORT": str(port)}
-    said = subprocess.run([start], env=where, check=True, capture_output=True, text=True).stdout
-    facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-            patch.setenv(name, facts[name])
-        yield connect(facts["S3_ENDPOINT_URL"])
-    subprocess.run([start.with_name("stop"), "--wipe"], env=where, check=True, capture_output=True)
+from tests.conftest import S3Server
 
 
 @pytest.fixture(params=["local", "moto", pytest.param("ceph", marks=pytest.mark.slow)])

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import skinbatch
-from skinbatch.config import Config, StorageSettings, parse_config
+from skinbatch.config import Config, parse_config
 from skinbatch.engines.driver import Driver
 from skinbatch.engines.local import LocalEngine
 from skinbatch.engines.presenter import Silent
@@ -188,46 +185,55 @@ def test_photos_that_change_or_go_while_the_run_works_are_scored_as_they_are_rea
     assert score(s3, source, dest, fake_pack).nothing_to_do
 
 
-@pytest.fixture
-def real() -> Iterator[S3Server]:
-    """A server named by SKINBATCH_TEST_S3_ENDPOINT, with its keys in the environment."""
-    endpoint = os.environ.get("SKINBATCH_TEST_S3_ENDPOINT")
-    if not endpoint:
-        pytest.skip("needs a real S3 server: SKINBATCH_TEST_S3_ENDPOINT and AWS_… keys are not set")
-    yield S3Server(StorageSettings(endpoint_url=endpoint), boto3.client("s3", endpoint_url=endpoint))
-
-
-@pytest.mark.s3real
-def test_a_killed_run_on_a_real_server_is_resumed(real: S3Server, fake_pack: str, tmp_path: Path) -> None:
-    bucket = real.bucket()
+@pytest.mark.slow
+def test_a_killed_run_on_a_real_server_is_resumed(ceph: S3Server, fake_pack: str, tmp_path: Path) -> None:
+    bucket = ceph.bucket()
     try:
         files = {f"{n:03}.png": png(face(n % 6, n % 4, n)) for n in range(90)}
-        put_all(real, bucket, files | {k: v for k, v in FILES.items() if k.startswith("shards")}, "photos/")
+        put_all(ceph, bucket, files | {k: v for k, v in FILES.items() if k.startswith("shards")}, "photos/")
         source, dest = f"s3://{bucket}/photos", f"s3://{bucket}/scored"
         settings = tmp_path / "s3.toml"
         settings.write_text(
-            f'[storage]\nendpoint_url = "{real.settings.endpoint_url}"\n[engine]\nbatch_size = 1\n[decode]\nthreads = 1\n'
+            f'[storage]\nendpoint_url = "{ceph.settings.endpoint_url}"\n[engine]\nbatch_size = 1\n[decode]\nthreads = 1\n'
         )
         command = [sys.executable, "-m", "skinbatch.cli", "score", source, dest, "--engine", "local"]
         run = subprocess.Popen([*command, "--pack", fake_pack, "--config", str(settings)], stderr=subprocess.DEVNULL)
-        found = real.client.get_paginator("list_objects_v2")
+        found = ceph.client.get_paginator("list_objects_v2")
         receipts = {"Bucket": bucket, "Prefix": "scored/_skinbatch/receipts/"}
         while sum(page.get("KeyCount", 0) for page in found.paginate(**receipts)) < 2:
             assert run.poll() is None
         run.send_signal(signal.SIGKILL)
         run.wait()
-        assert skinbatch.verify(dest, storage=real.settings).exit_code == 5
-        report = score(real, source, dest, fake_pack)
+        assert skinbatch.verify(dest, storage=ceph.settings).exit_code == 5
+        report = score(ceph, source, dest, fake_pack)
         assert (report.exit_code, report.rows) == (0, 98)
         assert 0 < report.scored < 98
-        assert skinbatch.verify(dest, storage=real.settings).differences == []
+        assert skinbatch.verify(dest, storage=ceph.settings).differences == []
         expected = {f"{n:03}.png": (n % 6 + n % 4, n % 6, n % 4) for n in range(90)}
         expected |= {f"shards/a.tar/{n}.png": (n + 1, n, 1) for n in range(5)}
         expected |= {f"shards/b.tar/{n}.png": (n, 0, n) for n in range(3)}
-        assert counts(dest, storage=real.settings) == expected
-        assert score(real, source, dest, fake_pack).nothing_to_do
+        assert counts(dest, storage=ceph.settings) == expected
+        assert score(ceph, source, dest, fake_pack).nothing_to_do
     finally:
-        for page in real.client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for page in ceph.client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
             for item in page.get("Contents", ()):
-                real.client.delete_object(Bucket=bucket, Key=item["Key"])
-        real.client.delete_bucket(Bucket=bucket)
+                ceph.client.delete_object(Bucket=bucket, Key=item["Key"])
+        ceph.client.delete_bucket(Bucket=bucket)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["s3", "ceph"])
+def test_ray_reads_shards_from_a_bucket_and_writes_tables_to_it(
+    kind: str, request: pytest.FixtureRequest, fake_pack: str
+) -> None:
+    server: S3Server = request.getfixturevalue(kind)
+    bucket = server.bucket()
+    put_all(server, bucket, FILES, "photos/")
+    source, local, ray = (f"s3://{bucket}/{name}" for name in ("photos", "local", "ray"))
+    expected = score(server, source, local, fake_pack)
+    how = {"engine": "ray", "workers": 2, "config": settings_of(server), "max_failures": 0.5}
+    report = skinbatch.score(source, ray, pack=fake_pack, **how)  # type: ignore[arg-type]
+    assert (report.exit_code, report.rows, report.statuses) == (0, expected.rows, expected.statuses)
+    assert skinbatch.verify(ray, storage=server.settings).differences == []
+    assert comparable(ray, storage=server.settings) == comparable(local, storage=server.settings)
+    assert skinbatch.score(source, ray, pack=fake_pack, **how).nothing_to_do  # type: ignore[arg-type]

@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 
 RGB = NDArray[np.uint8]
 
-BARE, LOCAL, RAY, RAY_DATA = "bare", "local", "ray", "ray-data"
+BARE, LOCAL, RAY, RAY_DATA, ALONE = "bare", "local", "ray", "ray-data", "alone"
+_ALONE_PHOTOS = 32
+_ALONE_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a side is to do. source: holds `photos` photos. dest: where its tables go. cores: that it may use. batch: photos a
-    batch, None for the pipeline's own. actors, actor_threads: of ray-data's pool. workers: of ray's, None for its own."""
+    batch, None for the pipeline's own. actors, actor_threads: of ray-data's pool. workers: of ray's, None for its own. stage:
+    that ALONE runs."""
 
     side: str
     source: str
@@ -39,6 +42,7 @@ class Job:
     actor_threads: int | None = None
     workers: int | None = None
     count_boxes: bool = True
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,33 @@ def bare(job: Job) -> Result:
         for classifier in models.classifiers:
             classifier([model_input(p, f, classifier.input) for p, f in found])
     return Result(len(files), time.perf_counter() - started, boxes, {})
+
+
+def alone(job: Job) -> Result:
+    """One model by itself, on inputs that were made before: the most that its photos a second can be. It goes through
+    the photos for `seconds`, at least twice through a batch, and tells how many it has seen."""
+    import torch
+
+    from skinbatch.grading.face import find_face
+    from skinbatch.scoring.scorer import Scorer, model_input
+
+    torch.set_num_threads(job.cores)
+    scorer = Scorer(job.pack)
+    batch_size = job.batch or scorer.batch_size
+    photos = [_read(file) for file in sorted(Path(job.source).iterdir())[:_ALONE_PHOTOS]]
+    model: Any = scorer.models.segmenter
+    if job.stage != "segmenter":
+        maps, classes = scorer.models.segmenter(photos), scorer.models.segmenter.classes
+        faces = [find_face(m, classes, p.shape[1], p.shape[0]) for m, p in zip(maps, photos, strict=True)]
+        model = scorer.models.detector if job.stage == "detector" else scorer.models.classifiers[0]
+        photos = [model_input(p, f, model.input) for p, f in zip(photos, faces, strict=True) if f.found]
+    batches = [photos[n : n + batch_size] for n in range(0, len(photos) - batch_size + 1, batch_size)]
+    model(batches[0])
+    seen, started = 0, time.perf_counter()
+    while seen < 2 * batch_size or time.perf_counter() - started < _ALONE_S:
+        model(batches[seen // batch_size % len(batches)])
+        seen += batch_size
+    return Result(seen, time.perf_counter() - started, 0, {})
 
 
 def pipeline(job: Job) -> Result:
@@ -204,11 +235,11 @@ def _batches(photos: Iterator[RGB], size: int) -> Iterator[list[RGB]]:
         yield batch
 
 
-SIDES = {BARE: bare, LOCAL: pipeline, RAY: pipeline, RAY_DATA: ray_data}
+SIDES = {BARE: bare, LOCAL: pipeline, RAY: pipeline, RAY_DATA: ray_data, ALONE: alone}
 
 if __name__ == "__main__":
     given = Job(**json.loads(sys.argv[1]))
     result = SIDES[given.side](given)
-    if result.photos != given.photos:
+    if given.side != ALONE and result.photos != given.photos:
         raise SystemExit(f"{given.side}: {result.photos} photos instead of {given.photos}")
     print(json.dumps(asdict(result)))

@@ -23,8 +23,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.bench_memory import Growth, peaks
+from jobs.bench_models import as_json, measure, packs
 from jobs.bench_photos import Photos, from_demo, from_folder, write_shards
-from jobs.bench_sides import BARE, LOCAL, RAY, RAY_DATA, Job
+from jobs.bench_sides import ALONE, BARE, LOCAL, RAY, RAY_DATA, Job
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
 from skinbatch.scoring.device import usable_cpus
@@ -33,6 +34,9 @@ NAMES = {BARE: "(a) bare work", LOCAL: "(b) --engine local", RAY: "(c) --engine 
 
 _LIMIT_S = 1800
 """After this long a run is taken for hung."""
+_PIPELINE_S = 12.0
+_FEWEST, _MOST = 24, 480
+"""Photos that an architecture scores in the pipeline: as many as take some seconds."""
 
 
 @dataclass(slots=True)
@@ -88,7 +92,8 @@ def main() -> None:
         work = Path(scratch)
         pack = str(write_fake_pack(work / "fake")) if args.pack == "fake" else args.pack
         load_pack(pack).verify()
-        found = memory(args, pack, work) if args.memory else speed(args, pack, work)
+        measured = models if args.models else memory if args.memory else speed
+        found = measured(args, pack, work)
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
@@ -107,6 +112,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory-photos", type=int, nargs=2, default=(100, 2000), metavar=("FEW", "MANY"))
     parser.add_argument("--memory-units", type=int, nargs=2, default=(20, 2000), metavar=("FEW", "MANY"))
     parser.add_argument("--engines", default="local,ray", help="whose driver --memory measures over units")
+    parser.add_argument("--models", action="store_true", help="every architecture, alone and in the pipeline")
+    parser.add_argument("--architectures", help="some of `skinbatch pack architectures`; default: all")
     parser.add_argument("--json", type=Path, help="write everything that was measured into this file")
     args = parser.parse_args()
     args.sides = args.sides.split(",")
@@ -186,6 +193,41 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
         growths.append(Growth(f"driver, units, {engine}", few, many, *found))
     print("\n".join(growth.line() for growth in growths))
     return {"pack": args.pack, "cores": cores, "memory": [growth.as_json() for growth in growths]}
+
+
+def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
+    """Every architecture alone and in the pipeline."""
+    cores = usable_cpus()
+    print(f"{cores} cores; seeded random weights; `alone`: the model by itself on inputs made before, batches of 4;")
+    print(
+        "`pipeline`: --engine local from its first unit to its last commit: reading, decoding, tables and receipts too."
+    )
+
+    def run(pack: str, stage: str, arch: str) -> tuple[float, float]:
+        folder = work / "photos-32"
+        if not folder.exists():
+            _taken(args.photos, 32, folder)
+        job = Job(ALONE, str(folder), 0, "", pack, cores, stage=stage)
+        alone = Side(job)
+        _once(alone, work)
+        rate = alone.photos / alone.seconds[0]
+        count = min(_MOST, max(_FEWEST, 8 * round(rate * _PIPELINE_S / 8)))
+        folder = work / f"photos-{count}"
+        if not folder.exists():
+            _taken(args.photos, count, folder)
+        piped = Side(Job(LOCAL, str(folder), count, "", pack, cores, count_boxes=False))
+        _once(piped, work)
+        return rate, piped.photos / piped.seconds[0]
+
+    speeds = measure(packs(work, args.architectures), run, args.repeats)
+    return {"cores": cores, "repeats": args.repeats, "models": as_json(speeds)}
+
+
+def _taken(source: Path | None, count: int, folder: Path) -> None:
+    if source:
+        from_folder(source, count, folder)
+    else:
+        from_demo(count, folder, distinct=min(count, 100))
 
 
 def _photos(source: Path | None, count: int, work: Path) -> Photos:

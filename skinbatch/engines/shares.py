@@ -10,7 +10,7 @@ from skinbatch.errors import UsageError
 CPUS_PER_WORKER = (1, 2, 4)
 """The fewer the faster: a worker of one CPU waits for no other thread. Each has models and pixels of its own."""
 WORKER_MEMORY = 2 << 30
-"""Bytes that a worker on CPUs may need: 0.8 GB with the starter pack, more with larger networks and photos."""
+"""Bytes that a worker on CPUs may need: 1.4 GB with the starter pack and two threads, more with larger networks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,8 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> int:
     parameters = 0
     for name, tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise PackError(f"{path}: weights `{name}` are in another file; export the model into one file")
+            way = f"import onnx; onnx.save(onnx.load('{path.name}'), 'whole.onnx')"
+            raise PackError(f'{path}: weights `{name}` are in another file; make one of both: python -c "{way}"')
         if tensor.data_type not in _REAL:
             continue
         try:

@@ -113,8 +113,8 @@ def _distinct(xyxy: Boxes, tile: NDArray[np.int64], iou: float) -> NDArray[np.in
 
 
 def _seen_better(cut: TileBoxes, whole: TileBoxes) -> Mask:
-    """Which cut boxes lie wholly in another tile that goes on where they are cut, and has a box there that is not, nor
-    cut on a side where this tile goes on further."""
+    """Which cut boxes lie wholly in another tile that goes on where they are cut, and has a box there that is not cut on
+    a side where their own tile goes on further."""
     others = cut.with_(whole)
     cuts, other_cuts = cut.cut, others.cut
     frames, outer = others.tiles[others.tile], ~others.inner[others.tile]
@@ -125,7 +125,7 @@ def _seen_better(cut: TileBoxes, whole: TileBoxes) -> Mask:
         grown = box + np.where(cuts[row], np.maximum(near[row], far), 0) * OUTWARD
         covered = _intersection(grown, others.xyxy) >= SEEN * _area(grown)
         beyond = margins(cut.tiles[cut.tile[row]], frames)
-        gains = (cuts[row] & ~other_cuts & (beyond > 0)).any(1)
+        gains = (cuts[row] & (beyond > 0)).any(1)
         loses = (other_cuts & ~cuts[row] & (beyond < 0)).any(1)
         room = margins(box, frames)
         shown = (outer | (room > np.where(cuts[row], -NEAR_PIXELS, near[row]))).all(1)

@@ -16,7 +16,7 @@ from skinbatch.types import Detections
 Photo = NDArray[np.uint8]
 Frame = tuple[int, int, int, int]
 
-CPU_BATCH = 4
+CPU_BATCH = 2
 GPU_BATCH = 32
 
 

@@ -49,6 +49,8 @@ class UnitScorer:
         config = context.config
         self.context = context
         gpu = context.gpu and torch.cuda.is_available()  # nvidia-smi may list what this torch cannot use
+        self.lanes = 2 if gpu else min(MAX_LANES, context.threads)
+        torch.set_num_threads(max(1, context.threads // self.lanes))  # before the models: ONNX Runtime takes it from here
         self.scorer = Scorer(config.pack, device="cuda" if gpu else "cpu", config=config)
         if fingerprint(numbers(self.scorer.pack, config.model)) != context.fingerprint:
             raise PackError(f"{config.pack}: the pack is no longer the one that this run began with; start it again")
@@ -57,8 +59,6 @@ class UnitScorer:
         self.locator = Locator(config.storage)
         self.threads = config.decode.threads or min(MAX_THREADS, max(2, context.threads))
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
-        self.lanes = 2 if gpu else min(MAX_LANES, context.threads)
-        torch.set_num_threads(max(1, context.threads // self.lanes))
         # Not the pool's: its threads may be waiting for photos to be taken, which waits for what is scored.
         self.scorers = ThreadPoolExecutor(self.lanes, thread_name_prefix="score")
         self._further = 0

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 RGB = NDArray[np.uint8]
 
-BARE, LOCAL, RAY, RAY_DATA, ALONE = "bare", "local", "ray", "ray-data", "alone"
+BARE, LOCAL, RAY, RAY_DATA, ALONE, TILING = "bare", "local", "ray", "ray-data", "alone", "tiling"
 _ALONE_PHOTOS = 32
 _ALONE_S = 8.0
 
@@ -106,6 +106,41 @@ def alone(job: Job) -> Result:
         model(batches[seen // batch_size % len(batches)])
         seen += batch_size
     return Result(seen, time.perf_counter() - started, 0, {})
+
+
+def tiling(job: Job) -> Result:
+    """The pack's detector on photos enlarged to three of its inputs' sides: in tiles, and on the same tiles one by one.
+
+    seconds: in tiles. spent: `tile`, of one tile by itself, and `tiles`, how many there are; medians."""
+    import statistics
+
+    import cv2
+    import torch
+
+    from skinbatch.models.stages import TilingSection
+    from skinbatch.models.tiling import TiledDetector, tiles
+    from skinbatch.scoring.scorer import Scorer
+
+    torch.set_num_threads(job.cores)
+    scorer = Scorer(job.pack)
+    detector, side = scorer.models.detector, scorer.pack.detector.size
+    tiled = TiledDetector(detector, TilingSection(above=side, tile=side), scorer.pack.detector.nms_iou, 500)
+    files = sorted(Path(job.source).iterdir())[:4]
+    enlarged = [cv2.resize(_read(file), (3 * side, 3 * side), interpolation=cv2.INTER_CUBIC) for file in files]
+    photos = [np.asarray(photo, np.uint8) for photo in enlarged]
+    frames = tiles((3 * side, 3 * side), side, 0.2)
+    tiled([photos[0]])
+    whole, one = [], []
+    for photo in photos * 3:
+        started = time.perf_counter()
+        tiled([photo])
+        whole.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        for x1, y1, x2, y2 in frames:
+            detector([np.ascontiguousarray(photo[y1:y2, x1:x2])])
+        one.append((time.perf_counter() - started) / len(frames))
+    spent = {"tile": statistics.median(one), "tiles": float(len(frames))}
+    return Result(len(whole), statistics.median(whole), 0, spent)
 
 
 def pipeline(job: Job) -> Result:
@@ -235,11 +270,11 @@ def _batches(photos: Iterator[RGB], size: int) -> Iterator[list[RGB]]:
         yield batch
 
 
-SIDES = {BARE: bare, LOCAL: pipeline, RAY: pipeline, RAY_DATA: ray_data, ALONE: alone}
+SIDES = {BARE: bare, LOCAL: pipeline, RAY: pipeline, RAY_DATA: ray_data, ALONE: alone, TILING: tiling}
 
 if __name__ == "__main__":
     given = Job(**json.loads(sys.argv[1]))
     result = SIDES[given.side](given)
-    if given.side != ALONE and result.photos != given.photos:
+    if given.side not in (ALONE, TILING) and result.photos != given.photos:
         raise SystemExit(f"{given.side}: {result.photos} photos instead of {given.photos}")
     print(json.dumps(asdict(result)))

@@ -23,9 +23,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.bench_memory import Growth, peaks
-from jobs.bench_models import as_json, measure, packs
+from jobs.bench_models import TILING_TARGET, as_json, measure, packs
 from jobs.bench_photos import Photos, from_demo, from_folder, write_shards
-from jobs.bench_sides import ALONE, BARE, LOCAL, RAY, RAY_DATA, Job
+from jobs.bench_sides import ALONE, BARE, LOCAL, RAY, RAY_DATA, TILING, Job
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
 from skinbatch.scoring.device import usable_cpus
@@ -220,7 +220,17 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
         return rate, piped.photos / piped.seconds[0]
 
     speeds = measure(packs(work, args.architectures), run, args.repeats)
-    return {"cores": cores, "repeats": args.repeats, "models": as_json(speeds)}
+    tiled = Side(Job(TILING, str(work / "photos-32"), 0, "", "starter", cores))
+    _once(tiled, work)
+    tiles, tile = tiled.spent["tiles"], tiled.spent["tile"]
+    cost = tiled.seconds[0] / (tiles * tile)
+    met = "reached" if cost <= TILING_TARGET else "MISSED"
+    print(
+        f"tiling: {tiles:.0f} tiles in {tiled.seconds[0]:.2f} s, one by one {tiles * tile:.2f} s: x {cost:.2f}",
+        end="   ",
+    )
+    print(f"target <= {TILING_TARGET} {met}")
+    return {"cores": cores, "repeats": args.repeats, "models": as_json(speeds), "tiling": cost}
 
 
 def _taken(source: Path | None, count: int, folder: Path) -> None:

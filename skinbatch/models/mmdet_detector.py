@@ -134,7 +134,10 @@ class MMDetDetector:
 
 
 def build_model(spec: DetectorSpec) -> Any:
-    """The mmdet model of a spec, initialised at random. What mmdet logs about it is not shown."""
+    """The mmdet model of a spec, initialised at random. What mmdet logs about it is not shown.
+
+    Raises UsageError for a setting that the architecture does not have, PackError for a user's config that does not work.
+    """
     register()
     from mmdet.registry import MODELS
     from mmengine.config import ConfigDict
@@ -142,8 +145,15 @@ def build_model(spec: DetectorSpec) -> Any:
     from mmengine.registry import DefaultScope
 
     MMLogger.get_current_instance().setLevel("WARNING")
-    with DefaultScope.overwrite_default_scope("mmdet"):  # mmcv looks for layers of mmdet's own there
-        model = MODELS.build(ConfigDict(spec.model_config()))
+    config = ConfigDict(spec.model_config())
+    try:
+        with DefaultScope.overwrite_default_scope("mmdet"):  # mmcv looks for layers of mmdet's own there
+            model = MODELS.build(config)
+    except Exception as e:
+        if spec.model is None:
+            raise
+        # A user's config may be wrong in any way, and mmdet's classes find out in any way.
+        raise PackError(f"mmdet cannot build `{config.type}` from its config: {type(e).__name__}: {e}") from None
     for head in _heads(model):
         # mmdet 3.2 and later ask every head for the channels of its loss, and SSD's has none (its loss is a function).
         if not hasattr(head, "loss_cls"):

@@ -14,12 +14,13 @@ MODULES = (
     *(f"mmdet.models.{part}." for part in ("roi_heads", "seg_heads", "utils")),
     *(f"mmdet.models.task_modules.{part}." for part in ("assigners", "coders", "prior_generators", "samplers")),
     "mmcv.cnn.",
-    "mmcv.ops.",
+    "mmcv.ops.multi_scale_deform_attn.",
     "mmengine.model.",
     "torch.nn.",
     "skinbatch.models.",
 )
-"""Where the classes of a detector are from. Not among them: language models and trackers, which fetch or open files."""
+"""Where the classes of a detector are from. Not among them: language models and trackers, which fetch or open files, and
+mmcv's operators that have to be compiled."""
 OPENS_MORE = {
     "Detectron2Wrapper": "runs a model of detectron2",
     "KnowledgeDistillationSingleStageDetector": "executes the config of its teacher",

@@ -20,3 +20,17 @@ def random_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_pack(random_pack: Path, tmp_path: Path) -> Path:
     """A copy that the test may damage."""
     return Path(shutil.copytree(random_pack, tmp_path / "random"))
+
+
+@pytest.fixture(scope="session")
+def mmdet_configs() -> Path:
+    """The configs that mmdet's package brings."""
+    from skinbatch.models.mmdet_detector import register
+
+    register()
+    import mmdet
+
+    folder = Path(mmdet.__file__).parent / ".mim" / "configs"
+    if not folder.is_dir():
+        pytest.skip("this mmdet came without its configs")
+    return folder

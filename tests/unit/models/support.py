@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from skinbatch.models.classifier import PLAIN_CNN, ClassifierNetwork, Classifier
 from skinbatch.models.classifier_layouts import TIMM_NAMES, classifier_defaults, network_name
 from skinbatch.models.manifest import Manifest, write_manifest
 from skinbatch.models.mmdet_architectures import DetectorSpec
-from skinbatch.models.mmdet_detector import build_model
+from skinbatch.models.mmdet_detector import build_model, metainfo
 from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterStage
 from skinbatch.models.weights import save_weights
 
@@ -61,6 +61,47 @@ def classifier_weights(
         top=top or known["top"],  # type: ignore[arg-type]
     )
     return dict(build_network(spec).state_dict())
+
+
+def random_detector_state(arch: str, classes: tuple[str, ...] = ("acne",), **fields: Any) -> dict[str, Tensor]:
+    """Weights of any mmdet detector, the same in every test, that give many boxes, other ones for other photos.
+
+    fields: of DetectorSpec. As they are initialised, deep networks say next to the same of every photo, or nothing but
+    background: here the batch norms have seen noise, and every layer of a head gives numbers of variance 1.
+    """
+    torch.manual_seed(7)
+    model = build_model(DetectorSpec(arch, classes, **fields))
+    coarse = [
+        torch.randn(1, 3, 192 // n, 192 // n).repeat_interleave(n, 2).repeat_interleave(n, 3) for n in (1, 4, 8, 32)
+    ]
+    noise = torch.cat(coarse) * torch.tensor([1.0, 1.2, 1.5, 1.2]).view(4, 1, 1, 1)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    heads = [module for module in model.modules() if callable(getattr(module, "predict_by_feat", None))]
+    layers = {m for head in heads for m in head.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    for layer in layers:
+        layer.register_forward_hook(_to_variance_one)
+    with torch.no_grad():
+        model.train().extract_feat(noise)
+        from mmdet.structures import DetDataSample
+
+        model.eval().predict(noise, [DetDataSample(metainfo=metainfo((192, 192), (192, 192))) for _ in noise])
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def _to_variance_one(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+    """A hook that sets the weights of a convolution or linear layer by what it gives when it is first called."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    if hasattr(layer, "was_called"):
+        return outputs
+    layer.register_buffer("was_called", None)
+    if layer.bias is not None:
+        outputs = outputs - (layer.bias if isinstance(layer, nn.Linear) else layer.bias[:, None, None])
+        layer.bias.zero_()
+    scale = outputs.std()
+    layer.weight.div_(scale)
+    return outputs / scale
 
 
 def write_random_pack(directory: Path) -> Path:

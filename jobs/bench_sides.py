@@ -117,8 +117,8 @@ def tiling(job: Job) -> Result:
     import cv2
     import torch
 
+    from skinbatch.models.detectors.tiling import TiledDetector, tiles
     from skinbatch.models.stages import TilingSection
-    from skinbatch.models.tiling import TiledDetector, tiles
     from skinbatch.scoring.scorer import Scorer
 
     torch.set_num_threads(job.cores)

@@ -37,7 +37,7 @@ def build_segmenter(stage: SegmenterStage, weights: Path, device: str, settings:
 
         return FakeSegmenter(stage.classes, stage.size, mortal=stage.arch == "fake-mortal-segmenter")
     from skinbatch.models.preprocess import Normalisation
-    from skinbatch.models.segmenter import BiSeNetSegmenter
+    from skinbatch.models.segmenters.segmenter import BiSeNetSegmenter
 
     return BiSeNetSegmenter(
         stage.arch,
@@ -58,7 +58,7 @@ def build_detector(stage: DetectorStage, weights: Path, device: str, settings: M
     detector = _detector(stage, weights, device, settings)
     if stage.tiling is None:
         return detector
-    from skinbatch.models.tiling import CPU_BATCH, GPU_BATCH, TiledDetector
+    from skinbatch.models.detectors.tiling import CPU_BATCH, GPU_BATCH, TiledDetector
 
     batch = GPU_BATCH if device.startswith("cuda") else CPU_BATCH
     return TiledDetector(detector, stage.tiling, settings.nms_iou or stage.nms_iou, settings.max_boxes, batch)
@@ -70,11 +70,11 @@ def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelS
 
         return FakeDetector(stage.classes, stage.input, settings.max_boxes)
     if stage.arch == "yolo-onnx":
-        from skinbatch.models.yolo_onnx import YoloOnnxDetector
+        from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector
 
         return YoloOnnxDetector(weights, stage, settings, device)
-    from skinbatch.models.mmdet_architectures import Anchors, DetectorSpec
-    from skinbatch.models.mmdet_detector import MMDetDetector
+    from skinbatch.models.detectors.mmdet_architectures import Anchors, DetectorSpec
+    from skinbatch.models.detectors.mmdet_detector import MMDetDetector
 
     anchors = stage.anchors
     spec = DetectorSpec(
@@ -118,11 +118,11 @@ def build_classifier(stage: ClassifierStage, weights: Path, device: str, setting
 
         return FakeClassifier(stage.head, stage.classes, stage.input, stage.threshold)
     if stage.arch == "onnx":
-        from skinbatch.models.onnx_classifier import OnnxClassifier
+        from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier
 
         return OnnxClassifier(weights, stage, device)
-    from skinbatch.models.classifier import ClassifierSpec, TorchClassifier
-    from skinbatch.models.classifier_layouts import network_name
+    from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier
+    from skinbatch.models.classifiers.classifier_layouts import network_name
     from skinbatch.models.preprocess import Normalisation
 
     spec = ClassifierSpec(

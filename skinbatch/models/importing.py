@@ -20,13 +20,14 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import ModelOutputError, PackError, UsageError
 from skinbatch.models.build import build_classifier, build_detector, build_segmenter
 from skinbatch.models.checkpoint import read_checkpoint
-from skinbatch.models.classifier_layouts import classifier_defaults
-from skinbatch.models.classifier_layouts import recognise as recognise_classifier
-from skinbatch.models.face_parsing import CLASS_ORDERS, segmenter_defaults
-from skinbatch.models.face_parsing import recognise as recognise_segmenter
+from skinbatch.models.classifiers.classifier_layouts import classifier_defaults
+from skinbatch.models.classifiers.classifier_layouts import recognise as recognise_classifier
+from skinbatch.models.classifiers.torchvision_layouts import to_timm
+from skinbatch.models.detectors.mmdet_architectures import DEFAULTS
 from skinbatch.models.manifest import explain
-from skinbatch.models.mmdet_architectures import DEFAULTS
 from skinbatch.models.pack import DETECTOR_CONFIG
+from skinbatch.models.segmenters.face_parsing import CLASS_ORDERS, segmenter_defaults
+from skinbatch.models.segmenters.face_parsing import recognise as recognise_segmenter
 from skinbatch.models.stages import (
     ARCHITECTURES,
     ONNX,
@@ -35,7 +36,6 @@ from skinbatch.models.stages import (
     DetectorStage,
     SegmenterStage,
 )
-from skinbatch.models.torchvision_layouts import to_timm
 from skinbatch.models.weights import save_tensors
 
 DISEASES = (
@@ -156,11 +156,11 @@ def _recognised(
 ) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
     """Fields that go with the architecture and that the file itself answers; and its tensors, None for ONNX."""
     if arch == "yolo-onnx":
-        from skinbatch.models.yolo_onnx import recognise as recognise_yolo
+        from skinbatch.models.detectors.yolo_onnx import recognise as recognise_yolo
 
         return recognise_yolo(wanted.weights, given), None
     if arch == "onnx":
-        from skinbatch.models.onnx_classifier import recognise as recognise_onnx
+        from skinbatch.models.classifiers.onnx_classifier import recognise as recognise_onnx
 
         return recognise_onnx(wanted.weights), None
     state = read_checkpoint(wanted.weights)
@@ -176,7 +176,7 @@ def _recognised(
 
 
 def _user_config(wanted: Import, directory: Path) -> dict[str, Any]:
-    from skinbatch.models.mmdet_config import read_config
+    from skinbatch.models.detectors.mmdet_config import read_config
 
     paths = [path for path in wanted.configs if path.suffix != ".toml"]
     if len(paths) != 1:

@@ -165,7 +165,7 @@ def _maps(
     classifier: Classifier, seen: NDArray[np.uint8], index: int, method: Method
 ) -> tuple[dict[str, Map], tuple[str, ...]]:
     """What the network has of the methods asked for, and why it lacks the others. UsageError where nothing is left."""
-    from skinbatch.models.explain import grad_cam, guided_backprop
+    from skinbatch.models.classifiers.explain import grad_cam, guided_backprop
 
     wanted = {"gradcam": grad_cam, "guided": guided_backprop}
     maps: dict[str, Map] = {}

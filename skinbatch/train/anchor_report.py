@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from skinbatch.errors import UsageError
-from skinbatch.models.anchors import fit_anchors, mean_iou
+from skinbatch.models.detectors.anchors import fit_anchors, mean_iou
 from skinbatch.train.annotated_boxes import network_sizes, read_boxes
 
 MOST = 12

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.errors import UsageError
-from skinbatch.models.anchors import fit_anchors
-from skinbatch.models.mmdet_architectures import Anchors
+from skinbatch.models.detectors.anchors import fit_anchors
+from skinbatch.models.detectors.mmdet_architectures import Anchors
 
 
 def fit_pyramid(sizes: NDArray[np.float32], strides: tuple[int, ...], seed: int = 0) -> Anchors:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from skinbatch.models.classifier import ClassifierNetwork, ClassifierSpec
+from skinbatch.models.classifiers.classifier import ClassifierNetwork, ClassifierSpec
 from skinbatch.train.augment import affine, degrade, recolour, warp
 from skinbatch.train.loop import SEED, Budget, finish, fit, load_best
 

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from skinbatch.errors import UsageError
-from skinbatch.models.mmdet_architectures import DetectorSpec
-from skinbatch.models.mmdet_detector import MMDetDetector, build_model, metainfo, normalise
+from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model, metainfo, normalise
 from skinbatch.train.anchors import fit_pyramid
 from skinbatch.train.crops import Boxes, CropRecipe, Pixels, epoch_crops
 from skinbatch.train.detection_scores import ap50, best_threshold, count_mae

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from skinbatch.models.bisenet import BiSeNet
 from skinbatch.models.preprocess import Normalisation, pad_to_square
+from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.train.augment import affine, blemish, clutter, degrade, recolour, warp, warp_labels
 from skinbatch.train.loop import Budget, finish, fit, load_best
 

@@ -13,9 +13,9 @@ from torch import nn
 import skinbatch
 from skinbatch.config import Config, ModelSettings
 from skinbatch.models.assemble import add_stage
+from skinbatch.models.detectors.mmdet_architectures import DEFAULTS, DetectorSpec
+from skinbatch.models.detectors.mmdet_detector import build_model
 from skinbatch.models.importing import Import
-from skinbatch.models.mmdet_architectures import DEFAULTS, DetectorSpec
-from skinbatch.models.mmdet_detector import build_model
 from skinbatch.models.pack import Pack
 from skinbatch.models.stages import ARCHITECTURES
 from tests.faces import face, jpeg, png, write_tree
@@ -61,7 +61,7 @@ def detector(arch: str, folder: Path) -> Import:
     torch.manual_seed(7)
     if arch == "mmdet":
         (folder / "my.py").write_text(USERS_CONFIG)
-        from skinbatch.models.mmdet_config import read_config
+        from skinbatch.models.detectors.mmdet_config import read_config
 
         spec = DetectorSpec(arch, TWO, model=read_config(folder / "my.py")[0])
         torch.save({"meta": {}, "state_dict": build_model(spec).state_dict()}, weights)

@@ -21,7 +21,7 @@ import skinbatch
 from skinbatch import cli
 from skinbatch.config import Config
 from skinbatch.demo import write_demo_archive
-from skinbatch.models.classifier import ClassifierSpec
+from skinbatch.models.classifiers.classifier import ClassifierSpec
 from skinbatch.models.manifest import read_manifest, write_manifest
 from skinbatch.models.pack import load_pack
 from skinbatch.models.stages import ClassifierStage

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinbatch.models.bisenet import BiSeNet
-from skinbatch.models.classifier import ClassifierNetwork
+from skinbatch.models.classifiers.classifier import ClassifierNetwork
+from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.weights import load_weights, read_weights
 from skinbatch.train import classifier, segmenter
 

@@ -25,7 +25,7 @@ def own_pack(random_pack: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def mmdet_configs() -> Path:
     """The configs that mmdet's package brings."""
-    from skinbatch.models.mmdet_detector import register
+    from skinbatch.models.detectors.mmdet_detector import register
 
     register()
     import mmdet

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from skinbatch.errors import UsageError
-from skinbatch.models.mmdet_architectures import Anchors, DetectorSpec
-from skinbatch.models.mmdet_detector import MMDetDetector, build_model
+from skinbatch.models.detectors.mmdet_architectures import Anchors, DetectorSpec
+from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model
 from skinbatch.train import detector
 from skinbatch.train.crops import CropRecipe
 from skinbatch.train.detection_scores import ap50

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skinbatch.errors import UsageError
-from skinbatch.models.anchors import size_iou
+from skinbatch.models.detectors.anchors import size_iou
 from skinbatch.train.anchors import fit_pyramid
 from skinbatch.train.voc import read_folder
 

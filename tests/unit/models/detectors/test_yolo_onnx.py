@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from skinbatch.config import ModelSettings
 from skinbatch.errors import ModelOutputError, PackError
 from skinbatch.models.build import build_detector
+from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector, letterbox, recognise
 from skinbatch.models.stages import DetectorStage
-from skinbatch.models.yolo_onnx import YoloOnnxDetector, letterbox, recognise
 from skinbatch.types import Detections
 from tests.unit.models.onnx_files import FILE_ROWS, GREEN, RED, SquareYolo, export, photo_with, yolo
 

@@ -9,9 +9,9 @@ from torch import nn
 from torchvision import models
 
 from skinbatch.errors import PackError
-from skinbatch.models.classifier import ClassifierSpec, TorchClassifier
-from skinbatch.models.classifier_layouts import TIMM_NAMES, network_name, outputs, recognise
-from skinbatch.models.torchvision_layouts import is_torchvision, to_timm
+from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier
+from skinbatch.models.classifiers.classifier_layouts import TIMM_NAMES, network_name, outputs, recognise
+from skinbatch.models.classifiers.torchvision_layouts import is_torchvision, to_timm
 
 CLASSES = ("mild", "moderate", "severe")
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.errors import UsageError
-from skinbatch.models.classifier import ClassifierSpec, TorchClassifier, build_network
-from skinbatch.models.explain import check_guided, grad_cam, guided_backprop
+from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier, build_network
+from skinbatch.models.classifiers.explain import check_guided, grad_cam, guided_backprop
 from skinbatch.models.fake import FakeClassifier
 from skinbatch.models.preprocess import Normalisation
 
@@ -170,7 +170,7 @@ def test_a_classifier_without_gradients_says_why() -> None:
 
 
 def test_an_onnx_export_says_why(tmp_path: Path) -> None:
-    from skinbatch.models.onnx_classifier import OnnxClassifier
+    from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier
     from skinbatch.models.stages import ClassifierStage
 
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))

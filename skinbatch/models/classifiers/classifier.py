@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from skinbatch.errors import PackError
 from skinbatch.models.base import InputKind
-from skinbatch.models.classifier_heads import FlattenHead, PooledHead
-from skinbatch.models.cnn_multilabel import MultiLabelCNN
+from skinbatch.models.classifiers.classifier_heads import FlattenHead, PooledHead
+from skinbatch.models.classifiers.cnn_multilabel import MultiLabelCNN
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
 from skinbatch.models.weights import load_weights
 

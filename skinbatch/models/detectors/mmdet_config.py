@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from skinbatch.errors import PackError
-from skinbatch.models.mmdet_config_file import read_file
-from skinbatch.models.mmdet_types import SCOPES, checked
+from skinbatch.models.detectors.mmdet_config_file import read_file
+from skinbatch.models.detectors.mmdet_types import SCOPES, checked
 
 if TYPE_CHECKING:
-    from skinbatch.models.mmdet_architectures import DetectorSpec
+    from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 
 ModelConfig = dict[str, Any]
 
@@ -38,7 +38,7 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     mmdet, and steps of the test pipeline that would change numbers and are not there (`keep_ratio=False`, test-time
     augmentation, crops).
     """
-    from skinbatch.models.mmdet_detector import register
+    from skinbatch.models.detectors.mmdet_detector import register
 
     register()
     config = read_file(path)
@@ -66,7 +66,7 @@ def with_settings(model: Mapping[str, Any], spec: DetectorSpec) -> ModelConfig:
 
     Raises PackError for a class from outside mmdet, or another number of classes than the spec's.
     """
-    from skinbatch.models.mmdet_detector import register
+    from skinbatch.models.detectors.mmdet_detector import register
 
     register()
     config = _with_tuples(checked(dict(model), "model"))

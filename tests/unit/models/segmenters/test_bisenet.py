@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from skinbatch.errors import ModelOutputError
-from skinbatch.models.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.preprocess import pad_to_square
-from skinbatch.models.segmenter import BiSeNetSegmenter
+from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
+from skinbatch.models.segmenters.segmenter import BiSeNetSegmenter
 
 from .support import SEGMENTER_CLASSES, seeded
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import PackError
-from skinbatch.models.classifier import PLAIN_CNN, ClassifierSpec, TorchClassifier
-from skinbatch.models.cnn_multilabel import MultiLabelCNN
+from skinbatch.models.classifiers.classifier import PLAIN_CNN, ClassifierSpec, TorchClassifier
+from skinbatch.models.classifiers.cnn_multilabel import MultiLabelCNN
 from skinbatch.models.preprocess import Normalisation
 
 Floats = NDArray[np.floating]

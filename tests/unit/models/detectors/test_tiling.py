@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from skinbatch.config import ModelSettings
 from skinbatch.models.build import build_detector
+from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model
+from skinbatch.models.detectors.tiling import TiledDetector, tiles
 from skinbatch.models.fake import FakeDetector
-from skinbatch.models.mmdet_detector import MMDetDetector, build_model
 from skinbatch.models.stages import DetectorStage, TilingSection
-from skinbatch.models.tiling import TiledDetector, tiles
 from skinbatch.types import Detections
 from tests.unit.models.support import DETECTOR, seeded
 

@@ -9,8 +9,8 @@ import timm
 from torch import Tensor
 
 from skinbatch.errors import PackError
-from skinbatch.models.classifier import PLAIN_CNN
-from skinbatch.models.torchvision_layouts import is_torchvision, to_timm
+from skinbatch.models.classifiers.classifier import PLAIN_CNN
+from skinbatch.models.classifiers.torchvision_layouts import is_torchvision, to_timm
 
 TIMM_NAMES = {
     "resnet50": "resnet50",

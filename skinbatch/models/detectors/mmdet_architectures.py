@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from skinbatch.errors import UsageError
-from skinbatch.models import mmdet_faster_rcnn, mmdet_ssd, mmdet_yolo
 from skinbatch.models.base import InputKind
+from skinbatch.models.detectors import mmdet_faster_rcnn, mmdet_ssd, mmdet_yolo
 
 ModelConfig = dict[str, Any]
 Size = tuple[float, float]
@@ -80,7 +80,7 @@ class DetectorSpec:
         """The mmdet config. Raises UsageError for an architecture that is not there or a setting that it does not have,
         PackError for a user's model that does not have the classes."""
         if self.model is not None:
-            from skinbatch.models.mmdet_config import with_settings
+            from skinbatch.models.detectors.mmdet_config import with_settings
 
             return with_settings(self.model, self)
         try:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from skinbatch.models.anchors import fit_anchors, mean_iou, size_iou
+from skinbatch.models.detectors.anchors import fit_anchors, mean_iou, size_iou
 
 CENTRES = np.array([[10, 10], [40, 20], [30, 90], [120, 100]], float)
 

@@ -11,8 +11,8 @@ import timm
 import torch
 
 from skinbatch.errors import PackError
-from skinbatch.models.classifier import ClassifierNetwork, ClassifierSpec, TorchClassifier, build_network
-from skinbatch.models.classifier_heads import PooledHead
+from skinbatch.models.classifiers.classifier import ClassifierNetwork, ClassifierSpec, TorchClassifier, build_network
+from skinbatch.models.classifiers.classifier_heads import PooledHead
 from skinbatch.models.preprocess import centre_square
 
 from .support import CLASSIFIER, seeded

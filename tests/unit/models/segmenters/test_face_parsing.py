@@ -18,9 +18,9 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError
 from skinbatch.grading.face import find_face
 from skinbatch.models.base import Segmenter
-from skinbatch.models.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.build import build_segmenter
-from skinbatch.models.face_parsing import (
+from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
+from skinbatch.models.segmenters.face_parsing import (
     CELEBAMASK_HQ,
     CLASS_ORDERS,
     FACE_PARSING,

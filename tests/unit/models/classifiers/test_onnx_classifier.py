@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from skinbatch.config import ModelSettings
 from skinbatch.errors import ModelOutputError, PackError
 from skinbatch.models.build import build_classifier
-from skinbatch.models.onnx_classifier import OnnxClassifier, recognise
+from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier, recognise
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
 from skinbatch.models.stages import ClassifierStage
 from tests.unit.models.onnx_files import export

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from skinbatch.errors import UnsupportedOpError
-from skinbatch.models import mmcv_ops
+from skinbatch.models.detectors import mmcv_ops
 
 mmcv_ops.install()
 
@@ -120,10 +120,10 @@ class Finder:
             compiled.append(name)
         return None
 sys.meta_path.insert(0, Finder())
-from skinbatch.models.mmdet_architectures import DetectorSpec
-from skinbatch.models.mmdet_detector import build_model
+from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet_detector import build_model
 build_model(DetectorSpec("yolox-tiny", ("acne",)))
-assert type(sys.modules["mmcv._ext"]).__module__ == "skinbatch.models.mmcv_ops"
+assert type(sys.modules["mmcv._ext"]).__module__ == "skinbatch.models.detectors.mmcv_ops"
 assert compiled == [], compiled
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
@@ -134,7 +134,7 @@ def test_a_compiled_extension_that_is_already_loaded_is_an_error() -> None:
     program = """
 import sys, types
 sys.modules["mmcv._ext"] = types.ModuleType("mmcv._ext")
-from skinbatch.models import mmcv_ops
+from skinbatch.models.detectors import mmcv_ops
 mmcv_ops.install()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.errors import ModelOutputError
-from skinbatch.models.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.preprocess import Normalisation, pad_to_square
+from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.weights import load_weights
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from skinbatch.errors import UsageError
-from skinbatch.models.mmdet_architectures import ANCHOR_BASED, ARCHITECTURES, DEFAULTS, Anchors, DetectorSpec
-from skinbatch.models.mmdet_config import read_config
-from skinbatch.models.mmdet_detector import MMDetDetector, build_model, metainfo
+from skinbatch.models.detectors.mmdet_architectures import ANCHOR_BASED, ARCHITECTURES, DEFAULTS, Anchors, DetectorSpec
+from skinbatch.models.detectors.mmdet_config import read_config
+from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model, metainfo
 from skinbatch.models.stages import DetectorStage
 
 from .support import random_detector_state

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import ModelOutputError, PackError, UsageError
-from skinbatch.models import mmcv_ops
 from skinbatch.models.base import InputKind
-from skinbatch.models.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors import mmcv_ops
+from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.weights import load_weights
 from skinbatch.types import Detections
 
@@ -56,7 +56,8 @@ class MMDetDetector:
         self.model = build_model(spec)
         test = spec.model_config()["test_cfg"]
         self._cap = min(spec.max_boxes, test.get("rcnn", test).get("max_per_img", spec.max_boxes))
-        load_weights(self.model, state_dict, f"{where}: detector `{spec.arch}` of {len(spec.classes)} classes")
+        number = f"{len(spec.classes)} class{'es' if len(spec.classes) > 1 else ''}"
+        load_weights(self.model, state_dict, f"{where}: detector `{spec.arch}` of {number}")
         without_masks(self.model)
         self.model.eval().to(self._device, memory_format=torch.channels_last)
         for head in _heads(self.model):
@@ -168,7 +169,7 @@ def register() -> None:
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # mmdet's call of it, which nobody here can change
     import mmdet.models  # noqa: F401
 
-    from skinbatch.models import mmdet_timm, mmdet_yolov4  # noqa: F401
+    from skinbatch.models.detectors import mmdet_timm, mmdet_yolov4  # noqa: F401
 
 
 def without_masks(model: Any) -> None:

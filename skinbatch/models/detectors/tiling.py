@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.models.base import Detector, InputKind
-from skinbatch.models.seams import TileBoxes, merge
+from skinbatch.models.detectors.seams import TileBoxes, merge
 from skinbatch.models.stages import TilingSection
 from skinbatch.types import Detections
 

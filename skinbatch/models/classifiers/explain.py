@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from skinbatch.errors import UsageError
 from skinbatch.models.base import Classifier
-from skinbatch.models.classifier import ClassifierSpec
+from skinbatch.models.classifiers.classifier import ClassifierSpec
 from skinbatch.models.preprocess import pad_to_square
 
 Map = NDArray[np.float32]

@@ -7,9 +7,15 @@ import torch
 from pydantic import ValidationError
 
 from skinbatch.errors import PackError
-from skinbatch.models.classifier import PLAIN_CNN, ClassifierSpec, build_network
-from skinbatch.models.classifier_heads import PooledHead
-from skinbatch.models.classifier_layouts import TIMM_NAMES, classifier_defaults, network_name, outputs, recognise
+from skinbatch.models.classifiers.classifier import PLAIN_CNN, ClassifierSpec, build_network
+from skinbatch.models.classifiers.classifier_heads import PooledHead
+from skinbatch.models.classifiers.classifier_layouts import (
+    TIMM_NAMES,
+    classifier_defaults,
+    network_name,
+    outputs,
+    recognise,
+)
 from skinbatch.models.stages import ClassifierStage
 
 from .support import CLASSIFIER_SIZES, classifier_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import write_random_pack
+from tests.unit.models.support import write_random_pack
 
 
 @pytest.fixture(scope="session")

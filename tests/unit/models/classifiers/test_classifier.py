@@ -14,8 +14,7 @@ from skinbatch.errors import PackError
 from skinbatch.models.classifiers.classifier import ClassifierNetwork, ClassifierSpec, TorchClassifier, build_network
 from skinbatch.models.classifiers.classifier_heads import PooledHead
 from skinbatch.models.preprocess import centre_square
-
-from .support import CLASSIFIER, seeded
+from tests.unit.models.support import CLASSIFIER, seeded
 
 
 def classifier(spec: ClassifierSpec = CLASSIFIER) -> TorchClassifier:

@@ -17,8 +17,7 @@ from skinbatch.models.classifiers.classifier_layouts import (
     recognise,
 )
 from skinbatch.models.stages import ClassifierStage
-
-from .support import CLASSIFIER_SIZES, classifier_weights
+from tests.unit.models.support import CLASSIFIER_SIZES, classifier_weights
 
 DISEASES = ("resnet50", "inception_v3", "densenet121", "xception", "inception_resnet_v2")
 LESIONS = ("vgg19", "efficientnet_b3")

@@ -16,8 +16,7 @@ from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassif
 from skinbatch.models.classifiers.explain import check_guided, grad_cam, guided_backprop
 from skinbatch.models.fake import FakeClassifier
 from skinbatch.models.preprocess import Normalisation
-
-from .support import green_cue_weights, seeded
+from tests.unit.models.support import green_cue_weights, seeded
 
 CUE = ClassifierSpec(
     "cnn-multilabel", ("green", "nothing"), size=416, top="native", normalisation=Normalisation((0,) * 3, (1,) * 3)

@@ -15,8 +15,7 @@ from skinbatch.models.detectors.mmdet_architectures import ANCHOR_BASED, ARCHITE
 from skinbatch.models.detectors.mmdet_config import read_config
 from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model, metainfo
 from skinbatch.models.stages import DetectorStage
-
-from .support import random_detector_state
+from tests.unit.models.support import random_detector_state
 
 COCO = tuple(map(str, range(80)))
 SMALL: dict[str, dict[str, Any]] = {

@@ -20,8 +20,7 @@ from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model
 from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import save_weights
-
-from .support import random_detector_state
+from tests.unit.models.support import random_detector_state
 
 CLASSES = ("comedone", "papule", "pustule", "nodule")
 RETINANET = """

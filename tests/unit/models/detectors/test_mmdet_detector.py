@@ -15,8 +15,7 @@ from skinbatch.errors import ModelOutputError, PackError, UsageError
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model
 from skinbatch.types import Detections
-
-from .support import random_detector_state
+from tests.unit.models.support import random_detector_state
 
 PLANTED = ("papule", "pustule")
 SPECS = {

@@ -13,8 +13,7 @@ from skinbatch.errors import ModelOutputError
 from skinbatch.models.preprocess import pad_to_square
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.segmenters.segmenter import BiSeNetSegmenter
-
-from .support import SEGMENTER_CLASSES, seeded
+from tests.unit.models.support import SEGMENTER_CLASSES, seeded
 
 
 @pytest.mark.parametrize("arch", ["bisenet-light", "bisenet-r18", "bisenet-r34"])

@@ -11,6 +11,13 @@ import typer
 from skinbatch.cli_options import ConfigFile, Dest, Json, Scoring, print_json
 from skinbatch.config import load_config
 
+PackNamed = Annotated[
+    str, typer.Argument(metavar="[PACK]", help="Name of a pack, its folder, or s3://bucket/prefix/NAME.")
+]
+Settings = Annotated[
+    Path | None, typer.Option("--settings", metavar="FILE", help="A run's settings, for [storage] with s3://.")
+]
+
 pack_app = typer.Typer(help="Model packs: the models of a scoring, with their hashes.", no_args_is_help=True)
 
 
@@ -27,10 +34,13 @@ def pack_list(as_json: Json = False) -> None:
     """Packs that come with skinbatch, and those in the packs folder."""
     from skinbatch.models.pack import own_packs, shipped_packs
 
+    own, faults = own_packs()
     packs = [
         {"name": p.name, "description": p.manifest.description, "directory": str(p.directory)}
-        for p in [*shipped_packs(), *own_packs()]
+        for p in [*shipped_packs(), *own]
     ]
+    for fault in faults:
+        typer.echo(f"skinbatch: not usable: {fault}", err=True)
     if as_json:
         print_json(packs)
     else:
@@ -39,13 +49,11 @@ def pack_list(as_json: Json = False) -> None:
 
 
 @pack_app.command("show")
-def pack_show(
-    name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter", as_json: Json = False
-) -> None:
+def pack_show(name: PackNamed = "starter", settings: Settings = None, as_json: Json = False) -> None:
     """Architectures, classes, input sizes, parameters, licence and card of a pack."""
     from skinbatch.models.pack import load_pack
 
-    pack = load_pack(name)
+    pack = load_pack(name, load_config(settings).storage)
     if as_json:
         print_json(pack.describe())
     else:
@@ -53,18 +61,22 @@ def pack_show(
 
 
 @pack_app.command("verify")
-def pack_verify(
-    name: Annotated[str, typer.Argument(help="Name of a pack, or its folder.")] = "starter", as_json: Json = False
-) -> None:
-    """Check every weights file of a pack against its recorded hash."""
+def pack_verify(name: PackNamed = "starter", settings: Settings = None, as_json: Json = False) -> None:
+    """Check every file of a pack against its recorded hash; on S3 what lies there, and the copy here."""
+    from skinbatch.models.fetch import verify_origin
     from skinbatch.models.pack import load_pack
 
-    pack = load_pack(name)
+    storage = load_config(settings).storage
+    pack = load_pack(name, storage)
+    if pack.address.startswith("s3://"):
+        verify_origin(pack, storage)
     pack.verify()
     if as_json:
-        print_json({"name": pack.name, "directory": str(pack.directory), "weights": pack.weights})
+        print_json(
+            {"name": pack.name, "address": pack.address, "directory": str(pack.directory), "weights": pack.weights}
+        )
     else:
-        print(f"{pack.directory}: every file has its recorded hash")
+        print(f"{pack.address}: every file has its recorded hash")
 
 
 @pack_app.command("import")
@@ -95,9 +107,7 @@ def pack_import(
         typer.Option("--dest", help="Folder or s3://bucket/prefix of packs. (default: ~/.skinbatch/packs)"),
     ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Terms of the weights, for the card.")] = None,
-    settings: Annotated[
-        Path | None, typer.Option("--settings", metavar="FILE", help="Run settings, for [storage] with s3://.")
-    ] = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Add somebody's weights to a pack, as a stage: checked, tried on a photo, hashed. Nothing in them is executed."""
@@ -114,6 +124,14 @@ def pack_import(
     print(f"pack {pack.name}, {pack.address}")
     for stem, found in pack.stages.items():
         print(f"  {stem:20} {found.arch}, {', '.join(found.classes)}")
+    if names is None:
+        guessed = pack.stages[
+            next(s for s in pack.stages if s.startswith(stage) and (head is None or s.endswith(head)))
+        ]
+        typer.echo(
+            f"skinbatch: no --classes: the {stage}'s outputs are taken to be, in this order, {', '.join(guessed.classes)}",
+            err=True,
+        )
     lacks = [part for part in ("segmenter", "detector") if part not in pack.stages]
     if lacks:
         print(f"It has no {' and no '.join(lacks)} yet: import one, or import with --base starter.")

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import NotFoundError, PackError, UsageError
 from skinbatch.models.importing import Import, import_stage
-from skinbatch.models.manifest import FILENAME, Manifest, write_manifest
+from skinbatch.models.manifest import FILENAME, NAME, Manifest, read_manifest, write_manifest
 from skinbatch.models.pack import DETECTOR_CONFIG, TEXTS, Pack, is_shipped, load_pack, packs_folder
 from skinbatch.models.stages import AnyStage, ClassifierStage, DetectorStage, SegmenterStage
+from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.locate import is_s3, open_store
 
 UNSTATED = "not stated"
+_OURS = "Written by `skinbatch pack import`. What these models were trained on and how well they do is not known here."
 
 
 def add_stage(
@@ -33,30 +39,47 @@ def add_stage(
     Raises UsageError and PackError before the pack is touched.
     """
     storage = storage or StorageSettings()
+    if not NAME.fullmatch(name):
+        raise UsageError(f"`{name}` is no name for a pack: letters, digits, `.`, `_`, `-`, and a letter or digit first")
     if is_shipped(name):
         raise UsageError(
             f"pack `{name}` comes with skinbatch and is not changed; choose another name, and --base {name}"
         )
     address = f"{(dest or str(packs_folder())).rstrip('/')}/{name}"
-    old = _existing(address, storage)
     filler = load_pack(base, storage) if base is not None else None
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=_beside(address)) as folder:
+    beside = _beside(address)
+    with _one_at_a_time(address, beside), tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=beside) as folder:
+        old = _existing(address, storage)
         made = Path(folder) / "pack"
         made.mkdir()
-        stage = import_stage(wanted, made).model_copy(update={"licence": licence})
+        stage = import_stage(wanted, made)
+        if licence is not None:
+            stage = stage.model_copy(update={"licence": licence})
         manifest = _grown(name, old, filler, stage)
         grown = Pack(made, manifest)
         for source in (old, filler):
             if source is not None:
                 _copy_missing(source, grown)
         write_manifest(manifest, made)
-        (made / "CARD.md").write_text(_card(grown, filler), encoding="utf-8")
+        _write_texts(grown, old, filler)
+        if read_manifest(made) != manifest:
+            raise PackError(f"{address}: {FILENAME} does not read back as it was written; the old pack is untouched")
         grown.verify()
         if is_s3(address):
             _upload(grown, address, storage)
         else:
             _swap(made, Path(address).expanduser())
     return load_pack(address, storage)
+
+
+@contextmanager
+def _one_at_a_time(address: str, beside: Path | None) -> Iterator[None]:
+    """Two imports into one local pack would lose one's stage. On S3 nothing keeps two machines apart."""
+    if beside is None:
+        yield
+        return
+    with FileLock(beside / f".{Path(address).name}.lock"):
+        yield
 
 
 def _existing(address: str, storage: StorageSettings) -> Pack | None:
@@ -110,7 +133,7 @@ def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> M
     return Manifest(
         name=name,
         version=str(int(have.version) + 1) if have and have.version.isdecimal() else "1",
-        description=" · ".join(s.arch if s.arch != "timm" else str(getattr(s, "backbone", "timm")) for s in stages),
+        description=have.description if have else _described(stages),
         licence="; ".join(licences),
         segmenter=segmenter,
         detector=detector,
@@ -118,42 +141,57 @@ def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> M
     )
 
 
+def _described(stages: Sequence[AnyStage]) -> str:
+    return " · ".join(s.arch if s.arch != "timm" else str(getattr(s, "backbone", "timm")) for s in stages)
+
+
 def _copy_missing(source: Pack, grown: Pack) -> None:
     """Files that the grown pack names and does not have yet, if the source has them with the recorded hash."""
     for name, recorded in grown.files.items():
         if not (grown.directory / name).exists() and source.files.get(name) == recorded:
             shutil.copyfile(source.directory / name, grown.directory / name)
-    if not (grown.directory / "LICENSE.md").exists() and (terms := source.text("LICENSE.md")):
-        (grown.directory / "LICENSE.md").write_text(terms, encoding="utf-8")
 
 
-def _card(pack: Pack, base: Pack | None) -> str:
+def _write_texts(grown: Pack, old: Pack | None, base: Pack | None) -> None:
+    """The card and the terms. What somebody has written into an older card stays under the table of the stages."""
+    terms: list[str] = []
+    for text in (pack.text("LICENSE.md") for pack in (old, base) if pack is not None):
+        if text and not any(text in earlier for earlier in terms):
+            terms.append(text)
+    if terms:
+        (grown.directory / "LICENSE.md").write_text("\n\n".join(terms), encoding="utf-8")
+    kept = ""
+    if old is not None and (card := old.text("CARD.md")):
+        kept = card.partition(_OURS)[2] if _OURS in card else f"\n\n{card}"
+    elif base is not None and (card := base.text("CARD.md")):
+        nested = card.replace("\n#", "\n##").replace("# ", "### ", 1)
+        kept = f"\n\n## What was filled in from pack `{base.name}`\n\n{nested}"
+    (grown.directory / "CARD.md").write_text(_card(grown) + kept.rstrip() + "\n", encoding="utf-8")
+
+
+def _card(pack: Pack) -> str:
     columns = ("stage", "architecture", "classes", "parameters", "source", "licence")
     lines = [f"# {pack.name}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for stem, s in pack.stages.items():
         cells = (stem, s.arch, ", ".join(s.classes), f"{s.parameters or 0:,}", s.source or "–", s.licence or UNSTATED)
         lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Written by `skinbatch pack import`. What these models were trained on and how well they do is not known here.",
-    ]
-    if base is not None and (card := base.text("CARD.md")):
-        lines += [
-            "",
-            f"## What was filled in from pack `{base.name}`",
-            "",
-            card.replace("\n#", "\n##").replace("# ", "### ", 1),
-        ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", _OURS])
 
 
 def _swap(made: Path, directory: Path) -> None:
-    """The new pack in the place of the old one; a reader finds one or the other, or for an instant none."""
+    """The new pack in the place of the old one. A reader finds one or the other, or for an instant none; should the second
+    rename not come about, the old one is put back."""
     made.chmod(0o755)
-    if directory.exists():
-        retired = made.parent / "retired"
-        directory.rename(retired)
-    made.rename(directory)
+    retired = made.parent.parent / f"{TEMPORARY}{made.parent.name.removeprefix(TEMPORARY)}-retired"
+    try:
+        if directory.exists():
+            directory.rename(retired)
+        made.rename(directory)
+    except BaseException:
+        if retired.exists() and not directory.exists():
+            retired.rename(directory)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 def _upload(pack: Pack, address: str, storage: StorageSettings) -> None:

@@ -61,7 +61,8 @@ def build_detector(stage: DetectorStage, weights: Path, device: str, settings: M
     from skinbatch.models.detectors.tiling import CPU_BATCH, GPU_BATCH, TiledDetector
 
     batch = GPU_BATCH if device.startswith("cuda") else CPU_BATCH
-    return TiledDetector(detector, stage.tiling, settings.nms_iou or stage.nms_iou, settings.max_boxes, batch)
+    tiling = stage.tiling if stage.tiling.tile else stage.tiling.model_copy(update={"tile": stage.size})
+    return TiledDetector(detector, tiling, settings.nms_iou or stage.nms_iou, settings.max_boxes, batch)
 
 
 def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelSettings) -> Detector:

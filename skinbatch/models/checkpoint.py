@@ -19,6 +19,21 @@ from skinbatch.models.weights import BOOKKEEPING
 
 _INSIDE = ("state_dict", "model_state_dict", "model", "network", "net", "weights", "params")
 """Where training scripts put the weights in their checkpoints; the first that is there is taken."""
+_WAY_OUT = (
+    'python -c "import sys, torch; c = torch.load(sys.argv[1], weights_only=False); '
+    f"c = next((c[k] for k in {_INSIDE} if isinstance(c, dict) and k in c), c); "
+    "torch.save(c if isinstance(c, dict) else c.state_dict(), 'weights.pth')\" FILE"
+)
+_DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
 """What DataParallel, torch.compile and Lightning put before every name."""
 
@@ -36,6 +51,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise PackError(f"{path}: cannot be read: {e}") from None
     state = _unwrap(path, found)
     for name, tensor in state.items():
+        if tensor.dtype not in _DTYPES or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}"
+            raise PackError(
+                f"{path}: layer `{name}` is a tensor of a kind that is not read here ({kind}); save it as float32"
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise PackError(f"{path}: layer `{name}` holds NaN or infinite numbers; the training has diverged")
     return state
@@ -50,8 +70,7 @@ def _unpickle(path: Path) -> Any:
             raise _no_checkpoint(path, e) from None
         raise PackError(
             f"{path}: holds more than weights (`{code}`), and loading that may run any code; it is refused. Where you trust "
-            "the file, save its weights alone: python -c \"import torch; c = torch.load('FILE', weights_only=False); "
-            "torch.save(c['state_dict'] if isinstance(c, dict) else c.state_dict(), 'weights.pth')\", and import those"
+            f"the file, save its weights alone and import those: {_WAY_OUT}"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as e:
         if "TorchScript" in str(e):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -46,6 +47,14 @@ def fetch(uri: str, settings: StorageSettings) -> Path:
     return directory
 
 
+def verify_origin(pack: Pack, settings: StorageSettings) -> None:
+    """Read every file of a pack on S3 again and hash it, as `Pack.verify` does with the copy here."""
+    assert pack.origin is not None
+    store = open_store(pack.origin, settings)
+    for name, recorded in pack.files.items():
+        _checked(store, name, recorded, lambda chunk: None)
+
+
 def _download(store: Store, manifest: bytes, directory: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=".tmp-", dir=directory.parent))
     try:
@@ -55,7 +64,8 @@ def _download(store: Store, manifest: bytes, directory: Path) -> None:
         except PackError as e:
             raise PackError(str(e).replace(str(unfinished), store.uri)) from None
         for name, recorded in pack.files.items():
-            _copy(store, name, unfinished / name, recorded)
+            with (unfinished / name).open("wb") as target:
+                _checked(store, name, recorded, target.write)
         for name in TEXTS:
             try:
                 (unfinished / name).write_bytes(store.get(name)[0])
@@ -66,13 +76,13 @@ def _download(store: Store, manifest: bytes, directory: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _copy(store: Store, name: str, path: Path, recorded: str) -> None:
+def _checked(store: Store, name: str, recorded: str, take: Callable[[bytes], object]) -> None:
     digest = hashlib.sha256()
     try:
-        with store.stream(name) as source, path.open("wb") as target:
+        with store.stream(name) as source:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
-                target.write(chunk)
+                take(chunk)
     except NotFoundError:
         raise PackError(f"{store.uri_of(name)}: not there, and {FILENAME} records it") from None
     if digest.hexdigest() != recorded:

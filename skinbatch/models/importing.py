@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from skinbatch.config import ModelSettings
-from skinbatch.errors import ModelOutputError, PackError, UsageError
+from skinbatch.errors import ModelOutputError, PackError, UnsupportedOpError, UsageError
 from skinbatch.models.build import build_classifier, build_detector, build_segmenter
 from skinbatch.models.checkpoint import read_checkpoint
 from skinbatch.models.classifiers.classifier_layouts import classifier_defaults
@@ -26,6 +26,7 @@ from skinbatch.models.classifiers.torchvision_layouts import to_timm
 from skinbatch.models.detectors.mmdet_architectures import DEFAULTS
 from skinbatch.models.manifest import explain
 from skinbatch.models.pack import DETECTOR_CONFIG
+from skinbatch.models.segmenters.bisenet import AUXILIARY
 from skinbatch.models.segmenters.face_parsing import CLASS_ORDERS, segmenter_defaults
 from skinbatch.models.segmenters.face_parsing import recognise as recognise_segmenter
 from skinbatch.models.stages import (
@@ -46,12 +47,13 @@ DISEASES = (
     "basal_cell_carcinoma",
     "squamous_cell_carcinoma",
 )
+LESIONS = ("comedone", "nodule", "papule", "pustule")
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "segmenter": ("background", "skin", "nose"),
     "detector": ("acne",),
     "classifier": DISEASES,
 }
-"""What a stage tells apart where neither the user nor the file says."""
+"""What a stage tells apart where neither the user nor the file says: a guess, which the command says aloud."""
 STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[ClassifierStage]] = {
     "segmenter": SegmenterStage,
     "detector": DetectorStage,
@@ -85,14 +87,16 @@ def import_stage(wanted: Import, directory: Path) -> AnyStage:
     given = _given(wanted, backbone)
     found, state = _recognised(wanted, arch, given, directory)
     fields = found | given
-    fields.setdefault("classes", CLASSES[wanted.stage])
+    fields.setdefault("classes", LESIONS if arch == "cnn-multilabel" else CLASSES[wanted.stage])
     stem = f"classifier-{fields.get('head', 'disease')}" if wanted.stage == "classifier" else wanted.stage
     path = directory / f"{stem}{'.onnx' if arch in ONNX else '.safetensors'}"
     if state is None:
         shutil.copyfile(wanted.weights, path)
     else:
         save_tensors(state, path)
-        fields["parameters"] = sum(t.numel() for name, t in state.items() if "running_" not in name)
+        fields["parameters"] = sum(
+            tensor.numel() for name, tensor in state.items() if tensor.is_floating_point() and "running_" not in name
+        )
     with path.open("rb") as file:
         fields["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     stage = _stage(wanted, {"arch": arch, "source": wanted.weights.name} | fields)
@@ -165,7 +169,8 @@ def _recognised(
         return recognise_onnx(wanted.weights), None
     state = read_checkpoint(wanted.weights)
     if wanted.stage == "segmenter":
-        return segmenter_defaults(arch) | recognise_segmenter(state), state
+        used = {name: tensor for name, tensor in state.items() if not name.startswith(AUXILIARY)}
+        return segmenter_defaults(arch) | recognise_segmenter(state), used
     if wanted.stage == "detector":
         if arch != "mmdet":
             return dict(DEFAULTS.get(arch, {})), state
@@ -189,7 +194,7 @@ def _user_config(wanted: Import, directory: Path) -> dict[str, Any]:
 
 def _stage(wanted: Import, fields: Mapping[str, Any]) -> AnyStage:
     try:
-        return STAGES[wanted.stage].model_validate_json(json.dumps(fields))
+        return STAGES[wanted.stage].model_validate_json(json.dumps(fields, default=str))
     except ValidationError as e:
         raise UsageError(
             "\n".join(explain(error, f"{wanted.stage} {wanted.weights}") for error in e.errors())
@@ -211,5 +216,5 @@ def _try_out(wanted: Import, stage: AnyStage, path: Path) -> None:
                 raise PackError(f"{wanted.weights}: gives NaN on a photo of noise")
     except (PackError, UsageError) as e:
         raise type(e)(str(e).replace(str(path), str(wanted.weights))) from None
-    except ModelOutputError as e:
+    except (ModelOutputError, UnsupportedOpError) as e:
         raise PackError(f"{wanted.weights}: {e}") from None

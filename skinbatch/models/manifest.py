@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +14,14 @@ from skinbatch.errors import PackError
 from skinbatch.models.stages import ClassifierStage, DetectorStage, Section, SegmenterStage
 
 FILENAME = "pack.toml"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What a pack may be called: it is a folder's name."""
 
 
 class Manifest(Section):
     """The whole of pack.toml. A pack that is not whole yet lacks stages."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     version: str
     description: str = ""
     licence: str

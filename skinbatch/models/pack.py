@@ -42,6 +42,10 @@ class Pack:
         return self.manifest.name
 
     @property
+    def _fetched(self) -> bool:
+        return self.origin is not None and self.origin.startswith("s3://")
+
+    @property
     def stages(self) -> dict[str, AnyStage]:
         """Those that it has, by the stem of their weights file: `segmenter`, `detector`, `classifier-<head>`."""
         stages: dict[str, AnyStage | None] = {"segmenter": self.manifest.segmenter, "detector": self.manifest.detector}
@@ -118,8 +122,12 @@ class Pack:
                 raise PackError(f"{path}: pack `{self.name}` needs it, and it cannot be read: {e.strerror}") from None
             if found != recorded:
                 raise PackError(
-                    f"{path}: SHA-256 is {found[:12]}…, {FILENAME} records {recorded[:12]}…; "
-                    "the file was changed or cut off: take the pack from its source again"
+                    f"{path}: SHA-256 is {found[:12]}…, {FILENAME} records {recorded[:12]}…; the file was changed or cut off: "
+                    + (
+                        f"delete {self.directory}, a copy of {self.origin}"
+                        if self._fetched
+                        else "take it from its source again"
+                    )
                 )
 
     def build(self, device: str, settings: ModelSettings) -> Models:
@@ -187,7 +195,7 @@ def load_pack(name_or_path: str | Path, storage: StorageSettings | None = None) 
             return Pack(own.resolve(), read_manifest(own))
     directory = Path(text).expanduser()
     if not directory.is_dir():
-        names = ", ".join(pack.name for pack in [*shipped_packs(), *own_packs()]) or "none"
+        names = ", ".join(pack.name for pack in [*shipped_packs(), *own_packs()[0]]) or "none"
         raise PackError(f"{text}: no such pack; there are: {names}; or give the directory that holds a {FILENAME}")
     return Pack(directory.resolve(), read_manifest(directory))
 
@@ -202,9 +210,15 @@ def shipped_packs() -> list[Pack]:
     return [Pack(p.parent, read_manifest(p.parent), p.parent.name) for p in sorted(SHIPPED.glob(f"*/{FILENAME}"))]
 
 
-def own_packs() -> list[Pack]:
-    """The packs in the packs folder, by name."""
-    return [Pack(path.parent, read_manifest(path.parent)) for path in sorted(packs_folder().glob(f"*/{FILENAME}"))]
+def own_packs() -> tuple[list[Pack], list[str]]:
+    """The packs in the packs folder, by name; and what is wrong with those that cannot be read."""
+    packs, faults = [], []
+    for path in sorted(packs_folder().glob(f"[!.]*/{FILENAME}")):
+        try:
+            packs.append(Pack(path.parent, read_manifest(path.parent)))
+        except PackError as e:
+            faults.append(str(e))
+    return packs, faults
 
 
 def _plain(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,8 @@ FAKES = ("fake-segmenter", "fake-mortal-segmenter", "fake-detector", "fake-class
 ONNX = ("yolo-onnx", "onnx")
 
 Triple = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+PositiveTriple = tuple[Positive, Positive, Positive]
 Classes = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=32, le=4096)]
@@ -54,11 +56,16 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
 class Section(BaseModel):
     """A table of pack.toml: frozen, and nothing in it that is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Stage(Section):
-    """What every stage says of itself. sha256: of its weights file. parameters, source and licence change no number."""
+    """What every stage says of itself. sha256: of its weights file. parameters, source and licence change no number.
+
+    LATER: fields that came after the first packs were scored with; at their defaults they change no fingerprint.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
 
     arch: str
     classes: Classes
@@ -82,7 +89,9 @@ class Stage(Section):
 
     def numbers(self) -> dict[str, Any]:
         """Everything that changes what this stage computes."""
-        return self.model_dump(mode="json", exclude={"parameters", "source", "licence", "threshold"}, exclude_none=True)
+        as_ever = {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
+        said = {"parameters", "source", "licence", "threshold"}
+        return self.model_dump(mode="json", exclude=said | as_ever, exclude_none=True)
 
 
 class SegmenterStage(Stage):
@@ -92,10 +101,12 @@ class SegmenterStage(Stage):
     (the public face-parsing checkpoint). align_corners: how its logits are brought to full size.
     """
 
+    LATER = frozenset(("spatial", "align_corners"))
+
     arch: Literal[SegmenterArch, "fake-segmenter", "fake-mortal-segmenter"]
     size: Annotated[Pixels, Field(multiple_of=32)] = 256
     mean: Triple = (0.485, 0.456, 0.406)
-    std: Triple = (0.229, 0.224, 0.225)
+    std: PositiveTriple = (0.229, 0.224, 0.225)
     spatial: Literal["path", "context"] = "path"
     align_corners: bool = False
 
@@ -111,20 +122,21 @@ class AnchorSection(Section):
     """[detector.anchors] Either `sizes`: width and height of fitted anchors in pixels of the network's input, small
     first, spread evenly over the levels; or `scales` (multiples of the stride) and `ratios` (height / width)."""
 
-    scales: Annotated[tuple[float, ...], Field(min_length=1)] = (8.0,)
-    ratios: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
-    sizes: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)] | None = None
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (8.0,)
+    ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    sizes: Annotated[tuple[tuple[Positive, Positive], ...], Field(min_length=1)] | None = None
 
 
 class TilingSection(Section):
     """[detector.tiling] above: longer side of the detector's input, in pixels, over which it is cut into tiles.
 
-    tile: side of a tile in pixels of the input, which the network sees as it is. overlap: share of a tile that it has in
-    common with its neighbour; lesions must be smaller than that.
+    tile: side of a tile in pixels of the input; left out it is the network's `size`, so that every pixel is seen as it is,
+    while larger tiles are shrunk to it. overlap: share of a tile that it has in common with its neighbour; larger lesions
+    are put together from their parts.
     """
 
     above: Annotated[int, Field(ge=64)]
-    tile: Pixels = 640
+    tile: Pixels | None = None
     overlap: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
 
 
@@ -141,14 +153,14 @@ class DetectorStage(Stage):
     input: InputKind = "crop"
     size: Pixels = 640
     short_side: Pixels | None = None
-    max_upscale: Annotated[float, Field(gt=0)] = 1.0
+    max_upscale: Annotated[float, Field(ge=0.01)] = 1.0
     padding: Annotated[float, Field(ge=0, le=255)] | None = None
     strides: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     width: Annotated[float, Field(gt=0)] | None = None
     head_channels: Annotated[int, Field(ge=1)] | None = None
     anchors: AnchorSection | None = None
     mean: Triple = (123.675, 116.28, 103.53)
-    std: Triple = (58.395, 57.12, 57.375)
+    std: PositiveTriple = (58.395, 57.12, 57.375)
     bgr: bool = False
     nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
     tiling: TilingSection | None = None
@@ -175,6 +187,8 @@ class ClassifierStage(Stage):
     threshold: below it there is no top class.
     """
 
+    LATER = frozenset(("top",))
+
     head: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "disease"
     arch: Literal[ClassifierArch, "fake-classifier"]
     backbone: Name | None = None
@@ -183,7 +197,7 @@ class ClassifierStage(Stage):
     size: Pixels = 224
     fit: Literal["crop", "pad"] = "crop"
     mean: Triple = (0.485, 0.456, 0.406)
-    std: Triple = (0.229, 0.224, 0.225)
+    std: PositiveTriple = (0.229, 0.224, 0.225)
     outputs: Literal["logistic", "softmax", "none"] = "logistic"
     threshold: Fraction = 0.5
 

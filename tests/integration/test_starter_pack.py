@@ -12,6 +12,7 @@ from skimage.data import astronaut
 from skinbatch.config import ModelSettings
 from skinbatch.models.base import Models
 from skinbatch.models.pack import Pack, load_pack
+from skinbatch.scoring.fingerprint import fingerprint, numbers
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def test_every_file_has_its_recorded_hash_and_all_weights_are_30_mb_at_most(pack
 
 def test_it_has_one_class_of_lesions_and_the_six_diseases_of_the_paper(pack: Pack) -> None:
     assert pack.detector_classes == ("acne",)
+    assert fingerprint(numbers(pack, ModelSettings())) == "82797babf30e", "archives would be scored anew"
     assert pack.prob_columns == (
         "prob_seborrheic_keratosis",
         "prob_actinic_keratosis",

@@ -36,7 +36,8 @@ class TiledDetector:
         self.classes = detector.classes
         self.input: InputKind = detector.input
         self._detector = detector
-        self._tiling = tiling
+        assert tiling.tile is not None
+        self._tiling, self._tile = tiling, tiling.tile
         self._nms_iou = nms_iou
         self._max_boxes = max_boxes
         self._batch = batch
@@ -46,7 +47,7 @@ class TiledDetector:
         large = [i for i, photo in enumerate(photos) if max(photo.shape[:2]) > self._tiling.above]
         small = [i for i in range(len(photos)) if i not in set(large)]
         found = dict(zip(small, self._detector([photos[i] for i in small]), strict=True)) if small else {}
-        frames = {i: tiles(photos[i].shape[:2], self._tiling.tile, self._tiling.overlap) for i in large}
+        frames = {i: tiles(photos[i].shape[:2], self._tile, self._tiling.overlap) for i in large}
         in_tiles = iter(self._run([(photos[i], frame) for i in large for frame in frames[i]]))
         for i in large:
             found[i] = self._merged([next(in_tiles) for _ in frames[i]], frames[i], photos[i].shape[:2])

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import shlex
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,8 @@ from torch import Tensor
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.assemble import add_stage
-from skinbatch.models.fetch import cache_folder
+from skinbatch.models.checkpoint import _WAY_OUT
+from skinbatch.models.fetch import cache_folder, verify_origin
 from skinbatch.models.importing import DISEASES, Import
 from skinbatch.models.pack import Pack, load_pack, own_packs
 from tests.conftest import S3Server
@@ -56,7 +62,7 @@ def test_every_wrapping_of_a_state_dict_is_unwrapped(tmp_path: Path, weights: Ma
         for name, content in (("a", dict(weights)), ("b", wrapped), ("c", {"model": wrapped["state_dict"]}))
     ]
     assert len({tuple(pack.weights.items()) for pack in packs}) == 1
-    assert [pack.name for pack in own_packs()] == ["a", "b", "c"]
+    assert [pack.name for pack in own_packs()[0]] == ["a", "b", "c"]
 
 
 def test_a_pack_grows_by_stages_and_a_stage_of_the_same_kind_is_replaced(
@@ -73,7 +79,7 @@ def test_a_pack_grows_by_stages_and_a_stage_of_the_same_kind_is_replaced(
     assert list(again.stages) == list(whole.stages)
     assert again.stages["classifier-other"].classes == ("a", "b", "c", "d")
     again.verify()
-    assert {p.name for p in again.directory.parent.iterdir()} == {"mine"}
+    assert {p.name for p in again.directory.parent.iterdir()} == {"mine", ".mine.lock"}
     assert "| classifier-other | timm |" in str(again.text("CARD.md"))
 
 
@@ -114,7 +120,7 @@ def test_weights_that_do_not_fit_are_refused_by_layer_and_the_pack_stays(
     with pytest.raises(PackError, match=rf"weights\.pth: {message}"):
         add_stage("mine", classifier(saved(tmp_path, wrong), classes=classes))
     assert (before.directory / "pack.toml").read_bytes() == manifest
-    assert {p.name for p in before.directory.parent.iterdir()} == {"mine"}
+    assert {p.name for p in before.directory.parent.iterdir()} == {"mine", ".mine.lock"}
     load_pack("mine").verify()
 
 
@@ -131,7 +137,9 @@ class _Writes:
 def test_a_checkpoint_that_holds_more_than_weights_is_refused_and_not_executed(tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     path = saved(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "meta": _Writes(trace)})
-    with pytest.raises(PackError, match=r"weights\.pth: holds more than weights .*save its weights alone: python -c"):
+    with pytest.raises(
+        PackError, match=r"weights\.pth: holds more than weights .*weights alone and import those: python -c"
+    ):
         add_stage("mine", classifier(path))
     path.write_bytes(pickle.dumps(_Writes(trace)))
     with pytest.raises(PackError, match=r"weights\.pth: "):
@@ -153,7 +161,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | 
         path.write_bytes(content)
     with pytest.raises(PackError, match=rf"weights\.pth: {message}"):
         add_stage("mine", classifier(path))
-    assert own_packs() == []
+    assert own_packs() == ([], [])
 
 
 def test_a_checkpoint_that_is_cut_off_is_named(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -255,3 +263,122 @@ def test_a_pack_on_s3_grows_too(
     grown = add_stage("mine", wanted, dest=f"s3://{bucket}/packs", storage=s3.settings)
     assert list(grown.stages) == [*pack.stages, "classifier-other"]
     grown.verify()
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda state, more: {"model": state, "args": more}, lambda state, more: [state, more][0]]
+)
+def test_the_way_out_of_a_refused_checkpoint_works(
+    tmp_path: Path, weights: Mapping[str, Tensor], wrap: Callable[[Any, Any], Any]
+) -> None:
+    path = saved(tmp_path, wrap(dict(weights), Namespace(lr=0.1)))
+    command = re.search(r"python (-c \".*\") FILE", _WAY_OUT)
+    assert command is not None
+    subprocess.run([sys.executable, *shlex.split(command[1]), str(path)], cwd=tmp_path, check=True)
+    assert add_stage("mine", classifier(tmp_path / "weights.pth")).stages
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "-x", "a b", "", ".", "..", "starter/../y"])
+def test_a_name_that_is_no_folders_name_is_refused_before_anything_is_made(
+    tmp_path: Path, weights: Mapping[str, Tensor], name: str
+) -> None:
+    path = saved(tmp_path, dict(weights))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="is no name for a pack"):
+        add_stage(name, classifier(path), dest=str(tmp_path / "deep" / "packs"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_swap_that_fails_puts_the_old_pack_back(
+    tmp_path: Path, weights: Mapping[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, dict(weights))
+    before = add_stage("mine", classifier(path))
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name == "pack":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        add_stage("mine", classifier(path, head="other"))
+    monkeypatch.undo()
+    monkeypatch.setenv("SKINBATCH_PACKS", str(tmp_path / "packs"))
+    after = load_pack("mine")
+    after.verify()
+    assert after.stages == before.stages
+    assert sorted(p.name for p in (tmp_path / "packs").iterdir()) == [".mine.lock", "mine"]
+
+
+@pytest.mark.parametrize("setting", ["mean = [nan, 0.5, 0.5]", "std = [0.2, 0.0, 0.2]", "threshold = inf"])
+def test_numbers_that_are_none_are_refused_and_the_pack_stays(
+    tmp_path: Path, weights: Mapping[str, Tensor], setting: str
+) -> None:
+    path = saved(tmp_path, dict(weights))
+    before = add_stage("mine", classifier(path)).manifest
+    config = tmp_path / "stage.toml"
+    config.write_text(setting)
+    with pytest.raises(UsageError, match=setting.split()[0]):
+        add_stage("mine", classifier(path, configs=(config,)))
+    assert load_pack("mine").manifest == before
+
+
+def test_what_somebody_wrote_into_a_pack_stays_when_it_grows(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+    path = saved(tmp_path, dict(weights))
+    first = add_stage("mine", classifier(path), licence="CC-BY-4.0")
+    (first.directory / "CARD.md").write_text(f"{first.text('CARD.md')}\nRecall 0.9 on our own faces.\n")
+    (first.directory / "LICENSE.md").write_text("Ours.")
+    toml = first.directory / "pack.toml"
+    toml.write_text(toml.read_text().replace(f'"{first.manifest.description}"', '"Grades by the house"'))
+    grown = add_stage("mine", classifier(path, head="other"), base="starter")
+    assert grown.manifest.description == "Grades by the house"
+    assert "Recall 0.9 on our own faces." in str(grown.text("CARD.md")) and "classifier-other" in str(
+        grown.text("CARD.md")
+    )
+    terms = f"Ours.\n\n{load_pack('starter').text('LICENSE.md')}"
+    assert grown.text("LICENSE.md") == terms
+    assert add_stage("mine", classifier(path, head="other"), base="starter").text("LICENSE.md") == terms
+
+
+def test_a_licence_in_the_settings_file_is_kept(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+    config = tmp_path / "stage.toml"
+    config.write_text('licence = "MIT"')
+    pack = add_stage("mine", classifier(saved(tmp_path, dict(weights)), configs=(config,)))
+    assert pack.stages["classifier-acne_grade"].licence == "MIT" and pack.manifest.licence == "MIT"
+
+
+@pytest.mark.parametrize(
+    "odd", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2).to_sparse(), torch.zeros(2, device="meta")]
+)
+def test_tensors_of_kinds_that_no_network_here_has_are_named(
+    tmp_path: Path, weights: Mapping[str, Tensor], odd: Tensor
+) -> None:
+    path = saved(tmp_path, dict(weights) | {"head.fc.bias": odd})
+    with pytest.raises(PackError, match=r"weights\.pth: layer `head.fc.bias` is a tensor of a kind that is not read"):
+        add_stage("mine", classifier(path))
+
+
+def test_a_pack_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+    add_stage("mine", classifier(saved(tmp_path, dict(weights))))
+    (tmp_path / "packs" / "broken").mkdir()
+    (tmp_path / "packs" / "broken" / "pack.toml").write_text("name =")
+    packs, faults = own_packs()
+    assert [pack.name for pack in packs] == ["mine"]
+    assert len(faults) == 1 and "broken/pack.toml: not readable as TOML" in faults[0]
+    with pytest.raises(PackError, match="typo: no such pack; there are: starter, mine"):
+        load_pack("typo")
+
+
+def test_verify_asks_s3_and_not_the_copy(on_s3: tuple[Pack, str], s3: S3Server) -> None:
+    pack, bucket = on_s3
+    verify_origin(pack, s3.settings)
+    s3.client.put_object(Bucket=bucket, Key="packs/mine/classifier-acne_grade.safetensors", Body=b"other")
+    pack.verify()
+    with pytest.raises(PackError, match="SHA-256 is"):
+        verify_origin(pack, s3.settings)
+    copy = pack.weights_file("classifier-acne_grade")
+    copy.write_bytes(b"damaged")
+    with pytest.raises(PackError, match=f"delete {pack.directory}, a copy of {pack.origin}"):
+        pack.verify()

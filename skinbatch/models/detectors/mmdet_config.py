@@ -35,8 +35,8 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     interpolated, and padding goes to the next multiple of 32.
 
     Raises PackError naming the file and the line or field for code that would have to be executed, a class from outside
-    mmdet, and steps of the test pipeline that would change numbers and are not there (`keep_ratio=False`, test-time
-    augmentation, crops).
+    mmdet, a field of another kind than mmdet wants, and steps of the test pipeline that would change numbers and are not
+    there (`keep_ratio=False`, test-time augmentation, crops).
     """
     from skinbatch.models.detectors.mmdet_detector import register
 
@@ -48,16 +48,21 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
         if not isinstance(model, dict) or "type" not in model:
             raise PackError("has no `model` with a `type`; is it the config of a detector?")
         model = dict(model)
-        preprocessor = model.pop("data_preprocessor", config.get("data_preprocessor"))
+        place = "model.data_preprocessor" if "data_preprocessor" in model else "data_preprocessor"
+        preprocessor = _table(model.pop("data_preprocessor", config.get("data_preprocessor")), place)
         model = json.loads(json.dumps(checked(model, "model")))
         _heads(model)
         fields = _classes(config) | _sizes(_test_pipeline(config)) | _colours(preprocessor)
-        if (iou := _last_nms(model).get("iou_threshold")) is not None:
+        place, last = _last_test_cfg(model)
+        nms = _table(last.get("nms"), f"{place}.nms")
+        if (iou := _number(nms, "iou_threshold", None, f"{place}.nms")) is not None:
             fields["nms_iou"] = iou
     except PackError as e:
         raise PackError(f"{path}: {e}") from None
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         raise PackError(f"{path}: not the config of an mmdet detector: {e}") from None
+    except RecursionError:
+        raise PackError(f"{path}: nested too deeply to be a config") from None
     return model, fields
 
 
@@ -78,23 +83,61 @@ def with_settings(model: Mapping[str, Any], spec: DetectorSpec) -> ModelConfig:
                 "name them all, in label order"
             )
     config["test_cfg"] = copy.deepcopy(config.get("test_cfg") or {})
-    last = config["test_cfg"].get("rcnn", config["test_cfg"])
+    place, last = _last_test_cfg(config)
     last["score_thr"] = spec.score_floor
-    if "conf_thr" in last:
-        last["conf_thr"] = min(last["conf_thr"], spec.score_floor)
+    if (confidence := _number(last, "conf_thr", None, place)) is not None:
+        last["conf_thr"] = min(confidence, spec.score_floor)
     if last.get("nms") is not None:
         last["nms"] = {"type": "nms", "iou_threshold": spec.nms_iou}
         last["max_per_img"] = spec.max_boxes
     else:
         # It takes the best of all its queries, and fails if it has fewer than asked for.
-        queries = config.get("num_queries", 0) * len(spec.classes) or last.get("max_per_img", spec.max_boxes)
-        last["max_per_img"] = min(spec.max_boxes, queries)
+        queries = _number(config, "num_queries", 0, "model") * len(spec.classes)
+        last["max_per_img"] = min(spec.max_boxes, queries or _number(last, "max_per_img", spec.max_boxes, place))
     return config
 
 
+def _table(value: Any, name: str) -> dict[str, Any]:
+    """A field that is a table or left out. Raises PackError naming it."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise PackError(f"{name} is {_short(value)}, not a table (a dict)")
+    return value
+
+
+def _list(value: Any, name: str) -> Sequence[Any]:
+    """A field that is a list, a tuple or left out. Raises PackError naming it."""
+    if not isinstance(value, list | tuple | None):
+        raise PackError(f"{name} is {_short(value)}, not a list")
+    return value or []
+
+
+def _number(table: Mapping[str, Any], name: str, default: Any, place: str) -> Any:
+    """A number of a table, or the default. Raises PackError naming the field."""
+    value = table.get(name)
+    if value is not None and not _is_number(value):
+        raise PackError(f"{place}.{name} is {_short(value)}, not a number")
+    return default if value is None else value
+
+
+def _is_number(value: Any) -> bool:
+    """Of Python's numbers True is one too."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _check_imports(custom: Any) -> None:
-    imports = custom.get("imports", []) if isinstance(custom, dict) else custom or []
-    for name in [imports] if isinstance(imports, str) else imports:
+    imports = custom.get("imports", []) if isinstance(custom, dict) else custom
+    for name in [imports] if isinstance(imports, str) else _list(imports, "custom_imports"):
         if str(name).split(".")[0] not in SCOPES:
             raise PackError(
                 f"custom_imports: `{name}` is code from outside mmdet, and is not imported; if the model does without it, "
@@ -104,18 +147,24 @@ def _check_imports(custom: Any) -> None:
 
 def _heads(model: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The heads that name classes, each with its place in the config; a cascade has several."""
-    place, of = ("model.roi_head", model["roi_head"]) if "roi_head" in model else ("model", model)
+    place, of = "model", model
+    if "roi_head" in model:
+        place, of = "model.roi_head", _table(model["roi_head"], "model.roi_head")
     heads = of.get("bbox_head")
     if not isinstance(heads, dict | list):
         raise PackError(f"{place}.bbox_head is missing: {model['type']} gives no boxes with classes")
     if isinstance(heads, dict):
         return [(f"{place}.bbox_head", heads)]
-    return [(f"{place}.bbox_head[{i}]", head) for i, head in enumerate(heads)]
+    places = [f"{place}.bbox_head[{i}]" for i in range(len(heads))]
+    return [(name, _table(head, name)) for name, head in zip(places, heads, strict=True)]
 
 
-def _last_nms(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    test = model.get("test_cfg") or {}
-    return test.get("rcnn", test).get("nms") or {}
+def _last_test_cfg(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Of the stage that gives the boxes, the table itself, with its place in the config."""
+    test = _table(model.get("test_cfg"), "model.test_cfg")
+    if "rcnn" not in test:
+        return "model.test_cfg", test
+    return "model.test_cfg.rcnn", _table(test["rcnn"], "model.test_cfg.rcnn")
 
 
 def _with_tuples(value: Any) -> Any:
@@ -129,34 +178,36 @@ def _with_tuples(value: Any) -> Any:
     }
 
 
-def _datasets(config: Mapping[str, Any], loaders: Sequence[str]) -> list[Mapping[str, Any]]:
-    """Of the loaders, with those that a wrapper (RepeatDataset) is made over."""
-    found: list[Mapping[str, Any]] = []
-    for name in loaders:
-        dataset = (config.get(name) or {}).get("dataset")
-        while isinstance(dataset, dict):
-            found.append(dataset)
-            dataset = dataset.get("dataset")
+def _datasets(config: Mapping[str, Any], loaders: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Of the loaders, with those that a wrapper (RepeatDataset) is made over, each with its place in the config."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for loader in loaders:
+        name = f"{loader}.dataset"
+        dataset = _table(_table(config.get(loader), loader).get("dataset"), name)
+        while dataset:
+            found.append((name, dataset))
+            name += ".dataset"
+            dataset = _table(dataset.get("dataset"), name)
     return found
 
 
 def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Empty where the config leaves them to its dataset's code."""
     datasets = _datasets(config, (*LOADERS, "train_dataloader"))
-    for info in (*(dataset.get("metainfo") for dataset in datasets), config.get("metainfo")):
+    for info in (*(dataset.get("metainfo") for _, dataset in datasets), config.get("metainfo")):
         if not isinstance(info, dict) or (classes := info.get("classes", info.get("CLASSES"))) is None:
             continue
-        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-            raise PackError(f"metainfo.classes is {classes!r}, not a list of names; one class is ('acne',)")
+        if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+            raise PackError(f"metainfo.classes is {_short(classes)}, not a list of names; one class is ('acne',)")
         return {"classes": list(classes)}
     return {}
 
 
 def _test_pipeline(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    for place in (*_datasets(config, LOADERS), {"pipeline": config.get("test_pipeline")}):
-        if place.get("pipeline"):
-            steps: Sequence[Mapping[str, Any]] = place["pipeline"]
-            return steps
+    pipelines = [(f"{name}.pipeline", dataset.get("pipeline")) for name, dataset in _datasets(config, LOADERS)]
+    for name, pipeline in (*pipelines, ("test_pipeline", config.get("test_pipeline"))):
+        if steps := _list(pipeline, name):
+            return [_table(step, f"{name}[{i}]") for i, step in enumerate(steps)]
     raise PackError(
         "no test pipeline, neither in test_dataloader nor as `test_pipeline`: how photos are resized is not known; add "
         "test_pipeline = [dict(type='Resize', scale=(640, 640), keep_ratio=True)]"
@@ -186,9 +237,9 @@ def _resize(step: Mapping[str, Any]) -> dict[str, Any]:
     if step.get("interpolation", "bilinear") != "bilinear" or step.get("backend", "cv2") != "cv2":
         _step_refused("Resize", "interpolation is always bilinear, by cv2")
     scale = step.get("scale")
-    sides = (scale, scale) if isinstance(scale, int) else scale
-    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
-        _step_refused("Resize", f"scale {scale!r} is not (width, height)")
+    sides = (scale, scale) if _is_whole(scale) else scale
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(map(_is_whole, sides)):
+        _step_refused("Resize", f"scale {_short(scale)} is not (width, height)")
     size, short = max(sides), min(sides)
     return {"size": size, "max_upscale": ENLARGES} | ({"short_side": short} if short != size else {})
 
@@ -197,24 +248,26 @@ def _pad(step: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """To a square of the size, in grey. Without a grey it would be black, which is one."""
     value = step.get("pad_val", 0)
     value = value.get("img", 0) if isinstance(value, dict) else value
-    greys = set(value) if isinstance(value, list | tuple) else {value}
+    greys = value if isinstance(value, list | tuple) else [value]
     side = fields.get("size")
-    square = step.get("pad_to_square", False) or list(step.get("size") or ()) == [side, side]
+    square = step.get("pad_to_square", False) or step.get("size") in ((side, side), [side, side])
     if not square or side is None or "short_side" in fields:
         _step_refused("Pad", "pads to something else than the square that `Resize` fits the photo into")
-    if len(greys) != 1:
-        _step_refused("Pad", f"pad_val {value!r} is no grey")
-    return {"padding": float(greys.pop())}
+    if not greys or not all(_is_number(grey) and grey == greys[0] for grey in greys):
+        _step_refused("Pad", f"pad_val {_short(value)} is no grey")
+    return {"padding": float(greys[0])}
 
 
-def _colours(preprocessor: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Mean and std per RGB channel, and the order that the network wants. mmdet reads photos as BGR."""
-    given = preprocessor or {}
+def _colours(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean and std per RGB channel, and the order that the network wants. mmdet reads photos as BGR.
+
+    given: the data preprocessor.
+    """
     kind = str(given.get("type", "DetDataPreprocessor")).rpartition(".")[2]
     if kind != "DetDataPreprocessor":
         raise PackError(f"data_preprocessor: `{kind}` is not done here, only DetDataPreprocessor")
     divisor = given.get("pad_size_divisor", 1)
-    if given.get("pad_value", 0) != 0 or not isinstance(divisor, int) or divisor < 1 or PAD_TO % divisor:
+    if given.get("pad_value", 0) != 0 or not _is_whole(divisor) or divisor < 1 or PAD_TO % divisor:
         raise PackError(f"data_preprocessor: pads with 0, the mean colour, to a multiple of {PAD_TO}, and no other way")
     bgr = not (given.get("bgr_to_rgb", False) or given.get("rgb_to_bgr", False))
     mean, std = (_triple(given, name, default) for name, default in (("mean", 0.0), ("std", 1.0)))
@@ -227,6 +280,8 @@ def _triple(given: Mapping[str, Any], name: str, default: float) -> list[float]:
     values = given.get(name)
     if values is None:
         return [default] * 3
+    if not isinstance(values, list | tuple) or not all(map(_is_number, values)):
+        raise PackError(f"data_preprocessor.{name} is {_short(values)}, not a list of numbers")
     if len(values) != 3:
         raise PackError(f"data_preprocessor.{name} has {len(values)} channels; photos have 3")
     return [float(value) for value in values]

@@ -55,16 +55,16 @@ def _read(path: Path, above: tuple[Path, ...]) -> Values:
         if path.suffix == ".py":
             return _PythonFile(path, above).read(text)
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        if not isinstance(values, dict):
+            raise PackError(f"{path}: a config is a table of names and values, this is {type(values).__name__}")
+        base = _read_bases(values.pop(BASE, None), path, 1, above)
+        return _merged(_substituted(values, base, path), base, path)
     except SyntaxError as e:
         raise PackError(f"{path}:{e.lineno}: not Python: {e.msg}") from None
-    except (json.JSONDecodeError, yaml.YAMLError) as e:
+    except (ValueError, yaml.YAMLError) as e:  # a number of 5000 digits is a ValueError of Python's own
         raise PackError(f"{path}: not readable as {path.suffix[1:]}: {e}") from None
     except RecursionError:
         raise PackError(f"{path}: nested too deeply to be a config") from None
-    if not isinstance(values, dict):
-        raise PackError(f"{path}: a config is a table of names and values, this is {type(values).__name__}")
-    base = _read_bases(values.pop(BASE, None), path, 1, above)
-    return _merged(_substituted(values, base, path), base, path)
 
 
 def _text(path: Path) -> str:

@@ -16,6 +16,7 @@ from skinbatch.errors import ModelOutputError, PackError
 from skinbatch.models.build import build_detector
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet_config import read_config, with_settings
+from skinbatch.models.detectors.mmdet_config_file import read_file
 from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model
 from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
@@ -152,6 +153,74 @@ def test_what_would_change_numbers_or_import_code_is_refused_by_name(
         return
     with pytest.raises(PackError, match=rf"my\.py: .*{message}"):
         read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("test_dataloader = None\ntest_pipeline = ['Resize']", r"test_pipeline\[0\] is 'Resize', not a table"),
+        ("test_dataloader = None\ntest_pipeline = dict(type='Resize')", r"test_pipeline is .*, not a list"),
+        ("test_dataloader = [1]", r"test_dataloader is \[1\], not a table"),
+        ("test_dataloader['dataset'] = 5", r"test_dataloader\.dataset is 5, not a table"),
+        ("test_dataloader['dataset'] = dict(pipeline=[3])", r"test_dataloader\.dataset\.pipeline\[0\] is 3, not a"),
+        ("test_dataloader['dataset']['metainfo'] = dict(classes=7)", r"metainfo\.classes is 7, not a list of names"),
+        ("model['data_preprocessor'] = 'x'", r"model\.data_preprocessor is 'x', not a table"),
+        ("model['data_preprocessor']['mean'] = 5", r"data_preprocessor\.mean is 5, not a list of numbers"),
+        ("model['data_preprocessor']['std'] = ['a'] * 3", r"data_preprocessor\.std is .*, not a list of numbers"),
+        ("model['test_cfg'] = [1]", r"model\.test_cfg is \[1\], not a table"),
+        ("model['test_cfg'] = dict(rcnn=2)", r"model\.test_cfg\.rcnn is 2, not a table"),
+        ("model['test_cfg'] = dict(nms=3)", r"model\.test_cfg\.nms is 3, not a table"),
+        ("model['test_cfg'] = dict(nms=dict(iou_threshold='x'))", r"model\.test_cfg\.nms\.iou_threshold is 'x'"),
+        ("model['roi_head'] = 'x'", r"model\.roi_head is 'x', not a table"),
+        ("model['bbox_head'] = [1]", r"model\.bbox_head\[0\] is 1, not a table"),
+        ("custom_imports = 5", r"custom_imports is 5, not a list"),
+        ("step = dict(type='Resize', scale=(True, 64), keep_ratio=True)", r"`Resize`: scale .*True, 64.* is not"),
+        ("step = dict(type='Resize', scale=True, keep_ratio=True)", r"`Resize`: scale True is not"),
+    ],
+)
+def test_a_field_of_another_kind_is_named_with_the_file(line: str, message: str, tmp_path: Path) -> None:
+    """Written out flat, so that one field after the other can be set."""
+    values = read_file(written(tmp_path))
+    values["step"] = values["test_pipeline"][1]
+    exec(line, {}, values)
+    values["test_pipeline"] = [values.pop("step")] if line.startswith("step") else values["test_pipeline"]
+    values |= {"test_dataloader": None} if line.startswith("step") else {}
+    path = tmp_path / "flat.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(PackError, match=rf"flat\.json: .*{message}"):
+        read_config(path)
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_numbers_and_nesting_beyond_all_bounds_are_refused_with_the_file(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"my.{suffix}"
+    text = json.dumps(read_file(written(tmp_path)))
+    means = {"not readable as": f"[{'9' * 5000}]", "too large": f"[{'9' * 400}, 1, 1]"}
+    # Which part gives up, reading, merging or checking, depends on how deep it is.
+    means |= {f"(nested too deeply|mean is)(?#{n})": "[" * n + "]" * n for n in (200, 300, 400, 700, 950, 5000)}
+    for message, mean in means.items():
+        path.write_text(text.replace("[1.0, 2.0, 3.0]", mean))
+        with pytest.raises(PackError, match=rf"my\.{suffix}: .*{message}"):
+            read_config(path)
+    for depth in (200, 240, 300, 400, 700):
+        path.write_text(text.replace('"depth": 18', f'"depth": {"[" * depth}1{"]" * depth}'))
+        try:
+            read_config(path)
+        except PackError as e:
+            assert f"my.{suffix}: nested too deeply" in str(e)
+
+
+def test_a_packs_model_with_a_field_of_another_kind_is_refused() -> None:
+    head = {"type": "RetinaHead", "num_classes": 1}
+    spec = DetectorSpec("mmdet", ("acne",))
+    for model, message in (
+        ({"test_cfg": [1]}, r"model\.test_cfg is \[1\]"),
+        ({"test_cfg": {"conf_thr": "x"}}, r"model\.test_cfg\.conf_thr is 'x', not a number"),
+        ({"test_cfg": {}, "num_queries": True}, r"model\.num_queries is True, not a number"),
+        ({"test_cfg": {"max_per_img": [1]}}, r"model\.test_cfg\.max_per_img is \[1\], not a number"),
+    ):
+        with pytest.raises(PackError, match=message):
+            with_settings({"type": "RetinaNet", "bbox_head": head} | model, spec)
 
 
 def test_a_config_without_a_test_pipeline_does_not_say_how_photos_are_resized(tmp_path: Path) -> None:

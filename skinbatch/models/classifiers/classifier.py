@@ -59,7 +59,10 @@ class ClassifierNetwork(nn.Module):
     def __init__(self, spec: ClassifierSpec) -> None:
         """Raises PackError for a backbone that timm does not have, and for one without a feature map to put a head on."""
         super().__init__()
-        self.backbone: Any = _timm(spec.backbone, num_classes=0, global_pool="")
+        try:
+            self.backbone: Any = _timm(spec.backbone, num_classes=0, global_pool="")
+        except AssertionError:  # CrossViT, CoaT, distilled DeiT, InceptionNeXt and others insist on their own pooling
+            raise _no_feature_map(spec) from None
         if hasattr(self.backbone, "pre_logits"):
             self.backbone.pre_logits = nn.Identity()  # VGG's two layers of 4096, which the head replaces
         channels, height, width = _feature_map(self.backbone, spec)
@@ -115,17 +118,22 @@ def _feature_map(backbone: nn.Module, spec: ClassifierSpec) -> tuple[int, int, i
     """Channels, height and width of what a backbone makes of an input."""
     shape = _try(backbone, spec, "forward_features")
     if len(shape) != 4 or getattr(backbone, "output_fmt", "NCHW") != "NCHW":
-        raise PackError(
-            f"timm's `{spec.backbone}` gives no feature map that top = '{spec.top}' could be put on; take 'native'"
-        )
+        raise _no_feature_map(spec)
     return shape[1], shape[2], shape[3]
 
 
+def _no_feature_map(spec: ClassifierSpec) -> PackError:
+    return PackError(
+        f"timm's `{spec.backbone}` gives no feature map that top = '{spec.top}' could be put on; take 'native'"
+    )
+
+
 def _try(network: nn.Module, spec: ClassifierSpec, method: str) -> tuple[int, ...]:
-    """The shape of what a network makes of one input, without computing it."""
+    """The shape of what a network makes of one input, without computing it; () where that is not one tensor."""
     dry = deepcopy(network).to("meta").eval()
     try:
-        return tuple(getattr(dry, method)(torch.empty(1, 3, spec.size, spec.size, device="meta")).shape)
+        made = getattr(dry, method)(torch.empty(1, 3, spec.size, spec.size, device="meta"))
+        return tuple(made.shape) if isinstance(made, Tensor) else ()
     except (RuntimeError, AssertionError) as e:
         raise PackError(f"timm's `{spec.backbone}` does not read inputs of {spec.size} px: {e}") from None
 

@@ -103,6 +103,25 @@ def test_what_cannot_be_built_is_said(backbone: str, size: int, message: str) ->
         build_network(dataclasses.replace(CLASSIFIER, backbone=backbone, size=size))
 
 
+@pytest.mark.parametrize("top", ["pooled", "flatten"])
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [
+        ("crossvit_9_240", 240),
+        ("coat_tiny", 224),
+        ("deit_tiny_distilled_patch16_224", 224),
+        ("inception_next_atto", 224),
+        ("efficientvit_b0", 224),
+        ("efficientvim_m1", 224),
+    ],
+)
+def test_a_network_that_insists_on_its_own_pooling_is_refused_by_name(backbone: str, size: int, top: str) -> None:
+    spec = dataclasses.replace(CLASSIFIER, backbone=backbone, size=size, top=top)
+    with pytest.raises(PackError, match=f"`{backbone}` gives no feature map that top = '{top}' .*; take 'native'"):
+        build_network(spec)
+    build_network(dataclasses.replace(spec, top="native"))
+
+
 def test_a_transformer_works_with_its_own_classifier() -> None:
     spec = dataclasses.replace(CLASSIFIER, backbone="vit_tiny_patch16_224", size=224, top="native")
     assert build_network(spec).eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 2)

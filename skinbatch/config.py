@@ -51,7 +51,8 @@ class DecodeSettings(_Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads that fetch and decode ahead in each worker; None: from the worker's cores."""
     ahead_bytes: Annotated[int, Field(gt=0)] = 256 * MiB
-    """Bytes of files, and of decoded pixels, that may wait for the models in each worker."""
+    """Bytes of files that wait to be decoded, and of pixels (3 x width x height) that wait or are scored, in each worker; a
+    photo that is larger still is scored alone. Where photos are large, more of it keeps more cores, or a GPU, busy."""
 
 
 class GradingSettings(_Section):
@@ -87,7 +88,7 @@ class EngineSettings(_Section):
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """None: 4 on a CPU, 32 on a GPU."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    """A worker that gets no photo further for this long is given up, and its unit tried again."""
+    """A worker that decodes no photo and ends no call of a model for this long is given up, and its unit tried again."""
 
 
 class RunSettings(_Section):

@@ -92,6 +92,19 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
         raise PhotoError(status, f"{name}: {kind} that will not decode: {str(e) or type(e).__name__}") from e
 
 
+def expected_bytes(data: bytes, settings: DecodeSettings) -> int:
+    """Bytes of the pixels that `decode` is going to give, by the photo's header; 0 for what it refuses."""
+    kind = image_format(data) if len(data) <= settings.max_image_bytes else None
+    if kind is None:
+        return 0
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            pixels = image.width * image.height
+    except Exception:  # whatever a decoder raises on hostile bytes; `decode` says it
+        return 0
+    return 3 * pixels if pixels <= settings.max_pixels else 0
+
+
 def _decode(data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo:
     damage: Exception | None = None
     try:

@@ -45,10 +45,12 @@ Event = Ready | Finished | Death
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """photos: that the unit has got further by, from 0. on_store: the worker waits for a store, and for nothing else."""
+    """photos: that the unit has got further by, from 0. on_store: the worker waits for a store, and for nothing else.
+    steps: smaller ones than photos, from 0; where none is made, the worker stalls."""
 
     photos: int = 0
     on_store: bool = False
+    steps: int = 0
 
 
 class WorkerPool(Protocol):

@@ -160,7 +160,7 @@ class Scheduler:
         if busy is None:
             self._starts += 1
             if self._starts > STARTS_WITHOUT_READY * self.pool.size:
-                raise WorkersFailed(f"workers die before they are ready: {death.reason}")
+                raise WorkersFailed(f"workers die before they are ready: {death.reason}{_way_out(death.reason)}")
             return
         if death.machine_lost:
             self._again.append(busy.assignment)
@@ -168,12 +168,12 @@ class Scheduler:
         self._blame(busy.assignment, death.reason, timed_out=False)
 
     def _watch(self) -> None:
-        """Give up workers that get no photo further."""
+        """Give up workers that take no step."""
         progress = self.pool.progress()
         now = time.monotonic()
         for worker, busy in list(self._busy.items()):
             seen = progress.get(worker, Progress())
-            if seen.photos != busy.progress.photos or seen.on_store != busy.progress.on_store:
+            if seen != busy.progress:
                 busy.progress, busy.since = seen, now
                 continue
             limit = self.stall_timeout_s + (self.store_timeout_s if seen.on_store else 0)
@@ -237,3 +237,10 @@ class Scheduler:
 
 def _key(unit: WorkUnit) -> tuple[str, str]:
     return unit.unit_id, unit.inputs_sha256
+
+
+def _way_out(reason: str) -> str:
+    """Of a death for want of memory, as Ray and the system tell of it."""
+    if not any(word in reason for word in ("memory", "OOM", "SIGKILL")):
+        return ""
+    return "; if memory ran out, set cpus_per_worker higher or workers lower in [engine]"

@@ -10,7 +10,9 @@ from skinbatch.errors import UsageError
 CPUS_PER_WORKER = (1, 2, 4)
 """The fewer the faster: a worker of one CPU waits for no other thread. Each has models and pixels of its own."""
 WORKER_MEMORY = 2 << 30
-"""Bytes that a worker on CPUs may need: 1.4 GB with the starter pack and two threads, more with larger networks."""
+"""Bytes that a worker on CPUs may need: 1.4 GB with the starter pack and two threads. A rule of thumb: it knows neither the
+pack nor how many batches a worker scores at once (as many as it has CPUs, 4 at most). Where workers die for want of memory,
+set `cpus_per_worker` higher or `workers` lower in [engine]: fewer workers have fewer copies of the models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Node:
 def shares(settings: EngineSettings, nodes: list[Node]) -> tuple[int, float, float]:
     """(workers, CPUs of each, GPUs of each) for these nodes, so that every worker fits on a node.
 
+    On CPUs, what is not set is chosen so that every worker has WORKER_MEMORY; what is set is not compared with it.
     UsageError if the settings want more for a worker than any node has.
     """
     per_gpu = settings.gpus_per_worker

@@ -26,4 +26,4 @@ class Worker:
         return self._scorer.score(assignment)
 
     def progress(self) -> Progress:
-        return Progress(self._scorer.photos_further, self._scorer.waits_on_store)
+        return Progress(self._scorer.photos_further, self._scorer.waits_on_store, self._scorer.steps)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.archive.decode import PhotoError, decode
+from skinbatch.archive.decode import PhotoError, decode, expected_bytes
 from skinbatch.config import DecodeSettings
+from skinbatch.scoring.budget import Budget
 from skinbatch.types import Fetched, Status
 
 
@@ -50,65 +52,22 @@ class Activity:
             self._running -= 1
 
 
-class _Budget:
-    """Bounds the bytes of photos that wait: files are fetched while files and pixels together are under the limit, and
-    decoded while pixels are. The photo that is next in order always passes, whatever it needs."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.files = 0
-        self.pixels = 0
-        self.next = 0
-        self.closed = False
-        self.changed = threading.Condition()
-
-    def fetched(self, order: int, size: int) -> None:
-        """Wait for room for a file, then hold it."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.closed or self.files + self.pixels < self.limit or order <= self.next)
-            self.files += size
-
-    def enter(self, order: int) -> None:
-        """Wait for room for the pixels of a photo."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.closed or self.pixels < self.limit or order <= self.next)
-
-    def decoded(self, size: int, pixels: int) -> None:
-        """Hold pixels instead of the file."""
-        with self.changed:
-            self.files -= size
-            self.pixels += pixels
-            self.changed.notify_all()
-
-    def leave(self, order: int, size: int) -> None:
-        with self.changed:
-            self.pixels -= size
-            self.next = order + 1
-            self.changed.notify_all()
-
-    def close(self) -> None:
-        with self.changed:
-            self.closed = True
-            self.changed.notify_all()
-
-
 def decoded_ahead(
     photos: Iterable[Fetched],
     settings: DecodeSettings,
     pool: ThreadPoolExecutor,
-    ahead: int,
+    budget: Budget,
     wanted: Callable[[Fetched, str], bool],
     on_decoded: Callable[[], None],
     activity: Activity | None = None,
 ) -> Generator[Ready, None, None]:
     """Photos in their order, hashed and decoded by the pool's threads.
 
-    ahead: photos that may be in the making. wanted: given a photo and its SHA-256, whether to decode it.
-    on_decoded: called from the pool's threads for every photo. activity: entered while a photo is decoded. What `photos`
-    raises is raised here.
+    budget: of these photos alone; who takes them says what becomes of their pixels. wanted: given a photo and its SHA-256,
+    whether to decode it. on_decoded: called from the pool's threads for every photo. activity: entered while a photo is
+    hashed or decoded. What `photos` raises is raised here. In the end no thread of the pool has anything of it to do.
     """
-    budget = _Budget(settings.ahead_bytes)
-    waiting: queue.Queue[Future[Ready] | Exception | None] = queue.Queue(maxsize=ahead)
+    waiting: queue.Queue[Future[Ready] | Exception | None] = queue.Queue(maxsize=budget.photos)
     stopped = threading.Event()
 
     def put(item: Future[Ready] | Exception | None) -> bool:
@@ -121,10 +80,15 @@ def decoded_ahead(
         return False
 
     def make(order: int, fetched: Fetched) -> Ready:
-        budget.enter(order)
+        data = fetched.data or b""
         with activity or nullcontext():
-            ready = _decode(fetched, settings, wanted)
-        budget.decoded(len(fetched.data or b""), _size(ready))
+            sha256 = None if fetched.data is None else hashlib.sha256(data).hexdigest()
+            is_wanted = sha256 is not None and wanted(fetched, sha256)
+            expected = expected_bytes(data, settings) if is_wanted else 0
+        budget.enter(order, expected)
+        with activity or nullcontext():
+            ready = _decode(fetched, sha256, is_wanted, settings)
+        budget.decoded(len(data), expected, 0 if ready.rgb is None else ready.rgb.nbytes)
         on_decoded()
         return ready
 
@@ -132,8 +96,10 @@ def decoded_ahead(
         last: Exception | None = None
         try:
             for order, fetched in enumerate(photos):
-                budget.fetched(order, len(fetched.data or b""))
-                if not put(pool.submit(make, order, fetched)):
+                budget.read(order, len(fetched.data or b""))
+                future = pool.submit(make, order, fetched)
+                if not put(future):
+                    _abandon(future)
                     return
         except Exception as e:  # raised where the photos are consumed
             last = e
@@ -142,33 +108,40 @@ def decoded_ahead(
     feeder = threading.Thread(target=feed, name="fetch", daemon=True)
     feeder.start()
     try:
-        order = 0
-        while (item := waiting.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            ready = item.result()
-            yield ready
-            budget.leave(order, _size(ready))
-            order += 1
+        for order in itertools.count():
+            budget.ask(order)
+            taken = _taken(waiting.get())
+            if not taken:
+                return
+            yield taken.pop()  # a name would hold its pixels until the next photo is there
     finally:
         stopped.set()
         budget.close()
         feeder.join()
+        while not waiting.empty():
+            _abandon(waiting.get())
 
 
-def _decode(fetched: Fetched, settings: DecodeSettings, wanted: Callable[[Fetched, str], bool]) -> Ready:
+def _taken(item: Future[Ready] | Exception | None) -> list[Ready]:
+    """One photo, or none at the end."""
+    if isinstance(item, Exception):
+        raise item
+    return [] if item is None else [item.result()]
+
+
+def _abandon(item: Future[Ready] | Exception | None) -> None:
+    if isinstance(item, Future) and not item.cancel():
+        wait([item])
+
+
+def _decode(fetched: Fetched, sha256: str | None, is_wanted: bool, settings: DecodeSettings) -> Ready:
     if fetched.data is None:
         return Ready(fetched, None, None, fetched.status, fetched.error)
-    sha256 = hashlib.sha256(fetched.data).hexdigest()
     without_bytes = Fetched(fetched.ref, None, fetched.status, fetched.error)
-    if not wanted(fetched, sha256):
+    if not is_wanted:
         return Ready(without_bytes, sha256, None, Status.OK, None)
     try:
         rgb = decode(fetched.data, settings, fetched.ref.image_id).rgb
     except PhotoError as e:
         return Ready(without_bytes, sha256, None, e.status, str(e))
     return Ready(without_bytes, sha256, rgb, Status.OK, None)
-
-
-def _size(ready: Ready) -> int:
-    return 0 if ready.rgb is None else ready.rgb.nbytes

@@ -21,6 +21,7 @@ from skinbatch.grading.grade import grade
 from skinbatch.grading.masks import mask_rle
 from skinbatch.grading.quality import face_quality
 from skinbatch.models.base import Classifier, InputKind
+from skinbatch.models.detectors.tiling import TiledDetector
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.tables.names import prob_columns
 from skinbatch.types import Detections, ImageResult, Status
@@ -79,11 +80,17 @@ class Scorer:
     """Scores photos with one pack. `Scorer(pack)(image)` is one photo; `score_batch` is what units use.
 
     pack: a name, a directory or a loaded Pack. device: `auto` takes a GPU if there is one, else the CPU.
-    Threads may share it, as far as its models let them: those of this package do.
+    Threads may share it, as far as its models let them: those of this package do. on_progress: called after every call of
+    a model, and after every few tiles of one that cuts photos into tiles; by the threads that use the scorer.
     """
 
     def __init__(
-        self, pack: str | Path | Pack = "starter", *, device: str = "auto", config: Config | None = None
+        self,
+        pack: str | Path | Pack = "starter",
+        *,
+        device: str = "auto",
+        config: Config | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config or Config()
         self.pack = pack if isinstance(pack, Pack) else load_pack(str(pack), self.config.storage)
@@ -91,6 +98,9 @@ class Scorer:
         self.models = self.pack.build(self.device, self.config.model)
         self.batch_size = self.config.engine.batch_size or (CPU_BATCH if self.device == "cpu" else GPU_BATCH)
         self.seconds = Seconds()
+        self._on_progress = on_progress
+        if isinstance(self.models.detector, TiledDetector):
+            self.models.detector.on_tiles = on_progress
         taken: list[str] = []
         self._columns: list[dict[str, str]] = []
         for classifier in self.models.classifiers:
@@ -175,6 +185,7 @@ class Scorer:
                 return [ModelFailure(name, e)]
         finally:
             self.seconds.add(name.split()[0], time.perf_counter() - start)
+            self._on_progress()
         return [self._run(name, model, [one])[0] for one in inputs]
 
     def _on_faces(

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import socket
 import threading
 import time
 import traceback
-from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from skinbatch.archive.unit import UnitReader, read_unit
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, PackError, StoreError, UsageError
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.destination import now
-from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
+from skinbatch.scoring.ahead import Activity, decoded_ahead
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
+from skinbatch.scoring.budget import Budget
 from skinbatch.scoring.fingerprint import fingerprint, numbers
+from skinbatch.scoring.lanes import Lanes
 from skinbatch.scoring.reuse import OlderRows
 from skinbatch.scoring.scorer import DeviceLost, Scorer
 from skinbatch.storage.locate import Locator, open_store
@@ -49,9 +47,14 @@ class UnitScorer:
         config = context.config
         self.context = context
         gpu = context.gpu and torch.cuda.is_available()  # nvidia-smi may list what this torch cannot use
-        self.lanes = 2 if gpu else min(MAX_LANES, context.threads)
-        torch.set_num_threads(max(1, context.threads // self.lanes))  # before the models: ONNX Runtime takes it from here
-        self.scorer = Scorer(config.pack, device="cuda" if gpu else "cpu", config=config)
+        lanes = 2 if gpu else min(MAX_LANES, context.threads)
+        # Before the models: ONNX Runtime takes it from here.
+        torch.set_num_threads(max(1, context.threads // lanes))
+        self._further = self._steps = 0
+        self._lock = threading.Lock()
+        self.scorer = Scorer(
+            config.pack, device="cuda" if gpu else "cpu", config=config, on_progress=lambda: self._step(photos=0)
+        )
         if fingerprint(numbers(self.scorer.pack, config.model)) != context.fingerprint:
             raise PackError(f"{config.pack}: the pack is no longer the one that this run began with; start it again")
         self.device = torch.cuda.get_device_name() if gpu else f"CPU, {context.threads} threads"
@@ -59,16 +62,19 @@ class UnitScorer:
         self.locator = Locator(config.storage)
         self.threads = config.decode.threads or min(MAX_THREADS, max(2, context.threads))
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
-        # Not the pool's: its threads may be waiting for photos to be taken, which waits for what is scored.
-        self.scorers = ThreadPoolExecutor(self.lanes, thread_name_prefix="score")
-        self._further = 0
-        self._lock = threading.Lock()
         self.activity = Activity()
+        self.lanes = Lanes(lanes, self.scorer, self.activity)
 
     @property
     def photos_further(self) -> int:
-        """Photos decoded or scored in the present unit, for the watchdog and the progress bar."""
+        """Photos decoded or scored in the present unit, for people."""
         return self._further // 2
+
+    @property
+    def steps(self) -> int:
+        """Photos decoded, calls of models ended and photos scored in the present unit, for the watchdog. A batch may take
+        minutes, and is taken only after those before it."""
+        return self._steps
 
     @property
     def waits_on_store(self) -> bool:
@@ -77,7 +83,7 @@ class UnitScorer:
 
     def score(self, assignment: Assignment) -> Outcome:
         """Score a unit and commit it. Never raises what a photo, an archive or a store can cause."""
-        self._further = 0
+        self._further = self._steps = 0
         try:
             return self._score(assignment)
         except ChangedError as e:
@@ -138,59 +144,27 @@ class UnitScorer:
         def wanted(fetched: Fetched, sha256: str) -> bool:
             return not older.has_bytes(sha256)
 
-        ahead = 2 * max(self.threads, self.scorer.batch_size)
-        ready_photos = decoded_ahead(
-            reader, self.context.config.decode, self.pool, ahead, wanted, self._step, self.activity
-        )
-        with closing(ready_photos):
-            self._score_all(ready_photos, assignment.unit.unit_id, rows, to_copy)
-        return rows, to_copy
-
-    def _score_all(
-        self,
-        photos: Iterator[Ready],
-        unit_id: str,
-        rows: list[Row],
-        to_copy: list[tuple[ImageRef, str | None]],
-    ) -> None:
-        scored: deque[tuple[list[Ready], Future[list[ImageResult]]]] = deque()
-
-        def take() -> None:
-            batch, future = scored.popleft()
-            results = iter(future.result())
-            for ready in batch:
+        decode = self.context.config.decode
+        budget = Budget(decode.ahead_bytes, 2 * max(self.threads, self.scorer.batch_size))
+        with (
+            closing(decoded_ahead(reader, decode, self.pool, budget, wanted, self._step, self.activity)) as photos,
+            closing(self.lanes.scored(photos, budget)) as scored,
+        ):
+            for ready, result in scored:
                 ref = ready.fetched.ref
-                if ready.rgb is not None:
-                    result = replace(next(results), sha256=ready.sha256)
+                if result is not None:
+                    rows.append(Row(ref, assignment.unit.unit_id, replace(result, sha256=ready.sha256)))
                 elif ready.status is Status.OK:
                     to_copy.append((ref, ready.sha256))
-                    continue
                 else:
-                    result = ImageResult(ready.status, ready.error, sha256=ready.sha256)
-                rows.append(Row(ref, unit_id, result))
-            self._step(len(batch))
-
-        batches = _batches(photos, self.scorer.batch_size)
-        while True:
-            start = time.perf_counter()
-            idle = all(future.done() for _, future in scored)
-            batch = next(batches, None)
-            if idle:
-                self.scorer.seconds.add("wait", time.perf_counter() - start)
-            if batch is None:
-                break
-            scored.append((batch, self.scorers.submit(self._score_batch, [r.rgb for r in batch if r.rgb is not None])))
-            if len(scored) > self.lanes:
-                take()
-        while scored:
-            take()
-
-    def _score_batch(self, photos: list[NDArray[np.uint8]]) -> list[ImageResult]:
-        with self.activity:
-            return self.scorer.score_batch(photos)
+                    failed = ImageResult(ready.status, ready.error, sha256=ready.sha256)
+                    rows.append(Row(ref, assignment.unit.unit_id, failed))
+                self._step()
+        return rows, to_copy
 
     def _step(self, photos: int = 1) -> None:
         with self._lock:
+            self._steps += 1
             self._further += photos
 
     def _tables(
@@ -250,16 +224,3 @@ def amended(assignment: Assignment, changed: tuple[ImageRef, ...], vanished: tup
     again = {ref.image_id: ref for ref in changed}
     images = tuple(again.get(r.image_id, r) for r in assignment.unit.images if r.image_id not in vanished)
     return replace(assignment, unit=replace(assignment.unit, images=images))
-
-
-def _batches(photos: Iterator[Ready], size: int) -> Iterator[list[Ready]]:
-    """Batches in which at most `size` photos are decoded, and at most 8 x size are anything."""
-    batch: list[Ready] = []
-    decoded = 0
-    for ready in itertools.chain(photos, [None]):
-        if ready is not None:
-            batch.append(ready)
-            decoded += ready.rgb is not None
-        if batch and (ready is None or decoded == size or len(batch) == 8 * size):
-            yield batch
-            batch, decoded = [], 0

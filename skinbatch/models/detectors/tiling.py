@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ class TiledDetector:
 
     A tile is to the detector what a photo is: it is brought to the detector's own input size. To be seen pixel by pixel,
     `tile` is that size; smaller tiles are enlarged as far as `max_upscale` allows, larger ones shrunk. Tiles of all
-    photos of a call are run together, `batch` at a time. Threads may share it if they may share the detector.
+    photos of a call are run together, `batch` at a time, and `on_tiles` is called after each time. Threads may share it if
+    they may share the detector.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class TiledDetector:
         self._nms_iou = nms_iou
         self._max_boxes = max_boxes
         self._batch = batch
+        self.on_tiles: Callable[[], None] = lambda: None
 
     def __call__(self, photos: Sequence[Photo]) -> list[Detections]:
         """See Detector. `saturated` also where one of the tiles was."""
@@ -58,6 +60,7 @@ class TiledDetector:
         for start in range(0, len(cuts), self._batch):
             some = cuts[start : start + self._batch]
             found += self._detector([np.ascontiguousarray(photo[y1:y2, x1:x2]) for photo, (x1, y1, x2, y2) in some])
+            self.on_tiles()
         return found
 
     def _merged(self, found: list[Detections], frames: list[Frame], shape: tuple[int, ...]) -> Detections:

@@ -16,7 +16,7 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 from PIL import Image
 
-from skinbatch.archive.decode import Photo, PhotoError, decode
+from skinbatch.archive.decode import Photo, PhotoError, decode, expected_bytes
 from skinbatch.config import DecodeSettings
 from skinbatch.types import Status
 from tests.pictures import encoded, picture
@@ -140,6 +140,19 @@ def test_the_pixel_limit_is_exact() -> None:
     data = files()["png"]
     assert decode(data, DecodeSettings(max_pixels=64 * 48), "x").width == 64
     assert status_of(data, DecodeSettings(max_pixels=64 * 48 - 1)) is Status.TOO_LARGE
+
+
+@pytest.mark.parametrize("name", list(files()))
+def test_the_header_says_how_many_bytes_the_pixels_will_be(name: str) -> None:
+    data = files()[name]
+    assert expected_bytes(data, SETTINGS) == decode(data, SETTINGS, "x").rgb.nbytes == 64 * 48 * 3
+
+
+def test_what_is_refused_is_expected_to_have_no_pixels() -> None:
+    data = files()["png"]
+    assert expected_bytes(data, DecodeSettings(max_pixels=64 * 48 - 1)) == 0
+    assert expected_bytes(data, DecodeSettings(max_image_bytes=len(data) - 1)) == 0
+    assert [expected_bytes(d, SETTINGS) for d in (b"", b"no photo", data[:20])] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -236,7 +236,18 @@ def test_a_store_that_does_not_answer_is_blamed_instead_of_the_unit() -> None:
     assert "the store did not answer" in heard.open["g0"]
 
 
-def test_a_worker_that_gets_further_is_not_given_up() -> None:
+@pytest.mark.parametrize("reason", ["killed due to memory pressure (OOM)", "the worker was killed by SIGKILL"])
+def test_workers_that_die_for_want_of_memory_say_what_to_set(reason: str) -> None:
+    class Starving(ScriptedPool):
+        def wait(self, timeout_s: float) -> list[Event]:
+            return [Death(0, reason)]
+
+    with pytest.raises(WorkersFailed, match="set cpus_per_worker higher or workers lower"):
+        run(Starving(size=1), assignment("g0", "a"))
+
+
+@pytest.mark.parametrize("steps_a_photo", [1, 1000])
+def test_a_worker_that_gets_further_is_not_given_up(steps_a_photo: int) -> None:
     class Slow(ScriptedPool):
         steps = 0
 
@@ -244,7 +255,7 @@ def test_a_worker_that_gets_further_is_not_given_up() -> None:
             self.steps += 1
             if self.steps == 20:
                 self.events.append(Finished(0, UnitDone(None)))
-            return {0: Progress(self.steps)}
+            return {0: Progress(self.steps // steps_a_photo, steps=self.steps)}
 
     heard = run(Slow(size=1, hangs={"a"}), assignment("g0", "ab"), stall_s=0.0)
     assert heard.deaths == {}

@@ -10,10 +10,12 @@ import pytest
 from skinbatch.config import DecodeSettings
 from skinbatch.errors import StoreError
 from skinbatch.scoring.ahead import decoded_ahead
+from skinbatch.scoring.budget import Budget
 from skinbatch.types import Fetched, ImageRef, Status
 from tests.faces import face, jpeg
 
 PHOTO = jpeg(face())
+MANY = 1 << 30
 
 
 @pytest.fixture
@@ -28,15 +30,14 @@ def fetched(count: int, data: bytes | None = PHOTO) -> Iterator[Fetched]:
 
 
 def test_photos_come_in_their_order_with_the_hash_of_their_bytes(pool: ThreadPoolExecutor) -> None:
-    ready = list(decoded_ahead(fetched(30), DecodeSettings(), pool, 8, lambda f, sha: True, lambda: None))
+    ready = list(decoded_ahead(fetched(30), DecodeSettings(), pool, Budget(MANY, 8), lambda f, sha: True, lambda: None))
     assert [r.fetched.ref.image_id for r in ready] == [str(n) for n in range(30)]
     assert all(r.rgb is not None and r.fetched.data is None for r in ready)
     assert len({r.sha256 for r in ready}) == 1
 
 
 def test_a_budget_smaller_than_one_photo_slows_down_but_does_not_stop(pool: ThreadPoolExecutor) -> None:
-    tight = DecodeSettings(ahead_bytes=1)
-    ready = decoded_ahead(fetched(20), tight, pool, 8, lambda f, sha: True, lambda: None)
+    ready = decoded_ahead(fetched(20), DecodeSettings(), pool, Budget(1, 8), lambda f, sha: True, lambda: None)
     assert sum(r.rgb is not None for r in ready) == 20
 
 
@@ -49,7 +50,7 @@ def test_no_more_photos_than_allowed_are_made_ahead(pool: ThreadPoolExecutor) ->
             taken += 1
             yield photo
 
-    ready = decoded_ahead(counting(), DecodeSettings(), pool, 5, lambda f, sha: True, lambda: None)
+    ready = decoded_ahead(counting(), DecodeSettings(), pool, Budget(MANY, 5), lambda f, sha: True, lambda: None)
     next(ready)
     settled = threading.Event()
     for _ in range(100):
@@ -76,8 +77,7 @@ def test_files_that_wait_to_be_decoded_are_bounded_by_their_bytes(pool: ThreadPo
     def waits(_: Fetched, __: str) -> bool:
         return decoding.wait(30)
 
-    tight = DecodeSettings(ahead_bytes=3 << 20)
-    ready = decoded_ahead(counting(), tight, pool, 32, waits, lambda: None)
+    ready = decoded_ahead(counting(), DecodeSettings(), pool, Budget(3 << 20, 32), waits, lambda: None)
     out: list[Status] = []
     consumer = threading.Thread(target=lambda: out.extend(r.status for r in ready))
     consumer.start()
@@ -93,12 +93,14 @@ def test_files_that_wait_to_be_decoded_are_bounded_by_their_bytes(pool: ThreadPo
 
 
 def test_photos_that_are_not_wanted_are_hashed_and_not_decoded(pool: ThreadPoolExecutor) -> None:
-    ready = list(decoded_ahead(fetched(3), DecodeSettings(), pool, 4, lambda f, sha: False, lambda: None))
+    ready = list(decoded_ahead(fetched(3), DecodeSettings(), pool, Budget(MANY, 4), lambda f, sha: False, lambda: None))
     assert all(r.rgb is None and r.status is Status.OK and r.sha256 for r in ready)
 
 
 def test_a_photo_that_cannot_be_decoded_keeps_its_hash_and_says_why(pool: ThreadPoolExecutor) -> None:
-    (ready,) = decoded_ahead(fetched(1, PHOTO[:200]), DecodeSettings(), pool, 4, lambda f, sha: True, lambda: None)
+    (ready,) = decoded_ahead(
+        fetched(1, PHOTO[:200]), DecodeSettings(), pool, Budget(MANY, 4), lambda f, sha: True, lambda: None
+    )
     assert ready.status is Status.TRUNCATED
     assert ready.sha256 is not None
     assert ready.error is not None
@@ -109,16 +111,48 @@ def test_what_the_store_raises_is_raised_after_the_photos_before_it(pool: Thread
         yield from fetched(3)
         raise StoreError("the network is gone")
 
-    ready = decoded_ahead(breaking(), DecodeSettings(), pool, 4, lambda f, sha: True, lambda: None)
+    ready = decoded_ahead(breaking(), DecodeSettings(), pool, Budget(MANY, 4), lambda f, sha: True, lambda: None)
     assert [next(ready).fetched.ref.image_id for _ in range(3)] == ["0", "1", "2"]
     with pytest.raises(StoreError, match="the network is gone"):
         next(ready)
 
 
 def test_closing_early_ends_the_feeding_thread(pool: ThreadPoolExecutor) -> None:
-    ready = decoded_ahead(fetched(1000), DecodeSettings(ahead_bytes=1), pool, 4, lambda f, sha: True, lambda: None)
+    ready = decoded_ahead(fetched(1000), DecodeSettings(), pool, Budget(1, 4), lambda f, sha: True, lambda: None)
     next(ready)
     start = time.monotonic()
     ready.close()
     assert time.monotonic() - start < 30
     assert not [t for t in threading.enumerate() if t.name == "fetch"]
+
+
+def test_after_closing_nothing_is_decoded_any_more(pool: ThreadPoolExecutor) -> None:
+    decoding = threading.Barrier(5)
+    running: list[str] = []
+
+    def slow(photo: Fetched, _: str) -> bool:
+        if photo.ref.image_id == "0":
+            return True
+        running.append(photo.ref.image_id)
+        if photo.ref.image_id in tuple("1234"):
+            decoding.wait(30)
+        closing.wait(30)
+        threading.Event().wait(0.5)
+        running.remove(photo.ref.image_id)
+        return True
+
+    def reader() -> Iterator[Fetched]:
+        for n, photo in enumerate(fetched(20)):
+            if n == 6:
+                queued.set()
+            yield photo
+
+    closing, queued = threading.Event(), threading.Event()
+    ready = decoded_ahead(reader(), DecodeSettings(), pool, Budget(MANY, 16), slow, lambda: None)
+    next(ready)
+    decoding.wait(30)  # four photos are in the threads' hands
+    assert queued.wait(30)  # and more wait for a thread
+    closing.set()
+    ready.close()
+    assert running == []
+    assert pool.submit(lambda: "idle").result(1) == "idle"

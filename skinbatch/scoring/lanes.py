@@ -1,0 +1,121 @@
+"""Batches that are scored side by side, each on a thread of its own."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.scoring.ahead import Activity, Ready
+from skinbatch.scoring.budget import Budget
+from skinbatch.scoring.scorer import DeviceLost, Scorer
+from skinbatch.types import ImageResult
+
+Scored = tuple[Ready, ImageResult | None]
+
+
+class Lanes:
+    """Threads that share a scorer; results come in the photos' order."""
+
+    def __init__(self, count: int, scorer: Scorer, activity: Activity) -> None:
+        self.count = count
+        self.scorer = scorer
+        self.activity = activity
+        # Not the decoders' threads: those may be waiting for room, which waits for what is scored.
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="score")
+
+    def scored(self, photos: Iterator[Ready], budget: Budget) -> Generator[Scored, None, None]:
+        """Every photo without its pixels, and its result if it had any.
+
+        A batch is `scorer.batch_size` photos, or fewer where they are large: one more batch than there are lanes fits
+        into the budget. What `photos` raises is raised here, after what had begun has ended: it would be in the next
+        unit's way. DeviceLost wins over that.
+        """
+        batches = _batches(photos, self.scorer.batch_size, budget.limit // (self.count + 1))
+        begun: deque[tuple[_Batch, Future[list[ImageResult]]]] = deque()
+        try:
+            while self._begin(batches, begun, budget):
+                if len(begun) > self.count:
+                    yield from _results(begun)
+            while begun:
+                yield from _results(begun)
+        except DeviceLost:
+            raise  # nothing that runs is worth waiting for
+        except BaseException:
+            _abandon([future for _, future in begun])
+            raise
+
+    def _begin(
+        self, batches: Iterator[_Batch], begun: deque[tuple[_Batch, Future[list[ImageResult]]]], budget: Budget
+    ) -> bool:
+        start = time.perf_counter()
+        idle = all(future.done() for _, future in begun)
+        batch = next(batches, None)
+        if idle:
+            self.scorer.seconds.add("wait", time.perf_counter() - start)
+        if batch is None:
+            return False
+        budget.scoring(batch.bytes)
+        begun.append((batch, self._pool.submit(self._score, batch, budget)))
+        return True
+
+    def _score(self, batch: _Batch, budget: Budget) -> list[ImageResult]:
+        try:
+            with self.activity:
+                return self.scorer.score_batch(batch.pixels)
+        finally:
+            batch.pixels.clear()
+            budget.scored(batch.bytes)
+
+
+class _Batch:
+    """photos: without their pixels, and whether they had any. pixels: of those that had; cleared when they are scored.
+    bytes: of the pixels."""
+
+    def __init__(self) -> None:
+        self.photos: list[tuple[Ready, bool]] = []
+        self.pixels: list[NDArray[np.uint8]] = []
+        self.bytes = 0
+
+    def add(self, ready: Ready) -> None:
+        self.photos.append((replace(ready, rgb=None), ready.rgb is not None))
+        if ready.rgb is not None:
+            self.pixels.append(ready.rgb)
+            self.bytes += ready.rgb.nbytes
+
+
+def _batches(photos: Iterator[Ready], size: int, most_bytes: int) -> Iterator[_Batch]:
+    """Batches of at most `size` decoded photos of at most `most_bytes` together, but of one at least; and of at most
+    8 x size photos of any kind."""
+    batch = _Batch()
+    for ready in photos:
+        if batch.pixels and ready.rgb is not None and batch.bytes + ready.rgb.nbytes > most_bytes:
+            yield batch
+            batch = _Batch()
+        batch.add(ready)
+        del ready  # it would hold its pixels until the next photo is there
+        if len(batch.pixels) == size or batch.bytes >= most_bytes or len(batch.photos) == 8 * size:
+            yield batch
+            batch = _Batch()
+    if batch.photos:
+        yield batch
+
+
+def _results(begun: deque[tuple[_Batch, Future[list[ImageResult]]]]) -> Iterator[Scored]:
+    batch, future = begun.popleft()
+    results = iter(future.result())
+    for ready, has_pixels in batch.photos:
+        yield ready, next(results) if has_pixels else None
+
+
+def _abandon(futures: list[Future[list[ImageResult]]]) -> None:
+    """Cancel what has not begun and wait for the rest."""
+    for future in as_completed([future for future in futures if not future.cancel()]):
+        error = future.exception()
+        if isinstance(error, DeviceLost):
+            raise error

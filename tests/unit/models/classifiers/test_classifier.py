@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -115,7 +116,9 @@ def test_what_cannot_be_built_is_said(backbone: str, size: int, message: str) ->
         ("efficientvim_m1", 224),
     ],
 )
-def test_a_network_that_insists_on_its_own_pooling_is_refused_by_name(backbone: str, size: int, top: str) -> None:
+def test_a_network_that_insists_on_its_own_pooling_is_refused_by_name(
+    backbone: str, size: int, top: Literal["pooled", "flatten"]
+) -> None:
     spec = dataclasses.replace(CLASSIFIER, backbone=backbone, size=size, top=top)
     with pytest.raises(PackError, match=f"`{backbone}` gives no feature map that top = '{top}' .*; take 'native'"):
         build_network(spec)

@@ -61,7 +61,8 @@ def build_detector(stage: DetectorStage, weights: Path, device: str, settings: M
     from skinbatch.models.detectors.tiling import CPU_BATCH, GPU_BATCH, TiledDetector
 
     batch = GPU_BATCH if device.startswith("cuda") else CPU_BATCH
-    tiling = stage.tiling if stage.tiling.tile else stage.tiling.model_copy(update={"tile": stage.size})
+    seen_as_it_is = min(stage.size, stage.short_side or stage.size)  # of a square, the short side is every side
+    tiling = stage.tiling if stage.tiling.tile else stage.tiling.model_copy(update={"tile": seen_as_it_is})
     return TiledDetector(detector, tiling, settings.nms_iou or stage.nms_iou, settings.max_boxes, batch)
 
 

@@ -119,17 +119,29 @@ ARCHITECTURES: Mapping[str, Callable[[DetectorSpec], ModelConfig]] = {
 ANCHOR_BASED = tuple(arch for arch in ARCHITECTURES if not arch.startswith("yolox"))
 """Those that take anchors."""
 
-_HALF = (127.5, 127.5, 127.5)
+ENLARGES = 64.0
+"""Of `max_upscale`: as in mmdet, a photo is enlarged to the size of the network's input however small it is."""
+_HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
 _TO_ONE = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
-_AS_IT_IS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "bgr": True, "padding": 114.0, "max_upscale": 64.0}
-
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "faster-rcnn-inception": {"mean": _HALF, "std": _HALF},
-    "ssd-mobilenet": {"size": 320, "mean": _HALF, "std": _HALF},
-    "yolov3": {"size": 608} | _TO_ONE,
-    "yolov4": {"size": 608} | _TO_ONE,
-    "yolox-tiny": {"size": 416} | _AS_IT_IS,
-    "yolox-s": {"size": 640} | _AS_IT_IS,
+_AS_IT_IS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "bgr": True, "padding": 114.0}
+_SIZES: Mapping[str, Mapping[str, Any]] = {
+    "faster-rcnn-r18": {"size": 1333, "short_side": 800},
+    "faster-rcnn-r50": {"size": 1333, "short_side": 800},
+    "faster-rcnn-r101": {"size": 1333, "short_side": 800},
+    "faster-rcnn-inception": {"size": 1024, "short_side": 600} | _HALF,
+    "ssd-mobilenet": {"size": 320} | _HALF,
+    "yolov3": {"size": 608, "nms_iou": 0.45} | _TO_ONE,
+    "yolov4": {"size": 608, "nms_iou": 0.45} | _TO_ONE,
+    "yolox-tiny": {"size": 416, "nms_iou": 0.65} | _AS_IT_IS,
+    "yolox-s": {"size": 640, "nms_iou": 0.65} | _AS_IT_IS,
 }
-"""Fields of a detector stage that differ from the stage's own defaults, as the public weights of an architecture were
-trained. A pack records what it was made with."""
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {arch: {"max_upscale": ENLARGES} | _SIZES[arch] for arch in ARCHITECTURES}
+"""Fields of a detector stage that go with an architecture. A pack records what it was made with.
+
+Of those that mmdet has (Faster R-CNN on a ResNet, YOLOv3, YOLOX) they are those of its public configs with the largest
+input, so that public weights see a photo as `--arch mmdet` with their config does. The others have no weights to follow:
+`faster-rcnn-inception` takes the sizes of TensorFlow's model with Inception-v2 (short side 600, long side 1024 at most),
+`ssd-mobilenet` 320 instead of TensorFlow's 300, a multiple of 32, and `yolov4` the 608 of yolov4.cfg and YOLOv3's IoU;
+TensorFlow's SSD and yolov4.cfg stretch a photo to a square, here it keeps its proportions.
+"""

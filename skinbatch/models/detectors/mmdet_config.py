@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from skinbatch.errors import PackError
+from skinbatch.models.detectors.mmdet_architectures import ENLARGES
 from skinbatch.models.detectors.mmdet_config_file import read_file
 from skinbatch.models.detectors.mmdet_types import SCOPES, checked
 
@@ -19,8 +20,6 @@ ModelConfig = dict[str, Any]
 
 LOADERS = ("test_dataloader", "val_dataloader")
 READ_AS_USUAL = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs")
-ENLARGES = 64.0
-"""mmdet enlarges a photo to the size of its pipeline however small it is."""
 PAD_TO = 32
 _TUPLES = ("basesize_ratio_range", "neg_iou_thr", "act_cfg")
 """Values that mmdet takes only as tuples, which JSON does not have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
+from skinbatch.models.build import build_detector
 from skinbatch.models.detectors.mmdet_architectures import ANCHOR_BASED, ARCHITECTURES, DEFAULTS, Anchors, DetectorSpec
 from skinbatch.models.detectors.mmdet_config import read_config
+from skinbatch.models.detectors.mmdet_config_file import read_file
 from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model, metainfo
+from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
+from skinbatch.models.weights import save_tensors
 from tests.unit.models.support import random_detector_state
 
 COCO = tuple(map(str, range(80)))
@@ -50,19 +56,64 @@ def base_anchors(model: Any) -> list[list[tuple[float, float]]]:
     [
         ("faster-rcnn-r50", "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"),
         ("faster-rcnn-r101", "faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py"),
-        ("yolov3", "yolo/yolov3_d53_8xb8-320-273e_coco.py"),
+        ("yolov3", "yolo/yolov3_d53_8xb8-ms-608-273e_coco.py"),
         ("yolox-s", "yolox/yolox_s_8xb8-300e_coco.py"),
         ("yolox-tiny", "yolox/yolox_tiny_8xb8-300e_coco.py"),
     ],
 )
-def test_layers_are_those_of_the_public_weights(arch: str, config: str, mmdet_configs: Path) -> None:
+def test_layers_and_fields_are_those_of_the_public_weights(arch: str, config: str, mmdet_configs: Path) -> None:
     model, fields = read_config(mmdet_configs / config)
     public = build_model(DetectorSpec("mmdet", COCO, model=model)).state_dict()
     ours = build_model(DetectorSpec(arch, COCO)).state_dict()
     assert {name: value.shape for name, value in ours.items()} == {k: v.shape for k, v in public.items()}
-    wanted = DetectorStage(arch=arch, classes=COCO, sha256="0" * 64, **DEFAULTS.get(arch, {}))  # type: ignore[arg-type]
-    assert np.allclose([wanted.mean, wanted.std], [fields["mean"], fields["std"]])
-    assert (wanted.bgr, wanted.padding) == (fields["bgr"], fields.get("padding"))
+    own = DetectorStage(arch=arch, classes=COCO, sha256="0" * 64, **DEFAULTS[arch])  # type: ignore[arg-type]
+    known = {"classes": COCO, "short_side": None, "padding": None} | fields
+    assert {name: getattr(own, name) for name in known} == {
+        name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arch", "config", "side", "smaller"),
+    [
+        pytest.param(
+            "faster-rcnn-r50", "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", (256, 160), {"size": 256, "short_side": 160},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "yolov3", "yolo/yolov3_d53_8xb8-ms-608-273e_coco.py", (96, 96), {"size": 96}, marks=pytest.mark.slow
+        ),
+        ("yolox-tiny", "yolox/yolox_tiny_8xb8-300e_coco.py", (192, 192), {"size": 192}),
+    ],
+)  # fmt: skip
+def test_by_name_and_by_its_config_a_network_sees_the_same_in_a_small_photo(
+    arch: str, config: str, side: tuple[int, int], smaller: dict[str, int], mmdet_configs: Path, tmp_path: Path
+) -> None:
+    """Both inputs are smaller than in public, which is quicker; the photo is smaller still."""
+    values = read_file(mmdet_configs / config)
+    pipeline = [step | ({"scale": side} if "scale" in step else {}) for step in values["test_pipeline"]]
+    flat = {k: v for k, v in values.items() if k in ("model", "data_preprocessor")} | {"test_pipeline": pipeline}
+    (tmp_path / "flat.json").write_text(json.dumps(flat).replace('"num_classes": 80', '"num_classes": 2'))
+    model, fields = read_config(tmp_path / "flat.json")
+    classes = ("papule", "pustule")
+    weights = tmp_path / "detector.safetensors"
+    save_tensors(random_detector_state(arch, classes), weights)
+    (tmp_path / DETECTOR_CONFIG).write_text(json.dumps(model))
+    settings = ModelSettings(score_floor=0.5, max_boxes=1000)
+    common = {"classes": classes, "sha256": "0" * 64}
+    stages = [
+        {"arch": "mmdet", "config_sha256": "0" * 64} | fields | common,
+        {"arch": arch} | dict(DEFAULTS[arch]) | smaller | common,
+    ]
+    photo = np.random.default_rng(5).integers(0, 256, (5, 4, 3), np.uint8).repeat(10, 0).repeat(10, 1)
+    theirs, ours = (
+        build_detector(DetectorStage.model_validate_json(json.dumps(stage)), weights, "cpu", settings)([photo])[0]
+        for stage in stages
+    )
+    assert len(ours) > 5 and not ours.saturated
+    np.testing.assert_allclose(ours.xyxy, theirs.xyxy, atol=1e-3)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
 
 
 @pytest.mark.parametrize(

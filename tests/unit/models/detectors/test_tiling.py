@@ -267,3 +267,11 @@ def test_a_stage_with_tiling_is_built_tiled() -> None:
     detector = build_detector(stage, Path("fakes need none"), "cpu", ModelSettings())
     assert isinstance(detector, TiledDetector) and detector.classes == ("acne",) and detector.input == "crop"
     assert boxes_of(detector([photo_with([(88, 60, 128, 80)])])[0]) == [(88, 60, 128, 80)]
+
+
+def test_a_tile_is_no_larger_than_the_network_sees_unless_asked_for() -> None:
+    stage = DetectorStage(arch="fake-detector", classes=("acne",), size=256, tiling=TilingSection(above=512))
+    for short_side, tile in ((None, 256), (160, 160), (400, 256)):
+        shorter = stage.model_copy(update={"short_side": short_side})
+        detector = build_detector(shorter, Path("fakes need none"), "cpu", ModelSettings())
+        assert isinstance(detector, TiledDetector) and detector._tile == tile

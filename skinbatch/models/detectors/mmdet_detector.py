@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from skinbatch.errors import ModelOutputError, PackError, UsageError
 from skinbatch.models.base import InputKind
 from skinbatch.models.detectors import mmcv_ops
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet_types import THREADS_SHARE
 from skinbatch.models.weights import load_weights
 from skinbatch.types import Detections
 
@@ -27,7 +29,8 @@ PAD_TO = 32
 
 
 class MMDetDetector:
-    """The `Detector` protocol over one mmdet model. May be called from several threads at once.
+    """The `Detector` protocol over one mmdet model. May be called from several threads at once; a user's model that is not
+    known to bear that (THREADS_SHARE) is run for one after the other.
 
     Photos whose padded network inputs have the same shape are run together, and no photo's input depends on the others,
     so that the batch does not change the boxes.
@@ -54,6 +57,8 @@ class MMDetDetector:
         self._device = torch.device(device)
         self._fp16 = precision == "fp16"
         self.model = build_model(spec)
+        shared = spec.model is None or spec.model["type"] in THREADS_SHARE
+        self._turn = contextlib.nullcontext() if shared else threading.Lock()
         test = spec.model_config()["test_cfg"]
         self._cap = min(spec.max_boxes, test.get("rcnn", test).get("max_per_img", spec.max_boxes))
         number = f"{len(spec.classes)} class{'es' if len(spec.classes) > 1 else ''}"
@@ -109,7 +114,7 @@ class MMDetDetector:
             batch[row, :height, :width] = normalise(pixels, self.spec)
             samples.append(DetDataSample(metainfo=metainfo((height, width), shape, scale)))
         inputs = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self._device)
-        with torch.autocast("cuda", torch.float16) if self._fp16 else contextlib.nullcontext():
+        with self._turn, torch.autocast("cuda", torch.float16) if self._fp16 else contextlib.nullcontext():
             return [sample.pred_instances for sample in self.model.predict(inputs, samples, rescale=True)]
 
     def _boxes(self, result: Any, shape: tuple[int, ...]) -> Detections:

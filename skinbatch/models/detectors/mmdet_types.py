@@ -33,6 +33,12 @@ STRIPPED = ("init_cfg", "pretrained", "teacher_config", "teacher_ckpt")
 """Keys that only say where weights are loaded from; the pack brings them."""
 NAMES_HERE = {"SyncBN": "BN", "MMSyncBN": "BN"}
 """Batch norms that tell each other their statistics while training are the plain one afterwards, and need no group."""
+THREADS_SHARE = (
+    *("ATSS", "CascadeRCNN", "FasterRCNN", "FCOS", "GFL", "MaskRCNN", "RetinaNet", "RTMDet", "TOOD", "VFNet"),
+    *("YOLOF", "YOLOV3", "YOLOX"),
+)
+"""Detectors that keep nothing of a call, neither in themselves nor in any head, neck or backbone that mmdet has for them.
+DDQDETR for one puts the masks of its queries into a table that all of its layers share."""
 SCOPES = ("mmdet", "mmcv", "mmengine", "torch")
 
 

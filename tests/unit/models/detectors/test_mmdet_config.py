@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -332,9 +334,55 @@ def test_every_kind_of_head_runs_and_its_nan_is_noticed(name: str, mmdet_configs
         random_detector_state("mmdet", classes, model=model) if "rtmdet" in name else build_model(spec).state_dict()
     )
     photo = np.random.default_rng(0).integers(0, 256, (80, 96, 3), np.uint8)
-    (found,) = MMDetDetector(spec, weights)([photo])
+    detector = MMDetDetector(spec, weights)
+    (found,) = detector([photo])
     assert 0 < len(found) <= 40
+    photos = [photo, np.ascontiguousarray(photo[:50]), photo[::-1].copy()]
+    alone = [detector([one])[0] for one in photos]
+    with ThreadPoolExecutor(3) as pool:
+        for before, (after,) in zip(alone, pool.map(lambda one: detector([one]), photos), strict=True):
+            np.testing.assert_allclose(after.xyxy, before.xyxy, atol=1e-3)
     first = next(key for key in weights if key.startswith("backbone") and weights[key].ndim == 4)
     weights[first] = torch.full_like(weights[first], float("nan"))
     with pytest.raises(ModelOutputError, match="detector `mmdet` gave NaN"):
         MMDetDetector(spec, weights)([photo])
+
+
+def both_inside(detector: MMDetDetector, seconds: float) -> list[bool]:
+    """Whether two threads that call the detector are in its model together, as each of them sees it."""
+    barrier = threading.Barrier(2)
+    met: list[bool] = []
+
+    def enter(*_: object) -> None:
+        try:
+            barrier.wait(seconds)
+            met.append(True)
+        except threading.BrokenBarrierError:
+            met.append(False)
+
+    hook = detector.model.backbone.register_forward_pre_hook(enter)
+    photo = np.random.default_rng(0).integers(0, 256, (80, 96, 3), np.uint8)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: detector([photo]), range(2)))
+    hook.remove()
+    return met
+
+
+def test_threads_take_turns_in_a_model_that_keeps_something_of_a_call(mmdet_configs: Path) -> None:
+    model, _ = read_config(mmdet_configs / "ddq" / "ddq-detr-4scale_r50_8xb2-12e_coco.py")
+    model["backbone"]["depth"], model["neck"]["in_channels"] = 18, [128, 256, 512]
+    model["encoder"]["num_layers"], model["decoder"]["num_layers"], model["num_queries"] = 1, 2, 40
+    spec = DetectorSpec("mmdet", tuple(map(str, range(80))), model=model, size=96, score_floor=0.0, max_boxes=40)
+    detector = MMDetDetector(spec, build_model(spec).state_dict())
+    assert both_inside(detector, 0.5) == [False, False]
+    photos = [np.random.default_rng(i).integers(0, 256, (80 - 20 * (i % 2), 96, 3), np.uint8) for i in range(6)]
+    alone = [detector([photo])[0] for photo in photos]
+    with ThreadPoolExecutor(3) as pool:
+        for before, (after,) in zip(alone, pool.map(lambda photo: detector([photo]), photos), strict=True):
+            np.testing.assert_allclose(after.xyxy, before.xyxy, atol=1e-3)
+
+
+def test_threads_share_a_model_that_keeps_nothing(stage_and_weights: tuple[DetectorStage, Path]) -> None:
+    stage, weights = stage_and_weights
+    detector = build_detector(stage, weights, "cpu", ModelSettings())
+    assert isinstance(detector, MMDetDetector) and both_inside(detector, 60.0) == [True, True]

@@ -29,7 +29,8 @@ def r101(spec: DetectorSpec) -> ModelConfig:
 
 
 def inception(spec: DetectorSpec) -> ModelConfig:
-    """Faster R-CNN on timm's Inception-v3. Inception-v2, which paper 003 used, is in no library that is kept up."""
+    """Faster R-CNN on timm's Inception-v3. Inception-v2, which paper 003 used, is in no library that is kept up, and no
+    public weights have these layer names."""
     spec.has_no("width")
     backbone = {"type": "TimmFeatures", "name": "inception_v3", "out_indices": [1, 2, 3, 4]}
     return _faster_rcnn(spec, backbone, [192, 288, 768, 2048])

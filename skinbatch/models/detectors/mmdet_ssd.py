@@ -24,7 +24,7 @@ def mobilenet(spec: DetectorSpec) -> ModelConfig:
 
     strides: a run that begins at 8 or 16 and ends at 64 or beyond. Anchors, unless given: six a level, whose sides go
     from 0.2 to 0.95 of the input's long side, ratios 1, 2, 1/2, 3, 1/3 and a larger square (TensorFlow's model of the
-    same name).
+    same name). No public weights have its layer names: TensorFlow's and mmdet's SSDLite (MobileNet v2) are other networks.
     """
     spec.has_no("width", "head_channels")
     all_strides = (*BACKBONE, *EXTRA)

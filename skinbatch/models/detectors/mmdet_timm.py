@@ -1,4 +1,8 @@
-"""timm's networks as backbones of mmdet. Importing this registers them: after `mmcv_ops.install()`, with mmdet only."""
+"""timm's networks as backbones of mmdet. Importing this registers them: after `mmcv_ops.install()`, with mmdet only.
+
+Layers are named `backbone.net.` and then as in timm. No public weights of a detector have these names, only timm's of the
+backbone have what comes after; a detector over them is one that was trained here.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def yolov4(spec: DetectorSpec) -> ModelConfig:
     """YOLOv4 (Bochkovskiy 2020), layer for layer as yolov4.cfg: CSPDarknet53 with Mish, spatial pyramid pooling, path
     aggregation, an anchor head with `scale_x_y`. Anchors, unless given: the nine of yolov4.cfg.
 
-    It is trained with the losses of mmdet's YOLOv3 head, not with YOLOv4's CIoU.
+    It is trained with the losses of mmdet's YOLOv3 head, not with YOLOv4's CIoU. No public weights have its layer names.
     """
     spec.has_no("head_channels")
     spec.one_of(STRIDES)

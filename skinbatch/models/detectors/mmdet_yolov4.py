@@ -1,7 +1,9 @@
 """The parts of YOLOv4 that mmdet has not. Importing this registers them: after `mmcv_ops.install()`, with mmdet only.
 
 Layer for layer as yolov4.cfg of github.com/AlexeyAB/darknet (Bochkovskiy, Wang, Liao 2020), each a convolution without
-bias, batch norm and activation: Mish in the backbone, leaky ReLU in the neck.
+bias, batch norm and activation: Mish in the backbone, leaky ReLU in the neck. The names of the layers are this file's
+own: no public weights have them, neither Darknet's yolov4.weights nor any PyTorch port's. They fit weights that were
+trained on this network.
 """
 
 from __future__ import annotations

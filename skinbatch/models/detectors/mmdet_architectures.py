@@ -136,7 +136,7 @@ _SIZES: Mapping[str, Mapping[str, Any]] = {
     "yolox-s": {"size": 640, "nms_iou": 0.65} | _AS_IT_IS,
 }
 
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {arch: {"max_upscale": ENLARGES} | _SIZES[arch] for arch in ARCHITECTURES}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {arch: {"max_upscale": ENLARGES, **_SIZES[arch]} for arch in ARCHITECTURES}
 """Fields of a detector stage that go with an architecture. A pack records what it was made with.
 
 Of those that mmdet has (Faster R-CNN on a ResNet, YOLOv3, YOLOX) they are those of its public configs with the largest

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,14 +14,13 @@ from torch import nn
 import skinbatch
 from skinbatch.config import Config, ModelSettings
 from skinbatch.models.assemble import add_stage
-from skinbatch.models.detectors.mmdet_architectures import DEFAULTS, DetectorSpec
-from skinbatch.models.detectors.mmdet_detector import build_model
 from skinbatch.models.importing import Import
 from skinbatch.models.pack import Pack
 from skinbatch.models.stages import ARCHITECTURES
+from skinbatch.types import ImageResult
 from tests.faces import face, jpeg, png, write_tree
-from tests.unit.models.onnx_files import export, yolo
-from tests.unit.models.support import CLASSIFIER_SIZES, classifier_weights, segmenter_weights
+from tests.unit.models.onnx_files import SquareYolo, export, yolo
+from tests.unit.models.support import CLASSIFIER_SIZES, classifier_weights, random_detector_state, segmenter_weights
 
 TWO = ("papule", "pustule")
 SIZES = {"ssd-mobilenet": 320}
@@ -54,27 +54,23 @@ def segmenter(arch: str, folder: Path) -> Import:
     return Import("segmenter", arch, folder / "weights.pth", toml(folder, size=64), ("celebamask-hq",))
 
 
-def detector(arch: str, folder: Path) -> Import:
+def detector(arch: str, folder: Path, **fields: Any) -> Import:
     if arch == "yolo-onnx":
         return Import("detector", arch, yolo(folder / "best.onnx", "v8", classes=TWO))
     weights = folder / "weights.pth"
-    torch.manual_seed(7)
     if arch == "mmdet":
         (folder / "my.py").write_text(USERS_CONFIG)
         from skinbatch.models.detectors.mmdet_config import read_config
 
-        spec = DetectorSpec(arch, TWO, model=read_config(folder / "my.py")[0])
-        torch.save({"meta": {}, "state_dict": build_model(spec).state_dict()}, weights)
+        state = random_detector_state(arch, TWO, model=read_config(folder / "my.py")[0])
+        torch.save({"meta": {}, "state_dict": state}, weights)
         return Import("detector", arch, weights, (folder / "my.py",))
     size = SIZES.get(arch, 128)
-    spec = replace(
-        DetectorSpec(arch, TWO), **{k: v for k, v in DEFAULTS.get(arch, {}).items() if k != "size"}, size=size
-    )
-    torch.save(build_model(spec).state_dict(), weights)
-    return Import("detector", arch, weights, toml(folder, size=size), TWO)
+    torch.save(random_detector_state(arch, TWO, size=size, **fields), weights)
+    return Import("detector", arch, weights, toml(folder, size=size, **fields), TWO)
 
 
-def classifier(arch: str, folder: Path) -> Import:
+def classifier(arch: str, folder: Path, **fields: str) -> Import:
     classes = ("none", "mild", "moderate", "severe")
     if arch == "onnx":
         network = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -82,12 +78,13 @@ def classifier(arch: str, folder: Path) -> Import:
         return Import("classifier", arch, folder / "best.onnx", toml(folder, outputs="softmax"), classes)
     backbone = "mobilenetv3_small_050" if arch == "timm" else None
     size = CLASSIFIER_SIZES.get(arch, 64)
-    torch.save(classifier_weights(arch, 4, backbone=backbone), folder / "weights.pth")
+    torch.save(classifier_weights(arch, 4, backbone=backbone, **fields), folder / "weights.pth")
     named = f"timm:{backbone}" if backbone else arch
-    return Import("classifier", named, folder / "weights.pth", toml(folder, size=size), classes, {"head": "acne_grade"})
+    config = toml(folder, size=size, **fields)
+    return Import("classifier", named, folder / "weights.pth", config, classes, {"head": "acne_grade"})
 
 
-MAKERS: dict[str, Callable[[str, Path], Import]] = {
+MAKERS: dict[str, Callable[..., Import]] = {
     "segmenter": segmenter,
     "detector": detector,
     "classifier": classifier,
@@ -106,18 +103,85 @@ def imported(request: pytest.FixtureRequest, tmp_path: Path, fake_pack: str) -> 
 def test_an_imported_model_scores_a_photo(imported: tuple[str, str, Pack]) -> None:
     stage, _, pack = imported
     pack.verify()
-    # Random weights find anything at a floor of 0: their boxes, if nothing else, go the whole way.
-    found = skinbatch.Scorer(pack, device="cpu", config=Config(model=ModelSettings(score_floor=0.0, max_boxes=50)))(
-        face(left=2, right=1)
-    )
+    found = scorer(pack)(face(left=2, right=1))
     assert found.status == "ok", found.error
     if stage == "classifier":
         assert set(found.probs) == set(pack.prob_columns) and all(0 <= p <= 1 for p in found.probs.values())
     if stage == "detector":
-        assert {box.label for box in found.boxes} <= set(TWO)
+        assert found.boxes and {box.label for box in found.boxes} <= set(TWO)
         assert all(0 <= b.x1 < b.x2 <= 96 and 0 <= b.y1 < b.y2 <= 96 for b in found.boxes)
     if stage != "segmenter":
         assert found.face
+
+
+FAMILIES = [
+    *(("segmenter", arch, {}) for arch in ("bisenet-light", "bisenet-r18")),
+    *(("detector", arch, {}) for arch in ("ssd-mobilenet", "yolox-tiny", "mmdet")),
+    ("detector", "faster-rcnn-r50", {"width": 0.25, "head_channels": 32}),
+    ("detector", "yolov4", {"width": 0.25}),
+    pytest.param("detector", "yolov3", {}, marks=pytest.mark.slow),
+    *(("classifier", "timm", {"top": top}) for top in ("pooled", "flatten", "native")),
+    ("classifier", "cnn-multilabel", {}),
+]
+
+
+@pytest.mark.parametrize(("stage", "arch", "fields"), FAMILIES)
+def test_nan_of_the_last_layer_is_a_model_error_and_never_a_number(
+    stage: str, arch: str, fields: dict[str, Any], tmp_path: Path, fake_pack: str
+) -> None:
+    pack = add_stage("mine", MAKERS[stage](arch, tmp_path, **fields), dest=str(tmp_path / "packs"), base=fake_pack)
+    built = scorer(pack)
+    model: Any = {"segmenter": built.models.segmenter, "detector": built.models.detector}.get(
+        stage, built.models.classifiers[-1]
+    )
+    network: nn.Module = model.model if stage == "detector" else model.network
+    last = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
+    assert built(face(left=2, right=1)).status == "ok"
+    for value in last.parameters():
+        value.data.fill_(math.nan)
+    refused(built(face(left=2, right=1)), stage)
+
+
+class NaNOnSkin(nn.Module):
+    """Another network's numbers, NaN where a photo's first channel is on average over a limit."""
+
+    def __init__(self, network: nn.Module, limit: float) -> None:
+        super().__init__()
+        self.network, self.limit = network, limit
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left = (self.limit - x[:, 0].mean((1, 2))).sqrt()
+        numbers = self.network(x)
+        return numbers + 0 * left.reshape(-1, *[1] * (numbers.ndim - 1))
+
+
+def test_nan_of_an_onnx_classifier_is_a_model_error_and_never_a_number(tmp_path: Path, fake_pack: str) -> None:
+    """The photo of noise that an import tries is not as red as a face."""
+    network = NaNOnSkin(nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 0.5)
+    path = export(network, tmp_path / "best.onnx", (1, 3, 64, 64), open_axes=(0,))
+    wanted = Import(
+        "classifier", "onnx", path, toml(tmp_path, outputs="softmax"), ("none", "mild", "moderate", "severe")
+    )
+    pack = add_stage("mine", wanted, dest=str(tmp_path / "packs"), base=fake_pack)
+    refused(scorer(pack)(face(left=2, right=1)), "classifier")
+
+
+def test_nan_of_an_onnx_detector_is_a_model_error_and_never_a_number(tmp_path: Path, fake_pack: str) -> None:
+    path = export(NaNOnSkin(SquareYolo(2, "v8"), 0.56), tmp_path / "best.onnx", (1, 3, 64, 64), open_axes=(0,))
+    wanted = Import("detector", "yolo-onnx", path, toml(tmp_path, layout="v8"), TWO)
+    pack = add_stage("mine", wanted, dest=str(tmp_path / "packs"), base=fake_pack)
+    refused(scorer(pack)(face(left=2, right=1)), "detector")
+
+
+def scorer(pack: Pack) -> skinbatch.Scorer:
+    """Random weights find anything at a floor of 0: their boxes, if nothing else, go the whole way."""
+    return skinbatch.Scorer(pack, device="cpu", config=Config(model=ModelSettings(score_floor=0.0, max_boxes=50)))
+
+
+def refused(found: ImageResult, stage: str) -> None:
+    assert found.status == "model_error" and found.error is not None
+    assert stage in found.error and "NaN" in found.error
+    assert not found.boxes and not found.probs and found.count_total is None and found.grade is None
 
 
 @pytest.mark.slow

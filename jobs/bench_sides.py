@@ -13,10 +13,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from skinbatch.scoring.scorer import Scorer
 
 RGB = NDArray[np.uint8]
 
@@ -82,30 +85,58 @@ def bare(job: Job) -> Result:
 
 
 def alone(job: Job) -> Result:
-    """One model by itself, on inputs that were made before: the most that its photos a second can be. It goes through
-    the photos for `seconds`, at least twice through a batch, and tells how many it has seen."""
+    """One model by itself, on inputs that were made before, in the two ways in which the cores can be used: one stream of
+    batches on all threads, and a stream of batches a core on one thread each, as the pipeline's lanes do on few cores. The
+    better is taken, as the most that its photos a second can be on these cores.
+
+    photos: of the better way; seconds: those by its rate. spent: `one stream` and `streams`, photos/s of each way. A stream
+    goes on for `_ALONE_S`, and through two batches at least; the rate of several is the sum of theirs.
+    """
+    ways = {"one stream": (1, job.cores)} | ({"streams": (job.cores, 1)} if job.cores > 1 else {})
+    seen = {name: _streams(job, *way) for name, way in ways.items()}
+    rates = {name: sum(photos / seconds for photos, seconds in found) for name, found in seen.items()}
+    best = max(rates, key=rates.__getitem__)
+    photos = sum(photos for photos, _ in seen[best])
+    return Result(photos, photos / rates[best], 0, rates)
+
+
+def _streams(job: Job, streams: int, threads: int) -> list[tuple[int, float]]:
+    """Photos and seconds of each stream. threads: of torch and ONNX Runtime, which takes them where a model is made."""
     import torch
 
-    from skinbatch.grading.face import find_face
-    from skinbatch.scoring.scorer import Scorer, model_input
+    from skinbatch.scoring.scorer import Scorer
 
-    torch.set_num_threads(job.cores)
+    torch.set_num_threads(threads)
     scorer = Scorer(job.pack)
-    batch_size = job.batch or scorer.batch_size
-    photos = [_read(file) for file in sorted(Path(job.source).iterdir())[:_ALONE_PHOTOS]]
-    model: Any = scorer.models.segmenter
-    if job.stage != "segmenter":
-        maps, classes = scorer.models.segmenter(photos), scorer.models.segmenter.classes
-        faces = [find_face(m, classes, p.shape[1], p.shape[0]) for m, p in zip(maps, photos, strict=True)]
-        model = scorer.models.detector if job.stage == "detector" else scorer.models.classifiers[0]
-        photos = [model_input(p, f, model.input) for p, f in zip(photos, faces, strict=True) if f.found]
-    batches = [photos[n : n + batch_size] for n in range(0, len(photos) - batch_size + 1, batch_size)]
+    size = job.batch or scorer.batch_size
+    model, inputs = _prepared(scorer, job)
+    batches = [inputs[n : n + size] for n in range(0, len(inputs) - size + 1, size)]
     model(batches[0])
-    seen, started = 0, time.perf_counter()
-    while seen < 2 * batch_size or time.perf_counter() - started < _ALONE_S:
-        model(batches[seen // batch_size % len(batches)])
-        seen += batch_size
-    return Result(seen, time.perf_counter() - started, 0, {})
+
+    def stream(first: int) -> tuple[int, float]:
+        seen, started = 0, time.perf_counter()
+        while seen < 2 or time.perf_counter() - started < _ALONE_S:
+            model(batches[(first + seen) % len(batches)])
+            seen += 1
+        return seen * size, time.perf_counter() - started
+
+    with ThreadPoolExecutor(streams) as pool:
+        return list(pool.map(stream, range(streams)))
+
+
+def _prepared(scorer: Scorer, job: Job) -> tuple[Any, list[RGB]]:
+    """The model that `stage` names, and photos as it gets them."""
+    from skinbatch.grading.face import find_face
+    from skinbatch.scoring.scorer import model_input
+
+    photos = [_read(file) for file in sorted(Path(job.source).iterdir())[:_ALONE_PHOTOS]]
+    segmenter = scorer.models.segmenter
+    if job.stage == "segmenter":
+        return segmenter, photos
+    maps, classes = segmenter(photos), segmenter.classes
+    faces = [find_face(m, classes, p.shape[1], p.shape[0]) for m, p in zip(maps, photos, strict=True)]
+    model = scorer.models.detector if job.stage == "detector" else scorer.models.classifiers[0]
+    return model, [model_input(p, f, model.input) for p, f in zip(photos, faces, strict=True) if f.found]
 
 
 def tiling(job: Job) -> Result:

@@ -198,7 +198,10 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
 def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     """Every architecture alone and in the pipeline."""
     cores = usable_cpus()
-    print(f"{cores} cores; seeded random weights; `alone`: the model by itself on inputs made before, batches of 4;")
+    print(
+        f"{cores} cores; seeded random weights; `alone`: the model by itself on inputs made before, batches of 4, the"
+    )
+    print("better of one stream on all threads and a stream a core on one thread each;")
     print(
         "`pipeline`: --engine local from its first unit to its last commit: reading, decoding, tables and receipts too."
     )

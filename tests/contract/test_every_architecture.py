@@ -70,7 +70,7 @@ def detector(arch: str, folder: Path, **fields: Any) -> Import:
     return Import("detector", arch, weights, toml(folder, size=size, **fields), TWO)
 
 
-def classifier(arch: str, folder: Path, **fields: str) -> Import:
+def classifier(arch: str, folder: Path, **fields: Any) -> Import:
     classes = ("none", "mild", "moderate", "severe")
     if arch == "onnx":
         network = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())

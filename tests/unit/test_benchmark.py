@@ -5,6 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
+from jobs import bench_sides
+from jobs.bench_sides import Job
+from tests.faces import face, png, write_tree
+
 JOB = Path(__file__).resolve().parents[2] / "jobs/benchmark.py"
 FAKE = ["--pack", "fake", "--count", "6", "--repeats", "1"]
 
@@ -37,6 +44,31 @@ def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path) -> None:
     assert driver["what"].startswith("driver")
     assert worker["many"] == driver["many"] == 4
     assert worker["many_mib"] > driver["many_mib"] > 50  # the worker has torch in it
+
+
+@pytest.mark.parametrize("stage", ["segmenter", "detector", "classifier"])
+def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_taken(
+    stage: str, tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[tuple[int, int]] = []
+    photos = write_tree(tmp_path, {f"{n}.png": png(face(n, 1)) for n in range(8)})
+    monkeypatch.setattr(bench_sides, "_ALONE_S", 0.1)
+    streams = bench_sides._streams
+
+    def watched(job: Job, number: int, each: int) -> list[tuple[int, float]]:
+        found = streams(job, number, each)
+        threads.append((len(found), torch.get_num_threads()))
+        return found
+
+    monkeypatch.setattr(bench_sides, "_streams", watched)
+    before = torch.get_num_threads()
+    try:
+        result = bench_sides.alone(Job(bench_sides.ALONE, str(photos), 0, "", fake_pack, 2, batch=4, stage=stage))
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [(1, 2), (2, 1)]
+    assert set(result.spent) == {"one stream", "streams"} and min(result.spent.values()) > 0
+    assert result.photos / result.seconds == pytest.approx(max(result.spent.values()))
 
 
 def test_a_side_that_does_not_exist_is_refused() -> None:

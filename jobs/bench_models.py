@@ -65,6 +65,15 @@ class YoloLike(nn.Module):
         return torch.cat((every[:, :4].sigmoid() * 600 + 20, every[:, 4:].sigmoid()), 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """photos/s. model: on inputs made before. alone: decoding them too. pipeline: with all that is around it."""
+
+    model: float
+    alone: float
+    pipeline: float
+
+
 @dataclass
 class Speed:
     """photos/s of one architecture, one entry a repeat."""
@@ -72,21 +81,27 @@ class Speed:
     stage: str
     arch: str
     parameters: int
+    model: list[float] = field(default_factory=list)
     alone: list[float] = field(default_factory=list)
     pipeline: list[float] = field(default_factory=list)
+
+    def add(self, rates: Rates) -> None:
+        self.model.append(rates.model)
+        self.alone.append(rates.alone)
+        self.pipeline.append(rates.pipeline)
 
     @property
     def ratio(self) -> float:
         return statistics.median(self.pipeline) / statistics.median(self.alone)
 
     def line(self) -> str:
-        alone, pipeline = statistics.median(self.alone), statistics.median(self.pipeline)
+        rates = [statistics.median(each) for each in (self.model, self.alone, self.pipeline)]
         met = "" if self.ratio >= TARGET else "  MISSED"
         name = f"{self.stage:<11} {self.arch:<22} {self.parameters / 1e6:8.2f}"
-        return f"{name} {alone:10.2f} {pipeline:10.2f} {self.ratio:7.2f}{met}"
+        return f"{name} {' '.join(f'{rate:10.2f}' for rate in rates)} {self.ratio:7.2f}{met}"
 
 
-HEADING = f"{'stage':<11} {'architecture':<22} {'M param.':>8} {'alone /s':>10} {'pipeline/s':>10} {'ratio':>7}"
+HEADING = f"{'stage':<11} {'architecture':<22} {'M param.':>8} {'model /s':>10} {'alone /s':>10} {'pipeline/s':>10} {'ratio':>7}"
 
 
 def packs(work: Path, only: str | None) -> dict[tuple[str, str], str]:
@@ -106,10 +121,8 @@ def packs(work: Path, only: str | None) -> dict[tuple[str, str], str]:
     return found
 
 
-def measure(
-    named: dict[tuple[str, str], str], run: Callable[[str, str, str], tuple[float, float]], repeats: int
-) -> list[Speed]:
-    """run: given a pack, its stage and architecture, photos/s alone and in the pipeline. Printed as they come."""
+def measure(named: dict[tuple[str, str], str], run: Callable[[str, str], Rates], repeats: int) -> list[Speed]:
+    """run: given a pack and its stage, measures it. Printed as they come."""
     from skinbatch.models.pack import load_pack
 
     print(HEADING, flush=True)
@@ -120,9 +133,7 @@ def measure(
         )
         speed = Speed(stage, arch, load_pack(directory).stages[stem].parameters or 0)
         for _ in range(repeats):
-            alone, pipeline = run(directory, stage, arch)
-            speed.alone.append(alone)
-            speed.pipeline.append(pipeline)
+            speed.add(run(directory, stage))
         print(speed.line(), flush=True)
         speeds.append(speed)
     return speeds

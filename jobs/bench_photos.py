@@ -55,6 +55,13 @@ def write_shards(shards: int, photo: Path, to: Path) -> None:
                 tar.add(photo, f"{name}{photo.suffix}")
 
 
+def write_shard(folder: Path, to: Path) -> None:
+    """All photos of a folder in one tar, as they lie in the large units of large archives."""
+    with tarfile.open(to, "w") as tar:
+        for photo in sorted(folder.iterdir()):
+            tar.add(photo, photo.name)
+
+
 def _copies(chosen: list[Path], count: int, to: Path, described: str) -> Photos:
     to.mkdir(parents=True)
     for n in range(count):

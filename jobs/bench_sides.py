@@ -5,12 +5,14 @@ The last line that it prints is its result as JSON. jobs/benchmark.py starts it 
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,23 +87,27 @@ def bare(job: Job) -> Result:
 
 
 def alone(job: Job) -> Result:
-    """One model by itself, on inputs that were made before, in the two ways in which the cores can be used: one stream of
-    batches on all threads, and a stream of batches a core on one thread each, as the pipeline's lanes do on few cores. The
-    better is taken, as the most that its photos a second can be on these cores.
+    """One model with nothing around it, in the two ways in which the cores can be used: one stream of batches on all
+    threads, and a stream of batches a core on one thread each, as the pipeline's lanes do on few cores. The better way is
+    taken, and run again with the photos read and decoded on the way: the most that its photos a second can be here.
 
-    photos: of the better way; seconds: those by its rate. spent: `one stream` and `streams`, photos/s of each way. A stream
-    goes on for `_ALONE_S`, and through two batches at least; the rate of several is the sum of theirs.
+    photos, seconds: of that last run. spent: `one stream` and `streams`, photos/s of each way on inputs made before. A
+    stream goes on for `_ALONE_S`, and through two batches at least; the rate of several is the sum of theirs.
     """
     ways = {"one stream": (1, job.cores)} | ({"streams": (job.cores, 1)} if job.cores > 1 else {})
-    seen = {name: _streams(job, *way) for name, way in ways.items()}
-    rates = {name: sum(photos / seconds for photos, seconds in found) for name, found in seen.items()}
-    best = max(rates, key=rates.__getitem__)
-    photos = sum(photos for photos, _ in seen[best])
-    return Result(photos, photos / rates[best], 0, rates)
+    rates = {name: _rate(_streams(job, *way)) for name, way in ways.items()}
+    found = _streams(job, *ways[max(rates, key=rates.__getitem__)], decode=True)
+    photos = sum(photos for photos, _ in found)
+    return Result(photos, photos / _rate(found), 0, rates)
 
 
-def _streams(job: Job, streams: int, threads: int) -> list[tuple[int, float]]:
-    """Photos and seconds of each stream. threads: of torch and ONNX Runtime, which takes them where a model is made."""
+def _rate(found: list[tuple[int, float]]) -> float:
+    return sum(photos / seconds for photos, seconds in found)
+
+
+def _streams(job: Job, streams: int, threads: int, decode: bool = False) -> list[tuple[int, float]]:
+    """Photos and seconds of each stream. threads: of torch and ONNX Runtime, which takes them where a model is made.
+    decode: read and decode the photos, in as many threads, ahead of the model, instead of inputs made before."""
     import torch
 
     from skinbatch.scoring.scorer import Scorer
@@ -110,14 +116,19 @@ def _streams(job: Job, streams: int, threads: int) -> list[tuple[int, float]]:
     scorer = Scorer(job.pack)
     size = job.batch or scorer.batch_size
     model, inputs = _prepared(scorer, job)
+    files = sorted(Path(job.source).iterdir())[:_ALONE_PHOTOS]
     batches = [inputs[n : n + size] for n in range(0, len(inputs) - size + 1, size)]
     model(batches[0])
 
     def stream(first: int) -> tuple[int, float]:
         seen, started = 0, time.perf_counter()
-        while seen < 2 or time.perf_counter() - started < _ALONE_S:
-            model(batches[(first + seen) % len(batches)])
-            seen += 1
+        decoded = _decoded(itertools.cycle(files), threads, 2 * size)
+        with closing(decoded):
+            while seen < 2 or time.perf_counter() - started < _ALONE_S:
+                if decode:
+                    list(itertools.islice(decoded, size))
+                model(batches[(first + seen) % len(batches)])
+                seen += 1
         return seen * size, time.perf_counter() - started
 
     with ThreadPoolExecutor(streams) as pool:
@@ -272,14 +283,14 @@ class _Clock:
         """Of no interest here."""
 
 
-def _decoded(files: Sequence[Path], threads: int, ahead: int) -> Iterator[RGB]:
+def _decoded(files: Iterable[Path], threads: int, ahead: int) -> Generator[RGB, None, None]:
     """Photos in order, up to `ahead` of them in the making."""
+    left = iter(files)
     with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(_read, file) for file in files[:ahead])
-        for file in [*files[ahead:], *[None] * len(waiting)]:
+        waiting = deque(pool.submit(_read, file) for file in itertools.islice(left, ahead))
+        while waiting:
             photo = waiting.popleft().result()
-            if file is not None:
-                waiting.append(pool.submit(_read, file))
+            waiting.extend(pool.submit(_read, file) for file in itertools.islice(left, 1))
             yield photo
 
 

@@ -23,8 +23,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.bench_memory import Growth, peaks
-from jobs.bench_models import TILING_TARGET, as_json, measure, packs
-from jobs.bench_photos import Photos, from_demo, from_folder, write_shards
+from jobs.bench_models import TILING_TARGET, Rates, as_json, measure, packs
+from jobs.bench_photos import Photos, from_demo, from_folder, write_shard, write_shards
 from jobs.bench_sides import ALONE, BARE, LOCAL, RAY, RAY_DATA, TILING, Job
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
@@ -199,14 +199,14 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     """Every architecture alone and in the pipeline."""
     cores = usable_cpus()
     print(
-        f"{cores} cores; seeded random weights; `alone`: the model by itself on inputs made before, batches of 4, the"
+        f"{cores} cores; seeded random weights; `model`: the model by itself on inputs made before, batches of 4, the better"
     )
-    print("better of one stream on all threads and a stream a core on one thread each;")
     print(
-        "`pipeline`: --engine local from its first unit to its last commit: reading, decoding, tables and receipts too."
+        "of one stream on all threads and a stream a core on one thread each; `alone`: the same, decoding the photos;"
     )
+    print("`pipeline`: --engine local over the photos in one tar, from its first unit to its last commit: tables too.")
 
-    def run(pack: str, stage: str, arch: str) -> tuple[float, float]:
+    def run(pack: str, stage: str) -> Rates:
         folder = work / "photos-32"
         if not folder.exists():
             _taken(args.photos, 32, folder)
@@ -215,12 +215,14 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
         _once(alone, work)
         rate = alone.photos / alone.seconds[0]
         count = min(_MOST, max(_FEWEST, 8 * round(rate * _PIPELINE_S / 8)))
-        folder = work / f"photos-{count}"
-        if not folder.exists():
+        shard = work / f"photos-{count}.tar"
+        if not shard.exists():
+            folder = shard.with_suffix("")
             _taken(args.photos, count, folder)
-        piped = Side(Job(LOCAL, str(folder), count, "", pack, cores, count_boxes=False))
+            write_shard(folder, shard)
+        piped = Side(Job(LOCAL, str(shard), count, "", pack, cores, count_boxes=False))
         _once(piped, work)
-        return rate, piped.photos / piped.seconds[0]
+        return Rates(max(alone.spent.values()), rate, piped.photos / piped.seconds[0])
 
     speeds = measure(packs(work, args.architectures), run, args.repeats)
     tiled = Side(Job(TILING, str(work / "photos-32"), 0, "", "starter", cores))

@@ -38,7 +38,7 @@ def face_quality(rgb: NDArray[np.uint8], face: Face) -> Quality | None:
     shrinking = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     crop = cv2.resize(rgb[y1:y2, x1:x2], size, interpolation=shrinking)
     luma = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    skin = crop[skin_in_crop(face, size)].astype(np.uint8)
+    skin = np.take(crop.reshape(-1, 3), np.flatnonzero(skin_in_crop(face, size)), axis=0).astype(np.uint8, copy=False)
     return Quality(
         sharpness=float(cv2.Laplacian(luma, cv2.CV_64F).var()),
         brightness=float(luma.mean()),
@@ -51,5 +51,5 @@ def _ita(skin: NDArray[np.uint8]) -> float | None:
     if not len(skin):
         return None
     lab = cv2.cvtColor(skin[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
-    lightness, _, b = (float(v) for v in np.median(lab, axis=0))
+    lightness, b = (float(np.median(np.ascontiguousarray(lab[:, channel]))) for channel in (0, 2))
     return math.degrees(math.atan((lightness - 50) / b)) if b >= MIN_B else None

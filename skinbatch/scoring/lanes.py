@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -29,14 +30,18 @@ class Lanes:
         # Not the decoders' threads: those may be waiting for room, which waits for what is scored.
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="score")
 
-    def scored(self, photos: Iterator[Ready], budget: Budget) -> Generator[Scored, None, None]:
+    def scored(
+        self, photos: Iterator[Ready], budget: Budget, expected: int | None = None
+    ) -> Generator[Scored, None, None]:
         """Every photo without its pixels, and its result if it had any.
 
         A batch is `scorer.batch_size` photos, or fewer where they are large: one more batch than there are lanes fits
-        into the budget. What `photos` raises is raised here, after what had begun has ended: it would be in the next
-        unit's way. DeviceLost wins over that.
+        into the budget. expected: how many photos there are, as far as is known; the last of them are dealt out evenly,
+        so that no lane waits long for another at the unit's end. What `photos` raises is raised here, after what had
+        begun has ended: it would be in the next unit's way. DeviceLost wins over that.
         """
-        batches = _batches(photos, self.scorer.batch_size, budget.limit // (self.count + 1))
+        sizes = _Sizes(self.scorer.batch_size, self.count, expected)
+        batches = _batches(photos, sizes, budget.limit // (self.count + 1))
         begun: deque[tuple[_Batch, Future[list[ImageResult]]]] = deque()
         try:
             while self._begin(batches, begun, budget):
@@ -89,19 +94,41 @@ class _Batch:
             self.bytes += ready.rgb.nbytes
 
 
-def _batches(photos: Iterator[Ready], size: int, most_bytes: int) -> Iterator[_Batch]:
-    """Batches of at most `size` decoded photos of at most `most_bytes` together, but of one at least; and of at most
-    8 x size photos of any kind."""
-    batch = _Batch()
+class _Sizes:
+    """How many photos the next batch has: as many batches for each lane, of sizes that differ by one at most."""
+
+    def __init__(self, most: int, lanes: int, photos: int | None) -> None:
+        """most: the largest batch. photos: still to come, None where unknown."""
+        self.most = most
+        self._left = photos or 0
+        self._batches = math.ceil(self._left / (most * lanes)) * lanes
+
+    def next(self) -> int:
+        """The largest where nothing is known, and for photos that nobody knew of."""
+        if self._left <= 0 or self._batches <= 0:
+            return self.most
+        return min(self.most, math.ceil(self._left / self._batches))
+
+    def taken(self, photos: int) -> None:
+        self._left -= photos
+        self._batches -= 1
+
+
+def _batches(photos: Iterator[Ready], sizes: _Sizes, most_bytes: int) -> Iterator[_Batch]:
+    """Batches of the next size in decoded photos of at most `most_bytes` together, but of one at least; and of at most
+    8 of the largest batches in photos of any kind."""
+    batch, size = _Batch(), sizes.next()
     for ready in photos:
         if batch.pixels and ready.rgb is not None and batch.bytes + ready.rgb.nbytes > most_bytes:
+            sizes.taken(len(batch.photos))
             yield batch
-            batch = _Batch()
+            batch, size = _Batch(), sizes.next()
         batch.add(ready)
         del ready  # it would hold its pixels until the next photo is there
-        if len(batch.pixels) == size or batch.bytes >= most_bytes or len(batch.photos) == 8 * size:
+        if len(batch.pixels) == size or batch.bytes >= most_bytes or len(batch.photos) == 8 * sizes.most:
+            sizes.taken(len(batch.photos))
             yield batch
-            batch = _Batch()
+            batch, size = _Batch(), sizes.next()
     if batch.photos:
         yield batch
 

@@ -30,7 +30,7 @@ from skinbatch.scoring.scorer import DeviceLost, Scorer
 from skinbatch.storage.locate import Locator, open_store
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.rows import Row, boxes_table, concat_images, images_table, masks_table
-from skinbatch.types import DataFile, Fetched, ImageRef, ImageResult, Receipt, Status
+from skinbatch.types import DataFile, Fetched, ImageRef, ImageResult, Receipt, Status, WorkUnit
 
 MAX_THREADS = 16
 MAX_LANES = 4
@@ -148,7 +148,7 @@ class UnitScorer:
         budget = Budget(decode.ahead_bytes, 2 * max(self.threads, self.scorer.batch_size))
         with (
             closing(decoded_ahead(reader, decode, self.pool, budget, wanted, self._step, self.activity)) as photos,
-            closing(self.lanes.scored(photos, budget)) as scored,
+            closing(self.lanes.scored(photos, budget, _expected(assignment.unit, older))) as scored,
         ):
             for ready, result in scored:
                 ref = ready.fetched.ref
@@ -215,6 +215,13 @@ class UnitScorer:
         )
         self.store.put(receipts.key_of(fingerprint, receipt), receipts.to_json(receipt))
         return receipt
+
+
+def _expected(unit: WorkUnit, older: OlderRows) -> int | None:
+    """Photos that will be read, None for an archive to its end."""
+    if unit.shard is None:
+        return sum(not older.has(ref) for ref in unit.images)
+    return None if unit.stop is None else unit.stop - unit.start
 
 
 def amended(assignment: Assignment, changed: tuple[ImageRef, ...], vanished: tuple[str, ...]) -> Assignment:

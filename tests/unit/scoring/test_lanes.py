@@ -102,10 +102,15 @@ def fetched(photos: Sequence[bytes]) -> Iterator[Fetched]:
 
 
 def scored(
-    photos: Sequence[bytes], scorer: Scorer, pool: ThreadPoolExecutor, budget: Budget, lanes: int = 4
+    photos: Sequence[bytes],
+    scorer: Scorer,
+    pool: ThreadPoolExecutor,
+    budget: Budget,
+    lanes: int = 4,
+    expected: int | None = None,
 ) -> list[tuple[Ready, ImageResult | None]]:
     made = decoded_ahead(fetched(photos), DecodeSettings(), pool, budget, lambda f, sha: True, lambda: None)
-    with closing(made), closing(Lanes(lanes, scorer, Activity()).scored(made, budget)) as results:
+    with closing(made), closing(Lanes(lanes, scorer, Activity()).scored(made, budget, expected)) as results:
         return list(results)
 
 
@@ -127,6 +132,19 @@ def test_small_photos_fill_their_batches(pack: Path, pool: ThreadPoolExecutor) -
     scorer, segmenter = slow_scorer(pack, lambda photos: None)
     scored([jpeg(FACE)] * 18, scorer, pool, Budget(DecodeSettings().ahead_bytes, 16))
     assert sorted(segmenter.batches) == [2, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected", "batches"),
+    [(9, 9, [2, 2, 2, 3]), (5, 5, [2, 3]), (16, 16, [4, 4, 4, 4]), (1, 1, [1]), (9, 4, [2, 2, 4, 1])],
+)
+def test_the_last_photos_of_a_unit_are_dealt_out_evenly(
+    count: int, expected: int, batches: list[int], pack: Path, pool: ThreadPoolExecutor
+) -> None:
+    scorer, segmenter = slow_scorer(pack, lambda photos: None)
+    found = scored([jpeg(FACE)] * count, scorer, pool, Budget(MANY, 16), lanes=2, expected=expected)
+    assert len(found) == count
+    assert sorted(segmenter.batches) == sorted(batches)
 
 
 @pytest.mark.parametrize("photos_in_budget", [1, 2, 6, 11])

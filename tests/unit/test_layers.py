@@ -9,14 +9,25 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "skinbatch"
 FLOORS = {
     **dict.fromkeys(("types", "config", "errors"), 0),
-    **dict.fromkeys(("grading", "tables", "storage"), 1),
+    **dict.fromkeys(("grading", "metrics", "tables", "storage"), 1),
     **dict.fromkeys(("archive", "models"), 2),
-    "runs": 3,
+    **dict.fromkeys(("annotations", "runs"), 3),
     "scoring": 4,
     **dict.fromkeys(("engines", "train", "evaluate", "report", "export", "demo", "reading"), 5),
     "cli": 6,
 }
-TOP = ("__init__", "__main__", "cli", "cli_models", "cli_options", "console", "demo_run")
+TOP = (
+    "__init__",
+    "__main__",
+    "cli",
+    "cli_data",
+    "cli_evaluate",
+    "cli_models",
+    "cli_options",
+    "cli_train",
+    "console",
+    "demo_run",
+)
 """The files of the top floor: together they are the command line and the package's own names."""
 MAY_IMPORT = {
     "torch": ("models", "scoring", "train"),

@@ -1,0 +1,1 @@
+"""Annotated photos: readers of every format, and what is wrong with them."""

@@ -1,4 +1,4 @@
-"""What the training of one stage leaves behind: the stage as a pack describes it, its weights, and what is to be told."""
+"""What a trainer hands over: enough to write the stage into a pack, and its card."""
 
 from __future__ import annotations
 
@@ -7,41 +7,55 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skinbatch.models.stages import AnyStage
-
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number on held-back photos. low, high: its 95 % bootstrap interval, None where there is none to give. photos: how
-    many it was computed on."""
+    """One number about the validation photos. name: `AP50`, `Dice`, `recall` … of: the class, or "" for all of them. low,
+    high: its 95 % bootstrap interval, None where there is none. photos: how many it rests on."""
 
+    name: str
     value: float
+    of: str = ""
     low: float | None = None
     high: float | None = None
     photos: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedStage:
-    """One trained stage, ready for a pack.
+class DataCount:
+    """Photos of one source. source: as the recipe names it. part: `train`, `valid` or `negatives`, with the name of an earlier
+    training before it (`body train`). things: class -> boxes of it, or photos. left_out: reason -> how many."""
 
-    name: `segmenter`, `detector` or `classifier`. stage: for pack.toml, with the sha256 of `weights`, a safetensors file
-    in fp16. metrics: by name, on all validation photos, of these very weights. curve: one point an evaluation (`epoch`,
-    `step`, `minutes`, `loss`, `waiting` and the metrics watched). data: counts (`train`, `valid`, `negatives`,
-    `train_boxes` …). stopped: why the training ended, in words. waiting: share of step time spent waiting for data.
-    recipe: every number that training used, the defaults included.
+    source: str
+    part: str
+    photos: int
+    things: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedStage:
+    """A stage that has been trained.
+
+    stage: `segmenter`, `detector` or `classifier`. fields: of SegmenterStage, DetectorStage or ClassifierStage, without
+    sha256, config_sha256, parameters, source and licence: what the recipe says, and what training found (threshold,
+    fitted anchors). weights: a safetensors file, fp16 (models.weights.save_weights). config: `detector.json` of arch
+    `mmdet`, else None. parameters: of the network as it is packed. curve: a mapping an evaluation, `step` first, then
+    `epoch`, `minutes`, `loss`, `score` (what the best weights were chosen by), `waited` (share of the step time spent
+    waiting for data) and any other number; drawn and printed. steps, seconds: over all resumptions. hardware: in words.
+    stopped: why it ended, in words. notes: sentences for the card.
     """
 
-    name: str
-    stage: AnyStage
+    stage: str
+    fields: Mapping[str, Any]
     weights: Path
-    metrics: Mapping[str, Metric]
-    curve: tuple[Mapping[str, Any], ...]
-    data: Mapping[str, int]
-    seconds: float
+    parameters: int
+    metrics: tuple[Metric, ...]
+    curve: tuple[Mapping[str, float], ...]
+    data: tuple[DataCount, ...]
     steps: int
+    seconds: float
     hardware: str
     stopped: str
-    waiting: float
-    seed: int
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    config: Path | None = None

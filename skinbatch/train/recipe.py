@@ -1,0 +1,311 @@
+"""A recipe: how a stage of a pack is trained, as a TOML file says it. Mistakes are told one by one, with the way out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+
+from skinbatch.errors import PackError, UsageError
+from skinbatch.models.manifest import NAME
+from skinbatch.models.pack import Pack, is_shipped, load_pack
+from skinbatch.models.stages import (
+    ARCHITECTURES,
+    ONNX,
+    AnyStage,
+    ClassifierStage,
+    DetectorStage,
+    Name,
+    Section,
+    SegmenterStage,
+)
+from skinbatch.train.recipe_sections import (
+    AtLeastOne,
+    AugmentSection,
+    DataSection,
+    Located,
+    RunSection,
+    ScheduleSection,
+    Source,
+    StageName,
+    TransferSection,
+)
+
+STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[ClassifierStage]] = {
+    "segmenter": SegmenterStage,
+    "detector": DetectorStage,
+    "classifier": ClassifierStage,
+}
+UNHASHED = "0" * 64
+"""The sha256 of a stage whose weights are not there yet."""
+_NOT_SAID = ("sha256", "config_sha256", "parameters", "source", "licence", "layout")
+"""Fields of a stage that follow from the training."""
+
+
+class ModelSection(Section):
+    """[model] The stage that the pack is to have, with the defaults of its architecture filled in, and how its training
+    starts.
+
+    stage: its sha256 is UNHASHED. weights: a weights file, a pack's folder, or the name of a pack that has this stage; None: from
+    nothing. freeze: `backbone`: only what is above it is trained. fit_anchors: so many anchors, fitted to the training
+    boxes by k-means. config: an mmdet config, with arch `mmdet`.
+    """
+
+    stage: AnyStage
+    weights: Name | None = None
+    freeze: Literal["none", "backbone"] = "none"
+    fit_anchors: AtLeastOne | None = None
+    config: Located | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSection:
+        if self.fit_anchors is not None and getattr(self.stage, "anchors", None) is not None:
+            raise ValueError("give either `anchors` or `fit_anchors`")
+        return self
+
+
+class Recipe(Section):
+    """The whole file. base: a pack that fills the stages that are not trained."""
+
+    stage: StageName
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+    base: Name | None = None
+    licence: Name | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelSection
+    data: DataSection
+    transfer: tuple[TransferSection, ...] = ()
+    augment: AugmentSection = AugmentSection()
+    schedule: ScheduleSection
+    run: RunSection = RunSection()
+    _file: Path = PrivateAttr(default=Path("recipe.toml"))
+
+    @property
+    def file(self) -> Path:
+        """Where it was read from."""
+        return self._file
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.model.stage.classes
+
+    def base_pack(self) -> Pack | None:
+        """The pack that fills the stages not trained. Raises PackError where it is not there."""
+        if self.base is None:
+            return None
+        try:
+            return _pack(self.base, self._file.parent)
+        except PackError as e:
+            raise PackError(f"{self._file}: setting `base`: {e}") from None
+
+    def start_from(self) -> Path | None:
+        """The weights file that training starts from. Raises UsageError where it is not there."""
+        said = self.model.weights
+        if said is None:
+            return None
+        path = (self._file.parent / Path(said).expanduser()).resolve()
+        if path.is_file():
+            return path
+        if not path.is_dir() and ("/" in said or not is_shipped(said)):
+            raise UsageError(f"{self._file}: setting `model.weights`: {said}: no such file, and no pack")
+        pack = _pack(said, self._file.parent)
+        head = getattr(self.model.stage, "head", None)
+        stem = f"classifier-{head}" if head else self.stage
+        if stem not in pack.stages:
+            raise UsageError(f"{self._file}: setting `model.weights`: pack {said} has no {stem}")
+        return pack.weights_file(stem)
+
+    def truths(self) -> Iterator[Source]:
+        """Every source of annotated photos, those of earlier trainings as well."""
+        for data in (*(t.data for t in self.transfer), self.data):
+            yield from (*data.train, *data.valid)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that is set, defaults included, as in the file; paths relative to it."""
+        data = self.model_dump(mode="python", exclude_none=True)
+        model = data["model"]
+        fields = {k: v for k, v in model.pop("stage").items() if k not in _NOT_SAID}
+        data["model"] = fields | model
+        plain: dict[str, Any] = _plain(data, self._file.parent.resolve())
+        return plain
+
+    def as_toml(self) -> str:
+        """as_dict as TOML that read_recipe understands."""
+        data = self.as_dict()
+        transfers = data.pop("transfer", [])
+        lines = [f"{_key(k)} = {_toml(v)}" for k, v in data.items() if not isinstance(v, dict)]
+        for name, table in data.items():
+            if isinstance(table, dict):
+                lines += ["", f"[{name}]", *(f"{_key(k)} = {_toml(v)}" for k, v in table.items())]
+        for transfer in transfers:
+            lines += ["", "[[transfer]]", *(f"{_key(k)} = {_toml(v)}" for k, v in transfer.items())]
+        return "\n".join(lines) + "\n"
+
+
+def read_recipe(path: Path, stage: str | None = None) -> Recipe:
+    """The recipe in a TOML file; relative paths are relative to it. stage: what the command trains.
+
+    Raises UsageError with a line a mistake: the file, the setting, and what it may be.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UsageError(f"{path}: not readable as TOML: {e}") from None
+    said = data.get("stage")
+    if said not in STAGES:
+        raise UsageError(f"{path}: setting `stage`: one of {', '.join(STAGES)} (got {said!r})")
+    if stage is not None and stage != said:
+        raise UsageError(f"{path}: is a recipe of a {said}: skinbatch train {said} {path}")
+    mistakes: list[str] = []
+    if isinstance(data.get("model"), dict):
+        data["model"] = _model(said, data["model"], path, mistakes)
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(data, default=str), context={"folder": path.parent.resolve()})
+    except ValidationError as e:
+        mistakes += [_explain(error, path) for error in e.errors() if not (mistakes and error["loc"][0] == "model")]
+        raise UsageError("\n".join(mistakes)) from None
+    recipe._file = path
+    mistakes += _misfits(recipe)
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    recipe.start_from()
+    recipe.base_pack()
+    return recipe
+
+
+def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -> dict[str, Any]:
+    """[model] with the stage's fields apart from those of training, or with what is wrong with them in `mistakes`."""
+    own = {name: value for name, value in table.items() if name in ModelSection.model_fields and name != "stage"}
+    fields = {name: value for name, value in table.items() if name not in own}
+    known = [name for name in STAGES[stage].model_fields if name not in _NOT_SAID]
+    for name in fields:
+        if name not in known:
+            there = ", ".join([*known, *(n for n in ModelSection.model_fields if n != "stage")])
+            mistakes.append(f"{path}: unknown setting `model.{name}`; there are: {there}")
+    arch = fields.get("arch")
+    trainable = [name for name in ARCHITECTURES[stage] if name not in ONNX]
+    trainable += ["faster-rcnn-r18"] if stage == "detector" else []
+    if arch not in trainable:
+        mistakes.append(f"{path}: setting `model.arch`: one of {', '.join(trainable)} (got {arch!r})")
+    if mistakes:
+        return own
+    try:
+        filled = _defaults(stage, str(arch), fields.get("backbone")) | fields | {"sha256": UNHASHED}
+        if arch == "mmdet":
+            filled["config_sha256"] = UNHASHED
+        made = STAGES[stage].model_validate_json(json.dumps(filled, default=str))
+    except PackError as e:
+        mistakes.append(f"{path}: setting `model.backbone`: {e}")
+    except ValidationError as e:
+        mistakes += [_explain(error, path, "model.") for error in e.errors()]
+    else:
+        return own | {"stage": made.model_dump(mode="json")}
+    return own
+
+
+def _defaults(stage: str, arch: str, backbone: str | None) -> dict[str, Any]:
+    """Fields that go with an architecture, as `pack import` fills them in."""
+    if stage == "segmenter":
+        from skinbatch.models.segmenters.face_parsing import segmenter_defaults
+
+        return segmenter_defaults(arch)
+    if stage == "detector":
+        from skinbatch.models.detectors.mmdet_architectures import DEFAULTS
+
+        return dict(DEFAULTS.get(arch, {}))
+    if arch == "timm" and backbone is None:
+        return {}
+    from skinbatch.models.classifiers.classifier_layouts import classifier_defaults
+
+    return classifier_defaults(arch, backbone)
+
+
+def _misfits(recipe: Recipe) -> Iterator[str]:
+    """What is right by itself and does not go together."""
+    stage = recipe.model.stage
+    if recipe.model.fit_anchors is not None and recipe.stage != "detector":
+        yield f"{recipe.file}: setting `model.fit_anchors` goes with a detector; leave it out"
+    if (stage.arch == "mmdet") != (recipe.model.config is not None):
+        yield f"{recipe.file}: setting `model.config`, a file, goes with arch `mmdet`, and `mmdet` with it"
+    for n, source in enumerate(recipe.truths()):
+        if not source.truth.exists():
+            yield f"{recipe.file}: truth {n + 1}: {source.truth}: no such file or folder"
+    for data in (recipe.data, *(t.data for t in recipe.transfer)):
+        for negatives in data.negatives:
+            if not negatives.photos.exists():
+                yield f"{recipe.file}: setting `data.negatives`: {negatives.photos}: no such file or folder"
+    classes = {*recipe.classes, *(name for t in recipe.transfer for name in t.classes or ())}
+    for data in (recipe.data, *(t.data for t in recipe.transfer)):
+        for name, meant in data.map.items():
+            if meant and meant not in classes:
+                known = ", ".join(recipe.classes)
+                yield f"{recipe.file}: setting `data.map`: {name!r} becomes {meant!r}, which the model has not: {known}"
+
+
+def _explain(error: Any, path: Path, prefix: str = "") -> str:
+    """One of pydantic's errors in one line, with the file, the setting and what it may be."""
+    place = [part for part in error["loc"] if part not in ("SegmenterStage", "DetectorStage", "ClassifierStage")]
+    name = prefix + ".".join(str(part) for part in place)
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown setting `{name}`{_known(place)}"
+    if error["type"] == "missing":
+        return f"{path}: setting `{name}` is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{path}: [{name}]: {message}" if name else f"{path}: {message}"
+    return f"{path}: setting `{name}`: {message} (got {error['input']!r})"
+
+
+def _known(place: list[Any]) -> str:
+    """`; there are: …` for the table that the last part of a place is in."""
+    table: Any = Recipe
+    for part in place[:-1]:
+        if isinstance(part, int):
+            continue
+        field = table.model_fields.get(part)
+        inner = [kind for kind in _kinds(field.annotation)] if field is not None else []
+        if not inner:
+            return ""
+        table = inner[0]
+    return "; there are: " + ", ".join(table.model_fields)
+
+
+def _kinds(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
+
+
+def _pack(said: str, folder: Path) -> Pack:
+    own = "/" in said and not said.startswith("s3://")
+    return load_pack(folder / Path(said).expanduser() if own else said)
+
+
+def _plain(value: Any, folder: Path) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, folder) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v, folder) for v in value]
+    return os.path.relpath(value, folder) if isinstance(value, Path) else value
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict) and not value:
+        return "{}"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else _toml(name)

@@ -1,0 +1,225 @@
+"""The tables of a recipe file: plain values, validated. No framework is imported here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+
+from skinbatch.models.stages import Fraction, Name, Positive, Section
+
+StageName = Literal["segmenter", "detector", "classifier"]
+Format = Literal["voc", "coco", "yolo", "lines", "masks", "parts", "folders", "csv"]
+
+
+def _located(path: Path, info: ValidationInfo) -> Path:
+    """A recipe's relative paths are relative to its file."""
+    folder = (info.context or {}).get("folder")
+    return (Path(folder) / path.expanduser()).resolve() if folder is not None else path
+
+
+def _photos(value: Any) -> Any:
+    return {"photos": value} if isinstance(value, str) else value
+
+
+def _factors(value: Any) -> Any:
+    """1.25 is from 1 / 1.25 to 1.25."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return (min(value, 1 / value), max(value, 1 / value))
+    return tuple(value) if isinstance(value, list) else value
+
+
+Located = Annotated[Path, AfterValidator(_located)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Factors = Annotated[tuple[Positive, Positive], BeforeValidator(_factors)]
+Window = tuple[Fraction, Fraction, Fraction, Fraction]
+Windows = Annotated[tuple[Window, ...], Field(min_length=1)]
+
+
+class View(Section):
+    """What of a photo is looked at. crop: windows x1 y1 x2 y2 in shares of the photo, as around a watermark: training
+    takes one of them at random, validation the first. face: the photo is cut to its face, and masked where the model's
+    input is `masked_crop`, as the scorer does it, by the segmenter of `base`; a photo without a face stays whole. None:
+    what [data] says."""
+
+    crop: Windows | None = None
+    face: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_windows(self) -> View:
+        for x1, y1, x2, y2 in self.crop or ():
+            if not (x1 < x2 and y1 < y2):
+                raise ValueError(
+                    f"a window is x1, y1, x2, y2 in shares of the photo, and ({x1}, {y1}, {x2}, {y2}) is empty"
+                )
+        return self
+
+
+class Source(View):
+    """Annotated photos. format: told by what lies there unless it is said."""
+
+    truth: Located
+    format: Format | None = None
+
+
+class Negatives(View):
+    """Photos with nothing to find. most: so many of them at most, spread evenly over the sorted names."""
+
+    photos: Located
+    most: AtLeastOne | None = None
+
+
+class DataSection(View):
+    """[data] valid: photos to evaluate on; or valid_share of `train`, by groups, none of which is in both.
+
+    map: the truth's name of a class -> the model's; `"*"` takes all others; `""` is none of the model's classes. group: a
+    regular expression over the photo's name whose first group is the patient, or a column of a CSV truth; without it
+    photos that look the same are a group. stretched: `4:3`, what the photos were before they were stretched to a square.
+    terms: of the data, for the card.
+    """
+
+    train: tuple[Source, ...]
+    valid: tuple[Source, ...] = ()
+    valid_share: Part | None = None
+    negatives: tuple[Annotated[Negatives, BeforeValidator(_photos)], ...] = ()
+    map: dict[str, str] = Field(default_factory=dict)
+    group: Name | None = None
+    stretched: Annotated[str, Field(pattern=r"^\d+(\.\d+)?:\d+(\.\d+)?$")] | None = None
+    terms: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> DataSection:
+        if not self.train:
+            raise ValueError('`train` is a list of truths, such as [{ truth = "acne04/train" }], and it is empty')
+        if bool(self.valid) == (self.valid_share is not None):
+            raise ValueError("give either `valid`, a list of truths, or `valid_share`, such as 0.2")
+        if self.group is not None:
+            try:
+                re.compile(self.group)
+            except re.error as e:
+                raise ValueError(f"`group` is no regular expression: {e}") from None
+        if self.stretched is not None and 0 in map(float, self.stretched.split(":")):
+            raise ValueError("`stretched` is width:height, such as 4:3")
+        return self
+
+    @property
+    def group_pattern(self) -> re.Pattern[str] | None:
+        """None where `group` is a column's name, or not set."""
+        pattern = re.compile(self.group) if self.group is not None else None
+        return pattern if pattern is not None and pattern.groups else None
+
+    @property
+    def group_column(self) -> str | None:
+        """None where `group` is a regular expression with a group in it, or not set."""
+        return self.group if self.group_pattern is None else None
+
+    @property
+    def aspect(self) -> float | None:
+        """Width / height of the photos before they were stretched to a square."""
+        if self.stretched is None:
+            return None
+        width, height = map(float, self.stretched.split(":"))
+        return width / height
+
+
+class AugmentSection(Section):
+    """[augment] Random changes to training photos; 0, 1.0 for factors, or left out is off.
+
+    flip, flip_vertical: share of photos. rotate, shear: degrees, both ways. scale: factors, log-uniform, from and to; one
+    number is 1 / it to it; 1.0 is the whole photo in the network's input. stretch: width against height, as scale.
+    translate: share of the input's side, both ways. crop: smallest share of the photo's sides that is left of it.
+    colour: 0-1, of exposure, contrast, white balance and saturation together. brightness: share, both ways. blur, jpeg,
+    erase: share of photos that are blurred, kept as a strongly compressed JPEG, have a rectangle missing. noise: standard
+    deviation, pixel values. blemish: so many red and brown spots on the skin at most. scene: share of faces that are put
+    before another background (segmenter). mosaic: share of inputs that are put together of four photos. on_lesion: share of crops
+    that are placed on a lesion (detector).
+    """
+
+    flip: Fraction = 0.0
+    flip_vertical: Fraction = 0.0
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shear: Annotated[float, Field(ge=0, le=45)] = 0.0
+    scale: Factors = (1.0, 1.0)
+    stretch: Factors = (1.0, 1.0)
+    translate: Fraction = 0.0
+    crop: Fraction = 0.0
+    colour: Fraction = 0.0
+    brightness: Fraction = 0.0
+    blur: Fraction = 0.0
+    jpeg: Fraction = 0.0
+    erase: Fraction = 0.0
+    noise: NotNegative = 0.0
+    blemish: Count = 0
+    scene: Fraction = 0.0
+    mosaic: Fraction = 0.0
+    on_lesion: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _check_factors(self) -> AugmentSection:
+        for name in ("scale", "stretch"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"`{name}` goes from the smaller factor to the larger, not from {low} to {high}")
+        return self
+
+
+class ScheduleSection(Section):
+    """[schedule] One of epochs, iterations (steps of the optimiser) and minutes (on the clock, over all resumptions).
+
+    batch: photos a step, over all workers. lr: the highest; it rises over `warmup` steps and, with decay `cosine`, then falls to
+    0.01 of it. clip: of the gradients' norm, 0 is off. ema: decay of the averaged weights, which are then the ones
+    evaluated and kept; 0 is off. evaluate_every: epochs. patience: evaluations without improvement before it stops; 0 is
+    never. class_weights: of the loss, by one over the frequency (`balanced`) or its root (`sqrt`).
+    """
+
+    epochs: AtLeastOne | None = None
+    iterations: AtLeastOne | None = None
+    minutes: Positive | None = None
+    batch: AtLeastOne = 8
+    lr: Positive = 1e-3
+    optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    weight_decay: NotNegative = 0.0
+    momentum: Decay = 0.9
+    warmup: Count = 0
+    decay: Literal["cosine", "constant"] = "cosine"
+    clip: NotNegative = 0.0
+    ema: Decay = 0.0
+    evaluate_every: AtLeastOne = 1
+    patience: Count = 0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced", "sqrt"] = "none"
+
+    @model_validator(mode="after")
+    def _check_length(self) -> ScheduleSection:
+        if sum(length is not None for length in (self.epochs, self.iterations, self.minutes)) != 1:
+            raise ValueError("give one of `epochs`, `iterations` and `minutes`")
+        return self
+
+
+class TransferSection(Section):
+    """[[transfer]] A training before the main one, whose weights the next one starts from (paper 000: other body parts,
+    then faces). classes: None: the model's; with others the last layer starts anew. data, schedule: its own;
+    the model, [augment] and [run] are the recipe's."""
+
+    name: Name
+    classes: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    data: DataSection
+    schedule: ScheduleSection
+
+
+class RunSection(Section):
+    """[run] Where it runs; changes no number on purpose. precision: `amp` is fp16 where that is safe, on a GPU only;
+    `auto` is `amp` on a GPU. threads: of the model on a CPU, None: all. workers: of Ray Train, 1: without it.
+    loader_threads: processes that read and change photos ahead of the model, None: by the cores."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "amp"] = "auto"
+    threads: AtLeastOne | None = None
+    workers: AtLeastOne = 1
+    loader_threads: Count | None = None

@@ -58,31 +58,34 @@ def mark_boxes(
     side: by the box's centre, of the vertical line through the nose's centroid; on the line is right. A line that follows a
     tilted head would need landmarks, which no model here gives.
     """
-    overlaps = skin_overlaps(detections.xyxy, face)
-    rows = []
-    for n in np.argsort(-detections.scores, kind="stable"):
-        x1, y1, x2, y2 = (float(v) for v in detections.xyxy[n])
-        box = GradedBox(
+    order = np.argsort(-detections.scores, kind="stable")
+    xyxy, scores, labels = (a[order] for a in (detections.xyxy, detections.scores, detections.labels))
+    overlaps = skin_overlaps(xyxy, face)
+    # Plain numbers of the whole arrays at once: a photo of severe acne has hundreds of boxes.
+    columns = zip(xyxy.tolist(), scores.tolist(), labels.tolist(), overlaps.tolist(), strict=True)
+    return tuple(
+        GradedBox(
             x1,
             y1,
             x2,
             y2,
-            float(detections.scores[n]),
-            detector_classes[int(detections.labels[n])],
-            float(overlaps[n]),
+            score,
+            detector_classes[label],
+            overlap,
             _side((x1 + x2) / 2, face),
-            False,
+            _counts(score, overlap, threshold),
         )
-        rows.append(box)
-    return apply_threshold(rows, threshold)
+        for (x1, y1, x2, y2), score, label, overlap in columns
+    )
 
 
 def apply_threshold(boxes: Sequence[GradedBox], threshold: float) -> tuple[GradedBox, ...]:
     """The boxes with `counted` as this threshold has it: score at or over it, and the centre on the skin."""
-    return tuple(
-        replace(b, counted=b.score >= threshold and b.skin_overlap is not None and b.skin_overlap >= ON_SKIN)
-        for b in boxes
-    )
+    return tuple(replace(b, counted=_counts(b.score, b.skin_overlap, threshold)) for b in boxes)
+
+
+def _counts(score: float, overlap: float | None, threshold: float) -> bool:
+    return score >= threshold and overlap is not None and overlap >= ON_SKIN
 
 
 def count_lesions(boxes: Sequence[GradedBox], classes: Sequence[str], method: Method, *, nose: bool) -> Counts:

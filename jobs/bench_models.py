@@ -67,7 +67,8 @@ class YoloLike(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """photos/s. model: on inputs made before. alone: decoding them too. pipeline: with all that is around it."""
+    """photos/s. model: on inputs made before. alone: with decoding and the stand-ins of the other stages.
+    pipeline: with all that is around it."""
 
     model: float
     alone: float

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -65,38 +65,46 @@ def bare(job: Job) -> Result:
     """Decoding in threads ahead of the three models in batches; the results are dropped."""
     import torch
 
-    from skinbatch.grading.face import find_face
-    from skinbatch.scoring.scorer import Scorer, model_input
+    from skinbatch.scoring.scorer import Scorer
 
     torch.set_num_threads(job.cores)
     scorer = Scorer(job.pack)
-    models, batch_size = scorer.models, job.batch or scorer.batch_size
+    batch_size = job.batch or scorer.batch_size
     files = sorted(Path(job.source).iterdir())
     boxes = 0
     started = time.perf_counter()
     for photos in _batches(_decoded(files, job.cores, 2 * batch_size), batch_size):
-        maps = models.segmenter(photos)
-        faces = [
-            find_face(m, models.segmenter.classes, p.shape[1], p.shape[0]) for m, p in zip(maps, photos, strict=True)
-        ]
-        found = [(p, f) for p, f in zip(photos, faces, strict=True) if f.found]
-        boxes += sum(map(len, models.detector([model_input(p, f, models.detector.input) for p, f in found])))
-        for classifier in models.classifiers:
-            classifier([model_input(p, f, classifier.input) for p, f in found])
+        boxes += _bare_batch(scorer, photos)
     return Result(len(files), time.perf_counter() - started, boxes, {})
+
+
+def _bare_batch(scorer: Scorer, photos: Sequence[RGB]) -> int:
+    """The models of a pack on one batch; returns the number of boxes."""
+    from skinbatch.grading.face import find_face
+    from skinbatch.scoring.scorer import model_input
+
+    models = scorer.models
+    maps, classes = models.segmenter(photos), models.segmenter.classes
+    faces = [find_face(m, classes, p.shape[1], p.shape[0]) for m, p in zip(maps, photos, strict=True)]
+    found = [(p, f) for p, f in zip(photos, faces, strict=True) if f.found]
+    boxes = sum(map(len, models.detector([model_input(p, f, models.detector.input) for p, f in found])))
+    for classifier in models.classifiers:
+        classifier([model_input(p, f, classifier.input) for p, f in found])
+    return boxes
 
 
 def alone(job: Job) -> Result:
     """One model with nothing around it, in the two ways in which the cores can be used: one stream of batches on all
     threads, and a stream of batches a core on one thread each, as the pipeline's lanes do on few cores. The better way is
-    taken, and run again with the photos read and decoded on the way: the most that its photos a second can be here.
+    taken, and run again with the bare work that the pack is: photos read and decoded on the way, and the stand-ins of the
+    other stages. That is the most that the pack's photos a second can be here.
 
     photos, seconds: of that last run. spent: `one stream` and `streams`, photos/s of each way on inputs made before. A
     stream goes on for `_ALONE_S`, and through two batches at least; the rate of several is the sum of theirs.
     """
     ways = {"one stream": (1, job.cores)} | ({"streams": (job.cores, 1)} if job.cores > 1 else {})
     rates = {name: _rate(_streams(job, *way)) for name, way in ways.items()}
-    found = _streams(job, *ways[max(rates, key=rates.__getitem__)], decode=True)
+    found = _streams(job, *ways[max(rates, key=rates.__getitem__)], whole=True)
     photos = sum(photos for photos, _ in found)
     return Result(photos, photos / _rate(found), 0, rates)
 
@@ -105,9 +113,10 @@ def _rate(found: list[tuple[int, float]]) -> float:
     return sum(photos / seconds for photos, seconds in found)
 
 
-def _streams(job: Job, streams: int, threads: int, decode: bool = False) -> list[tuple[int, float]]:
+def _streams(job: Job, streams: int, threads: int, whole: bool = False) -> list[tuple[int, float]]:
     """Photos and seconds of each stream. threads: of torch and ONNX Runtime, which takes them where a model is made.
-    decode: read and decode the photos, in as many threads, ahead of the model, instead of inputs made before."""
+    whole: photos that are read and decoded, in as many threads, ahead of all the pack's models, instead of inputs of one that
+    were made before."""
     import torch
 
     from skinbatch.scoring.scorer import Scorer
@@ -125,9 +134,10 @@ def _streams(job: Job, streams: int, threads: int, decode: bool = False) -> list
         decoded = _decoded(itertools.cycle(files), threads, 2 * size)
         with closing(decoded):
             while seen < 2 or time.perf_counter() - started < _ALONE_S:
-                if decode:
-                    list(itertools.islice(decoded, size))
-                model(batches[(first + seen) % len(batches)])
+                if whole:
+                    _bare_batch(scorer, list(itertools.islice(decoded, size)))
+                else:
+                    model(batches[(first + seen) % len(batches)])
                 seen += 1
         return seen * size, time.perf_counter() - started
 

@@ -47,7 +47,7 @@ def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["segmenter", "detector", "classifier"])
-def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_run_with_decoding(
+def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_run_with_all_bare_work(
     stage: str, tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[tuple[int, int, bool]] = []
@@ -55,9 +55,9 @@ def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_run_with_decod
     monkeypatch.setattr(bench_sides, "_ALONE_S", 0.1)
     streams = bench_sides._streams
 
-    def watched(job: Job, number: int, each: int, decode: bool = False) -> list[tuple[int, float]]:
-        found = streams(job, number, each, decode)
-        runs.append((len(found), torch.get_num_threads(), decode))
+    def watched(job: Job, number: int, each: int, whole: bool = False) -> list[tuple[int, float]]:
+        found = streams(job, number, each, whole)
+        runs.append((len(found), torch.get_num_threads(), whole))
         return found
 
     monkeypatch.setattr(bench_sides, "_streams", watched)

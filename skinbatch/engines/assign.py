@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 from skinbatch.runs import plan
+from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan, PlannedUnit
-from skinbatch.runs.receipts import Ledger, family
+from skinbatch.runs.receipts import family
+from skinbatch.runs.stub import Stub
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
 from skinbatch.types import Receipt, WorkUnit
@@ -24,36 +27,44 @@ class Assigner:
         self.store = store
         self.ledger = ledger
         self.plan = current
-        planned = {family(u.unit_id) for u in current.units}
-        self._moved = sorted(f for f in ledger.families if f.startswith("s") and f not in planned)
+
+    @cached_property
+    def _moved(self) -> dict[int | None, list[Stub]]:
+        """Complete receipts of archive files that are no longer listed, by the files' sizes."""
+        planned = {family(u.unit_id) for u in self.plan.units}
+        moved: dict[int | None, list[Stub]] = {}
+        for name in sorted({f for f in self.ledger.families() if f.startswith("s") and f not in planned}):
+            for stub in self.ledger.of_family(name):
+                moved.setdefault(stub.shard_size, []).append(stub)
+        return moved
 
     def left(self) -> list[PlannedUnit]:
         """Units that no receipt proves done."""
         return [u for u in self.plan.units if self.ledger.proof(u.unit_id, u.inputs_sha256) is None]
 
-    def to_score(self, units: Iterable[PlannedUnit]) -> Iterator[Assignment]:
+    def to_score(self, units: Sequence[PlannedUnit]) -> Iterator[Assignment]:
         """One assignment a unit; photos are read from the plan as they are handed out."""
-        for work in plan.work_units(self.store, self.ledger.fingerprint, self.plan, units):
-            older = tuple(reuse_of(r) for r in self._older(work))
-            yield Assignment(work, work.inputs_sha256, generation=1, reuse=older)
+        works = plan.work_units(self.store, self.ledger.fingerprint, self.plan, units)
+        for planned, work in zip(units, works, strict=True):
+            older = tuple(reuse_of(self.ledger.receipt(stub)) for stub in self._older(work))
+            yield Assignment(work, planned.inputs_sha256, generation=1, reuse=older)
 
-    def _older(self, work: WorkUnit) -> list[Receipt]:
+    def _older(self, work: WorkUnit) -> list[Stub]:
         """Receipts that may hold rows of the unit's photos: of its group and the groups it was split from; of its archive
         file, and of files of its very size that are no longer listed, which may be the same under another name."""
         name = family(work.unit_id)
         groups = [name[:depth] for depth in range(1, len(name) + 1)]
         if work.shard is None:
             return [r for group in groups for r in self.ledger.of_family(group)]
-        moved = (r for f in self._moved for r in self.ledger.of_family(f) if r.shard_size == work.shard.size)
-        return [*self.ledger.of_family(name), *moved]
+        return [*self.ledger.of_family(name), *self._moved.get(work.shard.size, ())]
 
     def failed(self) -> list[tuple[PlannedUnit, Receipt]]:
         """Receipts that count for the plan and hold rows that are not ok."""
         found = []
         for planned in self.plan.units:
-            for receipt in self.ledger.proof(planned.unit_id, planned.inputs_sha256) or ():
-                if any(status != "ok" for status in receipt.statuses):
-                    found.append((planned, receipt))
+            for stub in self.ledger.proof(planned.unit_id, planned.inputs_sha256) or ():
+                if any(status != "ok" for status, _ in stub.statuses):
+                    found.append((planned, self.ledger.receipt(stub)))
         return found
 
     def to_retry(self, failed: Iterable[tuple[PlannedUnit, Receipt]]) -> Iterator[Assignment]:

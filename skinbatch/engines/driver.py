@@ -23,15 +23,16 @@ from skinbatch.errors import ClaimError, SkinbatchError, UsageError
 from skinbatch.runs import cleanup, destination, layout, plan, receipts, snapshot
 from skinbatch.runs.claim import Claim
 from skinbatch.runs.grouping import first_bits
+from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Listing, Plan, PlanWriter
-from skinbatch.runs.receipts import Ledger
 from skinbatch.runs.record import RunLog, RunRecord
 from skinbatch.runs.report import RunReport
 from skinbatch.runs.snapshot import Snapshot
+from skinbatch.runs.stub import Stub
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.storage.locate import Locator
 from skinbatch.tables.schema import SCHEMA_VERSION
-from skinbatch.types import Receipt, ShardRef, WorkUnit
+from skinbatch.types import ShardRef, WorkUnit
 
 SAY_WAITING_S = 60.0
 MAX_ROUNDS = 3
@@ -60,11 +61,11 @@ class Driver:
         self.drift = Drift()
         self.totals: Totals | None = None
         self.folded = 0
-        self._unfolded: list[Receipt] = []
+        self._unfolded: list[Stub] = []
         self._interrupted = threading.Event()
         self._scheduler: Scheduler | None = None
         self._left: dict[str, str] = {}
-        self._counts: dict[str, int | None] = {}
+        self._counts: dict[str, int] = {}
         self._members: dict[ShardRef, int] = {}
         self._current: Plan | None = None
         self._any_ready = self._said_waiting = False
@@ -97,12 +98,15 @@ class Driver:
             self.presenter.note(f"could not be written at the end: {e}")
 
     def _run(self, engine: Engine, retry: bool) -> RunReport:
-        self.presenter.phase("reading what is done")
-        self.ledger = Ledger.load(self.store, self.fingerprint)
         names = plan.names(self.store, self.fingerprint)
         newest = plan.read(self.store, self.fingerprint, names[0]) if names else None
+        current = self._plan_of_retry(newest) if retry else self._plan_of_score(newest)
+        del newest
+        # After the listing, which is as large as what is done and no longer needed.
+        self.presenter.phase("reading what is done")
+        self.ledger = Ledger.load(self.store, self.fingerprint)
         self._unfolded += self.ledger.read_singly
-        current = self._current = self._plan_of_retry(newest) if retry else self._plan_of_score(newest)
+        self._current = current
         self._check_interrupted()
         assigner = Assigner(self.store, self.ledger, current)
         left = assigner.left()
@@ -118,7 +122,7 @@ class Driver:
             self.log.record.photos_listed = current.photos
         if not todo:
             return self._finish(current, nothing_to_do=True)
-        self._counts = {u.unit_id: u.count for u in current.units if u.shard is not None}
+        self._counts = {u.unit_id: u.count for u in current.units if u.shard is not None and u.count is not None}
         again = sum(receipt.inputs_count for _, receipt in failed)
         done_before = current.photos - again - sum(u.count or 0 for u in left)
         self.totals = Totals(
@@ -191,7 +195,7 @@ class Driver:
                     self,
                     self.config.engine.stall_timeout_s,
                     self.config.storage.max_attempts * self.config.storage.timeout_s,
-                    lambda u: attempts.get((u.unit_id, u.inputs_sha256[:12]), 0),
+                    lambda u: attempts.get((u.unit_id, u.inputs_sha256[:12]), 0) if attempts else 0,
                     self._count_members,
                     already_ready=self._scheduler.idle if self._scheduler else (),
                 )
@@ -231,27 +235,28 @@ class Driver:
     def _finish(self, current: Plan, nothing_to_do: bool = False) -> RunReport:
         """Every unit is done: snapshot, clean-up, and the verdict over all rows."""
         chosen = self._chosen(current)
-        newest = snapshot.newest_that_counts(self.store, self.ledger)
-        if newest is None or newest.plan != current.name or _keys(newest.receipts) != _keys(chosen):
+        newest = snapshot.newest_that_counts(self.ledger)
+        handed_out = not nothing_to_do
+        if newest is None or newest.plan != current.name or list(newest.receipts) != chosen:
             self.presenter.phase("writing the snapshot")
             names = snapshot.names(self.store, self.fingerprint)
             number = layout.number_of(names[0])[0] + 1 if names else 1
-            newest = snapshot.write(self.store, self.fingerprint, number, current.name, chosen)
+            newest = snapshot.write(self.ledger, number, current.name, chosen)
             nothing_to_do = False
-        cleanup.clean_up(self.store, self.fingerprint, newest)
-        cleanup.still_newest(self.store, self.fingerprint, newest)
+        self.presenter.phase("cleaning up")
+        cleanup.clean_up(self.ledger, newest, fresh=not handed_out)
         return self._end(*self._verdict(newest, nothing_to_do), current, "done", newest, nothing_to_do)
 
     def _verdict(self, newest: Snapshot, nothing_to_do: bool) -> tuple[int, str]:
         rows = newest.rows
-        failed = rows - sum(r.statuses.get("ok", 0) for r in newest.receipts)
+        failed = sum(stub.failed for stub in newest.receipts)
         if rows and failed / rows > self.config.run.max_failures:
             share = self.config.run.max_failures
             return 3, f"done, but {failed} of {rows} photos failed, more than --max-failures {share:g} allows"
         return 0, "nothing to do: every photo has been scored" if nothing_to_do else "done"
 
-    def _chosen(self, current: Plan) -> list[Receipt]:
-        proofs = [self.ledger.proof(u.unit_id, u.inputs_sha256) for u in current.units]
+    def _chosen(self, current: Plan) -> list[Stub]:
+        proofs = (self.ledger.proof(u.unit_id, u.inputs_sha256) for u in current.units)
         return [r for proof in proofs if proof is not None for r in proof]
 
     def _end(
@@ -265,13 +270,13 @@ class Driver:
     ) -> RunReport:
         if exit_code == 130:
             self._quietly(self._fold)
-        chosen = list(newest.receipts) if newest else self._chosen(current) if current else []
+        chosen = newest.receipts if newest else self._chosen(current) if current else ()
         left = len(Assigner(self.store, self.ledger, current).left()) if current and not newest else 0
         self._quietly(lambda: self._close_record(state, exit_code, message))
         record = self.log.record
         statuses: dict[str, int] = {}
-        for receipt in chosen:
-            for status, count in receipt.statuses.items():
+        for stub in chosen:
+            for status, count in stub.statuses:
                 statuses[status] = statuses.get(status, 0) + count
         return RunReport(
             exit_code=exit_code,
@@ -320,8 +325,7 @@ class Driver:
         planned = len(unit.images) if unit.shard is None else self._counts.get(unit.unit_id)
         self.totals.add(outcome, planned)
         if outcome.receipt is not None:
-            self.ledger.add(outcome.receipt)
-            self._unfolded.append(outcome.receipt)
+            self._unfolded.append(self.ledger.add(outcome.receipt))
             if len(self._unfolded) >= receipts.FOLD_EVERY:
                 self._fold()
 
@@ -365,7 +369,8 @@ class Driver:
     def _fold(self) -> None:
         if self._unfolded:
             self.folded += 1
-            receipts.write_fold(self.store, self.fingerprint, self.folded, self._unfolded)
+            entries = self.ledger.entries(self._unfolded)
+            receipts.write_fold(self.store, self.fingerprint, self.folded, entries)
             self._unfolded = []
 
     def _catch_signals(self) -> dict[int, Any]:
@@ -385,7 +390,3 @@ class Driver:
             raise ClaimError(f"another run has taken over {self.store.uri}: {self.claim.lost}; this one stops")
         if self._interrupted.is_set():
             raise Interrupted
-
-
-def _keys(chosen: Any) -> list[tuple[str, int, str]]:
-    return [(r.unit_id, r.generation, r.attempt) for r in chosen]

@@ -86,7 +86,7 @@ class Scheduler:
         self._again: deque[Assignment] = deque()
         self.idle: set[int] = set(already_ready)
         self._busy: dict[int, _Busy] = {}
-        self._deaths: dict[tuple[str, str], int] = {}
+        self._deaths: dict[str, int] = {}
         self._store_tries: dict[str, int] = {}
         self._starts = 0
         self.stopped: str | None = None
@@ -196,7 +196,7 @@ class Scheduler:
                 unit.unit_id, f"a worker died while it wrote the row of a photo that kills workers: {reason}"
             )
             return
-        self._deaths[_key(unit)] = self._death_count(unit) + 1
+        self._deaths[unit.unit_id] = self._death_count(unit) + 1
         self.observer.died(assignment, reason)
         if not self._isolate(assignment, reason, timed_out):
             self._again.append(assignment)
@@ -229,14 +229,9 @@ class Scheduler:
         return stop - unit.start
 
     def _death_count(self, unit: WorkUnit) -> int:
-        key = _key(unit)
-        if key not in self._deaths:
-            self._deaths[key] = self.recorded_deaths(unit)
-        return self._deaths[key]
-
-
-def _key(unit: WorkUnit) -> tuple[str, str]:
-    return unit.unit_id, unit.inputs_sha256
+        if unit.unit_id in self._deaths:
+            return self._deaths[unit.unit_id]
+        return self.recorded_deaths(unit)
 
 
 def _way_out(reason: str) -> str:

@@ -6,51 +6,76 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from skinbatch.errors import ClaimError
-from skinbatch.runs import layout, receipts, snapshot
-from skinbatch.runs.receipts import Ledger
+from skinbatch.runs import layout, snapshot
+from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.snapshot import Snapshot
-from skinbatch.storage.base import Store
 
 _BATCH = 1000
 
 
-def clean_up(store: Store, fingerprint: str, own: Snapshot) -> int:
+def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
     """Delete receipts that the snapshot does not name, then data files that no receipt of it names, then folds and
     attempts, which the snapshot makes needless, then what writers that died left unfinished. Returns the number of objects
-    deleted.
+    deleted. fresh: nothing was handed out since the ledger was listed, so that it need not be listed again.
 
     Raises ClaimError (exit 7) when another run's snapshot is the newest that counts.
     """
-    named_receipts = {receipts.key_of(fingerprint, r) for r in own.receipts}
-    named_files = {f.path for r in own.receipts for f in r.files}
-    deleted = 0
+    if not fresh:
+        ledger.list_again()
+    check(ledger, own)
+    deleted = since_listed = 0
+    for batch in _batches(_stale(ledger, own)):
+        # To list everything for every batch would take longer than scoring: as many requests look as delete.
+        if since_listed > ledger.keys:
+            ledger.list_again()
+            check(ledger, own)
+            since_listed = 0
+        else:
+            _check_newest(ledger, own)
+        ledger.store.delete(batch)
+        since_listed += len(batch)
+        deleted += len(batch)
+    if deleted:
+        ledger.list_again()
+    temporary = ledger.store.clear_temporary()
+    check(ledger, own)
+    return deleted + temporary
 
-    def delete(prefix: str, named: set[str]) -> int:
-        count = 0
-        stale = (info.key for info in store.list(prefix) if info.key not in named)
-        for batch in _batches(stale):
-            still_newest(store, fingerprint, own)
-            store.delete(batch)
-            count += len(batch)
-        return count
 
-    deleted += delete(layout.receipts_prefix(fingerprint), named_receipts)
-    for kind in layout.DATA_KINDS:
-        deleted += delete(layout.data_prefix(kind, fingerprint), named_files)
-    deleted += delete(layout.folds_prefix(fingerprint), set())
-    deleted += delete(layout.attempts_prefix(fingerprint), set())
-    still_newest(store, fingerprint, own)
-    return deleted + store.clear_temporary()
+def check(ledger: Ledger, own: Snapshot) -> None:
+    """Raise ClaimError unless `own` is the newest snapshot that counts, as the ledger has receipts and files listed."""
+    if not snapshot.counts(own):
+        _lost(ledger, own, snapshot.newest_that_counts(ledger))
+    _check_newest(ledger, own)
 
 
-def still_newest(store: Store, fingerprint: str, own: Snapshot) -> None:
-    """Raise ClaimError unless `own` is the newest snapshot that counts."""
-    found = snapshot.newest_that_counts(store, Ledger.listed(store, fingerprint))
+def _check_newest(ledger: Ledger, own: Snapshot) -> None:
+    """The same for an own snapshot that was seen to count: one request, while nobody else writes snapshots."""
+    if snapshot.names(ledger.store, ledger.fingerprint)[:1] == [own.name]:
+        return
+    ledger.list_again()
+    found = snapshot.newest_that_counts(ledger)
     if found is None or found.name != own.name:
-        raise ClaimError(
-            f"{store.uri}: another run has written snapshot {found.name if found else 'nothing that counts'} over this "
-            f"run's {own.name}; nothing is lost, run the same command again"
-        )
+        _lost(ledger, own, found)
+
+
+def _lost(ledger: Ledger, own: Snapshot, found: Snapshot | None) -> None:
+    raise ClaimError(
+        f"{ledger.store.uri}: another run has written snapshot {found.name if found else 'nothing that counts'} over this "
+        f"run's {own.name}; nothing is lost, run the same command again"
+    )
+
+
+def _stale(ledger: Ledger, own: Snapshot) -> Iterator[str]:
+    """Keys that have to go, in the order in which they have to."""
+    named = set(own.receipts)
+    for stub in ledger.receipts_besides(named):
+        yield stub.key(ledger.fingerprint)
+    yield from sorted(ledger.strays)
+    yield from ledger.files_besides(named)
+    for prefix in (layout.folds_prefix(ledger.fingerprint), layout.attempts_prefix(ledger.fingerprint)):
+        for info in ledger.store.list(prefix):
+            yield info.key
 
 
 def _batches(keys: Iterable[str]) -> Iterator[list[str]]:

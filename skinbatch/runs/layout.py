@@ -26,6 +26,12 @@ def data_key(kind: str, fingerprint: str, unit_id: str, attempt: str) -> str:
     return f"{data_prefix(kind, fingerprint)}{unit_id}.{attempt}.parquet"
 
 
+def data_name(prefix: str, key: str) -> tuple[str, str] | None:
+    """(unit_id, attempt) of a key that `data_key` made, None for any other. prefix: of its kind and scoring."""
+    unit_id, dot, attempt = key[len(prefix) :].removesuffix(".parquet").rpartition(".")
+    return (unit_id, attempt) if dot and key == f"{prefix}{unit_id}.{attempt}.parquet" else None
+
+
 def scoring_key(fingerprint: str) -> str:
     return f"{SCORINGS}{fingerprint}.json"
 
@@ -40,6 +46,16 @@ def receipts_prefix(fingerprint: str) -> str:
 
 def receipt_key(fingerprint: str, unit_id: str, generation: int, attempt: str) -> str:
     return f"{receipts_prefix(fingerprint)}{unit_id}/{generation}.{attempt}.json"
+
+
+def receipt_name(prefix: str, key: str) -> tuple[str, int, str] | None:
+    """(unit_id, generation, attempt) of a key that `receipt_key` made, None for any other. prefix: of its scoring."""
+    unit_id, _, name = key[len(prefix) :].partition("/")
+    digits, _, rest = name.partition(".")
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    generation, attempt = int(digits), rest.removesuffix(".json")
+    return (unit_id, generation, attempt) if key == f"{prefix}{unit_id}/{generation}.{attempt}.json" else None
 
 
 def snapshots_prefix(fingerprint: str) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from sys import intern
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from skinbatch.archive.lookahead import ahead
 from skinbatch.runs import layout
 from skinbatch.runs.grouping import first_bits, key_hash, split
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
-from skinbatch.types import ImageRef, ShardRef, WorkUnit
+from skinbatch.types import ImageRef, ShardKind, ShardRef, WorkUnit
 
 MEMBERS_PER_FILE = 100_000
 PART_MEMBERS = 512
@@ -26,6 +29,8 @@ _CHUNK = 50_000
 _OPENED = 8
 """Archive files whose members are counted at once: each is a few round trips to the store."""
 _UNITS = "units.parquet"
+_UNITS_AT_ONCE = 1000
+"""Units that exist as rows of Python objects at the same time, besides the units themselves."""
 
 _MEMBERS_SCHEMA = pa.schema(
     [
@@ -70,10 +75,6 @@ class PlannedUnit:
     shard: ShardRef | None = None
     start: int = 0
     stop: int | None = None
-
-    @property
-    def size(self) -> int:
-        return 0 if self.shard is None else self.shard.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +151,7 @@ class PlanWriter:
         name = layout.numbered(newest.number + 1 if newest else 1)
         members, units = self._loose_units(listing.photos, newest, bits)
         units += self._shard_units(listing.shards, newest)
-        if newest is not None and [(u.unit_id, u.inputs_sha256) for u in units] == [
-            (u.unit_id, u.inputs_sha256) for u in newest.units
-        ]:
+        if newest is not None and _same(units, newest.units):
             return newest
         prefix = f"{layout.plans_prefix(self.fingerprint)}{name}/"
         for file_name, table in members.items():
@@ -193,21 +192,22 @@ class PlanWriter:
             if unit.shard is not None:
                 before.setdefault(unit.shard, []).append(unit)
         units: list[PlannedUnit] = []
-        opened = ThreadPoolExecutor(_OPENED, thread_name_prefix="open")
-        try:
-            for found in opened.map(lambda shard: before.get(shard) or self._cut(shard), shards):
-                units += found
-        finally:
-            opened.shutdown(cancel_futures=True)
+        large: list[ShardRef] = []
+        for shard in shards:
+            if shard in before:
+                units += before[shard]
+            elif shard.kind == "tar" or shard.size <= PART_BYTES:
+                units.append(_planned(WorkUnit(_name_of(shard), shard=shard), None))
+            else:
+                large.append(shard)
+        for _, parts in ahead(large, self._cut, _OPENED):
+            units += parts
         return sorted(units, key=lambda u: u.unit_id)
 
     def _cut(self, shard: ShardRef) -> list[PlannedUnit]:
-        """One unit an archive file; large ones that can be read from the middle are cut into ranges."""
-        name = f"s{key_hash(shard.key):016x}"
-        count = None
-        if shard.kind != "tar" and shard.size > PART_BYTES:
-            count = self.count_members(shard)
-        if count is None or count <= 2 * PART_MEMBERS:
+        """A large archive file that can be read from the middle is cut into ranges, if it has so many members."""
+        name, count = _name_of(shard), self.count_members(shard)
+        if count <= 2 * PART_MEMBERS:
             return [_planned(WorkUnit(name, shard=shard), count)]
         starts = range(0, count, PART_MEMBERS)
         return [
@@ -246,21 +246,14 @@ def read(store: Store, fingerprint: str, name: str) -> Plan:
     """A plan by name, without its photos. NotFoundError if it is gone."""
     data, _ = store.get(f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}")
     units = []
-    for row in read_columns(data).to_pylist():
-        shard = None
-        if row["kind"] != "loose":
-            shard = ShardRef(row["key"], row["uri"], row["kind"], row["size"], row["version"])
-        units.append(
-            PlannedUnit(
-                row["unit_id"],
-                row["inputs_sha256"],
-                row["count"],
-                row["members"],
-                shard,
-                row["start"],
-                row["stop"],
-            )
-        )
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        for batch in file.iter_batches(_UNITS_AT_ONCE, use_threads=False):
+            columns = [column.to_pylist() for column in batch.select(_UNITS_SCHEMA.names).columns]
+            for unit_id, sha256, count, members, kind, key, uri, size, version, start, stop in zip(
+                *columns, strict=True
+            ):
+                shard = None if kind == "loose" else ShardRef(key, uri, cast(ShardKind, intern(kind)), size, version)
+                units.append(PlannedUnit(unit_id, sha256, count, intern(members), shard, start, stop))
     return Plan(name, tuple(units))
 
 
@@ -305,6 +298,18 @@ def _ranges(unit_ids: list[str]) -> dict[str, tuple[int, int]]:
     return ranges
 
 
+def _same(units: Sequence[PlannedUnit], others: Sequence[PlannedUnit]) -> bool:
+    """The same units with the same inputs, in the same order."""
+    pairs = zip(units, others, strict=False)
+    return len(units) == len(others) and all(
+        u is o or (u.unit_id, u.inputs_sha256) == (o.unit_id, o.inputs_sha256) for u, o in pairs
+    )
+
+
+def _name_of(shard: ShardRef) -> str:
+    return f"s{key_hash(shard.key):016x}"
+
+
 def _planned(unit: WorkUnit, count: int | None) -> PlannedUnit:
     return PlannedUnit(unit.unit_id, unit.inputs_sha256, count, "", unit.shard, unit.start, unit.stop)
 
@@ -322,22 +327,19 @@ def _meta_text(meta: Mapping[str, str]) -> str | None:
 
 
 def _units_table(units: Iterable[PlannedUnit]) -> pa.Table:
-    rows = []
-    for u in units:
-        row: dict[str, object] = {
-            "unit_id": u.unit_id,
-            "inputs_sha256": u.inputs_sha256,
-            "count": u.count,
-            "members": u.members,
-            "kind": "loose",
-            "start": u.start,
-            "stop": u.stop,
-        }
-        if u.shard is not None:
-            s = u.shard
-            row |= {"kind": s.kind, "key": s.key, "uri": s.uri, "size": s.size, "version": s.version}
-        rows.append(row)
-    return pa.Table.from_pylist(rows, schema=_UNITS_SCHEMA)
+    batches = []
+    left = iter(units)
+    while some := list(islice(left, _UNITS_AT_ONCE)):
+        columns = list(zip(*map(_unit_row, some), strict=True))
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, _UNITS_SCHEMA, strict=True)]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=_UNITS_SCHEMA))
+    return pa.Table.from_batches(batches, _UNITS_SCHEMA)
+
+
+def _unit_row(unit: PlannedUnit) -> tuple[object, ...]:
+    shard = unit.shard
+    what = ("loose",) + 4 * (None,) if shard is None else (shard.kind, shard.key, shard.uri, shard.size, shard.version)
+    return unit.unit_id, unit.inputs_sha256, unit.count, unit.members, *what, unit.start, unit.stop
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, StoreError
 from skinbatch.runs import destination, plan, snapshot
-from skinbatch.runs.receipts import Ledger
+from skinbatch.runs.ledger import Ledger
+from skinbatch.runs.stub import BITS, Stub
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
 from skinbatch.tables.schema import BOXES, images_schema
-from skinbatch.types import Receipt
 
 _READERS = 16
 _RESTARTS = 5
@@ -29,19 +29,15 @@ class Results:
         self.store = store
         self.fingerprint = fingerprint
         self.snapshot: str | None = None
-        self._receipts: tuple[Receipt, ...] = ()
+        self._receipts: tuple[Stub, ...] = ()
         self.refresh()
 
     def refresh(self) -> None:
         """Look again which receipts count."""
         ledger = Ledger.load(self.store, self.fingerprint)
-        found = snapshot.newest_that_counts(self.store, ledger)
+        found = snapshot.newest_that_counts(ledger)
         self.snapshot = found.name if found else None
-        self._receipts = found.receipts if found else tuple(done_for_newest_plan(self.store, ledger))
-
-    @property
-    def receipts(self) -> tuple[Receipt, ...]:
-        return self._receipts
+        self._receipts = found.receipts if found else tuple(done_for_newest_plan(ledger))
 
     def images(self, columns: Sequence[str] | None = None) -> pa.Table:
         """One row a photo; the columns of DESIGN's `images` (all, or those named)."""
@@ -84,7 +80,7 @@ class Results:
         return table if columns is None else table.select([c for c in columns if c in table.column_names])
 
     def _tables(self, kind: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        paths = [f.path for r in self._receipts for f in r.files if f.kind == kind]
+        paths = [path for r in self._receipts for path in r.files(self.fingerprint, r.needed & BITS[kind])]
 
         def read(path: str) -> pa.Table:
             return read_columns(self.store.get(path)[0], columns).replace_schema_metadata(None)
@@ -93,14 +89,14 @@ class Results:
             yield from pool.map(read, paths)
 
 
-def done_for_newest_plan(store: Store, ledger: Ledger) -> list[Receipt]:
+def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
     """Receipts of the whole units that are done for the newest plan."""
-    names = plan.names(store, ledger.fingerprint)
+    names = plan.names(ledger.store, ledger.fingerprint)
     if not names:
         return []
-    newest = plan.read(store, ledger.fingerprint, names[0])
+    newest = plan.read(ledger.store, ledger.fingerprint, names[0])
     proofs = (ledger.proof(u.unit_id, u.inputs_sha256) for u in newest.units)
-    return [r for proof in proofs if proof is not None for r in proof]
+    return [stub for proof in proofs if proof is not None for stub in proof]
 
 
 def open_results(store: Store, scoring: str | None = None) -> Results:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,45 +10,32 @@ import pyarrow.parquet as pq
 
 from skinbatch.errors import NotFoundError
 from skinbatch.runs import layout, receipts
-from skinbatch.runs.receipts import Ledger
+from skinbatch.runs.ledger import Ledger
+from skinbatch.runs.stub import BITS, Stub
 from skinbatch.storage.base import Store
-from skinbatch.tables.parquet import read_columns
-from skinbatch.types import Receipt
 
 _PLAN = b"skinbatch.plan"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """name: `<n>.<random>`. plan: the name of the plan whose every unit is done by `receipts`."""
+    """name: `<n>.<random>`. plan: the name of the plan whose every unit is done by `receipts`, which are a ledger's."""
 
     name: str
     plan: str
-    receipts: tuple[Receipt, ...]
+    receipts: tuple[Stub, ...]
 
     @property
     def rows(self) -> int:
-        return sum(receipts.rows_of(r) for r in self.receipts)
+        return sum(stub.rows for stub in self.receipts)
 
 
-def write(store: Store, fingerprint: str, n: int, plan: str, chosen: Iterable[Receipt]) -> Snapshot:
+def write(ledger: Ledger, n: int, plan: str, chosen: Sequence[Stub]) -> Snapshot:
     """Write snapshot n. The caller has seen that every unit of the plan is done by `chosen`."""
-    snapshot = Snapshot(layout.numbered(n), plan, tuple(chosen))
-    table = receipts.to_table(fingerprint, snapshot.receipts).replace_schema_metadata({_PLAN: plan.encode()})
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    store.put(_key(fingerprint, snapshot.name), sink.getvalue())
-    return snapshot
-
-
-def read(store: Store, fingerprint: str, name: str) -> Snapshot:
-    """NotFoundError if it is gone, ValueError if it is not a snapshot."""
-    try:
-        table = read_columns(store.get(_key(fingerprint, name))[0])
-        plan = (table.schema.metadata or {})[_PLAN].decode()
-        return Snapshot(name, plan, tuple(receipts.from_table(table)))
-    except (pa.ArrowInvalid, KeyError, TypeError) as e:
-        raise ValueError(f"{store.uri_of(_key(fingerprint, name))} is not a snapshot: {e}") from e
+    written = Snapshot(layout.numbered(n), plan, tuple(chosen))
+    data = receipts.to_parquet(ledger.entries(chosen), {_PLAN: plan.encode()})
+    ledger.store.put(_key(ledger.fingerprint, written.name), data)
+    return written
 
 
 def names(store: Store, fingerprint: str) -> list[str]:
@@ -59,23 +45,41 @@ def names(store: Store, fingerprint: str) -> list[str]:
     return layout.newest_first([k.removesuffix(".parquet") for k in keys if k.endswith(".parquet")])
 
 
-def newest_that_counts(store: Store, ledger: Ledger) -> Snapshot | None:
-    """The newest snapshot whose every receipt, and every file that those name, exists."""
-    for name in names(store, ledger.fingerprint):
-        try:
-            snapshot = read(store, ledger.fingerprint, name)
-        except (NotFoundError, ValueError):
-            continue
-        if counts(snapshot, ledger):
-            return snapshot
+def newest_that_counts(ledger: Ledger) -> Snapshot | None:
+    """The newest snapshot whose every receipt, and every file that those name, exists, as the ledger has them listed."""
+    for name in names(ledger.store, ledger.fingerprint):
+        found = _counting(ledger, name)
+        if found is not None:
+            return found
     return None
 
 
-def counts(snapshot: Snapshot, ledger: Ledger) -> bool:
-    """Every receipt that it names, and every file that those name, exists."""
-    return all(
-        receipts.key_of(ledger.fingerprint, r) in ledger.receipt_keys and ledger.complete(r) for r in snapshot.receipts
-    )
+def counts(snapshot: Snapshot) -> bool:
+    """Every receipt that it names, and every file that those name, exists, as its ledger has them listed."""
+    return all(stub.complete for stub in snapshot.receipts)
+
+
+def _counting(ledger: Ledger, name: str) -> Snapshot | None:
+    """A snapshot by name; None if it is gone, damaged, or does not count."""
+    stubs = []
+    try:
+        data, _ = ledger.store.get(_key(ledger.fingerprint, name))
+        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+            plan = (file.schema_arrow.metadata or {})[_PLAN].decode()
+            for receipt_key, paths in receipts.rows_of(file, "receipt", "files"):
+                stub = ledger.at(receipt_key)
+                if stub is None or not all(_exists(ledger, stub, path) for path in paths):
+                    return None
+                stubs.append(stub)
+    except (NotFoundError, pa.ArrowException, OSError, ValueError, KeyError):
+        return None
+    return Snapshot(name, plan, tuple(stubs))
+
+
+def _exists(ledger: Ledger, stub: Stub, path: str) -> bool:
+    """A file that a receipt names was listed."""
+    bit = BITS.get(path.partition("/")[0], 0)
+    return path in stub.files(ledger.fingerprint, bit & stub.there)
 
 
 def _key(fingerprint: str, name: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from skinbatch.runs import destination, plan, record, snapshot
-from skinbatch.runs.receipts import Ledger
+from skinbatch.runs.ledger import Ledger
 from skinbatch.storage.base import Store
 
 SILENT_S = 60.0
@@ -62,9 +62,10 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
             unknown += unit.count is None
             photos_left += unit.count or 0
         else:
-            for receipt in proof:
-                statuses.update(receipt.statuses)
-    found = snapshot.newest_that_counts(store, ledger)
+            for stub in proof:
+                for status, rows in stub.statuses:
+                    statuses[status] += rows
+    found = snapshot.newest_that_counts(ledger)
     done = sum(statuses.values())
     state = str(run.get("state", "never run"))
     running = state == "running"

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from skinbatch.errors import NotFoundError
-from skinbatch.runs import destination, plan, receipts, snapshot
+from skinbatch.runs import destination, plan, snapshot
+from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan, PlannedUnit
-from skinbatch.runs.receipts import Ledger
+from skinbatch.runs.snapshot import Snapshot
+from skinbatch.runs.stub import Stub
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
 from skinbatch.types import DataFile, Receipt
@@ -51,10 +53,10 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     ledger = Ledger.load(store, fingerprint)
     report = VerifyReport(fingerprint)
     say = report.differences.append
-    for key in ledger.unreadable:
+    for key in sorted(ledger.unreadable):
         say(f"{store.uri_of(key)}: not a receipt, a fold or a snapshot that can be read")
     names = snapshot.names(store, fingerprint)
-    found = snapshot.newest_that_counts(store, ledger)
+    found = snapshot.newest_that_counts(ledger)
     if names and (found is None or found.name != names[0]):
         say(f"the newest snapshot {names[0]} does not count: a receipt or file that it names is gone, or it is damaged")
     plans = plan.names(store, fingerprint)
@@ -71,55 +73,56 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
             + (f", {photos} photos" if photos else "")
             + "; the same `skinbatch score` goes on"
         )
-    report.differences += _broken_receipts(store, ledger)
+    report.differences += _broken_receipts(ledger)
     if found is None:
         return report
     report.snapshot, report.plan = found.name, found.plan
-    report.differences += _unnamed(store, ledger, found)
+    report.differences += _unnamed(ledger, found)
     try:
         checked = newest if found.plan == newest.name else plan.read(store, fingerprint, found.plan)
     except NotFoundError:
         say(f"snapshot {found.name} names plan {found.plan}, which is gone")
         return report
-    _check_rows(store, fingerprint, checked, found.receipts, report)
+    _check_rows(ledger, checked, found, report)
     return report
 
 
-def _broken_receipts(store: Store, ledger: Ledger) -> list[str]:
+def _broken_receipts(ledger: Ledger) -> list[str]:
     """Receipts whose files are gone."""
     said = []
-    for receipt in (r for unit_receipts in ledger.by_unit.values() for r in unit_receipts):
-        gone = [f.path for f in receipt.files if f.path not in ledger.data_keys]
-        if gone:
-            key = receipts.key_of(ledger.fingerprint, receipt)
-            said.append(f"{store.uri_of(key)}: a receipt whose files are gone: {', '.join(gone)}")
+    for stub in ledger:
+        if stub.listed and stub.whole is not None and not stub.complete:
+            gone = ", ".join(stub.files(ledger.fingerprint, stub.needed & ~stub.there))
+            said.append(f"{_uri(ledger, stub)}: a receipt whose files are gone: {gone}")
     return said
 
 
-def _unnamed(store: Store, ledger: Ledger, found: snapshot.Snapshot) -> list[str]:
+def _unnamed(ledger: Ledger, found: Snapshot) -> list[str]:
     """Data files and whole receipts that the snapshot does not name."""
-    named_receipts = {receipts.key_of(ledger.fingerprint, r) for r in found.receipts}
-    named_files = {f.path for r in found.receipts for f in r.files}
-    foreign = {receipts.key_of(ledger.fingerprint, r) for r in ledger.all_complete()} - named_receipts
+    named = set(found.receipts)
+    foreign = sorted(_uri(ledger, stub) for stub in ledger.receipts_besides(named) if stub.complete)
     return [
         *(
-            f"{store.uri_of(k)}: a data file that the snapshot does not name"
-            for k in sorted(ledger.data_keys - named_files)
+            f"{ledger.store.uri_of(key)}: a data file that the snapshot does not name"
+            for key in sorted(set(ledger.files_besides(named)))
         ),
-        *(f"{store.uri_of(k)}: a receipt that the snapshot does not name" for k in sorted(foreign)),
+        *(f"{uri}: a receipt that the snapshot does not name" for uri in foreign),
     ]
 
 
-def _check_rows(
-    store: Store, fingerprint: str, checked: Plan, chosen: tuple[Receipt, ...], report: VerifyReport
-) -> None:
-    by_unit: dict[str, list[Receipt]] = {}
-    for receipt in chosen:
-        by_unit.setdefault(receipt.unit_id.split(".")[0], []).append(receipt)
+def _uri(ledger: Ledger, stub: Stub) -> str:
+    return ledger.store.uri_of(stub.key(ledger.fingerprint))
+
+
+def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyReport) -> None:
+    store = ledger.store
+    by_unit: dict[str, list[Stub]] = {}
+    for stub in found.receipts:
+        by_unit.setdefault(stub.unit_id.split(".")[0], []).append(stub)
     shard_ids: dict[str, Counter[str]] = {}
     with ThreadPoolExecutor(_READERS) as pool:
-        for unit, expected in _expected(store, fingerprint, checked):
-            unit_receipts = by_unit.pop(unit.unit_id, [])
+        for unit, expected in _expected(store, ledger.fingerprint, checked):
+            unit_receipts = [ledger.receipt(stub) for stub in by_unit.pop(unit.unit_id, ())]
             if not unit_receipts:
                 report.differences.append(f"unit {unit.unit_id}: planned, but the snapshot names no receipt of it")
                 continue

@@ -3,8 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 
-from skinbatch.runs import layout, receipts
+from skinbatch.runs import layout, receipts, snapshot
+from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan, PlanWriter, collect
+from skinbatch.runs.snapshot import Snapshot
+from skinbatch.runs.stub import Stub
 from skinbatch.storage.local import LocalStore
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.rows import Row, boxes_table, images_table
@@ -52,3 +55,29 @@ def commit(
     )
     store.put(receipts.key_of(FP, receipt), receipts.to_json(receipt))
     return receipt
+
+
+def full(ledger: Ledger, stubs: Sequence[Stub] | None) -> list[Receipt] | None:
+    """Receipts as they were written."""
+    return None if stubs is None else [ledger.receipt(stub) for stub in stubs]
+
+
+def proof(store: LocalStore, unit_id: str, whole_sha256: str) -> list[Receipt] | None:
+    """The receipts by which a unit is done, as somebody who comes to the destination finds them."""
+    ledger = Ledger.load(store, FP)
+    return full(ledger, ledger.proof(unit_id, whole_sha256))
+
+
+def stubs_of(ledger: Ledger, named: Sequence[Receipt]) -> list[Stub]:
+    found = [ledger.find(r.unit_id, r.generation, r.attempt) for r in named]
+    return [stub for stub in found if stub is not None]
+
+
+def write_snapshot(store: LocalStore, n: int, plan: str, named: Sequence[Receipt]) -> tuple[Ledger, Snapshot]:
+    ledger = Ledger.load(store, FP)
+    return ledger, snapshot.write(ledger, n, plan, stubs_of(ledger, named))
+
+
+def write_fold(store: LocalStore, n: int, named: Sequence[Receipt]) -> None:
+    ledger = Ledger.load(store, FP)
+    receipts.write_fold(store, FP, n, ledger.entries(stubs_of(ledger, named)))

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from skinbatch.runs import layout, plan, receipts, snapshot
-from skinbatch.runs.receipts import Ledger
+from skinbatch.runs.ledger import Ledger
 from skinbatch.storage.local import LocalStore
 from skinbatch.types import WorkUnit
-from tests.unit.runs.support import FP, commit, photos, write_plan
+from tests.unit.runs.support import FP, commit, full, photos, proof, write_fold, write_plan, write_snapshot
 
 
 def units_of(store: LocalStore, current: plan.Plan) -> list[WorkUnit]:
@@ -18,24 +18,26 @@ def units_of(store: LocalStore, current: plan.Plan) -> list[WorkUnit]:
 def test_a_receipt_proves_its_unit_while_its_files_are_there(store: LocalStore) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     receipt = commit(store, unit)
-    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) == [receipt]
+    assert proof(store, unit.unit_id, unit.inputs_sha256) == [receipt]
     store.delete([receipt.files[0].path])
-    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) is None
+    assert proof(store, unit.unit_id, unit.inputs_sha256) is None
 
 
 def test_a_receipt_of_other_inputs_proves_nothing(store: LocalStore) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     commit(store, unit)
     changed = replace(unit, images=tuple(replace(r, version="2") for r in unit.images))
-    assert Ledger.load(store, FP).proof(changed.unit_id, changed.inputs_sha256) is None
+    assert proof(store, changed.unit_id, changed.inputs_sha256) is None
 
 
 def test_the_highest_generation_wins_then_the_smallest_attempt(store: LocalStore) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     commit(store, unit)
     seconds = [commit(store, unit, generation=2) for _ in range(3)]
-    best = Ledger.load(store, FP).best(unit.unit_id, unit.inputs_sha256)
-    assert best == min(seconds, key=lambda r: r.attempt)
+    ledger = Ledger.load(store, FP)
+    best = ledger.best(unit.unit_id, unit.inputs_sha256)
+    assert best is not None
+    assert ledger.receipt(best) == min(seconds, key=lambda r: r.attempt)
 
 
 def test_both_halves_prove_a_unit_and_one_does_not(store: LocalStore) -> None:
@@ -43,16 +45,16 @@ def test_both_halves_prove_a_unit_and_one_does_not(store: LocalStore) -> None:
     first, second = unit.halves()
     assert sorted(r.image_id for r in first.images + second.images) == sorted(r.image_id for r in unit.images)
     one = commit(store, first, whole=unit.inputs_sha256)
-    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) is None
+    assert proof(store, unit.unit_id, unit.inputs_sha256) is None
     quarters = [commit(store, q, whole=unit.inputs_sha256) for q in second.halves()]
-    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) == [one, *quarters]
+    assert proof(store, unit.unit_id, unit.inputs_sha256) == [one, *quarters]
 
 
 def test_halves_of_other_inputs_prove_nothing(store: LocalStore) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     for half in unit.halves():
         commit(store, half, whole="f" * 64)
-    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) is None
+    assert proof(store, unit.unit_id, unit.inputs_sha256) is None
 
 
 class CountingStore(LocalStore):
@@ -70,9 +72,9 @@ def test_resuming_reads_folds_and_snapshots_instead_of_one_object_a_unit(store: 
     current = write_plan(store, photos(100))
     committed = [commit(store, unit) for unit in units_of(store, current)]
     if copy == "fold":
-        receipts.write_fold(store, FP, 1, committed[:-1])
+        write_fold(store, 1, committed[:-1])
     else:
-        snapshot.write(store, FP, 1, current.name, committed[:-1])
+        write_snapshot(store, 1, current.name, committed[:-1])
     counting = CountingStore(store.uri)
     ledger = Ledger.load(counting, FP)
     assert counting.read == 1
@@ -82,9 +84,9 @@ def test_resuming_reads_folds_and_snapshots_instead_of_one_object_a_unit(store: 
 def test_a_fold_decides_nothing(store: LocalStore) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     receipt = commit(store, unit)
-    receipts.write_fold(store, FP, 1, [receipt])
+    write_fold(store, 1, [receipt])
     store.delete([receipts.key_of(FP, receipt)])
-    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) is None
+    assert proof(store, unit.unit_id, unit.inputs_sha256) is None
 
 
 def test_a_damaged_receipt_is_named_and_proves_nothing(store: LocalStore) -> None:
@@ -92,7 +94,7 @@ def test_a_damaged_receipt_is_named_and_proves_nothing(store: LocalStore) -> Non
     key = layout.receipt_key(FP, unit.unit_id, 1, "abc")
     store.put(key, b'{"unit_id": ')
     ledger = Ledger.load(store, FP)
-    assert ledger.unreadable == [key]
+    assert ledger.unreadable == {key}
     assert ledger.proof(unit.unit_id, unit.inputs_sha256) is None
 
 
@@ -108,9 +110,9 @@ def test_halves_of_a_retry_count_before_the_whole_unit_of_an_older_generation(st
     whole = commit(store, unit)
     first, second = unit.halves()
     halves = [commit(store, first, whole=unit.inputs_sha256, generation=2)]
-    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) == [whole]
+    assert proof(store, unit.unit_id, unit.inputs_sha256) == [whole]
     halves.append(commit(store, second, whole=unit.inputs_sha256, generation=2))
-    assert Ledger.load(store, FP).proof(unit.unit_id, unit.inputs_sha256) == halves
+    assert proof(store, unit.unit_id, unit.inputs_sha256) == halves
 
 
 @pytest.mark.parametrize("prefix", [layout.snapshots_prefix(FP), layout.folds_prefix(FP), layout.plans_prefix(FP)])
@@ -120,13 +122,13 @@ def test_stray_files_among_numbered_ones_are_left_alone(store: LocalStore, prefi
     for name in ("._1.0123456789ab.parquet", "x.parquet", "1.ab.parquet", "copy/units.parquet"):
         store.put(prefix + name, b"?")
     ledger = Ledger.load(store, FP)
-    assert ledger.proof(unit.unit_id, unit.inputs_sha256) == [receipt]
-    assert snapshot.newest_that_counts(store, ledger) is None
+    assert full(ledger, ledger.proof(unit.unit_id, unit.inputs_sha256)) == [receipt]
+    assert snapshot.newest_that_counts(ledger) is None
     assert len(plan.names(store, FP)) == 1
 
 
 def test_receipts_that_were_read_one_by_one_can_be_folded(store: LocalStore) -> None:
     current = write_plan(store, photos(100))
     committed = [commit(store, unit) for unit in units_of(store, current)]
-    receipts.write_fold(store, FP, 1, committed[:2])
+    write_fold(store, 1, committed[:2])
     assert {r.attempt for r in Ledger.load(store, FP).read_singly} == {r.attempt for r in committed[2:]}

@@ -11,13 +11,13 @@ import pytest
 from skinbatch.errors import ClaimError, UsageError
 from skinbatch.runs import cleanup, destination, layout, plan, receipts, results, snapshot
 from skinbatch.runs.claim import Claim
+from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
-from skinbatch.runs.receipts import Ledger
 from skinbatch.runs.snapshot import Snapshot
 from skinbatch.runs.verify import verify
 from skinbatch.storage.local import LocalStore
 from skinbatch.types import Receipt, Status
-from tests.unit.runs.support import FP, commit, photos, write_plan
+from tests.unit.runs.support import FP, commit, photos, write_fold, write_plan, write_snapshot
 
 
 def scored(store: LocalStore, count: int = 60) -> tuple[Plan, list[Receipt], Snapshot]:
@@ -26,7 +26,7 @@ def scored(store: LocalStore, count: int = 60) -> tuple[Plan, list[Receipt], Sna
     destination.write_scoring(store, scoring)
     current = write_plan(store, photos(count))
     done = [commit(store, unit) for unit in plan.work_units(store, FP, current, current.units)]
-    return current, done, snapshot.write(store, FP, 1, current.name, done)
+    return current, done, write_snapshot(store, 1, current.name, done)[1]
 
 
 def local(store: LocalStore, key: str) -> Path:
@@ -92,8 +92,7 @@ def test_verify_names_missing_doubled_and_unplanned_rows(store: LocalStore) -> N
             receipts.key_of(FP, fake),
             receipts.to_json(done[done.index(replace(fake, inputs_sha256=old.inputs_sha256))]),
         )
-    second = snapshot.write(store, FP, 2, current.name, done)
-    cleanup.clean_up(store, FP, second)
+    cleanup.clean_up(*write_snapshot(store, 2, current.name, done))
     said = differences(store)
     assert f"planned but without a row: {units[0].images[0].image_id}" in said
     assert f"more than one row: {units[1].images[0].image_id}" in said
@@ -120,7 +119,7 @@ def test_open_goes_back_to_the_snapshot_before_when_the_newest_does_not_count(st
     current, done, first = scored(store)
     unit = next(iter(plan.work_units(store, FP, current, current.units)))
     newer = commit(store, unit, generation=2)
-    snapshot.write(store, FP, 2, current.name, [newer, *done[1:]])
+    write_snapshot(store, 2, current.name, [newer, *done[1:]])
     assert results.open_results(store).snapshot != first.name
     store.delete([newer.files[0].path])
     assert results.open_results(store).snapshot == first.name
@@ -131,20 +130,23 @@ def test_cleaning_up_leaves_what_the_snapshot_names_and_nothing_else(store: Loca
     units = list(plan.work_units(store, FP, current, current.units))
     retried = commit(store, units[0], generation=2)
     commit(store, units[1])
-    receipts.write_fold(store, FP, 1, done)
-    second = snapshot.write(store, FP, 2, current.name, [retried, *done[1:]])
-    assert cleanup.clean_up(store, FP, second) == 7
+    write_fold(store, 1, done)
+    assert cleanup.clean_up(*write_snapshot(store, 2, current.name, [retried, *done[1:]])) == 7
     assert verify(store).differences == []
     assert len(list(local(store, f"images/scoring={FP}").glob("*.parquet"))) == len(done)
 
 
-def test_cleaning_up_stops_when_another_run_has_written_a_newer_snapshot(store: LocalStore) -> None:
-    current, done, first = scored(store)
+@pytest.mark.parametrize("fresh", [True, False])
+def test_cleaning_up_stops_when_another_run_has_written_a_newer_snapshot(store: LocalStore, fresh: bool) -> None:
+    current, done, _ = scored(store)
+    ledger = Ledger.load(store, FP)
+    first = snapshot.newest_that_counts(ledger)
+    assert first is not None
     unit = next(iter(plan.work_units(store, FP, current, current.units)))
     newer = commit(store, unit, generation=2)
-    snapshot.write(store, FP, 2, current.name, [newer, *done[1:]])
+    write_snapshot(store, 2, current.name, [newer, *done[1:]])
     with pytest.raises(ClaimError, match="another run has written snapshot 2"):
-        cleanup.clean_up(store, FP, first)
+        cleanup.clean_up(ledger, first, fresh=fresh)
     assert verify(store).rows == 60
 
 
@@ -152,7 +154,7 @@ def test_statuses_are_found_in_the_receipts(store: LocalStore) -> None:
     current = write_plan(store, photos(20))
     unit = next(iter(plan.work_units(store, FP, current, current.units)))
     assert commit(store, unit, status=Status.CORRUPT).statuses == {"corrupt": len(unit.images)}
-    assert Ledger.load(store, FP).all_complete()[0].statuses == {"corrupt": len(unit.images)}
+    assert Ledger.load(store, FP).all_complete()[0].statuses == (("corrupt", len(unit.images)),)
 
 
 def test_a_claim_that_beats_is_respected_and_its_holder_named(store: LocalStore) -> None:

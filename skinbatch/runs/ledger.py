@@ -1,0 +1,274 @@
+"""Every receipt of one scoring that lies in the destination, and what they prove."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Set
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skinbatch.archive.lookahead import ahead
+from skinbatch.errors import NotFoundError
+from skinbatch.runs import layout, receipts
+from skinbatch.runs.pages import Pages
+from skinbatch.runs.receipts import Entry, family
+from skinbatch.runs.stub import BITS, LISTED, Stub
+from skinbatch.storage.base import Store
+from skinbatch.types import Receipt
+
+_READERS = 16
+
+
+class Ledger:
+    """Receipts as stubs, and data files as bits of the stub of their unit and attempt, both as listed.
+
+    `add` takes what a unit of this run has just committed. Not shared between threads.
+    """
+
+    def __init__(self, store: Store, fingerprint: str) -> None:
+        self.store = store
+        self.fingerprint = fingerprint
+        self.orphans: set[str] = set()
+        """Data files beside which no receipt of their unit and attempt lies."""
+        self.strays: set[str] = set()
+        """Objects among the receipts whose keys are no receipt's."""
+        self.unreadable: set[str] = set()
+        """Objects that are no receipt, fold or snapshot that can be read."""
+        self.read_singly: list[Stub] = []
+        """Receipts that neither a snapshot nor a fold holds."""
+        self.keys = 0
+        """Receipts and data files that were listed last."""
+        # Most units have one receipt; a list for each of them would be as large as its stub.
+        self._units: dict[str, Stub | list[Stub]] = {}
+        self._parts: dict[str, list[str]] = defaultdict(list)
+        self._split: set[str] = set()
+        self._texts = Pages()
+        self._statuses: dict[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]] = {}
+
+    @classmethod
+    def listed(cls, store: Store, fingerprint: str) -> Ledger:
+        """Only what exists, by LIST; no receipt is read. Enough to tell which snapshot counts."""
+        ledger = cls(store, fingerprint)
+        ledger.list_again()
+        return ledger
+
+    @classmethod
+    def load(cls, store: Store, fingerprint: str) -> Ledger:
+        """What exists, and every receipt: from snapshots and folds, then one by one those that none of them holds."""
+        ledger = cls.listed(store, fingerprint)
+        ledger._read_all()
+        return ledger
+
+    def list_again(self) -> None:
+        """What exists now, by LIST. Receipts that have appeared since are not read.
+
+        Receipts are listed before data files: a unit that commits between the two has its files listed.
+        """
+        for stub in self:
+            stub.there = 0
+        self.orphans, self.strays = set(), set()
+        self.keys = 0
+        prefix = layout.receipts_prefix(self.fingerprint)
+        for info in self.store.list(prefix):
+            self.keys += 1
+            name = layout.receipt_name(prefix, info.key)
+            if name is None:
+                self.strays.add(info.key)
+            else:
+                (self.find(*name) or self._new(*name)).there = LISTED
+        for kind, bit in BITS.items():
+            prefix = layout.data_prefix(kind, self.fingerprint)
+            for info in self.store.list(prefix):
+                self.keys += 1
+                self._note_file(prefix, info.key, bit)
+
+    def _note_file(self, prefix: str, key: str, bit: int) -> None:
+        unit_id, attempt = layout.data_name(prefix, key) or ("", "")
+        its = [s for s in self.of_unit(unit_id) if s.attempt == attempt]
+        for stub in its:
+            stub.there |= bit
+        if not its:
+            self.orphans.add(key)
+
+    def _read_all(self) -> None:
+        self.unreadable |= self.strays
+        left = sum(1 for _ in self.unread())
+        for key in _copies(self.store, self.fingerprint):
+            if not left:
+                break
+            left -= self._read_copy(key)
+        wanted = sorted(self.unread(), key=lambda stub: stub.key(self.fingerprint))
+        for stub, text in ahead(wanted, self._text_of, _READERS):
+            if text is not None and self._fill(stub, text):
+                self.read_singly.append(stub)
+            else:
+                self.unreadable.add(stub.key(self.fingerprint))
+
+    def _read_copy(self, key: str) -> int:
+        """Read what is not read yet from a snapshot or fold; returns how many that were."""
+        read = 0
+        prefix = layout.receipts_prefix(self.fingerprint)
+        try:
+            with pq.ParquetFile(pa.BufferReader(self.store.get(key)[0]), pre_buffer=False) as file:
+                for receipt_key, text in receipts.rows_of(file, "receipt", "record"):
+                    name = layout.receipt_name(prefix, receipt_key)
+                    stub = self.find(*name) if name else None
+                    if stub is not None and stub.whole is None:
+                        if not self._fill(stub, text.encode()):
+                            raise ValueError(f"{receipt_key}: not what its key says")
+                        read += 1
+        except NotFoundError:  # another driver's clean-up; the receipts themselves are read instead
+            return read
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+            self.unreadable.add(key)
+        return read
+
+    def _text_of(self, stub: Stub) -> bytes | None:
+        try:
+            return self.store.get(stub.key(self.fingerprint))[0]
+        except NotFoundError:
+            return None
+
+    def _fill(self, stub: Stub, text: bytes) -> bool:
+        """Take over what a receipt says; False if it is no receipt, or another one than its key and its files' say."""
+        try:
+            receipt = receipts.from_json(text)
+            return self._take(stub, receipt, text)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+    def _take(self, stub: Stub, receipt: Receipt, text: bytes) -> bool:
+        if (receipt.unit_id, receipt.generation, receipt.attempt) != (stub.unit_id, stub.generation, stub.attempt):
+            return False
+        needed = LISTED
+        for file in receipt.files:
+            if file.path != layout.data_key(file.kind, self.fingerprint, stub.unit_id, stub.attempt):
+                return False
+            needed |= BITS[file.kind]
+        statuses = tuple(receipt.statuses.items())
+        stub.whole = bytes.fromhex(receipt.whole_sha256)
+        stub.needed = needed
+        stub.statuses = self._statuses.setdefault(statuses, statuses)
+        stub.shard_size = receipt.shard_size
+        stub.text = self._texts.add(text.replace(b"\n", b" "))
+        return True
+
+    def _new(self, unit_id: str, generation: int, attempt: str) -> Stub:
+        before = self._units.get(unit_id)
+        stub = Stub(unit_id, generation, attempt)
+        if isinstance(before, list):
+            before.append(stub)
+        else:
+            self._units[unit_id] = stub if before is None else [before, stub]
+        if before is None:
+            if (name := family(unit_id)) != unit_id:
+                self._parts[name].append(unit_id)
+            parts = unit_id.split(".")
+            self._split.update(".".join(parts[:depth]) for depth in range(1, len(parts)))
+        return stub
+
+    def add(self, receipt: Receipt) -> Stub:
+        """A receipt that a worker of this run has just written, with its files."""
+        name = receipt.unit_id, receipt.generation, receipt.attempt
+        stub = self.find(*name) or self._new(*name)
+        taken = self._take(stub, receipt, receipts.to_json(receipt))
+        assert taken, f"a worker's receipt names files that are not its own: {receipt}"
+        stub.there = stub.needed
+        return stub
+
+    def __iter__(self) -> Iterator[Stub]:
+        for found in self._units.values():
+            if isinstance(found, Stub):
+                yield found
+            else:
+                yield from found
+
+    def unread(self) -> Iterator[Stub]:
+        """Receipts that exist and have not been read, or cannot be."""
+        return (stub for stub in self if stub.listed and stub.whole is None)
+
+    def of_unit(self, unit_id: str) -> list[Stub]:
+        found = self._units.get(unit_id, [])
+        return [found] if isinstance(found, Stub) else found
+
+    def find(self, unit_id: str, generation: int, attempt: str) -> Stub | None:
+        for stub in self.of_unit(unit_id):
+            if stub.attempt == attempt and stub.generation == generation:
+                return stub
+        return None
+
+    def at(self, receipt_key: str) -> Stub | None:
+        """The receipt that lies there, None where none does."""
+        name = layout.receipt_name(layout.receipts_prefix(self.fingerprint), receipt_key)
+        stub = self.find(*name) if name else None
+        return stub if stub is not None and stub.listed else None
+
+    def all_complete(self) -> list[Stub]:
+        return [stub for stub in self if stub.complete]
+
+    def families(self) -> Iterator[str]:
+        """Groups and archive files that have receipts; some more than once."""
+        return map(family, self._units)
+
+    def of_family(self, name: str) -> list[Stub]:
+        """Complete receipts of a group or an archive file, of its parts and halves."""
+        unit_ids = sorted([name, *self._parts.get(name, ())])
+        return [stub for unit_id in unit_ids for stub in self.of_unit(unit_id) if stub.complete]
+
+    def best(self, unit_id: str, whole_sha256: str) -> Stub | None:
+        """The receipt of a unit that counts for the inputs of its whole unit: complete, highest generation, then
+        smallest attempt."""
+        whole = bytes.fromhex(whole_sha256)
+        fitting = [stub for stub in self.of_unit(unit_id) if stub.whole == whole and stub.complete]
+        return min(fitting, key=lambda stub: (-stub.generation, stub.attempt), default=None)
+
+    def proof(self, unit_id: str, whole_sha256: str) -> list[Stub] | None:
+        """The receipts by which a planned unit is done: its own, or those of its halves; None while it is not."""
+        own = self.best(unit_id, whole_sha256)
+        halves = self._proof_of_halves(unit_id, whole_sha256) if unit_id in self._split else None
+        if own is None or halves is None:
+            return halves if own is None else [own]
+        # A retry of the whole unit may have ended in halves: the later generation counts, as among single receipts.
+        return halves if min(stub.generation for stub in halves) > own.generation else [own]
+
+    def _proof_of_halves(self, unit_id: str, whole_sha256: str) -> list[Stub] | None:
+        proofs = [self.proof(f"{unit_id}.{half}", whole_sha256) for half in (0, 1)]
+        if proofs[0] is None or proofs[1] is None:
+            return None
+        return proofs[0] + proofs[1]
+
+    def receipts_besides(self, named: Set[Stub]) -> Iterator[Stub]:
+        """Receipts that were listed, whole or not, and are not among `named`."""
+        return (stub for stub in list(self) if stub.listed and stub not in named)
+
+    def files_besides(self, named: Set[Stub]) -> Iterator[str]:
+        """Data files that were listed and that no receipt of `named` names; some may come twice."""
+        for stub in list(self):
+            bits = stub.there
+            for other in self.of_unit(stub.unit_id):  # a copy of a receipt under another name has the same files
+                if other.attempt == stub.attempt and other in named:
+                    bits &= ~other.needed
+            yield from stub.files(self.fingerprint, bits)
+        yield from sorted(self.orphans)
+
+    def receipt(self, stub: Stub) -> Receipt:
+        """All that a receipt says, of one that has been read."""
+        return receipts.from_json(self._texts[stub.text])
+
+    def entries(self, stubs: Iterable[Stub]) -> Iterator[Entry]:
+        """Rows of a fold or snapshot, of receipts that have been read."""
+        for stub in stubs:
+            files = stub.files(self.fingerprint, stub.needed)
+            yield Entry(stub.unit_id, stub.key(self.fingerprint), stub.rows, files, self._texts[stub.text])
+
+
+def _copies(store: Store, fingerprint: str) -> Iterator[str]:
+    """Keys of the newest snapshot, of the folds, newest first, and of the other snapshots, which hold what a clean-up that
+    was cut short has left."""
+    keys: list[list[str]] = []
+    for prefix in (layout.snapshots_prefix(fingerprint), layout.folds_prefix(fingerprint)):
+        found = [o.key[len(prefix) :] for o in store.list(prefix) if o.key.endswith(".parquet")]
+        keys.append([prefix + name for name in layout.newest_first(found)])
+    snapshots, folds = keys
+    yield from (*snapshots[:1], *folds, *snapshots[1:])

@@ -1,0 +1,45 @@
+"""Many small texts kept in little memory: packed by the page, unpacked when one of them is asked for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import cast
+
+import pyarrow as pa
+
+_PER_PAGE = 256
+_UNPACKED = 4
+"""Pages kept unpacked: texts are mostly asked for in the order in which they came."""
+
+
+class Pages:
+    """Texts by number, from 0, in the order in which they were added. Not shared between threads."""
+
+    def __init__(self) -> None:
+        self._codec = pa.Codec("zstd")
+        self._packed: list[tuple[int, bytes]] = []
+        self._open: list[bytes] = []
+        self._unpacked: OrderedDict[int, list[bytes]] = OrderedDict()
+
+    def add(self, text: bytes) -> int:
+        """Keep a text without line feeds; returns its number."""
+        number = len(self._packed) * _PER_PAGE + len(self._open)
+        self._open.append(text)
+        if len(self._open) == _PER_PAGE:
+            page = b"\n".join(self._open)
+            self._packed.append((len(page), self._codec.compress(page, asbytes=True)))
+            self._open = []
+        return number
+
+    def __getitem__(self, number: int) -> bytes:
+        page, line = divmod(number, _PER_PAGE)
+        if page == len(self._packed):
+            return self._open[line]
+        if page not in self._unpacked:
+            size, packed = self._packed[page]
+            whole = cast(bytes, self._codec.decompress(packed, decompressed_size=size, asbytes=True))
+            self._unpacked[page] = whole.split(b"\n")
+            if len(self._unpacked) > _UNPACKED:
+                self._unpacked.popitem(last=False)
+        self._unpacked.move_to_end(page)
+        return self._unpacked[page][line]

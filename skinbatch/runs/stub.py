@@ -1,0 +1,59 @@
+"""What is kept in memory of a receipt, of which a destination may have hundreds of thousands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skinbatch.runs import layout
+
+BITS = {kind: 1 << n for n, kind in enumerate(layout.DATA_KINDS)}
+LISTED = 1 << len(BITS)
+"""The bit of the receipt itself."""
+
+
+@dataclass(slots=True, eq=False)
+class Stub:
+    """A receipt's name, whether it and its files exist, and what decides whether it counts; its text is the ledger's.
+
+    there: bits of what was listed. needed: bits of the files that it names and of itself. whole: whole_sha256 as bytes, None
+    while the receipt has not been read. statuses: rows by status. text: number of its text in the ledger's pages.
+    """
+
+    unit_id: str
+    generation: int
+    attempt: str
+    there: int = 0
+    needed: int = LISTED
+    whole: bytes | None = None
+    statuses: tuple[tuple[str, int], ...] = ()
+    shard_size: int | None = None
+    text: int = -1
+
+    @property
+    def listed(self) -> bool:
+        """The receipt itself exists."""
+        return bool(self.there & LISTED)
+
+    @property
+    def complete(self) -> bool:
+        """It has been read, and exists with all the files that it names."""
+        return self.whole is not None and not self.needed & ~self.there
+
+    @property
+    def rows(self) -> int:
+        """Rows of its images file, one a photo."""
+        return sum(count for _, count in self.statuses)
+
+    @property
+    def failed(self) -> int:
+        """Rows that are not ok."""
+        return sum(count for status, count in self.statuses if status != "ok")
+
+    def key(self, fingerprint: str) -> str:
+        """Where the receipt lies."""
+        return layout.receipt_key(fingerprint, self.unit_id, self.generation, self.attempt)
+
+    def files(self, fingerprint: str, bits: int) -> list[str]:
+        """Where its data files of these kinds lie."""
+        kinds = (kind for kind, bit in BITS.items() if bits & bit)
+        return [layout.data_key(kind, fingerprint, self.unit_id, self.attempt) for kind in kinds]

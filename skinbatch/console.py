@@ -19,7 +19,7 @@ from skinbatch.runs.report import RunReport
 PLAIN_EVERY_S = 10.0
 
 
-class _Quiet(Console):
+class QuietConsole(Console):
     """A console whose reader may go away without ending the run."""
 
     def on_broken_pipe(self) -> None:
@@ -30,7 +30,7 @@ class TerminalPresenter:
     """A bar with rate, time left and failures on a terminal; else a plain line every ten seconds. Writes to stderr."""
 
     def __init__(self) -> None:
-        self.console = _Quiet(stderr=True, highlight=False)
+        self.console = QuietConsole(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._phase = ""

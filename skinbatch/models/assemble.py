@@ -20,7 +20,8 @@ from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.locate import is_s3, open_store
 
 UNSTATED = "not stated"
-_OURS = "Written by `skinbatch pack import`. What these models were trained on and how well they do is not known here."
+OURS = "Written by `skinbatch pack import`. What these models were trained on and how well they do is not known here."
+"""In the card of a pack that was imported; a trainer puts what it knows in its place."""
 
 
 def add_stage(
@@ -162,7 +163,7 @@ def _write_texts(grown: Pack, old: Pack | None, base: Pack | None) -> None:
         (grown.directory / "LICENSE.md").write_text("\n\n".join(terms), encoding="utf-8")
     kept = ""
     if old is not None and (card := old.text("CARD.md")):
-        kept = card.partition(_OURS)[2] if _OURS in card else f"\n\n{card}"
+        kept = card.partition(OURS)[2] if OURS in card else f"\n\n{card}"
     elif base is not None and (card := base.text("CARD.md")):
         nested = card.replace("\n#", "\n##").replace("# ", "### ", 1)
         kept = f"\n\n## What was filled in from pack `{base.name}`\n\n{nested}"
@@ -175,7 +176,7 @@ def _card(pack: Pack) -> str:
     for stem, s in pack.stages.items():
         cells = (stem, s.arch, ", ".join(s.classes), f"{s.parameters or 0:,}", s.source or "–", s.licence or UNSTATED)
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _OURS])
+    return "\n".join([*lines, "", OURS])
 
 
 def _swap(made: Path, directory: Path) -> None:

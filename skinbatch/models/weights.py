@@ -18,9 +18,14 @@ BOOKKEEPING = "num_batches_tracked"
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Parameters and running statistics, fp16; counters that no result depends on are left out."""
+    save_state(network.state_dict(), path)
+
+
+def save_state(state: Mapping[str, Tensor], path: Path) -> None:
+    """As save_weights, of tensors by layer. Raises ValueError for numbers that half precision does not have."""
     tensors = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in network.state_dict().items()
+        for name, value in state.items()
         if not name.endswith(BOOKKEEPING)
     }
     for name, value in tensors.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -43,7 +43,7 @@ STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[Classifie
 }
 UNHASHED = "0" * 64
 """The sha256 of a stage whose weights are not there yet."""
-_NOT_SAID = ("sha256", "config_sha256", "parameters", "source", "licence", "layout")
+FOLLOWS = ("sha256", "config_sha256", "parameters", "source", "licence", "layout")
 """Fields of a stage that follow from the training."""
 
 
@@ -84,11 +84,23 @@ class Recipe(Section):
     schedule: ScheduleSection
     run: RunSection = RunSection()
     _file: Path = PrivateAttr(default=Path("recipe.toml"))
+    _unusable: frozenset[Path] = PrivateAttr(default=frozenset())
 
     @property
     def file(self) -> Path:
         """Where it was read from."""
         return self._file
+
+    @property
+    def unusable(self) -> frozenset[Path]:
+        """Photos that were found to be unusable, and are to be left out."""
+        return self._unusable
+
+    def without(self, photos: Iterable[Path]) -> Recipe:
+        """The same recipe, which leaves these photos out."""
+        recipe = self.model_copy()
+        recipe._unusable = self._unusable | frozenset(photos)
+        return recipe
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -125,11 +137,26 @@ class Recipe(Section):
         for data in (*(t.data for t in self.transfer), self.data):
             yield from (*data.train, *data.valid)
 
+    def check_files(self) -> None:
+        """Raises UsageError and PackError for files and packs that are named and not there, a line each."""
+        missing = []
+        for source in self.truths():
+            if not source.truth.exists():
+                missing.append(f"{self._file}: setting `truth`: {source.truth}: no such file or folder")
+        for data in (*(t.data for t in self.transfer), self.data):
+            for negatives in data.negatives:
+                if not negatives.photos.is_dir():
+                    missing.append(f"{self._file}: setting `negatives`: {negatives.photos}: no such folder")
+        if missing:
+            raise UsageError("\n".join(missing))
+        self.start_from()
+        self.base_pack()
+
     def as_dict(self) -> dict[str, Any]:
         """Everything that is set, defaults included, as in the file; paths relative to it."""
         data = self.model_dump(mode="python", exclude_none=True)
         model = data["model"]
-        fields = {k: v for k, v in model.pop("stage").items() if k not in _NOT_SAID}
+        fields = {k: v for k, v in model.pop("stage").items() if k not in FOLLOWS}
         data["model"] = fields | model
         plain: dict[str, Any] = _plain(data, self._file.parent.resolve())
         return plain
@@ -150,7 +177,8 @@ class Recipe(Section):
 def read_recipe(path: Path, stage: str | None = None) -> Recipe:
     """The recipe in a TOML file; relative paths are relative to it. stage: what the command trains.
 
-    Raises UsageError with a line a mistake: the file, the setting, and what it may be.
+    Raises UsageError with a line a mistake: the file, the setting, and what it may be. Whether the files that it names are
+    there is `Recipe.check_files`.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -159,7 +187,7 @@ def read_recipe(path: Path, stage: str | None = None) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"{path}: not readable as TOML: {e}") from None
     said = data.get("stage")
-    if said not in STAGES:
+    if not isinstance(said, str) or said not in STAGES:
         raise UsageError(f"{path}: setting `stage`: one of {', '.join(STAGES)} (got {said!r})")
     if stage is not None and stage != said:
         raise UsageError(f"{path}: is a recipe of a {said}: skinbatch train {said} {path}")
@@ -175,8 +203,6 @@ def read_recipe(path: Path, stage: str | None = None) -> Recipe:
     mistakes += _misfits(recipe)
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    recipe.start_from()
-    recipe.base_pack()
     return recipe
 
 
@@ -184,7 +210,7 @@ def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -
     """[model] with the stage's fields apart from those of training, or with what is wrong with them in `mistakes`."""
     own = {name: value for name, value in table.items() if name in ModelSection.model_fields and name != "stage"}
     fields = {name: value for name, value in table.items() if name not in own}
-    known = [name for name in STAGES[stage].model_fields if name not in _NOT_SAID]
+    known = [name for name in STAGES[stage].model_fields if name not in FOLLOWS]
     for name in fields:
         if name not in known:
             there = ", ".join([*known, *(n for n in ModelSection.model_fields if n != "stage")])
@@ -234,13 +260,6 @@ def _misfits(recipe: Recipe) -> Iterator[str]:
         yield f"{recipe.file}: setting `model.fit_anchors` goes with a detector; leave it out"
     if (stage.arch == "mmdet") != (recipe.model.config is not None):
         yield f"{recipe.file}: setting `model.config`, a file, goes with arch `mmdet`, and `mmdet` with it"
-    for n, source in enumerate(recipe.truths()):
-        if not source.truth.exists():
-            yield f"{recipe.file}: truth {n + 1}: {source.truth}: no such file or folder"
-    for data in (recipe.data, *(t.data for t in recipe.transfer)):
-        for negatives in data.negatives:
-            if not negatives.photos.exists():
-                yield f"{recipe.file}: setting `data.negatives`: {negatives.photos}: no such file or folder"
     classes = {*recipe.classes, *(name for t in recipe.transfer for name in t.classes or ())}
     for data in (recipe.data, *(t.data for t in recipe.transfer)):
         for name, meant in data.map.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -81,7 +82,8 @@ class DataSection(View):
     map: the truth's name of a class -> the model's; `"*"` takes all others; `""` is none of the model's classes. group: a
     regular expression over the photo's name whose first group is the patient, or a column of a CSV truth; without it
     photos that look the same are a group. stretched: `4:3`, what the photos were before they were stretched to a square.
-    terms: of the data, for the card.
+    apart: classes that the score and the means leave out, because their photos can be told by something else. terms: of
+    the data, for the card.
     """
 
     train: tuple[Source, ...]
@@ -91,6 +93,7 @@ class DataSection(View):
     map: dict[str, str] = Field(default_factory=dict)
     group: Name | None = None
     stretched: Annotated[str, Field(pattern=r"^\d+(\.\d+)?:\d+(\.\d+)?$")] | None = None
+    apart: tuple[str, ...] = ()
     terms: str = ""
 
     @model_validator(mode="after")
@@ -107,6 +110,10 @@ class DataSection(View):
         if self.stretched is not None and 0 in map(float, self.stretched.split(":")):
             raise ValueError("`stretched` is width:height, such as 4:3")
         return self
+
+    def mapping(self, classes: Sequence[str]) -> dict[str, str]:
+        """`map`, in which the model's own names are themselves unless it says otherwise."""
+        return {name: name for name in classes} | self.map
 
     @property
     def group_pattern(self) -> re.Pattern[str] | None:

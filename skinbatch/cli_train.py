@@ -1,0 +1,157 @@
+"""`skinbatch train`: a pack's stage from annotated photos, and what is seen of it meanwhile."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from skinbatch.cli_options import Json, RayAddress, print_json
+from skinbatch.console import PLAIN_EVERY_S, QuietConsole, clock
+from skinbatch.train.progress import TrainingStep
+
+if TYPE_CHECKING:
+    from skinbatch.train.session import Outcome
+
+
+class StageName(StrEnum):
+    """What can be trained."""
+
+    SEGMENTER = "segmenter"
+    DETECTOR = "detector"
+    CLASSIFIER = "classifier"
+
+
+class TrainingPresenter:
+    """Implements TrainingProgress: a bar on a terminal, else a plain line every ten seconds, and a line for every evaluation.
+    Writes to stderr."""
+
+    def __init__(self) -> None:
+        self._console = QuietConsole(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._phases: set[str] = set()
+        self._last = 0.0
+
+    def __enter__(self) -> TrainingPresenter:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                _Where(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=None, now=None)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def phase(self, text: str) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=text)
+        elif text not in self._phases:  # a training evaluates again and again
+            self._phases.add(text)
+            self._say(text)
+
+    def note(self, text: str) -> None:
+        self._console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
+
+    def step(self, now: TrainingStep) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=now.steps, completed=now.step, now=now)
+        elif time.monotonic() - self._last > PLAIN_EVERY_S:
+            self._say(describe_step(now))
+
+    def evaluated(self, point: Mapping[str, float]) -> None:
+        self._say(describe_point(point))
+
+    def _say(self, text: str) -> None:
+        self._last = time.monotonic()
+        self._console.print(f"skinbatch: {text}", markup=False, soft_wrap=True)
+
+
+class _Where(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        now = task.fields.get("now")
+        return Text(describe_step(now) if now is not None else "")
+
+
+def describe_step(now: TrainingStep) -> str:
+    """`step 120/3,000, loss 0.532, best 0.812, waited for data 0.4 %, 12:30 left`."""
+    steps = f"/{now.steps:,}" if now.steps is not None else f" (epoch {now.epoch})"
+    parts = [f"step {now.step:,}{steps}", f"loss {now.loss:.4g}"]
+    if now.best is not None:
+        parts.append(f"best {now.best:.4g}")
+    parts.append(f"waited for data {100 * now.waited:.1f} %")
+    if now.left_s is not None:
+        parts.append(f"{clock(now.left_s)} left")
+    return ", ".join(parts)
+
+
+def describe_point(point: Mapping[str, float]) -> str:
+    """`step 150 (epoch 3): loss 0.41, score 0.83, dice skin 0.91, waited for data 0.4 %`."""
+    shown = {n: v for n, v in point.items() if n not in ("step", "epoch", "minutes", "waited")}
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+    return (
+        f"step {point['step']:,g} (epoch {point['epoch']:g}, {point['minutes']:g} minutes): {numbers}, "
+        f"waited for data {100 * point['waited']:.1f} %"
+    )
+
+
+def train(
+    stage: Annotated[StageName, typer.Argument(metavar="STAGE", help="segmenter, detector or classifier.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file; jobs/recipes has the papers'.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The pack goes to DIR/<name>, the rest to DIR/work.")
+    ],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Problems in the annotated photos are errors (exit 2).")
+    ] = False,
+    ray_address: RayAddress = None,
+    as_json: Json = False,
+) -> None:
+    """Train a stage of a pack from annotated photos. The same command again goes on from the last checkpoint.
+
+    Ends with 0 when the pack is written, 2 for wrong use, 7 if another training works in DIR, 130 when interrupted.
+    """
+    from skinbatch.train.session import train as run
+
+    with TrainingPresenter() as presenter:
+        outcome = run(stage.value, recipe, out, presenter, strict=strict, ray_address=ray_address)
+    if as_json:
+        print_json(outcome.as_json())
+    else:
+        print(told(outcome, stage.value))
+
+
+def told(outcome: Outcome, stage: str) -> str:
+    """The end of a training: the pack, its numbers, what to do next."""
+    pack = outcome.pack
+    first = "Nothing to do: this training is done" if outcome.trained is None else "Trained"
+    lines = [f"{first}: pack {pack.name}, {pack.directory}"]
+    for metric in outcome.metrics:
+        of = f" of {metric['of']}" if metric["of"] else ""
+        interval = f" ({metric['low']:.3f} to {metric['high']:.3f})" if metric["low"] is not None else ""
+        lines.append(f"  {metric['name'] + of:32} {metric['value']:.3f}{interval}")
+    lines.append(f"  {'curves':10} {outcome.work / 'curves.png'}")
+    lines.append(f"  {'card':10} {pack.directory / 'CARD.md'}")
+    address = shlex.quote(str(pack.directory))
+    if outcome.tried is None:
+        lacks = [part for part in ("segmenter", "detector") if part not in pack.stages]
+        lines.append(f"It has no {' and no '.join(lacks)} yet: train or import one, or name a `base` in the recipe.")
+    else:
+        lines.append(f"  {'tried on':10} {outcome.tried['photo']}: {outcome.tried['status']}")
+        lines.append(f"Next: skinbatch score PHOTOS OUT --pack {address}")
+    return "\n".join(lines)

@@ -1,0 +1,74 @@
+"""A training on disk: written whole or not at all, so that a kill at any moment leaves the one before."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skinbatch.errors import UsageError
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+
+
+@dataclass(slots=True)
+class FitState:
+    """Everything a checkpoint holds besides weights. seconds: of training so far, over all starts. loss_sum, loss_steps,
+    waited, step_seconds: since the last evaluation."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    since_best: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    waited: float = 0.0
+    step_seconds: float = 0.0
+    curve: list[Mapping[str, float]] = field(default_factory=list)
+
+
+def save_checkpoint(work: Path, parts: Mapping[str, Any], state: FitState) -> None:
+    """parts: networks, optimiser and whatever else has a state_dict, by name."""
+    write_tensors(
+        {name: part.state_dict() for name, part in parts.items()} | {"state": asdict(state)}, work / CHECKPOINT
+    )
+
+
+def load_checkpoint(work: Path, parts: Mapping[str, Any], device: torch.device) -> FitState | None:
+    """Put what was saved into the parts; None where nothing was. Raises UsageError for one that is of another network."""
+    path = work / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        kept = torch.load(path, map_location=device, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(kept[name])
+        return FitState(**kept["state"])
+    except (RuntimeError, KeyError, ValueError, TypeError) as e:
+        raise UsageError(
+            f"{path}: is not a checkpoint of this training ({e}); remove it, or give another --out"
+        ) from None
+
+
+def write_tensors(value: Any, path: Path) -> None:
+    """torch.save under another name, synced, renamed."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_log(work: Path, curve: Sequence[Mapping[str, float]]) -> None:
+    """`log.jsonl`, all of it: a line an evaluation, none of them from a training that was cut off later."""
+    partial = work / f"{LOG}.partial"
+    partial.write_text("".join(json.dumps(dict(point)) + "\n" for point in curve), encoding="utf-8")
+    partial.replace(work / LOG)

@@ -1,0 +1,197 @@
+"""Classes of whole photos: what a classifier's training sees and how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.metrics.classification import MEAN, classification
+from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
+from skinbatch.models.stages import ClassifierStage
+from skinbatch.train.normalise import normalised
+from skinbatch.train.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
+from skinbatch.train.recipe_sections import AugmentSection, Window
+from skinbatch.train.views import relit, spoilt, view_matrix, warp
+
+Floats = NDArray[np.float32]
+
+WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ClassedPhoto:
+    """classes: of the model's, () for none of them. windows: see View."""
+
+    photo: StoredPhoto
+    classes: tuple[str, ...]
+    windows: tuple[Window, ...] = (WHOLE,)
+
+
+def targets(photos: Sequence[ClassedPhoto], classes: Sequence[str]) -> Floats:
+    """(N, C): 1 where a photo has a class."""
+    found = np.zeros((len(photos), len(classes)), np.float32)
+    for row, photo in enumerate(photos):
+        found[row, [classes.index(name) for name in photo.classes]] = 1
+    return found
+
+
+def window_of(pixels: Pixels, window: Window) -> Pixels:
+    """(h, w, 3): the part of a photo that a window, in shares of it, shows; a pixel at least."""
+    height, width = pixels.shape[:2]
+    x1, y1, x2, y2 = (round(share * side) for share, side in zip(window, (width, height, width, height), strict=True))
+    return np.ascontiguousarray(pixels[min(y1, height - 1) : max(y2, y1 + 1), min(x1, width - 1) : max(x2, x1 + 1)])
+
+
+class PhotoSamples:
+    """Views of photos with classes. Implements Samples."""
+
+    def __init__(
+        self, photos: Sequence[ClassedPhoto], stage: ClassifierStage, augment: AugmentSection, memory: int
+    ) -> None:
+        """memory: bytes for decoded photos."""
+        self.photos, self._stage, self._augment = tuple(photos), stage, augment
+        self.targets = targets(self.photos, stage.classes)
+        self._fill = Normalisation(stage.mean, stage.std).fill
+        stored = [photo.photo for photo in photos]
+        self._store = PhotoStore(stored, lambda _, pixels: working_size(pixels, stage.size), memory)
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[Pixels, Floats]:
+        """(S, S, 3) uint8, and (C,) float32."""
+        windows = self.photos[index].windows
+        part = window_of(self._store[index], windows[int(rng.integers(len(windows)))])
+        height, width = part.shape[:2]
+        matrix = view_matrix((height, width), self._stage.size, self._stage.fit, self._augment, rng)
+        square = warp(part, matrix, self._stage.size, self._fill)
+        return spoilt(relit(square, self._augment, rng), self._augment, rng), self.targets[index]
+
+
+class ClassifierTask:
+    """Cross-entropy of each class for itself (`logistic`) or of all together (`softmax`), weighted against rarity; the
+    score is the mean average precision of the classes, those `apart` left out."""
+
+    def __init__(
+        self,
+        samples: PhotoSamples,
+        valid: Sequence[ClassedPhoto],
+        stage: ClassifierStage,
+        memory: int,
+        *,
+        smoothing: float = 0.0,
+        weighting: Literal["none", "balanced", "sqrt"] = "none",
+        apart: Collection[str] = (),
+    ) -> None:
+        """memory: bytes for decoded photos of `valid`. smoothing: of the targets, towards one half (logistic) or the same
+        for all (softmax)."""
+        self.samples = samples
+        self.valid, self._stage, self._apart = tuple(valid), stage, apart
+        self._smoothing = smoothing
+        self._squares = PhotoStore(
+            [p.photo for p in valid], lambda n, pixels: self._square(pixels, self.valid[n].windows[0]), memory
+        )
+        self.weights = class_weights(samples.targets, stage.outputs == "softmax", weighting)
+
+    def prepare(self, photos: Tensor) -> Tensor:
+        return normalised(photos, self._stage.mean, self._stage.std)
+
+    def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        weights = None if self.weights is None else torch.from_numpy(self.weights).to(x.device)
+        logits = network(x).float()
+        if self._stage.outputs == "softmax":
+            # A photo of several classes is a part of each.
+            return F.cross_entropy(logits, y / y.sum(1, keepdim=True), weights, label_smoothing=self._smoothing)
+        smooth = y * (1 - self._smoothing) + self._smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
+
+    def evaluate(self, network: nn.Module, device: torch.device) -> Mapping[str, float]:
+        truth = targets(self.valid, self._stage.classes) > 0
+        probability = self.probabilities(network, device)
+        chosen = choose(probability, self._stage.threshold, several(truth))
+        found = classification(truth, probability, chosen, self._stage.classes, Resampling(0), apart=self._apart)
+        by_class = {name: numbers["average_precision"].value for name, numbers in found.items()}
+        score = by_class.pop(MEAN)
+        points = {f"AP {name}": round(value, 4) for name, value in by_class.items() if np.isfinite(value)}
+        return {"score": round(score, 5) if np.isfinite(score) else 0.0, **points}
+
+    def probabilities(self, network: nn.Module, device: torch.device) -> NDArray[np.float64]:
+        """(N, C) of the validation photos as the scorer shows them: the first window, as it is."""
+        return self._through(network, iter(self._squares), len(self.valid), device)
+
+    def of_views(
+        self, network: nn.Module, views: int, seed: int, most: int, device: torch.device
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """(M, C) probabilities and truth of so many views of each of `most` training photos, spread evenly: what a
+        network that knows its training photos by heart says of photos that it has not seen quite like this."""
+        indices = np.unique(np.linspace(0, len(self.samples) - 1, min(most, len(self.samples))).astype(int))
+        drawn = [(int(i), np.random.default_rng((seed, int(i), v, 2))) for i in indices for v in range(views)]
+        squares = (self.samples.sample(index, rng)[0] for index, rng in drawn)
+        truth = self.samples.targets[[index for index, _ in drawn]] > 0
+        return self._through(network, squares, len(drawn), device), truth
+
+    def _square(self, pixels: Pixels, window: Window) -> Pixels:
+        part = window_of(pixels, window)
+        if self._stage.fit == "crop":
+            return centre_square(part, self._stage.size)
+        return pad_to_square(part, self._stage.size, Normalisation(self._stage.mean, self._stage.std).fill)[0]
+
+    @torch.inference_mode()
+    def _through(
+        self, network: nn.Module, squares: Iterator[Pixels], number: int, device: torch.device
+    ) -> NDArray[np.float64]:
+        found = []
+        for start in range(0, number, _BATCH):
+            batch = [next(squares) for _ in range(min(_BATCH, number - start))]
+            logits = network(self.prepare(torch.from_numpy(np.stack(batch)).to(device))).float()
+            odds = logits.softmax(1) if self._stage.outputs == "softmax" else logits.sigmoid()
+            found.append(odds.cpu().numpy().astype(np.float64))
+        return np.concatenate(found) if found else np.zeros((0, len(self._stage.classes)))
+
+
+def class_weights(truth: Floats, softmax: bool, how: Literal["none", "balanced", "sqrt"]) -> Floats | None:
+    """(C,) weights for the loss. softmax: of the photos of each class, one on average over all photos. Else of the
+    positive term of each class, by which its photos weigh as much as all others together. `sqrt`: the roots of these."""
+    if how == "none":
+        return None
+    number = np.maximum(truth.sum(axis=0), 1)
+    balanced = number.sum() / (len(number) * number) if softmax else np.maximum(len(truth) - number, 1) / number
+    return np.asarray(np.sqrt(balanced) if how == "sqrt" else balanced, np.float32)
+
+
+def several(truth: NDArray[np.bool_]) -> bool:
+    """Whether photos may have several classes at once."""
+    return bool((truth.sum(axis=1) > 1).any())
+
+
+def choose(probability: NDArray[np.float64], threshold: float, several: bool) -> NDArray[np.bool_]:
+    """(N, C) what a classifier decides: its top class where that reaches the threshold; with `several` every class that
+    does."""
+    reached = probability >= threshold
+    if several:
+        return reached
+    top = np.zeros_like(reached)
+    top[np.arange(len(top)), probability.argmax(axis=1)] = True
+    return reached & top
+
+
+def best_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """The threshold of the top class with the highest mean recall, `none` counting as much as all classes together. Of several as
+    good the middle one."""
+    grid = np.arange(0.05, 0.96, 0.01)
+    none = ~truth.any(axis=1)
+    means = []
+    for threshold in grid:
+        chosen = choose(probability, float(threshold), several=False)
+        recalls = [float(chosen[truth[:, c], c].mean()) for c in range(truth.shape[1]) if truth[:, c].any()]
+        means.append((float(np.mean(recalls)) + float((~chosen[none].any(axis=1)).mean())) / 2)
+    return round(float(np.median(grid[np.array(means) >= max(means) - 1e-12])), 2)

@@ -1,0 +1,41 @@
+"""Where a training runs, in the recipe's words and in torch's."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from skinbatch.errors import UsageError
+from skinbatch.train.loop import hardware as processor
+from skinbatch.train.recipe_sections import RunSection
+
+
+def choose_device(run: RunSection) -> torch.device:
+    """Raises UsageError for a GPU that is not there, and for mixed precision without one."""
+    there = torch.cuda.is_available()
+    if run.device == "cuda" and not there:
+        raise UsageError("setting `run.device`: cuda, and torch sees no GPU here; take auto or cpu")
+    device = torch.device("cuda", torch.cuda.current_device()) if there and run.device != "cpu" else torch.device("cpu")
+    if run.precision == "amp" and device.type != "cuda":
+        raise UsageError("setting `run.precision`: amp, and there is no GPU to train on; take auto or fp32")
+    return device
+
+
+def mixed(run: RunSection, device: torch.device) -> bool:
+    """Whether fp16 is used where it is safe."""
+    return device.type == "cuda" and run.precision != "fp32"
+
+
+def loaders(run: RunSection, device: torch.device) -> int:
+    """Processes that read and change photos ahead of the model; a GPU leaves the cores to them."""
+    if run.loader_threads is not None:
+        return run.loader_threads
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(16, cores - 1) if device.type == "cuda" else cores // 2)
+
+
+def hardware(device: torch.device) -> str:
+    """GPU, processor and cores, in words."""
+    gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
+    return gpu + processor()

@@ -1,0 +1,214 @@
+"""From a recipe's [data] to the photos of training and validation, with what was left out and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from skinbatch.annotations.checks import mapped
+from skinbatch.annotations.likeness import perceptual_groups
+from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.read import read_truth
+from skinbatch.annotations.split import split
+from skinbatch.annotations.tree import Tree
+from skinbatch.errors import UsageError
+from skinbatch.train.recipe_sections import DataSection, Negatives, Source, StageName, View
+from skinbatch.train.result import DataCount
+
+NONE = "none"
+"""What photos of none of the classes are counted as."""
+NO_BOXES = np.zeros((0, 4), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenPhoto:
+    """A photo that is used. classes: of the model's; () for none of them; for detectors those of its boxes. view: what of it is
+    looked at, nothing left to [data]. source: the truth's or folder's name."""
+
+    photo: AnnotatedPhoto
+    path: Path
+    classes: tuple[str, ...]
+    view: View
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """counts: of every source and part, for the card. refused: `train`, `valid` -> photos of it that cannot be used."""
+
+    train: tuple[TakenPhoto, ...]
+    valid: tuple[TakenPhoto, ...]
+    counts: tuple[DataCount, ...]
+    refused: Mapping[str, tuple[AnnotatedPhoto, ...]]
+
+    def splits(self) -> dict[str, list[AnnotatedPhoto]]:
+        """Used and refused photos, as `annotations.checks.check` takes them."""
+        used = {"train": self.train, "valid": self.valid}
+        return {name: [*map(_said, photos), *self.refused[name]] for name, photos in used.items()}
+
+
+def gather(
+    data: DataSection,
+    stage: StageName,
+    classes: Sequence[str],
+    seed: int,
+    *,
+    where: Path | str,
+    part: str = "",
+    unusable: Collection[Path] = (),
+) -> Gathered:
+    """Read every truth of [data], leave out what cannot be used, and split it by groups if it says so.
+
+    With `valid_share` negatives are split as well; with `valid` they are all for training. where: the recipe, for
+    messages. part: name of an earlier training, for the counts. unusable: photos to be left out. Raises UsageError naming
+    the file, and where nothing is left.
+    """
+    truths = {source.truth: _read(source, data, stage) for source in (*data.train, *data.valid)}
+    reader = _Reader(data, stage, tuple(classes), f"{part} " if part else "", unusable)
+    train = [photo for source in data.train for photo in reader.of_truth(source, truths[source.truth], "train")]
+    valid = [photo for source in data.valid for photo in reader.of_truth(source, truths[source.truth], "valid")]
+    none = [photo for negatives in data.negatives for photo in reader.of_folder(negatives)]
+    train += none
+    if data.valid_share is not None and train:
+        kept = {id(photo) for photo in split(*_to_split(train, data, seed))[0]}
+        valid = [photo for photo in train if id(photo.photo) not in kept]
+        train = [photo for photo in train if id(photo.photo) in kept]
+    for photos, name in ((train, "train"), (valid, "valid")):
+        if not photos:
+            raise UsageError(f"{where}: no photo for `{name}`; {_left_out(reader.left_out)}")
+    counts = reader.counts(train, "train") + reader.counts(valid, "valid")
+    refused = {name: tuple(photos) for name, photos in reader.refused.items()}
+    return Gathered(tuple(train), tuple(valid), tuple(counts), refused)
+
+
+def called(path: Path) -> str:
+    """What the card calls a source: its folder and the one above, `acne04/train`."""
+    return "/".join(path.parts[-2:])
+
+
+def truth_class(name: str, data: DataSection, classes: Sequence[str]) -> str | None:
+    """The model's class of a truth's, "" for none of them; None where nobody says."""
+    meant = mapped(name, data.mapping(classes))
+    return meant if not meant or meant in classes else None
+
+
+class _Reader:
+    """Photos of sources, and why others were left out."""
+
+    def __init__(
+        self, data: DataSection, stage: StageName, classes: tuple[str, ...], prefix: str, unusable: Collection[Path]
+    ) -> None:
+        self.data, self.stage, self.classes, self.prefix, self.unusable = data, stage, classes, prefix, unusable
+        self.left_out: dict[str, Counter[str]] = {}
+        self.refused: dict[str, list[AnnotatedPhoto]] = {"train": [], "valid": []}
+
+    def of_truth(self, source: Source, truth: Truth, part: str) -> Iterable[TakenPhoto]:
+        view = self._view(source)
+        for photo in truth.photos:
+            reason = self._unusable(photo)
+            if reason is None:
+                classes = self._classes(photo)
+                if classes is None:
+                    reason = "of an unknown class"
+                else:
+                    assert photo.path is not None
+                    yield TakenPhoto(photo, photo.path, classes, view, called(source.truth))
+                    continue
+            self.refused[part].append(photo)
+            self.left_out.setdefault(called(source.truth), Counter())[reason] += 1
+
+    def of_folder(self, negatives: Negatives) -> Iterable[TakenPhoto]:
+        folder, view = negatives.photos, self._view(negatives)
+        names = Tree(folder).photos
+        most = min(len(names), negatives.most or len(names))
+        for n in np.linspace(0, len(names) - 1, most).round().astype(int):
+            path = folder / names[n]
+            if path in self.unusable:
+                self.left_out.setdefault(called(folder), Counter())["that cannot be read"] += 1
+                continue
+            photo = AnnotatedPhoto(names[n], path, path, classes=())
+            yield TakenPhoto(photo, path, (), view, called(folder))
+
+    def counts(self, photos: Sequence[TakenPhoto], part: str) -> list[DataCount]:
+        found = []
+        for source in dict.fromkeys(photo.source for photo in photos):
+            mine = [photo for photo in photos if photo.source == source]
+            things: Counter[str] = Counter()
+            if self.stage == "classifier":
+                for photo in mine:
+                    things.update(photo.classes or (NONE,))
+            left_out = self.left_out.pop(source, Counter())
+            found.append(DataCount(source, self.prefix + part, len(mine), dict(things), dict(left_out)))
+        return found
+
+    def _view(self, source: View) -> View:
+        return View(
+            crop=source.crop if source.crop is not None else self.data.crop,
+            face=source.face if source.face is not None else bool(self.data.face),
+        )
+
+    def _unusable(self, photo: AnnotatedPhoto) -> str | None:
+        if photo.path is None:
+            return "without a photo"
+        if photo.path in self.unusable or any(mask in self.unusable for mask in photo.masks or ()):
+            return "that cannot be read"
+        said = photo.masks if self.stage == "segmenter" else photo.classes
+        if self.stage == "detector":
+            return "without boxes" if photo.boxes is None else None
+        return "without annotation" if said is None else None
+
+    def _classes(self, photo: AnnotatedPhoto) -> tuple[str, ...] | None:
+        """None where the truth has a class that nobody knows."""
+        if self.stage == "segmenter":
+            return ()
+        names = photo.labels or () if self.stage == "detector" else photo.classes or ()
+        found = [truth_class(name, self.data, self.classes) for name in names]
+        return None if None in found else tuple(dict.fromkeys(name for name in found if name))
+
+
+def _said(taken: TakenPhoto) -> AnnotatedPhoto:
+    """A photo of `negatives` says that there are no boxes, though no file does."""
+    return taken.photo if taken.photo.boxes is not None else replace(taken.photo, boxes=NO_BOXES, labels=())
+
+
+def _read(source: Source, data: DataSection, stage: StageName) -> Truth:
+    """For a classifier a photo has the classes of its boxes, where nothing is said of the whole (paper 002)."""
+    truth = read_truth(source.truth, source.format, group=data.group_column)
+    if stage != "classifier":
+        return truth
+    return replace(truth, photos=tuple(_of_boxes(photo) for photo in truth.photos))
+
+
+def _of_boxes(photo: AnnotatedPhoto) -> AnnotatedPhoto:
+    if photo.classes is not None or photo.labels is None:
+        return photo
+    return replace(photo, classes=tuple(dict.fromkeys(photo.labels)))
+
+
+def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
+    reasons = [
+        f"{number} of {source} {reason}" for source, found in left_out.items() for reason, number in found.items()
+    ]
+    return f"left out: {', '.join(reasons)}" if reasons else "the truth is empty"
+
+
+def _to_split(
+    taken: Sequence[TakenPhoto], data: DataSection, seed: int
+) -> tuple[list[AnnotatedPhoto], float, list[Hashable], int]:
+    """What `annotations.split.split` takes. Groups are what [data] group says, else photos that look the same."""
+    assert data.valid_share is not None
+    pattern = data.group_pattern
+    photos = [photo.photo for photo in taken]
+    groups: list[Hashable] = []
+    for photo in taken:
+        found = pattern.search(photo.photo.name) if pattern is not None else None
+        said = found[1] if found is not None else photo.photo.group
+        groups.append((photo.source, said) if said is not None else None)
+    alone = [n for n, group in enumerate(groups) if group is None]
+    for n, cluster in zip(alone, perceptual_groups([photos[n] for n in alone]), strict=True):
+        groups[n] = cluster
+    return photos, data.valid_share, groups, seed

@@ -1,0 +1,165 @@
+"""What a pack's card says of a stage that was trained: from what, how, how well, and how to see it again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from skinbatch.models.assemble import OURS
+from skinbatch.models.pack import Pack
+from skinbatch.train.curves import PLACES
+from skinbatch.train.recipe import Recipe
+from skinbatch.train.result import Metric, TrainedStage
+
+CURVES = "curves.png"
+_ROWS = 24
+_FILLED = "## What was filled in from pack"
+_KIND = (
+    "Validation photos were never trained on, but they decided which evaluation's weights were kept and when to stop, so "
+    "these numbers are kind. Intervals are 95 % bootstrap intervals over photos."
+)
+
+
+def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) -> None:
+    """CARD.md of a pack that a stage was put into: the stages, what is known of this one, what the card said of others.
+
+    stem: of the stage. problems: kind -> how many were found in the photos.
+    """
+    before = pack.text("CARD.md") or ""
+    table, _, rest = before.partition(OURS)
+    filled = _FILLED + rest.partition(_FILLED)[2] if _FILLED in rest else ""
+    sections = [text for name, text in _trained_sections(rest).items() if name != stem]
+    mine = stage_section(stem, trained, recipe, problems)
+    parts = [table.rstrip(), mine, *sections, filled.rstrip()]
+    (pack.directory / "CARD.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+
+
+def stage_section(stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) -> str:
+    """Markdown of one stage, under a heading of the second level."""
+    arch = trained.fields["arch"] if trained.fields["arch"] != "timm" else trained.fields["backbone"]
+    parts = [
+        f"{_heading(stem)}\n\n{arch}, {trained.parameters / 1e6:.2f} M parameters, classes: "
+        f"{', '.join(trained.fields['classes'])}. Not for clinical use.",
+        "### Data\n\n" + _data(trained, recipe, problems),
+        "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_KIND}",
+        "### Training\n\n" + _training(trained, recipe),
+        "### Recipe\n\n```toml\n" + recipe.as_toml() + "```",
+        "### Again\n\n" + _again(recipe),
+    ]
+    return "\n\n".join(parts)
+
+
+def _heading(stem: str) -> str:
+    return f"## Trained: {stem}"
+
+
+def _trained_sections(card: str) -> dict[str, str]:
+    """Stem -> section of every stage that was trained into this pack before."""
+    found = re.split(r"^## ", card, flags=re.MULTILINE)
+    return {
+        part.partition("\n")[0].removeprefix("Trained: "): f"## {part}".rstrip()
+        for part in found
+        if part.startswith("Trained: ")
+    }
+
+
+def _data(trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) -> str:
+    rows = [
+        [
+            count.source,
+            count.part,
+            f"{count.photos:,}",
+            ", ".join(f"{number:,} {name}" for name, number in count.things.items()),
+            ", ".join(f"{number:,} {reason}" for reason, number in count.left_out.items()),
+        ]
+        for count in trained.data
+    ]
+    terms = [recipe.data.terms, *(t.data.terms for t in recipe.transfer)]
+    said = "\n".join(dict.fromkeys(text.strip() for text in terms if text.strip())) or "not stated."
+    found = "; ".join(f"{number:,} {kind}" for kind, number in problems.items()) or "none"
+    return (
+        _table(["source", "part", "photos", "of", "left out"], rows)
+        + f"\nTerms: {said}\n\nFound in these photos before training: {found}."
+    )
+
+
+def _numbers(metrics: Sequence[Metric]) -> str:
+    """A row a class, a column a number; or a row a number where classes have nothing to do with it."""
+    whole = [m for m in metrics if not m.of]
+    by_class = [m for m in metrics if m.of]
+    parts = []
+    if whole:
+        parts.append(_table(["number", "value", "photos"], [[m.name, _value(m), _photos(m)] for m in whole]))
+    if by_class:
+        names = list(dict.fromkeys(m.name for m in by_class))
+        rows = []
+        for of in dict.fromkeys(m.of for m in by_class):
+            mine = {m.name: m for m in by_class if m.of == of}
+            cells = [_value(mine[name]) if name in mine else "" for name in names]
+            rows.append([of, _photos(next(iter(mine.values()))), *cells])
+        parts.append(_table(["class", "photos", *names], rows))
+    return "\n".join(parts)
+
+
+def _value(metric: Metric) -> str:
+    if metric.low is None or metric.high is None:
+        return f"{metric.value:.3f}"
+    return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
+
+
+def _photos(metric: Metric) -> str:
+    return "" if metric.photos is None else f"{metric.photos:,}"
+
+
+def _training(trained: TrainedStage, recipe: Recipe) -> str:
+    lines = [
+        f"{trained.steps:,} steps in {trained.seconds / 60:.1f} minutes on {trained.hardware}, seed {recipe.seed}; ended "
+        f"because {trained.stopped}.",
+        *(f"- {note}" for note in trained.notes),
+        f"\n![The curves of this training]({CURVES})\n",
+        _curve(trained.curve),
+    ]
+    return "\n".join(lines)
+
+
+def _curve(curve: Sequence[Mapping[str, float]]) -> str:
+    """A row an evaluation; of many, some, with the best and the last among them."""
+    columns = list(dict.fromkeys(name for point in curve for name in point))
+    best = max(range(len(curve)), key=lambda n: curve[n]["score"])
+    step = max(1, -(-len(curve) // _ROWS))
+    shown = sorted({*range(0, len(curve), step), best, len(curve) - 1})
+    rows = [[_cell(name, curve[n].get(name)) for name in columns] for n in shown]
+    return _table(columns, rows)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.1f} %" if name == "waited" else f"{value:g}" if name in PLACES else f"{value:.4g}"
+
+
+def _again(recipe: Recipe) -> str:
+    file = shlex.quote(recipe.file.name)
+    lines = [
+        "The same training from the start, with these numbers at its end:",
+        f"\n```\nskinbatch train {recipe.stage} {file} --out AGAIN\n```\n",
+    ]
+    if recipe.data.valid:
+        truth = shlex.quote(str(Path(_relative(recipe))))
+        lines += [
+            "The whole pack on the validation photos, from pixels to tables, then against the truth:",
+            f"\n```\nskinbatch score {truth} OUT --pack DIR/{recipe.name}\nskinbatch evaluate OUT {truth}\n```",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def _relative(recipe: Recipe) -> str:
+    said: str = recipe.as_dict()["data"]["valid"][0]["truth"]
+    return said
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,0 +1,54 @@
+"""From a trained stage to a pack that is whole, verified and tried."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from skinbatch.models.assemble import add_stage
+from skinbatch.models.importing import Import
+from skinbatch.models.pack import Pack
+from skinbatch.train.curves import draw_curves
+from skinbatch.train.model_card import CURVES, write_card
+from skinbatch.train.recipe import Recipe
+from skinbatch.train.result import TrainedStage
+
+
+def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, problems: Mapping[str, int]) -> Pack:
+    """The pack `out/<name>`: made, or grown by this stage; with the curves and a card. problems: kind -> how many.
+
+    Raises PackError and UsageError before the pack is touched.
+    """
+    trains = [count for count in trained.data if count.part.endswith("train")]
+    source = f"trained by skinbatch {version('skinbatch')} on " + ", ".join(
+        dict.fromkeys(f"{count.photos:,} photos of {count.source}" for count in trains)
+    )
+    wanted = Import(
+        stage=recipe.stage,
+        arch=recipe.model.stage.arch,
+        weights=trained.weights,
+        configs=(recipe.model.config,) if recipe.model.config is not None else (),
+        fields={name: value for name, value in trained.fields.items() if name != "arch"} | {"source": source},
+    )
+    base = recipe.base_pack()
+    pack = add_stage(
+        recipe.name,
+        wanted,
+        dest=str(out),
+        base=base.address if base is not None else None,
+        licence=recipe.licence,
+    )
+    title = f"{recipe.name}: {recipe.stage}, {trained.steps:,} steps, {trained.seconds / 60:.3g} minutes"
+    draw_curves(trained, title, work / CURVES)
+    shutil.copyfile(work / CURVES, pack.directory / CURVES)
+    write_card(pack, stem_of(recipe), trained, recipe, problems)
+    pack.verify()
+    return pack
+
+
+def stem_of(recipe: Recipe) -> str:
+    """What the pack calls the stage: `segmenter`, `detector`, `classifier-<head>`."""
+    head = getattr(recipe.model.stage, "head", None)
+    return f"classifier-{head}" if head is not None else recipe.stage

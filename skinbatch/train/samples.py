@@ -1,0 +1,97 @@
+"""The stream of training samples: the same for the same seed, whoever makes them and wherever it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from skinbatch.errors import UsageError
+
+
+class Samples(Protocol):
+    """Training photos. sample: a view of one of them, (S, S, 3) uint8 RGB, and what is to be learned of it; drawn by `rng`
+    alone, so that it is the same in every process."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.generic]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """batch: samples a step, over all workers; this one is `rank` of `world`."""
+
+    samples: Samples
+    batch: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches only; what is left over is other photos in every epoch."""
+        return max(1, len(self.samples) // self.batch)
+
+    def loader(self, first_step: int, workers: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches from `first_step` on, without end: (N, S, S, 3) uint8 and the targets, made ahead by so many
+        processes. Raises UsageError when the batch cannot be shared out."""
+        if self.batch % self.world:
+            raise UsageError(
+                f"setting `schedule.batch`: {self.batch} photos cannot be shared by {self.world} workers; give a multiple"
+            )
+        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+            _Views(self),
+            batch_sampler=_Steps(self, first_step),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_quiet if workers else None,
+        )
+        return iter(loader)
+
+    def indices(self, step: int) -> list[tuple[int, int]]:
+        """(position in the stream, photo) of this worker's part of a step."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.samples))
+        places = np.arange(within * self.batch, (within + 1) * self.batch)[self.rank :: self.world]
+        start = epoch * self.steps_per_epoch * self.batch
+        return [(int(start + place), int(order[place % len(order)])) for place in places]
+
+
+class _Steps(Sampler[list[tuple[int, int]]]):
+    def __init__(self, stream: Stream, first: int) -> None:
+        self.stream, self.first = stream, first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        step = self.first
+        while True:
+            yield self.stream.indices(step)
+            step += 1
+
+
+class _Views(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        position, index = place
+        # The last number keeps these apart from the generators of the order.
+        photo, target = self.stream.samples.sample(index, np.random.default_rng((self.stream.seed, position, 1)))
+        return torch.from_numpy(np.ascontiguousarray(photo)), torch.from_numpy(np.ascontiguousarray(target))
+
+
+def _quiet(worker: int) -> None:
+    """In a loader's process: one core is one core, and Ctrl-C is the trainer's business."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,93 @@
+"""Trains a segmenter by a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from skinbatch.annotations.checks import mapped
+from skinbatch.annotations.label_map import read_mask
+from skinbatch.annotations.masks import CLASSES as TRUTH_CLASSES
+from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.metrics.segmentation import segmentation
+from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
+from skinbatch.models.stages import SegmenterStage
+from skinbatch.train.gather import Gathered, TakenPhoto
+from skinbatch.train.parts import Part, train_parts
+from skinbatch.train.photo_store import StoredPhoto, memory_budget
+from skinbatch.train.progress import TrainingProgress
+from skinbatch.train.recipe import Recipe
+from skinbatch.train.recipe_sections import DataSection, ScheduleSection
+from skinbatch.train.result import TrainedStage
+from skinbatch.train.segmentation_task import FaceSamples, LabelledPhoto, SegmenterTask
+from skinbatch.train.stored import metrics_of, save_stage
+
+VALID_MEMORY = 0.25
+"""Of the memory for photos, what validation may take."""
+
+
+def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> TrainedStage:
+    """Train on CelebAMask-HQ's kind of masks; carry on where `work` says. Leaves `segmenter.safetensors` there.
+
+    Raises UsageError and PackError for what is wrong with recipe, files or photos.
+    """
+
+    def prepare(part: Part, gathered: Gathered) -> tuple[nn.Module, SegmenterTask]:
+        stage = cast(SegmenterStage, part.stage)
+        table = class_table(stage.classes, part.data)
+        train, valid = (_labelled(photos) for photos in (gathered.train, gathered.valid))
+        memory = memory_budget()
+        held = int(VALID_MEMORY * memory)
+        samples = FaceSamples(train, table, stage, recipe.augment, memory - held)
+        weights = pixel_weights(train, table, len(stage.classes), part.schedule)
+        smoothing = part.schedule.label_smoothing
+        task = SegmenterTask(samples, valid, table, stage, held, smoothing=smoothing, weights=weights)
+        network = BiSeNet(stage.arch, len(stage.classes), spatial=stage.spatial, align_corners=stage.align_corners)
+        return network, task
+
+    trained = train_parts(recipe, work, progress, prepare)
+    task = cast(SegmenterTask, trained.task)
+    stage = cast(SegmenterStage, recipe.model.stage)
+    progress.phase("measuring")
+    found = segmentation(task.pixels(trained.network, trained.device), stage.classes, Resampling(seed=recipe.seed))
+    return save_stage(recipe, work, trained, metrics_of(found, ("dice", "iou"), len(task.valid)), left_out=AUXILIARY)
+
+
+def class_table(classes: Sequence[str], data: DataSection) -> NDArray[np.uint8]:
+    """(256,) number in a mask -> the model's class: by its name, or what [data] map says; all else is background."""
+    table = np.full(256, classes.index("background"), np.uint8)
+    mapping = data.mapping(classes)
+    for number, name in enumerate(TRUTH_CLASSES):
+        meant = mapped(name, mapping)
+        if meant in classes:
+            table[number] = classes.index(meant)
+    return table
+
+
+def pixel_weights(
+    faces: Sequence[LabelledPhoto], table: NDArray[np.uint8], classes: int, schedule: ScheduleSection
+) -> list[float] | None:
+    """One a class: one over its share of the pixels, or the root of that; on average over all pixels 1."""
+    if schedule.class_weights == "none":
+        return None
+    counts = np.zeros(classes)
+    for face in faces:
+        counts += np.bincount(table[face.numbers()].ravel(), minlength=classes)
+    weights = 1 / np.maximum(counts, 1)
+    if schedule.class_weights == "sqrt":
+        weights = np.sqrt(weights)
+    return [float(w) for w in weights * counts.sum() / (weights * counts).sum()]
+
+
+def _labelled(photos: Sequence[TakenPhoto]) -> list[LabelledPhoto]:
+    found = []
+    for taken in photos:
+        png = cv2.imencode(".png", read_mask(taken.photo))[1].tobytes()
+        found.append(LabelledPhoto(StoredPhoto(taken.photo.name, taken.path), png))
+    return found

@@ -1,0 +1,201 @@
+"""`skinbatch train`: a recipe's photos checked, its stage trained or gone on with, and the pack written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from skinbatch.annotations.checks import check
+from skinbatch.annotations.problems import Kind, Problem, Problems
+from skinbatch.errors import ClaimError, PackError, UsageError
+from skinbatch.models.pack import Pack, load_pack
+from skinbatch.train.gather import Gathered
+from skinbatch.train.packing import stem_of, write_pack
+from skinbatch.train.parts import gather_part, parts_of
+from skinbatch.train.progress import TrainingProgress
+from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.result import TrainedStage
+
+WORK = "work"
+RECIPE, DONE = "recipe.json", "done.json"
+_UNUSABLE = (Kind.UNREADABLE, Kind.BAD_MASK)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """pack: where it is. trained: None where all was done already. problems: kind -> how many. metrics: as in
+    TrainedStage, plain. tried: what the pack says of one validation photo, None where it lacks a stage."""
+
+    pack: Pack
+    work: Path
+    trained: TrainedStage | None
+    problems: Mapping[str, int]
+    metrics: tuple[Mapping[str, Any], ...]
+    tried: Mapping[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "pack": self.pack.describe(),
+            "work": str(self.work),
+            "already_done": self.trained is None,
+            "problems": dict(self.problems),
+            "metrics": list(self.metrics),
+            "tried": self.tried,
+            "training": None if self.trained is None else _told(self.trained),
+        }
+
+
+def train(
+    stage: str,
+    recipe: Path,
+    out: Path,
+    progress: TrainingProgress,
+    *,
+    strict: bool = False,
+    ray_address: str | None = None,
+) -> Outcome:
+    """Train a stage by a recipe into the pack `out/<name>`; checkpoints, log and curves are in `out/work`.
+
+    The same call again goes on from the last checkpoint, or finds that all is done. strict: problems in the photos are
+    errors. Raises UsageError and PackError for wrong use, ClaimError while another training works there,
+    KeyboardInterrupt when interrupted, with the checkpoint written.
+    """
+    said = read_recipe(recipe, stage)
+    said.check_files()
+    work = out / WORK
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UsageError(f"{work}: cannot be made: {e.strerror}; choose another --out") from None
+    try:
+        with FileLock(work / ".lock", timeout=0):
+            _keep_recipe(said, work)
+            return _done(said, out, work) or _train(said, out, work, progress, strict, ray_address)
+    except Timeout:
+        raise ClaimError(f"{work}: another training is working there; wait for it, or give another --out") from None
+
+
+def _train(
+    recipe: Recipe, out: Path, work: Path, progress: TrainingProgress, strict: bool, ray_address: str | None
+) -> Outcome:
+    problems, example = _checked(recipe, progress)
+    (work / "problems.json").write_text(json.dumps(problems.as_json(), indent=1) + "\n", encoding="utf-8")
+    problems.raise_if(strict)
+    for line in problems.as_text().splitlines():
+        progress.note(line)
+    recipe = recipe.without(Path(p.file) for p in problems.found if p.kind in _UNUSABLE)
+    run: Callable[[TrainingProgress], TrainedStage] = partial(_trainer(recipe.stage), recipe, work)
+    if recipe.run.workers > 1:
+        from skinbatch.train.cluster import on_workers
+
+        trained = on_workers(run, recipe.run, work, progress, address=ray_address)
+    else:
+        trained = run(progress)
+    progress.phase("writing the pack")
+    counts = {kind.value: len(mine) for kind, mine in problems.by_kind().items()}
+    pack = write_pack(trained, recipe, out, work, counts)
+    tried = _try(pack, example)
+    metrics = tuple(dataclasses.asdict(metric) for metric in trained.metrics)
+    done = {"weights": pack.weights[stem_of(recipe)], "problems": counts, "metrics": metrics, "tried": tried}
+    (work / DONE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    return Outcome(pack, work, trained, counts, metrics, tried)
+
+
+def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedStage]:
+    """Each brings frameworks of its own."""
+    if stage == "detector":
+        from skinbatch.train.detection.training import train_detector
+
+        return train_detector
+    if stage == "segmenter":
+        from skinbatch.train.segmentation import train_segmenter
+
+        return train_segmenter
+    from skinbatch.train.classification import train_classifier
+
+    return train_classifier
+
+
+def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, Path]:
+    """What is wrong with the photos of all trainings of a recipe, and one validation photo."""
+    found: dict[Problem, None] = {}
+    for part in parts_of(recipe):
+        progress.phase("reading annotations")
+        gathered: Gathered = gather_part(recipe, part)
+        progress.phase("checking photos")
+        mapping = part.data.mapping(part.stage.classes)
+        problems = check(gathered.splits(), recipe.stage, part.stage.classes, mapping)
+        found |= dict.fromkeys(problems.found)
+    return Problems(tuple(found)), gathered.valid[0].path
+
+
+def _keep_recipe(recipe: Recipe, work: Path) -> None:
+    """Remember what is trained here. Raises UsageError where it is something else."""
+    path = work / RECIPE
+    now = json.loads(json.dumps({name: value for name, value in recipe.as_dict().items() if name != "run"}))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = list(_differences(before, now))
+        if changed:
+            raise UsageError(
+                f"{work}: is the training of another recipe: {'; '.join(changed[:3])}; give another --out, or remove {work}"
+            )
+        return
+    path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Any:
+    for name in dict.fromkeys((*before, *now)):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"`{prefix}{name}` was {json.dumps(old)}, is {json.dumps(new)}"
+
+
+def _done(recipe: Recipe, out: Path, work: Path) -> Outcome | None:
+    """What was done, if the pack is there as it was written."""
+    path = work / DONE
+    if not path.exists():
+        return None
+    done = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        pack = load_pack((out / recipe.name).resolve())
+        pack.verify()
+    except PackError:
+        return None
+    if pack.weights.get(stem_of(recipe)) != done["weights"]:
+        return None
+    return Outcome(pack, work, None, done["problems"], tuple(done["metrics"]), done["tried"])
+
+
+def _try(pack: Pack, photo: Path) -> dict[str, Any] | None:
+    """What the pack says of one photo; None for a pack that lacks a stage to score with."""
+    if pack.manifest.segmenter is None or pack.manifest.detector is None:
+        return None
+    from skinbatch.scoring.scorer import Scorer
+
+    found = Scorer(pack, device="cpu")(photo)
+    return {
+        "photo": str(photo),
+        "status": str(found.status),
+        "face": found.face,
+        "count_total": found.count_total,
+        "top_class": found.top_class,
+        "probs": {name: round(value, 4) for name, value in found.probs.items()},
+    }
+
+
+def _told(trained: TrainedStage) -> dict[str, Any]:
+    plain = dataclasses.asdict(trained)
+    plain["weights"] = str(trained.weights)
+    plain["config"] = None if trained.config is None else str(trained.config)
+    plain["fields"] = dict(trained.fields)
+    return plain

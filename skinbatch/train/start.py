@@ -1,0 +1,69 @@
+"""How a network's training starts: with another network's weights as far as they fit, and perhaps a frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from skinbatch.errors import UsageError
+from skinbatch.models.checkpoint import read_checkpoint
+from skinbatch.models.classifiers.classifier import PLAIN_CNN, ClassifierNetwork
+from skinbatch.models.classifiers.torchvision_layouts import to_timm
+from skinbatch.models.segmenters.bisenet import BiSeNet
+from skinbatch.models.stages import AnyStage, ClassifierStage
+from skinbatch.models.weights import BOOKKEEPING
+
+_PLACES = ("", "backbone.", "backbone.net.", "cp.resnet.")
+"""Where in our networks a checkpoint of a backbone alone belongs."""
+
+
+def read_start(path: Path, stage: AnyStage) -> dict[str, Tensor]:
+    """The tensors of a weights file under the names of timm's layers. Raises PackError naming the file."""
+    state = read_checkpoint(path)
+    if isinstance(stage, ClassifierStage) and stage.arch not in (PLAIN_CNN, "timm"):
+        return dict(to_timm(stage.arch, state))
+    return state
+
+
+def start_from(network: nn.Module, state: Mapping[str, Tensor], where: str) -> str:
+    """Put in every layer that fits by name and shape; the others, such as a last layer of other classes, start anew.
+
+    Returns in words what was taken. Raises UsageError when that is less than half of the layers or of the file: it is of another
+    architecture.
+    """
+    own = {name: value for name, value in network.state_dict().items() if not name.endswith(BOOKKEEPING)}
+    fitting = [_fitting(own, state, place) for place in _PLACES]
+    taken = max(fitting, key=len)
+    if 2 * len(taken) < min(len(own), len(state)):
+        first = next((name for name in own if name not in taken), "")
+        raise UsageError(
+            f"{where}: {len(taken)} of its {len(state)} layers fit this architecture, `{first}` is among those that it lacks; "
+            "set `model.weights` to weights of the same architecture"
+        )
+    network.load_state_dict(taken, strict=False)
+    anew = [name for name in own if name not in taken]
+    rest = f"; anew: {', '.join(anew[:3])}{f' and {len(anew) - 3} more' if len(anew) > 3 else ''}" if anew else ""
+    return f"started from {where}: {len(taken)} of {len(own)} layers{rest}"
+
+
+def _fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+    return {
+        place + name: value.float() if value.is_floating_point() else value
+        for name, value in state.items()
+        if place + name in own and own[place + name].shape == value.shape
+    }
+
+
+def freeze_backbone(network: nn.Module, where: str) -> None:
+    """Leave only what is above the backbone to be trained. Raises UsageError for a network without one."""
+    if isinstance(network, ClassifierNetwork):
+        network.freeze_backbone()
+    elif isinstance(network, BiSeNet):
+        network.cp.resnet.requires_grad_(False)
+    elif isinstance(own := getattr(network, "get_classifier", lambda: None)(), nn.Module):  # a network of timm's
+        network.requires_grad_(False)
+        own.requires_grad_(True)
+    else:
+        raise UsageError(f"{where}: setting `model.freeze`: this architecture has no backbone; leave it out")

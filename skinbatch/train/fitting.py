@@ -45,12 +45,13 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a network is fitted. where: the recipe, for messages."""
+    """How a network is fitted. where: the recipe, for messages. title: what is being done, in a few words."""
 
     schedule: ScheduleSection
     run: RunSection
     seed: int
     where: str
+    title: str = "training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class _Run:
             self.progress.note(f"goes on after step {state.step}")
         if self._over():
             return
+        self.progress.phase(self.plan.title)
         batches = self.stream.loader(state.step, loaders(self.plan.run, self.device), self.device)
         clock = _Clock()
         self.loss.fill_(state.loss_sum)
@@ -240,7 +242,7 @@ class _Run:
         if self.rank == 0:
             write_log(self.work, state.curve)
             self.progress.evaluated(point)
-            self.progress.phase("training")
+            self.progress.phase(self.plan.title)
 
     def _from_first(self, point: dict[str, float]) -> dict[str, float]:
         if self.world == 1:

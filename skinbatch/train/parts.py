@@ -88,8 +88,9 @@ def train_parts(recipe: Recipe, work: Path, progress: TrainingProgress, prepare:
         if recipe.model.freeze == "backbone":
             freeze_backbone(network, str(recipe.file))
         folder = work / re.sub(r"[^\w.-]+", "-", part.name) if part.name else work
-        progress.phase(f"training: {part.name}" if part.name else "training")
-        fitted = fit(network, task, Plan(part.schedule, recipe.run, part.seed, str(recipe.file)), folder, progress)
+        title = f"training: {part.name}" if part.name else "training"
+        plan = Plan(part.schedule, recipe.run, part.seed, str(recipe.file), title)
+        fitted = fit(network, task, plan, folder, progress)
         state, where = fitted.weights, f"the training `{part.name}`"
         steps, seconds = steps + fitted.steps, seconds + fitted.seconds
         if part.name:

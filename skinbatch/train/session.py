@@ -13,10 +13,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from skinbatch.annotations.checks import check
+from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.problems import Kind, Problem, Problems
 from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import Pack, load_pack
-from skinbatch.train.gather import Gathered
 from skinbatch.train.packing import stem_of, write_pack
 from skinbatch.train.parts import gather_part, parts_of
 from skinbatch.train.progress import TrainingProgress
@@ -25,6 +25,7 @@ from skinbatch.train.result import TrainedStage
 
 WORK = "work"
 RECIPE, DONE = "recipe.json", "done.json"
+_IN_BOTH = (Kind.SAME_FILE, Kind.LOOKS_SAME)
 _UNUSABLE = (Kind.UNREADABLE, Kind.BAD_MASK)
 
 
@@ -124,15 +125,21 @@ def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedSt
 
 
 def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, Path]:
-    """What is wrong with the photos of all trainings of a recipe, and one validation photo."""
+    """What is wrong with the photos of all trainings of a recipe, and one validation photo of the last."""
     found: dict[Problem, None] = {}
+    earlier: dict[str, list[AnnotatedPhoto]] = {}
     for part in parts_of(recipe):
         progress.phase("reading annotations")
-        gathered: Gathered = gather_part(recipe, part)
+        gathered = gather_part(recipe, part)
         progress.phase("checking photos")
-        mapping = part.data.mapping(part.stage.classes)
-        problems = check(gathered.splits(), recipe.stage, part.stage.classes, mapping)
+        mapping, splits = part.data.mapping(part.stage.classes), gathered.splits()
+        problems = check(splits, recipe.stage, part.stage.classes, mapping)
         found |= dict.fromkeys(problems.found)
+        for name, photos in earlier.items():
+            # What an earlier training has seen says nothing when it is validated on.
+            twice = check({name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping)
+            found |= dict.fromkeys(problem for problem in twice.found if problem.kind in _IN_BOTH)
+        earlier[f"{part.name} train"] = splits["train"]
     return Problems(tuple(found)), gathered.valid[0].path
 
 

@@ -1,0 +1,207 @@
+"""The loop of segmenters and classifiers: learns, stops, resumes to the step, leaves what was measured."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skinbatch.errors import UsageError
+from skinbatch.train.fitting import Fitted, Plan, fit, rate
+from skinbatch.train.progress import Silent, TrainingStep
+from skinbatch.train.recipe_sections import RunSection, ScheduleSection
+from skinbatch.train.samples import Stream
+
+RUN = RunSection(device="cpu", threads=1, loader_threads=0)
+
+
+class Brightness:
+    """Photos of one grey each; what is learned is how bright they are. Implements Samples."""
+
+    def __init__(self, photos: int = 20) -> None:
+        self.photos = photos
+        self.drawn: list[int] = []
+
+    def __len__(self) -> int:
+        return self.photos
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        self.drawn.append(index)
+        grey = int(rng.integers(0, 256))
+        return np.full((4, 4, 3), grey, np.uint8), np.array([grey / 255], np.float32)
+
+
+class BrightnessTask:
+    """scores: what evaluations say, if given, one after the other; kill: a signal to be sent at a step."""
+
+    def __init__(self, scores: list[float] | None = None, stop_at: int | None = None) -> None:
+        self.samples = Brightness()
+        self.scores, self.evaluations, self.stop_at, self.losses = scores, 0, stop_at, 0
+
+    def prepare(self, photos: Tensor) -> Tensor:
+        return photos.permute(0, 3, 1, 2).float() / 255
+
+    def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        self.losses += 1
+        if self.losses == self.stop_at:
+            signal.raise_signal(signal.SIGINT)
+        return nn.functional.mse_loss(network(x), y)
+
+    def evaluate(self, network: nn.Module, device: torch.device) -> Mapping[str, float]:
+        self.evaluations += 1
+        if self.scores is not None:
+            return {"score": self.scores[self.evaluations - 1]}
+        x = torch.tensor([0.1, 0.5, 0.9]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+        off = float((network(x)[:, 0] - torch.tensor([0.1, 0.5, 0.9])).abs().mean())
+        return {"score": 1 - off}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(16, 1)
+    )
+
+
+def train(task: BrightnessTask, work: Path, **how: object) -> Fitted:
+    schedule = ScheduleSection.model_validate({"epochs": 12, "batch": 6, "lr": 0.02, "ema": 0.9, "warmup": 3} | how)
+    return fit(network(), task, Plan(schedule, RUN, 5, "recipe.toml"), work, Silent())
+
+
+def learned(fitted: Fitted) -> list[dict[str, float]]:
+    """The curve without what depends on the clock."""
+    return [{k: v for k, v in point.items() if k not in ("minutes", "waited")} for point in fitted.curve]
+
+
+def test_it_learns_and_keeps_the_weights_of_the_best_evaluation(tmp_path: Path) -> None:
+    fitted = train(BrightnessTask(), tmp_path)
+    assert fitted.curve[-1]["loss"] < fitted.curve[0]["loss"] / 3
+    best = network()
+    best.load_state_dict(dict(fitted.weights))
+    with torch.no_grad():
+        score = BrightnessTask().evaluate(best.eval(), torch.device("cpu"))["score"]
+    assert score == pytest.approx(max(point["score"] for point in fitted.curve), abs=1e-5)
+    assert score > 0.8
+    assert (fitted.steps, fitted.stopped) == (36, "the schedule was over")
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert logged == list(fitted.curve)
+    assert [point["epoch"] for point in logged[:2]] == [1, 2]
+    assert all(0 <= point["waited"] <= 1 for point in logged)
+
+
+def test_it_stops_when_validation_no_longer_improves(tmp_path: Path) -> None:
+    task = BrightnessTask([0.1, 0.5, 0.4, 0.5, 0.3, 0.9])
+    fitted = train(task, tmp_path, patience=3)
+    assert task.evaluations == 5
+    assert fitted.stopped == "no better for 3 evaluations"
+
+
+@pytest.mark.parametrize("length", [{"epochs": 12}, {"iterations": 35, "epochs": None}])
+def test_interrupted_at_any_step_and_resumed_it_ends_as_if_undisturbed(
+    tmp_path: Path, length: dict[str, object]
+) -> None:
+    whole = train(BrightnessTask(), tmp_path / "whole", **length)
+    for stop_at in (8, 10):  # after 8 steps, within an epoch, and after 18, at the end of one
+        with pytest.raises(KeyboardInterrupt):
+            train(BrightnessTask(stop_at=stop_at), tmp_path / "parts", **length)
+    resumed = train(BrightnessTask(), tmp_path / "parts", **length)
+    assert learned(resumed) == learned(whole)
+    assert all(torch.equal(resumed.weights[name], value) for name, value in whole.weights.items())
+
+
+def test_a_training_that_is_done_is_not_trained_again(tmp_path: Path) -> None:
+    first = train(BrightnessTask(), tmp_path)
+    task = BrightnessTask()
+    again = train(task, tmp_path)
+    assert task.losses == 0
+    assert learned(again) == learned(first)
+
+
+def test_minutes_are_on_the_clock_and_over_all_resumptions(tmp_path: Path) -> None:
+    fitted = train(BrightnessTask(), tmp_path, epochs=None, minutes=0.01)
+    assert 0.6 <= fitted.seconds < 20
+    assert fitted.stopped == "the schedule was over"
+
+
+def test_a_loss_that_is_not_finite_is_told_with_the_settings_to_change(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"recipe.toml: the loss is .* lower `schedule.lr` \(1e\+20\)"):
+        train(BrightnessTask(), tmp_path, lr=1e20, optimiser="sgd", ema=0.0, warmup=0)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
+    train(BrightnessTask(), tmp_path, epochs=1)
+    plan = Plan(ScheduleSection(epochs=1, batch=6, ema=0.9), RUN, 5, "recipe.toml")
+    with pytest.raises(UsageError, match=r"checkpoint.pt: is not a checkpoint of this training"):
+        fit(nn.Sequential(nn.Flatten(), nn.Linear(48, 1)), BrightnessTask(), plan, tmp_path, Silent())
+
+
+def test_one_photo_a_step_is_too_few_for_batch_norm(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"schedule.batch.*two photos"):
+        train(BrightnessTask(), tmp_path, batch=1)
+
+
+def test_frozen_layers_keep_weights_and_running_statistics(tmp_path: Path) -> None:
+    frozen = network()
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    frozen[0].requires_grad_(False)  # type: ignore[index]
+    frozen[1].requires_grad_(False)  # type: ignore[index]
+    plan = Plan(ScheduleSection(epochs=3, batch=6, lr=0.02), RUN, 5, "recipe.toml")
+    fitted = fit(frozen, BrightnessTask(), plan, tmp_path, Silent())
+    changed = {name for name, value in fitted.weights.items() if not torch.equal(value, before[name])}
+    assert changed == {"5.weight", "5.bias"}
+
+
+def test_steps_and_evaluations_are_told(tmp_path: Path) -> None:
+    class Heard(Silent):
+        def __init__(self) -> None:
+            self.steps: list[TrainingStep] = []
+            self.points: list[Mapping[str, float]] = []
+
+        def step(self, now: TrainingStep) -> None:
+            self.steps.append(now)
+
+        def evaluated(self, point: Mapping[str, float]) -> None:
+            self.points.append(point)
+
+    heard = Heard()
+    fitted = fit(network(), BrightnessTask(), Plan(ScheduleSection(epochs=2, batch=6), RUN, 5, ""), tmp_path, heard)
+    assert heard.points == list(fitted.curve)
+    assert (heard.steps[0].step, heard.steps[0].steps) == (1, 6)
+
+
+def test_the_learning_rate_rises_and_then_falls_to_a_hundredth() -> None:
+    schedule = ScheduleSection(epochs=1, warmup=10)
+    assert rate(schedule, 0, 0.0) == pytest.approx(0.1)
+    assert rate(schedule, 10, 0.5) == pytest.approx(0.505)
+    assert rate(schedule, 99, 1.0) == pytest.approx(0.01)
+    assert rate(ScheduleSection(epochs=1, decay="constant"), 99, 1.0) == 1
+
+
+def test_every_epoch_shows_every_photo_in_another_order_shared_by_all_workers() -> None:
+    alone = Stream(Brightness(24), 6, seed=3)
+    epochs = [[i for step in range(4 * e, 4 * e + 4) for _, i in alone.indices(step)] for e in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24))
+    assert epochs[0] != epochs[1]
+    halves = [Stream(Brightness(24), 6, 3, rank=rank, world=2).indices(5) for rank in range(2)]
+    assert sorted(halves[0] + halves[1]) == sorted(alone.indices(5))
+
+
+def test_samples_are_the_same_whoever_makes_them() -> None:
+    stream = Stream(Brightness(), 6, seed=3)
+    here, there = (stream.loader(2, workers, torch.device("cpu")) for workers in (0, 2))
+    for _ in range(3):
+        for mine, theirs in zip(next(here), next(there), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_told() -> None:
+    with pytest.raises(UsageError, match=r"schedule.batch.*shared by 4 workers"):
+        Stream(Brightness(), 6, 0, rank=0, world=4).loader(0, 0, torch.device("cpu"))

@@ -1,0 +1,136 @@
+"""From truths to photos for training and validation: classes, groups, negatives, and what is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skinbatch.errors import UsageError
+from skinbatch.train.gather import Gathered, gather
+from skinbatch.train.recipe_sections import DataSection, StageName
+
+CLASSES = ("rosacea", "lupus")
+
+
+def photo(path: Path, seed: int) -> None:
+    """No two seeds look alike."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Ten photos of two patients a class, and of a class that the model does not have; eight healthy faces."""
+    seed = 0
+    for name in ("rosacea", "discoid", "moles"):
+        for patient in ("p1", "p2", "p3", "p4", "p5"):
+            for view in range(2):
+                photo(tmp_path / "derm" / name / f"{name}-{patient}_{view}.png", seed := seed + 1)
+    for n in range(8):
+        photo(tmp_path / "healthy" / f"{n}.png", 100 + n)
+    return tmp_path
+
+
+def gathered(folder: Path, stage: StageName = "classifier", **data: Any) -> Gathered:
+    data = {"train": [{"truth": str(folder / "derm")}], "valid_share": 0.2} | data
+    section = DataSection.model_validate(data, strict=False)
+    return gather(section, stage, CLASSES, 0, where=folder / "recipe.toml")
+
+
+def test_classes_are_mapped_and_unknown_ones_left_out_by_number(folders: Path) -> None:
+    found = gathered(folders, map={"discoid": "lupus"})
+    assert {photo.classes for photo in (*found.train, *found.valid)} == {("rosacea",), ("lupus",)}
+    assert found.counts[0].left_out == {"of an unknown class": 10}
+    assert len(found.refused["train"]) == 10
+    assert len(found.splits()["train"]) == len(found.train) + 10
+
+
+def test_a_class_that_is_mapped_to_nothing_is_a_photo_of_none(folders: Path) -> None:
+    found = gathered(folders, map={"discoid": "lupus", "*": ""})
+    none = [photo for photo in (*found.train, *found.valid) if not photo.classes]
+    assert {photo.photo.classes for photo in none} == {("moles",)}
+    assert sum(count.things.get("none", 0) for count in found.counts) == 10
+
+
+def test_no_patient_is_in_both_parts_and_every_class_is_in_each(folders: Path) -> None:
+    found = gathered(folders, map={"discoid": "lupus", "*": ""}, group=r"-(p\d)_\d")
+    patients = [{p.photo.name.split("_")[0][-2:] for p in photos} for photos in (found.train, found.valid)]
+    assert not patients[0] & patients[1]
+    for photos in (found.train, found.valid):
+        assert {photo.classes for photo in photos} == {("rosacea",), ("lupus",), ()}
+    assert len(found.valid) == 6
+
+
+def test_without_groups_photos_that_look_the_same_stay_together(folders: Path) -> None:
+    for n in range(4):
+        twin = folders / "derm" / "rosacea" / f"copy{n}.png"
+        Image.open(folders / "derm" / "rosacea" / "rosacea-p1_0.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+            twin
+        )
+    for share in (0.2, 0.5, 0.8):
+        found = gathered(folders, map={"*": "lupus"}, valid_share=share)
+        together = [p.path.name.startswith("copy") or p.path.name == "rosacea-p1_0.png" for p in found.valid]
+        assert sum(together) in (0, 5)
+
+
+def test_negatives_are_split_with_a_share_and_are_for_training_where_validation_is_named(folders: Path) -> None:
+    healthy = [{"photos": str(folders / "healthy"), "most": 6}]
+    shared = gathered(folders, map={"*": "lupus"}, negatives=healthy, valid_share=0.5)
+    assert sum(p.source.endswith("healthy") for p in shared.train) == sum(
+        p.source.endswith("healthy") for p in shared.valid
+    ) == 3  # fmt: skip
+    named = gathered(
+        folders,
+        map={"*": "lupus"},
+        negatives=healthy,
+        valid_share=None,
+        valid=[{"truth": str(folders / "derm")}],
+    )
+    assert sum(p.source.endswith("healthy") for p in named.train) == 6
+    assert not any(p.source.endswith("healthy") for p in named.valid)
+
+
+def test_unusable_photos_are_left_out(folders: Path) -> None:
+    bad = folders / "derm" / "rosacea" / "rosacea-p1_0.png"
+    section = DataSection.model_validate(
+        {"train": [{"truth": str(folders / "derm")}], "valid_share": 0.2, "map": {"*": "lupus"}}, strict=False
+    )
+    found = gather(section, "classifier", CLASSES, 0, where="recipe", unusable={bad})
+    assert bad not in {photo.path for photo in (*found.train, *found.valid)}
+    assert found.counts[0].left_out == {"that cannot be read": 1}
+
+
+def test_what_is_looked_at_is_the_sources_own_before_what_data_says(folders: Path) -> None:
+    source = {"truth": str(folders / "derm"), "crop": [[0.5, 0, 1, 1]]}
+    healthy = [{"photos": str(folders / "healthy"), "face": False}]
+    found = gathered(folders, train=[source], map={"*": "lupus"}, negatives=healthy, face=True, crop=[[0, 0, 1, 0.5]])
+    views = {p.source.split("/")[-1]: (p.view.crop, p.view.face) for p in found.train}
+    assert views == {"derm": (((0.5, 0, 1, 1),), True), "healthy": (((0, 0, 1, 0.5),), False)}
+
+
+def test_a_classifier_takes_the_classes_of_boxes_where_nothing_is_said_of_the_whole(tmp_path: Path) -> None:
+    for n in range(4):
+        photo(tmp_path / "derm" / f"{n}.png", n)
+    lines = [
+        "0.png 1,1,9,9,0 12,12,20,20,1 2,2,8,8,0",
+        "1.png 1,1,9,9,1",
+        "2.png",
+        "3.png 3,3,9,9,0",
+    ]
+    (tmp_path / "derm" / "_annotations.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "derm" / "_classes.txt").write_text("rosacea\nlupus\n")
+    found = gathered(tmp_path, valid_share=0.3)
+    by_name = {p.photo.name: set(p.classes) for p in (*found.train, *found.valid)}
+    assert by_name == {"0.png": {"rosacea", "lupus"}, "1.png": {"lupus"}, "2.png": set(), "3.png": {"rosacea"}}
+
+
+def test_where_nothing_is_left_the_reasons_are_told(folders: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"recipe.toml: no photo for `train`; left out: 30 of .*/derm of an unknown class"
+    ):
+        gathered(folders, map={"rosacea": "lupus", "discoid": "sun", "moles": "sun", "*": "sun"} | {"rosacea": "sun"})

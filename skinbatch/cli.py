@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from skinbatch import __version__
+from skinbatch.cli_data import export
 from skinbatch.cli_models import explain, pack_app
 from skinbatch.cli_options import (
     ConfigFile,
@@ -187,6 +188,7 @@ def verify(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
 
 
 app.command()(explain)
+app.command()(export)
 
 
 @app.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import pyarrow as pa
 
@@ -16,6 +18,7 @@ from skinbatch.tables.parquet import read_columns
 from skinbatch.tables.schema import BOXES, images_schema
 
 _READERS = 16
+_UNITS_AHEAD = 4
 _RESTARTS = 5
 
 
@@ -50,6 +53,37 @@ class Results:
     def masks(self, columns: Sequence[str] | None = None) -> pa.Table:
         """COCO run lengths, one row a photo; no rows unless the scoring was begun with --save-masks."""
         return self._read("masks", columns)
+
+    def units(
+        self, images: Sequence[str] | None = None, boxes: Sequence[str] | None = None
+    ) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Both tables (all columns, or those named) of one unit after the other, by unit_id, for what need not fit in memory.
+
+        Raises StoreError where a run that ends meanwhile cleans them up.
+        """
+        wanted = (("images", images), ("boxes", boxes))
+
+        def read(stub: Stub) -> tuple[pa.Table, ...]:
+            try:
+                return tuple(
+                    pa.concat_tables(
+                        read_columns(self.store.get(path)[0], columns).replace_schema_metadata(None)
+                        for path in stub.files(self.fingerprint, stub.needed & BITS[kind])
+                    )
+                    for kind, columns in wanted
+                )
+            except NotFoundError as e:
+                raise StoreError(f"{e}: a run has just ended in {self.store.uri}; start again") from None
+
+        left = iter(sorted(self._receipts, key=lambda stub: stub.unit_id))
+        ahead: deque[Future[tuple[pa.Table, ...]]] = deque()
+        with ThreadPoolExecutor(_UNITS_AHEAD) as pool:
+            while True:
+                ahead.extend(pool.submit(read, stub) for stub in islice(left, _UNITS_AHEAD - len(ahead)))
+                if not ahead:
+                    return
+                of_images, of_boxes = ahead.popleft().result()
+                yield of_images, of_boxes
 
     def _read(self, kind: str, columns: Sequence[str] | None) -> pa.Table:
         for _ in range(_RESTARTS):

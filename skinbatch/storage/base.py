@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 TEMPORARY = ".tmp-"
@@ -53,6 +54,9 @@ class Store(Protocol):
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
         """Write atomically: readers see nothing or all. Locally: `.tmp-*`, fsync, rename, fsync of the folder."""
+
+    def put_file(self, key: str, path: Path) -> ObjectInfo:
+        """`put` of a file of this machine that need not fit in memory; it is left as it is."""
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete; keys that are not there are fine."""

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -74,23 +75,11 @@ class LocalStore:
         return cast(BinaryIO, io.BufferedReader(_LocalStream(self, key, version), _CHUNK))
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
-        with self._errors(key):
-            path = self._path(key)
-            folder = os.path.dirname(path)
-            temporary = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}")
-            _make_folder(folder)
-            try:
-                with open(temporary, "xb") as out:
-                    out.write(data)
-                    out.flush()
-                    os.fsync(out.fileno())
-                    info = _info(key, os.fstat(out.fileno()))
-                os.rename(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-            _sync_folder(folder)
-        return info
+        return self._write(key, lambda out: out.write(data))
+
+    def put_file(self, key: str, path: Path) -> ObjectInfo:
+        with open(path, "rb") as source:
+            return self._write(key, lambda out: shutil.copyfileobj(source, out, _CHUNK))
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -118,6 +107,25 @@ class LocalStore:
 
     def is_folder(self, key: str) -> bool:
         return os.path.isdir(self._path(key))
+
+    def _write(self, key: str, fill: Callable[[BinaryIO], object]) -> ObjectInfo:
+        with self._errors(key):
+            path = self._path(key)
+            folder = os.path.dirname(path)
+            temporary = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}")
+            _make_folder(folder)
+            try:
+                with open(temporary, "xb") as out:
+                    fill(out)
+                    out.flush()
+                    os.fsync(out.fileno())
+                    info = _info(key, os.fstat(out.fileno()))
+                os.rename(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            _sync_folder(folder)
+        return info
 
     def _path(self, key: str) -> str:
         if key.startswith("/") or ".." in key.split("/"):

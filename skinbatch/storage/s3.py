@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import botocore.exceptions as bx
@@ -81,6 +82,11 @@ class S3Store:
         with s3_errors(self.uri_of(key)):
             done = self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
         return ObjectInfo(key, len(data), _version(done))
+
+    def put_file(self, key: str, path: Path) -> ObjectInfo:
+        with open(path, "rb") as source, s3_errors(self.uri_of(key)):
+            self._client.upload_fileobj(source, self._bucket, self._prefix + key)
+        return self.head(key)
 
     def delete(self, keys: Iterable[str]) -> None:
         rest = iter(keys)

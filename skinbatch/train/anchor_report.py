@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
 from skinbatch.models.detectors.anchors import fit_anchors, mean_iou
-from skinbatch.train.annotated_boxes import network_sizes, read_boxes
+from skinbatch.train.annotated_boxes import network_sizes
 
 MOST = 12
 """The curve goes to so many anchors, or as many as are wanted."""
@@ -65,14 +66,14 @@ def report_anchors(
 ) -> AnchorReport:
     """Fit k anchors to the boxes of annotated photos, and the curve of 1 to 12 beside it.
 
-    truth: see read_boxes. size, max_upscale: None: what `output` says, if it is there, else 640 and 1. output: a TOML
+    truth: see read_truth. size, max_upscale: None: what `output` says, if it is there, else 640 and 1. output: a TOML
     file for `pack import --config`; of one that is there only the table [anchors] is replaced. plot: a PNG.
     Raises UsageError for no boxes, fewer different boxes than anchors, and files that cannot be read or written.
     """
     before = _config(output) if output else {}
     size = int(_settled("size", size, before, SIZE, output))
     max_upscale = float(_settled("max_upscale", max_upscale, before, 1.0, output))
-    found = network_sizes(read_boxes(truth), size, max_upscale)
+    found = network_sizes(read_truth(truth).photos, size, max_upscale)
     if not len(found.wh):
         reasons = ", ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())
         raise UsageError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations import voc
 from skinbatch.errors import UsageError
 
 
@@ -40,36 +40,16 @@ def read_folder(folder: Path, smallest: float = 4.0) -> list[Annotated]:
     Raises UsageError when there are none, or naming the annotation that cannot be read.
     """
     photos = []
-    for path in sorted(folder.glob("*.jpg")):
-        xyxy, (width, height) = read_annotation(path.with_suffix(".xml"))
-        sides = xyxy[:, 2:] - xyxy[:, :2]
-        photos.append(Annotated(path, xyxy[(sides >= smallest).all(1)], max(width, height)))
+    for photo in voc.read(folder).photos if folder.is_dir() else ():
+        if photo.path is None:
+            continue
+        if photo.boxes is None or not photo.width or not photo.height:
+            raise UsageError(
+                f"{photo.path.with_suffix('.xml')}: is not there, or says no size; annotate the photo or take it out"
+            )
+        sides = photo.boxes[:, 2:] - photo.boxes[:, :2]
+        boxes = photo.boxes[(sides >= smallest).all(1)]
+        photos.append(Annotated(photo.path, boxes, float(max(photo.width, photo.height))))
     if not photos:
         raise UsageError(f"{folder}: no .jpg with an .xml beside it")
     return photos
-
-
-def read_annotation(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    """Boxes (N, 4) of one .xml as they stand there, x1 y1 x2 y2, and width and height of the photo, pixels.
-
-    Raises UsageError naming the file and the tag.
-    """
-    try:
-        root = ElementTree.parse(path).getroot()
-        boxes = [_box(node) for node in root.iter("bndbox")]
-        size = _number(root, "size/width"), _number(root, "size/height")
-    except (OSError, ElementTree.ParseError, ValueError) as e:
-        raise UsageError(f"{path}: no Pascal VOC annotation: {e}") from None
-    return np.array(boxes, np.float32).reshape(-1, 4), size
-
-
-def _box(node: ElementTree.Element) -> list[float]:
-    """By tag: some exports write xmin, xmax, ymin, ymax in this order."""
-    return [_number(node, tag) for tag in ("xmin", "ymin", "xmax", "ymax")]
-
-
-def _number(node: ElementTree.Element, tag: str) -> float:
-    text = node.findtext(tag)
-    if text is None:
-        raise ValueError(f"a <{node.tag}> without <{tag}>")
-    return float(text)

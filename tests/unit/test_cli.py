@@ -31,6 +31,7 @@ COMMANDS = {
     "pack show": ["--json"],
     "pack verify": [],
     "pack anchors": ["TRUTH", "--anchors", "-k", "--size", "--max-upscale", "--output", "--plot", "--json"],
+    "export": ["SOURCE", "OUT", "--format", "voc", "coco", "yolo", "--score-threshold", "--scoring", "--json"],
     "explain": ["DEST", "IMAGE_ID", "-o", "--class", "--head", "--method", "--pack", "--scoring", "--config", "--json"],
 }
 REPORT = RunReport(0, "done", "/out", "0123456789ab", "/out/images/", "/out/boxes/", rows=3, scored=3)

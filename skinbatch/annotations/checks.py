@@ -1,0 +1,194 @@
+"""Looks for what would spoil a training: boxes that are none, classes nobody knows, photos in two splits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from skinbatch.annotations.displayed import displayed_size
+from skinbatch.annotations.label_map import mask_size, read_mask
+from skinbatch.annotations.likeness import Look, Progress, alike, look_at_all
+from skinbatch.annotations.masks import CLASSES as MASK_CLASSES
+from skinbatch.annotations.parts import part_of
+from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.problems import Kind, Problem, Problems
+from skinbatch.errors import UsageError
+
+Stage = Literal["segmenter", "detector", "classifier"]
+OTHERS = "*"
+"""In a mapping: every class that has no line of its own."""
+EDGE = 1.0
+"""Pixels that a box may reach over the photo's edge: VOC counts pixels from 1, and shares are rounded."""
+
+
+def check(
+    splits: Mapping[str, Sequence[AnnotatedPhoto]],
+    stage: Stage,
+    classes: Sequence[str],
+    mapping: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Problems:
+    """Everything that is wrong with the photos that a stage is trained and validated on.
+
+    splits: name (`train`, `valid`) -> its photos. classes: the model's. mapping: a truth's class -> the model's; `*` is
+    every other, and the model's name "" is none of its classes. progress: told how many of the photos were read. Photos
+    of different splits are compared byte by byte and by their look (likeness.py); with one split only their sizes are read.
+    """
+    found: list[Problem] = []
+    for name, photos in splits.items():
+        for photo in photos:
+            found += _of_photo(photo, stage, set(classes), mapping or {})
+        found += _missing_classes(name, photos, stage, classes, mapping or {})
+    looks = _looks(splits, progress)
+    for name, photos in splits.items():
+        for photo, look in zip(photos, looks[name], strict=True):
+            found += _of_file(photo, look)
+    for one, other in combinations(splits, 2):
+        found += _in_both(one, splits[one], looks[one], other, splits[other], looks[other])
+    order = {kind: n for n, kind in enumerate(Kind)}
+    return Problems(tuple(sorted(found, key=lambda p: order[p.kind])))
+
+
+def mapped(name: str, mapping: Mapping[str, str]) -> str:
+    """The model's name of a truth's class."""
+    return mapping.get(name, mapping.get(OTHERS, name))
+
+
+def _of_photo(photo: AnnotatedPhoto, stage: Stage, classes: set[str], mapping: Mapping[str, str]) -> Iterator[Problem]:
+    file = str(photo.annotation)
+    if photo.path is None:
+        yield Problem(Kind.NO_PHOTO, file, f"of {photo.name}")
+    said = {"segmenter": photo.masks, "detector": photo.boxes, "classifier": photo.classes}[stage]
+    if said is None:
+        yield Problem(Kind.NO_ANNOTATION, str(photo.path or file), photo.name)
+    if stage == "detector":
+        yield from _of_boxes(photo)
+    names = {"segmenter": (), "detector": photo.labels or (), "classifier": photo.classes or ()}[stage]
+    for name in dict.fromkeys(names):
+        meant = mapped(name, mapping)
+        if meant not in classes and (meant or not name):
+            yield Problem(Kind.UNKNOWN_CLASS, file, name or "a box without a name")
+
+
+def _of_boxes(photo: AnnotatedPhoto) -> Iterator[Problem]:
+    for number, (x1, y1, x2, y2) in enumerate(photo.boxes.tolist() if photo.boxes is not None else (), 1):
+        kind = _kind_of_box(x1, y1, x2, y2, photo.width or math.inf, photo.height or math.inf)
+        if kind is not None:
+            size = f", the photo is {photo.width} x {photo.height}" if photo.width else ""
+            yield Problem(kind, str(photo.annotation), f"{photo.name}: box {number}: {x1:g},{y1:g},{x2:g},{y2:g}{size}")
+
+
+def _kind_of_box(x1: float, y1: float, x2: float, y2: float, width: float, height: float) -> Kind | None:
+    if not all(math.isfinite(v) for v in (x1, y1, x2, y2)):
+        return Kind.NOT_A_NUMBER
+    if x2 < x1 or y2 < y1:
+        return Kind.REVERSED
+    if x2 == x1 or y2 == y1:
+        return Kind.EMPTY
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        return Kind.OUTSIDE
+    if x1 < -EDGE or y1 < -EDGE or x2 > width + EDGE or y2 > height + EDGE:
+        return Kind.OVER_EDGE
+    return None
+
+
+def _missing_classes(
+    split: str, photos: Sequence[AnnotatedPhoto], stage: Stage, classes: Sequence[str], mapping: Mapping[str, str]
+) -> Iterator[Problem]:
+    there: set[str] = set()
+    for photo in photos:
+        if stage == "segmenter":
+            if there.issuperset(classes):
+                break
+            there |= {mapped(name, mapping) for name in _mask_classes(photo)}
+        else:
+            names = photo.labels if stage == "detector" else photo.classes
+            there |= {mapped(name, mapping) for name in names or ()}
+    for name in classes:
+        if name not in there:
+            yield Problem(Kind.MISSING_CLASS, split, f"no {name} in {len(photos)} photos")
+
+
+def _mask_classes(photo: AnnotatedPhoto) -> set[str]:
+    """Of a mask in parts by the files that there are: opening 19 files a photo would take minutes."""
+    parts = [part_of(file.name) for file in photo.masks or ()]
+    if parts and None not in parts:
+        return {"background", *(MASK_CLASSES[part[1]] for part in parts if part)}
+    try:
+        return {MASK_CLASSES[n] for n in np.flatnonzero(np.bincount(read_mask(photo).ravel()))} if parts else set()
+    except UsageError:
+        return set()  # said by _of_file
+
+
+def _looks(
+    splits: Mapping[str, Sequence[AnnotatedPhoto]], progress: Progress | None
+) -> dict[str, list[Look | tuple[int, int] | str | None]]:
+    """Of every photo: its look, or only its size where there is nothing to compare it with, or why it cannot be read; None
+    where it is not there."""
+    paths = [photo.path for photos in splits.values() for photo in photos if photo.path is not None]
+    found: Iterator[Look | tuple[int, int] | str]
+    if len(splits) > 1:
+        found = iter(look_at_all(paths, progress))
+    else:
+        found = (_size(photo) for photos in splits.values() for photo in photos if photo.path is not None)
+    return {name: [None if photo.path is None else next(found) for photo in photos] for name, photos in splits.items()}
+
+
+def _size(photo: AnnotatedPhoto) -> tuple[int, int] | str:
+    assert photo.path is not None
+    try:
+        return displayed_size(photo.path)
+    except UsageError as e:
+        return str(e)
+
+
+def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None) -> Iterator[Problem]:
+    if look is None:
+        return
+    if isinstance(look, str):
+        yield Problem(Kind.UNREADABLE, str(photo.path), look)
+        return
+    size = (look.width, look.height) if isinstance(look, Look) else look
+    if photo.width and photo.height and size != (photo.width, photo.height):
+        what = f"{photo.name} is {size[0]} x {size[1]}, its annotation says {photo.width} x {photo.height}"
+        yield Problem(Kind.OTHER_SIZE, str(photo.annotation), what)
+    if photo.masks:
+        try:
+            width, height = mask_size(photo)
+        except UsageError as e:
+            yield Problem(Kind.BAD_MASK, str(photo.masks[0]), str(e))
+            return
+        # CelebAMask-HQ's parts are published at half the photos' size.
+        usual = part_of(photo.masks[0].name) is not None and size == (2 * width, 2 * height)
+        if (width, height) != size and not usual:
+            what = f"{width} x {height}, the photo is {size[0]} x {size[1]}"
+            yield Problem(Kind.MASK_SIZE, str(photo.masks[0]), what)
+
+
+def _in_both(
+    one: str,
+    photos: Sequence[AnnotatedPhoto],
+    looks: Sequence[Look | tuple[int, int] | str | None],
+    other: str,
+    other_photos: Sequence[AnnotatedPhoto],
+    other_looks: Sequence[Look | tuple[int, int] | str | None],
+) -> Iterator[Problem]:
+    """Every photo of the second split that is in the first too, with the one that it is most like."""
+    some = [(p, look) for p, look in zip(photos, looks, strict=True) if isinstance(look, Look)]
+    others = [(p, look) for p, look in zip(other_photos, other_looks, strict=True) if isinstance(look, Look)]
+    nearest: dict[int, tuple[float, int]] = {}
+    for i, j, differ in alike([look for _, look in some], [look for _, look in others]):
+        for a, b, share in zip(i.tolist(), j.tolist(), differ.tolist(), strict=True):
+            nearest[b] = min(nearest.get(b, (share, a)), (share, a))
+    of_bytes = {look.sha256: photo for photo, look in some}
+    for b, (photo, look) in enumerate(others):
+        if (same := of_bytes.get(look.sha256)) is not None:
+            yield Problem(Kind.SAME_FILE, str(photo.path), f"in {other}, and in {one} as {same.path}")
+        elif b in nearest:
+            share, a = nearest[b]
+            what = f"in {other}, and in {one} as {some[a][0].path}; {share:.0%} of the signs differ"
+            yield Problem(Kind.LOOKS_SAME, str(photo.path), what)

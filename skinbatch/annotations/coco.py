@@ -1,0 +1,195 @@
+"""COCO's instances: one .json for many photos; Roboflow calls it `_annotations.coco.json` and puts it beside them."""
+
+from __future__ import annotations
+
+import decimal
+import json
+import os
+from array import array
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skinbatch.annotations.displayed import displayed_size
+from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.severity import severity_of
+from skinbatch.annotations.tree import Tree
+from skinbatch.archive.formats import has_image_name
+from skinbatch.errors import UsageError
+
+ROBOFLOW = "_annotations.coco.json"
+NO_PARENT = "none"
+"""The supercategory of categories that have none, as Roboflow writes it."""
+LOOKED_FOR = f"COCO .json (Roboflow: {ROBOFLOW})"
+EXACT = decimal.Context(prec=120, Emin=-9999, Emax=9999)
+"""Sums of what is written here are exact: x + width is the very right edge that was exported."""
+_LOOKED_AT = 50
+_END_BYTES = 1 << 20
+
+
+def fits(path: Path) -> bool:
+    """A .json, or a folder with one that has images and annotations of boxes."""
+    return bool(_files(path))
+
+
+def read(path: Path) -> Truth:
+    """Every COCO file of `path`. Regions marked as a crowd are no boxes of one thing and are left out.
+
+    Photos are looked for beside the file, in `images` there or one folder up, and in a folder of the file's name. Raises
+    UsageError naming the file, the annotation's id and the field.
+    """
+    files = [_File(file) for file in _files(path)]
+    roots = {file.root for file in files}
+    root = roots.pop() if len(roots) == 1 else path
+    photos = [photo for file in files for photo in file.photos(root)]
+    names = dict.fromkeys(name for file in files for name in file.names())
+    return Truth(root, "coco", tuple(photos), tuple(names))
+
+
+class _File:
+    """One .json. Boxes go into arrays while it is parsed: two million of them as dictionaries would take 2 GB."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._of: list[Any] = []
+        self._category: list[Any] = []
+        self._corners = array("d")
+        try:
+            data = json.loads(file.read_bytes(), object_hook=self._take, parse_float=Decimal)
+            self.images: list[dict[str, Any]] = list(data["images"])
+            categories = data.get("categories") or []
+            self.categories: dict[Any, str] = {c["id"]: str(c["name"]).strip() for c in categories}
+            self._parents = {c.get("supercategory") for c in categories} - {NO_PARENT}
+            rest = [a for a in data["annotations"] if a is not None]
+            known = {image["id"] for image in self.images}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+            said = f"`{e.args[0]}` is missing" if isinstance(e, KeyError) else str(e)
+            raise UsageError(f"{file}: not COCO's instances (images, annotations with bbox): {said}") from None
+        if rest:
+            lacks = "bbox" if isinstance(rest[0], dict) and "image_id" in rest[0] else "image_id"
+            what = f"annotation {rest[0].get('id')}" if isinstance(rest[0], dict) else "an annotation"
+            raise UsageError(f"{file}: not COCO's instances: {what} has no `{lacks}`; give it one or take it out")
+        if len(known) < len(self.images):
+            raise UsageError(f"{file}: two images have the same `id`; number them anew")
+        stray = next((n for n in self._of if n not in known), None)
+        if stray is not None:
+            raise UsageError(f"{file}: an annotation has image_id {stray}, which none of its images has")
+        self.root = self._photo_root()
+
+    def names(self) -> Iterator[str]:
+        """Of the categories by id; Roboflow's first is only the name of the whole, with no boxes."""
+        used = set(self._category)
+        for number in sorted(self.categories, key=lambda n: (not isinstance(n, int), n)):
+            if number in used or self.categories[number] not in self._parents:
+                yield self.categories[number]
+
+    def photos(self, root: Path) -> Iterator[AnnotatedPhoto]:
+        """Those of `images`, then those that lie beside them without being listed. root: what names are relative to."""
+        order = {image["id"]: n for n, image in enumerate(self.images)}
+        of = np.fromiter((order[n] for n in self._of), np.int64, len(self._of))
+        boxes = np.array(self._corners, np.float64).reshape(-1, 4).astype(np.float32)
+        sort = np.argsort(of, kind="stable")
+        starts = np.searchsorted(of[sort], np.arange(len(self.images) + 1))
+        folders, found = set(), set()
+        for n, image in enumerate(self.images):
+            mine = sort[starts[n] : starts[n + 1]]
+            path = self._path(image)
+            if path is not None:
+                folders.add(path.parent)
+                found.add(path)
+            name = self._name(str(image.get("file_name", image["id"])), path, root)
+            labels = tuple(self._label(self._category[i]) for i in mine)
+            size = self._size(image, path)
+            yield AnnotatedPhoto(name, self.file, path, *size, boxes[mine], labels, severity=severity_of(name))
+        for folder in sorted(folders):
+            for path in sorted(Path(folder, e) for e in os.listdir(folder) if has_image_name(e)):
+                if path not in found:
+                    name = self._name(path.name, path, root)
+                    yield AnnotatedPhoto(name, path, path, severity=severity_of(name))
+
+    def _label(self, category: Any) -> str:
+        """A category that is not listed keeps its number, as a class that nobody knows."""
+        return self.categories.get(category, "" if category is None else str(category))
+
+    def _take(self, found: dict[str, Any]) -> dict[str, Any] | None:
+        if "bbox" not in found or "image_id" not in found:
+            return found
+        try:
+            x, y, w, h = (Decimal(v) for v in found["bbox"])
+            corners = [float(v) for v in (x, y, EXACT.add(x, w), EXACT.add(y, h))]
+        except (TypeError, ValueError, ArithmeticError):
+            said = json.dumps(found["bbox"], default=str)[:60]
+            raise UsageError(
+                f"{self.file}: annotation {found.get('id')}: `bbox` is {said}, not x, y, width and height in pixels"
+            ) from None
+        if not found.get("iscrowd"):
+            self._of.append(found["image_id"])
+            self._category.append(found.get("category_id"))
+            self._corners.extend(corners)
+        return None
+
+    def _photo_root(self) -> Path:
+        """The folder in which the first photos are; the file's own where none is found."""
+        beside = self.file.parent
+        split = self.file.stem.removeprefix("instances_")
+        names = [str(image.get("file_name", "")) for image in self.images[:_LOOKED_AT]]
+        for above in (beside, beside.parent):
+            for folder in (above, above / "images", above / split, above / "images" / split):
+                if any(name and os.path.isfile(folder / name) for name in names):
+                    return folder
+        return beside
+
+    def _path(self, image: Mapping[str, Any]) -> Path | None:
+        said = str(image.get("file_name", ""))
+        for name in dict.fromkeys((said, said.replace("\\", "/"))):
+            if name and os.path.isfile(self.root / name):
+                return self.root / name
+        return None
+
+    def _name(self, said: str, path: Path | None, root: Path) -> str:
+        if path is not None and path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+        within = self.file.parent
+        return (
+            said
+            if within == root or not within.is_relative_to(root)
+            else f"{within.relative_to(root).as_posix()}/{said}"
+        )
+
+    def _size(self, image: Mapping[str, Any], path: Path | None) -> tuple[int | None, int | None]:
+        try:
+            width, height = int(image.get("width") or 0), int(image.get("height") or 0)
+        except (TypeError, ValueError, ArithmeticError):
+            raise UsageError(
+                f"{self.file}: image {image['id']}: `width` and `height` are no numbers of pixels"
+            ) from None
+        if min(width, height) > 0:
+            return width, height
+        return displayed_size(path) if path is not None else (None, None)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".json" else []
+    tree = Tree(path)
+    return [tree.path(key) for key in tree.ending(".json") if _is_instances(tree.path(key))]
+
+
+def _is_instances(file: Path) -> bool:
+    """By name, or by its first and last bytes: COCO's captions have no boxes, and other JSON lies about."""
+    if file.name.lower() == ROBOFLOW:
+        return True
+    try:
+        with open(file, "rb") as stream:
+            ends = stream.read(_END_BYTES)
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(_END_BYTES, size - _END_BYTES))
+            ends += stream.read()
+    except OSError as e:
+        raise UsageError(f"{file}: cannot be read: {e.strerror}") from None
+    if b'"images"' not in ends and b'"file_name"' not in ends:
+        return False
+    return b'"bbox"' in ends or (b'"annotations"' in ends and b'"caption"' not in ends)

@@ -1,0 +1,26 @@
+"""Size of a photo as it is displayed, from its header alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from skinbatch.errors import UsageError
+
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+def displayed_size(photo: Path) -> tuple[int, int]:
+    """Width and height in pixels, turned as EXIF says. Raises UsageError naming a file that is no readable image."""
+    try:
+        with Image.open(photo) as image:
+            return turned_size(image)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as e:
+        raise UsageError(f"{photo}: its size cannot be read: {e}; replace the photo or take it out") from None
+
+
+def turned_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an open image as displayed; its pixels are not decoded."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS else (width, height)

@@ -1,0 +1,83 @@
+"""The mask of one photo as class numbers, whatever files it is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from skinbatch.annotations.masks import CLASSES, ID_MODES
+from skinbatch.annotations.parts import part_of
+from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.errors import UsageError
+
+
+def read_mask(photo: AnnotatedPhoto) -> NDArray[np.uint8]:
+    """(H, W) uint8, numbers of CelebAMask-HQ's 19 classes (`masks.CLASSES`), at the mask's own size.
+
+    Parts are laid over each other in the publishers' order, the later on top; what no part covers is background. Raises
+    UsageError naming the file that is not such a mask.
+    """
+    if not photo.masks:
+        raise UsageError(f"{photo.path or photo.annotation}: has no mask; take the photo out, or draw one")
+    found = [part_of(file.name) for file in photo.masks]
+    if len(found) == 1 and found[0] is None:
+        return _ids(photo.masks[0])
+    mask: NDArray[np.uint8] | None = None
+    for part, file in sorted(zip(found, photo.masks, strict=True), key=lambda pair: pair[0] or (0, 0)):
+        if part is None:
+            raise UsageError(f"{file}: is named after no part of CelebAMask-HQ (00000_skin.png, 00000_l_eye.png ...)")
+        covers = _covered(file)
+        if mask is None:
+            mask = np.zeros(covers.shape, np.uint8)
+        if covers.shape != mask.shape:
+            (h, w), (height, width) = covers.shape, mask.shape
+            raise UsageError(f"{file}: is {w} x {h} pixels, the parts before it are {width} x {height}")
+        mask[covers] = part[1]
+    assert mask is not None
+    return mask
+
+
+def mask_size(photo: AnnotatedPhoto) -> tuple[int, int]:
+    """Width and height of the mask's files, from their headers. Raises UsageError where they differ or are no images."""
+    sizes: dict[tuple[int, int], Path] = {}
+    for file in photo.masks or ():
+        with _opened(file) as image:
+            sizes.setdefault(image.size, file)
+    if len(sizes) > 1:
+        raise UsageError("; ".join(f"{file} is {w} x {h}" for (w, h), file in sizes.items()))
+    return next(iter(sizes))
+
+
+def _ids(file: Path) -> NDArray[np.uint8]:
+    with _opened(file) as image:
+        if image.mode not in ID_MODES:
+            raise UsageError(
+                f"{file}: a picture in colours (mode {image.mode}), not of class numbers; save it with a palette, or grey"
+            )
+        ids = _pixels(image, file)
+    if ids.max(initial=0) >= len(CLASSES):
+        raise UsageError(f"{file}: has class {ids.max()}; CelebAMask-HQ has 0 to {len(CLASSES) - 1}")
+    return ids
+
+
+def _covered(file: Path) -> NDArray[np.bool_]:
+    with _opened(file) as image:
+        pixels = _pixels(image, file)
+    return np.asarray((pixels if pixels.ndim == 2 else pixels[..., 0]) != 0, np.bool_)
+
+
+def _opened(file: Path) -> Image.Image:
+    try:
+        return Image.open(file)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as e:
+        raise UsageError(f"{file}: not a readable mask: {e}") from None
+
+
+def _pixels(image: Image.Image, file: Path) -> NDArray[np.uint8]:
+    try:
+        return np.asarray(image, np.uint8)
+    except (OSError, ValueError) as e:
+        raise UsageError(f"{file}: not a readable mask: {e}") from None

@@ -1,0 +1,74 @@
+"""Masks as CelebAMask-HQ's are handed out: a PNG of class numbers a photo, in `masks` beside `images` or beside the photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.severity import severity_of
+from skinbatch.annotations.tree import Tree, photo_folder, stem
+from skinbatch.errors import UsageError
+
+LOOKED_FOR = "mask PNGs in `masks` beside `images`"
+CLASSES = (
+    "background", "skin", "nose", "eyeglasses", "left_eye", "right_eye", "left_brow", "right_brow", "left_ear",
+    "right_ear", "mouth", "upper_lip", "lower_lip", "hair", "hat", "earring", "necklace", "neck", "cloth",
+)  # fmt: skip
+"""Of CelebAMask-HQ, by the number that a mask's pixel has."""
+ID_MODES = ("P", "L")
+"""Pillow's names of the pictures whose pixels are numbers: palette and grey."""
+_FOLDERS = (("masks",), ("images",))
+_LOOKED_AT = 20
+
+
+def fits(path: Path) -> bool:
+    """A folder `masks` with PNGs, or palette PNGs that have the name of a photo beside them."""
+    if path.is_file():
+        return False
+    photo_root, mask_root = photo_folder(path, *_FOLDERS)
+    masks = Tree(mask_root)
+    if photo_root != mask_root:
+        return bool(masks.ending(".png"))
+    pairs = [key for key in masks.ending(".png") if _pair(key, masks)]
+    return bool(pairs) and all(_mode(masks.path(key)) == "P" for key in pairs[:_LOOKED_AT])
+
+
+def read(path: Path) -> Truth:
+    """Every photo with its mask, every photo without, every mask without a photo."""
+    photo_root, mask_root = photo_folder(path, *_FOLDERS)
+    masks = Tree(mask_root)
+    photos = Tree(photo_root) if photo_root.is_dir() else None
+    if photo_root == mask_root:
+        of = {photo: key for key in masks.ending(".png") if (photo := _pair(key, masks))}
+        names = sorted(set(masks.photos) - set(of.values()))
+        lost: list[str] = []
+    else:
+        by_stem = {stem(key): key for key in masks.ending(".png")}
+        names = photos.photos if photos else []
+        of = {name: by_stem[stem(name)] for name in names if stem(name) in by_stem}
+        lost = sorted(set(by_stem) - {stem(name) for name in names})
+    found = []
+    for name in names:
+        path = photo_root / name
+        mine = (masks.path(of[name]),) if name in of else None
+        file = mine[0] if mine else path
+        found.append(AnnotatedPhoto(name, file, path, masks=mine, severity=severity_of(name)))
+    for name in lost:
+        file = masks.path(by_stem[name])
+        found.append(AnnotatedPhoto(name, file, masks=(file,), severity=severity_of(name)))
+    return Truth(photo_root, "masks", tuple(found), CLASSES)
+
+
+def _pair(key: str, tree: Tree) -> str | None:
+    """The photo of a mask that lies beside it: of its name, in another format."""
+    return next((photo for photo in tree.all_beside(key) if photo != key), None)
+
+
+def _mode(file: Path) -> str:
+    try:
+        with Image.open(file) as image:
+            return image.mode
+    except (OSError, UnidentifiedImageError) as e:
+        raise UsageError(f"{file}: not a readable PNG: {e}") from None

@@ -1,0 +1,84 @@
+"""What is wrong with annotated photos, said before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from skinbatch.errors import UsageError
+
+SHOWN = 5
+
+
+class Kind(StrEnum):
+    """Of a problem, as people read it."""
+
+    NO_PHOTO = "annotations without a photo"
+    NO_ANNOTATION = "photos without an annotation"
+    UNREADABLE = "photos that cannot be read"
+    OTHER_SIZE = "photos of another size than annotated"
+    NOT_A_NUMBER = "boxes that are not numbers"
+    REVERSED = "reversed boxes"
+    EMPTY = "empty boxes"
+    OUTSIDE = "boxes outside the photo"
+    OVER_EDGE = "boxes over the photo's edge"
+    UNKNOWN_CLASS = "unknown classes"
+    BAD_MASK = "masks that cannot be read"
+    MASK_SIZE = "masks of another size than the photo"
+    MISSING_CLASS = "classes missing in a split"
+    SAME_FILE = "the same file in two splits"
+    LOOKS_SAME = "photos that look the same in two splits"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong. file: what has to be looked at. what: the box, class or other file that is meant."""
+
+    kind: Kind
+    file: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """Everything that `check` found, in the order of Kind and then of the files."""
+
+    found: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def of(self, kind: Kind) -> tuple[Problem, ...]:
+        return tuple(p for p in self.found if p.kind is kind)
+
+    def by_kind(self) -> dict[Kind, tuple[Problem, ...]]:
+        """Only the kinds that there are."""
+        return {kind: mine for kind in Kind if (mine := self.of(kind))}
+
+    def as_text(self) -> str:
+        """A line a kind with the first files; empty where nothing is wrong. `as_json` has them all."""
+        return "\n".join(_line(kind, problems) for kind, problems in self.by_kind().items())
+
+    def as_json(self) -> dict[str, list[dict[str, Any]]]:
+        """Kind -> every problem: `file` and `what`."""
+        return {
+            kind.value: [{"file": p.file, "what": p.what} for p in problems]
+            for kind, problems in self.by_kind().items()
+        }
+
+    def raise_if(self, strict: bool) -> None:
+        """Raises UsageError with all kinds where `strict` is set and anything is wrong."""
+        if strict and self.found:
+            raise UsageError(
+                f"{len(self.found)} problems in the annotated photos:\n{self.as_text()}\nmend them, or leave --strict out"
+            )
+
+
+def _line(kind: Kind, problems: Sequence[Problem]) -> str:
+    files = list(dict.fromkeys(p.file for p in problems))
+    inside = f" in {len(files)} files" if len(files) < len(problems) else ""
+    more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+    shown = [f"{p.file} ({p.what})" for p in {p.file: p for p in reversed(problems)}.values()][::-1][:SHOWN]
+    return f"{len(problems)} {kind.value}{inside}: {', '.join(shown)}{more}"

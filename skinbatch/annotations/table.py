@@ -1,0 +1,146 @@
+"""CSV of image and label: a row a photo, or a row a label; several labels with `;` between; or a column of 0 and 1 a class."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.severity import severity_of
+from skinbatch.annotations.tree import Tree, read_text
+from skinbatch.errors import UsageError
+
+IMAGE = ("image", "image_id", "image_name", "filename", "file_name", "file", "path", "photo", "name")
+LABEL = ("label", "labels", "class", "classes", "category", "diagnosis", "dx")
+GROUP = ("group", "patient", "patient_id", "subject", "lesion_id")
+LOOKED_FOR = f".csv with a column for the image ({', '.join(IMAGE[:4])} ...) and one for the label"
+_SEPARATOR = ";"
+
+
+@dataclass(slots=True)
+class _Row:
+    """What all rows of one photo say. line: of its first."""
+
+    line: int
+    labels: dict[str, None] = field(default_factory=dict)
+    group: str | None = None
+
+
+def fits(path: Path) -> bool:
+    """One .csv with a column for images and one for labels, or with columns of 0 and 1."""
+    return len(_files(path)) == 1
+
+
+def read(path: Path, group: str | None = None) -> Truth:
+    """The photos of a .csv: named relative to it, to `images` beside it, or by a name that only one photo has.
+
+    An empty label says "none of the classes". group: column of the patient or other group; None: one of the usual names,
+    if it is there. Raises UsageError naming file, line and column.
+    """
+    files = _files(path) if path.is_dir() else [path]
+    if len(files) != 1:
+        there = ", ".join(file.name for file in files) or "none"
+        raise UsageError(f"{path}: looked for one .csv of image and label, found {there}; name the one that is meant")
+    (file,) = files
+    header, rows = _rows(file)
+    image, labels, group_at = _columns(file, header, rows, group)
+    found: dict[str, _Row] = {}
+    for line, row in rows:
+        name = row[image].strip()
+        if not name:
+            raise UsageError(f"{file}: line {line}: `{header[image]}` is empty; name the photo")
+        mine = found.setdefault(name, _Row(line))
+        for label in _labels(row, labels):
+            mine.labels[label] = None
+        if group_at is not None:
+            said = row[group_at].strip() or None
+            if mine.group not in (None, said):
+                raise UsageError(f"{file}: line {line}: {name} has group {said!r}, in line {mine.line} {mine.group!r}")
+            mine.group = said
+    return _truth(file, found)
+
+
+def _truth(file: Path, rows: Mapping[str, _Row]) -> Truth:
+    tree = Tree(file.parent)
+    photos, taken = [], set()
+    for name, row in rows.items():
+        key = tree.find(name)
+        taken.add(key)
+        path = tree.path(key) if key else Path(name) if os.path.isabs(name) and os.path.isfile(name) else None
+        photos.append(
+            AnnotatedPhoto(
+                key or name, file, path, classes=tuple(row.labels), severity=severity_of(name), group=row.group
+            )
+        )
+    for key in tree.photos:
+        if key not in taken:
+            photos.append(AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key)))
+    names = sorted({label for row in rows.values() for label in row.labels})
+    return Truth(file.parent, "csv", tuple(photos), tuple(names))
+
+
+def _rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header, and line and cells of every row that is not empty."""
+    text = read_text(file)
+    first = text.partition("\n")[0]
+    delimiter = max(",\t;", key=first.count)
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        header = [cell.strip() for cell in next(reader, [])]
+        rows = []
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) != len(header):
+                raise UsageError(f"{file}: line {reader.line_num}: {len(row)} cells under {len(header)} columns")
+            rows.append((reader.line_num, row))
+    except csv.Error as e:
+        raise UsageError(f"{file}: line {reader.line_num}: not readable as CSV: {e}") from None
+    return header, rows
+
+
+def _columns(
+    file: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]], group: str | None
+) -> tuple[int, int | dict[int, str], int | None]:
+    """Places of the image, of the label (or place -> class of columns of 0 and 1) and of the group."""
+    image, label = _place(header, IMAGE), _place(header, LABEL)
+    if image is None:
+        raise UsageError(f"{file}: no column for the image ({', '.join(IMAGE)}); its columns are {', '.join(header)}")
+    group_at = _place(header, GROUP if group is None else (group,))
+    if group is not None and group_at is None:
+        raise UsageError(f"{file}: no column `{group}` for the group; its columns are {', '.join(header)}")
+    if label is not None:
+        return image, label, group_at
+    marks = {n: name for n, name in enumerate(header) if n not in (image, group_at)}
+    if not marks or not rows or not all(row[n].strip() in ("0", "1") for _, row in rows for n in marks):
+        raise UsageError(
+            f"{file}: no column for the label ({', '.join(LABEL)}), nor a column of 0 and 1 for each class; "
+            f"its columns are {', '.join(header)}"
+        )
+    return image, marks, group_at
+
+
+def _labels(row: Sequence[str], labels: int | Mapping[int, str]) -> list[str]:
+    if isinstance(labels, int):
+        return [part for label in row[labels].split(_SEPARATOR) if (part := label.strip())]
+    return [name for n, name in labels.items() if row[n].strip() == "1"]
+
+
+def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
+    lower = [name.lower() for name in header]
+    return next((lower.index(name.lower()) for name in names if name.lower() in lower), None)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix.lower() in (".csv", ".tsv") else []
+    return sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in (".csv", ".tsv") and _has_image(p))
+
+
+def _has_image(file: Path) -> bool:
+    header, _ = _rows(file)
+    return _place(header, IMAGE) is not None

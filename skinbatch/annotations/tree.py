@@ -1,0 +1,124 @@
+"""All files below a folder, listed once, and how an annotation finds its photo among them."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from skinbatch.archive.formats import extension, has_image_name
+from skinbatch.errors import UsageError
+
+
+class Tree:
+    """Keys of all files below `root`, with `/` between folders, ascending. Links are followed, each folder once.
+
+    files: every key. photos, photo_keys: those with an image's name, in order and to look up.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files = sorted(_walk(root))
+        self.photos = [key for key in self.files if has_image_name(key)]
+        self.photo_keys = frozenset(self.photos)
+        self._by_stem: dict[str, list[str]] = {}
+        self._by_name: dict[str, list[str]] = {}
+        for key in self.photos:
+            self._by_stem.setdefault(stem(key), []).append(key)
+            self._by_name.setdefault(posixpath.basename(key), []).append(key)
+            self._by_name.setdefault(posixpath.basename(stem(key)), []).append(key)
+
+    def path(self, key: str) -> Path:
+        return self.root / key
+
+    def ending(self, *extensions: str) -> list[str]:
+        """Keys with one of these extensions (lower case, with the dot)."""
+        return [key for key in self.files if extension(key) in extensions]
+
+    def beside(self, annotation: str, swaps: Iterable[tuple[str, Sequence[str]]] = ()) -> str | None:
+        """The photo with the annotation's name: in its folder, or where that has `labels` in its path, in `images`.
+
+        swaps: folder of annotations (lower case) -> folders of photos; the last such folder in the path is meant.
+        """
+        return next(iter(self.all_beside(annotation, swaps)), None)
+
+    def all_beside(self, annotation: str, swaps: Iterable[tuple[str, Sequence[str]]] = ()) -> list[str]:
+        """Every photo with the annotation's name, formats in alphabetical order."""
+        return [p for place in (annotation, *_swapped(annotation, swaps)) for p in self._by_stem.get(stem(place), ())]
+
+    def find(self, name: str, near: str = "") -> str | None:
+        """The photo that a list calls `name`: relative to the list's folder `near` or to the root, in `images`, without
+        its extension, or by its bare name where only one photo has it."""
+        plain = posixpath.normpath(name.replace("\\", "/"))
+        for folder in (near, "", posixpath.join(near, "images"), "images"):
+            key = posixpath.normpath(posixpath.join(folder, plain))
+            if key in self.photo_keys:
+                return key
+            if not has_image_name(plain) and (found := self._by_stem.get(stem(f"{key}."))):
+                return found[0]
+        same = self._by_name.get(posixpath.basename(plain), [])
+        return same[0] if len(same) == 1 else None
+
+
+def stem(key: str) -> str:
+    """The key without its last extension."""
+    return posixpath.splitext(key)[0]
+
+
+def photo_folder(path: Path, annotations: Sequence[str], photos: Sequence[str]) -> tuple[Path, Path]:
+    """Where the photos and where the annotations of `path` lie: the same folder, unless their layout has two beside each other.
+
+    annotations, photos: names of the two folders (`labels`, `images`), the usual spelling first. `path` may be the folder
+    above them, or either, or a folder within either.
+    """
+    for name in annotations:
+        if (path / name).is_dir():
+            return next((path / p for p in photos if (path / p).is_dir()), path / photos[0]), path / name
+    parts = path.parts
+    for names, others, at_photos in ((annotations, photos, False), (photos, annotations, True)):
+        for at in range(len(parts) - 1, 0, -1):
+            if parts[at] in names:
+                for other in others:
+                    twin = Path(*parts[:at], other, *parts[at + 1 :])
+                    if twin.is_dir():
+                        return (path, twin) if at_photos else (twin, path)
+    return path, path
+
+
+def read_text(path: Path) -> str:
+    """A text file, UTF-8 with or without a mark. Raises UsageError naming it."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise UsageError(f"{path}: byte {e.start} is not UTF-8; save it as UTF-8") from None
+    except OSError as e:
+        raise UsageError(f"{path}: cannot be read: {e.strerror}") from None
+
+
+def _swapped(key: str, swaps: Iterable[tuple[str, Sequence[str]]]) -> Iterable[str]:
+    parts = key.split("/")
+    for name, others in swaps:
+        at = next((n for n in range(len(parts) - 2, -1, -1) if parts[n].lower() == name), None)
+        if at is not None:
+            yield from ("/".join((*parts[:at], other, *parts[at + 1 :])) for other in others)
+
+
+def _walk(root: Path) -> Iterable[str]:
+    seen = set()
+    folders = [(str(root), "")]
+    while folders:
+        folder, key = folders.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        folders.append((entry.path, f"{key}{entry.name}/"))
+                    elif entry.is_file():
+                        yield key + entry.name
+        except OSError as e:
+            raise UsageError(f"{folder}: cannot be listed: {e.strerror}") from None

@@ -1,0 +1,144 @@
+"""Pascal VOC: an .xml a photo, beside it or in `Annotations` beside `JPEGImages`."""
+
+from __future__ import annotations
+
+import posixpath
+import urllib.parse
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+
+from skinbatch.annotations.displayed import displayed_size
+from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.severity import severity_of
+from skinbatch.annotations.tree import Tree, photo_folder, stem
+from skinbatch.archive.formats import has_image_name
+from skinbatch.errors import UsageError
+
+LOOKED_FOR = "Pascal VOC .xml files"
+OWN_DATABASE = "skinbatch"
+"""<source><database> of files that `skinbatch export` writes: their <source><image> is the photo's name."""
+PERCENT = "percent"
+"""Attribute `encoding` of a name that XML cannot hold as it is."""
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_FOLDERS = (("Annotations", "annotations", "labels"), ("JPEGImages", "images", "Images"))
+_SWAPS = (("annotations", _FOLDERS[1]), ("labels", _FOLDERS[1]))
+_LOOKED_AT = 20
+
+
+def fits(path: Path) -> bool:
+    """An .xml of annotations is there, or one that is broken."""
+    if path.is_file():
+        return path.suffix.lower() == ".xml"
+    found = Tree(photo_folder(path, *_FOLDERS)[1])
+    return any(_is_annotation(found.path(key)) for key in found.ending(".xml")[:_LOOKED_AT])
+
+
+def read(path: Path) -> Truth:
+    """Every .xml below `path`, and every photo that has none. Raises UsageError naming file, object and tag."""
+    folder = path.parent if path.is_file() else path
+    photo_root, annotation_root = (folder, folder) if path.is_file() else photo_folder(folder, *_FOLDERS)
+    photos = Tree(photo_root) if photo_root.is_dir() else None
+    annotations = Tree(annotation_root)
+    keys = [path.name] if path.is_file() else annotations.ending(".xml")
+    read_photos, unread, taken = [], [], set()
+    for key in keys:
+        file = annotations.path(key)
+        root = _parse(file)
+        if root.tag != "annotation":
+            unread.append(file)
+            continue
+        photo = _photo_of(key, root, photos)
+        taken.add(photo)
+        read_photos.append(_photo(file, root, key, photo, photo_root))
+    for key in photos.photos if photos and not path.is_file() else ():
+        if key not in taken:
+            file = photo_root / key
+            read_photos.append(AnnotatedPhoto(key, file, file, severity=severity_of(key)))
+    names = {label for photo in read_photos for label in photo.labels or () if label}
+    return Truth(photo_root, "voc", tuple(read_photos), tuple(sorted(names)), tuple(unread))
+
+
+def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, photo_root: Path) -> AnnotatedPhoto:
+    boxes, labels = [], []
+    for number, node in enumerate(root.findall("object"), 1):
+        where = f"{file}: object {number}"
+        box = node.find("bndbox")
+        if box is None:
+            raise UsageError(f"{where} has no <bndbox>; draw its box, or take the object out")
+        boxes.append([_number(box, tag, where) for tag in _CORNERS])
+        labels.append((node.findtext("name") or "").strip())
+    path = None if photo is None else photo_root / photo
+    width, height = _size(root, file, path)
+    name = _own_name(root) or photo or _named(root, key)
+    return AnnotatedPhoto(
+        name,
+        file,
+        path,
+        width,
+        height,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        tuple(labels),
+        severity=severity_of(name),
+    )
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(file).getroot()
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as e:
+        raise UsageError(f"{file}: no readable Pascal VOC annotation: {e}; repair it, or take it out") from None
+
+
+def _number(node: ElementTree.Element, tag: str, where: str) -> float:
+    text = node.findtext(tag)
+    if text is None:
+        raise UsageError(f"{where}: <{node.tag}> without <{tag}>; it needs {', '.join(f'<{t}>' for t in _CORNERS)}")
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{where}: <{tag}> is {text.strip()[:40]!r}, not a number of pixels") from None
+
+
+def _size(root: ElementTree.Element, file: Path, photo: Path | None) -> tuple[int | None, int | None]:
+    """What the file says; some tools leave the size out, or write 0, and then the photo says it."""
+    said = []
+    for tag in ("width", "height"):
+        text = root.findtext(f"size/{tag}")
+        try:
+            said.append(int(float(text)) if text and text.strip() else 0)
+        except (ValueError, OverflowError):
+            raise UsageError(f"{file}: <size>: <{tag}> is {text!r}, not a number of pixels") from None
+    if min(said) > 0:
+        return said[0], said[1]
+    return displayed_size(photo) if photo is not None else (None, None)
+
+
+def _photo_of(key: str, root: ElementTree.Element, photos: Tree | None) -> str | None:
+    """By <filename> where such a photo lies beside, else by the annotation's own name: photos get renamed."""
+    if photos is None:
+        return None
+    named = _named(root, key)
+    return named if named in photos.photo_keys else photos.beside(key, _SWAPS)
+
+
+def _named(root: ElementTree.Element, key: str) -> str:
+    """The key beside the annotation that <filename> gives; without one, the annotation's own."""
+    filename = posixpath.basename((root.findtext("filename") or "").strip().replace("\\", "/"))
+    return posixpath.join(posixpath.dirname(key), filename) if has_image_name(filename) else stem(key)
+
+
+def _own_name(root: ElementTree.Element) -> str | None:
+    if root.findtext("source/database") != OWN_DATABASE or (node := root.find("source/image")) is None:
+        return None
+    return (
+        urllib.parse.unquote(node.text or "", errors="surrogatepass") if node.get("encoding") == PERCENT else node.text
+    )
+
+
+def _is_annotation(file: Path) -> bool:
+    try:
+        return next(iter(ElementTree.iterparse(file, ("start",))))[1].tag == "annotation"
+    except (ElementTree.ParseError, OSError, StopIteration, ValueError, LookupError):
+        return True  # reading it says what is wrong

@@ -1,0 +1,68 @@
+"""The commands about what people drew and what other tools read: `skinbatch export`."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from skinbatch.cli_options import ConfigFile, Json, Scoring, print_json
+from skinbatch.config import load_config
+
+
+class BoxFormat(StrEnum):
+    """What `export` writes."""
+
+    VOC = "voc"
+    COCO = "coco"
+    YOLO = "yolo"
+
+
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="What `skinbatch score` has scored (a folder or s3://bucket/prefix), or annotated photos.",
+        ),
+    ],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Where the files go: a new folder, or s3://bucket/prefix.")],
+    format: Annotated[BoxFormat, typer.Option("--format", help="What is written.")],
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--score-threshold", help="Boxes on the skin from this score on. (default: those that were counted)"
+        ),
+    ] = None,
+    scoring: Scoring = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write boxes as Pascal VOC, COCO or YOLO, for other tools, or to be corrected by hand; photos are not copied.
+
+    Every photo that was scored or annotated has an entry, also without boxes. Nothing is lost: reading it back gives the same
+    boxes to the last bit.
+    """
+    from skinbatch.console import TerminalPresenter, counted
+    from skinbatch.export.export import Wanted
+    from skinbatch.export.export import export as run
+
+    with TerminalPresenter() as presenter:
+        report = run(
+            source,
+            out,
+            Wanted(format.value, score_threshold, scoring),
+            load_config(config).storage,
+            lambda photos: presenter.phase(f"{photos} photos written") if photos % 1000 == 0 else None,
+        )
+    if as_json:
+        print_json(dataclasses.asdict(report))
+        return
+    print(f"{report.photos} photos with {report.boxes} boxes as {report.format} in {report.out}")
+    print(f"  classes   {', '.join(report.classes) or 'none'}")
+    if report.left_out:
+        print(f"  left out  {counted(report.left_out)}")
+    if not report.complete:
+        print("  the run has not ended: only what is done so far was written")

@@ -1,0 +1,34 @@
+"""The boxes of a truth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from skinbatch.annotations.photos import Truth
+from skinbatch.errors import UsageError
+from skinbatch.export.boxed import BoxedPhoto
+
+NOT_ANNOTATED = "not annotated"
+
+
+class AnnotatedBoxes:
+    """The photos of a truth for which somebody said where the boxes are, or that there are none.
+
+    Raises UsageError for a truth that has no boxes at all.
+    """
+
+    def __init__(self, truth: Truth) -> None:
+        if all(photo.boxes is None for photo in truth.photos):
+            raise UsageError(f"{truth.root}: is a truth without boxes ({truth.format}); export one that has them")
+        self.class_names = truth.class_names
+        self.complete = True
+        self.left_out: Counter[str] = Counter()
+        self._truth = truth
+
+    def photos(self) -> Iterator[BoxedPhoto]:
+        for photo in self._truth.photos:
+            if photo.boxes is None or photo.labels is None:
+                self.left_out[NOT_ANNOTATED] += 1
+            else:
+                yield BoxedPhoto(photo.name, photo.width, photo.height, photo.boxes, photo.labels)

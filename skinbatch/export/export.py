@@ -1,0 +1,137 @@
+"""From a scored destination or a truth to Pascal VOC, COCO or YOLO."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from skinbatch.annotations.read import read_truth
+from skinbatch.config import StorageSettings
+from skinbatch.errors import UsageError
+from skinbatch.export.annotated import AnnotatedBoxes
+from skinbatch.export.boxed import BoxedPhoto, Boxes
+from skinbatch.export.coco import CocoWriter
+from skinbatch.export.files import Files
+from skinbatch.export.scored import ScoredBoxes
+from skinbatch.export.voc import VocWriter
+from skinbatch.export.yolo import YoloWriter
+from skinbatch.runs import layout
+from skinbatch.runs.results import open_results
+from skinbatch.storage.locate import is_s3, local_path, open_store
+
+
+class Writer(Protocol):
+    """Writes one format. class_names: in the order of the format's numbers."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def add(self, photo: BoxedPhoto) -> None: ...
+
+    def close(self) -> None: ...
+
+
+WRITERS: Mapping[str, Callable[[Files, tuple[str, ...]], Writer]] = {
+    "voc": VocWriter,
+    "coco": CocoWriter,
+    "yolo": YoloWriter,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """left_out: why -> photos without an entry (statuses that are not ok, `not annotated`). complete: False where the run of
+    the source has not scored everything yet. files: how many were written below `out`."""
+
+    out: str
+    format: str
+    photos: int
+    boxes: int
+    left_out: Mapping[str, int]
+    classes: tuple[str, ...]
+    files: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of the source is wanted, in which form. threshold: counts boxes anew, of a scored source; None: as graded.
+    scoring: of a destination; None: that of the newest run."""
+
+    format: str
+    threshold: float | None = None
+    scoring: str | None = None
+
+
+def export(
+    source: str,
+    out: str,
+    wanted: Wanted,
+    storage: StorageSettings | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ExportReport:
+    """Write the boxes of `source`, a destination of `skinbatch score` or a truth, below `out`; photos are not copied.
+
+    `read_truth` of the result gives the same names, sizes, labels and boxes, to the last bit. progress: told how many photos are
+    done. Raises UsageError where there is nothing to export, or `out` is not empty; then, and where it fails on the
+    way, nothing stays below `out`.
+    """
+    storage = storage or StorageSettings()
+    if wanted.format not in WRITERS:
+        raise UsageError(f"format {wanted.format!r}: there are {', '.join(WRITERS)}")
+    _apart(source, out)
+    boxes = _opened(source, wanted, storage)
+    store = open_store(out, storage)
+    if (there := next(iter(store.list()), None)) is not None:
+        raise UsageError(f"{store.uri}: is not empty (it has {there.key}); name a new folder")
+    store.probe_writable()
+    files = Files(store)
+    photos = box_count = 0
+    try:
+        writer = WRITERS[wanted.format](files, boxes.class_names)
+        for photo in boxes.photos():
+            writer.add(photo)
+            photos += 1
+            box_count += len(photo.boxes)
+            if progress is not None:
+                progress(photos)
+        writer.close()
+    except BaseException:
+        files.discard()
+        raise
+    return ExportReport(
+        out=store.uri,
+        format=wanted.format,
+        photos=photos,
+        boxes=box_count,
+        left_out=dict(boxes.left_out),
+        classes=writer.class_names,
+        files=len(files.keys),
+        complete=boxes.complete,
+    )
+
+
+def _opened(source: str, wanted: Wanted, storage: StorageSettings) -> Boxes:
+    if is_s3(source) or Path(local_path(source), layout.DEST).is_file():
+        store = open_store(source if is_s3(source) else os.path.realpath(local_path(source)), storage)
+        if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
+            raise UsageError(f"--score-threshold {wanted.threshold:g}: has to be between 0 and 1")
+        return ScoredBoxes(open_results(store, wanted.scoring), wanted.threshold)
+    for name, given in (("--score-threshold", wanted.threshold), ("--scoring", wanted.scoring)):
+        if given is not None:
+            raise UsageError(
+                f"{source}: {name} is for what `skinbatch score` has scored, and this is a truth; leave it out"
+            )
+    return AnnotatedBoxes(read_truth(local_path(source)))
+
+
+def _apart(source: str, out: str) -> None:
+    """Neither may lie in the other: the next reader would take one for part of it."""
+    if is_s3(source) != is_s3(out):
+        return
+    one, other = ((u.rstrip("/") if is_s3(u) else os.path.realpath(local_path(u))) for u in (source, out))
+    if f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/"):
+        raise UsageError(f"{out}: lies within {source}, or around it; name a folder apart from it")

@@ -1,0 +1,163 @@
+"""What would spoil a training is found before it starts, and named by its file."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skinbatch.annotations.checks import check
+from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.problems import Kind, Problem, Problems
+from skinbatch.annotations.read import read_truth
+from skinbatch.errors import UsageError
+from tests.pictures import picture
+from tests.unit.annotations.support import mask, photo, voc
+
+
+def boxed(
+    folder: Path, *boxes: tuple[float, float, float, float], name: str = "a.jpg", label: str = "acne"
+) -> AnnotatedPhoto:
+    path = photo(folder / name, seed=sum(map(ord, str(folder / name))))
+    said = np.array(boxes, np.float32).reshape(-1, 4)
+    return AnnotatedPhoto(name, path.with_suffix(".xml"), path, 200, 100, said, (label,) * len(boxes))
+
+
+def kinds(problems: Problems) -> list[tuple[Kind, str]]:
+    return [(p.kind, Path(p.file).name) for p in problems.found]
+
+
+GOOD = (0, 0, 200, 100)
+
+
+def test_good_photos_have_no_problems(tmp_path: Path) -> None:
+    splits = {split: [boxed(tmp_path / split, GOOD, (10, 10, 20, 20))] for split in ("train", "valid")}
+    found = check(splits, "detector", ["acne"])
+    assert (found.found, found.as_text(), found.as_json()) == ((), "", {})
+    found.raise_if(strict=True)
+
+
+@pytest.mark.parametrize(
+    ("box", "kind"),
+    [
+        ((50, 10, 20, 40), Kind.REVERSED),
+        ((10, 50, 20, 40), Kind.REVERSED),
+        ((5, 5, 5, 9), Kind.EMPTY),
+        ((5, 9, 8, 9), Kind.EMPTY),
+        ((200, 0, 220, 9), Kind.OUTSIDE),
+        ((-9, 5, 0, 9), Kind.OUTSIDE),
+        ((0, 100, 8, 120), Kind.OUTSIDE),
+        ((0, 0, math.nan, 4), Kind.NOT_A_NUMBER),
+        ((0, 0, math.inf, 4), Kind.NOT_A_NUMBER),
+        ((-5, 5, 10, 9), Kind.OVER_EDGE),
+        ((190, 90, 210, 99), Kind.OVER_EDGE),
+        ((0, 0, 200.5, 101), None),
+    ],
+)
+def test_what_is_no_box_of_the_photo_is_told_with_its_number(
+    tmp_path: Path, box: tuple[float, float, float, float], kind: Kind | None
+) -> None:
+    found = check({"train": [boxed(tmp_path, GOOD, box)]}, "detector", ["acne"])
+    assert kinds(found) == ([(kind, "a.xml")] if kind else [])
+    assert kind is None or "a.jpg: box 2: " in found.found[0].what
+
+
+def test_unknown_classes_are_told_after_the_mapping(tmp_path: Path) -> None:
+    photos = {"train": [boxed(tmp_path, GOOD, label="papules"), boxed(tmp_path, GOOD, name="b.jpg")]}
+    assert kinds(check(photos, "detector", ["acne"])) == [(Kind.UNKNOWN_CLASS, "a.xml")]
+    for mapping in ({"papules": "acne"}, {"*": "acne"}, {"papules": ""}):
+        assert kinds(check(photos, "detector", ["acne"], mapping)) == []
+    assert kinds(check(photos, "detector", ["acne"], {"papules": "pimple"})) == [(Kind.UNKNOWN_CLASS, "a.xml")]
+    assert "without a name" in check({"train": [boxed(tmp_path, GOOD, label="")]}, "detector", []).found[0].what
+
+
+def test_a_class_missing_in_one_split_is_told(tmp_path: Path) -> None:
+    train, valid = tmp_path / "t", tmp_path / "v"
+    splits = {
+        "train": [boxed(train, GOOD), boxed(train, GOOD, name="b.jpg", label="scar")],
+        "valid": [boxed(valid, GOOD)],
+    }
+    (found,) = check(splits, "detector", ["acne", "scar"]).found
+    assert (found.kind, found.file, found.what) == (Kind.MISSING_CLASS, "valid", "no scar in 1 photos")
+    classified = {
+        name: [replace(p, classes=p.labels, boxes=None, labels=None) for p in photos] for name, photos in splits.items()
+    }
+    assert check(classified, "classifier", ["acne", "scar"]).found == (found,)
+
+
+def test_photos_without_annotation_and_annotations_without_photo_are_told(tmp_path: Path) -> None:
+    voc(tmp_path / "lost.xml")
+    voc(tmp_path / "good.xml", boxes=[[1, 1, 5, 5]])
+    photo(tmp_path / "good.jpg")
+    photo(tmp_path / "alone.jpg")
+    found = check({"train": read_truth(tmp_path).photos}, "detector", ["papules"], {"*": "papules"})
+    assert kinds(found) == [(Kind.NO_PHOTO, "lost.xml"), (Kind.NO_ANNOTATION, "alone.jpg")]
+
+
+def test_a_photo_that_cannot_be_read_or_has_another_size_is_told(tmp_path: Path) -> None:
+    one, two, three = (boxed(tmp_path, GOOD, name=f"{n}.jpg") for n in "abc")
+    assert one.path is not None and two.path is not None
+    one.path.write_bytes(b"no photo")
+    photo(two.path, width=100, height=200)
+    for splits in ({"train": [one, two, three]}, {"train": [one, two, three], "valid": [boxed(tmp_path / "v", GOOD)]}):
+        found = check(splits, "detector", ["acne"])
+        assert kinds(found) == [(Kind.UNREADABLE, "a.jpg"), (Kind.OTHER_SIZE, "b.xml")]
+        assert found.found[1].what == "b.jpg is 100 x 200, its annotation says 200 x 100"
+
+
+def test_masks_of_another_size_and_masks_that_are_none_are_told(tmp_path: Path) -> None:
+    ids = np.zeros((100, 200), np.uint8)
+    ids[:50], ids[50:60] = 1, 2
+    for name in "abcd":
+        photo(tmp_path / f"images/{name}.jpg")
+        mask(tmp_path / f"masks/{name}.png", ids)
+    mask(tmp_path / "masks/b.png", ids[::2, ::2].copy())
+    (tmp_path / "masks/c.png").write_bytes(b"no mask")
+    (tmp_path / "masks/d.png").unlink()
+    found = check(
+        {"train": read_truth(tmp_path).photos},
+        "segmenter",
+        ["background", "skin", "nose"],
+        {"skin": "skin", "nose": "nose", "*": "background"},
+    )
+    assert kinds(found) == [
+        (Kind.NO_ANNOTATION, "d.jpg"),
+        (Kind.BAD_MASK, "c.png"),
+        (Kind.MASK_SIZE, "b.png"),
+    ]
+    assert found.found[2].what == "100 x 50, the photo is 200 x 100"
+
+
+def test_the_same_file_and_the_same_photo_in_two_splits_are_told(tmp_path: Path) -> None:
+    big = picture(5, 640, 480)
+    for split in ("train", "valid", "test"):
+        (tmp_path / split).mkdir()
+        picture(sum(map(ord, split)), 640, 480).save(tmp_path / split / "own.png")
+    big.save(tmp_path / "train/a.png")
+    (tmp_path / "valid/b.png").write_bytes((tmp_path / "train/a.png").read_bytes())
+    big.resize((320, 240)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "test/c.jpg", quality=70)
+    done: list[tuple[int, int]] = []
+    splits = {
+        s: [AnnotatedPhoto(p.name, p, p, classes=("x",)) for p in sorted((tmp_path / s).iterdir())]
+        for s in ("train", "valid", "test")
+    }
+    found = check(splits, "classifier", ["x"], progress=lambda n, of: done.append((n, of)))
+    assert kinds(found) == [(Kind.SAME_FILE, "b.png"), (Kind.LOOKS_SAME, "c.jpg"), (Kind.LOOKS_SAME, "c.jpg")]
+    assert "train/a.png" in found.found[0].what and "in test, and in valid as" in found.found[2].what
+    assert done[-1] == (6, 6)
+
+
+def test_problems_print_the_first_names_and_keep_all_for_json() -> None:
+    many = Problems(tuple(Problem(Kind.EMPTY, f"{n // 2}.xml", f"box {n}") for n in range(14)))
+    assert many.as_text() == (
+        "14 empty boxes in 7 files: 0.xml (box 0), 1.xml (box 2), 2.xml (box 4), 3.xml (box 6), 4.xml (box 8) and 2 more"
+    )
+    assert len(json.loads(json.dumps(many.as_json()))["empty boxes"]) == 14
+    many.raise_if(strict=False)
+    with pytest.raises(UsageError, match=r"14 problems.*\n14 empty boxes in 7 files.*\n.*--strict"):
+        many.raise_if(strict=True)

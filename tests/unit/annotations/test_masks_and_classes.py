@@ -1,0 +1,217 @@
+"""Masks, class folders and tables of labels are read as people keep them; what cannot be read is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skinbatch.annotations.label_map import mask_size, read_mask
+from skinbatch.annotations.masks import CLASSES
+from skinbatch.annotations.parts import PARTS
+from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.read import read_truth
+from skinbatch.errors import UsageError
+from skinbatch.models.segmenters.face_parsing import CELEBAMASK_HQ
+from tests.unit.annotations.support import mask, photo, the_only, write
+
+IDS = np.array([[0, 1, 2, 3], [4, 5, 17, 18]], np.uint8)
+
+
+def part(path: Path, columns: slice, width: int = 8, height: int = 4) -> Path:
+    """White where the part is, in three channels, as published."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, columns] = 255
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_the_classes_are_those_that_the_models_know() -> None:
+    assert CLASSES == CELEBAMASK_HQ
+    assert list(PARTS.values()) == list(range(1, 19))
+
+
+def test_palette_masks_lie_in_masks_beside_images_or_beside_the_photo(tmp_path: Path) -> None:
+    for name, form in (("a", "jpg"), ("b", "jpg"), ("sub/c", "png")):
+        photo(tmp_path / f"two/images/{name}.{form}")
+    for name in ("a", "sub/c", "lost"):
+        mask(tmp_path / f"two/masks/{name}.png", IDS)
+    truth = read_truth(tmp_path / "two")
+    assert (truth.format, truth.root, truth.class_names) == ("masks", tmp_path / "two/images", CLASSES)
+    found = {p.name: (p.path is not None, p.masks) for p in truth.photos}
+    assert found == {
+        "a.jpg": (True, (tmp_path / "two/masks/a.png",)),
+        "b.jpg": (True, None),
+        "lost": (False, (tmp_path / "two/masks/lost.png",)),
+        "sub/c.png": (True, (tmp_path / "two/masks/sub/c.png",)),
+    }
+    photo(tmp_path / "one/0.jpg")
+    mask(tmp_path / "one/0.png", IDS)
+    beside = the_only(read_truth(tmp_path / "one"))
+    assert (beside.name, beside.masks) == ("0.jpg", (tmp_path / "one/0.png",))
+    np.testing.assert_array_equal(read_mask(beside), IDS)
+
+
+def test_grey_masks_are_read_as_numbers_too(tmp_path: Path) -> None:
+    photo(tmp_path / "images/a.jpg")
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(IDS).save(tmp_path / "masks/a.png")
+    np.testing.assert_array_equal(read_mask(the_only(read_truth(tmp_path))), IDS)
+
+
+def parts(tmp_path: Path) -> Truth:
+    """Photo 7 has a face from the third column on, with hair over part of it and a lip over the mouth; 12 has no parts."""
+    anno = tmp_path / "CelebAMask-HQ-mask-anno"
+    part(anno / "0/00007_skin.png", slice(2, 8))
+    part(anno / "0/00007_hair.png", slice(1, 4))
+    part(anno / "0/00007_u_lip.png", slice(6, 7))
+    part(anno / "0/00007_mouth.png", slice(5, 8))
+    part(anno / "1/02001_nose.png", slice(0, 1))
+    write(anno / "README.txt", "parts")
+    photo(tmp_path / "CelebA-HQ-img/7.jpg", 16, 8)
+    photo(tmp_path / "CelebA-HQ-img/12.jpg", 16, 8)
+    return read_truth(tmp_path)
+
+
+def test_parts_are_laid_over_each_other_in_the_publishers_order(tmp_path: Path) -> None:
+    truth = parts(tmp_path)
+    assert (truth.format, truth.root) == ("parts", tmp_path / "CelebA-HQ-img")
+    assert [(p.name, p.path is not None, len(p.masks or ())) for p in truth.photos] == [
+        ("12.jpg", True, 0),
+        ("2001.jpg", False, 1),
+        ("7.jpg", True, 4),
+    ]
+    found = read_mask(truth.photos[2])
+    hair, mouth, lip, skin = (CLASSES.index(name) for name in ("hair", "mouth", "upper_lip", "skin"))
+    np.testing.assert_array_equal(found[0], [0, hair, hair, hair, skin, mouth, lip, mouth])
+    assert found.shape == (4, 8) and mask_size(truth.photos[2]) == (8, 4)
+    assert truth.unread == (tmp_path / "CelebAMask-HQ-mask-anno/README.txt",)
+
+
+def test_masks_that_are_none_are_named(tmp_path: Path) -> None:
+    photo(tmp_path / "images/a.jpg")
+    bad = mask(tmp_path / "masks/a.png", IDS + 2)
+    (found,) = read_truth(tmp_path).photos
+    with pytest.raises(UsageError, match=r"a\.png: has class 20; CelebAMask-HQ has 0 to 18"):
+        read_mask(found)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(bad)
+    with pytest.raises(UsageError, match=r"a\.png: a picture in colours"):
+        read_mask(found)
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(UsageError, match=r"a\.png: not a readable mask"):
+        read_mask(found)
+    with pytest.raises(UsageError, match=r"a\.jpg: has no mask"):
+        read_mask(AnnotatedPhoto("a.jpg", tmp_path / "a.jpg", tmp_path / "a.jpg"))
+
+
+def test_parts_of_different_sizes_and_parts_said_twice_are_named(tmp_path: Path) -> None:
+    truth = parts(tmp_path)
+    anno = tmp_path / "CelebAMask-HQ-mask-anno"
+    part(anno / "0/00007_mouth.png", slice(0, 1), width=9)
+    with pytest.raises(UsageError, match=r"00007_mouth\.png: is 9 x 4 pixels, the parts before it are 8 x 4"):
+        read_mask(truth.photos[2])
+    with pytest.raises(UsageError, match=r"00007_mouth\.png is 9 x 4"):
+        mask_size(truth.photos[2])
+    part(anno / "1/00007_skin.png", slice(0, 1))
+    with pytest.raises(UsageError, match=r"00007_skin\.png: the same part as"):
+        read_truth(tmp_path)
+
+
+def test_a_folder_is_a_class(tmp_path: Path) -> None:
+    for name in ("rosacea/a.jpg", "rosacea/deep/b.png", "acne/c.jpg", "d.jpg"):
+        photo(tmp_path / name)
+    truth = read_truth(tmp_path)
+    assert (truth.format, truth.class_names) == ("folders", ("acne", "rosacea"))
+    assert {p.name: p.classes for p in truth.photos} == {
+        "acne/c.jpg": ("acne",),
+        "d.jpg": None,
+        "rosacea/a.jpg": ("rosacea",),
+        "rosacea/deep/b.png": ("rosacea",),
+    }
+
+
+def test_folders_that_are_splits_are_no_classes(tmp_path: Path) -> None:
+    photo(tmp_path / "train/acne/a.jpg")
+    photo(tmp_path / "valid/acne/b.jpg")
+    with pytest.raises(UsageError, match=r"splits, not classes \(train, valid\); name one: .*/train"):
+        read_truth(tmp_path)
+    assert read_truth(tmp_path / "train").class_names == ("acne",)
+
+
+def test_photos_named_by_their_severity_need_no_other_annotation(tmp_path: Path) -> None:
+    photo(tmp_path / "levle0_1.jpg")
+    photo(tmp_path / "levle3_2.jpg")
+    assert [p.severity for p in read_truth(tmp_path).photos] == [0, 3]
+
+
+def test_a_table_names_image_and_label_in_several_ways(tmp_path: Path) -> None:
+    for name in ("images/a.jpg", "images/b.png", "images/c.jpg", "images/d.jpg", "e.jpg"):
+        photo(tmp_path / name)
+    write(
+        tmp_path / "labels.csv",
+        "\ufeffPatient,Image,Label\np1,a.jpg,papule\np1,a.jpg,pustule\np2,b,nodule; papule\n,images/c.jpg,\np3,gone.jpg,papule\n",
+    )
+    truth = read_truth(tmp_path)
+    assert (truth.format, truth.class_names) == ("csv", ("nodule", "papule", "pustule"))
+    assert {p.name: (p.classes, p.group, p.path is not None) for p in truth.photos} == {
+        "images/a.jpg": (("papule", "pustule"), "p1", True),
+        "images/b.png": (("nodule", "papule"), "p2", True),
+        "images/c.jpg": ((), None, True),
+        "images/d.jpg": (None, None, True),
+        "e.jpg": (None, None, True),
+        "gone.jpg": (("papule",), "p3", False),
+    }
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_of_0_and_1_has_a_column_a_class(tmp_path: Path, delimiter: str) -> None:
+    rows = ["filename, papule, pustule", "a.jpg, 1, 1", "b.jpg, 0, 0", "c.jpg, 0, 1"]
+    for name in "abc":
+        photo(tmp_path / f"{name}.jpg")
+    write(tmp_path / "_classes.csv", "\n".join(rows).replace(",", delimiter))
+    found = {p.name: p.classes for p in read_truth(tmp_path).photos}
+    assert found == {"a.jpg": ("papule", "pustule"), "b.jpg": (), "c.jpg": ("pustule",)}
+
+
+def test_the_column_of_the_group_may_be_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "image,label,clinic\na.jpg,x,north\nb.jpg,x,south\n")
+    assert [p.group for p in read_truth(file).photos] == [None, None]
+    assert [p.group for p in read_truth(file, group="clinic").photos] == ["north", "south"]
+    with pytest.raises(
+        UsageError, match=r"t\.csv: no column `nurse` for the group; its columns are image, label, clinic"
+    ):
+        read_truth(file, group="nurse")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("photo_nr,label\n1,x\n", r"no column for the image .*; its columns are photo_nr, label"),
+        ("image,kind\na.jpg,x\n", r"no column for the label .*; its columns are image, kind"),
+        ("image,label\na.jpg\n", r"line 2: 1 cells under 2 columns"),
+        ("image,label\n,x\n", r"line 2: `image` is empty"),
+        ('image,label\na.jpg,"x\n', r"line \d: not readable as CSV"),
+        ("image,label,group\na.jpg,x,p1\na.jpg,y,p2\n", r"line 3: a\.jpg has group 'p2', in line 2 'p1'"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_named(tmp_path: Path, text: str, says: str) -> None:
+    file = write(tmp_path / "t.csv", text)
+    with pytest.raises(UsageError, match=rf"t\.csv: {says}"):
+        read_truth(file)
+
+
+def test_a_table_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"image,label\n\xff\xfe,x\n")
+    with pytest.raises(UsageError, match=r"t\.csv: byte 12 is not UTF-8"):
+        read_truth(tmp_path / "t.csv")
+
+
+def test_of_two_tables_one_has_to_be_named(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write(tmp_path / f"{name}.csv", "image,label\na.jpg,x\n")
+    with pytest.raises(UsageError, match=r"found one\.csv, two\.csv; name the one that is meant"):
+        read_truth(tmp_path, "csv")
+    assert len(read_truth(tmp_path / "two.csv").photos) == 1

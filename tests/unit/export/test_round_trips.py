@@ -1,0 +1,249 @@
+"""What is exported is read back the same, to the last bit, by way of any format."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.read import read_truth
+from skinbatch.errors import UsageError
+from skinbatch.export import export as exporting
+from skinbatch.export.annotated import AnnotatedBoxes
+from skinbatch.export.boxed import BoxedPhoto
+from skinbatch.export.export import WRITERS, Wanted, export
+from skinbatch.export.files import Files
+from skinbatch.storage.local import LocalStore
+from tests.unit.annotations.support import coco, photo, voc, yolo
+
+FORMATS = tuple(WRITERS)
+WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12)
+LABEL = WORDS.map(str.strip).filter(lambda text: bool(text) and text.isprintable())
+NAME = st.lists(WORDS.filter(lambda text: "/" not in text and text not in (".", "..")), min_size=1, max_size=3).map(
+    "/".join
+)
+EDGE = st.floats(-20, 9000, width=32) | st.sampled_from([0.0, 1e-7, 3e-30, 640.0, 0.1])
+
+
+@st.composite
+def photos(draw: st.DrawFn) -> tuple[BoxedPhoto, ...]:
+    names = draw(
+        st.lists(
+            st.builds("{}{}".format, NAME, st.sampled_from([".jpg", ".PNG", ""])), min_size=1, max_size=5, unique=True
+        )
+    )
+    labels = draw(st.lists(LABEL, min_size=1, max_size=4, unique=True))
+    made = []
+    for name in names:
+        boxes = draw(st.lists(st.tuples(EDGE, EDGE, EDGE, EDGE), max_size=4))
+        chosen = draw(st.lists(st.sampled_from(labels), min_size=len(boxes), max_size=len(boxes)))
+        size = draw(st.integers(1, 8000)), draw(st.integers(1, 8000))
+        made.append(BoxedPhoto(name, *size, np.array(boxes, np.float32).reshape(-1, 4), tuple(chosen)))
+    return tuple(made)
+
+
+def written(folder: Path, form: str, made: tuple[BoxedPhoto, ...], class_names: tuple[str, ...] = ()) -> Truth:
+    files = Files(LocalStore(folder))
+    writer = WRITERS[form](files, class_names)
+    for one in made:
+        writer.add(one)
+    writer.close()
+    return read_truth(folder)
+
+
+def same(truth: Truth, made: tuple[BoxedPhoto, ...]) -> None:
+    found = {p.name: p for p in truth.photos}
+    assert sorted(found) == sorted(one.name for one in made)
+    for one in made:
+        back = found[one.name]
+        assert (back.width, back.height, back.labels) == (one.width, one.height, one.labels)
+        assert back.boxes is not None
+        np.testing.assert_array_equal(back.boxes, one.boxes)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(made=photos())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_names_sizes_labels_and_boxes_come_back_as_they_were(form: str, made: tuple[BoxedPhoto, ...]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        truth = written(Path(folder, "out"), form, made)
+        assert truth.format == form
+        same(truth, made)
+
+
+@given(made=photos(), way=st.permutations(FORMATS))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_way_through_all_formats_loses_nothing(made: tuple[BoxedPhoto, ...], way: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "first")
+        written(source, way[0], made)
+        for form in (*way[1:], way[0]):
+            out = Path(folder, f"{source.name}-{form}")
+            export(str(source), str(out), Wanted(form))
+            source = out
+        same(read_truth(source), made)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_edges_of_a_detector_come_back_to_the_last_bit(tmp_path: Path, form: str) -> None:
+    rng = np.random.default_rng(0)
+    made = []
+    for n, size in enumerate(((640, 480), (1024, 1024), (4032, 3024))):
+        boxes = rng.uniform(0, 1, (500, 4)).astype(np.float32) * np.float32(size[0])
+        boxes[:100, 0], boxes[100:200, 2], boxes[200:210, 1] = 0, size[0], np.float32(1e-7)
+        made.append(BoxedPhoto(f"{n}.jpg", *size, boxes, ("acne",) * 500))
+    same(written(tmp_path / "out", form, tuple(made)), tuple(made))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_names_that_no_file_can_have_come_back(tmp_path: Path, form: str) -> None:
+    names = [
+        "s3://bucket/a b.jpg",
+        "sub/a.png",
+        "sub/A.jpg",
+        "sub/a.jpg",
+        "../up.jpg",
+        "tab\there.jpg",
+        "x.tar/m.png#2",
+    ]
+    names += [
+        "/abs/é<&>.jpg",
+        "f.parquet/12",
+        "n" * 300 + ".jpg",
+        "%41.jpg",
+        "caf\udce9.jpg",
+        "a,b;c\"d'.jpg",
+        ".tmp-1.jpg",
+    ]
+    made = tuple(BoxedPhoto(name, 9, 8, np.array([[1, 2, 3, n]], np.float32), ("x",)) for n, name in enumerate(names))
+    same(written(tmp_path / "out", form, made), made)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_order_of_classes_is_kept_and_every_photo_has_an_entry(tmp_path: Path, form: str) -> None:
+    made = (
+        BoxedPhoto("a.jpg", 10, 10, np.zeros((0, 4), np.float32), ()),
+        BoxedPhoto("b.jpg", 10, 10, np.array([[1, 2, 3, 4]], np.float32), ("pustule",)),
+    )
+    truth = written(tmp_path / "out", form, made, ("pustule", "none", "no", "1"))
+    same(truth, made)
+    assert truth.class_names == (("pustule",) if form == "voc" else ("pustule", "none", "no", "1"))
+
+
+def test_sizes_that_nobody_knows_stay_unknown_and_yolo_says_so(tmp_path: Path) -> None:
+    made = (BoxedPhoto("a.jpg", None, None, np.array([[1, 2, 3, 4]], np.float32), ("x",)),)
+    same(written(tmp_path / "voc", "voc", made), made)
+    same(written(tmp_path / "coco", "coco", made), made)
+    with pytest.raises(UsageError, match=r"a\.jpg: its size is not known.*voc or coco"):
+        written(tmp_path / "yolo", "yolo", made)
+
+
+def test_photos_that_lie_beside_the_export_are_found(tmp_path: Path) -> None:
+    made = (BoxedPhoto("sub/a.jpg", 200, 100, np.array([[1, 2, 3, 4]], np.float32), ("x",)),)
+    for form, place in (("voc", "sub/a.jpg"), ("coco", "images/sub/a.jpg"), ("yolo", "images/sub/a.jpg")):
+        truth = written(tmp_path / form, form, made)
+        assert truth.photos[0].path is None
+        photo(tmp_path / form / place)
+        truth = read_truth(tmp_path / form)
+        same(truth, made)
+        assert truth.photos[0].path == tmp_path / form / place
+
+
+@pytest.mark.parametrize(
+    ("boxes", "label", "says"),
+    [
+        ([[1, 2, math.nan, 4]], "x", r"a\.jpg: box 1 is not of numbers"),
+        ([[1, 2, 3, 4]], " x", r"a\.jpg: class ' x' has blanks"),
+        ([[1, 2, 3, 4]], "x\ny", r"a\.jpg: class 'x\\ny' has"),
+    ],
+)
+def test_what_no_format_holds_is_refused_with_the_photos_name(boxes: list[list[float]], label: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        BoxedPhoto("a.jpg", 9, 9, np.array(boxes, np.float32), (label,))
+
+
+def truth_of_each_format(root: Path) -> Iterator[Path]:
+    for form in ("voc", "coco", "yolo"):
+        photo(root / form / "a.jpg")
+        photo(root / form / "b.jpg", seed=2)
+    voc(root / "voc/a.xml")
+    coco(root / "coco/t.json")
+    yolo(root / "yolo/a.txt")
+    (root / "yolo/classes.txt").write_text("papules\npustules\n")
+    yield from (root / "voc", root / "coco", root / "yolo")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_truth_is_exported_without_the_photos_nobody_annotated(tmp_path: Path, form: str) -> None:
+    for source in truth_of_each_format(tmp_path):
+        out = tmp_path / f"out-{source.name}"
+        told: list[int] = []
+        report = export(str(source), str(out), Wanted(form), progress=told.append)
+        assert (report.photos, report.boxes, dict(report.left_out)) == (1, 2, {"not annotated": 1})
+        assert (report.classes, report.complete, told) == (("papules", "pustules"), True, [1])
+        assert report.files == len([p for p in out.rglob("*") if p.is_file()])
+        same(read_truth(out), tuple(AnnotatedBoxes(read_truth(source)).photos()))
+
+
+def test_an_out_that_is_not_empty_or_lies_in_the_source_is_refused(tmp_path: Path) -> None:
+    source, *_ = truth_of_each_format(tmp_path / "in")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").write_text("x")
+    with pytest.raises(UsageError, match=r"full: is not empty \(it has x\); name a new folder"):
+        export(str(source), str(tmp_path / "full"), Wanted("coco"))
+    for out in (source / "out", source.parent, source):
+        with pytest.raises(UsageError, match="lies within"):
+            export(str(source), str(out), Wanted("coco"))
+    assert (tmp_path / "full/x").read_text() == "x"
+
+
+def test_a_truth_has_no_scores_and_some_have_no_boxes(tmp_path: Path) -> None:
+    source, *_ = truth_of_each_format(tmp_path / "in")
+    for wanted in (Wanted("voc", threshold=0.5), Wanted("voc", scoring="ab")):
+        with pytest.raises(UsageError, match="this is a truth; leave it out"):
+            export(str(source), str(tmp_path / "out"), wanted)
+    photo(tmp_path / "classes/acne/a.jpg")
+    with pytest.raises(UsageError, match=r"a truth without boxes \(folders\)"):
+        export(str(tmp_path / "classes"), str(tmp_path / "out"), Wanted("voc"))
+    with pytest.raises(UsageError, match="there are voc, coco, yolo"):
+        export(str(source), str(tmp_path / "out"), Wanted("createml"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_export_that_fails_on_the_way_leaves_nothing(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = AnnotatedPhoto("z.jpg", tmp_path, None, 9, 9, np.array([[np.nan] * 4], np.float32), ("x",))
+    good = [AnnotatedPhoto(f"{n}.jpg", tmp_path, None, 9, 9, np.ones((1, 4), np.float32), ("x",)) for n in range(30)]
+    monkeypatch.setattr(exporting, "read_truth", lambda path: Truth(path, "voc", (*good, bad)))
+    with pytest.raises(UsageError, match=r"z\.jpg: box 1"):
+        export(str(tmp_path / "in"), str(tmp_path / "out"), Wanted(form))
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
+
+
+def test_coco_is_what_other_tools_read(tmp_path: Path) -> None:
+    made = BoxedPhoto("a.jpg", 20, 10, np.array([[1.5, 2, 4, 8]], np.float32), ("acne",), np.array([0.75], np.float32))
+    written(tmp_path / "out", "coco", (made,))
+    data = json.loads((tmp_path / "out/annotations.json").read_text())
+    assert data["images"] == [{"id": 1, "file_name": "a.jpg", "width": 20, "height": 10}]
+    assert data["categories"] == [{"id": 1, "name": "acne", "supercategory": "none"}]
+    assert data["annotations"] == [
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [1.5, 2.0, 2.5, 6.0],
+            "area": 15.0,
+            "iscrowd": 0,
+            "score": 0.75,
+        }
+    ]

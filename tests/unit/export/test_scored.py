@@ -1,0 +1,122 @@
+"""A scored destination is exported as it was counted, a unit at a time, here and on S3."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skinbatch
+from skinbatch import cli
+from skinbatch.annotations.photos import Truth
+from skinbatch.annotations.read import read_truth
+from skinbatch.errors import UsageError
+from skinbatch.export.export import WRITERS, Wanted, export
+from tests.conftest import S3Server
+from tests.faces import face, jpeg, write_tree
+
+
+@pytest.fixture(scope="module")
+def dest(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
+    """Nine photos in two folders, scored by the fake models; one has no lesion, one is cut off, one is not a photo."""
+    root = tmp_path_factory.mktemp("scored")
+    files = {f"p{n % 2}/{n}.jpg": jpeg(face(n % 4, n % 3, shade=n)) for n in range(7)}
+    cut = {"p0/cut.jpg": jpeg(face(1, 1))[:900], "p1/text.jpg": b"text"}
+    write_tree(root / "photos", files | cut)
+    report = skinbatch.score(root / "photos", root / "dest", pack=fake_pack, engine="local", max_failures=1.0)
+    assert report.statuses["ok"] == 7
+    return root / "dest"
+
+
+def rows(dest: Path, least: float | None = None) -> dict[str, list[dict[str, object]]]:
+    """image_id -> its boxes that count: as marked, or from a score on and on the skin."""
+    results = skinbatch.open(dest)
+    boxes = results.boxes().to_pylist()
+    counted = [
+        b for b in boxes if (b["counted"] if least is None else b["score"] >= least and b["skin_overlap"] >= 0.5)
+    ]
+    ok = [i["image_id"] for i in results.images().to_pylist() if i["status"] == "ok"]
+    return {image_id: [b for b in counted if b["image_id"] == image_id] for image_id in ok}
+
+
+def same(truth: Truth, expected: dict[str, list[dict[str, object]]]) -> None:
+    assert {p.name for p in truth.photos} == set(expected)
+    for photo in truth.photos:
+        wanted = [[b[corner] for corner in ("x1", "y1", "x2", "y2")] for b in expected[photo.name]]
+        np.testing.assert_array_equal(photo.boxes, np.array(wanted, np.float32).reshape(-1, 4))
+        assert photo.labels == tuple(b["label"] for b in expected[photo.name])
+        assert (photo.width, photo.height) == (96, 96)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_every_ok_photo_has_its_counted_boxes_and_failed_ones_are_told(dest: Path, tmp_path: Path, form: str) -> None:
+    expected = rows(dest)
+    report = export(str(dest), str(tmp_path / "out"), Wanted(form))
+    assert (report.photos, dict(report.left_out)) == (7, {"truncated": 1, "unsupported": 1})
+    assert report.boxes == sum(len(boxes) for boxes in expected.values()) > 10
+    assert min(len(boxes) for boxes in expected.values()) == 0 and report.complete
+    same(read_truth(tmp_path / "out"), expected)
+
+
+def test_another_threshold_counts_anew(dest: Path, tmp_path: Path) -> None:
+    assert export(str(dest), str(tmp_path / "none"), Wanted("coco", threshold=0.95)).boxes == 0
+    assert export(str(dest), str(tmp_path / "all"), Wanted("coco", threshold=0.0)).photos == 7
+    same(read_truth(tmp_path / "all"), rows(dest, 0.0))
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        export(str(dest), str(tmp_path / "x"), Wanted("coco", threshold=1.5))
+
+
+def test_scores_are_kept_where_the_format_has_a_place(dest: Path, tmp_path: Path) -> None:
+    export(str(dest), str(tmp_path / "coco"), Wanted("coco"))
+    export(str(dest), str(tmp_path / "voc"), Wanted("voc"))
+    found = json.loads((tmp_path / "coco/annotations.json").read_text())["annotations"]
+    assert {np.float32(a["score"]) for a in found} == {np.float32(0.9)}
+    assert "<score>0.9</score>" in (tmp_path / "voc/p1/1.xml").read_text()
+
+
+def test_a_destination_that_is_none_or_has_no_such_scoring_is_refused(dest: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no scoring `ff"):
+        export(str(dest), str(tmp_path / "out"), Wanted("voc", scoring="ff" * 6))
+    with pytest.raises(UsageError, match="lies within"):
+        export(str(dest), str(dest / "out"), Wanted("voc"))
+
+
+def test_from_s3_to_s3(dest: Path, s3: S3Server, tmp_path: Path) -> None:
+    bucket = s3.bucket()
+    for path in dest.rglob("*"):
+        if path.is_file():
+            s3.client.upload_file(str(path), bucket, f"d/{path.relative_to(dest).as_posix()}")
+    for form in WRITERS:
+        report = export(f"s3://{bucket}/d", f"s3://{bucket}/out-{form}", Wanted(form), s3.settings)
+        assert (report.photos, report.out) == (7, f"s3://{bucket}/out-{form}")
+        for item in s3.client.list_objects_v2(Bucket=bucket, Prefix=f"out-{form}/")["Contents"]:
+            local = tmp_path / item["Key"]
+            local.parent.mkdir(parents=True, exist_ok=True)
+            s3.client.download_file(bucket, item["Key"], str(local))
+        same(read_truth(tmp_path / f"out-{form}"), rows(dest))
+    with pytest.raises(UsageError, match="is not empty"):
+        export(f"s3://{bucket}/d", f"s3://{bucket}/out-voc", Wanted("voc"), s3.settings)
+
+
+def test_the_command_says_what_was_written(
+    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["skinbatch", "export", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    assert call(str(dest), str(tmp_path / "a"), "--format", "voc") == 0
+    said = capsys.readouterr().out
+    assert "7 photos with " in said and "left out  1 truncated, 1 unsupported" in said
+    assert call(str(dest), str(tmp_path / "b"), "--format", "yolo", "--score-threshold", "0.99", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["photos"], told["boxes"], told["format"]) == (7, 0, "yolo")
+    assert call(str(dest), str(tmp_path / "b"), "--format", "yolo") == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert call(str(dest), str(tmp_path / "c"), "--format", "createml") == 2
+    assert call(str(tmp_path / "nowhere"), str(tmp_path / "c"), "--format", "voc") == 2

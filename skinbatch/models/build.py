@@ -14,6 +14,7 @@ from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import FAKES, ClassifierStage, DetectorStage, SegmenterStage
 
 if TYPE_CHECKING:
+    from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
     from skinbatch.models.pack import Pack
 
 
@@ -75,11 +76,22 @@ def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelS
         from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector
 
         return YoloOnnxDetector(weights, stage, settings, device)
-    from skinbatch.models.detectors.mmdet_architectures import Anchors, DetectorSpec
     from skinbatch.models.detectors.mmdet_detector import MMDetDetector
 
+    model = _user_model(weights.with_name(DETECTOR_CONFIG)) if stage.arch == "mmdet" else None
+    spec = detector_spec(stage, settings, model)
+    try:
+        return MMDetDetector(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
+    except PackError as e:
+        raise PackError(f"{e}" if str(weights) in str(e) else f"{weights}: {e}") from None
+
+
+def detector_spec(stage: DetectorStage, settings: ModelSettings, model: dict[str, Any] | None = None) -> DetectorSpec:
+    """What one of mmdet's detectors is built from. model: the model config of arch `mmdet`."""
+    from skinbatch.models.detectors.mmdet_architectures import Anchors, DetectorSpec
+
     anchors = stage.anchors
-    spec = DetectorSpec(
+    return DetectorSpec(
         arch=stage.arch,
         classes=stage.classes,
         input=stage.input,
@@ -91,7 +103,7 @@ def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelS
         width=stage.width,
         head_channels=stage.head_channels,
         anchors=Anchors(anchors.scales, anchors.ratios, anchors.sizes) if anchors else None,
-        model=_user_model(weights.with_name(DETECTOR_CONFIG)) if stage.arch == "mmdet" else None,
+        model=model,
         score_floor=settings.score_floor,
         nms_iou=settings.nms_iou or stage.nms_iou,
         max_boxes=settings.max_boxes,
@@ -99,10 +111,6 @@ def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelS
         std=stage.std,
         bgr=stage.bgr,
     )
-    try:
-        return MMDetDetector(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
-    except PackError as e:
-        raise PackError(f"{e}" if str(weights) in str(e) else f"{weights}: {e}") from None
 
 
 def _user_model(path: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class MMDetDetector:
 
         Raises ModelOutputError when the model gives NaN or infinite numbers for any photo of the batch.
         """
-        prepared = [self._prepare(photo) for photo in photos]
+        prepared = [at_network_scale(photo, self.spec) for photo in photos]
         groups: dict[Shape, list[int]] = defaultdict(list)
         for index, (pixels, _) in enumerate(prepared):
             groups[self._padded(pixels)].append(index)
@@ -83,18 +83,6 @@ class MMDetDetector:
             for i, result in zip(indices, results, strict=True):
                 found[i] = self._boxes(result, photos[i].shape)
         return [found[i] for i in range(len(photos))]
-
-    def _prepare(self, photo: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-        """The photo at network scale, and that scale by x and y (which differ by rounding to whole pixels)."""
-        height, width = photo.shape[:2]
-        short = (self.spec.short_side or self.spec.size) / min(height, width)
-        scale = min(self.spec.size / max(height, width), short, self.spec.max_upscale)
-        new_h, new_w = max(1, round(height * scale)), max(1, round(width * scale))
-        if (new_h, new_w) == (height, width):
-            return photo, (1.0, 1.0)
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        pixels = np.asarray(cv2.resize(photo, (new_w, new_h), interpolation=how), np.uint8)
-        return pixels, (new_w / width, new_h / height)
 
     def _padded(self, pixels: NDArray[np.uint8]) -> Shape:
         if self.spec.padding is not None:
@@ -182,6 +170,25 @@ def without_masks(model: Any) -> None:
     roi_head = getattr(model, "roi_head", None)
     if roi_head is not None and getattr(roi_head, "with_mask", False):
         roi_head.mask_head = None
+
+
+def at_network_scale(photo: NDArray[np.uint8], spec: DetectorSpec) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """The photo (H, W, 3) as large as the network sees it, and that scale by x and y (which differ by rounding to whole
+    pixels)."""
+    height, width = photo.shape[:2]
+    scale = network_scale(width, height, spec)
+    new_h, new_w = max(1, round(height * scale)), max(1, round(width * scale))
+    if (new_h, new_w) == (height, width):
+        return photo, (1.0, 1.0)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    pixels = np.asarray(cv2.resize(photo, (new_w, new_h), interpolation=how), np.uint8)
+    return pixels, (new_w / width, new_h / height)
+
+
+def network_scale(width: float, height: float, spec: DetectorSpec) -> float:
+    """Pixels of the network's input for a pixel of a photo of that size."""
+    short = (spec.short_side or spec.size) / min(height, width)
+    return min(spec.size / max(height, width), short, spec.max_upscale)
 
 
 def normalise(pixels: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float32]:

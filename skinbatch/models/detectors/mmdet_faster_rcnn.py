@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 ModelConfig = dict[str, Any]
 
-PYRAMID = (4, 8, 16, 32, 64)
+BACKBONE = (4, 8, 16, 32)
+PYRAMID = (*BACKBONE, 64)
 
 
 def r18(spec: DetectorSpec) -> ModelConfig:
@@ -61,7 +62,7 @@ def _faster_rcnn(spec: DetectorSpec, backbone: ModelConfig, channels: list[int])
     Levels are any run of PYRAMID that begins at 4, 8 or 16. Anchors, unless given: squares of 8 strides, and 1:2 and 2:1.
     """
     strides = spec.one_of(*(PYRAMID[first:last] for first in range(3) for last in range(5, first, -1)))
-    first = (4, 8, 16, 32).index(strides[0])
+    first = BACKBONE.index(strides[0])
     width = spec.head_channels or 256
     coder = {"type": "DeltaXYWHBBoxCoder", "target_means": [0.0] * 4}
     pooled = [stride for stride in strides if stride <= 32]
@@ -73,6 +74,7 @@ def _faster_rcnn(spec: DetectorSpec, backbone: ModelConfig, channels: list[int])
             "in_channels": channels,
             "out_channels": width,
             "start_level": first,
+            "end_level": BACKBONE.index(strides[-1]) if strides[-1] < BACKBONE[-1] else -1,
             "num_outs": len(strides),
         },
         "rpn_head": {

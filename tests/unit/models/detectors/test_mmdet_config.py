@@ -19,7 +19,7 @@ from skinbatch.models.build import build_detector
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet_config import read_config, with_settings
 from skinbatch.models.detectors.mmdet_config_file import read_file
-from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model
+from skinbatch.models.detectors.mmdet_detector import MMDetDetector, at_network_scale, build_model
 from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import save_weights
@@ -301,7 +301,7 @@ def test_its_photos_have_the_size_that_mmdet_gives_them(stage_and_weights: tuple
     assert isinstance(detector, MMDetDetector)
     for height, width in ((70, 100), (300, 100), (500, 500), (99, 133)):
         photo = np.zeros((height, width, 3), np.uint8)
-        pixels, scale = detector._prepare(photo)
+        pixels, scale = at_network_scale(photo, detector.spec)
         resized = Resize(scale=(192, 128), keep_ratio=True)({"img": photo})
         assert pixels.shape == resized["img"].shape
         np.testing.assert_allclose(scale, resized["scale_factor"])

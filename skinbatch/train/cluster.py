@@ -1,0 +1,197 @@
+"""One training on several workers, on this machine or a cluster's: Ray Train starts them and ties them by torch.distributed.
+
+gloo on CPUs, NCCL on GPUs. When a worker dies, all are started again, and go on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from skinbatch.errors import SkinbatchError, UsageError
+from skinbatch.train.progress import Silent, TrainingProgress, TrainingStep
+from skinbatch.train.recipe_sections import RunSection
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+
+Result = TypeVar("Result")
+
+RESTARTS = 3
+"""Times that dead workers are replaced."""
+ASKED_EVERY_S = 0.5
+COLLECTIVE_TIMEOUT_S = 3600
+"""The others wait for so long while the first worker reads photos or writes."""
+
+
+def on_workers(
+    train: Callable[[TrainingProgress], Result],
+    run: RunSection,
+    work: Path,
+    progress: TrainingProgress,
+    *,
+    address: str | None = None,
+) -> Result:
+    """Call `train` on `run.workers` workers at once and return what the first of them returns.
+
+    In each of them torch.distributed is initialised, and `train`, which has to be picklable, finds its rank there; only the
+    first one's progress is heard. work: a folder that every machine sees: checkpoints go there. address: of a cluster; None:
+    RAY_ADDRESS, or Ray on this machine. Raises UsageError when there are not enough machines, what `train` raises for the
+    user, and Ray's error when workers die again and again.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(address or os.environ.get("RAY_ADDRESS"))
+    try:
+        gpu, cores = _shares(run)
+        desk = ray.remote(num_cpus=0)(_Desk).remote()
+        work.mkdir(parents=True, exist_ok=True)
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"train": train, "desk": desk, "threads": None if gpu else int(cores)},
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+            scaling_config=ScalingConfig(
+                num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": cores} | ({"GPU": 1} if gpu else {})
+            ),
+            run_config=RunConfig(
+                name="training", storage_path=str(work / "ray"), failure_config=FailureConfig(max_failures=RESTARTS)
+            ),
+        )
+        with _Listener(desk, progress):
+            trainer.fit()
+        outcome = ray.get(desk.outcome.remote())
+    finally:
+        if ours:
+            ray.shutdown()
+    if isinstance(outcome, SkinbatchError):
+        raise outcome
+    result: Result = outcome
+    return result
+
+
+def _connect(address: str | None) -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    try:
+        ray.init(
+            address or "local",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **({} if address else {"include_dashboard": False}),
+        )
+    except Exception as e:  # Ray raises any class here, bare Exception too
+        raise UsageError(f"Ray at {address or 'this machine'} cannot be reached: {e}; set `run.workers` = 1") from e
+
+
+def _shares(run: RunSection) -> tuple[bool, float]:
+    """Whether workers have a GPU each, and how many cores they have."""
+    there = ray.cluster_resources()
+    cores, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+    gpu = run.device != "cpu" and gpus >= run.workers
+    if run.device == "cuda" and not gpu:
+        raise UsageError(f"setting `run.workers`: {run.workers} workers need a GPU each, and Ray has {gpus:g}")
+    if cores < run.workers:
+        raise UsageError(f"setting `run.workers`: {run.workers} workers need a core each, and Ray has {cores:g}")
+    return gpu, float(cores // run.workers)
+
+
+def _worker(config: Mapping[str, Any]) -> None:
+    """On every worker, again after one has died."""
+    desk = config["desk"]
+    if ray.get(desk.failed.remote()):
+        return
+    if config["threads"] is not None:
+        torch.set_num_threads(config["threads"])
+    first = ray.train.get_context().get_world_rank() == 0
+    try:
+        result = config["train"](_Told(desk) if first else Silent())
+    except SkinbatchError as e:
+        # The user's to put right: kept, so that the workers that Ray starts again now do not run into it once more.
+        ray.get(desk.fail.remote(e))
+        raise
+    if first:
+        ray.get(desk.finish.remote(result))
+
+
+class _Desk:
+    """An actor between the workers and the one who started them."""
+
+    def __init__(self) -> None:
+        self._said: list[tuple[str, Any]] = []
+        self._outcome: Any = None
+        self._failed = False
+
+    def say(self, method: str, value: Any) -> None:
+        self._said.append((method, value))
+
+    def take(self) -> list[tuple[str, Any]]:
+        said, self._said = self._said, []
+        return said
+
+    def finish(self, result: Any) -> None:
+        self._outcome = result
+
+    def fail(self, error: SkinbatchError) -> None:
+        if not self._failed:
+            self._outcome, self._failed = error, True
+
+    def failed(self) -> bool:
+        return self._failed
+
+    def outcome(self) -> Any:
+        return self._outcome
+
+
+class _Told:
+    """Progress of the first worker, told to the desk. Implements TrainingProgress."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk = desk
+
+    def phase(self, text: str) -> None:
+        self._desk.say.remote("phase", text)
+
+    def note(self, text: str) -> None:
+        self._desk.say.remote("note", text)
+
+    def step(self, now: TrainingStep) -> None:
+        self._desk.say.remote("step", now)
+
+    def evaluated(self, point: Mapping[str, float]) -> None:
+        self._desk.say.remote("evaluated", dict(point))
+
+
+class _Listener:
+    """Within it what the desk was told reaches `progress`."""
+
+    def __init__(self, desk: Any, progress: TrainingProgress) -> None:
+        self._desk, self._progress = desk, progress
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> _Listener:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        while not self._over.wait(ASKED_EVERY_S):
+            self._tell()
+        self._tell()
+
+    def _tell(self) -> None:
+        for method, value in ray.get(self._desk.take.remote()):
+            getattr(self._progress, method)(value)

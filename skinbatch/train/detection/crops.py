@@ -1,0 +1,115 @@
+"""Training inputs: a photo seen from another place, at another scale, in another light, with its boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.train.recipe_sections import AugmentSection
+from skinbatch.train.views import change, relit, spoilt
+
+Pixels = NDArray[np.uint8]
+Boxes = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Size = tuple[int, int]
+
+SPLIT = (0.3, 0.7)
+"""Where the four photos of a mosaic meet, in shares of its sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """pixels: (H, W, 3) uint8 RGB. boxes: (N, 4) float32 in them, x1 y1 x2 y2. labels: (N,) int64."""
+
+    pixels: Pixels
+    boxes: Boxes
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How training inputs are made of photos at network scale.
+
+    side: of the square input, pixels. whole: it shows the whole photo at scale 1; otherwise a part of it, placed on a
+    lesion in `augment.on_lesion` of the cases. visible: share of a box that must be inside for it to stay. fill: RGB of
+    what lies off the photo.
+    """
+
+    side: int
+    augment: AugmentSection
+    whole: bool = True
+    visible: float = 0.35
+    fill: tuple[int, int, int] = (114, 114, 114)
+
+
+def draw(photo: Sample, others: Sequence[Sample], rng: np.random.Generator, changes: Changes) -> Sample:
+    """A training input of `photo`; with three `others`, a mosaic of all four at full scale."""
+    if others:
+        seen = _mosaic((photo, *others), rng, changes)
+    else:
+        seen = _seen(photo, rng, changes, (changes.side, changes.side), whole=changes.whole)
+    pixels = spoilt(relit(np.ascontiguousarray(seen.pixels), changes.augment, rng), changes.augment, rng)
+    return Sample(pixels, seen.boxes, seen.labels)
+
+
+def _mosaic(photos: Sequence[Sample], rng: np.random.Generator, changes: Changes) -> Sample:
+    """Parts of four photos at full scale: lesions keep their size, and are few pixels wide as it is."""
+    side = changes.side
+    x, y = (round(side * rng.uniform(*SPLIT)) for _ in range(2))
+    pixels = np.empty((side, side, 3), np.uint8)
+    boxes, labels = [], []
+    places = ((0, 0, x, y), (x, 0, side, y), (0, y, x, side), (x, y, side, side))
+    for photo, (x1, y1, x2, y2) in zip(photos, places, strict=True):
+        part = _seen(photo, rng, changes, (x2 - x1, y2 - y1), whole=False)
+        pixels[y1:y2, x1:x2] = part.pixels
+        boxes.append(part.boxes + np.array([x1, y1, x1, y1], np.float32))
+        labels.append(part.labels)
+    return Sample(pixels, np.concatenate(boxes), np.concatenate(labels))
+
+
+def _seen(photo: Sample, rng: np.random.Generator, changes: Changes, size: Size, *, whole: bool) -> Sample:
+    """size: width and height of what comes out."""
+    linear = change(changes.augment, rng)[:2, :2]
+    canvas = np.array(size, float)
+    extent = np.abs(np.linalg.inv(linear)) @ canvas
+    photo_size = np.array(photo.pixels.shape[1::-1], float)
+    at = canvas / 2
+    if whole:
+        looked_at = photo_size / 2
+        at = at + changes.augment.translate * rng.uniform(-1, 1, 2) * canvas
+    else:
+        if len(photo.boxes) and rng.random() < changes.augment.on_lesion:
+            box = photo.boxes[rng.integers(len(photo.boxes))]
+            looked_at = (box[:2] + box[2:]) / 2 + rng.uniform(-0.4, 0.4, 2) * extent
+        else:
+            looked_at = rng.uniform(0, 1, 2) * photo_size
+        ends = np.stack((extent / 2, photo_size - extent / 2))
+        looked_at = np.clip(looked_at, ends.min(0), ends.max(0))
+    shift = at - linear @ looked_at
+    # OpenCV counts from the centre of the first pixel, boxes from its corner.
+    matrix = np.column_stack((linear, shift + linear @ np.array([0.5, 0.5]) - 0.5))
+    pixels = cv2.warpAffine(photo.pixels, matrix, size, flags=cv2.INTER_LINEAR, borderValue=changes.fill)
+    boxes, kept = moved(photo.boxes, linear, shift, size, changes.visible)
+    return Sample(np.asarray(pixels, np.uint8), boxes, photo.labels[kept])
+
+
+def moved(
+    boxes: Boxes, linear: NDArray[np.float64], shift: NDArray[np.float64], size: Size, visible: float
+) -> tuple[Boxes, NDArray[np.intp]]:
+    """Boxes (N, 4) through x -> linear @ x + shift, clipped to (width, height); and which of them stayed.
+
+    A lesion is taken for the ellipse in its box: turned by 45 degrees, the box of a square box's corners would be twice
+    as large as the lesion.
+    """
+    corners = boxes.reshape(-1, 2, 2).astype(np.float64)
+    centres = corners.mean(1) @ linear.T + shift
+    halves = np.sqrt((corners[:, 1] - corners[:, 0]) ** 2 / 4 @ (linear**2).T)
+    whole = np.stack((centres - halves, centres + halves), axis=1)
+    inside = np.clip(whole, 0, np.array(size, float))
+    areas, left = (np.prod(b[:, 1] - b[:, 0], axis=1) for b in (whole, inside))
+    kept = np.flatnonzero((left >= visible * areas) & (left > 0))
+    return inside[kept].reshape(-1, 4).astype(np.float32), kept

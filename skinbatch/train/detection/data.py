@@ -1,0 +1,116 @@
+"""From the photos that a recipe gathers to photos with boxes, as a detector learns from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skinbatch.annotations.displayed import displayed_size
+from skinbatch.errors import UsageError
+from skinbatch.models.pack import Pack
+from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto
+from skinbatch.train.faces import cut_faces
+from skinbatch.train.gather import Gathered, TakenPhoto, truth_class
+from skinbatch.train.photo_store import StoredPhoto
+from skinbatch.train.recipe_sections import DataSection
+from skinbatch.train.result import DataCount
+
+HELD_BACK = 80
+HELD_BACK_SHARE = 0.2
+"""Of the photos without lesions, at most so many are not trained on: on them false alarms are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionData:
+    """clear: photos with nothing to find, to train on. held_clear: others of them, for false alarms."""
+
+    train: tuple[BoxedPhoto, ...]
+    valid: tuple[BoxedPhoto, ...]
+    clear: tuple[BoxedPhoto, ...]
+    held_clear: tuple[BoxedPhoto, ...]
+    counts: tuple[DataCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """How photos are cut where [data] wants their faces: by the segmenter of `pack`; `masked` as the model's input."""
+
+    pack: Pack | None
+    masked: bool
+    device: str
+
+
+def boxed(gathered: Gathered, data: DataSection, classes: Sequence[str], faces: Faces, where: str) -> DetectionData:
+    """where: the recipe, for messages. Raises UsageError for what a detector cannot learn from."""
+    train = list(zip(gathered.train, _boxed(gathered.train, data, classes, faces, where), strict=True))
+    valid = list(zip(gathered.valid, _boxed(gathered.valid, data, classes, faces, where), strict=True))
+    clear = [photo for taken, photo in train if taken.photo.boxes is None]
+    lesions = [photo for taken, photo in train if taken.photo.boxes is not None]
+    if not any(len(photo.boxes) for photo in lesions):
+        raise UsageError(f"{where}: no box of {', '.join(classes)} in the photos to train on; set `data.map`")
+    held = set(np.linspace(0, len(clear) - 1, _held_back(len(clear))).round().astype(int).tolist())
+    return DetectionData(
+        train=tuple(lesions),
+        valid=tuple(photo for _, photo in valid),
+        clear=tuple(photo for n, photo in enumerate(clear) if n not in held),
+        held_clear=tuple(photo for n, photo in enumerate(clear) if n in held),
+        counts=tuple(
+            _counted(count, valid if count.part.endswith("valid") else train, classes) for count in gathered.counts
+        ),
+    )
+
+
+def _held_back(clear: int) -> int:
+    return min(HELD_BACK, int(HELD_BACK_SHARE * clear))
+
+
+def _boxed(
+    photos: Sequence[TakenPhoto], data: DataSection, classes: Sequence[str], faces: Faces, where: str
+) -> list[BoxedPhoto]:
+    if any(photo.view.crop for photo in photos):
+        raise UsageError(f"{where}: setting `data.crop` is for classifiers; a detector sees whole photos, or `face`")
+    stored = [StoredPhoto(photo.photo.name, photo.path) for photo in photos]
+    to_cut = [n for n, photo in enumerate(photos) if photo.view.face]
+    if to_cut:
+        if faces.pack is None:
+            raise UsageError(f"{where}: setting `data.face` needs `base`, a pack whose segmenter finds the faces")
+        cut = cut_faces([stored[n] for n in to_cut], faces.pack, faces.masked, faces.device)
+        for n, photo in zip(to_cut, cut, strict=True):
+            stored[n] = photo
+    pattern = data.group_pattern
+    made = []
+    for taken, photo in zip(photos, stored, strict=True):
+        said = pattern.search(taken.photo.name) if pattern is not None else None
+        group = said[1] if said is not None else taken.photo.group
+        made.append(_with_boxes(taken, photo, data, classes, group))
+    return made
+
+
+def _with_boxes(
+    taken: TakenPhoto, stored: StoredPhoto, data: DataSection, classes: Sequence[str], group: str | None
+) -> BoxedPhoto:
+    """Boxes of the model's classes, in the cut photo, clipped to it, those that are boxes."""
+    said = taken.photo
+    size = (said.width, said.height) if said.width and said.height else displayed_size(taken.path)
+    x1, y1, x2, y2 = stored.cut.crop if stored.cut is not None else (0, 0, *size)
+    blank = BoxedPhoto(stored, x2 - x1, y2 - y1, NO_BOXES, NO_LABELS, said.severity, group)
+    if said.boxes is None or not len(said.boxes):
+        return blank
+    names = [truth_class(name, data, classes) for name in said.labels or ()]
+    edge = np.array([blank.width, blank.height] * 2, np.float32)
+    boxes = np.clip(said.boxes - np.array([x1, y1, x1, y1], np.float32), 0, edge)
+    meant = (boxes[:, 2:] > boxes[:, :2]).all(1) & np.array([bool(name) for name in names])
+    labels = [classes.index(name) for name, kept in zip(names, meant, strict=True) if name and kept]
+    return replace(blank, boxes=boxes[meant], labels=np.array(labels, np.int64))
+
+
+def _counted(count: DataCount, photos: Sequence[tuple[TakenPhoto, BoxedPhoto]], classes: Sequence[str]) -> DataCount:
+    """With the boxes that were taken."""
+    things: Counter[str] = Counter()
+    for taken, photo in photos:
+        if taken.source == count.source:
+            things.update(classes[label] for label in photo.labels)
+    return replace(count, things=dict(things))

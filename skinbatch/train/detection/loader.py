@@ -1,0 +1,117 @@
+"""Batches of training inputs, made by processes of their own so that the model need not wait for them.
+
+What a batch holds depends on the seed and on its number alone, never on how many processes make it or on what was
+trained before: a training that was killed goes on with the batches it would have had.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from skinbatch.train.detection.crops import Changes, Sample, draw
+from skinbatch.train.detection.photos import ScaledPhotos
+
+Key = tuple[int, int]
+"""Place in the whole training, index of the photo."""
+MOSAIC = 4
+AHEAD = 4
+"""Batches that each process makes ahead."""
+
+
+class Batch(TypedDict):
+    """pixels: (N, 3, H, W) uint8, RGB, channels last in memory. boxes: (M, 4) float32 of all of them. labels: (M,) int64.
+    counts: (N,) int64, boxes of each."""
+
+    pixels: Tensor
+    boxes: Tensor
+    labels: Tensor
+    counts: Tensor
+
+
+class TrainingInputs(Dataset[Sample]):
+    """Crops of annotated photos, and beyond the last of them crops of photos with nothing to find."""
+
+    def __init__(self, photos: ScaledPhotos, clear: ScaledPhotos, changes: Changes, seed: int) -> None:
+        self._photos, self._clear, self._changes, self._seed = photos, clear, changes, seed
+
+    def fill(self, memory: int) -> None:
+        """Keep photos decoded, as far as `memory` bytes reach; see ScaledPhotos."""
+        self._clear.fill(self._photos.fill(memory))
+
+    def __getitem__(self, key: Key) -> Sample:
+        place, index = key
+        # The last number keeps these apart from the generators of the order.
+        rng = np.random.default_rng((self._seed, place, 1))
+        if index >= len(self._photos):
+            return draw(self._clear[int(rng.integers(len(self._clear)))], (), rng, self._changes)
+        others: list[Sample] = []
+        if rng.random() < self._changes.augment.mosaic:
+            others = [self._photos[int(rng.integers(len(self._photos)))] for _ in range(MOSAIC - 1)]
+        return draw(self._photos[index], others, rng, self._changes)
+
+
+class Order(Sampler[list[Key]]):
+    """Batches without end for one of `world` workers, from step `first`, which may be set, on: epoch after epoch, each with
+    every photo once and in an order of its own, its last batch filled from its beginning.
+
+    clear: inputs an epoch without anything to find, beyond the photos. batch: of one worker.
+    """
+
+    def __init__(
+        self, photos: int, clear: int, batch: int, seed: int, *, first: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self._inputs, self._batch, self._seed = photos + clear, batch, seed
+        self.first, self._rank, self._world = first, rank, world
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return -(-self._inputs // (self._batch * self._world))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, step = divmod(self.first, len(self))
+        a_step = self._batch * self._world
+        while True:
+            order = np.random.default_rng((self._seed, epoch)).permutation(self._inputs)
+            order = np.resize(order, len(self) * a_step)
+            for start in range(step * a_step + self._rank * self._batch, len(order), a_step):
+                before = epoch * len(order)
+                yield [(before + n, int(order[n])) for n in range(start, start + self._batch)]
+            epoch, step = epoch + 1, 0
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """As few tensors as can be: each crosses from process to process by itself."""
+    pixels = np.stack([sample.pixels for sample in samples])
+    return {
+        "pixels": torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        "boxes": torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
+        "labels": torch.from_numpy(np.concatenate([sample.labels for sample in samples])),
+        "counts": torch.tensor([len(sample.boxes) for sample in samples]),
+    }
+
+
+def loader(inputs: TrainingInputs, order: Order, processes: int, *, pinned: bool) -> DataLoader[Sample]:
+    """processes: 0 makes batches in the calling one. pinned: in memory that a GPU copies from while it computes."""
+    return DataLoader(
+        inputs,
+        batch_sampler=order,
+        num_workers=processes,
+        collate_fn=collate,
+        pin_memory=pinned,
+        prefetch_factor=AHEAD if processes else None,
+        worker_init_fn=_quiet if processes else None,
+    )
+
+
+def _quiet(worker: int) -> None:
+    """In a loader's process: one core is one core, and Ctrl-C is the trainer's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)

@@ -1,0 +1,280 @@
+"""mmengine's training loop, as this trainer needs it: by steps or minutes, resumable to the step, with the waiting measured."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce, broadcast, get_dist_info
+from mmengine.runner import BaseLoop
+from torch import Tensor
+
+from skinbatch.errors import UsageError
+from skinbatch.train.checkpoint import FitState, load_checkpoint, save_checkpoint, write_log, write_tensors
+from skinbatch.train.fitting import rate
+from skinbatch.train.interrupt import Interrupts
+from skinbatch.train.photo_store import memory_budget
+from skinbatch.train.progress import TrainingProgress, TrainingStep
+from skinbatch.train.recipe_sections import ScheduleSection
+
+BEST = "best.pt"
+STORED = torch.finfo(torch.float16).max
+"""Weights beyond it do not fit into a pack."""
+SAVE_EVERY_S = 120.0
+SHOW_EVERY_S = 1.0
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a loop follows. steps_an_epoch: of the optimiser. frozen: name of a part of the model that does not learn.
+    evaluate: averaged weights to numbers, of which `score` has to grow; all workers call it and get the same. where: the
+    recipe, for messages."""
+
+    schedule: ScheduleSection
+    seed: int
+    steps_an_epoch: int
+    evaluate: Callable[[Weights], Mapping[str, float]]
+    where: str
+    frozen: str | None = None
+
+    @property
+    def steps(self) -> int | None:
+        """In all; None where minutes decide."""
+        if self.schedule.epochs is not None:
+            return self.schedule.epochs * self.steps_an_epoch
+        return self.schedule.iterations
+
+    def used(self, state: FitState) -> float:
+        """Share of the schedule that is over."""
+        if self.steps is not None:
+            return state.step / self.steps
+        assert self.schedule.minutes is not None
+        return state.seconds / (60 * self.schedule.minutes)
+
+
+class TrainLoop(BaseLoop):
+    """Goes on from `work/checkpoint.pt` if there is one: model, averaged model, optimiser and place in the stream of batches.
+    Torch's generator is seeded anew in every step, so that what is drawn on the way is the same too.
+
+    With several workers all run it; the first one's clock counts, and it writes.
+    """
+
+    def __init__(self, runner: Any, batches: Any, course: Course, work: Path, progress: TrainingProgress) -> None:
+        """batches: a loader over an Order."""
+        super().__init__(runner, batches)
+        self.course, self.work, self.progress = course, work, progress
+        self.rank, self.world = get_dist_info()
+        self.state = FitState()
+        self._loss: Tensor = torch.zeros(())
+        self._saved = self._shown = time.monotonic()
+
+    @property
+    def iter(self) -> int:
+        """Steps so far."""
+        return self.state.step
+
+    @property
+    def max_iters(self) -> int:
+        return self.course.steps or sys.maxsize
+
+    def restore(self) -> None:
+        """From the last checkpoint. Raises UsageError for one of another network."""
+        self.state = load_checkpoint(self.work, self._parts(), self._device) or FitState()
+        if self.state.step:
+            self.progress.note(f"goes on after step {self.state.step}")
+
+    def run(self) -> Any:
+        """Raises UsageError for a loss that is not finite, KeyboardInterrupt when interrupted, with the checkpoint written."""
+        self.runner.call_hook("before_train")
+        self.restore()
+        self._loss = torch.full((), self.state.loss_sum, device=self._device)
+        if not self.over():
+            self.progress.phase("reading photos")
+            self.dataloader.dataset.fill(memory_budget() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+            self.dataloader.batch_sampler.first = self.state.step
+            self.progress.phase("training")
+            batches = iter(self.dataloader)
+            with Interrupts() as interrupts:
+                while not self.over():
+                    self._step(batches, interrupts)
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def over(self) -> bool:
+        patience = self.course.schedule.patience
+        return self._used() >= 1 or 0 < patience <= self.state.since_best
+
+    def _used(self) -> float:
+        """By the first worker's clock, everywhere."""
+        used = self.course.used(self.state)
+        if self.world == 1 or self.course.steps is not None:
+            return used
+        told = torch.tensor(used, dtype=torch.float64, device=self._device)
+        broadcast(told)
+        return float(told)
+
+    def _step(self, batches: Any, interrupts: Interrupts) -> None:
+        if self._anybody(interrupts.asked):
+            self._save()
+            raise KeyboardInterrupt
+        state, used = self.state, self._used()
+        self._finish_computing()
+        began = time.monotonic()
+        batch = next(batches)
+        waited = time.monotonic() - began
+        self._learn(batch, used)
+        self._finish_computing()
+        took = time.monotonic() - began
+        state.step += 1
+        state.loss_steps += 1
+        state.seconds += took
+        state.step_seconds += took
+        state.waited += waited
+        every = self.course.steps_an_epoch * self.course.schedule.evaluate_every
+        if state.step % every == 0 or self._used() >= 1:
+            self._evaluate()
+        elif time.monotonic() - self._saved > SAVE_EVERY_S:
+            self._save()
+        if self.rank == 0 and time.monotonic() - self._shown > SHOW_EVERY_S:
+            self._shown = time.monotonic()
+            self.progress.step(self._now())
+
+    def _learn(self, batch: Any, used: float) -> None:
+        state, schedule = self.state, self.course.schedule
+        seed = np.random.SeedSequence((self.course.seed, state.step, self.rank, 2)).generate_state(1)
+        torch.manual_seed(int(seed[0]))
+        for group in self.runner.optim_wrapper.param_groups:
+            group["lr"] = schedule.lr * rate(schedule, state.step, used)
+        self.runner.model.train()
+        if self.course.frozen is not None:
+            self._network.get_submodule(self.course.frozen).eval()
+        self.runner.call_hook("before_train_iter", batch_idx=state.step, data_batch=batch)
+        try:
+            outputs = self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
+        except (RuntimeError, ValueError):
+            # Some of mmdet's losses raise errors of their own on NaN.
+            if not all(bool((p.abs() <= STORED).all()) for p in self._network.parameters()):
+                self._checked(math.nan)
+            raise
+        self._loss += outputs["loss"].detach()
+        self.runner.call_hook("after_train_iter", batch_idx=state.step, data_batch=batch, outputs=outputs)
+
+    def _evaluate(self) -> None:
+        state, began = self.state, time.monotonic()
+        mean = self._mean_loss()
+        weights = self._averaged()
+        self.progress.phase("evaluating")
+        found = self.course.evaluate(weights)
+        state.seconds += time.monotonic() - began
+        point = {
+            "step": state.step,
+            "epoch": round(state.step / self.course.steps_an_epoch, 2),
+            "minutes": round(state.seconds / 60, 2),
+            "loss": round(mean, 5),
+            "waited": round(self._waited, 4),
+            **found,
+        }
+        state.curve.append(point)
+        state.loss_steps, state.waited, state.step_seconds = 0, 0.0, 0.0
+        self._loss.zero_()
+        state.since_best += 1
+        if point["score"] > state.best:
+            state.best, state.since_best = point["score"], 0
+            if self.rank == 0:
+                write_tensors(dict(weights), self.work / BEST)
+        self._save()
+        if self.rank == 0:
+            write_log(self.work, state.curve)
+            self.progress.evaluated(point)
+            self.progress.phase("training")
+
+    def _averaged(self) -> dict[str, Tensor]:
+        """The weights that are evaluated and kept, on the CPU; the first worker's, everywhere: running statistics are each
+        worker's own."""
+        average = self._average
+        weights = {} if average is None else dict(average.module.state_dict())
+        weights = weights or dict(self._network.state_dict())
+        for value in weights.values():
+            broadcast(value)
+        return {name: value.detach().cpu().clone() for name, value in weights.items()}
+
+    def _mean_loss(self) -> float:
+        """Over all workers."""
+        total = self._loss.clone()
+        all_reduce(total, "mean")
+        return self._checked(float(total) / max(1, self.state.loss_steps))
+
+    def _checked(self, mean: float) -> float:
+        """Raises UsageError where the loss is not finite."""
+        if not math.isfinite(mean):
+            lr = self.course.schedule.lr
+            raise UsageError(
+                f"{self.course.where}: the loss is {mean} by step {self.state.step}: the training has diverged; lower "
+                f"`schedule.lr` ({lr:g}), raise `schedule.warmup`, or set `schedule.clip` = 20"
+            )
+        return mean
+
+    def _save(self) -> None:
+        """By the first worker; not when the weights are already lost. No worker waits for another here: their clocks
+        differ."""
+        self._saved = time.monotonic()
+        self.state.loss_sum = self._checked(float(self._loss))
+        if self.rank == 0:
+            save_checkpoint(self.work, self._parts(), self.state)
+
+    def _parts(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        parts = {"network": self._network, "optimiser": self.runner.optim_wrapper}
+        return parts | ({} if self._average is None else {"average": self._average})
+
+    def _anybody(self, asked: bool) -> bool:
+        if self.world == 1:
+            return asked
+        wish = torch.tensor(float(asked), device=self._device)
+        all_reduce(wish, "max")
+        return bool(wish)
+
+    def _finish_computing(self) -> None:
+        """A GPU works behind the calls; without this its work would be taken for waiting, or waiting for its work."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    @property
+    def _network(self) -> Any:
+        model = self.runner.model
+        return getattr(model, "module", model)
+
+    @property
+    def _average(self) -> Any:
+        """EMAHook's model, None where nothing is averaged."""
+        return next((hook.ema_model for hook in self.runner.hooks if hasattr(hook, "ema_model")), None)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._network.parameters()).device
+
+    @property
+    def _waited(self) -> float:
+        return self.state.waited / max(self.state.step_seconds, 1e-9)
+
+    def _now(self) -> TrainingStep:
+        state, used = self.state, self.course.used(self.state)
+        return TrainingStep(
+            step=state.step,
+            steps=self.course.steps,
+            epoch=state.step // self.course.steps_an_epoch + 1,
+            loss=float(self._loss) / max(1, state.loss_steps),
+            best=state.best if state.curve else None,
+            waited=self._waited,
+            left_s=state.seconds / used * (1 - used) if used > 0 else None,
+        )

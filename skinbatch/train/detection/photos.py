@@ -1,0 +1,85 @@
+"""Annotated photos as training sees them: decoded as the scorer decodes, at the scale of the network's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet_detector import at_network_scale, network_scale
+from skinbatch.train.detection.crops import Boxes, Labels, Pixels, Sample
+from skinbatch.train.photo_store import StoredPhoto, decoded
+
+SMALLEST = 3.0
+"""Pixels at network scale; boxes that are narrower or lower are slips of the hand."""
+NO_BOXES: Boxes = np.zeros((0, 4), np.float32)
+NO_LABELS: Labels = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxedPhoto:
+    """One photo and its boxes. width, height: pixels of what `stored` gives. boxes: (N, 4) float32, in these pixels, x1 y1 x2
+    y2. labels: (N,) int64, of the model's classes. severity: 0-3, where it is known. group: of photos that belong together,
+    such as a patient's."""
+
+    stored: StoredPhoto
+    width: int
+    height: int
+    boxes: Boxes
+    labels: Labels
+    severity: int | None = None
+    group: str | None = None
+
+
+def network_boxes(photo: BoxedPhoto, scale_x: float, scale_y: float) -> tuple[Boxes, Labels]:
+    """Clipped to the photo, at network scale, those that are large enough to be meant."""
+    edge = np.array([photo.width, photo.height] * 2, np.float32)
+    boxes = np.clip(photo.boxes, 0, edge) * np.array([scale_x, scale_y] * 2, np.float32)
+    usable = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST).all(1)
+    return boxes[usable], photo.labels[usable]
+
+
+def network_sizes(photos: Sequence[BoxedPhoto], spec: DetectorSpec) -> NDArray[np.float32]:
+    """(N, 2) widths and heights of all usable boxes, pixels of the network's input."""
+    scales = [network_scale(photo.width, photo.height, spec) for photo in photos]
+    boxes = [network_boxes(photo, scale, scale)[0] for photo, scale in zip(photos, scales, strict=True)]
+    together = np.concatenate([NO_BOXES, *boxes])
+    return np.asarray(together[:, 2:] - together[:, :2], np.float32)
+
+
+class ScaledPhotos:
+    """Photos at network scale by index; decoded each time, apart from those that `fill` keeps."""
+
+    def __init__(self, photos: Sequence[BoxedPhoto], spec: DetectorSpec) -> None:
+        self._photos, self._spec = tuple(photos), spec
+        self._kept: list[Sample] = []
+
+    def fill(self, memory: int) -> int:
+        """Decode what `memory` bytes have room for; processes that are forked after that share it. Returns the bytes left.
+
+        Raises UsageError naming a photo that will not decode.
+        """
+        stored = [photo.stored for photo in self._photos]
+        for sample in decoded(stored, lambda n, pixels: self._scaled(self._photos[n], pixels)):
+            if sample.pixels.nbytes > memory:
+                break
+            memory -= sample.pixels.nbytes
+            self._kept.append(sample)
+        return memory
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index < len(self._kept):
+            return self._kept[index]
+        photo = self._photos[index]
+        return self._scaled(photo, photo.stored.pixels())
+
+    def _scaled(self, photo: BoxedPhoto, pixels: Pixels) -> Sample:
+        small, (x, y) = at_network_scale(pixels, self._spec)
+        boxes, labels = network_boxes(photo, x, y)
+        return Sample(np.ascontiguousarray(small), boxes, labels)

@@ -1,0 +1,126 @@
+"""How well a detector finds and counts, as the pack will run it: its own detector, weights rounded as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, get_dist_info
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skinbatch.metrics.bootstrap import Estimate, Resampling, numbered
+from skinbatch.metrics.boxes import Boxes
+from skinbatch.metrics.counts import count_error
+from skinbatch.metrics.detection import curves, detection, match
+from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet_detector import MMDetDetector
+from skinbatch.train.detection.photos import BoxedPhoto
+from skinbatch.train.photo_store import decoded
+from skinbatch.train.result import Metric
+from skinbatch.types import Detections
+
+Ints = NDArray[np.int64]
+
+THRESHOLDS: Sequence[float] = np.arange(0.05, 0.951, 0.005).round(3).tolist()
+SEVERITIES = ("mild", "moderate", "severe", "very_severe")
+"""By the digit in ACNE04's `levleN_`."""
+_AT_ONCE = 8
+
+
+def make_detector(spec: DetectorSpec, weights: Mapping[str, Tensor], device: torch.device) -> MMDetDetector:
+    """With the weights rounded to half precision."""
+    stored = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    return MMDetDetector(spec, stored, device=str(device))
+
+
+def detect(detector: MMDetDetector, photos: Sequence[BoxedPhoto]) -> list[Detections]:
+    """Photos as read from their files, decoded ahead. Workers share them out; all get all of the answers."""
+    rank, world = get_dist_info()
+    pixels = decoded([photo.stored for photo in photos[rank::world]], lambda _, pixels: pixels)
+    own: list[Detections] = []
+    while batch := list(islice(pixels, _AT_ONCE)):
+        own += detector(batch)
+    shares = all_gather_object(own)
+    return [shares[n % world][n // world] for n in range(len(photos))]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Photos and what was found on them, as arrays."""
+
+    photos: Sequence[BoxedPhoto]
+    truth: Boxes
+    found: Boxes
+
+    @classmethod
+    def of(cls, photos: Sequence[BoxedPhoto], found: Sequence[Detections]) -> Scored:
+        truth = Boxes.stack([p.boxes for p in photos], labels=[p.labels for p in photos])
+        boxes = Boxes.stack([d.xyxy for d in found], [d.scores for d in found], [d.labels for d in found])
+        return cls(photos, truth, boxes)
+
+    def ap50(self) -> float:
+        """Of one class; of several the mean over those that there are. 0 without any true box."""
+        labels = np.unique(self.truth.label)
+        values = [float(curves(match(*self._of_class(label))).numbers[0]) for label in labels]
+        return float(np.mean(values)) if values else 0.0
+
+    def counts(self, threshold: float) -> tuple[Ints, Ints]:
+        """(N,) true and found boxes of each photo, whatever their class."""
+        return self.truth.per_photo(), self.found.only(self.found.score >= threshold).per_photo()
+
+    def count_mae(self, threshold: float) -> float:
+        truth, found = self.counts(threshold)
+        return float(np.abs(found - truth).mean())
+
+    def best_threshold(self) -> float:
+        """The one that counts best."""
+        return min(THRESHOLDS, key=self.count_mae)
+
+    def metrics(self, threshold: float, classes: Sequence[str]) -> list[Metric]:
+        """AP and recall merged and by class, count errors merged and by severity, with bootstrap intervals over groups."""
+        how, groups = Resampling(), self._groups()
+        number = len(self.photos)
+        made: list[Metric] = []
+        values = detection({"": match(self.truth, self.found)}, how, groups=groups)
+        if len(classes) > 1:
+            values |= detection({name: match(*self._of_class(n)) for n, name in enumerate(classes)}, how, groups=groups)
+        for name in ("", *(name for name in classes if name in values)):
+            made += [_metric(title, values[name][key], name, number) for key, title in _TITLES.items()]
+        truth_counts, found_counts = self.counts(threshold)
+        errors = count_error(truth_counts, found_counts, how, groups=groups)
+        made += [_metric(title, errors[key], "", number) for key, title in _COUNTS.items()]
+        severities = np.array([-1 if photo.severity is None else photo.severity for photo in self.photos])
+        for level, name in enumerate(SEVERITIES):
+            if (here := severities == level).any():
+                inner = None if groups is None else groups[here]
+                error = count_error(truth_counts[here], found_counts[here], how, groups=inner)["mae"]
+                made.append(_metric("count MAE", error, name, int(here.sum())))
+        return made
+
+    def _of_class(self, label: int) -> tuple[Boxes, Boxes]:
+        return self.truth.only(self.truth.label == label), self.found.only(self.found.label == label)
+
+    def _groups(self) -> Ints | None:
+        if all(photo.group is None for photo in self.photos):
+            return None
+        return numbered([photo.group or f"/{photo.stored.name}" for photo in self.photos])
+
+
+_TITLES = {"ap50": "AP50", "ap": "AP", "ar": "AR"}
+_COUNTS = {"mae": "count MAE", "rmse": "count RMSE", "mean": "count bias"}
+
+
+def _metric(name: str, estimate: Estimate, of: str, photos: int) -> Metric:
+    low, high = (None if np.isnan(end) else end for end in (estimate.low, estimate.high))
+    return Metric(name, estimate.value, of, low, high, photos)
+
+
+def spread(photos: Sequence[BoxedPhoto], number: int) -> list[BoxedPhoto]:
+    """`number` photos evenly over the sorted names, or all: in ACNE04 names begin with the severity."""
+    by_name = sorted(photos, key=lambda photo: photo.stored.name)
+    places = np.linspace(0, len(by_name) - 1, min(number, len(by_name))).round().astype(int)
+    return [by_name[place] for place in places]

@@ -1,0 +1,302 @@
+"""`skinbatch train detector`: from a recipe to the weights of a detector stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from skinbatch.config import ModelSettings
+from skinbatch.errors import UsageError
+from skinbatch.models.build import detector_spec
+from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet_detector import build_model, network_scale
+from skinbatch.models.pack import DETECTOR_CONFIG
+from skinbatch.models.stages import DetectorStage
+from skinbatch.models.weights import load_weights, save_weights
+from skinbatch.train.checkpoint import FitState
+from skinbatch.train.detection.anchoring import with_fitted_anchors
+from skinbatch.train.detection.crops import Changes
+from skinbatch.train.detection.data import DetectionData, Faces, boxed
+from skinbatch.train.detection.inputs import NetworkInputs
+from skinbatch.train.detection.loader import Order, TrainingInputs, loader
+from skinbatch.train.detection.loop import BEST, Course, Weights
+from skinbatch.train.detection.photos import ScaledPhotos, network_sizes
+from skinbatch.train.detection.runner import DetectorRunner, Setting
+from skinbatch.train.detection.scores import Scored, detect, make_detector, spread
+from skinbatch.train.detection.start import expect_boxes_of, freeze
+from skinbatch.train.device import choose_device, hardware, loaders, mixed
+from skinbatch.train.gather import gather
+from skinbatch.train.progress import TrainingProgress
+from skinbatch.train.recipe import Recipe
+from skinbatch.train.recipe_sections import AugmentSection, DataSection, ScheduleSection
+from skinbatch.train.result import DataCount, Metric, TrainedStage
+from skinbatch.train.start import read_start, start_from
+
+WATCHED = 96
+"""Validation photos that every evaluation looks at, and as many of training for the threshold; the last one takes all."""
+FOR_THRESHOLD = 283
+CLEAR_SHARE = 0.08
+"""Of the training inputs, where there are photos with nothing to find."""
+PAD_TO = 32
+BEYOND = 1.1
+"""Factor by which shapes are varied beyond what a stretched photo had and has."""
+_CLASSIFIERS_ONLY = ("erase", "blemish", "scene")
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """One training: the main one, or an earlier one whose weights it starts from. name: "" for the main one."""
+
+    name: str
+    stage: DetectorStage
+    data: DataSection
+    schedule: ScheduleSection
+    work: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    spec: DetectorSpec
+    stage: DetectorStage
+    data: DetectionData
+    best: Weights
+    state: FitState
+    stopped: str
+    notes: tuple[str, ...]
+
+
+def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> TrainedStage:
+    """Trains what the recipe says, or goes on with it; leaves checkpoints, `log.jsonl`, `best.pt` and `detector.safetensors` in
+    `work`, those of earlier trainings ([[transfer]]) in folders of their own.
+
+    Called by every worker where torch.distributed is initialised; the first one writes. Raises UsageError naming the
+    setting or the photo that it cannot follow, KeyboardInterrupt when interrupted, with the checkpoint written.
+    """
+    stage = recipe.model.stage
+    assert isinstance(stage, DetectorStage)
+    _check(recipe)
+    run = _Run(recipe, choose_device(recipe.run), progress)
+    config, stage = run.user_config(stage, work)
+    path = recipe.start_from()
+    start: tuple[str, Weights] | None = (str(path), read_start(path, stage)) if path is not None else None
+    counts: list[DataCount] = []
+    steps, seconds = 0, 0.0
+    phases = [
+        _Phase(
+            t.name, stage.model_copy(update={"classes": t.classes or stage.classes}), t.data, t.schedule, work / t.name
+        )
+        for t in recipe.transfer
+    ]
+    notes: list[str] = []
+    for phase in (*phases, _Phase("", stage, recipe.data, recipe.schedule, work)):
+        trained = run.fit(phase, start)
+        start = (f"training {phase.name}", trained.best)
+        counts += trained.data.counts
+        steps, seconds = steps + trained.state.step, seconds + trained.state.seconds
+        notes += [f"{phase.name}: {note}" if phase.name else note for note in trained.notes]
+    threshold, metrics = run.measure(trained)
+    weights = work / "detector.safetensors"
+    parameters = run.write(trained, weights)
+    fields = trained.stage.model_copy(update={"threshold": threshold}).model_dump(
+        mode="json", exclude={"sha256", "config_sha256", "parameters", "source", "licence"}, exclude_none=True
+    )
+    return TrainedStage(
+        stage="detector",
+        fields=fields,
+        weights=weights,
+        parameters=parameters,
+        metrics=tuple(metrics),
+        curve=tuple(trained.state.curve),
+        data=tuple(counts),
+        steps=steps,
+        seconds=seconds,
+        hardware=hardware(run.device),
+        stopped=trained.stopped,
+        notes=tuple(notes),
+        config=config,
+    )
+
+
+def _check(recipe: Recipe) -> None:
+    for name in _CLASSIFIERS_ONLY:
+        if getattr(recipe.augment, name):
+            raise UsageError(f"{recipe.file}: setting `augment.{name}`: a detector is trained without it; leave it out")
+    for schedule in (recipe.schedule, *(t.schedule for t in recipe.transfer)):
+        if schedule.label_smoothing or schedule.class_weights != "none":
+            raise UsageError(
+                f"{recipe.file}: settings `schedule.label_smoothing` and `class_weights` are for classifiers; leave them out"
+            )
+        if schedule.batch % _world():
+            raise UsageError(
+                f"{recipe.file}: setting `schedule.batch`: {schedule.batch} photos cannot be shared by {_world()} workers; "
+                "give a multiple"
+            )
+    if recipe.model.freeze != "none" and recipe.model.weights is None:
+        raise UsageError(f"{recipe.file}: setting `model.freeze` would keep random numbers; give `model.weights` too")
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+class _Run:
+    """The recipe on this worker's device."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, progress: TrainingProgress) -> None:
+        self.recipe, self.device, self.progress = recipe, device, progress
+        self.where = str(recipe.file)
+        self.user_model: dict[str, Any] | None = None
+        if device.type == "cpu" and recipe.run.threads is not None:
+            torch.set_num_threads(recipe.run.threads)
+
+    def user_config(self, stage: DetectorStage, work: Path) -> tuple[Path | None, DetectorStage]:
+        """Of arch `mmdet`: its model, written to `work` as a pack holds it, and the stage with what its config says."""
+        if self.recipe.model.config is None:
+            return None, stage
+        from skinbatch.models.detectors.mmdet_config import read_config
+
+        self.user_model, said = read_config(self.recipe.model.config)
+        defaults = DetectorStage.model_fields
+        update = {n: v for n, v in said.items() if n != "classes" and getattr(stage, n) == defaults[n].default}
+        work.mkdir(parents=True, exist_ok=True)
+        path = work / DETECTOR_CONFIG
+        path.write_text(json.dumps(self.user_model, indent=1), encoding="utf-8")
+        return path, stage.model_copy(update=update)
+
+    def fit(self, phase: _Phase, start: tuple[str, Weights] | None) -> _Trained:
+        recipe, stage, notes = self.recipe, phase.stage, []
+        phase.work.mkdir(parents=True, exist_ok=True)
+        self.progress.phase(f"{phase.name}: reading annotations" if phase.name else "reading annotations")
+        gathered = gather(phase.data, "detector", stage.classes, recipe.seed, where=self.where, part=phase.name)
+        faces = Faces(recipe.base_pack(), stage.input == "masked_crop", str(self.device))
+        data = boxed(gathered, phase.data, stage.classes, faces, self.where)
+        sizes = network_sizes(data.train, self._spec(stage))
+        if recipe.model.fit_anchors is not None:
+            stage, said = with_fitted_anchors(stage, sizes, recipe.model.fit_anchors, recipe.seed, self.where)
+            notes.append(said)
+        spec = self._spec(stage)
+        torch.manual_seed(recipe.seed)
+        model = build_model(_trainable(spec))
+        if start is None:
+            expect_boxes_of(model, float(np.median(np.sqrt(sizes.prod(1)))), spec)
+        else:
+            notes.append(start_from(model, start[1], start[0]))
+        frozen = freeze(model) if recipe.model.freeze == "backbone" else None
+        for note in notes:
+            self.progress.note(note)
+        model.data_preprocessor = NetworkInputs(spec)
+        batches, order = self._batches(phase, data, spec)
+        course = Course(
+            schedule=phase.schedule,
+            seed=recipe.seed,
+            steps_an_epoch=len(order),
+            evaluate=self._evaluation(data, spec),
+            where=self.where,
+            frozen=frozen,
+        )
+        setting = Setting(self.device, mixed(recipe.run, self.device), dist.is_initialized())
+        runner = DetectorRunner(model, batches, course, setting, phase.work, self.progress)
+        runner.train()
+        if dist.is_initialized():
+            dist.barrier()
+        state = runner.train_loop.state
+        over = course.used(state) >= 1
+        stopped = "the schedule was over" if over else f"no better for {phase.schedule.patience} evaluations"
+        best = torch.load(phase.work / BEST, map_location="cpu", weights_only=True)
+        return _Trained(spec, stage, data, best, state, stopped, tuple(notes))
+
+    def measure(self, trained: _Trained) -> tuple[float, list[Metric]]:
+        """The threshold that counts best on training photos, and numbers on all validation photos with it."""
+        self.progress.phase("evaluating on all validation photos")
+        data, detector = trained.data, make_detector(trained.spec, trained.best, self.device)
+        chosen = spread(data.train, FOR_THRESHOLD)
+        threshold = Scored.of(chosen, detect(detector, chosen)).best_threshold()
+        scored = Scored.of(data.valid, detect(detector, data.valid))
+        metrics = scored.metrics(threshold, trained.spec.classes)
+        guess = float(np.mean([len(photo.boxes) for photo in data.train]))
+        off = float(np.abs(scored.truth.per_photo() - guess).mean())
+        metrics.append(Metric("count MAE of guessing the training mean", off, photos=len(data.valid)))
+        if data.held_clear:
+            alarms = [int((found.scores >= threshold).sum()) for found in detect(detector, data.held_clear)]
+            metrics.append(Metric("boxes a photo without lesions", float(np.mean(alarms)), photos=len(alarms)))
+        return threshold, metrics
+
+    def write(self, trained: _Trained, path: Path) -> int:
+        """The weights, by the first worker. Returns the number of parameters."""
+        model = build_model(trained.spec)
+        load_weights(model, trained.best, str(path))
+        if _rank() == 0:
+            save_weights(model, path)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def _spec(self, stage: DetectorStage) -> DetectorSpec:
+        return detector_spec(stage, ModelSettings(), self.user_model)
+
+    def _batches(self, phase: _Phase, data: DetectionData, spec: DetectorSpec) -> tuple[Any, Order]:
+        changes = changes_of(self.recipe.augment, phase.data.aspect, longest_side(data, spec), spec)
+        photos, clear = ScaledPhotos(data.train, spec), ScaledPhotos(data.clear, spec)
+        extra = round(len(photos) * CLEAR_SHARE / (1 - CLEAR_SHARE)) if len(clear) else 0
+        batch = phase.schedule.batch // _world()
+        order = Order(len(photos), extra, batch, self.recipe.seed, rank=_rank(), world=_world())
+        inputs = TrainingInputs(photos, clear, changes, self.recipe.seed)
+        pinned = self.device.type == "cuda"
+        return loader(inputs, order, loaders(self.recipe.run, self.device), pinned=pinned), order
+
+    def _evaluation(self, data: DetectionData, spec: DetectorSpec) -> Any:
+        watched, known = spread(data.valid, WATCHED), spread(data.train, WATCHED)
+
+        def evaluate(weights: Weights) -> dict[str, float]:
+            detector = make_detector(spec, weights, self.device)
+            learned = Scored.of(known, detect(detector, known))
+            seen = Scored.of(watched, detect(detector, watched))
+            threshold = learned.best_threshold()
+            return {
+                "score": round(seen.ap50(), 4),
+                "count_mae": round(seen.count_mae(threshold), 3),
+                "train_count_mae": round(learned.count_mae(threshold), 3),
+                "threshold": threshold,
+            }
+
+        return evaluate
+
+
+def longest_side(data: DetectionData, spec: DetectorSpec) -> int:
+    """Of the training photos at network scale, up to a multiple of PAD_TO: a square that any of them fits into."""
+    sides = (max(p.width, p.height) * network_scale(p.width, p.height, spec) for p in data.train)
+    return -(-round(max(sides)) // PAD_TO) * PAD_TO
+
+
+def changes_of(augment: AugmentSection, aspect: float | None, side: int, spec: DetectorSpec) -> Changes:
+    """How inputs are made. aspect: width / height that stretched photos had: they are shown in every shape between that
+    and the one they have, and a little beyond. side: that a whole photo needs."""
+    if aspect is not None:
+        low, high = augment.stretch
+        widened = (low * min(1.0, aspect) / BEYOND, high * max(1.0, aspect) * BEYOND)
+        augment = augment.model_copy(update={"stretch": widened})
+    part = max(PAD_TO, round(augment.crop * side / PAD_TO) * PAD_TO) if augment.crop else side
+    grey = spec.padding
+    red, green, blue = (round(value) for value in ((grey,) * 3 if grey is not None else spec.mean))
+    return Changes(part, augment, whole=not augment.crop, fill=(red, green, blue))
+
+
+def _trainable(spec: DetectorSpec) -> DetectorSpec:
+    """A user's model with the only RoIAlign here that has a gradient."""
+    return spec if spec.model is None else replace(spec, model=_with_gradient(spec.model))
+
+
+def _with_gradient(config: Any) -> Any:
+    if isinstance(config, Mapping):
+        made = {name: _with_gradient(value) for name, value in config.items()}
+        return made | ({"use_torchvision": True} if made.get("type") == "RoIAlign" else {})
+    return [_with_gradient(value) for value in config] if isinstance(config, list) else config

@@ -1,0 +1,188 @@
+"""A detector trained through mmengine's Runner: it learns, it bears being killed, and what it leaves is a pack's stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from skinbatch.annotations.read import read_truth
+from skinbatch.config import ModelSettings
+from skinbatch.errors import UsageError
+from skinbatch.metrics.boxes import Boxes
+from skinbatch.metrics.detection import curves, match
+from skinbatch.models.build import build_detector
+from skinbatch.models.stages import DetectorStage
+from skinbatch.train.detection.training import train_detector
+from skinbatch.train.photo_store import read_photo
+from skinbatch.train.progress import Silent
+from skinbatch.train.recipe import read_recipe
+from skinbatch.train.result import TrainedStage
+from tests.unit.train.detection.spotted import write_spotted
+
+TRAINS = """
+import sys
+from pathlib import Path
+from skinbatch.train.detection import loop
+from skinbatch.train.detection.training import train_detector
+from skinbatch.train.recipe import read_recipe
+from skinbatch.train.progress import Silent
+
+loop.SAVE_EVERY_S = loop.SHOW_EVERY_S = 0.0
+
+class Printing(Silent):
+    def step(self, now):
+        print(now.step, flush=True)
+
+train_detector(read_recipe(Path(sys.argv[1])), Path(sys.argv[2]), Printing())
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_spotted(tmp_path_factory.mktemp("spotted"))
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Path) -> TrainedStage:
+    """Without interruption."""
+    return train_detector(read_recipe(recipe), recipe.parent / "work", Silent())
+
+
+def test_the_loss_falls_and_spots_are_found(trained: TrainedStage) -> None:
+    first, *_, last = trained.curve
+    assert last["loss"] < 0.7 * first["loss"]
+    assert max(point["score"] for point in trained.curve) > 0.3
+    assert [point["epoch"] for point in trained.curve] == [2, 4, 6]
+    assert all(0 <= point["waited"] < 1 for point in trained.curve)
+
+
+def test_killed_in_the_middle_it_goes_on_as_if_nothing_had_been(
+    recipe: Path, trained: TrainedStage, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    command = [sys.executable, "-c", TRAINS, str(recipe), str(work)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if int(line) >= 15:  # in the second of six epochs of eleven steps
+                child.send_signal(signal.SIGKILL)
+                break
+    assert child.returncode == -signal.SIGKILL
+    killed_at = torch.load(work / "checkpoint.pt", weights_only=True)["state"]["step"]
+    assert 15 <= killed_at < 6 * 11 and killed_at % 11
+    noted: list[str] = []
+    again = train_detector(read_recipe(recipe), work, _Noting(noted))
+    assert noted == [f"goes on after step {killed_at}"]
+    assert [_timeless(point) for point in again.curve] == [_timeless(point) for point in trained.curve]
+    one, other = load_file(trained.weights), load_file(again.weights)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_it_leaves_is_a_stage_of_a_pack_with_the_scores_that_it_tells(recipe: Path, trained: TrainedStage) -> None:
+    stage = DetectorStage.model_validate_json(json.dumps({**trained.fields, "sha256": "0" * 64}))
+    detector = build_detector(stage, trained.weights, "cpu", ModelSettings())
+    assert (detector.classes, stage.strides, stage.size) == (("acne",), (8, 16), 128)
+    assert {str(t.dtype) for t in load_file(trained.weights).values() if t.is_floating_point()} == {"torch.float16"}
+    photos = read_truth(recipe.parent / "valid").photos
+    truth = [photo.boxes for photo in photos if photo.boxes is not None]
+    found = detector([read_photo(photo.path) for photo in photos if photo.path is not None])
+    matches = match(Boxes.stack(truth), Boxes.stack([f.xyxy for f in found], [f.scores for f in found]))
+    told = {(metric.name, metric.of): metric for metric in trained.metrics}
+    assert curves(matches).numbers[0] == pytest.approx(told["AP50", ""].value, abs=1e-3)
+    counts = [int((f.scores >= stage.threshold).sum()) for f in found]
+    off = np.abs(np.array(counts) - [len(boxes) for boxes in truth]).mean()
+    assert off == pytest.approx(told["count MAE", ""].value)
+    low, high = told["AP50", ""].low, told["AP50", ""].high
+    assert low is not None and high is not None and low <= told["AP50", ""].value <= high
+    assert told["count MAE", "mild"].photos == 3 and told["AP50", ""].photos == 10
+    assert {"count MAE of guessing the training mean", "boxes a photo without lesions"} <= {name for name, _ in told}
+    things = {(Path(count.source).name, count.part): (count.photos, dict(count.things)) for count in trained.data}
+    assert things["train", "train"] == (40, {"acne": sum(1 + n % 6 for n in range(40))})
+    assert things["clear", "train"] == (6, {})
+
+
+def test_once_over_it_is_over(recipe: Path, trained: TrainedStage) -> None:
+    again = train_detector(read_recipe(recipe), recipe.parent / "work", Silent())
+    assert again.steps == trained.steps == 66
+    assert again.curve == trained.curve
+    assert again.stopped == trained.stopped == "the schedule was over"
+
+
+def _changed(recipe: Path, tmp_path: Path, changes: Mapping[str, str]) -> Path:
+    """The recipe beside the same photos, with some lines other."""
+    text = recipe.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    for part in ("train", "valid", "clear"):
+        (tmp_path / part).symlink_to(recipe.parent / part)
+    path = tmp_path / "other.toml"
+    path.write_text(text)
+    return path
+
+
+TWO_STAGES = {
+    "epochs = 6": "iterations = 2",
+    'arch = "yolox-tiny"': 'arch = "faster-rcnn-r18"\nfit_anchors = 4\nshort_side = 128',
+    "loader_threads = 0": "loader_threads = 2",
+}
+
+
+def test_anchors_are_fitted_and_a_frozen_backbone_stays_as_it_was(recipe: Path, tmp_path: Path) -> None:
+    first = _changed(recipe, tmp_path, TWO_STAGES)
+    begun = train_detector(read_recipe(first), tmp_path / "begun", Silent())
+    sizes = begun.fields["anchors"]["sizes"]
+    assert len(sizes) == 4 and all(8 < side < 22 for size in sizes for side in size)
+    text = first.read_text().replace("fit_anchors = 4", f'weights = "{begun.weights}"\nfreeze = "backbone"')
+    text += f"\n[model.anchors]\nsizes = {sizes}\n"
+    (tmp_path / "frozen.toml").write_text(text)
+    noted: list[str] = []
+    frozen = train_detector(read_recipe(tmp_path / "frozen.toml"), tmp_path / "frozen", _Noting(noted))
+    assert any("layers" in note for note in noted)
+    before, after = load_file(begun.weights), load_file(frozen.weights)
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert "backbone" not in moved and "rpn_head" in moved
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"flip = 0.5": "flip = 0.5\nblemish = 3"}, r"augment\.blemish"),
+        ({"ema = 0.8": "label_smoothing = 0.1"}, "label_smoothing"),
+        ({"bgr = false": 'bgr = false\nfreeze = "backbone"'}, r"model\.weights"),
+        ({"bgr = false": "bgr = false\nfit_anchors = 9"}, "has no anchors"),
+        ({'"*" = "acne"': '"*" = ""'}, r"data\.map"),
+        ({"lr = 0.006": "lr = 1e12"}, r"schedule\.lr"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_the_settings_name(
+    recipe: Path, tmp_path: Path, changes: Mapping[str, str], complaint: str
+) -> None:
+    path = _changed(recipe, tmp_path, changes)
+    with pytest.raises(UsageError, match=complaint):
+        train_detector(read_recipe(path), tmp_path / "work", Silent())
+
+
+class _Noting(Silent):
+    def __init__(self, notes: list[str]) -> None:
+        self._notes = notes
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)
+
+
+def _timeless(point: Mapping[str, float]) -> dict[str, Any]:
+    return {name: value for name, value in point.items() if name not in ("minutes", "waited")}

@@ -1,0 +1,91 @@
+"""One training on two workers of Ray on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from skinbatch.errors import UsageError
+from skinbatch.train.cluster import on_workers
+from skinbatch.train.detection.training import train_detector
+from skinbatch.train.progress import Silent, TrainingProgress
+from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.recipe_sections import RunSection
+from skinbatch.train.result import TrainedStage
+from tests.unit.train.detection.spotted import write_spotted
+
+pytestmark = pytest.mark.slow
+TWO = RunSection(device="cpu", workers=2)
+
+
+def test_workers_know_each_other_and_the_first_ones_answer_and_progress_come_back(tmp_path: Path) -> None:
+    notes: list[str] = []
+    assert on_workers(_sum_of_ranks, TWO, tmp_path, _Noting(notes)) == 10 + 11
+    assert notes == ["rank 0 of 2"]
+
+
+def test_what_is_wrong_on_a_worker_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="levle0_1"):
+        on_workers(partial(_refuse, tmp_path / "tries"), TWO, tmp_path, Silent())
+    assert len(list((tmp_path / "tries").iterdir())) == 2  # once on each
+
+
+def test_more_workers_than_cores_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"run\.workers"):
+        on_workers(_sum_of_ranks, RunSection(device="cpu", workers=10_000), tmp_path, Silent())
+
+
+def test_a_detector_is_trained_by_two_and_goes_on_when_one_is_killed(tmp_path: Path) -> None:
+    recipe = read_recipe(write_spotted(tmp_path))
+    notes: list[str] = []
+    train = partial(_train_with_one_death, recipe, tmp_path / "work")
+    trained = on_workers(train, TWO, tmp_path / "work", _Noting(notes))
+    assert (tmp_path / "work" / "killed").exists()
+    assert len(notes) == 1 and notes[0].startswith("goes on after step ")
+    assert trained.steps == 66 and [point["epoch"] for point in trained.curve] == [2, 4, 6]
+    assert trained.curve[-1]["loss"] < 0.8 * trained.curve[0]["loss"]
+    assert trained.weights.exists()
+
+
+def _sum_of_ranks(progress: TrainingProgress) -> int:
+    value = torch.tensor(10 + dist.get_rank())
+    dist.all_reduce(value)
+    progress.note(f"rank {dist.get_rank()} of {dist.get_world_size()}")
+    return int(value)
+
+
+def _refuse(tries: Path, progress: TrainingProgress) -> None:
+    tries.mkdir(exist_ok=True)
+    (tries / f"{os.getpid()}").touch()
+    raise UsageError("levle0_1.jpg: cannot be used")
+
+
+def _train_with_one_death(recipe: Recipe, work: Path, progress: TrainingProgress) -> TrainedStage:
+    from skinbatch.train.detection import loop, runner
+
+    class Deadly(loop.TrainLoop):
+        """The second worker kills itself in the middle of the third epoch, once."""
+
+        def _learn(self, batch: object, used: float) -> None:
+            mark = work / "killed"
+            if self.rank == 1 and self.state.step == 27 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            super()._learn(batch, used)
+
+    vars(runner)["TrainLoop"] = Deadly
+    return train_detector(recipe, work, progress)
+
+
+class _Noting(Silent):
+    def __init__(self, notes: list[str]) -> None:
+        self._notes = notes
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)

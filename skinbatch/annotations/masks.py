@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
@@ -24,7 +25,7 @@ _LOOKED_AT = 20
 
 
 def fits(path: Path) -> bool:
-    """A folder `masks` with PNGs, or palette PNGs that have the name of a photo beside them."""
+    """A folder `masks` with PNGs, or PNGs of class numbers that have the name of a photo beside them."""
     if path.is_file():
         return False
     photo_root, mask_root = photo_folder(path, *_FOLDERS)
@@ -32,7 +33,7 @@ def fits(path: Path) -> bool:
     if photo_root != mask_root:
         return bool(masks.ending(".png"))
     pairs = [key for key in masks.ending(".png") if _pair(key, masks)]
-    return bool(pairs) and all(_mode(masks.path(key)) == "P" for key in pairs[:_LOOKED_AT])
+    return bool(pairs) and all(_is_mask(masks.path(key)) for key in pairs[:_LOOKED_AT])
 
 
 def read(path: Path) -> Truth:
@@ -66,9 +67,10 @@ def _pair(key: str, tree: Tree) -> str | None:
     return next((photo for photo in tree.all_beside(key) if photo != key), None)
 
 
-def _mode(file: Path) -> str:
+def _is_mask(file: Path) -> bool:
+    """Not a picture that happens to have a photo's name."""
     try:
         with Image.open(file) as image:
-            return image.mode
-    except (OSError, UnidentifiedImageError) as e:
+            return image.mode in ID_MODES and int(np.asarray(image).max(initial=0)) < len(CLASSES)
+    except (OSError, UnidentifiedImageError, ValueError) as e:
         raise UsageError(f"{file}: not a readable PNG: {e}") from None

@@ -58,8 +58,8 @@ class Problems:
         return {kind: mine for kind in Kind if (mine := self.of(kind))}
 
     def as_text(self) -> str:
-        """A line a kind with the first files; empty where nothing is wrong. `as_json` has them all."""
-        return "\n".join(_line(kind, problems) for kind, problems in self.by_kind().items())
+        """The first files of each kind, a line each; empty where nothing is wrong. `as_json` has them all."""
+        return "\n".join(_lines(kind, problems) for kind, problems in self.by_kind().items())
 
     def as_json(self) -> dict[str, list[dict[str, Any]]]:
         """Kind -> every problem: `file` and `what`."""
@@ -76,9 +76,10 @@ class Problems:
             )
 
 
-def _line(kind: Kind, problems: Sequence[Problem]) -> str:
+def _lines(kind: Kind, problems: Sequence[Problem]) -> str:
+    """A file is shown once, with the first that is wrong in it."""
+    first = {p.file: p for p in reversed(problems)}
     files = list(dict.fromkeys(p.file for p in problems))
     inside = f" in {len(files)} files" if len(files) < len(problems) else ""
-    more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
-    shown = [f"{p.file} ({p.what})" for p in {p.file: p for p in reversed(problems)}.values()][::-1][:SHOWN]
-    return f"{len(problems)} {kind.value}{inside}: {', '.join(shown)}{more}"
+    lines = [f"{len(problems)} {kind.value}{inside}:", *(f"  {name} ({first[name].what})" for name in files[:SHOWN])]
+    return "\n".join([*lines, f"  and {len(files) - SHOWN} more"] if len(files) > SHOWN else lines)

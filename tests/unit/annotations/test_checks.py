@@ -154,10 +154,12 @@ def test_the_same_file_and_the_same_photo_in_two_splits_are_told(tmp_path: Path)
 
 def test_problems_print_the_first_names_and_keep_all_for_json() -> None:
     many = Problems(tuple(Problem(Kind.EMPTY, f"{n // 2}.xml", f"box {n}") for n in range(14)))
-    assert many.as_text() == (
-        "14 empty boxes in 7 files: 0.xml (box 0), 1.xml (box 2), 2.xml (box 4), 3.xml (box 6), 4.xml (box 8) and 2 more"
-    )
+    assert many.as_text().splitlines() == [
+        "14 empty boxes in 7 files:",
+        *(f"  {n}.xml (box {2 * n})" for n in range(5)),
+        "  and 2 more",
+    ]
     assert len(json.loads(json.dumps(many.as_json()))["empty boxes"]) == 14
     many.raise_if(strict=False)
-    with pytest.raises(UsageError, match=r"14 problems.*\n14 empty boxes in 7 files.*\n.*--strict"):
+    with pytest.raises(UsageError, match=r"(?s)14 problems.*\n14 empty boxes in 7 files.*\n.*--strict"):
         many.raise_if(strict=True)

@@ -53,6 +53,10 @@ def test_palette_masks_lie_in_masks_beside_images_or_beside_the_photo(tmp_path: 
     beside = the_only(read_truth(tmp_path / "one"))
     assert (beside.name, beside.masks) == ("0.jpg", (tmp_path / "one/0.png",))
     np.testing.assert_array_equal(read_mask(beside), IDS)
+    photo(tmp_path / "photos/0.jpg")
+    Image.fromarray(IDS * 12).save(tmp_path / "photos/0.png")
+    with pytest.raises(UsageError, match="no annotations"):
+        read_truth(tmp_path / "photos")
 
 
 def test_grey_masks_are_read_as_numbers_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from skinbatch.cli_options import Json, RayAddress, print_json
@@ -45,7 +46,7 @@ class TrainingPresenter:
             self._bar = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=28),
+                BarColumn(bar_width=10),
                 _Where(),
                 console=self._console,
                 transient=True,
@@ -83,18 +84,22 @@ class TrainingPresenter:
 
 
 class _Where(ProgressColumn):
+    """One line, however narrow the terminal is."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         now = task.fields.get("now")
         return Text(describe_step(now) if now is not None else "")
 
 
 def describe_step(now: TrainingStep) -> str:
-    """`step 120/3,000, loss 0.532, best 0.812, waited for data 0.4 %, 12:30 left`."""
-    steps = f"/{now.steps:,}" if now.steps is not None else f" (epoch {now.epoch})"
-    parts = [f"step {now.step:,}{steps}", f"loss {now.loss:.4g}"]
+    """`120/3,000, loss 0.532, best 0.812, waited 0.4 %, 12:30 left`."""
+    parts = [f"{now.step:,}/{now.steps:,}" if now.steps is not None else f"step {now.step:,}", f"loss {now.loss:.3g}"]
     if now.best is not None:
-        parts.append(f"best {now.best:.4g}")
-    parts.append(f"waited for data {100 * now.waited:.1f} %")
+        parts.append(f"best {now.best:.3g}")
+    parts.append(f"waited {100 * now.waited:.1f} %")
     if now.left_s is not None:
         parts.append(f"{clock(now.left_s)} left")
     return ", ".join(parts)

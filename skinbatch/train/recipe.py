@@ -84,6 +84,7 @@ class Recipe(Section):
     schedule: ScheduleSection
     run: RunSection = RunSection()
     _file: Path = PrivateAttr(default=Path("recipe.toml"))
+    _folder: Path = PrivateAttr(default=Path())
     _unusable: frozenset[Path] = PrivateAttr(default=frozenset())
 
     @property
@@ -111,7 +112,7 @@ class Recipe(Section):
         if self.base is None:
             return None
         try:
-            return _pack(self.base, self._file.parent)
+            return _pack(self.base, self._folder)
         except PackError as e:
             raise PackError(f"{self._file}: setting `base`: {e}") from None
 
@@ -120,12 +121,12 @@ class Recipe(Section):
         said = self.model.weights
         if said is None:
             return None
-        path = (self._file.parent / Path(said).expanduser()).resolve()
+        path = (self._folder / Path(said).expanduser()).resolve()
         if path.is_file():
             return path
         if not path.is_dir() and ("/" in said or not is_shipped(said)):
             raise UsageError(f"{self._file}: setting `model.weights`: {said}: no such file, and no pack")
-        pack = _pack(said, self._file.parent)
+        pack = _pack(said, self._folder)
         head = getattr(self.model.stage, "head", None)
         stem = f"classifier-{head}" if head else self.stage
         if stem not in pack.stages:
@@ -158,7 +159,7 @@ class Recipe(Section):
         model = data["model"]
         fields = {k: v for k, v in model.pop("stage").items() if k not in FOLLOWS}
         data["model"] = fields | model
-        plain: dict[str, Any] = _plain(data, self._file.parent.resolve())
+        plain: dict[str, Any] = _plain(data, self._folder)
         return plain
 
     def as_toml(self) -> str:
@@ -199,7 +200,7 @@ def read_recipe(path: Path, stage: str | None = None) -> Recipe:
     except ValidationError as e:
         mistakes += [_explain(error, path) for error in e.errors() if not (mistakes and error["loc"][0] == "model")]
         raise UsageError("\n".join(mistakes)) from None
-    recipe._file = path
+    recipe._file, recipe._folder = path, path.parent.resolve()
     mistakes += _misfits(recipe)
     if mistakes:
         raise UsageError("\n".join(mistakes))

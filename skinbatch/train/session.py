@@ -70,6 +70,7 @@ def train(
     """
     said = read_recipe(recipe, stage)
     said.check_files()
+    out = out.absolute()  # workers on this machine or others have folders of their own
     work = out / WORK
     try:
         work.mkdir(parents=True, exist_ok=True)

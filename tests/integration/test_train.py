@@ -1,0 +1,287 @@
+"""`skinbatch train` on forty photos: the loss falls, an interrupted or killed training goes on as if undisturbed, the pack
+scores; photos that spoil a training are told before it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import skinbatch
+from skinbatch.errors import ClaimError, UsageError
+from skinbatch.models.pack import load_pack
+from skinbatch.train.progress import Silent
+from skinbatch.train.session import train
+from tests.conftest import SHARED
+from tests.faces import face, rows
+
+SEGMENTER = """
+stage = "segmenter"
+name = "faces"
+base = "starter"
+seed = 3
+[model]
+arch = "bisenet-light"
+classes = ["background", "skin", "nose"]
+size = 64
+[data]
+train = [{ truth = "photos" }]
+valid_share = 0.2
+terms = "for tests only"
+[augment]
+flip = 0.5
+scale = [0.8, 1.5]
+colour = 0.5
+scene = 0.2
+[schedule]
+epochs = 8
+batch = 8
+lr = 4e-3
+ema = 0.9
+[run]
+threads = 1
+loader_threads = 1
+"""
+CLASSIFIER = """
+stage = "classifier"
+name = "shades"
+base = "starter"
+[model]
+arch = "timm"
+backbone = "regnety_002"
+classes = ["dark", "bright"]
+size = 32
+weights = "starter"
+[data]
+train = [{ truth = "shades" }]
+valid_share = 0.25
+group = '^(?:\\w+/)(\\w+)_'
+negatives = [{ photos = "healthy" }]
+[[transfer]]
+name = "body"
+data = { train = [{ truth = "body" }], valid_share = 0.25, map = { "*" = "bright" } }
+schedule = { epochs = 1, batch = 8 }
+[augment]
+flip = 0.5
+[schedule]
+epochs = 4
+batch = 8
+lr = 3e-3
+class_weights = "sqrt"
+label_smoothing = 0.05
+[run]
+threads = 1
+loader_threads = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty photos with masks: real ones where they are, else drawn ones."""
+    root = tmp_path_factory.mktemp("faces")
+    images, masks = root / "photos" / "images", root / "photos" / "masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    real = SHARED / "data" / "celebamask"
+    names = sorted(path.stem for path in (real / "images").glob("*.jpg"))[:40]
+    for name in names:
+        shutil.copyfile(real / "images" / f"{name}.jpg", images / f"{name}.jpg")
+        shutil.copyfile(real / "masks" / f"{name}.png", masks / f"{name}.png")
+    for n in range(len(names), 40):
+        rgb = face(left=n % 6, right=n // 6 % 6, shade=2 * n, corner=(5 * n, 200 - 4 * n, 90))
+        skin = np.where((rgb[..., 0] > 190) & (rgb[..., 1] > 40), 1, 0).astype(np.uint8)
+        skin[44:56, 44:52] = 2
+        Image.fromarray(rgb).save(images / f"{n:02}.png")
+        Image.fromarray(skin).save(masks / f"{n:02}.png")
+    (root / "recipe.toml").write_text(SEGMENTER)
+    return root
+
+
+def command(folder: Path, out: Path) -> subprocess.Popen[str]:
+    program = "from skinbatch.cli import main; main()"
+    arguments = ["train", "segmenter", str(folder / "recipe.toml"), "--out", str(out)]
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def curve(work: Path) -> list[dict[str, float]]:
+    log = work / "log.jsonl"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def until(running: subprocess.Popen[str], work: Path, evaluations: int) -> None:
+    """Wait until so many evaluations are done; the training must not end before."""
+    while len(curve(work)) < evaluations:
+        assert running.poll() is None, running.communicate()[1]
+        time.sleep(0.01)
+
+
+def learned(points: list[dict[str, float]]) -> list[Mapping[str, float]]:
+    return [{k: v for k, v in point.items() if k not in ("minutes", "waited")} for point in points]
+
+
+def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_and_its_pack_scores(
+    faces: Path, tmp_path: Path
+) -> None:
+    whole = train("segmenter", faces / "recipe.toml", tmp_path / "whole", Silent())
+    assert whole.trained is not None
+    losses = [point["loss"] for point in whole.trained.curve]
+    assert losses[-1] < 0.7 * losses[0]
+
+    out, work = tmp_path / "disturbed", tmp_path / "disturbed" / "work"
+    running = command(faces, out)
+    until(running, work, 1)
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130, said
+    assert "waited for data" in said
+    running = command(faces, out)
+    until(running, work, len(curve(work)) + 1)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    assert len(curve(work)) < 8
+    resumed = train("segmenter", faces / "recipe.toml", out, Silent())
+    assert resumed.trained is not None
+    assert learned(curve(work)) == learned(curve(tmp_path / "whole" / "work"))
+    assert resumed.pack.weights["segmenter"] == whole.pack.weights["segmenter"]
+
+    again = train("segmenter", faces / "recipe.toml", out, Silent())
+    assert again.trained is None
+    assert again.metrics == resumed.metrics
+    load_pack(out / "faces").verify()
+    (tmp_path / "few").mkdir()
+    for path in sorted((faces / "photos" / "images").iterdir())[:3]:
+        shutil.copyfile(path, tmp_path / "few" / path.name)
+    report = skinbatch.score(str(tmp_path / "few"), str(tmp_path / "scored"), pack=str(out / "faces"), engine="local")
+    assert report.exit_code == 0
+    assert {row["status"] for row in rows(tmp_path / "scored").values()} == {"ok"}
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dark and bright photos of four patients each, grey ones of nobody ill, and other body parts."""
+    root = tmp_path_factory.mktemp("shades")
+    rng = np.random.default_rng(0)
+
+    def photo(path: Path, grey: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        texture = rng.integers(-18, 19, (12, 12, 1)).repeat(4, 0).repeat(4, 1)
+        Image.fromarray(np.clip(grey + texture, 0, 255).astype(np.uint8).repeat(3, 2)).save(path)
+
+    for name, grey in (("dark", 45), ("bright", 210)):
+        for patient in range(4):
+            for view in range(4):
+                photo(root / "shades" / name / f"{name[0]}{patient}_{view}.png", grey + 3 * patient)
+    for n in range(12):
+        photo(root / "healthy" / f"{n}.png", 128)
+        photo(root / "body" / ("elbow" if n % 2 else "knee") / f"{n}.png", 60 + 90 * (n % 2))
+    (root / "recipe.toml").write_text(CLASSIFIER)
+    return root
+
+
+def test_a_classifier_is_trained_elsewhere_first_and_its_card_tells_all(shades: Path, tmp_path: Path) -> None:
+    found = train("classifier", shades / "recipe.toml", tmp_path, Silent())
+    trained = found.trained
+    assert trained is not None
+    assert trained.curve[-1]["loss"] < trained.curve[0]["loss"]
+    assert [count.part for count in trained.data][:2] == ["body train", "body valid"]
+    parts = {count.part: count for count in trained.data if count.source.endswith("shades")}
+    assert parts["valid"].things == {"dark": 4, "bright": 4}
+    by_name = {(metric.name, metric.of): metric for metric in trained.metrics}
+    assert by_name["average_precision", "mean"].value > 0.9
+    assert by_name["recall", "none"].photos == 3
+    recall = by_name["recall", "dark"]
+    assert recall.low is not None
+    assert recall.high is not None
+    assert recall.low <= recall.value <= recall.high
+    pack = found.pack
+    assert pack.manifest.classifier[0].classes == ("dark", "bright")
+    assert pack.manifest.classifier[0].threshold == trained.fields["threshold"]
+    card = pack.text("CARD.md") or ""
+    for said in (
+        "## Trained: classifier-disease",
+        "body train",
+        "Terms: not stated",
+        "average_precision",
+        "trained on `body`",
+    ):
+        assert said in card
+    assert "## What was filled in from pack `starter`" in card
+    assert (tmp_path / "work" / "body" / "checkpoint.pt").exists()
+    assert Image.open(pack.directory / "curves.png").size[0] > 800
+    assert found.tried is not None
+    assert found.tried["status"] == "ok"
+
+
+def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(shades: Path, tmp_path: Path) -> None:
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(shades, spoilt)
+    (spoilt / "shades" / "dark" / "d0_9.png").write_bytes((spoilt / "shades" / "dark" / "d0_0.png").read_bytes()[:200])
+    (spoilt / "shades" / "moles").mkdir()
+    shutil.copyfile(spoilt / "healthy" / "0.png", spoilt / "shades" / "moles" / "m_0.png")
+    with pytest.raises(UsageError) as error:
+        train("classifier", spoilt / "recipe.toml", tmp_path / "out", Silent(), strict=True)
+    assert "d0_9.png" in str(error.value)
+    assert "moles" in str(error.value)
+
+    class Heard(Silent):
+        notes: list[str] = []  # noqa: RUF012
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+        def step(self, now: Any) -> None:
+            raise KeyboardInterrupt
+
+    heard = Heard()
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", spoilt / "recipe.toml", tmp_path / "out", heard)
+    assert any("d0_9.png" in note for note in heard.notes)
+
+
+def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(shades: Path, tmp_path: Path) -> None:
+    class Curious(Silent):
+        said = ""
+
+        def step(self, now: Any) -> None:
+            with pytest.raises(ClaimError) as error:
+                train("classifier", shades / "recipe.toml", tmp_path, Silent())
+            self.said = str(error.value)
+            raise KeyboardInterrupt
+
+    curious = Curious()
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", shades / "recipe.toml", tmp_path, curious)
+    assert "another training is working there" in curious.said
+    (shades / "other.toml").write_text(CLASSIFIER.replace("lr = 3e-3", "lr = 1e-3"))
+    with pytest.raises(UsageError, match=r"another recipe: `schedule.lr` was 0.003, is 0.001; give another --out"):
+        train("classifier", shades / "other.toml", tmp_path, Silent())
+
+
+def test_on_another_device_or_with_other_workers_the_same_training_goes_on(shades: Path, tmp_path: Path) -> None:
+    class Stops(Silent):
+        def step(self, now: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", shades / "recipe.toml", tmp_path, Stops())
+    (shades / "moved.toml").write_text(CLASSIFIER.replace("loader_threads = 0", "loader_threads = 1"))
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", shades / "moved.toml", tmp_path, Stops())

@@ -1,0 +1,63 @@
+"""What `skinbatch train` shows while it works, and what it answers to wrong use."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from skinbatch import cli
+from skinbatch.cli_train import TrainingPresenter, describe_point, describe_step
+from skinbatch.train.progress import TrainingStep
+
+POINT = {"step": 1500, "epoch": 3, "minutes": 12.5, "loss": 0.41234, "waited": 0.0042, "score": 0.83, "dice skin": 0.91}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["skinbatch", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_a_step_and_an_evaluation_in_a_line_each() -> None:
+    step = TrainingStep(120, 3000, 2, 0.5321, 0.8123, 0.0042, 750)
+    assert describe_step(step) == "120/3,000, loss 0.532, best 0.812, waited 0.4 %, 12:30 left"
+    assert describe_step(TrainingStep(120, None, 2, 0.5321, None, 0, None)) == "step 120, loss 0.532, waited 0.0 %"
+    assert describe_point(POINT) == (
+        "step 1,500 (epoch 3, 12.5 minutes): loss 0.4123, score 0.83, dice skin 0.91, waited for data 0.4 %"
+    )
+
+
+def test_without_a_terminal_there_are_plain_lines_and_no_phase_is_told_twice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with TrainingPresenter() as presenter:
+        presenter.phase("training")
+        presenter.evaluated(POINT)
+        presenter.phase("training")
+        presenter.note("1 photo is broken")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["skinbatch: training", f"skinbatch: {describe_point(POINT)}", "note: 1 photo is broken"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "segmenter", "nothing.toml", "--out", "out"), "nothing.toml: no such recipe"),
+        (("train", "everything", "nothing.toml", "--out", "out"), "'segmenter', 'detector', 'classifier'"),
+        (("train", "segmenter", "nothing.toml"), "Missing option '--out'"),
+    ],
+)
+def test_wrong_use_is_exit_2_with_the_way_out(
+    arguments: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

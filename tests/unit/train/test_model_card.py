@@ -1,0 +1,155 @@
+"""Cards and curves of trained stages, and how a pack grows by one stage after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from skinbatch.errors import PackError
+from skinbatch.models.classifiers.classifier import build_network
+from skinbatch.models.weights import save_weights
+from skinbatch.train.classification import spec_of
+from skinbatch.train.curves import draw_curves
+from skinbatch.train.model_card import stage_section
+from skinbatch.train.packing import write_pack
+from skinbatch.train.recipe import FOLLOWS, Recipe, read_recipe
+from skinbatch.train.result import DataCount, Metric, TrainedStage
+
+RECIPE = """
+stage = "classifier"
+name = "mine"
+base = "starter"
+licence = "for tests"
+[model]
+arch = "timm"
+backbone = "regnety_002"
+classes = ["rosacea", "lupus"]
+head = "{head}"
+size = 64
+[data]
+train = [{{ truth = "photos/train" }}]
+valid = [{{ truth = "photos/valid" }}]
+terms = "Photos of nobody: free"
+[schedule]
+epochs = 3
+"""
+CURVE = tuple(
+    {
+        "step": 10 * n,
+        "epoch": n,
+        "minutes": n / 2,
+        "loss": 2.0 / n,
+        "waited": 0.011,
+        "score": 0.4 + n / 100,
+        "MAE": 9.0 - n,
+    }
+    for n in range(1, 51)
+)
+
+
+def recipe(folder: Path, head: str = "disease") -> Recipe:
+    (folder / f"{head}.toml").write_text(RECIPE.format(head=head))
+    return read_recipe(folder / f"{head}.toml")
+
+
+def trained(folder: Path, said: Recipe) -> TrainedStage:
+    """A network that has learned nothing, with numbers as if it had."""
+    torch.manual_seed(0)
+    network = build_network(spec_of(said.model.stage))  # type: ignore[arg-type]
+    save_weights(network, folder / "classifier.safetensors")
+    return TrainedStage(
+        stage="classifier",
+        fields=said.model.stage.model_dump(mode="json", exclude=set(FOLLOWS), exclude_none=True) | {"threshold": 0.37},
+        weights=folder / "classifier.safetensors",
+        parameters=3_500_000,
+        metrics=(
+            Metric("count MAE", 4.2, low=3.9, high=4.6, photos=283),
+            Metric("recall", 0.8125, "rosacea", 0.7, 0.9, 16),
+            Metric("recall", 0.5, "lupus", None, None, 4),
+            Metric("precision", 0.75, "rosacea", 0.6, 0.85, 16),
+        ),
+        curve=CURVE,
+        data=(
+            DataCount("photos/train", "train", 991, {"rosacea": 800, "lupus": 191}, {"without annotation": 3}),
+            DataCount("photos/valid", "valid", 20, {"rosacea": 16, "lupus": 4}),
+        ),
+        steps=500,
+        seconds=1500,
+        hardware="a machine",
+        stopped="the schedule was over",
+        notes=("started from nothing",),
+    )
+
+
+def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
+    said = recipe(tmp_path)
+    card = stage_section("classifier-disease", trained(tmp_path, said), said, {"photos without an annotation": 3})
+    for line in (
+        "## Trained: classifier-disease",
+        "regnety_002, 3.50 M parameters, classes: rosacea, lupus. Not for clinical use.",
+        "| photos/train | train | 991 | 800 rosacea, 191 lupus | 3 without annotation |",
+        "Terms: Photos of nobody: free",
+        "Found in these photos before training: 3 photos without an annotation.",
+        "| count MAE | 4.200 (3.900 to 4.600) | 283 |",
+        "| rosacea | 16 | 0.812 (0.700 to 0.900) | 0.750 (0.600 to 0.850) |",
+        "| lupus | 4 | 0.500 |  |",
+        "500 steps in 25.0 minutes on a machine, seed 0; ended because the schedule was over.",
+        "- started from nothing",
+        'train = [{ truth = "photos/train" }]',
+        "skinbatch train classifier disease.toml --out AGAIN",
+        "skinbatch evaluate OUT photos/valid",
+    ):
+        assert line in card.splitlines(), line
+
+
+def test_of_a_long_curve_some_points_are_shown_with_the_best_and_the_last(tmp_path: Path) -> None:
+    said = recipe(tmp_path)
+    card = stage_section("classifier-disease", trained(tmp_path, said), said, {})
+    rows = [line for line in card.splitlines() if line.endswith(" |") and "1.1 %" in line]
+    assert 15 < len(rows) < 30
+    assert rows[-1].startswith("| 500 | 50 | 25 | 0.04 | 1.1 % | 0.9 | -41 |")
+
+
+def test_a_pack_grows_by_trained_stages_and_its_card_keeps_what_it_knew(tmp_path: Path) -> None:
+    for head in ("disease", "acne"):
+        said = recipe(tmp_path, head)
+        pack = write_pack(trained(tmp_path, said), said, tmp_path / "packs", tmp_path, {})
+    pack.verify()
+    assert [stage.head for stage in pack.manifest.classifier] == ["disease", "acne"]
+    assert {stage.threshold for stage in pack.manifest.classifier} == {0.37}
+    assert pack.manifest.classifier[0].source.startswith("trained by skinbatch")
+    assert "991 photos of photos/train" in pack.manifest.classifier[0].source
+    assert pack.manifest.detector is not None
+    card = pack.text("CARD.md") or ""
+    titles = [line for line in card.splitlines() if line.startswith("## ")]
+    assert titles == [
+        "## Trained: classifier-acne",
+        "## Trained: classifier-disease",
+        "## What was filled in from pack `starter`",
+    ]
+    assert "is not known here" not in card
+    again = write_pack(trained(tmp_path, said), said, tmp_path / "packs", tmp_path, {})
+    assert (again.text("CARD.md") or "").count("## Trained: classifier-acne") == 1
+
+
+def test_weights_that_are_not_of_the_stage_make_no_pack(tmp_path: Path) -> None:
+    said = recipe(tmp_path)
+    stage = trained(tmp_path, said)
+    stage.weights.write_bytes(b"nothing")
+    with pytest.raises(PackError, match=r"classifier.safetensors"):
+        write_pack(stage, said, tmp_path / "packs", tmp_path, {})
+    assert not (tmp_path / "packs" / "mine").exists()
+
+
+def test_curves_are_drawn_with_a_panel_for_numbers_of_another_scale(tmp_path: Path) -> None:
+    stage = trained(tmp_path, recipe(tmp_path))
+    draw_curves(stage, "three panels", tmp_path / "three.png")
+    plain = tuple({name: value for name, value in point.items() if name != "MAE"} for point in CURVE[:1])
+    from dataclasses import replace
+
+    draw_curves(replace(stage, curve=plain), "two panels", tmp_path / "two.png")
+    with Image.open(tmp_path / "three.png") as three, Image.open(tmp_path / "two.png") as two:
+        assert three.width > 1.3 * two.width

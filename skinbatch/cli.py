@@ -27,6 +27,7 @@ from skinbatch.cli_options import (
     Workers,
     print_json,
 )
+from skinbatch.cli_train import train
 from skinbatch.config import load_config
 from skinbatch.console import TerminalPresenter, clock, counted, summary
 from skinbatch.errors import SkinbatchError
@@ -188,6 +189,7 @@ def verify(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
 
 
 app.command()(explain)
+app.command()(train)
 app.command()(export)
 
 

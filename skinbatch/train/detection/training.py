@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,10 +33,10 @@ from skinbatch.train.detection.runner import DetectorRunner, Setting
 from skinbatch.train.detection.scores import Scored, detect, make_detector, spread
 from skinbatch.train.detection.start import expect_boxes_of, freeze
 from skinbatch.train.device import choose_device, hardware, loaders, mixed
-from skinbatch.train.gather import gather
+from skinbatch.train.parts import Part, gather_part, parts_of
 from skinbatch.train.progress import TrainingProgress
 from skinbatch.train.recipe import Recipe
-from skinbatch.train.recipe_sections import AugmentSection, DataSection, ScheduleSection
+from skinbatch.train.recipe_sections import AugmentSection
 from skinbatch.train.result import DataCount, Metric, TrainedStage
 from skinbatch.train.start import read_start, start_from
 
@@ -48,17 +49,6 @@ PAD_TO = 32
 BEYOND = 1.1
 """Factor by which shapes are varied beyond what a stretched photo had and has."""
 _CLASSIFIERS_ONLY = ("erase", "blemish", "scene")
-
-
-@dataclass(frozen=True, slots=True)
-class _Phase:
-    """One training: the main one, or an earlier one whose weights it starts from. name: "" for the main one."""
-
-    name: str
-    stage: DetectorStage
-    data: DataSection
-    schedule: ScheduleSection
-    work: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +77,14 @@ def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> Tr
     path = recipe.start_from()
     start: tuple[str, Weights] | None = (str(path), read_start(path, stage)) if path is not None else None
     counts: list[DataCount] = []
-    steps, seconds = 0, 0.0
-    phases = [
-        _Phase(
-            t.name, stage.model_copy(update={"classes": t.classes or stage.classes}), t.data, t.schedule, work / t.name
-        )
-        for t in recipe.transfer
-    ]
     notes: list[str] = []
-    for phase in (*phases, _Phase("", stage, recipe.data, recipe.schedule, work)):
-        trained = run.fit(phase, start)
-        start = (f"training {phase.name}", trained.best)
+    steps, seconds = 0, 0.0
+    for part in parts_of(recipe):
+        trained = run.fit(replace(part, stage=stage.model_copy(update={"classes": part.stage.classes})), start, work)
+        start = (f"the training `{part.name}`", trained.best)
         counts += trained.data.counts
         steps, seconds = steps + trained.state.step, seconds + trained.state.seconds
-        notes += [f"{phase.name}: {note}" if phase.name else note for note in trained.notes]
+        notes += [f"{part.name}: {note}" if part.name else note for note in trained.notes]
     threshold, metrics = run.measure(trained)
     weights = work / "detector.safetensors"
     parameters = run.write(trained, weights)
@@ -174,19 +158,22 @@ class _Run:
         path.write_text(json.dumps(self.user_model, indent=1), encoding="utf-8")
         return path, stage.model_copy(update=update)
 
-    def fit(self, phase: _Phase, start: tuple[str, Weights] | None) -> _Trained:
-        recipe, stage, notes = self.recipe, phase.stage, []
-        phase.work.mkdir(parents=True, exist_ok=True)
-        self.progress.phase(f"{phase.name}: reading annotations" if phase.name else "reading annotations")
-        gathered = gather(phase.data, "detector", stage.classes, recipe.seed, where=self.where, part=phase.name)
+    def fit(self, part: Part, start: tuple[str, Weights] | None, work: Path) -> _Trained:
+        """Of an earlier training, in a folder of its own below `work`."""
+        recipe, notes = self.recipe, list[str]()
+        stage = part.stage
+        assert isinstance(stage, DetectorStage)
+        folder = work / re.sub(r"[^\w.-]+", "-", part.name) if part.name else work
+        folder.mkdir(parents=True, exist_ok=True)
+        self.progress.phase("reading annotations")
         faces = Faces(recipe.base_pack(), stage.input == "masked_crop", str(self.device))
-        data = boxed(gathered, phase.data, stage.classes, faces, self.where)
+        data = boxed(gather_part(recipe, part), part.data, stage.classes, faces, self.where)
         sizes = network_sizes(data.train, self._spec(stage))
         if recipe.model.fit_anchors is not None:
-            stage, said = with_fitted_anchors(stage, sizes, recipe.model.fit_anchors, recipe.seed, self.where)
+            stage, said = with_fitted_anchors(stage, sizes, recipe.model.fit_anchors, part.seed, self.where)
             notes.append(said)
         spec = self._spec(stage)
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(part.seed)
         model = build_model(_trainable(spec))
         if start is None:
             expect_boxes_of(model, float(np.median(np.sqrt(sizes.prod(1)))), spec)
@@ -196,24 +183,24 @@ class _Run:
         for note in notes:
             self.progress.note(note)
         model.data_preprocessor = NetworkInputs(spec)
-        batches, order = self._batches(phase, data, spec)
+        batches, order = self._batches(part, data, spec)
         course = Course(
-            schedule=phase.schedule,
-            seed=recipe.seed,
+            schedule=part.schedule,
+            seed=part.seed,
             steps_an_epoch=len(order),
             evaluate=self._evaluation(data, spec),
             where=self.where,
             frozen=frozen,
         )
         setting = Setting(self.device, mixed(recipe.run, self.device), dist.is_initialized())
-        runner = DetectorRunner(model, batches, course, setting, phase.work, self.progress)
+        runner = DetectorRunner(model, batches, course, setting, folder, self.progress)
         runner.train()
         if dist.is_initialized():
             dist.barrier()
         state = runner.train_loop.state
         over = course.used(state) >= 1
-        stopped = "the schedule was over" if over else f"no better for {phase.schedule.patience} evaluations"
-        best = torch.load(phase.work / BEST, map_location="cpu", weights_only=True)
+        stopped = "the schedule was over" if over else f"no better for {part.schedule.patience} evaluations"
+        best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
         return _Trained(spec, stage, data, best, state, stopped, tuple(notes))
 
     def measure(self, trained: _Trained) -> tuple[float, list[Metric]]:
@@ -243,13 +230,13 @@ class _Run:
     def _spec(self, stage: DetectorStage) -> DetectorSpec:
         return detector_spec(stage, ModelSettings(), self.user_model)
 
-    def _batches(self, phase: _Phase, data: DetectionData, spec: DetectorSpec) -> tuple[Any, Order]:
-        changes = changes_of(self.recipe.augment, phase.data.aspect, longest_side(data, spec), spec)
+    def _batches(self, part: Part, data: DetectionData, spec: DetectorSpec) -> tuple[Any, Order]:
+        changes = changes_of(self.recipe.augment, part.data.aspect, longest_side(data, spec), spec)
         photos, clear = ScaledPhotos(data.train, spec), ScaledPhotos(data.clear, spec)
         extra = round(len(photos) * CLEAR_SHARE / (1 - CLEAR_SHARE)) if len(clear) else 0
-        batch = phase.schedule.batch // _world()
-        order = Order(len(photos), extra, batch, self.recipe.seed, rank=_rank(), world=_world())
-        inputs = TrainingInputs(photos, clear, changes, self.recipe.seed)
+        batch = part.schedule.batch // _world()
+        order = Order(len(photos), extra, batch, part.seed, rank=_rank(), world=_world())
+        inputs = TrainingInputs(photos, clear, changes, part.seed)
         pinned = self.device.type == "cuda"
         return loader(inputs, order, loaders(self.recipe.run, self.device), pinned=pinned), order
 

@@ -22,6 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from jobs.bench_evaluate import measure as measure_evaluation
 from jobs.bench_memory import Growth, peaks
 from jobs.bench_models import TILING_TARGET, Rates, as_json, measure, packs
 from jobs.bench_photos import Photos, from_demo, from_folder, write_shard, write_shards
@@ -92,7 +93,7 @@ def main() -> None:
         work = Path(scratch)
         pack = str(write_fake_pack(work / "fake")) if args.pack == "fake" else args.pack
         load_pack(pack).verify()
-        measured = models if args.models else memory if args.memory else speed
+        measured = evaluation if args.evaluate else models if args.models else memory if args.memory else speed
         found = measured(args, pack, work)
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -114,6 +115,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engines", default="local,ray", help="whose driver --memory measures over units")
     parser.add_argument("--models", action="store_true", help="every architecture, alone and in the pipeline")
     parser.add_argument("--architectures", help="some of `skinbatch pack architectures`; default: all")
+    parser.add_argument(
+        "--evaluate", action="store_true", help="speed and memory of `skinbatch evaluate`, made-up tables"
+    )
+    parser.add_argument("--evaluate-photos", type=int, default=70_000)
+    parser.add_argument("--evaluate-boxes", type=int, default=2_000_000)
+    parser.add_argument("--bootstrap", type=int, default=1000, help="of --evaluate")
     parser.add_argument("--json", type=Path, help="write everything that was measured into this file")
     args = parser.parse_args()
     args.sides = args.sides.split(",")
@@ -198,13 +205,9 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
 def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     """Every architecture alone and in the pipeline."""
     cores = usable_cpus()
-    print(
-        f"{cores} cores; seeded random weights; `model`: the model by itself on inputs made before, batches of 4, the better"
-    )
-    print(
-        "of one stream on all threads and a stream a core on one thread each; `alone`: the same, decoding the photos;"
-    )
-    print("`pipeline`: --engine local over the photos in one tar, from its first unit to its last commit: tables too.")
+    print(f"{cores} cores; seeded random weights; photos/s. model: on inputs made before, in batches of 4, the better of one")
+    print("stream on all threads and a stream a core on one thread each; alone: the same with all bare work, which is decoding,")
+    print("the model, and stand-ins for the other stages; pipeline: --engine local over one tar, receipts and tables too.")
 
     def run(pack: str, stage: str) -> Rates:
         folder = work / "photos-32"
@@ -236,6 +239,14 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     )
     print(f"target <= {TILING_TARGET} {met}")
     return {"cores": cores, "repeats": args.repeats, "models": as_json(speeds), "tiling": cost}
+
+
+def evaluation(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
+    """The evaluation of a large archive in a process of its own."""
+    cores = usable_cpus()
+    found = measure_evaluation(args.evaluate_photos, args.evaluate_boxes, args.bootstrap, work)
+    print(f"{cores} cores; {found.line()}")
+    return {"cores": cores, "evaluate": asdict(found)}
 
 
 def _taken(source: Path | None, count: int, folder: Path) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from skinbatch import __version__
 from skinbatch.cli_data import export
+from skinbatch.cli_evaluate import evaluate
 from skinbatch.cli_models import explain, pack_app
 from skinbatch.cli_options import (
     ConfigFile,
@@ -190,6 +191,7 @@ def verify(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
 
 app.command()(explain)
 app.command()(train)
+app.command()(evaluate)
 app.command()(export)
 
 

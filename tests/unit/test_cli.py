@@ -32,6 +32,10 @@ COMMANDS = {
     "pack verify": [],
     "pack anchors": ["TRUTH", "--anchors", "-k", "--size", "--max-upscale", "--output", "--plot", "--json"],
     "export": ["SOURCE", "OUT", "--format", "voc", "coco", "yolo", "--score-threshold", "--scoring", "--json"],
+    "evaluate": [
+        *("DEST", "TRUTH", "--out", "--thresholds", "--bootstrap", "--map", "--apart", "--format", "--scoring"),
+        *("--config", "--json"),
+    ],
     "explain": ["DEST", "IMAGE_ID", "-o", "--class", "--head", "--method", "--pack", "--scoring", "--config", "--json"],
 }
 REPORT = RunReport(0, "done", "/out", "0123456789ab", "/out/images/", "/out/boxes/", rows=3, scored=3)
@@ -84,6 +88,9 @@ def test_help_lists_the_commands_and_the_version_is_told(
         (["pack", "anchors", "nowhere"], "nowhere"),
         (["pack", "anchors", "nowhere", "-k", "0"], "-k"),
         (["explain", "nowhere", "a.jpg"], "nowhere"),
+        (["evaluate", "nowhere", "truth"], "nowhere"),
+        (["evaluate", "nowhere", "truth", "--bootstrap", "-1"], "--bootstrap"),
+        (["evaluate", "nowhere", "truth", "--thresholds", "half"], "--thresholds"),
         (["explain", "nowhere", "a.jpg", "--method", "guess"], "--method"),
     ],
 )

@@ -1,0 +1,101 @@
+"""The command that measures: `skinbatch evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skinbatch.cli_options import ConfigFile, Dest, Json, Scoring, print_json
+from skinbatch.config import load_config
+from skinbatch.console import TerminalPresenter
+from skinbatch.errors import UsageError
+
+
+def evaluate(
+    dest: Dest,
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRUTH", help="What people said: boxes, severities, masks or classes, in any format that is read."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where evaluation.json and the plots go.")] = Path(
+        "evaluation"
+    ),
+    thresholds: Annotated[
+        str, typer.Option("--thresholds", help="Scores at which lesions are counted, besides the scoring's own.")
+    ] = "0.25,0.5,0.75",
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", min=0, help="Samples that the intervals are of; 0 for none.")
+    ] = 1000,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="THEIRS=OURS",
+            help="A class of the truth and the pack's name of it, nothing for none; `*=acne` takes all. May be repeated.",
+        ),
+    ] = None,
+    apart: Annotated[
+        list[str] | None,
+        typer.Option("--apart", metavar="CLASS", help="A class of photos that the means leave out. May be repeated."),
+    ] = None,
+    form: Annotated[str | None, typer.Option("--format", help="Format of TRUTH. (default: told by content)")] = None,
+    scoring: Scoring = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a destination against what people said of its photos: the papers' numbers, with intervals, as table, JSON, plots.
+
+    Boxes give AP, AR and count errors, severities the confusion of grades, masks Dice and IoU, classes recall, precision, ROC and
+    AUC; over all photos, by skin tone and by severity. Photos are matched by name, else by base name.
+    """
+    from skinbatch.evaluate.evaluation import evaluate as run
+    from skinbatch.evaluate.plots import draw
+    from skinbatch.evaluate.request import Request
+    from skinbatch.evaluate.text import as_text
+    from skinbatch.metrics.bootstrap import Resampling
+    from skinbatch.reading import destination_store
+
+    request = Request(
+        truth,
+        format=form,
+        scoring=scoring,
+        thresholds=_scores(thresholds),
+        resampling=Resampling(bootstrap),
+        names=_names(names or []),
+        apart=tuple(apart or ()),
+    )
+    store = destination_store(dest, load_config(config).storage)
+    with TerminalPresenter() as presenter:
+        found = run(store, request, presenter.phase)
+        presenter.phase("drawing")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
+            (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        except OSError as e:
+            raise UsageError(f"{out}: cannot be written: {e.strerror}; name another folder with --out") from None
+        plots = draw(found, out)
+    if as_json:
+        print_json(found.as_json())
+        return
+    print(as_text(found))
+    print(f"wrote {', '.join(str(path) for path in (out / 'evaluation.json', *plots))}")
+
+
+def _scores(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"--thresholds {text}: scores with commas between are wanted, such as 0.25,0.5,0.75") from None
+
+
+def _names(pairs: list[str]) -> dict[str, str]:
+    found = dict(pair.partition("=")[::2] for pair in pairs)
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise UsageError(f"--map {wrong[0]}: a class, `=` and the pack's name of it are wanted")
+    return found

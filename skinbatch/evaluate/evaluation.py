@@ -1,0 +1,213 @@
+"""`skinbatch evaluate`: a destination against what people said about its photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.read import read_truth
+from skinbatch.errors import UsageError
+from skinbatch.evaluate.diseases import Diseases
+from skinbatch.evaluate.lesions import Lesions
+from skinbatch.evaluate.pairing import Pairs, pair
+from skinbatch.evaluate.regions import Regions
+from skinbatch.evaluate.request import Judged, Request
+from skinbatch.evaluate.scored import Scored
+from skinbatch.evaluate.severities import Severities
+from skinbatch.evaluate.slices import by_severity, by_tone
+from skinbatch.metrics.bootstrap import Estimate, Resampling, numbered
+from skinbatch.storage.base import Store
+from skinbatch.types import Status
+
+LESIONS, GRADES, REGIONS, DISEASES = "lesions", "grades", "masks", "classes"
+"""What can be judged, as the results name it; classifiers by `classes.<head>`."""
+SLICES = {"skin_tone": "ITA group", "severity": "severity"}
+
+
+class Part(Protocol):
+    """One thing that can be judged. places: (n,) photos for which it can, among the judged ones."""
+
+    places: NDArray[np.int64]
+
+    def measure(self, keep: NDArray[np.bool_], how: Resampling) -> dict[str, Any]:
+        """Numbers of some of its photos. keep: (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """about: what was judged and what could not be, plain values. numbers: part -> its numbers over all photos. slices: of
+    SLICES -> group -> part -> its numbers over the group's photos. Numbers are Estimates among plain values. parts: what
+    plots are drawn from."""
+
+    about: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+    slices: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    parts: Mapping[str, Part]
+    severity: tuple[int | None, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; an Estimate becomes `value`, `low`, `high`, None where it is not defined."""
+        return dict(_plain({"about": self.about, "all": self.numbers, "slices": self.slices}))
+
+
+def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lambda text: None) -> Evaluation:
+    """Judge one scoring of a destination. phase: is told what is being done.
+
+    Photos are those that have truth and an `ok` row; the others are counted and named in `about`. Raises UsageError where the
+    truth cannot be read, no photo has both, or nothing that people said can be compared with the tables.
+    """
+    phase(f"reading {request.truth}")
+    truth = read_truth(request.truth, request.format)
+    phase(f"reading the tables of {store.uri}")
+    scored = Scored(store, request.scoring)
+    said = tuple(photo for photo in truth.photos if _says(photo))
+    pairs = pair([photo.name for photo in said], scored.image_ids)
+    judged, failed = _judged(said, pairs, scored)
+    if not len(judged):
+        raise UsageError(_nothing(request, scored, said, pairs))
+    notes: list[str] = []
+    parts = _parts(judged, scored, request, phase, notes)
+    if not parts:
+        raise UsageError(f"{request.truth}, {scored.uri}: nothing to compare: {'; '.join(notes)}")
+    phase("measuring")
+    numbers = {
+        name: part.measure(np.ones(len(part.places), np.bool_), request.resampling) for name, part in parts.items()
+    }
+    ita = scored.numbers("ita_degrees", judged.rows)
+    severity = tuple(photo.severity for photo in judged.photos)
+    slices: dict[str, dict[str, Any]] = {}
+    for kind, groups in {"skin_tone": by_tone(ita), "severity": by_severity(severity)}.items():
+        for name, members in groups.items():
+            phase(f"measuring: {SLICES[kind]} {name}")
+            found = {
+                part_name: part.measure(members[part.places], request.resampling)
+                for part_name, part in parts.items()
+                if members[part.places].any()
+            }
+            slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **found}
+    notes += [f"--map {name}: no class of the truth is called so" for name in request.unused(_names(truth))]
+    about = _about(request, scored, truth, said, pairs, judged, failed, parts) | {"notes": notes}
+    return Evaluation(about, numbers, slices, parts, severity)
+
+
+def _says(photo: AnnotatedPhoto) -> bool:
+    return any(said is not None for said in (photo.boxes, photo.classes, photo.severity, photo.masks))
+
+
+def _judged(said: Sequence[AnnotatedPhoto], pairs: Pairs, scored: Scored) -> tuple[Judged, list[dict[str, Any]]]:
+    """Photos with truth whose row is `ok`, and the rows of the others."""
+    status = scored.texts("status", pairs.rows)
+    fine = np.array([value == Status.OK for value in status], np.bool_)
+    photos = tuple(said[n] for n in pairs.truth[fine])
+    ids = tuple(scored.image_ids[n] for n in pairs.rows[fine])
+    failed = scored.images.select(["image_id", "status", "error"]).take(pairs.rows[~fine]).to_pylist()
+    named = [photo.group for photo in photos if photo.group is not None]
+    groups = numbered(named) if photos and len(named) == len(photos) else None
+    return Judged(photos, ids, pairs.rows[fine], groups), failed
+
+
+def _parts(
+    judged: Judged, scored: Scored, request: Request, phase: Callable[[str], None], notes: list[str]
+) -> dict[str, Part]:
+    parts: dict[str, Part] = {}
+    if any(photo.boxes is not None for photo in judged.photos):
+        phase("matching boxes")
+        parts[LESIONS] = Lesions(judged, scored, request)
+    if any(photo.severity is not None for photo in judged.photos):
+        parts[GRADES] = Severities(judged, scored)
+    if any(photo.masks is not None for photo in judged.photos):
+        masks = scored.masks()
+        if masks is None:
+            notes.append(
+                "masks are not judged: this scoring was begun without --save-masks; score into another DEST with it"
+            )
+        else:
+            phase("comparing masks")
+            parts[REGIONS] = Regions(judged, masks)
+    if any(photo.classes is not None for photo in judged.photos):
+        heads = {head: Diseases(judged, scored, request, head, columns) for head, columns in scored.heads().items()}
+        parts |= {f"{DISEASES}.{head}": part for head, part in heads.items() if part.concerned}
+        if not any(part.concerned for part in heads.values()):
+            known = ", ".join(name for part in heads.values() for name in part.classes) or "no classifier"
+            said = sorted({name for photo in judged.photos for name in photo.classes or ()})
+            notes.append(f"classes are not judged: people said {', '.join(said[:8])}, the pack has {known}; see --map")
+    return parts
+
+
+def _about(
+    request: Request,
+    scored: Scored,
+    truth: Truth,
+    said: Sequence[AnnotatedPhoto],
+    pairs: Pairs,
+    judged: Judged,
+    failed: Sequence[Mapping[str, Any]],
+    parts: Mapping[str, Part],
+) -> dict[str, Any]:
+    how = request.resampling
+    face = scored.texts("face", judged.rows)
+    return {
+        "destination": scored.uri,
+        "scoring": scored.scoring.fingerprint,
+        "pack": scored.scoring.pack,
+        "grading": dict(scored.scoring.grading),
+        "truth": str(request.truth),
+        "format": truth.format,
+        "matched_by": pairs.way,
+        "photos": {"with_truth": len(said), "rows": len(scored.image_ids), "judged": len(judged)},
+        "truth_without_photo": list(pairs.unseen),
+        "photos_without_truth": list(pairs.unsaid),
+        "ambiguous": list(pairs.ambiguous),
+        "failed": list(failed),
+        "without_face": [name for name, found in zip(judged.image_ids, face, strict=True) if not found],
+        "unusable": {name: part.unusable for name, part in parts.items() if isinstance(part, Lesions | Regions)},
+        "unknown_classes": {
+            name: dict(part.unknown) for name, part in parts.items() if isinstance(part, Lesions | Diseases)
+        },
+        "merged_into_background": next((list(p.merged) for p in parts.values() if isinstance(p, Regions)), []),
+        "bootstrap": {
+            "replicates": how.replicates,
+            "level": how.level,
+            "seed": how.seed,
+            "over": "photos" if judged.groups is None else "groups",
+        },
+    }
+
+
+def _nothing(request: Request, scored: Scored, said: Sequence[AnnotatedPhoto], pairs: Pairs) -> str:
+    where = f"{request.truth}, {scored.uri}"
+    if len(pairs.rows):
+        return f"{where}: none of the {len(pairs.rows)} photos with truth was scored; `skinbatch status` says what happened"
+    if pairs.ambiguous:
+        return (
+            f"{where}: photos can only be told apart by more than their {pairs.way}: {', '.join(pairs.ambiguous[:3])}"
+        )
+    names, ids = [photo.name for photo in said[:1]], scored.image_ids[:1]
+    return (
+        f"{where}: no photo has both a row and truth: rows are called like {(ids or ['(none)'])[0]!r}, annotated photos like "
+        f"{(names or ['(none)'])[0]!r}; name the truth of this destination's source"
+    )
+
+
+def _names(truth: Truth) -> list[str]:
+    return [
+        *truth.class_names,
+        *{name for photo in truth.photos for name in (*(photo.labels or ()), *(photo.classes or ()))},
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Estimate):
+        return {"value": _plain(value.value), "low": _plain(value.low), "high": _plain(value.high)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,128 @@
+"""Boxes of lesions against those that people drew: how many are found, and how far the counts are off."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.evaluate.counted import counts_at
+from skinbatch.evaluate.request import Judged, Request
+from skinbatch.evaluate.scored import Scored, spelled
+from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.metrics.boxes import Boxes
+from skinbatch.metrics.counts import count_error
+from skinbatch.metrics.detection import COCO_MOST, MOST, Curves, Matches, curves, detection, match
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+ALL, ON_SKIN = "all boxes", "on the skin"
+"""Every box that was kept, whatever its score and place; and those that the pipeline would count, whose centre is on the
+face's skin. True boxes are the same in both: what lies off the skin then counts as missed."""
+MERGED = "all classes"
+_GRID = np.arange(0.01, 0.996, 0.01).round(2)
+
+
+class Lesions:
+    """Photos whose boxes people drew. places: (n,) of them among the judged.
+
+    A photo without a face has no boxes and counts as one on which nothing was found.
+    """
+
+    def __init__(self, judged: Judged, scored: Scored, request: Request) -> None:
+        self.places = np.array([n for n, photo in enumerate(judged.photos) if photo.boxes is not None], np.int64)
+        self._groups = judged.groups_of(self.places)
+        rows = judged.rows[self.places]
+        found = scored.boxes(rows)
+        self.found, on_skin = found.boxes, found.on_skin
+        model = [spelled(name) for name in found.classes]
+        self.unknown: Counter[str] = Counter()
+        self.unusable: list[str] = []
+        self._read_truth(judged, request, model)
+        pairs = {ALL: (self.truth, self.found), ON_SKIN: (self.truth, self.found.only(on_skin))}
+        self._merged = {region: match(*pair) for region, pair in pairs.items()}
+        shared = [k for k in range(len(model)) if (self.truth.label == k).any()]
+        # With one class on both sides its numbers are the merged ones.
+        several = len(model) > 1 or bool(self.unknown)
+        self._by_class = {
+            region: {
+                model[k]: match(truth.only(truth.label == k), boxes.only(boxes.label == k)) for k in shared if several
+            }
+            for region, (truth, boxes) in pairs.items()
+        }
+        self.true_counts = self.truth.per_photo()
+        own = scored.numbers("count_total", rows)
+        self.own_threshold = scored.threshold
+        self.own_counts = np.where(np.isnan(own), 0, own).astype(np.int64)
+        method = scored.scoring.grading["counting"]
+        self.thresholds = tuple(sorted(set(request.thresholds)))
+        self.counts = counts_at(found, self.thresholds, method)
+        # Under the least score nothing changes; connected pieces are too slow to count ninety times.
+        grid = _GRID[self.found.score.min(initial=1.0) <= _GRID] if method == "boxes" else self.thresholds
+        self.grid = np.unique([*grid, self.own_threshold])
+        self.grid_counts = counts_at(found, self.grid.tolist(), method)
+
+    def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
+        """Numbers of some of the photos. keep: (n,)."""
+        groups = None if self._groups is None else self._groups[keep]
+        merged = {region: self._detection({MERGED: m}, keep, how, groups) for region, m in self._merged.items()}
+        by_class = {region: self._detection(m, keep, how, groups) for region, m in self._by_class.items() if m}
+        errors = [
+            {"threshold": t, "own": False}
+            | count_error(self.true_counts[keep], self.counts[keep, k], how, groups=groups)
+            for k, t in enumerate(self.thresholds)
+        ]
+        own = count_error(self.true_counts[keep], self.own_counts[keep], how, groups=groups)
+        return {
+            "photos": int(keep.sum()),
+            "true_boxes": int(self.true_counts[keep].sum()),
+            "boxes": int(self.found.per_photo()[keep].sum()),
+            "detection": {region: {most: of[MERGED] for most, of in caps.items()} for region, caps in merged.items()},
+            "detection_by_class": by_class,
+            "count_error": [*errors, {"threshold": self.own_threshold, "own": True} | own],
+        }
+
+    def curves(self) -> dict[str, Curves]:
+        """Precision over recall of all photos, merged."""
+        return {region: curves(matches) for region, matches in self._merged.items()}
+
+    def _detection(
+        self, matches: dict[str, Matches], keep: Bools, how: Resampling, groups: Ints | None
+    ) -> dict[str, dict[str, Any]]:
+        """Boxes of a photo that are looked at -> class -> numbers."""
+        kept = {name: m.of_photos(keep) for name, m in matches.items()}
+        found = {str(MOST): detection({name: m.most(MOST) for name, m in kept.items()}, how, groups=groups)}
+        if any((m.rank >= COCO_MOST).any() for m in kept.values()):
+            found[str(COCO_MOST)] = detection({name: m.most(COCO_MOST) for name, m in kept.items()}, how, groups=groups)
+        else:
+            found[str(COCO_MOST)] = found[str(MOST)]
+        return found
+
+    def _read_truth(self, judged: Judged, request: Request, model: Sequence[str]) -> None:
+        """Empty and reversed boxes cannot be found and are left out, like those whose class is mapped to none; labels are
+        numbers of the model's classes, -1 for others."""
+        number = {name: k for k, name in enumerate(model)}
+        meaning: dict[str | None, int | None] = {None: -1}
+        boxes, labels = [], []
+        for n in self.places:
+            photo = judged.photos[n]
+            assert photo.boxes is not None
+            names = photo.labels if photo.labels is not None else (None,) * len(photo.boxes)
+            for name in names:
+                if name not in meaning:
+                    wanted = request.renamed(str(name))
+                    meaning[name] = None if wanted is None else number.get(wanted, -1)
+                if name is not None and meaning[name] == -1:
+                    self.unknown[name] += 1
+            usable = np.isfinite(photo.boxes).all(axis=1) & (photo.boxes[:, 2:] > photo.boxes[:, :2]).all(axis=1)
+            if not usable.all():
+                self.unusable.append(photo.name)
+            meant = [meaning[name] for name in names]
+            keep = usable & np.array([label is not None for label in meant], np.bool_)
+            boxes.append(photo.boxes[keep])
+            labels.append([label for label, kept in zip(meant, keep, strict=True) if kept and label is not None])
+        self.truth = Boxes.stack(boxes, labels=labels)

@@ -1,0 +1,74 @@
+"""Masks of the tables against those that people drew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from skinbatch.annotations.label_map import read_mask
+from skinbatch.annotations.masks import CLASSES
+from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.evaluate.request import Judged
+from skinbatch.evaluate.scored import Masks, spelled
+from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.metrics.segmentation import overlaps, segmentation
+
+Bools = NDArray[np.bool_]
+Pixels = NDArray[np.uint8]
+
+BACKGROUND = "background"
+_SAME_SHAPE = 0.01
+"""Relative difference of width over height up to which a mask of another size is taken to show the whole photo."""
+
+
+class Regions:
+    """Photos with masks of both. places: (n,) of them among the judged.
+
+    Compared at the photo's own size, to which a smaller or larger true mask is brought by its nearest pixel. What people drew
+    and the segmenter has no class for is background. unusable: names of photos whose masks have another shape, or none.
+    """
+
+    def __init__(self, judged: Judged, masks: Masks) -> None:
+        self.classes = tuple(masks.classes)
+        number = {name: k for k, name in enumerate(self.classes)}
+        self._meaning = np.array([number.get(spelled(name), number.get(BACKGROUND, 0)) for name in CLASSES], np.uint8)
+        self.merged = tuple(name for name in CLASSES if spelled(name) not in number)
+        self.unusable: list[str] = []
+        found = []
+        for n, photo in enumerate(judged.photos):
+            if photo.masks is None:
+                continue
+            pixels = self._overlaps(photo, masks.of(judged.image_ids[n]))
+            if pixels is None:
+                self.unusable.append(photo.name)
+            else:
+                found.append((n, pixels))
+        self.places = np.array([n for n, _ in found], np.int64)
+        self._pixels = np.array([pixels for _, pixels in found], np.int64).reshape(-1, len(self.classes), 3)
+        self._groups = judged.groups_of(self.places)
+
+    def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
+        """Numbers of some of the photos. keep: (n,)."""
+        groups = None if self._groups is None else self._groups[keep]
+        return {
+            "photos": int(keep.sum()),
+            "classes": segmentation(self._pixels[keep], self.classes, how, groups=groups),
+        }
+
+    def _overlaps(self, photo: AnnotatedPhoto, runs: Any) -> NDArray[np.int64] | None:
+        if runs is None:
+            return None
+        (height, width), counts = runs
+        truth = self._meaning[read_mask(photo)]
+        if abs(truth.shape[1] * height / (truth.shape[0] * width) - 1) > _SAME_SHAPE:
+            return None
+        if truth.shape != (height, width):
+            truth = np.asarray(cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+        label = np.zeros((height, width), np.uint8)
+        for k, run in enumerate(counts):
+            label[coco.decode({"size": [height, width], "counts": run.encode()}) > 0] = k
+        return overlaps(truth, label, len(self.classes))

@@ -1,0 +1,121 @@
+"""What the tables of a destination say about the photos that are to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from skinbatch.grading.counting import ON_SKIN
+from skinbatch.metrics.boxes import Boxes
+from skinbatch.runs import destination
+from skinbatch.runs.destination import Scoring
+from skinbatch.runs.results import Results
+from skinbatch.storage.base import Store
+from skinbatch.tables.names import column_name
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+DISEASE = "disease"
+_IMAGES = ("image_id", "status", "error", "face", "ita_degrees", "count_total", "grade_level", "top_class")
+_BOXES = ("image_id", "box_id", "x1", "y1", "x2", "y2", "score", "label", "skin_overlap")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBoxes:
+    """boxes: all that were kept, labels are numbers of `classes`. on_skin: (N,) those that count where their score does."""
+
+    boxes: Boxes
+    on_skin: NDArray[np.bool_]
+    classes: tuple[str, ...]
+
+
+class Scored:
+    """The tables of one scoring, read once. images: one row a photo, by rising image_id."""
+
+    def __init__(self, store: Store, scoring: str | None) -> None:
+        destination.require_destination(store)
+        self.uri = store.uri
+        self._results = Results(store, destination.choose_scoring(store, scoring))
+        found = destination.read_scoring(store, self._results.fingerprint)
+        assert found is not None, "choose_scoring has just read it"
+        self.scoring: Scoring = found
+        columns = (*_IMAGES, *found.prob_columns)
+        self.images: pa.Table = self._results.images(columns).sort_by("image_id").combine_chunks()
+        self.image_ids: list[str] = self.images.column("image_id").to_pylist()
+
+    @property
+    def threshold(self) -> float:
+        """Score from which on the scoring counts a box."""
+        return float(self.scoring.grading["threshold"])
+
+    def heads(self) -> dict[str, dict[str, str]]:
+        """Classifier -> its classes, as columns spell them, -> their columns."""
+        heads: dict[str, dict[str, str]] = {}
+        for column in self.scoring.prob_columns:
+            head, _, name = (
+                ("", "", column.removeprefix("prob_")) if column.startswith("prob_") else column.partition("_prob_")
+            )
+            heads.setdefault(head or DISEASE, {})[name] = column
+        return heads
+
+    def numbers(self, column: str, rows: Ints) -> Floats:
+        """(P,) values of a column of numbers, NaN for null."""
+        values = self.images.column(column).take(pa.array(rows))
+        return np.asarray(pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+    def texts(self, column: str, rows: Ints) -> list[str | None]:
+        """(P,) values of a column of text or truth."""
+        return list(self.images.column(column).take(pa.array(rows)).to_pylist())
+
+    def boxes(self, rows: Ints) -> FoundBoxes:
+        """The boxes of these photos, which are numbered as they stand in `rows`; within a photo by box_id."""
+        table = self._results.boxes(_BOXES)
+        ids = self.images.column("image_id").take(pa.array(rows)).combine_chunks()
+        photo = pc.index_in(table.column("image_id"), value_set=ids)
+        table = table.drop_columns(["image_id"]).filter(pc.is_valid(photo))
+        photo = np.asarray(pc.drop_null(photo), np.int64)
+        order = np.lexsort((np.asarray(table.column("box_id")), photo))
+        classes = tuple(dict.fromkeys((*self.scoring.classes, *pc.unique(table.column("label")).to_pylist())))
+        label = np.asarray(pc.index_in(table.column("label"), value_set=pa.array(classes, pa.string())), np.int64)
+        xyxy = np.stack([np.asarray(table.column(edge), np.float64) for edge in ("x1", "y1", "x2", "y2")], axis=1)
+        score = np.asarray(table.column("score"), np.float64)
+        on_skin = np.asarray(pc.fill_null(table.column("skin_overlap"), 0.0), np.float64) >= ON_SKIN
+        boxes = Boxes(len(rows), photo[order], xyxy[order], label[order], score[order])
+        return FoundBoxes(boxes, on_skin[order], classes)
+
+    def masks(self) -> Masks | None:
+        """Run lengths of all photos; None where the scoring was not begun with --save-masks."""
+        if not self.scoring.save_masks:
+            return None
+        return Masks(self._results.masks())
+
+
+class Masks:
+    """The table `masks`, by image_id. classes: class, as columns spell it, -> its column."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self._row = {image_id: n for n, image_id in enumerate(table.column("image_id").to_pylist())}
+        columns = [name for name in table.column_names if name.startswith("rle_")]
+        self.classes: Mapping[str, str] = {name.removeprefix("rle_"): name for name in columns}
+
+    def of(self, image_id: str) -> tuple[tuple[int, int], Sequence[str]] | None:
+        """Height and width, and compressed run lengths in the order of `classes`; None where the photo has no mask."""
+        n = self._row.get(image_id)
+        if n is None:
+            return None
+        row = self._table.slice(n, 1).to_pylist()[0]
+        if row["height"] is None:
+            return None
+        return (row["height"], row["width"]), [row[column] for column in self.classes.values()]
+
+
+def spelled(name: str) -> str:
+    """A class name as columns spell it, by which names of people and of models are compared."""
+    return column_name(name.strip())

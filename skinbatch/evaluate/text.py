@@ -1,0 +1,239 @@
+"""An evaluation for a terminal: one table a subject, the papers' figures beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from skinbatch.evaluate import papers
+from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, SLICES, Evaluation
+from skinbatch.evaluate.lesions import ALL
+from skinbatch.metrics.bootstrap import Estimate
+from skinbatch.metrics.classification import MEAN
+
+_FIRST = 3
+"""Names of photos that are printed of a list; all are in the JSON."""
+_SHOWN = {"ap50": "AP50", "ap": "AP", "ar": "AR", "mae": "MAE", "rmse": "RMSE", "mean": "mean", "sd": "SD"}
+_DECIDED = {"recall": "recall", "precision": "precision", "specificity": "specificity", "f1": "F1"}
+_RANKED = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "average_precision": "average precision"}
+Row = Sequence[str]
+
+
+def as_text(found: Evaluation) -> str:
+    """All tables, with what could not be judged and why."""
+    lines = [*_head(found.about)]
+    numbers = found.numbers
+    if LESIONS in numbers:
+        lines += _detection(numbers[LESIONS])
+        lines += _counts(numbers[LESIONS])
+    if "severity" in found.slices and LESIONS in numbers:
+        lines += _counts_by_severity(found.slices["severity"])
+    if GRADES in numbers:
+        lines += _grades(numbers[GRADES])
+    if REGIONS in numbers:
+        lines += _masks(numbers[REGIONS])
+    for name, part in numbers.items():
+        if name.startswith(DISEASES):
+            lines += _classes(part)
+    for kind, groups in found.slices.items():
+        lines += _slices(f"By {SLICES[kind]}", groups, found.about)
+    return "\n".join([*lines, *_foot(found)])
+
+
+def number(value: Estimate, digits: int = 3) -> str:
+    """`0.213 (0.190 to 0.237)`; `–` where it is not defined."""
+    if not np.isfinite(value.value):
+        return "–"
+    ends = f" ({value.low:.{digits}f} to {value.high:.{digits}f})" if np.isfinite(value.low) else ""
+    return f"{value.value:.{digits}f}{ends}"
+
+
+def table(title: str, header: Row, rows: Sequence[Row]) -> list[str]:
+    """Title, header and rows in columns, the first to the left."""
+    cells = [header, *rows]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    aligned = [
+        "  " + "   ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    ]
+    return ["", title, *(line.rstrip() for line in aligned)]
+
+
+def _head(about: Mapping[str, Any]) -> Iterator[str]:
+    photos = about["photos"]
+    yield f"{about['destination']}, scoring {about['scoring']} (pack {about['pack']})"
+    yield f"against {about['truth']} ({about['format']}), photos matched by their {about['matched_by']}"
+    yield f"  {photos['judged']:,} photos judged; {photos['with_truth']:,} have truth, {photos['rows']:,} have a row"
+    failed = [f"{row['image_id']} ({row['status']})" for row in about["failed"]]
+    for what, names in (
+        ("with truth, but no row", about["truth_without_photo"]),
+        ("with a row, but no truth", about["photos_without_truth"]),
+        ("that several photos may be", about["ambiguous"]),
+        ("with truth, but failed", failed),
+        ("without a face that was found", about["without_face"]),
+        ("with boxes that are empty or reversed (left out)", about["unusable"].get(LESIONS, ())),
+        ("with masks of another shape, or none (left out)", about["unusable"].get(REGIONS, ())),
+    ):
+        if names:
+            more = ", …" if len(names) > _FIRST else ""
+            yield f"  {len(names):,} {what}: {', '.join(names[:_FIRST])}{more}"
+    for part, classes in about["unknown_classes"].items():
+        if classes:
+            said = ", ".join(f"{name} ({n:,})" for name, n in sorted(classes.items()))
+            what = "in all classes merged only" if part == LESIONS else "of none of the classifier's classes"
+            yield f"  {'boxes' if part == LESIONS else 'photos'} of classes that the pack does not have, {what}: {said}"
+
+
+def _detection(part: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [f"{region}, best {most} a photo", *(number(found[n]) for n in ("ap50", "ap", "ar"))]
+        for region, caps in part["detection"].items()
+        for most, found in caps.items()
+    ]
+    rows.append([papers.ACNE, f"{papers.AP50:.3f}", "", ""])
+    title = f"Detection: {part['photos']:,} photos, {part['true_boxes']:,} true boxes, {part['boxes']:,} found; classes merged"
+    lines = table(title, ["", "AP50", "AP (IoU 0.50 to 0.95)", "AR"], rows)
+    by_class = part["detection_by_class"].get(ALL)
+    if by_class:
+        (most, found), *_ = by_class.items()
+        rows = [[name, *(number(each[n]) for n in ("ap50", "ap", "ar"))] for name, each in found.items()]
+        lines += table(f"By class: {ALL}, best {most} a photo", ["", "AP50", "AP (IoU 0.50 to 0.95)", "AR"], rows)
+    return lines
+
+
+def _counts(part: Mapping[str, Any]) -> list[str]:
+    names = ("mae", "rmse", "mean", "sd")
+    rows = [[_threshold(error), *(number(error[n], 2) for n in names)] for error in part["count_error"]]
+    paper = f"{papers.ACNE}, {papers.COUNT_THRESHOLD}"
+    rows.append([paper, *(f"{papers.COUNT_ERROR[n]:.2f}" for n in names)])
+    return table(
+        f"Count error, lesions a photo (found minus true): {part['photos']:,} photos",
+        ["score from", *(_SHOWN[n] for n in names)],
+        rows,
+    )
+
+
+def _counts_by_severity(groups: Mapping[str, Any]) -> list[str]:
+    shown = {name: group[LESIONS] for name, group in groups.items() if LESIONS in group}
+    if not shown:
+        return []
+    header = ["", "photos", *(_threshold(e) for e in next(iter(shown.values()))["count_error"]), papers.ACNE]
+    rows = [
+        [
+            name,
+            f"{part['photos']:,}",
+            *(number(e["mae"], 2) for e in part["count_error"]),
+            f"{papers.COUNT_MAE[name]:.2f}",
+        ]
+        for name, part in shown.items()
+    ]
+    return table("MAE of the count by severity, at scores from", header, rows)
+
+
+def _grades(part: Mapping[str, Any]) -> list[str]:
+    names = [*part["grades"], "no grade"]
+    rows = [[true, *(f"{n:,}" for n in cells)] for true, cells in zip(part["grades"], part["confusion"], strict=True)]
+    title = (
+        f"Grades: accuracy {number(part['accuracy'])}, quadratic kappa {number(part['quadratic_kappa'])}; rows are true"
+    )
+    return table(title, ["", *names], rows)
+
+
+def _masks(part: Mapping[str, Any]) -> list[str]:
+    names = {"dice": "Dice", "iou": "IoU", "photo_dice": "Dice, mean of photos", "photo_iou": "IoU, mean of photos"}
+    rows = [
+        [name, *(number(found[n]) for n in names), _paper(papers.DICE, name)] for name, found in part["classes"].items()
+    ]
+    header = ["", *names.values(), f"{papers.FACES}, Dice"]
+    return table(f"Masks: {part['photos']:,} photos, pixels of all together", header, rows)
+
+
+def _classes(part: Mapping[str, Any]) -> list[str]:
+    counts = part["of_class"]
+    names = [*counts, MEAN]
+    marks = {name: f"{name} (apart)" if name in part["apart"] else name for name in names}
+    title = (
+        f"Classes ({part['head']}): {part['photos']:,} photos, {part['of_none']:,} of none of them, "
+        f"{part['without_face']:,} without a face (probability 0); chosen by {part['chosen_by']}"
+    )
+    rows = [
+        [
+            marks[name],
+            f"{counts[name]:,}" if name in counts else "",
+            *(number(part["classes"][name][n], 2) for n in _DECIDED),
+            _paper(papers.RECALL, name),
+            _paper(papers.PRECISION, name),
+        ]
+        for name in names
+    ]
+    paper = [f"recall, {papers.DISEASES}", "precision"]
+    lines = table(title, ["", "photos", *_DECIDED.values(), *paper], rows)
+    rows = [[marks[name], *(number(part["classes"][name][n], 2) for n in _RANKED)] for name in names]
+    return lines + table("The same, and by probability alone", ["", *_RANKED.values()], rows)
+
+
+def _slices(title: str, groups: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
+    """One line a group: the main number of each part."""
+    names: dict[str, None] = {}
+    rows = {}
+    for group, parts in groups.items():
+        row = {"photos": f"{parts['photos']:,}"}
+        for part, found in parts.items():
+            row |= _main(part, found)
+        names |= dict.fromkeys(row)
+        rows[group] = row
+    return table(title, ["", *names], [[group, *(row.get(n, "–") for n in names)] for group, row in rows.items()])
+
+
+def _main(part: str, found: Any) -> dict[str, str]:
+    if part == LESIONS:
+        own = next(error for error in found["count_error"] if error["own"])
+        best = next(iter(found["detection"][ALL].values()))
+        return {
+            "AP50": number(best["ap50"]),
+            "count MAE": number(own["mae"], 2),
+            "count mean": number(own["mean"], 2),
+        }
+    if part == GRADES:
+        return {"grade accuracy": number(found["accuracy"], 2)}
+    if part == REGIONS:
+        return {f"Dice {name}": number(each["dice"]) for name, each in found["classes"].items() if name != MEAN}
+    if part.startswith(DISEASES):
+        mean = found["classes"][MEAN]
+        return {f"{found['head']} recall": number(mean["recall"], 2), f"{found['head']} AUC": number(mean["auc"], 2)}
+    return {}
+
+
+def _foot(found: Evaluation) -> Iterator[str]:
+    about = found.about
+    how = about["bootstrap"]
+    yield ""
+    if how["replicates"]:
+        yield (
+            f"In brackets: {how['level']:.0%} percentile intervals of {how['replicates']:,} bootstrap samples of {how['over']}, "
+            f"seed {how['seed']}."
+        )
+    if LESIONS in found.numbers:
+        yield (
+            "All boxes: whatever their score and place. On the skin: those that the pipeline would count; the true boxes are the "
+            "same."
+        )
+        yield papers.ACNE_NOTE[0].upper() + papers.ACNE_NOTE[1:] + "."
+    if REGIONS in found.numbers:
+        if about["merged_into_background"]:
+            yield f"True {', '.join(about['merged_into_background'])} are background here: the segmenter does not tell them."
+        yield papers.FACES_NOTE[0].upper() + papers.FACES_NOTE[1:] + "."
+    if any(name.startswith(DISEASES) for name in found.numbers):
+        yield papers.DISEASES_NOTE[0].upper() + papers.DISEASES_NOTE[1:] + "."
+    for note in about["notes"]:
+        yield f"Note: {note}."
+
+
+def _threshold(error: Mapping[str, Any]) -> str:
+    return f"{error['threshold']:g} (the scoring's)" if error["own"] else f"{error['threshold']:g}"
+
+
+def _paper(figures: Mapping[str, float], name: str) -> str:
+    return f"{figures[name]:.3f}" if name in figures else ""

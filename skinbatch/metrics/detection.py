@@ -1,0 +1,222 @@
+"""Average precision and recall of boxes, as COCO defines them and pycocotools computes them.
+
+https://cocodataset.org/#detection-eval, without crowds and over boxes of all sizes. The overlaps are pycocotools' own
+(`mask.iou`); matching and accumulating are `COCOeval`'s rules over arrays, because COCOeval's loops over dictionaries take
+hours and tens of gigabytes for two million boxes with their bootstrap. Tests hold both against COCOeval, digit for digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+from scipy.sparse import csr_array, hstack
+
+from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap, mean_of_defined
+from skinbatch.metrics.boxes import Boxes
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+IOUS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+COCO_MOST = 100
+"""Boxes of a photo that COCO looks at, the best first."""
+MOST = 500
+"""The same here: as many as the pipeline keeps; a face can have more than a hundred lesions."""
+NUMBERS = ("ap50", "ap", "ar")
+"""AP at IoU 0.5, mean AP over IoU 0.5 to 0.95, mean recall over the same IoU (COCO's AR)."""
+MEAN = "mean"
+
+_LIMITS = np.minimum(IOUS, 1 - 1e-10)
+_PHOTOS_AT_ONCE = 4096
+_STEPS = 1024
+"""Steps of the curves that are resampled; up to so many hits each is a step of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Which boxes found something, by falling score (of equal scores those of the first photo first).
+
+    photo, score: (D,) of the box. rank: (D,) place among its photo's boxes, from 0. hits: (D,) uint16, bit t is set if the
+    box is a true one at IOUS[t]. wanted: (photos,) true boxes of each photo.
+    """
+
+    photo: Ints
+    score: Floats
+    rank: Ints
+    hits: NDArray[np.uint16]
+    wanted: Ints
+
+    def most(self, number: int) -> Matches:
+        """The first `number` boxes of each photo."""
+        return self._those(self.rank < number)
+
+    def of_photos(self, keep: NDArray[np.bool_]) -> Matches:
+        """Those of some photos, which are numbered anew. keep: (photos,)."""
+        number = np.cumsum(keep) - 1
+        kept = self._those(keep[self.photo])
+        return Matches(number[kept.photo], kept.score, kept.rank, kept.hits, self.wanted[keep])
+
+    def _those(self, keep: NDArray[np.bool_]) -> Matches:
+        return Matches(self.photo[keep], self.score[keep], self.rank[keep], self.hits[keep], self.wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """precision: (10, 101) at IOUS and RECALLS, never rising along a row. recall: (10,) of all boxes. NaN without true boxes."""
+
+    precision: Floats
+    recall: Floats
+
+    @property
+    def numbers(self) -> Floats:
+        """(3,) as in NUMBERS."""
+        return np.array([self.precision[0].mean(), self.precision.mean(), self.recall.mean()])
+
+
+def match(truth: Boxes, found: Boxes) -> Matches:
+    """Match found boxes to true ones, photo by photo and without regard to labels (give those of one class for a class).
+
+    At each IoU a photo's boxes choose by falling score, each the free true box that it overlaps most, if by that IoU; of equal
+    overlaps the later true box, of equal scores the earlier found box.
+    """
+    if truth.photos != found.photos:
+        raise ValueError(f"truth of {truth.photos} photos, boxes of {found.photos}")
+    order = np.lexsort((-found.score, found.photo))
+    photo, score = found.photo[order], found.score[order]
+    starts = np.searchsorted(photo, np.arange(found.photos + 1))
+    starts_of_truth = np.searchsorted(truth.photo, np.arange(found.photos + 1))
+    boxes, true_boxes = _xywh(found.xyxy[order]), _xywh(truth.xyxy)
+    hits = np.zeros(len(photo), np.uint16)
+    for first in range(0, found.photos, _PHOTOS_AT_ONCE):
+        some = slice(first, first + _PHOTOS_AT_ONCE + 1)
+        _match_some(boxes, starts[some], true_boxes, starts_of_truth[some], hits)
+    rank = np.arange(len(photo)) - starts[photo]
+    by_score = np.argsort(-score, kind="stable")
+    return Matches(photo[by_score], score[by_score], rank[by_score], hits[by_score], truth.per_photo())
+
+
+def curves(matches: Matches) -> Curves:
+    """Precision over recall, accumulated over all photos."""
+    wanted = int(matches.wanted.sum())
+    if not wanted:
+        return Curves(np.full((len(IOUS), len(RECALLS)), np.nan), np.full(len(IOUS), np.nan))
+    true = np.stack([np.cumsum(matches.hits >> t & 1, dtype=np.float64) for t in range(len(IOUS))])
+    found = np.arange(1, len(matches.hits) + 1, dtype=np.float64)
+    precision, recall = _curves(true[None], found[None], np.array([wanted], np.float64))
+    return Curves(precision[0], recall[0])
+
+
+def detection(
+    matches: Mapping[str, Matches], how: Resampling, *, groups: NDArray[np.int64] | None = None
+) -> dict[str, dict[str, Estimate]]:
+    """NUMBERS with intervals of each class, over the same photos, and under `mean` their means over the classes that have true
+    boxes, as COCO has them.
+
+    groups: (photos,), see bootstrap. With more than 1,024 hits of a class the resampled curves have as many steps, one hit each
+    for the best-scored half of them, equally many for the rest; the values are exact.
+    """
+    own = np.array([curves(each).numbers for each in matches.values()])
+    exact = np.concatenate([own, mean_of_defined(own, axis=0)[None]]).ravel()
+    tables = [_parts(each) for each in matches.values()]
+    ends = np.cumsum([table.shape[1] for table in tables])[:-1]
+
+    def numbers(sums: Floats) -> Floats:
+        by_class = np.stack([_numbers(part) for part in np.split(sums, ends, axis=1)], axis=1)
+        mean = mean_of_defined(by_class, axis=1)
+        return np.concatenate([by_class, mean[:, None]], axis=1).reshape(len(sums), -1)
+
+    found = iter(bootstrap(hstack(tables, format="csr"), numbers, how, groups=groups, exact=exact))
+    return {name: {number: next(found) for number in NUMBERS} for name in (*matches, MEAN)}
+
+
+def _match_some(
+    boxes: Floats, starts: Ints, true_boxes: Floats, starts_of_truth: Ints, hits: NDArray[np.uint16]
+) -> None:
+    """Write the hits of the photos that `starts`, one more than there are, delimit."""
+    pairs: list[tuple[Ints, Ints, Floats]] = []
+    for n in np.flatnonzero((np.diff(starts) > 0) & (np.diff(starts_of_truth) > 0)).tolist():
+        a, b, c, d = starts[n], starts[n + 1], starts_of_truth[n], starts_of_truth[n + 1]
+        ious = coco.iou(boxes[a:b], true_boxes[c:d], np.zeros(d - c, np.uint8))
+        rows, columns = np.nonzero(ious >= _LIMITS[0])
+        pairs.append((rows + a, columns + c, ious[rows, columns]))
+    if not pairs:
+        return
+    box, true_box, iou = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    order = np.lexsort((-true_box, -iou, box))
+    levels = (1 << np.searchsorted(_LIMITS, iou[order], side="right")) - 1
+    # One bit for each IoU: a box takes at all of them at once what is still free there, its nearest true box first.
+    hit: dict[int, int] = {}
+    taken: dict[int, int] = {}
+    for one, other, reached in zip(box[order].tolist(), true_box[order].tolist(), levels.tolist(), strict=True):
+        before, used = hit.get(one, 0), taken.get(other, 0)
+        new = reached & ~before & ~used
+        hit[one], taken[other] = before | new, used | new
+    hits[np.fromiter(hit.keys(), np.int64, len(hit))] = np.fromiter(hit.values(), np.uint16, len(hit))
+
+
+def _parts(matches: Matches) -> csr_array:
+    """(photos, steps x 11 + 1): boxes of each step, true ones at each IoU, and all true boxes.
+
+    A step ends with a hit: precision is highest there and recall rises only there, so a curve of such steps loses nothing,
+    whatever the photos' weights. What comes after the last hit changes neither.
+    """
+    hit = matches.hits > 0
+    step, photo, bits = _steps(hit), matches.photo, matches.hits
+    kept = step >= 0
+    step, photo, bits = step[kept], photo[kept], bits[kept]
+    steps = int(step.max(initial=-1)) + 1
+    rows, columns = [photo], [step]
+    for t in range(len(IOUS)):
+        true = np.flatnonzero(bits >> t & 1)
+        rows.append(photo[true])
+        columns.append(step[true] + (t + 1) * steps)
+    photos = len(matches.wanted)
+    values = np.concatenate([np.ones(sum(map(len, rows))), matches.wanted])
+    rows.append(np.arange(photos))
+    columns.append(np.full(photos, steps * (len(IOUS) + 1)))
+    shape = (photos, steps * (len(IOUS) + 1) + 1)
+    return csr_array((values, (np.concatenate(rows), np.concatenate(columns))), shape=shape)
+
+
+def _steps(hit: NDArray[np.bool_]) -> Ints:
+    """(D,) step of each box, -1 after the last hit. hit: (D,), by falling score."""
+    before: Ints = np.cumsum(hit, dtype=np.int64) - hit
+    hits, single = int(hit.sum()), _STEPS // 2
+    rest = single + (before - single) * (_STEPS - single) // max(1, hits - single)
+    step = before if hits <= _STEPS else np.where(before < single, before, rest)
+    return np.where(before < hits, step, -1).astype(np.int64)
+
+
+def _numbers(sums: Floats) -> Floats:
+    """(B, 3) NUMBERS from (B, steps x 11 + 1) sums of `_parts`."""
+    table = sums[:, :-1].reshape(len(sums), len(IOUS) + 1, -1).cumsum(axis=2)
+    precision, recall = _curves(table[:, 1:], table[:, 0], sums[:, -1])
+    return np.stack([precision[:, 0].mean(axis=1), precision.mean(axis=(1, 2)), recall.mean(axis=1)], axis=1)
+
+
+def _curves(true: Floats, found: Floats, wanted: Floats) -> tuple[Floats, Floats]:
+    """(B, 10, 101) precision and (B, 10) recall. true: (B, 10, D), found: (B, D) cumulated boxes. wanted: (B,)."""
+    samples, levels, steps = true.shape
+    precision = np.zeros((samples, levels, len(RECALLS)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        recall = true / wanted[:, None, None]
+    # As pycocotools has it: the spacing keeps 0 / 0 from being anything but 0.
+    envelope = np.maximum.accumulate((true / (found + np.spacing(1))[:, None])[:, :, ::-1], axis=2)[:, :, ::-1]
+    for b in range(samples):
+        for t in range(levels):
+            at = np.searchsorted(recall[b, t], RECALLS, side="left")
+            inside = at < steps
+            precision[b, t, inside] = envelope[b, t, at[inside]]
+    reached = recall[:, :, -1] if steps else np.zeros((samples, levels))
+    nothing = wanted == 0
+    precision[nothing], reached[nothing] = np.nan, np.nan
+    return precision, reached
+
+
+def _xywh(xyxy: Floats) -> Floats:
+    return np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), axis=1)

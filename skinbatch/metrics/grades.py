@@ -1,0 +1,56 @@
+"""How well grades agree with those that people gave."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+NUMBERS = ("accuracy", "quadratic_kappa")
+"""accuracy: share of the photos with the true grade; one without a grade counts as wrong. quadratic_kappa: Cohen's kappa with
+squared weights (Cohen 1968; scikit-learn's `cohen_kappa_score(weights="quadratic")`) over the photos that have a grade."""
+
+
+def confusion(truth: Ints, found: Ints, levels: int) -> Ints:
+    """(levels, levels + 1) photos; rows: true grade, columns: found grade, the last for photos without one.
+
+    truth: (N,) from 0. found: (N,), -1 for none.
+    """
+    return _cells(truth, found, levels).sum(axis=0).reshape(levels, levels + 1).astype(np.int64)
+
+
+def agreement(
+    truth: Ints, found: Ints, levels: int, how: Resampling, *, groups: Ints | None = None
+) -> dict[str, Estimate]:
+    """NUMBERS with intervals; NaN without photos, and kappa where all photos have one and the same grade. truth, found: see
+    confusion."""
+
+    def numbers(sums: Floats) -> Floats:
+        table = sums.reshape(-1, levels, levels + 1)
+        return np.stack([_accuracy(table), _kappa(table[:, :, :levels])], axis=1)
+
+    return dict(zip(NUMBERS, bootstrap(_cells(truth, found, levels), numbers, how, groups=groups), strict=True))
+
+
+def _cells(truth: Ints, found: Ints, levels: int) -> Floats:
+    """(N, levels x (levels + 1)) one 1 a photo."""
+    cells = np.zeros((len(truth), levels * (levels + 1)))
+    cells[np.arange(len(truth)), truth * (levels + 1) + np.where(found < 0, levels, found)] = 1
+    return cells
+
+
+def _accuracy(table: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.trace(table, axis1=1, axis2=2) / table.sum(axis=(1, 2)), np.float64)
+
+
+def _kappa(table: Floats) -> Floats:
+    levels = table.shape[1]
+    apart = (np.arange(levels)[:, None] - np.arange(levels)) ** 2.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chance = table.sum(axis=2)[:, :, None] * table.sum(axis=1)[:, None, :] / table.sum(axis=(1, 2))[:, None, None]
+        return np.asarray(1 - (apart * table).sum(axis=(1, 2)) / (apart * chance).sum(axis=(1, 2)), np.float64)

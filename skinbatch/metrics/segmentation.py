@@ -1,0 +1,57 @@
+"""How well masks cover what people drew: Dice (2 |A and B| / (|A| + |B|)) and IoU (|A and B| / |A or B|) by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinbatch.metrics.bootstrap import Estimate, Resampling, Statistic, bootstrap, mean_of_defined
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+NUMBERS = ("dice", "iou", "photo_dice", "photo_iou")
+"""dice, iou: over the pixels of all photos together. photo_dice, photo_iou: the mean over photos of each photo's own; photos
+where neither people nor model have the class are left out."""
+
+
+def overlaps(truth: NDArray[np.integer], found: NDArray[np.integer], classes: int) -> Ints:
+    """(classes, 3) pixels of one photo: in both, in the truth, found. truth, found: (H, W) numbers of classes."""
+    table = np.bincount(truth.ravel().astype(np.int64) * classes + found.ravel(), minlength=classes * classes)
+    table = table.reshape(classes, classes)
+    return np.stack([np.diagonal(table), table.sum(axis=1), table.sum(axis=0)], axis=1).astype(np.int64)
+
+
+def segmentation(
+    pixels: Ints, classes: Sequence[str], how: Resampling, *, groups: NDArray[np.int64] | None = None
+) -> dict[str, dict[str, Estimate]]:
+    """NUMBERS of each class, and under `mean` their means over the classes; NaN for classes that are nowhere.
+
+    pixels: (N, classes, 3), `overlaps` of each photo.
+    """
+    both, true, found = (pixels[:, :, k].astype(np.float64) for k in range(3))
+    dice, iou = _dice_and_iou(both, true, found)
+    defined = true + found > 0
+    parts = np.stack([both, true, found, np.where(defined, dice, 0), np.where(defined, iou, 0), defined], axis=2)
+    estimates = iter(
+        bootstrap(parts.reshape(len(pixels), 6 * len(classes)), _numbers_of(len(classes)), how, groups=groups)
+    )
+    return {name: {number: next(estimates) for number in NUMBERS} for name in (*classes, "mean")}
+
+
+def _numbers_of(classes: int) -> Statistic:
+    def numbers(sums: Floats) -> Floats:
+        """(B, (classes + 1) x 4), the last four the means over the classes."""
+        both, true, found, dice, iou, photos = np.moveaxis(sums.reshape(len(sums), classes, 6), 2, 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            by_class = np.stack([*_dice_and_iou(both, true, found), dice / photos, iou / photos], axis=2)
+        return np.concatenate([by_class, mean_of_defined(by_class, axis=1)[:, None]], axis=1).reshape(len(sums), -1)
+
+    return numbers
+
+
+def _dice_and_iou(both: Floats, true: Floats, found: Floats) -> tuple[Floats, Floats]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * both / (true + found), both / (true + found - both)

@@ -1,0 +1,330 @@
+"""From scored photos and what people said of them to numbers: the whole command, against libraries called directly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import f1_score, roc_auc_score
+
+import skinbatch
+from skinbatch import cli
+from skinbatch.metrics.boxes import Boxes
+from skinbatch.models.fake import FakeSegmenter
+from tests.faces import face, png, rows, write_tree
+from tests.unit.metrics.support import coco_eval
+
+Evaluate = Callable[..., dict[str, Any]]
+PHOTOS = {"a/levle0_1.png": (1, 0), "a/levle1_2.png": (2, 1), "b/levle2_3.png": (3, 3), "b/other.png": (1, 1)}
+"""Name -> lesions left and right of the nose."""
+
+
+def lesions(left: int, right: int) -> list[list[int]]:
+    """Boxes of tests.faces' lesions: discs of radius 3."""
+    return [[x - 3, 19 + 9 * n, x + 4, 26 + 9 * n] for x, count in ((30, left), (66, right)) for n in range(count)]
+
+
+TRUE = {
+    "a/levle0_1.png": lesions(1, 0),
+    "a/levle1_2.png": [*lesions(2, 1), [40, 70, 50, 80]],  # one that is not found
+    "b/levle2_3.png": lesions(3, 3)[1:],  # one found too many
+    "b/levle0_8.png": lesions(2, 2),  # no such photo
+    "b/levle1_9.png": lesions(1, 1),  # a photo that fails
+}
+
+
+def coco_file(path: Path, boxes: dict[str, list[list[int]]], label: str = "acne") -> Path:
+    images = [{"id": n, "file_name": name, "width": 96, "height": 96} for n, name in enumerate(boxes)]
+    annotations = [
+        {"id": len(boxes) * 100 + n, "image_id": image, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        for n, (image, (x1, y1, x2, y2)) in enumerate((k, box) for k, of in enumerate(boxes.values()) for box in of)
+    ]
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": label}]})
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
+    """A folder with `photos` and, scored with masks, `out`."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    files = {name: png(face(*counts, 9 * n)) for n, (name, counts) in enumerate(PHOTOS.items())}
+    write_tree(folder / "photos", files | {"b/levle1_9.png": b"\x89PN"})
+    report = skinbatch.score(folder / "photos", folder / "out", pack=fake_pack, engine="local", save_masks=True)
+    assert report.statuses == {"ok": 4, "truncated": 1}
+    return folder
+
+
+@pytest.fixture
+def evaluate(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+    """What `skinbatch evaluate OUT TRUTH ...` leaves in evaluation.json."""
+
+    def run(truth: Path, *options: str, dest: Path = scored / "out") -> dict[str, Any]:
+        arguments = ["evaluate", str(dest), str(truth), "--out", str(tmp_path / "report"), *options]
+        monkeypatch.setattr(sys, "argv", ["skinbatch", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 0
+        found: dict[str, Any] = json.loads((tmp_path / "report/evaluation.json").read_text())
+        return found
+
+    return run
+
+
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["skinbatch", "evaluate", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def value(number: dict[str, float | None]) -> float | None:
+    return number["value"]
+
+
+def test_boxes_counts_and_grades(evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluate(coco_file(tmp_path / "truth.json", TRUE), "--thresholds", "0.25,0.95", "--bootstrap", "100")
+    about, numbers = found["about"], found["all"]["lesions"]
+    assert about["matched_by"] == "name"
+    assert about["photos"] == {"with_truth": 5, "rows": 5, "judged": 3}
+    assert about["truth_without_photo"] == ["b/levle0_8.png"]
+    assert about["photos_without_truth"] == ["b/other.png"]
+    assert [(row["image_id"], row["status"]) for row in about["failed"]] == [("b/levle1_9.png", "truncated")]
+    assert (numbers["true_boxes"], numbers["boxes"]) == (10, 10)
+
+    names = [name for name in PHOTOS if name in TRUE]
+    boxes = [np.array(lesions(*PHOTOS[name]), float) for name in names]
+    expected = coco_eval(
+        Boxes.stack([np.array(TRUE[name]) for name in names]),
+        Boxes.stack(boxes, [np.full(len(b), 0.9) for b in boxes]),
+        by_class=False,
+        most=[500],
+    )
+    for region in ("all boxes", "on the skin"):
+        ours = numbers["detection"][region]["500"]
+        assert value(ours["ap50"]) == pytest.approx(expected.eval["precision"][0].mean())
+        assert value(ours["ap"]) == pytest.approx(expected.eval["precision"].mean())
+        assert value(ours["ar"]) == pytest.approx(0.9)  # 9 of 10, at every overlap
+        assert ours == numbers["detection"][region]["100"]
+    assert ours["ap50"]["low"] < ours["ap50"]["value"] <= ours["ap50"]["high"]
+
+    low, high, own = numbers["count_error"]
+    assert (low["threshold"], high["threshold"], own["threshold"], own["own"]) == (0.25, 0.95, 0.5, True)
+    assert [value(low["mae"]), value(low["mean"])] == pytest.approx([2 / 3, 0])
+    assert [value(high["mae"]), value(high["mean"])] == pytest.approx([10 / 3, -10 / 3])
+    assert {k: own[k] for k in ("mae", "rmse", "mean", "sd")} == {k: low[k] for k in ("mae", "rmse", "mean", "sd")}
+
+    grades = found["all"]["grades"]
+    assert grades["confusion"] == [[1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0] * 5]
+    assert value(grades["accuracy"]) == pytest.approx(1 / 3)
+
+    severe = found["slices"]["severity"]["severe"]
+    assert severe["photos"] == 1
+    assert value(severe["lesions"]["count_error"][0]["mean"]) == 1
+    assert value(severe["lesions"]["detection"]["all boxes"]["500"]["ar"]) == 1
+    assert sum(group["photos"] for group in found["slices"]["skin_tone"].values()) == 3
+
+    said = capsys.readouterr().out
+    assert "1 with truth, but no row: b/levle0_8.png" in said
+    assert "1 with truth, but failed: b/levle1_9.png (truncated)" in said
+    assert "paper 003" in said and "0.536" in said and "31.53" not in said  # nobody is very severe here
+    for plot in ("precision_recall", "counts", "thresholds", "grades"):
+        with Image.open(tmp_path / f"report/{plot}.png") as image:
+            assert len(np.unique(np.asarray(image).reshape(-1, image.getbands().__len__()), axis=0)) > 10
+    assert not list((tmp_path / "report").glob("roc*"))
+
+
+def test_classes_that_the_pack_has_are_told_apart_and_others_are_mapped(evaluate: Evaluate, tmp_path: Path) -> None:
+    truth = coco_file(tmp_path / "truth.json", TRUE, label="papule")
+    unknown = evaluate(truth, "--bootstrap", "0")
+    assert unknown["about"]["unknown_classes"] == {"lesions": {"papule": 10}}
+    assert unknown["all"]["lesions"]["detection_by_class"] == {}
+    mapped = evaluate(truth, "--bootstrap", "0", "--map", "papule=acne", "--map", "comedo=acne")
+    assert mapped["about"]["unknown_classes"] == {"lesions": {}}
+    assert mapped["all"]["lesions"] == unknown["all"]["lesions"]
+    assert mapped["about"]["notes"] == ["--map comedo: no class of the truth is called so"]
+    left_out = evaluate(truth, "--bootstrap", "0", "--map", "papule=")
+    assert left_out["all"]["lesions"]["true_boxes"] == 0
+    assert left_out["all"]["lesions"]["detection"]["all boxes"]["500"]["ap50"]["value"] is None
+
+
+def test_masks(evaluate: Evaluate, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    segmenter = FakeSegmenter(("background", "skin", "nose"))
+    truths, models = [], []
+    for n, (name, counts) in enumerate(PHOTOS.items()):
+        model = segmenter([face(*counts, 9 * n)])[0]
+        truth = model.copy()
+        truth[:40] = np.where(truth[:40] == 1, 13, truth[:40])  # hair, which the segmenter takes for skin
+        path = tmp_path / "truth/masks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn = Image.fromarray(truth)
+        # A mask twice as large shows the same; one of another shape does not.
+        (
+            drawn.resize((192, 192), Image.Resampling.NEAREST)
+            if n == 1
+            else drawn.resize((96, 50))
+            if n == 3
+            else drawn
+        ).save(path)
+        if n < 3:
+            truths.append(np.where(truth == 13, 0, truth).ravel())
+            models.append(model.ravel())
+        (tmp_path / "truth/images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "truth/images" / name).write_bytes((scored / "photos" / name).read_bytes())
+    found = evaluate(tmp_path / "truth", "--bootstrap", "50")
+    numbers = found["all"]["masks"]
+    assert numbers["photos"] == 3
+    assert found["about"]["unusable"]["masks"] == ["b/other.png"]
+    assert "hair" in found["about"]["merged_into_background"]
+    expected = f1_score(np.concatenate(truths), np.concatenate(models), average=None)
+    for k, name in enumerate(("background", "skin", "nose")):
+        assert value(numbers["classes"][name]["dice"]) == pytest.approx(expected[k])
+    assert value(numbers["classes"]["mean"]["dice"]) == pytest.approx(expected.mean())
+    said = capsys.readouterr().out
+    assert "paper 001" in said and "0.924" in said
+
+
+def test_classes_of_photos(
+    evaluate: Evaluate, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {
+        "levle0_1.png": "rosacea",
+        "levle1_2.png": "discoid lupus",
+        "levle2_3.png": "warts",
+        "other.png": "Rosacea",
+    }
+    truth = tmp_path / "labels.csv"
+    truth.write_text("image,label\n" + "".join(f"{name},{label}\n" for name, label in labels.items()))
+    found = evaluate(truth, "--bootstrap", "50", "--map", "discoid lupus=lupus_erythematosus", "--apart", "rosacea")
+    assert found["about"]["matched_by"] == "base name"
+    numbers = found["all"]["classes.disease"]
+    assert numbers["of_class"] == {"lupus_erythematosus": 1, "rosacea": 2}  # in paper 000's order
+    assert (numbers["of_none"], numbers["apart"], numbers["chosen_by"]) == (1, ["rosacea"], "top_class")
+    assert found["about"]["unknown_classes"] == {"classes.disease": {"warts": 1}}
+    table = rows(scored / "out")
+    ids = ["a/levle0_1.png", "a/levle1_2.png", "b/levle2_3.png", "b/other.png"]
+    probability = [table[name]["prob_rosacea"] for name in ids]
+    of_rosacea = numbers["classes"]["rosacea"]
+    assert value(of_rosacea["auc"]) == pytest.approx(roc_auc_score([1, 0, 0, 1], probability))
+    tops = [table[name]["top_class"] for name in ids]
+    assert tops.count("rosacea") > 0
+    assert value(of_rosacea["recall"]) == pytest.approx(np.mean([top == "rosacea" for top in (tops[0], tops[3])]))
+    assert numbers["classes"]["mean"]["recall"] == numbers["classes"]["lupus_erythematosus"]["recall"]
+    said = capsys.readouterr().out
+    assert "rosacea (apart)" in said and "0.929" in said
+    for plot in ("roc_disease", "confusion_disease"):
+        assert (tmp_path / f"report/{plot}.png").stat().st_size > 5000
+
+
+def test_photos_of_one_patient_are_resampled_together(evaluate: Evaluate, tmp_path: Path) -> None:
+    truth = tmp_path / "labels.csv"
+    truth.write_text("image,label,patient\n" + "".join(f"{name},rosacea,p{n % 2}\n" for n, name in enumerate(PHOTOS)))
+    assert evaluate(truth, "--bootstrap", "5")["about"]["bootstrap"]["over"] == "groups"
+
+
+def test_json_is_printed_as_it_is_written(
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = coco_file(tmp_path / "truth.json", TRUE)
+    written = evaluate(truth, "--bootstrap", "20", "--json")
+    assert json.loads(capsys.readouterr().out) == written
+    assert evaluate(truth, "--bootstrap", "20") == written
+
+
+def test_wrong_use_is_told(
+    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dest = str(scored / "out")
+    truth = str(coco_file(tmp_path / "truth.json", TRUE))
+    other = str(coco_file(tmp_path / "other.json", {"x/y.png": [[1, 1, 5, 5]]}))
+    failed = str(coco_file(tmp_path / "failed.json", {"b/levle1_9.png": [[1, 1, 5, 5]]}))
+    assert "rows are called like 'a/levle0_1.png', annotated photos like 'x/y.png'" in refused(
+        capsys, monkeypatch, dest, other
+    )
+    assert "none of the 1 photos with truth was scored" in refused(capsys, monkeypatch, dest, failed)
+    assert "nowhere" in refused(capsys, monkeypatch, dest, "nowhere")
+    assert "--thresholds" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "half")
+    assert "1.5 is no score" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "1.5")
+    assert "--map" in refused(capsys, monkeypatch, dest, truth, "--map", "acne")
+    assert "no scoring" in refused(capsys, monkeypatch, dest, truth, "--scoring", "ffff")
+    assert not (tmp_path / "evaluation").exists()
+    (tmp_path / "file").write_text("")
+    assert "name another folder with --out" in refused(capsys, monkeypatch, dest, truth, "--out", "file")
+
+
+def test_masks_need_a_scoring_that_saved_them(
+    evaluate: Evaluate, scored: Path, tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    plain = tmp_path / "plain"
+    skinbatch.score(scored / "photos", plain, pack=fake_pack, engine="local", max_failures=1.0)
+    for name in PHOTOS:
+        for folder, data in (("images", (scored / "photos" / name).read_bytes()), ("masks", b"")):
+            path = tmp_path / "truth" / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        Image.fromarray(np.zeros((96, 96), np.uint8)).save(tmp_path / "truth/masks" / name)
+    # Severities in the names can still be judged; masks alone cannot.
+    found = evaluate(tmp_path / "truth", "--bootstrap", "0", dest=plain)
+    assert "masks" not in found["all"] and "grades" in found["all"]
+    assert "--save-masks" in found["about"]["notes"][0]
+    for kind in ("images", "masks"):
+        (tmp_path / "only" / kind).mkdir(parents=True)
+        (tmp_path / "truth" / kind / "b/other.png").rename(tmp_path / "only" / kind / "other.png")
+    assert "--save-masks" in refused(capsys, monkeypatch, str(plain), str(tmp_path / "only"))
+
+
+def test_a_dozen_real_photos_with_the_starter_pack(
+    evaluate: Evaluate, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = sorted(path.stem for path in (shared_data / "acne04/valid").glob("*.jpg"))[::24]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in names:
+        for ending in (".jpg", ".xml"):
+            shutil.copy(shared_data / "acne04/valid" / f"{name}{ending}", photos)
+    assert len(names) == 12
+    skinbatch.score(photos, tmp_path / "out", engine="local")
+    found = evaluate(photos, "--map", "*=acne", "--bootstrap", "100", dest=tmp_path / "out")
+    assert found["about"]["photos"]["judged"] == 12
+
+    table = rows(tmp_path / "out")
+    boxes: dict[str, list[list[float]]] = {f"{name}.jpg": [] for name in names}
+    for row in skinbatch.open(tmp_path / "out").boxes().to_pylist():
+        boxes[row["image_id"]].append([row[k] for k in ("x1", "y1", "x2", "y2", "score")])
+    of = [np.array(boxes[f"{name}.jpg"], float).reshape(-1, 5) for name in names]
+    true = [_voc(photos / f"{name}.xml") for name in names]
+    run = coco_eval(
+        Boxes.stack(true), Boxes.stack([b[:, :4] for b in of], [b[:, 4] for b in of]), by_class=False, most=[100, 500]
+    )
+    lesions = found["all"]["lesions"]
+    for k, most in enumerate(("100", "500")):
+        ours = lesions["detection"]["all boxes"][most]
+        assert value(ours["ap50"]) == pytest.approx(run.eval["precision"][0, :, 0, 0, k].mean(), abs=1e-12)
+        assert value(ours["ap"]) == pytest.approx(run.eval["precision"][:, :, 0, 0, k].mean(), abs=1e-12)
+        assert value(ours["ar"]) == pytest.approx(run.eval["recall"][:, 0, 0, k].mean(), abs=1e-12)
+    off = [(table[f"{name}.jpg"]["count_total"] or 0) - len(t) for name, t in zip(names, true, strict=True)]
+    own = next(error for error in lesions["count_error"] if error["own"])
+    assert value(own["mae"]) == pytest.approx(np.mean(np.abs(off)))
+    severities = {name: group["photos"] for name, group in found["slices"]["severity"].items()}
+    assert sum(severities.values()) == 12 and len(severities) >= 3
+    assert "MAE of the count by severity" in capsys.readouterr().out
+
+
+def _voc(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
+    boxes = [
+        [float(box.findtext(tag, "")) for tag in ("xmin", "ymin", "xmax", "ymax")]
+        for box in ElementTree.parse(path).iter("bndbox")
+    ]
+    return np.array(boxes, np.float64).reshape(-1, 4)

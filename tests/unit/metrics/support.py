@@ -1,0 +1,42 @@
+"""pycocotools called directly, to hold our numbers against."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from skinbatch.metrics.boxes import Boxes
+
+
+def coco_eval(truth: Boxes, found: Boxes, *, by_class: bool, most: list[int]) -> COCOeval:
+    """pycocotools over the same boxes; without classes all have label 1."""
+
+    def annotation(boxes: Boxes, n: int) -> dict[str, object]:
+        x1, y1, x2, y2 = boxes.xyxy[n].tolist()
+        return {
+            "id": n + 1,
+            "image_id": int(boxes.photo[n]),
+            "category_id": int(boxes.label[n]) if by_class else 0,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": 0,
+        }
+
+    gt = COCO()
+    gt.dataset = {
+        "images": [{"id": n} for n in range(truth.photos)],
+        "categories": [{"id": n} for n in (sorted({*truth.label, *found.label}) if by_class else [0])],
+        "annotations": [annotation(truth, n) for n in range(len(truth))],
+    }
+    results = [annotation(found, n) | {"score": float(found.score[n])} for n in range(len(found))]
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt.createIndex()
+        run = COCOeval(gt, gt.loadRes(results), "bbox")
+        run.params.maxDets = most
+        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
+        run.evaluate()
+        run.accumulate()
+    return run

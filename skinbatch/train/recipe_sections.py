@@ -140,7 +140,8 @@ class AugmentSection(Section):
 
     flip, flip_vertical: share of photos. rotate, shear: degrees, both ways. scale: factors, log-uniform, from and to; one
     number is 1 / it to it; 1.0 is the whole photo in the network's input. stretch: width against height, as scale.
-    translate: share of the input's side, both ways. crop: smallest share of the photo's sides that is left of it.
+    translate: share of the input's side, both ways. crop: smallest share of the photo's sides that is left of it; of a
+    detector the side of a square at full scale, as a share of the photo's longer side.
     colour: 0-1, of exposure, contrast, white balance and saturation together. brightness: share, both ways. blur, jpeg,
     erase: share of photos that are blurred, kept as a strongly compressed JPEG, have a rectangle missing. noise: standard
     deviation, pixel values. blemish: so many red and brown spots on the skin at most. scene: share of faces that are put

@@ -152,11 +152,11 @@ class _Run:
 
         self.user_model, said = read_config(self.recipe.model.config)
         defaults = DetectorStage.model_fields
-        update = {n: v for n, v in said.items() if n != "classes" and getattr(stage, n) == defaults[n].default}
+        unsaid = {n: v for n, v in said.items() if n != "classes" and getattr(stage, n) == defaults[n].default}
         work.mkdir(parents=True, exist_ok=True)
         path = work / DETECTOR_CONFIG
         path.write_text(json.dumps(self.user_model, indent=1), encoding="utf-8")
-        return path, stage.model_copy(update=update)
+        return path, DetectorStage.model_validate_json(json.dumps(stage.model_dump(mode="json") | unsaid))
 
     def fit(self, part: Part, start: tuple[str, Weights] | None, work: Path) -> _Trained:
         """Of an earlier training, in a folder of its own below `work`."""
@@ -194,7 +194,7 @@ class _Run:
         )
         setting = Setting(self.device, mixed(recipe.run, self.device), dist.is_initialized())
         runner = DetectorRunner(model, batches, course, setting, folder, self.progress)
-        runner.train()
+        self._train(runner)
         if dist.is_initialized():
             dist.barrier()
         state = runner.train_loop.state
@@ -202,6 +202,18 @@ class _Run:
         stopped = "the schedule was over" if over else f"no better for {part.schedule.patience} evaluations"
         best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
         return _Trained(spec, stage, data, best, state, stopped, tuple(notes))
+
+    def _train(self, runner: DetectorRunner) -> None:
+        try:
+            runner.train()
+        except (LookupError, AttributeError, TypeError, AssertionError) as e:
+            if self.user_model is None:
+                raise
+            # A config that is good enough to run may lack what training needs, and mmdet finds out in any way.
+            raise UsageError(
+                f"{self.recipe.model.config}: `{self.user_model['type']}` cannot be trained by this config: "
+                f"{type(e).__name__}: {e}; does it have its `train_cfg`?"
+            ) from e
 
     def measure(self, trained: _Trained) -> tuple[float, list[Metric]]:
         """The threshold that counts best on training photos, and numbers on all validation photos with it."""

@@ -157,6 +157,42 @@ def test_anchors_are_fitted_and_a_frozen_backbone_stays_as_it_was(recipe: Path, 
     assert "backbone" not in moved and "rpn_head" in moved
 
 
+USERS_OWN = """
+num = 1
+model = dict(
+    type='RetinaNet',
+    data_preprocessor=dict(type='DetDataPreprocessor', mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], bgr_to_rgb=True),
+    backbone=dict(type='ResNet', depth=18, base_channels=16, num_stages=4, out_indices=(0, 1, 2, 3), style='pytorch'),
+    neck=dict(type='FPN', in_channels=[16, 32, 64, 128], out_channels=32, start_level=1, num_outs=3),
+    bbox_head=dict(type='RetinaHead', num_classes=num, in_channels=32, stacked_convs=1, feat_channels=32,
+        anchor_generator=dict(type='AnchorGenerator', octave_base_scale=2, scales_per_octave=2, ratios=[1.0],
+            strides=[8, 16, 32])),
+    train_cfg=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0),
+        sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1, debug=False),
+    test_cfg=dict(nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=100))
+test_pipeline = [dict(type='Resize', scale=(128, 128), keep_ratio=True)]
+"""
+OWN_MODEL = {
+    "epochs = 6": "iterations = 2",
+    'arch = "yolox-tiny"': 'arch = "mmdet"\nconfig = "own.py"',
+    "strides = [8, 16]\nwidth = 0.25\nhead_channels = 32\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]": "",
+}
+
+
+def test_a_users_own_mmdet_config_is_trained(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(USERS_OWN)
+    trained = train_detector(read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", Silent())
+    assert trained.config is not None and json.loads(trained.config.read_text())["type"] == "RetinaNet"
+    assert (trained.fields["nms_iou"], trained.fields["mean"]) == (0.6, [1.0, 2.0, 3.0])
+    assert trained.steps == 2
+
+
+def test_one_that_cannot_be_trained_is_named(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(USERS_OWN.replace("allowed_border=-1, ", ""))
+    with pytest.raises(UsageError, match=r"own\.py.*allowed_border.*train_cfg"):
+        train_detector(read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", Silent())
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

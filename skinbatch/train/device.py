@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
 
 import torch
 
 from skinbatch.errors import UsageError
-from skinbatch.train.loop import hardware as processor
 from skinbatch.train.recipe_sections import RunSection
 
 
@@ -33,6 +34,17 @@ def loaders(run: RunSection, device: torch.device) -> int:
         return run.loader_threads
     cores = len(os.sched_getaffinity(0))
     return max(1, min(16, cores - 1) if device.type == "cuda" else cores // 2)
+
+
+def processor() -> str:
+    """Processor, cores and threads, in words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [ln.split(":", 1)[1].strip() for ln in cpuinfo.read_text().splitlines() if ln.startswith("model name")]
+        model = names[0] if names else model
+    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
+    return f"{model}, {cores} core{'s' * (cores > 1)}, {threads} thread{'s' * (threads > 1)}"
 
 
 def hardware(device: torch.device) -> str:

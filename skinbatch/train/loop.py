@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import time
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from skinbatch.models.weights import save_weights
+from skinbatch.train.device import processor
 
 SEED = 2019
 
@@ -90,7 +89,7 @@ def fit(network: nn.Module, task: Task, budget: Budget, work: Path) -> dict[str,
         "seconds": round(state.seconds),
         "stopped": "time ran out" if state.seconds >= total else f"{budget.patience} evaluations without improvement",
         "seed": SEED,
-        "hardware": hardware(),
+        "hardware": processor(),
     }
 
 
@@ -106,16 +105,6 @@ def load_best(network: nn.Module, work: Path) -> nn.Module:
     weights = torch.load(work / "best.pt", weights_only=True)
     network.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in weights.items()})
     return network.eval()
-
-
-def hardware() -> str:
-    """Processor and number of cores, in words."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [ln.split(":", 1)[1].strip() for ln in cpuinfo.read_text().splitlines() if ln.startswith("model name")]
-        model = names[0] if names else model
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads"
 
 
 def _clock() -> float:

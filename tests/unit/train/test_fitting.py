@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Mapping
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -175,6 +177,28 @@ def test_steps_and_evaluations_are_told(tmp_path: Path) -> None:
     fitted = fit(network(), BrightnessTask(), Plan(ScheduleSection(epochs=2, batch=6), RUN, 5, ""), tmp_path, heard)
     assert heard.points == list(fitted.curve)
     assert (heard.steps[0].step, heard.steps[0].steps) == (1, 6)
+
+
+def one_of_two(rank: int, work: Path, length: dict[str, object]) -> None:
+    """In a process of its own."""
+    dist.init_process_group("gloo", init_method=f"file://{work}/meeting", rank=rank, world_size=2)
+    fitted = train(BrightnessTask(), work, **length)
+    torch.save({"weights": dict(fitted.weights), "curve": list(fitted.curve)}, work / f"seen-by-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("length", [{"epochs": 12}, {"epochs": None, "minutes": 0.02}], ids=["epochs", "minutes"])
+def test_two_workers_train_one_network_together(tmp_path: Path, length: dict[str, object]) -> None:
+    processes = [get_context("fork").Process(target=one_of_two, args=(rank, tmp_path, length)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    first, second = (torch.load(tmp_path / f"seen-by-{rank}.pt", weights_only=True) for rank in range(2))
+    assert first["curve"] == second["curve"]
+    assert first["curve"][-1]["loss"] < first["curve"][0]["loss"]
+    assert all(torch.equal(first["weights"][name], value) for name, value in second["weights"].items())
 
 
 def test_the_learning_rate_rises_and_then_falls_to_a_hundredth() -> None:

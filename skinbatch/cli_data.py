@@ -55,7 +55,7 @@ def export(
             out,
             Wanted(format.value, score_threshold, scoring),
             load_config(config).storage,
-            lambda photos: presenter.phase(f"{photos} photos written") if photos % 1000 == 0 else None,
+            lambda photos: presenter.phase(f"{photos} photos written") if photos % 10_000 == 0 else None,
         )
     if as_json:
         print_json(dataclasses.asdict(report))

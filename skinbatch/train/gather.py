@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,12 @@ def _to_split(
         said = found[1] if found is not None else photo.photo.group
         groups.append((photo.source, said) if said is not None else None)
     alone = [n for n, group in enumerate(groups) if group is None]
-    for n, cluster in zip(alone, perceptual_groups([photos[n] for n in alone]), strict=True):
+    for n, cluster in zip(alone, _alike(tuple(taken[n].path for n in alone)), strict=True):
         groups[n] = cluster
     return photos, data.valid_share, groups, seed
+
+
+@lru_cache(maxsize=4)
+def _alike(paths: tuple[Path, ...]) -> tuple[int, ...]:
+    """A group for every photo. The check of the photos and then the training ask for the same; all are decoded for it."""
+    return tuple(perceptual_groups([AnnotatedPhoto(str(path), path, path) for path in paths]))

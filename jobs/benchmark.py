@@ -205,9 +205,15 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
 def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     """Every architecture alone and in the pipeline."""
     cores = usable_cpus()
-    print(f"{cores} cores; seeded random weights; photos/s. model: on inputs made before, in batches of 4, the better of one")
-    print("stream on all threads and a stream a core on one thread each; alone: the same with all bare work, which is decoding,")
-    print("the model, and stand-ins for the other stages; pipeline: --engine local over one tar, receipts and tables too.")
+    print(
+        f"{cores} cores; seeded random weights; photos/s. model: on inputs made before, in batches of 4, the better of one"
+    )
+    print(
+        "stream on all threads and a stream a core on one thread each; alone: the same with all bare work, which is decoding,"
+    )
+    print(
+        "the model, and stand-ins for the other stages; pipeline: --engine local over one tar, receipts and tables too."
+    )
 
     def run(pack: str, stage: str) -> Rates:
         folder = work / "photos-32"

@@ -168,7 +168,7 @@ def _classes(part: Mapping[str, Any]) -> list[str]:
         ]
         for name in names
     ]
-    paper = [f"recall, {papers.DISEASES}", "precision"]
+    paper = [f"{papers.DISEASES}: recall", "precision"]
     lines = table(title, ["", "photos", *_DECIDED.values(), *paper], rows)
     rows = [[marks[name], *(number(part["classes"][name][n], 2) for n in _RANKED)] for name in names]
     return lines + table("The same, and by probability alone", ["", *_RANKED.values()], rows)

@@ -54,11 +54,11 @@ def bootstrap(
     parts: (N, K), dense or sparse, one row a photo. groups: (N,) numbers of what is drawn as one, such as a patient; None:
     each photo on its own. exact: (M,) values, where `parts` are rounded to bins; None: the statistic of all photos.
     Resamples for which a number is not defined (a class that was not drawn) are left out of its interval; a number that is
-    not defined for the photos themselves has no interval.
+    not defined for the photos themselves has no interval, nor has anything of a single photo or group.
     """
     rows = parts if groups is None else _by_group(parts, groups)
     value = statistic(np.asarray(rows.sum(axis=0), np.float64).reshape(1, -1))[0] if exact is None else exact
-    if not how.replicates or not rows.shape[0]:
+    if not how.replicates or rows.shape[0] < 2:
         return [Estimate(float(v)) for v in value]
     drawn = replicates(rows, statistic, how)
     tail = 50 * (1 - how.level)

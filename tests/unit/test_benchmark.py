@@ -46,6 +46,18 @@ def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path) -> None:
     assert worker["many_mib"] > driver["many_mib"] > 50  # the worker has torch in it
 
 
+def test_evaluation_of_made_up_tables_is_timed(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    size = ["--evaluate-photos", "150", "--evaluate-boxes", "4000", "--bootstrap", "20"]
+    printed = bench("--evaluate", *size, "--json", str(found))
+    measured = json.loads(found.read_text())["evaluate"]
+    assert (measured["photos"], measured["boxes"]) == (150, 4000)
+    assert 1500 < measured["true_boxes"] < 2500
+    assert 0.3 < measured["ap50"] < 0.9 and measured["mae"] > 0
+    assert measured["cpu_seconds"] > 0 and measured["mib"] > 100
+    assert "target < 600 s and < 4,096 MiB reached" in printed
+
+
 @pytest.mark.parametrize("stage", ["segmenter", "detector", "classifier"])
 def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_run_with_all_bare_work(
     stage: str, tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch

@@ -79,6 +79,12 @@ def test_more_samples_than_are_held_at_once_are_all_different() -> None:
 
 
 def test_without_samples_or_photos_there_is_no_interval() -> None:
+    (single,) = bootstrap(parts_of(np.ones(1)), mean, Resampling(10))
+    assert single.value == 1 and np.isnan(single.low)
+    (one_patient,) = bootstrap(
+        parts_of(np.arange(3).astype(np.float64)), mean, Resampling(10), groups=np.zeros(3, np.int64)
+    )
+    assert one_patient.value == 1 and np.isnan(one_patient.low)
     (found,) = bootstrap(parts_of(np.ones(3)), mean, Resampling(0))
     assert found.value == 1 and np.isnan([found.low, found.high]).all()
     (nothing,) = bootstrap(np.zeros((0, 2)), mean, Resampling(10))

@@ -1,0 +1,141 @@
+"""A real engine of the Engine protocol whose one worker is this process: nothing to start, so hundreds of runs a minute.
+
+What a kill leaves behind is made by a fuse in the store: after so many writes and deletes nothing of the run happens any
+more, in the driver and in its worker alike, as after SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skinbatch.archive.decode import decode
+from skinbatch.config import Config
+from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
+from skinbatch.engines.worker import Worker
+from skinbatch.runs import layout
+from skinbatch.scoring.assignment import Assignment, ScoringContext
+from skinbatch.storage.local import LocalStore
+
+
+class InProcessEngine:
+    """deaths: numbers of the attempts (from 1) that die before they begin; late_deaths: of those that die when they have
+    committed and before anybody has heard of it."""
+
+    name = "in-process"
+
+    def __init__(self, deaths: Collection[int] = (), late_deaths: Collection[int] = ()) -> None:
+        self.deaths, self.late_deaths = frozenset(deaths), frozenset(late_deaths)
+
+    def check(self, source: str, destination: str, config: Config) -> None:
+        """Everything is seen from here."""
+
+    def start(self, context: ScoringContext) -> InProcessPool:
+        return InProcessPool(context, self.deaths, self.late_deaths)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class InProcessPool:
+    """A pool of one worker, which works while it is waited for."""
+
+    size = 1
+
+    def __init__(self, context: ScoringContext, deaths: frozenset[int], late_deaths: frozenset[int]) -> None:
+        self._worker = Worker(context)
+        self._deaths, self._late_deaths = deaths, late_deaths
+        self._attempts = 0
+        self._events: list[Event] = [Ready(0, *self._worker.describe())]
+        self._given: Assignment | None = None
+
+    def submit(self, worker: int, assignment: Assignment) -> None:
+        self._given = assignment
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        if self._given is None:
+            events, self._events = self._events, []
+            return events
+        assignment, self._given = self._given, None
+        self._attempts += 1
+        if self._attempts not in self._deaths:
+            outcome = self._worker.score(assignment)
+            if self._attempts not in self._late_deaths:
+                return [Finished(0, outcome)]
+        self._events = [Ready(0, *self._worker.describe())]
+        return [Death(0, "the worker was killed by the test")]
+
+    def progress(self) -> Mapping[int, Progress]:
+        return {0: self._worker.progress()}
+
+    def replace(self, worker: int, reason: str) -> None:
+        raise AssertionError(f"a worker that works while it is waited for cannot stall: {reason}")
+
+    def close(self) -> None:
+        scorer = self._worker._scorer
+        scorer.pool.shutdown()
+        scorer.lanes._pool.shutdown()
+
+
+class Killed(BaseException):
+    """The process is gone; nothing that would catch an Exception may go on."""
+
+
+@contextlib.contextmanager
+def killed_at(step: int, landed: bool) -> Iterator[None]:
+    """Within it, the `step`th write or delete of a local store is the last; landed: it still happens, and nobody hears.
+
+    Ends quietly, whether it came to that or not.
+    """
+    left = step
+
+    def burn(act: Callable[[], Any]) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or (left == 0 and not landed):
+            raise Killed
+        done = act()
+        if left == 0:
+            raise Killed
+        return done
+
+    put, delete = LocalStore.put, LocalStore.delete
+
+    def mortal_put(self: LocalStore, key: str, data: bytes) -> Any:
+        return burn(partial(put, self, key, data))
+
+    def mortal_delete(self: LocalStore, keys: Iterable[str]) -> None:
+        for key in keys:
+            burn(partial(delete, self, [key]))
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(LocalStore, "put", mortal_put)
+        patch.setattr(LocalStore, "delete", mortal_delete)
+        yield
+
+
+@contextlib.contextmanager
+def decodes() -> Iterator[set[str]]:
+    """The image_ids whose bytes were given to a decoder in this process within it."""
+    seen: set[str] = set()
+
+    def counted(data: bytes, settings: Any, name: str) -> Any:
+        seen.add(name)
+        return decode(data, settings, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skinbatch.scoring.ahead.decode", counted)
+        yield seen
+
+
+def bury_claim(dest: Path) -> None:
+    """The claim of a run that was killed, as it looks when its process is gone: here it is this process, which lives."""
+    path = dest / layout.CLAIM
+    if path.exists():
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"started": "0"}))

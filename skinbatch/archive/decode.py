@@ -57,12 +57,19 @@ class PhotoError(Exception):
         self.status = status
 
 
+class MemoryFull(PhotoError):
+    """There was not enough memory for the photo's pixels: perhaps because of others that were decoded beside it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Status.TOO_LARGE, message)
+
+
 def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
     """Pixels of a JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF (its first frame), told apart by content.
 
     Transparent pixels lie on white, as viewers show them. 16-bit values are scaled by their full range, as are 12-bit
     ones; floats by 1, 255 or 65,535, whichever first holds them all, else from their least to their greatest.
-    Raises PhotoError; safe in threads (the decoders release the interpreter lock).
+    Raises PhotoError (MemoryFull where memory does not suffice); safe in threads (the decoders release the interpreter lock).
     """
     if not data:
         raise PhotoError(Status.EMPTY, f"{name}: zero bytes")
@@ -85,7 +92,7 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
     except EOFError as e:
         raise PhotoError(Status.TRUNCATED, f"{name}: truncated {kind}: {e}") from e
     except MemoryError as e:
-        raise PhotoError(Status.TOO_LARGE, f"{name}: does not fit in memory; lower max_pixels in [decode]") from e
+        raise MemoryFull(f"{name}: does not fit in memory; lower max_pixels in [decode]") from e
     except Exception as e:  # decoders raise anything on hostile bytes; each is a fact about this photo
         cut = "truncated" in str(e).lower()
         status = Status.TRUNCATED if cut else Status.CORRUPT

@@ -115,7 +115,7 @@ class LooseReader:
             info = replace(info, version=hashlib.sha256(data).hexdigest())
         else:
             try:
-                data, info = store.get(key, version=ref.version, limit=self._limit)
+                data, info = store.get(key, version=ref.version, size=ref.size, limit=self._limit)
             except ChangedError:
                 # Once more, as it is now; another change in between is the caller's ChangedError.
                 data, info = store.get(key, version=store.head(key).version, limit=self._limit)

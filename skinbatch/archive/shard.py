@@ -114,5 +114,5 @@ class _File:
         if self.kind == "zip":
             yield zip_members(self.ranged())
             return
-        with self._store.stream(self._key, version=self._version) as stream:
+        with self._store.stream(self._key, version=self._version, size=self._size) as stream:
             yield tar_members(stream, self._size)

@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 PROGRESS_S = 0.5
@@ -18,6 +20,7 @@ def main(fd: int) -> None:
 
     Ends when the driver's end of the socket closes, whatever it is doing then.
     """
+    _die_first()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the driver decides
     connection: Connection[Any, Any] = Connection(fd)
     lock = threading.Lock()
@@ -55,6 +58,12 @@ def main(fd: int) -> None:
         outcome = worker.score(assignment)
         busy.clear()
         send("done", outcome)
+
+
+def _die_first() -> None:
+    """Where memory runs out, Linux shall kill this process, whose unit is tried again, and not the driver."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 if __name__ == "__main__":

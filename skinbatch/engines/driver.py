@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -25,7 +24,7 @@ from skinbatch.runs.claim import Claim
 from skinbatch.runs.grouping import first_bits
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Listing, Plan, PlanWriter
-from skinbatch.runs.record import RunLog, RunRecord
+from skinbatch.runs.record import RunLog, RunRecord, next_id
 from skinbatch.runs.report import RunReport
 from skinbatch.runs.snapshot import Snapshot
 from skinbatch.runs.stub import Stub
@@ -52,7 +51,7 @@ class Driver:
         self.config = prepared.config
         self.presenter = presenter
         self.fingerprint = prepared.scoring.fingerprint
-        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{layout.fresh()}"  # the newest run is the last by name
+        run_id = next_id(self.store)
         record = RunRecord(run_id, command, self.config.engine.name, self.fingerprint, prepared.source_uri)
         self.log = RunLog(self.store, record)
         self.claim = Claim(self.store, run_id)

@@ -30,6 +30,7 @@ class Totals:
         self.in_flight = 0
         self.fresh = 0
         self.failed: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self.started = time.monotonic()
         self._window: deque[tuple[float, int]] = deque([(self.started, 0)])
 
@@ -46,6 +47,7 @@ class Totals:
             record.photos_changed += len(outcome.changed)
             record.skipped.update(outcome.skipped)
             self.failed.update(outcome.failed)
+            self.reasons.update(outcome.reasons)
             self.fresh += rows - (receipt.copied if receipt else 0)
             if receipt is not None:
                 record.photos_copied += receipt.copied
@@ -86,6 +88,6 @@ class Totals:
             return f"--deadline {self.settings.deadline_s:g} s is over"
         failed = sum(self.failed.values())
         if self.fresh >= STOP_AFTER_PHOTOS and failed > self.settings.stop_failures * self.fresh:
-            reasons = ", ".join(f"{n} {status}" for status, n in self.failed.most_common(3))
-            return f"{failed} of {self.fresh} photos failed ({reasons}); see the `error` column"
+            reasons = "; ".join(f"{n} {reason}" for reason, n in self.reasons.most_common(3))
+            return f"{failed} of {self.fresh} photos failed, most of them for {reasons} (see the `error` column)"
         return None

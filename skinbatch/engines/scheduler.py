@@ -141,6 +141,8 @@ class Scheduler:
             self.observer.drifted(assignment, outcome)
         elif outcome.kind == "store":
             self._retry_later(assignment, outcome.message)
+        elif outcome.kind == "memory":
+            self._blame(assignment, f"memory ran out: {outcome.message}", timed_out=False)
         else:
             self.fatal = self.fatal or outcome
             self.observer.failed(unit_id, outcome.message)

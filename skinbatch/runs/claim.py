@@ -60,8 +60,8 @@ class Claim:
             while not self._stop.wait(self.beat_s):
                 try:
                     held = _read(self.store)
-                    if held is not None and held.get("run_id") != self.run_id:
-                        self.lost = describe(held)
+                    if held is None or held.get("run_id") != self.run_id:
+                        self.lost = describe(held) if held is not None else "a run that has ended since"
                         return
                     self._write()
                     on_beat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -11,6 +12,7 @@ from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.snapshot import Snapshot
 
 _BATCH = 1000
+_LOOK_AGAIN_S = (0.0, 0.5, 2.0, 5.0)
 
 
 def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
@@ -44,22 +46,29 @@ def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
 
 def check(ledger: Ledger, own: Snapshot) -> None:
     """Raise ClaimError unless `own` is the newest snapshot that counts, as the ledger has receipts and files listed."""
-    if not snapshot.counts(own):
-        _lost(ledger, own, snapshot.newest_that_counts(ledger))
-    _check_newest(ledger, own)
+    if snapshot.counts(own):
+        _check_newest(ledger, own)
+    else:
+        _look_again(ledger, own)
 
 
 def _check_newest(ledger: Ledger, own: Snapshot) -> None:
     """The same for an own snapshot that was seen to count: one request, while nobody else writes snapshots."""
     if snapshot.names(ledger.store, ledger.fingerprint)[:1] == [own.name]:
         return
-    ledger.list_again()
-    found = snapshot.newest_that_counts(ledger)
-    if found is None or found.name != own.name:
-        _lost(ledger, own, found)
+    _look_again(ledger, own)
 
 
-def _lost(ledger: Ledger, own: Snapshot, found: Snapshot | None) -> None:
+def _look_again(ledger: Ledger, own: Snapshot) -> None:
+    """A listing does not have what it should. Where no newer snapshot is the reason, it may be an old listing."""
+    for seconds in _LOOK_AGAIN_S:
+        time.sleep(seconds)
+        ledger.list_again()
+        found = snapshot.newest_that_counts(ledger)
+        if found is not None and found.name == own.name and snapshot.counts(own):
+            return
+        if found is not None and layout.newest_first([found.name, own.name])[0] != own.name:
+            break
     raise ClaimError(
         f"{ledger.store.uri}: another run has written snapshot {found.name if found else 'nothing that counts'} over this "
         f"run's {own.name}; nothing is lost, run the same command again"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from skinbatch.runs import layout
 from skinbatch.runs.destination import now, read_json
 from skinbatch.storage.base import Store
+
+_TIME = "%Y%m%dT%H%M%S%f"
 
 
 @dataclass(slots=True)
@@ -62,6 +66,16 @@ class RunLog:
             values = {f.name: getattr(self.record, f.name) for f in fields(self.record)}  # asdict cannot copy a Counter
             text = json.dumps(values, indent=2, sort_keys=True)
         self.store.put(f"{layout.RUNS}{self.record.run_id}.json", text.encode() + b"\n")
+
+
+def next_id(store: Store) -> str:
+    """`<time>-<random>`: by name the newest run, also where the clock has been set back since the last one."""
+    time = datetime.now(UTC)
+    for info in store.list(layout.RUNS):
+        with suppress(ValueError):  # a foreign file among the records
+            before = datetime.strptime(info.key[len(layout.RUNS) :].partition("-")[0], _TIME).replace(tzinfo=UTC)
+            time = max(time, before + timedelta(microseconds=1))
+    return f"{time:{_TIME}}-{layout.fresh()}"
 
 
 def newest(store: Store, fingerprint: str | None = None) -> dict[str, Any] | None:

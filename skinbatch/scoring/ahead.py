@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.archive.decode import PhotoError, decode, expected_bytes
+from skinbatch.archive.decode import MemoryFull, PhotoError, decode, expected_bytes
 from skinbatch.config import DecodeSettings
 from skinbatch.scoring.budget import Budget
 from skinbatch.types import Fetched, Status
@@ -60,12 +60,15 @@ def decoded_ahead(
     wanted: Callable[[Fetched, str], bool],
     on_decoded: Callable[[], None],
     activity: Activity | None = None,
+    alone: bool = False,
 ) -> Generator[Ready, None, None]:
     """Photos in their order, hashed and decoded by the pool's threads.
 
     budget: of these photos alone; who takes them says what becomes of their pixels. wanted: given a photo and its SHA-256,
     whether to decode it. on_decoded: called from the pool's threads for every photo. activity: entered while a photo is
-    hashed or decoded. What `photos` raises is raised here. In the end no thread of the pool has anything of it to do.
+    hashed or decoded. alone: the unit has no other photo that the memory can have gone for: one that does not fit into it is
+    `too_large` then, else a MemoryError. What `photos` raises is raised here. In the end no thread of the pool has anything
+    of it to do.
     """
     waiting: queue.Queue[Future[Ready] | Exception | None] = queue.Queue(maxsize=budget.photos)
     stopped = threading.Event()
@@ -87,7 +90,7 @@ def decoded_ahead(
             expected = expected_bytes(data, settings) if is_wanted else 0
         budget.enter(order, expected)
         with activity or nullcontext():
-            ready = _decode(fetched, sha256, is_wanted, settings)
+            ready = _decode(fetched, sha256, is_wanted, settings, alone)
         budget.decoded(len(data), expected, 0 if ready.rgb is None else ready.rgb.nbytes)
         on_decoded()
         return ready
@@ -134,7 +137,7 @@ def _abandon(item: Future[Ready] | Exception | None) -> None:
         wait([item])
 
 
-def _decode(fetched: Fetched, sha256: str | None, is_wanted: bool, settings: DecodeSettings) -> Ready:
+def _decode(fetched: Fetched, sha256: str | None, is_wanted: bool, settings: DecodeSettings, alone: bool) -> Ready:
     if fetched.data is None:
         return Ready(fetched, None, None, fetched.status, fetched.error)
     without_bytes = Fetched(fetched.ref, None, fetched.status, fetched.error)
@@ -143,5 +146,7 @@ def _decode(fetched: Fetched, sha256: str | None, is_wanted: bool, settings: Dec
     try:
         rgb = decode(fetched.data, settings, fetched.ref.image_id).rgb
     except PhotoError as e:
+        if isinstance(e, MemoryFull) and not alone:
+            raise MemoryError(str(e)) from e
         return Ready(without_bytes, sha256, None, e.status, str(e))
     return Ready(without_bytes, sha256, rgb, Status.OK, None)

@@ -62,22 +62,25 @@ class Assignment:
 class UnitDone:
     """The unit is committed. changed: photos that were read in another version than planned, as read.
     vanished: image_ids that are gone; neither has made the unit fail. receipt: None if no photo was left.
-    failed: rows of this attempt that are not ok, by status; copied rows do not count."""
+    failed: rows of this attempt that are not ok, by status; copied rows do not count. reasons: the commonest of their
+    statuses and errors, without the photos' names."""
 
     receipt: Receipt | None
     changed: tuple[ImageRef, ...] = ()
     vanished: tuple[str, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class UnitFailed:
     """Nothing is committed. kind: `store` an outage, tried again; `forbidden` access is refused, stops the run;
-    `drift` the archive file, or photos of a half, changed while they were read, planned anew; `defect` a bug of ours.
+    `drift` the archive file, or photos of a half, changed while they were read, planned anew; `memory` ran out, which counts
+    as if the worker had died of it; `defect` a bug of ours.
     """
 
-    kind: Literal["store", "forbidden", "drift", "defect"]
+    kind: Literal["store", "forbidden", "drift", "memory", "defect"]
     message: str
     changed: tuple[ImageRef, ...] = ()
     vanished: tuple[str, ...] = ()

@@ -138,7 +138,7 @@ class Scorer:
 
     def score_batch(self, photos: Sequence[RGB]) -> list[ImageResult]:
         """photos: (H, W, 3) uint8 RGB each, as displayed. A model that raises or gives NaN on a photo makes that
-        photo's result a `model_error`; the others are scored."""
+        photo's result a `model_error`; the others are scored. MemoryError where a photo alone needs more than there is."""
         return self.grade(self.infer(photos))
 
     def infer(self, photos: Sequence[RGB]) -> Inferred:
@@ -182,6 +182,8 @@ class Scorer:
             if _device_is_lost(e):
                 raise DeviceLost(f"{name}: {e}") from e
             if len(inputs) == 1:
+                if _memory_is_full(e):  # nothing that the photo is to blame for while others are in the making
+                    raise MemoryError(f"{name}: {e}") from e
                 return [ModelFailure(name, e)]
         finally:
             self.seconds.add(name.split()[0], time.perf_counter() - start)
@@ -277,6 +279,14 @@ def _in_original(found: Detections, face: Face, kind: InputKind) -> Detections:
     xyxy = np.clip(xyxy, 0, np.array([face.width, face.height] * 2, np.float32))
     kept = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     return Detections(xyxy[kept], found.scores[kept], found.labels[kept], found.saturated)
+
+
+def _memory_is_full(error: Exception) -> bool:
+    """The machine's memory, as Python, torch, OpenCV and ONNX Runtime tell of it. A GPU's is not meant."""
+    said = str(error)
+    return isinstance(error, MemoryError) or any(
+        text in said for text in ("can't allocate memory", "Insufficient memory", "bad allocation", "std::bad_alloc")
+    )
 
 
 def _device_is_lost(error: Exception) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import threading
 import time
@@ -32,12 +33,14 @@ from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.rows import Row, boxes_table, concat_images, images_table, masks_table
 from skinbatch.types import DataFile, Fetched, ImageRef, ImageResult, Receipt, Status, WorkUnit
 
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d[\d,.]*\d|\d")
 MAX_THREADS = 16
 MAX_LANES = 4
 """Batches in the making at once. On CPUs several batches on a thread each are faster than one batch on all threads, which
 wait for each other after every layer; more than a few would wait for Python's lock. On a GPU one batch is graded while
 the next is inferred."""
 DEVICE_LOST = 70
+MAX_REASONS = 20
 
 
 class UnitScorer:
@@ -94,6 +97,8 @@ class UnitScorer:
             return UnitFailed("forbidden", str(e))
         except StoreError as e:
             return UnitFailed("store", str(e))
+        except MemoryError as e:
+            return UnitFailed("memory", str(e) or "an allocation failed")
         except DeviceLost:
             traceback.print_exc()
             os._exit(DEVICE_LOST)  # the engine starts another worker, and tries the unit again as after any death
@@ -121,8 +126,10 @@ class UnitScorer:
         tables, copied = self._tables(assignment, rows, to_copy, older)
         found = len(unit.images) if unit.shard is None else len(rows) + len(to_copy)
         receipt = self._commit(replace(assignment, unit=unit), found, tables, copied, started)
-        failed = Counter(row.result.status.value for row in rows if row.result.status is not Status.OK)
-        return UnitDone(receipt, changed, vanished, reader.skipped, failed)
+        failed = [row for row in rows if row.result.status is not Status.OK]
+        reasons = Counter(map(_reason, failed)).most_common(MAX_REASONS)
+        statuses = Counter(row.result.status.value for row in failed)
+        return UnitDone(receipt, changed, vanished, reader.skipped, statuses, dict(reasons))
 
     def _verdict_rows(
         self, assignment: Assignment, reader: UnitReader
@@ -145,10 +152,14 @@ class UnitScorer:
             return not older.has_bytes(sha256)
 
         decode = self.context.config.decode
+        expected = _expected(assignment.unit, older)
+        alone = expected == 1
         budget = Budget(decode.ahead_bytes, 2 * max(self.threads, self.scorer.batch_size))
         with (
-            closing(decoded_ahead(reader, decode, self.pool, budget, wanted, self._step, self.activity)) as photos,
-            closing(self.lanes.scored(photos, budget, _expected(assignment.unit, older))) as scored,
+            closing(
+                decoded_ahead(reader, decode, self.pool, budget, wanted, self._step, self.activity, alone)
+            ) as photos,
+            closing(self.lanes.scored(photos, budget, expected)) as scored,
         ):
             for ready, result in scored:
                 ref = ready.fetched.ref
@@ -215,6 +226,14 @@ class UnitScorer:
         )
         self.store.put(receipts.key_of(fingerprint, receipt), receipts.to_json(receipt))
         return receipt
+
+
+def _reason(row: Row) -> str:
+    """Status and error of a row without what is the photo's own: its name, and numbers."""
+    error = (row.result.error or "").removeprefix(f"{row.ref.image_id}: ")
+    for name in (row.ref.uri, row.ref.image_id):
+        error = error.replace(name, "…")
+    return f"{row.result.status.value}: {_NUMBER.sub('#', error)}"[:200]
 
 
 def _expected(unit: WorkUnit, older: OlderRows) -> int | None:

@@ -41,16 +41,19 @@ class Store(Protocol):
 
     def head(self, key: str) -> ObjectInfo: ...
 
-    def get(self, key: str, *, version: str | None = None, limit: int | None = None) -> tuple[bytes, ObjectInfo]:
+    def get(
+        self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
+    ) -> tuple[bytes, ObjectInfo]:
         """Whole object and what was read. version: ChangedError if the object is another one, or changes while it
-        is read. limit: raises ObjectTooLargeError before reading more than this many bytes."""
+        is read. size: of that version, in bytes; no other number of them is taken for it. limit: raises
+        ObjectTooLargeError before reading more than this many bytes."""
 
     def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
         """Bytes [start, stop). Asking past the end is a StoreError."""
 
-    def stream(self, key: str, *, version: str | None = None) -> BinaryIO:
-        """Sequential reader. Resumes after a lost connection by range; ChangedError if the object changes meanwhile;
-        StoreError, never a silent end, if it ends before its announced length."""
+    def stream(self, key: str, *, version: str | None = None, size: int | None = None) -> BinaryIO:
+        """Sequential reader; version and size as of `get`. Resumes after a lost connection by range; ChangedError if the
+        object changes meanwhile; StoreError, never a silent end, if it ends before its announced length."""
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
         """Write atomically: readers see nothing or all. Locally: `.tmp-*`, fsync, rename, fsync of the folder."""

@@ -54,8 +54,10 @@ class LocalStore:
         with self._errors(key):
             return _info(key, _regular(os.stat(self._path(key))))
 
-    def get(self, key: str, *, version: str | None = None, limit: int | None = None) -> tuple[bytes, ObjectInfo]:
-        with self._errors(key), self._open(key, version) as (fd, info):
+    def get(
+        self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
+    ) -> tuple[bytes, ObjectInfo]:
+        with self._errors(key), self._open(key, version, size) as (fd, info):
             if limit is not None and info.size > limit:
                 raise ObjectTooLargeError(f"{self.uri_of(key)}: {info.size:,} bytes, over the limit of {limit:,}")
             data = _read(fd, info.size)
@@ -71,8 +73,8 @@ class LocalStore:
             self._unchanged(fd, info, len(data) == stop - start)
             return data
 
-    def stream(self, key: str, *, version: str | None = None) -> BinaryIO:
-        return cast(BinaryIO, io.BufferedReader(_LocalStream(self, key, version), _CHUNK))
+    def stream(self, key: str, *, version: str | None = None, size: int | None = None) -> BinaryIO:
+        return cast(BinaryIO, io.BufferedReader(_LocalStream(self, key, version, size), _CHUNK))
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
         return self._write(key, lambda out: out.write(data))
@@ -168,20 +170,20 @@ class LocalStore:
                 yield _info(key, found_stat)
 
     @contextmanager
-    def _open(self, key: str, version: str | None) -> Iterator[tuple[int, ObjectInfo]]:
-        fd, info = self.open_checked(key, version)
+    def _open(self, key: str, version: str | None, size: int | None = None) -> Iterator[tuple[int, ObjectInfo]]:
+        fd, info = self.open_checked(key, version, size)
         try:
             yield fd, info
         finally:
             os.close(fd)
 
-    def open_checked(self, key: str, version: str | None) -> tuple[int, ObjectInfo]:
-        """File descriptor and what it is; ChangedError if that is not `version`."""
+    def open_checked(self, key: str, version: str | None, size: int | None = None) -> tuple[int, ObjectInfo]:
+        """File descriptor and what it is; ChangedError if that is not `version`, or has not its `size`."""
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
         fd = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             info = _info(key, _regular(os.fstat(fd)))
-            if version is not None and info.version != version:
+            if version is not None and (info.version != version or size not in (None, info.size)):
                 raise ChangedError(f"{self.uri_of(key)}: changed since it was listed")
         except BaseException:
             os.close(fd)
@@ -217,10 +219,10 @@ class LocalStore:
 class _LocalStream(io.RawIOBase):
     """Sequential reader that checks at its end that the file is still the one that was opened."""
 
-    def __init__(self, store: LocalStore, key: str, version: str | None) -> None:
+    def __init__(self, store: LocalStore, key: str, version: str | None, size: int | None) -> None:
         self._store, self._fd = store, -1
         with store._errors(key):
-            self._fd, self._info = store.open_checked(key, version)
+            self._fd, self._info = store.open_checked(key, version, size)
 
     def readable(self) -> bool:
         return True

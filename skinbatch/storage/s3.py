@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import os
+import random
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -21,8 +25,18 @@ from skinbatch.storage.client import mapped, s3_client, s3_errors
 
 _DELETE_BATCH = 1000
 _READ_ON = 8 << 20  # skipping less than this, reading on is cheaper than a new request
+_PAUSES_S = (0.1, 20.0)
+"""The longest pause after the first lost answer, which doubles with each, and the longest of all."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT")
-_LOST = (bx.HTTPClientError, bx.IncompleteReadError, bx.ResponseStreamingError, HTTPError, OSError)
+_SHA256 = "skinbatch-sha256"
+_LOST = (
+    bx.HTTPClientError,
+    bx.IncompleteReadError,
+    bx.ResponseStreamingError,
+    bx.FlexibleChecksumError,
+    HTTPError,
+    OSError,
+)
 """What a connection that breaks while a body is read raises, through botocore and urllib3."""
 
 
@@ -60,12 +74,14 @@ class S3Store:
             found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
         return ObjectInfo(key, found["ContentLength"], _version(found))
 
-    def get(self, key: str, *, version: str | None = None, limit: int | None = None) -> tuple[bytes, ObjectInfo]:
-        with _S3Stream(self, key, version) as stream:
+    def get(
+        self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
+    ) -> tuple[bytes, ObjectInfo]:
+        with _S3Stream(self, key, version, size=size) as stream:
             info = stream.info
             if limit is not None and info.size > limit:
                 raise ObjectTooLargeError(f"{self.uri_of(key)}: {info.size:,} bytes, over the limit of {limit:,}")
-            return stream.read_exactly(info.size), info
+            return stream.read_whole(), info
 
     def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
         if not 0 <= start <= stop:
@@ -75,12 +91,19 @@ class S3Store:
         with _S3Stream(self, key, version, start, stop) as stream:
             return stream.read_exactly(stop - start)
 
-    def stream(self, key: str, *, version: str | None = None) -> BinaryIO:
-        return cast(BinaryIO, io.BufferedReader(_S3Stream(self, key, version), 1 << 20))
+    def stream(self, key: str, *, version: str | None = None, size: int | None = None) -> BinaryIO:
+        return cast(BinaryIO, io.BufferedReader(_S3Stream(self, key, version, size=size), 1 << 20))
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
+        # The MD5 is for the server, which refuses other bytes; the SHA-256 comes back with them to whoever reads them.
         with s3_errors(self.uri_of(key)):
-            done = self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+            done = self._client.put_object(
+                Bucket=self._bucket,
+                Key=self._prefix + key,
+                Body=data,
+                ContentMD5=base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(),
+                Metadata={_SHA256: hashlib.sha256(data).hexdigest()},
+            )
         return ObjectInfo(key, len(data), _version(done))
 
     def put_file(self, key: str, path: Path) -> ObjectInfo:
@@ -122,9 +145,22 @@ class S3Store:
 
 
 class _S3Stream(io.RawIOBase):
-    """Bytes [start, stop) of one object; a lost connection is taken up again where it broke, of the same version."""
+    """Bytes [start, stop) of one object; a lost connection is taken up again where it broke, of the same version.
 
-    def __init__(self, store: S3Store, key: str, version: str | None, start: int = 0, stop: int | None = None) -> None:
+    size: of the whole object in this version, as a listing has it: an answer that says another length is a lost one."""
+
+    def __init__(
+        self,
+        store: S3Store,
+        key: str,
+        version: str | None,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        size: int | None = None,
+    ) -> None:
+        self._size = size if version is not None else None
+        self._sha256: str | None = None
         self._store, self._key = store, key
         self._uri = store.uri_of(key)
         self._version, self._at, self._stop = version, start, stop
@@ -159,6 +195,22 @@ class _S3Stream(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
+    def read_whole(self) -> bytes:
+        """From the beginning to the end, and compared with the checksums that came along."""
+        while True:
+            data = self.read_exactly(self.info.size)
+            if self._sha256 in (None, hashlib.sha256(data).hexdigest()) and self._ends_well():
+                return data
+            self._lost("other bytes than were written")
+            self._at = 0
+
+    def _ends_well(self) -> bool:
+        """What the server knows of the bytes' checksum is compared only at the body's end."""
+        try:
+            return self._body is None or not self._body.read(1)
+        except _LOST:
+            return False
+
     def read_exactly(self, count: int) -> bytes:
         parts: list[bytes] = []
         while count and (part := self._read_some(count)):
@@ -185,16 +237,31 @@ class _S3Stream(io.RawIOBase):
                 lost = "ended early"
             except _LOST as e:
                 lost = type(e).__name__
-            self._drop()
-            self._failures += 1
-            if self._failures >= self._store._settings.max_attempts:
-                raise StoreError(f"{self._uri}: connection lost {self._failures} times at byte {self._at} ({lost})")
+            self._lost(lost)
         return b""
 
+    def _lost(self, how: str) -> None:
+        """Pause before the next attempt, or raise StoreError after the last one."""
+        self._drop()
+        self._failures += 1
+        if self._failures >= self._store._settings.max_attempts:
+            raise StoreError(f"{self._uri}: connection lost {self._failures} times at byte {self._at} ({how})")
+        first, longest = _PAUSES_S
+        time.sleep(random.random() * min(longest, first * 2 ** (self._failures - 1)))
+
     def _open(self) -> ObjectInfo:
+        while True:
+            info = self._answer()
+            if self._size in (None, info.size):
+                return info
+            self._lost(f"{info.size:,} bytes came of {self._size:,}")
+
+    def _answer(self) -> ObjectInfo:
         wanted: dict[str, str] = {}
         if self._at or self._stop is not None:
             wanted["Range"] = f"bytes={self._at}-{'' if self._stop is None else self._stop - 1}"
+        else:  # of ranges some servers send the whole object's
+            wanted["ChecksumMode"] = "ENABLED"
         if self._version is not None and not _DATE.match(self._version):
             wanted["IfMatch"] = f'"{self._version}"'
         with s3_errors(self._uri):
@@ -211,7 +278,9 @@ class _S3Stream(io.RawIOBase):
         if self._version is not None and version != self._version:  # not every server heeds If-Match
             self._drop()
             raise ChangedError(f"{self._uri}: changed since it was listed")
-        self._version, self._stop = version, stop
+        if self._size in (None, total):
+            self._version, self._stop = version, stop
+        self._sha256 = found.get("Metadata", {}).get(_SHA256)
         return ObjectInfo(self._key, total, version)
 
     def _drop(self) -> None:

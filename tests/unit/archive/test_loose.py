@@ -241,7 +241,7 @@ class Guarded(Locator):
 
         class GuardedStore(LocalStore):
             def get(
-                self, key: str, *, version: str | None = None, limit: int | None = None
+                self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
             ) -> tuple[bytes, ObjectInfo]:
                 with world._reading:
                     world.reads += 1
@@ -249,7 +249,7 @@ class Guarded(Locator):
                     raise ForbiddenError(f"{key}: access denied")
                 if key in world.broken:
                     raise StoreError(f"{key}: no answer")
-                return super().get(key, version=version, limit=limit)
+                return super().get(key, version=version, size=size, limit=limit)
 
             def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
                 if key in world.forbidden:

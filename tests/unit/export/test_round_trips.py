@@ -71,7 +71,7 @@ def same(truth: Truth, made: tuple[BoxedPhoto, ...]) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 @given(made=photos())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_names_sizes_labels_and_boxes_come_back_as_they_were(form: str, made: tuple[BoxedPhoto, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         truth = written(Path(folder, "out"), form, made)
@@ -80,7 +80,7 @@ def test_names_sizes_labels_and_boxes_come_back_as_they_were(form: str, made: tu
 
 
 @given(made=photos(), way=st.permutations(FORMATS))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_way_through_all_formats_loses_nothing(made: tuple[BoxedPhoto, ...], way: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "first")

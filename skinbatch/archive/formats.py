@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import zlib
+from functools import lru_cache
 from typing import Literal
 
 from skinbatch.types import ShardKind
@@ -99,6 +100,7 @@ def tar_checksum(block: bytes) -> int:
     return 256 + sum(block[:148]) + sum(block[156:512])
 
 
+@lru_cache(maxsize=256)  # a listed file is asked for it several times in a row
 def extension(key: str) -> str:
     """Lower case, with the dot; `.tar.gz` and its like whole; empty without one."""
     name = posixpath.basename(key).lower()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from skinbatch.runs import plan
 from skinbatch.runs.ledger import Ledger
-from skinbatch.runs.plan import Plan, PlannedUnit
+from skinbatch.runs.plan import Plan
 from skinbatch.runs.receipts import family
 from skinbatch.runs.stub import Stub
+from skinbatch.runs.units import PlannedUnit, Units
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
 from skinbatch.types import Receipt, WorkUnit
@@ -31,18 +32,18 @@ class Assigner:
     @cached_property
     def _moved(self) -> dict[int | None, list[Stub]]:
         """Complete receipts of archive files that are no longer listed, by the files' sizes."""
-        planned = {family(u.unit_id) for u in self.plan.units}
+        planned = {family(unit_id) for unit_id, _ in self.plan.units.inputs()}
         moved: dict[int | None, list[Stub]] = {}
         for name in sorted({f for f in self.ledger.families() if f.startswith("s") and f not in planned}):
             for stub in self.ledger.of_family(name):
                 moved.setdefault(stub.shard_size, []).append(stub)
         return moved
 
-    def left(self) -> list[PlannedUnit]:
+    def left(self) -> Units:
         """Units that no receipt proves done."""
-        return [u for u in self.plan.units if self.ledger.proof(u.unit_id, u.inputs_sha256) is None]
+        return self.plan.units.where(self.ledger.proof(*inputs) is None for inputs in self.plan.units.inputs())
 
-    def to_score(self, units: Sequence[PlannedUnit]) -> Iterator[Assignment]:
+    def to_score(self, units: Units) -> Iterator[Assignment]:
         """One assignment a unit; photos are read from the plan as they are handed out."""
         works = plan.work_units(self.store, self.ledger.fingerprint, self.plan, units)
         for planned, work in zip(units, works, strict=True):

@@ -121,9 +121,10 @@ class Driver:
             self.log.record.photos_listed = current.photos
         if not todo:
             return self._finish(current, nothing_to_do=True)
-        self._counts = {u.unit_id: u.count for u in current.units if u.shard is not None and u.count is not None}
+        facts = current.units.columns("unit_id", "kind", "count")
+        self._counts = {unit_id: count for unit_id, kind, count in facts if kind != "loose" and count is not None}
         again = sum(receipt.inputs_count for _, receipt in failed)
-        done_before = current.photos - again - sum(u.count or 0 for u in left)
+        done_before = current.photos - again - left.photos
         self.totals = Totals(
             self.log, self.config.run, current.photos, done_before, len(current.units), len(current.units) - todo
         )
@@ -255,7 +256,7 @@ class Driver:
         return 0, "nothing to do: every photo has been scored" if nothing_to_do else "done"
 
     def _chosen(self, current: Plan) -> list[Stub]:
-        proofs = (self.ledger.proof(u.unit_id, u.inputs_sha256) for u in current.units)
+        proofs = (self.ledger.proof(*inputs) for inputs in current.units.inputs())
         return [r for proof in proofs if proof is not None for r in proof]
 
     def _end(

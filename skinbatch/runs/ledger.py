@@ -70,18 +70,18 @@ class Ledger:
         self.orphans, self.strays = set(), set()
         self.keys = 0
         prefix = layout.receipts_prefix(self.fingerprint)
-        for info in self.store.list(prefix):
+        for key in self.store.keys(prefix):
             self.keys += 1
-            name = layout.receipt_name(prefix, info.key)
+            name = layout.receipt_name(prefix, key)
             if name is None:
-                self.strays.add(info.key)
+                self.strays.add(key)
             else:
                 (self.find(*name) or self._new(*name)).there = LISTED
         for kind, bit in BITS.items():
             prefix = layout.data_prefix(kind, self.fingerprint)
-            for info in self.store.list(prefix):
+            for key in self.store.keys(prefix):
                 self.keys += 1
-                self._note_file(prefix, info.key, bit)
+                self._note_file(prefix, key, bit)
 
     def _note_file(self, prefix: str, key: str, bit: int) -> None:
         unit_id, attempt = layout.data_name(prefix, key) or ("", "")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from sys import intern
-from typing import cast
+from itertools import chain, groupby
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +16,11 @@ import pyarrow.parquet as pq
 from skinbatch.archive.lookahead import ahead
 from skinbatch.runs import layout
 from skinbatch.runs.grouping import first_bits, key_hash, split
+from skinbatch.runs.receipts import family
+from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
-from skinbatch.types import ImageRef, ShardKind, ShardRef, WorkUnit
+from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
 MEMBERS_PER_FILE = 100_000
 PART_MEMBERS = 512
@@ -29,8 +29,6 @@ _CHUNK = 50_000
 _OPENED = 8
 """Archive files whose members are counted at once: each is a few round trips to the store."""
 _UNITS = "units.parquet"
-_UNITS_AT_ONCE = 1000
-"""Units that exist as rows of Python objects at the same time, besides the units themselves."""
 
 _MEMBERS_SCHEMA = pa.schema(
     [
@@ -43,38 +41,6 @@ _MEMBERS_SCHEMA = pa.schema(
     ]
 )
 _LISTED_SCHEMA = _MEMBERS_SCHEMA.remove(_MEMBERS_SCHEMA.get_field_index("unit_id"))
-_UNITS_SCHEMA = pa.schema(
-    [
-        ("unit_id", pa.string()),
-        ("inputs_sha256", pa.string()),
-        ("count", pa.int64()),
-        ("members", pa.string()),
-        ("kind", pa.string()),
-        ("key", pa.string()),
-        ("uri", pa.string()),
-        ("size", pa.int64()),
-        ("version", pa.string()),
-        ("start", pa.int64()),
-        ("stop", pa.int64()),
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedUnit:
-    """One unit of a plan, without its photos.
-
-    count: photos, None for an archive that was not opened. members: the plan's file that holds its photos, "" for
-    archives. shard, start, stop: as in WorkUnit.
-    """
-
-    unit_id: str
-    inputs_sha256: str
-    count: int | None
-    members: str = ""
-    shard: ShardRef | None = None
-    start: int = 0
-    stop: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +48,7 @@ class Plan:
     """name: `<n>.<random>`. units: in the order in which they are handed out."""
 
     name: str
-    units: tuple[PlannedUnit, ...]
+    units: Units
 
     @property
     def number(self) -> int:
@@ -91,7 +57,7 @@ class Plan:
     @property
     def photos(self) -> int:
         """Photos of the units whose number is known."""
-        return sum(u.count or 0 for u in self.units)
+        return self.units.photos
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +115,15 @@ class PlanWriter:
     def write(self, listing: Listing, newest: Plan | None, bits: int | None) -> Plan:
         """newest: the plan whose groups are kept. bits: the destination's leading bits, None at the first plan."""
         name = layout.numbered(newest.number + 1 if newest else 1)
-        members, units = self._loose_units(listing.photos, newest, bits)
-        units += self._shard_units(listing.shards, newest)
-        if newest is not None and _same(units, newest.units):
+        members, loose = self._loose_units(listing.photos, newest, bits)
+        units = Units.of(chain(loose, self._shard_units(listing.shards, newest)))
+        if newest is not None and units.same_inputs(newest.units):
             return newest
         prefix = f"{layout.plans_prefix(self.fingerprint)}{name}/"
         for file_name, table in members.items():
             self.store.put(prefix + file_name, _parquet(table))
-        self.store.put(prefix + _UNITS, _parquet(_units_table(units)))
-        return Plan(name, tuple(units))
+        self.store.put(prefix + _UNITS, _parquet(units.table))
+        return Plan(name, units)
 
     def _loose_units(
         self, photos: pa.Table, newest: Plan | None, bits: int | None
@@ -186,28 +152,33 @@ class PlanWriter:
                 pending, first = [], group[2]
         return files, units
 
-    def _shard_units(self, shards: Iterable[ShardRef], newest: Plan | None) -> list[PlannedUnit]:
-        before: dict[ShardRef, list[PlannedUnit]] = {}
-        for unit in newest.units if newest else ():
-            if unit.shard is not None:
-                before.setdefault(unit.shard, []).append(unit)
-        units: list[PlannedUnit] = []
-        large: list[ShardRef] = []
-        for shard in shards:
-            if shard in before:
-                units += before[shard]
-            elif shard.kind == "tar" or shard.size <= PART_BYTES:
-                units.append(_planned(WorkUnit(_name_of(shard), shard=shard), None))
-            else:
-                large.append(shard)
-        for _, parts in ahead(large, self._cut, _OPENED):
-            units += parts
-        return sorted(units, key=lambda u: u.unit_id)
+    def _shard_units(self, shards: Iterable[ShardRef], newest: Plan | None) -> Iterator[PlannedUnit]:
+        """Ascending by unit_id, as they are in the newest plan, which is gone through alongside."""
+        planned = (u for u in newest.units if u.shard is not None) if newest else iter(())
+        before = groupby(planned, key=lambda u: family(u.unit_id))
+        name, units = next(before, (None, iter(())))
+
+        def known() -> Iterator[tuple[ShardRef, list[PlannedUnit]]]:
+            nonlocal name, units
+            for own, shard in sorted(((_name_of(s), s) for s in shards), key=lambda named: named[0]):
+                while name is not None and name < own:
+                    name, units = next(before, (None, iter(())))
+                yield shard, [u for u in units if u.shard == shard] if name == own else []
+
+        def cut(found: tuple[ShardRef, list[PlannedUnit]]) -> list[PlannedUnit]:
+            return found[1] or self._cut(found[0])
+
+        def quick(found: tuple[ShardRef, list[PlannedUnit]]) -> bool:
+            return bool(found[1]) or not _to_be_cut(found[0])
+
+        for _, parts in ahead(known(), cut, _OPENED, at_once=quick):
+            yield from parts
 
     def _cut(self, shard: ShardRef) -> list[PlannedUnit]:
-        """A large archive file that can be read from the middle is cut into ranges, if it has so many members."""
-        name, count = _name_of(shard), self.count_members(shard)
-        if count <= 2 * PART_MEMBERS:
+        """One unit an archive file; large ones that can be read from the middle are cut into ranges."""
+        name = _name_of(shard)
+        count = self.count_members(shard) if _to_be_cut(shard) else None
+        if count is None or count <= 2 * PART_MEMBERS:
             return [_planned(WorkUnit(name, shard=shard), count)]
         starts = range(0, count, PART_MEMBERS)
         return [
@@ -245,16 +216,7 @@ def names(store: Store, fingerprint: str) -> list[str]:
 def read(store: Store, fingerprint: str, name: str) -> Plan:
     """A plan by name, without its photos. NotFoundError if it is gone."""
     data, _ = store.get(f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}")
-    units = []
-    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
-        for batch in file.iter_batches(_UNITS_AT_ONCE, use_threads=False):
-            columns = [column.to_pylist() for column in batch.select(_UNITS_SCHEMA.names).columns]
-            for unit_id, sha256, count, members, kind, key, uri, size, version, start, stop in zip(
-                *columns, strict=True
-            ):
-                shard = None if kind == "loose" else ShardRef(key, uri, cast(ShardKind, intern(kind)), size, version)
-                units.append(PlannedUnit(unit_id, sha256, count, intern(members), shard, start, stop))
-    return Plan(name, tuple(units))
+    return Plan(name, Units(read_columns(data, SCHEMA.names)))
 
 
 def work_units(store: Store, fingerprint: str, plan: Plan, units: Iterable[PlannedUnit]) -> Iterator[WorkUnit]:
@@ -298,16 +260,12 @@ def _ranges(unit_ids: list[str]) -> dict[str, tuple[int, int]]:
     return ranges
 
 
-def _same(units: Sequence[PlannedUnit], others: Sequence[PlannedUnit]) -> bool:
-    """The same units with the same inputs, in the same order."""
-    pairs = zip(units, others, strict=False)
-    return len(units) == len(others) and all(
-        u is o or (u.unit_id, u.inputs_sha256) == (o.unit_id, o.inputs_sha256) for u, o in pairs
-    )
-
-
 def _name_of(shard: ShardRef) -> str:
     return f"s{key_hash(shard.key):016x}"
+
+
+def _to_be_cut(shard: ShardRef) -> bool:
+    return shard.kind != "tar" and shard.size > PART_BYTES
 
 
 def _planned(unit: WorkUnit, count: int | None) -> PlannedUnit:
@@ -324,22 +282,6 @@ def _refs(table: pa.Table) -> tuple[ImageRef, ...]:
 
 def _meta_text(meta: Mapping[str, str]) -> str | None:
     return json.dumps(dict(sorted(meta.items())), ensure_ascii=False, separators=(",", ":")) if meta else None
-
-
-def _units_table(units: Iterable[PlannedUnit]) -> pa.Table:
-    batches = []
-    left = iter(units)
-    while some := list(islice(left, _UNITS_AT_ONCE)):
-        columns = list(zip(*map(_unit_row, some), strict=True))
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, _UNITS_SCHEMA, strict=True)]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=_UNITS_SCHEMA))
-    return pa.Table.from_batches(batches, _UNITS_SCHEMA)
-
-
-def _unit_row(unit: PlannedUnit) -> tuple[object, ...]:
-    shard = unit.shard
-    what = ("loose",) + 4 * (None,) if shard is None else (shard.kind, shard.key, shard.uri, shard.size, shard.version)
-    return unit.unit_id, unit.inputs_sha256, unit.count, unit.members, *what, unit.start, unit.stop
 
 
 def _parquet(table: pa.Table) -> bytes:

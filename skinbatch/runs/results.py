@@ -129,7 +129,7 @@ def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
     if not names:
         return []
     newest = plan.read(ledger.store, ledger.fingerprint, names[0])
-    proofs = (ledger.proof(u.unit_id, u.inputs_sha256) for u in newest.units)
+    proofs = (ledger.proof(*inputs) for inputs in newest.units.inputs())
     return [stub for proof in proofs if proof is not None for stub in proof]
 
 

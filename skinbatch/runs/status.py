@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from skinbatch.runs import destination, plan, record, snapshot
 from skinbatch.runs.ledger import Ledger
+from skinbatch.runs.units import Units
 from skinbatch.storage.base import Store
 
 SILENT_S = 60.0
@@ -52,15 +53,15 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
     ledger = Ledger.load(store, fingerprint)
     run = record.newest(store, fingerprint) or {}
     names = plan.names(store, fingerprint)
-    units = plan.read(store, fingerprint, names[0]).units if names else ()
+    units = plan.read(store, fingerprint, names[0]).units if names else Units.of(())
     statuses: Counter[str] = Counter()
     left = unknown = photos_left = 0
-    for unit in units:
-        proof = ledger.proof(unit.unit_id, unit.inputs_sha256)
+    for unit_id, inputs_sha256, count in units.columns("unit_id", "inputs_sha256", "count"):
+        proof = ledger.proof(unit_id, inputs_sha256)
         if proof is None:
             left += 1
-            unknown += unit.count is None
-            photos_left += unit.count or 0
+            unknown += count is None
+            photos_left += count or 0
         else:
             for stub in proof:
                 for status, rows in stub.statuses:

@@ -13,9 +13,10 @@ import pyarrow as pa
 from skinbatch.errors import NotFoundError
 from skinbatch.runs import destination, plan, snapshot
 from skinbatch.runs.ledger import Ledger
-from skinbatch.runs.plan import Plan, PlannedUnit
+from skinbatch.runs.plan import Plan
 from skinbatch.runs.snapshot import Snapshot
 from skinbatch.runs.stub import Stub
+from skinbatch.runs.units import PlannedUnit
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
 from skinbatch.types import DataFile, Receipt
@@ -65,9 +66,8 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
         return report
     newest = plan.read(store, fingerprint, plans[0])
     if found is None or found.plan != newest.name:
-        left = [u for u in newest.units if ledger.proof(u.unit_id, u.inputs_sha256) is None]
-        report.units_left = len(left)
-        photos = sum(u.count or 0 for u in left)
+        left = newest.units.where(ledger.proof(*inputs) is None for inputs in newest.units.inputs())
+        report.units_left, photos = len(left), left.photos
         say(
             f"not finished: {len(left)} of {len(newest.units)} units of plan {newest.name} are left"
             + (f", {photos} photos" if photos else "")

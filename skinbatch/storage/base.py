@@ -39,6 +39,9 @@ class Store(Protocol):
         """Objects whose key begins with `prefix` (plain text, as on S3), ascending by key. Temporary files are hidden;
         a root that does not exist has none; a folder that may not be read is a ForbiddenError."""
 
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys of `list`, for who wants to know only what exists."""
+
     def head(self, key: str) -> ObjectInfo: ...
 
     def get(

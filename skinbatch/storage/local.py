@@ -47,8 +47,18 @@ class LocalStore:
 
     def list(self, prefix: str = "", *, on_link: Callable[[str], None] | None = None) -> Iterator[ObjectInfo]:
         """See Store. on_link: told the key of every link that is not followed."""
-        folder = prefix.rpartition("/")[0]
-        yield from self._walk(f"{folder}/" if folder else "", prefix, os.path.realpath(self._root), on_link)
+        real_root = os.path.realpath(self._root)
+        for key, plain in self._walk(prefix):
+            found = self._found(key, plain, real_root, on_link)
+            if found is not None:
+                yield _info(key, found)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """See Store: folders are read, their files are not looked at."""
+        real_root = os.path.realpath(self._root)
+        for key, plain in self._walk(prefix):
+            if plain or self._found(key, plain, real_root, None) is not None:
+                yield key
 
     def head(self, key: str) -> ObjectInfo:
         with self._errors(key):
@@ -90,12 +100,19 @@ class LocalStore:
 
     def clear_temporary(self) -> int:
         """Remove what writers that died left behind (`.tmp-*`); returns how many. Live writers below this root fail."""
-        count = 0
-        for folder, _, names in os.walk(self._root):
-            for name in names:
-                if name.startswith(TEMPORARY):
-                    Path(folder, name).unlink(missing_ok=True)
-                    count += 1
+        count, folders = 0, [self._root]
+        while folders:
+            try:
+                found = os.scandir(folders.pop())  # os.walk makes lists of everything
+            except OSError:
+                continue
+            with found:
+                for entry in found:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.name.startswith(TEMPORARY):
+                        Path(entry.path).unlink(missing_ok=True)
+                        count += 1
         return count
 
     def probe_writable(self) -> None:
@@ -134,40 +151,66 @@ class LocalStore:
             raise ValueError("leads out of the root")
         path = os.path.join(self._root, key)
         # A real private-use character in a name wins over the spelling of a stray byte.
-        if any(0xF780 <= ord(c) <= 0xF7FF for c in key) and not os.path.lexists(path):
+        if not key.isascii() and any(0xF780 <= ord(c) <= 0xF7FF for c in key) and not os.path.lexists(path):
             return path.translate(_FROM_KEY)
         return path
 
-    def _walk(
-        self, folder: str, prefix: str, real_root: str, on_link: Callable[[str], None] | None
-    ) -> Iterator[ObjectInfo]:
+    def _walk(self, prefix: str) -> Iterator[tuple[str, bool]]:
+        """Keys of what is no folder, ascending, and whether it is a plain file for sure."""
+        first = prefix.rpartition("/")[0]
+        folders = [self._entries(f"{first}/" if first else "")]
+        while folders:
+            entry = next(folders[-1], None)
+            if entry is None:
+                folders.pop()
+            elif not entry[0].startswith(prefix):
+                continue
+            elif entry[0].endswith("/"):
+                folders.append(self._entries(entry[0]))
+            else:
+                yield entry
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Keys of what is in a folder, ascending, folders with a slash at their end, and whether it is a plain file for sure."""
+        names: list[str] = []
+        odd: set[str] = set()
         try:
             with os.scandir(self._path(folder)) as found:
-                # `/` is part of the order: "a-b" comes before "a/b", as on S3.
-                entries = sorted((e.name.translate(_TO_KEY) + "/" * e.is_dir(follow_symlinks=False), e) for e in found)
+                for entry in found:
+                    name = entry.name
+                    if name.startswith(TEMPORARY):
+                        continue
+                    if not name.isascii():
+                        name = name.translate(_TO_KEY)
+                    if entry.is_dir(follow_symlinks=False):
+                        name += "/"  # part of the order: "a-b" comes before "a/b", as on S3
+                    elif not entry.is_file(follow_symlinks=False):
+                        odd.add(name)
+                    names.append(name)  # the entries themselves take five times as much memory
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as e:
             raise self._mapped(folder, e) from e
-        for name, entry in entries:
-            key = folder + name
-            if name.startswith(TEMPORARY) or not key.startswith(prefix):
-                continue
-            if name.endswith("/"):
-                yield from self._walk(key, prefix, real_root, on_link)
-                continue
-            try:
-                if entry.is_symlink() and not _leads_to_file_in(entry.path, real_root):
-                    if on_link is not None:
-                        on_link(key)
-                    continue
-                found_stat = entry.stat()
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as e:
-                raise self._mapped(key, e) from e
-            if stat.S_ISREG(found_stat.st_mode):
-                yield _info(key, found_stat)
+        names.sort()
+        for name in names:
+            yield folder + name, name not in odd
+
+    def _found(
+        self, key: str, plain: bool, real_root: str, on_link: Callable[[str], None] | None
+    ) -> os.stat_result | None:
+        """What a file is, None for what is not to be read."""
+        try:
+            path = self._path(key)
+            if not plain and os.path.islink(path) and not _leads_to_file_in(path, real_root):
+                if on_link is not None:
+                    on_link(key)
+                return None
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as e:
+            raise self._mapped(key, e) from e
+        return found if stat.S_ISREG(found.st_mode) else None
 
     @contextmanager
     def _open(self, key: str, version: str | None, size: int | None = None) -> Iterator[tuple[int, ObjectInfo]]:

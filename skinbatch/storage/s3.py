@@ -69,6 +69,9 @@ class S3Store:
                     if key and not folder and f"/{TEMPORARY}" not in f"/{key}":
                         yield ObjectInfo(key, item["Size"], _version(item))
 
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        return (info.key for info in self.list(prefix))
+
     def head(self, key: str) -> ObjectInfo:
         with s3_errors(self.uri_of(key)):
             found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)

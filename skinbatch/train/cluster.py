@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -59,13 +60,21 @@ def on_workers(
         work.mkdir(parents=True, exist_ok=True)
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"train": train, "desk": desk, "threads": None if gpu else int(cores)},
+            train_loop_config={
+                "train": train,
+                "desk": desk,
+                "threads": None if gpu else int(cores),
+                "folder": os.getcwd(),
+                "work": str(work.resolve()),
+            },
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
             scaling_config=ScalingConfig(
                 num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": cores} | ({"GPU": 1} if gpu else {})
             ),
             run_config=RunConfig(
-                name="training", storage_path=str(work / "ray"), failure_config=FailureConfig(max_failures=RESTARTS)
+                name="training",
+                storage_path=str(work.resolve() / "ray"),
+                failure_config=FailureConfig(max_failures=RESTARTS),
             ),
         )
         with _Listener(desk, progress):
@@ -114,6 +123,7 @@ def _worker(config: Mapping[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
     first = ray.train.get_context().get_world_rank() == 0
     try:
+        _stand_in(config["folder"], config["work"])
         result = config["train"](_Told(desk) if first else Silent())
     except SkinbatchError as e:
         # The user's to put right: kept, so that the workers that Ray starts again now do not run into it once more.
@@ -121,6 +131,16 @@ def _worker(config: Mapping[str, Any]) -> None:
         raise
     if first:
         ray.get(desk.finish.remote(result))
+
+
+def _stand_in(folder: str, work: str) -> None:
+    """Where the command was given, so that relative paths mean the same. Raises UsageError where `work` is not seen."""
+    if not os.path.isdir(work):
+        raise UsageError(
+            f"{work}: not seen on {socket.gethostname()}; on a cluster --out must be a folder that every machine mounts"
+        )
+    if os.path.isdir(folder):
+        os.chdir(folder)
 
 
 class _Desk:

@@ -41,11 +41,12 @@ def test_more_workers_than_cores_are_refused(tmp_path: Path) -> None:
         on_workers(_sum_of_ranks, RunSection(device="cpu", workers=10_000), tmp_path, Silent())
 
 
+@pytest.mark.timeout(900)  # Ray Train waits before it starts workers again
 def test_a_detector_is_trained_by_two_and_goes_on_when_one_is_killed(tmp_path: Path) -> None:
     recipe = read_recipe(write_spotted(tmp_path))
     notes: list[str] = []
-    train = partial(_train_with_one_death, recipe, tmp_path / "work")
-    trained = on_workers(train, TWO, tmp_path / "work", _Noting(notes))
+    work = Path(os.path.relpath(tmp_path / "work"))
+    trained = on_workers(partial(_train_with_one_death, recipe, work), TWO, work, _Noting(notes))
     assert (tmp_path / "work" / "killed").exists()
     assert len(notes) == 1 and notes[0].startswith("goes on after step ")
     assert trained.steps == 66 and [point["epoch"] for point in trained.curve] == [2, 4, 6]

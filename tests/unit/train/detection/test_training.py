@@ -30,6 +30,17 @@ from skinbatch.train.recipe import read_recipe
 from skinbatch.train.result import TrainedStage
 from tests.unit.train.detection.spotted import write_spotted
 
+TRAINABLE = (
+    "faster-rcnn-r18",
+    "faster-rcnn-r50",
+    "faster-rcnn-r101",
+    "faster-rcnn-inception",
+    "ssd-mobilenet",
+    "yolov3",
+    "yolov4",
+    "yolox-tiny",
+    "yolox-s",
+)
 TRAINS = """
 import sys
 from pathlib import Path
@@ -210,6 +221,24 @@ def test_what_cannot_be_trained_is_refused_by_the_settings_name(
     path = _changed(recipe, tmp_path, changes)
     with pytest.raises(UsageError, match=complaint):
         train_detector(read_recipe(path), tmp_path / "work", Silent())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", TRAINABLE)
+def test_every_architecture_is_trained(tmp_path: Path, arch: str) -> None:
+    path = write_spotted(tmp_path, photos=6, clear=2)
+    fields = {"ssd-mobilenet": "strides = [16, 32, 64, 128]", "yolov4": "width = 0.25"}.get(arch, "")
+    if arch.startswith("faster-rcnn"):
+        fields = "short_side = 128"
+    text = path.read_text().replace("epochs = 6", "iterations = 2").replace("crop = 0.5\n", "")
+    model = f'[model]\narch = "{arch}"\nclasses = ["acne"]\nsize = 128\n{fields}\n'
+    path.write_text(text[: text.index("[model]")] + model + text[text.index("[data]") :])
+    trained = train_detector(read_recipe(path), tmp_path / "work", Silent())
+    assert trained.steps == 2 and np.isfinite(trained.curve[-1]["loss"])
+    stage = DetectorStage.model_validate_json(json.dumps({**trained.fields, "sha256": "0" * 64}))
+    assert (
+        len(build_detector(stage, trained.weights, "cpu", ModelSettings())([np.zeros((128, 128, 3), np.uint8)])) < 501
+    )
 
 
 class _Noting(Silent):

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jobs.bench_evaluate import measure as measure_evaluation
 from jobs.bench_memory import Growth, peaks
 from jobs.bench_models import TILING_TARGET, Rates, as_json, measure, packs
+from jobs.bench_overhead import measure as measure_overhead
 from jobs.bench_photos import Photos, from_demo, from_folder, write_shard, write_shards
 from jobs.bench_sides import ALONE, BARE, LOCAL, RAY, RAY_DATA, TILING, Job
 from skinbatch.models.fake import write_fake_pack
@@ -93,7 +94,8 @@ def main() -> None:
         work = Path(scratch)
         pack = str(write_fake_pack(work / "fake")) if args.pack == "fake" else args.pack
         load_pack(pack).verify()
-        measured = evaluation if args.evaluate else models if args.models else memory if args.memory else speed
+        kinds = {evaluation: args.evaluate, models: args.models, memory: args.memory, overhead: args.overhead}
+        measured = next((kind for kind, wanted in kinds.items() if wanted), speed)
         found = measured(args, pack, work)
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -121,6 +123,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--evaluate-photos", type=int, default=70_000)
     parser.add_argument("--evaluate-boxes", type=int, default=2_000_000)
     parser.add_argument("--bootstrap", type=int, default=1000, help="of --evaluate")
+    parser.add_argument(
+        "--overhead", action="store_true", help="what everything but decoding and models costs, and resuming"
+    )
+    parser.add_argument("--overhead-photos", type=int, nargs=2, default=(8192, 40960), metavar=("FEW", "MANY"))
+    parser.add_argument(
+        "--finished-units", type=int, default=200_000, help="of the destination that --overhead resumes"
+    )
     parser.add_argument("--json", type=Path, help="write everything that was measured into this file")
     args = parser.parse_args()
     args.sides = args.sides.split(",")
@@ -253,6 +262,16 @@ def evaluation(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     found = measure_evaluation(args.evaluate_photos, args.evaluate_boxes, args.bootstrap, work)
     print(f"{cores} cores; {found.line()}")
     return {"cores": cores, "evaluate": asdict(found)}
+
+
+def overhead(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
+    """Photos a second a core where nothing is computed, the share of safety in a real run, resuming what is finished."""
+    cores = usable_cpus()
+    photos = _photos(args.photos, args.count, work)
+    print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; --engine local; local disk")
+    fake = str(write_fake_pack(work / "fake"))
+    found = measure_overhead(photos.folder, (pack, fake), tuple(args.overhead_photos), args.finished_units, work)
+    return {"cores": cores, "pack": args.pack, "photos": photos.count} | found
 
 
 def _taken(source: Path | None, count: int, folder: Path) -> None:

@@ -58,6 +58,25 @@ def test_evaluation_of_made_up_tables_is_timed(tmp_path: Path) -> None:
     assert "target < 600 s and < 4,096 MiB reached" in printed
 
 
+@pytest.mark.slow
+def test_overhead_is_told_by_photos_safety_and_a_finished_destination(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    printed = bench(
+        *FAKE, "--overhead", "--overhead-photos", "16", "32", "--finished-units", "30", "--json", str(found)
+    )
+    measured = json.loads(found.read_text())
+    assert [rate["what"].split()[0] for rate in measured["rates"]] == ["empty", "empty", "16", "rows"]
+    assert 0 < measured["safety"]["share"] < 1
+    killed, finished = measured["resume"].values()
+    assert killed["rows"] == finished["rows"] == 30
+    assert killed["scored"] == finished["scored"] == 0
+    assert finished["message"].startswith("nothing to do")
+    # Source, receipts, images, boxes; what is small: masks, folds, attempts, plans, runs, and snapshots as often as it is asked
+    # which is the newest.
+    assert finished["pages"] <= 4 + 12, printed
+    assert finished["peak"] < 300
+
+
 @pytest.mark.parametrize("stage", ["segmenter", "detector", "classifier"])
 def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_run_with_all_bare_work(
     stage: str, tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch

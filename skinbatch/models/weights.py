@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from skinbatch.errors import PackError
@@ -31,12 +31,12 @@ def save_state(state: Mapping[str, Tensor], path: Path) -> None:
     for name, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(f"{path}: layer `{name}` does not fit into half precision")
-    save_file(tensors, path)
+    path.write_bytes(save(tensors))  # save_file gives files that only their owner may read, and packs are shared
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """A checkpoint as it is, each tensor with memory of its own, as safetensors wants it."""
-    save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, path)
+    path.write_bytes(save({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ class Store(Protocol):
 
     def clear_temporary(self) -> int:
         """Remove the `.tmp-*` files that writers that died left behind below the root; returns how many. A writer that
-        still lives fails."""
+        still lives writes again."""
 
     def probe_writable(self) -> None:
         """Raise UsageError, with the way out, unless an object can be written, read back and deleted here."""

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -25,6 +25,7 @@ from skinbatch.errors import (
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
 
 _CHUNK = 1 << 20
+_WRITES = 3
 # File names need not be UTF-8. Python spells a stray byte as U+DC80..DCFF, which no table can store; in keys it is the
 # private-use character U+F780..F7FF, which can be stored and turned back.
 _TO_KEY = {0xDC00 + b: 0xF700 + b for b in range(0x80, 0x100)}
@@ -91,7 +92,12 @@ class LocalStore:
 
     def put_file(self, key: str, path: Path) -> ObjectInfo:
         with open(path, "rb") as source:
-            return self._write(key, lambda out: shutil.copyfileobj(source, out, _CHUNK))
+
+            def copy(out: BinaryIO) -> None:
+                source.seek(0)
+                shutil.copyfileobj(source, out, _CHUNK)
+
+            return self._write(key, copy)
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -99,7 +105,7 @@ class LocalStore:
                 Path(self._path(key)).unlink(missing_ok=True)
 
     def clear_temporary(self) -> int:
-        """Remove what writers that died left behind (`.tmp-*`); returns how many. Live writers below this root fail."""
+        """Remove what writers that died left behind (`.tmp-*`); returns how many. Live writers write again."""
         count, folders = 0, [self._root]
         while folders:
             try:
@@ -119,7 +125,8 @@ class LocalStore:
         key = f"{TEMPORARY}probe-{secrets.token_hex(8)}"
         try:
             self.put(key, b"skinbatch")
-            self.get(key)
+            with suppress(NotFoundError):  # another run's clean-up was faster
+                self.get(key)
             self.delete([key])
         except StoreError as e:
             raise UsageError(f"{self.uri}: cannot be written to: {e}; choose a folder that you may write to") from None
@@ -133,16 +140,21 @@ class LocalStore:
             folder = os.path.dirname(path)
             temporary = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}")
             _make_folder(folder)
-            try:
-                with open(temporary, "xb") as out:
-                    fill(out)
-                    out.flush()
-                    os.fsync(out.fileno())
-                    info = _info(key, os.fstat(out.fileno()))
-                os.rename(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            for left in reversed(range(_WRITES)):
+                try:
+                    with open(temporary, "xb") as out:
+                        fill(out)
+                        out.flush()
+                        os.fsync(out.fileno())
+                        info = _info(key, os.fstat(out.fileno()))
+                    os.rename(temporary, path)
+                    break
+                except FileNotFoundError:  # another run's clean-up took it for a dead writer's
+                    if not left:
+                        raise
+                except BaseException:
+                    Path(temporary).unlink(missing_ok=True)
+                    raise
             _sync_folder(folder)
         return info
 

@@ -177,3 +177,19 @@ def test_what_dead_writers_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / "a" / "kept").write_bytes(b"")
     assert LocalStore(tmp_path).clear_temporary() == 2
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["kept"]
+
+
+def test_a_writer_whose_unfinished_file_is_cleared_away_writes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    rename, cleared = os.rename, []
+
+    def clear_first(old: str, new: str) -> None:
+        if not cleared:
+            cleared.append(store.clear_temporary())
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", clear_first)
+    store.put("a/b", b"what was to be written")
+    assert (cleared, store.get("a/b")[0]) == ([1], b"what was to be written")

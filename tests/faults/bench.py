@@ -1,0 +1,33 @@
+"""The bench that faults are tried on: a small archive, an undisturbed run of it, and the sentence that has to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import skinbatch
+from skinbatch.config import StorageSettings
+from tests.faces import comparable, face, png, tar_bytes, write_tree
+
+LOOSE, MEMBERS = 40, 6
+
+
+def write_archive(root: Path) -> Path:
+    """40 loose photos in units of about eight, one of them broken, and a tar of six."""
+    photos = {f"{n % 3}/{n:02}.png": png(face(n % 6, n % 5, n)) for n in range(LOOSE)}
+    photos["0/00.png"] = photos["0/00.png"][:200]
+    members = {f"{n}.png": png(face(n % 4, 1, 20 + n)) for n in range(MEMBERS)}
+    return write_tree(root, {**photos, "s.tar": tar_bytes(members)})
+
+
+def same_rows(ours: str | Path, theirs: str | Path, besides: Iterable[str] = (), **how: Any) -> bool:
+    """Images and boxes of two destinations are the same but for `unit_id`, and for the columns `besides`."""
+    first, second = comparable(ours, **how), comparable(theirs)
+    drop = [*besides]
+    return bool(first[0].drop_columns(drop).equals(second[0].drop_columns(drop)) and first[1].equals(second[1]))
+
+
+def differences(dest: str | Path, storage: StorageSettings | None = None) -> list[str]:
+    """What `skinbatch verify` finds."""
+    return skinbatch.verify(dest, storage=storage).differences

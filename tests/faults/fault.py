@@ -1,0 +1,207 @@
+"""Faults of a plan, injected into drivers and workers by patching what they call; the product knows nothing of it."""
+
+from __future__ import annotations
+
+import errno
+import importlib.abc
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+Role = Literal["driver", "worker"]
+Deed = Literal["kill", "stop", "full", "int", "term", "hang", "memory", "outage"]
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "int": signal.SIGINT, "term": signal.SIGTERM}
+_STORES = {"skinbatch.storage.local": "LocalStore", "skinbatch.storage.s3": "S3Store"}
+_MODELS = "skinbatch.models.fake"
+_DECODER = "skinbatch.archive.decode"
+ENVIRONMENT = "SKINBATCH_TEST_FAULTS"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong, once.
+
+    point: `put receipts`, `get photo`, `list images`, `delete folds`, …: what a store is asked and of what; or `model`, a
+    call of the segmenter; or `decode`. nth: which time, from 1, counted over all processes of the role. when: before or
+    after that is done.
+    """
+
+    role: Role
+    point: str
+    when: Literal["before", "after"] = "before"
+    nth: int = 1
+    deed: Deed = "kill"
+
+
+class Faults:
+    """A plan of faults in a folder, which also counts the points that were passed and holds what has happened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def plan(self, faults: Sequence[Fault]) -> Faults:
+        """Write the plan; what was passed and happened before is forgotten."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in self.folder.iterdir():
+            old.unlink()
+        (self.folder / "plan.json").write_text(json.dumps([asdict(f) for f in faults]))
+        return self
+
+    def planned(self) -> list[Fault]:
+        path = self.folder / "plan.json"
+        return [Fault(**raw) for raw in json.loads(path.read_text())] if path.exists() else []
+
+    @property
+    def happened(self) -> list[tuple[Fault, int]]:
+        """Faults of the plan that have come to pass, each with the process that it came upon."""
+        planned = self.planned()
+        found = sorted(self.folder.glob("happened.*"), key=lambda p: int(p.suffix[1:]))
+        return [(planned[int(p.suffix[1:])], int(p.read_text() or 0)) for p in found]
+
+    def passed(self, role: Role, point: str, when: str) -> int:
+        """How often a point was passed."""
+        path = self.folder / f"count.{role}.{point}.{when}".replace(" ", "_")
+        return path.stat().st_size if path.exists() else 0
+
+    def arm(self, role: Role) -> None:
+        """Patch what this process has imported or is going to import, and note that the process is there."""
+        (self.folder / f"process.{role}.{os.getpid()}").touch()
+        for name, patch in _patches(lambda point, when: self._pass(role, point, when)).items():
+            if name in sys.modules:
+                patch(sys.modules[name])
+            else:
+                sys.meta_path.insert(0, _PatchOnImport(name, patch))
+
+    def running(self, role: Role) -> list[int]:
+        """Processes of this plan that have not ended."""
+        found = (int(p.suffix[1:]) for p in self.folder.glob(f"process.{role}.*"))
+        return [pid for pid in found if state_of(pid) not in ("", "Z")]
+
+    def _pass(self, role: Role, point: str, when: str) -> None:
+        count = self._count(role, point, when)
+        for number, fault in enumerate(self.planned()):
+            if (fault.role, fault.point, fault.when, fault.nth) == (role, point, when, count) and self._claim(number):
+                _do(fault)
+
+    def _count(self, role: Role, point: str, when: str) -> int:
+        path = self.folder / f"count.{role}.{point}.{when}".replace(" ", "_")
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(fd, b"x")
+            return os.lseek(fd, 0, os.SEEK_CUR)  # behind one's own byte, whoever else has appended
+        finally:
+            os.close(fd)
+
+    def _claim(self, number: int) -> bool:
+        """This process is the first to come to this fault."""
+        try:
+            fd = os.open(self.folder / f"happened.{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            return False
+        os.write(fd, str(os.getpid()).encode())
+        os.close(fd)
+        return True
+
+
+def _do(fault: Fault) -> None:
+    if fault.deed in _SIGNALS:
+        os.kill(os.getpid(), _SIGNALS[fault.deed])
+    elif fault.deed == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif fault.deed == "memory":
+        raise MemoryError
+    elif fault.deed == "outage":
+        raise ConnectionError("an outage of the test")
+    else:
+        threading.Event().wait()
+
+
+def _patches(at: Callable[[str, str], None]) -> dict[str, Callable[[ModuleType], None]]:
+    """What to do with a module once it is loaded, by its name."""
+
+    def around(owner: Any, name: str, point: Callable[..., str]) -> None:
+        original = getattr(owner, name)
+
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            where = point(*args, **kwargs)
+            at(where, "before")
+            result = original(*args, **kwargs)
+            at(where, "after")
+            return result
+
+        setattr(owner, name, patched)
+
+    def store(class_name: str) -> Callable[[ModuleType], None]:
+        def patch(module: ModuleType) -> None:
+            cls = getattr(module, class_name)
+            for name in ("put", "get", "stream"):
+                around(cls, name, lambda self, key, *_, _name=name, **__: f"{_name} {kind_of(key)}")
+            around(cls, "list", lambda self, prefix="", **_: f"list {kind_of(prefix)}")
+            around(cls, "delete", lambda self, keys: f"delete {kind_of(keys[0])}")
+            if class_name == "LocalStore":
+                _map_errors(cls)
+
+        return patch
+
+    patches = {name: store(class_name) for name, class_name in _STORES.items()}
+    patches[_MODELS] = lambda module: around(module.FakeSegmenter, "__call__", lambda *_: "model")
+    patches[_DECODER] = lambda module: around(module, "_decode", lambda *_: "decode")
+    return patches
+
+
+def _map_errors(cls: Any) -> None:
+    """A full disk is met inside the store, which says what its users hear of it."""
+    patched = cls.put
+
+    def put(self: Any, key: str, data: bytes) -> Any:
+        with self._errors(key):
+            return patched(self, key, data)
+
+    cls.put = put
+
+
+def state_of(pid: int) -> str:
+    """`R`, `S`, `T` (stopped), `Z` (ended, nobody has asked how), …; "" if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def kind_of(key: str) -> str:
+    """`receipts` of a receipt's key, `images`, `claim`, …; `photo` of what is no part of a destination."""
+    parts = key.split("/")
+    if "_skinbatch" in parts:
+        return (parts[parts.index("_skinbatch") + 1 :] or [""])[0].removesuffix(".json")
+    return parts[0] if parts[0] in ("images", "boxes", "masks") else "photo"
+
+
+class _PatchOnImport(importlib.abc.MetaPathFinder):
+    """Patches one module as soon as it is loaded."""
+
+    def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
+        self.name, self.patch = name, patch
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            self.patch(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec

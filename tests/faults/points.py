@@ -1,0 +1,17 @@
+"""Faults as parameters of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.faults.fault import Fault
+
+
+def and_slow(fast: Sequence[Fault], slow: Sequence[Fault]) -> list[Any]:
+    """Parameters of a test, with names."""
+    name = "{0.when} {0.point}".format
+    marked = [pytest.param(f, id=name(f), marks=pytest.mark.slow) for f in slow]
+    return [*(pytest.param(f, id=name(f)) for f in fast), *marked]

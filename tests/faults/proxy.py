@@ -1,0 +1,243 @@
+"""An HTTP proxy before an S3 server that does to a share of all requests what stores and networks do on bad days."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+from skinbatch.archive.formats import IMAGE_EXTENSIONS, extension
+
+KINDS = ("throttle", "fail", "reset", "stall", "cut", "short", "flip", "delay", "old", "again", "late", "lost")
+"""503 SlowDown · 500 · closed before an answer · no answer for longer than a client waits · a body that ends before its
+length · a body, and a length, of half a photo · a wrong byte in what skinbatch wrote · late by up to 0.3 s · the listing as it
+was once · a PUT done twice · a PUT that fails and is done later · a request that is done and whose answer is lost."""
+_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+def refusal(status: int, code: str) -> _Answer:
+    """What S3 says when it refuses."""
+    text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>by the test's proxy</Message></Error>"
+    return _Answer(status, [("Content-Type", "application/xml")], text.encode())
+
+
+class Proxy:
+    """share: of the requests that are hit, 0 to 1; by which kind is drawn from `seed`. stall_s: how long a stall lasts.
+
+    happened: how often each kind came to pass. refuse: given method and path, an answer instead of the server's.
+    """
+
+    def __init__(
+        self, upstream: str, seed: int = 0, share: float = 0.05, kinds: Sequence[str] = KINDS, stall_s: float = 3.0
+    ) -> None:
+        parts = urlsplit(upstream)
+        self._upstream = (parts.hostname or "", parts.port or 80)
+        self.seed, self.share, self.kinds, self.stall_s = seed, share, tuple(kinds), stall_s
+        self.requests = 0
+        self.happened: Counter[str] = Counter()
+        self.down = False
+        self.refuse: Callable[[str, str], _Answer | None] = lambda method, path: None
+        self._lock = threading.Lock()
+        self._listings: dict[str, _Answer] = {}
+        self._late: list[threading.Thread] = []
+        self._closing = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def settle(self) -> None:
+        """Until every late PUT has landed."""
+        for thread in self._late:
+            thread.join()
+
+    def draw(self, method: str, path: str) -> str | None:
+        """What the next request suffers; None for nothing, or where the kind does not apply to it."""
+        with self._lock:
+            self.requests += 1
+            rng = random.Random(f"{self.seed} {self.requests}")
+            if rng.random() >= self.share:
+                return None
+            kind = rng.choice(self.kinds)
+            if not _applies(kind, method, path):
+                kind = rng.choice([k for k in ("throttle", "fail", "reset", "delay") if k in self.kinds] or [""])
+            self.happened[kind] += bool(kind)
+            return kind or None
+
+    def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> _Answer:
+        """The server's answer."""
+        connection = http.client.HTTPConnection(*self._upstream, timeout=60)
+        try:
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in headers:
+                if name.lower() not in _HOP:
+                    connection.putheader(name, value)
+            if body or method in ("PUT", "POST"):
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body or None)
+            found = connection.getresponse()
+            kept = [
+                (n, v)
+                for n, v in found.getheaders()
+                if n.lower() not in _HOP or (method == "HEAD" and n != "Connection")
+            ]
+            answer = _Answer(found.status, kept, found.read())
+        finally:
+            connection.close()
+        if _is_listing(method, path) and answer.status == 200:
+            with self._lock:
+                self._listings.setdefault(path, answer)
+        return answer
+
+    def old_listing(self, path: str) -> _Answer | None:
+        with self._lock:
+            return self._listings.get(path)
+
+    def later(self, put: Callable[[], object], seconds: float) -> None:
+        def land() -> None:
+            time.sleep(seconds)
+            with suppress(OSError):
+                put()
+
+        self._late.append(threading.Thread(target=land))
+        self._late[-1].start()
+
+    def wait(self, seconds: float) -> None:
+        self._closing.wait(seconds)
+
+
+def _is_listing(method: str, path: str) -> bool:
+    return method == "GET" and "list-type" in parse_qs(urlsplit(path).query)
+
+
+def _is_photo(path: str) -> bool:
+    return extension(urlsplit(path).path) in IMAGE_EXTENSIONS
+
+
+def _applies(kind: str, method: str, path: str) -> bool:
+    if kind == "old":
+        return _is_listing(method, path)
+    if kind in ("again", "late"):
+        return method == "PUT"
+    if kind == "short":
+        return method == "GET" and _is_photo(path)
+    if kind == "flip":
+        return (method == "GET" and ".json" in path) or ".parquet" in path
+    if kind == "cut":
+        return method == "GET"
+    return True
+
+
+def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = list(self.headers.items())
+            if proxy.down:
+                self._reset()
+                return
+            refused = proxy.refuse(self.command, self.path)
+            if refused is not None:
+                self._send(refused)
+                return
+            kind = proxy.draw(self.command, self.path)
+
+            def ask() -> _Answer:
+                return proxy.ask(self.command, self.path, headers, body)
+
+            if kind == "throttle":
+                self._send(refusal(503, "SlowDown"))
+            elif kind == "fail":
+                self._send(refusal(500, "InternalError"))
+            elif kind == "reset":
+                self._reset()
+            elif kind == "stall":
+                proxy.wait(proxy.stall_s)
+                self._reset()
+            elif kind == "lost":
+                ask()
+                self._reset()
+            elif kind == "late":
+                proxy.later(ask, 1.0)
+                self._send(refusal(500, "InternalError"))
+            else:
+                if kind == "again":
+                    ask()
+                if kind == "delay":
+                    proxy.wait(0.3)
+                answer = (proxy.old_listing(self.path) if kind == "old" else None) or ask()
+                self._send(_harmed(answer, kind), cut=kind == "cut")
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
+
+        def _send(self, answer: _Answer, cut: bool = False) -> None:
+            with suppress(BrokenPipeError, ConnectionResetError):  # a client that has waited long enough hangs up
+                self.send_response(answer.status)
+                for name, value in answer.headers:
+                    if name.lower() not in ("server", "date"):
+                        self.send_header(name, value)
+                if self.command != "HEAD":
+                    self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                if self.command == "HEAD":
+                    return
+                self.wfile.write(answer.body[: len(answer.body) // 2] if cut else answer.body)
+                if cut:
+                    self.wfile.flush()
+                    self._reset()
+
+        def _reset(self) -> None:
+            """Close without a word, as a machine that restarts does."""
+            self.close_connection = True
+            with suppress(OSError):
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+        def handle(self) -> None:
+            with suppress(OSError, ValueError):  # what follows a reset connection
+                super().handle()
+
+        def finish(self) -> None:
+            with suppress(OSError, ValueError):
+                super().finish()
+
+    return Handler
+
+
+def _harmed(answer: _Answer, kind: str | None) -> _Answer:
+    if answer.status not in (200, 206) or not answer.body:
+        return answer
+    half = len(answer.body) // 2
+    if kind == "short":
+        return _Answer(answer.status, answer.headers, answer.body[:half])
+    if kind == "flip":
+        return _Answer(
+            answer.status, answer.headers, answer.body[:half] + bytes([answer.body[half] ^ 1]) + answer.body[half + 1 :]
+        )
+    return answer

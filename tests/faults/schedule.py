@@ -1,0 +1,160 @@
+"""A schedule of faults drawn from a seed, and a run of the archive under it: `python -m tests.faults.schedule --seed N`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.bench import differences, same_rows, write_archive
+from tests.faults.fault import Deed, Fault, Faults, Role, state_of
+from tests.faults.trial import Trial
+from tests.faults.zygote import Driver, Zygote
+
+POINTS: dict[Role, tuple[str, ...]] = {
+    "driver": (
+        "list receipts",
+        "list images",
+        "put dest",
+        "put scorings",
+        "put claim",
+        "put plans",
+        "put attempts",
+        "put folds",
+        "put runs",
+        "put snapshots",
+        "list snapshots",
+        "delete boxes",
+        "delete images",
+        "delete receipts",
+        "delete folds",
+        "delete attempts",
+        "delete claim",
+    ),
+    "worker": ("get photo", "stream photo", "decode", "model", "put images", "put boxes", "put receipts"),
+}
+LAST: dict[str, int] = {"get photo": 40, "decode": 46, "model": 25, "put images": 6, "put boxes": 6, "put receipts": 6}
+"""About how often a point is passed in a quiet run; the others a few times."""
+DEEDS: dict[Role, tuple[Deed, ...]] = {
+    "driver": ("kill", "kill", "kill", "int", "term", "stop", "full"),
+    "worker": ("kill", "kill", "stop", "full"),
+}
+MOST_RUNS = 12
+OUTCOMES = {0, 4, 7, 130, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM}
+"""What a disturbed run may end with: done, store failed, claim lost, interrupted (also before it could catch that), killed."""
+
+
+def draw(seed: int) -> list[Fault]:
+    """One to five faults. At most two of them hit workers: a photo that is there at three deaths would be blamed."""
+    rng = random.Random(seed)
+    faults: list[Fault] = []
+    for _ in range(rng.randint(1, 5)):
+        role: Role = "driver" if rng.random() < 0.55 or sum(f.role == "worker" for f in faults) == 2 else "worker"
+        point = rng.choice(POINTS[role])
+        deed = rng.choice(DEEDS[role])
+        if deed == "full" and not point.startswith("put"):
+            deed = "kill"
+        nth = rng.randint(1, LAST.get(point, 3))
+        faults.append(Fault(role, point, rng.choice(("before", "after")), nth, deed))
+    return faults
+
+
+@dataclass(slots=True)
+class Played:
+    """What came of a schedule. ends: exit codes of its runs. happened: faults that came to pass."""
+
+    seed: int
+    planned: list[Fault]
+    happened: list[Fault] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    lost: int = 0
+    doubled: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def play(trial: Trial, seed: int) -> Played:
+    """Runs until one ends well, then those that were stopped go on, and a last run puts right what they have written."""
+    rng = random.Random(f"how {seed}")
+    played = Played(seed, draw(seed))
+    trial.plan(*played.planned)
+    stopped: list[Driver] = []
+    lose = rng.random() < 0.5
+    while len(played.ends) < MOST_RUNS and (not played.ends or played.ends[-1] != 0):
+        driver = trial.start(lose=lose, watch_s=0.5)
+        code = driver.wait(timeout_s=120.0)
+        if code is None:
+            stopped.append(driver)
+            if rng.random() < 0.5:  # it goes on before another takes over, or while that one works
+                trial.go_on(driver.pid)
+                if rng.random() < 0.5:
+                    played.ends.append(_end_of(trial, stopped.pop()))
+            continue
+        played.ends.append(code)
+        if rng.random() < 0.3:
+            driver.sweep()  # else its worker, if it had one, ends by itself or writes on
+    for pid in [*(d.pid for d in stopped), *trial.faults.running("worker")]:
+        trial.go_on(pid)
+    played.ends += [_end_of(trial, driver) for driver in stopped]
+    for pid in trial.faults.running("worker"):
+        trial.end_of(pid)
+    played.happened = [fault for fault, _ in trial.faults.happened]
+    trial.faults.plan([])
+    played.ends.append(trial.start().end(120.0))
+    _judge(trial, played)
+    return played
+
+
+def _end_of(trial: Trial, driver: Driver) -> int:
+    """Of a driver that other faults may stop again."""
+    while (code := driver.wait(120.0)) is None:
+        assert state_of(driver.pid) == "T", f"the driver does not end; it said: {driver.said}"
+        trial.go_on(driver.pid)
+    return code
+
+
+def _judge(trial: Trial, played: Played) -> None:
+    import skinbatch
+
+    found = Counter(skinbatch.open(trial.out).images(["image_id"]).column("image_id").to_pylist())
+    wanted = Counter(skinbatch.open(trial.like).images(["image_id"]).column("image_id").to_pylist())
+    played.lost = (wanted - found).total()
+    played.doubled = (found - wanted).total()
+    played.wrong += [f"exit codes {played.ends}"] * (played.ends[-1] != 0 or not OUTCOMES.issuperset(played.ends))
+    played.wrong += differences(trial.out)
+    if not played.lost and not played.doubled and not same_rows(trial.out, trial.like):
+        played.wrong.append("rows differ from the undisturbed run's")
+
+
+def main() -> None:
+    """Plays seeds and prints what came of them; ends with 1 at the first that went wrong."""
+    import skinbatch
+    from skinbatch.models.fake import write_fake_pack
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="the first")
+    parser.add_argument("--count", type=int, default=1)
+    wanted = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    zygote = Zygote()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        source, pack = write_archive(root / "photos"), str(write_fake_pack(root / "pack"))
+        skinbatch.score(source, root / "like", pack=pack, engine="local")
+        for seed in range(wanted.seed, wanted.seed + wanted.count):
+            place = root / str(seed)
+            trial = Trial(source, place / "out", root / "like", pack, zygote, Faults(place / "faults"))
+            played = play(trial, seed)
+            print(f"seed {seed}: {played.ends}, {len(played.happened)} of {len(played.planned)} faults", flush=True)
+            if played.lost or played.doubled or played.wrong:
+                print(played)
+                raise SystemExit(1)
+    zygote.close()
+
+
+if __name__ == "__main__":
+    main()

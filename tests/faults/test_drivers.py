@@ -1,0 +1,172 @@
+"""Drivers that are killed, interrupted, doubled or given a wrong clock, and disks that are full."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from skinbatch.runs import layout
+from tests.faces import rows
+from tests.faults.bench import differences
+from tests.faults.fault import Fault
+from tests.faults.points import and_slow
+from tests.faults.trial import Trial
+
+SLOW = pytest.mark.slow
+POINTS = [
+    Fault("driver", "put snapshots", "before"),
+    Fault("driver", "delete boxes", "before"),
+]
+MORE_POINTS = [
+    Fault("driver", "put dest", "after"),
+    Fault("driver", "put plans", "after"),
+    Fault("driver", "put attempts", "before"),
+    Fault("driver", "put snapshots", "after"),
+    Fault("driver", "delete claim", "before"),
+]
+
+
+@pytest.mark.parametrize("fault", and_slow(POINTS, MORE_POINTS))
+def test_the_command_after_a_killed_driver_goes_on(fault: Fault, trial: Trial) -> None:
+    # A worker that dies makes the driver write an attempt, which is there to be deleted in the end.
+    trial.plan(fault, Fault("worker", "put boxes", "after", 2))
+    driver = trial.start()
+    assert driver.end() == -signal.SIGKILL
+    trial.bury(driver)
+    trial.run()
+    trial.check()
+
+
+@pytest.mark.parametrize("deed", ["int", pytest.param("term", marks=SLOW)])
+def test_an_interrupted_driver_ends_with_130_and_keeps_what_is_finished(deed: str, trial: Trial) -> None:
+    trial.plan(Fault("driver", "put attempts", "after", 1, deed), Fault("worker", "model", "before", 9))  # type: ignore[arg-type]
+    driver = trial.start()
+    assert driver.end() == 130, driver.said
+    assert "Traceback" not in driver.said and "the same command goes on" in driver.said
+    assert not (trial.out / layout.CLAIM).exists()
+    kept = rows(trial.out)
+    assert kept
+    report = trial.report()
+    assert report["scored"] == len(rows(trial.like)) - len(kept)
+    trial.check()
+
+
+def test_of_two_drivers_the_second_ends_with_7_and_names_the_first(trial: Trial) -> None:
+    trial.plan(Fault("worker", "model", "before", 3, "stop"))
+    first = trial.start()
+    trial.hit()
+    second = trial.start()
+    assert second.end() == 7
+    assert re.search(rf"held by another run.*process {first.pid}\b", second.said)
+    assert first.end() == 0
+    trial.check()
+
+
+@SLOW
+def test_the_claim_of_a_dead_driver_elsewhere_is_taken_over(trial: Trial) -> None:
+    trial.plan(Fault("driver", "put snapshots"))
+    first = trial.start()
+    assert first.end() == -signal.SIGKILL
+    trial.bury(first)
+    claim = trial.out / layout.CLAIM
+    claim.write_text(json.dumps(json.loads(claim.read_text()) | {"machine": "another", "host": "gone"}))
+    assert "is claimed by run" in trial.run().said
+    trial.check()
+
+
+@pytest.mark.parametrize("point", ["put attempts", pytest.param("put plans", marks=SLOW)])
+def test_a_driver_that_lost_its_claim_while_it_stood_still_ends_with_7(point: str, trial: Trial) -> None:
+    trial.plan(Fault("driver", point, "before", 1, "stop"), Fault("worker", "put boxes", "after", 2))
+    first = trial.start()
+    assert first.wait() is None
+    trial.run()  # watches the first, and takes over
+    trial.go_on(first.pid)
+    assert first.end() == 7, first.said
+    trial.run()  # whatever the first had written by then
+    trial.check()
+
+
+def test_two_drivers_that_know_nothing_of_each_other_lose_and_double_nothing(trial: Trial) -> None:
+    trial.plan(*(Fault("driver", "put snapshots", "before", nth, "stop") for nth in (1, 2)))
+    deaf: dict[str, Any] = {"beat_s": 1000.0, "watch_s": 0.1}
+    first = trial.start(**deaf)
+    assert first.wait() is None
+    (trial.out / layout.CLAIM).unlink()
+    second = trial.start(**deaf)
+    assert second.wait() is None
+    trial.go_on(first.pid)
+    trial.go_on(second.pid)
+    assert sorted((first.end(), second.end())) == [0, 7], first.said + second.said
+    trial.run()
+    trial.check()
+
+
+@SLOW
+def test_a_worker_of_a_dead_driver_that_writes_late_changes_nothing(trial: Trial) -> None:
+    trial.plan(Fault("worker", "put boxes", "before", 2, "stop"), Fault("driver", "put attempts"))
+    first = trial.start(lose=True)
+    late = trial.hit()
+    assert first.end() == -signal.SIGKILL
+    trial.run()
+    trial.go_on(late)
+    trial.end_of(late)
+    trial.run()
+    trial.check()
+
+
+@pytest.mark.parametrize("hours", [-30, pytest.param(30, marks=SLOW)])
+def test_a_clock_that_was_moved_loses_nothing(hours: int, trial: Trial) -> None:
+    trial.plan(Fault("driver", "put snapshots"))
+    first = trial.start()
+    assert first.end() == -signal.SIGKILL
+    trial.bury(first)
+    trial.run(clock_s=3600.0 * hours)
+    trial.check()
+    status = trial.zygote.start(["status", str(trial.out), "--json"], trial.faults)
+    assert status.end() == 0
+    assert json.loads(status.said)["state"] == "done", "the newest run is the one that was started last"
+    trial.run()
+    trial.check()
+
+
+@pytest.fixture
+def small_disk(trial: Trial) -> Iterator[Trial]:
+    """The trial, with a destination on a file system of 220 KB of its own."""
+    trial.out.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=220k", "none", str(trial.out)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield trial
+    subprocess.run(["umount", "-l", str(trial.out)], check=True)
+
+
+def test_a_full_disk_stops_the_run_with_4_and_it_goes_on_when_there_is_room(small_disk: Trial) -> None:
+    trial = replace(small_disk, out=small_disk.out / "scored")
+    filler = small_disk.out / "filler"
+    filler.write_bytes(bytes(100 << 10))
+    driver = trial.start()
+    assert driver.end() == 4
+    assert "No space left on device" in driver.said and "Traceback" not in driver.said
+    statuses = {row["status"] for row in rows(trial.out).values()} if (trial.out / layout.DEST).exists() else set()
+    assert statuses <= {"ok", "truncated"}
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk.out)], check=True)
+    trial.run()
+    trial.check()
+
+
+@SLOW
+def test_a_disk_that_is_full_at_the_snapshot_is_no_loss(trial: Trial) -> None:
+    trial.plan(Fault("driver", "put snapshots", "before", 1, "full"))
+    driver = trial.start()
+    assert driver.end() == 4 and "No space left on device" in driver.said
+    assert any("not finished" in d for d in differences(trial.out))
+    trial.run()
+    trial.check()

@@ -1,0 +1,195 @@
+"""An object store on a bad day: every request may fail in twelve ways, and the tables are those of a quiet one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skinbatch.config import StorageSettings
+from skinbatch.errors import StoreError
+from skinbatch.storage.locate import open_store
+from tests.conftest import S3Server
+from tests.faces import rows
+from tests.faults.bench import differences, same_rows
+from tests.faults.fault import Faults
+from tests.faults.proxy import KINDS, Proxy, refusal
+from tests.faults.zygote import Zygote
+
+WHERE = ["uri", "version"]
+Score = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def before() -> Iterator[Callable[..., Proxy]]:
+    """Puts a proxy before a server."""
+    made: list[Proxy] = []
+
+    def make(server: S3Server, **how: Any) -> Proxy:
+        made.append(Proxy(str(server.settings.endpoint_url), **how))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.settle()
+        proxy.close()
+
+
+def upload(server: S3Server, archive: Path) -> str:
+    """A bucket with the archive under `photos/`."""
+    bucket = server.bucket()
+    for path in archive.rglob("*"):
+        if path.is_file():
+            key = f"photos/{path.relative_to(archive).as_posix()}"
+            server.client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+    return bucket
+
+
+@pytest.fixture
+def score(zygote: Zygote, faults: Faults, fake_pack: str, tmp_path: Path) -> Iterator[Score]:
+    """Scores a bucket through a proxy: exit code, and what was said."""
+
+    def run(proxy: Proxy, bucket: str, timeout_s: float = 1.5, max_attempts: int = 6) -> tuple[int, str]:
+        settings = tmp_path / "settings.toml"
+        storage = {"endpoint_url": f'"{proxy.url}"', "timeout_s": timeout_s, "max_attempts": max_attempts}
+        settings.write_text("[storage]\n" + "".join(f"{name} = {value}\n" for name, value in storage.items()))
+        places = [f"s3://{bucket}/photos", f"s3://{bucket}/scored"]
+        options = ["--engine", "local", "--pack", fake_pack, "--config", str(settings)]
+        driver = zygote.start(["score", *places, *options], faults)
+        return driver.end(240.0), driver.said
+
+    yield run
+    zygote.sweep()
+
+
+def check(server: S3Server, bucket: str, undisturbed: Path) -> None:
+    dest = f"s3://{bucket}/scored"
+    assert differences(dest, server.settings) == []
+    assert same_rows(dest, undisturbed, besides=WHERE, storage=server.settings)
+
+
+SERVERS = ["s3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ceph", "rclone"))]
+SEEDS = [2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (3, 4, 5))]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_ends_right_while_a_twentieth_of_all_requests_is_hit(
+    kind: str,
+    seed: int,
+    before: Callable[..., Proxy],
+    request: pytest.FixtureRequest,
+    archive: Path,
+    undisturbed: Path,
+    score: Score,
+) -> None:
+    server: S3Server = request.getfixturevalue(kind)
+    bucket = upload(server, archive)
+    proxy = before(server, seed=seed)
+    code, message = score(proxy, bucket)
+    assert code == 0, f"{message} (seed {seed}, {dict(proxy.happened)})"
+    assert proxy.happened
+    proxy.settle()
+    proxy.share = 0.0
+    assert score(proxy, bucket)[0] == 0  # what a late PUT has left is removed by the next run
+    check(server, bucket, undisturbed)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("delay", "again")])
+def test_what_every_request_suffers_is_an_error_after_bounded_tries(
+    kind: str, before: Callable[..., Proxy], s3: S3Server
+) -> None:
+    bucket = s3.bucket()
+    s3.client.put_object(Bucket=bucket, Key="a.png", Body=bytes(1000))
+    (listed,) = open_store(f"s3://{bucket}", s3.settings).list()
+    direct = open_store(f"s3://{bucket}", s3.settings)
+    direct.put("a.json", b"what was written")
+    proxy = before(s3, share=1.0, kinds=[kind], stall_s=1.0)
+    settings = StorageSettings(endpoint_url=proxy.url, max_attempts=3, timeout_s=0.3)
+    store = open_store(f"s3://{bucket}", settings)
+    ask: Callable[[], object] = {
+        "old": lambda: list(store.list()),
+        "late": lambda: store.put("b.json", b"b"),
+        "flip": lambda: store.get("a.json"),
+    }.get(kind, lambda: store.get("a.png", version=listed.version, size=listed.size))
+    if kind == "old":
+        assert ask() == ask() == [*direct.list()]
+        return
+    with pytest.raises(StoreError):
+        ask()
+    assert proxy.requests == 3
+    proxy.settle()
+
+
+def test_a_photo_that_came_short_or_wrong_is_asked_for_again(before: Callable[..., Proxy], s3: S3Server) -> None:
+    bucket = s3.bucket()
+    data = bytes(range(250))
+    for kind, key in (("short", "a.png"), ("cut", "a.png"), ("flip", "a.json")):
+        s3.client.put_object(Bucket=bucket, Key=key, Body=data, ChecksumAlgorithm="CRC32")
+        listed = open_store(f"s3://{bucket}", s3.settings).head(key)
+        proxy = before(s3, share=0.6, kinds=[kind], seed=3)
+        store = open_store(f"s3://{bucket}", StorageSettings(endpoint_url=proxy.url, max_attempts=20))
+        for _ in range(5):
+            assert store.get(key, version=listed.version, size=listed.size)[0] == data
+        assert proxy.happened[kind] > 0
+
+
+def test_an_outage_leaves_units_open_and_never_becomes_a_row(
+    before: Callable[..., Proxy], s3: S3Server, archive: Path, undisturbed: Path, score: Score
+) -> None:
+    bucket = upload(s3, archive)
+    proxy = before(s3, share=0.0)
+    put_receipts: list[str] = []
+
+    def refuse(method: str, path: str) -> Any:
+        """Nothing is answered from the second receipt on."""
+        put_receipts.extend([path] * (method == "PUT" and "/receipts/" in path))
+        return refusal(503, "ServiceUnavailable") if len(put_receipts) >= 2 else None
+
+    proxy.refuse = refuse
+    code, message = score(proxy, bucket, max_attempts=1)
+    assert (code, "ServiceUnavailable" in message) == (4, True), message
+    found = rows(f"s3://{bucket}/scored", storage=s3.settings)
+    assert 0 < len(found) < 46
+    assert {row["status"] for row in found.values()} <= {"ok", "truncated"}
+    proxy.refuse = lambda method, path: None
+    assert score(proxy, bucket)[0] == 0
+    check(s3, bucket, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (403, "AccessDenied", "access denied"),
+        pytest.param(404, "NoSuchBucket", "no such bucket", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", pytest.param("PUT", marks=pytest.mark.slow)])
+def test_a_refusal_of_everything_stops_the_run_at_once_with_its_reason(
+    method: str,
+    status: int,
+    code: str,
+    says: str,
+    before: Callable[..., Proxy],
+    s3: S3Server,
+    archive: Path,
+    score: Score,
+) -> None:
+    bucket = upload(s3, archive)
+    proxy = before(s3, share=0.0)
+    refused: list[str] = []
+
+    def refuse(asked: str, path: str) -> Any:
+        """From the plan on, no photo may be read, or no table written."""
+        if asked != method or not ("/photos/" in path if method == "GET" else "/images/" in path):
+            return None
+        refused.append(path)
+        return refusal(status, code)
+
+    proxy.refuse = refuse
+    ended, message = score(proxy, bucket)
+    assert (ended, says in message) == (2, True), message
+    assert len(refused) <= 32
+    assert len(rows(f"s3://{bucket}/scored", storage=s3.settings)) == 0

@@ -59,10 +59,11 @@ def mark_boxes(
     tilted head would need landmarks, which no model here gives.
     """
     order = np.argsort(-detections.scores, kind="stable")
-    xyxy, scores, labels = (a[order] for a in (detections.xyxy, detections.scores, detections.labels))
+    xyxy = detections.xyxy[order]
     overlaps = skin_overlaps(xyxy, face)
     # Plain numbers of the whole arrays at once: a photo of severe acne has hundreds of boxes.
-    columns = zip(xyxy.tolist(), scores.tolist(), labels.tolist(), overlaps.tolist(), strict=True)
+    scores, labels = detections.scores[order].tolist(), detections.labels[order].tolist()
+    columns = zip(xyxy.tolist(), scores, labels, overlaps.tolist(), strict=True)
     return tuple(
         GradedBox(
             x1,

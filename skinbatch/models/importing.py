@@ -32,6 +32,7 @@ from skinbatch.models.segmenters.face_parsing import recognise as recognise_segm
 from skinbatch.models.stages import (
     ARCHITECTURES,
     ONNX,
+    TRAINED_HERE,
     AnyStage,
     ClassifierStage,
     DetectorStage,
@@ -110,7 +111,7 @@ def _architecture(wanted: Import) -> tuple[str, str | None]:
         raise UsageError(f"no stage `{wanted.stage}`; there are: {', '.join(STAGES)}")
     arch, _, backbone = wanted.arch.partition(":")
     named = backbone or (wanted.fields or {}).get("backbone")
-    if arch in ARCHITECTURES[wanted.stage]:
+    if arch in (*ARCHITECTURES[wanted.stage], *TRAINED_HERE[wanted.stage]):
         if arch == "timm" and not named and not any(path.suffix == ".toml" for path in wanted.configs):
             raise UsageError("arch `timm` needs the name of a network of timm's: --arch timm:NAME")
         return arch, backbone or None

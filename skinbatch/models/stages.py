@@ -51,6 +51,8 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "detector": get_args(DetectorArch),
     "classifier": get_args(ClassifierArch),
 }
+TRAINED_HERE: dict[str, tuple[str, ...]] = {"segmenter": (), "detector": ("faster-rcnn-r18",), "classifier": ()}
+"""Architectures of which there are no weights but those of `skinbatch train`; `pack architectures` leaves them out."""
 
 
 class Section(BaseModel):

@@ -17,6 +17,7 @@ from skinbatch.models.pack import Pack, is_shipped, load_pack
 from skinbatch.models.stages import (
     ARCHITECTURES,
     ONNX,
+    TRAINED_HERE,
     AnyStage,
     ClassifierStage,
     DetectorStage,
@@ -217,8 +218,7 @@ def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -
             there = ", ".join([*known, *(n for n in ModelSection.model_fields if n != "stage")])
             mistakes.append(f"{path}: unknown setting `model.{name}`; there are: {there}")
     arch = fields.get("arch")
-    trainable = [name for name in ARCHITECTURES[stage] if name not in ONNX]
-    trainable += ["faster-rcnn-r18"] if stage == "detector" else []
+    trainable = [name for name in (*ARCHITECTURES[stage], *TRAINED_HERE[stage]) if name not in ONNX]
     if arch not in trainable:
         mistakes.append(f"{path}: setting `model.arch`: one of {', '.join(trainable)} (got {arch!r})")
     if mistakes:

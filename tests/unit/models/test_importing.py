@@ -25,8 +25,9 @@ from skinbatch.models.checkpoint import _WAY_OUT
 from skinbatch.models.fetch import cache_folder, verify_origin
 from skinbatch.models.importing import DISEASES, Import
 from skinbatch.models.pack import Pack, load_pack, own_packs
+from skinbatch.models.stages import ARCHITECTURES
 from tests.conftest import S3Server
-from tests.unit.models.support import classifier_weights, segmenter_weights
+from tests.unit.models.support import classifier_weights, random_detector_state, segmenter_weights
 
 BACKBONE = "mobilenetv3_small_050"
 GRADES = ("none", "mild", "moderate", "severe")
@@ -340,6 +341,14 @@ def test_what_somebody_wrote_into_a_pack_stays_when_it_grows(tmp_path: Path, wei
     terms = f"Ours.\n\n{load_pack('starter').text('LICENSE.md')}"
     assert grown.text("LICENSE.md") == terms
     assert add_stage("mine", classifier(path, head="other"), base="starter").text("LICENSE.md") == terms
+
+
+def test_what_only_training_makes_is_imported_though_no_public_weights_have_its_name(tmp_path: Path) -> None:
+    narrow: dict[str, Any] = {"width": 0.25, "head_channels": 16, "strides": (8, 16, 32), "size": 128}
+    path = saved(tmp_path, random_detector_state("faster-rcnn-r18", **narrow))
+    pack = add_stage("mine", Import("detector", "faster-rcnn-r18", path, (), ("acne",), fields=narrow), base="starter")
+    assert pack.detector.arch == "faster-rcnn-r18"
+    assert "faster-rcnn-r18" not in ARCHITECTURES["detector"]
 
 
 def test_a_licence_in_the_settings_file_is_kept(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
 import traceback
@@ -21,6 +22,7 @@ from skinbatch.cli_options import (
     Dest,
     EngineName,
     Json,
+    LogFormat,
     PackName,
     RayAddress,
     Scoring,
@@ -30,8 +32,10 @@ from skinbatch.cli_options import (
 )
 from skinbatch.cli_train import train
 from skinbatch.config import load_config
-from skinbatch.console import TerminalPresenter, clock, counted, summary
+from skinbatch.console import TerminalPresenter, clock, counted, presenter_of, summary
 from skinbatch.errors import SkinbatchError
+from skinbatch.logs import event, writes_json
+from skinbatch.redact import redacted
 from skinbatch.runs.report import RunReport
 
 app = typer.Typer(
@@ -84,6 +88,7 @@ def score(
     anonymous: Annotated[
         bool | None, typer.Option("--anonymous", help="Read a public bucket without credentials.")
     ] = None,
+    log_format: LogFormat = None,
     as_json: Json = False,
 ) -> None:
     """Score what is not scored yet. The same command again resumes, or picks up what changed.
@@ -98,9 +103,10 @@ def score(
         {
             "source": {"include": include, "exclude": exclude, "head": head, "content_hash": content_hash},
             "storage": {"anonymous": anonymous},
+            "run": {"log_format": log_format},
         },
     )
-    with TerminalPresenter() as presenter:
+    with presenter_of(settings.run.log_format) as presenter:
         report = run(
             source,
             dest,
@@ -126,19 +132,21 @@ def retry(
     ray_address: RayAddress = None,
     config: ConfigFile = None,
     workers: Workers = None,
+    log_format: LogFormat = None,
     as_json: Json = False,
 ) -> None:
     """Score again only the rows that failed; the others stay as they are."""
     from skinbatch.engines.score import retry as run
 
-    with TerminalPresenter() as presenter:
+    settings = load_config(config, {"run": {"log_format": log_format}})
+    with presenter_of(settings.run.log_format) as presenter:
         report = run(
             dest,
             pack=pack,
             engine=engine,
             ray_address=ray_address,
             workers=workers,
-            config=load_config(config),
+            config=settings,
             presenter=presenter,
         )
     _end(report, as_json, config)
@@ -158,6 +166,10 @@ def status(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
     print(f"{found.state}: {photos} photos done, {found.units_left} of {found.units_total} units left")
     if found.statuses:
         print(f"  rows     {counted(found.statuses)}")
+    again = {"units retried": found.units_retried, "photos isolated": found.photos_isolated}
+    again |= {"requests retried": found.requests_retried, "throttled": found.requests_throttled}
+    if any(again.values()):
+        print(f"  trouble  {counted({name: n for name, n in again.items() if n})}")
     if found.photos_per_second:
         left = f", {clock(found.left_s)} left" if found.left_s is not None else ""
         print(f"  rate     {found.photos_per_second:.1f} photos/s{left}")
@@ -258,7 +270,7 @@ def _guarded(run: Callable[..., Any]) -> int:
         code = run(standalone_mode=False)
         return int(code or 0)
     except SkinbatchError as e:
-        print(f"skinbatch: {e}", file=sys.stderr)
+        _say(str(e), e.exit_code)
         return e.exit_code
     except typer.Exit as e:
         return int(e.exit_code)
@@ -266,16 +278,25 @@ def _guarded(run: Callable[..., Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, typer.Abort):
-        print("skinbatch: interrupted; the same command goes on", file=sys.stderr)
+        _say("interrupted; the same command goes on", 130)
         return 130
     except Exception as e:
         if hasattr(e, "format_message") and hasattr(e, "exit_code"):  # click's own errors of use
             command = getattr(getattr(e, "ctx", None), "command_path", "skinbatch")
             print(f"skinbatch: {e.format_message()}\nTry '{command} --help'.", file=sys.stderr)
             return int(e.exit_code)
-        traceback.print_exc()
-        print("skinbatch: this is a defect of skinbatch; nothing that was committed is lost", file=sys.stderr)
+        if not writes_json():
+            print(redacted(traceback.format_exc()), file=sys.stderr, end="")
+        _say("this is a defect of skinbatch; nothing that was committed is lost", 1, traceback=traceback.format_exc())
         return 1
+
+
+def _say(message: str, exit_code: int, **more: str) -> None:
+    """Why the command ends, as the rest of what it says."""
+    if writes_json():
+        event("error", logging.ERROR, message=message, exit_code=exit_code, **more)
+    else:
+        print(f"skinbatch: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

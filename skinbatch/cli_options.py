@@ -28,6 +28,13 @@ Workers = Annotated[
     int | None, typer.Option("--workers", help="Workers. (default: one a GPU, or one a core with 2 GB of memory)")
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; options win over it.")]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--log-format",
+        help="text, or json: on stderr one object a line, with `event`, `unit_id`, `image_id`. (default: text)",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Scoring = Annotated[
     str | None, typer.Option("--scoring", help="Fingerprint, or its first digits. (default: that of the newest run)")

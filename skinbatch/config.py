@@ -100,6 +100,8 @@ class RunSettings(_Section):
     """After at least 1,000 photos, more failures than this share stop the run: a broken pack should not burn a night."""
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     save_masks: bool = False
+    log_format: Literal["text", "json"] = "text"
+    """json: what the run says on stderr is one object a line, with an event's name, its unit and its image."""
 
 
 class Config(_Section):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import shlex
 import sys
 import time
@@ -14,6 +16,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from skinbatch.engines.presenter import Progress as RunProgress
+from skinbatch.logs import event, write_json
+from skinbatch.redact import redacted
 from skinbatch.runs.report import RunReport
 
 PLAIN_EVERY_S = 10.0
@@ -64,7 +68,7 @@ class TerminalPresenter:
             self._plain(text)
 
     def note(self, text: str) -> None:
-        self.console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
+        self.console.print(f"note: {redacted(text)}", style="yellow", markup=False, soft_wrap=True)
 
     def progress(self, progress: RunProgress) -> None:
         if self._bar is not None and self._task is not None:
@@ -76,7 +80,40 @@ class TerminalPresenter:
 
     def _plain(self, text: str) -> None:
         self._last = time.monotonic()
-        self.console.print(f"skinbatch: {text}", markup=False, soft_wrap=True)
+        self.console.print(f"skinbatch: {redacted(text)}", markup=False, soft_wrap=True)
+
+
+class JsonPresenter:
+    """Events on the log, for machines to read; progress every ten seconds."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._last = 0.0
+
+    def __enter__(self) -> JsonPresenter:
+        write_json(sys.stderr)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """The log goes on: how the command ends is still to be said."""
+
+    def phase(self, text: str) -> None:
+        if text != self._phase:
+            self._phase = text
+            event("phase", phase=text)
+
+    def note(self, text: str) -> None:
+        event("note", logging.WARNING, message=text)
+
+    def progress(self, progress: RunProgress) -> None:
+        if time.monotonic() - self._last > PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            event("progress", **dataclasses.asdict(progress))
+
+
+def presenter_of(log_format: str) -> TerminalPresenter | JsonPresenter:
+    """By [run] log_format."""
+    return JsonPresenter() if log_format == "json" else TerminalPresenter()
 
 
 class _Counts(ProgressColumn):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from skinbatch.redact import redacted
+
 
 class SkinbatchError(Exception):
-    """Base of every error that has a clear message for the user; `exit_code` is the command's."""
+    """Base of every error that has a clear message for the user; `exit_code` is the command's. Whatever the message was
+    made of, it names no credentials."""
 
     exit_code = 1
+
+    def __init__(self, *message: object) -> None:
+        super().__init__(*(redacted(part) if isinstance(part, str) else part for part in message))
 
 
 class UsageError(SkinbatchError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from skinbatch.archive.formats import ImageFormat, image_format, is_cut_signature
-from skinbatch.archive.integrity import CutError, DamagedError, check, check_strips
+from skinbatch.archive.integrity import CutError, DamagedError, TooManyScansError, check, check_strips
 from skinbatch.config import DecodeSettings
 from skinbatch.types import Status
 
@@ -21,6 +22,7 @@ pi_heif.register_heif_opener(thumbnails=False, decode_threads=1)
 # program that imports this and opens images of its own sets MAX_IMAGE_PIXELS again, and then both limits hold here.
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what they say of a bad photo becomes its row
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -87,6 +89,8 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
         return _decode(data, kind, settings.max_pixels, name)
     except PhotoError:
         raise
+    except TooManyScansError as e:
+        raise PhotoError(Status.TOO_LARGE, f"{name}: {kind} of {e}") from None
     except CutError as e:
         raise PhotoError(Status.TRUNCATED, f"{name}: truncated {kind}: {e}") from None
     except EOFError as e:

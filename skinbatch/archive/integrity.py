@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
@@ -10,6 +11,13 @@ from skinbatch.archive.formats import ImageFormat
 _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_NEEDED = {258, 273, 279, 320, 324, 325, 339, 347}
 """Bits, strips and their lengths, palette, tiles and theirs, sample format, JPEG tables."""
+_MOST_PARTS = 100_000
+"""Segments, chunks or boxes of a photo. A file of nothing but empty ones would keep a worker busy for minutes."""
+_MOST_BLOCKS = 2_000_000
+"""Of a GIF, which are 255 bytes in files that mean to show something."""
+MOST_SCANS = 200
+"""Of a progressive JPEG: encoders write about ten. Each costs a pass over all of its pixels, and a few bytes."""
+_NO_PADDING = re.compile(rb"[^\xff]")
 
 
 class CutError(Exception):
@@ -17,11 +25,15 @@ class CutError(Exception):
 
 
 class DamagedError(Exception):
-    """The file contradicts itself."""
+    """The file contradicts itself, or is of more parts than any photo."""
+
+
+class TooManyScansError(Exception):
+    """Decoding it would take minutes."""
 
 
 def check(data: bytes, kind: ImageFormat) -> None:
-    """Raises CutError or DamagedError. TIFF is judged when its tags are known: see `check_strips`."""
+    """Raises CutError, DamagedError or TooManyScansError. TIFF is judged when its tags are known: see `check_strips`."""
     try:
         if kind == "jpeg":
             _jpeg(data)
@@ -53,13 +65,13 @@ def _ends_after(data: bytes, end: int, what: str) -> None:
 
 def _jpeg(data: bytes) -> None:
     at = 2
-    while True:
+    for _ in range(_MOST_PARTS):
         if data[at] != 0xFF:
             raise DamagedError(f"no marker at byte {at}")
+        if (behind := _NO_PADDING.search(data, at)) is None:
+            raise CutError("ends before any picture data")
+        at = behind.start() - 1
         marker = data[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-            continue
         if marker == 0xDA:
             break
         if marker == 0xD9:
@@ -67,14 +79,19 @@ def _jpeg(data: bytes) -> None:
         alone = marker == 0x01 or 0xD0 <= marker <= 0xD8
         at += 2 if alone else 2 + int.from_bytes(data[at + 2 : at + 4])
         _ends_after(data, at + 2, "header")
+    else:
+        raise DamagedError(f"more than {_MOST_PARTS:,} segments")
     # Within picture data every 0xFF is stuffed: the first end marker is the picture's, thumbnails lie before it.
-    if data.find(b"\xff\xd9", at) < 0:
+    end = data.find(b"\xff\xd9", at)
+    if end < 0:
         raise CutError("no end-of-image marker")
+    if (scans := data.count(b"\xff\xda", at, end)) > MOST_SCANS:
+        raise TooManyScansError(f"{scans:,} scans, over the {MOST_SCANS} that are decoded")
 
 
 def _png(data: bytes) -> None:
     at = 8
-    while True:
+    for _ in range(_MOST_PARTS):
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if not name.isalpha():
@@ -89,11 +106,15 @@ def _png(data: bytes) -> None:
         at = end
         if at >= len(data):
             raise CutError("no IEND chunk")
+    raise DamagedError(f"more than {_MOST_PARTS:,} chunks")
 
 
 def _boxes(data: bytes) -> None:
-    at = 0
+    at = parts = 0
     while at < len(data):
+        parts += 1
+        if parts > _MOST_PARTS:
+            raise DamagedError(f"more than {_MOST_PARTS:,} boxes")
         size, name = struct.unpack_from(">I4s", data, at)
         if size == 0:  # to the end of the file
             return
@@ -108,7 +129,7 @@ def _boxes(data: bytes) -> None:
 
 
 def _gif(data: bytes) -> None:
-    at = 13 + _palette(data[10])
+    at, blocks = 13 + _palette(data[10]), 0
     while data[at] != 0x3B:
         if data[at] == 0x2C:
             at += 10 + _palette(data[at + 9]) + 1
@@ -118,7 +139,11 @@ def _gif(data: bytes) -> None:
             raise DamagedError(f"no block at byte {at}")
         while data[at]:
             at += 1 + data[at]
+            blocks += 1
         at += 1
+        blocks += 1
+        if blocks > _MOST_BLOCKS:
+            raise DamagedError(f"more than {_MOST_BLOCKS:,} blocks")
 
 
 def _palette(flags: int) -> int:
@@ -137,6 +162,8 @@ def _tiff(data: bytes) -> None:
     step = struct.calcsize(entry_form)
     at = first + struct.calcsize(count_form)
     _ends_after(data, at + step * entries, "directory")
+    if entries > _MOST_PARTS:
+        raise DamagedError(f"more than {_MOST_PARTS:,} tags")
     for _ in range(entries):
         tag, kind, count, offset = struct.unpack_from(entry_form, data, at)
         size = count * _TIFF_SIZES.get(kind, 1)

@@ -17,6 +17,7 @@ from skinbatch.archive.ranged import RangedFile
 from skinbatch.archive.rows import Row, RowSource, absolute
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
+from skinbatch.redact import unsigned
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.locate import is_s3
 
@@ -25,7 +26,8 @@ _KNOWN = ("uri", "size", "etag", "version")
 
 class ListingSource(RowSource):
     """Columns `uri`, and where they are there `size` (bytes) and `etag`, or `version` as skinbatch writes it; all others
-    pass through as meta. The image_id is the uri as written. A listing on S3 may name
+    pass through as meta. The image_id is the uri as written, but for the query string of a presigned one: a signature is
+    another one tomorrow, and photos are read with the run's own credentials. A listing on S3 may name
     s3:// uris only."""
 
     def __init__(self, store: Store, info: ObjectInfo, form: Literal["csv", "parquet"], config: Config) -> None:
@@ -40,7 +42,7 @@ class ListingSource(RowSource):
 
     def _row(self, record: Mapping[str, Any], number: int) -> Row:
         known = {name: value for key, value in record.items() if (name := _plain(key)) in _KNOWN}
-        written = str(known.get("uri") or "").strip()
+        written = unsigned(str(known.get("uri") or "").strip())
         if not written:
             return Row("", "")
         try:

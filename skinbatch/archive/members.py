@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from skinbatch.archive.formats import HEAD_BYTES, extension, has_image_name, image_format, skip_name
 from skinbatch.errors import DiskError
+from skinbatch.redact import redacted
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 _SIDECAR = ".json"
@@ -21,6 +22,7 @@ _GROUP_BYTES = 64 << 20
 _GROUP_PHOTOS = 16
 _META_KEYS = 256
 _META_KEY_LENGTH = 256
+_META_TEXT = 128 << 20
 _BREAKS = ("#truncated", "#corrupt", "#unreadable")
 
 MemberKind = Literal["file", "folder", "link", "special", "encrypted"]
@@ -100,10 +102,10 @@ def rows(
 
     Every photo member is one row and takes one ordinal, refused and broken ones too; so does the break that ends an
     archive early. A sidecar is a `.json` beside a photo of the same stem (the name up to the first dot of its last
-    part); the first 256 distinct keys of a range pass through, of up to 256 characters each, others are dropped, so that
-    no archive can give a table columns without end. A name that has come before gets `#2`, or the first number that
-    makes it one of its own. limit: bytes of a photo that are read at most. skipped: other members, each
-    counted in one range only.
+    part); the first 256 distinct keys of a range pass through, of up to 256 characters each, and its first 128 Mi
+    characters of values; others are dropped, so that no archive can give a table columns, or a worker text, without
+    end. A name that has come before gets `#2`, or the first number that makes it one of its own. limit: bytes of a photo
+    that are read at most. skipped: other members, each counted in one range only.
     """
     ordinal = 0
     names, keys = _Names(), _Keys()
@@ -195,9 +197,10 @@ def refusal(member: Member) -> str | None:
 
 
 def flat_meta(values: Mapping[str, Any]) -> dict[str, str]:
-    """Pass-through columns: text as it is, anything else as JSON text, nothing for null."""
+    """Pass-through columns: text as it is, anything else as JSON text, nothing for null; no
+    signed query strings, which datasets carry along with the addresses that their photos came from."""
     return {
-        str(key): value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        str(key): redacted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
         for key, value in values.items()
         if value is not None
     }
@@ -269,13 +272,28 @@ class _Names:
         return found
 
 
+class Texts:
+    """How much text passes through: an archive of a few megabytes can unpack to gigabytes of it."""
+
+    def __init__(self) -> None:
+        self._left = _META_TEXT
+
+    def fit(self, meta: Mapping[str, str]) -> bool:
+        """Whether these values still do, with all before them."""
+        self._left -= sum(len(value) for value in meta.values())
+        return self._left >= 0
+
+
 class _Keys:
     """The keys of sidecars that pass through."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
+        self._texts = Texts()
 
     def kept(self, meta: dict[str, str]) -> dict[str, str]:
+        if not self._texts.fit(meta):
+            return {}
         for key in meta:
             if len(self._known) >= _META_KEYS:
                 break

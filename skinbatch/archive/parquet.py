@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skinbatch.archive.members import BrokenArchiveError, flat_meta
+from skinbatch.archive.members import BrokenArchiveError, Texts, flat_meta
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.errors import DiskError
 from skinbatch.storage.base import ObjectInfo, Store
@@ -18,6 +18,7 @@ from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 _MAGIC = b"PAR1"
 _FOOTER = 1 << 16
 _BATCH = 8
+_LARGE_CHUNK = 32 << 20
 _NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
 _NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "bytes")
 
@@ -71,6 +72,7 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
     column becomes text, or nothing. Raises ParquetError, StoreError.
     """
     parquet, columns = _with_photos(file)
+    texts = Texts()
     stop = columns.rows if stop is None else min(stop, columns.rows)
     first = 0
     for group in range(parquet.metadata.num_row_groups):
@@ -80,11 +82,16 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
             status, damage = Status.CORRUPT, f"row group {group} has fewer rows than its footer says"
             try:
                 for batch in parquet.iter_batches(
-                    _BATCH, row_groups=[group], columns=[str(columns.image), *columns.others], use_threads=False
+                    _at_once(parquet.metadata.row_group(group)),
+                    row_groups=[group],
+                    columns=[str(columns.image), *columns.others],
+                    use_threads=False,
                 ):
                     begin, end_of_batch = row, row + len(batch)
                     if end_of_batch > start:
                         for number, fetched in _rows(batch, shard, columns, (begin, start, stop), limit):
+                            if not texts.fit(fetched.ref.meta):
+                                fetched = replace(fetched, ref=replace(fetched.ref, meta={}))
                             row = number + 1
                             yield fetched
                     row = end_of_batch
@@ -97,6 +104,13 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
             for lost in range(max(row, start), min(end, stop)):
                 yield Fetched(_ref(shard, lost, None, {}), None, status, f"{shard.uri}: {damage}")
         first = end
+
+
+def _at_once(group: pq.RowGroupMetaData) -> int:
+    """Rows of a batch: one where a value is stored once and may be of any size, since every row has a copy of its own."""
+    chunks = (group.column(n) for n in range(group.num_columns))
+    large = any(c.has_dictionary_page and c.total_uncompressed_size > _LARGE_CHUNK for c in chunks)
+    return 1 if large else _BATCH
 
 
 def count_rows(file: RangedFile) -> int:

@@ -17,6 +17,9 @@ from skinbatch.types import Status
 _BLOCK = 512
 _CHUNK = 1 << 20
 _EXTENDED_BYTES = 1 << 20
+_UNPACKED_BYTES = 1 << 30
+_MOST_TIMES = 200
+"""A packed tar that has unpacked to more than a GiB and to so many times its own size is a bomb: photos are packed already."""
 _KINDS: dict[bytes, MemberKind] = {
     b"0": "file",
     b"\0": "file",
@@ -33,7 +36,7 @@ def tar_members(stream: BinaryIO, size: int) -> Iterator[TarMember]:
 
     Raises BrokenArchiveError where it cannot be read on; an archive without its end marker is truncated.
     """
-    tar = _Tar(*_unpacked(stream, size))
+    tar = _Tar(*_unpacked(stream, size), max(_UNPACKED_BYTES, _MOST_TIMES * size))
     override: dict[str, str] = {}
     everywhere: dict[str, str] = {}
     while (block := tar.header()) is not None:
@@ -84,10 +87,10 @@ class TarMember:
 
 
 class _Tar:
-    """Position in the unpacked stream. size None: not known, because it is packed."""
+    """Position in the unpacked stream. size None: not known, because it is packed. most: bytes that it may unpack to."""
 
-    def __init__(self, stream: BinaryIO, size: int | None) -> None:
-        self._stream, self._size = stream, size
+    def __init__(self, stream: BinaryIO, size: int | None, most: int) -> None:
+        self._stream, self._size, self._most = stream, size, most
         self._at = 0
         self._data_end = 0
         self._name = ""
@@ -158,6 +161,11 @@ class _Tar:
         except (zlib.error, lzma.LZMAError, OSError) as e:
             raise BrokenArchiveError(Status.CORRUPT, f"does not unpack, after byte {self._at:,}: {e}") from None
         self._at += len(data)
+        if self._size is None and self._at > self._most:
+            raise BrokenArchiveError(
+                Status.CORRUPT,
+                f"unpacks to more than {_MOST_TIMES} times its size, which no photos do; unpack it yourself",
+            )
         return data
 
 

@@ -18,6 +18,7 @@ from skinbatch.engines.presenter import Presenter
 from skinbatch.engines.progress import Totals
 from skinbatch.engines.scheduler import Scheduler
 from skinbatch.engines.setup import Prepared
+from skinbatch.engines.watched import Watched
 from skinbatch.errors import ClaimError, SkinbatchError, UsageError
 from skinbatch.runs import cleanup, destination, layout, plan, receipts, snapshot
 from skinbatch.runs.claim import Claim
@@ -192,7 +193,7 @@ class Driver:
             for _ in range(MAX_ROUNDS):
                 self._scheduler = Scheduler(
                     pool,
-                    self,
+                    Watched(self, self.log),
                     self.config.engine.stall_timeout_s,
                     self.config.storage.max_attempts * self.config.storage.timeout_s,
                     lambda u: attempts.get((u.unit_id, u.inputs_sha256[:12]), 0) if attempts else 0,

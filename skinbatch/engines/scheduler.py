@@ -20,7 +20,7 @@ STARTS_WITHOUT_READY = 3
 _TICK_S = 0.2
 
 
-class Observer(Protocol):
+class Listener(Protocol):
     """What the driver hears. Called on the scheduler's thread."""
 
     def ready(self, event: Ready) -> None: ...
@@ -43,6 +43,13 @@ class Observer(Protocol):
 
     def tick(self, photos_in_flight: int) -> None:
         """A few times a second. photos_in_flight: photos that unfinished units have got further by."""
+
+
+class Observer(Listener, Protocol):
+    """What the scheduler speaks to: hears also what is nobody's business but the log's."""
+
+    def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
+        """A unit will be tried once more, as it is. outcome: of the attempt, None where its worker or machine is gone."""
 
 
 class WorkersFailed(StoreError):
@@ -140,18 +147,19 @@ class Scheduler:
         elif outcome.kind == "drift":
             self.observer.drifted(assignment, outcome)
         elif outcome.kind == "store":
-            self._retry_later(assignment, outcome.message)
+            self._retry_later(assignment, outcome.message, outcome)
         elif outcome.kind == "memory":
             self._blame(assignment, f"memory ran out: {outcome.message}", timed_out=False)
         else:
             self.fatal = self.fatal or outcome
             self.observer.failed(unit_id, outcome.message)
 
-    def _retry_later(self, assignment: Assignment, message: str) -> None:
+    def _retry_later(self, assignment: Assignment, message: str, outcome: UnitFailed | None = None) -> None:
         """After an outage: the unit is tried again behind the others, and stays open after STORE_TRIES."""
         unit_id = assignment.unit.unit_id
         tries = self._store_tries[unit_id] = self._store_tries.get(unit_id, 0) + 1
         if tries < STORE_TRIES:
+            self.observer.again(assignment, message, outcome)
             self._again.append(assignment)
         else:
             self.observer.failed(unit_id, message)
@@ -165,6 +173,7 @@ class Scheduler:
                 raise WorkersFailed(f"workers die before they are ready: {death.reason}{_way_out(death.reason)}")
             return
         if death.machine_lost:
+            self.observer.again(busy.assignment, death.reason)
             self._again.append(busy.assignment)
             return
         self._blame(busy.assignment, death.reason, timed_out=False)
@@ -201,6 +210,7 @@ class Scheduler:
         self._deaths[unit.unit_id] = self._death_count(unit) + 1
         self.observer.died(assignment, reason)
         if not self._isolate(assignment, reason, timed_out):
+            self.observer.again(assignment, reason)
             self._again.append(assignment)
 
     def _isolate(self, assignment: Assignment, reason: str, timed_out: bool) -> bool:

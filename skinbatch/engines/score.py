@@ -11,7 +11,10 @@ from skinbatch.engines.driver import Driver
 from skinbatch.engines.pool import Engine
 from skinbatch.engines.presenter import Presenter, Silent
 from skinbatch.engines.setup import Prepared, absolute, check_source, prepare, prepare_again
+from skinbatch.logs import bound, event
 from skinbatch.runs.report import RunReport
+
+_ENDED = ("exit_code", "message", "rows", "scored", "copied", "vanished", "statuses", "units_left", "seconds")
 
 
 def score(
@@ -98,4 +101,9 @@ def _engine(settings: EngineSettings) -> Engine:
 
 def _run(engine: Engine, prepared: Prepared, presenter: Presenter | None, retrying: bool = False) -> RunReport:
     command = shlex.join(sys.argv) if sys.argv and sys.argv[0] else "python"
-    return Driver(prepared, presenter or Silent(), command).run(engine, retry=retrying)
+    driver = Driver(prepared, presenter or Silent(), command)
+    with bound(run_id=driver.log.record.run_id):
+        event("run_started", source=prepared.source_uri, destination=prepared.store.uri, fingerprint=driver.fingerprint)
+        report = driver.run(engine, retry=retrying)
+        event("run_ended", **{name: getattr(report, name) for name in _ENDED})
+    return report

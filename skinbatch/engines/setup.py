@@ -15,7 +15,7 @@ from skinbatch.runs.destination import Scoring
 from skinbatch.scoring.assignment import ScoringContext
 from skinbatch.scoring.fingerprint import PIPELINE_VERSION, fingerprint, numbers
 from skinbatch.storage.base import Store
-from skinbatch.storage.locate import open_store
+from skinbatch.storage.locate import open_store, split_s3
 from skinbatch.tables.parquet import file_metadata
 
 
@@ -33,6 +33,7 @@ class Prepared:
 def absolute(uri: str) -> str:
     """A local path made absolute with links resolved; s3:// without a slash at its end."""
     if uri.startswith("s3://"):
+        split_s3(uri)  # refuses credentials within
         return uri.rstrip("/")
     if "://" in uri:
         raise UsageError(f"{uri}: a source or destination is a local path or s3://bucket/prefix")

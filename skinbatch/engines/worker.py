@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 from skinbatch.engines.pool import Progress
+from skinbatch.logs import write_json, writes_json
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
 
 
@@ -13,6 +15,8 @@ class Worker:
     """Lives in a worker process. `score` blocks; `progress` may be asked meanwhile from another thread."""
 
     def __init__(self, context: ScoringContext) -> None:
+        if context.config.run.log_format == "json" and not writes_json():
+            write_json(sys.stderr)
         os.environ.setdefault("OMP_NUM_THREADS", str(context.threads))
         from skinbatch.scoring.unit import UnitScorer  # torch and the models, only where they run
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skinbatch.redact import redacted
 from skinbatch.runs import layout
 from skinbatch.storage.base import Store
 from skinbatch.types import DataFile, Receipt
@@ -100,4 +101,4 @@ def count_attempts(store: Store, fingerprint: str) -> Mapping[tuple[str, str], i
 def write_attempt(store: Store, fingerprint: str, unit_id: str, inputs_sha256: str, record: Mapping[str, str]) -> None:
     """Put a failed attempt on record, so that a driver that dies does not count from nothing again."""
     key = f"{layout.attempts_prefix(fingerprint)}{unit_id}/{inputs_sha256[:12]}.{layout.fresh()}.json"
-    store.put(key, json.dumps(dict(record)).encode())
+    store.put(key, redacted(json.dumps(dict(record))).encode())

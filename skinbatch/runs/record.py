@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from skinbatch.redact import redacted
 from skinbatch.runs import layout
 from skinbatch.runs.destination import now, read_json
 from skinbatch.storage.base import Store
@@ -20,7 +21,8 @@ _TIME = "%Y%m%dT%H%M%S%f"
 @dataclass(slots=True)
 class RunRecord:
     """What one invocation did so far. photos_*: of this run. seconds: since scoring began. skipped: listed files that
-    are no photos, by extension. state: running, done, stopped, failed, interrupted."""
+    are no photos, by extension. photos_isolated: of those found to kill or to hang their worker. requests_*: of workers; see
+    storage.traffic. state: running, done, stopped, failed, interrupted."""
 
     run_id: str
     command: str
@@ -46,6 +48,10 @@ class RunRecord:
     skipped: Counter[str] = field(default_factory=Counter)
     worker_deaths: int = 0
     units_halved: int = 0
+    units_retried: int = 0
+    photos_isolated: int = 0
+    requests_retried: int = 0
+    requests_throttled: int = 0
     seconds: float = 0.0
     photos_per_second: float = 0.0
     timings: Counter[str] = field(default_factory=Counter)
@@ -64,7 +70,7 @@ class RunLog:
         with self.lock:
             self.record.updated = now()
             values = {f.name: getattr(self.record, f.name) for f in fields(self.record)}  # asdict cannot copy a Counter
-            text = json.dumps(values, indent=2, sort_keys=True)
+            text = redacted(json.dumps(values, indent=2, sort_keys=True))
         self.store.put(f"{layout.RUNS}{self.record.run_id}.json", text.encode() + b"\n")
 
 

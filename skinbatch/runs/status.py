@@ -19,7 +19,8 @@ SILENT_S = 60.0
 class RunStatus:
     """state: running, done, stopped, failed or interrupted, as the newest run's record says; `lost` when it says
     running but has not been rewritten for a minute. total_known: no archive file is left whose members are not counted yet.
-    statuses: rows by status. left_s: None unless a run is going at a known rate."""
+    statuses: rows by status. left_s: None unless a run is going at a known rate. units_retried, photos_isolated, requests_*:
+    of the newest run, as in its record."""
 
     fingerprint: str
     state: str
@@ -35,6 +36,10 @@ class RunStatus:
     photos_per_second: float
     left_s: float | None
     open_units: Mapping[str, str]
+    units_retried: int
+    photos_isolated: int
+    requests_retried: int
+    requests_throttled: int
 
 
 def _silent(updated: str) -> bool:
@@ -93,4 +98,8 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
         photos_per_second=rate,
         left_s=photos_left / rate if running and rate > 0 and not unknown else None,
         open_units=run.get("open_units", {}),
+        units_retried=int(run.get("units_retried", 0)),
+        photos_isolated=int(run.get("photos_isolated", 0)),
+        requests_retried=int(run.get("requests_retried", 0)),
+        requests_throttled=int(run.get("requests_throttled", 0)),
     )

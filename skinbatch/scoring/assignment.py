@@ -63,7 +63,8 @@ class UnitDone:
     """The unit is committed. changed: photos that were read in another version than planned, as read.
     vanished: image_ids that are gone; neither has made the unit fail. receipt: None if no photo was left.
     failed: rows of this attempt that are not ok, by status; copied rows do not count. reasons: the commonest of their
-    statuses and errors, without the photos' names."""
+    statuses and errors, without the photos' names. failures: the first 100 of those rows, for the log: image_id, status,
+    error. traffic: see storage.traffic."""
 
     receipt: Receipt | None
     changed: tuple[ImageRef, ...] = ()
@@ -71,6 +72,8 @@ class UnitDone:
     skipped: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
+    failures: tuple[tuple[str, str, str], ...] = ()
+    traffic: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class UnitFailed:
     message: str
     changed: tuple[ImageRef, ...] = ()
     vanished: tuple[str, ...] = ()
+    traffic: Mapping[str, int] = field(default_factory=dict)
 
 
 Outcome = UnitDone | UnitFailed

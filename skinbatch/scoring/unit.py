@@ -29,6 +29,7 @@ from skinbatch.scoring.lanes import Lanes
 from skinbatch.scoring.reuse import OlderRows
 from skinbatch.scoring.scorer import DeviceLost, Scorer
 from skinbatch.storage.locate import Locator, open_store
+from skinbatch.storage.traffic import TRAFFIC
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.rows import Row, boxes_table, concat_images, images_table, masks_table
 from skinbatch.types import DataFile, Fetched, ImageRef, ImageResult, Receipt, Status, WorkUnit
@@ -40,6 +41,8 @@ MAX_LANES = 4
 wait for each other after every layer; more than a few would wait for Python's lock. On a GPU one batch is graded while
 the next is inferred."""
 DEVICE_LOST = 70
+MOST_TOLD = 100
+"""Failed photos of a unit that the log names; the tables name them all."""
 MAX_REASONS = 20
 
 
@@ -87,6 +90,11 @@ class UnitScorer:
     def score(self, assignment: Assignment) -> Outcome:
         """Score a unit and commit it. Never raises what a photo, an archive or a store can cause."""
         self._further = self._steps = 0
+        before = TRAFFIC.all()
+        outcome = self._outcome(assignment)
+        return replace(outcome, traffic=TRAFFIC.since(before))
+
+    def _outcome(self, assignment: Assignment) -> Outcome:
         try:
             return self._score(assignment)
         except ChangedError as e:
@@ -129,7 +137,8 @@ class UnitScorer:
         failed = [row for row in rows if row.result.status is not Status.OK]
         reasons = Counter(map(_reason, failed)).most_common(MAX_REASONS)
         statuses = Counter(row.result.status.value for row in failed)
-        return UnitDone(receipt, changed, vanished, reader.skipped, statuses, dict(reasons))
+        told = tuple((r.ref.image_id, r.result.status.value, r.result.error or "") for r in failed[:MOST_TOLD])
+        return UnitDone(receipt, changed, vanished, reader.skipped, statuses, dict(reasons), told)
 
     def _verdict_rows(
         self, assignment: Assignment, reader: UnitReader

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from botocore.config import Config
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
+from skinbatch.redact import redacted
+from skinbatch.storage.traffic import TRAFFIC
 
 _WRONG_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthorizationHeaderMalformed"}
 _CREDENTIALS_HELP = (
@@ -61,6 +62,7 @@ def _connect(settings: StorageSettings, anonymous: bool) -> Any:
     with s3_errors("s3"):
         session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
         client = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+    client.meta.events.register("needs-retry.s3", TRAFFIC.answered)
     client.meta.events.register_first("before-call.s3.DeleteObjects", _add_content_md5)
     return client
 
@@ -86,13 +88,13 @@ def mapped(uri: str, e: bx.BotoCoreError | bx.ClientError) -> StoreError | Usage
     if isinstance(e, _NO_CREDENTIALS):
         return UsageError(f"{uri}: no usable credentials ({type(e).__name__}): {_CREDENTIALS_HELP}")
     if isinstance(e, bx.ProfileNotFound | bx.ParamValidationError | bx.NoRegionError | bx.InvalidRegionError):
-        return UsageError(f"{uri}: {_clean(str(e))}")
-    return StoreError(f"{uri}: {type(e).__name__}: {_clean(str(e))}")
+        return UsageError(f"{uri}: {redacted(str(e))}")
+    return StoreError(f"{uri}: {type(e).__name__}: {redacted(str(e))}")
 
 
 def _answered(uri: str, e: bx.ClientError) -> StoreError | UsageError:
     error = e.response.get("Error", {})
-    code, text = str(error.get("Code", "")), _clean(str(error.get("Message") or ""))
+    code, text = str(error.get("Code", "")), redacted(str(error.get("Message") or ""))
     http = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     said = f"{uri}: {code}: {text}" if text else f"{uri}: {code}"
     if code == "NoSuchBucket":
@@ -113,9 +115,3 @@ def _answered(uri: str, e: bx.ClientError) -> StoreError | UsageError:
     if http == 412 or code == "PreconditionFailed":
         return ChangedError(f"{uri}: changed since it was listed")
     return StoreError(said)
-
-
-def _clean(text: str) -> str:
-    """Without user names and passwords of URLs, and without what signed URLs carry."""
-    text = re.sub(r"//[^/@\s]+@", "//", text)
-    return re.sub(r"(?i)((?:x-amz-[a-z-]+|awsaccesskeyid|signature|token)=)[^&\s\"]+", r"\1…", text)

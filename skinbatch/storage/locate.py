@@ -7,6 +7,7 @@ from typing import Any
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import UsageError
+from skinbatch.redact import is_signed
 from skinbatch.storage.base import Store
 from skinbatch.storage.local import LocalStore
 from skinbatch.storage.s3 import S3Store
@@ -24,6 +25,9 @@ def split_s3(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix(_S3).partition("/")
     if not bucket:
         raise UsageError(f"{uri}: names no bucket; write s3://bucket/prefix")
+    if "@" in bucket or is_signed(uri):
+        way_out = "write s3://bucket/prefix, and leave credentials to the environment or to [storage] profile"
+        raise UsageError(f"{uri}: carries credentials, which would stand in tables and logs; {way_out}")
     return bucket, key
 
 

@@ -22,6 +22,7 @@ from skinbatch.config import StorageSettings
 from skinbatch.errors import ChangedError, NotFoundError, ObjectTooLargeError, StoreError, UsageError
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
 from skinbatch.storage.client import mapped, s3_client, s3_errors
+from skinbatch.storage.traffic import TRAFFIC
 
 _DELETE_BATCH = 1000
 _READ_ON = 8 << 20  # skipping less than this, reading on is cheaper than a new request
@@ -247,6 +248,7 @@ class _S3Stream(io.RawIOBase):
         """Pause before the next attempt, or raise StoreError after the last one."""
         self._drop()
         self._failures += 1
+        TRAFFIC.retried()
         if self._failures >= self._store._settings.max_attempts:
             raise StoreError(f"{self._uri}: connection lost {self._failures} times at byte {self._at} ({how})")
         first, longest = _PAUSES_S

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skinbatch.redact import redacted
 from skinbatch.tables.names import count_columns, mask_columns, meta_columns, safe_text
 from skinbatch.tables.schema import BOXES, images_schema, masks_schema
 from skinbatch.types import ImageRef, ImageResult
@@ -41,7 +42,7 @@ def images_table(rows: Sequence[Row], detector_classes: Sequence[str], prob_colu
         for name, value in _of_ref(ref, unit_id).items():
             columns[name].append(value)
         columns["status"].append(result.status.value)
-        columns["error"].append(None if result.error is None else safe_text(result.error))
+        columns["error"].append(None if result.error is None else safe_text(redacted(result.error)))
         for name in _SAME_NAME:
             columns[name].append(getattr(result, name))
         for name, edge in zip(_CROP, result.crop or (None,) * 4, strict=True):

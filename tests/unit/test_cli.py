@@ -21,11 +21,11 @@ from skinbatch.runs.report import RunReport
 COMMANDS = {
     "score": [
         *("SOURCE", "DEST", "--pack", "--engine", "--ray-address", "--config", "--workers", "--limit"),
-        *("--max-failures", "--save-masks", "--include", "--exclude", "--head", "--content-hash", "--json"),
+        *("--max-failures", "--save-masks", "--include", "--exclude", "--head", "--content-hash", "--log-format", "--json"),
     ],
     "status": ["DEST", "--json"],
     "verify": ["DEST", "--json"],
-    "retry": ["DEST", "--json"],
+    "retry": ["DEST", "--log-format", "--json"],
     "demo": ["DIR", "--json"],
     "pack list": ["--json"],
     "pack show": ["--json"],

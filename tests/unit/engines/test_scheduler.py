@@ -66,6 +66,7 @@ class Heard:
         self.open: dict[str, str] = {}
         self.drifts: list[str] = []
         self.deaths: Counter[str] = Counter()
+        self.retried: list[str] = []
         self.stop_after: int | None = None
 
     def ready(self, event: Ready) -> None: ...
@@ -83,6 +84,9 @@ class Heard:
         self.deaths[assignment.unit.unit_id] += 1
 
     def halved(self, unit: WorkUnit) -> None: ...
+
+    def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
+        self.retried.append(assignment.unit.unit_id)
 
     def stop_reason(self) -> str | None:
         stop = self.stop_after is not None and len(self.finished) >= self.stop_after

@@ -1,0 +1,268 @@
+"""Archive files that mean harm, made here: what they unpack to, name, point at, and say of themselves."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import struct
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.faces import face, png
+from tests.faults.corpus import CUT, DAMAGED, FINE, Hostile
+
+GOOD = png(face(2, 1))
+REFUSED = "refused"
+MiB = 1 << 20
+
+
+def archive(name: str, data: bytes, rows: Mapping[str, str], error: str = "") -> Hostile:
+    under = {member if member == "*" else f"/{member}": statuses for member, statuses in rows.items()}
+    return Hostile(f"archives/{name}", data, under, error)
+
+
+def info(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, target, size
+    return member
+
+
+def tar(members: Iterable[tuple[tarfile.TarInfo | str, bytes]], form: int = tarfile.PAX_FORMAT) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form, encoding="utf-8", errors="surrogateescape") as written:
+        for given, data in members:
+            member = info(given) if isinstance(given, str) else given
+            member.size = member.size or len(data)
+            written.addfile(member, io.BytesIO(data) if data else None)
+    return out.getvalue()
+
+
+def zipped(members: Sequence[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as written:
+        for name, data in members:
+            written.writestr(zipfile.ZipInfo(name), data, compress_type=compression)
+    return out.getvalue()
+
+
+def parquet(columns: Mapping[str, Any], **options: Any) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table(dict(columns)), out, **options)
+    return out.getvalue()
+
+
+def hostile_archives(outside: str) -> Iterator[Hostile]:
+    """outside: an absolute path that must not come to be."""
+    yield from ways_out(outside)
+    yield from kinds()
+    yield from names()
+    yield from damage()
+    yield from nested()
+    yield from tables()
+    yield from sidecars()
+
+
+def ways_out(outside: str) -> Iterator[Hostile]:
+    """Members whose names lead out of wherever they might be unpacked to."""
+    led = ("../up.png", f"{outside}/absolute.png", "a/../../up.png", "..\\up.png", "C:\\up.png", "//up.png")
+    rows = {name: REFUSED for name in led} | {"good.png": FINE}
+    yield archive("out.tar", tar([(name, GOOD) for name in (*led, "good.png")]), rows)
+    yield archive("out.zip", zipped([(name, GOOD) for name in (*led, "good.png")]), rows)
+
+
+def kinds() -> Iterator[Hostile]:
+    """Members that are no files."""
+    of = {
+        "link.png": (tarfile.SYMTYPE, "/etc/passwd"),
+        "hard.png": (tarfile.LNKTYPE, "../../../etc/passwd"),
+        "self.png": (tarfile.SYMTYPE, "self.png"),
+        "character.png": (tarfile.CHRTYPE, ""),
+        "block.png": (tarfile.BLKTYPE, ""),
+        "pipe.png": (tarfile.FIFOTYPE, ""),
+        "unknown.png": (b"Z", ""),
+    }
+    members = [(info(name, kind, target), b"") for name, (kind, target) in of.items()]
+    yield archive("kinds.tar", tar([*members, ("good.png", GOOD)]), dict.fromkeys(of, REFUSED) | {"good.png": FINE})
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as written:
+        link = zipfile.ZipInfo("link.png")
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        written.writestr(link, "/etc/passwd")
+        written.writestr("good.png", GOOD)
+    yield archive("link.zip", out.getvalue(), {"link.png": REFUSED, "good.png": FINE})
+    locked = bytearray(zipped([("locked.png", GOOD), ("good.png", GOOD)]))
+    for at in (locked.find(b"PK\x03\x04") + 6, locked.find(b"PK\x01\x02") + 8):
+        locked[at] |= 1
+    yield archive("locked.zip", bytes(locked), {"locked.png": REFUSED, "good.png": FINE})
+
+
+def names() -> Iterator[Hostile]:
+    long = "n" * 9_996 + ".png"
+    odd = ["line\nbreak.png", "tab\t.png", "\udcff\udcfe.png", long, "\u202egnp.png", "#corrupt", "#truncated.png"]
+    shown = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in odd]
+    rows = {name.replace("#corrupt", "#corrupt#2"): FINE for name in shown}  # `#corrupt` is what a break is called
+    yield archive("names.tar", tar([(name, GOOD) for name in odd]), rows)
+    yield archive("names-gnu.tar", tar([(name, GOOD) for name in odd], tarfile.GNU_FORMAT), rows)
+    text = [name for name in odd if "\udcff" not in name]
+    yield archive(
+        "names.zip", zipped([(name, GOOD) for name in text]), {name: FINE for name in rows if "\\xff" not in name}
+    )
+    raw = zipped([("aa.png", GOOD)]).replace(b"aa.png", b"\xff\xfe.png")
+    yield archive("bytes.zip", raw, {b"\xff\xfe.png".decode("cp437"): FINE})
+    yield archive("nul.zip", zipped([("aa.png", GOOD)]).replace(b"aa.png", b"a\0.png"), {"a\\x00.png": REFUSED})
+    thrice = {"a.png": FINE, "a.png#2": FINE, "a.png#3": FINE}
+    doubled = [("a.png", GOOD)] * 3
+    yield archive("twice.tar", tar(doubled), thrice)
+    yield archive("twice.zip", zipped(doubled), thrice)
+    yield archive("no-name.tar", tar([(info(""), GOOD)]), {"": FINE})
+
+
+def damage() -> Iterator[Hostile]:
+    """Lengths, checksums and directories that lie."""
+    whole = tar([("a.png", GOOD), ("b.png", GOOD)])
+    second = 512 + -(-len(GOOD) // 512) * 512
+    yield archive("cut.tar", whole[: second + 700], {"a.png": FINE, "#truncated": "truncated"})
+    yield archive(
+        "header.tar", whole[:second] + b"\xff" * 512 + whole[second + 512 :], {"a.png": FINE, "#corrupt": "corrupt"}
+    )
+    yield archive("zeros.tar", bytes(10_240), {})
+    huge = info("a.png", size=1 << 60).tobuf(tarfile.GNU_FORMAT)
+    yield archive("huge.tar", huge + bytes(2048), {"#truncated": "truncated"})
+    negative = bytearray(info("a.png").tobuf(tarfile.GNU_FORMAT))
+    negative[124:136] = b"\xff" * 12
+    yield archive("negative.tar", with_checksum(negative) + bytes(1024), {"#corrupt": "corrupt"})
+    name = info("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=1 << 40)
+    yield archive("long-name.tar", name.tobuf(tarfile.GNU_FORMAT) + bytes(2048), {"#corrupt": "corrupt"})
+    pax = info("x", tarfile.XHDTYPE, size=512).tobuf(tarfile.USTAR_FORMAT)
+    yield archive(
+        "pax.tar", pax + b"99999999999999999999 path=a\n".ljust(512, b"\0") + bytes(1024), {"#corrupt": "corrupt"}
+    )
+    yield archive("pax-zero.tar", pax + b"0 path=a\n".ljust(512, b"\0") + bytes(1024), {"#corrupt": "corrupt"})
+    yield archive("pax-size.tar", pax + b"17 size=-99999\n\0\0".ljust(512, b"\0") + whole, {"#corrupt": "corrupt"})
+    for ending, pack in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)):
+        packed = pack(whole)
+        yield archive(f"cut.tar.{ending}", packed[: len(packed) // 2], {"*": f"{CUT}|ok"})
+        yield archive(f"text.tar.{ending}", b"no archive at all" * 40, {"#corrupt": "corrupt"})
+    files = zipped([("a.png", GOOD), ("b.png", GOOD)])
+    yield archive("cut.zip", files[:-30], {"#truncated": "truncated"})
+    wrong = bytearray(files)
+    wrong[files.index(GOOD) + 50] ^= 0xFF
+    yield archive("sum.zip", bytes(wrong), {"a.png": "corrupt", "b.png": FINE})
+    small = bytearray(zipped([("a.png", bytes(5 * MiB))], zipfile.ZIP_DEFLATED))
+    at = small.rindex(b"PK\x01\x02") + 24
+    small[at : at + 4] = struct.pack("<I", 10)
+    yield archive("says-10-bytes.zip", bytes(small), {"a.png": DAMAGED})
+    far = bytearray(files)
+    at = far.rindex(b"PK\x01\x02") + 42
+    far[at : at + 4] = b"\xff\xff\xff\x7f"
+    yield archive("offset.zip", bytes(far), {"a.png": FINE, "b.png": "corrupt|truncated"})
+    many = bytearray(files)
+    at = many.rindex(b"PK\x05\x06") + 8
+    many[at : at + 4] = b"\xff\xff\xff\xff"
+    yield archive("count.zip", bytes(many), {"*": f"{CUT}|ok"})
+    method = bytearray(files)
+    for at in (method.index(b"PK\x03\x04") + 8, method.index(b"PK\x01\x02") + 10):
+        method[at : at + 2] = struct.pack("<H", 97)
+    yield archive("method.zip", bytes(method), {"a.png": "unsupported", "b.png": FINE})
+
+
+def with_checksum(header: bytearray) -> bytes:
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def heavy_archives() -> Iterator[Hostile]:
+    """What unpacks to a thousand times its size."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as written:
+        for number in range(3):
+            written.writestr(f"{number}.png", bytes(64 * MiB))
+        written.writestr("good.png", GOOD)
+    yield archive("bomb.zip", out.getvalue(), {f"{n}.png": "unsupported" for n in range(3)} | {"good.png": FINE})
+    header = info("a.bin", size=3 << 30).tobuf(tarfile.GNU_FORMAT)
+    packed = gzip.compress(header) + gzip_zeros(3 << 30) + gzip.compress(tar([("good.png", GOOD)]))
+    yield archive("bomb.tar.gz", packed, {"#corrupt": "corrupt"}, "times its size")
+    header = info("a.png", size=3 << 30).tobuf(tarfile.GNU_FORMAT)
+    yield archive("bomb-photo.tgz", gzip.compress(header) + gzip_zeros(3 << 30), {"#corrupt": "corrupt"})
+    values = pa.DictionaryArray.from_arrays(pa.array([0] * 24, pa.int32()), pa.array([bytes(64 * MiB)], pa.binary()))
+    rows = {str(n): "unsupported" for n in range(24)}
+    yield archive(
+        "bomb.parquet",
+        parquet({"image": values}, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False),
+        rows,
+    )
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * 40, pa.int32()), pa.array(["x" * (16 * MiB)]))
+    spoken = {"image": pa.array([GOOD] * 40, pa.binary()), "text": words}
+    long = parquet(spoken, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+    yield archive("words.parquet", long, {str(n): FINE for n in range(40)})
+    text = json.dumps({"t": "x" * (MiB - 100)}).encode()
+    swollen = [pair for n in range(300) for pair in ((f"{n}.png", b""), (f"{n}.json", text))]
+    yield archive("swollen.tar.gz", gzip.compress(tar(swollen), 1), {f"{n}.png": "empty" for n in range(300)})
+
+
+def gzip_zeros(count: int) -> bytes:
+    """So many zeros, packed as members of 64 MiB that follow each other."""
+    block = gzip.compress(bytes(64 * MiB))
+    return block * (count // (64 * MiB)) + gzip.compress(bytes(count % (64 * MiB)))
+
+
+def nested() -> Iterator[Hostile]:
+    """Archives in archives are not unpacked; what is no photo is passed over."""
+    inner = tar([("bomb.gz", gzip_zeros(50 * MiB)), ("good.png", GOOD)])
+    yield archive("gzip-in-tar.tar", inner, {"good.png": FINE})
+    inner = zipped([("a.png", GOOD)])
+    for _ in range(20):
+        inner = zipped([("inner.zip", inner), ("good.png", GOOD)])
+    yield archive("nested.zip", inner, {"good.png": FINE})
+    yield archive("nested.tar", tar([("inner.tar", tar([("a.png", GOOD)])), ("good.png", GOOD)]), {"good.png": FINE})
+    yield archive("photo-is-zip.tar", tar([("a.png", zipped([("a.png", GOOD)]))]), {"a.png": "unsupported"})
+    yield archive("photo-is-tar", tar([("good.png", GOOD)]), {"good.png": FINE})
+    yield archive("zip-is-tar.zip", tar([("good.png", GOOD)]), {"good.png": FINE})
+
+
+def tables() -> Iterator[Hostile]:
+    """Parquet files of other schemas, and with values that nothing can hold."""
+    yield archive("no-photos.parquet", parquet({"a": [1, 2]}), {})
+    yield archive("text.parquet", parquet({"image": ["a", "b"]}), {})
+    yield archive("listed.parquet", parquet({"image": pa.array([[GOOD]], pa.list_(pa.binary()))}), {})
+    two = pa.table([pa.array([GOOD]), pa.array([GOOD])], names=["image", "image"])
+    out = io.BytesIO()
+    pq.write_table(two, out)
+    yield archive("two.parquet", out.getvalue(), {"#corrupt": "corrupt"})
+    odd = {
+        "image": pa.array([GOOD, None, b"", b"no photo"], pa.binary()),
+        "when": pa.array([1 << 62, 0, -(1 << 62), None], pa.timestamp("ms")),
+        "size": pa.array([float("nan"), float("inf"), -0.0, None]),
+        "status\n": ["a", "\ud7ff", "\0", "x" * 100_000],
+    }
+    yield archive("odd.parquet", parquet(odd), {"0": FINE, "1": "empty", "2": "empty", "3": "unsupported"})
+    yield archive("no-rows.parquet", parquet({"image": pa.array([], pa.binary())}), {})
+    whole = parquet({"image": pa.array([GOOD] * 20, pa.binary())}, use_dictionary=False)
+    yield archive("cut.parquet", whole[:-20], {"#truncated": "truncated"})
+    yield archive("footer.parquet", whole[:-8] + b"\xff\xff\xff\x7fPAR1", {"#corrupt": "corrupt"})
+    yield archive("magic.parquet", b"PAR1" * 3, {"#corrupt": "corrupt"})
+
+
+def sidecars() -> Iterator[Hostile]:
+    """What passes through into tables, and must not burst them."""
+    deep = "[" * 100_000 + "]" * 100_000
+    odd = {
+        "a": '{"a": ' + deep + "}",
+        "b": '{"n": ' + "9" * 10_000 + "}",
+        "c": '{"x": NaN, "y": 1e999, "\\ud800": "\\udfff", "": "", "A": 1, "a": 2, "k\\u0000": "\\u0000"}',
+        "d": "{" + ",".join(f'"k{n}": {n}' for n in range(5000)) + "}",
+        "e": json.dumps({"t": "x" * (MiB - 100)}),
+        "f": "no json",
+        "g": '{"unit_id": "x", "meta_a": 1, "image_id": 2, "' + "k" * 5000 + '": 1}',
+    }
+    members = [pair for name, text in odd.items() for pair in ((f"{name}.png", GOOD), (f"{name}.json", text.encode()))]
+    yield archive("sidecars.tar", tar(members), {f"{name}.png": FINE for name in odd})

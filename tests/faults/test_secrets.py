@@ -1,0 +1,186 @@
+"""Credentials, presigned addresses and EXIF reach nothing that a run writes or says."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, TiffImagePlugin
+
+from skinbatch.errors import StoreError, UsageError
+from skinbatch.redact import redacted, unsigned
+from tests.conftest import S3Server
+from tests.faces import face, png, rows, tar_bytes, write_tree
+
+SIGNATURE = "8f3c1d6e0b7a49525c9e8d7f6a5b4c3d2e1f0a9b8c7d6e5f4a3b2c1d0e9f8a7b"
+TOKEN = "FwoGZXIvYXdzEJr-very-long-session-token"
+QUERY = (
+    f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAFINDME%2F2026&X-Amz-Security-Token={TOKEN}"
+    f"&X-Amz-Signature={SIGNATURE}"
+)
+OWNER, SERIAL, PLACE = "Find-Me Owner", "SERIAL-FIND-ME-123", "Find-Me-Street-7"
+EXIF = (OWNER, SERIAL, PLACE, "51/1", "0/1 30/1")
+PRIVATE = (SIGNATURE, TOKEN, "AKIAFINDME", *EXIF)
+
+
+def with_exif(size: tuple[int, int] = (96, 96)) -> bytes:
+    """A photo that says whose it is, which camera took it and where."""
+    exif = Image.Exif()
+    exif[0x010E], exif[0x013B], exif[0x8298] = PLACE, OWNER, OWNER
+    exif.get_ifd(0x8769).update({0xA430: OWNER, 0xA431: SERIAL, 0x9286: b"ASCII\0\0\0" + PLACE.encode()})
+    rational = TiffImagePlugin.IFDRational
+    exif.get_ifd(0x8825).update({1: "N", 2: (rational(51), rational(0), rational(30)), 0x1D: PLACE})
+    out = io.BytesIO()
+    Image.fromarray(face(2, 1)).resize(size).save(out, "JPEG", exif=exif, comment=PLACE.encode(), quality=95)
+    return out.getvalue()
+
+
+def photos() -> dict[str, bytes]:
+    """Sound ones, and those of which an error tells: cut within EXIF, damaged behind it, too large, no photo at all."""
+    whole = with_exif()
+    assert all(part.encode() in whole for part in (OWNER, SERIAL, PLACE))
+    within = whole.index(OWNER.encode()) + 4
+    return {
+        "whole.jpg": whole,
+        "cut-in-exif.jpg": whole[:within],
+        "cut.jpg": whole[:-200],
+        "damaged.jpg": whole[:4] + b"\xff\xff" + whole[6:],
+        "exif-alone.jpg": whole[whole.index(b"Exif") :],
+        "exif.tiff": whole[whole.index(b"Exif") + 6 :],
+        "large.jpg": with_exif((400, 400)),
+        "shard.tar": tar_bytes({"a.jpg": whole, "b.jpg": whole[:within], "c.jpg": whole[:-200]}),
+    }
+
+
+def everything(dest: Path) -> Iterator[tuple[str, str]]:
+    """Whatever lies in a destination, as text: names, files, and of tables every cell and all metadata."""
+    for path in sorted(p for p in dest.rglob("*") if p.is_file()):
+        name = str(path.relative_to(dest))
+        yield name, name
+        yield name, path.read_bytes().decode("latin-1")
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            yield name, json.dumps(table.to_pydict(), default=str, ensure_ascii=False)
+            yield name, str(table.schema.metadata)
+
+
+def leaks(texts: Iterator[tuple[str, str]], secrets: tuple[str, ...]) -> set[tuple[str, str]]:
+    return {(name, secret) for name, text in texts for secret in secrets if secret in text}
+
+
+def command(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "skinbatch.cli", *map(str, arguments)],
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def said(done: subprocess.CompletedProcess[str]) -> Iterator[tuple[str, str]]:
+    yield "stdout", done.stdout
+    yield "stderr", done.stderr
+
+
+def test_what_a_photo_says_of_its_owner_stays_in_the_photo(tmp_path: Path, mortal_pack: str) -> None:
+    tree = write_tree(tmp_path / "photos", photos())
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[decode]\nmax_pixels = 100_000\n[run]\nmax_failures = 1.0\nlog_format = 'json'\n")
+    out = tmp_path / "out"
+    done = command("score", tree, out, "--pack", mortal_pack, "--engine", "local", "--config", settings, "--json")
+    assert done.returncode == 0, done.stderr
+    found = {image_id: row["status"] for image_id, row in rows(out).items()}
+    assert found["whole.jpg"] == "ok"
+    assert set(found.values()) >= {"ok", "truncated", "unsupported", "too_large"}
+    assert leaks(everything(out), EXIF) == set()
+    assert leaks(said(done), EXIF) == set()
+
+
+def test_a_listing_of_presigned_addresses_leaves_no_signature_behind(
+    tmp_path: Path, fake_pack: str, s3: S3Server
+) -> None:
+    bucket = s3.bucket()
+    for name in ("a.png", "b.png", "broken.png"):
+        s3.client.put_object(Bucket=bucket, Key=name, Body=png(face(1, 2)) if name != "broken.png" else b"\x89PNG")
+    listed = [
+        f"s3://{bucket}/{name}?{QUERY},https://h/{name}?{QUERY}"
+        for name in ("a.png", "b.png", "broken.png", "gone.png")
+    ]
+    listing = tmp_path / "listing.csv"
+    listing.write_text("\n".join(["uri,download", *listed]) + "\n")
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f"[storage]\nendpoint_url = '{s3.settings.endpoint_url}'\n[run]\nmax_failures = 1.0\n")
+    out = tmp_path / "out"
+    secret = {"AWS_SECRET_ACCESS_KEY": "find-me-secret-key", "AWS_SESSION_TOKEN": "find-me-session-token"}
+    done = command("score", listing, out, "--pack", fake_pack, "--engine", "local", "--config", settings, env=secret)
+    assert done.returncode == 0, done.stderr
+    found = rows(out)
+    assert found.keys() == {f"s3://{bucket}/{name}" for name in ("a.png", "b.png", "broken.png")}
+    assert {row["meta_download"].partition("?")[0] for row in found.values()} == {
+        f"https://h/{name}" for name in ("a.png", "b.png", "broken.png")
+    }
+    private = (*PRIVATE, *secret.values())
+    assert leaks(everything(out), private) == set()
+    assert leaks(said(done), private) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "dest"),
+    [
+        (f"https://bucket.s3.amazonaws.com/photos.tar?{QUERY}", "out"),
+        (f"s3://bucket/photos?{QUERY}", "out"),
+        (f"s3://AKIAFINDME:{TOKEN}@bucket/photos", "out"),
+        ("photos", f"s3://bucket/out?{QUERY}"),
+    ],
+)
+def test_an_address_that_carries_credentials_is_refused_without_saying_them(
+    source: str, dest: str, tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tree(tmp_path / "photos", {"a.png": png(face())})
+    before = sorted(tmp_path.rglob("*"))
+    done = command("score", source, dest, "--pack", fake_pack, "--engine", "local")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert leaks(said(done), PRIVATE) == set()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_defect_tells_its_story_without_credentials(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from skinbatch.cli import _guarded
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "find-me-secret-key")
+
+    def broken(**_: object) -> None:
+        raise RuntimeError(f"signed https://h/a?{QUERY} with find-me-secret-key") from ValueError(
+            f"http://user:{TOKEN}@host/"
+        )
+
+    assert _guarded(broken) == 1
+    told = capsys.readouterr().err
+    assert "RuntimeError: signed https://h/a?" in told
+    assert [
+        secret for secret in (SIGNATURE, "AKIAFINDME", "find-me-secret-key", f"user:{TOKEN}@host/") if secret in told
+    ] == []
+
+
+def test_every_error_of_the_house_is_redacted_where_it_is_made() -> None:
+    for kind in (UsageError, StoreError):
+        told = str(kind(f"s3://b/k?{QUERY}: no; see https://user:{TOKEN}@host/x?sig={SIGNATURE}&page=2"))
+        assert SIGNATURE not in told and TOKEN not in told
+        assert told.endswith("&page=2")
+
+
+def test_what_is_no_signature_stays() -> None:
+    for text in ("s3://b/a?b=c.jpg", "token=5.jpg", "a?page=2&size=3", "C++ == 3", "x@y.z", "s3://b/k@2x.jpg"):
+        assert redacted(text) == unsigned(text) == text
+    assert unsigned(f"s3://b/a.jpg?{QUERY}") == "s3://b/a.jpg"

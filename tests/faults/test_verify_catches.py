@@ -1,0 +1,148 @@
+"""`skinbatch verify` proves its sentence only if it also sees it broken: each of these is exit 5, and named."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from skinbatch import cli
+from skinbatch.config import parse_config
+from skinbatch.engines.driver import Driver
+from skinbatch.engines.presenter import Silent
+from skinbatch.engines.setup import prepare
+from skinbatch.scoring import unit
+from skinbatch.tables.rows import images_table
+from tests.faces import face, png, tar_bytes, write_tree
+from tests.faults.in_process import InProcessEngine
+
+
+def score(tree: Path, dest: Path, pack: str) -> None:
+    config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}})
+    assert Driver(prepare(str(tree), str(dest), config), Silent(), "test").run(InProcessEngine()).exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    members = {f"{n}.png": png(face(n, 1, 50)) for n in range(4)}
+    photos = {f"{n:02}.png": png(face(n % 5, n % 3, n)) for n in range(20)}
+    return write_tree(tmp_path_factory.mktemp("verified") / "photos", {**photos, "s.tar": tar_bytes(members)})
+
+
+@pytest.fixture(scope="module")
+def scored(tree: Path, fake_pack: str) -> Path:
+    score(tree, tree.parent / "out", fake_pack)
+    return tree.parent / "out"
+
+
+@pytest.fixture
+def dest(scored: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(scored, tmp_path / "out"))
+
+
+def verify(dest: Path) -> tuple[int, list[str]]:
+    """Exit code and differences of the command itself."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", ["skinbatch", "verify", str(dest), "--json"])
+        cli.main()
+    found: dict[str, Any] = json.loads(said.getvalue())
+    assert found["exit_code"] == ended.value.code
+    return found["exit_code"], found["differences"]
+
+
+def files(dest: Path, kind: str) -> list[Path]:
+    return sorted((dest / kind).rglob("*.parquet"))
+
+
+def test_what_was_scored_is_proved(dest: Path) -> None:
+    assert verify(dest) == (0, [])
+
+
+@pytest.mark.parametrize("kind", ["images", "boxes"])
+def test_a_deleted_file(dest: Path, kind: str) -> None:
+    gone = files(dest, kind)[0]
+    gone.unlink()
+    code, said = verify(dest)
+    assert code == 5
+    assert any(gone.name in line and "gone" in line for line in said)
+
+
+@pytest.mark.parametrize("kind", ["images", "boxes"])
+@pytest.mark.parametrize("at", [4, -20, 0.5])
+def test_a_changed_byte(dest: Path, kind: str, at: float) -> None:
+    changed = files(dest, kind)[-1]
+    data = bytearray(changed.read_bytes())
+    data[int(at * len(data)) if isinstance(at, float) else at] ^= 1
+    changed.write_bytes(data)
+    code, said = verify(dest)
+    assert code == 5
+    assert any(changed.name in line and "bytes are not those that were written" in line for line in said)
+
+
+def with_tables(tree: Path, dest: Path, pack: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    """A run by a worker with a defect: what it writes has its right hash and its right number of rows in its receipt."""
+
+    def wrong(rows: Sequence[Any], classes: Sequence[str], probs: Sequence[str]) -> pa.Table:
+        return change(images_table(rows, classes, probs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unit, "images_table", wrong)
+        score(tree, dest, pack)
+
+
+def named(table: pa.Table, image_id: str) -> pa.Table:
+    ids = table.column("image_id").to_pylist()
+    return table.slice(ids.index(image_id), 1) if image_id in ids else table.slice(0, 0)
+
+
+@pytest.mark.parametrize("image_id", ["07.png", "s.tar/2.png"])
+def test_a_doubled_row(tree: Path, tmp_path: Path, fake_pack: str, image_id: str) -> None:
+    with_tables(tree, tmp_path / "out", fake_pack, lambda t: pa.concat_tables([t, named(t, image_id)]))
+    code, said = verify(tmp_path / "out")
+    assert code == 5
+    assert any("more than one row" in line and image_id in line for line in said)
+
+
+def without(table: pa.Table, image_id: str) -> pa.Table:
+    return table.filter(pa.array([i != image_id for i in table.column("image_id").to_pylist()]))
+
+
+def test_a_missing_row(tree: Path, tmp_path: Path, fake_pack: str) -> None:
+    with_tables(tree, tmp_path / "out", fake_pack, lambda t: without(t, "07.png"))
+    code, said = verify(tmp_path / "out")
+    assert code == 5
+    assert any("planned but without a row: 07.png" in line for line in said)
+
+
+def test_a_missing_row_of_an_archive_file(tree: Path, tmp_path: Path, fake_pack: str) -> None:
+    with_tables(tree, tmp_path / "out", fake_pack, lambda t: without(t, "s.tar/2.png"))
+    code, said = verify(tmp_path / "out")
+    assert code == 5
+    assert any("3 rows of s.tar, the receipt says 4" in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["copy.parquet", "notes.txt", "gx.0123456789ab.parquet"])
+@pytest.mark.parametrize("kind", ["images", "boxes"])
+def test_a_foreign_file_beside_the_tables(dest: Path, kind: str, name: str) -> None:
+    foreign = files(dest, kind)[0].with_name(name)
+    foreign.write_bytes(files(dest, kind)[0].read_bytes())
+    code, said = verify(dest)
+    assert code == 5
+    assert any(name in line for line in said)
+
+
+def test_a_foreign_file_among_the_receipts(dest: Path) -> None:
+    receipts = next((dest / "_skinbatch/receipts").iterdir())
+    (receipts / "stray.json").write_text("{}")
+    code, said = verify(dest)
+    assert code == 5
+    assert any("stray.json" in line for line in said)

@@ -21,7 +21,16 @@ from skinbatch.runs.report import RunReport
 COMMANDS = {
     "score": [
         *("SOURCE", "DEST", "--pack", "--engine", "--ray-address", "--config", "--workers", "--limit"),
-        *("--max-failures", "--save-masks", "--include", "--exclude", "--head", "--content-hash", "--log-format", "--json"),
+        *(
+            "--max-failures",
+            "--save-masks",
+            "--include",
+            "--exclude",
+            "--head",
+            "--content-hash",
+            "--log-format",
+            "--json",
+        ),
     ],
     "status": ["DEST", "--json"],
     "verify": ["DEST", "--json"],

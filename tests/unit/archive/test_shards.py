@@ -625,10 +625,10 @@ class Guarded(Locator):
         world = self
 
         class GuardedStore(LocalStore):
-            def open_checked(self, key: str, version: str | None) -> tuple[int, ObjectInfo]:
+            def open_checked(self, key: str, version: str | None, size: int | None = None) -> tuple[int, ObjectInfo]:
                 if key.endswith(world.forbidden):
                     raise ForbiddenError(f"/{key}: access denied")
-                return super().open_checked(key, version)
+                return super().open_checked(key, version, size)
 
         return GuardedStore("/"), uri.lstrip("/")
 

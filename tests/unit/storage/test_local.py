@@ -183,7 +183,8 @@ def test_a_writer_whose_unfinished_file_is_cleared_away_writes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = LocalStore(tmp_path)
-    rename, cleared = os.rename, []
+    rename = os.rename
+    cleared: list[int] = []
 
     def clear_first(old: str, new: str) -> None:
         if not cleared:

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import boto3
 import pytest
 
 import skinbatch
-from tests.conftest import S3Server, connect
+from skinbatch.config import StorageSettings
+from tests.conftest import SHARED, S3Server
 from tests.faults.bench import write_archive
 from tests.faults.fault import Faults
+from tests.faults.gateway import Gateway
 from tests.faults.trial import Trial
 from tests.faults.zygote import Zygote
 
@@ -61,9 +64,25 @@ def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server
         with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             break
         assert server.poll() is None
-    yield connect(f"http://127.0.0.1:{port}")
+    endpoint = f"http://127.0.0.1:{port}"
+    # A session of its own: the default one keeps the keys of the first server that it met.
+    yield S3Server(StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint))
     server.kill()
     server.wait()
+
+
+@pytest.fixture
+def gateway(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """Started, and with its keys in the environment."""
+    script = SHARED / "s3" / "start"
+    if not script.exists():
+        pytest.skip(f"needs {script}")
+    made = Gateway(script, tmp_path_factory.mktemp("gateway"))
+    made.start()
+    for name in KEYS:
+        monkeypatch.setenv(name, made.facts[name])
+    yield made
+    made.wipe()
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ _STORES = {"skinbatch.storage.local": "LocalStore", "skinbatch.storage.s3": "S3S
 _MODELS = "skinbatch.models.fake"
 _DECODER = "skinbatch.archive.decode"
 ENVIRONMENT = "SKINBATCH_TEST_FAULTS"
+KILLS_DECODER, HANGS_DECODER = b"kills its decoder", b"hangs its decoder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +154,16 @@ def _patches(at: Callable[[str, str], None]) -> dict[str, Callable[[ModuleType],
 
     patches = {name: store(class_name) for name, class_name in _STORES.items()}
     patches[_MODELS] = lambda module: around(module.FakeSegmenter, "__call__", lambda *_: "model")
-    patches[_DECODER] = lambda module: around(module, "_decode", lambda *_: "decode")
+    patches[_DECODER] = lambda module: around(module, "_decode", lambda data, *_: _meet_fate(data) or "decode")
     return patches
+
+
+def _meet_fate(data: bytes) -> None:
+    """What a decoder with a hole does on a photo that ends in one of these."""
+    if data.endswith(KILLS_DECODER):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data.endswith(HANGS_DECODER):
+        threading.Event().wait()
 
 
 def _map_errors(cls: Any) -> None:

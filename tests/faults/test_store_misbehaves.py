@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from skinbatch.config import StorageSettings
@@ -14,7 +18,8 @@ from skinbatch.storage.locate import open_store
 from tests.conftest import S3Server
 from tests.faces import rows
 from tests.faults.bench import differences, same_rows
-from tests.faults.fault import Faults
+from tests.faults.fault import Fault, Faults
+from tests.faults.gateway import Gateway
 from tests.faults.proxy import KINDS, Proxy, refusal
 from tests.faults.zygote import Zygote
 
@@ -193,3 +198,38 @@ def test_a_refusal_of_everything_stops_the_run_at_once_with_its_reason(
     assert (ended, says in message) == (2, True), message
     assert len(refused) <= 32
     assert len(rows(f"s3://{bucket}/scored", storage=s3.settings)) == 0
+
+
+@pytest.mark.slow
+def test_a_store_that_dies_and_comes_back_in_mid_run_costs_nothing(
+    gateway: Gateway,
+    before: Callable[..., Proxy],
+    archive: Path,
+    undisturbed: Path,
+    faults: Faults,
+    score: Score,
+) -> None:
+    endpoint = gateway.facts["S3_ENDPOINT_URL"]
+    server = S3Server(StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint))
+    bucket = upload(server, archive)
+    proxy = before(server, share=0.0)
+    faults.plan([Fault("worker", "put receipts", "after", 2, "stop")])
+    died = threading.Event()
+
+    def die() -> None:
+        """While a unit is between its receipt and its end."""
+        while not faults.happened:
+            died.wait(0.02)
+        gateway.kill()
+        os.kill(faults.happened[0][1], signal.SIGCONT)
+        died.wait(2.0)  # long enough for the run to notice
+        gateway.start()
+        died.set()
+
+    killer = threading.Thread(target=die)
+    killer.start()
+    code, message = score(proxy, bucket, timeout_s=10.0, max_attempts=8)
+    killer.join()
+    assert died.is_set()
+    assert code == 0, message
+    check(server, bucket, undisturbed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -148,9 +149,11 @@ def _drive(
     watch_s: float = 2.0,
     lose: bool = False,
     clock_s: float = 0,
+    memory: int | None = None,
 ) -> None:
     """The command line, in this process. beat_s, watch_s: of the claim. lose: a worker that is given up is not killed, as
-    one on a machine that cannot be reached. clock_s: how wrong the clock is, in seconds."""
+    one on a machine that cannot be reached. clock_s: how wrong the clock is, in seconds. memory: address space of a worker
+    beyond that of this process, in bytes."""
     from skinbatch import cli
     from skinbatch.engines.local import LocalEngine
     from skinbatch.runs import claim
@@ -159,7 +162,7 @@ def _drive(
         _turn_clock(clock_s)
     claim.Claim.__init__.__defaults__ = (beat_s,)
     claim.Claim.take.__defaults__ = (watch_s, lambda holder: None)
-    LocalEngine.start = lambda self, context: _forking(faults, lose)(context)  # type: ignore[method-assign]
+    LocalEngine.start = lambda self, context: _forking(faults, lose, memory)(context)  # type: ignore[method-assign]
     faults.arm("driver")
     sys.argv = ["skinbatch", *arguments]
     code = cli._guarded(cli.app)
@@ -168,7 +171,7 @@ def _drive(
     os._exit(code)
 
 
-def _forking(faults: Faults, lose: bool) -> Any:
+def _forking(faults: Faults, lose: bool, memory: int | None) -> Any:
     from skinbatch.engines import child
     from skinbatch.engines.local import LocalPool, _with_threads
 
@@ -185,6 +188,9 @@ def _forking(faults: Faults, lose: bool) -> Any:
                     parent = os.getppid()
                     os.getppid = lambda: parent  # nor does it learn there that the driver is gone
                 faults.arm("worker")
+                if memory is not None:
+                    most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
+                    resource.setrlimit(resource.RLIMIT_AS, (most, most))
                 try:
                     child.main(theirs.fileno())
                 except (BrokenPipeError, ConnectionResetError):

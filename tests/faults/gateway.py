@@ -1,0 +1,36 @@
+"""A Ceph gateway of a test's own, which it may kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+
+class Gateway:
+    """Monitor, disk and gateway on this machine. facts: `S3_ENDPOINT_URL` and the keys, by the names of the environment."""
+
+    def __init__(self, script: Path, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self._script, self._folder = script, folder
+        self._where = {**os.environ, "RGW_DIR": str(folder), "RGW_PORT": str(port)}
+        self.facts: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Also of what was killed; what it held is still there."""
+        said = subprocess.run([self._script], env=self._where, check=True, capture_output=True, text=True).stdout
+        self.facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+
+    def kill(self) -> None:
+        """All of it at once, as the loss of power does."""
+        for file in (self._folder / "run").glob("*.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+
+    def wipe(self) -> None:
+        stop = self._script.with_name("stop")
+        subprocess.run([stop, "--wipe"], env=self._where, check=True, capture_output=True)

@@ -15,7 +15,9 @@ from skinbatch.types import ShardRef, Status, WorkUnit
 
 DEATHS_TO_HALVE = 2
 DEATHS_TO_BLAME = 3
-STORE_TRIES = 3
+STORE_PAUSES = (1 / 8, 1 / 2)
+"""Before a unit is tried again that a store failed, in units of `store_timeout_s`: by default 1 and 4 minutes. A store that
+restarts refuses everything for a while, and a worker's client runs out of tries for all units within seconds."""
 STARTS_WITHOUT_READY = 3
 _TICK_S = 0.2
 
@@ -91,6 +93,7 @@ class Scheduler:
         self.recorded_deaths = deaths
         self.count_members = count_members
         self._again: deque[Assignment] = deque()
+        self._later: list[tuple[float, Assignment]] = []
         self.idle: set[int] = set(already_ready)
         self._busy: dict[int, _Busy] = {}
         self._deaths: dict[str, int] = {}
@@ -104,18 +107,25 @@ class Scheduler:
         exhausted = False
         while True:
             self.stopped = self.stopped or self.observer.stop_reason()
+            self._wake()
             while self.idle and not self.stopped and self.fatal is None:
                 assignment = self._again.popleft() if self._again else next(assignments, None)
                 if assignment is None:
                     exhausted = True
                     break
                 self._hand_out(assignment)
-            no_more = exhausted and not self._again
+            no_more = exhausted and not self._again and not self._later
             if not self._busy and (no_more or self.stopped or self.fatal is not None):
                 return
             for event in self.pool.wait(_TICK_S):
                 self._take(event)
             self._watch()
+
+    def _wake(self) -> None:
+        """Units whose pause is over are tried again."""
+        now = time.monotonic()
+        self._again.extend(assignment for due, assignment in self._later if due <= now)
+        self._later = [(due, assignment) for due, assignment in self._later if due > now]
 
     def _hand_out(self, assignment: Assignment) -> None:
         unit = assignment.unit
@@ -155,12 +165,13 @@ class Scheduler:
             self.observer.failed(unit_id, outcome.message)
 
     def _retry_later(self, assignment: Assignment, message: str, outcome: UnitFailed | None = None) -> None:
-        """After an outage: the unit is tried again behind the others, and stays open after STORE_TRIES."""
+        """After an outage: the unit is tried again after a pause, and stays open after the last of STORE_PAUSES."""
         unit_id = assignment.unit.unit_id
         tries = self._store_tries[unit_id] = self._store_tries.get(unit_id, 0) + 1
-        if tries < STORE_TRIES:
+        if tries <= len(STORE_PAUSES):
             self.observer.again(assignment, message, outcome)
-            self._again.append(assignment)
+            pause = STORE_PAUSES[tries - 1] * self.store_timeout_s
+            self._later.append((time.monotonic() + pause, assignment))
         else:
             self.observer.failed(unit_id, message)
 

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 
+from skinbatch.engines import scheduler
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
 from skinbatch.engines.scheduler import Scheduler, WorkersFailed
 from skinbatch.errors import StoreError
@@ -104,7 +106,7 @@ def run(
     pool: ScriptedPool, *assignments: Assignment, recorded: int = 0, stall_s: float = 60.0, heard: Heard | None = None
 ) -> Heard:
     heard = heard or Heard()
-    Scheduler(pool, heard, stall_s, 60.0, lambda unit: recorded, lambda shard: 10).run(iter(assignments))
+    Scheduler(pool, heard, stall_s, 0.0, lambda unit: recorded, lambda shard: 10).run(iter(assignments))
     return heard
 
 
@@ -166,7 +168,7 @@ def test_a_store_that_fails_while_a_guilty_archive_file_is_counted_leaves_the_un
         raise StoreError("the store is down")
 
     units = iter([Assignment(unit, unit.inputs_sha256), assignment("other", "ab")])
-    Scheduler(pool, heard, 60.0, 60.0, lambda unit: 0, count).run(units)
+    Scheduler(pool, heard, 60.0, 0.0, lambda unit: 0, count).run(units)
     assert heard.open == {"s": "the store is down"}
     assert [a.unit.unit_id for a in heard.finished] == ["other"]
 
@@ -193,6 +195,32 @@ def test_a_store_that_fails_is_tried_three_times_and_then_the_unit_stays_open() 
     heard = run(pool, assignment("g0", "ab"), assignment("g1", "cd"))
     assert heard.open == {"g0": "503 SlowDown"}
     assert photos(heard) == ["c", "d"]
+
+
+def test_a_unit_that_a_store_failed_is_tried_again_when_the_store_may_be_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    handed_out: list[tuple[str, float]] = []
+
+    class Clocked(ScriptedPool):
+        def submit(self, worker: int, assignment: Assignment) -> None:
+            handed_out.append((assignment.unit.unit_id, now[0]))
+            super().submit(worker, assignment)
+
+        def wait(self, timeout_s: float) -> list[Event]:
+            now[0] += 1.0
+            return super().wait(timeout_s)
+
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pool = Clocked(size=1)
+    pool.answers["g0"] = [UnitFailed("store", "connection refused")] * 2
+    heard = Heard()
+    Scheduler(pool, heard, 60.0, 80.0, lambda unit: 0, lambda shard: 10).run(
+        iter([assignment("g0", "ab"), assignment("g1", "cd")])
+    )
+    assert heard.open == {}
+    assert [unit for unit, _ in handed_out] == ["g0", "g1", "g0", "g0"]
+    times = [at for unit, at in handed_out if unit == "g0"]
+    assert 10 <= times[1] - times[0] <= 13 and 40 <= times[2] - times[1] <= 43
 
 
 @pytest.mark.parametrize("kind", ["forbidden", "defect"])

@@ -39,6 +39,11 @@ def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
         deleted += len(batch)
     if deleted:
         ledger.list_again()
+        check(ledger, own)
+    for batch in _batches(_needless(ledger)):
+        _check_newest(ledger, own)
+        ledger.store.delete(batch)
+        deleted += len(batch)
     temporary = ledger.store.clear_temporary()
     check(ledger, own)
     return deleted + temporary
@@ -82,6 +87,10 @@ def _stale(ledger: Ledger, own: Snapshot) -> Iterator[str]:
         yield stub.key(ledger.fingerprint)
     yield from sorted(ledger.strays)
     yield from ledger.files_besides(named)
+
+
+def _needless(ledger: Ledger) -> Iterator[str]:
+    """Folds and attempts, of which no snapshot names any."""
     for prefix in (layout.folds_prefix(ledger.fingerprint), layout.attempts_prefix(ledger.fingerprint)):
         for info in ledger.store.list(prefix):
             yield info.key

@@ -134,7 +134,7 @@ def load_config(path: str | Path | None = None, overrides: Overrides | None = No
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UsageError(f"{where}: no such settings file") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        except (OSError, ValueError, RecursionError) as e:
             raise UsageError(f"{where}: not readable as TOML: {e}") from None
     return parse_config(_merged(data, overrides or {}), where)
 

@@ -8,7 +8,8 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -37,9 +38,13 @@ if _token_at_hand():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402
+from ray._private import ray_constants  # noqa: E402
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
+from skinbatch.engines.ray_metrics import RunMetrics  # noqa: E402
+
+_CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 _MISSING_NODE_S = 30.0
 _PROBE_S = 60.0
 _KNOCK_S = 5.0
@@ -75,13 +80,14 @@ class RayEngine:
             return
         for tries_left in range(_STARTS, 0, -1):
             try:
-                ray.init(
-                    "local",
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                )
+                with _on_loopback():
+                    ray.init(
+                        "local",
+                        include_dashboard=False,
+                        object_store_memory=_OBJECT_STORE,
+                        logging_level=logging.ERROR,
+                        log_to_driver=False,
+                    )
                 return
             except Exception as e:  # bare, with this text: Ray's patience is 30 s, which a busy machine exceeds
                 if tries_left == 1 or "timed out during startup" not in str(e):
@@ -153,6 +159,22 @@ class RayEngine:
             ray.shutdown()
 
 
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray that is started within it listens on 127.0.0.1 only: by itself it lets anybody who reaches this machine run code
+    on it. Ray has no argument for it, only this switch, meant for desktops; whoever sets the variable has it their way."""
+    if _CLUSTERS in os.environ:
+        yield
+        return
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[_CLUSTERS], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        del os.environ[_CLUSTERS]
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
 def _knock(address: str) -> None:
     """Raise ConnectionError at once where nobody listens; ray.init would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -181,6 +203,7 @@ class RayPool:
     def __init__(self, context: ScoringContext, workers: int, cpus: float, gpus: float) -> None:
         self.size = workers
         self._context = ray.put(context)
+        self._metrics = RunMetrics(context.fingerprint)
         self._remote = ray.remote(concurrency_groups={"progress": 1})(_Actor).options(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -205,6 +228,7 @@ class RayPool:
 
     def submit(self, worker: int, assignment: Assignment) -> None:
         self._progress[worker] = Progress()
+        self._metrics.submitted(worker, assignment)
         self._calls[self._actors[worker].score.remote(assignment)] = (worker, "score")
 
     def wait(self, timeout_s: float) -> list[Event]:
@@ -234,6 +258,7 @@ class RayPool:
         except RayError as e:  # died, killed for memory, could not be placed or set up
             return self._dead(worker, str(e))
         if kind == "score":
+            self._metrics.finished(worker, value)
             return Finished(worker, value)
         self._nodes[worker], (device, host) = value
         return Ready(worker, device, host)
@@ -278,6 +303,7 @@ class RayPool:
         self._calls = {call: who for call, who in self._calls.items() if who[0] != worker}
         self._asked = {call: who for call, who in self._asked.items() if who != worker}
         self._missing.pop(worker, None)
+        self._metrics.replaced()
         ray.kill(self._actors[worker], no_restart=True)
         self._start(worker)
 

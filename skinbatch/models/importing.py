@@ -133,7 +133,7 @@ def _given(wanted: Import, backbone: str | None) -> dict[str, Any]:
             continue
         try:
             fields |= tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        except (OSError, ValueError, RecursionError) as e:
             raise UsageError(f"{path}: not readable as TOML: {e}") from None
         ours = next((name for name in _OURS if name in fields), None)
         if ours is not None:

@@ -44,7 +44,7 @@ def read_manifest(directory: Path) -> Manifest:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PackError(f"{path}: not there; a pack is a directory with a {FILENAME}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise PackError(f"{path}: not readable as TOML: {e}") from None
     try:
         # Strict validation of JSON takes arrays for tuples and 1 for 1.0, as TOML's writers expect.

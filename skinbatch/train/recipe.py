@@ -186,7 +186,7 @@ def read_recipe(path: Path, stage: str | None = None) -> Recipe:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UsageError(f"{path}: not readable as TOML: {e}") from None
     said = data.get("stage")
     if not isinstance(said, str) or said not in STAGES:

@@ -73,7 +73,7 @@ class ZipMember:
 
 
 def _kind(info: zipfile.ZipInfo) -> MemberKind:
-    if info.is_dir():
+    if info.filename.endswith("/"):  # is_dir() fails on an empty name
         return "folder"
     mode = info.external_attr >> 16
     if info.create_system == 3 and stat.S_ISLNK(mode):

@@ -118,6 +118,8 @@ def names() -> Iterator[Hostile]:
     raw = zipped([("aa.png", GOOD)]).replace(b"aa.png", b"\xff\xfe.png")
     yield archive("bytes.zip", raw, {b"\xff\xfe.png".decode("cp437"): FINE})
     yield archive("nul.zip", zipped([("aa.png", GOOD)]).replace(b"aa.png", b"a\0.png"), {"a\\x00.png": REFUSED})
+    first = zipped([("aa.png", GOOD)]).replace(b"aa.png", b"\0a.png")
+    yield archive("nul-first.zip", first, {"\\x00a.png": REFUSED})
     thrice = {"a.png": FINE, "a.png#2": FINE, "a.png#3": FINE}
     doubled = [("a.png", GOOD)] * 3
     yield archive("twice.tar", tar(doubled), thrice)

@@ -30,7 +30,7 @@ from tests.faults.corpus import Hostile, heavy_photos, hostile_photos
 from tests.faults.corpus_archives import heavy_archives, hostile_archives, info
 
 MOST_SECONDS = 10.0
-MOST_MEMORY = 1536 << 20
+MOST_MEMORY = 2048 << 20
 """Bytes of a worker, of which importing torch takes 400 MiB: what [decode] ahead_bytes allows, and the largest photo at once
 as the decoder's, as its pixels and as the models' input."""
 RUN = """

@@ -1,0 +1,53 @@
+"""A fuzz target: any bytes are an archive file whose rows have statuses and names of their own, however it is cut into
+ranges. `python -m tests.faults.fuzz_archives FOLDER -max_total_time=60`; FOLDER as in fuzz_decoders."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["skinbatch.archive"]):
+    from skinbatch.archive.shard import ShardReader, count_members
+from skinbatch.config import DecodeSettings, StorageSettings
+from skinbatch.storage.locate import Locator
+from skinbatch.tables.rows import Row, images_table
+from skinbatch.types import ImageResult, ShardKind, ShardRef, Status
+from tests.faults.corpus_archives import hostile_archives
+
+SETTINGS = DecodeSettings(max_image_bytes=1 << 20)
+KINDS: tuple[ShardKind, ...] = ("tar", "zip", "parquet")
+PLACE = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)) / "archive"
+
+
+def one(data: bytes) -> None:
+    PLACE.write_bytes(data)
+    kind = KINDS[len(data) % 3]  # of what its first bytes do not tell
+    shard = ShardRef("s", str(PLACE), kind, len(data), str(PLACE.stat().st_mtime_ns))
+    locator = Locator(StorageSettings())
+    whole = list(ShardReader(shard, locator, SETTINGS))
+    ids = [fetched.ref.image_id for fetched in whole]
+    assert len(set(ids)) == len(ids)
+    assert all(image_id.startswith("s/") for image_id in ids)
+    assert count_members(shard, locator) == len(whole)
+    middle = len(whole) // 2
+    halves = [*ShardReader(shard, locator, SETTINGS, 0, middle), *ShardReader(shard, locator, SETTINGS, middle)]
+    assert [(f.ref.image_id, f.status) for f in halves] == [(f.ref.image_id, f.status) for f in whole]
+    assert all(fetched.data is not None or fetched.status is not Status.OK for fetched in whole)
+    rows = [Row(f.ref, "u", ImageResult(f.status, f.error)) for f in whole]
+    assert images_table(rows, (), ()).num_rows == len(rows)
+
+
+def main() -> None:
+    for number, hostile in enumerate(hostile_archives("/outside")):
+        if len(hostile.data) < 50_000:
+            Path(sys.argv[1], f"seed-{number:03}").write_bytes(hostile.data)
+    atheris.Setup([*sys.argv, "-timeout=10", "-rss_limit_mb=2048"], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -83,7 +83,7 @@ class TarMember:
         return self._head + self._tar.take(self.size - len(self._head))
 
     def skip(self) -> None:
-        self._tar.finish()
+        self._tar.pass_data()
 
 
 class _Tar:
@@ -120,12 +120,16 @@ class _Tar:
             raise self._cut()
         return data
 
-    def finish(self) -> None:
-        """Go behind the data of the member, and behind the padding."""
+    def pass_data(self) -> None:
+        """Go behind the data of the member: a packed tar that breaks right there has it whole, read or passed over."""
         if self._at < self._data_end:
             self._skip(self._data_end - self._at)
             if self._at < self._data_end:
                 raise self._cut()
+
+    def finish(self) -> None:
+        """Go behind the data of the member, and behind the padding."""
+        self.pass_data()
         if padding := -self._at % _BLOCK:
             self._read(padding)
 

@@ -118,6 +118,8 @@ class ChangedArchive(RuleBasedStateMachine):
         """Packs whose tables are those of the archive as it is."""
         self.finished: set[int] = set()
         """Packs whose newest plan is done."""
+        self.untidy: set[int] = set()
+        """Packs of which a retry was killed: what it left is named by `verify` until the next run, and shown by nobody."""
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -223,6 +225,7 @@ class ChangedArchive(RuleBasedStateMachine):
         if report.exit_code == 6:
             self.finished.discard(self.pack)
         else:
+            self.untidy.discard(self.pack)
             self.agrees.add(self.pack)
             self.finished.add(self.pack)
 
@@ -236,6 +239,7 @@ class ChangedArchive(RuleBasedStateMachine):
         if kill is None:
             self._retry()
             return
+        self.untidy.add(self.pack)
         with killed_at(*kill):
             self._retry()
         bury_claim(self.dest)
@@ -255,6 +259,7 @@ class ChangedArchive(RuleBasedStateMachine):
         with decodes() as decoded:
             report = Driver(prepared, Silent(), "test").run(self.engine(death, late))
         assert report.exit_code == 0, report
+        self.untidy.discard(self.pack)
         self.agrees.add(self.pack)
         self.finished.add(self.pack)
         self.check_decoded(decoded, expected, report)
@@ -267,6 +272,7 @@ class ChangedArchive(RuleBasedStateMachine):
         with decodes() as decoded:
             report = Driver(prepared, Silent(), "test").run(self.engine(), retry=True)
         assert report.exit_code == 0, report
+        self.untidy.discard(self.pack)
         if agreed:
             self.check_decoded(decoded, expected, report)
 
@@ -293,6 +299,8 @@ class ChangedArchive(RuleBasedStateMachine):
             assert row["uri"] == f"{self.tree}/{image_id}"
         boxes = results.boxes().column("image_id").to_pylist()
         assert {i: boxes.count(i) for i in set(boxes)} == {i: c.lesions for i, c in expected.items() if c.lesions}
+        if self.pack in self.untidy:
+            return
         checked = skinbatch.verify(self.dest, results.fingerprint)
         assert (checked.differences, checked.photos, checked.rows) == ([], len(expected), len(expected))
 

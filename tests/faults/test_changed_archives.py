@@ -378,3 +378,24 @@ def test_the_same_over_thousands_of_steps() -> None:
 @pytest.mark.timeout(900)
 def test_the_same_with_the_worker_in_a_process_of_its_own() -> None:
     run_state_machine_as_test(ChangedArchiveOnTheLocalEngine, settings=trials(4, 15))
+
+
+def test_an_archive_that_moves_and_grows_is_decoded_once() -> None:
+    """What chance seldom brings together in a few steps: renamed archive files, groups that split, both after a kill."""
+    archive = ChangedArchive()
+    try:
+        archive.begin([n % 10 for n in range(14)], {"s0.tar": {"0.png": 1, "1.png": 10}, "s0.zip": {"0.png": 2}})
+        archive.rename_shard(0, "s1.tar")
+        archive.rename_shard(0, "s1.zip")
+        archive._score()
+        for n in range(40):
+            archive.put(f"b/{n:02}.jpg", n % 12)
+        archive.run_and_be_killed((12, True))
+        archive._score()
+        archive.put_member(0, "2.png", 3)
+        archive.put_shard("s0.tar", {"0.png": 1, "1.png": 10})
+        archive._score()
+        archive._retry()
+        archive.tables_are_the_archive()
+    finally:
+        archive.teardown()

@@ -153,9 +153,9 @@ def damage() -> Iterator[Hostile]:
         packed = pack(whole)
         yield archive(f"cut.tar.{ending}", packed[: len(packed) // 2], {"*": f"{CUT}|ok"})
         yield archive(f"text.tar.{ending}", b"no archive at all" * 40, {"#corrupt": "corrupt"})
-    packed = bytearray(gzip.compress(tar([("a.png", GOOD)])[: 512 + len(GOOD)]))
-    packed[-8] ^= 1
-    yield archive("sum.tar.gz", bytes(packed), {"a.png": FINE, "#corrupt": "corrupt"})
+    summed = bytearray(gzip.compress(tar([("a.png", GOOD)])[: 512 + len(GOOD)]))
+    summed[-8] ^= 1
+    yield archive("sum.tar.gz", bytes(summed), {"a.png": FINE, "#corrupt": "corrupt"})
     files = zipped([("a.png", GOOD), ("b.png", GOOD)])
     yield archive("cut.zip", files[:-30], {"#truncated": "truncated"})
     wrong = bytearray(files)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import secrets
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,10 @@ class S3Server:
 
     settings: StorageSettings
     client: Any
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def bucket(self) -> str:
         """Name of a new, empty bucket."""
-        name = f"test-{os.getpid()}-{next(self._numbers)}"
+        name = f"test-{secrets.token_hex(8)}"
         self.client.create_bucket(Bucket=name)
         return name
 

@@ -20,22 +20,11 @@ from skinbatch.engines.worker import Worker
 from skinbatch.errors import UsageError
 from skinbatch.models.manifest import FILENAME
 from skinbatch.models.pack import load_pack
+from skinbatch.ray_environment import settle
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
 from skinbatch.storage.base import TEMPORARY
 
-
-def _token_at_hand() -> bool:
-    """Ray's token lies where Ray looks for it."""
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
-
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-if _token_at_hand():
-    # Servers that find a token demand it, but clients send it only when told to before ray is imported. Where there is
-    # none yet, embedded Ray makes one, and fails when told to use it before that.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+settle()
 
 import ray  # noqa: E402
 from ray._private import ray_constants  # noqa: E402

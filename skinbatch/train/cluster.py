@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 import torch
 
 from skinbatch.errors import SkinbatchError, UsageError
+from skinbatch.ray_environment import settle
 from skinbatch.train.progress import Silent, TrainingProgress, TrainingStep
 from skinbatch.train.recipe_sections import RunSection
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+settle()
 
-import ray
+import ray  # noqa: E402
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,23 @@
+"""What Ray reads from the environment when it is imported. Import this before ray."""
+
+from __future__ import annotations
+
+import os
+
+
+def _token_at_hand() -> bool:
+    """Ray's token lies where Ray looks for it."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
+
+
+def settle() -> None:
+    """Leaves alone what the user has set.
+
+    Servers that find a token demand it, but clients send it only when told to before ray is imported. Where there is none
+    yet, embedded Ray makes one, and fails when told to use it before that.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if _token_at_hand():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -94,15 +94,19 @@ def test_a_driver_that_lost_its_claim_while_it_stood_still_ends_with_7(point: st
 
 
 def test_two_drivers_that_know_nothing_of_each_other_lose_and_double_nothing(trial: Trial) -> None:
-    trial.plan(*(Fault("driver", "put snapshots", "before", nth, "stop") for nth in (1, 2)))
+    # Each stops before its snapshot, and again behind it: otherwise the first may be through when the second one writes.
+    trial.plan(*(Fault("driver", "put snapshots", when, nth, "stop") for nth in (1, 2) for when in ("before", "after")))
     deaf: dict[str, Any] = {"beat_s": 1000.0, "watch_s": 0.1}
     first = trial.start(**deaf)
     assert first.wait() is None
     (trial.out / layout.CLAIM).unlink()
     second = trial.start(**deaf)
     assert second.wait() is None
-    trial.go_on(first.pid)
-    trial.go_on(second.pid)
+    for driver in (first, second):
+        trial.go_on(driver.pid)
+        assert driver.wait() is None
+    for driver in (first, second):
+        trial.go_on(driver.pid)
     assert sorted((first.end(), second.end())) == [0, 7], first.said + second.said
     trial.run()
     trial.check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skinbatch.errors import UsageError
+from skinbatch.toml_file import read_toml
 
 MiB = 1 << 20
 
@@ -131,11 +131,9 @@ def load_config(path: str | Path | None = None, overrides: Overrides | None = No
     if path is not None:
         where = str(path)
         try:
-            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            data = read_toml(Path(path))
         except FileNotFoundError:
             raise UsageError(f"{where}: no such settings file") from None
-        except (OSError, ValueError, RecursionError) as e:
-            raise UsageError(f"{where}: not readable as TOML: {e}") from None
     return parse_config(_merged(data, overrides or {}), where)
 
 

@@ -14,6 +14,7 @@ from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import FAKES, ClassifierStage, DetectorStage, SegmenterStage
 
 if TYPE_CHECKING:
+    from skinbatch.models.classifiers.classifier import ClassifierSpec
     from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
     from skinbatch.models.pack import Pack
 
@@ -131,11 +132,19 @@ def build_classifier(stage: ClassifierStage, weights: Path, device: str, setting
         from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier
 
         return OnnxClassifier(weights, stage, device)
-    from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier
+    from skinbatch.models.classifiers.classifier import TorchClassifier
+
+    spec = classifier_spec(stage)
+    return TorchClassifier(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
+
+
+def classifier_spec(stage: ClassifierStage) -> ClassifierSpec:
+    """What a network of torch is built from, to be trained and to be run."""
+    from skinbatch.models.classifiers.classifier import ClassifierSpec
     from skinbatch.models.classifiers.classifier_layouts import network_name
     from skinbatch.models.preprocess import Normalisation
 
-    spec = ClassifierSpec(
+    return ClassifierSpec(
         backbone=network_name(stage.arch, stage.backbone),
         classes=stage.classes,
         head=stage.head,
@@ -147,7 +156,6 @@ def build_classifier(stage: ClassifierStage, weights: Path, device: str, setting
         top=stage.top,
         outputs="softmax" if stage.outputs == "softmax" else "logistic",
     )
-    return TorchClassifier(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
 
 
 def _tensors(weights: Path) -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from skinbatch.models.stages import (
     SegmenterStage,
 )
 from skinbatch.models.weights import save_tensors
+from skinbatch.toml_file import read_toml
 
 DISEASES = (
     "seborrheic_keratosis",
@@ -132,9 +132,9 @@ def _given(wanted: Import, backbone: str | None) -> dict[str, Any]:
                 raise UsageError(f"{path}: an mmdet config goes with --arch mmdet; fields of the stage are a .toml")
             continue
         try:
-            fields |= tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as e:
-            raise UsageError(f"{path}: not readable as TOML: {e}") from None
+            fields |= read_toml(path)
+        except FileNotFoundError:
+            raise UsageError(f"{path}: no such file") from None
         ours = next((name for name in _OURS if name in fields), None)
         if ours is not None:
             raise UsageError(f"{path}: `{ours}` is not set by hand; leave it out")

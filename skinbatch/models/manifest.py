@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from skinbatch.errors import PackError
 from skinbatch.models.stages import ClassifierStage, DetectorStage, Section, SegmenterStage
+from skinbatch.toml_file import read_toml
 
 FILENAME = "pack.toml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -41,11 +41,9 @@ def read_manifest(directory: Path) -> Manifest:
     """The manifest of a pack's directory. Raises PackError naming the file and every setting that is wrong."""
     path = directory / FILENAME
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path, PackError)
     except FileNotFoundError:
         raise PackError(f"{path}: not there; a pack is a directory with a {FILENAME}") from None
-    except (OSError, ValueError, RecursionError) as e:
-        raise PackError(f"{path}: not readable as TOML: {e}") from None
     try:
         # Strict validation of JSON takes arrays for tuples and 1 for 1.0, as TOML's writers expect.
         return Manifest.model_validate_json(json.dumps(data, default=str))

@@ -118,7 +118,7 @@ def _config(path: Path) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UsageError(f"{path}: is there and not readable as TOML: {e}; name another file") from None
 
 

@@ -13,9 +13,8 @@ from torch import nn
 from skinbatch.errors import UsageError
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.classification import MEAN, classification
-from skinbatch.models.classifiers.classifier import ClassifierSpec, build_network
-from skinbatch.models.classifiers.classifier_layouts import network_name
-from skinbatch.models.preprocess import Normalisation
+from skinbatch.models.build import classifier_spec
+from skinbatch.models.classifiers.classifier import build_network
 from skinbatch.models.stages import ClassifierStage
 from skinbatch.train.classification_task import (
     WHOLE,
@@ -67,7 +66,7 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
             weighting=part.schedule.class_weights,
             apart=part.data.apart,
         )
-        return build_network(spec_of(mine)), task
+        return build_network(classifier_spec(mine)), task
 
     trained = train_parts(recipe, work, progress, prepare)
     task = cast(ClassifierTask, trained.task)
@@ -84,22 +83,6 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
     probability = task.probabilities(trained.network, trained.device)
     metrics = measure(probability, targets(task.valid, stage.classes) > 0, stage, threshold, recipe)
     return save_stage(recipe, work, trained, metrics, fields={"threshold": threshold}, notes=[note] if note else [])
-
-
-def spec_of(stage: ClassifierStage) -> ClassifierSpec:
-    """What the network of a stage is built from."""
-    return ClassifierSpec(
-        backbone=network_name(stage.arch, stage.backbone),
-        classes=stage.classes,
-        head=stage.head,
-        input=stage.input,
-        size=stage.size,
-        fit=stage.fit,
-        normalisation=Normalisation(stage.mean, stage.std),
-        threshold=stage.threshold,
-        top=stage.top,
-        outputs="softmax" if stage.outputs == "softmax" else "logistic",
-    )
 
 
 def measure(

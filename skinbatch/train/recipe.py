@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -25,6 +24,7 @@ from skinbatch.models.stages import (
     Section,
     SegmenterStage,
 )
+from skinbatch.toml_file import read_toml
 from skinbatch.train.recipe_sections import (
     AtLeastOne,
     AugmentSection,
@@ -183,11 +183,9 @@ def read_recipe(path: Path, stage: str | None = None) -> Recipe:
     there is `Recipe.check_files`.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe") from None
-    except (OSError, ValueError, RecursionError) as e:
-        raise UsageError(f"{path}: not readable as TOML: {e}") from None
     said = data.get("stage")
     if not isinstance(said, str) or said not in STAGES:
         raise UsageError(f"{path}: setting `stage`: one of {', '.join(STAGES)} (got {said!r})")

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from skinbatch.errors import PackError
+from skinbatch.models.build import classifier_spec
 from skinbatch.models.classifiers.classifier import build_network
 from skinbatch.models.weights import save_weights
-from skinbatch.train.classification import spec_of
 from skinbatch.train.curves import draw_curves
 from skinbatch.train.model_card import stage_section
 from skinbatch.train.packing import write_pack
@@ -58,7 +58,7 @@ def recipe(folder: Path, head: str = "disease") -> Recipe:
 def trained(folder: Path, said: Recipe) -> TrainedStage:
     """A network that has learned nothing, with numbers as if it had."""
     torch.manual_seed(0)
-    network = build_network(spec_of(said.model.stage))  # type: ignore[arg-type]
+    network = build_network(classifier_spec(said.model.stage))  # type: ignore[arg-type]
     save_weights(network, folder / "classifier.safetensors")
     return TrainedStage(
         stage="classifier",

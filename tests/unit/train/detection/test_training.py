@@ -22,7 +22,7 @@ from skinbatch.errors import UsageError
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.detection import curves, match
 from skinbatch.models.build import build_detector
-from skinbatch.models.stages import DetectorStage
+from skinbatch.models.stages import ARCHITECTURES, TRAINED_HERE, DetectorStage
 from skinbatch.train.detection.training import train_detector
 from skinbatch.train.photo_store import read_photo
 from skinbatch.train.progress import Silent
@@ -30,17 +30,8 @@ from skinbatch.train.recipe import read_recipe
 from skinbatch.train.result import TrainedStage
 from tests.unit.train.detection.spotted import write_spotted
 
-TRAINABLE = (
-    "faster-rcnn-r18",
-    "faster-rcnn-r50",
-    "faster-rcnn-r101",
-    "faster-rcnn-inception",
-    "ssd-mobilenet",
-    "yolov3",
-    "yolov4",
-    "yolox-tiny",
-    "yolox-s",
-)
+NOT_TRAINED_HERE = {"mmdet", "yolo-onnx"}  # a user's own config, and what somebody else has exported
+TRAINABLE = sorted({*ARCHITECTURES["detector"], *TRAINED_HERE["detector"]} - NOT_TRAINED_HERE)
 TRAINS = """
 import sys
 from pathlib import Path

@@ -15,6 +15,7 @@ from typing import Any
 
 from skinbatch.config import Config, EngineSettings
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
+from skinbatch.engines.worker import environment
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext
 from skinbatch.scoring.device import cuda_devices, usable_cpus
@@ -61,7 +62,7 @@ class LocalPool:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "skinbatch.engines.child", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | environment(threads),
             start_new_session=True,  # Ctrl-C in the terminal reaches the driver alone
         )
         theirs.close()

@@ -16,7 +16,7 @@ from typing import Any
 from skinbatch.config import Config, EngineSettings
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
 from skinbatch.engines.shares import Node, shares
-from skinbatch.engines.worker import Worker
+from skinbatch.engines.worker import Worker, environment
 from skinbatch.errors import UsageError
 from skinbatch.models.manifest import FILENAME
 from skinbatch.models.pack import load_pack
@@ -198,7 +198,7 @@ class RayPool:
             num_gpus=gpus,
             max_restarts=0,
             max_task_retries=0,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(context.threads)}},
+            runtime_env={"env_vars": environment(context.threads)},
         )
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}

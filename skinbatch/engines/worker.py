@@ -10,6 +10,18 @@ from skinbatch.engines.pool import Progress
 from skinbatch.logs import write_json, writes_json
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
 
+_ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
+"""For glibc, which reads it when a process starts. By itself it keeps a heap for every thread; the models' intermediate results,
+of another size for every face, leave holes in all of them."""
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What a worker's process has to be started with; what the caller has set for the allocator wins.
+
+    threads: that its models compute with.
+    """
+    return {name: os.environ.get(name, value) for name, value in _ALLOCATOR.items()} | {"OMP_NUM_THREADS": str(threads)}
+
 
 class Worker:
     """Lives in a worker process. `score` blocks; `progress` may be asked meanwhile from another thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from skinbatch.grading.face import Face, skin_in_crop
 
 SIDE = 256
 """Longer side in pixels of the crop that is measured: sharpness depends on scale, so all photos are brought to one."""
+COLOUR_SIDE = 128
+"""The same where its colour is measured: a median of some thousand pixels needs no more."""
 MIN_B = 0.5
 """CIELAB b* under which skin has no colour to speak of (grey and blue-lit photos): the angle would be noise or
 upside down."""
@@ -33,17 +36,23 @@ def face_quality(rgb: NDArray[np.uint8], face: Face) -> Quality | None:
     if face.crop is None:
         return None
     x1, y1, x2, y2 = face.crop
-    scale = SIDE / max(x2 - x1, y2 - y1)
-    size = (max(1, round((x2 - x1) * scale)), max(1, round((y2 - y1) * scale)))
-    shrinking = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    crop = cv2.resize(rgb[y1:y2, x1:x2], size, interpolation=shrinking)
-    luma = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    skin = np.take(crop.reshape(-1, 3), np.flatnonzero(skin_in_crop(face, size)), axis=0).astype(np.uint8, copy=False)
+    crop = rgb[y1:y2, x1:x2]
+    luma = _scaled(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), SIDE, cv2.INTER_AREA)
+    small = _scaled(crop, COLOUR_SIDE, cv2.INTER_LINEAR)
+    skin = small[skin_in_crop(face, (small.shape[1], small.shape[0]))].astype(np.uint8, copy=False)
     return Quality(
         sharpness=float(cv2.Laplacian(luma, cv2.CV_64F).var()),
         brightness=float(luma.mean()),
         ita_degrees=_ita(skin),
     )
+
+
+def _scaled(image: NDArray[Any], side: int, shrinking: int) -> NDArray[Any]:
+    """With a longer side of `side` pixels. shrinking: OpenCV's interpolation where it gets smaller."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=shrinking if scale < 1 else cv2.INTER_LINEAR)
 
 
 def _ita(skin: NDArray[np.uint8]) -> float | None:

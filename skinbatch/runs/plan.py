@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -24,6 +25,9 @@ from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
 MEMBERS_PER_FILE = 100_000
 PART_MEMBERS = 512
+MOST_PARTS = 128
+"""Of one archive file: each part reads the file's whole directory, so in a file of millions of members fewer, larger parts
+are sooner done."""
 PART_BYTES = 64 << 20
 _CHUNK = 50_000
 _OPENED = 8
@@ -180,11 +184,12 @@ class PlanWriter:
         count = self.count_members(shard) if _to_be_cut(shard) else None
         if count is None or count <= 2 * PART_MEMBERS:
             return [_planned(WorkUnit(name, shard=shard), count)]
-        starts = range(0, count, PART_MEMBERS)
+        members = max(PART_MEMBERS, math.ceil(count / MOST_PARTS))
+        starts = range(0, count, members)
         return [
             _planned(
-                WorkUnit(f"{name}-{n:05d}", shard=shard, start=a, stop=None if a == starts[-1] else a + PART_MEMBERS),
-                min(PART_MEMBERS, count - a),
+                WorkUnit(f"{name}-{n:05d}", shard=shard, start=a, stop=None if a == starts[-1] else a + members),
+                min(members, count - a),
             )
             for n, a in enumerate(starts)
         ]

@@ -63,6 +63,13 @@ def test_a_large_zip_is_cut_into_ranges_that_cover_it_once_and_counted_only_when
     assert writer(store, members=-1).write(collect([ZIP]), first, 0) is first
 
 
+def test_a_zip_of_a_million_members_is_few_parts(store: LocalStore) -> None:
+    units = writer(store, members=1_000_000).write(collect([ZIP]), None, 0).units
+    assert len(units) == plan.MOST_PARTS
+    assert [u.start for u in units][1:] == [u.stop for u in units][:-1]
+    assert sum(u.count or 0 for u in units) == 1_000_000
+
+
 def test_small_zips_and_tars_are_one_unit(store: LocalStore) -> None:
     small = replace(ZIP, size=1000)
     assert [(u.start, u.stop) for u in write_plan(store, [small, TAR]).units] == [(0, None), (0, None)]

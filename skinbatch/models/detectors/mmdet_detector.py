@@ -33,7 +33,9 @@ class MMDetDetector:
     known to bear that (THREADS_SHARE) is run for one after the other.
 
     Photos whose padded network inputs have the same shape are run together, and no photo's input depends on the others,
-    so that the batch does not change the boxes.
+    so that the batch does not change the boxes. On a CPU, photos of several sizes, as crops are, are run one by one where
+    they are not padded to one square: that is as fast, and each number of inputs of each shape would be another set of compiled layers and of intermediate results,
+    which leave the memory in pieces.
     """
 
     def __init__(
@@ -77,11 +79,16 @@ class MMDetDetector:
         groups: dict[Shape, list[int]] = defaultdict(list)
         for index, (pixels, _) in enumerate(prepared):
             groups[self._padded(pixels)].append(index)
+        sizes = {photo.shape for photo in photos}
+        uniform = self._device.type != "cpu" or self.spec.padding is not None or len(sizes) == 1
         found: dict[int, Detections] = {}
-        for shape, indices in groups.items():
-            results = self._run([prepared[i] for i in indices], shape)
-            for i, result in zip(indices, results, strict=True):
-                found[i] = self._boxes(result, photos[i].shape)
+        for shape, together in groups.items():
+            most = len(together) if uniform else 1
+            for first in range(0, len(together), most):
+                indices = together[first : first + most]
+                results = self._run([prepared[i] for i in indices], shape)
+                for i, result in zip(indices, results, strict=True):
+                    found[i] = self._boxes(result, photos[i].shape)
         return [found[i] for i in range(len(photos))]
 
     def _padded(self, pixels: NDArray[np.uint8]) -> Shape:

@@ -251,6 +251,20 @@ def test_a_tile_as_large_as_the_networks_input_is_not_rescaled(yolox: MMDetDetec
     assert seen == [(4, 3, 128, 128)]
 
 
+def test_on_a_cpu_photos_of_several_sizes_are_run_one_by_one_with_the_same_boxes(yolox: MMDetDetector) -> None:
+    seen: list[tuple[int, ...]] = []
+    hook = yolox.model.backbone.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    photos = [photo_with([], width, 100) for width in (100, 99, 60)]
+    together = yolox(photos)
+    assert len(seen) == 3
+    yolox([photos[0], photos[0]])
+    assert seen[3][0] == 2
+    hook.remove()
+    for found, photo in zip(together, photos, strict=True):
+        (alone,) = yolox([photo])
+        np.testing.assert_array_equal(found.xyxy, alone.xyxy)
+
+
 def test_threads_share_a_detector(yolox: MMDetDetector) -> None:
     detector = TiledDetector(yolox, TilingSection(above=100, tile=64, overlap=0.25), 0.5, 50)
     photos = [np.random.default_rng(i).integers(0, 256, (120, 110, 3), np.uint8) for i in range(4)]

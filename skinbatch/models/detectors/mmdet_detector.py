@@ -34,8 +34,8 @@ class MMDetDetector:
 
     Photos whose padded network inputs have the same shape are run together, and no photo's input depends on the others,
     so that the batch does not change the boxes. On a CPU, photos of several sizes, as crops are, are run one by one where
-    they are not padded to one square: that is as fast, and each number of inputs of each shape would be another set of compiled layers and of intermediate results,
-    which leave the memory in pieces.
+    they are not padded to one square: that is as fast, and each number of inputs of each shape would be another set of
+    compiled layers and of intermediate results, which leave the memory in pieces.
     """
 
     def __init__(

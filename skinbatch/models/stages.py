@@ -20,6 +20,8 @@ Pixels = Annotated[int, Field(ge=32, le=4096)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1)]
 
+TrainedSegmenter = Literal["bisenet-efficientnet-lite0"]
+TrainedDetector = Literal["faster-rcnn-r18", "yolox-efficientnet-lite0"]
 SegmenterArch = Literal["bisenet-r18", "bisenet-r34", "bisenet-light"]
 DetectorArch = Literal[
     "faster-rcnn-r50",
@@ -51,7 +53,11 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "detector": get_args(DetectorArch),
     "classifier": get_args(ClassifierArch),
 }
-TRAINED_HERE: dict[str, tuple[str, ...]] = {"segmenter": (), "detector": ("faster-rcnn-r18",), "classifier": ()}
+TRAINED_HERE: dict[str, tuple[str, ...]] = {
+    "segmenter": get_args(TrainedSegmenter),
+    "detector": get_args(TrainedDetector),
+    "classifier": (),
+}
 """Architectures of which there are no weights but those of `skinbatch train`; `pack architectures` leaves them out."""
 
 
@@ -105,7 +111,7 @@ class SegmenterStage(Stage):
 
     LATER = frozenset(("spatial", "align_corners"))
 
-    arch: Literal[SegmenterArch, "fake-segmenter", "fake-mortal-segmenter"]
+    arch: Literal[SegmenterArch, TrainedSegmenter, "fake-segmenter", "fake-mortal-segmenter"]
     size: Annotated[Pixels, Field(multiple_of=32)] = 256
     mean: Triple = (0.485, 0.456, 0.406)
     std: PositiveTriple = (0.229, 0.224, 0.225)
@@ -151,7 +157,7 @@ class DetectorStage(Stage):
     output: `v5` (boxes, objectness, classes), `v8` (boxes, classes), `nms` (suppressed by the file itself).
     """
 
-    arch: Literal[DetectorArch, "faster-rcnn-r18", "fake-detector"]
+    arch: Literal[DetectorArch, TrainedDetector, "fake-detector"]
     input: InputKind = "crop"
     size: Pixels = 640
     short_side: Pixels | None = None

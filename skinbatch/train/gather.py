@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -69,6 +69,7 @@ def gather(
     the file, and where nothing is left.
     """
     truths = {source.truth: _read(source, data, stage) for source in (*data.train, *data.valid)}
+    _check_left_out(truths, (*data.train, *data.valid), where)
     reader = _Reader(data, stage, tuple(classes), f"{part} " if part else "", unusable)
     train = [photo for source in data.train for photo in reader.of_truth(source, truths[source.truth], "train")]
     valid = [photo for source in data.valid for photo in reader.of_truth(source, truths[source.truth], "valid")]
@@ -110,6 +111,9 @@ class _Reader:
     def of_truth(self, source: Source, truth: Truth, part: str) -> Iterable[TakenPhoto]:
         view = self._view(source)
         for photo in truth.photos:
+            if PurePosixPath(photo.name).stem in source.leave_out:
+                self.left_out.setdefault(called(source.truth), Counter())["by the recipe"] += 1
+                continue
             reason = self._unusable(photo)
             if reason is None:
                 classes = self._classes(photo)
@@ -169,6 +173,16 @@ class _Reader:
         names = photo.labels or () if self.stage == "detector" else photo.classes or ()
         found = [truth_class(name, self.data, self.classes) for name in names]
         return None if None in found else tuple(dict.fromkeys(name for name in found if name))
+
+
+def _check_left_out(truths: Mapping[Path, Truth], sources: Iterable[Source], where: Path | str) -> None:
+    for source in sources:
+        there = {PurePosixPath(photo.name).stem for photo in truths[source.truth].photos}
+        if unknown := [name for name in source.leave_out if name not in there]:
+            raise UsageError(
+                f"{where}: setting `leave_out`: {source.truth} has no photo {', '.join(unknown[:3])}; "
+                "give file names without folder and ending"
+            )
 
 
 def _said(taken: TakenPhoto) -> AnnotatedPhoto:

@@ -63,10 +63,12 @@ class View(Section):
 
 
 class Source(View):
-    """Annotated photos. format: told by what lies there unless it is said."""
+    """Annotated photos. format: told by what lies there unless it is said. leave_out: photos that are not used, by file name
+    without its ending, such as one that a validation photo is another copy of."""
 
     truth: Located
     format: Format | None = None
+    leave_out: tuple[Name, ...] = ()
 
 
 class Negatives(View):

@@ -10,18 +10,19 @@ from torch import Tensor, nn
 from skinbatch.errors import UsageError
 from skinbatch.models.checkpoint import read_checkpoint
 from skinbatch.models.classifiers.classifier import PLAIN_CNN, ClassifierNetwork
+from skinbatch.models.classifiers.efficientnet_lite_layout import from_lite
 from skinbatch.models.classifiers.torchvision_layouts import to_timm
 from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.stages import AnyStage, ClassifierStage
 from skinbatch.models.weights import BOOKKEEPING
 
-_PLACES = ("", "backbone.", "backbone.net.", "cp.resnet.")
+_PLACES = ("", "backbone.", "backbone.net.", "cp.resnet.", "cp.resnet.net.")
 """Where in our networks a checkpoint of a backbone alone belongs."""
 
 
 def read_start(path: Path, stage: AnyStage) -> dict[str, Tensor]:
     """The tensors of a weights file under the names of timm's layers. Raises PackError naming the file."""
-    state = read_checkpoint(path)
+    state = from_lite(read_checkpoint(path))
     if isinstance(stage, ClassifierStage) and stage.arch not in (PLAIN_CNN, "timm"):
         return dict(to_timm(stage.arch, state))
     return state

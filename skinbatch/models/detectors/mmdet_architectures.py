@@ -114,6 +114,7 @@ ARCHITECTURES: Mapping[str, Callable[[DetectorSpec], ModelConfig]] = {
     "yolov4": mmdet_yolo.yolov4,
     "yolox-tiny": mmdet_yolo.yolox_tiny,
     "yolox-s": mmdet_yolo.yolox_s,
+    "yolox-efficientnet-lite0": mmdet_yolo.yolox_efficientnet_lite0,
 }
 
 ANCHOR_BASED = tuple(arch for arch in ARCHITECTURES if not arch.startswith("yolox"))
@@ -134,6 +135,7 @@ _SIZES: Mapping[str, Mapping[str, Any]] = {
     "yolov4": {"size": 608, "nms_iou": 0.45} | _TO_ONE,
     "yolox-tiny": {"size": 416, "nms_iou": 0.65} | _AS_IT_IS,
     "yolox-s": {"size": 640, "nms_iou": 0.65} | _AS_IT_IS,
+    "yolox-efficientnet-lite0": {"size": 640, "nms_iou": 0.65} | _HALF,
 }
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {arch: {"max_upscale": ENLARGES, **_SIZES[arch]} for arch in ARCHITECTURES}

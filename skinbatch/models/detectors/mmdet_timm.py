@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from skinbatch.errors import PackError
 
-NAMES = ("inception_v3", "mobilenetv1_100")
+NAMES = ("inception_v3", "mobilenetv1_100", "efficientnet_lite0")
 
 
 @MODELS.register_module()

@@ -59,37 +59,61 @@ def yolov4(spec: DetectorSpec) -> ModelConfig:
 
 def yolox_tiny(spec: DetectorSpec) -> ModelConfig:
     """YOLOX-tiny (Ge 2021)."""
-    return _yolox(spec, 0.375)
+    return _yolox_csp(spec, 0.375)
 
 
 def yolox_s(spec: DetectorSpec) -> ModelConfig:
     """YOLOX-s (Ge 2021)."""
-    return _yolox(spec, 0.5)
+    return _yolox_csp(spec, 0.5)
 
 
-def _yolox(spec: DetectorSpec, own_width: float) -> ModelConfig:
-    """Without anchors. Strides (8, 16) leaves out the deepest stage, which small lesions do not need."""
-    spec.has_no("anchors")
-    strides = spec.one_of(STRIDES, STRIDES[:2])
+def yolox_efficientnet_lite0(spec: DetectorSpec) -> ModelConfig:
+    """YOLOX's neck and head (Ge 2021) over timm's EfficientNet-Lite0: a backbone that can begin with ImageNet's weights."""
+    spec.has_no("width")
+    strides = _yolox_strides(spec)
+    backbone = {
+        "type": "TimmFeatures",
+        "name": "efficientnet_lite0",
+        "out_indices": list(range(2, 2 + len(strides))),
+    }
+    return _yolox(spec, strides, backbone, [40, 112, 320][: len(strides)], spec.head_channels or 96)
+
+
+def _yolox_csp(spec: DetectorSpec, own_width: float) -> ModelConfig:
+    """Strides (8, 16) leaves out the deepest stage, which small lesions do not need."""
+    strides = _yolox_strides(spec)
     width = spec.width or own_width
-    channels = spec.head_channels or int(256 * width)
     stages = [[64, 128, 3, True, False], [128, 256, 9, True, False], [256, 512, 9, True, False]]
     if strides == STRIDES:
         stages.append([512, 1024, 3, False, True])
     else:
         stages[-1] = [256, 512, 9, False, True]
+    backbone = {
+        "type": "CSPDarknet",
+        "arch_ovewrite": stages,
+        "deepen_factor": 0.33,
+        "widen_factor": width,
+        "out_indices": tuple(range(2, 2 + len(strides))),
+    }
+    channels = [int(c * width) for c in (256, 512, 1024)][: len(strides)]
+    return _yolox(spec, strides, backbone, channels, spec.head_channels or int(256 * width))
+
+
+def _yolox_strides(spec: DetectorSpec) -> tuple[int, ...]:
+    spec.has_no("anchors")
+    return spec.one_of(STRIDES, STRIDES[:2])
+
+
+def _yolox(
+    spec: DetectorSpec, strides: tuple[int, ...], backbone: ModelConfig, found: list[int], channels: int
+) -> ModelConfig:
+    """found: channels of the backbone's maps. channels: of the neck and the head."""
     return {
         "type": "YOLOX",
-        "backbone": {
-            "type": "CSPDarknet",
-            "arch_ovewrite": stages,
-            "deepen_factor": 0.33,
-            "widen_factor": width,
-            "out_indices": tuple(range(2, 2 + len(strides))),
-        },
+        "backbone": backbone,
         "neck": {
             "type": "YOLOXPAFPN",
-            "in_channels": [int(c * width) for c in (256, 512, 1024)][: len(strides)],
+            "in_channels": found,
             "out_channels": channels,
             "num_csp_blocks": 1,
         },

@@ -5,8 +5,10 @@ Layers are named as the public PyTorch implementations name them (`cp` context p
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -129,11 +131,25 @@ class LightBackbone(nn.Module):
         return eighth, sixteenth, self.thirtysecond(sixteenth)
 
 
+class EfficientNetLite(nn.Module):
+    """timm's EfficientNet-Lite0: features at 1/8, 1/16 and 1/32; it can begin with ImageNet's weights."""
+
+    channels = (40, 112, 320)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = timm.create_model("efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2, 3, 4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        eighth, sixteenth, thirtysecond = self.net(x)
+        return eighth, sixteenth, thirtysecond
+
+
 class ContextPath(nn.Module):
     """Backbone, attention refinement at 1/16 and 1/32, and the global average. Returns the backbone's feature at 1/8 as
     it is, and the refined ones brought to 1/8 and 1/16."""
 
-    def __init__(self, resnet: ResNet | LightBackbone, channels: int) -> None:
+    def __init__(self, resnet: ResNet | LightBackbone | EfficientNetLite, channels: int) -> None:
         super().__init__()
         _, c16, c32 = resnet.channels
         self.resnet = resnet
@@ -151,13 +167,20 @@ class ContextPath(nn.Module):
         return eighth, at8, at16
 
 
+_LIGHT: Mapping[str, Callable[[], LightBackbone | EfficientNetLite]] = {
+    "bisenet-light": LightBackbone,
+    "bisenet-efficientnet-lite0": EfficientNetLite,
+}
+"""Those of half the width."""
+
+
 class BiSeNet(nn.Module):
     """x: (N, 3, H, W) float32, H and W multiples of 32. Returns (N, classes, H, W) logits; in training a tuple of
     three, the last two from the auxiliary heads on the context features.
 
-    arch: `bisenet-r18`, `bisenet-r34` or `bisenet-light`. spatial: `path`, the paper's three strided convolutions, or
-    `context`, the backbone's own feature at 1/8 in their place. align_corners: of the bilinear interpolation of the
-    logits. auxiliary: False leaves the heads out that only training uses.
+    arch: `bisenet-r18`, `bisenet-r34`, `bisenet-light` or `bisenet-efficientnet-lite0`. spatial: `path`, the paper's three
+    strided convolutions, or `context`, the backbone's own feature at 1/8 in their place. align_corners: of the bilinear
+    interpolation of the logits. auxiliary: False leaves the heads out that only training uses.
     """
 
     def __init__(
@@ -170,9 +193,9 @@ class BiSeNet(nn.Module):
         auxiliary: bool = True,
     ) -> None:
         super().__init__()
-        light = arch == "bisenet-light"
+        light = arch in _LIGHT
         channels, detail, fused = (64, 24, 128) if light else (128, 64, 256)
-        backbone = LightBackbone() if light else ResNet(34 if arch == "bisenet-r34" else 18)
+        backbone = _LIGHT[arch]() if light else ResNet(34 if arch == "bisenet-r34" else 18)
         self.align_corners = align_corners
         self.cp = ContextPath(backbone, channels)
         self.sp = SpatialPath(detail, channels) if spatial == "path" else None

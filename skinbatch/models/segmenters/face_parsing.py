@@ -26,13 +26,16 @@ FACE_PARSING = (
 CLASS_ORDERS = {"celebamask-hq": CELEBAMASK_HQ, "face-parsing": FACE_PARSING}
 """What `--classes` may say instead of the names."""
 
+SMALL = ("bisenet-light", "bisenet-efficientnet-lite0")
+"""Those that see 256 px unless something else is said."""
+
 _OUTPUT = "conv_out.conv_out.weight"
-_LIGHT = "cp.resnet.stem."
+_LIGHT = ("cp.resnet.stem.", "cp.resnet.net.")
 
 
 def segmenter_defaults(arch: str) -> dict[str, Any]:
     """Fields of a SegmenterStage that go with an architecture unless something else is known of the weights."""
-    return {"size": 256 if arch == "bisenet-light" else 512, "spatial": "path", "align_corners": False}
+    return {"size": 256 if arch in SMALL else 512, "spatial": "path", "align_corners": False}
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -134,3 +134,18 @@ def test_where_nothing_is_left_the_reasons_are_told(folders: Path) -> None:
         UsageError, match=r"recipe.toml: no photo for `train`; left out: 30 of .*/derm of an unknown class"
     ):
         gathered(folders, map={"rosacea": "lupus", "discoid": "sun", "moles": "sun", "*": "sun"} | {"rosacea": "sun"})
+
+
+def test_photos_are_left_out_by_name(folders: Path) -> None:
+    named = [{"truth": str(folders / "derm"), "leave_out": ["rosacea-p1_0", "moles-p2_1"]}]
+    found = gathered(folders, train=named, map={"*": ""})
+    names = {photo.path.stem for photo in (*found.train, *found.valid)}
+    assert len(names) == 28
+    assert not names & {"rosacea-p1_0", "moles-p2_1"}
+    assert found.counts[0].left_out == {"by the recipe": 2}
+
+
+def test_a_photo_to_leave_out_that_is_not_there_is_named(folders: Path) -> None:
+    named = [{"truth": str(folders / "derm"), "leave_out": ["rosacea-p1_0.png"]}]
+    with pytest.raises(UsageError, match=r"setting `leave_out`: .*derm has no photo rosacea-p1_0.png; give file names"):
+        gathered(folders, train=named)

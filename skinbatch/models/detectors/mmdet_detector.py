@@ -20,6 +20,7 @@ from skinbatch.models.base import InputKind
 from skinbatch.models.detectors import mmcv_ops
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet_types import THREADS_SHARE
+from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.weights import load_weights
 from skinbatch.types import Detections
 
@@ -66,9 +67,18 @@ class MMDetDetector:
         number = f"{len(spec.classes)} class{'es' if len(spec.classes) > 1 else ''}"
         load_weights(self.model, state_dict, f"{where}: detector `{spec.arch}` of {number}")
         without_masks(self.model)
-        self.model.eval().to(self._device, memory_format=torch.channels_last)
+        self.model.eval()
+        if shared:
+            fold_batch_norms(self.model, self._features)
+        self.model.to(self._device, memory_format=torch.channels_last)
         for head in _heads(self.model):
             head.register_forward_hook(self._check)
+
+    def _features(self) -> Any:
+        """What the model makes of an example before boxes are made of it."""
+        maps = self.model.extract_feat(example(256, 256))
+        head = getattr(self.model, "bbox_head", None)
+        return (maps, head(maps)) if head is not None else maps
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """photos: (H, W, 3) uint8 RGB each, any sizes. Boxes in pixels of each array, clipped to it, none empty.

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.errors import ModelOutputError
+from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.preprocess import Normalisation, pad_to_square
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.weights import load_weights
@@ -47,7 +48,9 @@ class BiSeNetSegmenter:
         self.network = BiSeNet(arch, len(self.classes), spatial=spatial, align_corners=align_corners, auxiliary=False)
         used = {name: value for name, value in weights.items() if not name.startswith(AUXILIARY)}
         load_weights(self.network, used, where)
-        self.network.to(self._device, self._dtype).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        network = self.network.eval()
+        fold_batch_norms(network, lambda: network.coarse(example(64, 64)))
+        network.to(self._device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:

@@ -12,6 +12,7 @@ from skinbatch.errors import PackError
 from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier
 from skinbatch.models.classifiers.classifier_layouts import TIMM_NAMES, network_name, outputs, recognise
 from skinbatch.models.classifiers.torchvision_layouts import is_torchvision, to_timm
+from skinbatch.models.folding import as_built
 
 CLASSES = ("mild", "moderate", "severe")
 
@@ -50,7 +51,8 @@ def test_the_probabilities_are_those_of_torchvision(arch: str, size: int) -> Non
     assert recognise(arch, state)["top"] == "native"
     assert outputs(arch, state) == len(CLASSES)
     spec = ClassifierSpec(network_name(arch, None), CLASSES, size=size, top="native", outputs="softmax")
-    ours = TorchClassifier(spec, to_timm(arch, state))
+    with as_built():  # channels that hardly vary make much of rounding here
+        ours = TorchClassifier(spec, to_timm(arch, state))
     photos = [np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8) for seed in range(2)]
     x = spec.normalisation.tensor(photos)
     with torch.inference_mode():

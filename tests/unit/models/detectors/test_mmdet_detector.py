@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -46,6 +47,7 @@ def detector(request: pytest.FixtureRequest) -> MMDetDetector:
     return MMDetDetector(SPECS[request.param], state_of(SPECS[request.param]))
 
 
+@functools.lru_cache(maxsize=1)
 def state_of(spec: DetectorSpec) -> dict[str, torch.Tensor]:
     fields = ("strides", "width", "head_channels", "anchors", "size")
     return random_detector_state(spec.arch, spec.classes, **{name: getattr(spec, name) for name in fields})
@@ -96,7 +98,7 @@ def test_scores_descend_and_labels_are_classes(detector: MMDetDetector) -> None:
 
 def test_the_cap_cuts_the_weakest_and_is_told(detector: MMDetDetector) -> None:
     everything = detector([noise(256, 256)])[0]
-    capped = MMDetDetector(dataclasses.replace(detector.spec, max_boxes=5), detector.model.state_dict())
+    capped = MMDetDetector(dataclasses.replace(detector.spec, max_boxes=5), state_of(detector.spec))
     best = capped([noise(256, 256)])[0]
     assert best.saturated and len(best) == 5
     np.testing.assert_allclose(best.scores, everything.scores[:5], atol=1e-5)
@@ -104,7 +106,7 @@ def test_the_cap_cuts_the_weakest_and_is_told(detector: MMDetDetector) -> None:
 
 def test_nothing_under_the_score_floor_is_returned(detector: MMDetDetector) -> None:
     middle = float(np.median(detector([noise(256, 256)])[0].scores))
-    strict = MMDetDetector(dataclasses.replace(detector.spec, score_floor=middle), detector.model.state_dict())
+    strict = MMDetDetector(dataclasses.replace(detector.spec, score_floor=middle), state_of(detector.spec))
     found = strict([noise(256, 256)])[0]
     assert len(found) > 0 and found.scores.min() >= middle
     assert not found.saturated
@@ -122,7 +124,7 @@ def test_boxes_left_after_suppression_overlap_less_than_asked(detector: MMDetDet
 
 
 def test_weights_that_give_nan_are_an_error_that_names_the_model(detector: MMDetDetector) -> None:
-    weights = {name: value.clone() for name, value in detector.model.state_dict().items()}
+    weights = {name: value.clone() for name, value in state_of(detector.spec).items()}
     name = next(name for name in weights if "neck" in name and name.endswith("weight"))
     weights[name].flatten()[0] = float("nan")
     broken = MMDetDetector(detector.spec, weights)
@@ -140,7 +142,7 @@ def test_two_threads_on_one_detector_find_what_one_finds(detector: MMDetDetector
 
 
 def test_half_precision_weights_are_taken(detector: MMDetDetector) -> None:
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in detector.model.state_dict().items()}
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in state_of(detector.spec).items()}
     assert len(MMDetDetector(detector.spec, halves)([noise(256, 256)])[0]) > 0
 
 
@@ -151,11 +153,11 @@ def test_no_photos_give_no_detections(detector: MMDetDetector) -> None:
 def test_a_layer_of_another_number_of_classes_is_named(detector: MMDetDetector) -> None:
     more = dataclasses.replace(detector.spec, classes=("papule", "pustule", "nodule", "comedone"))
     with pytest.raises(PackError, match=r"w\.safetensors: .* of 4 classes: layer `\S+` is \(.*wants \("):
-        MMDetDetector(more, detector.model.state_dict(), where="w.safetensors")
+        MMDetDetector(more, state_of(detector.spec), where="w.safetensors")
 
 
 def test_a_layer_that_is_missing_or_too_many_is_named(detector: MMDetDetector) -> None:
-    weights = dict(detector.model.state_dict())
+    weights = dict(state_of(detector.spec))
     name = next(name for name in weights if "neck" in name)
     lacking = {key: value for key, value in weights.items() if key != name}
     with pytest.raises(PackError, match=f"missing layer `{name}`"):
@@ -171,7 +173,7 @@ def test_weights_of_another_architecture_are_refused(detector: MMDetDetector) ->
 
 def test_half_precision_without_a_gpu_is_refused(detector: MMDetDetector) -> None:
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
-        MMDetDetector(detector.spec, detector.model.state_dict(), precision="fp16")
+        MMDetDetector(detector.spec, state_of(detector.spec), precision="fp16")
 
 
 def test_small_photos_are_enlarged_only_as_far_as_the_spec_allows() -> None:

@@ -94,10 +94,10 @@ def _bare_batch(scorer: Scorer, photos: Sequence[RGB]) -> int:
 
 
 def alone(job: Job) -> Result:
-    """One model with nothing around it, in the two ways in which the cores can be used: one stream of batches on all
-    threads, and a stream of batches a core on one thread each, as the pipeline's lanes do on few cores. The better way is
-    taken, and run again with the bare work that the pack is: photos read and decoded on the way, and the stand-ins of the
-    other stages. That is the most that the pack's photos a second can be here.
+    """One model with nothing around it, as its library builds it, in the two ways in which the cores can be used: one stream
+    of batches on all threads, and a stream of batches a core on one thread each, as the pipeline's lanes do on few cores.
+    The better way is taken, and run again with the bare work that the pack is: photos read and decoded on the way, and
+    the stand-ins of the other stages. That is the most that the pack's photos a second can be here without folding.
 
     photos, seconds: of that last run. spent: `one stream` and `streams`, photos/s of each way on inputs made before. A
     stream goes on for `_ALONE_S`, and through two batches at least; the rate of several is the sum of theirs.
@@ -119,10 +119,12 @@ def _streams(job: Job, streams: int, threads: int, whole: bool = False) -> list[
     were made before."""
     import torch
 
+    from skinbatch.models.folding import as_built
     from skinbatch.scoring.scorer import Scorer
 
     torch.set_num_threads(threads)
-    scorer = Scorer(job.pack)
+    with as_built():
+        scorer = Scorer(job.pack)
     size = job.batch or scorer.batch_size
     model, inputs = _prepared(scorer, job)
     files = sorted(Path(job.source).iterdir())[:_ALONE_PHOTOS]

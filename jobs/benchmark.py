@@ -215,13 +215,10 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     """Every architecture alone and in the pipeline."""
     cores = usable_cpus()
     print(
-        f"{cores} cores; seeded random weights; photos/s. model: on inputs made before, in batches of 4, the better of one"
-    )
-    print(
-        "stream on all threads and a stream a core on one thread each; alone: the same with all bare work, which is decoding,"
-    )
-    print(
-        "the model, and stand-ins for the other stages; pipeline: --engine local over one tar, receipts and tables too."
+        f"{cores} cores; seeded random weights; photos/s. model: as its library builds it, on inputs made before, in batches\n"
+        "of 4, the better of one stream on all threads and a stream a core on one thread each; alone: the same with all bare\n"
+        "work, which is decoding, the model, and stand-ins for the other stages; pipeline: --engine local over one tar,\n"
+        "receipts and tables too, batch norms folded."
     )
 
     def run(pack: str, stage: str) -> Rates:

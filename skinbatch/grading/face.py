@@ -63,7 +63,9 @@ def find_face(label_map: NDArray[np.uint8], classes: Sequence[str], width: int, 
     label_map: (h, w) uint8, indices into `classes`, covering exactly the photo. classes: `skin` and `nose` are among
     them. width, height: pixels of the displayed original.
     """
-    skin = np.isin(label_map, [classes.index(name) for name in AFFECTABLE])
+    affectable = np.zeros(256, np.bool_)
+    affectable[[classes.index(name) for name in AFFECTABLE]] = True
+    skin = affectable[label_map]
     pieces, areas = _pieces(skin)
     fraction = float(skin.mean()) if skin.size else 0.0
     if not len(areas) or areas.max() < MIN_SKIN * skin.size:

@@ -30,8 +30,9 @@ class Normalisation:
 
     def tensor(self, squares: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         """squares: (S, S, 3) uint8 RGB each. Returns (N, 3, S, S) float32."""
-        batch = np.stack(squares).astype(np.float32) / 255
-        batch = (batch - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        batch = np.stack(squares).astype(np.float32)
+        batch *= np.array([1 / (255 * std) for std in self.std], np.float32)
+        batch -= np.array([mean / std for mean, std in zip(self.mean, self.std, strict=True)], np.float32)
         return torch.from_numpy(batch.transpose(0, 3, 1, 2))
 
 

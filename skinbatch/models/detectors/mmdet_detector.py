@@ -214,7 +214,8 @@ def normalise(pixels: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float
 
 
 def _normalised(pixels: NDArray[np.float32], spec: DetectorSpec) -> NDArray[np.float32]:
-    values = (pixels - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+    values = pixels - np.array(spec.mean, np.float32)
+    values *= np.array([1 / std for std in spec.std], np.float32)
     return np.asarray(values[..., ::-1] if spec.bgr else values, np.float32)
 
 

@@ -41,9 +41,10 @@ def face_quality(rgb: NDArray[np.uint8], face: Face) -> Quality | None:
     small = _scaled(crop, COLOUR_SIDE)
     skin = np.flatnonzero(skin_in_crop(face, (small.shape[1], small.shape[0])))
     _, spread = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))
+    mean, _ = cv2.meanStdDev(luma)
     return Quality(
         sharpness=float(spread[0, 0]) ** 2,
-        brightness=cv2.mean(luma)[0],
+        brightness=float(mean[0, 0]),
         ita_degrees=_ita(small.reshape(-1, 3).take(skin, 0).astype(np.uint8, copy=False)),
     )
 

@@ -111,7 +111,7 @@ class _Reader:
     def of_truth(self, source: Source, truth: Truth, part: str) -> Iterable[TakenPhoto]:
         view = self._view(source)
         for photo in truth.photos:
-            if PurePosixPath(photo.name).stem in source.leave_out:
+            if PurePosixPath(photo.name).stem in (source.leave_out or ()):
                 self.left_out.setdefault(called(source.truth), Counter())["by the recipe"] += 1
                 continue
             reason = self._unusable(photo)
@@ -178,7 +178,7 @@ class _Reader:
 def _check_left_out(truths: Mapping[Path, Truth], sources: Iterable[Source], where: Path | str) -> None:
     for source in sources:
         there = {PurePosixPath(photo.name).stem for photo in truths[source.truth].photos}
-        if unknown := [name for name in source.leave_out if name not in there]:
+        if unknown := [name for name in source.leave_out or () if name not in there]:
             raise UsageError(
                 f"{where}: setting `leave_out`: {source.truth} has no photo {', '.join(unknown[:3])}; "
                 "give file names without folder and ending"

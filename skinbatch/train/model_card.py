@@ -14,12 +14,18 @@ from skinbatch.train.recipe import Recipe
 from skinbatch.train.result import Metric, TrainedStage
 
 CURVES = "curves.png"
+"""The curves of a training in its own folder; in a pack they are `in_pack`."""
 _ROWS = 24
 _FILLED = "## What was filled in from pack"
 _KIND = (
     "Validation photos were never trained on, but they decided which evaluation's weights were kept and when to stop, so "
     "these numbers are kind. Intervals are 95 % bootstrap intervals over photos."
 )
+
+
+def in_pack(stem: str) -> str:
+    """What the curves of a stage are called in a pack, which may have more than one."""
+    return f"curves-{stem}.png"
 
 
 def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) -> None:
@@ -29,7 +35,9 @@ def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, pro
     """
     before = pack.text("CARD.md") or ""
     table, _, rest = before.partition(OURS)
-    filled = _FILLED + rest.partition(_FILLED)[2] if _FILLED in rest else ""
+    base = recipe.base_pack()
+    is_filled = base is not None and set(base.weights.values()) & set(pack.weights.values())
+    filled = _FILLED + rest.partition(_FILLED)[2] if is_filled and _FILLED in rest else ""
     sections = [text for name, text in _trained_sections(rest).items() if name != stem]
     mine = stage_section(stem, trained, recipe, problems)
     parts = [table.rstrip(), mine, *sections, filled.rstrip()]
@@ -44,7 +52,7 @@ def stage_section(stem: str, trained: TrainedStage, recipe: Recipe, problems: Ma
         f"{', '.join(trained.fields['classes'])}. Not for clinical use.",
         "### Data\n\n" + _data(trained, recipe, problems),
         "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_KIND}",
-        "### Training\n\n" + _training(trained, recipe),
+        "### Training\n\n" + _training(stem, trained, recipe),
         "### Recipe\n\n```toml\n" + recipe.as_toml() + "```",
         "### Again\n\n" + _again(recipe),
     ]
@@ -113,12 +121,12 @@ def _photos(metric: Metric) -> str:
     return "" if metric.photos is None else f"{metric.photos:,}"
 
 
-def _training(trained: TrainedStage, recipe: Recipe) -> str:
+def _training(stem: str, trained: TrainedStage, recipe: Recipe) -> str:
     lines = [
         f"{trained.steps:,} steps in {trained.seconds / 60:.1f} minutes on {trained.hardware}, seed {recipe.seed}; ended "
         f"because {trained.stopped}.",
         *(f"- {note}" for note in trained.notes),
-        f"\n![The curves of this training]({CURVES})\n",
+        f"\n![The curves of this training]({in_pack(stem)})\n",
         _curve(trained.curve),
     ]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from skinbatch.models.assemble import add_stage
 from skinbatch.models.importing import Import
 from skinbatch.models.pack import Pack
 from skinbatch.train.curves import draw_curves
-from skinbatch.train.model_card import CURVES, write_card
+from skinbatch.train.model_card import CURVES, in_pack, write_card
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.result import TrainedStage
 
@@ -33,6 +33,7 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
         fields={name: value for name, value in trained.fields.items() if name != "arch"} | {"source": source},
     )
     base = recipe.base_pack()
+    earlier = {path.name: path.read_bytes() for path in (out / recipe.name).glob(in_pack("*"))}
     pack = add_stage(
         recipe.name,
         wanted,
@@ -42,8 +43,11 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
     )
     title = f"{recipe.name}: {recipe.stage}, {trained.steps:,} steps, {trained.seconds / 60:.3g} minutes"
     draw_curves(trained, title, work / CURVES)
-    shutil.copyfile(work / CURVES, pack.directory / CURVES)
-    write_card(pack, stem_of(recipe), trained, recipe, problems)
+    stem = stem_of(recipe)
+    for name, curves in earlier.items():
+        (pack.directory / name).write_bytes(curves)
+    shutil.copyfile(work / CURVES, pack.directory / in_pack(stem))
+    write_card(pack, stem, trained, recipe, problems)
     pack.verify()
     return pack
 

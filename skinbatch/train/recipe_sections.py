@@ -68,7 +68,7 @@ class Source(View):
 
     truth: Located
     format: Format | None = None
-    leave_out: tuple[Name, ...] = ()
+    leave_out: tuple[Name, ...] | None = None
 
 
 class Negatives(View):

@@ -62,7 +62,9 @@ def train(
     strict: bool = False,
     ray_address: str | None = None,
 ) -> Outcome:
-    """Train a stage by a recipe into the pack `out/<name>`; checkpoints, log and curves are in `out/work`.
+    """Train a stage by a recipe into the pack `out/<name>`; checkpoints, log and curves are in `out/work/<stage>`.
+
+    Recipes of several stages with the same name and `out` make one pack.
 
     The same call again goes on from the last checkpoint, or finds that all is done. strict: problems in the photos are
     errors. Raises UsageError and PackError for wrong use, ClaimError while another training works there,
@@ -71,7 +73,7 @@ def train(
     said = read_recipe(recipe, stage)
     said.check_files()
     out = out.absolute()  # workers on this machine or others have folders of their own
-    work = out / WORK
+    work = out / WORK / stem_of(said)
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as e:

@@ -145,7 +145,7 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
     losses = [point["loss"] for point in whole.trained.curve]
     assert losses[-1] < 0.7 * losses[0]
 
-    out, work = tmp_path / "disturbed", tmp_path / "disturbed" / "work"
+    out, work = tmp_path / "disturbed", tmp_path / "disturbed" / "work" / "segmenter"
     running = command(faces, out)
     until(running, work, 1)
     running.send_signal(signal.SIGINT)
@@ -159,7 +159,7 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
     assert len(curve(work)) < 8
     resumed = train("segmenter", faces / "recipe.toml", out, Silent())
     assert resumed.trained is not None
-    assert learned(curve(work)) == learned(curve(tmp_path / "whole" / "work"))
+    assert learned(curve(work)) == learned(curve(tmp_path / "whole" / "work" / "segmenter"))
     assert resumed.pack.weights["segmenter"] == whole.pack.weights["segmenter"]
 
     again = train("segmenter", faces / "recipe.toml", out, Silent())
@@ -224,8 +224,8 @@ def test_a_classifier_is_trained_elsewhere_first_and_its_card_tells_all(shades: 
     ):
         assert said in card
     assert "## What was filled in from pack `starter`" in card
-    assert (tmp_path / "work" / "body" / "checkpoint.pt").exists()
-    assert Image.open(pack.directory / "curves.png").size[0] > 800
+    assert (tmp_path / "work" / "classifier-disease" / "body" / "checkpoint.pt").exists()
+    assert Image.open(pack.directory / "curves-classifier-disease.png").size[0] > 800
     assert found.tried is not None
     assert found.tried["status"] == "ok"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,8 +132,40 @@ def test_a_pack_grows_by_trained_stages_and_its_card_keeps_what_it_knew(tmp_path
         "## What was filled in from pack `starter`",
     ]
     assert "is not known here" not in card
+    assert {path.name for path in pack.directory.glob("*.png")} == {
+        "curves-classifier-acne.png",
+        "curves-classifier-disease.png",
+    }
     again = write_pack(trained(tmp_path, said), said, tmp_path / "packs", tmp_path, {})
     assert (again.text("CARD.md") or "").count("## Trained: classifier-acne") == 1
+
+
+def test_a_pack_that_has_nothing_of_its_base_left_does_not_repeat_its_card(tmp_path: Path) -> None:
+    said = recipe(tmp_path)
+    write_pack(trained(tmp_path, said), said, tmp_path / "packs", tmp_path, {})
+    text = RECIPE.format(head="disease").replace('"mine"', '"own"').replace('base = "starter"', 'base = "packs/mine"')
+    (tmp_path / "own.toml").write_text(text)
+    own = read_recipe(tmp_path / "own.toml")
+    torch.manual_seed(1)
+    pack = write_pack(trained(tmp_path, own), own, tmp_path / "packs", tmp_path, {})
+    assert "What was filled in" in (pack.text("CARD.md") or ""), "segmenter and detector are the base's"
+    alone = RECIPE.format(head="disease").replace('"mine"', '"alone"').replace('base = "starter"\n', "")
+    (tmp_path / "alone.toml").write_text(alone)
+    without = read_recipe(tmp_path / "alone.toml")
+    write_pack(trained(tmp_path, without), without, tmp_path / "packs", tmp_path, {})
+    (tmp_path / "last.toml").write_text(text.replace("packs/mine", "packs/alone").replace('"own"', '"last"'))
+    last = read_recipe(tmp_path / "last.toml")
+    other = replace(trained(tmp_path, last), weights=_other(last, tmp_path))
+    card = write_pack(other, last, tmp_path / "packs", tmp_path, {}).text("CARD.md") or ""
+    assert "## Trained: classifier-disease" in card
+    assert "What was filled in" not in card
+
+
+def _other(said: Recipe, folder: Path) -> Path:
+    """Weights that no pack has yet."""
+    torch.manual_seed(2)
+    save_weights(build_network(classifier_spec(said.model.stage)), folder / "other.safetensors")  # type: ignore[arg-type]
+    return folder / "other.safetensors"
 
 
 def test_weights_that_are_not_of_the_stage_make_no_pack(tmp_path: Path) -> None:
@@ -148,8 +181,6 @@ def test_curves_are_drawn_with_a_panel_for_numbers_of_another_scale(tmp_path: Pa
     stage = trained(tmp_path, recipe(tmp_path))
     draw_curves(stage, "three panels", tmp_path / "three.png")
     plain = tuple({name: value for name, value in point.items() if name != "MAE"} for point in CURVE[:1])
-    from dataclasses import replace
-
     draw_curves(replace(stage, curve=plain), "two panels", tmp_path / "two.png")
     with Image.open(tmp_path / "three.png") as three, Image.open(tmp_path / "two.png") as two:
         assert three.width > 1.3 * two.width

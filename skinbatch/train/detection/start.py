@@ -20,7 +20,7 @@ def freeze(model: nn.Module) -> str:
 
 @torch.no_grad()
 def expect_boxes_of(model: nn.Module, side: float, spec: DetectorSpec) -> None:
-    """Make an untrained YOLOX predict squares of `side` pixels everywhere; others are left alone.
+    """Make a YOLOX whose head is untrained predict squares of `side` pixels everywhere; others are left alone.
 
     It matches predictions with lesions by overlap. As it comes its boxes are one stride wide, hardly overlap any lesion,
     and each lesion teaches one cell; boxes of the usual size teach several from the first step.

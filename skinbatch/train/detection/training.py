@@ -175,9 +175,8 @@ class _Run:
         spec = self._spec(stage)
         torch.manual_seed(part.seed)
         model = build_model(_trainable(spec))
-        if start is None:
-            expect_boxes_of(model, float(np.median(np.sqrt(sizes.prod(1)))), spec)
-        else:
+        expect_boxes_of(model, float(np.median(np.sqrt(sizes.prod(1)))), spec)
+        if start is not None:
             notes.append(start_from(model, start[1], start[0]))
         frozen = freeze(model) if recipe.model.freeze == "backbone" else None
         for note in notes:

@@ -1,0 +1,186 @@
+"""The starter pack: trained, measured and put into its place by the tools that everybody has.
+
+    python jobs/starter_pack.py train DIR      three recipes of jobs/recipes into the pack DIR/new-starter; again: resumes
+    python jobs/starter_pack.py measure OUT    the numbers of its card, of `--pack` on the validation photos
+    python jobs/starter_pack.py ship DIR       DIR/new-starter, measured, becomes the pack that comes with skinbatch
+
+The photos are where the recipes say. Training begins with weights that `python jobs/imagenet_backbone.py` fetches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from skinbatch.models.manifest import write_manifest
+from skinbatch.models.pack import load_pack
+from skinbatch.train.gather import TakenPhoto
+from skinbatch.train.parts import gather_part, parts_of
+from skinbatch.train.recipe import Recipe, read_recipe
+
+RECIPES = Path(__file__).parent / "recipes"
+STAGES = ("segmenter", "detector", "classifier")
+NAME = "new-starter"
+PLACE = Path(__file__).parents[1] / "skinbatch" / "models" / "packs" / "starter"
+MOST_BYTES = 40_000_000
+DESCRIPTION = "Small networks for skin, acne and six diseases: a research demonstration, not for clinical use"
+LICENCE = "research demonstration, non-commercial, not for clinical use; see LICENSE.md"
+MEASURED = "## Measured"
+ABOUT = (
+    "By `python jobs/starter_pack.py measure OUT`, from pixels to tables; with 95 % bootstrap intervals over photos."
+)
+NONE = "none_of_them"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("train", "measure", "ship"))
+    parser.add_argument("folder", type=Path, help="where packs, checkpoints and measurements go, or are")
+    parser.add_argument("--pack", default="starter", help="of `measure` (default: %(default)s)")
+    args = parser.parse_args()
+    if args.what == "train":
+        return next((rc for rc in map(_train, STAGES, [args.folder] * len(STAGES)) if rc), 0)
+    if args.what == "measure":
+        print(measure(args.pack, args.folder))
+    else:
+        ship(args.folder)
+    return 0
+
+
+def _train(stage: str, folder: Path) -> int:
+    recipe = RECIPES / f"starter_{stage}.toml"
+    return _skinbatch("train", stage, recipe, "--out", folder)
+
+
+def _skinbatch(*arguments: object) -> int:
+    return subprocess.run([sys.executable, "-m", "skinbatch", *map(str, arguments)], check=False).returncode
+
+
+def measure(pack: str, out: Path) -> str:
+    """Markdown: every stage from pixels to tables to `skinbatch evaluate`, on the validation photos of its recipe."""
+    out.mkdir(parents=True, exist_ok=True)
+    lesions = _evaluated("detector", _recipe("detector").data.valid[0].truth, pack, out, "--map", "*=acne")
+    masks = _evaluated("segmenter", _faces(out / "faces"), pack, out)
+    apart = [option for name in _recipe("classifier").data.apart for option in ("--apart", name)]
+    classes = _evaluated("classifier", _windows(out / "windows"), pack, out, "--map", f"{NONE}=", *apart)
+    rows = [*_of_masks(masks), *_of_lesions(lesions), *_of_classes(classes)]
+    return "\n".join([MEASURED, "", ABOUT, "", "| what | value |", "|---|---|", *rows])
+
+
+def _recipe(stage: str) -> Recipe:
+    return read_recipe(RECIPES / f"starter_{stage}.toml", stage)
+
+
+def _valid(stage: str) -> tuple[TakenPhoto, ...]:
+    recipe = _recipe(stage)
+    return gather_part(recipe, parts_of(recipe)[-1]).valid
+
+
+def _faces(folder: Path) -> Path:
+    """The segmenter's validation photos and their masks, as links."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for taken in _valid("segmenter"):
+        assert taken.photo.masks is not None
+        for kind, path in (("images", taken.path), ("masks", taken.photo.masks[0])):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            (folder / kind / path.name).symlink_to(path)
+    return folder
+
+
+def _windows(folder: Path) -> Path:
+    """What the classifier's validation looks at, without watermarks, in a folder a class."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for n, taken in enumerate(_valid("classifier")):
+        (folder / (name := taken.classes[0] if taken.classes else NONE)).mkdir(parents=True, exist_ok=True)
+        with Image.open(taken.path) as image:
+            x1, y1, x2, y2 = (taken.view.crop or ((0, 0, 1, 1),))[0]
+            width, height = image.size
+            part = image.convert("RGB").crop(
+                (round(x1 * width), round(y1 * height), round(x2 * width), round(y2 * height))
+            )
+            part.save(folder / name / f"{n:04d}.png")
+    return folder
+
+
+def _evaluated(stage: str, truth: Path, pack: str, out: Path, *options: str) -> dict[str, Any]:
+    """What `skinbatch evaluate` says of a folder that was scored with the pack."""
+    photos = truth / "images" if (truth / "images").is_dir() else truth
+    scored, found = out / f"{stage}-scored", out / stage
+    for command in (
+        ("score", photos, scored, "--pack", pack, "--save-masks", "--engine", "local"),
+        ("evaluate", scored, truth, "--out", found, *options),
+    ):
+        if code := _skinbatch(*command):
+            raise SystemExit(code)
+    evaluation: dict[str, Any] = json.loads((found / "evaluation.json").read_text(encoding="utf-8"))
+    return evaluation
+
+
+def _of_masks(found: dict[str, Any]) -> Iterator[str]:
+    part = found["all"]["masks"]
+    for name in ("skin", "nose"):
+        yield _row(f"{name}: Dice, {part['photos']} faces", part["classes"][name]["dice"])
+
+
+def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
+    part = found["all"]["lesions"]
+    yield _row(f"acne: AP50, {part['photos']} photos", part["detection"]["all boxes"]["500"]["ap50"])
+    groups = {"": part} | {f", {name}": group["lesions"] for name, group in found["slices"]["severity"].items()}
+    for name, group in groups.items():
+        own = next(error for error in group["count_error"] if error["own"])
+        yield _row(f"count error (MAE) at {own['threshold']:g}{name}, {group['photos']} photos", own["mae"], digits=2)
+
+
+def _of_classes(found: dict[str, Any]) -> Iterator[str]:
+    part = next(value for name, value in found["all"].items() if name.startswith("classes"))
+    yield _row(
+        "diseases: mean recall" + (f" without {', '.join(part['apart'])}" * bool(part["apart"])),
+        part["classes"]["mean"]["recall"],
+    )
+    for name, numbers in part["classes"].items():
+        if name != "mean":
+            photos = f"{part['of_class'][name]} photos"
+            yield _row(f"{name}: recall, {photos}", numbers["recall"])
+            yield _row(f"{name}: AUC", numbers["auc"])
+
+
+def _row(what: str, number: dict[str, float], digits: int = 3) -> str:
+    return f"| {what} | {number['value']:.{digits}f} ({number['low']:.{digits}f} to {number['high']:.{digits}f}) |"
+
+
+def ship(folder: Path) -> None:
+    """The pack in the place of the one that comes with skinbatch; what was there goes, but for the terms."""
+    pack = load_pack((folder / NAME).resolve())
+    pack.verify()
+    size = sum((pack.directory / name).stat().st_size for name in pack.files)
+    if size > MOST_BYTES:
+        raise SystemExit(
+            f"{pack.directory}: {size / 1e6:.1f} MB of weights; at most {MOST_BYTES / 1e6:.0f} MB are shipped"
+        )
+    measured = measure(str(pack.directory), folder / "measured")
+    before = load_pack("starter").manifest
+    for path in PLACE.iterdir():
+        if path.name != "LICENSE.md":
+            path.unlink()
+    for path in (*map(pack.directory.joinpath, pack.files), *pack.directory.glob("*.png")):
+        shutil.copyfile(path, PLACE / path.name)
+    version = str(int(before.version) + 1)
+    named = {"name": "starter", "version": version, "description": DESCRIPTION, "licence": LICENCE}
+    write_manifest(pack.manifest.model_copy(update=named), PLACE)
+    title, _, rest = (pack.text("CARD.md") or "").partition("\n")
+    card = f"{title.replace(NAME, 'starter')}\n\n{measured}\n{rest}"
+    (PLACE / "CARD.md").write_text(card, encoding="utf-8")
+    load_pack("starter").verify()
+    print(f"{PLACE}: version {version}, {size / 1e6:.1f} MB of weights")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

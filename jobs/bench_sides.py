@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,13 +99,16 @@ def alone(job: Job) -> Result:
     The better way is taken, and run again with the bare work that the pack is: photos read and decoded on the way, and
     the stand-ins of the other stages. That is the most that the pack's photos a second can be here without folding.
 
-    photos, seconds: of that last run. spent: `one stream` and `streams`, photos/s of each way on inputs made before. A
+    photos, seconds: of that last run. spent: `one stream` and `streams`, photos/s of each way on inputs made before, and
+    `folded`, those of the last run once more with batch norms folded, as the pipeline has them. A
     stream goes on for `_ALONE_S`, and through two batches at least; the rate of several is the sum of theirs.
     """
     ways = {"one stream": (1, job.cores)} | ({"streams": (job.cores, 1)} if job.cores > 1 else {})
     rates = {name: _rate(_streams(job, *way)) for name, way in ways.items()}
-    found = _streams(job, *ways[max(rates, key=rates.__getitem__)], whole=True)
+    way = ways[max(rates, key=rates.__getitem__)]
+    found = _streams(job, *way, whole=True)
     photos = sum(photos for photos, _ in found)
+    rates["folded"] = _rate(_streams(job, *way, whole=True, folded=True))
     return Result(photos, photos / _rate(found), 0, rates)
 
 
@@ -113,7 +116,9 @@ def _rate(found: list[tuple[int, float]]) -> float:
     return sum(photos / seconds for photos, seconds in found)
 
 
-def _streams(job: Job, streams: int, threads: int, whole: bool = False) -> list[tuple[int, float]]:
+def _streams(
+    job: Job, streams: int, threads: int, whole: bool = False, folded: bool = False
+) -> list[tuple[int, float]]:
     """Photos and seconds of each stream. threads: of torch and ONNX Runtime, which takes them where a model is made.
     whole: photos that are read and decoded, in as many threads, ahead of all the pack's models, instead of inputs of one that
     were made before."""
@@ -123,7 +128,7 @@ def _streams(job: Job, streams: int, threads: int, whole: bool = False) -> list[
     from skinbatch.scoring.scorer import Scorer
 
     torch.set_num_threads(threads)
-    with as_built():
+    with nullcontext() if folded else as_built():
         scorer = Scorer(job.pack)
     size = job.batch or scorer.batch_size
     model, inputs = _prepared(scorer, job)

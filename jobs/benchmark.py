@@ -217,8 +217,9 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     print(
         f"{cores} cores; seeded random weights; photos/s. model: as its library builds it, on inputs made before, in batches\n"
         "of 4, the better of one stream on all threads and a stream a core on one thread each; alone: the same with all bare\n"
-        "work, which is decoding, the model, and stand-ins for the other stages; pipeline: --engine local over one tar,\n"
-        "receipts and tables too, batch norms folded."
+        "work, which is decoding, the model, and stand-ins for the other stages; folded: alone, with its batch norms folded\n"
+        "into its convolutions; pipeline: --engine local over one tar, folded, with receipts and tables. ratio: pipeline to\n"
+        "alone; kept: pipeline to folded."
     )
 
     def run(pack: str, stage: str) -> Rates:
@@ -237,7 +238,8 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
             write_shard(folder, shard)
         piped = Side(Job(LOCAL, str(shard), count, "", pack, cores, count_boxes=False))
         _once(piped, work)
-        return Rates(max(alone.spent.values()), rate, piped.photos / piped.seconds[0])
+        folded = alone.spent.pop("folded")
+        return Rates(max(alone.spent.values()), rate, folded, piped.photos / piped.seconds[0])
 
     speeds = measure(packs(work, args.architectures), run, args.repeats)
     tiled = Side(Job(TILING, str(work / "photos-32"), 0, "", "starter", cores))

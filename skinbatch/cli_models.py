@@ -112,7 +112,7 @@ def pack_import(
 ) -> None:
     """Add somebody's weights to a pack, as a stage: checked, tried on a photo, hashed. Nothing in them is executed."""
     from skinbatch.models.assemble import add_stage
-    from skinbatch.models.importing import Import
+    from skinbatch.models.importing import Import, stem_of
 
     names = tuple(part.strip() for part in classes.split(",")) if classes is not None else None
     fields = {"input": input_kind, "head": head}
@@ -125,9 +125,7 @@ def pack_import(
     for stem, found in pack.stages.items():
         print(f"  {stem:20} {found.arch}, {', '.join(found.classes)}")
     if names is None:
-        guessed = pack.stages[
-            next(s for s in pack.stages if s.startswith(stage) and (head is None or s.endswith(head)))
-        ]
+        guessed = pack.stages[stem_of(wanted)]
         typer.echo(
             f"skinbatch: no --classes: the {stage}'s outputs are taken to be, in this order, {', '.join(guessed.classes)}",
             err=True,

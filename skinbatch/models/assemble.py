@@ -122,24 +122,29 @@ def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> M
     if isinstance(stage, ClassifierStage):
         classifiers[stage.head] = stage
     if fill is not None:
-        terms = {"licence": fill.licence}
         if segmenter is None and fill.segmenter is not None:
-            segmenter = fill.segmenter.model_copy(update=terms)
+            segmenter = fill.segmenter.model_copy(update={"licence": fill.segmenter.licence or fill.licence})
         if detector is None and fill.detector is not None:
-            detector = fill.detector.model_copy(update=terms)
+            detector = fill.detector.model_copy(update={"licence": fill.detector.licence or fill.licence})
         if not classifiers:
-            classifiers = {c.head: c.model_copy(update=terms) for c in fill.classifier}
+            classifiers = {c.head: c.model_copy(update={"licence": c.licence or fill.licence}) for c in fill.classifier}
     stages: list[AnyStage] = [s for s in (segmenter, detector, *classifiers.values()) if s is not None]
     licences = list(dict.fromkeys(s.licence or UNSTATED for s in stages))
     return Manifest(
         name=name,
         version=str(int(have.version) + 1) if have and have.version.isdecimal() else "1",
-        description=have.description if have else _described(stages),
+        description=have.description if have and not _is_list(have) else _described(stages),
         licence="; ".join(licences),
         segmenter=segmenter,
         detector=detector,
         classifier=tuple(classifiers.values()),
     )
+
+
+def _is_list(manifest: Manifest) -> bool:
+    """Whether its description is `_described`, and no person's."""
+    stages: list[AnyStage] = [s for s in (manifest.segmenter, manifest.detector, *manifest.classifier) if s is not None]
+    return manifest.description == _described(stages)
 
 
 def _described(stages: Sequence[AnyStage]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
@@ -46,16 +47,26 @@ def fold_batch_norms(network: nn.Module, run: Callable[[], Any]) -> int:
     if not _folds.get():
         return 0
     with torch.no_grad():  # not inference_mode, whose tensors explanations could not use
-        pairs, before = _watched(network, run)
+        try:
+            pairs, before = _watched(network, run)
+        except Exception as e:  # a user's network may not bear the example; what it makes of photos is another matter
+            log.info("%s: its batch norms stay, because it cannot run the example: %s", type(network).__name__, e)
+            return 0
+        if not pairs:
+            return 0
         parents = {id(child): (parent, name) for parent in network.modules() for name, child in parent.named_children()}
         folded = [_Folded(conv, norm, *parents[id(norm)]) for conv, norm in pairs]
         for each in folded:
             each.fold()
-        if _same(before, _tensors(run())):
-            return len(folded)
+        try:
+            if _same(before, _tensors(run())):
+                return len(folded)
+            why = "folding them changes its numbers"
+        except Exception as e:  # code that looks at its norms finds them gone
+            why = f"it cannot run without them: {e}"
         for each in folded:
             each.undo()
-    log.info("%s: its batch norms stay, because folding them changes its numbers", type(network).__name__)
+    log.info("%s: its batch norms stay, because %s", type(network).__name__, why)
     return 0
 
 
@@ -89,17 +100,22 @@ def _after(norm: nn.BatchNorm2d) -> nn.Module:
 
 def _watched(network: nn.Module, run: Callable[[], Any]) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], list[Tensor]]:
     """Convolutions with the norm that takes all of their outputs and nothing else, and what `run` gives."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # outputs are kept: the identity of a lost one may come again
+    # An identity may come again when its tensor is gone, so that the tensor itself is asked for; and what is changed in place
+    # on the way to the norm is another version of it.
+    made: dict[int, tuple[nn.Module, weakref.ref[Tensor], int]] = {}
     calls: Counter[int] = Counter()
     takers: defaultdict[int, list[nn.Module]] = defaultdict(list)
     sources: defaultdict[int, list[nn.Module | None]] = defaultdict(list)
 
     def gives(module: nn.Module, _: object, output: Tensor) -> None:
         calls[id(module)] += 1
-        made[id(output)] = (module, output)
+        made[id(output)] = (module, weakref.ref(output), output._version)
 
     def takes(module: nn.Module, inputs: Sequence[Tensor]) -> None:
-        source = made.get(id(inputs[0]), (None, None))[0]
+        taken = inputs[0]
+        source, output, version = made.get(id(taken), (None, None, 0))
+        if output is None or output() is not taken or taken._version != version:
+            source = None
         sources[id(module)].append(source)
         if source is not None:
             takers[id(source)].append(module)
@@ -131,7 +147,7 @@ def _watched(network: nn.Module, run: Callable[[], Any]) -> tuple[list[tuple[nn.
 
 def _same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
     return all(
-        bool(((a - b).abs().max() <= TOLERANCE * a.abs().max()) | ~torch.isfinite(a).all())
+        a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * a.abs().max())  # not where either has NaN
         for a, b in zip(before, after, strict=True)
         if a.numel()
     )

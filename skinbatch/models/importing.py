@@ -89,7 +89,7 @@ def import_stage(wanted: Import, directory: Path) -> AnyStage:
     found, state = _recognised(wanted, arch, given, directory)
     fields = found | given
     fields.setdefault("classes", LESIONS if arch == "cnn-multilabel" else CLASSES[wanted.stage])
-    stem = f"classifier-{fields.get('head', 'disease')}" if wanted.stage == "classifier" else wanted.stage
+    stem = stem_of(wanted)
     path = directory / f"{stem}{'.onnx' if arch in ONNX else '.safetensors'}"
     if state is None:
         shutil.copyfile(wanted.weights, path)
@@ -103,6 +103,13 @@ def import_stage(wanted: Import, directory: Path) -> AnyStage:
     stage = _stage(wanted, {"arch": arch, "source": wanted.weights.name} | fields)
     _try_out(wanted, stage, path)
     return stage
+
+
+def stem_of(wanted: Import) -> str:
+    """What the pack is to call the stage: `segmenter`, `detector`, `classifier-<head>`. Raises UsageError for wrong fields."""
+    if wanted.stage != "classifier":
+        return wanted.stage
+    return f"classifier-{_given(wanted, _architecture(wanted)[1]).get('head', 'disease')}"
 
 
 def _architecture(wanted: Import) -> tuple[str, str | None]:
@@ -219,3 +226,10 @@ def _try_out(wanted: Import, stage: AnyStage, path: Path) -> None:
         raise type(e)(str(e).replace(str(path), str(wanted.weights))) from None
     except (ModelOutputError, UnsupportedOpError) as e:
         raise PackError(f"{wanted.weights}: {e}") from None
+    except Exception as e:
+        if stage.arch != "mmdet":
+            raise
+        # Parts of a user's config may each be right and not go together, and mmdet finds out in any way.
+        raise PackError(
+            f"{wanted.weights}: its config builds a model that cannot run: {type(e).__name__}: {e}"
+        ) from None

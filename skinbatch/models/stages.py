@@ -164,8 +164,8 @@ class DetectorStage(Stage):
     max_upscale: Annotated[float, Field(ge=0.01)] = 1.0
     padding: Annotated[float, Field(ge=0, le=255)] | None = None
     strides: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
-    width: Annotated[float, Field(gt=0)] | None = None
-    head_channels: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[float, Field(gt=0, le=4)] | None = None
+    head_channels: Annotated[int, Field(ge=1, le=2048)] | None = None
     anchors: AnchorSection | None = None
     mean: Triple = (123.675, 116.28, 103.53)
     std: PositiveTriple = (58.395, 57.12, 57.375)

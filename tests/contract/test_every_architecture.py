@@ -16,7 +16,7 @@ from skinbatch.config import Config, ModelSettings
 from skinbatch.models.assemble import add_stage
 from skinbatch.models.importing import Import
 from skinbatch.models.pack import Pack
-from skinbatch.models.stages import ARCHITECTURES
+from skinbatch.models.stages import ARCHITECTURES, TRAINED_HERE
 from skinbatch.types import ImageResult
 from tests.faces import face, jpeg, png, write_tree
 from tests.unit.models.onnx_files import SquareYolo, export, yolo
@@ -89,7 +89,7 @@ MAKERS: dict[str, Callable[..., Import]] = {
     "detector": detector,
     "classifier": classifier,
 }
-CASES = [(stage, arch) for stage, archs in ARCHITECTURES.items() for arch in archs]
+CASES = [(stage, arch) for stage, archs in ARCHITECTURES.items() for arch in (*archs, *TRAINED_HERE[stage])]
 
 
 @pytest.fixture(params=CASES, ids=[arch for _, arch in CASES])
@@ -140,6 +140,17 @@ def test_nan_of_the_last_layer_is_a_model_error_and_never_a_number(
     for value in last.parameters():
         value.data.fill_(math.nan)
     refused(built(face(left=2, right=1)), stage)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf])
+def test_an_infinite_number_is_no_certainty(number: float, tmp_path: Path, fake_pack: str) -> None:
+    pack = add_stage("mine", classifier("timm", tmp_path), dest=str(tmp_path / "packs"), base=fake_pack)
+    built = scorer(pack)
+    network: Any = built.models.classifiers[-1]
+    last = [module for module in network.network.modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
+    assert last.bias is not None
+    last.bias.data[0] = number
+    refused(built(face(left=2, right=1)), "classifier")
 
 
 class NaNOnSkin(nn.Module):

@@ -49,8 +49,15 @@ class ClassifierSpec:
         return pad_to_square(photo, self.size, self.normalisation.fill)[0]
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """logits: (N, classes) of any float type. Returns the same shape, float32."""
-        return torch.sigmoid(logits.float()) if self.outputs == "logistic" else torch.softmax(logits.float(), 1)
+        """logits: (N, classes) of any float type. Returns the same shape, float32; of infinite ones NaN, not certainty."""
+        return probabilities(logits, self.outputs)
+
+
+def probabilities(logits: Tensor, outputs: str) -> Tensor:
+    """logits: (N, classes). outputs: `logistic` or `softmax`. Returns float32; NaN where a logit is not finite, which a sigmoid
+    would make certain."""
+    finite = torch.where(torch.isfinite(logits), logits.float(), torch.nan)
+    return torch.sigmoid(finite) if outputs == "logistic" else torch.softmax(finite, 1)
 
 
 class ClassifierNetwork(nn.Module):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from skinbatch.errors import ModelOutputError
 from skinbatch.models.base import InputKind
+from skinbatch.models.classifiers.classifier import probabilities
 from skinbatch.models.onnx_file import OnnxFile, Port
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
 from skinbatch.models.stages import ClassifierStage
@@ -78,10 +79,8 @@ class OnnxClassifier:
         numbers = torch.from_numpy(np.stack(self._file.run(batch, self._output)))
         if self._stage.outputs == "none":
             probs = self._probable(numbers.numpy())
-        elif self._stage.outputs == "softmax":
-            probs = torch.softmax(numbers, 1).numpy()
         else:
-            probs = torch.sigmoid(numbers).numpy()
+            probs = probabilities(numbers, self._stage.outputs).numpy()
         return np.asarray(probs, np.float32)
 
     def _square(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:

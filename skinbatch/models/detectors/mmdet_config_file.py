@@ -23,6 +23,8 @@ LARGEST = 4_000_000
 """Bytes of a file, and elements of a list or text that arithmetic makes."""
 MOST_ITEMS = 1000
 """Of `range()` and of a list comprehension."""
+MOST_VALUES = 500_000
+"""Of a whole file, each counted as often as it is there, and computed on the way to them."""
 _PLACEHOLDER = re.compile(r"\{\{\s*_base_\.([\w.]+)\s*\}\}")
 _NUMBERS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -58,7 +60,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Values:
         if not isinstance(values, dict):
             raise PackError(f"{path}: a config is a table of names and values, this is {type(values).__name__}")
         base = _read_bases(values.pop(BASE, None), path, 1, above)
-        return _merged(_substituted(values, base, path), base, path)
+        return _finished(values, base, path)
     except SyntaxError as e:
         raise PackError(f"{path}:{e.lineno}: not Python: {e.msg}") from None
     except (ValueError, yaml.YAMLError) as e:  # a number of 5000 digits is a ValueError of Python's own
@@ -112,6 +114,29 @@ def _without_delete(value: Any) -> Any:
     return value
 
 
+def _finished(values: Values, base: Values, path: Path) -> Values:
+    """`values` with what they refer to, over the base."""
+    _check_number(values, path)  # before copies are made of what may be one list in many places
+    whole = _substituted(values, base, path)
+    _check_number(whole, path)
+    return _merged(whole, base, path)
+
+
+def _check_number(values: Values, path: Path) -> None:
+    """Raises PackError for more than MOST_VALUES. Lists may be in many places at once, so that a short file is endless."""
+    sizes: dict[int, int] = {}
+
+    def size(value: Any) -> int:
+        if not isinstance(value, dict | list | tuple):
+            return 1
+        if id(value) not in sizes:
+            sizes[id(value)] = 1 + sum(map(size, value.values() if isinstance(value, dict) else value))
+        return sizes[id(value)]
+
+    if size(values) > MOST_VALUES:
+        raise PackError(f"{path}: makes more than {MOST_VALUES:,} values; that is no config")
+
+
 def _substituted(value: Any, base: Values, path: Path) -> Any:
     """`{{_base_.x}}` inside texts, which is how .json and .yaml refer to a base."""
     if isinstance(value, dict):
@@ -122,6 +147,9 @@ def _substituted(value: Any, base: Values, path: Path) -> Any:
         return value
     if whole := _PLACEHOLDER.fullmatch(value):
         return _of_base(base, whole[1], path, 1)
+    found = [str(_of_base(base, name, path, 1)) for name in dict.fromkeys(_PLACEHOLDER.findall(value))]
+    if sum(map(len, found)) * value.count("_base_.") > MOST_VALUES:
+        raise PackError(f"{path}: a text of more than {MOST_VALUES:,} characters; that is no config")
     return _PLACEHOLDER.sub(lambda found: str(_of_base(base, found[1], path, 1)), value)
 
 
@@ -148,12 +176,13 @@ class _PythonFile:
         self.path, self.above = path, above
         self.base: Values = {}
         self.names: Values = {}
+        self.computed = 0
 
     def read(self, text: str) -> Values:
         for statement in ast.parse(text, str(self.path)).body:
             self._statement(statement)
         names = {name: value for name, value in self.names.items() if not name.startswith("__")}
-        return _merged(_substituted(names, self.base, self.path), self.base, self.path)
+        return _finished(names, self.base, self.path)
 
     def _statement(self, node: ast.stmt) -> None:
         match node:
@@ -174,6 +203,9 @@ class _PythonFile:
                 self._no(node, f"`{_short(node)}` is more than an assignment")
 
     def _value(self, node: ast.expr) -> Any:
+        self.computed += 1
+        if self.computed > MOST_VALUES:
+            self._no(node, f"more than {MOST_VALUES:,} values")
         match node:
             case ast.Constant(value=None | bool() | int() | float() | str() as value):
                 return value
@@ -203,10 +235,18 @@ class _PythonFile:
                     self._no(node, f"`{_short(node)}`: a sign before what is no number")
                 return -number if isinstance(op, ast.USub) else number
             case ast.JoinedStr(values=parts):
-                return "".join(str(self._value(part)) for part in parts)
+                return self._text(node, [self._value(part) for part in parts])
             case ast.FormattedValue(value=value, conversion=-1, format_spec=None):
                 return self._value(value)
         self._no(node, f"`{_short(node)}` is not a plain value")
+
+    def _text(self, node: ast.AST, parts: list[Any]) -> str:
+        if any(isinstance(part, list | tuple | dict) for part in parts):
+            self._no(node, f"`{_short(node)}` puts a list or table into a text")
+        text = "".join(map(str, parts))
+        if len(text) > MOST_VALUES:
+            self._no(node, f"`{_short(node)}` is too long")
+        return text
 
     def _name(self, node: ast.AST, name: str) -> Any:
         if name not in self.names:

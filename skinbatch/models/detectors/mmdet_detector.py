@@ -59,7 +59,8 @@ class MMDetDetector:
         self.input: InputKind = spec.input
         self._device = torch.device(device)
         self._fp16 = precision == "fp16"
-        self.model = build_model(spec)
+        with torch.random.fork_rng(devices=[]):  # its first weights are random, and are replaced
+            self.model = build_model(spec)
         shared = spec.model is None or spec.model["type"] in THREADS_SHARE
         self._turn = contextlib.nullcontext() if shared else threading.Lock()
         test = spec.model_config()["test_cfg"]

@@ -6,7 +6,7 @@ backbone have what comes after; a detector over them is one that was trained her
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import timm
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from skinbatch.errors import PackError
 
 NAMES = ("inception_v3", "mobilenetv1_100", "efficientnet_lite0")
+_OPTIONS: Mapping[str, Mapping[str, float]] = {"efficientnet_lite0": {"bn_eps": 1e-3}}
+"""As TensorFlow, whose ImageNet weights it can begin with. Its padding there is uneven; timm's symmetric one makes of the
+same weights the same features, which a cell sees a pixel further left and up at each stride: boxes want them centred."""
 
 
 @MODELS.register_module()
@@ -30,7 +33,8 @@ class TimmFeatures(BaseModule):
         super().__init__()
         if name not in NAMES:
             raise PackError(f"TimmFeatures: `{name}` is not among {', '.join(NAMES)}")
-        self.net = timm.create_model(name, pretrained=False, features_only=True, out_indices=tuple(out_indices))
+        options = {"out_indices": tuple(out_indices), **_OPTIONS.get(name, {})}
+        self.net = timm.create_model(name, pretrained=False, features_only=True, **options)
         if name == "inception_v3":
             centre_inception(self.net)
 

@@ -132,7 +132,8 @@ class LightBackbone(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """timm's EfficientNet-Lite0: features at 1/8, 1/16 and 1/32; it can begin with ImageNet's weights."""
+    """timm's EfficientNet-Lite0: features at 1/8, 1/16 and 1/32. It can begin with ImageNet's weights, which TensorFlow padded
+    unevenly: the same weights make the same features here, seen a pixel further left and up at each stride."""
 
     channels = (40, 112, 320)
 

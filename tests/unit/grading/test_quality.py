@@ -1,5 +1,6 @@
 import math
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -76,3 +77,16 @@ def test_a_photo_without_a_face_has_no_quality() -> None:
 
 def test_a_tiny_face_is_measured() -> None:
     assert face_quality(photo((200, 150, 120), 10), face(10)) is not None
+
+
+def test_sharpness_does_not_jump_where_the_way_of_shrinking_changes() -> None:
+    """Up to 511 pixels a crop is averaged in one step, from 512 on in two, from 768 on by threes first."""
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 256, (130, 130), np.uint8)
+    sharpness = {}
+    for size in (505, 511, 512, 515, 520, 760, 767, 768, 775):
+        grey = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+        found = face_quality(np.repeat(grey[..., None], 3, 2), face(size))
+        assert found is not None
+        sharpness[size] = found.sharpness
+    assert max(sharpness.values()) < 1.25 * min(sharpness.values()), sharpness

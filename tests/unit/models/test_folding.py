@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -97,6 +98,60 @@ def test_a_network_whose_numbers_would_change_stays_as_it_is() -> None:
     assert fold_batch_norms(network, lambda: network(example(8, 8))) == 0
     x = torch.rand(1, 3, 8, 8)
     torch.testing.assert_close(network(x), before(x), rtol=0, atol=0)
+
+
+class InPlace(nn.Module):
+    """What stands between a convolution and its norm leaves no other tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x).relu_())
+        return out
+
+
+class Looking(nn.Module):
+    """Its code asks its norm for what only a norm has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x)) + self.norm.bias.sum()
+        return out
+
+
+def test_what_is_changed_in_place_before_its_norm_is_not_folded() -> None:
+    network = InPlace()
+    with torch.no_grad():
+        assert isinstance(network.conv.bias, nn.Parameter)
+        network.conv.bias.fill_(3.0)  # so high that the example meets no negative number
+    lived(network)
+    assert fold_batch_norms(network, lambda: network(example(8, 8))) == 0
+    assert norms(network) == 1
+
+
+def test_a_network_that_does_not_run_without_its_norms_has_them_back() -> None:
+    network = lived(Looking())
+    before = copy.deepcopy(network)
+    assert fold_batch_norms(network, lambda: network(example(8, 8))) == 0
+    x = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(network(x), before(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_numbers_that_say_nothing_fold_nothing(number: float) -> None:
+    network = lived(Odd())
+    assert fold_batch_norms(network, lambda: [network(example(8, 8)), torch.tensor([1.0, number])]) == 0
+
+
+def test_a_network_that_cannot_run_the_example_stays_as_it_is() -> None:
+    network = lived(Odd())
+    assert fold_batch_norms(network, lambda: network(torch.zeros(1, 5, 8, 8))) == 0
+    assert norms(network) == 5
 
 
 def test_models_are_folded_unless_they_are_wanted_as_they_are_built() -> None:

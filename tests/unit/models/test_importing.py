@@ -22,8 +22,9 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.assemble import add_stage
 from skinbatch.models.checkpoint import _WAY_OUT
+from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.fetch import cache_folder, verify_origin
-from skinbatch.models.importing import DISEASES, Import
+from skinbatch.models.importing import DISEASES, Import, stem_of
 from skinbatch.models.pack import Pack, load_pack, own_packs
 from skinbatch.models.stages import ARCHITECTURES
 from tests.conftest import S3Server
@@ -332,7 +333,8 @@ def test_what_somebody_wrote_into_a_pack_stays_when_it_grows(tmp_path: Path, wei
     (first.directory / "CARD.md").write_text(f"{first.text('CARD.md')}\nRecall 0.9 on our own faces.\n")
     (first.directory / "LICENSE.md").write_text("Ours.")
     toml = first.directory / "pack.toml"
-    toml.write_text(toml.read_text().replace(f'"{first.manifest.description}"', '"Grades by the house"'))
+    said = f'description = "{first.manifest.description}"'
+    toml.write_text(toml.read_text().replace(said, 'description = "Grades by the house"'))
     grown = add_stage("mine", classifier(path, head="other"), base="starter")
     assert grown.manifest.description == "Grades by the house"
     assert "Recall 0.9 on our own faces." in str(grown.text("CARD.md")) and "classifier-other" in str(
@@ -391,3 +393,63 @@ def test_verify_asks_s3_and_not_the_copy(on_s3: tuple[Pack, str], s3: S3Server) 
     copy.write_bytes(b"damaged")
     with pytest.raises(PackError, match=f"delete {pack.directory}, a copy of {pack.origin}"):
         pack.verify()
+
+
+def test_every_stage_keeps_its_own_terms_when_it_fills_another_pack(
+    tmp_path: Path, weights: Mapping[str, Tensor]
+) -> None:
+    path = saved(tmp_path, dict(weights))
+    add_stage("first", classifier(path), licence="MIT")
+    add_stage("first", classifier(path, head="other"), licence="CC-BY-4.0")
+    state = saved(tmp_path, segmenter_weights("bisenet-light", 3))
+    grown = add_stage("second", Import("segmenter", "bisenet-light", state), base="first", licence="Apache-2.0")
+    assert {stem: stage.licence for stem, stage in grown.stages.items()} == {
+        "segmenter": "Apache-2.0",
+        "classifier-acne_grade": "MIT",
+        "classifier-other": "CC-BY-4.0",
+    }
+
+
+def test_a_description_that_nobody_wrote_names_the_stages_that_are_there(tmp_path: Path) -> None:
+    state = saved(tmp_path, segmenter_weights("bisenet-light", 3))
+    add_stage("mine", Import("segmenter", "bisenet-light", state))
+    narrow: dict[str, Any] = {"width": 0.25, "head_channels": 16, "strides": (8, 16, 32), "size": 128}
+    path = saved(tmp_path, random_detector_state("faster-rcnn-r18", **narrow))
+    grown = add_stage("mine", Import("detector", "faster-rcnn-r18", path, (), ("acne",), fields=narrow))
+    assert grown.manifest.description == "bisenet-light · faster-rcnn-r18"
+
+
+@pytest.mark.parametrize("field", [{"width": 1e6}, {"head_channels": 10**9}])
+def test_a_network_without_bounds_is_not_built(field: dict[str, Any], tmp_path: Path) -> None:
+    path = saved(tmp_path, {"backbone.conv1.weight": torch.zeros(1)})
+    with pytest.raises(UsageError, match=next(iter(field))):
+        add_stage("mine", Import("detector", "faster-rcnn-r50", path, (), ("acne",), fields=field), base="starter")
+
+
+def test_a_users_config_whose_parts_do_not_go_together_is_refused_with_what_mmdet_says(tmp_path: Path) -> None:
+    from skinbatch.models.detectors.mmdet_config import read_config
+    from skinbatch.models.detectors.mmdet_detector import build_model
+
+    config = tmp_path / "my.py"
+    config.write_text(
+        "model = dict(type='FCOS', data_preprocessor=dict(type='DetDataPreprocessor', mean=[0, 0, 0], std=[1, 1, 1]),\n"
+        "    backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=(0, 1, 2, 3)),\n"
+        "    neck=dict(type='FPN', in_channels=[64, 128, 256, 1024], out_channels=32, num_outs=5, start_level=1),\n"
+        "    bbox_head=dict(type='FCOSHead', num_classes=1, in_channels=32, feat_channels=32, stacked_convs=1),\n"
+        "    test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5),\n"
+        "                  max_per_img=10))\n"
+        "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(192, 192), keep_ratio=True),\n"
+        "                 dict(type='PackDetInputs')]\n"
+    )
+    spec = DetectorSpec("mmdet", ("acne",), model=read_config(config)[0])
+    path = saved(tmp_path, dict(build_model(spec).state_dict()))
+    with pytest.raises(PackError, match=r"its config builds a model that cannot run: RuntimeError: .*1024"):
+        add_stage("mine", Import("detector", "mmdet", path, (config,), ("acne",)), base="starter")
+
+
+def test_stem_of_is_what_the_pack_calls_the_stage(tmp_path: Path) -> None:
+    (tmp_path / "stage.toml").write_text('head = "acne"\n')
+    wanted = Import("classifier", "resnet50", tmp_path / "w.pth", (tmp_path / "stage.toml",))
+    assert stem_of(wanted) == "classifier-acne"
+    assert stem_of(classifier(tmp_path / "w.pth", head="cystic_acne")) == "classifier-cystic_acne"
+    assert stem_of(Import("detector", "yolov3", tmp_path / "w.pth")) == "detector"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,9 @@ def test_json_and_yaml_are_read_with_their_bases(tmp_path: Path) -> None:
         ("a = 'x' % 3", 1, "is not simple arithmetic"),
         ("a = 9 ** 9", 1, "is not simple arithmetic"),
         ("a = [0] * 1000000000", 1, "is too long"),
+        ("a = [[[0 for i in range(99)] for j in range(99)] for k in range(99)]", 1, "more than 500,000 values"),
+        ("a = 'x' * 400000\nb = f'{a}{a}'", 2, "is too long"),
+        ("a = [1]\nb = f'{a}'", 2, "puts a list or table into a text"),
         ("a = 10 ** 18\n", 1, "is not simple arithmetic"),
         ("a = 1000000000\nb = a * a\nc = b * b", 3, "is too large"),
         ("a = list(range(1000000))", 1, r"`range\(\.\.\.\)` calls code"),
@@ -142,6 +147,30 @@ def test_anything_that_would_have_to_be_executed_is_refused_with_line_and_way_ou
         PackError, match=rf"my\.py:{line}: .*{what}.*\. A config is read, never executed\..*dump\('flat"
     ):
         read_file(config(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("my.py", "a = [1] * 1000\nb = [a] * 1000\nmodel = [b] * 1000\n"),
+        ("my.yaml", "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+            f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in itertools.pairwise("abcdefgh"))),
+    ],
+    ids=["python", "yaml"],
+)  # fmt: skip
+def test_a_short_file_of_endless_values_is_refused_at_once(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    started = time.process_time()
+    with pytest.raises(PackError, match=r"makes more than 500,000 values; that is no config"):
+        read_file(tmp_path / name)
+    assert time.process_time() - started < 2
+
+
+def test_a_base_that_is_referred_to_a_thousand_times_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base.py").write_text("a = [1] * 100000\n")
+    (tmp_path / "my.json").write_text('{"_base_": "base.py", "b": [' + ", ".join(['"{{_base_.a}}"'] * 1000) + "]}")
+    with pytest.raises(PackError, match=r"my\.json: makes more than 500,000 values"):
+        read_file(tmp_path / "my.json")
 
 
 def test_nothing_of_a_config_is_executed(tmp_path: Path) -> None:

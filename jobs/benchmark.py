@@ -31,6 +31,7 @@ from jobs.bench_sides import ALONE, BARE, LOCAL, RAY, RAY_DATA, TILING, Job
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
 from skinbatch.scoring.device import usable_cpus
+from skinbatch.scoring.scorer import CPU_BATCH
 
 NAMES = {BARE: "(a) bare work", LOCAL: "(b) --engine local", RAY: "(c) --engine ray", RAY_DATA: "(d) Ray Data"}
 
@@ -108,7 +109,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pack", default="starter", help="name or directory; `fake`: models that cost nothing")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sides", default=",".join(NAMES), help="some of " + ",".join(NAMES))
-    parser.add_argument("--batch", type=int, help="photos a batch on (a), (b) and (c); default: the pipeline's own")
+    parser.add_argument(
+        "--batch", type=int, help="photos a batch on (a), (b), (c) and of --models; default: the pipeline's own"
+    )
     parser.add_argument("--workers", type=int, help="of (c); default: its own choice")
     parser.add_argument("--ray-data-batches", default="4,8,16,32", help="batch sizes that (d) is tuned over")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
@@ -216,27 +219,27 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     cores = usable_cpus()
     print(
         f"{cores} cores; seeded random weights; photos/s. model: as its library builds it, on inputs made before, in batches\n"
-        "of 4, the better of one stream on all threads and a stream a core on one thread each; alone: the same with all bare\n"
-        "work, which is decoding, the model, and stand-ins for the other stages; folded: alone, with its batch norms folded\n"
-        "into its convolutions; pipeline: --engine local over one tar, folded, with receipts and tables. ratio: pipeline to\n"
-        "alone; kept: pipeline to folded."
+        f"of {args.batch or CPU_BATCH}, the better of one stream on all threads and a stream a core on one thread each; alone:\n"
+        "the same with all bare work, which is decoding, the model, and stand-ins for the other stages; folded: alone, with\n"
+        "its batch norms folded into its convolutions; pipeline: --engine local over one tar, folded, with receipts and\n"
+        "tables. ratio: pipeline to alone; kept: pipeline to folded."
     )
 
     def run(pack: str, stage: str) -> Rates:
         folder = work / "photos-32"
         if not folder.exists():
             _taken(args.photos, 32, folder)
-        job = Job(ALONE, str(folder), 0, "", pack, cores, stage=stage)
+        job = Job(ALONE, str(folder), 0, "", pack, cores, batch=args.batch, stage=stage)
         alone = Side(job)
         _once(alone, work)
         rate = alone.photos / alone.seconds[0]
         count = min(_MOST, max(_FEWEST, 8 * round(rate * _PIPELINE_S / 8)))
-        shard = work / f"photos-{count}.tar"
+        shard = work / f"sharded-{count}.tar"
         if not shard.exists():
             folder = shard.with_suffix("")
             _taken(args.photos, count, folder)
             write_shard(folder, shard)
-        piped = Side(Job(LOCAL, str(shard), count, "", pack, cores, count_boxes=False))
+        piped = Side(Job(LOCAL, str(shard), count, "", pack, cores, batch=args.batch, count_boxes=False))
         _once(piped, work)
         folded = alone.spent.pop("folded")
         return Rates(max(alone.spent.values()), rate, folded, piped.photos / piped.seconds[0])

@@ -81,14 +81,14 @@ def test_overhead_is_told_by_photos_safety_and_a_finished_destination(tmp_path: 
 def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_run_with_all_bare_work(
     stage: str, tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs: list[tuple[int, int, bool]] = []
+    runs: list[tuple[int, int, bool, bool]] = []
     photos = write_tree(tmp_path, {f"{n}.png": png(face(n, 1)) for n in range(8)})
     monkeypatch.setattr(bench_sides, "_ALONE_S", 0.1)
     streams = bench_sides._streams
 
-    def watched(job: Job, number: int, each: int, whole: bool = False) -> list[tuple[int, float]]:
-        found = streams(job, number, each, whole)
-        runs.append((len(found), torch.get_num_threads(), whole))
+    def watched(job: Job, number: int, each: int, whole: bool = False, folded: bool = False) -> list[tuple[int, float]]:
+        found = streams(job, number, each, whole, folded)
+        runs.append((len(found), torch.get_num_threads(), whole, folded))
         return found
 
     monkeypatch.setattr(bench_sides, "_streams", watched)
@@ -98,8 +98,8 @@ def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_run_with_all_b
     finally:
         torch.set_num_threads(before)
     better = (1, 2) if result.spent["one stream"] > result.spent["streams"] else (2, 1)
-    assert runs == [(1, 2, False), (2, 1, False), (*better, True)]
-    assert set(result.spent) == {"one stream", "streams"} and min(result.spent.values()) > 0
+    assert runs == [(1, 2, False, False), (2, 1, False, False), (*better, True, False), (*better, True, True)]
+    assert set(result.spent) == {"one stream", "streams", "folded"} and min(result.spent.values()) > 0
     assert result.photos > 0 and result.seconds > 0
 
 

@@ -85,13 +85,13 @@ def _valid(stage: str) -> tuple[TakenPhoto, ...]:
 
 
 def _faces(folder: Path) -> Path:
-    """The segmenter's validation photos and their masks, as links."""
+    """The segmenter's validation photos and their masks."""
     shutil.rmtree(folder, ignore_errors=True)
     for taken in _valid("segmenter"):
         assert taken.photo.masks is not None
         for kind, path in (("images", taken.path), ("masks", taken.photo.masks[0])):
             (folder / kind).mkdir(parents=True, exist_ok=True)
-            (folder / kind / path.name).symlink_to(path)
+            shutil.copyfile(path, folder / kind / path.name)
     return folder
 
 

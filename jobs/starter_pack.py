@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--pack", default="starter", help="of `measure` (default: %(default)s)")
     args = parser.parse_args()
     if args.what == "train":
-        return next((rc for rc in map(_train, STAGES, [args.folder] * len(STAGES)) if rc), 0)
+        return train(args.folder)
     if args.what == "measure":
         print(measure(args.pack, args.folder))
     else:
@@ -55,9 +55,12 @@ def main() -> int:
     return 0
 
 
-def _train(stage: str, folder: Path) -> int:
-    recipe = RECIPES / f"starter_{stage}.toml"
-    return _skinbatch("train", stage, recipe, "--out", folder)
+def train(folder: Path) -> int:
+    """One stage after the other. Returns the exit code of the first that fails, else 0."""
+    for stage in STAGES:
+        if code := _skinbatch("train", stage, RECIPES / f"starter_{stage}.toml", "--out", folder):
+            return code
+    return 0
 
 
 def _skinbatch(*arguments: object) -> int:
@@ -141,10 +144,8 @@ def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
 
 def _of_classes(found: dict[str, Any]) -> Iterator[str]:
     part = next(value for name, value in found["all"].items() if name.startswith("classes"))
-    yield _row(
-        "diseases: mean recall" + (f" without {', '.join(part['apart'])}" * bool(part["apart"])),
-        part["classes"]["mean"]["recall"],
-    )
+    without = f" without {', '.join(part['apart'])}" if part["apart"] else ""
+    yield _row(f"diseases: mean recall{without}", part["classes"]["mean"]["recall"])
     for name, numbers in part["classes"].items():
         if name != "mean":
             photos = f"{part['of_class'][name]} photos"
@@ -152,7 +153,9 @@ def _of_classes(found: dict[str, Any]) -> Iterator[str]:
             yield _row(f"{name}: AUC", numbers["auc"])
 
 
-def _row(what: str, number: dict[str, float], digits: int = 3) -> str:
+def _row(what: str, number: dict[str, float | None], digits: int = 3) -> str:
+    if number["value"] is None:  # a class without photos
+        return f"| {what} | – |"
     return f"| {what} | {number['value']:.{digits}f} ({number['low']:.{digits}f} to {number['high']:.{digits}f}) |"
 
 

@@ -119,7 +119,10 @@ def train(
     stage: Annotated[StageName, typer.Argument(metavar="STAGE", help="segmenter, detector or classifier.")],
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file; jobs/recipes has the papers'.")],
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The pack goes to DIR/<name>, the rest to DIR/work/<stage>.")
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="For the pack, as <name>, and a folder `work` with the rest, by stage."
+        ),
     ],
     strict: Annotated[
         bool, typer.Option("--strict", help="Problems in the annotated photos are errors (exit 2).")

@@ -51,7 +51,7 @@ def face_quality(rgb: NDArray[np.uint8], face: Face) -> Quality | None:
 
 def _averaged(image: NDArray[Any], side: int) -> NDArray[Any]:
     """Means of squares of whole pixels, as many as leave a longer side of `side` at least: averages over fractions of a pixel,
-    which bring it the rest of the way, take three times as long."""
+    which bring it the rest of the way, are slow."""
     height, width = image.shape[:2]
     factor = max(height, width) // side
     if factor < 2 or min(height, width) < factor:

@@ -133,7 +133,7 @@ def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> M
     return Manifest(
         name=name,
         version=str(int(have.version) + 1) if have and have.version.isdecimal() else "1",
-        description=have.description if have and not _is_list(have) else _described(stages),
+        description=have.description if have and not _describes_itself(have) else _described(stages),
         licence="; ".join(licences),
         segmenter=segmenter,
         detector=detector,
@@ -141,8 +141,8 @@ def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> M
     )
 
 
-def _is_list(manifest: Manifest) -> bool:
-    """Whether its description is `_described`, and no person's."""
+def _describes_itself(manifest: Manifest) -> bool:
+    """Whether nobody wrote its description: it is `_described`."""
     stages: list[AnyStage] = [s for s in (manifest.segmenter, manifest.detector, *manifest.classifier) if s is not None]
     return manifest.description == _described(stages)
 

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: the same numbers but for rounding, in up to a third less time."""
+"""Batch norms folded into the convolutions before them: the same numbers but for rounding, in less time."""
 
 from __future__ import annotations
 

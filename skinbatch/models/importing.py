@@ -89,7 +89,7 @@ def import_stage(wanted: Import, directory: Path) -> AnyStage:
     found, state = _recognised(wanted, arch, given, directory)
     fields = found | given
     fields.setdefault("classes", LESIONS if arch == "cnn-multilabel" else CLASSES[wanted.stage])
-    stem = stem_of(wanted)
+    stem = _stem(wanted.stage, fields)
     path = directory / f"{stem}{'.onnx' if arch in ONNX else '.safetensors'}"
     if state is None:
         shutil.copyfile(wanted.weights, path)
@@ -107,9 +107,11 @@ def import_stage(wanted: Import, directory: Path) -> AnyStage:
 
 def stem_of(wanted: Import) -> str:
     """What the pack is to call the stage: `segmenter`, `detector`, `classifier-<head>`. Raises UsageError for wrong fields."""
-    if wanted.stage != "classifier":
-        return wanted.stage
-    return f"classifier-{_given(wanted, _architecture(wanted)[1]).get('head', 'disease')}"
+    return _stem(wanted.stage, _given(wanted, _architecture(wanted)[1]))
+
+
+def _stem(stage: str, fields: Mapping[str, Any]) -> str:
+    return f"classifier-{fields.get('head', 'disease')}" if stage == "classifier" else stage
 
 
 def _architecture(wanted: Import) -> tuple[str, str | None]:

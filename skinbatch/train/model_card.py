@@ -35,10 +35,10 @@ def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, pro
     """
     before = pack.text("CARD.md") or ""
     table, _, rest = before.partition(OURS)
-    base = recipe.base_pack()
-    is_filled = base is not None and set(base.weights.values()) & set(pack.weights.values())
-    filled = _FILLED + rest.partition(_FILLED)[2] if is_filled and _FILLED in rest else ""
-    sections = [text for name, text in _trained_sections(rest).items() if name != stem]
+    trained_before = _trained_sections(rest)
+    is_filled = _FILLED in rest and not set(pack.stages) <= {stem, *trained_before}
+    filled = _FILLED + rest.partition(_FILLED)[2] if is_filled else ""
+    sections = [text for name, text in trained_before.items() if name != stem]
     mine = stage_section(stem, trained, recipe, problems)
     parts = [table.rstrip(), mine, *sections, filled.rstrip()]
     (pack.directory / "CARD.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")

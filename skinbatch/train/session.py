@@ -62,7 +62,8 @@ def train(
     strict: bool = False,
     ray_address: str | None = None,
 ) -> Outcome:
-    """Train a stage by a recipe into the pack `out/<name>`; checkpoints, log and curves are in `out/work/<stage>`.
+    """Train a stage by a recipe into the pack `out/<name>`; checkpoints, log and curves are in the folder `work` beside
+    it, by stage.
 
     Recipes of several stages with the same name and `out` make one pack.
 

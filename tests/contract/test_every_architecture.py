@@ -212,3 +212,5 @@ def test_an_archive_is_scored_and_verified(
     assert [f"count_{name}" in images.column_names for name in pack.detector_classes] == [True] * len(
         pack.detector_classes
     )
+    if not real.is_dir():
+        pytest.skip(f"scored and verified on drawn faces; no real ones in {real}")

@@ -168,11 +168,11 @@ class ContextPath(nn.Module):
         return eighth, at8, at16
 
 
-_LIGHT: Mapping[str, Callable[[], LightBackbone | EfficientNetLite]] = {
+LIGHT: Mapping[str, Callable[[], LightBackbone | EfficientNetLite]] = {
     "bisenet-light": LightBackbone,
     "bisenet-efficientnet-lite0": EfficientNetLite,
 }
-"""Those of half the width."""
+"""The backbones of those of half the width."""
 
 
 class BiSeNet(nn.Module):
@@ -194,9 +194,9 @@ class BiSeNet(nn.Module):
         auxiliary: bool = True,
     ) -> None:
         super().__init__()
-        light = arch in _LIGHT
+        light = arch in LIGHT
         channels, detail, fused = (64, 24, 128) if light else (128, 64, 256)
-        backbone = _LIGHT[arch]() if light else ResNet(34 if arch == "bisenet-r34" else 18)
+        backbone = LIGHT[arch]() if light else ResNet(34 if arch == "bisenet-r34" else 18)
         self.align_corners = align_corners
         self.cp = ContextPath(backbone, channels)
         self.sp = SpatialPath(detail, channels) if spatial == "path" else None

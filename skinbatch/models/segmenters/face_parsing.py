@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from skinbatch.models.segmenters.bisenet import LIGHT
+
 CELEBAMASK_HQ = (
     "background", "skin", "nose", "eyeglasses", "left_eye", "right_eye", "left_brow", "right_brow", "left_ear",
     "right_ear", "mouth", "upper_lip", "lower_lip", "hair", "hat", "earring", "necklace", "neck", "cloth",
@@ -26,16 +28,13 @@ FACE_PARSING = (
 CLASS_ORDERS = {"celebamask-hq": CELEBAMASK_HQ, "face-parsing": FACE_PARSING}
 """What `--classes` may say instead of the names."""
 
-SMALL = ("bisenet-light", "bisenet-efficientnet-lite0")
-"""Those that see 256 px unless something else is said."""
-
 _OUTPUT = "conv_out.conv_out.weight"
-_LIGHT = ("cp.resnet.stem.", "cp.resnet.net.")
+_NO_RESNET = ("cp.resnet.stem.", "cp.resnet.net.")
 
 
 def segmenter_defaults(arch: str) -> dict[str, Any]:
     """Fields of a SegmenterStage that go with an architecture unless something else is known of the weights."""
-    return {"size": 256 if arch in SMALL else 512, "spatial": "path", "align_corners": False}
+    return {"size": 256 if arch in LIGHT else 512, "spatial": "path", "align_corners": False}
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
     in the order FACE_PARSING. The names of other numbers of classes cannot be told; see `outputs`.
     """
     found: dict[str, Any] = {"spatial": "path" if any(name.startswith("sp.") for name in state) else "context"}
-    if found["spatial"] == "path" or any(name.startswith(_LIGHT) for name in state):
+    if found["spatial"] == "path" or any(name.startswith(_NO_RESNET) for name in state):
         return found
     found |= {"align_corners": True, "size": 512}
     if outputs(state) == len(FACE_PARSING):

@@ -149,6 +149,11 @@ def test_a_pack_that_has_nothing_of_its_base_left_does_not_repeat_its_card(tmp_p
     torch.manual_seed(1)
     pack = write_pack(trained(tmp_path, own), own, tmp_path / "packs", tmp_path, {})
     assert "What was filled in" in (pack.text("CARD.md") or ""), "segmenter and detector are the base's"
+    bare = text.replace('base = "packs/mine"\n', "").replace('head = "disease"', 'head = "acne"')
+    (tmp_path / "bare.toml").write_text(bare)
+    later = read_recipe(tmp_path / "bare.toml")
+    grown = write_pack(trained(tmp_path, later), later, tmp_path / "packs", tmp_path, {})
+    assert "What was filled in" in (grown.text("CARD.md") or ""), "they still are, whatever this recipe's base"
     alone = RECIPE.format(head="disease").replace('"mine"', '"alone"').replace('base = "starter"\n', "")
     (tmp_path / "alone.toml").write_text(alone)
     without = read_recipe(tmp_path / "alone.toml")

@@ -77,6 +77,22 @@ def test_a_network_begins_with_them(network: object, place: str, tmp_path: Path)
     assert torch.equal(own[f"{place}blocks.6.0.conv_dw.weight"], given["_blocks.15._depthwise_conv.weight"])
 
 
+def test_even_padding_shows_a_cell_the_same_features_a_pixel_further_left_and_up_at_each_stride() -> None:
+    """What lets networks with timm's padding begin with weights of TensorFlow's."""
+    named = from_lite(public_state())
+    even = timm.create_model("efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2,), bn_eps=1e-3)
+    uneven = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2,))
+    for network in (even, uneven):
+        network.load_state_dict(named, strict=False)
+        network.eval()
+    photo = torch.rand(1, 3, 263, 263, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        one, other = even(photo[..., 7:, 7:])[0], uneven(photo[..., :256, :256])[0]
+    inner = (..., slice(8, 24), slice(8, 24))  # the rim sees padding
+    torch.testing.assert_close(one[inner], other[inner], rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+    assert (other[inner] - other[..., 9:25, 8:24]).abs().max() > 0.1 * other.abs().max(), "all cells say the same"
+
+
 @pytest.mark.slow
 def test_the_public_weights_know_a_cat(tmp_path: Path) -> None:
     from skimage import data

@@ -159,6 +159,23 @@ def test_anchors_are_fitted_and_a_frozen_backbone_stays_as_it_was(recipe: Path, 
     assert "backbone" not in moved and "rpn_head" in moved
 
 
+def test_a_head_that_starts_anew_over_a_known_backbone_expects_boxes_of_the_lesions_size(
+    recipe: Path, trained: TrainedStage, tmp_path: Path
+) -> None:
+    """Weights of a backbone alone, as ImageNet's; the learning rate moves nothing."""
+    backbone = {name: value for name, value in load_file(trained.weights).items() if name.startswith("backbone.")}
+    torch.save(backbone, tmp_path / "backbone.pth")
+    still = {"epochs = 6": "iterations = 1", "lr = 0.006": "lr = 1e-9", "ema = 0.8": "ema = 0.0",
+             "bgr = false": 'bgr = false\nweights = "backbone.pth"'}  # fmt: skip
+    begun = load_file(
+        train_detector(read_recipe(_changed(recipe, tmp_path, still)), tmp_path / "begun", Silent()).weights
+    )
+    assert torch.equal(begun["backbone.stem.conv.conv.weight"], backbone["backbone.stem.conv.conv.weight"])
+    for level, stride in enumerate((8, 16)):
+        width, height = begun[f"bbox_head.multi_level_conv_reg.{level}.bias"][2:].float().exp() * stride
+        assert 10 < float(width) < 20 and 10 < float(height) < 20
+
+
 USERS_OWN = """
 num = 1
 model = dict(

@@ -22,8 +22,8 @@ from PIL import Image
 
 from skinbatch.models.manifest import write_manifest
 from skinbatch.models.pack import load_pack
-from skinbatch.train.gather import TakenPhoto
-from skinbatch.train.parts import gather_part, parts_of
+from skinbatch.train.fitting.parts import gather_part, parts_of
+from skinbatch.train.photos.gather import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from skinbatch.cli_options import Json, RayAddress, print_json
 from skinbatch.console import PLAIN_EVERY_S, QuietConsole, clock
-from skinbatch.train.progress import TrainingStep
+from skinbatch.train.fitting.progress import TrainingStep
 
 if TYPE_CHECKING:
     from skinbatch.train.session import Outcome

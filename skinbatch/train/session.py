@@ -17,11 +17,11 @@ from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.problems import Kind, Problem, Problems
 from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import Pack, load_pack
-from skinbatch.train.packing import stem_of, write_pack
-from skinbatch.train.parts import gather_part, parts_of
-from skinbatch.train.progress import TrainingProgress
+from skinbatch.train.fitting.parts import gather_part, parts_of
+from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.recipe import Recipe, read_recipe
-from skinbatch.train.result import TrainedStage
+from skinbatch.train.results.packing import stem_of, write_pack
+from skinbatch.train.results.result import TrainedStage
 
 WORK = "work"
 RECIPE, DONE = "recipe.json", "done.json"
@@ -98,7 +98,7 @@ def _train(
     recipe = recipe.without(Path(p.file) for p in problems.found if p.kind in _UNUSABLE)
     run: Callable[[TrainingProgress], TrainedStage] = partial(_trainer(recipe.stage), recipe, work)
     if recipe.run.workers > 1:
-        from skinbatch.train.cluster import on_workers
+        from skinbatch.train.fitting.cluster import on_workers
 
         trained = on_workers(run, recipe.run, work, progress, address=ray_address)
     else:
@@ -120,10 +120,10 @@ def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedSt
 
         return train_detector
     if stage == "segmenter":
-        from skinbatch.train.segmentation import train_segmenter
+        from skinbatch.train.segmentation.training import train_segmenter
 
         return train_segmenter
-    from skinbatch.train.classification import train_classifier
+    from skinbatch.train.classification.training import train_classifier
 
     return train_classifier
 

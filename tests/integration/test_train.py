@@ -21,7 +21,7 @@ from PIL import Image
 import skinbatch
 from skinbatch.errors import ClaimError, UsageError
 from skinbatch.models.pack import load_pack
-from skinbatch.train.progress import Silent
+from skinbatch.train.fitting.progress import Silent
 from skinbatch.train.session import train
 from tests.conftest import SHARED
 from tests.faces import face, rows

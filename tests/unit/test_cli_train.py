@@ -9,7 +9,7 @@ import pytest
 
 from skinbatch import cli
 from skinbatch.cli_train import TrainingPresenter, describe_point, describe_step
-from skinbatch.train.progress import TrainingStep
+from skinbatch.train.fitting.progress import TrainingStep
 
 POINT = {"step": 1500, "epoch": 3, "minutes": 12.5, "loss": 0.41234, "waited": 0.0042, "score": 0.83, "dice skin": 0.91}
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.train.photos.views import change, relit, spoilt
 from skinbatch.train.recipe_sections import AugmentSection
-from skinbatch.train.views import change, relit, spoilt
 
 Pixels = NDArray[np.uint8]
 Boxes = NDArray[np.float32]

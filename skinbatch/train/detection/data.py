@@ -12,11 +12,11 @@ from skinbatch.annotations.displayed import displayed_size
 from skinbatch.errors import UsageError
 from skinbatch.models.pack import Pack
 from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto
-from skinbatch.train.faces import cut_faces
-from skinbatch.train.gather import Gathered, TakenPhoto, truth_class
-from skinbatch.train.photo_store import StoredPhoto
+from skinbatch.train.photos.faces import cut_faces
+from skinbatch.train.photos.gather import Gathered, TakenPhoto, truth_class
+from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe_sections import DataSection
-from skinbatch.train.result import DataCount
+from skinbatch.train.results.result import DataCount
 
 HELD_BACK = 80
 HELD_BACK_SHARE = 0.2

@@ -18,11 +18,11 @@ from mmengine.runner import BaseLoop
 from torch import Tensor
 
 from skinbatch.errors import UsageError
-from skinbatch.train.checkpoint import FitState, load_checkpoint, save_checkpoint, write_log, write_tensors
-from skinbatch.train.fitting import rate
-from skinbatch.train.interrupt import Interrupts
-from skinbatch.train.photo_store import memory_budget
-from skinbatch.train.progress import TrainingProgress, TrainingStep
+from skinbatch.train.fitting.checkpoint import FitState, load_checkpoint, save_checkpoint, write_log, write_tensors
+from skinbatch.train.fitting.interrupt import Interrupts
+from skinbatch.train.fitting.loop import rate
+from skinbatch.train.fitting.progress import TrainingProgress, TrainingStep
+from skinbatch.train.photos.photo_store import memory_budget
 from skinbatch.train.recipe_sections import ScheduleSection
 
 BEST = "best.pt"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet_detector import at_network_scale, network_scale
 from skinbatch.train.detection.crops import Boxes, Labels, Pixels, Sample
-from skinbatch.train.photo_store import StoredPhoto, decoded
+from skinbatch.train.photos.photo_store import StoredPhoto, decoded
 
 SMALLEST = 3.0
 """Pixels at network scale; boxes that are narrower or lower are slips of the hand."""

@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from skinbatch.train.detection.loop import Course, TrainLoop
-from skinbatch.train.fitting import make_optimiser
-from skinbatch.train.progress import TrainingProgress
+from skinbatch.train.fitting.loop import make_optimiser
+from skinbatch.train.fitting.progress import TrainingProgress
 
 GAMMA = 9
 """The averaged weights follow quickly at first, so that the start is soon forgotten: after n steps with 9 / (9 + n) at

@@ -19,8 +19,8 @@ from skinbatch.metrics.detection import curves, detection, match
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet_detector import MMDetDetector
 from skinbatch.train.detection.photos import BoxedPhoto
-from skinbatch.train.photo_store import decoded
-from skinbatch.train.result import Metric
+from skinbatch.train.photos.photo_store import decoded
+from skinbatch.train.results.result import Metric
 from skinbatch.types import Detections
 
 Ints = NDArray[np.int64]

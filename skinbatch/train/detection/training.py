@@ -21,7 +21,6 @@ from skinbatch.models.detectors.mmdet_detector import build_model, network_scale
 from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import load_weights, save_weights
-from skinbatch.train.checkpoint import FitState
 from skinbatch.train.detection.anchoring import with_fitted_anchors
 from skinbatch.train.detection.crops import Changes
 from skinbatch.train.detection.data import DetectionData, Faces, boxed
@@ -32,13 +31,14 @@ from skinbatch.train.detection.photos import ScaledPhotos, network_sizes
 from skinbatch.train.detection.runner import DetectorRunner, Setting
 from skinbatch.train.detection.scores import Scored, detect, make_detector, spread
 from skinbatch.train.detection.start import expect_boxes_of, freeze
-from skinbatch.train.device import choose_device, hardware, loaders, mixed
-from skinbatch.train.parts import Part, gather_part, parts_of
-from skinbatch.train.progress import TrainingProgress
+from skinbatch.train.fitting.checkpoint import FitState
+from skinbatch.train.fitting.device import choose_device, hardware, loaders, mixed
+from skinbatch.train.fitting.parts import Part, gather_part, parts_of
+from skinbatch.train.fitting.progress import TrainingProgress
+from skinbatch.train.fitting.start import read_start, start_from
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import AugmentSection
-from skinbatch.train.result import DataCount, Metric, TrainedStage
-from skinbatch.train.start import read_start, start_from
+from skinbatch.train.results.result import DataCount, Metric, TrainedStage
 
 WATCHED = 96
 """Validation photos that every evaluation looks at, and as many of training for the threshold; the last one takes all."""

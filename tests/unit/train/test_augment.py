@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinbatch.train.augment import affine, blemish, degrade, recolour, warp, warp_labels
+from skinbatch.train.photos.augment import affine, blemish, degrade, recolour, warp, warp_labels
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -12,12 +12,12 @@ import torch
 import torch.distributed as dist
 
 from skinbatch.errors import UsageError
-from skinbatch.train.cluster import on_workers
 from skinbatch.train.detection.training import train_detector
-from skinbatch.train.progress import Silent, TrainingProgress
+from skinbatch.train.fitting.cluster import on_workers
+from skinbatch.train.fitting.progress import Silent, TrainingProgress
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.recipe_sections import RunSection
-from skinbatch.train.result import TrainedStage
+from skinbatch.train.results.result import TrainedStage
 from tests.unit.train.detection.spotted import write_spotted
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ from PIL import Image
 
 from skinbatch.models.pack import load_pack
 from skinbatch.scoring.scorer import Scorer
-from skinbatch.train.faces import cut_faces
-from skinbatch.train.photo_store import StoredPhoto
+from skinbatch.train.photos.faces import cut_faces
+from skinbatch.train.photos.photo_store import StoredPhoto
 from tests.faces import face
 
 

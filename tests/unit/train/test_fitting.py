@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting import Fitted, Plan, fit, rate
-from skinbatch.train.progress import Silent, TrainingStep
+from skinbatch.train.fitting.loop import Fitted, Plan, fit, rate
+from skinbatch.train.fitting.progress import Silent, TrainingStep
+from skinbatch.train.photos.samples import Stream
 from skinbatch.train.recipe_sections import RunSection, ScheduleSection
-from skinbatch.train.samples import Stream
 
 RUN = RunSection(device="cpu", threads=1, loader_threads=0)
 

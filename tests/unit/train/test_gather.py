@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from skinbatch.errors import UsageError
-from skinbatch.train.gather import Gathered, gather
+from skinbatch.train.photos.gather import Gathered, gather
 from skinbatch.train.recipe_sections import DataSection, StageName
 
 CLASSES = ("rosacea", "lupus")

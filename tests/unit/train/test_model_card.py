@@ -13,11 +13,11 @@ from skinbatch.errors import PackError
 from skinbatch.models.build import classifier_spec
 from skinbatch.models.classifiers.classifier import build_network
 from skinbatch.models.weights import save_weights
-from skinbatch.train.curves import draw_curves
-from skinbatch.train.model_card import stage_section
-from skinbatch.train.packing import write_pack
 from skinbatch.train.recipe import FOLLOWS, Recipe, read_recipe
-from skinbatch.train.result import DataCount, Metric, TrainedStage
+from skinbatch.train.results.curves import draw_curves
+from skinbatch.train.results.model_card import stage_section
+from skinbatch.train.results.packing import write_pack
+from skinbatch.train.results.result import DataCount, Metric, TrainedStage
 
 RECIPE = """
 stage = "classifier"

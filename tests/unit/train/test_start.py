@@ -12,7 +12,7 @@ from skinbatch.errors import UsageError
 from skinbatch.models.classifiers.classifier import ClassifierSpec, build_network
 from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.weights import read_weights, save_weights
-from skinbatch.train.start import freeze_backbone, read_start, start_from
+from skinbatch.train.fitting.start import freeze_backbone, read_start, start_from
 
 
 def classifier(*classes: str, top: str = "pooled") -> nn.Module:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from skinbatch.models.stages import ClassifierStage, SegmenterStage
-from skinbatch.train.classification_task import (
+from skinbatch.train.classification.task import (
     ClassedPhoto,
     ClassifierTask,
     PhotoSamples,
@@ -21,11 +21,11 @@ from skinbatch.train.classification_task import (
     class_weights,
     window_of,
 )
-from skinbatch.train.photo_store import FaceCut, PhotoStore, StoredPhoto, working_size
+from skinbatch.train.photos.photo_store import FaceCut, PhotoStore, StoredPhoto, working_size
 from skinbatch.train.recipe import UNHASHED
 from skinbatch.train.recipe_sections import AugmentSection, DataSection, ScheduleSection
-from skinbatch.train.segmentation import class_table, pixel_weights
-from skinbatch.train.segmentation_task import FaceSamples, LabelledPhoto, SegmenterTask, swapped
+from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, SegmenterTask, swapped
+from skinbatch.train.segmentation.training import class_table, pixel_weights
 
 MEMORY = 1 << 24
 FILL = (124, 116, 104)

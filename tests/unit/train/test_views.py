@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from skinbatch.models.preprocess import centre_square, pad_to_square
+from skinbatch.train.photos.views import mirrors, relit, spoilt, view_matrix, warp, warp_labels
 from skinbatch.train.recipe_sections import AugmentSection
-from skinbatch.train.views import mirrors, relit, spoilt, view_matrix, warp, warp_labels
 
 FILL = (124, 116, 104)
 

@@ -20,8 +20,8 @@ from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet_detector import build_model
 from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.stages import ClassifierStage
+from skinbatch.train.fitting.start import read_start, start_from
 from skinbatch.train.recipe import UNHASHED
-from skinbatch.train.start import read_start, start_from
 
 ROOT = Path(__file__).parents[4]
 BLOCK = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")

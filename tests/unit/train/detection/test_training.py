@@ -24,10 +24,10 @@ from skinbatch.metrics.detection import curves, match
 from skinbatch.models.build import build_detector
 from skinbatch.models.stages import ARCHITECTURES, TRAINED_HERE, DetectorStage
 from skinbatch.train.detection.training import train_detector
-from skinbatch.train.photo_store import read_photo
-from skinbatch.train.progress import Silent
+from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.photos.photo_store import read_photo
 from skinbatch.train.recipe import read_recipe
-from skinbatch.train.result import TrainedStage
+from skinbatch.train.results.result import TrainedStage
 from tests.unit.train.detection.spotted import write_spotted
 
 NOT_TRAINED_HERE = {"mmdet", "yolo-onnx"}  # a user's own config, and what somebody else has exported
@@ -38,7 +38,7 @@ from pathlib import Path
 from skinbatch.train.detection import loop
 from skinbatch.train.detection.training import train_detector
 from skinbatch.train.recipe import read_recipe
-from skinbatch.train.progress import Silent
+from skinbatch.train.fitting.progress import Silent
 
 loop.SAVE_EVERY_S = loop.SHOW_EVERY_S = 0.0
 

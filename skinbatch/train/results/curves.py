@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skinbatch.train.result import TrainedStage
+from skinbatch.train.results.result import TrainedStage
 
 PLACES = ("step", "epoch", "minutes", "loss", "waited")
 """What of a point is no number about validation photos."""

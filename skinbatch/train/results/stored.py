@@ -11,9 +11,9 @@ import torch.distributed as dist
 
 from skinbatch.metrics.bootstrap import Estimate
 from skinbatch.models.weights import save_state
-from skinbatch.train.parts import Trained
+from skinbatch.train.fitting.parts import Trained
 from skinbatch.train.recipe import FOLLOWS, Recipe
-from skinbatch.train.result import Metric, TrainedStage
+from skinbatch.train.results.result import Metric, TrainedStage
 
 
 def save_stage(

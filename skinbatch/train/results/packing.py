@@ -10,10 +10,10 @@ from pathlib import Path
 from skinbatch.models.assemble import add_stage
 from skinbatch.models.importing import Import
 from skinbatch.models.pack import Pack
-from skinbatch.train.curves import draw_curves
-from skinbatch.train.model_card import CURVES, in_pack, write_card
 from skinbatch.train.recipe import Recipe
-from skinbatch.train.result import TrainedStage
+from skinbatch.train.results.curves import draw_curves
+from skinbatch.train.results.model_card import CURVES, in_pack, write_card
+from skinbatch.train.results.result import TrainedStage
 
 
 def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, problems: Mapping[str, int]) -> Pack:

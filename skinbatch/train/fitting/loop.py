@@ -17,12 +17,12 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from skinbatch.errors import UsageError
-from skinbatch.train.checkpoint import FitState, load_checkpoint, save_checkpoint, write_log, write_tensors
-from skinbatch.train.device import choose_device, hardware, loaders, mixed
-from skinbatch.train.interrupt import Interrupts
-from skinbatch.train.progress import TrainingProgress, TrainingStep
+from skinbatch.train.fitting.checkpoint import FitState, load_checkpoint, save_checkpoint, write_log, write_tensors
+from skinbatch.train.fitting.device import choose_device, hardware, loaders, mixed
+from skinbatch.train.fitting.interrupt import Interrupts
+from skinbatch.train.fitting.progress import TrainingProgress, TrainingStep
+from skinbatch.train.photos.samples import Samples, Stream
 from skinbatch.train.recipe_sections import RunSection, ScheduleSection
-from skinbatch.train.samples import Samples, Stream
 
 SAVE_EVERY_S = 60.0
 SHOW_EVERY_S = 1.0

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from skinbatch.models.stages import AnyStage
-from skinbatch.train.device import choose_device
-from skinbatch.train.fitting import Fitted, Plan, Task, fit
-from skinbatch.train.gather import Gathered, gather
-from skinbatch.train.progress import TrainingProgress
+from skinbatch.train.fitting.device import choose_device
+from skinbatch.train.fitting.loop import Fitted, Plan, Task, fit
+from skinbatch.train.fitting.progress import TrainingProgress
+from skinbatch.train.fitting.start import freeze_backbone, read_start, start_from
+from skinbatch.train.photos.gather import Gathered, gather
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import DataSection, ScheduleSection
-from skinbatch.train.result import DataCount
-from skinbatch.train.start import freeze_backbone, read_start, start_from
+from skinbatch.train.results.result import DataCount
 
 
 @dataclass(frozen=True, slots=True)

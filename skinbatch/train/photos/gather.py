@@ -18,7 +18,7 @@ from skinbatch.annotations.split import split
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
 from skinbatch.train.recipe_sections import DataSection, Negatives, Source, StageName, View
-from skinbatch.train.result import DataCount
+from skinbatch.train.results.result import DataCount
 
 NONE = "none"
 """What photos of none of the classes are counted as."""

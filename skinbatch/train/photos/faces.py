@@ -13,7 +13,7 @@ from skinbatch.grading.face import find_face, skin_in_crop
 from skinbatch.models.base import Segmenter
 from skinbatch.models.build import build_segmenter
 from skinbatch.models.pack import Pack
-from skinbatch.train.photo_store import FaceCut, Pixels, StoredPhoto, decoded
+from skinbatch.train.photos.photo_store import FaceCut, Pixels, StoredPhoto, decoded
 
 _BATCH = 8
 

@@ -18,15 +18,15 @@ from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.segmentation import segmentation
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.stages import SegmenterStage
-from skinbatch.train.gather import Gathered, TakenPhoto
-from skinbatch.train.parts import Part, train_parts
-from skinbatch.train.photo_store import StoredPhoto, memory_budget
-from skinbatch.train.progress import TrainingProgress
+from skinbatch.train.fitting.parts import Part, train_parts
+from skinbatch.train.fitting.progress import TrainingProgress
+from skinbatch.train.photos.gather import Gathered, TakenPhoto
+from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import DataSection, ScheduleSection
-from skinbatch.train.result import TrainedStage
-from skinbatch.train.segmentation_task import FaceSamples, LabelledPhoto, SegmenterTask
-from skinbatch.train.stored import metrics_of, save_stage
+from skinbatch.train.results.result import TrainedStage
+from skinbatch.train.results.stored import metrics_of, save_stage
+from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, SegmenterTask
 
 VALID_MEMORY = 0.25
 """Of the memory for photos, what validation may take."""

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from skinbatch.metrics.segmentation import overlaps
 from skinbatch.models.preprocess import Normalisation, pad_to_square
 from skinbatch.models.stages import SegmenterStage
-from skinbatch.train.augment import blemish, clutter
-from skinbatch.train.normalise import normalised
-from skinbatch.train.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
+from skinbatch.train.photos.augment import blemish, clutter
+from skinbatch.train.photos.normalise import normalised
+from skinbatch.train.photos.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
+from skinbatch.train.photos.views import Matrix, mirrors, relit, spoilt, view_matrix, warp, warp_labels
 from skinbatch.train.recipe_sections import AugmentSection
-from skinbatch.train.views import Matrix, mirrors, relit, spoilt, view_matrix, warp, warp_labels
 
 AUXILIARY_WEIGHT = 0.4
 """Of the two losses on the context features. BiSeNet's paper says 1; 0.4 is what the starter was trained with."""

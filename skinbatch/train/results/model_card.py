@@ -9,9 +9,9 @@ from pathlib import Path
 
 from skinbatch.models.assemble import OURS
 from skinbatch.models.pack import Pack
-from skinbatch.train.curves import PLACES
 from skinbatch.train.recipe import Recipe
-from skinbatch.train.result import Metric, TrainedStage
+from skinbatch.train.results.curves import PLACES
+from skinbatch.train.results.result import Metric, TrainedStage
 
 CURVES = "curves.png"
 """The curves of a training in its own folder; in a pack they are `in_pack`."""

@@ -16,10 +16,10 @@ from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.classification import MEAN, classification
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
 from skinbatch.models.stages import ClassifierStage
-from skinbatch.train.normalise import normalised
-from skinbatch.train.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
+from skinbatch.train.photos.normalise import normalised
+from skinbatch.train.photos.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
+from skinbatch.train.photos.views import relit, spoilt, view_matrix, warp
 from skinbatch.train.recipe_sections import AugmentSection, Window
-from skinbatch.train.views import relit, spoilt, view_matrix, warp
 
 Floats = NDArray[np.float32]
 

@@ -16,7 +16,7 @@ from skinbatch.metrics.classification import MEAN, classification
 from skinbatch.models.build import classifier_spec
 from skinbatch.models.classifiers.classifier import build_network
 from skinbatch.models.stages import ClassifierStage
-from skinbatch.train.classification_task import (
+from skinbatch.train.classification.task import (
     WHOLE,
     ClassedPhoto,
     ClassifierTask,
@@ -26,15 +26,15 @@ from skinbatch.train.classification_task import (
     several,
     targets,
 )
-from skinbatch.train.device import choose_device
-from skinbatch.train.faces import cut_faces
-from skinbatch.train.gather import NONE, Gathered, TakenPhoto
-from skinbatch.train.parts import Part, train_parts
-from skinbatch.train.photo_store import StoredPhoto, memory_budget
-from skinbatch.train.progress import TrainingProgress
+from skinbatch.train.fitting.device import choose_device
+from skinbatch.train.fitting.parts import Part, train_parts
+from skinbatch.train.fitting.progress import TrainingProgress
+from skinbatch.train.photos.faces import cut_faces
+from skinbatch.train.photos.gather import NONE, Gathered, TakenPhoto
+from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.recipe import Recipe
-from skinbatch.train.result import Metric, TrainedStage
-from skinbatch.train.stored import metrics_of, save_stage
+from skinbatch.train.results.result import Metric, TrainedStage
+from skinbatch.train.results.stored import metrics_of, save_stage
 
 VALID_MEMORY = 0.25
 """Of the memory for photos, what validation may take."""

@@ -18,7 +18,7 @@ import torch
 
 from skinbatch.errors import SkinbatchError, UsageError
 from skinbatch.ray_environment import settle
-from skinbatch.train.progress import Silent, TrainingProgress, TrainingStep
+from skinbatch.train.fitting.progress import Silent, TrainingProgress, TrainingStep
 from skinbatch.train.recipe_sections import RunSection
 
 settle()

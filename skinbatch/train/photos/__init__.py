@@ -1,0 +1,1 @@
+"""Photos of a training: gathered, kept in memory, changed at random."""

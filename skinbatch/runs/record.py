@@ -14,6 +14,7 @@ from skinbatch.redact import redacted
 from skinbatch.runs import layout
 from skinbatch.runs.destination import now, read_json
 from skinbatch.storage.base import Store
+from skinbatch.storage.traffic import TRAFFIC
 
 _TIME = "%Y%m%dT%H%M%S%f"
 
@@ -21,8 +22,8 @@ _TIME = "%Y%m%dT%H%M%S%f"
 @dataclass(slots=True)
 class RunRecord:
     """What one invocation did so far. photos_*: of this run. seconds: since scoring began. skipped: listed files that
-    are no photos, by extension. photos_isolated: of those found to kill or to hang their worker. requests_*: of workers; see
-    storage.traffic. state: running, done, stopped, failed, interrupted."""
+    are no photos, by extension. photos_isolated: of those found to kill or to hang their worker. requests_*: of workers; as
+    written, of the driver too; see storage.traffic. state: running, done, stopped, failed, interrupted."""
 
     run_id: str
     command: str
@@ -65,11 +66,14 @@ class RunLog:
         self.store = store
         self.record = record
         self.lock = threading.Lock()
+        self._before = TRAFFIC.all()
 
     def write(self) -> None:
         with self.lock:
             self.record.updated = now()
             values = {f.name: getattr(self.record, f.name) for f in fields(self.record)}  # asdict cannot copy a Counter
+            for name, count in TRAFFIC.since(self._before).items():
+                values[name] += count
             text = redacted(json.dumps(values, indent=2, sort_keys=True))
         self.store.put(f"{layout.RUNS}{self.record.run_id}.json", text.encode() + b"\n")
 

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from skinbatch import logs
-from skinbatch.storage.traffic import Traffic
+from skinbatch.runs.record import RunLog, RunRecord
+from skinbatch.storage.local import LocalStore
+from skinbatch.storage.traffic import TRAFFIC, Traffic
 from tests.faces import face, png, tar_bytes, write_tree
 
 
@@ -80,6 +82,16 @@ def test_retries_and_throttles_are_counted_as_botocore_tells_of_them() -> None:
     traffic.answered(attempts=4, response=answer(400, "RequestLimitExceeded"))
     traffic.answered(attempts=5, response=answer(200))
     assert traffic.since(before) == {"requests_retried": 4, "requests_throttled": 2}
+
+
+def test_a_run_record_counts_the_requests_of_workers_and_of_the_driver(tmp_path: Path) -> None:
+    TRAFFIC.retried()  # before the run: not its own
+    log = RunLog(LocalStore(tmp_path), RunRecord("1-a", "score", "local", "f" * 12, "photos", requests_retried=2))
+    TRAFFIC.retried()
+    for _ in range(2):  # written twice, counted once
+        log.write()
+        written = json.loads((tmp_path / "_skinbatch/runs/1-a.json").read_text(encoding="utf-8"))
+        assert (written["requests_retried"], written["requests_throttled"]) == (3, 0)
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:

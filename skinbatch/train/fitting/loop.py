@@ -256,7 +256,10 @@ class _Run:
         total = self.loss.clone()
         if self.world > 1:
             dist.all_reduce(total)
-        mean = float(total) / self.world / max(1, self.state.loss_steps)
+        return self._checked(float(total) / self.world / max(1, self.state.loss_steps))
+
+    def _checked(self, mean: float) -> float:
+        """Raises UsageError where the loss is not finite."""
         if not math.isfinite(mean):
             raise UsageError(
                 f"{self.plan.where}: the loss is {mean} by step {self.state.step}: the training has diverged; lower "
@@ -277,9 +280,10 @@ class _Run:
         )
 
     def _save(self) -> None:
-        """All of the training, by the first worker; not when the weights are already lost."""
-        self._mean_loss()
+        """All of the training, by the first worker; not when the weights are already lost. No worker waits for another here:
+        their clocks differ."""
         self.state.loss_sum = float(self.loss)
+        self._checked(self.state.loss_sum / max(1, self.state.loss_steps))
         if self.rank == 0:
             save_checkpoint(self.work, self._parts(), self.state)
 

@@ -175,6 +175,12 @@ def broken_row(shard: ShardRef, e: BrokenArchiveError | DiskError) -> Fetched:
     return Fetched(ref, None, status, f"{shard.uri}: {str(e).removeprefix(f'{shard.uri}: ')}")
 
 
+def unnamed_ref(shard: ShardRef, ordinal: int, status: Status) -> ImageRef:
+    """The member with this ordinal where its name cannot be read: the number of a row of Parquet is its name."""
+    name = str(ordinal) if shard.kind == "parquet" else f"#{status}-{ordinal}"
+    return ImageRef(f"{shard.key}/{name}", shard.uri, shard.size, shard.version)
+
+
 def shown_name(name: str) -> str:
     """As it is written in tables: without a leading `./`, bytes that are no text escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")

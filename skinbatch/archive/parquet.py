@@ -60,6 +60,8 @@ def open_parquet(file: RangedFile) -> pq.ParquetFile:
         return pq.ParquetFile(
             pa.PythonFile(file, mode="r"), buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
         )
+    except pa.ArrowMemoryError:  # the worker's trouble, not the file's
+        raise
     except (pa.ArrowException, OSError) as e:
         raise ParquetError(Status.CORRUPT, f"Parquet footer that cannot be read: {e}") from None
 
@@ -97,6 +99,8 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
                     row = end_of_batch
                     if row >= stop:
                         return
+            except pa.ArrowMemoryError:
+                raise
             except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
                 damage = f"row group {group} does not read: {e}"
             except DiskError as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,3 +117,6 @@ class _File:
             return
         with self._store.stream(self._key, version=self._version, size=self._size) as stream:
             yield tar_members(stream, self._size)
+            # The file may go on after the archive's end; a local one tells only there that it was changed meanwhile.
+            stream.seek(0, os.SEEK_END)
+            stream.read(1)

@@ -16,10 +16,10 @@ from skinbatch.engines.drift import Drift
 from skinbatch.engines.pool import Engine, Ready
 from skinbatch.engines.presenter import Presenter
 from skinbatch.engines.progress import Totals
-from skinbatch.engines.scheduler import Scheduler
+from skinbatch.engines.scheduler import DEATHS_TO_BLAME, Deaths, Scheduler
 from skinbatch.engines.setup import Prepared
 from skinbatch.engines.watched import Watched
-from skinbatch.errors import ClaimError, SkinbatchError, UsageError
+from skinbatch.errors import ClaimError, SkinbatchError, StoreError, UsageError
 from skinbatch.runs import cleanup, destination, layout, plan, receipts, snapshot
 from skinbatch.runs.claim import Claim
 from skinbatch.runs.grouping import first_bits
@@ -62,6 +62,7 @@ class Driver:
         self.totals: Totals | None = None
         self.folded = 0
         self._unfolded: list[Stub] = []
+        self._fold_at = receipts.FOLD_EVERY
         self._interrupted = threading.Event()
         self._scheduler: Scheduler | None = None
         self._left: dict[str, str] = {}
@@ -73,10 +74,13 @@ class Driver:
 
     def run(self, engine: Engine, retry: bool = False) -> RunReport:
         """The whole run; the claim is given back and the record written however it ends."""
-        self.claim.take(on_wait=lambda who: self.presenter.phase(f"the destination is claimed by {who}; watching it"))
-        self.claim.start(self.log.write)
         old_handlers = self._catch_signals()
         try:
+            self.claim.take(
+                on_wait=lambda who: self.presenter.phase(f"the destination is claimed by {who}; watching it"),
+                check=self._check_interrupted,
+            )
+            self.claim.start(self.log.write)
             report = self._run(engine, retry)
         except (Interrupted, KeyboardInterrupt):
             report = self._end(130, "interrupted; the same command goes on", self._current, "interrupted")
@@ -98,9 +102,12 @@ class Driver:
             self.presenter.note(f"could not be written at the end: {e}")
 
     def _run(self, engine: Engine, retry: bool) -> RunReport:
-        names = plan.names(self.store, self.fingerprint)
-        newest = plan.read(self.store, self.fingerprint, names[0]) if names else None
-        current = self._plan_of_retry(newest) if retry else self._plan_of_score(newest)
+        newest, damage = plan.newest_whole(self.store, self.fingerprint)
+        if damage is not None and retry:
+            raise UsageError(f"{damage}; `skinbatch score` lists the source anew, then retry")
+        if damage is not None:
+            self.presenter.note(f"{damage}; planning anew")
+        current = self._plan_of_retry(newest) if retry else self._plan_of_score(newest, damage is not None)
         del newest
         # After the listing, which is as large as what is done and no longer needed.
         self.presenter.phase("reading what is done")
@@ -143,7 +150,7 @@ class Driver:
             raise UsageError(f"{self.store.uri}: nothing has been scored here yet, so nothing can be tried again")
         return newest
 
-    def _plan_of_score(self, newest: Plan | None) -> Plan:
+    def _plan_of_score(self, newest: Plan | None, anew: bool) -> Plan:
         self.presenter.phase(f"listing {self.prepared.source_uri}")
         source = open_source(self.prepared.source_uri, self.config)
 
@@ -171,11 +178,11 @@ class Driver:
             destination.write_destination(self.store, found)
         if destination.read_scoring(self.store, self.fingerprint) is None:
             destination.write_scoring(self.store, self.prepared.scoring)
-        return self._write_plan(listing, newest, found.bits)
+        return self._write_plan(listing, newest, found.bits, anew)
 
-    def _write_plan(self, listing: Listing, newest: Plan | None, bits: int | None) -> Plan:
+    def _write_plan(self, listing: Listing, newest: Plan | None, bits: int | None, anew: bool = False) -> Plan:
         self.presenter.phase("planning")
-        return PlanWriter(self.store, self.fingerprint, self._count_members).write(listing, newest, bits)
+        return PlanWriter(self.store, self.fingerprint, self._count_members).write(listing, newest, bits, anew)
 
     def _count_members(self, shard: ShardRef) -> int:
         if shard not in self._members:
@@ -183,7 +190,15 @@ class Driver:
         return self._members[shard]
 
     def _score(self, engine: Engine, current: Plan, assignments: Iterator[Assignment]) -> Plan:
-        attempts = receipts.count_attempts(self.store, self.fingerprint)
+        attempts = receipts.attempts(self.store, self.fingerprint)
+
+        def deaths(unit: WorkUnit) -> Deaths:
+            keys = attempts.get((unit.unit_id, unit.inputs_sha256[:12]), ())
+            if len(keys) < DEATHS_TO_BLAME:  # why matters only for a verdict
+                return Deaths(len(keys), "on record")
+            last = receipts.last_attempt(self.store, keys)
+            return Deaths(len(keys), str(last.get("reason", "on record")), last.get("timed_out") is True)
+
         self.presenter.phase("starting workers")
         self._waiting_since = time.monotonic()
         pool = engine.start(self.prepared.context)
@@ -196,7 +211,7 @@ class Driver:
                     Watched(self, self.log),
                     self.config.engine.stall_timeout_s,
                     self.config.storage.max_attempts * self.config.storage.timeout_s,
-                    lambda u: attempts.get((u.unit_id, u.inputs_sha256[:12]), 0) if attempts else 0,
+                    deaths,
                     self._count_members,
                     already_ready=self._scheduler.idle if self._scheduler else (),
                 )
@@ -301,6 +316,8 @@ class Driver:
         )
 
     def _close_record(self, state: str, exit_code: int, message: str) -> None:
+        if not self.claim.taken:  # the record would be the newest of what another run is doing
+            return
         with self.log.lock:
             record = self.log.record
             record.state, record.exit_code, record.message = state, exit_code, message
@@ -327,7 +344,7 @@ class Driver:
         self.totals.add(outcome, planned)
         if outcome.receipt is not None:
             self._unfolded.append(self.ledger.add(outcome.receipt))
-            if len(self._unfolded) >= receipts.FOLD_EVERY:
+            if len(self._unfolded) >= self._fold_at:
                 self._fold()
 
     def drifted(self, assignment: Assignment, outcome: UnitFailed) -> None:
@@ -340,13 +357,24 @@ class Driver:
             self.log.record.units_failed += 1
         self.presenter.note(f"unit {unit_id} stays open: {message.strip().splitlines()[-1]}")
 
-    def died(self, assignment: Assignment, reason: str) -> None:
+    def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         unit = assignment.unit
         with self.log.lock:
             self.log.record.worker_deaths += 1
-        record = {"unit_id": unit.unit_id, "reason": reason, "at": destination.now(), "run_id": self.log.record.run_id}
-        receipts.write_attempt(self.store, self.fingerprint, unit.unit_id, unit.inputs_sha256, record)
         self.presenter.note(f"a worker died on unit {unit.unit_id}: {reason}")
+        if self.totals is not None:
+            self.totals.died(reason)
+        record = {
+            "unit_id": unit.unit_id,
+            "reason": reason,
+            "timed_out": timed_out,
+            "at": destination.now(),
+            "run_id": self.log.record.run_id,
+        }
+        try:
+            receipts.write_attempt(self.store, self.fingerprint, unit.unit_id, unit.inputs_sha256, record)
+        except StoreError as e:  # this run remembers it; only the next one would begin to count anew
+            self.presenter.note(f"not put on record: {e}")
 
     def halved(self, unit: WorkUnit) -> None:
         with self.log.lock:
@@ -368,11 +396,16 @@ class Driver:
             self.presenter.progress(self.totals.tick(photos_in_flight))
 
     def _fold(self) -> None:
+        """A copy of new receipts in one object. One that cannot be written costs the next run some requests, not this run."""
         if self._unfolded:
             self.folded += 1
             entries = self.ledger.entries(self._unfolded)
-            receipts.write_fold(self.store, self.fingerprint, self.folded, entries)
-            self._unfolded = []
+            try:
+                receipts.write_fold(self.store, self.fingerprint, self.folded, entries)
+                self._unfolded = []
+            except StoreError as e:
+                self.presenter.note(f"a copy of receipts was not written: {e}")
+            self._fold_at = len(self._unfolded) + receipts.FOLD_EVERY
 
     def _catch_signals(self) -> dict[int, Any]:
         """SIGINT and SIGTERM end the run at the next tick; only the main thread may say so."""

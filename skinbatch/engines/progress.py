@@ -11,6 +11,8 @@ from skinbatch.runs.record import RunLog
 from skinbatch.scoring.assignment import UnitDone
 
 STOP_AFTER_PHOTOS = 1000
+STOP_AFTER_DEATHS = 100
+"""Without one scored photo: the pack kills its workers, or the machine does."""
 _WINDOW_S = 60.0
 
 
@@ -31,6 +33,8 @@ class Totals:
         self.fresh = 0
         self.failed: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.deaths = 0
+        self.last_death = ""
         self.started = time.monotonic()
         self._window: deque[tuple[float, int]] = deque([(self.started, 0)])
 
@@ -54,6 +58,11 @@ class Totals:
                 record.photos_scored += rows - receipt.copied
                 record.statuses.update(receipt.statuses)
                 record.timings.update(receipt.timings)
+
+    def died(self, reason: str) -> None:
+        """A worker did, of a unit."""
+        self.deaths += 1
+        self.last_death = reason
 
     def tick(self, in_flight: int) -> Progress:
         """in_flight: photos that unfinished units have got further by."""
@@ -87,6 +96,8 @@ class Totals:
         if self.settings.deadline_s is not None and time.monotonic() - self.started > self.settings.deadline_s:
             return f"--deadline {self.settings.deadline_s:g} s is over"
         failed = sum(self.failed.values())
+        if self.deaths >= STOP_AFTER_DEATHS and self.fresh == failed:
+            return f"{self.deaths} workers died and no photo was scored; the last one: {self.last_death}"
         if self.fresh >= STOP_AFTER_PHOTOS and failed > self.settings.stop_failures * self.fresh:
             reasons = "; ".join(f"{n} {reason}" for reason, n in self.reasons.most_common(3))
             return f"{failed} of {self.fresh} photos failed, most of them for {reasons} (see the `error` column)"

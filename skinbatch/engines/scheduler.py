@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -19,7 +19,11 @@ STORE_PAUSES = (1 / 8, 1 / 2)
 """Before a unit is tried again that a store failed, in units of `store_timeout_s`: by default 1 and 4 minutes. A store that
 restarts refuses everything for a while, and a worker's client runs out of tries for all units within seconds."""
 STARTS_WITHOUT_READY = 3
+MOST_LOST_MACHINES = 10
+"""After so many lost machines under one unit it stays open: by then it is the likelier cause."""
 _TICK_S = 0.2
+_BLIND_S = 5.0
+"""After so long without a look at the workers the time counts against none of them."""
 
 
 class Listener(Protocol):
@@ -35,7 +39,7 @@ class Listener(Protocol):
     def failed(self, unit_id: str, message: str) -> None:
         """The unit stays open."""
 
-    def died(self, assignment: Assignment, reason: str) -> None:
+    def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         """An attempt that killed its worker, to be put on record."""
 
     def halved(self, unit: WorkUnit) -> None: ...
@@ -52,6 +56,15 @@ class Observer(Listener, Protocol):
 
     def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
         """A unit will be tried once more, as it is. outcome: of the attempt, None where its worker or machine is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deaths:
+    """Failed attempts at a unit. reason, timed_out: of the last."""
+
+    count: int = 0
+    reason: str = ""
+    timed_out: bool = False
 
 
 class WorkersFailed(StoreError):
@@ -71,7 +84,7 @@ class Scheduler:
     """Runs units on a pool until none is left or the observer wants to stop.
 
     stall_timeout_s: time without progress after which a unit is blamed. store_timeout_s: how much longer a worker may
-    wait for a store, which is blamed then instead. deaths: failed attempts on record for a unit and its inputs.
+    wait for a store, which is blamed then instead. deaths: on record for a unit and its inputs.
     count_members: image members of an archive file.
     already_ready: workers of the pool that wait for a unit.
     """
@@ -82,7 +95,7 @@ class Scheduler:
         observer: Observer,
         stall_timeout_s: float,
         store_timeout_s: float,
-        deaths: Callable[[WorkUnit], int],
+        deaths: Callable[[WorkUnit], Deaths],
         count_members: Callable[[ShardRef], int],
         already_ready: Iterable[int] = (),
     ) -> None:
@@ -96,9 +109,11 @@ class Scheduler:
         self._later: list[tuple[float, Assignment]] = []
         self.idle: set[int] = set(already_ready)
         self._busy: dict[int, _Busy] = {}
-        self._deaths: dict[str, int] = {}
+        self._deaths: dict[str, Deaths] = {}
+        self._lost_machines: Counter[str] = Counter()
         self._store_tries: dict[str, int] = {}
         self._starts = 0
+        self._looked = time.monotonic()
         self.stopped: str | None = None
         self.fatal: UnitFailed | None = None
 
@@ -129,7 +144,7 @@ class Scheduler:
 
     def _hand_out(self, assignment: Assignment) -> None:
         unit = assignment.unit
-        if assignment.verdict is None and self._death_count(unit) and self._isolate(assignment, "on record", False):
+        if assignment.verdict is None and self._died(unit).count and self._isolate(assignment):
             return
         worker = min(self.idle)
         self.idle.remove(worker)
@@ -184,6 +199,11 @@ class Scheduler:
                 raise WorkersFailed(f"workers die before they are ready: {death.reason}{_way_out(death.reason)}")
             return
         if death.machine_lost:
+            unit_id = busy.assignment.unit.unit_id
+            self._lost_machines[unit_id] += 1
+            if self._lost_machines[unit_id] > MOST_LOST_MACHINES:
+                self.observer.failed(unit_id, f"{MOST_LOST_MACHINES} machines were lost under it: {death.reason}")
+                return
             self.observer.again(busy.assignment, death.reason)
             self._again.append(busy.assignment)
             return
@@ -193,6 +213,10 @@ class Scheduler:
         """Give up workers that take no step."""
         progress = self.pool.progress()
         now = time.monotonic()
+        blind, self._looked = now - self._looked, now
+        if blind > _BLIND_S:  # this thread was held up: what workers did meanwhile was seen by nobody
+            for busy in self._busy.values():
+                busy.since = min(now, busy.since + blind)
         for worker, busy in list(self._busy.items()):
             seen = progress.get(worker, Progress())
             if seen != busy.progress:
@@ -214,20 +238,22 @@ class Scheduler:
     def _blame(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         unit = assignment.unit
         if assignment.verdict is not None:
-            self.observer.failed(
-                unit.unit_id, f"a worker died while it wrote the row of a photo that kills workers: {reason}"
-            )
+            if assignment.unread or unit.shard is None:
+                self.observer.failed(unit.unit_id, f"a worker died while it wrote one photo's row: {reason}")
+            else:  # the archive file's reader dies of what is in it, before it comes to the member's name
+                self.observer.again(assignment, reason)
+                self._again.append(replace(assignment, unread=True))
             return
-        self._deaths[unit.unit_id] = self._death_count(unit) + 1
-        self.observer.died(assignment, reason)
-        if not self._isolate(assignment, reason, timed_out):
+        self._deaths[unit.unit_id] = Deaths(self._died(unit).count + 1, reason, timed_out)
+        self.observer.died(assignment, reason, timed_out)
+        if not self._isolate(assignment):
             self.observer.again(assignment, reason)
             self._again.append(assignment)
 
-    def _isolate(self, assignment: Assignment, reason: str, timed_out: bool) -> bool:
+    def _isolate(self, assignment: Assignment) -> bool:
         """Halve a unit that has died too often, or give its only photo its verdict. False: try it as it is."""
-        unit, deaths = assignment.unit, self._death_count(assignment.unit)
-        if deaths < DEATHS_TO_HALVE:
+        unit, deaths = assignment.unit, self._died(assignment.unit)
+        if deaths.count < DEATHS_TO_HALVE:
             return False
         try:
             members = self._members(unit)
@@ -239,10 +265,10 @@ class Scheduler:
             self._again.extend(replace(assignment, unit=half) for half in unit.halves(total))
             self.observer.halved(unit)
             return True
-        if deaths < DEATHS_TO_BLAME:
+        if deaths.count < DEATHS_TO_BLAME:
             return False
-        status = Status.TIMEOUT if timed_out else Status.CRASHED
-        self._again.append(replace(assignment, verdict=(status, f"after {deaths} attempts: {reason}")))
+        status = Status.TIMEOUT if deaths.timed_out else Status.CRASHED
+        self._again.append(replace(assignment, verdict=(status, f"after {deaths.count} attempts: {deaths.reason}")))
         return True
 
     def _members(self, unit: WorkUnit) -> int:
@@ -251,10 +277,8 @@ class Scheduler:
         stop = unit.stop if unit.stop is not None else self.count_members(unit.shard)
         return stop - unit.start
 
-    def _death_count(self, unit: WorkUnit) -> int:
-        if unit.unit_id in self._deaths:
-            return self._deaths[unit.unit_id]
-        return self.recorded_deaths(unit)
+    def _died(self, unit: WorkUnit) -> Deaths:
+        return self._deaths.get(unit.unit_id) or self.recorded_deaths(unit)
 
 
 def _way_out(reason: str) -> str:

@@ -63,9 +63,9 @@ class Watched:
         event("unit_failed", logging.ERROR, unit_id=unit_id, message=message)
         self.driver.failed(unit_id, message)
 
-    def died(self, assignment: Assignment, reason: str) -> None:
+    def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         event("worker_died", logging.WARNING, unit_id=assignment.unit.unit_id, message=reason)
-        self.driver.died(assignment, reason)
+        self.driver.died(assignment, reason, timed_out)
 
     def halved(self, unit: WorkUnit) -> None:
         event("unit_halved", unit_id=unit.unit_id)

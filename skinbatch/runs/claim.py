@@ -33,16 +33,25 @@ class Claim:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._beats = 0
+        self.taken = False
         self.lost: str | None = None
         """Who has taken the claim over from this run, which was not heard from for too long."""
 
-    def take(self, watch_s: float = WATCH_S, on_wait: Callable[[str], None] = lambda holder: None) -> None:
-        """Take the claim, or raise ClaimError naming the holder if its claim is seen to change within `watch_s`."""
+    def take(
+        self,
+        watch_s: float = WATCH_S,
+        on_wait: Callable[[str], None] = lambda holder: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take the claim, or raise ClaimError naming the holder if its claim is seen to change within `watch_s`.
+
+        check: called every second; what it raises ends the watch."""
         held = _read(self.store)
         if held is not None and not _is_dead_neighbour(held):
             on_wait(describe(held))
             end = time.monotonic() + watch_s
             while time.monotonic() < end:
+                check()
                 time.sleep(min(1.0, watch_s / 10))
                 seen = _read(self.store)
                 if seen is None:
@@ -52,6 +61,7 @@ class Claim:
                         f"{self.store.uri} is held by another run, {describe(seen)}; wait for it to end, or stop it"
                     )
         self._write()
+        self.taken = True
 
     def start(self, on_beat: Callable[[], None]) -> None:
         """Begin the heartbeat."""

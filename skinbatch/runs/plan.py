@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, groupby
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skinbatch.archive.lookahead import ahead
+from skinbatch.errors import NotFoundError, TableError
 from skinbatch.runs import layout
 from skinbatch.runs.grouping import first_bits, key_hash, split
 from skinbatch.runs.receipts import family
@@ -33,6 +34,9 @@ _CHUNK = 50_000
 _OPENED = 8
 """Archive files whose members are counted at once: each is a few round trips to the store."""
 _UNITS = "units.parquet"
+_WAY_OUT = "delete it, and the same `skinbatch score` plans anew"
+_SIZES = "skinbatch.sizes"
+"""Metadata of that file: bytes of the others."""
 
 _MEMBERS_SCHEMA = pa.schema(
     [
@@ -49,10 +53,12 @@ _LISTED_SCHEMA = _MEMBERS_SCHEMA.remove(_MEMBERS_SCHEMA.get_field_index("unit_id
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """name: `<n>.<random>`. units: in the order in which they are handed out."""
+    """name: `<n>.<random>`. units: in the order in which they are handed out. sizes: of the files that hold their photos,
+    bytes."""
 
     name: str
     units: Units
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -116,18 +122,20 @@ class PlanWriter:
         self.fingerprint = fingerprint
         self.count_members = count_members
 
-    def write(self, listing: Listing, newest: Plan | None, bits: int | None) -> Plan:
-        """newest: the plan whose groups are kept. bits: the destination's leading bits, None at the first plan."""
-        name = layout.numbered(newest.number + 1 if newest else 1)
+    def write(self, listing: Listing, newest: Plan | None, bits: int | None, anew: bool = False) -> Plan:
+        """newest: the plan whose groups are kept. bits: the destination's leading bits, None at the first plan. anew: also
+        where that plan says the same."""
         members, loose = self._loose_units(listing.photos, newest, bits)
         units = Units.of(chain(loose, self._shard_units(listing.shards, newest)))
-        if newest is not None and units.same_inputs(newest.units):
+        if newest is not None and not anew and units.same_inputs(newest.units):
             return newest
+        before = names(self.store, self.fingerprint)
+        name = layout.numbered(layout.number_of(before[0])[0] + 1 if before else 1)
         prefix = f"{layout.plans_prefix(self.fingerprint)}{name}/"
-        for file_name, table in members.items():
-            self.store.put(prefix + file_name, _parquet(table))
-        self.store.put(prefix + _UNITS, _parquet(units.table))
-        return Plan(name, units)
+        sizes = {n: self.store.put(prefix + n, _parquet(table)).size for n, table in members.items()}
+        table = units.table.replace_schema_metadata({_SIZES: json.dumps(sizes)})
+        self.store.put(prefix + _UNITS, _parquet(table))
+        return Plan(name, units, sizes)
 
     def _loose_units(
         self, photos: pa.Table, newest: Plan | None, bits: int | None
@@ -214,14 +222,36 @@ def replace_shards(listing: Listing, shards: Mapping[str, ShardRef | None]) -> L
 def names(store: Store, fingerprint: str) -> list[str]:
     """Complete plans of a scoring, newest first."""
     prefix = layout.plans_prefix(fingerprint)
-    keys = (info.key[len(prefix) :] for info in store.list(prefix))
+    return _complete(info.key[len(prefix) :] for info in store.list(prefix))
+
+
+def _complete(keys: Iterable[str]) -> list[str]:
     return layout.newest_first([key.split("/")[0] for key in keys if key.endswith(f"/{_UNITS}")])
 
 
 def read(store: Store, fingerprint: str, name: str) -> Plan:
-    """A plan by name, without its photos. NotFoundError if it is gone."""
-    data, _ = store.get(f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}")
-    return Plan(name, Units(read_columns(data, SCHEMA.names)))
+    """A plan by name, without its photos. NotFoundError if it is gone, TableError if it is damaged."""
+    table = _read(store, f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}", SCHEMA)
+    return Plan(name, Units(table), json.loads((table.schema.metadata or {}).get(_SIZES.encode(), b"{}")))
+
+
+def newest_whole(store: Store, fingerprint: str) -> tuple[Plan | None, str | None]:
+    """The newest plan whose files are there in the sizes in which they were written, without their photos; and what is
+    wrong with the newest of all, None if that is it."""
+    prefix = layout.plans_prefix(fingerprint)
+    there = {info.key[len(prefix) :]: info.size for info in store.list(prefix)}
+    damage = None
+    for name in _complete(there):
+        try:
+            found = read(store, fingerprint, name)
+        except (TableError, NotFoundError) as e:
+            damage = damage or str(e)
+            continue
+        lost = [f"{name}/{file}" for file, size in found.sizes.items() if there.get(f"{name}/{file}") != size]
+        if not lost:
+            return found, damage
+        damage = damage or f"{store.uri_of(prefix + lost[0])}: gone, or not as long as it was written"
+    return None, damage
 
 
 def work_units(store: Store, fingerprint: str, plan: Plan, units: Iterable[PlannedUnit]) -> Iterator[WorkUnit]:
@@ -242,8 +272,18 @@ def work_units(store: Store, fingerprint: str, plan: Plan, units: Iterable[Plann
 
 def read_members(store: Store, fingerprint: str, plan: Plan, file_name: str) -> pa.Table:
     """image_id, uri, size, version, meta (JSON text) and unit_id of the photos in one of the plan's files."""
-    data, _ = store.get(f"{layout.plans_prefix(fingerprint)}{plan.name}/{file_name}")
-    return read_columns(data)
+    return _read(store, f"{layout.plans_prefix(fingerprint)}{plan.name}/{file_name}", _MEMBERS_SCHEMA)
+
+
+def _read(store: Store, key: str, schema: pa.Schema) -> pa.Table:
+    data, _ = store.get(key)
+    try:
+        table = read_columns(data, schema.names)
+    except (pa.ArrowException, OSError) as e:
+        raise TableError(f"{store.uri_of(key)}: damaged: {e}; {_WAY_OUT}") from None
+    if table.column_names != schema.names:
+        raise TableError(f"{store.uri_of(key)}: damaged: it has not the columns of a plan; {_WAY_OUT}")
+    return table
 
 
 def read_listing(store: Store, fingerprint: str, plan: Plan) -> Listing:
@@ -291,5 +331,5 @@ def _meta_text(meta: Mapping[str, str]) -> str | None:
 
 def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skinbatch.errors import StoreError
 from skinbatch.redact import redacted
 from skinbatch.runs import layout
 from skinbatch.storage.base import Store
@@ -88,17 +90,26 @@ def write_fold(store: Store, fingerprint: str, n: int, entries: Iterable[Entry])
     store.put(f"{layout.folds_prefix(fingerprint)}{layout.numbered(n)}.parquet", to_parquet(entries))
 
 
-def count_attempts(store: Store, fingerprint: str) -> Mapping[tuple[str, str], int]:
-    """(unit_id, first 12 digits of its inputs_sha256) -> failed attempts on record, from their names alone."""
-    counts: dict[tuple[str, str], int] = defaultdict(int)
+def attempts(store: Store, fingerprint: str) -> Mapping[tuple[str, str], Sequence[str]]:
+    """(unit_id, first 12 digits of its inputs_sha256) -> keys of failed attempts on record."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
     prefix = layout.attempts_prefix(fingerprint)
     for info in store.list(prefix):
         unit_id, _, name = info.key[len(prefix) :].partition("/")
-        counts[unit_id, name.split(".")[0]] += 1
-    return counts
+        found[unit_id, name.split(".")[0]].append(info.key)
+    return found
 
 
-def write_attempt(store: Store, fingerprint: str, unit_id: str, inputs_sha256: str, record: Mapping[str, str]) -> None:
+def last_attempt(store: Store, keys: Iterable[str]) -> Mapping[str, Any]:
+    """The newest record of these; empty where none can be read."""
+    records = []
+    for key in keys:
+        with suppress(StoreError, ValueError):  # only the words of a verdict hang on it
+            records.append(dict(json.loads(store.get(key)[0])))
+    return max(records, key=lambda record: str(record.get("at", "")), default={})
+
+
+def write_attempt(store: Store, fingerprint: str, unit_id: str, inputs_sha256: str, record: Mapping[str, Any]) -> None:
     """Put a failed attempt on record, so that a driver that dies does not count from nothing again."""
     key = f"{layout.attempts_prefix(fingerprint)}{unit_id}/{inputs_sha256[:12]}.{layout.fresh()}.json"
     store.put(key, redacted(json.dumps(dict(record))).encode())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from skinbatch.errors import NotFoundError
+from skinbatch.errors import NotFoundError, TableError
 from skinbatch.runs import destination, plan, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
@@ -64,7 +64,11 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     if not plans:
         say("there is no plan: nothing has been listed here")
         return report
-    newest = plan.read(store, fingerprint, plans[0])
+    try:
+        newest = plan.read(store, fingerprint, plans[0])
+    except (NotFoundError, TableError) as e:
+        say(str(e))
+        return report
     if found is None or found.plan != newest.name:
         left = newest.units.where(ledger.proof(*inputs) is None for inputs in newest.units.inputs())
         report.units_left, photos = len(left), left.photos
@@ -83,7 +87,13 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     except NotFoundError:
         say(f"snapshot {found.name} names plan {found.plan}, which is gone")
         return report
-    _check_rows(ledger, checked, found, report)
+    except TableError as e:
+        say(str(e))
+        return report
+    try:
+        _check_rows(ledger, checked, found, report)
+    except (NotFoundError, TableError) as e:  # of the plan's own files: what should be there is not known any more
+        say(f"plan {checked.name}: {e}; the same `skinbatch score` plans anew")
     return report
 
 
@@ -130,15 +140,20 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
             tables = list(pool.map(lambda f: _read_checked(store, f, report.differences), files))
             report.files += len(files)
             ids: Ids = Counter()
+            statuses: Counter[str] = Counter()
             for file, table in zip(files, tables, strict=True):
                 if table is None:
                     continue
                 if file.kind == "images":
+                    statuses.update(table.column("status").to_pylist())
                     columns = (table.column("image_id").to_pylist(), table.column("version").to_pylist())
                     ids.update(zip(*columns, strict=True))
                 elif file.kind == "boxes":
                     report.boxes += table.num_rows
             report.rows += sum(ids.values())
+            told = sum((Counter(r.statuses) for r in unit_receipts), Counter())
+            if None not in tables and statuses != told:
+                report.differences.append(f"unit {unit.unit_id}: rows {dict(statuses)}, its receipts say {dict(told)}")
             if unit.shard is None:
                 report.photos += len(expected)
                 _compare(unit.unit_id, ids, expected, report.differences)
@@ -169,12 +184,12 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
     if hashlib.sha256(data).hexdigest() != file.sha256:
         say.append(f"{where}: its bytes are not those that were written (SHA-256 differs from the receipt's)")
     try:
-        table = read_columns(data, ["image_id", "version"])
+        table = read_columns(data, ["image_id", "version", "status"])
     except (pa.ArrowException, OSError) as e:
         say.append(f"{where}: not readable as Parquet: {e}")
         return None
-    if file.kind == "images" and table.column_names != ["image_id", "version"]:
-        say.append(f"{where}: has no columns image_id and version")
+    if file.kind == "images" and table.column_names != ["image_id", "version", "status"]:
+        say.append(f"{where}: has no columns image_id, version and status")
         return None
     if table.num_rows != file.rows:
         say.append(f"{where}: {table.num_rows} rows, the receipt says {file.rows}")

@@ -43,7 +43,7 @@ class Assignment:
 
     whole_sha256: inputs of the planned unit that `unit` is, or is a half of. reuse: where older rows may be.
     reuse_ok_only: copy only `ok` rows (retry). verdict: the unit is one photo that has killed its workers, and this
-    is the status and error that its row gets; it is not decoded.
+    is the status and error that its row gets; it is not decoded. unread: nor is its archive file read for its name.
     """
 
     unit: WorkUnit
@@ -52,6 +52,7 @@ class Assignment:
     reuse: tuple[Reuse, ...] = ()
     reuse_ok_only: bool = False
     verdict: tuple[Status, str] | None = None
+    unread: bool = False
 
     @property
     def is_half(self) -> bool:

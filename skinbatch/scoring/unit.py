@@ -17,6 +17,7 @@ from dataclasses import replace
 import pyarrow as pa
 import torch
 
+from skinbatch.archive.members import unnamed_ref
 from skinbatch.archive.unit import UnitReader, read_unit
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, PackError, StoreError, UsageError
 from skinbatch.runs import layout, receipts
@@ -143,11 +144,16 @@ class UnitScorer:
     def _verdict_rows(
         self, assignment: Assignment, reader: UnitReader
     ) -> tuple[list[Row], list[tuple[ImageRef, str | None]]]:
-        """The rows of a photo that is not to be touched again; an archive is read for its member's name only."""
+        """The rows of a photo that is not to be touched again; an archive is read for its member's name only, or not at all."""
         assert assignment.verdict is not None
         status, error = assignment.verdict
         unit = assignment.unit
-        refs = unit.images if unit.shard is None else tuple(fetched.ref for fetched in reader)
+        if unit.shard is None:
+            refs = unit.images
+        elif assignment.unread:
+            refs = (unnamed_ref(unit.shard, unit.start, status),)
+        else:
+            refs = tuple(fetched.ref for fetched in reader)
         return [Row(ref, unit.unit_id, ImageResult(status, error)) for ref in refs], []
 
     def _fresh_rows(

@@ -128,7 +128,7 @@ class LocalStore:
             with suppress(NotFoundError):  # another run's clean-up was faster
                 self.get(key)
             self.delete([key])
-        except StoreError as e:
+        except (ForbiddenError, NotFoundError) as e:
             raise UsageError(f"{self.uri}: cannot be written to: {e}; choose a folder that you may write to") from None
 
     def is_folder(self, key: str) -> bool:

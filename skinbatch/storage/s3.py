@@ -10,7 +10,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,7 +19,7 @@ import botocore.exceptions as bx
 from urllib3.exceptions import HTTPError
 
 from skinbatch.config import StorageSettings
-from skinbatch.errors import ChangedError, NotFoundError, ObjectTooLargeError, StoreError, UsageError
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, ObjectTooLargeError, StoreError, UsageError
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
 from skinbatch.storage.client import mapped, s3_client, s3_errors
 from skinbatch.storage.traffic import TRAFFIC
@@ -30,6 +30,8 @@ _PAUSES_S = (0.1, 20.0)
 """The longest pause after the first lost answer, which doubles with each, and the longest of all."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT")
 _SHA256 = "skinbatch-sha256"
+_TRANSIENT = frozenset(("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted"))
+"""Why one object of many was not deleted, where asking again helps."""
 _LOST = (
     bx.HTTPClientError,
     bx.IncompleteReadError,
@@ -58,17 +60,37 @@ class S3Store:
         return f"s3://{self._bucket}/{self._prefix}{key}"
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + prefix
-        )
-        with s3_errors(self.uri_of(prefix)):
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    key = item["Key"][len(self._prefix) :]
-                    # Consoles make empty objects whose key ends with a slash, to show a folder.
-                    folder = key.endswith("/") and not item["Size"]
-                    if key and not folder and f"/{TEMPORARY}" not in f"/{key}":
-                        yield ObjectInfo(key, item["Size"], _version(item))
+        token: str | None = ""
+        while token is not None:
+            page, token = self._page(prefix, token)
+            for item in page.get("Contents", ()):
+                key = item["Key"][len(self._prefix) :]
+                # Consoles make empty objects whose key ends with a slash, to show a folder.
+                folder = key.endswith("/") and not item["Size"]
+                if key and not folder and f"/{TEMPORARY}" not in f"/{key}":
+                    yield ObjectInfo(key, item["Size"], _version(item))
+
+    def _page(self, prefix: str, token: str) -> tuple[dict[str, Any], str | None]:
+        """A page of a listing and the token of the next, None after the last. An answer that does not say whether it is the
+        last, as an empty one, is asked for again: it would end the listing in silence."""
+        place = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        if token:
+            place["ContinuationToken"] = token
+        for attempt in range(1, self._settings.max_attempts + 1):
+            with s3_errors(self.uri_of(prefix)):
+                page: dict[str, Any] = self._client.list_objects_v2(**place)
+            more, following = page.get("IsTruncated"), page.get("NextContinuationToken")
+            if more is False or (more and following):
+                return page, following if more else None
+            self._again(attempt)
+        raise StoreError(f"{self.uri_of(prefix)}: listing it broke off {attempt} times: answers without an end")
+
+    def _again(self, failures: int) -> None:
+        """Before something is asked for once more."""
+        TRAFFIC.retried()
+        if failures < self._settings.max_attempts:
+            first, longest = _PAUSES_S
+            time.sleep(random.random() * min(longest, first * 2 ** (failures - 1)))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         return (info.key for info in self.list(prefix))
@@ -76,7 +98,7 @@ class S3Store:
     def head(self, key: str) -> ObjectInfo:
         with s3_errors(self.uri_of(key)):
             found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
-        return ObjectInfo(key, found["ContentLength"], _version(found))
+        return ObjectInfo(key, _length(found, self.uri_of(key)), _version(found))
 
     def get(
         self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
@@ -118,14 +140,31 @@ class S3Store:
     def delete(self, keys: Iterable[str]) -> None:
         rest = iter(keys)
         while batch := list(islice(rest, _DELETE_BATCH)):
-            wanted = {"Objects": [{"Key": self._prefix + key} for key in batch], "Quiet": True}
-            with s3_errors(self.uri):
-                answer = self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
-            for error in answer.get("Errors", ()):
-                uri = f"s3://{self._bucket}/{error['Key']}"
-                refused = mapped(uri, bx.ClientError({"Error": error}, "DeleteObjects"))
-                if not isinstance(refused, NotFoundError):
-                    raise refused
+            left = [self._prefix + key for key in batch]
+            for attempt in range(1, self._settings.max_attempts + 1):
+                refused = self._delete(left)
+                if not refused:
+                    break
+                left = [*refused]
+                self._again(attempt)
+            else:
+                raise StoreError(
+                    f"s3://{self._bucket}/{left[0]}: not deleted in {attempt} attempts: {refused[left[0]]}"
+                )
+
+    def _delete(self, keys: Sequence[str]) -> dict[str, str]:
+        """Keys that are to be tried again, and why. Raises StoreError for one that may not be deleted."""
+        wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        with s3_errors(self.uri):
+            answer = self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
+        again = {}
+        for error in answer.get("Errors", ()):
+            refused = mapped(f"s3://{self._bucket}/{error['Key']}", bx.ClientError({"Error": error}, "DeleteObjects"))
+            if error.get("Code") in _TRANSIENT:
+                again[error["Key"]] = error["Code"]
+            elif not isinstance(refused, NotFoundError):
+                raise refused
+        return again
 
     def clear_temporary(self) -> int:
         """None: a put is one request, which leaves nothing. Unfinished uploads below the root are other people's."""
@@ -137,10 +176,10 @@ class S3Store:
             self.put(key, b"skinbatch")
             self.get(key)
             self.delete([key])
-        except StoreError as e:
+        except (ForbiddenError, NotFoundError) as e:
             raise UsageError(
-                f"{self.uri}: cannot be written to: {e}; the credentials must allow PutObject, GetObject, "
-                "DeleteObject and ListBucket here"
+                f"{self.uri}: cannot be written to: {e}; the credentials must allow PutObject, GetObject and "
+                "DeleteObject here"
             ) from None
 
     @property
@@ -248,11 +287,9 @@ class _S3Stream(io.RawIOBase):
         """Pause before the next attempt, or raise StoreError after the last one."""
         self._drop()
         self._failures += 1
-        TRAFFIC.retried()
+        self._store._again(self._failures)
         if self._failures >= self._store._settings.max_attempts:
             raise StoreError(f"{self._uri}: connection lost {self._failures} times at byte {self._at} ({how})")
-        first, longest = _PAUSES_S
-        time.sleep(random.random() * min(longest, first * 2 ** (self._failures - 1)))
 
     def _open(self) -> ObjectInfo:
         while True:
@@ -274,7 +311,7 @@ class _S3Stream(io.RawIOBase):
                 Bucket=self._store._bucket, Key=self._store._prefix + self._key, **wanted
             )
         self._body = found["Body"]
-        first, total = _place(found)
+        first, total = _place(found, self._uri)
         stop = total if self._stop is None else self._stop
         if first != self._at or stop > total:
             self._drop()
@@ -294,14 +331,20 @@ class _S3Stream(io.RawIOBase):
             self._body = None
 
 
-def _place(found: dict[str, Any]) -> tuple[int, int]:
+def _place(found: dict[str, Any], uri: str) -> tuple[int, int]:
     """Where the body begins and how long the whole object is."""
     if "ContentRange" not in found:
-        return 0, found["ContentLength"]
+        return 0, _length(found, uri)
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", found["ContentRange"])
     if match is None:
-        raise StoreError(f"Content-Range {found['ContentRange']!r} is not understood")
+        raise StoreError(f"{uri}: Content-Range {found['ContentRange']!r} is not understood")
     return int(match[1]), int(match[2])
+
+
+def _length(found: dict[str, Any], uri: str) -> int:
+    if "ContentLength" not in found:  # sent in chunks: nothing would tell a whole object from a part
+        raise StoreError(f"{uri}: the store does not say how long it is")
+    return int(found["ContentLength"])
 
 
 def _version(found: dict[str, Any]) -> str:

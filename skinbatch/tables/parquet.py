@@ -42,7 +42,7 @@ def read_columns(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     Arrow's own threads are not used: they gain nothing on one small file, and a process that ends right after they were
     started can abort ("terminate called without an active exception") instead of ending with its exit code.
     """
-    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True) as file:
         present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
         return file.read(columns=present, use_threads=False)
 

@@ -14,6 +14,7 @@ import pytest
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import StoreError
+from skinbatch.runs.status import read_status
 from skinbatch.storage.locate import open_store
 from tests.conftest import S3Server
 from tests.faces import rows
@@ -97,6 +98,7 @@ def test_a_run_ends_right_while_a_twentieth_of_all_requests_is_hit(
     assert code == 0, f"{message} (seed {seed}, {dict(proxy.happened)})"
     assert proxy.happened
     proxy.settle()
+    assert same_rows(f"s3://{bucket}/scored", undisturbed, besides=WHERE, storage=server.settings)
     proxy.share = 0.0
     assert score(proxy, bucket)[0] == 0  # what a late PUT has left is removed by the next run
     check(server, bucket, undisturbed)
@@ -119,13 +121,27 @@ def test_what_every_request_suffers_is_an_error_after_bounded_tries(
         "late": lambda: store.put("b.json", b"b"),
         "flip": lambda: store.get("a.json"),
     }.get(kind, lambda: store.get("a.png", version=listed.version, size=listed.size))
-    if kind == "old":
-        assert ask() == ask() == [*direct.list()]
+    if kind == "old":  # nothing tells an old listing from a new one: what a run makes of them is shown above
+        before = ask()
+        direct.put("c.json", b"since then")
+        assert ask() == before != [*direct.list()]
         return
     with pytest.raises(StoreError):
         ask()
     assert proxy.requests == 3
     proxy.settle()
+
+
+def test_what_a_store_refused_for_a_while_is_counted_where_people_look(
+    before: Callable[..., Proxy], s3: S3Server, archive: Path, score: Score
+) -> None:
+    bucket = upload(s3, archive)
+    proxy = before(s3, seed=7, share=0.15, kinds=["throttle"])
+    code, message = score(proxy, bucket, max_attempts=12)
+    assert code == 0, message
+    found = read_status(open_store(f"s3://{bucket}/scored", s3.settings))
+    assert 0 < found.requests_throttled <= proxy.happened["throttle"]
+    assert 0 < found.requests_retried <= proxy.happened["throttle"]
 
 
 def test_a_photo_that_came_short_or_wrong_is_asked_for_again(before: Callable[..., Proxy], s3: S3Server) -> None:

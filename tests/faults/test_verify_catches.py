@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from skinbatch import cli
@@ -146,3 +147,49 @@ def test_a_foreign_file_among_the_receipts(dest: Path) -> None:
     code, said = verify(dest)
     assert code == 5
     assert any("stray.json" in line for line in said)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4] ^= 0xFF
+    path.write_bytes(data)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-50]),
+    "flipped": flip,
+    "gone": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["units.parquet", "members-00000.parquet"])
+def test_a_damaged_plan_is_named_and_the_next_run_plans_anew_and_scores_nothing_twice(
+    tree: Path, dest: Path, fake_pack: str, damage: str, name: str
+) -> None:
+    (path,) = dest.glob(f"_skinbatch/plans/*/*/{name}")
+    DAMAGES[damage](path)
+    code, said = verify(dest)
+    assert code == 5
+    if (damage, name) == ("flipped", "members-00000.parquet"):
+        assert any(name in line and "damaged" in line for line in said)
+        path.unlink()  # the way out that it names
+    before = {path.name for path in files(dest, "images")}
+    score(tree, dest, fake_pack)
+    assert {path.name for path in files(dest, "images")} == before
+    assert verify(dest) == (0, [])
+
+
+def test_rows_of_other_statuses_than_their_receipt_says(tree: Path, tmp_path: Path, fake_pack: str) -> None:
+    score(tree, tmp_path / "out", fake_pack)
+    for path in (tmp_path / "out/_skinbatch").rglob("*"):
+        if path.is_file() and b'"ok"' in path.read_bytes():
+            path.write_bytes(path.read_bytes().replace(b'"ok": ', b'"ok": 1'))
+    for path in (tmp_path / "out/_skinbatch/snapshots").rglob("*.parquet"):
+        table = pq.read_table(path)
+        records = [r.replace('"ok": ', '"ok": 1').replace('"ok":', '"ok":1') for r in table["record"].to_pylist()]
+        column = table.schema.get_field_index("record")
+        pq.write_table(table.set_column(column, table.schema.field("record"), pa.array(records)), path)
+    code, said = verify(tmp_path / "out")
+    assert code == 5
+    assert any("its receipts say" in line for line in said)

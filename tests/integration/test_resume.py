@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -116,13 +117,28 @@ def test_a_second_driver_is_told_who_holds_the_destination(tree: Path, fake_pack
 def test_a_claim_that_nobody_keeps_up_is_taken_over(
     tree: Path, fake_pack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim.Claim.take, "__defaults__", (0.2, lambda holder: None))
+    monkeypatch.setattr(claim.Claim.take, "__defaults__", (0.2, lambda holder: None, lambda: None))
     out = tmp_path / "out"
     elsewhere = {"run_id": "r1", "at": "2026-01-01T00:00:00Z", "beat": 3, "host": "gone", "pid": 1, "machine": "other"}
     write_tree(out, {layout.CLAIM: json.dumps(elsewhere).encode()})
     report = driver_of(tree, out, fake_pack).run(LocalEngine(parse_config({}).engine))
     assert (report.exit_code, report.rows) == (0, 170)
     assert not (out / layout.CLAIM).exists()
+
+
+def test_who_is_interrupted_while_it_watches_a_claim_ends_with_130_and_leaves_it(
+    tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    elsewhere = {"run_id": "r1", "at": "2026-01-01T00:00:00Z", "beat": 3, "host": "gone", "pid": 1, "machine": "other"}
+    write_tree(out, {layout.CLAIM: json.dumps(elsewhere).encode()})
+    driver = driver_of(tree, out, fake_pack)
+    driver._interrupted.set()
+    began = time.monotonic()
+    assert driver.run(LocalEngine(parse_config({}).engine)).exit_code == 130
+    assert time.monotonic() - began < claim.WATCH_S
+    assert json.loads((out / layout.CLAIM).read_bytes()) == elsewhere
+    assert not (out / layout.RUNS).exists()
 
 
 def test_a_file_that_is_lost_after_the_run_is_found_and_made_again(

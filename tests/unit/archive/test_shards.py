@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import subprocess
 import sys
 import tarfile
@@ -251,6 +252,31 @@ def test_an_archive_that_changed_or_went_is_an_error(make: Callable[[Files], Sha
         count_members(ref, LOCATOR)
     Path(ref.uri).unlink()
     with pytest.raises(NotFoundError):
+        read(ref)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_a_tar_that_is_written_over_while_it_is_read_is_an_error(tmp_path: Path, name: str) -> None:
+    first, second = (MAKERS[name]([(f"{n}.bin.jpg", bytes([k]) * 700_000) for n in range(4)]) for k in (1, 2))
+    ref = shard(tmp_path / name, first)
+    found = iter(read_unit(WorkUnit("u", (), ref), LOCATOR, DecodeSettings(), 2))
+    next(found)
+    with open(ref.uri, "r+b") as file:
+        file.write(second)
+    os.utime(ref.uri, ns=(1, 1))
+    with pytest.raises(ChangedError):
+        list(found)
+
+
+def test_want_of_memory_is_not_the_fault_of_a_parquet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"image": [photo(1)]}), tmp_path / "a.parquet")
+    ref = shard(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes())
+
+    def fail(*_: object, **__: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
+    with pytest.raises(MemoryError):
         read(ref)
 
 

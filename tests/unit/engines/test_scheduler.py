@@ -8,10 +8,12 @@ import pytest
 
 from skinbatch.engines import scheduler
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
-from skinbatch.engines.scheduler import Scheduler, WorkersFailed
+from skinbatch.engines.scheduler import MOST_LOST_MACHINES, Deaths, Scheduler, WorkersFailed
 from skinbatch.errors import StoreError
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
+
+NONE = Deaths()
 
 
 class ScriptedPool:
@@ -22,6 +24,7 @@ class ScriptedPool:
         self.poison = poison
         self.hangs = hangs
         self.answers: dict[str, list[UnitFailed]] = {}
+        self.unreadable: set[str] = set()
         self.lost_machines = 0
         self.events: list[Event] = [Ready(w, "cpu", "here") for w in range(size)]
         self.replaced: list[int] = []
@@ -36,6 +39,8 @@ class ScriptedPool:
         if self.lost_machines:
             self.lost_machines -= 1
             self.events += [Death(worker, "the node died", machine_lost=True), Ready(worker, "cpu", "there")]
+        elif ids & self.unreadable and not assignment.unread:
+            self.events += [Death(worker, "SIGSEGV in a reader"), Ready(worker, "cpu", "here")]
         elif ids & self.hangs and assignment.verdict is None:
             return
         elif ids & self.poison and assignment.verdict is None:
@@ -82,7 +87,7 @@ class Heard:
     def failed(self, unit_id: str, message: str) -> None:
         self.open[unit_id] = message
 
-    def died(self, assignment: Assignment, reason: str) -> None:
+    def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         self.deaths[assignment.unit.unit_id] += 1
 
     def halved(self, unit: WorkUnit) -> None: ...
@@ -103,7 +108,11 @@ def assignment(name: str, ids: str) -> Assignment:
 
 
 def run(
-    pool: ScriptedPool, *assignments: Assignment, recorded: int = 0, stall_s: float = 60.0, heard: Heard | None = None
+    pool: ScriptedPool,
+    *assignments: Assignment,
+    recorded: Deaths = NONE,
+    stall_s: float = 60.0,
+    heard: Heard | None = None,
 ) -> Heard:
     heard = heard or Heard()
     Scheduler(pool, heard, stall_s, 0.0, lambda unit: recorded, lambda shard: 10).run(iter(assignments))
@@ -168,7 +177,7 @@ def test_a_store_that_fails_while_a_guilty_archive_file_is_counted_leaves_the_un
         raise StoreError("the store is down")
 
     units = iter([Assignment(unit, unit.inputs_sha256), assignment("other", "ab")])
-    Scheduler(pool, heard, 60.0, 0.0, lambda unit: 0, count).run(units)
+    Scheduler(pool, heard, 60.0, 0.0, lambda unit: NONE, count).run(units)
     assert heard.open == {"s": "the store is down"}
     assert [a.unit.unit_id for a in heard.finished] == ["other"]
 
@@ -181,9 +190,63 @@ def test_a_lost_machine_is_not_the_units_fault() -> None:
     assert photos(heard) == list("abcd")
 
 
+def test_a_unit_under_which_every_machine_is_lost_stays_open_at_last() -> None:
+    pool = ScriptedPool(size=1)
+    pool.lost_machines = MOST_LOST_MACHINES + 1
+    heard = run(pool, assignment("g0", "abcd"), assignment("g1", "ef"))
+    assert heard.deaths == {}
+    assert heard.open == {"g0": f"{MOST_LOST_MACHINES} machines were lost under it: the node died"}
+    assert photos(heard) == ["e", "f"]
+
+
+def test_members_that_kill_the_reader_itself_get_their_rows_unread() -> None:
+    pool = ScriptedPool()
+    pool.unreadable = {"8", "9"}
+    unit = WorkUnit("s0", shard=ShardRef("a.tar", "/p/a.tar", "tar", 1, "1"))
+    heard = run(pool, Assignment(unit, unit.inputs_sha256))
+    assert heard.open == {}
+    unread = {(a.unit.start, a.verdict and a.verdict[0].value) for a in heard.finished if a.unread}
+    assert unread == {(8, "crashed"), (9, "crashed")}
+    ranges = sorted((a.unit.start, a.unit.stop if a.unit.stop is not None else 10) for a in heard.finished)
+    assert [n for start, stop in ranges for n in range(start, stop)] == list(range(10))
+
+
+@pytest.mark.parametrize(("timed_out", "status"), [(True, "timeout"), (False, "crashed")])
+def test_a_verdict_after_a_resume_is_that_of_the_attempts_on_record(timed_out: bool, status: str) -> None:
+    heard = run(ScriptedPool(), assignment("g0", "a"), recorded=Deaths(3, "why it was", timed_out))
+    assert [a.verdict for a in heard.finished] == [(status, "after 3 attempts: why it was")]
+
+
+def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: now))
+
+    class HeldUp(ScriptedPool):
+        """Its worker takes a step a second; what was asked last is answered, as Ray does."""
+
+        steps = answered = 0
+
+        def wait(self, timeout_s: float) -> list[Event]:
+            nonlocal now
+            now += 150.0 if self.steps == 30 else 1.0
+            self.steps += 1
+            if self.steps == 100:
+                self.events.append(Finished(0, UnitDone(None)))
+            return super().wait(timeout_s)
+
+        def progress(self) -> Mapping[int, Progress]:
+            before, self.answered = self.answered, int(now)
+            return {0: Progress(steps=before)}
+
+    pool = HeldUp(size=1, hangs={"a"})
+    heard = run(pool, assignment("g0", "a"), stall_s=60.0)
+    assert (heard.deaths, pool.replaced) == ({}, [])
+    assert photos(heard) == ["a"]
+
+
 def test_deaths_on_record_count() -> None:
     pool = ScriptedPool(poison={"c"})
-    heard = run(pool, assignment("g0", "abcd"), recorded=2)
+    heard = run(pool, assignment("g0", "abcd"), recorded=Deaths(2))
     assert "g0" not in {a.unit.unit_id for a in pool.handed_out}
     assert photos(heard) == list("abcd")
 
@@ -214,7 +277,7 @@ def test_a_unit_that_a_store_failed_is_tried_again_when_the_store_may_be_back(mo
     pool = Clocked(size=1)
     pool.answers["g0"] = [UnitFailed("store", "connection refused")] * 2
     heard = Heard()
-    Scheduler(pool, heard, 60.0, 80.0, lambda unit: 0, lambda shard: 10).run(
+    Scheduler(pool, heard, 60.0, 80.0, lambda unit: NONE, lambda shard: 10).run(
         iter([assignment("g0", "ab"), assignment("g1", "cd")])
     )
     assert heard.open == {}
@@ -261,7 +324,7 @@ class Waiting(ScriptedPool):
 
 def test_a_store_that_does_not_answer_is_blamed_instead_of_the_unit() -> None:
     heard = Heard()
-    Scheduler(Waiting(on_store=True), heard, 0.0, 0.0, lambda unit: 0, lambda shard: 10).run(
+    Scheduler(Waiting(on_store=True), heard, 0.0, 0.0, lambda unit: NONE, lambda shard: 10).run(
         iter([assignment("g0", "ab")])
     )
     assert heard.deaths == {}

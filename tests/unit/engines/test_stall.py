@@ -16,7 +16,7 @@ import pytest
 from skinbatch.config import Config
 from skinbatch.engines import scheduler
 from skinbatch.engines.pool import Event, Finished, Progress, Ready
-from skinbatch.engines.scheduler import Scheduler
+from skinbatch.engines.scheduler import Deaths, Scheduler
 from skinbatch.engines.setup import prepare
 from skinbatch.engines.worker import Worker
 from skinbatch.models.fake import FakeDetector, write_fake_pack
@@ -106,7 +106,7 @@ def run(pool: ThreadPool, tmp_path: Path, names: Sequence[str], monkeypatch: pyt
     unit = WorkUnit("g0", tuple(ImageRef(name, str(tmp_path / "photos" / name)) for name in names))
     heard = Heard()
     monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: pool.now))
-    watching = Scheduler(pool, heard, STALL_S, 0.0, lambda u: 0, lambda s: 0)
+    watching = Scheduler(pool, heard, STALL_S, 0.0, lambda u: Deaths(), lambda s: 0)
     watching.run(iter([Assignment(unit, unit.inputs_sha256)]))
     return heard
 

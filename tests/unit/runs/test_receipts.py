@@ -98,11 +98,17 @@ def test_a_damaged_receipt_is_named_and_proves_nothing(store: LocalStore) -> Non
     assert ledger.proof(unit.unit_id, unit.inputs_sha256) is None
 
 
-def test_failed_attempts_are_counted_by_unit_and_inputs(store: LocalStore) -> None:
+def test_failed_attempts_are_found_by_unit_and_inputs_and_the_newest_tells_why(store: LocalStore) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
-    for _ in range(2):
-        receipts.write_attempt(store, FP, unit.unit_id, unit.inputs_sha256, {"reason": "killed"})
-    assert receipts.count_attempts(store, FP) == {(unit.unit_id, unit.inputs_sha256[:12]): 2}
+    for n, reason in enumerate(("killed", "no photo got further", "killed")):
+        record = {"reason": reason, "timed_out": "further" in reason, "at": f"2026-01-0{(n + 1) % 3 + 1}"}
+        receipts.write_attempt(store, FP, unit.unit_id, unit.inputs_sha256, record)
+    found = receipts.attempts(store, FP)
+    assert {name: len(keys) for name, keys in found.items()} == {(unit.unit_id, unit.inputs_sha256[:12]): 3}
+    (keys,) = found.values()
+    assert receipts.last_attempt(store, keys)["timed_out"] is True
+    store.put(keys[0], b"{")
+    assert len([key for key in keys if receipts.last_attempt(store, [key])]) == 2
 
 
 def test_halves_of_a_retry_count_before_the_whole_unit_of_an_older_generation(store: LocalStore) -> None:

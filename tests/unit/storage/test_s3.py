@@ -210,3 +210,90 @@ def test_a_locator_keeps_one_store_a_bucket(s3: S3Server) -> None:
     assert (key, locator.locate("s3://bucket/x")[0] is first) == ("a/b c.jpg", True)
     assert locator.locate("s3://other/x")[0] is not first
     assert locator.locate("/data/x.jpg")[1] == locator.locate("file:///data/x.jpg")[1] == "data/x.jpg"
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@pytest.fixture
+def answers(s3: S3Server) -> Iterator[Callable[..., S3Store]]:
+    """A store whose server gives these answers, one after the other, and then the last one for ever."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(*given: Answer) -> S3Store:
+        left = list(given)
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, headers, body = left.pop(0) if len(left) > 1 else left[0]
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                if "Transfer-Encoding" not in headers:
+                    self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = answer
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        settings = StorageSettings(endpoint_url=f"http://127.0.0.1:{server.server_port}", max_attempts=3)
+        return S3Store("bucket", "p", settings)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def page(key: str, end: str) -> Answer:
+    item = f"<Contents><Key>p/{key}</Key><Size>1</Size><ETag>&quot;x&quot;</ETag></Contents>"
+    return 200, {}, f'<ListBucketResult xmlns="{XMLNS}"><Name>bucket</Name>{item}{end}</ListBucketResult>'.encode()
+
+
+XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
+LAST = "<IsTruncated>false</IsTruncated>"
+FIRST_PAGE = page("a", "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>")
+WITHOUT_END = {
+    "empty": (200, {}, b""),
+    "says nothing": page("b", ""),
+    "no token": page("b", "<IsTruncated>true</IsTruncated>"),
+}
+
+
+@pytest.mark.parametrize("broken", WITHOUT_END)
+def test_a_listing_that_breaks_off_is_asked_for_again_and_never_taken_for_the_end(
+    answers: Callable[..., S3Store], broken: str
+) -> None:
+    bad = WITHOUT_END[broken]
+    assert [i.key for i in answers(FIRST_PAGE, bad, page("b", LAST)).list()] == ["a", "b"]
+    with pytest.raises(StoreError, match="broke off 3 times"):
+        list(answers(FIRST_PAGE, bad).list())
+
+
+def deleted(code: str = "") -> Answer:
+    error = f"<Error><Key>p/k</Key><Code>{code}</Code><Message>m</Message></Error>" if code else ""
+    return 200, {}, f'<DeleteResult xmlns="{XMLNS}">{error}</DeleteResult>'.encode()
+
+
+def test_one_of_many_that_a_store_could_not_delete_is_asked_for_again(answers: Callable[..., S3Store]) -> None:
+    answers(deleted("SlowDown"), deleted("InternalError"), deleted()).delete(["j", "k"])
+    answers(deleted("NoSuchKey")).delete(["k"])
+    with pytest.raises(StoreError, match="not deleted in 3 attempts: SlowDown"):
+        answers(deleted("SlowDown")).delete(["k"])
+    with pytest.raises(ForbiddenError):
+        answers(deleted("AccessDenied")).delete(["k"])
+
+
+def test_an_object_without_a_length_is_not_taken_for_whole(answers: Callable[..., S3Store]) -> None:
+    chunked = (200, {"Transfer-Encoding": "chunked", "ETag": '"x"'}, b"3\r\nabc\r\n0\r\n\r\n")
+    with pytest.raises(StoreError, match="does not say how long"):
+        answers(chunked).get("k")

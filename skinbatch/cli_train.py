@@ -121,7 +121,9 @@ def train(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", metavar="DIR", help="For the pack, as <name>, and a folder `work` with the rest, by stage."
+            "--out",
+            metavar="DIR",
+            help="For the pack, in a folder of its name, and a folder `work` with the rest, by stage.",
         ),
     ],
     strict: Annotated[

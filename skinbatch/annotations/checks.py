@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -39,16 +40,22 @@ def check(
     of different splits are compared byte by byte and by their look (likeness.py); with one split only their sizes are read.
     """
     found: list[Problem] = []
+    used = {name: [_said(photo, stage) is not None for photo in photos] for name, photos in splits.items()}
+    annotated = {p.path for name, photos in splits.items() for p, said in zip(photos, used[name], strict=True) if said}
     for name, photos in splits.items():
         for photo in photos:
-            found += _of_photo(photo, stage, set(classes), mapping or {})
+            found += _of_photo(photo, stage, set(classes), mapping or {}, annotated)
         found += _missing_classes(name, photos, stage, classes, mapping or {})
     looks = _looks(splits, progress)
     for name, photos in splits.items():
         for photo, look in zip(photos, looks[name], strict=True):
             found += _of_file(photo, look)
     for one, other in combinations(splits, 2):
-        found += _in_both(one, splits[one], looks[one], other, splits[other], looks[other])
+        of_one, of_other = (
+            [(p, look) for p, look, said in zip(splits[name], looks[name], used[name], strict=True) if said]
+            for name in (one, other)
+        )
+        found += _in_both(one, of_one, other, of_other)
     order = {kind: n for n, kind in enumerate(Kind)}
     return Problems(tuple(sorted(found, key=lambda p: order[p.kind])))
 
@@ -58,12 +65,22 @@ def mapped(name: str, mapping: Mapping[str, str]) -> str:
     return mapping.get(name, mapping.get(OTHERS, name))
 
 
-def _of_photo(photo: AnnotatedPhoto, stage: Stage, classes: set[str], mapping: Mapping[str, str]) -> Iterator[Problem]:
+def _said(photo: AnnotatedPhoto, stage: Stage) -> object | None:
+    return {"segmenter": photo.masks, "detector": photo.boxes, "classifier": photo.classes}[stage]
+
+
+def _of_photo(
+    photo: AnnotatedPhoto,
+    stage: Stage,
+    classes: set[str],
+    mapping: Mapping[str, str],
+    annotated: Collection[Path | None],
+) -> Iterator[Problem]:
+    """annotated: photos that any of the splits says something of: two lists may share a folder of photos."""
     file = str(photo.annotation)
     if photo.path is None:
         yield Problem(Kind.NO_PHOTO, file, f"of {photo.name}")
-    said = {"segmenter": photo.masks, "detector": photo.boxes, "classifier": photo.classes}[stage]
-    if said is None:
+    if _said(photo, stage) is None and photo.path not in annotated:
         yield Problem(Kind.NO_ANNOTATION, str(photo.path or file), photo.name)
     if stage == "detector":
         yield from _of_boxes(photo)
@@ -71,7 +88,7 @@ def _of_photo(photo: AnnotatedPhoto, stage: Stage, classes: set[str], mapping: M
     for name in dict.fromkeys(names):
         meant = mapped(name, mapping)
         if meant not in classes and (meant or not name):
-            yield Problem(Kind.UNKNOWN_CLASS, file, name or "a box without a name")
+            yield Problem(Kind.UNKNOWN_CLASS, file, f"{photo.name}: {name or 'a box without a name'}")
 
 
 def _of_boxes(photo: AnnotatedPhoto) -> Iterator[Problem]:
@@ -157,13 +174,14 @@ def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None) -
         what = f"{photo.name} is {size[0]} x {size[1]}, its annotation says {photo.width} x {photo.height}"
         yield Problem(Kind.OTHER_SIZE, str(photo.annotation), what)
     if photo.masks:
-        try:
-            width, height = mask_size(photo)
+        parts = part_of(photo.masks[0].name) is not None
+        try:  # of a mask in parts, which are many files, only the sizes
+            height, width = mask_size(photo)[::-1] if parts else read_mask(photo).shape
         except UsageError as e:
             yield Problem(Kind.BAD_MASK, str(photo.masks[0]), str(e))
             return
         # CelebAMask-HQ's parts are published at half the photos' size.
-        usual = part_of(photo.masks[0].name) is not None and size == (2 * width, 2 * height)
+        usual = parts and size == (2 * width, 2 * height)
         if (width, height) != size and not usual:
             what = f"{width} x {height}, the photo is {size[0]} x {size[1]}"
             yield Problem(Kind.MASK_SIZE, str(photo.masks[0]), what)
@@ -171,15 +189,13 @@ def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None) -
 
 def _in_both(
     one: str,
-    photos: Sequence[AnnotatedPhoto],
-    looks: Sequence[Look | tuple[int, int] | str | None],
+    photos: Sequence[tuple[AnnotatedPhoto, Look | tuple[int, int] | str | None]],
     other: str,
-    other_photos: Sequence[AnnotatedPhoto],
-    other_looks: Sequence[Look | tuple[int, int] | str | None],
+    other_photos: Sequence[tuple[AnnotatedPhoto, Look | tuple[int, int] | str | None]],
 ) -> Iterator[Problem]:
     """Every photo of the second split that is in the first too, with the one that it is most like."""
-    some = [(p, look) for p, look in zip(photos, looks, strict=True) if isinstance(look, Look)]
-    others = [(p, look) for p, look in zip(other_photos, other_looks, strict=True) if isinstance(look, Look)]
+    some = [(p, look) for p, look in photos if isinstance(look, Look)]
+    others = [(p, look) for p, look in other_photos if isinstance(look, Look)]
     nearest: dict[int, tuple[float, int]] = {}
     for i, j, differ in alike([look for _, look in some], [look for _, look in others]):
         for a, b, share in zip(i.tolist(), j.tolist(), differ.tolist(), strict=True):

@@ -108,7 +108,7 @@ class _File:
             for path in sorted(Path(folder, e) for e in os.listdir(folder) if has_image_name(e)):
                 if path not in found:
                     name = self._name(path.name, path, root)
-                    yield AnnotatedPhoto(name, path, path, severity=severity_of(name))
+                    yield AnnotatedPhoto(name, path, path)  # not of this list: its name says nothing here
 
     def _label(self, category: Any) -> str:
         """A category that is not listed keeps its number, as a class that nobody knows."""

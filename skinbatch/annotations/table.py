@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,9 +77,10 @@ def _truth(file: Path, rows: Mapping[str, _Row]) -> Truth:
                 key or name, file, path, classes=tuple(row.labels), severity=severity_of(name), group=row.group
             )
         )
-    for key in tree.photos:
-        if key not in taken:
-            photos.append(AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key)))
+    folders = {posixpath.dirname(key) for key in taken if key}
+    for key in tree.photos:  # not of this list: its name says nothing here
+        if key not in taken and posixpath.dirname(key) in folders:
+            photos.append(AnnotatedPhoto(key, tree.path(key), tree.path(key)))
     names = sorted({label for row in rows.values() for label in row.labels})
     return Truth(file.parent, "csv", tuple(photos), tuple(names))
 

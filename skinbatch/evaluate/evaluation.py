@@ -63,6 +63,12 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     """
     phase(f"reading {request.truth}")
     truth = read_truth(request.truth, request.format)
+    lost = [photo for photo in truth.photos if photo.path is None and photo.boxes is None]
+    if truth.format == "yolo" and lost:
+        raise UsageError(
+            f"{request.truth}: {len(lost)} label files give boxes in shares of photos that are not there, such as "
+            f"{lost[0].annotation}; put the photos beside the labels, or in `images` beside `labels`"
+        )
     phase(f"reading the tables of {store.uri}")
     scored = Scored(store, request.scoring)
     said = tuple(photo for photo in truth.photos if _says(photo))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.errors import UsageError
 from skinbatch.evaluate.counted import counts_at
 from skinbatch.evaluate.request import Judged, Request
 from skinbatch.evaluate.scored import Scored, spelled
@@ -24,6 +25,9 @@ ALL, ON_SKIN = "all boxes", "on the skin"
 """Every box that was kept, whatever its score and place; and those that the pipeline would count, whose centre is on the
 face's skin. True boxes are the same in both: what lies off the skin then counts as missed."""
 MERGED = "all classes"
+SAME_SHAPE = 0.01
+"""Relative difference of width over height up to which a photo of another size is taken for the same one, made larger or
+smaller."""
 _GRID = np.arange(0.01, 0.996, 0.01).round(2)
 
 
@@ -34,14 +38,15 @@ class Lesions:
     """
 
     def __init__(self, judged: Judged, scored: Scored, request: Request) -> None:
-        self.places = np.array([n for n, photo in enumerate(judged.photos) if photo.boxes is not None], np.int64)
+        self.unusable: list[str] = []
+        self._scale = self._scales(judged, scored)
+        self.places = np.array(sorted(self._scale), np.int64)
         self._groups = judged.groups_of(self.places)
         rows = judged.rows[self.places]
         found = scored.boxes(rows)
         self.found, on_skin = found.boxes, found.on_skin
         model = [spelled(name) for name in found.classes]
         self.unknown: Counter[str] = Counter()
-        self.unusable: list[str] = []
         self._read_truth(judged, request, model)
         pairs = {ALL: (self.truth, self.found), ON_SKIN: (self.truth, self.found.only(on_skin))}
         self._merged = {region: match(*pair) for region, pair in pairs.items()}
@@ -102,6 +107,26 @@ class Lesions:
             found[str(COCO_MOST)] = found[str(MOST)]
         return found
 
+    def _scales(self, judged: Judged, scored: Scored) -> dict[int, NDArray[np.float32]]:
+        """Place of a photo with boxes -> (4,) by what they are multiplied, where people saw it in another size; photos that
+        they saw in another shape are unusable."""
+        widths, heights = (scored.numbers(side, judged.rows) for side in ("width", "height"))
+        scales = {}
+        for n, photo in enumerate(judged.photos):
+            if photo.boxes is None:
+                continue
+            x, y = widths[n] / (photo.width or widths[n]), heights[n] / (photo.height or heights[n])
+            if abs(x / y - 1) > SAME_SHAPE:
+                self.unusable.append(photo.name)
+            else:
+                scales[n] = np.array([x, y, x, y], np.float32)
+        if not scales:
+            raise UsageError(
+                f"{scored.uri}: none of the truth's photos with boxes has the shape of the scored one, such as "
+                f"{self.unusable[0]}; give the truth of these photos"
+            )
+        return scales
+
     def _read_truth(self, judged: Judged, request: Request, model: Sequence[str]) -> None:
         """Empty and reversed boxes cannot be found and are left out, like those whose class is mapped to none; labels are
         numbers of the model's classes, -1 for others."""
@@ -123,6 +148,6 @@ class Lesions:
                 self.unusable.append(photo.name)
             meant = [meaning[name] for name in names]
             keep = usable & np.array([label is not None for label in meant], np.bool_)
-            boxes.append(photo.boxes[keep])
+            boxes.append(photo.boxes[keep] * self._scale[int(n)])
             labels.append([label for label, kept in zip(meant, keep, strict=True) if kept and label is not None])
         self.truth = Boxes.stack(boxes, labels=labels)

@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 from skinbatch.annotations.label_map import read_mask
 from skinbatch.annotations.masks import CLASSES
 from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.errors import UsageError
 from skinbatch.evaluate.request import Judged
 from skinbatch.evaluate.scored import Masks, spelled
 from skinbatch.metrics.bootstrap import Resampling
@@ -29,7 +30,8 @@ class Regions:
     """Photos with masks of both. places: (n,) of them among the judged.
 
     Compared at the photo's own size, to which a smaller or larger true mask is brought by its nearest pixel. What people drew
-    and the segmenter has no class for is background. unusable: names of photos whose masks have another shape, or none.
+    and the segmenter has no class for is background. unusable: names of photos whose masks have another shape,
+    cannot be read, or are not there.
     """
 
     def __init__(self, judged: Judged, masks: Masks) -> None:
@@ -63,7 +65,10 @@ class Regions:
         if runs is None:
             return None
         (height, width), counts = runs
-        truth = self._meaning[read_mask(photo)]
+        try:
+            truth = self._meaning[read_mask(photo)]
+        except UsageError:
+            return None
         if abs(truth.shape[1] * height / (truth.shape[0] * width) - 1) > _SAME_SHAPE:
             return None
         if truth.shape != (height, width):

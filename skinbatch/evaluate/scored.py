@@ -22,7 +22,18 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 DISEASE = "disease"
-_IMAGES = ("image_id", "status", "error", "face", "ita_degrees", "count_total", "grade_level", "top_class")
+_IMAGES = (
+    "image_id",
+    "status",
+    "error",
+    "face",
+    "ita_degrees",
+    "count_total",
+    "grade_level",
+    "top_class",
+    "width",
+    "height",
+)
 _BOXES = ("image_id", "box_id", "x1", "y1", "x2", "y2", "score", "label", "skin_overlap")
 
 

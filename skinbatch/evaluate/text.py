@@ -73,8 +73,11 @@ def _head(about: Mapping[str, Any]) -> Iterator[str]:
         ("that several photos may be", about["ambiguous"]),
         ("with truth, but failed", failed),
         ("without a face that was found", about["without_face"]),
-        ("with boxes that are empty or reversed (left out)", about["unusable"].get(LESIONS, ())),
-        ("with masks of another shape, or none (left out)", about["unusable"].get(REGIONS, ())),
+        (
+            "with boxes that are empty or reversed, or of a photo of another shape (left out)",
+            about["unusable"].get(LESIONS, ()),
+        ),
+        ("with masks of another shape, unreadable ones, or none (left out)", about["unusable"].get(REGIONS, ())),
     ):
         if names:
             more = ", …" if len(names) > _FIRST else ""

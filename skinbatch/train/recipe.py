@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -77,7 +77,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     base: Name | None = None
     licence: Name | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     model: ModelSection
     data: DataSection
     transfer: tuple[TransferSection, ...] = ()
@@ -252,6 +252,22 @@ def _defaults(stage: str, arch: str, backbone: str | None) -> dict[str, Any]:
     return classifier_defaults(arch, backbone)
 
 
+_WITHOUT: Mapping[str, Sequence[str]] = {
+    "segmenter": (
+        "data.stretched",
+        "data.crop",
+        "data.face",
+        "data.apart",
+        "data.negatives",
+        "augment.mosaic",
+        "augment.on_lesion",
+    ),
+    "detector": ("data.apart", "augment.erase", "augment.blemish", "augment.scene"),
+    "classifier": ("data.stretched", "augment.mosaic", "augment.on_lesion", "augment.scene", "augment.blemish"),
+}
+"""Settings that would change nothing."""
+
+
 def _misfits(recipe: Recipe) -> Iterator[str]:
     """What is right by itself and does not go together."""
     stage = recipe.model.stage
@@ -260,7 +276,13 @@ def _misfits(recipe: Recipe) -> Iterator[str]:
     if (stage.arch == "mmdet") != (recipe.model.config is not None):
         yield f"{recipe.file}: setting `model.config`, a file, goes with arch `mmdet`, and `mmdet` with it"
     classes = {*recipe.classes, *(name for t in recipe.transfer for name in t.classes or ())}
-    for data in (recipe.data, *(t.data for t in recipe.transfer)):
+    datas = (recipe.data, *(t.data for t in recipe.transfer))
+    views = [view for data in datas for view in (data, *data.train, *data.valid, *data.negatives)]
+    for name in _WITHOUT[recipe.stage]:
+        section, _, setting = name.partition(".")
+        if any(getattr(table, setting, None) for table in ((recipe.augment,) if section == "augment" else views)):
+            yield f"{recipe.file}: setting `{name}`: a {recipe.stage} is trained without it; leave it out"
+    for data in datas:
         for name, meant in data.map.items():
             if meant and meant not in classes:
                 known = ", ".join(recipe.classes)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,13 @@ from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
+from skinbatch.train.photos.gather import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.packing import stem_of, write_pack
 from skinbatch.train.results.result import TrainedStage
 
 WORK = "work"
-RECIPE, DONE = "recipe.json", "done.json"
+RECIPE, PHOTOS, DONE = "recipe.json", "photos.json", "done.json"
 _IN_BOTH = (Kind.SAME_FILE, Kind.LOOKS_SAME)
 _UNUSABLE = (Kind.UNREADABLE, Kind.BAD_MASK)
 
@@ -90,9 +92,10 @@ def train(
 def _train(
     recipe: Recipe, out: Path, work: Path, progress: TrainingProgress, strict: bool, ray_address: str | None
 ) -> Outcome:
-    problems, example = _checked(recipe, progress)
-    (work / "problems.json").write_text(json.dumps(problems.as_json(), indent=1) + "\n", encoding="utf-8")
+    problems, example, seen = _checked(recipe, progress)
+    _write(work / "problems.json", problems.as_json())
     problems.raise_if(strict)
+    _keep_photos(work, seen)
     for line in problems.as_text().splitlines():
         progress.note(line)
     recipe = recipe.without(Path(p.file) for p in problems.found if p.kind in _UNUSABLE)
@@ -109,7 +112,7 @@ def _train(
     tried = _try(pack, example)
     metrics = tuple(dataclasses.asdict(metric) for metric in trained.metrics)
     done = {"weights": pack.weights[stem_of(recipe)], "problems": counts, "metrics": metrics, "tried": tried}
-    (work / DONE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    _write(work / DONE, done)
     return Outcome(pack, work, trained, counts, metrics, tried)
 
 
@@ -128,9 +131,11 @@ def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedSt
     return train_classifier
 
 
-def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, Path]:
-    """What is wrong with the photos of all trainings of a recipe, and one validation photo of the last."""
+def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, Path, dict[str, Any]]:
+    """What is wrong with the photos of all trainings of a recipe, one validation photo of the last, and by what these photos
+    are known again."""
     found: dict[Problem, None] = {}
+    seen: dict[str, Any] = {}
     earlier: dict[str, list[AnnotatedPhoto]] = {}
     for part in parts_of(recipe):
         progress.phase("reading annotations")
@@ -144,22 +149,69 @@ def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, Path
             twice = check({name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping)
             found |= dict.fromkeys(problem for problem in twice.found if problem.kind in _IN_BOTH)
         earlier[f"{part.name} train"] = splits["train"]
-    return Problems(tuple(found)), gathered.valid[0].path
+        for name, taken in (("train", gathered.train), ("valid", gathered.valid)):
+            seen[f"{part.name} {name}".strip()] = {"photos": len(taken), "sha256": _known_by(taken)}
+    if (start := recipe.start_from()) is not None:
+        with open(start, "rb") as file:
+            seen["weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return Problems(tuple(found)), gathered.valid[0].path, seen
+
+
+def _known_by(taken: Sequence[TakenPhoto]) -> str:
+    """A hash of names, of classes, and of the sizes of all files."""
+    known = hashlib.sha256()
+    for photo in sorted(taken, key=lambda t: (t.source, t.photo.name)):
+        files = dict.fromkeys((photo.path, photo.photo.annotation, *(photo.photo.masks or ())))
+        sizes = [file.stat().st_size if file.exists() else None for file in files]
+        known.update(json.dumps([photo.source, photo.photo.name, photo.classes, sizes]).encode())
+    return known.hexdigest()
+
+
+def _keep_photos(work: Path, seen: dict[str, Any]) -> None:
+    """Remember what is learned from. Raises UsageError where it is no longer that: what was held back would have been trained
+    on, or the other way round."""
+    path = work / PHOTOS
+    before = _read(path)
+    if before is None:
+        _write(path, seen)
+        return
+    for name, now in seen.items():
+        if before.get(name) != now:
+            counts = f": {before[name].get('photos')} photos then, {now['photos']} now" if "photos" in now else ""
+            raise UsageError(
+                f"{work}: what this training learns from has changed since it began ({name}{counts}); give another --out, "
+                f"or remove {work}"
+            )
+
+
+def _write(path: Path, value: Any) -> None:
+    """JSON, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _read(path: Path) -> Any | None:
+    """None for what is not there, or not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _keep_recipe(recipe: Recipe, work: Path) -> None:
     """Remember what is trained here. Raises UsageError where it is something else."""
     path = work / RECIPE
     now = json.loads(json.dumps({name: value for name, value in recipe.as_dict().items() if name != "run"}))
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+    before = _read(path)
+    if before is not None:
         changed = list(_differences(before, now))
         if changed:
             raise UsageError(
                 f"{work}: is the training of another recipe: {'; '.join(changed[:3])}; give another --out, or remove {work}"
             )
         return
-    path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    _write(path, now)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Any:
@@ -173,10 +225,9 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
 
 def _done(recipe: Recipe, out: Path, work: Path) -> Outcome | None:
     """What was done, if the pack is there as it was written."""
-    path = work / DONE
-    if not path.exists():
+    done = _read(work / DONE)
+    if done is None:
         return None
-    done = json.loads(path.read_text(encoding="utf-8"))
     try:
         pack = load_pack((out / recipe.name).resolve())
         pack.verify()

@@ -122,9 +122,9 @@ def test_what_every_request_suffers_is_an_error_after_bounded_tries(
         "flip": lambda: store.get("a.json"),
     }.get(kind, lambda: store.get("a.png", version=listed.version, size=listed.size))
     if kind == "old":  # nothing tells an old listing from a new one: what a run makes of them is shown above
-        before = ask()
+        once = ask()
         direct.put("c.json", b"since then")
-        assert ask() == before != [*direct.list()]
+        assert ask() == once != [*direct.list()]
         return
     with pytest.raises(StoreError):
         ask()

@@ -161,7 +161,7 @@ def _drive(
     if clock_s:
         _turn_clock(clock_s)
     claim.Claim.__init__.__defaults__ = (beat_s,)
-    claim.Claim.take.__defaults__ = (watch_s, lambda holder: None)
+    claim.Claim.take.__defaults__ = (watch_s, lambda holder: None, lambda: None)
     LocalEngine.start = lambda self, context: _forking(faults, lose, memory)(context)  # type: ignore[method-assign]
     faults.arm("driver")
     sys.argv = ["skinbatch", *arguments]

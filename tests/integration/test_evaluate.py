@@ -328,3 +328,39 @@ def _voc(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
         for box in ElementTree.parse(path).iter("bndbox")
     ]
     return np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def lesion_numbers(found: dict[str, Any]) -> dict[str, Any]:
+    numbers: dict[str, Any] = found["all"]["lesions"]
+    return numbers
+
+
+def test_boxes_that_were_drawn_at_another_size_of_the_photo_are_brought_to_it(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    plain = lesion_numbers(evaluate(coco_file(tmp_path / "truth.json", TRUE), "--bootstrap", "0"))
+    doubled = {name: [[2 * v for v in box] for box in boxes] for name, boxes in TRUE.items()}
+    large = coco_file(tmp_path / "large.json", doubled)
+    data = json.loads(large.read_text())
+    for image in data["images"]:
+        image |= {"width": 192, "height": 192}
+    data["images"][0]["height"] = 100  # another shape: not this photo
+    large.write_text(json.dumps(data))
+    found = evaluate(large, "--bootstrap", "0")
+    assert found["about"]["unusable"]["lesions"] == ["a/levle0_1.png"]
+    assert lesion_numbers(found)["true_boxes"] == plain["true_boxes"] - 1
+    left = {name: boxes for name, boxes in TRUE.items() if name != "a/levle0_1.png"}
+    same = lesion_numbers(evaluate(coco_file(tmp_path / "left.json", left), "--bootstrap", "0"))
+    assert lesion_numbers(found)["detection"] == same["detection"]
+    assert lesion_numbers(found)["count_error"] == same["count_error"]
+
+
+def test_yolo_labels_without_their_photos_are_no_truth(
+    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labels/a").mkdir(parents=True)
+    (tmp_path / "labels/a/levle0_1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (tmp_path / "labels/a/levle1_2.txt").write_text("")
+    said = refused(capsys, monkeypatch, str(scored / "out"), str(tmp_path))
+    assert "1 label files give boxes in shares of photos that are not there" in said
+    assert "put the photos beside the labels" in said

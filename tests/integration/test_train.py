@@ -275,6 +275,35 @@ def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(shades: Path, 
         train("classifier", shades / "other.toml", tmp_path, Silent())
 
 
+def test_photos_that_changed_since_a_training_began_end_it_before_they_leak(shades: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(shades, tmp_path / "own"))
+
+    class Stops(Silent):
+        def step(self, now: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", own / "recipe.toml", tmp_path / "out", Stops())
+    sorted((own / "shades" / "dark").iterdir())[0].unlink()
+    with pytest.raises(UsageError, match=r"has changed since it began \(.*photos then, .* now\); give another --out"):
+        train("classifier", own / "recipe.toml", tmp_path / "out", Silent())
+
+
+def test_a_note_that_a_kill_left_empty_does_not_block_a_folder(shades: Path, tmp_path: Path) -> None:
+    class Stops(Silent):
+        def step(self, now: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", shades / "recipe.toml", tmp_path, Stops())
+    (work,) = (tmp_path / "work").iterdir()
+    for name in ("recipe.json", "done.json", "photos.json"):
+        (work / name).write_text("")
+    with pytest.raises(KeyboardInterrupt):  # it goes on
+        train("classifier", shades / "recipe.toml", tmp_path, Stops())
+    assert json.loads((work / "photos.json").read_text())["train"]["photos"]
+
+
 def test_on_another_device_or_with_other_workers_the_same_training_goes_on(shades: Path, tmp_path: Path) -> None:
     class Stops(Silent):
         def step(self, now: Any) -> None:

@@ -99,7 +99,7 @@ class Scored:
                 inner = None if groups is None else groups[here]
                 error = count_error(truth_counts[here], found_counts[here], how, groups=inner)["mae"]
                 made.append(_metric("count MAE", error, name, int(here.sum())))
-        return made
+        return [metric for metric in made if np.isfinite(metric.value)]  # without a true box there is no AP
 
     def _of_class(self, label: int) -> tuple[Boxes, Boxes]:
         return self.truth.only(self.truth.label == label), self.found.only(self.found.label == label)

@@ -48,7 +48,6 @@ CLEAR_SHARE = 0.08
 PAD_TO = 32
 BEYOND = 1.1
 """Factor by which shapes are varied beyond what a stretched photo had and has."""
-_CLASSIFIERS_ONLY = ("erase", "blemish", "scene")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +108,6 @@ def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> Tr
 
 
 def _check(recipe: Recipe) -> None:
-    for name in _CLASSIFIERS_ONLY:
-        if getattr(recipe.augment, name):
-            raise UsageError(f"{recipe.file}: setting `augment.{name}`: a detector is trained without it; leave it out")
     for schedule in (recipe.schedule, *(t.schedule for t in recipe.transfer)):
         if schedule.label_smoothing or schedule.class_weights != "none":
             raise UsageError(

@@ -156,9 +156,13 @@ def _again(recipe: Recipe) -> str:
     ]
     if recipe.data.valid:
         truth = shlex.quote(str(Path(_relative(recipe))))
+        masks = " --save-masks" if recipe.stage == "segmenter" else ""
+        names = [f" --map {shlex.quote(f'{name}={meant}')}" for name, meant in recipe.data.map.items()]
+        apart = [f" --apart {shlex.quote(name)}" for name in recipe.data.apart]
         lines += [
-            "The whole pack on the validation photos, from pixels to tables, then against the truth:",
-            f"\n```\nskinbatch score {truth} OUT --pack DIR/{recipe.name}\nskinbatch evaluate OUT {truth}\n```",
+            "The whole pack on the validation photos, from pixels to tables, then against the truth; in the recipe's folder:",
+            f"\n```\nskinbatch score {truth} OUT --pack DIR/{recipe.name}{masks}",
+            f"skinbatch evaluate OUT {truth}{''.join(names)}{''.join(apart)}\n```",
         ]
     return "\n".join(lines).rstrip()
 

@@ -163,3 +163,33 @@ def test_problems_print_the_first_names_and_keep_all_for_json() -> None:
     many.raise_if(strict=False)
     with pytest.raises(UsageError, match=r"(?s)14 problems.*\n14 empty boxes in 7 files.*\n.*--strict"):
         many.raise_if(strict=True)
+
+
+def test_two_lists_over_one_folder_of_photos_are_compared_by_what_they_list(tmp_path: Path) -> None:
+    for n, name in enumerate("abcd"):
+        photo(tmp_path / f"images/{name}.jpg", seed=n + 20)
+    lists = {"train": "abc", "valid": "cd"}
+    for split, names in lists.items():
+        (tmp_path / f"{split}.csv").write_text("image,label\n" + "".join(f"{name}.jpg,acne\n" for name in names))
+    splits = {split: read_truth(tmp_path / f"{split}.csv").photos for split in lists}
+    found = check(splits, "classifier", ["acne"])
+    assert kinds(found) == [(Kind.SAME_FILE, "c.jpg")]
+
+
+def test_the_name_of_a_photo_that_a_list_leaves_out_says_nothing(tmp_path: Path) -> None:
+    for name in ("levle2_1", "levle2_2"):
+        photo(tmp_path / f"images/{name}.jpg")
+    (tmp_path / "list.csv").write_text("image,label\nlevle2_1.jpg,acne\n")
+    severities = {p.name: p.severity for p in read_truth(tmp_path / "list.csv").photos}
+    assert severities == {"images/levle2_1.jpg": 2, "images/levle2_2.jpg": None}
+
+
+@pytest.mark.parametrize("wrong", ["colours", "a class that nobody knows"])
+def test_a_mask_that_cannot_be_used_is_told_before_training(tmp_path: Path, wrong: str) -> None:
+    path = photo(tmp_path / "images/a.jpg")
+    (tmp_path / "masks").mkdir()
+    values = np.full((100, 200), 77 if wrong.startswith("a class") else 1, np.uint8)
+    image = Image.fromarray(values).convert("RGB") if wrong == "colours" else Image.fromarray(values)
+    image.save(tmp_path / "masks/a.png")
+    said = AnnotatedPhoto("a.jpg", tmp_path / "masks/a.png", path, 200, 100, masks=(tmp_path / "masks/a.png",))
+    assert (Kind.BAD_MASK, "a.png") in kinds(check({"train": [said]}, "segmenter", ["background", "skin"]))

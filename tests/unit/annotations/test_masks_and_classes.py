@@ -165,7 +165,6 @@ def test_a_table_names_image_and_label_in_several_ways(tmp_path: Path) -> None:
         "images/b.png": (("nodule", "papule"), "p2", True),
         "images/c.jpg": ((), None, True),
         "images/d.jpg": (None, None, True),
-        "e.jpg": (None, None, True),
         "gone.jpg": (("papule",), "p3", False),
     }
 

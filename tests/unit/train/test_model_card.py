@@ -33,7 +33,10 @@ size = 64
 [data]
 train = [{{ truth = "photos/train" }}]
 valid = [{{ truth = "photos/valid" }}]
+apart = ["lupus"]
 terms = "Photos of nobody: free"
+[data.map]
+"Rosacea papules" = "rosacea"
 [schedule]
 epochs = 3
 """
@@ -101,7 +104,7 @@ def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
         "- started from nothing",
         'train = [{ truth = "photos/train" }]',
         "skinbatch train classifier disease.toml --out AGAIN",
-        "skinbatch evaluate OUT photos/valid",
+        "skinbatch evaluate OUT photos/valid --map 'Rosacea papules=rosacea' --apart lupus",
     ):
         assert line in card.splitlines(), line
 

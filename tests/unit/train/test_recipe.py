@@ -142,6 +142,17 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
         ('"resnet50"', '"resnet50"\nsha256 = "0"', "unknown setting `model.sha256`"),
         ('"resnet50"', '"resnet50"\nfit_anchors = 3', "setting `model.fit_anchors` goes with a detector"),
         ('name = "mine"', 'name = "my pack"', "setting `name`"),
+        ("[model]", "seed = 4294967296\n[model]", "setting `seed`: Input should be less than 4294967296"),
+        (
+            "[schedule]",
+            "[augment]\nmosaic = 0.5\n[schedule]",
+            "setting `augment.mosaic`: a classifier is trained without",
+        ),
+        (
+            "valid_share",
+            'stretched = "4:3"\nvalid_share',
+            "setting `data.stretched`: a classifier is trained without it",
+        ),
         ('stage = "classifier"', 'stage = "class"', "setting `stage`: one of segmenter, detector, classifier"),
         ("[schedule]\nepochs = 3", "", "setting `schedule` is missing"),
         ("epochs = 3", "epochs =", "not readable as TOML"),
@@ -185,3 +196,13 @@ def test_training_starts_from_a_file_or_from_the_stage_of_a_pack(tmp_path: Path)
         read(tmp_path, changed('"resnet50"', '"resnet50"\nweights = "gone.pth"')).check_files()
     with pytest.raises(PackError, match=r"setting `base`: nobody: no such pack"):
         read(tmp_path, changed('name = "mine"', 'name = "mine"\nbase = "nobody"')).check_files()
+
+
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [("data", 'negatives = ["faces"]'), ("data", "face = true"), ("augment", "on_lesion = 0.5")],
+)
+def test_what_changes_nothing_of_a_segmenter_is_refused(tmp_path: Path, section: str, setting: str) -> None:
+    whole = (RECIPES / "starter_segmenter.toml").read_text()
+    with pytest.raises(UsageError, match=rf"`{section}\.{setting.split()[0]}`: a segmenter is trained without it"):
+        read(tmp_path, whole.replace(f"[{section}]\n", f"[{section}]\n{setting}\n"))

@@ -25,6 +25,7 @@ Map = NDArray[np.float32]
 STRONGEST = 0.995
 """Share of pixels that guided back-propagation shows below full strength: a few gradients dwarf all others."""
 _ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
+_RECTIFIERS = (nn.ReLU, nn.ReLU6)
 _GATES = ("Sigmoid", "Hardsigmoid", "HardSigmoid", "HardSigmoidMe", "Softmax")
 """They weigh channels in squeeze-and-excitation and are no rectifiers; gradients pass as they are."""
 
@@ -50,35 +51,61 @@ def grad_cam(classifier: Classifier, photo: NDArray[np.uint8], class_index: int)
 def guided_backprop(classifier: Classifier, photo: NDArray[np.uint8], class_index: int) -> Map:
     """(H, W) float32 over the photo: which pixels raise the class, the strongest of the three channels.
 
-    As grad_cam, in [0, 1] and NaN. Raises UsageError also for networks whose activations are not ReLU, for which the
-    method is not defined.
+    As grad_cam, in [0, 1] and NaN. Raises UsageError also for networks whose activations are not ReLU or ReLU6, for which
+    the method is not defined.
     """
     network, spec = _parts(classifier)
     check_guided(classifier)
     x = _input(network, spec, photo)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
-        raw = GuidedBackprop(network).attribute(x, target=class_index)
+        with _known_rectifiers(network):
+            raw = GuidedBackprop(network).attribute(x, target=class_index)
     strength = raw[0].detach().float().abs().amax(0).cpu().numpy()
     return _scaled(_on_photo(strength, spec, photo), STRONGEST)
 
 
 def check_guided(classifier: Classifier) -> None:
-    """Raises UsageError unless guided back-propagation is defined for the network: its activations are ReLU."""
+    """Raises UsageError unless guided back-propagation is defined for the network: its activations are ReLU or ReLU6."""
     network, _ = _parts(classifier)
     others = {
         type(module).__name__
         for module in network.modules()
         if type(module).__module__ in _ACTIVATIONS
-        and not isinstance(module, nn.ReLU)
+        and not isinstance(module, _RECTIFIERS)
         and type(module).__name__ not in _GATES
     }
-    if others or not any(isinstance(module, nn.ReLU) for module in network.modules()):
+    if others or not any(isinstance(module, _RECTIFIERS) for module in network.modules()):
         has = f"has {', '.join(sorted(others))}" if others else "has none"
         raise UsageError(
             f"classifier `{classifier.head}`: guided back-propagation is defined for networks of ReLU, and this one "
             f"{has}; use --method gradcam"
         )
+
+
+class _Capped(nn.ReLU):
+    """ReLU6, of the class by which captum knows rectifiers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 6)
+
+
+@contextmanager
+def _known_rectifiers(network: nn.Module) -> Iterator[None]:
+    """Within it, every ReLU6 of the network is one that captum knows; nothing else is another."""
+    found = [
+        (parent, name, child)
+        for parent in network.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ReLU6)
+    ]
+    for parent, name, _ in found:
+        setattr(parent, name, _Capped())
+    try:
+        yield
+    finally:
+        for parent, name, child in found:
+            setattr(parent, name, child)
 
 
 def _parts(classifier: Classifier) -> tuple[nn.Module, ClassifierSpec]:

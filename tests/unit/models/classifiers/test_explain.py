@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skinbatch.errors import UsageError
 from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier, build_network
-from skinbatch.models.classifiers.explain import check_guided, grad_cam, guided_backprop
+from skinbatch.models.classifiers.explain import STRONGEST, check_guided, grad_cam, guided_backprop
 from skinbatch.models.fake import FakeClassifier
 from skinbatch.models.preprocess import Normalisation
 from tests.unit.models.support import green_cue_weights, seeded
@@ -154,6 +154,46 @@ def test_guided_back_propagation_of_other_activations_is_refused_by_name(backbon
 
 def test_gates_beside_relu_do_not_stand_in_its_way() -> None:
     check_guided(random_classifier("regnety_002"))
+
+
+class Guided(torch.autograd.Function):
+    """ReLU6 whose gradient is that of its definition, without what is negative (Springenberg et al. 2015)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(0, 6)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient.clamp(0) * ((x > 0) & (x < 6))
+
+
+class GuidedReLU6(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Guided.apply(x)
+
+
+def test_relu6_is_guided_as_its_definition_says_and_left_as_it_was() -> None:
+    classifier, photo = random_classifier("tf_efficientnet_lite0", "native"), with_disc(48, 48, 96, 96)
+    kinds = [type(module) for module in classifier.network.modules()]
+    found = guided_backprop(classifier, photo, 0)
+    assert [type(module) for module in classifier.network.modules()] == kinds
+    capped = [
+        (parent, name)
+        for parent in classifier.network.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, torch.nn.ReLU6)
+    ]
+    for parent, name in capped:
+        setattr(parent, name, GuidedReLU6())
+    x = classifier.spec.normalisation.tensor([classifier.spec.square(photo)]).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(classifier.network(x)[0, 0], x)
+    expected = gradient[0].abs().amax(0).numpy()
+    assert len(capped) > 30 and expected.max() > 0
+    strongest = np.quantile(expected, STRONGEST)
+    np.testing.assert_allclose(found, (expected / strongest).clip(0, 1), rtol=1e-3, atol=1e-5)
 
 
 def test_a_network_without_a_feature_map_is_refused_by_name() -> None:

@@ -170,18 +170,21 @@ def ship(folder: Path) -> None:
         )
     measured = measure(str(pack.directory), folder / "measured")
     before = load_pack("starter").manifest
-    for path in PLACE.iterdir():
-        if path.name != "LICENSE.md":
-            path.unlink()
-    for path in (*map(pack.directory.joinpath, pack.files), *pack.directory.glob("*.png")):
-        shutil.copyfile(path, PLACE / path.name)
+    fresh, old = PLACE.with_name("starter.new"), PLACE.with_name("starter.old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    for path in (*map(pack.directory.joinpath, pack.files), *pack.directory.glob("*.png"), PLACE / "LICENSE.md"):
+        shutil.copyfile(path, fresh / path.name)
     version = str(int(before.version) + 1)
     named = {"name": "starter", "version": version, "description": DESCRIPTION, "licence": LICENCE}
-    write_manifest(pack.manifest.model_copy(update=named), PLACE)
+    write_manifest(pack.manifest.model_copy(update=named), fresh)
     title, _, rest = (pack.text("CARD.md") or "").partition("\n")
     card = f"{title.replace(NAME, 'starter')}\n\n{measured}\n{rest}"
-    (PLACE / "CARD.md").write_text(card, encoding="utf-8")
-    load_pack("starter").verify()
+    (fresh / "CARD.md").write_text(card, encoding="utf-8")
+    load_pack(fresh.resolve()).verify()
+    PLACE.rename(old)
+    fresh.rename(PLACE)
+    shutil.rmtree(old)
     print(f"{PLACE}: version {version}, {size / 1e6:.1f} MB of weights")
 
 

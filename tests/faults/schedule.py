@@ -97,6 +97,8 @@ def play(trial: Trial, seed: int) -> Played:
         played.ends.append(code)
         if rng.random() < 0.3:
             driver.sweep()  # else its worker, if it had one, ends by itself or writes on
+    if played.ends[-1] == 0 and not stopped and not same_rows(trial.out, trial.like):
+        played.wrong.append("a run ended with 0 and had not all rows")  # before anything puts it right
     for pid in [*(d.pid for d in stopped), *trial.faults.running("worker")]:
         trial.go_on(pid)
     played.ends += [_end_of(trial, driver) for driver in stopped]
@@ -145,6 +147,7 @@ def main() -> None:
         root = Path(folder)
         source, pack = write_archive(root / "photos"), str(write_fake_pack(root / "pack"))
         skinbatch.score(source, root / "like", pack=pack, engine="local")
+        runs, faults = 0, Counter[str]()
         for seed in range(wanted.seed, wanted.seed + wanted.count):
             place = root / str(seed)
             trial = Trial(source, place / "out", root / "like", pack, zygote, Faults(place / "faults"))
@@ -153,6 +156,10 @@ def main() -> None:
             if played.lost or played.doubled or played.wrong:
                 print(played)
                 raise SystemExit(1)
+            runs += len(played.ends)
+            faults.update(f"{fault.role} {fault.deed}" for fault in played.happened)
+        told = ", ".join(f"{n} x {what}" for what, n in faults.most_common())
+        print(f"{wanted.count} schedules, {runs} runs, {faults.total()} faults ({told}); 0 rows lost, 0 doubled")
     zygote.close()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from skinbatch.runs import layout
 from tests.faces import rows
-from tests.faults.bench import differences
+from tests.faults.bench import differences, same_rows
 from tests.faults.fault import Fault
 from tests.faults.points import and_slow
 from tests.faults.trial import Trial
@@ -108,6 +108,7 @@ def test_two_drivers_that_know_nothing_of_each_other_lose_and_double_nothing(tri
     for driver in (first, second):
         trial.go_on(driver.pid)
     assert sorted((first.end(), second.end())) == [0, 7], first.said + second.said
+    assert same_rows(trial.out, trial.like)
     trial.run()
     trial.check()
 

@@ -29,11 +29,12 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class ClassedPhoto:
-    """classes: of the model's, () for none of them. windows: see View."""
+    """classes: of the model's, () for none of them. windows: see View. group: see gather.group_of."""
 
     photo: StoredPhoto
     classes: tuple[str, ...]
     windows: tuple[Window, ...] = (WHOLE,)
+    group: str | None = None
 
 
 def targets(photos: Sequence[ClassedPhoto], classes: Sequence[str]) -> Floats:

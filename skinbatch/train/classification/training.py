@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skinbatch.errors import UsageError
-from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.metrics.bootstrap import Resampling, numbered
 from skinbatch.metrics.classification import MEAN, classification
 from skinbatch.models.build import classifier_spec
 from skinbatch.models.classifiers.classifier import build_network
@@ -30,9 +30,10 @@ from skinbatch.train.fitting.device import choose_device
 from skinbatch.train.fitting.parts import Part, train_parts
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.faces import cut_faces
-from skinbatch.train.photos.gather import NONE, Gathered, TakenPhoto
+from skinbatch.train.photos.gather import NONE, Gathered, TakenPhoto, group_of
 from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.recipe import Recipe
+from skinbatch.train.recipe_sections import DataSection
 from skinbatch.train.results.result import Metric, TrainedStage
 from skinbatch.train.results.stored import metrics_of, save_stage
 
@@ -52,7 +53,7 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
 
     def prepare(part: Part, gathered: Gathered) -> tuple[nn.Module, ClassifierTask]:
         mine = cast(ClassifierStage, part.stage)
-        train, valid = (_classed(photos, recipe, progress) for photos in (gathered.train, gathered.valid))
+        train, valid = (_classed(photos, part.data, recipe, progress) for photos in (gathered.train, gathered.valid))
         _check_outputs(recipe, mine, (*train, *valid))
         memory = memory_budget()
         held = int(VALID_MEMORY * memory)
@@ -81,15 +82,29 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
         )
     progress.phase("measuring")
     probability = task.probabilities(trained.network, trained.device)
-    metrics = measure(probability, targets(task.valid, stage.classes) > 0, stage, threshold, recipe)
+    metrics = measure(
+        probability, targets(task.valid, stage.classes) > 0, stage, threshold, recipe, _groups(task.valid)
+    )
     return save_stage(recipe, work, trained, metrics, fields={"threshold": threshold}, notes=[note] if note else [])
 
 
+def _groups(photos: Sequence[ClassedPhoto]) -> NDArray[np.int64] | None:
+    """What intervals are drawn over; None: the photos, where no group is known."""
+    if all(photo.group is None for photo in photos):
+        return None
+    return numbered([photo.group or f"/{photo.photo.name}" for photo in photos])
+
+
 def measure(
-    probability: NDArray[np.float64], truth: NDArray[np.bool_], stage: ClassifierStage, threshold: float, recipe: Recipe
+    probability: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    stage: ClassifierStage,
+    threshold: float,
+    recipe: Recipe,
+    groups: NDArray[np.int64] | None = None,
 ) -> list[Metric]:
     """Numbers of every class with intervals, of `none` (no top class) where there are such photos, and their means over
-    the classes that are not apart. probability, truth: (N, C)."""
+    the classes that are not apart. probability, truth: (N, C). groups: (N,) of photos that belong together."""
     chosen = choose(probability, threshold, several(truth))
     names, apart = list(stage.classes), set(recipe.data.apart)
     if not truth.any(axis=1).all():
@@ -99,12 +114,15 @@ def measure(
         probability = np.concatenate([probability, 1 - probability.max(axis=1, keepdims=True)], axis=1)
         names.append(NONE)
         apart.add(NONE)
-    found = classification(truth, probability, chosen, names, Resampling(seed=recipe.seed), apart=apart)
+    how = Resampling(seed=recipe.seed)
+    found = classification(truth, probability, chosen, names, how, groups=groups, apart=apart)
     photos = {name: int(truth[:, n].sum()) for n, name in enumerate(names)} | {MEAN: len(truth)}
     return [Metric(m.name, m.value, m.of, m.low, m.high, photos[m.of]) for m in metrics_of(found, _SHOWN, len(truth))]
 
 
-def _classed(photos: Sequence[TakenPhoto], recipe: Recipe, progress: TrainingProgress) -> list[ClassedPhoto]:
+def _classed(
+    photos: Sequence[TakenPhoto], data: DataSection, recipe: Recipe, progress: TrainingProgress
+) -> list[ClassedPhoto]:
     """Cut to faces where their view says so."""
     stored = [StoredPhoto(taken.photo.name, taken.path) for taken in photos]
     faces = [n for n, taken in enumerate(photos) if taken.view.face]
@@ -118,7 +136,7 @@ def _classed(photos: Sequence[TakenPhoto], recipe: Recipe, progress: TrainingPro
         for n, cut in zip(faces, cut_faces([stored[n] for n in faces], pack, masked, device), strict=True):
             stored[n] = cut
     return [
-        ClassedPhoto(photo, taken.classes, taken.view.crop or (WHOLE,))
+        ClassedPhoto(photo, taken.classes, taken.view.crop or (WHOLE,), group_of(taken, data))
         for photo, taken in zip(stored, photos, strict=True)
     ]
 

@@ -13,7 +13,7 @@ from skinbatch.errors import UsageError
 from skinbatch.models.pack import Pack
 from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto
 from skinbatch.train.photos.faces import cut_faces
-from skinbatch.train.photos.gather import Gathered, TakenPhoto, truth_class
+from skinbatch.train.photos.gather import Gathered, TakenPhoto, group_of, truth_class
 from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe_sections import DataSection
 from skinbatch.train.results.result import DataCount
@@ -80,13 +80,10 @@ def _boxed(
         cut = cut_faces([stored[n] for n in to_cut], faces.pack, faces.masked, faces.device)
         for n, photo in zip(to_cut, cut, strict=True):
             stored[n] = photo
-    pattern = data.group_pattern
-    made = []
-    for taken, photo in zip(photos, stored, strict=True):
-        said = pattern.search(taken.photo.name) if pattern is not None else None
-        group = said[1] if said is not None else taken.photo.group
-        made.append(_with_boxes(taken, photo, data, classes, group))
-    return made
+    return [
+        _with_boxes(taken, photo, data, classes, group_of(taken, data))
+        for taken, photo in zip(photos, stored, strict=True)
+    ]
 
 
 def _with_boxes(

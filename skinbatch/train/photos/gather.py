@@ -98,6 +98,13 @@ def truth_class(name: str, data: DataSection, classes: Sequence[str]) -> str | N
     return meant if not meant or meant in classes else None
 
 
+def group_of(taken: TakenPhoto, data: DataSection) -> str | None:
+    """The patient, or what else [data] `group` names; None where nobody says."""
+    pattern = data.group_pattern
+    found = pattern.search(taken.photo.name) if pattern is not None else None
+    return found[1] if found is not None else taken.photo.group
+
+
 class _Reader:
     """Photos of sources, and why others were left out."""
 
@@ -216,12 +223,10 @@ def _to_split(
 ) -> tuple[list[AnnotatedPhoto], float, list[Hashable], int]:
     """What `annotations.split.split` takes. Groups are what [data] group says, else photos that look the same."""
     assert data.valid_share is not None
-    pattern = data.group_pattern
     photos = [photo.photo for photo in taken]
     groups: list[Hashable] = []
     for photo in taken:
-        found = pattern.search(photo.photo.name) if pattern is not None else None
-        said = found[1] if found is not None else photo.photo.group
+        said = group_of(photo, data)
         groups.append((photo.source, said) if said is not None else None)
     alone = [n for n, group in enumerate(groups) if group is None]
     for n, cluster in zip(alone, _alike(tuple(taken[n].path for n in alone)), strict=True):

@@ -19,7 +19,7 @@ _ROWS = 24
 _FILLED = "## What was filled in from pack"
 _KIND = (
     "Validation photos were never trained on, but they decided which evaluation's weights were kept and when to stop, so "
-    "these numbers are kind. Intervals are 95 % bootstrap intervals over photos."
+    "these numbers are kind. Intervals are 95 % bootstrap intervals over photos, or over patients where the recipe names them."
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +23,7 @@ from skinbatch.train.classification.task import (
     class_weights,
     window_of,
 )
+from skinbatch.train.classification.training import measure
 from skinbatch.train.photos.photo_store import FaceCut, PhotoStore, StoredPhoto, working_size
 from skinbatch.train.recipe import UNHASHED
 from skinbatch.train.recipe_sections import AugmentSection, DataSection, ScheduleSection
@@ -251,3 +254,18 @@ def test_photos_beyond_the_memory_are_read_each_time_and_are_the_same(tmp_path: 
     (tmp_path / "0.png").unlink()
     assert [int(store[n].mean()) for n in range(3)] == [0, 80, 160]
     assert [int(pixels.mean()) for pixels in store] == [0, 80, 160]
+
+
+def test_intervals_are_drawn_over_patients_where_these_are_known() -> None:
+    patients = np.repeat(np.arange(10), 4)
+    truth = np.ones((40, 1), np.bool_)
+    probability = np.where(patients % 2, 0.9, 0.1)[:, None]  # all photos of a patient are right, or wrong
+    stage = ClassifierStage(arch="timm", backbone="regnety_002", classes=("a",), outputs="logistic", sha256=UNHASHED)
+    recipe: Any = SimpleNamespace(data=SimpleNamespace(apart=()), seed=0)
+    widths = []
+    for groups in (None, patients):
+        found = measure(probability, truth, stage, 0.5, recipe, groups)
+        recall = next(metric for metric in found if (metric.name, metric.of) == ("recall", "a"))
+        assert recall.value == 0.5 and recall.low is not None and recall.high is not None
+        widths.append(recall.high - recall.low)
+    assert widths[1] > 1.5 * widths[0]

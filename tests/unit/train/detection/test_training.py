@@ -21,12 +21,13 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.detection import curves, match
-from skinbatch.models.build import build_detector
+from skinbatch.models.build import build_detector, detector_spec
 from skinbatch.models.stages import ARCHITECTURES, TRAINED_HERE, DetectorStage
-from skinbatch.train.detection.training import train_detector
+from skinbatch.train.detection.training import BEYOND, changes_of, train_detector
 from skinbatch.train.fitting.progress import Silent
 from skinbatch.train.photos.photo_store import read_photo
 from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_sections import AugmentSection
 from skinbatch.train.results.result import TrainedStage
 from tests.unit.train.detection.spotted import write_spotted
 
@@ -259,3 +260,15 @@ class _Noting(Silent):
 
 def _timeless(point: Mapping[str, float]) -> dict[str, Any]:
     return {name: value for name, value in point.items() if name not in ("minutes", "waited")}
+
+
+def test_photos_that_were_stretched_are_shown_in_every_shape_between_and_a_little_beyond(recipe: Path) -> None:
+    stage = read_recipe(recipe).model.stage
+    assert isinstance(stage, DetectorStage)
+    spec = detector_spec(stage, ModelSettings())
+    plain = AugmentSection(stretch=(0.9, 1.1))
+    assert changes_of(plain, None, 300, spec).augment.stretch == (0.9, 1.1)
+    wide = changes_of(plain, 4 / 3, 300, spec).augment.stretch
+    assert wide == pytest.approx((0.9 / BEYOND, 1.1 * 4 / 3 * BEYOND))
+    tall = changes_of(plain, 3 / 4, 300, spec).augment.stretch
+    assert tall == pytest.approx((0.9 * 3 / 4 / BEYOND, 1.1 * BEYOND))

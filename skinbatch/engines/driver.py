@@ -12,16 +12,18 @@ from typing import Any
 from skinbatch.archive.shard import count_members
 from skinbatch.archive.source import open_source
 from skinbatch.engines.assign import Assigner
+from skinbatch.engines.deaths import DeathRecord
 from skinbatch.engines.drift import Drift
 from skinbatch.engines.pool import Engine, Ready
 from skinbatch.engines.presenter import Presenter
 from skinbatch.engines.progress import Totals
-from skinbatch.engines.scheduler import DEATHS_TO_BLAME, Deaths, Scheduler
+from skinbatch.engines.scheduler import Scheduler
 from skinbatch.engines.setup import Prepared
 from skinbatch.engines.watched import Watched
 from skinbatch.errors import ClaimError, SkinbatchError, StoreError, UsageError
-from skinbatch.runs import cleanup, destination, layout, plan, receipts, snapshot
+from skinbatch.runs import cleanup, destination, layout, plan, snapshot
 from skinbatch.runs.claim import Claim
+from skinbatch.runs.folds import Folds
 from skinbatch.runs.grouping import first_bits
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Listing, Plan, PlanWriter
@@ -60,11 +62,10 @@ class Driver:
         self.ledger = Ledger(self.store, self.fingerprint)
         self.drift = Drift()
         self.totals: Totals | None = None
-        self.folded = 0
-        self._unfolded: list[Stub] = []
-        self._fold_at = receipts.FOLD_EVERY
+        self._folds = Folds(self.ledger, presenter.note)
         self._interrupted = threading.Event()
         self._scheduler: Scheduler | None = None
+        self._deaths: DeathRecord
         self._left: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._members: dict[ShardRef, int] = {}
@@ -112,7 +113,7 @@ class Driver:
         # After the listing, which is as large as what is done and no longer needed.
         self.presenter.phase("reading what is done")
         self.ledger = Ledger.load(self.store, self.fingerprint)
-        self._unfolded += self.ledger.read_singly
+        self._folds = Folds(self.ledger, self.presenter.note)
         self._current = current
         self._check_interrupted()
         assigner = Assigner(self.store, self.ledger, current)
@@ -140,7 +141,7 @@ class Driver:
         current = self._score(engine, current, assignments)
         if self._done(current):
             return self._finish(current)
-        self._fold()
+        self._folds.write()
         if self._scheduler is not None and self._scheduler.stopped and not self._left:
             return self._end(6, f"stopped: {self._scheduler.stopped}; the same command goes on", current, "stopped")
         return self._end(4, self._left_message(current), current, "failed")
@@ -190,15 +191,7 @@ class Driver:
         return self._members[shard]
 
     def _score(self, engine: Engine, current: Plan, assignments: Iterator[Assignment]) -> Plan:
-        attempts = receipts.attempts(self.store, self.fingerprint)
-
-        def deaths(unit: WorkUnit) -> Deaths:
-            keys = attempts.get((unit.unit_id, unit.inputs_sha256[:12]), ())
-            if len(keys) < DEATHS_TO_BLAME:  # why matters only for a verdict
-                return Deaths(len(keys), "on record")
-            last = receipts.last_attempt(self.store, keys)
-            return Deaths(len(keys), str(last.get("reason", "on record")), last.get("timed_out") is True)
-
+        self._deaths = DeathRecord(self.store, self.fingerprint, self.log.record.run_id)
         self.presenter.phase("starting workers")
         self._waiting_since = time.monotonic()
         pool = engine.start(self.prepared.context)
@@ -211,7 +204,7 @@ class Driver:
                     Watched(self, self.log),
                     self.config.engine.stall_timeout_s,
                     self.config.storage.max_attempts * self.config.storage.timeout_s,
-                    deaths,
+                    self._deaths.of,
                     self._count_members,
                     already_ready=self._scheduler.idle if self._scheduler else (),
                 )
@@ -285,7 +278,7 @@ class Driver:
         nothing_to_do: bool = False,
     ) -> RunReport:
         if exit_code == 130:
-            self._quietly(self._fold)
+            self._quietly(self._folds.write)
         chosen = newest.receipts if newest else self._chosen(current) if current else ()
         left = len(Assigner(self.store, self.ledger, current).left()) if current and not newest else 0
         self._quietly(lambda: self._close_record(state, exit_code, message))
@@ -343,9 +336,7 @@ class Driver:
         planned = len(unit.images) if unit.shard is None else self._counts.get(unit.unit_id)
         self.totals.add(outcome, planned)
         if outcome.receipt is not None:
-            self._unfolded.append(self.ledger.add(outcome.receipt))
-            if len(self._unfolded) >= self._fold_at:
-                self._fold()
+            self._folds.add(self.ledger.add(outcome.receipt))
 
     def drifted(self, assignment: Assignment, outcome: UnitFailed) -> None:
         if not self.drift.note_failed(assignment.unit, outcome):
@@ -364,15 +355,8 @@ class Driver:
         self.presenter.note(f"a worker died on unit {unit.unit_id}: {reason}")
         if self.totals is not None:
             self.totals.died(reason)
-        record = {
-            "unit_id": unit.unit_id,
-            "reason": reason,
-            "timed_out": timed_out,
-            "at": destination.now(),
-            "run_id": self.log.record.run_id,
-        }
         try:
-            receipts.write_attempt(self.store, self.fingerprint, unit.unit_id, unit.inputs_sha256, record)
+            self._deaths.add(unit, reason, timed_out)
         except StoreError as e:  # this run remembers it; only the next one would begin to count anew
             self.presenter.note(f"not put on record: {e}")
 
@@ -394,18 +378,6 @@ class Driver:
             )
         if self.totals is not None:
             self.presenter.progress(self.totals.tick(photos_in_flight))
-
-    def _fold(self) -> None:
-        """A copy of new receipts in one object. One that cannot be written costs the next run some requests, not this run."""
-        if self._unfolded:
-            self.folded += 1
-            entries = self.ledger.entries(self._unfolded)
-            try:
-                receipts.write_fold(self.store, self.fingerprint, self.folded, entries)
-                self._unfolded = []
-            except StoreError as e:
-                self.presenter.note(f"a copy of receipts was not written: {e}")
-            self._fold_at = len(self._unfolded) + receipts.FOLD_EVERY
 
     def _catch_signals(self) -> dict[int, Any]:
         """SIGINT and SIGTERM end the run at the next tick; only the main thread may say so."""

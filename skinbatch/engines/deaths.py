@@ -1,0 +1,36 @@
+"""Failed attempts on record, so that a driver that dies does not count from nothing again."""
+
+from __future__ import annotations
+
+from skinbatch.engines.scheduler import DEATHS_TO_BLAME, Deaths
+from skinbatch.runs import receipts
+from skinbatch.runs.destination import now
+from skinbatch.storage.base import Store
+from skinbatch.types import WorkUnit
+
+
+class DeathRecord:
+    """Those of earlier runs, as they were when this was made, and where this run writes its own."""
+
+    def __init__(self, store: Store, fingerprint: str, run_id: str) -> None:
+        self._store, self._fingerprint, self._run_id = store, fingerprint, run_id
+        self._earlier = receipts.attempts(store, fingerprint)
+
+    def of(self, unit: WorkUnit) -> Deaths:
+        """What earlier runs have on record for a unit and its inputs."""
+        keys = self._earlier.get((unit.unit_id, unit.inputs_sha256[:12]), ())
+        if len(keys) < DEATHS_TO_BLAME:  # why matters only for a verdict
+            return Deaths(len(keys), "on record")
+        last = receipts.last_attempt(self._store, keys)
+        return Deaths(len(keys), str(last.get("reason", "on record")), last.get("timed_out") is True)
+
+    def add(self, unit: WorkUnit, reason: str, timed_out: bool) -> None:
+        """Raises StoreError."""
+        record = {
+            "unit_id": unit.unit_id,
+            "reason": reason,
+            "timed_out": timed_out,
+            "at": now(),
+            "run_id": self._run_id,
+        }
+        receipts.write_attempt(self._store, self._fingerprint, unit.unit_id, unit.inputs_sha256, record)

@@ -25,14 +25,14 @@ def models(pack: Pack) -> Models:
     return pack.build("cpu", ModelSettings())
 
 
-def test_every_file_has_its_recorded_hash_and_all_weights_are_30_mb_at_most(pack: Pack) -> None:
+def test_every_file_has_its_recorded_hash_and_all_weights_are_40_mb_at_most(pack: Pack) -> None:
     pack.verify()
-    assert sum(pack.weights_file(stem).stat().st_size for stem in pack.weights) <= 30_000_000
+    assert sum(pack.weights_file(stem).stat().st_size for stem in pack.weights) <= 40_000_000
 
 
 def test_it_has_one_class_of_lesions_and_the_six_diseases_of_the_paper(pack: Pack) -> None:
     assert pack.detector_classes == ("acne",)
-    assert fingerprint(numbers(pack, ModelSettings())) == "82797babf30e", "archives would be scored anew"
+    assert fingerprint(numbers(pack, ModelSettings())) == "e8d812b56f4d", "archives would be scored anew"
     assert pack.prob_columns == (
         "prob_seborrheic_keratosis",
         "prob_actinic_keratosis",
@@ -46,7 +46,7 @@ def test_it_has_one_class_of_lesions_and_the_six_diseases_of_the_paper(pack: Pac
 def test_the_card_and_the_licence_say_what_it_is_not_for(pack: Pack) -> None:
     card, licence = pack.text("CARD.md"), pack.text("LICENSE.md")
     assert card is not None and licence is not None
-    for text in ("not for clinical use", "non-commercial", "CelebAMask-HQ", "ACNE04", "DermNet", "faster-rcnn"):
+    for text in ("not for clinical use", "non-commercial", "CelebAMask-HQ", "ACNE04", "DermNet", "python jobs/starter_pack.py measure OUT"):
         assert text in card, text
     assert "not a medical device" in licence
 

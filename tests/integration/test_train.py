@@ -59,7 +59,7 @@ name = "shades"
 base = "starter"
 [model]
 arch = "timm"
-backbone = "regnety_002"
+backbone = "tf_efficientnet_lite0"
 classes = ["dark", "bright"]
 size = 32
 weights = "starter"

@@ -74,7 +74,7 @@ def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> Tr
     run = _Run(recipe, choose_device(recipe.run), progress)
     config, stage = run.user_config(stage, work)
     path = recipe.start_from()
-    start: tuple[str, Weights] | None = (str(path), read_start(path, stage)) if path is not None else None
+    start: tuple[str, Weights] | None = (path.name, read_start(path, stage)) if path is not None else None
     counts: list[DataCount] = []
     notes: list[str] = []
     steps, seconds = 0, 0.0

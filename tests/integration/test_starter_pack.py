@@ -46,7 +46,14 @@ def test_it_has_one_class_of_lesions_and_the_six_diseases_of_the_paper(pack: Pac
 def test_the_card_and_the_licence_say_what_it_is_not_for(pack: Pack) -> None:
     card, licence = pack.text("CARD.md"), pack.text("LICENSE.md")
     assert card is not None and licence is not None
-    for text in ("not for clinical use", "non-commercial", "CelebAMask-HQ", "ACNE04", "DermNet", "jobs/starter_pack.py measure"):
+    for text in (
+        "not for clinical use",
+        "non-commercial",
+        "CelebAMask-HQ",
+        "ACNE04",
+        "DermNet",
+        "jobs/starter_pack.py measure",
+    ):
         assert text in card, text
     assert "not a medical device" in licence
 

@@ -25,9 +25,9 @@ def models(pack: Pack) -> Models:
     return pack.build("cpu", ModelSettings())
 
 
-def test_every_file_has_its_recorded_hash_and_all_weights_are_40_mb_at_most(pack: Pack) -> None:
+def test_every_file_has_its_recorded_hash_and_all_weights_are_30_mb_at_most(pack: Pack) -> None:
     pack.verify()
-    assert sum(pack.weights_file(stem).stat().st_size for stem in pack.weights) <= 40_000_000
+    assert sum(pack.weights_file(stem).stat().st_size for stem in pack.weights) <= 30_000_000
 
 
 def test_it_has_one_class_of_lesions_and_the_six_diseases_of_the_paper(pack: Pack) -> None:

@@ -75,7 +75,7 @@ schedule = { epochs = 1, batch = 8 }
 [augment]
 flip = 0.5
 [schedule]
-epochs = 4
+epochs = 10
 batch = 8
 lr = 3e-3
 class_weights = "sqrt"
@@ -205,7 +205,7 @@ def test_a_classifier_is_trained_elsewhere_first_and_its_card_tells_all(shades: 
     parts = {count.part: count for count in trained.data if count.source.endswith("shades")}
     assert parts["valid"].things == {"dark": 4, "bright": 4}
     by_name = {(metric.name, metric.of): metric for metric in trained.metrics}
-    assert by_name["average_precision", "mean"].value > 0.7  # by chance about 0.36
+    assert by_name["average_precision", "mean"].value > 0.9
     assert by_name["recall", "none"].photos == 3
     recall = by_name["recall", "dark"]
     assert recall.low is not None

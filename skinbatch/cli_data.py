@@ -64,5 +64,7 @@ def export(
     print(f"  classes   {', '.join(report.classes) or 'none'}")
     if report.left_out:
         print(f"  left out  {counted(report.left_out)}")
+    if report.not_kept:
+        print(f"  not kept  {counted(report.not_kept)}")
     if not report.complete:
         print("  the run has not ended: only what is done so far was written")

@@ -97,6 +97,8 @@ def _of_boxes(photo: AnnotatedPhoto) -> Iterator[Problem]:
         if kind is not None:
             size = f", the photo is {photo.width} x {photo.height}" if photo.width else ""
             yield Problem(kind, str(photo.annotation), f"{photo.name}: box {number}: {x1:g},{y1:g},{x2:g},{y2:g}{size}")
+    for _ in range(photo.crowds):
+        yield Problem(Kind.CROWD, str(photo.annotation), photo.name)
 
 
 def _kind_of_box(x1: float, y1: float, x2: float, y2: float, width: float, height: float) -> Kind | None:

@@ -6,6 +6,7 @@ import decimal
 import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -36,7 +37,7 @@ def fits(path: Path) -> bool:
 
 
 def read(path: Path) -> Truth:
-    """Every COCO file of `path`. Regions marked as a crowd are no boxes of one thing and are left out.
+    """Every COCO file of `path`. Regions marked as a crowd are no boxes of one thing and are only counted.
 
     Photos are looked for beside the file, in `images` there or one folder up, and in a folder of the file's name. Raises
     UsageError naming the file, the annotation's id and the field.
@@ -57,6 +58,7 @@ class _File:
         self._of: list[Any] = []
         self._category: list[Any] = []
         self._corners = array("d")
+        self._crowds: Counter[Any] = Counter()
         try:
             data = json.loads(file.read_bytes(), object_hook=self._take, parse_float=Decimal)
             self.images: list[dict[str, Any]] = list(data["images"])
@@ -74,7 +76,7 @@ class _File:
             raise UsageError(f"{file}: not COCO's instances: {what} has no `{lacks}`; give it one or take it out")
         if len(known) < len(self.images):
             raise UsageError(f"{file}: two images have the same `id`; number them anew")
-        stray = next((n for n in self._of if n not in known), None)
+        stray = next((n for n in (*self._of, *self._crowds) if n not in known), None)
         if stray is not None:
             raise UsageError(f"{file}: an annotation has image_id {stray}, which none of its images has")
         self.root = self._photo_root()
@@ -103,7 +105,10 @@ class _File:
             name = self._name(str(image.get("file_name", image["id"])), path, root)
             labels = tuple(self._label(self._category[i]) for i in mine)
             size = self._size(image, path)
-            yield AnnotatedPhoto(name, self.file, path, *size, boxes[mine], labels, severity=severity_of(name))
+            crowds = self._crowds[image["id"]]
+            yield AnnotatedPhoto(
+                name, self.file, path, *size, boxes[mine], labels, severity=severity_of(name), crowds=crowds
+            )
         for folder in sorted(folders):
             for path in sorted(Path(folder, e) for e in os.listdir(folder) if has_image_name(e)):
                 if path not in found:
@@ -125,7 +130,9 @@ class _File:
             raise UsageError(
                 f"{self.file}: annotation {found.get('id')}: `bbox` is {said}, not x, y, width and height in pixels"
             ) from None
-        if not found.get("iscrowd"):
+        if found.get("iscrowd"):
+            self._crowds[found["image_id"]] += 1
+        else:
             self._of.append(found["image_id"])
             self._category.append(found.get("category_id"))
             self._corners.extend(corners)

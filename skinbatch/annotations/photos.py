@@ -18,7 +18,8 @@ class AnnotatedPhoto:
     boxes: (N, 4) float32, pixels of the displayed photo, x1 y1 x2 y2, as annotated: nothing is checked yet. labels: N names
     of the boxes' classes. classes: names of the whole photo's classes, () for none of them. severity: 0-3 (ACNE04's
     `levleN_`). masks: files of the mask: one palette PNG, or a PNG a part. group: patient or other group that must not be
-    split. annotation: the file that says all this, for messages.
+    split. annotation: the file that says all this, for messages. difficult: indexes of boxes that are marked so (VOC); they are
+    boxes like all others here. crowds: regions that are marked as a crowd (COCO), and are no boxes.
     """
 
     name: str
@@ -32,6 +33,8 @@ class AnnotatedPhoto:
     severity: int | None = None
     masks: tuple[Path, ...] | None = None
     group: str | None = None
+    difficult: frozenset[int] = frozenset()
+    crowds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

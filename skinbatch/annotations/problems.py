@@ -24,6 +24,7 @@ class Kind(StrEnum):
     EMPTY = "empty boxes"
     OUTSIDE = "boxes outside the photo"
     OVER_EDGE = "boxes over the photo's edge"
+    CROWD = "regions marked as a crowd, which are no boxes (left out)"
     UNKNOWN_CLASS = "unknown classes"
     BAD_MASK = "masks that cannot be read"
     MASK_SIZE = "masks of another size than the photo"
@@ -77,9 +78,10 @@ class Problems:
 
 
 def _lines(kind: Kind, problems: Sequence[Problem]) -> str:
-    """A file is shown once, with the first that is wrong in it."""
-    first = {p.file: p for p in reversed(problems)}
-    files = list(dict.fromkeys(p.file for p in problems))
-    inside = f" in {len(files)} files" if len(files) < len(problems) else ""
-    lines = [f"{len(problems)} {kind.value}{inside}:", *(f"  {name} ({first[name].what})" for name in files[:SHOWN])]
-    return "\n".join([*lines, f"  and {len(files) - SHOWN} more"] if len(files) > SHOWN else lines)
+    """The first that is wrong in each file, and where there are few files, what else is wrong in them."""
+    firsts = {p.file: n for n, p in reversed(list(enumerate(problems)))}
+    inside = f" in {len(firsts)} files" if len(firsts) < len(problems) else ""
+    by_file = [*sorted(firsts.values()), *(n for n, p in enumerate(problems) if n != firsts[p.file])]
+    shown = [problems[n] for n in sorted(by_file[:SHOWN])]
+    lines = [f"{len(problems)} {kind.value}{inside}:", *(f"  {p.file} ({p.what})" for p in shown)]
+    return "\n".join([*lines, f"  and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else lines)

@@ -61,7 +61,7 @@ def read(path: Path) -> Truth:
 
 
 def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, photo_root: Path) -> AnnotatedPhoto:
-    boxes, labels = [], []
+    boxes, labels, difficult = [], [], set()
     for number, node in enumerate(root.findall("object"), 1):
         where = f"{file}: object {number}"
         box = node.find("bndbox")
@@ -69,6 +69,8 @@ def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, p
             raise UsageError(f"{where} has no <bndbox>; draw its box, or take the object out")
         boxes.append([_number(box, tag, where) for tag in _CORNERS])
         labels.append((node.findtext("name") or "").strip())
+        if (node.findtext("difficult") or "").strip() == "1":
+            difficult.add(number - 1)
     path = None if photo is None else photo_root / photo
     width, height = _size(root, file, path)
     name = _own_name(root) or photo or _named(root, key)
@@ -81,6 +83,7 @@ def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, p
         np.array(boxes, np.float32).reshape(-1, 4),
         tuple(labels),
         severity=severity_of(name),
+        difficult=frozenset(difficult),
     )
 
 

@@ -97,6 +97,8 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
             }
             slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **found}
     notes += [f"--map {name}: no class of the truth is called so" for name in request.unused(_names(truth))]
+    if crowds := sum(photo.crowds for photo in judged.photos):
+        notes.append(f"{crowds:,} regions of the truth are marked as a crowd: what is found in them counts as wrong")
     about = _about(request, scored, truth, said, pairs, judged, failed, parts) | {"notes": notes}
     return Evaluation(about, numbers, slices, parts, severity)
 

@@ -31,4 +31,12 @@ class AnnotatedBoxes:
             if photo.boxes is None or photo.labels is None:
                 self.left_out[NOT_ANNOTATED] += 1
             else:
-                yield BoxedPhoto(photo.name, photo.width, photo.height, photo.boxes, photo.labels)
+                yield BoxedPhoto(
+                    photo.name,
+                    photo.width,
+                    photo.height,
+                    photo.boxes,
+                    photo.labels,
+                    difficult=photo.difficult,
+                    crowds=photo.crowds,
+                )

@@ -16,7 +16,8 @@ from skinbatch.errors import UsageError
 @dataclass(frozen=True, slots=True)
 class BoxedPhoto:
     """name: the photo's key. width, height: pixels as displayed, None where nobody says. boxes: (N, 4) float32, pixels,
-    x1 y1 x2 y2, all finite. labels: N names of classes. scores: (N,) float32, None for what people drew.
+    x1 y1 x2 y2, all finite. labels: N names of classes. scores: (N,) float32, None for what people drew. difficult, crowds: as
+    in AnnotatedPhoto.
 
     Raises UsageError naming the photo where a box or a label cannot be written so that it is read back.
     """
@@ -27,6 +28,8 @@ class BoxedPhoto:
     boxes: NDArray[np.float32]
     labels: tuple[str, ...]
     scores: NDArray[np.float32] | None = None
+    difficult: frozenset[int] = frozenset()
+    crowds: int = 0
 
     def __post_init__(self) -> None:
         bad = np.flatnonzero(~np.isfinite(self.boxes).all(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from skinbatch.export.yolo import YoloWriter
 from skinbatch.runs import layout
 from skinbatch.runs.results import open_results
 from skinbatch.storage.locate import is_s3, local_path, open_store
+
+CROWDS, DIFFICULT = "regions marked as a crowd", "marks of difficult boxes"
 
 
 class Writer(Protocol):
@@ -44,7 +47,8 @@ WRITERS: Mapping[str, Callable[[Files, tuple[str, ...]], Writer]] = {
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """left_out: why -> photos without an entry (statuses that are not ok, `not annotated`). complete: False where the run of
-    the source has not scored everything yet. files: how many were written below `out`."""
+    the source has not scored everything yet. files: how many were written below `out`. not_kept: what the truth says and the
+    format cannot -> how often."""
 
     out: str
     format: str
@@ -54,6 +58,7 @@ class ExportReport:
     classes: tuple[str, ...]
     files: int
     complete: bool
+    not_kept: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,8 @@ def export(
 ) -> ExportReport:
     """Write the boxes of `source`, a destination of `skinbatch score` or a truth, below `out`; photos are not copied.
 
-    `read_truth` of the result gives the same names, sizes, labels and boxes, to the last bit. progress: told how many photos are
+    `read_truth` of the result gives the same names, sizes, labels and boxes, to the last bit; VOC's marks of difficult boxes only
+    where VOC is written. progress: told how many photos are
     done. Raises UsageError where there is nothing to export, or `out` is not empty; then, and where it fails on the
     way, nothing stays below `out`.
     """
@@ -90,12 +96,15 @@ def export(
     store.probe_writable()
     files = Files(store)
     photos = box_count = 0
+    not_kept: Counter[str] = Counter()
     try:
         writer = WRITERS[wanted.format](files, boxes.class_names)
         for photo in boxes.photos():
             writer.add(photo)
             photos += 1
             box_count += len(photo.boxes)
+            not_kept[CROWDS] += photo.crowds
+            not_kept[DIFFICULT] += len(photo.difficult) if wanted.format != "voc" else 0
             if progress is not None:
                 progress(photos)
         writer.close()
@@ -111,6 +120,7 @@ def export(
         classes=writer.class_names,
         files=len(files.keys),
         complete=boxes.complete,
+        not_kept={what: count for what, count in not_kept.items() if count},
     )
 
 

@@ -44,7 +44,8 @@ def _lines(photo: BoxedPhoto) -> list[str]:
         score = "" if scores is None else f"<score>{scores[n]}</score>"
         lines += [
             "  <object>",
-            f"    <name>{_text(label)}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>{score}",
+            f"    <name>{_text(label)}</name><pose>Unspecified</pose><truncated>0</truncated>"
+            f"<difficult>{int(n in photo.difficult)}</difficult>{score}",
             f"    <bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>",
             "  </object>",
         ]

@@ -4,13 +4,8 @@ scores; photos that spoil a training are told before it starts."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +20,7 @@ from skinbatch.train.fitting.progress import Silent
 from skinbatch.train.session import train
 from tests.conftest import SHARED
 from tests.faces import face, rows
+from tests.training import command, curve, kill, learned, until
 
 SEGMENTER = """
 stage = "segmenter"
@@ -108,35 +104,6 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(folder: Path, out: Path) -> subprocess.Popen[str]:
-    program = "from skinbatch.cli import main; main()"
-    arguments = ["train", "segmenter", str(folder / "recipe.toml"), "--out", str(out)]
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def curve(work: Path) -> list[dict[str, float]]:
-    log = work / "log.jsonl"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def until(running: subprocess.Popen[str], work: Path, evaluations: int) -> None:
-    """Wait until so many evaluations are done; the training must not end before."""
-    while len(curve(work)) < evaluations:
-        assert running.poll() is None, running.communicate()[1]
-        time.sleep(0.01)
-
-
-def learned(points: list[dict[str, float]]) -> list[Mapping[str, float]]:
-    return [{k: v for k, v in point.items() if k not in ("minutes", "waited")} for point in points]
-
-
 def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_and_its_pack_scores(
     faces: Path, tmp_path: Path
 ) -> None:
@@ -146,16 +113,15 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
     assert losses[-1] < 0.7 * losses[0]
 
     out, work = tmp_path / "disturbed", tmp_path / "disturbed" / "work" / "segmenter"
-    running = command(faces, out)
+    running = command("segmenter", faces / "recipe.toml", out)
     until(running, work, 1)
     running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 130, said
     assert "waited for data" in said
-    running = command(faces, out)
+    running = command("segmenter", faces / "recipe.toml", out)
     until(running, work, len(curve(work)) + 1)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.communicate()
+    kill(running)
     assert len(curve(work)) < 8
     resumed = train("segmenter", faces / "recipe.toml", out, Silent())
     assert resumed.trained is not None

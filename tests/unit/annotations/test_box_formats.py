@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skinbatch.annotations.checks import check
+from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
 from tests.unit.annotations.support import BOXES, coco, photo, says_the_same, the_only, voc, write, yolo
@@ -108,6 +110,13 @@ def test_categories_that_only_name_the_whole_and_crowds_are_left_out(tmp_path: P
     assert truth.class_names == ("papules", "pustules")
     assert the_only(truth).labels == ("pustules", "9"), "a category that is not listed keeps its number"
     np.testing.assert_array_equal(the_only(truth).boxes, [[1, 2, 4, 6], [5, 5, 6, 6]])
+    assert the_only(truth).crowds == 1
+    found = check({"train": truth.photos}, "detector", ("papules", "pustules", "9")).of(Kind.CROWD)
+    assert [(problem.file, problem.what) for problem in found] == [(str(tmp_path / "t.json"), "a.jpg")]
+    annotations[1]["image_id"] = 8
+    coco(tmp_path / "t.json", categories=categories, annotations=annotations)
+    with pytest.raises(UsageError, match="image_id 8, which none of its images has"):
+        read_truth(tmp_path)
 
 
 def test_boxes_of_coco_belong_to_their_images_in_any_order(tmp_path: Path) -> None:

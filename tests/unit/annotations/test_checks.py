@@ -157,6 +157,12 @@ def test_problems_print_the_first_names_and_keep_all_for_json() -> None:
     assert many.as_text().splitlines() == [
         "14 empty boxes in 7 files:",
         *(f"  {n}.xml (box {2 * n})" for n in range(5)),
+        "  and 9 more",
+    ]
+    of_few = Problems(tuple(Problem(Kind.EMPTY, f"{n % 2}.json", f"box {n}") for n in range(7)))
+    assert of_few.as_text().splitlines() == [
+        "7 empty boxes in 2 files:",
+        *(f"  {n % 2}.json (box {n})" for n in range(5)),
         "  and 2 more",
     ]
     assert len(json.loads(json.dumps(many.as_json()))["empty boxes"]) == 14

@@ -247,3 +247,17 @@ def test_coco_is_what_other_tools_read(tmp_path: Path) -> None:
             "score": 0.75,
         }
     ]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_a_format_cannot_say_is_counted(tmp_path: Path, form: str) -> None:
+    marked = voc(tmp_path / "voc/a.xml")
+    marked.write_text(marked.read_text().replace("</name>", "</name><difficult>1</difficult>", 1))
+    lost = export(str(tmp_path / "voc"), str(tmp_path / "from-voc"), Wanted(form)).not_kept
+    assert lost == ({} if form == "voc" else {"marks of difficult boxes": 1})
+    (found,) = read_truth(tmp_path / "from-voc").photos
+    assert found.difficult == ({0} if form == "voc" else set())
+    crowd = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1}
+    coco(tmp_path / "coco/t.json", annotations=[crowd])
+    report = export(str(tmp_path / "coco"), str(tmp_path / "from-coco"), Wanted(form))
+    assert (report.boxes, report.not_kept) == (0, {"regions marked as a crowd": 1})

@@ -18,12 +18,14 @@ from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.problems import Kind, Problem, Problems
 from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import Pack, load_pack
+from skinbatch.train.fitting.checkpoint import whole
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.gather import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.packing import stem_of, write_pack
 from skinbatch.train.results.result import TrainedStage
+from skinbatch.types import Status
 
 WORK = "work"
 RECIPE, PHOTOS, DONE = "recipe.json", "photos.json", "done.json"
@@ -110,6 +112,11 @@ def _train(
     counts = {kind.value: len(mine) for kind, mine in problems.by_kind().items()}
     pack = write_pack(trained, recipe, out, work, counts)
     tried = _try(pack, example)
+    if tried is not None and tried["status"] == Status.MODEL_ERROR:
+        raise PackError(
+            f"{pack.directory}: was written, but cannot score {example}: {tried['error']}; the curves of this "
+            f"training are in {work / 'curves.png'}"
+        )
     metrics = tuple(dataclasses.asdict(metric) for metric in trained.metrics)
     done = {"weights": pack.weights[stem_of(recipe)], "problems": counts, "metrics": metrics, "tried": tried}
     _write(work / DONE, done)
@@ -186,9 +193,8 @@ def _keep_photos(work: Path, seen: dict[str, Any]) -> None:
 
 def _write(path: Path, value: Any) -> None:
     """JSON, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as file:
+        file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def _read(path: Path) -> Any | None:
@@ -248,6 +254,7 @@ def _try(pack: Pack, photo: Path) -> dict[str, Any] | None:
     return {
         "photo": str(photo),
         "status": str(found.status),
+        "error": found.error,
         "face": found.face,
         "count_total": found.count_total,
         "top_class": found.top_class,

@@ -3,6 +3,7 @@ scores; photos that spoil a training are told before it starts."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import skinbatch
-from skinbatch.errors import ClaimError, UsageError
+from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import load_pack
 from skinbatch.train.fitting.progress import Silent
 from skinbatch.train.session import train
@@ -194,6 +197,20 @@ def test_a_classifier_is_trained_elsewhere_first_and_its_card_tells_all(shades: 
     assert Image.open(pack.directory / "curves-classifier-disease.png").size[0] > 800
     assert found.tried is not None
     assert found.tried["status"] == "ok"
+
+
+def test_a_pack_that_cannot_score_is_no_success(shades: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(load_pack("starter").directory, broken)
+    (weights,) = broken.glob("segmenter.*")
+    before = hashlib.sha256(weights.read_bytes()).hexdigest()
+    save_file({name: torch.full_like(value, torch.nan) for name, value in load_file(weights).items()}, weights)
+    manifest = (broken / "pack.toml").read_text()
+    (broken / "pack.toml").write_text(manifest.replace(before, hashlib.sha256(weights.read_bytes()).hexdigest()))
+    (shades / "broken.toml").write_text(CLASSIFIER.replace('base = "starter"', f'base = "{broken}"'))
+    for _ in range(2):  # nor is it one when it is asked for again
+        with pytest.raises(PackError, match=r"cannot score .*: segmenter: .*curves"):
+            train("classifier", shades / "broken.toml", tmp_path / "out", Silent())
 
 
 def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(shades: Path, tmp_path: Path) -> None:

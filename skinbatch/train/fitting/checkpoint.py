@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -59,17 +60,23 @@ def load_checkpoint(work: Path, parts: Mapping[str, Any], device: torch.device) 
 
 
 def write_tensors(value: Any, path: Path) -> None:
-    """torch.save under another name, synced, renamed."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    """torch.save, whole or not at all."""
+    with whole(path) as file:
         torch.save(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def write_log(work: Path, curve: Sequence[Mapping[str, float]]) -> None:
     """`log.jsonl`, all of it: a line an evaluation, none of them from a training that was cut off later."""
-    partial = work / f"{LOG}.partial"
-    partial.write_text("".join(json.dumps(dict(point)) + "\n" for point in curve), encoding="utf-8")
-    partial.replace(work / LOG)
+    with whole(work / LOG) as file:
+        file.write("".join(json.dumps(dict(point)) + "\n" for point in curve).encode())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written under another name, synced, and renamed when all went well."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -119,14 +119,37 @@ class Breaking:
         self.ranges: list[str | None] = []
 
 
+class Quiet(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the tests say what happened."""
+
+
+Servers = Callable[[type[Quiet]], str]
+
+
 @pytest.fixture
-def serve(s3: S3Server) -> Iterator[Callable[[Breaking], S3Store]]:
-    servers: list[ThreadingHTTPServer] = []
+def servers() -> Iterator[Servers]:
+    """Starts one that answers by a handler; gives its URL."""
+    started: list[ThreadingHTTPServer] = []
 
+    def start(handler: type[Quiet]) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def serve(s3: S3Server, servers: Servers) -> Callable[[Breaking], S3Store]:
     def start(world: Breaking) -> S3Store:
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Quiet):
             def do_GET(self) -> None:
                 wanted = self.headers.get("Range")
                 world.ranges.append(wanted)
@@ -153,19 +176,9 @@ def serve(s3: S3Server) -> Iterator[Callable[[Breaking], S3Store]]:
                 with suppress(BrokenPipeError, ConnectionResetError):  # a reader that has seen enough hangs up
                     self.wfile.write(body)
 
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
+        return S3Store("bucket", "", StorageSettings(endpoint_url=servers(Handler), max_attempts=4))
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        settings = StorageSettings(endpoint_url=f"http://127.0.0.1:{server.server_port}", max_attempts=4)
-        return S3Store("bucket", "", settings)
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 DATA = bytes(range(256)) * 8000
@@ -216,16 +229,13 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 @pytest.fixture
-def answers(s3: S3Server) -> Iterator[Callable[..., S3Store]]:
+def answers(s3: S3Server, servers: Servers) -> Callable[..., S3Store]:
     """A store whose server gives these answers, one after the other, and then the last one for ever."""
-    servers: list[ThreadingHTTPServer] = []
 
     def start(*given: Answer) -> S3Store:
         left = list(given)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Quiet):
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 status, headers, body = left.pop(0) if len(left) > 1 else left[0]
@@ -239,19 +249,9 @@ def answers(s3: S3Server) -> Iterator[Callable[..., S3Store]]:
 
             do_GET = do_POST = answer
 
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
+        return S3Store("bucket", "p", StorageSettings(endpoint_url=servers(Handler), max_attempts=3))
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        settings = StorageSettings(endpoint_url=f"http://127.0.0.1:{server.server_port}", max_attempts=3)
-        return S3Store("bucket", "p", settings)
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 def page(key: str, end: str) -> Answer:

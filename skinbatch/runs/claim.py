@@ -18,6 +18,7 @@ from skinbatch.storage.base import Store
 
 BEAT_S = 10.0
 WATCH_S = 30.0
+_READS = 3
 
 
 class Claim:
@@ -53,7 +54,7 @@ class Claim:
             while time.monotonic() < end:
                 check()
                 time.sleep(min(1.0, watch_s / 10))
-                seen = _read(self.store)
+                seen = self._seen(lambda record: record == held)
                 if seen is None:
                     break
                 if seen != held:
@@ -69,8 +70,8 @@ class Claim:
         def beat() -> None:
             while not self._stop.wait(self.beat_s):
                 try:
-                    held = _read(self.store)
-                    if held is None or held.get("run_id") != self.run_id:
+                    held = self._seen(self._is_mine)
+                    if not self._is_mine(held):
                         self.lost = describe(held) if held is not None else "a run that has ended since"
                         return
                     self._write()
@@ -86,9 +87,19 @@ class Claim:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        held = _read(self.store)
-        if held is not None and held.get("run_id") == self.run_id:
+        if self._is_mine(self._seen(self._is_mine)):
             self.store.delete([layout.CLAIM])
+
+    def _is_mine(self, record: dict[str, Any] | None) -> bool:
+        return record is not None and record.get("run_id") == self.run_id
+
+    def _seen(self, expected: Callable[[dict[str, Any] | None], bool]) -> dict[str, Any] | None:
+        """The claim; what is not expected is read again, as some stores notice no byte that is wrong on the way."""
+        for _ in range(_READS):
+            found = _read(self.store)
+            if expected(found):
+                break
+        return found
 
     def _write(self) -> None:
         self._beats += 1
@@ -104,11 +115,14 @@ def describe(record: dict[str, Any]) -> str:
 
 
 def _read(store: Store) -> dict[str, Any] | None:
-    try:
-        found = read_json(store, layout.CLAIM)
-    except UsageError:  # damaged: not a claim that anybody holds
-        return None
-    return found if isinstance(found, dict) else None
+    for _ in range(_READS):
+        try:
+            found = read_json(store, layout.CLAIM)
+        except UsageError:
+            continue
+        if found is None or isinstance(found, dict):
+            return found
+    return None  # damaged: not a claim that anybody holds
 
 
 def _identity() -> dict[str, Any]:

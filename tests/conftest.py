@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,16 @@ _NAMED = {name: os.environ.get(name, "") for name in ("SKINBATCH_TEST_S3_ENDPOIN
 """A real server that the caller runs; read here, because moto's fixture changes the environment."""
 
 
+def three_ports() -> int:
+    """The first of three free ones in a row, below those that the kernel gives to connections."""
+    while True:
+        first = 10_000 + secrets.randbelow(20_000)
+        with ExitStack() as held, suppress(OSError):
+            for port in range(first, first + 3):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
 @pytest.fixture(scope="session")
 def ceph_facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Endpoint and keys of a gateway of our own, unless SKINBATCH_TEST_S3_ENDPOINT names one that runs."""
@@ -75,10 +85,7 @@ def ceph_facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
     start = SHARED / "s3" / "start"
     if not start.exists():
         pytest.skip(f"needs a real S3 server: neither SKINBATCH_TEST_S3_ENDPOINT nor {start} is there")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    where = {**os.environ, "RGW_DIR": str(tmp_path_factory.mktemp("rgw")), "RGW_PORT": str(port)}
+    where = {**os.environ, "RGW_DIR": str(tmp_path_factory.mktemp("rgw")), "RGW_PORT": str(three_ports())}
     said = subprocess.run([start], env=where, check=True, capture_output=True, text=True).stdout
     yield dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     subprocess.run([start.with_name("stop"), "--wipe"], env=where, check=True, capture_output=True)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+
+from tests.conftest import three_ports
 
 
 class Gateway:
     """Monitor, disk and gateway on this machine. facts: `S3_ENDPOINT_URL` and the keys, by the names of the environment."""
 
     def __init__(self, script: Path, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
         self._script, self._folder = script, folder
-        self._where = {**os.environ, "RGW_DIR": str(folder), "RGW_PORT": str(port)}
+        self._where = {**os.environ, "RGW_DIR": str(folder), "RGW_PORT": str(three_ports())}
         self.facts: dict[str, str] = {}
 
     def start(self) -> None:

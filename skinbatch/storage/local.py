@@ -170,20 +170,23 @@ class LocalStore:
     def _walk(self, prefix: str) -> Iterator[tuple[str, bool]]:
         """Keys of what is no folder, ascending, and whether it is a plain file for sure."""
         first = prefix.rpartition("/")[0]
-        folders = [self._entries(f"{first}/" if first else "")]
+        top = f"{first}/" if first else ""
+        folders = [(top, *self._entries(top))]
         while folders:
-            entry = next(folders[-1], None)
-            if entry is None:
-                folders.pop()
-            elif not entry[0].startswith(prefix):
-                continue
-            elif entry[0].endswith("/"):
-                folders.append(self._entries(entry[0]))
+            folder, names, odd = folders[-1]
+            for name in names:
+                key = folder + name
+                if not key.startswith(prefix):
+                    continue
+                if name[-1] == "/":
+                    folders.append((key, *self._entries(key)))
+                    break
+                yield key, name not in odd
             else:
-                yield entry
+                folders.pop()
 
-    def _entries(self, folder: str) -> Iterator[tuple[str, bool]]:
-        """Keys of what is in a folder, ascending, folders with a slash at their end, and whether it is a plain file for sure."""
+    def _entries(self, folder: str) -> tuple[Iterator[str], set[str]]:
+        """Names in a folder, ascending, folders with a slash at their end; and those that are no plain files for sure."""
         names: list[str] = []
         odd: set[str] = set()
         try:
@@ -200,12 +203,12 @@ class LocalStore:
                         odd.add(name)
                     names.append(name)  # the entries themselves take five times as much memory
         except (FileNotFoundError, NotADirectoryError):
-            return
+            return iter(()), odd
         except OSError as e:
             raise self._mapped(folder, e) from e
-        names.sort()
-        for name in names:
-            yield folder + name, name not in odd
+        if len(names) > 1:
+            names.sort()
+        return iter(names), odd
 
     def _found(
         self, key: str, plain: bool, real_root: str, on_link: Callable[[str], None] | None

@@ -171,16 +171,22 @@ class S3Store:
         return 0
 
     def probe_writable(self) -> None:
-        key = f"{TEMPORARY}probe-{secrets.token_hex(8)}"
+        # By one name, so that the next probe removes what a killed one left; by another where two probe at once.
         try:
-            self.put(key, b"skinbatch")
-            self.get(key)
-            self.delete([key])
+            try:
+                self._probe(f"{TEMPORARY}probe")
+            except NotFoundError:
+                self._probe(f"{TEMPORARY}probe-{secrets.token_hex(8)}")
         except (ForbiddenError, NotFoundError) as e:
             raise UsageError(
                 f"{self.uri}: cannot be written to: {e}; the credentials must allow PutObject, GetObject and "
                 "DeleteObject here"
             ) from None
+
+    def _probe(self, key: str) -> None:
+        self.put(key, b"skinbatch")
+        self.get(key)
+        self.delete([key])
 
     @property
     def _client(self) -> Any:

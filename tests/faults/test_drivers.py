@@ -141,6 +141,16 @@ def test_a_clock_that_was_moved_loses_nothing(hours: int, trial: Trial) -> None:
     trial.check()
 
 
+@SLOW
+@pytest.mark.parametrize("hours", [-30, 30])
+def test_a_clock_that_jumps_in_mid_run_loses_nothing(hours: int, trial: Trial) -> None:
+    trial.run(clock_s=3600.0 * hours, clock_after=3)
+    assert trial.faults.passed("worker", "put receipts", "after") > 3
+    trial.check()
+    trial.run()
+    trial.check()
+
+
 @pytest.fixture
 def small_disk(trial: Trial) -> Iterator[Trial]:
     """The trial, with a destination on a file system of 220 KB of its own."""

@@ -8,11 +8,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import skinbatch
-from tests.faces import face, png, write_tree
+from tests.conftest import S3Server
+from tests.faces import face, png
+from tests.faults.proxy import Proxy, refusal
 
 RUN = """
 import json, sys, time
@@ -32,7 +35,10 @@ for process in [me, *me.children(recursive=True)]:
         listening |= {c.laddr.ip for c in process.net_connections("inet") if c.status == "LISTEN"}
     except psutil.Error:
         continue
-settings = parse_config({"run": {"max_failures": 1.0}, "engine": {"workers": 1, "cpus_per_worker": 1.0}})
+storage = {"endpoint_url": sys.argv[4]}
+settings = parse_config(
+    {"run": {"max_failures": 1.0}, "engine": {"workers": 1, "cpus_per_worker": 1.0}, "storage": storage}
+)
 report = score(sys.argv[1], sys.argv[2], pack=sys.argv[3], config=settings)
 (node,) = ray.nodes()
 metrics, until = "", time.monotonic() + 60
@@ -47,11 +53,21 @@ print(json.dumps({"listening": sorted(listening), "exit_code": report.exit_code,
 
 @pytest.mark.slow
 def test_embedded_ray_listens_on_loopback_only_and_exports_what_the_run_counted(
-    tmp_path: Path, mortal_pack: str
+    tmp_path: Path, mortal_pack: str, s3: S3Server
 ) -> None:
     from skinbatch.models.fake import KILLS
 
-    tree = write_tree(tmp_path / "photos", {"a.png": png(face(1, 1)), "b.png": b"", "c.png": png(face(corner=KILLS))})
+    bucket = s3.bucket()
+    for name, data in {"a.png": png(face(1, 1)), "b.png": b"", "c.png": png(face(corner=KILLS))}.items():
+        s3.client.put_object(Bucket=bucket, Key=name, Body=data)
+    asked: list[str] = []
+
+    def every_other(method: str, path: str) -> Any:
+        asked.extend([path] * (method == "GET" and path.endswith("/a.png")))
+        return refusal(503, "SlowDown") if path.endswith("/a.png") and len(asked) % 2 else None
+
+    proxy = Proxy(str(s3.settings.endpoint_url), share=0.0)
+    proxy.refuse = every_other
     env = {
         **os.environ,
         "PYTHONPATH": str(Path(skinbatch.__file__).parents[1]),
@@ -59,9 +75,10 @@ def test_embedded_ray_listens_on_loopback_only_and_exports_what_the_run_counted(
     }
     env.pop("RAY_ADDRESS", None)
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(tree), str(tmp_path / "out"), mortal_pack],
+        [sys.executable, "-c", RUN, f"s3://{bucket}", str(tmp_path / "out"), mortal_pack, proxy.url],
         env=env, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
+    proxy.close()
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["exit_code"] == 0
@@ -78,3 +95,5 @@ def test_embedded_ray_listens_on_loopback_only_and_exports_what_the_run_counted(
     assert counted["photos_isolated", ""] == 1
     assert counted["worker_deaths", ""] >= 3
     assert counted["units_retried", ""] >= 1
+    # Workers that died took what they had counted with them.
+    assert 1 <= counted["requests_retried", ""] == counted["requests_throttled", ""] <= len(asked) / 2

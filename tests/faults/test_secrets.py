@@ -71,6 +71,16 @@ def everything(dest: Path) -> Iterator[tuple[str, str]]:
             yield name, str(table.schema.metadata)
 
 
+def downloaded(server: S3Server, bucket: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """The bucket in a folder; what the store says of its objects besides."""
+    for item in server.client.list_objects_v2(Bucket=bucket)["Contents"]:
+        path = folder / item["Key"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        answer = server.client.get_object(Bucket=bucket, Key=item["Key"])
+        path.write_bytes(answer["Body"].read())
+        yield item["Key"], json.dumps({name: answer[name] for name in ("Metadata", "ContentType")})
+
+
 def leaks(texts: Iterator[tuple[str, str]], secrets: tuple[str, ...]) -> set[tuple[str, str]]:
     return {(name, secret) for name, text in texts for secret in secrets if secret in text}
 
@@ -104,10 +114,11 @@ def test_what_a_photo_says_of_its_owner_stays_in_the_photo(tmp_path: Path, morta
     assert leaks(said(done), EXIF) == set()
 
 
+@pytest.mark.parametrize("where", ["a folder", "a bucket"])
 def test_a_listing_of_presigned_addresses_leaves_no_signature_behind(
-    tmp_path: Path, fake_pack: str, s3: S3Server
+    where: str, tmp_path: Path, fake_pack: str, s3: S3Server
 ) -> None:
-    bucket = s3.bucket()
+    bucket, scored = s3.bucket(), s3.bucket()
     for name in ("a.png", "b.png", "broken.png"):
         s3.client.put_object(Bucket=bucket, Key=name, Body=png(face(1, 2)) if name != "broken.png" else b"\x89PNG")
     listed = [
@@ -119,15 +130,19 @@ def test_a_listing_of_presigned_addresses_leaves_no_signature_behind(
     settings = tmp_path / "settings.toml"
     settings.write_text(f"[storage]\nendpoint_url = '{s3.settings.endpoint_url}'\n[run]\nmax_failures = 1.0\n")
     out = tmp_path / "out"
+    dest = out if where == "a folder" else f"s3://{scored}/out"
     secret = {"AWS_SECRET_ACCESS_KEY": "find-me-secret-key", "AWS_SESSION_TOKEN": "find-me-session-token"}
-    done = command("score", listing, out, "--pack", fake_pack, "--engine", "local", "--config", settings, env=secret)
+    done = command("score", listing, dest, "--pack", fake_pack, "--engine", "local", "--config", settings, env=secret)
     assert done.returncode == 0, done.stderr
-    found = rows(out)
+    found = rows(dest, storage=s3.settings)
     assert found.keys() == {f"s3://{bucket}/{name}" for name in ("a.png", "b.png", "broken.png")}
     assert {row["meta_download"].partition("?")[0] for row in found.values()} == {
         f"https://h/{name}" for name in ("a.png", "b.png", "broken.png")
     }
     private = (*PRIVATE, *secret.values())
+    if where == "a bucket":
+        assert leaks(downloaded(s3, scored, out), private) == set()
+        assert {"images", "boxes", "_skinbatch"} <= {path.name for path in (out / "out").iterdir()}
     assert leaks(everything(out), private) == set()
     assert leaks(said(done), private) == set()
 

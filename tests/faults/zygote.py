@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
@@ -149,17 +149,18 @@ def _drive(
     watch_s: float = 2.0,
     lose: bool = False,
     clock_s: float = 0,
+    clock_after: int = 0,
     memory: int | None = None,
 ) -> None:
     """The command line, in this process. beat_s, watch_s: of the claim. lose: a worker that is given up is not killed, as
-    one on a machine that cannot be reached. clock_s: how wrong the clock is, in seconds. memory: address space of a worker
-    beyond that of this process, in bytes."""
+    one on a machine that cannot be reached. clock_s: how wrong the clock is, in seconds; clock_after: only once so many
+    receipts are written. memory: address space of a worker beyond that of this process, in bytes."""
     from skinbatch import cli
     from skinbatch.engines.local import LocalEngine
     from skinbatch.runs import claim
 
     if clock_s:
-        _turn_clock(clock_s)
+        _turn_clock(lambda: clock_s if faults.passed("worker", "put receipts", "after") >= clock_after else 0.0)
     claim.Claim.__init__.__defaults__ = (beat_s,)
     claim.Claim.take.__defaults__ = (watch_s, lambda holder: None, lambda: None)
     LocalEngine.start = lambda self, context: _forking(faults, lose, memory)(context)  # type: ignore[method-assign]
@@ -224,12 +225,12 @@ class _Forked:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def _turn_clock(seconds: float) -> None:
+def _turn_clock(wrong_by: Callable[[], float]) -> None:
     """`time.time` and `datetime.now`, as everything in this process will have them."""
     import datetime
 
     right = time.time
-    time.time = lambda: right() + seconds
+    time.time = lambda: right() + wrong_by()
 
     class Wrong(datetime.datetime):
         @classmethod

@@ -49,6 +49,18 @@ def test_a_prefix_ends_at_a_slash(s3: S3Server) -> None:
         assert (store.uri, store.uri_of("a.jpg")) == (f"s3://{bucket}/photos", f"s3://{bucket}/photos/a.jpg")
 
 
+def test_what_a_killed_probe_left_is_gone_after_the_next(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = s3.bucket()
+    store = open_store(f"s3://{bucket}/root", s3.settings)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(S3Store, "delete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        store.probe_writable()
+    (left,) = s3.client.list_objects_v2(Bucket=bucket)["Contents"]
+    assert left["Key"].startswith("root/.tmp-") and list(store.list()) == []
+    store.probe_writable()
+    assert "Contents" not in s3.client.list_objects_v2(Bucket=bucket)
+
+
 def test_clearing_leaves_the_uploads_of_others_alone(s3: S3Server) -> None:
     bucket = s3.bucket()
     s3.client.create_multipart_upload(Bucket=bucket, Key="root/a")

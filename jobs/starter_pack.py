@@ -35,7 +35,9 @@ DESCRIPTION = "Small networks for skin, acne and six diseases: a research demons
 LICENCE = "research demonstration, non-commercial, not for clinical use; see LICENSE.md"
 MEASURED = "## Measured"
 ABOUT = (
-    "By `python jobs/starter_pack.py measure OUT`, from pixels to tables; with 95 % bootstrap intervals over photos."
+    "By `python jobs/starter_pack.py measure OUT`, from pixels to tables; with 95 % bootstrap intervals over photos. Where "
+    "the pipeline finds no face it gives no disease, and each has the probability 0: its AUC is also of the face finder. "
+    "The classifier alone is measured over the photos with a face."
 )
 NONE = "none_of_them"
 
@@ -143,14 +145,23 @@ def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_classes(found: dict[str, Any]) -> Iterator[str]:
+    """The whole pipeline, for which a photo without a face has probability 0, and the classifier over photos with a face."""
     part = next(value for name, value in found["all"].items() if name.startswith("classes"))
     without = f" without {', '.join(part['apart'])}" if part["apart"] else ""
-    yield _row(f"diseases: mean recall{without}", part["classes"]["mean"]["recall"])
-    for name, numbers in part["classes"].items():
-        if name != "mean":
-            photos = f"{part['of_class'][name]} photos"
-            yield _row(f"{name}: recall, {photos}", numbers["recall"])
-            yield _row(f"{name}: AUC", numbers["auc"])
+    faceless = {"mean": part["without_face"], **part["without_face_of_class"]}
+    ways = {", whole pipeline": part} if part["without_face"] else {"": part}
+    if "with_face" in part:
+        ways[", classifier alone"] = part["with_face"]
+    for name in ("mean", *part["of_class"]):
+        for title, key in (("recall", "recall"), ("AUC", "auc")):
+            for way, numbers in ways.items():
+                photos = f"{numbers['of_class'].get(name, numbers['photos'])} photos"
+                if numbers is not part:
+                    photos += " with a face"
+                elif part["without_face"]:
+                    photos += f", {faceless[name]} of them without a face"
+                what = f"diseases{way}: mean {title}{without}" if name == "mean" else f"{name}{way}: {title}"
+                yield _row(f"{what}, {photos}", numbers["classes"][name][key])
 
 
 def _row(what: str, number: dict[str, float | None], digits: int = 3) -> str:

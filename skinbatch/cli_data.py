@@ -42,8 +42,8 @@ def export(
 ) -> None:
     """Write boxes as Pascal VOC, COCO or YOLO, for other tools, or to be corrected by hand; photos are not copied.
 
-    Every photo that was scored or annotated has an entry, also without boxes. Nothing is lost: reading it back gives the same
-    boxes to the last bit.
+    Every photo that was scored or annotated has an entry, also without boxes. Reading it back gives the same boxes to the last
+    bit; what else the photos' annotations say and the format cannot is counted.
     """
     from skinbatch.console import TerminalPresenter, counted
     from skinbatch.export.export import Wanted

@@ -43,6 +43,15 @@ def evaluate(
         list[str] | None,
         typer.Option("--apart", metavar="CLASS", help="A class of photos that the means leave out. May be repeated."),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            metavar="PATTERN",
+            help="Photos that intervals are drawn over together: a regular expression over the photo's name whose first group is "
+            "the patient, or a column of a CSV. (default: what the truth says)",
+        ),
+    ] = None,
     form: Annotated[str | None, typer.Option("--format", help="Format of TRUTH. (default: told by content)")] = None,
     scoring: Scoring = None,
     config: ConfigFile = None,
@@ -68,6 +77,7 @@ def evaluate(
         resampling=Resampling(bootstrap),
         names=_names(names or []),
         apart=tuple(apart or ()),
+        group=group,
     )
     store = destination_store(dest, load_config(config).storage)
     with TerminalPresenter() as presenter:

@@ -22,6 +22,10 @@ from skinbatch.errors import UsageError
 Stage = Literal["segmenter", "detector", "classifier"]
 OTHERS = "*"
 """In a mapping: every class that has no line of its own."""
+LEFT_OUT = (Kind.UNREADABLE, Kind.BAD_MASK, Kind.OTHER_SHAPE, Kind.MASK_SHAPE)
+"""Of problems whose file, a photo or a mask, cannot be learned from."""
+SAME_SHAPE = 0.01
+"""Share by which width / height may differ: sizes are rounded."""
 EDGE = 1.0
 """Pixels that a box may reach over the photo's edge: VOC counts pixels from 1, and shares are rounded."""
 
@@ -42,14 +46,18 @@ def check(
     found: list[Problem] = []
     used = {name: [_said(photo, stage) is not None for photo in photos] for name, photos in splits.items()}
     annotated = {p.path for name, photos in splits.items() for p, said in zip(photos, used[name], strict=True) if said}
-    for name, photos in splits.items():
+    for photos in splits.values():
         for photo in photos:
             found += _of_photo(photo, stage, set(classes), mapping or {}, annotated)
-        found += _missing_classes(name, photos, stage, classes, mapping or {})
     looks = _looks(splits, progress)
     for name, photos in splits.items():
+        usable = []
         for photo, look in zip(photos, looks[name], strict=True):
-            found += _of_file(photo, look)
+            wrong = [*_of_file(photo, look, stage)]
+            found += wrong
+            if look is not None and not any(problem.kind in LEFT_OUT for problem in wrong):
+                usable.append(photo)
+        found += _missing_classes(name, usable, stage, classes, mapping or {})
     for one, other in combinations(splits, 2):
         of_one, of_other = (
             [(p, look) for p, look, said in zip(splits[name], looks[name], used[name], strict=True) if said]
@@ -63,6 +71,11 @@ def check(
 def mapped(name: str, mapping: Mapping[str, str]) -> str:
     """The model's name of a truth's class."""
     return mapping.get(name, mapping.get(OTHERS, name))
+
+
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one size (width, height) is the other, scaled."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= SAME_SHAPE
 
 
 def _said(photo: AnnotatedPhoto, stage: Stage) -> object | None:
@@ -86,9 +99,14 @@ def _of_photo(
         yield from _of_boxes(photo)
     names = {"segmenter": (), "detector": photo.labels or (), "classifier": photo.classes or ()}[stage]
     for name in dict.fromkeys(names):
-        meant = mapped(name, mapping)
-        if meant not in classes and (meant or not name):
+        if not _known(name, classes, mapping):
             yield Problem(Kind.UNKNOWN_CLASS, file, f"{photo.name}: {name or 'a box without a name'}")
+
+
+def _known(name: str, classes: Collection[str], mapping: Mapping[str, str]) -> bool:
+    """The model's class of a truth's is one of these, or, said so, none."""
+    meant = mapped(name, mapping)
+    return meant in classes or (not meant and bool(name))
 
 
 def _of_boxes(photo: AnnotatedPhoto) -> Iterator[Problem]:
@@ -97,7 +115,7 @@ def _of_boxes(photo: AnnotatedPhoto) -> Iterator[Problem]:
         if kind is not None:
             size = f", the photo is {photo.width} x {photo.height}" if photo.width else ""
             yield Problem(kind, str(photo.annotation), f"{photo.name}: box {number}: {x1:g},{y1:g},{x2:g},{y2:g}{size}")
-    for _ in range(photo.crowds):
+    for _ in photo.crowd_labels:
         yield Problem(Kind.CROWD, str(photo.annotation), photo.name)
 
 
@@ -118,6 +136,7 @@ def _kind_of_box(x1: float, y1: float, x2: float, y2: float, width: float, heigh
 def _missing_classes(
     split: str, photos: Sequence[AnnotatedPhoto], stage: Stage, classes: Sequence[str], mapping: Mapping[str, str]
 ) -> Iterator[Problem]:
+    """photos: those of the split that can be read; of a photo with an unknown class nothing is used."""
     there: set[str] = set()
     for photo in photos:
         if stage == "segmenter":
@@ -126,7 +145,8 @@ def _missing_classes(
             there |= {mapped(name, mapping) for name in _mask_classes(photo)}
         else:
             names = photo.labels if stage == "detector" else photo.classes
-            there |= {mapped(name, mapping) for name in names or ()}
+            if all(_known(name, classes, mapping) for name in names or ()):
+                there |= {mapped(name, mapping) for name in names or ()}
     for name in classes:
         if name not in there:
             yield Problem(Kind.MISSING_CLASS, split, f"no {name} in {len(photos)} photos")
@@ -165,16 +185,20 @@ def _size(photo: AnnotatedPhoto) -> tuple[int, int] | str:
         return str(e)
 
 
-def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None) -> Iterator[Problem]:
+def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None, stage: Stage) -> Iterator[Problem]:
     if look is None:
         return
     if isinstance(look, str):
         yield Problem(Kind.UNREADABLE, str(photo.path), look)
         return
     size = (look.width, look.height) if isinstance(look, Look) else look
-    if photo.width and photo.height and size != (photo.width, photo.height):
+    annotated = (photo.width or 0, photo.height or 0)
+    if all(annotated) and size != annotated:
         what = f"{photo.name} is {size[0]} x {size[1]}, its annotation says {photo.width} x {photo.height}"
-        yield Problem(Kind.OTHER_SIZE, str(photo.annotation), what)
+        if stage == "detector" and photo.boxes is not None and len(photo.boxes) and not same_shape(size, annotated):
+            yield Problem(Kind.OTHER_SHAPE, str(photo.path), what)
+        else:
+            yield Problem(Kind.OTHER_SIZE, str(photo.annotation), what)
     if photo.masks:
         parts = part_of(photo.masks[0].name) is not None
         try:  # of a mask in parts, which are many files, only the sizes
@@ -186,7 +210,8 @@ def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None) -
         usual = parts and size == (2 * width, 2 * height)
         if (width, height) != size and not usual:
             what = f"{width} x {height}, the photo is {size[0]} x {size[1]}"
-            yield Problem(Kind.MASK_SIZE, str(photo.masks[0]), what)
+            kind = Kind.MASK_SIZE if same_shape(size, (width, height)) else Kind.MASK_SHAPE
+            yield Problem(kind, str(photo.masks[0]), what)
 
 
 def _in_both(

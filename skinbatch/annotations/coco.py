@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skinbatch.annotations.displayed import displayed_size
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree
 from skinbatch.archive.formats import has_image_name
@@ -37,7 +38,7 @@ def fits(path: Path) -> bool:
 
 
 def read(path: Path) -> Truth:
-    """Every COCO file of `path`. Regions marked as a crowd are no boxes of one thing and are only counted.
+    """Every COCO file of `path`. Regions marked as a crowd are kept apart from the boxes, outlines are only counted.
 
     Photos are looked for beside the file, in `images` there or one folder up, and in a folder of the file's name. Raises
     UsageError naming the file, the annotation's id and the field.
@@ -55,15 +56,20 @@ class _File:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._of: list[Any] = []
-        self._category: list[Any] = []
+        self._of: list[int | str] = []
+        self._category: list[int | str | None] = []
         self._corners = array("d")
-        self._crowds: Counter[Any] = Counter()
+        self._is_crowd = bytearray()
+        self._outlines: Counter[int | str] = Counter()
         try:
             data = json.loads(file.read_bytes(), object_hook=self._take, parse_float=Decimal)
             self.images: list[dict[str, Any]] = list(data["images"])
             categories = data.get("categories") or []
-            self.categories: dict[Any, str] = {c["id"]: str(c["name"]).strip() for c in categories}
+            for image in self.images:
+                self._id(image, "id", "image")
+            for category in categories:
+                self._id(category, "id", "category")
+            self.categories: dict[int | str, str] = {c["id"]: str(c["name"]).strip() for c in categories}
             self._parents = {c.get("supercategory") for c in categories} - {NO_PARENT}
             rest = [a for a in data["annotations"] if a is not None]
             known = {image["id"] for image in self.images}
@@ -76,9 +82,9 @@ class _File:
             raise UsageError(f"{file}: not COCO's instances: {what} has no `{lacks}`; give it one or take it out")
         if len(known) < len(self.images):
             raise UsageError(f"{file}: two images have the same `id`; number them anew")
-        stray = next((n for n in (*self._of, *self._crowds) if n not in known), None)
+        stray = next((n for n in self._of if n not in known), None)
         if stray is not None:
-            raise UsageError(f"{file}: an annotation has image_id {stray}, which none of its images has")
+            raise UsageError(f"{file}: an annotation has image_id {json.dumps(stray)}, which none of its images has")
         self.root = self._photo_root()
 
     def names(self) -> Iterator[str]:
@@ -93,21 +99,30 @@ class _File:
         order = {image["id"]: n for n, image in enumerate(self.images)}
         of = np.fromiter((order[n] for n in self._of), np.int64, len(self._of))
         boxes = np.array(self._corners, np.float64).reshape(-1, 4).astype(np.float32)
+        is_crowd = np.frombuffer(self._is_crowd, np.bool_)
         sort = np.argsort(of, kind="stable")
         starts = np.searchsorted(of[sort], np.arange(len(self.images) + 1))
         folders, found = set(), set()
         for n, image in enumerate(self.images):
-            mine = sort[starts[n] : starts[n + 1]]
+            all_mine = sort[starts[n] : starts[n + 1]]
+            mine, crowds = all_mine[~is_crowd[all_mine]], all_mine[is_crowd[all_mine]]
             path = self._path(image)
             if path is not None:
                 folders.add(path.parent)
                 found.add(path)
             name = self._name(str(image.get("file_name", image["id"])), path, root)
-            labels = tuple(self._label(self._category[i]) for i in mine)
-            size = self._size(image, path)
-            crowds = self._crowds[image["id"]]
+            outlines = self._outlines[image["id"]]
             yield AnnotatedPhoto(
-                name, self.file, path, *size, boxes[mine], labels, severity=severity_of(name), crowds=crowds
+                name,
+                self.file,
+                path,
+                *self._size(image, path),
+                boxes[mine],
+                self._labels(mine),
+                severity=severity_of(name),
+                crowd_boxes=boxes[crowds] if len(crowds) else None,
+                crowd_labels=self._labels(crowds),
+                not_kept={OUTLINES: outlines} if outlines else {},
             )
         for folder in sorted(folders):
             for path in sorted(Path(folder, e) for e in os.listdir(folder) if has_image_name(e)):
@@ -115,13 +130,17 @@ class _File:
                     name = self._name(path.name, path, root)
                     yield AnnotatedPhoto(name, path, path)  # not of this list: its name says nothing here
 
-    def _label(self, category: Any) -> str:
+    def _labels(self, annotations: NDArray[np.int64]) -> tuple[str, ...]:
         """A category that is not listed keeps its number, as a class that nobody knows."""
-        return self.categories.get(category, "" if category is None else str(category))
+        of = (self._category[n] for n in annotations)
+        return tuple("" if category is None else self.categories.get(category, str(category)) for category in of)
 
     def _take(self, found: dict[str, Any]) -> dict[str, Any] | None:
         if "bbox" not in found or "image_id" not in found:
             return found
+        image = self._id(found, "image_id", "annotation")
+        self._of.append(image)
+        self._category.append(self._id(found, "category_id", "annotation") if "category_id" in found else None)
         try:
             x, y, w, h = (Decimal(v) for v in found["bbox"])
             corners = [float(v) for v in (x, y, EXACT.add(x, w), EXACT.add(y, h))]
@@ -130,13 +149,22 @@ class _File:
             raise UsageError(
                 f"{self.file}: annotation {found.get('id')}: `bbox` is {said}, not x, y, width and height in pixels"
             ) from None
-        if found.get("iscrowd"):
-            self._crowds[found["image_id"]] += 1
-        else:
-            self._of.append(found["image_id"])
-            self._category.append(found.get("category_id"))
-            self._corners.extend(corners)
+        self._corners.extend(corners)
+        self._is_crowd.append(bool(found.get("iscrowd")))
+        if found.get("segmentation"):
+            self._outlines[image] += 1
         return None
+
+    def _id(self, entry: Mapping[str, Any], field: str, what: str) -> int | str:
+        """What `field` of the entry says. what: kind of entry, for the message."""
+        value: Any = entry[field]
+        if isinstance(value, int | str) and not isinstance(value, bool):
+            return value
+        name = entry.get("file_name", entry.get("name")) if field == "id" else entry.get("id")
+        said = json.dumps(value, default=float)[:60]
+        raise UsageError(
+            f"{self.file}: {what} {name}: `{field}` is {said}, not a whole number or a text; mend it, or take the {what} out"
+        )
 
     def _photo_root(self) -> Path:
         """The folder in which the first photos are; the file's own where none is found."""

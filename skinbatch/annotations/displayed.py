@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from skinbatch.errors import UsageError
 
 _SIDEWAYS = (5, 6, 7, 8)
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for a picture that is damaged or too large; SyntaxError for a chunk of a PNG."""
 
 
 def displayed_size(photo: Path) -> tuple[int, int]:
@@ -16,7 +19,7 @@ def displayed_size(photo: Path) -> tuple[int, int]:
     try:
         with Image.open(photo) as image:
             return turned_size(image)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as e:
+    except UNREADABLE as e:
         raise UsageError(f"{photo}: its size cannot be read: {e}; replace the photo or take it out") from None
 
 

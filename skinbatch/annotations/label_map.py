@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from skinbatch.annotations.displayed import UNREADABLE
 from skinbatch.annotations.masks import CLASSES, ID_MODES
 from skinbatch.annotations.parts import part_of
 from skinbatch.annotations.photos import AnnotatedPhoto
@@ -72,12 +73,12 @@ def _covered(file: Path) -> NDArray[np.bool_]:
 def _opened(file: Path) -> Image.Image:
     try:
         return Image.open(file)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as e:
-        raise UsageError(f"{file}: not a readable mask: {e}") from None
+    except UNREADABLE as e:
+        raise UsageError(f"{file}: not a readable mask: {e}; replace it, or take it out") from None
 
 
 def _pixels(image: Image.Image, file: Path) -> NDArray[np.uint8]:
     try:
         return np.asarray(image, np.uint8)
-    except (OSError, ValueError) as e:
-        raise UsageError(f"{file}: not a readable mask: {e}") from None
+    except UNREADABLE as e:
+        raise UsageError(f"{file}: not a readable mask: {e}; replace it, or take it out") from None

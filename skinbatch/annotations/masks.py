@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from skinbatch.annotations.displayed import UNREADABLE
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree, photo_folder, stem
@@ -72,5 +73,5 @@ def _is_mask(file: Path) -> bool:
     try:
         with Image.open(file) as image:
             return image.mode in ID_MODES and int(np.asarray(image).max(initial=0)) < len(CLASSES)
-    except (OSError, UnidentifiedImageError, ValueError) as e:
-        raise UsageError(f"{file}: not a readable PNG: {e}") from None
+    except UNREADABLE as e:
+        raise UsageError(f"{file}: not a readable PNG: {e}; replace it, or take it out") from None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+OUTLINES, MARKS = "outlines (segmentation)", "VOC marks (pose, truncated, occluded)"
+"""What the readers count and do not keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,9 @@ class AnnotatedPhoto:
     of the boxes' classes. classes: names of the whole photo's classes, () for none of them. severity: 0-3 (ACNE04's
     `levleN_`). masks: files of the mask: one palette PNG, or a PNG a part. group: patient or other group that must not be
     split. annotation: the file that says all this, for messages. difficult: indexes of boxes that are marked so (VOC); they are
-    boxes like all others here. crowds: regions that are marked as a crowd (COCO), and are no boxes.
+    boxes like all others here. crowd_boxes: (M, 4) float32, as boxes: regions that are marked as a crowd (COCO), and are no
+    boxes of one thing; None where there are none. crowd_labels: M names of their classes. not_kept: what else the file says
+    of the boxes (OUTLINES, MARKS) -> how often.
     """
 
     name: str
@@ -34,7 +40,9 @@ class AnnotatedPhoto:
     masks: tuple[Path, ...] | None = None
     group: str | None = None
     difficult: frozenset[int] = frozenset()
-    crowds: int = 0
+    crowd_boxes: NDArray[np.float32] | None = None
+    crowd_labels: tuple[str, ...] = ()
+    not_kept: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

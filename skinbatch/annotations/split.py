@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
@@ -15,6 +16,19 @@ _FEW_TO_MANY = (0, 5, 20, 50)
 """Boxes a photo: Hayashi's steps."""
 _PASSES = 4
 """The first fills the validation part, the others put right what later groups made superfluous."""
+
+
+def group_pattern(said: str) -> re.Pattern[str] | None:
+    """The regular expression over a photo's name whose first group is the patient, or what else must not be split; None where
+    `said` has no group and so is the column of a .csv. Raises re.error where it is no regular expression."""
+    pattern = re.compile(said)
+    return pattern if pattern.groups else None
+
+
+def group_in(name: str, pattern: re.Pattern[str] | None) -> str | None:
+    """The group that a photo's name says; None where it says none, or there is no pattern."""
+    found = pattern.search(name) if pattern is not None else None
+    return (found[1] or None) if found is not None else None
 
 
 def split(

@@ -37,7 +37,7 @@ def fits(path: Path) -> bool:
 
 
 def read(path: Path, group: str | None = None) -> Truth:
-    """The photos of a .csv: named relative to it, to `images` beside it, or by a name that only one photo has.
+    """The photos of a .csv: named relative to it, to `images` beside it, or by the end of a path that only one photo has.
 
     An empty label says "none of the classes". group: column of the patient or other group; None: one of the usual names,
     if it is there. Raises UsageError naming file, line and column.

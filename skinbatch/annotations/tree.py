@@ -49,7 +49,8 @@ class Tree:
 
     def find(self, name: str, near: str = "") -> str | None:
         """The photo that a list calls `name`: relative to the list's folder `near` or to the root, in `images`, without
-        its extension, or by its bare name where only one photo has it."""
+        its extension, or where only one photo's path ends with it. Its own folders have to agree: `train/9.png` is never
+        `test/9.png`."""
         plain = posixpath.normpath(name.replace("\\", "/"))
         for folder in (near, "", posixpath.join(near, "images"), "images"):
             key = posixpath.normpath(posixpath.join(folder, plain))
@@ -57,7 +58,11 @@ class Tree:
                 return key
             if not has_image_name(plain) and (found := self._by_stem.get(stem(f"{key}."))):
                 return found[0]
-        same = self._by_name.get(posixpath.basename(plain), [])
+        same = [
+            key
+            for key in self._by_name.get(posixpath.basename(plain), ())
+            if f"/{key}".endswith(f"/{plain}") or f"/{stem(key)}".endswith(f"/{plain}")
+        ]
         return same[0] if len(same) == 1 else None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
+from skinbatch.errors import UsageError
 from skinbatch.evaluate import papers
 from skinbatch.evaluate.request import Judged, Request
 from skinbatch.evaluate.scored import DISEASE, Scored, spelled
@@ -28,7 +29,8 @@ class Diseases:
     """Photos whose classes people gave, and the probabilities of one classifier. places: (n,) of them among the judged.
 
     A photo of a class that the classifier does not have is one of none of its classes. A photo without a face was not looked at:
-    its probabilities count as 0. What is chosen is `top_class` where no photo has two classes and the classifier is the one
+    its probabilities count as 0, which is the whole pipeline's answer and says nothing of the classifier; `with_face` has the
+    same numbers without such photos. What is chosen is `top_class` where no photo has two classes and the classifier is the one
     that fills it, else every class with a probability of at least 0.5.
     """
 
@@ -68,31 +70,61 @@ class Diseases:
         return bool(self.truth.any())
 
     def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
-        """Numbers of some of the photos. keep: (n,)."""
-        groups = None if self._groups is None else self._groups[keep]
+        """Numbers of some of the photos. keep: (n,). `with_face`: over those that have one, where some have none."""
         truth, chosen = self.truth[keep], self._chosen[keep]
+        faceless = keep & ~self._seen
         found: dict[str, Any] = {
             "head": self.head,
-            "photos": len(truth),
-            "without_face": int((~self._seen[keep]).sum()),
-            "of_none": int((~truth.any(axis=1)).sum()),
-            "of_class": {name: int(truth[:, k].sum()) for k, name in enumerate(self.classes)},
+            "without_face": int(faceless.sum()),
+            "without_face_of_class": self._of_class(faceless),
+            "without_face_of_none": self._of_none(faceless),
             "chosen_by": "top_class" if self.by_top else f"probability >= {CHOSEN_FROM}",
             "apart": list(self.apart),
-            "classes": classification(
-                truth, self.probability[keep], chosen, self.classes, how, apart=self.apart, groups=groups
-            ),
+            **self._numbers(keep, how),
         }
+        if faceless.any() and not np.array_equal(faceless, keep):
+            found["with_face"] = self._numbers(keep & self._seen, how)
         if self.by_top:
             names = (*self.classes, NONE)
             cells = confusion_matrix(_single(truth), _single(chosen), labels=range(len(names))) if len(truth) else None
             found |= {"confusion": None if cells is None else cells.tolist(), "confusion_classes": list(names)}
         return found
 
+    def _numbers(self, keep: Bools, how: Resampling) -> dict[str, Any]:
+        groups = None if self._groups is None else self._groups[keep]
+        return {
+            "photos": int(keep.sum()),
+            "of_none": self._of_none(keep),
+            "of_class": self._of_class(keep),
+            "classes": classification(
+                self.truth[keep],
+                self.probability[keep],
+                self._chosen[keep],
+                self.classes,
+                how,
+                apart=self.apart,
+                groups=groups,
+            ),
+        }
+
+    def _of_class(self, keep: Bools) -> dict[str, int]:
+        return {name: int(self.truth[keep, k].sum()) for k, name in enumerate(self.classes)}
+
+    def _of_none(self, keep: Bools) -> int:
+        return int((~self.truth[keep].any(axis=1)).sum())
+
     def curves(self) -> dict[str, tuple[Floats, Floats]]:
         """Class -> false and true positive rates of all photos, in the order of paper 000's figure."""
         found = {name: roc(self.truth[:, k], self.probability[:, k]) for k, name in enumerate(self.classes)}
         return {name: curve for name, curve in found.items() if curve is not None}
+
+
+def check_apart(request: Request, scored: Scored) -> None:
+    """Raises UsageError where a class that the means are to leave out is none of any classifier's."""
+    known = list(dict.fromkeys(name for columns in scored.heads().values() for name in columns))
+    if unknown := [name for name in request.apart if spelled(name) not in known]:
+        there = f"the classes of the pack are {', '.join(known)}" if known else "the pack has no classifier"
+        raise UsageError(f"--apart {unknown[0]}: no such class; {there}")
 
 
 def _single(classes: Bools) -> NDArray[np.int64]:

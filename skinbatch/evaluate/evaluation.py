@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth
+from skinbatch.annotations.split import group_in
 from skinbatch.errors import UsageError
-from skinbatch.evaluate.diseases import Diseases
+from skinbatch.evaluate.diseases import Diseases, check_apart
 from skinbatch.evaluate.lesions import Lesions
 from skinbatch.evaluate.pairing import Pairs, pair
 from skinbatch.evaluate.regions import Regions
@@ -59,10 +60,16 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     """Judge one scoring of a destination. phase: is told what is being done.
 
     Photos are those that have truth and an `ok` row; the others are counted and named in `about`. Raises UsageError where the
-    truth cannot be read, no photo has both, or nothing that people said can be compared with the tables.
+    truth cannot be read, no photo has both, nothing that people said can be compared with the tables, or the request names a
+    class or a group that is not there.
     """
     phase(f"reading {request.truth}")
-    truth = read_truth(request.truth, request.format)
+    truth = read_truth(request.truth, request.format, group=request.group_column)
+    if request.group_column is not None and truth.format != "csv":
+        raise UsageError(
+            f"--group {request.group}: a column, which only a .csv truth has; for {truth.format} give a regular expression over "
+            "the photo's name with a group in it, such as '(p[0-9]+)_'"
+        )
     lost = [photo for photo in truth.photos if photo.path is None and photo.boxes is None]
     if truth.format == "yolo" and lost:
         raise UsageError(
@@ -71,12 +78,13 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
         )
     phase(f"reading the tables of {store.uri}")
     scored = Scored(store, request.scoring)
+    check_apart(request, scored)
     said = tuple(photo for photo in truth.photos if _says(photo))
     pairs = pair([photo.name for photo in said], scored.image_ids)
-    judged, failed = _judged(said, pairs, scored)
+    notes: list[str] = []
+    judged, failed = _judged(said, pairs, scored, request, notes)
     if not len(judged):
         raise UsageError(_nothing(request, scored, said, pairs))
-    notes: list[str] = []
     parts = _parts(judged, scored, request, phase, notes)
     if not parts:
         raise UsageError(f"{request.truth}, {scored.uri}: nothing to compare: {'; '.join(notes)}")
@@ -97,8 +105,11 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
             }
             slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **found}
     notes += [f"--map {name}: no class of the truth is called so" for name in request.unused(_names(truth))]
-    if crowds := sum(photo.crowds for photo in judged.photos):
-        notes.append(f"{crowds:,} regions of the truth are marked as a crowd: what is found in them counts as wrong")
+    if crowds := sum(len(photo.crowd_labels) for photo in judged.photos):
+        notes.append(
+            f"{crowds:,} regions of the truth are marked as a crowd: what is found only in them counts neither as right nor "
+            "as wrong"
+        )
     about = _about(request, scored, truth, said, pairs, judged, failed, parts) | {"notes": notes}
     return Evaluation(about, numbers, slices, parts, severity)
 
@@ -107,16 +118,37 @@ def _says(photo: AnnotatedPhoto) -> bool:
     return any(said is not None for said in (photo.boxes, photo.classes, photo.severity, photo.masks))
 
 
-def _judged(said: Sequence[AnnotatedPhoto], pairs: Pairs, scored: Scored) -> tuple[Judged, list[dict[str, Any]]]:
+def _judged(
+    said: Sequence[AnnotatedPhoto], pairs: Pairs, scored: Scored, request: Request, notes: list[str]
+) -> tuple[Judged, list[dict[str, Any]]]:
     """Photos with truth whose row is `ok`, and the rows of the others."""
     status = scored.texts("status", pairs.rows)
     fine = np.array([value == Status.OK for value in status], np.bool_)
     photos = tuple(said[n] for n in pairs.truth[fine])
     ids = tuple(scored.image_ids[n] for n in pairs.rows[fine])
     failed = scored.images.select(["image_id", "status", "error"]).take(pairs.rows[~fine]).to_pylist()
-    named = [photo.group for photo in photos if photo.group is not None]
-    groups = numbered(named) if photos and len(named) == len(photos) else None
-    return Judged(photos, ids, pairs.rows[fine], groups), failed
+    return Judged(photos, ids, pairs.rows[fine], _groups(photos, request, notes)), failed
+
+
+def _groups(photos: Sequence[AnnotatedPhoto], request: Request, notes: list[str]) -> NDArray[np.int64] | None:
+    """(P,) what is resampled as one: a photo of which nobody knows the group is one of its own. None: no group is known."""
+    pattern = request.group_pattern
+    matched = [group_in(photo.name, pattern) for photo in photos]
+    named = [match or photo.group for match, photo in zip(matched, photos, strict=True)]
+    if photos and request.group is not None and not any(matched if pattern is not None else named):
+        wrong = "matches none of" if pattern is not None else "is an empty column for all"
+        raise UsageError(
+            f"--group {request.group}: {wrong} the {len(photos):,} photos to be judged, such as {photos[0].name}"
+        )
+    if pattern is not None and None in matched:
+        notes.append(f"--group {request.group}: does not match {matched.count(None):,} of {len(photos):,} photos")
+    if not any(named):
+        return None
+    if alone := sum(not name for name in named):
+        notes.append(
+            f"{alone:,} of {len(photos):,} photos have no group: each of them is resampled as a group of its own"
+        )
+    return numbered([name or f"/{photo.name}" for name, photo in zip(named, photos, strict=True)])
 
 
 def _parts(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ MERGED = "all classes"
 SAME_SHAPE = 0.01
 """Relative difference of width over height up to which a photo of another size is taken for the same one, made larger or
 smaller."""
+_NONE = -2
+"""Number of a class that is mapped to none of the model's."""
 _GRID = np.arange(0.01, 0.996, 0.01).round(2)
 
 
@@ -48,16 +51,17 @@ class Lesions:
         model = [spelled(name) for name in found.classes]
         self.unknown: Counter[str] = Counter()
         self._read_truth(judged, request, model)
-        pairs = {ALL: (self.truth, self.found), ON_SKIN: (self.truth, self.found.only(on_skin))}
-        self._merged = {region: match(*pair) for region, pair in pairs.items()}
+        regions = {ALL: self.found, ON_SKIN: self.found.only(on_skin)}
+        self._merged = {region: match(self.truth, boxes, self._crowds) for region, boxes in regions.items()}
         shared = [k for k in range(len(model)) if (self.truth.label == k).any()]
         # With one class on both sides its numbers are the merged ones.
-        several = len(model) > 1 or bool(self.unknown)
+        several = len(model) > 1 or bool(self.unknown) or bool((self._crowds.label == -1).any())
         self._by_class = {
             region: {
-                model[k]: match(truth.only(truth.label == k), boxes.only(boxes.label == k)) for k in shared if several
+                model[k]: match(*(b.only(b.label == k) for b in (self.truth, boxes, self._crowds))) for k in shared
             }
-            for region, (truth, boxes) in pairs.items()
+            for region, boxes in regions.items()
+            if several
         }
         self.true_counts = self.truth.per_photo()
         own = scored.numbers("count_total", rows)
@@ -129,25 +133,40 @@ class Lesions:
 
     def _read_truth(self, judged: Judged, request: Request, model: Sequence[str]) -> None:
         """Empty and reversed boxes cannot be found and are left out, like those whose class is mapped to none; labels are
-        numbers of the model's classes, -1 for others."""
+        numbers of the model's classes, -1 for others. Regions marked as a crowd are treated alike, and are no boxes."""
         number = {name: k for k, name in enumerate(model)}
-        meaning: dict[str | None, int | None] = {None: -1}
-        boxes, labels = [], []
+
+        @functools.cache
+        def meaning(name: str) -> int:
+            wanted = request.renamed(name)
+            return _NONE if wanted is None else number.get(wanted, -1)
+
+        true, crowds = [], []
         for n in self.places:
-            photo = judged.photos[n]
+            photo, scale = judged.photos[n], self._scale[int(n)]
             assert photo.boxes is not None
-            names = photo.labels if photo.labels is not None else (None,) * len(photo.boxes)
-            for name in names:
-                if name not in meaning:
-                    wanted = request.renamed(str(name))
-                    meaning[name] = None if wanted is None else number.get(wanted, -1)
-                if name is not None and meaning[name] == -1:
-                    self.unknown[name] += 1
-            usable = np.isfinite(photo.boxes).all(axis=1) & (photo.boxes[:, 2:] > photo.boxes[:, :2]).all(axis=1)
-            if not usable.all():
+            labels = np.full(len(photo.boxes), -1) if photo.labels is None else _of(meaning, photo.labels)
+            self.unknown.update(name for name in photo.labels or () if meaning(name) == -1)
+            regions = photo.crowd_boxes if photo.crowd_boxes is not None else np.zeros((0, 4), np.float32)
+            usable, usable_regions = _usable(photo.boxes), _usable(regions)
+            if not usable.all() or not usable_regions.all():
                 self.unusable.append(photo.name)
-            meant = [meaning[name] for name in names]
-            keep = usable & np.array([label is not None for label in meant], np.bool_)
-            boxes.append(photo.boxes[keep] * self._scale[int(n)])
-            labels.append([label for label, kept in zip(meant, keep, strict=True) if kept and label is not None])
-        self.truth = Boxes.stack(boxes, labels=labels)
+            true.append(_those(photo.boxes * scale, labels, usable))
+            crowds.append(_those(regions * scale, _of(meaning, photo.crowd_labels), usable_regions))
+        self.truth, self._crowds = (
+            Boxes.stack([boxes for boxes, _ in each], labels=[labels for _, labels in each]) for each in (true, crowds)
+        )
+
+
+def _of(meaning: Callable[[str], int], names: Sequence[str]) -> Ints:
+    return np.array([meaning(name) for name in names], np.int64)
+
+
+def _usable(boxes: NDArray[np.float32]) -> Bools:
+    return np.asarray(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1), np.bool_)
+
+
+def _those(boxes: NDArray[np.float32], labels: Ints, usable: Bools) -> tuple[NDArray[np.float32], Ints]:
+    """The usable boxes whose class is not mapped to none."""
+    keep = usable & (labels != _NONE)
+    return boxes[keep], labels[keep]

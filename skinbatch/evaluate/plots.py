@@ -148,7 +148,9 @@ def _roc(axes: Axes, part: Diseases, numbers: Mapping[str, Any]) -> None:
         axes.plot(false, true, color=colour, linewidth=1.6, linestyle="--" if apart else "-", label=label)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-    title = f"{numbers['photos']:,} photos, {numbers['of_none']:,} of none of the classes"
+    faceless = numbers["without_face"]
+    faces = f"{faceless:,} without a face (probability 0)" if faceless else "all with a face"
+    title = f"{numbers['photos']:,} photos, {faces}\n{numbers['of_none']:,} of none of the classes"
     _finish(axes, "1 - specificity", "recall", title)
     axes.legend(fontsize=9, loc="lower right", title="area under the curve", title_fontsize=9)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.split import group_pattern
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.scored import spelled
 from skinbatch.metrics.bootstrap import Resampling
@@ -23,7 +25,9 @@ EVERY = "*"
 class Request:
     """truth: file or folder of annotations. format: of the readers, None: told by content. thresholds: scores at which lesions
     are counted, besides the scoring's own. names: a class as people wrote it -> as the model has it, "" for none of its
-    classes; `*` stands for every other. apart: classes of photos that the means leave out, such as confounded ones."""
+    classes; `*` stands for every other. apart: classes of photos that the means leave out, such as confounded ones. group: of
+    photos that are resampled as one: a regular expression over the photo's name whose first group it is, or a column of a
+    .csv truth; None: what the truth says by itself."""
 
     truth: Path
     format: str | None = None
@@ -32,10 +36,26 @@ class Request:
     resampling: Resampling = field(default_factory=Resampling)
     names: Mapping[str, str] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
+    group: str | None = None
 
     def __post_init__(self) -> None:
         if wrong := [t for t in self.thresholds if not 0 <= t <= 1]:
             raise UsageError(f"--thresholds: {wrong[0]} is no score; scores are from 0 to 1")
+        if self.group is not None:
+            try:
+                group_pattern(self.group)
+            except re.error as e:
+                raise UsageError(f"--group {self.group}: no regular expression: {e}") from None
+
+    @property
+    def group_pattern(self) -> re.Pattern[str] | None:
+        """None where `group` is a column's name, or not set."""
+        return group_pattern(self.group) if self.group is not None else None
+
+    @property
+    def group_column(self) -> str | None:
+        """None where `group` is a regular expression with a group in it, or not set."""
+        return self.group if self.group_pattern is None else None
 
     def renamed(self, name: str) -> str | None:
         """A class of the truth as columns spell it; None if it is mapped to none."""
@@ -50,7 +70,8 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """Photos that have truth and an `ok` row, P of them. rows: (P,) places in the images table. groups: (P,) numbers of the
-    patients, or whatever the truth groups by; None where it does not say."""
+    patients, or whatever photos are grouped by, each photo whose group nobody knows having one of its own; None where no group
+    is known."""
 
     photos: tuple[AnnotatedPhoto, ...]
     image_ids: tuple[str, ...]

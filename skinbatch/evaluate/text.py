@@ -154,17 +154,43 @@ def _masks(part: Mapping[str, Any]) -> list[str]:
 
 
 def _classes(part: Mapping[str, Any]) -> list[str]:
+    of = f"{part['of_none']:,} of none of them"
+    if not part["without_face"]:
+        title = (
+            f"Classes ({part['head']}): {part['photos']:,} photos, {of}, all with a face; chosen by {part['chosen_by']}"
+        )
+        return _classes_of(part, part["apart"], title, "The same, and by probability alone")
+    lines = _classes_of(
+        part,
+        part["apart"],
+        f"Classes ({part['head']}), the whole pipeline: {part['photos']:,} photos, {of}, {part['without_face']:,} without a face "
+        f"(nothing chosen, probability 0); chosen by {part['chosen_by']}",
+        "The same, and by probability alone: photos without a face rank last, so this is also of whether a face was found",
+        part["without_face_of_class"],
+    )
+    if seen := _seen(part):
+        of = f"{seen['of_none']:,} of none of them"
+        lines += _classes_of(
+            seen,
+            part["apart"],
+            f"Classes ({part['head']}), the classifier alone: the {seen['photos']:,} photos with a face, {of}",
+            "The same photos with a face, and by probability alone",
+        )
+    return lines
+
+
+def _classes_of(
+    part: Mapping[str, Any], apart: Sequence[str], title: str, ranked: str, faceless: Mapping[str, int] | None = None
+) -> list[str]:
+    """What is chosen, and the same by probability, with the titles of both. faceless: photos of each class."""
     counts = part["of_class"]
     names = [*counts, MEAN]
-    marks = {name: f"{name} (apart)" if name in part["apart"] else name for name in names}
-    title = (
-        f"Classes ({part['head']}): {part['photos']:,} photos, {part['of_none']:,} of none of them, "
-        f"{part['without_face']:,} without a face (probability 0); chosen by {part['chosen_by']}"
-    )
+    marks = {name: f"{name} (apart)" if name in apart else name for name in names}
+    counted = {"photos": counts} | ({"without a face": faceless} if faceless is not None else {})
     rows = [
         [
             marks[name],
-            f"{counts[name]:,}" if name in counts else "",
+            *(f"{of[name]:,}" if name in of else "" for of in counted.values()),
             *(number(part["classes"][name][n], 2) for n in _DECIDED),
             _paper(papers.RECALL, name),
             _paper(papers.PRECISION, name),
@@ -172,19 +198,33 @@ def _classes(part: Mapping[str, Any]) -> list[str]:
         for name in names
     ]
     paper = [f"{papers.DISEASES}: recall", "precision"]
-    lines = table(title, ["", "photos", *_DECIDED.values(), *paper], rows)
+    lines = table(title, ["", *counted, *_DECIDED.values(), *paper], rows)
     rows = [[marks[name], *(number(part["classes"][name][n], 2) for n in _RANKED)] for name in names]
-    return lines + table("The same, and by probability alone", ["", *_RANKED.values()], rows)
+    return lines + table(ranked, ["", *_RANKED.values()], rows)
+
+
+def _seen(part: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Numbers of a classifier over the photos with a face; None where no photo has one."""
+    seen: Mapping[str, Any] | None = part.get("with_face") if part["without_face"] else part
+    return seen
 
 
 def _slices(title: str, groups: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
     """One line a group: the main number of each part."""
     names: dict[str, None] = {}
     rows = {}
+    faceless = {
+        part
+        for parts in groups.values()
+        for part, found in parts.items()
+        if part.startswith(DISEASES) and found["without_face"]
+    }
     for group, parts in groups.items():
         row = {"photos": f"{parts['photos']:,}"}
         for part, found in parts.items():
             row |= _main(part, found)
+            if part in faceless and (seen := _seen(found)):
+                row |= {f"{name}, with a face": value for name, value in _of_classifier(found["head"], seen).items()}
         names |= dict.fromkeys(row)
         rows[group] = row
     return table(title, ["", *names], [[group, *(row.get(n, "–") for n in names)] for group, row in rows.items()])
@@ -204,9 +244,13 @@ def _main(part: str, found: Any) -> dict[str, str]:
     if part == REGIONS:
         return {f"Dice {name}": number(each["dice"]) for name, each in found["classes"].items() if name != MEAN}
     if part.startswith(DISEASES):
-        mean = found["classes"][MEAN]
-        return {f"{found['head']} recall": number(mean["recall"], 2), f"{found['head']} AUC": number(mean["auc"], 2)}
+        return _of_classifier(found["head"], found)
     return {}
+
+
+def _of_classifier(head: str, found: Mapping[str, Any]) -> dict[str, str]:
+    mean = found["classes"][MEAN]
+    return {f"{head} recall": number(mean["recall"], 2), f"{head} AUC": number(mean["auc"], 2)}
 
 
 def _foot(found: Evaluation) -> Iterator[str]:

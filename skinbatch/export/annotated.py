@@ -38,5 +38,7 @@ class AnnotatedBoxes:
                     photo.boxes,
                     photo.labels,
                     difficult=photo.difficult,
-                    crowds=photo.crowds,
+                    crowd_boxes=photo.crowd_boxes,
+                    crowd_labels=photo.crowd_labels,
+                    not_kept=photo.not_kept,
                 )

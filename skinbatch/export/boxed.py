@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -16,8 +16,8 @@ from skinbatch.errors import UsageError
 @dataclass(frozen=True, slots=True)
 class BoxedPhoto:
     """name: the photo's key. width, height: pixels as displayed, None where nobody says. boxes: (N, 4) float32, pixels,
-    x1 y1 x2 y2, all finite. labels: N names of classes. scores: (N,) float32, None for what people drew. difficult, crowds: as
-    in AnnotatedPhoto.
+    x1 y1 x2 y2, all finite. labels: N names of classes. scores: (N,) float32, None for what people drew. difficult, crowd_boxes,
+    crowd_labels, not_kept: as in AnnotatedPhoto.
 
     Raises UsageError naming the photo where a box or a label cannot be written so that it is read back.
     """
@@ -29,13 +29,16 @@ class BoxedPhoto:
     labels: tuple[str, ...]
     scores: NDArray[np.float32] | None = None
     difficult: frozenset[int] = frozenset()
-    crowds: int = 0
+    crowd_boxes: NDArray[np.float32] | None = None
+    crowd_labels: tuple[str, ...] = ()
+    not_kept: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        bad = np.flatnonzero(~np.isfinite(self.boxes).all(1))
-        if len(bad):
-            raise UsageError(f"{self.name}: box {bad[0] + 1} is not of numbers; mend it, or take it out")
-        for label in set(self.labels):
+        for what, boxes in (("box", self.boxes), ("crowd", self.crowd_boxes)):
+            bad = [] if boxes is None else np.flatnonzero(~np.isfinite(boxes).all(1)).tolist()
+            if bad:
+                raise UsageError(f"{self.name}: {what} {bad[0] + 1} is not of numbers; mend it, or take it out")
+        for label in {*self.labels, *self.crowd_labels}:
             if label != label.strip() or not (label.isprintable() or not label):
                 raise UsageError(
                     f"{self.name}: class {label!r} has blanks around it or control characters, which no format keeps; rename it"

@@ -9,6 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skinbatch.annotations.coco import EXACT, NO_PARENT
 from skinbatch.export.boxed import BoxedPhoto, decimals
 from skinbatch.export.files import Files
@@ -18,7 +21,7 @@ FILE = "annotations.json"
 
 class CocoWriter:
     """Images and annotations go into a file each until all are there. Numbers of images, annotations and categories count
-    from 1. Scores are kept in `score`, as COCO's results have it."""
+    from 1. Scores are kept in `score`, as COCO's results have it; regions marked as a crowd come after the photo's boxes."""
 
     def __init__(self, files: Files, class_names: tuple[str, ...]) -> None:
         self._files = files
@@ -36,18 +39,30 @@ class CocoWriter:
         self._counts[0] += 1
         image = {"id": self._counts[0], "file_name": photo.name, "width": photo.width, "height": photo.height}
         _next(self._images, self._counts[0], json.dumps({k: v for k, v in image.items() if v is not None}))
-        corners = decimals(photo.boxes.ravel())
-        scores = None if photo.scores is None else decimals(photo.scores)
-        for n, label in enumerate(photo.labels):
+        self._add(photo.boxes, photo.labels, photo.scores, is_crowd=0)
+        if photo.crowd_boxes is not None:
+            self._add(photo.crowd_boxes, photo.crowd_labels, None, is_crowd=1)
+
+    def _add(
+        self,
+        boxes: NDArray[np.float32],
+        labels: tuple[str, ...],
+        scores: NDArray[np.float32] | None,
+        is_crowd: int,
+    ) -> None:
+        """Annotations of the last image."""
+        corners = decimals(boxes.ravel())
+        written_scores = None if scores is None else decimals(scores)
+        for n, label in enumerate(labels):
             x1, y1, x2, y2 = corners[4 * n : 4 * n + 4]
             # Of the decimal numbers, so that x + width is the right edge to the last digit.
             w, h = EXACT.subtract(Decimal(x2), Decimal(x1)), EXACT.subtract(Decimal(y2), Decimal(y1))
             self._counts[1] += 1
             category = self._classes.setdefault(label, len(self._classes) + 1)
-            score = "" if scores is None else f', "score": {scores[n]}'
+            score = "" if written_scores is None else f', "score": {written_scores[n]}'
             text = (
                 f'{{"id": {self._counts[1]}, "image_id": {self._counts[0]}, "category_id": {category}, '
-                f'"bbox": [{x1}, {y1}, {w}, {h}], "area": {float(w) * float(h)!r}, "iscrowd": 0{score}}}'
+                f'"bbox": [{x1}, {y1}, {w}, {h}], "area": {float(w) * float(h)!r}, "iscrowd": {is_crowd}{score}}}'
             )
             _next(self._annotations, self._counts[1], text)
 

@@ -24,6 +24,8 @@ from skinbatch.runs.results import open_results
 from skinbatch.storage.locate import is_s3, local_path, open_store
 
 CROWDS, DIFFICULT = "regions marked as a crowd", "marks of difficult boxes"
+_KEPT: Mapping[str, str] = {"coco": CROWDS, "voc": DIFFICULT}
+"""What one format can say and the others cannot."""
 
 
 class Writer(Protocol):
@@ -47,8 +49,8 @@ WRITERS: Mapping[str, Callable[[Files, tuple[str, ...]], Writer]] = {
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """left_out: why -> photos without an entry (statuses that are not ok, `not annotated`). complete: False where the run of
-    the source has not scored everything yet. files: how many were written below `out`. not_kept: what the truth says and the
-    format cannot -> how often."""
+    the source has not scored everything yet. files: how many were written below `out`. not_kept: what the truth says and what was
+    written does not -> how often."""
 
     out: str
     format: str
@@ -80,10 +82,10 @@ def export(
 ) -> ExportReport:
     """Write the boxes of `source`, a destination of `skinbatch score` or a truth, below `out`; photos are not copied.
 
-    `read_truth` of the result gives the same names, sizes, labels and boxes, to the last bit; VOC's marks of difficult boxes only
-    where VOC is written. progress: told how many photos are
-    done. Raises UsageError where there is nothing to export, or `out` is not empty; then, and where it fails on the
-    way, nothing stays below `out`.
+    `read_truth` of the result gives the same names, sizes, labels and boxes, to the last bit; COCO's regions marked as a crowd
+    only where COCO is written, VOC's marks of difficult boxes only where VOC is. Outlines and VOC's other marks are never
+    kept. progress: told how many photos are done. Raises UsageError where there is nothing to export, or `out` is not empty;
+    then, and where it fails on the way, nothing stays below `out`.
     """
     storage = storage or StorageSettings()
     if wanted.format not in WRITERS:
@@ -103,8 +105,7 @@ def export(
             writer.add(photo)
             photos += 1
             box_count += len(photo.boxes)
-            not_kept[CROWDS] += photo.crowds
-            not_kept[DIFFICULT] += len(photo.difficult) if wanted.format != "voc" else 0
+            not_kept.update({CROWDS: len(photo.crowd_labels), DIFFICULT: len(photo.difficult), **photo.not_kept})
             if progress is not None:
                 progress(photos)
         writer.close()
@@ -120,7 +121,7 @@ def export(
         classes=writer.class_names,
         files=len(files.keys),
         complete=boxes.complete,
-        not_kept={what: count for what, count in not_kept.items() if count},
+        not_kept={what: count for what, count in not_kept.items() if count and what != _KEPT.get(wanted.format)},
     )
 
 

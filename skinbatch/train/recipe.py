@@ -282,7 +282,12 @@ def _misfits(recipe: Recipe) -> Iterator[str]:
         section, _, setting = name.partition(".")
         if any(getattr(table, setting, None) for table in ((recipe.augment,) if section == "augment" else views)):
             yield f"{recipe.file}: setting `{name}`: a {recipe.stage} is trained without it; leave it out"
+    if recipe.model.freeze != "none" and recipe.model.weights is None:
+        yield f"{recipe.file}: setting `model.freeze` would keep random numbers; give `model.weights` too"
     for data in datas:
+        for name in data.apart:
+            if name not in classes:
+                yield f"{recipe.file}: setting `data.apart`: {name!r} is no class of the model: {', '.join(recipe.classes)}"
         for name, meant in data.map.items():
             if meant and meant not in classes:
                 known = ", ".join(recipe.classes)

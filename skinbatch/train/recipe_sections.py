@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from skinbatch.annotations.split import group_pattern
 from skinbatch.models.stages import Fraction, Name, Positive, Section
 
 StageName = Literal["segmenter", "detector", "classifier"]
@@ -120,8 +121,7 @@ class DataSection(View):
     @property
     def group_pattern(self) -> re.Pattern[str] | None:
         """None where `group` is a column's name, or not set."""
-        pattern = re.compile(self.group) if self.group is not None else None
-        return pattern if pattern is not None and pattern.groups else None
+        return group_pattern(self.group) if self.group is not None else None
 
     @property
     def group_column(self) -> str | None:

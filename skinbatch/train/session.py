@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from skinbatch.annotations.checks import check
+from skinbatch.annotations.checks import LEFT_OUT, check
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.problems import Kind, Problem, Problems
 from skinbatch.errors import ClaimError, PackError, UsageError
@@ -21,7 +21,7 @@ from skinbatch.models.pack import Pack, load_pack
 from skinbatch.train.fitting.checkpoint import whole
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
-from skinbatch.train.photos.gather import TakenPhoto
+from skinbatch.train.photos.gather import TakenPhoto, problems_of_groups
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.packing import stem_of, write_pack
 from skinbatch.train.results.result import TrainedStage
@@ -30,7 +30,6 @@ from skinbatch.types import Status
 WORK = "work"
 RECIPE, PHOTOS, DONE = "recipe.json", "photos.json", "done.json"
 _IN_BOTH = (Kind.SAME_FILE, Kind.LOOKS_SAME)
-_UNUSABLE = (Kind.UNREADABLE, Kind.BAD_MASK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def train(
 
     The same call again goes on from the last checkpoint, or finds that all is done. strict: problems in the photos are
     errors. Raises UsageError and PackError for wrong use, ClaimError while another training works there,
-    KeyboardInterrupt when interrupted, with the checkpoint written.
+    KeyboardInterrupt when interrupted, with the checkpoint written by one worker; several lose what came after their last one.
     """
     said = read_recipe(recipe, stage)
     said.check_files()
@@ -95,12 +94,15 @@ def _train(
     recipe: Recipe, out: Path, work: Path, progress: TrainingProgress, strict: bool, ray_address: str | None
 ) -> Outcome:
     problems, example, seen = _checked(recipe, progress)
+    while unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable:
+        # What is learned from is split anew without them: that split is the one to be checked.
+        recipe = recipe.without(unusable)
+        problems, example, seen = _checked(recipe, progress)
     _write(work / "problems.json", problems.as_json())
     problems.raise_if(strict)
     _keep_photos(work, seen)
     for line in problems.as_text().splitlines():
         progress.note(line)
-    recipe = recipe.without(Path(p.file) for p in problems.found if p.kind in _UNUSABLE)
     run: Callable[[TrainingProgress], TrainedStage] = partial(_trainer(recipe.stage), recipe, work)
     if recipe.run.workers > 1:
         from skinbatch.train.fitting.cluster import on_workers
@@ -144,6 +146,7 @@ def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, Path
     found: dict[Problem, None] = {}
     seen: dict[str, Any] = {}
     earlier: dict[str, list[AnnotatedPhoto]] = {}
+    groups: dict[str, str] = {}
     for part in parts_of(recipe):
         progress.phase("reading annotations")
         gathered = gather_part(recipe, part)
@@ -155,6 +158,7 @@ def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, Path
             # What an earlier training has seen says nothing when it is validated on.
             twice = check({name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping)
             found |= dict.fromkeys(problem for problem in twice.found if problem.kind in _IN_BOTH)
+        found |= dict.fromkeys(problems_of_groups(gathered, part.data, groups))
         earlier[f"{part.name} train"] = splits["train"]
         for name, taken in (("train", gathered.train), ("valid", gathered.valid)):
             seen[f"{part.name} {name}".strip()] = {"photos": len(taken), "sha256": _known_by(taken)}

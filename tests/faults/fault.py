@@ -113,7 +113,9 @@ class Faults:
 
 
 def _do(fault: Fault) -> None:
-    if fault.deed in _SIGNALS:
+    if fault.deed == "stop":  # to this thread: it would run on until another one has taken the signal of the process
+        signal.pthread_kill(threading.get_ident(), _SIGNALS["stop"])
+    elif fault.deed in _SIGNALS:
         os.kill(os.getpid(), _SIGNALS[fault.deed])
     elif fault.deed == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -81,9 +81,10 @@ def test_the_claim_of_a_dead_driver_elsewhere_is_taken_over(trial: Trial) -> Non
     trial.check()
 
 
-@pytest.mark.parametrize("point", ["put attempts", pytest.param("put plans", marks=SLOW)])
-def test_a_driver_that_lost_its_claim_while_it_stood_still_ends_with_7(point: str, trial: Trial) -> None:
-    trial.plan(Fault("driver", point, "before", 1, "stop"), Fault("worker", "put boxes", "after", 2))
+@pytest.mark.parametrize("beat", [2, pytest.param(4, marks=SLOW)])
+def test_a_driver_that_lost_its_claim_while_it_stood_still_ends_with_7(beat: int, trial: Trial) -> None:
+    # Before a heartbeat looks: one that has looked and not yet written would take the claim back, unaware.
+    trial.plan(Fault("driver", "get claim", "before", beat, "stop"), Fault("worker", "model", "before", 3, "hang"))
     first = trial.start()
     assert first.wait() is None
     trial.run()  # watches the first, and takes over

@@ -17,7 +17,9 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 import skinbatch
 from skinbatch import cli
+from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.boxes import Boxes
+from skinbatch.metrics.classification import classification
 from skinbatch.models.fake import FakeSegmenter
 from tests.faces import face, png, rows, write_tree
 from tests.unit.metrics.support import coco_eval
@@ -226,10 +228,35 @@ def test_classes_of_photos(
         assert (tmp_path / f"report/{plot}.png").stat().st_size > 5000
 
 
-def test_photos_of_one_patient_are_resampled_together(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_photos_of_one_patient_are_resampled_together(evaluate: Evaluate, scored: Path, tmp_path: Path) -> None:
+    labels = dict(zip(PHOTOS, ("", "rosacea", "", "rosacea"), strict=True))
     truth = tmp_path / "labels.csv"
-    truth.write_text("image,label,patient\n" + "".join(f"{name},rosacea,p{n % 2}\n" for n, name in enumerate(PHOTOS)))
-    assert evaluate(truth, "--bootstrap", "5")["about"]["bootstrap"]["over"] == "groups"
+    truth.write_text("image,label,patient\n" + "".join(f"{n},{label},p{n[0]}\n" for n, label in labels.items()))
+    found = evaluate(truth, "--bootstrap", "50")
+    assert found["about"]["bootstrap"]["over"] == "groups"
+    table = rows(scored / "out")
+    true = np.array([[label == "rosacea"] for label in labels.values()])
+    probability = np.array([[table[name]["prob_rosacea"]] for name in labels])
+    chosen = np.array([[table[name]["top_class"] == "rosacea"] for name in labels])
+    how = Resampling(50)
+    together, single = (
+        classification(true, probability, chosen, ("rosacea",), how, groups=groups)["rosacea"]["average_precision"]
+        for groups in (np.array([0, 0, 1, 1]), None)
+    )
+    ours = found["all"]["classes.disease"]["classes"]["rosacea"]["average_precision"]
+    assert ours == {"value": together.value, "low": together.low, "high": together.high}
+    assert (together.low, together.high) != (single.low, single.high)
+
+    plain = coco_file(tmp_path / "truth.json", TRUE)
+    by_name = evaluate(plain, "--bootstrap", "50", "--group", "^(a|b)/levle[01]")
+    assert by_name["about"]["bootstrap"]["over"] == "groups"
+    assert by_name["about"]["notes"] == [
+        "--group ^(a|b)/levle[01]: does not match 1 of 3 photos",
+        "1 of 3 photos have no group: each of them is resampled as a group of its own",
+    ]
+    each = lesion_numbers(evaluate(plain, "--bootstrap", "50"))["count_error"][0]["mae"]
+    two = lesion_numbers(by_name)["count_error"][0]["mae"]
+    assert two["value"] == each["value"] and two != each
 
 
 def test_json_is_printed_as_it_is_written(
@@ -257,6 +284,10 @@ def test_wrong_use_is_told(
     assert "--thresholds" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "half")
     assert "1.5 is no score" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "1.5")
     assert "--map" in refused(capsys, monkeypatch, dest, truth, "--map", "acne")
+    assert "--group (q): matches none of the 3 photos" in refused(capsys, monkeypatch, dest, truth, "--group", "(q)")
+    assert "--apart rosacae: no such class; the classes of the pack are rosacea, lupus_erythematosus" in refused(
+        capsys, monkeypatch, dest, truth, "--apart", "rosacae"
+    )
     assert "no scoring" in refused(capsys, monkeypatch, dest, truth, "--scoring", "ffff")
     assert not (tmp_path / "evaluation").exists()
     (tmp_path / "file").write_text("")

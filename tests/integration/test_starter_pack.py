@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
+from jobs.starter_pack import _of_classes
 from skinbatch.config import ModelSettings
 from skinbatch.models.base import Models
 from skinbatch.models.pack import Pack, load_pack
@@ -83,3 +84,38 @@ def test_healthy_faces_mostly_get_no_disease(models: Models, shared_data: Path) 
     (classifier,) = models.classifiers
     probs = classifier([np.asarray(Image.open(p).convert("RGB")) for p in faces])
     assert np.mean(probs.max(1) < classifier.threshold) >= 0.8
+
+
+def test_the_card_tells_the_classifier_from_the_whole_pipeline() -> None:
+    def numbers(recall: float, auc: float) -> dict[str, dict[str, float]]:
+        found = {"recall": recall, "auc": auc}
+        return {key: {"value": value, "low": value - 0.1, "high": value + 0.1} for key, value in found.items()}
+
+    pipeline = {
+        "photos": 30,
+        "of_class": {"rosacea": 9},
+        "without_face": 12,
+        "without_face_of_class": {"rosacea": 4},
+        "apart": ["lupus"],
+        "classes": {"rosacea": numbers(0.3, 0.5), "mean": numbers(0.4, 0.6)},
+    }
+    alone = {
+        "photos": 18,
+        "of_class": {"rosacea": 5},
+        "classes": {"rosacea": numbers(0.7, 0.9), "mean": numbers(0.6, 0.8)},
+    }
+    assert list(_of_classes({"all": {"classes.disease": pipeline | {"with_face": alone}}})) == [
+        "| diseases, whole pipeline: mean recall without lupus, 30 photos, 12 of them without a face | 0.400 (0.300 to 0.500) |",
+        "| diseases, classifier alone: mean recall without lupus, 18 photos with a face | 0.600 (0.500 to 0.700) |",
+        "| diseases, whole pipeline: mean AUC without lupus, 30 photos, 12 of them without a face | 0.600 (0.500 to 0.700) |",
+        "| diseases, classifier alone: mean AUC without lupus, 18 photos with a face | 0.800 (0.700 to 0.900) |",
+        "| rosacea, whole pipeline: recall, 9 photos, 4 of them without a face | 0.300 (0.200 to 0.400) |",
+        "| rosacea, classifier alone: recall, 5 photos with a face | 0.700 (0.600 to 0.800) |",
+        "| rosacea, whole pipeline: AUC, 9 photos, 4 of them without a face | 0.500 (0.400 to 0.600) |",
+        "| rosacea, classifier alone: AUC, 5 photos with a face | 0.900 (0.800 to 1.000) |",
+    ]
+    seen = pipeline | {"without_face": 0, "without_face_of_class": {"rosacea": 0}}
+    assert list(_of_classes({"all": {"classes.disease": seen}}))[::2] == [
+        "| diseases: mean recall without lupus, 30 photos | 0.400 (0.300 to 0.500) |",
+        "| rosacea: recall, 9 photos | 0.300 (0.200 to 0.400) |",
+    ]

@@ -19,8 +19,10 @@ from safetensors.torch import load_file, save_file
 import skinbatch
 from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import load_pack
+from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import Silent
-from skinbatch.train.session import train
+from skinbatch.train.recipe import read_recipe
+from skinbatch.train.session import _known_by, train
 from tests.conftest import SHARED
 from tests.faces import face, rows
 from tests.training import command, curve, kill, learned, until
@@ -237,6 +239,26 @@ def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(shade
     with pytest.raises(KeyboardInterrupt):
         train("classifier", spoilt / "recipe.toml", tmp_path / "out", heard)
     assert any("d0_9.png" in note for note in heard.notes)
+
+
+def test_the_split_that_is_checked_is_the_one_that_is_trained(shades: Path, tmp_path: Path) -> None:
+    spoilt = Path(shutil.copytree(shades, tmp_path / "spoilt"))
+    for name in ("dark/d0_1", "bright/b2_3"):
+        (spoilt / "shades" / f"{name}.png").write_bytes(b"no photo")
+
+    class Stops(Silent):
+        def step(self, now: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", spoilt / "recipe.toml", tmp_path / "out", Stops())
+    (work,) = (tmp_path / "out" / "work").iterdir()
+    kept = json.loads((work / "photos.json").read_text())
+    recipe = read_recipe(spoilt / "recipe.toml", "classifier")
+    recipe = recipe.without(spoilt / "shades" / f"{name}.png" for name in ("dark/d0_1", "bright/b2_3"))
+    body, last = (gather_part(recipe, part) for part in parts_of(recipe))
+    for name, taken in (("body train", body.train), ("train", last.train), ("valid", last.valid)):
+        assert kept[name] == {"photos": len(taken), "sha256": _known_by(taken)}
 
 
 def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(shades: Path, tmp_path: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skinbatch.annotations.displayed import displayed_size
 from skinbatch.errors import UsageError
+from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.pack import Pack
-from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto
+from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, SMALLEST, BoxedPhoto, large_enough
 from skinbatch.train.photos.faces import cut_faces
 from skinbatch.train.photos.gather import Gathered, TakenPhoto, group_of, truth_class
 from skinbatch.train.photos.photo_store import StoredPhoto
@@ -25,13 +27,15 @@ HELD_BACK_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class DetectionData:
-    """clear: photos with nothing to find, to train on. held_clear: others of them, for false alarms."""
+    """clear: photos with nothing to find, to train on. held_clear: others of them, for false alarms. notes: on boxes that are not
+    taught."""
 
     train: tuple[BoxedPhoto, ...]
     valid: tuple[BoxedPhoto, ...]
     clear: tuple[BoxedPhoto, ...]
     held_clear: tuple[BoxedPhoto, ...]
     counts: tuple[DataCount, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,17 @@ class Faces:
     device: str
 
 
-def boxed(gathered: Gathered, data: DataSection, classes: Sequence[str], faces: Faces, where: str) -> DetectionData:
+def boxed(
+    gathered: Gathered, data: DataSection, classes: Sequence[str], faces: Faces, spec: DetectorSpec, where: str
+) -> DetectionData:
     """where: the recipe, for messages. Raises UsageError for what a detector cannot learn from."""
-    train = list(zip(gathered.train, _boxed(gathered.train, data, classes, faces, where), strict=True))
+    drawn = _boxed(gathered.train, data, classes, faces, where)
+    train = [(taken, large_enough(photo, spec)) for taken, photo in zip(gathered.train, drawn, strict=True)]
+    small = {
+        taken.photo.name: len(all_of_it.boxes) - len(photo.boxes)
+        for all_of_it, (taken, photo) in zip(drawn, train, strict=True)
+        if len(all_of_it.boxes) > len(photo.boxes)
+    }
     valid = list(zip(gathered.valid, _boxed(gathered.valid, data, classes, faces, where), strict=True))
     clear = [photo for taken, photo in train if taken.photo.boxes is None]
     lesions = [photo for taken, photo in train if taken.photo.boxes is not None]
@@ -57,9 +69,17 @@ def boxed(gathered: Gathered, data: DataSection, classes: Sequence[str], faces: 
         valid=tuple(photo for _, photo in valid),
         clear=tuple(photo for n, photo in enumerate(clear) if n not in held),
         held_clear=tuple(photo for n, photo in enumerate(clear) if n in held),
+        notes=(_of_small(small, spec),) if small else (),
         counts=tuple(
             _counted(count, valid if count.part.endswith("valid") else train, classes) for count in gathered.counts
         ),
+    )
+
+
+def _of_small(small: Mapping[str, int], spec: DetectorSpec) -> str:
+    return (
+        f"{sum(small.values()):,} boxes are smaller than {SMALLEST:g} pixels at the network's scale (size {spec.size}) and are "
+        f"not taught: of {', '.join(list(small)[:3])}{', …' if len(small) > 3 else ''}; a larger `size` would show them"
     )
 
 
@@ -91,17 +111,24 @@ def _with_boxes(
 ) -> BoxedPhoto:
     """Boxes of the model's classes, in the cut photo, clipped to it, those that are boxes."""
     said = taken.photo
-    size = (said.width, said.height) if said.width and said.height else displayed_size(taken.path)
+    size = displayed_size(taken.path)
     x1, y1, x2, y2 = stored.cut.crop if stored.cut is not None else (0, 0, *size)
     blank = BoxedPhoto(stored, x2 - x1, y2 - y1, NO_BOXES, NO_LABELS, said.severity, group)
     if said.boxes is None or not len(said.boxes):
         return blank
     names = [truth_class(name, data, classes) for name in said.labels or ()]
     edge = np.array([blank.width, blank.height] * 2, np.float32)
-    boxes = np.clip(said.boxes - np.array([x1, y1, x1, y1], np.float32), 0, edge)
+    drawn = said.boxes * _to_photo(size, (said.width, said.height))
+    boxes = np.clip(drawn - np.array([x1, y1, x1, y1], np.float32), 0, edge)
     meant = (boxes[:, 2:] > boxes[:, :2]).all(1) & np.array([bool(name) for name in names])
     labels = [classes.index(name) for name, kept in zip(names, meant, strict=True) if name and kept]
     return replace(blank, boxes=boxes[meant], labels=np.array(labels, np.int64))
+
+
+def _to_photo(size: tuple[int, int], annotated: tuple[int | None, int | None]) -> NDArray[np.float32]:
+    """(4,) factors of corners that were drawn on a smaller or larger copy of the photo."""
+    factors = [real / said if said else 1.0 for real, said in zip(size, annotated, strict=True)]
+    return np.array(factors * 2, np.float32)
 
 
 def _counted(count: DataCount, photos: Sequence[tuple[TakenPhoto, BoxedPhoto]], classes: Sequence[str]) -> DataCount:

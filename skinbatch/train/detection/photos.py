@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,13 @@ def network_boxes(photo: BoxedPhoto, scale_x: float, scale_y: float) -> tuple[Bo
     boxes = np.clip(photo.boxes, 0, edge) * np.array([scale_x, scale_y] * 2, np.float32)
     usable = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST).all(1)
     return boxes[usable], photo.labels[usable]
+
+
+def large_enough(photo: BoxedPhoto, spec: DetectorSpec) -> BoxedPhoto:
+    """The photo with the boxes that the network is shown."""
+    scale = network_scale(photo.width, photo.height, spec)
+    taught = ((photo.boxes[:, 2:] - photo.boxes[:, :2]) * np.float32(scale) >= SMALLEST).all(1)
+    return replace(photo, boxes=photo.boxes[taught], labels=photo.labels[taught])
 
 
 def network_sizes(photos: Sequence[BoxedPhoto], spec: DetectorSpec) -> NDArray[np.float32]:

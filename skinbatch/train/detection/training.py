@@ -31,7 +31,7 @@ from skinbatch.train.detection.photos import ScaledPhotos, network_sizes
 from skinbatch.train.detection.runner import DetectorRunner, Setting
 from skinbatch.train.detection.scores import Scored, detect, make_detector, spread
 from skinbatch.train.detection.start import expect_boxes_of, freeze
-from skinbatch.train.fitting.checkpoint import FitState
+from skinbatch.train.fitting.checkpoint import FitState, read_best
 from skinbatch.train.fitting.device import choose_device, hardware, loaders, mixed
 from skinbatch.train.fitting.parts import Part, gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
@@ -118,8 +118,6 @@ def _check(recipe: Recipe) -> None:
                 f"{recipe.file}: setting `schedule.batch`: {schedule.batch} photos cannot be shared by {_world()} workers; "
                 "give a multiple"
             )
-    if recipe.model.freeze != "none" and recipe.model.weights is None:
-        raise UsageError(f"{recipe.file}: setting `model.freeze` would keep random numbers; give `model.weights` too")
 
 
 def _world() -> int:
@@ -163,7 +161,8 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.progress.phase("reading annotations")
         faces = Faces(recipe.base_pack(), stage.input == "masked_crop", str(self.device))
-        data = boxed(gather_part(recipe, part), part.data, stage.classes, faces, self.where)
+        data = boxed(gather_part(recipe, part), part.data, stage.classes, faces, self._spec(stage), self.where)
+        notes += data.notes
         sizes = network_sizes(data.train, self._spec(stage))
         if recipe.model.fit_anchors is not None:
             stage, said = with_fitted_anchors(stage, sizes, recipe.model.fit_anchors, part.seed, self.where)
@@ -195,7 +194,7 @@ class _Run:
         state = runner.train_loop.state
         over = course.used(state) >= 1
         stopped = "the schedule was over" if over else f"no better for {part.schedule.patience} evaluations"
-        best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+        best = read_best(folder / BEST)
         return _Trained(spec, stage, data, best, state, stopped, tuple(notes))
 
     def _train(self, runner: DetectorRunner) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -53,10 +54,23 @@ def load_checkpoint(work: Path, parts: Mapping[str, Any], device: torch.device) 
             if kept[name]:  # what scales gradients on a GPU has nothing to remember on a CPU
                 part.load_state_dict(kept[name])
         return FitState(**kept["state"])
-    except (RuntimeError, KeyError, ValueError, TypeError) as e:
+    except (RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as e:
         raise UsageError(
-            f"{path}: is not a checkpoint of this training ({e}); remove it, or give another --out"
+            f"{path}: is not a checkpoint of this training ({_why(e)}); remove it, or give another --out"
         ) from None
+
+
+def read_best(path: Path) -> Any:
+    """The best weights so far. Raises UsageError where they are not there, or damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
+        raise UsageError(f"{path}: cannot be read ({_why(e)}); remove {path.parent} to train again") from None
+
+
+def _why(error: Exception) -> str:
+    """torch's own words on what it does not read advise to run it."""
+    return "damaged" if isinstance(error, EOFError | pickle.UnpicklingError) else str(error)
 
 
 def write_tensors(value: Any, path: Path) -> None:

@@ -17,7 +17,14 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting.checkpoint import FitState, load_checkpoint, save_checkpoint, write_log, write_tensors
+from skinbatch.train.fitting.checkpoint import (
+    FitState,
+    load_checkpoint,
+    read_best,
+    save_checkpoint,
+    write_log,
+    write_tensors,
+)
 from skinbatch.train.fitting.device import choose_device, hardware, loaders, mixed
 from skinbatch.train.fitting.interrupt import Interrupts
 from skinbatch.train.fitting.progress import TrainingProgress, TrainingStep
@@ -146,7 +153,7 @@ class _Run:
         state, schedule = self.state, self.schedule
         if self.world > 1:
             dist.barrier()  # until the first worker has written the best weights
-        best = torch.load(self.work / "best.pt", map_location="cpu", weights_only=True)
+        best = read_best(self.work / "best.pt")
         reason = (
             f"no better for {schedule.patience} evaluations" if not self._length_over() else "the schedule was over"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -13,8 +13,9 @@ import numpy as np
 from skinbatch.annotations.checks import mapped
 from skinbatch.annotations.likeness import perceptual_groups
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.problems import Kind, Problem
 from skinbatch.annotations.read import read_truth
-from skinbatch.annotations.split import split
+from skinbatch.annotations.split import group_in, split
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
 from skinbatch.train.recipe_sections import DataSection, Negatives, Source, StageName, View
@@ -28,13 +29,14 @@ NO_BOXES = np.zeros((0, 4), np.float32)
 @dataclass(frozen=True, slots=True)
 class TakenPhoto:
     """A photo that is used. classes: of the model's; () for none of them; for detectors those of its boxes. view: what of it is
-    looked at, nothing left to [data]. source: the truth's or folder's name."""
+    looked at, nothing left to [data]. source: the truth's or folder's name. negative: of a folder of [data] `negatives`."""
 
     photo: AnnotatedPhoto
     path: Path
     classes: tuple[str, ...]
     view: View
     source: str
+    negative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ def gather(
     reader = _Reader(data, stage, tuple(classes), f"{part} " if part else "", unusable)
     train = [photo for source in data.train for photo in reader.of_truth(source, truths[source.truth], "train")]
     valid = [photo for source in data.valid for photo in reader.of_truth(source, truths[source.truth], "valid")]
+    if data.group is not None and (train or valid) and all(group_of(p, data) is None for p in (*train, *valid)):
+        what = "matches no photo's name" if data.group_pattern is not None else "is a column that no truth has"
+        raise UsageError(
+            f"{where}: setting `group`: {data.group!r} {what}, such as {(*train, *valid)[0].photo.name}; it is a regular "
+            "expression with the patient in brackets, or the name of a CSV's column"
+        )
     none = [photo for negatives in data.negatives for photo in reader.of_folder(negatives)]
     train += none
     if data.valid_share is not None and train:
@@ -98,11 +106,29 @@ def truth_class(name: str, data: DataSection, classes: Sequence[str]) -> str | N
     return meant if not meant or meant in classes else None
 
 
+def problems_of_groups(gathered: Gathered, data: DataSection, earlier: dict[str, str]) -> Iterator[Problem]:
+    """Groups in training and in validation, and photos without one, where [data] `group` says that there are groups.
+
+    earlier: group -> a photo of it that earlier trainings have seen; those of this one are added.
+    """
+    train: dict[str, str] = {}
+    for photo in gathered.train:
+        if (group := group_of(photo, data)) is not None:
+            train.setdefault(group, str(photo.path))
+    for photo in gathered.valid:
+        group = group_of(photo, data)
+        before = None if group is None else train.get(group) or earlier.get(group)
+        if before is not None:
+            yield Problem(Kind.SAME_GROUP, str(photo.path), f"{group}, as {before} in training")
+    for photo in (*gathered.train, *gathered.valid) if data.group is not None else ():
+        if not photo.negative and group_of(photo, data) is None:
+            yield Problem(Kind.NO_GROUP, str(photo.path), f"`group` is {data.group!r}")
+    earlier |= train
+
+
 def group_of(taken: TakenPhoto, data: DataSection) -> str | None:
     """The patient, or what else [data] `group` names; None where nobody says."""
-    pattern = data.group_pattern
-    found = pattern.search(taken.photo.name) if pattern is not None else None
-    return found[1] if found is not None else taken.photo.group
+    return group_in(taken.photo.name, data.group_pattern) or taken.photo.group
 
 
 class _Reader:
@@ -143,7 +169,7 @@ class _Reader:
                 self.left_out.setdefault(called(folder), Counter())["that cannot be read"] += 1
                 continue
             photo = AnnotatedPhoto(names[n], path, path, classes=())
-            yield TakenPhoto(photo, path, (), view, called(folder))
+            yield TakenPhoto(photo, path, (), view, called(folder), negative=True)
 
     def counts(self, photos: Sequence[TakenPhoto], part: str) -> list[DataCount]:
         found = []
@@ -226,8 +252,7 @@ def _to_split(
     photos = [photo.photo for photo in taken]
     groups: list[Hashable] = []
     for photo in taken:
-        said = group_of(photo, data)
-        groups.append((photo.source, said) if said is not None else None)
+        groups.append(group_of(photo, data))
     alone = [n for n, group in enumerate(groups) if group is None]
     for n, cluster in zip(alone, _alike(tuple(taken[n].path for n in alone)), strict=True):
         groups[n] = cluster

@@ -159,6 +159,7 @@ def _again(recipe: Recipe) -> str:
         masks = " --save-masks" if recipe.stage == "segmenter" else ""
         names = [f" --map {shlex.quote(f'{name}={meant}')}" for name, meant in recipe.data.map.items()]
         apart = [f" --apart {shlex.quote(name)}" for name in recipe.data.apart]
+        apart += [f" --group {shlex.quote(recipe.data.group)}"] if recipe.data.group is not None else []
         lines += [
             "The whole pack on the validation photos, from pixels to tables, then against the truth; in the recipe's folder:",
             f"\n```\nskinbatch score {truth} OUT --pack DIR/{recipe.name}{masks}",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from skinbatch.annotations.checks import check
+from skinbatch.annotations.photos import MARKS, OUTLINES
 from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
@@ -110,13 +111,35 @@ def test_categories_that_only_name_the_whole_and_crowds_are_left_out(tmp_path: P
     assert truth.class_names == ("papules", "pustules")
     assert the_only(truth).labels == ("pustules", "9"), "a category that is not listed keeps its number"
     np.testing.assert_array_equal(the_only(truth).boxes, [[1, 2, 4, 6], [5, 5, 6, 6]])
-    assert the_only(truth).crowds == 1
+    np.testing.assert_array_equal(the_only(truth).crowd_boxes, [[0, 0, 9, 9]])
+    assert (the_only(truth).crowd_labels, the_only(truth).not_kept) == (("pustules",), {OUTLINES: 1})
     found = check({"train": truth.photos}, "detector", ("papules", "pustules", "9")).of(Kind.CROWD)
     assert [(problem.file, problem.what) for problem in found] == [(str(tmp_path / "t.json"), "a.jpg")]
     annotations[1]["image_id"] = 8
     coco(tmp_path / "t.json", categories=categories, annotations=annotations)
     with pytest.raises(UsageError, match="image_id 8, which none of its images has"):
         read_truth(tmp_path)
+
+
+def test_outlines_and_marks_that_are_not_kept_are_counted(tmp_path: Path) -> None:
+    polygon = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    coco(tmp_path / "coco/t.json", annotations=[polygon, polygon, polygon | {"segmentation": []}])
+    assert the_only(read_truth(tmp_path / "coco")).not_kept == {OUTLINES: 2}
+    marked = voc(tmp_path / "voc/a.xml", boxes=[*BOXES, BOXES[0]])
+    said = "<pose>{}</pose><truncated>{}</truncated><occluded>{}</occluded><difficult>1</difficult></object>"
+    first, second, third, end = marked.read_text().split("</object>")
+    objects = (
+        first,
+        said.format("Frontal", 1, 0),
+        second,
+        said.format("Unspecified", 0, 0),
+        third,
+        said.format("", "", 1),
+    )
+    write(marked, "".join((*objects, end)))
+    assert the_only(read_truth(tmp_path / "voc")).not_kept == {MARKS: 3}
+    voc(marked)
+    assert the_only(read_truth(tmp_path / "voc")).not_kept == {}
 
 
 def test_boxes_of_coco_belong_to_their_images_in_any_order(tmp_path: Path) -> None:
@@ -244,6 +267,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, s
 
 
 IMAGE = {"id": 7, "file_name": "a.jpg"}
+MIXED = [{"id": n, "name": f"c{n}"} for n in ("b", 1.5, 2)]
+BOXED = {"id": 4, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}
 
 
 @pytest.mark.parametrize(
@@ -259,12 +284,40 @@ IMAGE = {"id": 7, "file_name": "a.jpg"}
         ({"images": [IMAGE], "annotations": [{"image_id": 9, "bbox": [1, 2, 3, 4]}]}, "image_id 9, which none"),
         ({"images": [IMAGE, IMAGE], "annotations": []}, "the same `id`"),
         ({"images": [IMAGE | {"width": "wide"}], "annotations": []}, "image 7: `width`"),
+        *(
+            ({"images": [IMAGE], "annotations": [BOXED | {field: value}]}, rf"annotation 4: `{field}` is .*; mend it, or take")
+            for field in ("image_id", "category_id")
+            for value in (None, [1], {"n": 1}, 1.5, True)
+        ),
+        ({"images": [IMAGE | {"id": None}], "annotations": []}, r"image a\.jpg: `id` is null, not a whole number or a text"),
+        ({"images": [IMAGE | {"id": [7]}], "annotations": []}, r"image a\.jpg: `id` is \[7\]"),
+        ({"images": [IMAGE], "annotations": [BOXED], "categories": [{"id": None, "name": "x"}]}, "category x: `id` is null"),
+        ({"images": [IMAGE], "annotations": [], "categories": MIXED}, r"category c1\.5: `id` is 1\.5, not"),
+        ({"images": [IMAGE], "annotations": [BOXED | {"image_id": "7"}]}, 'image_id "7", which none'),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_coco_file_is_named(tmp_path: Path, content: object, says: str) -> None:
     write(tmp_path / "truth.json", content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UsageError, match=rf"truth\.json: .*{says}"):
         read_truth(tmp_path / "truth.json")
+
+
+def test_ids_of_coco_may_be_numbers_and_texts_side_by_side(tmp_path: Path) -> None:
+    images = [IMAGE | {"id": n, "file_name": f"{n}.jpg"} for n in ("x", 7)]
+    annotations = [BOXED | {"image_id": image, "category_id": n} for image in ("x", 7) for n in ("b", 3, "a", 2)]
+    categories = [{"id": n, "name": f"class {n}"} for n in ("b", 3, "a", 2)]
+    coco(tmp_path / "t.json", images=images, annotations=annotations, categories=categories)
+    truth = read_truth(tmp_path / "t.json")
+    assert truth.class_names == ("class 2", "class 3", "class a", "class b")
+    assert [photo.labels for photo in truth.photos] == [("class b", "class 3", "class a", "class 2")] * 2
+
+
+def test_a_line_is_not_given_to_a_photo_of_another_folder(tmp_path: Path) -> None:
+    photo(tmp_path / "test/9.png")
+    photo(tmp_path / "data/valid/8.png")
+    write(tmp_path / "l.txt", "train/9.png 1,2,3,4,0\nvalid/8.png 5,6,7,8,0\n")
+    found = {p.name: (p.path, len(p.labels or ())) for p in read_truth(tmp_path / "l.txt").photos}
+    assert found == {"train/9.png": (None, 1), "data/valid/8.png": (tmp_path / "data/valid/8.png", 1)}
 
 
 def test_captions_and_other_json_beside_the_boxes_are_passed_over(tmp_path: Path) -> None:

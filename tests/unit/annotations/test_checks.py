@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import replace
@@ -106,8 +107,24 @@ def test_a_photo_that_cannot_be_read_or_has_another_size_is_told(tmp_path: Path)
     photo(two.path, width=100, height=200)
     for splits in ({"train": [one, two, three]}, {"train": [one, two, three], "valid": [boxed(tmp_path / "v", GOOD)]}):
         found = check(splits, "detector", ["acne"])
-        assert kinds(found) == [(Kind.UNREADABLE, "a.jpg"), (Kind.OTHER_SIZE, "b.xml")]
+        assert kinds(found) == [(Kind.UNREADABLE, "a.jpg"), (Kind.OTHER_SHAPE, "b.jpg")]
         assert found.found[1].what == "b.jpg is 100 x 200, its annotation says 200 x 100"
+    photo(two.path, width=400, height=200)
+    assert kinds(check({"train": [two]}, "detector", ["acne"])) == [(Kind.OTHER_SIZE, "b.xml")]
+    photo(two.path, width=100, height=200)
+    said = dataclasses.replace(two, classes=("acne",))
+    assert kinds(check({"train": [said]}, "classifier", ["acne"])) == [(Kind.OTHER_SIZE, "b.xml")], "whole photos"
+
+
+def test_a_class_of_photos_that_are_left_out_is_missing(tmp_path: Path) -> None:
+    good, other, bad = (boxed(tmp_path, GOOD, name=f"{n}.jpg") for n in "abc")
+    other = dataclasses.replace(other, boxes=np.array([GOOD, GOOD], np.float32), labels=("nodule", "mole"))
+    bad = dataclasses.replace(bad, labels=("nodule",))
+    assert bad.path is not None
+    bad.path.write_bytes(b"no photo")
+    found = check({"train": [good, other, bad]}, "detector", ["acne", "nodule"])
+    assert kinds(found) == [(Kind.UNREADABLE, "c.jpg"), (Kind.UNKNOWN_CLASS, "b.xml"), (Kind.MISSING_CLASS, "train")]
+    assert found.found[2].what.startswith("no nodule")
 
 
 def test_masks_of_another_size_and_masks_that_are_none_are_told(tmp_path: Path) -> None:
@@ -131,6 +148,11 @@ def test_masks_of_another_size_and_masks_that_are_none_are_told(tmp_path: Path) 
         (Kind.MASK_SIZE, "b.png"),
     ]
     assert found.found[2].what == "100 x 50, the photo is 200 x 100"
+    mask(tmp_path / "masks/b.png", ids[:, :100].copy())
+    found = check(
+        {"train": read_truth(tmp_path / "images").photos[1:2]}, "segmenter", ["background"], {"*": "background"}
+    )
+    assert kinds(found)[0] == (Kind.MASK_SHAPE, "b.png")
 
 
 def test_the_same_file_and_the_same_photo_in_two_splits_are_told(tmp_path: Path) -> None:
@@ -199,3 +221,12 @@ def test_a_mask_that_cannot_be_used_is_told_before_training(tmp_path: Path, wron
     image.save(tmp_path / "masks/a.png")
     said = AnnotatedPhoto("a.jpg", tmp_path / "masks/a.png", path, 200, 100, masks=(tmp_path / "masks/a.png",))
     assert (Kind.BAD_MASK, "a.png") in kinds(check({"train": [said]}, "segmenter", ["background", "skin"]))
+
+
+def test_a_damaged_png_is_named_whatever_its_reader_raises(tmp_path: Path) -> None:
+    file = photo(tmp_path / "a.png")
+    data = bytearray(file.read_bytes())
+    data[data.index(b"IDAT")] ^= 0x40
+    file.write_bytes(data)
+    found = check({"train": [AnnotatedPhoto("a.png", file, file, classes=("x",))]}, "classifier", ["x"])
+    assert (Kind.UNREADABLE, "a.png") in kinds(found)

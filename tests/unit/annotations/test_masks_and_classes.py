@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from skinbatch.annotations.checks import check
 from skinbatch.annotations.label_map import mask_size, read_mask
 from skinbatch.annotations.masks import CLASSES
 from skinbatch.annotations.parts import PARTS
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
 from skinbatch.models.segmenters.face_parsing import CELEBAMASK_HQ
 from tests.unit.annotations.support import mask, photo, the_only, write
 
 IDS = np.array([[0, 1, 2, 3], [4, 5, 17, 18]], np.uint8)
+NOISE = np.random.default_rng(0).integers(0, len(CLASSES), (512, 512)).astype(np.uint8)
+"""Its PNG has several chunks of pixels; Pillow opens it by the first."""
 
 
 def part(path: Path, columns: slice, width: int = 8, height: int = 4) -> Path:
@@ -111,6 +116,33 @@ def test_masks_that_are_none_are_named(tmp_path: Path) -> None:
         read_mask(AnnotatedPhoto("a.jpg", tmp_path / "a.jpg", tmp_path / "a.jpg"))
 
 
+def test_a_mask_with_any_byte_of_a_chunks_head_changed_is_read_or_named(tmp_path: Path) -> None:
+    photo(tmp_path / "images/a.jpg", 512, 512)
+    file = mask(tmp_path / "masks/a.png", NOISE)
+    found = the_only(read_truth(tmp_path))
+    good = file.read_bytes()
+    second = good.index(b"IDAT", good.index(b"IDAT") + 4)
+    for place in range(second - 4, second + 4):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 0x80]) + good[place + 1 :])
+        if place >= second:
+            with pytest.raises(
+                UsageError, match=r"a\.png: not a readable mask: broken PNG.*replace it, or take it out"
+            ):
+                read_mask(found)
+        else:
+            with contextlib.suppress(UsageError):
+                read_mask(found)
+
+
+def test_a_damaged_mask_beside_its_photo_is_named(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg", 512, 512)
+    file = mask(tmp_path / "a.png", NOISE)
+    first, second, *rest = file.read_bytes().split(b"IDAT")
+    file.write_bytes(b"IDAT".join((first, second + b"\xc9DAT" + rest[0], *rest[1:])))
+    with pytest.raises(UsageError, match=r"a\.png: not a readable PNG: broken PNG.*replace it, or take it out"):
+        read_truth(tmp_path)
+
+
 def test_parts_of_different_sizes_and_parts_said_twice_are_named(tmp_path: Path) -> None:
     truth = parts(tmp_path)
     anno = tmp_path / "CelebAMask-HQ-mask-anno"
@@ -166,6 +198,33 @@ def test_a_table_names_image_and_label_in_several_ways(tmp_path: Path) -> None:
         "images/c.jpg": ((), None, True),
         "images/d.jpg": (None, None, True),
         "gone.jpg": (("papule",), "p3", False),
+    }
+
+
+def test_a_row_is_not_given_to_a_photo_of_another_folder(tmp_path: Path) -> None:
+    for name in ("test/9.png", "data/valid/8.png", "deep/7.png"):
+        photo(tmp_path / name)
+    rows = "image,label\ntrain/9.png,a\nvalid/8.png,b\n./7.png,c\nvalid/7.png,d\nalid/8.png,e\n"
+    truth = read_truth(write(tmp_path / "train.csv", rows))
+    assert {p.name: (p.classes, p.path is not None) for p in truth.photos} == {
+        "train/9.png": (("a",), False),
+        "data/valid/8.png": (("b",), True),
+        "deep/7.png": (("c",), True),
+        "valid/7.png": (("d",), False),
+        "alid/8.png": (("e",), False),
+    }
+    lost = check({"train": truth.photos}, "classifier", list("abcde")).of(Kind.NO_PHOTO)
+    assert [p.what for p in lost] == ["of alid/8.png", "of train/9.png", "of valid/7.png"]
+
+
+def test_of_photos_of_one_name_the_one_in_the_rows_folder_is_meant(tmp_path: Path) -> None:
+    for name in ("data/train/9.png", "data/test/9.png"):
+        photo(tmp_path / name)
+    truth = read_truth(write(tmp_path / "t.csv", "image,label\ntrain/9,a\ntest/9.png,b\n9.png,c\n"))
+    assert {p.name: p.classes for p in truth.photos} == {
+        "data/train/9.png": ("a",),
+        "data/test/9.png": ("b",),
+        "9.png": ("c",),
     }
 
 

@@ -34,7 +34,7 @@ EDGE = st.floats(-20, 9000, width=32) | st.sampled_from([0.0, 1e-7, 3e-30, 640.0
 
 
 @st.composite
-def photos(draw: st.DrawFn) -> tuple[BoxedPhoto, ...]:
+def photos(draw: st.DrawFn, crowds: bool = False) -> tuple[BoxedPhoto, ...]:
     names = draw(
         st.lists(
             st.builds("{}{}".format, NAME, st.sampled_from([".jpg", ".PNG", ""])), min_size=1, max_size=5, unique=True
@@ -46,7 +46,17 @@ def photos(draw: st.DrawFn) -> tuple[BoxedPhoto, ...]:
         boxes = draw(st.lists(st.tuples(EDGE, EDGE, EDGE, EDGE), max_size=4))
         chosen = draw(st.lists(st.sampled_from(labels), min_size=len(boxes), max_size=len(boxes)))
         size = draw(st.integers(1, 8000)), draw(st.integers(1, 8000))
-        made.append(BoxedPhoto(name, *size, np.array(boxes, np.float32).reshape(-1, 4), tuple(chosen)))
+        regions = draw(st.lists(st.tuples(EDGE, EDGE, EDGE, EDGE), max_size=3)) if crowds else []
+        made.append(
+            BoxedPhoto(
+                name,
+                *size,
+                np.array(boxes, np.float32).reshape(-1, 4),
+                tuple(chosen),
+                crowd_boxes=np.array(regions, np.float32) if regions else None,
+                crowd_labels=tuple(draw(st.sampled_from(labels)) for _ in regions),
+            )
+        )
     return tuple(made)
 
 
@@ -168,6 +178,9 @@ def test_photos_that_lie_beside_the_export_are_found(tmp_path: Path) -> None:
 def test_what_no_format_holds_is_refused_with_the_photos_name(boxes: list[list[float]], label: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         BoxedPhoto("a.jpg", 9, 9, np.array(boxes, np.float32), (label,))
+    with pytest.raises(UsageError, match=says.replace("box 1", "crowd 1")):
+        none = np.zeros((0, 4), np.float32)
+        BoxedPhoto("a.jpg", 9, 9, none, (), crowd_boxes=np.array(boxes, np.float32), crowd_labels=(label,))
 
 
 def truth_of_each_format(root: Path) -> Iterator[Path]:
@@ -260,4 +273,47 @@ def test_what_a_format_cannot_say_is_counted(tmp_path: Path, form: str) -> None:
     crowd = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1}
     coco(tmp_path / "coco/t.json", annotations=[crowd])
     report = export(str(tmp_path / "coco"), str(tmp_path / "from-coco"), Wanted(form))
-    assert (report.boxes, report.not_kept) == (0, {"regions marked as a crowd": 1})
+    assert (report.boxes, report.not_kept) == (0, {} if form == "coco" else {"regions marked as a crowd": 1})
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_outlines_and_other_marks_are_counted_for_no_format_has_them(tmp_path: Path, form: str) -> None:
+    marked = voc(tmp_path / "voc/a.xml")
+    marked.write_text(marked.read_text().replace("</name>", "</name><pose>Left</pose><truncated>1</truncated>", 1))
+    lost = export(str(tmp_path / "voc"), str(tmp_path / "from-voc"), Wanted(form)).not_kept
+    assert lost == {"VOC marks (pose, truncated, occluded)": 2}
+    polygon = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    coco(tmp_path / "coco/t.json", annotations=[polygon])
+    lost = export(str(tmp_path / "coco"), str(tmp_path / "from-coco"), Wanted(form)).not_kept
+    assert lost == {"outlines (segmentation)": 1}
+
+
+@given(made=photos(crowds=True))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_crowds_come_back_from_coco_as_they_were(made: tuple[BoxedPhoto, ...]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        written(Path(folder, "out"), "coco", made)
+        report = export(str(Path(folder, "out")), str(Path(folder, "again")), Wanted("coco"))
+        assert (report.boxes, report.not_kept) == (sum(len(one.boxes) for one in made), {})
+        truth = read_truth(Path(folder, "again"))
+        same(truth, made)
+        found = {p.name: p for p in truth.photos}
+        for one in made:
+            back = found[one.name]
+            assert back.crowd_labels == one.crowd_labels
+            if one.crowd_boxes is None:
+                assert back.crowd_boxes is None
+            else:
+                assert back.crowd_boxes is not None and back.crowd_boxes.dtype == np.float32
+                np.testing.assert_array_equal(back.crowd_boxes, one.crowd_boxes)
+
+
+def test_crowds_are_marked_as_other_tools_mark_them(tmp_path: Path) -> None:
+    boxes, region = np.array([[1, 2, 4, 8]], np.float32), np.array([[0, 0, 9.5, 9]], np.float32)
+    made = BoxedPhoto("a.jpg", 20, 10, boxes, ("acne",), crowd_boxes=region, crowd_labels=("scar",))
+    written(tmp_path / "out", "coco", (made,))
+    data = json.loads((tmp_path / "out/annotations.json").read_text())
+    assert [(a["category_id"], a["bbox"], a["area"], a["iscrowd"]) for a in data["annotations"]] == [
+        (1, [1, 2, 3, 6], 18, 0),
+        (2, [0, 0, 9.5, 9], 85.5, 1),
+    ]

@@ -34,6 +34,18 @@ def random_boxes(rng: Generator, photos: int, most: int, *, coarse: bool) -> tup
     return Boxes.stack(true, labels=labels[0]), Boxes.stack(found, scores, labels[1])
 
 
+def random_crowds(rng: Generator, photos: int, *, coarse: bool) -> Boxes:
+    """Up to three regions a photo, some over each other; most photos that have boxes have one."""
+
+    def some(number: int) -> NDArray[np.float64]:
+        size, corner = rng.uniform(8, 30, (number, 2)), rng.uniform(0, 30, (number, 2))
+        boxes = np.concatenate((corner, corner + size), axis=1)
+        return boxes.round() if coarse else boxes
+
+    regions = [some(int(rng.integers(0, 4))) for _ in range(photos)]
+    return Boxes.stack(regions, labels=[rng.integers(0, 3, len(boxes)) for boxes in regions])
+
+
 @pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("seed", range(6))
 def test_curves_are_those_of_pycocotools(seed: int, coarse: bool) -> None:
@@ -45,6 +57,40 @@ def test_curves_are_those_of_pycocotools(seed: int, coarse: bool) -> None:
         ours = curves(matches.most(number))
         np.testing.assert_array_equal(ours.precision, expected.eval["precision"][:, :, 0, 0, k])
         np.testing.assert_array_equal(ours.recall, expected.eval["recall"][:, 0, 0, k])
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_curves_beside_crowds_are_those_of_pycocotools(seed: int, coarse: bool) -> None:
+    rng = np.random.default_rng(seed)
+    truth, found = random_boxes(rng, 15, 25, coarse=coarse)
+    crowds = random_crowds(rng, 15, coarse=coarse)
+    matches = match(truth, found, crowds)
+    assert (matches.ignored > 0).any() and ((matches.ignored > 0) & (matches.hits > 0)).any()
+    most = [7, 20, MOST]
+    expected = coco_eval(truth, found, crowds, by_class=False, most=most)
+    for k, number in enumerate(most):
+        ours = curves(matches.most(number))
+        np.testing.assert_array_equal(ours.precision, expected.eval["precision"][:, :, 0, 0, k])
+        np.testing.assert_array_equal(ours.recall, expected.eval["recall"][:, 0, 0, k])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_by_class_beside_crowds_are_those_of_pycocotools(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, found = random_boxes(rng, 12, 20, coarse=True)
+    crowds = random_crowds(rng, 12, coarse=True)
+    truth = truth.only(truth.label != 2)  # of this class there are only crowds: it has no AP
+    classes = {str(k): match(*(b.only(b.label == k) for b in (truth, found, crowds))) for k in range(3)}
+    ours = detection({name: m.most(COCO_MOST) for name, m in classes.items()}, NO_INTERVALS)
+    expected = coco_eval(truth, found, crowds, by_class=True, most=[COCO_MOST])
+    precision, recall = expected.eval["precision"][:, :, :, 0, 0], expected.eval["recall"][:, :, 0, 0]
+    for k in range(2):
+        assert ours[str(k)]["ap50"].value == pytest.approx(precision[0, :, k].mean(), abs=1e-14)
+        assert ours[str(k)]["ap"].value == pytest.approx(precision[:, :, k].mean(), abs=1e-14)
+        assert ours[str(k)]["ar"].value == pytest.approx(recall[:, k].mean(), abs=1e-14)
+    assert np.isnan(ours["2"]["ap"].value) and (precision[:, :, 2] == -1).all()
+    assert ours[MEAN]["ap"].value == pytest.approx(precision[precision > -1].mean(), abs=1e-14)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -107,6 +153,28 @@ def test_a_true_box_is_found_once() -> None:
     assert ap50([TWO], [np.array([[0, 0, 10, 10, 0.9], [0, 0, 10, 10, 0.8]])]) == pytest.approx(51 / 101)
 
 
+def test_what_is_found_only_in_a_crowd_is_neither_right_nor_wrong() -> None:
+    crowd = Boxes.stack([[[40, 40, 80, 80]]])
+    inside = [[41, 41, 51, 51], [60, 60, 70, 70], [70, 35, 80, 45]]
+    found = Boxes.stack([[*inside, *TWO]], [[0.9, 0.9, 0.9, 0.8, 0.7]])
+    matches = match(Boxes.stack([TWO]), found, crowd)
+    assert [bin(bits).count("1") for bits in matches.ignored] == [10, 10, 1, 0, 0], (
+        "the third has half of itself inside"
+    )
+    numbers = detection({"": matches}, NO_INTERVALS)[""]
+    assert numbers["ap50"].value == pytest.approx(1)
+    # From IoU 0.55 on the third is wrong, and comes before two that are right.
+    assert numbers["ap"].value == pytest.approx((1 + 9 * 2 / 3) / 10)
+    assert matches.wanted.tolist() == [2]
+
+
+def test_a_box_in_a_crowd_takes_its_place_among_the_best_of_its_photo() -> None:
+    found = Boxes.stack([[[41, 41, 51, 51], [0, 0, 10, 10]]], [[0.9, 0.8]])
+    matches = match(Boxes.stack([TWO[:1]]), found, Boxes.stack([[[40, 40, 80, 80]]]))
+    assert detection({"": matches.most(1)}, NO_INTERVALS)[""]["ap50"].value == 0
+    assert detection({"": matches.most(2)}, NO_INTERVALS)[""]["ap50"].value == pytest.approx(1)
+
+
 def test_coco_stops_at_a_hundred_boxes_a_photo_and_we_at_five_hundred() -> None:
     corners = np.array([(x, y) for x in range(0, 300, 20) for y in range(0, 200, 20)])
     boxes = np.concatenate((corners, corners + 10), axis=1)
@@ -138,19 +206,23 @@ def test_resampled_curves_of_many_hits_are_close_to_those_of_a_step_a_hit(monkey
         assert number.low < number.value < number.high
 
 
-def test_a_resample_is_the_ap_of_photos_drawn_again() -> None:
+@pytest.mark.parametrize("with_crowds", [False, True])
+def test_a_resample_is_the_ap_of_photos_drawn_again(with_crowds: bool) -> None:
     """The intervals rest on weights; here the same draws are made into photos and given to pycocotools."""
     truth, found = random_boxes(np.random.default_rng(8), 12, 12, coarse=False)
+    crowds = random_crowds(np.random.default_rng(9), 12, coarse=False)
+    crowds = crowds if with_crowds else crowds.only(np.zeros(len(crowds), np.bool_))
     rng = np.random.default_rng(0)
     values = []
     for _ in range(20):
         drawn = rng.integers(0, 12, 12)
-        again = [_again(boxes, drawn) for boxes in (truth, found)]
-        run = coco_eval(again[0], again[1], by_class=False, most=[MOST])
-        values.append(run.eval["precision"][0, :, 0, 0, 0].mean())
-    low, high = np.percentile(values, (2.5, 97.5))
-    ours = detection({"": match(truth, found)}, Resampling(20, seed=0))[""]["ap50"]
-    assert [ours.low, ours.high] == pytest.approx([low, high], abs=1e-12)
+        again = [_again(boxes, drawn) for boxes in (truth, found, crowds)]
+        run = coco_eval(*again, by_class=False, most=[MOST])
+        values.append([run.eval["precision"][0].mean(), run.eval["precision"].mean()])
+    low, high = np.percentile(values, (2.5, 97.5), axis=0)
+    ours = detection({"": match(truth, found, crowds)}, Resampling(20, seed=0))[""]
+    for k, name in enumerate(("ap50", "ap")):
+        assert [ours[name].low, ours[name].high] == pytest.approx([low[k], high[k]], abs=1e-12)
 
 
 def test_boxes_that_do_not_belong_together_are_refused() -> None:
@@ -158,8 +230,10 @@ def test_boxes_that_do_not_belong_together_are_refused() -> None:
         Boxes(1, np.zeros(2, np.int64), np.zeros((1, 4)), np.zeros(2, np.int64), np.zeros(2))
     with pytest.raises(ValueError, match="ascend"):
         Boxes(2, np.array([1, 0]), np.zeros((2, 4)), np.zeros(2, np.int64), np.zeros(2))
-    with pytest.raises(ValueError, match="truth of 1 photos, boxes of 2"):
+    with pytest.raises(ValueError, match="truth of 1 photos, crowds of 1, boxes of 2"):
         match(Boxes.stack([TWO]), Boxes.stack([TWO, TWO]))
+    with pytest.raises(ValueError, match="truth of 1 photos, crowds of 2, boxes of 1"):
+        match(Boxes.stack([TWO]), Boxes.stack([TWO]), Boxes.stack([TWO, TWO]))
 
 
 def _of(boxes: Boxes, keep: NDArray[np.bool_]) -> Boxes:

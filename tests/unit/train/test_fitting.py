@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from skinbatch.errors import UsageError
 from skinbatch.train.fitting import loop
+from skinbatch.train.fitting.checkpoint import load_checkpoint, read_best
 from skinbatch.train.fitting.loop import Fitted, Plan, fit, rate
 from skinbatch.train.fitting.progress import Silent, TrainingStep
 from skinbatch.train.photos.samples import Stream
@@ -137,6 +138,16 @@ def test_a_loss_that_is_not_finite_is_told_with_the_settings_to_change(tmp_path:
     with pytest.raises(UsageError, match=r"recipe.toml: the loss is .* lower `schedule.lr` \(1e\+20\)"):
         train(BrightnessTask(), tmp_path, lr=1e20, optimiser="sgd", ema=0.0, warmup=0)
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"no checkpoint", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(data)
+    with pytest.raises(UsageError, match=r"checkpoint.pt: is not a checkpoint"):
+        load_checkpoint(tmp_path, {}, torch.device("cpu"))
+    for name in ("gone.pt", "checkpoint.pt"):
+        with pytest.raises(UsageError, match=rf"{name}: cannot be read .* remove"):
+            read_best(tmp_path / name)
 
 
 def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:

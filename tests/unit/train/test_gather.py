@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinbatch.annotations.problems import Kind
 from skinbatch.errors import UsageError
-from skinbatch.train.photos.gather import Gathered, gather
+from skinbatch.train.photos.gather import Gathered, gather, group_of, problems_of_groups
 from skinbatch.train.recipe_sections import DataSection, StageName
 
 CLASSES = ("rosacea", "lupus")
@@ -64,6 +65,41 @@ def test_no_patient_is_in_both_parts_and_every_class_is_in_each(folders: Path) -
     for photos in (found.train, found.valid):
         assert {photo.classes for photo in photos} == {("rosacea",), ("lupus",), ()}
     assert len(found.valid) == 6
+
+
+@pytest.mark.parametrize(
+    ("group", "said"), [(r"(p\d)-", "matches no photo's name"), ("patient", "column that no truth has")]
+)
+def test_a_group_that_fits_nothing_is_told(folders: Path, group: str, said: str) -> None:
+    with pytest.raises(UsageError, match=rf"setting `group`: .* {said}"):
+        gathered(folders, map={"*": ""}, group=group)
+
+
+def test_groups_in_both_parts_and_photos_without_one_are_told(folders: Path) -> None:
+    photo(folders / "derm" / "rosacea" / "nobody.png", 200)
+    for n, name in enumerate(("rosacea-p1_7", "rosacea-p9_7")):
+        photo(folders / "held" / "rosacea" / f"{name}.png", 300 + n)
+    data = {"train": [{"truth": str(folders / "derm")}], "map": {"*": ""}, "group": r"(p\d)_"}
+    section = DataSection.model_validate(data | {"valid": [{"truth": str(folders / "held")}]}, strict=False)
+    found = gather(section, "classifier", CLASSES, 0, where="recipe.toml")
+    earlier = {"p9": "body/p9_1.png"}
+    told = [(p.kind, Path(p.file).name) for p in problems_of_groups(found, section, earlier)]
+    assert told == [
+        (Kind.SAME_GROUP, "rosacea-p1_7.png"),
+        (Kind.SAME_GROUP, "rosacea-p9_7.png"),
+        (Kind.NO_GROUP, "nobody.png"),
+    ]
+    assert earlier.keys() == {"p1", "p2", "p3", "p4", "p5", "p9"}
+
+
+def test_a_patient_of_two_truths_is_one_patient(folders: Path) -> None:
+    for n in range(20):
+        photo(folders / "body" / "lupus" / f"arm-p{n % 5 + 1}_{n}.png", 400 + n)
+    truths = [{"truth": str(folders / name)} for name in ("derm", "body")]
+    section = DataSection.model_validate({"train": truths, "valid_share": 0.2, "group": r"(p\d)_"}, strict=False)
+    found = gathered(folders, train=truths, map={"*": ""}, group=r"(p\d)_")
+    parts = [{group_of(p, section) for p in part} for part in (found.train, found.valid)]
+    assert parts[0] and parts[1] and not parts[0] & parts[1]
 
 
 def test_without_groups_photos_that_look_the_same_stay_together(folders: Path) -> None:

@@ -141,6 +141,12 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
         ('"resnet50"', '"timm"\nbackbone = "none"', "setting `model.backbone`: timm"),
         ('"resnet50"', '"resnet50"\nsha256 = "0"', "unknown setting `model.sha256`"),
         ('"resnet50"', '"resnet50"\nfit_anchors = 3', "setting `model.fit_anchors` goes with a detector"),
+        ('"resnet50"', '"resnet50"\nfreeze = "backbone"', "setting `model.freeze` would keep random numbers"),
+        (
+            "valid_share",
+            'apart = ["lupos"]\nvalid_share',
+            "setting `data.apart`: 'lupos' is no class of the model: rosacea",
+        ),
         ('name = "mine"', 'name = "my pack"', "setting `name`"),
         ("[model]", "seed = 4294967296\n[model]", "setting `seed`: Input should be less than 4294967296"),
         (

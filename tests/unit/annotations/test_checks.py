@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from dataclasses import replace
@@ -24,7 +23,7 @@ from tests.unit.annotations.support import mask, photo, voc
 def boxed(
     folder: Path, *boxes: tuple[float, float, float, float], name: str = "a.jpg", label: str = "acne"
 ) -> AnnotatedPhoto:
-    path = photo(folder / name, seed=sum(map(ord, str(folder / name))))
+    path = photo(folder / name, seed=sum(map(ord, f"{folder.name}/{name}")))
     said = np.array(boxes, np.float32).reshape(-1, 4)
     return AnnotatedPhoto(name, path.with_suffix(".xml"), path, 200, 100, said, (label,) * len(boxes))
 
@@ -112,14 +111,14 @@ def test_a_photo_that_cannot_be_read_or_has_another_size_is_told(tmp_path: Path)
     photo(two.path, width=400, height=200)
     assert kinds(check({"train": [two]}, "detector", ["acne"])) == [(Kind.OTHER_SIZE, "b.xml")]
     photo(two.path, width=100, height=200)
-    said = dataclasses.replace(two, classes=("acne",))
+    said = replace(two, classes=("acne",))
     assert kinds(check({"train": [said]}, "classifier", ["acne"])) == [(Kind.OTHER_SIZE, "b.xml")], "whole photos"
 
 
 def test_a_class_of_photos_that_are_left_out_is_missing(tmp_path: Path) -> None:
     good, other, bad = (boxed(tmp_path, GOOD, name=f"{n}.jpg") for n in "abc")
-    other = dataclasses.replace(other, boxes=np.array([GOOD, GOOD], np.float32), labels=("nodule", "mole"))
-    bad = dataclasses.replace(bad, labels=("nodule",))
+    other = replace(other, boxes=np.array([GOOD, GOOD], np.float32), labels=("nodule", "mole"))
+    bad = replace(bad, labels=("nodule",))
     assert bad.path is not None
     bad.path.write_bytes(b"no photo")
     found = check({"train": [good, other, bad]}, "detector", ["acne", "nodule"])

@@ -186,9 +186,11 @@ def ship(folder: Path) -> None:
     fresh.mkdir()
     for path in (*map(pack.directory.joinpath, pack.files), *pack.directory.glob("*.png"), PLACE / "LICENSE.md"):
         shutil.copyfile(path, fresh / path.name)
-    version = str(int(before.version) + 1)
-    named = {"name": "starter", "version": version, "description": DESCRIPTION, "licence": LICENCE}
-    write_manifest(pack.manifest.model_copy(update=named), fresh)
+    named = {"name": "starter", "version": before.version, "description": DESCRIPTION, "licence": LICENCE}
+    manifest = pack.manifest.model_copy(update=named)
+    if manifest != before:  # not only measured again
+        manifest = manifest.model_copy(update={"version": str(int(before.version) + 1)})
+    write_manifest(manifest, fresh)
     title, _, rest = (pack.text("CARD.md") or "").partition("\n")
     card = f"{title.replace(NAME, 'starter')}\n\n{measured}\n{rest}"
     (fresh / "CARD.md").write_text(card, encoding="utf-8")

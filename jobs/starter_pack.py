@@ -198,7 +198,7 @@ def ship(folder: Path) -> None:
     PLACE.rename(old)
     fresh.rename(PLACE)
     shutil.rmtree(old)
-    print(f"{PLACE}: version {version}, {size / 1e6:.1f} MB of weights")
+    print(f"{PLACE}: version {manifest.version}, {size / 1e6:.1f} MB of weights")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ RUN = """
 import dataclasses, json, resource, sys
 import skinbatch
 from skinbatch.config import parse_config
-settings = parse_config({"run": {"max_failures": 1.0}, "engine": {"stall_timeout_s": 100.0, "cpus_per_worker": 1.0}})
+run = {"max_failures": 1.0, "stop_failures": 1.0}
+settings = parse_config({"run": run, "engine": {"stall_timeout_s": 100.0, "cpus_per_worker": 1.0}})
 report = skinbatch.score(sys.argv[1], sys.argv[2], pack=sys.argv[3], engine="local", config=settings)
 driver = open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]  # ru_maxrss begins with that of the test
 memory = {"driver": int(driver) << 10, "worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10}

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from skinbatch.annotations.displayed import displayed_size
+from skinbatch.annotations.displayed import displayed_size, same_shape
 from skinbatch.annotations.label_map import mask_size, read_mask
 from skinbatch.annotations.likeness import Look, Progress, alike, look_at_all
 from skinbatch.annotations.masks import CLASSES as MASK_CLASSES
@@ -24,8 +24,6 @@ OTHERS = "*"
 """In a mapping: every class that has no line of its own."""
 LEFT_OUT = (Kind.UNREADABLE, Kind.BAD_MASK, Kind.OTHER_SHAPE, Kind.MASK_SHAPE)
 """Of problems whose file, a photo or a mask, cannot be learned from."""
-SAME_SHAPE = 0.01
-"""Share by which width / height may differ: sizes are rounded."""
 EDGE = 1.0
 """Pixels that a box may reach over the photo's edge: VOC counts pixels from 1, and shares are rounded."""
 
@@ -71,11 +69,6 @@ def check(
 def mapped(name: str, mapping: Mapping[str, str]) -> str:
     """The model's name of a truth's class."""
     return mapping.get(name, mapping.get(OTHERS, name))
-
-
-def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether one size (width, height) is the other, scaled."""
-    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= SAME_SHAPE
 
 
 def _said(photo: AnnotatedPhoto, stage: Stage) -> object | None:

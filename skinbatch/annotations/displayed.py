@@ -12,6 +12,8 @@ from skinbatch.errors import UsageError
 _SIDEWAYS = (5, 6, 7, 8)
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for a picture that is damaged or too large; SyntaxError for a chunk of a PNG."""
+SAME_SHAPE = 0.01
+"""Share by which width / height may differ: sizes are rounded."""
 
 
 def displayed_size(photo: Path) -> tuple[int, int]:
@@ -27,3 +29,8 @@ def turned_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of an open image as displayed; its pixels are not decoded."""
     width, height = image.size
     return (height, width) if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS else (width, height)
+
+
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one size (width, height) is the other, scaled."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= SAME_SHAPE

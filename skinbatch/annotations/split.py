@@ -18,11 +18,14 @@ _PASSES = 4
 """The first fills the validation part, the others put right what later groups made superfluous."""
 
 
-def group_pattern(said: str) -> re.Pattern[str] | None:
-    """The regular expression over a photo's name whose first group is the patient, or what else must not be split; None where
-    `said` has no group and so is the column of a .csv. Raises re.error where it is no regular expression."""
+def how_grouped(said: str | None) -> tuple[re.Pattern[str] | None, str | None]:
+    """What says which photos belong together: the regular expression over a photo's name whose first group is the patient, or
+    what else must not be split; or, where `said` has no group in it, the column of a .csv. Raises re.error where it is no
+    regular expression."""
+    if said is None:
+        return None, None
     pattern = re.compile(said)
-    return pattern if pattern.groups else None
+    return (pattern, None) if pattern.groups else (None, said)
 
 
 def group_in(name: str, pattern: re.Pattern[str] | None) -> str | None:

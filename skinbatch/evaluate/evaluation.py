@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth
-from skinbatch.annotations.split import group_in
+from skinbatch.annotations.split import group_in, how_grouped
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.diseases import Diseases, check_apart
 from skinbatch.evaluate.lesions import Lesions
@@ -64,8 +64,9 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     class or a group that is not there.
     """
     phase(f"reading {request.truth}")
-    truth = read_truth(request.truth, request.format, group=request.group_column)
-    if request.group_column is not None and truth.format != "csv":
+    column = how_grouped(request.group)[1]
+    truth = read_truth(request.truth, request.format, group=column)
+    if column is not None and truth.format != "csv":
         raise UsageError(
             f"--group {request.group}: a column, which only a .csv truth has; for {truth.format} give a regular expression over "
             "the photo's name with a group in it, such as '(p[0-9]+)_'"
@@ -132,7 +133,7 @@ def _judged(
 
 def _groups(photos: Sequence[AnnotatedPhoto], request: Request, notes: list[str]) -> NDArray[np.int64] | None:
     """(P,) what is resampled as one: a photo of which nobody knows the group is one of its own. None: no group is known."""
-    pattern = request.group_pattern
+    pattern = how_grouped(request.group)[0]
     matched = [group_in(photo.name, pattern) for photo in photos]
     named = [match or photo.group for match, photo in zip(matched, photos, strict=True)]
     if photos and request.group is not None and not any(matched if pattern is not None else named):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.displayed import SAME_SHAPE
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.counted import counts_at
 from skinbatch.evaluate.request import Judged, Request
@@ -26,9 +27,6 @@ ALL, ON_SKIN = "all boxes", "on the skin"
 """Every box that was kept, whatever its score and place; and those that the pipeline would count, whose centre is on the
 face's skin. True boxes are the same in both: what lies off the skin then counts as missed."""
 MERGED = "all classes"
-SAME_SHAPE = 0.01
-"""Relative difference of width over height up to which a photo of another size is taken for the same one, made larger or
-smaller."""
 _NONE = -2
 """Number of a class that is mapped to none of the model's."""
 _GRID = np.arange(0.01, 0.996, 0.01).round(2)

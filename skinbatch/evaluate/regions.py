@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from skinbatch.annotations.displayed import same_shape
 from skinbatch.annotations.label_map import read_mask
 from skinbatch.annotations.masks import CLASSES
 from skinbatch.annotations.photos import AnnotatedPhoto
@@ -22,8 +23,6 @@ Bools = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
 
 BACKGROUND = "background"
-_SAME_SHAPE = 0.01
-"""Relative difference of width over height up to which a mask of another size is taken to show the whole photo."""
 
 
 class Regions:
@@ -69,7 +68,7 @@ class Regions:
             truth = self._meaning[read_mask(photo)]
         except UsageError:
             return None
-        if abs(truth.shape[1] * height / (truth.shape[0] * width) - 1) > _SAME_SHAPE:
+        if not same_shape((truth.shape[1], truth.shape[0]), (width, height)):
             return None
         if truth.shape != (height, width):
             truth = np.asarray(cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.annotations.photos import AnnotatedPhoto
-from skinbatch.annotations.split import group_pattern
+from skinbatch.annotations.split import how_grouped
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.scored import spelled
 from skinbatch.metrics.bootstrap import Resampling
@@ -41,21 +41,10 @@ class Request:
     def __post_init__(self) -> None:
         if wrong := [t for t in self.thresholds if not 0 <= t <= 1]:
             raise UsageError(f"--thresholds: {wrong[0]} is no score; scores are from 0 to 1")
-        if self.group is not None:
-            try:
-                group_pattern(self.group)
-            except re.error as e:
-                raise UsageError(f"--group {self.group}: no regular expression: {e}") from None
-
-    @property
-    def group_pattern(self) -> re.Pattern[str] | None:
-        """None where `group` is a column's name, or not set."""
-        return group_pattern(self.group) if self.group is not None else None
-
-    @property
-    def group_column(self) -> str | None:
-        """None where `group` is a regular expression with a group in it, or not set."""
-        return self.group if self.group_pattern is None else None
+        try:
+            how_grouped(self.group)
+        except re.error as e:
+            raise UsageError(f"--group {self.group}: no regular expression: {e}") from None
 
     def renamed(self, name: str) -> str | None:
         """A class of the truth as columns spell it; None if it is mapped to none."""

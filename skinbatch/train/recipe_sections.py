@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from skinbatch.annotations.split import group_pattern
+from skinbatch.annotations.split import how_grouped
 from skinbatch.models.stages import Fraction, Name, Positive, Section
 
 StageName = Literal["segmenter", "detector", "classifier"]
@@ -121,12 +121,12 @@ class DataSection(View):
     @property
     def group_pattern(self) -> re.Pattern[str] | None:
         """None where `group` is a column's name, or not set."""
-        return group_pattern(self.group) if self.group is not None else None
+        return how_grouped(self.group)[0]
 
     @property
     def group_column(self) -> str | None:
         """None where `group` is a regular expression with a group in it, or not set."""
-        return self.group if self.group_pattern is None else None
+        return how_grouped(self.group)[1]
 
     @property
     def aspect(self) -> float | None:

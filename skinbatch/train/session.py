@@ -96,8 +96,10 @@ def _train(
     problems, example, seen = _checked(recipe, progress)
     while unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable:
         # What is learned from is split anew without them: that split is the one to be checked.
-        recipe = recipe.without(unusable)
+        recipe, before = recipe.without(unusable), problems.found
         problems, example, seen = _checked(recipe, progress)
+        gone = (p for p in before if p.kind in LEFT_OUT)  # of folders of negatives the second look does not see them
+        problems = Problems(tuple(dict.fromkeys((*gone, *problems.found))))
     _write(work / "problems.json", problems.as_json())
     problems.raise_if(strict)
     _keep_photos(work, seen)

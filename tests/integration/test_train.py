@@ -219,12 +219,14 @@ def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(shade
     spoilt = tmp_path / "spoilt"
     shutil.copytree(shades, spoilt)
     (spoilt / "shades" / "dark" / "d0_9.png").write_bytes((spoilt / "shades" / "dark" / "d0_0.png").read_bytes()[:200])
+    (spoilt / "healthy" / "3.png").write_bytes(b"no photo")
     (spoilt / "shades" / "moles").mkdir()
     shutil.copyfile(spoilt / "healthy" / "0.png", spoilt / "shades" / "moles" / "m_0.png")
     with pytest.raises(UsageError) as error:
         train("classifier", spoilt / "recipe.toml", tmp_path / "out", Silent(), strict=True)
     assert "d0_9.png" in str(error.value)
     assert "moles" in str(error.value)
+    assert "healthy/3.png" in str(error.value), "of a folder of negatives"
 
     class Heard(Silent):
         notes: list[str] = []  # noqa: RUF012

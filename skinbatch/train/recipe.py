@@ -154,6 +154,18 @@ class Recipe(Section):
         self.start_from()
         self.base_pack()
 
+    def placed(self, file: Path, changes: Mapping[str, Any]) -> Recipe:
+        """As a file elsewhere would say it, with other values for some tables; all that it names stays where it is.
+
+        Raises UsageError and PackError where it is not there.
+        """
+        start, base = self.start_from(), self.base_pack()
+        model = self.model.model_copy(update={"weights": None if start is None else str(start)})
+        found = {"model": model, "base": None if base is None else base.address}
+        recipe = self.model_copy(update={**found, **changes})
+        recipe._file, recipe._folder = file, file.parent.resolve()
+        return recipe
+
     def as_dict(self) -> dict[str, Any]:
         """Everything that is set, defaults included, as in the file; paths relative to it."""
         data = self.model_dump(mode="python", exclude_none=True)

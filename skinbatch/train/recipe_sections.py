@@ -80,7 +80,9 @@ class Negatives(View):
 
 
 class DataSection(View):
-    """[data] valid: photos to evaluate on; or valid_share of `train`, by groups, none of which is in both.
+    """[data] valid: photos to evaluate on; or valid_share of `train`, by groups, none of which is in both. train_share: of
+    the training photos and negatives that are left, so many are used, for a curve over the amount of data: chosen by the
+    seed, those of a smaller share among those of a larger one, the validation photos always the same.
 
     map: the truth's name of a class -> the model's; `"*"` takes all others; `""` is none of the model's classes. group: a
     regular expression over the photo's name whose first group is the patient, or a column of a CSV truth; without it
@@ -92,6 +94,7 @@ class DataSection(View):
     train: tuple[Source, ...]
     valid: tuple[Source, ...] = ()
     valid_share: Part | None = None
+    train_share: Part | None = None
     negatives: tuple[Annotated[Negatives, BeforeValidator(_photos)], ...] = ()
     map: dict[str, str] = Field(default_factory=dict)
     group: Name | None = None

@@ -72,7 +72,7 @@ def train(
 
     The same call again goes on from the last checkpoint, or finds that all is done. strict: problems in the photos are
     errors. Raises UsageError and PackError for wrong use, ClaimError while another training works there,
-    KeyboardInterrupt when interrupted, with the checkpoint written by one worker; several lose what came after their last one.
+    KeyboardInterrupt when interrupted, with the checkpoint written.
     """
     said = read_recipe(recipe, stage)
     said.check_files()

@@ -18,6 +18,7 @@ import torch
 
 from skinbatch.errors import SkinbatchError, UsageError
 from skinbatch.ray_environment import settle
+from skinbatch.train.fitting.interrupt import Interrupts, ask_to_stop
 from skinbatch.train.fitting.progress import Silent, TrainingProgress, TrainingStep
 from skinbatch.train.recipe_sections import RunSection
 
@@ -47,7 +48,8 @@ def on_workers(
     In each of them torch.distributed is initialised, and `train`, which has to be picklable, finds its rank there; only the
     first one's progress is heard. work: a folder that every machine sees: checkpoints go there. address: of a cluster; None:
     RAY_ADDRESS, or Ray on this machine. Raises UsageError when there are not enough machines, what `train` raises for the
-    user, and Ray's error when workers die again and again.
+    user, KeyboardInterrupt when interrupted, after the workers have ended their step and written the checkpoint (at once
+    when interrupted again), and Ray's error when workers die again and again.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -79,15 +81,39 @@ def on_workers(
             ),
         )
         with _Listener(desk, progress):
-            trainer.fit()
+            _fit(trainer, desk, progress)
         outcome = ray.get(desk.outcome.remote())
     finally:
         if ours:
             ray.shutdown()
-    if isinstance(outcome, SkinbatchError):
+    if isinstance(outcome, SkinbatchError | KeyboardInterrupt):
         raise outcome
     result: Result = outcome
     return result
+
+
+def _fit(trainer: Any, desk: Any, progress: TrainingProgress) -> None:
+    """`trainer.fit()` in a thread of its own, where Ray leaves Ctrl-C to us: its own handler would end workers in mid-step."""
+    failed: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as e:  # raised again by the thread that waits
+            failed.append(e)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    with Interrupts() as interrupts:
+        thread.start()
+        told = False
+        while thread.is_alive():
+            thread.join(ASKED_EVERY_S)
+            if interrupts.asked and not told:
+                told = True
+                progress.note("stops after this step; interrupted again, at the last checkpoint")
+                desk.ask_to_stop.remote()
+    if failed:
+        raise failed[0]
 
 
 def _connect(address: str | None) -> None:
@@ -118,14 +144,18 @@ def _shares(run: RunSection) -> tuple[bool, float]:
 def _worker(config: Mapping[str, Any]) -> None:
     """On every worker, again after one has died."""
     desk = config["desk"]
-    if ray.get(desk.failed.remote()):
+    if ray.get(desk.is_over.remote()):
         return
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     first = ray.train.get_context().get_world_rank() == 0
     try:
         _stand_in(config["folder"], config["work"])
-        result = config["train"](_Told(desk) if first else Silent())
+        with _Stopping(desk):
+            result = config["train"](_Told(desk) if first else Silent())
+    except KeyboardInterrupt:
+        ray.get(desk.fail.remote(KeyboardInterrupt()))
+        return
     except SkinbatchError as e:
         # The user's to put right: kept, so that the workers that Ray starts again now do not run into it once more.
         ray.get(desk.fail.remote(e))
@@ -150,7 +180,7 @@ class _Desk:
     def __init__(self) -> None:
         self._said: list[tuple[str, Any]] = []
         self._outcome: Any = None
-        self._failed = False
+        self._failed = self._asked = False
 
     def say(self, method: str, value: Any) -> None:
         self._said.append((method, value))
@@ -162,12 +192,19 @@ class _Desk:
     def finish(self, result: Any) -> None:
         self._outcome = result
 
-    def fail(self, error: SkinbatchError) -> None:
+    def fail(self, error: SkinbatchError | KeyboardInterrupt) -> None:
         if not self._failed:
             self._outcome, self._failed = error, True
 
-    def failed(self) -> bool:
+    def is_over(self) -> bool:
+        """Whether workers that Ray starts again have nothing left to do."""
         return self._failed
+
+    def ask_to_stop(self) -> None:
+        self._asked = True
+
+    def asked_to_stop(self) -> bool:
+        return self._asked
 
     def outcome(self) -> Any:
         return self._outcome
@@ -190,6 +227,28 @@ class _Told:
 
     def evaluated(self, point: Mapping[str, float]) -> None:
         self._desk.say.remote("evaluated", dict(point))
+
+
+class _Stopping:
+    """Within it a wish that the desk was told reaches the training of this worker."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk = desk
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> None:
+        ask_to_stop(False)
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+
+    def _listen(self) -> None:
+        while not self._over.wait(ASKED_EVERY_S):
+            if ray.get(self._desk.asked_to_stop.remote()):
+                ask_to_stop()
+                return
 
 
 class _Listener:

@@ -6,14 +6,25 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+_elsewhere = threading.Event()
+
+
+def ask_to_stop(wish: bool = True) -> None:
+    """What Ctrl-C asks for, on a worker that has nobody at its keyboard; False takes it back."""
+    (_elsewhere.set if wish else _elsewhere.clear)()
+
 
 class Interrupts:
     """Within it the first SIGINT or SIGTERM only sets `asked`; the second SIGINT interrupts at once. In other threads than
-    the main one, where Python has no signals, `asked` stays False."""
+    the main one, where Python has no signals, only `ask_to_stop` sets it."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked = False
         self._before: dict[int, object] = {}
+
+    @property
+    def asked(self) -> bool:
+        return self._asked or _elsewhere.is_set()
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -28,6 +39,6 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self._asked = True

@@ -87,6 +87,8 @@ def gather(
         kept = {id(photo) for photo in split(*_to_split(train, data, seed))[0]}
         valid = [photo for photo in train if id(photo.photo) not in kept]
         train = [photo for photo in train if id(photo.photo) in kept]
+    if data.train_share is not None and train:
+        train = reader.share_of(train, data.train_share, seed)
     for photos, name in ((train, "train"), (valid, "valid")):
         if not photos:
             raise UsageError(f"{where}: no photo for `{name}`; {_left_out(reader.left_out)}")
@@ -170,6 +172,15 @@ class _Reader:
                 continue
             photo = AnnotatedPhoto(names[n], path, path, classes=())
             yield TakenPhoto(photo, path, (), view, called(folder), negative=True)
+
+    def share_of(self, photos: Sequence[TakenPhoto], share: float, seed: int) -> list[TakenPhoto]:
+        """At least one, in their old order; what a smaller share has a larger one has too."""
+        order = np.random.default_rng(seed).permutation(len(photos))
+        kept = set(order[: max(1, round(share * len(photos)))].tolist())
+        for n, photo in enumerate(photos):
+            if n not in kept:
+                self.left_out.setdefault(photo.source, Counter())["by `train_share`"] += 1
+        return [photo for n, photo in enumerate(photos) if n in kept]
 
     def counts(self, photos: Sequence[TakenPhoto], part: str) -> list[DataCount]:
         found = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch.distributed as dist
 
 from skinbatch.errors import UsageError
 from skinbatch.train.detection.training import train_detector
+from skinbatch.train.fitting.checkpoint import load_checkpoint
 from skinbatch.train.fitting.cluster import on_workers
 from skinbatch.train.fitting.progress import Silent, TrainingProgress
 from skinbatch.train.recipe import Recipe, read_recipe
@@ -52,6 +55,41 @@ def test_a_detector_is_trained_by_two_and_goes_on_when_one_is_killed(tmp_path: P
     assert trained.steps == 66 and [point["epoch"] for point in trained.curve] == [2, 4, 6]
     assert trained.curve[-1]["loss"] < 0.8 * trained.curve[0]["loss"]
     assert trained.weights.exists()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_two_workers_that_are_interrupted_end_their_step_and_go_on_from_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    recipe = write_spotted(tmp_path)
+    text = recipe.read_text(encoding="utf-8").replace("evaluate_every = 2", "evaluate_every = 500")
+    recipe.write_text(
+        text.replace("epochs = 6", "epochs = 500").replace("[run]", "[run]\nworkers = 2"), encoding="utf-8"
+    )
+    out = tmp_path / "out"
+    first = _interrupted(recipe, out, ", loss ", number)
+    assert any("stops after this step" in line for line in first)
+    state = load_checkpoint(out / "work" / "detector", {}, torch.device("cpu"))
+    assert state is not None and state.step > 0 and not state.curve, "nothing but the interruption had it written"
+    again = _interrupted(recipe, out, "goes on after", number)
+    assert f"note: goes on after step {state.step}\n" in again
+
+
+def _interrupted(recipe: Path, out: Path, at: str, number: signal.Signals) -> list[str]:
+    """The lines of a training that gets a signal when it says `at`."""
+    command = [sys.executable, "-m", "skinbatch", "train", "detector", str(recipe), "--out", str(out)]
+    lines: list[str] = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            lines.append(line)
+            if at in line:
+                running.send_signal(number)
+                break
+        lines += running.stderr.readlines()
+    assert running.returncode == 130, lines
+    return lines
 
 
 def _sum_of_ranks(progress: TrainingProgress) -> int:

@@ -185,3 +185,21 @@ def test_a_photo_to_leave_out_that_is_not_there_is_named(folders: Path) -> None:
     named = [{"truth": str(folders / "derm"), "leave_out": ["rosacea-p1_0.png"]}]
     with pytest.raises(UsageError, match=r"setting `leave_out`: .*derm has no photo rosacea-p1_0.png; give file names"):
         gathered(folders, train=named)
+
+
+def test_a_smaller_share_of_the_training_photos_is_part_of_a_larger_one_and_validation_stays(folders: Path) -> None:
+    found = {share: gathered(folders, map={"*": "lupus"}, train_share=share) for share in (0.1, 0.5, 0.9)}
+    whole = gathered(folders, map={"*": "lupus"})
+    names = {share: [photo.photo.name for photo in g.train] for share, g in found.items()}
+    assert [len(names[share]) for share in (0.1, 0.5, 0.9)] == [round(s * len(whole.train)) for s in (0.1, 0.5, 0.9)]
+    assert set(names[0.1]) < set(names[0.5]) < set(names[0.9]) < {photo.photo.name for photo in whole.train}
+    assert names[0.5] == [p.photo.name for p in whole.train if p.photo.name in set(names[0.5])], "in their order"
+    for share, part in found.items():
+        assert part.valid == whole.valid
+        assert sum(count.left_out.get("by `train_share`", 0) for count in part.counts) == len(whole.train) - len(
+            names[share]
+        )
+
+
+def test_of_a_few_photos_a_small_share_is_one(folders: Path) -> None:
+    assert len(gathered(folders, map={"*": "lupus"}, train_share=0.001).train) == 1

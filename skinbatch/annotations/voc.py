@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from skinbatch.annotations.displayed import displayed_size
-from skinbatch.annotations.photos import MARKS, AnnotatedPhoto, Truth
+from skinbatch.annotations.photos import MARKS, OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree, photo_folder, stem
 from skinbatch.archive.formats import has_image_name
@@ -24,6 +24,8 @@ PERCENT = "percent"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DEFAULTS = {"pose": ("", "unspecified"), "truncated": ("", "0"), "occluded": ("", "0")}
 """Marks of an object -> what says nothing about it, in lower case."""
+_OUTLINES = ("polygon", "segmentation", "mask")
+"""Elements of an object, beside its box, by which tools write its outline."""
 _FOLDERS = (("Annotations", "annotations", "labels"), ("JPEGImages", "images", "Images"))
 _SWAPS = (("annotations", _FOLDERS[1]), ("labels", _FOLDERS[1]))
 _LOOKED_AT = 20
@@ -63,7 +65,7 @@ def read(path: Path) -> Truth:
 
 
 def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, photo_root: Path) -> AnnotatedPhoto:
-    boxes, labels, difficult, marks = [], [], set(), 0
+    boxes, labels, difficult, marks, outlines = [], [], set(), 0, 0
     for number, node in enumerate(root.findall("object"), 1):
         where = f"{file}: object {number}"
         box = node.find("bndbox")
@@ -73,6 +75,7 @@ def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, p
         labels.append((node.findtext("name") or "").strip())
         if (node.findtext("difficult") or "").strip() == "1":
             difficult.add(number - 1)
+        outlines += any(node.find(tag) is not None for tag in _OUTLINES)
         marks += sum((node.findtext(tag) or "").strip().lower() not in said for tag, said in _DEFAULTS.items())
     path = None if photo is None else photo_root / photo
     width, height = _size(root, file, path)
@@ -87,7 +90,7 @@ def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, p
         tuple(labels),
         severity=severity_of(name),
         difficult=frozenset(difficult),
-        not_kept={MARKS: marks} if marks else {},
+        not_kept={what: count for what, count in ((MARKS, marks), (OUTLINES, outlines)) if count},
     )
 
 

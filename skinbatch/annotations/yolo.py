@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from skinbatch.annotations.coco import EXACT
 from skinbatch.annotations.displayed import displayed_size
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree, photo_folder, read_text, stem
 from skinbatch.errors import UsageError
@@ -87,7 +87,7 @@ def _photo(
 ) -> AnnotatedPhoto:
     name = stated.name if stated else photo or stem(key)
     width, height = displayed_size(path) if path else (stated.width, stated.height) if stated else (None, None)
-    shares, classes = _read_lines(file)
+    shares, classes, outlines = _read_lines(file)
     boxes: NDArray[np.float32] | None = np.zeros((0, 4), np.float32)
     if shares and (width is None or height is None):
         boxes = None  # nobody says what the shares are of
@@ -96,12 +96,13 @@ def _photo(
         pixels = [[float(EXACT.multiply(v, s)) for v, s in zip(share, scale, strict=True)] for share in shares]
         boxes = np.array(pixels, np.float32)
     labels = None if boxes is None else tuple(names.get(n, str(n)) for n in classes)
-    return AnnotatedPhoto(name, file, path, width, height, boxes, labels, severity=severity_of(name))
+    said = {OUTLINES: outlines} if outlines else {}
+    return AnnotatedPhoto(name, file, path, width, height, boxes, labels, severity=severity_of(name), not_kept=said)
 
 
-def _read_lines(file: Path) -> tuple[list[tuple[Decimal, ...]], list[int]]:
-    """Corners x1 y1 x2 y2 in shares of the photo, and the numbers of the classes."""
-    corners, classes = [], []
+def _read_lines(file: Path) -> tuple[list[tuple[Decimal, ...]], list[int], int]:
+    """Corners x1 y1 x2 y2 in shares of the photo, the numbers of the classes, and how many were outlines."""
+    corners, classes, outlines = [], [], 0
     for number, line in enumerate(read_text(file).splitlines(), 1):
         words = line.split()
         if not words:
@@ -115,7 +116,8 @@ def _read_lines(file: Path) -> tuple[list[tuple[Decimal, ...]], list[int]]:
                 f"{file}: line {number}: not `class x y width height` in numbers, nor a polygon: {line[:60]!r}"
             ) from None
         classes.append(category)
-    return corners, classes
+        outlines += len(values) > 4
+    return corners, classes, outlines
 
 
 def _corners(values: list[Decimal]) -> tuple[Decimal, ...]:

@@ -113,9 +113,10 @@ class Diseases:
     def _of_none(self, keep: Bools) -> int:
         return int((~self.truth[keep].any(axis=1)).sum())
 
-    def curves(self) -> dict[str, tuple[Floats, Floats]]:
-        """Class -> false and true positive rates of all photos, in the order of paper 000's figure."""
-        found = {name: roc(self.truth[:, k], self.probability[:, k]) for k, name in enumerate(self.classes)}
+    def curves(self, *, with_face: bool = False) -> dict[str, tuple[Floats, Floats]]:
+        """Class -> false and true positive rates of all photos, or of those with a face, in the order of paper 000's figure."""
+        keep = self._seen if with_face else np.ones(len(self.places), np.bool_)
+        found = {name: roc(self.truth[keep, k], self.probability[keep, k]) for k, name in enumerate(self.classes)}
         return {name: curve for name, curve in found.items() if curve is not None}
 
 

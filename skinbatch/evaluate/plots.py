@@ -58,6 +58,8 @@ def _of_classifier(part: Diseases, numbers: Mapping[str, Any], head: str) -> dic
     drawings: dict[str, Callable[[Axes], None]] = {}
     if part.curves():
         drawings[f"roc_{head}.png"] = lambda axes: _roc(axes, part, numbers)
+    if "with_face" in numbers and part.curves(with_face=True):
+        drawings[f"roc_{head}_with_face.png"] = lambda axes: _roc(axes, part, numbers["with_face"], with_face=True)
     if numbers.get("confusion"):
         names = [name.replace("_", " ") for name in numbers["confusion_classes"]]
         drawings[f"confusion_{head}.png"] = lambda axes: _confusion(axes, numbers["confusion"], names, names, "class")
@@ -140,15 +142,15 @@ def _confusion(
     axes.set_title(f"{table.sum():,} photos; shares are of the true {what}", fontsize=11)
 
 
-def _roc(axes: Axes, part: Diseases, numbers: Mapping[str, Any]) -> None:
-    for (name, (false, true)), colour in zip(part.curves().items(), _COLOURS * 3, strict=False):
+def _roc(axes: Axes, part: Diseases, numbers: Mapping[str, Any], *, with_face: bool = False) -> None:
+    for (name, (false, true)), colour in zip(part.curves(with_face=with_face).items(), _COLOURS * 3, strict=False):
         apart = " (apart)" if name in part.apart else ""
         area = numbers["classes"][name]["auc"].value
         label = f"{name.replace('_', ' ')}{apart}: {area:.3f}"
         axes.plot(false, true, color=colour, linewidth=1.6, linestyle="--" if apart else "-", label=label)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-    faceless = numbers["without_face"]
+    faceless = 0 if with_face else numbers["without_face"]
     faces = f"{faceless:,} without a face (probability 0)" if faceless else "all with a face"
     title = f"{numbers['photos']:,} photos, {faces}\n{numbers['of_none']:,} of none of the classes"
     _finish(axes, "1 - specificity", "recall", title)

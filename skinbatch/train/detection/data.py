@@ -13,6 +13,7 @@ from skinbatch.annotations.displayed import displayed_size
 from skinbatch.errors import UsageError
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.pack import Pack
+from skinbatch.train.detection.crops import Boxes, Labels
 from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, SMALLEST, BoxedPhoto, large_enough
 from skinbatch.train.photos.faces import cut_faces
 from skinbatch.train.photos.gather import Gathered, TakenPhoto, group_of, truth_class
@@ -113,16 +114,22 @@ def _with_boxes(
     said = taken.photo
     size = displayed_size(taken.path)
     x1, y1, x2, y2 = stored.cut.crop if stored.cut is not None else (0, 0, *size)
-    blank = BoxedPhoto(stored, x2 - x1, y2 - y1, NO_BOXES, NO_LABELS, said.severity, group)
-    if said.boxes is None or not len(said.boxes):
-        return blank
-    names = [truth_class(name, data, classes) for name in said.labels or ()]
-    edge = np.array([blank.width, blank.height] * 2, np.float32)
-    drawn = said.boxes * _to_photo(size, (said.width, said.height))
-    boxes = np.clip(drawn - np.array([x1, y1, x1, y1], np.float32), 0, edge)
-    meant = (boxes[:, 2:] > boxes[:, :2]).all(1) & np.array([bool(name) for name in names])
-    labels = [classes.index(name) for name, kept in zip(names, meant, strict=True) if name and kept]
-    return replace(blank, boxes=boxes[meant], labels=np.array(labels, np.int64))
+    edge = np.array([x2 - x1, y2 - y1] * 2, np.float32)
+    scale = _to_photo(size, (said.width, said.height))
+
+    def within(drawn: Boxes | None, names: Sequence[str]) -> tuple[Boxes, Labels]:
+        if drawn is None or not len(drawn):
+            return NO_BOXES, NO_LABELS
+        boxes = np.clip(drawn * scale - np.array([x1, y1, x1, y1], np.float32), 0, edge)
+        meant = [truth_class(name, data, classes) for name in names]
+        labels = np.array([classes.index(name) if name else -1 for name in meant], np.int64)
+        usable = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        return boxes[usable], labels[usable]
+
+    boxes, labels = within(said.boxes, said.labels or ())
+    known = labels >= 0
+    crowds, crowd_labels = within(said.crowd_boxes, said.crowd_labels)
+    return BoxedPhoto(stored, x2 - x1, y2 - y1, boxes[known], labels[known], said.severity, group, crowds, crowd_labels)
 
 
 def _to_photo(size: tuple[int, int], annotated: tuple[int | None, int | None]) -> NDArray[np.float32]:

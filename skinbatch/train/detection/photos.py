@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ NO_LABELS: Labels = np.zeros(0, np.int64)
 class BoxedPhoto:
     """One photo and its boxes. width, height: pixels of what `stored` gives. boxes: (N, 4) float32, in these pixels, x1 y1 x2
     y2. labels: (N,) int64, of the model's classes. severity: 0-3, where it is known. group: of photos that belong together,
-    such as a patient's."""
+    such as a patient's. crowds, crowd_labels: likewise, regions marked as a crowd (COCO): no boxes, and what is found in them
+    is neither right nor wrong; -1 of a class that the model has not."""
 
     stored: StoredPhoto
     width: int
@@ -32,6 +33,8 @@ class BoxedPhoto:
     labels: Labels
     severity: int | None = None
     group: str | None = None
+    crowds: Boxes = field(default_factory=NO_BOXES.copy)
+    crowd_labels: Labels = field(default_factory=NO_LABELS.copy)
 
 
 def network_boxes(photo: BoxedPhoto, scale_x: float, scale_y: float) -> tuple[Boxes, Labels]:

@@ -54,13 +54,15 @@ class Scored:
 
     photos: Sequence[BoxedPhoto]
     truth: Boxes
+    crowds: Boxes
     found: Boxes
 
     @classmethod
     def of(cls, photos: Sequence[BoxedPhoto], found: Sequence[Detections]) -> Scored:
         truth = Boxes.stack([p.boxes for p in photos], labels=[p.labels for p in photos])
+        crowds = Boxes.stack([p.crowds for p in photos], labels=[p.crowd_labels for p in photos])
         boxes = Boxes.stack([d.xyxy for d in found], [d.scores for d in found], [d.labels for d in found])
-        return cls(photos, truth, boxes)
+        return cls(photos, truth, crowds, boxes)
 
     def ap50(self) -> float:
         """Of one class; of several the mean over those that there are. 0 without any true box."""
@@ -85,7 +87,7 @@ class Scored:
         how, groups = Resampling(), self._groups()
         number = len(self.photos)
         made: list[Metric] = []
-        values = detection({"": match(self.truth, self.found)}, how, groups=groups)
+        values = detection({"": match(self.truth, self.found, self.crowds)}, how, groups=groups)
         if len(classes) > 1:
             values |= detection({name: match(*self._of_class(n)) for n, name in enumerate(classes)}, how, groups=groups)
         for name in ("", *(name for name in classes if name in values)):
@@ -101,8 +103,9 @@ class Scored:
                 made.append(_metric("count MAE", error, name, int(here.sum())))
         return [metric for metric in made if np.isfinite(metric.value)]  # without a true box there is no AP
 
-    def _of_class(self, label: int) -> tuple[Boxes, Boxes]:
-        return self.truth.only(self.truth.label == label), self.found.only(self.found.label == label)
+    def _of_class(self, label: int) -> tuple[Boxes, Boxes, Boxes]:
+        truth, found, crowds = (each.only(each.label == label) for each in (self.truth, self.found, self.crowds))
+        return truth, found, crowds
 
     def _groups(self) -> Ints | None:
         if all(photo.group is None for photo in self.photos):

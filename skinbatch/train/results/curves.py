@@ -69,4 +69,4 @@ def _lines(axes: Axes, curve: Sequence[Mapping[str, float]], names: Sequence[str
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(names) > 1:
-        axes.legend(fontsize=8, frameon=False, loc="best")
+        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)

@@ -41,7 +41,7 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
         base=base.address if base is not None else None,
         licence=recipe.licence,
     )
-    title = f"{recipe.name}: {recipe.stage}, {trained.steps:,} steps, {trained.seconds / 60:.3g} minutes"
+    title = f"{stem_of(recipe)}, {trained.steps:,} steps, {trained.seconds / 60:.3g} minutes"
     draw_curves(trained, title, work / CURVES)
     stem = stem_of(recipe)
     for name, curves in earlier.items():

@@ -138,8 +138,14 @@ def test_outlines_and_marks_that_are_not_kept_are_counted(tmp_path: Path) -> Non
     )
     write(marked, "".join((*objects, end)))
     assert the_only(read_truth(tmp_path / "voc")).not_kept == {MARKS: 3}
+    outline = "<polygon><x1>1</x1><y1>1</y1><x2>5</x2><y2>1</y2><x3>3</x3><y3>4</y3></polygon></object>"
+    write(marked, outline.join((first, second, third + "</object>" + end)))
+    assert the_only(read_truth(tmp_path / "voc")).not_kept == {OUTLINES: 2}
     voc(marked)
     assert the_only(read_truth(tmp_path / "voc")).not_kept == {}
+    photo(tmp_path / "yolo/a.jpg")
+    write(tmp_path / "yolo/a.txt", "0 0.1 0.1 0.5 0.1 0.3 0.4\n0 0.5 0.5 0.1 0.1\n")
+    assert the_only(read_truth(tmp_path / "yolo")).not_kept == {OUTLINES: 1}
 
 
 def test_boxes_of_coco_belong_to_their_images_in_any_order(tmp_path: Path) -> None:

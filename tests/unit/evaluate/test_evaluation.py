@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import skinbatch
 from jobs.bench_evaluate import CLASSES, generate
 from skinbatch.errors import UsageError
+from skinbatch.evaluate.diseases import Diseases
 from skinbatch.evaluate.evaluation import Evaluation, evaluate
 from skinbatch.evaluate.plots import draw
 from skinbatch.evaluate.request import Request
@@ -274,8 +275,18 @@ def test_a_classifier_is_also_judged_by_the_photos_that_it_looked_at(
     assert unknown.split()[-2:] == ["–", "–"]
     titles: list[str] = []
     monkeypatch.setattr(Axes, "set_title", lambda self, title, **how: titles.append(title))
-    draw(found, tmp_path)
-    assert titles[0] == "20 photos, 2 without a face (probability 0)\n4 of none of the classes"
+    drawn = draw(found, tmp_path)
+    assert [path.name for path in drawn[:2]] == ["roc_disease.png", "roc_disease_with_face.png"]
+    of_none = numbers["with_face"]["of_none"]
+    assert titles[:2] == [
+        "20 photos, 2 without a face (probability 0)\n4 of none of the classes",
+        f"18 photos, all with a face\n{of_none} of none of the classes",
+    ]
+    part = found.parts["classes.disease"]
+    assert isinstance(part, Diseases)
+    seen_only = part.curves(with_face=True)["rosacea"]
+    area = numbers["with_face"]["classes"]["rosacea"]["auc"].value
+    assert np.trapezoid(seen_only[1], seen_only[0]) == pytest.approx(area)
 
 
 def test_nothing_is_said_twice_where_every_photo_has_a_face_or_none_has(classed: Path, tmp_path: Path) -> None:

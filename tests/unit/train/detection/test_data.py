@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from skinbatch.config import ModelSettings
 from skinbatch.models.build import detector_spec
 from skinbatch.models.stages import DetectorStage
 from skinbatch.train.detection.data import DetectionData, Faces, boxed
+from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS
+from skinbatch.train.detection.scores import Scored
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.recipe import read_recipe
+from skinbatch.types import Detections
 from tests.unit.annotations.support import photo, voc
 from tests.unit.train.detection.spotted import write_spotted
 
@@ -48,3 +54,29 @@ def test_boxes_that_are_too_small_for_the_network_are_told_and_not_counted(recip
     (note,) = data.notes
     assert note.startswith("1 boxes are smaller than 3 pixels") and "half.jpg" in note
     assert data_of(recipe, size=1024).notes == ()
+
+
+def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(tmp_path: Path) -> None:
+    """As `evaluate` has it, and COCO: training has to choose its weights by the same AP."""
+    recipe = write_spotted(tmp_path)
+    photo(tmp_path / "valid/crowd.jpg", width=128, height=128)
+    image = {"id": 1, "file_name": "crowd.jpg", "width": 64, "height": 64}
+    boxes = [[5, 5, 10, 10], [32, 32, 20, 20]]
+    said = [{"id": n, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": n} for n, box in enumerate(boxes)]
+    coco = {"images": [image], "annotations": said, "categories": [{"id": 1, "name": "papules"}]}
+    for file in (tmp_path / "valid").glob("levle*"):
+        file.unlink()
+    (tmp_path / "valid/truth.json").write_text(json.dumps(coco), encoding="utf-8")
+    photos = data_of(recipe).valid
+    assert [p.crowds.tolist() for p in photos] == [[[64, 64, 104, 104]]]
+    assert [p.boxes.tolist() for p in photos] == [[[10, 10, 30, 30]]]
+    found = Detections(
+        np.array([[70, 70, 80, 80], [80, 80, 100, 100], [10, 10, 30, 30]], np.float32),
+        np.array([0.9, 0.8, 0.7], np.float32),
+        np.zeros(3, np.int64),
+    )
+    assert Scored.of(photos, [found]).ap50() == pytest.approx(1)
+    alone = [replace(p, crowds=NO_BOXES, crowd_labels=NO_LABELS) for p in photos]
+    assert Scored.of(alone, [found]).ap50() == pytest.approx(1 / 3)
+    ap, *_ = Scored.of(photos, [found]).metrics(0.5, ("acne",))
+    assert ap.name == "AP50" and ap.value == pytest.approx(1)

@@ -20,8 +20,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.results.model_card import WORK
 from skinbatch.train.results.packing import stem_of
-from skinbatch.train.session import PHOTOS, WORK
+from skinbatch.train.session import PHOTOS
 
 SHOWN: Mapping[str, Sequence[str]] = {
     "segmenter": ("dice",),

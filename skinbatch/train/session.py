@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +25,11 @@ from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.gather import TakenPhoto, problems_of_groups
 from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.results.model_card import VALID, WORK
 from skinbatch.train.results.packing import stem_of, write_pack
 from skinbatch.train.results.result import TrainedStage
 from skinbatch.types import Status
 
-WORK = "work"
 RECIPE, PHOTOS, DONE = "recipe.json", "photos.json", "done.json"
 _IN_BOTH = (Kind.SAME_FILE, Kind.LOOKS_SAME)
 
@@ -93,16 +95,17 @@ def train(
 def _train(
     recipe: Recipe, out: Path, work: Path, progress: TrainingProgress, strict: bool, ray_address: str | None
 ) -> Outcome:
-    problems, example, seen = _checked(recipe, progress)
+    problems, valid, seen = _checked(recipe, progress)
     while unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable:
         # What is learned from is split anew without them: that split is the one to be checked.
         recipe, before = recipe.without(unusable), problems.found
-        problems, example, seen = _checked(recipe, progress)
+        problems, valid, seen = _checked(recipe, progress)
         gone = (p for p in before if p.kind in LEFT_OUT)  # of folders of negatives the second look does not see them
         problems = Problems(tuple(dict.fromkeys((*gone, *problems.found))))
     _write(work / "problems.json", problems.as_json())
     problems.raise_if(strict)
     _keep_photos(work, seen)
+    _write_list(work / VALID, valid)
     for line in problems.as_text().splitlines():
         progress.note(line)
     run: Callable[[TrainingProgress], TrainedStage] = partial(_trainer(recipe.stage), recipe, work)
@@ -115,10 +118,10 @@ def _train(
     progress.phase("writing the pack")
     counts = {kind.value: len(mine) for kind, mine in problems.by_kind().items()}
     pack = write_pack(trained, recipe, out, work, counts)
-    tried = _try(pack, example)
+    tried = _try(pack, valid[0])
     if tried is not None and tried["status"] == Status.MODEL_ERROR:
         raise PackError(
-            f"{pack.directory}: was written, but cannot score {example}: {tried['error']}; the curves of this "
+            f"{pack.directory}: was written, but cannot score {valid[0]}: {tried['error']}; the curves of this "
             f"training are in {work / 'curves.png'}"
         )
     metrics = tuple(dataclasses.asdict(metric) for metric in trained.metrics)
@@ -142,8 +145,8 @@ def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedSt
     return train_classifier
 
 
-def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, Path, dict[str, Any]]:
-    """What is wrong with the photos of all trainings of a recipe, one validation photo of the last, and by what these photos
+def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, list[Path], dict[str, Any]]:
+    """What is wrong with the photos of all trainings of a recipe, the validation photos of the last, and by what these photos
     are known again."""
     found: dict[Problem, None] = {}
     seen: dict[str, Any] = {}
@@ -167,7 +170,7 @@ def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, Path
     if (start := recipe.start_from()) is not None:
         with open(start, "rb") as file:
             seen["weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    return Problems(tuple(found)), gathered.valid[0].path, seen
+    return Problems(tuple(found)), [photo.path for photo in gathered.valid], seen
 
 
 def _known_by(taken: Sequence[TakenPhoto]) -> str:
@@ -195,6 +198,14 @@ def _keep_photos(work: Path, seen: dict[str, Any]) -> None:
                 f"{work}: what this training learns from has changed since it began ({name}{counts}); give another --out, "
                 f"or remove {work}"
             )
+
+
+def _write_list(path: Path, photos: Sequence[Path]) -> None:
+    """A listing that `skinbatch score` takes."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["uri"], *([str(photo)] for photo in photos)])
+    with whole(path) as file:
+        file.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def _write(path: Path, value: Any) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +146,22 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
     report = skinbatch.score(str(tmp_path / "few"), str(tmp_path / "scored"), pack=str(out / "faces"), engine="local")
     assert report.exit_code == 0
     assert {row["status"] for row in rows(tmp_path / "scored").values()} == {"ok"}
+
+    # What the card says judges the validation photos, and no others.
+    own = (resumed.pack.text("CARD.md") or "").partition("## Trained: segmenter")[2]
+    commands = (
+        own.partition("from pixels to tables")[2]
+        .split("```")[1]
+        .rstrip()
+        .replace("AGAIN", str(out))
+        .replace("OUT", str(tmp_path / "judged"))
+    )
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    text = commands.replace("--save-masks", "--save-masks --engine local") + f" --out {tmp_path / 'evaluation'}"
+    subprocess.run(["sh", "-ec", text], check=True, cwd=faces, env=environment)
+    found = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    assert found["all"]["masks"]["photos"] == 8
+    assert set(rows(tmp_path / "judged")) == set((work / "valid.csv").read_text().splitlines()[1:])
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from skinbatch.models.assemble import OURS
 from skinbatch.models.pack import Pack
@@ -13,6 +12,10 @@ from skinbatch.train.recipe import Recipe
 from skinbatch.train.results.curves import PLACES
 from skinbatch.train.results.result import Metric, TrainedStage
 
+WORK = "work"
+"""The folder beside a pack with a folder for each of its trainings."""
+VALID = "valid.csv"
+"""A training's validation photos, as a listing for `skinbatch score`."""
 CURVES = "curves.png"
 """The curves of a training in its own folder; in a pack they are `in_pack`."""
 _ROWS = 24
@@ -54,7 +57,7 @@ def stage_section(stem: str, trained: TrainedStage, recipe: Recipe, problems: Ma
         "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_KIND}",
         "### Training\n\n" + _training(stem, trained, recipe),
         "### Recipe\n\n```toml\n" + recipe.as_toml() + "```",
-        "### Again\n\n" + _again(recipe),
+        "### Again\n\n" + _again(recipe, stem),
     ]
     return "\n\n".join(parts)
 
@@ -148,29 +151,45 @@ def _cell(name: str, value: float | None) -> str:
     return f"{100 * value:.1f} %" if name == "waited" else f"{value:g}" if name in PLACES else f"{value:.4g}"
 
 
-def _again(recipe: Recipe) -> str:
+def _again(recipe: Recipe, stem: str) -> str:
     file = shlex.quote(recipe.file.name)
     lines = [
         "The same training from the start, with these numbers at its end:",
         f"\n```\nskinbatch train {recipe.stage} {file} --out AGAIN\n```\n",
+        "The whole pack on the validation photos, from pixels to tables, then against the truth; in the recipe's folder"
+        f"{_whole(recipe)}:",
+        "\n```",
+        *_judged(recipe, stem),
+        "```",
     ]
-    if recipe.data.valid:
-        truth = shlex.quote(str(Path(_relative(recipe))))
-        masks = " --save-masks" if recipe.stage == "segmenter" else ""
-        names = [f" --map {shlex.quote(f'{name}={meant}')}" for name, meant in recipe.data.map.items()]
-        apart = [f" --apart {shlex.quote(name)}" for name in recipe.data.apart]
-        apart += [f" --group {shlex.quote(recipe.data.group)}"] if recipe.data.group is not None else []
-        lines += [
-            "The whole pack on the validation photos, from pixels to tables, then against the truth; in the recipe's folder:",
-            f"\n```\nskinbatch score {truth} OUT --pack DIR/{recipe.name}{masks}",
-            f"skinbatch evaluate OUT {truth}{''.join(names)}{''.join(apart)}\n```",
-        ]
-    return "\n".join(lines).rstrip()
+    return "\n".join(lines)
 
 
-def _relative(recipe: Recipe) -> str:
-    said: str = recipe.as_dict()["data"]["valid"][0]["truth"]
-    return said
+def _judged(recipe: Recipe, stem: str) -> Iterator[str]:
+    """Commands: every truth with validation photos has a destination of its own, but for those in one list."""
+    data, said = recipe.data, recipe.as_dict()["data"]
+    options = [f" --map {shlex.quote(f'{name}={meant}')}" for name, meant in data.map.items()]
+    options += [f" --apart {shlex.quote(name)}" for name in data.apart]
+    options += [f" --group {shlex.quote(data.group)}"] if data.group is not None else []
+    masks = " --save-masks" if recipe.stage == "segmenter" else ""
+    pack = f"--pack AGAIN/{recipe.name}{masks}"
+    listed = not data.valid or any(source.truth.is_file() for source in data.valid)
+    truths = list(zip(data.valid or data.train, said["valid"] or said["train"], strict=True))
+    if listed:
+        yield f"skinbatch score AGAIN/{WORK}/{stem}/{VALID} OUT {pack}"
+    for number, (source, plain) in enumerate(truths, 1):
+        truth, suffix = shlex.quote(plain["truth"]), str(number) if len(truths) > 1 else ""
+        dest = "OUT" if listed else f"OUT{suffix}"
+        if not listed:
+            yield f"skinbatch score {truth} {dest} {pack}"
+        form = f" --format {source.format}" if source.format is not None else ""
+        report = f" --out evaluation{suffix}" if suffix else ""
+        yield f"skinbatch evaluate {dest} {truth}{''.join(options)}{form}{report}"
+
+
+def _whole(recipe: Recipe) -> str:
+    views = (recipe.data, *recipe.data.train, *recipe.data.valid)
+    return " (the trainer saw parts of the photos, these see the whole)" if any(v.crop or v.face for v in views) else ""
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

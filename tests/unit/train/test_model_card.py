@@ -109,6 +109,48 @@ def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
         assert line in card.splitlines(), line
 
 
+def test_the_card_says_how_every_validation_photo_is_judged_again(tmp_path: Path) -> None:
+    text = RECIPE.format(head="disease")
+    split = text.replace('valid = [{ truth = "photos/valid" }]', "valid_share = 0.2\ncrop = [[0.0, 0.0, 1.0, 0.8]]")
+    more = text.replace('"photos/valid" }', '"photos/valid" }, { truth = "b c", format = "folders" }')
+    file = text.replace("photos/valid", "valid.csv")
+    (tmp_path / "valid.csv").touch()
+    options = "--map 'Rosacea papules=rosacea' --apart lupus"
+    for name, toml, wanted in (
+        (
+            "split",
+            split,
+            [
+                "skinbatch score AGAIN/work/classifier-disease/valid.csv OUT --pack AGAIN/mine",
+                f"skinbatch evaluate OUT photos/train {options}",
+            ],
+        ),
+        (
+            "more",
+            more,
+            [
+                "skinbatch score photos/valid OUT1 --pack AGAIN/mine",
+                f"skinbatch evaluate OUT1 photos/valid {options} --out evaluation1",
+                "skinbatch score 'b c' OUT2 --pack AGAIN/mine",
+                f"skinbatch evaluate OUT2 'b c' {options} --format folders --out evaluation2",
+            ],
+        ),
+        (
+            "file",
+            file,
+            [
+                "skinbatch score AGAIN/work/classifier-disease/valid.csv OUT --pack AGAIN/mine",
+                f"skinbatch evaluate OUT valid.csv {options}",
+            ],
+        ),
+    ):
+        (tmp_path / f"{name}.toml").write_text(toml)
+        said = read_recipe(tmp_path / f"{name}.toml")
+        card = stage_section("classifier-disease", trained(tmp_path, said), said, {})
+        assert card.rstrip("`\n").split("```\n")[-1].splitlines() == wanted
+        assert ("the trainer saw parts of the photos" in card) == (name == "split")
+
+
 def test_of_a_long_curve_some_points_are_shown_with_the_best_and_the_last(tmp_path: Path) -> None:
     said = recipe(tmp_path)
     card = stage_section("classifier-disease", trained(tmp_path, said), said, {})

@@ -2,6 +2,7 @@
 
     python jobs/starter_pack.py train DIR      three recipes of jobs/recipes into the pack DIR/new-starter; again: resumes
     python jobs/starter_pack.py measure OUT    the numbers of its card, of `--pack` on the validation photos
+    python jobs/starter_pack.py curve DIR      what more photos would bring, in DIR/curve: short trainings on shares of them
     python jobs/starter_pack.py ship DIR       DIR/new-starter, measured, becomes the pack that comes with skinbatch
 
 The photos are where the recipes say. Training begins with weights that `python jobs/imagenet_backbone.py` fetches.
@@ -25,6 +26,8 @@ from skinbatch.models.pack import load_pack
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.photos.gather import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.results.curves import draw_curves
+from skinbatch.train.results.model_card import WORK, in_pack
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGES = ("segmenter", "detector", "classifier")
@@ -39,17 +42,31 @@ ABOUT = (
     "the pipeline finds no face it gives no disease, and each has the probability 0: its AUC is also of the face finder. "
     "The classifier alone is measured over the photos with a face."
 )
+MORE = """## What more photos would bring
+
+By `python jobs/starter_pack.py curve DIR`: trainings on shares of the training photos, all with the same number of steps and judged
+by the same validation photos. They are shorter than the pack's own, and of smaller inputs, so that only the slopes can be compared
+with it."""
 NONE = "none_of_them"
+CURVE = "curve"
+SHORT = {
+    "segmenter": ("--iterations", "300", "--size", "192"),
+    "classifier": ("--iterations", "120", "--shares", "0.25", "0.5", "1"),
+    "detector": ("--iterations", "300", "--size", "320", "--shares", "0.25", "0.5", "1"),
+}
+"""What two cores train in a few hours: shorter than the recipes, and smaller, so that only the slopes can be compared."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "measure", "ship"))
+    parser.add_argument("what", choices=("train", "measure", "curve", "ship"))
     parser.add_argument("folder", type=Path, help="where packs, checkpoints and measurements go, or are")
     parser.add_argument("--pack", default="starter", help="of `measure` (default: %(default)s)")
     args = parser.parse_args()
     if args.what == "train":
         return train(args.folder)
+    if args.what == "curve":
+        return curve(args.folder)
     if args.what == "measure":
         print(measure(args.pack, args.folder))
     else:
@@ -61,6 +78,16 @@ def train(folder: Path) -> int:
     """One stage after the other. Returns the exit code of the first that fails, else 0."""
     for stage in STAGES:
         if code := _skinbatch("train", stage, RECIPES / f"starter_{stage}.toml", "--out", folder):
+            return code
+    return 0
+
+
+def curve(folder: Path) -> int:
+    """jobs/learning_curve.py of every stage. Returns the exit code of the first that fails, else 0."""
+    script = Path(__file__).with_name("learning_curve.py")
+    for stage, options in SHORT.items():
+        command = [sys.executable, script, RECIPES / f"starter_{stage}.toml", folder / CURVE / stage, *options]
+        if code := subprocess.run([*map(str, command)], check=False).returncode:
             return code
     return 0
 
@@ -184,21 +211,43 @@ def ship(folder: Path) -> None:
     fresh, old = PLACE.with_name("starter.new"), PLACE.with_name("starter.old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    for path in (*map(pack.directory.joinpath, pack.files), *pack.directory.glob("*.png"), PLACE / "LICENSE.md"):
+    for path in (*map(pack.directory.joinpath, pack.files), PLACE / "LICENSE.md"):
         shutil.copyfile(path, fresh / path.name)
+    for stem in pack.weights:
+        points = _points(folder / WORK / stem)
+        title = f"{stem}, {points[-1]['step']:,} steps, {points[-1]['minutes']:.3g} minutes"
+        draw_curves(points, title, fresh / in_pack(stem))
     named = {"name": "starter", "version": before.version, "description": DESCRIPTION, "licence": LICENCE}
     manifest = pack.manifest.model_copy(update=named)
     if manifest != before:  # not only measured again
         manifest = manifest.model_copy(update={"version": str(int(before.version) + 1)})
     write_manifest(manifest, fresh)
     title, _, rest = (pack.text("CARD.md") or "").partition("\n")
-    card = f"{title.replace(NAME, 'starter')}\n\n{measured}\n{rest}"
+    card = f"{title.replace(NAME, 'starter')}\n\n{measured}\n\n{_more_photos(folder, fresh)}\n{rest}"
     (fresh / "CARD.md").write_text(card, encoding="utf-8")
     load_pack(fresh.resolve()).verify()
     PLACE.rename(old)
     fresh.rename(PLACE)
     shutil.rmtree(old)
     print(f"{PLACE}: version {manifest.version}, {size / 1e6:.1f} MB of weights")
+
+
+def _points(work: Path) -> list[dict[str, float]]:
+    """The curve that a training wrote down."""
+    lines = (work / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _more_photos(folder: Path, pack: Path) -> str:
+    """Markdown of the learning curves, whose pictures are copied into the pack."""
+    parts = [MORE]
+    for stage in SHORT:
+        made = folder / CURVE / stage / "learning-curve"
+        picture = f"more-photos-{stage}.png"
+        shutil.copyfile(made.with_suffix(".png"), pack / picture)
+        table = made.with_suffix(".md").read_text(encoding="utf-8")
+        parts.append(f"{table}\n![{stage}: more photos]({picture})")
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skinbatch.train.results.result import TrainedStage
-
 PLACES = ("step", "epoch", "minutes", "loss", "waited")
 """What of a point is no number about validation photos."""
 _COLOURS = ("#1f5f8b", "#2e8b57", "#b8860b", "#8b5a9b", "#5a7d2a", "#3aa6a0", "#a0522d", "#708090")
@@ -17,10 +15,9 @@ _SCORE = "#c8442c"
 _MOST = 9
 
 
-def draw_curves(trained: TrainedStage, title: str, path: Path) -> None:
-    """Write a PNG: the training loss on the left; in the middle the score and other numbers from 0 to 1, with the best
-    evaluation marked; on the right those with another scale, if there are any."""
-    curve = trained.curve
+def draw_curves(curve: Sequence[Mapping[str, float]], title: str, path: Path) -> None:
+    """Write a PNG of a TrainedStage's curve: the training loss on the left; in the middle the score and other numbers from 0 to 1,
+    with the best evaluation marked; on the right those with another scale, if there are any."""
     names = [name for name in dict.fromkeys(n for point in curve for n in point) if name not in PLACES]
     shares = [name for name in names if all(0 <= point.get(name, 0) <= 1 for point in curve)][:_MOST]
     others = [name for name in names if name not in shares and name != "score"][:_MOST]

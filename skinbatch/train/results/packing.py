@@ -41,9 +41,9 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
         base=base.address if base is not None else None,
         licence=recipe.licence,
     )
-    title = f"{stem_of(recipe)}, {trained.steps:,} steps, {trained.seconds / 60:.3g} minutes"
-    draw_curves(trained, title, work / CURVES)
     stem = stem_of(recipe)
+    title = f"{stem}, {trained.steps:,} steps, {trained.seconds / 60:.3g} minutes"
+    draw_curves(trained.curve, title, work / CURVES)
     for name, curves in earlier.items():
         (pack.directory / name).write_bytes(curves)
     shutil.copyfile(work / CURVES, pack.directory / in_pack(stem))

@@ -229,8 +229,8 @@ def test_weights_that_are_not_of_the_stage_make_no_pack(tmp_path: Path) -> None:
 
 def test_curves_are_drawn_with_a_panel_for_numbers_of_another_scale(tmp_path: Path) -> None:
     stage = trained(tmp_path, recipe(tmp_path))
-    draw_curves(stage, "three panels", tmp_path / "three.png")
+    draw_curves(stage.curve, "three panels", tmp_path / "three.png")
     plain = tuple({name: value for name, value in point.items() if name != "MAE"} for point in CURVE[:1])
-    draw_curves(replace(stage, curve=plain), "two panels", tmp_path / "two.png")
+    draw_curves(plain, "two panels", tmp_path / "two.png")
     with Image.open(tmp_path / "three.png") as three, Image.open(tmp_path / "two.png") as two:
         assert three.width > 1.3 * two.width

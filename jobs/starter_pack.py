@@ -44,9 +44,9 @@ ABOUT = (
 )
 MORE = """## What more photos would bring
 
-By `python jobs/starter_pack.py curve DIR`: trainings on shares of the training photos, all with the same number of steps and judged
-by the same validation photos. They are shorter than the pack's own, and of smaller inputs, so that only the slopes can be compared
-with it."""
+By `python jobs/starter_pack.py curve DIR`: trainings on shares of the training photos, all with the same number of steps
+and judged by the same validation photos. They are shorter than the pack's own, and of smaller inputs, so that only the
+slopes can be compared with it."""
 NONE = "none_of_them"
 CURVE = "curve"
 SHORT = {

@@ -16,8 +16,8 @@ _MOST = 9
 
 
 def draw_curves(curve: Sequence[Mapping[str, float]], title: str, path: Path) -> None:
-    """Write a PNG of a TrainedStage's curve: the training loss on the left; in the middle the score and other numbers from 0 to 1,
-    with the best evaluation marked; on the right those with another scale, if there are any."""
+    """Write a PNG of a TrainedStage's curve: the training loss on the left; in the middle the score and other numbers from 0
+    to 1, with the best evaluation marked; on the right those with another scale, if there are any."""
     names = [name for name in dict.fromkeys(n for point in curve for n in point) if name not in PLACES]
     shares = [name for name in names if all(0 <= point.get(name, 0) <= 1 for point in curve)][:_MOST]
     others = [name for name in names if name not in shares and name != "score"][:_MOST]

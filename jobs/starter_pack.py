@@ -21,6 +21,7 @@ from typing import Any
 
 from PIL import Image
 
+from skinbatch.evaluate import papers
 from skinbatch.models.manifest import write_manifest
 from skinbatch.models.pack import load_pack
 from skinbatch.train.fitting.parts import gather_part, parts_of
@@ -47,6 +48,7 @@ MORE = """## What more photos would bring
 By `python jobs/starter_pack.py curve DIR`: trainings on shares of the training photos, all with the same number of steps
 and judged by the same validation photos. They are shorter than the pack's own, and of smaller inputs, so that only the
 slopes can be compared with it."""
+PAPERS = f"Other photos and conditions, so aims and no baselines: {papers.ACNE_NOTE}; {papers.FACES_NOTE}."
 NONE = "none_of_them"
 CURVE = "curve"
 SHORT = {
@@ -104,7 +106,7 @@ def measure(pack: str, out: Path) -> str:
     apart = [option for name in _recipe("classifier").data.apart for option in ("--apart", name)]
     classes = _evaluated("classifier", _windows(out / "windows"), pack, out, "--map", f"{NONE}=", *apart)
     rows = [*_of_masks(masks), *_of_lesions(lesions), *_of_classes(classes)]
-    return "\n".join([MEASURED, "", ABOUT, "", "| what | value |", "|---|---|", *rows])
+    return "\n".join([MEASURED, "", ABOUT, "", "| what | value | paper |", "|---|---|---|", *rows, "", PAPERS])
 
 
 def _recipe(stage: str) -> Recipe:
@@ -159,16 +161,18 @@ def _evaluated(stage: str, truth: Path, pack: str, out: Path, *options: str) -> 
 def _of_masks(found: dict[str, Any]) -> Iterator[str]:
     part = found["all"]["masks"]
     for name in ("skin", "nose"):
-        yield _row(f"{name}: Dice, {part['photos']} faces", part["classes"][name]["dice"])
+        yield _row(f"{name}: Dice, {part['photos']} faces", part["classes"][name]["dice"], papers.DICE[name])
 
 
 def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
     part = found["all"]["lesions"]
-    yield _row(f"acne: AP50, {part['photos']} photos", part["detection"]["all boxes"]["500"]["ap50"])
-    groups = {"": part} | {f", {name}": group["lesions"] for name, group in found["slices"]["severity"].items()}
+    yield _row(f"acne: AP50, {part['photos']} photos", part["detection"]["all boxes"]["500"]["ap50"], papers.AP50)
+    groups = {"": part} | {name: group["lesions"] for name, group in found["slices"]["severity"].items()}
     for name, group in groups.items():
         own = next(error for error in group["count_error"] if error["own"])
-        yield _row(f"count error (MAE) at {own['threshold']:g}{name}, {group['photos']} photos", own["mae"], digits=2)
+        what = f"count error (MAE) at {own['threshold']:g}{f', {name}' if name else ''}, {group['photos']} photos"
+        paper = papers.COUNT_MAE.get(name) if name else papers.COUNT_ERROR["mae"]
+        yield _row(what, own["mae"], paper, digits=2)
 
 
 def _of_classes(found: dict[str, Any]) -> Iterator[str]:
@@ -191,10 +195,12 @@ def _of_classes(found: dict[str, Any]) -> Iterator[str]:
                 yield _row(f"{what}, {photos}", numbers["classes"][name][key])
 
 
-def _row(what: str, number: dict[str, float | None], digits: int = 3) -> str:
+def _row(what: str, number: dict[str, float | None], paper: float | None = None, digits: int = 3) -> str:
+    beside = "" if paper is None else f"{paper:.{digits}f}"
     if number["value"] is None:  # a class without photos
-        return f"| {what} | – |"
-    return f"| {what} | {number['value']:.{digits}f} ({number['low']:.{digits}f} to {number['high']:.{digits}f}) |"
+        return f"| {what} | – | {beside} |"
+    interval = f"({number['low']:.{digits}f} to {number['high']:.{digits}f})"
+    return f"| {what} | {number['value']:.{digits}f} {interval} | {beside} |"
 
 
 def ship(folder: Path) -> None:

@@ -152,7 +152,7 @@ def told(outcome: Outcome, stage: str) -> str:
     first = "Nothing to do: this training is done" if outcome.trained is None else "Trained"
     lines = [f"{first}: pack {pack.name}, {pack.directory}"]
     for metric in outcome.metrics:
-        of = f" of {metric['of']}" if metric["of"] else ""
+        of = f" of {metric['of']}" if metric["of"] not in ("", "mean") else ", mean" if metric["of"] else ""
         interval = f" ({metric['low']:.3f} to {metric['high']:.3f})" if metric["low"] is not None else ""
         lines.append(f"  {metric['name'] + of:32} {metric['value']:.3f}{interval}")
     lines.append(f"  {'curves':10} {outcome.work / 'curves.png'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import ExifTags, Image
 
 from skinbatch.errors import UsageError
 
+_OBJECT = re.compile(r"<\S+ object at 0x[0-9a-f]+>")
 _SIDEWAYS = (5, 6, 7, 8)
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for a picture that is damaged or too large; SyntaxError for a chunk of a PNG."""
@@ -22,7 +24,12 @@ def displayed_size(photo: Path) -> tuple[int, int]:
         with Image.open(photo) as image:
             return turned_size(image)
     except UNREADABLE as e:
-        raise UsageError(f"{photo}: its size cannot be read: {e}; replace the photo or take it out") from None
+        raise UsageError(f"{photo}: its size cannot be read: {plain(e)}; replace the photo or take it out") from None
+
+
+def plain(e: Exception) -> str:
+    """What Pillow says, without the address of what it was given."""
+    return _OBJECT.sub("it", str(e))
 
 
 def turned_size(image: Image.Image) -> tuple[int, int]:

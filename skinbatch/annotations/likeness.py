@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from scipy.fft import dctn
 
-from skinbatch.annotations.displayed import turned_size
+from skinbatch.annotations.displayed import plain, turned_size
 from skinbatch.annotations.photos import AnnotatedPhoto
 
 Progress = Callable[[int, int], None]
@@ -64,7 +64,7 @@ def look_at(path: Path) -> Look | str:
             image.draft("L", (_SMALL, _SMALL))  # JPEG: decoded at down to an eighth of its size
             small = image.convert("L").resize((_SMALL, _SMALL), Image.Resampling.LANCZOS)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as e:
-        return str(e)
+        return plain(e)
     return Look(hashlib.sha256(data).hexdigest(), width, height, _signs(np.asarray(small, np.float32)))
 
 

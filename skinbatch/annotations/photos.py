@@ -25,7 +25,7 @@ class AnnotatedPhoto:
     split. annotation: the file that says all this, for messages. difficult: indexes of boxes that are marked so (VOC); they are
     boxes like all others here. crowd_boxes: (M, 4) float32, as boxes: regions that are marked as a crowd (COCO), and are no
     boxes of one thing; None where there are none. crowd_labels: M names of their classes. not_kept: what else the file says
-    of the boxes (OUTLINES, MARKS) -> how often.
+    of the boxes (OUTLINES, MARKS) -> how often. written: the name as a list gives it, which may be relative to another folder.
     """
 
     name: str
@@ -43,6 +43,7 @@ class AnnotatedPhoto:
     crowd_boxes: NDArray[np.float32] | None = None
     crowd_labels: tuple[str, ...] = ()
     not_kept: Mapping[str, int] = field(default_factory=dict)
+    written: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

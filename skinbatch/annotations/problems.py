@@ -84,7 +84,7 @@ class Problems:
 def _lines(kind: Kind, problems: Sequence[Problem]) -> str:
     """The first that is wrong in each file, and where there are few files, what else is wrong in them."""
     firsts = {p.file: n for n, p in reversed(list(enumerate(problems)))}
-    inside = f" in {len(firsts)} files" if len(firsts) < len(problems) else ""
+    inside = f" in {len(firsts)} files" if len(firsts) < len(problems) and kind is not Kind.MISSING_CLASS else ""
     by_file = [*sorted(firsts.values()), *(n for n, p in enumerate(problems) if n != firsts[p.file])]
     shown = [problems[n] for n in sorted(by_file[:SHOWN])]
     lines = [f"{len(problems)} {kind.value}{inside}:", *(f"  {p.file} ({p.what})" for p in shown)]

@@ -74,7 +74,13 @@ def _truth(file: Path, rows: Mapping[str, _Row]) -> Truth:
         path = tree.path(key) if key else Path(name) if os.path.isabs(name) and os.path.isfile(name) else None
         photos.append(
             AnnotatedPhoto(
-                key or name, file, path, classes=tuple(row.labels), severity=severity_of(name), group=row.group
+                key or name,
+                file,
+                path,
+                classes=tuple(row.labels),
+                severity=severity_of(name),
+                group=row.group,
+                written=name,
             )
         )
     folders = {posixpath.dirname(key) for key in taken if key}

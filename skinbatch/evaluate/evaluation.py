@@ -81,7 +81,9 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     scored = Scored(store, request.scoring)
     check_apart(request, scored)
     said = tuple(photo for photo in truth.photos if _says(photo))
-    pairs = pair([photo.name for photo in said], scored.image_ids)
+    ids = set(scored.image_ids)
+    names = [photo.written if photo.written in ids else photo.name for photo in said]
+    pairs = pair(names, scored.image_ids)
     notes: list[str] = []
     judged, failed = _judged(said, pairs, scored, request, notes)
     if not len(judged):
@@ -176,7 +178,11 @@ def _parts(
         if not any(part.concerned for part in heads.values()):
             known = ", ".join(name for part in heads.values() for name in part.classes) or "no classifier"
             said = sorted({name for photo in judged.photos for name in photo.classes or ()})
-            notes.append(f"classes are not judged: people said {', '.join(said[:8])}, the pack has {known}; see --map")
+            notes.append(
+                f"classes are not judged: people said {', '.join(said[:8])}, the pack has {known}; see --map"
+                if said
+                else f"classes are not judged: none of the {len(judged)} photos that have both a row and truth is of any class"
+            )
     return parts
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from skinbatch.errors import UsageError
 from skinbatch.evaluate import papers
 from skinbatch.evaluate.diseases import Diseases
-from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, Evaluation
+from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, Evaluation
 from skinbatch.evaluate.lesions import Lesions
 from skinbatch.evaluate.slices import SEVERITIES
 from skinbatch.metrics.detection import IOUS, RECALLS
@@ -38,6 +38,8 @@ def draw(found: Evaluation, folder: Path) -> list[Path]:
         drawings["grades.png"] = lambda axes: _confusion(
             axes, grades["confusion"], grades["grades"], [*grades["grades"], "no grade"], "grade"
         )
+    if REGIONS in found.numbers:
+        drawings["masks.png"] = lambda axes: _masks(axes, found.numbers[REGIONS])
     for name, part in found.parts.items():
         if isinstance(part, Diseases):
             drawings |= _of_classifier(part, found.numbers[name], name.removeprefix(f"{DISEASES}."))
@@ -52,6 +54,23 @@ def draw(found: Evaluation, folder: Path) -> list[Path]:
         except OSError as e:
             raise UsageError(f"{paths[-1]}: cannot be written: {e.strerror}") from None
     return paths
+
+
+def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
+    classes = numbers["classes"]
+    for n, (key, title) in enumerate((("dice", "Dice"), ("iou", "IoU"))):
+        found = [classes[name][key] for name in classes]
+        at = np.arange(len(found)) + 0.38 * n
+        ends = [[max(0.0, e.value - e.low) for e in found], [max(0.0, e.high - e.value) for e in found]]
+        axes.bar(
+            at, [e.value for e in found], 0.36, yerr=np.nan_to_num(ends), capsize=3, color=_COLOURS[n], label=title
+        )
+        for x, estimate in zip(at, found, strict=True):
+            axes.text(x, 0.02, f"{estimate.value:.3f}", ha="center", rotation=90, color="white", fontsize=9)
+    axes.set_xticks(np.arange(len(classes)) + 0.19, [name.replace("_", " ") for name in classes])
+    _finish(axes, "", "share", f"{numbers['photos']:,} photos, pixels of all together")
+    axes.set(ylim=(0, 1.08))
+    axes.legend(fontsize=9, ncols=2, frameon=False, loc="upper right")
 
 
 def _of_classifier(part: Diseases, numbers: Mapping[str, Any], head: str) -> dict[str, Callable[[Axes], None]]:
@@ -95,7 +114,7 @@ def _counts(axes: Axes, lesions: Lesions, severity: Sequence[int | None]) -> Non
     most = float(max(true.max(initial=1), counted.max(initial=1)) * 1.04 + 1)
     axes.plot([0, most], [0, most], color="#333333", linewidth=1, label="y = x")
     axes.set(xlim=(-1, most), ylim=(-1, most), aspect="equal")
-    title = f"{len(true):,} photos, score from {lesions.own_threshold:g}"
+    title = f"{len(true):,} photos, score from {lesions.own_threshold:g}; points moved a little apart"
     if len(shown) < len(true):
         title += f"; {len(shown):,} of them drawn"
     _finish(axes, "lesions that people marked", "lesions counted", title)

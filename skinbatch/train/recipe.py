@@ -134,6 +134,13 @@ class Recipe(Section):
             raise UsageError(f"{self._file}: setting `model.weights`: pack {said} has no {stem}")
         return pack.weights_file(stem)
 
+    def face_finder(self) -> str | None:
+        """SHA-256 of the segmenter by which photos are cut to their faces; None where none are."""
+        sections = (*(t.data for t in self.transfer), self.data)
+        views = [view for data in sections for view in (data, *data.train, *data.valid, *data.negatives)]
+        base = self.base_pack() if any(view.face for view in views) else None
+        return None if base is None else base.weights.get("segmenter")
+
     def truths(self) -> Iterator[Source]:
         """Every source of annotated photos, those of earlier trainings as well."""
         for data in (*(t.data for t in self.transfer), self.data):

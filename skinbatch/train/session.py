@@ -31,6 +31,10 @@ from skinbatch.train.results.result import TrainedStage
 from skinbatch.types import Status
 
 RECIPE, PHOTOS, DONE = "recipe.json", "photos.json", "done.json"
+NOTHING = (
+    "no evaluation had a score above 0: what was learned finds nothing on the validation photos; look at the curves, train "
+    "longer, or check the annotations"
+)
 _IN_BOTH = (Kind.SAME_FILE, Kind.LOOKS_SAME)
 
 
@@ -101,7 +105,8 @@ def _train(
         recipe, before = recipe.without(unusable), problems.found
         problems, valid, seen = _checked(recipe, progress)
         gone = (p for p in before if p.kind in LEFT_OUT)  # of folders of negatives the second look does not see them
-        problems = Problems(tuple(dict.fromkeys((*gone, *problems.found))))
+        known = {(p.kind, p.file): p for p in (*problems.found, *gone)}
+        problems = Problems(tuple(dict.fromkeys((*known.values(), *problems.found))))
     _write(work / "problems.json", problems.as_json())
     problems.raise_if(strict)
     _keep_photos(work, seen)
@@ -115,6 +120,9 @@ def _train(
         trained = on_workers(run, recipe.run, work, progress, address=ray_address)
     else:
         trained = run(progress)
+    if max(point["score"] for point in trained.curve) <= 0:
+        progress.note(NOTHING)
+        trained = dataclasses.replace(trained, notes=(*trained.notes, NOTHING))
     progress.phase("writing the pack")
     counts = {kind.value: len(mine) for kind, mine in problems.by_kind().items()}
     pack = write_pack(trained, recipe, out, work, counts)
@@ -168,19 +176,29 @@ def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, list
         for name, taken in (("train", gathered.train), ("valid", gathered.valid)):
             seen[f"{part.name} {name}".strip()] = {"photos": len(taken), "sha256": _known_by(taken)}
     if (start := recipe.start_from()) is not None:
-        with open(start, "rb") as file:
-            seen["weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        seen["weights"] = {"sha256": _content(start)}
+    if (faces := recipe.face_finder()) is not None:
+        seen["segmenter of the base"] = {"sha256": faces}
     return Problems(tuple(found)), [photo.path for photo in gathered.valid], seen
 
 
 def _known_by(taken: Sequence[TakenPhoto]) -> str:
-    """A hash of names, of classes, and of the sizes of all files."""
+    """A hash of names, of classes, of what the annotation files say, and of the sizes of photos and masks."""
     known = hashlib.sha256()
+    said: dict[Path, str] = {}  # one file may annotate all photos
     for photo in sorted(taken, key=lambda t: (t.source, t.photo.name)):
-        files = dict.fromkeys((photo.path, photo.photo.annotation, *(photo.photo.masks or ())))
-        sizes = [file.stat().st_size if file.exists() else None for file in files]
-        known.update(json.dumps([photo.source, photo.photo.name, photo.classes, sizes]).encode())
+        annotation = photo.photo.annotation
+        pixels = dict.fromkeys((photo.path, *(photo.photo.masks or ())))
+        if annotation not in said:
+            said[annotation] = _content(annotation) if annotation not in pixels and annotation.is_file() else ""
+        sizes = [file.stat().st_size if file.exists() else None for file in pixels]
+        known.update(json.dumps([photo.source, photo.photo.name, photo.classes, said[annotation], sizes]).encode())
     return known.hexdigest()
+
+
+def _content(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _keep_photos(work: Path, seen: dict[str, Any]) -> None:

@@ -194,6 +194,7 @@ def test_masks(evaluate: Evaluate, scored: Path, tmp_path: Path, capsys: pytest.
     assert value(numbers["classes"]["mean"]["dice"]) == pytest.approx(expected.mean())
     said = capsys.readouterr().out
     assert "paper 001" in said and "0.924" in said
+    assert Image.open(tmp_path / "report/masks.png").width > 600
 
 
 def test_classes_of_photos(
@@ -226,6 +227,22 @@ def test_classes_of_photos(
     assert "rosacea (apart)" in said and "0.929" in said
     for plot in ("roc_disease", "confusion_disease"):
         assert (tmp_path / f"report/{plot}.png").stat().st_size > 5000
+
+
+def test_a_list_beside_the_folder_of_the_photos_means_the_rows_that_it_names(
+    evaluate: Evaluate, scored: Path, tmp_path: Path
+) -> None:
+    """The reader finds its photos one folder below, as `photos/a/...`; the rows are called `a/...`, and so does the list."""
+    truth = scored / "labels.csv"
+    truth.write_text("image,label\n" + "".join(f"{name},rosacea\n" for name in PHOTOS))
+    shutil.copyfile(scored / "photos/a/levle0_1.png", scored / "photos/levle0_1.png")  # a base name twice
+    try:
+        found = evaluate(truth, "--bootstrap", "0")
+    finally:
+        (scored / "photos/levle0_1.png").unlink()
+        truth.unlink()
+    assert found["about"]["matched_by"] == "name"
+    assert found["about"]["photos"]["judged"] == 4
 
 
 def test_photos_of_one_patient_are_resampled_together(evaluate: Evaluate, scored: Path, tmp_path: Path) -> None:

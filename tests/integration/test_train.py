@@ -29,6 +29,7 @@ from skinbatch.train.session import _known_by, train
 from tests.conftest import SHARED
 from tests.faces import face, rows
 from tests.training import command, curve, kill, learned, until
+from tests.unit.train.detection.spotted import write_spotted
 
 SEGMENTER = """
 stage = "segmenter"
@@ -260,6 +261,10 @@ def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(shade
     with pytest.raises(KeyboardInterrupt):
         train("classifier", spoilt / "recipe.toml", tmp_path / "out", heard)
     assert any("d0_9.png" in note for note in heard.notes)
+    (work,) = (tmp_path / "out" / "work").iterdir()
+    unreadable = json.loads((work / "problems.json").read_text())["photos that cannot be read"]
+    assert sorted(Path(problem["file"]).name for problem in unreadable) == ["3.png", "d0_9.png"], "each once"
+    assert not any("0x" in problem["what"] for problem in unreadable)
 
 
 def test_the_split_that_is_checked_is_the_one_that_is_trained(shades: Path, tmp_path: Path) -> None:
@@ -313,6 +318,56 @@ def test_photos_that_changed_since_a_training_began_end_it_before_they_leak(shad
     sorted((own / "shades" / "dark").iterdir())[0].unlink()
     with pytest.raises(UsageError, match=r"has changed since it began \(.*photos then, .* now\); give another --out"):
         train("classifier", own / "recipe.toml", tmp_path / "out", Silent())
+
+
+def test_a_base_that_cuts_faces_otherwise_ends_a_training_that_goes_on(shades: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(shades, tmp_path / "own"))
+    shutil.copytree(load_pack("starter").directory, own / "base")
+    text = CLASSIFIER.replace('base = "starter"', 'base = "./base"').replace('"healthy" }', '"healthy", face = true }')
+    (own / "recipe.toml").write_text(text)
+
+    class Stops(Silent):
+        def step(self, now: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", own / "recipe.toml", tmp_path / "out", Stops())
+    (weights,) = (own / "base").glob("segmenter.*")
+    before = hashlib.sha256(weights.read_bytes()).hexdigest()
+    save_file({name: value * 1.01 for name, value in load_file(weights).items()}, weights)
+    manifest = (own / "base" / "pack.toml").read_text()
+    (own / "base" / "pack.toml").write_text(manifest.replace(before, hashlib.sha256(weights.read_bytes()).hexdigest()))
+    with pytest.raises(UsageError, match=r"has changed since it began \(segmenter of the base\)"):
+        train("classifier", own / "recipe.toml", tmp_path / "out", Silent())
+
+
+def test_an_annotation_of_the_same_length_that_says_something_else_is_noticed(faces: Path, tmp_path: Path) -> None:
+    own = write_spotted(tmp_path / "own")
+    recipe = read_recipe(own)
+    (part,) = parts_of(recipe)
+    before = _known_by(gather_part(recipe, part).train)
+    (file, *_) = sorted((own.parent / "train").glob("*.xml"))
+    text = file.read_text()
+    end = text.index("</xmin>")
+    file.write_text(text[: end - 1] + ("1" if text[end - 1] == "0" else "0") + text[end:])
+    assert _known_by(gather_part(recipe, part).train) != before
+
+
+def test_a_training_that_finds_nothing_says_so_on_its_card_too(shades: Path, tmp_path: Path) -> None:
+    recipe = write_spotted(tmp_path / "own", photos=8)
+    text = recipe.read_text().replace("epochs = 6", "iterations = 1").replace("lr = 0.006", "lr = 1e-9")
+    recipe.write_text(text.replace('name = "spots"', 'name = "spots"\nbase = "starter"'))
+
+    class Heard(Silent):
+        notes: list[str] = []  # noqa: RUF012
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    heard = Heard()
+    found = train("detector", recipe, tmp_path / "out", heard)
+    assert any(note.startswith("no evaluation had a score above 0") for note in heard.notes)
+    assert "no evaluation had a score above 0" in (found.pack.text("CARD.md") or "")
 
 
 def test_a_note_that_a_kill_left_empty_does_not_block_a_folder(shades: Path, tmp_path: Path) -> None:

@@ -189,7 +189,9 @@ class TrainLoop(BaseLoop):
         self._loss.zero_()
         state.since_best += 1
         if point["score"] > state.best:
-            state.best, state.since_best = point["score"], 0
+            state.since_best = 0
+        if point["score"] >= state.best:  # of equals the one that has learned longer
+            state.best = point["score"]
             if self.rank == 0:
                 write_tensors(dict(weights), self.work / BEST)
         self._save()

@@ -77,12 +77,14 @@ def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> Tr
     start: tuple[str, Weights] | None = (path.name, read_start(path, stage)) if path is not None else None
     counts: list[DataCount] = []
     notes: list[str] = []
-    steps, seconds = 0, 0.0
+    steps, seconds, earlier = 0, 0.0, list[tuple[str, tuple[Mapping[str, float], ...]]]()
     for part in parts_of(recipe):
         trained = run.fit(replace(part, stage=stage.model_copy(update={"classes": part.stage.classes})), start, work)
         start = (f"the training `{part.name}`", trained.best)
         counts += trained.data.counts
         steps, seconds = steps + trained.state.step, seconds + trained.state.seconds
+        if part.name:
+            earlier.append((part.name, tuple(trained.state.curve)))
         notes += [f"{part.name}: {note}" if part.name else note for note in trained.notes]
     threshold, metrics = run.measure(trained)
     weights = work / "detector.safetensors"
@@ -97,6 +99,7 @@ def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> Tr
         parameters=parameters,
         metrics=tuple(metrics),
         curve=tuple(trained.state.curve),
+        earlier=tuple(earlier),
         data=tuple(counts),
         steps=steps,
         seconds=seconds,

@@ -81,7 +81,7 @@ def on_workers(
             ),
         )
         with _Listener(desk, progress):
-            _fit(trainer, desk, progress)
+            _fit(trainer, desk)
         outcome = ray.get(desk.outcome.remote())
     finally:
         if ours:
@@ -92,7 +92,7 @@ def on_workers(
     return result
 
 
-def _fit(trainer: Any, desk: Any, progress: TrainingProgress) -> None:
+def _fit(trainer: Any, desk: Any) -> None:
     """`trainer.fit()` in a thread of its own, where Ray leaves Ctrl-C to us: its own handler would end workers in mid-step."""
     failed: list[BaseException] = []
 
@@ -110,7 +110,6 @@ def _fit(trainer: Any, desk: Any, progress: TrainingProgress) -> None:
             thread.join(ASKED_EVERY_S)
             if interrupts.asked and not told:
                 told = True
-                progress.note("stops after this step; interrupted again, at the last checkpoint")
                 desk.ask_to_stop.remote()
     if failed:
         raise failed[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -41,4 +42,6 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self._asked:  # not by print, which may be at work just now
+            os.write(2, b"\nskinbatch: stops after this step; Ctrl-C again: at once, with the last checkpoint\n")
         self._asked = True

@@ -241,7 +241,9 @@ class _Run:
         self.loss.zero_()
         state.since_best += 1
         if point["score"] > state.best or len(state.curve) == 1:
-            state.best, state.since_best = point["score"], 0
+            state.since_best = 0
+        if point["score"] >= state.best or len(state.curve) == 1:  # of equals the one that has learned longer
+            state.best = point["score"]
             if self.rank == 0:
                 write_tensors(dict(network.state_dict()), self.work / "best.pt")
         state.seconds += time.monotonic() - began

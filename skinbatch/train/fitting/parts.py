@@ -45,6 +45,7 @@ class Trained:
     steps: int
     seconds: float
     device: torch.device
+    earlier: tuple[tuple[str, tuple[Mapping[str, float], ...]], ...]
 
 
 Prepare = Callable[[Part, Gathered], tuple[nn.Module, Task]]
@@ -76,7 +77,7 @@ def train_parts(recipe: Recipe, work: Path, progress: TrainingProgress, prepare:
     first = recipe.start_from()
     state: Mapping[str, Tensor] | None = read_start(first, recipe.model.stage) if first is not None else None
     where, notes, counts = first.name if first is not None else "", list[str](), list[DataCount]()
-    steps, seconds = 0, 0.0
+    steps, seconds, earlier = 0, 0.0, list[tuple[str, tuple[Mapping[str, float], ...]]]()
     for part in parts_of(recipe):
         progress.phase("reading photos")
         gathered = gather_part(recipe, part)
@@ -95,8 +96,11 @@ def train_parts(recipe: Recipe, work: Path, progress: TrainingProgress, prepare:
         steps, seconds = steps + fitted.steps, seconds + fitted.seconds
         if part.name:
             notes.append(f"trained on `{part.name}` first: {_told(fitted)}")
+            earlier.append((part.name, fitted.curve))
     network.load_state_dict(as_stored(fitted.weights))
-    return Trained(network.to(device).eval(), task, fitted, tuple(counts), tuple(notes), steps, seconds, device)
+    return Trained(
+        network.to(device).eval(), task, fitted, tuple(counts), tuple(notes), steps, seconds, device, tuple(earlier)
+    )
 
 
 def as_stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -168,7 +168,7 @@ class _Reader:
         for n in np.linspace(0, len(names) - 1, most).round().astype(int):
             path = folder / names[n]
             if path in self.unusable:
-                self.left_out.setdefault(called(folder), Counter())["that cannot be read"] += 1
+                self.left_out.setdefault(called(folder), Counter())["that cannot be used"] += 1
                 continue
             photo = AnnotatedPhoto(names[n], path, path, classes=())
             yield TakenPhoto(photo, path, (), view, called(folder), negative=True)
@@ -204,7 +204,7 @@ class _Reader:
         if photo.path is None:
             return "without a photo"
         if photo.path in self.unusable or any(mask in self.unusable for mask in photo.masks or ()):
-            return "that cannot be read"
+            return "that cannot be used"
         said = photo.masks if self.stage == "segmenter" else photo.classes
         if self.stage == "detector":
             return "without boxes" if photo.boxes is None else None

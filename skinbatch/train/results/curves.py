@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+Curve = Sequence[Mapping[str, float]]
 PLACES = ("step", "epoch", "minutes", "loss", "waited")
 """What of a point is no number about validation photos."""
 _COLOURS = ("#1f5f8b", "#2e8b57", "#b8860b", "#8b5a9b", "#5a7d2a", "#3aa6a0", "#a0522d", "#708090")
@@ -15,24 +16,40 @@ _SCORE = "#c8442c"
 _MOST = 9
 
 
-def draw_curves(curve: Sequence[Mapping[str, float]], title: str, path: Path) -> None:
-    """Write a PNG of a TrainedStage's curve: the training loss on the left; in the middle the score and other numbers from 0
-    to 1, with the best evaluation marked; on the right those with another scale, if there are any."""
+def draw_curves(curve: Curve, title: str, path: Path, earlier: Sequence[tuple[str, Curve]] = ()) -> None:
+    """Write a PNG of a TrainedStage's curves, a row a training: the training loss on the left; in the middle the score and
+    other numbers from 0 to 1, with the best evaluation marked; on the right those with another scale, if there are any.
+
+    earlier: trainings before the last, by name.
+    """
+    rows = [*((f"{name}: ", points) for name, points in earlier), ("", curve)]
+    panels = 2 + any(_parted(points)[1] for _, points in rows)
+    figure = Figure(figsize=(4.6 * panels, 4.2 * len(rows)), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    for axes, (name, points) in zip(figure.subplots(len(rows), panels, squeeze=False), rows, strict=True):
+        _draw(axes, name, points)
+    figure.savefig(path, format="png")
+
+
+def _parted(curve: Curve) -> tuple[list[str], list[str]]:
+    """Names of the numbers from 0 to 1, and of the others."""
     names = [name for name in dict.fromkeys(n for point in curve for n in point) if name not in PLACES]
     shares = [name for name in names if all(0 <= point.get(name, 0) <= 1 for point in curve)][:_MOST]
-    others = [name for name in names if name not in shares and name != "score"][:_MOST]
-    panels = 2 + bool(others)
-    figure = Figure(figsize=(4.6 * panels, 4.2), dpi=120, layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(1, panels)
+    return shares, [name for name in names if name not in shares and name != "score"][:_MOST]
+
+
+def _draw(axes: Sequence[Axes], prefix: str, curve: Curve) -> None:
+    shares, others = _parted(curve)
     _lines(axes[0], curve, ["loss"])
-    axes[0].set_title("training loss", fontsize=10)
+    axes[0].set_title(f"{prefix}training loss", fontsize=10)
     _lines(axes[1], curve, shares)
     axes[1].set_ylim(0, 1)
-    axes[1].set_title("validation", fontsize=10)
+    axes[1].set_title(f"{prefix}validation", fontsize=10)
     if others:
         _lines(axes[2], curve, others)
-        axes[2].set_title("validation, other scales", fontsize=10)
+        axes[2].set_title(f"{prefix}validation, other scales", fontsize=10)
+    elif len(axes) > 2:
+        axes[2].set_axis_off()
     best = max(curve, key=lambda point: point["score"])
     if "score" in shares:
         axes[1].plot([best["step"]], [best["score"]], marker="o", color=_SCORE, markersize=8)
@@ -46,10 +63,9 @@ def draw_curves(curve: Sequence[Mapping[str, float]], title: str, path: Path) ->
             color=_SCORE,
             fontsize=9,
         )
-    figure.savefig(path, format="png")
 
 
-def _lines(axes: Axes, curve: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
+def _lines(axes: Axes, curve: Curve, names: Sequence[str]) -> None:
     colours = iter(_COLOURS * 2)
     for name in names:
         points = [(point["step"], point[name]) for point in curve if name in point]

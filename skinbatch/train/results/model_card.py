@@ -22,7 +22,7 @@ _ROWS = 24
 _FILLED = "## What was filled in from pack"
 _KIND = (
     "Validation photos were never trained on, but they decided which evaluation's weights were kept and when to stop, so "
-    "these numbers are kind. Intervals are 95 % bootstrap intervals over photos, or over patients where the recipe names them."
+    "these numbers are kind. Intervals are 95 % bootstrap intervals over {}."
 )
 
 
@@ -54,12 +54,16 @@ def stage_section(stem: str, trained: TrainedStage, recipe: Recipe, problems: Ma
         f"{_heading(stem)}\n\n{arch}, {trained.parameters / 1e6:.2f} M parameters, classes: "
         f"{', '.join(trained.fields['classes'])}. Not for clinical use.",
         "### Data\n\n" + _data(trained, recipe, problems),
-        "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_KIND}",
+        "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_KIND.format(_over(recipe))}",
         "### Training\n\n" + _training(stem, trained, recipe),
         "### Recipe\n\n```toml\n" + recipe.as_toml() + "```",
         "### Again\n\n" + _again(recipe, stem),
     ]
     return "\n\n".join(parts)
+
+
+def _over(recipe: Recipe) -> str:
+    return "photos" if recipe.data.group is None else f"the groups of `group`, {recipe.data.group!r}"
 
 
 def _heading(stem: str) -> str:
@@ -154,7 +158,7 @@ def _cell(name: str, value: float | None) -> str:
 def _again(recipe: Recipe, stem: str) -> str:
     file = shlex.quote(recipe.file.name)
     lines = [
-        "The same training from the start, with these numbers at its end:",
+        f"The same training from the start{_how_the_same(recipe)}:",
         f"\n```\nskinbatch train {recipe.stage} {file} --out AGAIN\n```\n",
         "The whole pack on the validation photos, from pixels to tables, then against the truth; in the recipe's folder"
         f"{_whole(recipe)}:",
@@ -185,6 +189,17 @@ def _judged(recipe: Recipe, stem: str) -> Iterator[str]:
         form = f" --format {source.format}" if source.format is not None else ""
         report = f" --out evaluation{suffix}" if suffix else ""
         yield f"skinbatch evaluate {dest} {truth}{''.join(options)}{form}{report}"
+
+
+def _how_the_same(recipe: Recipe) -> str:
+    """What its numbers at the end depend on besides the recipe."""
+    needs = [f"the file {recipe.model.weights}"] if recipe.model.weights is not None else []
+    if (faces := recipe.face_finder()) is not None:
+        needs.append(f"a base pack {recipe.base} whose segmenter has the SHA-256 {faces[:12]}…")
+    given = f", given {' and '.join(needs)}" if needs else ""
+    minutes = any(s.minutes is not None for s in (recipe.schedule, *(t.schedule for t in recipe.transfer)))
+    ends = "which goes as far as its minutes reach" if minutes else "with these numbers at its end"
+    return f"{given}, {ends}"
 
 
 def _whole(recipe: Recipe) -> str:

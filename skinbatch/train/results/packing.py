@@ -43,7 +43,7 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
     )
     stem = stem_of(recipe)
     title = f"{stem}, {trained.steps:,} steps, {trained.seconds / 60:.3g} minutes"
-    draw_curves(trained.curve, title, work / CURVES)
+    draw_curves(trained.curve, title, work / CURVES, trained.earlier)
     for name, curves in earlier.items():
         (pack.directory / name).write_bytes(curves)
     shutil.copyfile(work / CURVES, pack.directory / in_pack(stem))

@@ -43,7 +43,8 @@ class TrainedStage:
     `mmdet`, else None. parameters: of the network as it is packed. curve: a mapping an evaluation, `step` first, then
     `epoch`, `minutes`, `loss`, `score` (what the best weights were chosen by), `waited` (share of the step time spent
     waiting for data) and any other number; drawn and printed. steps, seconds: over all resumptions. hardware: in words.
-    stopped: why it ended, in words. notes: sentences for the card.
+    stopped: why it ended, in words. notes: sentences for the card. earlier: name and curve of
+    each training before the last ([[transfer]]).
     """
 
     stage: str
@@ -59,3 +60,4 @@ class TrainedStage:
     stopped: str
     notes: tuple[str, ...] = ()
     config: Path | None = None
+    earlier: tuple[tuple[str, tuple[Mapping[str, float], ...]], ...] = ()

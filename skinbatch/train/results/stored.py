@@ -40,6 +40,7 @@ def save_stage(
         parameters=sum(p.numel() for name, p in trained.network.named_parameters() if not name.startswith(left_out)),
         metrics=tuple(metrics),
         curve=trained.last.curve,
+        earlier=trained.earlier,
         data=trained.counts,
         steps=trained.steps,
         seconds=trained.seconds,

@@ -138,7 +138,7 @@ def test_unusable_photos_are_left_out(folders: Path) -> None:
     )
     found = gather(section, "classifier", CLASSES, 0, where="recipe", unusable={bad})
     assert bad not in {photo.path for photo in (*found.train, *found.valid)}
-    assert found.counts[0].left_out == {"that cannot be read": 1}
+    assert found.counts[0].left_out == {"that cannot be used": 1}
 
 
 def test_what_is_looked_at_is_the_sources_own_before_what_data_says(folders: Path) -> None:

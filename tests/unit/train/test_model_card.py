@@ -12,6 +12,7 @@ from PIL import Image
 from skinbatch.errors import PackError
 from skinbatch.models.build import classifier_spec
 from skinbatch.models.classifiers.classifier import build_network
+from skinbatch.models.pack import load_pack
 from skinbatch.models.weights import save_weights
 from skinbatch.train.recipe import FOLLOWS, Recipe, read_recipe
 from skinbatch.train.results.curves import draw_curves
@@ -149,6 +150,27 @@ def test_the_card_says_how_every_validation_photo_is_judged_again(tmp_path: Path
         card = stage_section("classifier-disease", trained(tmp_path, said), said, {})
         assert card.rstrip("`\n").split("```\n")[-1].splitlines() == wanted
         assert ("the trainer saw parts of the photos" in card) == (name == "split")
+        assert "The same training from the start, with these numbers at its end:" in card
+
+
+def test_the_card_says_what_its_numbers_need_besides_the_recipe(tmp_path: Path) -> None:
+    text = RECIPE.format(head="disease")
+    faces = load_pack("starter").weights["segmenter"][:12]
+    for changed, wanted in (
+        (text.replace("epochs = 3", "minutes = 3"), "start, which goes as far as its minutes reach:"),
+        (
+            text.replace("valid = [", "face = true\nvalid = ["),
+            f"a base pack starter whose segmenter has the SHA-256 {faces}…",
+        ),
+        (
+            text.replace("size = 64", 'size = 64\nweights = "starter"'),
+            "start, given the file starter, with these numbers",
+        ),
+        (text.replace("apart =", 'group = "(p[0-9])_"\napart ='), "intervals over the groups of `group`, '(p[0-9])_'."),
+    ):
+        (tmp_path / "changed.toml").write_text(changed)
+        said = read_recipe(tmp_path / "changed.toml")
+        assert wanted in stage_section("classifier-disease", trained(tmp_path, said), said, {})
 
 
 def test_of_a_long_curve_some_points_are_shown_with_the_best_and_the_last(tmp_path: Path) -> None:
@@ -234,3 +256,7 @@ def test_curves_are_drawn_with_a_panel_for_numbers_of_another_scale(tmp_path: Pa
     draw_curves(plain, "two panels", tmp_path / "two.png")
     with Image.open(tmp_path / "three.png") as three, Image.open(tmp_path / "two.png") as two:
         assert three.width > 1.3 * two.width
+        draw_curves(plain, "two rows", tmp_path / "rows.png", [("body", stage.curve)])
+        with Image.open(tmp_path / "rows.png") as rows:
+            assert rows.width == three.width
+            assert rows.height == 2 * two.height

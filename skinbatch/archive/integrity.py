@@ -17,6 +17,10 @@ _MOST_BLOCKS = 2_000_000
 """Of a GIF, which are 255 bytes in files that mean to show something."""
 MOST_SCANS = 200
 """Of a progressive JPEG: encoders write about ten. Each costs a pass over all of its pixels, and a few bytes."""
+_SCANNED_PIXELS = 2_000_000_000
+"""Scans times pixels that are decoded where there are more scans than _USUAL_SCANS: some seconds."""
+_USUAL_SCANS = 20
+_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _NO_PADDING = re.compile(rb"[^\xff]")
 
 
@@ -64,7 +68,7 @@ def _ends_after(data: bytes, end: int, what: str) -> None:
 
 
 def _jpeg(data: bytes) -> None:
-    at = 2
+    at, pixels = 2, 0
     for _ in range(_MOST_PARTS):
         if data[at] != 0xFF:
             raise DamagedError(f"no marker at byte {at}")
@@ -76,6 +80,9 @@ def _jpeg(data: bytes) -> None:
             break
         if marker == 0xD9:
             raise CutError("ends before any picture data")
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            pixels = max(pixels, height * width)
         alone = marker == 0x01 or 0xD0 <= marker <= 0xD8
         at += 2 if alone else 2 + int.from_bytes(data[at + 2 : at + 4])
         _ends_after(data, at + 2, "header")
@@ -87,6 +94,8 @@ def _jpeg(data: bytes) -> None:
         raise CutError("no end-of-image marker")
     if (scans := data.count(b"\xff\xda", at, end)) > MOST_SCANS:
         raise TooManyScansError(f"{scans:,} scans, over the {MOST_SCANS} that are decoded")
+    if scans > _USUAL_SCANS and scans * pixels > _SCANNED_PIXELS:
+        raise TooManyScansError(f"{scans:,} scans of {pixels:,} pixels, over the {_SCANNED_PIXELS:,} that are decoded")
 
 
 def _png(data: bytes) -> None:

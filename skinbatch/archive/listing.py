@@ -70,9 +70,12 @@ def whole_number(value: Any, where: str) -> int | None:
     if value is None or value == "":
         return None
     try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise UsageError(f"{where}: size {value!r} is not a number of bytes") from None
+        size = int(value)
+    except (TypeError, ValueError, OverflowError):
+        size = -1
+    if not 0 <= size < 2**63:
+        raise UsageError(f"{where}: size {str(value)[:40]!r} is not a number of bytes")
+    return size
 
 
 def csv_records(store: Store, info: ObjectInfo, columns: Sequence[str] | None = None) -> Iterator[dict[str, str]]:

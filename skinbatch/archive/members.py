@@ -8,11 +8,12 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from skinbatch.archive.formats import HEAD_BYTES, extension, has_image_name, image_format, skip_name
-from skinbatch.errors import DiskError
+from skinbatch.errors import DiskError, SkinbatchError
 from skinbatch.redact import redacted
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
@@ -42,6 +43,17 @@ class MemberError(Exception):
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """What a file does to its reader that nothing foresaw breaks this archive, and not the run."""
+    try:
+        yield
+    except (BrokenArchiveError, MemberError, SkinbatchError, OSError, MemoryError):
+        raise
+    except Exception as e:
+        raise BrokenArchiveError(Status.CORRUPT, f"cannot be read on: {type(e).__name__}: {str(e)[:200]}") from e
 
 
 class Member(Protocol):
@@ -86,10 +98,11 @@ def count_rows(members: Iterable[Member]) -> int:
     """How many rows `rows` gives of all members, a break included."""
     count = 0
     try:
-        for member in members:
-            wanted = _is_photo(member)
-            member.skip()
-            count += wanted
+        with contained():
+            for member in members:
+                wanted = _is_photo(member)
+                member.skip()
+                count += wanted
     except (BrokenArchiveError, DiskError):
         count += 1
     return count
@@ -115,36 +128,37 @@ def rows(
         return start <= ordinal and (stop is None or ordinal < stop)
 
     try:
-        for member in members:
-            if member.kind == "folder":
-                continue
-            name = shown_name(member.name)
-            if (stem := _stem(name)) != group.stem:
-                yield from group.flush()
-                _count_sidecars(group, skipped, within())
-                if stop is not None and ordinal >= stop:
-                    return
-                group = _Group(stem)
-            if member.kind == "file" and extension(name) == _SIDECAR:
-                group.sidecars += 1
-                if within() or group.held:
-                    group.meta.update(keys.kept(_sidecar(member)))
-                continue
-            if not _is_photo(member):
-                skipped[skip_name(name)] += within()
-                continue
-            group.photos += 1
-            image_id = names.own(name)
-            if within():
-                ref = ImageRef(f"{shard.key}/{image_id}", f"{shard.uri}/{name}", member.size, shard.version)
-                group.hold(_fetch(member, ref, limit))
-                if len(group.held) >= _GROUP_PHOTOS or group.bytes >= _GROUP_BYTES:
+        with contained():
+            for member in members:
+                if member.kind == "folder":
+                    continue
+                name = shown_name(member.name)
+                if (stem := _stem(name)) != group.stem:
                     yield from group.flush()
-            else:
-                member.skip()
-            ordinal += 1
-        yield from group.flush()
-        _count_sidecars(group, skipped, within())
+                    _count_sidecars(group, skipped, within())
+                    if stop is not None and ordinal >= stop:
+                        return
+                    group = _Group(stem)
+                if member.kind == "file" and extension(name) == _SIDECAR:
+                    group.sidecars += 1
+                    if within() or group.held:
+                        group.meta.update(keys.kept(_sidecar(member)))
+                    continue
+                if not _is_photo(member):
+                    skipped[skip_name(name)] += within()
+                    continue
+                group.photos += 1
+                image_id = names.own(name)
+                if within():
+                    ref = ImageRef(f"{shard.key}/{image_id}", f"{shard.uri}/{name}", member.size, shard.version)
+                    group.hold(_fetch(member, ref, limit))
+                    if len(group.held) >= _GROUP_PHOTOS or group.bytes >= _GROUP_BYTES:
+                        yield from group.flush()
+                else:
+                    member.skip()
+                ordinal += 1
+            yield from group.flush()
+            _count_sidecars(group, skipped, within())
     except (BrokenArchiveError, DiskError) as e:
         yield from group.flush()
         if within():
@@ -157,14 +171,15 @@ def find_photo(members: Iterable[Member], shard: ShardRef, image_id: str, limit:
     Raises BrokenArchiveError where the archive ends before it.
     """
     names = _Names()
-    for member in members:
-        if not _is_photo(member):
+    with contained():
+        for member in members:
+            if not _is_photo(member):
+                member.skip()
+                continue
+            name = shown_name(member.name)
+            if f"{shard.key}/{names.own(name)}" == image_id:
+                return _fetch(member, ImageRef(image_id, f"{shard.uri}/{name}", member.size, shard.version), limit)
             member.skip()
-            continue
-        name = shown_name(member.name)
-        if f"{shard.key}/{names.own(name)}" == image_id:
-            return _fetch(member, ImageRef(image_id, f"{shard.uri}/{name}", member.size, shard.version), limit)
-        member.skip()
     return None
 
 
@@ -246,9 +261,9 @@ def _sidecar(member: Member) -> dict[str, str]:
         return {}
     try:
         found = json.loads(member.read())
+        return flat_meta(found) if isinstance(found, dict) else {}
     except (MemberError, ValueError, RecursionError):
         return {}
-    return flat_meta(found) if isinstance(found, dict) else {}
 
 
 def _count_sidecars(group: _Group, skipped: Counter[str], within: bool) -> None:

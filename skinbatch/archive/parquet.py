@@ -11,13 +11,15 @@ import pyarrow.parquet as pq
 
 from skinbatch.archive.members import BrokenArchiveError, Texts, flat_meta
 from skinbatch.archive.ranged import RangedFile
-from skinbatch.errors import DiskError
+from skinbatch.errors import DiskError, SkinbatchError
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 _MAGIC = b"PAR1"
 _FOOTER = 1 << 16
 _BATCH = 8
+_ROWS = 1000
+"""More rows than this and bytes together are not photos: a few kilobytes can say that there are millions of empty rows."""
 _LARGE_CHUNK = 32 << 20
 _NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
 _NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "bytes")
@@ -99,12 +101,12 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
                     row = end_of_batch
                     if row >= stop:
                         return
-            except pa.ArrowMemoryError:
-                raise
-            except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
-                damage = f"row group {group} does not read: {e}"
             except DiskError as e:
                 status, damage = Status.UNREADABLE, f"row group {group} does not read: {e}"
+            except (SkinbatchError, MemoryError):  # ArrowMemoryError is one
+                raise
+            except Exception as e:  # Arrow, and what reads its values, raise anything on hostile bytes
+                damage = f"row group {group} does not read: {e}"
             for lost in range(max(row, start), min(end, stop)):
                 yield Fetched(_ref(shard, lost, None, {}), None, status, f"{shard.uri}: {damage}")
         first = end
@@ -124,6 +126,9 @@ def count_rows(file: RangedFile) -> int:
 
 def _with_photos(file: RangedFile) -> tuple[pq.ParquetFile, Columns]:
     parquet = open_parquet(file)
+    rows, size = parquet.metadata.num_rows, file.seek(0, 2)
+    if rows > _ROWS + size:
+        raise ParquetError(Status.CORRUPT, f"has {rows:,} rows in {size:,} bytes, which no photos fit into")
     columns = _columns(parquet)
     if columns.image is None:
         raise ParquetError(Status.CORRUPT, "has no column with photos")

@@ -6,6 +6,7 @@ import io
 import os
 from collections import OrderedDict
 
+from skinbatch.archive.reading import Reading
 from skinbatch.storage.base import Store
 
 _KEPT = 8
@@ -17,8 +18,18 @@ class RangedFile(io.RawIOBase):
     version: every read is of that version (ChangedError otherwise).
     """
 
-    def __init__(self, store: Store, key: str, size: int, version: str | None, *, block: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        size: int,
+        version: str | None,
+        *,
+        block: int = 1 << 20,
+        reading: Reading | None = None,
+    ) -> None:
         self._store, self._key, self._size, self._version, self._block = store, key, size, version, block
+        self._reading = reading or Reading()
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
@@ -64,12 +75,16 @@ class RangedFile(io.RawIOBase):
     def _fetch(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop), perhaps more."""
         if stop - start > self._block:  # keeping large reads would only cost memory
-            return self._store.get_range(self._key, start, stop, version=self._version)
+            return self._get(start, stop)
         # The end of a file is read backwards (zip's directory, Parquet's footer): one block that ends there.
         ends = stop > self._size - self._block // 16
         begin = max(0, min(start, self._size - self._block)) if ends else start
-        block = self._store.get_range(self._key, begin, min(begin + self._block, self._size), version=self._version)
+        block = self._get(begin, min(begin + self._block, self._size))
         self._blocks[begin] = block
         if len(self._blocks) > _KEPT:
             self._blocks.popitem(last=False)
         return block[start - begin :]
+
+    def _get(self, start: int, stop: int) -> bytes:
+        with self._reading.at_store():
+            return self._store.get_range(self._key, start, stop, version=self._version)

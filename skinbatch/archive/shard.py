@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import BinaryIO, cast
 
 from skinbatch.archive.access import check_mounted, others_readable
 from skinbatch.archive.formats import HEAD_BYTES, shard_kind
-from skinbatch.archive.members import BrokenArchiveError, Member, broken_row, count_rows, find_photo, rows
+from skinbatch.archive.members import BrokenArchiveError, Member, broken_row, contained, count_rows, find_photo, rows
 from skinbatch.archive.parquet import count_rows as count_parquet_rows
 from skinbatch.archive.parquet import parquet_rows
 from skinbatch.archive.ranged import RangedFile
+from skinbatch.archive.reading import Reading, WatchedStream
 from skinbatch.archive.tar import tar_members
 from skinbatch.archive.zip import zip_members
 from skinbatch.config import DecodeSettings
@@ -29,19 +31,37 @@ class ShardReader:
     """
 
     def __init__(
-        self, shard: ShardRef, locator: Locator, settings: DecodeSettings, start: int = 0, stop: int | None = None
+        self,
+        shard: ShardRef,
+        locator: Locator,
+        settings: DecodeSettings,
+        start: int = 0,
+        stop: int | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.vanished: list[ImageRef] = []
         self.changed: list[ImageRef] = []
         self.skipped: Counter[str] = Counter()
         self._shard, self._locator, self._limit = shard, locator, settings.max_image_bytes
         self._start, self._stop = start, stop
+        self._reading = reading or Reading()
 
     def __iter__(self) -> Iterator[Fetched]:
+        with closing(self._photos()) as photos:
+            while True:
+                with self._reading.computing():
+                    fetched = next(photos, None)
+                if fetched is None:
+                    return
+                yield fetched
+
+    def _photos(self) -> Generator[Fetched, None, None]:
         try:
-            file = _opened(self._shard, self._locator)
+            with self._reading.at_store():
+                file = _opened(self._shard, self._locator, self._reading)
             if file.kind == "parquet":
-                yield from parquet_rows(file.ranged(), self._shard, self._start, self._stop, self._limit)
+                with contained():
+                    yield from parquet_rows(file.ranged(), self._shard, self._start, self._stop, self._limit)
                 return
             with file.members() as members:
                 yield from rows(members, self._shard, self._start, self._stop, self._limit, self.skipped)
@@ -59,30 +79,33 @@ def read_member(shard: ShardRef, image_id: str, locator: Locator, settings: Deco
             number = image_id.removeprefix(f"{shard.key}/")
             row = int(number) if number.isdigit() else -1
             found = parquet_rows(file.ranged(), shard, row, row + 1, settings.max_image_bytes)
-            return next(found, None) if row >= 0 else None
+            with contained():
+                return next(found, None) if row >= 0 else None
         with file.members() as members:
             return find_photo(members, shard, image_id, settings.max_image_bytes)
     except (BrokenArchiveError, DiskError) as e:
         return broken_row(shard, e)
 
 
-def count_members(shard: ShardRef, locator: Locator) -> int:
+def count_members(shard: ShardRef, locator: Locator, step: Callable[[], None] = lambda: None) -> int:
     """Rows that all of `shard` gives: its photos, and one for a break. Reads no photo's bytes where it need not: the
-    directory of a zip, the footer of a Parquet file, the headers of a tar. Raises StoreError."""
+    directory of a zip, the footer of a Parquet file, the headers of a tar. step: called for each member that is passed.
+    Raises StoreError."""
     try:
-        file = _opened(shard, locator)
+        file = _opened(shard, locator, Reading(step=step))
         if file.kind == "parquet":
-            return count_parquet_rows(file.ranged())
+            with contained():
+                return count_parquet_rows(file.ranged())
         with file.members() as members:
             return count_rows(members)
     except (BrokenArchiveError, DiskError):
         return 1
 
 
-def _opened(shard: ShardRef, locator: Locator) -> _File:
+def _opened(shard: ShardRef, locator: Locator, reading: Reading | None = None) -> _File:
     """Raises BrokenArchiveError where it is the only one that may not be read; StoreError."""
     try:
-        return _File(shard, locator)
+        return _File(shard, locator, reading or Reading())
     except ForbiddenError as e:
         if others_readable(shard.uri, locator):
             raise BrokenArchiveError(Status.UNREADABLE, str(e)) from None
@@ -95,7 +118,8 @@ def _opened(shard: ShardRef, locator: Locator) -> _File:
 class _File:
     """The archive file, of one version throughout; its kind told by content where that tells."""
 
-    def __init__(self, shard: ShardRef, locator: Locator) -> None:
+    def __init__(self, shard: ShardRef, locator: Locator, reading: Reading) -> None:
+        self._reading = reading
         store, self._key = locator.locate(shard.uri)
         self._store: Store = store
         self._size, self._version = shard.size, shard.version
@@ -108,15 +132,21 @@ class _File:
         self.kind = shard_kind(head) or shard.kind
 
     def ranged(self) -> RangedFile:
-        return RangedFile(self._store, self._key, self._size, self._version)
+        return RangedFile(self._store, self._key, self._size, self._version, reading=self._reading)
 
     @contextmanager
     def members(self) -> Iterator[Iterator[Member]]:
         if self.kind == "zip":
-            yield zip_members(self.ranged())
+            yield self._stepping(zip_members(self.ranged()))
             return
         with self._store.stream(self._key, version=self._version, size=self._size) as stream:
-            yield tar_members(stream, self._size)
+            watched = WatchedStream(stream, self._reading)
+            yield self._stepping(tar_members(cast(BinaryIO, watched), self._size))
             # The file may go on after the archive's end; a local one tells only there that it was changed meanwhile.
-            stream.seek(0, os.SEEK_END)
-            stream.read(1)
+            watched.seek(0, os.SEEK_END)
+            watched.read(1)
+
+    def _stepping(self, members: Iterator[Member]) -> Iterator[Member]:
+        for member in members:
+            self._reading.step()
+            yield member

@@ -17,6 +17,8 @@ from skinbatch.types import Status
 _BLOCK = 512
 _CHUNK = 1 << 20
 _EXTENDED_BYTES = 1 << 20
+_PAX_DIGITS = 8
+"""Of a record's length, the blank included: no record is longer than its header."""
 _UNPACKED_BYTES = 1 << 30
 _MOST_TIMES = 200
 """A packed tar that has unpacked to more than a GiB and to so many times its own size is a bomb: photos are packed already."""
@@ -29,6 +31,10 @@ _KINDS: dict[bytes, MemberKind] = {
     b"5": "folder",
 }
 _WITHOUT_DATA = b"123456"
+_MOST_EXTENDED = 64
+"""Extended headers before one member; tools write up to four."""
+_MOST_BYTES = 2**63
+"""A size that no table holds."""
 
 
 def tar_members(stream: BinaryIO, size: int) -> Iterator[TarMember]:
@@ -39,9 +45,12 @@ def tar_members(stream: BinaryIO, size: int) -> Iterator[TarMember]:
     tar = _Tar(*_unpacked(stream, size), max(_UNPACKED_BYTES, _MOST_TIMES * size))
     override: dict[str, str] = {}
     everywhere: dict[str, str] = {}
+    extended = 0
     while (block := tar.header()) is not None:
         kind, length = block[156:157], _number(block[124:136])
         if kind in b"LKxgX":
+            if (extended := extended + 1) > _MOST_EXTENDED:
+                raise BrokenArchiveError(Status.CORRUPT, f"more than {_MOST_EXTENDED} extended headers in a row")
             text = tar.extended(length)
             if kind == b"L":
                 override["path"] = _text(text)
@@ -51,7 +60,7 @@ def tar_members(stream: BinaryIO, size: int) -> Iterator[TarMember]:
                 override |= _pax(text)
             continue
         facts = everywhere | override
-        override = {}
+        override, extended = {}, 0
         if kind == b"S":
             tar.sparse_map(block)
         sparse = kind == b"S" or any(key.startswith("GNU.sparse.") for key in facts)
@@ -61,7 +70,9 @@ def tar_members(stream: BinaryIO, size: int) -> Iterator[TarMember]:
         what = "special" if sparse else _KINDS.get(kind, "special")
         if what == "file" and name.endswith("/"):
             what = "folder"
-        tar.begin(name, 0 if kind in _WITHOUT_DATA else length)
+        if kind in _WITHOUT_DATA:
+            length = 0
+        tar.begin(name, length)
         yield TarMember(tar, name, length, what)
         tar.finish()
 
@@ -186,25 +197,21 @@ def _unpacked(stream: BinaryIO, size: int) -> tuple[BinaryIO, int | None]:
 
 def _number(field: bytes) -> int:
     """Octal text, or binary where the first bit is set."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big") - (0x80 << 8 * (len(field) - 1))
-        if field[0] != 0x80:
-            raise BrokenArchiveError(Status.CORRUPT, f"a size of {field!r}")
-        return value
     text = field.partition(b"\0")[0].strip() or b"0"
     try:
-        value = int(text, 8)
+        value = int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(text, 8)
     except ValueError:
         value = -1
-    if value < 0:
+    if not 0 <= value < _MOST_BYTES:
         raise BrokenArchiveError(Status.CORRUPT, f"a size of {field!r}")
     return value
 
 
 def _decimal(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise BrokenArchiveError(Status.CORRUPT, f"a size of {text!r}")
-    return int(text)
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < len(str(_MOST_BYTES)) else _MOST_BYTES
+    if value >= _MOST_BYTES:
+        raise BrokenArchiveError(Status.CORRUPT, f"a size of {text[:40]!r}")
+    return value
 
 
 def _name(block: bytes) -> str:
@@ -218,15 +225,16 @@ def _text(field: bytes) -> str:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Records of the form `length key=value\\n`."""
+    """Records of the form `length key=value\\n`, those that say what is read here."""
     found = {}
-    while data.strip(b"\0"):
-        digits = data.partition(b" ")[0]
+    at, end = 0, len(data.rstrip(b"\0"))
+    while at < end:
+        digits = data[at : at + _PAX_DIGITS].partition(b" ")[0]
         length = int(digits) if digits.isdigit() else 0
-        record = data[len(digits) + 1 : length]
-        key, equals, value = record.partition(b"=")
-        if not equals or not value.endswith(b"\n"):
-            raise BrokenArchiveError(Status.CORRUPT, f"an extended header that reads {data[:40]!r}")
-        found[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
-        data = data[length:]
+        key, equals, value = data[at + len(digits) + 1 : at + length].partition(b"=")
+        if not equals or not value.endswith(b"\n") or at + length > len(data):
+            raise BrokenArchiveError(Status.CORRUPT, f"an extended header that reads {data[at : at + 40]!r}")
+        if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
+            found[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
+        at += length
     return found

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from skinbatch.archive.fetch import LooseReader
+from skinbatch.archive.reading import Reading
 from skinbatch.archive.shard import ShardReader
 from skinbatch.config import DecodeSettings
 from skinbatch.storage.locate import Locator
@@ -33,14 +34,16 @@ def read_unit(
     settings: DecodeSettings,
     threads: int,
     skip: Callable[[ImageRef], bool] | None = None,
+    reading: Reading | None = None,
 ) -> UnitReader:
     """Bytes of the unit's photos, in order, fetched ahead by `threads` threads where they are files of their own.
 
-    skip: loose photos that are left out, unread. Raises while iterating: ChangedError when an archive file, or a photo
-    for the second time, is not the version that was listed; NotFoundError when an archive file is gone; ForbiddenError
-    when what may not be read stands alone (see LooseReader and ShardReader); other StoreErrors, as when the folder of
-    local files is gone with them.
+    skip: loose photos that are left out, unread. reading: of an archive file, told what its reader does.
+
+    Raises while iterating: ChangedError when an archive file, or a photo for the second time, is not the version that was
+    listed; NotFoundError when an archive file is gone; ForbiddenError when what may not be read stands alone (see LooseReader
+    and ShardReader); other StoreErrors, as when the folder of local files is gone with them.
     """
     if unit.shard is not None:
-        return ShardReader(unit.shard, locator, settings, unit.start, unit.stop)
+        return ShardReader(unit.shard, locator, settings, unit.start, unit.stop, reading)
     return LooseReader(unit, locator, settings, threads, skip)

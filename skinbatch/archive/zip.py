@@ -39,7 +39,7 @@ class ZipMember:
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
         self.name = info.orig_filename if "\0" in info.orig_filename else info.filename
-        self.size = info.file_size
+        self.size = min(info.file_size, 2**63 - 1)  # what a table holds; no such member is read
         self.kind = _kind(info)
         self._archive, self._info = archive, info
 

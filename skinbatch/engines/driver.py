@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from skinbatch import signals
 from skinbatch.archive.shard import count_members
 from skinbatch.archive.source import open_source
 from skinbatch.engines.assign import Assigner
@@ -75,7 +75,10 @@ class Driver:
 
     def run(self, engine: Engine, retry: bool = False) -> RunReport:
         """The whole run; the claim is given back and the record written however it ends."""
-        old_handlers = self._catch_signals()
+        with signals.heard_by(self._stop):
+            return self._run_claimed(engine, retry)
+
+    def _run_claimed(self, engine: Engine, retry: bool) -> RunReport:
         try:
             self.claim.take(
                 on_wait=lambda who: self.presenter.phase(f"the destination is claimed by {who}; watching it"),
@@ -90,8 +93,6 @@ class Driver:
             self._quietly(lambda: self._close_record("failed", code, text))
             raise
         finally:
-            for number, handler in old_handlers.items():
-                signal.signal(number, handler)
             self._quietly(self.claim.release)
         return report
 
@@ -185,9 +186,9 @@ class Driver:
         self.presenter.phase("planning")
         return PlanWriter(self.store, self.fingerprint, self._count_members).write(listing, newest, bits, anew)
 
-    def _count_members(self, shard: ShardRef) -> int:
+    def _count_members(self, shard: ShardRef, step: Callable[[], None] = lambda: None) -> int:
         if shard not in self._members:
-            self._members[shard] = count_members(shard, self.locator)
+            self._members[shard] = count_members(shard, self.locator, step)
         return self._members[shard]
 
     def _score(self, engine: Engine, current: Plan, assignments: Iterator[Assignment]) -> Plan:
@@ -243,6 +244,7 @@ class Driver:
 
     def _finish(self, current: Plan, nothing_to_do: bool = False) -> RunReport:
         """Every unit is done: snapshot, clean-up, and the verdict over all rows."""
+        current = plan.newest_alike(self.store, self.fingerprint, current)
         chosen = self._chosen(current)
         newest = snapshot.newest_that_counts(self.ledger)
         handed_out = not nothing_to_do
@@ -254,6 +256,7 @@ class Driver:
             nothing_to_do = False
         self.presenter.phase("cleaning up")
         cleanup.clean_up(self.ledger, newest, fresh=not handed_out)
+        plan.newest_alike(self.store, self.fingerprint, current)
         return self._end(*self._verdict(newest, nothing_to_do), current, "done", newest, nothing_to_do)
 
     def _verdict(self, newest: Snapshot, nothing_to_do: bool) -> tuple[int, str]:
@@ -379,20 +382,14 @@ class Driver:
         if self.totals is not None:
             self.presenter.progress(self.totals.tick(photos_in_flight))
 
-    def _catch_signals(self) -> dict[int, Any]:
-        """SIGINT and SIGTERM end the run at the next tick; only the main thread may say so."""
-        if threading.current_thread() is not threading.main_thread():
-            return {}
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self._interrupted.is_set():
-                raise KeyboardInterrupt  # a second Ctrl-C does not wait for the next tick
-            self._interrupted.set()
-
-        return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """SIGINT and SIGTERM end the run at the next tick."""
+        if self._interrupted.is_set():
+            signals.interrupt(number, frame)  # a second Ctrl-C does not wait for that
+        self._interrupted.set()
 
     def _check_interrupted(self) -> None:
         if self.claim.lost is not None:
             raise ClaimError(f"another run has taken over {self.store.uri}: {self.claim.lost}; this one stops")
-        if self._interrupted.is_set():
+        if self._interrupted.is_set() or signals.interrupted():
             raise Interrupted

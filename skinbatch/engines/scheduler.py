@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,8 @@ STARTS_WITHOUT_READY = 3
 MOST_LOST_MACHINES = 10
 """After so many lost machines under one unit it stays open: by then it is the likelier cause."""
 _TICK_S = 0.2
+_COUNTED_S = 60.0
+"""At least so long the next member of an archive file is waited for while they are counted."""
 _BLIND_S = 5.0
 """After so long without a look at the workers the time counts against none of them."""
 
@@ -80,12 +83,24 @@ class _Busy:
     since: float
 
 
+@dataclass(slots=True)
+class _Count:
+    """Members of an archive file being counted. further: when the last was passed. found: None while it lasts."""
+
+    assignment: Assignment
+    further: float
+    found: int | Exception | None = None
+
+    def step(self) -> None:
+        self.further = time.monotonic()
+
+
 class Scheduler:
     """Runs units on a pool until none is left or the observer wants to stop.
 
     stall_timeout_s: time without progress after which a unit is blamed. store_timeout_s: how much longer a worker may
     wait for a store, which is blamed then instead. deaths: on record for a unit and its inputs.
-    count_members: image members of an archive file.
+    count_members: image members of an archive file; called in a thread, and calls back with each that it passes.
     already_ready: workers of the pool that wait for a unit.
     """
 
@@ -96,7 +111,7 @@ class Scheduler:
         stall_timeout_s: float,
         store_timeout_s: float,
         deaths: Callable[[WorkUnit], Deaths],
-        count_members: Callable[[ShardRef], int],
+        count_members: Callable[[ShardRef, Callable[[], None]], int],
         already_ready: Iterable[int] = (),
     ) -> None:
         self.pool = pool
@@ -110,6 +125,8 @@ class Scheduler:
         self.idle: set[int] = set(already_ready)
         self._busy: dict[int, _Busy] = {}
         self._deaths: dict[str, Deaths] = {}
+        self._counts: dict[str, _Count] = {}
+        self._members: dict[ShardRef, int] = {}
         self._lost_machines: Counter[str] = Counter()
         self._store_tries: dict[str, int] = {}
         self._starts = 0
@@ -129,7 +146,7 @@ class Scheduler:
                     exhausted = True
                     break
                 self._hand_out(assignment)
-            no_more = exhausted and not self._again and not self._later
+            no_more = exhausted and not self._again and not self._later and not self._counts
             if not self._busy and (no_more or self.stopped or self.fatal is not None):
                 return
             for event in self.pool.wait(_TICK_S):
@@ -141,6 +158,11 @@ class Scheduler:
         now = time.monotonic()
         self._again.extend(assignment for due, assignment in self._later if due <= now)
         self._later = [(due, assignment) for due, assignment in self._later if due > now]
+        for unit_id, count in list(self._counts.items()):
+            longest = max(_COUNTED_S, self.stall_timeout_s + self.store_timeout_s)
+            if count.found is not None or now - count.further > longest:
+                del self._counts[unit_id]
+                self._counted(count)
 
     def _hand_out(self, assignment: Assignment) -> None:
         unit = assignment.unit
@@ -255,27 +277,59 @@ class Scheduler:
         unit, deaths = assignment.unit, self._died(assignment.unit)
         if deaths.count < DEATHS_TO_HALVE:
             return False
-        try:
-            members = self._members(unit)
-        except StoreError as e:
-            self._retry_later(assignment, str(e))
+        if unit.shard is None:
+            return self._divide(assignment, len(unit.images))
+        stop = unit.stop if unit.stop is not None else self._members.get(unit.shard)
+        if stop is None:
+            self._counts[unit.unit_id] = self._begin_counting(assignment, unit.shard)
             return True
+        return self._divide(assignment, stop - unit.start)
+
+    def _begin_counting(self, assignment: Assignment, shard: ShardRef) -> _Count:
+        """In a thread of its own: of a tar every header is read, and what held a worker may hold the reader here too."""
+        count = _Count(assignment, time.monotonic())
+
+        def run() -> None:
+            try:
+                count.found = self.count_members(shard, count.step)
+            except Exception as e:  # raised where it is taken
+                count.found = e
+
+        threading.Thread(target=run, name="count", daemon=True).start()
+        return count
+
+    def _counted(self, count: _Count) -> None:
+        assignment, unit = count.assignment, count.assignment.unit
+        if isinstance(count.found, StoreError):
+            self._retry_later(assignment, str(count.found))
+        elif isinstance(count.found, Exception):
+            raise count.found
+        elif count.found is None:
+            self._again.append(replace(assignment, verdict=self._verdict(unit), unread=True))
+        else:
+            assert unit.shard is not None
+            self._members[unit.shard] = count.found
+            if not self._isolate(assignment):
+                self.observer.again(assignment, self._died(unit).reason)
+                self._again.append(assignment)
+
+    def _divide(self, assignment: Assignment, members: int) -> bool:
+        """See _isolate. members: of the unit."""
+        unit = assignment.unit
         if members > 1:
             total = None if unit.shard is None or unit.stop is not None else unit.start + members
             self._again.extend(replace(assignment, unit=half) for half in unit.halves(total))
             self.observer.halved(unit)
             return True
-        if deaths.count < DEATHS_TO_BLAME:
+        if self._died(unit).count < DEATHS_TO_BLAME:
             return False
-        status = Status.TIMEOUT if deaths.timed_out else Status.CRASHED
-        self._again.append(replace(assignment, verdict=(status, f"after {deaths.count} attempts: {deaths.reason}")))
+        self._again.append(replace(assignment, verdict=self._verdict(unit)))
         return True
 
-    def _members(self, unit: WorkUnit) -> int:
-        if unit.shard is None:
-            return len(unit.images)
-        stop = unit.stop if unit.stop is not None else self.count_members(unit.shard)
-        return stop - unit.start
+    def _verdict(self, unit: WorkUnit) -> tuple[Status, str]:
+        deaths = self._died(unit)
+        status = Status.TIMEOUT if deaths.timed_out else Status.CRASHED
+        return status, f"after {deaths.count} attempts: {deaths.reason}"
 
     def _died(self, unit: WorkUnit) -> Deaths:
         return self._deaths.get(unit.unit_id) or self.recorded_deaths(unit)

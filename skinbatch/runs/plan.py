@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skinbatch.archive.lookahead import ahead
-from skinbatch.errors import NotFoundError, TableError
+from skinbatch.errors import ClaimError, NotFoundError, TableError
 from skinbatch.runs import layout
 from skinbatch.runs.grouping import first_bits, key_hash, split
 from skinbatch.runs.receipts import family
@@ -30,6 +30,8 @@ MOST_PARTS = 128
 """Of one archive file: each part reads the file's whole directory, so in a file of millions of members fewer, larger parts
 are sooner done."""
 PART_BYTES = 64 << 20
+PARQUET_BYTES = 64 << 10
+"""Archive files over these sizes are opened to be cut."""
 _CHUNK = 50_000
 _OPENED = 8
 """Archive files whose members are counted at once: each is a few round trips to the store."""
@@ -235,6 +237,24 @@ def read(store: Store, fingerprint: str, name: str) -> Plan:
     return Plan(name, Units(table), json.loads((table.schema.metadata or {}).get(_SIZES.encode(), b"{}")))
 
 
+def newest_alike(store: Store, fingerprint: str, own: Plan) -> Plan:
+    """The newest plan, which is `own` unless another driver has planned the same inputs at the same time. ClaimError (exit 7)
+    where it has others."""
+    newest = layout.newest_first([own.name, *names(store, fingerprint)])[0]
+    if newest == own.name:
+        return own
+    try:
+        found = read(store, fingerprint, newest)
+    except (NotFoundError, TableError):
+        found = None
+    if found is None or not found.units.same_inputs(own.units):
+        raise ClaimError(
+            f"{store.uri}: another run has written plan {newest}, which is not what this run's {own.name} says; nothing is "
+            "lost, run the same command again"
+        )
+    return found
+
+
 def newest_whole(store: Store, fingerprint: str) -> tuple[Plan | None, str | None]:
     """The newest plan whose files are there in the sizes in which they were written, without their photos; and what is
     wrong with the newest of all, None if that is it."""
@@ -310,6 +330,8 @@ def _name_of(shard: ShardRef) -> str:
 
 
 def _to_be_cut(shard: ShardRef) -> bool:
+    if shard.kind == "parquet":  # its size says little of its rows
+        return shard.size > PARQUET_BYTES
     return shard.kind != "tar" and shard.size > PART_BYTES
 
 

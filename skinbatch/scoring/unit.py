@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 
 from skinbatch.archive.members import unnamed_ref
+from skinbatch.archive.reading import Reading
 from skinbatch.archive.unit import UnitReader, read_unit
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, PackError, StoreError, UsageError
 from skinbatch.runs import layout, receipts
@@ -85,7 +86,7 @@ class UnitScorer:
 
     @property
     def waits_on_store(self) -> bool:
-        """The present unit neither decodes nor computes: it reads its photos, or reads or writes tables."""
+        """The present unit neither decodes nor computes: it waits for its photos, or reads or writes tables."""
         return self.activity.idle
 
     def score(self, assignment: Assignment) -> Outcome:
@@ -118,7 +119,9 @@ class UnitScorer:
         started = time.perf_counter()
         self.scorer.seconds.clear()
         older = OlderRows(self.store, assignment, self.context.config.run.save_masks)
-        reader = read_unit(assignment.unit, self.locator, self.context.config.decode, self.threads, skip=older.has)
+        reading = Reading(self.activity, lambda: self._step(photos=0))
+        decode = self.context.config.decode
+        reader = read_unit(assignment.unit, self.locator, decode, self.threads, skip=older.has, reading=reading)
         rows, to_copy = (
             self._verdict_rows(assignment, reader)
             if assignment.verdict

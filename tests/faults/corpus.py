@@ -65,6 +65,8 @@ def heavy_photos() -> Iterator[Hostile]:
     """Those that take seconds to make or to see through."""
     yield photo("large-and-blank.png", png(6000, 6000, 1, 0, zeros(6000 * 751)), FINE)
     yield photo("scans.jpg", many_scans(2000), "too_large", "scans")
+    yield photo("large-scans.jpg", many_scans(180, side=10_000), "too_large", "scans of 100,000,000 pixels")
+    yield photo("scans-within.jpg", many_scans(100), FINE)
     packed = zeros(5000 * 5000)
     yield photo("bomb-within.tiff", tiff(tiff_tags(5000, 5000, (122, len(packed)), t259=(3, 1, 8)), packed), FINE)
     yield photo("padding.jpg", b"\xff\xd8" + b"\xff" * 2_000_000, DAMAGED)
@@ -117,9 +119,9 @@ def tiff_tags(
     return tags | {int(name[1:]): entry for name, entry in other.items()}
 
 
-def many_scans(scans: int) -> bytes:
-    """A progressive JPEG of 4096 x 4096 whose last scan is there again and again: each costs a pass over all of it."""
-    whole = encoded(Image.new("RGB", (4096, 4096), (120, 90, 80)), "JPEG", quality=50, progressive=True)
+def many_scans(scans: int, side: int = 4096) -> bytes:
+    """A progressive square JPEG whose last scan is there again and again: each costs a pass over all of it."""
+    whole = encoded(Image.new("RGB", (side, side), (120, 90, 80)), "JPEG", quality=50, progressive=True)
     last = whole.rindex(b"\xff\xda")
     return whole[:last] + whole[last:-2] * scans + b"\xff\xd9"
 

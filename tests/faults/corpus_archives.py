@@ -65,6 +65,7 @@ def hostile_archives(outside: str) -> Iterator[Hostile]:
     yield from kinds()
     yield from names()
     yield from damage()
+    yield from numbers()
     yield from nested()
     yield from tables()
     yield from sidecars()
@@ -125,6 +126,67 @@ def names() -> Iterator[Hostile]:
     yield archive("twice.tar", tar(doubled), thrice)
     yield archive("twice.zip", zipped(doubled), thrice)
     yield archive("no-name.tar", tar([(info(""), GOOD)]), {"": FINE})
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, field: bytes | None = None) -> bytes:
+    """A tar header. field: what stands where the size does."""
+    made = bytearray(info(name, kind, size=size).tobuf(tarfile.USTAR_FORMAT))
+    if field is not None:
+        made[124:136] = field
+        made[148:156] = b" " * 8
+        made[148:156] = b"%06o\0 " % sum(made)
+    return bytes(made)
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 512)
+
+
+def extended(data: bytes) -> bytes:
+    """A pax header of these records."""
+    return header("pax", len(data), tarfile.XHDTYPE) + padded(data)
+
+
+def record(key: bytes, value: bytes) -> bytes:
+    """Of a pax header, its own length before it."""
+    for digits in range(1, 8):
+        length = len(key) + len(value) + 3 + digits
+        if len(str(length)) == digits:
+            return b"%d %s=%s\n" % (length, key, value)
+    raise ValueError("too long for a pax header")
+
+
+def numbers() -> Iterator[Hostile]:
+    """Numbers that no table holds, and that Python refuses to read."""
+    good = header("good.png", len(GOOD)) + padded(GOOD) + bytes(1024)
+    broken = {"#corrupt": "corrupt"}
+    yield archive("pax-length-digits.tar", extended(b"1" * 5000 + b" a=b\n") + good, broken)
+    yield archive("pax-size-digits.tar", extended(record(b"size", b"9" * 5000)) + good, broken)
+    yield archive("pax-size-2-64.tar", extended(record(b"size", b"%d" % 2**64)) + good, broken)
+    huge = b"\x80" + (2**70).to_bytes(11, "big")
+    for name, kind in (("link", tarfile.LNKTYPE), ("device", tarfile.CHRTYPE), ("file", tarfile.REGTYPE)):
+        yield archive(f"{name}-of-2-70.tar", header("a.png", 0, kind, huge) + good, broken)
+    in_table = b"\x80" + (2**62).to_bytes(11, "big")
+    rows = {"a.png": REFUSED, "good.png": FINE}
+    yield archive("link-of-2-62.tar", header("a.png", 0, tarfile.LNKTYPE, in_table) + good, rows)
+    yield archive("long-of-2-64.zip", zip64("a.png", 2**64 - 1), {"a.png": "too_large"})
+    yield archive("headers-only.tar", extended(record(b"a", b"b")) * 100 + good, broken)
+    short = extended(b"6 a=b\n" * (MiB // 6)) * 20
+    yield archive("records.tar.gz", gzip.compress(short + good), {"good.png": FINE})
+    rows_of_nothing = parquet({"image": pa.nulls(1_000_000, pa.binary())})
+    yield archive("rows-of-nothing.parquet", rows_of_nothing, broken, "1,000,000 rows in")
+
+
+def zip64(name: str, size: int) -> bytes:
+    """A zip whose directory says that its one member unpacks to so much."""
+    raw = bytearray(zipped([(name, GOOD)]))
+    entry, extra = raw.rindex(b"PK\x01\x02"), struct.pack("<HHQ", 1, 8, size)
+    struct.pack_into("<L", raw, entry + 24, 0xFFFFFFFF)
+    struct.pack_into("<H", raw, entry + 30, len(extra))
+    raw[entry + 46 + len(name) : entry + 46 + len(name)] = extra
+    end = raw.rindex(b"PK\x05\x06") + 12
+    struct.pack_into("<L", raw, end, struct.unpack_from("<L", raw, end)[0] + len(extra))
+    return bytes(raw)
 
 
 def damage() -> Iterator[Hostile]:
@@ -271,3 +333,10 @@ def sidecars() -> Iterator[Hostile]:
     }
     members = [pair for name, text in odd.items() for pair in ((f"{name}.png", GOOD), (f"{name}.json", text.encode()))]
     yield archive("sidecars.tar", tar(members), {f"{name}.png": FINE for name in odd})
+    depths = range(900, 1000, 3)  # about as deep as Python goes
+    nested = [(f"{d}.{ending}", data) for d in depths for ending, data in (("png", GOOD), ("json", _nested(d)))]
+    yield archive("depths.tar", tar(nested), {f"{depth}.png": FINE for depth in depths})
+
+
+def _nested(depth: int) -> bytes:
+    return b'{"k": ' + b"[" * depth + b"]" * depth + b"}"

@@ -1,7 +1,9 @@
 """A unit that kills its worker is tried again, halved, and its guilty photo named; nothing else suffers."""
 
+import threading
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,7 @@ from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
 from skinbatch.engines.scheduler import MOST_LOST_MACHINES, Deaths, Scheduler, WorkersFailed
 from skinbatch.errors import StoreError
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
-from skinbatch.types import ImageRef, ShardRef, WorkUnit
+from skinbatch.types import ImageRef, ShardRef, Status, WorkUnit
 
 NONE = Deaths()
 
@@ -115,7 +117,7 @@ def run(
     heard: Heard | None = None,
 ) -> Heard:
     heard = heard or Heard()
-    Scheduler(pool, heard, stall_s, 0.0, lambda unit: recorded, lambda shard: 10).run(iter(assignments))
+    Scheduler(pool, heard, stall_s, 0.0, lambda unit: recorded, lambda shard, step: 10).run(iter(assignments))
     return heard
 
 
@@ -173,13 +175,51 @@ def test_a_store_that_fails_while_a_guilty_archive_file_is_counted_leaves_the_un
     shard = ShardRef("a.tar", "/p/a.tar", "tar", 10, "1")
     unit = WorkUnit("s", shard=shard)
 
-    def count(_: ShardRef) -> int:
+    def count(_: ShardRef, step: Callable[[], None]) -> int:
         raise StoreError("the store is down")
 
     units = iter([Assignment(unit, unit.inputs_sha256), assignment("other", "ab")])
     Scheduler(pool, heard, 60.0, 0.0, lambda unit: NONE, count).run(units)
     assert heard.open == {"s": "the store is down"}
     assert [a.unit.unit_id for a in heard.finished] == ["other"]
+
+
+def test_others_are_scored_while_the_members_of_a_guilty_archive_file_are_counted() -> None:
+    pool, heard = ScriptedPool(poison={"7"}), Heard()
+    unit = WorkUnit("s", shard=ShardRef("a.tar", "/p/a.tar", "tar", 10, "1"))
+
+    def count(_: ShardRef, step: Callable[[], None]) -> int:
+        while len(heard.finished) < 3:
+            time.sleep(0.01)
+        return 10
+
+    units = iter([Assignment(unit, unit.inputs_sha256), *(assignment(f"g{n}", "ab") for n in range(3))])
+    Scheduler(pool, heard, 60.0, 0.0, lambda unit: NONE, count).run(units)
+    assert [a.unit.unit_id for a in heard.finished][:3] == ["g0", "g1", "g2"]
+    assert [(a.unit.start, a.unit.stop) for a in heard.finished if a.verdict is not None] == [(7, 8)]
+
+
+def test_an_archive_file_whose_members_cannot_even_be_counted_gets_its_row_unread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scheduler, "_COUNTED_S", 0.2)
+    pool, heard = ScriptedPool(poison={"7"}), Heard()
+    unit = WorkUnit("s", shard=ShardRef("a.tar", "/p/a.tar", "tar", 10, "1"))
+    counted = threading.Event()
+
+    def count(_: ShardRef, step: Callable[[], None]) -> int:
+        for _n in range(20):
+            step()
+            time.sleep(0.03)
+        counted.set()
+        threading.Event().wait(60)
+        return 10
+
+    Scheduler(pool, heard, 0.0, 0.0, lambda unit: NONE, count).run(iter([Assignment(unit, unit.inputs_sha256)]))
+    assert counted.is_set(), "as long as it gets further it is waited for"
+    (found,) = heard.finished
+    assert found.unread
+    assert found.verdict == (Status.CRASHED, "after 2 attempts: SIGSEGV")
 
 
 def test_a_lost_machine_is_not_the_units_fault() -> None:
@@ -277,7 +317,7 @@ def test_a_unit_that_a_store_failed_is_tried_again_when_the_store_may_be_back(mo
     pool = Clocked(size=1)
     pool.answers["g0"] = [UnitFailed("store", "connection refused")] * 2
     heard = Heard()
-    Scheduler(pool, heard, 60.0, 80.0, lambda unit: NONE, lambda shard: 10).run(
+    Scheduler(pool, heard, 60.0, 80.0, lambda unit: NONE, lambda shard, step: 10).run(
         iter([assignment("g0", "ab"), assignment("g1", "cd")])
     )
     assert heard.open == {}
@@ -324,7 +364,7 @@ class Waiting(ScriptedPool):
 
 def test_a_store_that_does_not_answer_is_blamed_instead_of_the_unit() -> None:
     heard = Heard()
-    Scheduler(Waiting(on_store=True), heard, 0.0, 0.0, lambda unit: NONE, lambda shard: 10).run(
+    Scheduler(Waiting(on_store=True), heard, 0.0, 0.0, lambda unit: NONE, lambda shard, step: 10).run(
         iter([assignment("g0", "ab")])
     )
     assert heard.deaths == {}

@@ -7,21 +7,47 @@ import re
 
 _ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 _SHORTEST = 8
-_USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s\"'<>]+@", re.IGNORECASE)
-_SIGNED = re.compile(
-    r"([?&](?:x-(?:amz|goog|oss|cos)-[a-z0-9-]+|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|sig|policy|key-pair-id"
-    r"|(?:access_?|security_?|auth_?|session_?)?token|expires)=)[^&\s\"'<>\\]*",
+_USER = re.compile(
+    r"(?<=://)(?:[^/\s\"'<>]*@"
+    # A password may hold a slash, which would end the host's name; a port before a path with an @ is none.
+    r"|[^/@:\[\s\"'<>]{0,256}:(?![0-9]{0,5}/)[^@\s\"'<>]{0,256}@)"
+)
+_MARK = r"(?:[?&;#]|%(?:25){0,3}(?:26|3f|3b|23)|\\(?:u00|x)(?:26|3f|3b|23))"
+"""What a name of a query string stands behind, also as it is written within another address or in JSON."""
+_IS = r"(?:=|%(?:25){0,3}3d|\\(?:u00|x)3d)"
+_VALUE = r"(?:[^&\s\"'<>\\%]|%(?!(?:25){0,3}26))*"
+_UNMISTAKABLE = (
+    r"x-(?:amz|goog|oss|cos)-(?:signature|credential|security-token)|(?:aws|google|oss)access(?:key)?id|key-pair-id"
+    r"|aws_(?:secret_access_key|session_token|security_token)"
+)
+_IN_A_QUERY = (
+    r"x-(?:amz|goog|oss|cos)-[a-z0-9-]{1,64}|signature|sig|policy|(?:access_?|security_?|auth_?|session_?)?token|expires"
+    r"|api_?key|jwt|hdn(?:ea|ts)"
+)
+_SIGNED = re.compile(rf"((?:{_MARK}(?:{_IN_A_QUERY})|{_UNMISTAKABLE}){_IS}){_VALUE}", re.IGNORECASE)
+_HEADER = re.compile(
+    # Of an Authorization header, and of headers as a table in JSON or Python.
+    r"((?<![a-z0-9_])(?:signature|credential)\s?=\s?)[a-z0-9+/=%_.~-]{16,}"
+    rf"|((?:{_UNMISTAKABLE})[\"']?\s?[:=]\s?b?[\"']?){_VALUE}",
     re.IGNORECASE,
 )
+_OF_HEADERS = ("signature", "credential", "access", "token", "key-pair")
+_SIGNED_ADDRESS = re.compile(rf"[?&](?:{_IN_A_QUERY})=|(?:{_UNMISTAKABLE}){_IS}", re.IGNORECASE)
+"""Narrower: a name of an object may hold a `;` or a `#`."""
+_QUESTION = re.compile(r"\?|%(?:25){0,3}3f|\\(?:u00|x)3f", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
     """`text` with `…` in the place of passwords in addresses, of the values of signed query strings (S3, CloudFront, Google,
-    Azure, and what else is called a token), and of the secrets in this process's environment."""
+    Azure, and what else is called a token) and of the headers that say the same, and of the secrets in this process's
+    environment. Takes time in proportion to its length, whatever it holds."""
     if "://" in text:
-        text = _USER.sub(r"\1…@", text)
-    if "=" in text:
+        text = _USER.sub("…@", text)
+    if "=" in text or "3d" in text or "3D" in text:
         text = _SIGNED.sub(r"\1…", text)
+    lower = text.lower()
+    if any(word in lower for word in _OF_HEADERS):
+        text = _HEADER.sub(r"\1\2…", text)
     for name in _ENVIRONMENT:
         secret = os.environ.get(name, "")
         if len(secret) >= _SHORTEST and secret in text:
@@ -31,9 +57,10 @@ def redacted(text: str) -> str:
 
 def is_signed(uri: str) -> bool:
     """Its query string is what lets it be read."""
-    return _SIGNED.search(uri) is not None
+    return _SIGNED_ADDRESS.search(uri) is not None
 
 
 def unsigned(uri: str) -> str:
     """The address without its query string where that is a signature, else as it is."""
-    return uri[: uri.index("?")] if is_signed(uri) and "?" in uri else uri
+    query = _QUESTION.search(uri) if is_signed(uri) else None
+    return uri if query is None else uri[: query.start()]

@@ -73,10 +73,13 @@ def _look_again(ledger: Ledger, own: Snapshot) -> None:
         if found is not None and found.name == own.name and snapshot.counts(own):
             return
         if found is not None and layout.newest_first([found.name, own.name])[0] != own.name:
-            break
+            raise ClaimError(
+                f"{ledger.store.uri}: another run has written snapshot {found.name} over this run's {own.name}; nothing is "
+                "lost, run the same command again"
+            )
     raise ClaimError(
-        f"{ledger.store.uri}: another run has written snapshot {found.name if found else 'nothing that counts'} over this "
-        f"run's {own.name}; nothing is lost, run the same command again"
+        f"{ledger.store.uri}: its listings do not show this run's snapshot {own.name} with all that it names: the store lists "
+        "late, or another run is cleaning up here; nothing is lost, run the same command again"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -87,27 +87,52 @@ def write_destination(store: Store, destination: Destination) -> None:
 
 
 def read_scoring(store: Store, fingerprint: str) -> Scoring | None:
+    """A scoring by its fingerprint, None if it is not there. UsageError if its file is damaged."""
     raw = read_json(store, layout.scoring_key(fingerprint))
     if raw is None:
         return None
-    return Scoring(**(raw | {"classes": tuple(raw["classes"]), "prob_columns": tuple(raw["prob_columns"])}))
+    try:
+        found = Scoring(**(raw | {"classes": tuple(raw["classes"]), "prob_columns": tuple(raw["prob_columns"])}))
+    except (KeyError, TypeError) as e:
+        raise UsageError(f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: {e}") from None
+    if found.fingerprint != fingerprint:
+        raise UsageError(f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: it says {found.fingerprint}")
+    return found
 
 
 def write_scoring(store: Store, scoring: Scoring) -> None:
     store.put(layout.scoring_key(scoring.fingerprint), _text(asdict(scoring)))
 
 
-def fingerprints(store: Store) -> list[str]:
-    """Scorings of a destination, oldest first."""
-    prefix = layout.SCORINGS
-    found = [info.key[len(prefix) :].removesuffix(".json") for info in store.list(prefix)]
-    scorings = [s for s in (read_scoring(store, fp) for fp in found) if s is not None]
-    return [s.fingerprint for s in sorted(scorings, key=lambda s: (s.created, s.fingerprint))]
+def scoring_names(store: Store) -> list[str]:
+    """Fingerprints of all scorings of a destination, whether their files can be read or not."""
+    keys = (info.key[len(layout.SCORINGS) :] for info in store.list(layout.SCORINGS))
+    return sorted(key.removesuffix(".json") for key in keys if key.endswith(".json"))
 
 
-def choose_scoring(store: Store, wanted: str | None) -> str:
-    """The scoring that is meant: the one named, the only one, or that of the newest run."""
-    found = fingerprints(store)
+def damaged_scorings(store: Store) -> dict[str, str]:
+    """Fingerprints of scorings whose file cannot be read, and why not."""
+    damaged = {}
+    for name in scoring_names(store):
+        try:
+            if read_scoring(store, name) is None:
+                damaged[name] = f"{store.uri_of(layout.scoring_key(name))} is damaged: it says nothing"
+        except UsageError as e:
+            damaged[name] = str(e)
+    return damaged
+
+
+def fingerprints(store: Store, damaged: Container[str] = ()) -> list[str]:
+    """Scorings of a destination, oldest first; before them those of `damaged`, whose files are not read."""
+    names = scoring_names(store)
+    scorings = [s for s in (read_scoring(store, name) for name in names if name not in damaged) if s is not None]
+    whole = [s.fingerprint for s in sorted(scorings, key=lambda s: (s.created, s.fingerprint))]
+    return [*(name for name in names if name in damaged), *whole]
+
+
+def choose_scoring(store: Store, wanted: str | None, damaged: Container[str] = ()) -> str:
+    """The scoring that is meant: the one named, the only one, or that of the newest run. damaged: see fingerprints."""
+    found = fingerprints(store, damaged)
     if wanted is not None:
         fitting = [fp for fp in found if fp.startswith(wanted)]
         if len(fitting) != 1:

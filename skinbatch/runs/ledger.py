@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from skinbatch.archive.lookahead import ahead
 from skinbatch.errors import NotFoundError
@@ -110,7 +109,7 @@ class Ledger:
         read = 0
         prefix = layout.receipts_prefix(self.fingerprint)
         try:
-            with pq.ParquetFile(pa.BufferReader(self.store.get(key)[0]), pre_buffer=False) as file:
+            with receipts.open_parquet(self.store.get(key)[0]) as file:
                 for receipt_key, text in receipts.rows_of(file, "receipt", "record"):
                     name = layout.receipt_name(prefix, receipt_key)
                     stub = self.find(*name) if name else None
@@ -251,6 +250,14 @@ class Ledger:
                     bits &= ~other.needed
             yield from stub.files(self.fingerprint, bits)
         yield from sorted(self.orphans)
+
+    def changed(self) -> Iterator[Stub]:
+        """Receipts that do not say what the snapshot or fold says that they were taken from; reads each of them."""
+        singly = set(self.read_singly)
+        copied = (stub for stub in list(self) if stub.listed and stub.whole is not None and stub not in singly)
+        for stub, text in ahead(copied, self._text_of, _READERS):
+            if text is not None and text.replace(b"\n", b" ") != self._texts[stub.text]:
+                yield stub
 
     def receipt(self, stub: Stub) -> Receipt:
         """All that a receipt says, of one that has been read."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from skinbatch.errors import NotFoundError
 from skinbatch.runs import layout, receipts
@@ -64,7 +63,7 @@ def _counting(ledger: Ledger, name: str) -> Snapshot | None:
     stubs = []
     try:
         data, _ = ledger.store.get(_key(ledger.fingerprint, name))
-        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        with receipts.open_parquet(data) as file:
             plan = (file.schema_arrow.metadata or {})[_PLAN].decode()
             for receipt_key, paths in receipts.rows_of(file, "receipt", "files"):
                 stub = ledger.at(receipt_key)

@@ -6,12 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, TableError
-from skinbatch.runs import destination, plan, snapshot
+from skinbatch.runs import destination, plan, snapshot, strays
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
 from skinbatch.runs.snapshot import Snapshot
@@ -48,11 +49,13 @@ class VerifyReport:
 
 
 def verify(store: Store, scoring: str | None = None) -> VerifyReport:
-    """Compare plan, snapshot, receipts and files of one scoring; reads every data file once."""
+    """Compare plan, snapshot, receipts and files of one scoring; reads every receipt and every data file once."""
     destination.require_destination(store)
-    fingerprint = destination.choose_scoring(store, scoring)
+    damaged = destination.damaged_scorings(store)
+    fingerprint = destination.choose_scoring(store, scoring, damaged)
     ledger = Ledger.load(store, fingerprint)
     report = VerifyReport(fingerprint)
+    report.differences += [*damaged.values(), *strays.foreign(store, fingerprint)]
     say = report.differences.append
     for key in sorted(ledger.unreadable):
         say(f"{store.uri_of(key)}: not a receipt, a fold or a snapshot that can be read")
@@ -69,6 +72,10 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     except (NotFoundError, TableError) as e:
         say(str(e))
         return report
+    if found is not None and found.plan != newest.name:
+        with suppress(NotFoundError, TableError):  # two drivers may have planned the same at the same time
+            named = plan.read(store, fingerprint, found.plan)
+            newest = named if named.units.same_inputs(newest.units) else newest
     if found is None or found.plan != newest.name:
         left = newest.units.where(ledger.proof(*inputs) is None for inputs in newest.units.inputs())
         report.units_left, photos = len(left), left.photos
@@ -77,7 +84,7 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
             + (f", {photos} photos" if photos else "")
             + "; the same `skinbatch score` goes on"
         )
-    report.differences += _broken_receipts(ledger)
+    report.differences += [*_broken_receipts(ledger), *strays.changed_receipts(ledger)]
     if found is None:
         return report
     report.snapshot, report.plan = found.name, found.plan

@@ -194,7 +194,8 @@ class S3Store:
 
 
 class _S3Stream(io.RawIOBase):
-    """Bytes [start, stop) of one object; a lost connection is taken up again where it broke, of the same version.
+    """Bytes [start, stop) of one object; a lost connection is taken up again where it broke, of the same version. Given up
+    after max_attempts of which none came further than those before: a long stream may break as often as it likes.
 
     size: of the whole object in this version, as a listing has it: an answer that says another length is a lost one."""
 
@@ -213,7 +214,7 @@ class _S3Stream(io.RawIOBase):
         self._store, self._key = store, key
         self._uri = store.uri_of(key)
         self._version, self._at, self._stop = version, start, stop
-        self._failures = 0
+        self._failures, self._furthest = 0, start
         self._body: Any = None
         self.info = self._open()
 
@@ -292,14 +293,19 @@ class _S3Stream(io.RawIOBase):
     def _lost(self, how: str) -> None:
         """Pause before the next attempt, or raise StoreError after the last one."""
         self._drop()
-        self._failures += 1
+        self._failures = 1 if self._at > self._furthest else self._failures + 1
+        self._furthest = max(self._furthest, self._at)
         self._store._again(self._failures)
         if self._failures >= self._store._settings.max_attempts:
             raise StoreError(f"{self._uri}: connection lost {self._failures} times at byte {self._at} ({how})")
 
     def _open(self) -> ObjectInfo:
         while True:
-            info = self._answer()
+            try:
+                info = self._answer()
+            except HTTPError as e:  # within the text of a refusal, which botocore reads outside of its retries
+                self._lost(type(e).__name__)
+                continue
             if self._size in (None, info.size):
                 return info
             self._lost(f"{info.size:,} bytes came of {self._size:,}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import random
 import socket
 import struct
@@ -39,16 +40,23 @@ def refusal(status: int, code: str) -> _Answer:
 
 class Proxy:
     """share: of the requests that are hit, 0 to 1; by which kind is drawn from `seed`. stall_s: how long a stall lasts.
+    most: so many are hit at most.
 
     happened: how often each kind came to pass. refuse: given method and path, an answer instead of the server's.
     """
 
     def __init__(
-        self, upstream: str, seed: int = 0, share: float = 0.05, kinds: Sequence[str] = KINDS, stall_s: float = 3.0
+        self,
+        upstream: str,
+        seed: int = 0,
+        share: float = 0.05,
+        kinds: Sequence[str] = KINDS,
+        stall_s: float = 3.0,
+        most: float = math.inf,
     ) -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 80)
-        self.seed, self.share, self.kinds, self.stall_s = seed, share, tuple(kinds), stall_s
+        self.seed, self.share, self.kinds, self.stall_s, self.most = seed, share, tuple(kinds), stall_s, most
         self.requests = 0
         self.happened: Counter[str] = Counter()
         self.down = False
@@ -77,13 +85,21 @@ class Proxy:
         with self._lock:
             self.requests += 1
             rng = random.Random(f"{self.seed} {self.requests}")
-            if rng.random() >= self.share:
+            if rng.random() >= self.share or self.happened.total() >= self.most:
                 return None
             kind = rng.choice(self.kinds)
-            if not _applies(kind, method, path):
-                kind = rng.choice([k for k in ("throttle", "fail", "reset", "delay") if k in self.kinds] or [""])
-            self.happened[kind] += bool(kind)
-            return kind or None
+            if not _applies(kind, method, path) or (kind == "old" and path not in self._listings):
+                others = [k for k in ("throttle", "fail", "reset", "delay") if k in self.kinds]
+                if not others:
+                    return None
+                kind = rng.choice(others)
+            self.happened[kind] += 1
+            return kind
+
+    def spared(self, kind: str) -> None:
+        """A request that was drawn had no answer that could be harmed."""
+        with self._lock:
+            self.happened[kind] -= 1
 
     def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> _Answer:
         """The server's answer."""
@@ -110,9 +126,9 @@ class Proxy:
                 self._listings.setdefault(path, answer)
         return answer
 
-    def old_listing(self, path: str) -> _Answer | None:
+    def old_listing(self, path: str) -> _Answer:
         with self._lock:
-            return self._listings.get(path)
+            return self._listings[path]
 
     def later(self, put: Callable[[], object], seconds: float) -> None:
         def land() -> None:
@@ -143,7 +159,7 @@ def _applies(kind: str, method: str, path: str) -> bool:
     if kind == "short":
         return method == "GET" and _is_photo(path)
     if kind == "flip":
-        return (method == "GET" and ".json" in path) or ".parquet" in path
+        return method == "GET" and urlsplit(path).path.endswith((".json", ".parquet"))
     if kind == "cut":
         return method == "GET"
     return True
@@ -163,10 +179,14 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             if refused is not None:
                 self._send(refused)
                 return
-            kind = proxy.draw(self.command, self.path)
+            method, path = (
+                self.command,
+                self.path,
+            )  # a late PUT is done when this connection has gone on to other requests
+            kind = proxy.draw(method, path)
 
             def ask() -> _Answer:
-                return proxy.ask(self.command, self.path, headers, body)
+                return proxy.ask(method, path, headers, body)
 
             if kind == "throttle":
                 self._send(refusal(503, "SlowDown"))
@@ -188,8 +208,11 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                     ask()
                 if kind == "delay":
                     proxy.wait(0.3)
-                answer = (proxy.old_listing(self.path) if kind == "old" else None) or ask()
-                self._send(_harmed(answer, kind), cut=kind == "cut")
+                answer = proxy.old_listing(path) if kind == "old" else ask()
+                harmed = _harmed(answer, kind)
+                if kind in ("short", "flip") and harmed is answer:
+                    proxy.spared(kind)
+                self._send(harmed, cut=kind == "cut")
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 

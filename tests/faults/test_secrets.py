@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import timeit
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from skinbatch.errors import StoreError, UsageError
-from skinbatch.redact import redacted, unsigned
+from skinbatch.redact import is_signed, redacted, unsigned
 from tests.conftest import S3Server
 from tests.faces import face, png, rows, tar_bytes, write_tree
 
@@ -195,7 +196,68 @@ def test_every_error_of_the_house_is_redacted_where_it_is_made() -> None:
         assert told.endswith("&page=2")
 
 
+SPELLINGS = [
+    f"https://h/a?x=1&amp;X-Amz-Signature={SIGNATURE}",
+    f"https://h/a?next=https%3A%2F%2Fh%2Fb%3Fx%3D1%26X-Amz-Signature%3D{SIGNATURE}",
+    f"https://h/a?x=https%253A%252F%252Fh%252Fb%253Fsig%253D{SIGNATURE}",
+    f"https://h/a%3FX-Amz-Signature={SIGNATURE}",
+    rf"https://h/a?x=1\u0026X-Amz-Signature={SIGNATURE}",
+    rf"https://h/a?x=1\u0026sig\u003d{SIGNATURE}",
+    f"https://h/a?x=1;X-Amz-Signature={SIGNATURE}",
+    f"https://h/a#access_token={SIGNATURE}",
+    f"https://h/a?x-goog-signature={SIGNATURE}",
+    f"https://h.blob.core.windows.net/a?se=2026&sp=r&sig={SIGNATURE}",
+    f"Authorization: AWS4-HMAC-SHA256 Credential=AKIA/2026, SignedHeaders=host;x-amz-date, Signature={SIGNATURE}",
+    f"X-Amz-Security-Token={SIGNATURE}",
+    f"X-Amz-Security-Token: {SIGNATURE}",
+    f"{{'X-Amz-Security-Token': b'{SIGNATURE}'}}",
+    f"aws_secret_access_key={SIGNATURE}",
+    f"https://user:pa/ss{SIGNATURE}@host/x",
+    f"https://user:p@ss{SIGNATURE}@host/x",
+]
+
+
+@pytest.mark.parametrize("text", SPELLINGS)
+def test_however_a_signature_or_a_password_is_spelt_it_is_not_said(text: str) -> None:
+    for written in (text, text.upper()):
+        assert SIGNATURE.lower() not in redacted(f"cannot read {written} (3 times)").lower()
+    assert redacted(f"{text} (3 times)").endswith((" (3 times)", "@host/x (3 times)"))
+    assert redacted(redacted(text)) == redacted(text)
+
+
+def test_an_address_within_an_address_keeps_what_is_no_signature() -> None:
+    said = redacted(f"https://h/?next=https%3A%2F%2Fh%2Fb%3Fsig%3D{SIGNATURE}%26page%3D2&page=3")
+    assert said == "https://h/?next=https%3A%2F%2Fh%2Fb%3Fsig%3D…%26page%3D2&page=3"
+    assert redacted(f"https://h/a?X-Amz-Signature={SIGNATURE}&page=2") == "https://h/a?X-Amz-Signature=…&page=2"
+
+
+@pytest.mark.parametrize("address", ["s3://b/a.jpg?x=1&amp;{}", "s3://b/a.jpg%3Fx=1%26{}", "s3://b/a.jpg?{}"])
+def test_a_signed_address_is_known_by_any_spelling(address: str) -> None:
+    assert unsigned(address.format(f"X-Amz-Signature={SIGNATURE}")) == "s3://b/a.jpg"
+
+
+NEARLY = [
+    *("?x-amz-", "x-amz-signature", "signature=0", "signature ", "&sig", "?x-amz-date", "x-amz-credential: "),
+    *("://u:", "://u:x", "://", "https://h:80/p@2", "%25", "%2526", "&sig=%25", "\\u0026sig", "&amp;", "-", "a"),
+]
+
+
+@pytest.mark.parametrize("nearly", NEARLY)
+def test_a_megabyte_of_what_is_nearly_a_signature_costs_time_in_proportion(nearly: str) -> None:
+    def seconds(size: int) -> float:
+        text = "://x=signature " + nearly * (size // len(nearly))
+        return min(timeit.repeat(lambda: redacted(text), number=1, repeat=3))
+
+    assert seconds(1 << 20) < 200 * seconds(1 << 15)  # 32 times as long; a square would be 1,024
+
+
 def test_what_is_no_signature_stays() -> None:
-    for text in ("s3://b/a?b=c.jpg", "token=5.jpg", "a?page=2&size=3", "C++ == 3", "x@y.z", "s3://b/k@2x.jpg"):
+    for text in (
+        *("s3://b/a?b=c.jpg", "token=5.jpg", "a?page=2&size=3", "C++ == 3", "x@y.z", "s3://b/k@2x.jpg"),
+        *("http://127.0.0.1:9000/b/k@2x.jpg", "http://[::1]:9000/b/k@2x.jpg", "a signature=5 and a policy: none"),
+        *("https://h/a/b:c@2x.jpg", "design=4, sig = 3.5; expires: never", "100%26=3", "x-amz-date: 2026"),
+    ):
         assert redacted(text) == unsigned(text) == text
+    for name in ("s3://b/a;sig=1.jpg", "s3://b/a#token=2.jpg", "s3://b/100%26sig%3D.jpg"):
+        assert unsigned(name) == name and not is_signed(name)
     assert unsigned(f"s3://b/a.jpg?{QUERY}") == "s3://b/a.jpg"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -75,6 +77,10 @@ def check(server: S3Server, bucket: str, undisturbed: Path) -> None:
     assert same_rows(dest, undisturbed, besides=WHERE, storage=server.settings)
 
 
+HITS = {"stall": (0.05, 3), "old": (0.5, 4), **dict.fromkeys(("short", "flip", "again", "late"), (0.4, 12))}
+"""Share of the requests, and how many at most, of kinds that few requests can suffer, and of those of which a run bears few:
+a stall is waited for, and a listing that does not show what it should is asked for five times."""
+NOT_DRAWN_ABOVE = ("cut", "flip", "old", "late")
 SERVERS = ["s3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ceph", "rclone"))]
 SEEDS = [2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (3, 4, 5))]
 
@@ -105,6 +111,39 @@ def test_a_run_ends_right_while_a_twentieth_of_all_requests_is_hit(
     check(server, bucket, undisturbed)
 
 
+def from_the_snapshot_on(proxy: Proxy) -> None:
+    """Hits nothing before: what is listed until then is new, or is not looked at again."""
+    share, proxy.share = proxy.share, 0.0
+
+    def refuse(method: str, path: str) -> None:
+        if method == "PUT" and "/snapshots/" in path:
+            proxy.share = share
+
+    proxy.refuse = refuse
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=() if k in NOT_DRAWN_ABOVE else pytest.mark.slow) for k in KINDS]
+)
+def test_a_run_ends_right_whichever_way_its_requests_are_hit(
+    kind: str, before: Callable[..., Proxy], s3: S3Server, archive: Path, undisturbed: Path, score: Score
+) -> None:
+    bucket = upload(s3, archive)
+    share, most = HITS.get(kind, (0.1, 15))
+    proxy = before(s3, seed=1, share=share, kinds=[kind], most=most)
+    if kind == "old":
+        from_the_snapshot_on(proxy)
+    code, message = score(proxy, bucket, max_attempts=8)
+    assert code == 0, f"{message} ({dict(proxy.happened)})"
+    assert proxy.happened[kind] > 0
+    assert same_rows(f"s3://{bucket}/scored", undisturbed, besides=WHERE, storage=s3.settings)
+    proxy.settle()
+    assert same_rows(f"s3://{bucket}/scored", undisturbed, besides=WHERE, storage=s3.settings)
+    proxy.share = 0.0
+    assert score(proxy, bucket)[0] == 0
+    check(s3, bucket, undisturbed)
+
+
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("delay", "again")])
 def test_what_every_request_suffers_is_an_error_after_bounded_tries(
     kind: str, before: Callable[..., Proxy], s3: S3Server
@@ -114,6 +153,9 @@ def test_what_every_request_suffers_is_an_error_after_bounded_tries(
     (listed,) = open_store(f"s3://{bucket}", s3.settings).list()
     direct = open_store(f"s3://{bucket}", s3.settings)
     direct.put("a.json", b"what was written")
+    if kind == "cut":  # one that brings something is no lost try
+        s3.client.put_object(Bucket=bucket, Key="a.png", Body=bytes(1))
+        (listed,) = (info for info in direct.list() if info.key == "a.png")
     proxy = before(s3, share=1.0, kinds=[kind], stall_s=1.0)
     settings = StorageSettings(endpoint_url=proxy.url, max_attempts=3, timeout_s=0.3)
     store = open_store(f"s3://{bucket}", settings)
@@ -122,7 +164,7 @@ def test_what_every_request_suffers_is_an_error_after_bounded_tries(
         "late": lambda: store.put("b.json", b"b"),
         "flip": lambda: store.get("a.json"),
     }.get(kind, lambda: store.get("a.png", version=listed.version, size=listed.size))
-    if kind == "old":  # nothing tells an old listing from a new one: what a run makes of them is shown above
+    if kind == "old":  # nothing tells an old listing from a new one; what a run makes of a few is shown above
         once = ask()
         direct.put("c.json", b"since then")
         assert ask() == once != [*direct.list()]
@@ -131,6 +173,23 @@ def test_what_every_request_suffers_is_an_error_after_bounded_tries(
         ask()
     assert proxy.requests == 3
     proxy.settle()
+
+
+def test_a_late_put_lands_where_it_was_sent_and_not_where_its_connection_went_on(
+    before: Callable[..., Proxy], s3: S3Server
+) -> None:
+    bucket = s3.bucket()
+    proxy = before(s3, share=1.0, kinds=["late"], most=1)
+    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc)
+    for key, status in (("first", 500), ("second", 200)):
+        connection.request("PUT", f"/{bucket}/{key}", key.encode())
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == status
+    connection.close()
+    proxy.settle()
+    store = open_store(f"s3://{bucket}", s3.settings)
+    assert {key: store.get(key)[0] for key in [*store.keys()]} == {"first": b"first", "second": b"second"}
 
 
 def test_what_a_store_refused_for_a_while_is_counted_where_people_look(

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import skinbatch
 from skinbatch import cli
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import Driver
@@ -26,8 +27,8 @@ from tests.faces import face, png, tar_bytes, write_tree
 from tests.faults.in_process import InProcessEngine
 
 
-def score(tree: Path, dest: Path, pack: str) -> None:
-    config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}})
+def score(tree: Path, dest: Path, pack: str, **settings: Any) -> None:
+    config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings})
     assert Driver(prepare(str(tree), str(dest), config), Silent(), "test").run(InProcessEngine()).exit_code == 0
 
 
@@ -147,6 +148,96 @@ def test_a_foreign_file_among_the_receipts(dest: Path) -> None:
     code, said = verify(dest)
     assert code == 5
     assert any("stray.json" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("images/copy.parquet", "images/scoring=000000000000/copy.parquet", "boxes/scoring=0/a/b.txt"),
+        *("masks/copy.parquet", "masks/scoring=000000000000/copy.parquet"),
+        *("_skinbatch/plans/{}/copy/units.parquet", "_skinbatch/snapshots/{}/copy.parquet"),
+        "_skinbatch/folds/{}/copy.parquet",
+    ],
+)
+def test_a_foreign_file_beside_what_is_ours(dest: Path, place: str) -> None:
+    (scoring,) = (dest / "_skinbatch/scorings").iterdir()
+    foreign = dest / place.format(scoring.stem)
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_bytes(files(dest, "images")[0].read_bytes())
+    code, said = verify(dest)
+    assert code == 5
+    assert any(foreign.name in line and line.endswith("move them elsewhere") for line in said)
+    foreign.unlink()
+    assert verify(dest) == (0, [])
+
+
+def test_the_tables_of_another_scoring_are_not_foreign(tree: Path, dest: Path, fake_pack: str) -> None:
+    score(tree, dest, fake_pack, model={"score_floor": 0.2}, run={"save_masks": True})
+    assert {path.name.partition("=")[0] for path in dest.glob("*/*") if path.parent.name in ("images", "masks")} == {
+        "scoring"
+    }
+    scorings = sorted((dest / "_skinbatch/scorings").iterdir())
+    assert len(scorings) == 2
+    for path in scorings:
+        report = skinbatch.verify(dest, path.stem)
+        assert (report.fingerprint, report.differences) == (path.stem, [])
+
+
+@pytest.mark.parametrize("wrong", [b"{", b"", b"\xff", b"null", b"[]", b"{}", b"other"], ids=str)
+@pytest.mark.parametrize("of_the_other", [False, True])
+def test_a_damaged_scoring(tree: Path, dest: Path, fake_pack: str, wrong: bytes, of_the_other: bool) -> None:
+    (scoring,) = (dest / "_skinbatch/scorings").iterdir()
+    if of_the_other:
+        scoring = scoring.with_name("000000000000.json")
+    if wrong == b"other":
+        wrong = (
+            next((dest / "_skinbatch/scorings").iterdir())
+            .read_bytes()
+            .replace(b'"fingerprint": "', b'"fingerprint": "0')
+        )
+    scoring.write_bytes(wrong)
+    code, said = verify(dest)
+    assert (code, len(said)) == (5, 1)
+    assert f"{scoring.name} is damaged" in said[0]
+
+
+@pytest.mark.parametrize("of", ["a snapshot", "a fold"])
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data.replace(b'"host":"', b'"host":"x')])
+def test_a_damaged_receipt_of_which_there_is_a_copy(
+    tree: Path, dest: Path, fake_pack: str, of: str, damage: Callable[[bytes], bytes]
+) -> None:
+    receipt = sorted((dest / "_skinbatch/receipts").rglob("*.json"))[0]
+    if of == "a fold":
+        (snapshot,) = (dest / "_skinbatch/snapshots").rglob("*.parquet")
+        fold = dest / "_skinbatch/folds" / snapshot.parent.name / snapshot.name
+        fold.parent.mkdir(parents=True)
+        snapshot.rename(fold)
+    receipt.write_bytes(damage(receipt.read_bytes()))
+    code, said = verify(dest)
+    assert code == 5
+    assert any(f"{receipt.parent.name}/{receipt.name}: not what was written" in line for line in said)
+    receipt.unlink()  # the way out that it names
+    score(tree, dest, fake_pack)
+    assert verify(dest) == (0, [])
+
+
+@pytest.mark.parametrize("column", ["unit_id", "receipt", "rows", "files", "record"])
+def test_a_changed_byte_of_a_snapshot_is_named_and_the_next_run_writes_another(
+    tree: Path, dest: Path, fake_pack: str, column: str
+) -> None:
+    (path,) = (dest / "_skinbatch/snapshots").rglob("*.parquet")
+    group = pq.read_metadata(path).row_group(0)
+    chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema.startswith(column))
+    data = bytearray(path.read_bytes())
+    data[chunk.data_page_offset + chunk.total_compressed_size - 1] ^= 1
+    path.write_bytes(data)
+    code, said = verify(dest)
+    assert code == 5
+    assert any(path.stem in line and "does not count" in line for line in said)
+    before = {path.name for path in files(dest, "images")}
+    score(tree, dest, fake_pack)
+    assert {path.name for path in files(dest, "images")} == before
+    assert verify(dest) == (0, [])
 
 
 def flip(path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +106,26 @@ def test_verify_says_how_many_units_are_left(store: LocalStore) -> None:
     assert re.search(r"not finished: 1 of \d+ units", differences(store))
 
 
+def test_a_plan_that_another_driver_wrote_at_the_same_time_leaves_nothing_to_do(store: LocalStore) -> None:
+    current, _, _ = scored(store)
+    twin = replace(current, name=f"{current.number + 1}.{12 * '0'}")
+    for key in [*store.keys(f"{layout.plans_prefix(FP)}{current.name}/")]:
+        store.put(key.replace(current.name, twin.name), store.get(key)[0])
+    assert plan.newest_alike(store, FP, current).name == twin.name
+    assert verify(store).differences == []
+
+
+def test_a_newer_plan_of_other_inputs_is_not_taken_for_ones_own(store: LocalStore) -> None:
+    current, _, _ = scored(store)
+    other = write_plan(store, photos(61), current)
+    with pytest.raises(ClaimError, match=f"another run has written plan {other.name}"):
+        plan.newest_alike(store, FP, current)
+    local(store, f"{layout.plans_prefix(FP)}{other.name}/units.parquet").write_bytes(b"damaged")
+    with pytest.raises(ClaimError, match=f"another run has written plan {other.name}"):
+        plan.newest_alike(store, FP, current)
+    assert plan.newest_alike(store, FP, other) is other
+
+
 def test_open_shows_whole_units_of_the_newest_plan_while_no_snapshot_counts(store: LocalStore) -> None:
     _, done, written = scored(store)
     store.delete([f"{layout.snapshots_prefix(FP)}{written.name}.parquet"])
@@ -148,6 +169,27 @@ def test_cleaning_up_stops_when_another_run_has_written_a_newer_snapshot(store: 
     with pytest.raises(ClaimError, match="another run has written snapshot 2"):
         cleanup.clean_up(ledger, first, fresh=fresh)
     assert verify(store).rows == 60
+
+
+def test_a_run_whose_files_are_not_listed_does_not_blame_another_runs_snapshot(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, done, own = scored(store)
+    ledger = Ledger.load(store, FP)
+    keys = store.keys
+
+    def late(prefix: str = "") -> Iterator[str]:
+        return (key for key in keys(prefix) if key != done[0].files[0].path)
+
+    monkeypatch.setattr(cleanup, "_LOOK_AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr(store, "keys", late)
+    named = snapshot.Snapshot(own.name, own.plan, tuple(ledger))
+    with pytest.raises(ClaimError, match=f"do not show this run's snapshot {own.name}") as said:
+        cleanup.clean_up(ledger, named)
+    assert "has written" not in str(said.value)
+    monkeypatch.undo()
+    assert cleanup.clean_up(ledger, named) == 0
+    assert verify(store).differences == []
 
 
 def test_statuses_are_found_in_the_receipts(store: LocalStore) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,7 +14,7 @@ import botocore.exceptions as bx
 import pytest
 
 from skinbatch.config import StorageSettings
-from skinbatch.errors import ChangedError, ForbiddenError, SkinbatchError, StoreError, UsageError
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, SkinbatchError, StoreError, UsageError
 from skinbatch.storage.client import mapped, s3_errors
 from skinbatch.storage.locate import Locator, open_store
 from skinbatch.storage.s3 import S3Store
@@ -122,10 +124,11 @@ def test_no_message_holds_a_secret() -> None:
 
 
 class Breaking:
-    """A server of one object that breaks off the first `breaks` answers; `on_break` may change the object."""
+    """A server of one object that breaks off the first `breaks` answers, each after `gives` bytes or in its middle;
+    `on_break` may change the object."""
 
-    def __init__(self, data: bytes, breaks: int, heeds_if_match: bool = True) -> None:
-        self.data, self.etag, self.breaks = data, "v1", breaks
+    def __init__(self, data: bytes, breaks: int, heeds_if_match: bool = True, gives: int | None = None) -> None:
+        self.data, self.etag, self.breaks, self.gives = data, "v1", breaks, gives
         self.heeds_if_match = heeds_if_match
         self.on_break: Callable[[], None] = lambda: None
         self.ranges: list[str | None] = []
@@ -181,7 +184,7 @@ def serve(s3: S3Server, servers: Servers) -> Callable[[Breaking], S3Store]:
                 self.end_headers()
                 if world.breaks:
                     world.breaks -= 1
-                    self.wfile.write(body[: len(body) // 2])
+                    self.wfile.write(body[: len(body) // 2 if world.gives is None else world.gives])
                     world.on_break()
                     self.close_connection = True
                     return
@@ -214,6 +217,31 @@ def test_a_connection_that_never_holds_is_an_error_not_a_short_object(serve: Cal
         serve(Breaking(DATA, breaks=99)).get("k")
 
 
+def test_a_stream_may_break_often_while_each_connection_brings_it_further(serve: Callable[[Breaking], S3Store]) -> None:
+    world = Breaking(DATA, breaks=99, gives=150_000)
+    with serve(world).stream("k") as stream:
+        assert stream.read() == DATA
+    assert len(world.ranges) == 14  # max_attempts is 4
+    assert serve(Breaking(DATA, breaks=99, gives=150_000)).get("k")[0] == DATA
+
+
+def test_tries_that_bring_nothing_are_bounded_wherever_they_begin(serve: Callable[[Breaking], S3Store]) -> None:
+    world = Breaking(DATA, breaks=99, gives=300_000)
+    world.on_break = lambda: setattr(world, "gives", 300_000 if len(world.ranges) < 3 else 0)
+    with serve(world).stream("k") as stream, pytest.raises(StoreError, match="lost 4 times at byte 900000"):
+        stream.read()
+    assert len(world.ranges) == 6  # three that brought something, the last of which counts
+
+
+def test_an_object_that_always_comes_whole_and_wrong_is_given_up(answers: Callable[..., S3Store]) -> None:
+    asked: list[None] = []
+    wrong = {"ETag": '"x"', "x-amz-meta-skinbatch-sha256": "0" * 64}
+    store = answers((200, wrong, b"abc"), on_answer=lambda: asked.append(None))
+    with pytest.raises(StoreError, match=r"lost 3 times .*other bytes than were written"):
+        store.get("k")
+    assert len(asked) == 3
+
+
 @pytest.mark.parametrize("heeds", [True, False])
 def test_an_object_that_changes_between_two_halves_is_noticed(
     serve: Callable[[Breaking], S3Store], heeds: bool
@@ -244,12 +272,13 @@ Answer = tuple[int, dict[str, str], bytes]
 def answers(s3: S3Server, servers: Servers) -> Callable[..., S3Store]:
     """A store whose server gives these answers, one after the other, and then the last one for ever."""
 
-    def start(*given: Answer) -> S3Store:
+    def start(*given: Answer, on_answer: Callable[[], object] = lambda: None) -> S3Store:
         left = list(given)
 
         class Handler(Quiet):
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                on_answer()
                 status, headers, body = left.pop(0) if len(left) > 1 else left[0]
                 self.send_response(status)
                 for name, value in headers.items():
@@ -303,6 +332,41 @@ def test_one_of_many_that_a_store_could_not_delete_is_asked_for_again(answers: C
         answers(deleted("SlowDown")).delete(["k"])
     with pytest.raises(ForbiddenError):
         answers(deleted("AccessDenied")).delete(["k"])
+
+
+def test_a_refusal_that_is_cut_off_is_asked_for_again(s3: S3Server, servers: Servers) -> None:
+    asked: list[str] = []
+
+    class Handler(Quiet):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            whole = self.path.endswith("/gone") and len(asked) == 3
+            body = b"<Error><Code>NoSuchKey</Code><Message>m</Message></Error>"
+            self.send_response(404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body if whole else body[:20])
+            self.close_connection = True
+            if not whole:  # with a reset, as a machine that restarts does
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+
+        def handle(self) -> None:
+            with suppress(OSError, ValueError):  # what follows a reset connection
+                super().handle()
+
+        def finish(self) -> None:
+            with suppress(OSError, ValueError):
+                super().finish()
+
+    store = S3Store("bucket", "", StorageSettings(endpoint_url=servers(Handler), max_attempts=3))
+    with pytest.raises(NotFoundError):
+        store.get("gone")
+    assert len(asked) == 3
+    asked.clear()
+    with pytest.raises(StoreError, match="connection lost 3 times"):
+        store.get("k")
+    assert len(asked) == 3
 
 
 def test_an_object_without_a_length_is_not_taken_for_whole(answers: Callable[..., S3Store]) -> None:

@@ -1,0 +1,54 @@
+"""What lies in a destination and is not what skinbatch wrote there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from skinbatch.runs import destination, layout
+from skinbatch.runs.ledger import Ledger
+from skinbatch.storage.base import Store
+
+_NAMED = 20
+_COPIES = re.compile(r"\d+\.[0-9a-f]{12}\.parquet")
+_PLANNED = re.compile(r"\d+\.[0-9a-f]{12}/(?:units|members-\d{5,})\.parquet")
+
+
+def foreign(store: Store, fingerprint: str) -> list[str]:
+    """Files beside the folders of all scorings, and among the plans, folds and snapshots of one; a sentence each folder."""
+    folders = {f"scoring={name}" for name in destination.scoring_names(store)}
+    said = []
+    for kind in layout.DATA_KINDS:
+        keys = (key for key in store.keys(f"{kind}/") if _folder(key) not in folders)
+        said += _sentence(store, f"{kind}/", keys, "of no scoring of this destination")
+    for prefix, ours in (
+        (layout.plans_prefix(fingerprint), _PLANNED),
+        (layout.folds_prefix(fingerprint), _COPIES),
+        (layout.snapshots_prefix(fingerprint), _COPIES),
+    ):
+        keys = (key for key in store.keys(prefix) if not ours.fullmatch(key[len(prefix) :]))
+        said += _sentence(store, prefix, keys, "that skinbatch did not write")
+    return said
+
+
+def changed_receipts(ledger: Ledger) -> Iterator[str]:
+    """Receipts that do not say what the snapshot or fold says that holds a copy; reads each of them once."""
+    for stub in ledger.changed():
+        yield (
+            f"{ledger.store.uri_of(stub.key(ledger.fingerprint))}: not what was written: the snapshot or fold with a copy of "
+            "this receipt says otherwise; delete it, and the same `skinbatch score` scores its unit again"
+        )
+
+
+def _folder(key: str) -> str:
+    """`scoring=x` of `images/scoring=x/y`; empty for what lies above."""
+    parts = key.split("/")
+    return parts[1] if len(parts) > 2 else ""
+
+
+def _sentence(store: Store, prefix: str, keys: Iterable[str], what: str) -> list[str]:
+    found = sorted(key[len(prefix) :] for key in keys)
+    if not found:
+        return []
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return [f"{store.uri_of(prefix)}: files {what}: {', '.join(found[:_NAMED])}{more}; move them elsewhere"]

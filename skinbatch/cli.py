@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from skinbatch import __version__
+from skinbatch import __version__, signals
 from skinbatch.cli_data import export
 from skinbatch.cli_evaluate import evaluate
 from skinbatch.cli_models import explain, pack_app
@@ -38,7 +39,19 @@ from skinbatch.logs import event, writes_json
 from skinbatch.redact import redacted
 from skinbatch.runs.report import RunReport
 
+
+class _Commands(TyperGroup):
+    """Typer itself ends with 130 at Ctrl-C and says nothing; Abort it passes on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as e:
+            raise typer.Abort from e
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="skinbatch",
     help="Score archives of face photos: skin masks, acne lesions, counts, grades and skin diseases, as Parquet.\n\n"
     "Start with `skinbatch demo`, or `skinbatch score PHOTOS OUT`.",
@@ -267,7 +280,8 @@ def main() -> NoReturn:
 
 def _guarded(run: Callable[..., Any]) -> int:
     try:
-        code = run(standalone_mode=False)
+        with signals.heard_by(signals.interrupt):
+            code = run(standalone_mode=False)
         return int(code or 0)
     except SkinbatchError as e:
         _say(str(e), e.exit_code)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from skinbatch import signals
 from skinbatch.config import Config, EngineSettings
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
 from skinbatch.engines.shares import Node, shares
@@ -28,6 +29,7 @@ settle()
 
 import ray  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
+from ray._private import utils as ray_utils  # noqa: E402
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
@@ -56,7 +58,11 @@ class RayEngine:
             return
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         try:
-            self._connect()
+            with _without_its_handler():
+                self._connect()
+        except KeyboardInterrupt:
+            ray.shutdown()
+            raise
         except Exception as e:  # Ray raises any class here, bare Exception too
             raise UsageError(
                 f"Ray at {address or 'this machine'} cannot be reached: {e}; --engine local needs no Ray"
@@ -69,7 +75,7 @@ class RayEngine:
             return
         for tries_left in range(_STARTS, 0, -1):
             try:
-                with _on_loopback():
+                with _on_loopback(), signals.deferred():  # else Ray's agents would outlive it for a minute
                     ray.init(
                         "local",
                         include_dashboard=False,
@@ -145,7 +151,8 @@ class RayEngine:
 
     def close(self) -> None:
         if self._ours:
-            ray.shutdown()
+            with signals.deferred():
+                ray.shutdown()
 
 
 @contextmanager
@@ -162,6 +169,18 @@ def _on_loopback() -> Iterator[None]:
     finally:
         del os.environ[_CLUSTERS]
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _without_its_handler() -> Iterator[None]:
+    """Ray that is started within it leaves SIGTERM to whom it belongs. It would put a handler in place that ends the program
+    with 15 wherever it is, from then on."""
+    before = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = before
 
 
 def _knock(address: str) -> None:

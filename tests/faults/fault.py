@@ -30,9 +30,9 @@ KILLS_DECODER, HANGS_DECODER = b"kills its decoder", b"hangs its decoder"
 class Fault:
     """One thing that goes wrong, once.
 
-    point: `put receipts`, `get photo`, `list images`, `delete folds`, …: what a store is asked and of what; or `model`, a
-    call of the segmenter; or `decode`. nth: which time, from 1, counted over all processes of the role. when: before or
-    after that is done.
+    point: `put receipts`, `get photo`, `list snapshots`, `keys images`, `delete folds`, …: what a store is asked and of
+    what; or `model`, a call of the segmenter; or `decode`. nth: which time, from 1, counted over all processes of the role.
+    when: before or after that is done.
     """
 
     role: Role
@@ -147,7 +147,8 @@ def _patches(at: Callable[[str, str], None]) -> dict[str, Callable[[ModuleType],
             cls = getattr(module, class_name)
             for name in ("put", "get", "stream"):
                 around(cls, name, lambda self, key, *_, _name=name, **__: f"{_name} {kind_of(key)}")
-            around(cls, "list", lambda self, prefix="", **_: f"list {kind_of(prefix)}")
+            for name in ("list", "keys"):
+                around(cls, name, lambda self, prefix="", _name=name, **_: f"{_name} {kind_of(prefix)}")
             around(cls, "delete", lambda self, keys: f"delete {kind_of(keys[0])}")
             if class_name == "LocalStore":
                 _map_errors(cls)

@@ -8,14 +8,22 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from skinbatch.runs import layout
-from tests.faces import rows
-from tests.faults.bench import differences, same_rows
+from skinbatch.config import parse_config
+from skinbatch.engines.driver import Driver
+from skinbatch.engines.presenter import Silent
+from skinbatch.engines.setup import prepare
+from skinbatch.errors import ClaimError
+from skinbatch.runs import layout, plan
+from skinbatch.storage.base import Store
+from tests.faces import face, png, rows, write_tree
+from tests.faults.bench import differences
 from tests.faults.fault import Fault
+from tests.faults.in_process import InProcessEngine
 from tests.faults.points import and_slow
 from tests.faults.trial import Trial
 
@@ -109,9 +117,52 @@ def test_two_drivers_that_know_nothing_of_each_other_lose_and_double_nothing(tri
     for driver in (first, second):
         trial.go_on(driver.pid)
     assert sorted((first.end(), second.end())) == [0, 7], first.said + second.said
-    assert same_rows(trial.out, trial.like)
+    trial.check()  # nothing that runs afterwards has to put it right
     trial.run()
     trial.check()
+
+
+def driver_of(photos: Path, out: Path, pack: str) -> Driver:
+    config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}})
+    return Driver(prepare(str(photos), str(out), config), Silent(), "test")
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["the newer plan", "the older plan"])
+@pytest.mark.parametrize("more", [False, True], ids=["the same photos", "fewer photos"])
+def test_a_driver_that_planned_while_another_did_all_ends_well_or_with_7(
+    after: bool, more: bool, fake_pack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have seen no plan, both write plan 1; of two with one number the smaller name is the newer."""
+    out = tmp_path / "out"
+    photos = write_tree(tmp_path / "photos", {f"{n}.png": png(face(n, 1, n)) for n in range(6)})
+    names, named = plan.names, {"first": "a" if after else "c", "second": "b"}
+    who = ["first"]
+    monkeypatch.setattr(layout, "numbered", lambda n: f"{n}.{12 * named[who[-1]]}")
+
+    def slow(store: Store, fingerprint: str) -> list[str]:
+        found = names(store, fingerprint)
+        if who == ["first"]:
+            who.append("second")
+            (out / layout.CLAIM).unlink()
+            if more:
+                write_tree(photos, {"late.png": png(face(3, 2, 9))})
+            assert driver_of(photos, out, fake_pack).run(InProcessEngine()).exit_code == 0
+            assert differences(out) == []
+            who.append("first")
+        return found
+
+    monkeypatch.setattr(plan, "names", slow)
+    first = driver_of(photos, out, fake_pack)
+    if more and not after:
+        with pytest.raises(ClaimError, match=r"another run has written plan 1\.b+, which is not"):
+            first.run(InProcessEngine())
+    else:
+        assert first.run(InProcessEngine()).exit_code == 0
+        assert differences(out) == []
+    assert who == ["first", "second", "first"]
+    assert driver_of(photos, out, fake_pack).run(InProcessEngine()).exit_code == 0
+    assert differences(out) == []
+    assert len(rows(out)) == (7 if more else 6)
 
 
 @SLOW

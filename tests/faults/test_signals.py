@@ -1,0 +1,173 @@
+"""SIGINT and SIGTERM from the command's first line to its last: 130 and a word, nothing left behind, and the same command goes
+on. Before that line Python has not yet begun to run it, and ends as any program that a signal ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import skinbatch
+from skinbatch import signals
+from skinbatch.config import parse_config
+from skinbatch.engines.driver import Driver
+from skinbatch.engines.presenter import Silent
+from skinbatch.engines.setup import prepare
+from skinbatch.runs import layout
+from tests.faces import face, png, rows, write_tree
+from tests.faults.bench import differences
+from tests.faults.fault import Fault
+from tests.faults.in_process import InProcessEngine
+from tests.faults.trial import Trial
+
+BOTH = (signal.SIGINT, signal.SIGTERM)
+LOCAL = [
+    "skinbatch.cli:<module>",
+    "skinbatch.config:<module>",
+    "skinbatch.engines.score:score",
+    "skinbatch.engines.setup:prepare",
+    "skinbatch.engines.driver:Driver.__init__",
+    "skinbatch.engines.driver:Driver.run",
+    "skinbatch.runs.claim:Claim.take",
+    "skinbatch.engines.local:LocalPool.__init__",
+]
+RAY = [
+    "ray:<module>",
+    "ray._private.worker:init",
+    "ray._private.node:Node.start_head_processes",
+    "ray._private.services:start_raylet",
+    "ray._private.worker:connect",
+    "skinbatch.engines.ray_engine:RayEngine.check",
+    "skinbatch.engines.driver:Driver.run",
+    "skinbatch.engines.ray_engine:RayPool.__init__",
+    "ray._private.worker:shutdown",
+]
+PROGRAM = """
+import os, runpy, sys
+number, where = int(sys.argv[1]), sys.argv[2]
+sys.argv[1:] = sys.argv[3:]
+
+def look(frame, event, arg):
+    if event == "call" and f"{frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}" == where:
+        sys.setprofile(None)
+        os.kill(os.getpid(), number)
+
+sys.setprofile(look)
+runpy.run_module("skinbatch", run_name="__main__", alter_sys=True)
+"""
+"""`skinbatch`, which gets a signal when a function is called or a module begins to be imported."""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "photos", {f"{n}.png": png(face(n, 1, n)) for n in range(3)})
+
+
+def sent(number: int, where: str, photos: Path, pack: str, engine: str) -> tuple[int, str, int]:
+    """Exit code, what the command said, its session."""
+    arguments = ["score", photos, photos.parent / "out", "--pack", pack, "--engine", engine]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(int(number)), where, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        start_new_session=True,
+    )
+    said = process.communicate(timeout=120)[0]
+    return process.returncode, said, process.pid
+
+
+def of_session(session: int) -> list[str]:
+    """Processes of a session that have not ended, by what they call themselves."""
+    found = []
+    for place in Path("/proc").iterdir():
+        try:
+            facts = (place / "stat").read_text().rpartition(")")[2].split()
+            if int(facts[3]) == session and facts[0] != "Z":
+                found.append((place / "cmdline").read_bytes().split(b"\0")[0].decode())
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def check(number: int, where: str, photos: Path, pack: str, engine: str) -> None:
+    code, said, session = sent(number, where, photos, pack, engine)
+    assert code == 130, said
+    assert "nterrupted; the same command goes on" in said and "Traceback" not in said
+    end = time.monotonic() + 20.0  # Ray's processes take a moment to end; those that nobody ends take a minute
+    while left := of_session(session):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+    out = photos.parent / "out"
+    assert not (out / layout.CLAIM).exists()
+    assert not list(out.rglob(".tmp-*"))
+    assert skinbatch.score(photos, out, pack=pack, engine="local").exit_code == 0
+    assert differences(out) == []
+    assert len(rows(out)) == 3
+
+
+@pytest.mark.parametrize("number", BOTH, ids=lambda n: n.name)
+@pytest.mark.parametrize("where", [*LOCAL[:2], *(pytest.param(p, marks=pytest.mark.slow) for p in LOCAL[2:])])
+def test_a_signal_ends_the_command_with_130(where: str, number: int, photos: Path, fake_pack: str) -> None:
+    check(number, where, photos, fake_pack, "local")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", BOTH, ids=lambda n: n.name)
+@pytest.mark.parametrize("where", RAY)
+def test_a_signal_ends_the_command_with_130_while_ray_starts_and_ends(
+    where: str, number: int, photos: Path, fake_pack: str
+) -> None:
+    check(number, where, photos, fake_pack, "ray")
+
+
+@pytest.mark.parametrize("deed", ["int", "term"])
+def test_a_signal_before_there_is_a_run_ends_it_with_130(deed: str, trial: Trial) -> None:
+    trial.plan(Fault("driver", "get dest", "before", 1, deed))  # type: ignore[arg-type]
+    driver = trial.start()
+    assert driver.end() == 130, driver.said
+    assert "interrupted; the same command goes on" in driver.said and "Traceback" not in driver.said
+    trial.run()
+    trial.check()
+
+
+@pytest.mark.parametrize("deed", ["int", "term"])
+def test_a_signal_while_the_claim_is_given_back_leaves_none(deed: str, trial: Trial) -> None:
+    trial.plan(Fault("driver", "delete claim", "before", 1, deed))  # type: ignore[arg-type]
+    driver = trial.start()
+    assert driver.end() == 0, driver.said  # everything was done
+    assert len(trial.faults.happened) == 1
+    assert not (trial.out / layout.CLAIM).exists()
+    trial.check()
+
+
+def test_a_signal_that_was_swallowed_while_the_run_was_set_up_ends_it(
+    photos: Path, fake_pack: str, tmp_path: Path
+) -> None:
+    config = parse_config({"pack": fake_pack, "engine": {"name": "local", "cpus_per_worker": 1.0}})
+    with signals.heard_by(signals.interrupt):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        driver = Driver(prepare(str(photos), str(tmp_path / "out"), config), Silent(), "test")
+        assert driver.run(InProcessEngine()).exit_code == 130
+    assert not (tmp_path / "out" / layout.CLAIM).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_score_as_a_library_leaves_the_handlers_of_its_caller(
+    engine: str, photos: Path, fake_pack: str, tmp_path: Path
+) -> None:
+    heard: list[int] = []
+    with signals.heard_by(lambda number, frame: heard.append(number)):
+        before = [signal.getsignal(number) for number in BOTH]
+        assert skinbatch.score(photos, tmp_path / "out", pack=fake_pack, engine=engine).exit_code == 0
+        assert [signal.getsignal(number) for number in BOTH] == before
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM]

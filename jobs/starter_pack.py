@@ -2,7 +2,7 @@
 
     python jobs/starter_pack.py train DIR      three recipes of jobs/recipes into the pack DIR/new-starter; again: resumes
     python jobs/starter_pack.py measure OUT    the numbers of its card, of `--pack` on the validation photos
-    python jobs/starter_pack.py curve DIR      what more photos would bring, in DIR/curve: short trainings on shares of them
+    python jobs/starter_pack.py curve DIR      what more photos would bring, in DIR/curve: trainings on shares of them
     python jobs/starter_pack.py ship DIR       DIR/new-starter, measured, becomes the pack that comes with skinbatch
 
 The photos are where the recipes say. Training begins with weights that `python jobs/imagenet_backbone.py` fetches.
@@ -29,6 +29,7 @@ from skinbatch.train.photos.gather import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.curves import draw_curves
 from skinbatch.train.results.model_card import WORK, in_pack
+from skinbatch.train.results.packing import stem_of
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGES = ("segmenter", "detector", "classifier")
@@ -45,18 +46,14 @@ ABOUT = (
 )
 MORE = """## What more photos would bring
 
-By `python jobs/starter_pack.py curve DIR`: trainings on shares of the training photos, all with the same number of steps
-and judged by the same validation photos. They are shorter than the pack's own, and of smaller inputs, so that only the
-slopes can be compared with it."""
+By `python jobs/starter_pack.py curve DIR`: the same trainings on shares of their photos, with as many steps, judged by the
+same validation photos. The last row of each is this pack."""
 PAPERS = f"Other photos and conditions, so aims and no baselines: {papers.ACNE_NOTE}; {papers.FACES_NOTE}."
 NONE = "none_of_them"
 CURVE = "curve"
-SHORT = {
-    "segmenter": ("--iterations", "300", "--size", "192"),
-    "classifier": ("--iterations", "120", "--shares", "0.25", "0.5", "1"),
-    "detector": ("--iterations", "300", "--size", "320", "--shares", "0.25", "0.5", "1"),
-}
-"""What two cores train in a few hours: shorter than the recipes, and smaller, so that only the slopes can be compared."""
+STEPS = {"segmenter": 2500, "classifier": 1080, "detector": 3000}
+"""As many as the recipes make of all photos, so that the pack itself is the last point of each curve."""
+SHARES = ("0.25", "0.5", "1")
 
 
 def main() -> int:
@@ -87,8 +84,10 @@ def train(folder: Path) -> int:
 def curve(folder: Path) -> int:
     """jobs/learning_curve.py of every stage. Returns the exit code of the first that fails, else 0."""
     script = Path(__file__).with_name("learning_curve.py")
-    for stage, options in SHORT.items():
-        command = [sys.executable, script, RECIPES / f"starter_{stage}.toml", folder / CURVE / stage, *options]
+    for stage, steps in STEPS.items():
+        recipe = _recipe(stage)
+        command = [sys.executable, script, recipe.file, folder / CURVE / stage, "--iterations", steps]
+        command += ["--trained", folder / WORK / stem_of(recipe), "--shares", *SHARES]
         if code := subprocess.run([*map(str, command)], check=False).returncode:
             return code
     return 0
@@ -247,7 +246,7 @@ def _points(work: Path) -> list[dict[str, float]]:
 def _more_photos(folder: Path, pack: Path) -> str:
     """Markdown of the learning curves, whose pictures are copied into the pack."""
     parts = [MORE]
-    for stage in SHORT:
+    for stage in STEPS:
         made = folder / CURVE / stage / "learning-curve"
         picture = f"more-photos-{stage}.png"
         shutil.copyfile(made.with_suffix(".png"), pack / picture)

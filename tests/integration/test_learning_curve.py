@@ -33,3 +33,10 @@ def test_a_small_detector_on_two_shares_of_its_photos(tmp_path: Path) -> None:
     before = (out / "25-percent" / "work" / "detector" / "log.jsonl").stat().st_mtime_ns
     assert subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout == first
     assert (out / "25-percent" / "work" / "detector" / "log.jsonl").stat().st_mtime_ns == before, "trained twice"
+
+    trained = out / "100-percent" / "work" / "detector"
+    other = [*command[:3], str(tmp_path / "other"), "--iterations", "6", "--shares", "1", "--trained", str(trained)]
+    subprocess.run(other, check=True, stdout=subprocess.PIPE)
+    found = json.loads((tmp_path / "other" / "learning-curve.json").read_text(encoding="utf-8"))["points"]
+    assert found == points[1:]
+    assert not (tmp_path / "other" / "100-percent").exists(), "trained again"

@@ -1,8 +1,11 @@
-"""What Ray reads from the environment when it is imported. Import this before ray."""
+"""What Ray reads from the environment when it is imported, and what it does to signals. Import this before ray."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 def _token_at_hand() -> bool:
@@ -21,3 +24,15 @@ def settle() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if _token_at_hand():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+@contextmanager
+def without_its_handler(utils: Any) -> Iterator[None]:
+    """Ray that is started within it leaves SIGTERM to whom it belongs. It would put a handler in place that ends the program
+    with 15 wherever it is, from then on. utils: the module ray._private.utils."""
+    before = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = before

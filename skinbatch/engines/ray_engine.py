@@ -21,7 +21,7 @@ from skinbatch.engines.worker import Worker, environment
 from skinbatch.errors import UsageError
 from skinbatch.models.manifest import FILENAME
 from skinbatch.models.pack import load_pack
-from skinbatch.ray_environment import settle
+from skinbatch.ray_environment import settle, without_its_handler
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
 from skinbatch.storage.base import TEMPORARY
 
@@ -58,7 +58,7 @@ class RayEngine:
             return
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         try:
-            with _without_its_handler():
+            with without_its_handler(ray_utils):
                 self._connect()
         except KeyboardInterrupt:
             ray.shutdown()
@@ -169,18 +169,6 @@ def _on_loopback() -> Iterator[None]:
     finally:
         del os.environ[_CLUSTERS]
         ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
-def _without_its_handler() -> Iterator[None]:
-    """Ray that is started within it leaves SIGTERM to whom it belongs. It would put a handler in place that ends the program
-    with 15 wherever it is, from then on."""
-    before = ray_utils.set_sigterm_handler
-    ray_utils.set_sigterm_handler = lambda handler: None
-    try:
-        yield
-    finally:
-        ray_utils.set_sigterm_handler = before
 
 
 def _knock(address: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from skinbatch.errors import SkinbatchError, UsageError
-from skinbatch.ray_environment import settle
+from skinbatch.ray_environment import settle, without_its_handler
 from skinbatch.train.fitting.interrupt import Interrupts, ask_to_stop
 from skinbatch.train.fitting.progress import Silent, TrainingProgress, TrainingStep
 from skinbatch.train.recipe_sections import RunSection
@@ -25,6 +25,7 @@ from skinbatch.train.recipe_sections import RunSection
 settle()
 
 import ray  # noqa: E402
+from ray._private import utils as ray_utils  # noqa: E402
 
 Result = TypeVar("Result")
 
@@ -118,12 +119,13 @@ def _fit(trainer: Any, desk: Any) -> None:
 def _connect(address: str | None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
-        ray.init(
-            address or "local",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **({} if address else {"include_dashboard": False}),
-        )
+        with without_its_handler(ray_utils):
+            ray.init(
+                address or "local",
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                **({} if address else {"include_dashboard": False}),
+            )
     except Exception as e:  # Ray raises any class here, bare Exception too
         raise UsageError(f"Ray at {address or 'this machine'} cannot be reached: {e}; set `run.workers` = 1") from e
 

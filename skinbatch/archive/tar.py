@@ -17,6 +17,7 @@ from skinbatch.types import Status
 _BLOCK = 512
 _CHUNK = 1 << 20
 _EXTENDED_BYTES = 1 << 20
+_MOST_RECORDS = 10_000
 _PAX_DIGITS = 8
 """Of a record's length, the blank included: no record is longer than its header."""
 _UNPACKED_BYTES = 1 << 30
@@ -227,8 +228,10 @@ def _text(field: bytes) -> str:
 def _pax(data: bytes) -> dict[str, str]:
     """Records of the form `length key=value\\n`, those that say what is read here."""
     found = {}
-    at, end = 0, len(data.rstrip(b"\0"))
+    at, end, records = 0, len(data.rstrip(b"\0")), 0
     while at < end:
+        if (records := records + 1) > _MOST_RECORDS:
+            raise BrokenArchiveError(Status.CORRUPT, f"an extended header of more than {_MOST_RECORDS:,} records")
         digits = data[at : at + _PAX_DIGITS].partition(b" ")[0]
         length = int(digits) if digits.isdigit() else 0
         key, equals, value = data[at + len(digits) + 1 : at + length].partition(b"=")

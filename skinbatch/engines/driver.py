@@ -244,11 +244,13 @@ class Driver:
 
     def _finish(self, current: Plan, nothing_to_do: bool = False) -> RunReport:
         """Every unit is done: snapshot, clean-up, and the verdict over all rows."""
-        current = plan.newest_alike(self.store, self.fingerprint, current)
         chosen = self._chosen(current)
         newest = snapshot.newest_that_counts(self.ledger)
         handed_out = not nothing_to_do
-        if newest is None or newest.plan != current.name or list(newest.receipts) != chosen:
+        is_new = newest is None or newest.plan != current.name or list(newest.receipts) != chosen
+        if is_new or handed_out:
+            current = plan.newest_alike(self.store, self.fingerprint, current)
+        if newest is None or newest.plan != current.name or is_new:
             self.presenter.phase("writing the snapshot")
             names = snapshot.names(self.store, self.fingerprint)
             number = layout.number_of(names[0])[0] + 1 if names else 1
@@ -256,7 +258,8 @@ class Driver:
             nothing_to_do = False
         self.presenter.phase("cleaning up")
         cleanup.clean_up(self.ledger, newest, fresh=not handed_out)
-        plan.newest_alike(self.store, self.fingerprint, current)
+        if is_new or handed_out:
+            plan.newest_alike(self.store, self.fingerprint, current)
         return self._end(*self._verdict(newest, nothing_to_do), current, "done", newest, nothing_to_do)
 
     def _verdict(self, newest: Snapshot, nothing_to_do: bool) -> tuple[int, str]:

@@ -172,7 +172,9 @@ def numbers() -> Iterator[Hostile]:
     yield archive("long-of-2-64.zip", zip64("a.png", 2**64 - 1), {"a.png": "too_large"})
     yield archive("headers-only.tar", extended(record(b"a", b"b")) * 100 + good, broken)
     short = extended(b"6 a=b\n" * (MiB // 6)) * 20
-    yield archive("records.tar.gz", gzip.compress(short + good), {"good.png": FINE})
+    yield archive("records.tar.gz", gzip.compress(short + good), broken)
+    few = b"".join(record(b"k%d" % n, b"v") for n in range(5000))
+    yield archive("many-records.tar", extended(few) + good, {"good.png": FINE})
     rows_of_nothing = parquet({"image": pa.nulls(1_000_000, pa.binary())})
     yield archive("rows-of-nothing.parquet", rows_of_nothing, broken, "1,000,000 rows in")
 

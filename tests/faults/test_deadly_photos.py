@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import bz2
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.models.fake import HANGS, KILLS
 from tests.faces import counts, face, png, rows, tar_bytes, write_tree
-from tests.faults.corpus_archives import extended
+from tests.faults.corpus_archives import header
 
 
 def test_photos_that_kill_the_worker_are_crashed_and_their_neighbours_are_scored(
@@ -51,14 +51,16 @@ def test_a_photo_that_hangs_is_a_timeout(tmp_path: Path, mortal_pack: str) -> No
 
 @pytest.mark.slow
 def test_an_archive_file_that_holds_up_its_reader_is_a_timeout_and_no_outage(tmp_path: Path, fake_pack: str) -> None:
-    """Small headers that unpack to ten million records: neither the store nor the photos beside it are to blame."""
-    records = extended(b"6 a=b\n" * ((1 << 20) // 6)) * 60
-    held = gzip.compress(records + tar_bytes({"0.png": png(face(1, 1))}))
-    tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.gz": held})
+    """What unpacks to most of a GiB before the first photo: neither the store nor the photos beside it are to blame."""
+    size, packer = 900 << 20, bz2.BZ2Compressor()
+    parts = [packer.compress(header("long.bin", size))]
+    parts += [packer.compress(bytes(1 << 20)) for _ in range(size >> 20)]
+    held = b"".join([*parts, packer.compress(tar_bytes({"0.png": png(face(1, 1))})), packer.flush()])
+    tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": held})
     settings = parse_config({"engine": {"stall_timeout_s": 1.0}, "run": {"max_failures": 0.9}})
     report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="local", config=settings)
     assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 1, "timeout": 1})
     found = rows(tmp_path / "out")
     assert found["a.png"]["status"] == "ok"
-    assert "no photo got further for 1 s" in found["held.tar.gz/#timeout-0"]["error"]
+    assert "no photo got further for 1 s" in found["held.tar.bz2/#timeout-0"]["error"]
     assert skinbatch.verify(tmp_path / "out").differences == []

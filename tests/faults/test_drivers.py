@@ -167,9 +167,10 @@ def test_a_driver_that_planned_while_another_did_all_ends_well_or_with_7(
 
 @SLOW
 def test_a_worker_of_a_dead_driver_that_writes_late_changes_nothing(trial: Trial) -> None:
-    trial.plan(Fault("worker", "put boxes", "before", 2, "stop"), Fault("driver", "put attempts"))
+    trial.plan(Fault("worker", "put boxes", "before", 2, "stop"))
     first = trial.start(lose=True)
     late = trial.hit()
+    first.send(signal.SIGKILL)
     assert first.end() == -signal.SIGKILL
     trial.run()
     trial.go_on(late)

@@ -211,6 +211,11 @@ def ship(folder: Path) -> None:
         raise SystemExit(
             f"{pack.directory}: {size / 1e6:.1f} MB of weights; at most {MOST_BYTES / 1e6:.0f} MB are shipped"
         )
+    for stage in STEPS:
+        if not (folder / CURVE / stage / "learning-curve.md").exists():
+            raise SystemExit(
+                f"{folder / CURVE / stage}: no learning curve; first `python jobs/starter_pack.py curve {folder}`"
+            )
     measured = measure(str(pack.directory), folder / "measured")
     before = load_pack("starter").manifest
     fresh, old = PLACE.with_name("starter.new"), PLACE.with_name("starter.old")

@@ -27,7 +27,7 @@ def settle() -> None:
 
 
 @contextmanager
-def without_its_handler(utils: Any) -> Iterator[None]:
+def without_sigterm_handler(utils: Any) -> Iterator[None]:
     """Ray that is started within it leaves SIGTERM to whom it belongs. It would put a handler in place that ends the program
     with 15 wherever it is, from then on. utils: the module ray._private.utils."""
     before = utils.set_sigterm_handler

@@ -247,10 +247,11 @@ class Driver:
         chosen = self._chosen(current)
         newest = snapshot.newest_that_counts(self.ledger)
         handed_out = not nothing_to_do
-        is_new = newest is None or newest.plan != current.name or list(newest.receipts) != chosen
-        if is_new or handed_out:
+        says = None if newest is None else (newest.plan, list(newest.receipts))
+        settled = nothing_to_do and says == (current.name, chosen)
+        if not settled:
             current = plan.newest_alike(self.store, self.fingerprint, current)
-        if newest is None or newest.plan != current.name or is_new:
+        if newest is None or says != (current.name, chosen):
             self.presenter.phase("writing the snapshot")
             names = snapshot.names(self.store, self.fingerprint)
             number = layout.number_of(names[0])[0] + 1 if names else 1
@@ -258,7 +259,7 @@ class Driver:
             nothing_to_do = False
         self.presenter.phase("cleaning up")
         cleanup.clean_up(self.ledger, newest, fresh=not handed_out)
-        if is_new or handed_out:
+        if not settled:
             plan.newest_alike(self.store, self.fingerprint, current)
         return self._end(*self._verdict(newest, nothing_to_do), current, "done", newest, nothing_to_do)
 

@@ -21,7 +21,7 @@ from skinbatch.engines.worker import Worker, environment
 from skinbatch.errors import UsageError
 from skinbatch.models.manifest import FILENAME
 from skinbatch.models.pack import load_pack
-from skinbatch.ray_environment import settle, without_its_handler
+from skinbatch.ray_environment import settle, without_sigterm_handler
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
 from skinbatch.storage.base import TEMPORARY
 
@@ -58,7 +58,7 @@ class RayEngine:
             return
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         try:
-            with without_its_handler(ray_utils):
+            with without_sigterm_handler(ray_utils):
                 self._connect()
         except KeyboardInterrupt:
             ray.shutdown()

@@ -66,7 +66,8 @@ def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
             at, [e.value for e in found], 0.36, yerr=np.nan_to_num(ends), capsize=3, color=_COLOURS[n], label=title
         )
         for x, estimate in zip(at, found, strict=True):
-            axes.text(x, 0.02, f"{estimate.value:.3f}", ha="center", rotation=90, color="white", fontsize=9)
+            said, colour = (f"{estimate.value:.3f}", "white") if np.isfinite(estimate.value) else ("no pixel", "black")
+            axes.text(x, 0.02, said, ha="center", rotation=90, color=colour, fontsize=9)
     axes.set_xticks(np.arange(len(classes)) + 0.19, [name.replace("_", " ") for name in classes])
     _finish(axes, "", "share", f"{numbers['photos']:,} photos, pixels of all together")
     axes.set(ylim=(0, 1.08))

@@ -104,9 +104,10 @@ def _train(
         # What is learned from is split anew without them: that split is the one to be checked.
         recipe, before = recipe.without(unusable), problems.found
         problems, valid, seen = _checked(recipe, progress)
-        gone = (p for p in before if p.kind in LEFT_OUT)  # of folders of negatives the second look does not see them
-        known = {(p.kind, p.file): p for p in (*problems.found, *gone)}
-        problems = Problems(tuple(dict.fromkeys((*known.values(), *problems.found))))
+        told = {(p.kind, p.file) for p in problems.found}
+        # Of folders of negatives the second look does not see what the first left out.
+        gone = (p for p in before if p.kind in LEFT_OUT and (p.kind, p.file) not in told)
+        problems = Problems((*gone, *problems.found))
     _write(work / "problems.json", problems.as_json())
     problems.raise_if(strict)
     _keep_photos(work, seen)

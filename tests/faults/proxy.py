@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import math
 import random
-import socket
-import struct
 import threading
 import time
 from collections import Counter
@@ -17,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from skinbatch.archive.formats import IMAGE_EXTENSIONS, extension
+from tests.handler import Quiet
 
 KINDS = ("throttle", "fail", "reset", "stall", "cut", "short", "flip", "delay", "old", "again", "late", "lost")
 """503 SlowDown · 500 · closed before an answer · no answer for longer than a client waits · a body that ends before its
@@ -166,23 +165,19 @@ def _applies(kind: str, method: str, path: str) -> bool:
 
 
 def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(Quiet):
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = list(self.headers.items())
             if proxy.down:
-                self._reset()
+                self.reset()
                 return
             refused = proxy.refuse(self.command, self.path)
             if refused is not None:
                 self._send(refused)
                 return
-            method, path = (
-                self.command,
-                self.path,
-            )  # a late PUT is done when this connection has gone on to other requests
+            # A late PUT is done when this connection has gone on to other requests.
+            method, path = self.command, self.path
             kind = proxy.draw(method, path)
 
             def ask() -> _Answer:
@@ -193,13 +188,13 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             elif kind == "fail":
                 self._send(refusal(500, "InternalError"))
             elif kind == "reset":
-                self._reset()
+                self.reset()
             elif kind == "stall":
                 proxy.wait(proxy.stall_s)
-                self._reset()
+                self.reset()
             elif kind == "lost":
                 ask()
-                self._reset()
+                self.reset()
             elif kind == "late":
                 proxy.later(ask, 1.0)
                 self._send(refusal(500, "InternalError"))
@@ -230,25 +225,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(answer.body[: len(answer.body) // 2] if cut else answer.body)
                 if cut:
                     self.wfile.flush()
-                    self._reset()
-
-        def _reset(self) -> None:
-            """Close without a word, as a machine that restarts does."""
-            self.close_connection = True
-            with suppress(OSError):
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-        def handle(self) -> None:
-            with suppress(OSError, ValueError):  # what follows a reset connection
-                super().handle()
-
-        def finish(self) -> None:
-            with suppress(OSError, ValueError):
-                super().finish()
+                    self.reset()
 
     return Handler
 

@@ -85,10 +85,8 @@ class Unreachable:
         patch.setattr(ray, "kill", self._end)
 
     def _end(self, actor: Any, no_restart: bool = True) -> None:
-        if (
-            self.faults.happened and not self.actors
-        ):  # the first that is given up; while it is named here Ray keeps it too
-            self.actors.append(actor)
+        if self.faults.happened and not self.actors:
+            self.actors.append(actor)  # the first that is given up; while it is named here Ray keeps it too
         else:
             self._kill(actor, no_restart=no_restart)
 

@@ -38,7 +38,7 @@ from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.fitting.start import read_start, start_from
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import AugmentSection
-from skinbatch.train.results.result import DataCount, Metric, TrainedStage
+from skinbatch.train.results.result import Curve, DataCount, Metric, TrainedStage
 
 WATCHED = 96
 """Validation photos that every evaluation looks at, and as many of training for the threshold; the last one takes all."""
@@ -77,7 +77,7 @@ def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> Tr
     start: tuple[str, Weights] | None = (path.name, read_start(path, stage)) if path is not None else None
     counts: list[DataCount] = []
     notes: list[str] = []
-    steps, seconds, earlier = 0, 0.0, list[tuple[str, tuple[Mapping[str, float], ...]]]()
+    steps, seconds, earlier = 0, 0.0, list[tuple[str, Curve]]()
     for part in parts_of(recipe):
         trained = run.fit(replace(part, stage=stage.model_copy(update={"classes": part.stage.classes})), start, work)
         start = (f"the training `{part.name}`", trained.best)

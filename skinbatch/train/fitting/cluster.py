@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from skinbatch.errors import SkinbatchError, UsageError
-from skinbatch.ray_environment import settle, without_its_handler
+from skinbatch.ray_environment import settle, without_sigterm_handler
 from skinbatch.train.fitting.interrupt import Interrupts, ask_to_stop
 from skinbatch.train.fitting.progress import Silent, TrainingProgress, TrainingStep
 from skinbatch.train.recipe_sections import RunSection
@@ -119,7 +119,7 @@ def _fit(trainer: Any, desk: Any) -> None:
 def _connect(address: str | None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
-        with without_its_handler(ray_utils):
+        with without_sigterm_handler(ray_utils):
             ray.init(
                 address or "local",
                 logging_level=logging.ERROR,

@@ -18,7 +18,7 @@ from skinbatch.train.fitting.start import freeze_backbone, read_start, start_fro
 from skinbatch.train.photos.gather import Gathered, gather
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import DataSection, ScheduleSection
-from skinbatch.train.results.result import DataCount
+from skinbatch.train.results.result import Curve, DataCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Trained:
     steps: int
     seconds: float
     device: torch.device
-    earlier: tuple[tuple[str, tuple[Mapping[str, float], ...]], ...]
+    earlier: tuple[tuple[str, Curve], ...]
 
 
 Prepare = Callable[[Part, Gathered], tuple[nn.Module, Task]]
@@ -77,7 +77,7 @@ def train_parts(recipe: Recipe, work: Path, progress: TrainingProgress, prepare:
     first = recipe.start_from()
     state: Mapping[str, Tensor] | None = read_start(first, recipe.model.stage) if first is not None else None
     where, notes, counts = first.name if first is not None else "", list[str](), list[DataCount]()
-    steps, seconds, earlier = 0, 0.0, list[tuple[str, tuple[Mapping[str, float], ...]]]()
+    steps, seconds, earlier = 0, 0.0, list[tuple[str, Curve]]()
     for part in parts_of(recipe):
         progress.phase("reading photos")
         gathered = gather_part(recipe, part)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-Curve = Sequence[Mapping[str, float]]
+from skinbatch.train.results.result import Curve
+
 PLACES = ("step", "epoch", "minutes", "loss", "waited")
 """What of a point is no number about validation photos."""
 _COLOURS = ("#1f5f8b", "#2e8b57", "#b8860b", "#8b5a9b", "#5a7d2a", "#3aa6a0", "#a0522d", "#708090")

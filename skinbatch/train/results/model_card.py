@@ -161,7 +161,7 @@ def _again(recipe: Recipe, stem: str) -> str:
         f"The same training from the start{_how_the_same(recipe)}:",
         f"\n```\nskinbatch train {recipe.stage} {file} --out AGAIN\n```\n",
         "The whole pack on the validation photos, from pixels to tables, then against the truth; in the recipe's folder"
-        f"{_whole(recipe)}:",
+        f"{_unlike_the_trainer(recipe)}:",
         "\n```",
         *_judged(recipe, stem),
         "```",
@@ -193,7 +193,7 @@ def _judged(recipe: Recipe, stem: str) -> Iterator[str]:
 
 def _how_the_same(recipe: Recipe) -> str:
     """What its numbers at the end depend on besides the recipe."""
-    needs = [f"the file {recipe.model.weights}"] if recipe.model.weights is not None else []
+    needs = [f"the weights {recipe.model.weights}"] if recipe.model.weights is not None else []
     if (faces := recipe.face_finder()) is not None:
         needs.append(f"a base pack {recipe.base} whose segmenter has the SHA-256 {faces[:12]}…")
     given = f", given {' and '.join(needs)}" if needs else ""
@@ -202,7 +202,7 @@ def _how_the_same(recipe: Recipe) -> str:
     return f"{given}, {ends}"
 
 
-def _whole(recipe: Recipe) -> str:
+def _unlike_the_trainer(recipe: Recipe) -> str:
     views = (recipe.data, *recipe.data.train, *recipe.data.valid)
     return " (the trainer saw parts of the photos, these see the whole)" if any(v.crop or v.face for v in views) else ""
 

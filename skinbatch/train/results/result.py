@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+Curve = Sequence[Mapping[str, float]]
+"""A mapping an evaluation, see TrainedStage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class TrainedStage:
     `mmdet`, else None. parameters: of the network as it is packed. curve: a mapping an evaluation, `step` first, then
     `epoch`, `minutes`, `loss`, `score` (what the best weights were chosen by), `waited` (share of the step time spent
     waiting for data) and any other number; drawn and printed. steps, seconds: over all resumptions. hardware: in words.
-    stopped: why it ended, in words. notes: sentences for the card. earlier: name and curve of
-    each training before the last ([[transfer]]).
+    stopped: why it ended, in words. notes: sentences for the card. earlier: name and curve of each training before the last
+    ([[transfer]]).
     """
 
     stage: str
@@ -60,4 +63,4 @@ class TrainedStage:
     stopped: str
     notes: tuple[str, ...] = ()
     config: Path | None = None
-    earlier: tuple[tuple[str, tuple[Mapping[str, float], ...]], ...] = ()
+    earlier: tuple[tuple[str, Curve], ...] = ()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import botocore.exceptions as bx
 import pytest
@@ -19,6 +17,7 @@ from skinbatch.storage.client import mapped, s3_errors
 from skinbatch.storage.locate import Locator, open_store
 from skinbatch.storage.s3 import S3Store
 from tests.conftest import S3Server
+from tests.handler import Quiet
 
 
 def test_a_bucket_that_does_not_exist_is_wrong_use(s3: S3Server) -> None:
@@ -132,13 +131,6 @@ class Breaking:
         self.heeds_if_match = heeds_if_match
         self.on_break: Callable[[], None] = lambda: None
         self.ranges: list[str | None] = []
-
-
-class Quiet(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: the tests say what happened."""
 
 
 Servers = Callable[[type[Quiet]], str]
@@ -347,17 +339,8 @@ def test_a_refusal_that_is_cut_off_is_asked_for_again(s3: S3Server, servers: Ser
             self.end_headers()
             self.wfile.write(body if whole else body[:20])
             self.close_connection = True
-            if not whole:  # with a reset, as a machine that restarts does
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-
-        def handle(self) -> None:
-            with suppress(OSError, ValueError):  # what follows a reset connection
-                super().handle()
-
-        def finish(self) -> None:
-            with suppress(OSError, ValueError):
-                super().finish()
+            if not whole:
+                self.reset()
 
     store = S3Store("bucket", "", StorageSettings(endpoint_url=servers(Handler), max_attempts=3))
     with pytest.raises(NotFoundError):

@@ -16,7 +16,7 @@ from skinbatch.models.pack import load_pack
 from skinbatch.models.weights import save_weights
 from skinbatch.train.recipe import FOLLOWS, Recipe, read_recipe
 from skinbatch.train.results.curves import draw_curves
-from skinbatch.train.results.model_card import stage_section
+from skinbatch.train.results.model_card import VALID, WORK, stage_section
 from skinbatch.train.results.packing import write_pack
 from skinbatch.train.results.result import DataCount, Metric, TrainedStage
 
@@ -122,7 +122,7 @@ def test_the_card_says_how_every_validation_photo_is_judged_again(tmp_path: Path
             "split",
             split,
             [
-                "skinbatch score AGAIN/work/classifier-disease/valid.csv OUT --pack AGAIN/mine",
+                f"skinbatch score AGAIN/{WORK}/classifier-disease/{VALID} OUT --pack AGAIN/mine",
                 f"skinbatch evaluate OUT photos/train {options}",
             ],
         ),
@@ -140,7 +140,7 @@ def test_the_card_says_how_every_validation_photo_is_judged_again(tmp_path: Path
             "file",
             file,
             [
-                "skinbatch score AGAIN/work/classifier-disease/valid.csv OUT --pack AGAIN/mine",
+                f"skinbatch score AGAIN/{WORK}/classifier-disease/{VALID} OUT --pack AGAIN/mine",
                 f"skinbatch evaluate OUT valid.csv {options}",
             ],
         ),
@@ -164,7 +164,7 @@ def test_the_card_says_what_its_numbers_need_besides_the_recipe(tmp_path: Path) 
         ),
         (
             text.replace("size = 64", 'size = 64\nweights = "starter"'),
-            "start, given the file starter, with these numbers",
+            "start, given the weights starter, with these numbers",
         ),
         (text.replace("apart =", 'group = "(p[0-9])_"\napart ='), "intervals over the groups of `group`, '(p[0-9])_'."),
     ):

@@ -137,7 +137,7 @@ def draw(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, p
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if len(axes.lines) > 1:
-            axes.legend(fontsize=8, frameon=False)
+            axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     figure.savefig(path, format="png")
 
 

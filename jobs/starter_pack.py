@@ -2,8 +2,9 @@
 
     python jobs/starter_pack.py train DIR      three recipes of jobs/recipes into the pack DIR/new-starter; again: resumes
     python jobs/starter_pack.py measure OUT    the numbers of its card, of `--pack` on the validation photos
-    python jobs/starter_pack.py curve DIR      what more photos would bring, in DIR/curve: trainings on shares of them
+    python jobs/starter_pack.py curve DIR      what more photos would bring, in DIR/curve: short trainings on shares of them
     python jobs/starter_pack.py ship DIR       DIR/new-starter, measured, becomes the pack that comes with skinbatch
+    python jobs/starter_pack.py card DIR       the card of the pack that comes with skinbatch, measured again, with DIR/curve
 
 The photos are where the recipes say. Training begins with weights that `python jobs/imagenet_backbone.py` fetches.
 """
@@ -29,7 +30,6 @@ from skinbatch.train.photos.gather import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.curves import draw_curves
 from skinbatch.train.results.model_card import WORK, in_pack
-from skinbatch.train.results.packing import stem_of
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGES = ("segmenter", "detector", "classifier")
@@ -44,21 +44,29 @@ ABOUT = (
     "the pipeline finds no face it gives no disease, and each has the probability 0: its AUC is also of the face finder. "
     "The classifier alone is measured over the photos with a face."
 )
+MISSING = """## What is missing
+
+The same of the photos that it was trained on. Where these numbers reach what the validation photos do not, more photos of
+the kind would help; where they do not either, longer training, a larger network or more exact annotations would."""
 MORE = """## What more photos would bring
 
-By `python jobs/starter_pack.py curve DIR`: the same trainings on shares of their photos, with as many steps, judged by the
-same validation photos. The last row of each is this pack."""
+By `python jobs/starter_pack.py curve DIR`: short trainings on shares of the photos, each of as many steps, judged by the same
+validation photos. The pack itself was trained on all of them, for much longer."""
+STAGES_TABLE = "| stage | architecture |"
+"""With it begins what a card says before it is measured."""
 PAPERS = f"Other photos and conditions, so aims and no baselines: {papers.ACNE_NOTE}; {papers.FACES_NOTE}."
 NONE = "none_of_them"
+PARTS = ("valid", "train")
 CURVE = "curve"
-STEPS = {"segmenter": 2500, "classifier": 1080, "detector": 3000}
-"""As many as the recipes make of all photos, so that the pack itself is the last point of each curve."""
-SHARES = ("0.25", "0.5", "1")
+STEPS = {"segmenter": 300, "detector": 400}
+"""Of each training of a learning curve: an eighth of the recipes' own, an hour for all of them on two cores. There is none of
+the classifier: its classes have 24 to 120 photos, of which no share can be judged."""
+SHARES = ("0.0625", "0.25", "1")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "measure", "curve", "ship"))
+    parser.add_argument("what", choices=("train", "measure", "curve", "ship", "card"))
     parser.add_argument("folder", type=Path, help="where packs, checkpoints and measurements go, or are")
     parser.add_argument("--pack", default="starter", help="of `measure` (default: %(default)s)")
     args = parser.parse_args()
@@ -68,8 +76,10 @@ def main() -> int:
         return curve(args.folder)
     if args.what == "measure":
         print(measure(args.pack, args.folder))
-    else:
+    elif args.what == "ship":
         ship(args.folder)
+    else:
+        write_card(PLACE, "starter", args.folder)
     return 0
 
 
@@ -87,7 +97,7 @@ def curve(folder: Path) -> int:
     for stage, steps in STEPS.items():
         recipe = _recipe(stage)
         command = [sys.executable, script, recipe.file, folder / CURVE / stage, "--iterations", steps]
-        command += ["--trained", folder / WORK / stem_of(recipe), "--shares", *SHARES]
+        command += ["--shares", *SHARES]
         if code := subprocess.run([*map(str, command)], check=False).returncode:
             return code
     return 0
@@ -98,48 +108,62 @@ def _skinbatch(*arguments: object) -> int:
 
 
 def measure(pack: str, out: Path) -> str:
-    """Markdown: every stage from pixels to tables to `skinbatch evaluate`, on the validation photos of its recipe."""
-    out.mkdir(parents=True, exist_ok=True)
-    lesions = _evaluated("detector", _recipe("detector").data.valid[0].truth, pack, out, "--map", "*=acne")
-    masks = _evaluated("segmenter", _faces(out / "faces"), pack, out)
+    """Markdown: every stage from pixels to tables to `skinbatch evaluate`, on the validation photos of its recipe, and, in
+    short, on those that it was trained on."""
+    valid, train = (_measured(pack, out / part, part) for part in PARTS)
+    head = ["", "| what | value | paper |", "|---|---|---|"]
+    return "\n".join([MEASURED, "", ABOUT, *head, *valid, "", PAPERS, "", MISSING, *head, *train])
+
+
+def _measured(pack: str, out: Path, part: str) -> list[str]:
+    shutil.rmtree(out, ignore_errors=True)
+    lesions = _evaluated("detector", _lesions(out / "photos", part), pack, out, "--map", "*=acne")
+    masks = _evaluated("segmenter", _faces(out / "faces", part), pack, out)
     apart = [option for name in _recipe("classifier").data.apart for option in ("--apart", name)]
-    classes = _evaluated("classifier", _windows(out / "windows"), pack, out, "--map", f"{NONE}=", *apart)
-    rows = [*_of_masks(masks), *_of_lesions(lesions), *_of_classes(classes)]
-    return "\n".join([MEASURED, "", ABOUT, "", "| what | value | paper |", "|---|---|---|", *rows, "", PAPERS])
+    classes = _evaluated("classifier", _windows(out / "windows", part), pack, out, "--map", f"{NONE}=", *apart)
+    return [*_of_masks(masks), *_of_lesions(lesions), *_of_classes(classes, only_means=part == "train")]
 
 
 def _recipe(stage: str) -> Recipe:
     return read_recipe(RECIPES / f"starter_{stage}.toml", stage)
 
 
-def _valid(stage: str) -> tuple[TakenPhoto, ...]:
+def _taken(stage: str, part: str) -> tuple[TakenPhoto, ...]:
     recipe = _recipe(stage)
-    return gather_part(recipe, parts_of(recipe)[-1]).valid
+    gathered = gather_part(recipe, parts_of(recipe)[-1])
+    return gathered.valid if part == "valid" else gathered.train
 
 
-def _faces(folder: Path) -> Path:
-    """The segmenter's validation photos and their masks."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for taken in _valid("segmenter"):
+def _lesions(folder: Path, part: str) -> Path:
+    """The detector's photos and what is annotated in them, without those of clear faces."""
+    folder.mkdir(parents=True)
+    for taken in _taken("detector", part):
+        if not taken.negative:
+            for path in (taken.path, taken.photo.annotation):
+                shutil.copyfile(path, folder / path.name)
+    return folder
+
+
+def _faces(folder: Path, part: str) -> Path:
+    """The segmenter's photos and their masks."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for taken in _taken("segmenter", part):
         assert taken.photo.masks is not None
         for kind, path in (("images", taken.path), ("masks", taken.photo.masks[0])):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / kind / path.name)
     return folder
 
 
-def _windows(folder: Path) -> Path:
-    """What the classifier's validation looks at, without watermarks, in a folder a class."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for n, taken in enumerate(_valid("classifier")):
+def _windows(folder: Path, part: str) -> Path:
+    """What the classifier looks at, without watermarks, in a folder a class."""
+    for n, taken in enumerate(_taken("classifier", part)):
         (folder / (name := taken.classes[0] if taken.classes else NONE)).mkdir(parents=True, exist_ok=True)
         with Image.open(taken.path) as image:
             x1, y1, x2, y2 = (taken.view.crop or ((0, 0, 1, 1),))[0]
             width, height = image.size
-            part = image.convert("RGB").crop(
-                (round(x1 * width), round(y1 * height), round(x2 * width), round(y2 * height))
-            )
-            part.save(folder / name / f"{n:04d}.png")
+            window = (round(x1 * width), round(y1 * height), round(x2 * width), round(y2 * height))
+            image.convert("RGB").crop(window).save(folder / name / f"{n:04d}.png")
     return folder
 
 
@@ -174,7 +198,7 @@ def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
         yield _row(what, own["mae"], paper, digits=2)
 
 
-def _of_classes(found: dict[str, Any]) -> Iterator[str]:
+def _of_classes(found: dict[str, Any], only_means: bool = False) -> Iterator[str]:
     """The whole pipeline, for which a photo without a face has probability 0, and the classifier over photos with a face."""
     part = next(value for name, value in found["all"].items() if name.startswith("classes"))
     without = f" without {', '.join(part['apart'])}" if part["apart"] else ""
@@ -182,7 +206,7 @@ def _of_classes(found: dict[str, Any]) -> Iterator[str]:
     ways = {", whole pipeline": part} if part["without_face"] else {"": part}
     if "with_face" in part:
         ways[", classifier alone"] = part["with_face"]
-    for name in ("mean", *part["of_class"]):
+    for name in ("mean",) if only_means else ("mean", *part["of_class"]):
         for title, key in (("recall", "recall"), ("AUC", "auc")):
             for way, numbers in ways.items():
                 photos = f"{numbers['of_class'].get(name, numbers['photos'])} photos"
@@ -211,12 +235,7 @@ def ship(folder: Path) -> None:
         raise SystemExit(
             f"{pack.directory}: {size / 1e6:.1f} MB of weights; at most {MOST_BYTES / 1e6:.0f} MB are shipped"
         )
-    for stage in STEPS:
-        if not (folder / CURVE / stage / "learning-curve.md").exists():
-            raise SystemExit(
-                f"{folder / CURVE / stage}: no learning curve; first `python jobs/starter_pack.py curve {folder}`"
-            )
-    measured = measure(str(pack.directory), folder / "measured")
+    _learning_curves(folder)
     before = load_pack("starter").manifest
     fresh, old = PLACE.with_name("starter.new"), PLACE.with_name("starter.old")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -232,9 +251,7 @@ def ship(folder: Path) -> None:
     if manifest != before:  # not only measured again
         manifest = manifest.model_copy(update={"version": str(int(before.version) + 1)})
     write_manifest(manifest, fresh)
-    title, _, rest = (pack.text("CARD.md") or "").partition("\n")
-    card = f"{title.replace(NAME, 'starter')}\n\n{measured}\n\n{_more_photos(folder, fresh)}\n{rest}"
-    (fresh / "CARD.md").write_text(card, encoding="utf-8")
+    write_card(fresh, str(pack.directory), folder)
     load_pack(fresh.resolve()).verify()
     PLACE.rename(old)
     fresh.rename(PLACE)
@@ -248,16 +265,28 @@ def _points(work: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def _more_photos(folder: Path, pack: Path) -> str:
-    """Markdown of the learning curves, whose pictures are copied into the pack."""
+def write_card(place: Path, pack: str, folder: Path) -> None:
+    """CARD.md in `place`: what the card of `pack` says of its stages, after what it is worth and what more photos would bring."""
+    pictures = _learning_curves(folder)
+    said = load_pack(pack).text("CARD.md") or ""
+    measured = measure(pack, folder / "measured")
     parts = [MORE]
-    for stage in STEPS:
-        made = folder / CURVE / stage / "learning-curve"
+    for stage, made in pictures.items():
         picture = f"more-photos-{stage}.png"
-        shutil.copyfile(made.with_suffix(".png"), pack / picture)
-        table = made.with_suffix(".md").read_text(encoding="utf-8")
-        parts.append(f"{table}\n![{stage}: more photos]({picture})")
-    return "\n\n".join(parts)
+        shutil.copyfile(made, place / picture)
+        parts.append(f"{made.with_suffix('.md').read_text(encoding='utf-8')}\n![{stage}: more photos]({picture})")
+    stages = said[said.index(STAGES_TABLE) :]
+    card = "\n\n".join(["# starter", measured, *parts, stages])
+    (place / "CARD.md").write_text(card, encoding="utf-8")
+
+
+def _learning_curves(folder: Path) -> dict[str, Path]:
+    """Stage -> picture; the same as Markdown is beside it."""
+    found = {stage: folder / CURVE / stage / "learning-curve.png" for stage in STEPS}
+    for picture in found.values():
+        if not picture.with_suffix(".md").exists():
+            raise SystemExit(f"{picture.parent}: no learning curve; first `python jobs/starter_pack.py curve {folder}`")
+    return found
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What Ray reads from the environment when it is imported, and what it does to signals. Import this before ray."""
+"""What Ray reads from the environment when it is imported, and what it does to signals. Call `settle` before ray is imported."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,11 +19,12 @@ def settle() -> None:
     """Leaves alone what the user has set.
 
     Servers that find a token demand it, but clients send it only when told to before ray is imported. Where there is none
-    yet, embedded Ray makes one, and fails when told to use it before that.
+    yet, embedded Ray makes one, and fails when told to use it before that. Where ray is imported already, embedded Ray still
+    sees to it by itself, unless it is told to now, when its client hears no more of it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if _token_at_hand():
+    if "ray" not in sys.modules and _token_at_hand():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 

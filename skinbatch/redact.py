@@ -15,7 +15,8 @@ _USER = re.compile(
 _MARK = r"(?:[?&;#]|%(?:25){0,3}(?:26|3f|3b|23)|\\(?:u00|x)(?:26|3f|3b|23))"
 """What a name of a query string stands behind, also as it is written within another address or in JSON."""
 _IS = r"(?:=|%(?:25){0,3}3d|\\(?:u00|x)3d)"
-_VALUE = r"(?:[^&\s\"'<>\\%]|%(?!(?:25){0,3}26))*"
+_VALUE = r"(?:[^&\s\"'<>\\%]++|%(?!(?:25){0,3}26))*+"
+"""Possessive: of each way back it would keep a note, 145 bytes for a character."""
 _UNMISTAKABLE = (
     r"x-(?:amz|goog|oss|cos)-(?:signature|credential|security-token)|(?:aws|google|oss)access(?:key)?id|key-pair-id"
     r"|aws_(?:secret_access_key|session_token|security_token)"
@@ -40,7 +41,7 @@ _QUESTION = re.compile(r"\?|%(?:25){0,3}3f|\\(?:u00|x)3f", re.IGNORECASE)
 def redacted(text: str) -> str:
     """`text` with `…` in the place of passwords in addresses, of the values of signed query strings (S3, CloudFront, Google,
     Azure, and what else is called a token) and of the headers that say the same, and of the secrets in this process's
-    environment. Takes time in proportion to its length, whatever it holds."""
+    environment. Takes time and memory in proportion to its length, whatever it holds."""
     if "://" in text:
         text = _USER.sub("…@", text)
     if "=" in text or "3d" in text or "3D" in text:

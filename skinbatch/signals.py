@@ -12,6 +12,7 @@ from typing import Any
 Handler = Callable[[int, FrameType | None], None]
 _BOTH = (signal.SIGINT, signal.SIGTERM)
 _interrupted = threading.Event()
+_over = threading.Event()
 
 
 class Interrupt(KeyboardInterrupt):
@@ -20,7 +21,10 @@ class Interrupt(KeyboardInterrupt):
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """A handler: Interrupt, wherever the main thread is. Remembered, as a callback of a library may swallow that."""
+    """A handler: Interrupt, wherever the main thread is, unless all is `over`. Remembered, as a callback of a library may swallow
+    that."""
+    if _over.is_set():
+        return
     _interrupted.set()
     raise Interrupt
 
@@ -28,6 +32,13 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 def interrupted() -> bool:
     """`interrupt` has heard a signal."""
     return _interrupted.is_set()
+
+
+def over() -> None:
+    """What the command was to do is done, and recorded so: `interrupt` changes its exit code no more. Where others listen, as in
+    a program that uses skinbatch, this does nothing."""
+    if _may_say_so() and signal.getsignal(signal.SIGINT) is interrupt:
+        _over.set()
 
 
 @contextmanager
@@ -44,6 +55,8 @@ def heard_by(handler: Handler) -> Iterator[None]:
         _put_back(before)
         if not remembered:
             _interrupted.clear()
+        if signal.getsignal(signal.SIGINT) is not interrupt:
+            _over.clear()
 
 
 @contextmanager
@@ -54,7 +67,7 @@ def deferred() -> Iterator[None]:
 
     def note(number: int, frame: FrameType | None) -> None:
         if heard:
-            interrupt(number, frame)
+            raise Interrupt
         heard.append(number)
 
     try:

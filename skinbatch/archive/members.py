@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import posixpath
 import re
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from skinbatch.archive.formats import HEAD_BYTES, extension, has_image_name, image_format, skip_name
 from skinbatch.errors import DiskError, SkinbatchError
+from skinbatch.logs import event
 from skinbatch.redact import redacted
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
@@ -53,6 +56,7 @@ def contained() -> Iterator[None]:
     except (BrokenArchiveError, MemberError, SkinbatchError, OSError, MemoryError):
         raise
     except Exception as e:
+        event("reader", logging.WARNING, message=f"{type(e).__name__}: {e}", traceback=traceback.format_exc())
         raise BrokenArchiveError(Status.CORRUPT, f"cannot be read on: {type(e).__name__}: {str(e)[:200]}") from e
 
 

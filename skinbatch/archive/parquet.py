@@ -17,10 +17,8 @@ from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 _MAGIC = b"PAR1"
 _FOOTER = 1 << 16
-_BATCH = 8
 _ROWS = 1000
 """More rows than this and bytes together are not photos: a few kilobytes can say that there are millions of empty rows."""
-_LARGE_CHUNK = 32 << 20
 _NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
 _NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "bytes")
 
@@ -32,7 +30,7 @@ class ParquetError(BrokenArchiveError):
 @dataclass(frozen=True, slots=True)
 class Columns:
     """image: path of the photos' bytes, None without one; top: the column that holds them. others: columns that pass
-    through, of several with one name the first. names: all columns."""
+    through, of several with one name the first. names: all columns. rows: of all row groups."""
 
     image: str | None
     top: str
@@ -86,7 +84,7 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
             status, damage = Status.CORRUPT, f"row group {group} has fewer rows than its footer says"
             try:
                 for batch in parquet.iter_batches(
-                    _at_once(parquet.metadata.row_group(group)),
+                    1,  # a value that is stored once may be of any size, and every row has a copy of its own
                     row_groups=[group],
                     columns=[str(columns.image), *columns.others],
                     use_threads=False,
@@ -112,13 +110,6 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
         first = end
 
 
-def _at_once(group: pq.RowGroupMetaData) -> int:
-    """Rows of a batch: one where a value is stored once and may be of any size, since every row has a copy of its own."""
-    chunks = (group.column(n) for n in range(group.num_columns))
-    large = any(c.has_dictionary_page and c.total_uncompressed_size > _LARGE_CHUNK for c in chunks)
-    return 1 if large else _BATCH
-
-
 def count_rows(file: RangedFile) -> int:
     """How many rows `parquet_rows` gives. Raises ParquetError, StoreError."""
     return _with_photos(file)[1].rows
@@ -126,10 +117,9 @@ def count_rows(file: RangedFile) -> int:
 
 def _with_photos(file: RangedFile) -> tuple[pq.ParquetFile, Columns]:
     parquet = open_parquet(file)
-    rows, size = parquet.metadata.num_rows, file.seek(0, 2)
-    if rows > _ROWS + size:
-        raise ParquetError(Status.CORRUPT, f"has {rows:,} rows in {size:,} bytes, which no photos fit into")
-    columns = _columns(parquet)
+    columns, size = _columns(parquet), file.seek(0, 2)
+    if columns.rows > _ROWS + size:
+        raise ParquetError(Status.CORRUPT, f"has {columns.rows:,} rows in {size:,} bytes, which no photos fit into")
     if columns.image is None:
         raise ParquetError(Status.CORRUPT, "has no column with photos")
     return parquet, columns
@@ -201,7 +191,15 @@ def _columns(parquet: pq.ParquetFile) -> Columns:
         raise ParquetError(Status.CORRUPT, f"has {schema.names.count(top)} columns called {top!r}")
     first = {f.name: f for f in reversed(schema)}
     others = tuple(name for name in dict.fromkeys(schema.names) if name != top and not _holds_bytes(first[name].type))
-    return Columns(image, top, tuple(schema.names), others, parquet.metadata.num_rows)
+    return Columns(image, top, tuple(schema.names), others, _rows_in(parquet.metadata))
+
+
+def _rows_in(footer: pq.FileMetaData) -> int:
+    """As its row groups say: what it says of all of them together may be damaged. Raises ParquetError."""
+    rows = [footer.row_group(n).num_rows for n in range(footer.num_row_groups)]
+    if min(rows, default=0) < 0:
+        raise ParquetError(Status.CORRUPT, f"says that it has {min(rows):,} rows")
+    return sum(rows)
 
 
 def _image_column(schema: pa.Schema) -> tuple[str, str | None]:

@@ -141,7 +141,7 @@ class _File:
             return
         with self._store.stream(self._key, version=self._version, size=self._size) as stream:
             watched = WatchedStream(stream, self._reading)
-            yield self._stepping(tar_members(cast(BinaryIO, watched), self._size))
+            yield self._stepping(tar_members(cast(BinaryIO, watched), self._size, self._reading.step))
             # The file may go on after the archive's end; a local one tells only there that it was changed meanwhile.
             watched.seek(0, os.SEEK_END)
             watched.read(1)

@@ -7,7 +7,7 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from skinbatch.archive.formats import HEAD_BYTES, is_tar_header
@@ -38,12 +38,13 @@ _MOST_BYTES = 2**63
 """A size that no table holds."""
 
 
-def tar_members(stream: BinaryIO, size: int) -> Iterator[TarMember]:
-    """Members of a tar, plain or packed with gzip, bzip2 or xz. size: of the whole file, bytes.
+def tar_members(stream: BinaryIO, size: int, step: Callable[[], None] = lambda: None) -> Iterator[TarMember]:
+    """Members of a tar, plain or packed with gzip, bzip2 or xz. size: of the whole file, bytes. step: called for each MiB that
+    is unpacked only to be passed over.
 
     Raises BrokenArchiveError where it cannot be read on; an archive without its end marker is truncated.
     """
-    tar = _Tar(*_unpacked(stream, size), max(_UNPACKED_BYTES, _MOST_TIMES * size))
+    tar = _Tar(*_unpacked(stream, size), max(_UNPACKED_BYTES, _MOST_TIMES * size), step)
     override: dict[str, str] = {}
     everywhere: dict[str, str] = {}
     extended = 0
@@ -99,10 +100,11 @@ class TarMember:
 
 
 class _Tar:
-    """Position in the unpacked stream. size None: not known, because it is packed. most: bytes that it may unpack to."""
+    """Position in the unpacked stream. size None: not known, because it is packed. most: bytes that it may unpack to.
+    step: see tar_members."""
 
-    def __init__(self, stream: BinaryIO, size: int | None, most: int) -> None:
-        self._stream, self._size, self._most = stream, size, most
+    def __init__(self, stream: BinaryIO, size: int | None, most: int, step: Callable[[], None]) -> None:
+        self._stream, self._size, self._most, self._step = stream, size, most, step
         self._at = 0
         self._data_end = 0
         self._name = ""
@@ -168,6 +170,7 @@ class _Tar:
             return
         while count and (chunk := self._read(min(count, _CHUNK))):
             count -= len(chunk)
+            self._step()
 
     def _read(self, count: int) -> bytes:
         try:

@@ -85,13 +85,17 @@ class _Busy:
 
 @dataclass(slots=True)
 class _Count:
-    """Members of an archive file being counted. further: when the last was passed. found: None while it lasts."""
+    """Members of an archive file being counted. further: when the last was passed. found: None while it lasts. awaited: by the
+    scheduler."""
 
     assignment: Assignment
     further: float
     found: int | Exception | None = None
+    awaited: bool = True
 
     def step(self) -> None:
+        if not self.awaited:
+            raise StoreError("nobody waits any more for how many members there are")
         self.further = time.monotonic()
 
 
@@ -136,6 +140,13 @@ class Scheduler:
 
     def run(self, assignments: Iterator[Assignment]) -> None:
         """Hand out `assignments`, with what has to be tried again before what is new; returns when nothing is in flight."""
+        try:
+            self._run(assignments)
+        finally:
+            for count in self._counts.values():
+                count.awaited = False
+
+    def _run(self, assignments: Iterator[Assignment]) -> None:
         exhausted = False
         while True:
             self.stopped = self.stopped or self.observer.stop_reason()
@@ -155,13 +166,14 @@ class Scheduler:
 
     def _wake(self) -> None:
         """Units whose pause is over are tried again."""
-        now = time.monotonic()
+        now = self._look()
         self._again.extend(assignment for due, assignment in self._later if due <= now)
         self._later = [(due, assignment) for due, assignment in self._later if due > now]
         for unit_id, count in list(self._counts.items()):
             longest = max(_COUNTED_S, self.stall_timeout_s + self.store_timeout_s)
             if count.found is not None or now - count.further > longest:
                 del self._counts[unit_id]
+                count.awaited = False
                 self._counted(count)
 
     def _hand_out(self, assignment: Assignment) -> None:
@@ -234,11 +246,7 @@ class Scheduler:
     def _watch(self) -> None:
         """Give up workers that take no step."""
         progress = self.pool.progress()
-        now = time.monotonic()
-        blind, self._looked = now - self._looked, now
-        if blind > _BLIND_S:  # this thread was held up: what workers did meanwhile was seen by nobody
-            for busy in self._busy.values():
-                busy.since = min(now, busy.since + blind)
+        now = self._look()
         for worker, busy in list(self._busy.items()):
             seen = progress.get(worker, Progress())
             if seen != busy.progress:
@@ -256,6 +264,17 @@ class Scheduler:
                 self.pool.replace(worker, reason)
                 self._blame(busy.assignment, reason, timed_out=True)
         self.observer.tick(sum(progress.get(w, Progress()).photos for w in self._busy))
+
+    def _look(self) -> float:
+        """The time. Where this thread was held up, what was done meanwhile was seen by nobody and counts against nobody."""
+        now = time.monotonic()
+        blind, self._looked = now - self._looked, now
+        if blind > _BLIND_S:
+            for busy in self._busy.values():
+                busy.since = min(now, busy.since + blind)
+            for count in self._counts.values():
+                count.further = min(now, count.further + blind)
+        return now
 
     def _blame(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         unit = assignment.unit

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from skinbatch import signals
 from skinbatch.config import Config, EngineSettings, Overrides, load_config, merge
 from skinbatch.engines.driver import Driver
 from skinbatch.engines.pool import Engine
@@ -105,5 +106,6 @@ def _run(engine: Engine, prepared: Prepared, presenter: Presenter | None, retryi
     with bound(run_id=driver.log.record.run_id):
         event("run_started", source=prepared.source_uri, destination=prepared.store.uri, fingerprint=driver.fingerprint)
         report = driver.run(engine, retry=retrying)
+        signals.over()
         event("run_ended", **{name: getattr(report, name) for name in _ENDED})
     return report

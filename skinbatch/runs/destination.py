@@ -64,12 +64,17 @@ def read_destination(store: Store) -> Destination | None:
     raw = read_json(store, layout.DEST)
     if raw is None:
         return None
+    if not isinstance(raw, dict):
+        raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: no JSON object")
     if raw.get("layout_version") != LAYOUT_VERSION:
         raise UsageError(
             f"{store.uri_of(layout.DEST)}: layout version {raw.get('layout_version')}, this skinbatch writes "
             f"{LAYOUT_VERSION}; use another destination or the version that wrote it"
         )
-    return Destination(**raw)
+    try:
+        return Destination(**raw)
+    except TypeError as e:
+        raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: {e}") from None
 
 
 def require_destination(store: Store) -> Destination:

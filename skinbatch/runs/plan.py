@@ -233,8 +233,15 @@ def _complete(keys: Iterable[str]) -> list[str]:
 
 def read(store: Store, fingerprint: str, name: str) -> Plan:
     """A plan by name, without its photos. NotFoundError if it is gone, TableError if it is damaged."""
-    table = _read(store, f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}", SCHEMA)
-    return Plan(name, Units(table), json.loads((table.schema.metadata or {}).get(_SIZES.encode(), b"{}")))
+    key = f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}"
+    table = _read(store, key, SCHEMA)
+    try:
+        sizes = json.loads((table.schema.metadata or {}).get(_SIZES.encode(), b"{}"))
+    except ValueError:
+        sizes = None
+    if not isinstance(sizes, dict):  # a footer has no checksum
+        raise TableError(f"{store.uri_of(key)}: damaged: {_SIZES} in its footer cannot be read")
+    return Plan(name, Units(table), sizes)
 
 
 def newest_alike(store: Store, fingerprint: str, own: Plan) -> Plan:

@@ -100,7 +100,7 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     try:
         _check_rows(ledger, checked, found, report)
     except (NotFoundError, TableError) as e:  # of the plan's own files: what should be there is not known any more
-        say(f"plan {checked.name}: {e}; the same `skinbatch score` plans anew")
+        say(f"plan {checked.name}: {e}")
     return report
 
 

@@ -16,7 +16,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 
 from skinbatch.config import StorageSettings
-from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
+from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, SkinbatchError, StoreError, UsageError
 from skinbatch.redact import redacted
 from skinbatch.storage.traffic import TRAFFIC
 
@@ -74,12 +74,18 @@ def _add_content_md5(params: dict[str, Any], **_: Any) -> None:
 
 
 @contextmanager
-def s3_errors(uri: str) -> Iterator[None]:
-    """Turns what boto3 raises into the house's errors, naming `uri`."""
+def s3_errors(uri: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turns what boto3 raises into the house's errors, naming `uri`: also what is of no kind of its own, as of credentials that
+    ran out while they were renewed, or of an answer that it cannot read. passing: goes through as it is."""
+    ours: tuple[type[Exception], ...] = (SkinbatchError, MemoryError, *passing)
     try:
         yield
+    except ours:
+        raise
     except (bx.BotoCoreError, bx.ClientError) as e:
         raise mapped(uri, e) from None  # the original text may hold credentials
+    except Exception as e:
+        raise StoreError(f"{uri}: {type(e).__name__}: {redacted(str(e))}") from None
 
 
 def mapped(uri: str, e: bx.BotoCoreError | bx.ClientError) -> StoreError | UsageError:

@@ -318,7 +318,7 @@ class _S3Stream(io.RawIOBase):
             wanted["ChecksumMode"] = "ENABLED"
         if self._version is not None and not _DATE.match(self._version):
             wanted["IfMatch"] = f'"{self._version}"'
-        with s3_errors(self._uri):
+        with s3_errors(self._uri, passing=(HTTPError,)):
             found = self._store._client.get_object(
                 Bucket=self._store._bucket, Key=self._store._prefix + self._key, **wanted
             )

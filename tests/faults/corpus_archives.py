@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import gzip
 import io
@@ -22,6 +23,13 @@ from tests.faults.corpus import CUT, DAMAGED, FINE, Hostile
 GOOD = png(face(2, 1))
 REFUSED = "refused"
 MiB = 1 << 20
+HISTOGRAM = base64.b64decode(
+    "UEFSMRUEFRQVFEwVBBUAEgAAAQAAAGEBAAAAYhUAFRIVEiwVBBUQFQYVBhw2ACgBYhgBYRERAAAAAgAAAAQBAQMCFQQZLDUAGAZz"
+    "Y2hlbWEVAgAVDCUCGAVpbWFnZQAWBBkcGRwmABwVDBk1AAYQGRgFaW1hZ2UVABYEFnwWfCY4JggcNgAoAWIYAWEREQAZLBUEFQAV"
+    "AgAVABUQFQIAPBYEGUYZJgAEAAAAFnwWBCYIFnwAKCBwYXJxdWV0LWNwcC1hcnJvdyB2ZXJzaW9uIDI2LjAuMRkcHAAAgJoAAABQ"
+    "QVIx"
+)
+"""Two rows, and one bit of the footer flipped: pyarrow 26 ends the process when it is asked of the column's sizes."""
 
 
 def archive(name: str, data: bytes, rows: Mapping[str, str], error: str = "") -> Hostile:
@@ -177,6 +185,7 @@ def numbers() -> Iterator[Hostile]:
     yield archive("many-records.tar", extended(few) + good, {"good.png": FINE})
     rows_of_nothing = parquet({"image": pa.nulls(1_000_000, pa.binary())})
     yield archive("rows-of-nothing.parquet", rows_of_nothing, broken, "1,000,000 rows in")
+    yield archive("histogram.parquet", HISTOGRAM, {"0": "corrupt", "1": "corrupt"})
 
 
 def zip64(name: str, size: int) -> bytes:

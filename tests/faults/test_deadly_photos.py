@@ -49,18 +49,38 @@ def test_a_photo_that_hangs_is_a_timeout(tmp_path: Path, mortal_pack: str) -> No
     assert skinbatch.verify(tmp_path / "out").differences == []
 
 
+def _held(name: str) -> bytes:
+    """A tar.bz2 whose first member takes seconds to unpack; the second is a photo."""
+    size, packer = 400 << 20, bz2.BZ2Compressor()
+    parts = [packer.compress(header(name, size))]
+    parts += [packer.compress(bytes(1 << 20)) for _ in range(size >> 20)]
+    return b"".join([*parts, packer.compress(tar_bytes({"0.png": png(face(1, 1))})), packer.flush()])
+
+
+@pytest.mark.slow
+def test_an_archive_file_with_a_large_member_that_is_no_photo_takes_its_time(tmp_path: Path, fake_pack: str) -> None:
+    tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": _held("dump.sql")})
+    settings = parse_config({"engine": {"stall_timeout_s": 2.0}})
+    report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="local", config=settings)
+    assert report.seconds > 4.0, "or nothing is shown"
+    assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 2})
+    assert skinbatch.verify(tmp_path / "out").differences == []
+
+
 @pytest.mark.slow
 def test_an_archive_file_that_holds_up_its_reader_is_a_timeout_and_no_outage(tmp_path: Path, fake_pack: str) -> None:
-    """What unpacks to most of a GiB before the first photo: neither the store nor the photos beside it are to blame."""
-    size, packer = 900 << 20, bz2.BZ2Compressor()
-    parts = [packer.compress(header("long.bin", size))]
-    parts += [packer.compress(bytes(1 << 20)) for _ in range(size >> 20)]
-    held = b"".join([*parts, packer.compress(tar_bytes({"0.png": png(face(1, 1))})), packer.flush()])
-    tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": held})
-    settings = parse_config({"engine": {"stall_timeout_s": 1.0}, "run": {"max_failures": 0.9}})
+    """One photo that takes seconds to unpack: neither the store nor the photos beside it are to blame, nor the one behind it."""
+    tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": _held("long.png")})
+    settings = parse_config(
+        {
+            "engine": {"stall_timeout_s": 1.0},
+            "decode": {"max_image_bytes": 1 << 30},
+            "run": {"max_failures": 0.9},
+        }
+    )
     report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="local", config=settings)
-    assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 1, "timeout": 1})
     found = rows(tmp_path / "out")
-    assert found["a.png"]["status"] == "ok"
+    assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 2, "timeout": 1}), found
+    assert found["a.png"]["status"] == found["held.tar.bz2/0.png"]["status"] == "ok"
     assert "no photo got further for 1 s" in found["held.tar.bz2/#timeout-0"]["error"]
     assert skinbatch.verify(tmp_path / "out").differences == []

@@ -251,6 +251,20 @@ def test_a_megabyte_of_what_is_nearly_a_signature_costs_time_in_proportion(nearl
     assert seconds(1 << 20) < 200 * seconds(1 << 15)  # 32 times as long; a square would be 1,024
 
 
+@pytest.mark.parametrize("before", ["?token=", "?X-Amz-Signature=", "x-amz-credential: ", "Signature=", "https://u:"])
+def test_what_a_long_value_costs_is_in_proportion_too(before: str) -> None:
+    program = (
+        "import resource, sys\n"
+        "from skinbatch.redact import redacted\n"
+        f"text = {before!r} + 'a' * (16 << 20)\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "redacted(text)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) * 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 8 * (16 << 20)
+
+
 def test_what_is_no_signature_stays() -> None:
     for text in (
         *("s3://b/a?b=c.jpg", "token=5.jpg", "a?page=2&size=3", "C++ == 3", "x@y.z", "s3://b/k@2x.jpg"),

@@ -3,6 +3,7 @@ on. Before that line Python has not yet begun to run it, and ends as any program
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -45,8 +46,12 @@ RAY = [
     "skinbatch.engines.ray_engine:RayEngine.check",
     "skinbatch.engines.driver:Driver.run",
     "skinbatch.engines.ray_engine:RayPool.__init__",
-    "ray._private.worker:shutdown",
 ]
+DONE = {
+    "local": ["skinbatch.engines.local:LocalEngine.close", "skinbatch.cli:_end"],
+    "ray": ["ray._private.worker:shutdown"],
+}
+"""When the run is over, by engine."""
 PROGRAM = """
 import os, runpy, sys
 number, where = int(sys.argv[1]), sys.argv[2]
@@ -121,10 +126,29 @@ def test_a_signal_ends_the_command_with_130(where: str, number: int, photos: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH, ids=lambda n: n.name)
 @pytest.mark.parametrize("where", RAY)
-def test_a_signal_ends_the_command_with_130_while_ray_starts_and_ends(
+def test_a_signal_ends_the_command_with_130_while_ray_starts(
     where: str, number: int, photos: Path, fake_pack: str
 ) -> None:
     check(number, where, photos, fake_pack, "ray")
+
+
+@pytest.mark.parametrize("number", BOTH, ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    ("engine", "where"),
+    [
+        pytest.param(engine, where, marks=[pytest.mark.slow] if engine == "ray" else [])
+        for engine, places in DONE.items()
+        for where in places
+    ],
+)
+def test_a_signal_when_all_is_done_changes_nothing(
+    engine: str, where: str, number: int, photos: Path, fake_pack: str
+) -> None:
+    code, said, _ = sent(number, where, photos, fake_pack, engine)
+    assert code == 0, said
+    assert "Done." in said and "interrupted" not in said
+    (record,) = (photos.parent / "out/_skinbatch/runs").glob("*.json")
+    assert [json.loads(record.read_text())[name] for name in ("state", "exit_code")] == ["done", 0]
 
 
 @pytest.mark.parametrize("deed", ["int", "term"])

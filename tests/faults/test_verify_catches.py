@@ -21,6 +21,7 @@ from skinbatch.config import parse_config
 from skinbatch.engines.driver import Driver
 from skinbatch.engines.presenter import Silent
 from skinbatch.engines.setup import prepare
+from skinbatch.errors import UsageError
 from skinbatch.scoring import unit
 from skinbatch.tables.rows import images_table
 from tests.faces import face, png, tar_bytes, write_tree
@@ -269,6 +270,23 @@ def test_a_damaged_plan_is_named_and_the_next_run_plans_anew_and_scores_nothing_
     score(tree, dest, fake_pack)
     assert {path.name for path in files(dest, "images")} == before
     assert verify(dest) == (0, [])
+
+
+def test_a_plan_whose_footer_says_no_sizes_is_named_and_planned_anew(tree: Path, dest: Path, fake_pack: str) -> None:
+    (path,) = dest.glob("_skinbatch/plans/*/*/units.parquet")
+    path.write_bytes(path.read_bytes().replace(b'{"members-', b'["members-'))
+    code, said = verify(dest)
+    assert (code, len(said)) == (5, 1)
+    assert path.name in said[0] and "damaged" in said[0]
+    score(tree, dest, fake_pack)
+    assert verify(dest) == (0, [])
+
+
+@pytest.mark.parametrize("wrong", [b"{", b"[]", b"null", b"{}", b'{"layout_version": 1, "sOurce": "x"}'], ids=repr)
+def test_a_damaged_dest_json_is_wrong_use_and_no_defect(dest: Path, wrong: bytes) -> None:
+    (dest / "_skinbatch/dest.json").write_bytes(wrong)
+    with pytest.raises(UsageError, match=r"dest\.json"):
+        skinbatch.verify(dest)
 
 
 def test_rows_of_other_statuses_than_their_receipt_says(tree: Path, tmp_path: Path, fake_pack: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -122,6 +123,23 @@ def test_the_command_runs_where_ray_has_never_run_before(
     assert json.loads(done.stdout)["nothing_to_do"]
     for ours, theirs in zip(comparable(tmp_path / "out"), comparable(local_out), strict=True):
         assert ours.equals(theirs)
+
+
+def test_a_program_that_has_imported_ray_before_runs_where_ray_has_run_before(
+    tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / ".ray"
+    folder.mkdir()
+    (folder / "auth_token").write_text(secrets.token_hex(32))
+    program = (
+        "import sys, ray, skinbatch\n"
+        "tree, out, pack = sys.argv[1:]\n"
+        "report = skinbatch.score(tree, out, pack=pack, workers=1, max_failures=0.5)\n"
+        "sys.exit(report.exit_code)"
+    )
+    command = [sys.executable, "-c", program, str(tree), str(tmp_path / "out"), fake_pack]
+    done = run(command, bare_environment(tmp_path), tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

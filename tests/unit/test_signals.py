@@ -64,6 +64,20 @@ def test_what_is_half_made_is_made_before_the_signal_is_heard() -> None:
     assert made.is_set()
 
 
+def test_when_all_is_over_a_signal_changes_nothing_for_the_command_alone() -> None:
+    with signals.heard_by(signals.interrupt):
+        signals.over()
+        signal.raise_signal(signal.SIGTERM)
+        assert not signals.interrupted()
+    heard: list[int] = []
+    with signals.heard_by(lambda number, frame: heard.append(number)):
+        signals.over()  # of a program that uses skinbatch
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+    with signals.heard_by(signals.interrupt), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
 def test_a_second_signal_does_not_wait() -> None:
     def made(so_far: Callable[[], None]) -> None:
         with signals.deferred():

@@ -202,17 +202,22 @@ def test_others_are_scored_while_the_members_of_a_guilty_archive_file_are_counte
 def test_an_archive_file_whose_members_cannot_even_be_counted_gets_its_row_unread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scheduler, "_COUNTED_S", 0.2)
+    monkeypatch.setattr(scheduler, "_COUNTED_S", 1.0)
     pool, heard = ScriptedPool(poison={"7"}), Heard()
     unit = WorkUnit("s", shard=ShardRef("a.tar", "/p/a.tar", "tar", 10, "1"))
-    counted = threading.Event()
+    counted, judged = threading.Event(), threading.Event()
+    ended: list[Exception] = []
 
     def count(_: ShardRef, step: Callable[[], None]) -> int:
-        for _n in range(20):
+        for _n in range(30):
             step()
-            time.sleep(0.03)
+            time.sleep(0.05)
         counted.set()
-        threading.Event().wait(60)
+        judged.wait(60)
+        try:
+            step()
+        except StoreError as e:
+            ended.append(e)
         return 10
 
     Scheduler(pool, heard, 0.0, 0.0, lambda unit: NONE, count).run(iter([Assignment(unit, unit.inputs_sha256)]))
@@ -220,6 +225,10 @@ def test_an_archive_file_whose_members_cannot_even_be_counted_gets_its_row_unrea
     (found,) = heard.finished
     assert found.unread
     assert found.verdict == (Status.CRASHED, "after 2 attempts: SIGSEGV")
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "count")
+    judged.set()
+    thread.join(10)
+    assert len(ended) == 1, "it is told that nobody waits for it"
 
 
 def test_a_lost_machine_is_not_the_units_fault() -> None:
@@ -282,6 +291,36 @@ def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_worker(mo
     heard = run(pool, assignment("g0", "a"), stall_s=60.0)
     assert (heard.deaths, pool.replaced) == ({}, [])
     assert photos(heard) == ["a"]
+
+
+def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_archive_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: now))
+    unit = WorkUnit("s", shard=ShardRef("a.tar", "/p/a.tar", "tar", 10, "1"))
+    may_end = threading.Event()
+
+    def count(_: ShardRef, step: Callable[[], None]) -> int:
+        assert may_end.wait(60)
+        return 10
+
+    class HeldUp(ScriptedPool):
+        waits = 0
+
+        def wait(self, timeout_s: float) -> list[Event]:
+            nonlocal now
+            self.waits += 1
+            now += 1000.0 if self.waits == 10 else 1.0
+            if self.waits == 20:
+                may_end.set()
+                next(t for t in threading.enumerate() if t.name == "count").join(10)
+            return super().wait(timeout_s)
+
+    pool, heard = HeldUp(poison={"7"}), Heard()
+    Scheduler(pool, heard, 100.0, 0.0, lambda unit: NONE, count).run(iter([Assignment(unit, unit.inputs_sha256)]))
+    assert pool.waits > 20
+    assert [(a.unit.start, a.unit.stop) for a in heard.finished if a.verdict is not None] == [(7, 8)]
 
 
 def test_deaths_on_record_count() -> None:

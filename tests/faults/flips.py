@@ -1,0 +1,51 @@
+"""`python -m tests.faults.flips FILE.parquet`: every bit of the footer flipped, one at a time, and the file read as an archive in
+a process of its own. Prints `flips N` and a line for each process that died of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from skinbatch.archive.shard import ShardReader, count_members
+from skinbatch.config import Config
+from skinbatch.storage.locate import Locator
+from skinbatch.types import ShardRef
+
+LONGEST_S = 20
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    data = path.read_bytes()
+    footer = int.from_bytes(data[-8:-4], "little")
+    places = range(len(data) - 8 - footer, len(data) - 8)
+    config = Config()
+    locator = Locator(config.storage)
+    shard = ShardRef(path.name, str(path), "parquet", len(data), None)
+    for place in places:
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            if (child := os.fork()) == 0:
+                signal.alarm(LONGEST_S)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                try:
+                    found = sum(1 for _ in ShardReader(shard, locator, config.decode))
+                    counted = count_members(shard, locator)
+                except BaseException as e:  # whatever it is, the parent has to hear of it and the child to end here
+                    print(f"raised {place} {bit}: {type(e).__name__}: {e}", flush=True)
+                    os._exit(0)
+                if found != counted:
+                    print(f"counted {place} {bit}: {counted}, but there are {found}", flush=True)
+                os._exit(0)
+            status = os.waitpid(child, 0)[1]
+            if os.WIFSIGNALED(status):
+                print(f"killed {place} {bit}: {signal.Signals(os.WTERMSIG(status)).name}", flush=True)
+    print(f"flips {8 * len(places)}")
+
+
+if __name__ == "__main__":
+    main()

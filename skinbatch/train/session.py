@@ -282,7 +282,7 @@ def _done(recipe: Recipe, out: Path, work: Path) -> Outcome | None:
 
 def _try(pack: Pack, photo: Path) -> dict[str, Any] | None:
     """What the pack says of one photo; None for a pack that lacks a stage to score with."""
-    if pack.manifest.segmenter is None or pack.manifest.detector is None:
+    if pack.lacks:
         return None
     from skinbatch.scoring.scorer import Scorer
 

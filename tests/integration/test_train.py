@@ -155,7 +155,7 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
         .split("```")[1]
         .rstrip()
         .replace("AGAIN", str(out))
-        .replace("OUT", str(tmp_path / "judged"))
+        .replace("OUT-segmenter", str(tmp_path / "judged"))
     )
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     text = commands.replace("--save-masks", "--save-masks --engine local") + f" --out {tmp_path / 'evaluation'}"

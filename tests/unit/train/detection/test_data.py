@@ -19,9 +19,10 @@ from skinbatch.models.build import detector_spec
 from skinbatch.models.stages import DetectorStage
 from skinbatch.reading import destination_store
 from skinbatch.train.detection.data import DetectionData, Faces, boxed
-from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS
+from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto
 from skinbatch.train.detection.scores import Scored
 from skinbatch.train.fitting.parts import gather_part, parts_of
+from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe import read_recipe
 from skinbatch.types import Detections
 from tests.unit.annotations.support import photo, voc
@@ -124,3 +125,15 @@ def test_crowds_are_left_out_where_evaluate_leaves_them_out(tmp_path: Path) -> N
     by_class = numbers["detection_by_class"]["all boxes"]["500"]
     for name in CLASSES:
         assert ours["AP", name] == pytest.approx(by_class[name]["ap"].value, abs=1e-6)
+
+
+def test_photos_that_are_called_alike_in_two_sources_are_resampled_apart() -> None:
+    files = (("p1", "a/1.jpg"), (None, "a/2.jpg"), (None, "b/2.jpg"))
+    photos = [
+        BoxedPhoto(StoredPhoto(Path(file).name, Path("/" + file)), 9, 9, NO_BOXES, NO_LABELS, group=group)
+        for group, file in files
+    ]
+    nothing = Detections(NO_BOXES, np.zeros(0, np.float32), NO_LABELS)
+    groups = Scored.of(photos, [nothing] * 3)._groups()
+    assert groups is not None
+    assert len(set(groups.tolist())) == 3

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -102,11 +102,11 @@ def _train(
     recipe: Recipe, out: Path, work: Path, progress: TrainingProgress, strict: bool, ray_address: str | None
 ) -> Outcome:
     hashes: dict[Path, str] = {}
-    problems, valid, seen = _checked(recipe, progress, hashes)
+    problems, valid, seen, notes = _checked(recipe, progress, hashes)
     while unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable:
         # What is learned from is split anew without them: that split is the one to be checked.
         recipe, before = recipe.without(unusable), problems.found
-        problems, valid, seen = _checked(recipe, progress, hashes)
+        problems, valid, seen, notes = _checked(recipe, progress, hashes)
         told = {(p.kind, p.file) for p in problems.found}
         # Of folders of negatives the second look does not see what the first left out.
         gone = (p for p in before if p.kind in LEFT_OUT and (p.kind, p.file) not in told)
@@ -115,7 +115,7 @@ def _train(
     problems.raise_if(strict)
     _keep_photos(work, seen)
     _write_list(work / VALID, valid)
-    for line in problems.as_text().splitlines():
+    for line in (*problems.as_text().splitlines(), *notes):
         progress.note(line)
     run: Callable[[TrainingProgress], TrainedStage] = partial(_trainer(recipe.stage), recipe, work)
     if recipe.run.workers > 1:
@@ -157,15 +157,23 @@ def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedSt
     return train_classifier
 
 
-def _checked(
-    recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
-) -> tuple[Problems, list[Path], dict[str, Any]]:
-    """What is wrong with the photos of all trainings of a recipe, the validation photos of the last, and by what these photos
-    are known again. hashes: of files that were read; what is read here is added."""
+class _Checked(NamedTuple):
+    """problems, seen: of the photos of all trainings of a recipe: what is wrong with them, and by what they are known again.
+    valid: the validation photos of the last. notes: what else should be known before they are learned from."""
+
+    problems: Problems
+    valid: list[Path]
+    seen: dict[str, Any]
+    notes: list[str]
+
+
+def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]) -> _Checked:
+    """hashes: of files that were read; what is read here is added."""
     found: dict[Problem, None] = {}
     seen: dict[str, Any] = {}
     earlier: dict[str, list[AnnotatedPhoto]] = {}
     groups: dict[str, str] = {}
+    notes: list[str] = []
     for part in parts_of(recipe):
         progress.phase("reading annotations")
         gathered = gather_part(recipe, part)
@@ -178,6 +186,8 @@ def _checked(
             twice = check({name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping)
             found |= dict.fromkeys(problem for problem in twice.found if problem.kind in _IN_BOTH)
         found |= dict.fromkeys(problems_of_groups(gathered, part.data, groups))
+        where = f"transfer `{part.name}`: " if part.name else ""
+        notes += [f"{where}`data.map` {name!r}: no class of the truth is called so" for name in gathered.unused]
         earlier[f"{part.name} train"] = splits["train"]
         for name, taken in (("train", gathered.train), ("valid", gathered.valid)):
             seen[f"{part.name} {name}".strip()] = {"photos": len(taken), "sha256": _known_by(taken, hashes)}
@@ -185,7 +195,7 @@ def _checked(
         seen["weights"] = {"sha256": _content(start)}
     if (faces := recipe.face_finder()) is not None:
         seen["segmenter of the base"] = {"sha256": faces}
-    return Problems(tuple(found)), [photo.path for photo in gathered.valid], seen
+    return _Checked(Problems(tuple(found)), [photo.path for photo in gathered.valid], seen, notes)
 
 
 def _known_by(taken: Sequence[TakenPhoto], hashes: dict[Path, str]) -> str:

@@ -114,3 +114,21 @@ def test_strict_is_strict_with_a_training_that_is_done(tmp_path: Path) -> None:
     (tmp_path / "out" / "work" / "detector" / "problems.json").unlink()
     with pytest.raises(UsageError, match=r"problems in the annotated photos; .*problems\.json, which named them"):
         train("detector", recipe, tmp_path / "out", Silent(), strict=True)
+
+
+def test_a_class_that_is_mapped_and_that_no_annotation_has_is_told(tmp_path: Path) -> None:
+    recipe = write_spotted(tmp_path / "own", photos=8, clear=2)
+    recipe.write_text(recipe.read_text().replace('"*" = "acne"', '"*" = "acne", papule = "acne", papules = "acne"'))
+
+    class Heard(Stops):
+        notes: list[str] = []  # noqa: RUF012
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    heard = Heard()
+    with pytest.raises(KeyboardInterrupt):
+        train("detector", recipe, tmp_path / "out", heard)
+    assert [note for note in heard.notes if "data.map" in note] == [
+        "`data.map` 'papule': no class of the truth is called so"
+    ]

@@ -19,18 +19,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.model_card import WORK
 from skinbatch.train.results.packing import stem_of
-from skinbatch.train.session import DONE, PHOTOS
+from skinbatch.train.session import PHOTOS
 
 SHOWN: Mapping[str, Sequence[str]] = {
     "segmenter": ("dice",),
     "detector": ("AP50", "count MAE"),
     "classifier": ("auc", "recall"),
 }
-"""What is drawn: a panel each."""
+"""What is drawn: a panel each. None of it can be negative."""
 AT_THE_END = 10**6
 
 
@@ -40,9 +39,6 @@ def main() -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="for the trainings and what they show")
     parser.add_argument("--iterations", type=int, required=True, metavar="N", help="steps of each training")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0], metavar="SHARE")
-    parser.add_argument(
-        "--trained", type=Path, metavar="WORK", help="of a finished training on all photos, for share 1"
-    )
     parser.add_argument("--size", type=int, metavar="PX", help="of the network's input, instead of the recipe's")
     args = parser.parse_args()
     if not all(0 < share <= 1 for share in args.shares):
@@ -52,12 +48,7 @@ def main() -> int:
         stage = recipe.model.stage.model_copy(update={"size": args.size})
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"stage": stage})})
     args.folder.mkdir(parents=True, exist_ok=True)
-    points = [
-        finished(recipe, args.trained)
-        if share == 1 and args.trained
-        else point(recipe, args.folder, share, args.iterations)
-        for share in sorted(set(args.shares))
-    ]
+    points = [point(recipe, args.folder, share, args.iterations) for share in sorted(set(args.shares))]
     write(points, recipe, args.iterations, args.folder)
     return 0
 
@@ -74,15 +65,6 @@ def point(recipe: Recipe, folder: Path, share: float, iterations: int) -> dict[s
         raise SystemExit(done.returncode)
     seen = json.loads((out / WORK / stem_of(recipe) / PHOTOS).read_text(encoding="utf-8"))
     return {"share": share, "photos": seen["train"]["photos"], "metrics": json.loads(done.stdout)["metrics"]}
-
-
-def finished(recipe: Recipe, work: Path) -> dict[str, Any]:
-    """The same of a training that is done, of the same recipe and as many steps."""
-    try:
-        metrics = json.loads((work / DONE).read_text(encoding="utf-8"))["metrics"]
-    except FileNotFoundError:
-        raise SystemExit(f"{work}: no {DONE}; the training there is not finished") from None
-    return {"share": 1.0, "photos": len(gather_part(recipe, parts_of(recipe)[-1]).train), "metrics": metrics}
 
 
 def part_of(recipe: Recipe, share: float, iterations: int, file: Path) -> Recipe:
@@ -132,6 +114,7 @@ def draw(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, p
         axes.set_xscale("log", base=2)
         axes.set_xticks(photos, [f"{number:,}" for number in photos])
         axes.minorticks_off()
+        axes.set_ylim(bottom=0)
         axes.set_xlabel("training photos")
         axes.set_title(name, fontsize=10)
         axes.grid(alpha=0.3)

@@ -60,7 +60,8 @@ def evaluate(
     """Measure a destination against what people said of its photos: the papers' numbers, with intervals, as table, JSON, plots.
 
     Boxes give AP, AR and count errors, severities the confusion of grades, masks Dice and IoU, classes recall, precision, ROC and
-    AUC; over all photos, by skin tone and by severity. Photos are matched by name, else by base name.
+    AUC; over all photos, by skin tone and by severity. Photos are matched by file where the truth has those that were scored,
+    else by name, else by base name.
     """
     from skinbatch.evaluate.evaluation import evaluate as run
     from skinbatch.evaluate.plots import draw

@@ -130,9 +130,8 @@ def pack_import(
             f"skinbatch: no --classes: the {stage}'s outputs are taken to be, in this order, {', '.join(guessed.classes)}",
             err=True,
         )
-    lacks = [part for part in ("segmenter", "detector") if part not in pack.stages]
-    if lacks:
-        print(f"It has no {' and no '.join(lacks)} yet: import one, or import with --base starter.")
+    if pack.lacks:
+        print(f"It has no {' and no '.join(pack.lacks)} yet: import one, or import with --base starter.")
     else:
         where = name if dest is None else pack.address
         print(f"Next: skinbatch score PHOTOS OUT --pack {where}")

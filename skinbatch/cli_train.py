@@ -159,8 +159,9 @@ def told(outcome: Outcome, stage: str) -> str:
     lines.append(f"  {'card':10} {pack.directory / 'CARD.md'}")
     address = shlex.quote(str(pack.directory))
     if outcome.tried is None:
-        lacks = [part for part in ("segmenter", "detector") if part not in pack.stages]
-        lines.append(f"It has no {' and no '.join(lacks)} yet: train or import one, or name a `base` in the recipe.")
+        lines.append(
+            f"It has no {' and no '.join(pack.lacks)} yet: train or import one, or name a `base` in the recipe."
+        )
     else:
         lines.append(f"  {'tried on':10} {outcome.tried['photo']}: {outcome.tried['status']}")
         lines.append(f"Next: skinbatch score PHOTOS OUT --pack {address}")

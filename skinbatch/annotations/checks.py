@@ -34,12 +34,14 @@ def check(
     classes: Sequence[str],
     mapping: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    hashes: dict[Path, str] | None = None,
 ) -> Problems:
     """Everything that is wrong with the photos that a stage is trained and validated on.
 
     splits: name (`train`, `valid`) -> its photos. classes: the model's. mapping: a truth's class -> the model's; `*` is
     every other, and the model's name "" is none of its classes. progress: told how many of the photos were read. Photos
     of different splits are compared byte by byte and by their look (likeness.py); with one split only their sizes are read.
+    hashes: gets the SHA-256 of the photos that were compared, so that who needs them does not read the photos again.
     """
     found: list[Problem] = []
     used = {name: [_said(photo, stage) is not None for photo in photos] for name, photos in splits.items()}
@@ -48,6 +50,13 @@ def check(
         for photo in photos:
             found += _of_photo(photo, stage, set(classes), mapping or {}, annotated)
     looks = _looks(splits, progress)
+    if hashes is not None:
+        hashes |= {
+            photo.path: look.sha256
+            for name, photos in splits.items()
+            for photo, look in zip(photos, looks[name], strict=True)
+            if photo.path is not None and isinstance(look, Look)
+        }
     for name, photos in splits.items():
         usable = []
         for photo, look in zip(photos, looks[name], strict=True):

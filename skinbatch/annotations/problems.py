@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -72,6 +72,14 @@ class Problems:
             kind.value: [{"file": p.file, "what": p.what} for p in problems]
             for kind, problems in self.by_kind().items()
         }
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Sequence[Mapping[str, Any]]]) -> Problems:
+        """From what `as_json` gave; kinds of another version are left out."""
+        kinds = {kind.value: kind for kind in Kind}
+        return cls(
+            tuple(Problem(kinds[k], p["file"], p["what"]) for k, those in said.items() if k in kinds for p in those)
+        )
 
     def raise_if(self, strict: bool) -> None:
         """Raises UsageError with all kinds where `strict` is set and anything is wrong."""

@@ -83,7 +83,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     said = tuple(photo for photo in truth.photos if _says(photo))
     ids = set(scored.image_ids)
     names = [photo.written if photo.written in ids else photo.name for photo in said]
-    pairs = pair(names, scored.image_ids)
+    pairs = pair(names, scored.image_ids, [photo.path for photo in said], scored.uris)
     notes: list[str] = []
     judged, failed = _judged(said, pairs, scored, request, notes)
     if not len(judged):

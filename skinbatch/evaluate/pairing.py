@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.tables.names import safe_text
+from skinbatch.storage.local import path_of
+from skinbatch.storage.locate import is_s3
+from skinbatch.tables.names import original_text, safe_text
 
 Ints = NDArray[np.int64]
 
@@ -23,13 +26,15 @@ def _stem(name: str) -> str:
     return posixpath.splitext(posixpath.basename(name))[0]
 
 
-WAYS: dict[str, Callable[[str], str]] = {
+FILE = "file"
+_NAMES: dict[str, Callable[[str], str]] = {
     "name": _same,
     "base name": posixpath.basename,
     "base name without its ending": _stem,
 }
+WAYS = (FILE, *_NAMES)
 """From strict to loose. The first by which any photo is found is taken for all: photos of the same base name in two folders
-must not stand in for one another where most are found by their whole name."""
+must not stand in for one another where most are found by their whole name, or are known to be another file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +53,50 @@ class Pairs:
     ambiguous: tuple[str, ...]
 
 
-def pair(names: Sequence[str], image_ids: Sequence[str]) -> Pairs:
-    """Pair annotated photos, by name, with rows, by image_id."""
+def pair(
+    names: Sequence[str],
+    image_ids: Sequence[str],
+    files: Sequence[str | os.PathLike[str] | None] = (),
+    uris: Sequence[str] = (),
+) -> Pairs:
+    """Pair annotated photos with rows: by the photos' files and the rows' uris as tables spell them, where both are given,
+    else by names and image_ids. files: None for photos that are not there."""
     names = [safe_text(name) for name in names]
-    for way, key in WAYS.items():
+    paths, row_paths = _resolved(files), _resolved(None if is_s3(uri) else path_of(original_text(uri)) for uri in uris)
+    if not {path for path in paths if path is not None}.isdisjoint(row_paths):
+        # What is no file on this machine is the same as nothing.
+        keys: list[Hashable] = [path or ("truth", n) for n, path in enumerate(paths)]
+        return _paired(FILE, names, image_ids, keys, [path or ("row", n) for n, path in enumerate(row_paths)])
+    for way, key in _NAMES.items():
         keys, keys_of_rows = [key(name) for name in names], [key(image_id) for image_id in image_ids]
         if not set(keys).isdisjoint(keys_of_rows):
             return _paired(way, names, image_ids, keys, keys_of_rows)
     return Pairs(None, np.zeros(0, np.int64), np.zeros(0, np.int64), tuple(names), tuple(image_ids), ())
 
 
-def _paired(way: str, names: list[str], image_ids: Sequence[str], keys: list[str], keys_of_rows: list[str]) -> Pairs:
+def _resolved(files: Iterable[str | os.PathLike[str] | None]) -> list[str | None]:
+    """Absolute and without links. A folder is looked at once: an archive has few folders and many files."""
+    folders: dict[str, str] = {}
+    found: list[str | None] = []
+    for file in files:
+        if file is None:
+            found.append(None)
+            continue
+        folder, name = os.path.split(os.fspath(file))
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        path = os.path.join(folders[folder], name)
+        found.append(os.path.realpath(path) if os.path.islink(path) else path)
+    return found
+
+
+def _paired(
+    way: str,
+    names: list[str],
+    image_ids: Sequence[str],
+    keys: Sequence[Hashable],
+    keys_of_rows: Sequence[Hashable],
+) -> Pairs:
     often, often_rows = Counter(keys), Counter(keys_of_rows)
     place = {key: n for n, key in enumerate(keys)}
     found = [

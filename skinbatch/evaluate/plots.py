@@ -21,6 +21,10 @@ from skinbatch.metrics.detection import IOUS, RECALLS
 _SEVERITY_COLOURS = ("#2f7d43", "#e0b020", "#d9541e", "#6d1a4d")
 _OTHER = "#4a6f94"
 _COLOURS = ("#1f5f8b", "#c8442c", "#3b8a4f", "#8a5fa8", "#d9a520", "#5b5b5b", "#2ba6a0", "#a85f7c")
+_BAR = 0.38
+"""Of the place of a class, what one of its two bars takes."""
+_WIDTH = 0.6
+"""Inches that the place of a class takes at least, so that the number over one bar is not on the other."""
 _MOST_POINTS = 20_000
 """Photos in a scatter; more are drawn at random, because more cannot be seen."""
 
@@ -57,21 +61,38 @@ def draw(found: Evaluation, folder: Path) -> list[Path]:
 
 
 def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
-    classes = numbers["classes"]
+    classes, figure = numbers["classes"], axes.figure
+    assert isinstance(figure, Figure)
+    figure.set_figwidth(max(figure.get_figwidth(), _WIDTH * len(classes)))
     for n, (key, title) in enumerate((("dice", "Dice"), ("iou", "IoU"))):
         found = [classes[name][key] for name in classes]
-        at = np.arange(len(found)) + 0.38 * n
+        at = np.arange(len(found)) + _BAR * n
         ends = [[max(0.0, e.value - e.low) for e in found], [max(0.0, e.high - e.value) for e in found]]
         axes.bar(
-            at, [e.value for e in found], 0.36, yerr=np.nan_to_num(ends), capsize=3, color=_COLOURS[n], label=title
+            at,
+            [e.value for e in found],
+            _BAR - 0.02,
+            yerr=np.nan_to_num(ends),
+            capsize=3,
+            ecolor="#333333",
+            color=_COLOURS[n],
+            label=title,
         )
         for x, estimate in zip(at, found, strict=True):
-            said, colour = (f"{estimate.value:.3f}", "white") if np.isfinite(estimate.value) else ("no pixel", "black")
-            axes.text(x, 0.02, said, ha="center", rotation=90, color=colour, fontsize=9)
-    axes.set_xticks(np.arange(len(classes)) + 0.19, [name.replace("_", " ") for name in classes])
+            # Over the bar and its interval: on a short or narrow bar there is no room.
+            top = np.nanmax([0.0, estimate.value, estimate.high])
+            said = f"{estimate.value:.3f}" if np.isfinite(estimate.value) else "no pixel"
+            axes.text(x, top + 0.015, said, ha="center", va="bottom", rotation=90, color="#222222", fontsize=9)
+    axes.set_xticks(
+        np.arange(len(classes)) + _BAR / 2,
+        [name.replace("_", " ") for name in classes],
+        rotation=25 if len(classes) > 5 else 0,
+        ha="right" if len(classes) > 5 else "center",
+    )
     _finish(axes, "", "share", f"{numbers['photos']:,} photos, pixels of all together")
-    axes.set(ylim=(0, 1.08))
-    axes.legend(fontsize=9, ncols=2, frameon=False, loc="upper right")
+    # A class without a pixel has no bar to make room for it; over the highest bars there is room for their numbers.
+    axes.set(xlim=(-0.5, len(classes) - 1 + _BAR + 0.5), ylim=(0, 1.2), yticks=np.linspace(0, 1, 6))
+    figure.legend(fontsize=9, ncols=2, frameon=False, loc="outside lower center")
 
 
 def _of_classifier(part: Diseases, numbers: Mapping[str, Any], head: str) -> dict[str, Callable[[Axes], None]]:

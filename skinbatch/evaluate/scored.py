@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 DISEASE = "disease"
 _IMAGES = (
     "image_id",
+    "uri",
     "status",
     "error",
     "face",
@@ -59,6 +60,11 @@ class Scored:
         columns = (*_IMAGES, *found.prob_columns)
         self.images: pa.Table = self._results.images(columns).sort_by("image_id").combine_chunks()
         self.image_ids: list[str] = self.images.column("image_id").to_pylist()
+
+    @property
+    def uris(self) -> list[str]:
+        """Of every photo's bytes, as tables spell them."""
+        return list(self.images.column("uri").to_pylist())
 
     @property
     def threshold(self) -> float:

@@ -53,6 +53,11 @@ class Pack:
         return {stem: stage for stem, stage in stages.items() if stage is not None}
 
     @property
+    def lacks(self) -> tuple[str, ...]:
+        """The stages that it has to get before it can score."""
+        return tuple(stem for stem in ("segmenter", "detector") if stem not in self.stages)
+
+    @property
     def segmenter(self) -> SegmenterStage:
         """Raises PackError where the pack has none."""
         return self.manifest.segmenter or self._lacks("segmenter")

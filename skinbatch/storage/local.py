@@ -32,6 +32,16 @@ _TO_KEY = {0xDC00 + b: 0xF700 + b for b in range(0x80, 0x100)}
 _FROM_KEY = {v: k for k, v in _TO_KEY.items()}
 
 
+def path_of(uri: str) -> str:
+    """The path of the file that a LocalStore calls so."""
+    return uri.translate(_FROM_KEY) if _has_stray(uri) and not os.path.lexists(uri) else uri
+
+
+def _has_stray(key: str) -> bool:
+    """Whether it may spell a byte that is no UTF-8."""
+    return not key.isascii() and any(0xF780 <= ord(c) <= 0xF7FF for c in key)
+
+
 class LocalStore:
     """Files below `root`. Links to files inside the root are read; links that leave it and links to folders are not
     followed and not listed. A read error of the disk (EIO) is a DiskError: it concerns that one file."""
@@ -163,9 +173,7 @@ class LocalStore:
             raise ValueError("leads out of the root")
         path = os.path.join(self._root, key)
         # A real private-use character in a name wins over the spelling of a stray byte.
-        if not key.isascii() and any(0xF780 <= ord(c) <= 0xF7FF for c in key) and not os.path.lexists(path):
-            return path.translate(_FROM_KEY)
-        return path
+        return path.translate(_FROM_KEY) if _has_stray(key) and not os.path.lexists(path) else path
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, bool]]:
         """Keys of what is no folder, ascending, and whether it is a plain file for sure."""

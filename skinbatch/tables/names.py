@@ -24,8 +24,8 @@ def safe_text(text: str) -> str:
 
 
 def original_text(text: str) -> str:
-    """The inverse of `safe_text`: from a name in a table to the file, for `os.fsencode`. Nothing here needs it; it is
-    for readers of the tables, and proof that no two names fall together."""
+    """The inverse of `safe_text`: from a name in a table to the file, for `os.fsencode`: what readers of the tables need,
+    and proof that no two names fall together."""
     return _ESCAPE.sub(lambda m: _unescaped(m[1]), text)
 
 

@@ -7,11 +7,13 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -30,7 +32,7 @@ from skinbatch.train.results.packing import stem_of, write_pack
 from skinbatch.train.results.result import TrainedStage
 from skinbatch.types import Status
 
-RECIPE, PHOTOS, DONE = "recipe.json", "photos.json", "done.json"
+RECIPE, PHOTOS, PROBLEMS, DONE = "recipe.json", "photos.json", "problems.json", "done.json"
 NOTHING = (
     "no evaluation had a score above 0: what was learned finds nothing on the validation photos; look at the curves, train "
     "longer, or check the annotations"
@@ -91,7 +93,7 @@ def train(
     try:
         with FileLock(work / ".lock", timeout=0):
             _keep_recipe(said, work)
-            return _done(said, out, work) or _train(said, out, work, progress, strict, ray_address)
+            return _done(said, out, work, strict) or _train(said, out, work, progress, strict, ray_address)
     except Timeout:
         raise ClaimError(f"{work}: another training is working there; wait for it, or give another --out") from None
 
@@ -99,20 +101,21 @@ def train(
 def _train(
     recipe: Recipe, out: Path, work: Path, progress: TrainingProgress, strict: bool, ray_address: str | None
 ) -> Outcome:
-    problems, valid, seen = _checked(recipe, progress)
+    hashes: dict[Path, str] = {}
+    problems, valid, seen, notes = _checked(recipe, progress, hashes)
     while unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable:
         # What is learned from is split anew without them: that split is the one to be checked.
         recipe, before = recipe.without(unusable), problems.found
-        problems, valid, seen = _checked(recipe, progress)
+        problems, valid, seen, notes = _checked(recipe, progress, hashes)
         told = {(p.kind, p.file) for p in problems.found}
         # Of folders of negatives the second look does not see what the first left out.
         gone = (p for p in before if p.kind in LEFT_OUT and (p.kind, p.file) not in told)
         problems = Problems((*gone, *problems.found))
-    _write(work / "problems.json", problems.as_json())
+    _write(work / PROBLEMS, problems.as_json())
     problems.raise_if(strict)
     _keep_photos(work, seen)
     _write_list(work / VALID, valid)
-    for line in problems.as_text().splitlines():
+    for line in (*problems.as_text().splitlines(), *notes):
         progress.note(line)
     run: Callable[[TrainingProgress], TrainedStage] = partial(_trainer(recipe.stage), recipe, work)
     if recipe.run.workers > 1:
@@ -154,50 +157,67 @@ def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedSt
     return train_classifier
 
 
-def _checked(recipe: Recipe, progress: TrainingProgress) -> tuple[Problems, list[Path], dict[str, Any]]:
-    """What is wrong with the photos of all trainings of a recipe, the validation photos of the last, and by what these photos
-    are known again."""
+class _Checked(NamedTuple):
+    """problems, seen: of the photos of all trainings of a recipe: what is wrong with them, and by what they are known again.
+    valid: the validation photos of the last. notes: what else should be known before they are learned from."""
+
+    problems: Problems
+    valid: list[Path]
+    seen: dict[str, Any]
+    notes: list[str]
+
+
+def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]) -> _Checked:
+    """hashes: of files that were read; what is read here is added."""
     found: dict[Problem, None] = {}
     seen: dict[str, Any] = {}
     earlier: dict[str, list[AnnotatedPhoto]] = {}
     groups: dict[str, str] = {}
+    notes: list[str] = []
     for part in parts_of(recipe):
         progress.phase("reading annotations")
         gathered = gather_part(recipe, part)
         progress.phase("checking photos")
         mapping, splits = part.data.mapping(part.stage.classes), gathered.splits()
-        problems = check(splits, recipe.stage, part.stage.classes, mapping)
+        problems = check(splits, recipe.stage, part.stage.classes, mapping, hashes=hashes)
         found |= dict.fromkeys(problems.found)
         for name, photos in earlier.items():
             # What an earlier training has seen says nothing when it is validated on.
             twice = check({name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping)
             found |= dict.fromkeys(problem for problem in twice.found if problem.kind in _IN_BOTH)
         found |= dict.fromkeys(problems_of_groups(gathered, part.data, groups))
+        where = f"transfer `{part.name}`: " if part.name else ""
+        notes += [f"{where}`data.map` {name!r}: no class of the truth is called so" for name in gathered.unused]
         earlier[f"{part.name} train"] = splits["train"]
         for name, taken in (("train", gathered.train), ("valid", gathered.valid)):
-            seen[f"{part.name} {name}".strip()] = {"photos": len(taken), "sha256": _known_by(taken)}
+            seen[f"{part.name} {name}".strip()] = {"photos": len(taken), "sha256": _known_by(taken, hashes)}
     if (start := recipe.start_from()) is not None:
         seen["weights"] = {"sha256": _content(start)}
     if (faces := recipe.face_finder()) is not None:
         seen["segmenter of the base"] = {"sha256": faces}
-    return Problems(tuple(found)), [photo.path for photo in gathered.valid], seen
+    return _Checked(Problems(tuple(found)), [photo.path for photo in gathered.valid], seen, notes)
 
 
-def _known_by(taken: Sequence[TakenPhoto]) -> str:
-    """A hash of names, of classes, of what the annotation files say, and of the sizes of photos and masks."""
+def _known_by(taken: Sequence[TakenPhoto], hashes: dict[Path, str]) -> str:
+    """A hash of names, of classes, and of the bytes of photos, masks and annotation files. hashes: see _checked."""
+    of_files = [list(dict.fromkeys((t.photo.annotation, t.path, *(t.photo.masks or ())))) for t in taken]
+    unread = [file for file in dict.fromkeys(file for files in of_files for file in files) if file not in hashes]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        hashes.update(zip(unread, pool.map(_content, unread), strict=True))
     known = hashlib.sha256()
-    said: dict[Path, str] = {}  # one file may annotate all photos
-    for photo in sorted(taken, key=lambda t: (t.source, t.photo.name)):
-        annotation = photo.photo.annotation
-        pixels = dict.fromkeys((photo.path, *(photo.photo.masks or ())))
-        if annotation not in said:
-            said[annotation] = _content(annotation) if annotation not in pixels and annotation.is_file() else ""
-        sizes = [file.stat().st_size if file.exists() else None for file in pixels]
-        known.update(json.dumps([photo.source, photo.photo.name, photo.classes, said[annotation], sizes]).encode())
+    for photo, files in sorted(zip(taken, of_files, strict=True), key=lambda pair: _place(pair[0])):
+        said = [photo.source, photo.photo.name, photo.classes, [hashes[file] for file in files]]
+        known.update(json.dumps(said).encode())
     return known.hexdigest()
 
 
+def _place(taken: TakenPhoto) -> tuple[str, str, str]:
+    return taken.source, taken.photo.name, str(taken.path)
+
+
 def _content(path: Path) -> str:
+    if not path.is_file():
+        return ""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -265,8 +285,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
             yield f"`{prefix}{name}` was {json.dumps(old)}, is {json.dumps(new)}"
 
 
-def _done(recipe: Recipe, out: Path, work: Path) -> Outcome | None:
-    """What was done, if the pack is there as it was written."""
+def _done(recipe: Recipe, out: Path, work: Path, strict: bool) -> Outcome | None:
+    """What was done, if the pack is there as it was written. strict: raises UsageError for what was wrong with its photos."""
     done = _read(work / DONE)
     if done is None:
         return None
@@ -277,12 +297,16 @@ def _done(recipe: Recipe, out: Path, work: Path) -> Outcome | None:
         return None
     if pack.weights.get(stem_of(recipe)) != done["weights"]:
         return None
+    if strict and done["problems"]:
+        Problems.from_json(_read(work / PROBLEMS) or {}).raise_if(strict)
+        number = sum(done["problems"].values())
+        raise UsageError(f"{number} problems in the annotated photos; {work / PROBLEMS}, which named them, is damaged")
     return Outcome(pack, work, None, done["problems"], tuple(done["metrics"]), done["tried"])
 
 
 def _try(pack: Pack, photo: Path) -> dict[str, Any] | None:
     """What the pack says of one photo; None for a pack that lacks a stage to score with."""
-    if pack.manifest.segmenter is None or pack.manifest.detector is None:
+    if pack.lacks:
         return None
     from skinbatch.scoring.scorer import Scorer
 

@@ -233,16 +233,54 @@ def test_a_list_beside_the_folder_of_the_photos_means_the_rows_that_it_names(
     evaluate: Evaluate, scored: Path, tmp_path: Path
 ) -> None:
     """The reader finds its photos one folder below, as `photos/a/...`; the rows are called `a/...`, and so does the list."""
-    truth = scored / "labels.csv"
+    shutil.copytree(scored / "photos", tmp_path / "photos")
+    shutil.copyfile(tmp_path / "photos/a/levle0_1.png", tmp_path / "photos/levle0_1.png")  # a base name twice
+    truth = tmp_path / "labels.csv"
     truth.write_text("image,label\n" + "".join(f"{name},rosacea\n" for name in PHOTOS))
-    shutil.copyfile(scored / "photos/a/levle0_1.png", scored / "photos/levle0_1.png")  # a base name twice
-    try:
-        found = evaluate(truth, "--bootstrap", "0")
-    finally:
-        (scored / "photos/levle0_1.png").unlink()
-        truth.unlink()
+    found = evaluate(truth, "--bootstrap", "0")
     assert found["about"]["matched_by"] == "name"
     assert found["about"]["photos"]["judged"] == 4
+
+
+@pytest.fixture(scope="module")
+def clinics(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
+    """Two clinics that number their photos alike, in one tree, some of their photos scored by a listing of whole paths: of the
+    first 1 and 2, of the second 2 and 3."""
+    folder = tmp_path_factory.mktemp("clinics")
+    counts = {"a/1": (1, 0), "a/2": (2, 0), "a/3": (3, 0), "b/1": (0, 1), "b/2": (0, 2), "b/3": (0, 3)}
+    write_tree(folder / "photos", {f"{name}.png": png(face(*count, 5)) for name, count in counts.items()})
+    for clinic in "ab":
+        boxes = {f"{n}.png": lesions(*counts[f"{clinic}/{n}"]) for n in (1, 2, 3)}
+        coco_file(folder / "photos" / clinic / "truth.json", boxes)
+    scored = [f"{folder}/photos/{name}.png" for name in ("a/1", "a/2", "b/2", "b/3")]
+    (folder / "valid.csv").write_text("\n".join(["uri", *scored, ""]))
+    skinbatch.score(folder / "valid.csv", folder / "out", pack=fake_pack, engine="local")
+    return folder
+
+
+@pytest.mark.parametrize(("clinic", "boxes"), [("a", 3), ("b", 5)])
+def test_of_two_truths_whose_photos_are_called_alike_each_judges_its_own(
+    evaluate: Evaluate, clinics: Path, clinic: str, boxes: int
+) -> None:
+    found = evaluate(clinics / "photos" / clinic, "--bootstrap", "0", dest=clinics / "out")
+    about, numbers = found["about"], found["all"]["lesions"]
+    assert about["matched_by"] == "file"
+    assert about["photos"] == {"with_truth": 3, "rows": 4, "judged": 2}
+    assert about["ambiguous"] == []
+    assert about["truth_without_photo"] == [{"a": "3.png", "b": "1.png"}[clinic]]
+    assert (numbers["true_boxes"], numbers["boxes"]) == (boxes, boxes)
+    assert value(numbers["detection"]["all boxes"]["500"]["ap50"]) == pytest.approx(1)
+
+
+def test_photos_of_one_base_name_in_two_folders_of_a_truth_are_told_apart(
+    evaluate: Evaluate, clinics: Path, tmp_path: Path
+) -> None:
+    boxes = {f"{c}/{n}.png": lesions(n * (c == "a"), n * (c == "b")) for c in "ab" for n in (1, 2, 3)}
+    truth = coco_file(clinics / "photos" / "both.json", boxes)
+    found = evaluate(truth, "--bootstrap", "0", dest=clinics / "out")
+    assert found["about"]["matched_by"] == "file"
+    assert found["about"]["photos"]["judged"] == 4
+    assert value(found["all"]["lesions"]["detection"]["all boxes"]["500"]["ap50"]) == pytest.approx(1)
 
 
 def test_photos_of_one_patient_are_resampled_together(evaluate: Evaluate, scored: Path, tmp_path: Path) -> None:

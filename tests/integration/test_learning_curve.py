@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+from jobs.learning_curve import draw
 from skinbatch.train.recipe import read_recipe
 from tests.unit.train.detection.spotted import write_spotted
 
@@ -34,9 +36,14 @@ def test_a_small_detector_on_two_shares_of_its_photos(tmp_path: Path) -> None:
     assert subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout == first
     assert (out / "25-percent" / "work" / "detector" / "log.jsonl").stat().st_mtime_ns == before, "trained twice"
 
-    trained = out / "100-percent" / "work" / "detector"
-    other = [*command[:3], str(tmp_path / "other"), "--iterations", "6", "--shares", "1", "--trained", str(trained)]
-    subprocess.run(other, check=True, stdout=subprocess.PIPE)
-    found = json.loads((tmp_path / "other" / "learning-curve.json").read_text(encoding="utf-8"))["points"]
-    assert found == points[1:]
-    assert not (tmp_path / "other" / "100-percent").exists(), "trained again"
+
+def test_what_cannot_be_negative_is_drawn_from_zero_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    numbers = (("AP50", 0.01, 0.0, 0.6), ("count MAE", 3.0, 0.1, 9.0))
+    metrics = [{"name": name, "of": "", "value": v, "low": low, "high": high} for name, v, low, high in numbers]
+    points = [{"share": share, "photos": round(46 * share), "metrics": metrics} for share in (0.5, 1.0)]
+    draw(points, read_recipe(write_spotted(tmp_path)), 6, tmp_path / "curve.png")
+    (figure,) = drawn
+    assert [axes.get_ylim()[0] for axes in figure.axes] == [0, 0]
+    assert all(axes.get_ylim()[1] > high for axes, (*_, high) in zip(figure.axes, numbers, strict=True))

@@ -155,7 +155,7 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
         .split("```")[1]
         .rstrip()
         .replace("AGAIN", str(out))
-        .replace("OUT", str(tmp_path / "judged"))
+        .replace("OUT-segmenter", str(tmp_path / "judged"))
     )
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     text = commands.replace("--save-masks", "--save-masks --engine local") + f" --out {tmp_path / 'evaluation'}"
@@ -284,7 +284,7 @@ def test_the_split_that_is_checked_is_the_one_that_is_trained(shades: Path, tmp_
     recipe = recipe.without(spoilt / "shades" / f"{name}.png" for name in ("dark/d0_1", "bright/b2_3"))
     body, last = (gather_part(recipe, part) for part in parts_of(recipe))
     for name, taken in (("body train", body.train), ("train", last.train), ("valid", last.valid)):
-        assert kept[name] == {"photos": len(taken), "sha256": _known_by(taken)}
+        assert kept[name] == {"photos": len(taken), "sha256": _known_by(taken, {})}
 
 
 def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(shades: Path, tmp_path: Path) -> None:
@@ -345,12 +345,12 @@ def test_an_annotation_of_the_same_length_that_says_something_else_is_noticed(fa
     own = write_spotted(tmp_path / "own")
     recipe = read_recipe(own)
     (part,) = parts_of(recipe)
-    before = _known_by(gather_part(recipe, part).train)
+    before = _known_by(gather_part(recipe, part).train, {})
     (file, *_) = sorted((own.parent / "train").glob("*.xml"))
     text = file.read_text()
     end = text.index("</xmin>")
     file.write_text(text[: end - 1] + ("1" if text[end - 1] == "0" else "0") + text[end:])
-    assert _known_by(gather_part(recipe, part).train) != before
+    assert _known_by(gather_part(recipe, part).train, {}) != before
 
 
 def test_a_training_that_finds_nothing_says_so_on_its_card_too(shades: Path, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def _groups(photos: Sequence[ClassedPhoto]) -> NDArray[np.int64] | None:
     """What intervals are drawn over; None: the photos, where no group is known."""
     if all(photo.group is None for photo in photos):
         return None
-    return numbered([photo.group or f"/{photo.photo.name}" for photo in photos])
+    return numbered([photo.group or f"/{photo.photo.path}" for photo in photos])  # two sources may have one name
 
 
 def measure(

@@ -25,6 +25,9 @@ HELD_BACK = 80
 HELD_BACK_SHARE = 0.2
 """Of the photos without lesions, at most so many are not trained on: on them false alarms are counted."""
 
+_UNKNOWN, _NONE = -1, -2
+"""Labels of what the model has no class for, and of what is mapped to none."""
+
 
 @dataclass(frozen=True, slots=True)
 class DetectionData:
@@ -122,14 +125,25 @@ def _with_boxes(
             return NO_BOXES, NO_LABELS
         boxes = np.clip(drawn * scale - np.array([x1, y1, x1, y1], np.float32), 0, edge)
         meant = [truth_class(name, data, classes) for name in names]
-        labels = np.array([classes.index(name) if name else -1 for name in meant], np.int64)
+        labels = np.array([_UNKNOWN if n is None else classes.index(n) if n else _NONE for n in meant], np.int64)
         usable = (boxes[:, 2:] > boxes[:, :2]).all(1)
         return boxes[usable], labels[usable]
 
     boxes, labels = within(said.boxes, said.labels or ())
     known = labels >= 0
     crowds, crowd_labels = within(said.crowd_boxes, said.crowd_labels)
-    return BoxedPhoto(stored, x2 - x1, y2 - y1, boxes[known], labels[known], said.severity, group, crowds, crowd_labels)
+    meant = crowd_labels != _NONE
+    return BoxedPhoto(
+        stored,
+        x2 - x1,
+        y2 - y1,
+        boxes[known],
+        labels[known],
+        said.severity,
+        group,
+        crowds[meant],
+        crowd_labels[meant],
+    )
 
 
 def _to_photo(size: tuple[int, int], annotated: tuple[int | None, int | None]) -> NDArray[np.float32]:

@@ -6,11 +6,9 @@ trained before: a training that was killed goes on with the batches it would hav
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from skinbatch.train.detection.crops import Changes, Sample, draw
 from skinbatch.train.detection.photos import ScaledPhotos
+from skinbatch.train.photos.processes import quiet
 
 Key = tuple[int, int]
 """Place in the whole training, index of the photo."""
@@ -107,11 +106,5 @@ def loader(inputs: TrainingInputs, order: Order, processes: int, *, pinned: bool
         collate_fn=collate,
         pin_memory=pinned,
         prefetch_factor=AHEAD if processes else None,
-        worker_init_fn=_quiet if processes else None,
+        worker_init_fn=quiet if processes else None,
     )
-
-
-def _quiet(worker: int) -> None:
-    """In a loader's process: one core is one core, and Ctrl-C is the trainer's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)

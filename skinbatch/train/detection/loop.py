@@ -23,6 +23,7 @@ from skinbatch.train.fitting.interrupt import Interrupts
 from skinbatch.train.fitting.loop import rate
 from skinbatch.train.fitting.progress import TrainingProgress, TrainingStep
 from skinbatch.train.photos.photo_store import memory_budget
+from skinbatch.train.photos.processes import batches_of
 from skinbatch.train.recipe_sections import ScheduleSection
 
 BEST = "best.pt"
@@ -103,8 +104,8 @@ class TrainLoop(BaseLoop):
             self.dataloader.dataset.fill(memory_budget() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
             self.dataloader.batch_sampler.first = self.state.step
             self.progress.phase("training")
-            batches = iter(self.dataloader)
             with Interrupts() as interrupts:
+                batches = batches_of(self.dataloader)
                 while not self.over():
                     self._step(batches, interrupts)
         self.runner.call_hook("after_train")

@@ -110,7 +110,8 @@ class Scored:
     def _groups(self) -> Ints | None:
         if all(photo.group is None for photo in self.photos):
             return None
-        return numbered([photo.group or f"/{photo.stored.name}" for photo in self.photos])
+        # By path: photos of two sources may be called alike.
+        return numbered([photo.group or f"/{photo.stored.path}" for photo in self.photos])
 
 
 _TITLES = {"ap50": "AP50", "ap": "AP", "ar": "AR"}

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from skinbatch.annotations.checks import mapped
+from skinbatch.annotations.checks import OTHERS, mapped
 from skinbatch.annotations.likeness import perceptual_groups
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.problems import Kind, Problem
@@ -23,6 +23,7 @@ from skinbatch.train.results.result import DataCount
 
 NONE = "none"
 """What photos of none of the classes are counted as."""
+_SHOWN = 5
 NO_BOXES = np.zeros((0, 4), np.float32)
 
 
@@ -41,12 +42,14 @@ class TakenPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """counts: of every source and part, for the card. refused: `train`, `valid` -> photos of it that cannot be used."""
+    """counts: of every source and part, for the card. refused: `train`, `valid` -> photos of it that cannot be used. unused:
+    classes in [data] `map` that no truth has."""
 
     train: tuple[TakenPhoto, ...]
     valid: tuple[TakenPhoto, ...]
     counts: tuple[DataCount, ...]
     refused: Mapping[str, tuple[AnnotatedPhoto, ...]]
+    unused: tuple[str, ...] = ()
 
     def splits(self) -> dict[str, list[AnnotatedPhoto]]:
         """Used and refused photos, as `annotations.checks.check` takes them."""
@@ -91,10 +94,14 @@ def gather(
         train = reader.share_of(train, data.train_share, seed)
     for photos, name in ((train, "train"), (valid, "valid")):
         if not photos:
-            raise UsageError(f"{where}: no photo for `{name}`; {_left_out(reader.left_out)}")
-    counts = reader.counts(train, "train") + reader.counts(valid, "valid")
+            raise UsageError(f"{where}: no photo for `{name}`; {_left_out(reader.left_out)}{reader.unknown_classes()}")
+    sources = [*(called(source.truth) for source in data.train), *(called(n.photos) for n in data.negatives)]
+    counts = reader.counts(train, "train", sources)
+    counts += reader.counts(valid, "valid", [called(source.truth) for source in data.valid])
     refused = {name: tuple(photos) for name, photos in reader.refused.items()}
-    return Gathered(tuple(train), tuple(valid), tuple(counts), refused)
+    there = {name for truth in truths.values() for name in _names(truth)}
+    unused = tuple(name for name in data.map if name not in (OTHERS, *there))
+    return Gathered(tuple(train), tuple(valid), tuple(counts), refused, unused)
 
 
 def called(path: Path) -> str:
@@ -141,6 +148,7 @@ class _Reader:
     ) -> None:
         self.data, self.stage, self.classes, self.prefix, self.unusable = data, stage, classes, prefix, unusable
         self.left_out: dict[str, Counter[str]] = {}
+        self.unknown: dict[str, None] = {}
         self.refused: dict[str, list[AnnotatedPhoto]] = {"train": [], "valid": []}
 
     def of_truth(self, source: Source, truth: Truth, part: str) -> Iterable[TakenPhoto]:
@@ -182,9 +190,11 @@ class _Reader:
                 self.left_out.setdefault(photo.source, Counter())["by `train_share`"] += 1
         return [photo for n, photo in enumerate(photos) if n in kept]
 
-    def counts(self, photos: Sequence[TakenPhoto], part: str) -> list[DataCount]:
+    def counts(self, photos: Sequence[TakenPhoto], part: str, sources: Iterable[str]) -> list[DataCount]:
+        """A row a source of these photos, and of those of `sources` that have only photos that were left out."""
         found = []
-        for source in dict.fromkeys(photo.source for photo in photos):
+        empty = [source for source in sources if source in self.left_out]
+        for source in dict.fromkeys((*(photo.source for photo in photos), *empty)):
             mine = [photo for photo in photos if photo.source == source]
             things: Counter[str] = Counter()
             if self.stage == "classifier":
@@ -193,6 +203,17 @@ class _Reader:
             left_out = self.left_out.pop(source, Counter())
             found.append(DataCount(source, self.prefix + part, len(mine), dict(things), dict(left_out)))
         return found
+
+    def unknown_classes(self) -> str:
+        """What nobody knows, and where to say what it is, for the message that no photo is left."""
+        if not self.unknown:
+            return ""
+        said, more = ", ".join(map(repr, list(self.unknown)[:_SHOWN])), len(self.unknown) - _SHOWN
+        also = f" and {more} more" if more > 0 else ""
+        return (
+            f"; the truth's classes {said}{also} are none of the model's ({', '.join(self.classes)}): say in `data.map` which "
+            'they are, or "" for none'
+        )
 
     def _view(self, source: View) -> View:
         return View(
@@ -216,6 +237,7 @@ class _Reader:
             return ()
         names = photo.labels or () if self.stage == "detector" else photo.classes or ()
         found = [truth_class(name, self.data, self.classes) for name in names]
+        self.unknown |= dict.fromkeys(name for name, meant in zip(names, found, strict=True) if meant is None)
         return None if None in found else tuple(dict.fromkeys(name for name in found if name))
 
 
@@ -246,6 +268,11 @@ def _of_boxes(photo: AnnotatedPhoto) -> AnnotatedPhoto:
     if photo.classes is not None or photo.labels is None:
         return photo
     return replace(photo, classes=tuple(dict.fromkeys(photo.labels)))
+
+
+def _names(truth: Truth) -> set[str]:
+    said = ((*(photo.labels or ()), *(photo.classes or ()), *photo.crowd_labels) for photo in truth.photos)
+    return {*truth.class_names, *(name for names in said for name in names)}
 
 
 def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:

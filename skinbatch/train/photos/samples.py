@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from skinbatch.errors import UsageError
+from skinbatch.train.photos.processes import batches_of, quiet
 
 
 class Samples(Protocol):
@@ -53,9 +53,9 @@ class Stream:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             pin_memory=device.type == "cuda",
-            worker_init_fn=_quiet if workers else None,
+            worker_init_fn=quiet if workers else None,
         )
-        return iter(loader)
+        return batches_of(loader)
 
     def indices(self, step: int) -> list[tuple[int, int]]:
         """(position in the stream, photo) of this worker's part of a step."""
@@ -86,12 +86,3 @@ class _Views(Dataset[tuple[Tensor, Tensor]]):
         # The last number keeps these apart from the generators of the order.
         photo, target = self.stream.samples.sample(index, np.random.default_rng((self.stream.seed, position, 1)))
         return torch.from_numpy(np.ascontiguousarray(photo)), torch.from_numpy(np.ascontiguousarray(target))
-
-
-def _quiet(worker: int) -> None:
-    """In a loader's process: one core is one core, and Ctrl-C is the trainer's business."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skinbatch.train.results.result import Curve
+from skinbatch.train.results.result import Curve, best_of
 
 PLACES = ("step", "epoch", "minutes", "loss", "waited")
 """What of a point is no number about validation photos."""
@@ -51,7 +51,7 @@ def _draw(axes: Sequence[Axes], prefix: str, curve: Curve) -> None:
         axes[2].set_title(f"{prefix}validation, other scales", fontsize=10)
     elif len(axes) > 2:
         axes[2].set_axis_off()
-    best = max(curve, key=lambda point: point["score"])
+    best = curve[best_of(curve)]
     if "score" in shares:
         axes[1].plot([best["step"]], [best["score"]], marker="o", color=_SCORE, markersize=8)
         # Where the line of scores is high there is room below it.

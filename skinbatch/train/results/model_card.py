@@ -6,11 +6,13 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from skinbatch.annotations.problems import Kind
 from skinbatch.models.assemble import OURS
 from skinbatch.models.pack import Pack
+from skinbatch.train.photos.gather import called
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.results.curves import PLACES
-from skinbatch.train.results.result import Metric, TrainedStage
+from skinbatch.train.results.result import Metric, TrainedStage, best_of
 
 WORK = "work"
 """The folder beside a pack with a folder for each of its trainings."""
@@ -21,9 +23,12 @@ CURVES = "curves.png"
 _ROWS = 24
 _FILLED = "## What was filled in from pack"
 _KIND = (
-    "Validation photos were never trained on, but they decided which evaluation's weights were kept and when to stop, so "
-    "these numbers are kind. Intervals are 95 % bootstrap intervals over {}."
+    "{} they decided which evaluation's weights were kept and when to stop, so these numbers are kind. Intervals are 95 % "
+    "bootstrap intervals over {}."
 )
+_NEW = "Validation photos were never trained on, but"
+_SEEN = (Kind.SAME_FILE, Kind.LOOKS_SAME, Kind.SAME_GROUP)
+"""Problems by which what is validated on was trained on too."""
 
 
 def in_pack(stem: str) -> str:
@@ -34,7 +39,7 @@ def in_pack(stem: str) -> str:
 def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) -> None:
     """CARD.md of a pack that a stage was put into: the stages, what is known of this one, what the card said of others.
 
-    stem: of the stage. problems: kind -> how many were found in the photos.
+    stem: of the stage. problems: value of Kind -> how many were found in the photos.
     """
     before = pack.text("CARD.md") or ""
     table, _, rest = before.partition(OURS)
@@ -42,28 +47,34 @@ def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, pro
     is_filled = _FILLED in rest and not set(pack.stages) <= {stem, *trained_before}
     filled = _FILLED + rest.partition(_FILLED)[2] if is_filled else ""
     sections = [text for name, text in trained_before.items() if name != stem]
-    mine = stage_section(stem, trained, recipe, problems)
+    mine = stage_section(stem, trained, recipe, problems, pack.lacks)
     parts = [table.rstrip(), mine, *sections, filled.rstrip()]
     (pack.directory / "CARD.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
 
-def stage_section(stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) -> str:
-    """Markdown of one stage, under a heading of the second level."""
+def stage_section(
+    stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int], lacks: Sequence[str] = ()
+) -> str:
+    """Markdown of one stage, under a heading of the second level. lacks: stages without which the pack cannot score."""
     arch = trained.fields["arch"] if trained.fields["arch"] != "timm" else trained.fields["backbone"]
     parts = [
         f"{_heading(stem)}\n\n{arch}, {trained.parameters / 1e6:.2f} M parameters, classes: "
         f"{', '.join(trained.fields['classes'])}. Not for clinical use.",
         "### Data\n\n" + _data(trained, recipe, problems),
-        "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_KIND.format(_over(recipe))}",
+        "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_kind(problems, recipe)}",
         "### Training\n\n" + _training(stem, trained, recipe),
         "### Recipe\n\n```toml\n" + recipe.as_toml() + "```",
-        "### Again\n\n" + _again(recipe, stem),
+        "### Again\n\n" + _again(recipe, stem, trained, lacks),
     ]
     return "\n\n".join(parts)
 
 
-def _over(recipe: Recipe) -> str:
-    return "photos" if recipe.data.group is None else f"the groups of `group`, {recipe.data.group!r}"
+def _kind(problems: Mapping[str, int], recipe: Recipe) -> str:
+    """How the numbers are to be taken, and what their intervals are over."""
+    over = "photos" if recipe.data.group is None else f"the groups of `group`, {recipe.data.group!r}"
+    seen = "; ".join(f"{number:,} {kind.value}" for kind in _SEEN if (number := problems.get(kind.value, 0)))
+    trained = f"Not all validation photos are new to the model ({seen}), and" if seen else _NEW
+    return _KIND.format(trained, over)
 
 
 def _heading(stem: str) -> str:
@@ -142,7 +153,7 @@ def _training(stem: str, trained: TrainedStage, recipe: Recipe) -> str:
 def _curve(curve: Sequence[Mapping[str, float]]) -> str:
     """A row an evaluation; of many, some, with the best and the last among them."""
     columns = list(dict.fromkeys(name for point in curve for name in point))
-    best = max(range(len(curve)), key=lambda n: curve[n]["score"])
+    best = best_of(curve)
     step = max(1, -(-len(curve) // _ROWS))
     shown = sorted({*range(0, len(curve), step), best, len(curve) - 1})
     rows = [[_cell(name, curve[n].get(name)) for name in columns] for n in shown]
@@ -155,39 +166,44 @@ def _cell(name: str, value: float | None) -> str:
     return f"{100 * value:.1f} %" if name == "waited" else f"{value:g}" if name in PLACES else f"{value:.4g}"
 
 
-def _again(recipe: Recipe, stem: str) -> str:
+def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str]) -> str:
     file = shlex.quote(recipe.file.name)
     lines = [
         f"The same training from the start{_how_the_same(recipe)}:",
         f"\n```\nskinbatch train {recipe.stage} {file} --out AGAIN\n```\n",
+    ]
+    if lacks:
+        return "\n".join(lines) + (
+            f"\nWhen this was written the pack had no {' and no '.join(lacks)}, so it could not score: train or import one "
+            "into it, or name a `base` in the recipe."
+        )
+    lines += [
         "The whole pack on the validation photos, from pixels to tables, then against the truth; in the recipe's folder"
         f"{_unlike_the_trainer(recipe)}:",
         "\n```",
-        *_judged(recipe, stem),
+        *_judged(recipe, stem, trained),
         "```",
     ]
     return "\n".join(lines)
 
 
-def _judged(recipe: Recipe, stem: str) -> Iterator[str]:
-    """Commands: every truth with validation photos has a destination of its own, but for those in one list."""
+def _judged(recipe: Recipe, stem: str, trained: TrainedStage) -> Iterator[str]:
+    """Commands: the validation photos are scored once, and judged by every truth that has any of them."""
     data, said = recipe.data, recipe.as_dict()["data"]
     options = [f" --map {shlex.quote(f'{name}={meant}')}" for name, meant in data.map.items()]
     options += [f" --apart {shlex.quote(name)}" for name in data.apart]
     options += [f" --group {shlex.quote(data.group)}"] if data.group is not None else []
     masks = " --save-masks" if recipe.stage == "segmenter" else ""
-    pack = f"--pack AGAIN/{recipe.name}{masks}"
-    listed = not data.valid or any(source.truth.is_file() for source in data.valid)
-    truths = list(zip(data.valid or data.train, said["valid"] or said["train"], strict=True))
-    if listed:
-        yield f"skinbatch score AGAIN/{WORK}/{stem}/{VALID} OUT {pack}"
-    for number, (source, plain) in enumerate(truths, 1):
-        truth, suffix = shlex.quote(plain["truth"]), str(number) if len(truths) > 1 else ""
-        dest = "OUT" if listed else f"OUT{suffix}"
-        if not listed:
-            yield f"skinbatch score {truth} {dest} {pack}"
-        form = f" --format {source.format}" if source.format is not None else ""
-        report = f" --out evaluation{suffix}" if suffix else ""
+    dest = f"OUT-{stem}"
+    yield f"skinbatch score AGAIN/{WORK}/{stem}/{VALID} {dest} --pack AGAIN/{recipe.name}{masks}"
+    held = {count.source for count in trained.data if count.part == "valid" and count.photos}
+    truths = dict.fromkeys(
+        (shlex.quote(plain["truth"]), f" --format {source.format}" if source.format is not None else "")
+        for source, plain in zip(data.valid or data.train, said["valid"] or said["train"], strict=True)
+        if called(source.truth) in held
+    )
+    for number, (truth, form) in enumerate(truths, 1):
+        report = f" --out evaluation-{stem}{f'-{number}' if len(truths) > 1 else ''}"
         yield f"skinbatch evaluate {dest} {truth}{''.join(options)}{form}{report}"
 
 

@@ -21,7 +21,7 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
 
     Raises PackError and UsageError before the pack is touched.
     """
-    trains = [count for count in trained.data if count.part.endswith("train")]
+    trains = [count for count in trained.data if count.part.endswith("train") and count.photos]
     source = f"trained by skinbatch {version('skinbatch')} on " + ", ".join(
         dict.fromkeys(f"{count.photos:,} photos of {count.source}" for count in trains)
     )

@@ -11,6 +11,11 @@ Curve = Sequence[Mapping[str, float]]
 """A mapping an evaluation, see TrainedStage."""
 
 
+def best_of(curve: Curve) -> int:
+    """The evaluation whose weights were kept: of equal scores the last, which has learned longest."""
+    return max(range(len(curve)), key=lambda n: (curve[n]["score"], n))
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One number about the validation photos. name: `AP50`, `Dice`, `recall` … of: the class, or "" for all of them. low,

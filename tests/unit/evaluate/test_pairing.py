@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from skinbatch.evaluate.pairing import pair
+from skinbatch.storage.local import LocalStore
+from skinbatch.tables.names import safe_text
 
 
 def test_whole_names_come_first_and_the_rest_is_named() -> None:
@@ -39,3 +43,26 @@ def test_nothing_fits() -> None:
 def test_names_that_tables_had_to_write_out_are_found() -> None:
     name = b"caf\xff.jpg".decode("utf-8", "surrogateescape")
     assert pair([name], ["caf\\x{ff}.jpg"]).way == "name"
+
+
+def test_photos_that_were_scored_are_found_by_their_files_and_then_none_by_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    files = [tmp_path / "link" / "1.jpg", tmp_path / "link" / "2.jpg", None]
+    uris = [f"{tmp_path}/b/1.jpg", f"{tmp_path}/b/2.jpg", f"{tmp_path}/b/../a/2.jpg", f"s3:/{tmp_path}/a/1.jpg"]
+    pairs = pair(["1.jpg", "2.jpg", "3.jpg"], ["b/1.jpg", "b/2.jpg", "a/2.jpg", "3.jpg"], files, uris)
+    assert (pairs.way, pairs.truth.tolist(), pairs.rows.tolist()) == ("file", [1], [2])
+    assert (pairs.unseen, pairs.unsaid) == (("1.jpg", "3.jpg"), ("b/1.jpg", "b/2.jpg", "3.jpg"))
+    # Of other files than were scored, such as copies, names say which photo is which.
+    assert pair(["1.jpg", "2.jpg"], ["1.jpg", "2.jpg"], files[:2], uris[:2]).way == "name"
+
+
+def test_a_file_that_is_a_link_or_whose_name_tables_had_to_write_out_is_found(tmp_path: Path) -> None:
+    odd = tmp_path / b"caf\xff.jpg".decode("utf-8", "surrogateescape")
+    odd.touch()
+    (tmp_path / "link.jpg").symlink_to(odd)
+    (info,) = [info for info in LocalStore(tmp_path).list() if info.key != "link.jpg"]
+    uri = safe_text(LocalStore(tmp_path).uri_of(info.key))
+    assert pair(["x"], ["y"], [odd], [uri]).way == "file"
+    assert pair(["x"], ["y"], [tmp_path / "link.jpg"], [uri]).way == "file"
+    assert pair(["x"], ["y"], [odd], [safe_text(str(odd))]).way == "file", "as a listing writes it"

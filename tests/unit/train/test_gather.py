@@ -172,6 +172,38 @@ def test_where_nothing_is_left_the_reasons_are_told(folders: Path) -> None:
         gathered(folders, map={"rosacea": "lupus", "discoid": "sun", "moles": "sun", "*": "sun"} | {"rosacea": "sun"})
 
 
+def test_where_every_class_is_unknown_the_truths_and_the_models_are_named(folders: Path) -> None:
+    known = [{"truth": str(folders / "derm"), "leave_out": [p.stem for p in (folders / "derm/rosacea").iterdir()]}]
+    with pytest.raises(UsageError) as error:
+        gathered(folders, train=known)
+    assert str(error.value).endswith(
+        "derm of an unknown class, 10 of "
+        + "/".join((folders / "derm").parts[-2:])
+        + " by the recipe; the truth's classes "
+        "'discoid', 'moles' are none of the model's (rosacea, lupus): say in `data.map` which they are, or \"\" for none"
+    )
+
+
+def test_classes_that_are_mapped_and_that_no_truth_has_are_known(folders: Path) -> None:
+    found = gathered(folders, map={"*": "", "discoid": "lupus", "diskoid": "lupus", "Moles": ""})
+    assert found.unused == ("diskoid", "Moles")
+
+
+def test_a_source_of_which_no_photo_is_left_is_still_counted(folders: Path) -> None:
+    for n in range(12):
+        photo(folders / "more" / "rosacea" / f"{n}.png", 500 + n)
+    photo(folders / "odd" / "warts" / "1.png", 600)
+    truths = [{"truth": str(folders / name)} for name in ("derm", "more", "odd")]
+    found = gathered(folders, train=truths, map={"discoid": "lupus", "moles": ""}, train_share=0.001)
+    counts = {(count.source.split("/")[-1], count.part): count for count in found.counts}
+    assert counts["odd", "train"].photos == 0
+    assert counts["odd", "train"].left_out == {"of an unknown class": 1}
+    assert sum(counts[name, "train"].photos for name in ("derm", "more")) == len(found.train) == 1
+    left_out = sum(counts[name, "train"].left_out.get("by `train_share`", 0) for name in ("derm", "more"))
+    assert left_out == 42 - len(found.valid) - 1
+    assert not any(count.left_out for count in found.counts if count.part == "valid"), "they were for training"
+
+
 def test_photos_are_left_out_by_name(folders: Path) -> None:
     named = [{"truth": str(folders / "derm"), "leave_out": ["rosacea-p1_0", "moles-p2_1"]}]
     found = gathered(folders, train=named, map={"*": ""})

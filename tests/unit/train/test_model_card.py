@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
+from skinbatch.annotations.problems import Kind
 from skinbatch.errors import PackError
 from skinbatch.models.build import classifier_spec
 from skinbatch.models.classifiers.classifier import build_network
 from skinbatch.models.pack import load_pack
 from skinbatch.models.weights import save_weights
 from skinbatch.train.recipe import FOLLOWS, Recipe, read_recipe
-from skinbatch.train.results.curves import draw_curves
+from skinbatch.train.results.curves import _draw, draw_curves
 from skinbatch.train.results.model_card import VALID, WORK, stage_section
 from skinbatch.train.results.packing import write_pack
-from skinbatch.train.results.result import DataCount, Metric, TrainedStage
+from skinbatch.train.results.result import DataCount, Metric, TrainedStage, best_of
 
 RECIPE = """
 stage = "classifier"
@@ -105,7 +107,10 @@ def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
         "- started from nothing",
         'train = [{ truth = "photos/train" }]',
         "skinbatch train classifier disease.toml --out AGAIN",
-        "skinbatch evaluate OUT photos/valid --map 'Rosacea papules=rosacea' --apart lupus",
+        "Validation photos were never trained on, but they decided which evaluation's weights were kept and when to stop, so "
+        "these numbers are kind. Intervals are 95 % bootstrap intervals over photos.",
+        "skinbatch evaluate OUT-classifier-disease photos/valid --map 'Rosacea papules=rosacea' --apart lupus "
+        "--out evaluation-classifier-disease",
     ):
         assert line in card.splitlines(), line
 
@@ -113,44 +118,57 @@ def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
 def test_the_card_says_how_every_validation_photo_is_judged_again(tmp_path: Path) -> None:
     text = RECIPE.format(head="disease")
     split = text.replace('valid = [{ truth = "photos/valid" }]', "valid_share = 0.2\ncrop = [[0.0, 0.0, 1.0, 0.8]]")
-    more = text.replace('"photos/valid" }', '"photos/valid" }, { truth = "b c", format = "folders" }')
+    more = text.replace(
+        '"photos/valid" }', '"photos/valid" }, { truth = "b c", format = "folders" }, { truth = "none" }'
+    )
     file = text.replace("photos/valid", "valid.csv")
     (tmp_path / "valid.csv").touch()
     options = "--map 'Rosacea papules=rosacea' --apart lupus"
-    for name, toml, wanted in (
-        (
-            "split",
-            split,
-            [
-                f"skinbatch score AGAIN/{WORK}/classifier-disease/{VALID} OUT --pack AGAIN/mine",
-                f"skinbatch evaluate OUT photos/train {options}",
-            ],
-        ),
+    above, out, report = tmp_path.name, "OUT-classifier-disease", "--out evaluation-classifier-disease"
+    for name, toml, held, wanted in (
+        ("split", split, ["photos/train"], [f"skinbatch evaluate {out} photos/train {options} {report}"]),
         (
             "more",
             more,
+            ["photos/valid", f"{above}/b c"],  # and `none` has no photo that can be judged
             [
-                "skinbatch score photos/valid OUT1 --pack AGAIN/mine",
-                f"skinbatch evaluate OUT1 photos/valid {options} --out evaluation1",
-                "skinbatch score 'b c' OUT2 --pack AGAIN/mine",
-                f"skinbatch evaluate OUT2 'b c' {options} --format folders --out evaluation2",
+                f"skinbatch evaluate {out} photos/valid {options} {report}-1",
+                f"skinbatch evaluate {out} 'b c' {options} --format folders {report}-2",
             ],
         ),
-        (
-            "file",
-            file,
-            [
-                f"skinbatch score AGAIN/{WORK}/classifier-disease/{VALID} OUT --pack AGAIN/mine",
-                f"skinbatch evaluate OUT valid.csv {options}",
-            ],
-        ),
+        ("file", file, [f"{above}/valid.csv"], [f"skinbatch evaluate {out} valid.csv {options} {report}"]),
     ):
         (tmp_path / f"{name}.toml").write_text(toml)
         said = read_recipe(tmp_path / f"{name}.toml")
-        card = stage_section("classifier-disease", trained(tmp_path, said), said, {})
-        assert card.rstrip("`\n").split("```\n")[-1].splitlines() == wanted
+        counts = [DataCount(source, "valid", 4) for source in held]
+        counts += [DataCount(f"{above}/none", "valid", 0), DataCount(f"{above}/none", "body valid", 3)]
+        card = stage_section("classifier-disease", replace(trained(tmp_path, said), data=tuple(counts)), said, {})
+        scored = f"skinbatch score AGAIN/{WORK}/classifier-disease/{VALID} {out} --pack AGAIN/mine"
+        assert card.rstrip("`\n").split("```\n")[-1].splitlines() == [scored, *wanted]
         assert ("the trainer saw parts of the photos" in card) == (name == "split")
         assert "The same training from the start, with these numbers at its end:" in card
+
+
+def test_the_card_of_a_pack_that_cannot_score_says_what_is_missing(tmp_path: Path) -> None:
+    text = RECIPE.format(head="disease").replace('base = "starter"\n', "")
+    (tmp_path / "bare.toml").write_text(text)
+    said = read_recipe(tmp_path / "bare.toml")
+    pack = write_pack(trained(tmp_path, said), said, tmp_path / "packs", tmp_path, {})
+    card = pack.text("CARD.md") or ""
+    assert "When this was written the pack had no segmenter and no detector, so it could not score" in card
+    assert "skinbatch train classifier bare.toml --out AGAIN" in card
+    assert "skinbatch score" not in card and "skinbatch evaluate" not in card
+
+
+def test_the_card_says_when_validation_photos_were_trained_on_too(tmp_path: Path) -> None:
+    said = recipe(tmp_path)
+    problems = {Kind.SAME_GROUP.value: 1200, Kind.SAME_FILE.value: 2, Kind.CROWD.value: 7}
+    card = stage_section("classifier-disease", trained(tmp_path, said), said, problems)
+    assert (
+        "Not all validation photos are new to the model (2 the same file in two splits; 1,200 the same group in two splits), "
+        "and they decided which evaluation's weights were kept" in card
+    )
+    assert "never trained on" not in card
 
 
 def test_the_card_says_what_its_numbers_need_besides_the_recipe(tmp_path: Path) -> None:
@@ -179,6 +197,21 @@ def test_of_a_long_curve_some_points_are_shown_with_the_best_and_the_last(tmp_pa
     rows = [line for line in card.splitlines() if line.endswith(" |") and "1.1 %" in line]
     assert 15 < len(rows) < 30
     assert rows[-1].startswith("| 500 | 50 | 25 | 0.04 | 1.1 % | 0.9 | -41 |")
+
+
+def test_of_equal_evaluations_the_last_is_marked_whose_weights_were_kept(tmp_path: Path) -> None:
+    scores = [0.1, 0.7, 0.5, 0.7, 0.6]
+    curve = tuple(dict(point, score=score) for point, score in zip(CURVE, scores, strict=False))
+    assert best_of(curve) == 3
+    figure = Figure()
+    axes = figure.subplots(1, 3)
+    _draw(axes, "", curve)
+    marked = [line for line in axes[1].lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in marked] == [curve[3]["step"]]
+    many = tuple(dict(CURVE[0], step=10 * n, score=0.9 if n in (7, 44) else 0.2) for n in range(1, 100))
+    said = recipe(tmp_path)
+    card = stage_section("classifier-disease", replace(trained(tmp_path, said), curve=many), said, {})
+    assert "| 440 |" in card, "the best is among the points that are shown"
 
 
 def test_a_pack_grows_by_trained_stages_and_its_card_keeps_what_it_knew(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from skinbatch.train.classification.task import (
     class_weights,
     window_of,
 )
-from skinbatch.train.classification.training import measure
+from skinbatch.train.classification.training import _groups, measure
 from skinbatch.train.photos.photo_store import FaceCut, PhotoStore, StoredPhoto, working_size
 from skinbatch.train.recipe import UNHASHED
 from skinbatch.train.recipe_sections import AugmentSection, DataSection, ScheduleSection
@@ -269,3 +269,11 @@ def test_intervals_are_drawn_over_patients_where_these_are_known() -> None:
         assert recall.value == 0.5 and recall.low is not None and recall.high is not None
         widths.append(recall.high - recall.low)
     assert widths[1] > 1.5 * widths[0]
+
+
+def test_photos_that_are_called_alike_in_two_sources_are_resampled_apart() -> None:
+    files = (("p1", "a/1.jpg"), (None, "a/2.jpg"), (None, "b/2.jpg"), (None, "b/2.jpg"))
+    photos = [ClassedPhoto(StoredPhoto(Path(file).name, Path("/" + file)), (), group=group) for group, file in files]
+    groups = _groups(photos)
+    assert groups is not None
+    assert [groups.tolist().index(number) for number in groups] == [0, 1, 2, 2]

@@ -9,13 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import skinbatch
+from jobs.bench_evaluate import CLASSES, generate
 from skinbatch.config import ModelSettings
+from skinbatch.evaluate.evaluation import evaluate
+from skinbatch.evaluate.request import Request
+from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.models.build import detector_spec
 from skinbatch.models.stages import DetectorStage
+from skinbatch.reading import destination_store
 from skinbatch.train.detection.data import DetectionData, Faces, boxed
-from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS
+from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto
 from skinbatch.train.detection.scores import Scored
 from skinbatch.train.fitting.parts import gather_part, parts_of
+from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe import read_recipe
 from skinbatch.types import Detections
 from tests.unit.annotations.support import photo, voc
@@ -80,3 +87,53 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(tmp_path: Path) -> 
     assert Scored.of(alone, [found]).ap50() == pytest.approx(1 / 3)
     ap, *_ = Scored.of(photos, [found]).metrics(0.5, ("acne",))
     assert ap.name == "AP50" and ap.value == pytest.approx(1)
+
+
+def test_crowds_are_left_out_where_evaluate_leaves_them_out(tmp_path: Path) -> None:
+    """Those of a class that is mapped to none; what is found in one of a class that nobody knows does not count."""
+    recipe = write_spotted(tmp_path)
+    for file in (tmp_path / "valid").glob("levle*"):
+        file.unlink()
+    generate(tmp_path / "scored", tmp_path / "plain.json", 6, 150, np.random.default_rng(3))
+    truth = json.loads((tmp_path / "plain.json").read_text(encoding="utf-8"))
+    truth["categories"] += [{"id": 90, "name": "hair"}, {"id": 91, "name": "moles"}]
+    regions = {90: [0, 0, 1024, 700], 91: [600, 0, 424, 1024]}
+    for image in truth["images"]:
+        photo(tmp_path / "valid" / image["file_name"], width=1024, height=1024)
+        for category, box in regions.items():
+            crowd = {"image_id": image["id"], "category_id": category, "bbox": box, "iscrowd": 1}
+            truth["annotations"].append(crowd | {"id": 10**6 + len(truth["annotations"])})
+    (tmp_path / "valid" / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
+    text = recipe.read_text(encoding="utf-8").replace('classes = ["acne"]', f"classes = {json.dumps(CLASSES)}")
+    recipe.write_text(text.replace('"*" = "acne"', 'papules = "papule", hair = ""'), encoding="utf-8")
+    photos = data_of(recipe).valid
+    assert {label for p in photos for label in p.crowd_labels.tolist()} == {-1}
+    boxes = skinbatch.open(tmp_path / "scored").boxes().to_pylist()
+    found = [[row for row in boxes if row["image_id"] == p.stored.name] for p in photos]
+    detections = [
+        Detections(
+            np.array([[row[edge] for edge in ("x1", "y1", "x2", "y2")] for row in rows], np.float32).reshape(-1, 4),
+            np.array([row["score"] for row in rows], np.float32),
+            np.array([CLASSES.index(row["label"]) for row in rows], np.int64),
+        )
+        for rows in found
+    ]
+    ours = {(m.name, m.of): m.value for m in Scored.of(photos, detections).metrics(0.3, CLASSES)}
+    request = Request(tmp_path / "valid", names={"hair": ""}, resampling=Resampling(0))
+    numbers = evaluate(destination_store(tmp_path / "scored"), request).numbers["lesions"]
+    assert ours["AP50", ""] == pytest.approx(numbers["detection"]["all boxes"]["500"]["ap50"].value, abs=1e-6)
+    by_class = numbers["detection_by_class"]["all boxes"]["500"]
+    for name in CLASSES:
+        assert ours["AP", name] == pytest.approx(by_class[name]["ap"].value, abs=1e-6)
+
+
+def test_photos_that_are_called_alike_in_two_sources_are_resampled_apart() -> None:
+    files = (("p1", "a/1.jpg"), (None, "a/2.jpg"), (None, "b/2.jpg"))
+    photos = [
+        BoxedPhoto(StoredPhoto(Path(file).name, Path("/" + file)), 9, 9, NO_BOXES, NO_LABELS, group=group)
+        for group, file in files
+    ]
+    nothing = Detections(NO_BOXES, np.zeros(0, np.float32), NO_LABELS)
+    groups = Scored.of(photos, [nothing] * 3)._groups()
+    assert groups is not None
+    assert len(set(groups.tolist())) == 3

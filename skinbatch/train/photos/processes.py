@@ -30,10 +30,13 @@ def quiet(worker: int) -> None:
     """A loader's `worker_init_fn`: one core is one core, SIGINT is ignored, SIGTERM heeded only where it is the trainer's own,
     by which torch and Python end what does not end by itself. Without a trainer it ends as torch's do, within seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS: nobody says whose signal it is, and each is heeded
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        return
     # Before any thread is started: a signal that is blocked in all threads stays until it is asked for.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_heed, args=(os.getppid(),), daemon=True).start()
-    cv2.setNumThreads(0)
 
 
 def _heed(trainer: int) -> None:

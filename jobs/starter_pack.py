@@ -4,7 +4,9 @@
     python jobs/starter_pack.py measure OUT    the numbers of its card, of `--pack` on the validation photos
     python jobs/starter_pack.py curve DIR      what more photos would bring, in DIR/curve: short trainings on shares of them
     python jobs/starter_pack.py ship DIR       DIR/new-starter, measured, becomes the pack that comes with skinbatch
-    python jobs/starter_pack.py card DIR       the card of the pack that comes with skinbatch, measured again, with DIR/curve
+    python jobs/starter_pack.py card DIR       the card of the pack that comes with skinbatch, measured again
+
+Of `ship` and `card` the card has what `curve` has made, where it is in DIR.
 
 The photos are where the recipes say. Training begins with weights that `python jobs/imagenet_backbone.py` fetches.
 """
@@ -235,7 +237,6 @@ def ship(folder: Path) -> None:
         raise SystemExit(
             f"{pack.directory}: {size / 1e6:.1f} MB of weights; at most {MOST_BYTES / 1e6:.0f} MB are shipped"
         )
-    _learning_curves(folder)
     before = load_pack("starter").manifest
     fresh, old = PLACE.with_name("starter.new"), PLACE.with_name("starter.old")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -266,27 +267,27 @@ def _points(work: Path) -> list[dict[str, float]]:
 
 
 def write_card(place: Path, pack: str, folder: Path) -> None:
-    """CARD.md in `place`: what the card of `pack` says of its stages, after what it is worth and what more photos would bring."""
-    pictures = _learning_curves(folder)
+    """CARD.md in `place`: what the card of `pack` says of its stages, after what it is worth and what is missing."""
     said = load_pack(pack).text("CARD.md") or ""
-    measured = measure(pack, folder / "measured")
-    parts = [MORE]
-    for stage, made in pictures.items():
-        picture = f"more-photos-{stage}.png"
-        shutil.copyfile(made, place / picture)
-        parts.append(f"{made.with_suffix('.md').read_text(encoding='utf-8')}\n![{stage}: more photos]({picture})")
-    stages = said[said.index(STAGES_TABLE) :]
-    card = "\n\n".join(["# starter", measured, *parts, stages])
-    (place / "CARD.md").write_text(card, encoding="utf-8")
+    parts = [
+        "# starter",
+        measure(pack, folder / "measured"),
+        *_more_photos(folder, place),
+        said[said.index(STAGES_TABLE) :],
+    ]
+    (place / "CARD.md").write_text("\n\n".join(parts), encoding="utf-8")
 
 
-def _learning_curves(folder: Path) -> dict[str, Path]:
-    """Stage -> picture; the same as Markdown is beside it."""
-    found = {stage: folder / CURVE / stage / "learning-curve.png" for stage in STEPS}
-    for picture in found.values():
-        if not picture.with_suffix(".md").exists():
-            raise SystemExit(f"{picture.parent}: no learning curve; first `python jobs/starter_pack.py curve {folder}`")
-    return found
+def _more_photos(folder: Path, place: Path) -> Iterator[str]:
+    """Markdown of the learning curves that there are, whose pictures are copied to `place`."""
+    made = {stage: folder / CURVE / stage / "learning-curve.png" for stage in STEPS}
+    made = {stage: picture for stage, picture in made.items() if picture.exists()}
+    if made:
+        yield MORE
+    for stage, picture in made.items():
+        name = f"more-photos-{stage}.png"
+        shutil.copyfile(picture, place / name)
+        yield f"{picture.with_suffix('.md').read_text(encoding='utf-8')}\n![{stage}: more photos]({name})"
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def redacted(text: str) -> str:
     if any(word in lower for word in _OF_HEADERS):
         text = _HEADER.sub(r"\1\2…", text)
     for name in _ENVIRONMENT:
-        secret = os.environ.get(name, "")
+        secret = os.environ.get(name, "").strip()  # a text may have the line break behind it escaped
         if len(secret) >= _SHORTEST and secret in text:
             text = text.replace(secret, "…")
     return text

@@ -12,7 +12,7 @@ from typing import Any
 Handler = Callable[[int, FrameType | None], None]
 _BOTH = (signal.SIGINT, signal.SIGTERM)
 _interrupted = threading.Event()
-_over = threading.Event()
+_decided = threading.Event()
 
 
 class Interrupt(KeyboardInterrupt):
@@ -21,9 +21,10 @@ class Interrupt(KeyboardInterrupt):
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """A handler: Interrupt, wherever the main thread is, unless all is `over`. Remembered, as a callback of a library may swallow
-    that."""
-    if _over.is_set():
+    """A handler: Interrupt, wherever the main thread is. Remembered, as a callback of a library may swallow that. The first after
+    `exit_is_decided` changes nothing."""
+    if _decided.is_set():
+        _decided.clear()
         return
     _interrupted.set()
     raise Interrupt
@@ -34,11 +35,11 @@ def interrupted() -> bool:
     return _interrupted.is_set()
 
 
-def over() -> None:
-    """What the command was to do is done, and recorded so: `interrupt` changes its exit code no more. Where others listen, as in
-    a program that uses skinbatch, this does nothing."""
+def exit_is_decided() -> None:
+    """What the command was to do is done, and recorded so: the next signal is not heard by `interrupt`; one more ends what
+    hangs. Where others listen, as in a program that uses skinbatch, this does nothing."""
     if _may_say_so() and signal.getsignal(signal.SIGINT) is interrupt:
-        _over.set()
+        _decided.set()
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def heard_by(handler: Handler) -> Iterator[None]:
         if not remembered:
             _interrupted.clear()
         if signal.getsignal(signal.SIGINT) is not interrupt:
-            _over.clear()
+            _decided.clear()
 
 
 @contextmanager

@@ -66,6 +66,10 @@ _NAMED = {name: os.environ.get(name, "") for name in ("SKINBATCH_TEST_S3_ENDPOIN
 """A real server that the caller runs; read here, because moto's fixture changes the environment."""
 
 
+SMALL = ("sh", "-c", '"$@" & wait $!', "sh")
+"""Before a command: the peak of memory that the kernel tells of a process begins with that of the one that starts it."""
+
+
 def three_ports() -> int:
     """The first of three free ones in a row, below those that the kernel gives to connections."""
     while True:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skinbatch.archive.members import BrokenArchiveError, Texts, flat_meta
+from skinbatch.archive.members import BrokenArchiveError, Texts, contained, flat_meta
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.errors import DiskError, SkinbatchError
 from skinbatch.storage.base import ObjectInfo, Store
@@ -19,6 +19,11 @@ _MAGIC = b"PAR1"
 _FOOTER = 1 << 16
 _ROWS = 1000
 """More rows than this and bytes together are not photos: a few kilobytes can say that there are millions of empty rows."""
+_BATCH = 8
+_LARGE = 32 << 20
+"""Of a row group that unpacks to more, one row at a time: a value may be stored once for all rows, and each row has a copy."""
+_CODED = 8192
+"""Rows at a time of columns that Arrow leaves coded: each batch has all their values, but a row has no copy."""
 _NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
 _NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "bytes")
 
@@ -30,19 +35,24 @@ class ParquetError(BrokenArchiveError):
 @dataclass(frozen=True, slots=True)
 class Columns:
     """image: path of the photos' bytes, None without one; top: the column that holds them. others: columns that pass
-    through, of several with one name the first. names: all columns. rows: of all row groups."""
+    through, of several with one name the first; coded: those of them whose values Arrow holds once and by number. names: all
+    columns. rows: of all row groups."""
 
     image: str | None
     top: str
     names: tuple[str, ...]
     others: tuple[str, ...]
+    coded: tuple[str, ...]
     rows: int
 
 
 def columns_of(store: Store, info: ObjectInfo) -> Columns:
     """From the footer, one ranged read. Raises ParquetError, StoreError."""
-    file = open_parquet(RangedFile(store, info.key, info.size, info.version or None, block=_FOOTER))
-    return _columns(file)
+    try:
+        with contained():
+            return _columns(open_parquet(RangedFile(store, info.key, info.size, info.version or None, block=_FOOTER)))
+    except BrokenArchiveError as e:
+        raise ParquetError(e.status, str(e)) from None
 
 
 def open_parquet(file: RangedFile) -> pq.ParquetFile:
@@ -66,12 +76,18 @@ def open_parquet(file: RangedFile) -> pq.ParquetFile:
         raise ParquetError(Status.CORRUPT, f"Parquet footer that cannot be read: {e}") from None
 
 
-def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None, limit: int) -> Iterator[Fetched]:
-    """Rows [start, stop), named by their number in the file, other columns as meta.
+def parquet_rows(
+    file: RangedFile,
+    shard: ShardRef,
+    start: int,
+    stop: int | None,
+    limit: int,
+    step: Callable[[], None] = lambda: None,
+) -> Iterator[Fetched]:
+    """Rows [start, stop), named by their number in the file, other columns as meta. step: called when rows are passed over.
 
     In a row group that is damaged, the rows from the damage on are `corrupt`, or `unreadable` where the disk is
-    damaged. What Python has no value for in another
-    column becomes text, or nothing. Raises ParquetError, StoreError.
+    damaged. What Python has no value for in another column becomes text, or nothing. Raises ParquetError, StoreError.
     """
     parquet, columns = _with_photos(file)
     texts = Texts()
@@ -83,15 +99,16 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
             row = first
             status, damage = Status.CORRUPT, f"row group {group} has fewer rows than its footer says"
             try:
-                for batch in parquet.iter_batches(
-                    1,  # a value that is stored once may be of any size, and every row has a copy of its own
-                    row_groups=[group],
-                    columns=[str(columns.image), *columns.others],
-                    use_threads=False,
-                ):
+                coded = _Coded(parquet, group, columns.coded)
+                for batch in _batches(parquet, group, columns):
                     begin, end_of_batch = row, row + len(batch)
-                    if end_of_batch > start:
-                        for number, fetched in _rows(batch, shard, columns, (begin, start, stop), limit):
+                    if end_of_batch <= start:
+                        coded.skip(len(batch))
+                        step()
+                    else:
+                        others = {n: _values(_column(batch, n)) for n in columns.others if n not in columns.coded}
+                        others |= coded.values(len(batch))
+                        for number, fetched in _rows(batch, others, shard, columns, (begin, start, stop), limit):
                             if not texts.fit(fetched.ref.meta):
                                 fetched = replace(fetched, ref=replace(fetched.ref, meta={}))
                             row = number + 1
@@ -110,6 +127,52 @@ def parquet_rows(file: RangedFile, shard: ShardRef, start: int, stop: int | None
         first = end
 
 
+def _batches(parquet: pq.ParquetFile, group: int, columns: Columns) -> Iterator[pa.RecordBatch]:
+    """Of the columns that Arrow does not leave coded."""
+    at_once = 1 if parquet.metadata.row_group(group).total_byte_size > _LARGE else _BATCH
+    wanted = [str(columns.image), *(name for name in columns.others if name not in columns.coded)]
+    yield from parquet.iter_batches(at_once, row_groups=[group], columns=wanted, use_threads=False)
+
+
+class _Coded:
+    """Columns of a row group that Arrow leaves coded, row by row."""
+
+    def __init__(self, parquet: pq.ParquetFile, group: int, names: Sequence[str]) -> None:
+        self._names = names
+        self._batches = (
+            parquet.iter_batches(_CODED, row_groups=[group], columns=list(names), use_threads=False)
+            if names
+            else iter(())
+        )
+        self._rest = pa.RecordBatch.from_pydict({})
+
+    def skip(self, count: int) -> None:
+        """Rows that nobody wants."""
+        for _ in self._parts(count):
+            pass
+
+    def values(self, count: int) -> dict[str, list[Any]]:
+        """Of the next rows, by column."""
+        found: dict[str, list[Any]] = {name: [] for name in self._names}
+        for part in self._parts(count):
+            for name, values in found.items():
+                column = _column(part, name)
+                for row in range(len(part)):
+                    values += _values(column.slice(row, 1))
+        return found
+
+    def _parts(self, count: int) -> Iterator[pa.RecordBatch]:
+        while self._names and count:
+            if not len(self._rest):
+                self._rest = next(self._batches, self._rest)
+                if not len(self._rest):
+                    raise ParquetError(Status.CORRUPT, "columns of different lengths")
+            part = self._rest.slice(0, count)
+            self._rest = self._rest.slice(len(part))
+            count -= len(part)
+            yield part
+
+
 def count_rows(file: RangedFile) -> int:
     """How many rows `parquet_rows` gives. Raises ParquetError, StoreError."""
     return _with_photos(file)[1].rows
@@ -126,13 +189,17 @@ def _with_photos(file: RangedFile) -> tuple[pq.ParquetFile, Columns]:
 
 
 def _rows(
-    batch: pa.RecordBatch, shard: ShardRef, columns: Columns, place: tuple[int, int, int], limit: int
+    batch: pa.RecordBatch,
+    others: Mapping[str, Sequence[Any]],
+    shard: ShardRef,
+    columns: Columns,
+    place: tuple[int, int, int],
+    limit: int,
 ) -> Iterator[tuple[int, Fetched]]:
-    """With the number of each."""
+    """With the number of each. others: values of the other columns."""
     begin, start, stop = place
     column = columns.top
     photos = _column(batch, column).to_pylist()
-    others = {name: _values(_column(batch, name)) for name in columns.others}
     for at, photo in enumerate(photos):
         if not start <= begin + at < stop:
             continue
@@ -191,7 +258,8 @@ def _columns(parquet: pq.ParquetFile) -> Columns:
         raise ParquetError(Status.CORRUPT, f"has {schema.names.count(top)} columns called {top!r}")
     first = {f.name: f for f in reversed(schema)}
     others = tuple(name for name in dict.fromkeys(schema.names) if name != top and not _holds_bytes(first[name].type))
-    return Columns(image, top, tuple(schema.names), others, _rows_in(parquet.metadata))
+    coded = tuple(name for name in others if pa.types.is_dictionary(first[name].type))
+    return Columns(image, top, tuple(schema.names), others, coded, _rows_in(parquet.metadata))
 
 
 def _rows_in(footer: pq.FileMetaData) -> int:

@@ -61,7 +61,8 @@ class ShardReader:
                 file = _opened(self._shard, self._locator, self._reading)
             if file.kind == "parquet":
                 with contained():
-                    yield from parquet_rows(file.ranged(), self._shard, self._start, self._stop, self._limit)
+                    step = self._reading.step
+                    yield from parquet_rows(file.ranged(), self._shard, self._start, self._stop, self._limit, step)
                 return
             with file.members() as members:
                 yield from rows(members, self._shard, self._start, self._stop, self._limit, self.skipped)

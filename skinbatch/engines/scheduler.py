@@ -26,7 +26,7 @@ _TICK_S = 0.2
 _COUNTED_S = 60.0
 """At least so long the next member of an archive file is waited for while they are counted."""
 _BLIND_S = 5.0
-"""After so long without a look at the workers the time counts against none of them."""
+"""Of a longer time without a look at the workers the rest counts against none of them."""
 
 
 class Listener(Protocol):
@@ -166,7 +166,7 @@ class Scheduler:
 
     def _wake(self) -> None:
         """Units whose pause is over are tried again."""
-        now = self._look()
+        now = self._forgiving_now()
         self._again.extend(assignment for due, assignment in self._later if due <= now)
         self._later = [(due, assignment) for due, assignment in self._later if due > now]
         for unit_id, count in list(self._counts.items()):
@@ -246,7 +246,7 @@ class Scheduler:
     def _watch(self) -> None:
         """Give up workers that take no step."""
         progress = self.pool.progress()
-        now = self._look()
+        now = self._forgiving_now()
         for worker, busy in list(self._busy.items()):
             seen = progress.get(worker, Progress())
             if seen != busy.progress:
@@ -265,11 +265,11 @@ class Scheduler:
                 self._blame(busy.assignment, reason, timed_out=True)
         self.observer.tick(sum(progress.get(w, Progress()).photos for w in self._busy))
 
-    def _look(self) -> float:
+    def _forgiving_now(self) -> float:
         """The time. Where this thread was held up, what was done meanwhile was seen by nobody and counts against nobody."""
         now = time.monotonic()
-        blind, self._looked = now - self._looked, now
-        if blind > _BLIND_S:
+        blind, self._looked = now - self._looked - _BLIND_S, now
+        if blind > 0:
             for busy in self._busy.values():
                 busy.since = min(now, busy.since + blind)
             for count in self._counts.values():

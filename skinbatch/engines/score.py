@@ -106,6 +106,6 @@ def _run(engine: Engine, prepared: Prepared, presenter: Presenter | None, retryi
     with bound(run_id=driver.log.record.run_id):
         event("run_started", source=prepared.source_uri, destination=prepared.store.uri, fingerprint=driver.fingerprint)
         report = driver.run(engine, retry=retrying)
-        signals.over()
+        signals.exit_is_decided()
         event("run_ended", **{name: getattr(report, name) for name in _ENDED})
     return report

@@ -117,11 +117,9 @@ def describe(record: dict[str, Any]) -> str:
 def _read(store: Store) -> dict[str, Any] | None:
     for _ in range(_READS):
         try:
-            found = read_json(store, layout.CLAIM)
+            return read_json(store, layout.CLAIM)
         except UsageError:
             continue
-        if found is None or isinstance(found, dict):
-            return found
     return None  # damaged: not a claim that anybody holds
 
 

@@ -47,16 +47,19 @@ class Scoring:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_json(store: Store, key: str) -> Any | None:
-    """A JSON object of the destination, None if it is not there. UsageError if it is not JSON."""
+def read_json(store: Store, key: str) -> dict[str, Any] | None:
+    """A JSON object of the destination, None if it is not there. UsageError if it is no JSON, or no object."""
     try:
         data, _ = store.get(key)
     except NotFoundError:
         return None
     try:
-        return json.loads(data)
-    except ValueError as e:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as e:
         raise UsageError(f"{store.uri_of(key)} is damaged: {e}") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{store.uri_of(key)} is damaged: no JSON object")
+    return found
 
 
 def read_destination(store: Store) -> Destination | None:
@@ -64,17 +67,18 @@ def read_destination(store: Store) -> Destination | None:
     raw = read_json(store, layout.DEST)
     if raw is None:
         return None
-    if not isinstance(raw, dict):
-        raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: no JSON object")
     if raw.get("layout_version") != LAYOUT_VERSION:
         raise UsageError(
             f"{store.uri_of(layout.DEST)}: layout version {raw.get('layout_version')}, this skinbatch writes "
             f"{LAYOUT_VERSION}; use another destination or the version that wrote it"
         )
     try:
-        return Destination(**raw)
+        found = Destination(**raw)
     except TypeError as e:
         raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: {e}") from None
+    if type(found.source) is not str or not (found.bits is None or (type(found.bits) is int and found.bits >= 0)):
+        raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: source {found.source!r}, bits {found.bits!r}")
+    return found
 
 
 def require_destination(store: Store) -> Destination:
@@ -120,8 +124,7 @@ def damaged_scorings(store: Store) -> dict[str, str]:
     damaged = {}
     for name in scoring_names(store):
         try:
-            if read_scoring(store, name) is None:
-                damaged[name] = f"{store.uri_of(layout.scoring_key(name))} is damaged: it says nothing"
+            read_scoring(store, name)
         except UsageError as e:
             damaged[name] = str(e)
     return damaged

@@ -240,7 +240,7 @@ def read(store: Store, fingerprint: str, name: str) -> Plan:
     except ValueError:
         sizes = None
     if not isinstance(sizes, dict):  # a footer has no checksum
-        raise TableError(f"{store.uri_of(key)}: damaged: {_SIZES} in its footer cannot be read")
+        raise TableError(f"{store.uri_of(key)}: damaged: {_SIZES} in its footer cannot be read; {_WAY_OUT}")
     return Plan(name, Units(table), sizes)
 
 

@@ -92,6 +92,6 @@ def newest(store: Store, fingerprint: str | None = None) -> dict[str, Any] | Non
     """The record of the newest run (of a scoring), as written; None if there was none."""
     for info in sorted(store.list(layout.RUNS), key=lambda o: o.key, reverse=True):
         found = read_json(store, info.key)
-        if isinstance(found, dict) and (fingerprint is None or found.get("fingerprint") == fingerprint):
+        if found is not None and (fingerprint is None or found.get("fingerprint") == fingerprint):
             return found
     return None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,7 @@ from botocore.config import Config
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, SkinbatchError, StoreError, UsageError
+from skinbatch.logs import event
 from skinbatch.redact import redacted
 from skinbatch.storage.traffic import TRAFFIC
 
@@ -61,7 +64,12 @@ def _connect(settings: StorageSettings, anonymous: bool) -> Any:
     )
     with s3_errors("s3"):
         session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
-        client = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+        try:
+            client = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+        except ValueError as e:
+            raise UsageError(
+                f"{e}; [storage] endpoint_url, or AWS_ENDPOINT_URL, is like http://localhost:9000"
+            ) from None
     client.meta.events.register("needs-retry.s3", TRAFFIC.answered)
     client.meta.events.register_first("before-call.s3.DeleteObjects", _add_content_md5)
     return client
@@ -74,10 +82,10 @@ def _add_content_md5(params: dict[str, Any], **_: Any) -> None:
 
 
 @contextmanager
-def s3_errors(uri: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def s3_errors(uri: str, unchanged: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turns what boto3 raises into the house's errors, naming `uri`: also what is of no kind of its own, as of credentials that
-    ran out while they were renewed, or of an answer that it cannot read. passing: goes through as it is."""
-    ours: tuple[type[Exception], ...] = (SkinbatchError, MemoryError, *passing)
+    ran out while they were renewed, or of an answer that it cannot read. unchanged: is raised as it is."""
+    ours: tuple[type[Exception], ...] = (SkinbatchError, MemoryError, *unchanged)
     try:
         yield
     except ours:
@@ -85,6 +93,7 @@ def s3_errors(uri: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[N
     except (bx.BotoCoreError, bx.ClientError) as e:
         raise mapped(uri, e) from None  # the original text may hold credentials
     except Exception as e:
+        event("client", logging.WARNING, message=f"{type(e).__name__}: {e}", traceback=traceback.format_exc())
         raise StoreError(f"{uri}: {type(e).__name__}: {redacted(str(e))}") from None
 
 

@@ -19,7 +19,15 @@ import botocore.exceptions as bx
 from urllib3.exceptions import HTTPError
 
 from skinbatch.config import StorageSettings
-from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, ObjectTooLargeError, StoreError, UsageError
+from skinbatch.errors import (
+    ChangedError,
+    ForbiddenError,
+    NotFoundError,
+    ObjectTooLargeError,
+    SkinbatchError,
+    StoreError,
+    UsageError,
+)
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
 from skinbatch.storage.client import mapped, s3_client, s3_errors
 from skinbatch.storage.traffic import TRAFFIC
@@ -32,15 +40,6 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\dT")
 _SHA256 = "skinbatch-sha256"
 _TRANSIENT = frozenset(("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted"))
 """Why one object of many was not deleted, where asking again helps."""
-_LOST = (
-    bx.HTTPClientError,
-    bx.IncompleteReadError,
-    bx.ResponseStreamingError,
-    bx.FlexibleChecksumError,
-    HTTPError,
-    OSError,
-)
-"""What a connection that breaks while a body is read raises, through botocore and urllib3."""
 
 
 class S3Store:
@@ -258,7 +257,9 @@ class _S3Stream(io.RawIOBase):
         """What the server knows of the bytes' checksum is compared only at the body's end."""
         try:
             return self._body is None or not self._body.read(1)
-        except _LOST:
+        except (SkinbatchError, MemoryError):
+            raise
+        except Exception:
             return False
 
     def read_exactly(self, count: int) -> bytes:
@@ -285,7 +286,9 @@ class _S3Stream(io.RawIOBase):
                     self._at += len(data)
                     return cast(bytes, data)
                 lost = "ended early"
-            except _LOST as e:
+            except (SkinbatchError, MemoryError):
+                raise
+            except Exception as e:  # botocore, urllib3 and http.client raise classes of many families here
                 lost = type(e).__name__
             self._lost(lost)
         return b""
@@ -318,7 +321,7 @@ class _S3Stream(io.RawIOBase):
             wanted["ChecksumMode"] = "ENABLED"
         if self._version is not None and not _DATE.match(self._version):
             wanted["IfMatch"] = f'"{self._version}"'
-        with s3_errors(self._uri, passing=(HTTPError,)):
+        with s3_errors(self._uri, unchanged=(HTTPError,)):
             found = self._store._client.get_object(
                 Bucket=self._store._bucket, Key=self._store._prefix + self._key, **wanted
             )

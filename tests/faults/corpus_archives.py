@@ -29,7 +29,8 @@ HISTOGRAM = base64.b64decode(
     "AgAVABUQFQIAPBYEGUYZJgAEAAAAFnwWBCYIFnwAKCBwYXJxdWV0LWNwcC1hcnJvdyB2ZXJzaW9uIDI2LjAuMRkcHAAAgJoAAABQ"
     "QVIx"
 )
-"""Two rows, and one bit of the footer flipped: pyarrow 26 ends the process when it is asked of the column's sizes."""
+"""Two rows, and one bit of the footer flipped: pyarrow 26, for one, ends the process when it is asked of the column's
+sizes."""
 
 
 def archive(name: str, data: bytes, rows: Mapping[str, str], error: str = "") -> Hostile:

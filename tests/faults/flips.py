@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+from skinbatch.archive.parquet import ParquetError, columns_of
 from skinbatch.archive.shard import ShardReader, count_members
 from skinbatch.config import Config
 from skinbatch.storage.locate import Locator
@@ -35,6 +37,9 @@ def main() -> None:
                 try:
                     found = sum(1 for _ in ShardReader(shard, locator, config.decode))
                     counted = count_members(shard, locator)
+                    with suppress(ParquetError):  # as a listing is told from photos
+                        store, key = locator.locate(shard.uri)
+                        columns_of(store, store.head(key))
                 except BaseException as e:  # whatever it is, the parent has to hear of it and the child to end here
                     print(f"raised {place} {bit}: {type(e).__name__}: {e}", flush=True)
                     os._exit(0)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import skinbatch
@@ -49,31 +52,46 @@ def test_a_photo_that_hangs_is_a_timeout(tmp_path: Path, mortal_pack: str) -> No
     assert skinbatch.verify(tmp_path / "out").differences == []
 
 
-def _held(name: str) -> bytes:
-    """A tar.bz2 whose first member takes seconds to unpack; the second is a photo."""
-    size, packer = 400 << 20, bz2.BZ2Compressor()
-    parts = [packer.compress(header(name, size))]
-    parts += [packer.compress(bytes(1 << 20)) for _ in range(size >> 20)]
-    return b"".join([*parts, packer.compress(tar_bytes({"0.png": png(face(1, 1))})), packer.flush()])
+@pytest.fixture(scope="module")
+def slow_member() -> tuple[Callable[[str], bytes], float]:
+    """A tar.bz2 by the name of its first member, which takes seconds to unpack, with a photo behind it; and how many seconds."""
+    size, chunk = 64 << 20, np.random.default_rng(0).bytes(1 << 20)
+
+    def made(name: str) -> bytes:
+        packer = bz2.BZ2Compressor()
+        parts = [packer.compress(header(name, size))]
+        parts += [packer.compress(chunk) for _ in range(size >> 20)]
+        return b"".join([*parts, packer.compress(tar_bytes({"0.png": png(face(1, 1))})), packer.flush()])
+
+    held = made("a")
+    begin = time.monotonic()
+    bz2.decompress(held)
+    return made, time.monotonic() - begin
 
 
 @pytest.mark.slow
-def test_an_archive_file_with_a_large_member_that_is_no_photo_takes_its_time(tmp_path: Path, fake_pack: str) -> None:
-    tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": _held("dump.sql")})
-    settings = parse_config({"engine": {"stall_timeout_s": 2.0}})
+def test_an_archive_file_with_a_large_member_that_is_no_photo_takes_its_time(
+    tmp_path: Path, fake_pack: str, slow_member: tuple[Callable[[str], bytes], float]
+) -> None:
+    made, seconds = slow_member
+    tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": made("dump.sql")})
+    settings = parse_config({"engine": {"stall_timeout_s": seconds / 3}})
     report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="local", config=settings)
-    assert report.seconds > 4.0, "or nothing is shown"
     assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 2})
+    assert list((tmp_path / "out/_skinbatch/attempts").rglob("*.json")) == []
     assert skinbatch.verify(tmp_path / "out").differences == []
 
 
 @pytest.mark.slow
-def test_an_archive_file_that_holds_up_its_reader_is_a_timeout_and_no_outage(tmp_path: Path, fake_pack: str) -> None:
+def test_an_archive_file_that_holds_up_its_reader_is_a_timeout_and_no_outage(
+    tmp_path: Path, fake_pack: str, slow_member: tuple[Callable[[str], bytes], float]
+) -> None:
     """One photo that takes seconds to unpack: neither the store nor the photos beside it are to blame, nor the one behind it."""
-    tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": _held("long.png")})
+    made, seconds = slow_member
+    tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": made("long.png")})
     settings = parse_config(
         {
-            "engine": {"stall_timeout_s": 1.0},
+            "engine": {"stall_timeout_s": seconds / 3},
             "decode": {"max_image_bytes": 1 << 30},
             "run": {"max_failures": 0.9},
         }
@@ -82,5 +100,5 @@ def test_an_archive_file_that_holds_up_its_reader_is_a_timeout_and_no_outage(tmp
     found = rows(tmp_path / "out")
     assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 2, "timeout": 1}), found
     assert found["a.png"]["status"] == found["held.tar.bz2/0.png"]["status"] == "ok"
-    assert "no photo got further for 1 s" in found["held.tar.bz2/#timeout-0"]["error"]
+    assert "no photo got further for" in found["held.tar.bz2/#timeout-0"]["error"]
     assert skinbatch.verify(tmp_path / "out").differences == []

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.conftest import SMALL
+
 SECONDS = int(os.environ.get("SKINBATCH_FUZZ_SECONDS", "60"))
-SMALL = ("sh", "-c", '"$@" & wait $!', "sh")
-"""libFuzzer's limit is of the peak that the kernel tells, which begins with that of the process that starts it: a small one."""
 
 
 @pytest.mark.slow

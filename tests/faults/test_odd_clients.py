@@ -8,10 +8,11 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.response import StreamingBody
 
 from skinbatch.archive.shard import ShardReader, count_members
-from skinbatch.config import Config
-from skinbatch.errors import StoreError
+from skinbatch.config import Config, parse_config
+from skinbatch.errors import StoreError, UsageError
 from skinbatch.storage.client import s3_client
 from skinbatch.storage.locate import Locator
 from skinbatch.types import ShardRef, Status
@@ -36,35 +37,73 @@ def archive(kind: str) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("error", ODD, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("kind", ["tar", "zip", "parquet"])
-def test_what_the_client_raises_while_an_archive_file_is_read_is_no_row(
-    s3: S3Server, kind: str, error: Exception
-) -> None:
-    bucket, data = s3.bucket(), archive(kind)
+@pytest.fixture(params=["tar", "zip", "parquet"])
+def kept(request: pytest.FixtureRequest, s3: S3Server) -> tuple[ShardRef, Config]:
+    """An archive file in a bucket."""
+    bucket, data, kind = s3.bucket(), archive(request.param), request.param
     s3.client.put_object(Bucket=bucket, Key=f"a.{kind}", Body=data)
-    config = Config(storage=s3.settings)
-    locator = Locator(config.storage)
-    shard = ShardRef(f"a.{kind}", f"s3://{bucket}/a.{kind}", kind, len(data), None)  # type: ignore[arg-type]
+    config = parse_config({"storage": {"endpoint_url": s3.settings.endpoint_url, "max_attempts": 2}})
+    return ShardRef(f"a.{kind}", f"s3://{bucket}/a.{kind}", kind, len(data), None), config
 
-    def read() -> list[Status]:
-        return [fetched.status for fetched in ShardReader(shard, locator, config.decode)]
 
-    assert read() == [Status.OK] * 3
+def read(shard: ShardRef, config: Config) -> list[Status]:
+    return [fetched.status for fetched in ShardReader(shard, Locator(config.storage), config.decode)]
+
+
+@pytest.mark.parametrize("error", ODD, ids=lambda e: type(e).__name__)
+def test_what_the_client_raises_while_an_archive_file_is_read_is_no_row(
+    kept: tuple[ShardRef, Config], error: Exception
+) -> None:
+    shard, config = kept
+    assert read(shard, config) == [Status.OK] * 3
     client = s3_client(config.storage, False)
-    asked: list[str] = []
+    asked: list[int] = []
 
     def fail(**_: object) -> None:
-        asked.append(kind)
+        asked.append(1)
         if len(asked) > 1:  # after the file's first bytes
             raise error
 
     client.meta.events.register("before-send.s3.GetObject", fail)
     try:
-        with pytest.raises(StoreError, match=f"{bucket}/a.{kind}: {type(error).__name__}: {error}"):
-            read()
+        with pytest.raises(StoreError, match=f"{shard.uri}: {type(error).__name__}: {error}"):
+            read(shard, config)
         with pytest.raises(StoreError):
-            count_members(shard, locator)
+            count_members(shard, Locator(config.storage))
     finally:
         client.meta.events.unregister("before-send.s3.GetObject", fail)
-    assert read() == [Status.OK] * 3
+    assert read(shard, config) == [Status.OK] * 3
+
+
+@pytest.mark.parametrize("error", ODD, ids=lambda e: type(e).__name__)
+def test_what_a_body_raises_is_a_lost_connection_and_at_last_an_outage(
+    kept: tuple[ShardRef, Config], error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, config = kept
+    as_it_is, bodies = StreamingBody.read, 0
+    failing: set[int] = set()
+
+    def raising(self: StreamingBody, amt: int | None = None) -> bytes:
+        nonlocal bodies
+        bodies += 1
+        if bodies in failing:
+            raise error
+        return as_it_is(self, amt)
+
+    monkeypatch.setattr(StreamingBody, "read", raising)
+    failing |= {2}
+    assert read(shard, config) == [Status.OK] * 3
+    assert bodies > 2
+    bodies, failing = 0, set(range(2, 1000))
+    with pytest.raises(StoreError, match=f"{shard.uri}: connection lost"):
+        read(shard, config)
+    bodies = 0
+    with pytest.raises(StoreError):
+        count_members(shard, Locator(config.storage))
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "minio:9000", "http://"])
+def test_an_address_that_cannot_be_one_is_wrong_use_and_no_outage(endpoint: str) -> None:
+    config = parse_config({"storage": {"endpoint_url": endpoint}})
+    with pytest.raises(UsageError, match="endpoint_url"):
+        s3_client(config.storage, False)

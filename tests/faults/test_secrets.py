@@ -17,7 +17,7 @@ from PIL import Image, TiffImagePlugin
 
 from skinbatch.errors import StoreError, UsageError
 from skinbatch.redact import is_signed, redacted, unsigned
-from tests.conftest import S3Server
+from tests.conftest import SMALL, S3Server
 from tests.faces import face, png, rows, tar_bytes, write_tree
 
 SIGNATURE = "8f3c1d6e0b7a49525c9e8d7f6a5b4c3d2e1f0a9b8c7d6e5f4a3b2c1d0e9f8a7b"
@@ -225,6 +225,13 @@ def test_however_a_signature_or_a_password_is_spelt_it_is_not_said(text: str) ->
     assert redacted(redacted(text)) == redacted(text)
 
 
+def test_a_token_with_a_line_break_behind_it_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a secret has it that was made with `echo`; the client tells of it as it is in Python."""
+    given = f"{TOKEN}\n"
+    monkeypatch.setenv("AWS_SESSION_TOKEN", given)
+    assert TOKEN not in redacted(f"Invalid header value {given.encode()!r}")
+
+
 def test_an_address_within_an_address_keeps_what_is_no_signature() -> None:
     said = redacted(f"https://h/?next=https%3A%2F%2Fh%2Fb%3Fsig%3D{SIGNATURE}%26page%3D2&page=3")
     assert said == "https://h/?next=https%3A%2F%2Fh%2Fb%3Fsig%3D…%26page%3D2&page=3"
@@ -261,7 +268,7 @@ def test_what_a_long_value_costs_is_in_proportion_too(before: str) -> None:
         "redacted(text)\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) * 1024)"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    done = subprocess.run([*SMALL, sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert int(done.stdout) < 8 * (16 << 20)
 
 

@@ -282,11 +282,22 @@ def test_a_plan_whose_footer_says_no_sizes_is_named_and_planned_anew(tree: Path,
     assert verify(dest) == (0, [])
 
 
-@pytest.mark.parametrize("wrong", [b"{", b"[]", b"null", b"{}", b'{"layout_version": 1, "sOurce": "x"}'], ids=repr)
-def test_a_damaged_dest_json_is_wrong_use_and_no_defect(dest: Path, wrong: bytes) -> None:
-    (dest / "_skinbatch/dest.json").write_bytes(wrong)
-    with pytest.raises(UsageError, match=r"dest\.json"):
+DEST = b'{"layout_version": 1, "schema_version": 1, "source": "/x", "bits": 3}'
+WRONG = [
+    *(b"{", b"[]", b"null", b"[" * 200_000, DEST.replace(b"source", b"sOurce"), DEST.replace(b'"/x"', b"7")),
+    *(DEST.replace(b"3}", b'"3"}'), DEST.replace(b"3}", b"-1}")),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: repr(wrong[:80]))
+def test_a_damaged_dest_json_is_wrong_use_and_no_defect(tree: Path, dest: Path, fake_pack: str, wrong: bytes) -> None:
+    path = dest / "_skinbatch/dest.json"
+    path.write_bytes(wrong)
+    with pytest.raises(UsageError, match=r"dest\.json is damaged"):
         skinbatch.verify(dest)
+    with pytest.raises(UsageError, match=r"dest\.json is damaged"):
+        skinbatch.score(tree, dest, pack=fake_pack, engine="local")
+    assert path.read_bytes() == wrong
 
 
 def test_rows_of_other_statuses_than_their_receipt_says(tree: Path, tmp_path: Path, fake_pack: str) -> None:

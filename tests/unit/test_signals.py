@@ -64,14 +64,16 @@ def test_what_is_half_made_is_made_before_the_signal_is_heard() -> None:
     assert made.is_set()
 
 
-def test_when_all_is_over_a_signal_changes_nothing_for_the_command_alone() -> None:
+def test_when_the_exit_is_decided_the_first_signal_changes_nothing_for_the_command_alone() -> None:
     with signals.heard_by(signals.interrupt):
-        signals.over()
+        signals.exit_is_decided()
         signal.raise_signal(signal.SIGTERM)
         assert not signals.interrupted()
+        with pytest.raises(KeyboardInterrupt):  # what hangs at the end
+            signal.raise_signal(signal.SIGTERM)
     heard: list[int] = []
     with signals.heard_by(lambda number, frame: heard.append(number)):
-        signals.over()  # of a program that uses skinbatch
+        signals.exit_is_decided()  # of a program that uses skinbatch
         signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM]
     with signals.heard_by(signals.interrupt), pytest.raises(KeyboardInterrupt):

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 import zlib
 from collections import Counter
@@ -556,6 +557,39 @@ def test_a_value_that_python_cannot_hold_costs_no_photo(
     assert [(r.data, r.status) for r in rows] == [(photo(n), Status.OK) for n in range(3)]
     assert [r.ref.meta.get("note") for r in rows] == shown
     assert [r for at in range(3) for r in read(ref, at, at + 1)] == rows
+
+
+@pytest.mark.parametrize("group", [7, 1000, 5000])
+def test_a_column_that_arrow_leaves_coded_keeps_to_its_rows(tmp_path: Path, group: int) -> None:
+    """More rows than are read at a time of it, some null; two such columns, of which one changes with the row group."""
+    count = 9000
+    patients = [None if n % 7 == 0 else f"patient-{n % 800}" for n in range(count)]
+    table = {
+        "image": [b"%d" % n for n in range(count)],
+        "patient": pa.array(patients).dictionary_encode(),
+        "number": pa.array(range(count)),
+        "site": pa.array([f"s{n // 100}" for n in range(count)]).dictionary_encode(),
+    }
+    rows = read(shard(tmp_path / "a.parquet", parquet(table, row_group_size=group)), 100, count)
+    assert [r.data for r in rows] == table["image"][100:]
+    assert [r.ref.meta.get("patient") for r in rows] == patients[100:]
+    assert [r.ref.meta["number"] for r in rows] == [str(n) for n in range(100, count)]
+    assert [r.ref.meta["site"] for r in rows] == [f"s{n // 100}" for n in range(100, count)]
+
+
+def test_a_column_that_arrow_leaves_coded_is_not_decoded_for_every_row(tmp_path: Path) -> None:
+    count = 30_000
+    values = pa.array([f"patient-{n:036d}" for n in range(count)])
+    images = [b"photo"] * count
+
+    def seconds(name: str, column: pa.Array) -> float:
+        ref = shard(tmp_path / name, parquet({"image": images, "patient": column}))
+        begin = time.process_time()
+        assert len(read(ref, count - 10, count)) == 10
+        return time.process_time() - begin
+
+    text = min(seconds("text.parquet", values) for _ in range(3))
+    assert min(seconds("coded.parquet", values.dictionary_encode()) for _ in range(3)) < 5 * text
 
 
 def test_what_breaks_within_a_batch_takes_a_row_for_each_photo_that_is_lost(

@@ -207,6 +207,7 @@ def test_an_archive_file_whose_members_cannot_even_be_counted_gets_its_row_unrea
     unit = WorkUnit("s", shard=ShardRef("a.tar", "/p/a.tar", "tar", 10, "1"))
     counted, judged = threading.Event(), threading.Event()
     ended: list[Exception] = []
+    before = set(threading.enumerate())
 
     def count(_: ShardRef, step: Callable[[], None]) -> int:
         for _n in range(30):
@@ -225,7 +226,7 @@ def test_an_archive_file_whose_members_cannot_even_be_counted_gets_its_row_unrea
     (found,) = heard.finished
     assert found.unread
     assert found.verdict == (Status.CRASHED, "after 2 attempts: SIGSEGV")
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "count")
+    (thread,) = set(threading.enumerate()) - before
     judged.set()
     thread.join(10)
     assert len(ended) == 1, "it is told that nobody waits for it"
@@ -321,6 +322,30 @@ def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_archive_f
     Scheduler(pool, heard, 100.0, 0.0, lambda unit: NONE, count).run(iter([Assignment(unit, unit.inputs_sha256)]))
     assert pool.waits > 20
     assert [(a.unit.start, a.unit.stop) for a in heard.finished if a.verdict is not None] == [(7, 8)]
+
+
+def test_a_count_that_hangs_is_given_up_by_a_driver_whose_turns_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: now))
+    unit = WorkUnit("s", shard=ShardRef("a.tar", "/p/a.tar", "tar", 10, "1"))
+    over = threading.Event()
+
+    def count(_: ShardRef, step: Callable[[], None]) -> int:
+        over.wait(60)
+        return 10
+
+    class Slow(ScriptedPool):
+        def wait(self, timeout_s: float) -> list[Event]:
+            nonlocal now
+            now += 6.0
+            return super().wait(timeout_s)
+
+    heard = Heard()
+    Scheduler(Slow(poison={"7"}), heard, 100.0, 0.0, lambda unit: NONE, count).run(
+        iter([Assignment(unit, unit.inputs_sha256)])
+    )
+    over.set()
+    assert [a.unread for a in heard.finished] == [True]
 
 
 def test_deaths_on_record_count() -> None:

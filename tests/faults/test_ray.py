@@ -167,7 +167,8 @@ def test_what_an_actor_writes_late_when_the_run_has_ended_changes_nothing(
     fake_pack: str,
     tmp_path: Path,
 ) -> None:
-    """All of it, or without the images that it had written before it stood still, which the clean-up has taken away."""
+    """All of it, or without the images that it had written before it stood still, which the clean-up has taken away. Of two whole
+    receipts of a unit the smallest attempt counts, whoever looks."""
     out = tmp_path / "out"
     armed.plan([Fault("worker", point, "before", 3, "stop")])
     assert score(archive, out, fake_pack, cpus_per_worker=0.5).exit_code == 0
@@ -178,7 +179,9 @@ def test_what_an_actor_writes_late_when_the_run_has_ended_changes_nothing(
     assert same_rows(out, undisturbed)
     assert any(f"{late}: {what}" in said for said in differences(out))
     assert score(archive, out, fake_pack, cpus_per_worker=0.5).exit_code == 0
-    assert receipts_in(out) == before
+    (own,) = (path for path in before if path.parent == late.parent)
+    counts = min(own, late) if point == "put images" else own
+    assert receipts_in(out) == sorted((set(before) - {own}) | {counts})
     assert differences(out) == []
     assert same_rows(out, undisturbed)
 

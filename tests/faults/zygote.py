@@ -71,10 +71,12 @@ class Zygote:
             text=True,
         )
         self._drivers: list[Driver] = []
+        self._started = 0
 
     def start(self, arguments: Sequence[str], faults: Faults, **how: Any) -> Driver:
         """`skinbatch ARGUMENTS` under a plan of faults. how: see `_drive`."""
-        said = faults.folder / f"said.{len(self._drivers)}"
+        said = faults.folder / f"said.{self._started}"
+        self._started += 1
         keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         pid = self.ask(
             do="start", keys=keys, arguments=[*arguments], faults=str(faults.folder), said=str(said), how=how
@@ -89,9 +91,10 @@ class Zygote:
         return json.loads(self._process.stdout.readline())
 
     def sweep(self) -> None:
-        """Kill whatever the drivers of this zygote have left."""
-        for driver in self._drivers:
-            driver.sweep()
+        """Kill whatever the drivers of this zygote have left since the last time: numbers of processes come again, and those of
+        long ago may be other tests' by now."""
+        while self._drivers:
+            self._drivers.pop().sweep()
 
     def close(self) -> None:
         self.sweep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,12 @@ def test_the_card_and_the_licence_say_what_it_is_not_for(pack: Pack) -> None:
         "ACNE04",
         "DermNet",
         "jobs/starter_pack.py measure",
+        "## What is missing",
     ):
         assert text in card, text
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", card)
+    assert len(pictures) >= 3
+    assert all((pack.directory / name).is_file() for name in pictures)
     assert "not a medical device" in licence
 
 

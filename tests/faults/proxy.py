@@ -39,9 +39,10 @@ def refusal(status: int, code: str) -> _Answer:
 
 class Proxy:
     """share: of the requests that are hit, 0 to 1; by which kind is drawn from `seed`. stall_s: how long a stall lasts.
-    most: so many are hit at most.
+    most: so many are hit at most. patience_s: a client's, at most.
 
-    happened: how often each kind came to pass. refuse: given method and path, an answer instead of the server's.
+    happened: how often each kind came to pass. upset: how often the server itself failed, or was slower than `patience_s`.
+    refuse: given method and path, an answer instead of the server's.
     """
 
     def __init__(
@@ -52,11 +53,14 @@ class Proxy:
         kinds: Sequence[str] = KINDS,
         stall_s: float = 3.0,
         most: float = math.inf,
+        patience_s: float = 1.0,
     ) -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 80)
         self.seed, self.share, self.kinds, self.stall_s, self.most = seed, share, tuple(kinds), stall_s, most
+        self.patience_s = patience_s
         self.requests = 0
+        self.upset = 0
         self.happened: Counter[str] = Counter()
         self.down = False
         self.refuse: Callable[[str, str], _Answer | None] = lambda method, path: None
@@ -102,6 +106,7 @@ class Proxy:
 
     def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> _Answer:
         """The server's answer."""
+        began, status = time.monotonic(), 0
         connection = http.client.HTTPConnection(*self._upstream, timeout=60)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -112,6 +117,7 @@ class Proxy:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
             found = connection.getresponse()
+            status = found.status
             kept = [
                 (n, v)
                 for n, v in found.getheaders()
@@ -120,6 +126,8 @@ class Proxy:
             answer = _Answer(found.status, kept, found.read())
         finally:
             connection.close()
+            with self._lock:
+                self.upset += not 0 < status < 500 or time.monotonic() - began > self.patience_s
         if _is_listing(method, path) and answer.status == 200:
             with self._lock:
                 self._listings.setdefault(path, answer)

@@ -185,7 +185,7 @@ def state_of(pid: int) -> str:
     """`R`, `S`, `T` (stopped), `Z` (ended, nobody has asked how), …; "" if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it ended between opening and reading
         return ""
 
 

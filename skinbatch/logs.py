@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -46,7 +46,18 @@ class JsonLines(logging.Formatter):
             line |= {"event": "log", "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return redacted(json.dumps(line, default=str))
+        return redacted(json.dumps(_redacted(line), default=str))
+
+
+def _redacted(value: Any) -> Any:
+    """Before it is JSON, where a quotation mark is no longer what it was."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {name: _redacted(field) for name, field in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(field) for field in value]
+    return value
 
 
 class _JsonHandler(logging.StreamHandler[TextIO]):

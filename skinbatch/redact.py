@@ -26,10 +26,12 @@ _IN_A_QUERY = (
     r"|api_?key|jwt|hdn(?:ea|ts)"
 )
 _SIGNED = re.compile(rf"((?:{_MARK}(?:{_IN_A_QUERY})|{_UNMISTAKABLE}){_IS}){_VALUE}", re.IGNORECASE)
+_QUOTED = r"\\*+[\"']?"
+"""Behind backslashes within JSON, or within JSON within JSON."""
 _HEADER = re.compile(
     # Of an Authorization header, and of headers as a table in JSON or Python.
     r"((?<![a-z0-9_])(?:signature|credential)\s?=\s?)[a-z0-9+/=%_.~-]{16,}"
-    rf"|((?:{_UNMISTAKABLE})[\"']?\s?[:=]\s?b?[\"']?){_VALUE}",
+    rf"|((?:{_UNMISTAKABLE}){_QUOTED}\s?[:=]\s?b?{_QUOTED}){_VALUE}",
     re.IGNORECASE,
 )
 _OF_HEADERS = ("signature", "credential", "access", "token", "key-pair")

@@ -90,6 +90,8 @@ def parquet_rows(
     damaged. What Python has no value for in another column becomes text, or nothing. Raises ParquetError, StoreError.
     """
     parquet, columns = _with_photos(file)
+    # Read by another ParquetFile: all batches of one have the size that was asked for last.
+    beside = open_parquet(file) if columns.coded else parquet
     texts = Texts()
     stop = columns.rows if stop is None else min(stop, columns.rows)
     first = 0
@@ -99,7 +101,7 @@ def parquet_rows(
             row = first
             status, damage = Status.CORRUPT, f"row group {group} has fewer rows than its footer says"
             try:
-                coded = _Coded(parquet, group, columns.coded)
+                coded = _Coded(beside, group, columns.coded)
                 for batch in _batches(parquet, group, columns):
                     begin, end_of_batch = row, row + len(batch)
                     if end_of_batch <= start:

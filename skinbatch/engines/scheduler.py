@@ -319,8 +319,8 @@ class Scheduler:
 
     def _counted(self, count: _Count) -> None:
         assignment, unit = count.assignment, count.assignment.unit
-        if isinstance(count.found, StoreError):
-            self._retry_later(assignment, str(count.found))
+        if isinstance(count.found, StoreError | MemoryError | OSError):
+            self._retry_later(assignment, str(count.found) or type(count.found).__name__)
         elif isinstance(count.found, Exception):
             raise count.found
         elif count.found is None:

@@ -237,7 +237,7 @@ def read(store: Store, fingerprint: str, name: str) -> Plan:
     table = _read(store, key, SCHEMA)
     try:
         sizes = json.loads((table.schema.metadata or {}).get(_SIZES.encode(), b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         sizes = None
     if not isinstance(sizes, dict):  # a footer has no checksum
         raise TableError(f"{store.uri_of(key)}: damaged: {_SIZES} in its footer cannot be read; {_WAY_OUT}")

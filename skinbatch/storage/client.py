@@ -35,6 +35,8 @@ _NO_CREDENTIALS = (
     bx.TokenRetrievalError,
     bx.SSOError,
 )
+_IMPOSSIBLE = ("KeyTooLongError", "InvalidObjectName", "XMinioInvalidObjectName")
+"""What servers say of a key that no object can have, as of one with 2,000 characters in a listing."""
 _lock = threading.Lock()
 _clients: dict[tuple[int, StorageSettings, bool], Any] = {}
 
@@ -63,9 +65,14 @@ def _connect(settings: StorageSettings, anonymous: bool) -> Any:
         response_checksum_validation="when_required",
     )
     with s3_errors("s3"):
-        session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
         try:
+            session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
             client = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+        except bx.HTTPClientError:
+            raise
+        except bx.BotoCoreError as e:  # no store has been asked yet
+            wrong = mapped("s3", e)
+            raise wrong if isinstance(wrong, UsageError) else UsageError(str(wrong)) from None
         except ValueError as e:
             raise UsageError(
                 f"{e}; [storage] endpoint_url, or AWS_ENDPOINT_URL, is like http://localhost:9000"
@@ -93,8 +100,9 @@ def s3_errors(uri: str, unchanged: tuple[type[Exception], ...] = ()) -> Iterator
     except (bx.BotoCoreError, bx.ClientError) as e:
         raise mapped(uri, e) from None  # the original text may hold credentials
     except Exception as e:
-        event("client", logging.WARNING, message=f"{type(e).__name__}: {e}", traceback=traceback.format_exc())
-        raise StoreError(f"{uri}: {type(e).__name__}: {redacted(str(e))}") from None
+        message = f"{type(e).__name__}: {redacted(str(e))}"
+        event("client", logging.WARNING, message=message, traceback=redacted(traceback.format_exc()))
+        raise StoreError(f"{uri}: {message}") from None
 
 
 def mapped(uri: str, e: bx.BotoCoreError | bx.ClientError) -> StoreError | UsageError:
@@ -121,7 +129,7 @@ def _answered(uri: str, e: bx.ClientError) -> StoreError | UsageError:
     if code in ("ExpiredToken", "RequestTimeTooSkewed", "TokenRefreshRequired"):
         # Not this object's fault: it must not become a row.
         return StoreError(f"{uri}: {code}: renew the credentials or set the clock, then run the same command again")
-    if http == 404 or code in ("NoSuchKey", "NotFound"):
+    if http == 404 or code in ("NoSuchKey", "NotFound", *_IMPOSSIBLE):
         return NotFoundError(f"{uri}: not found")
     if code == "InvalidObjectState":
         return ForbiddenError(f"{uri}: in cold storage; restore it first")

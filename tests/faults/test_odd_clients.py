@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,8 @@ from botocore.response import StreamingBody
 from skinbatch.archive.shard import ShardReader, count_members
 from skinbatch.config import Config, parse_config
 from skinbatch.errors import StoreError, UsageError
-from skinbatch.storage.client import s3_client
+from skinbatch.logs import event, stop_json, write_json
+from skinbatch.storage.client import s3_client, s3_errors
 from skinbatch.storage.locate import Locator
 from skinbatch.types import ShardRef, Status
 from tests.conftest import S3Server
@@ -107,3 +109,28 @@ def test_an_address_that_cannot_be_one_is_wrong_use_and_no_outage(endpoint: str)
     config = parse_config({"storage": {"endpoint_url": endpoint}})
     with pytest.raises(UsageError, match="endpoint_url"):
         s3_client(config.storage, False)
+
+
+@pytest.mark.parametrize("name", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"])
+def test_settings_of_boto3_that_cannot_be_read_are_wrong_use_and_no_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    broken = tmp_path / "settings"
+    broken.write_text("this is [not settings\n")
+    monkeypatch.setenv(name, str(broken))
+    config = parse_config({"storage": {"endpoint_url": f"http://127.0.0.1:{len(name)}"}})
+    with pytest.raises(UsageError, match=str(broken)):
+        s3_client(config.storage, False)
+
+
+def test_what_the_client_says_of_headers_is_in_no_log() -> None:
+    stream = io.StringIO()
+    write_json(stream)
+    try:
+        with pytest.raises(StoreError) as caught, s3_errors("s3://b/k"):
+            raise RuntimeError('headers: {"X-Amz-Security-Token": "FwoGZXIvSECRETTOKEN"}')
+        event("later", nested={"said": ['{"X-Amz-Security-Token": "FwoGZXIvSECRETTOKEN"}']})
+    finally:
+        stop_json()
+    assert "X-Amz-Security-Token" in stream.getvalue() and "nested" in stream.getvalue()
+    assert "SECRETTOKEN" not in stream.getvalue() + str(caught.value)

@@ -3,10 +3,13 @@ terminal, a service or a job at once, and a trainer that loses such a process ca
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 import cv2
@@ -14,6 +17,8 @@ from torch.utils.data import DataLoader
 
 T = TypeVar("T")
 ENDING = (signal.SIGINT, signal.SIGTERM)
+_GRACE_S = 2.0
+_started: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 
 def batches_of(loader: DataLoader[T]) -> Iterator[T]:
@@ -21,9 +26,24 @@ def batches_of(loader: DataLoader[T]) -> Iterator[T]:
     `quiet` has run."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
-        return iter(loader)
+        batches = iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    _started.update(getattr(batches, "_workers", ()))
+    return batches
+
+
+@atexit.register  # after torch's own, which ask, and before multiprocessing's, which would wait for ever
+def _end_what_is_stuck() -> None:
+    """What hears no signal, being held up in code that no Python thread gets past, is killed."""
+    left = [process for process in _started if process.is_alive()]
+    for process in left:
+        process.terminate()
+    for process in left:
+        process.join(_GRACE_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def quiet(worker: int) -> None:

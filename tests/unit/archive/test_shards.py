@@ -15,7 +15,7 @@ import time
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -575,6 +575,41 @@ def test_a_column_that_arrow_leaves_coded_keeps_to_its_rows(tmp_path: Path, grou
     assert [r.ref.meta.get("patient") for r in rows] == patients[100:]
     assert [r.ref.meta["number"] for r in rows] == [str(n) for n in range(100, count)]
     assert [r.ref.meta["site"] for r in rows] == [f"s{n // 100}" for n in range(100, count)]
+
+
+def test_beside_a_column_that_arrow_leaves_coded_photos_are_not_held_by_the_thousand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skinbatch.archive import parquet as module
+
+    held: list[int] = []
+    real = module._batches
+
+    def batches(*args: Any) -> Iterator[pa.RecordBatch]:
+        for batch in real(*args):
+            held.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(module, "_batches", batches)
+    labels = pa.array(["a", "b"] * 600).dictionary_encode()
+    data = parquet({"image": [b"photo"] * 1200, "label": labels}, row_group_size=500)
+    assert len(read(shard(tmp_path / "a.parquet", data))) == 1200
+    assert sum(held) == 1200 and max(held) <= module._BATCH
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_a_damaged_page_costs_the_rows_from_it_on(tmp_path: Path, coded: bool) -> None:
+    photos = [b"%03d" % n * 300 for n in range(400)]
+    labels = pa.array(["a", "b"] * 200)
+    options = {"data_page_size": 20_000, "write_batch_size": 5, "write_page_checksum": True, "write_statistics": False}
+    table = {"image": photos, "label": labels.dictionary_encode() if coded else labels}
+    data = bytearray(parquet(table, compression="none", use_dictionary=["label"], **options))
+    data[data.index(photos[350]) + 100] ^= 1
+    rows = read(shard(tmp_path / "a.parquet", bytes(data)))
+    assert names(rows) == [str(n) for n in range(400)]
+    bad = [n for n, r in enumerate(rows) if r.status is not Status.OK]
+    assert bad == list(range(bad[0], 400)) and 300 < bad[0] <= 350
+    assert {rows[n].status for n in bad} == {Status.CORRUPT}
 
 
 def test_a_column_that_arrow_leaves_coded_is_not_decoded_for_every_row(tmp_path: Path) -> None:

@@ -170,17 +170,18 @@ def test_a_member_of_an_archive_file_is_isolated_by_its_range() -> None:
     assert [a.unit.stop for a in heard.finished if a.unit.start == 8 or a.unit.stop is None][-1] is None
 
 
-def test_a_store_that_fails_while_a_guilty_archive_file_is_counted_leaves_the_unit_open() -> None:
+@pytest.mark.parametrize("error", [StoreError("the store is down"), MemoryError("no memory"), OSError("no more files")])
+def test_what_keeps_a_guilty_archive_file_from_being_counted_leaves_the_unit_open(error: Exception) -> None:
     pool, heard = ScriptedPool(poison={"7"}), Heard()
     shard = ShardRef("a.tar", "/p/a.tar", "tar", 10, "1")
     unit = WorkUnit("s", shard=shard)
 
     def count(_: ShardRef, step: Callable[[], None]) -> int:
-        raise StoreError("the store is down")
+        raise error
 
     units = iter([Assignment(unit, unit.inputs_sha256), assignment("other", "ab")])
     Scheduler(pool, heard, 60.0, 0.0, lambda unit: NONE, count).run(units)
-    assert heard.open == {"s": "the store is down"}
+    assert heard.open == {"s": str(error)}
     assert [a.unit.unit_id for a in heard.finished] == ["other"]
 
 

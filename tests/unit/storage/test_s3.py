@@ -107,6 +107,8 @@ def test_an_endpoint_from_the_environment_is_used(s3: S3Server, monkeypatch: pyt
         ("ExpiredToken", 400, StoreError),
         ("RequestTimeTooSkewed", 403, StoreError),
         ("PreconditionFailed", 412, ChangedError),
+        ("NoSuchKey", 404, NotFoundError),
+        ("KeyTooLongError", 400, NotFoundError),
         ("SlowDown", 503, StoreError),
     ],
 )

@@ -80,3 +80,24 @@ def test_it_ends_when_its_trainer_was_killed(tmp_path: Path) -> None:
     while orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_one_that_hears_no_signal_does_not_keep_its_trainer_from_ending() -> None:
+    program = (
+        "import re, time\n"
+        "from torch.utils.data import DataLoader\n"
+        "from skinbatch.train.photos.processes import batches_of, quiet\n"
+        "from tests.unit.train.test_processes import Numbers\n"
+        "class Stuck(Numbers):\n"
+        "    def __getitem__(self, index):\n"
+        "        if index >= 4:\n"
+        "            re.match('(a+)+$', 'a' * 60 + 'b')  # for longer than anybody waits, and lets no other thread run\n"
+        "        return index\n"
+        "batches = batches_of(DataLoader(Stuck(), batch_size=2, num_workers=1, worker_init_fn=quiet))\n"
+        "next(batches)\n"
+        "print(batches._workers[0].pid, flush=True)\n"
+        "time.sleep(1)\n"
+    )
+    trainer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert trainer.returncode == 0, trainer.stderr
+    assert not psutil.pid_exists(int(trainer.stdout))

@@ -53,7 +53,8 @@ the kind would help; where they do not either, longer training, a larger network
 MORE = """## What more photos would bring
 
 By `python jobs/starter_pack.py curve DIR`: short trainings on shares of the photos, each of as many steps, judged by the same
-validation photos. The pack itself was trained on all of them, for much longer."""
+validation photos. The pack itself was trained on all of them, for much longer. Clear faces
+are counted among the detector's photos."""
 STAGES_TABLE = "| stage | architecture |"
 """With it begins what a card says before it is measured."""
 PAPERS = f"Other photos and conditions, so aims and no baselines: {papers.ACNE_NOTE}; {papers.FACES_NOTE}."

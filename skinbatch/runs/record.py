@@ -66,16 +66,21 @@ class RunLog:
         self.store = store
         self.record = record
         self.lock = threading.Lock()
+        self._writing = threading.Lock()
         self._before = TRAFFIC.all()
 
     def write(self) -> None:
-        with self.lock:
-            self.record.updated = now()
-            values = {f.name: getattr(self.record, f.name) for f in fields(self.record)}  # asdict cannot copy a Counter
-            for name, count in TRAFFIC.since(self._before).items():
-                values[name] += count
-            text = redacted(json.dumps(values, indent=2, sort_keys=True))
-        self.store.put(f"{layout.RUNS}{self.record.run_id}.json", text.encode() + b"\n")
+        """Put the record as it is now. A heartbeat's that is on its way lands first, so that the end's is the last."""
+        with self._writing:
+            with self.lock:
+                self.record.updated = now()
+                values = {
+                    f.name: getattr(self.record, f.name) for f in fields(self.record)
+                }  # asdict cannot copy a Counter
+                for name, count in TRAFFIC.since(self._before).items():
+                    values[name] += count
+                text = redacted(json.dumps(values, indent=2, sort_keys=True))
+            self.store.put(f"{layout.RUNS}{self.record.run_id}.json", text.encode() + b"\n")
 
 
 def next_id(store: Store) -> str:

@@ -44,7 +44,7 @@ def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
         _check_newest(ledger, own)
         ledger.store.delete(batch)
         deleted += len(batch)
-    temporary = ledger.store.clear_temporary()
+    temporary = ledger.store.clear_temporary(ledger.prefixes())
     check(ledger, own)
     return deleted + temporary
 

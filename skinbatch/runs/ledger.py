@@ -82,6 +82,11 @@ class Ledger:
                 self.keys += 1
                 self._note_file(prefix, key, bit)
 
+    def prefixes(self) -> list[str]:
+        """What `list_again` lists."""
+        data = (layout.data_prefix(kind, self.fingerprint) for kind in BITS)
+        return [layout.receipts_prefix(self.fingerprint), *data]
+
     def _note_file(self, prefix: str, key: str, bit: int) -> None:
         unit_id, attempt = layout.data_name(prefix, key) or ("", "")
         its = [s for s in self.of_unit(unit_id) if s.attempt == attempt]

@@ -67,9 +67,10 @@ class Store(Protocol):
     def delete(self, keys: Iterable[str]) -> None:
         """Delete; keys that are not there are fine."""
 
-    def clear_temporary(self) -> int:
+    def clear_temporary(self, listed: Iterable[str] = ()) -> int:
         """Remove the `.tmp-*` files that writers that died left behind below the root; returns how many. A writer that
-        still lives writes again."""
+        still lives writes again. listed: prefixes of folders that were just listed through this store, which are not
+        read again where no such file was seen."""
 
     def probe_writable(self) -> None:
         """Raise UsageError, with the way out, unless an object can be written, read back and deleted here."""

@@ -48,6 +48,8 @@ class LocalStore:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = os.path.abspath(os.path.expanduser(root))
+        self._littered: set[str] = set()
+        """Folders in which a listing has passed over a `.tmp-*`."""
 
     @property
     def uri(self) -> str:
@@ -114,9 +116,11 @@ class LocalStore:
             with self._errors(key):
                 Path(self._path(key)).unlink(missing_ok=True)
 
-    def clear_temporary(self) -> int:
-        """Remove what writers that died left behind (`.tmp-*`); returns how many. Live writers write again."""
-        count, folders = 0, [self._root]
+    def clear_temporary(self, listed: Iterable[str] = ()) -> int:
+        """See Store."""
+        apart = {self._path(prefix.rstrip("/")) for prefix in listed}
+        count, folders = 0, [self._root, *self._littered] if apart else [self._root]
+        self._littered = set()
         while folders:
             try:
                 found = os.scandir(folders.pop())  # os.walk makes lists of everything
@@ -125,7 +129,8 @@ class LocalStore:
             with found:
                 for entry in found:
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
+                        if entry.path not in apart:
+                            folders.append(entry.path)
                     elif entry.name.startswith(TEMPORARY):
                         Path(entry.path).unlink(missing_ok=True)
                         count += 1
@@ -198,10 +203,12 @@ class LocalStore:
         names: list[str] = []
         odd: set[str] = set()
         try:
-            with os.scandir(self._path(folder)) as found:
+            path = self._path(folder)
+            with os.scandir(path) as found:
                 for entry in found:
                     name = entry.name
                     if name.startswith(TEMPORARY):
+                        self._littered.add(path)
                         continue
                     if not name.isascii():
                         name = name.translate(_TO_KEY)

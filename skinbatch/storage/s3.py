@@ -165,7 +165,7 @@ class S3Store:
                 raise refused
         return again
 
-    def clear_temporary(self) -> int:
+    def clear_temporary(self, listed: Iterable[str] = ()) -> int:
         """None: a put is one request, which leaves nothing. Unfinished uploads below the root are other people's."""
         return 0
 

@@ -66,7 +66,7 @@ def test_a_killed_driver_is_resumed_by_the_same_command(
     assert code == -signal.SIGKILL
     checked = skinbatch.verify(out)
     assert (checked.exit_code, checked.units_left > 0) == (5, True)
-    (out / "images" / f"scoring={checked.fingerprint}" / ".tmp-dead").write_bytes(b"half")
+    leave_half_written(out, checked.fingerprint)
 
     again = subprocess.run([*command(tree, out, fake_pack), "--json"], capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
@@ -77,6 +77,19 @@ def test_a_killed_driver_is_resumed_by_the_same_command(
     for ours, theirs in zip(comparable(out), comparable(undisturbed), strict=True):
         assert ours.equals(theirs)
     assert not list(out.rglob(".tmp-*"))
+
+    leave_half_written(out, checked.fingerprint)
+    assert skinbatch.score(tree, out, pack=fake_pack, engine="local").nothing_to_do
+    assert not list(out.rglob(".tmp-*"))
+
+
+def leave_half_written(out: Path, fingerprint: str) -> None:
+    """What writers that die leave behind: beside tables, beside a receipt, in the place of one, and elsewhere."""
+    receipts = out / "_skinbatch/receipts" / fingerprint
+    other = out / "images" / "scoring=0123456789ab"
+    for folder in (out / "images" / f"scoring={fingerprint}", next(receipts.iterdir()), receipts / "never", out, other):
+        folder.mkdir(exist_ok=True)
+        (folder / ".tmp-dead").write_bytes(b"half")
 
 
 def test_ctrl_c_keeps_what_is_committed(tree: Path, undisturbed: Path, fake_pack: str, tmp_path: Path) -> None:

@@ -179,6 +179,36 @@ def test_what_dead_writers_left_is_cleared(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["kept"]
 
 
+def test_what_dead_writers_left_is_cleared_where_it_was_listed_too(tmp_path: Path) -> None:
+    names = ("listed/a/.tmp-1", "listed/a/kept", "listed/.tmp-2/.tmp-3", "listed-not/.tmp-4", "other/c/.tmp-5")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    store = LocalStore(tmp_path)
+    assert list(store.keys("listed/")) == ["listed/a/kept"]
+    assert store.clear_temporary(["listed/"]) == 4
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["kept"]
+
+
+def test_folders_that_were_just_listed_are_not_read_again_to_be_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("listed/a/kept", "listed/b/kept", "other/c/kept"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+    store = LocalStore(tmp_path)
+    scandir, read = os.scandir, []
+
+    def noted(path: str) -> Iterator[os.DirEntry[str]]:
+        read.append(os.path.relpath(path, tmp_path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", noted)
+    list(store.keys("listed/"))
+    assert store.clear_temporary(["listed/"]) == 0
+    assert sorted(read) == [".", "listed", "listed/a", "listed/b", "other", "other/c"]
+
+
 def test_a_writer_whose_unfinished_file_is_cleared_away_writes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,8 +53,8 @@ the kind would help; where they do not either, longer training, a larger network
 MORE = """## What more photos would bring
 
 By `python jobs/starter_pack.py curve DIR`: short trainings on shares of the photos, each of as many steps, judged by the same
-validation photos. The pack itself was trained on all of them, for much longer. Clear faces
-are counted among the detector's photos."""
+validation photos. The pack itself was trained on all of them, for much longer.
+Photos of clear faces are counted among the detector's."""
 STAGES_TABLE = "| stage | architecture |"
 """With it begins what a card says before it is measured."""
 PAPERS = f"Other photos and conditions, so aims and no baselines: {papers.ACNE_NOTE}; {papers.FACES_NOTE}."
@@ -274,6 +274,7 @@ def write_card(place: Path, pack: str, folder: Path) -> None:
         "# starter",
         measure(pack, folder / "measured"),
         *_more_photos(folder, place),
+        "## Stages",
         said[said.index(STAGES_TABLE) :],
     ]
     (place / "CARD.md").write_text("\n\n".join(parts), encoding="utf-8")

@@ -68,7 +68,7 @@ class Ledger:
             stub.there = 0
         self.orphans, self.strays = set(), set()
         self.keys = 0
-        prefix = layout.receipts_prefix(self.fingerprint)
+        prefix, *of_data = self.prefixes()
         for key in self.store.keys(prefix):
             self.keys += 1
             name = layout.receipt_name(prefix, key)
@@ -76,14 +76,13 @@ class Ledger:
                 self.strays.add(key)
             else:
                 (self.find(*name) or self._new(*name)).there = LISTED
-        for kind, bit in BITS.items():
-            prefix = layout.data_prefix(kind, self.fingerprint)
+        for prefix, bit in zip(of_data, BITS.values(), strict=True):
             for key in self.store.keys(prefix):
                 self.keys += 1
                 self._note_file(prefix, key, bit)
 
     def prefixes(self) -> list[str]:
-        """What `list_again` lists."""
+        """What `list_again` lists: receipts, then data files by kind."""
         data = (layout.data_prefix(kind, self.fingerprint) for kind in BITS)
         return [layout.receipts_prefix(self.fingerprint), *data]
 

@@ -74,9 +74,8 @@ class RunLog:
         with self._writing:
             with self.lock:
                 self.record.updated = now()
-                values = {
-                    f.name: getattr(self.record, f.name) for f in fields(self.record)
-                }  # asdict cannot copy a Counter
+                # asdict cannot copy a Counter.
+                values = {f.name: getattr(self.record, f.name) for f in fields(self.record)}
                 for name, count in TRAFFIC.since(self._before).items():
                     values[name] += count
                 text = redacted(json.dumps(values, indent=2, sort_keys=True))

@@ -119,7 +119,7 @@ class LocalStore:
     def clear_temporary(self, listed: Iterable[str] = ()) -> int:
         """See Store."""
         apart = {self._path(prefix.rstrip("/")) for prefix in listed}
-        count, folders = 0, [self._root, *self._littered] if apart else [self._root]
+        count, folders = 0, [self._root, *self._littered]
         self._littered = set()
         while folders:
             try:

@@ -13,7 +13,7 @@ from skinbatch.storage.local import LocalStore
 
 
 class Holding(LocalStore):
-    """The first thing that is put waits for leave to land."""
+    """The first thing that is put waits until it may land."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -35,7 +35,7 @@ def test_a_heartbeat_on_its_way_does_not_land_after_the_end(tmp_path: Path) -> N
     log.record.state = "done"
     end = threading.Thread(target=log.write)
     end.start()
-    end.join(0.5)  # the end does not wait for ever if it does not wait for the heartbeat
+    end.join(0.5)  # long enough for an end that waits for no heartbeat
     store.leave.set()
     heartbeat.join(10)
     end.join(10)

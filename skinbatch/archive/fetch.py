@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from skinbatch.archive.access import check_mounted, others_readable
-from skinbatch.archive.lookahead import ahead
 from skinbatch.config import DecodeSettings
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, ObjectTooLargeError
+from skinbatch.lookahead import ahead
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.locate import Locator, is_s3
 from skinbatch.types import Fetched, ImageRef, Status, WorkUnit

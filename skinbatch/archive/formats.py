@@ -111,11 +111,14 @@ def extension(key: str) -> str:
 
 def skip_name(key: str) -> str:
     """Under which a skipped file is counted."""
-    if posixpath.basename(key).startswith("._"):
-        return RESOURCE_FORK
-    return extension(key) or NO_EXTENSION
+    return RESOURCE_FORK if is_resource_fork(key) else extension(key) or NO_EXTENSION
 
 
 def has_image_name(key: str) -> bool:
     """macOS leaves `._photo.jpg` beside `photo.jpg` in archives: attributes, not a photo."""
-    return extension(key) in IMAGE_EXTENSIONS and not posixpath.basename(key).startswith("._")
+    return extension(key) in IMAGE_EXTENSIONS and not is_resource_fork(key)
+
+
+def is_resource_fork(key: str) -> bool:
+    """What macOS calls `._photo.jpg`."""
+    return "._" in key and posixpath.basename(key).startswith("._")

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 from skinbatch.archive.formats import (
     HEAD_BYTES,
     IMAGE_EXTENSIONS,
-    RESOURCE_FORK,
     SHARD_EXTENSIONS,
     extension,
     image_format,
+    is_resource_fork,
     skip_name,
 )
 from skinbatch.archive.globs import EXCLUDED, Globs
-from skinbatch.archive.lookahead import ahead
 from skinbatch.archive.parquet import ParquetError, columns_of
 from skinbatch.archive.sniff import hash_of
 from skinbatch.config import Config
 from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
+from skinbatch.lookahead import ahead
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.locate import Locator, is_s3, local_path, split_s3
 from skinbatch.types import ImageRef, ShardRef
@@ -103,7 +103,7 @@ class RowSource(ABC):
 
     def _judge(self, row: Row) -> ImageRef | ShardRef | None:
         ending = extension(row.uri)
-        if skip_name(row.uri) == RESOURCE_FORK or row.uri.endswith("/"):
+        if is_resource_fork(row.uri) or row.uri.endswith("/"):
             return None
         if ending in IMAGE_EXTENSIONS or (not ending and (self.trusted or self._begins_as_photo(row))):
             return self._photo(row)

@@ -12,17 +12,17 @@ from typing import Any, cast
 from skinbatch.archive.formats import (
     HEAD_BYTES,
     IMAGE_EXTENSIONS,
-    RESOURCE_FORK,
     SHARD_EXTENSIONS,
     extension,
     image_format,
+    is_resource_fork,
     shard_kind,
     skip_name,
 )
 from skinbatch.archive.globs import Globs
-from skinbatch.archive.lookahead import ahead
 from skinbatch.archive.parquet import ParquetError, columns_of
 from skinbatch.errors import ForbiddenError, NotFoundError
+from skinbatch.lookahead import ahead
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.types import ImageRef, ShardRef
 
@@ -67,7 +67,7 @@ def classify(
 
 def _needs_bytes(name: str, globs: Globs) -> bool:
     ending = extension(name)
-    if skip_name(name) == RESOURCE_FORK or ending in IMAGE_EXTENSIONS:
+    if ending in IMAGE_EXTENSIONS or is_resource_fork(name):
         return False
     kind = SHARD_EXTENSIONS.get(ending)
     return kind == "parquet" or (kind is None and (not ending or globs.names_extension(name)))
@@ -75,7 +75,7 @@ def _needs_bytes(name: str, globs: Globs) -> bool:
 
 def _judge(candidate: Candidate, globs: Globs, content_hash: bool) -> ImageRef | ShardRef | None:
     name, info = candidate.name, candidate.info
-    if skip_name(name) == RESOURCE_FORK:
+    if is_resource_fork(name):
         return None
     ending = extension(name)
     if ending in IMAGE_EXTENSIONS:

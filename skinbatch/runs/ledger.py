@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 import pyarrow as pa
 
-from skinbatch.archive.lookahead import ahead
 from skinbatch.errors import NotFoundError
+from skinbatch.lookahead import ahead
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.pages import Pages
 from skinbatch.runs.receipts import Entry, family
@@ -88,10 +88,12 @@ class Ledger:
 
     def _note_file(self, prefix: str, key: str, bit: int) -> None:
         unit_id, attempt = layout.data_name(prefix, key) or ("", "")
-        its = [s for s in self.of_unit(unit_id) if s.attempt == attempt]
-        for stub in its:
-            stub.there |= bit
-        if not its:
+        orphan = True
+        for stub in self.of_unit(unit_id):
+            if stub.attempt == attempt:
+                stub.there |= bit
+                orphan = False
+        if orphan:
             self.orphans.add(key)
 
     def _read_all(self) -> None:
@@ -167,8 +169,9 @@ class Ledger:
         if before is None:
             if (name := family(unit_id)) != unit_id:
                 self._parts[name].append(unit_id)
-            parts = unit_id.split(".")
-            self._split.update(".".join(parts[:depth]) for depth in range(1, len(parts)))
+            while "." in unit_id:
+                unit_id = unit_id.rpartition(".")[0]
+                self._split.add(unit_id)
         return stub
 
     def add(self, receipt: Receipt) -> Stub:
@@ -191,9 +194,9 @@ class Ledger:
         """Receipts that exist and have not been read, or cannot be."""
         return (stub for stub in self if stub.listed and stub.whole is None)
 
-    def of_unit(self, unit_id: str) -> list[Stub]:
-        found = self._units.get(unit_id, [])
-        return [found] if isinstance(found, Stub) else found
+    def of_unit(self, unit_id: str) -> Sequence[Stub]:
+        found = self._units.get(unit_id, ())
+        return (found,) if isinstance(found, Stub) else found
 
     def find(self, unit_id: str, generation: int, attempt: str) -> Stub | None:
         for stub in self.of_unit(unit_id):

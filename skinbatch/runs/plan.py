@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from skinbatch.archive.lookahead import ahead
 from skinbatch.errors import ClaimError, NotFoundError, TableError
+from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
 from skinbatch.runs.grouping import first_bits, key_hash, split
 from skinbatch.runs.receipts import family

@@ -53,7 +53,8 @@ def to_json(receipt: Receipt) -> bytes:
 def from_json(data: bytes | str) -> Receipt:
     """A receipt from what `to_json` wrote. ValueError, KeyError or TypeError for anything else."""
     raw = json.loads(data)
-    return Receipt(**(raw | {"files": tuple(DataFile(**f) for f in raw["files"])}))
+    raw["files"] = tuple(DataFile(**f) for f in raw["files"])
+    return Receipt(**raw)
 
 
 def to_parquet(entries: Iterable[Entry], metadata: Mapping[bytes, bytes] | None = None) -> bytes:
@@ -89,7 +90,7 @@ def key_of(fingerprint: str, receipt: Receipt) -> str:
 
 def family(unit_id: str) -> str:
     """The group or archive file of a unit: its id without part and halves."""
-    return unit_id.split(".")[0].split("-")[0]
+    return unit_id.partition(".")[0].partition("-")[0]
 
 
 def write_fold(store: Store, fingerprint: str, n: int, entries: Iterable[Entry]) -> None:

@@ -77,8 +77,9 @@ def _counting(ledger: Ledger, name: str) -> Snapshot | None:
 
 def _exists(ledger: Ledger, stub: Stub, path: str) -> bool:
     """A file that a receipt names was listed."""
-    bit = BITS.get(path.partition("/")[0], 0)
-    return path in stub.files(ledger.fingerprint, bit & stub.there)
+    kind = path.partition("/")[0]
+    there = BITS.get(kind, 0) & stub.there
+    return bool(there) and path == layout.data_key(kind, ledger.fingerprint, stub.unit_id, stub.attempt)
 
 
 def _key(fingerprint: str, name: str) -> str:

@@ -23,6 +23,7 @@ from skinbatch.errors import (
     UsageError,
 )
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
+from skinbatch.storage.walk import Folder, walk
 
 _CHUNK = 1 << 20
 _WRITES = 3
@@ -48,6 +49,8 @@ class LocalStore:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = os.path.abspath(os.path.expanduser(root))
+        self._above = os.path.join(self._root, "")
+        self._above_uri = self._above.translate(_TO_KEY)
         self._littered: set[str] = set()
         """Folders in which a listing has passed over a `.tmp-*`."""
 
@@ -56,7 +59,7 @@ class LocalStore:
         return self._root.translate(_TO_KEY)
 
     def uri_of(self, key: str) -> str:
-        return os.path.join(self.uri, key)
+        return self._above_uri + key
 
     def list(self, prefix: str = "", *, on_link: Callable[[str], None] | None = None) -> Iterator[ObjectInfo]:
         """See Store. on_link: told the key of every link that is not followed."""
@@ -174,32 +177,18 @@ class LocalStore:
         return info
 
     def _path(self, key: str) -> str:
-        if key.startswith("/") or ".." in key.split("/"):
+        if key.startswith("/") or (".." in key and ".." in key.split("/")):
             raise ValueError("leads out of the root")
-        path = os.path.join(self._root, key)
+        path = self._above + key
         # A real private-use character in a name wins over the spelling of a stray byte.
         return path.translate(_FROM_KEY) if _has_stray(key) and not os.path.lexists(path) else path
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, bool]]:
         """Keys of what is no folder, ascending, and whether it is a plain file for sure."""
-        first = prefix.rpartition("/")[0]
-        top = f"{first}/" if first else ""
-        folders = [(top, *self._entries(top))]
-        while folders:
-            folder, names, odd = folders[-1]
-            for name in names:
-                key = folder + name
-                if not key.startswith(prefix):
-                    continue
-                if name[-1] == "/":
-                    folders.append((key, *self._entries(key)))
-                    break
-                yield key, name not in odd
-            else:
-                folders.pop()
+        return walk(self._scan, prefix)
 
-    def _entries(self, folder: str) -> tuple[Iterator[str], set[str]]:
-        """Names in a folder, ascending, folders with a slash at their end; and those that are no plain files for sure."""
+    def _scan(self, folder: str, most: int | None = None) -> Folder | None:
+        """See walk.Scan."""
         names: list[str] = []
         odd: set[str] = set()
         try:
@@ -210,6 +199,8 @@ class LocalStore:
                     if name.startswith(TEMPORARY):
                         self._littered.add(path)
                         continue
+                    if len(names) == most:
+                        return None
                     if not name.isascii():
                         name = name.translate(_TO_KEY)
                     if entry.is_dir(follow_symlinks=False):
@@ -218,12 +209,12 @@ class LocalStore:
                         odd.add(name)
                     names.append(name)  # the entries themselves take five times as much memory
         except (FileNotFoundError, NotADirectoryError):
-            return iter(()), odd
+            return Folder([], odd)
         except OSError as e:
             raise self._mapped(folder, e) from e
         if len(names) > 1:
             names.sort()
-        return iter(names), odd
+        return Folder(names, odd)
 
     def _found(
         self, key: str, plain: bool, real_root: str, on_link: Callable[[str], None] | None

@@ -8,7 +8,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "skinbatch"
 FLOORS = {
-    **dict.fromkeys(("types", "config", "errors", "ray_environment", "redact", "logs", "signals", "toml_file"), 0),
+    **dict.fromkeys(
+        ("types", "config", "errors", "ray_environment", "redact", "logs", "signals", "toml_file", "lookahead"), 0
+    ),
     **dict.fromkeys(("grading", "metrics", "tables", "storage"), 1),
     **dict.fromkeys(("archive", "models"), 2),
     **dict.fromkeys(("annotations", "runs"), 3),

@@ -39,6 +39,9 @@ def ahead(
                 except StopIteration:
                     more = False
                     break
+                if not waiting and at_once(item):
+                    yield item, work(item)
+                    continue
                 price = cost(item)
                 spent += price
                 waiting.append((item, _done(work, item) if at_once(item) else pool.submit(work, item).result, price))

@@ -39,12 +39,13 @@ def ahead(
                 except StopIteration:
                     more = False
                     break
-                if not waiting and at_once(item):
+                quick = at_once(item)
+                if quick and not waiting:
                     yield item, work(item)
                     continue
                 price = cost(item)
                 spent += price
-                waiting.append((item, _done(work, item) if at_once(item) else pool.submit(work, item).result, price))
+                waiting.append((item, _done(work, item) if quick else pool.submit(work, item).result, price))
             if not waiting:
                 return
             item, result, price = waiting.popleft()

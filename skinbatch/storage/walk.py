@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import NamedTuple, Protocol
 
 from skinbatch.errors import StoreError
 from skinbatch.lookahead import ahead
 
-_THREADS = 4
-"""More are slower where the folders are in memory, and hardly faster where they are not."""
+_THREADS = 6
 _FOLDERS = 128
-"""Folders that a thread reads in one go; fewer than that in one folder are read as they come."""
-_NAMES = 10_000
+"""Folders that are read in one go; fewer than that in one folder are read as they come."""
+_NAMES = 5_000
 """Names that such a go holds at most."""
+_WAITED = 0.4
+"""Share of their time that the last goes have waited for a disk or a server, from which on the next are read in threads.
+Where everything is in memory already, threads would only be in each other's way."""
+_FADES = 0.9
+"""What a go counts for beside the one after it."""
 
 
 class Folder(NamedTuple):
@@ -57,8 +61,19 @@ def _below(scan: Scan, above: str, names: Sequence[str]) -> Iterator[Folder]:
     if len(names) < _FOLDERS:
         yield from (_whole(scan, above + name) for name in names)
         return
-    some = (names[n : n + _FOLDERS] for n in range(0, len(names), _FOLDERS))
-    for batch, found in ahead(some, partial(_read, scan, above), _THREADS):
+    waits, took, worked = False, 0.0, 0.0
+
+    def read(batch: Sequence[str]) -> list[Folder]:
+        nonlocal waits, took, worked
+        began, busy = time.perf_counter(), time.thread_time()
+        found = _read(scan, above, batch)
+        took = _FADES * took + time.perf_counter() - began
+        worked = _FADES * worked + time.thread_time() - busy
+        waits = waits or took - worked > _WAITED * took
+        return found
+
+    batches = (names[n : n + _FOLDERS] for n in range(0, len(names), _FOLDERS))
+    for batch, found in ahead(batches, read, _THREADS, at_once=lambda _: not waits):
         yield from found
         yield from (_whole(scan, above + name) for name in batch[len(found) :])
 

@@ -1,0 +1,136 @@
+"""Folders of any number and size are listed like the keys of a bucket, with and without threads."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from skinbatch.errors import ForbiddenError
+from skinbatch.storage import walk as walk_module
+from skinbatch.storage.base import TEMPORARY
+from skinbatch.storage.local import LocalStore
+from skinbatch.storage.walk import Folder, walk
+
+
+class Tree:
+    """Folders in memory that answer after `delay` seconds. A folder in `closed` cannot be read."""
+
+    def __init__(self, keys: Iterable[str], delay: float = 0.0, closed: str | None = None) -> None:
+        self.delay, self.closed = delay, closed
+        self.scanned: list[str] = []
+        self.threads: set[int] = set()
+        self.handed_out = 0
+        """Names that were read with a limit."""
+        self._folders: dict[str, set[str]] = defaultdict(set)
+        for key in keys:
+            parts = key.split("/")
+            for depth in range(len(parts)):
+                name = parts[depth] + ("/" if depth < len(parts) - 1 else "")
+                self._folders["".join(f"{p}/" for p in parts[:depth])].add(name)
+
+    def __call__(self, folder: str, most: int | None = None) -> Folder | None:
+        self.scanned.append(folder)
+        self.threads.add(threading.get_ident())
+        if self.delay:
+            time.sleep(self.delay)
+        if folder == self.closed:
+            raise ForbiddenError(folder)
+        names = sorted(self._folders.get(folder, ()))
+        if most is None:
+            return Folder(names, set())
+        if len(names) > most:
+            return None
+        self.handed_out += len(names)
+        return Folder(names, set())
+
+
+def _some_keys(seed: int) -> list[str]:
+    """Names that sort differently as names and as keys; one folder of hundreds, some deep, some large."""
+    rng = random.Random(seed)
+    keys = {f"many/{n:03d}{rng.choice(('', '-', '.', '0'))}/{rng.choice('abc')}.jpg" for n in range(400)}
+    keys |= {f"many/{n:03d}-/deep/{m}/x.jpg" for n in range(0, 400, 7) for m in range(rng.randrange(4))}
+    keys |= {f"many/large-{n}/{m:04d}.jpg" for n in range(3) for m in range(rng.randrange(60))}
+    keys |= {f"{a}{b}{c}.jpg" for a in ("", "m", "many") for b in ("-", "0") for c in "ab"}
+    return sorted(keys)
+
+
+@pytest.fixture(params=["in turn", "in threads"])
+def delay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Of a scan: with it threads begin after the first go."""
+    monkeypatch.setattr(walk_module, "_FOLDERS", 16)
+    monkeypatch.setattr(walk_module, "_NAMES", 40)
+    if request.param == "in threads":
+        return 0.0002
+    monkeypatch.setattr(walk_module, "_WAITED", 1.0)
+    return 0.0
+
+
+@pytest.mark.parametrize("prefix", ["", "many/", "many/1", "many/2/", "m", "many/large-1/", "nothing/", "nothing"])
+def test_keys_come_in_their_own_order(delay: float, prefix: str) -> None:
+    keys = _some_keys(1)
+    tree = Tree(keys, delay)
+    assert [key for key, _ in walk(tree, prefix)] == [key for key in keys if key.startswith(prefix)]
+    assert (len(tree.threads) > 1) == (delay > 0 and prefix in ("", "many/", "many/1", "m"))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_keys_of_other_trees_too(delay: float, seed: int) -> None:
+    keys = _some_keys(seed)
+    assert [key for key, plain in walk(Tree(keys, delay), "") if plain] == keys
+
+
+def test_a_folder_that_cannot_be_read_ends_the_listing_where_it_would_come(delay: float) -> None:
+    keys = [f"{n:03d}/x.jpg" for n in range(200)]
+    found = []
+    with pytest.raises(ForbiddenError, match="150/"):
+        for key, _ in walk(Tree(keys, delay, closed="150/"), ""):
+            found.append(key)
+    assert found == keys[:150]
+
+
+def test_large_folders_wait_for_their_turn(delay: float) -> None:
+    keys = [f"{n:03d}/{m:03d}.jpg" for n in range(100) for m in range(50 if n % 10 else 1)]
+    tree = Tree(keys, delay)
+    assert [key for key, _ in walk(tree, "")] == keys
+    again = len(tree.scanned) - len(set(tree.scanned))
+    assert 0 < again <= 100 / 16 + 1, "one a go at most is read again"
+
+
+def test_few_names_are_held_ahead(delay: float) -> None:
+    tree = Tree([f"{n:03d}/{m:02d}.jpg" for n in range(600) for m in range(30)], delay)
+    held = max(tree.handed_out - n for n, _ in enumerate(walk(tree, "")))
+    goes = 4 * walk_module._THREADS + 1
+    assert held <= goes * 40, "a go of 16 folders would hold 480"
+
+
+def test_a_listing_that_is_left_early_has_not_read_everything(delay: float) -> None:
+    tree = Tree([f"{n:04d}/x.jpg" for n in range(3000)], delay)
+    listing = walk(tree, "")
+    assert [next(listing)[0] for _ in range(20)] == [f"{n:04d}/x.jpg" for n in range(20)]
+    del listing
+    read = len(tree.scanned)
+    assert read < 1000
+    time.sleep(0.02)
+    assert len(tree.scanned) == read, "nothing reads on"
+    assert threading.active_count() == 1 or not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+
+
+def test_a_store_of_many_folders_is_listed_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk_module, "_FOLDERS", 16)
+    monkeypatch.setattr(walk_module, "_WAITED", -1.0)  # as if everything had to be waited for
+    keys = [f"done/{n:03d}{'-' * (n % 2)}/{n}.jpg" for n in range(300)]
+    for key in keys:
+        (tmp_path / key).parent.mkdir(parents=True)
+        (tmp_path / key).write_bytes(b"x")
+    (tmp_path / "done" / "299-" / f"{TEMPORARY}dead").write_bytes(b"")
+    (tmp_path / "done" / "150" / "link").symlink_to("/")
+    store = LocalStore(tmp_path)
+    assert list(store.keys()) == sorted(keys)
+    assert [info.key for info in store.list()] == sorted(keys)
+    assert store.clear_temporary(["done/"]) == 1, "what a thread has passed over is known"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ def ahead(
     budget: int | None = None,
     cost: Callable[[In], int] = lambda _: 0,
     at_once: Callable[[In], bool] = lambda _: False,
-) -> Iterator[tuple[In, Out]]:
+) -> Generator[tuple[In, Out], None, None]:
     """(item, work(item)) in the order of `items`.
 
     At most `4 * threads` items wait or run, and no new one starts while those cost `budget` or more together. Items that

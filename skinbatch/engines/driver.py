@@ -84,7 +84,7 @@ class Driver:
                 on_wait=lambda who: self.presenter.phase(f"the destination is claimed by {who}; watching it"),
                 check=self._check_interrupted,
             )
-            self.claim.start(self.log.write)
+            self.claim.start(self.log.beat)
             report = self._run(engine, retry)
         except (Interrupted, KeyboardInterrupt):
             report = self._end(130, "interrupted; the same command goes on", self._current, "interrupted")

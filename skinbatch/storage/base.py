@@ -69,8 +69,8 @@ class Store(Protocol):
 
     def clear_temporary(self, listed: Iterable[str] = ()) -> int:
         """Remove the `.tmp-*` files that writers that died left behind below the root; returns how many. A writer that
-        still lives writes again. listed: prefixes of folders that were just listed through this store, which are not
-        read again where no such file was seen."""
+        still lives writes again. listed: prefixes of folders that were just listed through this store: of these, only
+        those are read again in which such a file was seen. What appears there later waits for the next time."""
 
     def probe_writable(self) -> None:
         """Raise UsageError, with the way out, unless an object can be written, read back and deleted here."""

@@ -122,18 +122,20 @@ class LocalStore:
     def clear_temporary(self, listed: Iterable[str] = ()) -> int:
         """See Store."""
         apart = {self._path(prefix.rstrip("/")) for prefix in listed}
-        count, folders = 0, [self._root, *self._littered]
+        littered = [folder for folder in self._littered if _is_within(folder, os.path.realpath(self._root))]
         self._littered = set()
+        count, folders = 0, [(self._root, True), *((folder, False) for folder in littered)]
         while folders:
+            folder, all_below = folders.pop()
             try:
-                found = os.scandir(folders.pop())  # os.walk makes lists of everything
+                found = os.scandir(folder)  # os.walk makes lists of everything
             except OSError:
                 continue
             with found:
                 for entry in found:
                     if entry.is_dir(follow_symlinks=False):
-                        if entry.path not in apart:
-                            folders.append(entry.path)
+                        if entry.path not in apart and (all_below or entry.name.startswith(TEMPORARY)):
+                            folders.append((entry.path, True))
                     elif entry.name.startswith(TEMPORARY):
                         Path(entry.path).unlink(missing_ok=True)
                         count += 1
@@ -325,8 +327,11 @@ def _regular(found: os.stat_result) -> os.stat_result:
 
 
 def _leads_to_file_in(path: str, real_root: str) -> bool:
-    target = os.path.realpath(path)
-    return os.path.isfile(target) and os.path.commonpath([target, real_root]) == real_root
+    return os.path.isfile(os.path.realpath(path)) and _is_within(path, real_root)
+
+
+def _is_within(path: str, real_root: str) -> bool:
+    return os.path.commonpath([os.path.realpath(path), real_root]) == real_root
 
 
 def _read(fd: int, size: int) -> bytes:

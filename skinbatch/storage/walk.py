@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+import resource
+from collections.abc import Generator, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple, Protocol, TypeAlias
 
 from skinbatch.errors import StoreError
 from skinbatch.lookahead import ahead
 
 _THREADS = 6
 _FOLDERS = 128
-"""Folders that are read in one go; fewer than that in one folder are read as they come."""
+"""Folders that are read in one go at most."""
 _NAMES = 5_000
 """Names that such a go holds at most."""
-_WAITED = 0.4
-"""Share of their time that the last goes have waited for a disk or a server, from which on the next are read in threads.
+_WAITED = 0.25
+"""How many of the last folders have waited for a disk or a server, as a share, from which on the next are read in threads.
 Where everything is in memory already, threads would only be in each other's way."""
-_FADES = 0.9
-"""What a go counts for beside the one after it."""
+
+
+_WHO = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # macOS knows no threads
 
 
 class Folder(NamedTuple):
@@ -26,6 +28,9 @@ class Folder(NamedTuple):
 
     names: list[str]
     odd: set[str]
+
+
+_Folders: TypeAlias = Generator[Folder, None, None]
 
 
 class Scan(Protocol):
@@ -39,60 +44,101 @@ def walk(scan: Scan, prefix: str) -> Iterator[tuple[str, bool]]:
     above = prefix.rpartition("/")[0]
     top = f"{above}/" if above else ""
     names, odd = _whole(scan, top)
-    opened = [_open(scan, top, Folder([n for n in names if (top + n).startswith(prefix)], odd))]
-    while opened:
-        key, left, odd, below = opened[-1]
-        for name in left:
-            if name[-1] == "/":
-                opened.append(_open(scan, key + name, next(below)))
-                break
-            yield key + name, name not in odd
-        else:
-            opened.pop()
+    names = [name for name in names if (top + name).startswith(prefix)]
+    opened = [_open(scan, top, Folder(names, odd))]
+    try:
+        while opened:
+            key, left, odd, below = opened[-1]
+            for name in left:
+                if name[-1] == "/":
+                    opened.append(_open(scan, key + name, next(below)))
+                    break
+                yield key + name, name not in odd
+            else:
+                opened.pop()
+    finally:
+        for *_, below in opened:
+            below.close()
 
 
-def _open(scan: Scan, key: str, folder: Folder) -> tuple[str, Iterator[str], set[str], Iterator[Folder]]:
+def _open(scan: Scan, key: str, folder: Folder) -> tuple[str, Iterator[str], set[str], _Folders]:
     """Its names, and what is in the folders among them, in that order."""
-    folders = [name for name in folder.names if name[-1] == "/"]
-    return key, iter(folder.names), folder.odd, _below(scan, key, folders)
+    return key, iter(folder.names), folder.odd, _below(scan, key, [n for n in folder.names if n[-1] == "/"])
 
 
-def _below(scan: Scan, above: str, names: Sequence[str]) -> Iterator[Folder]:
-    if len(names) < _FOLDERS:
-        yield from (_whole(scan, above + name) for name in names)
-        return
-    waits, took, worked = False, 0.0, 0.0
+def _below(scan: Scan, above: str, names: Sequence[str]) -> _Folders:
+    goes = _Goes(scan, above, names)
+    reads = ahead(goes, goes.read, _THREADS, at_once=lambda _: not goes.waits)
+    try:
+        for batch, found in reads:
+            for folder in chain(found, (_whole(scan, above + name) for name in batch[len(found) :])):
+                goes.note(folder)
+                yield folder
+    finally:
+        goes.over = True
+        reads.close()
 
-    def read(batch: Sequence[str]) -> list[Folder]:
-        nonlocal waits, took, worked
-        began, busy = time.perf_counter(), time.thread_time()
-        found = _read(scan, above, batch)
-        took = _FADES * took + time.perf_counter() - began
-        worked = _FADES * worked + time.thread_time() - busy
-        waits = waits or took - worked > _WAITED * took
+
+class _Goes:
+    """Neighbouring folders, as many in one go as those before them suggest.
+
+    waits: reading them is waiting, so it is worth a thread. over: nobody wants the rest.
+    """
+
+    def __init__(self, scan: Scan, above: str, names: Sequence[str]) -> None:
+        self.waits = self.over = False
+        self._scan, self._above, self._names = scan, above, names
+        self._many = 1
+        self._folders = self._entries = 0
+        self._watched = self._waited = 0
+
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        start = 0
+        while start < len(self._names):
+            go = self._names[start : start + self._many]
+            yield go
+            start += len(go)
+            self._many = min(2 * self._many, _FOLDERS)
+            if self._folders:
+                self._many = min(self._many, 1 + _NAMES * self._folders // (2 * self._entries + 1))
+
+    def note(self, folder: Folder) -> None:
+        """What one of them has been, in their order."""
+        self._folders += 1
+        self._entries += len(folder.names)
+
+    def read(self, go: Sequence[str]) -> list[Folder]:
+        """The first folders of a go: up to one that has too many names, or that cannot be read, which is found out again
+        when it is its turn. None where folders have so many names that each is a go."""
+        if 2 * self._entries > _NAMES * self._folders:
+            return []
+        found: list[Folder] = []
+        left = _NAMES
+        before = _waits()
+        for name in go:
+            try:
+                folder = None if self.over else self._scan(self._above + name, left)
+            except StoreError:
+                break
+            if folder is None:
+                break
+            found.append(folder)
+            left -= len(folder.names)
+        if not self.waits:
+            self._watch(len(found), _waits() - before)
         return found
 
-    batches = (names[n : n + _FOLDERS] for n in range(0, len(names), _FOLDERS))
-    for batch, found in ahead(batches, read, _THREADS, at_once=lambda _: not waits):
-        yield from found
-        yield from (_whole(scan, above + name) for name in batch[len(found) :])
+    def _watch(self, folders: int, waited: int) -> None:
+        self._watched += folders
+        self._waited += waited
+        if self._watched >= _FOLDERS // 2:
+            self.waits = self._waited > _WAITED * self._watched
+            self._watched = self._waited = 0
 
 
-def _read(scan: Scan, above: str, names: Sequence[str]) -> list[Folder]:
-    """The first of these folders: up to one that has too many names, or that cannot be read, which is found out again when
-    it is its turn."""
-    found: list[Folder] = []
-    left = _NAMES
-    for name in names:
-        try:
-            folder = scan(above + name, left)
-        except StoreError:
-            break
-        if folder is None:
-            break
-        found.append(folder)
-        left -= len(folder.names)
-    return found
+def _waits() -> int:
+    """How often this thread has waited for something so far; to be made to wait for a processor does not count."""
+    return resource.getrusage(_WHO).ru_nvcsw
 
 
 def _whole(scan: Scan, key: str) -> Folder:

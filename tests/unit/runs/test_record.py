@@ -29,7 +29,7 @@ class Holding(LocalStore):
 def test_a_heartbeat_on_its_way_does_not_land_after_the_end(tmp_path: Path) -> None:
     store = Holding(tmp_path)
     log = RunLog(store, RunRecord("run-1", "score", "local", "0123456789ab", "photos"))
-    heartbeat = threading.Thread(target=log.write)
+    heartbeat = threading.Thread(target=log.beat)
     heartbeat.start()
     assert store.on_its_way.wait(10)
     log.record.state = "done"
@@ -39,4 +39,21 @@ def test_a_heartbeat_on_its_way_does_not_land_after_the_end(tmp_path: Path) -> N
     store.leave.set()
     heartbeat.join(10)
     end.join(10)
+    assert json.loads((tmp_path / f"{layout.RUNS}run-1.json").read_text())["state"] == "done"
+
+
+def test_a_heartbeat_does_not_wait_for_what_the_driver_is_writing(tmp_path: Path) -> None:
+    store = Holding(tmp_path)
+    log = RunLog(store, RunRecord("run-1", "score", "local", "0123456789ab", "photos"))
+    driver = threading.Thread(target=log.write)
+    driver.start()
+    assert store.on_its_way.wait(10)
+    heartbeat = threading.Thread(target=log.beat)
+    heartbeat.start()
+    heartbeat.join(10)
+    assert not heartbeat.is_alive()
+    store.leave.set()
+    driver.join(10)
+    log.record.state = "done"
+    log.beat()
     assert json.loads((tmp_path / f"{layout.RUNS}run-1.json").read_text())["state"] == "done"

@@ -190,11 +190,22 @@ def test_what_dead_writers_left_is_cleared_where_it_was_listed_too(tmp_path: Pat
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["kept"]
 
 
+def test_what_lies_behind_a_link_to_a_folder_is_not_cleared(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "a").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "a" / ".tmp-1").write_bytes(b"")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
+    store = LocalStore(tmp_path / "root")
+    assert list(store.keys("link/a/")) == []
+    assert store.clear_temporary(["link/a/"]) == 0
+    assert (tmp_path / "elsewhere" / "a" / ".tmp-1").exists()
+
+
 def test_folders_that_were_just_listed_are_not_read_again_to_be_cleared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("listed/a/kept", "listed/b/kept", "other/c/kept"):
-        (tmp_path / name).parent.mkdir(parents=True)
+    for name in ("listed/a/kept", "listed/b/kept", "listed/.tmp-1", "other/c/kept"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     store = LocalStore(tmp_path)
     scandir, read = os.scandir, []
@@ -205,8 +216,8 @@ def test_folders_that_were_just_listed_are_not_read_again_to_be_cleared(
 
     monkeypatch.setattr(os, "scandir", noted)
     list(store.keys("listed/"))
-    assert store.clear_temporary(["listed/"]) == 0
-    assert sorted(read) == [".", "listed", "listed/a", "listed/b", "other", "other/c"]
+    assert store.clear_temporary(["listed/"]) == 1
+    assert sorted(read) == [".", "listed", "listed", "listed/a", "listed/b", "other", "other/c"]
 
 
 def test_a_writer_whose_unfinished_file_is_cleared_away_writes_again(

@@ -67,7 +67,7 @@ def delay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> fl
     monkeypatch.setattr(walk_module, "_NAMES", 40)
     if request.param == "in threads":
         return 0.0002
-    monkeypatch.setattr(walk_module, "_WAITED", 1.0)
+    monkeypatch.setattr(walk_module, "_WAITED", 1000.0)
     return 0.0
 
 
@@ -94,19 +94,47 @@ def test_a_folder_that_cannot_be_read_ends_the_listing_where_it_would_come(delay
     assert found == keys[:150]
 
 
+def test_after_an_error_in_a_folder_further_down_nothing_is_read_on(delay: float) -> None:
+    tree = Tree([f"{n:04d}/deep/x.jpg" for n in range(2000)], delay, closed="0150/deep/")
+    with pytest.raises(ForbiddenError) as error:
+        list(walk(tree, ""))
+    assert error.value.__traceback__ is not None, "what holds on to the listing"
+    _assert_nothing_reads(tree)
+
+
+def _assert_nothing_reads(tree: Tree, most: int = 1000) -> None:
+    read = len(tree.scanned)
+    assert read < most
+    time.sleep(0.02)
+    assert len(tree.scanned) == read
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
 def test_large_folders_wait_for_their_turn(delay: float) -> None:
     keys = [f"{n:03d}/{m:03d}.jpg" for n in range(100) for m in range(50 if n % 10 else 1)]
     tree = Tree(keys, delay)
     assert [key for key, _ in walk(tree, "")] == keys
     again = len(tree.scanned) - len(set(tree.scanned))
-    assert 0 < again <= 100 / 16 + 1, "one a go at most is read again"
+    assert 0 < again <= 10, "the first ones say how large they are"
 
 
 def test_few_names_are_held_ahead(delay: float) -> None:
     tree = Tree([f"{n:03d}/{m:02d}.jpg" for n in range(600) for m in range(30)], delay)
     held = max(tree.handed_out - n for n, _ in enumerate(walk(tree, "")))
-    goes = 4 * walk_module._THREADS + 1
+    goes = 4 * walk_module._THREADS + 1 if delay else 1
     assert held <= goes * 40, "a go of 16 folders would hold 480"
+
+
+def test_folders_with_many_names_are_read_in_threads_too() -> None:
+    tree = Tree([f"{n:03d}/{m:03d}.jpg" for n in range(300) for m in range(200)], 0.0002)
+    assert len(list(walk(tree, ""))) == 60_000
+    assert len(tree.threads) > 1
+
+
+def test_the_first_key_costs_one_folder() -> None:
+    tree = Tree([f"{n:04d}/x.jpg" for n in range(1000)])
+    assert next(iter(walk(tree, "")))[0] == "0000/x.jpg"
+    assert tree.scanned == ["", "0000/"]
 
 
 def test_a_listing_that_is_left_early_has_not_read_everything(delay: float) -> None:
@@ -114,16 +142,25 @@ def test_a_listing_that_is_left_early_has_not_read_everything(delay: float) -> N
     listing = walk(tree, "")
     assert [next(listing)[0] for _ in range(20)] == [f"{n:04d}/x.jpg" for n in range(20)]
     del listing
-    read = len(tree.scanned)
-    assert read < 1000
-    time.sleep(0.02)
-    assert len(tree.scanned) == read, "nothing reads on"
-    assert threading.active_count() == 1 or not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+    _assert_nothing_reads(tree)
+
+
+def test_a_listing_that_is_left_waits_for_no_more_than_what_each_thread_is_reading() -> None:
+    tree = Tree([f"{n:04d}/x.jpg" for n in range(3000)], 0.001)
+    listing = walk(tree, "")
+    for _ in range(1000):
+        next(listing)
+    tree.delay = 0.05
+    time.sleep(0.01)
+    before = len(tree.scanned)
+    del listing
+    assert len(tree.scanned) - before <= 2 * walk_module._THREADS, "a go has 128"
+    _assert_nothing_reads(tree, most=3000)
 
 
 def test_a_store_of_many_folders_is_listed_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk_module, "_FOLDERS", 16)
-    monkeypatch.setattr(walk_module, "_WAITED", -1.0)  # as if everything had to be waited for
+    monkeypatch.setattr(walk_module, "_WAITED", -1)  # as if everything had to be waited for
     keys = [f"done/{n:03d}{'-' * (n % 2)}/{n}.jpg" for n in range(300)]
     for key in keys:
         (tmp_path / key).parent.mkdir(parents=True)

@@ -48,13 +48,17 @@ def ahead(
                 waiting.append((item, _done(work, item) if quick else pool.submit(work, item).result, price))
             if not waiting:
                 return
-            item, result, price = waiting.popleft()
-            done = result()
-            del result
+            item, price = waiting[0][0], waiting[0][2]
+            done = waiting[0][1]()
+            waiting.popleft()
             spent -= price
             yield item, done
             del done
     finally:
+        # An error keeps this frame, by its traceback: a future in it would keep the error, and a listing would read on.
+        waiting.clear()
+        if isinstance(source, Generator):
+            source.close()
         pool.shutdown(wait=True, cancel_futures=True)
 
 

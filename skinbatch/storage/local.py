@@ -122,7 +122,8 @@ class LocalStore:
     def clear_temporary(self, listed: Iterable[str] = ()) -> int:
         """See Store."""
         apart = {self._path(prefix.rstrip("/")) for prefix in listed}
-        littered = [folder for folder in self._littered if _is_within(folder, os.path.realpath(self._root))]
+        real_root = os.path.realpath(self._root)
+        littered = [folder for folder in self._littered if _is_within(os.path.realpath(folder), real_root)]
         self._littered = set()
         count, folders = 0, [(self._root, True), *((folder, False) for folder in littered)]
         while folders:
@@ -137,8 +138,9 @@ class LocalStore:
                         if entry.path not in apart and (all_below or entry.name.startswith(TEMPORARY)):
                             folders.append((entry.path, True))
                     elif entry.name.startswith(TEMPORARY):
-                        Path(entry.path).unlink(missing_ok=True)
-                        count += 1
+                        with suppress(OSError):  # somebody else's, who may clear it
+                            os.unlink(entry.path)
+                            count += 1
         return count
 
     def probe_writable(self) -> None:
@@ -327,11 +329,12 @@ def _regular(found: os.stat_result) -> os.stat_result:
 
 
 def _leads_to_file_in(path: str, real_root: str) -> bool:
-    return os.path.isfile(os.path.realpath(path)) and _is_within(path, real_root)
+    target = os.path.realpath(path)
+    return os.path.isfile(target) and _is_within(target, real_root)
 
 
-def _is_within(path: str, real_root: str) -> bool:
-    return os.path.commonpath([os.path.realpath(path), real_root]) == real_root
+def _is_within(real_path: str, real_root: str) -> bool:
+    return os.path.commonpath([real_path, real_root]) == real_root
 
 
 def _read(fd: int, size: int) -> bytes:

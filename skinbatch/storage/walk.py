@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -55,10 +56,11 @@ def walk(scan: Scan, prefix: str) -> Iterator[tuple[str, bool]]:
                     break
                 yield key + name, name not in odd
             else:
-                opened.pop()
+                opened.pop()[-1].close()
     finally:
-        for *_, below in opened:
-            below.close()
+        with ExitStack() as innermost_first:
+            for *_, below in opened:
+                innermost_first.callback(below.close)
 
 
 def _open(scan: Scan, key: str, folder: Folder) -> tuple[str, Iterator[str], set[str], _Folders]:
@@ -106,11 +108,13 @@ class _Goes:
         """What one of them has been, in their order."""
         self._folders += 1
         self._entries += len(folder.names)
+        if self._folders == 2 * _FOLDERS:  # the last ones say more than the first
+            self._folders, self._entries = _FOLDERS, self._entries // 2
 
     def read(self, go: Sequence[str]) -> list[Folder]:
         """The first folders of a go: up to one that has too many names, or that cannot be read, which is found out again
         when it is its turn. None where folders have so many names that each is a go."""
-        if 2 * self._entries > _NAMES * self._folders:
+        if self._entries > _NAMES * self._folders:
             return []
         found: list[Folder] = []
         left = _NAMES
@@ -137,7 +141,7 @@ class _Goes:
 
 
 def _waits() -> int:
-    """How often this thread has waited for something so far; to be made to wait for a processor does not count."""
+    """How often this thread has waited for something so far: not for a processor, but also for another Python thread."""
     return resource.getrusage(_WHO).ru_nvcsw
 
 

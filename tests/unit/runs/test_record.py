@@ -50,8 +50,9 @@ def test_a_heartbeat_does_not_wait_for_what_the_driver_is_writing(tmp_path: Path
     assert store.on_its_way.wait(10)
     heartbeat = threading.Thread(target=log.beat)
     heartbeat.start()
-    heartbeat.join(10)
+    heartbeat.join(5)
     assert not heartbeat.is_alive()
+    assert driver.is_alive() and not store.leave.is_set()
     store.leave.set()
     driver.join(10)
     log.record.state = "done"

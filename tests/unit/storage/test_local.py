@@ -190,6 +190,15 @@ def test_what_dead_writers_left_is_cleared_where_it_was_listed_too(tmp_path: Pat
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["kept"]
 
 
+def test_what_may_not_be_removed_is_left(as_nobody: Path) -> None:
+    for name in ("mine/.tmp-1", "not-mine/.tmp-2", "not-mine/.tmp-3"):
+        (as_nobody / name).parent.mkdir(exist_ok=True)
+        (as_nobody / name).write_bytes(b"")
+    os.chmod(as_nobody / "not-mine", 0o500)
+    assert LocalStore(as_nobody).clear_temporary() == 1
+    assert sorted(p.name for p in as_nobody.rglob(".tmp-*")) == [".tmp-2", ".tmp-3"]
+
+
 def test_what_lies_behind_a_link_to_a_folder_is_not_cleared(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "a").mkdir(parents=True)
     (tmp_path / "elsewhere" / "a" / ".tmp-1").write_bytes(b"")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from skinbatch.errors import ForbiddenError
+from skinbatch.lookahead import ahead
 from skinbatch.storage import walk as walk_module
 from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.local import LocalStore
@@ -119,16 +120,43 @@ def test_large_folders_wait_for_their_turn(delay: float) -> None:
 
 
 def test_few_names_are_held_ahead(delay: float) -> None:
-    tree = Tree([f"{n:03d}/{m:02d}.jpg" for n in range(600) for m in range(30)], delay)
-    held = max(tree.handed_out - n for n, _ in enumerate(walk(tree, "")))
+    """Small folders, so that goes grow, and then larger ones."""
+    tree = Tree([f"{n:04d}/{m:02d}.jpg" for n in range(1000) for m in range(1 if n < 500 else 30)], delay)
     goes = 4 * walk_module._THREADS + 1 if delay else 1
-    assert held <= goes * 40, "a go of 16 folders would hold 480"
+    held = max(tree.handed_out - n for n, _ in enumerate(walk(tree, "")))
+    assert (len(tree.threads) > 1) == (delay > 0)
+    assert 40 < held <= goes * 40 if delay else held <= 40, "a go of 16 folders would hold 480"
 
 
-def test_folders_with_many_names_are_read_in_threads_too() -> None:
-    tree = Tree([f"{n:03d}/{m:03d}.jpg" for n in range(300) for m in range(200)], 0.0002)
-    assert len(list(walk(tree, ""))) == 60_000
+def test_a_large_folder_among_small_ones_is_read_in_its_turn(delay: float) -> None:
+    keys = [f"{n:04d}/{m:02d}.jpg" for n in range(1000) for m in range(50 if n == 700 else 1)]
+    tree = Tree(keys, delay)
+    assert [key for key, _ in walk(tree, "")] == keys
+    assert (len(tree.threads) > 1) == (delay > 0)
+    assert tree.scanned.count("0700/") == 2
+
+
+@pytest.mark.parametrize("names", [200, 4000])
+def test_folders_with_many_names_are_read_in_threads_too(names: int) -> None:
+    tree = Tree([f"{n:03d}/{m:04d}.jpg" for n in range(150) for m in range(names)], 0.0002)
+    assert sum(1 for _ in walk(tree, "")) == 150 * names
     assert len(tree.threads) > 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_listing_ends_with_the_work_ahead_that_it_feeds(kept: bool) -> None:
+    def work(entry: tuple[str, bool]) -> None:
+        if entry[0] == "0300/x.jpg":
+            raise ForbiddenError(entry[0])
+
+    tree = Tree([f"{n:04d}/x.jpg" for n in range(5000)], 0.001)
+    errors: list[Exception] = []
+    try:
+        list(ahead(walk(tree, ""), work, 4))
+    except ForbiddenError as e:
+        errors += [e] * kept
+    assert len(tree.threads) > 1
+    _assert_nothing_reads(tree, most=4000)
 
 
 def test_the_first_key_costs_one_folder() -> None:

@@ -23,8 +23,9 @@ def ahead(
     """(item, work(item)) in the order of `items`.
 
     At most `4 * threads` items wait or run, and no new one starts while those cost `budget` or more together. Items that
-    are `at_once` are too little work for a thread. An exception of `work` is raised where its item would come. Leaving
-    the iteration early cancels what has not begun.
+    are `at_once` are too little work for a thread: they are done as they come. An exception of `work` is raised where its
+    item would come. Leaving the iteration early cancels what has not begun. However it ends, `items` is closed if it is a
+    generator.
     """
     waiting: deque[tuple[In, Callable[[], Out], int]] = deque()
     spent = 0

@@ -138,7 +138,8 @@ class LocalStore:
                         if entry.path not in apart and (all_below or entry.name.startswith(TEMPORARY)):
                             folders.append((entry.path, True))
                     elif entry.name.startswith(TEMPORARY):
-                        with suppress(OSError):  # somebody else's, who may clear it
+                        # Another clean-up's by now, or somebody else's, who may clear it.
+                        with suppress(FileNotFoundError, PermissionError):
                             os.unlink(entry.path)
                             count += 1
         return count

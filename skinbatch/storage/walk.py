@@ -19,9 +19,8 @@ _NAMES = 5_000
 _WAITED = 0.25
 """How many of the last folders have waited for a disk or a server, as a share, from which on the next are read in threads.
 Where everything is in memory already, threads would only be in each other's way."""
-
-
-_WHO = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # macOS knows no threads
+_OF_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+"""macOS only knows what the whole process has used."""
 
 
 class Folder(NamedTuple):
@@ -142,7 +141,7 @@ class _Goes:
 
 def _waits() -> int:
     """How often this thread has waited for something so far: not for a processor, but also for another Python thread."""
-    return resource.getrusage(_WHO).ru_nvcsw
+    return resource.getrusage(_OF_THREAD).ru_nvcsw
 
 
 def _whole(scan: Scan, key: str) -> Folder:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from skinbatch.runs import layout
 from skinbatch.runs.record import RunLog, RunRecord
@@ -26,30 +29,42 @@ class Holding(LocalStore):
         return super().put(key, data)
 
 
-def test_a_heartbeat_on_its_way_does_not_land_after_the_end(tmp_path: Path) -> None:
-    store = Holding(tmp_path)
-    log = RunLog(store, RunRecord("run-1", "score", "local", "0123456789ab", "photos"))
-    heartbeat = threading.Thread(target=log.beat)
-    heartbeat.start()
+@pytest.fixture
+def store(tmp_path: Path) -> Holding:
+    return Holding(tmp_path)
+
+
+@pytest.fixture
+def log(store: Holding) -> RunLog:
+    return RunLog(store, RunRecord("run-1", "score", "local", "0123456789ab", "photos"))
+
+
+def _begin(write: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def _state(store: Holding) -> str:
+    return str(json.loads(store.get(f"{layout.RUNS}run-1.json")[0])["state"])
+
+
+def test_a_heartbeat_on_its_way_does_not_land_after_the_end(store: Holding, log: RunLog) -> None:
+    heartbeat = _begin(log.beat)
     assert store.on_its_way.wait(10)
     log.record.state = "done"
-    end = threading.Thread(target=log.write)
-    end.start()
+    end = _begin(log.write)
     end.join(0.5)  # long enough for an end that waits for no heartbeat
     store.leave.set()
     heartbeat.join(10)
     end.join(10)
-    assert json.loads((tmp_path / f"{layout.RUNS}run-1.json").read_text())["state"] == "done"
+    assert _state(store) == "done"
 
 
-def test_a_heartbeat_does_not_wait_for_what_the_driver_is_writing(tmp_path: Path) -> None:
-    store = Holding(tmp_path)
-    log = RunLog(store, RunRecord("run-1", "score", "local", "0123456789ab", "photos"))
-    driver = threading.Thread(target=log.write)
-    driver.start()
+def test_a_heartbeat_does_not_wait_for_what_the_driver_is_writing(store: Holding, log: RunLog) -> None:
+    driver = _begin(log.write)
     assert store.on_its_way.wait(10)
-    heartbeat = threading.Thread(target=log.beat)
-    heartbeat.start()
+    heartbeat = _begin(log.beat)
     heartbeat.join(5)
     assert not heartbeat.is_alive()
     assert driver.is_alive() and not store.leave.is_set()
@@ -57,4 +72,4 @@ def test_a_heartbeat_does_not_wait_for_what_the_driver_is_writing(tmp_path: Path
     driver.join(10)
     log.record.state = "done"
     log.beat()
-    assert json.loads((tmp_path / f"{layout.RUNS}run-1.json").read_text())["state"] == "done"
+    assert _state(store) == "done"

@@ -1,4 +1,4 @@
-"""The run's settings: one TOML file, keyword arguments, or both; validated where they enter, never again."""
+"""Settings of a run: from a TOML file, keyword arguments, or both. They are validated once, on entry."""
 
 from __future__ import annotations
 
@@ -15,99 +15,169 @@ MiB = 1 << 20
 
 
 class _Section(BaseModel):
+    """A table of the settings file. Each field's description becomes its line in docs/settings.md."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class SourceSettings(_Section):
-    """[source] What is listed. Globs are matched against the key relative to the source."""
+    """Choose which files of the source are listed."""
 
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    head: bool = False
-    """Ask the store for size and version of every photo of a listing that has neither."""
-    content_hash: bool = False
-    """Local photos: the version is the SHA-256 of the bytes, not the modification time."""
+    include: tuple[str, ...] = Field(
+        default=(), description="List only keys that match one of these globs, such as `*.png`."
+    )
+    exclude: tuple[str, ...] = Field(default=(), description="Leave out keys that match one of these globs.")
+    head: bool = Field(
+        default=False,
+        description="Ask the store for the size and version of every photo whose listing gives neither.",
+    )
+    content_hash: bool = Field(
+        default=False,
+        description="Detect changed local photos by the SHA-256 of their bytes instead of by their modification time.",
+    )
 
 
 class StorageSettings(_Section):
-    """[storage] How S3 is reached; what is not set comes from the environment and files that boto3 reads."""
+    """Set how S3 is reached. Whatever is not set comes from the environment and files that boto3 reads."""
 
-    endpoint_url: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    anonymous: bool = False
-    """Unsigned requests to the source; the destination is always signed."""
-    path_style: bool | None = None
-    """None: path style when an endpoint_url is set."""
-    max_attempts: Annotated[int, Field(ge=1, le=50)] = 8
-    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    endpoint_url: str | None = Field(
+        default=None, description="Address of an S3-compatible store, such as `http://127.0.0.1:9000`."
+    )
+    region: str | None = Field(default=None, description="AWS region of the buckets.")
+    profile: str | None = Field(
+        default=None, description="Profile in the AWS configuration files to take credentials from."
+    )
+    anonymous: bool = Field(
+        default=False,
+        description="Read the source without credentials. Requests to the destination are always signed.",
+    )
+    path_style: bool | None = Field(
+        default=None,
+        description="Address buckets as `endpoint/bucket`. By default only when `endpoint_url` is set.",
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=50)] = Field(
+        default=8, description="Number of times a request is tried before the store counts as away."
+    )
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="Seconds to wait for a connection or for the next bytes of an answer."
+    )
 
 
 class DecodeSettings(_Section):
-    """[decode] Limits on one photo; what is over them gets the status `too_large`."""
+    """Limit what one photo may cost. A photo over a limit gets the status `too_large`."""
 
-    max_image_bytes: Annotated[int, Field(gt=0)] = 200 * MiB
-    max_pixels: Annotated[int, Field(gt=0)] = 100_000_000
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """Threads that fetch and decode ahead in each worker; None: from the worker's cores."""
-    ahead_bytes: Annotated[int, Field(gt=0)] = 256 * MiB
-    """Bytes of files that wait to be decoded, and of pixels (3 x width x height) that wait or are scored, in each worker; a
-    photo that is larger still is scored alone. Where photos are large, more of it keeps more cores, or a GPU, busy."""
+    max_image_bytes: Annotated[int, Field(gt=0)] = Field(default=200 * MiB, description="Largest photo file, in bytes.")
+    max_pixels: Annotated[int, Field(gt=0)] = Field(
+        default=100_000_000, description="Largest photo, in pixels (width x height)."
+    )
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Threads in each worker that fetch and decode photos ahead of the models. By "
+        "default chosen from the worker's cores.",
+    )
+    ahead_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=256 * MiB,
+        description="Bytes that each worker may hold in fetched files, and again in decoded pixels. "
+        "Raise it for large photos on many cores or on a GPU. A photo that is larger still is scored alone.",
+    )
 
 
 class GradingSettings(_Section):
-    """[grading] Applied to stored boxes; not part of a scoring's fingerprint."""
+    """Choose how stored boxes are counted and graded. None of this is part of the scoring's fingerprint."""
 
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """None: the pack's."""
-    counting: Literal["boxes", "components"] = "boxes"
-    scheme: Literal["hayashi"] = "hayashi"
-    view: Literal["auto", "frontal", "half"] = "auto"
-    """Set when every photo of the archive is of one kind; auto tells by the nose."""
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="Lowest score of a counted box. By default the pack's threshold."
+    )
+    counting: Literal["boxes", "components"] = Field(
+        default="boxes",
+        description="Count the boxes, or the connected areas that the boxes cover.",
+    )
+    scheme: Literal["hayashi"] = Field(default="hayashi", description="Grading scheme that turns counts into a grade.")
+    view: Literal["auto", "frontal", "half"] = Field(
+        default="auto",
+        description="View of every photo in the archive. `auto` decides for each photo by the place of its nose.",
+    )
 
 
 class ModelSettings(_Section):
-    """[model] What changes numbers apart from the pack; part of the fingerprint."""
+    """Change the numbers themselves. These settings are part of the scoring's fingerprint."""
 
-    precision: Literal["fp32", "fp16"] = "fp32"
-    score_floor: Annotated[float, Field(ge=0, le=1)] = 0.05
-    nms_iou: Annotated[float, Field(gt=0, le=1)] | None = None
-    """None: the pack's."""
-    max_boxes: Annotated[int, Field(ge=1)] = 500
+    precision: Literal["fp32", "fp16"] = Field(
+        default="fp32", description="Number format that the models compute in. `fp16` needs a GPU."
+    )
+    score_floor: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, description="Lowest score of a box that is stored."
+    )
+    nms_iou: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="Overlap (IoU) above which non-maximum suppression keeps only the better box. By "
+        "default the pack's value.",
+    )
+    max_boxes: Annotated[int, Field(ge=1)] = Field(default=500, description="Most boxes that are stored for one photo.")
 
 
 class EngineSettings(_Section):
-    """[engine] Where units run; changes no number."""
+    """Choose where and how units run. None of this changes a number."""
 
-    name: Literal["ray", "local"] = "ray"
-    ray_address: str | None = None
-    workers: Annotated[int, Field(ge=1)] | None = None
-    cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
-    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
-    """None: one whole GPU a worker if the cluster has any, else none. Fractions share a GPU."""
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    """None: 4 on a CPU, 32 on a GPU."""
-    stall_timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    """A worker that decodes no photo and ends no call of a model for this long is given up, and its unit tried again."""
+    name: Literal["ray", "local"] = Field(
+        default="ray",
+        description="Engine: `ray` (embedded unless a cluster is named) or `local` (one child process).",
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="Address of a Ray cluster. By default the environment variable `RAY_ADDRESS`, and "
+        "without it an embedded Ray.",
+    )
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Number of workers. By default one for each GPU, or one for each core with 2 GB of memory.",
+    )
+    cpus_per_worker: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="CPU cores that Ray reserves for each worker."
+    )
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="GPUs that Ray reserves for each worker; a fraction shares one. By default one if "
+        "the cluster has any, else none.",
+    )
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Photos in one call of a model. By default 4 on a CPU and 32 on a GPU."
+    )
+    stall_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=120.0,
+        description="Seconds without a decoded photo or a finished call of a model after which a worker "
+        "is given up and its unit is tried again.",
+    )
 
 
 class RunSettings(_Section):
-    """[run] When to stop."""
+    """Decide when a run stops and what it writes besides the tables."""
 
-    limit: Annotated[int, Field(ge=1)] | None = None
-    max_failures: Annotated[float, Field(ge=0, le=1)] = 0.05
-    stop_failures: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """After at least 1,000 photos, more failures than this share stop the run: a broken pack should not burn a night."""
-    deadline_s: Annotated[float, Field(gt=0)] | None = None
-    save_masks: bool = False
-    log_format: Literal["text", "json"] = "text"
-    """json: what the run says on stderr is one object a line, with an event's name, its unit and its image."""
+    limit: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Stop after whole units with this many photos (exit code 6)."
+    )
+    max_failures: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, description="Share of all photos that may fail before a finished run ends with exit code 3."
+    )
+    stop_failures: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5,
+        description="Share of failures that stops the run early (exit code 6), judged after at least 1,000 photos.",
+    )
+    deadline_s: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Seconds after which no more units are handed out (exit code 6)."
+    )
+    save_masks: bool = Field(default=False, description="Also write the segmentation masks, as COCO run lengths.")
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="Format of messages on stderr. `json` prints one object a line with `event`, "
+        "`unit_id` and `image_id`.",
+    )
 
 
 class Config(_Section):
-    """All settings of one run. Unknown names and wrong types are UsageErrors that name the setting."""
+    """Hold all settings of one run. Unknown names and wrong types raise a UsageError that names the setting."""
 
-    pack: str = "starter"
+    pack: str = Field(default="starter", description="Name of a model pack, or its folder.")
     source: SourceSettings = SourceSettings()
     storage: StorageSettings = StorageSettings()
     decode: DecodeSettings = DecodeSettings()
@@ -117,8 +187,8 @@ class Config(_Section):
     run: RunSettings = RunSettings()
 
 
+# Section -> setting -> value, or setting -> value for those outside a section. None means "not set".
 Overrides = Mapping[str, Mapping[str, Any] | str | None]
-"""Section -> setting -> value, or a setting that has no section -> value; None is not set."""
 
 
 def load_config(path: str | Path | None = None, overrides: Overrides | None = None) -> Config:

@@ -23,6 +23,7 @@ from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.model_card import WORK
 from skinbatch.train.results.packing import stem_of
 from skinbatch.train.session import PHOTOS
+from skinbatch.train.shipped import find_recipe
 
 SHOWN: Mapping[str, Sequence[str]] = {
     "segmenter": ("dice",),
@@ -35,15 +36,16 @@ AT_THE_END = 10**6
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
+    parser.add_argument("recipe", help="a file, or the name of a recipe that comes with skinbatch")
     parser.add_argument("folder", type=Path, metavar="DIR", help="for the trainings and what they show")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the recipe's photos, instead of its own")
     parser.add_argument("--iterations", type=int, required=True, metavar="N", help="steps of each training")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0], metavar="SHARE")
     parser.add_argument("--size", type=int, metavar="PX", help="of the network's input, instead of the recipe's")
     args = parser.parse_args()
     if not all(0 < share <= 1 for share in args.shares):
         parser.error("a share is more than 0 and at most 1")
-    recipe = read_recipe(args.recipe)
+    recipe = read_recipe(find_recipe(args.recipe), data_folder=args.data)
     if args.size is not None:
         stage = recipe.model.stage.model_copy(update={"size": args.size})
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"stage": stage})})

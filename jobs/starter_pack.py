@@ -1,6 +1,6 @@
 """The starter pack: trained, measured and put into its place by the tools that everybody has.
 
-    python jobs/starter_pack.py train DIR      three recipes of jobs/recipes into the pack DIR/new-starter; again: resumes
+    python jobs/starter_pack.py train DIR      the recipes starter_* into the pack DIR/new-starter; again: resumes
     python jobs/starter_pack.py measure OUT    the numbers of its card, of `--pack` on the validation photos
     python jobs/starter_pack.py curve DIR      what more photos would bring, in DIR/curve: short trainings on shares of them
     python jobs/starter_pack.py ship DIR       DIR/new-starter, measured, becomes the pack that comes with skinbatch
@@ -8,7 +8,8 @@
 
 Of `ship` and `card` the card has what `curve` has made, where it is in DIR.
 
-The photos are where the recipes say. Training begins with weights that `python jobs/imagenet_backbone.py` fetches.
+The photos are in DATA, a folder beside the repository. Training begins with weights that
+`python -m skinbatch.train.imagenet_backbone` fetches into the current folder.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from skinbatch.train.photos.gather import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.curves import draw_curves
 from skinbatch.train.results.model_card import WORK, in_pack
+from skinbatch.train.shipped import find_recipe
 
-RECIPES = Path(__file__).parent / "recipes"
+# The folder of the recipes' photos: acne04, celebamask, derm.
+DATA = Path(__file__).parents[2] / "shared" / "data"
 STAGES = ("segmenter", "detector", "classifier")
 NAME = "new-starter"
 PLACE = Path(__file__).parents[1] / "skinbatch" / "models" / "packs" / "starter"
@@ -89,7 +92,7 @@ def main() -> int:
 def train(folder: Path) -> int:
     """One stage after the other. Returns the exit code of the first that fails, else 0."""
     for stage in STAGES:
-        if code := _skinbatch("train", stage, RECIPES / f"starter_{stage}.toml", "--out", folder):
+        if code := _skinbatch("train", stage, f"starter_{stage}", "--data", DATA, "--out", folder):
             return code
     return 0
 
@@ -100,7 +103,7 @@ def curve(folder: Path) -> int:
     for stage, steps in STEPS.items():
         recipe = _recipe(stage)
         command = [sys.executable, script, recipe.file, folder / CURVE / stage, "--iterations", steps]
-        command += ["--shares", *SHARES]
+        command += ["--data", DATA, "--shares", *SHARES]
         if code := subprocess.run([*map(str, command)], check=False).returncode:
             return code
     return 0
@@ -128,7 +131,7 @@ def _measured(pack: str, out: Path, part: str) -> list[str]:
 
 
 def _recipe(stage: str) -> Recipe:
-    return read_recipe(RECIPES / f"starter_{stage}.toml", stage)
+    return read_recipe(find_recipe(f"starter_{stage}"), stage, DATA)
 
 
 def _taken(stage: str, part: str) -> tuple[TakenPhoto, ...]:

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from skinbatch import __version__, signals
-from skinbatch.cli_data import export
+from skinbatch.cli_data import export, settings
 from skinbatch.cli_evaluate import evaluate
 from skinbatch.cli_models import explain, pack_app
 from skinbatch.cli_options import (
@@ -31,7 +31,7 @@ from skinbatch.cli_options import (
     Workers,
     print_json,
 )
-from skinbatch.cli_train import train
+from skinbatch.cli_train import recipes, train
 from skinbatch.config import load_config
 from skinbatch.console import TerminalPresenter, clock, counted, presenter_of, summary
 from skinbatch.errors import SkinbatchError
@@ -56,7 +56,6 @@ app = typer.Typer(
     help="Score archives of face photos: skin masks, acne lesions, counts, grades and skin diseases, as Parquet.\n\n"
     "Start with `skinbatch demo`, or `skinbatch score PHOTOS OUT`.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -216,8 +215,10 @@ def verify(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
 
 app.command()(explain)
 app.command()(train)
+app.command()(recipes)
 app.command()(evaluate)
 app.command()(export)
+app.command()(settings)
 
 
 @app.command()

@@ -1,9 +1,10 @@
-"""The commands about what people drew and what other tools read: `skinbatch export`."""
+"""Commands that write files for people and other tools: `skinbatch export`, `skinbatch settings`."""
 
 from __future__ import annotations
 
 import dataclasses
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,3 +69,11 @@ def export(
         print(f"  not kept  {counted(report.not_kept)}")
     if not report.complete:
         print("  the run has not ended: only what is done so far was written")
+
+
+def settings() -> None:
+    """Print every setting of a run with its default, as TOML to edit and give to `--config`.
+
+    For example, `skinbatch settings > settings.toml`, then `skinbatch score PHOTOS OUT --config settings.toml`.
+    """
+    print(Path(__file__).with_name("settings.toml").read_text(encoding="utf-8"), end="")

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from skinbatch.cli_options import Json, RayAddress, print_json
 from skinbatch.console import PLAIN_EVERY_S, QuietConsole, clock
+from skinbatch.toml_file import read_toml
 from skinbatch.train.fitting.progress import TrainingStep
 
 if TYPE_CHECKING:
@@ -117,7 +118,13 @@ def describe_point(point: Mapping[str, float]) -> str:
 
 def train(
     stage: Annotated[StageName, typer.Argument(metavar="STAGE", help="segmenter, detector or classifier.")],
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file; jobs/recipes has the papers'.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A TOML file, or the name of a recipe that comes with skinbatch; see `skinbatch recipes`.",
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -126,6 +133,15 @@ def train(
             help="For the pack, in a folder of its name, and a folder `work` with the rest, by stage.",
         ),
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Where relative paths of photos in the recipe start. (default: the recipe's folder, or the current one if "
+            "the recipe comes with skinbatch)",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Problems in the annotated photos are errors (exit 2).")
     ] = False,
@@ -137,13 +153,45 @@ def train(
     Ends with 0 when the pack is written, 2 for wrong use, 7 if another training works in DIR, 130 when interrupted.
     """
     from skinbatch.train.session import train as run
+    from skinbatch.train.shipped import find_recipe
 
+    file = find_recipe(recipe)
     with TrainingPresenter() as presenter:
-        outcome = run(stage.value, recipe, out, presenter, strict=strict, ray_address=ray_address)
+        outcome = run(stage.value, file, out, presenter, strict=strict, ray_address=ray_address, data_folder=data)
     if as_json:
         print_json(outcome.as_json())
     else:
         print(told(outcome, stage.value))
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A recipe to print, as a start of your own.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes that come with skinbatch, or print one as TOML to edit and train.
+
+    For example, `skinbatch recipes starter_detector > mine.toml`, then `skinbatch train detector mine.toml --out trained`.
+    """
+    from skinbatch.train.shipped import find_recipe, headline, shipped_recipes
+
+    if name is not None:
+        print(find_recipe(name).read_text(encoding="utf-8"), end="")
+        return
+
+    rows = []
+    for known, path in shipped_recipes().items():
+        rows.append({"name": known, "stage": read_toml(path)["stage"], "about": headline(path)})
+
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['name']} ({row['stage']})\n    {row['about']}")
+    print(
+        "\nTrain one with `skinbatch train STAGE NAME --data PHOTOS --out DIR`; print it with `skinbatch recipes NAME`."
+    )
 
 
 def told(outcome: Outcome, stage: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -18,3 +19,20 @@ def read_toml(path: Path, error: type[SkinbatchError] = UsageError) -> dict[str,
         raise
     except (OSError, ValueError, RecursionError) as e:
         raise error(f"{path}: not readable as TOML: {e}") from None
+
+
+def toml_value(value: Any) -> str:
+    """Return a plain value as TOML on one line, tables inline."""
+    if isinstance(value, dict) and not value:
+        return "{}"
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{toml_key(name)} = {toml_value(inner)}" for name, inner in value.items())
+        return "{ " + pairs + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_key(name: str) -> str:
+    """Return a key as TOML, quoted where it has to be."""
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else toml_value(name)

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_valid
 
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.manifest import NAME
-from skinbatch.models.pack import Pack, is_shipped, load_pack
+from skinbatch.models.pack import Pack, load_pack
+from skinbatch.models.pack import is_shipped as is_shipped_pack
 from skinbatch.models.stages import (
     ARCHITECTURES,
     ONNX,
@@ -24,7 +25,8 @@ from skinbatch.models.stages import (
     Section,
     SegmenterStage,
 )
-from skinbatch.toml_file import read_toml
+from skinbatch.toml_file import read_toml, toml_key, toml_value
+from skinbatch.train.imagenet_backbone import FETCH, FILE
 from skinbatch.train.recipe_sections import (
     AtLeastOne,
     AugmentSection,
@@ -36,6 +38,7 @@ from skinbatch.train.recipe_sections import (
     StageName,
     TransferSection,
 )
+from skinbatch.train.shipped import is_shipped
 
 STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[ClassifierStage]] = {
     "segmenter": SegmenterStage,
@@ -86,12 +89,18 @@ class Recipe(Section):
     run: RunSection = RunSection()
     _file: Path = PrivateAttr(default=Path("recipe.toml"))
     _folder: Path = PrivateAttr(default=Path())
+    _data: Path = PrivateAttr(default=Path())
     _unusable: frozenset[Path] = PrivateAttr(default=frozenset())
 
     @property
     def file(self) -> Path:
         """Where it was read from."""
         return self._file
+
+    @property
+    def apart_from_photos(self) -> bool:
+        """Whether its photos are looked for elsewhere than in its own folder."""
+        return self._data != self._folder or is_shipped(self._file)
 
     @property
     def unusable(self) -> frozenset[Path]:
@@ -125,8 +134,9 @@ class Recipe(Section):
         path = (self._folder / Path(said).expanduser()).resolve()
         if path.is_file():
             return path
-        if not path.is_dir() and ("/" in said or not is_shipped(said)):
-            raise UsageError(f"{self._file}: setting `model.weights`: {said}: no such file, and no pack")
+        if not path.is_dir() and ("/" in said or not is_shipped_pack(said)):
+            fetch = f"; `{FETCH}` fetches them" if path.name == FILE.name else ""
+            raise UsageError(f"{self._file}: setting `model.weights`: {path}: no such file, and no pack{fetch}")
         pack = _pack(said, self._folder)
         head = getattr(self.model.stage, "head", None)
         stem = f"classifier-{head}" if head else self.stage
@@ -157,6 +167,8 @@ class Recipe(Section):
                 if not negatives.photos.is_dir():
                     missing.append(f"{self._file}: setting `negatives`: {negatives.photos}: no such folder")
         if missing:
+            if self.apart_from_photos:
+                missing.append(f"{self._data} is where the photos were looked for; name another folder with --data")
             raise UsageError("\n".join(missing))
         self.start_from()
         self.base_pack()
@@ -171,36 +183,51 @@ class Recipe(Section):
         found = {"model": model, "base": None if base is None else base.address}
         recipe = self.model_copy(update={**found, **changes})
         recipe._file, recipe._folder = file, file.parent.resolve()
+        recipe._data = recipe._folder
         return recipe
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything that is set, defaults included, as in the file; paths relative to it."""
-        data = self.model_dump(mode="python", exclude_none=True)
-        model = data["model"]
+        """Return everything that is set, defaults included, as in the file, with relative paths."""
+        tables = self.model_dump(mode="python", exclude_none=True)
+        model = tables.pop("model")
         fields = {k: v for k, v in model.pop("stage").items() if k not in FOLLOWS}
-        data["model"] = fields | model
-        plain: dict[str, Any] = _plain(data, self._folder)
-        return plain
+
+        plain: dict[str, Any] = _plain(tables, self._data)
+        plain["model"] = _plain(fields | model, self._folder)
+        return {name: plain[name] for name in type(self).model_fields if name in plain}
 
     def as_toml(self) -> str:
         """as_dict as TOML that read_recipe understands."""
         data = self.as_dict()
         transfers = data.pop("transfer", [])
-        lines = [f"{_key(k)} = {_toml(v)}" for k, v in data.items() if not isinstance(v, dict)]
+        lines = [f"{toml_key(k)} = {toml_value(v)}" for k, v in data.items() if not isinstance(v, dict)]
         for name, table in data.items():
             if isinstance(table, dict):
-                lines += ["", f"[{name}]", *(f"{_key(k)} = {_toml(v)}" for k, v in table.items())]
+                lines += ["", f"[{name}]", *(f"{toml_key(k)} = {toml_value(v)}" for k, v in table.items())]
         for transfer in transfers:
-            lines += ["", "[[transfer]]", *(f"{_key(k)} = {_toml(v)}" for k, v in transfer.items())]
+            lines += ["", "[[transfer]]", *(f"{toml_key(k)} = {toml_value(v)}" for k, v in transfer.items())]
         return "\n".join(lines) + "\n"
 
 
-def read_recipe(path: Path, stage: str | None = None) -> Recipe:
-    """The recipe in a TOML file; relative paths are relative to it. stage: what the command trains.
+def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None = None) -> Recipe:
+    """Return the recipe in a TOML file. `Recipe.check_files` then tells whether the files that it names are there.
 
-    Raises UsageError with a line a mistake: the file, the setting, and what it may be. Whether the files that it names are
-    there is `Recipe.check_files`.
+    Args:
+        path: The file. Relative paths in it are relative to its folder; those in one of the package's own
+            recipes, whose folder nobody works in, are relative to the current folder.
+        stage: What the command trains; None allows every stage.
+        data_folder: Where relative paths of photos and truths start instead.
+
+    Raises:
+        UsageError: With a line for each mistake, naming the file, the setting and its possible values.
+
+    Example:
+        >>> read_recipe(find_recipe("starter_detector"), data_folder=Path("photos")).data.valid[0].truth
+        PosixPath('/home/me/photos/acne04/valid')
     """
+    folder = Path.cwd() if is_shipped(path) else path.parent.resolve()
+    photos = folder if data_folder is None else data_folder.expanduser().resolve()
+
     try:
         data = read_toml(path)
     except FileNotFoundError:
@@ -209,16 +236,18 @@ def read_recipe(path: Path, stage: str | None = None) -> Recipe:
     if not isinstance(said, str) or said not in STAGES:
         raise UsageError(f"{path}: setting `stage`: one of {', '.join(STAGES)} (got {said!r})")
     if stage is not None and stage != said:
-        raise UsageError(f"{path}: is a recipe of a {said}: skinbatch train {said} {path}")
+        name = path.stem if is_shipped(path) else path
+        raise UsageError(f"{path}: is a recipe of a {said}: skinbatch train {said} {name}")
     mistakes: list[str] = []
     if isinstance(data.get("model"), dict):
         data["model"] = _model(said, data["model"], path, mistakes)
     try:
-        recipe = Recipe.model_validate_json(json.dumps(data, default=str), context={"folder": path.parent.resolve()})
+        context = {"folder": folder, "photos": photos}
+        recipe = Recipe.model_validate_json(json.dumps(data, default=str), context=context)
     except ValidationError as e:
         mistakes += [_explain(error, path) for error in e.errors() if not (mistakes and error["loc"][0] == "model")]
         raise UsageError("\n".join(mistakes)) from None
-    recipe._file, recipe._folder = path, path.parent.resolve()
+    recipe._file, recipe._folder, recipe._data = path, folder, photos
     mistakes += _misfits(recipe)
     if mistakes:
         raise UsageError("\n".join(mistakes))
@@ -359,17 +388,3 @@ def _plain(value: Any, folder: Path) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(v, folder) for v in value]
     return os.path.relpath(value, folder) if isinstance(value, Path) else value
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict) and not value:
-        return "{}"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else _toml(name)

@@ -17,8 +17,17 @@ Format = Literal["voc", "coco", "yolo", "lines", "masks", "parts", "folders", "c
 
 
 def _located(path: Path, info: ValidationInfo) -> Path:
-    """A recipe's relative paths are relative to its file."""
-    folder = (info.context or {}).get("folder")
+    """Resolve a path relative to the recipe's folder."""
+    return _below("folder", path, info)
+
+
+def _located_photos(path: Path, info: ValidationInfo) -> Path:
+    """Resolve a path relative to the folder of the photos, which is the recipe's own unless --data names another."""
+    return _below("photos", path, info)
+
+
+def _below(root: str, path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get(root)
     return (Path(folder) / path.expanduser()).resolve() if folder is not None else path
 
 
@@ -34,6 +43,7 @@ def _factors(value: Any) -> Any:
 
 
 Located = Annotated[Path, AfterValidator(_located)]
+LocatedPhotos = Annotated[Path, AfterValidator(_located_photos)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -67,7 +77,7 @@ class Source(View):
     """Annotated photos. format: told by what lies there unless it is said. leave_out: photos that are not used, by file name
     without its ending, such as one that a validation photo is another copy of."""
 
-    truth: Located
+    truth: LocatedPhotos
     format: Format | None = None
     leave_out: tuple[Name, ...] | None = None
 
@@ -75,7 +85,7 @@ class Source(View):
 class Negatives(View):
     """Photos with nothing to find. most: so many of them at most, spread evenly over the sorted names."""
 
-    photos: Located
+    photos: LocatedPhotos
     most: AtLeastOne | None = None
 
 

@@ -72,6 +72,7 @@ def train(
     *,
     strict: bool = False,
     ray_address: str | None = None,
+    data_folder: Path | None = None,
 ) -> Outcome:
     """Train a stage by a recipe into the pack `out/<name>`; checkpoints, log and curves are in the folder `work` beside
     it, by stage.
@@ -79,10 +80,11 @@ def train(
     Recipes of several stages with the same name and `out` make one pack.
 
     The same call again goes on from the last checkpoint, or finds that all is done. strict: problems in the photos are
-    errors. Raises UsageError and PackError for wrong use, ClaimError while another training works there,
+    errors. data_folder: where relative paths of photos start, instead of the recipe's folder. Raises UsageError and PackError
+    for wrong use, ClaimError while another training works there,
     KeyboardInterrupt when interrupted, with the checkpoint written.
     """
-    said = read_recipe(recipe, stage)
+    said = read_recipe(recipe, stage, data_folder)
     said.check_files()
     out = out.absolute()  # workers on this machine or others have folders of their own
     work = out / WORK / stem_of(said)

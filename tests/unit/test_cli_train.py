@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from skinbatch import cli
 from skinbatch.cli_train import TrainingPresenter, describe_point, describe_step
+from skinbatch.config import Config, parse_config
 from skinbatch.train.fitting.progress import TrainingStep
 
 POINT = {"step": 1500, "epoch": 3, "minutes": 12.5, "loss": 0.41234, "waited": 0.0042, "score": 0.83, "dice skin": 0.91}
@@ -61,3 +65,27 @@ def test_wrong_use_is_exit_2_with_the_way_out(
     assert run(monkeypatch, *arguments) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_recipes_are_listed_and_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "recipes") == 0
+    assert "starter_detector (detector)\n    The detector of the starter pack" in capsys.readouterr().out
+
+    assert run(monkeypatch, "recipes", "starter_detector") == 0
+    assert tomllib.loads(capsys.readouterr().out)["stage"] == "detector"
+
+
+def test_the_settings_that_are_printed_are_every_default(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "settings") == 0
+    assert parse_config(tomllib.loads(capsys.readouterr().out)) == Config()
+
+
+def test_a_shell_completes_commands() -> None:
+    asked = {"_SKINBATCH_COMPLETE": "complete_bash", "COMP_WORDS": "skinbatch eva", "COMP_CWORD": "1"}
+    command = "import sys; sys.argv = ['skinbatch']; from skinbatch.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["evaluate"])

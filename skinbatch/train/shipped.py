@@ -1,0 +1,54 @@
+"""The recipes that come with the package: found by name, listed, and read as text."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+from skinbatch.errors import UsageError
+
+_FOLDER = Path(__file__).parent / "recipes"
+
+
+def shipped_recipes() -> Mapping[str, Path]:
+    """Return name -> file of every recipe in the package, sorted by name."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
+
+
+def is_shipped(path: Path) -> bool:
+    """Return whether a recipe's file is one of the package's own."""
+    return path.parent.resolve() == _FOLDER.resolve()
+
+
+def find_recipe(said: str) -> Path:
+    """Return the file of a recipe: the name of a shipped one, or a path.
+
+    Raises:
+        UsageError: `said` is neither, naming the recipes that there are.
+
+    Example:
+        >>> find_recipe("starter_detector").name
+        'starter_detector.toml'
+    """
+    shipped = shipped_recipes()
+    if said in shipped:
+        return shipped[said]
+
+    path = Path(said)
+    if path.exists():
+        return path
+
+    close = difflib.get_close_matches(path.stem, shipped, n=3)
+    suggestion = f"did you mean {' or '.join(close)}? " if close else ""
+    raise UsageError(f"{said}: no such recipe; {suggestion}`skinbatch recipes` lists those that come with skinbatch")
+
+
+def headline(path: Path) -> str:
+    """Return the paragraph of comments that opens a recipe, '' where it has none."""
+    words: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("# "):
+            break
+        words += line.removeprefix("# ").split()
+    return " ".join(words)

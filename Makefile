@@ -9,7 +9,7 @@ WORKERS ?= 2
 # Two test workers share the cores; torch's own threads on top of them slow all of them down.
 TEST_ENV := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: help venv demo test test-slow lint format bench clean
+.PHONY: help venv demo test test-slow lint format bench docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ format: .venv/.complete ## put imports and layout in order
 
 bench: .venv/.complete ## speed and memory beside the bare models and Ray Data
 	$(BIN)/python jobs/benchmark.py
+
+docs: .venv/.complete ## the generated pages of docs/
+	$(BIN)/python jobs/make_docs.py
 
 clean: ## everything that make has made
 	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

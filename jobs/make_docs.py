@@ -1,0 +1,141 @@
+"""Write the generated pages of docs/: `python jobs/make_docs.py`.
+
+docs/output-format.md comes from the Arrow schemas, docs/settings.md from the settings classes. A test compares the
+pages with what this file writes.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pyarrow as pa
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from skinbatch.config import Config
+from skinbatch.models.pack import load_pack
+from skinbatch.tables.schema import BOXES, SCHEMA_VERSION, images_schema, masks_schema
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+_HEADER = "<!-- Written by `python jobs/make_docs.py`. Edit the source, not this page. -->\n"
+
+
+def settings_page() -> str:
+    """Return docs/settings.md: every setting with its type, default and meaning."""
+    lines = [
+        "# Settings",
+        "",
+        _HEADER,
+        "Settings come from a TOML file (`skinbatch score SOURCE DEST --config FILE`), from command-line options, or from",
+        "keyword arguments in Python. Options and arguments win over the file. Unknown names are refused.",
+        "",
+        "| setting | type | default | meaning |",
+        "|---|---|---|---|",
+        *_rows(Config),
+    ]
+
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            lines += ["", f"## [{name}]", "", (section.__doc__ or "").strip(), ""]
+            lines += ["| setting | type | default | meaning |", "|---|---|---|---|", *_rows(section)]
+
+    return "\n".join(lines) + "\n"
+
+
+def _rows(section: type[BaseModel]) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            yield f"| `{name}` | {_type_text(field.annotation)} | {_default(field)} | {field.description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`{list(value)}`"
+    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+
+
+# The names that TOML uses for its types.
+_TOML_TYPES = {str: "string", int: "integer", float: "float", bool: "boolean"}
+
+
+def _type_text(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type_text(inner[0])
+    if origin is Literal:
+        return " or ".join(f'`"{choice}"`' for choice in inner)
+    if origin in (Union, types.UnionType):
+        return _type_text(next(part for part in inner if part is not type(None)))
+    if origin is tuple:
+        return f"list of {_type_text(inner[0])}s"
+    return _TOML_TYPES[kind]
+
+
+def output_page() -> str:
+    """Return docs/output-format.md: the layout of a destination and every column of its tables."""
+    pack = load_pack("starter")
+    images = images_schema(pack.detector_classes, pack.prob_columns)
+    tables = {
+        "images": (images, "One row for each listed photo, whatever became of it."),
+        "boxes": (
+            BOXES,
+            "One row for each stored box. Boxes below the threshold are stored too, with `counted` false.",
+        ),
+        "masks": (
+            masks_schema(pack.segmenter.classes),
+            "One row for each photo, written only with `--save-masks`.",
+        ),
+    }
+
+    lines = ["# Output format", "", _HEADER, _INTRODUCTION.format(version=SCHEMA_VERSION).strip()]
+    for name, (schema, text) in tables.items():
+        lines += ["", f"## `{name}`", "", text, "", "| column | type | null | meaning |", "|---|---|---|---|"]
+        lines += [_column(field) for field in schema]
+
+    return "\n".join(lines) + "\n"
+
+
+def _column(field: pa.Field) -> str:
+    meaning = (field.metadata or {})[b"description"].decode()
+    return f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {meaning} |"
+
+
+_INTRODUCTION = """
+A destination is a folder or a bucket prefix. The tables are Parquet, schema version {version}. All files of a scoring have the
+same columns, so any tool opens the glob:
+
+```sql
+select grade, count(*) from 'scored/images/scoring=*/*.parquet' group by grade
+```
+
+Columns that depend on the pack (`count_<class>`, `prob_<class>`, `rle_<class>`) are shown here for the starter pack.
+
+```
+DEST/images/scoring=<fp>/<unit>.<attempt>.parquet     one row for each photo
+DEST/boxes/scoring=<fp>/<unit>.<attempt>.parquet      one row for each box
+DEST/masks/scoring=<fp>/<unit>.<attempt>.parquet      with --save-masks
+DEST/_skinbatch/                                      plans, receipts, snapshots and run records
+```
+
+`<fp>` is the scoring's fingerprint. While a run is going, use `skinbatch.open(DEST)`, which shows finished units only.
+"""
+
+
+def main() -> None:
+    """Write all generated pages."""
+    (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (DOCS / "output-format.md").write_text(output_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

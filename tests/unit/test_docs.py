@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -46,14 +46,14 @@ def code_of(page: Path) -> Iterator[str]:
     yield from _CODE.findall(_FENCED.sub("", page.read_text(encoding="utf-8")))
 
 
-def commands(group: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
+def commands(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     yield name, group
     for child, command in getattr(group, "commands", {}).items():
         yield from commands(command, f"{name} {child}".strip())
 
 
 @cache
-def known_commands() -> dict[str, click.Command]:
+def known_commands() -> dict[str, Any]:
     return dict(commands(typer.main.get_command(app)))
 
 

@@ -1,6 +1,7 @@
-"""Which boxes count, and how many lesions they are.
+"""Decide which boxes count, and how many lesions they are.
 
-Counting works from rows of `boxes` alone, so that stored boxes can be counted again with another threshold or method.
+Counting uses rows of `boxes` alone, so that stored boxes can be counted again with another
+threshold or method.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ from skinbatch.types import Detections, GradedBox, Side
 
 Method = Literal["boxes", "components"]
 
+# A box counts if at least this share of its centre region is skin.
 ON_SKIN = 0.5
-"""Share of a box's centre region that has to be skin for the box to count."""
 _T = TypeVar("_T")
+# Where the centre region is sampled, as shares of the box's width and height.
 _GRID = (np.arange(8, dtype=np.float32) + 0.5) / 8 * 0.5 + 0.25
-"""Where the centre region is sampled, as shares of the box's width and height."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Lesions of one photo. left, right: of the nose in the displayed picture, None without a nose (then no box has
-    a side). by_class: every class of the detector. left + right and the sum of by_class both give total."""
+    """Hold the lesion counts of one photo.
+
+    left, right: of the nose in the displayed picture; None without a nose, as no box has a side
+    then. by_class: every class of the detector. left + right equals total, and so does the sum of
+    by_class.
+    """
 
     total: int
     left: int | None
@@ -37,10 +42,13 @@ class Counts:
 
 
 def skin_overlaps(xyxy: NDArray[np.float32], face: Face) -> NDArray[np.float32]:
-    """(N,) share of each box's centre region (its middle half each way) on the face's skin.
+    """Return (N,) the share of each box's centre region (its middle half each way) on the face's
+    skin.
 
-    xyxy: (N, 4) float32, pixels of the displayed original. Sampled at 8 x 8 points, because lesions are smaller than the
-    label map's pixels resolve.
+    The region is sampled at 8 x 8 points, because lesions are smaller than a pixel of the label
+    map.
+
+    xyxy: (N, 4) float32, pixels of the displayed original.
     """
     h, w = face.mask.shape
     xs = xyxy[:, :1] + (xyxy[:, 2:3] - xyxy[:, :1]) * _GRID
@@ -53,15 +61,16 @@ def skin_overlaps(xyxy: NDArray[np.float32], face: Face) -> NDArray[np.float32]:
 def mark_boxes(
     detections: Detections, detector_classes: Sequence[str], face: Face, threshold: float
 ) -> tuple[GradedBox, ...]:
-    """Every detection as a row of `boxes`, by falling score, with its place on the face.
+    """Return every detection as a row of `boxes`, by falling score, with its place on the face.
 
-    side: by the box's centre, of the vertical line through the nose's centroid; on the line is right. A line that follows a
-    tilted head would need landmarks, which no model here gives.
+    The side is decided by the box's centre and the vertical line through the nose's centroid; on
+    the line is right. A line that follows a tilted head would need landmarks, which no model here
+    gives.
     """
     order = np.argsort(-detections.scores, kind="stable")
     xyxy = detections.xyxy[order]
     overlaps = skin_overlaps(xyxy, face)
-    # Plain numbers of the whole arrays at once: a photo of severe acne has hundreds of boxes.
+    # Convert whole arrays to plain numbers at once: a photo of severe acne has hundreds of boxes.
     scores, labels = detections.scores[order].tolist(), detections.labels[order].tolist()
     columns = zip(xyxy.tolist(), scores, labels, overlaps.tolist(), strict=True)
     return tuple(
@@ -81,7 +90,10 @@ def mark_boxes(
 
 
 def apply_threshold(boxes: Sequence[GradedBox], threshold: float) -> tuple[GradedBox, ...]:
-    """The boxes with `counted` as this threshold has it: score at or over it, and the centre on the skin."""
+    """Return the boxes with `counted` set for this threshold.
+
+    A box counts if its score is at or above the threshold and its centre is on the skin.
+    """
     return tuple(replace(b, counted=_counts(b.score, b.skin_overlap, threshold)) for b in boxes)
 
 
@@ -90,10 +102,11 @@ def _counts(score: float, overlap: float | None, threshold: float) -> bool:
 
 
 def count_lesions(boxes: Sequence[GradedBox], classes: Sequence[str], method: Method, *, nose: bool) -> Counts:
-    """Counts over the boxes that are `counted`.
+    """Count the lesions among the boxes that are `counted`.
 
-    method: `boxes` counts each; `components` counts the connected pieces of the mask that they make together, where a piece
-    has the class and the side of most of its boxes, the best-scored box deciding a tie. nose: whether the photo has one.
+    method: `boxes` counts each box. `components` counts the connected pieces of the mask that the
+    boxes make together. A piece has the class and the side of most of its boxes; the best-scored
+    box decides a tie. nose: whether the photo has a nose.
     """
     counted = sorted((b for b in boxes if b.counted), key=lambda b: -b.score)
     lesions = [[b] for b in counted] if method == "boxes" else _touching(counted)
@@ -110,10 +123,11 @@ def _side(x: float, face: Face) -> Side | None:
 
 
 def _touching(boxes: Sequence[GradedBox]) -> list[list[GradedBox]]:
-    """Boxes in groups whose pixels form one 8-connected piece, each in the given order.
+    """Return groups of boxes whose pixels form one 8-connected piece, each in the given order.
 
-    Rectangles of whole pixels are connected exactly when they overlap or are neighbours in x and in y, which gives
-    the components of the drawn mask without drawing it: a 100-megapixel mask would take half a gigabyte.
+    Rectangles of whole pixels are connected exactly if they overlap or are neighbours in x and in
+    y. This gives the components of the mask without drawing it: a mask of 100 megapixels would take
+    half a gigabyte.
     """
     xyxy = np.rint(np.array([[b.x1, b.y1, b.x2, b.y2] for b in boxes], np.float64).reshape(-1, 4))
     xyxy[:, 2:] = np.maximum(xyxy[:, 2:], xyxy[:, :2] + 1)
@@ -134,5 +148,5 @@ def _touching(boxes: Sequence[GradedBox]) -> list[list[GradedBox]]:
 
 
 def _most(values: Iterable[_T]) -> _T:
-    """The most frequent value; of equally frequent ones the first."""
+    """Return the most frequent value; the first among equally frequent ones."""
     return Counter(values).most_common(1)[0][0]

@@ -1,4 +1,4 @@
-"""From detections on a face to everything that a row says about lesions."""
+"""Turn detections on a face into everything that a row holds about lesions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from skinbatch.types import Detections, GradedBox, View
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """The lesion fields of ImageResult, by the same names; without a face all are None and there are no boxes."""
+    """Hold the lesion fields of ImageResult, under the same names.
+
+    Without a face, all of them are None and there are no boxes.
+    """
 
     view: View | None = None
     count_total: int | None = None
@@ -31,10 +34,13 @@ class Graded:
 def grade(
     detections: Detections, detector_classes: Sequence[str], face: Face, settings: GradingSettings, threshold: float
 ) -> Graded:
-    """Mark, count and grade. detections: pixels of the displayed original, clipped to it.
+    """Mark, count and grade the detections of one photo.
 
-    threshold: the pack's, used where the settings have none. Of settings.view, `frontal` holds only for faces with a nose:
-    without one there are no halves to compare, and the view is half.
+    Args:
+        detections: pixels of the displayed original, clipped to it.
+        settings: `view` set to frontal applies only to faces with a nose. Without one there are no
+            halves to compare, and the view is half.
+        threshold: the pack's, used if the settings have none.
     """
     if not face.found:
         return Graded()

@@ -1,4 +1,4 @@
-"""Label maps as COCO run lengths."""
+"""Encode label maps as COCO run lengths."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pycocotools import mask as coco
 
 
 def mask_rle(label_map: NDArray[np.uint8], classes: Sequence[str], width: int, height: int) -> dict[str, bytes]:
-    """Compressed run lengths (`counts`) of every class at displayed size, nearest label.
+    """Return the compressed run lengths (`counts`) of every class at displayed size, by nearest
+    label.
 
-    label_map: (h, w) uint8, indices into `classes`, covering exactly the photo of width x height pixels.
+    label_map: (h, w) uint8, indices into `classes`, covering exactly the photo of width x height
+    pixels.
     """
     full = cv2.resize(label_map, (width, height), interpolation=cv2.INTER_NEAREST)
     return {

@@ -1,4 +1,4 @@
-"""How good the photo of a face is, and how light its skin: numbers to stratify results by."""
+"""Measure the quality of a face photo and the lightness of its skin."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from numpy.typing import NDArray
 
 from skinbatch.grading.face import Face, skin_in_crop
 
+# Longer side, in pixels, of the crop that is measured. Sharpness depends on scale, so all photos
+# are brought to the same one.
 SIDE = 256
-"""Longer side in pixels of the crop that is measured: sharpness depends on scale, so all photos are brought to one."""
+# The same for measuring colour: a median of some thousand pixels needs no more.
 COLOUR_SIDE = 128
-"""The same where its colour is measured: a median of some thousand pixels needs no more."""
+# CIELAB b* below which skin counts as colourless, as in grey or blue-lit photos. The angle would be
+# noise or upside down.
 MIN_B = 0.5
-"""CIELAB b* under which skin has no colour to speak of (grey and blue-lit photos): the angle would be noise or
-upside down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """sharpness: variance of the Laplacian of the crop's luma. brightness: mean luma, 0-255. ita_degrees: individual
-    typology angle, None where the skin has no colour."""
+    """Hold the quality of one face.
+
+    sharpness: variance of the Laplacian of the crop's luma. brightness: mean luma, 0-255.
+    ita_degrees: individual typology angle, None if the skin has no colour.
+    """
 
     sharpness: float
     brightness: float
@@ -32,7 +36,10 @@ class Quality:
 
 
 def face_quality(rgb: NDArray[np.uint8], face: Face) -> Quality | None:
-    """Quality of the face crop, None without a face. rgb: (height, width, 3) uint8, the displayed original."""
+    """Return the quality of the face crop, or None without a face.
+
+    rgb: (height, width, 3) uint8, the displayed original.
+    """
     if face.crop is None:
         return None
     x1, y1, x2, y2 = face.crop
@@ -50,8 +57,10 @@ def face_quality(rgb: NDArray[np.uint8], face: Face) -> Quality | None:
 
 
 def _averaged(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """Means of squares of whole pixels, as many as leave a longer side of `side` at least: averages over fractions of a pixel,
-    which bring it the rest of the way, are slow."""
+    """Average squares of whole pixels, as many as leave a longer side of at least `side`.
+
+    Averages over fractions of a pixel, which do the rest, are slow.
+    """
     height, width = image.shape[:2]
     factor = max(height, width) // side
     if factor < 2 or min(height, width) < factor:
@@ -61,7 +70,9 @@ def _averaged(image: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _scaled(image: NDArray[Any], side: int, shrinking: int) -> NDArray[Any]:
-    """With a longer side of `side` pixels. shrinking: OpenCV's interpolation where it gets smaller."""
+    """Scale to a longer side of `side` pixels. shrinking: OpenCV's interpolation when it gets
+    smaller.
+    """
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -69,7 +80,7 @@ def _scaled(image: NDArray[Any], side: int, shrinking: int) -> NDArray[Any]:
 
 
 def _ita(skin: NDArray[np.uint8]) -> float | None:
-    """ITA = atan((L* - 50) / b*) in degrees, of the median colour. skin: (N, 3) uint8 RGB."""
+    """Return ITA = atan((L* - 50) / b*) in degrees of the median colour. skin: (N, 3) uint8 RGB."""
     if not len(skin):
         return None
     lab = cv2.cvtColor(skin[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]

@@ -1,4 +1,4 @@
-"""Grading schemes: from lesion counts to a severity."""
+"""Turn lesion counts into a severity grade."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skinbatch.types import View
 
 
 class Scheme(Protocol):
-    """name: as in `grade_scheme`. grades: names by level, from 0."""
+    """Describe a grading scheme. name: as in `grade_scheme`. grades: names by level, from 0."""
 
     @property
     def name(self) -> str: ...
@@ -18,14 +18,15 @@ class Scheme(Protocol):
     def grades(self) -> tuple[str, ...]: ...
 
     def level(self, counts: Counts, view: View) -> int:
-        """Index into `grades`."""
+        """Return the index into `grades`."""
 
 
 class Hayashi:
-    """Hayashi et al. 2008: inflammatory lesions (papules and pustules) of one half of the face.
+    """Grade by Hayashi et al. 2008: inflammatory lesions of one half of the face.
 
-    0-5 mild, 6-20 moderate, 21-50 severe, more very severe. A frontal photo shows both halves: the worse one decides.
-    A half view shows one: all its lesions count.
+    Inflammatory lesions are papules and pustules. 0-5 are mild, 6-20 moderate, 21-50 severe, more
+    are very severe. A frontal photo shows both halves, and the worse one decides. A half view shows
+    one, and all its lesions count.
     """
 
     name = "hayashi"
@@ -39,5 +40,5 @@ class Hayashi:
         return sum(lesions > most for most in self._most)
 
 
+# Schemes by their name in `[grading] scheme`.
 SCHEMES: dict[str, Scheme] = {"hayashi": Hayashi()}
-"""By the name in [grading] scheme."""

@@ -1,1 +1,4 @@
-"""Pure functions over arrays: how well boxes, counts, grades, masks and classes agree with the truth."""
+"""Measure how well boxes, counts, grades, masks and classes agree with the truth.
+
+Everything here is a pure function over arrays.
+"""

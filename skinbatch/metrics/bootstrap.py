@@ -1,8 +1,10 @@
-"""How sure a number is: percentile bootstrap over photos, or over groups of photos that belong together.
+"""Estimate how certain a number is by a percentile bootstrap over photos or groups of photos.
 
-Efron, Tibshirani: An Introduction to the Bootstrap (1993), chapter 13. Every number here is a function of sums over photos
-(true boxes, squared errors, pixels in common, ...), so a resample is a product of that table with random weights, and no
-photo is looked at twice. `parts` is that table, `statistic` the function.
+Efron, Tibshirani: An Introduction to the Bootstrap (1993), chapter 13.
+
+Every number here is a function of sums over photos: true boxes, squared errors, common pixels and
+so on. A resample is therefore a product of the table of these sums (`parts`) with random weights,
+and no photo is looked at twice. `statistic` is the function.
 """
 
 from __future__ import annotations
@@ -16,16 +18,19 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
 Floats = NDArray[np.float64]
+# (B, K) sums over the photos of B samples -> (B, M) numbers; NaN where a number is not defined.
 Statistic = Callable[[Floats], Floats]
-"""(B, K) sums over the photos of B samples -> (B, M) numbers; NaN where a number is not defined."""
 
+# Number of resamples whose sums are in memory at the same time.
 _AT_ONCE = 64
-"""Resamples whose sums are in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and the ends of its interval; NaN where it is not defined, ends NaN where nothing was resampled."""
+    """Hold a number and the ends of its interval.
+
+    All are NaN if the number is not defined. The ends are NaN if nothing was resampled.
+    """
 
     value: float
     low: float = float("nan")
@@ -34,7 +39,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """replicates: resamples drawn, 0 for no intervals. level: share of them that an interval holds. seed: of the draws."""
+    """Set how to resample.
+
+    replicates: number of resamples; 0 for no intervals. level: share of the resamples inside an
+    interval. seed: of the random draws.
+    """
 
     replicates: int = 1000
     level: float = 0.95
@@ -49,12 +58,18 @@ def bootstrap(
     groups: NDArray[np.int64] | None = None,
     exact: Floats | None = None,
 ) -> list[Estimate]:
-    """One estimate for each of the M numbers of `statistic`.
+    """Return one estimate for each of the M numbers of `statistic`.
 
-    parts: (N, K), dense or sparse, one row a photo. groups: (N,) numbers of what is drawn as one, such as a patient; None:
-    each photo on its own. exact: (M,) values, where `parts` are rounded to bins; None: the statistic of all photos.
-    Resamples for which a number is not defined (a class that was not drawn) are left out of its interval; a number that is
-    not defined for the photos themselves has no interval, nor has anything of a single photo or group.
+    Resamples for which a number is not defined, such as those without a photo of a class, are left
+    out of its interval. A number that is not defined for the photos themselves has no interval.
+    Nor has anything computed from a single photo or group.
+
+    Args:
+        parts: (N, K), dense or sparse, one row for each photo.
+        groups: (N,) group of each photo; a group, such as a patient, is drawn as a whole. None
+            draws each photo on its own.
+        exact: (M,) values to report if `parts` are rounded to bins. None: the statistic of all
+            photos.
     """
     rows = parts if groups is None else _by_group(parts, groups)
     value = statistic(np.asarray(rows.sum(axis=0), np.float64).reshape(1, -1))[0] if exact is None else exact
@@ -71,7 +86,7 @@ def bootstrap(
 
 
 def replicates(rows: Floats | csr_array, statistic: Statistic, how: Resampling) -> Floats:
-    """(how.replicates, M) numbers of as many resamples of all rows, drawn with replacement."""
+    """Return (how.replicates, M) numbers, one row for each resample of all rows with replacement."""
     n = rows.shape[0]
     random = np.random.default_rng(how.seed)
     columns: Any = csr_array(rows.T) if issparse(rows) else np.ascontiguousarray(rows.T)
@@ -86,14 +101,14 @@ def replicates(rows: Floats | csr_array, statistic: Statistic, how: Resampling) 
 
 
 def mean_of_defined(values: Floats, axis: int) -> Floats:
-    """The mean of what is not NaN; NaN where nothing is."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(defined, values, 0).sum(axis=axis) / defined.sum(axis=axis), np.float64)
 
 
 def numbered(names: Sequence[str]) -> NDArray[np.int64]:
-    """(N,) numbers of groups that are given by name."""
+    """Return (N,) numbers for groups that are given by name."""
     return np.unique(np.asarray(names, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
 
 

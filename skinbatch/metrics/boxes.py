@@ -1,4 +1,7 @@
-"""Boxes of many photos in flat arrays: two million fit where two million objects would not."""
+"""Keep the boxes of many photos in flat arrays.
+
+Two million boxes fit in memory this way; two million objects would not.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
-    """One row a box, the rows of a photo together.
+    """Hold one row for each box, with the rows of a photo together.
 
-    photos: how many there are, those without boxes too. photo: (N,) int64, ascending, number of the box's photo. xyxy: (N, 4)
-    float64, pixels, x1 y1 x2 y2. label: (N,) int64, number of its class. score: (N,) float64; 1 for true boxes.
+    photos: number of photos, including those without boxes. photo: (N,) int64, ascending, index of
+    the box's photo. xyxy: (N, 4) float64, pixels, x1 y1 x2 y2. label: (N,) int64, index of its
+    class. score: (N,) float64; 1 for true boxes.
     """
 
     photos: int
@@ -45,7 +49,9 @@ class Boxes:
         scores: Sequence[ArrayLike] | None = None,
         labels: Sequence[ArrayLike] | None = None,
     ) -> Boxes:
-        """Of one array a photo: (n, 4) boxes, (n,) scores (None: 1), (n,) labels (None: 0)."""
+        """Join one array for each photo: (n, 4) boxes, (n,) scores (None: 1), (n,) labels (None:
+        0).
+        """
         each = [np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in xyxy]
         photo = np.repeat(np.arange(len(each)), [len(boxes) for boxes in each]).astype(np.int64)
         score = np.ones(len(photo)) if scores is None else _joined(scores).astype(np.float64)
@@ -53,11 +59,11 @@ class Boxes:
         return cls(len(each), photo, np.concatenate([np.zeros((0, 4)), *each]), label, score)
 
     def only(self, keep: NDArray[np.bool_]) -> Boxes:
-        """The boxes that `keep`, (N,) bool, says; the photos stay."""
+        """Return the boxes where `keep`, (N,) bool, is true. The number of photos stays the same."""
         return Boxes(self.photos, self.photo[keep], self.xyxy[keep], self.label[keep], self.score[keep])
 
     def per_photo(self) -> Ints:
-        """(photos,) how many boxes each has."""
+        """Return (photos,) the number of boxes of each photo."""
         return np.bincount(self.photo, minlength=self.photos).astype(np.int64)
 
 

@@ -1,6 +1,7 @@
-"""How well classes of whole photos are told: each class against the rest, and the mean over classes.
+"""Measure how well classes of whole photos are recognised.
 
-Curves and their areas are scikit-learn's (`roc_auc_score`, `average_precision_score`, `roc_curve`).
+Each class is judged against the rest, and the mean over classes is given too. Curves and their
+areas come from scikit-learn (`roc_auc_score`, `average_precision_score`, `roc_curve`).
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from skinbatch.metrics.bootstrap import Estimate, Resampling, Statistic, bootstr
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+# Numbers of the decisions. balanced_accuracy is the mean of recall and specificity of one class.
+# Its mean over classes is not scikit-learn's `balanced_accuracy_score`, which is the mean recall.
 DECIDED = ("precision", "recall", "specificity", "f1", "balanced_accuracy")
-"""Of what was chosen. balanced_accuracy: mean of recall and specificity of the class; its mean over classes that exclude each
-other is not scikit-learn's `balanced_accuracy_score`: that is the mean recall."""
+# Numbers of the probabilities, whatever the threshold: area under the ROC curve, and average
+# precision.
 RANKED = ("auc", "average_precision")
-"""Of the probabilities, whatever the threshold: area under the ROC curve, and average precision."""
 NUMBERS = (*DECIDED, *RANKED)
 MEAN = "mean"
 
+# Number of steps of the probabilities that are resampled. Up to this many different probabilities,
+# each is a step of its own.
 _STEPS = 2048
-"""Steps of the probabilities that are resampled; up to so many different ones each is a step of its own."""
 
 
 def classification(
@@ -39,11 +42,16 @@ def classification(
     apart: Collection[str] = (),
     groups: NDArray[np.int64] | None = None,
 ) -> dict[str, dict[str, Estimate]]:
-    """NUMBERS of each class with intervals, and under `mean` their means over the classes that photos have.
+    """Return NUMBERS of each class with intervals, and under `mean` their means over classes.
 
-    truth, chosen: (N, C). probability: (N, C). apart: classes that the means leave out. NaN: precision of a class that was
-    never chosen, recall of one that no photo has, specificity of one that all have, areas of both. The means leave out
-    what is not defined.
+    Undefined numbers are NaN and left out of the means: the precision of a class that was never
+    chosen, the recall of a class that no photo has, the specificity of a class that all have, and
+    the areas of both.
+
+    Args:
+        truth, chosen: (N, C) bool.
+        probability: (N, C) float.
+        apart: classes that the means leave out.
     """
     averaged = np.array([bool(truth[:, k].any()) and name not in apart for k, name in enumerate(classes)], np.bool_)
     cells = np.stack([truth & chosen, ~truth & chosen, truth & ~chosen, ~truth & ~chosen], axis=2).astype(np.float64)
@@ -57,8 +65,10 @@ def classification(
 
 
 def roc(truth: Bools, probability: Floats) -> tuple[Floats, Floats] | None:
-    """False and true positive rates of one class, (P,) each, rising; None if all photos, or none, have it. truth,
-    probability: (N,)."""
+    """Return false and true positive rates of one class, (P,) each, rising.
+
+    Return None if all photos have the class, or none. truth, probability: (N,).
+    """
     if truth.all() or not truth.any():
         return None
     false, true, _ = roc_curve(truth, probability)
@@ -72,7 +82,7 @@ def _areas(truth: Bools, probability: Floats) -> tuple[float, float]:
 
 
 def _decided(sums: Floats) -> Floats:
-    """(B, C, 5) DECIDED from (B, C x 4) true and false positives, false and true negatives."""
+    """Return (B, C, 5) DECIDED from (B, C x 4) true and false positives, false and true negatives."""
     tp, fp, fn, tn = np.moveaxis(sums.reshape(len(sums), -1, 4), 2, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         recall, specificity = tp / (tp + fn), tn / (tn + fp)
@@ -81,7 +91,9 @@ def _decided(sums: Floats) -> Floats:
 
 
 def _ranks(truth: Bools, probability: Floats) -> tuple[csr_array, int]:
-    """(N, C x steps x 2): in which step of its class a photo is, rising, without and with the class; and the steps."""
+    """Return (N, C x steps x 2), the step of each photo in its class, rising, without and with the
+    class; and the number of steps.
+    """
     photos, classes = truth.shape
     orders = [np.unique(probability[:, k], return_inverse=True)[1] for k in range(classes)]
     different = [int(order.max(initial=0)) + 1 for order in orders]
@@ -97,7 +109,7 @@ def _ranks(truth: Bools, probability: Floats) -> tuple[csr_array, int]:
 
 def _ranked(steps: int) -> Statistic:
     def numbers(sums: Floats) -> Floats:
-        """(B, C, 2) RANKED."""
+        """Return (B, C, 2) RANKED."""
         negative, positive = np.moveaxis(sums.reshape(len(sums), -1, steps, 2), 3, 0)
         positives = positive.sum(axis=2)
         below = negative.cumsum(axis=2) - negative / 2
@@ -114,7 +126,7 @@ def _ranked(steps: int) -> Statistic:
 
 def _with_mean(numbers: Statistic, averaged: Bools) -> Statistic:
     def flat(sums: Floats) -> Floats:
-        """(B, (C + 1) x M), the last M the means over the classes that are averaged."""
+        """Return (B, (C + 1) x M); the last M are the means over the classes that are averaged."""
         by_class = numbers(sums)
         mean = mean_of_defined(by_class[:, averaged], axis=1)
         return np.concatenate([by_class, mean[:, None]], axis=1).reshape(len(sums), -1)

@@ -1,4 +1,4 @@
-"""How far counts of lesions are off."""
+"""Measure the error of lesion counts."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap
 
 Floats = NDArray[np.float64]
 
+# Numbers of the difference found minus true: mean absolute error, root mean square error, mean
+# (above 0: too many) and standard deviation. The latter is taken over the photos as they are, so
+# that rmse² = mean² + sd², as in the table of paper 003.
 NUMBERS = ("mae", "rmse", "mean", "sd")
-"""Of found minus true: mean absolute, root mean square, mean (above 0: too many), standard deviation (over the photos
-as they are, so that rmse² = mean² + sd², as in the table of paper 003)."""
 
 
 def count_error(
     truth: ArrayLike, found: ArrayLike, how: Resampling, *, groups: NDArray[np.int64] | None = None
 ) -> dict[str, Estimate]:
-    """NUMBERS of the difference with intervals; NaN without photos. truth, found: (N,) lesions of each photo."""
+    """Return NUMBERS of the count difference with intervals; NaN if there are no photos.
+
+    truth, found: (N,) lesions of each photo.
+    """
     error = np.asarray(found, np.float64) - np.asarray(truth, np.float64)
     parts = np.stack([np.ones(len(error)), np.abs(error), error**2, error], axis=1)
     return dict(zip(NUMBERS, bootstrap(parts, _numbers, how, groups=groups), strict=True))
 
 
 def counts_over(photo: NDArray[np.int64], score: Floats, photos: int, thresholds: Floats) -> NDArray[np.int64]:
-    """(photos, T) boxes at or over each threshold. photo, score: (N,) of the boxes. thresholds: (T,), ascending."""
+    """Return (photos, T) numbers of boxes at or above each threshold.
+
+    photo, score: (N,) of the boxes. thresholds: (T,), ascending.
+    """
     reached = np.searchsorted(thresholds, score, side="right")
     table = np.bincount(photo * (len(thresholds) + 1) + reached, minlength=photos * (len(thresholds) + 1))
     table = table.reshape(photos, len(thresholds) + 1)

@@ -1,8 +1,9 @@
-"""Average precision and recall of boxes, as COCO defines them and pycocotools computes them.
+"""Compute average precision and recall of boxes as COCO defines them.
 
-https://cocodataset.org/#detection-eval, crowds as there, over boxes of all sizes. The overlaps are pycocotools' own
-(`mask.iou`); matching and accumulating are `COCOeval`'s rules over arrays: with 29 boxes a photo COCOeval takes 3.2 ms and 50 KB
-for each, once for every matching, and knows no resampling; this takes 0.05 ms. Tests hold both against it, digit for digit.
+https://cocodataset.org/#detection-eval, with its rules for crowds, over boxes of all sizes. The
+overlaps are pycocotools' own (`mask.iou`). Matching and accumulation follow the rules of
+`COCOeval`, but over arrays: with 29 boxes in a photo, COCOeval takes 3.2 ms and 50 KB for each
+photo and matching and cannot resample, while this takes 0.05 ms. Tests compare both digit by digit.
 """
 
 from __future__ import annotations
@@ -24,27 +25,29 @@ Bits = NDArray[np.uint16]
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
+# Number of boxes of a photo that COCO considers, best first.
 COCO_MOST = 100
-"""Boxes of a photo that COCO looks at, the best first."""
+# The same number here: as many as the pipeline keeps. A face can have more than a hundred lesions.
 MOST = 500
-"""The same here: as many as the pipeline keeps; a face can have more than a hundred lesions."""
+# AP at IoU 0.5, mean AP over IoU 0.5 to 0.95, and mean recall over the same IoU (COCO's AR).
 NUMBERS = ("ap50", "ap", "ar")
-"""AP at IoU 0.5, mean AP over IoU 0.5 to 0.95, mean recall over the same IoU (COCO's AR)."""
 MEAN = "mean"
 
 _LIMITS = np.minimum(IOUS, 1 - 1e-10)
 _PHOTOS_AT_ONCE = 4096
+# Number of steps of the curves that are resampled. Up to this many hits, each is a step of its own.
 _STEPS = 1024
-"""Steps of the curves that are resampled; up to so many hits each is a step of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Which boxes found something, by falling score (of equal scores those of the first photo first).
+    """Hold which boxes found something, by falling score; among equal scores the first photo comes
+    first.
 
-    photo, score: (D,) of the box. rank: (D,) place among its photo's boxes, from 0. hits: (D,) uint16, bit t is set if the
-    box is a true one at IOUS[t]. ignored: (D,) uint16, bit t is set if it is neither right nor wrong there, for it lies in a
-    crowd. wanted: (photos,) true boxes of each photo.
+    photo, score: (D,) of the box. rank: (D,) place among the boxes of its photo, from 0. hits: (D,)
+    uint16, bit t is set if the box is a true one at IOUS[t]. ignored: (D,) uint16, bit t is set if
+    the box is neither right nor wrong there because it lies in a crowd. wanted: (photos,) true
+    boxes of each photo.
     """
 
     photo: Ints
@@ -55,11 +58,11 @@ class Matches:
     wanted: Ints
 
     def most(self, number: int) -> Matches:
-        """The first `number` boxes of each photo."""
+        """Return the first `number` boxes of each photo."""
         return self._those(self.rank < number)
 
     def of_photos(self, keep: NDArray[np.bool_]) -> Matches:
-        """Those of some photos, which are numbered anew. keep: (photos,)."""
+        """Return the matches of some photos, numbered from 0 again. keep: (photos,) bool."""
         number = np.cumsum(keep) - 1
         kept = self._those(keep[self.photo])
         return Matches(number[kept.photo], kept.score, kept.rank, kept.hits, kept.ignored, self.wanted[keep])
@@ -72,23 +75,31 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """precision: (10, 101) at IOUS and RECALLS, never rising along a row. recall: (10,) of all boxes. NaN without true boxes."""
+    """Hold a precision-recall curve.
+
+    precision: (10, 101) at IOUS and RECALLS, never rising along a row. recall: (10,) of all boxes.
+    Both are NaN without true boxes.
+    """
 
     precision: Floats
     recall: Floats
 
     @property
     def numbers(self) -> Floats:
-        """(3,) as in NUMBERS."""
+        """Return (3,) values in the order of NUMBERS."""
         return np.array([self.precision[0].mean(), self.precision.mean(), self.recall.mean()])
 
 
 def match(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Matches:
-    """Match found boxes to true ones, photo by photo and without regard to labels (give those of one class for a class).
+    """Match found boxes to true ones, photo by photo.
 
-    At each IoU a photo's boxes choose by falling score, each the free true box that it overlaps most, if by that IoU; of equal
-    overlaps the later true box, of equal scores the earlier found box. What finds no true box at an IoU and has that share of
-    its own area in one of `crowds`, regions of the truth, is ignored; a region may take any number of boxes.
+    Labels are ignored: pass the boxes of one class to match that class.
+
+    At each IoU, the boxes of a photo choose by falling score. Each takes the free true box that it
+    overlaps most, if the overlap reaches the IoU. Among equal overlaps the later true box is taken,
+    among equal scores the earlier found box chooses first. A box that finds no true box is ignored
+    if that share of its own area lies in one region of `crowds`. A region may take any number of
+    boxes.
     """
     crowds = crowds if crowds is not None else Boxes.stack([()] * truth.photos)
     if {truth.photos, crowds.photos} != {found.photos}:
@@ -111,7 +122,7 @@ def match(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Matches:
 
 
 def curves(matches: Matches) -> Curves:
-    """Precision over recall, accumulated over all photos."""
+    """Return precision over recall, accumulated over all photos."""
     wanted = int(matches.wanted.sum())
     if not wanted:
         return Curves(np.full((len(IOUS), len(RECALLS)), np.nan), np.full(len(IOUS), np.nan))
@@ -126,11 +137,14 @@ def curves(matches: Matches) -> Curves:
 def detection(
     matches: Mapping[str, Matches], how: Resampling, *, groups: NDArray[np.int64] | None = None
 ) -> dict[str, dict[str, Estimate]]:
-    """NUMBERS with intervals of each class, over the same photos, and under `mean` their means over the classes that have true
-    boxes, as COCO has them.
+    """Return NUMBERS of each class with intervals, and under `mean` their means.
 
-    groups: (photos,), see bootstrap. With more than 1,024 hits of a class the resampled curves have as many steps, one hit each
-    for the best-scored half of them, equally many for the rest; the values are exact.
+    All classes are judged over the same photos. As in COCO, the means are over classes with true
+    boxes.
+
+    groups: (photos,), see bootstrap. If a class has more than 1,024 hits, the resampled curves have
+    as many steps: one hit each for the best-scored half of them, equally many hits each for the
+    rest. The values themselves are exact.
     """
     own = np.array([curves(each).numbers for each in matches.values()])
     exact = np.concatenate([own, mean_of_defined(own, axis=0)[None]]).ravel()
@@ -149,7 +163,10 @@ def detection(
 
 
 def _in_crowds(boxes: Floats, starts: Ints, crowds: Boxes) -> Bits:
-    """(D,) bit t is set if the box has IOUS[t] of its area in one region of its photo. starts: as in `_match_some`, of all."""
+    """Return (D,) bits; bit t is set if the box has IOUS[t] of its area in one region of its photo.
+
+    starts: as in `_match_some`, of all photos.
+    """
     inside = np.zeros(len(boxes), np.uint16)
     regions, of = _xywh(crowds.xyxy), np.searchsorted(crowds.photo, np.arange(crowds.photos + 1))
     for n in np.unique(crowds.photo).tolist():
@@ -160,12 +177,14 @@ def _in_crowds(boxes: Floats, starts: Ints, crowds: Boxes) -> Bits:
 
 
 def _levels(overlaps: Floats) -> Ints:
-    """Bit t is set where an overlap reaches IOUS[t]."""
+    """Return bits; bit t is set where an overlap reaches IOUS[t]."""
     return (1 << np.searchsorted(_LIMITS, overlaps, side="right")) - 1
 
 
 def _match_some(boxes: Floats, starts: Ints, true_boxes: Floats, starts_of_truth: Ints, hits: Bits) -> None:
-    """Write the hits of the photos that `starts`, one more than there are, delimit."""
+    """Write the hits of the photos that `starts` delimits; it has one entry more than there are
+    photos.
+    """
     pairs: list[tuple[Ints, Ints, Floats]] = []
     for n in np.flatnonzero((np.diff(starts) > 0) & (np.diff(starts_of_truth) > 0)).tolist():
         a, b, c, d = starts[n], starts[n + 1], starts_of_truth[n], starts_of_truth[n + 1]
@@ -177,7 +196,8 @@ def _match_some(boxes: Floats, starts: Ints, true_boxes: Floats, starts_of_truth
     box, true_box, iou = (np.concatenate(part) for part in zip(*pairs, strict=True))
     order = np.lexsort((-true_box, -iou, box))
     levels = _levels(iou[order])
-    # One bit for each IoU: a box takes at all of them at once what is still free there, its nearest true box first.
+    # There is one bit for each IoU. A box takes its nearest true box at all the IoUs where that is
+    # still free, in one step.
     hit: dict[int, int] = {}
     taken: dict[int, int] = {}
     for one, other, reached in zip(box[order].tolist(), true_box[order].tolist(), levels.tolist(), strict=True):
@@ -188,11 +208,15 @@ def _match_some(boxes: Floats, starts: Ints, true_boxes: Floats, starts_of_truth
 
 
 def _parts(matches: Matches) -> csr_array:
-    """(photos, steps x 11 + 1): boxes of each step, true ones at each IoU, and all true boxes; with crowds
-    (photos, steps x 21 + 1), before the last those that are ignored at each IoU.
+    """Return (photos, steps x 11 + 1): boxes of each step, true ones at each IoU, and all true
+    boxes.
 
-    A step ends with a hit: precision is highest there and recall rises only there, so a curve of such steps loses nothing,
-    whatever the photos' weights. What comes after the last hit changes neither.
+    With crowds it is (photos, steps x 21 + 1), with the ignored boxes at each IoU before the last
+    column.
+
+    A step ends with a hit. Precision is highest there and recall rises only there, so a curve of
+    such steps loses nothing, whatever the weights of the photos. Boxes after the last hit change
+    neither.
     """
     step = _steps(matches.hits > 0)
     kept = step >= 0
@@ -213,7 +237,7 @@ def _parts(matches: Matches) -> csr_array:
 
 
 def _steps(hit: NDArray[np.bool_]) -> Ints:
-    """(D,) step of each box, -1 after the last hit. hit: (D,), by falling score."""
+    """Return (D,) the step of each box, -1 after the last hit. hit: (D,) bool, by falling score."""
     before: Ints = np.cumsum(hit, dtype=np.int64) - hit
     hits, single = int(hit.sum()), _STEPS // 2
     rest = single + (before - single) * (_STEPS - single) // max(1, hits - single)
@@ -222,7 +246,7 @@ def _steps(hit: NDArray[np.bool_]) -> Ints:
 
 
 def _numbers(sums: Floats, crowds: bool) -> Floats:
-    """(B, 3) NUMBERS from (B, K) sums of `_parts`, with crowds or without."""
+    """Return (B, 3) NUMBERS from (B, K) sums of `_parts`, with crowds or without."""
     each = len(IOUS)
     table = sums[:, :-1].reshape(len(sums), (2 if crowds else 1) * each + 1, -1).cumsum(axis=2)
     found, true, ignored = table[:, :1], table[:, 1 : each + 1], table[:, each + 1 :]
@@ -231,13 +255,15 @@ def _numbers(sums: Floats, crowds: bool) -> Floats:
 
 
 def _curves(true: Floats, found: Floats, wanted: Floats) -> tuple[Floats, Floats]:
-    """(B, 10, 101) precision and (B, 10) recall. true: (B, 10, D), found: (B, 10 or 1, D) cumulated boxes.
-    wanted: (B,)."""
+    """Return (B, 10, 101) precision and (B, 10) recall.
+
+    true: (B, 10, D), found: (B, 10 or 1, D) cumulated boxes. wanted: (B,).
+    """
     samples, levels, steps = true.shape
     precision = np.zeros((samples, levels, len(RECALLS)))
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = true / wanted[:, None, None]
-    # As pycocotools has it: the spacing keeps 0 / 0 from being anything but 0.
+    # As in pycocotools, the spacing makes 0 / 0 come out as 0.
     envelope = np.maximum.accumulate((true / (found + np.spacing(1)))[:, :, ::-1], axis=2)[:, :, ::-1]
     for b in range(samples):
         for t in range(levels):

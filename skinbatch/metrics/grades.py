@@ -1,4 +1,4 @@
-"""How well grades agree with those that people gave."""
+"""Measure how well grades agree with those that people gave."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# accuracy: share of the photos with the true grade; a photo without a grade counts as wrong.
+# quadratic_kappa: Cohen's kappa with squared weights (Cohen 1968; scikit-learn's
+# `cohen_kappa_score(weights="quadratic")`) over the photos that have a grade.
 NUMBERS = ("accuracy", "quadratic_kappa")
-"""accuracy: share of the photos with the true grade; one without a grade counts as wrong. quadratic_kappa: Cohen's kappa with
-squared weights (Cohen 1968; scikit-learn's `cohen_kappa_score(weights="quadratic")`) over the photos that have a grade."""
 
 
 def confusion(truth: Ints, found: Ints, levels: int) -> Ints:
-    """(levels, levels + 1) photos; rows: true grade, columns: found grade, the last for photos without one.
+    """Return (levels, levels + 1) numbers of photos.
 
+    Rows are the true grade. Columns are the found grade, the last one for photos without a grade.
     truth: (N,) from 0. found: (N,), -1 for none.
     """
     return _cells(truth, found, levels).sum(axis=0).reshape(levels, levels + 1).astype(np.int64)
@@ -26,8 +28,11 @@ def confusion(truth: Ints, found: Ints, levels: int) -> Ints:
 def agreement(
     truth: Ints, found: Ints, levels: int, how: Resampling, *, groups: Ints | None = None
 ) -> dict[str, Estimate]:
-    """NUMBERS with intervals; NaN without photos, and kappa where all photos have one and the same grade. truth, found: see
-    confusion."""
+    """Return NUMBERS with intervals.
+
+    They are NaN without photos; kappa is also NaN if all photos have the same grade. truth, found:
+    see confusion.
+    """
 
     def numbers(sums: Floats) -> Floats:
         table = sums.reshape(-1, levels, levels + 1)
@@ -37,7 +42,7 @@ def agreement(
 
 
 def _cells(truth: Ints, found: Ints, levels: int) -> Floats:
-    """(N, levels x (levels + 1)) one 1 a photo."""
+    """Return (N, levels x (levels + 1)) with one 1 for each photo."""
     cells = np.zeros((len(truth), levels * (levels + 1)))
     cells[np.arange(len(truth)), truth * (levels + 1) + np.where(found < 0, levels, found)] = 1
     return cells

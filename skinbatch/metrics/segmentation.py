@@ -1,4 +1,7 @@
-"""How well masks cover what people drew: Dice (2 |A and B| / (|A| + |B|)) and IoU (|A and B| / |A or B|) by class."""
+"""Measure how well masks cover what people drew, by class.
+
+Dice is 2 |A and B| / (|A| + |B|), IoU is |A and B| / |A or B|.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,16 @@ from skinbatch.metrics.bootstrap import Estimate, Resampling, Statistic, bootstr
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# dice, iou: over the pixels of all photos together. photo_dice, photo_iou: mean over photos of each
+# photo's own value. Photos where neither people nor the model have the class are left out.
 NUMBERS = ("dice", "iou", "photo_dice", "photo_iou")
-"""dice, iou: over the pixels of all photos together. photo_dice, photo_iou: the mean over photos of each photo's own; photos
-where neither people nor model have the class are left out."""
 
 
 def overlaps(truth: NDArray[np.integer], found: NDArray[np.integer], classes: int) -> Ints:
-    """(classes, 3) pixels of one photo: in both, in the truth, found. truth, found: (H, W) numbers of classes."""
+    """Return (classes, 3) pixels of one photo: in both, in the truth, found.
+
+    truth, found: (H, W) indices of classes.
+    """
     table = np.bincount(truth.ravel().astype(np.int64) * classes + found.ravel(), minlength=classes * classes)
     table = table.reshape(classes, classes)
     return np.stack([np.diagonal(table), table.sum(axis=1), table.sum(axis=0)], axis=1).astype(np.int64)
@@ -27,9 +33,9 @@ def overlaps(truth: NDArray[np.integer], found: NDArray[np.integer], classes: in
 def segmentation(
     pixels: Ints, classes: Sequence[str], how: Resampling, *, groups: NDArray[np.int64] | None = None
 ) -> dict[str, dict[str, Estimate]]:
-    """NUMBERS of each class, and under `mean` their means over the classes; NaN for classes that are nowhere.
+    """Return NUMBERS of each class, and under `mean` their means over classes.
 
-    pixels: (N, classes, 3), `overlaps` of each photo.
+    They are NaN for classes that appear nowhere. pixels: (N, classes, 3), `overlaps` of each photo.
     """
     both, true, found = (pixels[:, :, k].astype(np.float64) for k in range(3))
     dice, iou = _dice_and_iou(both, true, found)
@@ -43,7 +49,7 @@ def segmentation(
 
 def _numbers_of(classes: int) -> Statistic:
     def numbers(sums: Floats) -> Floats:
-        """(B, (classes + 1) x 4), the last four the means over the classes."""
+        """Return (B, (classes + 1) x 4); the last four are the means over classes."""
         both, true, found, dice, iou, photos = np.moveaxis(sums.reshape(len(sums), classes, 6), 2, 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             by_class = np.stack([*_dice_and_iou(both, true, found), dice / photos, iou / photos], axis=2)

@@ -1,1 +1,1 @@
-"""From the tables of a destination and what people said about its photos to numbers, tables and plots."""
+"""Compare the tables of a destination with what people annotated: numbers, tables and plots."""

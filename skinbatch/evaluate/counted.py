@@ -1,4 +1,4 @@
-"""Lesions that would be counted at other scores than the scoring's own."""
+"""Count lesions at other score thresholds than the scoring's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ Ints = NDArray[np.int64]
 
 
 def counts_at(found: FoundBoxes, thresholds: Sequence[float], method: Method) -> Ints:
-    """(photos, T) lesions at each threshold (ascending), counted by the scoring's method, as `count_total` is."""
+    """Return (photos, T) lesions at each threshold, counted with the scoring's method.
+
+    thresholds: (T,), ascending. The result agrees with `count_total` at the scoring's own
+    threshold.
+    """
     on_skin = found.boxes.only(found.on_skin)
     if method == "boxes":
         return counts_over(on_skin.photo, on_skin.score, on_skin.photos, np.asarray(thresholds, np.float64))

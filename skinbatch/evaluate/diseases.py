@@ -1,4 +1,4 @@
-"""Classes of whole photos against those that people gave."""
+"""Compare classes of whole photos with those that people gave."""
 
 from __future__ import annotations
 
@@ -21,17 +21,24 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 NONE = "none"
+# Probability from which a class counts as chosen if the tables hold no choice of their own.
 CHOSEN_FROM = 0.5
-"""Probability from which on a class is chosen, where the tables hold no choice of their own."""
 
 
 class Diseases:
-    """Photos whose classes people gave, and the probabilities of one classifier. places: (n,) of them among the judged.
+    """Judge one classifier on the photos whose classes people gave.
 
-    A photo of a class that the classifier does not have is one of none of its classes. A photo without a face was not looked at:
-    its probabilities count as 0, which is the whole pipeline's answer and says nothing of the classifier; `with_face` has the
-    same numbers without such photos. What is chosen is `top_class` where no photo has two classes and the classifier is the one
-    that fills it, else every class with a probability of at least 0.5.
+    A photo of a class that the classifier does not have counts as a photo of none of its classes.
+
+    The classifier never looked at a photo without a face. Its probabilities count as 0 there: that
+    is the answer of the whole pipeline, and says nothing about the classifier. `with_face` holds
+    the same numbers without such photos.
+
+    A class counts as chosen if it is `top_class`, provided that no photo has two classes and this
+    classifier fills that column. Otherwise every class with a probability of at least 0.5 is
+    chosen.
+
+    places: (n,) indices of the photos among those that are judged.
     """
 
     def __init__(self, judged: Judged, scored: Scored, request: Request, head: str, columns: Mapping[str, str]) -> None:
@@ -66,11 +73,14 @@ class Diseases:
 
     @property
     def concerned(self) -> bool:
-        """Whether any photo is of one of the classes."""
+        """Return whether any photo shows one of the classes."""
         return bool(self.truth.any())
 
     def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
-        """Numbers of some of the photos. keep: (n,). `with_face`: over those that have one, where some have none."""
+        """Return the numbers of some photos.
+
+        keep: (n,) bool. If some photos have no face, `with_face` holds the numbers of the others.
+        """
         truth, chosen = self.truth[keep], self._chosen[keep]
         faceless = keep & ~self._seen
         found: dict[str, Any] = {
@@ -114,14 +124,18 @@ class Diseases:
         return int((~self.truth[keep].any(axis=1)).sum())
 
     def curves(self, *, with_face: bool = False) -> dict[str, tuple[Floats, Floats]]:
-        """Class -> false and true positive rates of all photos, or of those with a face, in the order of paper 000's figure."""
+        """Return, for each class, false and true positive rates of all photos or of those with a
+        face.
+
+        The classes come in the order of paper 000's figure.
+        """
         keep = self._seen if with_face else np.ones(len(self.places), np.bool_)
         found = {name: roc(self.truth[keep, k], self.probability[keep, k]) for k, name in enumerate(self.classes)}
         return {name: curve for name, curve in found.items() if curve is not None}
 
 
 def check_apart(request: Request, scored: Scored) -> None:
-    """Raises UsageError where a class that the means are to leave out is none of any classifier's."""
+    """Raise UsageError if a class to leave out of the means belongs to no classifier."""
     known = list(dict.fromkeys(name for columns in scored.heads().values() for name in columns))
     if unknown := [name for name in request.apart if spelled(name) not in known]:
         there = f"the classes of the pack are {', '.join(known)}" if known else "the pack has no classifier"
@@ -129,7 +143,7 @@ def check_apart(request: Request, scored: Scored) -> None:
 
 
 def _single(classes: Bools) -> NDArray[np.int64]:
-    """(N,) number of the one class, or of none, which is the last."""
+    """Return (N,) the index of the one class of each photo; the last index stands for none."""
     any_of_them = np.asarray(classes.any(axis=1), np.bool_)
     return np.where(any_of_them, classes.argmax(axis=1), classes.shape[1]).astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""`skinbatch evaluate`: a destination against what people said about its photos."""
+"""Compare a destination with what people annotated on its photos: `skinbatch evaluate`."""
 
 from __future__ import annotations
 
@@ -25,25 +25,31 @@ from skinbatch.metrics.bootstrap import Estimate, Resampling, numbered
 from skinbatch.storage.base import Store
 from skinbatch.types import Status
 
+# Names in the results of what can be judged. Classifiers are named `classes.<head>`.
 LESIONS, GRADES, REGIONS, DISEASES = "lesions", "grades", "masks", "classes"
-"""What can be judged, as the results name it; classifiers by `classes.<head>`."""
 SLICES = {"skin_tone": "ITA group", "severity": "severity"}
 
 
 class Part(Protocol):
-    """One thing that can be judged. places: (n,) photos for which it can, among the judged ones."""
+    """Describe one thing that can be judged.
+
+    places: (n,) indices, among the judged photos, of those that it can be judged on.
+    """
 
     places: NDArray[np.int64]
 
     def measure(self, keep: NDArray[np.bool_], how: Resampling) -> dict[str, Any]:
-        """Numbers of some of its photos. keep: (n,)."""
+        """Return the numbers of some photos. keep: (n,) bool."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """about: what was judged and what could not be, plain values. numbers: part -> its numbers over all photos. slices: of
-    SLICES -> group -> part -> its numbers over the group's photos. Numbers are Estimates among plain values. parts: what
-    plots are drawn from."""
+    """Hold the result of an evaluation.
+
+    about: plain values that tell what was judged and what could not be. numbers: part -> its
+    numbers over all photos. slices: kind of slice (see SLICES) -> group -> part -> numbers over the
+    group's photos. Numbers are Estimates among plain values. parts: what plots are drawn from.
+    """
 
     about: Mapping[str, Any]
     numbers: Mapping[str, Any]
@@ -52,16 +58,24 @@ class Evaluation:
     severity: tuple[int | None, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; an Estimate becomes `value`, `low`, `high`, None where it is not defined."""
+        """Return plain values. An Estimate becomes `value`, `low` and `high`; each is None if
+        undefined.
+        """
         return dict(_plain({"about": self.about, "all": self.numbers, "slices": self.slices}))
 
 
 def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lambda text: None) -> Evaluation:
-    """Judge one scoring of a destination. phase: is told what is being done.
+    """Judge one scoring of a destination against a truth.
 
-    Photos are those that have truth and an `ok` row; the others are counted and named in `about`. Raises UsageError where the
-    truth cannot be read, no photo has both, nothing that people said can be compared with the tables, or the request names a
-    class or a group that is not there.
+    Photos are judged if they have a truth and an `ok` row. The others are counted and named in
+    `about`.
+
+    Args:
+        phase: called with a line of text at each step.
+
+    Raises:
+        UsageError: the truth cannot be read, no photo has both, nothing in the truth can be
+            compared with the tables, or the request names a class or group that does not exist.
     """
     phase(f"reading {request.truth}")
     column = how_grouped(request.group)[1]
@@ -124,7 +138,9 @@ def _says(photo: AnnotatedPhoto) -> bool:
 def _judged(
     said: Sequence[AnnotatedPhoto], pairs: Pairs, scored: Scored, request: Request, notes: list[str]
 ) -> tuple[Judged, list[dict[str, Any]]]:
-    """Photos with truth whose row is `ok`, and the rows of the others."""
+    """Pair the photos that have a truth with their `ok` rows, and return the rows of the others
+    too.
+    """
     status = scored.texts("status", pairs.rows)
     fine = np.array([value == Status.OK for value in status], np.bool_)
     photos = tuple(said[n] for n in pairs.truth[fine])
@@ -134,7 +150,10 @@ def _judged(
 
 
 def _groups(photos: Sequence[AnnotatedPhoto], request: Request, notes: list[str]) -> NDArray[np.int64] | None:
-    """(P,) what is resampled as one: a photo of which nobody knows the group is one of its own. None: no group is known."""
+    """Return (P,) the group of each photo, or None if no group is known.
+
+    A photo whose group is unknown is a group of its own.
+    """
     pattern = how_grouped(request.group)[0]
     matched = [group_in(photo.name, pattern) for photo in photos]
     named = [match or photo.group for match, photo in zip(matched, photos, strict=True)]

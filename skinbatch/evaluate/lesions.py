@@ -1,4 +1,4 @@
-"""Boxes of lesions against those that people drew: how many are found, and how far the counts are off."""
+"""Compare boxes of lesions with those that people drew: how many are found, how exact counts are."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ from skinbatch.metrics.detection import COCO_MOST, MOST, Curves, Matches, curves
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
+# Two sets of boxes are judged: every box that was kept, and those that the pipeline would count,
+# because their centre is on the face's skin. The true boxes are the same in both. A true box off
+# the skin therefore counts as missed in the second.
 ALL, ON_SKIN = "all boxes", "on the skin"
-"""Every box that was kept, whatever its score and place; and those that the pipeline would count, whose centre is on the
-face's skin. True boxes are the same in both: what lies off the skin then counts as missed."""
 MERGED = "all classes"
+# Label of a class that is mapped to none of the model's classes.
 _NONE = -2
-"""Number of a class that is mapped to none of the model's."""
 _GRID = np.arange(0.01, 0.996, 0.01).round(2)
 
 
 class Lesions:
-    """Photos whose boxes people drew. places: (n,) of them among the judged.
+    """Judge the photos whose boxes people drew.
 
-    A photo without a face has no boxes and counts as one on which nothing was found.
+    A photo without a face has no boxes, and counts as one where nothing was found.
+
+    places: (n,) indices among the judged photos.
     """
 
     def __init__(self, judged: Judged, scored: Scored, request: Request) -> None:
@@ -52,7 +55,7 @@ class Lesions:
         regions = {ALL: self.found, ON_SKIN: self.found.only(on_skin)}
         self._merged = {region: match(self.truth, boxes, self._crowds) for region, boxes in regions.items()}
         shared = [k for k in range(len(model)) if (self.truth.label == k).any()]
-        # With one class on both sides its numbers are the merged ones.
+        # If both sides have one class, its numbers are the merged ones.
         several = len(model) > 1 or bool(self.unknown) or bool((self._crowds.label == -1).any())
         self._by_class = {
             region: {
@@ -68,13 +71,14 @@ class Lesions:
         method = scored.scoring.grading["counting"]
         self.thresholds = tuple(sorted(set(request.thresholds)))
         self.counts = counts_at(found, self.thresholds, method)
-        # Under the least score nothing changes; connected pieces are too slow to count ninety times.
+        # Below the lowest score nothing changes. Connected components are too slow to count ninety
+        # times.
         grid = _GRID[self.found.score.min(initial=1.0) <= _GRID] if method == "boxes" else self.thresholds
         self.grid = np.unique([*grid, self.own_threshold])
         self.grid_counts = counts_at(found, self.grid.tolist(), method)
 
     def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
-        """Numbers of some of the photos. keep: (n,)."""
+        """Return the numbers of some photos. keep: (n,) bool."""
         groups = None if self._groups is None else self._groups[keep]
         merged = {region: self._detection({MERGED: m}, keep, how, groups) for region, m in self._merged.items()}
         by_class = {region: self._detection(m, keep, how, groups) for region, m in self._by_class.items() if m}
@@ -94,13 +98,13 @@ class Lesions:
         }
 
     def curves(self) -> dict[str, Curves]:
-        """Precision over recall of all photos, merged."""
+        """Return precision over recall of all photos, with classes merged."""
         return {region: curves(matches) for region, matches in self._merged.items()}
 
     def _detection(
         self, matches: dict[str, Matches], keep: Bools, how: Resampling, groups: Ints | None
     ) -> dict[str, dict[str, Any]]:
-        """Boxes of a photo that are looked at -> class -> numbers."""
+        """Return the numbers of each class for each number of boxes considered in a photo."""
         kept = {name: m.of_photos(keep) for name, m in matches.items()}
         found = {str(MOST): detection({name: m.most(MOST) for name, m in kept.items()}, how, groups=groups)}
         if any((m.rank >= COCO_MOST).any() for m in kept.values()):
@@ -110,8 +114,10 @@ class Lesions:
         return found
 
     def _scales(self, judged: Judged, scored: Scored) -> dict[int, NDArray[np.float32]]:
-        """Place of a photo with boxes -> (4,) by what they are multiplied, where people saw it in another size; photos that
-        they saw in another shape are unusable."""
+        """Return, for photos that were annotated at another size, (4,) factors for their boxes.
+
+        Photos that were annotated in another shape are unusable.
+        """
         widths, heights = (scored.numbers(side, judged.rows) for side in ("width", "height"))
         scales = {}
         for n, photo in enumerate(judged.photos):
@@ -130,8 +136,11 @@ class Lesions:
         return scales
 
     def _read_truth(self, judged: Judged, request: Request, model: Sequence[str]) -> None:
-        """Empty and reversed boxes cannot be found and are left out, like those whose class is mapped to none; labels are
-        numbers of the model's classes, -1 for others. Regions marked as a crowd are treated alike, and are no boxes."""
+        """Read the true boxes; labels are indices of the model's classes, -1 for others.
+
+        Empty and reversed boxes cannot be found and are left out, as are those whose class is
+        mapped to none. Crowd regions are treated alike, but are no boxes.
+        """
         number = {name: k for k, name in enumerate(model)}
 
         @functools.cache
@@ -165,6 +174,6 @@ def _usable(boxes: NDArray[np.float32]) -> Bools:
 
 
 def _those(boxes: NDArray[np.float32], labels: Ints, usable: Bools) -> tuple[NDArray[np.float32], Ints]:
-    """The usable boxes whose class is not mapped to none."""
+    """Return the usable boxes whose class is not mapped to none."""
     keep = usable & (labels != _NONE)
     return boxes[keep], labels[keep]

@@ -1,4 +1,4 @@
-"""An evaluation as pictures: PNG, one a subject."""
+"""Draw an evaluation as PNG plots, one for each subject."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from skinbatch.metrics.detection import IOUS, RECALLS
 _SEVERITY_COLOURS = ("#2f7d43", "#e0b020", "#d9541e", "#6d1a4d")
 _OTHER = "#4a6f94"
 _COLOURS = ("#1f5f8b", "#c8442c", "#3b8a4f", "#8a5fa8", "#d9a520", "#5b5b5b", "#2ba6a0", "#a85f7c")
+# Width of one of a class's two bars, as a fraction of the space between classes.
 _BAR = 0.38
-"""Of the place of a class, what one of its two bars takes."""
+# Least space for a class in inches, so that the numbers over its two bars do not overlap.
 _WIDTH = 0.6
-"""Inches that the place of a class takes at least, so that the number over one bar is not on the other."""
+# Most photos in a scatter plot. If there are more, a random sample is drawn.
 _MOST_POINTS = 20_000
-"""Photos in a scatter; more are drawn at random, because more cannot be seen."""
 
 
 def draw(found: Evaluation, folder: Path) -> list[Path]:
-    """Write the plots that the evaluation has numbers for into `folder`; returns their paths."""
+    """Write the plots that the evaluation has numbers for into `folder` and return their paths."""
     drawings: dict[str, Callable[[Axes], None]] = {}
     lesions = found.parts.get(LESIONS)
     if isinstance(lesions, Lesions):
@@ -79,7 +79,8 @@ def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
             label=title,
         )
         for x, estimate in zip(at, found, strict=True):
-            # Over the bar and its interval: on a short or narrow bar there is no room.
+            # The number goes over the bar and its interval: a short or narrow bar has no room for
+            # it.
             top = np.nanmax([0.0, estimate.value, estimate.high])
             said = f"{estimate.value:.3f}" if np.isfinite(estimate.value) else "no pixel"
             axes.text(x, top + 0.015, said, ha="center", va="bottom", rotation=90, color="#222222", fontsize=9)
@@ -90,7 +91,7 @@ def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
         ha="right" if len(classes) > 5 else "center",
     )
     _finish(axes, "", "share", f"{numbers['photos']:,} photos, pixels of all together")
-    # A class without a pixel has no bar to make room for it; over the highest bars there is room for their numbers.
+    # A class without a pixel has no bar. Leave room for the numbers over the highest bars.
     axes.set(xlim=(-0.5, len(classes) - 1 + _BAR + 0.5), ylim=(0, 1.2), yticks=np.linspace(0, 1, 6))
     figure.legend(fontsize=9, ncols=2, frameon=False, loc="outside lower center")
 
@@ -124,7 +125,7 @@ def _counts(axes: Axes, lesions: Lesions, severity: Sequence[int | None]) -> Non
     given = np.array([-1 if severity[n] is None else severity[n] for n in lesions.places])
     random = np.random.default_rng(0)
     shown = np.sort(random.permutation(len(true))[:_MOST_POINTS])
-    # Counts are whole: without a little noise many photos would be one point.
+    # Counts are whole numbers. Without a little noise, many photos would fall on one point.
     x, y = (values[shown] + random.uniform(-0.3, 0.3, len(shown)) for values in (true, counted))
     size = float(np.clip(4000 / max(1, len(shown)), 3, 22))
     for level, colour in [(-1, _OTHER), *enumerate(_SEVERITY_COLOURS)]:
@@ -155,7 +156,8 @@ def _thresholds(axes: Axes, lesions: Lesions) -> None:
     )
     label = f"least MAE on these photos: {mae[best]:.2f} at {lesions.grid[best]:g}"
     axes.plot([lesions.grid[best]], [mae[best]], "o", color=_COLOURS[0], markersize=8, label=label)
-    # Far below any sensible threshold the error is many times larger; what matters is near the least.
+    # Far below any sensible threshold the error is many times larger. What matters is near the
+    # minimum.
     reach = max(4 * float(mae[best]), float(mae[-1]), 1.0)
     axes.set(xlim=(0, 1), ylim=(max(float(mean.min()) * 1.1, -reach), reach))
     _finish(axes, "score from which on boxes count", "error, lesions a photo", f"{len(error):,} photos")

@@ -1,4 +1,4 @@
-"""Masks of the tables against those that people drew."""
+"""Compare the masks of the tables with those that people drew."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ BACKGROUND = "background"
 
 
 class Regions:
-    """Photos with masks of both. places: (n,) of them among the judged.
+    """Judge the photos that have both a true and a found mask.
 
-    Compared at the photo's own size, to which a smaller or larger true mask is brought by its nearest pixel. What people drew
-    and the segmenter has no class for is background. unusable: names of photos whose masks have another shape,
-    cannot be read, or are not there.
+    Masks are compared at the photo's own size. A true mask of another size is scaled to it by
+    nearest pixel. A class that people drew and the segmenter does not have counts as background.
+
+    places: (n,) indices among the judged photos. unusable: names of photos whose masks have another
+    shape, cannot be read or do not exist.
     """
 
     def __init__(self, judged: Judged, masks: Masks) -> None:
@@ -53,7 +55,7 @@ class Regions:
         self._groups = judged.groups_of(self.places)
 
     def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
-        """Numbers of some of the photos. keep: (n,)."""
+        """Return the numbers of some photos. keep: (n,) bool."""
         groups = None if self._groups is None else self._groups[keep]
         return {
             "photos": int(keep.sum()),

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, and the photos that it judges."""
+"""Describe what an evaluation is asked for, and the photos that it judges."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from skinbatch.errors import UsageError
 from skinbatch.evaluate.scored import spelled
 from skinbatch.metrics.bootstrap import Resampling
 
+# Scores at which paper 003 counts.
 THRESHOLDS = (0.25, 0.5, 0.75)
-"""Scores at which paper 003 counts."""
 EVERY = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """truth: file or folder of annotations. format: of the readers, None: told by content. thresholds: scores at which lesions
-    are counted, besides the scoring's own. names: a class as people wrote it -> as the model has it, "" for none of its
-    classes; `*` stands for every other. apart: classes of photos that the means leave out, such as confounded ones. group: of
-    photos that are resampled as one: a regular expression over the photo's name whose first group it is, or a column of a
-    .csv truth; None: what the truth says by itself."""
+    """Describe an evaluation.
+
+    truth: file or folder of annotations. format: name of a reader; None: detected from the content.
+    thresholds: scores at which lesions are counted, besides the scoring's own. names: class in the
+    truth -> class of the model, "" for none of its classes; `*` stands for every other class.
+    apart: classes that the means leave out, such as confounded ones. group: photos that are
+    resampled together: a regular expression over the photo's name, whose first group identifies
+    them, or a column of a .csv truth; None: as the truth says.
+    """
 
     truth: Path
     format: str | None = None
@@ -47,20 +51,26 @@ class Request:
             raise UsageError(f"--group {self.group}: no regular expression: {e}") from None
 
     def renamed(self, name: str) -> str | None:
-        """A class of the truth as columns spell it; None if it is mapped to none."""
+        """Return a class of the truth as columns spell it, or None if it is mapped to none."""
         wanted = self.names.get(name, self.names.get(EVERY, name))
         return spelled(wanted) if wanted else None
 
     def unused(self, names: Sequence[str]) -> list[str]:
-        """What is mapped but is no class of the truth: a slip of the pen. names: of the truth's classes."""
+        """Return names that are mapped but are no class of the truth, which are most likely typing
+        errors.
+
+        names: classes of the truth.
+        """
         return [name for name in self.names if name != EVERY and name not in names]
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Photos that have truth and an `ok` row, P of them. rows: (P,) places in the images table. groups: (P,) numbers of the
-    patients, or whatever photos are grouped by, each photo whose group nobody knows having one of its own; None where no group
-    is known."""
+    """Hold the P photos that have a truth and an `ok` row.
+
+    rows: (P,) indices in the images table. groups: (P,) number of the patient or other group; a
+    photo whose group is unknown has one of its own. None if no group is known.
+    """
 
     photos: tuple[AnnotatedPhoto, ...]
     image_ids: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What the tables of a destination say about the photos that are to be judged."""
+"""Read what the tables of a destination hold about the photos that are judged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ _BOXES = ("image_id", "box_id", "x1", "y1", "x2", "y2", "score", "label", "skin_
 
 @dataclass(frozen=True, slots=True)
 class FoundBoxes:
-    """boxes: all that were kept, labels are numbers of `classes`. on_skin: (N,) those that count where their score does."""
+    """Hold found boxes.
+
+    boxes: all that were kept, with labels as indices of `classes`. on_skin: (N,) bool, boxes that
+    count if their score is high enough.
+    """
 
     boxes: Boxes
     on_skin: NDArray[np.bool_]
@@ -48,7 +52,7 @@ class FoundBoxes:
 
 
 class Scored:
-    """The tables of one scoring, read once. images: one row a photo, by rising image_id."""
+    """Read the tables of one scoring once. images: one row for each photo, by rising image_id."""
 
     def __init__(self, store: Store, scoring: str | None) -> None:
         destination.require_destination(store)
@@ -63,16 +67,16 @@ class Scored:
 
     @property
     def uris(self) -> list[str]:
-        """Of every photo's bytes, as tables spell them."""
+        """Return where the bytes of every photo are, as the tables spell it."""
         return list(self.images.column("uri").to_pylist())
 
     @property
     def threshold(self) -> float:
-        """Score from which on the scoring counts a box."""
+        """Return the score from which the scoring counts a box."""
         return float(self.scoring.grading["threshold"])
 
     def heads(self) -> dict[str, dict[str, str]]:
-        """Classifier -> its classes, as columns spell them, -> their columns."""
+        """Return classifier -> class as columns spell it -> column."""
         heads: dict[str, dict[str, str]] = {}
         for column in self.scoring.prob_columns:
             head, _, name = (
@@ -82,16 +86,18 @@ class Scored:
         return heads
 
     def numbers(self, column: str, rows: Ints) -> Floats:
-        """(P,) values of a column of numbers, NaN for null."""
+        """Return (P,) values of a numeric column, NaN for null."""
         values = self.images.column(column).take(pa.array(rows))
         return np.asarray(pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
     def texts(self, column: str, rows: Ints) -> list[str | None]:
-        """(P,) values of a column of text or truth."""
+        """Return (P,) values of a text or boolean column."""
         return list(self.images.column(column).take(pa.array(rows)).to_pylist())
 
     def boxes(self, rows: Ints) -> FoundBoxes:
-        """The boxes of these photos, which are numbered as they stand in `rows`; within a photo by box_id."""
+        """Return the boxes of these photos, by box_id within each; photos are numbered as in
+        `rows`.
+        """
         table = self._results.boxes(_BOXES)
         ids = self.images.column("image_id").take(pa.array(rows)).combine_chunks()
         photo = pc.index_in(table.column("image_id"), value_set=ids)
@@ -107,14 +113,16 @@ class Scored:
         return FoundBoxes(boxes, on_skin[order], classes)
 
     def masks(self) -> Masks | None:
-        """Run lengths of all photos; None where the scoring was not begun with --save-masks."""
+        """Return the run lengths of all photos, or None if the scoring was run without
+        --save-masks.
+        """
         if not self.scoring.save_masks:
             return None
         return Masks(self._results.masks())
 
 
 class Masks:
-    """The table `masks`, by image_id. classes: class, as columns spell it, -> its column."""
+    """Give access to the table `masks` by image_id. classes: class as columns spell it -> column."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -123,7 +131,9 @@ class Masks:
         self.classes: Mapping[str, str] = {name.removeprefix("rle_"): name for name in columns}
 
     def of(self, image_id: str) -> tuple[tuple[int, int], Sequence[str]] | None:
-        """Height and width, and compressed run lengths in the order of `classes`; None where the photo has no mask."""
+        """Return height, width and compressed run lengths in the order of `classes`; None without a
+        mask.
+        """
         n = self._row.get(image_id)
         if n is None:
             return None
@@ -134,5 +144,5 @@ class Masks:
 
 
 def spelled(name: str) -> str:
-    """A class name as columns spell it, by which names of people and of models are compared."""
+    """Return a class name as columns spell it, to compare names of people and of models."""
     return column_name(name.strip())

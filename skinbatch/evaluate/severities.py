@@ -1,4 +1,4 @@
-"""Grades of the tables against the severity that people gave."""
+"""Compare the grades of the tables with the severity that people gave."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ Bools = NDArray[np.bool_]
 
 
 class Severities:
-    """Photos whose severity people gave. places: (n,) of them among the judged.
+    """Judge the photos whose severity people gave.
 
-    Grades are the tables' own, at the scoring's threshold and by its scheme; -1 for photos without a face.
+    Grades are those of the tables, by the scoring's threshold and scheme; -1 for photos without a
+    face.
+
+    places: (n,) indices among the judged photos.
     """
 
     def __init__(self, judged: Judged, scored: Scored) -> None:
@@ -31,7 +34,7 @@ class Severities:
         self._groups = judged.groups_of(self.places)
 
     def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
-        """Numbers of some of the photos. keep: (n,)."""
+        """Return the numbers of some photos. keep: (n,) bool."""
         truth, found = self._truth[keep], self._found[keep]
         groups = None if self._groups is None else self._groups[keep]
         return {

@@ -1,4 +1,6 @@
-"""An evaluation for a terminal: one table a subject, the papers' figures beside."""
+"""Print an evaluation for a terminal: one table for each subject, with the papers' figures beside
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from skinbatch.evaluate.lesions import ALL
 from skinbatch.metrics.bootstrap import Estimate
 from skinbatch.metrics.classification import MEAN
 
+# Most photo names that are printed for a list. The JSON output holds all of them.
 _FIRST = 3
-"""Names of photos that are printed of a list; all are in the JSON."""
 _SHOWN = {"ap50": "AP50", "ap": "AP", "ar": "AR", "mae": "MAE", "rmse": "RMSE", "mean": "mean", "sd": "SD"}
 _DECIDED = {"recall": "recall", "precision": "precision", "specificity": "specificity", "f1": "F1"}
 _RANKED = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "average_precision": "average precision"}
@@ -22,7 +24,7 @@ Row = Sequence[str]
 
 
 def as_text(found: Evaluation) -> str:
-    """All tables, with what could not be judged and why."""
+    """Return all tables, and what could not be judged and why."""
     lines = [*_head(found.about)]
     numbers = found.numbers
     if LESIONS in numbers:
@@ -43,7 +45,7 @@ def as_text(found: Evaluation) -> str:
 
 
 def number(value: Estimate, digits: int = 3) -> str:
-    """`0.213 (0.190 to 0.237)`; `–` where it is not defined."""
+    """Return `0.213 (0.190 to 0.237)`, or `–` if the number is undefined."""
     if not np.isfinite(value.value):
         return "–"
     ends = f" ({value.low:.{digits}f} to {value.high:.{digits}f})" if np.isfinite(value.low) else ""
@@ -51,7 +53,7 @@ def number(value: Estimate, digits: int = 3) -> str:
 
 
 def table(title: str, header: Row, rows: Sequence[Row]) -> list[str]:
-    """Title, header and rows in columns, the first to the left."""
+    """Return title, header and rows in columns, the first aligned to the left."""
     cells = [header, *rows]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
     aligned = [
@@ -182,7 +184,10 @@ def _classes(part: Mapping[str, Any]) -> list[str]:
 def _classes_of(
     part: Mapping[str, Any], apart: Sequence[str], title: str, ranked: str, faceless: Mapping[str, int] | None = None
 ) -> list[str]:
-    """What is chosen, and the same by probability, with the titles of both. faceless: photos of each class."""
+    """Return the numbers of chosen classes and of probabilities, each with a title.
+
+    faceless: photos of each class without a face.
+    """
     counts = part["of_class"]
     names = [*counts, MEAN]
     marks = {name: f"{name} (apart)" if name in apart else name for name in names}
@@ -204,13 +209,13 @@ def _classes_of(
 
 
 def _seen(part: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Numbers of a classifier over the photos with a face; None where no photo has one."""
+    """Return the numbers of a classifier over photos with a face, or None if no photo has one."""
     seen: Mapping[str, Any] | None = part.get("with_face") if part["without_face"] else part
     return seen
 
 
 def _slices(title: str, groups: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
-    """One line a group: the main number of each part."""
+    """Return one line for each group, with the main number of each part."""
     names: dict[str, None] = {}
     rows = {}
     faceless = {

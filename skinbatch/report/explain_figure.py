@@ -21,15 +21,15 @@ Box = tuple[int, int, int, int]
 
 PANEL_INCHES = 4.6
 DPI = 130
+# Pixels of a panel's long side; more would not be seen.
 LONG_SIDE = 900
-"""Pixels of a panel's long side; more would not be seen."""
+# How much of the photo the maps' panels show, as a multiple of what the classifier was given: small
+# faces are enlarged.
 AROUND = 1.5
-"""How much of the photo the maps' panels show, as a multiple of what the classifier was given: small faces are
-enlarged."""
+# Share of the light that is left where the network does not look.
 VEIL = 0.4
-"""Share of the light that is left where the network does not look."""
+# Of guided back-propagation: its gradients spread over orders of magnitude.
 GAMMA = 0.5
-"""Of guided back-propagation: its gradients spread over orders of magnitude."""
 NAMES = {"gradcam": "Grad-CAM", "guided": "guided back-propagation"}
 
 

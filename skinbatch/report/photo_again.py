@@ -26,8 +26,8 @@ from skinbatch.storage.locate import Locator
 from skinbatch.types import Fetched, ImageRef, ShardRef, WorkUnit
 
 _COLUMNS = ("image_id", "uri", "sha256", "status", "error", "face", "unit_id")
+# Names that are compared letter by letter with a wrong one; more would take seconds.
 _COMPARED = 20_000
-"""Names that are compared letter by letter with a wrong one; more would take seconds."""
 
 
 def find_row(results: Results, image_id: str) -> Mapping[str, Any]:

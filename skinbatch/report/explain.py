@@ -1,4 +1,4 @@
-"""`skinbatch explain`: where in one photo of a destination a classifier sees a class."""
+"""Show where in one photo of a destination a classifier sees a class: `skinbatch explain`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ Map = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is to be explained. class_name: None: the most probable. head: None: the pack's first classifier. method `both`:
-    of the two, those that the network has. pack: where the scoring's pack is now, if it has moved."""
+    """Describe what to explain.
+
+    class_name: None: the most probable class. head: None: the pack's first classifier. method:
+    `both` stands for those of the two that the network supports. pack: where the scoring's pack is
+    now, if it has moved.
+    """
 
     image_id: str
     class_name: str | None = None
@@ -42,10 +46,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """photo: (H, W, 3) uint8 RGB as displayed. box: x1 y1 x2 y2 of what the classifier was given, in its pixels.
+    """Hold an explanation.
 
-    maps: method -> (H, W) float32 in [0, 1], NaN where the network does not look. notes: what could not be drawn, and
-    why. probabilities: class -> probability, as computed now.
+    photo: (H, W, 3) uint8 RGB as displayed. box: x1 y1 x2 y2, pixels, of the part that the
+    classifier was given. maps: method -> (H, W) float32 in [0, 1], NaN where the network does not
+    look. notes: what could not be drawn, and why. probabilities: class -> probability, as computed
+    now.
     """
 
     image_id: str
@@ -70,12 +76,17 @@ class Explanation:
 
 
 def explain(store: Store, question: Question, config: Config, scoring: str | None = None) -> Explanation:
-    """Read the photo again from its source and run segmenter and classifier on it as the scorer does.
+    """Read the photo again from its source and run segmenter and classifier on it as the scorer
+    does.
 
-    store: a destination. config: how its source is reached; pack and model settings are the scoring's own. scoring: its
-    fingerprint or the first digits; None: that of the newest run.
-    Raises UsageError for a photo that cannot be explained, a pack that is not the scoring's, and a classifier or method
-    that does not go together.
+    Args:
+        store: a destination.
+        config: how to reach the source. Pack and model settings are the scoring's own.
+        scoring: its fingerprint or the first digits. None: that of the newest run.
+
+    Raises:
+        UsageError: the photo cannot be explained, the pack is not the scoring's, or classifier and
+            method do not go together.
     """
     destination.require_destination(store)
     results = Results(store, destination.choose_scoring(store, scoring))
@@ -83,7 +94,8 @@ def explain(store: Store, question: Question, config: Config, scoring: str | Non
     assert made_by is not None, "choose_scoring has just read it"
     row = find_row(results, question.image_id)
     config = merge(config, made_by.settings)
-    # Half precision is for speed on a GPU; here a gradient is wanted, and one photo is quick on any machine.
+    # Half precision is for speed on a GPU. Here a gradient is needed, and one photo is quick on any
+    # machine.
     config = config.model_copy(update={"model": config.model.model_copy(update={"precision": "fp32"})})
     pack = _pack_of(made_by, question.pack or config.pack, config, store)
     stage = _classifier_stage(pack, question.head)
@@ -113,7 +125,9 @@ def explain(store: Store, question: Question, config: Config, scoring: str | Non
 
 
 def _pack_of(made_by: Scoring, address: str, config: Config, store: Store) -> Pack:
-    """The pack, verified, whose stages give the numbers of the scoring. PackError naming what differs."""
+    """Return the verified pack whose stages give the scoring's numbers, or raise a PackError that
+    names what differs.
+    """
     scoring = f"{store.uri}, scoring {made_by.fingerprint}"
     try:
         pack = load_pack(address, config.storage)
@@ -145,7 +159,7 @@ def _classifier_stage(pack: Pack, head: str | None) -> ClassifierStage:
 
 
 def _class_index(stage: ClassifierStage, wanted: str) -> int:
-    """By its name, or as columns write it."""
+    """Return the index of a class, given its name or the way columns spell it."""
     for index, name in enumerate(stage.classes):
         if wanted in (name, column_name(name)):
             return index
@@ -164,7 +178,10 @@ def _face(pack: Pack, photo: NDArray[np.uint8], config: Config, image_id: str) -
 def _maps(
     classifier: Classifier, seen: NDArray[np.uint8], index: int, method: Method
 ) -> tuple[dict[str, Map], tuple[str, ...]]:
-    """What the network has of the methods asked for, and why it lacks the others. UsageError where nothing is left."""
+    """Return the maps that the network supports, and why it lacks the others.
+
+    Raises UsageError if none is left.
+    """
     from skinbatch.models.classifiers.explain import grad_cam, guided_backprop
 
     wanted = {"gradcam": grad_cam, "guided": guided_backprop}
@@ -183,7 +200,7 @@ def _maps(
 
 
 def _placed(values: Map, photo: NDArray[np.uint8], box: tuple[int, int, int, int]) -> Map:
-    """The map of what the classifier was given, in the displayed original."""
+    """Place the map of what the classifier was given in the displayed original."""
     x1, y1, x2, y2 = box
     whole = np.full(photo.shape[:2], np.nan, np.float32)
     whole[y1:y2, x1:x2] = values

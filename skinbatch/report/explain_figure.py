@@ -1,4 +1,4 @@
-"""The picture of an explanation: the photo, and each map over it, side by side."""
+"""Draw an explanation: the photo, and each map over it, side by side."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Box = tuple[int, int, int, int]
 
 PANEL_INCHES = 4.6
 DPI = 130
-# Pixels of a panel's long side; more would not be seen.
+# Pixels of a panel's longer side; more would not be visible.
 LONG_SIDE = 900
-# How much of the photo the maps' panels show, as a multiple of what the classifier was given: small
-# faces are enlarged.
+# How much of the photo the panels with maps show, as a multiple of what the classifier was given.
+# Small faces are enlarged.
 AROUND = 1.5
 # Share of the light that is left where the network does not look.
 VEIL = 0.4
-# Of guided back-propagation: its gradients spread over orders of magnitude.
+# Exponent for guided back-propagation, whose gradients spread over orders of magnitude.
 GAMMA = 0.5
 NAMES = {"gradcam": "Grad-CAM", "guided": "guided back-propagation"}
 
 
 def write_figure(found: Explanation, path: Path) -> None:
-    """A PNG. Raises UsageError where it cannot be written."""
+    """Write a PNG. Raises UsageError if it cannot be written."""
     height, width = found.photo.shape[:2]
     panels = 1 + len(found.maps)
     tall = min(PANEL_INCHES * height / width, 1.6 * PANEL_INCHES)
@@ -72,7 +72,9 @@ def _panel(axis: Axes, pixels: Pixels, title: str, window: Box) -> None:
 
 
 def _window(box: Box, width: int, height: int) -> Box:
-    """Of the photo's proportions, around the box; the whole photo where that is not much more."""
+    """Return a window of the photo's proportions around the box, or the whole photo if that is not
+    much larger.
+    """
     x1, y1, x2, y2 = box
     share = AROUND * max((x2 - x1) / width, (y2 - y1) / height)
     if share >= 1:
@@ -93,7 +95,7 @@ def _shrunk(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _overlay(photo: Pixels, values: Map) -> Pixels:
-    """Heat over the photo, the more opaque the hotter, so that cold skin stays as it is."""
+    """Lay heat over the photo, more opaque where it is hotter, so that cold skin stays as it is."""
     heat = np.nan_to_num(values)
     colours = matplotlib.colormaps["turbo"](0.2 + 0.75 * heat)[..., :3] * 255
     opaque = 0.6 * np.clip(heat / 0.5, 0, 1)[..., None]
@@ -101,7 +103,7 @@ def _overlay(photo: Pixels, values: Map) -> Pixels:
 
 
 def _light(photo: Pixels, values: Map) -> Pixels:
-    """Strengths as light on a dim grey photo."""
+    """Show strengths as light on a dim grey photo."""
     strength = np.nan_to_num(values) ** GAMMA
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None] * 0.35
     colours = matplotlib.colormaps["inferno"](0.1 + 0.9 * strength)[..., :3] * 255

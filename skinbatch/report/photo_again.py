@@ -1,4 +1,7 @@
-"""A photo of a destination, read again from its source: the very bytes that were scored, or an error that says why not."""
+"""Read a photo of a destination again from its source.
+
+The result is the very bytes that were scored, or an error that tells why not.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,16 @@ from skinbatch.storage.locate import Locator
 from skinbatch.types import Fetched, ImageRef, ShardRef, WorkUnit
 
 _COLUMNS = ("image_id", "uri", "sha256", "status", "error", "face", "unit_id")
-# Names that are compared letter by letter with a wrong one; more would take seconds.
+# Most names that are compared letter by letter with an unknown one. More would take seconds.
 _COMPARED = 20_000
 
 
 def find_row(results: Results, image_id: str) -> Mapping[str, Any]:
-    """The photo's row of `images`: image_id, uri, sha256, unit_id. Raises UsageError for a photo that is not there, with
-    names that are close, and for one that was not scored or has no face."""
+    """Return the photo's row of `images`: image_id, uri, sha256 and unit_id.
+
+    Raises UsageError for a photo that is not in the table, with names that are close, and for one
+    that was not scored or has no face.
+    """
     table = results.images(_COLUMNS)
     ids = table.column("image_id")
     found = table.filter(pc.equal(ids, image_id)).to_pylist()
@@ -53,16 +59,18 @@ def find_row(results: Results, image_id: str) -> Mapping[str, Any]:
 
 
 def read_again(store: Store, fingerprint: str, row: Mapping[str, Any], config: Config) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB, as displayed. row: see find_row.
+    """Return (H, W, 3) uint8 RGB, as displayed. row: see find_row.
 
-    Raises UsageError where the photo is gone, not readable, or no longer has the row's SHA-256; StoreError where its
-    store does not answer.
+    Raises:
+        UsageError: the photo is gone, unreadable, or no longer has the row's SHA-256.
+        StoreError: its store does not answer.
     """
     image_id = str(row["image_id"])
     shard = _shard_of(store, fingerprint, str(row["unit_id"]))
     locator = Locator(config.storage)
     if shard is not None:
-        # Whichever version is there: an archive may be packed anew around the same photo, and the hash decides.
+        # Accept any version of the shard: it may have been packed again around the same photo, and
+        # the hash decides.
         fetched = read_member(replace(shard, version=None), image_id, locator, config.decode)
     else:
         fetched = _read_loose(image_id, str(row["uri"]), locator, config)
@@ -88,7 +96,7 @@ def _read_loose(image_id: str, uri: str, locator: Locator, config: Config) -> Fe
 
 
 def _shard_of(store: Store, fingerprint: str, unit_id: str) -> ShardRef | None:
-    """The archive file of a unit, from the newest plan that has the unit; None for loose photos."""
+    """Return the shard of a unit, from the newest plan that has the unit; None for loose photos."""
     name = family(unit_id)
     for plan_name in plan.names(store, fingerprint):
         for unit in plan.read(store, fingerprint, plan_name).units:
@@ -98,7 +106,9 @@ def _shard_of(store: Store, fingerprint: str, unit_id: str) -> ShardRef | None:
 
 
 def _close(wanted: str, ids: list[str]) -> list[str]:
-    """Up to three: first those with the same last part, then those with letters much alike."""
+    """Return up to three names: first those with the same last part, then those with similar
+    letters.
+    """
     last = posixpath.basename(wanted).lower()
     same = [name for name in ids if posixpath.basename(name).lower() == last]
     alike = difflib.get_close_matches(wanted, ids[:_COMPARED], 3, 0.6)

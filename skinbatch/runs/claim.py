@@ -1,4 +1,7 @@
-"""Who holds the destination. Advisory: it spares two drivers double work; correctness never depends on it."""
+"""Record who is using the destination.
+
+The claim is advisory: it spares two drivers doubled work. Correctness never depends on it.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,10 @@ _READS = 3
 
 
 class Claim:
-    """Held while a driver works; its heartbeat also rewrites the run's record.
+    """Hold the claim on a destination while a driver works.
 
-    `on_beat` is called on the heartbeat's thread, every ten seconds.
+    `on_beat` is called on the heartbeat's thread every ten seconds; the driver uses it to rewrite
+    the run's record.
     """
 
     def __init__(self, store: Store, run_id: str, beat_s: float = BEAT_S) -> None:
@@ -35,8 +39,8 @@ class Claim:
         self._thread: threading.Thread | None = None
         self._beats = 0
         self.taken = False
+        # The run that took the claim over because this one was silent for too long.
         self.lost: str | None = None
-        """Who has taken the claim over from this run, which was not heard from for too long."""
 
     def take(
         self,
@@ -44,9 +48,13 @@ class Claim:
         on_wait: Callable[[str], None] = lambda holder: None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the claim, or raise ClaimError naming the holder if its claim is seen to change within `watch_s`.
+        """Take the claim, or raise ClaimError if another run's claim changes within `watch_s`.
 
-        check: called every second; what it raises ends the watch."""
+        Args:
+            watch_s: seconds to watch another run's claim.
+            on_wait: called with a description of the holder when the watch begins.
+            check: called every second; an exception from it ends the watch.
+        """
         held = _read(self.store)
         if held is not None and not _is_dead_neighbour(held):
             on_wait(describe(held))
@@ -65,7 +73,7 @@ class Claim:
         self.taken = True
 
     def start(self, on_beat: Callable[[], None]) -> None:
-        """Begin the heartbeat."""
+        """Start the heartbeat."""
 
         def beat() -> None:
             while not self._stop.wait(self.beat_s):
@@ -77,13 +85,13 @@ class Claim:
                     self._write()
                     on_beat()
                 except SkinbatchError:
-                    continue  # a store that cannot be written now stops the units, which report it; the next beat tries again
+                    continue  # the units report a store that cannot be written; the next beat tries again
 
         self._thread = threading.Thread(target=beat, name="claim", daemon=True)
         self._thread.start()
 
     def release(self) -> None:
-        """End the heartbeat and give the claim back, if it is still this run's."""
+        """Stop the heartbeat and remove the claim if it is still this run's."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -94,7 +102,10 @@ class Claim:
         return record is not None and record.get("run_id") == self.run_id
 
     def _seen(self, expected: Callable[[dict[str, Any] | None], bool]) -> dict[str, Any] | None:
-        """The claim; what is not expected is read again, as some stores notice no byte that is wrong on the way."""
+        """Read the claim, and read it again if it is not as expected.
+
+        Some stores do not notice a byte that was damaged on the way.
+        """
         for _ in range(_READS):
             found = _read(self.store)
             if expected(found):
@@ -108,7 +119,7 @@ class Claim:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """`run R on HOST, process P, last seen T`."""
+    """Return `run R on HOST, process P, last seen T`."""
     return (
         f"run {record.get('run_id')} on {record.get('host')}, process {record.get('pid')}, last seen {record.get('at')}"
     )
@@ -120,7 +131,7 @@ def _read(store: Store) -> dict[str, Any] | None:
             return read_json(store, layout.CLAIM)
         except UsageError:
             continue
-    return None  # damaged: not a claim that anybody holds
+    return None  # a damaged claim is nobody's
 
 
 def _identity() -> dict[str, Any]:
@@ -128,7 +139,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Boot and process namespace: where a process number means the same process."""
+    """Return boot and process namespace: the scope in which a process number identifies a process."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -136,7 +147,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks since boot, as text; "" if there is no such process."""
+    """Return the start of a process in clock ticks since boot, as text; "" if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -144,7 +155,10 @@ def _started(pid: int) -> str:
 
 
 def _is_dead_neighbour(held: dict[str, Any]) -> bool:
-    """The holder was a process of this very machine and is no more, so there is nothing to watch."""
+    """Return whether the holder was a process of this very machine that has ended.
+
+    There is nothing to watch then.
+    """
     if not held.get("machine") or held["machine"] != _machine():
         return False
     return _started(int(held.get("pid", -1))) != held.get("started")

@@ -1,4 +1,7 @@
-"""After a snapshot: away with what it does not name. Every batch of deletes asks first whether it is still ours to do."""
+"""Delete what a snapshot does not name.
+
+Before each batch of deletes, the driver checks that its own snapshot is still the newest.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,24 @@ _LOOK_AGAIN_S = (0.0, 0.5, 2.0, 5.0)
 
 
 def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
-    """Delete receipts that the snapshot does not name, then data files that no receipt of it names, then folds and
-    attempts, which the snapshot makes needless, then what writers that died left unfinished. Returns the number of objects
-    deleted. fresh: nothing was handed out since the ledger was listed, so that it need not be listed again.
+    """Delete everything that the new snapshot makes unnecessary, and return the number of objects.
 
-    Raises ClaimError (exit 7) when another run's snapshot is the newest that counts.
+    In this order: receipts that the snapshot does not name, data files that none of its receipts
+    names, folds and records of attempts, and files that dead writers left unfinished.
+
+    Args:
+        fresh: nothing was handed out since the ledger was listed, so it need not be listed again.
+
+    Raises:
+        ClaimError: another run's snapshot is the newest that counts (exit code 7).
     """
     if not fresh:
         ledger.list_again()
     check(ledger, own)
     deleted = since_listed = 0
     for batch in _batches(_stale(ledger, own)):
-        # To list everything for every batch would take longer than scoring: as many requests look as delete.
+        # Listing everything before every batch would take longer than scoring: as many requests
+        # would list as delete.
         if since_listed > ledger.keys:
             ledger.list_again()
             check(ledger, own)
@@ -50,7 +59,7 @@ def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
 
 
 def check(ledger: Ledger, own: Snapshot) -> None:
-    """Raise ClaimError unless `own` is the newest snapshot that counts, as the ledger has receipts and files listed."""
+    """Raise ClaimError unless `own` is the newest snapshot that counts, according to the ledger."""
     if snapshot.counts(own):
         _check_newest(ledger, own)
     else:
@@ -58,14 +67,18 @@ def check(ledger: Ledger, own: Snapshot) -> None:
 
 
 def _check_newest(ledger: Ledger, own: Snapshot) -> None:
-    """The same for an own snapshot that was seen to count: one request, while nobody else writes snapshots."""
+    """Check the same for an own snapshot that was seen to count: one request if nobody else writes
+    snapshots.
+    """
     if snapshot.names(ledger.store, ledger.fingerprint)[:1] == [own.name]:
         return
     _look_again(ledger, own)
 
 
 def _look_again(ledger: Ledger, own: Snapshot) -> None:
-    """A listing does not have what it should. Where no newer snapshot is the reason, it may be an old listing."""
+    """Look again when a listing lacks something: without a newer snapshot, it may be an old
+    listing.
+    """
     for seconds in _LOOK_AGAIN_S:
         time.sleep(seconds)
         ledger.list_again()
@@ -84,7 +97,7 @@ def _look_again(ledger: Ledger, own: Snapshot) -> None:
 
 
 def _stale(ledger: Ledger, own: Snapshot) -> Iterator[str]:
-    """Keys that have to go, in the order in which they have to."""
+    """Return the keys to delete, in the order in which they must be deleted."""
     named = set(own.receipts)
     for stub in ledger.receipts_besides(named):
         yield stub.key(ledger.fingerprint)
@@ -93,7 +106,7 @@ def _stale(ledger: Ledger, own: Snapshot) -> Iterator[str]:
 
 
 def _needless(ledger: Ledger) -> Iterator[str]:
-    """Folds and attempts, of which no snapshot names any."""
+    """Return folds and records of attempts, which no snapshot names."""
     for prefix in (layout.folds_prefix(ledger.fingerprint), layout.attempts_prefix(ledger.fingerprint)):
         for info in ledger.store.list(prefix):
             yield info.key

@@ -1,4 +1,4 @@
-"""What a destination says of itself: its source, its scorings and what each of them stands for."""
+"""Read and write what a destination records about itself: its source and its scorings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ LAYOUT_VERSION = 1
 
 
 def now() -> str:
-    """UTC, ISO 8601, to the second."""
+    """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """dest.json. source: as the first run gave it, made absolute. bits: leading bits of groups at the first plan."""
+    """Hold dest.json. source: as the first run gave it, made absolute. bits: leading bits of groups
+    at the first plan.
+    """
 
     source: str
     bits: int | None
@@ -32,8 +34,12 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """scorings/<fp>.json. numbers: what the fingerprint is the hash of. grading: threshold, scheme and counting of
-    the first run. classes, prob_columns: the columns that depend on the pack. settings: what `retry` has to be run with."""
+    """Hold scorings/<fp>.json.
+
+    numbers: what the fingerprint is the hash of. grading: threshold, scheme and counting of the
+    first run. classes, prob_columns: the columns that depend on the pack. settings: what `retry`
+    must be run with.
+    """
 
     fingerprint: str
     numbers: Mapping[str, Any]
@@ -48,7 +54,10 @@ class Scoring:
 
 
 def read_json(store: Store, key: str) -> dict[str, Any] | None:
-    """A JSON object of the destination, None if it is not there. UsageError if it is no JSON, or no object."""
+    """Read a JSON object of the destination; None if it does not exist.
+
+    Raises UsageError if it is not JSON, or not an object.
+    """
     try:
         data, _ = store.get(key)
     except NotFoundError:
@@ -63,7 +72,10 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
 
 
 def read_destination(store: Store) -> Destination | None:
-    """dest.json; None where there is none yet. UsageError if another version of skinbatch wrote it."""
+    """Read dest.json; None if there is none yet.
+
+    Raises UsageError if another version of skinbatch wrote it.
+    """
     raw = read_json(store, layout.DEST)
     if raw is None:
         return None
@@ -82,7 +94,7 @@ def read_destination(store: Store) -> Destination | None:
 
 
 def require_destination(store: Store) -> Destination:
-    """dest.json, or a UsageError that says how a destination comes to be."""
+    """Read dest.json, or raise a UsageError that tells how a destination is made."""
     found = read_destination(store)
     if found is None:
         raise UsageError(
@@ -96,7 +108,9 @@ def write_destination(store: Store, destination: Destination) -> None:
 
 
 def read_scoring(store: Store, fingerprint: str) -> Scoring | None:
-    """A scoring by its fingerprint, None if it is not there. UsageError if its file is damaged."""
+    """Read a scoring by its fingerprint; None if it does not exist. Raises UsageError if it is
+    damaged.
+    """
     raw = read_json(store, layout.scoring_key(fingerprint))
     if raw is None:
         return None
@@ -114,13 +128,13 @@ def write_scoring(store: Store, scoring: Scoring) -> None:
 
 
 def scoring_names(store: Store) -> list[str]:
-    """Fingerprints of all scorings of a destination, whether their files can be read or not."""
+    """Return the fingerprints of all scorings of a destination, readable or not."""
     keys = (info.key[len(layout.SCORINGS) :] for info in store.list(layout.SCORINGS))
     return sorted(key.removesuffix(".json") for key in keys if key.endswith(".json"))
 
 
 def damaged_scorings(store: Store) -> dict[str, str]:
-    """Fingerprints of scorings whose file cannot be read, and why not."""
+    """Return the fingerprints of scorings whose file cannot be read, with the reason."""
     damaged = {}
     for name in scoring_names(store):
         try:
@@ -131,7 +145,9 @@ def damaged_scorings(store: Store) -> dict[str, str]:
 
 
 def fingerprints(store: Store, damaged: Container[str] = ()) -> list[str]:
-    """Scorings of a destination, oldest first; before them those of `damaged`, whose files are not read."""
+    """Return the scorings of a destination, oldest first, after those of `damaged`, which are not
+    read.
+    """
     names = scoring_names(store)
     scorings = [s for s in (read_scoring(store, name) for name in names if name not in damaged) if s is not None]
     whole = [s.fingerprint for s in sorted(scorings, key=lambda s: (s.created, s.fingerprint))]
@@ -139,7 +155,10 @@ def fingerprints(store: Store, damaged: Container[str] = ()) -> list[str]:
 
 
 def choose_scoring(store: Store, wanted: str | None, damaged: Container[str] = ()) -> str:
-    """The scoring that is meant: the one named, the only one, or that of the newest run. damaged: see fingerprints."""
+    """Return the scoring that is meant: the one named, the only one, or that of the newest run.
+
+    damaged: see fingerprints.
+    """
     found = fingerprints(store, damaged)
     if wanted is not None:
         fitting = [fp for fp in found if fp.startswith(wanted)]

@@ -1,4 +1,4 @@
-"""Copies of new receipts, many in one object, so that the next run reads few."""
+"""Copy new receipts into folds, so that the next run reads few objects."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from skinbatch.runs.stub import Stub
 
 
 class Folds:
-    """Those that one run writes, every `receipts.FOLD_EVERY` receipts. note: told of one that cannot be written, which costs
-    the next run some requests, and not this one."""
+    """Write the folds of one run, one for every `receipts.FOLD_EVERY` receipts.
+
+    note: called with a message if a fold cannot be written. That costs the next run some requests,
+    and this run nothing.
+    """
 
     def __init__(self, ledger: Ledger, note: Callable[[str], None]) -> None:
         self._ledger, self._note = ledger, note
@@ -26,7 +29,7 @@ class Folds:
             self.write()
 
     def write(self) -> None:
-        """What is new since the last one."""
+        """Write the receipts that are new since the last fold."""
         if not self._new:
             return
         self._tried += 1

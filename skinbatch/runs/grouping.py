@@ -1,4 +1,7 @@
-"""Loose photos into groups by the leading bits of the hash of their key, so that an archive that grows keeps its units."""
+"""Group loose photos by the leading bits of the hash of their key.
+
+Groups keep their photos when a source grows, so units stay the same from run to run.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +19,32 @@ MAX_BITS = 48
 
 
 def key_hash(image_id: str) -> int:
-    """First 64 bits of the SHA-256 of the key."""
+    """Return the first 64 bits of the SHA-256 of the key."""
     return int.from_bytes(hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
 def target_size(photos: int) -> int:
-    """Photos a group aims at: 512; in small archives a 32nd of the archive, at least 8."""
+    """Return the number of photos that a group aims at: 512, or a 32nd of a small source, at least
+    8.
+    """
     return max(SMALL_GROUP, min(LARGE_GROUP, photos // FEW_GROUPS))
 
 
 def first_bits(photos: int) -> int:
-    """Leading bits that make groups of about the target size."""
+    """Return the number of leading bits that make groups of about the target size."""
     return max(0, round(math.log2(max(1, photos) / target_size(photos))))
 
 
 def split(hashes: NDArray[np.uint64], bits: int, known: Collection[str]) -> list[tuple[str, int, int]]:
-    """Groups of photos whose hashes are sorted ascending.
+    """Return (group, start, stop) for every group that has photos.
 
-    hashes: (N,) uint64. bits: leading bits of the first plan. known: groups of the newest plan, as text of 0 and 1.
-    Returns (group, start, stop) for every group that has photos: known groups stay, one over twice the target splits
-    by one more bit (and again), none merges.
+    Groups of earlier plans stay. A group over twice the target is split by one more bit, repeatedly
+    if needed. No groups are merged.
+
+    Args:
+        hashes: (N,) uint64, ascending.
+        bits: leading bits of the first plan.
+        known: groups of the newest plan, as text of 0 and 1.
     """
     target = target_size(len(hashes))
     known = frozenset(known)

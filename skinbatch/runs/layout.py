@@ -1,4 +1,7 @@
-"""Where everything lies in a destination; keys relative to its root. The one place that spells them."""
+"""Define where everything lies in a destination, as keys relative to its root.
+
+No other file spells these keys.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ DATA_KINDS = ("images", "boxes", "masks")
 
 
 def fresh() -> str:
-    """A random part for a name that nobody else can have chosen."""
+    """Return a random part for a name that nobody else can have chosen."""
     return secrets.token_hex(6)
 
 
@@ -27,7 +30,10 @@ def data_key(kind: str, fingerprint: str, unit_id: str, attempt: str) -> str:
 
 
 def data_name(prefix: str, key: str) -> tuple[str, str] | None:
-    """(unit_id, attempt) of a key that `data_key` made, None for any other. prefix: of its kind and scoring."""
+    """Return (unit_id, attempt) of a key that `data_key` made, None for any other.
+
+    prefix: of its kind and scoring.
+    """
     unit_id, dot, attempt = key[len(prefix) :].removesuffix(".parquet").rpartition(".")
     return (unit_id, attempt) if dot and key == f"{prefix}{unit_id}.{attempt}.parquet" else None
 
@@ -49,7 +55,10 @@ def receipt_key(fingerprint: str, unit_id: str, generation: int, attempt: str) -
 
 
 def receipt_name(prefix: str, key: str) -> tuple[str, int, str] | None:
-    """(unit_id, generation, attempt) of a key that `receipt_key` made, None for any other. prefix: of its scoring."""
+    """Return (unit_id, generation, attempt) of a key that `receipt_key` made, None for any other.
+
+    prefix: of its scoring.
+    """
     unit_id, _, name = key[len(prefix) :].partition("/")
     digits, _, rest = name.partition(".")
     if not (digits.isascii() and digits.isdigit()):
@@ -71,12 +80,15 @@ def attempts_prefix(fingerprint: str) -> str:
 
 
 def numbered(n: int) -> str:
-    """`<n>.<random>`, the name of a plan, snapshot or fold."""
+    """Return `<n>.<random>`, the name of a plan, snapshot or fold."""
     return f"{n}.{fresh()}"
 
 
 def number_of(name: str) -> tuple[int, str]:
-    """(n, random) of a name made by `numbered`, with or without a suffix after it. ValueError for any other name."""
+    """Return (n, random) of a name made by `numbered`, with or without a suffix.
+
+    Raises ValueError for any other name.
+    """
     found = _NUMBERED.match(name)
     if found is None:
         raise ValueError(f"{name!r} is not <n>.<random>")
@@ -84,6 +96,6 @@ def number_of(name: str) -> tuple[int, str]:
 
 
 def newest_first(names: set[str] | list[str]) -> list[str]:
-    """Names made by `numbered`, highest n first, then smallest random; other names (a stray copy) are left out."""
+    """Return names made by `numbered`, highest n first, then smallest random. Others are left out."""
     ours = (name for name in names if _NUMBERED.match(name))
     return sorted(ours, key=lambda name: (-number_of(name)[0], number_of(name)[1]))

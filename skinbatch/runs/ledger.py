@@ -1,4 +1,4 @@
-"""Every receipt of one scoring that lies in the destination, and what they prove."""
+"""Read every receipt of one scoring in the destination, and decide what they prove."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ _READERS = 16
 
 
 class Ledger:
-    """Receipts as stubs, and data files as bits of the stub of their unit and attempt, both as listed.
+    """Hold receipts as stubs, and data files as bits of the stub of their unit and attempt.
 
-    `add` takes what a unit of this run has just committed. Not shared between threads.
+    Both are as they were listed. `add` takes a receipt that this run has just committed. A ledger
+    must not be shared between threads.
     """
 
     def __init__(self, store: Store, fingerprint: str) -> None:
         self.store = store
         self.fingerprint = fingerprint
+        # Data files without a receipt of their unit and attempt.
         self.orphans: set[str] = set()
-        """Data files beside which no receipt of their unit and attempt lies."""
+        # Objects in the folder of receipts whose names are not those of receipts.
         self.strays: set[str] = set()
-        """Objects among the receipts whose keys are no receipt's."""
+        # Objects that cannot be read as the receipt, fold or snapshot that they should be.
         self.unreadable: set[str] = set()
-        """Objects that are no receipt, fold or snapshot that can be read."""
+        # Number of receipts that are in no snapshot or fold.
         self.read_singly: list[Stub] = []
-        """Receipts that neither a snapshot nor a fold holds."""
+        # Number of receipts and data files in the last listing.
         self.keys = 0
-        """Receipts and data files that were listed last."""
-        # Most units have one receipt; a list for each of them would be as large as its stub.
+        # Most units have one receipt. A list for each of them would be as large as its stub.
         self._units: dict[str, Stub | list[Stub]] = {}
         self._parts: dict[str, list[str]] = defaultdict(list)
         self._split: set[str] = set()
@@ -47,22 +48,29 @@ class Ledger:
 
     @classmethod
     def listed(cls, store: Store, fingerprint: str) -> Ledger:
-        """Only what exists, by LIST; no receipt is read. Enough to tell which snapshot counts."""
+        """Return a ledger of what exists, by LIST, without reading receipts.
+
+        That is enough to tell which snapshot counts.
+        """
         ledger = cls(store, fingerprint)
         ledger.list_again()
         return ledger
 
     @classmethod
     def load(cls, store: Store, fingerprint: str) -> Ledger:
-        """What exists, and every receipt: from snapshots and folds, then one by one those that none of them holds."""
+        """Return a ledger of what exists, with every receipt read.
+
+        Receipts come from snapshots and folds first; the rest are read one by one.
+        """
         ledger = cls.listed(store, fingerprint)
         ledger._read_all()
         return ledger
 
     def list_again(self) -> None:
-        """What exists now, by LIST. Receipts that have appeared since are not read.
+        """List again what exists now. Receipts that appeared since are not read.
 
-        Receipts are listed before data files: a unit that commits between the two has its files listed.
+        Receipts are listed before data files, so that the files of a unit that commits in between
+        are seen.
         """
         for stub in self:
             stub.there = 0
@@ -82,7 +90,7 @@ class Ledger:
                 self._note_file(prefix, key, bit)
 
     def prefixes(self) -> list[str]:
-        """What `list_again` lists: receipts, then data files by kind."""
+        """Return the prefixes that `list_again` lists: receipts, then data files by kind."""
         data = (layout.data_prefix(kind, self.fingerprint) for kind in BITS)
         return [layout.receipts_prefix(self.fingerprint), *data]
 
@@ -111,7 +119,7 @@ class Ledger:
                 self.unreadable.add(stub.key(self.fingerprint))
 
     def _read_copy(self, key: str) -> int:
-        """Read what is not read yet from a snapshot or fold; returns how many that were."""
+        """Read what is not read yet from a snapshot or fold, and return the number of receipts."""
         read = 0
         prefix = layout.receipts_prefix(self.fingerprint)
         try:
@@ -136,7 +144,9 @@ class Ledger:
             return None
 
     def _fill(self, stub: Stub, text: bytes) -> bool:
-        """Take over what a receipt says; False if it is no receipt, or another one than its key and its files' say."""
+        """Take over the content of a receipt; return False if it does not match its key and its
+        files.
+        """
         try:
             receipt = receipts.from_json(text)
             return self._take(stub, receipt, text)
@@ -175,7 +185,7 @@ class Ledger:
         return stub
 
     def add(self, receipt: Receipt) -> Stub:
-        """A receipt that a worker of this run has just written, with its files."""
+        """Add a receipt that a worker of this run has just written, with its files."""
         name = receipt.unit_id, receipt.generation, receipt.attempt
         stub = self.find(*name) or self._new(*name)
         taken = self._take(stub, receipt, receipts.to_json(receipt))
@@ -191,7 +201,7 @@ class Ledger:
                 yield from found
 
     def unread(self) -> Iterator[Stub]:
-        """Receipts that exist and have not been read, or cannot be."""
+        """Return receipts that exist and were not read, or cannot be read."""
         return (stub for stub in self if stub.listed and stub.whole is None)
 
     def of_unit(self, unit_id: str) -> Sequence[Stub]:
@@ -205,7 +215,7 @@ class Ledger:
         return None
 
     def at(self, receipt_key: str) -> Stub | None:
-        """The receipt that lies there, None where none does."""
+        """Return the receipt at a key, or None."""
         name = layout.receipt_name(layout.receipts_prefix(self.fingerprint), receipt_key)
         stub = self.find(*name) if name else None
         return stub if stub is not None and stub.listed else None
@@ -214,28 +224,34 @@ class Ledger:
         return [stub for stub in self if stub.complete]
 
     def families(self) -> Iterator[str]:
-        """Groups and archive files that have receipts; some more than once."""
+        """Yield groups and shards that have receipts; some come more than once."""
         return map(family, self._units)
 
     def of_family(self, name: str) -> list[Stub]:
-        """Complete receipts of a group or an archive file, of its parts and halves."""
+        """Return complete receipts of a group or shard, including its parts and halves."""
         unit_ids = sorted([name, *self._parts.get(name, ())])
         return [stub for unit_id in unit_ids for stub in self.of_unit(unit_id) if stub.complete]
 
     def best(self, unit_id: str, whole_sha256: str) -> Stub | None:
-        """The receipt of a unit that counts for the inputs of its whole unit: complete, highest generation, then
-        smallest attempt."""
+        """Return the receipt of a unit that counts for the inputs of its whole unit.
+
+        It is complete and has the highest generation, then the smallest attempt.
+        """
         whole = bytes.fromhex(whole_sha256)
         fitting = [stub for stub in self.of_unit(unit_id) if stub.whole == whole and stub.complete]
         return min(fitting, key=lambda stub: (-stub.generation, stub.attempt), default=None)
 
     def proof(self, unit_id: str, whole_sha256: str) -> list[Stub] | None:
-        """The receipts by which a planned unit is done: its own, or those of its halves; None while it is not."""
+        """Return the receipts by which a planned unit is done: its own, or those of its halves.
+
+        Return None while it is not done.
+        """
         own = self.best(unit_id, whole_sha256)
         halves = self._proof_of_halves(unit_id, whole_sha256) if unit_id in self._split else None
         if own is None or halves is None:
             return halves if own is None else [own]
-        # A retry of the whole unit may have ended in halves: the later generation counts, as among single receipts.
+        # A retry of the whole unit may have ended in halves. The later generation counts, as it
+        # does among single receipts.
         return halves if min(stub.generation for stub in halves) > own.generation else [own]
 
     def _proof_of_halves(self, unit_id: str, whole_sha256: str) -> list[Stub] | None:
@@ -245,11 +261,13 @@ class Ledger:
         return proofs[0] + proofs[1]
 
     def receipts_besides(self, named: Set[Stub]) -> Iterator[Stub]:
-        """Receipts that were listed, whole or not, and are not among `named`."""
+        """Yield receipts that were listed, complete or not, and are not among `named`."""
         return (stub for stub in list(self) if stub.listed and stub not in named)
 
     def files_besides(self, named: Set[Stub]) -> Iterator[str]:
-        """Data files that were listed and that no receipt of `named` names; some may come twice."""
+        """Yield data files that were listed and that no receipt of `named` names; some may come
+        twice.
+        """
         for stub in list(self):
             bits = stub.there
             for other in self.of_unit(stub.unit_id):  # a copy of a receipt under another name has the same files
@@ -259,7 +277,7 @@ class Ledger:
         yield from sorted(self.orphans)
 
     def changed(self) -> Iterator[Stub]:
-        """Receipts that do not say what the snapshot or fold says that they were taken from; reads each of them."""
+        """Return receipts that differ from their copy in a snapshot or fold. Each of them is read."""
         singly = set(self.read_singly)
         copied = (stub for stub in list(self) if stub.listed and stub.whole is not None and stub not in singly)
         for stub, text in ahead(copied, self._text_of, _READERS):
@@ -267,19 +285,22 @@ class Ledger:
                 yield stub
 
     def receipt(self, stub: Stub) -> Receipt:
-        """All that a receipt says, of one that has been read."""
+        """Return the full content of a receipt that has been read."""
         return receipts.from_json(self._texts[stub.text])
 
     def entries(self, stubs: Iterable[Stub]) -> Iterator[Entry]:
-        """Rows of a fold or snapshot, of receipts that have been read."""
+        """Yield rows of a fold or snapshot for receipts that have been read."""
         for stub in stubs:
             files = stub.files(self.fingerprint, stub.needed)
             yield Entry(stub.unit_id, stub.key(self.fingerprint), stub.rows, files, self._texts[stub.text])
 
 
 def _copies(store: Store, fingerprint: str) -> Iterator[str]:
-    """Keys of the newest snapshot, of the folds, newest first, and of the other snapshots, which hold what a clean-up that
-    was cut short has left."""
+    """Yield the keys of the newest snapshot, of the folds, newest first, and of the other
+    snapshots.
+
+    Other snapshots hold receipts that an interrupted clean-up left.
+    """
     keys: list[list[str]] = []
     for prefix in (layout.snapshots_prefix(fingerprint), layout.folds_prefix(fingerprint)):
         found = [o.key[len(prefix) :] for o in store.list(prefix) if o.key.endswith(".parquet")]

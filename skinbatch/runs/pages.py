@@ -1,4 +1,4 @@
-"""Many small texts kept in little memory: packed by the page, unpacked when one of them is asked for."""
+"""Keep many small texts in little memory, compressed by the page."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import cast
 import pyarrow as pa
 
 _PER_PAGE = 256
+# Number of pages kept uncompressed. Texts are mostly read in the order in which they were added.
 _UNPACKED = 4
-"""Pages kept unpacked: texts are mostly asked for in the order in which they came."""
 
 
 class Pages:
-    """Texts by number, from 0, in the order in which they were added. Not shared between threads."""
+    """Store texts by number, from 0, in the order in which they were added. Not for several
+    threads.
+    """
 
     def __init__(self) -> None:
         self._codec = pa.Codec("zstd")
@@ -22,7 +24,7 @@ class Pages:
         self._unpacked: OrderedDict[int, list[bytes]] = OrderedDict()
 
     def add(self, text: bytes) -> int:
-        """Keep a text without line feeds; returns its number."""
+        """Add a text without line feeds and return its number."""
         number = len(self._packed) * _PER_PAGE + len(self._open)
         self._open.append(text)
         if len(self._open) == _PER_PAGE:

@@ -1,4 +1,7 @@
-"""What was listed, cut into units. A plan is immutable; the newest one says what the archive holds."""
+"""List a source and divide it into units.
+
+A plan is immutable. The newest plan tells what the source holds.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +29,20 @@ from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
 MEMBERS_PER_FILE = 100_000
 PART_MEMBERS = 512
+# Most parts of one zip. Each part reads the whole directory of the file, so a file of millions of
+# members is done sooner in fewer, larger parts.
 MOST_PARTS = 128
-"""Of one archive file: each part reads the file's whole directory, so in a file of millions of members fewer, larger parts
-are sooner done."""
 PART_BYTES = 64 << 20
+# Shards over these sizes are opened to be divided.
 PARQUET_BYTES = 64 << 10
-"""Archive files over these sizes are opened to be cut."""
 _CHUNK = 50_000
+# Number of shards whose members are counted at the same time. Each takes a few round trips to the
+# store.
 _OPENED = 8
-"""Archive files whose members are counted at once: each is a few round trips to the store."""
 _UNITS = "units.parquet"
 _WAY_OUT = "delete it, and the same `skinbatch score` plans anew"
+# Metadata of that file: sizes in bytes of the others.
 _SIZES = "skinbatch.sizes"
-"""Metadata of that file: bytes of the others."""
 
 _MEMBERS_SCHEMA = pa.schema(
     [
@@ -55,8 +59,9 @@ _LISTED_SCHEMA = _MEMBERS_SCHEMA.remove(_MEMBERS_SCHEMA.get_field_index("unit_id
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """name: `<n>.<random>`. units: in the order in which they are handed out. sizes: of the files that hold their photos,
-    bytes."""
+    """Hold a plan. name: `<n>.<random>`. units: in the order in which they are handed out. sizes:
+    bytes of the files with their photos.
+    """
 
     name: str
     units: Units
@@ -68,13 +73,16 @@ class Plan:
 
     @property
     def photos(self) -> int:
-        """Photos of the units whose number is known."""
+        """Return the number of photos in units whose number is known."""
         return self.units.photos
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A source as listed now. photos: Arrow table of image_id, uri, size, version and meta (JSON text). shards: archive files."""
+    """Hold a source as it is listed now.
+
+    photos: Arrow table of image_id, uri, size, version and meta (JSON text). shards: its shards.
+    """
 
     photos: pa.Table
     shards: tuple[ShardRef, ...]
@@ -85,7 +93,9 @@ class Listing:
 
 
 def collect(entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], None] = lambda n: None) -> Listing:
-    """A source's entries as columns; the same image_id twice is one photo, the first wins."""
+    """Collect the entries of a source as columns. Of two entries with the same image_id, the first
+    wins.
+    """
     batches: list[pa.RecordBatch] = []
     rows: list[ImageRef] = []
     shards: dict[str, ShardRef] = {}
@@ -116,17 +126,22 @@ def collect(entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], No
 
 
 class PlanWriter:
-    """Cuts a listing into units and writes it as plan n + 1, unless the newest plan says the same."""
+    """Divide a listing into units and write plan n + 1, unless the newest plan is equal."""
 
     def __init__(self, store: Store, fingerprint: str, count_members: Callable[[ShardRef], int]) -> None:
-        """count_members: called from several threads at once."""
+        """Create a writer. count_members is called from several threads at once."""
         self.store = store
         self.fingerprint = fingerprint
         self.count_members = count_members
 
     def write(self, listing: Listing, newest: Plan | None, bits: int | None, anew: bool = False) -> Plan:
-        """newest: the plan whose groups are kept. bits: the destination's leading bits, None at the first plan. anew: also
-        where that plan says the same."""
+        """Write a plan and return it, or return `newest` if it is equal.
+
+        Args:
+            newest: the plan whose groups are kept.
+            bits: the destination's leading bits, None at the first plan.
+            anew: write also if the newest plan is equal.
+        """
         members, loose = self._loose_units(listing.photos, newest, bits)
         units = Units.of(chain(loose, self._shard_units(listing.shards, newest)))
         if newest is not None and not anew and units.same_inputs(newest.units):
@@ -167,7 +182,9 @@ class PlanWriter:
         return files, units
 
     def _shard_units(self, shards: Iterable[ShardRef], newest: Plan | None) -> Iterator[PlannedUnit]:
-        """Ascending by unit_id, as they are in the newest plan, which is gone through alongside."""
+        """Yield units of shards, ascending by unit_id, as in the newest plan, which is read
+        alongside.
+        """
         planned = (u for u in newest.units if u.shard is not None) if newest else iter(())
         before = groupby(planned, key=lambda u: family(u.unit_id))
         name, units = next(before, (None, iter(())))
@@ -189,7 +206,7 @@ class PlanWriter:
             yield from parts
 
     def _cut(self, shard: ShardRef) -> list[PlannedUnit]:
-        """One unit an archive file; large ones that can be read from the middle are cut into ranges."""
+        """Return one unit for a shard, or ranges of a large shard that can be read from the middle."""
         name = _name_of(shard)
         count = self.count_members(shard) if _to_be_cut(shard) else None
         if count is None or count <= 2 * PART_MEMBERS:
@@ -206,7 +223,9 @@ class PlanWriter:
 
 
 def amend(listing: Listing, changed: Mapping[str, ImageRef], vanished: Iterable[str]) -> Listing:
-    """The listing with what the workers found: photos that changed while they were read, and those that are gone."""
+    """Return the listing with what workers found: photos that changed while they were read or are
+    gone.
+    """
     gone = set(vanished) | set(changed)
     kept = listing.photos.filter(
         pc.invert(pc.is_in(listing.photos.column("image_id"), pa.array(sorted(gone), pa.string())))
@@ -216,13 +235,13 @@ def amend(listing: Listing, changed: Mapping[str, ImageRef], vanished: Iterable[
 
 
 def replace_shards(listing: Listing, shards: Mapping[str, ShardRef | None]) -> Listing:
-    """The listing with new versions of archive files; None where one is gone."""
+    """Return the listing with new versions of shards; None for one that is gone."""
     now = [shards.get(s.key, s) for s in listing.shards]
     return Listing(listing.photos, tuple(s for s in now if s is not None))
 
 
 def names(store: Store, fingerprint: str) -> list[str]:
-    """Complete plans of a scoring, newest first."""
+    """Return the names of complete plans of a scoring, newest first."""
     prefix = layout.plans_prefix(fingerprint)
     return _complete(info.key[len(prefix) :] for info in store.list(prefix))
 
@@ -232,7 +251,10 @@ def _complete(keys: Iterable[str]) -> list[str]:
 
 
 def read(store: Store, fingerprint: str, name: str) -> Plan:
-    """A plan by name, without its photos. NotFoundError if it is gone, TableError if it is damaged."""
+    """Read a plan by name, without its photos.
+
+    Raises NotFoundError if it is gone and TableError if it is damaged.
+    """
     key = f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}"
     table = _read(store, key, SCHEMA)
     try:
@@ -245,8 +267,11 @@ def read(store: Store, fingerprint: str, name: str) -> Plan:
 
 
 def newest_alike(store: Store, fingerprint: str, own: Plan) -> Plan:
-    """The newest plan, which is `own` unless another driver has planned the same inputs at the same time. ClaimError (exit 7)
-    where it has others."""
+    """Return the newest plan, which is `own` unless another driver planned the same inputs at the
+    same time.
+
+    Raises ClaimError (exit code 7) if the newest plan has other inputs.
+    """
     newest = layout.newest_first([own.name, *names(store, fingerprint)])[0]
     if newest == own.name:
         return own
@@ -263,8 +288,12 @@ def newest_alike(store: Store, fingerprint: str, own: Plan) -> Plan:
 
 
 def newest_whole(store: Store, fingerprint: str) -> tuple[Plan | None, str | None]:
-    """The newest plan whose files are there in the sizes in which they were written, without their photos; and what is
-    wrong with the newest of all, None if that is it."""
+    """Return the newest plan whose files exist in the sizes they were written in, without their
+    photos.
+
+    The second value tells what is wrong with the newest plan of all, and is None if it was
+    returned.
+    """
     prefix = layout.plans_prefix(fingerprint)
     there = {info.key[len(prefix) :]: info.size for info in store.list(prefix)}
     damage = None
@@ -282,7 +311,9 @@ def newest_whole(store: Store, fingerprint: str) -> tuple[Plan | None, str | Non
 
 
 def work_units(store: Store, fingerprint: str, plan: Plan, units: Iterable[PlannedUnit]) -> Iterator[WorkUnit]:
-    """Planned units with their photos, in the plan's order; holds one file of photos at a time."""
+    """Yield planned units with their photos, in the plan's order, holding one file of photos at a
+    time.
+    """
     loaded = ""
     ranges: dict[str, tuple[int, int]] = {}
     table = pa.table({})
@@ -298,7 +329,9 @@ def work_units(store: Store, fingerprint: str, plan: Plan, units: Iterable[Plann
 
 
 def read_members(store: Store, fingerprint: str, plan: Plan, file_name: str) -> pa.Table:
-    """image_id, uri, size, version, meta (JSON text) and unit_id of the photos in one of the plan's files."""
+    """Return image_id, uri, size, version, meta (JSON text) and unit_id of the photos in a file of
+    the plan.
+    """
     return _read(store, f"{layout.plans_prefix(fingerprint)}{plan.name}/{file_name}", _MEMBERS_SCHEMA)
 
 
@@ -314,7 +347,7 @@ def _read(store: Store, key: str, schema: pa.Schema) -> pa.Table:
 
 
 def read_listing(store: Store, fingerprint: str, plan: Plan) -> Listing:
-    """What a plan says was listed."""
+    """Return the listing that a plan was made from."""
     files = sorted({u.members for u in plan.units if u.members})
     tables = [read_members(store, fingerprint, plan, name).drop_columns("unit_id") for name in files]
     shards = {u.shard.key: u.shard for u in plan.units if u.shard is not None}

@@ -1,4 +1,4 @@
-"""Receipts: the record that a unit is done; and folds, which hold copies of many in one object."""
+"""Write and read receipts, the records that units are done, and folds, which copy many receipts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ from skinbatch.storage.base import Store
 from skinbatch.types import DataFile, Receipt
 
 FOLD_EVERY = 1000
+# Most rows of a table of receipts that exist as Python objects at the same time. They are six times
+# as large as in Arrow.
 _ROWS_AT_ONCE = 1000
-"""Rows of a table of receipts that exist as Python objects at the same time, six times as large as in Arrow."""
 
+# Columns of folds and snapshots: unit, key of its receipt, rows, keys of its data files, and the
+# receipt's own JSON.
 RECEIPTS_SCHEMA = pa.schema(
     [
         pa.field("unit_id", pa.string(), nullable=False),
@@ -33,11 +36,10 @@ RECEIPTS_SCHEMA = pa.schema(
         pa.field("record", pa.string(), nullable=False),
     ]
 )
-"""Columns of folds and snapshots: unit, key of its receipt, rows, keys of its data files, the receipt's own JSON."""
 
 
 class Entry(NamedTuple):
-    """One row of a fold or snapshot: see RECEIPTS_SCHEMA."""
+    """Hold one row of a fold or snapshot; see RECEIPTS_SCHEMA."""
 
     unit_id: str
     receipt: str
@@ -51,18 +53,21 @@ def to_json(receipt: Receipt) -> bytes:
 
 
 def from_json(data: bytes | str) -> Receipt:
-    """A receipt from what `to_json` wrote. ValueError, KeyError or TypeError for anything else."""
+    """Read a receipt from what `to_json` wrote. Raises ValueError, KeyError or TypeError for
+    anything else.
+    """
     raw = json.loads(data)
     raw["files"] = tuple(DataFile(**f) for f in raw["files"])
     return Receipt(**raw)
 
 
 def to_parquet(entries: Iterable[Entry], metadata: Mapping[bytes, bytes] | None = None) -> bytes:
-    """A file of RECEIPTS_SCHEMA, one row a receipt."""
+    """Return a Parquet file of RECEIPTS_SCHEMA with one row for each receipt."""
     sink = io.BytesIO()
     left = iter(entries)
     schema = RECEIPTS_SCHEMA.with_metadata(metadata)
-    # Keys, hashes and JSON are all different: a dictionary of them would only cost time. Statistics nobody would ask for.
+    # Keys, hashes and JSON are all different, so a dictionary would only cost time. Nobody reads
+    # statistics of them.
     how = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
     with pq.ParquetWriter(sink, schema, **how) as writer:
         while some := list(islice(left, _ROWS_AT_ONCE)):
@@ -73,14 +78,17 @@ def to_parquet(entries: Iterable[Entry], metadata: Mapping[bytes, bytes] | None 
 
 
 def rows_of(file: pq.ParquetFile, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """Rows of a fold or snapshot, without holding it all as Python objects. All columns are read, so that a changed byte in
-    any is noticed. Raises pa.ArrowException or OSError."""
+    """Yield rows of a fold or snapshot without holding all of it as Python objects.
+
+    All columns are read, so that a changed byte in any of them is noticed. Raises pa.ArrowException
+    or OSError.
+    """
     for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
         yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
 
 
 def open_parquet(data: bytes) -> pq.ParquetFile:
-    """A fold or snapshot, for `rows_of`. Raises pa.ArrowException or OSError."""
+    """Open a fold or snapshot for `rows_of`. Raises pa.ArrowException or OSError."""
     return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True)
 
 
@@ -89,17 +97,17 @@ def key_of(fingerprint: str, receipt: Receipt) -> str:
 
 
 def family(unit_id: str) -> str:
-    """The group or archive file of a unit: its id without part and halves."""
+    """Return the group or shard of a unit: its id without part and halves."""
     return unit_id.partition(".")[0].partition("-")[0]
 
 
 def write_fold(store: Store, fingerprint: str, n: int, entries: Iterable[Entry]) -> None:
-    """A copy of receipts in one object, so that resuming reads few objects."""
+    """Write a copy of receipts in one object, so that resuming reads few objects."""
     store.put(f"{layout.folds_prefix(fingerprint)}{layout.numbered(n)}.parquet", to_parquet(entries))
 
 
 def attempts(store: Store, fingerprint: str) -> Mapping[tuple[str, str], Sequence[str]]:
-    """(unit_id, first 12 digits of its inputs_sha256) -> keys of failed attempts on record."""
+    """Return (unit_id, first 12 digits of its inputs_sha256) -> keys of recorded failed attempts."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     prefix = layout.attempts_prefix(fingerprint)
     for info in store.list(prefix):
@@ -109,15 +117,15 @@ def attempts(store: Store, fingerprint: str) -> Mapping[tuple[str, str], Sequenc
 
 
 def last_attempt(store: Store, keys: Iterable[str]) -> Mapping[str, Any]:
-    """The newest record of these; empty where none can be read."""
+    """Return the newest of these records; empty if none can be read."""
     records = []
     for key in keys:
-        with suppress(StoreError, ValueError):  # only the words of a verdict hang on it
+        with suppress(StoreError, ValueError):  # only the wording of a verdict depends on it
             records.append(dict(json.loads(store.get(key)[0])))
     return max(records, key=lambda record: str(record.get("at", "")), default={})
 
 
 def write_attempt(store: Store, fingerprint: str, unit_id: str, inputs_sha256: str, record: Mapping[str, Any]) -> None:
-    """Put a failed attempt on record, so that a driver that dies does not count from nothing again."""
+    """Record a failed attempt, so that the next driver continues the count."""
     key = f"{layout.attempts_prefix(fingerprint)}{unit_id}/{inputs_sha256[:12]}.{layout.fresh()}.json"
     store.put(key, redacted(json.dumps(dict(record))).encode())

@@ -1,4 +1,4 @@
-"""One invocation's record in the destination, rewritten while it runs: what `status` shows."""
+"""Write the record of one run, which `status` shows. It is rewritten while the run goes on."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ _TIME = "%Y%m%dT%H%M%S%f"
 
 @dataclass(slots=True)
 class RunRecord:
-    """What one invocation did so far. photos_*: of this run. seconds: since scoring began. skipped: listed files that
-    are no photos, by extension. photos_isolated: of those found to kill or to hang their worker. requests_*: of workers; as
-    written, of the driver too; see storage.traffic. state: running, done, stopped, failed, interrupted."""
+    """Hold what one run did so far.
+
+    photos_*: of this run. seconds: since scoring began. skipped: listed files that are no photos,
+    by extension. photos_isolated: photos found to kill or hang their worker. requests_*: of
+    workers; in the written record, of the driver too (see storage.traffic). state: running, done,
+    stopped, failed or interrupted.
+    """
 
     run_id: str
     command: str
@@ -60,7 +64,7 @@ class RunRecord:
 
 
 class RunLog:
-    """Guards a RunRecord against its two writers, the driver's loop and its heartbeat."""
+    """Protect a RunRecord from its two writers, the driver's loop and its heartbeat."""
 
     def __init__(self, store: Store, record: RunRecord) -> None:
         self.store = store
@@ -70,12 +74,18 @@ class RunLog:
         self._before = TRAFFIC.all()
 
     def write(self) -> None:
-        """Put the record as it is now. A heartbeat's that is on its way lands first, so that the end's is the last."""
+        """Write the record as it is now.
+
+        A write of the heartbeat that is on its way lands first, so that the final record stays the
+        last.
+        """
         with self._writing:
             self._put()
 
     def beat(self) -> None:
-        """The heartbeat's `write`, left out while the driver writes: the claim, too, is kept alive by the heartbeat."""
+        """Write the record from the heartbeat, unless the driver is writing it: the heartbeat must
+        not wait.
+        """
         if self._writing.acquire(blocking=False):
             try:
                 self._put()
@@ -94,17 +104,20 @@ class RunLog:
 
 
 def next_id(store: Store) -> str:
-    """`<time>-<random>`: by name the newest run, also where the clock has been set back since the last one."""
+    """Return `<time>-<random>`, a name that sorts after those of all earlier runs.
+
+    That holds even if the clock was set back since the last run.
+    """
     time = datetime.now(UTC)
     for info in store.list(layout.RUNS):
-        with suppress(ValueError):  # a foreign file among the records
+        with suppress(ValueError):  # not one of our records
             before = datetime.strptime(info.key[len(layout.RUNS) :].partition("-")[0], _TIME).replace(tzinfo=UTC)
             time = max(time, before + timedelta(microseconds=1))
     return f"{time:{_TIME}}-{layout.fresh()}"
 
 
 def newest(store: Store, fingerprint: str | None = None) -> dict[str, Any] | None:
-    """The record of the newest run (of a scoring), as written; None if there was none."""
+    """Return the record of the newest run (of a scoring) as written; None if there was none."""
     for info in sorted(store.list(layout.RUNS), key=lambda o: o.key, reverse=True):
         found = read_json(store, info.key)
         if found is not None and (fingerprint is None or found.get("fingerprint") == fingerprint):

@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""Describe the outcome of a run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """Result of `skinbatch.score`.
+    """Hold the result of `skinbatch.score`.
 
-    exit_code: as in the contract. statuses: rows of the whole scoring by status, after this run. scored, copied: rows
-    that this run computed, and took from older results. skipped: listed files that are no photos, by extension.
-    left: units still to be done, with the reason where one failed. images, boxes: where the tables are.
+    exit_code: see docs/exit-codes.md. statuses: rows of the whole scoring by status, after this
+    run. scored, copied: rows that this run computed, and rows taken from older results. skipped:
+    listed files that are no photos, by extension. left: units still to be done, with the reason if
+    one failed. images, boxes: where the tables are.
     """
 
     exit_code: int
@@ -36,5 +37,5 @@ class RunReport:
 
     @property
     def failed(self) -> int:
-        """Rows that are not ok."""
+        """Return the number of rows that are not ok."""
         return self.rows - self.statuses.get("ok", 0)

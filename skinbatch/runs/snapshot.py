@@ -1,4 +1,7 @@
-"""The table of receipts that count. Only a snapshot decides what an archive's tables hold."""
+"""Write and read snapshots, the tables of receipts that count.
+
+Only a snapshot decides what the tables of a destination hold.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,11 @@ _PLAN = b"skinbatch.plan"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """name: `<n>.<random>`. plan: the name of the plan whose every unit is done by `receipts`, which are a ledger's."""
+    """Hold a snapshot.
+
+    name: `<n>.<random>`. plan: name of the plan whose every unit is done by `receipts`, which are
+    stubs of a ledger.
+    """
 
     name: str
     plan: str
@@ -30,7 +37,7 @@ class Snapshot:
 
 
 def write(ledger: Ledger, n: int, plan: str, chosen: Sequence[Stub]) -> Snapshot:
-    """Write snapshot n. The caller has seen that every unit of the plan is done by `chosen`."""
+    """Write snapshot n. The caller has checked that every unit of the plan is done by `chosen`."""
     written = Snapshot(layout.numbered(n), plan, tuple(chosen))
     data = receipts.to_parquet(ledger.entries(chosen), {_PLAN: plan.encode()})
     ledger.store.put(_key(ledger.fingerprint, written.name), data)
@@ -38,14 +45,18 @@ def write(ledger: Ledger, n: int, plan: str, chosen: Sequence[Stub]) -> Snapshot
 
 
 def names(store: Store, fingerprint: str) -> list[str]:
-    """Snapshots of a scoring, newest first, whether they count or not."""
+    """Return the names of the snapshots of a scoring, newest first, whether they count or not."""
     prefix = layout.snapshots_prefix(fingerprint)
     keys = (info.key[len(prefix) :] for info in store.list(prefix))
     return layout.newest_first([k.removesuffix(".parquet") for k in keys if k.endswith(".parquet")])
 
 
 def newest_that_counts(ledger: Ledger) -> Snapshot | None:
-    """The newest snapshot whose every receipt, and every file that those name, exists, as the ledger has them listed."""
+    """Return the newest snapshot that counts.
+
+    A snapshot counts if every receipt that it names, and every file that those name, is in the
+    ledger.
+    """
     for name in names(ledger.store, ledger.fingerprint):
         found = _counting(ledger, name)
         if found is not None:
@@ -54,12 +65,14 @@ def newest_that_counts(ledger: Ledger) -> Snapshot | None:
 
 
 def counts(snapshot: Snapshot) -> bool:
-    """Every receipt that it names, and every file that those name, exists, as its ledger has them listed."""
+    """Return whether every receipt that it names, and every file that those name, exists by the
+    ledger.
+    """
     return all(stub.complete for stub in snapshot.receipts)
 
 
 def _counting(ledger: Ledger, name: str) -> Snapshot | None:
-    """A snapshot by name; None if it is gone, damaged, or does not count."""
+    """Read a snapshot by name; None if it is gone, damaged, or does not count."""
     stubs = []
     try:
         data, _ = ledger.store.get(_key(ledger.fingerprint, name))
@@ -76,7 +89,7 @@ def _counting(ledger: Ledger, name: str) -> Snapshot | None:
 
 
 def _exists(ledger: Ledger, stub: Stub, path: str) -> bool:
-    """A file that a receipt names was listed."""
+    """Return whether a file that a receipt names was listed."""
     kind = path.partition("/")[0]
     there = BITS.get(kind, 0) & stub.there
     return bool(there) and path == layout.data_key(kind, ledger.fingerprint, stub.unit_id, stub.attempt)

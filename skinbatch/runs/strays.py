@@ -1,4 +1,4 @@
-"""What lies in a destination and is not what skinbatch wrote there."""
+"""Find objects in a destination that skinbatch did not write there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _PLANNED = re.compile(r"\d+\.[0-9a-f]{12}/(?:units|members-\d{5,})\.parquet")
 
 
 def foreign(store: Store, fingerprint: str) -> list[str]:
-    """Files beside the folders of all scorings, and among the plans, folds and snapshots of one; a sentence each folder."""
+    """Return sentences about foreign files, one for each folder.
+
+    Looked at are the folders of all scorings, and the plans, folds and snapshots of one.
+    """
     folders = {f"scoring={name}" for name in destination.scoring_names(store)}
     said = []
     for kind in layout.DATA_KINDS:
@@ -32,7 +35,7 @@ def foreign(store: Store, fingerprint: str) -> list[str]:
 
 
 def changed_receipts(ledger: Ledger) -> Iterator[str]:
-    """Receipts that do not say what the snapshot or fold says that holds a copy; reads each of them once."""
+    """Return receipts that differ from their copy in a snapshot or fold; each is read once."""
     for stub in ledger.changed():
         yield (
             f"{ledger.store.uri_of(stub.key(ledger.fingerprint))}: not what was written: the snapshot or fold with a copy of "
@@ -41,7 +44,7 @@ def changed_receipts(ledger: Ledger) -> Iterator[str]:
 
 
 def _folder(key: str) -> str:
-    """`scoring=x` of `images/scoring=x/y`; empty for what lies above."""
+    """Return `scoring=x` of `images/scoring=x/y`; empty for keys above such a folder."""
     parts = key.split("/")
     return parts[1] if len(parts) > 2 else ""
 

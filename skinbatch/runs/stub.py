@@ -1,4 +1,7 @@
-"""What is kept in memory of a receipt, of which a destination may have hundreds of thousands."""
+"""Keep in memory the little of a receipt that decides whether it counts.
+
+A destination may have hundreds of thousands of receipts.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,17 @@ from dataclasses import dataclass
 from skinbatch.runs import layout
 
 BITS = {kind: 1 << n for n, kind in enumerate(layout.DATA_KINDS)}
+# The bit of the receipt itself.
 LISTED = 1 << len(BITS)
-"""The bit of the receipt itself."""
 
 
 @dataclass(slots=True, eq=False)
 class Stub:
-    """A receipt's name, whether it and its files exist, and what decides whether it counts; its text is the ledger's.
+    """Hold a receipt's name, whether it and its files exist, and what decides whether it counts.
 
-    there: bits of what was listed. needed: bits of the files that it names and of itself. whole: whole_sha256 as bytes, None
-    while the receipt has not been read. statuses: rows by status. text: number of its text in the ledger's pages.
+    there: bits of what was listed. needed: bits of the files that it names and of itself. whole:
+    whole_sha256 as bytes, None while the receipt has not been read. statuses: rows by status. text:
+    number of its text in the ledger's pages.
     """
 
     unit_id: str
@@ -31,29 +35,29 @@ class Stub:
 
     @property
     def listed(self) -> bool:
-        """The receipt itself exists."""
+        """Return whether the receipt itself exists."""
         return bool(self.there & LISTED)
 
     @property
     def complete(self) -> bool:
-        """It has been read, and exists with all the files that it names."""
+        """Return whether it was read and exists with all the files that it names."""
         return self.whole is not None and not self.needed & ~self.there
 
     @property
     def rows(self) -> int:
-        """Rows of its images file, one a photo."""
+        """Return the rows of its images file, one for each photo."""
         return sum(count for _, count in self.statuses)
 
     @property
     def failed(self) -> int:
-        """Rows that are not ok."""
+        """Return the number of rows that are not ok."""
         return sum(count for status, count in self.statuses if status != "ok")
 
     def key(self, fingerprint: str) -> str:
-        """Where the receipt lies."""
+        """Return the key of the receipt."""
         return layout.receipt_key(fingerprint, self.unit_id, self.generation, self.attempt)
 
     def files(self, fingerprint: str, bits: int) -> list[str]:
-        """Where its data files of these kinds lie."""
+        """Return the keys of its data files of these kinds."""
         kinds = (kind for kind, bit in BITS.items() if bits & bit)
         return [layout.data_key(kind, fingerprint, self.unit_id, self.attempt) for kind in kinds]

@@ -1,4 +1,7 @@
-"""The units of a plan, of which there may be hundreds of thousands: columns, and a unit at a time."""
+"""Hold the units of a plan as columns, and give them out one at a time.
+
+There may be hundreds of thousands of units.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ import pyarrow.compute as pc
 
 from skinbatch.types import ShardRef
 
+# Most units that exist as Python objects at the same time when one is looked at after the other.
 _AT_ONCE = 1000
-"""Units that exist as Python objects at the same time, where one is looked at after the other."""
 
+# kind: `loose`, or the kind of the shard that key, uri, size and version belong to.
 SCHEMA = pa.schema(
     [
         ("unit_id", pa.string()),
@@ -30,15 +34,14 @@ SCHEMA = pa.schema(
         ("stop", pa.int64()),
     ]
 )
-"""kind: `loose`, or the kind of the archive file that key, uri, size and version are of."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedUnit:
-    """One unit of a plan, without its photos.
+    """Describe one unit of a plan, without its photos.
 
-    count: photos, None for an archive that was not opened. members: the plan's file that holds its photos, "" for
-    archives. shard, start, stop: as in WorkUnit.
+    count: photos, None for a shard that was not opened. members: the plan's file that holds its
+    photos, "" for shards. shard, start, stop: as in WorkUnit.
     """
 
     unit_id: str
@@ -51,7 +54,10 @@ class PlannedUnit:
 
 
 class Units(Sequence[PlannedUnit]):
-    """Units in the order in which they are handed out, a quarter of a kilobyte each. table: of SCHEMA."""
+    """Hold units in the order in which they are handed out, in a quarter of a kilobyte each.
+
+    table: of SCHEMA.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -88,12 +94,12 @@ class Units(Sequence[PlannedUnit]):
     __hash__ = None  # type: ignore[assignment]
 
     def columns(self, *names: str) -> Iterator[tuple[Any, ...]]:
-        """Values of some columns, unit by unit."""
+        """Yield the values of some columns, unit by unit."""
         for batch in self.table.select(list(names)).to_batches(max_chunksize=_AT_ONCE):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def inputs(self) -> Iterator[tuple[str, str]]:
-        """(unit_id, inputs_sha256) of every unit."""
+        """Yield (unit_id, inputs_sha256) of every unit."""
         return self.columns("unit_id", "inputs_sha256")
 
     def same_inputs(self, other: Units) -> bool:
@@ -101,12 +107,12 @@ class Units(Sequence[PlannedUnit]):
         return bool(self.table.select(names).equals(other.table.select(names)))
 
     def where(self, chosen: Iterable[bool]) -> Units:
-        """The units that are chosen. chosen: one for each."""
+        """Return the chosen units. chosen: one bool for each unit."""
         return Units(self.table.filter(pa.array(chosen, pa.bool_())))
 
     @property
     def photos(self) -> int:
-        """Photos of the units whose number is known."""
+        """Return the number of photos in units whose number is known."""
         return int(pc.sum(self.table.column("count")).as_py() or 0)
 
 

@@ -38,3 +38,17 @@ def without_sigterm_handler(utils: Any) -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = before
+
+
+@contextmanager
+def with_text_as_command(utils: Any) -> Iterator[None]:
+    """Let Ray start within it although an argument of this program is not UTF-8, which Ray records and cannot encode.
+
+    utils: the module ray._private.utils.
+    """
+    before = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: before().encode("utf-8", "backslashreplace").decode()
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = before

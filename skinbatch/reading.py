@@ -11,15 +11,16 @@ from skinbatch.runs.results import Results, open_results
 from skinbatch.runs.verify import VerifyReport
 from skinbatch.runs.verify import verify as verify_store
 from skinbatch.storage.base import Store
-from skinbatch.storage.locate import open_store
+from skinbatch.storage.local import path_of, uri_of
+from skinbatch.storage.locate import absolute, is_s3, open_store
 
 
 def destination_store(dest: str | Path, storage: StorageSettings | None = None) -> Store:
     """The store of a destination that is there. UsageError for a local folder that is not."""
-    uri = str(dest)
-    if not uri.startswith("s3://") and not os.path.isdir(uri):
-        raise UsageError(f"{uri}: no such folder")
-    return open_store(uri if uri.startswith("s3://") else os.path.realpath(uri), storage or StorageSettings())
+    uri = absolute(str(dest))
+    if not is_s3(uri) and not os.path.isdir(path_of(uri)):
+        raise UsageError(f"{uri_of(str(dest))}: no such folder")
+    return open_store(uri, storage or StorageSettings())
 
 
 def open(

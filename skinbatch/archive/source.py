@@ -22,8 +22,10 @@ from skinbatch.archive.parquet import ParquetError, columns_of
 from skinbatch.archive.sniff import Candidate, photo_ref
 from skinbatch.config import Config
 from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
+from skinbatch.storage.address import check_address
 from skinbatch.storage.base import ObjectInfo, Store
-from skinbatch.storage.locate import is_s3, local_path, open_store
+from skinbatch.storage.local import path_of, uri_of
+from skinbatch.storage.locate import is_s3, open_store
 from skinbatch.types import ImageRef, ShardKind, ShardRef
 
 
@@ -65,7 +67,8 @@ def open_source(uri: str, config: Config) -> Source:
 
     Raises UsageError if there is none, or none that may be read; StoreError if its store does not answer.
     """
-    root = uri.rstrip("/") if is_s3(uri) else os.path.abspath(os.path.expanduser(local_path(uri)))
+    check_address(uri)
+    root = uri.rstrip("/") if is_s3(uri) else uri_of(os.path.abspath(os.path.expanduser(uri)))
     parent, _, name = root.rpartition("/")
     try:
         if name and not uri.endswith("/") and not (is_s3(uri) and root.count("/") < 3):
@@ -74,8 +77,8 @@ def open_source(uri: str, config: Config) -> Source:
             if info is not None:
                 return _of_file(store, info, config)
         store = _store(root or "/", config)
-        if next(iter(store.list()), None) is None and (is_s3(uri) or not os.path.isdir(root)):
-            raise UsageError(f"{uri}: there is nothing there; name a folder, an archive file or a listing")
+        if next(iter(store.list()), None) is None and (is_s3(uri) or not os.path.isdir(path_of(root))):
+            raise UsageError(f"{uri_of(uri)}: there is nothing there; name a folder, an archive file or a listing")
         return FolderSource(store, config.source)
     except ForbiddenError as e:
         raise UsageError(f"{uri}: may not be read: {e}; check permissions or credentials") from e

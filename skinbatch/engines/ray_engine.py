@@ -21,9 +21,10 @@ from skinbatch.engines.worker import Worker, environment
 from skinbatch.errors import UsageError
 from skinbatch.models.manifest import FILENAME
 from skinbatch.models.pack import load_pack
-from skinbatch.ray_environment import settle, without_sigterm_handler
+from skinbatch.ray_environment import settle, with_text_as_command, without_sigterm_handler
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
 from skinbatch.storage.base import TEMPORARY
+from skinbatch.storage.local import path_of, uri_of
 
 settle()
 
@@ -58,7 +59,7 @@ class RayEngine:
             return
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         try:
-            with without_sigterm_handler(ray_utils):
+            with without_sigterm_handler(ray_utils), with_text_as_command(ray_utils):
                 self._connect()
         except KeyboardInterrupt:
             ray.shutdown()
@@ -102,13 +103,14 @@ class RayEngine:
         if self.embedded:
             return
         token = None
-        if not source.startswith("s3://") and not os.path.exists(source):
+        if not source.startswith("s3://") and not os.path.exists(path_of(source)):
             raise UsageError(f"{source}: there is nothing there; name a folder, an archive file or a listing")
         try:
             if not destination.startswith("s3://"):
-                os.makedirs(destination, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=destination, prefix=TEMPORARY, delete=False) as file:
-                    token = file.name
+                folder = path_of(destination)
+                os.makedirs(folder, exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY, delete=False) as file:
+                    token = uri_of(file.name)
             pack = load_pack(config.pack, config.storage).address
             paths = [p for p in (source, token) if p is not None and not p.startswith("s3://")]
             self._check_nodes([*paths, f"{pack}/{FILENAME}"] if os.path.isabs(pack) else paths)
@@ -116,7 +118,7 @@ class RayEngine:
             raise UsageError(f"{destination}: cannot be written: {e.strerror}") from None
         finally:
             if token is not None:
-                os.unlink(token)
+                os.unlink(path_of(token))
 
     def _check_nodes(self, paths: list[str]) -> None:
         found = ray.remote(num_cpus=0)(_missing_paths)
@@ -183,7 +185,7 @@ def _knock(address: str) -> None:
 
 
 def _missing_paths(paths: list[str]) -> list[str]:
-    return [p for p in paths if not os.path.exists(p)]
+    return [p for p in paths if not os.path.exists(path_of(p))]
 
 
 class _Actor(Worker):

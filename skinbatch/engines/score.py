@@ -11,9 +11,11 @@ from skinbatch.config import Config, EngineSettings, Overrides, load_config, mer
 from skinbatch.engines.driver import Driver
 from skinbatch.engines.pool import Engine
 from skinbatch.engines.presenter import Presenter, Silent
-from skinbatch.engines.setup import Prepared, absolute, check_source, prepare, prepare_again
+from skinbatch.engines.setup import Prepared, check_source, prepare, prepare_again
 from skinbatch.logs import bound, event
 from skinbatch.runs.report import RunReport
+from skinbatch.storage.local import uri_of
+from skinbatch.storage.locate import absolute
 
 _ENDED = ("exit_code", "message", "rows", "scored", "copied", "vanished", "statuses", "units_left", "seconds")
 
@@ -101,7 +103,7 @@ def _engine(settings: EngineSettings) -> Engine:
 
 
 def _run(engine: Engine, prepared: Prepared, presenter: Presenter | None, retrying: bool = False) -> RunReport:
-    command = shlex.join(sys.argv) if sys.argv and sys.argv[0] else "python"
+    command = uri_of(shlex.join(sys.argv)) if sys.argv and sys.argv[0] else "python"
     driver = Driver(prepared, presenter or Silent(), command)
     with bound(run_id=driver.log.record.run_id):
         event("run_started", source=prepared.source_uri, destination=prepared.store.uri, fingerprint=driver.fingerprint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from skinbatch.runs.destination import Scoring
 from skinbatch.scoring.assignment import ScoringContext
 from skinbatch.scoring.fingerprint import PIPELINE_VERSION, fingerprint, numbers
 from skinbatch.storage.base import Store
-from skinbatch.storage.locate import open_store, split_s3
+from skinbatch.storage.locate import absolute, open_store
 from skinbatch.tables.parquet import file_metadata
 
 
@@ -28,16 +27,6 @@ class Prepared:
     store: Store
     scoring: Scoring
     context: ScoringContext
-
-
-def absolute(uri: str) -> str:
-    """A local path made absolute with links resolved; s3:// without a slash at its end."""
-    if uri.startswith("s3://"):
-        split_s3(uri)  # refuses credentials within
-        return uri.rstrip("/")
-    if "://" in uri:
-        raise UsageError(f"{uri}: a source or destination is a local path or s3://bucket/prefix")
-    return os.path.realpath(os.path.expanduser(uri))
 
 
 def check_source(source: str, config: Config) -> None:

@@ -33,9 +33,26 @@ _TO_KEY = {0xDC00 + b: 0xF700 + b for b in range(0x80, 0x100)}
 _FROM_KEY = {v: k for k, v in _TO_KEY.items()}
 
 
+def uri_of(path: str) -> str:
+    """Return a path in the text that keys and tables have for it."""
+    return path.translate(_TO_KEY)
+
+
 def path_of(uri: str) -> str:
-    """The path of the file that a LocalStore calls so."""
-    return uri.translate(_FROM_KEY) if _has_stray(uri) and not os.path.lexists(uri) else uri
+    """Return the path of what `uri_of` gave that text, whether it exists or is still to be made.
+
+    A name that really holds a private-use character wins over the spelling of a stray byte, part by part.
+    """
+    if not _has_stray(uri) or os.path.lexists(uri):
+        return uri
+    above, name = os.path.split(uri)
+    if above == uri:
+        return uri
+
+    path = os.path.join(path_of(above), name)
+    if not _has_stray(name) or os.path.lexists(path):
+        return path
+    return os.path.join(os.path.dirname(path), name.translate(_FROM_KEY))
 
 
 def _has_stray(key: str) -> bool:
@@ -48,15 +65,15 @@ class LocalStore:
     followed and not listed. A read error of the disk (EIO) is a DiskError: it concerns that one file."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._root = os.path.abspath(os.path.expanduser(root))
+        self._root = path_of(os.path.abspath(os.path.expanduser(root)))
         self._above = os.path.join(self._root, "")
-        self._above_uri = self._above.translate(_TO_KEY)
+        self._above_uri = uri_of(self._above)
         self._littered: set[str] = set()
         """Folders in which a listing has passed over a `.tmp-*`."""
 
     @property
     def uri(self) -> str:
-        return self._root.translate(_TO_KEY)
+        return uri_of(self._root)
 
     def uri_of(self, key: str) -> str:
         return self._above_uri + key
@@ -184,9 +201,7 @@ class LocalStore:
     def _path(self, key: str) -> str:
         if key.startswith("/") or (".." in key and ".." in key.split("/")):
             raise ValueError("leads out of the root")
-        path = self._above + key
-        # A real private-use character in a name wins over the spelling of a stray byte.
-        return path.translate(_FROM_KEY) if _has_stray(key) and not os.path.lexists(path) else path
+        return path_of(self._above + key) if _has_stray(key) else self._above + key
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, bool]]:
         """Keys of what is no folder, ascending, and whether it is a plain file for sure."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
+from urllib.parse import unquote
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import UsageError
 from skinbatch.redact import is_signed
+from skinbatch.storage.address import check_address, check_local
 from skinbatch.storage.base import Store
-from skinbatch.storage.local import LocalStore
+from skinbatch.storage.local import LocalStore, path_of, uri_of
 from skinbatch.storage.s3 import S3Store
 
 _S3 = "s3://"
@@ -32,22 +35,35 @@ def split_s3(uri: str) -> tuple[str, str]:
 
 
 def local_path(uri: str) -> str:
-    """The path in a path or `file://` uri. Raises UsageError for any other scheme."""
+    """Return the path in a path or `file://` uri, as a listing may name it. Raises UsageError for any other scheme."""
     if uri.startswith(_FILE):
-        return uri.removeprefix(_FILE)
-    scheme, found, _ = uri.partition("://")
-    if found and scheme.isalnum():
-        raise UsageError(f"{uri}: {scheme}:// is not read; use a local path or s3://bucket/prefix")
+        return unquote(uri.removeprefix(_FILE).removeprefix("localhost"))
+    check_local(uri)
     return uri
 
 
+def absolute(uri: str) -> str:
+    """Return a source or destination as tables and records name it.
+
+    A local path becomes absolute, with links resolved and in text that can be stored even where a name is not UTF-8.
+    An s3:// address loses the slash at its end.
+
+    Raises:
+        UsageError: for credentials in the address, and for anything that is neither of the two.
+    """
+    check_address(uri)
+    if is_s3(uri):
+        split_s3(uri)
+        return uri.rstrip("/")
+    return uri_of(os.path.realpath(path_of(os.path.abspath(os.path.expanduser(uri)))))
+
+
 def open_store(uri: str, settings: StorageSettings, *, anonymous: bool = False) -> Store:
-    """The store rooted at a local path or `s3://bucket/prefix`; asks it nothing. Raises UsageError."""
+    """Return the store rooted at a local path or `s3://bucket/prefix`, without asking it anything. Raises UsageError."""
+    check_address(uri)
     if is_s3(uri):
         return S3Store(*split_s3(uri), settings, anonymous=anonymous)
-    if not uri:
-        raise UsageError("an empty path; name a folder or s3://bucket/prefix")
-    return LocalStore(local_path(uri))
+    return LocalStore(uri)
 
 
 class Locator:

@@ -10,12 +10,11 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import botocore.exceptions as bx
 from urllib3.exceptions import HTTPError
 
 from skinbatch.config import StorageSettings
@@ -29,7 +28,8 @@ from skinbatch.errors import (
     UsageError,
 )
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
-from skinbatch.storage.client import mapped, s3_client, s3_errors
+from skinbatch.storage.client import s3_client, s3_errors
+from skinbatch.storage.deletes import Deletes
 from skinbatch.storage.traffic import TRAFFIC
 
 _DELETE_BATCH = 1000
@@ -38,8 +38,6 @@ _PAUSES_S = (0.1, 20.0)
 """The longest pause after the first lost answer, which doubles with each, and the longest of all."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT")
 _SHA256 = "skinbatch-sha256"
-_TRANSIENT = frozenset(("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted"))
-"""Why one object of many was not deleted, where asking again helps."""
 
 
 class S3Store:
@@ -50,6 +48,7 @@ class S3Store:
         self._prefix = f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else ""
         self._settings = settings
         self._anonymous = anonymous
+        self._deletes = Deletes(bucket)
 
     @property
     def uri(self) -> str:
@@ -141,7 +140,7 @@ class S3Store:
         while batch := list(islice(rest, _DELETE_BATCH)):
             left = [self._prefix + key for key in batch]
             for attempt in range(1, self._settings.max_attempts + 1):
-                refused = self._delete(left)
+                refused = self._deletes.delete(self._client, left)
                 if not refused:
                     break
                 left = [*refused]
@@ -150,20 +149,6 @@ class S3Store:
                 raise StoreError(
                     f"s3://{self._bucket}/{left[0]}: not deleted in {attempt} attempts: {refused[left[0]]}"
                 )
-
-    def _delete(self, keys: Sequence[str]) -> dict[str, str]:
-        """Keys that are to be tried again, and why. Raises StoreError for one that may not be deleted."""
-        wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        with s3_errors(self.uri):
-            answer = self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
-        again = {}
-        for error in answer.get("Errors", ()):
-            refused = mapped(f"s3://{self._bucket}/{error['Key']}", bx.ClientError({"Error": error}, "DeleteObjects"))
-            if error.get("Code") in _TRANSIENT:
-                again[error["Key"]] = error["Code"]
-            elif not isinstance(refused, NotFoundError):
-                raise refused
-        return again
 
     def clear_temporary(self, listed: Iterable[str] = ()) -> int:
         """None: a put is one request, which leaves nothing. Unfinished uploads below the root are other people's."""
@@ -184,8 +169,10 @@ class S3Store:
 
     def _probe(self, key: str) -> None:
         self.put(key, b"skinbatch")
-        self.get(key)
-        self.delete([key])
+        try:
+            self.get(key)
+        finally:
+            self.delete([key])
 
     @property
     def _client(self) -> Any:

@@ -1,4 +1,7 @@
-"""Fetch and decode ahead of the models: threads that keep photos ready, in order, within a budget of pixels."""
+"""Fetch and decode photos ahead of the models.
+
+Threads keep decoded photos ready, in order, within a budget of pixels.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,11 @@ from skinbatch.types import Fetched, Status
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """One photo on its way to the models. rgb: (H, W, 3) uint8 as displayed, None where `status` says why not, or
-    where the photo was not wanted (`status` ok). sha256: of the file's bytes, None where there are none."""
+    """Hold one photo on its way to the models.
+
+    rgb: (H, W, 3) uint8 as displayed. None if `status` tells why the photo cannot be scored, or if
+    the photo was not needed (`status` ok). sha256: of the file's bytes, None if there are none.
+    """
 
     fetched: Fetched
     sha256: str | None
@@ -33,7 +39,10 @@ class Ready:
 
 
 class Activity:
-    """Counts what decodes or computes at the moment; a context manager that threads enter at the same time."""
+    """Count what is decoding or computing at the moment.
+
+    It is a context manager that threads enter at the same time.
+    """
 
     def __init__(self) -> None:
         self._running = 0
@@ -62,13 +71,18 @@ def decoded_ahead(
     activity: Activity | None = None,
     alone: bool = False,
 ) -> Generator[Ready, None, None]:
-    """Photos in their order, hashed and decoded by the pool's threads.
+    """Yield photos in their order, hashed and decoded by the pool's threads.
 
-    budget: of these photos alone; who takes them says what becomes of their pixels. wanted: given a photo and its SHA-256,
-    whether to decode it. on_decoded: called from the pool's threads for every photo. activity: entered while a photo is
-    hashed or decoded. alone: the unit has no other photo that the memory can have gone for: one that does not fit into it is
-    `too_large` then, else a MemoryError. What `photos` raises is raised here. In the end no thread of the pool has anything
-    of it to do.
+    An exception from `photos` is raised here. When the generator ends, no thread of the pool is
+    working for it any more.
+
+    Args:
+        budget: limits these photos alone. Whoever takes them reports what becomes of their pixels.
+        wanted: called with a photo and its SHA-256; returns whether to decode it.
+        on_decoded: called from the pool's threads for every photo.
+        activity: entered while a photo is hashed or decoded.
+        alone: the unit has no other photo that could have used up the memory. A photo that does not
+            fit into memory then becomes `too_large`; otherwise it raises MemoryError.
     """
     waiting: queue.Queue[Future[Ready] | Exception | None] = queue.Queue(maxsize=budget.photos)
     stopped = threading.Event()
@@ -104,7 +118,7 @@ def decoded_ahead(
                 if not put(future):
                     _abandon(future)
                     return
-        except Exception as e:  # raised where the photos are consumed
+        except Exception as e:  # it is raised where the photos are consumed
             last = e
         put(last)
 
@@ -116,7 +130,7 @@ def decoded_ahead(
             taken = _taken(waiting.get())
             if not taken:
                 return
-            yield taken.pop()  # a name would hold its pixels until the next photo is there
+            yield taken.pop()  # a variable would hold its pixels until the next photo is ready
     finally:
         stopped.set()
         budget.close()
@@ -126,7 +140,7 @@ def decoded_ahead(
 
 
 def _taken(item: Future[Ready] | Exception | None) -> list[Ready]:
-    """One photo, or none at the end."""
+    """Return one photo, or none at the end."""
     if isinstance(item, Exception):
         raise item
     return [] if item is None else [item.result()]

@@ -1,4 +1,7 @@
-"""What travels to a worker and back: small, picklable descriptions. Pixels never leave the worker."""
+"""Describe what travels to a worker and back: small, picklable values.
+
+Pixels never leave the worker.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from skinbatch.types import DataFile, ImageRef, Receipt, Status, WorkUnit
 
 @dataclass(frozen=True, slots=True)
 class ScoringContext:
-    """What every unit of a run has in common; a worker builds its models and stores from it.
+    """Hold what all units of a run have in common. A worker builds its models and stores from it.
 
-    metadata: text that every data file carries. threads: cores that the worker may use. batch_size: None lets the
-    worker choose for its device. gpu: the worker has one, whole or in part.
+    metadata: text that every data file carries. threads: cores that the worker may use. batch_size:
+    None lets the worker choose for its device. gpu: the worker has a GPU, whole or in part.
     """
 
     fingerprint: str
@@ -30,7 +33,10 @@ class ScoringContext:
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """One older receipt's tables, from which rows of unchanged photos are copied. masks is None without --save-masks."""
+    """Name one older receipt's tables, from which rows of unchanged photos are copied.
+
+    masks is None without --save-masks.
+    """
 
     images: DataFile
     boxes: DataFile
@@ -39,11 +45,12 @@ class Reuse:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One attempt at a unit.
+    """Describe one attempt at a unit.
 
-    whole_sha256: inputs of the planned unit that `unit` is, or is a half of. reuse: where older rows may be.
-    reuse_ok_only: copy only `ok` rows (retry). verdict: the unit is one photo that has killed its workers, and this
-    is the status and error that its row gets; it is not decoded. unread: nor is its archive file read for its name.
+    whole_sha256: inputs of the planned unit that `unit` is, or is a half of. reuse: where older
+    rows may be. reuse_ok_only: copy only `ok` rows, for a retry. verdict: the unit is one photo
+    that has killed its workers, and its row gets this status and error without being decoded.
+    unread: its shard is not read either, not even for the member's name.
     """
 
     unit: WorkUnit
@@ -61,11 +68,14 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class UnitDone:
-    """The unit is committed. changed: photos that were read in another version than planned, as read.
-    vanished: image_ids that are gone; neither has made the unit fail. receipt: None if no photo was left.
-    failed: rows of this attempt that are not ok, by status; copied rows do not count. reasons: the commonest of their
-    statuses and errors, without the photos' names. failures: the first 100 of those rows, for the log: image_id, status,
-    error. traffic: see storage.traffic."""
+    """Report that the unit is committed.
+
+    changed: photos that were read in another version than planned, as read. vanished: image_ids
+    that are gone. Neither makes the unit fail. receipt: None if no photo was left. failed: rows of
+    this attempt that are not ok, by status, without copied rows. reasons: the commonest of their
+    statuses and errors, without the photos' names. failures: the first 100 of those rows for the
+    log: image_id, status, error. traffic: see storage.traffic.
+    """
 
     receipt: Receipt | None
     changed: tuple[ImageRef, ...] = ()
@@ -79,9 +89,12 @@ class UnitDone:
 
 @dataclass(frozen=True, slots=True)
 class UnitFailed:
-    """Nothing is committed. kind: `store` an outage, tried again; `forbidden` access is refused, stops the run;
-    `drift` the archive file, or photos of a half, changed while they were read, planned anew; `memory` ran out, which counts
-    as if the worker had died of it; `defect` a bug of ours.
+    """Report that nothing is committed.
+
+    kind: `store` is an outage; the unit is tried again. `forbidden` means that access is refused,
+    and stops the run. `drift` means that the shard, or photos of a half, changed while they were
+    read; they are planned again. `memory` ran out, which counts as if the worker had died of it.
+    `defect` is a bug in skinbatch.
     """
 
     kind: Literal["store", "forbidden", "drift", "memory", "defect"]

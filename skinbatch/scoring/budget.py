@@ -1,4 +1,4 @@
-"""How much of a unit a worker holds at once."""
+"""Limit how much of a unit a worker holds at the same time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from concurrent.futures import CancelledError
 
 
 class Budget:
-    """Bounds one unit's photos, from the threads that read them to the models that let go of them.
+    """Limit one unit's photos, from the threads that read them to the models that release them.
 
-    Files are read while those that wait to be decoded are under the limit. Photos are decoded in order, while the pixels
-    of all that are not scored yet, theirs included, are within it. The photo that is asked for always passes once no
-    other is being scored, whatever it needs: nothing would make room for it. So no more pixels are held than the limit,
-    or the largest photo and one batch in the making.
+    Files are read while those that wait to be decoded are under the limit. Photos are decoded in
+    order while the pixels of all photos that are not scored yet, including the new one, are within
+    the limit.
+
+    The photo that is asked for always passes once no other is being scored, whatever it needs,
+    because nothing else would make room for it. So the worker never holds more pixels than the
+    limit, or than the largest photo and one batch in preparation.
     """
 
     def __init__(self, limit: int, photos: int) -> None:
-        """limit: bytes of files, and bytes of pixels. photos: that may be in the making."""
+        """Create a budget. limit: bytes of files, and bytes of pixels. photos: that may be in
+        preparation.
+        """
         self.limit = limit
         self.photos = photos
         self._files = 0
@@ -34,7 +39,10 @@ class Budget:
             self._files += size
 
     def enter(self, order: int, pixels: int) -> None:
-        """Wait for room for the pixels of a photo, in bytes, then hold them. CancelledError once closed."""
+        """Wait for room for the pixels of a photo, in bytes, then hold them.
+
+        Raises CancelledError once the budget is closed.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._may_enter(order, pixels))
             if self._closed:
@@ -49,32 +57,37 @@ class Budget:
         return self._pixels + pixels <= self.limit or (order <= self._asked and not self._scoring)
 
     def decoded(self, size: int, expected: int, pixels: int) -> None:
-        """The file is gone, and there are so many bytes of pixels, which may be others than its header promised."""
+        """Report that the file is released and this many bytes of pixels exist.
+
+        They may differ from what the header promised.
+        """
         with self._changed:
             self._files -= size
             self._pixels += pixels - expected
             self._changed.notify_all()
 
     def ask(self, order: int) -> None:
-        """This photo is waited for; all before it are batches, or one in the making."""
+        """Report that this photo is waited for. All before it are in batches, or in one in
+        preparation.
+        """
         with self._changed:
             self._asked = order
             self._changed.notify_all()
 
     def scoring(self, pixels: int) -> None:
-        """A batch goes to the models."""
+        """Report that a batch goes to the models."""
         with self._changed:
             self._scoring += pixels
 
     def scored(self, pixels: int) -> None:
-        """Nobody holds the batch's pixels any more."""
+        """Report that the batch's pixels are released."""
         with self._changed:
             self._scoring -= pixels
             self._pixels -= pixels
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """Release all threads that wait."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""What this machine has to compute with; asked without importing torch, so that drivers stay light."""
+"""Find out what this machine can compute with, without importing torch, so that drivers stay small."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import subprocess
 
 
 def usable_cpus() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cuda_devices() -> int:
-    """NVIDIA GPUs of this machine; 0 where there is no driver, or where CUDA_VISIBLE_DEVICES hides them."""
+    """Return the number of NVIDIA GPUs.
+
+    It is 0 without a driver, or if CUDA_VISIBLE_DEVICES hides them.
+    """
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return 0
     try:

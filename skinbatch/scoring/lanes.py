@@ -1,4 +1,4 @@
-"""Batches that are scored side by side, each on a thread of its own."""
+"""Score several batches at the same time, each on a thread of its own."""
 
 from __future__ import annotations
 
@@ -21,24 +21,29 @@ Scored = tuple[Ready, ImageResult | None]
 
 
 class Lanes:
-    """Threads that share a scorer; results come in the photos' order."""
+    """Run threads that share a scorer. Results come in the photos' order."""
 
     def __init__(self, count: int, scorer: Scorer, activity: Activity) -> None:
         self.count = count
         self.scorer = scorer
         self.activity = activity
-        # Not the decoders' threads: those may be waiting for room, which waits for what is scored.
+        # The decoders' threads cannot be used here: they may be waiting for room, which needs
+        # photos to be scored.
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="score")
 
     def scored(
         self, photos: Iterator[Ready], budget: Budget, expected: int | None = None
     ) -> Generator[Scored, None, None]:
-        """Every photo without its pixels, and its result if it had any.
+        """Yield every photo without its pixels, with its result if it had any.
 
-        A batch is `scorer.batch_size` photos, or fewer where they are large: one more batch than there are lanes fits
-        into the budget. expected: how many photos there are, as far as is known; the last of them are dealt out evenly,
-        so that no lane waits long for another at the unit's end. What `photos` raises is raised here, after what had
-        begun has ended: it would be in the next unit's way. DeviceLost wins over that.
+        A batch has `scorer.batch_size` photos, or fewer if they are large: one more batch than
+        there are lanes fits into the budget. The last photos are dealt out evenly, so that no lane
+        waits long for another at the end of the unit.
+
+        An exception from `photos` is raised here after running batches have ended, so that they do
+        not disturb the next unit. DeviceLost takes precedence over it.
+
+        expected: number of photos, if known.
         """
         sizes = _Sizes(self.scorer.batch_size, self.count, expected)
         batches = _batches(photos, sizes, budget.limit // (self.count + 1))
@@ -50,7 +55,7 @@ class Lanes:
             while begun:
                 yield from _results(begun)
         except DeviceLost:
-            raise  # nothing that runs is worth waiting for
+            raise  # nothing that is running is worth waiting for
         except BaseException:
             _abandon([future for _, future in begun])
             raise
@@ -79,8 +84,11 @@ class Lanes:
 
 
 class _Batch:
-    """photos: without their pixels, and whether they had any. pixels: of those that had; cleared when they are scored.
-    bytes: of the pixels."""
+    """Hold one batch.
+
+    photos: without their pixels, and whether they had any. pixels: of those that had; cleared when
+    they are scored. bytes: size of the pixels.
+    """
 
     def __init__(self) -> None:
         self.photos: list[tuple[Ready, bool]] = []
@@ -95,16 +103,19 @@ class _Batch:
 
 
 class _Sizes:
-    """How many photos the next batch has: as many batches for each lane, of sizes that differ by one at most."""
+    """Choose how many photos the next batch has.
+
+    Each lane gets as many batches as the others, and their sizes differ by one at most.
+    """
 
     def __init__(self, most: int, lanes: int, photos: int | None) -> None:
-        """most: the largest batch. photos: still to come, None where unknown."""
+        """Create the choice. most: the largest batch. photos: still to come, None if unknown."""
         self.most = most
         self._left = photos or 0
         self._batches = math.ceil(self._left / (most * lanes)) * lanes
 
     def next(self) -> int:
-        """The largest where nothing is known, and for photos that nobody knew of."""
+        """Return the size of the next batch; the largest if the number of photos is not known."""
         if self._left <= 0 or self._batches <= 0:
             return self.most
         return min(self.most, math.ceil(self._left / self._batches))
@@ -115,8 +126,11 @@ class _Sizes:
 
 
 def _batches(photos: Iterator[Ready], sizes: _Sizes, most_bytes: int) -> Iterator[_Batch]:
-    """Batches of the next size in decoded photos of at most `most_bytes` together, but of one at least; and of at most
-    8 of the largest batches in photos of any kind."""
+    """Yield batches of the next size.
+
+    A batch holds at most `most_bytes` of pixels, but at least one photo, and at most 8 times the
+    largest batch in photos of any kind.
+    """
     batch, size = _Batch(), sizes.next()
     for ready in photos:
         if batch.pixels and ready.rgb is not None and batch.bytes + ready.rgb.nbytes > most_bytes:
@@ -124,7 +138,7 @@ def _batches(photos: Iterator[Ready], sizes: _Sizes, most_bytes: int) -> Iterato
             yield batch
             batch, size = _Batch(), sizes.next()
         batch.add(ready)
-        del ready  # it would hold its pixels until the next photo is there
+        del ready  # it would hold its pixels until the next photo is ready
         if len(batch.pixels) == size or batch.bytes >= most_bytes or len(batch.photos) == 8 * sizes.most:
             sizes.taken(len(batch.photos))
             yield batch

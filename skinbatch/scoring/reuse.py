@@ -1,4 +1,4 @@
-"""Rows of older receipts that still hold, so that only what is new or changed is decoded."""
+"""Copy rows of older receipts that are still right, so that only new or changed photos are decoded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Tables:
 
 @dataclass(frozen=True, slots=True)
 class CopiedTables:
-    """Rows copied into a unit, one set of tables for every older receipt that gave any."""
+    """Hold rows that are copied into a unit, with one set of tables for each older receipt."""
 
     images: list[pa.Table] = field(default_factory=list)
     boxes: list[pa.Table] = field(default_factory=list)
@@ -37,9 +37,10 @@ class CopiedTables:
 
 
 class OlderRows:
-    """Finds the older row of a photo: loose photos by image_id, size and version, members by the hash of their bytes.
+    """Find the older row of a photo.
 
-    An `ok` row wins over any other.
+    Loose photos are found by image_id, size and version, members by the hash of their bytes. An
+    `ok` row takes precedence over any other.
     """
 
     def __init__(self, store: Store, assignment: Assignment, masks: bool) -> None:
@@ -55,7 +56,9 @@ class OlderRows:
                 self._tables.append(tables)
 
     def _load(self, reuse: Reuse, masks: bool) -> _Tables | None:
-        """None where a file is gone (another run has cleaned up) or damaged: its photos are scored instead."""
+        """Return None if a file is gone, because another run cleaned up, or damaged. Its photos are
+        scored.
+        """
         if masks and reuse.masks is None:
             return None
         try:
@@ -83,17 +86,18 @@ class OlderRows:
                 self._found[key] = (number, image_id, ok)
 
     def has(self, ref: ImageRef) -> bool:
-        """A loose photo has an older row."""
+        """Return whether a loose photo has an older row."""
         return not self.by_hash and (ref.image_id, ref.size, ref.version) in self._found
 
     def has_bytes(self, sha256: str) -> bool:
-        """A member with these bytes has an older row."""
+        """Return whether a member with these bytes has an older row."""
         return self.by_hash and sha256 in self._found
 
     def copy(self, photos: Iterable[tuple[ImageRef, str | None]], unit_id: str) -> CopiedTables:
-        """The older rows of photos for which `has` or `has_bytes` is true, as rows of this unit.
+        """Return the older rows of photos for which `has` or `has_bytes` is true, as rows of this
+        unit.
 
-        photos: each with the SHA-256 of its bytes where it is a member.
+        photos: each with the SHA-256 of its bytes if it is a member.
         """
         # Two members may have the same bytes, so a table may be copied from more than once.
         rounds: list[dict[int, dict[str, tuple[ImageRef, str]]]] = []

@@ -1,4 +1,4 @@
-"""One unit in, one receipt out: the tables are written first, then the receipt."""
+"""Score one unit: write its tables, then its receipt."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ from skinbatch.types import DataFile, Fetched, ImageRef, ImageResult, Receipt, S
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d[\d,.]*\d|\d")
 MAX_THREADS = 16
+# Batches in preparation at the same time. On CPUs, several batches on one thread each are faster
+# than one batch on all threads, which wait for each other after every layer; more than a few would
+# wait for Python's lock. On a GPU, one batch is graded while the next is inferred.
 MAX_LANES = 4
-"""Batches in the making at once. On CPUs several batches on a thread each are faster than one batch on all threads, which
-wait for each other after every layer; more than a few would wait for Python's lock. On a GPU one batch is graded while
-the next is inferred."""
 DEVICE_LOST = 70
+# Most failed photos of a unit that the log names. The tables name all of them.
 MOST_TOLD = 100
-"""Failed photos of a unit that the log names; the tables name them all."""
 MAX_REASONS = 20
 
 
 class UnitScorer:
-    """Lives in a worker: models, stores and threads are made once. Scores one unit at a time."""
+    """Score units in a worker, one at a time. Models, stores and threads are created once."""
 
     def __init__(self, context: ScoringContext) -> None:
         config = context.config
         self.context = context
         gpu = context.gpu and torch.cuda.is_available()  # nvidia-smi may list what this torch cannot use
         lanes = 2 if gpu else min(MAX_LANES, context.threads)
-        # Before the models: ONNX Runtime takes it from here.
+        # This comes before the models: ONNX Runtime takes the setting from here.
         torch.set_num_threads(max(1, context.threads // lanes))
         self._further = self._steps = 0
         self._lock = threading.Lock()
@@ -75,22 +75,30 @@ class UnitScorer:
 
     @property
     def photos_further(self) -> int:
-        """Photos decoded or scored in the present unit, for people."""
+        """Return the photos decoded or scored in the present unit, to show progress."""
         return self._further // 2
 
     @property
     def steps(self) -> int:
-        """Photos decoded, calls of models ended and photos scored in the present unit, for the watchdog. A batch may take
-        minutes, and is taken only after those before it."""
+        """Return the number of steps in the present unit, for the watch for stalls.
+
+        Steps are photos decoded, calls of models ended and photos scored. A batch may take minutes,
+        and is taken only after those before it.
+        """
         return self._steps
 
     @property
     def waits_on_store(self) -> bool:
-        """The present unit neither decodes nor computes: it waits for its photos, or reads or writes tables."""
+        """Return whether the unit is waiting for its photos or its tables, neither decoding nor
+        computing.
+        """
         return self.activity.idle
 
     def score(self, assignment: Assignment) -> Outcome:
-        """Score a unit and commit it. Never raises what a photo, an archive or a store can cause."""
+        """Score a unit and commit it.
+
+        It never raises an exception that a photo, a shard or a store can cause.
+        """
         self._further = self._steps = 0
         before = TRAFFIC.all()
         outcome = self._outcome(assignment)
@@ -147,7 +155,10 @@ class UnitScorer:
     def _verdict_rows(
         self, assignment: Assignment, reader: UnitReader
     ) -> tuple[list[Row], list[tuple[ImageRef, str | None]]]:
-        """The rows of a photo that is not to be touched again; an archive is read for its member's name only, or not at all."""
+        """Return the rows of a photo that must not be touched again.
+
+        A shard is read for its member's name only, or not at all.
+        """
         assert assignment.verdict is not None
         status, error = assignment.verdict
         unit = assignment.unit
@@ -162,7 +173,7 @@ class UnitScorer:
     def _fresh_rows(
         self, assignment: Assignment, reader: UnitReader, older: OlderRows
     ) -> tuple[list[Row], list[tuple[ImageRef, str | None]]]:
-        """Rows of what has to be scored, and members whose rows are to be copied."""
+        """Yield rows of what has to be scored, and collect members whose rows are to be copied."""
         rows: list[Row] = []
         to_copy: list[tuple[ImageRef, str | None]] = []
 
@@ -247,7 +258,9 @@ class UnitScorer:
 
 
 def _reason(row: Row) -> str:
-    """Status and error of a row without what is the photo's own: its name, and numbers."""
+    """Return status and error of a row without what belongs to this photo alone: its name and
+    numbers.
+    """
     error = (row.result.error or "").removeprefix(f"{row.ref.image_id}: ")
     for name in (row.ref.uri, row.ref.image_id):
         error = error.replace(name, "…")
@@ -255,14 +268,17 @@ def _reason(row: Row) -> str:
 
 
 def _expected(unit: WorkUnit, older: OlderRows) -> int | None:
-    """Photos that will be read, None for an archive to its end."""
+    """Return the number of photos that will be read; None for a shard that is read to its end."""
     if unit.shard is None:
         return sum(not older.has(ref) for ref in unit.images)
     return None if unit.stop is None else unit.stop - unit.start
 
 
 def amended(assignment: Assignment, changed: tuple[ImageRef, ...], vanished: tuple[str, ...]) -> Assignment:
-    """The assignment for the photos as they were read: the next plan will list them so, and its inputs will match."""
+    """Return the assignment for the photos as they were read.
+
+    The next plan will list them this way, and its inputs will match.
+    """
     if assignment.unit.shard is not None or not (changed or vanished):
         return assignment
     again = {ref.image_id: ref for ref in changed}

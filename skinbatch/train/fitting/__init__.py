@@ -1,1 +1,1 @@
-"""What all trainings share: the loop, its checkpoints, devices and machines, what is said meanwhile."""
+"""Hold what all trainings share: the loop, checkpoints, devices and machines, and progress."""

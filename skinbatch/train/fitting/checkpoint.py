@@ -1,4 +1,7 @@
-"""A training on disk: written whole or not at all, so that a kill at any moment leaves the one before."""
+"""Save a training to disk, as a whole or not at all.
+
+A kill at any moment leaves the checkpoint before.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,11 @@ LOG = "log.jsonl"
 
 @dataclass(slots=True)
 class FitState:
-    """Everything a checkpoint holds besides weights. seconds: of training so far, over all starts. loss_sum, loss_steps,
-    waited, step_seconds: since the last evaluation."""
+    """Hold everything in a checkpoint besides weights.
+
+    seconds: of training so far, over all starts. loss_sum, loss_steps, waited, step_seconds: since
+    the last evaluation.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -37,14 +43,17 @@ class FitState:
 
 
 def save_checkpoint(work: Path, parts: Mapping[str, Any], state: FitState) -> None:
-    """parts: networks, optimiser and whatever else has a state_dict, by name."""
+    """Save networks, optimiser and whatever else has a state_dict, by name."""
     write_tensors(
         {name: part.state_dict() for name, part in parts.items()} | {"state": asdict(state)}, work / CHECKPOINT
     )
 
 
 def load_checkpoint(work: Path, parts: Mapping[str, Any], device: torch.device) -> FitState | None:
-    """Put what was saved into the parts; None where nothing was. Raises UsageError for one that is of another network."""
+    """Load what was saved into the parts; return None if nothing was saved.
+
+    Raises UsageError for a checkpoint of another network.
+    """
     path = work / CHECKPOINT
     if not path.exists():
         return None
@@ -61,7 +70,7 @@ def load_checkpoint(work: Path, parts: Mapping[str, Any], device: torch.device) 
 
 
 def read_best(path: Path) -> Any:
-    """The best weights so far. Raises UsageError where they are not there, or damaged."""
+    """Read the best weights so far. Raises UsageError if they do not exist or are damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
@@ -69,25 +78,28 @@ def read_best(path: Path) -> Any:
 
 
 def _why(error: Exception) -> str:
-    """torch's own words on what it does not read advise to run it."""
+    """Explain why torch did not read a file. Its own words advise running the file's code."""
     return "damaged" if isinstance(error, EOFError | pickle.UnpicklingError) else str(error)
 
 
 def write_tensors(value: Any, path: Path) -> None:
-    """torch.save, whole or not at all."""
+    """Save tensors with torch.save, as a whole or not at all."""
     with whole(path) as file:
         torch.save(value, file)
 
 
 def write_log(work: Path, curve: Sequence[Mapping[str, float]]) -> None:
-    """`log.jsonl`, all of it: a line an evaluation, none of them from a training that was cut off later."""
+    """Write all of `log.jsonl`, one line for each evaluation.
+
+    No line is left from a training that was interrupted later.
+    """
     with whole(work / LOG) as file:
         file.write("".join(json.dumps(dict(point)) + "\n" for point in curve).encode())
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that is written under another name, synced, and renamed when all went well."""
+    """Write a file under another name, sync it, and rename it if all went well."""
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:
         yield file

@@ -1,6 +1,7 @@
-"""One training on several workers, on this machine or a cluster's: Ray Train starts them and ties them by torch.distributed.
+"""Run one training on several workers, on this machine or a cluster.
 
-gloo on CPUs, NCCL on GPUs. When a worker dies, all are started again, and go on from the last checkpoint.
+Ray Train starts the workers and connects them by torch.distributed: gloo on CPUs, NCCL on GPUs.
+When a worker dies, all are started again and continue from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from ray._private import utils as ray_utils  # noqa: E402
 
 Result = TypeVar("Result")
 
+# Number of times that dead workers are replaced.
 RESTARTS = 3
-"""Times that dead workers are replaced."""
 ASKED_EVERY_S = 0.5
+# How long the other workers wait while the first one reads photos or writes.
 COLLECTIVE_TIMEOUT_S = 3600
-"""The others wait for so long while the first worker reads photos or writes."""
 
 
 def on_workers(
@@ -44,13 +45,21 @@ def on_workers(
     *,
     address: str | None = None,
 ) -> Result:
-    """Call `train` on `run.workers` workers at once and return what the first of them returns.
+    """Call `train` on `run.workers` workers at the same time and return what the first of them
+    returns.
 
-    In each of them torch.distributed is initialised, and `train`, which has to be picklable, finds its rank there; only the
-    first one's progress is heard. work: a folder that every machine sees: checkpoints go there. address: of a cluster; None:
-    RAY_ADDRESS, or Ray on this machine. Raises UsageError when there are not enough machines, what `train` raises for the
-    user, KeyboardInterrupt when interrupted, after the workers have ended their step and written the checkpoint (at once
-    when interrupted again), and Ray's error when workers die again and again.
+    Each of them initialises torch.distributed, and `train`, which must be picklable, finds its rank
+    there. Only the first one's progress is shown.
+
+    Args:
+        work: a folder that every machine sees, for checkpoints.
+        address: of a cluster. None: RAY_ADDRESS, or Ray on this machine.
+
+    Raises:
+        UsageError: there are not enough machines, or `train` raised it.
+        KeyboardInterrupt: after the workers have ended their step and written the checkpoint, or at
+            once on the second interrupt.
+        Ray's error: workers died again and again.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -94,7 +103,10 @@ def on_workers(
 
 
 def _fit(trainer: Any, desk: Any) -> None:
-    """`trainer.fit()` in a thread of its own, where Ray leaves Ctrl-C to us: its own handler would end workers in mid-step."""
+    """Call `trainer.fit()` in a thread of its own, where Ray leaves Ctrl-C to us.
+
+    Ray's own handler would end workers in the middle of a step.
+    """
     failed: list[BaseException] = []
 
     def fit() -> None:
@@ -131,7 +143,7 @@ def _connect(address: str | None) -> None:
 
 
 def _shares(run: RunSection) -> tuple[bool, float]:
-    """Whether workers have a GPU each, and how many cores they have."""
+    """Return whether workers have a GPU each, and how many cores they have."""
     there = ray.cluster_resources()
     cores, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
     gpu = run.device != "cpu" and gpus >= run.workers
@@ -143,7 +155,7 @@ def _shares(run: RunSection) -> tuple[bool, float]:
 
 
 def _worker(config: Mapping[str, Any]) -> None:
-    """On every worker, again after one has died."""
+    """Run on every worker, and again after one has died."""
     desk = config["desk"]
     if ray.get(desk.is_over.remote()):
         return
@@ -158,7 +170,8 @@ def _worker(config: Mapping[str, Any]) -> None:
         ray.get(desk.fail.remote(KeyboardInterrupt()))
         return
     except SkinbatchError as e:
-        # The user's to put right: kept, so that the workers that Ray starts again now do not run into it once more.
+        # The user has to fix this. It is kept, so that the workers that Ray starts again do not run
+        # into it once more.
         ray.get(desk.fail.remote(e))
         raise
     if first:
@@ -166,7 +179,10 @@ def _worker(config: Mapping[str, Any]) -> None:
 
 
 def _stand_in(folder: str, work: str) -> None:
-    """Where the command was given, so that relative paths mean the same. Raises UsageError where `work` is not seen."""
+    """Change to the folder of the command, so that relative paths mean the same.
+
+    Raises UsageError if `work` is not visible there.
+    """
     if not os.path.isdir(work):
         raise UsageError(
             f"{work}: not seen on {socket.gethostname()}; on a cluster --out must be a folder that every machine mounts"
@@ -176,7 +192,7 @@ def _stand_in(folder: str, work: str) -> None:
 
 
 class _Desk:
-    """An actor between the workers and the one who started them."""
+    """Pass messages between the workers and whoever started them; an actor."""
 
     def __init__(self) -> None:
         self._said: list[tuple[str, Any]] = []
@@ -198,7 +214,7 @@ class _Desk:
             self._outcome, self._failed = error, True
 
     def is_over(self) -> bool:
-        """Whether workers that Ray starts again have nothing left to do."""
+        """Return whether workers that Ray starts again have nothing left to do."""
         return self._failed
 
     def ask_to_stop(self) -> None:
@@ -212,7 +228,7 @@ class _Desk:
 
 
 class _Told:
-    """Progress of the first worker, told to the desk. Implements TrainingProgress."""
+    """Send the first worker's progress to the desk. Implements TrainingProgress."""
 
     def __init__(self, desk: Any) -> None:
         self._desk = desk
@@ -231,7 +247,7 @@ class _Told:
 
 
 class _Stopping:
-    """Within it a wish that the desk was told reaches the training of this worker."""
+    """Pass a wish to stop from the desk to the training of this worker, while the context lasts."""
 
     def __init__(self, desk: Any) -> None:
         self._desk = desk
@@ -253,7 +269,7 @@ class _Stopping:
 
 
 class _Listener:
-    """Within it what the desk was told reaches `progress`."""
+    """Pass messages from the desk to `progress`, while the context lasts."""
 
     def __init__(self, desk: Any, progress: TrainingProgress) -> None:
         self._desk, self._progress = desk, progress

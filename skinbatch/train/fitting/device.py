@@ -1,4 +1,4 @@
-"""Where a training runs, in the recipe's words and in torch's."""
+"""Choose where a training runs, from the recipe's words to torch's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from skinbatch.train.recipe_sections import RunSection
 
 
 def choose_device(run: RunSection) -> torch.device:
-    """Raises UsageError for a GPU that is not there, and for mixed precision without one."""
+    """Return the device. Raises UsageError for a GPU that does not exist, and for mixed precision
+    without one.
+    """
     there = torch.cuda.is_available()
     if run.device == "cuda" and not there:
         raise UsageError("setting `run.device`: cuda, and torch sees no GPU here; take auto or cpu")
@@ -24,12 +26,15 @@ def choose_device(run: RunSection) -> torch.device:
 
 
 def mixed(run: RunSection, device: torch.device) -> bool:
-    """Whether fp16 is used where it is safe."""
+    """Return whether fp16 is used where it is safe."""
     return device.type == "cuda" and run.precision != "fp32"
 
 
 def loaders(run: RunSection, device: torch.device) -> int:
-    """Processes that read and change photos ahead of the model; a GPU leaves the cores to them."""
+    """Return the number of processes that read and change photos ahead of the model.
+
+    With a GPU, the cores are free for them.
+    """
     if run.loader_threads is not None:
         return run.loader_threads
     cores = len(os.sched_getaffinity(0))
@@ -37,7 +42,7 @@ def loaders(run: RunSection, device: torch.device) -> int:
 
 
 def processor() -> str:
-    """Processor, cores and threads, in words."""
+    """Describe processor, cores and threads in words."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -48,6 +53,6 @@ def processor() -> str:
 
 
 def hardware(device: torch.device) -> str:
-    """GPU, processor and cores, in words."""
+    """Describe GPU, processor and cores in words."""
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return gpu + processor()

@@ -1,4 +1,4 @@
-"""Ctrl-C while a step is computed: the step ends, the checkpoint is written, then the training does."""
+"""Handle Ctrl-C while a step is computed: the step ends, the checkpoint is written, training ends."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ _elsewhere = threading.Event()
 
 
 def ask_to_stop(wish: bool = True) -> None:
-    """What Ctrl-C asks for, on a worker that has nobody at its keyboard; False takes it back."""
+    """Ask for the same as Ctrl-C, on a worker without a keyboard. False takes it back."""
     (_elsewhere.set if wish else _elsewhere.clear)()
 
 
 class Interrupts:
-    """Within it the first SIGINT or SIGTERM only sets `asked`; the second SIGINT interrupts at once. In other threads than
-    the main one, where Python has no signals, only `ask_to_stop` sets it."""
+    """Catch signals while the context lasts.
+
+    The first SIGINT or SIGTERM only sets `asked`; the second SIGINT interrupts at once. In other
+    threads than the main one, where Python has no signals, only `ask_to_stop` sets it.
+    """
 
     def __init__(self) -> None:
         self._asked = False

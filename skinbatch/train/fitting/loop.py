@@ -1,4 +1,7 @@
-"""The loop that trains segmenters and classifiers: seeded, resumable to the step, on one device or several machines."""
+"""Train segmenters and classifiers in a loop that is seeded and resumes to the step.
+
+It runs on one device or on several machines.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +40,11 @@ _LOWEST = 0.01
 
 
 class Task(Protocol):
-    """What is learned. samples: to train on. prepare: a batch of uint8 photos to the network's input, on their device.
-    loss: of one batch. evaluate: numbers about the validation photos; what has to grow is `score`."""
+    """Describe what is learned.
+
+    samples: to train on. prepare: turns a batch of uint8 photos into the network's input, on their
+    device. loss: of one batch. evaluate: numbers about the validation photos; `score` should grow.
+    """
 
     @property
     def samples(self) -> Samples: ...
@@ -52,7 +58,9 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a network is fitted. where: the recipe, for messages. title: what is being done, in a few words."""
+    """Describe how a network is fitted. where: the recipe, for messages. title: the task in a few
+    words.
+    """
 
     schedule: ScheduleSection
     run: RunSection
@@ -63,7 +71,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a training left. weights: of the best evaluation (averaged, if they were). curve: see TrainedStage."""
+    """Hold the result of a training. weights: of the best evaluation, averaged if so set. curve:
+    see TrainedStage.
+    """
 
     weights: Mapping[str, Tensor]
     curve: tuple[Mapping[str, float], ...]
@@ -74,11 +84,15 @@ class Fitted:
 
 
 def fit(network: nn.Module, task: Task, plan: Plan, work: Path, progress: TrainingProgress) -> Fitted:
-    """Train until the schedule ends or validation stops improving; carry on from `work` if a training is there.
+    """Train until the schedule ends or validation stops improving.
 
-    Leaves `checkpoint.pt`, `best.pt` and `log.jsonl` in work. On several workers (torch.distributed is initialised) all call
-    it, the first one writes. Raises UsageError for settings that this machine cannot follow and for a loss that is not finite,
-    KeyboardInterrupt when interrupted, with the checkpoint written.
+    A training found in `work` is continued. `checkpoint.pt`, `best.pt` and `log.jsonl` are left
+    there. With several workers (torch.distributed is initialised) all of them call this; the first
+    one writes.
+
+    Raises:
+        UsageError: settings that this machine cannot follow, or a loss that is not finite.
+        KeyboardInterrupt: interrupted; the checkpoint is written.
     """
     run = _Run(network, task, plan, work, progress)
     with Interrupts() as interrupts:
@@ -87,7 +101,7 @@ def fit(network: nn.Module, task: Task, plan: Plan, work: Path, progress: Traini
 
 
 class _Run:
-    """One training under way."""
+    """Hold one training in progress."""
 
     def __init__(self, network: nn.Module, task: Task, plan: Plan, work: Path, progress: TrainingProgress) -> None:
         self.task, self.plan, self.schedule, self.work, self.progress = task, plan, plan.schedule, work, progress
@@ -123,7 +137,8 @@ class _Run:
         batches = self.stream.loader(state.step, loaders(self.plan.run, self.device), self.device)
         clock = _Clock()
         self.loss.fill_(state.loss_sum)
-        # The first batch comes when the loader's processes have started, which is no part of any step.
+        # The first batch comes when the loader's processes have started. That is not part of any
+        # step.
         first = [next(batches)]
         while True:
             used, stop = self._agreed(interrupts.asked)
@@ -166,7 +181,7 @@ class _Run:
         return self.schedule.iterations
 
     def _used(self) -> float:
-        """Share of the schedule that is over."""
+        """Return the share of the schedule that is over."""
         if self.steps is not None:
             return self.state.step / self.steps
         assert self.schedule.minutes is not None
@@ -179,7 +194,7 @@ class _Run:
         return self._length_over() or 0 < self.schedule.patience <= self.state.since_best
 
     def _agreed(self, asked: bool) -> tuple[float, bool]:
-        """The first worker's clock and anybody's wish to stop, the same everywhere."""
+        """Return the first worker's clock and anybody's wish to stop, the same on all workers."""
         used = self._agreed_number(self._used())
         if self.world == 1:
             return used, asked
@@ -212,7 +227,7 @@ class _Run:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        # On the device: asking for the number would wait for the GPU in every step.
+        # The sum stays on the device: asking for the number would wait for the GPU in every step.
         self.loss += loss.detach()
         if self.average is not None:
             follow(self.average, self.network, min(self.schedule.ema, (1 + self.state.step) / (10 + self.state.step)))
@@ -268,7 +283,7 @@ class _Run:
         return self._checked(float(total) / self.world / max(1, self.state.loss_steps))
 
     def _checked(self, mean: float) -> float:
-        """Raises UsageError where the loss is not finite."""
+        """Return the loss, or raise UsageError if it is not finite."""
         if not math.isfinite(mean):
             raise UsageError(
                 f"{self.plan.where}: the loss is {mean} by step {self.state.step}: the training has diverged; lower "
@@ -289,8 +304,10 @@ class _Run:
         )
 
     def _save(self) -> None:
-        """All of the training, by the first worker; not when the weights are already lost. No worker waits for another here:
-        their clocks differ."""
+        """Save the training, on the first worker only, unless the weights are already lost.
+
+        No worker waits for another here, because their clocks differ.
+        """
         self.state.loss_sum = float(self.loss)
         self._checked(self.state.loss_sum / max(1, self.state.loss_steps))
         if self.rank == 0:
@@ -301,7 +318,7 @@ class _Run:
         return parts | ({"average": self.average} if self.average is not None else {})
 
     def _learner(self) -> nn.Module:
-        """The network, whose gradients all workers share."""
+        """Return the network, with gradients shared by all workers."""
         if self.world == 1:
             return self.network
         devices = [self.device.index] if self.device.type == "cuda" else None
@@ -309,7 +326,7 @@ class _Run:
 
 
 class _Clock:
-    """When something was last done."""
+    """Remember when something was last done."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
@@ -323,7 +340,7 @@ class _Clock:
 
 
 def rate(schedule: ScheduleSection, step: int, used: float) -> float:
-    """Share of the highest learning rate. used: of the schedule, 0-1."""
+    """Return the share of the highest learning rate. used: share of the schedule, 0-1."""
     warm = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.decay == "constant":
         return warm
@@ -331,7 +348,7 @@ def rate(schedule: ScheduleSection, step: int, used: float) -> float:
 
 
 def make_optimiser(network: nn.Module, schedule: ScheduleSection) -> torch.optim.Optimizer:
-    """Over the parameters that are trained; no decay on norms and biases."""
+    """Create an optimiser over the trained parameters, without weight decay on norms and biases."""
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
@@ -357,7 +374,7 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def _is_frozen(layer: nn.Module) -> bool:
-    """Its weights are not trained, and neither are its running statistics."""
+    """Return whether neither weights nor running statistics of a layer are trained."""
     return not any(parameter.requires_grad for parameter in layer.parameters())
 
 

@@ -1,4 +1,4 @@
-"""A network through all trainings of a recipe: earlier ones ([[transfer]]), then its own."""
+"""Train a network through all trainings of a recipe: earlier ones ([[transfer]]), then its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from skinbatch.train.results.result import Curve, DataCount
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One training of a recipe. name: "" for the last. stage: with this training's classes."""
+    """Describe one training of a recipe. name: "" for the last. stage: with this training's
+    classes.
+    """
 
     name: str
     stage: AnyStage
@@ -34,8 +36,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What all parts came to. network: with the best weights of the last, as the pack will have them, on `device`. seconds,
-    steps: of all parts."""
+    """Hold the outcome of all parts.
+
+    network: with the best weights of the last part, as the pack will have them, on `device`.
+    seconds, steps: of all parts.
+    """
 
     network: nn.Module
     task: Task
@@ -48,12 +53,12 @@ class Trained:
     earlier: tuple[tuple[str, Curve], ...]
 
 
+# Builds the network as it starts, and what it is to learn.
 Prepare = Callable[[Part, Gathered], tuple[nn.Module, Task]]
-"""The network, as it starts from nothing, and what it is to learn."""
 
 
 def parts_of(recipe: Recipe) -> list[Part]:
-    """The earlier trainings, then the recipe's own."""
+    """Return the earlier trainings, then the recipe's own."""
     stage, seed = recipe.model.stage, recipe.seed
     parts = [
         Part(t.name, stage.model_copy(update={"classes": t.classes or stage.classes}), t.data, t.schedule, seed + n)
@@ -63,15 +68,15 @@ def parts_of(recipe: Recipe) -> list[Part]:
 
 
 def gather_part(recipe: Recipe, part: Part) -> Gathered:
-    """The photos of one training. Raises UsageError as gather does."""
+    """Gather the photos of one training. Raises UsageError as gather does."""
     where, classes = recipe.file, part.stage.classes
     return gather(part.data, recipe.stage, classes, recipe.seed, where=where, part=part.name, unusable=recipe.unusable)
 
 
 def train_parts(recipe: Recipe, work: Path, progress: TrainingProgress, prepare: Prepare) -> Trained:
-    """Train each part in a folder of its own below `work`, the last one in `work` itself; what is done is not done again.
+    """Train each part in a folder of its own below `work`, the last one in `work` itself.
 
-    Raises what gather, read_start and fit do.
+    Parts that are done are not done again. Raises what gather, read_start and fit raise.
     """
     device = choose_device(recipe.run)
     first = recipe.start_from()
@@ -104,7 +109,7 @@ def train_parts(recipe: Recipe, work: Path, progress: TrainingProgress, prepare:
 
 
 def as_stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rounded to half precision, as a pack has them."""
+    """Return the tensor rounded to half precision, as a pack stores it."""
     return {name: value.half().float() if value.is_floating_point() else value for name, value in weights.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a trainer says while it works, and to whom."""
+"""Report the progress of a training."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class TrainingStep:
-    """Where a training is. steps: in all, None where minutes decide. loss: mean since the last one shown. best: of the
-    score so far, None before the first evaluation. waited: share of the time of these steps spent waiting for data.
-    left_s: None while unknown."""
+    """Describe where a training is.
+
+    steps: total number, None if minutes decide. loss: mean since the last report. best: best score
+    so far, None before the first evaluation. waited: share of the time of these steps spent waiting
+    for data. left_s: None while unknown.
+    """
 
     step: int
     steps: int | None
@@ -23,8 +26,11 @@ class TrainingStep:
 
 
 class TrainingProgress(Protocol):
-    """phase: what is being done now, a few words. note: something to be known. step: after a step, as often as the trainer
-    likes. evaluated: a point of the curve, see TrainedStage."""
+    """Receive progress.
+
+    phase: the current activity in a few words. note: something to know. step: called after a step,
+    as often as the trainer likes. evaluated: a point of the curve, see TrainedStage.
+    """
 
     def phase(self, text: str) -> None: ...
 
@@ -36,7 +42,7 @@ class TrainingProgress(Protocol):
 
 
 class Silent:
-    """Nobody listens: on workers that are not the first, and in tests."""
+    """Ignore all progress: on workers that are not the first, and in tests."""
 
     def phase(self, text: str) -> None:
         pass

@@ -1,4 +1,4 @@
-"""How a network's training starts: with another network's weights as far as they fit, and perhaps a frozen backbone."""
+"""Start a network's training from another network's weights, perhaps with a frozen backbone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.stages import AnyStage, ClassifierStage
 from skinbatch.models.weights import BOOKKEEPING
 
+# Where in our networks a checkpoint of a backbone alone belongs.
 _PLACES = ("", "backbone.", "backbone.net.", "cp.resnet.", "cp.resnet.net.")
-"""Where in our networks a checkpoint of a backbone alone belongs."""
 
 
 def read_start(path: Path, stage: AnyStage) -> dict[str, Tensor]:
-    """The tensors of a weights file under the names of timm's layers. Raises PackError naming the file."""
+    """Read the tensors of a weights file under the names of timm's layers. Raises PackError naming
+    the file.
+    """
     state = from_lite(read_checkpoint(path))
     if isinstance(stage, ClassifierStage) and stage.arch not in (PLAIN_CNN, "timm"):
         return dict(to_timm(stage.arch, state))
@@ -29,9 +31,11 @@ def read_start(path: Path, stage: AnyStage) -> dict[str, Tensor]:
 
 
 def start_from(network: nn.Module, state: Mapping[str, Tensor], where: str) -> str:
-    """Put in every layer that fits by name and shape; the others, such as a last layer of other classes, start anew.
+    """Load every layer that fits by name and shape, and describe in words what was loaded.
 
-    Returns in words what was taken. Raises UsageError when that is less than half of the layers or of the file: it is of another
+    The other layers, such as a last layer for other classes, start from random values.
+
+    Raises UsageError if less than half of the layers or of the file fit: the file is of another
     architecture.
     """
     own = {name: value for name, value in network.state_dict().items() if not name.endswith(BOOKKEEPING)}
@@ -58,7 +62,9 @@ def _fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str)
 
 
 def freeze_backbone(network: nn.Module, where: str) -> None:
-    """Leave only what is above the backbone to be trained. Raises UsageError for a network without one."""
+    """Leave only the layers above the backbone trainable. Raises UsageError for a network without
+    one.
+    """
     if isinstance(network, ClassifierNetwork):
         network.freeze_backbone()
     elif isinstance(network, BiSeNet):

@@ -1,1 +1,1 @@
-"""What a training leaves: the stage, its pack, card and curves."""
+"""Hold what a training leaves: the stage, its pack, card and curves."""

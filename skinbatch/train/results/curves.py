@@ -1,4 +1,4 @@
-"""The curves of a training as a picture: the loss, and the numbers about validation photos."""
+"""Draw the curves of a training: the loss, and the numbers about validation photos."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from matplotlib.figure import Figure
 
 from skinbatch.train.results.result import Curve, best_of
 
+# Names in a point of a curve that are no numbers about validation photos.
 PLACES = ("step", "epoch", "minutes", "loss", "waited")
-"""What of a point is no number about validation photos."""
 _COLOURS = ("#1f5f8b", "#2e8b57", "#b8860b", "#8b5a9b", "#5a7d2a", "#3aa6a0", "#a0522d", "#708090")
 _SCORE = "#c8442c"
 _MOST = 9
 
 
 def draw_curves(curve: Curve, title: str, path: Path, earlier: Sequence[tuple[str, Curve]] = ()) -> None:
-    """Write a PNG of a TrainedStage's curves, a row a training: the training loss on the left; in the middle the score and
-    other numbers from 0 to 1, with the best evaluation marked; on the right those with another scale, if there are any.
+    """Write a PNG of a TrainedStage's curves, one row for each training.
+
+    The training loss is on the left. In the middle are the score and other numbers from 0 to 1,
+    with the best evaluation marked. On the right are those of another scale, if there are any.
 
     earlier: trainings before the last, by name.
     """
@@ -33,7 +35,7 @@ def draw_curves(curve: Curve, title: str, path: Path, earlier: Sequence[tuple[st
 
 
 def _parted(curve: Curve) -> tuple[list[str], list[str]]:
-    """Names of the numbers from 0 to 1, and of the others."""
+    """Return the names of the numbers from 0 to 1, and of the others."""
     names = [name for name in dict.fromkeys(n for point in curve for n in point) if name not in PLACES]
     shares = [name for name in names if all(0 <= point.get(name, 0) <= 1 for point in curve)][:_MOST]
     return shares, [name for name in names if name not in shares and name != "score"][:_MOST]
@@ -54,7 +56,7 @@ def _draw(axes: Sequence[Axes], prefix: str, curve: Curve) -> None:
     best = curve[best_of(curve)]
     if "score" in shares:
         axes[1].plot([best["step"]], [best["score"]], marker="o", color=_SCORE, markersize=8)
-        # Where the line of scores is high there is room below it.
+        # Where the line of scores is high, there is room below it.
         axes[1].annotate(
             f"best {best['score']:.3f}",
             (best["step"], best["score"]),

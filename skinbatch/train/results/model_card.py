@@ -1,4 +1,6 @@
-"""What a pack's card says of a stage that was trained: from what, how, how well, and how to see it again."""
+"""Write a pack's card: what each trained stage was trained from, how, how well, and how to check
+it.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from skinbatch.train.results.curves import PLACES
 from skinbatch.train.results.result import Metric, TrainedStage, best_of
 from skinbatch.train.shipped import is_shipped
 
+# The folder beside a pack that holds a folder for each of its trainings.
 WORK = "work"
-"""The folder beside a pack with a folder for each of its trainings."""
+# A training's validation photos, as a listing for `skinbatch score`.
 VALID = "valid.csv"
-"""A training's validation photos, as a listing for `skinbatch score`."""
+# The curves of a training in its own folder. In a pack their name comes from `in_pack`.
 CURVES = "curves.png"
-"""The curves of a training in its own folder; in a pack they are `in_pack`."""
 _ROWS = 24
 _FILLED = "## What was filled in from pack"
 _KIND = (
@@ -28,17 +30,19 @@ _KIND = (
     "bootstrap intervals over {}."
 )
 _NEW = "Validation photos were never trained on, but"
+# Problems that mean that validation photos were trained on too.
 _SEEN = (Kind.SAME_FILE, Kind.LOOKS_SAME, Kind.SAME_GROUP)
-"""Problems by which what is validated on was trained on too."""
 
 
 def in_pack(stem: str) -> str:
-    """What the curves of a stage are called in a pack, which may have more than one."""
+    """Return the file name of a stage's curves in a pack, which may have more than one."""
     return f"curves-{stem}.png"
 
 
 def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) -> None:
-    """CARD.md of a pack that a stage was put into: the stages, what is known of this one, what the card said of others.
+    """Write CARD.md of a pack that a stage was added to.
+
+    The card describes the stages, this stage in detail, and keeps the sections of the others.
 
     stem: of the stage. problems: value of Kind -> how many were found in the photos.
     """
@@ -56,7 +60,10 @@ def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, pro
 def stage_section(
     stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int], lacks: Sequence[str] = ()
 ) -> str:
-    """Markdown of one stage, under a heading of the second level. lacks: stages without which the pack cannot score."""
+    """Return the Markdown of one stage, under a heading of the second level.
+
+    lacks: stages that the pack needs before it can score.
+    """
     arch = trained.fields["arch"] if trained.fields["arch"] != "timm" else trained.fields["backbone"]
     parts = [
         f"{_heading(stem)}\n\n{arch}, {trained.parameters / 1e6:.2f} M parameters, classes: "
@@ -71,7 +78,7 @@ def stage_section(
 
 
 def _kind(problems: Mapping[str, int], recipe: Recipe) -> str:
-    """How the numbers are to be taken, and what their intervals are over."""
+    """Explain how to read the numbers, and what their intervals are over."""
     over = "photos" if recipe.data.group is None else f"the groups of `group`, {recipe.data.group!r}"
     seen = "; ".join(f"{number:,} {kind.value}" for kind in _SEEN if (number := problems.get(kind.value, 0)))
     trained = f"Not all validation photos are new to the model ({seen}), and" if seen else _NEW
@@ -83,7 +90,7 @@ def _heading(stem: str) -> str:
 
 
 def _trained_sections(card: str) -> dict[str, str]:
-    """Stem -> section of every stage that was trained into this pack before."""
+    """Return stem -> section of every stage that was trained into this pack before."""
     found = re.split(r"^## ", card, flags=re.MULTILINE)
     return {
         part.partition("\n")[0].removeprefix("Trained: "): f"## {part}".rstrip()
@@ -113,7 +120,10 @@ def _data(trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) ->
 
 
 def _numbers(metrics: Sequence[Metric]) -> str:
-    """A row a class, a column a number; or a row a number where classes have nothing to do with it."""
+    """Return a table with one row for each class and one column for each number.
+
+    If classes do not apply, there is one row for each number.
+    """
     whole = [m for m in metrics if not m.of]
     by_class = [m for m in metrics if m.of]
     parts = []
@@ -152,7 +162,9 @@ def _training(stem: str, trained: TrainedStage, recipe: Recipe) -> str:
 
 
 def _curve(curve: Sequence[Mapping[str, float]]) -> str:
-    """A row an evaluation; of many, some, with the best and the last among them."""
+    """Return a table with one row for each evaluation; of many, some, including the best and the
+    last.
+    """
     columns = list(dict.fromkeys(name for point in curve for name in point))
     best = best_of(curve)
     step = max(1, -(-len(curve) // _ROWS))
@@ -190,7 +202,7 @@ def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str
 
 
 def _judged(recipe: Recipe, stem: str, trained: TrainedStage) -> Iterator[str]:
-    """Commands: the validation photos are scored once, and judged by every truth that has any of them."""
+    """Return the commands that score the validation photos once and judge them by each truth."""
     data, said = recipe.data, recipe.as_dict()["data"]
     options = [f" --map {shlex.quote(f'{name}={meant}')}" for name, meant in data.map.items()]
     options += [f" --apart {shlex.quote(name)}" for name in data.apart]
@@ -210,7 +222,7 @@ def _judged(recipe: Recipe, stem: str, trained: TrainedStage) -> Iterator[str]:
 
 
 def _how_the_same(recipe: Recipe) -> str:
-    """What its numbers at the end depend on besides the recipe."""
+    """Explain what the final numbers depend on besides the recipe."""
     needs = [f"the weights {recipe.model.weights}"] if recipe.model.weights is not None else []
     if (faces := recipe.face_finder()) is not None:
         needs.append(f"a base pack {recipe.base} whose segmenter has the SHA-256 {faces[:12]}…")

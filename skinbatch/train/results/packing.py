@@ -1,4 +1,4 @@
-"""From a trained stage to a pack that is whole, verified and tried."""
+"""Turn a trained stage into a pack that is whole, verified and tried."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from skinbatch.train.results.result import TrainedStage
 
 
 def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, problems: Mapping[str, int]) -> Pack:
-    """The pack `out/<name>`: made, or grown by this stage; with the curves and a card. problems: kind -> how many.
+    """Make the pack `out/<name>`, or add this stage to it, with the curves and a card.
 
-    Raises PackError and UsageError before the pack is touched.
+    problems: kind -> how many. Raises PackError and UsageError before the pack is touched.
     """
     trains = [count for count in trained.data if count.part.endswith("train") and count.photos]
     source = f"trained by skinbatch {version('skinbatch')} on " + ", ".join(
@@ -53,6 +53,6 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
 
 
 def stem_of(recipe: Recipe) -> str:
-    """What the pack calls the stage: `segmenter`, `detector`, `classifier-<head>`."""
+    """Return the pack's name for the stage: `segmenter`, `detector` or `classifier-<head>`."""
     head = getattr(recipe.model.stage, "head", None)
     return f"classifier-{head}" if head is not None else recipe.stage

@@ -1,4 +1,4 @@
-"""What a trainer hands over: enough to write the stage into a pack, and its card."""
+"""Describe what a trainer hands over: enough to write the stage into a pack, and its card."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# A mapping for each evaluation, see TrainedStage.
 Curve = Sequence[Mapping[str, float]]
-"""A mapping an evaluation, see TrainedStage."""
 
 
 def best_of(curve: Curve) -> int:
-    """The evaluation whose weights were kept: of equal scores the last, which has learned longest."""
+    """Return the evaluation whose weights were kept; of equal scores the last, which has learned
+    longest.
+    """
     return max(range(len(curve)), key=lambda n: (curve[n]["score"], n))
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number about the validation photos. name: `AP50`, `Dice`, `recall` … of: the class, or "" for all of them. low,
-    high: its 95 % bootstrap interval, None where there is none. photos: how many it rests on."""
+    """Hold one number about the validation photos.
+
+    name: `AP50`, `Dice`, `recall` and so on. of: the class, or "" for all of them. low, high: its
+    95 % bootstrap interval, None if there is none. photos: how many it is based on.
+    """
 
     name: str
     value: float
@@ -31,8 +36,12 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class DataCount:
-    """Photos of one source. source: as the recipe names it. part: `train`, `valid` or `negatives`, with the name of an earlier
-    training before it (`body train`). things: class -> boxes of it, or photos. left_out: reason -> how many."""
+    """Hold the number of photos of one source.
+
+    source: as the recipe names it. part: `train`, `valid` or `negatives`, with the name of an
+    earlier training before it (`body train`). things: class -> boxes of it, or photos. left_out:
+    reason -> how many.
+    """
 
     source: str
     part: str
@@ -43,16 +52,17 @@ class DataCount:
 
 @dataclass(frozen=True, slots=True)
 class TrainedStage:
-    """A stage that has been trained.
+    """Hold a trained stage.
 
-    stage: `segmenter`, `detector` or `classifier`. fields: of SegmenterStage, DetectorStage or ClassifierStage, without
-    sha256, config_sha256, parameters, source and licence: what the recipe says, and what training found (threshold,
-    fitted anchors). weights: a safetensors file, fp16 (models.weights.save_weights). config: `detector.json` of arch
-    `mmdet`, else None. parameters: of the network as it is packed. curve: a mapping an evaluation, `step` first, then
-    `epoch`, `minutes`, `loss`, `score` (what the best weights were chosen by), `waited` (share of the step time spent
-    waiting for data) and any other number; drawn and printed. steps, seconds: over all resumptions. hardware: in words.
-    stopped: why it ended, in words. notes: sentences for the card. earlier: name and curve of each training before the last
-    ([[transfer]]).
+    stage: `segmenter`, `detector` or `classifier`. fields: of SegmenterStage, DetectorStage or
+    ClassifierStage, without sha256, config_sha256, parameters, source and licence; they come from
+    the recipe and from training (threshold, fitted anchors). weights: a safetensors file, fp16
+    (models.weights.save_weights). config: `detector.json` of arch `mmdet`, else None. parameters:
+    of the network as it is packed. curve: a mapping for each evaluation with `step` first, then
+    `epoch`, `minutes`, `loss`, `score` (by which the best weights were chosen), `waited` (share of
+    the step time spent waiting for data) and any other number; it is drawn and printed. steps,
+    seconds: over all resumptions. hardware: in words. stopped: why it ended, in words. notes:
+    sentences for the card. earlier: name and curve of each training before the last ([[transfer]]).
     """
 
     stage: str

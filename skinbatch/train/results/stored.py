@@ -1,4 +1,4 @@
-"""A trained network as a stage: its weights on disk, its fields, its metrics."""
+"""Store a trained network as a stage: its weights on disk, its fields, its metrics."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ def save_stage(
     left_out: tuple[str, ...] = (),
     notes: Iterable[str] = (),
 ) -> TrainedStage:
-    """Write `work/<stage>.safetensors`, fp16. fields: found in training, over those of the recipe. left_out: beginnings of
-    the names of layers that only training needs."""
+    """Write `work/<stage>.safetensors`, fp16, and return the stage.
+
+    fields: found in training; they take precedence over those of the recipe. left_out: beginnings
+    of the names of layers that only training needs.
+    """
     path = work / f"{recipe.stage}.safetensors"
     state = trained.network.state_dict()
     if not dist.is_initialized() or dist.get_rank() == 0:
@@ -51,7 +54,7 @@ def save_stage(
 
 
 def metrics_of(found: Mapping[str, Mapping[str, Estimate]], names: Iterable[str], photos: int) -> list[Metric]:
-    """The named numbers of every class, `mean` among them; what is not defined is left out."""
+    """Return the named numbers of every class, including `mean`; undefined ones are left out."""
     return [
         Metric(name, round(e.value, 5), of, _end(e.low), _end(e.high), photos)
         for name in names

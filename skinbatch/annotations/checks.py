@@ -14,6 +14,7 @@ from skinbatch.annotations.displayed import displayed_size, same_shape
 from skinbatch.annotations.label_map import mask_size, read_mask
 from skinbatch.annotations.likeness import Look, Progress, alike, look_at_all
 from skinbatch.annotations.masks import CLASSES as MASK_CLASSES
+from skinbatch.annotations.masks import UNSURE
 from skinbatch.annotations.parts import part_of
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.problems import Kind, Problem, Problems
@@ -160,7 +161,8 @@ def _mask_classes(photo: AnnotatedPhoto) -> set[str]:
     if parts and None not in parts:
         return {"background", *(MASK_CLASSES[part[1]] for part in parts if part)}
     try:
-        return {MASK_CLASSES[n] for n in np.flatnonzero(np.bincount(read_mask(photo).ravel()))} if parts else set()
+        numbers = np.flatnonzero(np.bincount(read_mask(photo).ravel())) if parts else []
+        return {MASK_CLASSES[n] for n in numbers if n != UNSURE}
     except UsageError:
         return set()  # said by _of_file
 

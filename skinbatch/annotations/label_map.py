@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skinbatch.annotations.displayed import UNREADABLE
-from skinbatch.annotations.masks import CLASSES, ID_MODES
+from skinbatch.annotations.masks import BODY, CLASSES, ID_MODES, UNSURE
 from skinbatch.annotations.parts import part_of
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
 
 
 def read_mask(photo: AnnotatedPhoto) -> NDArray[np.uint8]:
-    """(H, W) uint8, numbers of CelebAMask-HQ's 19 classes (`masks.CLASSES`), at the mask's own size.
+    """Return the (H, W) uint8 numbers of `masks.CLASSES`, or `masks.UNSURE`, at the mask's own size.
 
     Parts are laid over each other in the publishers' order, the later on top; what no part covers is background. Raises
     UsageError naming the file that is not such a mask.
@@ -59,8 +59,12 @@ def _ids(file: Path) -> NDArray[np.uint8]:
                 f"{file}: a picture in colours (mode {image.mode}), not of class numbers; save it with a palette, or grey"
             )
         ids = _pixels(image, file)
-    if ids.max(initial=0) >= len(CLASSES):
-        raise UsageError(f"{file}: has class {ids.max()}; CelebAMask-HQ has 0 to {len(CLASSES) - 1}")
+    known = ids[ids != UNSURE]
+    if known.max(initial=0) >= len(CLASSES):
+        raise UsageError(
+            f"{file}: has class {known.max()}; masks have CelebAMask-HQ's 0 to 18, {BODY} for skin of the body, and {UNSURE} "
+            "where nobody knows"
+        )
     return ids
 
 

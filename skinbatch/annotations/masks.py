@@ -16,9 +16,14 @@ from skinbatch.errors import UsageError
 LOOKED_FOR = "mask PNGs in `masks` beside `images`"
 CLASSES = (
     "background", "skin", "nose", "eyeglasses", "left_eye", "right_eye", "left_brow", "right_brow", "left_ear",
-    "right_ear", "mouth", "upper_lip", "lower_lip", "hair", "hat", "earring", "necklace", "neck", "cloth",
+    "right_ear", "mouth", "upper_lip", "lower_lip", "hair", "hat", "earring", "necklace", "neck", "cloth", "body",
 )  # fmt: skip
-"""Of CelebAMask-HQ, by the number that a mask's pixel has."""
+"""By the number that a mask's pixel has. All but `body` are CelebAMask-HQ's."""
+SKIN, NOSE = CLASSES.index("skin"), CLASSES.index("nose")
+# Skin that is not of the face, such as a hand's.
+BODY = CLASSES.index("body")
+# A pixel of which nobody knows what it is. It is neither learned from nor judged.
+UNSURE = 255
 ID_MODES = ("P", "L")
 """Pillow's names of the pictures whose pixels are numbers: palette and grey."""
 _FOLDERS = (("masks",), ("images",))
@@ -72,6 +77,7 @@ def _is_mask(file: Path) -> bool:
     """Not a picture that happens to have a photo's name."""
     try:
         with Image.open(file) as image:
-            return image.mode in ID_MODES and int(np.asarray(image).max(initial=0)) < len(CLASSES)
+            numbers = np.asarray(image)
+            return image.mode in ID_MODES and int(numbers[numbers != UNSURE].max(initial=0)) < len(CLASSES)
     except UNREADABLE as e:
         raise UsageError(f"{file}: not a readable PNG: {e}; replace it, or take it out") from None

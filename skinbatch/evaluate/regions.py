@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from skinbatch.annotations.displayed import same_shape
 from skinbatch.annotations.label_map import read_mask
-from skinbatch.annotations.masks import CLASSES
+from skinbatch.annotations.masks import CLASSES, UNSURE
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.request import Judged
@@ -29,7 +29,8 @@ class Regions:
     """Judge the photos that have both a true and a found mask.
 
     Masks are compared at the photo's own size. A true mask of another size is scaled to it by
-    nearest pixel. A class that people drew and the segmenter does not have counts as background.
+    nearest pixel. A class that people drew and the segmenter does not have counts as background;
+    pixels of which people were unsure are left out.
 
     places: (n,) indices among the judged photos. unusable: names of photos whose masks have another
     shape, cannot be read or do not exist.
@@ -38,7 +39,8 @@ class Regions:
     def __init__(self, judged: Judged, masks: Masks) -> None:
         self.classes = tuple(masks.classes)
         number = {name: k for k, name in enumerate(self.classes)}
-        self._meaning = np.array([number.get(spelled(name), number.get(BACKGROUND, 0)) for name in CLASSES], np.uint8)
+        self._meaning = np.full(256, UNSURE, np.uint8)
+        self._meaning[: len(CLASSES)] = [number.get(spelled(name), number.get(BACKGROUND, 0)) for name in CLASSES]
         self.merged = tuple(name for name in CLASSES if spelled(name) not in number)
         self.unusable: list[str] = []
         found = []
@@ -77,4 +79,5 @@ class Regions:
         label = np.zeros((height, width), np.uint8)
         for k, run in enumerate(counts):
             label[coco.decode({"size": [height, width], "counts": run.encode()}) > 0] = k
-        return overlaps(truth, label, len(self.classes))
+        known = truth != UNSURE
+        return overlaps(truth[known], label[known], len(self.classes))

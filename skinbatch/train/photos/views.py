@@ -33,13 +33,13 @@ def view_matrix(
         width, height = width * share, height * share
     scale = size / (max(width, height) if fit == "pad" else min(width, height))
     left, top = (0.0, 0.0) if fit == "pad" else ((size - width * scale) / 2, (size - height * scale) / 2)
-    as_scored = _translation(left, top) @ np.diag((scale, scale, 1.0)) @ _translation(-x, -y)
+    as_scored = translation(left, top) @ np.diag((scale, scale, 1.0)) @ translation(-x, -y)
     centre = left + width * scale / 2, top + height * scale / 2
     shift = rng.uniform(-augment.translate, augment.translate, 2) * size
     return (
-        _translation(centre[0] + shift[0], centre[1] + shift[1])
+        translation(centre[0] + shift[0], centre[1] + shift[1])
         @ change(augment, rng)
-        @ (_translation(-centre[0], -centre[1]) @ as_scored)
+        @ (translation(-centre[0], -centre[1]) @ as_scored)
     )
 
 
@@ -58,7 +58,8 @@ def change(augment: AugmentSection, rng: np.random.Generator) -> Matrix:
     return turn @ sheared @ np.diag((zoom * stretch * mirror, zoom / stretch * upside, 1.0))
 
 
-def _translation(x: float, y: float) -> Matrix:
+def translation(x: float, y: float) -> Matrix:
+    """Return the (3, 3) matrix that moves by x and y."""
     return np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
 
 
@@ -82,7 +83,7 @@ def warp_labels(labels: Pixels, matrix: Matrix, size: int) -> Pixels:
 
 def _centred(matrix: Matrix) -> Matrix:
     """OpenCV counts from the centre of the first pixel, the matrix from its corner."""
-    return (_translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5))[:2]
+    return (translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5))[:2]
 
 
 def mirrors(matrix: Matrix) -> bool:

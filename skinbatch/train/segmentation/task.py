@@ -12,31 +12,43 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from skinbatch.annotations.masks import CLASSES as TRUTH_CLASSES
+from skinbatch.annotations.masks import UNSURE
 from skinbatch.metrics.segmentation import overlaps
 from skinbatch.models.preprocess import Normalisation, pad_to_square
 from skinbatch.models.stages import SegmenterStage
 from skinbatch.train.photos.augment import blemish, clutter
 from skinbatch.train.photos.normalise import normalised
 from skinbatch.train.photos.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
-from skinbatch.train.photos.views import Matrix, mirrors, relit, spoilt, view_matrix, warp, warp_labels
+from skinbatch.train.photos.views import Matrix, mirrors, relit, spoilt, translation, view_matrix, warp, warp_labels
 from skinbatch.train.recipe_sections import AugmentSection
 
 AUXILIARY_WEIGHT = 0.4
 """Of the two losses on the context features. BiSeNet's paper says 1; 0.4 is what the starter was trained with."""
 FARTHER = 0.5
 """A face that is put before another background is up to so much farther away than [augment] scale says."""
+# Sides of a close-up as shares of the photo's longer side, from and to.
+CLOSEUP_SIDES = (0.12, 0.5)
+# The share of a close-up that an ear has to take to be what it shows, and with that skin of the face.
+EAR = 0.2
+# A face has at least this share of background; a photo with less is a close-up already.
+_OUTLINE = 0.05
+_AFFECTABLE = ("skin", "nose")
+_EAR_NUMBERS = [TRUTH_CLASSES.index(name) for name in ("left_ear", "right_ear")]
 _VALID_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledPhoto:
-    """labels: a PNG of the truth's numbers, (h, w), of any resolution that covers the photo."""
+    """labels: a PNG of the truth's numbers, (h, w), of any resolution that covers the photo. source: what the card calls
+    where it is from."""
 
     photo: StoredPhoto
     labels: bytes
+    source: str = ""
 
     def numbers(self) -> Pixels:
-        """(h, w) uint8, the truth's own numbers; what is not 0 belongs to the person."""
+        """Return the truth's own numbers, (h, w) uint8. What is neither 0 nor UNSURE belongs to the person."""
         return np.asarray(cv2.imdecode(np.frombuffer(self.labels, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
@@ -51,53 +63,98 @@ class FaceSamples:
         augment: AugmentSection,
         memory: int,
     ) -> None:
-        """table: (256,) the truth's number -> the model's class. memory: bytes for decoded photos."""
+        """table: (256,) the truth's number -> the model's class, UNSURE stays UNSURE. memory: bytes for decoded photos."""
         self._faces, self._table, self._augment = tuple(faces), table, augment
+        self._near = closeup_table(table, stage.classes)
+        self._outlined = [float((face.numbers() == 0).mean()) >= _OUTLINE for face in faces]
         self._size, self._fill = stage.size, Normalisation(stage.mean, stage.std).fill
         photos = [face.photo for face in faces]
         self._store = PhotoStore(photos, lambda _, pixels: working_size(pixels, stage.size), memory)
         self._swapped = swapped(stage.classes)
-        self._affected = np.array([name in ("skin", "nose") for name in stage.classes])
+        self._affected = np.zeros(256, np.bool_)
+        self._affected[[stage.classes.index(name) for name in _AFFECTABLE]] = True
+        self._skin = np.zeros(256, np.bool_)
+        self._skin[[n for n, name in enumerate(stage.classes) if name in (*_AFFECTABLE, "body")]] = True
+        self._skin[UNSURE] = True
         self._far = augment.model_copy(
             update={"scale": (augment.scale[0] * FARTHER, max(augment.scale[0] * FARTHER, min(0.9, augment.scale[1])))}
         )
+        self._inside = augment.model_copy(update={"scale": (0.95, 1.3), "translate": 0.05, "crop": 0.0})
         self._behind = augment.model_copy(update={"scale": (1.5, 5.0), "translate": 0.9, "crop": 0.0})
 
     def __len__(self) -> int:
         return len(self._faces)
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """(S, S, 3) uint8, and (S, S) uint8 classes."""
-        alone = rng.random() >= self._augment.scene
-        square, numbers, mirrored = self._view(index, self._augment if alone else self._far, rng)
-        if not alone:
-            square = np.where((numbers > 0)[..., None], square, self._background(rng))
-        classes = self._table[numbers]
+        """Return a view, (S, S, 3) uint8, and its classes, (S, S) uint8, UNSURE among them."""
+        outlined = self._outlined[index]
+        if outlined and self._augment.closeup and rng.random() < self._augment.closeup:
+            square, classes, mirrored = self._closeup(index, rng)
+        else:
+            moved = outlined and rng.random() < self._augment.scene
+            square, numbers, mirrored = self._view(index, self._far if moved else self._augment, rng)
+            if moved:
+                square = np.where((numbers > 0)[..., None], square, self._background(rng))
+            classes = self._table[numbers]
         if mirrored:
             classes = self._swapped[classes]
         if self._augment.blemish and rng.random() < 0.5:
             square = blemish(square, self._affected[classes], rng, self._augment.blemish)
         return spoilt(relit(square, self._augment, rng), self._augment, rng), classes
 
+    def _closeup(self, index: int, rng: np.random.Generator) -> tuple[Pixels, Pixels, bool]:
+        """A small window around a place on the skin, the nose or an ear, so near that nothing says whose it is.
+
+        Skin of the neck cannot be told from the cheek's there, and is left out. An ear is skin of the face where it is
+        what the window shows, and is left out elsewhere: of whole faces the truth counts it as background.
+        """
+        photo, numbers = self._store[index], self._faces[index].numbers()
+        places = np.flatnonzero(self._affected[self._near[numbers]] | np.isin(numbers, _EAR_NUMBERS))
+        if not len(places):
+            square, numbers, mirrored = self._view(index, self._augment, rng)
+            return square, self._table[numbers], mirrored
+
+        y, x = divmod(int(rng.choice(places)), numbers.shape[1])
+        height, width = photo.shape[:2]
+        low, high = np.log(CLOSEUP_SIDES)
+        side = min(float(np.exp(rng.uniform(low, high))) * max(height, width), height, width)
+        left = float(np.clip((x + 0.5) * width / numbers.shape[1] - side / 2, 0, width - side))
+        top = float(np.clip((y + 0.5) * height / numbers.shape[0] - side / 2, 0, height - side))
+
+        matrix = view_matrix((round(side), round(side)), self._size, "pad", self._inside, rng) @ translation(-left, -top)
+        square, seen = self._through(photo, numbers, matrix)
+        classes = self._near[seen]
+        ear = np.isin(seen, _EAR_NUMBERS)
+        if ear.mean() >= EAR:
+            classes = np.where(ear, np.uint8(self._table[TRUTH_CLASSES.index("skin")]), classes)
+        return square, classes, mirrors(matrix)
+
     def _view(self, index: int, augment: AugmentSection, rng: np.random.Generator) -> tuple[Pixels, Pixels, bool]:
         photo, numbers = self._store[index], self._faces[index].numbers()
         height, width = photo.shape[:2]
         matrix = view_matrix((height, width), self._size, "pad", augment, rng)
-        square = warp(photo, matrix, self._size, self._fill)
+        return *self._through(photo, numbers, matrix), mirrors(matrix)
+
+    def _through(self, photo: Pixels, numbers: Pixels, matrix: Matrix) -> tuple[Pixels, Pixels]:
+        height, width = photo.shape[:2]
         of_labels: Matrix = matrix @ np.diag((width / numbers.shape[1], height / numbers.shape[0], 1.0))
-        return square, warp_labels(numbers, of_labels, self._size), mirrors(matrix)
+        square = warp(photo, matrix, self._size, self._fill)
+        return square, warp_labels(numbers, of_labels, self._size)
 
     def _background(self, rng: np.random.Generator) -> Pixels:
         """A part of another photo without skin, or colours without meaning."""
         square, numbers, _ = self._view(int(rng.integers(len(self))), self._behind, rng)
-        if rng.random() < 0.5 or self._affected[self._table[numbers]].any():
+        if rng.random() < 0.5 or self._skin[self._table[numbers]].any():
             return clutter(rng, self._size)
         return relit(square, self._augment, rng)
 
 
 class SegmenterTask:
-    """Cross-entropy per pixel, with BiSeNet's two auxiliary losses; the score is the mean Dice of all classes but the
-    background, over the pixels of all validation photos."""
+    """Cross-entropy per pixel that is sure, with BiSeNet's two auxiliary losses.
+
+    The score is the mean Dice of all classes but the background, over the pixels of all validation photos of a source; of
+    several sources the mean.
+    """
 
     def __init__(
         self,
@@ -126,22 +183,36 @@ class SegmenterTask:
 
     def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         weights = None if self._weights is None else self._weights.to(x.device)
+        made = network(x)
+        if not (y != UNSURE).any():
+            return sum(logits.sum() for logits in made) * 0.0  # the mean over no pixel would not be a number
         main, at16, at32 = (
-            F.cross_entropy(logits, y.long(), weight=weights, label_smoothing=self._smoothing) for logits in network(x)
+            F.cross_entropy(
+                logits, y.long(), weight=weights, label_smoothing=self._smoothing, ignore_index=UNSURE
+            )
+            for logits in made
         )
         return main + AUXILIARY_WEIGHT * (at16 + at32)
 
     def evaluate(self, network: nn.Module, device: torch.device) -> Mapping[str, float]:
-        both, true, found = self.pixels(network, device).sum(axis=0).T
-        dice = 2 * both / np.maximum(true + found, 1)
-        shown = [k for k in range(1, len(dice)) if true[k]]
+        tables = self.pixels(network, device)
+        dice, _ = _dice(tables)
         by_class = {f"dice {name}": round(float(d), 4) for name, d in zip(self._stage.classes, dice, strict=True)}
-        return {"score": round(float(np.mean(dice[shown])) if shown else 0.0, 5), **by_class}
+        scores = {source: _score(tables[places]) for source, places in self.sources().items()}
+        by_source = {f"score {source}": round(score, 4) for source, score in scores.items()} if len(scores) > 1 else {}
+        return {"score": round(float(np.mean(list(scores.values()))), 5), **by_class, **by_source}
+
+    def sources(self) -> dict[str, NDArray[np.int64]]:
+        """Return the places of the validation photos of each source."""
+        names = np.array([face.source for face in self.valid])
+        return {name: np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
 
     @torch.inference_mode()
     def pixels(self, network: nn.Module, device: torch.device) -> NDArray[np.int64]:
-        """(N, classes, 3) `metrics.segmentation.overlaps` of every validation photo, at its mask's own resolution, to
-        which the network's labels are enlarged."""
+        """Return `metrics.segmentation.overlaps` of every validation photo, (N, classes, 3).
+
+        They are taken at the mask's own resolution, to which the network's labels are enlarged, over what is sure.
+        """
         squares = iter(self._squares)
         tables = []
         for start in range(0, len(self.valid), _VALID_BATCH):
@@ -152,8 +223,9 @@ class SegmenterTask:
             for face, square, found in zip(faces, shown, labels, strict=True):
                 truth = self._table[face.numbers()]
                 h, w = square.extent
-                seen = cv2.resize(found[:h, :w], truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
-                tables.append(overlaps(truth, np.asarray(seen, np.uint8), len(self._stage.classes)))
+                seen = np.asarray(cv2.resize(found[:h, :w], truth.shape[::-1], interpolation=cv2.INTER_NEAREST))
+                sure = truth != UNSURE
+                tables.append(overlaps(truth[sure], seen[sure], len(self._stage.classes)))
         return np.stack(tables)
 
 
@@ -170,12 +242,38 @@ class _Square:
 
 
 def swapped(classes: Sequence[str]) -> NDArray[np.uint8]:
-    """(C,) the class that each becomes in a mirror: a person's left eye is the right one there."""
+    """Return the class that each becomes in a mirror, (256,): a person's left eye is the right one there."""
     other = {"left": "right", "right": "left", "l": "r", "r": "l"}
-    table = np.arange(len(classes), dtype=np.uint8)
+    table = np.arange(256, dtype=np.uint8)
     for number, name in enumerate(classes):
         side, _, part = name.partition("_")
         twin = f"{other.get(side)}_{part}"
         if twin in classes:
             table[number] = classes.index(twin)
     return table
+
+
+def closeup_table(table: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Return `table` as it holds for close-ups: necks and ears are unsure there.
+
+    A model that tells necks or ears by classes of their own learns them in close-ups too.
+    """
+    near = table.copy()
+    for name in ("neck", "left_ear", "right_ear"):
+        number = TRUTH_CLASSES.index(name)
+        if name not in classes:
+            near[number] = UNSURE
+    return near
+
+
+def _dice(tables: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Dice of every class over the pixels of all photos, and how many of these pixels are truly of it."""
+    both, true, found = tables.sum(axis=0).T
+    return 2 * both / np.maximum(true + found, 1), true
+
+
+def _score(tables: NDArray[np.int64]) -> float:
+    """Mean Dice of the classes that the photos show, the background left out unless they show nothing else."""
+    dice, true = _dice(tables)
+    shown = [k for k in range(1, len(dice)) if true[k]]
+    return float(np.mean(dice[shown])) if shown else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -14,6 +15,7 @@ from torch import nn
 from skinbatch.annotations.checks import mapped
 from skinbatch.annotations.label_map import read_mask
 from skinbatch.annotations.masks import CLASSES as TRUTH_CLASSES
+from skinbatch.annotations.masks import UNSURE
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.segmentation import segmentation
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
@@ -30,6 +32,7 @@ from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, Segmen
 
 VALID_MEMORY = 0.25
 """Of the memory for photos, what validation may take."""
+_SHOWN = ("dice", "iou")
 
 
 def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> TrainedStage:
@@ -55,13 +58,22 @@ def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> T
     task = cast(SegmenterTask, trained.task)
     stage = cast(SegmenterStage, recipe.model.stage)
     progress.phase("measuring")
-    found = segmentation(task.pixels(trained.network, trained.device), stage.classes, Resampling(seed=recipe.seed))
-    return save_stage(recipe, work, trained, metrics_of(found, ("dice", "iou"), len(task.valid)), left_out=AUXILIARY)
+    tables, how = task.pixels(trained.network, trained.device), Resampling(seed=recipe.seed)
+    metrics = metrics_of(segmentation(tables, stage.classes, how), _SHOWN, len(task.valid))
+    sources = task.sources()
+    for source, places in sources.items() if len(sources) > 1 else ():
+        own = metrics_of(segmentation(tables[places], stage.classes, how), _SHOWN, len(places))
+        metrics += [dataclasses.replace(metric, of=f"{metric.of}, {source}") for metric in own]
+    return save_stage(recipe, work, trained, metrics, left_out=AUXILIARY)
 
 
 def class_table(classes: Sequence[str], data: DataSection) -> NDArray[np.uint8]:
-    """(256,) number in a mask -> the model's class: by its name, or what [data] map says; all else is background."""
+    """Return the model's class of each number in a mask, (256,): by its name, or what [data] map says.
+
+    All else is background; what is unsure stays so.
+    """
     table = np.full(256, classes.index("background"), np.uint8)
+    table[UNSURE] = UNSURE
     mapping = data.mapping(classes)
     for number, name in enumerate(TRUTH_CLASSES):
         meant = mapped(name, mapping)
@@ -78,7 +90,8 @@ def pixel_weights(
         return None
     counts = np.zeros(classes)
     for face in faces:
-        counts += np.bincount(table[face.numbers()].ravel(), minlength=classes)
+        found = table[face.numbers()]
+        counts += np.bincount(found[found != UNSURE], minlength=classes)
     weights = 1 / np.maximum(counts, 1)
     if schedule.class_weights == "sqrt":
         weights = np.sqrt(weights)
@@ -89,5 +102,5 @@ def _labelled(photos: Sequence[TakenPhoto]) -> list[LabelledPhoto]:
     found = []
     for taken in photos:
         png = cv2.imencode(".png", read_mask(taken.photo))[1].tobytes()
-        found.append(LabelledPhoto(StoredPhoto(taken.photo.name, taken.path), png))
+        found.append(LabelledPhoto(StoredPhoto(taken.photo.name, taken.path), png, taken.source))
     return found

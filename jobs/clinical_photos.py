@@ -2,8 +2,8 @@
 
 DATA holds derm, derm_more and celebamask. OUT gets links to every set in DATA, and `clinical`:
 
-    clinical/train/face-dermnet/images/rosacea/3602.jpg     a link to the photo
-    clinical/train/face-dermnet/masks/rosacea/3602.png      what of it is surely skin
+    clinical/train/images/face-dermnet/rosacea/3602.jpg     a link to the photo
+    clinical/train/masks/face-dermnet/rosacea/3602.png      what of it is surely skin
 
 Photos are apart by what they show (face, skin, body), as clinical_photos.csv beside this file has it: each was looked
 at and sorted by hand, as small pictures. `face` shows a part of the face for sure, `body` a hand, foot, limb, trunk or neck,
@@ -22,7 +22,7 @@ import csv
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,9 +112,9 @@ def prepare(data: Path, out: Path) -> None:
     made = 0
     for photo in photos:
         part = "valid" if photo.key in kept_apart else "train"
-        folder = out / "clinical" / part / f"{photo.shows}-{photo.origin}"
-        image = folder / "images" / photo.kind / photo.path.name
-        mask = (folder / "masks" / photo.kind / photo.path.name).with_suffix(".png")
+        name = Path(f"{photo.shows}-{photo.origin}", photo.kind, photo.path.name)
+        image = out / "clinical" / part / "images" / name
+        mask = out / "clinical" / part / "masks" / name.with_suffix(".png")
         if mask.exists():
             continue
         for path in (image, mask):
@@ -205,14 +205,15 @@ class _Masks:
         rgb = _read(photo.path)
         height, width = rgb.shape[:2]
         if photo.shows == "skin":
-            mask = np.full((height, width), SKIN, np.uint8)
+            mask: Pixels = np.full((height, width), SKIN, np.uint8)
         else:
             small = _shrunk(rgb)
             chance = self._colours.predict_proba(_features(small).reshape(-1, _FEATURES))[:, 1]
-            chance = np.asarray(cv2.GaussianBlur(chance.reshape(small.shape[:2]).astype(np.float32), (0, 0), 1.5))
+            chance = chance.reshape(small.shape[:2]).astype(np.float32)
+            chance = np.asarray(cv2.GaussianBlur(chance, (0, 0), 1.5))
             found = self._with_face(rgb, chance) if photo.shows == "face" else _with_body(chance, photo.shows)
             mask = np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
-        mask[_plain(rgb)] = UNSURE
+        mask[_plain(rgb) & (mask != BACKGROUND)] = UNSURE
         if photo.origin in MARKS:
             x1, y1, x2, y2 = MARKS[photo.origin]
             mask[round(y1 * height) : round(y2 * height), round(x1 * width) : round(x2 * width)] = UNSURE
@@ -222,7 +223,7 @@ class _Masks:
         """Both agree, or the segmenter sees no face and the colour is sure."""
         seen = self._segmenter([rgb])[0]
         names = self._segmenter.classes
-        size = chance.shape[::-1]
+        size = chance.shape[1], chance.shape[0]
         parts = {name: _grown(seen == names.index(name), size) for name in ("skin", "nose")}
         affectable = parts["skin"] | parts["nose"]
         blind = affectable.mean() < 0.5 * (chance > SURELY).mean()
@@ -294,7 +295,8 @@ def _skin_colours(data: Path, skin: Sequence[Clinical]) -> HistGradientBoostingC
         small = _shrunk(_read(path))
         with Image.open(data / "celebamask" / "masks" / f"{path.stem}.png") as mask:
             numbers = np.asarray(mask, np.uint8)
-        numbers = cv2.resize(numbers, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        size = small.shape[1], small.shape[0]
+        numbers = np.asarray(cv2.resize(numbers, size, interpolation=cv2.INTER_NEAREST), np.uint8)
         # Eyes, brows, lips and ears are neither here.
         known = np.isin(numbers, (0, 1, 2, 13, 14, 17, 18))
         places = rng.choice(np.flatnonzero(known), _PIXELS, replace=False)

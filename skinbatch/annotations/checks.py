@@ -161,8 +161,7 @@ def _mask_classes(photo: AnnotatedPhoto) -> set[str]:
     if parts and None not in parts:
         return {"background", *(MASK_CLASSES[part[1]] for part in parts if part)}
     try:
-        numbers = np.flatnonzero(np.bincount(read_mask(photo).ravel())) if parts else []
-        return {MASK_CLASSES[n] for n in numbers if n != UNSURE}
+        return {MASK_CLASSES[n] for n in np.unique(read_mask(photo)) if n != UNSURE} if parts else set()
     except UsageError:
         return set()  # said by _of_file
 

@@ -310,8 +310,15 @@ _WITHOUT: Mapping[str, Sequence[str]] = {
         "augment.mosaic",
         "augment.on_lesion",
     ),
-    "detector": ("data.apart", "augment.erase", "augment.blemish", "augment.scene"),
-    "classifier": ("data.stretched", "augment.mosaic", "augment.on_lesion", "augment.scene", "augment.blemish"),
+    "detector": ("data.apart", "augment.erase", "augment.blemish", "augment.scene", "augment.closeup"),
+    "classifier": (
+        "data.stretched",
+        "augment.mosaic",
+        "augment.on_lesion",
+        "augment.scene",
+        "augment.closeup",
+        "augment.blemish",
+    ),
 }
 """Settings that would change nothing."""
 

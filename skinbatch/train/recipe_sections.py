@@ -75,10 +75,12 @@ class View(Section):
 
 class Source(View):
     """Annotated photos. format: told by what lies there unless it is said. leave_out: photos that are not used, by file name
-    without its ending, such as one that a validation photo is another copy of."""
+    without its ending, such as one that a validation photo is another copy of. valid_share: the share of this source alone that
+    is held back for validation, by groups; with it [data] needs none."""
 
     truth: LocatedPhotos
     format: Format | None = None
+    valid_share: Part | None = None
     leave_out: tuple[Name, ...] | None = None
 
 
@@ -116,7 +118,12 @@ class DataSection(View):
     def _check(self) -> DataSection:
         if not self.train:
             raise ValueError('`train` is a list of truths, such as [{ truth = "acne04/train" }], and it is empty')
-        if bool(self.valid) == (self.valid_share is not None):
+        of_sources = any(source.valid_share is not None for source in self.train)
+        if any(source.valid_share is not None for source in self.valid):
+            raise ValueError("`valid_share` of a source goes with `train`: all photos of `valid` are validated on")
+        if self.valid_share is not None and (self.valid or of_sources):
+            raise ValueError("`valid_share` is of all sources; leave out `valid`, and `valid_share` of single sources")
+        if not (self.valid or of_sources) and self.valid_share is None:
             raise ValueError("give either `valid`, a list of truths, or `valid_share`, such as 0.2")
         if self.group is not None:
             try:
@@ -160,7 +167,8 @@ class AugmentSection(Section):
     colour: 0-1, of exposure, contrast, white balance and saturation together. brightness: share, both ways. blur, jpeg,
     erase: share of photos that are blurred, kept as a strongly compressed JPEG, have a rectangle missing. noise: standard
     deviation, pixel values. blemish: so many red and brown spots on the skin at most. scene: share of faces that are put
-    before another background (segmenter). mosaic: share of inputs that are put together of four photos. on_lesion: share of crops
+    before another background (segmenter). closeup: share of faces of which a small window of skin, nose or ear is
+    shown (segmenter). mosaic: share of inputs that are put together of four photos. on_lesion: share of crops
     that are placed on a lesion (detector).
     """
 
@@ -180,6 +188,7 @@ class AugmentSection(Section):
     noise: NotNegative = 0.0
     blemish: Count = 0
     scene: Fraction = 0.0
+    closeup: Fraction = 0.0
     mosaic: Fraction = 0.0
     on_lesion: Fraction = 0.0
 

@@ -76,8 +76,14 @@ def gather(
     truths = {source.truth: _read(source, data, stage) for source in (*data.train, *data.valid)}
     _check_left_out(truths, (*data.train, *data.valid), where)
     reader = _Reader(data, stage, tuple(classes), f"{part} " if part else "", unusable)
-    train = [photo for source in data.train for photo in reader.of_truth(source, truths[source.truth], "train")]
+    train: list[TakenPhoto] = []
     valid = [photo for source in data.valid for photo in reader.of_truth(source, truths[source.truth], "valid")]
+    for source in data.train:
+        photos = list(reader.of_truth(source, truths[source.truth], "train"))
+        if source.valid_share is not None and photos:
+            photos, held_back = _held_back(photos, source.valid_share, data, seed)
+            valid += held_back
+        train += photos
     if data.group is not None and (train or valid) and all(group_of(p, data) is None for p in (*train, *valid)):
         what = "matches no photo's name" if data.group_pattern is not None else "is a column that no truth has"
         raise UsageError(
@@ -87,9 +93,7 @@ def gather(
     none = [photo for negatives in data.negatives for photo in reader.of_folder(negatives)]
     train += none
     if data.valid_share is not None and train:
-        kept = {id(photo) for photo in split(*_to_split(train, data, seed))[0]}
-        valid = [photo for photo in train if id(photo.photo) not in kept]
-        train = [photo for photo in train if id(photo.photo) in kept]
+        train, valid = _held_back(train, data.valid_share, data, seed)
     if data.train_share is not None and train:
         train = reader.share_of(train, data.train_share, seed)
     for photos, name in ((train, "train"), (valid, "valid")):
@@ -282,19 +286,24 @@ def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
     return f"left out: {', '.join(reasons)}" if reasons else "the truth is empty"
 
 
-def _to_split(
-    taken: Sequence[TakenPhoto], data: DataSection, seed: int
-) -> tuple[list[AnnotatedPhoto], float, list[Hashable], int]:
-    """What `annotations.split.split` takes. Groups are what [data] group says, else photos that look the same."""
-    assert data.valid_share is not None
-    photos = [photo.photo for photo in taken]
+def _held_back(
+    taken: Sequence[TakenPhoto], share: float, data: DataSection, seed: int
+) -> tuple[list[TakenPhoto], list[TakenPhoto]]:
+    """Split photos into those to train on and a share to validate on.
+
+    Groups are what [data] group says, else photos that look the same.
+    """
     groups: list[Hashable] = []
     for photo in taken:
         groups.append(group_of(photo, data))
     alone = [n for n, group in enumerate(groups) if group is None]
     for n, cluster in zip(alone, _alike(tuple(taken[n].path for n in alone)), strict=True):
         groups[n] = cluster
-    return photos, data.valid_share, groups, seed
+
+    kept = {id(photo) for photo in split([photo.photo for photo in taken], share, groups, seed)[0]}
+    train = [photo for photo in taken if id(photo.photo) in kept]
+    valid = [photo for photo in taken if id(photo.photo) not in kept]
+    return train, valid
 
 
 @lru_cache(maxsize=4)

@@ -121,7 +121,9 @@ class FaceSamples:
         left = float(np.clip((x + 0.5) * width / numbers.shape[1] - side / 2, 0, width - side))
         top = float(np.clip((y + 0.5) * height / numbers.shape[0] - side / 2, 0, height - side))
 
-        matrix = view_matrix((round(side), round(side)), self._size, "pad", self._inside, rng) @ translation(-left, -top)
+        matrix = view_matrix((round(side), round(side)), self._size, "pad", self._inside, rng) @ translation(
+            -left, -top
+        )
         square, seen = self._through(photo, numbers, matrix)
         classes = self._near[seen]
         ear = np.isin(seen, _EAR_NUMBERS)
@@ -187,9 +189,7 @@ class SegmenterTask:
         if not (y != UNSURE).any():
             return sum(logits.sum() for logits in made) * 0.0  # the mean over no pixel would not be a number
         main, at16, at32 = (
-            F.cross_entropy(
-                logits, y.long(), weight=weights, label_smoothing=self._smoothing, ignore_index=UNSURE
-            )
+            F.cross_entropy(logits, y.long(), weight=weights, label_smoothing=self._smoothing, ignore_index=UNSURE)
             for logits in made
         )
         return main + AUXILIARY_WEIGHT * (at16 + at32)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from skinbatch.annotations.checks import check
 from skinbatch.annotations.label_map import mask_size, read_mask
-from skinbatch.annotations.masks import CLASSES
+from skinbatch.annotations.masks import BODY, CLASSES, UNSURE
 from skinbatch.annotations.parts import PARTS
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.problems import Kind
@@ -35,7 +35,8 @@ def part(path: Path, columns: slice, width: int = 8, height: int = 4) -> Path:
 
 
 def test_the_classes_are_those_that_the_models_know() -> None:
-    assert CLASSES == CELEBAMASK_HQ
+    assert CLASSES[:19] == CELEBAMASK_HQ
+    assert CLASSES[BODY] == "body"
     assert list(PARTS.values()) == list(range(1, 19))
 
 
@@ -104,7 +105,7 @@ def test_masks_that_are_none_are_named(tmp_path: Path) -> None:
     photo(tmp_path / "images/a.jpg")
     bad = mask(tmp_path / "masks/a.png", IDS + 2)
     (found,) = read_truth(tmp_path).photos
-    with pytest.raises(UsageError, match=r"a\.png: has class 20; CelebAMask-HQ has 0 to 18"):
+    with pytest.raises(UsageError, match=r"a\.png: has class 20; .*0 to 18, 19 for skin of the body, and 255"):
         read_mask(found)
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(bad)
     with pytest.raises(UsageError, match=r"a\.png: a picture in colours"):
@@ -114,6 +115,14 @@ def test_masks_that_are_none_are_named(tmp_path: Path) -> None:
         read_mask(found)
     with pytest.raises(UsageError, match=r"a\.jpg: has no mask"):
         read_mask(AnnotatedPhoto("a.jpg", tmp_path / "a.jpg", tmp_path / "a.jpg"))
+
+
+def test_masks_may_be_unsure_and_show_the_body(tmp_path: Path) -> None:
+    photo(tmp_path / "images/a.jpg")
+    ids = np.array([[0, 1, BODY, UNSURE], [4, 5, 17, 18]], np.uint8)
+    mask(tmp_path / "masks/a.png", ids)
+    (found,) = read_truth(tmp_path).photos
+    np.testing.assert_array_equal(read_mask(found), ids)
 
 
 def test_a_mask_with_any_byte_of_a_chunks_head_changed_is_read_or_named(tmp_path: Path) -> None:

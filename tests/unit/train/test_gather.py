@@ -235,3 +235,36 @@ def test_a_smaller_share_of_the_training_photos_is_part_of_a_larger_one_and_vali
 
 def test_of_a_few_photos_a_small_share_is_one(folders: Path) -> None:
     assert len(gathered(folders, map={"*": "lupus"}, train_share=0.001).train) == 1
+
+
+def test_a_source_may_hold_back_a_share_of_its_own(folders: Path) -> None:
+    own = gathered(
+        folders, train=[{"truth": str(folders / "derm"), "valid_share": 0.2}], valid_share=None, map={"*": "lupus"}
+    )
+    alone = gathered(folders, map={"*": "lupus"})
+    assert [photo.path for photo in own.valid] == [photo.path for photo in alone.valid]
+    assert [photo.path for photo in own.train] == [photo.path for photo in alone.train]
+
+    for seed in range(3):
+        photo(folders / "kept" / "rosacea" / f"k{seed}.png", 300 + seed)
+    both = gathered(
+        folders,
+        train=[{"truth": str(folders / "derm"), "valid_share": 0.2}],
+        valid=[{"truth": str(folders / "kept")}],
+        valid_share=None,
+        map={"*": "lupus"},
+    )
+    assert len(both.valid) == len(own.valid) + 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"train": [{"truth": "a", "valid_share": 0.2}], "valid_share": 0.2}, "leave out `valid`"),
+        ({"train": [{"truth": "a"}], "valid": [{"truth": "b", "valid_share": 0.2}]}, "goes with `train`"),
+        ({"train": [{"truth": "a"}]}, "give either `valid`"),
+    ],
+)
+def test_shares_that_contradict_each_other_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataSection.model_validate(wrong, strict=False)

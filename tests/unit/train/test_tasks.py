@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from skinbatch.annotations.masks import UNSURE
 from skinbatch.models.stages import ClassifierStage, SegmenterStage
 from skinbatch.train.classification.task import (
     ClassedPhoto,
@@ -87,7 +89,7 @@ def test_classes_of_the_truth_become_the_models_and_the_rest_is_background() -> 
 
 def test_in_a_mirror_the_left_eye_is_the_right_one() -> None:
     classes = ("background", "skin", "nose", "left_eye", "right_eye", "left_brow")
-    assert swapped(classes).tolist() == [0, 1, 2, 4, 3, 5]
+    assert swapped(classes)[:6].tolist() == [0, 1, 2, 4, 3, 5]
 
 
 def test_a_view_of_a_face_has_the_label_of_every_pixel(face: LabelledPhoto) -> None:
@@ -125,6 +127,87 @@ def test_a_segmenter_that_is_right_has_a_dice_of_one_and_one_that_is_shifted_les
     assert right["score"] == pytest.approx((right["dice skin"] + right["dice nose"]) / 2, abs=1e-3)
     assert task.evaluate(Reads(GREYS, shift=6), CPU)["dice nose"] < 0.6
     assert task.pixels(Reads(GREYS), CPU)[:, :, 1].sum(1).tolist() == [80 * 64] * 2
+
+
+def test_what_is_unsure_is_neither_learned_nor_judged(face: LabelledPhoto) -> None:
+    numbers = face.numbers()
+    numbers[:, :32] = UNSURE
+    half = LabelledPhoto(face.photo, cv2.imencode(".png", numbers)[1].tobytes())
+    table = class_table(FACE_PARTS, data())
+    task = SegmenterTask(
+        FaceSamples([half], table, segmenter(), AugmentSection(), MEMORY), [half], table, segmenter(), MEMORY
+    )
+    assert int(task.pixels(Reads(GREYS), CPU)[0, :, 1].sum()) == 80 * 32
+
+    classes = torch.from_numpy(task.samples.sample(0, np.random.default_rng(0))[1])[None]
+    assert (classes == UNSURE).any()
+    logits = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    other = torch.where((classes == UNSURE)[:, None], torch.full((), 50.0), logits)
+    losses = [task.loss(Says(made), made, classes) for made in (logits, other)]
+    assert losses[0] > 0
+    assert losses[0] == losses[1]
+    nothing = task.loss(Says(logits), logits, torch.full_like(classes, UNSURE))
+    assert float(nothing) == 0
+
+
+class Says(nn.Module):
+    """Gives the same logits three times, as BiSeNet does in training."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.logits, self.logits, self.logits
+
+
+def test_a_close_up_shows_skin_without_an_outline_and_leaves_the_neck_out(face: LabelledPhoto) -> None:
+    numbers = face.numbers()
+    numbers[numbers == 13] = 17  # the hair becomes neck
+    necked = LabelledPhoto(face.photo, cv2.imencode(".png", numbers)[1].tobytes())
+    classes = (*FACE_PARTS, "body")
+    table = class_table(classes, data(map={"neck": "body"}))
+    samples = FaceSamples([necked], table, segmenter(classes), AugmentSection(closeup=1.0), MEMORY)
+    views = [samples.sample(0, np.random.default_rng(seed))[1] for seed in range(30)]
+    assert not any((labels == 3).any() for labels in views)
+    assert any((labels == UNSURE).any() for labels in views)
+    assert np.median([float(np.isin(labels, (1, 2)).mean()) for labels in views]) > 0.8
+    whole = FaceSamples([necked], table, segmenter(classes), AugmentSection(), MEMORY)
+    assert (whole.sample(0, np.random.default_rng(0))[1] == 3).any()
+
+
+def test_an_ear_is_skin_where_a_close_up_shows_it(face: LabelledPhoto) -> None:
+    numbers = np.zeros((80, 64), np.uint8)
+    numbers[10:70, 12:52] = 8
+    eared = LabelledPhoto(face.photo, cv2.imencode(".png", numbers)[1].tobytes())
+    table = class_table(FACE_PARTS, data())
+    near = FaceSamples([eared], table, segmenter(), AugmentSection(closeup=1.0), MEMORY)
+    seen = np.concatenate([near.sample(0, np.random.default_rng(seed))[1].ravel() for seed in range(10)])
+    assert (seen == 1).mean() > 0.5
+    whole = FaceSamples([eared], table, segmenter(), AugmentSection(), MEMORY)
+    assert not whole.sample(0, np.random.default_rng(0))[1].any()
+
+
+def test_a_photo_that_is_all_skin_is_put_before_no_other_background(face: LabelledPhoto) -> None:
+    skin = LabelledPhoto(face.photo, cv2.imencode(".png", np.ones((80, 64), np.uint8))[1].tobytes())
+    table = class_table(FACE_PARTS, data())
+    scene = AugmentSection(scene=1.0, closeup=1.0)
+    samples = FaceSamples([skin], table, segmenter(), scene, MEMORY)
+    plain = FaceSamples([skin], table, segmenter(), AugmentSection(), MEMORY)
+    square, labels = samples.sample(0, np.random.default_rng(0))
+    expected, of_labels = plain.sample(0, np.random.default_rng(0))
+    assert (square == expected).all()
+    assert (labels == of_labels).all()
+
+
+def test_the_score_of_several_sources_is_the_mean_of_theirs(face: LabelledPhoto) -> None:
+    table = class_table(FACE_PARTS, data())
+    samples = FaceSamples([face], table, segmenter(), AugmentSection(), MEMORY)
+    flat = LabelledPhoto(face.photo, cv2.imencode(".png", np.ones((80, 64), np.uint8))[1].tobytes(), "flat")
+    valid = [replace(face, source="faces"), replace(face, source="faces"), flat]
+    found = SegmenterTask(samples, valid, table, segmenter(), MEMORY).evaluate(Reads(GREYS), CPU)
+    assert found["score faces"] > found["score flat"] > 0
+    assert found["score"] == pytest.approx((found["score faces"] + found["score flat"]) / 2, abs=1e-4)
 
 
 def test_rare_pixels_weigh_more_and_all_together_one(face: LabelledPhoto) -> None:

@@ -1,0 +1,165 @@
+"""`jobs/submit.py`: a scheduler gets the exit code of the command that ran in the cluster."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from tests.ray_head import Head, bare_environment, free_ports, ray_head
+from tests.unit.cluster.manifests import REPOSITORY
+
+SUBMIT = [sys.executable, str(REPOSITORY / "jobs/submit.py")]
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    home = tmp_path_factory.mktemp("home")
+    with ray_head(bare_environment(home) | {"RAY_JOB_STOP_WAIT_TIME_S": "30"}) as running:
+        yield running
+
+
+def submit(head: Head, cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SUBMIT, *arguments], env={**head.client, **env}, cwd=cwd, capture_output=True, text=True, timeout=200
+    )
+
+
+def start(head: Head, cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*SUBMIT, *arguments],
+        env=dict(head.client),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def python(program: str) -> list[str]:
+    return ["--", sys.executable, "-c", program]
+
+
+@pytest.fixture
+def client(head: Head, monkeypatch: pytest.MonkeyPatch) -> JobSubmissionClient:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, head.client[name])
+    return JobSubmissionClient(head.address, headers={"Authorization": f"Bearer {head.client['RAY_AUTH_TOKEN']}"})
+
+
+@pytest.mark.parametrize("code", [0, 2, 4, 6, 7, 130])
+def test_the_exit_code_of_the_command_is_the_submitters(code: int, head: Head, tmp_path: Path) -> None:
+    done = submit(head, tmp_path, *python(f"import sys; print('{{\"exit_code\": {code}}}'); sys.exit({code})"))
+
+    assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines()[-1] == f'{{"exit_code": {code}}}'
+
+
+def test_a_command_that_is_killed_ends_as_in_a_shell(head: Head, tmp_path: Path) -> None:
+    done = submit(head, tmp_path, *python("import os; os.kill(os.getpid(), 9)"))
+
+    assert done.returncode == 128 + 9
+
+
+def test_arguments_arrive_as_they_are(head: Head, tmp_path: Path) -> None:
+    program = "import sys; print(sys.argv[1:])"
+    done = submit(head, tmp_path, *python(program), "a b", "$HOME", "it's", "--exclude=*.png")
+
+    assert done.stdout.splitlines()[-1] == str(["a b", "$HOME", "it's", "--exclude=*.png"])
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"the submitter ended without printing {text!r}")
+
+
+# Prints on SIGTERM what a run does: it closes its books before it ends.
+ORDERLY = (
+    "import signal, sys, time\n"
+    "def end(*_): time.sleep(5); print('books closed', flush=True); sys.exit(130)\n"
+    "signal.signal(signal.SIGTERM, end)\n"
+    "print('at work', flush=True)\n"
+    "time.sleep(300)"
+)
+
+
+def test_sigterm_stops_the_run_and_waits_for_its_end(head: Head, client: JobSubmissionClient, tmp_path: Path) -> None:
+    process = start(head, tmp_path, "--name=to-stop", *python(ORDERLY))
+    wait_for_line(process, "at work")
+
+    process.send_signal(signal.SIGTERM)
+    rest, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130, errors
+    assert "books closed" in rest
+    assert client.get_job_status("to-stop-1") == JobStatus.STOPPED
+
+
+def test_a_second_submitter_follows_the_run_of_one_that_was_lost(
+    head: Head, client: JobSubmissionClient, tmp_path: Path
+) -> None:
+    flag = tmp_path / "go-on"
+    program = (
+        "import os, sys, time\n"
+        "print('at work', flush=True)\n"
+        f"while not os.path.exists({str(flag)!r}): time.sleep(0.1)\n"
+        "sys.exit(6)"
+    )
+    lost = start(head, tmp_path, "--name=night", *python(program))
+    wait_for_line(lost, "at work")
+    lost.kill()
+    lost.communicate()
+
+    second = start(head, tmp_path, "--name=night", *python(program))
+    wait_for_line(second, "at work")
+    flag.touch()
+    second.communicate(timeout=60)
+    assert second.returncode == 6
+
+    third = submit(head, tmp_path, "--name=night", *python(program))
+    assert third.returncode == 6
+    runs = {job.submission_id for job in client.list_jobs() if str(job.submission_id).startswith("night-")}
+    assert runs == {"night-1", "night-2"}
+
+
+def test_a_cluster_that_is_not_there_is_named_and_worth_another_try(head: Head, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    address = f"http://127.0.0.1:{port}"
+    done = submit(head, tmp_path, "--patience=2", *python("pass"), RAY_API_SERVER_ADDRESS=address)
+
+    assert done.returncode == 4
+    assert address in done.stderr
+    assert "RAY_API_SERVER_ADDRESS" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_token_is_wrong_use(head: Head, tmp_path: Path) -> None:
+    done = submit(head, tmp_path, *python("pass"), RAY_AUTH_TOKEN="0" * 64)
+
+    assert done.returncode == 2
+    assert "does not let us in" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_head_that_is_lost_ends_the_submitter_within_its_patience(tmp_path: Path) -> None:
+    with ray_head(bare_environment(tmp_path)) as head:
+        process = start(
+            head, tmp_path, "--patience=5", *python("import time; print('at work', flush=True); time.sleep(300)")
+        )
+        wait_for_line(process, "at work")
+        head.kill()
+        began = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 4
+    assert time.monotonic() - began < 30
+    assert "the same command resumes" in errors

@@ -185,6 +185,7 @@ def _write_tables(
             "count_total": counts[some],
             "grade_level": np.searchsorted((5, 20, 50), counts[some], side="left"),
             "unit_id": [unit.unit_id] * len(ids),
+            "meta": ["{}"] * len(ids),
         }
         box_columns = {
             "image_id": np.array(names, dtype=object)[photo[rows]],

@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -34,7 +35,7 @@ from skinbatch.cli_options import (
 from skinbatch.cli_train import recipes, train
 from skinbatch.config import load_config
 from skinbatch.console import TerminalPresenter, clock, counted, presenter_of, summary
-from skinbatch.errors import SkinbatchError
+from skinbatch.errors import SkinbatchError, UnfinishedWarning
 from skinbatch.logs import event, writes_json
 from skinbatch.redact import redacted
 from skinbatch.runs.report import RunReport
@@ -276,6 +277,7 @@ def _report(report: RunReport) -> dict[str, Any]:
 
 def main() -> NoReturn:
     """Entry point: the contract's exit codes; 1, with a traceback, only for defects of skinbatch itself."""
+    warnings.showwarning = _show_warning
     sys.exit(_guarded(app))
 
 
@@ -304,6 +306,21 @@ def _guarded(run: Callable[..., Any]) -> int:
             print(redacted(traceback.format_exc()), file=sys.stderr, end="")
         _say("this is a defect of skinbatch; nothing that was committed is lost", 1, traceback=traceback.format_exc())
         return 1
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print our own warnings as messages, and those of libraries as Python does."""
+    if issubclass(category, UnfinishedWarning):
+        print(f"skinbatch: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 
 
 def _say(message: str, exit_code: int, **more: str) -> None:

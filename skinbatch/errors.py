@@ -21,6 +21,10 @@ class UsageError(SkinbatchError):
     exit_code = 2
 
 
+class UnfinishedWarning(UserWarning):
+    """A reader is shown less than there is going to be."""
+
+
 class PackError(UsageError):
     """A model pack that is missing, malformed or does not have its recorded hashes."""
 

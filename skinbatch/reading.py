@@ -29,10 +29,19 @@ def open(
     storage: StorageSettings | None = None,
     config: str | Path | None = None,
 ) -> Results:
-    """The tables of a destination, as `images()` and `boxes()`.
+    """Return the tables of a destination, as `images()` and `boxes()`.
 
-    scoring: its fingerprint or the first digits; None: the only one, or that of the newest run. storage: how S3 is
-    reached; config: a TOML file whose [storage] says it.
+    Args:
+        dest: Its folder or s3://bucket/prefix.
+        scoring: Fingerprint of a scoring, or its first digits; by default the newest scoring that is finished. If a newer
+            one is not finished, a warning names it, and `newer_unfinished` of the results holds it.
+        storage: How S3 is reached.
+        config: A TOML file whose [storage] says the same.
+
+    Raises:
+        UsageError: Nothing has been scored there, or the scoring does not exist.
+
+    >>> skinbatch.open("scored").images()  # doctest: +SKIP
     """
     return open_results(destination_store(dest, storage or load_config(config).storage), scoring)
 

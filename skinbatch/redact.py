@@ -39,6 +39,8 @@ _SIGNED_ADDRESS = re.compile(rf"[?&](?:{_IN_A_QUERY})=|(?:{_UNMISTAKABLE}){_IS}"
 """Narrower: a name of an object may hold a `;` or a `#`."""
 _QUESTION = re.compile(r"\?|%(?:25){0,3}3f|\\(?:u00|x)3f", re.IGNORECASE)
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,}")
+
 
 def redacted(text: str) -> str:
     """`text` with `…` in the place of passwords in addresses, of the values of signed query strings (S3, CloudFront, Google,
@@ -67,3 +69,12 @@ def unsigned(uri: str) -> str:
     """The address without its query string where that is a signature, else as it is."""
     query = _QUESTION.search(uri) if is_signed(uri) else None
     return uri if query is None else uri[: query.start()]
+
+
+def without_addresses(text: str) -> str:
+    """Return `text` without the memory addresses of Python objects, which differ from run to run.
+
+    >>> without_addresses("cannot identify image file <_io.BytesIO object at 0x7f3a5c0>")
+    'cannot identify image file <_io.BytesIO object>'
+    """
+    return _ADDRESS.sub("", text)

@@ -50,6 +50,8 @@ def prepare(source: str, dest: str, config: Config) -> Prepared:
             f"{dest_uri} holds the tables of {found.source}, not of {source_uri}; a destination has one source: "
             "choose another destination"
         )
+    if found is not None:
+        destination.require_current(store, found)
     return _prepared(source_uri, store, pack, config)
 
 

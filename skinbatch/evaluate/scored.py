@@ -14,7 +14,7 @@ from skinbatch.grading.counting import ON_SKIN
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
-from skinbatch.runs.results import Results
+from skinbatch.runs.results import open_results
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import column_name
 
@@ -55,11 +55,10 @@ class Scored:
     """Read the tables of one scoring once. images: one row for each photo, by rising image_id."""
 
     def __init__(self, store: Store, scoring: str | None) -> None:
-        destination.require_destination(store)
         self.uri = store.uri
-        self._results = Results(store, destination.choose_scoring(store, scoring))
+        self._results = open_results(store, scoring)
         found = destination.read_scoring(store, self._results.fingerprint)
-        assert found is not None, "choose_scoring has just read it"
+        assert found is not None, "open_results has just read it"
         self.scoring: Scoring = found
         columns = (*_IMAGES, *found.prob_columns)
         self.images: pa.Table = self._results.images(columns).sort_by("image_id").combine_chunks()

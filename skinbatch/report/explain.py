@@ -19,7 +19,7 @@ from skinbatch.models.stages import ClassifierStage
 from skinbatch.report.photo_again import find_row, read_again
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
-from skinbatch.runs.results import Results
+from skinbatch.runs.results import open_results
 from skinbatch.scoring.scorer import model_input
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import column_name
@@ -88,10 +88,9 @@ def explain(store: Store, question: Question, config: Config, scoring: str | Non
         UsageError: the photo cannot be explained, the pack is not the scoring's, or classifier and
             method do not go together.
     """
-    destination.require_destination(store)
-    results = Results(store, destination.choose_scoring(store, scoring))
+    results = open_results(store, scoring)
     made_by = destination.read_scoring(store, results.fingerprint)
-    assert made_by is not None, "choose_scoring has just read it"
+    assert made_by is not None, "open_results has just read it"
     row = find_row(results, question.image_id)
     config = merge(config, made_by.settings)
     # Half precision is for speed on a GPU. Here a gradient is needed, and one photo is quick on any

@@ -11,6 +11,7 @@ from typing import Any
 from skinbatch.errors import NotFoundError, UsageError
 from skinbatch.runs import layout
 from skinbatch.storage.base import Store
+from skinbatch.tables.schema import SCHEMA_VERSION
 
 LAYOUT_VERSION = 1
 
@@ -88,6 +89,13 @@ def read_destination(store: Store) -> Destination | None:
         found = Destination(**raw)
     except TypeError as e:
         raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: {e}") from None
+    if type(found.schema_version) is not int:
+        raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: schema version {found.schema_version!r}")
+    if found.schema_version > SCHEMA_VERSION:
+        raise UsageError(
+            f"{store.uri}: its tables have schema version {found.schema_version}, this skinbatch reads up to "
+            f"{SCHEMA_VERSION}; update it"
+        )
     if type(found.source) is not str or not (found.bits is None or (type(found.bits) is int and found.bits >= 0)):
         raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: source {found.source!r}, bits {found.bits!r}")
     return found
@@ -101,6 +109,16 @@ def require_destination(store: Store) -> Destination:
             f"{store.uri} is not a destination of skinbatch: it has no {layout.DEST}; `skinbatch score` makes one"
         )
     return found
+
+
+def require_current(store: Store, found: Destination) -> None:
+    """Raise UsageError if an older version of skinbatch made the destination: its tables are read, and not added to."""
+    if found.schema_version < SCHEMA_VERSION:
+        raise UsageError(
+            f"{store.uri}: its tables have schema version {found.schema_version}, this skinbatch writes version "
+            f"{SCHEMA_VERSION}, and files of both would not open together. Score into another destination; this one can "
+            "still be read (open, verify, evaluate, export), and goes on with the version that began it"
+        )
 
 
 def write_destination(store: Store, destination: Destination) -> None:
@@ -165,15 +183,25 @@ def choose_scoring(store: Store, wanted: str | None, damaged: Container[str] = (
         if len(fitting) != 1:
             raise UsageError(f"{store.uri}: no scoring `{wanted}`; there are: {', '.join(found) or 'none'}")
         return fitting[0]
+    return newest_scorings(store, damaged)[0]
+
+
+def newest_scorings(store: Store, damaged: Container[str] = ()) -> list[str]:
+    """Return the scorings of a destination, that of the newest run first. UsageError if there are none."""
+    found = fingerprints(store, damaged)
     if not found:
         raise UsageError(f"{store.uri}: nothing has been scored here yet; `skinbatch score SOURCE {store.uri}` does")
     if len(found) == 1:
-        return found[0]
+        return found
+
+    ordered: dict[str, None] = {}
     for info in sorted(store.list(layout.RUNS), key=lambda o: o.key, reverse=True):
         record = read_json(store, info.key)
         if record and record.get("fingerprint") in found:
-            return str(record["fingerprint"])
-    return found[-1]
+            ordered[str(record["fingerprint"])] = None
+        if len(ordered) == len(found):
+            break
+    return [*ordered, *(name for name in reversed(found) if name not in ordered)]
 
 
 def _text(value: object) -> bytes:

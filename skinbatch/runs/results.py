@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,13 +11,15 @@ from itertools import islice
 
 import pyarrow as pa
 
-from skinbatch.errors import NotFoundError, StoreError
+from skinbatch.errors import NotFoundError, StoreError, UnfinishedWarning, UsageError
 from skinbatch.runs import destination, plan, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.stub import BITS, Stub
 from skinbatch.storage.base import Store
+from skinbatch.tables.meta import add_meta_columns, with_meta
+from skinbatch.tables.names import META_PREFIX
 from skinbatch.tables.parquet import read_columns
-from skinbatch.tables.schema import BOXES, images_schema
+from skinbatch.tables.schema import BOXES, META, SCHEMA_VERSION, images_schema
 
 _READERS = 16
 _UNITS_AHEAD = 4
@@ -26,14 +30,35 @@ class Results:
     """The tables of one scoring of a destination, as Arrow tables.
 
     Shows what the newest snapshot that counts names; while there is none, the units that are done for the newest plan.
+
+    Attributes:
+        fingerprint: The scoring that is shown.
+        snapshot: Name of the snapshot that is shown; None while the scoring has not been finished once.
+        newer_unfinished: A newer scoring of the destination that has not been finished yet; None if there is none, or
+            if a scoring was asked for.
     """
 
     def __init__(self, store: Store, fingerprint: str) -> None:
         self.store = store
         self.fingerprint = fingerprint
         self.snapshot: str | None = None
+        self.newer_unfinished: str | None = None
         self._receipts: tuple[Stub, ...] = ()
+        self._scoring = destination.read_scoring(store, fingerprint)
+        described = destination.read_destination(store)
+        self._version = SCHEMA_VERSION if described is None else described.schema_version
         self.refresh()
+
+    @property
+    def note(self) -> str | None:
+        """What a reader has to know of what is shown, None if nothing."""
+        if self.newer_unfinished is None:
+            return None
+        return (
+            f"{self.store.uri}: the tables of scoring {self.fingerprint} are shown, the newest one that is finished; "
+            f"{self.newer_unfinished} is newer and not finished: finish it with `skinbatch score`, or name it as the "
+            "scoring to see what is done so far"
+        )
 
     def refresh(self) -> None:
         """Look again which receipts count."""
@@ -43,11 +68,46 @@ class Results:
         self._receipts = found.receipts if found else tuple(done_for_newest_plan(ledger))
 
     def images(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row a photo; the columns of DESIGN's `images` (all, or those named)."""
-        return self._read("images", columns)
+        """Return one row a photo.
+
+        Args:
+            columns: Names of the columns to read; all by default.
+
+        Returns:
+            The columns of the files, and for each field of `meta` a column `meta_<name>` (string, null where a photo
+            lacks the field).
+
+        Raises:
+            UsageError: A column is not there; the message names those with similar names.
+
+        >>> skinbatch.open("scored").images(columns=["image_id", "grade", "meta_subject"])  # doctest: +SKIP
+        """
+        self._refuse_unknown("images", columns)
+        known = self._known("images") or []
+        fields = [name for name in columns or () if name.startswith(META_PREFIX) and name not in known]
+        if columns is None:
+            table = add_meta_columns(self._read("images", None))
+        elif fields:
+            stored = [name for name in columns if name not in fields and name != META]
+            table = add_meta_columns(self._read("images", [*stored, META]))
+        else:
+            table = self._read("images", columns)
+
+        if not table.num_rows:  # which fields there are going to be is not known yet
+            for name in fields:
+                table = table.append_column(name, pa.array([], pa.string()))
+        return table if columns is None else _select(table, columns, "images")
 
     def boxes(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row a box; the columns of DESIGN's `boxes` (all, or those named)."""
+        """Return one row a box.
+
+        Args:
+            columns: Names of the columns to read; all by default.
+
+        Raises:
+            UsageError: A column is not there; the message names those with similar names.
+        """
+        self._refuse_unknown("boxes", columns)
         return self._read("boxes", columns)
 
     def masks(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -57,17 +117,20 @@ class Results:
     def units(
         self, images: Sequence[str] | None = None, boxes: Sequence[str] | None = None
     ) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Both tables (all columns, or those named) of one unit after the other, by unit_id, for what need not fit in memory.
+        """Yield both tables of one unit after the other, by unit_id, for what need not fit in memory.
 
-        Raises StoreError where a run that ends meanwhile cleans them up.
+        images, boxes: columns, as the files have them (pass-through fields are in `meta`); all by default.
+        Raises UsageError for columns that are not there, StoreError where a run that ends meanwhile cleans them up.
         """
+        self._refuse_unknown("images", images, fields=False)
+        self._refuse_unknown("boxes", boxes)
         wanted = (("images", images), ("boxes", boxes))
 
         def read(stub: Stub) -> tuple[pa.Table, ...]:
             try:
                 return tuple(
                     pa.concat_tables(
-                        read_columns(self.store.get(path)[0], columns).replace_schema_metadata(None)
+                        self._read_file(kind, path, columns)
                         for path in stub.files(self.fingerprint, stub.needed & BITS[kind])
                     )
                     for kind, columns in wanted
@@ -94,33 +157,72 @@ class Results:
                 continue
             if not tables:
                 return self._empty(kind, columns)
-            table = pa.concat_tables(tables, promote_options="default")
-            # Files have the pass-through columns of their own photos, so the order of the files must not show.
-            metas = sorted(name for name in table.column_names if name.startswith("meta_"))
-            names = [name for name in table.column_names if name not in metas] + metas
-            return table.select(names if columns is None else [c for c in columns if c in names])
+            return pa.concat_tables(tables, promote_options="default")
         raise StoreError(
             f"{self.store.uri}: files of the newest snapshot keep disappearing; is another run cleaning up?"
         )
 
     def _empty(self, kind: str, columns: Sequence[str] | None) -> pa.Table:
-        scoring = destination.read_scoring(self.store, self.fingerprint)
         if kind == "boxes":
             table = BOXES.empty_table()
-        elif kind == "images" and scoring is not None:
-            table = images_schema(scoring.classes, scoring.prob_columns).empty_table()
+        elif kind == "images" and self._scoring is not None:
+            table = images_schema(self._scoring.classes, self._scoring.prob_columns).empty_table()
         else:
             table = pa.table({"image_id": pa.array([], pa.string())})
         return table if columns is None else table.select([c for c in columns if c in table.column_names])
 
     def _tables(self, kind: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         paths = [path for r in self._receipts for path in r.files(self.fingerprint, r.needed & BITS[kind])]
-
-        def read(path: str) -> pa.Table:
-            return read_columns(self.store.get(path)[0], columns).replace_schema_metadata(None)
-
         with ThreadPoolExecutor(_READERS) as pool:
-            yield from pool.map(read, paths)
+            yield from pool.map(lambda path: self._read_file(kind, path, columns), paths)
+
+    def _read_file(self, kind: str, path: str, columns: Sequence[str] | None) -> pa.Table:
+        data, _ = self.store.get(path)
+        if kind != "images" or self._version > 1:
+            return read_columns(data, columns).replace_schema_metadata(None)
+
+        # Version 1 has a column for each pass-through field.
+        if columns is not None and META not in columns:
+            return read_columns(data, columns).replace_schema_metadata(None)
+        table = with_meta(read_columns(data), self._scoring.prob_columns if self._scoring else ())
+        return table.select(columns or table.column_names).replace_schema_metadata(None)
+
+    def _known(self, kind: str) -> list[str] | None:
+        """Return the columns of the files; None if the scoring's own file is gone."""
+        if kind == "boxes":
+            return list(BOXES.names)
+        if self._scoring is None:
+            return None
+        return list(images_schema(self._scoring.classes, self._scoring.prob_columns).names)
+
+    def _refuse_unknown(self, kind: str, columns: Sequence[str] | None, *, fields: bool = True) -> None:
+        """Raise UsageError for columns that the files cannot have. fields: `meta_<name>` is allowed in `images`."""
+        if isinstance(columns, str):
+            raise UsageError(f"columns is a list of names: columns=[{columns!r}]")
+        known = self._known(kind)
+        if columns is None or known is None:
+            return
+        allowed = META_PREFIX if kind == "images" and fields else ()
+        for name in columns:
+            if name not in known and not name.startswith(allowed):
+                raise _unknown(name, known, kind)
+
+
+def _select(table: pa.Table, columns: Sequence[str], kind: str) -> pa.Table:
+    for name in columns:
+        if name not in table.column_names:
+            raise _unknown(name, table.column_names, kind)
+    return table.select(list(columns))
+
+
+def _unknown(name: str, known: Sequence[str], kind: str) -> UsageError:
+    """Return the error for a column that is not there, with the names that are most like it."""
+    similar = difflib.get_close_matches(name, known, 3, 0.5)
+    if not similar:
+        last = name.rpartition("_")[2].lower()
+        similar = [column for column in known if last and last in column.lower()][:3]
+    hint = f"; similar: {', '.join(similar)}" if similar else f"; its columns: {', '.join(known)}"
+    return UsageError(f"`{kind}` has no column {name!r}{hint}")
 
 
 def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
@@ -134,6 +236,24 @@ def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
 
 
 def open_results(store: Store, scoring: str | None = None) -> Results:
-    """Results of a destination. scoring: its fingerprint or the first digits; None: the newest run's."""
+    """Return the results of a destination.
+
+    scoring: its fingerprint or the first digits; None: the newest one that is finished, or the newest if none is. Warns
+    (UnfinishedWarning) where a newer one is not finished.
+    """
     destination.require_destination(store)
-    return Results(store, destination.choose_scoring(store, scoring))
+    if scoring is not None:
+        return Results(store, destination.choose_scoring(store, scoring))
+
+    newest, *older = destination.newest_scorings(store)
+    shown = Results(store, newest)
+    if shown.snapshot is not None:
+        return shown
+    for fingerprint in older:
+        if snapshot.names(store, fingerprint):
+            finished = Results(store, fingerprint)
+            if finished.snapshot is not None:
+                finished.newer_unfinished = newest
+                warnings.warn(str(finished.note), UnfinishedWarning, stacklevel=3)
+                return finished
+    return shown

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+# What columns begin with that hold one pass-through field each.
+META_PREFIX = "meta_"
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\x\{([0-9a-f]{2}|[0-9a-f]{4})\}")
 
@@ -55,11 +58,11 @@ def prob_columns(head: str, classes: Sequence[str], taken: Iterable[str] = ()) -
 
 
 def meta_columns(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Pass-through field -> its column, `meta_<name>`, sorted; the name is kept as it was written.
+    """Return pass-through field -> its column, `meta_<name>`, sorted; the name is kept as it was written.
 
     Names that differ only in upper and lower case get `_2`, `_3`: DuckDB and Spark cannot tell them apart.
     """
-    return _unique({name: f"meta_{safe_text(name)}" for name in sorted(set(names))}, taken)
+    return _unique({name: META_PREFIX + safe_text(name) for name in sorted(set(names))}, taken)
 
 
 def _unique(wanted: Mapping[str, str], taken: Iterable[str]) -> dict[str, str]:

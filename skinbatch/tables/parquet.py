@@ -26,13 +26,16 @@ def file_metadata(fingerprint: str, pipeline_version: int, pack: str, weights: M
 
 
 def write_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """The table as one Parquet file, zstd; `metadata` becomes file metadata under `skinbatch.<name>`.
+    """Return the table as one Parquet file, zstd; `metadata` becomes file metadata under `skinbatch.<name>`.
 
     The same table and metadata give the same bytes. Fields keep their descriptions.
     """
     stamped = table.replace_schema_metadata({f"{_PREFIX}{name}": value for name, value in sorted(metadata.items())})
     sink = pa.BufferOutputStream()
-    pq.write_table(stamped.combine_chunks(), sink, compression="zstd")
+    with pq.ParquetWriter(sink, stamped.schema, compression="zstd") as writer:
+        # Hugging Face's `datasets` fails on a row group without rows; a file may do without row groups.
+        if stamped.num_rows:
+            writer.write_table(stamped.combine_chunks())
     return bytes(sink.getvalue())
 
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skinbatch.redact import redacted
-from skinbatch.tables.names import count_columns, mask_columns, meta_columns, safe_text
-from skinbatch.tables.schema import BOXES, images_schema, masks_schema
+from skinbatch.redact import redacted, without_addresses
+from skinbatch.tables.meta import meta_json
+from skinbatch.tables.names import count_columns, mask_columns, safe_text
+from skinbatch.tables.schema import BOXES, META, images_schema, masks_schema
 from skinbatch.types import ImageRef, ImageResult
 
 _CROP = ("crop_x1", "crop_y1", "crop_x2", "crop_y2")
@@ -18,7 +19,7 @@ _SAME_NAME = (
     *("sha256", "width", "height", "face", "faces", "view", "skin_fraction", "sharpness", "brightness", "ita_degrees"),
     *("count_total", "count_left", "count_right", "saturated", "grade", "grade_level", "grade_scheme", "top_class"),
 )
-_REF = ("image_id", "uri", "size", "version", "unit_id")
+_REF = ("image_id", "uri", "size", "version", "unit_id", META)
 
 
 class Row(NamedTuple):
@@ -30,19 +31,18 @@ class Row(NamedTuple):
 
 
 def images_table(rows: Sequence[Row], detector_classes: Sequence[str], prob_columns: Sequence[str]) -> pa.Table:
-    """One row a photo, in the given order; pass-through columns are the sorted union over the rows.
+    """Return one row a photo, in the given order.
 
     prob_columns: column names of the pack, all heads. A photo without counts or probabilities has nulls there.
     """
-    metas = meta_columns((name for row in rows for name in row.ref.meta), prob_columns)
     counts = count_columns(detector_classes)
-    schema = images_schema(detector_classes, prob_columns, metas.values())
+    schema = images_schema(detector_classes, prob_columns)
     columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     for ref, unit_id, result in rows:
         for name, value in _of_ref(ref, unit_id).items():
             columns[name].append(value)
         columns["status"].append(result.status.value)
-        columns["error"].append(None if result.error is None else safe_text(redacted(result.error)))
+        columns["error"].append(None if result.error is None else _error_text(result.error))
         for name in _SAME_NAME:
             columns[name].append(getattr(result, name))
         for name, edge in zip(_CROP, result.crop or (None,) * 4, strict=True):
@@ -51,7 +51,6 @@ def images_table(rows: Sequence[Row], detector_classes: Sequence[str], prob_colu
             columns[column].append(result.counts.get(class_name))
         for column in prob_columns:
             columns[column].append(result.probs.get(column))
-        _append_meta(columns, metas, ref)
     return pa.table(columns, schema=schema)
 
 
@@ -85,22 +84,19 @@ def masks_table(rows: Sequence[Row], segmenter_classes: Sequence[str]) -> pa.Tab
 def copy_rows(
     images: pa.Table, boxes: pa.Table, masks: pa.Table | None, keep: Mapping[str, tuple[ImageRef, str]]
 ) -> tuple[pa.Table, pa.Table, pa.Table | None]:
-    """The rows of older results that still hold, as rows of new units, in their old order.
+    """Return the rows of older results that still hold, as rows of new units, in their old order.
 
-    keep: image_id as it stands in the older tables -> the photo as it is listed now, and its unit. The new rows have the photo's
-    image_id, uri, size, version, pass-through fields and unit_id; everything that was computed stays as it was.
+    keep: image_id as it stands in the older tables -> the photo as it is listed now, and its unit. The new rows have the
+    photo's image_id, uri, size, version, meta and unit_id; everything that was computed stays as it was.
     """
     kept = _only(images, keep)
     chosen = [keep[old] for old in kept.column("image_id").to_pylist()]
-    computed = [name for name in kept.column_names if not name.startswith("meta_")]
-    metas = meta_columns((name for ref, _ in chosen for name in ref.meta), computed)
-    fresh: dict[str, list[Any]] = {name: [] for name in (*_REF, *metas.values())}
+    fresh: dict[str, list[Any]] = {name: [] for name in _REF}
     for ref, unit_id in chosen:
         for name, value in _of_ref(ref, unit_id).items():
             fresh[name].append(value)
-        _append_meta(fresh, metas, ref)
-    new_fields = images_schema((), (), metas.values())
-    fields = [images.schema.field(name) for name in computed] + [new_fields.field(name) for name in metas.values()]
+
+    fields = list(kept.schema)
     arrays = [pa.array(fresh[f.name], f.type) if f.name in fresh else kept.column(f.name) for f in fields]
     renamed = {old: safe_text(ref.image_id) for old, (ref, _) in keep.items()}
     return (
@@ -111,35 +107,26 @@ def copy_rows(
 
 
 def concat_images(tables: Iterable[pa.Table]) -> pa.Table:
-    """Tables of `images` of one scoring as one; pass-through columns that only some have are null in the others.
+    """Return tables of `images` of one scoring as one, with the schema of the first.
 
-    Raises ValueError if the tables differ in anything but pass-through columns.
+    Raises ValueError if their columns differ.
     """
     parts = list(tables)
-    metas = {name: f for part in parts for name, f in zip(part.column_names, part.schema, strict=True)}
-    extra = [metas[name] for name in sorted(metas) if name.startswith("meta_")]
-    fixed = [f for f in parts[0].schema if not f.name.startswith("meta_")]
-    schema = pa.schema([*fixed, *extra])
-    widened = []
+    schema = parts[0].schema
     for part in parts:
-        own = [name for name in part.column_names if not name.startswith("meta_")]
-        if own != [f.name for f in fixed]:
-            raise ValueError(f"tables of different scorings: columns {own} and {[f.name for f in fixed]}")
-        arrays = [part.column(f.name) if f.name in part.column_names else pa.nulls(len(part), f.type) for f in schema]
-        widened.append(pa.table(arrays, schema=schema))
-    return pa.concat_tables(widened)
+        if [(f.name, f.type) for f in part.schema] != [(f.name, f.type) for f in schema]:
+            raise ValueError(f"tables of different scorings: columns {part.column_names} and {schema.names}")
+    return pa.concat_tables(pa.table(part.columns, schema=schema) for part in parts)
 
 
 def _of_ref(ref: ImageRef, unit_id: str) -> dict[str, Any]:
     version = None if ref.version is None else safe_text(ref.version)
-    values = (safe_text(ref.image_id), safe_text(ref.uri), ref.size, version, unit_id)
+    values = (safe_text(ref.image_id), safe_text(ref.uri), ref.size, version, unit_id, meta_json(ref.meta))
     return dict(zip(_REF, values, strict=True))
 
 
-def _append_meta(columns: dict[str, list[Any]], metas: Mapping[str, str], ref: ImageRef) -> None:
-    for name, column in metas.items():
-        value = ref.meta.get(name)
-        columns[column].append(None if value is None else safe_text(value))
+def _error_text(error: str) -> str:
+    return safe_text(without_addresses(redacted(error)))
 
 
 def _only(table: pa.Table, keep: Mapping[str, object]) -> pa.Table:

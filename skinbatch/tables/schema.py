@@ -9,7 +9,10 @@ import pyarrow as pa
 from skinbatch.tables.names import count_columns, mask_columns
 from skinbatch.types import Status
 
-SCHEMA_VERSION = 1
+# Version 1 had a column `meta_<name>` for each pass-through field that the photos of a file had.
+SCHEMA_VERSION = 2
+
+META = "meta"
 
 _PIXELS = "pixels of the displayed original (EXIF orientation applied)"
 _BYTES = "bytes that are no UTF-8 are written `\\x{ff}`"
@@ -95,13 +98,25 @@ BOXES = pa.schema(
 )
 
 
-def images_schema(
-    detector_classes: Sequence[str], prob_columns: Iterable[str], meta_columns: Iterable[str] = ()
-) -> pa.Schema:
-    """Schema of `images` for one pack and one set of pass-through columns.
+META_FIELD = _field(
+    META,
+    pa.string(),
+    "What passes through from the source (sidecars in archives, columns of listings and Parquet files): a JSON object "
+    "whose values are text; `{}` where there is nothing",
+    null=False,
+)
 
-    detector_classes: names as the detector has them. prob_columns, meta_columns: column names (`prob_rosacea`,
-    `meta_patient`), in the order they shall have.
+
+def meta_column_field(column: str) -> pa.Field:
+    """Return the field of a column `meta_<name>`, which is made of `meta` where tables are read."""
+    return _field(column, pa.string(), "Passed through from the source")
+
+
+def images_schema(detector_classes: Sequence[str], prob_columns: Iterable[str]) -> pa.Schema:
+    """Return the schema of `images` for one pack: every file of a scoring has it.
+
+    detector_classes: names as the detector has them. prob_columns: column names (`prob_rosacea`), in the order they
+    shall have.
     """
     counts = [
         _field(column, pa.int32(), f"Counted lesions of class {name!r}")
@@ -111,12 +126,12 @@ def images_schema(
         _field(column, pa.float32(), "Probability of this class alone (per-class logistic: they need not add up to 1)")
         for column in prob_columns
     ]
-    metas = [_field(column, pa.string(), "Passed through from the source") for column in meta_columns]
     tail = [
         _field("top_class", pa.string(), "The disease of highest probability; null under the pack's threshold"),
         _field("unit_id", pa.string(), "The unit of work that scored the photo", null=False),
+        META_FIELD,
     ]
-    return pa.schema([*_PHOTO, *_COUNTS, *counts, *_GRADE, *probs, *tail, *metas])
+    return pa.schema([*_PHOTO, *_COUNTS, *counts, *_GRADE, *probs, *tail])
 
 
 def masks_schema(segmenter_classes: Sequence[str]) -> pa.Schema:

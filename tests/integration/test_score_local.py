@@ -31,7 +31,7 @@ IMAGES = [
     *("count_total int32", "count_left int32", "count_right int32", "count_acne int32", "saturated bool"),
     *("grade string", "grade_level int8", "grade_scheme string"),
     *("prob_rosacea float", "prob_lupus_erythematosus float", "top_class string", "unit_id string!"),
-    *("meta_age string", "meta_label string", "meta_patient string"),
+    *("meta string!", "meta_age string", "meta_label string", "meta_patient string"),
 ]
 BOXES = [
     *("image_id string!", "box_id int32!", "x1 float!", "y1 float!", "x2 float!", "y2 float!", "score float!"),

@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -53,13 +54,13 @@ def images(*rows: Row) -> pa.Table:
 
 
 def test_images_has_the_columns_of_the_contract_in_its_order() -> None:
-    schema = images_schema(["acne"], ["prob_rosacea"], ["meta_patient"])
+    schema = images_schema(["acne"], ["prob_rosacea"])
     text = (
         "image_id! string · uri! string · sha256 string · size int64 · version string · status! string · error string · "
         "width int32 · height int32 · face bool · faces int16 · view string · skin_fraction float · crop_x1 int32 · "
         "crop_y1 int32 · crop_x2 int32 · crop_y2 int32 · sharpness float · brightness float · ita_degrees float · "
         "count_total int32 · count_left int32 · count_right int32 · count_acne int32 · saturated bool · grade string · "
-        "grade_level int8 · grade_scheme string · prob_rosacea float · top_class string · unit_id! string · meta_patient string"
+        "grade_level int8 · grade_scheme string · prob_rosacea float · top_class string · unit_id! string · meta! string"
     )
     assert " · ".join(f"{f.name}{'' if f.nullable else '!'} {f.type}" for f in schema) == text
 
@@ -73,15 +74,15 @@ def test_boxes_has_the_columns_of_the_contract_in_its_order() -> None:
 
 
 def test_every_field_is_described_and_the_grade_says_it_is_an_overestimate() -> None:
-    for schema in (images_schema(["acne"], ["prob_x"], ["meta_y"]), BOXES, masks_schema(["skin"])):
+    for schema in (images_schema(["acne"], ["prob_x"]), BOXES, masks_schema(["skin"])):
         assert all(f.metadata[b"description"] for f in schema)
-    assert b"overestimate" in images_schema([], [], []).field("grade").metadata[b"description"]
+    assert b"overestimate" in images_schema([], []).field("grade").metadata[b"description"]
 
 
 def test_a_scored_photo_becomes_one_row_with_its_values() -> None:
     row = images(Row(photo("a.jpg", patient="7"), "u1", scored())).to_pylist()[0]
     assert (row["image_id"], row["uri"], row["size"], row["version"]) == ("a.jpg", "/photos/a.jpg", 100, "v1")
-    assert (row["status"], row["unit_id"], row["meta_patient"]) == ("ok", "u1", "7")
+    assert (row["status"], row["unit_id"], row["meta"]) == ("ok", "u1", '{"patient": "7"}')
     assert [row[f"crop_{edge}"] for edge in ("x1", "y1", "x2", "y2")] == [10, 20, 300, 400]
     assert (row["count_acne"], row["prob_rosacea"], row["top_class"]) == (1, 0.25, "lupus")
 
@@ -92,17 +93,29 @@ def test_a_failed_photo_has_its_status_and_nulls() -> None:
     assert all(row[name] is None for name in ("count_acne", "count_total", "prob_lupus", "crop_x1", "face", "grade"))
 
 
-def test_pass_through_columns_are_the_sorted_union_over_the_rows() -> None:
-    table = images(Row(photo("a", patient="7"), "u", scored()), Row(photo("b", label="x"), "u", scored()))
-    assert table.column_names[-3:] == ["unit_id", "meta_label", "meta_patient"]
-    assert table.column("meta_label").to_pylist() == [None, "x"]
+def test_what_passes_through_is_one_json_object_a_row() -> None:
+    first = Row(photo("a", patient="7", **{"Größe": 'sagt "groß"'}), "u", scored())
+    table = images(first, Row(photo("b"), "u", scored()))
+    assert table.schema.equals(images_schema(CLASSES, PROBS))
+    assert table.column_names[-2:] == ["unit_id", "meta"]
+    assert [json.loads(text) for text in table.column("meta").to_pylist()] == [
+        {"Größe": 'sagt "groß"', "patient": "7"},
+        {},
+    ]
+    assert table.column("meta").to_pylist()[1] == "{}"
 
 
 def test_names_that_are_no_utf8_are_written_out_in_every_table() -> None:
     row = Row(photo("\udcff.jpg", note="\udcfe"), "u", scored(1))
     assert images(row).column("image_id").to_pylist() == [r"\x{ff}.jpg"]
-    assert images(row).column("meta_note").to_pylist() == [r"\x{fe}"]
+    assert json.loads(images(row).column("meta").to_pylist()[0]) == {"note": r"\x{fe}"}
     assert boxes_table([row]).column("image_id").to_pylist() == [r"\x{ff}.jpg"]
+
+
+def test_no_error_says_an_address_which_the_next_run_would_have_elsewhere() -> None:
+    error = "a.jpg: cannot identify image file <_io.BytesIO object at 0x7f3a5c0e12b0>"
+    row = images(Row(photo("a.jpg"), "u1", ImageResult(Status.CORRUPT, error))).to_pylist()[0]
+    assert row["error"] == "a.jpg: cannot identify image file <_io.BytesIO object>"
 
 
 def test_boxes_are_numbered_within_their_photo() -> None:
@@ -150,7 +163,7 @@ def test_files_carry_what_scored_them_and_are_compressed_with_zstd() -> None:
 
 def test_a_null_where_none_may_be_is_not_written() -> None:
     table = images(Row(photo("a"), "u", scored())).drop_columns(["status"])
-    schema = images_schema(CLASSES, PROBS, [])
+    schema = images_schema(CLASSES, PROBS)
     broken = pa.table(
         [table.column(f.name) if f.name != "status" else pa.nulls(1, f.type) for f in schema], schema=schema
     )
@@ -176,9 +189,8 @@ def test_files_of_others_and_of_newer_versions_are_refused() -> None:
 
 
 def changed_fields(table: pa.Table) -> list[pa.Field]:
-    """Fields that are not as, or where, the schema of `images` has them; pass-through columns may follow."""
-    found = [field for field in table.schema if not field.name.startswith("meta_")]
-    return [a for a, b in zip(found, images_schema(CLASSES, PROBS), strict=True) if not a.equals(b)]
+    """Fields that are not as, or where, the schema of `images` has them."""
+    return [a for a, b in zip(table.schema, images_schema(CLASSES, PROBS), strict=True) if not a.equals(b)]
 
 
 def test_copied_rows_keep_what_was_computed_and_take_the_photos_new_place() -> None:
@@ -189,11 +201,16 @@ def test_copied_rows_keep_what_was_computed_and_take_the_photos_new_place() -> N
     ]
     moved = ImageRef("new.tar/c", "/photos/new.tar/c", 100, "v9", {"patient": "3"})
     kept, boxes, masks = copy_rows(images(*old), boxes_table(old), None, {"a": (photo("a"), "u2"), "c": (moved, "u2")})
-    assert kept.select(["image_id", "uri", "version", "unit_id", "meta_patient"]).to_pylist() == [
-        {"image_id": "a", "uri": "/photos/a", "version": "v1", "unit_id": "u2", "meta_patient": None},
-        {"image_id": "new.tar/c", "uri": "/photos/new.tar/c", "version": "v9", "unit_id": "u2", "meta_patient": "3"},
+    assert kept.select(["image_id", "uri", "version", "unit_id", "meta"]).to_pylist() == [
+        {"image_id": "a", "uri": "/photos/a", "version": "v1", "unit_id": "u2", "meta": "{}"},
+        {
+            "image_id": "new.tar/c",
+            "uri": "/photos/new.tar/c",
+            "version": "v9",
+            "unit_id": "u2",
+            "meta": '{"patient": "3"}',
+        },
     ]
-    assert "meta_label" not in kept.column_names
     assert not changed_fields(kept)
     assert boxes.column("image_id").to_pylist() == ["a", "a", "new.tar/c"]
     assert boxes.schema.equals(BOXES)
@@ -218,8 +235,7 @@ def test_copied_and_new_rows_go_into_one_table() -> None:
     kept, _, _ = copy_rows(images(row), boxes_table([row]), None, {"a": (photo("a", label="x"), "u2")})
     both = concat_images([kept, images(Row(photo("b", age="3"), "u2", scored()))])
     assert both.column("image_id").to_pylist() == ["a", "b"]
-    assert both.column_names[-3:] == ["unit_id", "meta_age", "meta_label"]
-    assert both.column("meta_label").to_pylist() == ["x", None]
+    assert both.column("meta").to_pylist() == ['{"label": "x"}', '{"age": "3"}']
     assert not changed_fields(read_parquet(write_parquet(both, METADATA), "x"))
 
 

@@ -85,7 +85,10 @@ def _bare_batch(scorer: Scorer, photos: Sequence[RGB]) -> int:
 
     models = scorer.models
     maps, classes = models.segmenter(photos), models.segmenter.classes
-    faces = [find_face(m, classes, p.shape[1], p.shape[0]) for m, p in zip(maps, photos, strict=True)]
+    closeups = scorer.pack.segmenter.closeups
+    faces = [
+        find_face(m, classes, p.shape[1], p.shape[0], closeups=closeups) for m, p in zip(maps, photos, strict=True)
+    ]
     found = [(p, f) for p, f in zip(photos, faces, strict=True) if f.found]
     boxes = sum(map(len, models.detector([model_input(p, f, models.detector.input) for p, f in found])))
     for classifier in models.classifiers:
@@ -162,7 +165,10 @@ def _prepared(scorer: Scorer, job: Job) -> tuple[Any, list[RGB]]:
     if job.stage == "segmenter":
         return segmenter, photos
     maps, classes = segmenter(photos), segmenter.classes
-    faces = [find_face(m, classes, p.shape[1], p.shape[0]) for m, p in zip(maps, photos, strict=True)]
+    closeups = scorer.pack.segmenter.closeups
+    faces = [
+        find_face(m, classes, p.shape[1], p.shape[0], closeups=closeups) for m, p in zip(maps, photos, strict=True)
+    ]
     model = scorer.models.detector if job.stage == "detector" else scorer.models.classifiers[0]
     return model, [model_input(p, f, model.input) for p, f in zip(photos, faces, strict=True) if f.found]
 

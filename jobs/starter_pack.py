@@ -19,7 +19,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ from skinbatch.train.results.curves import draw_curves
 from skinbatch.train.results.model_card import WORK, in_pack
 from skinbatch.train.shipped import find_recipe
 
-# The folder of the recipes' photos: acne04, celebamask, derm.
+# The folder of the photos as they are handed out. The recipes' photos are PHOTOS below the folder of the packs: links to
+# these, and the clinical ones sorted (jobs/clinical_photos.py).
 DATA = Path(__file__).parents[2] / "shared" / "data"
+PHOTOS = "data"
 STAGES = ("segmenter", "detector", "classifier")
 NAME = "new-starter"
 PLACE = Path(__file__).parents[1] / "skinbatch" / "models" / "packs" / "starter"
@@ -63,6 +65,8 @@ STAGES_TABLE = "| stage | architecture |"
 PAPERS = f"Other photos and conditions, so aims and no baselines: {papers.ACNE_NOTE}; {papers.FACES_NOTE}."
 NONE = "none_of_them"
 PARTS = ("valid", "train")
+# The segmenter's source whose masks people drew, as `gather.called` names it; the others' were drawn by machine.
+DRAWN = "data/celebamask"
 CURVE = "curve"
 STEPS = {"segmenter": 300, "detector": 400}
 """Of each training of a learning curve: an eighth of the recipes' own, an hour for all of them on two cores. There is none of
@@ -91,8 +95,9 @@ def main() -> int:
 
 def train(folder: Path) -> int:
     """One stage after the other. Returns the exit code of the first that fails, else 0."""
+    photos = _prepared(folder)
     for stage in STAGES:
-        if code := _skinbatch("train", stage, f"starter_{stage}", "--data", DATA, "--out", folder):
+        if code := _skinbatch("train", stage, f"starter_{stage}", "--data", photos, "--out", folder):
             return code
     return 0
 
@@ -100,13 +105,23 @@ def train(folder: Path) -> int:
 def curve(folder: Path) -> int:
     """jobs/learning_curve.py of every stage. Returns the exit code of the first that fails, else 0."""
     script = Path(__file__).with_name("learning_curve.py")
+    photos = _prepared(folder)
     for stage, steps in STEPS.items():
-        recipe = _recipe(stage)
+        recipe = _recipe(stage, photos)
         command = [sys.executable, script, recipe.file, folder / CURVE / stage, "--iterations", steps]
-        command += ["--data", DATA, "--shares", *SHARES]
+        command += ["--data", photos, "--shares", *SHARES]
         if code := subprocess.run([*map(str, command)], check=False).returncode:
             return code
     return 0
+
+
+def _prepared(folder: Path) -> Path:
+    """The photos of the recipes, sorted where they have not been yet."""
+    photos = folder / PHOTOS
+    script = Path(__file__).with_name("clinical_photos.py")
+    if code := subprocess.run([sys.executable, script, DATA, photos], check=False).returncode:
+        raise SystemExit(code)
+    return photos
 
 
 def _skinbatch(*arguments: object) -> int:
@@ -116,54 +131,58 @@ def _skinbatch(*arguments: object) -> int:
 def measure(pack: str, out: Path) -> str:
     """Markdown: every stage from pixels to tables to `skinbatch evaluate`, on the validation photos of its recipe, and, in
     short, on those that it was trained on."""
-    valid, train = (_measured(pack, out / part, part) for part in PARTS)
+    photos = _prepared(out)
+    valid, train = (_measured(pack, photos, out / part, part) for part in PARTS)
     head = ["", "| what | value | paper |", "|---|---|---|"]
     return "\n".join([MEASURED, "", ABOUT, *head, *valid, "", PAPERS, "", MISSING, *head, *train])
 
 
-def _measured(pack: str, out: Path, part: str) -> list[str]:
+def _measured(pack: str, photos: Path, out: Path, part: str) -> list[str]:
     shutil.rmtree(out, ignore_errors=True)
-    lesions = _evaluated("detector", _lesions(out / "photos", part), pack, out, "--map", "*=acne")
-    masks = _evaluated("segmenter", _faces(out / "faces", part), pack, out)
-    apart = [option for name in _recipe("classifier").data.apart for option in ("--apart", name)]
-    classes = _evaluated("classifier", _windows(out / "windows", part), pack, out, "--map", f"{NONE}=", *apart)
+    taken = {stage: _taken(_recipe(stage, photos), part) for stage in STAGES}
+    lesions = _evaluated("detector", _lesions(taken["detector"], out / "photos"), pack, out, "--map", "*=acne")
+    masks = _evaluated("segmenter", _faces(taken["segmenter"], out / "faces"), pack, out)
+    apart = [option for name in _recipe("classifier", photos).data.apart for option in ("--apart", name)]
+    windows = _windows(taken["classifier"], out / "windows")
+    classes = _evaluated("classifier", windows, pack, out, "--map", f"{NONE}=", *apart)
     return [*_of_masks(masks), *_of_lesions(lesions), *_of_classes(classes, only_means=part == "train")]
 
 
-def _recipe(stage: str) -> Recipe:
-    return read_recipe(find_recipe(f"starter_{stage}"), stage, DATA)
+def _recipe(stage: str, photos: Path) -> Recipe:
+    return read_recipe(find_recipe(f"starter_{stage}"), stage, photos)
 
 
-def _taken(stage: str, part: str) -> tuple[TakenPhoto, ...]:
-    recipe = _recipe(stage)
+def _taken(recipe: Recipe, part: str) -> tuple[TakenPhoto, ...]:
     gathered = gather_part(recipe, parts_of(recipe)[-1])
     return gathered.valid if part == "valid" else gathered.train
 
 
-def _lesions(folder: Path, part: str) -> Path:
+def _lesions(photos: Sequence[TakenPhoto], folder: Path) -> Path:
     """The detector's photos and what is annotated in them, without those of clear faces."""
     folder.mkdir(parents=True)
-    for taken in _taken("detector", part):
+    for taken in photos:
         if not taken.negative:
             for path in (taken.path, taken.photo.annotation):
                 shutil.copyfile(path, folder / path.name)
     return folder
 
 
-def _faces(folder: Path, part: str) -> Path:
-    """The segmenter's photos and their masks."""
+def _faces(photos: Sequence[TakenPhoto], folder: Path) -> Path:
+    """The segmenter's photos of whole faces and their masks, which people drew."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
-    for taken in _taken("segmenter", part):
+    for taken in photos:
+        if taken.source != DRAWN:
+            continue
         assert taken.photo.masks is not None
         for kind, path in (("images", taken.path), ("masks", taken.photo.masks[0])):
             shutil.copyfile(path, folder / kind / path.name)
     return folder
 
 
-def _windows(folder: Path, part: str) -> Path:
+def _windows(photos: Sequence[TakenPhoto], folder: Path) -> Path:
     """What the classifier looks at, without watermarks, in a folder a class."""
-    for n, taken in enumerate(_taken("classifier", part)):
+    for n, taken in enumerate(photos):
         (folder / (name := taken.classes[0] if taken.classes else NONE)).mkdir(parents=True, exist_ok=True)
         with Image.open(taken.path) as image:
             x1, y1, x2, y2 = (taken.view.crop or ((0, 0, 1, 1),))[0]

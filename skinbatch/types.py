@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ShardKind = Literal["tar", "zip", "parquet"]
-View = Literal["frontal", "half"]
+View = Literal["frontal", "half", "closeup", "body"]
 Side = Literal["left", "right"]
 
 

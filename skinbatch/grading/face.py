@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skinbatch.types import View
 
 AFFECTABLE = ("skin", "nose")
+BODY = "body"
 MIN_SKIN = 0.01
 """Share of the photo under which a piece of skin is no face."""
 MIN_FACE = 0.1
@@ -36,14 +37,22 @@ latter for frontal, 0.33 would lose another 5 % of the portraits.
 """
 
 
+# A close-up shows nothing but skin: at least this share of the photo, and of the photo's edge, is skin.
+CLOSEUP_SKIN = 0.7
+CLOSEUP_EDGE = 0.75
+
+
 @dataclass(frozen=True, slots=True)
 class Face:
-    """The scored face of one photo, or that there is none (`found` False: crop, nose and view are None, faces 0).
+    """The scored face of one photo, or that there is none (`found` is False and `faces` 0).
+
+    Without a face, crop, nose and view are None, unless the photo shows skin of another part of the body (view `body`):
+    then crop and mask are of that skin, so that classifiers can look at it.
 
     width, height: pixels of the displayed original. mask: (h, w) bool, the face's affectable skin at the label
     map's resolution, covering exactly the photo. skin_fraction: affectable skin of the whole photo, 0-1.
     crop: x1 y1 x2 y2, pixels of the displayed original, exclusive at the end. nose: x y of its centroid, the same
-    pixels, or None. view: as the nose tells it.
+    pixels, or None; a close-up has none, because its skin is not told apart into halves. view: as nose and skin tell it.
     """
 
     width: int
@@ -57,15 +66,51 @@ class Face:
     view: View | None = None
 
 
-def find_face(label_map: NDArray[np.uint8], classes: Sequence[str], width: int, height: int) -> Face:
-    """The largest connected piece of affectable skin.
+def find_face(
+    label_map: NDArray[np.uint8], classes: Sequence[str], width: int, height: int, *, closeups: bool = False
+) -> Face:
+    """Return the largest connected piece of affectable skin.
 
-    label_map: (h, w) uint8, indices into `classes`, covering exactly the photo. classes: `skin` and `nose` are among
-    them. width, height: pixels of the displayed original.
+    Args:
+        label_map: (h, w) uint8, indices into `classes`, covering exactly the photo.
+        classes: `skin` and `nose` are among them.
+        width: Pixels of the displayed original.
+        height: The same.
+        closeups: The segmenter tells close-ups (SegmenterStage.closeups). A photo that is all skin is then a close-up.
+            One with more skin of the body than of a face, and without a nose, shows another part of the body.
     """
-    affectable = np.zeros(256, np.bool_)
-    affectable[[classes.index(name) for name in AFFECTABLE]] = True
-    skin = affectable[label_map]
+    skin = _of(label_map, classes, AFFECTABLE)
+    face = _largest(label_map, skin, classes, width, height)
+    if not closeups:
+        return face
+
+    body = _of(label_map, classes, (BODY,))
+    if face.nose is None and body.sum() > skin.sum() and body.mean() >= MIN_SKIN:
+        piece = _largest(label_map, body, classes, width, height)
+        return replace(piece, found=False, faces=0, skin_fraction=face.skin_fraction, nose=None, view="body")
+    if face.found and _fills(skin | body):
+        whole = _largest(label_map, skin | body, classes, width, height)
+        return replace(whole, nose=None, view="closeup")
+    return face
+
+
+def _of(label_map: NDArray[np.uint8], classes: Sequence[str], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Return where the labels are of the named classes, as far as there are such."""
+    wanted = np.zeros(256, np.bool_)
+    wanted[[classes.index(name) for name in names if name in classes]] = True
+    return np.asarray(wanted[label_map], np.bool_)
+
+
+def _fills(skin: NDArray[np.bool_]) -> bool:
+    """Return whether skin takes up the photo to its edges, so that no outline of a face is seen."""
+    edge = np.concatenate([skin[0], skin[-1], skin[:, 0], skin[:, -1]])
+    return bool(skin.mean() >= CLOSEUP_SKIN and edge.mean() >= CLOSEUP_EDGE)
+
+
+def _largest(
+    label_map: NDArray[np.uint8], skin: NDArray[np.bool_], classes: Sequence[str], width: int, height: int
+) -> Face:
+    """Return the face that is the largest connected piece of `skin`."""
     pieces, areas = _pieces(skin)
     fraction = float(skin.mean()) if skin.size else 0.0
     if not len(areas) or areas.max() < MIN_SKIN * skin.size:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from skinbatch.config import GradingSettings
 from skinbatch.grading.counting import count_lesions, mark_boxes
 from skinbatch.grading.face import Face
-from skinbatch.grading.schemes import SCHEMES
+from skinbatch.grading.schemes import SCHEMES, scheme_column
 from skinbatch.types import Detections, GradedBox, View
 
 
@@ -43,7 +43,7 @@ def grade(
         threshold: the pack's, used if the settings have none.
     """
     if not face.found:
-        return Graded()
+        return Graded(view=face.view)
     view = face.view if settings.view == "auto" or face.nose is None else settings.view
     assert view is not None
     chosen = threshold if settings.threshold is None else settings.threshold
@@ -60,6 +60,6 @@ def grade(
         saturated=detections.saturated,
         grade=scheme.grades[level],
         grade_level=level,
-        grade_scheme=scheme.name,
+        grade_scheme=scheme_column(scheme, view),
         boxes=boxes,
     )

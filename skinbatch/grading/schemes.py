@@ -26,7 +26,7 @@ class Hayashi:
 
     Inflammatory lesions are papules and pustules. 0-5 are mild, 6-20 moderate, 21-50 severe, more
     are very severe. A frontal photo shows both halves, and the worse one decides. A half view shows
-    one, and all its lesions count.
+    one, and all its lesions count, as do those of a close-up.
     """
 
     name = "hayashi"
@@ -38,6 +38,16 @@ class Hayashi:
         if view == "frontal" and counts.left is not None and counts.right is not None:
             lesions = max(counts.left, counts.right)
         return sum(lesions > most for most in self._most)
+
+
+def scheme_column(scheme: Scheme, view: View) -> str:
+    """Return what `grade_scheme` says. A close-up is marked: its grade is by the lesions of a part of the face.
+
+    Example:
+        >>> scheme_column(SCHEMES["hayashi"], "closeup")
+        'hayashi-closeup'
+    """
+    return f"{scheme.name}-closeup" if view == "closeup" else scheme.name
 
 
 # Schemes by their name in `[grading] scheme`.

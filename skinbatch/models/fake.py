@@ -20,6 +20,7 @@ from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterSta
 from skinbatch.types import Detections
 
 SCORE = 0.9
+BODY_RED = 150
 KILLS = (1, 2, 253)
 HANGS = (1, 253, 2)
 RAISES = (253, 1, 2)
@@ -28,6 +29,8 @@ RAISES = (253, 1, 2)
 
 class FakeSegmenter:
     """Skin is what has the colour of skin, or an ellipse in the middle if little has; the nose is a disc in its middle.
+
+    With a class `body`, skin whose red is under BODY_RED is the body's, and there is a nose only in skin of the face.
 
     size: long side of the label maps in pixels; smaller photos keep their own. mortal: as a model that some photos
     break: one with KILLS in its corner kills the process, one with HANGS is never done, one with RAISES is an error.
@@ -54,10 +57,16 @@ class FakeSegmenter:
         y, x = np.mgrid[:h, :w]
         if skin.mean() < 0.02:
             skin = ((x + 0.5) / w - 0.5) ** 2 / 0.35**2 + ((y + 0.5) / h - 0.5) ** 2 / 0.45**2 <= 1
+        body = skin & (r < BODY_RED) if "body" in self.classes else np.zeros_like(skin)
+        skin &= ~body
+        labels = np.full((h, w), self.classes.index("background"), np.uint8)
+        if body.any():
+            labels[body] = self.classes.index("body")
+        if not skin.any():
+            return labels
         ys, xs = np.nonzero(skin)
         radius = 0.06 * min(h, w)
         nose = skin & ((x - xs.mean()) ** 2 + (y - ys.mean()) ** 2 <= radius**2)
-        labels = np.full((h, w), self.classes.index("background"), np.uint8)
         labels[skin] = self.classes.index("skin")
         labels[nose] = self.classes.index("nose")
         return labels
@@ -107,8 +116,14 @@ class FakeClassifier:
         return np.array(rows, np.float32).reshape(-1, len(self.classes))
 
 
-def write_fake_pack(directory: Path, mortal: bool = False) -> Path:
-    """Write a pack of the three fakes as `directory/pack.toml`; returns the directory. mortal: see FakeSegmenter."""
+def write_fake_pack(directory: Path, mortal: bool = False, closeups: bool = False) -> Path:
+    """Write a pack of the three fakes as `directory/pack.toml` and return the directory.
+
+    Args:
+        directory: Where to; made if need be.
+        mortal: See FakeSegmenter.
+        closeups: The segmenter knows close-ups and skin of the body.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(
         name="fake",
@@ -116,7 +131,9 @@ def write_fake_pack(directory: Path, mortal: bool = False) -> Path:
         description="Models that look at colours only, for tests",
         licence="Apache-2.0",
         segmenter=SegmenterStage(
-            arch="fake-mortal-segmenter" if mortal else "fake-segmenter", classes=("background", "skin", "nose")
+            arch="fake-mortal-segmenter" if mortal else "fake-segmenter",
+            classes=("background", "skin", "nose", *(("body",) if closeups else ())),
+            closeups=closeups,
         ),
         detector=DetectorStage(arch="fake-detector", classes=("acne",), threshold=0.5),
         classifier=(

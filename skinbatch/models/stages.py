@@ -106,10 +106,12 @@ class SegmenterStage(Stage):
     """[segmenter] mean, std: per RGB channel, of pixels in [0, 1]. size: side of the network's square input.
 
     spatial: where the fine feature comes from: a `path` of its own (the paper), or the `context` path's backbone at 1/8
-    (the public face-parsing checkpoint). align_corners: how its logits are brought to full size.
+    (the public face-parsing checkpoint). align_corners: how its logits are brought to full size. closeups: it was trained
+    on close-ups too, so that a photo that is all skin has the view `closeup`, and one of its class `body`, skin of other
+    parts of the body, the view `body` (grading.face).
     """
 
-    LATER = frozenset(("spatial", "align_corners"))
+    LATER = frozenset(("spatial", "align_corners", "closeups"))
 
     arch: Literal[SegmenterArch, TrainedSegmenter, "fake-segmenter", "fake-mortal-segmenter"]
     size: Annotated[Pixels, Field(multiple_of=32)] = 256
@@ -117,6 +119,7 @@ class SegmenterStage(Stage):
     std: PositiveTriple = (0.229, 0.224, 0.225)
     spatial: Literal["path", "context"] = "path"
     align_corners: bool = False
+    closeups: bool = False
 
     @model_validator(mode="after")
     def _check_classes(self) -> SegmenterStage:

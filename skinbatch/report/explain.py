@@ -168,9 +168,10 @@ def _class_index(stage: ClassifierStage, wanted: str) -> int:
 def _face(pack: Pack, photo: NDArray[np.uint8], config: Config, image_id: str) -> Face:
     segmenter = build_segmenter(pack.segmenter, pack.weights_file("segmenter"), "cpu", config.model)
     (labels,) = segmenter([photo])
-    face = find_face(labels, segmenter.classes, photo.shape[1], photo.shape[0])
-    if not face.found:
-        raise UsageError(f"`{image_id}`: no face is found now, though its row has one")
+    height, width = photo.shape[:2]
+    face = find_face(labels, segmenter.classes, width, height, closeups=pack.segmenter.closeups)
+    if face.crop is None:
+        raise UsageError(f"`{image_id}`: no skin is found now, though its row has probabilities")
     return face
 
 

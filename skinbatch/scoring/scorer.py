@@ -147,15 +147,17 @@ class Scorer:
         maps = self._run("segmenter", segmenter, photos)
         start = time.perf_counter()
         faces = [
-            m if isinstance(m, ModelFailure) else find_face(m, segmenter.classes, p.shape[1], p.shape[0])
-            for m, p in zip(maps, photos, strict=True)
+            m if isinstance(m, ModelFailure) else self._face(m, photo) for m, photo in zip(maps, photos, strict=True)
         ]
         self.seconds.add("crop", time.perf_counter() - start)
-        detections = self._on_faces("detector", detector, detector.input, photos, faces)
+        with_face = [isinstance(face, Face) and face.found for face in faces]
+        detections = self._on_skin("detector", detector, detector.input, photos, faces, with_face)
+        # Of skin of the body there is no count, but a disease shows on it too.
+        with_skin = [isinstance(face, Face) and face.crop is not None for face in faces]
         probs: list[list[Any]] = []
         for classifier in self.models.classifiers:
             name = f"classifier {classifier.head}"
-            found = self._on_faces(name, classifier, classifier.input, photos, faces)
+            found = self._on_skin(name, classifier, classifier.input, photos, faces, with_skin)
             probs.append([_finite(name, p) for p in found])
         return Inferred(photos, maps, faces, detections, probs)
 
@@ -190,14 +192,25 @@ class Scorer:
             self._on_progress()
         return [self._run(name, model, [one])[0] for one in inputs]
 
-    def _on_faces(
-        self, name: str, model: Any, kind: InputKind, photos: Sequence[RGB], faces: Sequence[Face | ModelFailure]
+    def _face(self, label_map: NDArray[np.uint8], photo: RGB) -> Face:
+        height, width = photo.shape[:2]
+        closeups = self.pack.segmenter.closeups
+        return find_face(label_map, self.models.segmenter.classes, width, height, closeups=closeups)
+
+    def _on_skin(
+        self,
+        name: str,
+        model: Any,
+        kind: InputKind,
+        photos: Sequence[RGB],
+        faces: Sequence[Face | ModelFailure],
+        chosen: Sequence[bool],
     ) -> list[Any]:
-        """The model's result for every photo that has a face, None for those without, failures passed on.
+        """Return the model's result for every chosen photo, None for the others, failures passed on.
 
         Boxes come back in pixels of the displayed original.
         """
-        wanted = [n for n, face in enumerate(faces) if isinstance(face, Face) and face.found]
+        wanted = [n for n, choice in enumerate(chosen) if choice]
         inputs = [model_input(photos[n], faces[n], kind) for n in wanted]
         results: list[Any] = [face if isinstance(face, ModelFailure) else None for face in faces]
         for n, found in zip(wanted, self._run(name, model, inputs), strict=True):

@@ -44,10 +44,17 @@ _PHOTO = (
     _field(
         "face",
         pa.bool_(),
-        "A connected piece of skin covers at least 1 % of the photo; if not, crop, counts and grade are null",
+        "A connected piece of skin covers at least 1 % of the photo, and is not of another part of the body; if not, counts "
+        "and grade are null",
     ),
     _field("faces", pa.int16(), "Pieces of skin large enough to be a face of their own; only the largest is scored"),
-    _field("view", pa.string(), "frontal or half: told by the nose's place in the skin, or set in [grading]"),
+    _field(
+        "view",
+        pa.string(),
+        "frontal or half: told by the nose's place in the skin, or set in [grading]. From packs whose segmenter knows "
+        "close-ups also closeup, a photo that is all skin, and body, skin of a hand, foot, limb or trunk: that has "
+        "probabilities, but neither counts nor grade, and is no face",
+    ),
     _field("skin_fraction", pa.float32(), "Share of the photo that is acne-affectable skin (skin and nose), 0-1"),
     _field("crop_x1", pa.int32(), f"Left edge of the face crop, {_PIXELS}"),
     _field("crop_y1", pa.int32(), f"Top edge of the face crop, {_PIXELS}"),
@@ -61,18 +68,29 @@ _PHOTO = (
     _field("brightness", pa.float32(), "Mean luma of the crop, 0-255"),
     _field("ita_degrees", pa.float32(), _ITA),
 )
+_HALF = "in the displayed picture; null without a nose and in close-ups"
 _COUNTS = (
     _field("count_total", pa.int32(), "Counted lesions: score at or over the threshold, centre on the skin"),
-    _field("count_left", pa.int32(), "Counted lesions left of the nose in the displayed picture; null without a nose"),
     _field(
-        "count_right", pa.int32(), "Counted lesions right of the nose in the displayed picture; null without a nose"
+        "count_left",
+        pa.int32(),
+        f"Counted lesions left of the nose {_HALF}",
+    ),
+    _field(
+        "count_right",
+        pa.int32(),
+        f"Counted lesions right of the nose {_HALF}",
     ),
 )
 _GRADE = (
     _field("saturated", pa.bool_(), "The detector's box cap was reached: the counts may be too low"),
     _field("grade", pa.string(), f"Severity by the scheme: mild, moderate, severe, very_severe. {_GRADE_CAVEAT}"),
     _field("grade_level", pa.int8(), f"The grade as a number, 0-3. {_GRADE_CAVEAT}"),
-    _field("grade_scheme", pa.string(), "The scheme the grade is by"),
+    _field(
+        "grade_scheme",
+        pa.string(),
+        "The scheme the grade is by; ends in -closeup where only a part of the face was seen",
+    ),
 )
 
 BOXES = pa.schema(

@@ -337,6 +337,8 @@ def _misfits(recipe: Recipe) -> Iterator[str]:
         section, _, setting = name.partition(".")
         if any(getattr(table, setting, None) for table in ((recipe.augment,) if section == "augment" else views)):
             yield f"{recipe.file}: setting `{name}`: a {recipe.stage} is trained without it; leave it out"
+    if recipe.stage == "detector" and recipe.schedule.sampling != "all":
+        yield f"{recipe.file}: setting `schedule.sampling`: a detector is trained without it; leave it out"
     if recipe.model.freeze != "none" and recipe.model.weights is None:
         yield f"{recipe.file}: setting `model.freeze` would keep random numbers; give `model.weights` too"
     for data in datas:

@@ -208,6 +208,8 @@ class ScheduleSection(Section):
     0.01 of it. clip: of the gradients' norm, 0 is off. ema: decay of the averaged weights, which are then the ones
     evaluated and kept; 0 is off. evaluate_every: epochs. patience: evaluations without improvement before it stops; 0 is
     never. class_weights: of the loss, by one over the frequency (`balanced`) or its root (`sqrt`).
+    sampling: which photos a step shows. `all`: each once an epoch. `balanced`: at random, each source of a segmenter as often as
+    the others; each class of a classifier as often as the others, and photos of none as often as all classes together.
     """
 
     epochs: AtLeastOne | None = None
@@ -226,6 +228,7 @@ class ScheduleSection(Section):
     patience: Count = 0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced", "sqrt"] = "none"
+    sampling: Literal["all", "balanced"] = "all"
 
     @model_validator(mode="after")
     def _check_length(self) -> ScheduleSection:

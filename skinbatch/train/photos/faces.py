@@ -28,7 +28,7 @@ def cut_faces(photos: Sequence[StoredPhoto], pack: Pack, masked: bool, device: s
     segmenter = build_segmenter(pack.segmenter, pack.weights_file("segmenter"), device, ModelSettings())
     cuts: list[FaceCut | None] = []
     for batch in _batches(decoded(photos, lambda _, pixels: pixels)):
-        cuts += _cuts(batch, segmenter, masked)
+        cuts += _cuts(batch, segmenter, pack.segmenter.closeups, masked)
     return [replace(photo, cut=cut) for photo, cut in zip(photos, cuts, strict=True)]
 
 
@@ -43,10 +43,10 @@ def _batches(photos: Iterator[Pixels]) -> Iterator[list[Pixels]]:
         yield batch
 
 
-def _cuts(batch: Sequence[Pixels], segmenter: Segmenter, masked: bool) -> Iterator[FaceCut | None]:
+def _cuts(batch: Sequence[Pixels], segmenter: Segmenter, closeups: bool, masked: bool) -> Iterator[FaceCut | None]:
     for pixels, labels in zip(batch, segmenter(batch), strict=True):
         height, width = pixels.shape[:2]
-        face = find_face(labels, segmenter.classes, width, height)
+        face = find_face(labels, segmenter.classes, width, height, closeups=closeups)
         if face.crop is None:
             yield None
             continue

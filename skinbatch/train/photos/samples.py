@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,32 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.generic]]: ...
+
+
+class Balanced:
+    """Samples of which groups are drawn in given shares, whatever their sizes. Implements Samples."""
+
+    def __init__(self, samples: Samples, groups: Sequence[Hashable], shares: Mapping[Hashable, float]) -> None:
+        """Draw a group by its share, then one of its photos, all as likely.
+
+        Args:
+            samples: What is drawn from.
+            groups: The group of each of them.
+            shares: How often each group is drawn, of any sum.
+        """
+        self._samples = samples
+        self._groups = list(dict.fromkeys(groups))
+        self._members = [[n for n, group in enumerate(groups) if group == name] for name in self._groups]
+        weights = np.array([shares[name] for name in self._groups], np.float64)
+        self._shares = weights / weights.sum()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.generic]]:
+        """Return a view of a photo that `rng` draws. index: of no account."""
+        members = self._members[int(rng.choice(len(self._members), p=self._shares))]
+        return self._samples.sample(members[int(rng.integers(len(members)))], rng)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from skinbatch.models.stages import SegmenterStage
 from skinbatch.train.photos.augment import blemish, clutter
 from skinbatch.train.photos.normalise import normalised
 from skinbatch.train.photos.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
+from skinbatch.train.photos.samples import Samples
 from skinbatch.train.photos.views import Matrix, mirrors, relit, spoilt, translation, view_matrix, warp, warp_labels
 from skinbatch.train.recipe_sections import AugmentSection
 
@@ -160,7 +161,7 @@ class SegmenterTask:
 
     def __init__(
         self,
-        samples: FaceSamples,
+        samples: Samples,
         valid: Sequence[LabelledPhoto],
         table: NDArray[np.uint8],
         stage: SegmenterStage,

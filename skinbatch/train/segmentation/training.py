@@ -24,6 +24,7 @@ from skinbatch.train.fitting.parts import Part, train_parts
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.gather import Gathered, TakenPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
+from skinbatch.train.photos.samples import Balanced, Samples
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import DataSection, ScheduleSection
 from skinbatch.train.results.result import TrainedStage
@@ -47,7 +48,10 @@ def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> T
         train, valid = (_labelled(photos) for photos in (gathered.train, gathered.valid))
         memory = memory_budget()
         held = int(VALID_MEMORY * memory)
-        samples = FaceSamples(train, table, stage, recipe.augment, memory - held)
+        samples: Samples = FaceSamples(train, table, stage, recipe.augment, memory - held)
+        if part.schedule.sampling == "balanced":
+            sources = [face.source for face in train]
+            samples = Balanced(samples, sources, dict.fromkeys(sources, 1.0))
         weights = pixel_weights(train, table, len(stage.classes), part.schedule)
         smoothing = part.schedule.label_smoothing
         task = SegmenterTask(samples, valid, table, stage, held, smoothing=smoothing, weights=weights)

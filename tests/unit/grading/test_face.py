@@ -158,3 +158,74 @@ def test_the_skin_in_the_crop_follows_another_size() -> None:
 def test_a_photo_without_a_face_has_no_crop_to_mask() -> None:
     with pytest.raises(ValueError, match="no crop"):
         skin_in_crop(face_of(blank()))
+
+
+WITH_BODY = (*CLASSES, "body")
+
+
+def near(labels: LabelMap, closeups: bool = True) -> Face:
+    return find_face(labels, WITH_BODY, labels.shape[1] * 10, labels.shape[0] * 10, closeups=closeups)
+
+
+def all_skin() -> LabelMap:
+    """Skin up to the edges, with a lesion or a watermark that is not."""
+    labels = np.ones((100, 100), np.uint8)
+    labels[80:95, 5:25] = 0
+    return labels
+
+
+def test_a_photo_that_is_all_skin_is_a_close_up_without_halves() -> None:
+    face = near(all_skin())
+    assert (face.found, face.view, face.nose, face.crop) == (True, "closeup", None, (0, 0, 1000, 1000))
+
+    nose = all_skin()
+    nose[30:70, 30:70] = 2
+    assert (near(nose).view, near(nose).nose) == ("closeup", None)
+    assert near(nose).mask[50, 50]
+
+
+def test_patches_that_the_segmenter_takes_for_the_body_belong_to_a_close_up() -> None:
+    labels = all_skin()
+    labels[:40, :60] = 3
+    face = near(labels)
+    assert face.view == "closeup"
+    assert face.mask[10, 10]
+
+
+@pytest.mark.parametrize("labels", [frontal(), frontal(30)])
+def test_a_face_with_an_outline_is_no_close_up(labels: LabelMap) -> None:
+    assert near(labels) is not None
+    assert near(labels).view == near(labels, closeups=False).view
+    np.testing.assert_array_equal(near(labels).mask, near(labels, closeups=False).mask)
+
+
+def test_hands_and_backs_are_no_faces_but_have_a_place_to_look_at() -> None:
+    labels = blank()
+    labels[20:80, 20:80] = 3
+    labels[40:50, 40:50] = 1
+    body = near(labels)
+    assert (body.found, body.faces, body.view, body.nose) == (False, 0, "body", None)
+    assert body.crop is not None
+    assert body.skin_fraction == pytest.approx(0.01)
+    assert body.mask[30, 30]
+
+
+def test_a_face_with_a_nose_above_a_bare_chest_stays_a_face() -> None:
+    labels = blank(200, 100)
+    labels[:100] = frontal()
+    labels[85:200] = 3
+    assert near(labels).view == "frontal"
+    assert near(labels).found
+
+
+def test_little_skin_of_the_body_is_nothing() -> None:
+    labels = blank()
+    labels[0, :50] = 3
+    assert (near(labels).view, near(labels).crop) == (None, None)
+
+
+def test_without_the_packs_word_a_photo_that_is_all_skin_is_a_half_face_as_ever() -> None:
+    assert near(all_skin(), closeups=False).view == "half"
+    hand = blank()
+    hand[20:80, 20:80] = 3
+    assert near(hand, closeups=False).view is None

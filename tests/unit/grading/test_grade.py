@@ -53,6 +53,25 @@ def test_without_a_nose_the_view_is_half_and_the_halves_are_null() -> None:
         assert {b.side for b in graded.boxes} == {None}
 
 
+def test_a_close_up_is_graded_by_all_its_lesions_and_marked() -> None:
+    labels = np.ones((100, 100), np.uint8)
+    labels[40:60, 40:60] = 2
+    skin = find_face(labels, CLASSES, 1000, 1000, closeups=True)
+    for view in ("auto", "frontal", "half"):
+        graded = grade(lesions(5, 5), ("acne",), skin, GradingSettings(view=view), 0.3)
+        assert (graded.view, graded.count_total, graded.grade) == ("closeup", 10, "moderate")
+        assert graded.grade_scheme == "hayashi-closeup"
+        assert (graded.count_left, graded.count_right) == (None, None)
+        assert {b.side for b in graded.boxes} == {None}
+
+
+def test_a_hand_is_neither_counted_nor_graded() -> None:
+    labels = np.zeros((100, 100), np.uint8)
+    labels[20:80, 20:80] = 3
+    hand = find_face(labels, (*CLASSES, "body"), 1000, 1000, closeups=True)
+    assert grade(Detections.empty(), ("acne",), hand, GradingSettings(), 0.3) == Graded(view="body")
+
+
 def test_without_a_face_nothing_is_counted_or_graded() -> None:
     nobody = find_face(np.zeros((100, 100), np.uint8), CLASSES, 1000, 1000)
     assert grade(Detections.empty(), ("acne",), nobody, GradingSettings(), 0.3) == Graded()

@@ -140,6 +140,49 @@ def test_a_masked_crop_has_nothing_but_skin_in_it() -> None:
     assert abs(int((masked[..., 0] > 0).sum()) - 40 * 60) < 200
 
 
+SKIN, BODY_SKIN = (200, 150, 120), (140, 100, 80)
+
+
+def filled(colour: tuple[int, int, int], lesions: int = 0) -> Photo:
+    """A photo of one colour with red lesions."""
+    photo = np.full((200, 240, 3), colour, np.uint8)
+    for n in range(lesions):
+        photo[40:52, 20 + 40 * n : 32 + 40 * n] = (230, 60, 50)
+    return photo
+
+
+def test_a_close_up_has_counts_and_probabilities_and_a_marked_grade(tmp_path: Path) -> None:
+    scorer = Scorer(write_fake_pack(tmp_path / "near", closeups=True), device="cpu")
+    result = scorer(filled(SKIN, lesions=3))
+    assert (result.face, result.view, result.grade_scheme) == (True, "closeup", "hayashi-closeup")
+    assert (result.count_total, result.count_left, result.count_right, result.grade) == (3, None, None, "mild")
+    assert set(result.probs) == {"prob_rosacea", "prob_lupus_erythematosus"}
+    assert result.crop == (0, 0, 240, 200)
+
+
+def test_skin_of_the_body_has_probabilities_but_no_counts_and_no_grade(tmp_path: Path) -> None:
+    scorer = Scorer(write_fake_pack(tmp_path / "near", closeups=True), device="cpu")
+    hand = filled((20, 40, 160))
+    hand[30:170, 40:200] = BODY_SKIN
+    result = scorer(hand)
+    assert (result.status, result.face, result.faces, result.view) == (Status.OK, False, 0, "body")
+    assert (result.count_total, result.grade, result.grade_scheme, result.boxes) == (None, None, None, ())
+    assert set(result.probs) == {"prob_rosacea", "prob_lupus_erythematosus"}
+    assert result.sharpness is not None
+    assert result.ita_degrees is not None
+
+
+def test_a_pack_that_does_not_know_close_ups_gives_what_it_always_gave(scorer: Scorer) -> None:
+    result = scorer(filled(SKIN, lesions=3))
+    assert (result.face, result.view, result.grade_scheme) == (True, "half", "hayashi")
+    assert "closeups" not in scorer.pack.segmenter.numbers()
+
+
+def test_knowing_close_ups_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    near = Scorer(write_fake_pack(tmp_path / "near", closeups=True), device="cpu")
+    assert near.pack.segmenter.numbers()["closeups"] is True
+
+
 def test_the_public_names_are_there() -> None:
     assert skinbatch.Scorer is Scorer
     assert {"Scorer", "open", "retry", "score", "verify"} <= set(dir(skinbatch))

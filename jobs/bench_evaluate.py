@@ -17,7 +17,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from jobs.bench_memory import peaks
-from skinbatch.runs import destination, layout, receipts
+from skinbatch.runs import destination, layout, receipts, snapshot
+from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import PlanWriter, collect, work_units
 from skinbatch.storage.local import LocalStore
 from skinbatch.tables.parquet import write_parquet
@@ -159,9 +160,9 @@ def _write_tables(
     store = LocalStore(str(dest))
     destination.write_destination(store, destination.Destination("/photos", 2, SCHEMA_VERSION))
     grading = {"threshold": _THRESHOLD, "counting": "boxes", "scheme": "hayashi", "view": "auto"}
-    destination.write_scoring(
-        store, destination.Scoring(_FINGERPRINT, {}, grading, "made-up", {}, CLASSES, (), False, destination.now())
-    )
+    numbers = {"model": {"score_floor": 0.05}}
+    scoring = destination.Scoring(_FINGERPRINT, numbers, grading, "made-up", {}, CLASSES, (), False, destination.now())
+    destination.write_scoring(store, scoring)
     on_skin = np.where(rng.random(len(photo)) < 0.93, 1.0, 0.2)
     counted = (score.astype(np.float32) >= _THRESHOLD) & (on_skin >= 0.5)
     counts = np.bincount(photo, weights=counted, minlength=len(names)).astype(np.int64)
@@ -198,6 +199,10 @@ def _write_tables(
         }
         tables = {"images": _table(images_schema(CLASSES, ()), images), "boxes": _table(BOXES, box_columns)}
         _commit(store, unit, tables)
+
+    ledger = Ledger.load(store, _FINGERPRINT)
+    proofs = (ledger.proof(*inputs) for inputs in plan.units.inputs())
+    snapshot.write(ledger, 1, plan.name, [stub for proof in proofs if proof is not None for stub in proof])
 
 
 def _table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from skinbatch.config import Config
 from skinbatch.models.pack import load_pack
-from skinbatch.tables.schema import BOXES, SCHEMA_VERSION, images_schema, masks_schema
+from skinbatch.tables.schema import BOXES, SCHEMA_VERSION, gradings_schema, images_schema, masks_schema
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -95,6 +95,11 @@ def output_page() -> str:
             masks_schema(pack.segmenter.classes),
             "One row for each photo, written only with `--save-masks`.",
         ),
+        "gradings": (
+            gradings_schema(pack.detector_classes),
+            "One row for each photo, written by `skinbatch regrade`. `skinbatch.open(DEST, grading=ID)` shows `images` and "
+            "`boxes` by it.",
+        ),
     }
 
     lines = ["# Output format", "", _HEADER, _INTRODUCTION.format(version=SCHEMA_VERSION).strip()]
@@ -124,6 +129,7 @@ Columns that depend on the pack (`count_<class>`, `prob_<class>`, `rle_<class>`)
 DEST/images/scoring=<fp>/<unit>.<attempt>.parquet     one row for each photo
 DEST/boxes/scoring=<fp>/<unit>.<attempt>.parquet      one row for each box
 DEST/masks/scoring=<fp>/<unit>.<attempt>.parquet      with --save-masks
+DEST/gradings/scoring=<fp>/grading=<id>/…            by `skinbatch regrade`
 DEST/_skinbatch/                                      plans, receipts, snapshots and run records
 ```
 

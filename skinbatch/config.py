@@ -92,7 +92,9 @@ class GradingSettings(_Section):
         default="boxes",
         description="Count the boxes, or the connected areas that the boxes cover.",
     )
-    scheme: Literal["hayashi"] = Field(default="hayashi", description="Grading scheme that turns counts into a grade.")
+    scheme: Literal["hayashi", "acne04", "iga-like"] = Field(
+        default="hayashi", description="Grading scheme that turns counts into a grade."
+    )
     view: Literal["auto", "frontal", "half"] = Field(
         default="auto",
         description="View of every photo in the archive. `auto` decides for each photo by the place of its nose.",

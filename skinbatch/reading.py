@@ -28,6 +28,7 @@ def open(
     scoring: str | None = None,
     storage: StorageSettings | None = None,
     config: str | Path | None = None,
+    grading: str | None = None,
 ) -> Results:
     """Return the tables of a destination, as `images()` and `boxes()`.
 
@@ -37,13 +38,15 @@ def open(
             one is not finished, a warning names it, and `newer_unfinished` of the results holds it.
         storage: How S3 is reached.
         config: A TOML file whose [storage] says the same.
+        grading: Id of a grading that `skinbatch regrade` made, its first digits, or the name of its scheme; by default
+            the grading of the scoring's first run.
 
     Raises:
-        UsageError: Nothing has been scored there, or the scoring does not exist.
+        UsageError: Nothing has been scored there, or the scoring or grading does not exist.
 
     >>> skinbatch.open("scored").images()  # doctest: +SKIP
     """
-    return open_results(destination_store(dest, storage or load_config(config).storage), scoring)
+    return open_results(destination_store(dest, storage or load_config(config).storage), scoring, grading)
 
 
 def verify(dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None) -> VerifyReport:

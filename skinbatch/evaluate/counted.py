@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.evaluate.scored import FoundBoxes
-from skinbatch.grading.counting import Method, apply_threshold, count_lesions
+from skinbatch.grading.arrays import NO_SIDE, BoxArrays, count_photos
+from skinbatch.grading.counting import Method
 from skinbatch.metrics.counts import counts_over
-from skinbatch.types import GradedBox
 
 Ints = NDArray[np.int64]
 
@@ -24,14 +24,13 @@ def counts_at(found: FoundBoxes, thresholds: Sequence[float], method: Method) ->
     on_skin = found.boxes.only(found.on_skin)
     if method == "boxes":
         return counts_over(on_skin.photo, on_skin.score, on_skin.photos, np.asarray(thresholds, np.float64))
-    counts = np.zeros((on_skin.photos, len(thresholds)), np.int64)
-    starts = np.searchsorted(on_skin.photo, np.arange(on_skin.photos + 1))
-    for n in np.flatnonzero(np.diff(starts)).tolist():
-        part = slice(starts[n], starts[n + 1])
-        rows = [
-            GradedBox(x1, y1, x2, y2, score, "", 1.0, None, False)
-            for (x1, y1, x2, y2), score in zip(on_skin.xyxy[part].tolist(), on_skin.score[part].tolist(), strict=True)
-        ]
-        for k, threshold in enumerate(thresholds):
-            counts[n, k] = count_lesions(apply_threshold(rows, threshold), ("",), method, nose=False).total
-    return counts
+    lesions = BoxArrays(
+        photo=on_skin.photo,
+        xyxy=on_skin.xyxy,
+        score=on_skin.score,
+        label=np.zeros_like(on_skin.photo),
+        side=np.full_like(on_skin.photo, NO_SIDE),
+        skin_overlap=np.ones(len(on_skin.photo)),
+    )
+    totals = [count_photos(lesions, on_skin.photos, 1, threshold, method).total for threshold in thresholds]
+    return np.stack(totals, axis=1)

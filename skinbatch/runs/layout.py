@@ -79,6 +79,14 @@ def attempts_prefix(fingerprint: str) -> str:
     return f"_skinbatch/attempts/{fingerprint}/"
 
 
+def grading_data_prefix(fingerprint: str, grading: str) -> str:
+    return f"gradings/scoring={fingerprint}/grading={grading}/"
+
+
+def gradings_prefix(fingerprint: str) -> str:
+    return f"_skinbatch/gradings/{fingerprint}/"
+
+
 def numbered(n: int) -> str:
     """Return `<n>.<random>`, the name of a plan, snapshot or fold."""
     return f"{n}.{fresh()}"

@@ -12,7 +12,8 @@ from itertools import islice
 import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, StoreError, UnfinishedWarning, UsageError
-from skinbatch.runs import destination, plan, snapshot
+from skinbatch.runs import destination, gradings, layout, plan, snapshot
+from skinbatch.runs.gradings import AppliedGrading
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.stub import BITS, Stub
 from skinbatch.storage.base import Store
@@ -36,11 +37,13 @@ class Results:
         snapshot: Name of the snapshot that is shown; None while the scoring has not been finished once.
         newer_unfinished: A newer scoring of the destination that has not been finished yet; None if there is none, or
             if a scoring was asked for.
+        grading: The grading that is shown, made by `skinbatch regrade`; None: that of the scoring's first run.
     """
 
-    def __init__(self, store: Store, fingerprint: str) -> None:
+    def __init__(self, store: Store, fingerprint: str, grading: str | None = None) -> None:
         self.store = store
         self.fingerprint = fingerprint
+        self.grading: AppliedGrading | None = None
         self.snapshot: str | None = None
         self.newer_unfinished: str | None = None
         self._receipts: tuple[Stub, ...] = ()
@@ -48,6 +51,9 @@ class Results:
         described = destination.read_destination(store)
         self._version = SCHEMA_VERSION if described is None else described.schema_version
         self.refresh()
+        if grading is not None:
+            record = gradings.choose_grading(store, fingerprint, grading)
+            self.grading = AppliedGrading(store, record, self.snapshot)
 
     @property
     def note(self) -> str | None:
@@ -177,6 +183,17 @@ class Results:
             yield from pool.map(lambda path: self._read_file(kind, path, columns), paths)
 
     def _read_file(self, kind: str, path: str, columns: Sequence[str] | None) -> pa.Table:
+        if self.grading is None or kind == "masks":
+            return self._read_stored(kind, path, columns)
+
+        needed = None if columns is None else list(dict.fromkeys((*columns, *self.grading.needs(kind))))
+        stored = self._read_stored(kind, path, needed)
+        name = layout.data_name(layout.data_prefix(kind, self.fingerprint), path)
+        assert name is not None, "receipts name no other files"
+        table = self.grading.apply(kind, name[0], stored)
+        return table if columns is None else table.select([c for c in columns if c in table.column_names])
+
+    def _read_stored(self, kind: str, path: str, columns: Sequence[str] | None) -> pa.Table:
         data, _ = self.store.get(path)
         if kind != "images" or self._version > 1:
             return read_columns(data, columns).replace_schema_metadata(None)
@@ -235,23 +252,24 @@ def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
     return [stub for proof in proofs if proof is not None for stub in proof]
 
 
-def open_results(store: Store, scoring: str | None = None) -> Results:
+def open_results(store: Store, scoring: str | None = None, grading: str | None = None) -> Results:
     """Return the results of a destination.
 
+    grading: id of a grading, its first digits, or its scheme; None: that of the scoring's first run.
     scoring: its fingerprint or the first digits; None: the newest one that is finished, or the newest if none is. Warns
     (UnfinishedWarning) where a newer one is not finished.
     """
     destination.require_destination(store)
     if scoring is not None:
-        return Results(store, destination.choose_scoring(store, scoring))
+        return Results(store, destination.choose_scoring(store, scoring), grading)
 
     newest, *older = destination.newest_scorings(store)
-    shown = Results(store, newest)
+    shown = Results(store, newest, grading if snapshot.names(store, newest) else None)
     if shown.snapshot is not None:
         return shown
     for fingerprint in older:
         if snapshot.names(store, fingerprint):
-            finished = Results(store, fingerprint)
+            finished = Results(store, fingerprint, grading)
             if finished.snapshot is not None:
                 finished.newer_unfinished = newest
                 warnings.warn(str(finished.note), UnfinishedWarning, stacklevel=3)

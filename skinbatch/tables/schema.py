@@ -169,3 +169,15 @@ def masks_schema(segmenter_classes: Sequence[str]) -> pa.Schema:
             ),
         ]
     )
+
+
+def gradings_schema(detector_classes: Sequence[str]) -> pa.Schema:
+    """Return the schema of `gradings`: one row for each photo, with the columns that a grading changes."""
+    counts = [
+        _field(column, pa.int32(), f"Counted lesions of class {name!r}")
+        for name, column in count_columns(detector_classes).items()
+    ]
+    image_id = _field("image_id", pa.string(), "The photo, as in `images`", null=False)
+    grade = [field for field in _GRADE if field.name != "saturated"]
+    unit_id = _field("unit_id", pa.string(), "The unit of work that scored the photo", null=False)
+    return pa.schema([image_id, *_COUNTS, *counts, *grade, unit_id])

@@ -26,6 +26,7 @@ TOP = (
     "cli_evaluate",
     "cli_models",
     "cli_options",
+    "cli_results",
     "cli_train",
     "console",
     "demo_run",

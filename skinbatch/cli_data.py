@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from skinbatch.cli_options import ConfigFile, Json, Scoring, print_json
+from skinbatch.cli_options import ConfigFile, Json, Photos, Scoring, print_json
 from skinbatch.config import load_config
 
 
@@ -37,6 +37,11 @@ def export(
             "--score-threshold", help="Boxes on the skin from this score on. (default: those that were counted)"
         ),
     ] = None,
+    read_as: Annotated[
+        str | None,
+        typer.Option("--from", help="Format of SOURCE, if it is annotated photos. (default: told by content)"),
+    ] = None,
+    photos: Photos = None,
     scoring: Scoring = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -54,9 +59,9 @@ def export(
         report = run(
             source,
             out,
-            Wanted(format.value, score_threshold, scoring),
+            Wanted(format.value, score_threshold, scoring, photos, read_as),
             load_config(config).storage,
-            lambda photos: presenter.phase(f"{photos} photos written") if photos % 10_000 == 0 else None,
+            lambda done: presenter.phase(f"{done} photos written") if done % 10_000 == 0 else None,
         )
     if as_json:
         print_json(dataclasses.asdict(report))
@@ -65,6 +70,8 @@ def export(
     print(f"  classes   {', '.join(report.classes) or 'none'}")
     if report.left_out:
         print(f"  left out  {counted(report.left_out)}")
+    if report.swapped:
+        print(f"  put right {report.swapped} boxes with swapped corners")
     if report.not_kept:
         print(f"  not kept  {counted(report.not_kept)}")
     if not report.complete:

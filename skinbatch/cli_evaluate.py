@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from skinbatch.cli_options import ConfigFile, Dest, Json, Scoring, print_json
+from skinbatch.cli_options import ConfigFile, Dest, Json, Photos, Scoring, print_json
 from skinbatch.config import load_config
 from skinbatch.console import TerminalPresenter
 from skinbatch.errors import UsageError
@@ -53,6 +53,7 @@ def evaluate(
         ),
     ] = None,
     form: Annotated[str | None, typer.Option("--format", help="Format of TRUTH. (default: told by content)")] = None,
+    photos: Photos = None,
     scoring: Scoring = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -73,6 +74,7 @@ def evaluate(
     request = Request(
         truth,
         format=form,
+        photos=photos,
         scoring=scoring,
         thresholds=_scores(thresholds),
         resampling=Resampling(bootstrap),

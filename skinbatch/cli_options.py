@@ -35,6 +35,10 @@ LogFormat = Annotated[
         help="text, or json: on stderr one object a line, with `event`, `unit_id`, `image_id`. (default: text)",
     ),
 ]
+Photos = Annotated[
+    Path | None,
+    typer.Option("--photos", metavar="DIR", help="Folder of the photos, where they are not beside the annotations."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Scoring = Annotated[
     str | None, typer.Option("--scoring", help="Fingerprint, or its first digits. (default: that of the newest run)")

@@ -118,6 +118,8 @@ def _of_boxes(photo: AnnotatedPhoto) -> Iterator[Problem]:
         if kind is not None:
             size = f", the photo is {photo.width} x {photo.height}" if photo.width else ""
             yield Problem(kind, str(photo.annotation), f"{photo.name}: box {number}: {x1:g},{y1:g},{x2:g},{y2:g}{size}")
+    for number in sorted(photo.swapped):
+        yield Problem(Kind.SWAPPED, str(photo.annotation), f"{photo.name}: box {number + 1}")
     for _ in photo.crowd_labels:
         yield Problem(Kind.CROWD, str(photo.annotation), photo.name)
 
@@ -125,8 +127,6 @@ def _of_boxes(photo: AnnotatedPhoto) -> Iterator[Problem]:
 def _kind_of_box(x1: float, y1: float, x2: float, y2: float, width: float, height: float) -> Kind | None:
     if not all(math.isfinite(v) for v in (x1, y1, x2, y2)):
         return Kind.NOT_A_NUMBER
-    if x2 < x1 or y2 < y1:
-        return Kind.REVERSED
     if x2 == x1 or y2 == y1:
         return Kind.EMPTY
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:

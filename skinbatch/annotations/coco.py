@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.annotations.displayed import displayed_size
+from skinbatch.annotations.photo_files import PhotoFiles
 from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree
-from skinbatch.archive.formats import has_image_name
 from skinbatch.errors import UsageError
 
 ROBOFLOW = "_annotations.coco.json"
@@ -28,7 +28,6 @@ NO_PARENT = "none"
 LOOKED_FOR = f"COCO .json (Roboflow: {ROBOFLOW})"
 EXACT = decimal.Context(prec=120, Emin=-9999, Emax=9999)
 """Sums of what is written here are exact: x + width is the very right edge that was exported."""
-_LOOKED_AT = 50
 _END_BYTES = 1 << 20
 
 
@@ -37,24 +36,24 @@ def fits(path: Path) -> bool:
     return bool(_files(path))
 
 
-def read(path: Path) -> Truth:
+def read(path: Path, photos: Path | None = None) -> Truth:
     """Every COCO file of `path`. Regions marked as a crowd are kept apart from the boxes, outlines are only counted.
 
-    Photos are looked for beside the file, in `images` there or one folder up, and in a folder of the file's name. Raises
-    UsageError naming the file, the annotation's id and the field.
+    Photos are looked for in the folder `photos`; without it beside the file, in `images` there or one folder up, and in a
+    folder of the file's name. Raises UsageError naming the file, the annotation's id and the field.
     """
-    files = [_File(file) for file in _files(path)]
+    files = [_File(file, photos) for file in _files(path)]
     roots = {file.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
-    photos = [photo for file in files for photo in file.photos(root)]
+    found = [photo for file in files for photo in file.photos(root)]
     names = dict.fromkeys(name for file in files for name in file.names())
-    return Truth(root, "coco", tuple(photos), tuple(names))
+    return Truth(root, "coco", tuple(found), tuple(names))
 
 
 class _File:
     """One .json. Boxes go into arrays while it is parsed: two million of them as dictionaries would take 2 GB."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, photos: Path | None) -> None:
         self.file = file
         self._of: list[int | str] = []
         self._category: list[int | str | None] = []
@@ -85,7 +84,10 @@ class _File:
         stray = next((n for n in self._of if n not in known), None)
         if stray is not None:
             raise UsageError(f"{file}: an annotation has image_id {json.dumps(stray)}, which none of its images has")
-        self.root = self._photo_root()
+        split = file.stem.removeprefix("instances_")
+        names = [[str(image.get("file_name", ""))] for image in self.images]
+        self._photos = PhotoFiles(file, photos, names, (split, f"images/{split}"))
+        self.root = self._photos.root
 
     def names(self) -> Iterator[str]:
         """Of the categories by id; Roboflow's first is only the name of the whole, with no boxes."""
@@ -102,15 +104,12 @@ class _File:
         is_crowd = np.frombuffer(self._is_crowd, np.bool_)
         sort = np.argsort(of, kind="stable")
         starts = np.searchsorted(of[sort], np.arange(len(self.images) + 1))
-        folders, found = set(), set()
         for n, image in enumerate(self.images):
             all_mine = sort[starts[n] : starts[n + 1]]
             mine, crowds = all_mine[~is_crowd[all_mine]], all_mine[is_crowd[all_mine]]
-            path = self._path(image)
-            if path is not None:
-                folders.add(path.parent)
-                found.add(path)
-            name = self._name(str(image.get("file_name", image["id"])), path, root)
+            said = str(image.get("file_name", image["id"]))
+            path = self._photos.find([said])
+            name = self._photos.key(said, path, root)
             outlines = self._outlines[image["id"]]
             yield AnnotatedPhoto(
                 name,
@@ -124,11 +123,9 @@ class _File:
                 crowd_labels=self._labels(crowds),
                 not_kept={OUTLINES: outlines} if outlines else {},
             )
-        for folder in sorted(folders):
-            for path in sorted(Path(folder, e) for e in os.listdir(folder) if has_image_name(e)):
-                if path not in found:
-                    name = self._name(path.name, path, root)
-                    yield AnnotatedPhoto(name, path, path)  # not of this list: its name says nothing here
+        for path in self._photos.unlisted():
+            # Not of this list: its name says nothing here.
+            yield AnnotatedPhoto(self._photos.key(path.name, path, root), path, path)
 
     def _labels(self, annotations: NDArray[np.int64]) -> tuple[str, ...]:
         """A category that is not listed keeps its number, as a class that nobody knows."""
@@ -164,34 +161,6 @@ class _File:
         said = json.dumps(value, default=float)[:60]
         raise UsageError(
             f"{self.file}: {what} {name}: `{field}` is {said}, not a whole number or a text; mend it, or take the {what} out"
-        )
-
-    def _photo_root(self) -> Path:
-        """The folder in which the first photos are; the file's own where none is found."""
-        beside = self.file.parent
-        split = self.file.stem.removeprefix("instances_")
-        names = [str(image.get("file_name", "")) for image in self.images[:_LOOKED_AT]]
-        for above in (beside, beside.parent):
-            for folder in (above, above / "images", above / split, above / "images" / split):
-                if any(name and os.path.isfile(folder / name) for name in names):
-                    return folder
-        return beside
-
-    def _path(self, image: Mapping[str, Any]) -> Path | None:
-        said = str(image.get("file_name", ""))
-        for name in dict.fromkeys((said, said.replace("\\", "/"))):
-            if name and os.path.isfile(self.root / name):
-                return self.root / name
-        return None
-
-    def _name(self, said: str, path: Path | None, root: Path) -> str:
-        if path is not None and path.is_relative_to(root):
-            return path.relative_to(root).as_posix()
-        within = self.file.parent
-        return (
-            said
-            if within == root or not within.is_relative_to(root)
-            else f"{within.relative_to(root).as_posix()}/{said}"
         )
 
     def _size(self, image: Mapping[str, Any], path: Path | None) -> tuple[int | None, int | None]:

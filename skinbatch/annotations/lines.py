@@ -24,29 +24,31 @@ def fits(path: Path) -> bool:
     return bool(_files(path))
 
 
-def read(path: Path) -> Truth:
-    """Every such .txt of `path`, and the photos beside them that have no line. Classes have the names of `_classes.txt`
+def read(path: Path, photos: Path | None = None) -> Truth:
+    """Every such .txt of `path`, and the photos beside them that have no line. photos: the folder of the photos, where they
+    are not beside the list. Classes have the names of `_classes.txt`
     beside it; without one, they keep their numbers. Raises UsageError naming file, line and word."""
     root = path.parent if path.is_file() else path
-    tree = Tree(root)
-    photos: list[AnnotatedPhoto] = []
+    photo_root = photos or root
+    tree = Tree(photo_root, loose=photos is not None)
+    found: list[AnnotatedPhoto] = []
     names: dict[str, None] = {}
     folders = set()
     for file in _files(path):
         classes = _classes(file)
         names.update(dict.fromkeys(classes))
-        near = file.parent.relative_to(root).as_posix().removeprefix(".")
+        near = "" if photos else file.parent.relative_to(root).as_posix().removeprefix(".")
         folders.add(near)
         for number, line in enumerate(read_text(file).splitlines(), 1):
             if line.strip():
-                photos.append(_photo(line.strip(), f"{file}: line {number}", file, tree, near, classes))
-    found = {photo.path for photo in photos}
+                found.append(_photo(line.strip(), f"{file}: line {number}", file, tree, near, classes))
+    taken = {photo.path for photo in found}
     for key in tree.photos:
-        if key.rpartition("/")[0] in folders and tree.path(key) not in found:
-            photos.append(AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key)))
-    used = {label for photo in photos for label in photo.labels or ()}
+        if key.rpartition("/")[0] in folders and tree.path(key) not in taken:
+            found.append(AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key)))
+    used = {label for photo in found for label in photo.labels or ()}
     class_names = tuple(names) or tuple(sorted(used, key=lambda n: (len(n), n)))
-    return Truth(root, "lines", tuple(photos), class_names)
+    return Truth(photo_root, "lines", tuple(found), class_names)
 
 
 def _photo(line: str, where: str, file: Path, tree: Tree, near: str, classes: list[str]) -> AnnotatedPhoto:

@@ -12,6 +12,7 @@ from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree, photo_folder, stem
 from skinbatch.errors import UsageError
+from skinbatch.tables.names import composed
 
 LOOKED_FOR = "mask PNGs in `masks` beside `images`"
 CLASSES = (
@@ -42,20 +43,22 @@ def fits(path: Path) -> bool:
     return bool(pairs) and all(_is_mask(masks.path(key)) for key in pairs[:_LOOKED_AT])
 
 
-def read(path: Path) -> Truth:
-    """Every photo with its mask, every photo without, every mask without a photo."""
+def read(path: Path, photos: Path | None = None) -> Truth:
+    """Every photo with its mask, every photo without, every mask without a photo. photos: the folder of the photos, where
+    they are not beside the masks."""
     photo_root, mask_root = photo_folder(path, *_FOLDERS)
+    photo_root = photos or photo_root
     masks = Tree(mask_root)
-    photos = Tree(photo_root) if photo_root.is_dir() else None
+    tree = Tree(photo_root) if photo_root.is_dir() else None
     if photo_root == mask_root:
         of = {photo: key for key in masks.ending(".png") if (photo := _pair(key, masks))}
         names = sorted(set(masks.photos) - set(of.values()))
         lost: list[str] = []
     else:
-        by_stem = {stem(key): key for key in masks.ending(".png")}
-        names = photos.photos if photos else []
-        of = {name: by_stem[stem(name)] for name in names if stem(name) in by_stem}
-        lost = sorted(set(by_stem) - {stem(name) for name in names})
+        by_stem = {_plain_stem(key): key for key in masks.ending(".png")}
+        names = tree.photos if tree else []
+        of = {name: by_stem[_plain_stem(name)] for name in names if _plain_stem(name) in by_stem}
+        lost = sorted(set(by_stem) - {_plain_stem(name) for name in names})
     found = []
     for name in names:
         path = photo_root / name
@@ -66,6 +69,10 @@ def read(path: Path) -> Truth:
         file = masks.path(by_stem[name])
         found.append(AnnotatedPhoto(name, file, masks=(file,), severity=severity_of(name)))
     return Truth(photo_root, "masks", tuple(found), CLASSES)
+
+
+def _plain_stem(key: str) -> str:
+    return stem(composed(key))
 
 
 def _pair(key: str, tree: Tree) -> str | None:

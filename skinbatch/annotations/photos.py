@@ -19,13 +19,15 @@ class AnnotatedPhoto:
 
     name: the photo's key relative to its source, `/` between folders: its image_id when that source is scored. path: the
     photo's file, None where it is not there. width, height: pixels of the displayed photo, None where nobody says.
-    boxes: (N, 4) float32, pixels of the displayed photo, x1 y1 x2 y2, as annotated: nothing is checked yet. labels: N names
-    of the boxes' classes. classes: names of the whole photo's classes, () for none of them. severity: 0-3 (ACNE04's
-    `levleN_`). masks: files of the mask: one palette PNG, or a PNG a part. group: patient or other group that must not be
-    split. annotation: the file that says all this, for messages. difficult: indexes of boxes that are marked so (VOC); they are
-    boxes like all others here. crowd_boxes: (M, 4) float32, as boxes: regions that are marked as a crowd (COCO), and are no
-    boxes of one thing; None where there are none. crowd_labels: M names of their classes. not_kept: what else the file says
-    of the boxes (OUTLINES, MARKS) -> how often. written: the name as a list gives it, which may be relative to another folder.
+    boxes: (N, 4) float32, pixels of the displayed photo, x1 y1 x2 y2, as annotated but for swapped corners: nothing else is
+    checked yet. labels: N names of the boxes' classes. classes: names of the whole photo's classes, () for none of them.
+    severity: 0-3 (ACNE04's `levleN_`). masks: files of the mask: one palette PNG, or a PNG a part. group: patient or other
+    group that must not be split. annotation: the file that says all this, for messages. difficult: indexes of boxes that are
+    marked so (VOC); they are boxes like all others here. crowd_boxes: (M, 4) float32, as boxes: regions that are marked as a
+    crowd (COCO), and are no boxes of one thing; None where there are none. crowd_labels: M names of their classes. not_kept:
+    what else the file says of the boxes (OUTLINES, MARKS) -> how often. swapped: indexes of boxes whose corners were written
+    the wrong way round and were put right, those of crowd_boxes counted on. written: the name as a list gives it, which may
+    be relative to another folder.
     """
 
     name: str
@@ -43,6 +45,7 @@ class AnnotatedPhoto:
     crowd_boxes: NDArray[np.float32] | None = None
     crowd_labels: tuple[str, ...] = ()
     not_kept: Mapping[str, int] = field(default_factory=dict)
+    swapped: frozenset[int] = frozenset()
     written: str | None = None
 
 

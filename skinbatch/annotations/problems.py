@@ -21,7 +21,7 @@ class Kind(StrEnum):
     OTHER_SIZE = "photos of another size than annotated (boxes are scaled)"
     OTHER_SHAPE = "photos of another shape than annotated (left out)"
     NOT_A_NUMBER = "boxes that are not numbers"
-    REVERSED = "reversed boxes"
+    SWAPPED = "boxes with swapped corners (put right)"
     EMPTY = "empty boxes"
     OUTSIDE = "boxes outside the photo"
     OVER_EDGE = "boxes over the photo's edge"

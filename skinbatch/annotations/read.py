@@ -6,17 +6,25 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skinbatch.annotations import coco, folders, lines, masks, parts, table, voc, yolo
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.errors import UsageError
+from skinbatch.tables.names import composed
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
+    """How a format is told and read. photos: whether `read` takes a folder of photos apart from the annotations."""
+
     fits: Callable[[Path], bool]
-    read: Callable[[Path], Truth]
+    read: Callable[..., Truth]
     looked_for: str
+    photos: bool = True
 
 
 _ANNOTATED: Mapping[str, _Format] = {
@@ -25,22 +33,44 @@ _ANNOTATED: Mapping[str, _Format] = {
     "yolo": _Format(yolo.fits, yolo.read, yolo.LOOKED_FOR),
     "lines": _Format(lines.fits, lines.read, lines.LOOKED_FOR),
     "masks": _Format(masks.fits, masks.read, masks.LOOKED_FOR),
-    "parts": _Format(parts.fits, parts.read, parts.LOOKED_FOR),
+    "parts": _Format(parts.fits, parts.read, parts.LOOKED_FOR, photos=False),
 }
 _PLAIN: Mapping[str, _Format] = {
     "csv": _Format(table.fits, table.read, table.LOOKED_FOR),
-    "folders": _Format(folders.fits, folders.read, folders.LOOKED_FOR),
+    "folders": _Format(folders.fits, folders.read, folders.LOOKED_FOR, photos=False),
 }
 """Looked for when nothing else is there, in this order: nearly every truth has folders, and many a .csv beside it."""
 _ALL = {**_ANNOTATED, **_PLAIN}
 FORMATS = tuple(_ALL)
 
 
-def read_truth(path: str | Path, format: str | None = None, *, group: str | None = None) -> Truth:
-    """All annotated photos of a folder or file, and the photos there that nothing is said about.
+def read_truth(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    group: str | None = None,
+    photos: str | Path | None = None,
+    split: str | None = None,
+) -> Truth:
+    """Return all annotated photos of a folder or file, and the photos there that nothing is said about.
 
-    format: one of FORMATS; None: told by content. group: the column of a .csv that names patients or other groups.
-    Raises UsageError naming the file, its line or field and the way out; where nothing fits, what was looked for.
+    Args:
+        path: The annotations.
+        format: One of FORMATS; None: told by content.
+        group: The column of a .csv that names patients or other groups.
+        photos: The folder of the photos, where they are not beside the annotations.
+        split: Of a data.yaml that has them: `train`, `val` or `test` only. Other truths have no splits, and all of
+            them is read.
+
+    Returns:
+        The photos by name. Boxes whose corners were swapped are put right, and counted in each photo's `swapped`.
+
+    Raises:
+        UsageError: Naming the file, its line or field and the way out; where nothing fits, what was looked for.
+
+    Example:
+        >>> read_truth("acne04/valid").photos[0].boxes.shape
+        (12, 4)
     """
     path = Path(path)
     if str(path).startswith("s3:/"):
@@ -49,8 +79,17 @@ def read_truth(path: str | Path, format: str | None = None, *, group: str | None
         raise UsageError(f"{path}: no such file or folder")
     if format is not None and format not in _ALL:
         raise UsageError(f"format {format!r}: there are {', '.join(FORMATS)}")
+
     format = format or _told(path)
-    truth = table.read(path, group) if format == "csv" else _ALL[format].read(path)
+    options: dict[str, Any] = {}
+    if photos is not None:
+        options["photos"] = _photo_folder(Path(photos), format)
+    if format == "csv":
+        options["group"] = group
+    if format == "yolo":
+        options["split"] = split
+    truth = _ALL[format].read(path, **options)
+
     if not any(_says(photo) for photo in truth.photos):
         raise UsageError(f"{path}: no annotations; looked for {_ALL[format].looked_for}")
     named: dict[str, Path] = {}
@@ -59,7 +98,60 @@ def read_truth(path: str | Path, format: str | None = None, *, group: str | None
             twice = f"{before} and {photo.annotation}" if before != photo.annotation else f"{before}, twice"
             raise UsageError(f"{path}: {photo.name} is annotated in {twice}; keep one, or name the file that is meant")
         named[photo.name] = photo.annotation
-    return dataclasses.replace(truth, photos=tuple(sorted(truth.photos, key=lambda photo: photo.name)))
+    in_order = sorted(truth.photos, key=lambda photo: photo.name)
+    return dataclasses.replace(
+        truth,
+        photos=tuple(_composed(put_right(photo)) for photo in in_order),
+        class_names=tuple(dict.fromkeys(map(composed, truth.class_names))),
+    )
+
+
+def put_right(photo: AnnotatedPhoto) -> AnnotatedPhoto:
+    """Return the photo with every box from its upper left to its lower right corner, whichever corners were written."""
+    if photo.boxes is None:
+        return photo
+    boxes, swapped = _sorted_corners(photo.boxes)
+    crowds, swapped_crowds = photo.crowd_boxes, frozenset[int]()
+    if crowds is not None:
+        crowds, swapped_crowds = _sorted_corners(crowds)
+    if not swapped and not swapped_crowds:
+        return photo
+    counted_on = frozenset(len(boxes) + n for n in swapped_crowds)
+    return dataclasses.replace(photo, boxes=boxes, crowd_boxes=crowds, swapped=swapped | counted_on)
+
+
+def _composed(photo: AnnotatedPhoto) -> AnnotatedPhoto:
+    """The photo with the names of its classes and group in Unicode's composed form, by which they are compared."""
+    texts = [*(photo.labels or ()), *(photo.classes or ()), *photo.crowd_labels, photo.group or ""]
+    if all(text.isascii() for text in texts):
+        return photo
+    return dataclasses.replace(
+        photo,
+        labels=None if photo.labels is None else tuple(map(composed, photo.labels)),
+        classes=None if photo.classes is None else tuple(dict.fromkeys(map(composed, photo.classes))),
+        crowd_labels=tuple(map(composed, photo.crowd_labels)),
+        group=None if photo.group is None else composed(photo.group),
+    )
+
+
+def _sorted_corners(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], frozenset[int]]:
+    """Boxes with x1 <= x2 and y1 <= y2, and the indexes of those that were not so."""
+    wrong = (boxes[:, :2] > boxes[:, 2:]).any(axis=1)
+    if not wrong.any():
+        return boxes, frozenset()
+    corners = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    corners[~wrong] = boxes[~wrong]
+    return corners, frozenset(np.flatnonzero(wrong).tolist())
+
+
+def _photo_folder(photos: Path, format: str) -> Path:
+    if not _ALL[format].photos:
+        raise UsageError(
+            f"{photos}: a truth of format {format!r} has its photos within itself; leave the folder of photos out"
+        )
+    if not photos.is_dir():
+        raise UsageError(f"{photos}: no such folder of photos")
+    return photos
 
 
 def _says(photo: AnnotatedPhoto) -> bool:

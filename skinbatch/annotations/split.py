@@ -11,6 +11,7 @@ import numpy as np
 
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
+from skinbatch.tables.names import composed
 
 _FEW_TO_MANY = (0, 5, 20, 50)
 """Boxes a photo: Hayashi's steps."""
@@ -24,13 +25,13 @@ def how_grouped(said: str | None) -> tuple[re.Pattern[str] | None, str | None]:
     regular expression."""
     if said is None:
         return None, None
-    pattern = re.compile(said)
+    pattern = re.compile(composed(said))
     return (pattern, None) if pattern.groups else (None, said)
 
 
 def group_in(name: str, pattern: re.Pattern[str] | None) -> str | None:
     """The group that a photo's name says; None where it says none, or there is no pattern."""
-    found = pattern.search(name) if pattern is not None else None
+    found = pattern.search(composed(name)) if pattern is not None else None
     return (found[1] or None) if found is not None else None
 
 

@@ -14,6 +14,7 @@ from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree, read_text
 from skinbatch.errors import UsageError
+from skinbatch.tables.names import composed
 
 IMAGE = ("image", "image_id", "image_name", "filename", "file_name", "file", "path", "photo", "name")
 LABEL = ("label", "labels", "class", "classes", "category", "diagnosis", "dx")
@@ -36,8 +37,9 @@ def fits(path: Path) -> bool:
     return len(_files(path)) == 1
 
 
-def read(path: Path, group: str | None = None) -> Truth:
+def read(path: Path, photos: Path | None = None, group: str | None = None) -> Truth:
     """The photos of a .csv: named relative to it, to `images` beside it, or by the end of a path that only one photo has.
+    photos: the folder of the photos, where they are not beside the .csv.
 
     An empty label says "none of the classes". group: column of the patient or other group; None: one of the usual names,
     if it is there. Raises UsageError naming file, line and column.
@@ -62,11 +64,11 @@ def read(path: Path, group: str | None = None) -> Truth:
             if mine.group not in (None, said):
                 raise UsageError(f"{file}: line {line}: {name} has group {said!r}, in line {mine.line} {mine.group!r}")
             mine.group = said
-    return _truth(file, found)
+    return _truth(file, found, photos)
 
 
-def _truth(file: Path, rows: Mapping[str, _Row]) -> Truth:
-    tree = Tree(file.parent)
+def _truth(file: Path, rows: Mapping[str, _Row], photo_root: Path | None) -> Truth:
+    tree = Tree(photo_root or file.parent, loose=photo_root is not None)
     photos, taken = [], set()
     for name, row in rows.items():
         key = tree.find(name)
@@ -88,7 +90,7 @@ def _truth(file: Path, rows: Mapping[str, _Row]) -> Truth:
         if key not in taken and posixpath.dirname(key) in folders:
             photos.append(AnnotatedPhoto(key, tree.path(key), tree.path(key)))
     names = sorted({label for row in rows.values() for label in row.labels})
-    return Truth(file.parent, "csv", tuple(photos), tuple(names))
+    return Truth(tree.root, "csv", tuple(photos), tuple(names))
 
 
 def _rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -139,8 +141,9 @@ def _labels(row: Sequence[str], labels: int | Mapping[int, str]) -> list[str]:
 
 
 def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
-    lower = [name.lower() for name in header]
-    return next((lower.index(name.lower()) for name in names if name.lower() in lower), None)
+    columns = [composed(name).lower() for name in header]
+    wanted = [composed(name).lower() for name in names]
+    return next((columns.index(name) for name in wanted if name in columns), None)
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,33 +1,45 @@
-"""All files below a folder, listed once, and how an annotation finds its photo among them."""
+"""All files below a folder, listed once, and how an annotation finds its photo among them.
+
+Names are compared in Unicode's composed form; a file whose name is spelled exactly alike wins.
+"""
 
 from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from skinbatch.archive.formats import extension, has_image_name
 from skinbatch.errors import UsageError
+from skinbatch.tables.names import composed
+
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 class Tree:
     """Keys of all files below `root`, with `/` between folders, ascending. Links are followed, each folder once.
 
-    files: every key. photos, photo_keys: those with an image's name, in order and to look up.
+    files: every key. photos, photo_keys: those with an image's name, in order and to look up. loose: the folder was named
+    for a list's photos, so that folders that the list has before a photo's name may be missing here.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, loose: bool = False) -> None:
         self.root = root
         self.files = sorted(_walk(root))
         self.photos = [key for key in self.files if has_image_name(key)]
         self.photo_keys = frozenset(self.photos)
+        self._loose = loose
+        self._by_key: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         self._by_name: dict[str, list[str]] = {}
         for key in self.photos:
-            self._by_stem.setdefault(stem(key), []).append(key)
-            self._by_name.setdefault(posixpath.basename(key), []).append(key)
-            self._by_name.setdefault(posixpath.basename(stem(key)), []).append(key)
+            plain = composed(key)
+            self._by_key.setdefault(plain, []).append(key)
+            self._by_stem.setdefault(stem(plain), []).append(key)
+            self._by_name.setdefault(posixpath.basename(plain), []).append(key)
+            self._by_name.setdefault(posixpath.basename(stem(plain)), []).append(key)
 
     def path(self, key: str) -> Path:
         return self.root / key
@@ -45,25 +57,71 @@ class Tree:
 
     def all_beside(self, annotation: str, swaps: Iterable[tuple[str, Sequence[str]]] = ()) -> list[str]:
         """Every photo with the annotation's name, formats in alphabetical order."""
-        return [p for place in (annotation, *_swapped(annotation, swaps)) for p in self._by_stem.get(stem(place), ())]
+        return [photo for place in (annotation, *_swapped(annotation, swaps)) for photo in self._with_stem(stem(place))]
+
+    def photo(self, key: str) -> str | None:
+        """Return the photo of this key, None where there is none.
+
+        Raises:
+            UsageError: Two photos have the key, in other spellings of the same text.
+        """
+        if key in self.photo_keys:
+            return key
+        found = self._by_key.get(composed(key), [])
+        self._check_one(key, found)
+        return found[0] if found else None
 
     def find(self, name: str, near: str = "") -> str | None:
         """The photo that a list calls `name`: relative to the list's folder `near` or to the root, in `images`, without
         its extension, or where only one photo's path ends with it. Its own folders have to agree: `train/9.png` is never
-        `test/9.png`."""
+        `test/9.png`. A path of another machine is the photo with the longest path that it ends with."""
         plain = posixpath.normpath(name.replace("\\", "/"))
         for folder in (near, "", posixpath.join(near, "images"), "images"):
             key = posixpath.normpath(posixpath.join(folder, plain))
-            if key in self.photo_keys:
-                return key
-            if not has_image_name(plain) and (found := self._by_stem.get(stem(f"{key}."))):
-                return found[0]
-        same = [
-            key
-            for key in self._by_name.get(posixpath.basename(plain), ())
-            if f"/{key}".endswith(f"/{plain}") or f"/{stem(key)}".endswith(f"/{plain}")
-        ]
-        return same[0] if len(same) == 1 else None
+            if (found := self.photo(key)) is not None:
+                return found
+            if not has_image_name(plain) and (same_stem := self._with_stem(key)):
+                return same_stem[0]
+
+        ends = composed("/" + plain.lstrip("/"))
+        candidates = self._by_name.get(posixpath.basename(ends), [])
+        whole = self.root.absolute().as_posix()
+        for above in ("", whole):
+            same = [key for key in candidates if _ends_with(f"{above}/{key}", ends)]
+            if same:
+                return same[0] if len(same) == 1 else None
+
+        if not (self._loose or is_foreign(name)):
+            return None
+        covered = [key for key in candidates if ends.endswith((composed(f"/{key}"), "/" + stem(composed(key))))]
+        longest = max((key.count("/") for key in covered), default=0)
+        covered = [key for key in covered if key.count("/") == longest]
+        return covered[0] if len(covered) == 1 else None
+
+    def _with_stem(self, place: str) -> list[str]:
+        """Photos of this key without its extension."""
+        found = self._by_stem.get(composed(place), [])
+        exact = [key for key in found if stem(key) == place]
+        if not exact:
+            self._check_one(place, list({stem(key): key for key in found}.values()))
+        return exact or found
+
+    def _check_one(self, name: str, found: Sequence[str]) -> None:
+        if len(found) > 1:
+            several = " and ".join(ascii(key) for key in found)
+            raise UsageError(
+                f"{self.root}: {name} is {several}, which differ only in how Unicode spells them; rename one of them"
+            )
+
+
+def is_foreign(name: str) -> bool:
+    r"""Return whether a list's name of a photo is absolute or leads upwards, and so may be of another machine.
+
+    Example:
+        >>> is_foreign(r"C:\photos\a.jpg"), is_foreign("train/a.jpg")
+        (True, False)
+    """
+    return name.startswith(("/", "\\", "..")) or _DRIVE.match(name) is not None
 
 
 def stem(key: str) -> str:
@@ -99,6 +157,12 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path}: byte {e.start} is not UTF-8; save it as UTF-8") from None
     except OSError as e:
         raise UsageError(f"{path}: cannot be read: {e.strerror}") from None
+
+
+def _ends_with(path: str, end: str) -> bool:
+    """Whether a path ends with another, with or without its extension."""
+    plain = composed(path)
+    return plain.endswith(end) or stem(plain).endswith(end)
 
 
 def _swapped(key: str, swaps: Iterable[tuple[str, Sequence[str]]]) -> Iterable[str]:

@@ -34,16 +34,18 @@ _LOOKED_AT = 20
 def fits(path: Path) -> bool:
     """An .xml of annotations is there, or one that is broken."""
     if path.is_file():
-        return path.suffix.lower() == ".xml"
+        return path.suffix.lower() == ".xml" and _is_annotation(path)
     found = Tree(photo_folder(path, *_FOLDERS)[1])
     return any(_is_annotation(found.path(key)) for key in found.ending(".xml")[:_LOOKED_AT])
 
 
-def read(path: Path) -> Truth:
-    """Every .xml below `path`, and every photo that has none. Raises UsageError naming file, object and tag."""
+def read(path: Path, photos: Path | None = None) -> Truth:
+    """Every .xml below `path`, and every photo that has none. photos: the folder of the photos, where they are not beside
+    the annotations, nor in the folders of VOC. Raises UsageError naming file, object and tag."""
     folder = path.parent if path.is_file() else path
     photo_root, annotation_root = (folder, folder) if path.is_file() else photo_folder(folder, *_FOLDERS)
-    photos = Tree(photo_root) if photo_root.is_dir() else None
+    photo_root = photos or photo_root
+    tree = Tree(photo_root, loose=photos is not None) if photo_root.is_dir() else None
     annotations = Tree(annotation_root)
     keys = [path.name] if path.is_file() else annotations.ending(".xml")
     read_photos, unread, taken = [], [], set()
@@ -53,10 +55,10 @@ def read(path: Path) -> Truth:
         if root.tag != "annotation":
             unread.append(file)
             continue
-        photo = _photo_of(key, root, photos)
+        photo = _photo_of(key, root, tree, photos is not None)
         taken.add(photo)
         read_photos.append(_photo(file, root, key, photo, photo_root))
-    for key in photos.photos if photos and not path.is_file() else ():
+    for key in tree.photos if tree and not path.is_file() else ():
         if key not in taken:
             file = photo_root / key
             read_photos.append(AnnotatedPhoto(key, file, file, severity=severity_of(key)))
@@ -125,12 +127,14 @@ def _size(root: ElementTree.Element, file: Path, photo: Path | None) -> tuple[in
     return displayed_size(photo) if photo is not None else (None, None)
 
 
-def _photo_of(key: str, root: ElementTree.Element, photos: Tree | None) -> str | None:
-    """By <filename> where such a photo lies beside, else by the annotation's own name: photos get renamed."""
+def _photo_of(key: str, root: ElementTree.Element, photos: Tree | None, apart: bool) -> str | None:
+    """By <filename> where such a photo lies beside, else by the annotation's own name: photos get renamed. apart: the photos
+    are not beside the annotations."""
     if photos is None:
         return None
     named = _named(root, key)
-    return named if named in photos.photo_keys else photos.beside(key, _SWAPS)
+    found = photos.photo(named) or photos.beside(key, _SWAPS)
+    return found or ((photos.find(named) or photos.find(stem(key))) if apart else None)
 
 
 def _named(root: ElementTree.Element, key: str) -> str:

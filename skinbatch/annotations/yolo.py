@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import os
+import posixpath
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from skinbatch.annotations.coco import EXACT
@@ -18,6 +18,7 @@ from skinbatch.annotations.displayed import displayed_size
 from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree, photo_folder, read_text, stem
+from skinbatch.annotations.yolo_data import YAML, DataSet, class_names, data_sets_in, labels_of, read_data_set
 from skinbatch.errors import UsageError
 
 LOOKED_FOR = "YOLO .txt files beside their photos (or in `labels` beside `images`)"
@@ -41,10 +42,104 @@ class _Stated:
 
 
 def fits(path: Path) -> bool:
-    """A .txt of numbers that belongs to a photo is there, or a folder `labels` of such files."""
+    """A .txt of numbers that belongs to a photo is there, a folder `labels` of such files, or a data.yaml."""
     if path.is_file():
-        return path.suffix.lower() in (".yaml", ".yml")
-    photo_root, label_root = photo_folder(path, *_FOLDERS)
+        return path.suffix.lower() in YAML
+    return _has_labels(path) or bool(data_sets_in(path))
+
+
+def read(path: Path, photos: Path | None = None, split: str | None = None) -> Truth:
+    """Every .txt of a photo below `path`, and every photo that has none. Of a data.yaml the photos that it names, wherever
+    they are.
+
+    Polygons become the boxes around them. A class without a name keeps its number. photos: the folder of the photos, where
+    they are not beside the labels. split: only this one of a data.yaml that has splits. Raises UsageError naming file and
+    line.
+    """
+    data_set = _data_set(path)
+    if data_set is not None:
+        return _read_data_set(data_set, split)
+
+    folder = path.parent if path.is_file() else path
+    photo_root, label_root = photo_folder(folder, *_FOLDERS)
+    names = _class_names(path, label_root)
+    stated = _stated_sizes(label_root.parent / SIZES) if photo_root != label_root else {}
+    place = _Folder(photos or photo_root, label_root, stated, names, loose=photos is not None)
+    found, unread = place.photos()
+    return Truth(place.photo_root, "yolo", tuple(found), _classes(found, names), tuple(unread))
+
+
+def _data_set(path: Path) -> DataSet | None:
+    """The data.yaml that says where the photos are; None where the folder itself has the labels."""
+    if path.is_file():
+        data_set = read_data_set(path)
+        return data_set if data_set.splits and (data_set.is_there or not _has_labels(path.parent)) else None
+    if _has_labels(path):
+        return None
+    files = data_sets_in(path)
+    if len(files) > 1:
+        raise UsageError(
+            f"{path}: has several data sets: {', '.join(file.name for file in files)}; name the one that is meant"
+        )
+    return read_data_set(files[0]) if files else None
+
+
+def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
+    """Photos are named relative to the folder that all of them are in."""
+    parts: list[tuple[Path, _Folder | list[Path]]] = []
+    for place in data_set.places(split):
+        if place.suffix.lower() == ".txt" and place.is_file():
+            listed = _listed_photos(place, data_set.root)
+            parts.append((Path(os.path.commonpath([photo.parent for photo in listed])), listed))
+            continue
+        photo_root, label_root = photo_folder(place, *_FOLDERS)
+        stated = _stated_sizes(label_root.parent / SIZES) if photo_root != label_root else {}
+        parts.append((photo_root, _Folder(photo_root, label_root, stated, data_set.names)))
+
+    root = Path(os.path.commonpath([folder for folder, _ in parts]))
+    found: dict[Path | str, AnnotatedPhoto] = {}
+    unread: list[Path] = []
+    for folder, part in parts:
+        if isinstance(part, list):
+            photos = [_listed_photo(photo, root, data_set.names) for photo in part]
+        else:
+            photos, others = part.photos(folder.relative_to(root).as_posix())
+            unread += others
+        for photo in photos:
+            found.setdefault(photo.path or photo.name, photo)  # a photo may be in two lists
+    return Truth(root, "yolo", tuple(found.values()), _classes(found.values(), data_set.names), tuple(unread))
+
+
+def _listed_photos(file: Path, root: Path) -> list[Path]:
+    """The photos of a .txt list, whose paths are relative to it, to the data set or to the current folder."""
+    photos = []
+    for line in read_text(file).splitlines():
+        said = line.strip().replace("\\", "/")
+        if not said:
+            continue
+        places = [Path(os.path.normpath(above / said)) for above in (file.parent, root, Path.cwd())]
+        photos.append(next((place for place in places if place.is_file()), places[0]))
+    if not photos:
+        raise UsageError(f"{file}: names no photo; give a path a line")
+    return photos
+
+
+def _listed_photo(photo: Path, root: Path, names: Mapping[int, str]) -> AnnotatedPhoto:
+    path = photo if photo.is_file() else None
+    name = photo.relative_to(root).as_posix()
+    file = labels_of(photo).with_suffix(".txt")
+    if file.is_file():
+        return _photo(file, name, path, None, names)
+    return AnnotatedPhoto(name, photo, path, severity=severity_of(name))
+
+
+def _classes(photos: Iterable[AnnotatedPhoto], names: Mapping[int, str]) -> tuple[str, ...]:
+    used = {label for photo in photos for label in photo.labels or ()}
+    return tuple(names.values()) if names else tuple(sorted(used, key=lambda n: (len(n), n)))
+
+
+def _has_labels(folder: Path) -> bool:
+    photo_root, label_root = photo_folder(folder, *_FOLDERS)
     photos = Tree(photo_root) if photo_root.is_dir() else None
     labels = Tree(label_root)
     keys = labels.ending(".txt")
@@ -53,39 +148,55 @@ def fits(path: Path) -> bool:
     return any(_looks_right(labels.path(key)) for key in keys[:_LOOKED_AT])
 
 
-def read(path: Path) -> Truth:
-    """Every .txt of a photo below `path` (a folder, or its data.yaml), and every photo that has none.
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder of photos and the one of their labels, which may be the same.
 
-    Polygons become the boxes around them. A class without a name keeps its number. Raises UsageError naming file and line.
+    stated: label -> what photos.csv says of its photo. loose: the folder of the photos was named.
     """
-    folder = path.parent if path.is_file() else path
-    photo_root, label_root = photo_folder(folder, *_FOLDERS)
-    names = _class_names(path, label_root)
-    stated = _stated_sizes(label_root.parent / SIZES) if photo_root != label_root else {}
-    photos = Tree(photo_root) if photo_root.is_dir() else None
-    labels = Tree(label_root)
-    found, unread, taken = [], [], set()
-    for key in labels.ending(".txt"):
-        file = labels.path(key)
-        photo = photos.beside(key, _SWAPS) if photos else None
-        is_label = photo is not None or key in stated or photo_root != label_root or _in_labels(key, file)
-        if not is_label or file.name in NAME_FILES:
-            unread.append(file)
-            continue
-        taken.add(photo)
-        found.append(_photo(file, key, photo_root / photo if photo else None, photo, stated.get(key), names))
-    for key in photos.photos if photos else ():
-        if key not in taken:
-            found.append(AnnotatedPhoto(key, photo_root / key, photo_root / key, severity=severity_of(key)))
-    used = {label for photo in found for label in photo.labels or ()}
-    classes = tuple(names.values()) if names else tuple(sorted(used, key=lambda n: (len(n), n)))
-    return Truth(photo_root, "yolo", tuple(found), classes, tuple(unread))
+
+    photo_root: Path
+    label_root: Path
+    stated: Mapping[str, _Stated]
+    names: Mapping[int, str]
+    loose: bool = False
+
+    def photos(self, within: str = "") -> tuple[list[AnnotatedPhoto], list[Path]]:
+        """The photos, and the files beside them that are no labels. within: goes before their names."""
+        photos = Tree(self.photo_root, self.loose) if self.photo_root.is_dir() else None
+        labels = Tree(self.label_root)
+        apart = self.photo_root != self.label_root
+        found, unread, taken = [], [], set()
+        for key in labels.ending(".txt"):
+            file = labels.path(key)
+            photo = photos.beside(key, _SWAPS) if photos else None
+            if photo is None and photos and self.loose:
+                photo = photos.find(stem(key))
+            is_label = photo is not None or key in self.stated or apart or _in_labels(key, file)
+            if not is_label or file.name in NAME_FILES:
+                unread.append(file)
+                continue
+            taken.add(photo)
+            path = self.photo_root / photo if photo else None
+            name = _within(within, photo or stem(key))
+            found.append(_photo(file, name, path, self.stated.get(key), self.names))
+        for key in photos.photos if photos else ():
+            if key not in taken:
+                path = self.photo_root / key
+                name = _within(within, key)
+                found.append(AnnotatedPhoto(name, path, path, severity=severity_of(key)))
+        return found, unread
+
+
+def _within(folder: str, key: str) -> str:
+    return key if folder in ("", ".") else posixpath.join(folder, key)
 
 
 def _photo(
-    file: Path, key: str, path: Path | None, photo: str | None, stated: _Stated | None, names: Mapping[int, str]
+    file: Path, name: str, path: Path | None, stated: _Stated | None, names: Mapping[int, str]
 ) -> AnnotatedPhoto:
-    name = stated.name if stated else photo or stem(key)
+    """stated: what photos.csv says of it, its name before all."""
+    name = stated.name if stated else name
     width, height = displayed_size(path) if path else (stated.width, stated.height) if stated else (None, None)
     shares, classes, outlines = _read_lines(file)
     boxes: NDArray[np.float32] | None = np.zeros((0, 4), np.float32)
@@ -157,7 +268,7 @@ def _class_names(path: Path, label_root: Path) -> dict[int, str]:
         places += [above / name for name in NAME_FILES]
     for file in places:
         if file.is_file():
-            names = _yaml_names(file) if file.suffix in (".yaml", ".yml") else _listed_names(file)
+            names = class_names(file) if file.suffix in YAML else _listed_names(file)
             if names:
                 return names
     return {}
@@ -165,18 +276,6 @@ def _class_names(path: Path, label_root: Path) -> dict[int, str]:
 
 def _listed_names(file: Path) -> dict[int, str]:
     return dict(enumerate(line.strip() for line in read_text(file).rstrip().splitlines()))
-
-
-def _yaml_names(file: Path) -> dict[int, str]:
-    try:
-        data: Any = yaml.safe_load(read_text(file))
-        names = data.get("names") if isinstance(data, dict) else None
-        if names is None:
-            return {}
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return {int(number): str(name).strip() for number, name in pairs}
-    except (yaml.YAMLError, TypeError, ValueError) as e:
-        raise UsageError(f"{file}: `names` is no list of class names: {e}") from None
 
 
 def _stated_sizes(file: Path) -> dict[str, _Stated]:

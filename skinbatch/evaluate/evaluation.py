@@ -23,10 +23,13 @@ from skinbatch.evaluate.severities import Severities
 from skinbatch.evaluate.slices import by_severity, by_tone
 from skinbatch.metrics.bootstrap import Estimate, Resampling, numbered
 from skinbatch.storage.base import Store
+from skinbatch.tables.names import composed
 from skinbatch.types import Status
 
 # Names in the results of what can be judged. Classifiers are named `classes.<head>`.
 LESIONS, GRADES, REGIONS, DISEASES = "lesions", "grades", "masks", "classes"
+# So many photos are named in a note.
+_SHOWN = 5
 SLICES = {"skin_tone": "ITA group", "severity": "severity"}
 
 
@@ -79,7 +82,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     """
     phase(f"reading {request.truth}")
     column = how_grouped(request.group)[1]
-    truth = read_truth(request.truth, request.format, group=column)
+    truth = read_truth(request.truth, request.format, group=column, photos=request.photos)
     if column is not None and truth.format != "csv":
         raise UsageError(
             f"--group {request.group}: a column, which only a .csv truth has; for {truth.format} give a regular expression over "
@@ -89,14 +92,14 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     if truth.format == "yolo" and lost:
         raise UsageError(
             f"{request.truth}: {len(lost)} label files give boxes in shares of photos that are not there, such as "
-            f"{lost[0].annotation}; put the photos beside the labels, or in `images` beside `labels`"
+            f"{lost[0].annotation}; name the folder of the photos with --photos"
         )
     phase(f"reading the tables of {store.uri}")
     scored = Scored(store, request.scoring)
     check_apart(request, scored)
     said = tuple(photo for photo in truth.photos if _says(photo))
-    ids = set(scored.image_ids)
-    names = [photo.written if photo.written in ids else photo.name for photo in said]
+    ids = {composed(image_id) for image_id in scored.image_ids}
+    names = [photo.written if photo.written and composed(photo.written) in ids else photo.name for photo in said]
     pairs = pair(names, scored.image_ids, [photo.path for photo in said], scored.uris)
     notes: list[str] = []
     judged, failed = _judged(said, pairs, scored, request, notes)
@@ -122,6 +125,12 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
             }
             slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **found}
     notes += [f"--map {name}: no class of the truth is called so" for name in request.unused(_names(truth))]
+    if swapped := [photo for photo in judged.photos if photo.swapped]:
+        number = sum(len(photo.swapped) for photo in swapped)
+        notes.append(
+            f"{number:,} boxes of the truth had swapped corners and were put right: of "
+            f"{', '.join(photo.name for photo in swapped[:_SHOWN])}{', …' if len(swapped) > _SHOWN else ''}"
+        )
     if crowds := sum(len(photo.crowd_labels) for photo in judged.photos):
         notes.append(
             f"{crowds:,} regions of the truth are marked as a crowd: what is found only in them counts neither as right nor "

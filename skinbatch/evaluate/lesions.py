@@ -19,6 +19,7 @@ from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.counts import count_error
 from skinbatch.metrics.detection import COCO_MOST, MOST, Curves, Matches, curves, detection, match
+from skinbatch.tables.names import composed
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -49,7 +50,7 @@ class Lesions:
         rows = judged.rows[self.places]
         found = scored.boxes(rows)
         self.found, on_skin = found.boxes, found.on_skin
-        model = [spelled(name) for name in found.classes]
+        model = [spelled(composed(name)) for name in found.classes]
         self.unknown: Counter[str] = Counter()
         self._read_truth(judged, request, model)
         regions = {ALL: self.found, ON_SKIN: self.found.only(on_skin)}
@@ -138,8 +139,8 @@ class Lesions:
     def _read_truth(self, judged: Judged, request: Request, model: Sequence[str]) -> None:
         """Read the true boxes; labels are indices of the model's classes, -1 for others.
 
-        Empty and reversed boxes cannot be found and are left out, as are those whose class is
-        mapped to none. Crowd regions are treated alike, but are no boxes.
+        Empty boxes cannot be found and are left out, as are those whose class is mapped to none.
+        Crowd regions are treated alike, but are no boxes.
         """
         number = {name: k for k, name in enumerate(model)}
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skinbatch.storage.local import path_of
 from skinbatch.storage.locate import is_s3
-from skinbatch.tables.names import original_text, safe_text
+from skinbatch.tables.names import composed, original_text, safe_text
 
 Ints = NDArray[np.int64]
 
@@ -32,6 +32,7 @@ _NAMES: dict[str, Callable[[str], str]] = {
     "base name": posixpath.basename,
     "base name without its ending": _stem,
 }
+_COMPOSED = "composed"
 WAYS = (FILE, *_NAMES)
 """From strict to loose. The first by which any photo is found is taken for all: photos of the same base name in two folders
 must not stand in for one another where most are found by their whole name, or are known to be another file."""
@@ -68,7 +69,7 @@ def pair(
         keys: list[Hashable] = [path or ("truth", n) for n, path in enumerate(paths)]
         return _paired(FILE, names, image_ids, keys, [path or ("row", n) for n, path in enumerate(row_paths)])
     for way, key in _NAMES.items():
-        keys, keys_of_rows = [key(name) for name in names], [key(image_id) for image_id in image_ids]
+        keys, keys_of_rows = _matchable([key(name) for name in names], [key(image_id) for image_id in image_ids])
         if not set(keys).isdisjoint(keys_of_rows):
             return _paired(way, names, image_ids, keys, keys_of_rows)
     return Pairs(None, np.zeros(0, np.int64), np.zeros(0, np.int64), tuple(names), tuple(image_ids), ())
@@ -88,6 +89,17 @@ def _resolved(files: Iterable[str | os.PathLike[str] | None]) -> list[str | None
         path = os.path.join(folders[folder], name)
         found.append(os.path.realpath(path) if os.path.islink(path) else path)
     return found
+
+
+def _matchable(keys: Sequence[Hashable], others: Sequence[Hashable]) -> tuple[list[Hashable], list[Hashable]]:
+    """Keys that fit where names are the same text, however Unicode spells it; a name that is spelled alike on both sides
+    fits no other spelling."""
+    exact = set(keys) & set(others)
+
+    def plain(key: Hashable) -> Hashable:
+        return key if key in exact or not isinstance(key, str) else (_COMPOSED, composed(key))
+
+    return [plain(key) for key in keys], [plain(key) for key in others]
 
 
 def _paired(

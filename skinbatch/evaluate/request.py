@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +16,29 @@ from skinbatch.annotations.split import how_grouped
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.scored import spelled
 from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.tables.names import composed
 
 # Scores at which paper 003 counts.
 THRESHOLDS = (0.25, 0.5, 0.75)
 EVERY = "*"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """Describe an evaluation.
 
     truth: file or folder of annotations. format: name of a reader; None: detected from the content.
-    thresholds: scores at which lesions are counted, besides the scoring's own. names: class in the
-    truth -> class of the model, "" for none of its classes; `*` stands for every other class.
-    apart: classes that the means leave out, such as confounded ones. group: photos that are
-    resampled together: a regular expression over the photo's name, whose first group identifies
-    them, or a column of a .csv truth; None: as the truth says.
+    photos: folder of the truth's photos; None: they are beside it. thresholds: scores at which
+    lesions are counted, besides the scoring's own. names: class in the truth -> class of the model,
+    "" for none of its classes; `*` stands for every other class. apart: classes that the means
+    leave out, such as confounded ones. group: photos that are resampled together: a regular
+    expression over the photo's name, whose first group identifies them, or a column of a .csv
+    truth; None: as the truth says.
     """
 
     truth: Path
     format: str | None = None
+    photos: Path | None = None
     scoring: str | None = None
     thresholds: tuple[float, ...] = THRESHOLDS
     resampling: Resampling = field(default_factory=Resampling)
@@ -50,9 +54,14 @@ class Request:
         except re.error as e:
             raise UsageError(f"--group {self.group}: no regular expression: {e}") from None
 
+    @cached_property
+    def _mapping(self) -> dict[str, str]:
+        """`names`, in the Unicode form that a truth's names have."""
+        return {composed(name): meant for name, meant in self.names.items()}
+
     def renamed(self, name: str) -> str | None:
         """Return a class of the truth as columns spell it, or None if it is mapped to none."""
-        wanted = self.names.get(name, self.names.get(EVERY, name))
+        wanted = self._mapping.get(name, self._mapping.get(EVERY, name))
         return spelled(wanted) if wanted else None
 
     def unused(self, names: Sequence[str]) -> list[str]:
@@ -61,7 +70,7 @@ class Request:
 
         names: classes of the truth.
         """
-        return [name for name in self.names if name != EVERY and name not in names]
+        return [name for name in self.names if name != EVERY and composed(name) not in names]
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def _head(about: Mapping[str, Any]) -> Iterator[str]:
         ("with truth, but failed", failed),
         ("without a face that was found", about["without_face"]),
         (
-            "with boxes that are empty or reversed, or of a photo of another shape (left out)",
+            "with empty boxes, or boxes of a photo of another shape (left out)",
             about["unusable"].get(LESIONS, ()),
         ),
         ("with masks of another shape, unreadable ones, or none (left out)", about["unusable"].get(REGIONS, ())),

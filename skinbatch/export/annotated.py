@@ -41,4 +41,5 @@ class AnnotatedBoxes:
                     crowd_boxes=photo.crowd_boxes,
                     crowd_labels=photo.crowd_labels,
                     not_kept=photo.not_kept,
+                    swapped=len(photo.swapped),
                 )

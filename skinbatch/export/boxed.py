@@ -17,7 +17,7 @@ from skinbatch.errors import UsageError
 class BoxedPhoto:
     """name: the photo's key. width, height: pixels as displayed, None where nobody says. boxes: (N, 4) float32, pixels,
     x1 y1 x2 y2, all finite. labels: N names of classes. scores: (N,) float32, None for what people drew. difficult, crowd_boxes,
-    crowd_labels, not_kept: as in AnnotatedPhoto.
+    crowd_labels, not_kept: as in AnnotatedPhoto. swapped: how many boxes had swapped corners before they were put right.
 
     Raises UsageError naming the photo where a box or a label cannot be written so that it is read back.
     """
@@ -32,6 +32,7 @@ class BoxedPhoto:
     crowd_boxes: NDArray[np.float32] | None = None
     crowd_labels: tuple[str, ...] = ()
     not_kept: Mapping[str, int] = field(default_factory=dict)
+    swapped: int = 0
 
     def __post_init__(self) -> None:
         for what, boxes in (("box", self.boxes), ("crowd", self.crowd_boxes)):

@@ -50,7 +50,7 @@ WRITERS: Mapping[str, Callable[[Files, tuple[str, ...]], Writer]] = {
 class ExportReport:
     """left_out: why -> photos without an entry (statuses that are not ok, `not annotated`). complete: False where the run of
     the source has not scored everything yet. files: how many were written below `out`. not_kept: what the truth says and what was
-    written does not -> how often."""
+    written does not -> how often. swapped: how many boxes had swapped corners and were put right."""
 
     out: str
     format: str
@@ -61,16 +61,20 @@ class ExportReport:
     files: int
     complete: bool
     not_kept: Mapping[str, int]
+    swapped: int
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of the source is wanted, in which form. threshold: counts boxes anew, of a scored source; None: as graded.
+    """What of the source is wanted, in which form. photos: the folder of a truth's photos, where they are not beside it.
+    read_as: format of a truth, None: told by content. threshold: counts boxes anew, of a scored source; None: as graded.
     scoring: of a destination; None: that of the newest run."""
 
     format: str
     threshold: float | None = None
     scoring: str | None = None
+    photos: Path | None = None
+    read_as: str | None = None
 
 
 def export(
@@ -97,7 +101,7 @@ def export(
         raise UsageError(f"{store.uri}: is not empty (it has {there.key}); name a new folder")
     store.probe_writable()
     files = Files(store)
-    photos = box_count = 0
+    photos = box_count = swapped = 0
     not_kept: Counter[str] = Counter()
     try:
         writer = WRITERS[wanted.format](files, boxes.class_names)
@@ -105,6 +109,7 @@ def export(
             writer.add(photo)
             photos += 1
             box_count += len(photo.boxes)
+            swapped += photo.swapped
             not_kept.update({CROWDS: len(photo.crowd_labels), DIFFICULT: len(photo.difficult), **photo.not_kept})
             if progress is not None:
                 progress(photos)
@@ -122,6 +127,7 @@ def export(
         files=len(files.keys),
         complete=boxes.complete,
         not_kept={what: count for what, count in not_kept.items() if count and what != _KEPT.get(wanted.format)},
+        swapped=swapped,
     )
 
 
@@ -130,13 +136,16 @@ def _opened(source: str, wanted: Wanted, storage: StorageSettings) -> Boxes:
         store = open_store(source if is_s3(source) else os.path.realpath(local_path(source)), storage)
         if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
             raise UsageError(f"--score-threshold {wanted.threshold:g}: has to be between 0 and 1")
+        for name, said in (("--photos", wanted.photos), ("--from", wanted.read_as)):
+            if said is not None:
+                raise UsageError(f"{source}: {name} is for annotated photos, and this was scored; leave it out")
         return ScoredBoxes(open_results(store, wanted.scoring), wanted.threshold)
     for name, given in (("--score-threshold", wanted.threshold), ("--scoring", wanted.scoring)):
         if given is not None:
             raise UsageError(
                 f"{source}: {name} is for what `skinbatch score` has scored, and this is a truth; leave it out"
             )
-    return AnnotatedBoxes(read_truth(local_path(source)))
+    return AnnotatedBoxes(read_truth(local_path(source), wanted.read_as, photos=wanted.photos))
 
 
 def _apart(source: str, out: str) -> None:

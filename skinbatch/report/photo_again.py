@@ -26,6 +26,7 @@ from skinbatch.runs.receipts import family
 from skinbatch.runs.results import Results
 from skinbatch.storage.base import Store
 from skinbatch.storage.locate import Locator
+from skinbatch.tables.names import composed
 from skinbatch.types import Fetched, ImageRef, ShardRef, WorkUnit
 
 _COLUMNS = ("image_id", "uri", "sha256", "status", "error", "face", "unit_id")
@@ -43,6 +44,11 @@ def find_row(results: Results, image_id: str) -> Mapping[str, Any]:
     ids = table.column("image_id")
     found = table.filter(pc.equal(ids, image_id)).to_pylist()
     where = f"{results.store.uri}, scoring {results.fingerprint}"
+    if not found and not image_id.isascii():
+        found = [row for row in table.to_pylist() if composed(row["image_id"]) == composed(image_id)]
+        if len(found) > 1:
+            several = " and ".join(ascii(row["image_id"]) for row in found)
+            raise UsageError(f"{where}: `{image_id}` is {several}, which differ only in how Unicode spells them")
     if not found:
         close = _close(image_id, [str(name) for name in ids.to_pylist()])
         hint = f"; close to it: {', '.join(close)}" if close else ""

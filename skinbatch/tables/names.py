@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 # What columns begin with that hold one pass-through field each.
@@ -30,6 +31,18 @@ def original_text(text: str) -> str:
     """The inverse of `safe_text`: from a name in a table to the file, for `os.fsencode`: what readers of the tables need,
     and proof that no two names fall together."""
     return _ESCAPE.sub(lambda m: _unescaped(m[1]), text)
+
+
+def composed(text: str) -> str:
+    """Return `text` in Unicode's composed form (NFC), in which names are compared.
+
+    macOS writes the decomposed form: its `é` is an `e` and an accent.
+
+    Example:
+        >>> composed("e\u0301") == "\u00e9"
+        True
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def column_name(class_name: str) -> str:

@@ -27,7 +27,7 @@ def network_sizes(photos: Iterable[AnnotatedPhoto], size: int, max_upscale: floa
     """Widths and heights as a detector sees them that scales the photo's long side to `size`, smaller photos up by
     `max_upscale` at most. Boxes that reach over the photo's edge are clipped to it; photos whose boxes nobody drew are
     passed over. Raises UsageError naming a photo with boxes whose size is not known."""
-    left_out: dict[str, list[str]] = {"reversed": [], "empty": [], "outside the photo": [], "not a number": []}
+    left_out: dict[str, list[str]] = {"empty": [], "outside the photo": [], "not a number": []}
     kept = []
     seen = 0
     for photo in photos:
@@ -44,9 +44,7 @@ def network_sizes(photos: Iterable[AnnotatedPhoto], size: int, max_upscale: floa
         for x1, y1, x2, y2 in photo.boxes.tolist():
             if not all(math.isfinite(v) for v in (x1, y1, x2, y2)):
                 left_out["not a number"].append(name)
-            elif x2 < x1 or y2 < y1:
-                left_out["reversed"].append(name)
-            elif x2 == x1 or y2 == y1:
+            elif x2 <= x1 or y2 <= y1:
                 left_out["empty"].append(name)
             elif x2 <= 0 or y2 <= 0 or x1 >= photo_width or y1 >= photo_height:
                 left_out["outside the photo"].append(name)

@@ -162,6 +162,8 @@ class Recipe(Section):
         for source in self.truths():
             if not source.truth.exists():
                 missing.append(f"{self._file}: setting `truth`: {source.truth}: no such file or folder")
+            if source.photos is not None and not source.photos.is_dir():
+                missing.append(f"{self._file}: setting `photos`: {source.photos}: no such folder")
         for data in (*(t.data for t in self.transfer), self.data):
             for negatives in data.negatives:
                 if not negatives.photos.is_dir():

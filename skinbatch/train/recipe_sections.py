@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from skinbatch.annotations.split import how_grouped
 from skinbatch.models.stages import Fraction, Name, Positive, Section
+from skinbatch.tables.names import composed
 
 StageName = Literal["segmenter", "detector", "classifier"]
 Format = Literal["voc", "coco", "yolo", "lines", "masks", "parts", "folders", "csv"]
@@ -74,11 +75,13 @@ class View(Section):
 
 
 class Source(View):
-    """Annotated photos. format: told by what lies there unless it is said. leave_out: photos that are not used, by file name
-    without its ending, such as one that a validation photo is another copy of. valid_share: the share of this source alone that
-    is held back for validation, by groups; with it [data] needs none."""
+    """Annotated photos. format: told by what lies there unless it is said. photos: the folder of the photos, where they are not
+    beside the annotations. leave_out: photos that are not used, by file name without its ending, such as one that a
+    validation photo is another copy of. valid_share: the share of this source alone that is held back for validation, by
+    groups; with it [data] needs none. Of a data.yaml with splits, `train` takes its `train`, and `valid` its `val`."""
 
     truth: LocatedPhotos
+    photos: LocatedPhotos | None = None
     format: Format | None = None
     valid_share: Part | None = None
     leave_out: tuple[Name, ...] | None = None
@@ -135,8 +138,12 @@ class DataSection(View):
         return self
 
     def mapping(self, classes: Sequence[str]) -> dict[str, str]:
-        """`map`, in which the model's own names are themselves unless it says otherwise."""
-        return {name: name for name in classes} | self.map
+        """Return `map`, in which the model's own names are themselves unless it says otherwise.
+
+        Keys are in Unicode's composed form, as a truth's names are.
+        """
+        own = {composed(name): name for name in classes}
+        return own | {composed(name): meant for name, meant in self.map.items()}
 
     @property
     def group_pattern(self) -> re.Pattern[str] | None:

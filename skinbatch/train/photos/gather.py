@@ -18,6 +18,7 @@ from skinbatch.annotations.read import read_truth
 from skinbatch.annotations.split import group_in, split
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
+from skinbatch.tables.names import composed
 from skinbatch.train.recipe_sections import DataSection, Negatives, Source, StageName, View
 from skinbatch.train.results.result import DataCount
 
@@ -73,13 +74,14 @@ def gather(
     messages. part: name of an earlier training, for the counts. unusable: photos to be left out. Raises UsageError naming
     the file, and where nothing is left.
     """
-    truths = {source.truth: _read(source, data, stage) for source in (*data.train, *data.valid)}
-    _check_left_out(truths, (*data.train, *data.valid), where)
+    train_truths = [(source, _read(source, data, stage, "train")) for source in data.train]
+    valid_truths = [(source, _read(source, data, stage, "val")) for source in data.valid]
+    _check_left_out((*train_truths, *valid_truths), where)
     reader = _Reader(data, stage, tuple(classes), f"{part} " if part else "", unusable)
     train: list[TakenPhoto] = []
-    valid = [photo for source in data.valid for photo in reader.of_truth(source, truths[source.truth], "valid")]
-    for source in data.train:
-        photos = list(reader.of_truth(source, truths[source.truth], "train"))
+    valid = [photo for source, truth in valid_truths for photo in reader.of_truth(source, truth, "valid")]
+    for source, truth in train_truths:
+        photos = list(reader.of_truth(source, truth, "train"))
         if source.valid_share is not None and photos:
             photos, held_back = _held_back(photos, source.valid_share, data, seed)
             valid += held_back
@@ -103,8 +105,8 @@ def gather(
     counts = reader.counts(train, "train", sources)
     counts += reader.counts(valid, "valid", [called(source.truth) for source in data.valid])
     refused = {name: tuple(photos) for name, photos in reader.refused.items()}
-    there = {name for truth in truths.values() for name in _names(truth)}
-    unused = tuple(name for name in data.map if name not in (OTHERS, *there))
+    there = {name for _, truth in (*train_truths, *valid_truths) for name in _names(truth)}
+    unused = tuple(name for name in data.map if composed(name) not in (OTHERS, *there))
     return Gathered(tuple(train), tuple(valid), tuple(counts), refused, unused)
 
 
@@ -157,8 +159,9 @@ class _Reader:
 
     def of_truth(self, source: Source, truth: Truth, part: str) -> Iterable[TakenPhoto]:
         view = self._view(source)
+        left_out = {composed(name) for name in source.leave_out or ()}
         for photo in truth.photos:
-            if PurePosixPath(photo.name).stem in (source.leave_out or ()):
+            if _stem(photo) in left_out:
                 self.left_out.setdefault(called(source.truth), Counter())["by the recipe"] += 1
                 continue
             reason = self._unusable(photo)
@@ -245,14 +248,18 @@ class _Reader:
         return None if None in found else tuple(dict.fromkeys(name for name in found if name))
 
 
-def _check_left_out(truths: Mapping[Path, Truth], sources: Iterable[Source], where: Path | str) -> None:
-    for source in sources:
-        there = {PurePosixPath(photo.name).stem for photo in truths[source.truth].photos}
-        if unknown := [name for name in source.leave_out or () if name not in there]:
+def _check_left_out(truths: Iterable[tuple[Source, Truth]], where: Path | str) -> None:
+    for source, truth in truths:
+        there = {_stem(photo) for photo in truth.photos}
+        if unknown := [name for name in source.leave_out or () if composed(name) not in there]:
             raise UsageError(
                 f"{where}: setting `leave_out`: {source.truth} has no photo {', '.join(unknown[:3])}; "
                 "give file names without folder and ending"
             )
+
+
+def _stem(photo: AnnotatedPhoto) -> str:
+    return PurePosixPath(composed(photo.name)).stem
 
 
 def _said(taken: TakenPhoto) -> AnnotatedPhoto:
@@ -260,9 +267,10 @@ def _said(taken: TakenPhoto) -> AnnotatedPhoto:
     return taken.photo if taken.photo.boxes is not None else replace(taken.photo, boxes=NO_BOXES, labels=())
 
 
-def _read(source: Source, data: DataSection, stage: StageName) -> Truth:
-    """For a classifier a photo has the classes of its boxes, where nothing is said of the whole (paper 002)."""
-    truth = read_truth(source.truth, source.format, group=data.group_column)
+def _read(source: Source, data: DataSection, stage: StageName, split: str) -> Truth:
+    """For a classifier a photo has the classes of its boxes, where nothing is said of the whole (paper 002). split: of a
+    data.yaml."""
+    truth = read_truth(source.truth, source.format, group=data.group_column, photos=source.photos, split=split)
     if stage != "classifier":
         return truth
     return replace(truth, photos=tuple(_of_boxes(photo) for photo in truth.photos))

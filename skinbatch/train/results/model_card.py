@@ -212,13 +212,19 @@ def _judged(recipe: Recipe, stem: str, trained: TrainedStage) -> Iterator[str]:
     yield f"skinbatch score AGAIN/{WORK}/{stem}/{VALID} {dest} --pack AGAIN/{recipe.name}{masks}"
     held = {count.source for count in trained.data if count.part == "valid" and count.photos}
     truths = dict.fromkeys(
-        (shlex.quote(plain["truth"]), f" --format {source.format}" if source.format is not None else "")
+        (shlex.quote(plain["truth"]), _how_read(source.format, plain.get("photos")))
         for source, plain in zip(data.valid or data.train, said["valid"] or said["train"], strict=True)
         if called(source.truth) in held
     )
     for number, (truth, form) in enumerate(truths, 1):
         report = f" --out evaluation-{stem}{f'-{number}' if len(truths) > 1 else ''}"
         yield f"skinbatch evaluate {dest} {truth}{''.join(options)}{form}{report}"
+
+
+def _how_read(form: str | None, photos: str | None) -> str:
+    """Options of `evaluate` for a truth."""
+    options = f" --format {form}" if form is not None else ""
+    return options + (f" --photos {shlex.quote(photos)}" if photos is not None else "")
 
 
 def _how_the_same(recipe: Recipe) -> str:

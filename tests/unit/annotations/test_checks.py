@@ -45,8 +45,6 @@ def test_good_photos_have_no_problems(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("box", "kind"),
     [
-        ((50, 10, 20, 40), Kind.REVERSED),
-        ((10, 50, 20, 40), Kind.REVERSED),
         ((5, 5, 5, 9), Kind.EMPTY),
         ((5, 9, 8, 9), Kind.EMPTY),
         ((200, 0, 220, 9), Kind.OUTSIDE),

@@ -22,15 +22,20 @@ from skinbatch.export.boxed import BoxedPhoto
 from skinbatch.export.export import WRITERS, Wanted, export
 from skinbatch.export.files import Files
 from skinbatch.storage.local import LocalStore
+from skinbatch.tables.names import composed
 from tests.unit.annotations.support import coco, photo, voc, yolo
 
 FORMATS = tuple(WRITERS)
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12)
-LABEL = WORDS.map(str.strip).filter(lambda text: bool(text) and text.isprintable())
+LABEL = WORDS.map(composed).map(str.strip).filter(lambda text: bool(text) and text.isprintable())
 NAME = st.lists(WORDS.filter(lambda text: "/" not in text and text not in (".", "..")), min_size=1, max_size=3).map(
     "/".join
 )
 EDGE = st.floats(-20, 9000, width=32) | st.sampled_from([0.0, 1e-7, 3e-30, 640.0, 0.1])
+# Empty boxes are among them.
+BOX = st.tuples(EDGE, EDGE, EDGE, EDGE).map(
+    lambda c: (min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3]))
+)
 
 
 @st.composite
@@ -43,10 +48,10 @@ def photos(draw: st.DrawFn, crowds: bool = False) -> tuple[BoxedPhoto, ...]:
     labels = draw(st.lists(LABEL, min_size=1, max_size=4, unique=True))
     made = []
     for name in names:
-        boxes = draw(st.lists(st.tuples(EDGE, EDGE, EDGE, EDGE), max_size=4))
+        boxes = draw(st.lists(BOX, max_size=4))
         chosen = draw(st.lists(st.sampled_from(labels), min_size=len(boxes), max_size=len(boxes)))
         size = draw(st.integers(1, 8000)), draw(st.integers(1, 8000))
-        regions = draw(st.lists(st.tuples(EDGE, EDGE, EDGE, EDGE), max_size=3)) if crowds else []
+        regions = draw(st.lists(BOX, max_size=3)) if crowds else []
         made.append(
             BoxedPhoto(
                 name,
@@ -109,6 +114,7 @@ def test_edges_of_a_detector_come_back_to_the_last_bit(tmp_path: Path, form: str
     for n, size in enumerate(((640, 480), (1024, 1024), (4032, 3024))):
         boxes = rng.uniform(0, 1, (500, 4)).astype(np.float32) * np.float32(size[0])
         boxes[:100, 0], boxes[100:200, 2], boxes[200:210, 1] = 0, size[0], np.float32(1e-7)
+        boxes = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
         made.append(BoxedPhoto(f"{n}.jpg", *size, boxes, ("acne",) * 500))
     same(written(tmp_path / "out", form, tuple(made)), tuple(made))
 
@@ -133,7 +139,9 @@ def test_names_that_no_file_can_have_come_back(tmp_path: Path, form: str) -> Non
         "a,b;c\"d'.jpg",
         ".tmp-1.jpg",
     ]
-    made = tuple(BoxedPhoto(name, 9, 8, np.array([[1, 2, 3, n]], np.float32), ("x",)) for n, name in enumerate(names))
+    made = tuple(
+        BoxedPhoto(name, 9, 8, np.array([[1, 2, 3, n]], np.float32), ("x",)) for n, name in enumerate(names, 2)
+    )
     same(written(tmp_path / "out", form, made), made)
 
 
@@ -237,7 +245,7 @@ def test_an_export_that_fails_on_the_way_leaves_nothing(
 ) -> None:
     bad = AnnotatedPhoto("z.jpg", tmp_path, None, 9, 9, np.array([[np.nan] * 4], np.float32), ("x",))
     good = [AnnotatedPhoto(f"{n}.jpg", tmp_path, None, 9, 9, np.ones((1, 4), np.float32), ("x",)) for n in range(30)]
-    monkeypatch.setattr(exporting, "read_truth", lambda path: Truth(path, "voc", (*good, bad)))
+    monkeypatch.setattr(exporting, "read_truth", lambda path, *_, **options: Truth(path, "voc", (*good, bad)))
     with pytest.raises(UsageError, match=r"z\.jpg: box 1"):
         export(str(tmp_path / "in"), str(tmp_path / "out"), Wanted(form))
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []

@@ -23,7 +23,7 @@ def truth(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     sizes = np.concatenate([rng.uniform(29, 31, (40, 2)), rng.uniform(0.97, 1.03, (40, 2)) * (100, 60)])
     annotations = [{"image_id": 1, "bbox": [5, 5, round(w, 2), round(h, 2)]} for w, h in sizes.tolist()]
-    annotations += [{"image_id": 1, "bbox": [50, 50, -20, 10]}, {"image_id": 1, "bbox": [700, 0, 10, 10]}]
+    annotations += [{"image_id": 1, "bbox": [50, 50, 20, 0]}, {"image_id": 1, "bbox": [700, 0, 10, 10]}]
     path = tmp_path / "truth.json"
     images = [{"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}]
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
@@ -100,7 +100,7 @@ def test_the_command_prints_the_table_and_names_what_it_left_out(
 ) -> None:
     assert call(monkeypatch, truth, "-k", 2) == 0
     said = capsys.readouterr().out
-    for text in ("80 boxes of 1 photos", "1 reversed", "1 outside the photo", "a.jpg", "  2  0.9", "<- chosen", " x "):
+    for text in ("80 boxes of 1 photos", "1 empty", "1 outside the photo", "a.jpg", "  2  0.9", "<- chosen", " x "):
         assert text in said
     assert call(monkeypatch, truth, "-k", 2, "--json") == 0
     report = json.loads(capsys.readouterr().out)
@@ -116,7 +116,7 @@ def test_no_boxes_and_too_few_are_exit_2(
     truth.write_text(json.dumps(data | {"annotations": data["annotations"][-2:]}))
     assert call(monkeypatch, truth, "-o", tmp_path / "out.toml") == 2
     said = capsys.readouterr().err
-    assert "no usable box in 1 photos (left out: 1 reversed, 1 outside the photo)" in said
+    assert "no usable box in 1 photos (left out: 1 empty, 1 outside the photo)" in said
     assert not (tmp_path / "out.toml").exists()
 
 

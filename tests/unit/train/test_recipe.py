@@ -174,7 +174,11 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
         ("valid_share = 0.25", "", "[data]: give either `valid`, a list of truths, or `valid_share`"),
         ("valid_share = 0.25", "valid_share = 2.5", "setting `data.valid_share`: Input should be less than 1"),
         ('[{ truth = "photos" }]', "[]", "[data]: `train` is a list of truths"),
-        ('"photos"', '"photos", x = 1', "unknown setting `data.train.0.x`; there are: crop, face, truth, format"),
+        (
+            '"photos"',
+            '"photos", x = 1',
+            "unknown setting `data.train.0.x`; there are: crop, face, truth, photos, format",
+        ),
         (
             'truth = "photos"',
             'truth = "photos", format = "xml"',

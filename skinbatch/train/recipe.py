@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.manifest import NAME
@@ -27,6 +27,7 @@ from skinbatch.models.stages import (
 )
 from skinbatch.toml_file import read_toml, toml_key, toml_value
 from skinbatch.train.imagenet_backbone import FETCH, FILE
+from skinbatch.train.recipe_errors import explain
 from skinbatch.train.recipe_sections import (
     AtLeastOne,
     AugmentSection,
@@ -247,7 +248,9 @@ def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None =
         context = {"folder": folder, "photos": photos}
         recipe = Recipe.model_validate_json(json.dumps(data, default=str), context=context)
     except ValidationError as e:
-        mistakes += [_explain(error, path) for error in e.errors() if not (mistakes and error["loc"][0] == "model")]
+        mistakes += [
+            explain(error, path, Recipe) for error in e.errors() if not (mistakes and error["loc"][0] == "model")
+        ]
         raise UsageError("\n".join(mistakes)) from None
     recipe._file, recipe._folder, recipe._data = path, folder, photos
     mistakes += _misfits(recipe)
@@ -279,7 +282,7 @@ def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -
     except PackError as e:
         mistakes.append(f"{path}: setting `model.backbone`: {e}")
     except ValidationError as e:
-        mistakes += [_explain(error, path, "model.") for error in e.errors()]
+        mistakes += [explain(error, path, Recipe, "model.") for error in e.errors()]
     else:
         return own | {"stage": made.model_dump(mode="json")}
     return own
@@ -351,41 +354,6 @@ def _misfits(recipe: Recipe) -> Iterator[str]:
             if meant and meant not in classes:
                 known = ", ".join(recipe.classes)
                 yield f"{recipe.file}: setting `data.map`: {name!r} becomes {meant!r}, which the model has not: {known}"
-
-
-def _explain(error: Any, path: Path, prefix: str = "") -> str:
-    """One of pydantic's errors in one line, with the file, the setting and what it may be."""
-    place = [part for part in error["loc"] if part not in ("SegmenterStage", "DetectorStage", "ClassifierStage")]
-    name = prefix + ".".join(str(part) for part in place)
-    if error["type"] == "extra_forbidden":
-        return f"{path}: unknown setting `{name}`{_known(place)}"
-    if error["type"] == "missing":
-        return f"{path}: setting `{name}` is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{path}: [{name}]: {message}" if name else f"{path}: {message}"
-    return f"{path}: setting `{name}`: {message} (got {error['input']!r})"
-
-
-def _known(place: list[Any]) -> str:
-    """`; there are: …` for the table that the last part of a place is in."""
-    table: Any = Recipe
-    for part in place[:-1]:
-        if isinstance(part, int):
-            continue
-        field = table.model_fields.get(part)
-        inner = [kind for kind in _kinds(field.annotation)] if field is not None else []
-        if not inner:
-            return ""
-        table = inner[0]
-    return "; there are: " + ", ".join(table.model_fields)
-
-
-def _kinds(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _kinds(inner)
 
 
 def _pack(said: str, folder: Path) -> Pack:

@@ -106,29 +106,38 @@ def pack_import(
         str | None,
         typer.Option("--dest", help="Folder or s3://bucket/prefix of packs. (default: ~/.skinbatch/packs)"),
     ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", help="What the layers' names begin with, if a checkpoint holds several networks."),
+    ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Terms of the weights, for the card.")] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Add somebody's weights to a pack, as a stage: checked, tried on a photo, hashed. Nothing in them is executed."""
-    from skinbatch.models.assemble import add_stage
-    from skinbatch.models.importing import Import, stem_of
+    from skinbatch.models.assemble import grow_pack
+    from skinbatch.models.importing import Import
 
     names = tuple(part.strip() for part in classes.split(",")) if classes is not None else None
     fields = {"input": input_kind, "head": head}
-    wanted = Import(stage, arch, weights, tuple(config or ()), names, fields)
-    pack = add_stage(name, wanted, dest=dest, base=base, licence=licence, storage=load_config(settings).storage)
+    wanted = Import(stage, arch, weights, tuple(config or ()), names, fields, prefix)
+    pack, findings = grow_pack(
+        name, wanted, dest=dest, base=base, licence=licence, storage=load_config(settings).storage
+    )
     if as_json:
-        print_json(pack.describe())
+        print_json(pack.describe() | {"findings": [finding.as_json() for finding in findings]})
         return
+
     print(f"pack {pack.name}, {pack.address}")
     for stem, found in pack.stages.items():
         print(f"  {stem:20} {found.arch}, {', '.join(found.classes)}")
-    if names is None:
-        guessed = pack.stages[stem_of(wanted)]
+    print(f"What {weights.name} was taken for, and why:")
+    for finding in findings:
+        print(f"  {finding.what:20} {finding.value}  ({finding.source})")
+    assumed = [finding for finding in findings if finding.what == "classes" and finding.is_assumed]
+    for finding in assumed:
         typer.echo(
-            f"skinbatch: no --classes: the {stage}'s outputs are taken to be, in this order, {', '.join(guessed.classes)}",
-            err=True,
+            f"skinbatch: no --classes: the {stage}'s outputs are taken to be, in this order, {finding.value}", err=True
         )
     if pack.lacks:
         print(f"It has no {' and no '.join(pack.lacks)} yet: import one, or import with --base starter.")

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import NotFoundError, PackError, UsageError
+from skinbatch.models.findings import Finding
 from skinbatch.models.importing import Import, import_stage
 from skinbatch.models.manifest import FILENAME, NAME, Manifest, read_manifest, write_manifest
 from skinbatch.models.pack import DETECTOR_CONFIG, TEXTS, Pack, is_shipped, load_pack, packs_folder
@@ -33,11 +34,24 @@ def add_stage(
     licence: str | None = None,
     storage: StorageSettings | None = None,
 ) -> Pack:
+    """Return the pack of `grow_pack` alone."""
+    return grow_pack(name, wanted, dest=dest, base=base, licence=licence, storage=storage)[0]
+
+
+def grow_pack(
+    name: str,
+    wanted: Import,
+    *,
+    dest: str | None = None,
+    base: str | None = None,
+    licence: str | None = None,
+    storage: StorageSettings | None = None,
+) -> tuple[Pack, tuple[Finding, ...]]:
     """Import a stage into pack `DEST/NAME`, which is made if it is not there; another of its kind is replaced, and a
     classifier of another head is added.
 
     dest: a folder or s3://bucket/prefix; None: the packs folder. base: a pack that fills the stages that are not there.
-    Raises UsageError and PackError before the pack is touched.
+    Returns the pack, and what the weights were taken for. Raises UsageError and PackError before the pack is touched.
     """
     storage = storage or StorageSettings()
     if not NAME.fullmatch(name):
@@ -53,7 +67,7 @@ def add_stage(
         old = _existing(address, storage)
         made = Path(folder) / "pack"
         made.mkdir()
-        stage = import_stage(wanted, made)
+        stage, findings = import_stage(wanted, made)
         if licence is not None:
             stage = stage.model_copy(update={"licence": licence})
         manifest = _grown(name, old, filler, stage)
@@ -70,7 +84,7 @@ def add_stage(
             _upload(grown, address, storage)
         else:
             _swap(made, Path(address).expanduser())
-    return load_pack(address, storage)
+    return load_pack(address, storage), findings
 
 
 @contextmanager

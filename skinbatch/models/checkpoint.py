@@ -37,20 +37,50 @@ _DTYPES = (
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
 """What DataParallel, torch.compile and Lightning put before every name."""
 
+# Mappings within mappings that are looked into. {"state_dict": {"model": {...}}} has been seen.
+_DEEPEST = 6
+
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Tensors by layer, floats in the precision of the file, from .safetensors or from what torch.save writes.
 
     Nothing in the file is executed. Raises PackError naming the file, and the layer where it holds NaN or infinity.
     """
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except FileNotFoundError:
-        raise PackError(f"{path}: no such weights file") from None
-    except (OSError, SafetensorError) as e:
-        raise PackError(f"{path}: cannot be read: {e}") from None
-    state = _unwrap(path, found)
-    for name, tensor in state.items():
+    state = _unwrap(path, _read(path))
+    check_tensors(path, state)
+    return state
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return every tensor of a checkpoint by its full name, the keys of the mappings around it joined with dots.
+
+    Nothing in the file is executed. Raises PackError naming the file, also if it holds no tensor.
+    """
+    content = _read(path)
+    tensors: dict[str, Tensor] = {}
+    if isinstance(content, Mapping):
+        _collect(content, "", tensors, set())
+    if not tensors:
+        raise PackError(f"{path}: holds no state dict (layer names with tensors) but {type(content).__name__}")
+    return tensors
+
+
+def _collect(
+    content: Mapping[Any, Any], prefix: str, tensors: dict[str, Tensor], seen: set[int], depth: int = 0
+) -> None:
+    """Collect the tensors of nested mappings. A mapping that is in the file twice is read once."""
+    seen.add(id(content))
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Tensor) and not name.endswith(BOOKKEEPING):
+            tensors[name] = value
+        elif isinstance(value, Mapping) and id(value) not in seen and depth < _DEEPEST:
+            _collect(value, f"{name}.", tensors, seen, depth + 1)
+
+
+def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise PackError naming the first layer that is of a kind no network here has, or not finite."""
+    for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES or tensor.layout is not torch.strided or tensor.device.type != "cpu":
             kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}"
             raise PackError(
@@ -58,7 +88,15 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise PackError(f"{path}: layer `{name}` holds NaN or infinite numbers; the training has diverged")
-    return state
+
+
+def _read(path: Path) -> Any:
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    except FileNotFoundError:
+        raise PackError(f"{path}: no such weights file") from None
+    except (OSError, SafetensorError) as e:
+        raise PackError(f"{path}: cannot be read: {e}") from None
 
 
 def _unpickle(path: Path) -> Any:

@@ -13,21 +13,14 @@ from typing import Any
 import numpy as np
 import timm
 from pydantic import ValidationError
-from torch import Tensor
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import ModelOutputError, PackError, UnsupportedOpError, UsageError
 from skinbatch.models.build import build_classifier, build_detector, build_segmenter
-from skinbatch.models.checkpoint import read_checkpoint
-from skinbatch.models.classifiers.classifier_layouts import classifier_defaults
-from skinbatch.models.classifiers.classifier_layouts import recognise as recognise_classifier
-from skinbatch.models.classifiers.torchvision_layouts import to_timm
-from skinbatch.models.detectors.mmdet_architectures import DEFAULTS
+from skinbatch.models.findings import ASSUMED, Finding, Recognised, findings_of
 from skinbatch.models.manifest import explain
-from skinbatch.models.pack import DETECTOR_CONFIG
-from skinbatch.models.segmenters.bisenet import AUXILIARY
-from skinbatch.models.segmenters.face_parsing import CLASS_ORDERS, segmenter_defaults
-from skinbatch.models.segmenters.face_parsing import recognise as recognise_segmenter
+from skinbatch.models.recognition import classifier_from, detector_from, from_onnx, read_mmdet_config, segmenter_from
+from skinbatch.models.segmenters.face_parsing import CLASS_ORDERS
 from skinbatch.models.stages import (
     ARCHITECTURES,
     ONNX,
@@ -67,7 +60,8 @@ _OURS = ("sha256", "config_sha256", "parameters", "arch")
 class Import:
     """What is to be imported. configs: TOML files with fields of the stage, and for arch `mmdet` one mmdet config.
 
-    fields: of the stage, set by the user one by one; they win over the files'.
+    fields: of the stage, set by the user one by one; they win over the files'. prefix: what the names of the network begin
+    with in a checkpoint that holds several; None to look for it.
     """
 
     stage: str
@@ -76,19 +70,24 @@ class Import:
     configs: Sequence[Path] = ()
     classes: tuple[str, ...] | None = None
     fields: Mapping[str, Any] | None = None
+    prefix: str | None = None
 
 
-def import_stage(wanted: Import, directory: Path) -> AnyStage:
-    """Write the stage's files into `directory`, and say what they are.
+def import_stage(wanted: Import, directory: Path) -> tuple[AnyStage, tuple[Finding, ...]]:
+    """Write the stage's files into `directory`. Returns the stage, and what it was taken for.
 
     The model is built from them and has looked at a photo before this returns. Raises PackError naming the weights file
     and the layer, input, output or field that is wrong; UsageError for an architecture that is not there.
     """
     arch, backbone = _architecture(wanted)
     given = _given(wanted, backbone)
-    found, state = _recognised(wanted, arch, given, directory)
-    fields = found | given
-    fields.setdefault("classes", LESIONS if arch == "cnn-multilabel" else CLASSES[wanted.stage])
+    found = _recognised(wanted, arch, given, directory)
+    fields = found.fields | given
+    sources = dict(found.sources)
+    if "classes" not in fields:
+        fields["classes"] = _default_classes(wanted, arch)
+        sources["classes"] = f"{ASSUMED}: what the papers tell apart is assumed; --classes sets others or their order"
+    state = found.tensors
     stem = _stem(wanted.stage, fields)
     path = directory / f"{stem}{'.onnx' if arch in ONNX else '.safetensors'}"
     if state is None:
@@ -102,7 +101,7 @@ def import_stage(wanted: Import, directory: Path) -> AnyStage:
         fields["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     stage = _stage(wanted, {"arch": arch, "source": wanted.weights.name} | fields)
     _try_out(wanted, stage, path)
-    return stage
+    return stage, findings_of(stage, given, sources)
 
 
 def stem_of(wanted: Import) -> str:
@@ -165,41 +164,32 @@ def _class_names(wanted: Import) -> tuple[str, ...]:
     return wanted.classes
 
 
-def _recognised(
-    wanted: Import, arch: str, given: Mapping[str, Any], directory: Path
-) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
-    """Fields that go with the architecture and that the file itself answers; and its tensors, None for ONNX."""
-    if arch == "yolo-onnx":
-        from skinbatch.models.detectors.yolo_onnx import recognise as recognise_yolo
+def _recognised(wanted: Import, arch: str, given: Mapping[str, Any], directory: Path) -> Recognised:
+    """What the file itself answers, and what goes with the architecture."""
+    path, prefix = wanted.weights, wanted.prefix
+    if arch in ONNX:
+        return from_onnx(path, arch, given)
 
-        return recognise_yolo(wanted.weights, given), None
-    if arch == "onnx":
-        from skinbatch.models.classifiers.onnx_classifier import recognise as recognise_onnx
+    def make(fields: Mapping[str, Any]) -> AnyStage:
+        return _stage(wanted, {"classes": _default_classes(wanted, arch), "arch": arch, "sha256": "0" * 64, **fields})
 
-        return recognise_onnx(wanted.weights), None
-    state = read_checkpoint(wanted.weights)
     if wanted.stage == "segmenter":
-        used = {name: tensor for name, tensor in state.items() if not name.startswith(AUXILIARY)}
-        return segmenter_defaults(arch) | recognise_segmenter(state), used
-    if wanted.stage == "detector":
-        if arch != "mmdet":
-            return dict(DEFAULTS.get(arch, {})), state
-        return _user_config(wanted, directory), state
-    backbone = given.get("backbone")
-    found = classifier_defaults(arch, backbone) | recognise_classifier(arch, state, backbone)
-    return found, to_timm(arch, state)
+        return segmenter_from(path, arch, given, make, prefix)
+    if wanted.stage == "classifier":
+        return classifier_from(path, arch, given, make, prefix)
+    model = read_mmdet_config(_mmdet_config(wanted), directory) if arch == "mmdet" else None
+    return detector_from(path, arch, given, make, prefix, model)
 
 
-def _user_config(wanted: Import, directory: Path) -> dict[str, Any]:
-    from skinbatch.models.detectors.mmdet_config import read_config
+def _default_classes(wanted: Import, arch: str) -> tuple[str, ...]:
+    return LESIONS if arch == "cnn-multilabel" else CLASSES[wanted.stage]
 
+
+def _mmdet_config(wanted: Import) -> Path:
     paths = [path for path in wanted.configs if path.suffix != ".toml"]
     if len(paths) != 1:
         raise UsageError("arch `mmdet` needs one mmdet config: --config my.py (or .json, .yaml)")
-    model, fields = read_config(paths[0])
-    text = json.dumps(model, indent=1, sort_keys=True)
-    (directory / DETECTOR_CONFIG).write_text(text, encoding="utf-8")
-    return dict(fields) | {"config_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return paths[0]
 
 
 def _stage(wanted: Import, fields: Mapping[str, Any]) -> AnyStage:

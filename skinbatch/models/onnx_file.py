@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +22,10 @@ FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 """Element types that a network's input may have."""
 
 _REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+# The second input of RT-DETR's own exports: width and height that boxes are given in.
+SIZES = "orig_target_sizes"
+# Operators that change the form of numbers and not what they mean.
+_PASS = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _ERRORS_ONLY = 3
 _MOST_TEXT = 300
 
@@ -44,7 +48,8 @@ class Port:
 class OnnxFile:
     """One network with one input, ready to run on one device. Threads may share it: nothing in it changes.
 
-    parameters: numbers in its weights. metadata: as the exporter left it. ends_in: output -> the operator it comes from.
+    parameters: numbers in its weights. metadata: as the exporter left it. operators: those of its graph. ends_in: output ->
+    the operator that its numbers come from. sizes: the second input of RT-DETR's own exports, if it is there.
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
@@ -61,21 +66,31 @@ class OnnxFile:
         graph = _parsed(data, path)
         self.parameters = _check_weights(graph, path)
         self.ends_in = _ends(graph.graph)
+        self.operators = {node.op_type for node in graph.graph.node}
         self._session = _session(data, path, device)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.outputs = tuple(_port(output) for output in self._session.get_outputs())
-        self.input = self._only_input([_port(given) for given in self._session.get_inputs()])
+        inputs = [_port(given) for given in self._session.get_inputs()]
+        self.sizes = next((port for port in inputs if port.name == SIZES and port.type == "tensor(int64)"), None)
+        self.input = self._only_input([port for port in inputs if port is not self.sizes])
         self.dtype = FLOATS[self.input.type]
 
     def run(self, batch: NDArray[np.float32], output: Port) -> list[NDArray[np.float32]]:
         """batch: (N, 3, H, W), any N: a file of one fixed N is run as often as needed. Returns N arrays."""
+        return [found for (found,) in self.run_all(batch, (output,))]
+
+    def run_all(self, batch: NDArray[np.float32], outputs: Sequence[Port]) -> list[tuple[NDArray[np.float32], ...]]:
+        """Return for each of the N of a batch, as of `run`, an array for each output."""
         rows = self.input.shape[0] or max(1, len(batch))
-        found: list[NDArray[np.float32]] = []
+        found: list[tuple[NDArray[np.float32], ...]] = []
         for start in range(0, len(batch), rows):
             part = batch[start : start + rows]
             full = _filled(part, rows) if self.input.shape[0] else part
-            feed = {self.input.name: np.ascontiguousarray(full, self.dtype)}
-            found += list(np.asarray(self._session.run([output.name], feed)[0], np.float32))[: len(part)]
+            feed: dict[str, NDArray[Any]] = {self.input.name: np.ascontiguousarray(full, self.dtype)}
+            if self.sizes is not None:
+                feed[self.sizes.name] = np.tile(np.array(full.shape[:1:-1], np.int64), (len(full), 1))
+            arrays = [np.asarray(a, np.float32) for a in self._session.run([port.name for port in outputs], feed)]
+            found += list(zip(*(array[: len(part)] for array in arrays), strict=True))
         return found
 
     def shape_of(self, output: Port, height: int, width: int) -> tuple[int, ...]:
@@ -133,7 +148,8 @@ class OnnxFile:
         if port.type not in FLOATS:
             self.refuse(f"input `{port.name}`", f"is {port.type}; export it for {' or '.join(FLOATS)}")
         if len(port.shape) != 4 or port.shape[1] not in (3, None):
-            self.refuse(f"input `{port.name}`", f"is {port.text}, not N x 3 x height x width")
+            way = "; export it with the channels first" if port.shape[-1:] == (3,) else ""
+            self.refuse(f"input `{port.name}`", f"is {port.text}, not N x 3 x height x width{way}")
         return port
 
 
@@ -205,8 +221,15 @@ def _of_nodes(nodes: Any) -> Iterator[tuple[str, onnx.TensorProto]]:
 
 
 def _ends(graph: onnx.GraphProto) -> dict[str, str]:
-    made_by = {name: node.op_type for node in graph.node for name in node.output}
-    return {output.name: made_by.get(output.name, "") for output in graph.output}
+    """Output -> the last operator before it that is more than another form of the same numbers."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    ends = {}
+    for output in graph.output:
+        node = made_by.get(output.name)
+        while node is not None and node.op_type in _PASS and node.input[0] in made_by:
+            node = made_by[node.input[0]]
+        ends[output.name] = node.op_type if node is not None else ""
+    return ends
 
 
 def _session(data: bytes, path: Path, device: str) -> onnxruntime.InferenceSession:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from skinbatch.models.base import InputKind
 
@@ -19,6 +19,19 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=32, le=4096)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1)]
+
+OnnxLayout = Literal["v5", "v8", "v8-rows", "nms", "rtdetr", "rtdetr-nms", "rtdetr-labels", "yolox", "yolox-raw"]
+
+# Other names for layouts, by the networks that have them.
+LAYOUT_ALIASES = {
+    "yolov5": "v5",
+    "yolov7": "v5",
+    "yolov8": "v8",
+    "yolov11": "v8",
+    "yolo11": "v8",
+    "yolov10": "nms",
+    "end2end": "nms",
+}
 
 TrainedSegmenter = Literal["bisenet-efficientnet-lite0"]
 TrainedDetector = Literal["faster-rcnn-r18", "yolox-efficientnet-lite0"]
@@ -47,6 +60,12 @@ ClassifierArch = Literal[
     "timm",
     "onnx",
 ]
+
+
+def canonical_layout(name: Any) -> Any:
+    """Return the layout that an alias stands for, and anything else as it is."""
+    return LAYOUT_ALIASES.get(name, name) if isinstance(name, str) else name
+
 
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "segmenter": get_args(SegmenterArch),
@@ -156,8 +175,15 @@ class DetectorStage(Stage):
 
     short_side: the short side of the input is not larger than this either. padding: grey of the padding to a square of
     `size`; without it the mean colour, up to the next multiple of 32. nms_iou: boxes of a class that overlap more are one.
-    config_sha256: of `detector.json`, the model of a user's own mmdet config (arch `mmdet`). layout: of a YOLO export's
-    output: `v5` (boxes, objectness, classes), `v8` (boxes, classes), `nms` (suppressed by the file itself).
+    config_sha256: of `detector.json`, the model of a user's own mmdet config (arch `mmdet`). layout: what the outputs of an
+    ONNX file mean (arch `yolo-onnx`):
+
+    - `v5` (YOLOv5, v6, v7): centre, size, objectness, a score a class; in pixels of the input, like the next two.
+    - `v8` (YOLOv8, v9, 11, 12): centre, size, a score a class. `v8-rows`: the same, turned to a row a box.
+    - `nms` (YOLOv10, 26, and exports with nms): corners, score, class.
+    - `rtdetr` (RT-DETR by Ultralytics): centre and size in 0 to 1, a score a class. `rtdetr-nms`: with score and class.
+    - `rtdetr-labels` (RT-DETR's own export, D-FINE): labels, boxes and scores as three outputs.
+    - `yolox`: as `v5`. `yolox-raw`: the same before it is decoded, in cells of the grid. Both read BGR in 0 to 255.
     """
 
     arch: Literal[DetectorArch, TrainedDetector, "fake-detector"]
@@ -176,7 +202,7 @@ class DetectorStage(Stage):
     nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
     tiling: TilingSection | None = None
     config_sha256: Sha256 | None = None
-    layout: Literal["v5", "v8", "nms"] | None = None
+    layout: Annotated[OnnxLayout, BeforeValidator(canonical_layout)] | None = None
     threshold: Fraction = 0.25
 
     @model_validator(mode="after")

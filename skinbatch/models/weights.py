@@ -54,12 +54,21 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     own = network.state_dict()
     wanted = {name for name in own if not name.endswith(BOOKKEEPING)}
     given = {name for name in weights if not name.endswith(BOOKKEEPING)}
-    for fault, names in (("missing", wanted - given), ("unexpected", given - wanted)):
-        if names:
-            first, more = min(names), f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise PackError(f"{where}: {fault} layer `{first}`{more}; the weights are not of this architecture")
+    faults = [
+        f"{fault} layer {_first(names)}"
+        for fault, names in (("missing", wanted - given), ("unexpected", given - wanted))
+        if names
+    ]
+    if faults:
+        raise PackError(f"{where}: {'; '.join(faults)}; the weights are not of this architecture")
     for name in sorted(wanted):
         if weights[name].shape != own[name].shape:
             shapes = f"{tuple(weights[name].shape)}, the architecture wants {tuple(own[name].shape)}"
             raise PackError(f"{where}: layer `{name}` is {shapes}")
     network.load_state_dict({name: weights[name] for name in wanted}, strict=False)
+
+
+def _first(names: set[str]) -> str:
+    """Three names of many, so that those of the file can be compared with those of the architecture."""
+    first = ", ".join(f"`{name}`" for name in sorted(names)[:3])
+    return f"{first} and {len(names) - 3} more" if len(names) > 3 else first

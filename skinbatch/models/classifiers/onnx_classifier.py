@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skinbatch.errors import ModelOutputError
 from skinbatch.models.base import InputKind
 from skinbatch.models.classifiers.classifier import probabilities
+from skinbatch.models.findings import ASSUMED, Recognised
 from skinbatch.models.onnx_file import OnnxFile, Port
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
 from skinbatch.models.stages import ClassifierStage
@@ -22,17 +23,68 @@ _SLACK = 1e-3
 
 
 def recognise(path: Path) -> dict[str, Any]:
-    """Settings of a stage that the file itself answers: `size` and `classes` where it says them, `outputs` `none` where
-    it ends in a softmax or sigmoid, `parameters`. Raises PackError as OnnxFile does."""
+    """Settings of a stage that the file itself answers: `size` and `classes` where it says them, `outputs` where its
+    graph or its numbers do, `mean` and `std` of Ultralytics' exports, `parameters`. Raises PackError as OnnxFile does."""
+    return _recognised(OnnxFile(path), {}).fields
+
+
+def examine(path: Path, given: Mapping[str, Any]) -> Recognised:
+    """As `recognise`, with where each answer is from. given: settings of the user's own, which go before the file's.
+
+    Raises PackError for a file of another task, and where nothing says what makes probabilities of its numbers.
+    """
     file = OnnxFile(path)
-    found: dict[str, Any] = {"parameters": file.parameters}
-    if (size := file.square_side(None)) is not None:
-        found["size"] = size
-    if (names := file.names()) is not None:
-        found["classes"] = names
-    if file.ends_in[_only_output(file).name] in _MADE_PROBABLE:
-        found["outputs"] = "none"
+    task = file.metadata.get("task", "classify")
+    if task != "classify":
+        file.refuse("metadata `task`", f"is `{task}`; only `classify` is read here")
+    found = _recognised(file, given)
+    if "outputs" not in found.fields and "outputs" not in given:
+        file.refuse(
+            f"output `{_only_output(file).name}`",
+            "comes without a softmax or sigmoid that can be seen, and nothing says what it was trained with. Set it in a file "
+            'for --config: outputs = "softmax" (one class a photo), "logistic" (each class for itself), or "none" (they are '
+            "probabilities already)",
+        )
     return found
+
+
+def _recognised(file: OnnxFile, given: Mapping[str, Any]) -> Recognised:
+    fields: dict[str, Any] = {"parameters": file.parameters}
+    sources = {
+        "size": f"{ASSUMED}: the default; set size in a file for --config",
+        "pixels": f"{ASSUMED}: those of ImageNet, as most are trained; set mean and std in a file for --config",
+    }
+    if (size := file.square_side(None)) is not None:
+        fields["size"] = size
+        sources["size"] = f"input `{file.input.name}`"
+    if (names := file.names()) is not None:
+        fields["classes"] = names
+        sources["classes"] = "metadata `names`"
+    if "ultralytics" in file.metadata.get("author", "").lower():
+        fields |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        sources["pixels"] = "metadata are of Ultralytics, whose classifiers read 0 to 1"
+
+    ends_in = file.ends_in[_only_output(file).name]
+    if ends_in in _MADE_PROBABLE:
+        fields["outputs"] = "none"
+        sources["outputs"] = f"its graph ends in {ends_in}"
+    elif ends_in == "LogSoftmax":
+        fields["outputs"] = "softmax"
+        sources["outputs"] = "its graph ends in LogSoftmax"
+    elif (size := fields.get("size") or given.get("size")) is not None and _sum_to_one(file, size):
+        fields["outputs"] = "none"
+        sources["outputs"] = "on examples its numbers are within 0 to 1 and add up to 1"
+    return Recognised(fields, sources)
+
+
+def _sum_to_one(file: OnnxFile, size: int) -> bool:
+    """Whether the file's numbers are shares of 1, of photos of noise and of one colour."""
+    height, width = (side or size for side in file.input.shape[2:])
+    noise = np.random.default_rng(0).standard_normal((2, 3, height, width)).astype(np.float32)
+    noise[1] = 0.5
+    rows = np.stack(file.run(noise, _only_output(file)))
+    is_share = rows.ndim == 2 and rows.shape[1] > 1 and bool(((rows >= -_SLACK) & (rows <= 1 + _SLACK)).all())
+    return is_share and bool(np.allclose(rows.sum(1), 1, atol=_SLACK))
 
 
 class OnnxClassifier:

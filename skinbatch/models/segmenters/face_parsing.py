@@ -2,10 +2,13 @@
 
 That network is BiSeNet without the spatial path: the ResNet's feature at 1/8 stands in for it. It reads 512 x 512 pixels,
 normalised as for ImageNet, and aligns the corners when it enlarges its logits. Its layers have the names of BiSeNet here.
+
+yakhyo/face-parsing trains the same network, on the same classes in the same order, under names of its own.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +31,20 @@ FACE_PARSING = (
 CLASS_ORDERS = {"celebamask-hq": CELEBAMASK_HQ, "face-parsing": FACE_PARSING}
 """What `--classes` may say instead of the names."""
 
+# Parts of yakhyo/face-parsing's names, and what the same layers are called here.
+_RENAMED = (
+    (r"fpn\.backbone\.", "cp.resnet."),
+    (r"fpn\.", "cp."),
+    (r"(cp\.arm\d+)\.conv_block\.", r"\1.conv."),
+    (r"(cp\.arm\d+)\.attention\.0\.", r"\1.conv_atten."),
+    (r"(cp\.arm\d+)\.attention\.1\.", r"\1.bn_atten."),
+    (r"ffm\.conv_block\.", "ffm.convblk."),
+    (r"(conv_out\d*)\.conv\.(?=weight)", r"\1.conv_out."),
+    (r"(conv_out\d*)\.conv_block\.", r"\1.conv."),
+    (r"(.*\.)norm\.", r"\1bn."),
+)
+# ImageNet's classifier, which its ResNet keeps and never runs.
+_UNUSED = "fpn.backbone.fc."
 _OUTPUT = "conv_out.conv_out.weight"
 _NO_RESNET = ("cp.resnet.stem.", "cp.resnet.net.")
 
@@ -35,6 +52,19 @@ _NO_RESNET = ("cp.resnet.stem.", "cp.resnet.net.")
 def segmenter_defaults(arch: str) -> dict[str, Any]:
     """Fields of a SegmenterStage that go with an architecture unless something else is known of the weights."""
     return {"size": 256 if arch in LIGHT else 512, "spatial": "path", "align_corners": False}
+
+
+def from_face_parsing(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return a checkpoint of yakhyo/face-parsing under the names that BiSeNet's layers have here, any other as it is."""
+    if not any(name.startswith("fpn.") for name in state):
+        return state
+    return {_renamed(name): tensor for name, tensor in state.items() if not name.startswith(_UNUSED)}
+
+
+def _renamed(name: str) -> str:
+    for theirs, ours in _RENAMED:
+        name = re.sub(f"^{theirs}", ours, name)
+    return name
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:

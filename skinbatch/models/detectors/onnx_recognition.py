@@ -1,0 +1,249 @@
+"""Which layout an ONNX detector's outputs have: by the file's metadata, then by what its numbers are on examples.
+
+Shapes only say what is possible. Where neither metadata nor numbers decide, the file is refused with what remains.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from skinbatch.models.detectors.onnx_layouts import LAYOUTS, Numbers, fits, rows_of, strides_of, wanted_shape
+from skinbatch.models.onnx_file import OnnxFile, Port
+from skinbatch.models.stages import OnnxLayout, canonical_layout
+
+# Boxes within this are in shares of the input's sides; boxes in pixels go beyond it.
+_UNIT = 1.01
+# Offsets in cells and logarithms of sizes are small; exp(20) cells would be no lesion.
+_MOST_RAW = 20.0
+_SLACK = 1e-3
+_LABELS = ("labels", "boxes", "scores")
+_SUPPRESSES = ("NonMaxSuppression", "TopK")
+_ENDED = ("nms", "rtdetr-nms")
+
+
+def stated_size(file: OnnxFile) -> int:
+    """Return the size that the metadata gives. Raises PackError if they don't."""
+    stated = file.literal("imgsz")
+    sides = stated if isinstance(stated, list | tuple) else [stated]
+    if not sides or not all(isinstance(side, int) for side in sides):
+        where = f"input `{file.input.name}`"
+        file.refuse(where, f"is {file.input.text} and metadata `imgsz` says no more; set size in [detector]")
+    return int(max(sides))
+
+
+def extent_of(file: OnnxFile, size: int) -> tuple[int, int]:
+    """Return height and width of the input. Raises PackError where they are no multiples of the stated stride."""
+    height, width = (side or size for side in file.input.shape[2:])
+    stride = file.literal("stride")
+    if isinstance(stride, int) and stride > 0 and (height % stride or width % stride):
+        file.refuse("metadata `stride`", f"is {stride}; size has to be a multiple of it, not {size}")
+    return height, width
+
+
+def boxes_outputs(file: OnnxFile) -> tuple[Port, ...]:
+    """Return the one output with boxes, or RT-DETR's labels, boxes and scores.
+
+    Exports of the first YOLOv5 carry the raw maps of its levels, of five dimensions, beside the boxes.
+    """
+    by_name = {port.name: port for port in file.outputs}
+    if file.sizes is not None and set(by_name) == set(_LABELS):
+        return tuple(by_name[name] for name in _LABELS)
+
+    boxes = [port for port in file.outputs if len(port.shape) != 5]
+    if len(boxes) != 1 or file.sizes is not None:
+        names = ", ".join(f"`{port.name}` ({port.text})" for port in file.outputs)
+        file.refuse(
+            "outputs",
+            f"are {names}; a detector has one, its boxes: export for detection, not segmentation. Of exports with several, "
+            "those with `labels`, `boxes`, `scores` and the input `orig_target_sizes` are read (RT-DETR, D-FINE)",
+        )
+    return (boxes[0],)
+
+
+def check_outputs(file: OnnxFile, outputs: Sequence[Port], layout: OnnxLayout, classes: int, size: int) -> None:
+    """Raise PackError for outputs whose shape is not the layout's."""
+    extent = extent_of(file, size)
+    if (layout == "rtdetr-labels") != (len(outputs) == 3):
+        names = ", ".join(f"`{port.name}`" for port in outputs)
+        file.refuse("outputs", f"are {names}; layout `{layout}` is {LAYOUTS[layout].columns}")
+    if layout == "rtdetr-labels":
+        shapes = [file.shape_of(port, *extent) for port in outputs]
+        if [shape[1:] for shape in shapes] != [(), (4,), ()]:
+            file.refuse(
+                "outputs", f"`labels`, `boxes`, `scores` are {shapes} of a photo, not (boxes), (boxes, 4), (boxes)"
+            )
+        return
+
+    shape = file.shape_of(outputs[0], *extent)
+    if not fits(shape, layout, classes):
+        wanted = " x ".join("boxes" if n is None else str(n) for n in wanted_shape(layout, classes))
+        where = f"output `{outputs[0].name}`"
+        file.refuse(where, f"is {_shape_text(shape)}; with {classes} classes layout `{layout}` is N x {wanted}")
+    if layout == "yolox-raw" and strides_of(shape[0], *extent) is None:
+        file.refuse(
+            f"output `{outputs[0].name}`", f"has {shape[0]} boxes, not one for each cell of strides 8, 16 and 32"
+        )
+
+
+def choose_layout(
+    file: OnnxFile, outputs: Sequence[Port], classes: int, size: int, given: str | None
+) -> tuple[OnnxLayout, str]:
+    """Return the layout and, in words, what decided. Raises PackError where nothing does."""
+    if given is not None:
+        return canonical_layout(given), "as set"
+    if len(outputs) == 3:
+        return "rtdetr-labels", "outputs `labels`, `boxes`, `scores` and input `orig_target_sizes`"
+
+    (output,) = outputs
+    where = f"output `{output.name}`"
+    height, width = extent_of(file, size)
+    shape = file.shape_of(output, height, width)
+    fitting = [layout for layout in LAYOUTS if layout != "rtdetr-labels" and fits(shape, layout, classes)]
+    # With one class too many named, rows of `v5` look like `v8-rows`, so that it has to be set.
+    possible = [layout for layout in fitting if layout != "v8-rows"]
+    if strides_of(shape[0], height, width) is None:
+        possible = [layout for layout in possible if not LAYOUTS[layout].yolox]
+    unlike = f"is {_shape_text(shape)}; with {classes} classes a YOLO export is {_shapes_text(classes)}"
+    if not possible:
+        file.refuse(where, unlike)
+
+    stated, reason = _by_metadata(file, possible)
+    if not stated:
+        layouts = ", ".join(f"`{layout}`" for layout in possible)
+        file.refuse(where, f"is {_shape_text(shape)}, which is {layouts}, but {reason}; {_way_out(fitting)}")
+
+    rows = _example_rows(file, output, height, width)
+    faults = {layout: _fault(rows, layout) for layout in stated}
+    left = [layout for layout, fault in faults.items() if fault is None]
+    if len(left) > 1:
+        left = _told_apart(file, rows, left)
+    if len(left) == 1:
+        return left[0], "; ".join(text for text in (reason, _seen(rows, left[0])) if text)
+    if not left:
+        said = "; ".join(f"not `{layout}`: {fault}" for layout, fault in faults.items())
+        because = f"{reason}, but on" if reason else "on"
+        file.refuse(where, f"{unlike}; {because} examples it is {said}. {_way_out(fitting)}")
+    file.refuse(where, f"may be {_listed(left)}: nothing in the file decides. {_way_out(left)}")
+
+
+def _by_metadata(file: OnnxFile, possible: Sequence[OnnxLayout]) -> tuple[list[OnnxLayout], str]:
+    """Those of the layouts that go with what the exporter says of the network, and what it says."""
+    left, reasons = list(possible), []
+    description, head = file.metadata.get("description", ""), file.metadata.get("head", "")
+    arguments = file.literal("args")
+    is_detr = re.search(r"rt-?detr", head or description, re.IGNORECASE) is not None
+    if is_detr or head or re.search("yolo", description, re.IGNORECASE):
+        left = [layout for layout in left if layout.startswith("rtdetr") == is_detr]
+        reasons.append(f"metadata `head` is {head!r}" if head else f"metadata `description` is {description!r}")
+    if file.literal("end2end") is True or (isinstance(arguments, dict) and arguments.get("nms") is True):
+        left = [layout for layout in left if layout in _ENDED]
+        reasons.append("metadata `end2end` or `args` say that it suppresses")
+    if "ultralytics" in (file.metadata.get("author", "") + description).lower():
+        # The package has no YOLOX, and its own YOLOv5 has the head of YOLOv8.
+        left = [layout for layout in left if LAYOUTS[layout].scores != "objectness"]
+        reasons = reasons or ["metadata are of Ultralytics"]
+    return left, " and ".join(reasons)
+
+
+def _example_rows(file: OnnxFile, output: Port, height: int, width: int) -> list[Numbers]:
+    """What the network makes of three fields of noise, from fine to coarse; nothing where that is not finite."""
+    random = np.random.default_rng(0)
+    examples = []
+    for cells in (max(height, width), 16, 4):
+        noise = random.random((min(cells, height), min(cells, width), 3), np.float32)
+        field = cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
+        # Neither black nor white, where some networks are at their worst.
+        examples.append(0.05 + 0.9 * field.transpose(2, 0, 1))
+    found = file.run(np.stack(examples).astype(np.float32), output)
+    return [rows for rows in found if np.isfinite(rows).all()]
+
+
+def _of_boxes(examples: Sequence[Numbers], layout: OnnxLayout) -> Numbers:
+    """Every row that holds a box, of all examples. Rows of zeros are what files fill up with."""
+    rows = [rows_of(output, layout) for output in examples]
+    if not rows:
+        return np.zeros((0, 6), np.float32)
+    whole = np.concatenate(rows)
+    return whole[(whole != 0).any(1)]
+
+
+def _fault(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None:
+    """What in the numbers contradicts a layout; None where nothing does."""
+    rows = _of_boxes(examples, layout)
+    if not len(rows):
+        return None
+    kind = LAYOUTS[layout]
+    boxes, sides = rows[:, :4], rows[:, 2:4]
+    low, high = float(boxes.min()), float(boxes.max())
+    if layout == "yolox-raw":
+        if high > _MOST_RAW or low < -_MOST_RAW or (sides > 0).all():
+            return f"its boxes are from {low:.3g} to {high:.3g}, not offsets and logarithms in cells"
+    elif kind.unit and (high > _UNIT or low < 1 - _UNIT):
+        return f"its boxes are from {low:.3g} to {high:.3g}, not within 0 to 1"
+    elif not kind.unit and high <= _UNIT:
+        return f"its boxes are from {low:.3g} to {high:.3g}, not in pixels"
+    if layout == "nms" and (sides < boxes[:, :2] - _SLACK).any():
+        return "its corners are not in order"
+    if layout not in ("nms", "yolox-raw") and (sides < -_SLACK).any():
+        return "some of its widths and heights are negative"
+
+    scores = rows[:, 4:5] if kind.scores == "best" else rows[:, 4:]
+    if scores.min() < -_SLACK or scores.max() > 1 + _SLACK:
+        return f"its scores are from {scores.min():.3g} to {scores.max():.3g}, not probabilities"
+    if kind.scores == "best" and not _are_classes(rows[:, 5]):
+        return "its last number is no class"
+    if kind.yolox and (rows[:, 4] == 1).all():
+        return "its objectness is always 1"
+    return None
+
+
+def _told_apart(file: OnnxFile, examples: Sequence[Numbers], left: Sequence[OnnxLayout]) -> list[OnnxLayout]:
+    """Rows of six numbers are a score and a class, or two scores. A logistic score is hardly ever whole, a class always."""
+    ended = [layout for layout in left if layout in _ENDED]
+    rows = _of_boxes(examples, ended[0]) if ended else np.zeros((0, 6), np.float32)
+    if len(rows):
+        return ended
+    if ended and all(not output.any() for output in examples) and file.operators & set(_SUPPRESSES):
+        # A file that finds nothing in noise leaves zeros, as only those do that choose boxes themselves.
+        return [layout for layout in ended if layout == "nms"]
+    return list(left)
+
+
+def _are_classes(numbers: Numbers) -> bool:
+    return bool((numbers == numbers.round()).all() and (numbers >= 0).all())
+
+
+def _seen(examples: Sequence[Numbers], layout: OnnxLayout) -> str:
+    """What the numbers showed, for people."""
+    rows = _of_boxes(examples, layout)
+    if not len(rows):
+        return "no box on examples"
+    low, high = rows[:, :4].min(), rows[:, :4].max()
+    kind = "whole numbers last" if LAYOUTS[layout].scores == "best" else "scores within 0 to 1"
+    return f"on examples its boxes are from {low:.3g} to {high:.3g}, with {kind}"
+
+
+def _way_out(layouts: Sequence[OnnxLayout]) -> str:
+    kinds: Mapping[str, str] = {layout: LAYOUTS[layout].columns for layout in layouts}
+    listed = "; ".join(f"layout = {layout!r}: {columns}" for layout, columns in kinds.items()).replace("'", '"')
+    return f"If it is one, say so in a file for --config ({listed})"
+
+
+def _shapes_text(classes: int) -> str:
+    return (
+        f"N x boxes x {5 + classes} (v5, yolox), N x {4 + classes} x boxes (v8), N x boxes x {4 + classes} (rtdetr; v8-rows "
+        "if that is set as layout in a file for --config), N x boxes x 6 (nms)"
+    )
+
+
+def _listed(layouts: Sequence[OnnxLayout]) -> str:
+    names = [f"`{layout}`" for layout in layouts]
+    return " or ".join([", ".join(names[:-1]), names[-1]])
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, ("N", *shape)))

@@ -1,0 +1,190 @@
+"""The layers that an architecture has, and the network in a checkpoint that has the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from skinbatch.errors import PackError, UsageError
+from skinbatch.models.weights import BOOKKEEPING
+
+Shapes = Mapping[str, tuple[int, ...]]
+Rename = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+# Parts that torch's wrappers put into names, in front or in the middle: DataParallel and averaging, torch.compile, FSDP,
+# activation checkpointing. They are left out of the architecture's names too while names are compared.
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network of a checkpoint.
+
+    prefix: what its names begin with in the file. tensors: by the architecture's names. left_out: what else the file holds,
+    by its first name, with the number of tensors.
+    """
+
+    prefix: str
+    tensors: dict[str, Tensor]
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    prefix: str
+    tensors: Mapping[str, Tensor]
+    layers: Shapes
+
+    @property
+    def known(self) -> int:
+        """How many of the architecture's layers it has."""
+        return sum(name in self.tensors for name in self.layers)
+
+    @property
+    def whole(self) -> bool:
+        return self.known == len(self.layers)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every layer is there in the architecture's shape."""
+        return self.whole and all(tuple(self.tensors[name].shape) == shape for name, shape in self.layers.items())
+
+
+def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
+    """Return the shape of every layer of a network, counters left out. The network is built without memory where it can be."""
+    try:
+        with torch.device("meta"):
+            network = build()
+    except Exception:  # some look at their own numbers while they are built, and fail in any way; then memory is needed
+        network = build()
+    state = network.state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith(BOOKKEEPING)}
+
+
+def find_network(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    variants: Sequence[Shapes],
+    rename: Rename,
+    prefix: str | None = None,
+) -> Network:
+    """Find the network of an architecture among a checkpoint's tensors, whatever its names begin with there.
+
+    Args:
+        path: The checkpoint, for messages.
+        tensors: Every tensor of the file by its full name.
+        variants: Layers and shapes, one mapping for each form that the architecture comes in.
+        rename: Gives the architecture's names to a network that another library names otherwise.
+        prefix: What the user has said that the names begin with; None to look for it.
+
+    Returns:
+        The network, which may lack layers or have others if nothing in the file fits better.
+
+    Raises:
+        UsageError: Two networks of the file fit and differ, or the file has nothing under `prefix`.
+        PackError: No name of the file is one of the architecture's.
+    """
+    own_names = {_without_wrappers(name): name for layers in variants for name in layers}
+    plain = {_without_wrappers(name): tensor for name, tensor in tensors.items()}
+    if len(plain) == len(tensors):
+        tensors = plain
+        prefix = prefix and _without_wrappers(prefix)
+        variants = [{_without_wrappers(name): shape for name, shape in layers.items()} for layers in variants]
+    candidates = list(_candidates(tensors, variants, rename, prefix))
+    if not candidates:
+        assert prefix is not None
+        raise UsageError(f"{path}: no name begins with `{prefix}`; there are {_named(tensors)}")
+
+    best = max(candidates, key=lambda c: (c.whole, c.known, -len(c.prefix)))
+    if best.known == 0:
+        raise PackError(
+            f"{path}: none of its layers is one of this architecture's: the file has {_named(tensors)}; the architecture has "
+            f"{_named(variants[0])}"
+        )
+    if best.whole:
+        best = _only(path, [candidate for candidate in candidates if candidate.whole])
+
+    others = [c.prefix for c in candidates if c.whole and c.prefix != best.prefix]
+    kept = {
+        own_names.get(name, name): tensor
+        for name, tensor in best.tensors.items()
+        if not _is_beside(name, tensor, best, others)
+    }
+    return Network(best.prefix, kept, _left_out(tensors, best.prefix))
+
+
+def _candidates(
+    tensors: Mapping[str, Tensor], variants: Sequence[Shapes], rename: Rename, prefix: str | None
+) -> Iterator[_Candidate]:
+    """Every part of the file that has names of its own, as the variant that it has most layers of."""
+    for start in _prefixes(tensors) if prefix is None else (prefix,):
+        inner = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+        if not inner:
+            continue
+        renamed = rename(inner)
+        ways = [_Candidate(start, renamed, layers) for layers in variants]
+        yield max(ways, key=lambda c: (c.whole, c.known, -len(c.layers)))
+
+
+def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
+    found = {"": None}
+    for name in tensors:
+        parts = name.split(".")[:-1]
+        found |= {".".join(parts[:depth]) + ".": None for depth in range(1, len(parts) + 1)}
+    return list(found)
+
+
+def _only(path: Path, whole: Sequence[_Candidate]) -> _Candidate:
+    """The one network that there is, or all that there are are the same."""
+    fitting = [candidate for candidate in whole if candidate.fits] or list(whole)
+    first = fitting[0]
+    if all(_same(first, other) for other in fitting[1:]):
+        return first
+
+    names = " and ".join(f"`{candidate.prefix}`" for candidate in fitting)
+    raise UsageError(
+        f"{path}: holds {len(fitting)} networks of this architecture that differ, their names begin with {names}; "
+        f"say which is meant: --prefix {fitting[0].prefix or repr('')}"
+    )
+
+
+def _same(one: _Candidate, other: _Candidate) -> bool:
+    return all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.layers if name in other.tensors)
+
+
+def _is_beside(name: str, tensor: Tensor, network: _Candidate, others: Sequence[str]) -> bool:
+    """Whether a tensor under the network's prefix is none of its layers: a counter, or another network of the file."""
+    if name in network.layers:
+        return False
+    is_counter = tensor.numel() <= 1 and not tensor.is_floating_point()
+    return is_counter or (network.prefix + name).startswith(tuple(others))
+
+
+def _left_out(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, int]:
+    """Count what is not under the prefix, by the first part of a name in which it differs from the prefix."""
+    kept = prefix.split(".")
+    counted: dict[str, int] = {}
+    for name in tensors:
+        if name.startswith(prefix):
+            continue
+        parts = name.split(".")
+        shared = next((n for n, pair in enumerate(zip(parts, kept, strict=False)) if pair[0] != pair[1]), 0)
+        first = ".".join(parts[: shared + 1])
+        counted[first] = counted.get(first, 0) + 1
+    return counted
+
+
+def _without_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _named(names: Mapping[str, object]) -> str:
+    """Three names of many."""
+    first = ", ".join(f"`{name}`" for name in list(names)[:_MOST_NAMED])
+    more = len(names) - _MOST_NAMED
+    return f"{first} and {more} more" if more > 0 else first

@@ -43,6 +43,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Scoring = Annotated[
     str | None, typer.Option("--scoring", help="Fingerprint, or its first digits. (default: that of the newest run)")
 ]
+Grading = Annotated[
+    str | None,
+    typer.Option(
+        "--grading", help="Grading by `skinbatch regrade`: its id or scheme. (default: that of the first run)"
+    ),
+]
 
 
 def print_json(value: Any) -> None:

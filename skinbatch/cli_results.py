@@ -1,16 +1,64 @@
-"""Commands that work on the tables of a scoring: `skinbatch regrade`."""
+"""Commands that work on the tables of a scoring: `skinbatch show`, `skinbatch regrade`."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from skinbatch import __version__
-from skinbatch.cli_options import ConfigFile, Dest, Json, Scoring, print_json
+from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Scoring, print_json
 from skinbatch.config import load_config
+from skinbatch.errors import UsageError
+
+
+def show(
+    dest: Dest,
+    image_ids: Annotated[list[str], typer.Argument(metavar="IMAGE_ID...", help="Photos, as in the images table.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures, one PNG for each photo.")
+    ] = Path("shown"),
+    pack: Annotated[
+        str | None,
+        typer.Option("--pack", help="Where the scoring's pack is now, for the mask. (default: where it was)"),
+    ] = None,
+    scoring: Scoring = None,
+    grading: Grading = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Draw mask, boxes, scores and grade on photos.
+
+    Counted boxes are yellow with their score. Boxes below the threshold or off the skin are thin and blue. The skin is
+    outlined in green: from the stored masks (`score --save-masks`), or computed again. The photos are read again from
+    their source.
+    """
+    from PIL import Image
+
+    from skinbatch.reading import destination_store
+    from skinbatch.report.show import picture_name
+    from skinbatch.report.show import show as run
+    from skinbatch.runs.results import open_results
+
+    settings = load_config(config)
+    results = open_results(destination_store(dest, settings.storage), scoring, grading)
+    written = []
+    for shown in run(results, image_ids, settings, pack, lambda text: print(f"skinbatch: {text}", file=sys.stderr)):
+        path = output / picture_name(shown.image_id)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(shown.picture).save(path)
+        except OSError as e:
+            raise UsageError(f"{path}: cannot be written: {e.strerror or e}") from None
+        written.append({"image_id": shown.image_id, "written": str(path)})
+        if not as_json:
+            print(f"wrote {path}")
+    if as_json:
+        print_json(written)
 
 
 class Counting(StrEnum):

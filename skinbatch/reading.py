@@ -7,7 +7,8 @@ from pathlib import Path
 
 from skinbatch.config import StorageSettings, load_config
 from skinbatch.errors import UsageError
-from skinbatch.runs.results import Results, open_results
+from skinbatch.notebook import NotebookResults
+from skinbatch.runs.results import open_results
 from skinbatch.runs.verify import VerifyReport
 from skinbatch.runs.verify import verify as verify_store
 from skinbatch.storage.base import Store
@@ -29,7 +30,7 @@ def open(
     storage: StorageSettings | None = None,
     config: str | Path | None = None,
     grading: str | None = None,
-) -> Results:
+) -> NotebookResults:
     """Return the tables of a destination, as `images()` and `boxes()`.
 
     Args:
@@ -46,7 +47,9 @@ def open(
 
     >>> skinbatch.open("scored").images()  # doctest: +SKIP
     """
-    return open_results(destination_store(dest, storage or load_config(config).storage), scoring, grading)
+    return open_results(
+        destination_store(dest, storage or load_config(config).storage), scoring, grading, NotebookResults
+    )
 
 
 def verify(dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None) -> VerifyReport:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from html import escape
 from typing import Literal
 
 import numpy as np
@@ -194,6 +195,20 @@ class ImageResult:
     top_class: str | None = None
     boxes: tuple[GradedBox, ...] = ()
     mask_rle: Mapping[str, bytes] | None = None
+
+    def _repr_html_(self) -> str:
+        """Return a table of what is known, for notebooks."""
+        hidden = ("counts", "probs", "boxes", "mask_rle")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
+        values |= {f"count_{name}": count for name, count in self.counts.items()}
+        values |= {name: f"{value:.3f}" for name, value in self.probs.items()}
+        values["boxes"] = f"{len(self.boxes)}, of which {sum(box.counted for box in self.boxes)} are counted"
+        cells = (
+            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+            for name, value in values.items()
+            if value is not None
+        )
+        return f"<table>{''.join(cells)}</table>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def explain(store: Store, question: Question, config: Config, scoring: str | Non
     # Half precision is for speed on a GPU. Here a gradient is needed, and one photo is quick on any
     # machine.
     config = config.model_copy(update={"model": config.model.model_copy(update={"precision": "fp32"})})
-    pack = _pack_of(made_by, question.pack or config.pack, config, store)
+    pack = pack_of(made_by, question.pack or config.pack, config, store)
     stage = _classifier_stage(pack, question.head)
     photo = read_again(store, results.fingerprint, row, config)
     classifier = build_classifier(stage, pack.weights_file(f"classifier-{stage.head}"), "cpu", config.model)
@@ -123,7 +123,7 @@ def explain(store: Store, question: Question, config: Config, scoring: str | Non
     )
 
 
-def _pack_of(made_by: Scoring, address: str, config: Config, store: Store) -> Pack:
+def pack_of(made_by: Scoring, address: str, config: Config, store: Store) -> Pack:
     """Return the verified pack whose stages give the scoring's numbers, or raise a PackError that
     names what differs.
     """

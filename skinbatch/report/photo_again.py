@@ -8,11 +8,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -34,32 +35,56 @@ _COLUMNS = ("image_id", "uri", "sha256", "status", "error", "face", "unit_id")
 _COMPARED = 20_000
 
 
-def find_row(results: Results, image_id: str) -> Mapping[str, Any]:
-    """Return the photo's row of `images`: image_id, uri, sha256 and unit_id.
+def find_rows(results: Results, image_ids: Sequence[str], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Return the photos' rows of `images`, in the given order. columns: all by default.
 
     Raises UsageError for a photo that is not in the table, with names that are close, and for one
-    that was not scored or has no face.
+    that was not scored.
     """
-    table = results.images(_COLUMNS)
+    table = results.images(columns)
     ids = table.column("image_id")
-    found = table.filter(pc.equal(ids, image_id)).to_pylist()
     where = f"{results.store.uri}, scoring {results.fingerprint}"
-    if not found and not image_id.isascii():
-        found = [row for row in table.to_pylist() if composed(row["image_id"]) == composed(image_id)]
-        if len(found) > 1:
-            several = " and ".join(ascii(row["image_id"]) for row in found)
-            raise UsageError(f"{where}: `{image_id}` is {several}, which differ only in how Unicode spells them")
-    if not found:
-        close = _close(image_id, [str(name) for name in ids.to_pylist()])
-        hint = f"; close to it: {', '.join(close)}" if close else ""
-        raise UsageError(f"{where}: no photo `{image_id}` among {table.num_rows:,}{hint}")
-    row: Mapping[str, Any] = found[0]
-    if row["status"] != "ok":
-        raise UsageError(
-            f"{where}: `{image_id}` was not scored: its status is `{row['status']}` ({row['error']}); "
-            "only `ok` rows have probabilities to explain"
-        )
+    places = pc.index_in(pa.array(image_ids, pa.string()), value_set=ids.combine_chunks()).to_pylist()
+    places = [
+        _place_of(image_id, ids, where) if place is None else place
+        for image_id, place in zip(image_ids, places, strict=True)
+    ]
+
+    rows: list[dict[str, Any]] = table.take(pa.array(places, pa.int64())).to_pylist()
+    for row in rows:
+        if row["status"] != "ok":
+            raise UsageError(
+                f"{where}: `{row['image_id']}` was not scored: its status is `{row['status']}` ({row['error']}); "
+                "only `ok` rows have results to show"
+            )
+    return rows
+
+
+def _place_of(image_id: str, ids: pa.ChunkedArray, where: str) -> int:
+    """Return the row of a photo whose name is spelled in another Unicode form, or raise UsageError."""
+    names = [str(name) for name in ids.to_pylist()]
+    same = []
+    if not image_id.isascii():
+        same = [n for n, name in enumerate(names) if composed(name) == composed(image_id)]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        several = " and ".join(ascii(names[n]) for n in same)
+        raise UsageError(f"{where}: `{image_id}` is {several}, which differ only in how Unicode spells them")
+
+    close = _close(image_id, names)
+    hint = f"; close to it: {', '.join(close)}" if close else ""
+    raise UsageError(f"{where}: no photo `{image_id}` among {len(names):,}{hint}")
+
+
+def find_row(results: Results, image_id: str) -> Mapping[str, Any]:
+    """Return the row of a photo that classifiers have looked at: image_id, uri, sha256 and unit_id.
+
+    Raises UsageError as `find_rows` does, and for a photo without a face.
+    """
+    (row,) = find_rows(results, [image_id], _COLUMNS)
     if not row["face"]:
+        where = f"{results.store.uri}, scoring {results.fingerprint}"
         raise UsageError(f"{where}: `{image_id}` has no face that was found, so no classifier looked at it")
     return row
 

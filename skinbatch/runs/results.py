@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar, overload
 
 import pyarrow as pa
 
@@ -21,6 +22,8 @@ from skinbatch.tables.meta import add_meta_columns, with_meta
 from skinbatch.tables.names import META_PREFIX
 from skinbatch.tables.parquet import read_columns
 from skinbatch.tables.schema import BOXES, META, SCHEMA_VERSION, images_schema
+
+R = TypeVar("R", bound="Results")
 
 _READERS = 16
 _UNITS_AHEAD = 4
@@ -54,6 +57,11 @@ class Results:
         if grading is not None:
             record = gradings.choose_grading(store, fingerprint, grading)
             self.grading = AppliedGrading(store, record, self.snapshot)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return the detector's classes."""
+        return self._scoring.classes if self._scoring is not None else ()
 
     @property
     def note(self) -> str | None:
@@ -154,6 +162,23 @@ class Results:
                 of_images, of_boxes = ahead.popleft().result()
                 yield of_images, of_boxes
 
+    def unit(self, unit_id: str) -> tuple[pa.Table, pa.Table, pa.Table]:
+        """Return images, boxes and masks of one unit; `masks` is empty unless masks were saved.
+
+        Raises StoreError if a run that ends meanwhile cleans the files up.
+        """
+        stubs = [stub for stub in self._receipts if stub.unit_id == unit_id]
+        tables = []
+        for kind in BITS:
+            paths = [path for stub in stubs for path in stub.files(self.fingerprint, stub.needed & BITS[kind])]
+            try:
+                parts = [self._read_file(kind, path, None) for path in paths]
+            except NotFoundError as e:
+                raise StoreError(f"{e}: a run has just ended in {self.store.uri}; start again") from None
+            tables.append(pa.concat_tables(parts) if parts else self._empty(kind, None))
+        images, boxes, masks = tables
+        return images, boxes, masks
+
     def _read(self, kind: str, columns: Sequence[str] | None) -> pa.Table:
         for _ in range(_RESTARTS):
             try:
@@ -252,24 +277,35 @@ def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
     return [stub for proof in proofs if proof is not None for stub in proof]
 
 
-def open_results(store: Store, scoring: str | None = None, grading: str | None = None) -> Results:
+@overload
+def open_results(store: Store, scoring: str | None = None, grading: str | None = None) -> Results: ...
+
+
+@overload
+def open_results(store: Store, scoring: str | None, grading: str | None, kind: type[R]) -> R: ...
+
+
+def open_results(
+    store: Store, scoring: str | None = None, grading: str | None = None, kind: type[Results] = Results
+) -> Results:
     """Return the results of a destination.
 
-    grading: id of a grading, its first digits, or its scheme; None: that of the scoring's first run.
+    grading: id of a grading, its first digits, or its scheme; None: that of the scoring's first run. kind: class of
+    the results.
     scoring: its fingerprint or the first digits; None: the newest one that is finished, or the newest if none is. Warns
     (UnfinishedWarning) where a newer one is not finished.
     """
     destination.require_destination(store)
     if scoring is not None:
-        return Results(store, destination.choose_scoring(store, scoring), grading)
+        return kind(store, destination.choose_scoring(store, scoring), grading)
 
     newest, *older = destination.newest_scorings(store)
-    shown = Results(store, newest, grading if snapshot.names(store, newest) else None)
+    shown = kind(store, newest, grading if snapshot.names(store, newest) else None)
     if shown.snapshot is not None:
         return shown
     for fingerprint in older:
         if snapshot.names(store, fingerprint):
-            finished = Results(store, fingerprint, grading)
+            finished = kind(store, fingerprint, grading)
             if finished.snapshot is not None:
                 finished.newer_unfinished = newest
                 warnings.warn(str(finished.note), UnfinishedWarning, stacklevel=3)

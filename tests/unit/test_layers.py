@@ -15,7 +15,7 @@ FLOORS = {
     **dict.fromkeys(("archive", "models"), 2),
     **dict.fromkeys(("annotations", "runs"), 3),
     "scoring": 4,
-    **dict.fromkeys(("engines", "train", "evaluate", "report", "export", "demo", "reading"), 5),
+    **dict.fromkeys(("engines", "train", "evaluate", "report", "export", "demo"), 5),
     "cli": 6,
 }
 TOP = (
@@ -30,6 +30,8 @@ TOP = (
     "cli_train",
     "console",
     "demo_run",
+    "notebook",
+    "reading",
 )
 """The files of the top floor: together they are the command line and the package's own names."""
 MAY_IMPORT = {

@@ -1,0 +1,154 @@
+"""Photos with what was found on them: pictures, names, and what a notebook shows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import skinbatch
+from skinbatch import cli
+from skinbatch.config import Config
+from skinbatch.errors import UsageError
+from skinbatch.report.overlay import CONTOUR, COUNTED, LONG_SIDE, NOT_COUNTED, draw_overlay
+from skinbatch.report.show import picture_name, show
+from tests.faces import face, jpeg, png, tar_bytes, write_tree
+
+BOX = {"x1": 20.0, "y1": 30.0, "x2": 40.0, "y2": 50.0, "score": 0.87, "counted": True}
+
+
+def has_colour(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool((picture == np.array(colour, np.uint8)).all(axis=-1).any())
+
+
+def colour_at(picture: np.ndarray, x: float, y: float) -> tuple[int, ...]:
+    return tuple(int(value) for value in picture[round(y), round(x)])
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["masks computed", "masks saved"])
+def scored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
+    """A folder with `photos`, and `out` with their scores."""
+    folder = tmp_path_factory.mktemp("show")
+    files = {"x/a.png": png(face(1, 2)), "b.jpg": jpeg(face(2)), "cut.png": b"\x89PN"}
+    write_tree(folder / "photos", files | {"t.tar": tar_bytes({"m.png": png(face(3))})})
+    report = skinbatch.score(
+        folder / "photos", folder / "out", pack=fake_pack, engine="local", save_masks=request.param
+    )
+    assert report.rows == 4
+    return folder
+
+
+def test_boxes_are_drawn_where_they_are_and_counted_ones_stand_out() -> None:
+    photo = np.full((100, 80, 3), 90, np.uint8)
+    other = BOX | {"x1": 50.0, "x2": 60.0, "counted": False}
+
+    picture = draw_overlay(photo, [BOX, other], ["a.jpg"])
+
+    scale = LONG_SIDE / 100
+    assert colour_at(picture, 20 * scale, 40 * scale) == COUNTED
+    assert colour_at(picture, 40 * scale, 40 * scale) == COUNTED
+    assert colour_at(picture, 50 * scale, 40 * scale) == NOT_COUNTED
+    assert picture.shape[1] == 800
+    assert picture.shape[0] > 1000, "the caption is below the photo"
+
+
+def test_large_photos_keep_their_size() -> None:
+    photo = np.full((1500, 1200, 3), 90, np.uint8)
+
+    picture = draw_overlay(photo, [BOX], ["a.jpg"])
+
+    assert picture.shape[1] == 1200
+    assert colour_at(picture, 20, 40) == COUNTED
+
+
+def test_skin_is_outlined_and_the_rest_is_darker() -> None:
+    photo = np.full((1000, 1000, 3), 200, np.uint8)
+    skin = np.zeros((1000, 1000), np.bool_)
+    skin[200:800, 300:700] = True
+
+    picture = draw_overlay(photo, [], ["a.jpg"], skin)
+
+    assert colour_at(picture, 500, 500) == (200, 200, 200)
+    assert colour_at(picture, 100, 100) == (110, 110, 110)
+    assert has_colour(picture[195:205], CONTOUR)
+
+
+def test_long_names_stay_within_the_picture() -> None:
+    picture = draw_overlay(np.zeros((500, 500, 3), np.uint8), [], ["x" * 400])
+
+    assert picture.shape[1] == LONG_SIDE
+    assert (picture[:, -8:][LONG_SIDE:] == 255).all(), "nothing is written over the edge"
+
+
+@pytest.mark.parametrize("image_id", ["x/a.png", "b.jpg", "t.tar/m.png"])
+def test_a_scored_photo_is_shown_with_its_boxes(scored: Path, image_id: str) -> None:
+    results = skinbatch.open(scored / "out")
+    (shown,) = show(results, [image_id], Config())
+
+    assert len(shown.boxes) > 0
+    assert has_colour(shown.picture, COUNTED)
+    assert has_colour(shown.picture, CONTOUR)
+    assert shown.row["count_total"] == sum(box["counted"] for box in shown.boxes)
+
+
+def test_the_command_writes_one_picture_for_each_photo(
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["show", str(scored / "out"), "b.jpg", "x/a.png", "-o", str(tmp_path / "shown"), "--json"]
+    monkeypatch.setattr(sys, "argv", ["skinbatch", *arguments])
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 0
+    written = json.loads(capsys.readouterr().out)
+    assert [entry["image_id"] for entry in written] == ["b.jpg", "x/a.png"]
+    assert all(Image.open(entry["written"]).width == LONG_SIDE for entry in written)
+
+
+def test_a_photo_that_failed_says_why(scored: Path) -> None:
+    with pytest.raises(UsageError, match=r"`cut\.png` was not scored: its status is"):
+        list(show(skinbatch.open(scored / "out"), ["cut.png"], Config()))
+
+
+def test_names_of_pictures_are_safe_and_different() -> None:
+    assert picture_name("b.jpg") == "b.jpg.png"
+    names = {picture_name(name) for name in ("x/a.png", "x_a.png", "../x/a.png", "x//a.png")}
+    assert len(names) == 4
+    assert all("/" not in name and not name.startswith(".") for name in names)
+
+
+def test_a_notebook_shows_pictures_and_a_summary(scored: Path) -> None:
+    results = skinbatch.open(scored / "out")
+
+    assert results.show("b.jpg").width == LONG_SIDE
+    summary = results._repr_html_()
+    assert "<td>3 ok, 1 truncated</td>" in summary
+    assert results.fingerprint in summary
+
+
+def test_a_single_result_is_a_table_in_a_notebook(scored: Path, fake_pack: str) -> None:
+    result = skinbatch.Scorer(fake_pack)(face(2))
+
+    text = result._repr_html_()
+
+    assert "<tr><th>status</th><td>ok</td></tr>" in text
+    assert f"<td>{len(result.boxes)}, of which {result.count_total} are counted</td>" in text
+
+
+def test_tables_come_as_pandas_polars_and_supervision(scored: Path) -> None:
+    pytest.importorskip("pandas")
+    polars = pytest.importorskip("polars")
+    supervision = pytest.importorskip("supervision")
+    results = skinbatch.open(scored / "out")
+
+    assert results.to_pandas().shape[0] == 4
+    assert results.to_polars("boxes").filter(polars.col("counted")).height > 0
+    detections = results.to_supervision("b.jpg")
+    assert isinstance(detections, supervision.Detections)
+    assert detections.xyxy.shape == (len(detections.confidence), 4)
+    assert set(detections.data["class_name"]) <= set(results.class_names)

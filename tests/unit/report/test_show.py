@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import skinbatch
@@ -21,11 +22,11 @@ from tests.faces import face, jpeg, png, tar_bytes, write_tree
 BOX = {"x1": 20.0, "y1": 30.0, "x2": 40.0, "y2": 50.0, "score": 0.87, "counted": True}
 
 
-def has_colour(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
+def has_colour(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> bool:
     return bool((picture == np.array(colour, np.uint8)).all(axis=-1).any())
 
 
-def colour_at(picture: np.ndarray, x: float, y: float) -> tuple[int, ...]:
+def colour_at(picture: NDArray[np.uint8], x: float, y: float) -> tuple[int, ...]:
     return tuple(int(value) for value in picture[round(y), round(x)])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import decimal
 import json
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.annotations.displayed import displayed_size
+from skinbatch.annotations.json_file import json_kind
 from skinbatch.annotations.photo_files import PhotoFiles
 from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
@@ -28,7 +28,6 @@ NO_PARENT = "none"
 LOOKED_FOR = f"COCO .json (Roboflow: {ROBOFLOW})"
 EXACT = decimal.Context(prec=120, Emin=-9999, Emax=9999)
 """Sums of what is written here are exact: x + width is the very right edge that was exported."""
-_END_BYTES = 1 << 20
 
 
 def fits(path: Path) -> bool:
@@ -177,23 +176,7 @@ class _File:
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
-        return [path] if path.suffix.lower() == ".json" else []
+        return [path] if path.suffix.lower() == ".json" and json_kind(path) in ("coco", None) else []
     tree = Tree(path)
-    return [tree.path(key) for key in tree.ending(".json") if _is_instances(tree.path(key))]
-
-
-def _is_instances(file: Path) -> bool:
-    """By name, or by its first and last bytes: COCO's captions have no boxes, and other JSON lies about."""
-    if file.name.lower() == ROBOFLOW:
-        return True
-    try:
-        with open(file, "rb") as stream:
-            ends = stream.read(_END_BYTES)
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(_END_BYTES, size - _END_BYTES))
-            ends += stream.read()
-    except OSError as e:
-        raise UsageError(f"{file}: cannot be read: {e.strerror}") from None
-    if b'"images"' not in ends and b'"file_name"' not in ends:
-        return False
-    return b'"bbox"' in ends or (b'"annotations"' in ends and b'"caption"' not in ends)
+    files = [tree.path(key) for key in tree.ending(".json")]
+    return [file for file in files if file.name.lower() == ROBOFLOW or json_kind(file) == "coco"]

@@ -121,7 +121,8 @@ class PhotoFiles:
 
 def _ends(name: str, loose: bool) -> Iterator[str]:
     """Keys by which a photo may lie in a folder: its name, then, of a path that is not relative to it, ever shorter ends."""
-    yield name
+    if not os.path.isabs(name):
+        yield name
     plain = posixpath.normpath(name.replace("\\", "/")).lstrip("/")
     if plain != name:
         yield plain

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 OUTLINES, MARKS = "outlines (segmentation)", "VOC marks (pose, truncated, occluded)"
+ROTATED, OCCLUDED = "rotated boxes (the box around them is kept)", "marks of occluded boxes"
+EMBEDDED = "photos within their annotations (imageData)"
 """What the readers count and do not keep."""
 
 
@@ -51,8 +53,8 @@ class AnnotatedPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """All photos of one truth, by name. root: what `name` is relative to. format: `voc`, `coco`, `yolo`, `lines`, `masks`,
-    `parts`, `folders` or `csv`. class_names: of boxes or photos, in the truth's own order. unread: files beside the photos
+    """All photos of one truth, by name. root: what `name` is relative to. format: one of
+    `read.FORMATS`. class_names: of boxes or photos, in the truth's own order. unread: files beside the photos
     that are no annotations."""
 
     root: Path

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.annotations import coco, folders, lines, masks, parts, table, voc, yolo
+from skinbatch.annotations import coco, cvat, folders, label_studio, labelme, lines, masks, parts, table, voc, yolo
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.errors import UsageError
 from skinbatch.tables.names import composed
@@ -30,6 +30,9 @@ class _Format:
 _ANNOTATED: Mapping[str, _Format] = {
     "voc": _Format(voc.fits, voc.read, voc.LOOKED_FOR),
     "coco": _Format(coco.fits, coco.read, coco.LOOKED_FOR),
+    "label-studio": _Format(label_studio.fits, label_studio.read, label_studio.LOOKED_FOR),
+    "cvat": _Format(cvat.fits, cvat.read, cvat.LOOKED_FOR),
+    "labelme": _Format(labelme.fits, labelme.read, labelme.LOOKED_FOR),
     "yolo": _Format(yolo.fits, yolo.read, yolo.LOOKED_FOR),
     "lines": _Format(lines.fits, lines.read, lines.LOOKED_FOR),
     "masks": _Format(masks.fits, masks.read, masks.LOOKED_FOR),

@@ -14,7 +14,7 @@ from skinbatch.models.stages import Fraction, Name, Positive, Section
 from skinbatch.tables.names import composed
 
 StageName = Literal["segmenter", "detector", "classifier"]
-Format = Literal["voc", "coco", "yolo", "lines", "masks", "parts", "folders", "csv"]
+Format = Literal["voc", "coco", "label-studio", "cvat", "labelme", "yolo", "lines", "masks", "parts", "folders", "csv"]
 
 
 def _located(path: Path, info: ValidationInfo) -> Path:

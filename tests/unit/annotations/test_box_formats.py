@@ -358,8 +358,8 @@ def test_paths_and_formats_that_are_not_there_are_named(tmp_path: Path) -> None:
         read_truth(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="copy it here"):
         read_truth("s3://bucket/truth")
-    with pytest.raises(UsageError, match="there are voc, coco, yolo, lines, masks, parts, csv, folders"):
-        read_truth(tmp_path, "cvat")
+    with pytest.raises(UsageError, match="there are voc, coco, label-studio, cvat, labelme, yolo, lines"):
+        read_truth(tmp_path, "vgg")
     with pytest.raises(UsageError, match=r"looked for.*COCO"):
         read_truth(photo(tmp_path / "a.jpg"))
     for form in ("voc", "coco", "yolo", "lines", "masks"):

@@ -1,0 +1,75 @@
+"""What Label Studio calls a photo: an upload, a file of its machine, an object of a store, or an address."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from skinbatch.archive.formats import has_image_name
+from skinbatch.errors import UsageError
+
+_UPLOAD = "/data/upload/"
+_LOCAL = "/data/local-files/"
+# Label Studio puts eight hexadecimal digits before the name of what is uploaded.
+_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+_PLACES = ("http://", "https://", "s3://", "gs://", "azure-blob://", "file://", "/data/")
+_USUAL = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoName:
+    """What a task calls its photo.
+
+    name: its name without what Label Studio adds. names: paths by which its file may lie somewhere, the best first.
+    written: as the task has it, by which listings of a store name it.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    written: str
+
+
+def photo_of(data: Mapping[str, Any], where: str) -> PhotoName:
+    """Return the photo of a task's data.
+
+    Raises:
+        UsageError: No field names a photo, or several do and none of them is `image`.
+    """
+    texts = {name: value for name, value in data.items() if isinstance(value, str) and value}
+    fields = [name for name, value in texts.items() if has_image_name(_path(value))]
+    fields = fields or [name for name, value in texts.items() if value.startswith(_PLACES)]
+    if len(fields) > 1 and _USUAL in fields:
+        fields = [_USUAL]
+    if len(fields) != 1:
+        there = ", ".join(fields or data) or "none"
+        how_many = "several fields name a photo" if fields else "no field names a photo"
+        raise UsageError(f"{where}: {how_many}: {there}; keep one, or call it `{_USUAL}`")
+    return _named(texts[fields[0]])
+
+
+def _named(written: str) -> PhotoName:
+    path = _path(written)
+    plain = path.strip("/")
+    if not written.startswith(_UPLOAD):
+        return PhotoName(plain, (f"/{plain}",), written)
+
+    folder, base = posixpath.split(plain)
+    stripped = _PREFIX.sub("", base)
+    names = (f"/{plain}", f"/{folder}/{stripped}") if stripped != base else (f"/{plain}",)
+    return PhotoName(stripped, names, base)
+
+
+def _path(written: str) -> str:
+    """The path within an address, decoded, with slashes."""
+    address = urllib.parse.urlsplit(written) if written.startswith(_PLACES) else None
+    if address is None:
+        return posixpath.normpath(written.replace("\\", "/"))
+    path = address.path
+    if path.startswith(_LOCAL):
+        path = urllib.parse.parse_qs(address.query).get("d", [""])[0]
+        return path.replace("\\", "/")
+    return urllib.parse.unquote(path).replace("\\", "/")

@@ -129,15 +129,16 @@ def _cpu() -> float:
 
 def _count_listings() -> list[int]:
     """Keys of every listing from now on, as they come."""
+    from skinbatch.storage.links import Links
     from skinbatch.storage.local import LocalStore
 
     found: list[int] = []
     walk = LocalStore._walk
 
-    def counted(self: LocalStore, prefix: str) -> Iterator[tuple[str, bool]]:
+    def counted(self: LocalStore, prefix: str, links: Links | None = None) -> Iterator[tuple[str, bool]]:
         found.append(0)
         at = len(found) - 1
-        for entry in walk(self, prefix):
+        for entry in walk(self, prefix, links):
             found[at] += 1
             yield entry
 

@@ -93,6 +93,12 @@ def score(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", help="No keys that match this glob; may be repeated.")
     ] = None,
+    image_column: Annotated[
+        str | None, typer.Option("--image-column", help="Column with the photos, where Parquet files have several.")
+    ] = None,
+    follow_links: Annotated[
+        bool | None, typer.Option("--follow-links", help="Also follow links that lead out of SOURCE.")
+    ] = None,
     head: Annotated[
         bool | None, typer.Option("--head", help="Ask the store for sizes and versions that a listing lacks.")
     ] = None,
@@ -115,7 +121,14 @@ def score(
     settings = load_config(
         config,
         {
-            "source": {"include": include, "exclude": exclude, "head": head, "content_hash": content_hash},
+            "source": {
+                "include": include,
+                "exclude": exclude,
+                "image_column": image_column,
+                "follow_links": follow_links,
+                "head": head,
+                "content_hash": content_hash,
+            },
             "storage": {"anonymous": anonymous},
             "run": {"log_format": log_format},
         },

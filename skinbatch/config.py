@@ -27,6 +27,15 @@ class SourceSettings(_Section):
         default=(), description="List only keys that match one of these globs, such as `*.png`."
     )
     exclude: tuple[str, ...] = Field(default=(), description="Leave out keys that match one of these globs.")
+    image_column: str | None = Field(
+        default=None,
+        description="Column with the photos of Parquet files. Needed where a file has several columns with images "
+        "and its metadata does not single one out.",
+    )
+    follow_links: bool = Field(
+        default=False,
+        description="Follow links that lead out of a local source, too. Links within it are always followed.",
+    )
     head: bool = Field(
         default=False,
         description="Ask the store for the size and version of every photo whose listing gives neither.",

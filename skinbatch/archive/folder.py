@@ -10,14 +10,16 @@ from skinbatch.archive.sniff import Candidate, classify
 from skinbatch.config import SourceSettings
 from skinbatch.errors import ForbiddenError, UsageError
 from skinbatch.storage.base import ObjectInfo, Store
-from skinbatch.storage.local import LocalStore
+from skinbatch.storage.links import Links
+from skinbatch.storage.local import LocalStore, path_of
 from skinbatch.types import ImageRef, ShardRef
-
-LINK = "(link)"
 
 
 class FolderSource:
-    """Every file below the root of `store`, ascending by key. Links out of it and links to folders are not followed."""
+    """Every file below the root of `store`, ascending by key.
+
+    Links within the tree are followed under their own names; those that leave it only where the settings say so.
+    """
 
     kind = "folder"
 
@@ -46,7 +48,8 @@ class FolderSource:
         if not isinstance(self._store, LocalStore):
             return self._store.list()
 
-        def count_link(_: str) -> None:
-            self.skipped[LINK] += 1
+        def count_link(_: str, reason: str) -> None:
+            self.skipped[reason] += 1
 
-        return self._store.list(on_link=count_link)
+        root = path_of(self._store.uri)
+        return self._store.list(links=Links(root, outside=self._settings.follow_links, on_skipped=count_link))

@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,6 +24,7 @@ from skinbatch.errors import (
     UsageError,
 )
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
+from skinbatch.storage.links import Links, is_within
 from skinbatch.storage.walk import Folder, walk
 
 _CHUNK = 1 << 20
@@ -61,8 +63,11 @@ def _has_stray(key: str) -> bool:
 
 
 class LocalStore:
-    """Files below `root`. Links to files inside the root are read; links that leave it and links to folders are not
-    followed and not listed. A read error of the disk (EIO) is a DiskError: it concerns that one file."""
+    """Files below `root`.
+
+    Unless a listing is told otherwise, it holds links to files inside the root, and neither links that leave it nor
+    links to folders. A read error of the disk (EIO) is a DiskError: it concerns that one file.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = path_of(os.path.abspath(os.path.expanduser(root)))
@@ -78,19 +83,19 @@ class LocalStore:
     def uri_of(self, key: str) -> str:
         return self._above_uri + key
 
-    def list(self, prefix: str = "", *, on_link: Callable[[str], None] | None = None) -> Iterator[ObjectInfo]:
-        """See Store. on_link: told the key of every link that is not followed."""
-        real_root = os.path.realpath(self._root)
-        for key, plain in self._walk(prefix):
-            found = self._found(key, plain, real_root, on_link)
+    def list(self, prefix: str = "", *, links: Links | None = None) -> Iterator[ObjectInfo]:
+        """See Store. links: decides which links are followed, those to folders among them."""
+        files = links or Links(self._root)
+        for key, plain in self._walk(prefix, links):
+            found = self._found(key, plain, files)
             if found is not None:
                 yield _info(key, found)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """See Store: folders are read, their files are not looked at."""
-        real_root = os.path.realpath(self._root)
+        links = Links(self._root)
         for key, plain in self._walk(prefix):
-            if plain or self._found(key, plain, real_root, None) is not None:
+            if plain or self._found(key, plain, links) is not None:
                 yield key
 
     def head(self, key: str) -> ObjectInfo:
@@ -140,7 +145,7 @@ class LocalStore:
         """See Store."""
         apart = {self._path(prefix.rstrip("/")) for prefix in listed}
         real_root = os.path.realpath(self._root)
-        littered = [folder for folder in self._littered if _is_within(os.path.realpath(folder), real_root)]
+        littered = [folder for folder in self._littered if is_within(os.path.realpath(folder), real_root)]
         self._littered = set()
         count, folders = 0, [(self._root, True), *((folder, False) for folder in littered)]
         while folders:
@@ -203,12 +208,12 @@ class LocalStore:
             raise ValueError("leads out of the root")
         return path_of(self._above + key) if _has_stray(key) else self._above + key
 
-    def _walk(self, prefix: str) -> Iterator[tuple[str, bool]]:
-        """Keys of what is no folder, ascending, and whether it is a plain file for sure."""
-        return walk(self._scan, prefix)
+    def _walk(self, prefix: str, links: Links | None = None) -> Iterator[tuple[str, bool]]:
+        """Yield the keys of what is no folder, ascending, and whether it is a plain file for sure."""
+        return walk(partial(self._scan, links=links), prefix)
 
-    def _scan(self, folder: str, most: int | None = None) -> Folder | None:
-        """See walk.Scan."""
+    def _scan(self, folder: str, most: int | None = None, links: Links | None = None) -> Folder | None:
+        """See walk.Scan. links: decides which links to folders are entered; none by default."""
         names: list[str] = []
         odd: set[str] = set()
         try:
@@ -225,8 +230,13 @@ class LocalStore:
                         name = name.translate(_TO_KEY)
                     if entry.is_dir(follow_symlinks=False):
                         name += "/"  # part of the order: "a-b" comes before "a/b", as on S3
+                        if links is not None and links.is_storage(path, name):
+                            continue
                     elif not entry.is_file(follow_symlinks=False):
-                        odd.add(name)
+                        if links is not None and links.follows_folder(entry.path):
+                            name += "/"
+                        else:
+                            odd.add(name)
                     names.append(name)  # the entries themselves take five times as much memory
         except (FileNotFoundError, NotADirectoryError):
             return Folder([], odd)
@@ -236,15 +246,12 @@ class LocalStore:
             names.sort()
         return Folder(names, odd)
 
-    def _found(
-        self, key: str, plain: bool, real_root: str, on_link: Callable[[str], None] | None
-    ) -> os.stat_result | None:
+    def _found(self, key: str, plain: bool, links: Links) -> os.stat_result | None:
         """What a file is, None for what is not to be read."""
         try:
             path = self._path(key)
-            if not plain and os.path.islink(path) and not _leads_to_file_in(path, real_root):
-                if on_link is not None:
-                    on_link(key)
+            if not plain and os.path.islink(path) and (reason := links.reason(path)) is not None:
+                links.on_skipped(key, reason)
                 return None
             found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -342,15 +349,6 @@ def _regular(found: os.stat_result) -> os.stat_result:
     if not stat.S_ISREG(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "not a regular file")
     return found
-
-
-def _leads_to_file_in(path: str, real_root: str) -> bool:
-    target = os.path.realpath(path)
-    return os.path.isfile(target) and _is_within(target, real_root)
-
-
-def _is_within(real_path: str, real_root: str) -> bool:
-    return os.path.commonpath([real_path, real_root]) == real_root
 
 
 def _read(fd: int, size: int) -> bytes:

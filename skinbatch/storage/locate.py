@@ -46,7 +46,7 @@ def absolute(uri: str) -> str:
     """Return a source or destination as tables and records name it.
 
     A local path becomes absolute, with links resolved and in text that can be stored even where a name is not UTF-8.
-    An s3:// address loses the slash at its end.
+    A link to a file keeps its own name. An s3:// address loses the slash at its end.
 
     Raises:
         UsageError: for credentials in the address, and for anything that is neither of the two.
@@ -55,7 +55,11 @@ def absolute(uri: str) -> str:
     if is_s3(uri):
         split_s3(uri)
         return uri.rstrip("/")
-    return uri_of(os.path.realpath(path_of(os.path.abspath(os.path.expanduser(uri)))))
+    path = path_of(os.path.abspath(os.path.expanduser(uri)))
+    if os.path.isfile(path):
+        folder, name = os.path.split(path)
+        return uri_of(os.path.join(os.path.realpath(folder), name))
+    return uri_of(os.path.realpath(path))
 
 
 def open_store(uri: str, settings: StorageSettings, *, anonymous: bool = False) -> Store:

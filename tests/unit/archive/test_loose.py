@@ -17,6 +17,7 @@ from skinbatch.archive.unit import read_unit
 from skinbatch.config import Config, DecodeSettings, SourceSettings
 from skinbatch.errors import ChangedError, ForbiddenError, StoreError, UsageError
 from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.links import LOOP, OUT_OF_SOURCE
 from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status, WorkUnit
@@ -113,11 +114,12 @@ def test_an_include_pattern_with_an_extension_lists_such_files_by_content(tmp_pa
 
 
 def test_links_that_are_not_followed_are_counted(photos: Path) -> None:
-    (photos / "link").symlink_to(photos / "00000")
+    (photos / "link").symlink_to("/etc")
     (photos / "link.jpg").symlink_to("/etc/hostname")
+    (photos / "loop").symlink_to(photos)
     source = open_source(str(photos), CONFIG)
     assert len(list(source.entries())) == 8
-    assert source.skipped["(link)"] == 2
+    assert source.skipped == {".txt": 1, OUT_OF_SOURCE: 2, LOOP: 1}
 
 
 def test_a_single_photo_is_listed_in_its_folder(photos: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
+from skinbatch.storage.links import LOOP, NO_FILE, OUT_OF_SOURCE, Links
 from skinbatch.storage.local import LocalStore
 
 
@@ -47,9 +48,12 @@ def test_a_link_to_a_file_inside_is_listed_and_others_are_reported(tmp_path: Pat
     (root / "folder").symlink_to(root / "sub")
     (root / "round").symlink_to(root)
     (root / "dangling.jpg").symlink_to("nowhere")
-    links: list[str] = []
-    assert [i.key for i in LocalStore(root).list(on_link=links.append)] == ["inside.jpg", "sub/real.jpg"]
-    assert links == ["dangling.jpg", "folder", "outside.jpg", "round"]
+    assert [i.key for i in LocalStore(root).list()] == ["inside.jpg", "sub/real.jpg"]
+    skipped: dict[str, str] = {}
+    links = Links(str(root), on_skipped=skipped.__setitem__)
+    keys = ["folder/real.jpg", "inside.jpg", "sub/real.jpg"]
+    assert [i.key for i in LocalStore(root).list(links=links)] == keys
+    assert skipped == {"dangling.jpg": NO_FILE, "outside.jpg": OUT_OF_SOURCE, "round": LOOP}
     assert LocalStore(root).get("inside.jpg")[0] == b"inside"
 
 

@@ -88,10 +88,14 @@ def score(
         bool | None, typer.Option("--save-masks", help="Also write the masks, as COCO run lengths.")
     ] = None,
     include: Annotated[
-        list[str] | None, typer.Option("--include", help="Only keys that match this glob; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--include", help="Only keys that match this glob; in archives, `shard.tar/member`. May be repeated."
+        ),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", help="No keys that match this glob; may be repeated.")
+        list[str] | None,
+        typer.Option("--exclude", help="No keys that match this glob, in archives too. May be repeated."),
     ] = None,
     image_column: Annotated[
         str | None, typer.Option("--image-column", help="Column with the photos, where Parquet files have several.")

@@ -24,9 +24,13 @@ class SourceSettings(_Section):
     """Choose which files of the source are listed."""
 
     include: tuple[str, ...] = Field(
-        default=(), description="List only keys that match one of these globs, such as `*.png`."
+        default=(),
+        description="List only keys that match one of these globs, such as `*.png`. Inside archives they are matched "
+        "against `shard.tar/member`; a glob that matches the archive itself takes all of it.",
     )
-    exclude: tuple[str, ...] = Field(default=(), description="Leave out keys that match one of these globs.")
+    exclude: tuple[str, ...] = Field(
+        default=(), description="Leave out keys that match one of these globs, inside archives too."
+    )
     image_column: str | None = Field(
         default=None,
         description="Column with the photos of Parquet files. Needed where a file has several columns with images "

@@ -25,6 +25,10 @@ class UnfinishedWarning(UserWarning):
     """A reader is shown less than there is going to be."""
 
 
+class ColumnNeededError(UsageError):
+    """Several columns of a Parquet file hold images, and no setting names the one to score."""
+
+
 class PackError(UsageError):
     """A model pack that is missing, malformed or does not have its recorded hashes."""
 

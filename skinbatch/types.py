@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from html import escape
 from typing import Literal
@@ -52,10 +52,24 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """What of an archive file is wanted; everything by default.
+
+    include, exclude: globs, matched against `shard.tar/member`, and against `member` where the archive file is the
+    source itself (`alone`). image_column: the column of a Parquet file that holds the photos.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    image_column: str | None = None
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ShardRef:
     """One listed archive file; its members are listed where they are scored.
 
-    key: relative to the source (the uri for listings), the prefix of its members' image_id.
+    key: relative to the source (the uri for listings), the prefix of its members' image_id. selection: what of it is wanted.
     """
 
     key: str
@@ -63,6 +77,7 @@ class ShardRef:
     kind: ShardKind
     size: int
     version: str | None
+    selection: Selection = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +114,16 @@ class WorkUnit:
         """Hash of what is to be scored: photos with size, version and meta, or the shard's version and range."""
         if self.shard is not None:
             s = self.shard
-            inputs: object = [s.key, s.uri, s.kind, s.size, s.version, self.start, self.stop]
+            inputs: object = [s.key, s.uri, s.kind, s.size, s.version, self.start, self.stop, *_chosen(s.selection)]
         else:
             inputs = [[r.image_id, r.uri, r.size, r.version, dict(sorted(r.meta.items()))] for r in self.images]
         text = json.dumps(inputs, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _chosen(selection: Selection) -> list[object]:
+    """Return what a selection adds to the inputs of a unit: nothing where everything is wanted."""
+    return [] if selection == Selection() else [asdict(selection)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from skinbatch.archive.globs import EXCLUDED, Globs
+from skinbatch.archive.globs import EXCLUDED, Globs, opens
 from skinbatch.archive.sniff import Candidate, classify
 from skinbatch.config import SourceSettings
 from skinbatch.errors import ForbiddenError, UsageError
@@ -31,15 +31,14 @@ class FolderSource:
     def entries(self) -> Iterator[ImageRef | ShardRef]:
         self.skipped.clear()
         globs = Globs(self._settings)
-        content_hash = self._settings.content_hash and isinstance(self._store, LocalStore)
         try:
-            yield from classify(self._wanted(globs), globs, self.skipped, content_hash=content_hash)
+            yield from classify(self._wanted(globs), globs, self.skipped, self._settings)
         except ForbiddenError as e:
             raise UsageError(f"{self.uri}: cannot be listed: {e}; allow reading it, or choose a source within") from e
 
     def _wanted(self, globs: Globs) -> Iterator[Candidate]:
         for info in self._listed():
-            if globs.wants(info.key):
+            if globs.wants(info.key) or opens(globs, info.key):
                 yield Candidate(info.key, self._store, info)
             else:
                 self.skipped[EXCLUDED] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import zlib
 from functools import lru_cache
 from typing import Literal
@@ -11,8 +12,11 @@ from skinbatch.types import ShardKind
 
 ImageFormat = Literal["jpeg", "png", "webp", "avif", "heif", "tiff", "bmp", "gif"]
 
+# `.mpo` is two JPEGs or more in one file, of which the first is read; `.hif` is what some cameras call HEIF.
+_JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".pjpeg", ".pjp", ".mpo")
+_HEIF_EXTENSIONS = (".heic", ".heif", ".hif", ".avif", ".avifs")
 IMAGE_EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif")
+    (*_JPEG_EXTENSIONS, *_HEIF_EXTENSIONS, ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 )
 SHARD_EXTENSIONS: dict[str, ShardKind] = {
     ".tar": "tar",
@@ -25,10 +29,18 @@ SHARD_EXTENSIONS: dict[str, ShardKind] = {
     ".zip": "zip",
     ".parquet": "parquet",
 }
+# First bytes that are enough to tell any kind apart.
 HEAD_BYTES = 1024
-"""First bytes that are enough to tell any kind apart."""
 NO_EXTENSION = "(no extension)"
 RESOURCE_FORK = "._*"
+# What systems put beside photos, or into archives of them, with either kind of slash: resource forks of macOS, thumbnails
+# of Synology, QNAP, GNOME and Android, the files of git-annex and DVC, which have another name where they are photos.
+_JUNK = re.compile(
+    r"(?:^|[/\\])"
+    r"(?:(?P<fork>\._[^/\\]*$|__MACOSX(?=[/\\])|\.AppleDouble(?=[/\\]))"
+    r"|(?P<folder>@eaDir|\.@__thumb|\.thumbnails|\.git|\.dvc)(?=[/\\])"
+    r"|(?P<file>\.DS_Store)$)"
+)
 
 _SIGNATURES: tuple[tuple[bytes, ImageFormat], ...] = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -110,15 +122,24 @@ def extension(key: str) -> str:
 
 
 def skip_name(key: str) -> str:
-    """Under which a skipped file is counted."""
-    return RESOURCE_FORK if is_resource_fork(key) else extension(key) or NO_EXTENSION
+    """Return the name under which a skipped file is counted."""
+    return junk_name(key) or extension(key) or NO_EXTENSION
 
 
 def has_image_name(key: str) -> bool:
-    """macOS leaves `._photo.jpg` beside `photo.jpg` in archives: attributes, not a photo."""
-    return extension(key) in IMAGE_EXTENSIONS and not is_resource_fork(key)
+    """Return whether a file is a photo by its name: macOS leaves `._photo.jpg` beside `photo.jpg`, which is none."""
+    return extension(key) in IMAGE_EXTENSIONS and not is_junk(key)
 
 
-def is_resource_fork(key: str) -> bool:
-    """What macOS calls `._photo.jpg`."""
-    return "._" in key and posixpath.basename(key).startswith("._")
+def is_junk(key: str) -> bool:
+    """Return whether a file is something that a system put beside photos, whatever it looks like."""
+    return junk_name(key) is not None
+
+
+@lru_cache(maxsize=256)
+def junk_name(key: str) -> str | None:
+    """Return what such a file is counted as, None for any other."""
+    found = _JUNK.search(key)
+    if found is None:
+        return None
+    return RESOURCE_FORK if found["fork"] else found["folder"] or found["file"]

@@ -1,4 +1,4 @@
-"""Which keys of a source are wanted."""
+"""Which keys of a source are wanted, in folders and inside archive files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import posixpath
 import re
 from collections.abc import Sequence
 
-from skinbatch.archive.formats import extension
+from skinbatch.archive.formats import SHARD_EXTENSIONS, extension
 from skinbatch.config import SourceSettings
+from skinbatch.types import Selection, ShardKind, ShardRef
 
 EXCLUDED = "(excluded)"
+_WILD = re.compile(r"[*?\[]")
 
 
 class Globs:
@@ -19,10 +21,11 @@ class Globs:
     An include pattern that names an extension (`*.img`) also wants files of that extension whose content is an image.
     """
 
-    def __init__(self, settings: SourceSettings) -> None:
+    def __init__(self, settings: SourceSettings | Selection) -> None:
+        self._settings = settings
         self._include = _any_of(settings.include)
         self._exclude = _any_of(settings.exclude)
-        self._extensions = {e for p in settings.include if (e := extension(p)) and not re.search(r"[*?\[]", e)}
+        self._extensions = {e for p in settings.include if (e := extension(p)) and not _WILD.search(e)}
 
     def wants(self, key: str) -> bool:
         if self._include is not None and not self._include.match(key):
@@ -31,6 +34,65 @@ class Globs:
 
     def names_extension(self, key: str) -> bool:
         return bool(self._extensions) and posixpath.splitext(key.lower())[1] in self._extensions
+
+    def within(self, key: str, kind: ShardKind, alone: bool = False) -> Selection | None:
+        """Return what of an archive file is wanted, None if nothing can be.
+
+        An include pattern that matches the archive file itself wants all of it, and an exclude pattern nothing of it.
+        alone: the archive file is the source, so that its members' own names are relative to the source as well.
+        """
+        if self._exclude is not None and self._exclude.match(key):
+            return None
+
+        exclude = tuple(p for p in self._settings.exclude if _may_match(p, key, kind, alone))
+        include: tuple[str, ...] = ()
+        if self._include is not None and not self._include.match(key):
+            include = tuple(p for p in self._settings.include if _may_match(p, key, kind, alone))
+            if not include:
+                return None
+        image_column = self._settings.image_column if kind == "parquet" else None
+        return Selection(include, exclude, image_column, alone and bool(include or exclude))
+
+
+class MemberGlobs:
+    """The globs that hold inside one archive file, matched against `shard.tar/member`."""
+
+    def __init__(self, shard: ShardRef) -> None:
+        self.trivial = not (shard.selection.include or shard.selection.exclude)
+        self._key, self._alone = shard.key, shard.selection.alone
+        self._include, self._exclude = _any_of(shard.selection.include), _any_of(shard.selection.exclude)
+        self._globs = Globs(shard.selection)
+
+    def wants(self, name: str) -> bool:
+        """name: of a member, or the number of a row of Parquet."""
+        if self.trivial:
+            return True
+        keys = (f"{self._key}/{name}", name) if self._alone else (f"{self._key}/{name}",)
+        if self._include is not None and not any(map(self._include.match, keys)):
+            return False
+        return self._exclude is None or not any(map(self._exclude.match, keys))
+
+    def names_extension(self, name: str) -> bool:
+        return self._globs.names_extension(name)
+
+
+def opens(globs: Globs, key: str) -> bool:
+    """Return whether a file is an archive by its name, and photos in it may be wanted."""
+    kind = SHARD_EXTENSIONS.get(extension(key))
+    return kind is not None and globs.within(key, kind) is not None
+
+
+def _may_match(pattern: str, key: str, kind: ShardKind, alone: bool) -> bool:
+    """Return whether a glob can match any photo in an archive file, so that nothing is opened in vain."""
+    first = _WILD.search(pattern)
+    begin = pattern if first is None else pattern[: first.start()]
+    if not alone and not begin.startswith(f"{key}/") and not f"{key}/".startswith(begin):
+        return False
+
+    end = re.split(r"[*?\]/]", pattern)[-1]
+    if extension(end) in SHARD_EXTENSIONS:
+        return False
+    return kind != "parquet" or not end or end.isdigit()
 
 
 def _any_of(patterns: Sequence[str]) -> re.Pattern[str] | None:

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO, Literal, cast
 
 import pyarrow as pa
 
+from skinbatch.archive.columns import ParquetError
 from skinbatch.archive.members import flat_meta
-from skinbatch.archive.parquet import ParquetError, open_parquet
+from skinbatch.archive.parquet import open_parquet
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.archive.rows import Row, RowSource, absolute
 from skinbatch.config import Config

@@ -12,9 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
 from typing import Any, Literal, Protocol
 
-from skinbatch.archive.formats import HEAD_BYTES, extension, has_image_name, image_format, skip_name
+from skinbatch.archive.formats import HEAD_BYTES, extension, has_image_name, image_format, is_junk, skip_name
+from skinbatch.archive.globs import EXCLUDED, MemberGlobs
 from skinbatch.errors import DiskError, SkinbatchError
 from skinbatch.logs import event
 from skinbatch.redact import redacted
@@ -98,13 +100,14 @@ class _Group:
         self.held, self.bytes = [], 0
 
 
-def count_rows(members: Iterable[Member]) -> int:
+def count_rows(members: Iterable[Member], shard: ShardRef) -> int:
     """How many rows `rows` gives of all members, a break included."""
     count = 0
+    globs = MemberGlobs(shard)
     try:
         with contained():
             for member in members:
-                wanted = _is_photo(member)
+                wanted = globs.wants(shown_name(member.name)) and _is_photo(member, globs)
                 member.skip()
                 count += wanted
     except (BrokenArchiveError, DiskError):
@@ -122,10 +125,12 @@ def rows(
     part); the first 256 distinct keys of a range pass through, of up to 256 characters each, and its first 128 Mi
     characters of values; others are dropped, so that no archive can give a table columns, or a worker text, without
     end. A name that has come before gets `#2`, or the first number that makes it one of its own. limit: bytes of a photo
-    that are read at most. skipped: other members, each counted in one range only.
+    that are read at most. skipped: other members, each counted in one range only, and those that the shard's globs
+    leave out; a sidecar goes with its photo, whatever the globs say of it.
     """
     ordinal = 0
     names, keys = _Names(), _Keys()
+    globs = MemberGlobs(shard)
     group = _Group("")
 
     def within() -> bool:
@@ -148,7 +153,11 @@ def rows(
                     if within() or group.held:
                         group.meta.update(keys.kept(_sidecar(member)))
                     continue
-                if not _is_photo(member):
+                if not globs.wants(name):
+                    skipped[EXCLUDED] += within()
+                    group.photos += has_image_name(name)
+                    continue
+                if not _is_photo(member, globs):
                     skipped[skip_name(name)] += within()
                     continue
                 group.photos += 1
@@ -174,13 +183,13 @@ def find_photo(members: Iterable[Member], shard: ShardRef, image_id: str, limit:
 
     Raises BrokenArchiveError where the archive ends before it.
     """
-    names = _Names()
+    names, globs = _Names(), MemberGlobs(shard)
     with contained():
         for member in members:
-            if not _is_photo(member):
+            name = shown_name(member.name)
+            if not globs.wants(name) or not _is_photo(member, globs):
                 member.skip()
                 continue
-            name = shown_name(member.name)
             if f"{shard.key}/{names.own(name)}" == image_id:
                 return _fetch(member, ImageRef(image_id, f"{shard.uri}/{name}", member.size, shard.version), limit)
             member.skip()
@@ -196,7 +205,11 @@ def broken_row(shard: ShardRef, e: BrokenArchiveError | DiskError) -> Fetched:
 
 def unnamed_ref(shard: ShardRef, ordinal: int, status: Status) -> ImageRef:
     """The member with this ordinal where its name cannot be read: the number of a row of Parquet is its name."""
-    name = str(ordinal) if shard.kind == "parquet" else f"#{status}-{ordinal}"
+    if shard.kind == "parquet":
+        globs = MemberGlobs(shard)
+        name = next(islice((row for row in map(str, count()) if globs.wants(row)), ordinal, None))
+    else:
+        name = f"#{status}-{ordinal}"
     return ImageRef(f"{shard.key}/{name}", shard.uri, shard.size, shard.version)
 
 
@@ -222,25 +235,29 @@ def refusal(member: Member) -> str | None:
 
 
 def flat_meta(values: Mapping[str, Any]) -> dict[str, str]:
-    """Pass-through columns: text as it is, anything else as JSON text, nothing for null; no
-    signed query strings, which datasets carry along with the addresses that their photos came from."""
-    return {
-        str(key): redacted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
-        for key, value in values.items()
-        if value is not None
-    }
+    """Return pass-through columns as text: numbers, lists and objects as JSON, anything else (a UUID) in its plain text.
+
+    Nothing for null, and no signed query strings, which datasets carry along with the addresses that their photos came from.
+    """
+    return {str(key): redacted(_text(value)) for key, value in values.items() if value is not None}
 
 
-def _is_photo(member: Member) -> bool:
+def _text(value: Any) -> str:
+    if isinstance(value, bool | int | float | list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _is_photo(member: Member, globs: MemberGlobs) -> bool:
     if member.kind == "folder":
         return False
     name = shown_name(member.name)
     if has_image_name(name):
         return True
     return (
-        not extension(name)
+        (not extension(name) or globs.names_extension(name))
         and refusal(member) is None
-        and skip_name(name) != "._*"
+        and not is_junk(name)
         and image_format(member.head()[:HEAD_BYTES]) is not None
     )
 

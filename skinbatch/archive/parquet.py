@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skinbatch.archive.columns import AmbiguousError, Columns, ParquetError, columns_in
+from skinbatch.archive.globs import EXCLUDED, MemberGlobs
 from skinbatch.archive.members import BrokenArchiveError, Texts, contained, flat_meta
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.errors import DiskError, SkinbatchError
@@ -25,32 +28,19 @@ _LARGE = 32 << 20
 _CODED = 8192
 """Rows at a time of columns that Arrow leaves coded: each batch has all their values, but a row has no copy."""
 _NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
-_NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "bytes")
 
 
-class ParquetError(BrokenArchiveError):
-    """Not a Parquet file that can be read."""
+def columns_of(store: Store, info: ObjectInfo, image_column: str | None = None) -> Columns:
+    """Return the columns of a file from its footer, in one ranged read, or a few where values have to tell them apart.
 
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """image: path of the photos' bytes, None without one; top: the column that holds them. others: columns that pass
-    through, of several with one name the first; coded: those of them whose values Arrow holds once and by number. names: all
-    columns. rows: of all row groups."""
-
-    image: str | None
-    top: str
-    names: tuple[str, ...]
-    others: tuple[str, ...]
-    coded: tuple[str, ...]
-    rows: int
-
-
-def columns_of(store: Store, info: ObjectInfo) -> Columns:
-    """From the footer, one ranged read. Raises ParquetError, StoreError."""
+    Raises AmbiguousError, other ParquetErrors, StoreError.
+    """
     try:
         with contained():
-            return _columns(open_parquet(RangedFile(store, info.key, info.size, info.version or None, block=_FOOTER)))
+            file = RangedFile(store, info.key, info.size, info.version or None, block=_FOOTER)
+            return columns_in(open_parquet(file), image_column)
+    except AmbiguousError:
+        raise
     except BrokenArchiveError as e:
         raise ParquetError(e.status, str(e)) from None
 
@@ -79,21 +69,30 @@ def open_parquet(file: RangedFile) -> pq.ParquetFile:
 def parquet_rows(
     file: RangedFile,
     shard: ShardRef,
-    start: int,
-    stop: int | None,
+    part: tuple[int, int | None],
     limit: int,
+    skipped: Counter[str],
     step: Callable[[], None] = lambda: None,
 ) -> Iterator[Fetched]:
-    """Rows [start, stop), named by their number in the file, other columns as meta. step: called when rows are passed over.
+    """Rows with ordinals [start, stop), named by their number in the file, other columns as meta.
+
+    part: start and stop; rows that the shard's globs leave out have no ordinal. skipped: counts those, in the first part.
+    step: called when rows are passed over.
 
     In a row group that is damaged, the rows from the damage on are `corrupt`, or `unreadable` where the disk is
     damaged. What Python has no value for in another column becomes text, or nothing. Raises ParquetError, StoreError.
     """
-    parquet, columns = _with_photos(file)
+    parquet, columns = _with_photos(file, shard)
+    wanted = _wanted(shard, columns.rows)
+    if part[0] == 0 and len(wanted) < columns.rows:
+        skipped[EXCLUDED] += columns.rows - len(wanted)
+    chosen = wanted[part[0] : part[1]]
+    if not chosen:
+        return
+    start, stop = chosen[0], chosen[-1] + 1
     # Read by another ParquetFile: all batches of one have the size that was asked for last.
     beside = open_parquet(file) if columns.coded else parquet
     texts = Texts()
-    stop = columns.rows if stop is None else min(stop, columns.rows)
     first = 0
     for group in range(parquet.metadata.num_row_groups):
         end = first + parquet.metadata.row_group(group).num_rows
@@ -110,7 +109,7 @@ def parquet_rows(
                     else:
                         others = {n: _values(_column(batch, n)) for n in columns.others if n not in columns.coded}
                         others |= coded.values(len(batch))
-                        for number, fetched in _rows(batch, others, shard, columns, (begin, start, stop), limit):
+                        for number, fetched in _rows(batch, others, shard, columns, (begin, chosen), limit):
                             if not texts.fit(fetched.ref.meta):
                                 fetched = replace(fetched, ref=replace(fetched.ref, meta={}))
                             row = number + 1
@@ -125,6 +124,8 @@ def parquet_rows(
             except Exception as e:  # Arrow, and what reads its values, raise anything on hostile bytes
                 damage = f"row group {group} does not read: {e}"
             for lost in range(max(row, start), min(end, stop)):
+                if lost not in chosen:
+                    continue
                 yield Fetched(_ref(shard, lost, None, {}), None, status, f"{shard.uri}: {damage}")
         first = end
 
@@ -175,18 +176,48 @@ class _Coded:
             yield part
 
 
-def count_rows(file: RangedFile) -> int:
+def count_rows(file: RangedFile, shard: ShardRef) -> int:
     """How many rows `parquet_rows` gives. Raises ParquetError, StoreError."""
-    return _with_photos(file)[1].rows
+    return len(_wanted(shard, _with_photos(file, shard)[1].rows))
 
 
-def _with_photos(file: RangedFile) -> tuple[pq.ParquetFile, Columns]:
+class _Numbers(Sequence[int]):
+    """Ascending numbers of rows that also tell quickly whether one is among them."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers, self._among = numbers, frozenset(numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> _Numbers: ...
+    def __getitem__(self, place: int | slice) -> int | _Numbers:
+        return _Numbers(self._numbers[place]) if isinstance(place, slice) else self._numbers[place]
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._among
+
+
+def _wanted(shard: ShardRef, rows: int) -> Sequence[int]:
+    """Return the numbers of the rows that the shard's globs want."""
+    globs = MemberGlobs(shard)
+    if globs.trivial:
+        return range(rows)
+    return _Numbers([row for row in range(rows) if globs.wants(str(row))])
+
+
+def _with_photos(file: RangedFile, shard: ShardRef) -> tuple[pq.ParquetFile, Columns]:
     parquet = open_parquet(file)
-    columns, size = _columns(parquet), file.seek(0, 2)
+    image_column = shard.selection.image_column
+    columns, size = columns_in(parquet, image_column), file.seek(0, 2)
     if columns.rows > _ROWS + size:
         raise ParquetError(Status.CORRUPT, f"has {columns.rows:,} rows in {size:,} bytes, which no photos fit into")
     if columns.image is None:
-        raise ParquetError(Status.CORRUPT, "has no column with photos")
+        lacks = "column with photos" if image_column is None else f"column {image_column!r} with photos"
+        raise ParquetError(Status.CORRUPT, f"has no {lacks}")
     return parquet, columns
 
 
@@ -195,15 +226,15 @@ def _rows(
     others: Mapping[str, Sequence[Any]],
     shard: ShardRef,
     columns: Columns,
-    place: tuple[int, int, int],
+    place: tuple[int, Sequence[int]],
     limit: int,
 ) -> Iterator[tuple[int, Fetched]]:
-    """With the number of each. others: values of the other columns."""
-    begin, start, stop = place
+    """With the number of each. others: values of the other columns. place: the batch's first row, and rows that are wanted."""
+    begin, chosen = place
     column = columns.top
     photos = _column(batch, column).to_pylist()
     for at, photo in enumerate(photos):
-        if not start <= begin + at < stop:
+        if begin + at not in chosen:
             continue
         data = photo.get("bytes") if isinstance(photo, dict) else photo
         meta = flat_meta({name: values[at] for name, values in others.items()})
@@ -239,7 +270,9 @@ def _values(column: pa.Array) -> list[Any]:
 
 def _value(scalar: pa.Scalar) -> Any:
     try:
-        if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
+        if any(
+            is_text(scalar.type) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        ):
             data = scalar.as_buffer()
             return None if data is None else data.to_pybytes().decode("utf-8", "backslashreplace")
         return scalar.as_py()
@@ -250,53 +283,3 @@ def _value(scalar: pa.Scalar) -> Any:
 def _ref(shard: ShardRef, row: int, data: bytes | None, meta: dict[str, str]) -> ImageRef:
     size = None if data is None else len(data)
     return ImageRef(f"{shard.key}/{row}", f"{shard.uri}/{row}", size, shard.version, meta)
-
-
-def _columns(parquet: pq.ParquetFile) -> Columns:
-    """Raises ParquetError where the column with photos is one of several with its name."""
-    schema = parquet.schema_arrow
-    top, image = _image_column(schema)
-    if image is not None and schema.names.count(top) > 1:
-        raise ParquetError(Status.CORRUPT, f"has {schema.names.count(top)} columns called {top!r}")
-    first = {f.name: f for f in reversed(schema)}
-    others = tuple(name for name in dict.fromkeys(schema.names) if name != top and not _holds_bytes(first[name].type))
-    coded = tuple(name for name in others if pa.types.is_dictionary(first[name].type))
-    return Columns(image, top, tuple(schema.names), others, coded, _rows_in(parquet.metadata))
-
-
-def _rows_in(footer: pq.FileMetaData) -> int:
-    """As its row groups say: what it says of all of them together may be damaged. Raises ParquetError."""
-    rows = [footer.row_group(n).num_rows for n in range(footer.num_row_groups)]
-    if min(rows, default=0) < 0:
-        raise ParquetError(Status.CORRUPT, f"says that it has {min(rows):,} rows")
-    return sum(rows)
-
-
-def _image_column(schema: pa.Schema) -> tuple[str, str | None]:
-    """Name of the column with photos and path of their bytes: a struct with `bytes` as Hugging Face writes it, else a
-    binary column: one with a telling name, or the only one."""
-    structs = [f.name for f in schema if pa.types.is_struct(f.type) and _has_bytes(f.type)]
-    plain = [f.name for f in schema if _is_bytes(f.type) and f.name != "uri"]
-    for name in ("image", *structs):
-        if name in structs:
-            return name, f"{name}.bytes"
-        if name in plain:
-            return name, name
-    telling = [name for name in plain if any(word in name.lower() for word in _NAMES)]
-    found = telling[0] if telling else plain[0] if len(set(plain)) == 1 else None
-    return found or "", found
-
-
-def _has_bytes(kind: pa.DataType) -> bool:
-    at = kind.get_field_index("bytes")
-    return at >= 0 and _is_bytes(kind.field(at).type)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if _is_bytes(kind) or pa.types.is_fixed_size_binary(kind):
-        return True
-    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))

@@ -15,12 +15,10 @@ from skinbatch.archive.formats import (
     SHARD_EXTENSIONS,
     extension,
     image_format,
-    is_resource_fork,
-    skip_name,
+    is_junk,
 )
-from skinbatch.archive.globs import EXCLUDED, Globs
-from skinbatch.archive.parquet import ParquetError, columns_of
-from skinbatch.archive.sniff import hash_of
+from skinbatch.archive.globs import EXCLUDED, Globs, opens
+from skinbatch.archive.sniff import has_photos, hash_of, skip_label
 from skinbatch.config import Config
 from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
 from skinbatch.lookahead import ahead
@@ -69,7 +67,7 @@ class RowSource(ABC):
         try:
             for row, entry in ahead(self._wanted(), self._judge, _THREADS, at_once=self._is_quick):
                 if entry is None:
-                    self.skipped[skip_name(row.written)] += 1
+                    self.skipped[skip_label(row.written, self._settings)] += 1
                 else:
                     yield entry
         except ForbiddenError as e:
@@ -83,7 +81,7 @@ class RowSource(ABC):
                 self.skipped[NO_URI] += 1
             elif digest in seen:
                 self.skipped[DUPLICATE] += 1
-            elif not self._globs.wants(row.written):
+            elif not self._globs.wants(row.written) and not opens(self._globs, row.written):
                 self.skipped[EXCLUDED] += 1
             else:
                 seen.add(digest)
@@ -103,7 +101,7 @@ class RowSource(ABC):
 
     def _judge(self, row: Row) -> ImageRef | ShardRef | None:
         ending = extension(row.uri)
-        if is_resource_fork(row.uri) or row.uri.endswith("/"):
+        if is_junk(row.uri) or row.uri.endswith("/"):
             return None
         if ending in IMAGE_EXTENSIONS or (not ending and (self.trusted or self._begins_as_photo(row))):
             return self._photo(row)
@@ -113,13 +111,12 @@ class RowSource(ABC):
         store, info = self._located(row)
         if info is None:
             return None
-        if kind == "parquet":
-            try:
-                if columns_of(store, info).image is None:
-                    return None
-            except (ParquetError, ForbiddenError):
-                pass  # its row will say what is wrong with it
-        return ShardRef(row.written, row.uri, kind, info.size, info.version or None)
+        if kind == "parquet" and not has_photos(store, info, self._settings.image_column):
+            return None
+        selection = self._globs.within(row.written, kind)
+        if selection is None:
+            return None
+        return ShardRef(row.written, row.uri, kind, info.size, info.version or None, selection)
 
     def _photo(self, row: Row) -> ImageRef:
         ref = ImageRef(row.written, row.uri, row.size, row.version, row.meta)

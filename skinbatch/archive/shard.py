@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 from skinbatch.archive.access import check_mounted, others_readable
@@ -61,8 +62,9 @@ class ShardReader:
                 file = _opened(self._shard, self._locator, self._reading)
             if file.kind == "parquet":
                 with contained():
+                    part = (self._start, self._stop)
                     step = self._reading.step
-                    yield from parquet_rows(file.ranged(), self._shard, self._start, self._stop, self._limit, step)
+                    yield from parquet_rows(file.ranged(), self._shard, part, self._limit, self.skipped, step)
                 return
             with file.members() as members:
                 yield from rows(members, self._shard, self._start, self._stop, self._limit, self.skipped)
@@ -79,7 +81,8 @@ def read_member(shard: ShardRef, image_id: str, locator: Locator, settings: Deco
         if file.kind == "parquet":
             number = image_id.removeprefix(f"{shard.key}/")
             row = int(number) if number.isdigit() else -1
-            found = parquet_rows(file.ranged(), shard, row, row + 1, settings.max_image_bytes)
+            every = replace(shard, selection=replace(shard.selection, include=(), exclude=()))
+            found = parquet_rows(file.ranged(), every, (row, row + 1), settings.max_image_bytes, Counter())
             with contained():
                 return next(found, None) if row >= 0 else None
         with file.members() as members:
@@ -96,9 +99,9 @@ def count_members(shard: ShardRef, locator: Locator, step: Callable[[], None] = 
         file = _opened(shard, locator, Reading(step=step))
         if file.kind == "parquet":
             with contained():
-                return count_parquet_rows(file.ranged())
+                return count_parquet_rows(file.ranged(), shard)
         with file.members() as members:
-            return count_rows(members)
+            return count_rows(members, shard)
     except (BrokenArchiveError, DiskError):
         return 1
 

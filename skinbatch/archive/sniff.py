@@ -9,21 +9,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
+from skinbatch.archive.columns import AmbiguousError, ParquetError
 from skinbatch.archive.formats import (
     HEAD_BYTES,
     IMAGE_EXTENSIONS,
     SHARD_EXTENSIONS,
     extension,
     image_format,
-    is_resource_fork,
+    is_junk,
     shard_kind,
     skip_name,
 )
 from skinbatch.archive.globs import Globs
-from skinbatch.archive.parquet import ParquetError, columns_of
-from skinbatch.errors import ForbiddenError, NotFoundError
+from skinbatch.archive.parquet import columns_of
+from skinbatch.config import SourceSettings
+from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
 from skinbatch.lookahead import ahead
 from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.local import LocalStore
 from skinbatch.types import ImageRef, ShardRef
 
 _THREADS = 16
@@ -43,39 +46,64 @@ class Candidate:
 
 
 def classify(
-    candidates: Iterable[Candidate], globs: Globs, skipped: Counter[str], *, content_hash: bool
+    candidates: Iterable[Candidate], globs: Globs, skipped: Counter[str], settings: SourceSettings
 ) -> Iterator[ImageRef | ShardRef]:
     """Photos and archive files among `candidates`, in their order; the others are counted in `skipped`.
 
     Names decide where they can. Files without an extension and those that an include pattern asks for are told by their
-    first bytes, Parquet files by their footer; those are read ahead in threads. content_hash: the version of a photo is
-    the SHA-256 of its bytes.
+    first bytes, Parquet files by their footer; those are read ahead in threads. Raises UsageError for a Parquet file with
+    several columns of images, where none is named.
     """
 
     def judge(candidate: Candidate) -> ImageRef | ShardRef | None:
-        return _judge(candidate, globs, content_hash)
+        content_hash = settings.content_hash and isinstance(candidate.store, LocalStore)
+        return _judge(candidate, globs, content_hash, settings.image_column)
 
     def quick(candidate: Candidate) -> bool:
-        return not content_hash and not _needs_bytes(candidate.name, globs)
+        hashes = settings.content_hash and isinstance(candidate.store, LocalStore)
+        return not hashes and not _needs_bytes(candidate.name, globs)
 
     for candidate, entry in ahead(candidates, judge, _THREADS, at_once=quick):
         if entry is None:
-            skipped[skip_name(candidate.name)] += 1
+            skipped[skip_label(candidate.name, settings)] += 1
         else:
             yield entry
 
 
 def _needs_bytes(name: str, globs: Globs) -> bool:
     ending = extension(name)
-    if ending in IMAGE_EXTENSIONS or is_resource_fork(name):
+    if ending in IMAGE_EXTENSIONS or is_junk(name):
         return False
     kind = SHARD_EXTENSIONS.get(ending)
     return kind == "parquet" or (kind is None and (not ending or globs.names_extension(name)))
 
 
-def _judge(candidate: Candidate, globs: Globs, content_hash: bool) -> ImageRef | ShardRef | None:
+def skip_label(name: str, settings: SourceSettings) -> str:
+    """Return the name under which a listed file that gives no photos is counted."""
+    if SHARD_EXTENSIONS.get(extension(name)) != "parquet" or is_junk(name):
+        return skip_name(name)
+    column = settings.image_column
+    return "(Parquet without photos)" if column is None else f"(Parquet without photos in a column {column!r})"
+
+
+def has_photos(store: Store, info: ObjectInfo, image_column: str | None) -> bool:
+    """Return whether a Parquet file is to be taken along; one that cannot be read is, and its row says why.
+
+    Raises UsageError where several columns hold images and none is named.
+    """
+    try:
+        return columns_of(store, info, image_column).image is not None
+    except AmbiguousError as e:
+        raise UsageError(f"{store.uri_of(info.key)}: {e}, or leave the file out (--exclude)") from None
+    except (ParquetError, ForbiddenError, NotFoundError):
+        return True
+
+
+def _judge(
+    candidate: Candidate, globs: Globs, content_hash: bool, image_column: str | None
+) -> ImageRef | ShardRef | None:
     name, info = candidate.name, candidate.info
-    if is_resource_fork(name):
+    if is_junk(name):
         return None
     ending = extension(name)
     if ending in IMAGE_EXTENSIONS:
@@ -88,9 +116,12 @@ def _judge(candidate: Candidate, globs: Globs, content_hash: bool) -> ImageRef |
         if image_format(head) is not None:
             return photo_ref(candidate, content_hash)
         kind = shard_kind(head)
-    if kind == "parquet" and not _has_photos(candidate):
+    if kind is None or (kind == "parquet" and not has_photos(candidate.store, info, image_column)):
         return None
-    return None if kind is None else ShardRef(name, candidate.uri, kind, info.size, info.version or None)
+    selection = globs.within(name, kind)
+    if selection is None:
+        return None
+    return ShardRef(name, candidate.uri, kind, info.size, info.version or None, selection)
 
 
 def photo_ref(candidate: Candidate, content_hash: bool) -> ImageRef:
@@ -115,11 +146,3 @@ def _head(candidate: Candidate) -> bytes:
         return candidate.store.get_range(candidate.info.key, 0, min(HEAD_BYTES, candidate.info.size))
     except (ForbiddenError, NotFoundError):
         return b""
-
-
-def _has_photos(candidate: Candidate) -> bool:
-    """A file whose columns cannot be read is taken along: its row says what is wrong with it."""
-    try:
-        return columns_of(candidate.store, candidate.info).image is not None
-    except (ParquetError, ForbiddenError, NotFoundError):
-        return True

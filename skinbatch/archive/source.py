@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
+from skinbatch.archive.columns import AmbiguousError, ParquetError
 from skinbatch.archive.folder import FolderSource
 from skinbatch.archive.formats import (
     HEAD_BYTES,
@@ -16,12 +17,13 @@ from skinbatch.archive.formats import (
     image_format,
     shard_kind,
 )
+from skinbatch.archive.globs import EXCLUDED, Globs
 from skinbatch.archive.inventory import MANIFEST, InventorySource
 from skinbatch.archive.listing import ListingSource, has_uris, is_csv
-from skinbatch.archive.parquet import ParquetError, columns_of
+from skinbatch.archive.parquet import columns_of
 from skinbatch.archive.sniff import Candidate, photo_ref
 from skinbatch.config import Config
-from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
+from skinbatch.errors import ColumnNeededError, ForbiddenError, NotFoundError, UsageError
 from skinbatch.storage.address import check_address
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.local import path_of, uri_of
@@ -53,13 +55,18 @@ class FileSource:
         self.skipped: Counter[str] = Counter()
         self._candidate, self._shard = Candidate(info.key, store, info), shard
         self._content_hash = config.source.content_hash and not is_s3(self.uri)
+        self._globs = Globs(config.source)
 
     def entries(self) -> Iterator[ImageRef | ShardRef]:
+        self.skipped.clear()
         name, info = self._candidate.name, self._candidate.info
-        if self._shard is None:
+        selection = None if self._shard is None else self._globs.within(name, self._shard, alone=True)
+        if self._shard is not None and selection is not None:
+            yield ShardRef(name, self.uri, self._shard, info.size, info.version or None, selection)
+        elif self._shard is None and self._globs.wants(name):
             yield photo_ref(self._candidate, self._content_hash)
         else:
-            yield ShardRef(name, self.uri, self._shard, info.size, info.version or None)
+            self.skipped[EXCLUDED] += 1
 
 
 def open_source(uri: str, config: Config) -> Source:
@@ -115,11 +122,19 @@ def _of_file(store: Store, info: ObjectInfo, config: Config) -> Source:
         raise UsageError(f"{uri}: is no source; name a folder, a tar, zip or Parquet file, a CSV listing or {MANIFEST}")
     if kind == "parquet":
         try:
-            columns = columns_of(store, info)
+            columns = columns_of(store, info, config.source.image_column)
+        except AmbiguousError as e:
+            raise ColumnNeededError(f"{uri}: {e}") from None
         except ParquetError:
             return FileSource(store, info, kind, config)  # its row says what is wrong with it
         if columns.image is None and has_uris(columns.names):
             return ListingSource(store, info, "parquet", config)
+        if columns.image is None and config.source.image_column is not None and columns.candidates:
+            found = ", ".join(columns.candidates)
+            raise UsageError(
+                f"{uri}: has no photos in a column {config.source.image_column!r}, which [source] image_column names; "
+                f"columns that may hold them: {found}"
+            )
         if columns.image is None:
             found = ", ".join(columns.names)
             raise UsageError(f"{uri}: has neither a column with photos nor a `uri` column; its columns are {found}")

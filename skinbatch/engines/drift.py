@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from skinbatch.errors import NotFoundError
 from skinbatch.runs import plan
@@ -47,7 +48,7 @@ class Drift:
             store, object_key = locator.locate(shard.uri)
             try:
                 info = store.head(object_key)
-                now[key] = ShardRef(shard.key, shard.uri, shard.kind, info.size, info.version)
+                now[key] = replace(shard, size=info.size, version=info.version)
             except NotFoundError:
                 now[key] = None
         amended = plan.replace_shards(plan.amend(listing, self._changed, self._vanished), now)

@@ -32,12 +32,14 @@ def score(
     max_failures: float | None = None,
     deadline_s: float | None = None,
     save_masks: bool | None = None,
+    image_column: str | None = None,
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
 ) -> RunReport:
     """Score what is not scored yet; the same call again resumes, or picks up what changed.
 
-    source, dest: local paths or s3://bucket/prefix. config: a Config, or a TOML file; the other arguments win over it.
+    source, dest: local paths or s3://bucket/prefix. image_column: as [source] image_column. config: a Config, or a TOML
+    file; the other arguments win over it.
     Raises UsageError (exit 2) before any photo is touched, ClaimError (7) when another run holds the destination.
     Other ends are in the report's exit_code.
     """
@@ -45,6 +47,7 @@ def score(
         config,
         {
             "pack": pack,
+            "source": {"image_column": image_column},
             "engine": {"name": engine, "ray_address": ray_address, "workers": workers},
             "run": {"limit": limit, "max_failures": max_failures, "deadline_s": deadline_s, "save_masks": save_masks},
         },

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from skinbatch.archive.source import open_source
 from skinbatch.config import Config, merge
-from skinbatch.errors import UsageError
+from skinbatch.errors import ColumnNeededError, UsageError
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
@@ -37,11 +38,14 @@ def check_source(source: str, config: Config) -> None:
 
 def prepare(source: str, dest: str, config: Config) -> Prepared:
     """Check source, destination, pack and settings. UsageError with one message for the first that is wrong."""
-    source_uri, dest_uri = absolute(source), absolute(dest)
-    _apart(source_uri, dest_uri)
+    _apart(absolute(source), absolute(dest))
     pack = load_pack(config.pack, config.storage)
     pack.verify()
-    open_source(source_uri, config)
+    open_source(absolute(source), config)
+    return _for_destination(absolute(source), absolute(dest), pack, config)
+
+
+def _for_destination(source_uri: str, dest_uri: str, pack: Pack, config: Config) -> Prepared:
     store = open_store(dest_uri, config.storage)
     store.probe_writable()
     found = destination.read_destination(store)
@@ -66,7 +70,11 @@ def prepare_again(dest: str, config: Config, pack_named: bool) -> Prepared:
         scoring = destination.read_scoring(store, destination.choose_scoring(store, None))
         assert scoring is not None
         config = merge(config, scoring.settings)
-    return prepare(source, dest, config)
+    pack = load_pack(config.pack, config.storage)
+    pack.verify()
+    with suppress(ColumnNeededError):  # the plan names the column
+        open_source(source, config)
+    return _for_destination(source, store.uri, pack, config)
 
 
 def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prepared:

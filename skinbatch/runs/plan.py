@@ -256,7 +256,7 @@ def read(store: Store, fingerprint: str, name: str) -> Plan:
     Raises NotFoundError if it is gone and TableError if it is damaged.
     """
     key = f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}"
-    table = _read(store, key, SCHEMA)
+    table = _read(store, key, SCHEMA, may_lack="selection")
     try:
         sizes = json.loads((table.schema.metadata or {}).get(_SIZES.encode(), b"{}"))
     except (ValueError, RecursionError):
@@ -335,12 +335,15 @@ def read_members(store: Store, fingerprint: str, plan: Plan, file_name: str) -> 
     return _read(store, f"{layout.plans_prefix(fingerprint)}{plan.name}/{file_name}", _MEMBERS_SCHEMA)
 
 
-def _read(store: Store, key: str, schema: pa.Schema) -> pa.Table:
+def _read(store: Store, key: str, schema: pa.Schema, may_lack: str = "") -> pa.Table:
+    """may_lack: a column that older plans do not have."""
     data, _ = store.get(key)
     try:
         table = read_columns(data, schema.names)
     except (pa.ArrowException, OSError) as e:
         raise TableError(f"{store.uri_of(key)}: damaged: {e}; {_WAY_OUT}") from None
+    if may_lack and may_lack not in table.column_names:
+        table = table.append_column(schema.field(may_lack), pa.nulls(table.num_rows, schema.field(may_lack).type))
     if table.column_names != schema.names:
         raise TableError(f"{store.uri_of(key)}: damaged: it has not the columns of a plan; {_WAY_OUT}")
     return table

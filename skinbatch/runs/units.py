@@ -5,20 +5,22 @@ There may be hundreds of thousands of units.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skinbatch.types import ShardRef
+from skinbatch.types import Selection, ShardRef
 
 # Most units that exist as Python objects at the same time when one is looked at after the other.
 _AT_ONCE = 1000
 
-# kind: `loose`, or the kind of the shard that key, uri, size and version belong to.
+# kind: `loose`, or the kind of the shard that key, uri, size and version belong to. selection: JSON of what of the shard is
+# wanted, null for everything.
 SCHEMA = pa.schema(
     [
         ("unit_id", pa.string()),
@@ -32,6 +34,7 @@ SCHEMA = pa.schema(
         ("version", pa.string()),
         ("start", pa.int64()),
         ("stop", pa.int64()),
+        ("selection", pa.string()),
     ]
 )
 
@@ -119,7 +122,8 @@ class Units(Sequence[PlannedUnit]):
 def _row(unit: PlannedUnit) -> tuple[object, ...]:
     shard = unit.shard
     what = ("loose",) + 4 * (None,) if shard is None else (shard.kind, shard.key, shard.uri, shard.size, shard.version)
-    return unit.unit_id, unit.inputs_sha256, unit.count, unit.members, *what, unit.start, unit.stop
+    selection = None if shard is None or shard.selection == Selection() else json.dumps(asdict(shard.selection))
+    return unit.unit_id, unit.inputs_sha256, unit.count, unit.members, *what, unit.start, unit.stop, selection
 
 
 def _unit(
@@ -134,6 +138,14 @@ def _unit(
     version: Any,
     start: int,
     stop: Any,
+    selection: Any,
 ) -> PlannedUnit:
-    shard = None if kind == "loose" else ShardRef(key, uri, kind, size, version)
+    shard = None if kind == "loose" else ShardRef(key, uri, kind, size, version, _selection(selection))
     return PlannedUnit(unit_id, sha256, count, members, shard, start, stop)
+
+
+def _selection(text: str | None) -> Selection:
+    if text is None:
+        return Selection()
+    values = json.loads(text)
+    return Selection(**values | {"include": tuple(values["include"]), "exclude": tuple(values["exclude"])})

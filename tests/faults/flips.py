@@ -9,7 +9,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from skinbatch.archive.parquet import ParquetError, columns_of
+from skinbatch.archive.columns import ParquetError
+from skinbatch.archive.parquet import columns_of
 from skinbatch.archive.shard import ShardReader, count_members
 from skinbatch.config import Config
 from skinbatch.storage.locate import Locator

@@ -682,7 +682,7 @@ def test_parquet_files_without_photos_are_skipped_in_a_tree_and_refused_alone(tm
     (tmp_path / "photos.parquet").write_bytes(parquet({"image": [photo(1)]}))
     source = open_source(str(tmp_path), CONFIG)
     assert [e.key for e in source.entries() if isinstance(e, ShardRef)] == ["photos.parquet"]
-    assert source.skipped == {".parquet": 1}
+    assert source.skipped == {"(Parquet without photos)": 1}
     with pytest.raises(UsageError, match="its columns are label, name"):
         open_source(str(tmp_path / "labels.parquet"), CONFIG)
 

@@ -3,8 +3,7 @@ use it: every way of ending early is told apart from the end."""
 
 from __future__ import annotations
 
-import bz2
-import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import BinaryIO, cast
 
 from skinbatch.archive.formats import HEAD_BYTES, is_tar_header
 from skinbatch.archive.members import BrokenArchiveError, MemberKind
+from skinbatch.archive.packed import packed
 from skinbatch.types import Status
 
 _BLOCK = 512
@@ -39,16 +39,23 @@ _MOST_BYTES = 2**63
 
 
 def tar_members(stream: BinaryIO, size: int, step: Callable[[], None] = lambda: None) -> Iterator[TarMember]:
-    """Members of a tar, plain or packed with gzip, bzip2 or xz. size: of the whole file, bytes. step: called for each MiB that
-    is unpacked only to be passed over.
+    """Yield the members of a tar, plain or packed with gzip, bzip2 or xz, and of those that were joined to it (`cat`).
 
-    Raises BrokenArchiveError where it cannot be read on; an archive without its end marker is truncated.
+    Args:
+        size: of the whole file, bytes.
+        step: called for each MiB that is unpacked only to be passed over.
+
+    Raises:
+        BrokenArchiveError: where it cannot be read on. An archive without its end mark is truncated; behind an end mark
+            there may be zeros and further archives, and anything else is damage.
     """
-    tar = _Tar(*_unpacked(stream, size), max(_UNPACKED_BYTES, _MOST_TIMES * size), step)
+    tar = _Tar(stream, size, step)
     override: dict[str, str] = {}
     everywhere: dict[str, str] = {}
     extended = 0
     while (block := tar.header()) is not None:
+        if tar.is_first:
+            override, everywhere = {}, {}
         kind, length = block[156:157], _number(block[124:136])
         if kind in b"LKxgX":
             if (extended := extended + 1) > _MOST_EXTENDED:
@@ -100,28 +107,62 @@ class TarMember:
 
 
 class _Tar:
-    """Position in the unpacked stream. size None: not known, because it is packed. most: bytes that it may unpack to.
-    step: see tar_members."""
+    """Position in the unpacked stream.
 
-    def __init__(self, stream: BinaryIO, size: int | None, most: int, step: Callable[[], None]) -> None:
-        self._stream, self._size, self._most, self._step = stream, size, most, step
+    Attributes:
+        is_first: the last header is the first of its archive.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int, step: Callable[[], None]) -> None:
+        self._packed = packed(stream)
+        self._stream = stream if self._packed is None else cast(BinaryIO, io.BufferedReader(self._packed, _CHUNK))
+        # Not known of what is packed.
+        self._size = size if self._packed is None else None
+        self._most = max(_UNPACKED_BYTES, _MOST_TIMES * size)
+        self._step = step
         self._at = 0
         self._data_end = 0
         self._name = ""
+        self.is_first = True
 
     def header(self) -> bytes | None:
-        """The next header block; None at the end marker."""
+        """Return the next header block; None behind the last archive."""
         begin = self._at
         block = self._read(_BLOCK)
         if len(block) < _BLOCK:
             lost = "within a header" if block else "without an end marker"
             raise BrokenArchiveError(Status.TRUNCATED, f"ends {lost}, at byte {begin + len(block):,}")
-        if not any(block):
-            return None
-        if not is_tar_header(block):
-            what = f"no tar header at byte {begin:,}" if begin else "not a tar file"
+        self.is_first = not begin
+        if any(block):
+            if not is_tar_header(block):
+                what = f"no tar header at byte {begin:,}" if begin else "not a tar file"
+                raise BrokenArchiveError(Status.CORRUPT, what)
+            return block
+
+        end = self._at
+        found = self._behind(end)
+        if found is not None and not is_tar_header(found):
+            what = f"from byte {self._at - len(found):,}, no tar lies behind the end mark at byte {begin:,}"
             raise BrokenArchiveError(Status.CORRUPT, what)
-        return block
+        self.is_first = True
+        return found
+
+    def _behind(self, end: int) -> bytes | None:
+        """Return the first block behind an end mark that is not all zeros; None if there is none."""
+        while True:
+            try:
+                block = self._read(_BLOCK)
+            except BrokenArchiveError:
+                # Where only its padding is lost, an archive is whole; another one that was joined to it is not.
+                if self._packed is not None and self._packed.begin < end:
+                    return None
+                raise
+            if any(block):
+                return block
+            if len(block) < _BLOCK:
+                return None
+            if self._at % _CHUNK == 0:
+                self._step()
 
     def begin(self, name: str, length: int) -> None:
         self._name, self._data_end = name, self._at + length
@@ -186,17 +227,6 @@ class _Tar:
                 f"unpacks to more than {_MOST_TIMES} times its size, which no photos do; unpack it yourself",
             )
         return data
-
-
-def _unpacked(stream: BinaryIO, size: int) -> tuple[BinaryIO, int | None]:
-    head = cast(bytes, stream.peek(6))  # type: ignore[attr-defined]
-    if head.startswith(b"\x1f\x8b"):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=stream)), None
-    if head.startswith(b"BZh"):
-        return cast(BinaryIO, bz2.BZ2File(stream)), None
-    if head.startswith(b"\xfd7zXZ\x00"):
-        return cast(BinaryIO, lzma.LZMAFile(stream)), None
-    return stream, size
 
 
 def _number(field: bytes) -> int:

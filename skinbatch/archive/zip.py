@@ -16,11 +16,18 @@ from skinbatch.archive.ranged import RangedFile
 from skinbatch.errors import DiskError
 from skinbatch.types import Status
 
+# What a member begins with.
+_MEMBER = b"PK\x03\x04"
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, struct.error)
 
 
 def zip_members(file: RangedFile) -> Iterator[ZipMember]:
-    """Members in the order of the central directory. Raises BrokenArchiveError where there is none."""
+    """Yield the members in the order of the central directory.
+
+    Raises:
+        BrokenArchiveError: where there is no directory; and behind the last member where the file begins as a zip whose
+            members the directory does not name, as one of several that were joined (`cat`).
+    """
     try:
         archive = zipfile.ZipFile(cast(IO[bytes], file))
     except (*_UNREADABLE, NotImplementedError, OverflowError) as e:
@@ -32,6 +39,15 @@ def zip_members(file: RangedFile) -> Iterator[ZipMember]:
     with archive:
         for info in archive.infolist():
             yield ZipMember(archive, info)
+
+        unnamed = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
+        file.seek(0)
+        if unnamed > 0 and file.read(len(_MEMBER)) == _MEMBER:
+            raise BrokenArchiveError(
+                Status.CORRUPT,
+                f"its first {unnamed:,} bytes are members that its directory does not name, as of another zip that was "
+                "joined to it; unpack both by themselves",
+            )
 
 
 class ZipMember:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 _CHUNK = 1 << 16
 _KINDS: tuple[tuple[bytes, Callable[[], Any]], ...] = (
-    (b"\x1f\x8b", lambda: zlib.decompressobj(31)),
+    (b"\x1f\x8b", lambda: _Gunzip()),
     (b"BZh", bz2.BZ2Decompressor),
     (b"\xfd7zXZ\x00", lzma.LZMADecompressor),
 )
@@ -57,12 +57,13 @@ class PackedStream(io.RawIOBase):
             if self._unpacker.eof and not self._next_file():
                 return b""
             data: bytes = self._unpacker.decompress(self._input, count)
-            # The others keep what they have not used yet.
-            self._input = getattr(self._unpacker, "unconsumed_tail", b"")
+            self._input = b""
             if data:
                 return data
             if not self._unpacker.eof:
-                self._input += self._stream.read(_CHUNK) or self._cut()
+                self._input = self._stream.read(_CHUNK)
+                if not self._input:
+                    raise EOFError("ended early")
 
     def _next_file(self) -> bool:
         rest = self._unpacker.unused_data.lstrip(b"\0")
@@ -80,5 +81,45 @@ class PackedStream(io.RawIOBase):
         self._unpacker, self._input = self._new(), rest
         return True
 
-    def _cut(self) -> bytes:
-        raise EOFError("ended early")
+
+class _Gunzip:
+    """Unpacks one gzip file as `bz2.BZ2Decompressor` does its kind.
+
+    zlib gives nothing of a call in which it finds a wrong checksum: here all that comes before it is given first.
+    """
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(31)
+        self._error: zlib.error | None = None
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        if self._error is not None:
+            raise self._error
+        data = self._zlib.unconsumed_tail + data
+        before = self._zlib.copy()
+        try:
+            return self._zlib.decompress(data, max_length)
+        except zlib.error as e:
+            self._error = e
+        whole = self._before_error(before, data)[:max_length]
+        if not whole:
+            raise self._error
+        return whole
+
+    @staticmethod
+    def _before_error(unpacker: Any, data: bytes) -> bytes:
+        parts = []
+        try:
+            for at in range(len(data)):
+                parts.append(unpacker.decompress(data[at : at + 1]))
+        except zlib.error:
+            pass
+        return b"".join(parts)

@@ -71,7 +71,7 @@ def export(
     if report.left_out:
         print(f"  left out  {counted(report.left_out)}")
     if report.swapped:
-        print(f"  put right {report.swapped} boxes with swapped corners")
+        print(f"  put right {report.swapped} {'box' if report.swapped == 1 else 'boxes'} with swapped corners")
     if report.not_kept:
         print(f"  not kept  {counted(report.not_kept)}")
     if not report.complete:

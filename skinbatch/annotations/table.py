@@ -1,4 +1,7 @@
-"""CSV of image and label: a row a photo, or a row a label; several labels with `;` between; or a column of 0 and 1 a class."""
+"""CSV of image and label: a row a photo, or a row a label; several labels with `;` between; or a column of 0 and 1 a class.
+
+With columns for the corners of a box a row is a box, as TensorFlow's CSV has it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import csv
 import io
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from skinbatch.annotations.displayed import displayed_size
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree, read_text
@@ -19,6 +25,8 @@ from skinbatch.tables.names import composed
 IMAGE = ("image", "image_id", "image_name", "filename", "file_name", "file", "path", "photo", "name")
 LABEL = ("label", "labels", "class", "classes", "category", "diagnosis", "dx")
 GROUP = ("group", "patient", "patient_id", "subject", "lesion_id")
+CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
+SIZE = ("width", "height")
 LOOKED_FOR = f".csv with a column for the image ({', '.join(IMAGE[:4])} ...) and one for the label"
 _SEPARATOR = ";"
 
@@ -30,6 +38,9 @@ class _Row:
     line: int
     labels: dict[str, None] = field(default_factory=dict)
     group: str | None = None
+    boxes: list[list[float]] = field(default_factory=list)
+    box_labels: list[str] = field(default_factory=list)
+    size: tuple[int, int] | None = None
 
 
 def fits(path: Path) -> bool:
@@ -51,12 +62,15 @@ def read(path: Path, photos: Path | None = None, group: str | None = None) -> Tr
     (file,) = files
     header, rows = _rows(file)
     image, labels, group_at = _columns(file, header, rows, group)
+    boxes = _BoxColumns.of(file, header, labels)
     found: dict[str, _Row] = {}
     for line, row in rows:
         name = row[image].strip()
         if not name:
             raise UsageError(f"{file}: line {line}: `{header[image]}` is empty; name the photo")
         mine = found.setdefault(name, _Row(line))
+        if boxes is not None:
+            boxes.take(mine, row, f"{file}: line {line}")
         for label in _labels(row, labels):
             mine.labels[label] = None
         if group_at is not None:
@@ -64,22 +78,74 @@ def read(path: Path, photos: Path | None = None, group: str | None = None) -> Tr
             if mine.group not in (None, said):
                 raise UsageError(f"{file}: line {line}: {name} has group {said!r}, in line {mine.line} {mine.group!r}")
             mine.group = said
-    return _truth(file, found, photos)
+    if boxes is not None:
+        _check_pixels(file, found.values())
+    return _truth(file, found, photos, boxed=boxes is not None)
 
 
-def _truth(file: Path, rows: Mapping[str, _Row], photo_root: Path | None) -> Truth:
+@dataclass(frozen=True, slots=True)
+class _BoxColumns:
+    """Where a row has the corners of a box, its class and the size of its photo."""
+
+    corners: tuple[int, ...]
+    label: int
+    size: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, file: Path, header: Sequence[str], labels: int | Mapping[int, str]) -> _BoxColumns | None:
+        """None where the rows are no boxes."""
+        for names in CORNERS:
+            places = [_place(header, (name,)) for name in names]
+            corners = tuple(place for place in places if place is not None)
+            if len(corners) == len(names):
+                if not isinstance(labels, int):
+                    raise UsageError(f"{file}: has boxes, but no column for their label ({', '.join(LABEL)})")
+                sides = tuple(place for name in SIZE if (place := _place(header, (name,))) is not None)
+                return cls(corners, labels, sides if len(sides) == len(SIZE) else None)
+        return None
+
+    def take(self, photo: _Row, row: Sequence[str], where: str) -> None:
+        """Add a row's box; a row without corners says that its photo has none."""
+        texts = [row[place].strip() for place in self.corners]
+        try:
+            if any(texts):
+                photo.boxes.append([float(text) for text in texts])
+                photo.box_labels.append(row[self.label].strip())
+            if self.size is not None and any(row[place].strip() for place in self.size):
+                width, height = (int(float(row[place])) for place in self.size)
+                photo.size = width, height
+        except (ValueError, OverflowError):
+            raise UsageError(
+                f"{where}: {', '.join(texts)} are no corners in pixels, or its size is no number"
+            ) from None
+
+
+def _check_pixels(file: Path, rows: Iterable[_Row]) -> None:
+    values = [abs(value) for row in rows for box in row.boxes for value in box]
+    if values and max(values) <= 1:
+        raise UsageError(
+            f"{file}: all corners are between 0 and 1, and so no pixels but shares; multiply them by the photos' sizes"
+        )
+
+
+def _truth(file: Path, rows: Mapping[str, _Row], photo_root: Path | None, boxed: bool) -> Truth:
     tree = Tree(photo_root or file.parent, loose=photo_root is not None)
     photos, taken = [], set()
     for name, row in rows.items():
         key = tree.find(name)
         taken.add(key)
         path = tree.path(key) if key else Path(name) if os.path.isabs(name) and os.path.isfile(name) else None
+        size = row.size or (displayed_size(path) if boxed and path else None)
         photos.append(
             AnnotatedPhoto(
                 key or name,
                 file,
                 path,
-                classes=tuple(row.labels),
+                size[0] if size else None,
+                size[1] if size else None,
+                boxes=np.array(row.boxes, np.float32).reshape(-1, 4) if boxed else None,
+                labels=tuple(row.box_labels) if boxed else None,
+                classes=None if boxed else tuple(row.labels),
                 severity=severity_of(name),
                 group=row.group,
                 written=name,

@@ -58,6 +58,10 @@ def read(path: Path, photos: Path | None = None, split: str | None = None) -> Tr
     """
     data_set = _data_set(path)
     if data_set is not None:
+        if photos is not None:
+            raise UsageError(
+                f"{data_set.file}: names its photos itself; name the folder of the labels, or leave {photos} out"
+            )
         return _read_data_set(data_set, split)
 
     folder = path.parent if path.is_file() else path

@@ -64,6 +64,7 @@ def read_data_set(file: Path) -> DataSet:
         UsageError: Naming the file and the setting that is wrong.
     """
     data = _loaded(file)
+    data.setdefault("val", data.get("validation"))  # as Ultralytics does
     said = {name: _listed(file, name, data[name]) for name in SPLITS if data.get(name)}
     root = _root(file, data.get("path"), [place for places in said.values() for place in places])
     splits = {name: tuple(_resolved(root, place) for place in places) for name, places in said.items()}

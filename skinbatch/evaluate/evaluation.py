@@ -128,7 +128,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     if swapped := [photo for photo in judged.photos if photo.swapped]:
         number = sum(len(photo.swapped) for photo in swapped)
         notes.append(
-            f"{number:,} boxes of the truth had swapped corners and were put right: of "
+            f"the corners of {number:,} of the truth's boxes were swapped, and were put right: of "
             f"{', '.join(photo.name for photo in swapped[:_SHOWN])}{', …' if len(swapped) > _SHOWN else ''}"
         )
     if crowds := sum(len(photo.crowd_labels) for photo in judged.photos):

@@ -41,8 +41,8 @@ class YoloWriter:
         for (x1, y1, x2, y2), label in zip(photo.boxes.tolist(), photo.labels, strict=True):
             if not photo.width or not photo.height:
                 raise UsageError(
-                    f"{photo.name}: its size is not known, and YOLO's boxes are shares of it; put the photo beside its "
-                    "annotation, or export voc or coco"
+                    f"{photo.name}: its size is not known, and YOLO's boxes are shares of it; name the folder of the "
+                    "photos with --photos, or export voc or coco"
                 )
             x, w = _centred(_share(x1, photo.width), _share(x2, photo.width))
             y, h = _centred(_share(y1, photo.height), _share(y2, photo.height))

@@ -143,7 +143,7 @@ def test_scored_photos_of_a_mac_are_evaluated_and_explained_by_composed_names(
     assert run(monkeypatch, "evaluate", tmp_path / "out", truth, "--map", "*=acne", "--out", tmp_path / "report") == 0
     said = capsys.readouterr().out
     assert "1 photos judged" in said
-    assert "1 boxes of the truth had swapped corners and were put right: of Björn_0.png" in said
+    assert "the corners of 1 of the truth's boxes were swapped, and were put right: of Björn_0.png" in said
     found = json.loads((tmp_path / "report/evaluation.json").read_text())
     assert found["all"]["lesions"]["true_boxes"] == 1
 
@@ -159,6 +159,7 @@ SWAPPED = {
     "voc": ("a.xml", SWAPPED_VOC),
     "yolo": ("a.txt", "0 0.1 0.25 -0.1 -0.3\n"),
     "lines": ("list.txt", "a.jpg 30,40,10,10,acne\n"),
+    "csv": ("_annotations.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,200,100,acne,30,40,10,10\n"),
     "coco": (
         "t.json",
         json.dumps({
@@ -186,7 +187,7 @@ def test_swapped_corners_are_put_right_counted_and_never_written_on(
     assert problem.what == "a.jpg: box 1"
 
     assert run(monkeypatch, "export", tmp_path / "in", tmp_path / "out", "--format", into) == 0
-    assert "put right 1 boxes with swapped corners" in capsys.readouterr().out
+    assert "put right 1 box with swapped corners" in capsys.readouterr().out
     photo(tmp_path / ("out/images/a.jpg" if into == "yolo" else "out/a.jpg"))
     (again,) = read_truth(tmp_path / "out").photos
     assert again.swapped == frozenset()
@@ -274,6 +275,16 @@ def test_a_recipe_names_the_photos_of_a_coco_file(tmp_path: Path) -> None:
     write(tmp_path / "recipe.toml", RECIPE.format(train='truth = "labels/t.json", photos = "gone"'))
     with pytest.raises(UsageError, match=r"setting `photos`: .*gone: no such folder"):
         read_recipe(tmp_path / "recipe.toml").check_files()
+
+
+def test_photos_that_are_not_found_come_with_the_setting(tmp_path: Path) -> None:
+    coco(tmp_path / "labels/t.json")
+    write(tmp_path / "recipe.toml", RECIPE.format(train='truth = "labels/t.json"'))
+    recipe = read_recipe(tmp_path / "recipe.toml")
+    with pytest.raises(
+        UsageError, match=r"1 of labels/t\.json without a photo; name the folder of the photos with `photos`"
+    ):
+        gather(recipe.data, "detector", recipe.classes, 0, where="recipe.toml")
 
 
 def test_export_and_evaluate_take_the_folder_of_photos(
@@ -371,6 +382,13 @@ def test_roboflows_paths_lead_beside_the_file(tmp_path: Path) -> None:
 def test_what_is_wrong_in_a_data_yaml_is_named(tmp_path: Path, yaml: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         read_truth(ultralytics(tmp_path, yaml))
+
+
+def test_validation_is_another_word_for_val_and_photos_are_named_once(tmp_path: Path) -> None:
+    file = ultralytics(tmp_path, "path: ../datasets/acne\nvalidation: images/val\nnames: [acne]\n")
+    assert [one.name for one in read_truth(file, split="val").photos] == ["val.jpg"]
+    with pytest.raises(UsageError, match=r"acne\.yaml: names its photos itself"):
+        read_truth(file, photos=tmp_path)
 
 
 def test_several_data_sets_in_a_folder_have_to_be_told_apart(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from skinbatch.annotations.checks import OTHERS, mapped
 from skinbatch.annotations.likeness import perceptual_groups
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.photos import EMBEDDED, AnnotatedPhoto, Truth
 from skinbatch.annotations.problems import Kind, Problem
 from skinbatch.annotations.read import read_truth
 from skinbatch.annotations.split import group_in, split
@@ -24,6 +24,8 @@ from skinbatch.train.results.result import DataCount
 
 NONE = "none"
 """What photos of none of the classes are counted as."""
+LOST = "without a photo"
+WITHIN = "whose photo is only within its annotation"
 _SHOWN = 5
 NO_BOXES = np.zeros((0, 4), np.float32)
 
@@ -230,7 +232,7 @@ class _Reader:
 
     def _unusable(self, photo: AnnotatedPhoto) -> str | None:
         if photo.path is None:
-            return "without a photo"
+            return WITHIN if EMBEDDED in photo.not_kept else LOST
         if photo.path in self.unusable or any(mask in self.unusable for mask in photo.masks or ()):
             return "that cannot be used"
         said = photo.masks if self.stage == "segmenter" else photo.classes
@@ -291,7 +293,16 @@ def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
     reasons = [
         f"{number} of {source} {reason}" for source, found in left_out.items() for reason, number in found.items()
     ]
-    return f"left out: {', '.join(reasons)}" if reasons else "the truth is empty"
+    if not reasons:
+        return "the truth is empty"
+
+    kinds = {reason for found in left_out.values() for reason in found}
+    way_out = ""
+    if LOST in kinds:
+        way_out = '; name the folder of the photos with `photos`, as in { truth = "labels.json", photos = "photos" }'
+    elif WITHIN in kinds:
+        way_out = "; save the photos as files beside their annotations"
+    return f"left out: {', '.join(reasons)}{way_out}"
 
 
 def _held_back(

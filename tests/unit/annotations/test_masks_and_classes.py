@@ -18,7 +18,7 @@ from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
 from skinbatch.models.segmenters.face_parsing import CELEBAMASK_HQ
-from tests.unit.annotations.support import mask, photo, the_only, write
+from tests.unit.annotations.support import mask, photo, says_the_same, the_only, write
 
 IDS = np.array([[0, 1, 2, 3], [4, 5, 17, 18]], np.uint8)
 NOISE = np.random.default_rng(0).integers(0, len(CLASSES), (512, 512)).astype(np.uint8)
@@ -286,3 +286,36 @@ def test_of_two_tables_one_has_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"found one\.csv, two\.csv; name the one that is meant"):
         read_truth(tmp_path, "csv")
     assert len(read_truth(tmp_path / "two.csv").photos) == 1
+
+
+def test_a_csv_with_corners_has_a_box_a_row(tmp_path: Path) -> None:
+    """As TensorFlow's CSV, which Roboflow calls `_annotations.csv`, has it."""
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.jpg", seed=1)
+    rows = ["a.jpg,200,100,papules,10,20,40,60", "a.jpg,200,100,pustules,100,10,180,90", "b.jpg,200,100,,,,,"]
+    text = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    write(tmp_path / "_annotations.csv", text + "\n".join(rows))
+    one, two = read_truth(tmp_path).photos
+    says_the_same(one)
+    assert (one.classes, two.labels, None if two.boxes is None else len(two.boxes)) == (None, (), 0)
+
+    # Without sizes the photos say them.
+    write(
+        tmp_path / "_annotations.csv",
+        "image,label,x1,y1,x2,y2\na.jpg,papules,10,20,40,60\na.jpg,pustules,100,10,180,90\n",
+    )
+    says_the_same(next(found for found in read_truth(tmp_path).photos if found.name == "a.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image,label,x1,y1,x2,y2\na.jpg,acne,0.1,0.2,0.3,0.4\n", "all corners are between 0 and 1"),
+        ("image,label,x1,y1,x2,y2\na.jpg,acne,1,2,3,four\n", "line 2: 1, 2, 3, four are no corners in pixels"),
+        ("image,label,x1,y1,x2,y2\na.jpg,acne,1,2,3,\n", "line 2: 1, 2, 3,  are no corners"),
+    ],
+)
+def test_corners_of_a_csv_that_are_none_are_named(tmp_path: Path, text: str, says: str) -> None:
+    write(tmp_path / "t.csv", text)
+    with pytest.raises(UsageError, match=rf"t\.csv: {says}"):
+        read_truth(tmp_path / "t.csv")

@@ -32,7 +32,7 @@ from skinbatch.cli_options import (
     Workers,
     print_json,
 )
-from skinbatch.cli_results import regrade, show
+from skinbatch.cli_results import regrade, report, show
 from skinbatch.cli_train import recipes, train
 from skinbatch.config import load_config
 from skinbatch.console import TerminalPresenter, clock, counted, presenter_of, summary
@@ -237,6 +237,7 @@ app.command()(train)
 app.command()(recipes)
 app.command()(evaluate)
 app.command()(export)
+app.command()(report)
 app.command()(show)
 app.command()(regrade)
 app.command()(settings)

@@ -1,4 +1,4 @@
-"""Commands that work on the tables of a scoring: `skinbatch show`, `skinbatch regrade`."""
+"""Commands that work on the tables of a scoring: `skinbatch report`, `show`, `regrade`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,38 @@ from skinbatch import __version__
 from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Scoring, print_json
 from skinbatch.config import load_config
 from skinbatch.errors import UsageError
+
+
+def report(
+    dest: Dest,
+    thumbnails: Annotated[
+        int, typer.Option("--thumbnails", min=0, help="Show up to this many photos. Faces are personal data.")
+    ] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = Path("report.html"),
+    scoring: Scoring = None,
+    grading: Grading = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write a report as one HTML file: what was found, what deserves a look, how the run went.
+
+    The file opens from disk and needs nothing else. It contains photos only with `--thumbnails`.
+    """
+    from skinbatch.console import TerminalPresenter
+    from skinbatch.reading import destination_store
+    from skinbatch.report.report import Request, make_report, write_report
+    from skinbatch.runs.results import open_results
+
+    settings = load_config(config)
+    with TerminalPresenter() as presenter:
+        results = open_results(destination_store(dest, settings.storage), scoring, grading)
+        page = make_report(results, Request(thumbnails, __version__), settings, presenter.phase)
+        write_report(output, page)
+
+    if as_json:
+        print_json({"written": str(output), "bytes": len(page.encode())})
+        return
+    print(f"wrote {output} ({len(page.encode()) / 1000:,.0f} KB)")
 
 
 def show(

@@ -59,6 +59,11 @@ class Results:
             self.grading = AppliedGrading(store, record, self.snapshot)
 
     @property
+    def receipts(self) -> tuple[Stub, ...]:
+        """Return the receipts whose tables are shown."""
+        return self._receipts
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Return the detector's classes."""
         return self._scoring.classes if self._scoring is not None else ()

@@ -1,0 +1,137 @@
+"""Choose photos of a scoring and make thumbnails of them, with their counted boxes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from skinbatch.config import Config, merge
+from skinbatch.errors import SkinbatchError
+from skinbatch.report.overlay import COUNTED
+from skinbatch.report.photo_again import read_again
+from skinbatch.runs import destination
+from skinbatch.runs.results import Results
+
+# Longer side of a thumbnail, in pixels, and its JPEG quality: about 10 KB each.
+SIDE = 240
+QUALITY = 72
+
+_COLUMNS = (
+    "image_id",
+    "uri",
+    "sha256",
+    "status",
+    "error",
+    "unit_id",
+    "grade",
+    "count_total",
+    "top_class",
+    "width",
+    "height",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """Hold one photo of the gallery.
+
+    picture: a JPEG as base64 text, "" if the photo cannot be read; problem tells why. score: highest
+    score of its boxes, 0 without boxes. Unknown texts are "".
+    """
+
+    image_id: str
+    status: str
+    grade: str
+    top_class: str
+    score: float
+    caption: str
+    picture: str
+    problem: str = ""
+
+
+def thumbnails(
+    results: Results, most: int, config: Config, progress: Callable[[str], None] = lambda text: None
+) -> list[Thumbnail]:
+    """Return up to `most` photos, as evenly from the grades and failures as there are photos.
+
+    A photo that has gone or changed since it was scored gets a placeholder.
+    """
+    scoring = destination.read_scoring(results.store, results.fingerprint)
+    assert scoring is not None, "the results are of this scoring"
+    config = merge(config, scoring.settings)
+    rows = _chosen(results.images(_COLUMNS), most)
+
+    made = []
+    for row in rows:
+        boxes = results.unit(str(row["unit_id"]))[1]
+        mine = boxes.filter(pc.equal(boxes.column("image_id"), row["image_id"])).to_pylist()
+        made.append(_thumbnail(results, row, mine, config))
+        progress(f"{len(made):,} of {len(rows):,} thumbnails")
+    return made
+
+
+def _chosen(images: pa.Table, most: int) -> list[Mapping[str, Any]]:
+    """Return rows, taken in turn from each grade and each status, by falling count."""
+    groups: dict[str, list[int]] = {}
+    keys = zip(*(images.column(name).to_pylist() for name in ("grade", "status", "count_total")), strict=True)
+    ordered = sorted(enumerate(keys), key=lambda item: (-(item[1][2] or 0), item[0]))
+    for row, (grade, status, _) in ordered:
+        groups.setdefault(grade or status, []).append(row)
+
+    chosen: list[int] = []
+    queues = list(groups.values())
+    for turn in range(max(map(len, queues), default=0)):
+        chosen += [queue[turn] for queue in queues if turn < len(queue)]
+        if len(chosen) >= most:
+            break
+    rows: list[Mapping[str, Any]] = images.take(pa.array(chosen[:most], pa.int64())).to_pylist()
+    return rows
+
+
+def _thumbnail(results: Results, row: Mapping[str, Any], boxes: list[dict[str, Any]], config: Config) -> Thumbnail:
+    picture, problem = "", ""
+    if row["status"] != "ok":
+        problem = f"{row['status']}: {row['error']}"
+    else:
+        try:
+            photo = read_again(results.store, results.fingerprint, row, config)
+            picture = _jpeg(photo, boxes)
+        except SkinbatchError as e:
+            problem = str(e)
+
+    count = row["count_total"]
+    lesions = "no count" if count is None else f"{count} lesions"
+    return Thumbnail(
+        image_id=row["image_id"],
+        status=row["status"],
+        grade=row["grade"] or "",
+        top_class=row["top_class"] or "",
+        score=round(max((box["score"] for box in boxes), default=0.0), 3),
+        caption=", ".join(text for text in (row["grade"], lesions) if text) if row["status"] == "ok" else row["status"],
+        picture=picture,
+        problem=problem,
+    )
+
+
+def _jpeg(photo: NDArray[np.uint8], boxes: list[dict[str, Any]]) -> str:
+    """Return a small JPEG with the counted boxes, as base64 text."""
+    image = Image.fromarray(photo)
+    scale = SIDE / max(image.size)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    draw = ImageDraw.Draw(image)
+    for box in boxes:
+        if box["counted"]:
+            draw.rectangle([box[edge] * scale for edge in ("x1", "y1", "x2", "y2")], outline=COUNTED, width=1)
+
+    sink = io.BytesIO()
+    image.save(sink, "JPEG", quality=QUALITY)
+    return base64.b64encode(sink.getvalue()).decode("ascii")

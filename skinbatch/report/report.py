@@ -1,0 +1,227 @@
+"""Make a report of a scoring: one HTML file that opens from disk, `skinbatch report`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from skinbatch.config import Config
+from skinbatch.errors import UsageError
+from skinbatch.grading.scheme_file import find_scheme
+from skinbatch.report import svg
+from skinbatch.report.course import PARTS, Course, read_course
+from skinbatch.report.gallery import Thumbnail, thumbnails
+from skinbatch.report.gather import Findings, gather
+from skinbatch.runs import destination
+from skinbatch.runs.destination import Scoring
+from skinbatch.runs.gradings import Grading, describe
+from skinbatch.runs.results import Results
+
+# Histograms of the page: column -> title, unit, marks.
+_HISTOGRAMS: Mapping[str, tuple[str, str, Mapping[float, str]]] = {
+    "count_total": ("Lesions", "lesions on a photo", {}),
+    "skin_fraction": ("Skin", "share of the photo", {}),
+    "ita_degrees": (
+        "Skin tone (ITA)",
+        "degrees; dark skin left, light skin right",
+        {-30.0: "brown", 10.0: "tan", 41.0: "light"},
+    ),
+    "sharpness": ("Sharpness", "variance of the Laplacian", {}),
+    "brightness": ("Brightness", "mean luma, 0 to 255", {}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Describe a report.
+
+    thumbnails: most photos that are shown; 0 shows none, as faces are personal data. version: of
+    skinbatch.
+    """
+
+    thumbnails: int = 0
+    version: str = ""
+
+
+def make_report(
+    results: Results,
+    request: Request,
+    config: Config,
+    progress: Callable[[str], None] = lambda text: None,
+) -> str:
+    """Return a report as one HTML page without any reference to another file.
+
+    Args:
+        results: of a destination, by any grading.
+        config: how the source is reached, for thumbnails.
+        progress: called with a line of text at each step.
+
+    Raises:
+        UsageError: nothing has been scored yet.
+    """
+    scoring = destination.read_scoring(results.store, results.fingerprint)
+    assert scoring is not None, "the results are of this scoring"
+    grading = _grading(results, scoring)
+    findings = gather(
+        results,
+        scoring,
+        grading.scheme,
+        grading.threshold,
+        lambda photos: progress(f"{photos:,} photos read") if photos % 10_000 < 512 else None,
+    )
+    if not findings.photos:
+        raise UsageError(f"{results.store.uri}: nothing has been scored yet, so there is nothing to report")
+
+    progress("drawing")
+    course = read_course(results)
+    gallery = None
+    if request.thumbnails:
+        gallery = thumbnails(results, request.thumbnails, config, progress)
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("skinbatch.report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.j2")
+    return page.render(**_content(results, scoring, grading, findings, course, gallery, request))
+
+
+def write_report(path: Path, page: str) -> None:
+    """Write a page. Raises UsageError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as e:
+        raise UsageError(f"{path}: cannot be written: {e.strerror or e}") from None
+
+
+def _grading(results: Results, scoring: Scoring) -> Grading:
+    if results.grading is not None:
+        return results.grading.record.grading
+    first = scoring.grading
+    return Grading(float(first["threshold"]), find_scheme(str(first["scheme"])), first["counting"])
+
+
+def _content(
+    results: Results,
+    scoring: Scoring,
+    grading: Grading,
+    findings: Findings,
+    course: Course,
+    gallery: list[Thumbnail] | None,
+    request: Request,
+) -> dict[str, Any]:
+    """Return the values that the template shows."""
+    return {
+        "name": results.store.uri.rstrip("/").rsplit("/", 1)[-1],
+        "dest": results.store.uri,
+        "sentence": _sentence(findings),
+        "notes": _notes(results),
+        "cards": _cards(findings),
+        "grading": describe(grading),
+        "plots": _plots(findings, scoring),
+        "photos": f"{findings.photos:,}",
+        "photos_number": findings.photos,
+        "gallery": gallery,
+        "filters": _filters(gallery or []),
+        "lists": findings.lists,
+        "statuses": list(findings.statuses.items()),
+        "errors": findings.errors,
+        "course_plots": _course_plots(course),
+        "runs": course.runs[-20:],
+        "provenance": _provenance(results, scoring, grading, course),
+        "version": request.version,
+        "made": destination.now(),
+    }
+
+
+def _sentence(found: Findings) -> str:
+    """Return what a stranger should know first."""
+    ok = found.statuses.get("ok", 0)
+    grades = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found.grades.items() if n)
+    failed = f", {found.photos - ok:,} could not be scored" if ok < found.photos else ""
+    return (
+        f"{ok:,} of {found.photos:,} photos were scored{failed}. {found.faces:,} show a face, with {found.lesions:,} "
+        f"lesions in all. Grades: {grades or 'none'}."
+    )
+
+
+def _notes(results: Results) -> list[str]:
+    notes = [] if results.note is None else [results.note]
+    if results.snapshot is None:
+        notes.append(
+            "The run has not finished. This page shows the units that are done so far. "
+            "Run the same `skinbatch score` again, then make the report anew."
+        )
+    return notes
+
+
+def _cards(found: Findings) -> list[tuple[str, str]]:
+    ok = found.statuses.get("ok", 0)
+    return [
+        ("photos", f"{found.photos:,}"),
+        ("scored", f"{ok:,}"),
+        ("failed", f"{found.photos - ok:,}"),
+        ("faces", f"{found.faces:,}"),
+        ("lesions counted", f"{found.lesions:,}"),
+        ("boxes stored", f"{found.boxes:,}"),
+    ]
+
+
+def _plots(found: Findings, scoring: Scoring) -> list[str]:
+    plots = [svg.bars(found.grades, "Grades")]
+    if len(found.views) > 1:
+        plots.append(svg.bars(found.views, "Views"))
+    for column, (title, unit, marks) in _HISTOGRAMS.items():
+        plots.append(svg.histogram(found.histograms[column], title, unit, marks))
+    if found.classes:
+        plots.append(svg.bars(found.classes, "Named diseases"))
+    for column in scoring.prob_columns:
+        title = column.replace("prob_", "").replace("_", " ").strip().capitalize()
+        plots.append(svg.histogram(found.histograms[column], title, "probability"))
+    return plots
+
+
+def _course_plots(course: Course) -> list[str]:
+    plots = []
+    if course.minutes:
+        plots.append(svg.lines(course.minutes, course.photos_per_second, "Throughput", "minutes", "photos a second"))
+    if course.seconds:
+        seconds = {PARTS[part]: value for part, value in course.seconds.items()}
+        plots.append(svg.shares(seconds, "Where the time went", "seconds of all threads"))
+    return plots
+
+
+def _provenance(results: Results, scoring: Scoring, grading: Grading, course: Course) -> list[tuple[str, str]]:
+    described = destination.require_destination(results.store)
+    weights = ", ".join(f"{stage} {sha256[:12]}" for stage, sha256 in scoring.weights.items())
+    model = ", ".join(f"{name} {value}" for name, value in scoring.numbers.get("model", {}).items())
+    rows = [
+        ("source", described.source),
+        ("destination", results.store.uri),
+        ("scoring", f"{scoring.fingerprint}, first run {scoring.created}"),
+        ("snapshot", results.snapshot or "none yet"),
+        ("pack", scoring.pack),
+        ("weights (SHA-256)", weights),
+        ("model settings", model),
+        ("grading", describe(grading)),
+        ("machines", "; ".join(course.machines) or "unknown"),
+    ]
+    if results.grading is not None:
+        rows.append(("grading made", f"{results.grading.record.gid}, {results.grading.record.created}"))
+    return rows
+
+
+def _filters(gallery: list[Thumbnail]) -> list[dict[str, Any]]:
+    filters = []
+    for key, label, values in (
+        ("grade", "grade", [photo.grade for photo in gallery]),
+        ("class", "disease", [photo.top_class for photo in gallery]),
+        ("status", "status", [photo.status for photo in gallery]),
+    ):
+        options = sorted({value for value in values if value})
+        filters.append({"key": key, "label": label, "options": options})
+    return filters

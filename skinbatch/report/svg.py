@@ -1,0 +1,123 @@
+"""Draw the plots of a report as SVG that follows the page's colours.
+
+Matplotlib draws with placeholder colours, which are then replaced by the page's CSS variables. So
+the same picture is right in light and dark.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from skinbatch.report.gather import Histogram
+
+# Placeholder colour -> CSS variable of the page.
+_COLOURS = {"#010101": "--ink", "#020202": "--soft", "#030303": "--bar", "#040404": "--accent"}
+_INK, _SOFT, _BAR, _ACCENT = _COLOURS
+
+_WIDTH, _HEIGHT = 4.6, 2.5
+
+
+def bars(values: Mapping[str, int], title: str) -> str:
+    """Return a bar chart with the number over each bar."""
+    figure, axes = _axes(title)
+    names = [name.replace("_", " ") for name in values]
+    drawn = axes.bar(range(len(values)), list(values.values()), color=_BAR, width=0.7)
+    axes.bar_label(drawn, labels=[f"{n:,}" for n in values.values()], color=_INK, fontsize=9, padding=2)
+    axes.set_xticks(range(len(values)), names, fontsize=9)
+    axes.margins(y=0.18)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    return _svg(
+        figure, f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in zip(names, values.values(), strict=True))
+    )
+
+
+def histogram(found: Histogram, title: str, unit: str, marks: Mapping[float, str] | None = None) -> str:
+    """Return a histogram. marks: vertical lines at values, with a label each."""
+    figure, axes = _axes(title)
+    axes.stairs(found.counts, _places(found.edges), fill=True, color=_BAR)
+    axes.set_xlabel(unit, color=_INK, fontsize=9)
+    axes.set_ylabel("photos", color=_INK, fontsize=9)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    _label_edges(axes, found.edges)
+    for value, label in (marks or {}).items():
+        place = float(np.interp(value, found.edges, _places(found.edges)))
+        axes.axvline(place, color=_ACCENT, linewidth=1)
+        axes.text(place, 0.98, f" {label}", color=_ACCENT, fontsize=8, va="top", transform=axes.get_xaxis_transform())
+    return _svg(figure, f"{title}, histogram of {found.total:,} photos")
+
+
+def lines(x: Sequence[float], y: Sequence[float], title: str, x_unit: str, y_unit: str) -> str:
+    """Return a line chart."""
+    figure, axes = _axes(title)
+    axes.plot(x, y, color=_BAR, linewidth=1.5)
+    axes.set_xlabel(x_unit, color=_INK, fontsize=9)
+    axes.set_ylabel(y_unit, color=_INK, fontsize=9)
+    axes.set_ylim(bottom=0)
+    return _svg(figure, title)
+
+
+def shares(values: Mapping[str, float], title: str, unit: str) -> str:
+    """Return horizontal bars, the largest first."""
+    ordered = sorted(values.items(), key=lambda item: item[1])
+    figure, axes = _axes(title)
+    drawn = axes.barh(range(len(ordered)), [value for _, value in ordered], color=_BAR, height=0.7)
+    axes.bar_label(drawn, fmt="{:,.3g}", color=_INK, fontsize=9, padding=3)
+    axes.set_yticks(range(len(ordered)), [name.replace("_", " ") for name, _ in ordered], fontsize=9)
+    axes.set_xlabel(unit, color=_INK, fontsize=9)
+    axes.margins(x=0.15)
+    return _svg(figure, f"{title}: " + ", ".join(f"{name} {value:,.3g} {unit}" for name, value in reversed(ordered)))
+
+
+def _places(edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return where bin edges are drawn: at their value if bins are equally wide, else equally spaced."""
+    widths = np.diff(edges)
+    return edges if np.allclose(widths, widths[0]) else np.arange(len(edges), dtype=np.float64)
+
+
+def _label_edges(axes: Axes, edges: NDArray[np.float64]) -> None:
+    places = _places(edges)
+    if places is edges:
+        return
+    step = max(1, len(edges) // 8)
+    axes.set_xticks(places[::step], [f"{edge:,.0f}" for edge in edges[::step]])
+
+
+def _axes(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, color=_INK, fontsize=12, fontweight="bold", loc="left")
+    axes.tick_params(colors=_INK, labelsize=9)
+    axes.patch.set_visible(False)
+    figure.patch.set_visible(False)
+    for name, spine in axes.spines.items():
+        spine.set_color(_SOFT)
+        spine.set_visible(name in ("left", "bottom"))
+    return figure, axes
+
+
+def _svg(figure: Figure, description: str) -> str:
+    """Return the figure as an SVG element with a description for screen readers."""
+    sink = io.StringIO()
+    # Text stays text: it is smaller than outlines, can be searched and takes the page's font.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description, "font.family": "sans-serif"}):
+        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+
+    text = sink.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for colour, variable in _COLOURS.items():
+        text = text.replace(colour, f"var({variable})")
+    text = text.replace("stroke: var", "stroke:var").replace("fill: var", "fill:var")
+    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    size = f'width="{_WIDTH * 72:g}pt" height="{_HEIGHT * 72:g}pt"'
+    return text.replace(size, f'role="img" aria-label="{label}"', 1)

@@ -1,0 +1,120 @@
+"""The report opens from disk in a real browser: numbers, filters, dark, and a phone's width."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import skinbatch
+from skinbatch.config import Config
+from skinbatch.demo import write_demo_archive
+from skinbatch.report.report import Request, make_report, write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
+    """The demo's photos, one of them truncated, scored by the fake pack."""
+    folder = tmp_path_factory.mktemp("report")
+    write_demo_archive(folder / "photos", 6)
+    skinbatch.score(folder / "photos", folder / "scored", pack=fake_pack, engine="local")
+    return folder / "scored"
+
+
+@pytest.fixture(scope="module")
+def report(scored: Path) -> Path:
+    page = make_report(skinbatch.open(scored), Request(thumbnails=20, version="test"), Config())
+    path = scored.parent / "report.html"
+    write_report(path, page)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield chromium
+        chromium.close()
+
+
+def opened(browser: Any, report: Path, *, width: int = 1100, scheme: str = "light", fragment: str = "") -> Any:
+    """Return the page, after checking that it asked for no other file and raised no error."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    asked: list[str] = []
+    problems: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(f"{report.as_uri()}{fragment}")
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert len([url for url in asked if url.startswith("file:")]) == 1
+    assert problems == []
+    return page
+
+
+def test_the_numbers_are_those_of_the_tables(browser: Any, scored: Path, report: Path) -> None:
+    images = skinbatch.open(scored).images().to_pylist()
+    ok = sum(row["status"] == "ok" for row in images)
+    lesions = sum(row["count_total"] or 0 for row in images)
+
+    cards = opened(browser, report).locator(".card").all_inner_texts()
+
+    shown = dict(reversed(card.split("\n")) for card in cards)
+    assert shown["photos"] == str(len(images))
+    assert shown["scored"] == str(ok)
+    assert shown["failed"] == str(len(images) - ok)
+    assert shown["lesions counted"] == str(lesions)
+
+
+def test_filters_show_the_photos_that_fit_and_are_in_the_address(browser: Any, scored: Path, report: Path) -> None:
+    images = skinbatch.open(scored).images().to_pylist()
+    grade = next(row["grade"] for row in images if row["grade"])
+    page = opened(browser, report)
+
+    page.select_option("[data-key=grade]", grade)
+
+    visible = page.locator("#photos figure:visible").count()
+    assert visible == sum(row["grade"] == grade for row in images) < len(images)
+    assert page.locator("#shown").inner_text() == str(visible)
+    assert page.url.endswith(f"#grade={grade}")
+
+    again = opened(browser, report, fragment=f"#grade={grade}")
+    assert again.locator("#photos figure:visible").count() == visible
+
+
+def test_a_failed_photo_has_a_placeholder_with_the_reason(browser: Any, report: Path) -> None:
+    page = opened(browser, report, fragment="#status=truncated")
+
+    assert page.locator("#photos figure:visible .gone").all_inner_texts() == [
+        "truncated: visit-1/cut-off.jpg: truncated jpeg: no end-of-image marker"
+    ]
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_nothing_is_wider_than_the_window(browser: Any, report: Path, width: int) -> None:
+    page = opened(browser, report, width=width)
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_dark_windows_get_a_dark_page_and_light_plots(browser: Any, report: Path) -> None:
+    def luma(page: Any, selector: str, what: str) -> float:
+        colour = page.locator(selector).first.evaluate(
+            f"e => getComputedStyle(e).{what}.match(/[0-9.]+/g).slice(0, 3).map(Number)"
+        )
+        return float(0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2])
+
+    dark, light = opened(browser, report, scheme="dark"), opened(browser, report, scheme="light")
+
+    assert luma(dark, "body", "backgroundColor") < 60 < 200 < luma(light, "body", "backgroundColor")
+    assert luma(dark, "svg text", "fill") > 180
+    assert luma(light, "svg text", "fill") < 80

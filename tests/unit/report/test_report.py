@@ -1,0 +1,120 @@
+"""Reports of made-up tables: size, lists, escapes, unfinished runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skinbatch
+from jobs.bench_evaluate import generate
+from skinbatch.config import Config
+from skinbatch.errors import UsageError
+from skinbatch.grading.schemes import HAYASHI
+from skinbatch.report.gather import LISTED, gather
+from skinbatch.report.report import Request, make_report, write_report
+from skinbatch.runs.destination import read_scoring
+from skinbatch.runs.regrade import regrade
+from skinbatch.runs.results import Results
+from tests.faces import face, png, write_tree
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """300 made-up photos with 6,000 boxes."""
+    folder = tmp_path_factory.mktemp("report")
+    generate(folder / "scored", folder / "truth.json", 300, 6000, np.random.default_rng(3))
+    return skinbatch.open(folder / "scored")
+
+
+def test_the_page_refers_to_no_other_file(results: Results) -> None:
+    page = make_report(results, Request(), Config())
+
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
+    assert "<script type=" not in page
+    assert "<script src" not in page
+    assert len(page.encode()) < 300_000
+
+
+def test_faces_are_shown_only_on_request(results: Results) -> None:
+    assert "data:image" not in make_report(results, Request(), Config())
+
+
+def test_what_is_gathered_is_what_the_tables_hold(results: Results) -> None:
+    scoring = read_scoring(results.store, results.fingerprint)
+    assert scoring is not None
+
+    found = gather(results, scoring, HAYASHI, 0.3)
+
+    images = results.images().to_pylist()
+    assert found.photos == 300
+    assert found.lesions == sum(row["count_total"] for row in images)
+    assert found.histograms["count_total"].total == 300
+    boundary = next(entry for entry in found.lists if entry.title.startswith("Close"))
+    close = [row["image_id"] for row in images if row["count_total"] in (5, 6, 20, 21, 50, 51)]
+    assert boundary.total == len(close)
+    assert {name for name, _ in boundary.photos} <= set(close)
+    assert len(boundary.photos) == min(LISTED, len(close))
+
+
+def test_boxes_off_the_skin_are_where_stages_disagree(results: Results) -> None:
+    scoring = read_scoring(results.store, results.fingerprint)
+    assert scoring is not None
+
+    (entry,) = [e for e in gather(results, scoring, HAYASHI, 0.3).lists if e.title == "Stages disagree"]
+
+    off: dict[str, int] = {}
+    for box in results.boxes().to_pylist():
+        if box["score"] >= 0.3 and box["skin_overlap"] < 0.5:
+            off[box["image_id"]] = off.get(box["image_id"], 0) + 1
+    assert entry.total == sum(count >= 3 for count in off.values()) > 0
+    assert entry.photos[0][1] == f"{max(off.values())} boxes off the skin"
+
+
+def test_a_report_follows_the_grading(results: Results) -> None:
+    done = regrade(results.store, threshold=0.7)
+
+    page = make_report(skinbatch.open(results.store.uri, grading=done.gid), Request(), Config())
+
+    assert "hayashi, boxes from 0.7" in page
+    assert f"<b>{done.grades['mild']}</b>" not in page or done.grades["mild"] == 300
+    assert done.gid in page
+
+
+def test_names_cannot_break_the_page(tmp_path: Path, fake_pack: str) -> None:
+    name = "<img src=x onerror=alert(1)>.png"
+    write_tree(tmp_path / "photos", {name: b"\x89PN", "b.png": png(face(1))})
+    skinbatch.score(tmp_path / "photos", tmp_path / "scored", pack=fake_pack, engine="local")
+
+    page = make_report(skinbatch.open(tmp_path / "scored"), Request(thumbnails=5), Config())
+
+    assert "<img src=x" not in page
+    assert "&lt;img src=x" in page
+
+
+def test_a_photo_that_has_gone_since_gets_a_placeholder(tmp_path: Path, fake_pack: str) -> None:
+    write_tree(tmp_path / "photos", {"a.png": png(face(2)), "b.png": png(face(1))})
+    skinbatch.score(tmp_path / "photos", tmp_path / "scored", pack=fake_pack, engine="local")
+    (tmp_path / "photos/a.png").unlink()
+
+    page = make_report(skinbatch.open(tmp_path / "scored"), Request(thumbnails=5), Config())
+
+    assert page.count("data:image/jpeg") == 1
+    assert "is gone since `a.png` was scored" in page
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    generate(tmp_path / "scored", tmp_path / "truth.json", 20, 100, np.random.default_rng(1))
+    store = skinbatch.open(tmp_path / "scored").store
+    store.delete(list(store.keys("_skinbatch/snapshots/")))
+
+    assert "The run has not finished." in make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
+
+
+def test_a_page_that_cannot_be_written_names_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(UsageError, match=r"file/report\.html: cannot be written"):
+        write_report(tmp_path / "file" / "report.html", "page")

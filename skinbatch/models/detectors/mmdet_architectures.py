@@ -109,12 +109,14 @@ ARCHITECTURES: Mapping[str, Callable[[DetectorSpec], ModelConfig]] = {
     "faster-rcnn-r50": mmdet_faster_rcnn.r50,
     "faster-rcnn-r101": mmdet_faster_rcnn.r101,
     "faster-rcnn-inception": mmdet_faster_rcnn.inception,
+    "faster-rcnn-efficientnet-lite0": mmdet_faster_rcnn.efficientnet_lite0,
     "ssd-mobilenet": mmdet_ssd.mobilenet,
     "yolov3": mmdet_yolo.yolov3,
     "yolov4": mmdet_yolo.yolov4,
     "yolox-tiny": mmdet_yolo.yolox_tiny,
     "yolox-s": mmdet_yolo.yolox_s,
     "yolox-efficientnet-lite0": mmdet_yolo.yolox_efficientnet_lite0,
+    "yolox-efficientnet-lite2": mmdet_yolo.yolox_efficientnet_lite2,
 }
 
 ANCHOR_BASED = tuple(arch for arch in ARCHITECTURES if not arch.startswith("yolox"))
@@ -130,12 +132,14 @@ _SIZES: Mapping[str, Mapping[str, Any]] = {
     "faster-rcnn-r50": {"size": 1333, "short_side": 800},
     "faster-rcnn-r101": {"size": 1333, "short_side": 800},
     "faster-rcnn-inception": {"size": 1024, "short_side": 600} | _HALF,
+    "faster-rcnn-efficientnet-lite0": {"size": 640} | _HALF,
     "ssd-mobilenet": {"size": 320} | _HALF,
     "yolov3": {"size": 608, "nms_iou": 0.45} | _TO_ONE,
     "yolov4": {"size": 608, "nms_iou": 0.45} | _TO_ONE,
     "yolox-tiny": {"size": 416, "nms_iou": 0.65} | _AS_IT_IS,
     "yolox-s": {"size": 640, "nms_iou": 0.65} | _AS_IT_IS,
     "yolox-efficientnet-lite0": {"size": 640, "nms_iou": 0.65} | _HALF,
+    "yolox-efficientnet-lite2": {"size": 640, "nms_iou": 0.65} | _HALF,
 }
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {arch: {"max_upscale": ENLARGES, **_SIZES[arch]} for arch in ARCHITECTURES}

@@ -37,6 +37,13 @@ def inception(spec: DetectorSpec) -> ModelConfig:
     return _faster_rcnn(spec, backbone, [192, 288, 768, 2048])
 
 
+def efficientnet_lite0(spec: DetectorSpec) -> ModelConfig:
+    """Faster R-CNN on timm's EfficientNet-Lite0, the lightest here that can begin with ImageNet's weights."""
+    spec.has_no("width")
+    backbone = {"type": "TimmFeatures", "name": "efficientnet_lite0", "out_indices": [1, 2, 3, 4]}
+    return _faster_rcnn(spec, backbone, [24, 40, 112, 320])
+
+
 def _bottleneck_resnet(spec: DetectorSpec, depth: int) -> ModelConfig:
     base = int(64 * (spec.width or 1))
     return _faster_rcnn(spec, _resnet(depth, base), [4 * base, 8 * base, 16 * base, 32 * base])

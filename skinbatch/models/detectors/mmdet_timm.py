@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from skinbatch.errors import PackError
 
-NAMES = ("inception_v3", "mobilenetv1_100", "efficientnet_lite0")
-_OPTIONS: Mapping[str, Mapping[str, float]] = {"efficientnet_lite0": {"bn_eps": 1e-3}}
-"""As TensorFlow, whose ImageNet weights it can begin with. Its padding there is uneven; timm's symmetric one makes of the
-same weights the same features, which a cell sees a pixel further left and up at each stride: boxes want them centred."""
+NAMES = ("inception_v3", "mobilenetv1_100", "efficientnet_lite0", "efficientnet_lite2")
+# As TensorFlow, whose ImageNet weights they can begin with. Its padding there is uneven; timm's symmetric one makes of the
+# same weights the same features, which a cell sees a pixel further left and up at each stride: boxes want them centred.
+_LITE = {"bn_eps": 1e-3}
+_OPTIONS: Mapping[str, Mapping[str, float]] = {"efficientnet_lite0": _LITE, "efficientnet_lite2": _LITE}
 
 
 @MODELS.register_module()

@@ -69,14 +69,19 @@ def yolox_s(spec: DetectorSpec) -> ModelConfig:
 
 def yolox_efficientnet_lite0(spec: DetectorSpec) -> ModelConfig:
     """YOLOX's neck and head (Ge 2021) over timm's EfficientNet-Lite0: a backbone that can begin with ImageNet's weights."""
+    return _yolox_lite(spec, "efficientnet_lite0", [40, 112, 320])
+
+
+def yolox_efficientnet_lite2(spec: DetectorSpec) -> ModelConfig:
+    """Build the same over EfficientNet-Lite2, which is wider and deeper."""
+    return _yolox_lite(spec, "efficientnet_lite2", [48, 120, 352])
+
+
+def _yolox_lite(spec: DetectorSpec, name: str, found: list[int]) -> ModelConfig:
     spec.has_no("width")
     strides = _yolox_strides(spec)
-    backbone = {
-        "type": "TimmFeatures",
-        "name": "efficientnet_lite0",
-        "out_indices": list(range(2, 2 + len(strides))),
-    }
-    return _yolox(spec, strides, backbone, [40, 112, 320][: len(strides)], spec.head_channels or 96)
+    backbone = {"type": "TimmFeatures", "name": name, "out_indices": list(range(2, 2 + len(strides)))}
+    return _yolox(spec, strides, backbone, found[: len(strides)], spec.head_channels or 96)
 
 
 def _yolox_csp(spec: DetectorSpec, own_width: float) -> ModelConfig:

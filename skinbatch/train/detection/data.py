@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.pack import Pack
 from skinbatch.train.detection.crops import Boxes, Labels
 from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, SMALLEST, BoxedPhoto, large_enough
-from skinbatch.train.photos.faces import cut_faces
+from skinbatch.train.photos.faces import cut_faces, find_skin
 from skinbatch.train.photos.gather import Gathered, TakenPhoto, group_of, truth_class
 from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe_sections import DataSection
@@ -44,30 +45,33 @@ class DetectionData:
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """How photos are cut where [data] wants their faces: by the segmenter of `pack`; `masked` as the model's input."""
+    """How photos are cut where [data] wants their faces: by the segmenter of `pack`; `masked` as the model's input.
+    skin: skin is looked for as well, for [clone]. kept: the folder that remembers what was found."""
 
     pack: Pack | None
     masked: bool
     device: str
+    skin: bool = False
+    kept: Path | None = None
 
 
 def boxed(
     gathered: Gathered, data: DataSection, classes: Sequence[str], faces: Faces, spec: DetectorSpec, where: str
 ) -> DetectionData:
     """where: the recipe, for messages. Raises UsageError for what a detector cannot learn from."""
-    drawn = _boxed(gathered.train, data, classes, faces, where)
+    drawn = boxed_photos(gathered.train, data, classes, faces, where, "train")
     train = [(taken, large_enough(photo, spec)) for taken, photo in zip(gathered.train, drawn, strict=True)]
     small = {
         taken.photo.name: len(all_of_it.boxes) - len(photo.boxes)
         for all_of_it, (taken, photo) in zip(drawn, train, strict=True)
         if len(all_of_it.boxes) > len(photo.boxes)
     }
-    valid = list(zip(gathered.valid, _boxed(gathered.valid, data, classes, faces, where), strict=True))
+    valid = list(zip(gathered.valid, boxed_photos(gathered.valid, data, classes, faces, where, "valid"), strict=True))
     clear = [photo for taken, photo in train if taken.photo.boxes is None]
     lesions = [photo for taken, photo in train if taken.photo.boxes is not None]
     if not any(len(photo.boxes) for photo in lesions):
         raise UsageError(f"{where}: no box of {', '.join(classes)} in the photos to train on; set `data.map`")
-    held = set(np.linspace(0, len(clear) - 1, _held_back(len(clear))).round().astype(int).tolist())
+    held = held_back(len(clear))
     return DetectionData(
         train=tuple(lesions),
         valid=tuple(photo for _, photo in valid),
@@ -87,27 +91,37 @@ def _of_small(small: Mapping[str, int], spec: DetectorSpec) -> str:
     )
 
 
-def _held_back(clear: int) -> int:
-    return min(HELD_BACK, int(HELD_BACK_SHARE * clear))
+def held_back(clear: int) -> set[int]:
+    """Return which of so many clear photos are not trained on, spread evenly over them."""
+    number = min(HELD_BACK, int(HELD_BACK_SHARE * clear))
+    return set(np.linspace(0, clear - 1, number).round().astype(int).tolist())
 
 
-def _boxed(
-    photos: Sequence[TakenPhoto], data: DataSection, classes: Sequence[str], faces: Faces, where: str
+def boxed_photos(
+    photos: Sequence[TakenPhoto], data: DataSection, classes: Sequence[str], faces: Faces, where: str, part: str
 ) -> list[BoxedPhoto]:
     if any(photo.view.crop for photo in photos):
         raise UsageError(f"{where}: setting `data.crop` is for classifiers; a detector sees whole photos, or `face`")
     stored = [StoredPhoto(photo.photo.name, photo.path) for photo in photos]
+    skins: list[bytes | None] = [None] * len(photos)
     to_cut = [n for n, photo in enumerate(photos) if photo.view.face]
-    if to_cut:
+    if faces.skin:
+        assert faces.pack is not None
+        kept = None if faces.kept is None else faces.kept / f"faces-{part}.json"
+        wanted = [bool(photo.view.face) for photo in photos]
+        found = find_skin(stored, wanted, faces.pack, faces.masked, faces.device, kept)
+        stored, skins = [photo for photo, _ in found], [skin for _, skin in found]
+    elif to_cut:
         if faces.pack is None:
             raise UsageError(f"{where}: setting `data.face` needs `base`, a pack whose segmenter finds the faces")
         cut = cut_faces([stored[n] for n in to_cut], faces.pack, faces.masked, faces.device)
         for n, photo in zip(to_cut, cut, strict=True):
             stored[n] = photo
-    return [
-        _with_boxes(taken, photo, data, classes, group_of(taken, data))
-        for taken, photo in zip(photos, stored, strict=True)
-    ]
+    made = []
+    for taken, photo, skin in zip(photos, stored, skins, strict=True):
+        boxed_photo = _with_boxes(taken, photo, data, classes, group_of(taken, data))
+        made.append(replace(boxed_photo, source=taken.source, repeat=taken.repeat, skin=skin))
+    return made
 
 
 def _with_boxes(

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Changes, Sample, draw
-from skinbatch.train.detection.photos import ScaledPhotos
+from skinbatch.train.detection.photos import BoxedPhoto, ScaledPhotos
 from skinbatch.train.photos.processes import quiet
 
 Key = tuple[int, int]
@@ -36,25 +37,49 @@ class Batch(TypedDict):
 
 
 class TrainingInputs(Dataset[Sample]):
-    """Crops of annotated photos, and beyond the last of them crops of photos with nothing to find."""
+    """Crops of annotated photos, each as often as it is repeated, and beyond the last of them crops of photos with nothing to
+    find. cloner: adds lesions to both."""
 
-    def __init__(self, photos: ScaledPhotos, clear: ScaledPhotos, changes: Changes, seed: int) -> None:
+    def __init__(
+        self, photos: ScaledPhotos, clear: ScaledPhotos, changes: Changes, seed: int, cloner: Cloner | None = None
+    ) -> None:
         self._photos, self._clear, self._changes, self._seed = photos, clear, changes, seed
+        self._cloner = cloner
+        self._shown = [n for n, photo in enumerate(photos.photos) for _ in range(photo.repeat)]
+
+    @property
+    def annotated(self) -> int:
+        """Inputs an epoch of annotated photos."""
+        return len(self._shown)
+
+    def source(self, key: Key) -> str:
+        """Return the source of the photo that an input shows."""
+        return self._photo(key, self._rng(key))[1].source
 
     def fill(self, memory: int) -> None:
         """Keep photos decoded, as far as `memory` bytes reach; see ScaledPhotos."""
         self._clear.fill(self._photos.fill(memory))
 
     def __getitem__(self, key: Key) -> Sample:
-        place, index = key
-        # The last number keeps these apart from the generators of the order.
-        rng = np.random.default_rng((self._seed, place, 1))
-        if index >= len(self._photos):
-            return draw(self._clear[int(rng.integers(len(self._clear)))], (), rng, self._changes)
+        rng = self._rng(key)
+        n, _ = self._photo(key, rng)
+        cloner = self._cloner
+        if key[1] >= self.annotated:
+            return draw(self._clear[n], (), rng, self._changes, cloner.on_clear if cloner else None)
         others: list[Sample] = []
         if rng.random() < self._changes.augment.mosaic:
             others = [self._photos[int(rng.integers(len(self._photos)))] for _ in range(MOSAIC - 1)]
-        return draw(self._photos[index], others, rng, self._changes)
+        return draw(self._photos[n], others, rng, self._changes, cloner.on_annotated if cloner else None)
+
+    def _rng(self, key: Key) -> np.random.Generator:
+        # The last number keeps these apart from the generators of the order.
+        return np.random.default_rng((self._seed, key[0], 1))
+
+    def _photo(self, key: Key, rng: np.random.Generator) -> tuple[int, BoxedPhoto]:
+        """Return the photo of an input and its place among the clear or the annotated ones."""
+        clear = key[1] >= self.annotated
+        n = int(rng.integers(len(self._clear))) if clear else self._shown[key[1]]
+        return n, (self._clear if clear else self._photos).photos[n]
 
 
 class Order(Sampler[list[Key]]):
@@ -67,22 +92,22 @@ class Order(Sampler[list[Key]]):
     def __init__(
         self, photos: int, clear: int, batch: int, seed: int, *, first: int = 0, rank: int = 0, world: int = 1
     ) -> None:
-        self._inputs, self._batch, self._seed = photos + clear, batch, seed
+        self._inputs, self.batch, self._seed = photos + clear, batch, seed
         self.first, self._rank, self._world = first, rank, world
 
     def __len__(self) -> int:
         """Steps of an epoch."""
-        return -(-self._inputs // (self._batch * self._world))
+        return -(-self._inputs // (self.batch * self._world))
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, step = divmod(self.first, len(self))
-        a_step = self._batch * self._world
+        a_step = self.batch * self._world
         while True:
             order = np.random.default_rng((self._seed, epoch)).permutation(self._inputs)
             order = np.resize(order, len(self) * a_step)
-            for start in range(step * a_step + self._rank * self._batch, len(order), a_step):
+            for start in range(step * a_step + self._rank * self.batch, len(order), a_step):
                 before = epoch * len(order)
-                yield [(before + n, int(order[n])) for n in range(start, start + self._batch)]
+                yield [(before + n, int(order[n])) for n in range(start, start + self.batch)]
             epoch, step = epoch + 1, 0
 
 

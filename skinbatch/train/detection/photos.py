@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet_detector import at_network_scale, network_scale
 from skinbatch.train.detection.crops import Boxes, Labels, Pixels, Sample
+from skinbatch.train.photos.faces import decode_skin
 from skinbatch.train.photos.photo_store import StoredPhoto, decoded
 
 SMALLEST = 3.0
@@ -24,7 +25,8 @@ class BoxedPhoto:
     """One photo and its boxes. width, height: pixels of what `stored` gives. boxes: (N, 4) float32, in these pixels, x1 y1 x2
     y2. labels: (N,) int64, of the model's classes. severity: 0-3, where it is known. group: of photos that belong together,
     such as a patient's. crowds, crowd_labels: likewise, regions marked as a crowd (COCO): no boxes, and what is found in them
-    is neither right nor wrong; -1 of a class that the model has not."""
+    is neither right nor wrong; -1 of a class that the model has not. source: the truth's or folder's name. repeat: how often
+    it is shown in an epoch. skin: the skin in it as a small PNG, where [clone] looks for it."""
 
     stored: StoredPhoto
     width: int
@@ -35,6 +37,9 @@ class BoxedPhoto:
     group: str | None = None
     crowds: Boxes = field(default_factory=NO_BOXES.copy)
     crowd_labels: Labels = field(default_factory=NO_LABELS.copy)
+    source: str = ""
+    repeat: int = 1
+    skin: bytes | None = None
 
 
 def network_boxes(photo: BoxedPhoto, scale_x: float, scale_y: float) -> tuple[Boxes, Labels]:
@@ -64,7 +69,7 @@ class ScaledPhotos:
     """Photos at network scale by index; decoded each time, apart from those that `fill` keeps."""
 
     def __init__(self, photos: Sequence[BoxedPhoto], spec: DetectorSpec) -> None:
-        self._photos, self._spec = tuple(photos), spec
+        self._photos, self.spec = tuple(photos), spec
         self._kept: list[Sample] = []
 
     def fill(self, memory: int) -> int:
@@ -83,6 +88,10 @@ class ScaledPhotos:
     def __len__(self) -> int:
         return len(self._photos)
 
+    @property
+    def photos(self) -> tuple[BoxedPhoto, ...]:
+        return self._photos
+
     def __getitem__(self, index: int) -> Sample:
         if index < len(self._kept):
             return self._kept[index]
@@ -90,6 +99,6 @@ class ScaledPhotos:
         return self._scaled(photo, photo.stored.pixels())
 
     def _scaled(self, photo: BoxedPhoto, pixels: Pixels) -> Sample:
-        small, (x, y) = at_network_scale(pixels, self._spec)
+        small, (x, y) = at_network_scale(pixels, self.spec)
         boxes, labels = network_boxes(photo, x, y)
-        return Sample(np.ascontiguousarray(small), boxes, labels)
+        return Sample(np.ascontiguousarray(small), boxes, labels, decode_skin(photo.skin))

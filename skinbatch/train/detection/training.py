@@ -17,11 +17,13 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
 from skinbatch.models.build import detector_spec
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
-from skinbatch.models.detectors.mmdet_detector import build_model, network_scale
+from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model, network_scale
 from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import load_weights, save_weights
 from skinbatch.train.detection.anchoring import with_fitted_anchors
+from skinbatch.train.detection.clone_trial import cloned_faces, try_detector
+from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Changes
 from skinbatch.train.detection.data import DetectionData, Faces, boxed
 from skinbatch.train.detection.inputs import NetworkInputs
@@ -30,6 +32,7 @@ from skinbatch.train.detection.loop import BEST, Course, Weights
 from skinbatch.train.detection.photos import ScaledPhotos, network_sizes
 from skinbatch.train.detection.runner import DetectorRunner, Setting
 from skinbatch.train.detection.scores import Scored, detect, make_detector, spread
+from skinbatch.train.detection.shares import as_lines, shares
 from skinbatch.train.detection.start import expect_boxes_of, freeze
 from skinbatch.train.fitting.checkpoint import FitState, read_best
 from skinbatch.train.fitting.device import choose_device, hardware, loaders, mixed
@@ -43,8 +46,8 @@ from skinbatch.train.results.result import Curve, DataCount, Metric, TrainedStag
 WATCHED = 96
 """Validation photos that every evaluation looks at, and as many of training for the threshold; the last one takes all."""
 FOR_THRESHOLD = 283
+# Of the training inputs, where there are photos with nothing to find and [data] says no other share.
 CLEAR_SHARE = 0.08
-"""Of the training inputs, where there are photos with nothing to find."""
 PAD_TO = 32
 BEYOND = 1.1
 """Factor by which shapes are varied beyond what a stretched photo had and has."""
@@ -163,7 +166,9 @@ class _Run:
         folder = work / re.sub(r"[^\w.-]+", "-", part.name) if part.name else work
         folder.mkdir(parents=True, exist_ok=True)
         self.progress.phase("reading annotations")
-        faces = Faces(recipe.base_pack(), stage.input == "masked_crop", str(self.device))
+        faces = Faces(
+            recipe.base_pack(), stage.input == "masked_crop", str(self.device), recipe.clone is not None, folder
+        )
         data = boxed(gather_part(recipe, part), part.data, stage.classes, faces, self._spec(stage), self.where)
         notes += data.notes
         sizes = network_sizes(data.train, self._spec(stage))
@@ -176,11 +181,12 @@ class _Run:
         expect_boxes_of(model, float(np.median(np.sqrt(sizes.prod(1)))), spec)
         if start is not None:
             notes.append(start_from(model, start[1], start[0]))
+        batches, order, shown = self._batches(part, data, spec)
+        notes += shown
         frozen = freeze(model) if recipe.model.freeze == "backbone" else None
         for note in notes:
             self.progress.note(note)
         model.data_preprocessor = NetworkInputs(spec)
-        batches, order = self._batches(part, data, spec)
         course = Course(
             schedule=part.schedule,
             seed=part.seed,
@@ -223,10 +229,27 @@ class _Run:
         guess = float(np.mean([len(photo.boxes) for photo in data.train]))
         off = float(np.abs(scored.truth.per_photo() - guess).mean())
         metrics.append(Metric("count MAE of guessing the training mean", off, photos=len(data.valid)))
+        metrics += self._by_source(data, detector, threshold)
+        if self.recipe.clone is not None and data.held_clear:
+            faces = cloned_faces(data.held_clear, data.valid, trained.spec, self.recipe.clone, self.recipe.seed)
+            trial = try_detector(detector, faces, threshold)
+            metrics.append(Metric("cloned lesions that are counted", trial.lesions, photos=trial.faces))
+            metrics.append(Metric("cloned plain skin that is counted", trial.plain, photos=trial.faces))
         if data.held_clear:
             alarms = [int((found.scores >= threshold).sum()) for found in detect(detector, data.held_clear)]
             metrics.append(Metric("boxes a photo without lesions", float(np.mean(alarms)), photos=len(alarms)))
         return threshold, metrics
+
+    def _by_source(self, data: DetectionData, detector: MMDetDetector, threshold: float) -> list[Metric]:
+        """Return AP50 and count error of each source of validation photos, where there are several."""
+        sources = dict.fromkeys(photo.source for photo in data.valid)
+        made: list[Metric] = []
+        for name in sources if len(sources) > 1 else ():
+            photos = [photo for photo in data.valid if photo.source == name]
+            scored = Scored.of(photos, detect(detector, photos))
+            numbers = {metric.name: metric for metric in scored.metrics(threshold, detector.spec.classes)}
+            made += [replace(numbers[key], of=name) for key in ("AP50", "count MAE") if key in numbers]
+        return made
 
     def write(self, trained: _Trained, path: Path) -> int:
         """The weights, by the first worker. Returns the number of parameters."""
@@ -239,17 +262,23 @@ class _Run:
     def _spec(self, stage: DetectorStage) -> DetectorSpec:
         return detector_spec(stage, ModelSettings(), self.user_model)
 
-    def _batches(self, part: Part, data: DetectionData, spec: DetectorSpec) -> tuple[Any, Order]:
+    def _batches(self, part: Part, data: DetectionData, spec: DetectorSpec) -> tuple[Any, Order, list[str]]:
+        """Return the loader, its order and what it shows of each source, a line a source."""
         changes = changes_of(self.recipe.augment, part.data.aspect, longest_side(data, spec), spec)
         photos, clear = ScaledPhotos(data.train, spec), ScaledPhotos(data.clear, spec)
-        extra = round(len(photos) * CLEAR_SHARE / (1 - CLEAR_SHARE)) if len(clear) else 0
+        cloner = None if self.recipe.clone is None else Cloner(photos, clear, self.recipe.clone)
+        inputs = TrainingInputs(photos, clear, changes, part.seed, cloner)
+        share = part.data.negative_share or CLEAR_SHARE
+        extra = round(inputs.annotated * share / (1 - share)) if len(clear) else 0
         batch = part.schedule.batch // _world()
-        order = Order(len(photos), extra, batch, part.seed, rank=_rank(), world=_world())
-        inputs = TrainingInputs(photos, clear, changes, part.seed)
+        order = Order(inputs.annotated, extra, batch, part.seed, rank=_rank(), world=_world())
+        self.progress.phase("looking at training inputs")
+        shown = list(as_lines(shares(inputs, order)))
         pinned = self.device.type == "cuda"
-        return loader(inputs, order, loaders(self.recipe.run, self.device), pinned=pinned), order
+        return loader(inputs, order, loaders(self.recipe.run, self.device), pinned=pinned), order, shown
 
     def _evaluation(self, data: DetectionData, spec: DetectorSpec) -> Any:
+        clone, seed = self.recipe.clone, self.recipe.seed
         watched, known = spread(data.valid, WATCHED), spread(data.train, WATCHED)
 
         def evaluate(weights: Weights) -> dict[str, float]:
@@ -257,8 +286,20 @@ class _Run:
             learned = Scored.of(known, detect(detector, known))
             seen = Scored.of(watched, detect(detector, watched))
             threshold = learned.best_threshold()
+            ap50, cloned = seen.ap50(), dict[str, float]()
+            score = ap50
+            if clone is not None and data.held_clear:
+                trial = try_detector(detector, cloned_faces(data.held_clear, data.valid, spec, clone, seed), threshold)
+                score = (ap50 + trial.lesions - trial.plain) / 2
+                cloned = {
+                    "ap50": round(ap50, 4),
+                    "clones": round(trial.lesions, 4),
+                    "plain": round(trial.plain, 4),
+                    "clear_boxes": round(trial.clear_boxes, 3),
+                }
             return {
-                "score": round(seen.ap50(), 4),
+                "score": round(score, 4),
+                **cloned,
                 "count_mae": round(seen.count_mae(threshold), 3),
                 "train_count_mae": round(learned.count_mae(threshold), 3),
                 "threshold": threshold,

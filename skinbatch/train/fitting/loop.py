@@ -344,7 +344,8 @@ def rate(schedule: ScheduleSection, step: int, used: float) -> float:
     warm = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.decay == "constant":
         return warm
-    return warm * (_LOWEST + (1 - _LOWEST) * (1 + math.cos(math.pi * min(1.0, used))) / 2)
+    fallen = max(0.0, min(1.0, used) - schedule.hold) / (1 - schedule.hold)
+    return warm * (_LOWEST + (1 - _LOWEST) * (1 + math.cos(math.pi * fallen)) / 2)
 
 
 def make_optimiser(network: nn.Module, schedule: ScheduleSection) -> torch.optim.Optimizer:

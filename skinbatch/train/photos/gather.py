@@ -33,7 +33,8 @@ NO_BOXES = np.zeros((0, 4), np.float32)
 @dataclass(frozen=True, slots=True)
 class TakenPhoto:
     """A photo that is used. classes: of the model's; () for none of them; for detectors those of its boxes. view: what of it is
-    looked at, nothing left to [data]. source: the truth's or folder's name. negative: of a folder of [data] `negatives`."""
+    looked at, nothing left to [data]. source: the truth's or folder's name. negative: of a folder of [data] `negatives`. repeat:
+    how often it is shown in an epoch."""
 
     photo: AnnotatedPhoto
     path: Path
@@ -41,6 +42,7 @@ class TakenPhoto:
     view: View
     source: str
     negative: bool = False
+    repeat: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +164,10 @@ class _Reader:
     def of_truth(self, source: Source, truth: Truth, part: str) -> Iterable[TakenPhoto]:
         view = self._view(source)
         left_out = {composed(name) for name in source.leave_out or ()}
+        only = {composed(name) for name in source.only or ()}
         for photo in truth.photos:
-            if _stem(photo) in left_out:
+            stem = _stem(photo)
+            if stem in left_out or (source.only is not None and stem not in only):
                 self.left_out.setdefault(called(source.truth), Counter())["by the recipe"] += 1
                 continue
             reason = self._unusable(photo)
@@ -173,7 +177,8 @@ class _Reader:
                     reason = "of an unknown class"
                 else:
                     assert photo.path is not None
-                    yield TakenPhoto(photo, photo.path, classes, view, called(source.truth))
+                    source_name, repeat = called(source.truth), source.repeat or 1
+                    yield TakenPhoto(photo, photo.path, classes, view, source_name, repeat=repeat)
                     continue
             self.refused[part].append(photo)
             self.left_out.setdefault(called(source.truth), Counter())[reason] += 1
@@ -253,9 +258,10 @@ class _Reader:
 def _check_left_out(truths: Iterable[tuple[Source, Truth]], where: Path | str) -> None:
     for source, truth in truths:
         there = {_stem(photo) for photo in truth.photos}
-        if unknown := [name for name in source.leave_out or () if composed(name) not in there]:
+        setting = "only" if source.only is not None else "leave_out"
+        if unknown := [name for name in source.only or source.leave_out or () if composed(name) not in there]:
             raise UsageError(
-                f"{where}: setting `leave_out`: {source.truth} has no photo {', '.join(unknown[:3])}; "
+                f"{where}: setting `{setting}`: {source.truth} has no photo {', '.join(unknown[:3])}; "
                 "give file names without folder and ending"
             )
 

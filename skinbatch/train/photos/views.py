@@ -109,9 +109,15 @@ def relit(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> P
 
 
 def spoilt(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> Pixels:
-    """Blurred, noisy, strongly compressed, or with a piece missing; mostly not all of it."""
+    """Of fewer pixels, blurred, sharpened, noisy, strongly compressed, or with a piece missing; mostly not all of it."""
+    if augment.resolution and rng.random() < augment.resolution:
+        photo = _coarser(photo, float(rng.uniform(1.2, 2.4)))
     if rng.random() < augment.blur:
         photo = np.asarray(cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.5, 1.6))), np.uint8)
+    if augment.sharpen and rng.random() < augment.sharpen:
+        amount = float(rng.uniform(0.3, 1.5))
+        soft = cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.7, 2.0)))
+        photo = np.asarray(cv2.addWeighted(photo, 1 + amount, soft, -amount, 0), np.uint8)
     if augment.noise:
         grain = rng.normal(0, rng.uniform(0, augment.noise), photo.shape).astype(np.float32)
         photo = np.clip(photo + grain, 0, 255).astype(np.uint8)
@@ -125,3 +131,11 @@ def spoilt(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> 
         photo = photo.copy()
         photo[y : y + sides[0], x : x + sides[1]] = rng.integers(0, 256, 3)
     return photo
+
+
+def _coarser(photo: Pixels, factor: float) -> Pixels:
+    """Shrink a photo by `factor` and enlarge it again, as one of fewer pixels looks at the same scale."""
+    height, width = photo.shape[:2]
+    small = max(1, round(width / factor)), max(1, round(height / factor))
+    shrunk = cv2.resize(photo, small, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -1,16 +1,12 @@
 """Does a pack count lesions on photos of another kind than those where its detector learned them?
 
-    python jobs/measure_clones.py OUT --pack starter
-
 Through the whole pipeline, on photos that starter_detector.toml does not train on: lesions of ACNE04's validation part, and
 patches of plain skin, cloned onto clear faces of CelebA; the same faces as they are; and the persons of acne_phone that are kept
-apart. Writes OUT/clones.md and prints it.
+apart. `python jobs/starter_pack.py measure-clones OUT` prints it.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,28 +34,17 @@ from skinbatch.train.recipe_sections import CloneSection, View
 from skinbatch.train.shipped import find_recipe
 from skinbatch.types import ImageResult
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 # Sides of cloned lesions, as shares of the photo's: on a portrait of 1,024 pixels 10 to 56 of them.
 SIZE = (10 / 1024, 56 / 1024)
 LESIONS = "acne04/valid"
 SEED = 30
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--pack", default="starter", help="(default: %(default)s)")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(measure(args.pack, args.out))
-    (args.out / "clones.md").write_text(text + "\n", encoding="utf-8")
-    print(text)
-    return 0
-
-
-def measure(pack: str, out: Path) -> Iterator[str]:
-    """Yield lines of Markdown: a table of what the pack counts. out: remembers where skin is."""
-    recipe = read_recipe(find_recipe("starter_detector"), "detector", DATA)
+def measure_clones(pack: str, photos: Path, out: Path) -> Iterator[str]:
+    """Yield lines of Markdown: a table of what the pack counts. photos: the recipes' folder. out: remembers where
+    skin is."""
+    out.mkdir(parents=True, exist_ok=True)
+    recipe = read_recipe(find_recipe("starter_detector"), "detector", photos)
     part = parts_of(recipe)[-1]
     stage, base = part.stage, recipe.base_pack()
     assert isinstance(stage, DetectorStage) and base is not None
@@ -72,7 +57,7 @@ def measure(pack: str, out: Path) -> Iterator[str]:
 
     clear = [photo for photo in gathered.train if photo.negative]
     held = boxed([photo for n, photo in enumerate(clear) if n in held_back(len(clear))], "held")
-    portraits = [StoredPhoto(path.name, path) for path in sorted((DATA / "celebamask_1024").glob("*.jpg"))]
+    portraits = [StoredPhoto(path.name, path) for path in sorted((photos / "celebamask_1024").glob("*.jpg"))]
     skins = find_skin(portraits, [False] * len(portraits), base, False, "cpu", out / "faces-portraits.json")
     sources = dict.fromkeys(photo.source for photo in gathered.valid)
     valid = {name: boxed([p for p in gathered.valid if p.source == name], name.replace("/", "-")) for name in sources}
@@ -85,8 +70,8 @@ def measure(pack: str, out: Path) -> Iterator[str]:
     yield from _clones("faces of 1,024 px", [(photo.path, skin) for photo, skin in skins], 10, donors, scorer)
     trained = [photo.photo.boxes for photo in gathered.train if photo.photo.boxes is not None]
     guess = float(np.mean([len(boxes) for boxes in trained]))
-    for name, photos in valid.items():
-        yield from _found(name, photos, scorer, guess)
+    for name, annotated in valid.items():
+        yield from _found(name, annotated, scorer, guess)
 
 
 def _clones(
@@ -132,7 +117,3 @@ def _found(name: str, photos: Sequence[BoxedPhoto], scorer: Scorer, guess: float
     yield f"| {what}: count error (MAE) | {np.abs(counts - drawn).mean():.2f} |"
     yield f"| {what}: count error of guessing the training mean | {np.abs(guess - drawn).mean():.2f} |"
     yield f"| {what}: count error of guessing their own mean | {np.abs(drawn.mean() - drawn).mean():.2f} |"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

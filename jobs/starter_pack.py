@@ -58,8 +58,8 @@ ABOUT = (
 CLONES = """## Measured on other kinds of photos
 
 By `python jobs/starter_pack.py measure-clones OUT`: lesions of ACNE04's validation part, and patches of plain skin, cloned onto
-clear faces of CelebA that the detector was not trained on; then photos apart of both annotated sets. Boxes of ACNE04 are noisy, so that
-AP at IoU 0.3 and of centres says more than AP at 0.5."""
+clear faces of CelebA that the detector was not trained on; then photos apart of both annotated sets. Boxes of ACNE04 are
+noisy, so that AP at IoU 0.3 and of centres says more than AP at 0.5."""
 MISSING = """## What is missing
 
 The same of the photos that it was trained on. Where these numbers reach what the validation photos do not, more photos of

@@ -31,6 +31,7 @@ _VISIBLE = 5.0
 _SEEN = 4.0
 # Share of a patch, and of the place for it, that is skin: eyes and hair are no lesions.
 _SKIN = 0.9
+# Patches that are tried for one lesion, and places that are tried for one patch.
 _ATTEMPTS = 4
 _TRIES = 12
 # Lesions of which the clearest is cloned.
@@ -50,7 +51,7 @@ class Patch:
 
     @property
     def contrast(self) -> float:
-        """Grey levels by which the middle differs from the skin around it."""
+        """Return the grey levels by which the middle differs from the skin around it."""
         middle, around = self.pixels[self.cover > 0.9], self.pixels[self.cover < 0.1]
         if not len(middle) or not len(around):
             return 0.0

@@ -20,9 +20,13 @@ from skinbatch.train.detection.crops import Changes, Sample, draw
 from skinbatch.train.detection.loader import Order, TrainingInputs
 from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto, ScaledPhotos
 from skinbatch.train.detection.shares import as_lines, shares
+from skinbatch.train.detection.training import train_detector
+from skinbatch.train.fitting.progress import Silent
 from skinbatch.train.photos.photo_store import StoredPhoto
+from skinbatch.train.recipe import read_recipe
 from skinbatch.train.recipe_sections import AugmentSection, CloneSection
 from skinbatch.types import Detections
+from tests.unit.train.detection.spotted import write_spotted
 
 SIDE = 256
 SPEC = DetectorSpec("yolox-tiny", ("acne",), size=SIDE)
@@ -201,3 +205,31 @@ def test_skin_that_was_found_is_not_looked_for_again(tmp_path: Path, monkeypatch
     assert faces.find_skin(stored, [True], pack, False, "cpu", kept) == first
     with pytest.raises(TypeError):  # another question is asked anew
         faces.find_skin(stored, [False], pack, False, "cpu", kept)
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_training_with_clones_tells_the_shares_and_judges_by_cloned_faces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def all_skin(photos: Sequence[StoredPhoto], *_: object) -> list[tuple[StoredPhoto, bytes]]:
+        return [(photo, ALL_SKIN) for photo in photos]
+
+    monkeypatch.setattr("skinbatch.train.detection.data.find_skin", all_skin)
+    recipe = write_spotted(tmp_path, photos=12, clear=10)
+    text = recipe.read_text(encoding="utf-8").replace("epochs = 6\nevaluate_every = 2", "epochs = 1")
+    clone = "[clone]\non_clear = 1.0\nsize = [10, 20]\n[schedule]"
+    recipe.write_text(text.replace("[schedule]", clone).replace("[model]", 'base = "starter"\n[model]', 1))
+    progress = Noting()
+    trained = train_detector(read_recipe(recipe), tmp_path / "work", progress)
+    (shown,) = [note for note in progress.notes if "/clear" in note]
+    assert int(shown.split("; ")[1].split("%")[0]) > 50, "the clear photos show no lesions"
+    (point,) = trained.curve
+    assert point["score"] == pytest.approx((point["ap50"] + point["clones"] - point["plain"]) / 2, abs=1e-3)
+    assert {"cloned lesions that are counted", "cloned plain skin that is counted"} <= {m.name for m in trained.metrics}

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from skinbatch.errors import ClaimError, NotFoundError, TableError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
+from skinbatch.runs.apart import tell_apart
 from skinbatch.runs.grouping import first_bits, key_hash, split
 from skinbatch.runs.receipts import family
 from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
@@ -93,9 +94,7 @@ class Listing:
 
 
 def collect(entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], None] = lambda n: None) -> Listing:
-    """Collect the entries of a source as columns. Of two entries with the same image_id, the first
-    wins.
-    """
+    """Collect the entries of a source as columns; of two with the same image_id, the first wins."""
     batches: list[pa.RecordBatch] = []
     rows: list[ImageRef] = []
     shards: dict[str, ShardRef] = {}
@@ -122,7 +121,7 @@ def collect(entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], No
         if count % 1000 == 0:
             on_count(count)
     flush()
-    return Listing(pa.Table.from_batches(batches, _LISTED_SCHEMA), tuple(shards.values()))
+    return Listing(*tell_apart(pa.Table.from_batches(batches, _LISTED_SCHEMA), shards))
 
 
 class PlanWriter:

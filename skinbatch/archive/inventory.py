@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote_plus
 
-from skinbatch.archive.listing import csv_records, parquet_records, whole_number
+from skinbatch.archive.csv_file import csv_records, whole_number
+from skinbatch.archive.listing import parquet_records
 from skinbatch.archive.rows import Row, RowSource
 from skinbatch.errors import NotFoundError, UsageError
 from skinbatch.storage.base import ObjectInfo, Store

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from skinbatch.archive.columns import AmbiguousError, ParquetError
+from skinbatch.archive.csv_file import has_uris, is_csv
 from skinbatch.archive.folder import FolderSource
 from skinbatch.archive.formats import (
     HEAD_BYTES,
@@ -19,7 +20,7 @@ from skinbatch.archive.formats import (
 )
 from skinbatch.archive.globs import EXCLUDED, Globs
 from skinbatch.archive.inventory import MANIFEST, InventorySource
-from skinbatch.archive.listing import ListingSource, has_uris, is_csv
+from skinbatch.archive.listing import ListingSource
 from skinbatch.archive.parquet import columns_of
 from skinbatch.archive.sniff import Candidate, photo_ref
 from skinbatch.config import Config

@@ -3,29 +3,144 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from skinbatch.errors import UsageError
+
+_MODE = "RAY_AUTH_MODE"
+_TOKEN = "RAY_AUTH_TOKEN"
+# A call of the head's own that every version of Ray has; without a token it is refused where one is demanded.
+_CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+_ASK_S = 5.0
 
 
-def _token_at_hand() -> bool:
-    """Ray's token lies where Ray looks for it."""
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
+def cluster_address(named: str | None) -> str | None:
+    """Return the address of the cluster to connect to: the one that is named, or RAY_ADDRESS; None for embedded Ray.
+
+    Raises:
+        UsageError: For the address of a job server, which RAY_ADDRESS holds for `ray job submit`.
+    """
+    address = named or os.environ.get("RAY_ADDRESS") or None
+    if address is None or not address.startswith(("http://", "https://")):
+        return address
+    host = urlsplit(address).hostname or "HOST"
+    where = "--ray-address" if named else "RAY_ADDRESS"
+    raise UsageError(
+        f"{where} is {address}, where Ray's job server and dashboard listen; skinbatch wants the cluster's own address, such as "
+        f"--ray-address {host}:6379 (or `auto` on a machine of the cluster). Or leave it to the job server: "
+        f"`ray job submit --address {address} -- python -m skinbatch score …`"
+    )
 
 
-def settle() -> None:
-    """Leaves alone what the user has set.
+def why_not(error: Exception, address: str | None) -> str:
+    """Return in a sentence why Ray could not be reached or started, and the way out."""
+    text = " ".join(str(error).split())
+    local = "or use --engine local, which needs no Ray"
+    if "Version mismatch" in text:
+        versions = re.findall(r"(Ray|Python): ([\w.+]+)", text)
+        theirs, ours = versions[: len(versions) // 2], versions[len(versions) // 2 :]
+        tell = " and ".join
+        return (
+            f"the Ray cluster at {address} runs {tell(' '.join(v) for v in theirs)}, this program "
+            f"{tell(' '.join(v) for v in ours)}; install the same versions here, or submit it with `ray job submit`"
+        )
+    if "AF_UNIX" in text or "socket_filepath" in text:
+        folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+        return f"the path of Ray's temporary files is too long for sockets ({folder}): set RAY_TMPDIR=/tmp, {local}"
+    if address is None and isinstance(error, PermissionError):
+        return f"Ray cannot be started on this machine: {text}; set RAY_TMPDIR to a folder that can be written, {local}"
+    if address is None:
+        return f"Ray cannot be started on this machine: {text}; see its logs in /tmp/ray/session_latest/logs, {local}"
+    if "uthentication" in text:
+        return (
+            f"the Ray cluster at {address} demands a token: put the cluster's into ~/.ray/auth_token or RAY_AUTH_TOKEN, or set "
+            f"RAY_AUTH_MODE=disabled if it has none ({text[:200]})"
+        )
+    if isinstance(error, OSError):
+        return (
+            f"nobody answers at {address} ({text}): is the cluster up, and is this the address of its head (HOST:6379)?"
+        )
+    return f"the Ray cluster at {address} cannot be reached: {text}"
 
-    Servers that find a token demand it, but clients send it only when told to before ray is imported. Where there is none
-    yet, embedded Ray makes one, and fails when told to use it before that. Where ray is imported already, embedded Ray still
-    sees to it by itself, unless it is told to now, when its client hears no more of it.
+
+def settle(address: str | None = None) -> None:
+    """Decide how this process proves itself to Ray, unless the user has set it.
+
+    Ray's clients send a token only when told to before ray is imported, and a client that sends one is of no use to a cluster
+    without: its actors may not speak to the driver. So a named cluster is asked whether it demands one. Embedded Ray always
+    has one, that of the user or else one of its own, which needs no file in a home that may not be writable.
+
+    Args:
+        address: Of a cluster, `auto` for one on this machine, None for embedded Ray.
+
+    Raises:
+        UsageError: If the cluster demands a token that is not the one at hand.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if "ray" not in sys.modules and _token_at_hand():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if "ray" in sys.modules or _MODE in os.environ:
+        return
+
+    if address is None:
+        if _token() is None and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ[_TOKEN] = secrets.token_hex(32)
+        os.environ[_MODE] = "token"
+        return
+
+    head = _grpc_address(address)
+    if not head:
+        return  # which is told when Ray connects
+    demanded = not _lets_in(head, None)
+    if demanded and not _lets_in(head, _token()):
+        raise UsageError(
+            f"the Ray cluster at {address} demands a token, and {'it is not the one' if _token() else 'there is none'} in "
+            "RAY_AUTH_TOKEN or ~/.ray/auth_token; put the cluster's own there"
+        )
+    os.environ[_MODE] = "token" if demanded else "disabled"
+
+
+def _token() -> str | None:
+    """The token where Ray looks for it, None where there is none."""
+    if token := os.environ.get(_TOKEN):
+        return token.strip()
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
+    try:
+        return Path(path).read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _grpc_address(address: str) -> str:
+    """`host:port` of a cluster's head; of `auto` the one that was started on this machine last, "" where there is none."""
+    if address != "auto":
+        return address.removeprefix("ray://")
+    folder = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.name == "posix" else tempfile.gettempdir())
+    try:
+        return (Path(folder) / "ray/ray_current_cluster").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _lets_in(head: str, token: str | None) -> bool:
+    """Whether a head answers a call with this token. One that answers nothing at all is told of when Ray connects."""
+    import grpc
+
+    proof = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.insecure_channel(head, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        ask = channel.unary_unary(_CHECK_ALIVE, request_serializer=bytes, response_deserializer=bytes)
+        try:
+            ask(b"", timeout=_ASK_S, metadata=proof)
+        except grpc.RpcError as e:
+            return bool(e.code() is not grpc.StatusCode.UNAUTHENTICATED)
+    return True
 
 
 @contextmanager

@@ -4,45 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from skinbatch import signals
 from skinbatch.config import Config, EngineSettings
-from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
+from skinbatch.engines.pool import check_precision
 from skinbatch.engines.shares import Node, shares
-from skinbatch.engines.worker import Worker, environment
 from skinbatch.errors import UsageError
 from skinbatch.models.manifest import FILENAME
 from skinbatch.models.pack import load_pack
-from skinbatch.ray_environment import settle, with_text_as_command, without_sigterm_handler
-from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
+from skinbatch.ray_environment import cluster_address, settle, why_not, without_sigterm_handler
+from skinbatch.scoring.assignment import ScoringContext
 from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.local import path_of, uri_of
 
-settle()
+settle(os.environ.get("RAY_ADDRESS"))
 
 import ray  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
 from ray._private import utils as ray_utils  # noqa: E402
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError  # noqa: E402
+from ray.exceptions import RayError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from skinbatch.engines.ray_metrics import RunMetrics  # noqa: E402
+from skinbatch.engines.ray_nodes import nodes_up, possible_nodes  # noqa: E402
+from skinbatch.engines.ray_pool import RayPool  # noqa: E402
+from skinbatch.engines.ray_watch import HeadWatch, Placement, knock  # noqa: E402
 
 _CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-_MISSING_NODE_S = 30.0
 _PROBE_S = 60.0
 _KNOCK_S = 5.0
 _STARTS = 3
+# Bytes of shared memory for embedded Ray: only descriptors and receipts go through it.
 _OBJECT_STORE = 256 << 20
-"""Bytes of shared memory for embedded Ray: only descriptors and receipts go through it."""
 
 
 class RayEngine:
@@ -52,26 +49,24 @@ class RayEngine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
-        address = settings.ray_address or os.environ.get("RAY_ADDRESS")
-        self.address = address
+        self.address = cluster_address(settings.ray_address)
+        self._head: HeadWatch | None = None
         self._ours = not ray.is_initialized()
         if not self._ours:
             return
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         try:
-            with without_sigterm_handler(ray_utils), with_text_as_command(ray_utils):
+            with without_sigterm_handler(ray_utils):
                 self._connect()
         except KeyboardInterrupt:
             ray.shutdown()
             raise
         except Exception as e:  # Ray raises any class here, bare Exception too
-            raise UsageError(
-                f"Ray at {address or 'this machine'} cannot be reached: {e}; --engine local needs no Ray"
-            ) from e
+            raise UsageError(why_not(e, self.address)) from e
 
     def _connect(self) -> None:
         if self.address is not None:
-            _knock(self.address)
+            knock(self.address, _KNOCK_S)  # ray.init would try for minutes
             ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False)
             return
         for tries_left in range(_STARTS, 0, -1):
@@ -140,16 +135,19 @@ class RayEngine:
 
     def start(self, context: ScoringContext) -> RayPool:
         workers, per_cpu, per_gpu = self._workers()
-        return RayPool(replace(context, threads=max(1, int(per_cpu)), gpu=per_gpu > 0), workers, per_cpu, per_gpu)
+        if self.settings.workers is None and context.units is not None:
+            workers = min(workers, max(1, context.units))
+        context = replace(context, threads=max(1, int(per_cpu)), gpu=per_gpu > 0)
+        self._head = HeadWatch(ray.get_runtime_context().gcs_address)
+        placement = Placement(self._head, per_cpu, per_gpu, self.settings.start_timeout_s, self._possible)
+        return RayPool(context, workers, per_cpu, per_gpu, placement, self._head)
 
     def _workers(self) -> tuple[int, float, float]:
-        """How many, with how many CPUs and GPUs each. UsageError for more than any node has."""
-        nodes = [
-            Node(*(float(n["Resources"].get(kind, 0)) for kind in ("CPU", "GPU", "memory")))
-            for n in ray.nodes()
-            if n["Alive"]
-        ]
-        return shares(self.settings, nodes)
+        """How many, with how many CPUs and GPUs each. UsageError for more than any node has, or can have."""
+        return shares(self.settings, [*nodes_up(), *self._possible()], grows=not self.embedded)
+
+    def _possible(self) -> list[Node]:
+        return [] if self.embedded else possible_nodes()
 
     def close(self) -> None:
         if self._ours:
@@ -173,143 +171,5 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def _knock(address: str) -> None:
-    """Raise ConnectionError at once where nobody listens; ray.init would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        return  # `auto`, `local`, a session's folder
-    try:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
-    except OSError as e:
-        raise ConnectionError(f"nobody answers there ({e})") from None
-
-
 def _missing_paths(paths: list[str]) -> list[str]:
     return [p for p in paths if not os.path.exists(path_of(p))]
-
-
-class _Actor(Worker):
-    """A worker with its node, so that a dead machine can be told from a dead process."""
-
-    def node(self) -> tuple[str, tuple[str, str]]:
-        return ray.get_runtime_context().get_node_id(), self.describe()
-
-
-class RayPool:
-    """A pool of actors with `max_restarts=0`: a dead one is replaced here, where its unit is known."""
-
-    def __init__(self, context: ScoringContext, workers: int, cpus: float, gpus: float) -> None:
-        self.size = workers
-        self._context = ray.put(context)
-        self._metrics = RunMetrics(context.fingerprint)
-        self._remote = ray.remote(concurrency_groups={"progress": 1})(_Actor).options(
-            num_cpus=cpus,
-            num_gpus=gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            runtime_env={"env_vars": environment(context.threads)},
-        )
-        self._actors: dict[int, Any] = {}
-        self._nodes: dict[int, str] = {}
-        self._calls: dict[Any, tuple[int, str]] = {}
-        self._asked: dict[Any, int] = {}
-        self._progress: dict[int, Progress] = {}
-        self._missing: dict[int, tuple[float, str]] = {}
-        for worker in range(workers):
-            self._start(worker)
-
-    def _start(self, worker: int) -> None:
-        actor = self._remote.remote(self._context)
-        self._actors[worker] = actor
-        self._nodes.pop(worker, None)
-        self._calls[actor.node.remote()] = (worker, "ready")
-
-    def submit(self, worker: int, assignment: Assignment) -> None:
-        self._progress[worker] = Progress()
-        self._metrics.submitted(worker, assignment)
-        self._calls[self._actors[worker].score.remote(assignment)] = (worker, "score")
-
-    def wait(self, timeout_s: float) -> list[Event]:
-        events = self._bury_missing()
-        if events or not self._calls:
-            time.sleep(0 if events else timeout_s)
-            return events
-        done, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s)
-        for call in done:
-            worker, kind = self._calls.pop(call)
-            event = self._event(worker, kind, call)
-            if event is not None:
-                events.append(event)
-        return events
-
-    def _event(self, worker: int, kind: str, call: Any) -> Event | None:
-        try:
-            value = ray.get(call)
-        except RayTaskError as e:
-            if kind == "ready":
-                return self._dead(worker, str(e))
-            return Finished(worker, UnitFailed("defect", str(e)))
-        except ActorUnavailableError as e:
-            # Ray does not know yet whether the process or its machine is gone; ray.nodes() will tell.
-            self._missing[worker] = (time.monotonic() + _MISSING_NODE_S, str(e))
-            return None
-        except RayError as e:  # died, killed for memory, could not be placed or set up
-            return self._dead(worker, str(e))
-        if kind == "score":
-            self._metrics.finished(worker, value)
-            return Finished(worker, value)
-        self._nodes[worker], (device, host) = value
-        return Ready(worker, device, host)
-
-    def _bury_missing(self) -> list[Event]:
-        events: list[Event] = []
-        for worker, (until, reason) in list(self._missing.items()):
-            if self._machine_lost(worker) or time.monotonic() > until:
-                del self._missing[worker]
-                events.append(self._dead(worker, reason))
-        return events
-
-    def _machine_lost(self, worker: int) -> bool:
-        node = self._nodes.get(worker)
-        return node is not None and node not in {n["NodeID"] for n in ray.nodes() if n["Alive"]}
-
-    def _dead(self, worker: int, reason: str) -> Death:
-        lost = self._machine_lost(worker) or "node has died" in reason or "node was dead" in reason
-        self._replace(worker)
-        return Death(worker, _first_lines(reason), lost)
-
-    def progress(self) -> Mapping[int, Progress]:
-        if self._asked:
-            done, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
-            for call in done:
-                worker = self._asked.pop(call)
-                try:
-                    self._progress[worker] = ray.get(call)
-                except RayError:
-                    continue  # its unit's own call says what happened
-        asked = set(self._asked.values())
-        for worker, kind in self._calls.values():
-            if kind == "score" and worker not in asked:
-                method = self._actors[worker].progress.options(concurrency_group="progress")
-                self._asked[method.remote()] = worker
-        return self._progress
-
-    def replace(self, worker: int, reason: str) -> None:
-        self._replace(worker)
-
-    def _replace(self, worker: int) -> None:
-        self._calls = {call: who for call, who in self._calls.items() if who[0] != worker}
-        self._asked = {call: who for call, who in self._asked.items() if who != worker}
-        self._missing.pop(worker, None)
-        self._metrics.replaced()
-        ray.kill(self._actors[worker], no_restart=True)
-        self._start(worker)
-
-    def close(self) -> None:
-        for actor in self._actors.values():
-            ray.kill(actor, no_restart=True)
-
-
-def _first_lines(text: str) -> str:
-    """Ray's errors run to pages; the first lines name the cause."""
-    return " ".join(line.strip() for line in text.splitlines()[:12] if line.strip())[:600]

@@ -17,23 +17,33 @@ set `cpus_per_worker` higher or `workers` lower in [engine]: fewer workers have 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of the cluster. memory: bytes for workers; 0: not known."""
+    """A machine of the cluster, or several alike that its autoscaler may add. memory: bytes for workers; 0: not known."""
 
     cpus: float
     gpus: float = 0.0
     memory: float = 0.0
+    count: int = 1
 
 
-def shares(settings: EngineSettings, nodes: list[Node]) -> tuple[int, float, float]:
-    """(workers, CPUs of each, GPUs of each) for these nodes, so that every worker fits on a node.
+def shares(settings: EngineSettings, nodes: list[Node], *, grows: bool = False) -> tuple[int, float, float]:
+    """Return (workers, CPUs of each, GPUs of each) for these nodes, so that every worker fits on a node.
 
     On CPUs, what is not set is chosen so that every worker has WORKER_MEMORY; what is set is not compared with it.
-    UsageError if the settings want more for a worker than any node has.
+
+    Args:
+        settings: `[engine]`.
+        nodes: Those that are up, and those that the autoscaler may add.
+        grows: Nodes may join that nobody knows of yet: a GPU that is asked for is then waited for.
+
+    Raises:
+        UsageError: If the settings want more for a worker than any node has.
     """
-    per_gpu = settings.gpus_per_worker
-    if per_gpu is None:
-        per_gpu = 1.0 if any(node.gpus for node in nodes) else 0.0
+    per_gpu = _gpus_of_a_worker(settings, nodes)
     hosts = [node for node in nodes if node.cpus > 0 and node.gpus >= per_gpu]
+    if not hosts and settings.device == "gpu" and grows:
+        return settings.workers or 1, settings.cpus_per_worker or 1.0, per_gpu
+    if not hosts and settings.gpus_per_worker is None:
+        raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster that has one")
     if not hosts:
         raise UsageError(f"gpus_per_worker = {per_gpu:g}, but no node of the Ray cluster has as many GPUs")
     most = max(node.cpus for node in hosts)
@@ -43,19 +53,44 @@ def shares(settings: EngineSettings, nodes: list[Node]) -> tuple[int, float, flo
         )
     per_cpu = settings.cpus_per_worker
     if per_gpu:
-        slots = [(node.cpus, int(node.gpus / per_gpu)) for node in hosts]
         if per_cpu is None:
-            per_cpu = min(_whole(cpus / count) for cpus, count in slots)
-        return settings.workers or max(1, sum(count for _, count in slots)), per_cpu, per_gpu
+            per_cpu = min(_whole(node.cpus / int(node.gpus / per_gpu)) for node in hosts)
+        slots = sum(node.count * int(node.gpus / per_gpu) for node in hosts)
+        return settings.workers or max(1, slots), per_cpu, per_gpu
     if per_cpu is None:
         per_cpu = min(_by_memory(hosts), most)
         if settings.workers is not None:
-            per_cpu = _whole(most)
-            while per_cpu > 1 and sum(int(node.cpus / per_cpu) for node in hosts) < settings.workers:
-                per_cpu -= 1
-            if per_cpu <= 1 and sum(int(node.cpus) for node in hosts) < settings.workers:
-                per_cpu = sum(node.cpus for node in hosts) / settings.workers
-    return settings.workers or max(1, sum(int(node.cpus / per_cpu) for node in hosts)), per_cpu, per_gpu
+            per_cpu = _for_so_many(settings.workers, hosts)
+    return settings.workers or max(1, _fitting(hosts, per_cpu)), per_cpu, per_gpu
+
+
+def _gpus_of_a_worker(settings: EngineSettings, nodes: list[Node]) -> float:
+    """GPUs of each worker. UsageError where `device` and `gpus_per_worker` contradict each other."""
+    per_gpu = settings.gpus_per_worker
+    if settings.device == "cpu" and per_gpu:
+        raise UsageError(f"device = 'cpu', but gpus_per_worker = {per_gpu:g}; leave one of them out")
+    if settings.device == "gpu" and per_gpu == 0:
+        raise UsageError("device = 'gpu', but gpus_per_worker = 0; leave one of them out")
+    if per_gpu is not None:
+        return per_gpu
+    if settings.device == "cpu":
+        return 0.0
+    return 1.0 if settings.device == "gpu" or any(node.gpus >= 1 for node in nodes) else 0.0
+
+
+def _for_so_many(workers: int, hosts: list[Node]) -> float:
+    """The most whole CPUs a worker with which so many workers fit, or a part of one where there are more than CPUs."""
+    per_cpu = _whole(max(node.cpus for node in hosts))
+    while per_cpu > 1 and _fitting(hosts, per_cpu) < workers:
+        per_cpu -= 1
+    if per_cpu <= 1 and sum(int(node.cpus) * node.count for node in hosts) < workers:
+        per_cpu = sum(node.cpus * node.count for node in hosts) / workers
+    return per_cpu
+
+
+def _fitting(hosts: list[Node], per_cpu: float) -> int:
+    """Workers of so many CPUs that the hosts have room for."""
+    return sum(node.count * int(node.cpus / per_cpu) for node in hosts)
 
 
 def _by_memory(hosts: list[Node]) -> float:

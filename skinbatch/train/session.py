@@ -22,6 +22,7 @@ from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.problems import Kind, Problem, Problems
 from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import Pack, load_pack
+from skinbatch.ray_environment import cluster_address, settle
 from skinbatch.train.fitting.checkpoint import whole
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
@@ -122,6 +123,7 @@ def _train(
         progress.note(line)
     run: Callable[[TrainingProgress], TrainedStage] = partial(_trainer(recipe.stage), recipe, work)
     if recipe.run.workers > 1:
+        settle(cluster_address(ray_address))  # before ray is imported
         from skinbatch.train.fitting.cluster import on_workers
 
         trained = on_workers(run, recipe.run, work, progress, address=ray_address)

@@ -23,7 +23,7 @@ from skinbatch.train.fitting.interrupt import Interrupts, ask_to_stop
 from skinbatch.train.fitting.progress import Silent, TrainingProgress, TrainingStep
 from skinbatch.train.recipe_sections import RunSection
 
-settle()
+settle(os.environ.get("RAY_ADDRESS"))
 
 import ray  # noqa: E402
 from ray._private import utils as ray_utils  # noqa: E402

@@ -9,6 +9,10 @@ from skinbatch.errors import UsageError
 GB = 1 << 30
 
 
+def node_of(cpus: float, gpus: float = 0.0, memory: float = 0.0) -> Node:
+    return Node(cpus, gpus, memory)
+
+
 @pytest.mark.parametrize(
     ("settings", "nodes", "expected"),
     [
@@ -32,7 +36,7 @@ GB = 1 << 30
 def test_shares_fit_on_nodes(
     settings: dict[str, float], nodes: list[tuple[float, ...]], expected: tuple[float, ...]
 ) -> None:
-    assert shares(EngineSettings.model_validate(settings), [Node(*node) for node in nodes]) == expected
+    assert shares(EngineSettings.model_validate(settings), [node_of(*node) for node in nodes]) == expected
 
 
 def test_more_than_any_node_has_is_refused() -> None:
@@ -40,3 +44,31 @@ def test_more_than_any_node_has_is_refused() -> None:
         shares(EngineSettings(cpus_per_worker=4.0), [Node(2), Node(2)])
     with pytest.raises(UsageError, match="no node of the Ray cluster has as many GPUs"):
         shares(EngineSettings(gpus_per_worker=1.0), [Node(2)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "nodes", "expected"),
+    [
+        ({"device": "cpu"}, [Node(8, 2, 64 << 30)], (8, 1.0, 0.0)),
+        ({"device": "gpu"}, [Node(8, 2)], (2, 4.0, 1.0)),
+        ({"device": "gpu", "gpus_per_worker": 0.5}, [Node(8, 2)], (4, 2.0, 0.5)),
+        ({"device": "auto"}, [Node(4), Node(8, 1, count=3)], (3, 8.0, 1.0)),
+    ],
+)
+def test_the_device_decides_what_a_worker_gets(
+    settings: dict[str, object], nodes: list[Node], expected: tuple[float, ...]
+) -> None:
+    assert shares(EngineSettings.model_validate(settings), nodes) == expected
+
+
+def test_a_gpu_that_no_node_has_is_waited_for_where_nodes_may_join_and_refused_elsewhere() -> None:
+    settings = EngineSettings(device="gpu")
+    assert shares(settings, [Node(4)], grows=True) == (1, 1.0, 1.0)
+    with pytest.raises(UsageError, match="device = 'gpu', but there is no GPU"):
+        shares(settings, [Node(4)])
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", 1.0), ("gpu", 0.0)])
+def test_a_device_and_gpus_that_contradict_each_other_are_refused(device: str, gpus: float) -> None:
+    with pytest.raises(UsageError, match="leave one of them out"):
+        shares(EngineSettings.model_validate({"device": device, "gpus_per_worker": gpus}), [Node(4, 1)])

@@ -1,0 +1,94 @@
+"""The nodes of a Ray cluster: those that are up, and those that its autoscaler may add."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray._private.state import state
+
+from skinbatch.engines.shares import Node
+from skinbatch.logs import event
+
+# Where the launcher of virtual machines (`ray up`) puts its settings on the head.
+_BOOTSTRAP = "~/ray_bootstrap_config.yaml"
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# In the settings of an autoscaler: no limit.
+_MANY = 1000
+
+
+def nodes_up() -> list[Node]:
+    """The nodes that are alive."""
+    return [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def possible_nodes() -> list[Node]:
+    """The nodes that the cluster's autoscaler may still add; empty without one, or where its settings cannot be read.
+
+    They are looked for in what an autoscaler has reported to the head, on a head that `ray up` has made in its settings, and
+    in a Kubernetes cluster in the RayCluster that this pod belongs to.
+    """
+    kinds = list(_reported() or _launched() or _in_kubernetes())
+    up = nodes_up()
+    nodes = []
+    for node in kinds:
+        alike = sum((other.cpus, other.gpus) == (node.cpus, node.gpus) for other in up)
+        if node.count > alike:
+            nodes.append(Node(node.cpus, node.gpus, node.memory, node.count - alike))
+    return nodes
+
+
+def _reported() -> list[Node]:
+    config = state.get_cluster_config()
+    groups = [] if config is None else config.node_group_configs
+    return [_node(group.resources, _count(group.max_count)) for group in groups if group.max_count]
+
+
+def _launched() -> list[Node]:
+    """On a virtual machine that is the head itself."""
+    path = Path(os.path.expanduser(_BOOTSTRAP))
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return list(_node_types(config)) if isinstance(config, dict) else []
+
+
+def _in_kubernetes() -> list[Node]:
+    """Asks with the rights of the pod; the head's may read its own RayCluster when the autoscaler is on."""
+    name = os.environ.get("RAY_CLUSTER_NAME")
+    if not name or "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return []
+    from ray.autoscaler._private.kuberay import autoscaling_config as kuberay
+
+    try:
+        namespace = os.environ.get("RAY_CLUSTER_NAMESPACE") or (_ACCOUNT / "namespace").read_text().strip()
+        producer = kuberay.AutoscalingConfigProducer(name, namespace)
+        found = producer.kubernetes_api_client.get(f"rayclusters/{name}")
+        if not found["spec"].get("enableInTreeAutoscaling"):
+            return []
+        return list(_node_types(kuberay._derive_autoscaling_config_from_ray_cr(found)))
+    except Exception as e:  # no rights, no network, another version of the operator: then only what is up is known
+        event("autoscaler_unknown", message=f"{type(e).__name__}: {e}")
+        return []
+
+
+def _node_types(config: Mapping[str, Any]) -> Iterator[Node]:
+    """Those of a launcher's settings that may be added."""
+    for name, kind in (config.get("available_node_types") or {}).items():
+        most = kind.get("max_workers", config.get("max_workers", 0))
+        if name != config.get("head_node_type") and most:
+            yield _node(kind.get("resources") or {}, _count(most))
+
+
+def _node(has: Mapping[str, float], count: int = 1) -> Node:
+    cpus, gpus, memory = (float(has.get(kind, 0) or 0) for kind in ("CPU", "GPU", "memory"))
+    return Node(cpus, gpus, memory, count)
+
+
+def _count(most: int) -> int:
+    return _MANY if most < 0 else int(most)

@@ -1,0 +1,170 @@
+"""Ray actors as workers: a dead one is replaced, a lost machine is told from a dead process, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, Said
+from skinbatch.engines.ray_metrics import RunMetrics
+from skinbatch.engines.ray_watch import HeadWatch, Placement
+from skinbatch.engines.worker import Worker, environment
+from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
+
+# Time for Ray to find out whether a machine is gone.
+_MISSING_NODE_S = 30.0
+
+
+class _Actor(Worker):
+    """A worker with its node, so that a dead machine can be told from a dead process."""
+
+    def node(self) -> tuple[str, tuple[str, str]]:
+        return ray.get_runtime_context().get_node_id(), self.describe()
+
+
+class RayPool:
+    """A pool of actors with `max_restarts=0`: a dead one is replaced here, where its unit is known."""
+
+    def __init__(
+        self, context: ScoringContext, workers: int, cpus: float, gpus: float, placement: Placement, head: HeadWatch
+    ) -> None:
+        self.size = workers
+        self._placement: Placement | None = placement
+        self._head = head
+        self._gpus = gpus
+        self._said_cpu = False
+        self._context = ray.put(context)
+        self._metrics = RunMetrics(context.fingerprint)
+        self._remote = ray.remote(concurrency_groups={"progress": 1})(_Actor).options(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            runtime_env={"env_vars": environment(context.threads)},
+        )
+        self._actors: dict[int, Any] = {}
+        self._nodes: dict[int, str] = {}
+        self._calls: dict[Any, tuple[int, str]] = {}
+        self._asked: dict[Any, int] = {}
+        self._progress: dict[int, Progress] = {}
+        self._missing: dict[int, tuple[float, str]] = {}
+        for worker in range(workers):
+            self._start(worker)
+
+    def _start(self, worker: int) -> None:
+        actor = self._remote.remote(self._context)
+        self._actors[worker] = actor
+        self._nodes.pop(worker, None)
+        self._calls[actor.node.remote()] = (worker, "ready")
+
+    def submit(self, worker: int, assignment: Assignment) -> None:
+        self._progress[worker] = Progress()
+        self._metrics.submitted(worker, assignment)
+        self._calls[self._actors[worker].score.remote(assignment)] = (worker, "score")
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        self._head.look()
+        events = self._bury_missing()
+        if self._placement is not None:
+            note = self._placement.look(self._actors.values())
+            events += [Said(note)] if note else []
+        if events or not self._calls:
+            time.sleep(0 if events else timeout_s)
+            return events
+        done, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s)
+        for call in done:
+            worker, kind = self._calls.pop(call)
+            event = self._event(worker, kind, call)
+            if event is not None:
+                events.append(event)
+            if isinstance(event, Ready):
+                self._placement = None
+                events += self._without_gpu(event)
+        return events
+
+    def _without_gpu(self, ready: Ready) -> list[Event]:
+        """A worker that was given a GPU and computes on its CPUs must not do so in silence."""
+        if not self._gpus or self._said_cpu or not ready.device.startswith("CPU"):
+            return []
+        self._said_cpu = True
+        what = f"{ready.host}: Ray gives the worker a GPU there, but torch cannot use one"
+        return [Said(f"{what} (its driver, or a torch without CUDA); the worker computes on its CPUs")]
+
+    def _event(self, worker: int, kind: str, call: Any) -> Event | None:
+        try:
+            value = ray.get(call)
+        except RayTaskError as e:
+            if kind == "ready":
+                return self._dead(worker, str(e))
+            return Finished(worker, UnitFailed("defect", str(e)))
+        except ActorUnavailableError as e:
+            # Ray does not know yet whether the process or its machine is gone; ray.nodes() will tell.
+            self._missing[worker] = (time.monotonic() + _MISSING_NODE_S, str(e))
+            return None
+        except RayError as e:  # died, killed for memory, could not be placed or set up
+            return self._dead(worker, str(e))
+        if kind == "score":
+            self._metrics.finished(worker, value)
+            return Finished(worker, value)
+        self._nodes[worker], (device, host) = value
+        return Ready(worker, device, host)
+
+    def _bury_missing(self) -> list[Event]:
+        events: list[Event] = []
+        for worker, (until, reason) in list(self._missing.items()):
+            if self._machine_lost(worker) or time.monotonic() > until:
+                del self._missing[worker]
+                events.append(self._dead(worker, reason))
+        return events
+
+    def _machine_lost(self, worker: int) -> bool:
+        self._head.require()
+        node = self._nodes.get(worker)
+        return node is not None and node not in {n["NodeID"] for n in ray.nodes() if n["Alive"]}
+
+    def _dead(self, worker: int, reason: str) -> Death:
+        lost = self._machine_lost(worker) or "node has died" in reason or "node was dead" in reason
+        self._replace(worker)
+        return Death(worker, _first_lines(reason), lost)
+
+    def progress(self) -> Mapping[int, Progress]:
+        if self._asked:
+            done, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+            for call in done:
+                worker = self._asked.pop(call)
+                try:
+                    self._progress[worker] = ray.get(call)
+                except RayError:
+                    continue  # its unit's own call says what happened
+        asked = set(self._asked.values())
+        for worker, kind in self._calls.values():
+            if kind == "score" and worker not in asked:
+                method = self._actors[worker].progress.options(concurrency_group="progress")
+                self._asked[method.remote()] = worker
+        return self._progress
+
+    def replace(self, worker: int, reason: str) -> None:
+        self._replace(worker)
+
+    def _replace(self, worker: int) -> None:
+        self._calls = {call: who for call, who in self._calls.items() if who[0] != worker}
+        self._asked = {call: who for call, who in self._asked.items() if who != worker}
+        self._missing.pop(worker, None)
+        self._metrics.replaced()
+        ray.kill(self._actors[worker], no_restart=True)
+        self._start(worker)
+
+    def close(self) -> None:
+        if self._head.lost:
+            return
+        for actor in self._actors.values():
+            ray.kill(actor, no_restart=True)
+
+
+def _first_lines(text: str) -> str:
+    """Ray's errors run to pages; the first lines name the cause."""
+    return " ".join(line.strip() for line in text.splitlines()[:12] if line.strip())[:600]

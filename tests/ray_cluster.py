@@ -1,0 +1,114 @@
+"""A Ray cluster as on machines of its own: started by Ray's command, in a temporary folder, on ports of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+BIN = Path(sys.executable).parent
+
+
+def bare_environment(home: Path) -> dict[str, str]:
+    """Of a machine on which Ray has never run: no token, nothing set. `python` is the one that runs the tests."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    path = f"{BIN}:{os.environ.get('PATH', '')}"
+    return kept | {"HOME": str(home), "PATH": path, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+class RayCluster:
+    """A head, and nodes that join it. A context manager: leaving it ends all of them, and nothing else.
+
+    address: of the cluster. dashboard: of its job server.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        auth: str = "disabled",
+        cpus: int = 2,
+        program: Sequence[str] = (str(BIN / "ray"),),
+        options: Sequence[str] = (),
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        """auth: RAY_AUTH_MODE of its processes. program: that starts the head. options: more ones of `ray start --head`. more:
+        environment of its processes."""
+        self.env = bare_environment(home) | {"RAY_AUTH_MODE": auth} | dict(more or {})
+        self._cpus, self._program, self._options = cpus, program, options
+        self._folder = tempfile.mkdtemp(prefix="ray-")  # sockets lie in it, and their paths may have 107 characters
+        self._started: list[subprocess.Popen[bytes]] = []
+        port, dashboard, agent, client = free_ports(4)
+        self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        self._ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+        self._ports += [f"--ray-client-server-port={client}"]
+
+    def __enter__(self) -> RayCluster:
+        head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--temp-dir={self._folder}", *self._ports]
+        try:
+            self._start([*self._program, *head, f"--num-cpus={self._cpus}", *self._options])
+            self._until_it_answers()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def add_node(self, *options: str) -> None:
+        """Start one more node on this machine."""
+        self._start([str(BIN / "ray"), "start", f"--address={self.address}", *options])
+
+    def kill_head(self) -> None:
+        """As when the machine of the head loses its power."""
+        self._kill(self._started[0])
+
+    def __exit__(self, *exc: object) -> None:
+        for process in reversed(self._started):
+            self._kill(process)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, command: Sequence[str]) -> None:
+        more = ["--block", "--object-store-memory=100000000", "--disable-usage-stats"]
+        self._started.append(
+            subprocess.Popen(
+                [*command, *more],
+                env=self.env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+
+    def _until_it_answers(self) -> None:
+        end = time.monotonic() + 90
+        command = [str(BIN / "ray"), "job", "list", "--address", self.dashboard]
+        while subprocess.run(command, env=self.env, capture_output=True, check=False).returncode != 0:
+            assert self._started[0].poll() is None and time.monotonic() < end, "the cluster did not start"
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        children: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(process.pid).children(recursive=True)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for child in children:  # Ray puts some into sessions of their own
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.wait()

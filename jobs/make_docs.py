@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -65,7 +66,7 @@ def _default(field: FieldInfo) -> str:
 
 
 # The names that TOML uses for its types.
-_TOML_TYPES = {str: "string", int: "integer", float: "float", bool: "boolean"}
+_TOML_TYPES = {str: "string", int: "integer", float: "float", bool: "boolean", datetime: "date or text"}
 
 
 def _type_text(kind: Any) -> str:

@@ -1,4 +1,4 @@
-"""The command's first lines, also `python -m skinbatch`: from here on Ctrl-C and SIGTERM end it with 130 and a word."""
+"""Entry point of the command, also `python -m skinbatch`. From its first line on, Ctrl-C and SIGTERM end it with 130."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import signal
 import sys
 from typing import NoReturn
 
-from skinbatch import signals
+from skinbatch import signals, streams
 
 
 def main() -> NoReturn:
-    """Entry point. Before it there is only Python's own start, which a signal ends as it ends any program."""
+    """Run the command line. Before this there is only Python's own start, which a signal ends as it ends any program."""
     signals.from_now_on(signals.interrupt)
     try:
+        streams.keep_writable()
         from skinbatch.cli import main as command  # long enough for a Ctrl-C to come in between
 
         command()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
 import sys
 import traceback
 import warnings
@@ -15,31 +13,19 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
-from skinbatch import __version__, signals
+from skinbatch import __version__, signals, streams
 from skinbatch.cli_data import export, settings
 from skinbatch.cli_evaluate import evaluate
 from skinbatch.cli_models import explain, pack_app
-from skinbatch.cli_options import (
-    ConfigFile,
-    Dest,
-    EngineName,
-    Json,
-    LogFormat,
-    PackName,
-    RayAddress,
-    Scoring,
-    Source,
-    Workers,
-    print_json,
-)
+from skinbatch.cli_options import ConfigFile, Dest, EngineName, Json, Scoring, print_json, say
 from skinbatch.cli_results import regrade, report, show
+from skinbatch.cli_run import report_as_json, retry, score
 from skinbatch.cli_train import recipes, train
 from skinbatch.config import load_config
-from skinbatch.console import TerminalPresenter, clock, counted, presenter_of, summary
+from skinbatch.console import TerminalPresenter, clock, counted, summary
 from skinbatch.errors import SkinbatchError, UnfinishedWarning
-from skinbatch.logs import event, writes_json
+from skinbatch.logs import writes_json
 from skinbatch.redact import redacted
-from skinbatch.runs.report import RunReport
 
 
 class _Commands(TyperGroup):
@@ -65,122 +51,8 @@ app = typer.Typer(
 app.add_typer(pack_app, name="pack")
 
 
-@app.command()
-def score(
-    source: Source,
-    dest: Dest,
-    pack: PackName = None,
-    engine: EngineName = None,
-    ray_address: RayAddress = None,
-    config: ConfigFile = None,
-    workers: Workers = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Stop after whole units with so many photos (exit 6).")
-    ] = None,
-    max_failures: Annotated[
-        float | None,
-        typer.Option("--max-failures", help="Share of photos that may fail before the exit code is 3. (default: 0.05)"),
-    ] = None,
-    deadline: Annotated[
-        float | None, typer.Option("--deadline", help="Hand out no more units after so many seconds (exit 6).")
-    ] = None,
-    save_masks: Annotated[
-        bool | None, typer.Option("--save-masks", help="Also write the masks, as COCO run lengths.")
-    ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--include", help="Only keys that match this glob; in archives, `shard.tar/member`. May be repeated."
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="No keys that match this glob, in archives too. May be repeated."),
-    ] = None,
-    image_column: Annotated[
-        str | None, typer.Option("--image-column", help="Column with the photos, where Parquet files have several.")
-    ] = None,
-    follow_links: Annotated[
-        bool | None, typer.Option("--follow-links", help="Also follow links that lead out of SOURCE.")
-    ] = None,
-    head: Annotated[
-        bool | None, typer.Option("--head", help="Ask the store for sizes and versions that a listing lacks.")
-    ] = None,
-    content_hash: Annotated[
-        bool | None, typer.Option("--content-hash", help="Tell changed local photos by their bytes, not their times.")
-    ] = None,
-    anonymous: Annotated[
-        bool | None, typer.Option("--anonymous", help="Read a public bucket without credentials.")
-    ] = None,
-    log_format: LogFormat = None,
-    as_json: Json = False,
-) -> None:
-    """Score what is not scored yet. The same command again resumes, or picks up what changed.
-
-    Ends with 0 when all is done, 2 for wrong use, 3 if too many photos failed, 4 if units could not be scored, 6 when
-    stopped on purpose, 7 if another run holds the destination, 130 when interrupted.
-    """
-    from skinbatch.engines.score import score as run
-
-    settings = load_config(
-        config,
-        {
-            "source": {
-                "include": include,
-                "exclude": exclude,
-                "image_column": image_column,
-                "follow_links": follow_links,
-                "head": head,
-                "content_hash": content_hash,
-            },
-            "storage": {"anonymous": anonymous},
-            "run": {"log_format": log_format},
-        },
-    )
-    with presenter_of(settings.run.log_format) as presenter:
-        report = run(
-            source,
-            dest,
-            pack=pack,
-            engine=engine,
-            ray_address=ray_address,
-            workers=workers,
-            limit=limit,
-            max_failures=max_failures,
-            deadline_s=deadline,
-            save_masks=save_masks,
-            config=settings,
-            presenter=presenter,
-        )
-    _end(report, as_json, config)
-
-
-@app.command()
-def retry(
-    dest: Dest,
-    pack: PackName = None,
-    engine: EngineName = None,
-    ray_address: RayAddress = None,
-    config: ConfigFile = None,
-    workers: Workers = None,
-    log_format: LogFormat = None,
-    as_json: Json = False,
-) -> None:
-    """Score again only the rows that failed; the others stay as they are."""
-    from skinbatch.engines.score import retry as run
-
-    settings = load_config(config, {"run": {"log_format": log_format}})
-    with presenter_of(settings.run.log_format) as presenter:
-        report = run(
-            dest,
-            pack=pack,
-            engine=engine,
-            ray_address=ray_address,
-            workers=workers,
-            config=settings,
-            presenter=presenter,
-        )
-    _end(report, as_json, config)
+app.command()(score)
+app.command()(retry)
 
 
 @app.command()
@@ -255,7 +127,7 @@ def demo(
     with TerminalPresenter() as presenter:
         report, found = run_demo(folder, engine, presenter)
     if as_json:
-        print_json(_report(report) | {"lesions_planted": found.planted, "lesions_found": found.found})
+        print_json(report_as_json(report) | {"lesions_planted": found.planted, "lesions_found": found.found})
     else:
         print(summary(report))
         print(f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all")
@@ -280,22 +152,6 @@ def _root(
     pass
 
 
-def _end(report: RunReport, as_json: bool, config: Path | None) -> NoReturn:
-    try:
-        if as_json:
-            print_json(_report(report))
-        else:
-            print(summary(report, config))
-        sys.stdout.flush()
-    except BrokenPipeError:  # `skinbatch score … | head`: the run's exit code stands
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise typer.Exit(report.exit_code)
-
-
-def _report(report: RunReport) -> dict[str, Any]:
-    return dataclasses.asdict(report) | {"failed": report.failed}
-
-
 def main() -> NoReturn:
     """Entry point: the contract's exit codes; 1, with a traceback, only for defects of skinbatch itself."""
     warnings.showwarning = _show_warning
@@ -308,24 +164,23 @@ def _guarded(run: Callable[..., Any]) -> int:
             code = run(standalone_mode=False)
         return int(code or 0)
     except SkinbatchError as e:
-        _say(str(e), e.exit_code)
+        say(str(e), e.exit_code)
         return e.exit_code
     except typer.Exit as e:
         return int(e.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; the same command goes on", 130)
+        say("interrupted; the same command goes on", 130)
         return 130
     except Exception as e:
         if hasattr(e, "format_message") and hasattr(e, "exit_code"):  # click's own errors of use
             command = getattr(getattr(e, "ctx", None), "command_path", "skinbatch")
-            print(f"skinbatch: {e.format_message()}\nTry '{command} --help'.", file=sys.stderr)
+            message = e.format_message()
+            if message:  # empty where a command without arguments has printed its help
+                print(f"skinbatch: {message}\nTry '{command} --help'.", file=sys.stderr)
             return int(e.exit_code)
         if not writes_json():
             print(redacted(traceback.format_exc()), file=sys.stderr, end="")
-        _say("this is a defect of skinbatch; nothing that was committed is lost", 1, traceback=traceback.format_exc())
+        say("this is a defect of skinbatch; nothing that was committed is lost", 1, traceback=traceback.format_exc())
         return 1
 
 
@@ -344,13 +199,6 @@ def _show_warning(
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 
 
-def _say(message: str, exit_code: int, **more: str) -> None:
-    """Why the command ends, as the rest of what it says."""
-    if writes_json():
-        event("error", logging.ERROR, message=message, exit_code=exit_code, **more)
-    else:
-        print(f"skinbatch: {message}", file=sys.stderr)
-
-
 if __name__ == "__main__":
+    streams.keep_writable()
     main()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from skinbatch.durations import moment_of
 from skinbatch.errors import UsageError
 from skinbatch.toml_file import read_toml
 
@@ -18,6 +20,13 @@ class _Section(BaseModel):
     """A table of the settings file. Each field's description becomes its line in docs/settings.md."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _moment(value: Any) -> Any:
+    """Read a moment that is written as text, or as TOML's own date or time."""
+    if isinstance(value, date):  # also a datetime; one without a zone is one of this machine's own
+        value = value.isoformat()
+    return moment_of(value) if isinstance(value, str) else value
 
 
 class SourceSettings(_Section):
@@ -47,6 +56,11 @@ class SourceSettings(_Section):
     content_hash: bool = Field(
         default=False,
         description="Detect changed local photos by the SHA-256 of their bytes instead of by their modification time.",
+    )
+    since: Annotated[datetime, BeforeValidator(_moment)] | None = Field(
+        default=None,
+        description="Leave out what was last modified before this moment, unless an earlier run has planned it: a date "
+        "such as `2026-11-29`, or a length of time before now such as `36h`. A nightly run does not need it.",
     )
 
 
@@ -147,6 +161,11 @@ class EngineSettings(_Section):
         default=None,
         description="Number of workers. By default one for each GPU, or one for each core with 2 GB of memory.",
     )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto",
+        description="Run the models on this device. `gpu` waits for a node that has one, `auto` takes the GPUs that the "
+        "cluster has or that its autoscaler may add.",
+    )
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="CPU cores that Ray reserves for each worker."
     )
@@ -157,6 +176,12 @@ class EngineSettings(_Section):
     )
     batch_size: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Photos in one call of a model. By default 4 on a CPU and 32 on a GPU."
+    )
+    start_timeout_s: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Seconds to wait for the first worker before the run ends with exit code 4. By default half an hour "
+        "where the cluster is busy or its autoscaler may add a node, and 45 seconds where no node can have what a worker "
+        "needs.",
     )
     stall_timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=120.0,
@@ -173,6 +198,11 @@ class RunSettings(_Section):
     )
     max_failures: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.05, description="Share of all photos that may fail before a finished run ends with exit code 3."
+    )
+    max_gone: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5,
+        description="Share of the listed photos that may be gone in a run before anything was finished. More than that "
+        "ends it with exit code 4, as the listing is then more likely to be wrong than the photos to be deleted.",
     )
     stop_failures: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5,

@@ -123,8 +123,8 @@ class _Counts(ProgressColumn):
 
 
 def describe(p: RunProgress) -> str:
-    """`120/283 photos, 4.1/s, 0:40 left, 2 failed`."""
-    parts = [f"{p.photos_done}/{p.photos_total} photos"]
+    """Return one line, such as `120/283 photos, 4.1/s, 0:40 left, 2 failed` or `90/90 or more photos`."""
+    parts = [f"{p.photos_done}/{p.photos_total}{'' if p.total_known else ' or more'} photos"]
     if p.rate > 0:
         parts.append(f"{p.rate:.1f}/s")
     if p.left_s is not None:

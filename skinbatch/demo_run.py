@@ -29,12 +29,16 @@ class Found:
 def run_demo(folder: Path, engine: str | None, presenter: Presenter) -> tuple[RunReport, Found]:
     """Write FOLDER/photos (the same photos every time) and score them into FOLDER/scored.
 
-    UsageError if FOLDER holds something else.
+    UsageError if FOLDER holds something else, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "photos").is_dir():
-        raise UsageError(f"{folder}: not empty and not a demo of before; name another folder")
-    presenter.phase("making photos with lesions of known place")
-    planted = write_demo_archive(folder / "photos", PHOTOS)
+    try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / "photos").is_dir():
+            raise UsageError(f"{folder}: not empty and not a demo of before; name another folder")
+        presenter.phase("making photos with lesions of known place")
+        planted = write_demo_archive(folder / "photos", PHOTOS)
+    except OSError as e:
+        raise UsageError(f"{folder}: the demo cannot be written there ({e.strerror}); name another folder") from None
+
     report = score(
         folder / "photos", folder / "scored", engine=engine, max_failures=BROKEN_ON_PURPOSE, presenter=presenter
     )

@@ -42,6 +42,7 @@ class ImageRef:
     uri: where the bytes are: an absolute local path or `s3://bucket/key`; for members, the archive's uri + `/member`.
     size: bytes, None where a listing does not say. version: opaque (ETag, mtime_ns); a member has its shard's.
     meta: pass-through columns without the `meta_` prefix; values are text (JSON text for numbers and nested values).
+    modified: when it was last modified, in seconds since 1970, None where nothing says so; no part of what it is.
     """
 
     image_id: str
@@ -49,6 +50,7 @@ class ImageRef:
     size: int | None = None
     version: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    modified: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class ShardRef:
     """One listed archive file; its members are listed where they are scored.
 
     key: relative to the source (the uri for listings), the prefix of its members' image_id. selection: what of it is wanted.
+    modified: as of ImageRef.
     """
 
     key: str
@@ -78,6 +81,7 @@ class ShardRef:
     size: int
     version: str | None
     selection: Selection = Selection()
+    modified: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

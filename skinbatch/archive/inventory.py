@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -79,7 +80,18 @@ def _row(record: Mapping[str, Any], bucket: str, encoded: bool, where: str) -> R
         raise UsageError(f"{where}: has no key; the inventory's schema must have the column Key")
     uri = f"s3://{record.get('bucket') or bucket}/{unquote_plus(key) if encoded else key}"
     etag = str(record.get("etag") or "").strip('"') or None
-    return Row(uri, uri, whole_number(record.get("size"), where), etag)
+    return Row(
+        uri, uri, whole_number(record.get("size"), where), etag, modified=_moment(record.get("lastmodifieddate"))
+    )
+
+
+def _moment(value: Any) -> float | None:
+    """Return when an object was last modified, from an inventory's text or timestamp; None where it does not say."""
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _is(value: Any, wanted: bool) -> bool:

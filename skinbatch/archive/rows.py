@@ -33,13 +33,14 @@ NO_URI = "(no uri)"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a listing. written: its uri as it stands there. uri: the same, absolute."""
+    """One row of a listing. written: its uri as it stands there. uri: the same, absolute. modified: as of ImageRef."""
 
     written: str
     uri: str
     size: int | None = None
     version: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    modified: float | None = None
 
 
 class RowSource(ABC):
@@ -116,10 +117,10 @@ class RowSource(ABC):
         selection = self._globs.within(row.written, kind)
         if selection is None:
             return None
-        return ShardRef(row.written, row.uri, kind, info.size, info.version or None, selection)
+        return ShardRef(row.written, row.uri, kind, info.size, info.version or None, selection, info.modified)
 
     def _photo(self, row: Row) -> ImageRef:
-        ref = ImageRef(row.written, row.uri, row.size, row.version, row.meta)
+        ref = ImageRef(row.written, row.uri, row.size, row.version, row.meta, row.modified)
         if not self._asks_for(row):
             return ref
         store, key = self._locator.locate(row.uri)
@@ -129,12 +130,12 @@ class RowSource(ABC):
                 info = replace(info, version=hash_of(store, key))
         except (NotFoundError, ForbiddenError):
             return ref  # it vanishes, or gets its row, when it is read for scoring
-        return replace(ref, size=info.size, version=info.version or None)
+        return replace(ref, size=info.size, version=info.version or None, modified=info.modified)
 
     def _located(self, row: Row) -> tuple[Store, ObjectInfo | None]:
         store, key = self._locator.locate(row.uri)
         if row.size is not None:
-            return store, ObjectInfo(key, row.size, row.version or "")
+            return store, ObjectInfo(key, row.size, row.version or "", row.modified)
         try:
             return store, store.head(key)
         except NotFoundError:

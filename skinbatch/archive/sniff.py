@@ -121,7 +121,7 @@ def _judge(
     selection = globs.within(name, kind)
     if selection is None:
         return None
-    return ShardRef(name, candidate.uri, kind, info.size, info.version or None, selection)
+    return ShardRef(name, candidate.uri, kind, info.size, info.version or None, selection, info.modified)
 
 
 def photo_ref(candidate: Candidate, content_hash: bool) -> ImageRef:
@@ -131,7 +131,7 @@ def photo_ref(candidate: Candidate, content_hash: bool) -> ImageRef:
     if content_hash:
         with suppress(ForbiddenError, NotFoundError):  # its row, or its absence, is decided when it is scored
             version = hash_of(candidate.store, info.key)
-    return ImageRef(candidate.name, candidate.uri, info.size, version)
+    return ImageRef(candidate.name, candidate.uri, info.size, version, modified=info.modified)
 
 
 def hash_of(store: Store, key: str) -> str:

@@ -63,7 +63,7 @@ class FileSource:
         name, info = self._candidate.name, self._candidate.info
         selection = None if self._shard is None else self._globs.within(name, self._shard, alone=True)
         if self._shard is not None and selection is not None:
-            yield ShardRef(name, self.uri, self._shard, info.size, info.version or None, selection)
+            yield ShardRef(name, self.uri, self._shard, info.size, info.version or None, selection, info.modified)
         elif self._shard is None and self._globs.wants(name):
             yield photo_ref(self._candidate, self._content_hash)
         else:

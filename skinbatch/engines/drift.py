@@ -21,6 +21,7 @@ class Drift:
         self._vanished: set[str] = set()
         self._shards: dict[str, ShardRef] = {}
         self._before: set[str] = set()
+        self._now: dict[str, ShardRef | None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._changed or self._vanished or self._shards)
@@ -41,17 +42,21 @@ class Drift:
             self.note(outcome.changed, outcome.vanished)
         return True
 
-    def apply(self, listing: Listing, locator: Locator) -> Listing:
-        """The listing with everything that was noted, which is then forgotten but for having been noted."""
-        now: dict[str, ShardRef | None] = {}
+    def lost_shards(self, locator: Locator) -> list[str]:
+        """Look again at the archive files that drifted, and return the keys of those that are gone."""
         for key, shard in self._shards.items():
             store, object_key = locator.locate(shard.uri)
             try:
                 info = store.head(object_key)
-                now[key] = replace(shard, size=info.size, version=info.version)
+                self._now[key] = replace(shard, size=info.size, version=info.version, modified=info.modified)
             except NotFoundError:
-                now[key] = None
-        amended = plan.replace_shards(plan.amend(listing, self._changed, self._vanished), now)
+                self._now[key] = None
+        return [key for key, shard in self._now.items() if shard is None]
+
+    def apply(self, listing: Listing, locator: Locator) -> Listing:
+        """Return the listing with everything that was noted, which is then forgotten but for having been noted."""
+        self.lost_shards(locator)
+        amended = plan.replace_shards(plan.amend(listing, self._changed, self._vanished), self._now)
         self._before |= {*self._changed, *self._vanished, *self._shards}
-        self._changed, self._vanished, self._shards = {}, set(), {}
+        self._changed, self._vanished, self._shards, self._now = {}, set(), {}, {}
         return amended

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import FrameType
-from typing import Any
 
 from skinbatch import signals
-from skinbatch.archive.shard import count_members
-from skinbatch.archive.source import open_source
 from skinbatch.engines.assign import Assigner
 from skinbatch.engines.deaths import DeathRecord
 from skinbatch.engines.drift import Drift
+from skinbatch.engines.gone import Gone
+from skinbatch.engines.planning import NothingSince, Planner
 from skinbatch.engines.pool import Engine, Ready
 from skinbatch.engines.presenter import Presenter
-from skinbatch.engines.progress import Totals
+from skinbatch.engines.progress import Before, Totals
 from skinbatch.engines.scheduler import Scheduler
 from skinbatch.engines.setup import Prepared
 from skinbatch.engines.watched import Watched
@@ -24,21 +23,19 @@ from skinbatch.errors import ClaimError, SkinbatchError, StoreError, UsageError
 from skinbatch.runs import cleanup, destination, layout, plan, snapshot
 from skinbatch.runs.claim import Claim
 from skinbatch.runs.folds import Folds
-from skinbatch.runs.grouping import first_bits
 from skinbatch.runs.ledger import Ledger
-from skinbatch.runs.plan import Listing, Plan, PlanWriter
+from skinbatch.runs.plan import Plan
 from skinbatch.runs.record import RunLog, RunRecord, next_id
 from skinbatch.runs.report import RunReport
 from skinbatch.runs.snapshot import Snapshot
 from skinbatch.runs.stub import Stub
+from skinbatch.runs.units import PlannedUnit, Units
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
-from skinbatch.storage.locate import Locator
-from skinbatch.tables.schema import SCHEMA_VERSION
-from skinbatch.types import ShardRef, WorkUnit
+from skinbatch.storage.traffic import TRAFFIC
+from skinbatch.types import Receipt, WorkUnit
 
-SAY_WAITING_S = 60.0
+# Plans of one run: the first, and those that follow photos that changed while they were read.
 MAX_ROUNDS = 3
-"""Plans of one run: the first, and those that follow photos that changed while they were read."""
 
 
 class Interrupted(Exception):
@@ -58,7 +55,7 @@ class Driver:
         record = RunRecord(run_id, command, self.config.engine.name, self.fingerprint, prepared.source_uri)
         self.log = RunLog(self.store, record)
         self.claim = Claim(self.store, run_id)
-        self.locator = Locator(self.config.storage)
+        self.planner = Planner(prepared, presenter, self.log, self._check_interrupted)
         self.ledger = Ledger(self.store, self.fingerprint)
         self.drift = Drift()
         self.totals: Totals | None = None
@@ -67,15 +64,13 @@ class Driver:
         self._scheduler: Scheduler | None = None
         self._deaths: DeathRecord
         self._left: dict[str, str] = {}
-        self._counts: dict[str, int] = {}
-        self._members: dict[ShardRef, int] = {}
         self._current: Plan | None = None
-        self._any_ready = self._said_waiting = False
-        self._waiting_since = 0.0
+        self._gone: Gone | None = None
+        self._troubles: set[str] = set()
 
     def run(self, engine: Engine, retry: bool = False) -> RunReport:
         """The whole run; the claim is given back and the record written however it ends."""
-        with signals.heard_by(self._stop):
+        with signals.heard_by(self._stop), TRAFFIC.heard_by(self.troubled):
             return self._run_claimed(engine, retry)
 
     def _run_claimed(self, engine: Engine, retry: bool) -> RunReport:
@@ -104,13 +99,12 @@ class Driver:
             self.presenter.note(f"could not be written at the end: {e}")
 
     def _run(self, engine: Engine, retry: bool) -> RunReport:
-        newest, damage = plan.newest_whole(self.store, self.fingerprint)
-        if damage is not None and retry:
-            raise UsageError(f"{damage}; `skinbatch score` lists the source anew, then retry")
-        if damage is not None:
-            self.presenter.note(f"{damage}; planning anew")
-        current = self._plan_of_retry(newest) if retry else self._plan_of_score(newest, damage is not None)
-        del newest
+        try:
+            current = self.planner.of_retry() if retry else self.planner.of_score()
+        except NothingSince:
+            message = f"nothing to do: nothing was modified since {self.config.source.since}"
+            return self._end(0, message, None, "done", nothing_to_do=True)
+
         # After the listing, which is as large as what is done and no longer needed.
         self.presenter.phase("reading what is done")
         self.ledger = Ledger.load(self.store, self.fingerprint)
@@ -131,15 +125,14 @@ class Driver:
             self.log.record.photos_listed = current.photos
         if not todo:
             return self._finish(current, nothing_to_do=True)
-        facts = current.units.columns("unit_id", "kind", "count")
-        self._counts = {unit_id: count for unit_id, kind, count in facts if kind != "loose" and count is not None}
-        again = sum(receipt.inputs_count for _, receipt in failed)
-        done_before = current.photos - again - left.photos
-        self.totals = Totals(
-            self.log, self.config.run, current.photos, done_before, len(current.units), len(current.units) - todo
-        )
+        self.totals = self._totals(current, left, failed)
+        self._gone = Gone(self.config.run.max_gone, current, snapshot.newest_that_counts(self.ledger) is None)
         self.log.write()
-        current = self._score(engine, current, assignments)
+        current = self._score(engine, current, assignments, todo)
+        if self._gone.too_many:
+            self._folds.write()
+            message = self._gone.message(self.prepared.source_uri, self.planner.locator)
+            return self._end(4, message, current, "failed")
         if self._done(current):
             return self._finish(current)
         self._folds.write()
@@ -147,55 +140,30 @@ class Driver:
             return self._end(6, f"stopped: {self._scheduler.stopped}; the same command goes on", current, "stopped")
         return self._end(4, self._left_message(current), current, "failed")
 
-    def _plan_of_retry(self, newest: Plan | None) -> Plan:
-        if newest is None:
-            raise UsageError(f"{self.store.uri}: nothing has been scored here yet, so nothing can be tried again")
-        return newest
+    def _totals(self, current: Plan, left: Units, failed: Sequence[tuple[PlannedUnit, Receipt]]) -> Totals:
+        """What is known before the first unit: archive files that were scored before have as many photos as rows."""
+        photos, uncounted = current.photos, 0
+        counts: dict[str, int] = {}
+        for unit_id, inputs_sha256, kind, count in current.units.columns("unit_id", "inputs_sha256", "kind", "count"):
+            if count is None:
+                proof = self.ledger.proof(unit_id, inputs_sha256)
+                uncounted += proof is None
+                photos += sum(stub.rows for stub in proof or ())
+            elif kind != "loose":
+                counts[unit_id] = count
 
-    def _plan_of_score(self, newest: Plan | None, anew: bool) -> Plan:
-        self.presenter.phase(f"listing {self.prepared.source_uri}")
-        source = open_source(self.prepared.source_uri, self.config)
+        again = {receipt.unit_id: receipt.inputs_count for _, receipt in failed}
+        counts |= again
+        units = len(current.units)
+        units_done = units - (len(failed) or len(left))
+        photos_done = photos - left.photos - sum(again.values())
+        return Totals(self.log, self.config.run, Before(photos, units, photos_done, units_done, uncounted, counts))
 
-        def entries() -> Iterator[Any]:
-            for entry in source.entries():
-                self._check_interrupted()
-                yield entry
-
-        listing = plan.collect(
-            entries(), lambda n: self.presenter.phase(f"listing {self.prepared.source_uri}: {n} so far")
-        )
-        with self.log.lock:
-            self.log.record.skipped.update(source.skipped)
-        if listing.empty:
-            kinds = ", ".join(f"{n} {ext}" for ext, n in source.skipped.most_common(5))
-            raise UsageError(
-                f"{self.prepared.source_uri}: no images found"
-                + (f" (skipped: {kinds})" if kinds else "")
-                + "; check the path, --include and --exclude"
-            )
-        found = destination.read_destination(self.store)
-        if found is None:
-            bits = first_bits(listing.photos.num_rows)
-            found = destination.Destination(self.prepared.source_uri, bits, SCHEMA_VERSION)
-            destination.write_destination(self.store, found)
-        if destination.read_scoring(self.store, self.fingerprint) is None:
-            destination.write_scoring(self.store, self.prepared.scoring)
-        return self._write_plan(listing, newest, found.bits, anew)
-
-    def _write_plan(self, listing: Listing, newest: Plan | None, bits: int | None, anew: bool = False) -> Plan:
-        self.presenter.phase("planning")
-        return PlanWriter(self.store, self.fingerprint, self._count_members).write(listing, newest, bits, anew)
-
-    def _count_members(self, shard: ShardRef, step: Callable[[], None] = lambda: None) -> int:
-        if shard not in self._members:
-            self._members[shard] = count_members(shard, self.locator, step)
-        return self._members[shard]
-
-    def _score(self, engine: Engine, current: Plan, assignments: Iterator[Assignment]) -> Plan:
+    def _score(self, engine: Engine, current: Plan, assignments: Iterator[Assignment], units: int) -> Plan:
+        assert self.totals is not None and self._gone is not None
         self._deaths = DeathRecord(self.store, self.fingerprint, self.log.record.run_id)
         self.presenter.phase("starting workers")
-        self._waiting_since = time.monotonic()
-        pool = engine.start(self.prepared.context)
+        pool = engine.start(replace(self.prepared.context, units=units))
         with self.log.lock:
             self.log.record.workers = pool.size
         try:
@@ -206,26 +174,20 @@ class Driver:
                     self.config.engine.stall_timeout_s,
                     self.config.storage.max_attempts * self.config.storage.timeout_s,
                     self._deaths.of,
-                    self._count_members,
+                    self.planner.count_members,
                     already_ready=self._scheduler.idle if self._scheduler else (),
                 )
                 self._scheduler.run(assignments)
                 if self._scheduler.fatal is not None:
                     self._stop_on(self._scheduler.fatal)
-                if not self.drift:
+                if not self.drift or self._gone.judge(self.totals.rows, self.drift.lost_shards(self.planner.locator)):
                     break
-                current = self._current = self._replan(current)
+                current = self._current = self.planner.anew(current, self.drift)
                 assigner = Assigner(self.store, self.ledger, current)
                 assignments = assigner.to_score(assigner.left())
         finally:
             pool.close()
         return current
-
-    def _replan(self, current: Plan) -> Plan:
-        """The plan as the workers found the archive to be."""
-        found = destination.require_destination(self.store)
-        listing = self.drift.apply(plan.read_listing(self.store, self.fingerprint, current), self.locator)
-        return self._write_plan(listing, current, found.bits)
 
     def _stop_on(self, failure: UnitFailed) -> None:
         if failure.kind == "defect":
@@ -325,23 +287,22 @@ class Driver:
         if destination.read_destination(self.store) is not None:
             self.log.write()
 
-    # What the scheduler says.
+    # The scheduler's observer.
 
     def ready(self, event: Ready) -> None:
         machine = f"{event.host}: {event.device}"
         with self.log.lock:
             if machine not in self.log.record.machines:
                 self.log.record.machines.append(machine)
-        self._any_ready = True
         self.presenter.phase("scoring")
 
     def done(self, assignment: Assignment, outcome: UnitDone) -> None:
-        assert self.totals is not None
+        assert self.totals is not None and self._gone is not None
         self.drift.note(outcome.changed, outcome.vanished)
         unit = assignment.unit
+        self._gone.note(unit, outcome.vanished)
         self._left.pop(unit.unit_id, None)
-        planned = len(unit.images) if unit.shard is None else self._counts.get(unit.unit_id)
-        self.totals.add(outcome, planned)
+        self.totals.add(unit, outcome)
         if outcome.receipt is not None:
             self._folds.add(self.ledger.add(outcome.receipt))
 
@@ -354,6 +315,20 @@ class Driver:
         with self.log.lock:
             self.log.record.units_failed += 1
         self.presenter.note(f"unit {unit_id} stays open: {message.strip().splitlines()[-1]}")
+
+    def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
+        if outcome is not None and outcome.kind == "store":
+            self.troubled(reason.strip())
+
+    def said(self, text: str) -> None:
+        self.presenter.note(text)
+
+    def troubled(self, text: str) -> None:
+        """Show the first failure of a kind at once: the run may wait for minutes before it gives up. Called from any thread."""
+        kind = text.rpartition(": ")[2]  # without the name of the object
+        if kind not in self._troubles:
+            self._troubles.add(kind)
+            self.presenter.note(f"{text}; trying again for a while")
 
     def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         unit = assignment.unit
@@ -370,19 +345,17 @@ class Driver:
     def halved(self, unit: WorkUnit) -> None:
         with self.log.lock:
             self.log.record.units_halved += 1
+        if self.totals is not None:
+            self.totals.halved(unit)
 
     def stop_reason(self) -> str | None:
         self._check_interrupted()
+        if self._gone is not None and self._gone.already_too_many:
+            return "most of the photos are gone"
         return self.totals.stop_reason() if self.totals else None
 
     def tick(self, photos_in_flight: int) -> None:
         self._check_interrupted()
-        if not self._any_ready and not self._said_waiting and time.monotonic() - self._waiting_since > SAY_WAITING_S:
-            self._said_waiting = True
-            self.presenter.note(
-                "no worker has started yet: the cluster may be busy, or have too little for cpus_per_worker and "
-                "gpus_per_worker; waiting on"
-            )
         if self.totals is not None:
             self.presenter.progress(self.totals.tick(photos_in_flight))
 

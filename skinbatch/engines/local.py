@@ -37,6 +37,8 @@ class LocalEngine:
 
     def check(self, source: str, destination: str, config: Config) -> None:
         """Paths are seen: everything runs on this machine."""
+        if self.settings.device == "gpu" and not _has_gpu(self.settings):
+            raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster that has one")
         check_precision(config.model.precision, _has_gpu(self.settings))
 
     def start(self, context: ScoringContext) -> LocalPool:
@@ -120,7 +122,7 @@ def _with_threads(context: ScoringContext, threads: int) -> ScoringContext:
 
 
 def _has_gpu(settings: EngineSettings) -> bool:
-    return cuda_devices() > 0 and settings.gpus_per_worker != 0
+    return settings.device != "cpu" and settings.gpus_per_worker != 0 and cuda_devices() > 0
 
 
 def _describe(code: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from skinbatch.config import Config
@@ -40,17 +40,29 @@ class Death:
     machine_lost: bool = False
 
 
-Event = Ready | Finished | Death
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Something that the user should know now, in a sentence."""
+
+    text: str
+
+
+Event = Ready | Finished | Death | Said
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """photos: that the unit has got further by, from 0. on_store: the worker waits for a store, and for nothing else.
-    steps: smaller ones than photos, from 0; where none is made, the worker stalls."""
+    """How far a worker is with its unit.
+
+    photos: that the unit has got further by, from 0. on_store: the worker waits for a store, and for nothing else.
+    steps: smaller ones than photos, from 0; where none is made, the worker stalls. trouble: what a store last did to it
+    that made it ask again, "" if nothing; no step.
+    """
 
     photos: int = 0
     on_store: bool = False
     steps: int = 0
+    trouble: str = field(default="", compare=False)
 
 
 class WorkerPool(Protocol):

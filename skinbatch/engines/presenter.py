@@ -8,8 +8,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """photos_total: as far as known (members of archive files are known when they are scored). failed: rows that are
-    not ok. rate: photos a second over the last minute. left_s: time left, None while unknown."""
+    """How far a run is.
+
+    photos_total: as far as known. total_known: false while the members of an archive file are still to be counted. failed:
+    rows that are not ok. rate: photos a second over the last minute. left_s: time left, None while unknown.
+    """
 
     photos_done: int
     photos_total: int
@@ -18,6 +21,7 @@ class Progress:
     failed: int
     rate: float
     left_s: float | None
+    total_known: bool = True
 
 
 class Presenter(Protocol):

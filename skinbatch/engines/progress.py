@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from skinbatch.config import RunSettings
 from skinbatch.engines.presenter import Progress
 from skinbatch.runs.record import RunLog
 from skinbatch.scoring.assignment import UnitDone
+from skinbatch.types import WorkUnit
 
 STOP_AFTER_PHOTOS = 1000
+# Without one scored photo: the pack kills its workers, or the machine does.
 STOP_AFTER_DEATHS = 100
-"""Without one scored photo: the pack kills its workers, or the machine does."""
 _WINDOW_S = 60.0
 
 
-class Totals:
-    """Counts what this run did. known: photos of all units whose number is known; done_before: of units done by earlier runs."""
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What is known before the first unit is handed out.
 
-    def __init__(
-        self, log: RunLog, settings: RunSettings, known: int, done_before: int, units: int, units_before: int
-    ) -> None:
+    photos, units: of the whole plan, as far as photos are known. photos_done, units_done: by earlier runs. uncounted: units
+    of archive files whose members are not counted yet. counts: members of the units of archive files that are.
+    """
+
+    photos: int
+    units: int
+    photos_done: int
+    units_done: int
+    uncounted: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Totals:
+    """Counts what this run did, and how many photos there are as far as that is known."""
+
+    def __init__(self, log: RunLog, settings: RunSettings, before: Before) -> None:
         self.log = log
         self.settings = settings
-        self.known = known
-        self.done_before = done_before
-        self.units = units
-        self.units_before = units_before
+        self.known = before.photos
+        self.done_before = before.photos_done
+        self.units = before.units
+        self.units_before = before.units_done
+        self.uncounted = before.uncounted
+        self._counts = dict(before.counts)
         self.photos = 0
         self.in_flight = 0
         self.fresh = 0
@@ -38,10 +57,17 @@ class Totals:
         self.started = time.monotonic()
         self._window: deque[tuple[float, int]] = deque([(self.started, 0)])
 
-    def add(self, outcome: UnitDone, planned: int | None) -> None:
-        """A unit is committed; planned: the photos that the plan says it has, None where it does not."""
+    @property
+    def rows(self) -> int:
+        """Rows of the whole plan so far."""
+        return self.done_before + self.photos
+
+    def add(self, unit: WorkUnit, outcome: UnitDone) -> None:
+        """Count a unit that is committed."""
         receipt = outcome.receipt
         rows = sum(receipt.statuses.values()) if receipt else 0
+        planned = self._planned(unit)
+        self.uncounted -= planned is None
         self.photos += rows
         self.known += rows - (planned or 0)
         record = self.log.record
@@ -59,8 +85,25 @@ class Totals:
                 record.statuses.update(receipt.statuses)
                 record.timings.update(receipt.timings)
 
+    def halved(self, unit: WorkUnit) -> None:
+        """Keep account of a unit whose halves are scored in its place."""
+        count = self._planned(unit)
+        if count is None:
+            self.uncounted += 1
+        elif unit.shard is not None and unit.stop is None:
+            _, second = unit.halves(unit.start + count)
+            self._counts[second.unit_id] = unit.start + count - second.start
+
+    def _planned(self, unit: WorkUnit) -> int | None:
+        """Photos of a unit as planned, None for an archive file that nobody has counted."""
+        if unit.shard is None:
+            return len(unit.images)
+        if unit.unit_id in self._counts:
+            return self._counts[unit.unit_id]
+        return None if unit.stop is None else unit.stop - unit.start
+
     def died(self, reason: str) -> None:
-        """A worker did, of a unit."""
+        """Count a worker that died of a unit."""
         self.deaths += 1
         self.last_death = reason
 
@@ -74,7 +117,7 @@ class Totals:
             self._window.popleft()
         since, then = self._window[0]
         rate = max(0.0, (done - then) / (now - since)) if now > since else 0.0
-        left = self.known - self.done_before - done
+        left = self.known - self.rows - in_flight
         with self.log.lock:
             self.log.record.seconds = now - self.started
             self.log.record.photos_per_second = self.photos / max(1e-9, now - self.started)
@@ -86,7 +129,8 @@ class Totals:
             self.units,
             sum(self.failed.values()),
             rate,
-            left / rate if rate > 0 and left > 0 else None,
+            left / rate if rate > 0 and left > 0 and not self.uncounted else None,
+            not self.uncounted,
         )
 
     def stop_reason(self) -> str | None:

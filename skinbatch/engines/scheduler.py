@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, WorkerPool
+from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, Said, WorkerPool
 from skinbatch.errors import StoreError
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import ShardRef, Status, WorkUnit
@@ -47,18 +47,20 @@ class Listener(Protocol):
 
     def halved(self, unit: WorkUnit) -> None: ...
 
+    def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
+        """A unit will be tried once more, as it is. outcome: of the attempt, None where its worker or machine is gone."""
+
+    def said(self, text: str) -> None:
+        """The pool has something to tell the user, such as why no worker has started yet."""
+
+    def troubled(self, text: str) -> None:
+        """A worker has trouble with a store, which it asks again."""
+
     def stop_reason(self) -> str | None:
         """Why no more units should be handed out, None to go on."""
 
     def tick(self, photos_in_flight: int) -> None:
         """A few times a second. photos_in_flight: photos that unfinished units have got further by."""
-
-
-class Observer(Listener, Protocol):
-    """What the scheduler speaks to: hears also what is nobody's business but the log's."""
-
-    def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
-        """A unit will be tried once more, as it is. outcome: of the attempt, None where its worker or machine is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Scheduler:
     def __init__(
         self,
         pool: WorkerPool,
-        observer: Observer,
+        observer: Listener,
         stall_timeout_s: float,
         store_timeout_s: float,
         deaths: Callable[[WorkUnit], Deaths],
@@ -195,6 +197,8 @@ class Scheduler:
             self.idle.add(event.worker)
             if busy is not None:
                 self._finish(busy.assignment, event)
+        elif isinstance(event, Said):
+            self.observer.said(event.text)
         else:
             self._bury(event)
 
@@ -249,6 +253,8 @@ class Scheduler:
         now = self._forgiving_now()
         for worker, busy in list(self._busy.items()):
             seen = progress.get(worker, Progress())
+            if seen.trouble:
+                self.observer.troubled(seen.trouble)
             if seen != busy.progress:
                 busy.progress, busy.since = seen, now
                 continue

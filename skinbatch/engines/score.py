@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from skinbatch import signals
-from skinbatch.config import Config, EngineSettings, Overrides, load_config, merge
+from skinbatch.config import Config, Overrides, load_config, merge
 from skinbatch.engines.driver import Driver
-from skinbatch.engines.pool import Engine
+from skinbatch.engines.late import LateEngine
 from skinbatch.engines.presenter import Presenter, Silent
-from skinbatch.engines.setup import Prepared, check_source, prepare, prepare_again
+from skinbatch.engines.setup import Prepared, prepare, prepare_again
 from skinbatch.logs import bound, event
+from skinbatch.runs import destination
 from skinbatch.runs.report import RunReport
 from skinbatch.storage.local import uri_of
-from skinbatch.storage.locate import absolute
 
 _ENDED = ("exit_code", "message", "rows", "scored", "copied", "vanished", "statuses", "units_left", "seconds")
 
@@ -27,38 +28,52 @@ def score(
     pack: str | None = None,
     engine: str | None = None,
     ray_address: str | None = None,
+    device: str | None = None,
     workers: int | None = None,
     limit: int | None = None,
     max_failures: float | None = None,
     deadline_s: float | None = None,
+    since: str | datetime | None = None,
     save_masks: bool | None = None,
     image_column: str | None = None,
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
 ) -> RunReport:
-    """Score what is not scored yet; the same call again resumes, or picks up what changed.
+    """Score what is not scored yet. The same call again resumes, or picks up what changed.
 
-    source, dest: local paths or s3://bucket/prefix. image_column: as [source] image_column. config: a Config, or a TOML
-    file; the other arguments win over it.
-    Raises UsageError (exit 2) before any photo is touched, ClaimError (7) when another run holds the destination.
-    Other ends are in the report's exit_code.
+    Args:
+        source, dest: Local paths or `s3://bucket/prefix`.
+        deadline_s: Seconds after which no more units are handed out.
+        since: Leave out what was last modified before this date, or this long ago (`36h`), unless it was planned before.
+        image_column: As `image_column` in [source].
+        config: A Config, or a TOML file; the other arguments win over it.
+
+    Returns:
+        What the run came to; ends other than the errors below are in its `exit_code`.
+
+    Raises:
+        UsageError: If source, destination, pack or settings are wrong (exit code 2); no photo was touched.
+        ClaimError: If another run holds the destination (7).
+
+    Example:
+        >>> report = skinbatch.score("photos/", "scored/", engine="local")
     """
     settings = _settings(
         config,
         {
             "pack": pack,
-            "source": {"image_column": image_column},
-            "engine": {"name": engine, "ray_address": ray_address, "workers": workers},
+            "engine": {"name": engine, "ray_address": ray_address, "device": device, "workers": workers},
+            "source": {"image_column": image_column, "since": since},
             "run": {"limit": limit, "max_failures": max_failures, "deadline_s": deadline_s, "save_masks": save_masks},
         },
     )
-    check_source(str(source), settings)  # at once; Ray takes seconds to start
-    engine_of = _engine(
-        settings.engine
-    )  # then: on a cluster, paths are probed from its nodes before anything is written
+    engine_of = LateEngine(settings.engine)
     try:
-        engine_of.check(absolute(str(source)), absolute(str(dest)), settings)
-        return _run(engine_of, prepare(str(source), str(dest), settings), presenter)
+        prepared = prepare(str(source), str(dest), settings)
+        engine_of.prepared = prepared
+        if destination.read_destination(prepared.store) is None:
+            engine_of.made()  # there is something to do, and what workers cannot reach is refused before anything is written
+        return _run(engine_of, prepared, presenter)
     finally:
         engine_of.close()
 
@@ -69,6 +84,7 @@ def retry(
     pack: str | None = None,
     engine: str | None = None,
     ray_address: str | None = None,
+    device: str | None = None,
     workers: int | None = None,
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
@@ -78,12 +94,16 @@ def retry(
     Raises and returns as `score`; UsageError if `score` has not finished.
     """
     settings = _settings(
-        config, {"pack": pack, "engine": {"name": engine, "ray_address": ray_address, "workers": workers}}
+        config,
+        {
+            "pack": pack,
+            "engine": {"name": engine, "ray_address": ray_address, "device": device, "workers": workers},
+        },
     )
-    engine_of = _engine(settings.engine)
+    engine_of = LateEngine(settings.engine)
     try:
         prepared = prepare_again(str(dest), settings, pack_named=pack is not None)
-        engine_of.check(prepared.source_uri, prepared.store.uri, prepared.config)
+        engine_of.prepared = prepared
         return _run(engine_of, prepared, presenter, retrying=True)
     finally:
         engine_of.close()
@@ -95,17 +115,7 @@ def _settings(config: Config | str | Path | None, overrides: Overrides) -> Confi
     return load_config(config, overrides)
 
 
-def _engine(settings: EngineSettings) -> Engine:
-    if settings.name == "local":
-        from skinbatch.engines.local import LocalEngine
-
-        return LocalEngine(settings)
-    from skinbatch.engines.ray_engine import RayEngine
-
-    return RayEngine(settings)
-
-
-def _run(engine: Engine, prepared: Prepared, presenter: Presenter | None, retrying: bool = False) -> RunReport:
+def _run(engine: LateEngine, prepared: Prepared, presenter: Presenter | None, retrying: bool = False) -> RunReport:
     command = uri_of(shlex.join(sys.argv)) if sys.argv and sys.argv[0] else "python"
     driver = Driver(prepared, presenter or Silent(), command)
     with bound(run_id=driver.log.record.run_id):

@@ -15,6 +15,7 @@ from skinbatch.runs.destination import Scoring
 from skinbatch.scoring.assignment import ScoringContext
 from skinbatch.scoring.fingerprint import PIPELINE_VERSION, fingerprint, numbers
 from skinbatch.storage.base import Store
+from skinbatch.storage.knock import knock
 from skinbatch.storage.locate import absolute, open_store
 from skinbatch.tables.parquet import file_metadata
 
@@ -30,19 +31,16 @@ class Prepared:
     context: ScoringContext
 
 
-def check_source(source: str, config: Config) -> None:
-    """UsageError if the pack or the source is not there, which needs no engine to be known."""
-    load_pack(config.pack, config.storage).check_complete()
-    open_source(absolute(source), config)
-
-
 def prepare(source: str, dest: str, config: Config) -> Prepared:
     """Check source, destination, pack and settings. UsageError with one message for the first that is wrong."""
-    _apart(absolute(source), absolute(dest))
+    source_uri, dest_uri = absolute(source), absolute(dest)
+    _apart(source_uri, dest_uri)
+    knock(source_uri, config.storage, anonymous=config.storage.anonymous)
+    knock(dest_uri, config.storage)
     pack = load_pack(config.pack, config.storage)
     pack.verify()
-    open_source(absolute(source), config)
-    return _for_destination(absolute(source), absolute(dest), pack, config)
+    open_source(source_uri, config)
+    return _for_destination(source_uri, dest_uri, pack, config)
 
 
 def _for_destination(source_uri: str, dest_uri: str, pack: Pack, config: Config) -> Prepared:
@@ -64,7 +62,9 @@ def prepare_again(dest: str, config: Config, pack_named: bool) -> Prepared:
 
     pack_named: the pack of `config` is meant; else the newest run's scoring is, with its own pack and settings.
     """
-    store = open_store(absolute(dest), config.storage)
+    dest_uri = absolute(dest)
+    knock(dest_uri, config.storage)
+    store = open_store(dest_uri, config.storage)
     source = destination.require_destination(store).source
     if not pack_named:
         scoring = destination.read_scoring(store, destination.choose_scoring(store, None))

@@ -58,6 +58,13 @@ class Watched:
         """A unit is tried once more. outcome: of the attempt, where there was one."""
         self._count(units_retried=1, **(outcome.traffic if outcome else {}))
         event("unit_retried", logging.WARNING, unit_id=assignment.unit.unit_id, message=reason)
+        self.driver.again(assignment, reason, outcome)
+
+    def said(self, text: str) -> None:
+        self.driver.said(text)
+
+    def troubled(self, text: str) -> None:
+        self.driver.troubled(text)
 
     def failed(self, unit_id: str, message: str) -> None:
         event("unit_failed", logging.ERROR, unit_id=unit_id, message=message)

@@ -9,6 +9,7 @@ import sys
 from skinbatch.engines.pool import Progress
 from skinbatch.logs import write_json, writes_json
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
+from skinbatch.storage.traffic import TRAFFIC
 
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
 """For glibc, which reads it when a process starts. By itself it keeps a heap for every thread; the models' intermediate results,
@@ -42,4 +43,4 @@ class Worker:
         return self._scorer.score(assignment)
 
     def progress(self) -> Progress:
-        return Progress(self._scorer.photos_further, self._scorer.waits_on_store, self._scorer.steps)
+        return Progress(self._scorer.photos_further, self._scorer.waits_on_store, self._scorer.steps, TRAFFIC.trouble)

@@ -18,7 +18,8 @@ class ScoringContext:
     """Hold what all units of a run have in common. A worker builds its models and stores from it.
 
     metadata: text that every data file carries. threads: cores that the worker may use. batch_size:
-    None lets the worker choose for its device. gpu: the worker has a GPU, whole or in part.
+    None lets the worker choose for its device. gpu: the worker has a GPU, whole or in part. units:
+    how many there are to score when the workers are started.
     """
 
     fingerprint: str
@@ -29,6 +30,7 @@ class ScoringContext:
     metadata: Mapping[str, str]
     threads: int = 1
     gpu: bool = False
+    units: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

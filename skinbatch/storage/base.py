@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -14,11 +14,12 @@ TEMPORARY = ".tmp-"
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """One object. key: relative to the store's root. size: bytes. version: ETag without quotes, else LastModified;
-    locally `mtime_ns` as text."""
+    locally `mtime_ns` as text. modified: when it was last modified, in seconds since 1970, where the store has said so."""
 
     key: str
     size: int
     version: str
+    modified: float | None = field(default=None, compare=False)
 
 
 class Store(Protocol):

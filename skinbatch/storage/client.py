@@ -22,6 +22,7 @@ from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, Skinba
 from skinbatch.logs import event
 from skinbatch.redact import redacted
 from skinbatch.storage.traffic import TRAFFIC
+from skinbatch.storage.unreachable import is_unreachable, reason
 
 _WRONG_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthorizationHeaderMalformed"}
 _CREDENTIALS_HELP = (
@@ -41,21 +42,21 @@ _lock = threading.Lock()
 _clients: dict[tuple[int, StorageSettings, bool], Any] = {}
 
 
-def s3_client(settings: StorageSettings, anonymous: bool) -> Any:
+def s3_client(settings: StorageSettings, anonymous: bool, *, connect_s: float = 10.0) -> Any:
     """Shared by threads; one a process, because connections do not survive a fork. Raises UsageError."""
     key = (os.getpid(), settings, anonymous)
     with _lock:
         if key not in _clients:
-            _clients[key] = _connect(settings, anonymous)
+            _clients[key] = _connect(settings, anonymous, connect_s)
         return _clients[key]
 
 
-def _connect(settings: StorageSettings, anonymous: bool) -> Any:
+def _connect(settings: StorageSettings, anonymous: bool, connect_s: float) -> Any:
     path_style = settings.path_style if settings.path_style is not None else bool(settings.endpoint_url)
     config = Config(
         signature_version=UNSIGNED if anonymous else None,
         retries={"mode": "adaptive", "total_max_attempts": settings.max_attempts},
-        connect_timeout=min(10.0, settings.timeout_s),
+        connect_timeout=min(connect_s, settings.timeout_s),
         read_timeout=settings.timeout_s,
         max_pool_connections=64,
         tcp_keepalive=True,
@@ -112,6 +113,8 @@ def mapped(uri: str, e: bx.BotoCoreError | bx.ClientError) -> StoreError | Usage
         return UsageError(f"{uri}: no usable credentials ({type(e).__name__}): {_CREDENTIALS_HELP}")
     if isinstance(e, bx.ProfileNotFound | bx.ParamValidationError | bx.NoRegionError | bx.InvalidRegionError):
         return UsageError(f"{uri}: {redacted(str(e))}")
+    if is_unreachable(e):
+        return StoreError(f"{uri}: {redacted(reason(e))}")
     return StoreError(f"{uri}: {type(e).__name__}: {redacted(str(e))}")
 
 

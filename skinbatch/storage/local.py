@@ -342,7 +342,7 @@ class _LocalStream(io.RawIOBase):
 
 
 def _info(key: str, found: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, found.st_size, str(found.st_mtime_ns))
+    return ObjectInfo(key, found.st_size, str(found.st_mtime_ns), found.st_mtime)
 
 
 def _regular(found: os.stat_result) -> os.stat_result:

@@ -66,7 +66,7 @@ class S3Store:
                 # Consoles make empty objects whose key ends with a slash, to show a folder.
                 folder = key.endswith("/") and not item["Size"]
                 if key and not folder and f"/{TEMPORARY}" not in f"/{key}":
-                    yield ObjectInfo(key, item["Size"], _version(item))
+                    yield ObjectInfo(key, item["Size"], _version(item), _modified(item))
 
     def _page(self, prefix: str, token: str) -> tuple[dict[str, Any], str | None]:
         """A page of a listing and the token of the next, None after the last. An answer that does not say whether it is the
@@ -96,7 +96,7 @@ class S3Store:
     def head(self, key: str) -> ObjectInfo:
         with s3_errors(self.uri_of(key)):
             found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
-        return ObjectInfo(key, _length(found, self.uri_of(key)), _version(found))
+        return ObjectInfo(key, _length(found, self.uri_of(key)), _version(found), _modified(found))
 
     def get(
         self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
@@ -355,3 +355,8 @@ def _version(found: dict[str, Any]) -> str:
         return etag
     modified = found.get("LastModified")
     return modified.isoformat() if modified is not None else ""
+
+
+def _modified(found: dict[str, Any]) -> float | None:
+    modified = found.get("LastModified")
+    return None if modified is None else float(modified.timestamp())

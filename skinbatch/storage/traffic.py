@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from skinbatch.storage.unreachable import reason
 
 _THROTTLED = (429, 503)
 _THROTTLED_CODES = frozenset(
@@ -18,15 +21,22 @@ _THROTTLED_CODES = frozenset(
         "BandwidthLimitExceeded",
     )
 )
+# A request that failed so often is no mere hiccup.
+_LASTING = 2
 
 
 class Traffic:
-    """requests_retried: requests, or rests of bodies, that were asked for again. requests_throttled: answers that asked for
-    patience (429, 503, SlowDown)."""
+    """Counts what had to be asked for again.
+
+    requests_retried: requests, or rests of bodies, that were asked for again. requests_throttled: answers that asked for
+    patience (429, 503, SlowDown). trouble: the last reason why a request failed at least twice, "" if none did.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter(requests_retried=0, requests_throttled=0)
+        self._listener: Callable[[str], None] | None = None
+        self.trouble = ""
 
     def all(self) -> Mapping[str, int]:
         """Since the process began."""
@@ -41,8 +51,27 @@ class Traffic:
         with self._lock:
             self._counts["requests_retried"] += 1
 
-    def answered(self, attempts: int, response: tuple[Any, dict[str, Any]] | None = None, **_: Any) -> None:
-        """botocore's event `needs-retry`, after every attempt. attempts: from 1. response: None where there was none."""
+    @contextmanager
+    def heard_by(self, listener: Callable[[str], None]) -> Iterator[None]:
+        """Within it, `listener` is called with every trouble, from any thread."""
+        before, self._listener = self._listener, listener
+        try:
+            yield
+        finally:
+            self._listener = before
+
+    def answered(
+        self,
+        attempts: int,
+        response: tuple[Any, dict[str, Any]] | None = None,
+        caught_exception: Exception | None = None,
+        **_: Any,
+    ) -> None:
+        """Take botocore's event `needs-retry`, which comes after every attempt.
+
+        attempts: From 1. response: None where there was none, but an exception.
+        """
+        self._note(attempts, response, caught_exception)
         with self._lock:
             self._counts["requests_retried"] += attempts > 1
             if response is not None:
@@ -50,6 +79,20 @@ class Traffic:
                 throttled = getattr(response[0], "status_code", 0) in _THROTTLED or code in _THROTTLED_CODES
                 self._counts["requests_throttled"] += throttled
 
+    def _note(self, attempts: int, response: tuple[Any, dict[str, Any]] | None, error: Exception | None) -> None:
+        trouble = None
+        if error is not None:
+            trouble = reason(error)
+        elif response is not None and getattr(response[0], "status_code", 0) >= 500:
+            code = response[1].get("Error", {}).get("Code", "")
+            trouble = f"the store answers {response[0].status_code} {code}".rstrip()
+        if trouble is None or attempts < _LASTING:
+            return
 
+        self.trouble = trouble
+        if self._listener is not None:
+            self._listener(trouble)
+
+
+# Of this process.
 TRAFFIC = Traffic()
-"""Of this process."""

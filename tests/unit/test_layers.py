@@ -11,6 +11,7 @@ FLOORS = {
     **dict.fromkeys(
         ("types", "config", "errors", "ray_environment", "redact", "logs", "signals", "toml_file", "lookahead"), 0
     ),
+    **dict.fromkeys(("durations", "streams"), 0),
     **dict.fromkeys(("grading", "metrics", "tables", "storage"), 1),
     **dict.fromkeys(("archive", "models"), 2),
     **dict.fromkeys(("annotations", "runs"), 3),
@@ -27,6 +28,7 @@ TOP = (
     "cli_models",
     "cli_options",
     "cli_results",
+    "cli_run",
     "cli_train",
     "console",
     "demo_run",

@@ -80,6 +80,10 @@ class Heard:
 
     def ready(self, event: Ready) -> None: ...
 
+    def said(self, text: str) -> None: ...
+
+    def troubled(self, text: str) -> None: ...
+
     def done(self, assignment: Assignment, outcome: UnitDone) -> None:
         self.finished.append(assignment)
 

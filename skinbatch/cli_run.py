@@ -1,0 +1,209 @@
+"""The commands that score: `skinbatch score` and `skinbatch retry`, and how they end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Collection
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from skinbatch.cli_options import (
+    ConfigFile,
+    Deadline,
+    Dest,
+    Device,
+    EngineName,
+    ExitZeroOn,
+    JsonLine,
+    LogFormat,
+    PackName,
+    RayAddress,
+    Since,
+    Source,
+    Workers,
+    say,
+)
+from skinbatch.config import load_config
+from skinbatch.console import presenter_of, summary
+from skinbatch.errors import SkinbatchError
+from skinbatch.redact import redacted
+from skinbatch.runs.report import RunReport
+
+# Open units that the JSON result names; `skinbatch status --json` names all.
+_MOST_NAMED = 10
+
+
+def score(
+    source: Source,
+    dest: Dest,
+    pack: PackName = None,
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
+    device: Device = None,
+    config: ConfigFile = None,
+    workers: Workers = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Stop after whole units with so many photos (exit 6).")
+    ] = None,
+    max_failures: Annotated[
+        float | None,
+        typer.Option("--max-failures", help="Share of photos that may fail before the exit code is 3. (default: 0.05)"),
+    ] = None,
+    deadline: Deadline = None,
+    since: Since = None,
+    save_masks: Annotated[
+        bool | None, typer.Option("--save-masks", help="Also write the masks, as COCO run lengths.")
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include", help="Only keys that match this glob; in archives, `shard.tar/member`. May be repeated."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="No keys that match this glob, in archives too. May be repeated."),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option("--image-column", help="Column with the photos, where Parquet files have several.")
+    ] = None,
+    follow_links: Annotated[
+        bool | None, typer.Option("--follow-links", help="Also follow links that lead out of SOURCE.")
+    ] = None,
+    head: Annotated[
+        bool | None, typer.Option("--head", help="Ask the store for sizes and versions that a listing lacks.")
+    ] = None,
+    content_hash: Annotated[
+        bool | None, typer.Option("--content-hash", help="Tell changed local photos by their bytes, not their times.")
+    ] = None,
+    anonymous: Annotated[
+        bool | None, typer.Option("--anonymous", help="Read a public bucket without credentials.")
+    ] = None,
+    log_format: LogFormat = None,
+    exit_zero_on: ExitZeroOn = None,
+    as_json: JsonLine = False,
+) -> None:
+    """Score what is not scored yet. The same command again resumes, or picks up what changed.
+
+    Ends with 0 when all is done, 2 for wrong use, 3 if too many photos failed, 4 if units could not be scored or most photos
+    were gone, 6 when stopped on purpose, 7 if another run holds the destination, 130 when interrupted.
+    """
+
+    def run() -> RunReport:
+        from skinbatch.engines.score import score
+
+        settings = load_config(
+            config,
+            {
+                "source": {
+                    "include": include,
+                    "exclude": exclude,
+                    "head": head,
+                    "content_hash": content_hash,
+                    "since": since,
+                    "image_column": image_column,
+                    "follow_links": follow_links,
+                },
+                "storage": {"anonymous": anonymous},
+                "run": {"log_format": log_format},
+            },
+        )
+        with presenter_of(settings.run.log_format) as presenter:
+            return score(
+                source,
+                dest,
+                pack=pack,
+                engine=engine,
+                ray_address=ray_address,
+                device=device,
+                workers=workers,
+                limit=limit,
+                max_failures=max_failures,
+                deadline_s=deadline,
+                save_masks=save_masks,
+                config=settings,
+                presenter=presenter,
+            )
+
+    _end(run, dest, as_json, exit_zero_on or (), config)
+
+
+def retry(
+    dest: Dest,
+    pack: PackName = None,
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
+    device: Device = None,
+    config: ConfigFile = None,
+    workers: Workers = None,
+    log_format: LogFormat = None,
+    exit_zero_on: ExitZeroOn = None,
+    as_json: JsonLine = False,
+) -> None:
+    """Score again only the rows that failed; the others stay as they are."""
+
+    def run() -> RunReport:
+        from skinbatch.engines.score import retry
+
+        settings = load_config(config, {"run": {"log_format": log_format}})
+        with presenter_of(settings.run.log_format) as presenter:
+            return retry(
+                dest,
+                pack=pack,
+                engine=engine,
+                ray_address=ray_address,
+                device=device,
+                workers=workers,
+                config=settings,
+                presenter=presenter,
+            )
+
+    _end(run, dest, as_json, exit_zero_on or (), config)
+
+
+def _end(
+    run: Callable[[], RunReport], dest: str, as_json: bool, zero_on: Collection[int], config: Path | None
+) -> NoReturn:
+    """Run, print the result and end with its exit code, or with 0 if that is one of `zero_on`."""
+    started = time.monotonic()
+    try:
+        report = run()
+    except BaseException as error:
+        code, message = _failure(error)
+        if as_json:
+            _print_line({"exit_code": code, "message": message, "destination": dest}, started)
+        if code not in zero_on:
+            raise
+        say(message, code)
+        raise typer.Exit(0) from None
+
+    if as_json:
+        _print_line(report_as_json(report), started)
+    else:
+        print(summary(report, config))
+    raise typer.Exit(0 if report.exit_code in zero_on else report.exit_code)
+
+
+def _failure(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of a run that ended without a report."""
+    if isinstance(error, SkinbatchError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return 130, "interrupted; the same command goes on"
+    return 1, f"this is a defect of skinbatch: {type(error).__name__}: {redacted(str(error))}"
+
+
+def report_as_json(report: RunReport) -> dict[str, Any]:
+    """Return a report as plain values, with the first of the units that are left."""
+    left = dict(islice(report.left.items(), _MOST_NAMED))
+    return dataclasses.asdict(report) | {"failed": report.failed, "left": left}
+
+
+def _print_line(values: dict[str, Any], started: float) -> None:
+    values["duration_s"] = round(time.monotonic() - started, 3)
+    print(json.dumps(values, sort_keys=True, default=str), flush=True)

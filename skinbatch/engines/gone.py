@@ -1,0 +1,69 @@
+"""Listed photos that are not there: how many are too many, and what to tell of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from skinbatch.archive.missing import likely_cause
+from skinbatch.runs.plan import Plan
+from skinbatch.storage.locate import Locator
+from skinbatch.types import ImageRef, WorkUnit
+
+# Missing photos that the message names.
+_NAMED = 3
+_KEPT = 20
+
+
+class Gone:
+    """Counts the photos and archive files of a run that are gone.
+
+    Until something has been finished in a destination, a share of missing photos over `most` means that the listing is
+    wrong. Afterwards only a run that finds nothing at all means so.
+
+    too_many: What `judge` has found.
+    """
+
+    def __init__(self, most: float, current: Plan, first: bool) -> None:
+        self.most = most if first else 1.0
+        self.too_many = False
+        self._photos = 0
+        self._refs: list[ImageRef] = []
+        self._shards: Collection[str] = ()
+        kinds = {kind for (kind,) in current.units.columns("kind")}
+        self._all_loose = kinds <= {"loose"}
+        self._listed = current.photos
+        self._archives = len({key for (key,) in current.units.columns("key") if key is not None})
+
+    def note(self, unit: WorkUnit, vanished: Collection[str]) -> None:
+        """Count photos of a unit that could not be found."""
+        self._photos += len(vanished)
+        gone = set(vanished)
+        found = [ref for ref in unit.images if ref.image_id in gone]
+        self._refs = sorted([*self._refs, *found], key=lambda ref: ref.image_id)[:_KEPT]
+
+    @property
+    def already_too_many(self) -> bool:
+        """Whatever the other photos come to."""
+        return self._all_loose and self.most < 1 and self._photos > self.most * self._listed
+
+    def judge(self, rows: int, shards: Collection[str]) -> bool:
+        """Decide whether too many are gone. rows: of the whole plan so far. shards: archive files that are gone."""
+        self._shards = shards
+        photos = self._photos
+        if self.most < 1:
+            self.too_many = photos > self.most * (photos + rows) or len(shards) > self.most * self._archives
+        else:
+            self.too_many = rows == 0 and photos + len(shards) > 0 and len(shards) == self._archives
+        return self.too_many
+
+    def message(self, source: str, locator: Locator) -> str:
+        """Return what is gone, the first names, the likely cause and the way out."""
+        names = [ref.uri for ref in self._refs[:_NAMED]] or sorted(self._shards)[:_NAMED]
+        counted = f"{self._photos}" if self._photos == self._listed else f"at least {self._photos}"
+        photos = f"{counted} of {self._listed} listed photos"
+        what = photos if self._photos else f"{len(self._shards)} of {self._archives} listed archive files"
+        first = f"{what} of {source} are not there, such as {', '.join(names)}"
+        unknown = "they may have been moved or deleted since they were listed"
+        cause = likely_cause(self._refs, source, locator) or unknown
+        way_out = "the same command tries again; if they are meant to be gone, set max_gone = 1 in [run]"
+        return f"{first}. Likely cause: {cause}. Put it right, then {way_out}"

@@ -1,0 +1,118 @@
+"""The plan of a run: the source listed and cut into units, or the newest plan again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from skinbatch.archive.shard import count_members
+from skinbatch.archive.source import Source, open_source
+from skinbatch.engines.drift import Drift
+from skinbatch.engines.presenter import Presenter
+from skinbatch.engines.setup import Prepared
+from skinbatch.errors import UsageError
+from skinbatch.runs import destination, plan
+from skinbatch.runs.grouping import first_bits
+from skinbatch.runs.plan import Listing, Plan, PlanWriter
+from skinbatch.runs.record import RunLog
+from skinbatch.runs.since import OLDER, only_since
+from skinbatch.storage.locate import Locator
+from skinbatch.tables.schema import SCHEMA_VERSION
+from skinbatch.types import ImageRef, ShardRef
+
+
+class NothingSince(Exception):
+    """Nothing has been planned yet, and all of the source was modified before `--since`."""
+
+
+class Planner:
+    """Makes the plans of one run.
+
+    check: called while the source is listed; what it raises ends the listing.
+    """
+
+    def __init__(self, prepared: Prepared, presenter: Presenter, log: RunLog, check: Callable[[], None]) -> None:
+        self.prepared = prepared
+        self.store = prepared.store
+        self.fingerprint = prepared.scoring.fingerprint
+        self.presenter = presenter
+        self.log = log
+        self.check = check
+        self.locator = Locator(prepared.config.storage)
+        self._members: dict[ShardRef, int] = {}
+
+    def of_score(self) -> Plan:
+        """List the source and return its plan, which is written unless it says the same as the newest one.
+
+        Raises:
+            UsageError: If there is nothing to list.
+            NothingSince: If all of it is older than `--since`, and there is no plan yet.
+        """
+        newest, damage = plan.newest_whole(self.store, self.fingerprint)
+        if damage is not None:
+            self.presenter.note(f"{damage}; planning anew")
+
+        listing = self._listing(newest)
+        found = destination.read_destination(self.store)
+        if found is None:
+            bits = first_bits(listing.photos.num_rows)
+            found = destination.Destination(self.prepared.source_uri, bits, SCHEMA_VERSION)
+            destination.write_destination(self.store, found)
+        if destination.read_scoring(self.store, self.fingerprint) is None:
+            destination.write_scoring(self.store, self.prepared.scoring)
+        return self._write(listing, newest, found.bits, anew=damage is not None)
+
+    def of_retry(self) -> Plan:
+        """Return the newest plan. UsageError if there is none, or if it is damaged."""
+        newest, damage = plan.newest_whole(self.store, self.fingerprint)
+        if damage is not None:
+            raise UsageError(f"{damage}; `skinbatch score` lists the source anew, then retry")
+        if newest is None:
+            raise UsageError(f"{self.store.uri}: nothing has been scored here yet, so nothing can be tried again")
+        return newest
+
+    def anew(self, current: Plan, drift: Drift) -> Plan:
+        """Write the plan as the workers found the archive to be."""
+        found = destination.require_destination(self.store)
+        listing = drift.apply(plan.read_listing(self.store, self.fingerprint, current), self.locator)
+        return self._write(listing, current, found.bits)
+
+    def count_members(self, shard: ShardRef, step: Callable[[], None] = lambda: None) -> int:
+        """Return the number of image members of an archive file; each file is counted once."""
+        if shard not in self._members:
+            self._members[shard] = count_members(shard, self.locator, step)
+        return self._members[shard]
+
+    def _listing(self, newest: Plan | None) -> Listing:
+        uri = self.prepared.source_uri
+        self.presenter.phase(f"listing {uri}")
+        source = open_source(uri, self.prepared.config)
+        listing = plan.collect(
+            self._entries(source, newest), lambda n: self.presenter.phase(f"listing {uri}: {n} so far")
+        )
+        with self.log.lock:
+            self.log.record.skipped.update(source.skipped)
+        if not listing.empty:
+            return listing
+
+        if newest is None and source.skipped[OLDER]:
+            raise NothingSince
+        kinds = ", ".join(f"{n} {ext}" for ext, n in source.skipped.most_common(5))
+        raise UsageError(
+            f"{uri}: no images found"
+            + (f" (skipped: {kinds})" if kinds else "")
+            + "; check the path, --include and --exclude"
+        )
+
+    def _entries(self, source: Source, newest: Plan | None) -> Iterator[ImageRef | ShardRef]:
+        entries = source.entries()
+        since = self.prepared.config.source.since
+        if since is not None:
+            planned = None if newest is None else plan.read_listing(self.store, self.fingerprint, newest)
+            entries = only_since(entries, since, planned, source.skipped)
+        for entry in entries:
+            self.check()
+            yield entry
+
+    def _write(self, listing: Listing, newest: Plan | None, bits: int | None, anew: bool = False) -> Plan:
+        self.presenter.phase("planning")
+        return PlanWriter(self.store, self.fingerprint, self.count_members).write(listing, newest, bits, anew)

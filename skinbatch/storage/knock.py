@@ -1,0 +1,73 @@
+"""One request to an S3 server before anything else, so that a wrong address is told within seconds and says what to set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import botocore.exceptions as bx
+import botocore.parsers
+
+from skinbatch.config import StorageSettings
+from skinbatch.errors import UsageError
+from skinbatch.storage.client import s3_client
+from skinbatch.storage.locate import is_s3, split_s3
+from skinbatch.storage.unreachable import WAY_OUT, is_unreachable, reason
+
+# The store's own patience is for runs that are under way; a wrong port would cost minutes.
+_ATTEMPTS = 2
+_CONNECT_S = 5.0
+_ANSWER_S = 10.0
+
+# Answers of web servers that know no buckets. A gateway's 502 to 504 is an outage instead.
+_NO_STORE = ("400", "404", "405", "501")
+_WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301")
+
+
+def knock(uri: str, settings: StorageSettings, *, anonymous: bool = False) -> None:
+    """Ask the server of `s3://bucket/key` for one key. Local paths are let through.
+
+    Raises:
+        UsageError: If no S3 server answers at the endpoint, or one of another region. Everything else that may be wrong is
+            left to the first real request.
+    """
+    if not is_s3(uri):
+        return
+    few = {"max_attempts": min(_ATTEMPTS, settings.max_attempts), "timeout_s": min(_ANSWER_S, settings.timeout_s)}
+    client = s3_client(settings.model_copy(update=few), anonymous, connect_s=_CONNECT_S)
+    endpoint = client.meta.endpoint_url
+    try:
+        answer = client.list_objects_v2(Bucket=split_s3(uri)[0], MaxKeys=1)
+    except Exception as error:
+        wrong = _what_is_wrong(error, endpoint)
+    else:  # any well-formed page is read as an empty listing
+        listing = any(name in answer for name in ("Name", "KeyCount", "IsTruncated", "Contents"))
+        wrong = None if listing else _no_server(endpoint)
+    if wrong is not None:
+        raise UsageError(f"{uri}: {wrong}")
+
+
+def _no_server(endpoint: str) -> str:
+    return f"what answers at {endpoint} is no S3 server, but perhaps its web console; {WAY_OUT}"
+
+
+def _what_is_wrong(error: Exception, endpoint: str) -> str | None:
+    """What to tell of an error that more patience would not mend; None for any other."""
+    if is_unreachable(error):
+        return f"{reason(error)}; {WAY_OUT}"
+    if isinstance(error, botocore.parsers.ResponseParserError):
+        return _no_server(endpoint)
+    if not isinstance(error, bx.ClientError):
+        return None
+
+    told: dict[str, Any] = error.response.get("Error", {})
+    answer: dict[str, Any] = error.response.get("ResponseMetadata", {})
+    code, text = str(told.get("Code", "")), str(told.get("Message") or "")
+    if "HTTPS" in text and answer.get("HTTPStatusCode") == 400:
+        return f"{endpoint} speaks TLS; write https:// instead of http://, in AWS_ENDPOINT_URL or endpoint_url in [storage]"
+    if code in _NO_STORE:  # no code of S3's own was in the answer
+        return f"what answers at {endpoint} is no S3 server ({code}); {WAY_OUT}"
+    region = told.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+    if code in _WRONG_REGION and (region or "region" in text.lower()):
+        where = f" {region}" if region else ""
+        return f"the bucket is in another region{where}; set AWS_DEFAULT_REGION, or region in [storage]"
+    return None

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import NotFoundError, PackError, UsageError
+from skinbatch.models.card import UNSTATED, write_texts
 from skinbatch.models.findings import Finding
 from skinbatch.models.importing import Import, import_stage
 from skinbatch.models.manifest import FILENAME, NAME, Manifest, read_manifest, write_manifest
@@ -19,10 +20,6 @@ from skinbatch.models.pack import DETECTOR_CONFIG, TEXTS, Pack, is_shipped, load
 from skinbatch.models.stages import AnyStage, ClassifierStage, DetectorStage, SegmenterStage
 from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.locate import is_s3, open_store
-
-UNSTATED = "not stated"
-OURS = "Written by `skinbatch pack import`. What these models were trained on and how well they do is not known here."
-"""In the card of a pack that was imported; a trainer puts what it knows in its place."""
 
 
 def add_stage(
@@ -76,7 +73,7 @@ def grow_pack(
             if source is not None:
                 _copy_missing(source, grown)
         write_manifest(manifest, made)
-        _write_texts(grown, old, filler)
+        write_texts(grown, old, filler)
         if read_manifest(made) != manifest:
             raise PackError(f"{address}: {FILENAME} does not read back as it was written; the old pack is untouched")
         grown.verify()
@@ -170,32 +167,6 @@ def _copy_missing(source: Pack, grown: Pack) -> None:
     for name, recorded in grown.files.items():
         if not (grown.directory / name).exists() and source.files.get(name) == recorded:
             shutil.copyfile(source.directory / name, grown.directory / name)
-
-
-def _write_texts(grown: Pack, old: Pack | None, base: Pack | None) -> None:
-    """The card and the terms. What somebody has written into an older card stays under the table of the stages."""
-    terms: list[str] = []
-    for text in (pack.text("LICENSE.md") for pack in (old, base) if pack is not None):
-        if text and not any(text in earlier for earlier in terms):
-            terms.append(text)
-    if terms:
-        (grown.directory / "LICENSE.md").write_text("\n\n".join(terms), encoding="utf-8")
-    kept = ""
-    if old is not None and (card := old.text("CARD.md")):
-        kept = card.partition(OURS)[2] if OURS in card else f"\n\n{card}"
-    elif base is not None and (card := base.text("CARD.md")):
-        nested = card.replace("\n#", "\n##").replace("# ", "### ", 1)
-        kept = f"\n\n## What was filled in from pack `{base.name}`\n\n{nested}"
-    (grown.directory / "CARD.md").write_text(_card(grown) + kept.rstrip() + "\n", encoding="utf-8")
-
-
-def _card(pack: Pack) -> str:
-    columns = ("stage", "architecture", "classes", "parameters", "source", "licence")
-    lines = [f"# {pack.name}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for stem, s in pack.stages.items():
-        cells = (stem, s.arch, ", ".join(s.classes), f"{s.parameters or 0:,}", s.source or "–", s.licence or UNSTATED)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", OURS])
 
 
 def _swap(made: Path, directory: Path) -> None:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from skinbatch.annotations.problems import Kind
-from skinbatch.models.assemble import OURS
+from skinbatch.models.card import FILLED, OURS, TRAINED
 from skinbatch.models.pack import Pack
 from skinbatch.train.photos.gather import called
 from skinbatch.train.recipe import Recipe
@@ -24,7 +24,7 @@ VALID = "valid.csv"
 # The curves of a training in its own folder. In a pack their name comes from `in_pack`.
 CURVES = "curves.png"
 _ROWS = 24
-_FILLED = "## What was filled in from pack"
+_FILLED = f"## {FILLED}"
 _KIND = (
     "{} they decided which evaluation's weights were kept and when to stop, so these numbers are kind. Intervals are 95 % "
     "bootstrap intervals over {}."
@@ -86,16 +86,16 @@ def _kind(problems: Mapping[str, int], recipe: Recipe) -> str:
 
 
 def _heading(stem: str) -> str:
-    return f"## Trained: {stem}"
+    return f"## {TRAINED}{stem}"
 
 
 def _trained_sections(card: str) -> dict[str, str]:
     """Return stem -> section of every stage that was trained into this pack before."""
     found = re.split(r"^## ", card, flags=re.MULTILINE)
     return {
-        part.partition("\n")[0].removeprefix("Trained: "): f"## {part}".rstrip()
+        part.partition("\n")[0].removeprefix(TRAINED): f"## {part}".rstrip()
         for part in found
-        if part.startswith("Trained: ")
+        if part.startswith(TRAINED)
     }
 
 

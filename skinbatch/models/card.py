@@ -1,0 +1,127 @@
+"""The card and the terms of a pack that grows: what was said of a stage goes when the stage goes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from skinbatch.models.pack import Pack
+
+UNSTATED = "not stated"
+# In the card of a pack that was imported. A trainer puts what it knows in its place.
+OURS = "Written by `skinbatch pack import`. What these models were trained on and how well they do is not known here."
+# What the headings of a stage's own section and of what another pack filled in begin with.
+TRAINED = "Trained: "
+FILLED = "What was filled in from pack"
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """Lines of Markdown from one heading to the next. title: empty for what is before the first."""
+
+    title: str
+    text: str
+
+
+def write_texts(grown: Pack, old: Pack | None, base: Pack | None) -> None:
+    """Write the card and the terms of a pack. What somebody has written into an older card stays under the table of stages."""
+    terms: list[str] = []
+    for text in (pack.text("LICENSE.md") for pack in (old, base) if pack is not None):
+        if text and not any(text in earlier for earlier in terms):
+            terms.append(text)
+    if terms:
+        (grown.directory / "LICENSE.md").write_text("\n\n".join(terms), encoding="utf-8")
+
+    kept = ""
+    if old is not None and (card := old.text("CARD.md")):
+        said = card.partition(OURS)[2] if OURS in card else card
+        kept = _without(said, _gone(old, grown))
+    elif base is not None and (card := base.text("CARD.md")):
+        kept = _filled_in(base, card, _gone(base, grown))
+    text = "\n\n".join(part for part in (_table(grown), kept.strip()) if part)
+    (grown.directory / "CARD.md").write_text(text + "\n", encoding="utf-8")
+
+
+def _gone(before: Pack, grown: Pack) -> list[str]:
+    """Stages that the pack has others of now."""
+    now = grown.stages
+    same = {stem for stem, stage in before.stages.items() if stem in now and now[stem].numbers() == stage.numbers()}
+    return [stem for stem in before.stages if stem not in same]
+
+
+def _table(pack: Pack) -> str:
+    columns = ("stage", "architecture", "classes", "parameters", "source", "licence")
+    lines = [f"# {pack.name}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for stem, s in pack.stages.items():
+        cells = (stem, s.arch, ", ".join(s.classes), f"{s.parameters or 0:,}", s.source or "–", s.licence or UNSTATED)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", OURS])
+
+
+def _filled_in(base: Pack, card: str, gone: Collection[str]) -> str:
+    """What a base's card says of the stages that were taken from it; all of it where that is every stage."""
+    nested = card.replace("\n#", "\n##").replace("# ", "### ", 1)
+    if gone:
+        nested = f"{_shortened(base.name)}\n\n{_only_trained(nested, gone)}"
+    return f"## {FILLED} `{base.name}`\n\n{nested}"
+
+
+def _without(text: str, gone: Collection[str]) -> str:
+    """A pack's own card without the sections of stages that were replaced, also in what another pack filled in."""
+    if not gone:
+        return text
+    kept = []
+    written = False
+    for section in _sections(text):
+        if section.title.startswith(FILLED):
+            heading, _, inner = section.text.partition("\n")
+            name = section.title.removeprefix(FILLED).strip(" `")
+            kept += [heading, "", _shortened(name), "", _only_trained(inner, gone)]
+        elif section.title.startswith(TRAINED):
+            kept += [section.text] if section.title.removeprefix(TRAINED) not in gone else []
+        else:
+            written = written or bool(section.text.strip())
+            kept.append(section.text)
+    replaced = " and ".join(f"`{stem}`" for stem in gone)
+    note = f"What follows was in this card before {replaced} was replaced, and may speak of the old one."
+    return "\n".join(([note, ""] if written and note not in text else []) + kept)
+
+
+def _only_trained(text: str, gone: Collection[str]) -> str:
+    """The sections of single stages that are still there: others speak of a pack that this one is not."""
+    return "\n".join(
+        section.text
+        for section in _sections(text)
+        if section.title.startswith(TRAINED) and section.title.removeprefix(TRAINED) not in gone
+    )
+
+
+def _shortened(base: str) -> str:
+    return (
+        "Of its card, only what it says of a single stage that is still in this pack is repeated. All of it: "
+        f"`skinbatch pack show {base}`."
+    )
+
+
+def _sections(text: str) -> Iterator[_Section]:
+    """Split at the headings of the level that the stages' own sections have. `#` in a block of code is no heading."""
+    headings = list(_headings(text))
+    levels = [level for _, level, title in headings if title.startswith((TRAINED, FILLED))]
+    # Without such a section all of it is one.
+    level = min(levels, default=0)
+    starts = [(0, ""), *((at, title) for at, depth, title in headings if depth <= level)]
+    lines = text.split("\n")
+    ends = [at for at, _ in starts[1:]] + [len(lines)]
+    for (start, title), end in zip(starts, ends, strict=True):
+        yield _Section(title, "\n".join(lines[start:end]))
+
+
+def _headings(text: str) -> Iterator[tuple[int, int, str]]:
+    """Line number, level and title of every heading."""
+    in_code = False
+    for number, line in enumerate(text.split("\n")):
+        if line.startswith("```"):
+            in_code = not in_code
+        elif not in_code and (heading := re.match(r"(#+) (.*)", line)):
+            yield number, len(heading[1]), heading[2].strip()

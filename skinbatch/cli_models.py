@@ -81,12 +81,12 @@ def pack_verify(name: PackNamed = "starter", settings: Settings = None, as_json:
 
 @pack_app.command("import")
 def pack_import(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The pack: made, or grown by a stage.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The pack to make, or to add a stage to.")],
     stage: Annotated[str, typer.Option("--stage", help="segmenter, detector or classifier.")],
     arch: Annotated[
         str, typer.Option("--arch", help="As `skinbatch pack architectures` lists them; timm:NAME for any of timm's.")
     ],
-    weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help=".pth, .safetensors or .onnx.")],
+    weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help=".pth, .ckpt, .safetensors or .onnx.")],
     base: Annotated[str | None, typer.Option("--base", help="Pack that fills the stages not given.")] = None,
     config: Annotated[
         list[Path] | None,
@@ -97,7 +97,8 @@ def pack_import(
         typer.Option("--classes", help="a,b,c in the network's order; or face-parsing, celebamask-hq."),
     ] = None,
     input_kind: Annotated[
-        str | None, typer.Option("--input", help="What it sees: image, crop or masked_crop. (default: crop)")
+        str | None,
+        typer.Option("--input", help="What the model sees: image, crop (the face) or masked_crop. (default: crop)"),
     ] = None,
     head: Annotated[
         str | None, typer.Option("--head", help="Name of a classifier, before its columns. (default: disease)")
@@ -114,7 +115,13 @@ def pack_import(
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Add somebody's weights to a pack, as a stage: checked, tried on a photo, hashed. Nothing in them is executed."""
+    """Add somebody's weights to a pack, as a stage. They are checked, tried on a photo and hashed; nothing in them is executed.
+
+    Prints what the weights were taken for (classes, layout, colours, layers) and where each answer is from: the file, a
+    setting, or an assumption that a setting changes.
+
+    Settings of the stage are lines of a TOML file for --config: layout = "rtdetr", outputs = "softmax", mean = [0.5, 0.5, 0.5].
+    """
     from skinbatch.models.assemble import grow_pack
     from skinbatch.models.importing import Import
 

@@ -6,6 +6,7 @@ import pickle
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,19 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return every tensor of a checkpoint by its full name, the keys of the mappings around it joined with dots.
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """tensors: every one of the file by its full name, the keys of the mappings around it joined with dots. classes: as mmdet
+    notes them in its checkpoints; None elsewhere."""
 
-    Nothing in the file is executed. Raises PackError naming the file, also if it holds no tensor.
+    tensors: dict[str, Tensor]
+    classes: tuple[str, ...] | None = None
+
+
+def read_tensors(path: Path) -> Checkpoint:
+    """Read a checkpoint of any nesting. Nothing in the file is executed.
+
+    Raises PackError naming the file, also if it holds no tensor.
     """
     content = _read(path)
     tensors: dict[str, Tensor] = {}
@@ -62,7 +72,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         _collect(content, "", tensors, set())
     if not tensors:
         raise PackError(f"{path}: holds no state dict (layer names with tensors) but {type(content).__name__}")
-    return tensors
+    return Checkpoint(tensors, _classes(content))
+
+
+def _classes(content: Mapping[Any, Any]) -> tuple[str, ...] | None:
+    """mmdet 3 writes meta.dataset_meta.classes, mmdet 2 meta.CLASSES."""
+    meta = content.get("meta")
+    if not isinstance(meta, Mapping):
+        return None
+    dataset = meta.get("dataset_meta")
+    names = dataset.get("classes", dataset.get("CLASSES")) if isinstance(dataset, Mapping) else meta.get("CLASSES")
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
+        return None
+    return tuple(names)
 
 
 def _collect(

@@ -59,6 +59,7 @@ def findings_of(stage: AnyStage, given: Mapping[str, Any], sources: Mapping[str,
     if isinstance(stage, DetectorStage) and stage.layout is not None:
         values = {"layout": stage.layout} | values
     if isinstance(stage, ClassifierStage):
+        values["size"] += ", the centre square" if stage.fit == "crop" else ", the whole photo"
         values["outputs"] = stage.outputs
 
     found = [Finding(name, value, _source(name, given, sources)) for name, value in values.items()]

@@ -45,7 +45,7 @@ def from_onnx(path: Path, arch: str, given: Mapping[str, Any]) -> Recognised:
 
 def segmenter_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeStage, prefix: str | None) -> Recognised:
     """Return BiSeNet as a checkpoint holds it. make: a stage of fields. prefix: as of find_network."""
-    tensors = read_tensors(path)
+    tensors = read_tensors(path).tensors
     defaults = segmenter_defaults(arch)
     forms = [given["spatial"]] if "spatial" in given else ["path", "context"]
     variants: list[Shapes] = []
@@ -85,8 +85,11 @@ def detector_from(
     model: tuple[dict[str, Any], dict[str, Any]] | None = None,
 ) -> Recognised:
     """Return one of mmdet's detectors as a checkpoint holds it. model: of arch `mmdet`, the config and the stage's fields."""
-    tensors = read_tensors(path)
+    checkpoint = read_tensors(path)
     fields = model[1] if model else dict(DEFAULTS.get(arch, {}))
+    noted = checkpoint.classes if "classes" not in fields else None
+    if noted is not None:
+        fields["classes"] = noted
     stage = make({**fields, **given})
     assert isinstance(stage, DetectorStage)
     spec = detector_spec(stage, ModelSettings(), model[0] if model else None)
@@ -96,12 +99,12 @@ def detector_from(
         shapes = shapes_of(lambda: build_model(spec))
     except PackError as e:
         raise PackError(f"{path}: {e}") from None
-    network = find_network(path, tensors, [shapes], lambda state: state, prefix)
+    network = find_network(path, checkpoint.tensors, [shapes], lambda state: state, prefix)
     check_tensors(path, network.tensors)
     where = "the mmdet config" if model else f"{ASSUMED}: those of mmdet's public weights of this architecture"
     sources = {"layers": _where(network), "pixels": where, "size": where}
     if "classes" in fields:
-        sources["classes"] = "the mmdet config"
+        sources["classes"] = "the mmdet config" if noted is None else "mmdet's notes in the checkpoint (`meta`)"
     return Recognised(fields, sources, network.tensors)
 
 
@@ -117,7 +120,7 @@ def read_mmdet_config(path: Path, directory: Path) -> tuple[dict[str, Any], dict
 
 def classifier_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeStage, prefix: str | None) -> Recognised:
     """Return a network of timm's or torchvision's, or the plain CNN, as a checkpoint holds it."""
-    tensors = read_tensors(path)
+    tensors = read_tensors(path).tensors
     backbone = given.get("backbone")
     defaults = classifier_defaults(arch, backbone)
     variants = list(_classifiers(arch, {**defaults, **given}, given, tensors, make))

@@ -22,6 +22,7 @@ from skinbatch.models.assemble import add_stage, grow_pack
 from skinbatch.models.findings import Finding
 from skinbatch.models.importing import Import
 from skinbatch.models.segmenters.face_parsing import FACE_PARSING
+from tests.unit.models.support import random_detector_state
 
 BACKBONE = "resnet10t"
 GRADES = ("mild", "severe")
@@ -163,6 +164,21 @@ def test_the_command_says_what_it_took_and_what_it_assumed(tmp_path: Path, state
     assert "softmax  (not in the file: " in taken["outputs"] and "set outputs" in taken["outputs"]
     assert "mean 0.485, 0.456, 0.406" in taken["pixels"] and f"timm's own weights of {BACKBONE}" in taken["pixels"]
     assert "names begin with `state_dict.model.`; left out: loss" in taken["layers"]
+
+
+def test_classes_that_mmdet_notes_in_a_checkpoint_are_taken(tmp_path: Path) -> None:
+    narrow: dict[str, Any] = {"width": 0.25, "head_channels": 16, "strides": (8, 16, 32), "size": 128}
+    names = ("papule", "pustule")
+    content = {
+        "meta": {"dataset_meta": {"classes": names}, "epoch": 3},
+        "state_dict": random_detector_state("faster-rcnn-r18", names, **narrow),
+        "message_hub": {"log": [1]},
+    }
+    path = saved(tmp_path, content)
+    pack, findings = grow_pack("mine", Import("detector", "faster-rcnn-r18", path, fields=narrow))
+    assert pack.detector.classes == names and "`meta`" in source_of(findings, "classes")
+    again = add_stage("mine", Import("detector", "faster-rcnn-r18", path, classes=("a", "b"), fields=narrow))
+    assert again.detector.classes == ("a", "b")
 
 
 class ConvNorm(nn.Module):

@@ -154,4 +154,6 @@ def _from_cells(boxes: Numbers, height: int, width: int) -> Numbers:
         sides.append(np.full((x.size, 1), stride, np.float32))
     side = np.concatenate(sides)
     centre = (boxes[:, :2] + np.concatenate(corners)) * side
-    return np.concatenate([centre, np.exp(boxes[:, 2:]) * side], 1).astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite sizes are told by whoever asks for the boxes
+        size = np.exp(boxes[:, 2:]) * side
+    return np.concatenate([centre, size], 1).astype(np.float32)

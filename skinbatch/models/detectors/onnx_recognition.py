@@ -118,6 +118,8 @@ def choose_layout(
 
     rows = _example_rows(file, output, height, width)
     faults = {layout: _fault(rows, layout) for layout in stated}
+    if not reason:
+        faults |= {layout: _like_corners(rows, layout) for layout, fault in faults.items() if fault is None}
     left = [layout for layout, fault in faults.items() if fault is None]
     if len(left) > 1:
         left = _told_apart(file, rows, left)
@@ -198,6 +200,14 @@ def _fault(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None:
         return "its last number is no class"
     if kind.yolox and (rows[:, 4] == 1).all():
         return "its objectness is always 1"
+    return None
+
+
+def _like_corners(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None:
+    """Why boxes in 0 to 1 may be corners, which no layout here has: no box is nearer to the origin than it is large."""
+    rows = _of_boxes(examples, layout)
+    if LAYOUTS[layout].unit and len(rows) and (rows[:, 2:4] >= rows[:, :2]).all():
+        return "its boxes may be corners in 0 to 1 as well"
     return None
 
 

@@ -192,6 +192,8 @@ class YoloOnnxDetector:
             raise ModelOutputError(f"{self._name} gave scores from {raw.scores.min():.3g} to {raw.scores.max():.3g}")
         likely = np.flatnonzero(raw.scores >= self._score_floor)
         likely = likely[np.argsort(-raw.scores[likely], kind="stable")][:MOST_CANDIDATES]
+        if not np.isfinite(raw.xyxy[likely]).all():  # the exponential of a large number
+            raise ModelOutputError(f"{self._name} gave boxes of infinite size")
         xyxy, scores, labels = raw.xyxy[likely], np.clip(raw.scores[likely], 0, 1), raw.labels[likely].astype(np.int64)
         if labels.size and not 0 <= labels.min() <= labels.max() < len(self.classes):
             raise ModelOutputError(f"{self._name} gave class {labels.max()} of {len(self.classes)}, counted from 0")

@@ -1,4 +1,4 @@
-"""Commands that work on the tables of a scoring: `skinbatch report`, `show`, `regrade`."""
+"""Commands that work on the tables of a scoring: `skinbatch report`, `show`, `compare`, `regrade`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ def report(
     """
     from skinbatch.console import TerminalPresenter
     from skinbatch.reading import destination_store
-    from skinbatch.report.report import Request, make_report, write_report
+    from skinbatch.report.page import write_page
+    from skinbatch.report.report import Request, make_report
     from skinbatch.runs.results import open_results
 
     settings = load_config(config)
     with TerminalPresenter() as presenter:
         results = open_results(destination_store(dest, settings.storage), scoring, grading)
         page = make_report(results, Request(thumbnails, __version__), settings, presenter.phase)
-        write_report(output, page)
+        write_page(output, page)
 
     if as_json:
         print_json({"written": str(output), "bytes": len(page.encode())})
@@ -91,6 +92,70 @@ def show(
             print(f"wrote {path}")
     if as_json:
         print_json(written)
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A destination of `skinbatch score`.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one, or the same with another --scoring.")],
+    max_drift: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drift",
+            min=0,
+            max=1,
+            help="Share of photos that may change before the exit code is 5. (default: no limit)",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Also write an HTML page.")
+    ] = None,
+    scoring: Annotated[
+        list[str] | None,
+        typer.Option("--scoring", help="Fingerprint of A's scoring; once more for B's. (default: the newest of each)"),
+    ] = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two scorings of the same photos: grades, counts, boxes, and the photos that changed most.
+
+    The drift is the share of the photos in both whose status, face or grade differs.
+    """
+    from skinbatch.reading import destination_store
+    from skinbatch.report.compare import compare as run
+    from skinbatch.report.compare import compare_page
+    from skinbatch.report.page import write_page
+    from skinbatch.runs.results import open_results
+
+    named = scoring or []
+    if len(named) not in (0, 2):
+        raise UsageError(f"--scoring: name both scorings or none; {len(named)} given")
+    storage = load_config(config).storage
+    opened = [
+        open_results(destination_store(d, storage), fp) for d, fp in zip((a, b), named or (None, None), strict=True)
+    ]
+    found = run(*opened)
+    if output is not None:
+        write_page(output, compare_page(found, version=__version__))
+
+    c = found.comparison
+    exceeded = max_drift is not None and c.drift > max_drift
+    code = 5 if exceeded else 0
+    if as_json:
+        print_json(c.as_json() | {"exit_code": code})
+        raise typer.Exit(code)
+    print(f"A  {c.a}\nB  {c.b}")
+    print(f"  photos  {c.photos:,} in both, {c.only_a:,} only in A, {c.only_b:,} only in B")
+    print(f"  drift   {c.drift:.3f} of them have another status, face or grade")
+    print(f"  grades  {c.same_grade:.3f} the same, quadratic kappa {c.quadratic_kappa:.3f}")
+    print(f"  counts  B - A {c.count_bias:+.2f} on average, 95 % between {c.count_low:+.2f} and {c.count_high:+.2f}")
+    print(f"  boxes   {c.boxes_same:,} of {c.boxes_a:,} in A are in B, which has {c.boxes_b - c.boxes_same:,} others")
+    for photo in c.changed[:10]:
+        print(f"  {photo.image_id}: {photo.before} -> {photo.after}")
+    if output is not None:
+        print(f"wrote {output}")
+    if exceeded:
+        print(f"skinbatch: the drift of {c.drift:.3f} is more than --max-drift {max_drift:g} allows", file=sys.stderr)
+    raise typer.Exit(code)
 
 
 class Counting(StrEnum):

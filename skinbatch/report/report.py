@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
@@ -16,6 +13,7 @@ from skinbatch.report import svg
 from skinbatch.report.course import PARTS, Course, read_course
 from skinbatch.report.gallery import Thumbnail, thumbnails
 from skinbatch.report.gather import Findings, gather
+from skinbatch.report.page import render
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.gradings import Grading, describe
@@ -82,20 +80,7 @@ def make_report(
     if request.thumbnails:
         gallery = thumbnails(results, request.thumbnails, config, progress)
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("skinbatch.report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("report.html.j2")
-    return page.render(**_content(results, scoring, grading, findings, course, gallery, request))
-
-
-def write_report(path: Path, page: str) -> None:
-    """Write a page. Raises UsageError if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as e:
-        raise UsageError(f"{path}: cannot be written: {e.strerror or e}") from None
+    return render("report.html.j2", **_content(results, scoring, grading, findings, course, gallery, request))
 
 
 def _grading(results: Results, scoring: Scoring) -> Grading:

@@ -23,6 +23,9 @@ from skinbatch.report.gather import Histogram
 _COLOURS = {"#010101": "--ink", "#020202": "--soft", "#030303": "--bar", "#040404": "--accent"}
 _INK, _SOFT, _BAR, _ACCENT = _COLOURS
 
+# Points of a scatter plot; more would make the page large and could not be told apart.
+_MOST_POINTS = 1500
+
 _WIDTH, _HEIGHT = 4.6, 2.5
 
 
@@ -64,6 +67,40 @@ def lines(x: Sequence[float], y: Sequence[float], title: str, x_unit: str, y_uni
     axes.set_ylabel(y_unit, color=_INK, fontsize=9)
     axes.set_ylim(bottom=0)
     return _svg(figure, title)
+
+
+def scatter(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    title: str,
+    x_unit: str,
+    y_unit: str,
+    marks: Mapping[float, str] | None = None,
+    *,
+    diagonal: bool = False,
+) -> str:
+    """Return a scatter plot. Equal points are drawn once, larger the more there are.
+
+    marks: horizontal lines at values, with a label each. diagonal: draw the line y = x.
+    """
+    points, number = np.unique(np.stack([x, y], axis=1), axis=0, return_counts=True)
+    if len(points) > _MOST_POINTS:
+        kept = np.sort(np.random.default_rng(0).choice(len(points), _MOST_POINTS, replace=False))
+        points, number = points[kept], number[kept]
+
+    figure, axes = _axes(title)
+    axes.scatter(points[:, 0], points[:, 1], s=6 * np.sqrt(number), color=_BAR, linewidths=0)
+    axes.set_xlabel(x_unit, color=_INK, fontsize=9)
+    axes.set_ylabel(y_unit, color=_INK, fontsize=9)
+    if diagonal:
+        ends = [min(x.min(), y.min()), max(x.max(), y.max())]
+        axes.plot(ends, ends, color=_SOFT, linewidth=1)
+    for value, label in (marks or {}).items():
+        axes.axhline(value, color=_ACCENT, linewidth=1)
+        axes.text(
+            1.0, value, label, color=_ACCENT, fontsize=8, va="bottom", ha="right", transform=axes.get_yaxis_transform()
+        )
+    return _svg(figure, f"{title}, {len(x):,} photos")
 
 
 def shares(values: Mapping[str, float], title: str, unit: str) -> str:

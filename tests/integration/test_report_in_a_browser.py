@@ -12,7 +12,8 @@ import pytest
 import skinbatch
 from skinbatch.config import Config
 from skinbatch.demo import write_demo_archive
-from skinbatch.report.report import Request, make_report, write_report
+from skinbatch.report.page import write_page
+from skinbatch.report.report import Request, make_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -33,7 +34,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 def report(scored: Path) -> Path:
     page = make_report(skinbatch.open(scored), Request(thumbnails=20, version="test"), Config())
     path = scored.parent / "report.html"
-    write_report(path, page)
+    write_page(path, page)
     return path
 
 

@@ -14,7 +14,8 @@ from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.grading.schemes import HAYASHI
 from skinbatch.report.gather import LISTED, gather
-from skinbatch.report.report import Request, make_report, write_report
+from skinbatch.report.page import write_page
+from skinbatch.report.report import Request, make_report
 from skinbatch.runs.destination import read_scoring
 from skinbatch.runs.regrade import regrade
 from skinbatch.runs.results import Results
@@ -117,4 +118,4 @@ def test_a_page_that_cannot_be_written_names_its_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(UsageError, match=r"file/report\.html: cannot be written"):
-        write_report(tmp_path / "file" / "report.html", "page")
+        write_page(tmp_path / "file" / "report.html", "page")

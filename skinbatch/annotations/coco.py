@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skinbatch.annotations.displayed import displayed_size
 from skinbatch.annotations.json_file import json_kind
-from skinbatch.annotations.photo_files import PhotoFiles
+from skinbatch.annotations.photo_files import PhotoFiles, unlisted
 from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree
@@ -45,6 +45,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     roots = {file.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
     found = [photo for file in files for photo in file.photos(root)]
+    found += unlisted([file.photo_files for file in files], root)
     names = dict.fromkeys(name for file in files for name in file.names())
     return Truth(root, "coco", tuple(found), tuple(names))
 
@@ -85,8 +86,8 @@ class _File:
             raise UsageError(f"{file}: an annotation has image_id {json.dumps(stray)}, which none of its images has")
         split = file.stem.removeprefix("instances_")
         names = [[str(image.get("file_name", ""))] for image in self.images]
-        self._photos = PhotoFiles(file, photos, names, (split, f"images/{split}"))
-        self.root = self._photos.root
+        self.photo_files = PhotoFiles(file, photos, names, (split, f"images/{split}"))
+        self.root = self.photo_files.root
 
     def names(self) -> Iterator[str]:
         """Of the categories by id; Roboflow's first is only the name of the whole, with no boxes."""
@@ -96,7 +97,7 @@ class _File:
                 yield self.categories[number]
 
     def photos(self, root: Path) -> Iterator[AnnotatedPhoto]:
-        """Those of `images`, then those that lie beside them without being listed. root: what names are relative to."""
+        """Those of `images`. root: what names are relative to."""
         order = {image["id"]: n for n, image in enumerate(self.images)}
         of = np.fromiter((order[n] for n in self._of), np.int64, len(self._of))
         boxes = np.array(self._corners, np.float64).reshape(-1, 4).astype(np.float32)
@@ -107,8 +108,8 @@ class _File:
             all_mine = sort[starts[n] : starts[n + 1]]
             mine, crowds = all_mine[~is_crowd[all_mine]], all_mine[is_crowd[all_mine]]
             said = str(image.get("file_name", image["id"]))
-            path = self._photos.find([said])
-            name = self._photos.key(said, path, root)
+            path = self.photo_files.find([said])
+            name = self.photo_files.key(said, path, root)
             outlines = self._outlines[image["id"]]
             yield AnnotatedPhoto(
                 name,
@@ -122,9 +123,6 @@ class _File:
                 crowd_labels=self._labels(crowds),
                 not_kept={OUTLINES: outlines} if outlines else {},
             )
-        for path in self._photos.unlisted():
-            # Not of this list: its name says nothing here.
-            yield AnnotatedPhoto(self._photos.key(path.name, path, root), path, path)
 
     def _labels(self, annotations: NDArray[np.int64]) -> tuple[str, ...]:
         """A category that is not listed keeps its number, as a class that nobody knows."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skinbatch.annotations.photo_files import PhotoFiles
+from skinbatch.annotations.photo_files import PhotoFiles, unlisted
 from skinbatch.annotations.photos import OCCLUDED, OUTLINES, ROTATED, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.shapes import Point, around, around_ellipse, corners_of, turned
@@ -60,6 +60,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     roots = {file.photos.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
     found = [photo for file in files for photo in file.annotated(root)]
+    found += unlisted([file.photos for file in files], root)
     names = dict.fromkeys(name for file in files for name in file.labels)
     return Truth(root, "cvat", tuple(found), tuple(names))
 
@@ -78,7 +79,7 @@ class _File:
         self.photos = PhotoFiles(file, photos, [image.names for image in self.images], ())
 
     def annotated(self, root: Path) -> Iterator[AnnotatedPhoto]:
-        """Yield the photos of the file, then those that lie beside them without being listed."""
+        """Yield the photos of the file, named from `root`."""
         tagged = any(image.tags for image in self.images)
         boxed = any(image.boxes for image in self.images) or not tagged
         for image in self.images:
@@ -96,8 +97,6 @@ class _File:
                 severity=severity_of(name),
                 not_kept=dict(image.not_kept),
             )
-        for path in self.photos.unlisted():
-            yield AnnotatedPhoto(self.photos.key(path.name, path, root), path, path)
 
     def _parse(self) -> None:
         for _, node in ElementTree.iterparse(self.file, ("end",)):

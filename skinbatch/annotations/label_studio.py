@@ -13,7 +13,7 @@ import numpy as np
 from skinbatch.annotations.displayed import displayed_size
 from skinbatch.annotations.json_file import json_kind, load_json
 from skinbatch.annotations.label_studio_photos import PhotoName, photo_of
-from skinbatch.annotations.photo_files import PhotoFiles
+from skinbatch.annotations.photo_files import PhotoFiles, unlisted
 from skinbatch.annotations.photos import OUTLINES, ROTATED, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.shapes import around, around_ellipse, corners_of, turned
@@ -68,6 +68,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     roots = {file.photos.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
     found = [photo for file in files for photo in file.annotated(root)]
+    found += unlisted([file.photos for file in files], root)
     names = {label for photo in found for label in (*(photo.labels or ()), *(photo.classes or ()))}
     return Truth(root, "label-studio", tuple(found), tuple(sorted(names)))
 
@@ -82,7 +83,7 @@ class _File:
         self.photos = PhotoFiles(file, photos, [task.photo.names for task in self._tasks], ())
 
     def annotated(self, root: Path) -> Iterator[AnnotatedPhoto]:
-        """Yield the photos of the file, then those that lie beside them without being listed."""
+        """Yield the photos of the file, named from `root`."""
         chosen = any(task.choices for task in self._tasks)
         boxed = any(task.regions for task in self._tasks) or not chosen
         for task in self._tasks:
@@ -104,8 +105,6 @@ class _File:
                 not_kept=not_kept,
                 written=task.photo.written,
             )
-        for path in self.photos.unlisted():
-            yield AnnotatedPhoto(self.photos.key(path.name, path, root), path, path)
 
     def _task(self, entry: Any, number: int) -> _Task:
         if not isinstance(entry, dict):

@@ -7,17 +7,17 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from skinbatch.annotations.tree import is_foreign
+from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.spellings import Spellings
+from skinbatch.annotations.tree import Tree, is_foreign
 from skinbatch.archive.formats import has_image_name
-from skinbatch.errors import UsageError
-from skinbatch.tables.names import composed
 
 # So many photos of a file are looked for in each folder where photos may be.
 _LOOKED_AT = 50
 
 
 class PhotoFiles:
-    """The photos that a file of annotations names, found on this machine.
+    """The photos that a file of annotations names, found on this machine. found: those that `find` has returned.
 
     Names may be paths of the machine that wrote the file, with folders or backslashes; then the photo is the file with
     the longest path that the name ends with. Names are compared in Unicode's composed form.
@@ -32,9 +32,11 @@ class PhotoFiles:
             folders: Folders beside the file in which photos may be, besides `images`.
         """
         self.file = file
+        self.found: set[Path] = set()
+        self._photos = photos
         self._loose = photos is not None
-        self._listed: dict[Path, dict[str, list[str]]] = {}
-        self._found: set[Path] = set()
+        self._tree: Tree | None = None
+        self._spellings = Spellings()
         self.root = photos or self._root(names[:_LOOKED_AT], folders)
 
     def find(self, names: Sequence[str]) -> Path | None:
@@ -48,6 +50,14 @@ class PhotoFiles:
                 return self._taken(Path(name))
             if (path := self._within(self.root, name)) is not None:
                 return self._taken(path)
+        if self._photos is None:
+            return None
+
+        # The photos may be in folders that the names do not have.
+        self._tree = self._tree or Tree(self._photos, loose=True)
+        for name in names:
+            if (key := self._tree.find(name)) is not None:
+                return self._taken(self._tree.path(key))
         return None
 
     def key(self, name: str, path: Path | None, root: Path) -> str:
@@ -59,15 +69,8 @@ class PhotoFiles:
             return name
         return f"{within.relative_to(root).as_posix()}/{name}"
 
-    def unlisted(self) -> Iterator[Path]:
-        """Yield the photos beside those that were found which the file does not name."""
-        for folder in sorted({path.parent for path in self._found}):
-            for path in sorted(Path(folder, entry) for entry in os.listdir(folder) if has_image_name(entry)):
-                if path not in self._found:
-                    yield path
-
     def _taken(self, path: Path) -> Path:
-        self._found.add(path)
+        self.found.add(path)
         return path
 
     def _root(self, names: Sequence[Sequence[str]], folders: Sequence[str]) -> Path:
@@ -81,42 +84,21 @@ class PhotoFiles:
 
     def _within(self, root: Path, name: str) -> Path | None:
         for end in _ends(name, self._loose):
-            if (path := self._file(root, end)) is not None:
+            if (path := self._spellings.file(Path(os.path.normpath(root / end)))) is not None:
                 return path
         return None
 
-    def _file(self, root: Path, key: str) -> Path | None:
-        path = Path(os.path.normpath(root / key))
-        if os.path.isfile(path):
-            return path
-        if key.isascii():
-            return None
 
-        # A folder or the file itself may be spelled otherwise.
-        at = root
-        for part in key.split("/"):
-            spelled = self._spelled(at, part)
-            if spelled is None:
-                return None
-            at = at / spelled
-        return at if at.is_file() else None
+def unlisted(files: Sequence[PhotoFiles], root: Path) -> Iterator[AnnotatedPhoto]:
+    """Yield the photos beside those that were found which none of the files names. Nothing is said about them.
 
-    def _spelled(self, folder: Path, name: str) -> str | None:
-        if (folder / name).exists():
-            return name
-        if folder not in self._listed:
-            entries: dict[str, list[str]] = {}
-            for entry in os.listdir(folder) if folder.is_dir() else ():
-                entries.setdefault(composed(entry), []).append(entry)
-            self._listed[folder] = entries
-
-        found = self._listed[folder].get(composed(name), [])
-        if len(found) > 1:
-            several = " and ".join(map(ascii, sorted(found)))
-            raise UsageError(
-                f"{folder}: {name} is {several}, which differ only in how Unicode spells them; rename one of them"
-            )
-        return found[0] if found else None
+    root: what their names are relative to.
+    """
+    found = {path for file in files for path in file.found}
+    for folder in sorted({path.parent for path in found}):
+        for path in sorted(Path(folder, entry) for entry in os.listdir(folder) if has_image_name(entry)):
+            if path not in found:
+                yield AnnotatedPhoto(files[0].key(path.name, path, root), path, path)
 
 
 def _ends(name: str, loose: bool) -> Iterator[str]:

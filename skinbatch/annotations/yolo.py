@@ -17,6 +17,7 @@ from skinbatch.annotations.coco import EXACT
 from skinbatch.annotations.displayed import displayed_size
 from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
+from skinbatch.annotations.spellings import Spellings
 from skinbatch.annotations.tree import Tree, photo_folder, read_text, stem
 from skinbatch.annotations.yolo_data import YAML, DataSet, class_names, data_sets_in, labels_of, read_data_set
 from skinbatch.errors import UsageError
@@ -45,7 +46,7 @@ def fits(path: Path) -> bool:
     """A .txt of numbers that belongs to a photo is there, a folder `labels` of such files, or a data.yaml."""
     if path.is_file():
         return path.suffix.lower() in YAML
-    return _has_labels(path) or bool(data_sets_in(path))
+    return _has_labels(path) or any(_leads_to_labels(read_data_set(file)) for file in data_sets_in(path))
 
 
 def read(path: Path, photos: Path | None = None, split: str | None = None) -> Truth:
@@ -105,7 +106,8 @@ def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
     unread: list[Path] = []
     for folder, part in parts:
         if isinstance(part, list):
-            photos = [_listed_photo(photo, root, data_set.names) for photo in part]
+            spellings = Spellings()
+            photos = [_listed_photo(photo, root, data_set.names, spellings) for photo in part]
         else:
             photos, others = part.photos(folder.relative_to(root).as_posix())
             unread += others
@@ -116,23 +118,23 @@ def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
 
 def _listed_photos(file: Path, root: Path) -> list[Path]:
     """The photos of a .txt list, whose paths are relative to it, to the data set or to the current folder."""
-    photos = []
+    spellings, photos = Spellings(), []
     for line in read_text(file).splitlines():
         said = line.strip().replace("\\", "/")
         if not said:
             continue
         places = [Path(os.path.normpath(above / said)) for above in (file.parent, root, Path.cwd())]
-        photos.append(next((place for place in places if place.is_file()), places[0]))
+        photos.append(next((found for place in places if (found := spellings.file(place)) is not None), places[0]))
     if not photos:
         raise UsageError(f"{file}: names no photo; give a path a line")
     return photos
 
 
-def _listed_photo(photo: Path, root: Path, names: Mapping[int, str]) -> AnnotatedPhoto:
+def _listed_photo(photo: Path, root: Path, names: Mapping[int, str], spellings: Spellings) -> AnnotatedPhoto:
     path = photo if photo.is_file() else None
     name = photo.relative_to(root).as_posix()
-    file = labels_of(photo).with_suffix(".txt")
-    if file.is_file():
+    file = spellings.file(labels_of(photo).with_suffix(".txt"))
+    if file is not None:
         return _photo(file, name, path, None, names)
     return AnnotatedPhoto(name, photo, path, severity=severity_of(name))
 
@@ -150,6 +152,18 @@ def _has_labels(folder: Path) -> bool:
     if photo_root == label_root:
         keys = [key for key in keys if photos and photos.beside(key, _SWAPS)]
     return any(_looks_right(labels.path(key)) for key in keys[:_LOOKED_AT])
+
+
+def _leads_to_labels(data_set: DataSet) -> bool:
+    """Whether any of a data.yaml's photos has labels: such a file may lie beside annotations of another format."""
+    for place in (place for places in data_set.splits.values() for place in places):
+        if place.is_dir() and _has_labels(place):
+            return True
+        if place.is_file():
+            photos = _listed_photos(place, data_set.root)[:_LOOKED_AT]
+            if any(labels_of(photo).with_suffix(".txt").is_file() for photo in photos):
+                return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from skinbatch.annotations.spellings import Spellings
 from skinbatch.annotations.tree import read_text
 from skinbatch.errors import UsageError
 
@@ -48,6 +49,8 @@ class DataSet:
                     places[place] = None
                 elif split or name != "test":
                     raise UsageError(f"{self.file}: `{name}`: {place}: no such folder or list; mend `path` or `{name}`")
+        if not places:
+            raise UsageError(f"{self.file}: names no photos that are there; give it `train` or `val`")
         return tuple(places)
 
     @property
@@ -135,7 +138,8 @@ def _root(file: Path, said: Any, places: Sequence[str]) -> Path:
     candidates = [
         Path(os.path.normpath(above / path)) for above in (beside, here, here / "datasets", here.parent / "datasets")
     ]
-    folders = [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
+    spellings = Spellings()
+    folders = [folder for place in dict.fromkeys(candidates) if (folder := spellings.find(place)) and folder.is_dir()]
     for folder in folders:
         if any(_is_there(_resolved(folder, place)) for place in places):
             return folder
@@ -147,8 +151,8 @@ def _resolved(root: Path, said: str) -> Path:
     place = Path(os.path.normpath(root / Path(plain).expanduser()))
     if not _is_there(place) and plain.startswith("../"):
         # Roboflow writes ../train/images for a folder beside data.yaml, and Ultralytics reads it so.
-        return Path(os.path.normpath(root / plain.removeprefix("../")))
-    return place
+        place = Path(os.path.normpath(root / plain.removeprefix("../")))
+    return Spellings().find(place) or place
 
 
 def _is_there(place: Path) -> bool:

@@ -240,6 +240,25 @@ def test_a_foreign_path_is_the_photo_with_the_longest_path_that_it_ends_with(tmp
     assert [one.path for one in read_truth(file, photos=tmp_path / "p").photos if one.boxes is not None] == [None]
 
 
+def test_photos_are_found_in_folders_that_the_names_do_not_have(tmp_path: Path) -> None:
+    place = photo(tmp_path / "p/patient-1/a.jpg")
+    file = one_image(tmp_path / "t.json", "a.jpg")
+    assert [one.path for one in read_truth(file, photos=tmp_path / "p").photos] == [place]
+    photo(tmp_path / "p/patient-2/a.jpg", seed=1)
+    assert [one.path for one in read_truth(file, photos=tmp_path / "p").photos] == [None], (
+        "which of the two nobody says"
+    )
+
+
+def test_several_coco_files_may_share_a_folder_of_photos(tmp_path: Path) -> None:
+    for n, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
+        photo(tmp_path / "images" / name, seed=n)
+    one_image(tmp_path / "annotations/train.json", "a.jpg")
+    one_image(tmp_path / "annotations/valid.json", "b.jpg")
+    found = {one.name: one.boxes is not None for one in read_truth(tmp_path).photos}
+    assert found == {"a.jpg": True, "b.jpg": True, "c.jpg": False}
+
+
 def test_labels_of_yolo_and_voc_find_photos_elsewhere(tmp_path: Path) -> None:
     place = photo(tmp_path / "elsewhere/a.jpg")
     write(tmp_path / "yolo/labels/train/a.txt", "0 0.5 0.5 0.1 0.2\n")
@@ -377,6 +396,7 @@ def test_roboflows_paths_lead_beside_the_file(tmp_path: Path) -> None:
         ("path: [a]\ntrain: images/train\n", "`path` is no folder"),
         (f"path: ../datasets/acne\nnc: 3\n{SPLITS}", "`nc` is 3, and `names` has 1 classes"),
         ("train: [\n", "not readable as YAML"),
+        ("test: images/none\nnames: [acne]\n", "names no photos that are there"),
     ],
 )
 def test_what_is_wrong_in_a_data_yaml_is_named(tmp_path: Path, yaml: str, says: str) -> None:
@@ -391,11 +411,29 @@ def test_validation_is_another_word_for_val_and_photos_are_named_once(tmp_path: 
         read_truth(file, photos=tmp_path)
 
 
+def test_folders_and_lists_of_a_data_yaml_are_found_however_they_are_spelled(tmp_path: Path) -> None:
+    root = tmp_path / unicodedata.normalize("NFD", "données")
+    photo(root / "images/é" / DECOMPOSED)
+    write(root / "labels/é" / DECOMPOSED.replace(".jpg", ".txt"), "0 0.5 0.5 0.2 0.2\n")
+    write(root / "val.txt", f"images/é/{COMPOSED}\n")
+    text = "path: données\nval: {}\nnames: [acne]\n"
+    for place in ("images/é", "val.txt"):
+        (one,) = read_truth(write(tmp_path / "acne.yaml", text.format(place))).photos
+        assert (one.name, one.labels) == (DECOMPOSED, ("acne",))
+
+
 def test_several_data_sets_in_a_folder_have_to_be_told_apart(tmp_path: Path) -> None:
     file = ultralytics(tmp_path, f"path: ../datasets/acne\n{SPLITS}")
     write(file.with_name("other.yaml"), file.read_text())
     with pytest.raises(UsageError, match=r"several data sets: acne\.yaml, other\.yaml; name the one"):
         read_truth(file.parent)
+
+
+def test_a_data_yaml_without_labels_is_no_reason_to_ask_which_format_is_meant(tmp_path: Path) -> None:
+    photo(tmp_path / "images/a.jpg")
+    write(tmp_path / "annotations/a.xml", SWAPPED_VOC)
+    write(tmp_path / "annotations/data.yaml", "path: ..\ntrain: images\nval: images\nnames: [acne]\n")
+    assert read_truth(tmp_path / "annotations").format == "voc"
 
 
 def test_an_exported_data_yaml_reads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,11 +200,15 @@ def test_json_min_is_read(tmp_path: Path) -> None:
     assert (two.name, boxes(two), two.classes) == ("b.jpg", [], ("rosacea", "eczema"))
 
 
-def test_an_annotation_of_a_storage_is_read(tmp_path: Path) -> None:
+def test_annotations_of_a_storage_are_a_file_each(tmp_path: Path) -> None:
     whole = task("a.jpg", RECTANGLE)
     alone = {**whole["annotations"][0], "task": {"id": 1, "data": whole["data"]}}
     write(tmp_path / "storage/1.json", json.dumps(alone))
-    assert boxes(the_only(read_truth(tmp_path / "storage"))) == [[10, 20, 40, 60]]
+    write(tmp_path / "storage/2.json", json.dumps(alone | {"task": {"id": 2, "data": {"image": "b.jpg"}}}))
+    for n, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
+        photo(tmp_path / "storage" / name, seed=n)
+    found = {one.name: one.labels for one in read_truth(tmp_path / "storage").photos}
+    assert found == {"a.jpg": ("papule",), "b.jpg": ("papule",), "c.jpg": None}
 
 
 BRUSH = {**SIZE, "type": "brushlabels", "id": "b", "value": {"format": "rle", "rle": [0, 1], "brushlabels": ["acne"]}}

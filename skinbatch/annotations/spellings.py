@@ -1,0 +1,48 @@
+"""Files whose names are the same text as a path, however Unicode spells it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from skinbatch.errors import UsageError
+from skinbatch.tables.names import composed
+
+
+class Spellings:
+    """Finds files and folders by their paths. A folder is listed once, and only where a path is not there as it is spelled."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, path: Path) -> Path | None:
+        """Return the file or folder that a path means, None where there is none.
+
+        Raises:
+            UsageError: Two have the path's name, in other spellings of the same text.
+        """
+        if path.exists():
+            return path
+        if str(path).isascii() or path.parent == path:
+            return None
+        folder = self.find(path.parent)
+        if folder is None or not folder.is_dir():
+            return None
+
+        if folder not in self._listed:
+            entries: dict[str, list[str]] = {}
+            for entry in os.listdir(folder):
+                entries.setdefault(composed(entry), []).append(entry)
+            self._listed[folder] = entries
+        found = self._listed[folder].get(composed(path.name), [])
+        if len(found) > 1:
+            several = " and ".join(map(ascii, sorted(found)))
+            raise UsageError(
+                f"{folder}: {path.name} is {several}, which differ only in how Unicode spells them; rename one of them"
+            )
+        return folder / found[0] if found else None
+
+    def file(self, path: Path) -> Path | None:
+        """Return the file that a path means, None where it is not there or a folder."""
+        found = self.find(path)
+        return found if found is not None and found.is_file() else None

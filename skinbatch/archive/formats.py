@@ -131,6 +131,11 @@ def has_image_name(key: str) -> bool:
     return extension(key) in IMAGE_EXTENSIONS and not is_junk(key)
 
 
+def is_resource_fork(key: str) -> bool:
+    """Return whether a file is what macOS calls `._photo.jpg`."""
+    return posixpath.basename(key.replace("\\", "/")).startswith("._")
+
+
 def is_junk(key: str) -> bool:
     """Return whether a file is something that a system put beside photos, whatever it looks like."""
     return junk_name(key) is not None

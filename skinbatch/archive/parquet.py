@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -182,10 +184,10 @@ def count_rows(file: RangedFile, shard: ShardRef) -> int:
 
 
 class _Numbers(Sequence[int]):
-    """Ascending numbers of rows that also tell quickly whether one is among them."""
+    """Ascending numbers of rows, of which there may be millions."""
 
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self._numbers, self._among = numbers, frozenset(numbers)
+    def __init__(self, numbers: array[int]) -> None:
+        self._numbers = numbers
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -198,7 +200,8 @@ class _Numbers(Sequence[int]):
         return _Numbers(self._numbers[place]) if isinstance(place, slice) else self._numbers[place]
 
     def __contains__(self, number: object) -> bool:
-        return number in self._among
+        at = bisect_left(self._numbers, cast(int, number))
+        return at < len(self._numbers) and self._numbers[at] == number
 
 
 def _wanted(shard: ShardRef, rows: int) -> Sequence[int]:
@@ -206,7 +209,7 @@ def _wanted(shard: ShardRef, rows: int) -> Sequence[int]:
     globs = MemberGlobs(shard)
     if globs.trivial:
         return range(rows)
-    return _Numbers([row for row in range(rows) if globs.wants(str(row))])
+    return _Numbers(array("q", (row for row in range(rows) if globs.wants(str(row)))))
 
 
 def _with_photos(file: RangedFile, shard: ShardRef) -> tuple[pq.ParquetFile, Columns]:

@@ -16,6 +16,7 @@ from skinbatch.archive.formats import (
     extension,
     image_format,
     is_junk,
+    is_resource_fork,
 )
 from skinbatch.archive.globs import EXCLUDED, Globs, opens
 from skinbatch.archive.sniff import has_photos, hash_of, skip_label
@@ -102,7 +103,9 @@ class RowSource(ABC):
 
     def _judge(self, row: Row) -> ImageRef | ShardRef | None:
         ending = extension(row.uri)
-        if is_junk(row.uri) or row.uri.endswith("/"):
+        # Whoever lists a photo means it, wherever it lies.
+        junk = is_resource_fork(row.uri) if self.trusted else is_junk(row.uri)
+        if junk or row.uri.endswith("/"):
             return None
         if ending in IMAGE_EXTENSIONS or (not ending and (self.trusted or self._begins_as_photo(row))):
             return self._photo(row)

@@ -3,10 +3,13 @@
 from dataclasses import replace
 from threading import Barrier
 
-from skinbatch.runs import plan
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skinbatch.runs import layout, plan
 from skinbatch.runs.plan import PlanWriter, collect
 from skinbatch.storage.local import LocalStore
-from skinbatch.types import ImageRef, ShardRef
+from skinbatch.types import ImageRef, Selection, ShardRef
 from tests.unit.runs.support import FP, photos, write_plan
 
 TAR = ShardRef("a/one.tar", "/x/a/one.tar", "tar", 10_000, "7")
@@ -27,6 +30,28 @@ def test_a_plan_is_read_back_as_it_was_written(store: LocalStore) -> None:
     assert sorted((r for u in units for r in u.images), key=lambda r: r.image_id) == refs
     assert [u.shard for u in units if u.shard] == [TAR]
     assert [u.inputs_sha256 for u in units] == [u.inputs_sha256 for u in again.units]
+
+
+def test_what_is_wanted_of_an_archive_file_is_in_the_plan_and_makes_another_one(store: LocalStore) -> None:
+    chosen = replace(TAR, selection=Selection(("*.jpg",), ("*/b/*",), None, alone=True))
+    first = writer(store).write(collect([TAR]), None, 0)
+    second = writer(store).write(collect([chosen]), first, 0)
+    assert second.name != first.name
+    (unit,) = plan.read(store, FP, second.name).units
+    assert unit.shard == chosen
+    assert writer(store).write(collect([chosen]), plan.read(store, FP, second.name), 0) == second
+
+
+def test_a_plan_from_before_there_were_selections_is_read_and_stays_the_newest(store: LocalStore) -> None:
+    written = writer(store).write(collect([*photos(5), TAR]), None, 0)
+    key = f"{layout.plans_prefix(FP)}{written.name}/units.parquet"
+    table = pq.read_table(pa.BufferReader(store.get(key)[0]))
+    out = pa.BufferOutputStream()
+    pq.write_table(table.drop_columns("selection"), out)
+    store.put(key, bytes(out.getvalue()))
+    older = plan.read(store, FP, written.name)
+    assert older == written
+    assert writer(store).write(collect([*photos(5), TAR]), older, 0) == older
 
 
 def test_the_same_listing_in_another_order_is_the_same_plan(store: LocalStore) -> None:

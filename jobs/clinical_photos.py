@@ -8,7 +8,7 @@ DATA holds derm, derm_more and celebamask. OUT gets links to every set in DATA, 
 Photos are apart by what they show (face, skin, body), as clinical_photos.csv beside this file has it: each was looked
 at and sorted by hand, as small pictures. `face` shows a part of the face for sure, `body` a hand, foot, limb, trunk or neck,
 `skin` nothing but skin, of wherever. Photos of mouths from within, histology, collages and the like are left out.
-The part `valid` has a fifth of each class, with all photos of a patient, of neighbouring names and of one look.
+The part `valid` has a fifth of each class and origin, with all photos of a patient, of neighbouring names and of one look.
 
 Masks hold the numbers of CelebAMask-HQ, `body` and `unsure` (skinbatch.annotations.masks). They are drawn by machine: from
 the colours of skin, learned from the masks of CelebAMask-HQ and from the `skin` photos, and where a face is to be seen
@@ -139,7 +139,10 @@ def read_list(data: Path) -> list[Clinical]:
 
 def _kept_apart(photos: Sequence[Clinical]) -> set[str]:
     """Keys of the photos of the part `valid`."""
-    known = [AnnotatedPhoto(photo.key, photo.path, photo.path, classes=(photo.kind, photo.shows)) for photo in photos]
+    known = [
+        AnnotatedPhoto(photo.key, photo.path, photo.path, classes=(f"{photo.origin} {photo.path.parent}",))
+        for photo in photos
+    ]
     valid = split(known, VALID_SHARE, groups_of(photos, perceptual_groups(known)), SEED)[1]
     return {photo.name for photo in valid}
 

@@ -36,7 +36,7 @@ from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.photos.gather import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.curves import draw_curves
-from skinbatch.train.results.model_card import WORK, in_pack
+from skinbatch.train.results.model_card import WORK, in_pack, reliability_in_pack
 from skinbatch.train.shipped import find_recipe
 
 # The folder of the photos as they are handed out. The recipes' photos are PHOTOS below the folder of the packs: links to
@@ -285,6 +285,8 @@ def ship(folder: Path) -> None:
         points = _points(folder / WORK / stem)
         title = f"{stem}, {points[-1]['step']:,} steps, {points[-1]['minutes']:.3g} minutes"
         draw_curves(points, title, fresh / in_pack(stem))
+    for picture in pack.directory.glob(reliability_in_pack("*")):
+        shutil.copyfile(picture, fresh / picture.name)
     named = {"name": "starter", "version": before.version, "description": DESCRIPTION, "licence": LICENCE}
     manifest = pack.manifest.model_copy(update=named)
     if manifest != before:  # not only measured again

@@ -15,6 +15,7 @@ from skinbatch.evaluate import papers
 from skinbatch.evaluate.request import Judged, Request
 from skinbatch.evaluate.scored import DISEASE, Scored, spelled
 from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.metrics.calibration import reliabilities
 from skinbatch.metrics.classification import classification, roc
 
 Bools = NDArray[np.bool_]
@@ -94,6 +95,9 @@ class Diseases:
         }
         if faceless.any() and not np.array_equal(faceless, keep):
             found["with_face"] = self._numbers(keep & self._seen, how)
+        if (keep & self._seen).any():
+            found["calibration"] = self._calibration(keep & self._seen, how)
+            found["named"] = self._named(keep & self._seen)
         if self.by_top:
             names = (*self.classes, NONE)
             cells = confusion_matrix(_single(truth), _single(chosen), labels=range(len(names))) if len(truth) else None
@@ -115,6 +119,31 @@ class Diseases:
                 apart=self.apart,
                 groups=groups,
             ),
+        }
+
+    def _calibration(self, keep: Bools, how: Resampling) -> dict[str, Any]:
+        """Return how far the probabilities of photos that were looked at agree with what is true."""
+        groups = None if self._groups is None else self._groups[keep]
+        curves = reliabilities(self.probability[keep], self.truth[keep], self.classes, how, groups=groups)
+        return {
+            name: {
+                "error": curve.error,
+                "photos": curve.photos.tolist(),
+                "mean_probability": curve.mean.tolist(),
+                "share_true": curve.share.tolist(),
+            }
+            for name, curve in curves.items()
+        }
+
+    def _named(self, keep: Bools) -> dict[str, int]:
+        """Return how many photos have a class chosen, and of how many it is a right one."""
+        chosen, truth = self._chosen[keep], self.truth[keep]
+        named, none = chosen.any(axis=1), ~truth.any(axis=1)
+        return {
+            "photos": int(named.sum()),
+            "right": int((chosen & truth).any(axis=1).sum()),
+            "of_none": int(none.sum()),
+            "of_none_named": int((named & none).sum()),
         }
 
     def _of_class(self, keep: Bools) -> dict[str, int]:

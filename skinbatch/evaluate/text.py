@@ -13,6 +13,7 @@ from skinbatch.evaluate import papers
 from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, SLICES, Evaluation
 from skinbatch.evaluate.lesions import ALL
 from skinbatch.metrics.bootstrap import Estimate
+from skinbatch.metrics.calibration import BINS
 from skinbatch.metrics.classification import MEAN
 
 # Most photo names that are printed for a list. The JSON output holds all of them.
@@ -39,6 +40,7 @@ def as_text(found: Evaluation) -> str:
     for name, part in numbers.items():
         if name.startswith(DISEASES):
             lines += _classes(part)
+            lines += _calibration(part)
     for kind, groups in found.slices.items():
         lines += _slices(f"By {SLICES[kind]}", groups, found.about)
     return "\n".join([*lines, *_foot(found)])
@@ -179,6 +181,25 @@ def _classes(part: Mapping[str, Any]) -> list[str]:
             "The same photos with a face, and by probability alone",
         )
     return lines
+
+
+def _calibration(part: Mapping[str, Any]) -> list[str]:
+    """Return how far probabilities agree with what is true, and how often what is named is right."""
+    if "calibration" not in part:
+        return []
+    rows = [[name, number(found["error"])] for name, found in part["calibration"].items()]
+    lines = table(
+        f"Calibration ({part['head']}): mean distance of a probability from the share that is true, in {BINS} bins",
+        ["", "expected calibration error"],
+        rows,
+    )
+    named = part["named"]
+    share = f" ({named['right'] / named['photos']:.3f})" if named["photos"] else ""
+    return [
+        *lines,
+        f"  Something is named on {named['photos']:,} photos, rightly on {named['right']:,} of them{share}; on "
+        f"{named['of_none_named']:,} of the {named['of_none']:,} photos of none of the classes.",
+    ]
 
 
 def _classes_of(

@@ -37,9 +37,11 @@ latter for frontal, 0.33 would lose another 5 % of the portraits.
 """
 
 
-# A close-up shows nothing but skin: at least this share of the photo, and of the photo's edge, is skin.
-CLOSEUP_SKIN = 0.7
-CLOSEUP_EDGE = 0.75
+# A close-up shows nothing but skin: at least this share of the photo, and of the photo's edge, is skin. Of 356 photos of whole
+# and half faces (ACNE04, acne_phone, CelebAMask-HQ) two come over both; 95 % have less skin than 0.61 to 0.71 and less at the
+# edge than 0.21 to 0.41.
+CLOSEUP_SKIN = 0.6
+CLOSEUP_EDGE = 0.6
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,7 @@ def classifier_spec(stage: ClassifierStage) -> ClassifierSpec:
         threshold=stage.threshold,
         top=stage.top,
         outputs="softmax" if stage.outputs == "softmax" else "logistic",
+        calibration=stage.calibration,
     )
 
 

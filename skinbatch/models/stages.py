@@ -219,6 +219,13 @@ class DetectorStage(Stage):
         return self
 
 
+class CalibrationTable(Section):
+    """[classifier.calibration] Probabilities are made of scale * logits + shift. shift: one a class."""
+
+    scale: Positive
+    shift: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
 class ClassifierStage(Stage):
     """[[classifier]] head: its name, which its columns begin with unless it is `disease`.
 
@@ -226,10 +233,11 @@ class ClassifierStage(Stage):
     convolution, average, 1024, outputs); `flatten`, that of paper 002 (flatten, dropout, outputs); `native`, the
     network's own. fit: `crop` takes the centre square, `pad` the whole photo. outputs: what makes probabilities of the
     network's numbers: `logistic` each for itself, `softmax` all together, `none` where the file has done it (ONNX).
-    threshold: below it there is no top class.
+    threshold: below it there is no top class. calibration: makes the probabilities as likely as they say, see
+    CalibrationTable.
     """
 
-    LATER = frozenset(("top",))
+    LATER = frozenset(("top", "calibration"))
 
     head: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "disease"
     arch: Literal[ClassifierArch, "fake-classifier"]
@@ -242,9 +250,16 @@ class ClassifierStage(Stage):
     std: PositiveTriple = (0.229, 0.224, 0.225)
     outputs: Literal["logistic", "softmax", "none"] = "logistic"
     threshold: Fraction = 0.5
+    calibration: CalibrationTable | None = None
 
     @model_validator(mode="after")
     def _check_parts(self) -> ClassifierStage:
+        if self.calibration is not None and len(self.calibration.shift) != len(self.classes):
+            raise ValueError(
+                f"calibration: `shift` has {len(self.calibration.shift)} numbers for {len(self.classes)} classes; give one each"
+            )
+        if self.calibration is not None and (self.outputs == "none" or self.arch in FAKES):
+            raise ValueError("calibration goes with outputs `logistic` or `softmax`, which are made of logits")
         if (self.arch == "timm") != (self.backbone is not None):
             raise ValueError("backbone, a name of timm's, goes with arch `timm`, and `timm` with it")
         if self.arch == "cnn-multilabel" and self.top != "native":

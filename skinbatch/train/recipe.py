@@ -32,6 +32,7 @@ from skinbatch.train.recipe_misfits import misfits
 from skinbatch.train.recipe_sections import (
     AtLeastOne,
     AugmentSection,
+    CalibrationSection,
     CloneSection,
     DataSection,
     Located,
@@ -50,7 +51,7 @@ STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[Classifie
 }
 UNHASHED = "0" * 64
 """The sha256 of a stage whose weights are not there yet."""
-FOLLOWS = ("sha256", "config_sha256", "parameters", "source", "licence", "layout")
+FOLLOWS = ("sha256", "config_sha256", "parameters", "source", "licence", "layout", "calibration")
 """Fields of a stage that follow from the training."""
 
 
@@ -90,6 +91,7 @@ class Recipe(Section):
     augment: AugmentSection = AugmentSection()
     clone: CloneSection | None = None
     schedule: ScheduleSection
+    calibration: CalibrationSection | None = None
     run: RunSection = RunSection()
     _file: Path = PrivateAttr(default=Path("recipe.toml"))
     _folder: Path = PrivateAttr(default=Path())

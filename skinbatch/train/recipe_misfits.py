@@ -57,6 +57,8 @@ def misfits(recipe: Recipe) -> Iterator[str]:
         section, _, setting = name.partition(".")
         if any(getattr(table, setting, None) for table in ((recipe.augment,) if section == "augment" else views)):
             yield f"{recipe.file}: setting `{name}`: a {recipe.stage} is trained without it; leave it out"
+    if recipe.calibration is not None and recipe.stage != "classifier":
+        yield f"{recipe.file}: [calibration] goes with a classifier; leave it out"
     if recipe.stage == "detector" and recipe.schedule.sampling != "all":
         yield f"{recipe.file}: setting `schedule.sampling`: a detector is trained without it; leave it out"
     if recipe.model.freeze != "none" and recipe.model.weights is None:

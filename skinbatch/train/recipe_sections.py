@@ -97,10 +97,12 @@ class Source(View):
 
 
 class Negatives(View):
-    """Photos with nothing to find. most: so many of them at most, spread evenly over the sorted names."""
+    """Photos with nothing to find. most: so many of them at most, spread evenly over the sorted names. valid_share: the share of
+    them that is held back for validation, as of a Source."""
 
     photos: LocatedPhotos
     most: AtLeastOne | None = None
+    valid_share: Part | None = None
 
 
 class DataSection(View):
@@ -132,9 +134,10 @@ class DataSection(View):
         if not self.train:
             raise ValueError('`train` is a list of truths, such as [{ truth = "acne04/train" }], and it is empty')
         of_sources = any(source.valid_share is not None for source in self.train)
+        of_negatives = any(negatives.valid_share is not None for negatives in self.negatives)
         if any(source.valid_share is not None for source in self.valid):
             raise ValueError("`valid_share` of a source goes with `train`: all photos of `valid` are validated on")
-        if self.valid_share is not None and (self.valid or of_sources):
+        if self.valid_share is not None and (self.valid or of_sources or of_negatives):
             raise ValueError("`valid_share` is of all sources; leave out `valid`, and `valid_share` of single sources")
         if not (self.valid or of_sources) and self.valid_share is None:
             raise ValueError("give either `valid`, a list of truths, or `valid_share`, such as 0.2")
@@ -285,6 +288,18 @@ class ScheduleSection(Section):
         if sum(length is not None for length in (self.epochs, self.iterations, self.minutes)) != 1:
             raise ValueError("give one of `epochs`, `iterations` and `minutes`")
         return self
+
+
+class CalibrationSection(Section):
+    """[calibration] Once a classifier is trained, its probabilities are fitted to the validation photos, and the threshold under
+    which nothing is named is the lowest that holds both shares there.
+
+    none_kept: of the photos of each folder of `negatives`, so many have nothing named. named_right: of the photos of which
+    something is named, so many are named right.
+    """
+
+    none_kept: Fraction = 0.98
+    named_right: Fraction = 0.7
 
 
 class TransferSection(Section):

@@ -343,6 +343,7 @@ def _try(pack: Pack, photo: Path) -> dict[str, Any] | None:
 def _told(trained: TrainedStage) -> dict[str, Any]:
     plain = dataclasses.asdict(trained)
     plain["weights"] = str(trained.weights)
-    plain["config"] = None if trained.config is None else str(trained.config)
+    for name in ("config", "reliability"):
+        plain[name] = None if plain[name] is None else str(plain[name])
     plain["fields"] = dict(trained.fields)
     return plain

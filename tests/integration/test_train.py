@@ -221,6 +221,31 @@ def test_a_classifier_is_trained_elsewhere_first_and_its_card_tells_all(shades: 
     assert found.tried["status"] == "ok"
 
 
+def test_probabilities_are_fitted_to_photos_apart_and_the_card_shows_how_far_they_agree(
+    shades: Path, tmp_path: Path
+) -> None:
+    text = CLASSIFIER.replace('class_weights = "sqrt"', 'sampling = "balanced"')
+    text = text.replace("[run]", "[calibration]\nnone_kept = 0.9\nnamed_right = 0.8\n[run]")
+    (shades / "calibrated.toml").write_text(text)
+    found = train("classifier", shades / "calibrated.toml", tmp_path, Silent())
+    assert found.trained is not None
+    stage = found.pack.manifest.classifier[0]
+    assert stage.calibration is not None
+    assert len(stage.calibration.shift) == 2
+    assert stage.numbers()["calibration"] == found.trained.fields["calibration"]
+    by_name = {(metric.name, metric.of): metric.value for metric in found.trained.metrics}
+    assert 0 <= by_name["calibration error", "dark"] <= 1
+    assert by_name["right where something is named", ""] >= 0.8
+    healthy = next(value for (name, _), value in by_name.items() if name.startswith("nothing named on"))
+    assert healthy >= 0.9
+    card = found.pack.text("CARD.md") or ""
+    assert "reliability-classifier-disease.png" in card
+    assert Image.open(found.pack.directory / "reliability-classifier-disease.png").size[0] > 400
+    assert found.tried is not None
+    assert found.tried["status"] == "ok"
+    assert json.loads(json.dumps(found.as_json()))["training"]["reliability"].endswith("reliability.png")
+
+
 def test_a_pack_that_cannot_score_is_no_success(shades: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(load_pack("starter").directory, broken)

@@ -19,6 +19,7 @@ from skinbatch.models.classifiers.classifier_heads import FlattenHead, PooledHea
 from skinbatch.models.classifiers.cnn_multilabel import MultiLabelCNN
 from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
+from skinbatch.models.stages import CalibrationTable
 from skinbatch.models.weights import load_weights
 
 PLAIN_CNN = "cnn-multilabel"
@@ -29,7 +30,7 @@ class ClassifierSpec:
     """What a classifier is built from. backbone: any name of timm's, or PLAIN_CNN. size: side of the network's square
     input in pixels. fit: `crop` takes the photo's centre square, `pad` the whole photo; neither distorts it. top: what
     is above the backbone, see ClassifierStage. outputs: `logistic` makes a probability of each number for itself,
-    `softmax` of all together."""
+    `softmax` of all together. calibration: see ClassifierStage."""
 
     backbone: str
     classes: tuple[str, ...]
@@ -41,6 +42,7 @@ class ClassifierSpec:
     threshold: float = 0.5
     top: Literal["pooled", "flatten", "native"] = "pooled"
     outputs: Literal["logistic", "softmax"] = "logistic"
+    calibration: CalibrationTable | None = None
 
     def square(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """photo: (H, W, 3) uint8 RGB. Returns (size, size, 3)."""
@@ -50,13 +52,18 @@ class ClassifierSpec:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """logits: (N, classes) of any float type. Returns the same shape, float32; of infinite ones NaN, not certainty."""
-        return probabilities(logits, self.outputs)
+        return probabilities(logits, self.outputs, self.calibration)
 
 
-def probabilities(logits: Tensor, outputs: str) -> Tensor:
-    """logits: (N, classes). outputs: `logistic` or `softmax`. Returns float32; NaN where a logit is not finite, which a sigmoid
-    would make certain."""
+def probabilities(logits: Tensor, outputs: str, calibration: CalibrationTable | None = None) -> Tensor:
+    """Return the (N, classes) float32 probabilities of logits; NaN where a logit is not finite, which a sigmoid would make
+    certain.
+
+    outputs: `logistic` or `softmax`. calibration: None: the logits as they are.
+    """
     finite = torch.where(torch.isfinite(logits), logits.float(), torch.nan)
+    if calibration is not None:
+        finite = finite * calibration.scale + torch.tensor(calibration.shift, device=finite.device)
     return torch.sigmoid(finite) if outputs == "logistic" else torch.softmax(finite, 1)
 
 

@@ -132,7 +132,7 @@ class OnnxClassifier:
         if self._stage.outputs == "none":
             probs = self._probable(numbers.numpy())
         else:
-            probs = probabilities(numbers, self._stage.outputs).numpy()
+            probs = probabilities(numbers, self._stage.outputs, self._stage.calibration).numpy()
         return np.asarray(probs, np.float32)
 
     def _square(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.metrics.calibration import Calibration
 from skinbatch.metrics.classification import MEAN, classification
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
 from skinbatch.models.stages import ClassifierStage
 from skinbatch.train.photos.normalise import normalised
 from skinbatch.train.photos.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
+from skinbatch.train.photos.samples import Balanced, Samples
 from skinbatch.train.photos.views import relit, spoilt, view_matrix, warp
-from skinbatch.train.recipe_sections import AugmentSection, Window
+from skinbatch.train.recipe_sections import AugmentSection, CalibrationSection, Window
 
 Floats = NDArray[np.float32]
 
@@ -29,12 +31,14 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class ClassedPhoto:
-    """classes: of the model's, () for none of them. windows: see View. group: see gather.group_of."""
+    """classes: of the model's, () for none of them. windows: see View. group: see gather.group_of. negative: the folder of
+    negatives that it is from, or None."""
 
     photo: StoredPhoto
     classes: tuple[str, ...]
     windows: tuple[Window, ...] = (WHOLE,)
     group: str | None = None
+    negative: str | None = None
 
 
 def targets(photos: Sequence[ClassedPhoto], classes: Sequence[str]) -> Floats:
@@ -91,11 +95,13 @@ class ClassifierTask:
         *,
         smoothing: float = 0.0,
         weighting: Literal["none", "balanced", "sqrt"] = "none",
+        sampling: Literal["all", "balanced"] = "all",
         apart: Collection[str] = (),
     ) -> None:
         """memory: bytes for decoded photos of `valid`. smoothing: of the targets, towards one half (logistic) or the same
         for all (softmax)."""
-        self.samples = samples
+        self._views = samples
+        self.samples: Samples = samples if sampling == "all" else balanced(samples)
         self.valid, self._stage, self._apart = tuple(valid), stage, apart
         self._smoothing = smoothing
         self._squares = PhotoStore(
@@ -126,7 +132,11 @@ class ClassifierTask:
         return {"score": round(score, 5) if np.isfinite(score) else 0.0, **points}
 
     def probabilities(self, network: nn.Module, device: torch.device) -> NDArray[np.float64]:
-        """(N, C) of the validation photos as the scorer shows them: the first window, as it is."""
+        """Return (N, C) of the validation photos as the scorer shows them: the first window, as it is."""
+        return self._probable(self.logits(network, device))
+
+    def logits(self, network: nn.Module, device: torch.device) -> NDArray[np.float64]:
+        """Return (N, C) of the validation photos, of which `probabilities` are made."""
         return self._through(network, iter(self._squares), len(self.valid), device)
 
     def of_views(
@@ -134,11 +144,15 @@ class ClassifierTask:
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """(M, C) probabilities and truth of so many views of each of `most` training photos, spread evenly: what a
         network that knows its training photos by heart says of photos that it has not seen quite like this."""
-        indices = np.unique(np.linspace(0, len(self.samples) - 1, min(most, len(self.samples))).astype(int))
+        indices = np.unique(np.linspace(0, len(self._views) - 1, min(most, len(self._views))).astype(int))
         drawn = [(int(i), np.random.default_rng((seed, int(i), v, 2))) for i in indices for v in range(views)]
-        squares = (self.samples.sample(index, rng)[0] for index, rng in drawn)
-        truth = self.samples.targets[[index for index, _ in drawn]] > 0
-        return self._through(network, squares, len(drawn), device), truth
+        squares = (self._views.sample(index, rng)[0] for index, rng in drawn)
+        truth = self._views.targets[[index for index, _ in drawn]] > 0
+        return self._probable(self._through(network, squares, len(drawn), device)), truth
+
+    def _probable(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        none = np.zeros(logits.shape[1])
+        return Calibration(1.0, none, self._stage.outputs == "softmax").probabilities(logits)
 
     def _square(self, pixels: Pixels, window: Window) -> Pixels:
         part = window_of(pixels, window)
@@ -154,9 +168,17 @@ class ClassifierTask:
         for start in range(0, number, _BATCH):
             batch = [next(squares) for _ in range(min(_BATCH, number - start))]
             logits = network(self.prepare(torch.from_numpy(np.stack(batch)).to(device))).float()
-            odds = logits.softmax(1) if self._stage.outputs == "softmax" else logits.sigmoid()
-            found.append(odds.cpu().numpy().astype(np.float64))
+            found.append(logits.cpu().numpy().astype(np.float64))
         return np.concatenate(found) if found else np.zeros((0, len(self._stage.classes)))
+
+
+def balanced(samples: PhotoSamples) -> Balanced:
+    """Show each class as often as the others, and photos of none as often as all classes together."""
+    names = [photo.classes[0] if photo.classes else "" for photo in samples.photos]
+    classes = len({name for name in names if name})
+    shares: dict[Hashable, float] = {name: 1.0 for name in names}
+    shares[""] = max(1.0, float(classes))
+    return Balanced(samples, names, shares)
 
 
 def class_weights(truth: Floats, softmax: bool, how: Literal["none", "balanced", "sqrt"]) -> Floats | None:
@@ -196,3 +218,45 @@ def best_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -
         recalls = [float(chosen[truth[:, c], c].mean()) for c in range(truth.shape[1]) if truth[:, c].any()]
         means.append((float(np.mean(recalls)) + float((~chosen[none].any(axis=1)).mean())) / 2)
     return round(float(np.median(grid[np.array(means) >= max(means) - 1e-12])), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A threshold and whether it `holds` what was asked of it."""
+
+    value: float
+    holds: bool
+
+
+def naming_threshold(
+    probability: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    negatives: Sequence[str | None],
+    asked: CalibrationSection,
+) -> Threshold:
+    """Return the lowest threshold of the top class under which what is named is as right as asked.
+
+    Where none holds both shares, it is the lowest of those that keep nothing named on negatives and are right most often.
+
+    Args:
+        probability: (N, C).
+        truth: (N, C).
+        negatives: The folder of negatives that each photo is from, or None.
+        asked: Which shares are to hold.
+    """
+    folders = {name: np.array([mine == name for mine in negatives]) for name in dict.fromkeys(negatives) if name}
+    best = Threshold(1.0, False)
+    most_right = -1.0
+    for step in range(1, 100):
+        value = step / 100
+        chosen = choose(probability, value, several=False)
+        named = np.asarray(chosen.any(axis=1), np.bool_)
+        kept = all(1 - float(named[mine].mean()) >= asked.none_kept for mine in folders.values())
+        if not (kept and named.any()):
+            continue
+        right = float((chosen & truth).any(axis=1).sum() / named.sum())
+        if right >= asked.named_right:
+            return Threshold(value, True)
+        if right > most_right:
+            best, most_right = Threshold(value, False), right
+    return best

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,28 +12,37 @@ from torch import nn
 
 from skinbatch.errors import UsageError
 from skinbatch.metrics.bootstrap import Resampling, numbered
+from skinbatch.metrics.calibration import (
+    FOLDS,
+    fit_calibration,
+    held_out_probabilities,
+    reliabilities,
+)
 from skinbatch.metrics.classification import MEAN, classification
 from skinbatch.models.build import classifier_spec
 from skinbatch.models.classifiers.classifier import build_network
-from skinbatch.models.stages import ClassifierStage
+from skinbatch.models.stages import CalibrationTable, ClassifierStage
 from skinbatch.train.classification.task import (
     WHOLE,
     ClassedPhoto,
     ClassifierTask,
     PhotoSamples,
+    Threshold,
     best_threshold,
     choose,
+    naming_threshold,
     several,
     targets,
 )
 from skinbatch.train.fitting.device import choose_device
-from skinbatch.train.fitting.parts import Part, train_parts
+from skinbatch.train.fitting.parts import Part, Trained, train_parts
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.faces import cut_faces
 from skinbatch.train.photos.gather import NONE, Gathered, TakenPhoto, group_of
 from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.recipe import Recipe
-from skinbatch.train.recipe_sections import DataSection
+from skinbatch.train.recipe_sections import CalibrationSection, DataSection
+from skinbatch.train.results.reliability import draw_reliability
 from skinbatch.train.results.result import Metric, TrainedStage
 from skinbatch.train.results.stored import metrics_of, save_stage
 
@@ -41,6 +50,7 @@ VALID_MEMORY = 0.25
 """Of the memory for photos, what validation may take."""
 THRESHOLD_PHOTOS = 2000
 THRESHOLD_VIEWS = 2
+RELIABILITY = "reliability.png"
 _SHOWN = ("recall", "precision", "specificity", "f1", "balanced_accuracy", "auc", "average_precision")
 
 
@@ -65,6 +75,7 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
             held,
             smoothing=part.schedule.label_smoothing,
             weighting=part.schedule.class_weights,
+            sampling=part.schedule.sampling,
             apart=part.data.apart,
         )
         return build_network(classifier_spec(mine)), task
@@ -72,6 +83,9 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
     trained = train_parts(recipe, work, progress, prepare)
     task = cast(ClassifierTask, trained.task)
     progress.phase("choosing the threshold")
+    if recipe.calibration is not None:
+        return _calibrated(recipe, work, trained, task, progress)
+
     threshold, note = stage.threshold, ""
     seen, truth = task.of_views(trained.network, THRESHOLD_VIEWS, recipe.seed, THRESHOLD_PHOTOS, trained.device)
     if not truth.any(axis=1).all():
@@ -86,6 +100,71 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
         probability, targets(task.valid, stage.classes) > 0, stage, threshold, recipe, _groups(task.valid)
     )
     return save_stage(recipe, work, trained, metrics, fields={"threshold": threshold}, notes=[note] if note else [])
+
+
+def _calibrated(
+    recipe: Recipe, work: Path, trained: Trained, task: ClassifierTask, progress: TrainingProgress
+) -> TrainedStage:
+    """Fit the probabilities and the threshold to the validation photos.
+
+    The numbers are of probabilities that were fitted without the photo that they judge.
+    """
+    asked, stage = recipe.calibration, cast(ClassifierStage, recipe.model.stage)
+    assert asked is not None
+    softmax = stage.outputs == "softmax"
+    logits, truth = task.logits(trained.network, trained.device), targets(task.valid, stage.classes) > 0
+    fitted = fit_calibration(logits, truth, softmax=softmax)
+    groups = [photo.group or f"/{photo.photo.path}" for photo in task.valid]
+    probability = held_out_probabilities(logits, truth, groups, recipe.seed, softmax=softmax)
+    negatives = [photo.negative for photo in task.valid]
+    threshold = naming_threshold(probability, truth, negatives, asked)
+
+    progress.phase("measuring")
+    metrics = measure(probability, truth, stage, threshold.value, recipe, _groups(task.valid))
+    how = Resampling(seed=recipe.seed)
+    curves = reliabilities(probability, truth, stage.classes, how, groups=_groups(task.valid))
+    draw_reliability(curves, work / RELIABILITY)
+    for name, curve in curves.items():
+        error = curve.error
+        metrics.append(Metric("calibration error", error.value, name, error.low, error.high, len(truth)))
+    chosen = choose(probability, threshold.value, several=False)
+    metrics += list(_kept(chosen, truth, negatives))
+
+    table = CalibrationTable(scale=round(fitted.scale, 5), shift=tuple(round(float(s), 5) for s in fitted.shift))
+    fields = {"threshold": threshold.value, "calibration": table.model_dump(mode="json")}
+    return save_stage(
+        recipe, work, trained, metrics, fields=fields, notes=list(_notes(asked, threshold)), picture=work / RELIABILITY
+    )
+
+
+def _notes(asked: CalibrationSection, threshold: Threshold) -> Iterator[str]:
+    yield (
+        "The probabilities are fitted to the validation photos by one scale, and a shift a class. The numbers are of "
+        f"probabilities fitted to the other {FOLDS - 1} of {FOLDS} parts of these photos."
+    )
+    aims = (
+        f"{asked.none_kept:.0%} of each folder of negatives have nothing named, and {asked.named_right:.0%} of what is "
+        "named is right"
+    )
+    if threshold.holds:
+        yield f"The threshold {threshold.value:g} is the lowest at which {aims}."
+    else:
+        yield (
+            f"At no threshold {aims}. At {threshold.value:g} nothing is named on the negatives as often as asked, and what is "
+            "named is right most often."
+        )
+
+
+def _kept(chosen: NDArray[np.bool_], truth: NDArray[np.bool_], negatives: Sequence[str | None]) -> Iterator[Metric]:
+    """Yield how often nothing is named on negatives, and how often what is named is right."""
+    named = np.asarray(chosen.any(axis=1), np.bool_)
+    for folder in dict.fromkeys(name for name in negatives if name):
+        mine = np.array([name == folder for name in negatives], np.bool_)
+        kept = 1 - float(named[mine].mean())
+        yield Metric(f"nothing named on {folder}", round(kept, 5), photos=int(mine.sum()))
+    if named.any():
+        right = float((chosen & truth).any(axis=1).sum() / named.sum())
+        yield Metric("right where something is named", round(right, 5), photos=int(named.sum()))
 
 
 def _groups(photos: Sequence[ClassedPhoto]) -> NDArray[np.int64] | None:
@@ -136,7 +215,13 @@ def _classed(
         for n, cut in zip(faces, cut_faces([stored[n] for n in faces], pack, masked, device), strict=True):
             stored[n] = cut
     return [
-        ClassedPhoto(photo, taken.classes, taken.view.crop or (WHOLE,), group_of(taken, data))
+        ClassedPhoto(
+            photo,
+            taken.classes,
+            taken.view.crop or (WHOLE,),
+            group_of(taken, data),
+            taken.source if taken.negative else None,
+        )
         for photo, taken in zip(stored, photos, strict=True)
     ]
 

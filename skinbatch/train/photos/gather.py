@@ -96,8 +96,12 @@ def gather(
             f"{where}: setting `group`: {data.group!r} {what}, such as {(*train, *valid)[0].photo.name}; it is a regular "
             "expression with the patient in brackets, or the name of a CSV's column"
         )
-    none = [photo for negatives in data.negatives for photo in reader.of_folder(negatives)]
-    train += none
+    for negatives in data.negatives:
+        none = list(reader.of_folder(negatives))
+        if negatives.valid_share is not None and none:
+            none, held_back = _held_back(none, negatives.valid_share, data, seed)
+            valid += held_back
+        train += none
     if data.valid_share is not None and train:
         train, valid = _held_back(train, data.valid_share, data, seed)
     if data.train_share is not None and train:

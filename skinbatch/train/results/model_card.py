@@ -39,6 +39,11 @@ def in_pack(stem: str) -> str:
     return f"curves-{stem}.png"
 
 
+def reliability_in_pack(stem: str) -> str:
+    """Return the file name in a pack of a stage's reliability diagrams."""
+    return f"reliability-{stem}.png"
+
+
 def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) -> None:
     """Write CARD.md of a pack that a stage was added to.
 
@@ -69,7 +74,7 @@ def stage_section(
         f"{_heading(stem)}\n\n{arch}, {trained.parameters / 1e6:.2f} M parameters, classes: "
         f"{', '.join(trained.fields['classes'])}. Not for clinical use.",
         "### Data\n\n" + _data(trained, recipe, problems),
-        "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_kind(problems, recipe)}",
+        "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_kind(problems, recipe)}" + _reliability(stem, trained),
         "### Training\n\n" + _training(stem, trained, recipe),
         "### Recipe\n\n```toml\n" + recipe.as_toml() + "```",
         "### Again\n\n" + _again(recipe, stem, trained, lacks),
@@ -83,6 +88,15 @@ def _kind(problems: Mapping[str, int], recipe: Recipe) -> str:
     seen = "; ".join(f"{number:,} {kind.value}" for kind in _SEEN if (number := problems.get(kind.value, 0)))
     trained = f"Not all validation photos are new to the model ({seen}), and" if seen else _NEW
     return _KIND.format(trained, over)
+
+
+def _reliability(stem: str, trained: TrainedStage) -> str:
+    if trained.reliability is None:
+        return ""
+    return (
+        f"\n\n![How far the probabilities agree with what is true]({reliability_in_pack(stem)})\n\nPoints right of the diagonal: "
+        "the probability is higher than the share of photos that has the class. Bars: how many photos have such a probability."
+    )
 
 
 def _heading(stem: str) -> str:

@@ -12,7 +12,7 @@ from skinbatch.models.importing import Import
 from skinbatch.models.pack import Pack
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.results.curves import draw_curves
-from skinbatch.train.results.model_card import CURVES, in_pack, write_card
+from skinbatch.train.results.model_card import CURVES, in_pack, reliability_in_pack, write_card
 from skinbatch.train.results.result import TrainedStage
 
 
@@ -33,7 +33,7 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
         fields={name: value for name, value in trained.fields.items() if name != "arch"} | {"source": source},
     )
     base = recipe.base_pack()
-    earlier = {path.name: path.read_bytes() for path in (out / recipe.name).glob(in_pack("*"))}
+    earlier = {path.name: path.read_bytes() for path in (out / recipe.name).glob("*.png")}
     pack = add_stage(
         recipe.name,
         wanted,
@@ -44,9 +44,11 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
     stem = stem_of(recipe)
     title = f"{stem}, {trained.steps:,} steps, {trained.seconds / 60:.3g} minutes"
     draw_curves(trained.curve, title, work / CURVES, trained.earlier)
-    for name, curves in earlier.items():
-        (pack.directory / name).write_bytes(curves)
+    for name, picture in earlier.items():
+        (pack.directory / name).write_bytes(picture)
     shutil.copyfile(work / CURVES, pack.directory / in_pack(stem))
+    if trained.reliability is not None:
+        shutil.copyfile(trained.reliability, pack.directory / reliability_in_pack(stem))
     write_card(pack, stem, trained, recipe, problems)
     pack.verify()
     return pack

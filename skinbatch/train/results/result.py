@@ -63,6 +63,7 @@ class TrainedStage:
     the step time spent waiting for data) and any other number; it is drawn and printed. steps,
     seconds: over all resumptions. hardware: in words. stopped: why it ended, in words. notes:
     sentences for the card. earlier: name and curve of each training before the last ([[transfer]]).
+    reliability: a PNG of how far calibrated probabilities agree with what is true, None where they are not calibrated.
     """
 
     stage: str
@@ -79,3 +80,4 @@ class TrainedStage:
     notes: tuple[str, ...] = ()
     config: Path | None = None
     earlier: tuple[tuple[str, Curve], ...] = ()
+    reliability: Path | None = None

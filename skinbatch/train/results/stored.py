@@ -25,11 +25,12 @@ def save_stage(
     fields: Mapping[str, Any] | None = None,
     left_out: tuple[str, ...] = (),
     notes: Iterable[str] = (),
+    picture: Path | None = None,
 ) -> TrainedStage:
     """Write `work/<stage>.safetensors`, fp16, and return the stage.
 
     fields: found in training; they take precedence over those of the recipe. left_out: beginnings
-    of the names of layers that only training needs.
+    of the names of layers that only training needs. picture: the reliability of its probabilities.
     """
     path = work / f"{recipe.stage}.safetensors"
     state = trained.network.state_dict()
@@ -50,6 +51,7 @@ def save_stage(
         hardware=trained.last.hardware,
         stopped=trained.last.stopped,
         notes=(*trained.notes, *notes),
+        reliability=picture,
     )
 
 

@@ -289,6 +289,34 @@ def test_a_classifier_is_also_judged_by_the_photos_that_it_looked_at(
     assert np.trapezoid(seen_only[1], seen_only[0]) == pytest.approx(area)
 
 
+def test_probabilities_are_held_against_what_is_true_where_the_classifier_looked(classed: Path, tmp_path: Path) -> None:
+    found = judge(classed, labels(tmp_path / "labels.csv", PATIENTS))
+    numbers, part = found.numbers["classes.disease"], found.parts["classes.disease"]
+    assert isinstance(part, Diseases)
+    seen = ~np.array(FACELESS)
+    for k, name in enumerate(part.classes):
+        probability, true = part.probability[seen, k], part.truth[seen, k]
+        distance = 0.0
+        for low in np.arange(10) / 10:
+            mine = (probability >= low) & ((probability < low + 0.1) | (low == 0.9))
+            distance += abs(float(probability[mine].sum() - true[mine].sum()))
+        error = numbers["calibration"][name]["error"]
+        assert error.value == pytest.approx(distance / seen.sum())
+        assert error.low <= error.value <= error.high
+        assert sum(numbers["calibration"][name]["photos"]) == 18
+    assert "top class" in numbers["calibration"]
+    named = numbers["named"]
+    assert 0 < named["right"] <= named["photos"] <= 18
+    assert named["of_none"] == numbers["with_face"]["of_none"]
+    text = as_text(found)
+    assert "Calibration (disease): mean distance of a probability from the share that is true, in 10 bins" in text
+    assert f"Something is named on {named['photos']} photos, rightly on {named['right']} of them" in text
+    assert (
+        json.loads(json.dumps(found.as_json()))["all"]["classes.disease"]["calibration"]["top class"]["error"]["value"]
+        > 0
+    )
+
+
 def test_nothing_is_said_twice_where_every_photo_has_a_face_or_none_has(classed: Path, tmp_path: Path) -> None:
     lines = labels(tmp_path / "labels.csv").read_text().splitlines()
     for faceless in (False, True):

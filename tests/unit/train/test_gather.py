@@ -257,6 +257,21 @@ def test_a_source_may_hold_back_a_share_of_its_own(folders: Path) -> None:
     assert len(both.valid) == len(own.valid) + 3
 
 
+def test_a_folder_of_negatives_may_hold_back_a_share_of_its_own(folders: Path) -> None:
+    for seed in range(3):
+        photo(folders / "kept" / "rosacea" / f"k{seed}.png", 300 + seed)
+    found = gathered(
+        folders,
+        valid=[{"truth": str(folders / "kept")}],
+        negatives=[{"photos": str(folders / "healthy"), "valid_share": 0.25}],
+        valid_share=None,
+        map={"*": "lupus"},
+    )
+    assert sum(photo.negative for photo in found.valid) == 2
+    assert sum(photo.negative for photo in found.train) == 6
+    assert len(found.valid) == 3 + 2
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -20,15 +20,17 @@ from skinbatch.train.classification.task import (
     ClassedPhoto,
     ClassifierTask,
     PhotoSamples,
+    Threshold,
     best_threshold,
     choose,
     class_weights,
+    naming_threshold,
     window_of,
 )
 from skinbatch.train.classification.training import _groups, measure
 from skinbatch.train.photos.photo_store import FaceCut, PhotoStore, StoredPhoto, working_size
 from skinbatch.train.recipe import UNHASHED
-from skinbatch.train.recipe_sections import AugmentSection, DataSection, ScheduleSection
+from skinbatch.train.recipe_sections import AugmentSection, CalibrationSection, DataSection, ScheduleSection
 from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, SegmenterTask, swapped
 from skinbatch.train.segmentation.training import class_table, pixel_weights
 
@@ -274,6 +276,31 @@ def test_a_classifier_that_is_right_scores_one_and_the_threshold_tells_none_apar
     assert (len(seen), truth.sum(0).tolist()) == (16, [6, 6])
     chosen = choose(probability, best_threshold(seen, truth), several=False)
     assert chosen.sum(0).tolist() == [3, 3]
+
+
+def test_balanced_sampling_shows_each_class_as_often_and_none_as_all_of_them(greys: list[ClassedPhoto]) -> None:
+    many = [*greys, *(greys[0],) * 20]
+    samples = PhotoSamples(many, classifier(), AugmentSection(), MEMORY)
+    task = ClassifierTask(samples, greys, classifier(), MEMORY, sampling="balanced")
+    rng = np.random.default_rng(0)
+    seen = np.array([task.samples.sample(0, rng)[1] for _ in range(2000)])
+    assert seen.mean(axis=0) == pytest.approx([0.25, 0.25], abs=0.04)
+    assert (seen.sum(axis=1) == 0).mean() == pytest.approx(0.5, abs=0.04)
+    assert len(task.samples) == len(many)
+    plain = ClassifierTask(samples, greys, classifier(), MEMORY)
+    assert plain.samples.sample(3, rng)[1].tolist() == [0, 0]
+
+
+def test_the_threshold_is_the_lowest_that_keeps_negatives_unnamed_and_the_named_right() -> None:
+    probability = np.array([[0.9, 0], [0.8, 0], [0.7, 0], [0.6, 0], [0.5, 0], [0.4, 0], [0.3, 0], [0.1, 0]])
+    truth = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [1, 0], [0, 1], [0, 0], [0, 0]], np.bool_)
+    negatives = [None, None, None, "faces", None, None, "faces", "faces"]
+    asked = CalibrationSection(none_kept=0.6, named_right=0.6)
+    assert naming_threshold(probability, truth, negatives, asked) == Threshold(0.41, True)
+    strict = CalibrationSection(none_kept=1.0, named_right=0.7)
+    assert naming_threshold(probability, truth, negatives, strict) == Threshold(0.71, True)
+    impossible = naming_threshold(probability, ~truth, negatives, CalibrationSection(none_kept=1, named_right=1))
+    assert not impossible.holds
 
 
 def test_classes_apart_are_not_in_the_score(greys: list[ClassedPhoto]) -> None:

@@ -15,6 +15,7 @@ from skinbatch.errors import PackError
 from skinbatch.models.classifiers.classifier import ClassifierNetwork, ClassifierSpec, TorchClassifier, build_network
 from skinbatch.models.classifiers.classifier_heads import PooledHead
 from skinbatch.models.preprocess import centre_square
+from skinbatch.models.stages import CalibrationTable
 from tests.unit.models.support import CLASSIFIER, seeded
 
 
@@ -43,6 +44,16 @@ def test_outputs_are_logistic_each_class_for_itself() -> None:
     weights["head.out.bias"] = torch.tensor([0.0, np.log(9.0)])
     probs = TorchClassifier(spec, weights)([np.zeros((50, 50, 3), np.uint8)])
     np.testing.assert_allclose(probs, [[0.5, 0.9]], atol=1e-6)
+
+
+def test_a_calibration_moves_the_logits_before_they_become_probabilities() -> None:
+    weights = seeded(ClassifierNetwork, CLASSIFIER).state_dict()
+    weights["head.out.weight"] = torch.zeros_like(weights["head.out.weight"])
+    weights["head.out.bias"] = torch.tensor([0.0, 4.0])
+    table = CalibrationTable(scale=0.25, shift=(float(np.log(9.0)), -1.0))
+    spec = dataclasses.replace(CLASSIFIER, calibration=table)
+    found = TorchClassifier(spec, weights)([np.zeros((50, 50, 3), np.uint8)])
+    np.testing.assert_allclose(found, [[0.9, 0.5]], atol=1e-6)
 
 
 def test_softmax_makes_the_classes_share_one() -> None:

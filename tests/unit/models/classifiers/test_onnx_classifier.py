@@ -17,7 +17,7 @@ from skinbatch.errors import ModelOutputError, PackError
 from skinbatch.models.build import build_classifier
 from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier, recognise
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
-from skinbatch.models.stages import ClassifierStage
+from skinbatch.models.stages import CalibrationTable, ClassifierStage
 from tests.unit.models.onnx_files import export
 
 CLASSES = ("rosacea", "lupus_erythematosus", "none")
@@ -66,6 +66,34 @@ def test_probabilities_are_those_of_torch(
     found = build_classifier(stage, path, "cpu", ModelSettings())(photos)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("outputs", ["logistic", "softmax"])
+def test_a_calibration_scales_and_shifts_what_probabilities_are_made_of(
+    tmp_path: Path, photos: list[NDArray[np.uint8]], outputs: str
+) -> None:
+    path = file_of(tmp_path / "c.onnx")
+    table = CalibrationTable(scale=0.5, shift=(1.0, 0.0, -1.0))
+    bare, fitted = stage_of(outputs=outputs), stage_of(outputs=outputs, calibration=table)
+    logits = Small().eval()(Normalisation(bare.mean, bare.std).tensor([centre_square(p, 32) for p in photos])).detach()
+    moved = logits * 0.5 + torch.tensor([1.0, 0.0, -1.0])
+    expected = torch.sigmoid(moved) if outputs == "logistic" else torch.softmax(moved, 1)
+    found = build_classifier(fitted, path, "cpu", ModelSettings())(photos)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    assert "calibration" not in bare.numbers()
+    assert fitted.numbers()["calibration"] == {"scale": 0.5, "shift": [1.0, 0.0, -1.0]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"calibration": CalibrationTable(scale=1, shift=(0.0,))}, "`shift` has 1 numbers for 3 classes"),
+        ({"calibration": CalibrationTable(scale=1, shift=(0.0,) * 3), "outputs": "none"}, "made of logits"),
+    ],
+)
+def test_a_calibration_that_does_not_fit_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stage_of(**fields)
 
 
 def test_a_file_that_ends_in_probabilities_is_taken_as_it_is(tmp_path: Path, photos: list[NDArray[np.uint8]]) -> None:

@@ -335,7 +335,7 @@ def _held_back(
     return train, valid
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _alike(paths: tuple[Path, ...]) -> tuple[int, ...]:
     """A group for every photo. The check of the photos and then the training ask for the same; all are decoded for it."""
     return tuple(perceptual_groups([AnnotatedPhoto(str(path), path, path) for path in paths]))

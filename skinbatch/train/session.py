@@ -26,7 +26,7 @@ from skinbatch.ray_environment import cluster_address, settle
 from skinbatch.train.fitting.checkpoint import whole
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
-from skinbatch.train.photos.gather import TakenPhoto, called, problems_of_groups
+from skinbatch.train.photos.gather import TakenPhoto, problems_of_groups
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.model_card import VALID, WORK
 from skinbatch.train.results.packing import stem_of, write_pack
@@ -192,7 +192,6 @@ def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
     earlier: dict[str, list[AnnotatedPhoto]] = {}
     groups: dict[str, str] = {}
     notes: list[str] = []
-    _refuse_evaluated(recipe, progress)
     for part in parts_of(recipe):
         progress.phase("reading annotations")
         gathered = gather_part(recipe, part)
@@ -215,23 +214,6 @@ def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
     if (faces := recipe.face_finder()) is not None:
         seen["segmenter of the base"] = {"sha256": faces}
     return _Checked(Problems(tuple(found)), [photo.path for photo in gathered.valid], seen, notes)
-
-
-def _refuse_evaluated(recipe: Recipe, progress: TrainingProgress) -> None:
-    """Raise UsageError if a training of the recipe learns from a photo of its `data.valid`."""
-    progress.phase("reading annotations")
-    own = gather_part(recipe, parts_of(recipe)[-1])
-    named = {called(source.truth) for source in recipe.data.valid}
-    evaluated = {photo.path.resolve() for photo in own.valid if photo.source in named and not photo.negative}
-    for part in parts_of(recipe) if evaluated else ():
-        gathered = gather_part(recipe, part) if part.name else own
-        both = [photo for photo in gathered.train if photo.path.resolve() in evaluated]
-        if both:
-            where = f"the transfer `{part.name}`" if part.name else "`train` or `negatives`"
-            raise UsageError(
-                f"{recipe.file}: {len(both):,} photos of `data.valid` are learned from too, such as {both[0].path}: "
-                f"{where} has them by {both[0].source}; name other photos there, or take these out with `leave_out`"
-            )
 
 
 def _known_by(taken: Sequence[TakenPhoto], hashes: dict[Path, str]) -> str:

@@ -246,23 +246,6 @@ def test_probabilities_are_fitted_to_photos_apart_and_the_card_shows_how_far_the
     assert json.loads(json.dumps(found.as_json()))["training"]["reliability"].endswith("reliability.png")
 
 
-@pytest.mark.parametrize("learned", ["train", "negatives", "transfer"])
-def test_a_recipe_that_learns_from_photos_that_it_is_judged_by_is_refused(
-    shades: Path, tmp_path: Path, learned: str
-) -> None:
-    (tmp_path / "linked").symlink_to(shades / "shades")
-    sources = {"train": "body", "negatives": "healthy", "transfer": "body", learned: str(tmp_path / "linked")}
-    text = CLASSIFIER.replace('[{ truth = "shades" }]\nvalid_share = 0.25', f'[{{ truth = "{sources["train"]}" }}]')
-    text = text.replace("group =", 'valid = [{ truth = "shades" }]\nmap = { "*" = "bright" }\n# group =')
-    text = text.replace('"healthy"', f'"{sources["negatives"]}"')
-    text = text.replace('{ truth = "body" }], valid_share', f'{{ truth = "{sources["transfer"]}" }}], valid_share')
-    recipe = shades / f"judged-{learned}.toml"
-    recipe.write_text(text)
-    with pytest.raises(UsageError, match=r"photos of `data\.valid` are learned from too, such as .*leave_out"):
-        train("classifier", recipe, tmp_path / "out", Silent())
-    assert not list((tmp_path / "out").rglob("checkpoint.pt"))
-
-
 def test_a_pack_that_cannot_score_is_no_success(shades: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(load_pack("starter").directory, broken)

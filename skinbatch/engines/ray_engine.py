@@ -25,6 +25,7 @@ from skinbatch.storage.local import path_of, uri_of
 settle(os.environ.get("RAY_ADDRESS"))
 
 import ray  # noqa: E402
+import ray.util.client  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
 from ray._private import utils as ray_utils  # noqa: E402
 from ray.exceptions import RayError  # noqa: E402
@@ -138,6 +139,8 @@ class RayEngine:
         if self.settings.workers is None and context.units is not None:
             workers = min(workers, max(1, context.units))
         context = replace(context, threads=max(1, int(per_cpu)), gpu=per_gpu > 0)
+        if ray.util.client.ray.is_connected():  # ray://: the head is asked by a proxy, which has a watch of its own
+            return RayPool(context, workers, per_cpu, per_gpu)
         self._head = HeadWatch(ray.get_runtime_context().gcs_address)
         placement = Placement(self._head, per_cpu, per_gpu, self.settings.start_timeout_s, self._possible)
         return RayPool(context, workers, per_cpu, per_gpu, placement, self._head)
@@ -147,7 +150,7 @@ class RayEngine:
         return shares(self.settings, [*nodes_up(), *self._possible()], grows=not self.embedded)
 
     def _possible(self) -> list[Node]:
-        return [] if self.embedded else possible_nodes()
+        return [] if self.embedded or ray.util.client.ray.is_connected() else possible_nodes()
 
     def close(self) -> None:
         if self._ours:

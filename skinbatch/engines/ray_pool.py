@@ -30,11 +30,18 @@ class RayPool:
     """A pool of actors with `max_restarts=0`: a dead one is replaced here, where its unit is known."""
 
     def __init__(
-        self, context: ScoringContext, workers: int, cpus: float, gpus: float, placement: Placement, head: HeadWatch
+        self,
+        context: ScoringContext,
+        workers: int,
+        cpus: float,
+        gpus: float,
+        placement: Placement | None = None,
+        head: HeadWatch | None = None,
     ) -> None:
+        """cpus, gpus: of each worker. placement: watches until the first one has a place. head: watches the cluster's."""
         self.size = workers
-        self._placement: Placement | None = placement
-        self._head = head
+        self._placement = placement
+        self._head = head or HeadWatch(None)
         self._gpus = gpus
         self._said_cpu = False
         self._context = ray.put(context)

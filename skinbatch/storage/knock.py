@@ -62,10 +62,11 @@ def _what_is_wrong(error: Exception, endpoint: str) -> str | None:
     told: dict[str, Any] = error.response.get("Error", {})
     answer: dict[str, Any] = error.response.get("ResponseMetadata", {})
     code, text = str(told.get("Code", "")), str(told.get("Message") or "")
-    if "HTTPS" in text and answer.get("HTTPStatusCode") == 400:
-        return f"{endpoint} speaks TLS; write https:// instead of http://, in AWS_ENDPOINT_URL or endpoint_url in [storage]"
-    if code in _NO_STORE:  # no code of S3's own was in the answer
-        return f"what answers at {endpoint} is no S3 server ({code}); {WAY_OUT}"
+    status = str(answer.get("HTTPStatusCode"))
+    if status in _NO_STORE and code in ("", "Unknown", status):  # no code of S3's own was in the answer
+        # Servers that speak TLS answer so to plain HTTP, as far as they answer at all.
+        tls = ", or speaks TLS: then write https:// instead of http://" if endpoint.startswith("http://") else ""
+        return f"what answers at {endpoint} is no S3 server ({status}){tls if status == '400' else ''}; {WAY_OUT}"
     region = told.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     if code in _WRONG_REGION and (region or "region" in text.lower()):
         where = f" {region}" if region else ""

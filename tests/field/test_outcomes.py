@@ -273,3 +273,23 @@ def test_lengths_of_time_are_read_as_people_write_them(text: str, seconds: float
 def test_what_is_no_time_is_refused(wrong: str, read: Callable[[str], object]) -> None:
     with pytest.raises(ValueError):
         read(wrong)
+
+
+@pytest.mark.slow
+def test_runs_that_overlap_exclude_each_other(fake_pack: str, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", {f"{n:04}.png": png(face(n % 7, 0, n % 100)) for n in range(1500)})
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[engine]\nbatch_size = 1\n")  # so that there is time
+    arguments = ["score", str(tree), str(tmp_path / "out"), "--engine", "local", "--pack", fake_pack, "--json"]
+    first = subprocess.Popen([*COMMAND, *arguments, "--config", str(settings)], stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "out/_skinbatch/claim.json").exists():
+        assert first.poll() is None
+        time.sleep(0.1)
+    second = skin(*arguments)
+    assert first.poll() is None, "it was over before the second looked"
+    assert second.returncode == 7
+    assert "is held by another run" in json.loads(second.stdout)["message"]
+    third = skin(*arguments, "--exit-zero-on", "7")
+    assert (third.returncode, json.loads(third.stdout)["exit_code"]) == (0, 7)
+    out, _ = first.communicate(timeout=240)
+    assert (first.returncode, json.loads(out)["rows"]) == (0, 1500)

@@ -36,6 +36,8 @@ from skinbatch.types import Receipt, WorkUnit
 
 # Plans of one run: the first, and those that follow photos that changed while they were read.
 MAX_ROUNDS = 3
+# Units that stay open, each told by itself; an outage may leave thousands.
+_MOST_NOTED = 5
 
 
 class Interrupted(Exception):
@@ -227,6 +229,10 @@ class Driver:
 
     def _verdict(self, newest: Snapshot, nothing_to_do: bool) -> tuple[int, str]:
         rows = newest.rows
+        if not rows:
+            kinds = ", ".join(f"{n} {ending}" for ending, n in self.log.record.skipped.most_common(5))
+            found = "no photo was found" + (f" (skipped: {kinds})" if kinds else "")
+            return 4, f"{found}; check the source, --include and --exclude"
         failed = sum(stub.failed for stub in newest.receipts)
         if rows and failed / rows > self.config.run.max_failures:
             share = self.config.run.max_failures
@@ -314,7 +320,9 @@ class Driver:
         self._left[unit_id] = message
         with self.log.lock:
             self.log.record.units_failed += 1
-        self.presenter.note(f"unit {unit_id} stays open: {message.strip().splitlines()[-1]}")
+        if len(self._left) <= _MOST_NOTED:
+            more = "; further ones are only counted" if len(self._left) == _MOST_NOTED else ""
+            self.presenter.note(f"unit {unit_id} stays open: {message.strip().splitlines()[-1]}{more}")
 
     def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
         if outcome is not None and outcome.kind == "store":

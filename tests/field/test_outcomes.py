@@ -83,6 +83,14 @@ def test_a_few_photos_that_are_gone_are_no_failure_and_more_may_be_allowed(
     assert (report.exit_code, report.rows) == (0, 4)
 
 
+def test_archives_in_which_there_is_no_photo_are_no_success(fake_pack: str, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", {"a.tar": tar_bytes({"notes.txt": b"text", "more.txt": b"text"})})
+    for _ in range(2):
+        report = skinbatch.score(tree, tmp_path / "out", engine="local", pack=fake_pack)
+        assert (report.exit_code, report.rows) == (4, 0)
+        assert "no photo was found" in report.message
+
+
 CAUSES: dict[str, tuple[str, str, str]] = {
     "encoded": ("a b.jpg", "a%20b.jpg", "URL-encoded"),
     "encoded as a form": ("a b.jpg", "a+b.jpg", "URL-encoded"),

@@ -12,13 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from skinbatch.config import Config
 from skinbatch.models.pack import load_pack
-from skinbatch.tables.schema import BOXES, SCHEMA_VERSION, gradings_schema, images_schema, masks_schema
+from skinbatch.tables.dictionary import dictionary
+from skinbatch.tables.schema import SCHEMA_VERSION
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -85,35 +85,23 @@ def _type_text(kind: Any) -> str:
 def output_page() -> str:
     """Return docs/output-format.md: the layout of a destination and every column of its tables."""
     pack = load_pack("starter")
-    images = images_schema(pack.detector_classes, pack.prob_columns)
-    tables = {
-        "images": (images, "One row for each listed photo, whatever became of it."),
-        "boxes": (
-            BOXES,
-            "One row for each stored box. Boxes below the threshold are stored too, with `counted` false.",
-        ),
-        "masks": (
-            masks_schema(pack.segmenter.classes),
-            "One row for each photo, written only with `--save-masks`.",
-        ),
-        "gradings": (
-            gradings_schema(pack.detector_classes),
-            "One row for each photo, written by `skinbatch regrade`. `skinbatch.open(DEST, grading=ID)` shows `images` and "
-            "`boxes` by it.",
-        ),
-    }
-
     lines = ["# Output format", "", _HEADER, _INTRODUCTION.format(version=SCHEMA_VERSION).strip()]
-    for name, (schema, text) in tables.items():
-        lines += ["", f"## `{name}`", "", text, "", "| column | type | null | meaning |", "|---|---|---|---|"]
-        lines += [_column(field) for field in schema]
+    for table in dictionary(pack.detector_classes, pack.prob_columns, pack.segmenter.classes):
+        lines += [
+            "",
+            f"## `{table.name}`",
+            "",
+            table.rows,
+            "",
+            "| column | type | null | meaning |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{column.name}` | {column.type} | {'yes' if column.nullable else 'no'} | {column.meaning} |"
+            for column in table.columns
+        ]
 
     return "\n".join(lines) + "\n"
-
-
-def _column(field: pa.Field) -> str:
-    meaning = (field.metadata or {})[b"description"].decode()
-    return f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {meaning} |"
 
 
 _INTRODUCTION = """

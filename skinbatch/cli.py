@@ -18,7 +18,7 @@ from skinbatch.cli_data import export, settings
 from skinbatch.cli_evaluate import evaluate
 from skinbatch.cli_models import explain, pack_app
 from skinbatch.cli_options import ConfigFile, Dest, EngineName, Json, Scoring, print_json, say
-from skinbatch.cli_results import compare, regrade, report, show
+from skinbatch.cli_results import compare, regrade, report, schema, series, show
 from skinbatch.cli_run import report_as_json, retry, score
 from skinbatch.cli_train import recipes, train
 from skinbatch.config import load_config
@@ -112,7 +112,9 @@ app.command()(export)
 app.command()(report)
 app.command()(show)
 app.command()(compare)
+app.command()(series)
 app.command()(regrade)
+app.command()(schema)
 app.command()(settings)
 
 

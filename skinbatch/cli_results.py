@@ -1,4 +1,4 @@
-"""Commands that work on the tables of a scoring: `skinbatch report`, `show`, `compare`, `regrade`."""
+"""Commands that work on the tables of a scoring: `report`, `show`, `compare`, `series`, `regrade`, `schema`."""
 
 from __future__ import annotations
 
@@ -156,6 +156,69 @@ def compare(
     if exceeded:
         print(f"skinbatch: the drift of {c.drift:.3f} is more than --max-drift {max_drift:g} allows", file=sys.stderr)
     raise typer.Exit(code)
+
+
+def series(
+    dest: Dest,
+    subject: Annotated[
+        str,
+        typer.Option("--subject", help="Who is shown: a column, or a regex over image_id whose first group it is."),
+    ],
+    time: Annotated[
+        str,
+        typer.Option("--time", help="When: a column, or a regex over image_id. Numbers and dates are sorted as such."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Also write an HTML page with a plot a subject."),
+    ] = None,
+    scoring: Scoring = None,
+    grading: Grading = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Follow counts and grades of each face over time.
+
+    For example, for photos named `anna/2024-05-01.jpg`: `--subject '^([^/]+)/' --time '(\\d{4}-\\d\\d-\\d\\d)'`.
+    """
+    from skinbatch.reading import destination_store
+    from skinbatch.report.page import write_page
+    from skinbatch.report.series import as_text, read_series, series_page
+    from skinbatch.runs.results import open_results
+
+    results = open_results(destination_store(dest, load_config(config).storage), scoring, grading)
+    found = read_series(results, subject, time)
+    if output is not None:
+        write_page(output, series_page(found, results, version=__version__))
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
+    print(as_text(found))
+    if output is not None:
+        print(f"wrote {output}")
+
+
+def schema(
+    pack: Annotated[str, typer.Option("--pack", help="The pack whose classes are shown.")] = "starter",
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Print the data dictionary: every column of every table, with its unit and meaning."""
+    from skinbatch.models.pack import load_pack
+    from skinbatch.tables.dictionary import dictionary
+
+    loaded = load_pack(pack, load_config(config).storage)
+    tables = dictionary(loaded.detector_classes, loaded.prob_columns, loaded.segmenter.classes)
+    if as_json:
+        print_json([dataclasses.asdict(table) for table in tables])
+        return
+    for table in tables:
+        print(f"{table.name}: {table.rows}")
+        width = max(len(column.name) for column in table.columns)
+        for column in table.columns:
+            null = "" if column.nullable else ", never null"
+            print(f"  {column.name:<{width}}  {column.type}{null}: {column.meaning}")
+        print()
 
 
 class Counting(StrEnum):

@@ -69,6 +69,18 @@ def lines(x: Sequence[float], y: Sequence[float], title: str, x_unit: str, y_uni
     return _svg(figure, title)
 
 
+def steps(names: Sequence[str], values: Sequence[float], title: str, unit: str) -> str:
+    """Return a line over equally spaced, named points. NaN leaves a gap."""
+    figure, axes = _axes(title)
+    axes.plot(range(len(names)), values, color=_BAR, linewidth=1.5, marker="o", markersize=4)
+    shown = range(0, len(names), max(1, len(names) // 6))
+    axes.set_xticks(list(shown), [names[n].strip() for n in shown], fontsize=8)
+    axes.set_ylabel(unit, color=_INK, fontsize=9)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return _svg(figure, f"{title} over {len(names)} photos")
+
+
 def scatter(
     x: NDArray[np.float64],
     y: NDArray[np.float64],

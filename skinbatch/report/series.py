@@ -1,0 +1,172 @@
+"""Follow the counts and grades of each face over time: `skinbatch series` (paper 003, monitoring)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from skinbatch.errors import UsageError
+from skinbatch.report import svg
+from skinbatch.report.page import render
+from skinbatch.runs import destination
+from skinbatch.runs.results import Results
+
+# Subjects that a page draws; those with most photos come first.
+DRAWN = 200
+
+_COLUMNS = ("image_id", "status", "count_total", "count_left", "count_right", "grade", "grade_level", "view")
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Hold one photo of a series. time: as the source spells it. Counts and grade are None without a face."""
+
+    time: str
+    image_id: str
+    status: str
+    count_total: int | None
+    grade: str | None
+    grade_level: int | None
+    view: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Hold the photos of one face, by rising time."""
+
+    name: str
+    visits: tuple[Visit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Hold the series of all subjects. unmatched: photos without a subject or time."""
+
+    subjects: tuple[Subject, ...]
+    unmatched: tuple[str, ...]
+
+
+def read_series(results: Results, subject: str, time: str) -> Series:
+    """Return the photos of each subject in order of time.
+
+    Args:
+        results: of a destination, by any grading.
+        subject: name of a column, such as `meta_subject`, or a regular expression over image_id
+            whose first group, or else whole match, is the subject.
+        time: the same for the time. Numbers and ISO dates are sorted by value; other texts by
+            letters.
+
+    Raises:
+        UsageError: a column does not exist, a regular expression is wrong, or no photo has both.
+    """
+    table = results.images()
+    subject_of = _reader(subject, "--subject", table.column_names)
+    time_of = _reader(time, "--time", table.column_names)
+
+    by_subject: dict[str, list[Visit]] = {}
+    unmatched = []
+    for row in table.to_pylist():
+        who, when = subject_of(row), time_of(row)
+        if who is None or when is None:
+            unmatched.append(row["image_id"])
+            continue
+        visit = Visit(
+            when, *(row[name] for name in ("image_id", "status", "count_total", "grade", "grade_level", "view"))
+        )
+        by_subject.setdefault(who, []).append(visit)
+
+    if not by_subject:
+        names = ", ".join(repr(name) for name in unmatched[:_NAMES_SHOWN])
+        raise UsageError(f"no photo has a subject by {subject!r} and a time by {time!r}; names are such as {names}")
+    key = _order([visit.time for visits in by_subject.values() for visit in visits])
+    subjects = (
+        Subject(name, tuple(sorted(visits, key=lambda visit: (key(visit.time), visit.image_id))))
+        for name, visits in by_subject.items()
+    )
+    return Series(tuple(sorted(subjects, key=lambda s: (-len(s.visits), s.name))), tuple(unmatched))
+
+
+def _reader(text: str, option: str, columns: list[str]) -> Callable[[Mapping[str, Any]], str | None]:
+    """Return a function from a row to its subject or time."""
+    if text in columns:
+        return lambda row: None if row[text] is None else str(row[text])
+    if text.startswith("meta_"):
+        known = ", ".join(name for name in columns if name.startswith("meta_")) or "none"
+        raise UsageError(f"{option}: there is no column {text!r}; columns that passed through: {known}")
+    try:
+        pattern = re.compile(text)
+    except re.error as e:
+        raise UsageError(f"{option}: {text!r} is no column and no regular expression: {e}") from None
+
+    def matched(row: Mapping[str, Any]) -> str | None:
+        match = pattern.search(row["image_id"])
+        if match is None:
+            return None
+        return match[1] if pattern.groups else match[0]
+
+    return matched
+
+
+def _order(times: list[str]) -> Callable[[str], Any]:
+    """Return how times are sorted: as numbers or dates if all of them are, else as text."""
+    for parse in (float, lambda text: datetime.fromisoformat(text).replace(tzinfo=None)):
+        try:
+            for time in times:
+                parse(time)
+        except ValueError:
+            continue
+        return parse
+    return str
+
+
+def as_text(found: Series) -> str:
+    """Return one line for each photo, subject by subject."""
+    lines = []
+    for subject in found.subjects:
+        lines.append(f"{subject.name}: {len(subject.visits)} photo{'s' if len(subject.visits) != 1 else ''}")
+        lines += [f"  {visit.time}  {_words(visit)}  {visit.image_id}" for visit in subject.visits]
+    if found.unmatched:
+        shown = ", ".join(found.unmatched[:_NAMES_SHOWN])
+        more = " …" if len(found.unmatched) > _NAMES_SHOWN else ""
+        lines.append(f"without subject or time: {len(found.unmatched)} ({shown}{more})")
+    return "\n".join(lines)
+
+
+def _words(visit: Visit) -> str:
+    if visit.status != "ok":
+        return visit.status
+    if visit.count_total is None:
+        return "no face"
+    return f"{visit.count_total} lesions, {visit.grade}, {visit.view}"
+
+
+def series_page(found: Series, results: Results, *, version: str) -> str:
+    """Return the series as one HTML page, with a plot for each subject."""
+    subjects = [
+        {
+            "name": subject.name,
+            "plot": _plot(subject),
+            "visits": [(v.time, _words(v), v.image_id) for v in subject.visits],
+        }
+        for subject in found.subjects[:DRAWN]
+    ]
+    return render(
+        "series.html.j2",
+        dest=results.store.uri,
+        subjects=subjects,
+        total=len(found.subjects),
+        unmatched=len(found.unmatched),
+        version=version,
+        made=destination.now(),
+    )
+
+
+def _plot(subject: Subject) -> str:
+    """Return the counts over the visits; visits are equally spaced and named by their time."""
+    times = [visit.time for visit in subject.visits]
+    counts = [float("nan") if visit.count_total is None else float(visit.count_total) for visit in subject.visits]
+    return svg.steps(times, counts, "Lesions", "lesions")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from skinbatch.cli_options import ConfigFile, Dest, Json, Scoring, print_json
+from skinbatch.cli_options import ConfigFile, Dest, Json, Photos, Scoring, print_json
 from skinbatch.config import load_config
 
 PackNamed = Annotated[
@@ -171,7 +171,7 @@ def pack_anchors(
     truth: Annotated[
         Path,
         typer.Argument(
-            metavar="TRUTH", help="Annotated photos: folder of Pascal VOC .xml or YOLO .txt, or COCO .json."
+            metavar="TRUTH", help="Annotated photos with boxes, in any format that is read: VOC, COCO, YOLO, CVAT …"
         ),
     ],
     anchors: Annotated[int, typer.Option("--anchors", "-k", min=1, help="How many anchors to write.")] = 9,
@@ -187,6 +187,7 @@ def pack_anchors(
         typer.Option("--output", "-o", metavar="FILE", help="TOML for `pack import --config`; only [anchors] changes."),
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Mean IoU against k, drawn.")] = None,
+    photos: Photos = None,
     as_json: Json = False,
 ) -> None:
     """Fit anchors to the boxes of annotated photos: k-means with distance 1 - IoU.
@@ -195,7 +196,7 @@ def pack_anchors(
     """
     from skinbatch.train.anchor_report import report_anchors
 
-    report = report_anchors(truth, anchors, size=size, max_upscale=max_upscale, output=output, plot=plot)
+    report = report_anchors(truth, anchors, size=size, max_upscale=max_upscale, output=output, plot=plot, photos=photos)
     if as_json:
         print_json(report.as_json())
     else:

@@ -31,8 +31,8 @@ _FOLDERS = (("masks",), ("images",))
 _LOOKED_AT = 20
 
 
-def fits(path: Path) -> bool:
-    """A folder `masks` with PNGs, or PNGs of class numbers that have the name of a photo beside them."""
+def fits(path: Path, photos: Path | None = None) -> bool:
+    """A folder `masks` with PNGs, or PNGs of class numbers that have the name of a photo beside them, or in `photos`."""
     if path.is_file():
         return False
     photo_root, mask_root = photo_folder(path, *_FOLDERS)
@@ -40,6 +40,9 @@ def fits(path: Path) -> bool:
     if photo_root != mask_root:
         return bool(masks.ending(".png"))
     pairs = [key for key in masks.ending(".png") if _pair(key, masks)]
+    if photos is not None and not pairs:
+        tree = Tree(photos)
+        pairs = [key for key in masks.ending(".png") if tree.beside(key)]
     return bool(pairs) and all(_is_mask(masks.path(key)) for key in pairs[:_LOOKED_AT])
 
 

@@ -19,12 +19,18 @@ from skinbatch.tables.names import composed
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """How a format is told and read. photos: whether `read` takes a folder of photos apart from the annotations."""
+    """How a format is told and read. photos: whether `read` takes a folder of photos apart from the
+    annotations. by_photos: whether `fits` takes it too, because only their photos tell such files."""
 
-    fits: Callable[[Path], bool]
+    fits: Callable[..., bool]
     read: Callable[..., Truth]
     looked_for: str
     photos: bool = True
+    by_photos: bool = False
+
+    def suits(self, path: Path, photos: Path | None) -> bool:
+        """Return whether annotations of this format are there."""
+        return self.fits(path, photos) if self.by_photos else self.fits(path)
 
 
 _ANNOTATED: Mapping[str, _Format] = {
@@ -33,9 +39,9 @@ _ANNOTATED: Mapping[str, _Format] = {
     "label-studio": _Format(label_studio.fits, label_studio.read, label_studio.LOOKED_FOR),
     "cvat": _Format(cvat.fits, cvat.read, cvat.LOOKED_FOR),
     "labelme": _Format(labelme.fits, labelme.read, labelme.LOOKED_FOR),
-    "yolo": _Format(yolo.fits, yolo.read, yolo.LOOKED_FOR),
+    "yolo": _Format(yolo.fits, yolo.read, yolo.LOOKED_FOR, by_photos=True),
     "lines": _Format(lines.fits, lines.read, lines.LOOKED_FOR),
-    "masks": _Format(masks.fits, masks.read, masks.LOOKED_FOR),
+    "masks": _Format(masks.fits, masks.read, masks.LOOKED_FOR, by_photos=True),
     "parts": _Format(parts.fits, parts.read, parts.LOOKED_FOR, photos=False),
 }
 _PLAIN: Mapping[str, _Format] = {
@@ -83,10 +89,15 @@ def read_truth(
     if format is not None and format not in _ALL:
         raise UsageError(f"format {format!r}: there are {', '.join(FORMATS)}")
 
-    format = format or _told(path)
+    folder = None if photos is None else _photo_folder(Path(photos))
+    format = format or _told(path, folder)
     options: dict[str, Any] = {}
-    if photos is not None:
-        options["photos"] = _photo_folder(Path(photos), format)
+    if folder is not None:
+        if not _ALL[format].photos:
+            raise UsageError(
+                f"{folder}: a truth of format {format!r} has its photos within itself; leave the folder of photos out"
+            )
+        options["photos"] = folder
     if format == "csv":
         options["group"] = group
     if format == "yolo":
@@ -147,11 +158,7 @@ def _sorted_corners(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], fr
     return corners, frozenset(np.flatnonzero(wrong).tolist())
 
 
-def _photo_folder(photos: Path, format: str) -> Path:
-    if not _ALL[format].photos:
-        raise UsageError(
-            f"{photos}: a truth of format {format!r} has its photos within itself; leave the folder of photos out"
-        )
+def _photo_folder(photos: Path) -> Path:
     if not photos.is_dir():
         raise UsageError(f"{photos}: no such folder of photos")
     return photos
@@ -163,13 +170,13 @@ def _says(photo: AnnotatedPhoto) -> bool:
     return photo.annotation != photo.path or any(value is not None for value in said)
 
 
-def _told(path: Path) -> str:
+def _told(path: Path, photos: Path | None) -> str:
     """The format that fits; of files its kind says it."""
-    fitting = [name for name, form in _ANNOTATED.items() if form.fits(path)]
+    fitting = [name for name, form in _ANNOTATED.items() if form.suits(path, photos)]
     if len(fitting) > 1:
         several = " and ".join(_ALL[name].looked_for for name in fitting)
         raise UsageError(f"{path}: there are {several}; say which is meant: format = {' or '.join(map(repr, fitting))}")
-    fitting = fitting or [name for name, form in _PLAIN.items() if form.fits(path)]
+    fitting = fitting or [name for name, form in _PLAIN.items() if form.suits(path, photos)]
     if not fitting:
         raise UsageError(f"{path}: no annotations; looked for {'; '.join(f.looked_for for f in _ALL.values())}")
     return fitting[0]

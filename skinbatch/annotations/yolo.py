@@ -42,11 +42,12 @@ class _Stated:
     height: int | None
 
 
-def fits(path: Path) -> bool:
-    """A .txt of numbers that belongs to a photo is there, a folder `labels` of such files, or a data.yaml."""
+def fits(path: Path, photos: Path | None = None) -> bool:
+    """A .txt of numbers that belongs to a photo beside it or in `photos` is there, a folder `labels` of such files, or a
+    data.yaml."""
     if path.is_file():
         return path.suffix.lower() in YAML
-    return _has_labels(path) or any(_leads_to_labels(read_data_set(file)) for file in data_sets_in(path))
+    return _has_labels(path, photos) or any(_leads_to_labels(read_data_set(file)) for file in data_sets_in(path))
 
 
 def read(path: Path, photos: Path | None = None, split: str | None = None) -> Truth:
@@ -144,13 +145,13 @@ def _classes(photos: Iterable[AnnotatedPhoto], names: Mapping[int, str]) -> tupl
     return tuple(names.values()) if names else tuple(sorted(used, key=lambda n: (len(n), n)))
 
 
-def _has_labels(folder: Path) -> bool:
+def _has_labels(folder: Path, photos: Path | None = None) -> bool:
     photo_root, label_root = photo_folder(folder, *_FOLDERS)
-    photos = Tree(photo_root) if photo_root.is_dir() else None
+    trees = [Tree(root) for root in (photo_root, photos) if root is not None and root.is_dir()]
     labels = Tree(label_root)
     keys = labels.ending(".txt")
     if photo_root == label_root:
-        keys = [key for key in keys if photos and photos.beside(key, _SWAPS)]
+        keys = [key for key in keys if any(tree.beside(key, _SWAPS) for tree in trees)]
     return any(_looks_right(labels.path(key)) for key in keys[:_LOOKED_AT])
 
 

@@ -27,7 +27,8 @@ _ANCHORS = re.compile(r"\s*\[\s*anchors\s*\]\s*(#.*)?")
 @dataclass(frozen=True, slots=True)
 class AnchorReport:
     """anchors: widths and heights in pixels of the network's input, small first. curve: k -> mean IoU. size,
-    max_upscale: to what photos were scaled. left_out: reason -> one photo's name a box. written: files."""
+    max_upscale: to what photos were scaled. left_out: reason -> one photo's name a box. swapped: boxes whose
+    corners were put right. written: files."""
 
     photos: int
     boxes: int
@@ -37,6 +38,7 @@ class AnchorReport:
     mean_iou: float
     curve: Mapping[int, float]
     left_out: Mapping[str, tuple[str, ...]]
+    swapped: int
     written: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -44,6 +46,8 @@ class AnchorReport:
 
     def as_text(self) -> str:
         lines = [f"{self.boxes} boxes of {self.photos} photos, at {self.size} px"]
+        if self.swapped:
+            lines.append(f"put right: {self.swapped} {'box' if self.swapped == 1 else 'boxes'} with swapped corners")
         for reason, names in self.left_out.items():
             shown = list(dict.fromkeys(names))
             more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
@@ -63,17 +67,19 @@ def report_anchors(
     max_upscale: float | None = None,
     output: Path | None = None,
     plot: Path | None = None,
+    photos: Path | None = None,
 ) -> AnchorReport:
     """Fit k anchors to the boxes of annotated photos, and the curve of 1 to 12 beside it.
 
-    truth: see read_truth. size, max_upscale: None: what `output` says, if it is there, else 640 and 1. output: a TOML
+    truth, photos: see read_truth. size, max_upscale: None: what `output` says, if it is there, else 640 and 1. output: a TOML
     file for `pack import --config`; of one that is there only the table [anchors] is replaced. plot: a PNG.
     Raises UsageError for no boxes, fewer different boxes than anchors, and files that cannot be read or written.
     """
     before = _config(output) if output else {}
     size = int(_settled("size", size, before, SIZE, output))
     max_upscale = float(_settled("max_upscale", max_upscale, before, 1.0, output))
-    found = network_sizes(read_truth(truth).photos, size, max_upscale)
+    annotated = read_truth(truth, photos=photos).photos
+    found = network_sizes(annotated, size, max_upscale)
     if not len(found.wh):
         reasons = ", ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())
         raise UsageError(
@@ -94,6 +100,7 @@ def report_anchors(
         mean_iou=round(mean_iou(found.wh, anchors), 4),
         curve=curve,
         left_out=found.left_out,
+        swapped=sum(len(photo.swapped) for photo in annotated),
         written=tuple(str(path) for path in (output, plot) if path),
     )
     if output:

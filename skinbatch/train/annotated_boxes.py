@@ -36,7 +36,8 @@ def network_sizes(photos: Iterable[AnnotatedPhoto], size: int, max_upscale: floa
         seen += 1
         if len(photo.boxes) and not (photo.width and photo.height):
             raise UsageError(
-                f"{photo.annotation}: says no size, and {photo.name} is not beside it; put the photo there"
+                f"{photo.annotation}: says no size, and {photo.name} is not beside it; put the photo there, "
+                "or name its folder with --photos"
             )
         photo_width, photo_height = photo.width or 1, photo.height or 1
         scale = min(size / max(photo_width, photo_height), max_upscale)

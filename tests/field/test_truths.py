@@ -22,7 +22,7 @@ from skinbatch.evaluate.pairing import pair
 from skinbatch.train.photos.gather import gather
 from skinbatch.train.recipe import read_recipe
 from tests.faces import face, png, write_tree
-from tests.unit.annotations.support import coco, photo, write
+from tests.unit.annotations.support import coco, mask, photo, write
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Björn_0.jpg") for form in ("NFC", "NFD"))
 SWAPPED_VOC = (
@@ -240,6 +240,15 @@ def test_a_foreign_path_is_the_photo_with_the_longest_path_that_it_ends_with(tmp
     assert [one.path for one in read_truth(file, photos=tmp_path / "p").photos if one.boxes is not None] == [None]
 
 
+def test_labels_and_masks_alone_are_told_by_the_names_of_their_photos(tmp_path: Path) -> None:
+    place = photo(tmp_path / "p/a.jpg")
+    write(tmp_path / "labels/a.txt", "0 0.5 0.5 0.1 0.2\n")
+    mask(tmp_path / "numbers/a.png", np.ones((10, 20), np.uint8))
+    for folder, form in (("labels", "yolo"), ("numbers", "masks")):
+        truth = read_truth(tmp_path / folder, photos=tmp_path / "p")
+        assert (truth.format, [one.path for one in truth.photos]) == (form, [place])
+
+
 def test_photos_are_found_in_folders_that_the_names_do_not_have(tmp_path: Path) -> None:
     place = photo(tmp_path / "p/patient-1/a.jpg")
     file = one_image(tmp_path / "t.json", "a.jpg")
@@ -312,7 +321,7 @@ def test_export_and_evaluate_take_the_folder_of_photos(
     photo(tmp_path / "photos/a.jpg")
     write(tmp_path / "labels/a.txt", "0 0.5 0.5 0.1 0.2\n")
     export = ("export", tmp_path / "labels", tmp_path / "out", "--format", "voc")
-    assert run(monkeypatch, *export, "--photos", tmp_path / "photos", "--from", "yolo") == 0
+    assert run(monkeypatch, *export, "--photos", tmp_path / "photos") == 0
     assert boxes_of(read_truth(tmp_path / "out")) == {"a.jpg": [[90, 40, 110, 60]]}
     capsys.readouterr()
 

@@ -15,6 +15,7 @@ from skinbatch import cli
 from skinbatch.errors import UsageError
 from skinbatch.models.stages import AnchorSection
 from skinbatch.train.anchor_report import report_anchors
+from tests.unit.annotations.support import photo
 
 
 @pytest.fixture
@@ -131,3 +132,12 @@ def test_on_acne04_nine_anchors_cover_the_lesions_that_the_usual_ones_miss(share
     assert (np.diff(list(report.curve.values())) > 0).all()
     assert report.mean_iou > 0.8
     assert np.prod(report.anchors, axis=1).max() < 64 * 64
+
+
+def test_swapped_corners_are_counted_and_photos_may_be_elsewhere(tmp_path: Path) -> None:
+    place = photo(tmp_path / "photos/a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 -0.1 0.2\n0 0.5 0.5 0.2 0.2\n")
+    report = report_anchors(tmp_path / "labels", 1, size=200, photos=place.parent)
+    assert (report.boxes, report.swapped) == (2, 1)
+    assert "put right: 1 box with swapped corners" in report.as_text()

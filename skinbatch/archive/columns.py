@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skinbatch.archive.formats import HEAD_BYTES, image_format
 from skinbatch.archive.members import BrokenArchiveError
-from skinbatch.errors import SkinbatchError
+from skinbatch.archive.ranged import RangedFile
+from skinbatch.archive.sampling import Sampler
 from skinbatch.types import Status
-
-# Rows that are looked at, and values that are, to tell a column of images from one of other bytes.
-_SAMPLED_ROWS = 1000
-_SAMPLED_VALUES = 8
 
 
 class ParquetError(BrokenArchiveError):
@@ -45,11 +41,12 @@ class Columns:
     rows: int
 
 
-def columns_in(parquet: pq.ParquetFile, image_column: str | None) -> Columns:
+def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: str | None, sample: Sampler) -> Columns:
     """Return the columns of an open file.
 
     Args:
         image_column: the column that the settings name; a file without it has no photos.
+        sample: looks at values where neither settings nor metadata tell.
 
     Raises:
         AmbiguousError: several columns hold images.
@@ -58,7 +55,12 @@ def columns_in(parquet: pq.ParquetFile, image_column: str | None) -> Columns:
     schema = parquet.schema_arrow
     paths = _candidates(schema)
     rows = _rows_in(parquet.metadata)
-    top = _named(paths, image_column) if image_column is not None else _chosen(parquet, paths, rows)
+    if image_column is not None:
+        top = _named(paths, image_column)
+    elif len(paths) <= 1 or not rows:
+        top = next(iter(paths), None)
+    else:
+        top = _chosen(parquet, file, paths, sample)
     if top is not None and schema.names.count(top) > 1:
         raise ParquetError(Status.CORRUPT, f"has {schema.names.count(top)} columns called {top!r}")
 
@@ -97,18 +99,15 @@ def _named(paths: Mapping[str, str], image_column: str) -> str | None:
     return next((name for name, path in paths.items() if path == image_column), None)
 
 
-def _chosen(parquet: pq.ParquetFile, paths: Mapping[str, str], rows: int) -> str | None:
+def _chosen(parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str], sample: Sampler) -> str | None:
     """Raises AmbiguousError."""
-    names = list(paths)
-    if len(names) <= 1 or not rows:
-        return names[0] if names else None
-
     features = [name for name in _image_features(parquet.schema_arrow) if name in paths]
     if len(features) == 1:
         return features[0]
 
     # A column whose values cannot be seen may hold images.
-    possible = [name for name in features or names if _holds_images(parquet, name, paths[name]) is not False]
+    verdicts = sample(parquet, file, {name: paths[name] for name in features or paths})
+    possible = [name for name, holds_images in verdicts.items() if holds_images is not False]
     if len(possible) > 1:
         raise AmbiguousError(
             Status.CORRUPT,
@@ -125,32 +124,6 @@ def _image_features(schema: pa.Schema) -> list[str]:
         return [name for name, feature in features.items() if feature.get("_type") == "Image"]
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return []
-
-
-def _holds_images(parquet: pq.ParquetFile, name: str, path: str) -> bool | None:
-    """Return whether one of the first values begins like an image; None if there are none to be read."""
-    values = 0
-    try:
-        batches = parquet.iter_batches(1, columns=[path], use_threads=False)
-        for _, batch in zip(range(_SAMPLED_ROWS), batches, strict=False):
-            for data in _bytes_of(batch.column(batch.schema.get_field_index(name))):
-                if image_format(data[:HEAD_BYTES]) is not None:
-                    return True
-                values += 1
-            if values >= _SAMPLED_VALUES:
-                break
-    except (SkinbatchError, MemoryError):
-        raise
-    except Exception:  # Arrow raises anything on hostile bytes, and what it cannot read it does not tell
-        return None
-    return False if values else None
-
-
-def _bytes_of(column: pa.Array) -> Iterable[bytes]:
-    for value in column.to_pylist():
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if data:
-            yield data
 
 
 def _rows_in(footer: pq.FileMetaData) -> int:

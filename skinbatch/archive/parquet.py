@@ -16,6 +16,7 @@ from skinbatch.archive.columns import AmbiguousError, Columns, ParquetError, col
 from skinbatch.archive.globs import EXCLUDED, MemberGlobs
 from skinbatch.archive.members import BrokenArchiveError, Texts, contained, flat_meta
 from skinbatch.archive.ranged import RangedFile
+from skinbatch.archive.sampling import Sampler, sample_apart, sample_here
 from skinbatch.errors import DiskError, SkinbatchError
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
@@ -33,14 +34,15 @@ _NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
 
 
 def columns_of(store: Store, info: ObjectInfo, image_column: str | None = None) -> Columns:
-    """Return the columns of a file from its footer, in one ranged read, or a few where values have to tell them apart.
+    """Return the columns of a file from its footer, in one ranged read. Values that have to tell them apart are looked at in
+    another process.
 
     Raises AmbiguousError, other ParquetErrors, StoreError.
     """
     try:
         with contained():
             file = RangedFile(store, info.key, info.size, info.version or None, block=_FOOTER)
-            return columns_in(open_parquet(file), image_column)
+            return columns_in(open_parquet(file), file, image_column, sample_apart)
     except AmbiguousError:
         raise
     except BrokenArchiveError as e:
@@ -180,7 +182,7 @@ class _Coded:
 
 def count_rows(file: RangedFile, shard: ShardRef) -> int:
     """How many rows `parquet_rows` gives. Raises ParquetError, StoreError."""
-    return len(_wanted(shard, _with_photos(file, shard)[1].rows))
+    return len(_wanted(shard, _with_photos(file, shard, sample_apart)[1].rows))
 
 
 class _Numbers(Sequence[int]):
@@ -212,10 +214,10 @@ def _wanted(shard: ShardRef, rows: int) -> Sequence[int]:
     return _Numbers(array("q", (row for row in range(rows) if globs.wants(str(row)))))
 
 
-def _with_photos(file: RangedFile, shard: ShardRef) -> tuple[pq.ParquetFile, Columns]:
+def _with_photos(file: RangedFile, shard: ShardRef, sample: Sampler = sample_here) -> tuple[pq.ParquetFile, Columns]:
     parquet = open_parquet(file)
     image_column = shard.selection.image_column
-    columns, size = columns_in(parquet, image_column), file.seek(0, 2)
+    columns, size = columns_in(parquet, file, image_column, sample), file.seek(0, 2)
     if columns.rows > _ROWS + size:
         raise ParquetError(Status.CORRUPT, f"has {columns.rows:,} rows in {size:,} bytes, which no photos fit into")
     if columns.image is None:

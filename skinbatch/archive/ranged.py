@@ -33,6 +33,11 @@ class RangedFile(io.RawIOBase):
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
+    @property
+    def place(self) -> tuple[Store, str, int, str | None]:
+        """What another process needs to open it."""
+        return self._store, self._key, self._size, self._version
+
     def readable(self) -> bool:
         return True
 

@@ -235,3 +235,20 @@ def test_a_damaged_sample_decides_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     with pytest.raises(UsageError, match="a, b"):
         read(tmp_path / "a.parquet")
+
+
+def test_a_file_that_ends_whoever_looks_at_its_values_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skinbatch.archive import sampling
+
+    columns = {"a": FACES, "b": [b"x"] * 3, "c": pa.nulls(3)}
+    path = write(tmp_path / "a.parquet", columns)
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'skinbatch' in str(sys.orig_argv): os.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sampling, "_known", {})
+    with pytest.raises(UsageError, match="a, b"):
+        open_source(str(path), Config())
+    monkeypatch.delenv("PYTHONPATH")
+    monkeypatch.setattr(sampling, "_known", {})
+    assert data_of(read(path)) == FACES

@@ -1,0 +1,115 @@
+"""Whether the columns of a Parquet file hold images, told by their first values.
+
+Values are pages, which Arrow unpacks whole: a hostile file can end the process that looks at them. A worker may do so, as
+another takes its place; the driver lets a process of its own look.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skinbatch.archive.formats import HEAD_BYTES, image_format
+from skinbatch.archive.ranged import RangedFile
+from skinbatch.errors import SkinbatchError, StoreError
+
+# Rows that are looked at, and values that are, to tell a column of images from one of other bytes.
+_ROWS = 1000
+_VALUES = 8
+# What a process may take for looking at the first values.
+_SECONDS = 60.0
+_BYTES = 2 << 30
+
+Verdicts: TypeAlias = dict[str, bool | None]
+Sampler: TypeAlias = Callable[[pq.ParquetFile, RangedFile, Mapping[str, str]], Verdicts]
+
+_lock = threading.Lock()
+_known: dict[tuple[str, str], Verdicts] = {}
+
+
+def sample_here(parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str]) -> Verdicts:
+    """Return for each column whether one of its first values begins like an image; None if none can be read.
+
+    Args:
+        paths: column -> path of its bytes.
+    """
+    return {name: _holds_images(parquet, name, path) for name, path in paths.items()}
+
+
+def sample_apart(parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str]) -> Verdicts:
+    """Do the same in a process of its own, once for all files of a schema: the workers look at each of them.
+
+    Raises:
+        StoreError: where the file cannot be read.
+    """
+    schema = (str(parquet.schema_arrow), " ".join(paths))
+    with _lock:
+        if schema not in _known:
+            _known[schema] = _ask(file, paths)
+        return _known[schema]
+
+
+def _ask(file: RangedFile, paths: Mapping[str, str]) -> Verdicts:
+    question = pickle.dumps((file.place, dict(paths)))
+    unknown: Verdicts = dict.fromkeys(paths)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "skinbatch.archive.sampling"], input=question, capture_output=True, timeout=_SECONDS
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):  # the file has ended the process, or held it up
+        return unknown
+    if "error" in found:
+        raise StoreError(found["error"])
+    return unknown | found["verdicts"]
+
+
+def _answer() -> dict[str, Any]:
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
+    place, paths = pickle.load(sys.stdin.buffer)
+    file = RangedFile(*place)
+    try:
+        parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=False, page_checksum_verification=True)
+        return {"verdicts": sample_here(parquet, file, paths)}
+    except SkinbatchError as e:
+        return {"error": str(e)}
+
+
+def _holds_images(parquet: pq.ParquetFile, name: str, path: str) -> bool | None:
+    values = 0
+    try:
+        batches = parquet.iter_batches(1, columns=[path], use_threads=False)
+        for _, batch in zip(range(_ROWS), batches, strict=False):
+            for data in _bytes_of(batch.column(batch.schema.get_field_index(name))):
+                if image_format(data[:HEAD_BYTES]) is not None:
+                    return True
+                values += 1
+            if values >= _VALUES:
+                break
+    except (SkinbatchError, MemoryError):
+        raise
+    except Exception:  # Arrow raises anything on hostile bytes, and what it cannot read it does not tell
+        return None
+    return False if values else None
+
+
+def _bytes_of(column: pa.Array) -> Iterable[bytes]:
+    for value in column.to_pylist():
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if data:
+            yield data
+
+
+if __name__ == "__main__":
+    print(json.dumps(_answer()))

@@ -234,6 +234,13 @@ def test_the_learning_rate_rises_and_then_falls_to_a_hundredth() -> None:
     assert rate(ScheduleSection(epochs=1, decay="constant"), 99, 1.0) == 1
 
 
+def test_a_rate_that_is_held_falls_only_afterwards_and_as_far() -> None:
+    schedule = ScheduleSection(epochs=1, hold=0.6)
+    assert [rate(schedule, 9, used) for used in (0.0, 0.3, 0.6)] == [1, 1, 1]
+    assert rate(schedule, 9, 0.8) == pytest.approx(0.505)
+    assert rate(schedule, 9, 1.0) == pytest.approx(0.01)
+
+
 def test_every_epoch_shows_every_photo_in_another_order_shared_by_all_workers() -> None:
     alone = Stream(Brightness(24), 6, seed=3)
     epochs = [[i for step in range(4 * e, 4 * e + 4) for _, i in alone.indices(step)] for e in range(2)]

@@ -77,7 +77,9 @@ def test_light_that_is_off_changes_nothing_and_light_that_is_on_does() -> None:
     assert np.abs(relit(photo, AugmentSection(colour=1.0), rng).astype(int) - photo).mean() > 2
 
 
-@pytest.mark.parametrize("how", [{"blur": 1.0}, {"jpeg": 1.0}, {"erase": 1.0}, {"noise": 12.0}])
+@pytest.mark.parametrize(
+    "how", [{"blur": 1.0}, {"jpeg": 1.0}, {"erase": 1.0}, {"noise": 12.0}, {"sharpen": 1.0}, {"resolution": 1.0}]
+)
 def test_a_spoilt_photo_is_another_one_of_the_same_size(how: dict[str, float]) -> None:
     photo = smooth(40, 48)
     found = spoilt(photo, AugmentSection.model_validate(how), np.random.default_rng(0))

@@ -29,6 +29,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.measure_clones import measure_clones
+from jobs.measure_views import measure_views
 from skinbatch.evaluate import papers
 from skinbatch.models.manifest import write_manifest
 from skinbatch.models.pack import load_pack
@@ -55,6 +56,10 @@ ABOUT = (
     "the pipeline finds no face it gives no disease, and each has the probability 0: its AUC is also of the face finder. "
     "The classifier alone is measured over the photos with a face."
 )
+VIEWS = """## Close-ups, faces and other parts of the body
+
+By `python jobs/measure_views.py PHOTOS OUT`: clinical photos apart, sorted by hand. What shows a face or nothing but skin is to
+have probabilities; hands, feet and backs are to have no grade."""
 CLONES = """## Measured on other kinds of photos
 
 By `python jobs/starter_pack.py measure-clones OUT`: lesions of ACNE04's validation part, and patches of plain skin, cloned onto
@@ -145,10 +150,31 @@ def measure(pack: str, out: Path) -> str:
     short, on those that it was trained on."""
     photos = _prepared(out)
     valid, train = (_measured(pack, photos, out / part, part) for part in PARTS)
+    views = measure_views(pack, photos, out / "views")
     clones = measure_clones(pack, photos, out / "clones")
     head = ["", "| what | value | paper |", "|---|---|---|"]
     return "\n".join(
-        [MEASURED, "", ABOUT, *head, *valid, "", PAPERS, "", CLONES, "", *clones, "", MISSING, *head, *train]
+        [
+            MEASURED,
+            "",
+            ABOUT,
+            *head,
+            *valid,
+            "",
+            PAPERS,
+            "",
+            VIEWS,
+            "",
+            *views,
+            "",
+            CLONES,
+            "",
+            *clones,
+            "",
+            MISSING,
+            *head,
+            *train,
+        ]
     )
 
 
@@ -156,7 +182,7 @@ def _measured(pack: str, photos: Path, out: Path, part: str) -> list[str]:
     shutil.rmtree(out, ignore_errors=True)
     taken = {stage: _taken(_recipe(stage, photos), part) for stage in STAGES}
     lesions = _evaluated("detector", _lesions(taken["detector"], out / "photos"), pack, out, "--map", "*=acne")
-    masks = _evaluated("segmenter", _faces(taken["segmenter"], out / "faces"), pack, out)
+    masks = _evaluated("segmenter", _faces(taken["segmenter"], out / "faces"), pack, out, "--map", "neck=body")
     apart = [option for name in _recipe("classifier", photos).data.apart for option in ("--apart", name)]
     windows = _windows(taken["classifier"], out / "windows")
     classes = _evaluated("classifier", windows, pack, out, "--map", f"{NONE}=", *apart)

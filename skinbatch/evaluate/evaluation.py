@@ -199,7 +199,7 @@ def _parts(
             )
         else:
             phase("comparing masks")
-            parts[REGIONS] = Regions(judged, masks)
+            parts[REGIONS] = Regions(judged, masks, request)
     if any(photo.classes is not None for photo in judged.photos):
         heads = {head: Diseases(judged, scored, request, head, columns) for head, columns in scored.heads().items()}
         parts |= {f"{DISEASES}.{head}": part for head, part in heads.items() if part.concerned}

@@ -14,8 +14,8 @@ from skinbatch.annotations.label_map import read_mask
 from skinbatch.annotations.masks import CLASSES, UNSURE
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
-from skinbatch.evaluate.request import Judged
-from skinbatch.evaluate.scored import Masks, spelled
+from skinbatch.evaluate.request import Judged, Request
+from skinbatch.evaluate.scored import Masks
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.segmentation import overlaps, segmentation
 
@@ -36,12 +36,13 @@ class Regions:
     shape, cannot be read or do not exist.
     """
 
-    def __init__(self, judged: Judged, masks: Masks) -> None:
+    def __init__(self, judged: Judged, masks: Masks, request: Request) -> None:
         self.classes = tuple(masks.classes)
         number = {name: k for k, name in enumerate(self.classes)}
         self._meaning = np.full(256, UNSURE, np.uint8)
-        self._meaning[: len(CLASSES)] = [number.get(spelled(name), number.get(BACKGROUND, 0)) for name in CLASSES]
-        self.merged = tuple(name for name in CLASSES if spelled(name) not in number)
+        meant = {name: request.renamed_part(name) or BACKGROUND for name in CLASSES}
+        self._meaning[: len(CLASSES)] = [number.get(meant[name], number.get(BACKGROUND, 0)) for name in CLASSES]
+        self.merged = tuple(name for name in CLASSES if meant[name] not in number)
         self.unusable: list[str] = []
         found = []
         for n, photo in enumerate(judged.photos):

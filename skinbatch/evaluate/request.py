@@ -64,6 +64,11 @@ class Request:
         wanted = self._mapping.get(name, self._mapping.get(EVERY, name))
         return spelled(wanted) if wanted else None
 
+    def renamed_part(self, name: str) -> str | None:
+        """Return a class of a mask as columns spell it. `*` does not stand for the parts of a face."""
+        wanted = self._mapping.get(name, name)
+        return spelled(wanted) if wanted else None
+
     def unused(self, names: Sequence[str]) -> list[str]:
         """Return names that are mapped but are no class of the truth, which are most likely typing
         errors.

@@ -197,6 +197,26 @@ def test_masks(evaluate: Evaluate, scored: Path, tmp_path: Path, capsys: pytest.
     assert Image.open(tmp_path / "report/masks.png").width > 600
 
 
+def test_masks_are_not_judged_where_people_were_unsure_and_their_parts_can_be_mapped(
+    evaluate: Evaluate, scored: Path, tmp_path: Path
+) -> None:
+    segmenter = FakeSegmenter(("background", "skin", "nose"))
+    for n, (name, counts) in enumerate(PHOTOS.items()):
+        truth = segmenter([face(*counts, 9 * n)])[0].copy()
+        truth[:40] = np.where(truth[:40] == 1, 13, truth[:40])
+        truth[60:] = 255
+        for kind, data in (("images", (scored / "photos" / name).read_bytes()), ("masks", b"")):
+            path = tmp_path / "truth" / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        Image.fromarray(truth).save(tmp_path / "truth/masks" / name)
+    apart = evaluate(tmp_path / "truth", "--bootstrap", "0")["all"]["masks"]["classes"]
+    mapped = evaluate(tmp_path / "truth", "--bootstrap", "0", "--map", "hair=skin")["all"]["masks"]["classes"]
+    assert value(mapped["skin"]["dice"]) == 1
+    assert (value(apart["skin"]["dice"]) or 0) < 0.99
+    assert value(apart["nose"]["dice"]) == 1
+
+
 def test_classes_of_photos(
     evaluate: Evaluate, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

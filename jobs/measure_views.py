@@ -1,0 +1,65 @@
+"""Measure what a pack makes of clinical photos apart: `python jobs/measure_views.py PHOTOS OUT [--pack PACK]`.
+
+PHOTOS is what jobs/clinical_photos.py made. Its part `valid` is scored, and counted by what the photos show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import skinbatch
+
+# What clinical_photos.csv says that a photo shows, in words.
+SHOWN = {
+    "face": "parts of the face",
+    "skin": "nothing but skin",
+    "partly": "skin beside a ruler or another thing",
+    "body": "a hand, foot, limb, trunk or neck",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="the folder that jobs/clinical_photos.py made")
+    parser.add_argument("out", type=Path, help="where the tables go")
+    parser.add_argument("--pack", default="starter", help="(default: %(default)s)")
+    args = parser.parse_args()
+    print("\n".join(measure_views(args.pack, args.photos, args.out)))
+    return 0
+
+
+def measure_views(pack: str, photos: Path, out: Path) -> list[str]:
+    """Return a Markdown table of the clinical photos of the part `valid`: how many have probabilities, and a grade."""
+    source, scored = out / "photos", out / "scored"
+    shutil.rmtree(out, ignore_errors=True)
+    # Copies: links that lead out of a source are not followed.
+    shutil.copytree(photos / "clinical" / "valid" / "images", source)
+    skinbatch.score(str(source), str(scored), pack=pack, engine="local")
+
+    rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in skinbatch.open(str(scored)).images().to_pylist():
+        rows[row["image_id"].split("-")[0]].append(row)
+    header = "| photos apart that show | photos | with probabilities | with a grade | views |"
+    return [header, "|---|---|---|---|---|", *_table(rows)]
+
+
+def _table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    for shows, words in SHOWN.items():
+        mine = rows.get(shows, ())
+        if not mine:
+            continue
+        probable = sum(any(row[name] is not None for name in row if name.startswith("prob_")) for row in mine)
+        graded = sum(row["grade"] is not None for row in mine)
+        views = Counter(row["view"] or "none" for row in mine)
+        told = ", ".join(f"{number} {view}" for view, number in views.most_common())
+        yield f"| {words} | {len(mine)} | {probable / len(mine):.3f} | {graded / len(mine):.3f} | {told} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,7 +24,7 @@ _NO_AREA = ("points", "polyline", "cuboid", "skeleton")
 
 @dataclass(slots=True)
 class _Image:
-    """An <image> element."""
+    """Hold what an <image> element says."""
 
     name: str
     subset: str
@@ -37,12 +37,12 @@ class _Image:
 
     @property
     def names(self) -> list[str]:
-        """Paths by which the photo may lie in the folder of photos: projects have a folder for each subset."""
+        """Return the paths by which the photo may lie in the folder of photos. Projects have a folder for each subset."""
         return [f"{self.subset}/{self.name}", self.name] if self.subset else [self.name]
 
 
 def fits(path: Path) -> bool:
-    """An .xml of CVAT, or a folder with one."""
+    """Return whether a path is an .xml of CVAT, or a folder with one."""
     return bool(_files(path))
 
 
@@ -66,7 +66,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
 
 
 class _File:
-    """One .xml."""
+    """Read one .xml."""
 
     def __init__(self, file: Path, photos: Path | None) -> None:
         self.file = file

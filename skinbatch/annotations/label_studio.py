@@ -29,7 +29,7 @@ _NO_BOXES = ("brushlabels", "brush", "bitmask", "bitmasklabels", "keypointlabels
 
 @dataclass(slots=True)
 class _Region:
-    """A box that was drawn: its corners in shares of the photo until its size is known."""
+    """Hold a shape that was drawn, in per cent of the photo."""
 
     value: Mapping[str, Any]
     label: str
@@ -39,7 +39,7 @@ class _Region:
 
 @dataclass(slots=True)
 class _Task:
-    """A photo and what one annotator said of it. annotated: somebody submitted an annotation."""
+    """Hold a photo and what was annotated. annotated: somebody submitted an annotation."""
 
     where: str
     photo: PhotoName
@@ -49,7 +49,7 @@ class _Task:
 
 
 def fits(path: Path) -> bool:
-    """A .json of Label Studio, or a folder with one."""
+    """Return whether a path is a .json of Label Studio, or a folder with one."""
     return bool(_files(path))
 
 
@@ -74,7 +74,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
 
 
 class _File:
-    """One .json."""
+    """Read one .json."""
 
     def __init__(self, file: Path, photos: Path | None) -> None:
         self.file = file
@@ -131,7 +131,7 @@ class _File:
 
 
 def _the_one(annotations: Sequence[Any], where: str) -> Sequence[Mapping[str, Any]] | None:
-    """The results of the annotation that counts; None where nobody submitted one."""
+    """Return the results of the annotation that counts, None where nobody submitted one."""
     kept = [a for a in annotations if isinstance(a, dict) and not (a.get("was_cancelled") or a.get("skipped"))]
     if len(kept) > 1:
         true = [a for a in kept if a.get("ground_truth")]
@@ -151,7 +151,7 @@ def _the_one(annotations: Sequence[Any], where: str) -> Sequence[Mapping[str, An
 
 
 def _take_results(task: _Task, results: Sequence[Mapping[str, Any]]) -> None:
-    """JSON: what each result says; a rectangle and its label may be two results of one region."""
+    """Add the results of a JSON export to its task. A rectangle and its label may be two results of one region."""
     labelled = {result.get("id") for result in results if result.get("type") == "labels"}
     for result in results:
         kind, value = str(result.get("type", "")).lower(), result.get("value")
@@ -163,7 +163,7 @@ def _take_results(task: _Task, results: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _take_record(task: _Task, record: Mapping[str, Any]) -> None:
-    """JSON-MIN: fields after `id` are what was said; those before it are the task's own data."""
+    """Add a record of JSON-MIN to its task. Fields after `id` are annotations; those before it are the task's own data."""
     names = list(record)
     first = names.index("id") + 1 if "id" in names else 0
     last = names.index("annotator") if "annotator" in names else len(names)
@@ -178,7 +178,7 @@ def _take_record(task: _Task, record: Mapping[str, Any]) -> None:
 
 
 def _unlabelled(value: Mapping[str, Any]) -> str:
-    """The kind of a region of JSON-MIN without a label."""
+    """Return the kind of a region without a label, '' where it is no region."""
     if "points" in value:
         return "polygon"
     if "radiusX" in value:
@@ -215,7 +215,7 @@ def _take(task: _Task, kind: str, value: Mapping[str, Any], result: Mapping[str,
 
 
 def _size(task: _Task, path: Path | None) -> tuple[int, int] | None:
-    """Pixels of the photo as annotated; where no region says them, those of the file."""
+    """Return the size of the photo as annotated, in pixels; where no region has it, that of the file."""
     sizes = {region.size for region in task.regions if region.size is not None}
     if len(sizes) > 1:
         raise UsageError(f"{task.where}: its regions say different sizes of the photo: {sorted(sizes)}")
@@ -231,7 +231,7 @@ def _size(task: _Task, path: Path | None) -> tuple[int, int] | None:
 
 
 def _boxes(task: _Task, size: tuple[int, int] | None) -> tuple[list[list[float]], Mapping[str, int]]:
-    """Corners in pixels, and what of the shapes is not kept."""
+    """Return the boxes in pixels, and what of the shapes is not kept."""
     boxes: list[list[float]] = []
     not_kept: Counter[str] = Counter()
     for region in task.regions:

@@ -22,7 +22,7 @@ _USUAL = "image"
 
 @dataclass(frozen=True, slots=True)
 class PhotoName:
-    """What a task calls its photo.
+    """Hold what a task calls its photo.
 
     name: its name without what Label Studio adds. names: paths by which its file may lie somewhere, the best first.
     written: as the task has it, by which listings of a store name it.
@@ -64,7 +64,7 @@ def _named(written: str) -> PhotoName:
 
 
 def _path(written: str) -> str:
-    """The path within an address, decoded, with slashes."""
+    """Return the path within an address, decoded, with slashes."""
     address = urllib.parse.urlsplit(written) if written.startswith(_PLACES) else None
     if address is None:
         return posixpath.normpath(written.replace("\\", "/"))

@@ -31,7 +31,7 @@ _LOOKED_AT = 20
 
 
 def fits(path: Path) -> bool:
-    """A .json of LabelMe, or a folder with some."""
+    """Return whether a path is a .json of LabelMe, or a folder with some."""
     if path.is_file():
         return path.suffix.lower() == ".json" and json_kind(path) == "labelme"
     tree = Tree(path)
@@ -75,7 +75,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
 
 
 class _Said:
-    """What one file says."""
+    """Read one file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -92,11 +92,14 @@ class _Said:
 
     @property
     def image(self) -> str:
-        """The photo's path from here, with slashes; '' where the file has none."""
+        """Return the photo's path from here, with slashes; '' where the file has none."""
         return str(self._data.get("imagePath") or "").replace("\\", "/")
 
     def place(self, photos: Tree, apart: bool) -> Path | None:
-        """The photo's file: where `imagePath` leads, or beside the .json, under that name or the .json's."""
+        """Return the photo's file: where `imagePath` leads, or beside the .json, under that name or the .json's.
+
+        apart: the photos are in a folder of their own.
+        """
         names = [self.image, posixpath.basename(self.image)] if self.image else []
         if not apart:
             for name in names:
@@ -112,7 +115,7 @@ class _Said:
         return next((photos.path(key) for key in found if key is not None), None)
 
     def photo(self, path: Path | None, root: Path) -> AnnotatedPhoto:
-        """The photo, named from `root`."""
+        """Return the photo, named from `root`."""
         if path is not None:
             name = path.relative_to(root).as_posix()
         else:

@@ -17,7 +17,7 @@ _LOOKED_AT = 50
 
 
 class PhotoFiles:
-    """The photos that a file of annotations names, found on this machine. found: those that `find` has returned.
+    """Find the photos that a file of annotations names. found: those that `find` has returned.
 
     Names may be paths of the machine that wrote the file, with folders or backslashes; then the photo is the file with
     the longest path that the name ends with. Names are compared in Unicode's composed form.
@@ -74,7 +74,7 @@ class PhotoFiles:
         return path
 
     def _root(self, names: Sequence[Sequence[str]], folders: Sequence[str]) -> Path:
-        """The folder in which the first photos are; the file's own where none is found."""
+        """Return the folder in which the first photos are; the file's own where none is found."""
         beside = self.file.parent
         for above in (beside, beside.parent):
             for folder in (above, *(above / name for name in ("images", *folders))):
@@ -102,7 +102,7 @@ def unlisted(files: Sequence[PhotoFiles], root: Path) -> Iterator[AnnotatedPhoto
 
 
 def _ends(name: str, loose: bool) -> Iterator[str]:
-    """Keys by which a photo may lie in a folder: its name, then, of a path that is not relative to it, ever shorter ends."""
+    """Yield keys by which a photo may lie in a folder: its name, then, of a path of another machine, ever shorter ends."""
     if not os.path.isabs(name):
         yield name
     plain = posixpath.normpath(name.replace("\\", "/")).lstrip("/")

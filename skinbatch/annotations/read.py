@@ -19,7 +19,7 @@ from skinbatch.tables.names import composed
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """How a format is told and read. photos: whether `read` takes a folder of photos apart from the
+    """Tell and read a format. photos: whether `read` takes a folder of photos apart from the
     annotations. by_photos: whether `fits` takes it too, because only their photos tell such files."""
 
     fits: Callable[..., bool]
@@ -108,10 +108,11 @@ def read_truth(
         raise UsageError(f"{path}: no annotations; looked for {_ALL[format].looked_for}")
     named: dict[str, Path] = {}
     for photo in truth.photos:
-        if (before := named.get(photo.name)) is not None:
+        name = photo.name if photo.path is not None else composed(photo.name)
+        if (before := named.get(name)) is not None:
             twice = f"{before} and {photo.annotation}" if before != photo.annotation else f"{before}, twice"
             raise UsageError(f"{path}: {photo.name} is annotated in {twice}; keep one, or name the file that is meant")
-        named[photo.name] = photo.annotation
+        named[name] = photo.annotation
     in_order = sorted(truth.photos, key=lambda photo: photo.name)
     return dataclasses.replace(
         truth,
@@ -135,7 +136,7 @@ def put_right(photo: AnnotatedPhoto) -> AnnotatedPhoto:
 
 
 def _composed(photo: AnnotatedPhoto) -> AnnotatedPhoto:
-    """The photo with the names of its classes and group in Unicode's composed form, by which they are compared."""
+    """Return the photo with the names of its classes and group in Unicode's composed form, by which they are compared."""
     texts = [*(photo.labels or ()), *(photo.classes or ()), *photo.crowd_labels, photo.group or ""]
     if all(text.isascii() for text in texts):
         return photo
@@ -149,7 +150,7 @@ def _composed(photo: AnnotatedPhoto) -> AnnotatedPhoto:
 
 
 def _sorted_corners(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], frozenset[int]]:
-    """Boxes with x1 <= x2 and y1 <= y2, and the indexes of those that were not so."""
+    """Return boxes with x1 <= x2 and y1 <= y2, and the indexes of those that were not so."""
     wrong = (boxes[:, :2] > boxes[:, 2:]).any(axis=1)
     if not wrong.any():
         return boxes, frozenset()

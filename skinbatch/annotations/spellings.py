@@ -10,7 +10,10 @@ from skinbatch.tables.names import composed
 
 
 class Spellings:
-    """Finds files and folders by their paths. A folder is listed once, and only where a path is not there as it is spelled."""
+    """Find files and folders by their paths.
+
+    A folder is listed once, and only where a path is not there as it is spelled.
+    """
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, list[str]]] = {}

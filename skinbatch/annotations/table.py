@@ -85,7 +85,7 @@ def read(path: Path, photos: Path | None = None, group: str | None = None) -> Tr
 
 @dataclass(frozen=True, slots=True)
 class _BoxColumns:
-    """Where a row has the corners of a box, its class and the size of its photo."""
+    """Read the corners of a box, its class and the size of its photo from a row."""
 
     corners: tuple[int, ...]
     label: int
@@ -93,7 +93,7 @@ class _BoxColumns:
 
     @classmethod
     def of(cls, file: Path, header: Sequence[str], labels: int | Mapping[int, str]) -> _BoxColumns | None:
-        """None where the rows are no boxes."""
+        """Return the columns, None where the rows are no boxes."""
         for names in CORNERS:
             places = [_place(header, (name,)) for name in names]
             corners = tuple(place for place in places if place is not None)

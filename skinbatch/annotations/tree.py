@@ -72,7 +72,7 @@ class Tree:
         return found[0] if found else None
 
     def find(self, name: str, near: str = "") -> str | None:
-        """The photo that a list calls `name`: relative to the list's folder `near` or to the root, in `images`, without
+        """Return the photo that a list calls `name`: relative to the list's folder `near` or to the root, in `images`, without
         its extension, or where only one photo's path ends with it. Its own folders have to agree: `train/9.png` is never
         `test/9.png`. A path of another machine is the photo with the longest path that it ends with."""
         plain = posixpath.normpath(name.replace("\\", "/"))
@@ -99,7 +99,7 @@ class Tree:
         return covered[0] if len(covered) == 1 else None
 
     def _with_stem(self, place: str) -> list[str]:
-        """Photos of this key without its extension."""
+        """Return the photos of this key without its extension."""
         found = self._by_stem.get(composed(place), [])
         exact = [key for key in found if stem(key) == place]
         if not exact:
@@ -160,7 +160,7 @@ def read_text(path: Path) -> str:
 
 
 def _ends_with(path: str, end: str) -> bool:
-    """Whether a path ends with another, with or without its extension."""
+    """Return whether a path ends with another, with or without its extension."""
     plain = composed(path)
     return plain.endswith(end) or stem(plain).endswith(end)
 

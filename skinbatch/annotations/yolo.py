@@ -43,8 +43,8 @@ class _Stated:
 
 
 def fits(path: Path, photos: Path | None = None) -> bool:
-    """A .txt of numbers that belongs to a photo beside it or in `photos` is there, a folder `labels` of such files, or a
-    data.yaml."""
+    """Return whether a .txt of numbers is there that belongs to a photo beside it or in `photos`, a folder `labels` of such
+    files, or a data.yaml."""
     if path.is_file():
         return path.suffix.lower() in YAML
     return _has_labels(path, photos) or any(_leads_to_labels(read_data_set(file)) for file in data_sets_in(path))
@@ -76,7 +76,7 @@ def read(path: Path, photos: Path | None = None, split: str | None = None) -> Tr
 
 
 def _data_set(path: Path) -> DataSet | None:
-    """The data.yaml that says where the photos are; None where the folder itself has the labels."""
+    """Return the data.yaml that names the photos, None where the folder itself has the labels."""
     if path.is_file():
         data_set = read_data_set(path)
         return data_set if data_set.splits and (data_set.is_there or not _has_labels(path.parent)) else None
@@ -91,7 +91,7 @@ def _data_set(path: Path) -> DataSet | None:
 
 
 def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
-    """Photos are named relative to the folder that all of them are in."""
+    """Read the photos of a data.yaml, named relative to the folder that all of them are in."""
     parts: list[tuple[Path, _Folder | list[Path]]] = []
     for place in data_set.places(split):
         if place.suffix.lower() == ".txt" and place.is_file():
@@ -118,7 +118,7 @@ def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
 
 
 def _listed_photos(file: Path, root: Path) -> list[Path]:
-    """The photos of a .txt list, whose paths are relative to it, to the data set or to the current folder."""
+    """Return the photos of a .txt list, whose paths are relative to it, to the data set or to the current folder."""
     spellings, photos = Spellings(), []
     for line in read_text(file).splitlines():
         said = line.strip().replace("\\", "/")
@@ -156,7 +156,7 @@ def _has_labels(folder: Path, photos: Path | None = None) -> bool:
 
 
 def _leads_to_labels(data_set: DataSet) -> bool:
-    """Whether any of a data.yaml's photos has labels: such a file may lie beside annotations of another format."""
+    """Return whether any of a data.yaml's photos has labels: such a file may lie beside another format's annotations."""
     for place in (place for places in data_set.splits.values() for place in places):
         if place.is_dir() and _has_labels(place):
             return True
@@ -169,7 +169,7 @@ def _leads_to_labels(data_set: DataSet) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder of photos and the one of their labels, which may be the same.
+    """Read a folder of photos and the one of their labels, which may be the same.
 
     stated: label -> what photos.csv says of its photo. loose: the folder of the photos was named.
     """
@@ -181,7 +181,7 @@ class _Folder:
     loose: bool = False
 
     def photos(self, within: str = "") -> tuple[list[AnnotatedPhoto], list[Path]]:
-        """The photos, and the files beside them that are no labels. within: goes before their names."""
+        """Return the photos, and the files beside them that are no labels. within: goes before their names."""
         photos = Tree(self.photo_root, self.loose) if self.photo_root.is_dir() else None
         labels = Tree(self.label_root)
         apart = self.photo_root != self.label_root

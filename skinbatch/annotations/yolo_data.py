@@ -20,7 +20,7 @@ YAML = (".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A data.yaml, read.
+    """Hold what a data.yaml says.
 
     names: number -> class, {} where it has none. splits: split -> folders of photos and .txt lists of photos; only those
     that the file has. root: the folder that its paths are relative to.
@@ -55,7 +55,7 @@ class DataSet:
 
     @property
     def is_there(self) -> bool:
-        """Whether any of the splits' photos or labels are on this machine."""
+        """Return whether any of the splits' photos or labels are on this machine."""
         return any(_is_there(place) for places in self.splits.values() for place in places)
 
 
@@ -126,7 +126,7 @@ def _listed(file: Path, name: str, value: Any) -> Sequence[str]:
 
 
 def _root(file: Path, said: Any, places: Sequence[str]) -> Path:
-    """The folder that `path` names; of several candidates the first that has the photos."""
+    """Return the folder that `path` names; of several candidates the first that has the photos."""
     beside = file.parent.absolute()
     if said is None or said == "":
         return beside
@@ -156,7 +156,7 @@ def _resolved(root: Path, said: str) -> Path:
 
 
 def _is_there(place: Path) -> bool:
-    """Whether a place has photos, or labels that belong to photos there."""
+    """Return whether a place has photos, or labels that belong to photos there."""
     return place.exists() or labels_of(place).is_dir()
 
 

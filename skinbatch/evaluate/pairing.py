@@ -32,6 +32,7 @@ _NAMES: dict[str, Callable[[str], str]] = {
     "base name": posixpath.basename,
     "base name without its ending": _stem,
 }
+# Marks keys in one Unicode form, so that they are equal to no key that is left as it is spelled.
 _COMPOSED = "composed"
 WAYS = (FILE, *_NAMES)
 """From strict to loose. The first by which any photo is found is taken for all: photos of the same base name in two folders
@@ -92,8 +93,10 @@ def _resolved(files: Iterable[str | os.PathLike[str] | None]) -> list[str | None
 
 
 def _matchable(keys: Sequence[Hashable], others: Sequence[Hashable]) -> tuple[list[Hashable], list[Hashable]]:
-    """Keys that fit where names are the same text, however Unicode spells it; a name that is spelled alike on both sides
-    fits no other spelling."""
+    """Return keys that are equal where names are the same text, however Unicode spells it.
+
+    A name that is spelled alike on both sides fits no other spelling.
+    """
     exact = set(keys) & set(others)
 
     def plain(key: Hashable) -> Hashable:

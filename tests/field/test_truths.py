@@ -84,6 +84,12 @@ def test_two_files_that_only_unicode_tells_apart_are_named(tmp_path: Path) -> No
     assert exact in [one.path for one in read_truth(tmp_path).photos if one.boxes is not None]
 
 
+def test_a_photo_that_is_named_twice_in_two_spellings_is_annotated_twice(tmp_path: Path) -> None:
+    file = write(tmp_path / "list.txt", f"{COMPOSED} 1,2,3,4,0\n{DECOMPOSED} 5,6,7,8,0\n")
+    with pytest.raises(UsageError, match=r"rn_0\.jpg is annotated in .*list\.txt, twice"):
+        read_truth(file)
+
+
 def test_rows_are_paired_however_unicode_spells_their_names() -> None:
     pairs = pair([COMPOSED, "b.jpg"], ["b.jpg", DECOMPOSED])
     assert (pairs.way, pairs.truth.tolist(), pairs.rows.tolist()) == ("name", [1, 0], [0, 1])

@@ -12,9 +12,12 @@ import pi_heif
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from skinbatch.archive.bare import bare, has_strays
 from skinbatch.archive.formats import ImageFormat, image_format, is_cut_signature
-from skinbatch.archive.integrity import CutError, DamagedError, TooManyScansError, check, check_strips
+from skinbatch.archive.integrity import TooManyScansError, check, check_strips
+from skinbatch.archive.parts import CutError, DamagedError
 from skinbatch.config import DecodeSettings
+from skinbatch.redact import without_addresses
 from skinbatch.types import Status
 
 pi_heif.register_heif_opener(thumbnails=False, decode_threads=1)
@@ -33,7 +36,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS, _PHOTOMETRIC, _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 258, 262, 273, 279, 324, 325
+_BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES = 258, 259, 262, 273, 277, 278, 279
+_PLANES, _TILES, _TILE_BYTES = 284, 324, 325
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
             Status.TOO_LARGE,
             f"{name}: {len(data):,} bytes, over max_image_bytes ({settings.max_image_bytes:,}); raise it in [decode]",
         )
-    kind = image_format(data)
+    kind = _format(data)
     if kind is None:
         if is_cut_signature(data):
             raise PhotoError(Status.TRUNCATED, f"{name}: ends after {len(data)} bytes")
@@ -100,20 +104,55 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
     except Exception as e:  # decoders raise anything on hostile bytes; each is a fact about this photo
         cut = "truncated" in str(e).lower()
         status = Status.TRUNCATED if cut else Status.CORRUPT
-        raise PhotoError(status, f"{name}: {kind} that will not decode: {str(e) or type(e).__name__}") from e
+        raise PhotoError(status, f"{name}: {kind} that will not decode: {_reason(e)}") from e
 
 
 def expected_bytes(data: bytes, settings: DecodeSettings) -> int:
     """Bytes of the pixels that `decode` is going to give, by the photo's header; 0 for what it refuses."""
-    kind = image_format(data) if len(data) <= settings.max_image_bytes else None
+    kind = _format(data) if len(data) <= settings.max_image_bytes else None
     if kind is None:
         return 0
     try:
-        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            pixels = image.width * image.height
+        pixels = _header_pixels(data, kind)
     except Exception:  # whatever a decoder raises on hostile bytes; `decode` says it
         return 0
     return 3 * pixels if pixels <= settings.max_pixels else 0
+
+
+def _header_pixels(data: bytes, kind: ImageFormat) -> int:
+    if not has_strays(data, kind):
+        try:
+            return _pixels_of_header(data, kind)
+        except Exception:  # whatever a decoder raises; the picture itself may be sound
+            if (stripped := bare(data, kind)) is None:
+                raise
+    else:
+        stripped = bare(data, kind)
+        assert stripped is not None, "has_strays has read its segments"
+    return _pixels_of_header(stripped.data, kind)
+
+
+def _pixels_of_header(data: bytes, kind: ImageFormat) -> int:
+    with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        return image.width * image.height
+
+
+def _format(data: bytes) -> ImageFormat | None:
+    """Return the format of a file; that of a JPEG also where stray bytes follow its very first marker."""
+    kind = image_format(data)
+    if kind is None and data.startswith(b"\xff\xd8"):
+        try:
+            check(data, "jpeg")
+        except (CutError, DamagedError, TooManyScansError):
+            return None
+        return "jpeg"
+    return kind
+
+
+def _reason(error: Exception) -> str:
+    """Return what a decoder said, the same in every run."""
+    text = without_addresses(str(error)).replace(" <_io.BytesIO object>", "")
+    return text or type(error).__name__
 
 
 def _decode(data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo:
@@ -122,6 +161,25 @@ def _decode(data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo
         check(data, kind)
     except (CutError, DamagedError) as e:
         damage = e
+
+    # Pillow skips stray bytes one by one, and gives up over chunks that are not pixels.
+    stripped = bare(data, kind) if damage is None and has_strays(data, kind) else None
+    if stripped is None:
+        try:
+            return _pixels(data, None, kind, max_pixels, name, damage)
+        except (PhotoError, CutError, DamagedError, MemoryError):
+            raise
+        except Exception:
+            stripped = bare(data, kind) if damage is None else None
+            if stripped is None:
+                raise
+    return _pixels(stripped.data, stripped.exif, kind, max_pixels, name, None)
+
+
+def _pixels(
+    data: bytes, exif: bytes | None, kind: ImageFormat, max_pixels: int, name: str, damage: Exception | None
+) -> Photo:
+    """Return the pixels of a file. exif: of the photo where the file has lost it. damage: found in the file's structure."""
     try:
         image = Image.open(io.BytesIO(data), formats=(kind,))
     except Exception:
@@ -138,25 +196,47 @@ def _decode(data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo
             )
         if not pixels:
             raise DamagedError("has no pixels")
-        tags = getattr(image, "tag_v2", {})
         if kind == "tiff":
-            check_strips(data, tags.get(_STRIPS), tags.get(_STRIP_BYTES))
-            check_strips(data, tags.get(_TILES), tags.get(_TILE_BYTES))
+            _check_tiff(data, image)
         if damage is not None:
             raise damage
-        bits = int(tags.get(_BITS, (16,))[0])
-        inverted = tags.get(_PHOTOMETRIC) == 0
-        image.load()
-        turn = _TURNS.get(_orientation(image))
-        rgb = _rgb(image, bits, inverted)
-        if turn is not None:
-            rgb = rgb.transpose(turn)
-    return Photo(np.ascontiguousarray(np.asarray(rgb, dtype=np.uint8)))
+        return Photo(displayed(image, exif))
 
 
-def _orientation(image: Image.Image) -> int:
+def displayed(image: Image.Image, exif: bytes | None = None) -> NDArray[np.uint8]:
+    """Return the pixels of an image as viewers show it.
+
+    image: as Pillow opened or made it, in any mode. exif: what says how it is turned where the image itself does not.
+    Returns (H, W, 3) uint8 RGB, contiguous, the EXIF orientation applied, transparent pixels on white.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = int(tags.get(_BITS, (16,))[0])
+    inverted = tags.get(_PHOTOMETRIC) == 0
+    image.load()
+    turn = _TURNS.get(_orientation(image, exif))
+    rgb = _rgb(image, bits, inverted)
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    return np.ascontiguousarray(np.asarray(rgb, dtype=np.uint8))
+
+
+def _check_tiff(data: bytes, image: Image.Image) -> None:
+    """Raise CutError where a TIFF's strips or tiles end behind the file. Of plain pixels only those that are read count."""
+    tags = getattr(image, "tag_v2", {})
+    most = None
+    if tags.get(_COMPRESSION, 1) == 1 and tags.get(_PLANES, 1) == 1:
+        bits = sum(tags.get(_BITS, (1,))) * (tags.get(_SAMPLES, 1) if len(tags.get(_BITS, (1,))) == 1 else 1)
+        most = (image.width * bits + 7) // 8 * min(tags.get(_STRIP_ROWS, image.height), image.height)
+    check_strips(data, tags.get(_STRIPS), tags.get(_STRIP_BYTES), most)
+    check_strips(data, tags.get(_TILES), tags.get(_TILE_BYTES))
+
+
+def _orientation(image: Image.Image, exif: bytes | None) -> int:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        tags = image.getexif()
+        if exif is not None:
+            tags.load(exif)
+        return int(tags.get(ExifTags.Base.Orientation, 1))
     except Exception:  # malformed EXIF: the photo is shown as it is stored, as viewers do
         return 1
 

@@ -1,0 +1,146 @@
+"""The parts that a photo's file is made of: segments of a JPEG, chunks of a PNG and a WebP, blocks of a GIF."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+# Segments, chunks or boxes of a photo. A file of nothing but empty ones would keep a worker busy for minutes.
+MOST_PARTS = 100_000
+# Blocks of a GIF, which are 255 bytes in files that mean to show something.
+_MOST_BLOCKS = 2_000_000
+
+START_OF_SCAN = 0xDA
+END_OF_IMAGE = 0xD9
+# TEM, RST0 to RST7 and SOI: markers without a length.
+_ALONE = {0x01, *range(0xD0, 0xD9)}
+
+_NO_FILL = re.compile(rb"[^\xff]")
+_GIF_INTRODUCER = re.compile(rb"[!,;]")
+_NO_ZERO = re.compile(rb"[^\0]")
+
+
+class CutError(Exception):
+    """The file ends early."""
+
+
+class DamagedError(Exception):
+    """The file contradicts itself, or is of more parts than any photo."""
+
+
+class Part(NamedTuple):
+    """A part of a file: what it is called, and its bytes from `start` to `end`, with its header."""
+
+    name: bytes
+    start: int
+    end: int
+
+
+def ends_after(data: bytes, end: int, what: str) -> None:
+    """Raise CutError if `end` lies behind the end of the file."""
+    if end > len(data):
+        raise CutError(f"{what} ends at byte {end:,}, the file at {len(data):,}")
+
+
+def jpeg_segments(data: bytes) -> Iterator[Part]:
+    """Yield the segments of a JPEG up to its first scan, which comes last and ends with the file.
+
+    name: the marker, one byte. Whatever lies between two segments is skipped, as libjpeg skips it: other bytes, `FF 00` and
+    fill bytes. Raises CutError and DamagedError.
+    """
+    at = 2
+    for _ in range(MOST_PARTS):
+        at = data.find(b"\xff", at)
+        behind = None if at < 0 else _NO_FILL.search(data, at)
+        if behind is None:
+            raise CutError("ends before any picture data")
+
+        start, marker = behind.start() - 1, data[behind.start()]
+        at = behind.end()
+        if marker == 0:
+            continue
+        if marker == END_OF_IMAGE:
+            raise CutError("ends before any picture data")
+        if marker == START_OF_SCAN:
+            yield Part(bytes([marker]), start, len(data))
+            return
+        if marker not in _ALONE:
+            ends_after(data, at + 2, "header")
+            length = int.from_bytes(data[at : at + 2])
+            if length < 2:
+                raise DamagedError(f"segment of {length} bytes at byte {start}")
+            at += length
+            ends_after(data, at, "header")
+        yield Part(bytes([marker]), start, at)
+    raise DamagedError(f"more than {MOST_PARTS:,} segments")
+
+
+def png_chunks(data: bytes) -> Iterator[Part]:
+    """Yield the chunks of a PNG to its IEND. Raises CutError and DamagedError."""
+    at = 8
+    for _ in range(MOST_PARTS):
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if not name.isalpha():
+            raise DamagedError(f"no chunk at byte {at}")
+        ends_after(data, end, f"chunk {name.decode('ascii', 'replace')}")
+        yield Part(name, at, end)
+        if name == b"IEND":
+            return
+        at = end
+        if at >= len(data):
+            raise CutError("no IEND chunk")
+    raise DamagedError(f"more than {MOST_PARTS:,} chunks")
+
+
+def webp_chunks(data: bytes) -> Iterator[Part]:
+    """Yield the chunks of a WebP that are whole."""
+    at = 12
+    for _ in range(MOST_PARTS):
+        if at + 8 > len(data):
+            return
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        end = at + 8 + length
+        if end > len(data):
+            return
+        yield Part(data[at : at + 4], at, end)
+        at = end + length % 2
+
+
+def gif_blocks(data: bytes) -> Iterator[Part]:
+    """Yield the blocks of a GIF, named by their introducer (`!` for extensions, `,` for images), up to its trailer.
+
+    Bytes that begin no block are skipped before the first image, as Pillow skips them. Behind it only zeros are: others
+    mean that the picture's data ended elsewhere than its lengths say. Raises CutError, DamagedError and IndexError, the
+    last where the file ends within a block.
+    """
+    at, blocks, images = 13 + gif_palette_bytes(data[10]), 0, 0
+    while data[at] != 0x3B:
+        start, introducer = at, data[at : at + 1]
+        if introducer == b",":
+            at += 10 + gif_palette_bytes(data[at + 9]) + 1
+            images += 1
+        elif introducer == b"!":
+            at += 2
+        elif introducer == b"\0" or not images:
+            behind = (_NO_ZERO if images else _GIF_INTRODUCER).search(data, at)
+            at = len(data) if behind is None else behind.start()
+            continue
+        else:
+            raise DamagedError(f"no block at byte {at}")
+
+        while data[at]:
+            at += 1 + data[at]
+            blocks += 1
+        at += 1
+        blocks += 1
+        if blocks > _MOST_BLOCKS:
+            raise DamagedError(f"more than {_MOST_BLOCKS:,} blocks")
+        yield Part(introducer, start, at)
+
+
+def gif_palette_bytes(flags: int) -> int:
+    """Return the bytes of the palette that a screen or image descriptor announces."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,8 +91,25 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
         if is_cut_signature(data):
             raise PhotoError(Status.TRUNCATED, f"{name}: ends after {len(data)} bytes")
         raise PhotoError(Status.UNSUPPORTED, f"{name}: begins with {data[:8]!r}, which no image format read here does")
-    try:
+    with _told(kind, name):
         return _decode(data, kind, settings.max_pixels, name)
+
+
+def decode_image(image: Image.Image, settings: DecodeSettings, name: str) -> Photo:
+    """Return the pixels of an image that Pillow has opened or made, in any mode, as `decode` does those of its file.
+
+    Raises PhotoError, also for what Pillow finds when it reads the file's pixels.
+    """
+    with _told("image", name):
+        _check_size(image, settings.max_pixels, name)
+        return Photo(displayed(image))
+
+
+@contextmanager
+def _told(kind: str, name: str) -> Iterator[None]:
+    """Turn whatever is raised within into a PhotoError that names the photo."""
+    try:
+        yield
     except PhotoError:
         raise
     except TooManyScansError as e:
@@ -188,19 +207,23 @@ def _pixels(
             raise damage from None
         raise
     with image:
-        pixels = image.width * image.height
-        if pixels > max_pixels:
-            raise PhotoError(
-                Status.TOO_LARGE,
-                f"{name}: {image.width:,} x {image.height:,} pixels, over max_pixels ({max_pixels:,}); raise it in [decode]",
-            )
-        if not pixels:
-            raise DamagedError("has no pixels")
+        _check_size(image, max_pixels, name)
         if kind == "tiff":
             _check_tiff(data, image)
         if damage is not None:
             raise damage
         return Photo(displayed(image, exif))
+
+
+def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise PhotoError(
+            Status.TOO_LARGE,
+            f"{name}: {image.width:,} x {image.height:,} pixels, over max_pixels ({max_pixels:,}); raise it in [decode]",
+        )
+    if not pixels:
+        raise DamagedError("has no pixels")
 
 
 def displayed(image: Image.Image, exif: bytes | None = None) -> NDArray[np.uint8]:

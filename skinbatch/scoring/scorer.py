@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from skinbatch.archive.decode import PhotoError, decode
+from skinbatch.archive.decode import PhotoError, decode, decode_image
+from skinbatch.archive.named import read_named
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.grading.face import Face, find_face, skin_in_crop
@@ -23,6 +26,7 @@ from skinbatch.grading.quality import face_quality
 from skinbatch.models.base import Classifier, InputKind
 from skinbatch.models.detectors.tiling import TiledDetector
 from skinbatch.models.pack import Pack, load_pack
+from skinbatch.storage.locate import Locator
 from skinbatch.tables.names import prob_columns
 from skinbatch.types import Detections, ImageResult, Status
 
@@ -99,6 +103,7 @@ class Scorer:
         self.batch_size = self.config.engine.batch_size or (CPU_BATCH if self.device == "cpu" else GPU_BATCH)
         self.seconds = Seconds()
         self._on_progress = on_progress
+        self._locator = Locator(self.config.storage)
         if isinstance(self.models.detector, TiledDetector):
             self.models.detector.on_tiles = on_progress
         taken: list[str] = []
@@ -108,11 +113,22 @@ class Scorer:
             taken += columns.values()
             self._columns.append(columns)
 
-    def __call__(self, image: str | Path | bytes | RGB | Any) -> ImageResult:
-        """Score one photo: a path, the bytes of a file, an (H, W, 3) uint8 RGB array, or a PIL image.
+    def __call__(self, image: str | Path | bytes | RGB | Image.Image | Any) -> ImageResult:
+        """Score one photo.
 
-        Returns a result whose status says what is wrong with a photo that cannot be decoded. UsageError for a path that
-        is not there and for an array of another shape or type.
+        Args:
+            image: A path, an s3:// address, either of an archive file with `/member` behind it, the bytes of a file, an
+                image of Pillow's in any mode, or an (H, W, 3) uint8 RGB array as it is displayed. EXIF orientation is
+                applied to all but the array.
+
+        Returns:
+            The result; its status says what is wrong with a photo that cannot be decoded.
+
+        Raises:
+            UsageError: Nothing is there by that name, or the array is of another shape or type.
+            StoreError: The store does not answer, or does not let the photo be read.
+
+        >>> Scorer("starter")("s3://bucket/face.jpg").grade  # doctest: +SKIP
         """
         try:
             rgb = self._pixels(image)
@@ -120,17 +136,18 @@ class Scorer:
             return ImageResult(e.status, str(e))
         return self.score_batch([rgb])[0]
 
-    def _pixels(self, image: str | Path | bytes | RGB | Any) -> RGB:
+    def _pixels(self, image: str | Path | bytes | RGB | Image.Image | Any) -> RGB:
+        settings = self.config.decode
         if isinstance(image, str | Path):
-            try:
-                data = Path(image).read_bytes()
-            except OSError as e:
-                raise UsageError(f"{image}: {e.strerror}") from None
-            return decode(data, self.config.decode, str(image)).rgb
-        if isinstance(image, bytes):
-            return decode(image, self.config.decode, "image").rgb
-        if not isinstance(image, np.ndarray) and hasattr(image, "convert"):
-            image = np.asarray(image.convert("RGB"))
+            name = os.fspath(image)
+            fetched = read_named(name, self._locator, settings)
+            if fetched.data is None:
+                raise PhotoError(fetched.status, fetched.error or name)
+            return decode(fetched.data, settings, name).rgb
+        if isinstance(image, bytes | bytearray | memoryview):
+            return decode(bytes(image), settings, "image").rgb
+        if isinstance(image, Image.Image):
+            return decode_image(image, settings, "image").rgb
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
             raise UsageError(f"an image is a path, bytes, a PIL image or an (H, W, 3) uint8 RGB array, not {got}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -123,3 +124,16 @@ def newest(store: Store, fingerprint: str | None = None) -> dict[str, Any] | Non
         if found is not None and (fingerprint is None or found.get("fingerprint") == fingerprint):
             return found
     return None
+
+
+def newest_of_each(store: Store, fingerprints: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return the record of each scoring's newest run; scorings that were never run are left out."""
+    found: dict[str, dict[str, Any]] = {}
+    for info in sorted(store.list(layout.RUNS), key=lambda o: o.key, reverse=True):
+        if len(found) == len(fingerprints):
+            break
+        run = read_json(store, info.key)
+        name = str(run.get("fingerprint")) if run is not None else ""
+        if run is not None and name in fingerprints:
+            found.setdefault(name, run)
+    return found

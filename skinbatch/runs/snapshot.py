@@ -51,6 +51,17 @@ def names(store: Store, fingerprint: str) -> list[str]:
     return layout.newest_first([k.removesuffix(".parquet") for k in keys if k.endswith(".parquet")])
 
 
+def rows_of_newest(store: Store, fingerprint: str) -> int | None:
+    """Return the rows that the newest readable snapshot names, whether it counts or not; None if there is none."""
+    for name in names(store, fingerprint):
+        try:
+            with receipts.open_parquet(store.get(_key(fingerprint, name))[0]) as file:
+                return sum(rows for (rows,) in receipts.rows_of(file, "rows"))
+        except (NotFoundError, pa.ArrowException, OSError, ValueError, KeyError):
+            continue
+    return None
+
+
 def newest_that_counts(ledger: Ledger) -> Snapshot | None:
     """Return the newest snapshot that counts.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from skinbatch.runs import destination, plan, record, snapshot
 from skinbatch.runs.ledger import Ledger
+from skinbatch.runs.results import done_for_newest_plan
 from skinbatch.runs.units import Units
 from skinbatch.storage.base import Store
 
@@ -16,11 +18,30 @@ SILENT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class ScoringStatus:
+    """One scoring of a destination.
+
+    created: when its first run began. photos: rows that `open` shows. state: as in RunStatus. finished: every photo that
+    was listed had a row once, so that `open` shows it whole.
+    """
+
+    fingerprint: str
+    pack: str
+    created: str
+    photos: int
+    state: str
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunStatus:
-    """state: running, done, stopped, failed or interrupted, as the newest run's record says; `lost` when it says
+    """Where one scoring of a destination stands, and all its scorings, that of the newest run first.
+
+    state: running, done, stopped, failed or interrupted, as the newest run's record says; `lost` when it says
     running but has not been rewritten for a minute. total_known: no archive file is left whose members are not counted yet.
     statuses: rows by status. left_s: None unless a run is going at a known rate. units_retried, photos_isolated, requests_*:
-    of the newest run, as in its record."""
+    of the newest run, as in its record.
+    """
 
     fingerprint: str
     state: str
@@ -40,6 +61,7 @@ class RunStatus:
     photos_isolated: int
     requests_retried: int
     requests_throttled: int
+    scorings: tuple[ScoringStatus, ...]
 
 
 def _silent(updated: str) -> bool:
@@ -51,8 +73,40 @@ def _silent(updated: str) -> bool:
     return age.total_seconds() > SILENT_S
 
 
+def _state_of(run: Mapping[str, Any]) -> str:
+    """Return the state of a run by its record, which is empty for a scoring that was never run."""
+    state = str(run.get("state", "never run"))
+    return "lost" if state == "running" and _silent(str(run.get("updated", ""))) else state
+
+
+def _scorings(store: Store, shown: RunStatus) -> tuple[ScoringStatus, ...]:
+    """Return all scorings of a destination; of the one that is shown what was found already."""
+    names = destination.newest_scorings(store)
+    runs = record.newest_of_each(store, names)
+    listed = []
+    for name in names:
+        scoring = destination.read_scoring(store, name)
+        if name == shown.fingerprint:
+            photos, finished = shown.photos_done, shown.snapshot is not None
+        else:
+            # The newest snapshot alone: to see whether it counts would mean to list all that the scoring has.
+            whole = snapshot.rows_of_newest(store, name)
+            finished = whole is not None
+            photos = whole if whole is not None else _rows_so_far(store, name)
+        pack, created = (scoring.pack, scoring.created) if scoring else ("", "")
+        listed.append(ScoringStatus(name, pack, created, photos, _state_of(runs.get(name, {})), finished))
+    return tuple(listed)
+
+
+def _rows_so_far(store: Store, fingerprint: str) -> int:
+    return sum(stub.rows for stub in done_for_newest_plan(Ledger.load(store, fingerprint)))
+
+
 def read_status(store: Store, scoring: str | None = None) -> RunStatus:
-    """UsageError where nothing was ever scored."""
+    """Return where a scoring stands. scoring: None for that of the newest run.
+
+    Raises UsageError where nothing was ever scored.
+    """
     destination.require_destination(store)
     fingerprint = destination.choose_scoring(store, scoring)
     ledger = Ledger.load(store, fingerprint)
@@ -73,17 +127,13 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
                     statuses[status] += rows
     found = snapshot.newest_that_counts(ledger)
     done = sum(statuses.values())
-    state = str(run.get("state", "never run"))
+    state = _state_of(run)
     running = state == "running"
     message = str(run.get("message", ""))
-    if running and _silent(str(run.get("updated", ""))):
-        state, running, message = (
-            "lost",
-            False,
-            "its driver is not heard from any more; the same `skinbatch score` goes on",
-        )
+    if state == "lost":
+        message = "its driver is not heard from any more; the same `skinbatch score` goes on"
     rate = float(run.get("photos_per_second", 0.0))
-    return RunStatus(
+    shown = RunStatus(
         fingerprint=fingerprint,
         state=state,
         updated=str(run.get("updated", "")),
@@ -102,4 +152,6 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
         photos_isolated=int(run.get("photos_isolated", 0)),
         requests_retried=int(run.get("requests_retried", 0)),
         requests_throttled=int(run.get("requests_throttled", 0)),
+        scorings=(),
     )
+    return replace(shown, scorings=_scorings(store, shown))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, TableError
@@ -16,7 +18,7 @@ from skinbatch.runs import destination, plan, snapshot, strays
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
 from skinbatch.runs.snapshot import Snapshot
-from skinbatch.runs.stub import Stub
+from skinbatch.runs.stub import BITS, Stub
 from skinbatch.runs.units import PlannedUnit
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
@@ -25,8 +27,26 @@ from skinbatch.types import DataFile, Receipt
 _READERS = 8
 _NAMED = 20
 
+# (image_id, version) -> rows.
 Ids = Counter[tuple[str, str | None]]
-"""(image_id, version) -> rows."""
+
+
+class _Seen:
+    """The image_ids of a whole destination, as hashes of eight bytes each: those of 100 million rows take 800 MB."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+
+    def add(self, image_ids: Iterable[str]) -> None:
+        self._hashes.extend(map(hash, image_ids))
+
+    def doubled(self) -> set[int]:
+        """Return the hashes that were added more than once; two names may have the same one."""
+        hashes = np.frombuffer(self._hashes, np.int64)
+        if len(hashes) == 0:
+            return set()
+        hashes.sort()  # in place: a copy would double the memory
+        return set(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]).tolist())
 
 
 @dataclass(slots=True)
@@ -101,7 +121,26 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
         _check_rows(ledger, checked, found, report)
     except (NotFoundError, TableError) as e:  # of the plan's own files: what should be there is not known any more
         say(f"plan {checked.name}: {e}")
+    if found.rows == 0:
+        say(_nothing(store, fingerprint, plans, checked))
     return report
+
+
+def _nothing(store: Store, fingerprint: str, plans: list[str], checked: Plan) -> str:
+    """Return why no rows are no proof: what was listed before, if anything was."""
+    said = "there is nothing to prove: not one photo has a row"
+    for name in plans:
+        with suppress(NotFoundError, TableError):
+            listed = plan.read(store, fingerprint, name)
+            if listed.units.photos:
+                loose = [unit for unit in listed.units if unit.shard is None and unit.count]
+                first = next(iter(plan.work_units(store, fingerprint, listed, loose[:1])), None)
+                example = f", such as {first.images[0].image_id}," if first is not None and first.images else ""
+                return (
+                    f"{said}; plan {name} listed {listed.units.photos} photos{example} and none of them is left: "
+                    "compare the listed names with the source (encoding, upper and lower case, prefix, bucket)"
+                )
+    return f"{said}; the {len(checked.units)} archive files that are listed hold no photos"
 
 
 def _broken_receipts(ledger: Ledger) -> list[str]:
@@ -136,7 +175,7 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
     by_unit: dict[str, list[Stub]] = {}
     for stub in found.receipts:
         by_unit.setdefault(stub.unit_id.split(".")[0], []).append(stub)
-    shard_ids: dict[str, Counter[str]] = {}
+    seen = _Seen()
     with ThreadPoolExecutor(_READERS) as pool:
         for unit, expected in _expected(store, ledger.fingerprint, checked):
             unit_receipts = [ledger.receipt(stub) for stub in by_unit.pop(unit.unit_id, ())]
@@ -155,6 +194,7 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
                     statuses.update(table.column("status").to_pylist())
                     columns = (table.column("image_id").to_pylist(), table.column("version").to_pylist())
                     ids.update(zip(*columns, strict=True))
+                    seen.add(columns[0])
                 elif file.kind == "boxes":
                     report.boxes += table.num_rows
             report.rows += sum(ids.values())
@@ -168,8 +208,29 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
                 counted = sum(r.inputs_count for r in unit_receipts)
                 report.differences += _gaps(unit, unit_receipts)
                 report.photos += counted
-                _compare_shard(unit, ids, counted, shard_ids.setdefault(unit.shard.key, Counter()), report.differences)
+                _compare_shard(unit, ids, counted, report.differences)
     report.differences += [f"unit {u}: the snapshot names a receipt of it, but the plan does not" for u in by_unit]
+    if doubled := seen.doubled():
+        report.differences += _doubled_rows(ledger, found, doubled)
+
+
+def _doubled_rows(ledger: Ledger, found: Snapshot, hashes: set[int]) -> list[str]:
+    """Return a sentence on the image_ids that have more than one row, of which `hashes` are; reads the names again."""
+    units: dict[str, list[str]] = defaultdict(list)
+    for stub in found.receipts:
+        for path in stub.files(ledger.fingerprint, BITS["images"]):
+            with suppress(NotFoundError, pa.ArrowException, OSError):
+                names = read_columns(ledger.store.get(path)[0], ["image_id"]).column("image_id").to_pylist()
+                for name in names:
+                    if hash(name) in hashes:
+                        units[name].append(stub.unit_id)
+
+    doubled = sorted((name, sorted(set(of))) for name, of in units.items() if len(of) > 1)
+    if not doubled:
+        return []
+    named = [f"{name} (unit {' and '.join(of)})" for name, of in doubled[:_NAMED]]
+    more = f" and {len(doubled) - _NAMED} more" if len(doubled) > _NAMED else ""
+    return [f"more than one row: {', '.join(named)}{more}"]
 
 
 def _expected(store: Store, fingerprint: str, checked: Plan) -> Iterator[tuple[PlannedUnit, Ids]]:
@@ -205,8 +266,6 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
 
 def _compare(unit_id: str, ids: Ids, expected: Ids, say: list[str]) -> None:
     _name(say, f"unit {unit_id}: planned but without a row", expected - ids)
-    doubled = Counter({k: n - 1 for k, n in ids.items() if n > 1 and k in expected})
-    _name(say, f"unit {unit_id}: more than one row", doubled)
     _name(
         say,
         f"unit {unit_id}: a row that the plan does not have",
@@ -214,7 +273,7 @@ def _compare(unit_id: str, ids: Ids, expected: Ids, say: list[str]) -> None:
     )
 
 
-def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, seen: Counter[str], say: list[str]) -> None:
+def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, say: list[str]) -> None:
     assert unit.shard is not None
     prefix = f"{unit.shard.key}/"
     if sum(ids.values()) != counted:
@@ -226,8 +285,6 @@ def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, seen: Counter[str]
     )
     wrong = Counter(k for k in ids if k[1] != unit.shard.version)
     _name(say, f"unit {unit.unit_id}: rows of another version than the plan's {unit.shard.version}", wrong)
-    seen.update(Counter({image_id: n for (image_id, _), n in ids.items()}))
-    _name(say, f"{unit.shard.key}: more than one row", Counter({(i, None): n - 1 for i, n in seen.items() if n > 1}))
 
 
 def _gaps(unit: PlannedUnit, unit_receipts: list[Receipt]) -> list[str]:

@@ -52,8 +52,10 @@ def jpeg_segments(data: bytes) -> Iterator[Part]:
     """
     at = 2
     for _ in range(MOST_PARTS):
-        at = data.find(b"\xff", at)
-        behind = None if at < 0 else _NO_FILL.search(data, at)
+        marked = data.find(b"\xff", at)
+        if marked < 0 and at < len(data):
+            raise DamagedError(f"no marker from byte {at} on")
+        behind = None if marked < 0 else _NO_FILL.search(data, marked)
         if behind is None:
             raise CutError("ends before any picture data")
 

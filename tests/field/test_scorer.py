@@ -141,5 +141,5 @@ def test_photos_in_a_bucket_and_members_of_archives_are_read(s3: S3Server, fake_
         with pytest.raises(UsageError) as caught:
             scorer(gone)
         assert str(gone) in str(caught.value) or "no-such-bucket" in str(caught.value)
-    with pytest.raises(UsageError, match="did you mean s3://bucket/x.jpg"):
+    with pytest.raises(UsageError, match=r"did you mean s3://bucket/x\.jpg"):
         scorer(Path("s3://bucket/x.jpg"))

@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -26,6 +26,9 @@ from skinbatch.console import TerminalPresenter, clock, counted, summary
 from skinbatch.errors import SkinbatchError, UnfinishedWarning
 from skinbatch.logs import writes_json
 from skinbatch.redact import redacted
+
+if TYPE_CHECKING:
+    from skinbatch.runs.status import ScoringStatus
 
 
 class _Commands(TyperGroup):
@@ -57,7 +60,7 @@ app.command()(retry)
 
 @app.command()
 def status(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Done, left, failed by status, rate and time left; also while a run is going."""
+    """Show what is done, left and failed, rate and time left, and all scorings; also while a run is going."""
     from skinbatch.reading import destination_store
     from skinbatch.runs.status import read_status
 
@@ -80,6 +83,15 @@ def status(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
         f"  scoring  {found.fingerprint}, last written {found.updated}"
         + (f"\n  message  {found.message}" if found.message else "")
     )
+    print(f"  scorings {len(found.scorings)}")
+    for scoring_of in found.scorings:
+        print(f"    {_scoring_line(scoring_of, found.fingerprint)}")
+
+
+def _scoring_line(scoring: ScoringStatus, shown: str) -> str:
+    photos = f"{scoring.photos} photos" + ("" if scoring.finished else " so far")
+    line = f"{scoring.fingerprint}  {scoring.created[:10]}  pack {scoring.pack}, {photos}, {scoring.state}"
+    return line + (" (above)" if scoring.fingerprint == shown else "")
 
 
 @app.command()

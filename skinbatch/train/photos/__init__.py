@@ -1,1 +1,1 @@
-"""Photos of a training: gathered, kept in memory, changed at random."""
+"""Gather the photos of a training, keep them in memory and change them at random."""

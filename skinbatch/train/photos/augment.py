@@ -1,4 +1,4 @@
-"""Random changes to training photos: where the camera stood, what the light was, how the file was kept."""
+"""Change training photos at random: where the camera stood, the light, and how the file was kept."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def affine(
     turn: float,
     shift: float,
 ) -> NDArray[np.float64]:
-    """A (2, 3) matrix from a photo of extent (height, width) to a size x size square.
+    """Return a (2, 3) matrix from a photo of extent (height, width) to a size x size square.
 
-    At zoom 1 the photo's long side fills the square; zoom is log-uniform; turn in degrees and shift in parts of the
-    square are uniform both ways; half of the time mirrored.
+    At zoom 1 the photo's long side fills the square. Zoom is log-uniform. Turn, in degrees, and
+    shift, in parts of the square, are uniform both ways. Half of the time the photo is mirrored.
     """
     height, width = extent
     scale = size / max(extent) * float(np.exp(rng.uniform(np.log(zoom[0]), np.log(zoom[1]))))
@@ -35,19 +35,19 @@ def affine(
 
 
 def warp(photo: NDArray[np.uint8], matrix: NDArray[np.float64], size: int, fill: tuple[int, ...]) -> NDArray[np.uint8]:
-    """photo through the matrix, bilinear; what lies outside of it is `fill`."""
+    """Return the photo through the matrix, bilinear; outside of it is `fill`."""
     out = cv2.warpAffine(photo, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
     return np.asarray(out, np.uint8)
 
 
 def warp_labels(labels: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """labels through the matrix, nearest neighbour; what lies outside is 0."""
+    """Return the labels through the matrix, by nearest neighbour; outside is 0."""
     out = cv2.warpAffine(labels, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=(0,))
     return np.asarray(out, np.uint8)
 
 
 def recolour(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Exposure, contrast, white balance, saturation, and now and then grey."""
+    """Change exposure, contrast, white balance and saturation; now and then make the photo grey."""
     x = photo.astype(np.float32) / 255
     x = x ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
     x = (x - 0.45) * np.float32(rng.uniform(0.7, 1.3)) + 0.45 + np.float32(rng.uniform(-0.12, 0.12))
@@ -59,7 +59,7 @@ def recolour(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 
 def degrade(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A photo that was blurred, or kept as a strongly compressed JPEG, or neither."""
+    """Blur a photo, or compress it strongly as JPEG, or neither."""
     kind = rng.random()
     if kind < 0.15:
         return np.asarray(cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.5, 1.6))), np.uint8)
@@ -72,7 +72,9 @@ def degrade(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
 def blemish(
     photo: NDArray[np.uint8], region: NDArray[np.bool_], rng: np.random.Generator, most: int
 ) -> NDArray[np.uint8]:
-    """Red and brown spots at random places of the region, so that inflamed skin still counts as skin."""
+    """Put red and brown spots at random places of the region, so that inflamed skin still counts as
+    skin.
+    """
     ys, xs = np.nonzero(region)
     if len(ys) == 0:
         return photo
@@ -91,8 +93,10 @@ def blemish(
 
 
 def clutter(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    """(size, size, 3): patches and shapes of random colours with soft or hard borders, many of them coloured like
-    skin: walls, clothes, things."""
+    """Return (size, size, 3): patches and shapes of random colours with soft or hard borders.
+
+    Many are coloured like skin. They stand for walls, clothes and things.
+    """
     cells = int(rng.integers(1, 9))
     colours = np.stack([_colour(rng) for _ in range(cells * cells)]).reshape(cells, cells, 3)
     method = rng.choice((cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC))

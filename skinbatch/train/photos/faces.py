@@ -1,5 +1,7 @@
-"""Training photos cut to their faces as the scorer cuts them, so that a model learns from what it will be shown; and where
-their skin is."""
+"""Cut training photos to their faces as the scorer does, and find where their skin is.
+
+A model then learns from what it will be shown.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,13 @@ _SKIN_SIDE = 160
 
 
 def cut_faces(photos: Sequence[StoredPhoto], pack: Pack, masked: bool, device: str) -> list[StoredPhoto]:
-    """photos, each with the cut that the segmenter of `pack` gives it; without a face it stays whole.
+    """Return the photos, each with the cut that the segmenter of `pack` gives it.
 
-    masked: also where the skin is, for the input `masked_crop`. Raises PackError for a pack without segmenter, UsageError
-    naming a file that will not decode.
+    A photo without a face stays whole. masked: also keep where the skin is, for the input
+    `masked_crop`.
+
+    Raises PackError for a pack without a segmenter, and UsageError naming a file that does not
+    decode.
     """
     pack.verify()
     segmenter = build_segmenter(pack.segmenter, pack.weights_file("segmenter"), device, ModelSettings())
@@ -57,7 +62,8 @@ def find_skin(
         pack: Its segmenter finds faces and skin.
         masked: See cut_faces.
         device: The segmenter's.
-        kept: A file that remembers what was found, so that a training that goes on need not look again.
+        kept: A file that remembers what was found, so that a training that goes on need not look
+            again.
 
     Returns:
         The photos, cut, each with its skin as a small PNG of what is left of it.
@@ -102,7 +108,7 @@ def _look(
 
 
 def _small_png(skin: NDArray[np.bool_], size: tuple[int, int]) -> bytes:
-    """size: width and height of the photo that the mask covers."""
+    """Return a mask as PNG. size: width and height of the photo that the mask covers."""
     scale = min(1.0, _SKIN_SIDE / max(size))
     small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     mask = cv2.resize(skin.astype(np.uint8) * 255, small, interpolation=cv2.INTER_AREA)
@@ -110,7 +116,7 @@ def _small_png(skin: NDArray[np.bool_], size: tuple[int, int]) -> bytes:
 
 
 def _read_kept(file: Path | None, asked: dict[str, Any]) -> list[tuple[FaceCut | None, bytes]] | None:
-    """Return what an earlier start found when it was asked the same; None where there is nothing of the kind."""
+    """Return what an earlier start found for the same request; None if there is nothing."""
     if file is None or not file.exists():
         return None
     said = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,6 @@
-"""From a recipe's [data] to the photos of training and validation, with what was left out and why."""
+"""Gather the photos of training and validation from a recipe's [data], and record what was left
+out.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ from skinbatch.tables.names import composed
 from skinbatch.train.recipe_sections import DataSection, Negatives, Source, StageName, View
 from skinbatch.train.results.result import DataCount
 
+# The class that photos of none of the classes are counted as.
 NONE = "none"
-"""What photos of none of the classes are counted as."""
 LOST = "without a photo"
 WITHIN = "whose photo is only within its annotation"
 _SHOWN = 5
@@ -32,9 +34,12 @@ NO_BOXES = np.zeros((0, 4), np.float32)
 
 @dataclass(frozen=True, slots=True)
 class TakenPhoto:
-    """A photo that is used. classes: of the model's; () for none of them; for detectors those of its boxes. view: what of it is
-    looked at, nothing left to [data]. source: the truth's or folder's name. negative: of a folder of [data] `negatives`. repeat:
-    how often it is shown in an epoch."""
+    """Hold a photo that is used.
+
+    classes: of the model; () for none of them; for detectors those of its boxes. view: which part
+    of it is used, with nothing left to [data]. source: the name of the truth or folder. negative:
+    it is from a folder of [data] `negatives`. repeat: how often it is shown in an epoch.
+    """
 
     photo: AnnotatedPhoto
     path: Path
@@ -47,8 +52,11 @@ class TakenPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """counts: of every source and part, for the card. refused: `train`, `valid` -> photos of it that cannot be used. unused:
-    classes in [data] `map` that no truth has."""
+    """Hold the gathered photos.
+
+    counts: of every source and part, for the card. refused: `train`, `valid` -> photos of it that
+    cannot be used. unused: classes in [data] `map` that no truth has.
+    """
 
     train: tuple[TakenPhoto, ...]
     valid: tuple[TakenPhoto, ...]
@@ -57,7 +65,7 @@ class Gathered:
     unused: tuple[str, ...] = ()
 
     def splits(self) -> dict[str, list[AnnotatedPhoto]]:
-        """Used and refused photos, as `annotations.checks.check` takes them."""
+        """Return used and refused photos in the form that `annotations.checks.check` takes."""
         used = {"train": self.train, "valid": self.valid}
         return {name: [*map(_said, photos), *self.refused[name]] for name, photos in used.items()}
 
@@ -72,11 +80,17 @@ def gather(
     part: str = "",
     unusable: Collection[Path] = (),
 ) -> Gathered:
-    """Read every truth of [data], leave out what cannot be used, and split it by groups if it says so.
+    """Read every truth of [data], leave out what cannot be used, and split it by groups if asked
+    to.
 
-    With `valid_share` negatives are split as well; with `valid` they are all for training. where: the recipe, for
-    messages. part: name of an earlier training, for the counts. unusable: photos to be left out. Raises UsageError naming
-    the file, and where nothing is left.
+    With `valid_share`, negatives are split as well; with `valid`, all of them are for training.
+
+    Args:
+        where: the recipe, for messages.
+        part: name of an earlier training, for the counts.
+        unusable: photos to leave out.
+
+    Raises UsageError naming the file, or if nothing is left.
     """
     train_truths = [(source, _read(source, data, stage, "train")) for source in data.train]
     valid_truths = [(source, _read(source, data, stage, "val")) for source in data.valid]
@@ -119,20 +133,22 @@ def gather(
 
 
 def called(path: Path) -> str:
-    """What the card calls a source: its folder and the one above, `acne04/train`."""
+    """Return the name of a source on the card: its folder and the one above, `acne04/train`."""
     return "/".join(path.parts[-2:])
 
 
 def truth_class(name: str, data: DataSection, classes: Sequence[str]) -> str | None:
-    """The model's class of a truth's, "" for none of them; None where nobody says."""
+    """Return the model's class for a truth's class, "" for none of them; None if it is not mapped."""
     meant = mapped(name, data.mapping(classes))
     return meant if not meant or meant in classes else None
 
 
 def problems_of_groups(gathered: Gathered, data: DataSection, earlier: dict[str, str]) -> Iterator[Problem]:
-    """Groups in training and in validation, and photos without one, where [data] `group` says that there are groups.
+    """Return the problems of groups: groups in both training and validation, and photos without a
+    group.
 
-    earlier: group -> a photo of it that earlier trainings have seen; those of this one are added.
+    There are none without [data] `group`. earlier: group -> a photo of it that earlier trainings
+    have used; those of this one are added.
     """
     train: dict[str, str] = {}
     for photo in gathered.train:
@@ -150,12 +166,12 @@ def problems_of_groups(gathered: Gathered, data: DataSection, earlier: dict[str,
 
 
 def group_of(taken: TakenPhoto, data: DataSection) -> str | None:
-    """The patient, or what else [data] `group` names; None where nobody says."""
+    """Return the patient, or whatever else [data] `group` names; None if unknown."""
     return group_in(taken.photo.name, data.group_pattern) or taken.photo.group
 
 
 class _Reader:
-    """Photos of sources, and why others were left out."""
+    """Read photos of sources, and remember why others were left out."""
 
     def __init__(
         self, data: DataSection, stage: StageName, classes: tuple[str, ...], prefix: str, unusable: Collection[Path]
@@ -200,7 +216,10 @@ class _Reader:
             yield TakenPhoto(photo, path, (), view, called(folder), negative=True)
 
     def share_of(self, photos: Sequence[TakenPhoto], share: float, seed: int) -> list[TakenPhoto]:
-        """At least one, in their old order; what a smaller share has a larger one has too."""
+        """Return a share of the photos, at least one, in their old order.
+
+        A larger share contains all photos of a smaller one.
+        """
         order = np.random.default_rng(seed).permutation(len(photos))
         kept = set(order[: max(1, round(share * len(photos)))].tolist())
         for n, photo in enumerate(photos):
@@ -209,7 +228,9 @@ class _Reader:
         return [photo for n, photo in enumerate(photos) if n in kept]
 
     def counts(self, photos: Sequence[TakenPhoto], part: str, sources: Iterable[str]) -> list[DataCount]:
-        """A row a source of these photos, and of those of `sources` that have only photos that were left out."""
+        """Return one row for each source of these photos, and for those of `sources` of which all
+        were left out.
+        """
         found = []
         empty = [source for source in sources if source in self.left_out]
         for source in dict.fromkeys((*(photo.source for photo in photos), *empty)):
@@ -223,7 +244,9 @@ class _Reader:
         return found
 
     def unknown_classes(self) -> str:
-        """What nobody knows, and where to say what it is, for the message that no photo is left."""
+        """Describe classes that are not mapped, and where to map them, for the message that no
+        photo is left.
+        """
         if not self.unknown:
             return ""
         said, more = ", ".join(map(repr, list(self.unknown)[:_SHOWN])), len(self.unknown) - _SHOWN
@@ -250,7 +273,7 @@ class _Reader:
         return "without annotation" if said is None else None
 
     def _classes(self, photo: AnnotatedPhoto) -> tuple[str, ...] | None:
-        """None where the truth has a class that nobody knows."""
+        """Return the classes of a photo; None if the truth has a class that is not mapped."""
         if self.stage == "segmenter":
             return ()
         names = photo.labels or () if self.stage == "detector" else photo.classes or ()
@@ -275,13 +298,15 @@ def _stem(photo: AnnotatedPhoto) -> str:
 
 
 def _said(taken: TakenPhoto) -> AnnotatedPhoto:
-    """A photo of `negatives` says that there are no boxes, though no file does."""
+    """Return a photo of `negatives` as annotated with no boxes, though no file says so."""
     return taken.photo if taken.photo.boxes is not None else replace(taken.photo, boxes=NO_BOXES, labels=())
 
 
 def _read(source: Source, data: DataSection, stage: StageName, split: str) -> Truth:
-    """For a classifier a photo has the classes of its boxes, where nothing is said of the whole (paper 002). split: of a
-    data.yaml."""
+    """Read an annotated source. split: of a data.yaml.
+
+    For a classifier, a photo without classes of its own has the classes of its boxes (paper 002).
+    """
     truth = read_truth(source.truth, source.format, group=data.group_column, photos=source.photos, split=split)
     if stage != "classifier":
         return truth
@@ -320,7 +345,7 @@ def _held_back(
 ) -> tuple[list[TakenPhoto], list[TakenPhoto]]:
     """Split photos into those to train on and a share to validate on.
 
-    Groups are what [data] group says, else photos that look the same.
+    Groups are those of [data] group, or else photos that look the same.
     """
     groups: list[Hashable] = []
     for photo in taken:
@@ -337,5 +362,8 @@ def _held_back(
 
 @lru_cache(maxsize=16)
 def _alike(paths: tuple[Path, ...]) -> tuple[int, ...]:
-    """A group for every photo. The check of the photos and then the training ask for the same; all are decoded for it."""
+    """Return a group for every photo.
+
+    The check of the photos and the training both ask for it; all photos are decoded only once.
+    """
     return tuple(perceptual_groups([AnnotatedPhoto(str(path), path, path) for path in paths]))

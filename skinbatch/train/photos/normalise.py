@@ -1,4 +1,4 @@
-"""Photos to what a network reads, on the device where it is: a byte a channel travels, not four."""
+"""Turn photos into a network's input on its device, so that one byte a channel travels, not four."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from skinbatch.models.stages import PositiveTriple, Triple
 
 
 def normalised(photos: Tensor, mean: Triple, std: PositiveTriple) -> Tensor:
-    """photos: (N, S, S, 3) uint8 RGB. Returns (N, 3, S, S) float32 on the same device, channels last in memory.
+    """Return (N, 3, S, S) float32 on the same device, channels last in memory.
 
-    mean, std: per channel, of pixels in [0, 1]; the same numbers as models.preprocess.Normalisation gives.
+    photos: (N, S, S, 3) uint8 RGB. mean, std: for each channel, of pixels in [0, 1]; the result has
+    the same numbers as models.preprocess.Normalisation gives.
     """
     x = photos.permute(0, 3, 1, 2).float().div_(255)
     middle, width = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (mean, std))

@@ -1,4 +1,4 @@
-"""The photos of a training, decoded as the scorer decodes them, kept in memory as far as it reaches."""
+"""Keep the photos of a training, decoded as the scorer decodes them, as far as memory reaches."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from skinbatch.models.preprocess import resize
 
 Pixels = NDArray[np.uint8]
 
+# Photos whose short side is this many times the network's input, or more, are kept smaller ...
 SPARE = 2.0
-"""Photos whose short side is this many times the network's input, or more, are kept smaller ..."""
+# ... at this many times it: enough to come nearer, and a fraction of the bytes.
 KEPT = 1.5
-"""... at this many times it: enough to come nearer, and a fraction of the bytes."""
 MEMORY_SHARE = 0.3
 _AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
 class FaceCut:
-    """Where the scorer would cut a photo. crop: x1 y1 x2 y2, pixels of the displayed photo, exclusive at the end. skin:
-    the crop's skin as a PNG, where the model sees `masked_crop`; else None."""
+    """Hold where the scorer would cut a photo.
+
+    crop: x1 y1 x2 y2, pixels of the displayed photo, exclusive at the end. skin: the crop's skin as
+    a PNG if the model's input is `masked_crop`; else None.
+    """
 
     crop: tuple[int, int, int, int]
     skin: bytes | None = None
@@ -39,14 +42,16 @@ class FaceCut:
 
 @dataclass(frozen=True, slots=True)
 class StoredPhoto:
-    """name: as its truth calls it. cut: None: the whole photo."""
+    """Name a photo. name: as its truth names it. cut: None for the whole photo."""
 
     name: str
     path: Path
     cut: FaceCut | None = None
 
     def pixels(self) -> Pixels:
-        """(H, W, 3) uint8 RGB, as displayed and cut. Raises UsageError naming a file that will not decode."""
+        """Return (H, W, 3) uint8 RGB, as displayed and cut. Raises UsageError naming a file that
+        does not decode.
+        """
         rgb = read_photo(self.path)
         if self.cut is None:
             return rgb
@@ -59,7 +64,7 @@ class StoredPhoto:
 
 
 class Kept(Protocol):
-    """What is kept of a photo, such as an array."""
+    """Hold what is kept of a photo, such as an array."""
 
     @property
     def nbytes(self) -> int: ...
@@ -70,11 +75,17 @@ Look = TypeVar("Look", bound=Kept)
 
 
 class PhotoStore(Generic[Look]):
-    """What `look` makes of photos, by index. As much as memory has room for is decoded once, before the processes that make
-    views are forked, so that all of them share it; the rest is decoded each time."""
+    """Keep what `look` makes of photos, by index.
+
+    As much as fits into memory is decoded once, before the processes that make views are forked, so
+    that all of them share it. The rest is decoded each time.
+    """
 
     def __init__(self, photos: Sequence[StoredPhoto], look: Callable[[int, Pixels], Look], memory: int) -> None:
-        """look: of a photo's place and pixels. memory: bytes. Raises UsageError naming a file that will not decode."""
+        """Create the store. look: called with a photo's index and pixels. memory: bytes.
+
+        Raises UsageError naming a file that does not decode.
+        """
         self.photos, self._look = tuple(photos), look
         self._kept: list[Look] = []
         for seen in decoded(self.photos, look):
@@ -90,14 +101,16 @@ class PhotoStore(Generic[Look]):
         return self._kept[index] if index < len(self._kept) else self._look(index, self.photos[index].pixels())
 
     def __iter__(self) -> Iterator[Look]:
-        """All of them, what is not kept decoded ahead in threads."""
+        """Yield all of them; those that are not kept are decoded ahead in threads."""
         yield from self._kept
         first = len(self._kept)
         yield from decoded(self.photos[first:], lambda n, pixels: self._look(first + n, pixels))
 
 
 def working_size(pixels: Pixels, size: int) -> Pixels:
-    """As large as views for a network's input of `size` need it, see SPARE and KEPT."""
+    """Return the photo in the size that views for a network's input of `size` need; see SPARE and
+    KEPT.
+    """
     height, width = pixels.shape[:2]
     if min(height, width) < SPARE * size:
         return pixels
@@ -106,7 +119,7 @@ def working_size(pixels: Pixels, size: int) -> Pixels:
 
 
 def read_photo(path: Path) -> Pixels:
-    """(H, W, 3) uint8 RGB as displayed. Raises UsageError naming the file."""
+    """Return (H, W, 3) uint8 RGB as displayed. Raises UsageError naming the file."""
     try:
         return decode(path.read_bytes(), DecodeSettings(), str(path)).rgb
     except (OSError, PhotoError) as e:
@@ -114,7 +127,9 @@ def read_photo(path: Path) -> Pixels:
 
 
 def decoded(photos: Sequence[StoredPhoto], look: Callable[[int, Pixels], Seen]) -> Iterator[Seen]:
-    """One photo after the other through `look`, which is told its place, decoded ahead in threads."""
+    """Yield `look` of one photo after the other, decoded ahead in threads. look: receives its index
+    too.
+    """
     with ThreadPoolExecutor(decoders()) as pool:
         for start in range(0, len(photos), _AHEAD):
             places = range(start, min(start + _AHEAD, len(photos)))
@@ -122,11 +137,11 @@ def decoded(photos: Sequence[StoredPhoto], look: Callable[[int, Pixels], Seen]) 
 
 
 def memory_budget() -> int:
-    """Bytes that the photos of a training may take: a share of what is free now."""
+    """Return the bytes that the photos of a training may take: a share of the free memory."""
     pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return int(MEMORY_SHARE * pages)
 
 
 def decoders() -> int:
-    """Threads that decode: the decoders let go of the interpreter."""
+    """Return the number of threads that decode. Decoders release the interpreter's lock."""
     return max(2, len(os.sched_getaffinity(0)))

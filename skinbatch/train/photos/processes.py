@@ -1,5 +1,8 @@
-"""Processes that make batches ahead. When they end is the trainer's business: SIGINT and SIGTERM often go to all processes of a
-terminal, a service or a job at once, and a trainer that loses such a process cannot end its step and keep it."""
+"""Run processes that make batches ahead, and decide when they end.
+
+SIGINT and SIGTERM often go to all processes of a terminal, service or job at once. A trainer that
+loses such a process cannot end its step and keep it.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,10 @@ _started: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 
 def batches_of(loader: DataLoader[T]) -> Iterator[T]:
-    """The loader's batches, its processes started. They are born with both signals blocked, so that none ends them before
-    `quiet` has run."""
+    """Yield the loader's batches, with its processes started.
+
+    The processes start with both signals blocked, so that none ends them before `quiet` has run.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         batches = iter(loader)
@@ -35,7 +40,7 @@ def batches_of(loader: DataLoader[T]) -> Iterator[T]:
 
 @atexit.register  # after torch's own, which ask, and before multiprocessing's, which would wait for ever
 def _end_what_is_stuck() -> None:
-    """What hears no signal, being held up in code that no Python thread gets past, is killed."""
+    """Kill a process that is stuck in code that no Python thread can interrupt."""
     left = [process for process in _started if process.is_alive()]
     for process in left:
         process.terminate()
@@ -47,14 +52,19 @@ def _end_what_is_stuck() -> None:
 
 
 def quiet(worker: int) -> None:
-    """A loader's `worker_init_fn`: one core is one core, SIGINT is ignored, SIGTERM heeded only where it is the trainer's own,
-    by which torch and Python end what does not end by itself. Without a trainer it ends as torch's do, within seconds."""
+    """Set up a loader's process (`worker_init_fn`): one core, no SIGINT, and SIGTERM only from the
+    trainer.
+
+    With SIGTERM, torch and Python end a process that does not end by itself. Without a trainer it
+    ends as torch's processes do, within seconds.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     if not hasattr(signal, "sigwaitinfo"):  # macOS: nobody says whose signal it is, and each is heeded
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return
-    # Before any thread is started: a signal that is blocked in all threads stays until it is asked for.
+    # This comes before any thread is started: a signal that is blocked in all threads stays
+    # pending.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_heed, args=(os.getppid(),), daemon=True).start()
 

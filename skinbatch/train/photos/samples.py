@@ -1,4 +1,7 @@
-"""The stream of training samples: the same for the same seed, whoever makes them and wherever it starts."""
+"""Produce the stream of training samples.
+
+It is the same for the same seed, whichever process makes them and wherever it starts.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,11 @@ from skinbatch.train.photos.processes import batches_of, quiet
 
 
 class Samples(Protocol):
-    """Training photos. sample: a view of one of them, (S, S, 3) uint8 RGB, and what is to be learned of it; drawn by `rng`
-    alone, so that it is the same in every process."""
+    """Give out training photos.
+
+    sample: a view of one of them, (S, S, 3) uint8 RGB, and what is to be learned of it; drawn by
+    `rng` alone, so that it is the same in every process.
+    """
 
     def __len__(self) -> int: ...
 
@@ -26,15 +32,16 @@ class Samples(Protocol):
 
 
 class Balanced:
-    """Samples of which groups are drawn in given shares, whatever their sizes. Implements Samples."""
+    """Draw samples from groups in given shares, whatever the groups' sizes. Implements Samples."""
 
     def __init__(self, samples: Samples, groups: Sequence[Hashable], shares: Mapping[Hashable, float]) -> None:
-        """Draw a group by its share, then one of its photos, all as likely.
+        """Create the samples. A group is drawn by its share, then one of its photos, all equally
+        likely.
 
         Args:
-            samples: What is drawn from.
-            groups: The group of each of them.
-            shares: How often each group is drawn, of any sum.
+            samples: to draw from.
+            groups: the group of each of them.
+            shares: how often each group is drawn; they may have any sum.
         """
         self._samples = samples
         self._groups = list(dict.fromkeys(groups))
@@ -46,14 +53,16 @@ class Balanced:
         return len(self._samples)
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.generic]]:
-        """Return a view of a photo that `rng` draws. index: of no account."""
+        """Return a view of a photo that `rng` draws. index: ignored."""
         members = self._members[int(rng.choice(len(self._members), p=self._shares))]
         return self._samples.sample(members[int(rng.integers(len(members)))], rng)
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """batch: samples a step, over all workers; this one is `rank` of `world`."""
+    """Divide the stream among workers. batch: samples a step, over all `world` workers; this one is
+    `rank`.
+    """
 
     samples: Samples
     batch: int
@@ -63,12 +72,15 @@ class Stream:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches only; what is left over is other photos in every epoch."""
+        """Return the number of whole batches; the photos left over differ from epoch to epoch."""
         return max(1, len(self.samples) // self.batch)
 
     def loader(self, first_step: int, workers: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches from `first_step` on, without end: (N, S, S, 3) uint8 and the targets, made ahead by so many
-        processes. Raises UsageError when the batch cannot be shared out."""
+        """Return batches from `first_step` on, without end: (N, S, S, 3) uint8 and the targets.
+
+        They are made ahead by this many processes. Raises UsageError if the batch cannot be divided
+        evenly.
+        """
         if self.batch % self.world:
             raise UsageError(
                 f"setting `schedule.batch`: {self.batch} photos cannot be shared by {self.world} workers; give a multiple"
@@ -84,7 +96,7 @@ class Stream:
         return batches_of(loader)
 
     def indices(self, step: int) -> list[tuple[int, int]]:
-        """(position in the stream, photo) of this worker's part of a step."""
+        """Yield (position in the stream, photo) of this worker's part of a step."""
         epoch, within = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.samples))
         places = np.arange(within * self.batch, (within + 1) * self.batch)[self.rank :: self.world]

@@ -1,4 +1,4 @@
-"""Training views: a photo as another camera, light and file would have shown it, by a recipe's [augment]."""
+"""Draw training views: a photo as another camera, light and file would have shown it, by [augment]."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ Pixels = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
 RGB = tuple[int, int, int]
 
+# Below this scale a photo is averaged down first. Interpolation alone would turn its texture into
+# noise.
 _SHARP = 0.6
-"""Of scales below this a photo is averaged down first; interpolation alone would turn its texture into noise."""
 
 
 def view_matrix(
     extent: tuple[int, int], size: int, fit: Literal["crop", "pad"], augment: AugmentSection, rng: np.random.Generator
 ) -> Matrix:
-    """A (3, 3) matrix from a photo of extent (height, width) to a square of `size`, pixels.
+    """Return a (3, 3) matrix from a photo of extent (height, width) to a square of `size` pixels.
 
-    Without augmentation it is what scoring does: `pad` puts the whole photo into the upper left, `crop` takes the middle square.
+    Without augmentation it does the same as scoring: `pad` puts the whole photo into the upper
+    left, `crop` takes the middle square.
     """
     height, width = map(float, extent)
     x, y = 0.0, 0.0
@@ -44,7 +46,7 @@ def view_matrix(
 
 
 def change(augment: AugmentSection, rng: np.random.Generator) -> Matrix:
-    """Mirror, size, shape, slant and turn, around the origin."""
+    """Return a matrix that mirrors, resizes, reshapes, slants and turns around the origin."""
     low, high = np.log(augment.scale)
     zoom = float(np.exp(rng.uniform(low, high)))
     low, high = np.log(augment.stretch)
@@ -64,7 +66,7 @@ def translation(x: float, y: float) -> Matrix:
 
 
 def warp(photo: Pixels, matrix: Matrix, size: int, fill: RGB) -> Pixels:
-    """photo through the matrix; what lies outside of it is `fill`. Returns (size, size, 3)."""
+    """Return the photo through the matrix, (size, size, 3); outside of it is `fill`."""
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     if scale < _SHARP:
         height, width = photo.shape[:2]
@@ -76,23 +78,28 @@ def warp(photo: Pixels, matrix: Matrix, size: int, fill: RGB) -> Pixels:
 
 
 def warp_labels(labels: Pixels, matrix: Matrix, size: int) -> Pixels:
-    """labels, of any resolution that the matrix is for, by nearest neighbour; what lies outside is 0."""
+    """Return the labels through the matrix, by nearest neighbour; outside is 0.
+
+    labels: of any resolution that the matrix is for.
+    """
     out = cv2.warpAffine(labels, _centred(matrix), (size, size), flags=cv2.INTER_NEAREST, borderValue=(0,))
     return np.asarray(out, np.uint8)
 
 
 def _centred(matrix: Matrix) -> Matrix:
-    """OpenCV counts from the centre of the first pixel, the matrix from its corner."""
+    """Return the matrix for OpenCV, which counts from the centre of the first pixel, not from its
+    corner.
+    """
     return (translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5))[:2]
 
 
 def mirrors(matrix: Matrix) -> bool:
-    """Whether left and right have changed places."""
+    """Return whether left and right have changed places."""
     return bool(np.linalg.det(matrix[:2, :2]) < 0)
 
 
 def relit(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> Pixels:
-    """Another light and another camera: exposure, contrast, white balance, saturation, brightness."""
+    """Change light and camera: exposure, contrast, white balance, saturation, brightness."""
     if not (augment.colour or augment.brightness):
         return photo
     amount = augment.colour
@@ -109,7 +116,10 @@ def relit(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> P
 
 
 def spoilt(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> Pixels:
-    """Of fewer pixels, blurred, sharpened, noisy, strongly compressed, or with a piece missing; mostly not all of it."""
+    """Spoil a photo: fewer pixels, blur, sharpening, noise, strong compression or a missing piece.
+
+    Mostly only some of these happen.
+    """
     if augment.resolution and rng.random() < augment.resolution:
         photo = _coarser(photo, float(rng.uniform(1.2, 2.4)))
     if rng.random() < augment.blur:
@@ -134,7 +144,9 @@ def spoilt(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> 
 
 
 def _coarser(photo: Pixels, factor: float) -> Pixels:
-    """Shrink a photo by `factor` and enlarge it again, as one of fewer pixels looks at the same scale."""
+    """Shrink a photo by `factor` and enlarge it again, as one of fewer pixels looks at the same
+    scale.
+    """
     height, width = photo.shape[:2]
     small = max(1, round(width / factor)), max(1, round(height / factor))
     shrunk = cv2.resize(photo, small, interpolation=cv2.INTER_AREA)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,17 @@ def possible_nodes() -> list[Node]:
     They are looked for in what an autoscaler has reported to the head, on a head that `ray up` has made in its settings, and
     in a Kubernetes cluster in the RayCluster that this pod belongs to.
     """
-    kinds = list(_reported() or _launched() or _in_kubernetes())
-    up = nodes_up()
-    nodes = []
-    for node in kinds:
-        alike = sum((other.cpus, other.gpus) == (node.cpus, node.gpus) for other in up)
-        if node.count > alike:
-            nodes.append(Node(node.cpus, node.gpus, node.memory, node.count - alike))
-    return nodes
+    kinds: dict[tuple[float, float], Node] = {}
+    for node in _reported() or _launched() or _in_kubernetes():
+        shape = node.cpus, node.gpus
+        others = kinds[shape].count if shape in kinds else 0  # as of spot and on-demand groups of one machine type
+        kinds[shape] = replace(node, count=node.count + others)
+
+    for node in nodes_up():
+        shape = node.cpus, node.gpus
+        if shape in kinds:
+            kinds[shape] = replace(kinds[shape], count=kinds[shape].count - 1)
+    return [node for node in kinds.values() if node.count > 0]
 
 
 def _reported() -> list[Node]:

@@ -33,14 +33,16 @@ def shares(settings: EngineSettings, nodes: list[Node], *, grows: bool = False) 
     Args:
         settings: `[engine]`.
         nodes: Those that are up, and those that the autoscaler may add.
-        grows: Nodes may join that nobody knows of yet: a GPU that is asked for is then waited for.
+        grows: Nodes may join that nobody knows of yet. A GPU that is asked for is then waited for, and so is any node where
+            there is none for workers, as in a cluster that was scaled to zero.
 
     Raises:
         UsageError: If the settings want more for a worker than any node has.
     """
     per_gpu = _gpus_of_a_worker(settings, nodes)
     hosts = [node for node in nodes if node.cpus > 0 and node.gpus >= per_gpu]
-    if not hosts and settings.device == "gpu" and grows:
+    empty = not any(node.cpus > 0 for node in nodes)
+    if not hosts and grows and (empty or settings.device == "gpu"):
         return settings.workers or 1, settings.cpus_per_worker or 1.0, per_gpu
     if not hosts and settings.gpus_per_worker is None:
         raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster that has one")

@@ -72,3 +72,8 @@ def test_a_gpu_that_no_node_has_is_waited_for_where_nodes_may_join_and_refused_e
 def test_a_device_and_gpus_that_contradict_each_other_are_refused(device: str, gpus: float) -> None:
     with pytest.raises(UsageError, match="leave one of them out"):
         shares(EngineSettings.model_validate({"device": device, "gpus_per_worker": gpus}), [Node(4, 1)])
+
+
+def test_a_cluster_that_was_scaled_to_zero_is_waited_for() -> None:
+    assert shares(EngineSettings(), [Node(0)], grows=True) == (1, 1.0, 0.0)
+    assert shares(EngineSettings(workers=3, cpus_per_worker=2.0), [], grows=True) == (3, 2.0, 0.0)

@@ -38,7 +38,7 @@ class RayPool:
         placement: Placement | None = None,
         head: HeadWatch | None = None,
     ) -> None:
-        """cpus, gpus: of each worker. placement: watches until the first one has a place. head: watches the cluster's."""
+        """cpus, gpus: of each worker. placement: watches while none of them has a place. head: watches the cluster's."""
         self.size = workers
         self._placement = placement
         self._head = head or HeadWatch(None)
@@ -59,6 +59,7 @@ class RayPool:
         self._asked: dict[Any, int] = {}
         self._progress: dict[int, Progress] = {}
         self._missing: dict[int, tuple[float, str]] = {}
+        self._up: set[int] = set()
         for worker in range(workers):
             self._start(worker)
 
@@ -76,7 +77,7 @@ class RayPool:
     def wait(self, timeout_s: float) -> list[Event]:
         self._head.look()
         events = self._bury_missing()
-        if self._placement is not None:
+        if self._placement is not None and not self._up:
             note = self._placement.look(self._actors.values())
             events += [Said(note)] if note else []
         if events or not self._calls:
@@ -89,7 +90,7 @@ class RayPool:
             if event is not None:
                 events.append(event)
             if isinstance(event, Ready):
-                self._placement = None
+                self._up.add(event.worker)
                 events += self._without_gpu(event)
         return events
 
@@ -161,6 +162,9 @@ class RayPool:
         self._calls = {call: who for call, who in self._calls.items() if who[0] != worker}
         self._asked = {call: who for call, who in self._asked.items() if who != worker}
         self._missing.pop(worker, None)
+        self._up.discard(worker)
+        if self._placement is not None and not self._up:
+            self._placement.begin()
         self._metrics.replaced()
         ray.kill(self._actors[worker], no_restart=True)
         self._start(worker)

@@ -13,8 +13,9 @@ from ray._private import state
 from skinbatch.engines.shares import Node
 from skinbatch.errors import StoreError
 
-# Between two looks at the cluster.
-_LOOK_S = 2.0
+# Between two looks at the cluster, and between two knocks at its head.
+_LOOK_S = 4.0
+_ASK_S = 2.0
 # Before the user is told: of what no node has, and of what is in use; starting a worker takes some seconds anyway.
 _TELL_S = 5.0
 _TELL_BUSY_S = 30.0
@@ -37,7 +38,7 @@ class HeadLost(StoreError):
 
 
 class Placement:
-    """Watches the workers of a run until the first one has a place.
+    """Watches the workers of a run while none of them has a place.
 
     Args:
         head: Of the cluster.
@@ -59,7 +60,12 @@ class Placement:
         self._timeout_s = timeout_s
         self._possible = possible
         self._started = self._looked = time.monotonic()
-        self._told = ""
+        self._told: set[float] = set()
+        self._again = False
+
+    def begin(self) -> None:
+        """Begin the wait anew, when the last worker that had a place is gone. Its machine may come back, as spot ones do."""
+        self._started, self._told, self._again = time.monotonic(), set(), True
 
     def look(self, actors: Iterable[Any]) -> str | None:
         """Return what to tell the user, when it is new. Raise NotPlaced when it was waited for long enough."""
@@ -72,7 +78,7 @@ class Placement:
             self._started = now  # it builds its models, which may take as long as it takes
             return None
 
-        wanting, patience = self._wanting()
+        wanting, patience, tell_after = self._wanting()
         limit = self._timeout_s or patience
         waited = now - self._started
         if waited > limit:
@@ -80,27 +86,26 @@ class Placement:
                 f"no worker could be started within {limit:g} s: {wanting}; nothing is lost, the same command tries again "
                 "(start_timeout_s in [engine] sets how long it waits)"
             )
-        if wanting == self._told or waited < (_TELL_S if patience == _NOWHERE_S else _TELL_BUSY_S):
+        if waited < tell_after or tell_after in self._told:
             return None
-        self._told = wanting
-        return f"no worker has started yet: {wanting}; waiting for up to {limit:g} s"
+        self._told.add(tell_after)
+        return f"no worker is running: {wanting}; waiting for up to {limit:g} s"
 
-    def _wanting(self) -> tuple[str, float]:
-        """What is missing, and how long that may be waited for."""
-        up = [node for node in ray.nodes() if node["Alive"]]
-        need = _amounts(self._cpus, self._gpus)
-        if any(self._fits(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in up):
+    def _wanting(self) -> tuple[str, float, float]:
+        """What is missing, how long that may be waited for, and after how long the user is told."""
+        up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        need = f"each needs {_amounts(self._cpus, self._gpus)}"
+        if any(self._fits(has.get("CPU", 0), has.get("GPU", 0)) for has in up):
             free = ray.available_resources()
             left = _amounts(free.get("CPU", 0), free.get("GPU", 0) if self._gpus else 0)
-            return f"each needs {need}, and the cluster has {left} free at the moment", _BUSY_S
+            return f"{need}, and the cluster has {left} free at the moment", _BUSY_S, _TELL_BUSY_S
         if any(self._fits(node.cpus, node.gpus) for node in self._possible()):
-            return f"each needs {need}, and the autoscaler has not added a node with that yet", _BUSY_S
+            return f"{need}, and the autoscaler has not added a node with that yet", _BUSY_S, _TELL_S
 
-        most = _amounts(
-            max((n["Resources"].get("CPU", 0) for n in up), default=0),
-            max((n["Resources"].get("GPU", 0) for n in up), default=0),
-        )
-        return f"each needs {need}, and no node of the cluster has that (at most {most})", _NOWHERE_S
+        most_cpus = max((has.get("CPU", 0) for has in up), default=0)
+        most_gpus = max((has.get("GPU", 0) for has in up), default=0)
+        wanting = f"{need}, and no node of the cluster has that (at most {_amounts(most_cpus, most_gpus)})"
+        return wanting, _BUSY_S if self._again else _NOWHERE_S, _TELL_S
 
     def _fits(self, cpus: float, gpus: float) -> bool:
         return cpus >= self._cpus and gpus >= self._gpus
@@ -132,13 +137,13 @@ class HeadWatch:
     def look(self) -> None:
         """Raise HeadLost when the head has not answered for too long. Asks every few seconds only."""
         now = time.monotonic()
-        if now - self._asked >= _LOOK_S:
+        if now - self._asked >= _ASK_S:
             self._ask()
 
     def require(self) -> None:
         """Return when the head answers, before a call that would wait for it. Raise HeadLost when it does not."""
         while not self._ask():
-            time.sleep(_LOOK_S)
+            time.sleep(_ASK_S)
 
     def _ask(self) -> bool:
         self._asked = time.monotonic()

@@ -30,7 +30,7 @@ from skinbatch.storage.locate import Locator
 from skinbatch.tables.names import composed
 from skinbatch.types import Fetched, ImageRef, ShardRef, WorkUnit
 
-_COLUMNS = ("image_id", "uri", "sha256", "status", "error", "face", "unit_id")
+_COLUMNS = ("image_id", "uri", "sha256", "status", "error", "crop_x1", "unit_id")
 # Most names that are compared letter by letter with an unknown one. More would take seconds.
 _COMPARED = 20_000
 
@@ -80,12 +80,14 @@ def _place_of(image_id: str, ids: pa.ChunkedArray, where: str) -> int:
 def find_row(results: Results, image_id: str) -> Mapping[str, Any]:
     """Return the row of a photo that classifiers have looked at: image_id, uri, sha256 and unit_id.
 
-    Raises UsageError as `find_rows` does, and for a photo without a face.
+    Raises UsageError as `find_rows` does, and for a photo without a crop to look at.
     """
     (row,) = find_rows(results, [image_id], _COLUMNS)
-    if not row["face"]:
+    if row["crop_x1"] is None:
         where = f"{results.store.uri}, scoring {results.fingerprint}"
-        raise UsageError(f"{where}: `{image_id}` has no face that was found, so no classifier looked at it")
+        raise UsageError(
+            f"{where}: `{image_id}` has no face and no other skin that was found, so no classifier looked at it"
+        )
     return row
 
 

@@ -40,9 +40,14 @@ LESIONS = "acne04/valid"
 SEED = 30
 
 
-def measure_clones(pack: str, photos: Path, out: Path) -> Iterator[str]:
-    """Yield lines of Markdown: a table of what the pack counts. photos: the recipes' folder. out: remembers where
-    skin is."""
+def measure_clones(packs: Sequence[str], photos: Path, out: Path) -> Iterator[str]:
+    """Yield lines of Markdown: a table of what the packs count, a column for each.
+
+    Args:
+        packs: Their names or folders.
+        photos: The recipes' folder.
+        out: Remembers where skin is.
+    """
     out.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe(find_recipe("starter_detector"), "detector", photos)
     part = parts_of(recipe)[-1]
@@ -62,21 +67,26 @@ def measure_clones(pack: str, photos: Path, out: Path) -> Iterator[str]:
     sources = dict.fromkeys(photo.source for photo in gathered.valid)
     valid = {name: boxed([p for p in gathered.valid if p.source == name], name.replace("/", "-")) for name in sources}
     donors = ScaledPhotos(valid[LESIONS], detector_spec(stage, ModelSettings()))
-    scorer = Scorer(pack)
-
-    yield f"| pack {pack} | value |"
-    yield "|---|---|"
-    yield from _clones("faces of 512 px", [(photo.stored.path, photo.skin) for photo in held], 1, donors, scorer)
-    yield from _clones("faces of 1,024 px", [(photo.path, skin) for photo, skin in skins], 10, donors, scorer)
     trained = [photo.photo.boxes for photo in gathered.train if photo.photo.boxes is not None]
     guess = float(np.mean([len(boxes) for boxes in trained]))
-    for name, annotated in valid.items():
-        yield from _found(name, annotated, scorer, guess)
+
+    def rows(pack: str) -> Iterator[tuple[str, str]]:
+        scorer = Scorer(pack)
+        yield from _clones("faces of 512 px", [(photo.stored.path, photo.skin) for photo in held], 1, donors, scorer)
+        yield from _clones("faces of 1,024 px", [(photo.path, skin) for photo, skin in skins], 10, donors, scorer)
+        for name, annotated in valid.items():
+            yield from _found(name, annotated, scorer, guess)
+
+    columns = [dict(rows(pack)) for pack in packs]
+    yield f"| what | {' | '.join(packs)} |"
+    yield "|---" * (len(packs) + 1) + "|"
+    for what in columns[0]:
+        yield f"| {what} | {' | '.join(column[what] for column in columns)} |"
 
 
 def _clones(
     what: str, hosts: Sequence[tuple[Path, bytes | None]], times: int, donors: ScaledPhotos, scorer: Scorer
-) -> Iterator[str]:
+) -> Iterator[tuple[str, str]]:
     """times: how often each face is cloned onto."""
     lesions, plain, on_clear = list[bool](), list[bool](), list[int]()
     for n, (path, skin) in enumerate(hosts):
@@ -92,9 +102,9 @@ def _clones(
             found = _counted(scorer(made.sample.pixels))
             lesions += hits(made.lesions, found).tolist()
             plain += hits(made.plain, found).tolist()
-    yield f"| {what}: cloned lesions counted, of {len(lesions)} | {np.mean(lesions):.3f} |"
-    yield f"| {what}: cloned plain skin counted, of {len(plain)} | {np.mean(plain):.3f} |"
-    yield f"| {what}: boxes a clear face, {len(on_clear)} faces | {np.mean(on_clear):.3f} |"
+    yield f"{what}: cloned lesions counted, of {len(lesions)}", f"{np.mean(lesions):.3f}"
+    yield f"{what}: cloned plain skin counted, of {len(plain)}", f"{np.mean(plain):.3f}"
+    yield f"{what}: boxes a clear face, {len(on_clear)} faces", f"{np.mean(on_clear):.3f}"
 
 
 def _counted(result: ImageResult) -> NDArray[np.float32]:
@@ -103,7 +113,7 @@ def _counted(result: ImageResult) -> NDArray[np.float32]:
     return np.array(boxes, np.float32).reshape(-1, 4)
 
 
-def _found(name: str, photos: Sequence[BoxedPhoto], scorer: Scorer, guess: float) -> Iterator[str]:
+def _found(name: str, photos: Sequence[BoxedPhoto], scorer: Scorer, guess: float) -> Iterator[tuple[str, str]]:
     """guess: mean number of lesions in a photo that is trained on."""
     results = [scorer(photo.stored.path) for photo in photos]
     xyxy = [[(box.x1, box.y1, box.x2, box.y2) for box in result.boxes] for result in results]
@@ -111,9 +121,9 @@ def _found(name: str, photos: Sequence[BoxedPhoto], scorer: Scorer, guess: float
     truth = Boxes.stack([photo.boxes for photo in photos])
     counts, drawn = np.array([result.count_total or 0 for result in results]), truth.per_photo()
     what = f"{name}, {len(photos)} photos"
-    yield f"| {what}: AP50 | {average_precision(truth, found, 0.5):.3f} |"
-    yield f"| {what}: AP30 | {average_precision(truth, found, 0.3):.3f} |"
-    yield f"| {what}: AP of centres | {centre_precision(truth, found):.3f} |"
-    yield f"| {what}: count error (MAE) | {np.abs(counts - drawn).mean():.2f} |"
-    yield f"| {what}: count error of guessing the training mean | {np.abs(guess - drawn).mean():.2f} |"
-    yield f"| {what}: count error of guessing their own mean | {np.abs(drawn.mean() - drawn).mean():.2f} |"
+    yield f"{what}: AP50", f"{average_precision(truth, found, 0.5):.3f}"
+    yield f"{what}: AP30", f"{average_precision(truth, found, 0.3):.3f}"
+    yield f"{what}: AP of centres", f"{centre_precision(truth, found):.3f}"
+    yield f"{what}: count error (MAE)", f"{np.abs(counts - drawn).mean():.2f}"
+    yield f"{what}: count error of guessing the training mean", f"{np.abs(guess - drawn).mean():.2f}"
+    yield f"{what}: count error of guessing their own mean", f"{np.abs(drawn.mean() - drawn).mean():.2f}"

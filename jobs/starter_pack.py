@@ -32,7 +32,7 @@ from jobs.measure_clones import measure_clones
 from jobs.measure_views import measure_views
 from skinbatch.evaluate import papers
 from skinbatch.models.manifest import write_manifest
-from skinbatch.models.pack import load_pack
+from skinbatch.models.pack import is_shipped, load_pack
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.photos.gather import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
@@ -80,6 +80,8 @@ PAPERS = f"Other photos and conditions, so aims and no baselines: {papers.ACNE_N
 NONE = "none_of_them"
 PARTS = ("valid", "train")
 ACNE04 = "acne04/"
+# Packs whose detectors are measured beside this one.
+OTHERS = ("starter-frcnn",)
 # The segmenter's source whose masks people drew, as `gather.called` names it; the others' were drawn by machine.
 DRAWN = "data/celebamask"
 CURVE = "curve"
@@ -102,7 +104,7 @@ def main() -> int:
     if args.what == "measure":
         print(measure(args.pack, args.folder))
     elif args.what == "measure-clones":
-        print("\n".join(measure_clones(args.pack, DATA, args.folder)))
+        print("\n".join(measure_clones([args.pack], DATA, args.folder)))
     elif args.what == "ship":
         ship(args.folder)
     else:
@@ -151,7 +153,8 @@ def measure(pack: str, out: Path) -> str:
     photos = _prepared(out)
     valid, train = (_measured(pack, photos, out / part, part) for part in PARTS)
     views = measure_views(pack, photos, out / "views")
-    clones = measure_clones(pack, photos, out / "clones")
+    others = [name for name in OTHERS if is_shipped(name)]
+    clones = measure_clones([pack, *others], photos, out / "clones")
     head = ["", "| what | value | paper |", "|---|---|---|"]
     return "\n".join(
         [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,15 +89,17 @@ def find_network(
         UsageError: Two networks of the file fit and differ, or the file has nothing under `prefix`.
         PackError: No name of the file is one of the architecture's.
     """
+    if prefix and not prefix.endswith("."):
+        prefix += "."
     own_names = {_without_wrappers(name): name for layers in variants for name in layers}
     plain = {_without_wrappers(name): tensor for name, tensor in tensors.items()}
     if len(plain) == len(tensors):
         tensors = plain
         prefix = prefix and _without_wrappers(prefix)
         variants = [{_without_wrappers(name): shape for name, shape in layers.items()} for layers in variants]
-    candidates = list(_candidates(tensors, variants, rename, prefix))
+    everything = _candidates(tensors, variants, rename)
+    candidates = [candidate for candidate in everything if prefix in (None, candidate.prefix)]
     if not candidates:
-        assert prefix is not None
         raise UsageError(f"{path}: no name begins with `{prefix}`; there are {_named(tensors)}")
 
     best = max(candidates, key=lambda c: (c.whole, c.known, -len(c.prefix)))
@@ -109,7 +111,7 @@ def find_network(
     if best.whole:
         best = _only(path, [candidate for candidate in candidates if candidate.whole])
 
-    others = [c.prefix for c in candidates if c.whole and c.prefix != best.prefix]
+    others = [candidate.prefix for candidate in everything if candidate.whole and candidate.prefix != best.prefix]
     kept = {
         own_names.get(name, name): tensor
         for name, tensor in best.tensors.items()
@@ -118,25 +120,22 @@ def find_network(
     return Network(best.prefix, kept, _left_out(tensors, best.prefix))
 
 
-def _candidates(
-    tensors: Mapping[str, Tensor], variants: Sequence[Shapes], rename: Rename, prefix: str | None
-) -> Iterator[_Candidate]:
+def _candidates(tensors: Mapping[str, Tensor], variants: Sequence[Shapes], rename: Rename) -> list[_Candidate]:
     """Every part of the file that has names of its own, as the variant that it has most layers of."""
-    for start in _prefixes(tensors) if prefix is None else (prefix,):
-        inner = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-        if not inner:
-            continue
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        parts.setdefault("", {})[name] = tensor
+        at = name.find(".")
+        while at >= 0:
+            parts.setdefault(name[: at + 1], {})[name[at + 1 :]] = tensor
+            at = name.find(".", at + 1)
+
+    found = []
+    for prefix, inner in parts.items():
         renamed = rename(inner)
-        ways = [_Candidate(start, renamed, layers) for layers in variants]
-        yield max(ways, key=lambda c: (c.whole, c.known, -len(c.layers)))
-
-
-def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
-    found = {"": None}
-    for name in tensors:
-        parts = name.split(".")[:-1]
-        found |= {".".join(parts[:depth]) + ".": None for depth in range(1, len(parts) + 1)}
-    return list(found)
+        ways = [_Candidate(prefix, renamed, layers) for layers in variants]
+        found.append(max(ways, key=lambda c: (c.whole, c.known, -len(c.layers))))
+    return found
 
 
 def _only(path: Path, whole: Sequence[_Candidate]) -> _Candidate:

@@ -61,8 +61,18 @@ def source_of(findings: tuple[Finding, ...], what: str) -> str:
     return next(finding.source for finding in findings if finding.what == what)
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "module.", "net.backbone.", "_orig_mod.", "student.", "a.b.c.d."])
-@pytest.mark.parametrize("key", [None, "state_dict", "model_ema", "generator"])
+@pytest.mark.parametrize(
+    ("prefix", "key"),
+    [
+        ("", "weights_of_mine"),
+        ("model.", "state_dict"),
+        ("module.", None),
+        ("net.backbone.", None),
+        ("_orig_mod.", "model_ema"),
+        ("student.", "generator"),
+        ("a.b.c.d.", "model"),
+    ],
+)
 def test_a_network_is_found_under_any_prefix_and_key(
     prefix: str, key: str | None, tmp_path: Path, state: Mapping[str, Tensor]
 ) -> None:
@@ -107,6 +117,11 @@ def test_of_two_networks_that_differ_the_user_says_which(tmp_path: Path, state: 
     student = add_stage("mine", wanted(path, prefix="state_dict.student."))
     teacher = add_stage("mine", wanted(path, prefix="state_dict.teacher."))
     assert student.weights == plain.weights != teacher.weights
+    flat = saved(tmp_path, {**state, **under("ema.", network(1))}, "flat.pth")
+    with pytest.raises(UsageError, match=r"names begin with `` and `ema\.`; .*--prefix ''"):
+        add_stage("mine", wanted(flat))
+    assert add_stage("mine", wanted(flat, prefix="")).weights == plain.weights
+    assert add_stage("mine", wanted(flat, prefix="ema")).weights == teacher.weights
     with pytest.raises(UsageError, match=r"no name begins with `ema\.`; there are `state_dict\.student\.conv1"):
         add_stage("mine", wanted(path, prefix="ema."))
 

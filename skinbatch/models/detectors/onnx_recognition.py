@@ -19,6 +19,8 @@ from skinbatch.models.stages import OnnxLayout, canonical_layout
 _UNIT = 1.01
 # Offsets in cells and logarithms of sizes are small; exp(20) cells would be no lesion.
 _MOST_RAW = 20.0
+# Boxes from which on chance explains no order among their numbers.
+_MANY = 50
 _SLACK = 1e-3
 _LABELS = ("labels", "boxes", "scores")
 _SUPPRESSES = ("NonMaxSuppression", "TopK")
@@ -122,7 +124,7 @@ def choose_layout(
         faults |= {layout: _like_corners(rows, layout) for layout, fault in faults.items() if fault is None}
     left = [layout for layout, fault in faults.items() if fault is None]
     if len(left) > 1:
-        left = _told_apart(file, rows, left)
+        left = _told_apart(file, rows, left, classes)
     if len(left) == 1:
         return left[0], "; ".join(text for text in (reason, _seen(rows, left[0])) if text)
     if not left:
@@ -204,19 +206,24 @@ def _fault(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None:
 
 
 def _like_corners(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None:
-    """Why boxes in 0 to 1 may be corners, which no layout here has: no box is nearer to the origin than it is large."""
+    """Why centres and sizes may be corners, which no layout here has with these scores: each box is larger than it is far
+    from the origin. Of boxes in pixels some are that by chance."""
     rows = _of_boxes(examples, layout)
-    if LAYOUTS[layout].unit and len(rows) and (rows[:, 2:4] >= rows[:, :2]).all():
-        return "its boxes may be corners in 0 to 1 as well"
+    enough = len(rows) >= (1 if LAYOUTS[layout].unit else _MANY)
+    if enough and layout not in ("nms", "yolox-raw") and (rows[:, 2:4] >= rows[:, :2]).all():
+        return "its boxes may be corners as well"
     return None
 
 
-def _told_apart(file: OnnxFile, examples: Sequence[Numbers], left: Sequence[OnnxLayout]) -> list[OnnxLayout]:
+def _told_apart(
+    file: OnnxFile, examples: Sequence[Numbers], left: Sequence[OnnxLayout], classes: int
+) -> list[OnnxLayout]:
     """Rows of six numbers are a score and a class, or two scores. A logistic score is hardly ever whole, a class always."""
     ended = [layout for layout in left if layout in _ENDED]
     rows = _of_boxes(examples, ended[0]) if ended else np.zeros((0, 6), np.float32)
     if len(rows):
-        return ended
+        is_class = bool((rows[:, 5] < classes).all())
+        return ended if is_class else [layout for layout in left if layout not in _ENDED] or ended
     if ended and all(not output.any() for output in examples) and file.operators & set(_SUPPRESSES):
         # A file that finds nothing in noise leaves zeros, as only those do that choose boxes themselves.
         return [layout for layout in ended if layout == "nms"]

@@ -62,6 +62,10 @@ def segmenter_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeSt
         "layers": _where(network),
         "pixels": f"{ASSUMED}: those of ImageNet, as most are trained; set mean and std in a file for --config",
     }
+    if fields["align_corners"]:
+        sources |= dict.fromkeys(
+            ("pixels", "size"), "as the public face-parsing code reads photos, whose layers it has"
+        )
     if "classes" in fields:
         sources["classes"] = "the order of the public face-parsing checkpoints, whose layers and 19 outputs it has"
     return Recognised(fields, sources, network.tensors)
@@ -96,7 +100,7 @@ def detector_from(
     from skinbatch.models.detectors.mmdet_detector import build_model
 
     try:
-        shapes = shapes_of(lambda: build_model(spec))
+        shapes = shapes_of(lambda: build_model(spec, initialise=False))
     except PackError as e:
         raise PackError(f"{path}: {e}") from None
     network = find_network(path, checkpoint.tensors, [shapes], lambda state: state, prefix)

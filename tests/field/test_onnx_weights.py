@@ -184,6 +184,19 @@ def test_a_layout_may_be_set_by_the_name_of_a_network(name: str, tmp_path: Path)
     assert pack.detector.layout == "v8" and findings[0].source == "as set"
 
 
+@pytest.mark.parametrize("layout", ["yolo9000", 8, ["v8"]])
+def test_a_layout_that_there_is_not_is_refused_with_those_that_there_are(layout: object, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no layout .*; there are: v5, v8, v8-rows, nms, rtdetr"):
+        imported(yolo(tmp_path / "best.onnx", "v8"), layout=layout)
+
+
+def test_a_layout_that_is_set_still_has_to_fit(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match="with 2 classes layout `v5` is N x boxes x 7"):
+        imported(yolo(tmp_path / "best.onnx", "v8"), layout="yolov5")
+    with pytest.raises(PackError, match="layout `rtdetr-labels` is three outputs"):
+        imported(yolo(tmp_path / "best.onnx", "v8"), layout="rtdetr-labels")
+
+
 def yolox(folder: Path, decoded: bool) -> tuple[Path, Pack]:
     """mmdet's YOLOX with random weights as YOLOX's own script exports it, and the same weights imported as a checkpoint."""
     from skinbatch.models.detectors.mmdet_architectures import DetectorSpec

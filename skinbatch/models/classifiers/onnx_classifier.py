@@ -38,9 +38,11 @@ def examine(path: Path, given: Mapping[str, Any]) -> Recognised:
     if task != "classify":
         file.refuse("metadata `task`", f"is `{task}`; only `classify` is read here")
     found = _recognised(file, given)
-    if "outputs" not in found.fields and "outputs" not in given:
+    output = _only_output(file)
+    is_row = len(output.shape) in (0, 2)  # what is no row of numbers is refused as such when the model is built
+    if "outputs" not in found.fields and "outputs" not in given and is_row:
         file.refuse(
-            f"output `{_only_output(file).name}`",
+            f"output `{output.name}`",
             "comes without a softmax or sigmoid that can be seen, and nothing says what it was trained with. Set it in a file "
             'for --config: outputs = "softmax" (one class a photo), "logistic" (each class for itself), or "none" (they are '
             "probabilities already)",

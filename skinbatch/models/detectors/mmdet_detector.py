@@ -145,8 +145,8 @@ class MMDetDetector:
             raise ModelOutputError(f"detector `{self.spec.arch}` gave NaN or infinite numbers ({where})")
 
 
-def build_model(spec: DetectorSpec) -> Any:
-    """The mmdet model of a spec, initialised at random. What mmdet logs about it is not shown.
+def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
+    """Return the mmdet model of a spec. What mmdet logs about it is not shown. initialise: at random, as mmdet does it.
 
     Raises UsageError for a setting that the architecture does not have, PackError for a user's config that does not work.
     """
@@ -170,7 +170,8 @@ def build_model(spec: DetectorSpec) -> Any:
         # mmdet 3.2 and later ask every head for the channels of its loss, and SSD's has none (its loss is a function).
         if not hasattr(head, "loss_cls"):
             head.loss_cls = None
-    model.init_weights()
+    if initialise:
+        model.init_weights()
     return model
 
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
+from skinbatch.errors import UsageError
 from skinbatch.models.detectors.onnx_layouts import LAYOUTS, Numbers, fits, rows_of, strides_of, wanted_shape
+from skinbatch.models.findings import AS_SET
 from skinbatch.models.onnx_file import OnnxFile, Port
 from skinbatch.models.stages import OnnxLayout, canonical_layout
 
@@ -92,11 +95,14 @@ def check_outputs(file: OnnxFile, outputs: Sequence[Port], layout: OnnxLayout, c
 
 
 def choose_layout(
-    file: OnnxFile, outputs: Sequence[Port], classes: int, size: int, given: str | None
+    file: OnnxFile, outputs: Sequence[Port], classes: int, size: int, given: Any
 ) -> tuple[OnnxLayout, str]:
     """Return the layout and, in words, what decided. Raises PackError where nothing does."""
     if given is not None:
-        return canonical_layout(given), "as set"
+        known = next((layout for layout in LAYOUTS if layout == canonical_layout(given)), None)
+        if known is None:
+            raise UsageError(f"{file.path}: no layout {given!r}; there are: {', '.join(LAYOUTS)}")
+        return known, AS_SET
     if len(outputs) == 3:
         return "rtdetr-labels", "outputs `labels`, `boxes`, `scores` and input `orig_target_sizes`"
 

@@ -70,7 +70,10 @@ def score(
         typer.Option("--exclude", help="No keys that match this glob, in archives too. May be repeated."),
     ] = None,
     image_column: Annotated[
-        str | None, typer.Option("--image-column", help="Column with the photos, where Parquet files have several.")
+        list[str] | None,
+        typer.Option(
+            "--image-column", help="Column with the photos, where Parquet files have several. May be repeated."
+        ),
     ] = None,
     follow_links: Annotated[
         bool | None, typer.Option("--follow-links", help="Also follow links that lead out of SOURCE.")

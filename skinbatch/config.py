@@ -29,6 +29,11 @@ def _moment(value: Any) -> Any:
     return moment_of(value) if isinstance(value, str) else value
 
 
+def _as_list(value: Any) -> Any:
+    """Take one name for a list of names."""
+    return (value,) if isinstance(value, str) else value
+
+
 class SourceSettings(_Section):
     """Choose which files of the source are listed."""
 
@@ -40,10 +45,10 @@ class SourceSettings(_Section):
     exclude: tuple[str, ...] = Field(
         default=(), description="Leave out keys that match one of these globs, inside archives too."
     )
-    image_column: str | None = Field(
-        default=None,
-        description="Column with the photos of Parquet files. Needed where a file has several columns with images "
-        "and its metadata does not single one out.",
+    image_column: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        default=(),
+        description="Column with the photos of Parquet files, or several: the first that a file has is read. Needed where "
+        "a file has several columns with images and its metadata does not single one out.",
     )
     follow_links: bool = Field(
         default=False,

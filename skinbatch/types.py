@@ -58,12 +58,12 @@ class Selection:
     """What of an archive file is wanted; everything by default.
 
     include, exclude: globs, matched against `shard.tar/member`, and against `member` where the archive file is the
-    source itself (`alone`). image_column: the column of a Parquet file that holds the photos.
+    source itself (`alone`). image_column: columns of a Parquet file, of which the first that is there holds the photos.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    image_column: str | None = None
+    image_column: tuple[str, ...] = ()
     alone: bool = False
 
 

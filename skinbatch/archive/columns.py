@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -41,11 +41,11 @@ class Columns:
     rows: int
 
 
-def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: str | None, sample: Sampler) -> Columns:
+def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: Sequence[str], sample: Sampler) -> Columns:
     """Return the columns of an open file.
 
     Args:
-        image_column: the column that the settings name; a file without it has no photos.
+        image_column: the columns that the settings name; a file without any of them has no photos.
         sample: looks at values where neither settings nor metadata tell.
 
     Raises:
@@ -55,8 +55,8 @@ def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: str | No
     schema = parquet.schema_arrow
     paths = _candidates(schema)
     rows = _rows_in(parquet.metadata)
-    if image_column is not None:
-        top = _named(paths, image_column)
+    if image_column:
+        top = next((name for wanted in image_column for name, path in paths.items() if wanted in (name, path)), None)
     elif len(paths) <= 1 or not rows:
         top = next(iter(paths), None)
     else:
@@ -91,12 +91,6 @@ def _candidates(schema: pa.Schema) -> dict[str, str]:
         elif pa.types.is_struct(kind) and _has_bytes(kind):
             paths[column.name] = f"{column.name}.bytes"
     return paths
-
-
-def _named(paths: Mapping[str, str], image_column: str) -> str | None:
-    if image_column in paths:
-        return image_column
-    return next((name for name, path in paths.items() if path == image_column), None)
 
 
 def _chosen(parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str], sample: Sampler) -> str | None:

@@ -50,7 +50,7 @@ class Globs:
             include = tuple(p for p in self._settings.include if _may_match(p, key, kind, alone))
             if not include:
                 return None
-        image_column = self._settings.image_column if kind == "parquet" else None
+        image_column = self._settings.image_column if kind == "parquet" else ()
         return Selection(include, exclude, image_column, alone and bool(include or exclude))
 
 

@@ -33,7 +33,7 @@ _CODED = 8192
 _NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
 
 
-def columns_of(store: Store, info: ObjectInfo, image_column: str | None = None) -> Columns:
+def columns_of(store: Store, info: ObjectInfo, image_column: Sequence[str] = ()) -> Columns:
     """Return the columns of a file from its footer, in one ranged read. Values that have to tell them apart are looked at in
     another process.
 
@@ -221,7 +221,7 @@ def _with_photos(file: RangedFile, shard: ShardRef, sample: Sampler = sample_her
     if columns.rows > _ROWS + size:
         raise ParquetError(Status.CORRUPT, f"has {columns.rows:,} rows in {size:,} bytes, which no photos fit into")
     if columns.image is None:
-        lacks = "column with photos" if image_column is None else f"column {image_column!r} with photos"
+        lacks = f"column {' or '.join(map(repr, image_column))} with photos" if image_column else "column with photos"
         raise ParquetError(Status.CORRUPT, f"has no {lacks}")
     return parquet, columns
 

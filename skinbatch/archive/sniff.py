@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -82,11 +82,11 @@ def skip_label(name: str, settings: SourceSettings) -> str:
     """Return the name under which a listed file that gives no photos is counted."""
     if SHARD_EXTENSIONS.get(extension(name)) != "parquet" or is_junk(name):
         return skip_name(name)
-    column = settings.image_column
-    return "(Parquet without photos)" if column is None else f"(Parquet without photos in a column {column!r})"
+    columns = " or ".join(map(repr, settings.image_column))
+    return f"(Parquet without photos in a column {columns})" if columns else "(Parquet without photos)"
 
 
-def has_photos(store: Store, info: ObjectInfo, image_column: str | None) -> bool:
+def has_photos(store: Store, info: ObjectInfo, image_column: Sequence[str]) -> bool:
     """Return whether a Parquet file is to be taken along; one that cannot be read is, and its row says why.
 
     Raises UsageError where several columns hold images and none is named.
@@ -100,7 +100,7 @@ def has_photos(store: Store, info: ObjectInfo, image_column: str | None) -> bool
 
 
 def _judge(
-    candidate: Candidate, globs: Globs, content_hash: bool, image_column: str | None
+    candidate: Candidate, globs: Globs, content_hash: bool, image_column: Sequence[str]
 ) -> ImageRef | ShardRef | None:
     name, info = candidate.name, candidate.info
     if is_junk(name):

@@ -130,11 +130,11 @@ def _of_file(store: Store, info: ObjectInfo, config: Config) -> Source:
             return FileSource(store, info, kind, config)  # its row says what is wrong with it
         if columns.image is None and has_uris(columns.names):
             return ListingSource(store, info, "parquet", config)
-        if columns.image is None and config.source.image_column is not None and columns.candidates:
-            found = ", ".join(columns.candidates)
+        if columns.image is None and config.source.image_column and columns.candidates:
+            named = " or ".join(map(repr, config.source.image_column))
             raise UsageError(
-                f"{uri}: has no photos in a column {config.source.image_column!r}, which [source] image_column names; "
-                f"columns that may hold them: {found}"
+                f"{uri}: has no photos in a column {named}, which [source] image_column names; columns that may hold them: "
+                f"{', '.join(columns.candidates)}"
             )
         if columns.image is None:
             found = ", ".join(columns.names)

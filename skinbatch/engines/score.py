@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def score(
     deadline_s: float | None = None,
     since: str | datetime | None = None,
     save_masks: bool | None = None,
-    image_column: str | None = None,
+    image_column: str | Sequence[str] | None = None,
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
 ) -> RunReport:

@@ -148,4 +148,5 @@ def _selection(text: str | None) -> Selection:
     if text is None:
         return Selection()
     values = json.loads(text)
-    return Selection(**values | {"include": tuple(values["include"]), "exclude": tuple(values["exclude"])})
+    include, exclude, image_column = (tuple(values[name]) for name in ("include", "exclude", "image_column"))
+    return Selection(include, exclude, image_column, values["alone"])

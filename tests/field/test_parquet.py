@@ -148,6 +148,15 @@ def test_a_file_without_the_named_column_is_refused_alone_and_counted_in_a_tree(
         open_source(str(tmp_path / "b.parquet"), settings(image_column="photo"))
 
 
+def test_of_several_columns_that_are_named_the_first_that_a_file_has_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"mask": MASKS, "image": MASKS, "photo": FACES})
+    write(tmp_path / "b.parquet", {"mask": MASKS, "image": FACES})
+    write(tmp_path / "c.parquet", {"mask": MASKS})
+    assert data_of(read(tmp_path, image_column=("photo", "image"))) == [*FACES, *FACES]
+    with pytest.raises(UsageError, match=r"c\.parquet: has no photos in a column 'photo' or 'image'"):
+        read(tmp_path / "c.parquet", image_column=("photo", "image"))
+
+
 def test_a_parquet_file_with_another_name_says_in_its_row_what_is_missing(tmp_path: Path) -> None:
     write(tmp_path / "in" / "two.tar", {"photo": FACES, "mask": MASKS})
     (row,) = read(tmp_path / "in")

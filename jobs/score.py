@@ -1,8 +1,12 @@
-"""Score on a Ray cluster: `ray job submit -- python jobs/score.py SOURCE DEST`, with the options of `skinbatch score`."""
+"""Score on a Ray cluster from a checkout: `ray job submit -- python jobs/score.py SOURCE DEST`.
+
+Takes the options of `skinbatch score`. Where skinbatch is installed on the cluster, `python -m skinbatch score` does the same
+from any directory.
+"""
 
 import sys
 
-from skinbatch.cli import main
+from skinbatch.__main__ import main
 
 if __name__ == "__main__":
     sys.argv[1:1] = ["score"]

@@ -168,9 +168,12 @@ def summary(report: RunReport, config: Path | None = None) -> str:
     if report.units_left:
         lines.append(f"  left     {report.units_left} of {report.units} units")
     if report.skipped:
-        lines.append(f"  skipped  {counted(report.skipped)} (not images)")
+        reasons = any(name.startswith("(") for name in report.skipped)  # they say themselves why
+        lines.append(f"  skipped  {counted(report.skipped)}{'' if reasons else ' (not images)'}")
     lines += [f"  images   {report.images}", f"  boxes    {report.boxes}"]
     dest = shlex.quote(report.destination) + (f" --config {shlex.quote(str(config))}" if config is not None else "")
+    if report.nothing_to_do and not report.rows:  # nothing has been planned here yet
+        return "\n".join(lines)
     if report.exit_code in (0, 3):
         lines.append(f"  prove    skinbatch verify {dest}")
         if report.failed:

@@ -42,8 +42,8 @@ class Drift:
             self.note(outcome.changed, outcome.vanished)
         return True
 
-    def lost_shards(self, locator: Locator) -> list[str]:
-        """Look again at the archive files that drifted, and return the keys of those that are gone."""
+    def lost_shards(self, locator: Locator) -> list[ShardRef]:
+        """Look again at the archive files that drifted, and return those that are gone."""
         for key, shard in self._shards.items():
             store, object_key = locator.locate(shard.uri)
             try:
@@ -51,7 +51,7 @@ class Drift:
                 self._now[key] = replace(shard, size=info.size, version=info.version, modified=info.modified)
             except NotFoundError:
                 self._now[key] = None
-        return [key for key, shard in self._now.items() if shard is None]
+        return [self._shards[key] for key, shard in self._now.items() if shard is None]
 
     def apply(self, listing: Listing, locator: Locator) -> Listing:
         """Return the listing with everything that was noted, which is then forgotten but for having been noted."""

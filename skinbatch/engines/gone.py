@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from skinbatch.archive.missing import likely_cause
 from skinbatch.runs.plan import Plan
 from skinbatch.storage.locate import Locator
-from skinbatch.types import ImageRef, WorkUnit
+from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
 # Missing photos that the message names.
 _NAMED = 3
@@ -28,7 +28,7 @@ class Gone:
         self.too_many = False
         self._photos = 0
         self._refs: list[ImageRef] = []
-        self._shards: Collection[str] = ()
+        self._shards: Sequence[ShardRef] = ()
         kinds = {kind for (kind,) in current.units.columns("kind")}
         self._all_loose = kinds <= {"loose"}
         self._listed = current.photos
@@ -46,7 +46,7 @@ class Gone:
         """Whatever the other photos come to."""
         return self._all_loose and self.most < 1 and self._photos > self.most * self._listed
 
-    def judge(self, rows: int, shards: Collection[str]) -> bool:
+    def judge(self, rows: int, shards: Sequence[ShardRef]) -> bool:
         """Decide whether too many are gone. rows: of the whole plan so far. shards: archive files that are gone."""
         self._shards = shards
         photos = self._photos
@@ -58,12 +58,13 @@ class Gone:
 
     def message(self, source: str, locator: Locator) -> str:
         """Return what is gone, the first names, the likely cause and the way out."""
-        names = [ref.uri for ref in self._refs[:_NAMED]] or sorted(self._shards)[:_NAMED]
+        refs = self._refs or [ImageRef(shard.key, shard.uri) for shard in self._shards[:_KEPT]]
+        names = [ref.uri for ref in refs[:_NAMED]]
         counted = f"{self._photos}" if self._photos == self._listed else f"at least {self._photos}"
         photos = f"{counted} of {self._listed} listed photos"
         what = photos if self._photos else f"{len(self._shards)} of {self._archives} listed archive files"
         first = f"{what} of {source} are not there, such as {', '.join(names)}"
         unknown = "they may have been moved or deleted since they were listed"
-        cause = likely_cause(self._refs, source, locator) or unknown
+        cause = likely_cause(refs, source, locator) or unknown
         way_out = "the same command tries again; if they are meant to be gone, set max_gone = 1 in [run]"
         return f"{first}. Likely cause: {cause}. Put it right, then {way_out}"

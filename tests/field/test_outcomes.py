@@ -83,6 +83,16 @@ def test_a_few_photos_that_are_gone_are_no_failure_and_more_may_be_allowed(
     assert (report.exit_code, report.rows) == (0, 4)
 
 
+def test_archive_files_that_are_not_there_are_no_success(fake_pack: str, tmp_path: Path) -> None:
+    members = {"a.png": png(face(2))}
+    write_tree(tmp_path / "shards", {f"part {n}.tar": tar_bytes(members) for n in range(3)})
+    listing = tmp_path / "list.csv"
+    listing.write_text("uri,size\n" + "".join(f"shards/part%20{n}.tar,2048\n" for n in range(3)))
+    report = skinbatch.score(listing, tmp_path / "out", engine="local", pack=fake_pack)
+    assert report.exit_code == 4
+    assert "3 of 3 listed archive files" in report.message and "URL-encoded" in report.message
+
+
 def test_archives_in_which_there_is_no_photo_are_no_success(fake_pack: str, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", {"a.tar": tar_bytes({"notes.txt": b"text", "more.txt": b"text"})})
     for _ in range(2):

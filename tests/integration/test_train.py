@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import skinbatch
+from skinbatch.annotations.masks import BODY, UNSURE
 from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import load_pack
 from skinbatch.train.fitting.parts import gather_part, parts_of
@@ -185,6 +186,44 @@ def shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
         photo(root / "body" / ("elbow" if n % 2 else "knee") / f"{n}.png", 60 + 90 * (n % 2))
     (root / "recipe.toml").write_text(CLASSIFIER)
     return root
+
+
+def test_a_segmenter_learns_close_ups_from_masks_that_are_unsure_and_its_pack_tells_them(
+    faces: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    for n in range(16):
+        for kind in ("images", "masks"):
+            (faces / "near" / kind).mkdir(parents=True, exist_ok=True)
+        skin = np.clip(random.normal((200, 150, 120), 8, (64, 64, 3)), 0, 255).astype(np.uint8)
+        numbers = np.full((64, 64), BODY if n % 4 == 0 else 1, np.uint8)
+        numbers[48:, :24] = UNSURE
+        if n % 4 == 0:
+            skin[:, 40:], numbers[:, 40:] = (20, 40, 160), 0
+        Image.fromarray(skin).save(faces / "near" / "images" / f"{n:02}.png")
+        Image.fromarray(numbers).save(faces / "near" / "masks" / f"{n:02}.png")
+    text = SEGMENTER.replace('"nose"]', '"nose", "body"]\ncloseups = true')
+    text = text.replace(
+        '[{ truth = "photos" }]\nvalid_share = 0.2',
+        '[{ truth = "photos", valid_share = 0.2 }, { truth = "near", valid_share = 0.25 }]\nmap = { neck = "body" }',
+    )
+    text = text.replace("scene = 0.2", "scene = 0.2\ncloseup = 0.4").replace("epochs = 8", "epochs = 3")
+    text = text.replace("ema = 0.9", 'ema = 0.9\nsampling = "balanced"')
+    (faces / "near.toml").write_text(text)
+    found = train("segmenter", faces / "near.toml", tmp_path, Silent())
+    assert found.trained is not None
+    points = found.trained.curve
+    assert points[-1]["loss"] < points[0]["loss"]
+    sources = [name.removeprefix("score ") for name in points[-1] if name.startswith("score ")]
+    assert [Path(source).name for source in sources] == ["photos", "near"]
+    mean = np.mean([points[-1][f"score {source}"] for source in sources])
+    assert points[-1]["score"] == pytest.approx(float(mean), abs=1e-3)
+    assert {("dice", f"skin, {source}") for source in sources} <= {(m.name, m.of) for m in found.trained.metrics}
+    stage = found.pack.segmenter
+    assert stage.closeups
+    assert stage.numbers()["closeups"] is True
+    assert found.tried is not None
+    assert found.tried["status"] == "ok"
 
 
 def test_a_classifier_is_trained_elsewhere_first_and_its_card_tells_all(shades: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["RAY_API_SERVER_ADDRESS"] = options.address
 
     try:
-        client = connect(options.patience)
+        client = connect(options.wait)
         submission_id = attach_or_submit(client, options.name, shlex.join(options.command))
         say(f"run {submission_id} on {client.get_address()}")
         return asyncio.run(follow(client, submission_id, options.patience))
@@ -77,22 +77,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--address", help="http://HOST:8265 of the cluster's head (default: RAY_API_SERVER_ADDRESS)")
     parser.add_argument("--name", default=os.environ.get("RUN_NAME"), help="name of the run (default: RUN_NAME)")
     parser.add_argument(
-        "--patience",
-        type=float,
-        default=60.0,
-        help="seconds that the head may be out of reach (default: 60)",
+        "--wait", type=float, default=60.0, help="seconds to wait for the head at the start (default: 60)"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=60.0, help="seconds that the head may be silent during the run (default: 60)"
     )
     parser.add_argument("command", nargs="+", help="the command, after --")
     return parser.parse_args(arguments)
 
 
-def connect(patience: float) -> JobSubmissionClient:
-    """Return a client of the cluster, waiting for its head for up to `patience` seconds.
+def connect(wait: float) -> JobSubmissionClient:
+    """Return a client of the cluster, waiting for its head for up to `wait` seconds.
 
     Raises:
         Stop: If nothing answers, or what answers is not a Ray head that lets us in.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + wait
     while True:
         try:
             return JobSubmissionClient()
@@ -101,7 +101,7 @@ def connect(patience: float) -> JobSubmissionClient:
         except UNREACHABLE as e:
             if time.monotonic() > deadline:
                 raise Stop(
-                    f"{e} No head answered within {patience:g} s. Is the cluster up, and is "
+                    f"{e} No head answered within {wait:g} s. Is the cluster up, and is "
                     "RAY_API_SERVER_ADDRESS the http address of its dashboard?",
                     TRY_AGAIN,
                 ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 import skinbatch
 from tests.conftest import S3Server
 from tests.pictures import picture
-from tests.ray_head import Head, bare_environment, ray_head
+from tests.ray_cluster import RayCluster
 from tests.unit.cluster.manifests import KUBERNETES, REPOSITORY, documents, of_kind
 
 SUBMIT = [sys.executable, str(REPOSITORY / "jobs/submit.py")]
@@ -25,7 +26,7 @@ SOURCE, DEST = "s3://my-photos", "s3://my-scores"
 
 
 @pytest.fixture(scope="module")
-def head(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+def cluster(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """A cluster whose pods get the object store's address and keys from the environment, as from the Secret."""
     secret = {
         "AWS_ENDPOINT_URL": str(s3.settings.endpoint_url),
@@ -33,8 +34,9 @@ def head(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hea
         "AWS_SECRET_ACCESS_KEY": "test-secret",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    stop_in_order = {"RAY_JOB_STOP_WAIT_TIME_S": "30"}
-    with ray_head(bare_environment(tmp_path_factory.mktemp("home")) | secret | stop_in_order) as running:
+    token = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    home = tmp_path_factory.mktemp("home")
+    with RayCluster(home, auth="token", more={**secret, **token}) as running:
         yield running
 
 
@@ -44,8 +46,8 @@ def put_photo(s3: S3Server, bucket: str, number: int) -> None:
     s3.client.put_object(Bucket=bucket, Key=f"{number}.png", Body=photo.getvalue())
 
 
-def run(command: list[str], head: Head, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env={**head.client, **env}, cwd=cwd, capture_output=True, text=True, timeout=280)
+def run(command: list[str], cluster: RayCluster, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env={**cluster.env, **env}, cwd=cwd, capture_output=True, text=True, timeout=280)
 
 
 def result_in(log: str) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def statuses(s3: S3Server, dest: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("file", "kind"), [("rayjob.yaml", "RayJob"), ("raycronjob.yaml", "RayCronJob")])
 def test_the_entry_point_of_a_rayjob_scores_a_bucket(
-    file: str, kind: str, head: Head, s3: S3Server, tmp_path: Path
+    file: str, kind: str, cluster: RayCluster, s3: S3Server, tmp_path: Path
 ) -> None:
     spec = of_kind(documents(KUBERNETES / file), kind)["spec"]
     entrypoint = spec.get("jobTemplate", spec)["entrypoint"]
@@ -71,8 +73,8 @@ def test_the_entry_point_of_a_rayjob_scores_a_bucket(
     entrypoint = entrypoint.replace(SOURCE, f"s3://{photos}").replace(DEST, f"s3://{scores}")
 
     # KubeRay's submitter pastes the entry point into a line of bash, behind `--`.
-    line = f"ray job submit --address {head.address} -- {entrypoint} ;"
-    job = run(["bash", "-ce", line], head, tmp_path)
+    line = f"ray job submit --address {cluster.dashboard} -- {entrypoint} ;"
+    job = run(["bash", "-ce", line], cluster, tmp_path)
 
     assert job.returncode == 0, job.stdout + job.stderr
     assert result_in(job.stdout)["exit_code"] == 0
@@ -80,7 +82,7 @@ def test_the_entry_point_of_a_rayjob_scores_a_bucket(
     assert skinbatch.verify(f"s3://{scores}", storage=s3.settings).differences == []
 
 
-def nightly(head: Head, source: str, dest: str) -> tuple[list[str], dict[str, str]]:
+def nightly(cluster: RayCluster, source: str, dest: str) -> tuple[list[str], dict[str, str]]:
     """Return the command and the environment of the CronJob's pod, with what Kubernetes fills in filled in."""
     spec = of_kind(documents(KUBERNETES / "base/cronjob.yaml"), "CronJob")["spec"]
     (container,) = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
@@ -89,8 +91,8 @@ def nightly(head: Head, source: str, dest: str) -> tuple[list[str], dict[str, st
 
     env = {each["name"]: each.get("value", "") for each in container["env"]}
     assert set(env) == {"RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RUN_NAME"}
-    env["RAY_API_SERVER_ADDRESS"] = head.address
-    env["RAY_AUTH_TOKEN"] = head.client["RAY_AUTH_TOKEN"]
+    env["RAY_API_SERVER_ADDRESS"] = cluster.dashboard
+    env["RAY_AUTH_TOKEN"] = cluster.env["RAY_AUTH_TOKEN"]
     env["RUN_NAME"] = "skinbatch-nightly-29411100"
 
     given = {SOURCE: source, DEST: dest}
@@ -98,21 +100,21 @@ def nightly(head: Head, source: str, dest: str) -> tuple[list[str], dict[str, st
     return [sys.executable, script, *container["command"][2:], *arguments], env
 
 
-def test_the_nightly_job_scores_what_is_new(head: Head, s3: S3Server, tmp_path: Path) -> None:
+def test_the_nightly_job_scores_what_is_new(cluster: RayCluster, s3: S3Server, tmp_path: Path) -> None:
     photos, scores = s3.bucket(), s3.bucket()
-    command, env = nightly(head, f"s3://{photos}", f"s3://{scores}")
+    command, env = nightly(cluster, f"s3://{photos}", f"s3://{scores}")
 
     put_photo(s3, photos, 0)
-    first = run(command, head, tmp_path, **env)
+    first = run(command, cluster, tmp_path, **env)
     assert first.returncode == 0, first.stdout + first.stderr
     assert statuses(s3, f"s3://{scores}") == {"0.png": "ok"}
 
     put_photo(s3, photos, 1)
-    second = run(command, head, tmp_path, **env)
+    second = run(command, cluster, tmp_path, **env)
     assert second.returncode == 0, second.stdout + second.stderr
     assert statuses(s3, f"s3://{scores}") == {"0.png": "ok", "1.png": "ok"}
 
-    third = run(command, head, tmp_path, **env)
+    third = run(command, cluster, tmp_path, **env)
     assert third.returncode == 0
     assert result_in(third.stdout)["exit_code"] == 0
     ids = [line.split()[2] for line in (first.stderr + second.stderr + third.stderr).splitlines() if "submit:" in line]

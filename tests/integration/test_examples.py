@@ -15,7 +15,7 @@ import pytest
 
 import skinbatch
 from tests.pictures import picture
-from tests.ray_head import BIN, bare_environment, ray_head
+from tests.ray_cluster import BIN, RayCluster, bare_environment
 from tests.unit.cluster.manifests import REPOSITORY
 
 EXAMPLES = REPOSITORY / "examples"
@@ -73,10 +73,10 @@ def test_the_crontab_has_a_line_that_scores_what_is_new(two_photos: Path, tmp_pa
 
 
 def test_the_cluster_job_ends_with_the_exit_code_of_the_run(two_photos: Path, tmp_path: Path) -> None:
-    with ray_head(bare_environment(tmp_path)) as head:
+    with RayCluster(tmp_path) as cluster:
         done = subprocess.run(
             [str(EXAMPLES / "cluster_job.sh"), str(two_photos), str(tmp_path / "scored")],
-            env=dict(head.client),
+            env={**cluster.env, "RAY_API_SERVER_ADDRESS": cluster.dashboard},
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,29 +13,34 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from tests.ray_head import Head, bare_environment, free_ports, ray_head
+from tests.ray_cluster import RayCluster, free_ports
 from tests.unit.cluster.manifests import REPOSITORY
 
 SUBMIT = [sys.executable, str(REPOSITORY / "jobs/submit.py")]
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    home = tmp_path_factory.mktemp("home")
-    with ray_head(bare_environment(home) | {"RAY_JOB_STOP_WAIT_TIME_S": "30"}) as running:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    env = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_JOB_STOP_WAIT_TIME_S": "30"}
+    with RayCluster(tmp_path_factory.mktemp("home"), auth="token", more=env) as running:
         yield running
 
 
-def submit(head: Head, cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def client_of(cluster: RayCluster) -> dict[str, str]:
+    """Return the environment of a pod that submits."""
+    return {**cluster.env, "RAY_API_SERVER_ADDRESS": cluster.dashboard}
+
+
+def submit(cluster: RayCluster, cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*SUBMIT, *arguments], env={**head.client, **env}, cwd=cwd, capture_output=True, text=True, timeout=200
+        [*SUBMIT, *arguments], env={**client_of(cluster), **env}, cwd=cwd, capture_output=True, text=True, timeout=200
     )
 
 
-def start(head: Head, cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(cluster: RayCluster, cwd: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*SUBMIT, *arguments],
-        env=dict(head.client),
+        env=client_of(cluster),
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -47,29 +53,29 @@ def python(program: str) -> list[str]:
 
 
 @pytest.fixture
-def client(head: Head, monkeypatch: pytest.MonkeyPatch) -> JobSubmissionClient:
+def client(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> JobSubmissionClient:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.setenv(name, head.client[name])
-    return JobSubmissionClient(head.address, headers={"Authorization": f"Bearer {head.client['RAY_AUTH_TOKEN']}"})
+        monkeypatch.setenv(name, cluster.env[name])
+    return JobSubmissionClient(cluster.dashboard, headers={"Authorization": f"Bearer {cluster.env['RAY_AUTH_TOKEN']}"})
 
 
 @pytest.mark.parametrize("code", [0, 2, 4, 6, 7, 130])
-def test_the_exit_code_of_the_command_is_the_submitters(code: int, head: Head, tmp_path: Path) -> None:
-    done = submit(head, tmp_path, *python(f"import sys; print('{{\"exit_code\": {code}}}'); sys.exit({code})"))
+def test_the_exit_code_of_the_command_is_the_submitters(code: int, cluster: RayCluster, tmp_path: Path) -> None:
+    done = submit(cluster, tmp_path, *python(f"import sys; print('{{\"exit_code\": {code}}}'); sys.exit({code})"))
 
     assert done.returncode == code, done.stderr
     assert done.stdout.splitlines()[-1] == f'{{"exit_code": {code}}}'
 
 
-def test_a_command_that_is_killed_ends_as_in_a_shell(head: Head, tmp_path: Path) -> None:
-    done = submit(head, tmp_path, *python("import os; os.kill(os.getpid(), 9)"))
+def test_a_command_that_is_killed_ends_as_in_a_shell(cluster: RayCluster, tmp_path: Path) -> None:
+    done = submit(cluster, tmp_path, *python("import os; os.kill(os.getpid(), 9)"))
 
     assert done.returncode == 128 + 9
 
 
-def test_arguments_arrive_as_they_are(head: Head, tmp_path: Path) -> None:
+def test_arguments_arrive_as_they_are(cluster: RayCluster, tmp_path: Path) -> None:
     program = "import sys; print(sys.argv[1:])"
-    done = submit(head, tmp_path, *python(program), "a b", "$HOME", "it's", "--exclude=*.png")
+    done = submit(cluster, tmp_path, *python(program), "a b", "$HOME", "it's", "--exclude=*.png")
 
     assert done.stdout.splitlines()[-1] == str(["a b", "$HOME", "it's", "--exclude=*.png"])
 
@@ -92,8 +98,10 @@ ORDERLY = (
 )
 
 
-def test_sigterm_stops_the_run_and_waits_for_its_end(head: Head, client: JobSubmissionClient, tmp_path: Path) -> None:
-    process = start(head, tmp_path, "--name=to-stop", *python(ORDERLY))
+def test_sigterm_stops_the_run_and_waits_for_its_end(
+    cluster: RayCluster, client: JobSubmissionClient, tmp_path: Path
+) -> None:
+    process = start(cluster, tmp_path, "--name=to-stop", *python(ORDERLY))
     wait_for_line(process, "at work")
 
     process.send_signal(signal.SIGTERM)
@@ -105,7 +113,7 @@ def test_sigterm_stops_the_run_and_waits_for_its_end(head: Head, client: JobSubm
 
 
 def test_a_second_submitter_follows_the_run_of_one_that_was_lost(
-    head: Head, client: JobSubmissionClient, tmp_path: Path
+    cluster: RayCluster, client: JobSubmissionClient, tmp_path: Path
 ) -> None:
     flag = tmp_path / "go-on"
     program = (
@@ -114,27 +122,27 @@ def test_a_second_submitter_follows_the_run_of_one_that_was_lost(
         f"while not os.path.exists({str(flag)!r}): time.sleep(0.1)\n"
         "sys.exit(6)"
     )
-    lost = start(head, tmp_path, "--name=night", *python(program))
+    lost = start(cluster, tmp_path, "--name=night", *python(program))
     wait_for_line(lost, "at work")
     lost.kill()
     lost.communicate()
 
-    second = start(head, tmp_path, "--name=night", *python(program))
+    second = start(cluster, tmp_path, "--name=night", *python(program))
     wait_for_line(second, "at work")
     flag.touch()
     second.communicate(timeout=60)
     assert second.returncode == 6
 
-    third = submit(head, tmp_path, "--name=night", *python(program))
+    third = submit(cluster, tmp_path, "--name=night", *python(program))
     assert third.returncode == 6
     runs = {job.submission_id for job in client.list_jobs() if str(job.submission_id).startswith("night-")}
     assert runs == {"night-1", "night-2"}
 
 
-def test_a_cluster_that_is_not_there_is_named_and_worth_another_try(head: Head, tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_named_and_worth_another_try(cluster: RayCluster, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
-    done = submit(head, tmp_path, "--patience=2", *python("pass"), RAY_API_SERVER_ADDRESS=address)
+    done = submit(cluster, tmp_path, "--wait=2", *python("pass"), RAY_API_SERVER_ADDRESS=address)
 
     assert done.returncode == 4
     assert address in done.stderr
@@ -142,8 +150,8 @@ def test_a_cluster_that_is_not_there_is_named_and_worth_another_try(head: Head, 
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_token_is_wrong_use(head: Head, tmp_path: Path) -> None:
-    done = submit(head, tmp_path, *python("pass"), RAY_AUTH_TOKEN="0" * 64)
+def test_a_wrong_token_is_wrong_use(cluster: RayCluster, tmp_path: Path) -> None:
+    done = submit(cluster, tmp_path, *python("pass"), RAY_AUTH_TOKEN="0" * 64)
 
     assert done.returncode == 2
     assert "does not let us in" in done.stderr
@@ -151,12 +159,12 @@ def test_a_wrong_token_is_wrong_use(head: Head, tmp_path: Path) -> None:
 
 
 def test_a_head_that_is_lost_ends_the_submitter_within_its_patience(tmp_path: Path) -> None:
-    with ray_head(bare_environment(tmp_path)) as head:
+    with RayCluster(tmp_path) as cluster:
         process = start(
-            head, tmp_path, "--patience=5", *python("import time; print('at work', flush=True); time.sleep(300)")
+            cluster, tmp_path, "--patience=5", *python("import time; print('at work', flush=True); time.sleep(300)")
         )
         wait_for_line(process, "at work")
-        head.kill()
+        cluster.kill_head()
         began = time.monotonic()
         _, errors = process.communicate(timeout=60)
 

@@ -23,6 +23,8 @@ SUBMIT = [sys.executable, str(REPOSITORY / "jobs/submit.py")]
 
 # The addresses in the manifests that their users replace.
 SOURCE, DEST = "s3://my-photos", "s3://my-scores"
+# Four workers are four copies of the models, which is more than a machine for tests has memory for.
+WORKERS, ONE_WORKER = "--workers 4", "--workers 1"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,8 @@ def test_the_entry_point_of_a_rayjob_scores_a_bucket(
     photos, scores = s3.bucket(), s3.bucket()
     put_photo(s3, photos, 0)
     entrypoint = entrypoint.replace(SOURCE, f"s3://{photos}").replace(DEST, f"s3://{scores}")
+    assert WORKERS in entrypoint
+    entrypoint = entrypoint.replace(WORKERS, ONE_WORKER)
 
     # KubeRay's submitter pastes the entry point into a line of bash, behind `--`.
     line = f"ray job submit --address {cluster.dashboard} -- {entrypoint} ;"
@@ -95,7 +99,8 @@ def nightly(cluster: RayCluster, source: str, dest: str) -> tuple[list[str], dic
     env["RAY_AUTH_TOKEN"] = cluster.env["RAY_AUTH_TOKEN"]
     env["RUN_NAME"] = "skinbatch-nightly-29411100"
 
-    given = {SOURCE: source, DEST: dest}
+    given = {SOURCE: source, DEST: dest, WORKERS.replace(" ", "="): ONE_WORKER.replace(" ", "=")}
+    assert given.keys() < set(container["args"])
     arguments = [given.get(each, each) for each in container["args"]]
     return [sys.executable, script, *container["command"][2:], *arguments], env
 

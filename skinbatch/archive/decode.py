@@ -38,7 +38,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES = 258, 259, 262, 273, 277, 278, 279
+# Tags of a TIFF.
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES = 273, 277, 278, 279
 _PLANES, _TILES, _TILE_BYTES = 284, 324, 325
 
 
@@ -249,7 +251,9 @@ def _check_tiff(data: bytes, image: Image.Image) -> None:
     most = None
     if tags.get(_COMPRESSION, 1) == 1 and tags.get(_PLANES, 1) == 1:
         bits = sum(tags.get(_BITS, (1,))) * (tags.get(_SAMPLES, 1) if len(tags.get(_BITS, (1,))) == 1 else 1)
-        most = (image.width * bits + 7) // 8 * min(tags.get(_STRIP_ROWS, image.height), image.height)
+        # As they are stored: Pillow's own size is as they are displayed.
+        width, height = tags.get(_WIDTH, image.width), tags.get(_HEIGHT, image.height)
+        most = (width * bits + 7) // 8 * min(tags.get(_STRIP_ROWS, height), height)
     check_strips(data, tags.get(_STRIPS), tags.get(_STRIP_BYTES), most)
     check_strips(data, tags.get(_TILES), tags.get(_TILE_BYTES))
 

@@ -26,6 +26,7 @@ from skinbatch.grading.quality import face_quality
 from skinbatch.models.base import Classifier, InputKind
 from skinbatch.models.detectors.tiling import TiledDetector
 from skinbatch.models.pack import Pack, load_pack
+from skinbatch.redact import without_addresses
 from skinbatch.storage.locate import Locator
 from skinbatch.tables.names import prob_columns
 from skinbatch.types import Detections, ImageResult, Status
@@ -45,7 +46,8 @@ class ModelFailure:
     """What a model said when it failed on one photo."""
 
     def __init__(self, model: str, error: Exception) -> None:
-        self.message = f"{model}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:500]
+        said = without_addresses(str(error)).splitlines()
+        self.message = f"{model}: {type(error).__name__}: {said[0] if said else ''}"[:500]
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class FaceSamples:
         return spoilt(relit(square, self._augment, rng), self._augment, rng), classes
 
     def _closeup(self, index: int, rng: np.random.Generator) -> tuple[Pixels, Pixels, bool]:
-        """A small window around a place on the skin, the nose or an ear, so near that nothing says whose it is.
+        """Return a small window around a place on the skin, the nose or an ear, so near that nothing says whose it is.
 
         Skin of the neck cannot be told from the cheek's there, and is left out. An ear is skin of the face where it is
         what the window shows, and is left out elsewhere: of whole faces the truth counts it as background.
@@ -122,12 +122,11 @@ class FaceSamples:
         left = float(np.clip((x + 0.5) * width / numbers.shape[1] - side / 2, 0, width - side))
         top = float(np.clip((y + 0.5) * height / numbers.shape[0] - side / 2, 0, height - side))
 
-        matrix = view_matrix((round(side), round(side)), self._size, "pad", self._inside, rng) @ translation(
-            -left, -top
-        )
+        window = view_matrix((round(side), round(side)), self._size, "pad", self._inside, rng)
+        matrix = window @ translation(-left, -top)
         square, seen = self._through(photo, numbers, matrix)
         classes = self._near[seen]
-        ear = np.isin(seen, _EAR_NUMBERS)
+        ear = np.isin(seen, _EAR_NUMBERS) & (classes == UNSURE)
         if ear.mean() >= EAR:
             classes = np.where(ear, np.uint8(self._table[TRUTH_CLASSES.index("skin")]), classes)
         return square, classes, mirrors(matrix)

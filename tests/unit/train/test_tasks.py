@@ -186,6 +186,9 @@ def test_an_ear_is_skin_where_a_close_up_shows_it(face: LabelledPhoto) -> None:
     near = FaceSamples([eared], table, segmenter(), AugmentSection(closeup=1.0), MEMORY)
     seen = np.concatenate([near.sample(0, np.random.default_rng(seed))[1].ravel() for seed in range(10)])
     assert (seen == 1).mean() > 0.5
+    own = (*FACE_PARTS, "left_ear", "right_ear")
+    told = FaceSamples([eared], class_table(own, data()), segmenter(own), AugmentSection(closeup=1.0), MEMORY)
+    assert set(np.unique(told.sample(0, np.random.default_rng(0))[1])) <= {0, 3, 4}
     whole = FaceSamples([eared], table, segmenter(), AugmentSection(), MEMORY)
     assert not whole.sample(0, np.random.default_rng(0))[1].any()
 

@@ -94,7 +94,7 @@ def _clones(
         host = Sample(pixels, NO_BOXES, NO_LABELS, decode_skin(skin))
         side = max(pixels.shape)
         section = CloneSection(size=(SIZE[0] * side, SIZE[1] * side))
-        cloner = Cloner(donors, ScaledPhotos((), donors.spec), section)
+        cloner = Cloner(donors, ScaledPhotos((), donors.spec), section, faint=True)
         on_clear.append(len(_counted(scorer(pixels))))
         for time in range(times):
             rng = np.random.default_rng((SEED, n, time))

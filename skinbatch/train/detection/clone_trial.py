@@ -50,7 +50,7 @@ def cloned_faces(
 ) -> Iterator[ClonedFace]:
     """Clone lesions of `donors` onto `hosts`, at the scale of the network. The same seed gives the same faces."""
     photos = ScaledPhotos(hosts, spec)
-    cloner = Cloner(ScaledPhotos(donors, spec), ScaledPhotos((), spec), section)
+    cloner = Cloner(ScaledPhotos(donors, spec), ScaledPhotos((), spec), section, faint=True)
     for n in range(len(photos)):
         host = photos[n]
         rng = np.random.default_rng((seed, n, 3))

@@ -68,10 +68,15 @@ class Cloned:
 
 
 class Cloner:
-    """Clones patches of some photos onto others. It keeps no state: what it makes depends on the generator alone."""
+    """Clones patches of some photos onto others. It keeps no state: what it makes depends on the generator alone.
 
-    def __init__(self, annotated: ScaledPhotos, clear: ScaledPhotos, section: CloneSection) -> None:
-        self._annotated, self._clear, self._section = annotated, clear, section
+    faint: lesions are cloned as they come, the faint ones too. A detector is tried by those, and taught by clear ones.
+    """
+
+    def __init__(
+        self, annotated: ScaledPhotos, clear: ScaledPhotos, section: CloneSection, *, faint: bool = False
+    ) -> None:
+        self._annotated, self._clear, self._section, self._faint = annotated, clear, section, faint
         self._donors = [n for n, photo in enumerate(annotated.photos) if len(_alone(photo.boxes))]
 
     def on_clear(self, seen: Sample, rng: np.random.Generator) -> Sample:
@@ -104,7 +109,7 @@ class Cloner:
         bare = donor
         if len(self._clear) and rng.random() < _CLEAR_DONOR:
             bare = self._clear[int(rng.integers(len(self._clear)))]
-        canvas = _Canvas(seen, points)
+        canvas = _Canvas(seen, points, 0.0 if self._faint else _SEEN)
         kinds = rng.permutation(np.repeat([True, False], [lesions, plain]))
         for is_lesion in kinds.tolist():
             if is_lesion:
@@ -125,13 +130,14 @@ class Cloner:
         """Return the clearest of some lesions that have no other near them, and its label; None where none is clear."""
         best: tuple[Patch, int] | None = None
         alone = _alone(donor.boxes)
-        for n in rng.choice(alone, _COMPARED).tolist() if len(alone) else ():
+        compared, least = (1, -1.0) if self._faint else (_COMPARED, _VISIBLE)
+        for n in rng.choice(alone, compared).tolist() if len(alone) else ():
             box = donor.boxes[n]
             centre, halves = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
             if donor.skin_share(centre, _FADED * halves) < _SKIN:
                 continue
             patch = self._patch(donor.pixels, centre, halves, rng)
-            if patch is not None and patch.contrast > (best[0].contrast if best else _VISIBLE):
+            if patch is not None and patch.contrast > (best[0].contrast if best else least):
                 best = patch, int(donor.labels[n])
         return best
 
@@ -199,10 +205,10 @@ class Cloner:
 
 
 class _Canvas:
-    """What is cloned onto, and what is on it already."""
+    """What is cloned onto, and what is on it already. least: grey levels by which a lesion has to change it."""
 
-    def __init__(self, seen: Sample, points: Points) -> None:
-        self._seen, self._points = seen, points
+    def __init__(self, seen: Sample, points: Points, least: float) -> None:
+        self._seen, self._points, self._least = seen, points, least
         self._pixels = seen.pixels.copy()
         self._taken = [seen.boxes]
         self._lesions: list[NDArray[np.float32]] = []
@@ -226,7 +232,7 @@ class _Canvas:
             window = self._pixels[y - half : y + half, x - half : x + half]
             made = blend(window, patch.pixels, patch.cover, way, rng)
             change = np.abs(made.astype(np.int16) - window)[patch.cover > 0.9]
-            if label is not None and (not change.size or change.mean() < _SEEN):
+            if label is not None and (not change.size or change.mean() < self._least):
                 continue
             window[:] = made
             box = np.concatenate((at - patch.halves, at + patch.halves)).astype(np.float32)

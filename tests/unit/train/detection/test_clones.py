@@ -161,6 +161,21 @@ def test_crops_off_lesions_show_none(photos: tuple[ScaledPhotos, ScaledPhotos]) 
     assert sum(len(sample.boxes) == 0 for sample in made) >= 18
 
 
+def test_faint_lesions_are_for_trials_only(photos: tuple[ScaledPhotos, ScaledPhotos], tmp_path: Path) -> None:
+    pixels = np.full((SIDE, SIDE, 3), SKIN, np.uint8)
+    pixels[60:80, 60:80] -= 2
+    path = tmp_path / "faint.png"
+    cv2.imwrite(str(path), pixels)
+    box = np.array([[60, 60, 80, 80]], np.float32)
+    faint = ScaledPhotos(
+        (BoxedPhoto(StoredPhoto("faint", path), SIDE, SIDE, box, np.zeros(1, np.int64), skin=ALL_SKIN),), SPEC
+    )
+    host = photos[1][0]
+    for kept in (False, True):
+        made = Cloner(faint, photos[1], CLONES, faint=kept).clone(host, np.random.default_rng(1), 2, 0)
+        assert bool(len(made.lesions)) is kept
+
+
 class Dark:
     """A detector that finds all that is dark."""
 

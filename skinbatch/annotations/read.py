@@ -176,7 +176,10 @@ def _told(path: Path, photos: Path | None) -> str:
     fitting = [name for name, form in _ANNOTATED.items() if form.suits(path, photos)]
     if len(fitting) > 1:
         several = " and ".join(_ALL[name].looked_for for name in fitting)
-        raise UsageError(f"{path}: there are {several}; say which is meant: format = {' or '.join(map(repr, fitting))}")
+        raise UsageError(
+            f"{path}: there are {several}; say which is meant: format = {' or '.join(map(repr, fitting))} "
+            "(--format of evaluate, --from of export)"
+        )
     fitting = fitting or [name for name, form in _PLAIN.items() if form.suits(path, photos)]
     if not fitting:
         raise UsageError(f"{path}: no annotations; looked for {'; '.join(f.looked_for for f in _ALL.values())}")

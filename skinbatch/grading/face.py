@@ -87,9 +87,10 @@ def find_face(
         return face
 
     body = _of(label_map, classes, (BODY,))
-    if face.nose is None and body.sum() > skin.sum() and body.mean() >= MIN_SKIN:
+    if face.nose is None and body.sum() > skin.sum():
         piece = _largest(label_map, body, classes, width, height)
-        return replace(piece, found=False, faces=0, skin_fraction=face.skin_fraction, nose=None, view="body")
+        if piece.found:
+            return replace(piece, found=False, faces=0, skin_fraction=face.skin_fraction, nose=None, view="body")
     if face.found and _fills(skin | body):
         whole = _largest(label_map, skin | body, classes, width, height)
         return replace(whole, nose=None, view="closeup")

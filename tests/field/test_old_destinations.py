@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import skinbatch
-from skinbatch.engines import driver
 from skinbatch.errors import UsageError
 from skinbatch.runs.status import read_status
 from skinbatch.scoring import unit
@@ -46,8 +45,9 @@ def old(tree: Path, fake_pack: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unit, "images_table", as_version_1)
         patch.setattr(parquet, "SCHEMA_VERSION", 1)
-        patch.setattr(driver, "SCHEMA_VERSION", 1)
         score(tree, tree.parent / "out", fake_pack)
+    described = tree.parent / "out/_skinbatch/dest.json"
+    described.write_text(json.dumps(json.loads(described.read_text()) | {"schema_version": 1}))
     return tree.parent / "out"
 
 

@@ -469,4 +469,4 @@ def test_yolo_labels_without_their_photos_are_no_truth(
     (tmp_path / "labels/a/levle1_2.txt").write_text("")
     said = refused(capsys, monkeypatch, str(scored / "out"), str(tmp_path))
     assert "1 label files give boxes in shares of photos that are not there" in said
-    assert "put the photos beside the labels" in said
+    assert "name the folder of the photos with --photos" in said

@@ -10,7 +10,7 @@ import skinbatch
 
 PHOTOS, SCORES = "photos", "scored"
 
-report = skinbatch.score(PHOTOS, SCORES, engine="local")
+report = skinbatch.score(PHOTOS, SCORES)
 print(f"{report.rows} photos: {report.statuses}")
 
 # %% [markdown]
@@ -41,7 +41,9 @@ print(duckdb.sql("SELECT image_id, status, error FROM images WHERE status <> 'ok
 # The photo with the most lesions, with what was found drawn on it. In a notebook, end the cell with `picture`.
 
 # %%
-(worst,) = duckdb.sql("SELECT image_id FROM images ORDER BY count_total DESC NULLS LAST LIMIT 1").fetchone() or ("",)
+worst = duckdb.sql("SELECT image_id FROM images WHERE status = 'ok' ORDER BY count_total DESC LIMIT 1").fetchall()[0][0]
 picture = results.show(worst)
 picture.save("worst.png")
-print(f"{worst}: {duckdb.sql('SELECT count(*) FROM boxes WHERE counted').fetchone()} lesions are counted in all photos")
+
+counted = duckdb.sql("SELECT count(*) FROM boxes WHERE counted").fetchall()[0][0]
+print(f"{worst} has the most lesions; {counted} are counted in all photos")

@@ -124,7 +124,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
                 if members[part.places].any()
             }
             slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **found}
-    notes += [f"--map {name}: no class of the truth is called so" for name in request.unused(_names(truth))]
+    notes += [f"--map {name}: the truth has no class of this name" for name in request.unused(_names(truth))]
     if swapped := [photo for photo in judged.photos if photo.swapped]:
         number = sum(len(photo.swapped) for photo in swapped)
         notes.append(

@@ -34,9 +34,10 @@ _NAMES: dict[str, Callable[[str], str]] = {
 }
 # Marks keys in one Unicode form, so that they are equal to no key that is left as it is spelled.
 _COMPOSED = "composed"
+# From strict to loose. The first by which any photo is found is taken for all: photos of the same
+# base name in two folders must not stand in for one another where most are found by their whole
+# name, or are known to be another file.
 WAYS = (FILE, *_NAMES)
-"""From strict to loose. The first by which any photo is found is taken for all: photos of the same base name in two folders
-must not stand in for one another where most are found by their whole name, or are known to be another file."""
 
 
 @dataclass(frozen=True, slots=True)

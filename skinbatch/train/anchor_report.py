@@ -1,4 +1,4 @@
-"""`skinbatch pack anchors`: how many anchors annotated boxes want, and the chosen ones in a config."""
+"""Fit anchors to annotated boxes for a detector's config: `skinbatch pack anchors`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from skinbatch.errors import UsageError
 from skinbatch.models.detectors.anchors import fit_anchors, mean_iou
 from skinbatch.train.annotated_boxes import network_sizes
 
+# The curve covers 1 to this many anchors, or to the number that is fitted if that is larger.
 MOST = 12
-"""The curve goes to so many anchors, or as many as are wanted."""
 SIZE = 640
 _HEADER = re.compile(r"\s*\[{1,2}[A-Za-z_\"'][^\[\],]*\]{1,2}\s*(#.*)?")
 _ANCHORS = re.compile(r"\s*\[\s*anchors\s*\]\s*(#.*)?")
@@ -26,9 +26,16 @@ _ANCHORS = re.compile(r"\s*\[\s*anchors\s*\]\s*(#.*)?")
 
 @dataclass(frozen=True, slots=True)
 class AnchorReport:
-    """anchors: widths and heights in pixels of the network's input, small first. curve: k -> mean IoU. size,
-    max_upscale: to what photos were scaled. left_out: reason -> one photo's name a box. swapped: boxes whose
-    corners were put right. written: files."""
+    """Hold fitted anchors and how well they cover the boxes.
+
+    Attributes:
+        size, max_upscale: the scale at which the boxes were measured.
+        anchors: widths and heights in pixels of the network's input, the smallest first.
+        curve: number of anchors -> mean IoU of a box with its nearest anchor.
+        left_out: reason -> the names of the photos, one entry a box.
+        swapped: number of boxes whose corners were put right.
+        written: files.
+    """
 
     photos: int
     boxes: int
@@ -69,11 +76,18 @@ def report_anchors(
     plot: Path | None = None,
     photos: Path | None = None,
 ) -> AnchorReport:
-    """Fit k anchors to the boxes of annotated photos, and the curve of 1 to 12 beside it.
+    """Fit `k` anchors to the boxes of annotated photos, and a curve of 1 to 12 anchors beside them.
 
-    truth, photos: see read_truth. size, max_upscale: None: what `output` says, if it is there, else 640 and 1. output: a TOML
-    file for `pack import --config`; of one that is there only the table [anchors] is replaced. plot: a PNG.
-    Raises UsageError for no boxes, fewer different boxes than anchors, and files that cannot be read or written.
+    Args:
+        truth, photos: see read_truth.
+        size, max_upscale: None: the values in `output` if that file exists, otherwise 640 and 1.
+        output: a TOML file for `pack import --config`. If it exists, only its table [anchors] is
+            replaced.
+        plot: a PNG file for the curve.
+
+    Raises:
+        UsageError: there are no boxes, or fewer different boxes than anchors, or a file cannot be
+            read or written.
     """
     before = _config(output) if output else {}
     size = int(_settled("size", size, before, SIZE, output))
@@ -111,12 +125,17 @@ def report_anchors(
 
 
 def _settled(name: str, given: float | None, before: Mapping[str, Any], default: float, path: Path | None) -> float:
-    """The option, or what the config says; both only if they agree, for anchors fit one size of input only."""
+    """Return the option or the value in the config; raise UsageError if they differ.
+
+    Anchors fit only one input size.
+    """
     said = before.get(name, default if given is None else given)
     if not isinstance(said, int | float) or isinstance(said, bool) or said <= 0:
         raise UsageError(f"{path if name in before else 'options'}: `{name}` is not a number over 0 (got {said!r})")
     if given is not None and given != said:
-        raise UsageError(f"{path}: says {name} = {said}, the option says {given}; anchors fit one of them: change one")
+        raise UsageError(
+            f"{path}: {name} is {said} there and {given} in the option; anchors fit only one of them: change one"
+        )
     return said
 
 
@@ -126,11 +145,13 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
-        raise UsageError(f"{path}: is there and not readable as TOML: {e}; name another file") from None
+        raise UsageError(f"{path}: exists but is not readable as TOML: {e}; name another file") from None
 
 
 def _write_config(path: Path, report: AnchorReport, before: Mapping[str, Any]) -> None:
-    """Replace or append the table as text, so that comments stay; what it then says is read back first."""
+    """Replace or append the table as text, so that comments stay; check the result before writing
+    it.
+    """
     sizes = ",\n".join(f"    [{w!r}, {h!r}]" for w, h in report.anchors)
     table = ["[anchors]", f"sizes = [\n{sizes},\n]"]
     if path.exists():

@@ -1,4 +1,4 @@
-"""Boxes that people drew as a detector sees them: only their sizes, and only of what is a box."""
+"""Measure annotated boxes at the scale of a detector's input."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from skinbatch.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class UsableBoxes:
-    """wh: (N, 2) float64, of the boxes that are boxes, at the network's scale. left_out: reason -> the photos' names, one
-    entry a box."""
+    """Hold the sizes of the boxes that can be used.
+
+    Attributes:
+        photos: number of photos whose boxes were annotated.
+        wh: (N, 2) float64, widths and heights at the network's scale.
+        left_out: reason -> the names of the photos, one entry a box.
+    """
 
     photos: int
     wh: NDArray[np.float64]
@@ -24,9 +29,15 @@ class UsableBoxes:
 
 
 def network_sizes(photos: Iterable[AnnotatedPhoto], size: int, max_upscale: float) -> UsableBoxes:
-    """Widths and heights as a detector sees them that scales the photo's long side to `size`, smaller photos up by
-    `max_upscale` at most. Boxes that reach over the photo's edge are clipped to it; photos whose boxes nobody drew are
-    passed over. Raises UsageError naming a photo with boxes whose size is not known."""
+    """Return the widths and heights of annotated boxes at a detector's scale.
+
+    The detector scales a photo's long side to `size`, and enlarges smaller photos by at most
+    `max_upscale`. Boxes that reach over the photo's edge are clipped to it. Photos without
+    annotated boxes are skipped.
+
+    Raises:
+        UsageError: the size of a photo with boxes is not known.
+    """
     left_out: dict[str, list[str]] = {"empty": [], "outside the photo": [], "not a number": []}
     kept = []
     seen = 0
@@ -36,7 +47,7 @@ def network_sizes(photos: Iterable[AnnotatedPhoto], size: int, max_upscale: floa
         seen += 1
         if len(photo.boxes) and not (photo.width and photo.height):
             raise UsageError(
-                f"{photo.annotation}: says no size, and {photo.name} is not beside it; put the photo there, "
+                f"{photo.annotation}: gives no size, and {photo.name} is not beside it; put the photo there, "
                 "or name its folder with --photos"
             )
         photo_width, photo_height = photo.width or 1, photo.height or 1

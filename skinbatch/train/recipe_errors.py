@@ -1,4 +1,4 @@
-"""Mistakes in a recipe, as one line each."""
+"""Explain mistakes in a recipe, each in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 
 def explain(error: Any, path: Path, root: type[BaseModel], prefix: str = "") -> str:
-    """Return one of pydantic's errors in one line, with the file, the setting and its possible values.
+    """Return one of pydantic's errors in one line, with the file, the setting and its possible
+    values.
 
     root: the model of the whole file. prefix: goes before the setting's name.
     """
@@ -27,7 +28,7 @@ def explain(error: Any, path: Path, root: type[BaseModel], prefix: str = "") -> 
 
 
 def _known(place: list[Any], root: type[BaseModel]) -> str:
-    """`; there are: …` for the table that the last part of a place is in."""
+    """Return `; there are: …` for the table that holds the last part of a place."""
     table: Any = root
     for part in place[:-1]:
         if isinstance(part, int):

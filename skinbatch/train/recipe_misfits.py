@@ -1,4 +1,4 @@
-"""Settings of a recipe that are right by themselves and do not go together."""
+"""Find settings of a recipe that are right by themselves but do not go together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ _WITHOUT: Mapping[str, Sequence[str]] = {
 
 
 def misfits(recipe: Recipe) -> Iterator[str]:
-    """Yield a sentence for each pair of settings that are right by themselves and do not go together."""
+    """Yield a sentence for each pair of settings that are right by themselves and do not go
+    together.
+    """
     stage = recipe.model.stage
     if recipe.model.fit_anchors is not None and recipe.stage != "detector":
         yield f"{recipe.file}: setting `model.fit_anchors` goes with a detector; leave it out"
@@ -70,4 +72,4 @@ def misfits(recipe: Recipe) -> Iterator[str]:
         for name, meant in data.map.items():
             if meant and meant not in classes:
                 known = ", ".join(recipe.classes)
-                yield f"{recipe.file}: setting `data.map`: {name!r} becomes {meant!r}, which the model has not: {known}"
+                yield f"{recipe.file}: setting `data.map`: {name!r} becomes {meant!r}, which is no class of the model: {known}"

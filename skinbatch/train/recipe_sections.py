@@ -1,4 +1,4 @@
-"""The tables of a recipe file: plain values, validated. No framework is imported here."""
+"""Define the tables of a recipe file: plain, validated values. No framework is imported here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _located(path: Path, info: ValidationInfo) -> Path:
 
 
 def _located_photos(path: Path, info: ValidationInfo) -> Path:
-    """Resolve a path relative to the folder of the photos, which is the recipe's own unless --data names another."""
+    """Resolve a path relative to the photos' folder: the recipe's own, or the one of --data."""
     return _below("photos", path, info)
 
 
@@ -37,7 +37,7 @@ def _photos(value: Any) -> Any:
 
 
 def _factors(value: Any) -> Any:
-    """1.25 is from 1 / 1.25 to 1.25."""
+    """Turn one number such as 1.25 into the range from 1 / 1.25 to 1.25."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
         return (min(value, 1 / value), max(value, 1 / value))
     return tuple(value) if isinstance(value, list) else value
@@ -56,10 +56,15 @@ Windows = Annotated[tuple[Window, ...], Field(min_length=1)]
 
 
 class View(Section):
-    """What of a photo is looked at. crop: windows x1 y1 x2 y2 in shares of the photo, as around a watermark: training
-    takes one of them at random, validation the first. face: the photo is cut to its face, and masked where the model's
-    input is `masked_crop`, as the scorer does it, by the segmenter of `base`; a photo without a face stays whole. None:
-    what [data] says."""
+    """Describe the part of a photo that is used.
+
+    Attributes:
+        crop: windows x1 y1 x2 y2 in shares of the photo, for example around a watermark. Training
+            takes one of them at random, validation the first.
+        face: cut the photo to its face, and mask it if the model's input is `masked_crop`, as the
+            scorer does, with the segmenter of `base`. A photo without a face stays whole. None: as
+            in [data].
+    """
 
     crop: Windows | None = None
     face: bool | None = None
@@ -75,11 +80,19 @@ class View(Section):
 
 
 class Source(View):
-    """Annotated photos. format: told by what lies there unless it is said. photos: the folder of the photos, where they are not
-    beside the annotations. only, leave_out: the photos that are used, those that are not, by file name without its ending; leave
-    out one that a validation photo is another copy of. valid_share: the share of this source alone that is held back for
-    validation, by groups; with it [data] needs none. Of a data.yaml with splits, `train` takes its `train`, and `valid` its
-    `val`. repeat: how often a training photo is shown in an epoch (detector)."""
+    """Describe a set of annotated photos.
+
+    Attributes:
+        truth: the annotations. Of a data.yaml with splits, `train` uses its `train`, and `valid`
+            its `val`.
+        photos: the folder of the photos, if they are not beside the annotations.
+        format: None: recognised from the files.
+        valid_share: the share of this source alone that is held back for validation, by groups;
+            [data] then needs none.
+        only, leave_out: the photos that are used or not used, by file name without its ending.
+            Leave out a photo if a validation photo is another copy of it.
+        repeat: how often a training photo is shown in an epoch (detector).
+    """
 
     truth: LocatedPhotos
     photos: LocatedPhotos | None = None
@@ -97,8 +110,12 @@ class Source(View):
 
 
 class Negatives(View):
-    """Photos with nothing to find. most: so many of them at most, spread evenly over the sorted names. valid_share: the share of
-    them that is held back for validation, as of a Source."""
+    """Describe photos with nothing to find.
+
+    Attributes:
+        most: the largest number of photos to use, spread evenly over the sorted names.
+        valid_share: the share that is held back for validation, as in a Source.
+    """
 
     photos: LocatedPhotos
     most: AtLeastOne | None = None
@@ -106,15 +123,24 @@ class Negatives(View):
 
 
 class DataSection(View):
-    """[data] valid: photos to evaluate on; or valid_share of `train`, by groups, none of which is in both. train_share: of
-    the training photos and negatives that are left, so many are used, for a curve over the amount of data: chosen by the
-    seed, those of a smaller share among those of a larger one, the validation photos always the same.
+    """Hold [data].
 
-    map: the truth's name of a class -> the model's; `"*"` takes all others; `""` is none of the model's classes. group: a
-    regular expression over the photo's name whose first group is the patient, or a column of a CSV truth; without it
-    photos that look the same are a group. stretched: `4:3`, what the photos were before they were stretched to a square.
-    apart: classes that the score and the means leave out, because their photos can be told by something else. terms: of
-    the data, for the card. negative_share: of a detector's training inputs, those of `negatives`; None: 0.08.
+    Attributes:
+        valid: photos to evaluate on.
+        valid_share: instead of `valid`, a share of `train`. Photos of one group are all trained on,
+            or all evaluated on.
+        train_share: the share of the remaining training photos and negatives that is used, for a
+            curve over the amount of data. The seed chooses the photos; a smaller share is a part of
+            a larger one, and the validation photos are always the same.
+        negative_share: the share of a detector's training inputs that show `negatives`; None: 0.08.
+        map: name of a class in the truth -> class of the model. `"*"` stands for all other names;
+            `""` is none of the model's classes.
+        group: a regular expression over the photo's name whose first group is the patient, or a
+            column of a CSV truth. Without it, photos that look the same form a group.
+        stretched: the shape of the photos before they were stretched to a square, such as `4:3`.
+        apart: classes that the score and the means leave out, because their photos can be
+            recognised by something other than the skin.
+        terms: terms of the data, for the card.
     """
 
     train: tuple[Source, ...]
@@ -151,7 +177,7 @@ class DataSection(View):
         return self
 
     def mapping(self, classes: Sequence[str]) -> dict[str, str]:
-        """Return `map`, in which the model's own names are themselves unless it says otherwise.
+        """Return `map` completed by the model's own names, each of which maps to itself by default.
 
         Keys are in Unicode's composed form, as a truth's names are.
         """
@@ -160,17 +186,17 @@ class DataSection(View):
 
     @property
     def group_pattern(self) -> re.Pattern[str] | None:
-        """None where `group` is a column's name, or not set."""
+        """Return the regular expression, or None if `group` is a column's name or not set."""
         return how_grouped(self.group)[0]
 
     @property
     def group_column(self) -> str | None:
-        """None where `group` is a regular expression with a group in it, or not set."""
+        """Return the column's name, or None if `group` is a regular expression or not set."""
         return how_grouped(self.group)[1]
 
     @property
     def aspect(self) -> float | None:
-        """Width / height of the photos before they were stretched to a square."""
+        """Return width / height of the photos before they were stretched to a square."""
         if self.stretched is None:
             return None
         width, height = map(float, self.stretched.split(":"))
@@ -178,19 +204,30 @@ class DataSection(View):
 
 
 class AugmentSection(Section):
-    """[augment] Random changes to training photos; 0, 1.0 for factors, or left out is off.
+    """Hold [augment]: random changes to training photos. 0, 1.0 for factors, or no value is off.
 
-    flip, flip_vertical: share of photos. rotate, shear: degrees, both ways. scale: factors, log-uniform, from and to; one
-    number is 1 / it to it; 1.0 is the whole photo in the network's input. stretch: width against height, as scale.
-    translate: share of the input's side, both ways. crop: smallest share of the photo's sides that is left of it; of a
-    detector the side of a square at full scale, as a share of the photo's longer side.
-    colour: 0-1, of exposure, contrast, white balance and saturation together. brightness: share, both ways. blur, jpeg,
-    erase: share of photos that are blurred, kept as a strongly compressed JPEG, have a rectangle missing. noise: standard
-    deviation, pixel values. blemish: so many red and brown spots on the skin at most. scene: share of faces that are put
-    before another background (segmenter). closeup: share of faces of which a small window of skin, nose or ear is
-    shown (segmenter). mosaic: share of inputs that are put together of four photos. on_lesion: share of crops
-    that are placed on a lesion (detector); off_lesion: share of the other crops that are placed where none is. resolution,
-    sharpen: share of photos that are shrunk and enlarged again, sharpened.
+    Attributes:
+        flip, flip_vertical: share of photos.
+        rotate, shear: degrees, both ways.
+        scale: factors from and to, log-uniform; one number x means 1 / x to x. At 1.0 the whole
+            photo fills the network's input.
+        stretch: width against height, as scale.
+        translate: share of the input's side, both ways.
+        crop: smallest share of the photo's sides that is left. For a detector: the side of a square
+            at full scale, as a share of the photo's longer side.
+        colour: 0-1, for exposure, contrast, white balance and saturation together.
+        brightness: share, both ways.
+        blur, jpeg, erase: share of photos that are blurred, strongly compressed as JPEG, or lose a
+            rectangle.
+        noise: standard deviation, pixel values.
+        blemish: largest number of red and brown spots that are drawn on the skin.
+        scene: share of faces that are put before another background (segmenter).
+        closeup: share of faces of which only a small window of skin, nose or ear is shown
+            (segmenter).
+        mosaic: share of inputs that combine four photos.
+        on_lesion: share of crops that are placed on a lesion (detector).
+        off_lesion: share of the other crops that are placed where there is none.
+        resolution, sharpen: share of photos that are shrunk and enlarged again, or sharpened.
     """
 
     flip: Fraction = 0.0
@@ -226,15 +263,21 @@ class AugmentSection(Section):
 
 
 class CloneSection(Section):
-    """[clone] Lesions of the annotated photos cloned onto other skin, which the segmenter of `base` finds (detector). Without it
-    a detector may learn which set a photo is of, where one set has all the lesions and another all the clear faces.
+    """Hold [clone]: lesions of the annotated photos are cloned onto other skin (detector).
 
-    on_clear, on_annotated: share of the crops of clear photos, and of annotated ones, that get lesions. plain: share of all
-    crops that get patches of plain skin, blended in as lesions are, without a box. most: patches of either kind in a crop.
-    size: of lesions, pixels of the network's input, from and to.
+    The segmenter of `base` finds the skin. Without [clone] a detector may learn to recognise the
+    source of a photo, if one source has all the lesions and another all the clear faces.
 
-    An evaluation clones lesions of the validation photos onto clear faces that are held back. Its score is the mean of AP50 and
-    of the share of these lesions that is counted, less that of the plain patches.
+    An evaluation clones lesions of the validation photos onto clear faces that are held back. Its
+    score is the mean of AP50 and of the share of these lesions that is counted, less the share of
+    plain patches that is counted.
+
+    Attributes:
+        on_clear, on_annotated: share of the crops of clear or annotated photos that get lesions.
+        plain: share of all crops that get patches of plain skin, blended in like lesions, without a
+            box.
+        most: largest number of patches of either kind in a crop.
+        size: sides of lesions, pixels of the network's input, from and to.
     """
 
     on_clear: Fraction = 0.6
@@ -253,15 +296,24 @@ class CloneSection(Section):
 
 
 class ScheduleSection(Section):
-    """[schedule] One of epochs, iterations (steps of the optimiser) and minutes (on the clock, over all resumptions).
+    """Hold [schedule], with one of epochs, iterations (steps of the optimiser) and minutes.
 
-    batch: photos a step, over all workers. lr: the highest; it rises over `warmup` steps and, with decay `cosine`, then falls to
-    0.01 of it. hold: share of the schedule before it begins to fall, so that until then no step depends on the length. clip: of
-    the gradients' norm, 0 is off. ema: decay of the averaged weights, which are then the ones evaluated and kept; 0 is off.
-    evaluate_every: epochs. patience: evaluations without improvement before it stops; 0 is never. class_weights: of the loss,
-    by one over the frequency (`balanced`) or its root (`sqrt`).
-    sampling: which photos a step shows. `all`: each once an epoch. `balanced`: at random, each source of a segmenter as often as
-    the others; each class of a classifier as often as the others, and photos of none as often as all classes together.
+    Attributes:
+        minutes: time on the clock, over all resumptions.
+        batch: photos a step, over all workers.
+        lr: the highest learning rate. It rises over `warmup` steps and, with decay `cosine`, then
+            falls to 0.01 of it.
+        hold: share of the schedule before the rate begins to fall. Until then no step depends on
+            the length of the schedule.
+        clip: largest norm of the gradients; 0 is off.
+        ema: decay of the averaged weights, which are then the ones evaluated and kept; 0 is off.
+        evaluate_every: epochs.
+        patience: evaluations without improvement before training stops; 0 is never.
+        class_weights: weights of the loss: one over the frequency (`balanced`) or its root
+            (`sqrt`).
+        sampling: the photos that a step shows. `all`: each once an epoch. `balanced`: at random.
+            Each source of a segmenter is shown as often as the others; so is each class of a
+            classifier, and photos of no class as often as all classes together.
     """
 
     epochs: AtLeastOne | None = None
@@ -291,11 +343,14 @@ class ScheduleSection(Section):
 
 
 class CalibrationSection(Section):
-    """[calibration] Once a classifier is trained, its probabilities are fitted to the validation photos, and the threshold under
-    which nothing is named is the lowest that holds both shares there.
+    """Hold [calibration]: what a classifier's probabilities and threshold have to achieve.
 
-    none_kept: of the photos of each folder of `negatives`, so many have nothing named. named_right: of the photos of which
-    something is named, so many are named right.
+    After training, the probabilities are fitted to the validation photos. Below the threshold no
+    class is named; the threshold is the lowest that reaches both shares on these photos.
+
+    Attributes:
+        none_kept: share of the photos in each folder of `negatives` for which no class is named.
+        named_right: share of correct classes among the photos for which a class is named.
     """
 
     none_kept: Fraction = 0.98
@@ -303,9 +358,15 @@ class CalibrationSection(Section):
 
 
 class TransferSection(Section):
-    """[[transfer]] A training before the main one, whose weights the next one starts from (paper 000: other body parts,
-    then faces). classes: None: the model's; with others the last layer starts anew. data, schedule: its own;
-    the model, [augment] and [run] are the recipe's."""
+    """Hold a [[transfer]]: a training before the main one, whose weights the next one starts from.
+
+    Paper 000 trains on other body parts first, then on faces. The model, [augment] and [run] are
+    the recipe's.
+
+    Attributes:
+        classes: None: the model's. With other classes the last layer starts anew.
+        data, schedule: its own.
+    """
 
     name: Name
     classes: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
@@ -314,9 +375,15 @@ class TransferSection(Section):
 
 
 class RunSection(Section):
-    """[run] Where it runs; changes no number on purpose. precision: `amp` is fp16 where that is safe, on a GPU only;
-    `auto` is `amp` on a GPU. threads: of the model on a CPU, None: all. workers: of Ray Train, 1: without it.
-    loader_threads: processes that read and change photos ahead of the model, None: by the cores."""
+    """Hold [run]: where the training runs. No setting here is meant to change a number.
+
+    Attributes:
+        precision: `amp` is fp16 where that is safe, on a GPU only; `auto` is `amp` on a GPU.
+        threads: threads of the model on a CPU; None: all.
+        workers: workers of Ray Train; 1: without it.
+        loader_threads: processes that read and change photos ahead of the model; None: by the
+            cores.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "amp"] = "auto"

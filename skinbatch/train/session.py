@@ -1,4 +1,4 @@
-"""`skinbatch train`: a recipe's photos checked, its stage trained or gone on with, and the pack written."""
+"""Run `skinbatch train`: check a recipe's photos, train or resume its stage, and write the pack."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from skinbatch.types import Status
 
 RECIPE, PHOTOS, PROBLEMS, DONE = "recipe.json", "photos.json", "problems.json", "done.json"
 NOTHING = (
-    "no evaluation had a score above 0: what was learned finds nothing on the validation photos; look at the curves, train "
+    "no evaluation had a score above 0: the model finds nothing on the validation photos; look at the curves, train "
     "longer, or check the annotations"
 )
 _IN_BOTH = (Kind.SAME_FILE, Kind.LOOKS_SAME)
@@ -43,8 +43,15 @@ _IN_BOTH = (Kind.SAME_FILE, Kind.LOOKS_SAME)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """pack: where it is. trained: None where all was done already. problems: kind -> how many. metrics: as in
-    TrainedStage, plain. tried: what the pack says of one validation photo, None where it lacks a stage."""
+    """Hold the result of a training.
+
+    Attributes:
+        work: the folder with checkpoints, log and curves.
+        trained: None if everything was done already.
+        problems: kind -> number of problems.
+        metrics: as in TrainedStage, as plain dicts.
+        tried: the result for one validation photo; None if the pack lacks a stage.
+    """
 
     pack: Pack
     work: Path
@@ -75,19 +82,38 @@ def train(
     ray_address: str | None = None,
     data_folder: Path | None = None,
 ) -> Outcome:
-    """Train a stage by a recipe into the pack `out/<name>`; checkpoints, log and curves are in the folder `work` beside
-    it, by stage.
+    """Train the stage of a recipe into the pack `out/<name>`.
 
-    Recipes of several stages with the same name and `out` make one pack.
+    Checkpoints, log and curves go to a folder of the stage in the folder `work` beside the pack.
+    Recipes of several stages with the same name and `out` make one pack. The same call again
+    resumes from the last checkpoint, or returns what is already done.
 
-    The same call again goes on from the last checkpoint, or finds that all is done. strict: problems in the photos are
-    errors. data_folder: where relative paths of photos start, instead of the recipe's folder. Raises UsageError and PackError
-    for wrong use, ClaimError while another training works there,
-    KeyboardInterrupt when interrupted, with the checkpoint written.
+    Args:
+        stage: `segmenter`, `detector` or `classifier`.
+        recipe: The recipe's TOML file.
+        out: The folder for the pack and the work.
+        progress: Receives phases, numbers and notes.
+        strict: Treat problems in the photos as errors.
+        ray_address: The Ray cluster, for recipes with several workers.
+        data_folder: The folder that relative paths of photos start from, instead of the recipe's.
+
+    Returns:
+        The pack, its numbers and the problems in its photos.
+
+    Raises:
+        UsageError: The recipe, its files or its photos cannot be used.
+        PackError: A pack cannot be read, or the new pack cannot score.
+        ClaimError: Another training is working there.
+        KeyboardInterrupt: Interrupted; the checkpoint is written.
+
+    Example:
+        >>> done = train("detector", Path("acne.toml"), Path("packs"), progress)  # doctest: +SKIP
+        >>> done.pack.name  # doctest: +SKIP
+        'acne'
     """
     said = read_recipe(recipe, stage, data_folder)
     said.check_files()
-    out = out.absolute()  # workers on this machine or others have folders of their own
+    out = out.absolute()  # Workers on this machine or others have folders of their own.
     work = out / WORK / stem_of(said)
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -107,11 +133,12 @@ def _train(
     hashes: dict[Path, str] = {}
     problems, valid, seen, notes = _checked(recipe, progress, hashes)
     while unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable:
-        # What is learned from is split anew without them: that split is the one to be checked.
+        # The training photos are split anew without these, and the new split is the one to check.
         recipe, before = recipe.without(unusable), problems.found
         problems, valid, seen, notes = _checked(recipe, progress, hashes)
         told = {(p.kind, p.file) for p in problems.found}
-        # Of folders of negatives the second look does not see what the first left out.
+        # Folders of negatives no longer contain what the first look left out, so the second does
+        # not report it.
         gone = (p for p in before if p.kind in LEFT_OUT and (p.kind, p.file) not in told)
         problems = Problems((*gone, *problems.found))
     _refuse_seen(problems, recipe)
@@ -148,20 +175,20 @@ def _train(
 
 
 def _refuse_seen(problems: Problems, recipe: Recipe) -> None:
-    """Raise UsageError where photos that are evaluated on are trained on too: no number of such a training means anything."""
+    """Raise UsageError if photos of the evaluation are trained on: no number would be valid."""
     seen = problems.of(Kind.SAME_FILE)
     if not seen:
         return
     shown = "; ".join(f"{problem.file} is {problem.what}" for problem in seen[:3])
     more = f"; and {len(seen) - 3} more" if len(seen) > 3 else ""
     raise UsageError(
-        f"{recipe.file}: {len(seen)} photos of the evaluation are trained on as well: {shown}{more}; name them in `leave_out` "
-        "of what is trained on, or evaluate on other photos"
+        f"{recipe.file}: {len(seen)} photos of the evaluation are also trained on: {shown}{more}; name them in `leave_out` "
+        "of the training photos, or evaluate on other photos"
     )
 
 
 def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedStage]:
-    """Each brings frameworks of its own."""
+    """Import only the frameworks of the stage that is trained."""
     if stage == "detector":
         from skinbatch.train.detection.training import train_detector
 
@@ -176,8 +203,14 @@ def _trainer(stage: str) -> Callable[[Recipe, Path, TrainingProgress], TrainedSt
 
 
 class _Checked(NamedTuple):
-    """problems, seen: of the photos of all trainings of a recipe: what is wrong with them, and by what they are known again.
-    valid: the validation photos of the last. notes: what else should be known before they are learned from."""
+    """Hold what a look at the photos of all trainings of a recipe found.
+
+    Attributes:
+        problems: mistakes in the photos.
+        valid: validation photos of the last training.
+        seen: hashes that tell whether the photos are still the same.
+        notes: other facts to report before training.
+    """
 
     problems: Problems
     valid: list[Path]
@@ -186,7 +219,7 @@ class _Checked(NamedTuple):
 
 
 def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]) -> _Checked:
-    """hashes: of files that were read; what is read here is added."""
+    """Gather and check the photos. hashes: of files already read; new ones are added."""
     found: dict[Problem, None] = {}
     seen: dict[str, Any] = {}
     earlier: dict[str, list[AnnotatedPhoto]] = {}
@@ -200,12 +233,12 @@ def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
         problems = check(splits, recipe.stage, part.stage.classes, mapping, hashes=hashes)
         found |= dict.fromkeys(problems.found)
         for name, photos in earlier.items():
-            # What an earlier training has seen says nothing when it is validated on.
+            # A photo that an earlier training has seen must not be evaluated on.
             twice = check({name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping)
             found |= dict.fromkeys(problem for problem in twice.found if problem.kind in _IN_BOTH)
         found |= dict.fromkeys(problems_of_groups(gathered, part.data, groups))
         where = f"transfer `{part.name}`: " if part.name else ""
-        notes += [f"{where}`data.map` {name!r}: no class of the truth is called so" for name in gathered.unused]
+        notes += [f"{where}`data.map` {name!r}: the truth has no class of this name" for name in gathered.unused]
         earlier[f"{part.name} train"] = splits["train"]
         for name, taken in (("train", gathered.train), ("valid", gathered.valid)):
             seen[f"{part.name} {name}".strip()] = {"photos": len(taken), "sha256": _known_by(taken, hashes)}
@@ -217,7 +250,10 @@ def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
 
 
 def _known_by(taken: Sequence[TakenPhoto], hashes: dict[Path, str]) -> str:
-    """A hash of names, of classes, and of the bytes of photos, masks and annotation files. hashes: see _checked."""
+    """Return a hash of names, classes, and the bytes of photos, masks and annotations.
+
+    hashes: see _checked.
+    """
     of_files = [list(dict.fromkeys((t.photo.annotation, t.path, *(t.photo.masks or ())))) for t in taken]
     unread = [file for file in dict.fromkeys(file for files in of_files for file in files) if file not in hashes]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -241,8 +277,10 @@ def _content(path: Path) -> str:
 
 
 def _keep_photos(work: Path, seen: dict[str, Any]) -> None:
-    """Remember what is learned from. Raises UsageError where it is no longer that: what was held back would have been trained
-    on, or the other way round."""
+    """Record the photos that are trained on. Raises UsageError if they have changed.
+
+    Otherwise photos that were held back could be trained on, or the other way round.
+    """
     path = work / PHOTOS
     before = _read(path)
     if before is None:
@@ -252,13 +290,13 @@ def _keep_photos(work: Path, seen: dict[str, Any]) -> None:
         if before.get(name) != now:
             counts = f": {before[name].get('photos')} photos then, {now['photos']} now" if "photos" in now else ""
             raise UsageError(
-                f"{work}: what this training learns from has changed since it began ({name}{counts}); give another --out, "
+                f"{work}: the inputs of this training have changed since it began ({name}{counts}); give another --out, "
                 f"or remove {work}"
             )
 
 
 def _write_list(path: Path, photos: Sequence[Path]) -> None:
-    """A listing that `skinbatch score` takes."""
+    """Write a listing for `skinbatch score`."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["uri"], *([str(photo)] for photo in photos)])
     with whole(path) as file:
@@ -266,13 +304,13 @@ def _write_list(path: Path, photos: Sequence[Path]) -> None:
 
 
 def _write(path: Path, value: Any) -> None:
-    """JSON, whole or not at all."""
+    """Write JSON, all of it or nothing."""
     with whole(path) as file:
         file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def _read(path: Path) -> Any | None:
-    """None for what is not there, or not whole."""
+    """Read JSON; None if the file does not exist or is incomplete."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -280,7 +318,7 @@ def _read(path: Path) -> Any | None:
 
 
 def _keep_recipe(recipe: Recipe, work: Path) -> None:
-    """Remember what is trained here. Raises UsageError where it is something else."""
+    """Record the recipe of this folder. Raises UsageError if another recipe was trained here."""
     path = work / RECIPE
     now = json.loads(json.dumps({name: value for name, value in recipe.as_dict().items() if name != "run"}))
     before = _read(path)
@@ -288,7 +326,7 @@ def _keep_recipe(recipe: Recipe, work: Path) -> None:
         changed = list(_differences(before, now))
         if changed:
             raise UsageError(
-                f"{work}: is the training of another recipe: {'; '.join(changed[:3])}; give another --out, or remove {work}"
+                f"{work}: has the training of another recipe: {'; '.join(changed[:3])}; give another --out, or remove {work}"
             )
         return
     _write(path, now)
@@ -304,7 +342,10 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
 
 
 def _done(recipe: Recipe, out: Path, work: Path, strict: bool) -> Outcome | None:
-    """What was done, if the pack is there as it was written. strict: raises UsageError for what was wrong with its photos."""
+    """Return the finished training if the pack still is as it was written.
+
+    With `strict`, problems in its photos raise UsageError.
+    """
     done = _read(work / DONE)
     if done is None:
         return None
@@ -323,7 +364,7 @@ def _done(recipe: Recipe, out: Path, work: Path, strict: bool) -> Outcome | None
 
 
 def _try(pack: Pack, photo: Path) -> dict[str, Any] | None:
-    """What the pack says of one photo; None for a pack that lacks a stage to score with."""
+    """Return the result for one photo; None for a pack that lacks a stage."""
     if pack.lacks:
         return None
     from skinbatch.scoring.scorer import Scorer

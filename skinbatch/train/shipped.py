@@ -1,4 +1,4 @@
-"""The recipes that come with the package: found by name, listed, and read as text."""
+"""Find, list and read the recipes that come with the package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def find_recipe(said: str) -> Path:
     """Return the file of a recipe: the name of a shipped one, or a path.
 
     Raises:
-        UsageError: `said` is neither, naming the recipes that there are.
+        UsageError: `said` is neither; the message names similar recipes.
 
     Example:
         >>> find_recipe("starter_detector").name
@@ -45,7 +45,7 @@ def find_recipe(said: str) -> Path:
 
 
 def headline(path: Path) -> str:
-    """Return the paragraph of comments that opens a recipe, '' where it has none."""
+    """Return the comment paragraph that opens a recipe, '' if it has none."""
     words: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("# "):

@@ -33,13 +33,13 @@ def recipe(tmp_path: Path) -> Path:
 
 def test_the_evaluation_part_as_a_source_of_training(recipe: Path) -> None:
     message = refused(with_line(recipe, '[{ truth = "train" }]', '[{ truth = "train" }, { truth = "valid" }]'))
-    assert "2 photos of the evaluation are trained on as well" in message
+    assert "2 photos of the evaluation are also trained on" in message
     assert "levle0_000.jpg" in message and "`leave_out`" in message
 
 
 def test_the_evaluation_part_as_negatives(recipe: Path) -> None:
     message = refused(with_line(recipe, '["clear"]', '["clear", "valid"]'))
-    assert "2 photos of the evaluation are trained on as well" in message
+    assert "2 photos of the evaluation are also trained on" in message
 
 
 def test_copies_of_evaluation_photos_under_other_names(recipe: Path) -> None:

@@ -154,7 +154,7 @@ def test_classes_that_the_pack_has_are_told_apart_and_others_are_mapped(evaluate
     mapped = evaluate(truth, "--bootstrap", "0", "--map", "papule=acne", "--map", "comedo=acne")
     assert mapped["about"]["unknown_classes"] == {"lesions": {}}
     assert mapped["all"]["lesions"] == unknown["all"]["lesions"]
-    assert mapped["about"]["notes"] == ["--map comedo: no class of the truth is called so"]
+    assert mapped["about"]["notes"] == ["--map comedo: the truth has no class of this name"]
     left_out = evaluate(truth, "--bootstrap", "0", "--map", "papule=")
     assert left_out["all"]["lesions"]["true_boxes"] == 0
     assert left_out["all"]["lesions"]["detection"]["all boxes"]["500"]["ap50"]["value"] is None

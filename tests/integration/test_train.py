@@ -380,7 +380,7 @@ def test_photos_that_changed_since_a_training_began_end_it_before_they_leak(shad
     with pytest.raises(KeyboardInterrupt):
         train("classifier", own / "recipe.toml", tmp_path / "out", Stops())
     sorted((own / "shades" / "dark").iterdir())[0].unlink()
-    with pytest.raises(UsageError, match=r"has changed since it began \(.*photos then, .* now\); give another --out"):
+    with pytest.raises(UsageError, match=r"have changed since it began \(.*photos then, .* now\); give another --out"):
         train("classifier", own / "recipe.toml", tmp_path / "out", Silent())
 
 
@@ -401,7 +401,7 @@ def test_a_base_that_cuts_faces_otherwise_ends_a_training_that_goes_on(shades: P
     save_file({name: value * 1.01 for name, value in load_file(weights).items()}, weights)
     manifest = (own / "base" / "pack.toml").read_text()
     (own / "base" / "pack.toml").write_text(manifest.replace(before, hashlib.sha256(weights.read_bytes()).hexdigest()))
-    with pytest.raises(UsageError, match=r"has changed since it began \(segmenter of the base\)"):
+    with pytest.raises(UsageError, match=r"have changed since it began \(segmenter of the base\)"):
         train("classifier", own / "recipe.toml", tmp_path / "out", Silent())
 
 

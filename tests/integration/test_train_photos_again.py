@@ -62,7 +62,7 @@ def test_a_photo_of_the_same_size_that_shows_something_else_ends_a_training_that
     with Image.open(photo) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photo)
     padded(photo, 50_000)
-    with pytest.raises(UsageError, match=r"has changed since it began \(valid: 2 photos then, 2 now\)"):
+    with pytest.raises(UsageError, match=r"have changed since it began \(valid: 2 photos then, 2 now\)"):
         train("detector", recipe, tmp_path / "out", Silent())
 
 
@@ -130,5 +130,5 @@ def test_a_class_that_is_mapped_and_that_no_annotation_has_is_told(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         train("detector", recipe, tmp_path / "out", heard)
     assert [note for note in heard.notes if "data.map" in note] == [
-        "`data.map` 'papule': no class of the truth is called so"
+        "`data.map` 'papule': the truth has no class of this name"
     ]

@@ -46,8 +46,8 @@ from skinbatch.train.results.reliability import draw_reliability
 from skinbatch.train.results.result import Metric, TrainedStage
 from skinbatch.train.results.stored import metrics_of, save_stage
 
+# Of the memory for photos, what validation may take.
 VALID_MEMORY = 0.25
-"""Of the memory for photos, what validation may take."""
 THRESHOLD_PHOTOS = 2000
 THRESHOLD_VIEWS = 2
 RELIABILITY = "reliability.png"

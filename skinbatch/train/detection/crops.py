@@ -23,8 +23,8 @@ _TRIES = 40
 # Pixels of an input for one of its skin mask.
 _COARSER = 4
 
+# Where the four photos of a mosaic meet, in shares of its sides.
 SPLIT = (0.3, 0.7)
-"""Where the four photos of a mosaic meet, in shares of its sides."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,12 @@ from skinbatch.train.recipe_sections import DataSection
 from skinbatch.train.results.result import DataCount
 
 HELD_BACK = 80
+# Of the photos without lesions, at most so many are not trained on: on them false alarms are
+# counted.
 HELD_BACK_SHARE = 0.2
-"""Of the photos without lesions, at most so many are not trained on: on them false alarms are counted."""
 
+# Labels of what the model has no class for, and of what is mapped to none.
 _UNKNOWN, _NONE = -1, -2
-"""Labels of what the model has no class for, and of what is mapped to none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from skinbatch.train.detection.crops import Changes, Sample, draw
 from skinbatch.train.detection.photos import BoxedPhoto, ScaledPhotos
 from skinbatch.train.photos.processes import quiet
 
+# Place in the whole training, index of the photo.
 Key = tuple[int, int]
-"""Place in the whole training, index of the photo."""
 MOSAIC = 4
+# Batches that each process makes ahead.
 AHEAD = 4
-"""Batches that each process makes ahead."""
 
 
 class Batch(TypedDict):

@@ -27,8 +27,8 @@ from skinbatch.train.photos.processes import batches_of
 from skinbatch.train.recipe_sections import ScheduleSection
 
 BEST = "best.pt"
+# Weights beyond it do not fit into a pack.
 STORED = torch.finfo(torch.float16).max
-"""Weights beyond it do not fit into a pack."""
 SAVE_EVERY_S = 120.0
 SHOW_EVERY_S = 1.0
 

@@ -14,8 +14,8 @@ from skinbatch.train.detection.crops import Boxes, Labels, Pixels, Sample
 from skinbatch.train.photos.faces import decode_skin
 from skinbatch.train.photos.photo_store import StoredPhoto, decoded
 
+# Pixels at network scale; boxes that are narrower or lower are slips of the hand.
 SMALLEST = 3.0
-"""Pixels at network scale; boxes that are narrower or lower are slips of the hand."""
 NO_BOXES: Boxes = np.zeros((0, 4), np.float32)
 NO_LABELS: Labels = np.zeros(0, np.int64)
 

@@ -17,11 +17,12 @@ from skinbatch.train.detection.loop import Course, TrainLoop
 from skinbatch.train.fitting.loop import make_optimiser
 from skinbatch.train.fitting.progress import TrainingProgress
 
+# The averaged weights follow quickly at first, so that the start is soon forgotten: after n steps
+# with 9 / (9 + n) at least.
 GAMMA = 9
-"""The averaged weights follow quickly at first, so that the start is soon forgotten: after n steps with 9 / (9 + n) at
-least."""
+# Default hooks whose work TrainLoop does: checkpoints that are read without running what is in
+# them, to the step.
 _NOT_NEEDED = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
-"""Default hooks whose work TrainLoop does: checkpoints that are read without running what is in them, to the step."""
 
 
 @dataclass(frozen=True, slots=True)

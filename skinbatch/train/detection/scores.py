@@ -26,8 +26,8 @@ from skinbatch.types import Detections
 Ints = NDArray[np.int64]
 
 THRESHOLDS: Sequence[float] = np.arange(0.05, 0.951, 0.005).round(3).tolist()
+# By the digit in ACNE04's `levleN_`.
 SEVERITIES = ("mild", "moderate", "severe", "very_severe")
-"""By the digit in ACNE04's `levleN_`."""
 _AT_ONCE = 8
 
 

@@ -43,14 +43,15 @@ from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import AugmentSection
 from skinbatch.train.results.result import Curve, DataCount, Metric, TrainedStage
 
+# Validation photos that every evaluation looks at, and as many of training for the threshold; the
+# last one takes all.
 WATCHED = 96
-"""Validation photos that every evaluation looks at, and as many of training for the threshold; the last one takes all."""
 FOR_THRESHOLD = 283
 # Of the training inputs, where there are photos with nothing to find and [data] says no other share.
 CLEAR_SHARE = 0.08
 PAD_TO = 32
+# Factor by which shapes are varied beyond what a stretched photo had and has.
 BEYOND = 1.1
-"""Factor by which shapes are varied beyond what a stretched photo had and has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,12 @@ from skinbatch.train.photos.samples import Samples
 from skinbatch.train.photos.views import Matrix, mirrors, relit, spoilt, translation, view_matrix, warp, warp_labels
 from skinbatch.train.recipe_sections import AugmentSection
 
+# Of the two losses on the context features. BiSeNet's paper says 1; 0.4 is what the starter was
+# trained with.
 AUXILIARY_WEIGHT = 0.4
-"""Of the two losses on the context features. BiSeNet's paper says 1; 0.4 is what the starter was trained with."""
+# A face that is put before another background is up to so much farther away than [augment] scale
+# says.
 FARTHER = 0.5
-"""A face that is put before another background is up to so much farther away than [augment] scale says."""
 # Sides of a close-up as shares of the photo's longer side, from and to.
 CLOSEUP_SIDES = (0.12, 0.5)
 # The share of a close-up that an ear has to take to be what it shows, and with that skin of the face.

@@ -31,8 +31,8 @@ from skinbatch.train.results.result import TrainedStage
 from skinbatch.train.results.stored import metrics_of, save_stage
 from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, SegmenterTask
 
+# Of the memory for photos, what validation may take.
 VALID_MEMORY = 0.25
-"""Of the memory for photos, what validation may take."""
 _SHOWN = ("dice", "iou")
 
 

@@ -83,7 +83,7 @@ def test_a_config_without_anchors_gets_them_at_its_end(truth: Path, tmp_path: Pa
         ("anchors = { scales = [8.0] }\n", "remove them"),
         ("size = [", "not readable as TOML"),
         ("size = 'large'\n", "`size` is not a number"),
-        ("size = 320\n", "says size = 320, the option says 640"),
+        ("size = 320\n", "size is 320 there and 640 in the option"),
     ],
 )
 def test_a_config_that_cannot_take_the_anchors_is_left_alone(

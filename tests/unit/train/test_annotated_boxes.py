@@ -46,5 +46,5 @@ def test_a_box_over_the_edge_counts_with_what_is_in_the_photo() -> None:
 def test_photos_nobody_annotated_are_passed_over_and_an_unknown_size_is_named() -> None:
     unsaid = AnnotatedPhoto("b.jpg", Path("b.jpg"), Path("b.jpg"))
     assert network_sizes([unsaid, boxed((0, 0, 64, 64))], 1280, 1.0).photos == 1
-    with pytest.raises(UsageError, match=r"a\.xml: says no size, and a\.jpg is not beside it"):
+    with pytest.raises(UsageError, match=r"a\.xml: gives no size, and a\.jpg is not beside it"):
         network_sizes([boxed((0, 0, 64, 64), width=0)], 640, 1.0)

@@ -189,7 +189,7 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
         (
             "valid_share",
             'map = { a = "acne" }\nvalid_share',
-            "'a' becomes 'acne', which the model has not: rosacea, lupus",
+            "'a' becomes 'acne', which is no class of the model: rosacea, lupus",
         ),
         ("resnet50", "resnet51", "setting `model.arch`: one of resnet50, inception_v3"),
         ('"resnet50"', '"resnet50"\nsise = 3', "unknown setting `model.sise`; there are: arch, classes"),

@@ -1,1 +1,1 @@
-"""Training of classifiers."""
+"""Train classifiers."""

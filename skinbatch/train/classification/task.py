@@ -1,4 +1,4 @@
-"""Classes of whole photos: what a classifier's training sees and how it is judged."""
+"""Draw a classifier's training views of photos, and measure how well it finds classes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,14 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class ClassedPhoto:
-    """classes: of the model's, () for none of them. windows: see View. group: see gather.group_of. negative: the folder of
-    negatives that it is from, or None."""
+    """Hold a photo with its classes.
+
+    Attributes:
+        classes: of the model; () for none of them.
+        windows: see View.
+        group: see gather.group_of.
+        negative: the folder of negatives that the photo is from, or None.
+    """
 
     photo: StoredPhoto
     classes: tuple[str, ...]
@@ -42,7 +48,7 @@ class ClassedPhoto:
 
 
 def targets(photos: Sequence[ClassedPhoto], classes: Sequence[str]) -> Floats:
-    """(N, C): 1 where a photo has a class."""
+    """Return (N, C), 1 where a photo has a class."""
     found = np.zeros((len(photos), len(classes)), np.float32)
     for row, photo in enumerate(photos):
         found[row, [classes.index(name) for name in photo.classes]] = 1
@@ -50,19 +56,22 @@ def targets(photos: Sequence[ClassedPhoto], classes: Sequence[str]) -> Floats:
 
 
 def window_of(pixels: Pixels, window: Window) -> Pixels:
-    """(h, w, 3): the part of a photo that a window, in shares of it, shows; a pixel at least."""
+    """Return the part of a photo in a window, (h, w, 3), at least one pixel.
+
+    window: in shares of the photo.
+    """
     height, width = pixels.shape[:2]
     x1, y1, x2, y2 = (round(share * side) for share, side in zip(window, (width, height, width, height), strict=True))
     return np.ascontiguousarray(pixels[min(y1, height - 1) : max(y2, y1 + 1), min(x1, width - 1) : max(x2, x1 + 1)])
 
 
 class PhotoSamples:
-    """Views of photos with classes. Implements Samples."""
+    """Draw views of photos with classes. Implements Samples."""
 
     def __init__(
         self, photos: Sequence[ClassedPhoto], stage: ClassifierStage, augment: AugmentSection, memory: int
     ) -> None:
-        """memory: bytes for decoded photos."""
+        """Create the samples. memory: bytes for decoded photos."""
         self.photos, self._stage, self._augment = tuple(photos), stage, augment
         self.targets = targets(self.photos, stage.classes)
         self._fill = Normalisation(stage.mean, stage.std).fill
@@ -73,7 +82,7 @@ class PhotoSamples:
         return len(self.photos)
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[Pixels, Floats]:
-        """(S, S, 3) uint8, and (C,) float32."""
+        """Return a view, (S, S, 3) uint8, and its targets, (C,) float32."""
         windows = self.photos[index].windows
         part = window_of(self._store[index], windows[int(rng.integers(len(windows)))])
         height, width = part.shape[:2]
@@ -83,8 +92,11 @@ class PhotoSamples:
 
 
 class ClassifierTask:
-    """Cross-entropy of each class for itself (`logistic`) or of all together (`softmax`), weighted against rarity; the
-    score is the mean average precision of the classes, those `apart` left out."""
+    """Learn by cross-entropy, of each class (`logistic`) or of all together (`softmax`).
+
+    Rare classes can get larger weights. The score is the mean average precision of the classes
+    that are not `apart`.
+    """
 
     def __init__(
         self,
@@ -98,8 +110,13 @@ class ClassifierTask:
         sampling: Literal["all", "balanced"] = "all",
         apart: Collection[str] = (),
     ) -> None:
-        """memory: bytes for decoded photos of `valid`. smoothing: of the targets, towards one half (logistic) or the same
-        for all (softmax)."""
+        """Create the task.
+
+        Args:
+            memory: bytes for decoded photos of `valid`.
+            smoothing: of the targets, towards one half (logistic) or the same value for all classes
+                (softmax).
+        """
         self._views = samples
         self.samples: Samples = samples if sampling == "all" else balanced(samples)
         self.valid, self._stage, self._apart = tuple(valid), stage, apart
@@ -116,7 +133,7 @@ class ClassifierTask:
         weights = None if self.weights is None else torch.from_numpy(self.weights).to(x.device)
         logits = network(x).float()
         if self._stage.outputs == "softmax":
-            # A photo of several classes is a part of each.
+            # A photo of several classes counts in equal parts for each.
             return F.cross_entropy(logits, y / y.sum(1, keepdim=True), weights, label_smoothing=self._smoothing)
         smooth = y * (1 - self._smoothing) + self._smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
@@ -132,18 +149,24 @@ class ClassifierTask:
         return {"score": round(score, 5) if np.isfinite(score) else 0.0, **points}
 
     def probabilities(self, network: nn.Module, device: torch.device) -> NDArray[np.float64]:
-        """Return (N, C) of the validation photos as the scorer shows them: the first window, as it is."""
+        """Return (N, C) probabilities of the validation photos as the scorer shows them.
+
+        Each photo is shown by its first window, unchanged.
+        """
         return self._probable(self.logits(network, device))
 
     def logits(self, network: nn.Module, device: torch.device) -> NDArray[np.float64]:
-        """Return (N, C) of the validation photos, of which `probabilities` are made."""
+        """Return (N, C) logits of the validation photos, from which `probabilities` are made."""
         return self._through(network, iter(self._squares), len(self.valid), device)
 
     def of_views(
         self, network: nn.Module, views: int, seed: int, most: int, device: torch.device
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """(M, C) probabilities and truth of so many views of each of `most` training photos, spread evenly: what a
-        network that knows its training photos by heart says of photos that it has not seen quite like this."""
+        """Return (M, C) probabilities and truth of several views of up to `most` training photos.
+
+        The photos are spread evenly. A network may know its training photos by heart; their views
+        are photos that it has not seen in quite this form.
+        """
         indices = np.unique(np.linspace(0, len(self._views) - 1, min(most, len(self._views))).astype(int))
         drawn = [(int(i), np.random.default_rng((seed, int(i), v, 2))) for i in indices for v in range(views)]
         squares = (self._views.sample(index, rng)[0] for index, rng in drawn)
@@ -173,7 +196,7 @@ class ClassifierTask:
 
 
 def balanced(samples: PhotoSamples) -> Balanced:
-    """Show each class as often as the others, and photos of none as often as all classes together."""
+    """Show all classes equally often, and photos of none as often as all classes together."""
     names = [photo.classes[0] if photo.classes else "" for photo in samples.photos]
     classes = len({name for name in names if name})
     shares: dict[Hashable, float] = {name: 1.0 for name in names}
@@ -182,8 +205,12 @@ def balanced(samples: PhotoSamples) -> Balanced:
 
 
 def class_weights(truth: Floats, softmax: bool, how: Literal["none", "balanced", "sqrt"]) -> Floats | None:
-    """(C,) weights for the loss. softmax: of the photos of each class, one on average over all photos. Else of the
-    positive term of each class, by which its photos weigh as much as all others together. `sqrt`: the roots of these."""
+    """Return (C,) weights for the loss, or None.
+
+    softmax: weights of the photos of each class, 1 on average over all photos. Otherwise: weights
+    of the positive term of each class, by which its photos count as much as all others together.
+    `sqrt`: the roots of these.
+    """
     if how == "none":
         return None
     number = np.maximum(truth.sum(axis=0), 1)
@@ -192,13 +219,15 @@ def class_weights(truth: Floats, softmax: bool, how: Literal["none", "balanced",
 
 
 def several(truth: NDArray[np.bool_]) -> bool:
-    """Whether photos may have several classes at once."""
+    """Return whether photos may have several classes at once."""
     return bool((truth.sum(axis=1) > 1).any())
 
 
 def choose(probability: NDArray[np.float64], threshold: float, several: bool) -> NDArray[np.bool_]:
-    """(N, C) what a classifier decides: its top class where that reaches the threshold; with `several` every class that
-    does."""
+    """Return (N, C), the classes that a classifier chooses.
+
+    That is the top class if it reaches the threshold; with `several`, every class that does.
+    """
     reached = probability >= threshold
     if several:
         return reached
@@ -208,8 +237,10 @@ def choose(probability: NDArray[np.float64], threshold: float, several: bool) ->
 
 
 def best_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """The threshold of the top class with the highest mean recall, `none` counting as much as all classes together. Of several as
-    good the middle one."""
+    """Return the threshold of the top class with the highest mean recall.
+
+    `none` counts as much as all classes together. Of several equally good ones, return the middle.
+    """
     grid = np.arange(0.05, 0.96, 0.01)
     none = ~truth.any(axis=1)
     means = []
@@ -222,7 +253,7 @@ def best_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A threshold and whether it `holds` what was asked of it."""
+    """Hold a threshold, and whether it `holds` the shares that were asked for."""
 
     value: float
     holds: bool
@@ -234,15 +265,16 @@ def naming_threshold(
     negatives: Sequence[str | None],
     asked: CalibrationSection,
 ) -> Threshold:
-    """Return the lowest threshold of the top class under which what is named is as right as asked.
+    """Return the lowest threshold of the top class at which both shares hold.
 
-    Where none holds both shares, it is the lowest of those that keep nothing named on negatives and are right most often.
+    If there is none, return the lowest of those at which enough negatives have nothing named and
+    named classes are right most often.
 
     Args:
         probability: (N, C).
         truth: (N, C).
         negatives: The folder of negatives that each photo is from, or None.
-        asked: Which shares are to hold.
+        asked: The shares.
     """
     folders = {name: np.array([mine == name for mine in negatives]) for name in dict.fromkeys(negatives) if name}
     best = Threshold(1.0, False)

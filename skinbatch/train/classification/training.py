@@ -1,4 +1,4 @@
-"""Trains a classifier by a recipe."""
+"""Train a classifier by a recipe."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from skinbatch.train.results.reliability import draw_reliability
 from skinbatch.train.results.result import Metric, TrainedStage
 from skinbatch.train.results.stored import metrics_of, save_stage
 
-# Of the memory for photos, what validation may take.
+# Share of the memory for photos that validation may use.
 VALID_MEMORY = 0.25
 THRESHOLD_PHOTOS = 2000
 THRESHOLD_VIEWS = 2
@@ -55,9 +55,10 @@ _SHOWN = ("recall", "precision", "specificity", "f1", "balanced_accuracy", "auc"
 
 
 def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> TrainedStage:
-    """Train on photos with classes; carry on where `work` says. Leaves `classifier.safetensors` there.
+    """Train on photos with classes, or resume the training in `work`.
 
-    Raises UsageError and PackError for what is wrong with recipe, files or photos.
+    Writes `classifier.safetensors` to `work`. Raises UsageError or PackError if the recipe, its
+    files or its photos cannot be used.
     """
     stage = cast(ClassifierStage, recipe.model.stage)
 
@@ -107,7 +108,7 @@ def _calibrated(
 ) -> TrainedStage:
     """Fit the probabilities and the threshold to the validation photos.
 
-    The numbers are of probabilities that were fitted without the photo that they judge.
+    Each number is taken from probabilities that were fitted without the photo.
     """
     asked, stage = recipe.calibration, cast(ClassifierStage, recipe.model.stage)
     assert asked is not None
@@ -156,7 +157,7 @@ def _notes(asked: CalibrationSection, threshold: Threshold) -> Iterator[str]:
 
 
 def _kept(chosen: NDArray[np.bool_], truth: NDArray[np.bool_], negatives: Sequence[str | None]) -> Iterator[Metric]:
-    """Yield how often nothing is named on negatives, and how often what is named is right."""
+    """Yield how often nothing is named on negatives, and how often a named class is right."""
     named = np.asarray(chosen.any(axis=1), np.bool_)
     for folder in dict.fromkeys(name for name in negatives if name):
         mine = np.array([name == folder for name in negatives], np.bool_)
@@ -168,10 +169,11 @@ def _kept(chosen: NDArray[np.bool_], truth: NDArray[np.bool_], negatives: Sequen
 
 
 def _groups(photos: Sequence[ClassedPhoto]) -> NDArray[np.int64] | None:
-    """What intervals are drawn over; None: the photos, where no group is known."""
+    """Return the groups that intervals are drawn over; None for single photos without groups."""
     if all(photo.group is None for photo in photos):
         return None
-    return numbered([photo.group or f"/{photo.photo.path}" for photo in photos])  # two sources may have one name
+    # Photos of two sources may have the same name.
+    return numbered([photo.group or f"/{photo.photo.path}" for photo in photos])
 
 
 def measure(
@@ -182,8 +184,14 @@ def measure(
     recipe: Recipe,
     groups: NDArray[np.int64] | None = None,
 ) -> list[Metric]:
-    """Numbers of every class with intervals, of `none` (no top class) where there are such photos, and their means over
-    the classes that are not apart. probability, truth: (N, C). groups: (N,) of photos that belong together."""
+    """Return numbers of every class with intervals, and their means over the classes not apart.
+
+    `none` (no top class) is added if there are such photos.
+
+    Args:
+        probability, truth: (N, C).
+        groups: (N,), the same for photos that belong together.
+    """
     chosen = choose(probability, threshold, several(truth))
     names, apart = list(stage.classes), set(recipe.data.apart)
     if not truth.any(axis=1).all():
@@ -202,7 +210,7 @@ def measure(
 def _classed(
     photos: Sequence[TakenPhoto], data: DataSection, recipe: Recipe, progress: TrainingProgress
 ) -> list[ClassedPhoto]:
-    """Cut to faces where their view says so."""
+    """Return the photos with their classes, cut to faces if their view asks for it."""
     stored = [StoredPhoto(taken.photo.name, taken.path) for taken in photos]
     faces = [n for n, taken in enumerate(photos) if taken.view.face]
     if faces:

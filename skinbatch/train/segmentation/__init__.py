@@ -1,1 +1,1 @@
-"""Training of segmenters."""
+"""Train segmenters."""

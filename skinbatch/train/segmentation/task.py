@@ -1,4 +1,4 @@
-"""Skin, nose and other parts of a face, pixel by pixel: what a segmenter's training sees and how it is judged."""
+"""Draw a segmenter's training views of faces, and measure how well it finds their parts."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from skinbatch.train.photos.samples import Samples
 from skinbatch.train.photos.views import Matrix, mirrors, relit, spoilt, translation, view_matrix, warp, warp_labels
 from skinbatch.train.recipe_sections import AugmentSection
 
-# Of the two losses on the context features. BiSeNet's paper says 1; 0.4 is what the starter was
-# trained with.
+# Weight of the two losses on the context features. BiSeNet's paper uses 1; the starter was trained
+# with 0.4.
 AUXILIARY_WEIGHT = 0.4
-# A face that is put before another background is up to so much farther away than [augment] scale
-# says.
+# A face that is put before another background may be this share farther away than [augment] scale
+# allows.
 FARTHER = 0.5
 # Sides of a close-up as shares of the photo's longer side, from and to.
 CLOSEUP_SIDES = (0.12, 0.5)
-# The share of a close-up that an ear has to take to be what it shows, and with that skin of the face.
+# Share of a close-up that an ear must cover to count as what it shows, and as skin of the face.
 EAR = 0.2
-# A face has at least this share of background; a photo with less is a close-up already.
+# A face has at least this share of background; a photo with less is already a close-up.
 _OUTLINE = 0.05
 _AFFECTABLE = ("skin", "nose")
 _EAR_NUMBERS = [TRUTH_CLASSES.index(name) for name in ("left_ear", "right_ear")]
@@ -43,20 +43,24 @@ _VALID_BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class LabelledPhoto:
-    """labels: a PNG of the truth's numbers, (h, w), of any resolution that covers the photo. source: what the card calls
-    where it is from."""
+    """Hold a photo with its labels.
+
+    Attributes:
+        labels: a PNG of the truth's numbers, (h, w), of any resolution that covers the photo.
+        source: the name of its source on the card.
+    """
 
     photo: StoredPhoto
     labels: bytes
     source: str = ""
 
     def numbers(self) -> Pixels:
-        """Return the truth's own numbers, (h, w) uint8. What is neither 0 nor UNSURE belongs to the person."""
+        """Return the truth's numbers, (h, w) uint8. All but 0 and UNSURE belong to the person."""
         return np.asarray(cv2.imdecode(np.frombuffer(self.labels, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
 class FaceSamples:
-    """Views of faces with labels. Implements Samples."""
+    """Draw views of faces with labels. Implements Samples."""
 
     def __init__(
         self,
@@ -66,7 +70,12 @@ class FaceSamples:
         augment: AugmentSection,
         memory: int,
     ) -> None:
-        """table: (256,) the truth's number -> the model's class, UNSURE stays UNSURE. memory: bytes for decoded photos."""
+        """Create the samples.
+
+        Args:
+            table: (256,), the truth's number -> the model's class. UNSURE stays UNSURE.
+            memory: bytes for decoded photos.
+        """
         self._faces, self._table, self._augment = tuple(faces), table, augment
         self._near = closeup_table(table, stage.classes)
         self._outlined = [float((face.numbers() == 0).mean()) >= _OUTLINE for face in faces]
@@ -89,7 +98,7 @@ class FaceSamples:
         return len(self._faces)
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """Return a view, (S, S, 3) uint8, and its classes, (S, S) uint8, UNSURE among them."""
+        """Return a view, (S, S, 3) uint8, and its classes, (S, S) uint8, some of them UNSURE."""
         outlined = self._outlined[index]
         if outlined and self._augment.closeup and rng.random() < self._augment.closeup:
             square, classes, mirrored = self._closeup(index, rng)
@@ -106,10 +115,11 @@ class FaceSamples:
         return spoilt(relit(square, self._augment, rng), self._augment, rng), classes
 
     def _closeup(self, index: int, rng: np.random.Generator) -> tuple[Pixels, Pixels, bool]:
-        """Return a small window around a place on the skin, the nose or an ear, so near that nothing says whose it is.
+        """Return a small window around a place on the skin, the nose or an ear.
 
-        Skin of the neck cannot be told from the cheek's there, and is left out. An ear is skin of the face where it is
-        what the window shows, and is left out elsewhere: of whole faces the truth counts it as background.
+        It is so near that skin of the neck cannot be told from the cheek's, so the neck is left
+        out. An ear is skin of the face if it is what the window shows, and is left out otherwise:
+        in whole faces the truth counts it as background.
         """
         photo, numbers = self._store[index], self._faces[index].numbers()
         places = np.flatnonzero(self._affected[self._near[numbers]] | np.isin(numbers, _EAR_NUMBERS))
@@ -146,7 +156,7 @@ class FaceSamples:
         return square, warp_labels(numbers, of_labels, self._size)
 
     def _background(self, rng: np.random.Generator) -> Pixels:
-        """A part of another photo without skin, or colours without meaning."""
+        """Return a part of another photo without skin, or random colours."""
         square, numbers, _ = self._view(int(rng.integers(len(self))), self._behind, rng)
         if rng.random() < 0.5 or self._skin[self._table[numbers]].any():
             return clutter(rng, self._size)
@@ -154,10 +164,10 @@ class FaceSamples:
 
 
 class SegmenterTask:
-    """Cross-entropy per pixel that is sure, with BiSeNet's two auxiliary losses.
+    """Learn by cross-entropy over the sure pixels, with BiSeNet's two auxiliary losses.
 
-    The score is the mean Dice of all classes but the background, over the pixels of all validation photos of a source; of
-    several sources the mean.
+    The score is the mean Dice of all classes but the background, over the pixels of all validation
+    photos of a source. With several sources it is the mean of theirs.
     """
 
     def __init__(
@@ -171,8 +181,14 @@ class SegmenterTask:
         smoothing: float = 0.0,
         weights: Sequence[float] | None = None,
     ) -> None:
-        """table: the truth's number -> the model's class. memory: bytes for decoded photos of `valid`. smoothing: of the
-        labels. weights: of the classes."""
+        """Create the task.
+
+        Args:
+            table: (256,), the truth's number -> the model's class.
+            memory: bytes for decoded photos of `valid`.
+            smoothing: of the labels.
+            weights: one for each class.
+        """
         self.samples = samples
         self.valid, self._table, self._stage = tuple(valid), table, stage
         self._smoothing = smoothing
@@ -189,7 +205,8 @@ class SegmenterTask:
         weights = None if self._weights is None else self._weights.to(x.device)
         made = network(x)
         if not (y != UNSURE).any():
-            return sum(logits.sum() for logits in made) * 0.0  # the mean over no pixel would not be a number
+            # The mean over no pixel would not be a number.
+            return sum(logits.sum() for logits in made) * 0.0
         main, at16, at32 = (
             F.cross_entropy(logits, y.long(), weight=weights, label_smoothing=self._smoothing, ignore_index=UNSURE)
             for logits in made
@@ -213,7 +230,8 @@ class SegmenterTask:
     def pixels(self, network: nn.Module, device: torch.device) -> NDArray[np.int64]:
         """Return `metrics.segmentation.overlaps` of every validation photo, (N, classes, 3).
 
-        They are taken at the mask's own resolution, to which the network's labels are enlarged, over what is sure.
+        Pixels are those of the mask's own resolution, to which the network's labels are enlarged.
+        Unsure pixels are left out.
         """
         squares = iter(self._squares)
         tables = []
@@ -233,7 +251,7 @@ class SegmenterTask:
 
 @dataclass(frozen=True, slots=True)
 class _Square:
-    """pixels: (S, S, 3); extent: the (h, w) that the photo takes of them."""
+    """Hold a photo in a square. pixels: (S, S, 3). extent: (h, w) of the photo in it."""
 
     pixels: Pixels
     extent: tuple[int, int]
@@ -244,7 +262,10 @@ class _Square:
 
 
 def swapped(classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Return the class that each becomes in a mirror, (256,): a person's left eye is the right one there."""
+    """Return the class that each class becomes in a mirror, (256,).
+
+    A person's left eye becomes the right one.
+    """
     other = {"left": "right", "right": "left", "l": "r", "r": "l"}
     table = np.arange(256, dtype=np.uint8)
     for number, name in enumerate(classes):
@@ -256,9 +277,9 @@ def swapped(classes: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def closeup_table(table: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Return `table` as it holds for close-ups: necks and ears are unsure there.
+    """Return `table` for close-ups, in which necks and ears are unsure.
 
-    A model that tells necks or ears by classes of their own learns them in close-ups too.
+    A model with classes of its own for necks or ears also learns them in close-ups.
     """
     near = table.copy()
     for name in ("neck", "left_ear", "right_ear"):
@@ -269,13 +290,16 @@ def closeup_table(table: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[n
 
 
 def _dice(tables: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Dice of every class over the pixels of all photos, and how many of these pixels are truly of it."""
+    """Return every class's Dice over the pixels of all photos, and its number of true pixels."""
     both, true, found = tables.sum(axis=0).T
     return 2 * both / np.maximum(true + found, 1), true
 
 
 def _score(tables: NDArray[np.int64]) -> float:
-    """Mean Dice of the classes that the photos show, the background left out unless they show nothing else."""
+    """Return the mean Dice of the classes in the photos.
+
+    The background is left out unless the photos show nothing else.
+    """
     dice, true = _dice(tables)
     shown = [k for k in range(1, len(dice)) if true[k]]
     return float(np.mean(dice[shown])) if shown else 0.0

@@ -1,4 +1,4 @@
-"""Trains a segmenter by a recipe."""
+"""Train a segmenter by a recipe."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ from skinbatch.train.results.result import TrainedStage
 from skinbatch.train.results.stored import metrics_of, save_stage
 from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, SegmenterTask
 
-# Of the memory for photos, what validation may take.
+# Share of the memory for photos that validation may use.
 VALID_MEMORY = 0.25
 _SHOWN = ("dice", "iou")
 
 
 def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> TrainedStage:
-    """Train on CelebAMask-HQ's kind of masks; carry on where `work` says. Leaves `segmenter.safetensors` there.
+    """Train on masks such as CelebAMask-HQ's, or resume the training in `work`.
 
-    Raises UsageError and PackError for what is wrong with recipe, files or photos.
+    Writes `segmenter.safetensors` to `work`. Raises UsageError or PackError if the recipe, its
+    files or its photos cannot be used.
     """
 
     def prepare(part: Part, gathered: Gathered) -> tuple[nn.Module, SegmenterTask]:
@@ -72,9 +73,9 @@ def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> T
 
 
 def class_table(classes: Sequence[str], data: DataSection) -> NDArray[np.uint8]:
-    """Return the model's class of each number in a mask, (256,): by its name, or what [data] map says.
+    """Return the model's class of each number in a mask, (256,), by its name or by [data] map.
 
-    All else is background; what is unsure stays so.
+    Everything else is background; unsure pixels stay unsure.
     """
     table = np.full(256, classes.index("background"), np.uint8)
     table[UNSURE] = UNSURE
@@ -89,7 +90,10 @@ def class_table(classes: Sequence[str], data: DataSection) -> NDArray[np.uint8]:
 def pixel_weights(
     faces: Sequence[LabelledPhoto], table: NDArray[np.uint8], classes: int, schedule: ScheduleSection
 ) -> list[float] | None:
-    """One a class: one over its share of the pixels, or the root of that; on average over all pixels 1."""
+    """Return a weight for each class: one over its share of the pixels, or the root of that.
+
+    The mean over all pixels is 1.
+    """
     if schedule.class_weights == "none":
         return None
     counts = np.zeros(classes)

@@ -153,8 +153,9 @@ class Diseases:
         return int((~self.truth[keep].any(axis=1)).sum())
 
     def curves(self, *, with_face: bool = False) -> dict[str, tuple[Floats, Floats]]:
-        """Return, for each class, false and true positive rates of all photos or of those with a
-        face.
+        """Return, for each class, the rates of false and true positives.
+
+        They are of all photos, or of those with a face.
 
         The classes come in the order of paper 000's figure.
         """

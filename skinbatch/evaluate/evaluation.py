@@ -61,8 +61,9 @@ class Evaluation:
     severity: tuple[int | None, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values. An Estimate becomes `value`, `low` and `high`; each is None if
-        undefined.
+        """Return plain values.
+
+        An Estimate becomes `value`, `low` and `high`; each is None if undefined.
         """
         return dict(_plain({"about": self.about, "all": self.numbers, "slices": self.slices}))
 
@@ -147,9 +148,7 @@ def _says(photo: AnnotatedPhoto) -> bool:
 def _judged(
     said: Sequence[AnnotatedPhoto], pairs: Pairs, scored: Scored, request: Request, notes: list[str]
 ) -> tuple[Judged, list[dict[str, Any]]]:
-    """Pair the photos that have a truth with their `ok` rows, and return the rows of the others
-    too.
-    """
+    """Pair photos that have a truth with their `ok` rows, and return the other rows too."""
     status = scored.texts("status", pairs.rows)
     fine = np.array([value == Status.OK for value in status], np.bool_)
     photos = tuple(said[n] for n in pairs.truth[fine])

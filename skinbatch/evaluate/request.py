@@ -70,8 +70,7 @@ class Request:
         return spelled(wanted) if wanted else None
 
     def unused(self, names: Sequence[str]) -> list[str]:
-        """Return names that are mapped but are no class of the truth, which are most likely typing
-        errors.
+        """Return mapped names that are no class of the truth, most likely typing errors.
 
         names: classes of the truth.
         """

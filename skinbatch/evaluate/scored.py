@@ -94,8 +94,9 @@ class Scored:
         return list(self.images.column(column).take(pa.array(rows)).to_pylist())
 
     def boxes(self, rows: Ints) -> FoundBoxes:
-        """Return the boxes of these photos, by box_id within each; photos are numbered as in
-        `rows`.
+        """Return the boxes of these photos, by box_id within each.
+
+        Photos are numbered as in `rows`.
         """
         table = self._results.boxes(_BOXES)
         ids = self.images.column("image_id").take(pa.array(rows)).combine_chunks()
@@ -112,9 +113,7 @@ class Scored:
         return FoundBoxes(boxes, on_skin[order], classes)
 
     def masks(self) -> Masks | None:
-        """Return the run lengths of all photos, or None if the scoring was run without
-        --save-masks.
-        """
+        """Return the run lengths of all photos; None for a scoring without --save-masks."""
         if not self.scoring.save_masks:
             return None
         return Masks(self._results.masks())
@@ -130,8 +129,9 @@ class Masks:
         self.classes: Mapping[str, str] = {name.removeprefix("rle_"): name for name in columns}
 
     def of(self, image_id: str) -> tuple[tuple[int, int], Sequence[str]] | None:
-        """Return height, width and compressed run lengths in the order of `classes`; None without a
-        mask.
+        """Return height, width and compressed run lengths in the order of `classes`.
+
+        None without a mask.
         """
         n = self._row.get(image_id)
         if n is None:

@@ -1,6 +1,4 @@
-"""Print an evaluation for a terminal: one table for each subject, with the papers' figures beside
-it.
-"""
+"""Print an evaluation as tables, with the papers' figures beside it."""
 
 from __future__ import annotations
 

@@ -49,8 +49,9 @@ class Boxes:
         scores: Sequence[ArrayLike] | None = None,
         labels: Sequence[ArrayLike] | None = None,
     ) -> Boxes:
-        """Join one array for each photo: (n, 4) boxes, (n,) scores (None: 1), (n,) labels (None:
-        0).
+        """Join the arrays of single photos.
+
+        Each photo has (n, 4) boxes, (n,) scores (None: 1) and (n,) labels (None: 0).
         """
         each = [np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in xyxy]
         photo = np.repeat(np.arange(len(each)), [len(boxes) for boxes in each]).astype(np.int64)

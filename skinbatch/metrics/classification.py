@@ -91,8 +91,9 @@ def _decided(sums: Floats) -> Floats:
 
 
 def _ranks(truth: Bools, probability: Floats) -> tuple[csr_array, int]:
-    """Return (N, C x steps x 2), the step of each photo in its class, rising, without and with the
-    class; and the number of steps.
+    """Return the step of each photo in each class, and the number of steps.
+
+    The steps are (N, C x steps x 2), rising, without and with the class.
     """
     photos, classes = truth.shape
     orders = [np.unique(probability[:, k], return_inverse=True)[1] for k in range(classes)]

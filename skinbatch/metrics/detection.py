@@ -41,8 +41,9 @@ _STEPS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Hold which boxes found something, by falling score; among equal scores the first photo comes
-    first.
+    """Hold which boxes found something, by falling score.
+
+    Among equal scores the first photo comes first.
 
     photo, score: (D,) of the box. rank: (D,) place among the boxes of its photo, from 0. hits: (D,)
     uint16, bit t is set if the box is a true one at IOUS[t]. ignored: (D,) uint16, bit t is set if
@@ -182,8 +183,9 @@ def _levels(overlaps: Floats) -> Ints:
 
 
 def _match_some(boxes: Floats, starts: Ints, true_boxes: Floats, starts_of_truth: Ints, hits: Bits) -> None:
-    """Write the hits of the photos that `starts` delimits; it has one entry more than there are
-    photos.
+    """Write the hits of the photos that `starts` delimits.
+
+    `starts` has one entry more than there are photos.
     """
     pairs: list[tuple[Ints, Ints, Floats]] = []
     for n in np.flatnonzero((np.diff(starts) > 0) & (np.diff(starts_of_truth) > 0)).tolist():
@@ -208,8 +210,7 @@ def _match_some(boxes: Floats, starts: Ints, true_boxes: Floats, starts_of_truth
 
 
 def _parts(matches: Matches) -> csr_array:
-    """Return (photos, steps x 11 + 1): boxes of each step, true ones at each IoU, and all true
-    boxes.
+    """Return (photos, steps x 11 + 1): found boxes, true ones at each IoU, all true boxes.
 
     With crowds it is (photos, steps x 21 + 1), with the ignored boxes at each IoU before the last
     column.

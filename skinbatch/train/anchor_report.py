@@ -149,9 +149,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _write_config(path: Path, report: AnchorReport, before: Mapping[str, Any]) -> None:
-    """Replace or append the table as text, so that comments stay; check the result before writing
-    it.
-    """
+    """Replace or append the table as text to keep comments; check the result before writing it."""
     sizes = ",\n".join(f"    [{w!r}, {h!r}]" for w, h in report.anchors)
     table = ["[anchors]", f"sizes = [\n{sizes},\n]"]
     if path.exists():

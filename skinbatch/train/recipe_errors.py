@@ -10,8 +10,7 @@ from pydantic import BaseModel
 
 
 def explain(error: Any, path: Path, root: type[BaseModel], prefix: str = "") -> str:
-    """Return one of pydantic's errors in one line, with the file, the setting and its possible
-    values.
+    """Return a line for one of pydantic's errors: file, setting and possible values.
 
     root: the model of the whole file. prefix: goes before the setting's name.
     """

@@ -40,9 +40,7 @@ _WITHOUT: Mapping[str, Sequence[str]] = {
 
 
 def misfits(recipe: Recipe) -> Iterator[str]:
-    """Yield a sentence for each pair of settings that are right by themselves and do not go
-    together.
-    """
+    """Yield a sentence for each pair of settings that do not go together."""
     stage = recipe.model.stage
     if recipe.model.fit_anchors is not None and recipe.stage != "detector":
         yield f"{recipe.file}: setting `model.fit_anchors` goes with a detector; leave it out"

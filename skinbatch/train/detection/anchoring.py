@@ -1,4 +1,4 @@
-"""Anchors of a detector, fitted to the boxes it is trained on."""
+"""Fit a detector's anchors to the boxes that it is trained on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from skinbatch.models.stages import AnchorSection, DetectorStage
 def with_fitted_anchors(
     stage: DetectorStage, sizes: NDArray[np.float32], number: int, seed: int, where: str
 ) -> tuple[DetectorStage, str]:
-    """The stage with `number` anchors found by k-means with the distance 1 - IoU (YOLO9000; paper 003), and a sentence
-    on how well they cover the boxes. sizes: (N, 2) widths and heights at network scale.
+    """Return the stage with `number` fitted anchors, and a sentence on their fit.
 
-    Raises UsageError for an architecture without anchors and for more anchors than there are different boxes.
+    The anchors are found by k-means with the distance 1 - IoU (YOLO9000; paper 003).
+
+    Args:
+        sizes: (N, 2) widths and heights at network scale.
+        where: the recipe, for messages.
+
+    Raises:
+        UsageError: the architecture has no anchors, or there are fewer different boxes than
+            anchors.
     """
     if stage.arch not in ANCHOR_BASED:
         raise UsageError(f"{where}: setting `model.fit_anchors`: `{stage.arch}` has no anchors; leave it out")

@@ -1,4 +1,7 @@
-"""Ways of blending a patch of skin into other skin. A detector that learns from several of them learns no seam."""
+"""Blend a patch of skin into other skin in several ways.
+
+A detector that learns from all of them does not learn to recognise the seams.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,24 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Blend = Callable[[Pixels, Pixels, Floats, np.random.Generator], Pixels]
-# Levels of the pyramid; a patch is 16 pixels wide or more.
+# Levels of the pyramid. A patch is at least 16 pixels wide.
 _LEVELS = 3
-# Cover from where on a pixel belongs to the patch for cv2.seamlessClone, whose borders are hard.
+# Cover from which a pixel belongs to the patch for cv2.seamlessClone, whose borders are hard.
 _INSIDE = 0.4
-# Pixels that cv2.seamlessClone takes off the rim of a mask: without them a small lesion would lose its border.
+# Pixels that cv2.seamlessClone removes from the rim of a mask. Without them a small lesion would
+# lose its border.
 _ERODED = 3
-# Cover under which a pixel is skin around the lesion, in the patch and in the host.
+# Cover below which a pixel is skin around the lesion, in the patch and in the host.
 _RING = 0.1
 
 
 def blend(host: Pixels, patch: Pixels, cover: Floats, way: str, rng: np.random.Generator) -> Pixels:
-    """Return host with the patch in it.
+    """Return the host with the patch in it.
 
     Args:
         host: (H, W, 3) uint8, the skin.
         patch: (H, W, 3) uint8, a lesion or plain skin, with skin around it.
-        cover: (H, W) float32 0-1, where the patch is seen; 0 at the border.
+        cover: (H, W) float32 0-1, how much of the patch is seen; 0 at the border.
         way: A name in WAYS.
         rng: Draws the strength.
     """
@@ -36,20 +40,20 @@ def blend(host: Pixels, patch: Pixels, cover: Floats, way: str, rng: np.random.G
 
 
 def _feather(host: Pixels, patch: Pixels, cover: Floats, rng: np.random.Generator) -> Pixels:
-    """Lay the patch over the host with a soft border, its skin in the colour of the host's."""
+    """Lay the patch over the host with a soft border and match its skin to the host's colour."""
     matched = patch + (_skin(host, cover) - _skin(patch, cover)) * np.float32(rng.uniform(0.8, 1.0))
     return _mixed(host, matched, cover * np.float32(rng.uniform(0.8, 1.0)))
 
 
 def _scaled(host: Pixels, patch: Pixels, cover: Floats, rng: np.random.Generator) -> Pixels:
-    """Multiply the host by what the patch's light is of that of the skin around it."""
+    """Multiply the host by the ratio of the patch to the skin around it."""
     ratio = (patch + np.float32(4)) / (_skin(patch, cover) + np.float32(4))
     strength = np.float32(rng.uniform(0.7, 1.2)) * cover[..., None]
     return _bytes(host * ratio**strength)
 
 
 def _added(host: Pixels, patch: Pixels, cover: Floats, rng: np.random.Generator) -> Pixels:
-    """Add to the host how the patch differs from the skin around it."""
+    """Add the difference between the patch and the skin around it to the host."""
     strength = np.float32(rng.uniform(0.7, 1.2)) * cover[..., None]
     return _bytes(host + (patch - _skin(patch, cover)) * strength)
 
@@ -89,7 +93,7 @@ def _seamless(host: Pixels, patch: Pixels, cover: Floats, flags: int) -> Pixels:
     mask[[0, -1]] = 0
     mask[:, [0, -1]] = 0
     x, y, width, height = cv2.boundingRect(mask)
-    if min(width, height) < 3:  # nothing inside: the solver wants an interior
+    if min(width, height) < 3:  # The solver needs an interior.
         return host.copy()
     centre = (x + width // 2, y + height // 2)
     return np.asarray(cv2.seamlessClone(patch, host, mask, centre, flags), np.uint8)

@@ -1,4 +1,4 @@
-"""A trial of a detector: does it count lesions on faces of another set than those where it has learned them?"""
+"""Try whether a detector counts lesions on faces from another set than its lesions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from skinbatch.train.detection.photos import NO_BOXES, BoxedPhoto, ScaledPhotos
 from skinbatch.train.recipe_sections import CloneSection
 from skinbatch.types import Detections
 
-# Patches of either kind on a face.
+# Number of patches of each kind on a face.
 A_FACE = 5
-# A box is the lesion's if its centre lies in the lesion's own box, enlarged by this factor.
+# A box belongs to a lesion if its centre lies in the lesion's own box, enlarged by this factor.
 _NEAR = 1.2
 
 
 @dataclass(frozen=True, slots=True)
 class ClonedFace:
-    """A clear face, as it is and with patches. lesions, plain: (N, 4) float32, where they are, pixels."""
+    """Hold a clear face, as it is and with patches. lesions, plain: (N, 4) float32, pixels."""
 
     clear: Pixels
     pixels: Pixels
@@ -34,8 +34,14 @@ class ClonedFace:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """lesions, plain: share of the cloned lesions, of the cloned patches of plain skin, that are counted, of how many.
-    clear_boxes: boxes counted on a clear face, of how many faces."""
+    """Hold the outcome of a trial.
+
+    Attributes:
+        lesions, plain: share of the cloned lesions, or of the cloned patches of plain skin, that
+            are counted.
+        clear_boxes: boxes counted on a clear face.
+        of_lesions, of_plain, faces: how many there were.
+    """
 
     lesions: float
     plain: float
@@ -48,7 +54,10 @@ class Trial:
 def cloned_faces(
     hosts: Sequence[BoxedPhoto], donors: Sequence[BoxedPhoto], spec: DetectorSpec, section: CloneSection, seed: int
 ) -> Iterator[ClonedFace]:
-    """Clone lesions of `donors` onto `hosts`, at the scale of the network. The same seed gives the same faces."""
+    """Clone lesions of `donors` onto `hosts` at the network's scale.
+
+    A seed always gives the same faces.
+    """
     photos = ScaledPhotos(hosts, spec)
     cloner = Cloner(ScaledPhotos(donors, spec), ScaledPhotos((), spec), section, faint=True)
     for n in range(len(photos)):
@@ -59,7 +68,10 @@ def cloned_faces(
 
 
 def try_detector(detector: Detector, faces: Iterator[ClonedFace], threshold: float) -> Trial:
-    """Count what the detector finds at or over `threshold` on cloned lesions, on plain patches and on clear faces."""
+    """Count the boxes that a detector finds on cloned faces.
+
+    They are counted at or above `threshold`, on lesions, on plain patches and on clear faces.
+    """
     lesions, plain = list[bool](), list[bool]()
     on_clear = []
     for face in faces:
@@ -78,7 +90,10 @@ def try_detector(detector: Detector, faces: Iterator[ClonedFace], threshold: flo
 
 
 def hits(boxes: Boxes, found: Boxes) -> NDArray[np.bool_]:
-    """Return for each of `boxes`, (N, 4), whether the centre of one of `found` lies in it or just beside it."""
+    """Return, for each of `boxes`, whether the centre of a found box lies in or just beside it.
+
+    boxes, found: (N, 4).
+    """
     centres = (found[:, :2] + found[:, 2:]) / 2
     middles, reach = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * _NEAR
     near = np.all(np.abs(centres[None] - middles[:, None]) <= reach[:, None], axis=2)

@@ -1,8 +1,8 @@
-"""Lesions cut from annotated photos and cloned onto skin elsewhere, and plain skin cloned in the same ways.
+"""Cut lesions from annotated photos and clone them, like pieces of plain skin, onto other skin.
 
-Where one set of photos has all the lesions and another all the clear faces, a detector can learn which set a photo is of
-instead of what a lesion looks like. Cloned lesions put both on every skin; cloned plain skin keeps the seam from being the
-next such clue.
+If one set of photos has all the lesions and another all the clear faces, a detector can learn to
+recognise the set instead of the lesions. Cloned lesions put both on every skin. Cloned plain skin
+keeps the seam from becoming the next clue.
 """
 
 from __future__ import annotations
@@ -21,29 +21,35 @@ from skinbatch.train.recipe_sections import CloneSection
 
 Vector = NDArray[np.floating[Any]]
 
-# Factors of a lesion's own size within which it is shown: enlarged further it would be blurred.
+# Factors of a lesion's own size between which it is shown. Enlarged further, it would be blurred.
 _LEAST, _MOST = 0.35, 1.6
-# Lesion radii from its centre to where the patch has faded out, at most, and to the end of the patch.
+# Lesion radii from its centre to where the patch has faded out, at most, and to the patch's end.
 _FADED, _REACH = 1.75, 1.95
-# Grey levels by which a lesion differs from the skin around it; fainter ones are nothing to learn.
+# Grey levels by which a lesion must differ from the skin around it. Fainter ones teach nothing.
 _VISIBLE = 5.0
-# Grey levels by which it changes the skin that it is cloned onto: less than that nobody would see.
+# Grey levels by which a lesion must change the skin that it is cloned onto. Nobody would see less.
 _SEEN = 4.0
-# Share of a patch, and of the place for it, that is skin: eyes and hair are no lesions.
+# Share of a patch, and of the place for it, that must be skin, not eyes or hair.
 _SKIN = 0.9
-# Patches that are tried for one lesion, and places that are tried for one patch.
+# Number of patches that are tried for a lesion, and of places that are tried for a patch.
 _ATTEMPTS = 4
 _TRIES = 12
-# Lesions of which the clearest is cloned.
+# Number of lesions of which the clearest is cloned.
 _COMPARED = 2
-# Share of the crops whose plain patches are of a clear photo; those of the others are of the lesions' photo.
+# Share of the crops whose plain patches are of a clear photo; in the others they are of the
+# lesions' photo.
 _CLEAR_DONOR = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A piece of skin at its new size and angle. pixels: (S, S, 3) uint8, S even. cover: (S, S) float32 0-1, where it is seen.
-    halves: (2,) half width and height of the lesion, which is in the middle."""
+    """Hold a piece of skin at its new size and angle.
+
+    Attributes:
+        pixels: (S, S, 3) uint8, S even.
+        cover: (S, S) float32 0-1, how much of it is seen.
+        halves: (2,) half width and height of the lesion, which is in the middle.
+    """
 
     pixels: Pixels
     cover: Floats
@@ -60,7 +66,13 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Cloned:
-    """sample: with the lesions' boxes. plain: (N, 4) float32, where plain patches are. lesions: (M, 4), the new boxes."""
+    """Hold a sample after cloning.
+
+    Attributes:
+        sample: with the boxes of its lesions.
+        lesions: (M, 4) float32, the new boxes.
+        plain: (N, 4) float32, places of the plain patches.
+    """
 
     sample: Sample
     lesions: Boxes
@@ -68,9 +80,11 @@ class Cloned:
 
 
 class Cloner:
-    """Clones patches of some photos onto others. It keeps no state: what it makes depends on the generator alone.
+    """Clone patches of some photos onto others.
 
-    faint: lesions are cloned as they come, the faint ones too. A detector is tried by those, and taught by clear ones.
+    The cloner keeps no state: its output depends on the generator alone.
+
+    faint: faint lesions are cloned too. A detector is tried with those, and taught with clear ones.
     """
 
     def __init__(
@@ -94,10 +108,10 @@ class Cloner:
         return self.clone(seen, rng, lesions, plain).sample
 
     def clone(self, seen: Sample, rng: np.random.Generator, lesions: int, plain: int) -> Cloned:
-        """Clone so many lesions and patches of plain skin, fewer where there is no room.
+        """Clone lesions and patches of plain skin, fewer if there is no room.
 
         Args:
-            seen: What they are cloned onto, with its skin.
+            seen: The sample that they are cloned onto, with its skin.
             rng: Draws everything.
             lesions, plain: How many of each.
         """
@@ -117,7 +131,7 @@ class Cloner:
                     found = self._lesion(donor, rng)
                     if found is not None and canvas.paste(found[0], rng, found[1]):
                         break
-                    if canvas.empty:  # perhaps all lesions of this photo are faint
+                    if canvas.empty:  # Perhaps all lesions of this photo are faint.
                         donor = self._annotated[int(rng.choice(self._donors))]
             elif len(donor.boxes):
                 shape = donor.boxes[rng.integers(len(donor.boxes))]
@@ -127,7 +141,10 @@ class Cloner:
         return canvas.cloned()
 
     def _lesion(self, donor: Sample, rng: np.random.Generator) -> tuple[Patch, int] | None:
-        """Return the clearest of some lesions that have no other near them, and its label; None where none is clear."""
+        """Return the clearest of some lesions without neighbours, and its label.
+
+        None if none is clear.
+        """
         best: tuple[Patch, int] | None = None
         alone = _alone(donor.boxes)
         compared, least = (1, -1.0) if self._faint else (_COMPARED, _VISIBLE)
@@ -142,7 +159,7 @@ class Cloner:
         return best
 
     def _plain(self, donor: Sample, sides: Vector, rng: np.random.Generator) -> Patch | None:
-        """Return the fainter of two places of plain skin, as large as a lesion; None where there is no room."""
+        """Return the fainter of two places of plain skin of a lesion's size; None without room."""
         points = donor.skin_points()
         best: Patch | None = None
         for centre in points[rng.integers(0, len(points), _TRIES)] if len(points) else ():
@@ -158,7 +175,7 @@ class Cloner:
         return best
 
     def _patch(self, photo: Pixels, centre: Vector, halves: Vector, rng: np.random.Generator) -> Patch | None:
-        """Cut a patch at a new size and angle; None where it would reach over the photo's edge."""
+        """Cut a patch at a new size and angle; None if it would reach over the photo's edge."""
         side = 2 * float(np.sqrt(halves.prod()))
         low, high = np.log(self._section.size)
         target = float(np.clip(np.exp(rng.uniform(low, high)), _LEAST * side, _MOST * side))
@@ -179,7 +196,8 @@ class Cloner:
         right, bottom = np.ceil(centre + reach).astype(int)
         piece = photo[top:bottom, left:right]
         height, width = piece.shape[:2]
-        shrink = min(1.0, target / side)  # averaged down first: interpolation alone would turn texture into noise
+        # Average down first: interpolation alone would turn texture into noise.
+        shrink = min(1.0, target / side)
         small = max(2, round(width * shrink)), max(2, round(height * shrink))
         piece = np.asarray(cv2.resize(piece, small, interpolation=cv2.INTER_AREA), np.uint8)
         factors = np.array([small[0] / width, small[1] / height])
@@ -205,7 +223,10 @@ class Cloner:
 
 
 class _Canvas:
-    """What is cloned onto, and what is on it already. least: grey levels by which a lesion has to change it."""
+    """Hold the sample that patches are cloned onto, and the places that are taken.
+
+    least: grey levels by which a lesion must change it.
+    """
 
     def __init__(self, seen: Sample, points: Points, least: float) -> None:
         self._seen, self._points, self._least = seen, points, least
@@ -216,7 +237,10 @@ class _Canvas:
         self._plain: list[NDArray[np.float32]] = []
 
     def paste(self, patch: Patch, rng: np.random.Generator, label: int | None) -> bool:
-        """Blend the patch in where there is room on the skin, and return whether there is. label: None: plain skin."""
+        """Blend the patch in if there is room on the skin, and return whether there is.
+
+        label: None for plain skin.
+        """
         half = len(patch.pixels) // 2
         way = str(rng.choice(list(WAYS)))
         places = np.round(self._points[rng.integers(0, len(self._points), _TRIES)]).astype(int)
@@ -247,7 +271,7 @@ class _Canvas:
 
     @property
     def empty(self) -> bool:
-        """Whether no lesion has been cloned yet."""
+        """Return whether no lesion has been cloned yet."""
         return not self._lesions
 
     def cloned(self) -> Cloned:
@@ -259,7 +283,7 @@ class _Canvas:
 
 
 def _alone(boxes: Boxes) -> NDArray[np.intp]:
-    """Return which boxes have no other in the patch around them."""
+    """Return the indices of boxes without another in the patch around them."""
     centres, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     low, high = centres - _FADED * halves, centres + _FADED * halves
     near = ((boxes[None, :, :2] < high[:, None]) & (boxes[None, :, 2:] > low[:, None])).all(2)

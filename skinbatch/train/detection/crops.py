@@ -1,4 +1,4 @@
-"""Training inputs: a photo seen from another place, at another scale, in another light, with its boxes."""
+"""Draw training inputs: a photo from another place, at another scale, in another light."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Boxes = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Points = NDArray[np.float32]
 Size = tuple[int, int]
-# Places that are tried for a crop without a lesion.
+# Number of places that are tried for a crop without a lesion.
 _TRIES = 40
-# Pixels of an input for one of its skin mask.
+# Number of pixels of an input for one pixel of its skin mask, along a side.
 _COARSER = 4
 
 # Where the four photos of a mosaic meet, in shares of its sides.
@@ -29,8 +29,15 @@ SPLIT = (0.3, 0.7)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """pixels: (H, W, 3) uint8 RGB. boxes: (N, 4) float32 in them, x1 y1 x2 y2. labels: (N,) int64. skin: (h, w) bool, where the
-    photo shows skin, coarser than the pixels; None where nobody looked for it."""
+    """Hold a photo or a part of one.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        boxes: (N, 4) float32 in these pixels, x1 y1 x2 y2.
+        labels: (N,) int64.
+        skin: (h, w) bool, coarser than the pixels, where the photo shows skin; None if nobody
+            looked.
+    """
 
     pixels: Pixels
     boxes: Boxes
@@ -45,7 +52,7 @@ class Sample:
         return ((np.stack((columns, rows), axis=1) + 0.5) * self._skin_scale).astype(np.float32)
 
     def skin_share(self, centre: NDArray[np.floating[Any]], halves: NDArray[np.floating[Any]]) -> float:
-        """Return how much of a box around `centre` is skin, 0-1."""
+        """Return the share of a box around `centre` that is skin, 0-1."""
         if self.skin is None:
             return 0.0
         low = np.maximum(0, np.floor((centre - halves) / self._skin_scale)).astype(int)
@@ -65,11 +72,14 @@ Cloning = Callable[[Sample, np.random.Generator], Sample]
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How training inputs are made of photos at network scale.
+    """Describe how training inputs are made from photos at network scale.
 
-    side: of the square input, pixels. whole: it shows the whole photo at scale 1; otherwise a part of it, placed on a
-    lesion in `augment.on_lesion` of the cases. visible: share of a box that must be inside for it to stay. fill: RGB of
-    what lies off the photo.
+    Attributes:
+        side: of the square input, pixels.
+        whole: show the whole photo at scale 1. Otherwise show a part of it, placed on a lesion in
+            `augment.on_lesion` of the cases.
+        visible: share of a box that must be inside for it to stay.
+        fill: RGB of the area outside the photo.
     """
 
     side: int
@@ -86,8 +96,10 @@ def draw(
     changes: Changes,
     cloning: Cloning | None = None,
 ) -> Sample:
-    """Make a training input of `photo`; with three `others`, a mosaic of all four at full scale. cloning: adds lesions to what
-    is seen."""
+    """Return a training input of `photo`, or a mosaic of it and three `others` at full scale.
+
+    cloning: adds lesions to the input.
+    """
     if others:
         seen = _mosaic((photo, *others), rng, changes)
     else:
@@ -99,7 +111,10 @@ def draw(
 
 
 def _mosaic(photos: Sequence[Sample], rng: np.random.Generator, changes: Changes) -> Sample:
-    """Parts of four photos at full scale: lesions keep their size, and are few pixels wide as it is."""
+    """Return parts of four photos at full scale.
+
+    Lesions keep their size, because they are only a few pixels wide.
+    """
     side = changes.side
     x, y = (round(side * rng.uniform(*SPLIT)) for _ in range(2))
     pixels = np.empty((side, side, 3), np.uint8)
@@ -114,7 +129,7 @@ def _mosaic(photos: Sequence[Sample], rng: np.random.Generator, changes: Changes
 
 
 def _seen(photo: Sample, rng: np.random.Generator, changes: Changes, size: Size, *, whole: bool) -> Sample:
-    """size: width and height of what comes out."""
+    """Return a random view. size: its width and height."""
     linear = change(changes.augment, rng)[:2, :2]
     canvas = np.array(size, float)
     extent = np.abs(np.linalg.inv(linear)) @ canvas
@@ -142,7 +157,7 @@ def _seen(photo: Sample, rng: np.random.Generator, changes: Changes, size: Size,
 
 
 def _seen_skin(photo: Sample, linear: NDArray[np.float64], shift: NDArray[np.float64], size: Size) -> NDArray[np.bool_]:
-    """Return the skin of what is seen, (height, width) / _COARSER, bool."""
+    """Return the skin in the view, (height, width) / _COARSER, bool."""
     assert photo.skin is not None
     height, width = photo.skin.shape
     scale = np.array([photo.pixels.shape[1] / width, photo.pixels.shape[0] / height])
@@ -156,7 +171,7 @@ def _seen_skin(photo: Sample, linear: NDArray[np.float64], shift: NDArray[np.flo
 def _within(
     looked_at: NDArray[np.float64], extent: NDArray[np.float64], photo_size: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the centre moved so that as much as can be of `extent` around it lies in the photo."""
+    """Return the centre moved so that as much of `extent` around it as possible is in the photo."""
     ends = np.stack((extent / 2, photo_size - extent / 2))
     return np.clip(looked_at, ends.min(0), ends.max(0))
 
@@ -168,7 +183,10 @@ def _off_lesions(
     extent: NDArray[np.float64],
     photo_size: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return a centre on the skin, in `off_lesion` of the cases where as few lesions as can be are seen around it."""
+    """Return a centre on the skin.
+
+    In `off_lesion` of the cases, as few lesions as possible are around it.
+    """
     points = photo.skin_points()
     if not len(points):
         points = rng.uniform(0, 1, (_TRIES, 2)).astype(np.float32) * photo_size.astype(np.float32)
@@ -185,10 +203,12 @@ def _off_lesions(
 def moved(
     boxes: Boxes, linear: NDArray[np.float64], shift: NDArray[np.float64], size: Size, visible: float
 ) -> tuple[Boxes, NDArray[np.intp]]:
-    """Boxes (N, 4) through x -> linear @ x + shift, clipped to (width, height); and which of them stayed.
+    """Return boxes through x -> linear @ x + shift, and the indices of those that stayed.
 
-    A lesion is taken for the ellipse in its box: turned by 45 degrees, the box of a square box's corners would be twice
-    as large as the lesion.
+    boxes: (N, 4). The result is clipped to `size`, width and height.
+
+    A lesion is treated as the ellipse in its box: turned by 45 degrees, the box around a square
+    box's corners would be twice as large as the lesion.
     """
     corners = boxes.reshape(-1, 2, 2).astype(np.float64)
     centres = corners.mean(1) @ linear.T + shift

@@ -1,4 +1,4 @@
-"""From the photos that a recipe gathers to photos with boxes, as a detector learns from them."""
+"""Turn the photos that a recipe gathers into photos with boxes for a detector."""
 
 from __future__ import annotations
 
@@ -23,18 +23,23 @@ from skinbatch.train.recipe_sections import DataSection
 from skinbatch.train.results.result import DataCount
 
 HELD_BACK = 80
-# Of the photos without lesions, at most so many are not trained on: on them false alarms are
-# counted.
+# At most this share of the photos without lesions is held back from training, to count false alarms
+# on.
 HELD_BACK_SHARE = 0.2
 
-# Labels of what the model has no class for, and of what is mapped to none.
+# Labels of classes that the model does not have, and of classes that are mapped to none.
 _UNKNOWN, _NONE = -1, -2
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionData:
-    """clear: photos with nothing to find, to train on. held_clear: others of them, for false alarms. notes: on boxes that are not
-    taught."""
+    """Hold a detector's photos.
+
+    Attributes:
+        clear: photos with nothing to find, to train on.
+        held_clear: others of them, to count false alarms on.
+        notes: about boxes that are not taught.
+    """
 
     train: tuple[BoxedPhoto, ...]
     valid: tuple[BoxedPhoto, ...]
@@ -46,8 +51,14 @@ class DetectionData:
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """How photos are cut where [data] wants their faces: by the segmenter of `pack`; `masked` as the model's input.
-    skin: skin is looked for as well, for [clone]. kept: the folder that remembers what was found."""
+    """Describe how photos are cut to their faces if [data] asks for it.
+
+    Attributes:
+        pack: its segmenter finds the faces.
+        masked: the model's input is masked too.
+        skin: also look for skin, for [clone].
+        kept: the folder that keeps what was found.
+    """
 
     pack: Pack | None
     masked: bool
@@ -59,7 +70,10 @@ class Faces:
 def boxed(
     gathered: Gathered, data: DataSection, classes: Sequence[str], faces: Faces, spec: DetectorSpec, where: str
 ) -> DetectionData:
-    """where: the recipe, for messages. Raises UsageError for what a detector cannot learn from."""
+    """Return the gathered photos with their boxes.
+
+    where: the recipe, for messages. Raises UsageError if a detector cannot learn from the photos.
+    """
     drawn = boxed_photos(gathered.train, data, classes, faces, where, "train")
     train = [(taken, large_enough(photo, spec)) for taken, photo in zip(gathered.train, drawn, strict=True)]
     small = {
@@ -93,7 +107,7 @@ def _of_small(small: Mapping[str, int], spec: DetectorSpec) -> str:
 
 
 def held_back(clear: int) -> set[int]:
-    """Return which of so many clear photos are not trained on, spread evenly over them."""
+    """Return the indices of clear photos that are held back, spread evenly."""
     number = min(HELD_BACK, int(HELD_BACK_SHARE * clear))
     return set(np.linspace(0, clear - 1, number).round().astype(int).tolist())
 
@@ -128,7 +142,10 @@ def boxed_photos(
 def _with_boxes(
     taken: TakenPhoto, stored: StoredPhoto, data: DataSection, classes: Sequence[str], group: str | None
 ) -> BoxedPhoto:
-    """Boxes of the model's classes, in the cut photo, clipped to it, those that are boxes."""
+    """Return the photo with its boxes of the model's classes, clipped to the cut photo.
+
+    Boxes without an area are left out.
+    """
     said = taken.photo
     size = displayed_size(taken.path)
     x1, y1, x2, y2 = stored.cut.crop if stored.cut is not None else (0, 0, *size)
@@ -162,13 +179,13 @@ def _with_boxes(
 
 
 def _to_photo(size: tuple[int, int], annotated: tuple[int | None, int | None]) -> NDArray[np.float32]:
-    """(4,) factors of corners that were drawn on a smaller or larger copy of the photo."""
+    """Return (4,) factors for corners that were drawn on a smaller or larger copy of the photo."""
     factors = [real / said if said else 1.0 for real, said in zip(size, annotated, strict=True)]
     return np.array(factors * 2, np.float32)
 
 
 def _counted(count: DataCount, photos: Sequence[tuple[TakenPhoto, BoxedPhoto]], classes: Sequence[str]) -> DataCount:
-    """With the boxes that were taken."""
+    """Return the count with the boxes that are used."""
     things: Counter[str] = Counter()
     for taken, photo in photos:
         if taken.source == count.source:

@@ -1,4 +1,4 @@
-"""What stands between a loader's batch and mmdet's model: to the device, normalised, as mmdet's samples."""
+"""Turn a loader's batch into mmdet's samples: on the device, normalised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skinbatch.train.detection.loader import Batch
 
 
 class NetworkInputs(BaseDataPreprocessor):
-    """Nothing of it is in the model's state dict."""
+    """Prepare batches. The model's state dict contains nothing of it."""
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__(non_blocking=True)
@@ -22,7 +22,7 @@ class NetworkInputs(BaseDataPreprocessor):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, data: Batch, training: bool = False) -> dict[str, Any]:
-        """As MMDetDetector prepares a photo for the same network."""
+        """Prepare photos as MMDetDetector does for the same network."""
         from mmdet.structures import DetDataSample
         from mmengine.structures import InstanceData
 

@@ -1,7 +1,8 @@
-"""Batches of training inputs, made by processes of their own so that the model need not wait for them.
+"""Make batches of training inputs in processes of their own, so that the model need not wait.
 
-What a batch holds depends on the seed and on its number alone, never on how many processes make it or on what was
-trained before: a training that was killed goes on with the batches it would have had.
+The content of a batch depends only on the seed and on its number, never on how many processes make
+it or on what was trained before. A training that was killed resumes with the batches that it would
+have had.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from skinbatch.train.photos.processes import quiet
 # Place in the whole training, index of the photo.
 Key = tuple[int, int]
 MOSAIC = 4
-# Batches that each process makes ahead.
+# Number of batches that each process makes ahead.
 AHEAD = 4
 
 
 class Batch(TypedDict):
-    """pixels: (N, 3, H, W) uint8, RGB, channels last in memory. boxes: (M, 4) float32 of all of them. labels: (M,) int64.
-    counts: (N,) int64, boxes of each."""
+    """Hold a batch.
+
+    Attributes:
+        pixels: (N, 3, H, W) uint8, RGB, channels last in memory.
+        boxes: (M, 4) float32 of all photos.
+        labels: (M,) int64.
+        counts: (N,) int64, boxes of each photo.
+    """
 
     pixels: Tensor
     boxes: Tensor
@@ -37,8 +44,10 @@ class Batch(TypedDict):
 
 
 class TrainingInputs(Dataset[Sample]):
-    """Crops of annotated photos, each as often as it is repeated, and beyond the last of them crops of photos with nothing to
-    find. cloner: adds lesions to both."""
+    """Draw crops of annotated photos, each as often as it is repeated, then of clear photos.
+
+    cloner: adds lesions to both.
+    """
 
     def __init__(
         self, photos: ScaledPhotos, clear: ScaledPhotos, changes: Changes, seed: int, cloner: Cloner | None = None
@@ -49,7 +58,7 @@ class TrainingInputs(Dataset[Sample]):
 
     @property
     def annotated(self) -> int:
-        """Inputs an epoch of annotated photos."""
+        """Return the number of inputs an epoch that show annotated photos."""
         return len(self._shown)
 
     def source(self, key: Key) -> str:
@@ -83,10 +92,14 @@ class TrainingInputs(Dataset[Sample]):
 
 
 class Order(Sampler[list[Key]]):
-    """Batches without end for one of `world` workers, from step `first`, which may be set, on: epoch after epoch, each with
-    every photo once and in an order of its own, its last batch filled from its beginning.
+    """Yield batches without end for one of `world` workers, beginning with step `first`.
 
-    clear: inputs an epoch without anything to find, beyond the photos. batch: of one worker.
+    Each epoch shows every photo once, in an order of its own. Its last batch is filled from its
+    beginning. `first` may be set later.
+
+    Args:
+        clear: inputs an epoch with nothing to find, beyond the photos.
+        batch: inputs a step, of one worker.
     """
 
     def __init__(
@@ -96,7 +109,7 @@ class Order(Sampler[list[Key]]):
         self.first, self._rank, self._world = first, rank, world
 
     def __len__(self) -> int:
-        """Steps of an epoch."""
+        """Return the number of steps of an epoch."""
         return -(-self._inputs // (self.batch * self._world))
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -112,7 +125,7 @@ class Order(Sampler[list[Key]]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """As few tensors as can be: each crosses from process to process by itself."""
+    """Join samples into few tensors, as each tensor is passed between processes by itself."""
     pixels = np.stack([sample.pixels for sample in samples])
     return {
         "pixels": torch.from_numpy(pixels).permute(0, 3, 1, 2),
@@ -123,7 +136,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def loader(inputs: TrainingInputs, order: Order, processes: int, *, pinned: bool) -> DataLoader[Sample]:
-    """processes: 0 makes batches in the calling one. pinned: in memory that a GPU copies from while it computes."""
+    """Return a loader.
+
+    processes: 0 makes batches in the calling process. pinned: in memory that a GPU copies from
+    while it computes.
+    """
     return DataLoader(
         inputs,
         batch_sampler=order,

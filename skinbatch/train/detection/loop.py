@@ -1,4 +1,7 @@
-"""mmengine's training loop, as this trainer needs it: by steps or minutes, resumable to the step, with the waiting measured."""
+"""Run mmengine's training loop by steps or minutes, resumable to the step.
+
+The time spent waiting for data is measured.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from skinbatch.train.photos.processes import batches_of
 from skinbatch.train.recipe_sections import ScheduleSection
 
 BEST = "best.pt"
-# Weights beyond it do not fit into a pack.
+# Larger weights do not fit into a pack.
 STORED = torch.finfo(torch.float16).max
 SAVE_EVERY_S = 120.0
 SHOW_EVERY_S = 1.0
@@ -37,9 +40,15 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What a loop follows. steps_an_epoch: of the optimiser. frozen: name of a part of the model that does not learn.
-    evaluate: averaged weights to numbers, of which `score` has to grow; all workers call it and get the same. where: the
-    recipe, for messages."""
+    """Describe how a loop proceeds.
+
+    Attributes:
+        steps_an_epoch: of the optimiser.
+        evaluate: called with averaged weights; returns numbers, of which `score` should grow. All
+            workers call it and get the same.
+        where: the recipe, for messages.
+        frozen: name of a part of the model that does not learn.
+    """
 
     schedule: ScheduleSection
     seed: int
@@ -50,13 +59,13 @@ class Course:
 
     @property
     def steps(self) -> int | None:
-        """In all; None where minutes decide."""
+        """Return the total number of steps; None if minutes decide."""
         if self.schedule.epochs is not None:
             return self.schedule.epochs * self.steps_an_epoch
         return self.schedule.iterations
 
     def used(self, state: FitState) -> float:
-        """Share of the schedule that is over."""
+        """Return the share of the schedule that is over."""
         if self.steps is not None:
             return state.step / self.steps
         assert self.schedule.minutes is not None
@@ -64,14 +73,16 @@ class Course:
 
 
 class TrainLoop(BaseLoop):
-    """Goes on from `work/checkpoint.pt` if there is one: model, averaged model, optimiser and place in the stream of batches.
-    Torch's generator is seeded anew in every step, so that what is drawn on the way is the same too.
+    """Train, and resume from `work/checkpoint.pt` if it exists.
 
-    With several workers all run it; the first one's clock counts, and it writes.
+    The checkpoint holds the model, the averaged model, the optimiser and the place in the stream of
+    batches. Torch's generator is seeded anew in every step, so its random numbers are the same too.
+
+    All workers run the loop. The first one's clock counts, and only the first one writes.
     """
 
     def __init__(self, runner: Any, batches: Any, course: Course, work: Path, progress: TrainingProgress) -> None:
-        """batches: a loader over an Order."""
+        """Create the loop. batches: a loader over an Order."""
         super().__init__(runner, batches)
         self.course, self.work, self.progress = course, work, progress
         self.rank, self.world = get_dist_info()
@@ -81,7 +92,7 @@ class TrainLoop(BaseLoop):
 
     @property
     def iter(self) -> int:
-        """Steps so far."""
+        """Return the number of steps so far."""
         return self.state.step
 
     @property
@@ -89,13 +100,18 @@ class TrainLoop(BaseLoop):
         return self.course.steps or sys.maxsize
 
     def restore(self) -> None:
-        """From the last checkpoint. Raises UsageError for one of another network."""
+        """Load the last checkpoint. Raises UsageError for one of another network."""
         self.state = load_checkpoint(self.work, self._parts(), self._device) or FitState()
         if self.state.step:
             self.progress.note(f"goes on after step {self.state.step}")
 
     def run(self) -> Any:
-        """Raises UsageError for a loss that is not finite, KeyboardInterrupt when interrupted, with the checkpoint written."""
+        """Train until the schedule ends.
+
+        Raises:
+            UsageError: a loss is not finite.
+            KeyboardInterrupt: interrupted; the checkpoint is written.
+        """
         self.runner.call_hook("before_train")
         self.restore()
         self._loss = torch.full((), self.state.loss_sum, device=self._device)
@@ -116,7 +132,7 @@ class TrainLoop(BaseLoop):
         return self._used() >= 1 or 0 < patience <= self.state.since_best
 
     def _used(self) -> float:
-        """By the first worker's clock, everywhere."""
+        """Return the used share of the schedule, by the first worker's clock on all workers."""
         used = self.course.used(self.state)
         if self.world == 1 or self.course.steps is not None:
             return used
@@ -191,7 +207,8 @@ class TrainLoop(BaseLoop):
         state.since_best += 1
         if point["score"] > state.best:
             state.since_best = 0
-        if point["score"] >= state.best:  # of equals the one that has learned longer
+        # Among equal scores, keep the weights that have learned longest.
+        if point["score"] >= state.best:
             state.best = point["score"]
             if self.rank == 0:
                 write_tensors(dict(weights), self.work / BEST)
@@ -202,8 +219,10 @@ class TrainLoop(BaseLoop):
             self.progress.phase("training")
 
     def _averaged(self) -> dict[str, Tensor]:
-        """The weights that are evaluated and kept, on the CPU; the first worker's, everywhere: running statistics are each
-        worker's own."""
+        """Return the weights that are evaluated and kept, on the CPU.
+
+        All workers get the first one's, because each has running statistics of its own.
+        """
         average = self._average
         weights = {} if average is None else dict(average.module.state_dict())
         weights = weights or dict(self._network.state_dict())
@@ -212,13 +231,13 @@ class TrainLoop(BaseLoop):
         return {name: value.detach().cpu().clone() for name, value in weights.items()}
 
     def _mean_loss(self) -> float:
-        """Over all workers."""
+        """Return the mean loss over all workers."""
         total = self._loss.clone()
         all_reduce(total, "mean")
         return self._checked(float(total) / max(1, self.state.loss_steps))
 
     def _checked(self, mean: float) -> float:
-        """Raises UsageError where the loss is not finite."""
+        """Return the loss, or raise UsageError if it is not finite."""
         if not math.isfinite(mean):
             lr = self.course.schedule.lr
             raise UsageError(
@@ -228,15 +247,17 @@ class TrainLoop(BaseLoop):
         return mean
 
     def _save(self) -> None:
-        """By the first worker; not when the weights are already lost. No worker waits for another here: their clocks
-        differ."""
+        """Save the training, on the first worker only, unless the weights are already lost.
+
+        No worker waits for another here, because their clocks differ.
+        """
         self._saved = time.monotonic()
         self.state.loss_sum = self._checked(float(self._loss))
         if self.rank == 0:
             save_checkpoint(self.work, self._parts(), self.state)
 
     def _parts(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """Return the parts of a checkpoint."""
         parts = {"network": self._network, "optimiser": self.runner.optim_wrapper}
         return parts | ({} if self._average is None else {"average": self._average})
 
@@ -248,7 +269,7 @@ class TrainLoop(BaseLoop):
         return bool(wish)
 
     def _finish_computing(self) -> None:
-        """A GPU works behind the calls; without this its work would be taken for waiting, or waiting for its work."""
+        """Wait for the GPU, whose work would otherwise be counted as waiting for data."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -259,7 +280,7 @@ class TrainLoop(BaseLoop):
 
     @property
     def _average(self) -> Any:
-        """EMAHook's model, None where nothing is averaged."""
+        """Return EMAHook's model, or None if nothing is averaged."""
         return next((hook.ema_model for hook in self.runner.hooks if hasattr(hook, "ema_model")), None)
 
     @property

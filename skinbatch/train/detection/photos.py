@@ -1,4 +1,4 @@
-"""Annotated photos as training sees them: decoded as the scorer decodes, at the scale of the network's input."""
+"""Read annotated photos as training uses them: decoded as the scorer does, at network scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skinbatch.train.detection.crops import Boxes, Labels, Pixels, Sample
 from skinbatch.train.photos.faces import decode_skin
 from skinbatch.train.photos.photo_store import StoredPhoto, decoded
 
-# Pixels at network scale; boxes that are narrower or lower are slips of the hand.
+# Pixels at network scale. Narrower or lower boxes are slips of the hand.
 SMALLEST = 3.0
 NO_BOXES: Boxes = np.zeros((0, 4), np.float32)
 NO_LABELS: Labels = np.zeros(0, np.int64)
@@ -22,11 +22,21 @@ NO_LABELS: Labels = np.zeros(0, np.int64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxedPhoto:
-    """One photo and its boxes. width, height: pixels of what `stored` gives. boxes: (N, 4) float32, in these pixels, x1 y1 x2
-    y2. labels: (N,) int64, of the model's classes. severity: 0-3, where it is known. group: of photos that belong together,
-    such as a patient's. crowds, crowd_labels: likewise, regions marked as a crowd (COCO): no boxes, and what is found in them
-    is neither right nor wrong; -1 of a class that the model has not. source: the truth's or folder's name. repeat: how often
-    it is shown in an epoch. skin: the skin in it as a small PNG, where [clone] looks for it."""
+    """Hold a photo and its boxes.
+
+    Attributes:
+        width, height: pixels of the photo that `stored` reads.
+        boxes: (N, 4) float32, in these pixels, x1 y1 x2 y2.
+        labels: (N,) int64, of the model's classes.
+        severity: 0-3, if known.
+        group: the same for photos that belong together, such as a patient's.
+        crowds, crowd_labels: likewise, regions that are marked as a crowd (COCO). Boxes found in
+            them are neither right nor wrong. The label is -1 for a class that the model does not
+            have.
+        source: name of the truth or folder.
+        repeat: how often the photo is shown in an epoch.
+        skin: its skin as a small PNG, if [clone] needs it.
+    """
 
     stored: StoredPhoto
     width: int
@@ -43,7 +53,7 @@ class BoxedPhoto:
 
 
 def network_boxes(photo: BoxedPhoto, scale_x: float, scale_y: float) -> tuple[Boxes, Labels]:
-    """Clipped to the photo, at network scale, those that are large enough to be meant."""
+    """Return the boxes that are large enough to be meant, clipped and at network scale."""
     edge = np.array([photo.width, photo.height] * 2, np.float32)
     boxes = np.clip(photo.boxes, 0, edge) * np.array([scale_x, scale_y] * 2, np.float32)
     usable = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST).all(1)
@@ -51,14 +61,14 @@ def network_boxes(photo: BoxedPhoto, scale_x: float, scale_y: float) -> tuple[Bo
 
 
 def large_enough(photo: BoxedPhoto, spec: DetectorSpec) -> BoxedPhoto:
-    """The photo with the boxes that the network is shown."""
+    """Return the photo with only the boxes that the network is shown."""
     scale = network_scale(photo.width, photo.height, spec)
     taught = ((photo.boxes[:, 2:] - photo.boxes[:, :2]) * np.float32(scale) >= SMALLEST).all(1)
     return replace(photo, boxes=photo.boxes[taught], labels=photo.labels[taught])
 
 
 def network_sizes(photos: Sequence[BoxedPhoto], spec: DetectorSpec) -> NDArray[np.float32]:
-    """(N, 2) widths and heights of all usable boxes, pixels of the network's input."""
+    """Return (N, 2) widths and heights of all usable boxes, pixels of the network's input."""
     scales = [network_scale(photo.width, photo.height, spec) for photo in photos]
     boxes = [network_boxes(photo, scale, scale)[0] for photo, scale in zip(photos, scales, strict=True)]
     together = np.concatenate([NO_BOXES, *boxes])
@@ -66,16 +76,20 @@ def network_sizes(photos: Sequence[BoxedPhoto], spec: DetectorSpec) -> NDArray[n
 
 
 class ScaledPhotos:
-    """Photos at network scale by index; decoded each time, apart from those that `fill` keeps."""
+    """Give access to photos at network scale by index.
+
+    A photo is decoded each time, unless `fill` keeps it.
+    """
 
     def __init__(self, photos: Sequence[BoxedPhoto], spec: DetectorSpec) -> None:
         self._photos, self.spec = tuple(photos), spec
         self._kept: list[Sample] = []
 
     def fill(self, memory: int) -> int:
-        """Decode what `memory` bytes have room for; processes that are forked after that share it. Returns the bytes left.
+        """Decode photos into `memory` bytes, and return the bytes left.
 
-        Raises UsageError naming a photo that will not decode.
+        Processes that are forked later share them. Raises UsageError naming a photo that does not
+        decode.
         """
         stored = [photo.stored for photo in self._photos]
         for sample in decoded(stored, lambda n, pixels: self._scaled(self._photos[n], pixels)):

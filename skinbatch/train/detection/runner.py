@@ -1,4 +1,4 @@
-"""mmengine's Runner, put together for one detector."""
+"""Build mmengine's Runner for one detector."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from skinbatch.train.fitting.loop import make_optimiser
 from skinbatch.train.fitting.progress import TrainingProgress
 
 # The averaged weights follow quickly at first, so that the start is soon forgotten: after n steps
-# with 9 / (9 + n) at least.
+# by at least 9 / (9 + n).
 GAMMA = 9
-# Default hooks whose work TrainLoop does: checkpoints that are read without running what is in
-# them, to the step.
+# Default hooks whose work TrainLoop does. Its checkpoints are exact to the step, and reading them
+# runs no code.
 _NOT_NEEDED = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where a training runs. mixed: fp16 where it is safe. distributed: torch.distributed is initialised."""
+    """Hold where a training runs.
+
+    mixed: fp16 where it is safe. distributed: torch.distributed is initialised.
+    """
 
     device: torch.device
     mixed: bool
@@ -35,7 +38,7 @@ class Setting:
 
 
 class DetectorRunner(Runner):
-    """Trains a model that has its weights, its `data_preprocessor` and what is frozen already."""
+    """Train a model that has its weights, its `data_preprocessor` and its frozen parts already."""
 
     def __init__(
         self, model: nn.Module, batches: Any, course: Course, setting: Setting, work: Path, progress: TrainingProgress
@@ -64,13 +67,13 @@ class DetectorRunner(Runner):
         )
 
     def build_train_loop(self, loop: Any) -> TrainLoop:
-        """Once; mmengine asks for it again and again."""
+        """Build the loop once; mmengine asks for it again and again."""
         if isinstance(loop, TrainLoop):
             return loop
         return TrainLoop(self, self._batches, self._course, self._folder, self._progress)
 
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
-        """As it is: mmengine would move it to a GPU wherever there is one."""
+        """Return the model unchanged: mmengine would move it to a GPU if there is one."""
         return model
 
     def _placed(self, model: nn.Module) -> nn.Module:

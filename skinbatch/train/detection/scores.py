@@ -1,4 +1,7 @@
-"""How well a detector finds and counts, as the pack will run it: its own detector, weights rounded as they are stored."""
+"""Measure how well a detector finds and counts, run as a pack runs it.
+
+It is the pack's own detector, with weights rounded as they are stored.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +29,22 @@ from skinbatch.types import Detections
 Ints = NDArray[np.int64]
 
 THRESHOLDS: Sequence[float] = np.arange(0.05, 0.951, 0.005).round(3).tolist()
-# By the digit in ACNE04's `levleN_`.
+# Named by the digit in ACNE04's `levleN_`.
 SEVERITIES = ("mild", "moderate", "severe", "very_severe")
 _AT_ONCE = 8
 
 
 def make_detector(spec: DetectorSpec, weights: Mapping[str, Tensor], device: torch.device) -> MMDetDetector:
-    """With the weights rounded to half precision."""
+    """Return a detector with the weights rounded to half precision."""
     stored = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     return MMDetDetector(spec, stored, device=str(device))
 
 
 def detect(detector: MMDetDetector, photos: Sequence[BoxedPhoto]) -> list[Detections]:
-    """Photos as read from their files, decoded ahead. Workers share them out; all get all of the answers."""
+    """Return the detections on photos as read from their files, decoded ahead.
+
+    Workers share the photos; each gets the detections on all of them.
+    """
     rank, world = get_dist_info()
     pixels = decoded([photo.stored for photo in photos[rank::world]], lambda _, pixels: pixels)
     own: list[Detections] = []
@@ -50,7 +56,7 @@ def detect(detector: MMDetDetector, photos: Sequence[BoxedPhoto]) -> list[Detect
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Photos and what was found on them, as arrays."""
+    """Hold photos and what was found on them, as arrays."""
 
     photos: Sequence[BoxedPhoto]
     truth: Boxes
@@ -65,13 +71,13 @@ class Scored:
         return cls(photos, truth, crowds, boxes)
 
     def ap50(self) -> float:
-        """Of one class; of several the mean over those that there are. 0 without any true box."""
+        """Return AP50, the mean over classes with true boxes; 0 without any true box."""
         labels = np.unique(self.truth.label)
         values = [float(curves(match(*self._of_class(label))).numbers[0]) for label in labels]
         return float(np.mean(values)) if values else 0.0
 
     def counts(self, threshold: float) -> tuple[Ints, Ints]:
-        """(N,) true and found boxes of each photo, whatever their class."""
+        """Return (N,) true and found boxes of each photo, whatever their class."""
         return self.truth.per_photo(), self.found.only(self.found.score >= threshold).per_photo()
 
     def count_mae(self, threshold: float) -> float:
@@ -79,11 +85,14 @@ class Scored:
         return float(np.abs(found - truth).mean())
 
     def best_threshold(self) -> float:
-        """The one that counts best."""
+        """Return the threshold with the best counts."""
         return min(THRESHOLDS, key=self.count_mae)
 
     def metrics(self, threshold: float, classes: Sequence[str]) -> list[Metric]:
-        """AP and recall merged and by class, count errors merged and by severity, with bootstrap intervals over groups."""
+        """Return AP and recall merged and by class, count errors merged and by severity.
+
+        Bootstrap intervals are over groups.
+        """
         how, groups = Resampling(), self._groups()
         number = len(self.photos)
         made: list[Metric] = []
@@ -101,7 +110,8 @@ class Scored:
                 inner = None if groups is None else groups[here]
                 error = count_error(truth_counts[here], found_counts[here], how, groups=inner)["mae"]
                 made.append(_metric("count MAE", error, name, int(here.sum())))
-        return [metric for metric in made if np.isfinite(metric.value)]  # without a true box there is no AP
+        # Without a true box there is no AP.
+        return [metric for metric in made if np.isfinite(metric.value)]
 
     def _of_class(self, label: int) -> tuple[Boxes, Boxes, Boxes]:
         truth, found, crowds = (each.only(each.label == label) for each in (self.truth, self.found, self.crowds))
@@ -110,7 +120,7 @@ class Scored:
     def _groups(self) -> Ints | None:
         if all(photo.group is None for photo in self.photos):
             return None
-        # By path: photos of two sources may be called alike.
+        # By path: photos of two sources may have the same name.
         return numbered([photo.group or f"/{photo.stored.path}" for photo in self.photos])
 
 
@@ -124,7 +134,10 @@ def _metric(name: str, estimate: Estimate, of: str, photos: int) -> Metric:
 
 
 def spread(photos: Sequence[BoxedPhoto], number: int) -> list[BoxedPhoto]:
-    """`number` photos evenly over the sorted names, or all: in ACNE04 names begin with the severity."""
+    """Return `number` photos evenly over the sorted names, or all.
+
+    In ACNE04, names begin with the severity.
+    """
     by_name = sorted(photos, key=lambda photo: photo.stored.name)
     places = np.linspace(0, len(by_name) - 1, min(number, len(by_name))).round().astype(int)
     return [by_name[place] for place in places]

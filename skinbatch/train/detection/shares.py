@@ -1,5 +1,8 @@
-"""What a detector is shown of each source, and how many of its inputs have lesions: a source whose inputs nearly all have some,
-beside one whose inputs have none, would be learned instead of the lesions."""
+"""Count how often a detector is shown each source, and how many of these inputs have lesions.
+
+If nearly all inputs of one source have lesions and no input of another does, the detector learns to
+recognise the source instead of the lesions.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,17 @@ from itertools import islice
 
 from skinbatch.train.detection.loader import Order, TrainingInputs
 
-# Inputs that are drawn for the table; a share of half of them is then exact to 6 percentage points.
+# Number of inputs that are drawn for the table. A share of half of them is then exact to 6
+# percentage points.
 _DRAWN = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """inputs: of all that were drawn, the share of this source. with_lesions: of these, the share with a box."""
+    """Hold one source's share.
+
+    inputs: share of all drawn inputs. with_lesions: share of this source's inputs that have a box.
+    """
 
     source: str
     inputs: float
@@ -24,7 +31,7 @@ class Share:
 
 
 def shares(inputs: TrainingInputs, order: Order) -> list[Share]:
-    """Draw the first inputs of a training and return a row a source, in the order of their names."""
+    """Draw the first inputs of a training and return one row for each source, sorted by name."""
     keys = [key for batch in islice(order, -(-_DRAWN // order.batch)) for key in batch][:_DRAWN]
     drawn: Counter[str] = Counter()
     lesions: Counter[str] = Counter()
@@ -36,7 +43,7 @@ def shares(inputs: TrainingInputs, order: Order) -> list[Share]:
 
 
 def as_lines(rows: list[Share]) -> Iterator[str]:
-    """Yield a line a source, aligned."""
+    """Yield one aligned line for each source."""
     width = max(len(row.source) for row in rows)
     for row in rows:
         yield (

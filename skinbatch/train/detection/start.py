@@ -1,4 +1,4 @@
-"""How a detector begins to learn: what of it is frozen, and what an untrained one expects to see."""
+"""Prepare a detector for training: freeze its backbone, or start an untrained head."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ BACKBONE = "backbone"
 
 
 def freeze(model: nn.Module) -> str:
-    """The backbone no longer learns. Returns its name in the model."""
+    """Freeze the backbone and return its name in the model."""
     model.get_submodule(BACKBONE).requires_grad_(False)
     return BACKBONE
 
 
 @torch.no_grad()
 def expect_boxes_of(model: nn.Module, side: float, spec: DetectorSpec) -> None:
-    """Make a YOLOX whose head is untrained predict squares of `side` pixels everywhere; others are left alone.
+    """Make a YOLOX whose head is untrained predict squares of `side` pixels everywhere.
 
-    It matches predictions with lesions by overlap. As it comes its boxes are one stride wide, hardly overlap any lesion,
-    and each lesion teaches one cell; boxes of the usual size teach several from the first step.
+    Other models are left alone. YOLOX matches predictions with lesions by overlap. Its first boxes
+    are one stride wide and hardly overlap any lesion, so each lesion teaches one cell. Boxes of the
+    usual size teach several from the first step.
     """
     if not spec.arch.startswith("yolox"):
         return

@@ -1,4 +1,4 @@
-"""`skinbatch train detector`: from a recipe to the weights of a detector stage."""
+"""Train a detector by a recipe: `skinbatch train detector`."""
 
 from __future__ import annotations
 
@@ -43,14 +43,15 @@ from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import AugmentSection
 from skinbatch.train.results.result import Curve, DataCount, Metric, TrainedStage
 
-# Validation photos that every evaluation looks at, and as many of training for the threshold; the
-# last one takes all.
+# Number of validation photos in every evaluation but the last, which takes all, and of training
+# photos for the threshold.
 WATCHED = 96
 FOR_THRESHOLD = 283
-# Of the training inputs, where there are photos with nothing to find and [data] says no other share.
+# Share of the training inputs that are clear if there are clear photos and [data] sets no other
+# share.
 CLEAR_SHARE = 0.08
 PAD_TO = 32
-# Factor by which shapes are varied beyond what a stretched photo had and has.
+# Factor by which shapes are varied beyond those that a stretched photo had and has.
 BEYOND = 1.1
 
 
@@ -66,11 +67,15 @@ class _Trained:
 
 
 def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> TrainedStage:
-    """Trains what the recipe says, or goes on with it; leaves checkpoints, `log.jsonl`, `best.pt` and `detector.safetensors` in
-    `work`, those of earlier trainings ([[transfer]]) in folders of their own.
+    """Train the detector of a recipe, or resume the training in `work`.
 
-    Called by every worker where torch.distributed is initialised; the first one writes. Raises UsageError naming the
-    setting or the photo that it cannot follow, KeyboardInterrupt when interrupted, with the checkpoint written.
+    Writes checkpoints, `log.jsonl`, `best.pt` and `detector.safetensors` to `work`. Earlier
+    trainings ([[transfer]]) get folders of their own in it. If torch.distributed is initialised,
+    every worker calls this; the first one writes.
+
+    Raises:
+        UsageError: a setting or a photo, named in the message, cannot be used.
+        KeyboardInterrupt: interrupted; the checkpoint is written.
     """
     stage = recipe.model.stage
     assert isinstance(stage, DetectorStage)
@@ -136,7 +141,7 @@ def _rank() -> int:
 
 
 class _Run:
-    """The recipe on this worker's device."""
+    """Train the recipe on this worker's device."""
 
     def __init__(self, recipe: Recipe, device: torch.device, progress: TrainingProgress) -> None:
         self.recipe, self.device, self.progress = recipe, device, progress
@@ -146,7 +151,12 @@ class _Run:
             torch.set_num_threads(recipe.run.threads)
 
     def user_config(self, stage: DetectorStage, work: Path) -> tuple[Path | None, DetectorStage]:
-        """Of arch `mmdet`: its model, written to `work` as a pack holds it, and the stage with what its config says."""
+        """Return a user's config and the stage with its values.
+
+        The config is written to `work` as a pack holds it.
+
+        For other architectures than `mmdet`, return None and the stage.
+        """
         if self.recipe.model.config is None:
             return None, stage
         from skinbatch.models.detectors.mmdet_config import read_config
@@ -160,7 +170,7 @@ class _Run:
         return path, DetectorStage.model_validate_json(json.dumps(stage.model_dump(mode="json") | unsaid))
 
     def fit(self, part: Part, start: tuple[str, Weights] | None, work: Path) -> _Trained:
-        """Of an earlier training, in a folder of its own below `work`."""
+        """Run one training. work: its folder; earlier trainings have one of their own."""
         recipe, notes = self.recipe, list[str]()
         stage = part.stage
         assert isinstance(stage, DetectorStage)
@@ -213,14 +223,15 @@ class _Run:
         except (LookupError, AttributeError, TypeError, AssertionError) as e:
             if self.user_model is None:
                 raise
-            # A config that is good enough to run may lack what training needs, and mmdet finds out in any way.
+            # A config that is good enough to run may lack what training needs. mmdet finds out in
+            # many ways.
             raise UsageError(
                 f"{self.recipe.model.config}: `{self.user_model['type']}` cannot be trained by this config: "
                 f"{type(e).__name__}: {e}; does it have its `train_cfg`?"
             ) from e
 
     def measure(self, trained: _Trained) -> tuple[float, list[Metric]]:
-        """The threshold that counts best on training photos, and numbers on all validation photos with it."""
+        """Return the threshold with the best counts on training photos, and validation numbers."""
         self.progress.phase("evaluating on all validation photos")
         data, detector = trained.data, make_detector(trained.spec, trained.best, self.device)
         chosen = spread(data.train, FOR_THRESHOLD)
@@ -242,7 +253,7 @@ class _Run:
         return threshold, metrics
 
     def _by_source(self, data: DetectionData, detector: MMDetDetector, threshold: float) -> list[Metric]:
-        """Return AP50 and count error of each source of validation photos, where there are several."""
+        """Return AP50 and count error of each source of validation photos, if there are several."""
         sources = dict.fromkeys(photo.source for photo in data.valid)
         made: list[Metric] = []
         for name in sources if len(sources) > 1 else ():
@@ -253,7 +264,7 @@ class _Run:
         return made
 
     def write(self, trained: _Trained, path: Path) -> int:
-        """The weights, by the first worker. Returns the number of parameters."""
+        """Write the weights, on the first worker only, and return the number of parameters."""
         model = build_model(trained.spec)
         load_weights(model, trained.best, str(path))
         if _rank() == 0:
@@ -264,7 +275,7 @@ class _Run:
         return detector_spec(stage, ModelSettings(), self.user_model)
 
     def _batches(self, part: Part, data: DetectionData, spec: DetectorSpec) -> tuple[Any, Order, list[str]]:
-        """Return the loader, its order and what it shows of each source, a line a source."""
+        """Return the loader, its order, and one line for each source about what it shows."""
         changes = changes_of(self.recipe.augment, part.data.aspect, longest_side(data, spec), spec)
         photos, clear = ScaledPhotos(data.train, spec), ScaledPhotos(data.clear, spec)
         cloner = None if self.recipe.clone is None else Cloner(photos, clear, self.recipe.clone)
@@ -310,14 +321,22 @@ class _Run:
 
 
 def longest_side(data: DetectionData, spec: DetectorSpec) -> int:
-    """Of the training photos at network scale, up to a multiple of PAD_TO: a square that any of them fits into."""
+    """Return the side of a square that every training photo fits into at network scale.
+
+    It is a multiple of PAD_TO.
+    """
     sides = (max(p.width, p.height) * network_scale(p.width, p.height, spec) for p in data.train)
     return -(-round(max(sides)) // PAD_TO) * PAD_TO
 
 
 def changes_of(augment: AugmentSection, aspect: float | None, side: int, spec: DetectorSpec) -> Changes:
-    """How inputs are made. aspect: width / height that stretched photos had: they are shown in every shape between that
-    and the one they have, and a little beyond. side: that a whole photo needs."""
+    """Return how inputs are made.
+
+    Args:
+        aspect: width / height of photos before they were stretched. They are shown in every shape
+            between that and their present one, and a little beyond.
+        side: of a square that a whole photo fits into.
+    """
     if aspect is not None:
         low, high = augment.stretch
         widened = (low * min(1.0, aspect) / BEYOND, high * max(1.0, aspect) * BEYOND)
@@ -329,7 +348,7 @@ def changes_of(augment: AugmentSection, aspect: float | None, side: int, spec: D
 
 
 def _trainable(spec: DetectorSpec) -> DetectorSpec:
-    """A user's model with the only RoIAlign here that has a gradient."""
+    """Return a user's model with the only RoIAlign here that has a gradient."""
     return spec if spec.model is None else replace(spec, model=_with_gradient(spec.model))
 
 

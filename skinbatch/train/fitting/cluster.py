@@ -45,8 +45,7 @@ def on_workers(
     *,
     address: str | None = None,
 ) -> Result:
-    """Call `train` on `run.workers` workers at the same time and return what the first of them
-    returns.
+    """Call `train` on `run.workers` workers at once and return the first one's result.
 
     Each of them initialises torch.distributed, and `train`, which must be picklable, finds its rank
     there. Only the first one's progress is shown.

@@ -13,8 +13,9 @@ from skinbatch.train.recipe_sections import RunSection
 
 
 def choose_device(run: RunSection) -> torch.device:
-    """Return the device. Raises UsageError for a GPU that does not exist, and for mixed precision
-    without one.
+    """Return the device.
+
+    Raises UsageError for a GPU that does not exist, and for mixed precision without one.
     """
     there = torch.cuda.is_available()
     if run.device == "cuda" and not there:

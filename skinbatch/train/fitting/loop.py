@@ -58,8 +58,9 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Describe how a network is fitted. where: the recipe, for messages. title: the task in a few
-    words.
+    """Describe how a network is fitted.
+
+    where: the recipe, for messages. title: the task in a few words.
     """
 
     schedule: ScheduleSection
@@ -71,8 +72,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Hold the result of a training. weights: of the best evaluation, averaged if so set. curve:
-    see TrainedStage.
+    """Hold the result of a training.
+
+    weights: of the best evaluation, averaged if so set. curve: see TrainedStage.
     """
 
     weights: Mapping[str, Tensor]

@@ -23,8 +23,9 @@ from skinbatch.train.results.result import Curve, DataCount
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Describe one training of a recipe. name: "" for the last. stage: with this training's
-    classes.
+    """Describe one training of a recipe.
+
+    name: "" for the last. stage: with this training's classes.
     """
 
     name: str

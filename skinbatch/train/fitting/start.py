@@ -21,8 +21,9 @@ _PLACES = ("", "backbone.", "backbone.net.", "cp.resnet.", "cp.resnet.net.")
 
 
 def read_start(path: Path, stage: AnyStage) -> dict[str, Tensor]:
-    """Read the tensors of a weights file under the names of timm's layers. Raises PackError naming
-    the file.
+    """Read the tensors of a weights file under the names of timm's layers.
+
+    Raises PackError naming the file.
     """
     state = from_lite(read_checkpoint(path))
     if isinstance(stage, ClassifierStage) and stage.arch not in (PLAIN_CNN, "timm"):
@@ -62,8 +63,9 @@ def _fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str)
 
 
 def freeze_backbone(network: nn.Module, where: str) -> None:
-    """Leave only the layers above the backbone trainable. Raises UsageError for a network without
-    one.
+    """Leave only the layers above the backbone trainable.
+
+    Raises UsageError for a network without a backbone.
     """
     if isinstance(network, ClassifierNetwork):
         network.freeze_backbone()

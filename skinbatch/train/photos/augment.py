@@ -72,9 +72,7 @@ def degrade(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
 def blemish(
     photo: NDArray[np.uint8], region: NDArray[np.bool_], rng: np.random.Generator, most: int
 ) -> NDArray[np.uint8]:
-    """Put red and brown spots at random places of the region, so that inflamed skin still counts as
-    skin.
-    """
+    """Put red and brown spots on the region, so that inflamed skin still counts as skin."""
     ys, xs = np.nonzero(region)
     if len(ys) == 0:
         return photo

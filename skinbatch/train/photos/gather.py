@@ -1,5 +1,6 @@
-"""Gather the photos of training and validation from a recipe's [data], and record what was left
-out.
+"""Gather photos for training and validation from a recipe's [data].
+
+What is left out is recorded.
 """
 
 from __future__ import annotations
@@ -80,8 +81,7 @@ def gather(
     part: str = "",
     unusable: Collection[Path] = (),
 ) -> Gathered:
-    """Read every truth of [data], leave out what cannot be used, and split it by groups if asked
-    to.
+    """Read every truth of [data], leave out unusable photos, and split the rest by groups.
 
     With `valid_share`, negatives are split as well; with `valid`, all of them are for training.
 
@@ -144,8 +144,7 @@ def truth_class(name: str, data: DataSection, classes: Sequence[str]) -> str | N
 
 
 def problems_of_groups(gathered: Gathered, data: DataSection, earlier: dict[str, str]) -> Iterator[Problem]:
-    """Return the problems of groups: groups in both training and validation, and photos without a
-    group.
+    """Return problems of groups: in both training and validation, or photos without one.
 
     There are none without [data] `group`. earlier: group -> a photo of it that earlier trainings
     have used; those of this one are added.
@@ -228,8 +227,9 @@ class _Reader:
         return [photo for n, photo in enumerate(photos) if n in kept]
 
     def counts(self, photos: Sequence[TakenPhoto], part: str, sources: Iterable[str]) -> list[DataCount]:
-        """Return one row for each source of these photos, and for those of `sources` of which all
-        were left out.
+        """Return one row for each source of these photos.
+
+        Those of `sources` of which all photos were left out get a row too.
         """
         found = []
         empty = [source for source in sources if source in self.left_out]
@@ -244,9 +244,7 @@ class _Reader:
         return found
 
     def unknown_classes(self) -> str:
-        """Describe classes that are not mapped, and where to map them, for the message that no
-        photo is left.
-        """
+        """Describe unmapped classes for the message that no photo is left."""
         if not self.unknown:
             return ""
         said, more = ", ".join(map(repr, list(self.unknown)[:_SHOWN])), len(self.unknown) - _SHOWN

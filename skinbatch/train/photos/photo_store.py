@@ -49,8 +49,9 @@ class StoredPhoto:
     cut: FaceCut | None = None
 
     def pixels(self) -> Pixels:
-        """Return (H, W, 3) uint8 RGB, as displayed and cut. Raises UsageError naming a file that
-        does not decode.
+        """Return (H, W, 3) uint8 RGB, as displayed and cut.
+
+        Raises UsageError naming a file that does not decode.
         """
         rgb = read_photo(self.path)
         if self.cut is None:
@@ -108,9 +109,7 @@ class PhotoStore(Generic[Look]):
 
 
 def working_size(pixels: Pixels, size: int) -> Pixels:
-    """Return the photo in the size that views for a network's input of `size` need; see SPARE and
-    KEPT.
-    """
+    """Return the photo in the size that views for an input of `size` need; see SPARE and KEPT."""
     height, width = pixels.shape[:2]
     if min(height, width) < SPARE * size:
         return pixels
@@ -127,8 +126,9 @@ def read_photo(path: Path) -> Pixels:
 
 
 def decoded(photos: Sequence[StoredPhoto], look: Callable[[int, Pixels], Seen]) -> Iterator[Seen]:
-    """Yield `look` of one photo after the other, decoded ahead in threads. look: receives its index
-    too.
+    """Yield `look` of one photo after the other, decoded ahead in threads.
+
+    look: receives a photo's index and pixels.
     """
     with ThreadPoolExecutor(decoders()) as pool:
         for start in range(0, len(photos), _AHEAD):

@@ -52,8 +52,7 @@ def _end_what_is_stuck() -> None:
 
 
 def quiet(worker: int) -> None:
-    """Set up a loader's process (`worker_init_fn`): one core, no SIGINT, and SIGTERM only from the
-    trainer.
+    """Set up a loader's process: one core, no SIGINT, and SIGTERM only from the trainer.
 
     With SIGTERM, torch and Python end a process that does not end by itself. Without a trainer it
     ends as torch's processes do, within seconds.

@@ -35,8 +35,9 @@ class Balanced:
     """Draw samples from groups in given shares, whatever the groups' sizes. Implements Samples."""
 
     def __init__(self, samples: Samples, groups: Sequence[Hashable], shares: Mapping[Hashable, float]) -> None:
-        """Create the samples. A group is drawn by its share, then one of its photos, all equally
-        likely.
+        """Create the samples.
+
+        A group is drawn by its share, then one of its photos, all equally likely.
 
         Args:
             samples: to draw from.
@@ -60,8 +61,9 @@ class Balanced:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Divide the stream among workers. batch: samples a step, over all `world` workers; this one is
-    `rank`.
+    """Divide the stream among workers.
+
+    batch: samples a step, over all `world` workers; this one is `rank`.
     """
 
     samples: Samples

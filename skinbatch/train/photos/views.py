@@ -87,9 +87,7 @@ def warp_labels(labels: Pixels, matrix: Matrix, size: int) -> Pixels:
 
 
 def _centred(matrix: Matrix) -> Matrix:
-    """Return the matrix for OpenCV, which counts from the centre of the first pixel, not from its
-    corner.
-    """
+    """Return the matrix for OpenCV, which counts from the first pixel's centre, not its corner."""
     return (translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5))[:2]
 
 
@@ -144,9 +142,7 @@ def spoilt(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> 
 
 
 def _coarser(photo: Pixels, factor: float) -> Pixels:
-    """Shrink a photo by `factor` and enlarge it again, as one of fewer pixels looks at the same
-    scale.
-    """
+    """Shrink a photo by `factor` and enlarge it again, as if it had fewer pixels."""
     height, width = photo.shape[:2]
     small = max(1, round(width / factor)), max(1, round(height / factor))
     shrunk = cv2.resize(photo, small, interpolation=cv2.INTER_AREA)

@@ -1,6 +1,4 @@
-"""Write a pack's card: what each trained stage was trained from, how, how well, and how to check
-it.
-"""
+"""Write a pack's card: how each stage was trained, how good it is, and how to check that."""
 
 from __future__ import annotations
 
@@ -176,9 +174,7 @@ def _training(stem: str, trained: TrainedStage, recipe: Recipe) -> str:
 
 
 def _curve(curve: Sequence[Mapping[str, float]]) -> str:
-    """Return a table with one row for each evaluation; of many, some, including the best and the
-    last.
-    """
+    """Return a table of evaluations; of many, some, including the best and the last."""
     columns = list(dict.fromkeys(name for point in curve for name in point))
     best = best_of(curve)
     step = max(1, -(-len(curve) // _ROWS))

@@ -17,8 +17,15 @@ _COLUMNS = 4
 def draw_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
     """Write a PNG with a reliability diagram for each curve.
 
-    Points are bins of the probability: right of the diagonal more is said than is true. Bars are the photos of a bin, as a
-    share of the fullest one.
+    Points are bins of the probability. Right of the diagonal, the probability is higher than the
+    share of photos that has the class. Bars are the photos of a bin, as a share of the fullest one.
+
+    Args:
+        curves: By their names, as `reliabilities` returns them.
+        path: The file.
+
+    Points are bins of the probability: right of the diagonal more is said than is true. Bars are
+    the photos of a bin, as a share of the fullest one.
 
     Args:
         curves: By their names, as `reliabilities` gives them.

@@ -12,9 +12,7 @@ Curve = Sequence[Mapping[str, float]]
 
 
 def best_of(curve: Curve) -> int:
-    """Return the evaluation whose weights were kept; of equal scores the last, which has learned
-    longest.
-    """
+    """Return the evaluation whose weights were kept; of equal scores, the last one."""
     return max(range(len(curve)), key=lambda n: (curve[n]["score"], n))
 
 

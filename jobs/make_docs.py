@@ -6,6 +6,7 @@ pages with what this file writes.
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Iterator
 from datetime import datetime
@@ -42,7 +43,7 @@ def settings_page() -> str:
     for name, field in Config.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            lines += ["", f"## [{name}]", "", (section.__doc__ or "").strip(), ""]
+            lines += ["", f"## [{name}]", "", inspect.getdoc(section) or "", ""]
             lines += ["| setting | type | default | meaning |", "|---|---|---|---|", *_rows(section)]
 
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""skinbatch scores archives of face photos: skin masks, acne lesions, counts, grades, skin diseases, as Parquet.
+"""Score archives of face photos: skin masks, acne lesions, counts, grades and skin diseases.
 
 report = skinbatch.score("s3://bucket/photos", "s3://bucket/scored")
 images = skinbatch.open("s3://bucket/scored").images()
@@ -31,7 +31,7 @@ __all__ = sorted([*_PUBLIC, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: reading tables needs neither torch nor Ray."""
+    """Import a public name on first use: reading tables needs neither torch nor Ray."""
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'skinbatch' has no attribute {name!r}")

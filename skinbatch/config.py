@@ -1,4 +1,7 @@
-"""Settings of a run: from a TOML file, keyword arguments, or both. They are validated once, on entry."""
+"""Define and load the settings of a run, from a TOML file, keyword arguments, or both.
+
+They are validated once, on entry.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,20 @@ MiB = 1 << 20
 
 
 class _Section(BaseModel):
-    """A table of the settings file. Each field's description becomes its line in docs/settings.md."""
+    """Hold one table of the settings file. Field descriptions become lines of docs/settings.md."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def _moment(value: Any) -> Any:
-    """Read a moment that is written as text, or as TOML's own date or time."""
+    """Read a moment that is written as text, or as a date or time of TOML."""
     if isinstance(value, date):  # also a datetime; one without a zone is one of this machine's own
         value = value.isoformat()
     return moment_of(value) if isinstance(value, str) else value
 
 
 def _as_list(value: Any) -> Any:
-    """Take one name for a list of names."""
+    """Convert a single name to a list of names."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -70,7 +73,10 @@ class SourceSettings(_Section):
 
 
 class StorageSettings(_Section):
-    """Set how S3 is reached. Whatever is not set comes from the environment and files that boto3 reads."""
+    """Set how S3 is reached.
+
+    Whatever is not set comes from the environment and files that boto3 reads.
+    """
 
     endpoint_url: str | None = Field(
         default=None, description="Address of an S3-compatible store, such as `http://127.0.0.1:9000`."
@@ -115,7 +121,10 @@ class DecodeSettings(_Section):
 
 
 class GradingSettings(_Section):
-    """Choose how stored boxes are counted and graded. None of this is part of the scoring's fingerprint."""
+    """Choose how stored boxes are counted and graded.
+
+    None of this is part of the scoring's fingerprint.
+    """
 
     threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None, description="Lowest score of a counted box. By default the pack's threshold."
@@ -225,7 +234,10 @@ class RunSettings(_Section):
 
 
 class Config(_Section):
-    """Hold all settings of one run. Unknown names and wrong types raise a UsageError that names the setting."""
+    """Hold all settings of one run.
+
+    Unknown names and wrong types raise a UsageError that names the setting.
+    """
 
     pack: str = Field(default="starter", description="Name of a model pack, or its folder.")
     source: SourceSettings = SourceSettings()
@@ -237,14 +249,16 @@ class Config(_Section):
     run: RunSettings = RunSettings()
 
 
-# Section -> setting -> value, or setting -> value for those outside a section. None means "not set".
+# Section -> setting -> value, or setting -> value for settings outside a section. None means "not
+# set".
 Overrides = Mapping[str, Mapping[str, Any] | str | None]
 
 
 def load_config(path: str | Path | None = None, overrides: Overrides | None = None) -> Config:
-    """Settings from a TOML file, then `overrides` on top (`{"engine": {"workers": 2}}`); None values are not set.
+    """Load settings from a TOML file and apply `overrides`, such as `{"engine": {"workers": 2}}`.
 
-    Raises UsageError naming the file and the setting, with the settings that exist.
+    Overrides that are None are ignored. Raises UsageError that names the file and the setting, and
+    lists the settings that exist.
     """
     data: dict[str, Any] = {}
     where = "settings"
@@ -258,7 +272,7 @@ def load_config(path: str | Path | None = None, overrides: Overrides | None = No
 
 
 def merge(config: Config, overrides: Overrides) -> Config:
-    """`config` with `overrides` on top. Raises UsageError as `load_config` does."""
+    """Return `config` with `overrides` applied. Raises UsageError as `load_config` does."""
     return parse_config(_merged(config.model_dump(), overrides))
 
 
@@ -275,7 +289,7 @@ def _merged(data: dict[str, Any], overrides: Overrides) -> dict[str, Any]:
 
 
 def parse_config(data: Mapping[str, Any], where: str = "settings") -> Config:
-    """Config from plain values, as TOML gives them. Raises UsageError as `load_config` does."""
+    """Return a Config from plain values, as TOML has them. Raises UsageError as `load_config` does."""
     try:
         return Config.model_validate(_tuples(data))
     except ValidationError as e:
@@ -283,7 +297,7 @@ def parse_config(data: Mapping[str, Any], where: str = "settings") -> Config:
 
 
 def _tuples(value: Any) -> Any:
-    """TOML arrays become tuples, and whole numbers stay whole, as strict validation wants."""
+    """Convert lists to tuples, which strict validation requires."""
     if isinstance(value, Mapping):
         return {k: _tuples(v) for k, v in value.items()}
     return tuple(value) if isinstance(value, list) else value

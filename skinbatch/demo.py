@@ -1,4 +1,6 @@
-"""The demonstration's archive: one public-domain portrait in many ways, with lesions planted at known places."""
+"""The demonstration's archive: one public-domain portrait in many ways, with lesions planted at
+known places.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from skimage import data
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
 
-# Places in scikit-image's `astronaut` (512 x 512), picked by hand: the middle of the face, the nose, and skin without eyes,
-# brows, nostrils, lips and shadows of the hair.
+# Places in scikit-image's `astronaut` (512 x 512), picked by hand: the middle of the face, the
+# nose, and skin without eyes, brows, nostrils, lips and shadows of the hair.
 _FACE = (225.0, 122.0)
 _NOSE = (225.5, 120.0)
 _SKIN = (
@@ -43,8 +45,9 @@ _SKIN = (
     ((207, 161), (242, 161), (234, 172), (217, 172)),
     ((221, 104), (229, 104), (230, 116), (221, 116)),
 )
+# How well a counted box has to cover a planted lesion to have found it. Low: where a soft spot ends
+# is a matter of taste.
 FOUND_IOU = 0.2
-"""How well a counted box has to cover a planted lesion to have found it. Low: where a soft spot ends is a matter of taste."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ class Planted:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """How one photo shows the portrait. matrix: (2, 3), portrait to photo, pixels. scale: photo width / 640."""
+    """How one photo shows the portrait. matrix: (2, 3), portrait to photo, pixels. scale: photo
+    width / 640.
+    """
 
     width: int
     height: int
@@ -70,11 +75,13 @@ class _View:
 
 
 def write_demo_archive(folder: Path, photos: int = 12, seed: int = 0) -> list[Planted]:
-    """Write the archive into `folder` and what was planted into `truth.json` beside it; returns the same.
+    """Write the archive into `folder` and what was planted into `truth.json` beside it; returns the
+    same.
 
-    Nested folders of JPEG (one with an EXIF orientation), PNG and WebP, every fourth photo a member of a tar shard
-    with a `.json` beside it, and one more file that is cut off. The same seed gives the same bytes; files that are there already
-    with these bytes are left alone, so that a second run finds nothing new to score.
+    Nested folders of JPEG (one with an EXIF orientation), PNG and WebP, every fourth photo a member
+    of a tar shard with a `.json` beside it, and one more file that is cut off. The same seed gives
+    the same bytes; files that are there already with these bytes are left alone, so that a second
+    run finds nothing new to score.
     """
     planted: list[Planted] = []
     members: list[tuple[str, bytes]] = []
@@ -127,7 +134,8 @@ def _photo(rng: Generator, n: int) -> tuple[Pixels, Points]:
     pixels = cv2.warpAffine(
         portrait, view.matrix, (view.width, view.height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     ).astype(np.float32)
-    # The portrait is small and scaled up several times: grain of the photo's own size makes it look less like wax.
+    # The portrait is small and scaled up several times: grain of the photo's own size makes it look
+    # less like wax.
     grain = cv2.GaussianBlur(rng.normal(0, 1, pixels.shape[:2]).astype(np.float32), (0, 0), 0.8 * view.scale)
     pixels += grain[:, :, None] * (3 / grain.std())
     lab = cv2.cvtColor(np.clip(pixels / 255, 0, 1), cv2.COLOR_RGB2LAB).astype(np.float32)
@@ -155,7 +163,9 @@ def _view(rng: Generator, n: int) -> _View:
 
 
 def _places(rng: Generator, view: _View, count: int) -> Iterator[tuple[Points, float]]:
-    """Centres (photo pixels) and diameters of up to `count` lesions on the visible skin, none touching another."""
+    """Centres (photo pixels) and diameters of up to `count` lesions on the visible skin, none
+    touching another.
+    """
     skin = np.zeros((view.height, view.width), np.uint8)
     for corners in _SKIN:
         moved = np.array(corners, np.float64) @ view.matrix[:, :2].T + view.matrix[:, 2]
@@ -174,7 +184,9 @@ def _places(rng: Generator, view: _View, count: int) -> Iterator[tuple[Points, f
 
 
 def _paint(lab: NDArray[np.float32], centre: Points, diameter: float, rng: Generator) -> tuple[float, ...]:
-    """A red, slightly raised spot with an uneven rim, every fifth with a pale head; returns its box."""
+    """A red, slightly raised spot with an uneven rim, every fifth with a pale head; returns its
+    box.
+    """
     reach = int(np.ceil(diameter))
     x, y = int(centre[0]), int(centre[1])
     h, w = lab.shape[:2]
@@ -201,7 +213,9 @@ def _paint(lab: NDArray[np.float32], centre: Points, diameter: float, rng: Gener
 
 
 def _encode(pixels: Pixels, n: int) -> tuple[str, bytes]:
-    """File name and bytes: JPEG, PNG and WebP in turn; the second JPEG lies on its side and says so in its EXIF."""
+    """File name and bytes: JPEG, PNG and WebP in turn; the second JPEG lies on its side and says so
+    in its EXIF.
+    """
     kind, suffix = (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"))[n % 3]
     image = Image.fromarray(pixels)
     exif = Image.Exif()

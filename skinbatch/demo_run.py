@@ -1,4 +1,6 @@
-"""`skinbatch demo`: make an archive with lesions of known place, score it, and say how many were found."""
+"""`skinbatch demo`: make an archive with lesions of known place, score it, and say how many were
+found.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from skinbatch.reading import open as open_destination
 from skinbatch.runs.report import RunReport
 
 PHOTOS = 12
+# One of the demo's files is cut off, to show that a bad photo is a row; more failures than that
+# would be a defect.
 BROKEN_ON_PURPOSE = 0.1
-"""One of the demo's files is cut off, to show that a bad photo is a row; more failures than that would be a defect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""What can go wrong, told apart by who has to act. A file of the house raises one of these or lets a defect through."""
+"""Define the errors, by who has to act on them.
+
+Code of this package raises one of these, or lets the exception of a defect through.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from skinbatch.redact import redacted
 
 
 class SkinbatchError(Exception):
-    """Base of every error that has a clear message for the user; `exit_code` is the command's. Whatever the message was
-    made of, it names no credentials."""
+    """Base of every error that has a clear message for the user. Credentials in it are redacted.
+
+    `exit_code` is the exit code of the command.
+    """
 
     exit_code = 1
 
@@ -16,64 +21,76 @@ class SkinbatchError(Exception):
 
 
 class UsageError(SkinbatchError):
-    """Wrong use or settings; nothing was touched. The message names the file or setting and the way out."""
+    """Report wrong use or wrong settings. Nothing was touched.
+
+    The message names the file or setting and the way out.
+    """
 
     exit_code = 2
 
 
 class UnfinishedWarning(UserWarning):
-    """A reader is shown less than there is going to be."""
+    """Warn a reader that not all photos of a scoring have results yet."""
 
 
 class ColumnNeededError(UsageError):
-    """Several columns of a Parquet file hold images, and no setting names the one to score."""
+    """Report a Parquet file with several columns of images, none of which a setting names."""
 
 
 class PackError(UsageError):
-    """A model pack that is missing, malformed or does not have its recorded hashes."""
+    """Report a model pack that is missing, malformed, or does not have its recorded hashes."""
 
 
 class ClaimError(SkinbatchError):
-    """Another run holds the destination."""
+    """Report that another run is using the destination."""
 
     exit_code = 7
 
 
 class StoreError(SkinbatchError):
-    """A network or server error that outlasted the retries. Never becomes a row: the unit stays open."""
+    """Report a network or server error that outlasted the retries.
+
+    It never becomes a row: the unit stays open.
+    """
 
     exit_code = 4
 
 
 class NotFoundError(StoreError):
-    """The object is not there (404, ENOENT)."""
+    """Report an object that does not exist (404, ENOENT)."""
 
 
 class ForbiddenError(StoreError):
-    """The object may not be read or written (403, EACCES)."""
+    """Report an object that may not be read or written (403, EACCES)."""
 
 
 class DiskError(ForbiddenError):
-    """The disk does not give the bytes of this one file (EIO)."""
+    """Report a file whose bytes the disk cannot read (EIO)."""
 
 
 class ChangedError(StoreError):
-    """The object is no longer the version that was asked for (412, mtime differs)."""
+    """Report an object that is no longer the requested version (412, or another mtime)."""
 
 
 class ModelOutputError(SkinbatchError):
-    """A model gave NaN or infinite numbers; the message names the model. The scorer turns it into `model_error` rows."""
+    """Report a model that returned NaN or infinite numbers. The message names the model.
+
+    The scorer turns it into `model_error` rows.
+    """
 
 
 class UnsupportedOpError(SkinbatchError):
-    """A model needs an operator of mmcv that is not built here; the message names it."""
+    """Report an operator of mmcv that a model needs and that is not built here.
+
+    The message names the operator.
+    """
 
 
 class TableError(SkinbatchError):
-    """A table file that is damaged, not ours, or of a schema that this version does not know."""
+    """Report a table file that is damaged, was not written by skinbatch, or has an unknown schema."""
 
     exit_code = 5
 
 
 class ObjectTooLargeError(StoreError):
-    """The object has more bytes than the caller allows; none of them were kept."""
+    """Report an object with more bytes than the caller allows. None of them were kept."""

@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 
 
 class NotebookResults(Results):
-    """The tables of one scoring, and ways to look at them."""
+    """Read the tables of one scoring, and show them in a notebook."""
 
     def show(self, image_id: str, config: Config | None = None) -> Image.Image:
-        """Return a photo with mask, boxes, scores and grade drawn on it.
+        """Return a photo with its mask, boxes, scores and grade drawn on it.
 
         The photo is read again from its source.
 
         Args:
-            image_id: As in the table `images`.
-            config: How the source is reached, if it is not reached like the destination.
+            image_id: as in the table `images`.
+            config: settings for reading the source, if it is not reached like the destination.
 
         Returns:
             A PIL image, which a notebook displays.
 
         Raises:
-            UsageError: The photo is not in the tables, or has gone or changed since it was scored.
+            UsageError: the photo is not in the tables, or is gone or has changed since it was
+                scored.
 
         >>> skinbatch.open("scored").show("a.jpg").save("a.png")  # doctest: +SKIP
         """
@@ -48,7 +49,7 @@ class NotebookResults(Results):
         return Image.fromarray(shown.picture)
 
     def to_pandas(self, table: str = "images") -> pandas.DataFrame:
-        """Return the table `images` or `boxes` as a pandas DataFrame, with nullable Arrow types.
+        """Return the table `images` or `boxes` as a pandas DataFrame with nullable Arrow types.
 
         >>> skinbatch.open("scored").to_pandas().groupby("grade").size()  # doctest: +SKIP
         """

@@ -1,4 +1,4 @@
-"""`skinbatch.open` and `skinbatch.verify`: a destination by its path or uri."""
+"""Open and verify a destination by its path or uri: `skinbatch.open` and `skinbatch.verify`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from skinbatch.storage.locate import absolute, is_s3, open_store
 
 
 def destination_store(dest: str | Path, storage: StorageSettings | None = None) -> Store:
-    """The store of a destination that is there. UsageError for a local folder that is not."""
+    """Return the store of an existing destination.
+
+    Raises UsageError if its local folder is missing.
+    """
     uri = absolute(str(dest))
     if not is_s3(uri) and not os.path.isdir(path_of(uri)):
         raise UsageError(f"{uri_of(str(dest))}: no such folder")
@@ -31,19 +34,24 @@ def open(
     config: str | Path | None = None,
     grading: str | None = None,
 ) -> NotebookResults:
-    """Return the tables of a destination, as `images()` and `boxes()`.
+    """Open the results of a destination.
 
     Args:
-        dest: Its folder or s3://bucket/prefix.
-        scoring: Fingerprint of a scoring, or its first digits; by default the newest scoring that is finished. If a newer
-            one is not finished, a warning names it, and `newer_unfinished` of the results holds it.
-        storage: How S3 is reached.
-        config: A TOML file whose [storage] says the same.
-        grading: Id of a grading that `skinbatch regrade` made, its first digits, or the name of its scheme; by default
-            the grading of the scoring's first run.
+        dest: a folder or s3://bucket/prefix.
+        scoring: fingerprint of a scoring, or its first digits; by default the newest scoring that
+            is finished. If a newer one is not finished, a warning names it, and so does
+            `newer_unfinished` of the results.
+        storage: settings of S3.
+        config: a TOML file whose [storage] is used if `storage` is not given.
+        grading: id of a grading that `skinbatch regrade` made, its first digits, or the name of its
+            scheme; by default the grading of the scoring's first run.
+
+    Returns:
+        The results. `images()` and `boxes()` return them as Arrow tables.
 
     Raises:
-        UsageError: Nothing has been scored there, or the scoring or grading does not exist.
+        UsageError: nothing has been scored there, or the scoring or grading does not exist.
+        StoreError: the store does not answer.
 
     >>> skinbatch.open("scored").images()  # doctest: +SKIP
     """
@@ -53,5 +61,23 @@ def open(
 
 
 def verify(dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None) -> VerifyReport:
-    """Prove that every listed photo has exactly one row; what does not agree is in the report's `differences`."""
+    """Check that every listed photo has exactly one row and that no file has changed since.
+
+    Args:
+        dest: a folder or s3://bucket/prefix.
+        scoring: fingerprint of a scoring, or its first digits; by default that of the newest run.
+        storage: settings of S3.
+
+    Returns:
+        The report. Its `differences` has one sentence for each problem; it is empty, and
+            `exit_code`
+        is 0, if everything agrees.
+
+    Raises:
+        UsageError: nothing has been scored there, or the scoring does not exist.
+        StoreError: the store does not answer.
+
+    >>> skinbatch.verify("scored").differences  # doctest: +SKIP
+    []
+    """
     return verify_store(destination_store(dest, storage), scoring)

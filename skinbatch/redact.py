@@ -1,4 +1,6 @@
-"""Texts without what opens doors: passwords in addresses, what signed addresses carry, this process's own secrets."""
+"""Texts without what opens doors: passwords in addresses, what signed addresses carry, this
+process's own secrets.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,16 @@ _ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKE
 _SHORTEST = 8
 _USER = re.compile(
     r"(?<=://)(?:[^/\s\"'<>]*@"
-    # A password may hold a slash, which would end the host's name; a port before a path with an @ is none.
+    # A password may hold a slash, which would end the host's name; a port before a path with an @
+    # is none.
     r"|[^/@:\[\s\"'<>]{0,256}:(?![0-9]{0,5}/)[^@\s\"'<>]{0,256}@)"
 )
+# What a name of a query string stands behind, also as it is written within another address or in
+# JSON.
 _MARK = r"(?:[?&;#]|%(?:25){0,3}(?:26|3f|3b|23)|\\(?:u00|x)(?:26|3f|3b|23))"
-"""What a name of a query string stands behind, also as it is written within another address or in JSON."""
 _IS = r"(?:=|%(?:25){0,3}3d|\\(?:u00|x)3d)"
+# Possessive: of each way back it would keep a note, 145 bytes for a character.
 _VALUE = r"(?:[^&\s\"'<>\\%]++|%(?!(?:25){0,3}26))*+"
-"""Possessive: of each way back it would keep a note, 145 bytes for a character."""
 _UNMISTAKABLE = (
     r"x-(?:amz|goog|oss|cos)-(?:signature|credential|security-token)|(?:aws|google|oss)access(?:key)?id|key-pair-id"
     r"|aws_(?:secret_access_key|session_token|security_token)"
@@ -26,8 +30,8 @@ _IN_A_QUERY = (
     r"|api_?key|jwt|hdn(?:ea|ts)"
 )
 _SIGNED = re.compile(rf"((?:{_MARK}(?:{_IN_A_QUERY})|{_UNMISTAKABLE}){_IS}){_VALUE}", re.IGNORECASE)
+# Behind backslashes within JSON, or within JSON within JSON.
 _QUOTED = r"\\*+[\"']?"
-"""Behind backslashes within JSON, or within JSON within JSON."""
 _HEADER = re.compile(
     # Of an Authorization header, and of headers as a table in JSON or Python.
     r"((?<![a-z0-9_])(?:signature|credential)\s?=\s?)[a-z0-9+/=%_.~-]{16,}"
@@ -35,17 +39,19 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _OF_HEADERS = ("signature", "credential", "access", "token", "key-pair")
+# Narrower: a name of an object may hold a `;` or a `#`.
 _SIGNED_ADDRESS = re.compile(rf"[?&](?:{_IN_A_QUERY})=|(?:{_UNMISTAKABLE}){_IS}", re.IGNORECASE)
-"""Narrower: a name of an object may hold a `;` or a `#`."""
 _QUESTION = re.compile(r"\?|%(?:25){0,3}3f|\\(?:u00|x)3f", re.IGNORECASE)
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,}")
 
 
 def redacted(text: str) -> str:
-    """`text` with `…` in the place of passwords in addresses, of the values of signed query strings (S3, CloudFront, Google,
-    Azure, and what else is called a token) and of the headers that say the same, and of the secrets in this process's
-    environment. Takes time and memory in proportion to its length, whatever it holds."""
+    """`text` with `…` in the place of passwords in addresses, of the values of signed query strings
+    (S3, CloudFront, Google, Azure, and what else is called a token) and of the headers that say
+    the same, and of the secrets in this process's environment. Takes time and memory in
+    proportion to its length, whatever it holds.
+    """
     if "://" in text:
         text = _USER.sub("…@", text)
     if "=" in text or "3d" in text or "3D" in text:

@@ -1,4 +1,4 @@
-"""Values that cross rooms. Frozen, validated once where they are made."""
+"""Define the values that cross rooms. They are frozen and validated once, where they are made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ Side = Literal["left", "right"]
 
 
 class Status(StrEnum):
-    """What became of one photo (column `status`). Only `ok` rows have counts and probabilities."""
+    """Name the outcome for one photo (column `status`).
+
+    Only `ok` rows have counts and probabilities.
+    """
 
     OK = "ok"
     EMPTY = "empty"
@@ -36,13 +39,14 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """One listed photo.
+    """Name one listed photo.
 
-    image_id: key relative to the source, `shard.tar/member` inside archives, the uri for listings.
-    uri: where the bytes are: an absolute local path or `s3://bucket/key`; for members, the archive's uri + `/member`.
-    size: bytes, None where a listing does not say. version: opaque (ETag, mtime_ns); a member has its shard's.
-    meta: pass-through columns without the `meta_` prefix; values are text (JSON text for numbers and nested values).
-    modified: when it was last modified, in seconds since 1970, None where nothing says so; no part of what it is.
+    image_id: key relative to the source; `shard.tar/member` for a member; the uri for listings.
+    uri: address of the bytes: an absolute local path or `s3://bucket/key`; for members, the shard's
+    uri and `/member`. size: bytes; None if a listing does not give it. version: opaque (ETag,
+    mtime_ns); a member has that of its shard. meta: pass-through columns without the `meta_`
+    prefix; values are text (JSON text for numbers and nested values). modified: time of the last
+    modification in seconds since 1970, None if unknown. It does not take part in comparisons.
     """
 
     image_id: str
@@ -55,10 +59,11 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of an archive file is wanted; everything by default.
+    """Select members of a shard; all of them by default.
 
-    include, exclude: globs, matched against `shard.tar/member`, and against `member` where the archive file is the
-    source itself (`alone`). image_column: columns of a Parquet file, of which the first that is there holds the photos.
+    include, exclude: globs, matched against `shard.tar/member`, and against `member` if the shard
+    is the source itself (`alone`). image_column: columns of a Parquet file. The first one that the
+    file has holds the photos.
     """
 
     include: tuple[str, ...] = ()
@@ -69,10 +74,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class ShardRef:
-    """One listed archive file; its members are listed where they are scored.
+    """Name one listed shard. Its members are listed where they are scored.
 
-    key: relative to the source (the uri for listings), the prefix of its members' image_id. selection: what of it is wanted.
-    modified: as of ImageRef.
+    key: relative to the source (the uri for listings); the prefix of its members' image_id.
+    selection: the members to score. modified: as in ImageRef.
     """
 
     key: str
@@ -86,10 +91,10 @@ class ShardRef:
 
 @dataclass(frozen=True, slots=True)
 class WorkUnit:
-    """What one actor scores in one go: loose photos (`images`), or a row range of an archive file (`shard`).
+    """Describe what one worker scores in one go: loose photos, or a range of a shard's members.
 
-    unit_id: safe as a file name. start, stop: ordinals of the shard's image members, stop None = to the end;
-    always 0 and None for loose photos.
+    unit_id: safe as a file name. images: the loose photos. shard, start, stop: ordinals of the
+    shard's image members; stop None means to the end. They are None, 0 and None for loose photos.
     """
 
     unit_id: str
@@ -99,7 +104,10 @@ class WorkUnit:
     stop: int | None = None
 
     def halves(self, members: int | None = None) -> tuple[WorkUnit, WorkUnit]:
-        """`<unit>.0` and `<unit>.1`. members: image members of the whole shard, wanted where `stop` is None."""
+        """Return both halves, `<unit>.0` and `<unit>.1`.
+
+        members: number of image members of the whole shard; needed if `stop` is None.
+        """
         first, second = f"{self.unit_id}.0", f"{self.unit_id}.1"
         if self.shard is None:
             images = tuple(sorted(self.images, key=lambda r: r.image_id))
@@ -115,7 +123,10 @@ class WorkUnit:
 
     @property
     def inputs_sha256(self) -> str:
-        """Hash of what is to be scored: photos with size, version and meta, or the shard's version and range."""
+        """Return a hash of what is scored.
+
+        It covers photos with size, version and meta, or the shard's version, range and selection.
+        """
         if self.shard is not None:
             s = self.shard
             inputs: object = [s.key, s.uri, s.kind, s.size, s.version, self.start, self.stop, *_chosen(s.selection)]
@@ -126,16 +137,16 @@ class WorkUnit:
 
 
 def _chosen(selection: Selection) -> list[object]:
-    """Return what a selection adds to the inputs of a unit: nothing where everything is wanted."""
+    """Return what a selection adds to the inputs of a unit: nothing if it selects everything."""
     return [] if selection == Selection() else [asdict(selection)]
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Boxes of one photo.
+    """Hold the boxes of one photo.
 
-    xyxy: (N, 4) float32, pixels, x1 y1 x2 y2. scores: (N,) float32 in [0, 1], descending. labels: (N,) int64,
-    indices into the detector's classes. saturated: the box cap was reached.
+    xyxy: (N, 4) float32, pixels, x1 y1 x2 y2. scores: (N,) float32 in [0, 1], descending. labels:
+    (N,) int64, indices into the detector's classes. saturated: the limit on boxes was reached.
     """
 
     xyxy: NDArray[np.float32]
@@ -160,9 +171,10 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The bytes of one listed photo, or why there are none (`data` None, `status` and `error` say why).
+    """Hold the bytes of one listed photo; without bytes, `status` and `error` give the reason.
 
-    ref is as read: size and version are those of the bytes, which may differ from the plan's.
+    ref: as read. Its size and version are those of the bytes, which may differ from the plan's.
+    data: None if there are no bytes.
     """
 
     ref: ImageRef
@@ -173,7 +185,10 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class GradedBox:
-    """One row of `boxes`: pixels of the displayed original; see tables.schema.BOXES."""
+    """Hold one row of `boxes`; see tables.schema.BOXES.
+
+    Corners are in pixels of the displayed original.
+    """
 
     x1: float
     y1: float
@@ -188,10 +203,11 @@ class GradedBox:
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """Everything known about one photo: one row of `images` (names as there) and its rows of `boxes`.
+    """Hold the result for one photo: one row of `images` and its rows of `boxes`.
 
-    counts: per detector class; probs: column name (`prob_rosacea`, `<head>_prob_<class>`) -> probability.
-    mask_rle: COCO run lengths (compressed counts) by segmenter class at displayed size, when masks are asked for.
+    The fields have the names of the columns. counts: detector class -> counted lesions. probs: column name (`prob_rosacea`,
+    `<head>_prob_<class>`) -> probability. mask_rle: segmenter class -> COCO run lengths (compressed
+    counts) at displayed size; None unless masks are saved.
     """
 
     status: Status
@@ -221,7 +237,7 @@ class ImageResult:
     mask_rle: Mapping[str, bytes] | None = None
 
     def _repr_html_(self) -> str:
-        """Return a table of what is known, for notebooks."""
+        """Return an HTML table of the result, for notebooks."""
         hidden = ("counts", "probs", "boxes", "mask_rle")
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         values |= {f"count_{name}": count for name, count in self.counts.items()}
@@ -237,7 +253,10 @@ class ImageResult:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One committed Parquet file. path: relative to the destination. kind: images, boxes or masks."""
+    """Describe one committed Parquet file.
+
+    path: relative to the destination. kind: images, boxes or masks.
+    """
 
     kind: str
     path: str
@@ -248,11 +267,12 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The record that a unit is done.
+    """Record that a unit is done.
 
-    inputs_sha256: what was scored. whole_sha256: the inputs of the planned unit that this one is, or is a half of.
-    inputs_count: photos that were to be scored, for archives the members found. copied: rows taken from older results.
-    shard_size: bytes of the archive file, by which it is found again under another name.
+    inputs_sha256: hash of what was scored. whole_sha256: hash of the planned unit that this one is,
+    or is a half of. inputs_count: photos to score; for shards, the members that were found. copied:
+    rows taken from older results. shard_size: bytes of the shard, by which it is recognized under
+    another name.
     """
 
     unit_id: str

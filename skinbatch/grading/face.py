@@ -1,4 +1,4 @@
-"""The face in a label map: which skin is its own, where it is in the photo, where its nose is, and which view it is."""
+"""Find the face in a label map: its skin, its place in the photo, its nose and its view."""
 
 from __future__ import annotations
 
@@ -13,48 +13,52 @@ from skinbatch.types import View
 
 AFFECTABLE = ("skin", "nose")
 BODY = "body"
+# The smallest piece of skin that can be a face, as a share of the photo.
 MIN_SKIN = 0.01
-"""Share of the photo under which a piece of skin is no face."""
+# The smallest piece of skin that counts as another face, as a share of the largest face's area.
+# Ears, hands and slivers behind hair are smaller. Of two people in one photo, the farther one is
+# larger even at three times the distance.
 MIN_FACE = 0.1
-"""Share of the largest face's area under which another piece of skin is no face of its own. Ears, hands and slivers
-behind hair stay under it; of two people in one photo the farther one, at a third of the distance, is still over it."""
+# Gaps up to this share of the label map's longer side do not divide a face. Measured on 800 true
+# masks of CelebAMask-HQ: glasses and fringes cut off more than 5 % of the skin in 6.5 % of the
+# faces without bridging, and in 1.9 % with it.
 BRIDGE = 0.035
-"""Gaps up to this share of the label map's longer side do not cut a face in two. In 800 true masks of CelebAMask-HQ
-glasses and fringes cut off more than 5 % of the skin in 6.5 % of the faces without it, in 1.9 % with it."""
+# Smaller noses, as a share of the face, are noise: true noses are 4 to 13 % of the skin of 400
+# CelebAMask-HQ faces.
 MIN_NOSE = 0.02
-"""Share of the face under which nose pixels are noise: true noses are 4 to 13 % of the skin of 400 CelebAMask-HQ faces."""
+# The crop's margin on each side, as a share of the face's own size. It is needed because lesions
+# lie right at the edge of masks.
 MARGIN = 0.08
-"""The crop's margin on each side, as a share of the face's own size: lesions lie right at the edge of masks."""
+# Number of pixels of a crop that are interpolated at once.
 STRIP = 1 << 18
-"""Pixels of a crop that are interpolated at once."""
 MIN_REACH = 0.3
+# In a frontal face, the nose lies between 0.3 and 0.7 of the skin's width, and at least a quarter
+# of the skin lies on either side of it. By this rule, 90 % of the 800 true masks of CelebAMask-HQ
+# are frontal (turned heads are among them). Of their halves, 1 in 1,432 is frontal if the cut goes
+# through the nose, and 16 % of 716 if the half keeps the whole nose. With MIN_REACH 0.25 that would
+# be 62 % of the latter; with 0.33, another 5 % of the portraits would be lost.
 MIN_BALANCE = 0.25
-"""A frontal face has its nose between 0.3 and 0.7 of the skin's width and a quarter of its skin on either side.
-
-By this 90 % of the 800 true masks of CelebAMask-HQ are frontal (turned heads are among them); of their halves, 1 in
-1,432 cut through the nose and 16 % of 716 that keep the whole nose. MIN_REACH 0.25 would take 62 % of the
-latter for frontal, 0.33 would lose another 5 % of the portraits.
-"""
 
 
-# A close-up shows nothing but skin: at least this share of the photo, and of the photo's edge, is skin. Of 356 photos of whole
-# and half faces (ACNE04, acne_phone, CelebAMask-HQ) two come over both; 95 % have less skin than 0.61 to 0.71 and less at the
-# edge than 0.21 to 0.41.
+# A close-up shows nothing but skin: at least this share of the photo, and of the photo's edge, is
+# skin. Of 356 photos of whole and half faces (ACNE04, acne_phone, CelebAMask-HQ), two exceed both
+# limits; 95 % have less than 0.61 to 0.71 of skin, and less than 0.21 to 0.41 at the edge.
 CLOSEUP_SKIN = 0.6
 CLOSEUP_EDGE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """The scored face of one photo, or that there is none (`found` is False and `faces` 0).
+    """Describe the scored face of one photo; `found` is False and `faces` is 0 if there is none.
 
-    Without a face, crop, nose and view are None, unless the photo shows skin of another part of the body (view `body`):
-    then crop and mask are of that skin, so that classifiers can look at it.
+    Without a face, crop, nose and view are None, unless the photo shows skin of another part of the
+    body (view `body`). Crop and mask are then those of that skin, for the classifiers.
 
-    width, height: pixels of the displayed original. mask: (h, w) bool, the face's affectable skin at the label
-    map's resolution, covering exactly the photo. skin_fraction: affectable skin of the whole photo, 0-1.
-    crop: x1 y1 x2 y2, pixels of the displayed original, exclusive at the end. nose: x y of its centroid, the same
-    pixels, or None; a close-up has none, because its skin is not told apart into halves. view: as nose and skin tell it.
+    width, height: pixels of the displayed original. mask: (h, w) bool, the face's affectable skin
+    at the label map's resolution, covering exactly the photo. skin_fraction: affectable skin of the
+    whole photo, 0-1. crop: x1 y1 x2 y2 in pixels of the displayed original, exclusive at the end.
+    nose: x y of its centroid in the same pixels, or None; a close-up has none, because its skin is
+    not divided into halves. view: by nose and skin.
     """
 
     width: int
@@ -75,11 +79,12 @@ def find_face(
 
     Args:
         label_map: (h, w) uint8, indices into `classes`, covering exactly the photo.
-        classes: `skin` and `nose` are among them.
-        width: Pixels of the displayed original.
-        height: The same.
-        closeups: The segmenter tells close-ups (SegmenterStage.closeups). A photo that is all skin is then a close-up.
-            One with more skin of the body than of a face, and without a nose, shows another part of the body.
+        classes: of the segmenter; `skin` and `nose` must be among them.
+        width: of the displayed original, in pixels.
+        height: of the displayed original, in pixels.
+        closeups: whether the segmenter recognizes close-ups (SegmenterStage.closeups). A photo that
+            is all skin is then a close-up. One with more skin of the body than of a face, and
+            without a nose, shows another part of the body.
     """
     skin = _of(label_map, classes, AFFECTABLE)
     face = _largest(label_map, skin, classes, width, height)
@@ -98,14 +103,14 @@ def find_face(
 
 
 def _of(label_map: NDArray[np.uint8], classes: Sequence[str], names: Sequence[str]) -> NDArray[np.bool_]:
-    """Return where the labels are of the named classes, as far as there are such."""
+    """Return where the labels are of the named classes; unknown names are ignored."""
     wanted = np.zeros(256, np.bool_)
     wanted[[classes.index(name) for name in names if name in classes]] = True
     return np.asarray(wanted[label_map], np.bool_)
 
 
 def _fills(skin: NDArray[np.bool_]) -> bool:
-    """Return whether skin takes up the photo to its edges, so that no outline of a face is seen."""
+    """Return whether skin fills the photo up to its edges, so that no outline of a face is visible."""
     edge = np.concatenate([skin[0], skin[-1], skin[:, 0], skin[:, -1]])
     return bool(skin.mean() >= CLOSEUP_SKIN and edge.mean() >= CLOSEUP_EDGE)
 
@@ -128,17 +133,24 @@ def _largest(
 
 
 def skin_in_crop(face: Face, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Where the crop is skin of the face, for `masked_crop` inputs: (height, width) bool.
+    """Return which pixels of the crop are skin of the face, for `masked_crop` inputs.
 
-    size: width and height to bring the crop to; None: its own, (x2 - x1, y2 - y1). The label map's staircase is smoothed:
-    a pixel is skin where the interpolated mask is at least one half.
+    The label map's staircase is smoothed: a pixel is skin if the interpolated mask is at least one
+    half.
+
+    Args:
+        size: width and height to which the crop is scaled; None for its own, (x2 - x1, y2 - y1).
+
+    Returns:
+        (height, width) bool.
     """
     if face.crop is None:
         raise ValueError("a photo without a face has no crop")
     x1, y1, x2, y2 = face.crop
     columns, rows = size or (x2 - x1, y2 - y1)
     h, w = face.mask.shape
-    # Pixel centres of the crop in the label map's coordinates, where pixel n has its centre at n.
+    # Centres of the crop's pixels in the label map's coordinates, in which pixel n has its centre
+    # at n.
     xs = (x1 + (np.arange(columns) + 0.5) * (x2 - x1) / columns) * (w / face.width) - 0.5
     ys = (y1 + (np.arange(rows) + 0.5) * (y2 - y1) / rows) * (h / face.height) - 0.5
     left, across = _neighbours(xs, w)
@@ -147,7 +159,8 @@ def skin_in_crop(face: Face, size: tuple[int, int] | None = None) -> NDArray[np.
     wide = mask[:, left] * (1 - across) + mask[:, np.minimum(left + 1, w - 1)] * across
     below, share = np.minimum(above + 1, h - 1), down[:, None]
     skin = np.empty((rows, columns), np.bool_)
-    # In strips: a crop may have 100 megapixels, and floats of them all would be many times the photo.
+    # Work in strips: a crop may have 100 megapixels, and floats for all of them would need many
+    # times the photo's memory.
     strip = max(1, STRIP // columns)
     for top in range(0, rows, strip):
         part = slice(top, top + strip)
@@ -156,14 +169,14 @@ def skin_in_crop(face: Face, size: tuple[int, int] | None = None) -> NDArray[np.
 
 
 def _neighbours(at: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The pixel before each place of a row of `length`, and how far the place is from there to the next, 0-1."""
+    """Return the pixel before each position in a row of pixels, and the distance from it, 0-1."""
     at = np.clip(at, 0, length - 1)
     before = np.floor(at).astype(np.intp)
     return before, (at - before).astype(np.float32)
 
 
 def _pieces(skin: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """(h, w) numbers of the pieces from 1 (0: no skin) and the skin pixels of each."""
+    """Return the numbers of the pieces, (h, w) from 1 (0: no skin), and the skin pixels of each."""
     side = max(3, round(BRIDGE * max(skin.shape)) | 1)
     closed = cv2.morphologyEx(skin.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
     count, numbers = cv2.connectedComponents(closed, connectivity=8)
@@ -172,7 +185,10 @@ def _pieces(skin: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int6
 
 
 def _nose(nose: NDArray[np.bool_], face_area: int) -> tuple[float, float] | None:
-    """Centroid of the largest piece of nose in label map coordinates (0 is the left edge of the first pixel)."""
+    """Return the centroid of the largest piece of nose; None if it is too small.
+
+    Label map coordinates: 0 is the left edge of the first pixel.
+    """
     count, _, stats, centroids = cv2.connectedComponentsWithStats(nose.astype(np.uint8), connectivity=8)
     if count < 2:
         return None
@@ -184,7 +200,7 @@ def _nose(nose: NDArray[np.bool_], face_area: int) -> tuple[float, float] | None
 
 def _view(mask: NDArray[np.bool_], nose_x: float) -> View:
     share = np.cumsum(mask.sum(axis=0)) / mask.sum()
-    # The outermost hundredth on either side is left out: single pixels must not widen the face.
+    # Ignore the outermost hundredth on either side: single pixels must not widen the face.
     left_edge, right_edge = int(np.searchsorted(share, 0.01)), int(np.searchsorted(share, 0.99)) + 1
     reach = (nose_x - left_edge) / (right_edge - left_edge)
     balance = float(share[min(max(round(nose_x) - 1, 0), len(share) - 1)])

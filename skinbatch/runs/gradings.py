@@ -1,8 +1,8 @@
 """Write and read gradings: counts and grades of a scoring by another threshold, method or scheme.
 
-A grading lies beside the scoring that it was computed from. Its record names its files with their
-hashes and the snapshot whose boxes were graded. Records and files are written under fresh names;
-the newest record of a grading counts.
+A grading is stored beside the scoring that it was computed from. Its record names its files with
+their hashes and the snapshot whose boxes were graded. Records and files are written under fresh
+names, and the newest record of a grading counts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Grading:
 
     @property
     def gid(self) -> str:
-        """Return 12 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        """Return the grading's id: 12 hexadecimal digits of the SHA-256 of its canonical JSON."""
         text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -51,10 +51,10 @@ class GradingFile:
 
 @dataclass(frozen=True, slots=True)
 class GradingRecord:
-    """Record how a grading came about.
+    """Record how a grading was computed.
 
-    name: `<n>.<random>`. gid: of the grading. definition: the Grading as plain values. snapshot:
-    whose boxes were graded. created: UTC. skinbatch: version that computed it.
+    name: `<n>.<random>`. gid: id of the grading. definition: the Grading as plain values. snapshot:
+    the one whose boxes were graded. created: UTC. skinbatch: the version that computed it.
     """
 
     name: str
@@ -127,9 +127,9 @@ def list_gradings(store: Store, fingerprint: str) -> list[GradingRecord]:
 
 
 def choose_grading(store: Store, fingerprint: str, wanted: str) -> GradingRecord:
-    """Return the grading with this id, or these first digits, or this scheme name if it has only one.
+    """Return the grading with this id, or its first digits, or the only one with this scheme name.
 
-    Raises UsageError that lists the gradings if none or several fit.
+    Raises UsageError with a list of the gradings if none or several fit.
     """
     records = list_gradings(store, fingerprint)
     fitting = [r for r in records if r.gid.startswith(wanted)] or [
@@ -144,11 +144,11 @@ def choose_grading(store: Store, fingerprint: str, wanted: str) -> GradingRecord
 
 
 def describe(grading: Grading) -> str:
-    """Return `hayashi, boxes from 0.3`."""
+    """Return a short description such as `hayashi, boxes from 0.3`."""
     return f"{grading.scheme.name}, {grading.counting} from {grading.threshold:g}"
 
 
-# The columns of `images` that a grading replaces are those of its own table, and this one joins them.
+# The column by which rows of a grading and of `images` belong together.
 _BY_PHOTO = "image_id"
 
 
@@ -157,7 +157,7 @@ class AppliedGrading:
 
     Args:
         record: of the grading.
-        snapshot: that is shown; the grading has to be of the same one.
+        snapshot: the one that is shown. The grading must be of the same snapshot.
 
     Raises:
         UsageError: photos were scored after the grading was made, or its files are gone or damaged.
@@ -167,7 +167,7 @@ class AppliedGrading:
         self.record = record
         if record.snapshot != snapshot:
             raise UsageError(
-                f"{store.uri}: more has been scored since the grading {record.gid} ({describe(record.grading)}) was made "
+                f"{store.uri}: more photos were scored since the grading {record.gid} ({describe(record.grading)}) was made "
                 f"at {record.created}; run `skinbatch regrade` with the same options again"
             )
 
@@ -183,14 +183,14 @@ class AppliedGrading:
         return (_BY_PHOTO,) if kind == "images" else ("score", "skin_overlap")
 
     def apply(self, kind: str, unit_id: str, table: pa.Table) -> pa.Table:
-        """Return the table of one unit with the columns that the grading changes replaced."""
+        """Return the table of one unit with the columns replaced that the grading changes."""
         if kind == "boxes":
             return self._counted(table)
 
         first, stop = self._rows.get(unit_id, (0, 0))
         mine = self._table.slice(first, stop - first)
         if not mine.column(_BY_PHOTO).equals(table.column(_BY_PHOTO)):
-            raise UsageError(f"the grading {self.record.gid} is of other photos; run `skinbatch regrade` again")
+            raise UsageError(f"the grading {self.record.gid} belongs to other photos; run `skinbatch regrade` again")
 
         for n, field in enumerate(table.schema):
             if field.name in mine.column_names and field.name not in (_BY_PHOTO, "unit_id"):
@@ -201,7 +201,7 @@ class AppliedGrading:
         if "counted" not in table.column_names:
             return table
         n = table.column_names.index("counted")
-        # In double precision, as the grading compares: 0.7 of single precision is less than 0.7.
+        # The grading compares in double precision: 0.7 in single precision is less than 0.7.
         scores = pc.cast(table.column("score"), pa.float64())
         reached = pc.greater_equal(scores, self.record.grading.threshold)
         on_skin = pc.fill_null(pc.greater_equal(table.column("skin_overlap"), ON_SKIN), False)
@@ -215,8 +215,8 @@ def _read_tables(store: Store, record: GradingRecord) -> pa.Table:
         try:
             data, _ = store.get(file.path)
         except NotFoundError:
-            raise UsageError(f"{where}: is gone; run `skinbatch regrade` again") from None
+            raise UsageError(f"{where}: the file is gone; run `skinbatch regrade` again") from None
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise UsageError(f"{where}: is not what was written; run `skinbatch regrade` again")
+            raise UsageError(f"{where}: the file has changed since it was written; run `skinbatch regrade` again")
         tables.append(read_columns(data).replace_schema_metadata(None))
     return pa.concat_tables(tables)

@@ -1,4 +1,4 @@
-"""Grade stored boxes again, without pixels: `skinbatch regrade`."""
+"""Grade stored boxes again without reading photos: `skinbatch regrade`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from skinbatch.tables.names import count_columns
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.schema import gradings_schema
 
-# Photos that are graded at the same time, and that one file of a grading holds.
+# Number of photos that are graded at the same time and stored in one file of a grading.
 PHOTOS_AT_ONCE = 200_000
 
 _IMAGES = ("image_id", "count_total", "count_left", "view", "unit_id")
@@ -37,10 +37,10 @@ _BOXES = ("image_id", *_CORNERS, "score", "label", "skin_overlap", "side")
 
 @dataclass(frozen=True, slots=True)
 class Regraded:
-    """Report what `regrade` did.
+    """Report the result of `regrade`.
 
-    gid: id of the grading. grades: grade -> photos. changed: photos whose grade level or total
-    count differs from that of the scoring's first grading. images: where the new table is.
+    gid: id of the grading. grades: grade -> number of photos. changed: photos whose total count
+    differs from that of the scoring's first grading. images: address of the new tables.
     """
 
     scoring: str
@@ -68,18 +68,20 @@ def regrade(
     """Count and grade the stored boxes of a scoring again, and write the result beside it.
 
     Settings that are not given are those of the scoring's first run. The tables of the scoring do
-    not change. The same grading again replaces its older result.
+    not change. A result of the same grading replaces its older result.
 
     Args:
         store: a destination.
         scoring: its fingerprint or the first digits. None: that of the newest run.
         threshold: lowest score of a counted box.
+        scheme: turns counts into a grade.
+        counting: counts boxes, or the connected areas that boxes cover.
         version: of skinbatch, for the record.
         progress: called with the number of photos done.
 
     Raises:
-        UsageError: the scoring is not finished, the threshold lies below the scores that were
-            stored, or the scheme names classes that the detector does not have.
+        UsageError: the scoring is not finished, the threshold is below the scores that were stored,
+            or the scheme names classes that the detector does not have.
         ClaimError: a run is using the destination (exit code 7).
     """
     destination.require_destination(store)
@@ -115,14 +117,14 @@ def regrade(
 
 
 def _grading(scoring: Scoring, threshold: float | None, scheme: Scheme | None, counting: Method | None) -> Grading:
-    """Return the grading that is asked for, with the scoring's own settings where nothing is said."""
+    """Return the requested grading, with the scoring's own settings for those that are None."""
     first = scoring.grading
     floor = scoring.numbers["model"]["score_floor"]
     chosen = float(first["threshold"]) if threshold is None else threshold
     if not floor <= chosen <= 1:
         raise UsageError(
-            f"threshold {chosen:g}: boxes are stored from a score of {floor:g} on, so the threshold has to lie between "
-            f"{floor:g} and 1; a lower one needs a scoring with a lower [model] score_floor"
+            f"threshold {chosen:g}: boxes are stored from a score of {floor:g} on, so the threshold must lie between "
+            f"{floor:g} and 1; a lower threshold needs a scoring with a lower [model] score_floor"
         )
 
     if scheme is None:
@@ -218,7 +220,7 @@ def _batches(results: Results) -> Iterator[tuple[pa.Table, pa.Table]]:
 def _graded(
     images: pa.Table, boxes: pa.Table, scoring: Scoring, grading: Grading
 ) -> tuple[pa.Table, np.ndarray[Any, Any]]:
-    """Return rows of `gradings` for these photos, and their levels, -1 where there is no grade."""
+    """Return rows of `gradings` for these photos, and their levels (-1 if there is no grade)."""
     arrays = _arrays(images, boxes, scoring.classes)
     scheme, number = grading.scheme, images.num_rows
     counts = count_photos(arrays, number, len(scoring.classes), grading.threshold, grading.counting)
@@ -229,7 +231,8 @@ def _graded(
         some = arrays.only(np.isin(arrays.label, chosen))
         graded_counts = count_photos(some, number, len(scoring.classes), grading.threshold, grading.counting)
 
-    # What has no count, such as a photo without a face, gets no grade. Without a nose there are no halves.
+    # Photos without a count, such as those without a face, get no grade. Without a nose there are
+    # no halves.
     has_counts = pc.is_valid(images.column("count_total")).to_numpy()
     has_nose = pc.is_valid(images.column("count_left")).to_numpy()
     frontal = pc.fill_null(pc.equal(images.column("view"), "frontal"), False).to_numpy()
@@ -287,7 +290,7 @@ def _schemes(images: pa.Table, level: np.ndarray[Any, Any], scheme: Scheme) -> p
 
 
 def _remove_older(store: Store, fingerprint: str, record: GradingRecord) -> None:
-    """Remove what the new record of a grading replaces; records first, as they name the files."""
+    """Remove the files that a grading's new record replaces; records first, as they name files."""
     older = [name for name in gradings.record_names(store, fingerprint)[record.gid] if name != record.name]
     store.delete(gradings.record_key(fingerprint, record.gid, name) for name in older)
 

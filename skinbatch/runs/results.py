@@ -1,4 +1,4 @@
-"""Reading what was scored: the tables that the newest snapshot that counts names."""
+"""Read the results of a scoring: the tables that the newest valid snapshot names."""
 
 from __future__ import annotations
 
@@ -31,16 +31,21 @@ _RESTARTS = 5
 
 
 class Results:
-    """The tables of one scoring of a destination, as Arrow tables.
+    """Read the tables of one scoring of a destination as Arrow tables.
 
-    Shows what the newest snapshot that counts names; while there is none, the units that are done for the newest plan.
+    The tables hold what the newest snapshot that counts names. Before there is one, they hold the
+    units that are done for the newest plan.
 
     Attributes:
-        fingerprint: The scoring that is shown.
-        snapshot: Name of the snapshot that is shown; None while the scoring has not been finished once.
-        newer_unfinished: A newer scoring of the destination that has not been finished yet; None if there is none, or
-            if a scoring was asked for.
-        grading: The grading that is shown, made by `skinbatch regrade`; None: that of the scoring's first run.
+        fingerprint: the scoring that is shown.
+        snapshot: name of the snapshot that is shown; None if the scoring has never been finished.
+        newer_unfinished: a newer scoring of the destination that has not been finished yet. None if
+            there is none, or if a scoring was named.
+        grading: the grading that is shown, made by `skinbatch regrade`. None: the grading of the
+            scoring's first run.
+
+    >>> results = skinbatch.open("scored")  # doctest: +SKIP
+    >>> results.images().num_rows, results.boxes().num_rows  # doctest: +SKIP
     """
 
     def __init__(self, store: Store, fingerprint: str, grading: str | None = None) -> None:
@@ -70,7 +75,7 @@ class Results:
 
     @property
     def note(self) -> str | None:
-        """What a reader has to know of what is shown, None if nothing."""
+        """Return what a reader needs to know about the shown tables; None if nothing."""
         if self.newer_unfinished is None:
             return None
         return (
@@ -80,26 +85,29 @@ class Results:
         )
 
     def refresh(self) -> None:
-        """Look again which receipts count."""
+        """Find out again which receipts count."""
         ledger = Ledger.load(self.store, self.fingerprint)
         found = snapshot.newest_that_counts(ledger)
         self.snapshot = found.name if found else None
         self._receipts = found.receipts if found else tuple(done_for_newest_plan(ledger))
 
     def images(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return one row a photo.
+        """Return the table `images`: one row for each photo.
 
         Args:
-            columns: Names of the columns to read; all by default.
+            columns: names of the columns to read; None for all.
 
         Returns:
-            The columns of the files, and for each field of `meta` a column `meta_<name>` (string, null where a photo
-            lacks the field).
+            The stored columns, and a column `meta_<name>` for each field of `meta` (string, null
+                for
+            photos that lack the field).
 
         Raises:
-            UsageError: A column is not there; the message names those with similar names.
+            UsageError: there is no such column. The message names similar ones.
+            StoreError: files keep disappearing, because a run is cleaning up at the same time.
 
-        >>> skinbatch.open("scored").images(columns=["image_id", "grade", "meta_subject"])  # doctest: +SKIP
+        >>> skinbatch.open("scored").images(columns=["image_id", "grade", "meta_subject"])  #
+        doctest: +SKIP
         """
         self._refuse_unknown("images", columns)
         known = self._known("images") or []
@@ -112,34 +120,51 @@ class Results:
         else:
             table = self._read("images", columns)
 
-        if not table.num_rows:  # which fields there are going to be is not known yet
+        if not table.num_rows:  # without photos, the fields are not known yet
             for name in fields:
                 table = table.append_column(name, pa.array([], pa.string()))
         return table if columns is None else _select(table, columns, "images")
 
     def boxes(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return one row a box.
+        """Return the table `boxes`: one row for each box.
 
         Args:
-            columns: Names of the columns to read; all by default.
+            columns: names of the columns to read; None for all.
+
+        Returns:
+            The stored columns. Corners are in pixels of the displayed original.
 
         Raises:
-            UsageError: A column is not there; the message names those with similar names.
+            UsageError: there is no such column. The message names similar ones.
+            StoreError: files keep disappearing, because a run is cleaning up at the same time.
+
+        >>> skinbatch.open("scored").boxes(columns=["image_id", "score", "label"])  # doctest: +SKIP
         """
         self._refuse_unknown("boxes", columns)
         return self._read("boxes", columns)
 
     def masks(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """COCO run lengths, one row a photo; no rows unless the scoring was begun with --save-masks."""
+        """Return the table `masks`: one row for each photo, with COCO run lengths.
+
+        It has no rows unless the scoring was started with --save-masks.
+        """
         return self._read("masks", columns)
 
     def units(
         self, images: Sequence[str] | None = None, boxes: Sequence[str] | None = None
     ) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Yield both tables of one unit after the other, by unit_id, for what need not fit in memory.
+        """Yield images and boxes of one unit after the other, for results larger than memory.
 
-        images, boxes: columns, as the files have them (pass-through fields are in `meta`); all by default.
-        Raises UsageError for columns that are not there, StoreError where a run that ends meanwhile cleans them up.
+        Units come in the order of their unit_id.
+
+        Args:
+            images, boxes: stored columns to read (pass-through fields are in `meta`); None for all.
+
+        Raises:
+            UsageError: there is no such column.
+            StoreError: a run that ends at the same time has removed the files.
+
+        >>> for images, boxes in skinbatch.open("scored").units(): ...  # doctest: +SKIP
         """
         self._refuse_unknown("images", images, fields=False)
         self._refuse_unknown("boxes", boxes)
@@ -170,7 +195,7 @@ class Results:
     def unit(self, unit_id: str) -> tuple[pa.Table, pa.Table, pa.Table]:
         """Return images, boxes and masks of one unit; `masks` is empty unless masks were saved.
 
-        Raises StoreError if a run that ends meanwhile cleans the files up.
+        Raises StoreError if a run that ends at the same time has removed the files.
         """
         stubs = [stub for stub in self._receipts if stub.unit_id == unit_id]
         tables = []
@@ -235,7 +260,7 @@ class Results:
         return table.select(columns or table.column_names).replace_schema_metadata(None)
 
     def _known(self, kind: str) -> list[str] | None:
-        """Return the columns of the files; None if the scoring's own file is gone."""
+        """Return the stored columns of a table; None if the scoring's own file is gone."""
         if kind == "boxes":
             return list(BOXES.names)
         if self._scoring is None:
@@ -243,7 +268,10 @@ class Results:
         return list(images_schema(self._scoring.classes, self._scoring.prob_columns).names)
 
     def _refuse_unknown(self, kind: str, columns: Sequence[str] | None, *, fields: bool = True) -> None:
-        """Raise UsageError for columns that the files cannot have. fields: `meta_<name>` is allowed in `images`."""
+        """Raise UsageError for columns that the table cannot have.
+
+        fields: allow `meta_<name>` in `images`.
+        """
         if isinstance(columns, str):
             raise UsageError(f"columns is a list of names: columns=[{columns!r}]")
         known = self._known(kind)
@@ -263,7 +291,7 @@ def _select(table: pa.Table, columns: Sequence[str], kind: str) -> pa.Table:
 
 
 def _unknown(name: str, known: Sequence[str], kind: str) -> UsageError:
-    """Return the error for a column that is not there, with the names that are most like it."""
+    """Return the error for a column that does not exist, with the names that are most similar."""
     similar = difflib.get_close_matches(name, known, 3, 0.5)
     if not similar:
         last = name.rpartition("_")[2].lower()
@@ -273,7 +301,7 @@ def _unknown(name: str, known: Sequence[str], kind: str) -> UsageError:
 
 
 def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
-    """Receipts of the whole units that are done for the newest plan."""
+    """Return the receipts of the units that are completely done for the newest plan."""
     names = plan.names(ledger.store, ledger.fingerprint)
     if not names:
         return []
@@ -295,10 +323,14 @@ def open_results(
 ) -> Results:
     """Return the results of a destination.
 
-    grading: id of a grading, its first digits, or its scheme; None: that of the scoring's first run. kind: class of
-    the results.
-    scoring: its fingerprint or the first digits; None: the newest one that is finished, or the newest if none is. Warns
-    (UnfinishedWarning) where a newer one is not finished.
+    Warns with UnfinishedWarning if a newer scoring than the returned one is not finished.
+
+    Args:
+        scoring: its fingerprint or the first digits. None: the newest one that is finished, or the
+            newest one if none is.
+        grading: id of a grading, its first digits, or the name of its scheme. None: the grading of
+            the scoring's first run.
+        kind: class of the results.
     """
     destination.require_destination(store)
     if scoring is not None:

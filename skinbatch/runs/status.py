@@ -1,4 +1,4 @@
-"""Where a scoring stands, from what lies in the destination; also while a run is going."""
+"""Report the state of a scoring from the files in the destination, also during a run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SILENT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ScoringStatus:
-    """One scoring of a destination.
+    """Describe one scoring of a destination.
 
-    created: when its first run began. photos: rows that `open` shows. state: as in RunStatus. finished: every photo that
-    was listed had a row once, so that `open` shows it whole.
+    created: when its first run began. photos: rows that `open` shows. state: as in RunStatus.
+    finished: every listed photo has had a row once, so `open` shows the scoring completely.
     """
 
     fingerprint: str
@@ -35,12 +35,14 @@ class ScoringStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """Where one scoring of a destination stands, and all its scorings, that of the newest run first.
+    """Describe the state of one scoring, and list all scorings of its destination.
 
-    state: running, done, stopped, failed or interrupted, as the newest run's record says; `lost` when it says
-    running but has not been rewritten for a minute. total_known: no archive file is left whose members are not counted yet.
-    statuses: rows by status. left_s: None unless a run is going at a known rate. units_retried, photos_isolated, requests_*:
-    of the newest run, as in its record.
+
+    scorings: the one with the newest run first. state: running, done, stopped, failed or
+    interrupted, from the newest run's record; `lost` if the record is `running` but has not been
+    rewritten for a minute. total_known: False while the members of some shard have not been
+    counted. statuses: number of rows by status. left_s: None unless a run is going on at a known
+    rate. units_retried, photos_isolated, requests_*: of the newest run, from its record.
     """
 
     fingerprint: str
@@ -65,7 +67,7 @@ class RunStatus:
 
 
 def _silent(updated: str) -> bool:
-    """The record has not been rewritten for so long that its driver must be gone."""
+    """Return whether a record has not been rewritten for so long that its driver must be gone."""
     try:
         age = datetime.now(UTC) - datetime.strptime(updated, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
@@ -74,13 +76,13 @@ def _silent(updated: str) -> bool:
 
 
 def _state_of(run: Mapping[str, Any]) -> str:
-    """Return the state of a run by its record, which is empty for a scoring that was never run."""
+    """Return the state of a run from its record, which is empty for a scoring that was never run."""
     state = str(run.get("state", "never run"))
     return "lost" if state == "running" and _silent(str(run.get("updated", ""))) else state
 
 
 def _scorings(store: Store, shown: RunStatus) -> tuple[ScoringStatus, ...]:
-    """Return all scorings of a destination; of the one that is shown what was found already."""
+    """Return all scorings of a destination, reusing the numbers of the one that is shown."""
     names = destination.newest_scorings(store)
     runs = record.newest_of_each(store, names)
     listed = []
@@ -89,7 +91,8 @@ def _scorings(store: Store, shown: RunStatus) -> tuple[ScoringStatus, ...]:
         if name == shown.fingerprint:
             photos, finished = shown.photos_done, shown.snapshot is not None
         else:
-            # The newest snapshot alone: to see whether it counts would mean to list all that the scoring has.
+            # Only the newest snapshot is read. To check that it counts, everything that the scoring
+            # has would have to be listed.
             whole = snapshot.rows_of_newest(store, name)
             finished = whole is not None
             photos = whole if whole is not None else _rows_so_far(store, name)
@@ -103,9 +106,9 @@ def _rows_so_far(store: Store, fingerprint: str) -> int:
 
 
 def read_status(store: Store, scoring: str | None = None) -> RunStatus:
-    """Return where a scoring stands. scoring: None for that of the newest run.
+    """Return the state of a scoring. scoring: None for that of the newest run.
 
-    Raises UsageError where nothing was ever scored.
+    Raises UsageError if nothing was ever scored.
     """
     destination.require_destination(store)
     fingerprint = destination.choose_scoring(store, scoring)
@@ -131,7 +134,7 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
     running = state == "running"
     message = str(run.get("message", ""))
     if state == "lost":
-        message = "its driver is not heard from any more; the same `skinbatch score` goes on"
+        message = "its driver has not reported for a minute; run the same `skinbatch score` again to continue"
     rate = float(run.get("photos_per_second", 0.0))
     shown = RunStatus(
         fingerprint=fingerprint,

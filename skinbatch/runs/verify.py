@@ -1,4 +1,4 @@
-"""Proof that every listed photo has exactly one row, and that the files are those that were written."""
+"""Prove that every listed photo has exactly one row and that no file has changed since."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Ids = Counter[tuple[str, str | None]]
 
 
 class _Seen:
-    """The image_ids of a whole destination, as hashes of eight bytes each: those of 100 million rows take 800 MB."""
+    """Hold the image_ids of a whole destination as hashes of 8 bytes: 800 MB for 100 million rows."""
 
     def __init__(self) -> None:
         self._hashes = array("q")
@@ -41,7 +41,7 @@ class _Seen:
         self._hashes.extend(map(hash, image_ids))
 
     def doubled(self) -> set[int]:
-        """Return the hashes that were added more than once; two names may have the same one."""
+        """Return the hashes that were added more than once. Different names may have the same hash."""
         hashes = np.frombuffer(self._hashes, np.int64)
         if len(hashes) == 0:
             return set()
@@ -51,7 +51,11 @@ class _Seen:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """differences: one sentence each, naming files and photos; empty when everything agrees."""
+    """Report what `verify` found.
+
+    differences: one sentence for each problem, with the names of files and photos; empty if
+    everything agrees. units_left: planned units without a receipt.
+    """
 
     fingerprint: str
     snapshot: str | None = None
@@ -69,7 +73,10 @@ class VerifyReport:
 
 
 def verify(store: Store, scoring: str | None = None) -> VerifyReport:
-    """Compare plan, snapshot, receipts and files of one scoring; reads every receipt and every data file once."""
+    """Compare plan, snapshot, receipts and files of one scoring.
+
+    Every receipt and every data file is read once.
+    """
     destination.require_destination(store)
     damaged = destination.damaged_scorings(store)
     fingerprint = destination.choose_scoring(store, scoring, damaged)
@@ -78,11 +85,11 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     report.differences += [*damaged.values(), *strays.foreign(store, fingerprint)]
     say = report.differences.append
     for key in sorted(ledger.unreadable):
-        say(f"{store.uri_of(key)}: not a receipt, a fold or a snapshot that can be read")
+        say(f"{store.uri_of(key)}: cannot be read as a receipt, a fold or a snapshot")
     names = snapshot.names(store, fingerprint)
     found = snapshot.newest_that_counts(ledger)
     if names and (found is None or found.name != names[0]):
-        say(f"the newest snapshot {names[0]} does not count: a receipt or file that it names is gone, or it is damaged")
+        say(f"the newest snapshot {names[0]} does not count: it is damaged, or a receipt or file that it names is gone")
     plans = plan.names(store, fingerprint)
     if not plans:
         say("there is no plan: nothing has been listed here")
@@ -93,7 +100,7 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
         say(str(e))
         return report
     if found is not None and found.plan != newest.name:
-        with suppress(NotFoundError, TableError):  # two drivers may have planned the same at the same time
+        with suppress(NotFoundError, TableError):  # two drivers may have written equal plans
             named = plan.read(store, fingerprint, found.plan)
             newest = named if named.units.same_inputs(newest.units) else newest
     if found is None or found.plan != newest.name:
@@ -102,7 +109,7 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
         say(
             f"not finished: {len(left)} of {len(newest.units)} units of plan {newest.name} are left"
             + (f", {photos} photos" if photos else "")
-            + "; the same `skinbatch score` goes on"
+            + "; run the same `skinbatch score` again to finish"
         )
     report.differences += [*_broken_receipts(ledger), *strays.changed_receipts(ledger)]
     if found is None:
@@ -112,14 +119,14 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     try:
         checked = newest if found.plan == newest.name else plan.read(store, fingerprint, found.plan)
     except NotFoundError:
-        say(f"snapshot {found.name} names plan {found.plan}, which is gone")
+        say(f"snapshot {found.name} names plan {found.plan}, which does not exist any more")
         return report
     except TableError as e:
         say(str(e))
         return report
     try:
         _check_rows(ledger, checked, found, report)
-    except (NotFoundError, TableError) as e:  # of the plan's own files: what should be there is not known any more
+    except (NotFoundError, TableError) as e:  # a file of the plan: the expected photos are unknown
         say(f"plan {checked.name}: {e}")
     if found.rows == 0:
         say(_nothing(store, fingerprint, plans, checked))
@@ -127,7 +134,7 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
 
 
 def _nothing(store: Store, fingerprint: str, plans: list[str], checked: Plan) -> str:
-    """Return why no rows are no proof: what was listed before, if anything was."""
+    """Return why a scoring without rows proves nothing, and what earlier plans listed."""
     said = "there is nothing to prove: not one photo has a row"
     for name in plans:
         with suppress(NotFoundError, TableError):
@@ -140,11 +147,11 @@ def _nothing(store: Store, fingerprint: str, plans: list[str], checked: Plan) ->
                     f"{said}; plan {name} listed {listed.units.photos} photos{example} and none of them is left: "
                     "compare the listed names with the source (encoding, upper and lower case, prefix, bucket)"
                 )
-    return f"{said}; the {len(checked.units)} archive files that are listed hold no photos"
+    return f"{said}; the {len(checked.units)} listed shards hold no photos"
 
 
 def _broken_receipts(ledger: Ledger) -> list[str]:
-    """Receipts whose files are gone."""
+    """Return a sentence for each receipt whose files are gone."""
     said = []
     for stub in ledger:
         if stub.listed and stub.whole is not None and not stub.complete:
@@ -154,7 +161,7 @@ def _broken_receipts(ledger: Ledger) -> list[str]:
 
 
 def _unnamed(ledger: Ledger, found: Snapshot) -> list[str]:
-    """Data files and whole receipts that the snapshot does not name."""
+    """Return a sentence for each data file or receipt that the snapshot does not name."""
     named = set(found.receipts)
     foreign = sorted(_uri(ledger, stub) for stub in ledger.receipts_besides(named) if stub.complete)
     return [
@@ -180,7 +187,9 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
         for unit, expected in _expected(store, ledger.fingerprint, checked):
             unit_receipts = [ledger.receipt(stub) for stub in by_unit.pop(unit.unit_id, ())]
             if not unit_receipts:
-                report.differences.append(f"unit {unit.unit_id}: planned, but the snapshot names no receipt of it")
+                report.differences.append(
+                    f"unit {unit.unit_id}: it is planned, but the snapshot names no receipt of it"
+                )
                 continue
             files = [f for r in unit_receipts for f in r.files]
             tables = list(pool.map(lambda f: _read_checked(store, f, report.differences), files))
@@ -200,7 +209,9 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
             report.rows += sum(ids.values())
             told = sum((Counter(r.statuses) for r in unit_receipts), Counter())
             if None not in tables and statuses != told:
-                report.differences.append(f"unit {unit.unit_id}: rows {dict(statuses)}, its receipts say {dict(told)}")
+                report.differences.append(
+                    f"unit {unit.unit_id}: rows {dict(statuses)}, its receipts record {dict(told)}"
+                )
             if unit.shard is None:
                 report.photos += len(expected)
                 _compare(unit.unit_id, ids, expected, report.differences)
@@ -209,13 +220,16 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
                 report.differences += _gaps(unit, unit_receipts)
                 report.photos += counted
                 _compare_shard(unit, ids, counted, report.differences)
-    report.differences += [f"unit {u}: the snapshot names a receipt of it, but the plan does not" for u in by_unit]
+    report.differences += [f"unit {u}: the snapshot names a receipt of it, but it is not planned" for u in by_unit]
     if doubled := seen.doubled():
         report.differences += _doubled_rows(ledger, found, doubled)
 
 
 def _doubled_rows(ledger: Ledger, found: Snapshot, hashes: set[int]) -> list[str]:
-    """Return a sentence on the image_ids that have more than one row, of which `hashes` are; reads the names again."""
+    """Return a sentence about image_ids with more than one row.
+
+    hashes: of those image_ids. The names are read again, because other names may share a hash.
+    """
     units: dict[str, list[str]] = defaultdict(list)
     for stub in found.receipts:
         for path in stub.files(ledger.fingerprint, BITS["images"]):
@@ -247,10 +261,10 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
     try:
         data, _ = store.get(file.path)
     except NotFoundError:
-        say.append(f"{where}: gone")
+        say.append(f"{where}: the file is gone")
         return None
     if hashlib.sha256(data).hexdigest() != file.sha256:
-        say.append(f"{where}: its bytes are not those that were written (SHA-256 differs from the receipt's)")
+        say.append(f"{where}: its bytes are not those that were written (its SHA-256 is not the receipt's)")
     try:
         table = read_columns(data, ["image_id", "version", "status"])
     except (pa.ArrowException, OSError) as e:
@@ -260,7 +274,7 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
         say.append(f"{where}: has no columns image_id, version and status")
         return None
     if table.num_rows != file.rows:
-        say.append(f"{where}: {table.num_rows} rows, the receipt says {file.rows}")
+        say.append(f"{where}: {table.num_rows} rows, but its receipt records {file.rows}")
     return table
 
 
@@ -277,27 +291,29 @@ def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, say: list[str]) ->
     assert unit.shard is not None
     prefix = f"{unit.shard.key}/"
     if sum(ids.values()) != counted:
-        say.append(f"unit {unit.unit_id}: {sum(ids.values())} rows of {unit.shard.key}, the receipt says {counted}")
+        say.append(
+            f"unit {unit.unit_id}: {sum(ids.values())} rows of {unit.shard.key}, but its receipt records {counted}"
+        )
     _name(
         say,
-        f"unit {unit.unit_id}: a row of another archive file",
+        f"unit {unit.unit_id}: a row of another shard",
         Counter(k for k in ids if not k[0].startswith(prefix)),
     )
     wrong = Counter(k for k in ids if k[1] != unit.shard.version)
-    _name(say, f"unit {unit.unit_id}: rows of another version than the plan's {unit.shard.version}", wrong)
+    _name(say, f"unit {unit.unit_id}: rows of another version than {unit.shard.version}, which is planned", wrong)
 
 
 def _gaps(unit: PlannedUnit, unit_receipts: list[Receipt]) -> list[str]:
-    """Member ranges of a unit's receipts that do not join to the planned one, and members that are fewer than planned."""
+    """Return a sentence if a unit's receipts do not join to its planned range, or lack members."""
     said = []
     ranges: list[tuple[int, int | None]] = [(r.start, r.stop) for r in unit_receipts]
     ranges.sort(key=lambda r: (r[0], r[1] is None))
     ends = [unit.start, *(stop for _, stop in ranges)]
     if [start for start, _ in ranges] != ends[:-1] or ends[-1] != unit.stop:
-        said.append(f"unit {unit.unit_id}: receipts of members {ranges}, planned are {unit.start} to {unit.stop}")
+        said.append(f"unit {unit.unit_id}: receipts of members {ranges}, but {unit.start} to {unit.stop} are planned")
     counted = sum(r.inputs_count for r in unit_receipts)
     if unit.count is not None and counted != unit.count:
-        said.append(f"unit {unit.unit_id}: {counted} members were found, {unit.count} are planned")
+        said.append(f"unit {unit.unit_id}: {counted} members were found, but {unit.count} are planned")
     return said
 
 

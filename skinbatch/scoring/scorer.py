@@ -1,4 +1,7 @@
-"""Photos to results: mask, crop, detect, classify, count, grade; one photo in a notebook or batches within a unit."""
+"""Score photos: segment, crop, detect, classify, count and grade.
+
+One `Scorer` serves single photos in a notebook as well as the batches of a unit.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +42,14 @@ GPU_BATCH = 32
 
 
 class DeviceLost(Exception):
-    """The GPU answers every call of this process with the same error; only a new process gets a new start."""
+    """Report a GPU that answers every call of this process with the same error.
+
+    Only a new process can use the GPU again.
+    """
 
 
 class ModelFailure:
-    """What a model said when it failed on one photo."""
+    """Hold the error message of a model that failed on one photo."""
 
     def __init__(self, model: str, error: Exception) -> None:
         said = without_addresses(str(error)).splitlines()
@@ -52,8 +58,12 @@ class ModelFailure:
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What the models said of a batch, one entry a photo (of `probs`, for each classifier): a ModelFailure where a
-    model failed, None where there was no face to look at. Boxes are in pixels of the displayed original."""
+    """Hold the models' outputs for a batch, one entry for each photo.
+
+    `probs` holds such a sequence for each classifier. An entry is a ModelFailure if a model failed
+    on the photo, and None if there was no face to look at. Boxes are in pixels of the displayed
+    original.
+    """
 
     photos: Sequence[RGB]
     maps: Sequence[NDArray[np.uint8] | ModelFailure]
@@ -63,7 +73,7 @@ class Inferred:
 
 
 class Seconds:
-    """Time spent by part of the work, summed over the threads that did it."""
+    """Sum the seconds that each part of the work took, over the threads that did it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,11 +93,22 @@ class Seconds:
 
 
 class Scorer:
-    """Scores photos with one pack. `Scorer(pack)(image)` is one photo; `score_batch` is what units use.
+    """Score photos with one pack: `scorer(photo)` for one photo, `score_batch` for many.
 
-    pack: a name, a directory or a loaded Pack. device: `auto` takes a GPU if there is one, else the CPU.
-    Threads may share it, as far as its models let them: those of this package do. on_progress: called after every call of
-    a model, and after every few tiles of one that cuts photos into tiles; by the threads that use the scorer.
+    Threads may share a scorer if its models allow that; those of this package do.
+
+    Args:
+        pack: name or directory of a pack, or a loaded Pack.
+        device: `auto` (a GPU if there is one, else the CPU) or a device name of torch's.
+        config: settings; the defaults if None.
+        on_progress: called by the threads that use the scorer, after every call of a model, and
+            after every few tiles of a model that cuts photos into tiles.
+
+    Raises:
+        PackError: the pack is missing or malformed, or its files do not have their recorded hashes.
+
+    >>> scorer = skinbatch.Scorer("starter")  # doctest: +SKIP
+    >>> scorer("face.jpg").count_total  # doctest: +SKIP
     """
 
     def __init__(
@@ -119,16 +140,16 @@ class Scorer:
         """Score one photo.
 
         Args:
-            image: A path, an s3:// address, either of an archive file with `/member` behind it, the bytes of a file, an
-                image of Pillow's in any mode, or an (H, W, 3) uint8 RGB array as it is displayed. EXIF orientation is
-                applied to all but the array.
+            image: a path or an s3:// address; either of a shard followed by `/member`; the bytes of
+                a file; a PIL image in any mode; or an (H, W, 3) uint8 RGB array of the photo as
+                displayed. EXIF orientation is applied to all but the array.
 
         Returns:
-            The result; its status says what is wrong with a photo that cannot be decoded.
+            The result. If the photo cannot be decoded, its `status` and `error` give the reason.
 
         Raises:
-            UsageError: Nothing is there by that name, or the array is of another shape or type.
-            StoreError: The store does not answer, or does not let the photo be read.
+            UsageError: nothing has that name, or the array has another shape or type.
+            StoreError: the store does not answer, or does not allow the photo to be read.
 
         >>> Scorer("starter")("s3://bucket/face.jpg").grade  # doctest: +SKIP
         """
@@ -156,12 +177,24 @@ class Scorer:
         return np.ascontiguousarray(image)
 
     def score_batch(self, photos: Sequence[RGB]) -> list[ImageResult]:
-        """photos: (H, W, 3) uint8 RGB each, as displayed. A model that raises or gives NaN on a photo makes that
-        photo's result a `model_error`; the others are scored. MemoryError where a photo alone needs more than there is."""
+        """Score several photos and return their results in the same order.
+
+        A photo on which a model raises or returns NaN gets the status `model_error`; the others are
+        scored.
+
+        Args:
+            photos: (H, W, 3) uint8 RGB each, as displayed.
+
+        Raises:
+            MemoryError: a photo needs more memory than there is even when it is alone in a batch.
+            DeviceLost: the GPU cannot be used by this process any more.
+
+        >>> [result.grade for result in scorer.score_batch([rgb])]  # doctest: +SKIP
+        """
         return self.grade(self.infer(photos))
 
     def infer(self, photos: Sequence[RGB]) -> Inferred:
-        """The models' part of `score_batch`."""
+        """Run the models: the first part of `score_batch`."""
         segmenter, detector = self.models.segmenter, self.models.detector
         maps = self._run("segmenter", segmenter, photos)
         start = time.perf_counter()
@@ -171,7 +204,7 @@ class Scorer:
         self.seconds.add("crop", time.perf_counter() - start)
         with_face = [isinstance(face, Face) and face.found for face in faces]
         detections = self._on_skin("detector", detector, detector.input, photos, faces, with_face)
-        # Of skin of the body there is no count, but a disease shows on it too.
+        # Lesions are not counted on skin of the body, but a disease shows on it too.
         with_skin = [isinstance(face, Face) and face.crop is not None for face in faces]
         probs: list[list[Any]] = []
         for classifier in self.models.classifiers:
@@ -181,7 +214,7 @@ class Scorer:
         return Inferred(photos, maps, faces, detections, probs)
 
     def grade(self, found: Inferred) -> list[ImageResult]:
-        """The rest of `score_batch`: no model is touched."""
+        """Count and grade without running a model: the second part of `score_batch`."""
         start = time.perf_counter()
         results = [
             self._result(photo, label_map, face, boxes, [p[n] for p in found.probs])
@@ -195,15 +228,18 @@ class Scorer:
     def _run(
         self, name: str, model: Callable[[Sequence[RGB]], Sequence[T]], inputs: Sequence[RGB]
     ) -> list[T | ModelFailure]:
-        """The model on all inputs at once; where that raises, on one after the other, to find the guilty one."""
+        """Run the model on all inputs at once.
+
+        If that raises, run it on one input after the other, to find the one that causes the error.
+        """
         start = time.perf_counter()
         try:
             return list(model(inputs)) if inputs else []
-        except Exception as e:  # whatever a framework raises on a photo is that photo's `model_error`, with the message
+        except Exception as e:  # frameworks raise anything; the photo becomes a `model_error`
             if _device_is_lost(e):
                 raise DeviceLost(f"{name}: {e}") from e
             if len(inputs) == 1:
-                if _memory_is_full(e):  # nothing that the photo is to blame for while others are in the making
+                if _memory_is_full(e):  # other photos in progress may have caused it
                     raise MemoryError(f"{name}: {e}") from e
                 return [ModelFailure(name, e)]
         finally:
@@ -225,9 +261,9 @@ class Scorer:
         faces: Sequence[Face | ModelFailure],
         chosen: Sequence[bool],
     ) -> list[Any]:
-        """Return the model's result for every chosen photo, None for the others, failures passed on.
+        """Return the model's result for each chosen photo, None for the others.
 
-        Boxes come back in pixels of the displayed original.
+        Failures are passed on. Boxes are returned in pixels of the displayed original.
         """
         wanted = [n for n, choice in enumerate(chosen) if choice]
         inputs = [model_input(photos[n], faces[n], kind) for n in wanted]
@@ -290,7 +326,10 @@ class Scorer:
 
 
 def model_input(rgb: RGB, face: Face | ModelFailure, kind: InputKind) -> RGB:
-    """What a model declares to see: the photo, the face at full resolution, or the face with all but skin zeroed."""
+    """Return the input that a model declares: the photo, the face, or the face with only its skin.
+
+    The face is cropped at full resolution. In a `masked_crop`, all pixels but skin are zero.
+    """
     assert isinstance(face, Face)
     if kind == "image":
         return rgb
@@ -303,7 +342,7 @@ def model_input(rgb: RGB, face: Face | ModelFailure, kind: InputKind) -> RGB:
 
 
 def _in_original(found: Detections, face: Face, kind: InputKind) -> Detections:
-    """Boxes of a crop in pixels of the displayed original, clipped to it, empty ones dropped."""
+    """Return boxes of a crop in pixels of the displayed original, clipped, without empty ones."""
     xyxy = found.xyxy.astype(np.float32)
     if kind != "image":
         assert face.crop is not None
@@ -314,7 +353,10 @@ def _in_original(found: Detections, face: Face, kind: InputKind) -> Detections:
 
 
 def _memory_is_full(error: Exception) -> bool:
-    """The machine's memory, as Python, torch, OpenCV and ONNX Runtime tell of it. A GPU's is not meant."""
+    """Return whether the error means that the machine's memory is full.
+
+    Recognizes errors of Python, torch, OpenCV and ONNX Runtime. Full GPU memory does not count.
+    """
     said = str(error)
     return isinstance(error, MemoryError) or any(
         text in said for text in ("can't allocate memory", "Insufficient memory", "bad allocation", "std::bad_alloc")
@@ -322,7 +364,10 @@ def _memory_is_full(error: Exception) -> bool:
 
 
 def _device_is_lost(error: Exception) -> bool:
-    """CUDA errors but running out of memory stay with the process: the next photos would fail for the first one's sake."""
+    """Return whether a CUDA error stays with the process.
+
+    The next photos would fail as well then. Running out of memory does not.
+    """
     return isinstance(error, RuntimeError) and "CUDA error" in str(error) and "out of memory" not in str(error)
 
 

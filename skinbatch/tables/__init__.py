@@ -1,1 +1,1 @@
-"""The Arrow schemas and their version; rows to Parquet and back."""
+"""Define the Arrow schemas and their version; convert rows to Parquet and back."""

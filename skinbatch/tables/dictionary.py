@@ -12,7 +12,10 @@ from skinbatch.tables.schema import BOXES, gradings_schema, images_schema, masks
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Describe a column. type: as Arrow names it. meaning: with the unit."""
+    """Describe a column.
+
+    type: Arrow's name of its type. meaning: one or more sentences, with the unit.
+    """
 
     name: str
     type: str
@@ -22,7 +25,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class TableText:
-    """Describe a table. rows: what one row is."""
+    """Describe a table. rows: what one row stands for."""
 
     name: str
     rows: str
@@ -32,11 +35,12 @@ class TableText:
 def dictionary(
     detector_classes: Sequence[str], prob_columns: Iterable[str], segmenter_classes: Sequence[str]
 ) -> tuple[TableText, ...]:
-    """Return the data dictionary for a pack: the same texts that the files carry as field metadata.
+    """Return the data dictionary for a pack: the texts that the files also carry as field metadata.
 
     Args:
-        detector_classes, segmenter_classes: of the pack.
+        detector_classes: of the pack.
         prob_columns: columns of all its classifiers.
+        segmenter_classes: of the pack.
     """
     return (
         _table(
@@ -57,7 +61,7 @@ def dictionary(
         _table(
             "gradings",
             "One row for each photo, written by `skinbatch regrade`. `skinbatch.open(DEST, grading=ID)` shows `images` "
-            "and `boxes` by it.",
+            "and `boxes` with it.",
             gradings_schema(detector_classes),
         ),
     )

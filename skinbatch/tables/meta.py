@@ -1,4 +1,7 @@
-"""The column `meta`: what passes through from the source, as one JSON object a row; and its columns `meta_<name>`."""
+"""Write and read the column `meta`, which carries fields from the source into the tables.
+
+Each row holds one JSON object. Readers turn its fields into columns `meta_<name>`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from skinbatch.tables.schema import META, META_FIELD, meta_column_field
 
 
 def meta_json(meta: Mapping[str, str]) -> str:
-    """Return the fields of one photo as the text of a JSON object, sorted by name; `{}` if there are none."""
+    """Return the fields of one photo as the text of a JSON object, sorted by name.
+
+    Returns `{}` if there are none.
+    """
     if not meta:
         return "{}"
 
@@ -22,9 +28,10 @@ def meta_json(meta: Mapping[str, str]) -> str:
 
 
 def add_meta_columns(table: pa.Table) -> pa.Table:
-    """Return the table with one column `meta_<name>` for each field that any of its rows has in `meta`.
+    """Return the table with a column `meta_<name>` for each field that any row has in `meta`.
 
-    table: must have the column `meta`. The new columns are strings, sorted by name, null where a row lacks the field.
+    table: must have the column `meta`. The new columns are strings, sorted by name, and null where
+    a row lacks the field.
     """
     # Rows often share their fields, so each distinct text of a chunk is parsed once.
     chunks = [chunk.dictionary_encode() for chunk in table.column(META).chunks]
@@ -41,10 +48,10 @@ def add_meta_columns(table: pa.Table) -> pa.Table:
 
 
 def with_meta(table: pa.Table, computed: Sequence[str] = ()) -> pa.Table:
-    """Return a table of schema version 1, which has `meta_<name>` columns, with the column `meta` instead.
+    """Return a table of schema version 1 with a column `meta` for its columns `meta_<name>`.
 
-    Tables that have the column `meta` are returned as they are. computed: columns that begin with `meta_` and hold
-    probabilities (of a classifier head named `meta`).
+    Tables that have the column `meta` are returned as they are. computed: columns that begin with
+    `meta_` but hold probabilities (of a classifier head named `meta`).
     """
     if META in table.column_names:
         return table
@@ -59,13 +66,13 @@ def with_meta(table: pa.Table, computed: Sequence[str] = ()) -> pa.Table:
 
 
 def _object_of(names: Sequence[str], values: Sequence[str | None]) -> str:
-    # The names and values of version 1 are escaped already.
+    # Version 1 stored its names and values already escaped.
     fields = {name: value for name, value in zip(names, values, strict=True) if value is not None}
     return json.dumps(fields, ensure_ascii=False, sort_keys=True)
 
 
 def _fields(text: str) -> dict[str, str]:
-    """Return the fields of a JSON object by their original names; values that are not text as JSON."""
+    """Return the fields of a JSON object by their original names, all values as text."""
     found: Any = json.loads(text)
     fields = {}
     for name, value in found.items():

@@ -1,4 +1,4 @@
-"""Names as they stand in tables: columns for classes and pass-through fields, and text that Parquet can hold."""
+"""Build column names for classes and pass-through fields, and text that Parquet can hold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-# What columns begin with that hold one pass-through field each.
+# The prefix of columns that hold one pass-through field each.
 META_PREFIX = "meta_"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -14,12 +14,13 @@ _ESCAPE = re.compile(r"\\x\{([0-9a-f]{2}|[0-9a-f]{4})\}")
 
 
 def safe_text(text: str) -> str:
-    r"""`text` with what UTF-8 cannot hold written out, so that Arrow, JSON and S3 take it.
+    r"""Return `text` with everything that UTF-8 cannot hold escaped, for Arrow, JSON and S3.
 
-    File systems and tars may name a photo with bytes that are no UTF-8; Python holds them as lone surrogates
-    (`surrogateescape`). A byte 0xff becomes the text `\x{ff}`, any other surrogate `\x{d800}`. Ordinary text comes
-    back unchanged; text that already looks like an escape gets its backslash escaped (`\x{5c}`), so that no two
-    names fall together and `original_text` finds the way back.
+    File systems and tars may name a photo with bytes that are not UTF-8. Python represents them as
+    lone surrogates (`surrogateescape`). A byte 0xff becomes the text `\x{ff}`, any other surrogate
+    `\x{d800}`. Ordinary text is returned unchanged. Text that already looks like an escape gets its
+    backslash escaped (`\x{5c}`), so that two different names never become the same text and
+    `original_text` can restore them.
     """
     if _SURROGATE.search(text) is None and "\\x{" not in text:
         return text
@@ -28,15 +29,17 @@ def safe_text(text: str) -> str:
 
 
 def original_text(text: str) -> str:
-    """The inverse of `safe_text`: from a name in a table to the file, for `os.fsencode`: what readers of the tables need,
-    and proof that no two names fall together."""
+    """Return the text that `safe_text` escaped: the name of the file, for `os.fsencode`.
+
+    Readers of the tables need it to find a file by its name in a table.
+    """
     return _ESCAPE.sub(lambda m: _unescaped(m[1]), text)
 
 
 def composed(text: str) -> str:
-    """Return `text` in Unicode's composed form (NFC), in which names are compared.
+    r"""Return `text` in Unicode's composed form (NFC), in which names are compared.
 
-    macOS writes the decomposed form: its `é` is an `e` and an accent.
+    macOS writes the decomposed form: its `é` is an `e` followed by an accent.
 
     Example:
         >>> composed("e\u0301") == "\u00e9"
@@ -46,34 +49,38 @@ def composed(text: str) -> str:
 
 
 def column_name(class_name: str) -> str:
-    """A class name as columns carry it: lower case, everything but letters, digits and `_` to `_`."""
+    """Return a class name for use in columns: lower-case letters, digits and `_`."""
     return re.sub(r"[^a-z0-9_]", "_", class_name.lower())
 
 
 def count_columns(detector_classes: Sequence[str]) -> dict[str, str]:
-    """Class -> its column, `count_<class>`; a name that is taken (`total`, or a class of the same letters) gets `_2`."""
+    """Return class -> its column, `count_<class>`.
+
+    A name that is taken gets `_2`: `total`, or the name of another class that becomes the same.
+    """
     taken = ("count_total", "count_left", "count_right")
     return _unique({name: f"count_{column_name(name)}" for name in detector_classes}, taken)
 
 
 def mask_columns(segmenter_classes: Sequence[str]) -> dict[str, str]:
-    """Class -> its column, `rle_<class>`."""
+    """Return class -> its column, `rle_<class>`."""
     return _unique({name: f"rle_{column_name(name)}" for name in segmenter_classes}, ())
 
 
 def prob_columns(head: str, classes: Sequence[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Class -> its column: `prob_<class>` for the head `disease`, `<head>_prob_<class>` for others.
+    """Return class -> its column.
 
-    taken: columns of the pack's other heads.
+    It is `prob_<class>` for the head `disease`, and `<head>_prob_<class>` for other heads. taken:
+    columns of the pack's other heads.
     """
     prefix = "prob" if head == "disease" else f"{column_name(head)}_prob"
     return _unique({name: f"{prefix}_{column_name(name)}" for name in classes}, taken)
 
 
 def meta_columns(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Return pass-through field -> its column, `meta_<name>`, sorted; the name is kept as it was written.
+    """Return pass-through field -> its column, `meta_<name>`, sorted. Names keep their case.
 
-    Names that differ only in upper and lower case get `_2`, `_3`: DuckDB and Spark cannot tell them apart.
+    Names that differ only in case get `_2`, `_3`: DuckDB and Spark cannot tell them apart.
     """
     return _unique({name: META_PREFIX + safe_text(name) for name in sorted(set(names))}, taken)
 

@@ -1,4 +1,4 @@
-"""Scored photos to Arrow tables, and rows of older tables into new ones."""
+"""Build Arrow tables from scored photos, and copy rows of older tables into new ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REF = ("image_id", "uri", "size", "version", "unit_id", META)
 
 
 class Row(NamedTuple):
-    """One photo on its way into the tables."""
+    """Hold one photo that is to be written to the tables."""
 
     ref: ImageRef
     unit_id: str
@@ -31,9 +31,10 @@ class Row(NamedTuple):
 
 
 def images_table(rows: Sequence[Row], detector_classes: Sequence[str], prob_columns: Sequence[str]) -> pa.Table:
-    """Return one row a photo, in the given order.
+    """Return one row for each photo, in the given order.
 
-    prob_columns: column names of the pack, all heads. A photo without counts or probabilities has nulls there.
+    prob_columns: column names of the pack, of all heads. A photo without counts or probabilities
+    has nulls there.
     """
     counts = count_columns(detector_classes)
     schema = images_schema(detector_classes, prob_columns)
@@ -55,7 +56,10 @@ def images_table(rows: Sequence[Row], detector_classes: Sequence[str], prob_colu
 
 
 def boxes_table(rows: Sequence[Row]) -> pa.Table:
-    """One row a box, in the order of the photos, box_id from 0 within each; photos without boxes have none."""
+    """Return one row for each box, in the order of the photos, box_id from 0 within each.
+
+    Photos without boxes have no rows.
+    """
     names = ("x1", "y1", "x2", "y2", "score", "label", "skin_overlap", "side", "counted")
     columns: dict[str, list[Any]] = {name: [] for name in BOXES.names}
     for ref, _, result in rows:
@@ -69,7 +73,7 @@ def boxes_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def masks_table(rows: Sequence[Row], segmenter_classes: Sequence[str]) -> pa.Table:
-    """One row a photo, in the given order; nulls for photos that have no mask."""
+    """Return one row for each photo, in the given order; nulls for photos that have no mask."""
     columns: dict[str, list[Any]] = {name: [] for name in masks_schema(segmenter_classes).names}
     for ref, _, result in rows:
         masks = result.mask_rle
@@ -84,10 +88,11 @@ def masks_table(rows: Sequence[Row], segmenter_classes: Sequence[str]) -> pa.Tab
 def copy_rows(
     images: pa.Table, boxes: pa.Table, masks: pa.Table | None, keep: Mapping[str, tuple[ImageRef, str]]
 ) -> tuple[pa.Table, pa.Table, pa.Table | None]:
-    """Return the rows of older results that still hold, as rows of new units, in their old order.
+    """Copy the rows of older results that are still valid into new units, in their old order.
 
-    keep: image_id as it stands in the older tables -> the photo as it is listed now, and its unit. The new rows have the
-    photo's image_id, uri, size, version, meta and unit_id; everything that was computed stays as it was.
+    keep: image_id in the older tables -> the photo as it is listed now, and its unit. The new rows
+    have the photo's image_id, uri, size, version, meta and unit_id; every computed value stays as
+    it was.
     """
     kept = _only(images, keep)
     chosen = [keep[old] for old in kept.column("image_id").to_pylist()]
@@ -107,7 +112,7 @@ def copy_rows(
 
 
 def concat_images(tables: Iterable[pa.Table]) -> pa.Table:
-    """Return tables of `images` of one scoring as one, with the schema of the first.
+    """Return several `images` tables of one scoring as one, with the schema of the first.
 
     Raises ValueError if their columns differ.
     """

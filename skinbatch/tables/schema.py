@@ -1,4 +1,7 @@
-"""The Arrow schemas of the three tables. Each field carries its line of the data dictionary as metadata `description`."""
+"""Define the Arrow schemas of the tables.
+
+The metadata `description` of each field is its line in the data dictionary.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ import pyarrow as pa
 from skinbatch.tables.names import count_columns, mask_columns
 from skinbatch.types import Status
 
-# Version 1 had a column `meta_<name>` for each pass-through field that the photos of a file had.
+# Version 1 had a column `meta_<name>` for each pass-through field of a file's photos.
 SCHEMA_VERSION = 2
 
 META = "meta"
 
 _PIXELS = "pixels of the displayed original (EXIF orientation applied)"
-_BYTES = "bytes that are no UTF-8 are written `\\x{ff}`"
+_BYTES = "bytes that are not UTF-8 are written as `\\x{ff}`"
 _ITA = (
     "Individual typology angle: atan((L* - 50) / b*) over the median CIELAB of the skin; null without colour (b* < 0.5)"
 )
@@ -31,29 +34,31 @@ def _field(name: str, kind: pa.DataType, description: str, *, null: bool = True)
 
 _PHOTO = (
     _field(
-        "image_id", pa.string(), f"Key relative to the source, `shard.tar/member` inside archives; {_BYTES}", null=False
+        "image_id", pa.string(), f"Key relative to the source; for a member, `shard.tar/member`; {_BYTES}", null=False
     ),
-    _field("uri", pa.string(), "Where the bytes are; for members, the archive's uri and the member", null=False),
+    _field("uri", pa.string(), "Address of the bytes; for a member, the shard's uri and the member's name", null=False),
     _field("sha256", pa.string(), "SHA-256 of the photo's bytes, hex; null when they could not be read"),
-    _field("size", pa.int64(), "Bytes of the photo as read or listed"),
+    _field("size", pa.int64(), "Size of the photo in bytes, as read or listed"),
     _field("version", pa.string(), "Opaque version: ETag on S3, mtime_ns locally, the shard's for members"),
-    _field("status", pa.string(), f"What became of the photo: {', '.join(Status)}", null=False),
-    _field("error", pa.string(), "What went wrong, for people; null for ok rows"),
+    _field("status", pa.string(), f"Outcome for the photo: {', '.join(Status)}", null=False),
+    _field("error", pa.string(), "Error message for people; null for ok rows"),
     _field("width", pa.int32(), "Pixels as displayed (EXIF orientation applied)"),
     _field("height", pa.int32(), "Pixels as displayed (EXIF orientation applied)"),
     _field(
         "face",
         pa.bool_(),
-        "A connected piece of skin covers at least 1 % of the photo, and is not of another part of the body; if not, counts "
-        "and grade are null",
+        "True if a connected piece of skin covers at least 1 % of the photo and does not belong to another part of the "
+        "body; otherwise counts and grade are null",
     ),
-    _field("faces", pa.int16(), "Pieces of skin large enough to be a face of their own; only the largest is scored"),
+    _field(
+        "faces", pa.int16(), "Number of pieces of skin large enough to be separate faces; only the largest is scored"
+    ),
     _field(
         "view",
         pa.string(),
-        "frontal or half: told by the nose's place in the skin, or set in [grading]. From packs whose segmenter knows "
-        "close-ups also closeup, a photo that is all skin, and body, skin of a hand, foot, limb or trunk: that has "
-        "probabilities, but neither counts nor grade, and is no face",
+        "frontal or half, by the position of the nose in the skin, or as set in [grading]. Packs whose segmenter "
+        "recognizes close-ups also give closeup (the photo is all skin) and body (skin of a hand, foot, limb or trunk: "
+        "not a face, with probabilities but neither counts nor grade)",
     ),
     _field("skin_fraction", pa.float32(), "Share of the photo that is acne-affectable skin (skin and nose), 0-1"),
     _field("crop_x1", pa.int32(), f"Left edge of the face crop, {_PIXELS}"),
@@ -83,20 +88,22 @@ _COUNTS = (
     ),
 )
 _GRADE = (
-    _field("saturated", pa.bool_(), "The detector's box cap was reached: the counts may be too low"),
+    _field(
+        "saturated", pa.bool_(), "True if the detector's limit on boxes was reached; the counts may then be too low"
+    ),
     _field("grade", pa.string(), f"Severity by the scheme: mild, moderate, severe, very_severe. {_GRADE_CAVEAT}"),
     _field("grade_level", pa.int8(), f"The grade as a number, 0-3. {_GRADE_CAVEAT}"),
     _field(
         "grade_scheme",
         pa.string(),
-        "The scheme the grade is by; ends in -closeup where only a part of the face was seen",
+        "Name of the grading scheme; ends in -closeup if only part of the face was visible",
     ),
 )
 
 BOXES = pa.schema(
     [
         _field("image_id", pa.string(), "The photo, as in `images`", null=False),
-        _field("box_id", pa.int32(), "0, 1, ... within the photo, by falling score", null=False),
+        _field("box_id", pa.int32(), "0, 1, ... within the photo, by descending score", null=False),
         _field("x1", pa.float32(), f"Left edge, {_PIXELS}", null=False),
         _field("y1", pa.float32(), f"Top edge, {_PIXELS}", null=False),
         _field("x2", pa.float32(), f"Right edge, {_PIXELS}", null=False),
@@ -108,7 +115,7 @@ BOXES = pa.schema(
         _field(
             "skin_overlap",
             pa.float32(),
-            "Share of the box's centre region (its middle half each way) on the face's skin, 0-1",
+            "Share of the box's central region (its middle half in each direction) that lies on the face's skin, 0-1",
         ),
         _field("side", pa.string(), "left or right of the nose in the displayed picture; null without a nose"),
         _field("counted", pa.bool_(), "Score at or over the threshold and skin_overlap at least 0.5", null=False),
@@ -119,33 +126,39 @@ BOXES = pa.schema(
 META_FIELD = _field(
     META,
     pa.string(),
-    "What passes through from the source (sidecars in archives, columns of listings and Parquet files): a JSON object "
-    "whose values are text; `{}` where there is nothing",
+    "Fields passed through from the source (sidecar files in shards, columns of listings and Parquet files): a JSON "
+    "object whose values are text; `{}` if there are none",
     null=False,
 )
 
 
 def meta_column_field(column: str) -> pa.Field:
-    """Return the field of a column `meta_<name>`, which is made of `meta` where tables are read."""
+    """Return the field of a column `meta_<name>`, which readers build from `meta`."""
     return _field(column, pa.string(), "Passed through from the source")
 
 
 def images_schema(detector_classes: Sequence[str], prob_columns: Iterable[str]) -> pa.Schema:
-    """Return the schema of `images` for one pack: every file of a scoring has it.
+    """Return the schema of `images` for one pack. Every file of a scoring has it.
 
-    detector_classes: names as the detector has them. prob_columns: column names (`prob_rosacea`), in the order they
-    shall have.
+    detector_classes: names as the detector has them. prob_columns: column names (`prob_rosacea`),
+    in the order in which they appear.
     """
     counts = [
         _field(column, pa.int32(), f"Counted lesions of class {name!r}")
         for name, column in count_columns(detector_classes).items()
     ]
     probs = [
-        _field(column, pa.float32(), "Probability of this class alone (per-class logistic: they need not add up to 1)")
+        _field(
+            column,
+            pa.float32(),
+            "Probability of this class on its own (one logistic output for each class, so they need not add up to 1)",
+        )
         for column in prob_columns
     ]
     tail = [
-        _field("top_class", pa.string(), "The disease of highest probability; null under the pack's threshold"),
+        _field(
+            "top_class", pa.string(), "Disease with the highest probability; null if it is below the pack's threshold"
+        ),
         _field("unit_id", pa.string(), "The unit of work that scored the photo", null=False),
         META_FIELD,
     ]
@@ -153,12 +166,15 @@ def images_schema(detector_classes: Sequence[str], prob_columns: Iterable[str]) 
 
 
 def masks_schema(segmenter_classes: Sequence[str]) -> pa.Schema:
-    """Schema of `masks`: one row a photo; `rle_<class>` are COCO compressed run lengths (`counts`) of size [height, width]."""
+    """Return the schema of `masks`: one row for each photo.
+
+    `rle_<class>` are COCO compressed run lengths (`counts`) of size [height, width].
+    """
     return pa.schema(
         [
             _field("image_id", pa.string(), "The photo, as in `images`", null=False),
-            _field("height", pa.int32(), "Pixels of the mask: the photo as displayed; null where there is no mask"),
-            _field("width", pa.int32(), "Pixels of the mask: the photo as displayed; null where there is no mask"),
+            _field("height", pa.int32(), "Pixels of the mask: the photo as displayed; null if there is no mask"),
+            _field("width", pa.int32(), "Pixels of the mask: the photo as displayed; null if there is no mask"),
             *(
                 _field(
                     column,
@@ -172,7 +188,7 @@ def masks_schema(segmenter_classes: Sequence[str]) -> pa.Schema:
 
 
 def gradings_schema(detector_classes: Sequence[str]) -> pa.Schema:
-    """Return the schema of `gradings`: one row for each photo, with the columns that a grading changes."""
+    """Return the schema of `gradings`: one row for each photo, the columns that a grading changes."""
     counts = [
         _field(column, pa.int32(), f"Counted lesions of class {name!r}")
         for name, column in count_columns(detector_classes).items()

@@ -130,7 +130,7 @@ def test_a_missing_row_of_an_archive_file(tree: Path, tmp_path: Path, fake_pack:
     with_tables(tree, tmp_path / "out", fake_pack, lambda t: without(t, "s.tar/2.png"))
     code, said = verify(tmp_path / "out")
     assert code == 5
-    assert any("3 rows of s.tar, the receipt says 4" in line for line in said)
+    assert any("3 rows of s.tar, but its receipt records 4" in line for line in said)
 
 
 @pytest.mark.parametrize("name", ["copy.parquet", "notes.txt", "gx.0123456789ab.parquet"])
@@ -312,4 +312,4 @@ def test_rows_of_other_statuses_than_their_receipt_says(tree: Path, tmp_path: Pa
         pq.write_table(table.set_column(column, table.schema.field("record"), pa.array(records)), path)
     code, said = verify(tmp_path / "out")
     assert code == 5
-    assert any("its receipts say" in line for line in said)
+    assert any("its receipts record" in line for line in said)

@@ -78,9 +78,7 @@ def test_an_archive_file_without_photos_proves_nothing(tmp_path: Path, fake_pack
     score(tree, tmp_path / "out", fake_pack)
     code, differences, _ = verify(tmp_path / "out")
     assert code == 5
-    assert differences == [
-        "there is nothing to prove: not one photo has a row; the 1 archive files that are listed hold no photos"
-    ]
+    assert differences == ["there is nothing to prove: not one photo has a row; the 1 listed shards hold no photos"]
 
 
 def test_status_lists_all_scorings(tmp_path: Path, fake_pack: str) -> None:

@@ -184,5 +184,5 @@ def test_a_grading_of_an_older_snapshot_says_so(tmp_path: Path) -> None:
     newer = f"_skinbatch/snapshots/{done.scoring}/{layout.numbered(7)}.parquet"
     dest.put(newer, dest.get(key)[0])
 
-    with pytest.raises(UsageError, match="has been scored since"):
+    with pytest.raises(UsageError, match="were scored since"):
         skinbatch.open(tmp_path / "scored", grading=done.gid)

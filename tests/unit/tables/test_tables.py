@@ -152,7 +152,7 @@ def test_parquet_files_are_the_same_bytes_each_time_and_come_back_whole() -> Non
     back = read_parquet(data, "a.parquet")
     assert back.equals(table)
     assert read_metadata(back) == METADATA
-    assert back.schema.field("status").metadata[b"description"].startswith(b"What became")
+    assert back.schema.field("status").metadata[b"description"].startswith(b"Outcome for the photo")
 
 
 def test_files_carry_what_scored_them_and_are_compressed_with_zstd() -> None:

@@ -146,8 +146,9 @@ def demo(
     else:
         print(summary(report))
         print(f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all")
+        print(f"  open     {folder / 'report.html'} in a browser: what was found, with the photos")
         print(
-            f"  open     {folder / 'photos'} (one file is cut off on purpose), {folder / 'truth.json'} (what was planted)"
+            f"  photos   {folder / 'photos'} (one file is truncated on purpose), {folder / 'truth.json'} (what was planted)"
         )
     raise typer.Exit(report.exit_code)
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from skinbatch import __version__
+from skinbatch.config import Config
 from skinbatch.demo import count_found, write_demo_archive
 from skinbatch.engines.presenter import Presenter
 from skinbatch.engines.score import score
 from skinbatch.errors import UsageError
 from skinbatch.reading import open as open_destination
+from skinbatch.report.page import write_page
+from skinbatch.report.report import Request, make_report
 from skinbatch.runs.report import RunReport
 
 PHOTOS = 12
@@ -30,7 +34,7 @@ class Found:
 
 
 def run_demo(folder: Path, engine: str | None, presenter: Presenter) -> tuple[RunReport, Found]:
-    """Write FOLDER/photos (the same photos every time) and score them into FOLDER/scored.
+    """Write FOLDER/photos (the same photos every time), FOLDER/scored and FOLDER/report.html.
 
     UsageError if FOLDER holds something else, or cannot be written.
     """
@@ -47,6 +51,13 @@ def run_demo(folder: Path, engine: str | None, presenter: Presenter) -> tuple[Ru
     )
     if report.exit_code not in (0, 3):
         return report, Found(len(planted), 0, 0)
-    boxes = open_destination(folder / "scored").boxes()
+
+    results = open_destination(folder / "scored")
+    presenter.phase("writing the report")
+    # The demo's photos are in the public domain, so the report may show them.
+    page = make_report(results, Request(thumbnails=PHOTOS + 1, version=__version__), Config())
+    write_page(folder / "report.html", page)
+
+    boxes = results.boxes()
     found, total = count_found(boxes, planted)
     return report, Found(total, found, sum(boxes.column("counted").to_pylist()))

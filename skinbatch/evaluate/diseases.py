@@ -122,7 +122,7 @@ class Diseases:
         }
 
     def _calibration(self, keep: Bools, how: Resampling) -> dict[str, Any]:
-        """Return how far the probabilities of photos that were looked at agree with what is true."""
+        """Return how far probabilities agree with the truth on the photos with a face."""
         groups = None if self._groups is None else self._groups[keep]
         curves = reliabilities(self.probability[keep], self.truth[keep], self.classes, how, groups=groups)
         return {

@@ -206,9 +206,9 @@ def _parts(
             known = ", ".join(name for part in heads.values() for name in part.classes) or "no classifier"
             said = sorted({name for photo in judged.photos for name in photo.classes or ()})
             notes.append(
-                f"classes are not judged: people said {', '.join(said[:8])}, the pack has {known}; see --map"
+                f"classes are not judged: the truth has {', '.join(said[:8])}, the pack has {known}; see --map"
                 if said
-                else f"classes are not judged: none of the {len(judged)} photos that have both a row and truth is of any class"
+                else f"classes are not judged: none of the {len(judged)} photos that have both a row and truth has a class"
             )
     return parts
 
@@ -256,11 +256,9 @@ def _about(
 def _nothing(request: Request, scored: Scored, said: Sequence[AnnotatedPhoto], pairs: Pairs) -> str:
     where = f"{request.truth}, {scored.uri}"
     if len(pairs.rows):
-        return f"{where}: none of the {len(pairs.rows)} photos with truth was scored; `skinbatch status` says what happened"
+        return f"{where}: none of the {len(pairs.rows)} photos with truth was scored; `skinbatch status` shows why"
     if pairs.ambiguous:
-        return (
-            f"{where}: photos can only be told apart by more than their {pairs.way}: {', '.join(pairs.ambiguous[:3])}"
-        )
+        return f"{where}: several photos have the same {pairs.way}, such as {', '.join(pairs.ambiguous[:3])}"
     names, ids = [photo.name for photo in said[:1]], scored.image_ids[:1]
     return (
         f"{where}: no photo has both a row and truth: rows are called like {(ids or ['(none)'])[0]!r}, annotated photos like "

@@ -1,4 +1,4 @@
-"""Compare boxes of lesions with those that people drew: how many are found, how exact counts are."""
+"""Compare found lesions with those that people drew: boxes and counts."""
 
 from __future__ import annotations
 

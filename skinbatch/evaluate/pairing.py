@@ -1,4 +1,4 @@
-"""Which row of a destination shows which annotated photo."""
+"""Find the row of a destination that shows an annotated photo."""
 
 from __future__ import annotations
 
@@ -32,20 +32,25 @@ _NAMES: dict[str, Callable[[str], str]] = {
     "base name": posixpath.basename,
     "base name without its ending": _stem,
 }
-# Marks keys in one Unicode form, so that they are equal to no key that is left as it is spelled.
+# Marks keys in Unicode's composed form, so that they equal no key that is left as it is spelled.
 _COMPOSED = "composed"
-# From strict to loose. The first by which any photo is found is taken for all: photos of the same
-# base name in two folders must not stand in for one another where most are found by their whole
+# From strict to loose. The first way that finds any photo is used for all. Photos of the same base
+# name in two folders must not be mistaken for one another if most photos are found by their whole
 # name, or are known to be another file.
 WAYS = (FILE, *_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """way: of WAYS, None where nothing fits. truth, rows: (P,) places in the two lists, one pair a photo, by rising row.
+    """Hold which annotated photo belongs to which row.
 
-    unseen: names of truth without a row. unsaid: image_ids of rows without truth. ambiguous: names that fit several rows or
-    that several annotations have; they are in no pair, and in neither of the other lists.
+    Attributes:
+        way: one of WAYS; None if nothing fits.
+        truth, rows: (P,) places in the two lists, one pair a photo, by rising row.
+        unseen: names of annotated photos without a row.
+        unsaid: image_ids of rows without truth.
+        ambiguous: names that fit several rows, or that several annotations have. They are in no
+            pair, and in neither of the other lists.
     """
 
     way: str | None
@@ -62,12 +67,17 @@ def pair(
     files: Sequence[str | os.PathLike[str] | None] = (),
     uris: Sequence[str] = (),
 ) -> Pairs:
-    """Pair annotated photos with rows: by the photos' files and the rows' uris as tables spell them, where both are given,
-    else by names and image_ids. files: None for photos that are not there."""
+    """Pair annotated photos with rows.
+
+    If both are given, photos are paired by their files and the rows' uris as tables spell them,
+    otherwise by names and image_ids.
+
+    files: None for photos that do not exist.
+    """
     names = [safe_text(name) for name in names]
     paths, row_paths = _resolved(files), _resolved(None if is_s3(uri) else path_of(original_text(uri)) for uri in uris)
     if not {path for path in paths if path is not None}.isdisjoint(row_paths):
-        # What is no file on this machine is the same as nothing.
+        # A path that is no file on this machine equals nothing.
         keys: list[Hashable] = [path or ("truth", n) for n, path in enumerate(paths)]
         return _paired(FILE, names, image_ids, keys, [path or ("row", n) for n, path in enumerate(row_paths)])
     for way, key in _NAMES.items():
@@ -78,7 +88,7 @@ def pair(
 
 
 def _resolved(files: Iterable[str | os.PathLike[str] | None]) -> list[str | None]:
-    """Absolute and without links. A folder is looked at once: an archive has few folders and many files."""
+    """Return absolute paths without links. Each folder is resolved only once."""
     folders: dict[str, str] = {}
     found: list[str | None] = []
     for file in files:

@@ -56,7 +56,7 @@ class Request:
 
     @cached_property
     def _mapping(self) -> dict[str, str]:
-        """`names`, in the Unicode form that a truth's names have."""
+        """Return `names` in the Unicode form of a truth's names."""
         return {composed(name): meant for name, meant in self.names.items()}
 
     def renamed(self, name: str) -> str | None:
@@ -65,7 +65,7 @@ class Request:
         return spelled(wanted) if wanted else None
 
     def renamed_part(self, name: str) -> str | None:
-        """Return a class of a mask as columns spell it. `*` does not stand for the parts of a face."""
+        """Return a class of a mask as columns spell it. `*` stands for no part of a face."""
         wanted = self._mapping.get(name, name)
         return spelled(wanted) if wanted else None
 

@@ -120,7 +120,10 @@ class Scored:
 
 
 class Masks:
-    """Give access to the table `masks` by image_id. classes: class as columns spell it -> column."""
+    """Give access to the table `masks` by image_id.
+
+    classes: class as columns spell it -> column.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table

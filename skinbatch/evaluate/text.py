@@ -167,7 +167,7 @@ def _classes(part: Mapping[str, Any]) -> list[str]:
         part["apart"],
         f"Classes ({part['head']}), the whole pipeline: {part['photos']:,} photos, {of}, {part['without_face']:,} without a face "
         f"(nothing chosen, probability 0); chosen by {part['chosen_by']}",
-        "The same, and by probability alone: photos without a face rank last, so this is also of whether a face was found",
+        "The same, and by probability alone: photos without a face rank last, so this also measures whether faces are found",
         part["without_face_of_class"],
     )
     if seen := _seen(part):
@@ -182,12 +182,12 @@ def _classes(part: Mapping[str, Any]) -> list[str]:
 
 
 def _calibration(part: Mapping[str, Any]) -> list[str]:
-    """Return how far probabilities agree with what is true, and how often what is named is right."""
+    """Return how far probabilities agree with the truth, and how often named classes are right."""
     if "calibration" not in part:
         return []
     rows = [[name, number(found["error"])] for name, found in part["calibration"].items()]
     lines = table(
-        f"Calibration ({part['head']}): mean distance of a probability from the share that is true, in {BINS} bins",
+        f"Calibration ({part['head']}): mean distance of a probability from the share of photos with the class, in {BINS} bins",
         ["", "expected calibration error"],
         rows,
     )
@@ -195,7 +195,7 @@ def _calibration(part: Mapping[str, Any]) -> list[str]:
     share = f" ({named['right'] / named['photos']:.3f})" if named["photos"] else ""
     return [
         *lines,
-        f"  Something is named on {named['photos']:,} photos, rightly on {named['right']:,} of them{share}; on "
+        f"  A class is named on {named['photos']:,} photos, correctly on {named['right']:,} of them{share}, and on "
         f"{named['of_none_named']:,} of the {named['of_none']:,} photos of none of the classes.",
     ]
 
@@ -294,7 +294,8 @@ def _foot(found: Evaluation) -> Iterator[str]:
         yield papers.ACNE_NOTE[0].upper() + papers.ACNE_NOTE[1:] + "."
     if REGIONS in found.numbers:
         if about["merged_into_background"]:
-            yield f"True {', '.join(about['merged_into_background'])} are background here: the segmenter does not tell them."
+            merged = ", ".join(about["merged_into_background"])
+            yield f"True {merged} are background here: the segmenter does not distinguish them."
         yield papers.FACES_NOTE[0].upper() + papers.FACES_NOTE[1:] + "."
     if any(name.startswith(DISEASES) for name in found.numbers):
         yield papers.DISEASES_NOTE[0].upper() + papers.DISEASES_NOTE[1:] + "."

@@ -86,7 +86,7 @@ def bootstrap(
 
 
 def replicates(rows: Floats | csr_array, statistic: Statistic, how: Resampling) -> Floats:
-    """Return (how.replicates, M) numbers, one row for each resample of all rows with replacement."""
+    """Return (how.replicates, M) numbers, one row for each resample of the rows."""
     n = rows.shape[0]
     random = np.random.default_rng(how.seed)
     columns: Any = csr_array(rows.T) if issparse(rows) else np.ascontiguousarray(rows.T)

@@ -60,7 +60,7 @@ class Boxes:
         return cls(len(each), photo, np.concatenate([np.zeros((0, 4)), *each]), label, score)
 
     def only(self, keep: NDArray[np.bool_]) -> Boxes:
-        """Return the boxes where `keep`, (N,) bool, is true. The number of photos stays the same."""
+        """Return the boxes where `keep`, (N,) bool, is true. The number of photos stays."""
         return Boxes(self.photos, self.photo[keep], self.xyxy[keep], self.label[keep], self.score[keep])
 
     def per_photo(self) -> Ints:

@@ -1,7 +1,8 @@
-"""Fit probabilities to what is true, and measure how far apart the two are.
+"""Fit probabilities to the truth, and measure how far apart the two are.
 
-Guo et al.: On Calibration of Modern Neural Networks (2017). Logits are scaled by one number, the inverse of its temperature, and
-shifted by one number a class: training shows rare classes as often as common ones, and the shift takes that back.
+Guo et al.: On Calibration of Modern Neural Networks (2017). Logits are scaled by one number, the
+inverse of the temperature, and shifted by one number for each class: training shows rare classes
+as often as common ones, and the shift reverses that.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ Bools = NDArray[np.bool_]
 # Bins of equal width over 0 to 1, as in the paper's figures.
 BINS = 10
 FOLDS = 5
-# What the reliability of each photo's most probable class is called, among those of the classes.
+# Name of the reliability of each photo's most probable class, beside those of the classes.
 TOP = "top class"
-# How strongly the scale is held to 1 and the shifts to 0: as much as this many photos speak for them.
+# Strength with which the scale is held to 1 and the shifts to 0: that of this many photos.
 _PRIOR = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Make probabilities of logits.
+    """Turn logits into probabilities.
 
-    scale: above 0. shift: (C,). softmax: all classes together, else each for itself.
+    scale: above 0. shift: (C,). softmax: all classes together, otherwise each by itself.
     """
 
     scale: float
@@ -47,10 +48,11 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Compare probabilities with shares that are true, in bins of the probability.
+    """Compare probabilities with the share of photos that have the class, in bins.
 
-    photos, mean, share: (BINS,) photos of a bin, their mean probability, the share of them that has the class; NaN in empty
-    bins. error: the expected calibration error, the mean of |mean - share| over photos.
+    photos, mean, share: (BINS,) photos of a bin, their mean probability, and the share of them that
+    has the class; NaN in empty bins. error: the expected calibration error, the mean of
+    |mean - share| over photos.
     """
 
     photos: NDArray[np.int64]
@@ -60,12 +62,12 @@ class Reliability:
 
 
 def fit_calibration(logits: Floats, truth: Bools, *, softmax: bool = False) -> Calibration:
-    """Return the scale and the shifts under which the truth is most likely.
+    """Return the scale and the shifts that make the truth most likely.
 
     Args:
         logits: (N, C).
         truth: (N, C), whether a photo has a class; with `softmax` each has one.
-        softmax: Whether probabilities are made of all classes together.
+        softmax: Whether probabilities are made from all classes together.
 
     Raises:
         ValueError: There is no photo to fit to.
@@ -83,7 +85,10 @@ def fit_calibration(logits: Floats, truth: Bools, *, softmax: bool = False) -> C
 
 
 def _unlikeliness(values: Floats, logits: Floats, truth: Bools, together: bool) -> float:
-    """Return the negative log-likelihood of the truth. values: log of the scale, then the shifts."""
+    """Return the negative log-likelihood of the truth.
+
+    values: log of the scale, then the shifts.
+    """
     moved = logits * np.exp(values[0]) + values[1:]
     if together:
         highest = moved.max(axis=1, keepdims=True)
@@ -97,16 +102,16 @@ def _unlikeliness(values: Floats, logits: Floats, truth: Bools, together: bool) 
 def held_out_probabilities(
     logits: Floats, truth: Bools, groups: Sequence[Hashable], seed: int, *, softmax: bool = False
 ) -> Floats:
-    """Return (N, C) probabilities of photos by calibrations that were fitted without them.
+    """Return (N, C) probabilities from calibrations that were fitted without the photo.
 
-    Photos are shared out in FOLDS parts, groups as wholes. With fewer groups than two there is nothing to fit to, and the
-    probabilities are those of the bare logits.
+    Photos are divided into FOLDS parts, groups as a whole. With fewer than two groups there is
+    nothing to fit to, and the probabilities are those of the bare logits.
 
     Args:
-        logits, truth: As fit_calibration has them.
+        logits, truth: As in fit_calibration.
         groups: The group of each photo, such as a patient.
-        seed: Of the parts.
-        softmax: As fit_calibration has it.
+        seed: Decides the parts.
+        softmax: As in fit_calibration.
     """
     names = list(dict.fromkeys(groups))
     bare = Calibration(1.0, np.zeros(logits.shape[1]), softmax)
@@ -132,7 +137,7 @@ def reliabilities(
     *,
     groups: NDArray[np.int64] | None = None,
 ) -> dict[str, Reliability]:
-    """Return the reliability of every class, and of the most probable class of each photo under TOP.
+    """Return the reliability of every class, and under TOP that of each photo's top class.
 
     Args:
         probability, truth: (N, C).
@@ -159,8 +164,8 @@ def reliability(
         groups: (N,) group of each photo, drawn as a whole.
 
     Example:
-        >>> found = reliability(np.array([0.9, 0.9, 0.1]), np.array([True, True, False]), Resampling(0))
-        >>> round(found.error.value, 2)
+        >>> probability, true = np.array([0.9, 0.9, 0.1]), np.array([True, True, False])
+        >>> round(reliability(probability, true, Resampling(0)).error.value, 2)
         0.1
     """
     bins = np.minimum((probability * BINS).astype(np.int64), BINS - 1)

@@ -82,7 +82,7 @@ def _areas(truth: Bools, probability: Floats) -> tuple[float, float]:
 
 
 def _decided(sums: Floats) -> Floats:
-    """Return (B, C, 5) DECIDED from (B, C x 4) true and false positives, false and true negatives."""
+    """Return (B, C, 5) DECIDED from (B, C x 4) true/false positives, false/true negatives."""
     tp, fp, fn, tn = np.moveaxis(sums.reshape(len(sums), -1, 4), 2, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         recall, specificity = tp / (tp + fn), tn / (tn + fp)

@@ -1,4 +1,4 @@
-"""How well boxes are found where the drawn extents are noisy: average precision at any IoU, and hits by the centre."""
+"""Measure boxes whose drawn extents are noisy: average precision at any IoU, and by the centre."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.detection import RECALLS
 
 Floats = NDArray[np.float64]
-# Found and true boxes of a photo to how well each pair fits.
+# Found and true boxes of a photo -> how well each pair fits.
 Fit = Callable[[Floats, Floats], Floats]
 
 
 def average_precision(truth: Boxes, found: Boxes, iou: float) -> float:
-    """Return COCO's average precision of the boxes of one class at one IoU, however low; NaN without true boxes.
+    """Return COCO's average precision of the boxes of one class at one IoU, however low.
+
+    It is NaN without true boxes.
 
     Example:
         >>> import numpy as np
@@ -34,7 +36,10 @@ def average_precision(truth: Boxes, found: Boxes, iou: float) -> float:
 
 
 def centre_precision(truth: Boxes, found: Boxes) -> float:
-    """Return the same where a box is right if its centre lies in the true box; NaN without true boxes."""
+    """Return the average precision if a box is right when its centre lies in the true box.
+
+    It is NaN without true boxes.
+    """
 
     def fit(boxes: Floats, true_boxes: Floats) -> Floats:
         centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
@@ -46,7 +51,7 @@ def centre_precision(truth: Boxes, found: Boxes) -> float:
 
 
 def _precision(truth: Boxes, found: Boxes, fit: Fit, least: float) -> float:
-    """least: fit from where on a found box is right."""
+    """Return the average precision. least: smallest fit of a right box."""
     if not len(truth):
         return float("nan")
     right = np.zeros(len(found), np.bool_)

@@ -140,19 +140,19 @@ def _calibrated(
 
 def _notes(asked: CalibrationSection, threshold: Threshold) -> Iterator[str]:
     yield (
-        "The probabilities are fitted to the validation photos by one scale, and a shift a class. The numbers are of "
+        "The probabilities are fitted to the validation photos by one scale and a shift for each class. The numbers are for "
         f"probabilities fitted to the other {FOLDS - 1} of {FOLDS} parts of these photos."
     )
     aims = (
-        f"{asked.none_kept:.0%} of each folder of negatives have nothing named, and {asked.named_right:.0%} of what is "
-        "named is right"
+        f"{asked.none_kept:.0%} of each folder of negatives have no class named, and {asked.named_right:.0%} of named "
+        "classes are right"
     )
     if threshold.holds:
         yield f"The threshold {threshold.value:g} is the lowest at which {aims}."
     else:
         yield (
-            f"At no threshold {aims}. At {threshold.value:g} nothing is named on the negatives as often as asked, and what is "
-            "named is right most often."
+            f"There is no threshold at which {aims}. At {threshold.value:g} no class is named on the negatives as often as "
+            "asked, and named classes are right most often."
         )
 
 

@@ -1,4 +1,4 @@
-"""Handle Ctrl-C while a step is computed: the step ends, the checkpoint is written, training ends."""
+"""Handle Ctrl-C: the step ends, the checkpoint is written, and training ends."""
 
 from __future__ import annotations
 

@@ -259,7 +259,8 @@ class _Run:
         state.since_best += 1
         if point["score"] > state.best or len(state.curve) == 1:
             state.since_best = 0
-        if point["score"] >= state.best or len(state.curve) == 1:  # of equals the one that has learned longer
+        # Among equal scores, keep the weights that have learned longest.
+        if point["score"] >= state.best or len(state.curve) == 1:
             state.best = point["score"]
             if self.rank == 0:
                 write_tensors(dict(network.state_dict()), self.work / "best.pt")

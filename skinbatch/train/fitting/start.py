@@ -71,7 +71,8 @@ def freeze_backbone(network: nn.Module, where: str) -> None:
         network.freeze_backbone()
     elif isinstance(network, BiSeNet):
         network.cp.resnet.requires_grad_(False)
-    elif isinstance(own := getattr(network, "get_classifier", lambda: None)(), nn.Module):  # a network of timm's
+    # A network of timm's.
+    elif isinstance(own := getattr(network, "get_classifier", lambda: None)(), nn.Module):
         network.requires_grad_(False)
         own.requires_grad_(True)
     else:

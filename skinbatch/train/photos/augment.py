@@ -1,4 +1,4 @@
-"""Change training photos at random: where the camera stood, the light, and how the file was kept."""
+"""Change training photos at random: the camera's place, the light and the file."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def called(path: Path) -> str:
 
 
 def truth_class(name: str, data: DataSection, classes: Sequence[str]) -> str | None:
-    """Return the model's class for a truth's class, "" for none of them; None if it is not mapped."""
+    """Return the model's class for a truth's class; "" for none, None if it is not mapped."""
     meant = mapped(name, data.mapping(classes))
     return meant if not meant or meant in classes else None
 
@@ -296,7 +296,7 @@ def _stem(photo: AnnotatedPhoto) -> str:
 
 
 def _said(taken: TakenPhoto) -> AnnotatedPhoto:
-    """Return a photo of `negatives` as annotated with no boxes, though no file says so."""
+    """Return a photo of `negatives` as annotated with no boxes; no file annotates it."""
     return taken.photo if taken.photo.boxes is not None else replace(taken.photo, boxes=NO_BOXES, labels=())
 
 

@@ -1,4 +1,7 @@
-"""Turn photos into a network's input on its device, so that one byte a channel travels, not four."""
+"""Turn photos into a network's input on its device.
+
+Only one byte a channel travels to the device, not four.
+"""
 
 from __future__ import annotations
 

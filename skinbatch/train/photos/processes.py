@@ -38,7 +38,9 @@ def batches_of(loader: DataLoader[T]) -> Iterator[T]:
     return batches
 
 
-@atexit.register  # after torch's own, which ask, and before multiprocessing's, which would wait for ever
+# This runs after torch's own handlers, which ask, and before multiprocessing's, which would wait
+# for ever.
+@atexit.register
 def _end_what_is_stuck() -> None:
     """Kill a process that is stuck in code that no Python thread can interrupt."""
     left = [process for process in _started if process.is_alive()]
@@ -59,7 +61,8 @@ def quiet(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS: nobody says whose signal it is, and each is heeded
+    # macOS does not tell who sent a signal, so every signal counts.
+    if not hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return
     # This comes before any thread is started: a signal that is blocked in all threads stays

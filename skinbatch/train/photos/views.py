@@ -1,4 +1,4 @@
-"""Draw training views: a photo as another camera, light and file would have shown it, by [augment]."""
+"""Draw training views: photos as another camera, light and file would show them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ CURVES = "curves.png"
 _ROWS = 24
 _FILLED = f"## {FILLED}"
 _KIND = (
-    "{} they decided which evaluation's weights were kept and when to stop, so these numbers are kind. Intervals are 95 % "
+    "{} they decided which evaluation's weights were kept and when to stop, so these numbers are optimistic. Intervals are 95 % "
     "bootstrap intervals over {}."
 )
 _NEW = "Validation photos were never trained on, but"
@@ -92,7 +92,7 @@ def _reliability(stem: str, trained: TrainedStage) -> str:
     if trained.reliability is None:
         return ""
     return (
-        f"\n\n![How far the probabilities agree with what is true]({reliability_in_pack(stem)})\n\nPoints right of the diagonal: "
+        f"\n\n![How well the probabilities agree with the truth]({reliability_in_pack(stem)})\n\nPoints right of the diagonal: "
         "the probability is higher than the share of photos that has the class. Bars: how many photos have such a probability."
     )
 
@@ -202,7 +202,7 @@ def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str
             "into it, or name a `base` in the recipe."
         )
     lines += [
-        f"The whole pack on the validation photos, from pixels to tables, then against the truth; {place}"
+        f"Score the validation photos with the whole pack, then compare the tables with the truth; {place}"
         f"{_unlike_the_trainer(recipe)}:",
         "\n```",
         *_judged(recipe, stem, trained),
@@ -232,7 +232,7 @@ def _judged(recipe: Recipe, stem: str, trained: TrainedStage) -> Iterator[str]:
 
 
 def _how_read(form: str | None, photos: str | None) -> str:
-    """Options of `evaluate` for a truth."""
+    """Return the options of `evaluate` that read a truth."""
     options = f" --format {form}" if form is not None else ""
     return options + (f" --photos {shlex.quote(photos)}" if photos is not None else "")
 
@@ -244,7 +244,7 @@ def _how_the_same(recipe: Recipe) -> str:
         needs.append(f"a base pack {recipe.base} whose segmenter has the SHA-256 {faces[:12]}…")
     given = f", given {' and '.join(needs)}" if needs else ""
     minutes = any(s.minutes is not None for s in (recipe.schedule, *(t.schedule for t in recipe.transfer)))
-    ends = "which goes as far as its minutes reach" if minutes else "with these numbers at its end"
+    ends = "which goes as far as its minutes allow" if minutes else "with these numbers at its end"
     return f"{given}, {ends}"
 
 

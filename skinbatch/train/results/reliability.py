@@ -45,7 +45,7 @@ def draw_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_xlabel("probability")
-        axes.set_ylabel("share that is true")
+        axes.set_ylabel("share of photos with the class")
     for axes in panels[len(curves) :]:
         axes.set_axis_off()
     figure.savefig(path, format="png")

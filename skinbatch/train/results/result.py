@@ -52,16 +52,24 @@ class DataCount:
 class TrainedStage:
     """Hold a trained stage.
 
-    stage: `segmenter`, `detector` or `classifier`. fields: of SegmenterStage, DetectorStage or
-    ClassifierStage, without sha256, config_sha256, parameters, source and licence; they come from
-    the recipe and from training (threshold, fitted anchors). weights: a safetensors file, fp16
-    (models.weights.save_weights). config: `detector.json` of arch `mmdet`, else None. parameters:
-    of the network as it is packed. curve: a mapping for each evaluation with `step` first, then
-    `epoch`, `minutes`, `loss`, `score` (by which the best weights were chosen), `waited` (share of
-    the step time spent waiting for data) and any other number; it is drawn and printed. steps,
-    seconds: over all resumptions. hardware: in words. stopped: why it ended, in words. notes:
-    sentences for the card. earlier: name and curve of each training before the last ([[transfer]]).
-    reliability: a PNG of how far calibrated probabilities agree with what is true, None where they are not calibrated.
+    Attributes:
+        stage: `segmenter`, `detector` or `classifier`.
+        fields: of SegmenterStage, DetectorStage or ClassifierStage, without sha256, config_sha256,
+            parameters, source and licence. They come from the recipe and from training (threshold,
+            fitted anchors).
+        weights: a safetensors file, fp16 (models.weights.save_weights).
+        parameters: of the network as it is packed.
+        curve: a mapping for each evaluation with `step` first, then `epoch`, `minutes`, `loss`,
+            `score` (by which the best weights were chosen), `waited` (share of the step time spent
+            waiting for data) and any other number. It is drawn and printed.
+        steps, seconds: over all resumptions.
+        hardware: in words.
+        stopped: why it ended, in words.
+        notes: sentences for the card.
+        config: `detector.json` of arch `mmdet`, otherwise None.
+        earlier: name and curve of each training before the last ([[transfer]]).
+        reliability: a PNG that compares calibrated probabilities with the truth; None if they are
+            not calibrated.
     """
 
     stage: str

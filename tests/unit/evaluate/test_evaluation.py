@@ -267,7 +267,7 @@ def test_a_classifier_is_also_judged_by_the_photos_that_it_looked_at(
     assert numbers["with_face"]["of_none"] + numbers["without_face_of_none"] == numbers["of_none"] == 4
     text = as_text(found)
     assert "Classes (disease), the whole pipeline: 20 photos, 4 of none of them, 2 without a face" in text
-    assert "photos without a face rank last, so this is also of whether a face was found" in text
+    assert "photos without a face rank last, so this also measures whether faces are found" in text
     assert "Classes (disease), the classifier alone: the 18 photos with a face" in text
     (tones,) = (line for line in text.splitlines() if "disease AUC, with a face" in line)
     assert "disease AUC " in tones
@@ -309,8 +309,11 @@ def test_probabilities_are_held_against_what_is_true_where_the_classifier_looked
     assert 0 < named["right"] <= named["photos"] <= 18
     assert named["of_none"] == numbers["with_face"]["of_none"]
     text = as_text(found)
-    assert "Calibration (disease): mean distance of a probability from the share that is true, in 10 bins" in text
-    assert f"Something is named on {named['photos']} photos, rightly on {named['right']} of them" in text
+    assert (
+        "Calibration (disease): mean distance of a probability from the share of photos with the class, in 10 bins"
+        in text
+    )
+    assert f"A class is named on {named['photos']} photos, correctly on {named['right']} of them" in text
     assert (
         json.loads(json.dumps(found.as_json()))["all"]["classes.disease"]["calibration"]["top class"]["error"]["value"]
         > 0

@@ -108,7 +108,7 @@ def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
         'train = [{ truth = "photos/train" }]',
         "skinbatch train classifier disease.toml --out AGAIN",
         "Validation photos were never trained on, but they decided which evaluation's weights were kept and when to stop, so "
-        "these numbers are kind. Intervals are 95 % bootstrap intervals over photos.",
+        "these numbers are optimistic. Intervals are 95 % bootstrap intervals over photos.",
         "skinbatch evaluate OUT-classifier-disease photos/valid --map 'Rosacea papules=rosacea' --apart lupus "
         "--out evaluation-classifier-disease",
     ):
@@ -175,7 +175,7 @@ def test_the_card_says_what_its_numbers_need_besides_the_recipe(tmp_path: Path) 
     text = RECIPE.format(head="disease")
     faces = load_pack("starter").weights["segmenter"][:12]
     for changed, wanted in (
-        (text.replace("epochs = 3", "minutes = 3"), "start, which goes as far as its minutes reach:"),
+        (text.replace("epochs = 3", "minutes = 3"), "start, which goes as far as its minutes allow:"),
         (
             text.replace("valid = [", "face = true\nvalid = ["),
             f"a base pack starter whose segmenter has the SHA-256 {faces}…",

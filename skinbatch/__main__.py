@@ -18,7 +18,7 @@ def main() -> NoReturn:
 
         command()
     except KeyboardInterrupt:
-        print("skinbatch: interrupted; the same command goes on", file=sys.stderr)
+        print("skinbatch: interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
     finally:
         signals.from_now_on(signal.SIG_IGN)  # the exit code is decided, what is left is Python's own end

@@ -185,7 +185,7 @@ def _guarded(run: Callable[..., Any]) -> int:
     except typer.Exit as e:
         return int(e.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; the same command goes on", 130)
+        say("interrupted; run the same command again to continue", 130)
         return 130
     except Exception as e:
         if hasattr(e, "format_message") and hasattr(e, "exit_code"):  # click's own errors of use
@@ -196,7 +196,7 @@ def _guarded(run: Callable[..., Any]) -> int:
             return int(e.exit_code)
         if not writes_json():
             print(redacted(traceback.format_exc()), file=sys.stderr, end="")
-        say("this is a defect of skinbatch; nothing that was committed is lost", 1, traceback=traceback.format_exc())
+        say("this is a bug in skinbatch; everything committed is kept", 1, traceback=traceback.format_exc())
         return 1
 
 

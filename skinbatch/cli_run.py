@@ -197,8 +197,8 @@ def _failure(error: BaseException) -> tuple[int, str]:
     if isinstance(error, SkinbatchError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return 130, "interrupted; the same command goes on"
-    return 1, f"this is a defect of skinbatch: {type(error).__name__}: {redacted(str(error))}"
+        return 130, "interrupted; run the same command again to continue"
+    return 1, f"this is a bug in skinbatch: {type(error).__name__}: {redacted(str(error))}"
 
 
 def report_as_json(report: RunReport) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Planned units into assignments: which are left, and where older rows of their photos may be."""
+"""Turn planned units into assignments, each with the older results that it may reuse."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reuse_of(receipt: Receipt) -> Reuse:
 
 
 class Assigner:
-    """Assignments for one plan of one scoring."""
+    """Make the assignments for one plan of one scoring."""
 
     def __init__(self, store: Store, ledger: Ledger, current: Plan) -> None:
         self.store = store
@@ -31,7 +31,7 @@ class Assigner:
 
     @cached_property
     def _moved(self) -> dict[int | None, list[Stub]]:
-        """Complete receipts of archive files that are no longer listed, by the files' sizes."""
+        """Return complete receipts of shards that are no longer listed, grouped by shard size."""
         planned = {family(unit_id) for unit_id, _ in self.plan.units.inputs()}
         moved: dict[int | None, list[Stub]] = {}
         for name in sorted({f for f in self.ledger.families() if f.startswith("s") and f not in planned}):
@@ -40,19 +40,26 @@ class Assigner:
         return moved
 
     def left(self) -> Units:
-        """Units that no receipt proves done."""
+        """Return the units that no receipt proves done."""
         return self.plan.units.where(self.ledger.proof(*inputs) is None for inputs in self.plan.units.inputs())
 
     def to_score(self, units: Units) -> Iterator[Assignment]:
-        """One assignment a unit; photos are read from the plan as they are handed out."""
+        """Yield one assignment for each unit.
+
+        Photos are read from the plan as units are handed out.
+        """
         works = plan.work_units(self.store, self.ledger.fingerprint, self.plan, units)
         for planned, work in zip(units, works, strict=True):
             older = tuple(reuse_of(self.ledger.receipt(stub)) for stub in self._older(work))
             yield Assignment(work, planned.inputs_sha256, generation=1, reuse=older)
 
     def _older(self, work: WorkUnit) -> list[Stub]:
-        """Receipts that may hold rows of the unit's photos: of its group and the groups it was split from; of its archive
-        file, and of files of its very size that are no longer listed, which may be the same under another name."""
+        """Return receipts that may hold rows of the unit's photos.
+
+        For loose photos, they are the receipts of the unit's group and of the groups that it was
+        split from. For a shard, they are its own receipts and those of unlisted shards of exactly
+        the same size, which may be the same shard under another name.
+        """
         name = family(work.unit_id)
         groups = [name[:depth] for depth in range(1, len(name) + 1)]
         if work.shard is None:
@@ -60,7 +67,7 @@ class Assigner:
         return [*self.ledger.of_family(name), *self._moved.get(work.shard.size, ())]
 
     def failed(self) -> list[tuple[PlannedUnit, Receipt]]:
-        """Receipts that count for the plan and hold rows that are not ok."""
+        """Return the receipts that count for the plan and hold rows that are not ok."""
         found = []
         for planned in self.plan.units:
             for stub in self.ledger.proof(planned.unit_id, planned.inputs_sha256) or ():
@@ -69,7 +76,10 @@ class Assigner:
         return found
 
     def to_retry(self, failed: Iterable[tuple[PlannedUnit, Receipt]]) -> Iterator[Assignment]:
-        """Units, or halves, with failed rows: their ok rows are copied, the others scored again as a new generation."""
+        """Yield the units, or halves of units, that have failed rows.
+
+        Rows that are ok are copied, and the others are scored again as a new generation.
+        """
         failed = list(failed)
         units = list({p.unit_id: p for p, _ in failed}.values())
         receipts: dict[str, list[Receipt]] = {}
@@ -88,7 +98,7 @@ class Assigner:
 
 
 def _half(work: WorkUnit, receipt: Receipt) -> WorkUnit:
-    """The unit itself, or the half of it that the receipt is of."""
+    """Return the unit itself, or the half of it that the receipt belongs to."""
     if work.shard is not None:
         return WorkUnit(receipt.unit_id, shard=work.shard, start=receipt.start, stop=receipt.stop)
     for digit in receipt.unit_id.split(".")[1:]:

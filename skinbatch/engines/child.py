@@ -1,4 +1,7 @@
-"""The local engine's child process: `python -m skinbatch.engines.child FD`, driven over a socket pair."""
+"""Run the local engine's child process.
+
+The driver starts it as `python -m skinbatch.engines.child FD` and talks to it over a socket pair.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,13 @@ PROGRESS_S = 0.5
 
 
 def main(fd: int) -> None:
-    """Receive a context, then assignments; send ("ready", device, host), ("progress", n), ("done", outcome).
+    """Receive a context, then assignments, and send messages.
 
-    Ends when the driver's end of the socket closes, whatever it is doing then.
+    The messages are ("ready", device, host), ("progress", n) and ("done", outcome). The process
+    ends when the driver's end of the socket closes, whatever it is doing at that moment.
     """
     _die_first()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the driver decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the driver decides
     connection: Connection[Any, Any] = Connection(fd)
     lock = threading.Lock()
     parent = os.getppid()
@@ -61,7 +65,10 @@ def main(fd: int) -> None:
 
 
 def _die_first() -> None:
-    """Where memory runs out, Linux shall kill this process, whose unit is tried again, and not the driver."""
+    """Have Linux kill this process, and not the driver, when memory runs out.
+
+    The driver then tries its unit again.
+    """
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

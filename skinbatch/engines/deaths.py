@@ -1,4 +1,4 @@
-"""Failed attempts on record, so that a driver that dies does not count from nothing again."""
+"""Record failed attempts, so that a restarted driver does not begin to count from zero."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from skinbatch.types import WorkUnit
 
 
 class DeathRecord:
-    """Those of earlier runs, as they were when this was made, and where this run writes its own."""
+    """Hold the failed attempts of earlier runs, and write those of this run.
+
+    The earlier attempts are read once, when the object is made.
+    """
 
     def __init__(self, store: Store, fingerprint: str, run_id: str) -> None:
         self._store, self._fingerprint, self._run_id = store, fingerprint, run_id
         self._earlier = receipts.attempts(store, fingerprint)
 
     def of(self, unit: WorkUnit) -> Deaths:
-        """What earlier runs have on record for a unit and its inputs."""
+        """Return the failed attempts that earlier runs recorded for a unit with the same inputs."""
         keys = self._earlier.get((unit.unit_id, unit.inputs_sha256[:12]), ())
-        if len(keys) < DEATHS_TO_BLAME:  # why matters only for a verdict
+        if len(keys) < DEATHS_TO_BLAME:  # only a verdict needs the reason
             return Deaths(len(keys), "on record")
         last = receipts.last_attempt(self._store, keys)
         return Deaths(len(keys), str(last.get("reason", "on record")), last.get("timed_out") is True)
 
     def add(self, unit: WorkUnit, reason: str, timed_out: bool) -> None:
-        """Raises StoreError."""
+        """Record a failed attempt. Raises StoreError."""
         record = {
             "unit_id": unit.unit_id,
             "reason": reason,

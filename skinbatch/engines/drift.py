@@ -1,4 +1,4 @@
-"""What the workers found to be different from the plan: photos and archive files that changed or went while they were read."""
+"""Collect photos and shards that changed or disappeared after the plan was made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
 
 class Drift:
-    """Collects what a new plan has to say; true when there is anything. A photo or archive file may drift once a run."""
+    """Collect the changes for a new plan. It is true if there are any.
+
+    A photo or shard may drift only once in a run.
+    """
 
     def __init__(self) -> None:
         self._changed: dict[str, ImageRef] = {}
@@ -27,12 +30,16 @@ class Drift:
         return bool(self._changed or self._vanished or self._shards)
 
     def note(self, changed: Iterable[ImageRef], vanished: Iterable[str]) -> None:
-        """Photos of a unit that was committed as they were read."""
+        """Note photos that were committed in a changed state, and photos that were gone."""
         self._changed.update({ref.image_id: ref for ref in changed})
         self._vanished.update(vanished)
 
     def note_failed(self, unit: WorkUnit, outcome: UnitFailed) -> bool:
-        """A unit that was not committed; False if what changed had changed before, so that the unit has failed."""
+        """Note the changes behind a unit that was not committed.
+
+        Returns False if the same photo or shard had already changed before. The unit has then
+        failed.
+        """
         names = [unit.shard.key] if unit.shard else [*(r.image_id for r in outcome.changed), *outcome.vanished]
         if not names or any(name in self._before for name in names):
             return False
@@ -43,7 +50,7 @@ class Drift:
         return True
 
     def lost_shards(self, locator: Locator) -> list[ShardRef]:
-        """Look again at the archive files that drifted, and return those that are gone."""
+        """Check the shards that drifted, and return those that are gone."""
         for key, shard in self._shards.items():
             store, object_key = locator.locate(shard.uri)
             try:
@@ -54,7 +61,10 @@ class Drift:
         return [self._shards[key] for key, shard in self._now.items() if shard is None]
 
     def apply(self, listing: Listing, locator: Locator) -> Listing:
-        """Return the listing with everything that was noted, which is then forgotten but for having been noted."""
+        """Return the listing with all changes applied, and clear them.
+
+        The names are kept, so that a second change of the same photo or shard is recognized.
+        """
         self.lost_shards(locator)
         amended = plan.replace_shards(plan.amend(listing, self._changed, self._vanished), self._now)
         self._before |= {*self._changed, *self._vanished, *self._shards}

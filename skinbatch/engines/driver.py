@@ -1,4 +1,7 @@
-"""One run from source to snapshot: plan, hand out, commit, clean up. The same on every engine."""
+"""Drive one run from source to snapshot: plan, hand out, commit, clean up.
+
+It works the same way on every engine.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +37,18 @@ from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.storage.traffic import TRAFFIC
 from skinbatch.types import Receipt, WorkUnit
 
-# Plans of one run: the first, and those that follow photos that changed while they were read.
+# Most plans in one run: the first, and those made because photos changed while they were read.
 MAX_ROUNDS = 3
-# Units that stay open, each told by itself; an outage may leave thousands.
+# Number of open units that get a note of their own. An outage may leave thousands.
 _MOST_NOTED = 5
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM."""
+    """Report that Ctrl-C or SIGTERM ended the run."""
 
 
 class Driver:
-    """Runs `score` or `retry` for prepared settings. Also the scheduler's observer."""
+    """Run `score` or `retry` for prepared settings. It also observes the scheduler."""
 
     def __init__(self, prepared: Prepared, presenter: Presenter, command: str) -> None:
         self.prepared = prepared
@@ -71,7 +74,7 @@ class Driver:
         self._troubles: set[str] = set()
 
     def run(self, engine: Engine, retry: bool = False) -> RunReport:
-        """The whole run; the claim is given back and the record written however it ends."""
+        """Run to the end. However the run ends, the claim is released and the record is written."""
         with signals.heard_by(self._stop), TRAFFIC.heard_by(self.troubled):
             return self._run_claimed(engine, retry)
 
@@ -84,7 +87,7 @@ class Driver:
             self.claim.start(self.log.beat)
             report = self._run(engine, retry)
         except (Interrupted, KeyboardInterrupt):
-            report = self._end(130, "interrupted; the same command goes on", self._current, "interrupted")
+            report = self._end(130, "interrupted; run the same command again to continue", self._current, "interrupted")
         except BaseException as error:
             code, text = getattr(error, "exit_code", 1), str(error)
             self._quietly(lambda: self._close_record("failed", code, text))
@@ -94,11 +97,14 @@ class Driver:
         return report
 
     def _quietly(self, last_words: Callable[[], None]) -> None:
-        """What is done at the end of a run that may have failed: its own failure must not hide the run's."""
+        """Do a last step of a run that may have failed, and turn its error into a note.
+
+        An error here must not hide the error of the run itself.
+        """
         try:
             last_words()
         except SkinbatchError as e:
-            self.presenter.note(f"could not be written at the end: {e}")
+            self.presenter.note(f"the end of the run could not be recorded: {e}")
 
     def _run(self, engine: Engine, retry: bool) -> RunReport:
         try:
@@ -107,7 +113,7 @@ class Driver:
             message = f"nothing to do: nothing was modified since {self.config.source.since}"
             return self._end(0, message, None, "done", nothing_to_do=True)
 
-        # After the listing, which is as large as what is done and no longer needed.
+        # Read only now: the listing has just as many entries, and its memory is free again.
         self.presenter.phase("reading what is done")
         self.ledger = Ledger.load(self.store, self.fingerprint)
         self._folds = Folds(self.ledger, self.presenter.note)
@@ -118,7 +124,7 @@ class Driver:
         failed = assigner.failed() if retry and not left else []
         if retry and left:
             raise UsageError(
-                f"{self.store.uri}: {len(left)} units are not scored yet; `skinbatch score` first, then retry"
+                f"{self.store.uri}: {len(left)} units are not scored yet; run `skinbatch score` first, then retry"
             )
         assignments = assigner.to_retry(failed) if retry else assigner.to_score(left)
         todo = len(failed) if retry else len(left)
@@ -139,11 +145,15 @@ class Driver:
             return self._finish(current)
         self._folds.write()
         if self._scheduler is not None and self._scheduler.stopped and not self._left:
-            return self._end(6, f"stopped: {self._scheduler.stopped}; the same command goes on", current, "stopped")
+            message = f"stopped: {self._scheduler.stopped}; run the same command again to continue"
+            return self._end(6, message, current, "stopped")
         return self._end(4, self._left_message(current), current, "failed")
 
     def _totals(self, current: Plan, left: Units, failed: Sequence[tuple[PlannedUnit, Receipt]]) -> Totals:
-        """What is known before the first unit: archive files that were scored before have as many photos as rows."""
+        """Return the totals before the first unit.
+
+        Shards that were scored before count as many photos as they have rows.
+        """
         photos, uncounted = current.photos, 0
         counts: dict[str, int] = {}
         for unit_id, inputs_sha256, kind, count in current.units.columns("unit_id", "inputs_sha256", "kind", "count"):
@@ -193,10 +203,8 @@ class Driver:
 
     def _stop_on(self, failure: UnitFailed) -> None:
         if failure.kind == "defect":
-            raise RuntimeError(
-                f"a defect of skinbatch stopped the run; nothing that was committed is lost:\n{failure.message}"
-            )
-        raise UsageError(f"{failure.message}; nothing that was committed is lost")
+            raise RuntimeError(f"a bug in skinbatch stopped the run; everything committed is kept:\n{failure.message}")
+        raise UsageError(f"{failure.message}; everything committed is kept")
 
     def _done(self, current: Plan) -> bool:
         return not Assigner(self.store, self.ledger, current).left()
@@ -204,10 +212,10 @@ class Driver:
     def _left_message(self, current: Plan) -> str:
         left = len(Assigner(self.store, self.ledger, current).left())
         first = next(iter(self._left.values()), "photos kept changing while they were read")
-        return f"{left} units could not be scored ({first}); the same command tries them again"
+        return f"{left} units could not be scored ({first}); run the same command to try them again"
 
     def _finish(self, current: Plan, nothing_to_do: bool = False) -> RunReport:
-        """Every unit is done: snapshot, clean-up, and the verdict over all rows."""
+        """Write the snapshot, clean up and judge all rows. Every unit is done."""
         chosen = self._chosen(current)
         newest = snapshot.newest_that_counts(self.ledger)
         handed_out = not nothing_to_do
@@ -284,7 +292,7 @@ class Driver:
         )
 
     def _close_record(self, state: str, exit_code: int, message: str) -> None:
-        if not self.claim.taken:  # the record would be the newest of what another run is doing
+        if not self.claim.taken:  # another run is working, and its record must stay the newest
             return
         with self.log.lock:
             record = self.log.record
@@ -293,7 +301,7 @@ class Driver:
         if destination.read_destination(self.store) is not None:
             self.log.write()
 
-    # The scheduler's observer.
+    # The methods below observe the scheduler.
 
     def ready(self, event: Ready) -> None:
         machine = f"{event.host}: {event.device}"
@@ -321,7 +329,7 @@ class Driver:
         with self.log.lock:
             self.log.record.units_failed += 1
         if len(self._left) <= _MOST_NOTED:
-            more = "; further ones are only counted" if len(self._left) == _MOST_NOTED else ""
+            more = "; any more are only counted" if len(self._left) == _MOST_NOTED else ""
             self.presenter.note(f"unit {unit_id} stays open: {message.strip().splitlines()[-1]}{more}")
 
     def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
@@ -332,7 +340,10 @@ class Driver:
         self.presenter.note(text)
 
     def troubled(self, text: str) -> None:
-        """Show the first failure of a kind at once: the run may wait for minutes before it gives up. Called from any thread."""
+        """Show the first failure of each kind at once. Called from any thread.
+
+        A run may try for minutes before it gives up.
+        """
         kind = text.rpartition(": ")[2]  # without the name of the object
         if kind not in self._troubles:
             self._troubles.add(kind)
@@ -347,8 +358,8 @@ class Driver:
             self.totals.died(reason)
         try:
             self._deaths.add(unit, reason, timed_out)
-        except StoreError as e:  # this run remembers it; only the next one would begin to count anew
-            self.presenter.note(f"not put on record: {e}")
+        except StoreError as e:  # only a later run would miss it
+            self.presenter.note(f"this death could not be recorded: {e}")
 
     def halved(self, unit: WorkUnit) -> None:
         with self.log.lock:
@@ -368,9 +379,9 @@ class Driver:
             self.presenter.progress(self.totals.tick(photos_in_flight))
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        """SIGINT and SIGTERM end the run at the next tick."""
+        """End the run at the next tick after SIGINT or SIGTERM."""
         if self._interrupted.is_set():
-            signals.interrupt(number, frame)  # a second Ctrl-C does not wait for that
+            signals.interrupt(number, frame)  # a second Ctrl-C ends the run at once
         self._interrupted.set()
 
     def _check_interrupted(self) -> None:

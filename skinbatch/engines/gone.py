@@ -1,4 +1,4 @@
-"""Listed photos that are not there: how many are too many, and what to tell of them."""
+"""Count listed photos that do not exist, decide when there are too many, and report them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from skinbatch.runs.plan import Plan
 from skinbatch.storage.locate import Locator
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
-# Missing photos that the message names.
+# Number of missing photos that the message names.
 _NAMED = 3
 _KEPT = 20
 
 
 class Gone:
-    """Counts the photos and archive files of a run that are gone.
+    """Count the photos and shards of a run that are gone.
 
-    Until something has been finished in a destination, a share of missing photos over `most` means that the listing is
-    wrong. Afterwards only a run that finds nothing at all means so.
+    While a destination has no finished scoring, a share of missing photos above `most` means that
+    the listing is wrong. Afterwards, it is wrong only if a run finds no photo at all.
 
-    too_many: What `judge` has found.
+    too_many: the result of `judge`.
     """
 
     def __init__(self, most: float, current: Plan, first: bool) -> None:
@@ -43,11 +43,14 @@ class Gone:
 
     @property
     def already_too_many(self) -> bool:
-        """Whatever the other photos come to."""
+        """Return whether too many photos are gone already, whatever happens to the others."""
         return self._all_loose and self.most < 1 and self._photos > self.most * self._listed
 
     def judge(self, rows: int, shards: Sequence[ShardRef]) -> bool:
-        """Decide whether too many are gone. rows: of the whole plan so far. shards: archive files that are gone."""
+        """Return whether too many are gone.
+
+        rows: of the whole plan so far. shards: the shards that are gone.
+        """
         self._shards = shards
         photos = self._photos
         if self.most < 1:
@@ -57,14 +60,14 @@ class Gone:
         return self.too_many
 
     def message(self, source: str, locator: Locator) -> str:
-        """Return what is gone, the first names, the likely cause and the way out."""
+        """Return how many are gone, the first names, the likely cause and the way out."""
         refs = self._refs or [ImageRef(shard.key, shard.uri) for shard in self._shards[:_KEPT]]
         names = [ref.uri for ref in refs[:_NAMED]]
         counted = f"{self._photos}" if self._photos == self._listed else f"at least {self._photos}"
         photos = f"{counted} of {self._listed} listed photos"
-        what = photos if self._photos else f"{len(self._shards)} of {self._archives} listed archive files"
-        first = f"{what} of {source} are not there, such as {', '.join(names)}"
+        what = photos if self._photos else f"{len(self._shards)} of {self._archives} listed shards"
+        first = f"{what} of {source} do not exist, such as {', '.join(names)}"
         unknown = "they may have been moved or deleted since they were listed"
         cause = likely_cause(refs, source, locator) or unknown
-        way_out = "the same command tries again; if they are meant to be gone, set max_gone = 1 in [run]"
-        return f"{first}. Likely cause: {cause}. Put it right, then {way_out}"
+        way_out = "run the same command again; if they are meant to be gone, set max_gone = 1 in [run]"
+        return f"{first}. Likely cause: {cause}. Fix it, then {way_out}"

@@ -1,4 +1,4 @@
-"""An engine that is made when its first worker is needed, so that a run with nothing to do starts none."""
+"""Create the engine only when a worker is needed, so that a run with nothing to do starts none."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from skinbatch.scoring.assignment import ScoringContext
 
 
 class LateEngine:
-    """The engine of `settings`. Ray is neither imported nor started before it is made.
+    """Stand in for the engine of `settings`, without importing or starting Ray too early.
 
-    prepared: The run that it is for; set before the engine is made.
+    prepared: the run that uses the engine; must be set before the engine is made.
     """
 
     name = "late"
 
     def __init__(self, settings: EngineSettings) -> None:
-        """Raise UsageError for settings that go with no engine of this name."""
+        """Raise UsageError for settings that this engine does not accept."""
         self.settings = settings
         self.prepared: Prepared | None = None
         self._engine: Engine | None = None
@@ -29,10 +29,13 @@ class LateEngine:
             self._local = LocalEngine(settings)
 
     def made(self) -> Engine:
-        """Return the engine, made and checked at the first call. UsageError if workers cannot be had as set."""
+        """Return the engine; the first call makes and checks it.
+
+        Raises UsageError if the settings ask for workers that cannot be had.
+        """
         assert self.prepared is not None
         if self._engine is None:
-            with signals.heard_by(signals.interrupt):  # a cluster may take its time; Ctrl-C does not wait for it
+            with signals.heard_by(signals.interrupt):  # Ctrl-C need not wait for a slow cluster
                 self._engine = self._make()
                 self._engine.check(self.prepared.source_uri, self.prepared.store.uri, self.prepared.config)
         return self._engine
@@ -46,7 +49,7 @@ class LateEngine:
         return RayEngine(self.settings)
 
     def check(self, source: str, destination: str, config: Config) -> None:
-        """Make the engine, which checks itself."""
+        """Make the engine, which runs its own check."""
         self.made()
 
     def start(self, context: ScoringContext) -> WorkerPool:

@@ -1,4 +1,4 @@
-"""The local engine: the same scorer in one child process, without Ray."""
+"""Run the scorer in one child process, without Ray."""
 
 from __future__ import annotations
 
@@ -22,34 +22,32 @@ from skinbatch.scoring.device import cuda_devices, usable_cpus
 
 
 class LocalEngine:
-    """One spawned child; a crash in it is a crash of the child only."""
+    """Score in one spawned child process. A crash in the child leaves the driver running."""
 
     name = "local"
 
     def __init__(self, settings: EngineSettings) -> None:
         if settings.ray_address is not None:
-            raise UsageError("--ray-address goes with --engine ray")
+            raise UsageError("--ray-address needs --engine ray")
         if settings.workers not in (None, 1):
-            raise UsageError(
-                f"--engine local has one worker, not {settings.workers}; --engine ray has as many as you like"
-            )
+            raise UsageError(f"--engine local has one worker, not {settings.workers}; use --engine ray for more")
         self.settings = settings
 
     def check(self, source: str, destination: str, config: Config) -> None:
-        """Paths are seen: everything runs on this machine."""
+        """Check device and precision. Paths need no check: everything runs on this machine."""
         if self.settings.device == "gpu" and not _has_gpu(self.settings):
-            raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster that has one")
+            raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster with GPUs")
         check_precision(config.model.precision, _has_gpu(self.settings))
 
     def start(self, context: ScoringContext) -> LocalPool:
         return LocalPool(context)
 
     def close(self) -> None:
-        """Nothing outlives the pool."""
+        """Do nothing: nothing outlives the pool."""
 
 
 class LocalPool:
-    """A pool of one child process."""
+    """Run a pool of one child process."""
 
     size = 1
 
@@ -75,7 +73,7 @@ class LocalPool:
         try:
             self._connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
-            return  # the child is dead, which `wait` reports
+            return  # the child is dead; `wait` reports it
 
     def submit(self, worker: int, assignment: Assignment) -> None:
         self._progress = Progress()

@@ -1,4 +1,4 @@
-"""The plan of a run: the source listed and cut into units, or the newest plan again."""
+"""Make the plan of a run: list the source and cut it into units, or read the newest plan again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from skinbatch.types import ImageRef, ShardRef
 
 
 class NothingSince(Exception):
-    """Nothing has been planned yet, and all of the source was modified before `--since`."""
+    """Report that nothing is planned yet and all of the source was modified before `--since`."""
 
 
 class Planner:
-    """Makes the plans of one run.
+    """Make the plans of one run.
 
-    check: called while the source is listed; what it raises ends the listing.
+    check: called while the source is listed; an exception from it ends the listing.
     """
 
     def __init__(self, prepared: Prepared, presenter: Presenter, log: RunLog, check: Callable[[], None]) -> None:
@@ -41,15 +41,15 @@ class Planner:
         self._members: dict[ShardRef, int] = {}
 
     def of_score(self) -> Plan:
-        """List the source and return its plan, which is written unless it says the same as the newest one.
+        """List the source and return its plan. The plan is written unless it equals the newest one.
 
         Raises:
             UsageError: If there is nothing to list.
-            NothingSince: If all of it is older than `--since`, and there is no plan yet.
+            NothingSince: If all of it is older than `--since` and there is no plan yet.
         """
         newest, damage = plan.newest_whole(self.store, self.fingerprint)
         if damage is not None:
-            self.presenter.note(f"{damage}; planning anew")
+            self.presenter.note(f"{damage}; planning again")
 
         listing = self._listing(newest)
         found = destination.read_destination(self.store)
@@ -62,22 +62,22 @@ class Planner:
         return self._write(listing, newest, found.bits, anew=damage is not None)
 
     def of_retry(self) -> Plan:
-        """Return the newest plan. UsageError if there is none, or if it is damaged."""
+        """Return the newest plan. Raises UsageError if there is none or if it is damaged."""
         newest, damage = plan.newest_whole(self.store, self.fingerprint)
         if damage is not None:
-            raise UsageError(f"{damage}; `skinbatch score` lists the source anew, then retry")
+            raise UsageError(f"{damage}; run `skinbatch score` to list the source again, then retry")
         if newest is None:
-            raise UsageError(f"{self.store.uri}: nothing has been scored here yet, so nothing can be tried again")
+            raise UsageError(f"{self.store.uri}: nothing has been scored here yet, so there is nothing to retry")
         return newest
 
     def anew(self, current: Plan, drift: Drift) -> Plan:
-        """Write the plan as the workers found the archive to be."""
+        """Write a new plan with the changes that the workers found in the source."""
         found = destination.require_destination(self.store)
         listing = drift.apply(plan.read_listing(self.store, self.fingerprint, current), self.locator)
         return self._write(listing, current, found.bits)
 
     def count_members(self, shard: ShardRef, step: Callable[[], None] = lambda: None) -> int:
-        """Return the number of image members of an archive file; each file is counted once."""
+        """Return the number of photos in a shard. Each shard is counted once."""
         if shard not in self._members:
             self._members[shard] = count_members(shard, self.locator, step)
         return self._members[shard]
@@ -98,7 +98,7 @@ class Planner:
             raise NothingSince
         kinds = ", ".join(f"{n} {ext}" for ext, n in source.skipped.most_common(5))
         raise UsageError(
-            f"{uri}: no images found"
+            f"{uri}: no photos found"
             + (f" (skipped: {kinds})" if kinds else "")
             + "; check the path, --include and --exclude"
         )

@@ -1,4 +1,4 @@
-"""Workers as the scheduler sees them, whatever they run on."""
+"""Define workers as the scheduler sees them, on whatever engine they run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker has built its models and waits for a unit. device: as it describes itself. host: its machine."""
+    """Report that a worker has built its models and waits for a unit.
+
+    device: description of its device. host: name of its machine.
+    """
 
     worker: int
     device: str
@@ -22,7 +25,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The worker's unit came to an end."""
+    """Report that a worker has finished its unit, successfully or not."""
 
     worker: int
     outcome: Outcome
@@ -30,9 +33,9 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """The worker's process is gone; the pool has begun to start another in its place.
+    """Report that a worker's process is gone. The pool has begun to start a replacement.
 
-    machine_lost: its machine went with it, which is not the unit's fault.
+    machine_lost: the whole machine is gone, so the unit is not to blame.
     """
 
     worker: int
@@ -42,7 +45,7 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Something that the user should know now, in a sentence."""
+    """Carry a sentence that the user should see now."""
 
     text: str
 
@@ -52,11 +55,12 @@ Event = Ready | Finished | Death | Said
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a worker is with its unit.
+    """Describe how far a worker is with its unit.
 
-    photos: that the unit has got further by, from 0. on_store: the worker waits for a store, and for nothing else.
-    steps: smaller ones than photos, from 0; where none is made, the worker stalls. trouble: what a store last did to it
-    that made it ask again, "" if nothing; no step.
+    photos: photos finished, counted from 0. on_store: the worker is waiting for a store and for
+    nothing else. steps: smaller steps, counted from 0; a worker whose count stays the same has
+    stalled. trouble: the last store failure that led to another try, or "" if there is none; it
+    does not count as a step.
     """
 
     photos: int = 0
@@ -66,7 +70,7 @@ class Progress:
 
 
 class WorkerPool(Protocol):
-    """A fixed number of workers, each with one unit at a time. Used by one thread."""
+    """Run a fixed number of workers, each with one unit at a time. Used by one thread."""
 
     @property
     def size(self) -> int: ...
@@ -75,34 +79,40 @@ class WorkerPool(Protocol):
         """Hand a unit to a worker that is ready and idle."""
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """What happened, as soon as anything has, at the latest after timeout_s (then often nothing)."""
+        """Wait up to `timeout_s` seconds and return the events since the last call, often none."""
 
     def progress(self) -> Mapping[int, Progress]:
-        """What each worker that has a unit last said of it."""
+        """Return the last reported progress of each worker that has a unit."""
 
     def replace(self, worker: int, reason: str) -> None:
-        """Kill a worker and start another in its place; no Death is reported for it."""
+        """Kill a worker and start another in its place. No Death is reported for it."""
 
     def close(self) -> None:
         """Kill every worker."""
 
 
 def check_precision(precision: str, gpu: bool) -> None:
-    """UsageError where workers could not build their models as set; they would die of it one after another."""
+    """Raise UsageError if no worker could build its models with this precision.
+
+    Without this check, the workers would die one after another.
+    """
     if precision == "fp16" and not gpu:
         raise UsageError("precision fp16 needs workers with a GPU; set precision = 'fp32' in [model]")
 
 
 class Engine(Protocol):
-    """Where workers come from. A context manager: leaving it ends what it started."""
+    """Provide workers. An engine is a context manager; leaving it ends what it started."""
 
     name: str
 
     def check(self, source: str, destination: str, config: Config) -> None:
-        """UsageError if workers cannot be had as set, or a local path is not seen by every machine that may have one."""
+        """Check that the settings and local paths work for every machine that may run a worker.
+
+        Raises UsageError if they do not.
+        """
 
     def start(self, context: ScoringContext) -> WorkerPool:
-        """Workers for one scoring."""
+        """Start the workers for one scoring."""
 
     def close(self) -> None:
-        """End what this engine started; clusters that were there before go on."""
+        """End what this engine started. Clusters that existed before keep running."""

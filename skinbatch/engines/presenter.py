@@ -1,4 +1,4 @@
-"""What a run says while it works; the command line shows it, a notebook may not want it."""
+"""Define how a run reports while it works: on the command line, or silently in a notebook."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is.
+    """Describe how far a run is.
 
-    photos_total: as far as known. total_known: false while the members of an archive file are still to be counted. failed:
-    rows that are not ok. rate: photos a second over the last minute. left_s: time left, None while unknown.
+    photos_total: photos known so far. total_known: false while members of a shard are still to be
+    counted. failed: rows that are not ok. rate: photos per second over the last minute. left_s:
+    seconds left, None while unknown.
     """
 
     photos_done: int
@@ -26,25 +27,25 @@ class Progress:
 
 class Presenter(Protocol):
     def phase(self, text: str) -> None:
-        """What the run does now, one line."""
+        """Show what the run is doing now, in one line."""
 
     def note(self, text: str) -> None:
-        """Something that the user should know and that does not stop the run."""
+        """Show something that the user should know and that does not stop the run."""
 
     def progress(self, progress: Progress) -> None: ...
 
 
 @dataclass(slots=True)
 class Silent:
-    """Keeps what was said and shows nothing."""
+    """Keep the notes and show nothing."""
 
     notes: list[str] = field(default_factory=list)
 
     def phase(self, text: str) -> None:
-        """Shows nothing."""
+        """Show nothing."""
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
     def progress(self, progress: Progress) -> None:
-        """Shows nothing."""
+        """Show nothing."""

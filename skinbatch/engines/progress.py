@@ -1,4 +1,4 @@
-"""Totals of a running run: what the bar shows, what the record keeps, and when there are too many failures."""
+"""Keep the totals of a run, for the bar and the record, and stop it after too many failures."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from skinbatch.scoring.assignment import UnitDone
 from skinbatch.types import WorkUnit
 
 STOP_AFTER_PHOTOS = 1000
-# Without one scored photo: the pack kills its workers, or the machine does.
+# After this many deaths without one scored photo, the pack or the machine kills the workers.
 STOP_AFTER_DEATHS = 100
 _WINDOW_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What is known before the first unit is handed out.
+    """Hold the totals that are known before the first unit is handed out.
 
-    photos, units: of the whole plan, as far as photos are known. photos_done, units_done: by earlier runs. uncounted: units
-    of archive files whose members are not counted yet. counts: members of the units of archive files that are.
+    photos, units: of the whole plan, as far as photos are known. photos_done, units_done: by
+    earlier runs. uncounted: units of shards whose members are not counted yet. counts: members of
+    each unit of a counted shard.
     """
 
     photos: int
@@ -36,7 +37,7 @@ class Before:
 
 
 class Totals:
-    """Counts what this run did, and how many photos there are as far as that is known."""
+    """Count the work of this run, and the photos in total as far as they are known."""
 
     def __init__(self, log: RunLog, settings: RunSettings, before: Before) -> None:
         self.log = log
@@ -59,7 +60,7 @@ class Totals:
 
     @property
     def rows(self) -> int:
-        """Rows of the whole plan so far."""
+        """Return the number of rows of the whole plan so far."""
         return self.done_before + self.photos
 
     def add(self, unit: WorkUnit, outcome: UnitDone) -> None:
@@ -86,7 +87,7 @@ class Totals:
                 record.timings.update(receipt.timings)
 
     def halved(self, unit: WorkUnit) -> None:
-        """Keep account of a unit whose halves are scored in its place."""
+        """Adjust the totals for a unit whose halves are scored in its place."""
         count = self._planned(unit)
         if count is None:
             self.uncounted += 1
@@ -95,7 +96,7 @@ class Totals:
             self._counts[second.unit_id] = unit.start + count - second.start
 
     def _planned(self, unit: WorkUnit) -> int | None:
-        """Photos of a unit as planned, None for an archive file that nobody has counted."""
+        """Return the planned photos of a unit; None for a shard that has not been counted."""
         if unit.shard is None:
             return len(unit.images)
         if unit.unit_id in self._counts:
@@ -103,12 +104,15 @@ class Totals:
         return None if unit.stop is None else unit.stop - unit.start
 
     def died(self, reason: str) -> None:
-        """Count a worker that died of a unit."""
+        """Count a worker that died on a unit."""
         self.deaths += 1
         self.last_death = reason
 
     def tick(self, in_flight: int) -> Progress:
-        """in_flight: photos that unfinished units have got further by."""
+        """Record the time and return the progress.
+
+        in_flight: photos finished within unfinished units.
+        """
         self.in_flight = in_flight
         now = time.monotonic()
         done = self.photos + in_flight
@@ -134,15 +138,18 @@ class Totals:
         )
 
     def stop_reason(self) -> str | None:
-        """--limit or --deadline reached, or too many failures to go on."""
+        """Return why the run should stop; None to go on.
+
+        It stops when --limit or --deadline is reached, or when too many photos or workers failed.
+        """
         if self.settings.limit is not None and self.photos >= self.settings.limit:
             return f"--limit {self.settings.limit} is reached"
         if self.settings.deadline_s is not None and time.monotonic() - self.started > self.settings.deadline_s:
-            return f"--deadline {self.settings.deadline_s:g} s is over"
+            return f"--deadline {self.settings.deadline_s:g} s has passed"
         failed = sum(self.failed.values())
         if self.deaths >= STOP_AFTER_DEATHS and self.fresh == failed:
             return f"{self.deaths} workers died and no photo was scored; the last one: {self.last_death}"
         if self.fresh >= STOP_AFTER_PHOTOS and failed > self.settings.stop_failures * self.fresh:
             reasons = "; ".join(f"{n} {reason}" for reason, n in self.reasons.most_common(3))
-            return f"{failed} of {self.fresh} photos failed, most of them for {reasons} (see the `error` column)"
+            return f"{failed} of {self.fresh} photos failed, mostly because of {reasons} (see the `error` column)"
         return None

@@ -1,4 +1,4 @@
-"""The Ray engine: one actor a worker, embedded on this machine or on a cluster that is already there."""
+"""Run workers as Ray actors, embedded on this machine or on an existing cluster."""
 
 from __future__ import annotations
 
@@ -39,12 +39,15 @@ _CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 _PROBE_S = 60.0
 _KNOCK_S = 5.0
 _STARTS = 3
-# Bytes of shared memory for embedded Ray: only descriptors and receipts go through it.
+# Bytes of shared memory for embedded Ray: only descriptions and receipts pass through it.
 _OBJECT_STORE = 256 << 20
 
 
 class RayEngine:
-    """Ray where it is found: an initialised session, a named cluster, RAY_ADDRESS, else embedded on this machine."""
+    """Use the Ray session of this process, else the named cluster, else Ray on this machine.
+
+    A cluster is named by `ray_address` or RAY_ADDRESS.
+    """
 
     name = "ray"
 
@@ -62,7 +65,7 @@ class RayEngine:
         except KeyboardInterrupt:
             ray.shutdown()
             raise
-        except Exception as e:  # Ray raises any class here, bare Exception too
+        except Exception as e:  # Ray raises all kinds here, even a bare Exception
             raise UsageError(why_not(e, self.address)) from e
 
     def _connect(self) -> None:
@@ -72,7 +75,7 @@ class RayEngine:
             return
         for tries_left in range(_STARTS, 0, -1):
             try:
-                with _on_loopback(), signals.deferred():  # else Ray's agents would outlive it for a minute
+                with _on_loopback(), signals.deferred():  # otherwise Ray's agents would outlive it
                     ray.init(
                         "local",
                         include_dashboard=False,
@@ -81,7 +84,7 @@ class RayEngine:
                         log_to_driver=False,
                     )
                 return
-            except Exception as e:  # bare, with this text: Ray's patience is 30 s, which a busy machine exceeds
+            except Exception as e:  # Ray waits only 30 s, too little on a busy machine
                 if tries_left == 1 or "timed out during startup" not in str(e):
                     raise
                 ray.shutdown()
@@ -91,16 +94,19 @@ class RayEngine:
         return self._ours and self.address is None
 
     def check(self, source: str, destination: str, config: Config) -> None:
-        """Ask a task on every node for the local source and pack, and for a token that is written into a local destination.
+        """Check on every node that the local source, destination and pack can be seen.
 
-        UsageError naming the node that lacks one: a folder of the same name on a node's own disk is not the destination.
+        A token is written into a local destination and looked for on each node: a folder of the
+        same name on a node's own disk is not the destination.
+
+        Raises UsageError naming the node that lacks one of them.
         """
         check_precision(config.model.precision, self._workers()[2] > 0)
         if self.embedded:
             return
         token = None
         if not source.startswith("s3://") and not os.path.exists(path_of(source)):
-            raise UsageError(f"{source}: there is nothing there; name a folder, an archive file or a listing")
+            raise UsageError(f"{source}: there is nothing there; name a folder, a shard or a listing")
         try:
             if not destination.startswith("s3://"):
                 folder = path_of(destination)
@@ -139,14 +145,17 @@ class RayEngine:
         if self.settings.workers is None and context.units is not None:
             workers = min(workers, max(1, context.units))
         context = replace(context, threads=max(1, int(per_cpu)), gpu=per_gpu > 0)
-        if ray.util.client.ray.is_connected():  # ray://: the head is asked by a proxy, which has a watch of its own
+        if ray.util.client.ray.is_connected():  # ray://: a proxy watches the head
             return RayPool(context, workers, per_cpu, per_gpu)
         self._head = HeadWatch(ray.get_runtime_context().gcs_address)
         placement = Placement(self._head, per_cpu, per_gpu, self.settings.start_timeout_s, self._possible)
         return RayPool(context, workers, per_cpu, per_gpu, placement, self._head)
 
     def _workers(self) -> tuple[int, float, float]:
-        """How many, with how many CPUs and GPUs each. UsageError for more than any node has, or can have."""
+        """Return (workers, CPUs of each, GPUs of each).
+
+        Raises UsageError if they ask for more than any node has or can have.
+        """
         return shares(self.settings, [*nodes_up(), *self._possible()], grows=not self.embedded)
 
     def _possible(self) -> list[Node]:
@@ -160,8 +169,11 @@ class RayEngine:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Ray that is started within it listens on 127.0.0.1 only: by itself it lets anybody who reaches this machine run code
-    on it. Ray has no argument for it, only this switch, meant for desktops; whoever sets the variable has it their way."""
+    """Make Ray started within this context listen on 127.0.0.1 only.
+
+    By default Ray lets anybody who can reach this machine run code on it. Ray has no argument for
+    this, only an environment variable meant for desktops. If the user has set it, it is left alone.
+    """
     if _CLUSTERS in os.environ:
         yield
         return

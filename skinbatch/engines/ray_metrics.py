@@ -1,4 +1,7 @@
-"""Counters of a run as Ray metrics, which Ray exports to Prometheus from every node as `ray_skinbatch_...`."""
+"""Export the counters of a run as Ray metrics.
+
+Ray exports them to Prometheus as `ray_skinbatch_...`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from skinbatch.scoring.assignment import Assignment, Outcome, UnitDone
 
 
 class RunMetrics:
-    """Lives in the driver, which outlives its workers: what they had counted and not yet exported would die with them."""
+    """Count in the driver, which outlives its workers.
+
+    Counts kept in a worker would be lost with it before they are exported.
+    """
 
     def __init__(self, fingerprint: str) -> None:
         tags = {"scoring": fingerprint}
@@ -53,6 +59,6 @@ def _counter(name: str, description: str, tags: dict[str, str], *own: str) -> Co
 
 
 def _add(counter: Counter, number: int, **tags: str) -> None:
-    """Ray refuses to count nothing."""
+    """Add to a counter unless the number is zero, which Ray rejects."""
     if number > 0:
         counter.inc(number, tags)

@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster: those that are up, and those that its autoscaler may add."""
+"""Find the nodes of a Ray cluster: those that are up and those that its autoscaler may add."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from ray._private.state import state
 from skinbatch.engines.shares import Node
 from skinbatch.logs import event
 
-# Where the launcher of virtual machines (`ray up`) puts its settings on the head.
+# Settings that the launcher of virtual machines (`ray up`) puts on the head.
 _BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-# In the settings of an autoscaler: no limit.
+# Number of nodes to assume when the autoscaler's settings give no limit.
 _MANY = 1000
 
 
 def nodes_up() -> list[Node]:
-    """The nodes that are alive."""
+    """Return the nodes that are alive."""
     return [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def possible_nodes() -> list[Node]:
-    """The nodes that the cluster's autoscaler may still add; empty without one, or where its settings cannot be read.
+    """Return the nodes that the cluster's autoscaler may still add.
 
-    They are looked for in what an autoscaler has reported to the head, on a head that `ray up` has made in its settings, and
-    in a Kubernetes cluster in the RayCluster that this pod belongs to.
+    They are read from the autoscaler's report to the head, else from the settings that `ray up`
+    left on the head, else from the RayCluster in Kubernetes that this pod belongs to. The list is
+    empty without an autoscaler, or if its settings cannot be read.
     """
     kinds: dict[tuple[float, float], Node] = {}
     for node in _reported() or _launched() or _in_kubernetes():
         shape = node.cpus, node.gpus
-        others = kinds[shape].count if shape in kinds else 0  # as of spot and on-demand groups of one machine type
+        others = kinds[shape].count if shape in kinds else 0  # spot and on-demand nodes
         kinds[shape] = replace(node, count=node.count + others)
 
     for node in nodes_up():
@@ -53,7 +54,7 @@ def _reported() -> list[Node]:
 
 
 def _launched() -> list[Node]:
-    """On a virtual machine that is the head itself."""
+    """Read the launcher's settings, which exist only on a virtual machine that is the head."""
     path = Path(os.path.expanduser(_BOOTSTRAP))
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -63,7 +64,10 @@ def _launched() -> list[Node]:
 
 
 def _in_kubernetes() -> list[Node]:
-    """Asks with the rights of the pod; the head's may read its own RayCluster when the autoscaler is on."""
+    """Read the RayCluster with the rights of this pod.
+
+    The head's pod may read its own RayCluster if the autoscaler is on.
+    """
     name = os.environ.get("RAY_CLUSTER_NAME")
     if not name or "KUBERNETES_SERVICE_HOST" not in os.environ:
         return []
@@ -76,13 +80,13 @@ def _in_kubernetes() -> list[Node]:
         if not found["spec"].get("enableInTreeAutoscaling"):
             return []
         return list(_node_types(kuberay._derive_autoscaling_config_from_ray_cr(found)))
-    except Exception as e:  # no rights, no network, another version of the operator: then only what is up is known
+    except Exception as e:  # no rights, no network, or another version of the operator
         event("autoscaler_unknown", message=f"{type(e).__name__}: {e}")
         return []
 
 
 def _node_types(config: Mapping[str, Any]) -> Iterator[Node]:
-    """Those of a launcher's settings that may be added."""
+    """Yield the nodes that a launcher's settings allow it to add."""
     for name, kind in (config.get("available_node_types") or {}).items():
         most = kind.get("max_workers", config.get("max_workers", 0))
         if name != config.get("head_node_type") and most:

@@ -1,4 +1,8 @@
-"""Ray actors as workers: a dead one is replaced, a lost machine is told from a dead process, and nobody waits for ever."""
+"""Run workers as Ray actors.
+
+A dead worker is replaced, a lost machine is distinguished from a dead process, and no wait is
+without end.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,22 @@ from skinbatch.engines.ray_watch import HeadWatch, Placement
 from skinbatch.engines.worker import Worker, environment
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
 
-# Time for Ray to find out whether a machine is gone.
+# Seconds that Ray may take to notice that a machine is gone.
 _MISSING_NODE_S = 30.0
 
 
 class _Actor(Worker):
-    """A worker with its node, so that a dead machine can be told from a dead process."""
+    """Add the worker's node, so that a lost machine can be distinguished from a dead process."""
 
     def node(self) -> tuple[str, tuple[str, str]]:
         return ray.get_runtime_context().get_node_id(), self.describe()
 
 
 class RayPool:
-    """A pool of actors with `max_restarts=0`: a dead one is replaced here, where its unit is known."""
+    """Run a pool of actors with `max_restarts=0`.
+
+    The pool replaces dead actors itself, because it knows their units.
+    """
 
     def __init__(
         self,
@@ -38,7 +45,13 @@ class RayPool:
         placement: Placement | None = None,
         head: HeadWatch | None = None,
     ) -> None:
-        """cpus, gpus: of each worker. placement: watches while none of them has a place. head: watches the cluster's."""
+        """Start the workers.
+
+        Args:
+            cpus, gpus: for each worker.
+            placement: watches the workers while none of them has a place.
+            head: watches the cluster's head.
+        """
         self.size = workers
         self._placement = placement
         self._head = head or HeadWatch(None)
@@ -95,7 +108,7 @@ class RayPool:
         return events
 
     def _without_gpu(self, ready: Ready) -> list[Event]:
-        """A worker that was given a GPU and computes on its CPUs must not do so in silence."""
+        """Tell the user about a worker that was given a GPU but computes on its CPUs."""
         if not self._gpus or self._said_cpu or not ready.device.startswith("CPU"):
             return []
         self._said_cpu = True
@@ -110,10 +123,11 @@ class RayPool:
                 return self._dead(worker, str(e))
             return Finished(worker, UnitFailed("defect", str(e)))
         except ActorUnavailableError as e:
-            # Ray does not know yet whether the process or its machine is gone; ray.nodes() will tell.
+            # Ray does not know yet whether the process or its machine is gone; ray.nodes() will
+            # show it.
             self._missing[worker] = (time.monotonic() + _MISSING_NODE_S, str(e))
             return None
-        except RayError as e:  # died, killed for memory, could not be placed or set up
+        except RayError as e:  # died, out of memory, not placed or not set up
             return self._dead(worker, str(e))
         if kind == "score":
             self._metrics.finished(worker, value)
@@ -147,7 +161,7 @@ class RayPool:
                 try:
                     self._progress[worker] = ray.get(call)
                 except RayError:
-                    continue  # its unit's own call says what happened
+                    continue  # the call for its unit reports the reason
         asked = set(self._asked.values())
         for worker, kind in self._calls.values():
             if kind == "score" and worker not in asked:
@@ -177,5 +191,8 @@ class RayPool:
 
 
 def _first_lines(text: str) -> str:
-    """Ray's errors run to pages; the first lines name the cause."""
+    """Return the first lines of one of Ray's errors.
+
+    The error may fill pages, but its first lines name the cause.
+    """
     return " ".join(line.strip() for line in text.splitlines()[:12] if line.strip())[:600]

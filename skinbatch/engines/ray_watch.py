@@ -1,4 +1,4 @@
-"""What Ray itself would wait for without end: a node that a worker fits on, and a head that has gone."""
+"""Limit what Ray would wait for forever: a node that a worker fits on, and a head that is gone."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from ray._private import state
 from skinbatch.engines.shares import Node
 from skinbatch.errors import StoreError
 
-# Between two looks at the cluster, and between two knocks at its head.
+# Seconds between two looks at the cluster, and between two knocks at its head.
 _LOOK_S = 4.0
 _ASK_S = 2.0
-# Before the user is told: of what no node has, and of what is in use; starting a worker takes some seconds anyway.
+# Seconds before the user is told that no node is large enough, and that all nodes are in use.
+# Starting a worker takes some seconds anyway.
 _TELL_S = 5.0
 _TELL_BUSY_S = 30.0
-# How long a worker is waited for that no node can have, and that no autoscaler is known to add.
+# Seconds to wait for a node that the cluster lacks and no known autoscaler can add.
 _NOWHERE_S = 45.0
-# How long for one that a node can have as soon as others are done with it, or that the autoscaler may add.
+# Seconds to wait for a node that is in use, or that the autoscaler may add.
 _BUSY_S = 1800.0
 
-# Ray's calls wait for a head that is gone, and after a minute Ray ends the whole program. This is sooner, and ends the run.
+# Ray's calls wait for a head that is gone, and after a minute Ray ends the whole program. This
+# limit is shorter, so that the run ends in order.
 _HEAD_S = 35.0
 _KNOCK_S = 3.0
 
 
 class NotPlaced(StoreError):
-    """No worker could be started, for want of what the message names."""
+    """Report that no worker could be started. The message names what is missing."""
 
 
 class HeadLost(StoreError):
-    """The head of the Ray cluster is gone."""
+    """Report that the head of the Ray cluster is gone."""
 
 
 class Placement:
-    """Watches the workers of a run while none of them has a place.
+    """Watch the workers of a run while none of them has a place.
 
     Args:
-        head: Of the cluster.
-        cpus, gpus: What each worker needs.
+        head: the watch of the cluster's head.
+        cpus, gpus: what each worker needs.
         timeout_s: `[engine] start_timeout_s`.
-        possible: Asks for nodes that the autoscaler may add.
+        possible: returns the nodes that the autoscaler may add.
     """
 
     def __init__(
@@ -64,18 +66,21 @@ class Placement:
         self._again = False
 
     def begin(self) -> None:
-        """Begin the wait anew, when the last worker that had a place is gone. Its machine may come back, as spot ones do."""
+        """Restart the wait when the last worker with a place is gone.
+
+        Its machine may come back, as spot machines do.
+        """
         self._started, self._told, self._again = time.monotonic(), set(), True
 
     def look(self, actors: Iterable[Any]) -> str | None:
-        """Return what to tell the user, when it is new. Raise NotPlaced when it was waited for long enough."""
+        """Return a new message for the user, or None. Raises NotPlaced after the longest wait."""
         now = time.monotonic()
         if now - self._looked < _LOOK_S:
             return None
         self._looked = now
         self._head.require()
         if any(_has_place(actor) for actor in actors):
-            self._started = now  # it builds its models, which may take as long as it takes
+            self._started = now  # building models may take any time
             return None
 
         wanting, patience, tell_after = self._wanting()
@@ -83,7 +88,7 @@ class Placement:
         waited = now - self._started
         if waited > limit:
             raise NotPlaced(
-                f"no worker could be started within {limit:g} s: {wanting}; nothing is lost, the same command tries again "
+                f"no worker could be started within {limit:g} s: {wanting}; nothing is lost, and the same command tries again "
                 "(start_timeout_s in [engine] sets how long it waits)"
             )
         if waited < tell_after or tell_after in self._told:
@@ -92,7 +97,7 @@ class Placement:
         return f"no worker is running: {wanting}; waiting for up to {limit:g} s"
 
     def _wanting(self) -> tuple[str, float, float]:
-        """What is missing, how long that may be waited for, and after how long the user is told."""
+        """Return what is missing, how long to wait for it, and after how long to tell the user."""
         up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         need = f"each needs {_amounts(self._cpus, self._gpus)}"
         if any(self._fits(has.get("CPU", 0), has.get("GPU", 0)) for has in up):
@@ -112,7 +117,7 @@ class Placement:
 
 
 def _has_place(actor: Any) -> bool:
-    """Whether Ray has begun to start its process on a node."""
+    """Return whether Ray has begun to start the actor's process on a node."""
     return bool(state.actors(actor._actor_id.hex()).get("Pid"))
 
 
@@ -123,9 +128,10 @@ def _amounts(cpus: float, gpus: float) -> str:
 
 
 class HeadWatch:
-    """Knocks at the head's port now and then.
+    """Check the head's port from time to time.
 
-    address: `host:port`, None where it is not known. lost: It is gone, and no call of Ray's comes back any more.
+    address: `host:port`, or None if unknown. lost: the head is gone, and calls to Ray no longer
+    return.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -135,13 +141,19 @@ class HeadWatch:
         self.lost = False
 
     def look(self) -> None:
-        """Raise HeadLost when the head has not answered for too long. Asks every few seconds only."""
+        """Raise HeadLost if the head has not answered for too long.
+
+        It is checked every few seconds only; other calls return at once.
+        """
         now = time.monotonic()
         if now - self._asked >= _ASK_S:
             self._ask()
 
     def require(self) -> None:
-        """Return when the head answers, before a call that would wait for it. Raise HeadLost when it does not."""
+        """Wait until the head answers, before a call that depends on it.
+
+        Raises HeadLost if it does not answer.
+        """
         while not self._ask():
             time.sleep(_ASK_S)
 
@@ -154,11 +166,11 @@ class HeadWatch:
         except OSError as e:
             self._unanswered += 1
             silent = time.monotonic() - self._answered
-            if silent > _HEAD_S and self._unanswered > 2:  # one alone may be the first after this process was held up
+            if silent > _HEAD_S and self._unanswered > 2:  # this process may have been delayed
                 self.lost = True
                 raise HeadLost(
-                    f"the head of the Ray cluster at {self._address} has not answered for {silent:.0f} s ({e}); what is "
-                    "committed is kept, the same command goes on once the cluster is back"
+                    f"the head of the Ray cluster at {self._address} has not answered for {silent:.0f} s ({e}); everything "
+                    "committed is kept; run the same command again once the cluster is back"
                 ) from None
             return False
         self._answered, self._unanswered = time.monotonic(), 0
@@ -166,7 +178,7 @@ class HeadWatch:
 
 
 def knock(address: str, timeout_s: float) -> None:
-    """Raise OSError where nobody listens at `host:port`. What is no such address is let through."""
+    """Raise OSError if nothing listens at `host:port`. Other forms of address are not checked."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()

@@ -1,4 +1,7 @@
-"""Which worker scores which unit, and what happens when one dies: tried again, halved, and at last named guilty."""
+"""Decide which worker scores which unit, and handle the death of a worker.
+
+A unit whose worker died is tried again, then halved, until a single photo can be blamed.
+"""
 
 from __future__ import annotations
 
@@ -16,56 +19,64 @@ from skinbatch.types import ShardRef, Status, WorkUnit
 
 DEATHS_TO_HALVE = 2
 DEATHS_TO_BLAME = 3
+# Pauses before a unit is tried again after a store failure, as fractions of `store_timeout_s`: 1
+# and 4 minutes by default. A store that restarts refuses everything for a while, and without pauses
+# a worker would use up the tries of all units within seconds.
 STORE_PAUSES = (1 / 8, 1 / 2)
-"""Before a unit is tried again that a store failed, in units of `store_timeout_s`: by default 1 and 4 minutes. A store that
-restarts refuses everything for a while, and a worker's client runs out of tries for all units within seconds."""
 STARTS_WITHOUT_READY = 3
+# After this many lost machines under one unit, the unit is the likelier cause, and it stays open.
 MOST_LOST_MACHINES = 10
-"""After so many lost machines under one unit it stays open: by then it is the likelier cause."""
 _TICK_S = 0.2
+# Shortest wait for the next member, in seconds, while the members of a shard are counted.
 _COUNTED_S = 60.0
-"""At least so long the next member of an archive file is waited for while they are counted."""
+# If the scheduler was delayed for longer than this, the extra time is not counted against any
+# worker.
 _BLIND_S = 5.0
-"""Of a longer time without a look at the workers the rest counts against none of them."""
 
 
 class Listener(Protocol):
-    """What the driver hears. Called on the scheduler's thread."""
+    """Receive the scheduler's events. All methods are called on the scheduler's thread."""
 
     def ready(self, event: Ready) -> None: ...
 
     def done(self, assignment: Assignment, outcome: UnitDone) -> None: ...
 
     def drifted(self, assignment: Assignment, outcome: UnitFailed) -> None:
-        """The unit has to be planned anew."""
+        """Report a unit that must be planned again."""
 
     def failed(self, unit_id: str, message: str) -> None:
-        """The unit stays open."""
+        """Report a unit that stays open."""
 
     def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
-        """An attempt that killed its worker, to be put on record."""
+        """Report an attempt that killed its worker, so that it is recorded."""
 
     def halved(self, unit: WorkUnit) -> None: ...
 
     def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
-        """A unit will be tried once more, as it is. outcome: of the attempt, None where its worker or machine is gone."""
+        """Report that a unit will be tried again unchanged.
+
+        outcome: of the attempt; None if its worker or machine is gone.
+        """
 
     def said(self, text: str) -> None:
-        """The pool has something to tell the user, such as why no worker has started yet."""
+        """Report a message of the pool, such as why no worker has started yet."""
 
     def troubled(self, text: str) -> None:
-        """A worker has trouble with a store, which it asks again."""
+        """Report that a worker has trouble with a store and is trying again."""
 
     def stop_reason(self) -> str | None:
-        """Why no more units should be handed out, None to go on."""
+        """Return why no more units should be handed out; None to go on."""
 
     def tick(self, photos_in_flight: int) -> None:
-        """A few times a second. photos_in_flight: photos that unfinished units have got further by."""
+        """Report progress, a few times a second.
+
+        photos_in_flight: photos finished within unfinished units.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Deaths:
-    """Failed attempts at a unit. reason, timed_out: of the last."""
+    """Count the failed attempts at a unit. reason, timed_out: of the last attempt."""
 
     count: int = 0
     reason: str = ""
@@ -73,7 +84,7 @@ class Deaths:
 
 
 class WorkersFailed(StoreError):
-    """Workers die before they are ready: the models cannot be built there."""
+    """Report that workers die before they are ready, because the models cannot be built there."""
 
     exit_code = 4
 
@@ -87,8 +98,11 @@ class _Busy:
 
 @dataclass(slots=True)
 class _Count:
-    """Members of an archive file being counted. further: when the last was passed. found: None while it lasts. awaited: by the
-    scheduler."""
+    """Track the counting of a shard's members.
+
+    further: time when the last member was passed. found: the number or the error, None while
+    counting. awaited: false when the scheduler has stopped waiting.
+    """
 
     assignment: Assignment
     further: float
@@ -97,17 +111,21 @@ class _Count:
 
     def step(self) -> None:
         if not self.awaited:
-            raise StoreError("nobody waits any more for how many members there are")
+            raise StoreError("the count of members is no longer needed")
         self.further = time.monotonic()
 
 
 class Scheduler:
-    """Runs units on a pool until none is left or the observer wants to stop.
+    """Run units on a pool until none is left or the observer stops it.
 
-    stall_timeout_s: time without progress after which a unit is blamed. store_timeout_s: how much longer a worker may
-    wait for a store, which is blamed then instead. deaths: on record for a unit and its inputs.
-    count_members: image members of an archive file; called in a thread, and calls back with each that it passes.
-    already_ready: workers of the pool that wait for a unit.
+    Args:
+        stall_timeout_s: seconds without progress after which a unit is blamed.
+        store_timeout_s: extra seconds for a worker that waits for a store. The store is then
+            blamed.
+        deaths: returns the recorded deaths of a unit with the same inputs.
+        count_members: returns the number of photos in a shard. It runs in a thread and calls back
+            after each member.
+        already_ready: workers of the pool that wait for a unit.
     """
 
     def __init__(
@@ -141,7 +159,7 @@ class Scheduler:
         self.fatal: UnitFailed | None = None
 
     def run(self, assignments: Iterator[Assignment]) -> None:
-        """Hand out `assignments`, with what has to be tried again before what is new; returns when nothing is in flight."""
+        """Hand out `assignments`, retries first. Returns when nothing is in flight."""
         try:
             self._run(assignments)
         finally:
@@ -167,7 +185,7 @@ class Scheduler:
             self._watch()
 
     def _wake(self) -> None:
-        """Units whose pause is over are tried again."""
+        """Queue the units whose pause is over."""
         now = self._forgiving_now()
         self._again.extend(assignment for due, assignment in self._later if due <= now)
         self._later = [(due, assignment) for due, assignment in self._later if due > now]
@@ -218,7 +236,7 @@ class Scheduler:
             self.observer.failed(unit_id, outcome.message)
 
     def _retry_later(self, assignment: Assignment, message: str, outcome: UnitFailed | None = None) -> None:
-        """After an outage: the unit is tried again after a pause, and stays open after the last of STORE_PAUSES."""
+        """Try a unit again after a pause. After the last of STORE_PAUSES, the unit stays open."""
         unit_id = assignment.unit.unit_id
         tries = self._store_tries[unit_id] = self._store_tries.get(unit_id, 0) + 1
         if tries <= len(STORE_PAUSES):
@@ -240,7 +258,9 @@ class Scheduler:
             unit_id = busy.assignment.unit.unit_id
             self._lost_machines[unit_id] += 1
             if self._lost_machines[unit_id] > MOST_LOST_MACHINES:
-                self.observer.failed(unit_id, f"{MOST_LOST_MACHINES} machines were lost under it: {death.reason}")
+                self.observer.failed(
+                    unit_id, f"{MOST_LOST_MACHINES} machines were lost while scoring it: {death.reason}"
+                )
                 return
             self.observer.again(busy.assignment, death.reason)
             self._again.append(busy.assignment)
@@ -248,7 +268,7 @@ class Scheduler:
         self._blame(busy.assignment, death.reason, timed_out=False)
 
     def _watch(self) -> None:
-        """Give up workers that take no step."""
+        """Replace workers that make no progress."""
         progress = self.pool.progress()
         now = self._forgiving_now()
         for worker, busy in list(self._busy.items()):
@@ -260,8 +280,8 @@ class Scheduler:
                 continue
             limit = self.stall_timeout_s + (self.store_timeout_s if seen.on_store else 0)
             if now - busy.since > limit:
-                reason = f"no photo got further for {limit:g} s"
-                if seen.on_store:  # an outage is nobody's fault but the store's
+                reason = f"no photo made progress for {limit:g} s"
+                if seen.on_store:  # the store is to blame, not the unit
                     del self._busy[worker]
                     self.pool.replace(worker, reason)
                     self._retry_later(busy.assignment, f"the store did not answer: {reason}")
@@ -272,7 +292,7 @@ class Scheduler:
         self.observer.tick(sum(progress.get(w, Progress()).photos for w in self._busy))
 
     def _forgiving_now(self) -> float:
-        """The time. Where this thread was held up, what was done meanwhile was seen by nobody and counts against nobody."""
+        """Return the time. A delay of this thread is not counted against any worker."""
         now = time.monotonic()
         blind, self._looked = now - self._looked - _BLIND_S, now
         if blind > 0:
@@ -286,8 +306,8 @@ class Scheduler:
         unit = assignment.unit
         if assignment.verdict is not None:
             if assignment.unread or unit.shard is None:
-                self.observer.failed(unit.unit_id, f"a worker died while it wrote one photo's row: {reason}")
-            else:  # the archive file's reader dies of what is in it, before it comes to the member's name
+                self.observer.failed(unit.unit_id, f"a worker died while writing one photo's row: {reason}")
+            else:  # the reader dies before it gets to the member's name
                 self.observer.again(assignment, reason)
                 self._again.append(replace(assignment, unread=True))
             return
@@ -298,7 +318,10 @@ class Scheduler:
             self._again.append(assignment)
 
     def _isolate(self, assignment: Assignment) -> bool:
-        """Halve a unit that has died too often, or give its only photo its verdict. False: try it as it is."""
+        """Halve a unit that has died too often, or blame its only photo.
+
+        Returns False if the unit should be tried unchanged.
+        """
         unit, deaths = assignment.unit, self._died(assignment.unit)
         if deaths.count < DEATHS_TO_HALVE:
             return False
@@ -311,13 +334,17 @@ class Scheduler:
         return self._divide(assignment, stop - unit.start)
 
     def _begin_counting(self, assignment: Assignment, shard: ShardRef) -> _Count:
-        """In a thread of its own: of a tar every header is read, and what held a worker may hold the reader here too."""
+        """Count the members of a shard in a thread of its own.
+
+        Every header of a tar is read, and the reader may hang here on the same bytes that stopped a
+        worker.
+        """
         count = _Count(assignment, time.monotonic())
 
         def run() -> None:
             try:
                 count.found = self.count_members(shard, count.step)
-            except Exception as e:  # raised where it is taken
+            except Exception as e:  # raised by `_counted`
                 count.found = e
 
         threading.Thread(target=run, name="count", daemon=True).start()
@@ -339,7 +366,7 @@ class Scheduler:
                 self._again.append(assignment)
 
     def _divide(self, assignment: Assignment, members: int) -> bool:
-        """See _isolate. members: of the unit."""
+        """Divide a unit of so many members, as described at `_isolate`."""
         unit = assignment.unit
         if members > 1:
             total = None if unit.shard is None or unit.stop is not None else unit.start + members
@@ -361,7 +388,7 @@ class Scheduler:
 
 
 def _way_out(reason: str) -> str:
-    """Of a death for want of memory, as Ray and the system tell of it."""
+    """Return advice if the reason, from Ray or the system, looks like a lack of memory."""
     if not any(word in reason for word in ("memory", "OOM", "SIGKILL")):
         return ""
     return "; if memory ran out, set cpus_per_worker higher or workers lower in [engine]"

@@ -1,4 +1,4 @@
-"""`skinbatch.score` and `retry`: settings in, a run, a report out."""
+"""Run `skinbatch.score` and `skinbatch.retry` from settings to report."""
 
 from __future__ import annotations
 
@@ -40,24 +40,39 @@ def score(
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
 ) -> RunReport:
-    """Score what is not scored yet. The same call again resumes, or picks up what changed.
+    """Score every photo that has no row yet. Call it again to resume, or to pick up changes.
 
     Args:
-        source, dest: Local paths or `s3://bucket/prefix`.
+        source: Folder, shard or listing, as a local path or `s3://bucket/prefix`.
+        dest: Folder or `s3://bucket/prefix` for the tables.
+        pack: Name or folder of a pack; the starter pack by default.
+        engine: `ray` (default) or `local`.
+        ray_address: Address of a Ray cluster; by default RAY_ADDRESS, else Ray on this machine.
+        device: `auto` (default), `cpu` or `gpu`.
+        workers: Number of workers; chosen from the CPUs, GPUs and memory by default.
+        limit: Stop after whole units with this many photos.
+        max_failures: Share of photos that may fail before `exit_code` is 3; 0.05 by default.
         deadline_s: Seconds after which no more units are handed out.
-        since: Leave out what was last modified before this date, or this long ago (`36h`), unless it was planned before.
-        image_column: As `image_column` in [source].
-        config: A Config, or a TOML file; the other arguments win over it.
+        since: Leave out photos last modified before this date, or before this long ago (`36h`),
+            unless an earlier run planned them.
+        save_masks: Also write the skin masks.
+        image_column: Columns of Parquet files that hold photos, as `image_column` in [source].
+        config: A Config or the path of a TOML file. The other arguments take precedence over it.
+        presenter: Receives phases, notes and progress; by default nothing is shown.
 
     Returns:
-        What the run came to; ends other than the errors below are in its `exit_code`.
+        The report of the run: its exit code (docs/exit-codes.md), rows by status, units left,
+        duration in seconds, and where the tables are.
 
     Raises:
-        UsageError: If source, destination, pack or settings are wrong (exit code 2); no photo was touched.
-        ClaimError: If another run holds the destination (7).
+        UsageError: If source, destination, pack or settings are wrong (exit code 2).
+        ClaimError: If another run is using the destination (exit code 7).
+        StoreError: If a store fails, or if no worker can be started (exit code 4).
 
     Example:
-        >>> report = skinbatch.score("photos/", "scored/", engine="local")
+        >>> report = skinbatch.score("photos/", "scored/", engine="local")  # doctest: +SKIP
+        >>> report.statuses  # doctest: +SKIP
+        {'ok': 271, 'corrupt': 8}
     """
     settings = _settings(
         config,
@@ -73,7 +88,8 @@ def score(
         prepared = prepare(str(source), str(dest), settings)
         engine_of.prepared = prepared
         if destination.read_destination(prepared.store) is None:
-            engine_of.made()  # there is something to do, and what workers cannot reach is refused before anything is written
+            # There is work to do. The engine's checks come before anything is written.
+            engine_of.made()
         return _run(engine_of, prepared, presenter)
     finally:
         engine_of.close()
@@ -90,9 +106,27 @@ def retry(
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
 ) -> RunReport:
-    """Score again only the rows that failed, of the newest run's scoring, with its pack and settings unless `pack` names one.
+    """Score the failed rows of a finished scoring again. Other rows stay as they are.
 
-    Raises and returns as `score`; UsageError if `score` has not finished.
+    The newest run's scoring is meant, with its pack and settings, unless `pack` names another one.
+
+    Args:
+        dest: Destination of an earlier `score`.
+        pack: Name or folder of the pack of another scoring in the destination.
+        engine, ray_address, device, workers, config, presenter: As for `score`.
+
+    Returns:
+        The report of the run, as from `score`.
+
+    Raises:
+        UsageError: If `score` has not finished, or if pack or settings are wrong (exit code 2).
+        ClaimError: If another run is using the destination (exit code 7).
+        StoreError: If a store fails, or if no worker can be started (exit code 4).
+
+    Example:
+        >>> report = skinbatch.retry("scored/", engine="local")  # doctest: +SKIP
+        >>> report.failed  # doctest: +SKIP
+        0
     """
     settings = _settings(
         config,

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a command, found before any photo is touched."""
+"""Check everything that can be wrong with a command, before any photo is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skinbatch.tables.parquet import file_metadata
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run whose settings, pack, source and destination have been checked."""
+    """Hold a run whose settings, pack, source and destination have been checked."""
 
     config: Config
     source_uri: str
@@ -32,7 +32,7 @@ class Prepared:
 
 
 def prepare(source: str, dest: str, config: Config) -> Prepared:
-    """Check source, destination, pack and settings. UsageError with one message for the first that is wrong."""
+    """Check source, destination, pack and settings. Raises UsageError for the first mistake."""
     source_uri, dest_uri = absolute(source), absolute(dest)
     _apart(source_uri, dest_uri)
     knock(source_uri, config.storage, anonymous=config.storage.anonymous)
@@ -58,9 +58,10 @@ def _for_destination(source_uri: str, dest_uri: str, pack: Pack, config: Config)
 
 
 def prepare_again(dest: str, config: Config, pack_named: bool) -> Prepared:
-    """The same for a destination that knows its source and its scorings (`retry`).
+    """Prepare `retry` on a destination, which records its source and its scorings.
 
-    pack_named: the pack of `config` is meant; else the newest run's scoring is, with its own pack and settings.
+    pack_named: use the pack of `config`; otherwise the newest run's scoring, with its own pack and
+    settings.
     """
     dest_uri = absolute(dest)
     knock(dest_uri, config.storage)
@@ -72,7 +73,7 @@ def prepare_again(dest: str, config: Config, pack_named: bool) -> Prepared:
         config = merge(config, scoring.settings)
     pack = load_pack(config.pack, config.storage)
     pack.verify()
-    with suppress(ColumnNeededError):  # the plan names the column
+    with suppress(ColumnNeededError):  # the plan contains the column
         open_source(source, config)
     return _for_destination(source, store.uri, pack, config)
 
@@ -107,7 +108,7 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
 
 
 def _settings_of(pack: Pack, config: Config) -> dict[str, Any]:
-    """What has to be given again to score more photos in the same way."""
+    """Return the settings that must be given again to score more photos in the same way."""
     return {
         "pack": pack.address,
         "model": config.model.model_dump(mode="json"),
@@ -124,19 +125,17 @@ def _same_as_before(before: Scoring | None, now: Scoring, store: Store) -> None:
             f"{k} {v!r} (now {now.grading.get(k)!r})" for k, v in before.grading.items() if now.grading.get(k) != v
         ]
         raise UsageError(
-            f"{store.uri}: scoring {before.fingerprint} was begun with [grading] {', '.join(changed)}; grade its boxes "
+            f"{store.uri}: scoring {before.fingerprint} was started with [grading] {', '.join(changed)}; grade its boxes "
             "again with `skinbatch regrade`, or choose another destination"
         )
     if before.save_masks != now.save_masks:
         how = "with" if before.save_masks else "without"
         raise UsageError(
-            f"{store.uri}: scoring {before.fingerprint} was begun {how} --save-masks; go on {how} it, or "
+            f"{store.uri}: scoring {before.fingerprint} was started {how} --save-masks; continue {how} it, or "
             "choose another destination"
         )
 
 
 def _apart(source: str, dest: str) -> None:
     if source == dest or source.startswith(f"{dest.rstrip('/')}/") or dest.startswith(f"{source.rstrip('/')}/"):
-        raise UsageError(
-            f"source {source} and destination {dest} lie in one another; the tables would be listed as photos"
-        )
+        raise UsageError(f"source {source} and destination {dest} overlap; the tables would be listed as photos")

@@ -1,4 +1,4 @@
-"""How a cluster is cut into workers."""
+"""Divide the CPUs and GPUs of a cluster among workers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from skinbatch.config import EngineSettings
 from skinbatch.errors import UsageError
 
+# CPUs of a worker, tried in this order. Fewer are faster, because a worker with one CPU waits for
+# no other thread. Each worker has models and pixels of its own.
 CPUS_PER_WORKER = (1, 2, 4)
-"""The fewer the faster: a worker of one CPU waits for no other thread. Each has models and pixels of its own."""
+# Bytes that a worker on CPUs may need: 1.4 GB with the starter pack and two threads. This rule of
+# thumb considers neither the pack nor the number of batches that a worker scores at once (one per
+# CPU, 4 at most). If workers die because memory runs out, set `cpus_per_worker` higher or `workers`
+# lower in [engine]: fewer workers have fewer copies of the models.
 WORKER_MEMORY = 2 << 30
-"""Bytes that a worker on CPUs may need: 1.4 GB with the starter pack and two threads. A rule of thumb: it knows neither the
-pack nor how many batches a worker scores at once (as many as it has CPUs, 4 at most). Where workers die for want of memory,
-set `cpus_per_worker` higher or `workers` lower in [engine]: fewer workers have fewer copies of the models."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of the cluster, or several alike that its autoscaler may add. memory: bytes for workers; 0: not known."""
+    """Describe a machine of the cluster, or several equal ones that its autoscaler may add.
+
+    memory: bytes for workers; 0 if unknown.
+    """
 
     cpus: float
     gpus: float = 0.0
@@ -26,18 +31,19 @@ class Node:
 
 
 def shares(settings: EngineSettings, nodes: list[Node], *, grows: bool = False) -> tuple[int, float, float]:
-    """Return (workers, CPUs of each, GPUs of each) for these nodes, so that every worker fits on a node.
+    """Return (workers, CPUs of each, GPUs of each), so that every worker fits on a node.
 
-    On CPUs, what is not set is chosen so that every worker has WORKER_MEMORY; what is set is not compared with it.
+    On CPUs, values that are not set are chosen so that every worker has WORKER_MEMORY. Values that
+    are set are not compared with it.
 
     Args:
         settings: `[engine]`.
-        nodes: Those that are up, and those that the autoscaler may add.
-        grows: Nodes may join that nobody knows of yet. A GPU that is asked for is then waited for, and so is any node where
-            there is none for workers, as in a cluster that was scaled to zero.
+        nodes: those that are up, and those that the autoscaler may add.
+        grows: nodes that are not known yet may join. A requested GPU is then waited for, and so is
+            any node if no node has CPUs, as in a cluster that was scaled to zero.
 
     Raises:
-        UsageError: If the settings want more for a worker than any node has.
+        UsageError: If the settings ask for more per worker than any node has.
     """
     per_gpu = _gpus_of_a_worker(settings, nodes)
     hosts = [node for node in nodes if node.cpus > 0 and node.gpus >= per_gpu]
@@ -45,13 +51,13 @@ def shares(settings: EngineSettings, nodes: list[Node], *, grows: bool = False) 
     if not hosts and grows and (empty or settings.device == "gpu"):
         return settings.workers or 1, settings.cpus_per_worker or 1.0, per_gpu
     if not hosts and settings.gpus_per_worker is None:
-        raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster that has one")
+        raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster with GPUs")
     if not hosts:
         raise UsageError(f"gpus_per_worker = {per_gpu:g}, but no node of the Ray cluster has as many GPUs")
     most = max(node.cpus for node in hosts)
     if settings.cpus_per_worker is not None and settings.cpus_per_worker > most:
         raise UsageError(
-            f"cpus_per_worker = {settings.cpus_per_worker:g}, but no node of the Ray cluster has over {most:g}"
+            f"cpus_per_worker = {settings.cpus_per_worker:g}, but no node of the Ray cluster has more than {most:g}"
         )
     per_cpu = settings.cpus_per_worker
     if per_gpu:
@@ -67,12 +73,15 @@ def shares(settings: EngineSettings, nodes: list[Node], *, grows: bool = False) 
 
 
 def _gpus_of_a_worker(settings: EngineSettings, nodes: list[Node]) -> float:
-    """GPUs of each worker. UsageError where `device` and `gpus_per_worker` contradict each other."""
+    """Return the GPUs of each worker.
+
+    Raises UsageError if `device` and `gpus_per_worker` contradict each other.
+    """
     per_gpu = settings.gpus_per_worker
     if settings.device == "cpu" and per_gpu:
-        raise UsageError(f"device = 'cpu', but gpus_per_worker = {per_gpu:g}; leave one of them out")
+        raise UsageError(f"device = 'cpu', but gpus_per_worker = {per_gpu:g}; remove one of them")
     if settings.device == "gpu" and per_gpu == 0:
-        raise UsageError("device = 'gpu', but gpus_per_worker = 0; leave one of them out")
+        raise UsageError("device = 'gpu', but gpus_per_worker = 0; remove one of them")
     if per_gpu is not None:
         return per_gpu
     if settings.device == "cpu":
@@ -81,7 +90,10 @@ def _gpus_of_a_worker(settings: EngineSettings, nodes: list[Node]) -> float:
 
 
 def _for_so_many(workers: int, hosts: list[Node]) -> float:
-    """The most whole CPUs a worker with which so many workers fit, or a part of one where there are more than CPUs."""
+    """Return the most whole CPUs per worker with which this many workers fit.
+
+    With more workers than CPUs, it is a fraction of a CPU.
+    """
     per_cpu = _whole(max(node.cpus for node in hosts))
     while per_cpu > 1 and _fitting(hosts, per_cpu) < workers:
         per_cpu -= 1
@@ -91,12 +103,12 @@ def _for_so_many(workers: int, hosts: list[Node]) -> float:
 
 
 def _fitting(hosts: list[Node], per_cpu: float) -> int:
-    """Workers of so many CPUs that the hosts have room for."""
+    """Return how many workers with so many CPUs fit on the hosts."""
     return sum(node.count * int(node.cpus / per_cpu) for node in hosts)
 
 
 def _by_memory(hosts: list[Node]) -> float:
-    """The fewest CPUs a worker with which the workers of every host fit into its memory."""
+    """Return the fewest CPUs per worker with which every host's workers fit into its memory."""
     for cpus in CPUS_PER_WORKER:
         if all(node.memory >= node.cpus / cpus * WORKER_MEMORY for node in hosts):
             return float(cpus)

@@ -1,4 +1,4 @@
-"""Everything that the scheduler says, counted in the run's record and logged, on its way to the driver."""
+"""Count and log the scheduler's events on their way to the driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skinbatch.types import WorkUnit
 
 
 class Watched:
-    """The scheduler's observer in the driver's place."""
+    """Observe the scheduler in the driver's place, and pass every event on."""
 
     def __init__(self, driver: Listener, log: RunLog) -> None:
         self.driver = driver
@@ -55,7 +55,7 @@ class Watched:
         self.driver.drifted(assignment, outcome)
 
     def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
-        """A unit is tried once more. outcome: of the attempt, where there was one."""
+        """Count and log a unit that is tried again. outcome: of the attempt, if there was one."""
         self._count(units_retried=1, **(outcome.traffic if outcome else {}))
         event("unit_retried", logging.WARNING, unit_id=assignment.unit.unit_id, message=reason)
         self.driver.again(assignment, reason, outcome)

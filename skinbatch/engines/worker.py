@@ -1,4 +1,4 @@
-"""What a worker process does, on every engine: build the models once, then score one unit after another."""
+"""Do the work of a worker, on every engine: build the models once, then score unit after unit."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from skinbatch.logs import write_json, writes_json
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
 from skinbatch.storage.traffic import TRAFFIC
 
+# Read by glibc when a process starts. By default it keeps a heap for every thread. The models'
+# intermediate results have another size for every face and leave holes in all of these heaps.
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
-"""For glibc, which reads it when a process starts. By itself it keeps a heap for every thread; the models' intermediate results,
-of another size for every face, leave holes in all of them."""
 
 
 def environment(threads: int) -> dict[str, str]:
-    """What a worker's process has to be started with; what the caller has set for the allocator wins.
+    """Return the environment that a worker's process must be started with.
 
-    threads: that its models compute with.
+    Allocator settings that the user has made take precedence. threads: for the models' computation.
     """
     return {name: os.environ.get(name, value) for name, value in _ALLOCATOR.items()} | {"OMP_NUM_THREADS": str(threads)}
 
 
 class Worker:
-    """Lives in a worker process. `score` blocks; `progress` may be asked meanwhile from another thread."""
+    """Score units in a worker process.
+
+    `score` blocks; another thread may call `progress` meanwhile.
+    """
 
     def __init__(self, context: ScoringContext) -> None:
         if context.config.run.log_format == "json" and not writes_json():
             write_json(sys.stderr)
         os.environ.setdefault("OMP_NUM_THREADS", str(context.threads))
-        from skinbatch.scoring.unit import UnitScorer  # torch and the models, only where they run
+        from skinbatch.scoring.unit import UnitScorer  # imports torch, so only here
 
         self._scorer = UnitScorer(context)
 
     def describe(self) -> tuple[str, str]:
-        """(device, host)."""
+        """Return (device, host)."""
         return self._scorer.device, socket.gethostname()
 
     def score(self, assignment: Assignment) -> Outcome:

@@ -48,7 +48,7 @@ def test_a_photo_that_hangs_is_a_timeout(tmp_path: Path, mortal_pack: str) -> No
     settings = parse_config({"engine": {"stall_timeout_s": 2.0}})
     report = skinbatch.score(tree, tmp_path / "out", pack=mortal_pack, engine="local", config=settings)
     assert (report.exit_code, dict(report.statuses)) == (3, {"timeout": 1})
-    assert "no photo got further for 2 s" in rows(tmp_path / "out")["a.png"]["error"]
+    assert "no photo made progress for 2 s" in rows(tmp_path / "out")["a.png"]["error"]
     assert skinbatch.verify(tmp_path / "out").differences == []
 
 
@@ -100,5 +100,5 @@ def test_an_archive_file_that_holds_up_its_reader_is_a_timeout_and_no_outage(
     found = rows(tmp_path / "out")
     assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 2, "timeout": 1}), found
     assert found["a.png"]["status"] == found["held.tar.bz2/0.png"]["status"] == "ok"
-    assert "no photo got further for" in found["held.tar.bz2/#timeout-0"]["error"]
+    assert "no photo made progress for" in found["held.tar.bz2/#timeout-0"]["error"]
     assert skinbatch.verify(tmp_path / "out").differences == []

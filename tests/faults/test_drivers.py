@@ -57,7 +57,7 @@ def test_an_interrupted_driver_ends_with_130_and_keeps_what_is_finished(deed: st
     trial.plan(Fault("driver", "put attempts", "after", 1, deed), Fault("worker", "model", "before", 9))  # type: ignore[arg-type]
     driver = trial.start()
     assert driver.end() == 130, driver.said
-    assert "Traceback" not in driver.said and "the same command goes on" in driver.said
+    assert "Traceback" not in driver.said and "run the same command again to continue" in driver.said
     assert not (trial.out / layout.CLAIM).exists()
     kept = rows(trial.out)
     assert kept

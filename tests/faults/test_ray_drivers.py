@@ -115,7 +115,7 @@ def test_an_interrupted_driver_ends_with_130_and_keeps_what_is_finished(
     driver.send_signal(number)
     code, said = ends(driver)
     assert code == 130, said
-    assert "Traceback" not in said and "the same command goes on" in said
+    assert "Traceback" not in said and "run the same command again to continue" in said
     assert not (out / layout.CLAIM).exists()
     kept = rows(out)
     assert 0 < len(kept) < len(rows(undisturbed))

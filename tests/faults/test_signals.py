@@ -104,7 +104,7 @@ def of_session(session: int) -> list[str]:
 def check(number: int, where: str, photos: Path, pack: str, engine: str) -> None:
     code, said, session = sent(number, where, photos, pack, engine)
     assert code == 130, said
-    assert "nterrupted; the same command goes on" in said and "Traceback" not in said
+    assert "nterrupted; run the same command again to continue" in said and "Traceback" not in said
     end = time.monotonic() + 20.0  # Ray's processes take a moment to end; those that nobody ends take a minute
     while left := of_session(session):
         assert time.monotonic() < end, left
@@ -156,7 +156,7 @@ def test_a_signal_before_there_is_a_run_ends_it_with_130(deed: str, trial: Trial
     trial.plan(Fault("driver", "get dest", "before", 1, deed))  # type: ignore[arg-type]
     driver = trial.start()
     assert driver.end() == 130, driver.said
-    assert "interrupted; the same command goes on" in driver.said and "Traceback" not in driver.said
+    assert "interrupted; run the same command again to continue" in driver.said and "Traceback" not in driver.said
     trial.run()
     trial.check()
 

@@ -154,7 +154,7 @@ def test_other_globs_are_another_input_of_the_same_archives(tree: Path, tmp_path
     assert run(exclude=["*.seg.png"]) == photos
     assert run(include=["t.parquet/[0-2]"]) == set(ROWS[:3])
     assert run() == every
-    with pytest.raises(UsageError, match="no images found"):
+    with pytest.raises(UsageError, match="no photos found"):
         run(include=["nothing/*"])
 
 

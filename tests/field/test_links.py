@@ -140,5 +140,5 @@ def test_a_source_with_nothing_but_links_out_of_it_says_how_to_include_them(tmp_
     write_tree(tmp_path / "elsewhere", {"a.jpg": jpeg(face(1))})
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "a.jpg").symlink_to("../elsewhere/a.jpg")
-    with pytest.raises(UsageError, match=r"no images found .*1 \(link out of the source: see --follow-links\)"):
+    with pytest.raises(UsageError, match=r"no photos found .*1 \(link out of the source: see --follow-links\)"):
         skinbatch.score(tmp_path / "root", tmp_path / "out", pack=fake_pack, engine="local")

@@ -90,7 +90,7 @@ def test_archive_files_that_are_not_there_are_no_success(fake_pack: str, tmp_pat
     listing.write_text("uri,size\n" + "".join(f"shards/part%20{n}.tar,2048\n" for n in range(3)))
     report = skinbatch.score(listing, tmp_path / "out", engine="local", pack=fake_pack)
     assert report.exit_code == 4
-    assert "3 of 3 listed archive files" in report.message and "URL-encoded" in report.message
+    assert "3 of 3 listed shards" in report.message and "URL-encoded" in report.message
 
 
 def test_archives_in_which_there_is_no_photo_are_no_success(fake_pack: str, tmp_path: Path) -> None:

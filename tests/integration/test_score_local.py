@@ -344,9 +344,9 @@ def test_masks_that_were_asked_for_decode_to_the_shape_of_the_photo(tmp_path: Pa
     ("source", "dest", "settings", "says"),
     [
         ("nowhere", "out", {}, "nowhere"),
-        ("texts", "out", {}, "no images found (skipped: 1 .txt)"),
-        ("photos", "photos/out", {}, "lie in one another"),
-        ("photos/inner", "photos", {}, "lie in one another"),
+        ("texts", "out", {}, "no photos found (skipped: 1 .txt)"),
+        ("photos", "photos/out", {}, "overlap"),
+        ("photos/inner", "photos", {}, "overlap"),
         ("photos", "taken", {}, "holds the tables of"),
         ("photos", "a-file", {}, "cannot be written to"),
         ("photos", "out", {"pack": "no-such-pack"}, "no such pack"),

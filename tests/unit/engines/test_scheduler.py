@@ -250,7 +250,7 @@ def test_a_unit_under_which_every_machine_is_lost_stays_open_at_last() -> None:
     pool.lost_machines = MOST_LOST_MACHINES + 1
     heard = run(pool, assignment("g0", "abcd"), assignment("g1", "ef"))
     assert heard.deaths == {}
-    assert heard.open == {"g0": f"{MOST_LOST_MACHINES} machines were lost under it: the node died"}
+    assert heard.open == {"g0": f"{MOST_LOST_MACHINES} machines were lost while scoring it: the node died"}
     assert photos(heard) == ["e", "f"]
 
 

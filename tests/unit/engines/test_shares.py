@@ -40,7 +40,7 @@ def test_shares_fit_on_nodes(
 
 
 def test_more_than_any_node_has_is_refused() -> None:
-    with pytest.raises(UsageError, match="no node of the Ray cluster has over 2"):
+    with pytest.raises(UsageError, match="no node of the Ray cluster has more than 2"):
         shares(EngineSettings(cpus_per_worker=4.0), [Node(2), Node(2)])
     with pytest.raises(UsageError, match="no node of the Ray cluster has as many GPUs"):
         shares(EngineSettings(gpus_per_worker=1.0), [Node(2)])
@@ -70,7 +70,7 @@ def test_a_gpu_that_no_node_has_is_waited_for_where_nodes_may_join_and_refused_e
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 1.0), ("gpu", 0.0)])
 def test_a_device_and_gpus_that_contradict_each_other_are_refused(device: str, gpus: float) -> None:
-    with pytest.raises(UsageError, match="leave one of them out"):
+    with pytest.raises(UsageError, match="remove one of them"):
         shares(EngineSettings.model_validate({"device": device, "gpus_per_worker": gpus}), [Node(4, 1)])
 
 

@@ -1,4 +1,7 @@
-"""The command line: `skinbatch COMMAND`. Every error is one clear message; exit codes are the contract's."""
+"""Define the command line: `skinbatch COMMAND`.
+
+Every error is one clear message, and the exit codes are those of docs/exit-codes.md.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """Typer itself ends with 130 at Ctrl-C and says nothing; Abort it passes on."""
+    """Turn Ctrl-C into Abort, which Typer passes on; on its own it would end with 130 and print
+    nothing.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -60,7 +65,7 @@ app.command()(retry)
 
 @app.command()
 def status(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Show what is done, left and failed, rate and time left, and all scorings; also while a run is going."""
+    """Show what is done, left and failed, the speed and the time left, even during a run."""
     from skinbatch.reading import destination_store
     from skinbatch.runs.status import read_status
 
@@ -96,7 +101,7 @@ def _scoring_line(scoring: ScoringStatus, shown: str) -> str:
 
 @app.command()
 def verify(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Prove that every listed photo has exactly one row and every file its recorded hash (exit 5 if not)."""
+    """Check that each listed photo has one row and each file its recorded hash (exit 5 if not)."""
     from skinbatch.reading import verify as check
 
     report = check(dest, scoring, load_config(config).storage)
@@ -132,11 +137,11 @@ app.command()(settings)
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the demo is made.")] = Path("demo"),
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the demo.")] = Path("demo"),
     engine: EngineName = None,
     as_json: Json = False,
 ) -> None:
-    """The whole way on photos that it makes itself, with the starter pack; needs no network."""
+    """Score made-up photos with the starter pack, without a network, and show the results."""
     from skinbatch.demo_run import run_demo
 
     with TerminalPresenter() as presenter:
@@ -148,7 +153,7 @@ def demo(
         print(f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all")
         print(f"  open     {folder / 'report.html'} in a browser: what was found, with the photos")
         print(
-            f"  photos   {folder / 'photos'} (one file is truncated on purpose), {folder / 'truth.json'} (what was planted)"
+            f"  photos   {folder / 'photos'} (one file is truncated on purpose), {folder / 'truth.json'} (the planted lesions)"
         )
     raise typer.Exit(report.exit_code)
 
@@ -169,7 +174,7 @@ def _root(
 
 
 def main() -> NoReturn:
-    """Entry point: the contract's exit codes; 1, with a traceback, only for defects of skinbatch itself."""
+    """Run a command and exit with its code; 1, with a traceback, is only for bugs in skinbatch."""
     warnings.showwarning = _show_warning
     sys.exit(_guarded(app))
 
@@ -188,10 +193,10 @@ def _guarded(run: Callable[..., Any]) -> int:
         say("interrupted; run the same command again to continue", 130)
         return 130
     except Exception as e:
-        if hasattr(e, "format_message") and hasattr(e, "exit_code"):  # click's own errors of use
+        if hasattr(e, "format_message") and hasattr(e, "exit_code"):  # a usage error from click
             command = getattr(getattr(e, "ctx", None), "command_path", "skinbatch")
             message = e.format_message()
-            if message:  # empty where a command without arguments has printed its help
+            if message:  # empty if the command has only printed its help
                 print(f"skinbatch: {message}\nTry '{command} --help'.", file=sys.stderr)
             return int(e.exit_code)
         if not writes_json():

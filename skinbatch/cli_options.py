@@ -1,4 +1,4 @@
-"""What several commands have in common: arguments, options, and how a result is printed as JSON."""
+"""Define the arguments and options that several commands share, and print results as JSON."""
 
 from __future__ import annotations
 
@@ -18,54 +18,58 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Folder, tar, zip, Parquet, listing (uri column) or S3 Inventory manifest; local or s3://bucket/prefix.",
+        help="Folder, tar, zip, Parquet, listing (uri column) or S3 Inventory manifest: local path or s3://bucket/prefix.",
     ),
 ]
-Dest = Annotated[
-    str, typer.Argument(metavar="DEST", help="Where the tables go, or are: a folder or s3://bucket/prefix.")
-]
-PackName = Annotated[str | None, typer.Option("--pack", help="Name of a pack, or its folder. (default: starter)")]
+Dest = Annotated[str, typer.Argument(metavar="DEST", help="Folder or s3://bucket/prefix of the tables.")]
+PackName = Annotated[str | None, typer.Option("--pack", help="Pack to use: its name or folder. (default: starter)")]
 EngineName = Annotated[
     str | None,
-    typer.Option("--engine", help="ray (embedded unless a cluster is named) or local (no Ray). (default: ray)"),
+    typer.Option(
+        "--engine", help="ray (on this machine unless a cluster is named) or local (without Ray). (default: ray)"
+    ),
 ]
-RayAddress = Annotated[str | None, typer.Option("--ray-address", help="Ray cluster; also by RAY_ADDRESS.")]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="Address of a Ray cluster. (default: RAY_ADDRESS)")
+]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Workers. (default: one a GPU, or one a core with 2 GB of memory)")
+    int | None,
+    typer.Option("--workers", help="Number of workers. (default: one per GPU, or one per core with 2 GB of memory)"),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="auto, cpu or gpu. gpu waits for a node with one; auto takes GPUs that the cluster has or may add. "
+        help="auto, cpu or gpu. gpu waits for a node with a GPU; auto uses the GPUs that the cluster has or may add. "
         "(default: auto)",
     ),
 ]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; options win over it.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with settings. Options take precedence over it.")
+]
 LogFormat = Annotated[
     str | None,
     typer.Option(
         "--log-format",
-        help="text, or json: on stderr one object a line, with `event`, `unit_id`, `image_id`. (default: text)",
+        help="text, or json: one object per line on stderr, with `event`, `unit_id`, `image_id`. (default: text)",
     ),
 ]
 Photos = Annotated[
     Path | None,
-    typer.Option("--photos", metavar="DIR", help="Folder of the photos, where they are not beside the annotations."),
+    typer.Option("--photos", metavar="DIR", help="Folder of the photos, if they are not beside the annotations."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 JsonLine = Annotated[
     bool,
-    typer.Option("--json", help="Print the result, also that of a failure, as one line of JSON on stdout."),
+    typer.Option("--json", help="Print the result, even of a failed run, as one line of JSON on stdout."),
 ]
 Scoring = Annotated[
-    str | None, typer.Option("--scoring", help="Fingerprint, or its first digits. (default: that of the newest run)")
+    str | None,
+    typer.Option("--scoring", help="Fingerprint of a scoring, or its first digits. (default: the newest run's)"),
 ]
 Grading = Annotated[
     str | None,
-    typer.Option(
-        "--grading", help="Grading by `skinbatch regrade`: its id or scheme. (default: that of the first run)"
-    ),
+    typer.Option("--grading", help="Grading made by `skinbatch regrade`: its id or scheme. (default: the first run's)"),
 ]
 
 
@@ -85,7 +89,7 @@ def _moment(text: str) -> datetime:
 
 def _exit_code(text: str) -> int:
     if text not in {"1", "2", "3", "4", "5", "6", "7", "130"}:
-        raise typer.BadParameter(f"{text!r} is no exit code of a failure; those are 1 to 7 and 130")
+        raise typer.BadParameter(f"{text!r} is not the exit code of a failure; those are 1 to 7 and 130")
     return int(text)
 
 
@@ -95,7 +99,7 @@ Deadline = Annotated[
         "--deadline",
         metavar="TIME",
         parser=_duration,
-        help="Hand out no more units after so long: 90 (seconds), 45m, 6h, 1h30m (exit 6).",
+        help="Hand out no more units after this time: 90 (seconds), 45m, 6h, 1h30m (exit 6).",
     ),
 ]
 Since = Annotated[
@@ -104,8 +108,8 @@ Since = Annotated[
         "--since",
         metavar="MOMENT",
         parser=_moment,
-        help="Leave out what was last modified before, unless it was planned by an earlier run: 2026-11-29, "
-        "2026-11-29T22:00Z, or 36h before now. A nightly run does not need it: only new photos are scored anyway.",
+        help="Skip photos last modified before this time, unless an earlier run planned them: 2026-11-29, "
+        "2026-11-29T22:00Z, or 36h (ago). A nightly run does not need it: only new photos are scored anyway.",
     ),
 ]
 ExitZeroOn = Annotated[
@@ -114,13 +118,13 @@ ExitZeroOn = Annotated[
         "--exit-zero-on",
         metavar="CODE",
         parser=_exit_code,
-        help="End with 0 instead of this exit code, such as 6; may be repeated. --json still tells the true one.",
+        help="Exit with 0 instead of this code, such as 6. May be repeated. --json still shows the true code.",
     ),
 ]
 
 
 def print_json(value: Any) -> None:
-    """Indented, keys sorted, so that two runs can be compared as text."""
+    """Print a value indented and with sorted keys, so that two runs can be compared as text."""
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 

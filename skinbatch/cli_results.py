@@ -1,4 +1,4 @@
-"""Commands that work on the tables of a scoring: `report`, `show`, `compare`, `series`, `regrade`, `schema`."""
+"""Define the commands on the tables: `report`, `show`, `compare`, `series`, `regrade`, `schema`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ def report(
     thumbnails: Annotated[
         int, typer.Option("--thumbnails", min=0, help="Show up to this many photos. Faces are personal data.")
     ] = 0,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")] = Path(
+        "report.html"
+    ),
     scoring: Scoring = None,
     grading: Grading = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Write a report as one HTML file: what was found, what deserves a look, how the run went.
+    """Write a report as one HTML file: the results, the photos to look at, and how the run went.
 
     The file opens from disk and needs nothing else. It contains photos only with `--thumbnails`.
     """
@@ -51,13 +53,15 @@ def report(
 
 def show(
     dest: Dest,
-    image_ids: Annotated[list[str], typer.Argument(metavar="IMAGE_ID...", help="Photos, as in the images table.")],
+    image_ids: Annotated[
+        list[str], typer.Argument(metavar="IMAGE_ID...", help="Photos, named as in the images table.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures, one PNG for each photo.")
     ] = Path("shown"),
     pack: Annotated[
         str | None,
-        typer.Option("--pack", help="Where the scoring's pack is now, for the mask. (default: where it was)"),
+        typer.Option("--pack", help="Where the scoring's pack is now, to compute masks. (default: where it was)"),
     ] = None,
     scoring: Scoring = None,
     grading: Grading = None,
@@ -66,9 +70,9 @@ def show(
 ) -> None:
     """Draw mask, boxes, scores and grade on photos.
 
-    Counted boxes are yellow with their score. Boxes below the threshold or off the skin are thin and blue. The skin is
-    outlined in green: from the stored masks (`score --save-masks`), or computed again. The photos are read again from
-    their source.
+    Counted boxes are yellow and show their score. Boxes below the threshold or off the skin are
+    thin and blue. The skin is outlined in green, from the stored masks (`score --save-masks`) or
+    computed again. The photos are read again from their source.
     """
     from PIL import Image
 
@@ -96,7 +100,7 @@ def show(
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A destination of `skinbatch score`.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one, or the same with another --scoring.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another destination, or the same one with another --scoring.")],
     max_drift: Annotated[
         float | None,
         typer.Option(
@@ -111,14 +115,15 @@ def compare(
     ] = None,
     scoring: Annotated[
         list[str] | None,
-        typer.Option("--scoring", help="Fingerprint of A's scoring; once more for B's. (default: the newest of each)"),
+        typer.Option("--scoring", help="Fingerprint of A's scoring; repeat it for B's. (default: the newest of each)"),
     ] = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two scorings of the same photos: grades, counts, boxes, and the photos that changed most.
+    """Compare two scorings of the same photos: grades, counts, boxes, and the photos that changed
+    most.
 
-    The drift is the share of the photos in both whose status, face or grade differs.
+    The drift is the share of the photos in both scorings whose status, face or grade differs.
     """
     from skinbatch.reading import destination_store
     from skinbatch.report.compare import compare as run
@@ -145,7 +150,7 @@ def compare(
         raise typer.Exit(code)
     print(f"A  {c.a}\nB  {c.b}")
     print(f"  photos  {c.photos:,} in both, {c.only_a:,} only in A, {c.only_b:,} only in B")
-    print(f"  drift   {c.drift:.3f} of them have another status, face or grade")
+    print(f"  drift   {c.drift:.3f} of them have a different status, face or grade")
     print(f"  grades  {c.same_grade:.3f} the same, quadratic kappa {c.quadratic_kappa:.3f}")
     print(f"  counts  B - A {c.count_bias:+.2f} on average, 95 % between {c.count_low:+.2f} and {c.count_high:+.2f}")
     print(f"  boxes   {c.boxes_same:,} of {c.boxes_a:,} in A are in B, which has {c.boxes_b - c.boxes_same:,} others")
@@ -162,24 +167,28 @@ def series(
     dest: Dest,
     subject: Annotated[
         str,
-        typer.Option("--subject", help="Who is shown: a column, or a regex over image_id whose first group it is."),
+        typer.Option("--subject", help="Name of the person: a column, or the first group of a regex over image_id."),
     ],
     time: Annotated[
         str,
-        typer.Option("--time", help="When: a column, or a regex over image_id. Numbers and dates are sorted as such."),
+        typer.Option(
+            "--time",
+            help="Time of the photo: a column, or a regex over image_id. Numbers and dates are sorted as such.",
+        ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Also write an HTML page with a plot a subject."),
+        typer.Option("--output", "-o", metavar="FILE", help="Also write an HTML page with one plot per subject."),
     ] = None,
     scoring: Scoring = None,
     grading: Grading = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Follow counts and grades of each face over time.
+    r"""Follow the counts and grades of each face over time.
 
-    For example, for photos named `anna/2024-05-01.jpg`: `--subject '^([^/]+)/' --time '(\\d{4}-\\d\\d-\\d\\d)'`.
+    For example, for photos named `anna/2024-05-01.jpg`: `--subject '^([^/]+)/' --time
+    '(\d{4}-\d\d-\d\d)'`.
     """
     from skinbatch.reading import destination_store
     from skinbatch.report.page import write_page
@@ -199,7 +208,7 @@ def series(
 
 
 def schema(
-    pack: Annotated[str, typer.Option("--pack", help="The pack whose classes are shown.")] = "starter",
+    pack: Annotated[str, typer.Option("--pack", help="Pack whose classes are shown.")] = "starter",
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -232,18 +241,20 @@ def regrade(
     dest: Dest,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="Lowest score of a counted box. (default: that of the first run)"),
+        typer.Option("--threshold", help="Lowest score of a counted box. (default: the first run's)"),
     ] = None,
     scheme: Annotated[
         str | None,
         typer.Option(
             "--scheme",
-            help="hayashi, acne04, iga-like, or a TOML file with name, grades and upper. (default: that of the first run)",
+            help="hayashi, acne04, iga-like, or a TOML file with name, grades and upper. (default: the first run's)",
         ),
     ] = None,
     counting: Annotated[
         Counting | None,
-        typer.Option("--counting", help="Count boxes, or the areas that they cover. (default: that of the first run)"),
+        typer.Option(
+            "--counting", help="Count boxes, or the connected areas that they cover. (default: the first run's)"
+        ),
     ] = None,
     scoring: Scoring = None,
     config: ConfigFile = None,
@@ -251,7 +262,8 @@ def regrade(
 ) -> None:
     """Count and grade the stored boxes again with another threshold, scheme or counting method.
 
-    No photo is read. The result is a new grading beside the scoring, whose own tables do not change.
+    No photo is read. The result is a new grading beside the scoring, whose own tables do not
+    change.
 
     A scheme file, for example:
 
@@ -259,8 +271,9 @@ def regrade(
         grades = ["clear", "mild", "severe"]
         upper = [0, 10]
 
-    Here `upper` is the highest count of each grade but the last. Two more keys may follow: `area`, "half" (the worse half
-    of a frontal face, the default) or "whole", and `classes`, the detector's classes that are graded.
+    Here `upper` is the highest count of each grade except the last. Two more keys are optional:
+    `area`, "half" (the worse half of a frontal face, the default) or "whole", and `classes`, the
+    detector's classes that are graded.
     """
     from skinbatch.console import TerminalPresenter
     from skinbatch.grading.scheme_file import find_scheme

@@ -1,4 +1,4 @@
-"""The commands that score: `skinbatch score` and `skinbatch retry`, and how they end."""
+"""Define the commands that score: `skinbatch score` and `skinbatch retry`, and how they end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from skinbatch.errors import SkinbatchError
 from skinbatch.redact import redacted
 from skinbatch.runs.report import RunReport
 
-# Open units that the JSON result names; `skinbatch status --json` names all.
+# Number of open units that the JSON result names. `skinbatch status --json` names all.
 _MOST_NAMED = 10
 
 
@@ -48,7 +48,7 @@ def score(
     config: ConfigFile = None,
     workers: Workers = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", help="Stop after whole units with so many photos (exit 6).")
+        int | None, typer.Option("--limit", help="Stop after whole units with this many photos (exit 6).")
     ] = None,
     max_failures: Annotated[
         float | None,
@@ -57,32 +57,33 @@ def score(
     deadline: Deadline = None,
     since: Since = None,
     save_masks: Annotated[
-        bool | None, typer.Option("--save-masks", help="Also write the masks, as COCO run lengths.")
+        bool | None, typer.Option("--save-masks", help="Also write the skin masks, as COCO run-length encodings.")
     ] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
-            "--include", help="Only keys that match this glob; in archives, `shard.tar/member`. May be repeated."
+            "--include", help="Only keys that match this glob; in shards, `shard.tar/member`. May be repeated."
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", help="No keys that match this glob, in archives too. May be repeated."),
+        typer.Option("--exclude", help="Skip keys that match this glob, in shards too. May be repeated."),
     ] = None,
     image_column: Annotated[
         list[str] | None,
         typer.Option(
-            "--image-column", help="Column with the photos, where Parquet files have several. May be repeated."
+            "--image-column", help="Column that holds photos, if Parquet files have several. May be repeated."
         ),
     ] = None,
     follow_links: Annotated[
-        bool | None, typer.Option("--follow-links", help="Also follow links that lead out of SOURCE.")
+        bool | None, typer.Option("--follow-links", help="Also follow symbolic links that lead out of SOURCE.")
     ] = None,
     head: Annotated[
         bool | None, typer.Option("--head", help="Ask the store for sizes and versions that a listing lacks.")
     ] = None,
     content_hash: Annotated[
-        bool | None, typer.Option("--content-hash", help="Tell changed local photos by their bytes, not their times.")
+        bool | None,
+        typer.Option("--content-hash", help="Detect changed local photos by their bytes, not by their times."),
     ] = None,
     anonymous: Annotated[
         bool | None, typer.Option("--anonymous", help="Read a public bucket without credentials.")
@@ -91,10 +92,10 @@ def score(
     exit_zero_on: ExitZeroOn = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Score what is not scored yet. The same command again resumes, or picks up what changed.
+    """Score every photo that has no row yet. Run it again to resume, or to pick up changes.
 
-    Ends with 0 when all is done, 2 for wrong use, 3 if too many photos failed, 4 if units could not be scored or most photos
-    were gone, 6 when stopped on purpose, 7 if another run holds the destination, 130 when interrupted.
+    Exit codes: 0 done; 2 wrong use; 3 too many photos failed; 4 units could not be scored, or most
+    photos were gone; 6 stopped on purpose; 7 another run is using the destination; 130 interrupted.
     """
 
     def run() -> RunReport:
@@ -148,7 +149,7 @@ def retry(
     exit_zero_on: ExitZeroOn = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Score again only the rows that failed; the others stay as they are."""
+    """Score the failed photos again. All other rows stay as they are."""
 
     def run() -> RunReport:
         from skinbatch.engines.score import retry
@@ -172,7 +173,7 @@ def retry(
 def _end(
     run: Callable[[], RunReport], dest: str, as_json: bool, zero_on: Collection[int], config: Path | None
 ) -> NoReturn:
-    """Run, print the result and end with its exit code, or with 0 if that is one of `zero_on`."""
+    """Run, print the result and exit with its code, or with 0 if that code is one of `zero_on`."""
     started = time.monotonic()
     try:
         report = run()
@@ -193,7 +194,7 @@ def _end(
 
 
 def _failure(error: BaseException) -> tuple[int, str]:
-    """Exit code and message of a run that ended without a report."""
+    """Return exit code and message of a run that ended without a report."""
     if isinstance(error, SkinbatchError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):

@@ -1,4 +1,4 @@
-"""What people see while a run works and when it has ended."""
+"""Show what people see while a run works and when it has ended."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ PLAIN_EVERY_S = 10.0
 
 
 class QuietConsole(Console):
-    """A console whose reader may go away without ending the run."""
+    """Print to a reader that may go away without ending the run."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
 
 class TerminalPresenter:
-    """A bar with rate, time left and failures on a terminal; else a plain line every ten seconds. Writes to stderr."""
+    """Show a bar with rate, time left and failures on a terminal, or a plain line every ten
+    seconds.
+
+    Everything is written to stderr.
+    """
 
     def __init__(self) -> None:
         self.console = QuietConsole(stderr=True, highlight=False)
@@ -64,7 +68,7 @@ class TerminalPresenter:
         self._phase = text
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
-        elif time.monotonic() - self._last > 1:  # a listing says a new number often
+        elif time.monotonic() - self._last > 1:  # a listing updates its count often
             self._plain(text)
 
     def note(self, text: str) -> None:
@@ -84,7 +88,7 @@ class TerminalPresenter:
 
 
 class JsonPresenter:
-    """Events on the log, for machines to read; progress every ten seconds."""
+    """Write events to the log, for machines to read, and progress every ten seconds."""
 
     def __init__(self) -> None:
         self._phase = ""
@@ -95,7 +99,7 @@ class JsonPresenter:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """The log goes on: how the command ends is still to be said."""
+        """Do nothing: the log stays open until the command has reported how it ends."""
 
     def phase(self, text: str) -> None:
         if text != self._phase:
@@ -112,7 +116,7 @@ class JsonPresenter:
 
 
 def presenter_of(log_format: str) -> TerminalPresenter | JsonPresenter:
-    """By [run] log_format."""
+    """Return the presenter for [run] log_format."""
     return JsonPresenter() if log_format == "json" else TerminalPresenter()
 
 
@@ -123,7 +127,9 @@ class _Counts(ProgressColumn):
 
 
 def describe(p: RunProgress) -> str:
-    """Return one line, such as `120/283 photos, 4.1/s, 0:40 left, 2 failed` or `90/90 or more photos`."""
+    """Return one line, such as `120/283 photos, 4.1/s, 0:40 left, 2 failed` or `90/90 or more
+    photos`.
+    """
     parts = [f"{p.photos_done}/{p.photos_total}{'' if p.total_known else ' or more'} photos"]
     if p.rate > 0:
         parts.append(f"{p.rate:.1f}/s")
@@ -135,19 +141,22 @@ def describe(p: RunProgress) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
+    """Return seconds as m:ss or h:mm:ss."""
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """`271 ok, 8 corrupt, 4 truncated`, the most frequent first."""
+    """Return counts as text, most frequent first: `271 ok, 8 corrupt, 4 truncated`."""
     return ", ".join(f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
 
 
 def query(dest: str, config: Path | None = None) -> str:
-    """A shell line that shows what was found, from the tables that count. config: the run's settings file."""
+    """Return a shell line that shows the results from the current tables.
+
+    config: the run's settings file.
+    """
     sql = "select status, grade, count(*) photos, round(avg(count_total), 1) lesions from images group by all order by 3 desc"
     where = json.dumps(dest) + (f", config={json.dumps(str(config.absolute()))}" if config is not None else "")
     images = f"images = skinbatch.open({where}).images()"
@@ -156,7 +165,10 @@ def query(dest: str, config: Path | None = None) -> str:
 
 
 def summary(report: RunReport, config: Path | None = None) -> str:
-    """The end of a run: what became of the photos, where the tables are, what to do next. config: its settings file."""
+    """Return the end of a run as text: the photos, the tables and the next steps.
+
+    config: the run's settings file.
+    """
     lines = [report.message[:1].upper() + report.message[1:] + "."]
     if report.rows:
         lines.append(f"  photos   {report.rows}: {counted(report.statuses)}")
@@ -168,8 +180,8 @@ def summary(report: RunReport, config: Path | None = None) -> str:
     if report.units_left:
         lines.append(f"  left     {report.units_left} of {report.units} units")
     if report.skipped:
-        reasons = any(name.startswith("(") for name in report.skipped)  # they say themselves why
-        lines.append(f"  skipped  {counted(report.skipped)}{'' if reasons else ' (not images)'}")
+        reasons = any(name.startswith("(") for name in report.skipped)  # these names contain the reason
+        lines.append(f"  skipped  {counted(report.skipped)}{'' if reasons else ' (not photos)'}")
     lines += [f"  images   {report.images}", f"  boxes    {report.boxes}"]
     dest = shlex.quote(report.destination) + (f" --config {shlex.quote(str(config))}" if config is not None else "")
     if report.nothing_to_do and not report.rows:  # nothing has been planned here yet

@@ -54,13 +54,15 @@ def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: Sequence
     """
     schema = parquet.schema_arrow
     paths = _candidates(schema)
+    # Their photos are not read, but they may be the photos that belong to the masks or thumbnails of another column.
+    nested = _nested(schema, paths) if paths else []
     rows = _rows_in(parquet.metadata)
     if image_column:
         top = next((name for wanted in image_column for name, path in paths.items() if wanted in (name, path)), None)
-    elif len(paths) <= 1 or not rows:
+    elif not rows or len(paths) + len(nested) <= 1:
         top = next(iter(paths), None)
     else:
-        top = _chosen(parquet, file, paths, sample)
+        top = _chosen(parquet, file, paths, nested, sample)
     if top is not None and schema.names.count(top) > 1:
         raise ParquetError(Status.CORRUPT, f"has {schema.names.count(top)} columns called {top!r}")
 
@@ -93,31 +95,52 @@ def _candidates(schema: pa.Schema) -> dict[str, str]:
     return paths
 
 
-def _chosen(parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str], sample: Sampler) -> str | None:
+def _nested(schema: pa.Schema, paths: Mapping[str, str]) -> list[str]:
+    """Return the columns that hold bytes within lists or structs, where photos are not read."""
+    inner = [column for column in schema if column.name not in paths and column.name != "uri"]
+    return [column.name for column in inner if _plain(column.type).num_fields and holds_bytes(column.type)]
+
+
+def _chosen(
+    parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str], nested: Sequence[str], sample: Sampler
+) -> str | None:
     """Raises AmbiguousError."""
-    features = [name for name in _image_features(parquet.schema_arrow) if name in paths]
-    if len(features) == 1:
+    places = {**paths, **{name: name for name in nested}}
+    features = [name for name in _image_features(parquet.schema_arrow) if name in places]
+    if len(features) == 1 and features[0] in paths:
         return features[0]
 
-    # A column whose values cannot be seen may hold images.
-    verdicts = sample(parquet, file, {name: paths[name] for name in features or paths})
-    possible = [name for name, holds_images in verdicts.items() if holds_images is not False]
+    # A plain column whose values cannot be seen may hold images; a list or a struct mostly holds something else.
+    verdicts = sample(parquet, file, {name: places[name] for name in features or places})
+    unread = [name for name in nested if verdicts.get(name)]
+    if len(paths) == 1 and not unread:
+        return next(iter(paths))
+
+    possible = [name for name in paths if name in verdicts and verdicts[name] is not False] + unread
     if len(possible) > 1:
+        inner = f" ({', '.join(unread)}: within lists or structs, where photos are not read)" if unread else ""
         raise AmbiguousError(
             Status.CORRUPT,
-            f"has {len(possible)} columns that may hold the photos: {', '.join(possible)}; name the one to score with "
-            "[source] image_column (--image-column)",
+            f"has {len(possible)} columns that may hold the photos: {', '.join(possible)}{inner}; name the one to score "
+            "with [source] image_column (--image-column)",
         )
-    return possible[0] if possible else None
+    return possible[0] if possible and not unread else None
 
 
 def _image_features(schema: pa.Schema) -> list[str]:
     """Return the columns that the metadata of Hugging Face's `datasets` calls images."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return [name for name, feature in features.items() if feature.get("_type") == "Image"]
+        return [name for name, feature in features.items() if _has_images(feature)]
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return []
+
+
+def _has_images(feature: object) -> bool:
+    """Return whether a feature is an image, or has images in a sequence, a list or named parts."""
+    if isinstance(feature, dict):
+        return feature.get("_type") == "Image" or any(_has_images(part) for part in feature.values())
+    return isinstance(feature, list) and any(_has_images(part) for part in feature)
 
 
 def _rows_in(footer: pq.FileMetaData) -> int:

@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -41,7 +41,7 @@ def sample_here(parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, s
     """Return for each column whether one of its first values begins like an image; None if none can be read.
 
     Args:
-        paths: column -> path of its bytes.
+        paths: column -> path of its bytes, or the column itself where they lie within lists or structs.
     """
     return {name: _holds_images(parquet, name, path) for name, path in paths.items()}
 
@@ -91,7 +91,7 @@ def _holds_images(parquet: pq.ParquetFile, name: str, path: str) -> bool | None:
     try:
         batches = parquet.iter_batches(1, columns=[path], use_threads=False)
         for _, batch in zip(range(_ROWS), batches, strict=False):
-            for data in _bytes_of(batch.column(batch.schema.get_field_index(name))):
+            for data in _bytes_of(batch.column(batch.schema.get_field_index(name)).to_pylist()):
                 if image_format(data[:HEAD_BYTES]) is not None:
                     return True
                 values += 1
@@ -104,11 +104,16 @@ def _holds_images(parquet: pq.ParquetFile, name: str, path: str) -> bool | None:
     return False if values else None
 
 
-def _bytes_of(column: pa.Array) -> Iterable[bytes]:
-    for value in column.to_pylist():
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if data:
-            yield data
+def _bytes_of(value: object) -> Iterator[bytes]:
+    """Yield all bytes within a value, however deep in lists and structs, but for empty ones."""
+    if isinstance(value, bytes):
+        if value:
+            yield value
+    elif isinstance(value, dict):
+        yield from _bytes_of(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _bytes_of(part)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,35 @@ def test_content_decides_where_only_one_column_holds_images(tmp_path: Path) -> N
     assert read(write(tmp_path / "f.parquet", {"a": pa.array([], pa.binary()), "b": pa.array([], pa.binary())})) == []
 
 
+LISTS = pa.list_(STRUCT)
+PARTS = pa.struct([("image", STRUCT), ("mask", STRUCT)])
+
+
+@pytest.mark.parametrize("kind", [LISTS, PARTS], ids=["list", "struct"])
+@pytest.mark.parametrize("hugging_face", [False, True])
+def test_masks_are_not_scored_for_photos_within_lists_or_structs(
+    tmp_path: Path, kind: pa.DataType, hugging_face: bool
+) -> None:
+    photos = [{"bytes": photo, "path": None} for photo in FACES]
+    inner = [[photo] if kind == LISTS else {"image": photo, "mask": None} for photo in photos]
+    table = pa.table({"mask": structs(MASKS), "images": pa.array(inner, kind)})
+    if hugging_face:
+        features = {"mask": {"_type": "Image"}, "images": {"feature": {"_type": "Image"}, "_type": "List"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path := tmp_path / "a.parquet")
+
+    with pytest.raises(UsageError, match=r"a\.parquet: .*mask, images \(images: within lists.*image_column"):
+        read(path)
+    assert data_of(read(path, image_column="mask")) == MASKS
+
+
+def test_lists_that_hold_no_photos_are_no_reason_to_ask(tmp_path: Path) -> None:
+    tokens = pa.array([[b"ab", b"cd"]] * 3, pa.list_(pa.binary()))
+    nothing = pa.array([[]] * 3, LISTS)
+    path = write(tmp_path / "a.parquet", {"tokens": tokens, "nothing": nothing, "face": FACES})
+    assert data_of(read(path)) == FACES
+
+
 def test_a_file_without_the_named_column_is_refused_alone_and_counted_in_a_tree(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", {"photo": FACES, "mask": MASKS})
     write(tmp_path / "b.parquet", {"mask": MASKS})

@@ -1,1 +1,1 @@
-"""Annotated photos: readers of every format, and what is wrong with them."""
+"""Read annotated photos in many formats, and find what is wrong with them."""

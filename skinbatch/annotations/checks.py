@@ -1,4 +1,4 @@
-"""Looks for what would spoil a training: boxes that are none, classes nobody knows, photos in two splits."""
+"""Check annotated photos for mistakes that would spoil a training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from skinbatch.annotations.problems import Kind, Problem, Problems
 from skinbatch.errors import UsageError
 
 Stage = Literal["segmenter", "detector", "classifier"]
+# In a mapping: every class without a line of its own.
 OTHERS = "*"
-"""In a mapping: every class that has no line of its own."""
+# Kinds of problems whose file, a photo or a mask, cannot be trained on.
 LEFT_OUT = (Kind.UNREADABLE, Kind.BAD_MASK, Kind.OTHER_SHAPE, Kind.MASK_SHAPE)
-"""Of problems whose file, a photo or a mask, cannot be learned from."""
+# Pixels that a box may reach over the photo's edge: VOC counts pixels from 1, and shares are
+# rounded.
 EDGE = 1.0
-"""Pixels that a box may reach over the photo's edge: VOC counts pixels from 1, and shares are rounded."""
 
 
 def check(
@@ -37,12 +38,19 @@ def check(
     progress: Progress | None = None,
     hashes: dict[Path, str] | None = None,
 ) -> Problems:
-    """Everything that is wrong with the photos that a stage is trained and validated on.
+    """Find everything that is wrong with the photos that a stage is trained and validated on.
 
-    splits: name (`train`, `valid`) -> its photos. classes: the model's. mapping: a truth's class -> the model's; `*` is
-    every other, and the model's name "" is none of its classes. progress: told how many of the photos were read. Photos
-    of different splits are compared byte by byte and by their look (likeness.py); with one split only their sizes are read.
-    hashes: gets the SHA-256 of the photos that were compared, so that who needs them does not read the photos again.
+    Photos of different splits are compared byte by byte and by their look (likeness.py). With one
+    split, only their sizes are read.
+
+    Args:
+        splits: name (`train`, `valid`) -> its photos.
+        classes: the model's.
+        mapping: a truth's class -> the model's. `*` stands for every other class; the model's name
+            "" is none of its classes.
+        progress: called with the number of photos read so far and in all.
+        hashes: receives the SHA-256 of the photos that were compared, so that they need not be read
+            again.
     """
     found: list[Problem] = []
     used = {name: [_said(photo, stage) is not None for photo in photos] for name, photos in splits.items()}
@@ -77,7 +85,7 @@ def check(
 
 
 def mapped(name: str, mapping: Mapping[str, str]) -> str:
-    """The model's name of a truth's class."""
+    """Return the model's name of a truth's class."""
     return mapping.get(name, mapping.get(OTHERS, name))
 
 
@@ -92,7 +100,10 @@ def _of_photo(
     mapping: Mapping[str, str],
     annotated: Collection[Path | None],
 ) -> Iterator[Problem]:
-    """annotated: photos that any of the splits says something of: two lists may share a folder of photos."""
+    """Yield the problems of one photo.
+
+    annotated: photos that any of the splits annotates; two lists may share a folder of photos.
+    """
     file = str(photo.annotation)
     if photo.path is None:
         yield Problem(Kind.NO_PHOTO, file, f"of {photo.name}")
@@ -107,7 +118,7 @@ def _of_photo(
 
 
 def _known(name: str, classes: Collection[str], mapping: Mapping[str, str]) -> bool:
-    """The model's class of a truth's is one of these, or, said so, none."""
+    """Return whether a truth's class is one of the model's or is mapped to none."""
     meant = mapped(name, mapping)
     return meant in classes or (not meant and bool(name))
 
@@ -139,7 +150,10 @@ def _kind_of_box(x1: float, y1: float, x2: float, y2: float, width: float, heigh
 def _missing_classes(
     split: str, photos: Sequence[AnnotatedPhoto], stage: Stage, classes: Sequence[str], mapping: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """photos: those of the split that can be read; of a photo with an unknown class nothing is used."""
+    """Yield the classes that no photo of a split has.
+
+    photos: those of the split that can be read. A photo with an unknown class is not used.
+    """
     there: set[str] = set()
     for photo in photos:
         if stage == "segmenter":
@@ -156,21 +170,26 @@ def _missing_classes(
 
 
 def _mask_classes(photo: AnnotatedPhoto) -> set[str]:
-    """Of a mask in parts by the files that there are: opening 19 files a photo would take minutes."""
+    """Return the classes of a photo's mask.
+
+    Parts are known by the names of their files: opening 19 files a photo would take minutes.
+    """
     parts = [part_of(file.name) for file in photo.masks or ()]
     if parts and None not in parts:
         return {"background", *(MASK_CLASSES[part[1]] for part in parts if part)}
     try:
         return {MASK_CLASSES[n] for n in np.unique(read_mask(photo)) if n != UNSURE} if parts else set()
     except UsageError:
-        return set()  # said by _of_file
+        return set()  # _of_file reports it.
 
 
 def _looks(
     splits: Mapping[str, Sequence[AnnotatedPhoto]], progress: Progress | None
 ) -> dict[str, list[Look | tuple[int, int] | str | None]]:
-    """Of every photo: its look, or only its size where there is nothing to compare it with, or why it cannot be read; None
-    where it is not there."""
+    """Return the look of every photo, or its size if there is nothing to compare it with.
+
+    A text tells why a photo cannot be read; None marks one that does not exist.
+    """
     paths = [photo.path for photos in splits.values() for photo in photos if photo.path is not None]
     found: Iterator[Look | tuple[int, int] | str]
     if len(splits) > 1:
@@ -197,14 +216,15 @@ def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None, s
     size = (look.width, look.height) if isinstance(look, Look) else look
     annotated = (photo.width or 0, photo.height or 0)
     if all(annotated) and size != annotated:
-        what = f"{photo.name} is {size[0]} x {size[1]}, its annotation says {photo.width} x {photo.height}"
+        what = f"{photo.name} is {size[0]} x {size[1]}, its annotation gives {photo.width} x {photo.height}"
         if stage == "detector" and photo.boxes is not None and len(photo.boxes) and not same_shape(size, annotated):
             yield Problem(Kind.OTHER_SHAPE, str(photo.path), what)
         else:
             yield Problem(Kind.OTHER_SIZE, str(photo.annotation), what)
     if photo.masks:
         parts = part_of(photo.masks[0].name) is not None
-        try:  # of a mask in parts, which are many files, only the sizes
+        # Of a mask in parts, which are many files, only the sizes are read.
+        try:
             height, width = mask_size(photo)[::-1] if parts else read_mask(photo).shape
         except UsageError as e:
             yield Problem(Kind.BAD_MASK, str(photo.masks[0]), str(e))
@@ -223,7 +243,7 @@ def _in_both(
     other: str,
     other_photos: Sequence[tuple[AnnotatedPhoto, Look | tuple[int, int] | str | None]],
 ) -> Iterator[Problem]:
-    """Every photo of the second split that is in the first too, with the one that it is most like."""
+    """Yield each photo of the second split that is in the first too, with the most similar one."""
     some = [(p, look) for p, look in photos if isinstance(look, Look)]
     others = [(p, look) for p, look in other_photos if isinstance(look, Look)]
     nearest: dict[int, tuple[float, int]] = {}

@@ -1,4 +1,7 @@
-"""COCO's instances: one .json for many photos; Roboflow calls it `_annotations.coco.json` and puts it beside them."""
+"""Read COCO's instances: one .json for many photos.
+
+Roboflow calls the file `_annotations.coco.json` and puts it beside the photos.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +26,26 @@ from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
 
 ROBOFLOW = "_annotations.coco.json"
+# The supercategory of categories that have none, as Roboflow writes it.
 NO_PARENT = "none"
-"""The supercategory of categories that have none, as Roboflow writes it."""
 LOOKED_FOR = f"COCO .json (Roboflow: {ROBOFLOW})"
+# Keeps sums exact: x + width is the very right edge that was exported.
 EXACT = decimal.Context(prec=120, Emin=-9999, Emax=9999)
-"""Sums of what is written here are exact: x + width is the very right edge that was exported."""
 
 
 def fits(path: Path) -> bool:
-    """A .json, or a folder with one that has images and annotations of boxes."""
+    """Return whether a path is such a .json, or a folder with one."""
     return bool(_files(path))
 
 
 def read(path: Path, photos: Path | None = None) -> Truth:
-    """Every COCO file of `path`. Regions marked as a crowd are kept apart from the boxes, outlines are only counted.
+    """Read every COCO file of `path`.
 
-    Photos are looked for in the folder `photos`; without it beside the file, in `images` there or one folder up, and in a
-    folder of the file's name. Raises UsageError naming the file, the annotation's id and the field.
+    Regions marked as a crowd are kept apart from the boxes; outlines are only counted.
+
+    photos: the folder of the photos. Without it they are looked for beside the file, in `images`
+    there or one folder up, and in a folder of the file's name. Raises UsageError naming the file,
+    the annotation's id and the field.
     """
     files = [_File(file, photos) for file in _files(path)]
     roots = {file.root for file in files}
@@ -51,7 +57,10 @@ def read(path: Path, photos: Path | None = None) -> Truth:
 
 
 class _File:
-    """One .json. Boxes go into arrays while it is parsed: two million of them as dictionaries would take 2 GB."""
+    """Read one .json.
+
+    Boxes go into arrays while it is parsed: two million of them as dictionaries would take 2 GB.
+    """
 
     def __init__(self, file: Path, photos: Path | None) -> None:
         self.file = file
@@ -90,14 +99,17 @@ class _File:
         self.root = self.photo_files.root
 
     def names(self) -> Iterator[str]:
-        """Of the categories by id; Roboflow's first is only the name of the whole, with no boxes."""
+        """Yield the names of the categories by id.
+
+        Roboflow's first category only names the data set and has no boxes.
+        """
         used = set(self._category)
         for number in sorted(self.categories, key=lambda n: (not isinstance(n, int), n)):
             if number in used or self.categories[number] not in self._parents:
                 yield self.categories[number]
 
     def photos(self, root: Path) -> Iterator[AnnotatedPhoto]:
-        """Those of `images`. root: what names are relative to."""
+        """Yield the photos of `images`. root: names are relative to it."""
         order = {image["id"]: n for n, image in enumerate(self.images)}
         of = np.fromiter((order[n] for n in self._of), np.int64, len(self._of))
         boxes = np.array(self._corners, np.float64).reshape(-1, 4).astype(np.float32)
@@ -125,7 +137,7 @@ class _File:
             )
 
     def _labels(self, annotations: NDArray[np.int64]) -> tuple[str, ...]:
-        """A category that is not listed keeps its number, as a class that nobody knows."""
+        """Return the labels of annotations. A category that is not listed keeps its number."""
         of = (self._category[n] for n in annotations)
         return tuple("" if category is None else self.categories.get(category, str(category)) for category in of)
 
@@ -150,7 +162,7 @@ class _File:
         return None
 
     def _id(self, entry: Mapping[str, Any], field: str, what: str) -> int | str:
-        """What `field` of the entry says. what: kind of entry, for the message."""
+        """Return the value of `field` in an entry. what: kind of entry, for the message."""
         value: Any = entry[field]
         if isinstance(value, int | str) and not isinstance(value, bool):
             return value
@@ -165,7 +177,7 @@ class _File:
             width, height = int(image.get("width") or 0), int(image.get("height") or 0)
         except (TypeError, ValueError, ArithmeticError):
             raise UsageError(
-                f"{self.file}: image {image['id']}: `width` and `height` are no numbers of pixels"
+                f"{self.file}: image {image['id']}: `width` and `height` are not numbers of pixels"
             ) from None
         if min(width, height) > 0:
             return width, height

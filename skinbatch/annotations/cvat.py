@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one .xml for many photos, which CVAT lays beside a folder `images`."""
+"""Read CVAT for images 1.1: one .xml for many photos, with a folder `images` beside it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_AREA = ("points", "polyline", "cuboid", "skeleton")
 
 @dataclass(slots=True)
 class _Image:
-    """Hold what an <image> element says."""
+    """Hold the content of an <image> element."""
 
     name: str
     subset: str
@@ -37,7 +37,7 @@ class _Image:
 
     @property
     def names(self) -> list[str]:
-        """Return the paths by which the photo may lie in the folder of photos. Projects have a folder for each subset."""
+        """Return the paths at which the photo may lie. Projects have a folder for each subset."""
         return [f"{self.subset}/{self.name}", self.name] if self.subset else [self.name]
 
 
@@ -49,12 +49,14 @@ def fits(path: Path) -> bool:
 def read(path: Path, photos: Path | None = None) -> Truth:
     """Return the photos of every CVAT file of `path`.
 
-    Polygons, ellipses, masks and rotated boxes become the boxes around them, tags the classes of the photo. Where a file
-    has boxes or tags at all, a photo without any was found to have none. photos: the folder of the photos, where they are
-    not beside the file or in `images` there.
+    Polygons, ellipses, masks and rotated boxes become the boxes around them. Tags become classes of
+    the photo. If a file has any boxes or tags, a photo without any counts as annotated with none.
+
+    photos: the folder of the photos, if they are not beside the file or in `images` there.
 
     Raises:
-        UsageError: Naming the file, the photo and what cannot be read, such as points, which are no boxes.
+        UsageError: Something cannot be read, such as points, which are no boxes. The message names
+            the file and the photo.
     """
     files = [_File(file, photos) for file in _files(path)]
     roots = {file.photos.root for file in files}
@@ -75,7 +77,7 @@ class _File:
         try:
             self._parse()
         except (OSError, ElementTree.ParseError, LookupError) as e:
-            raise UsageError(f"{file}: no readable CVAT annotation: {e}; export it anew, or take it out") from None
+            raise UsageError(f"{file}: no readable CVAT annotation: {e}; export it again, or remove it") from None
         self.photos = PhotoFiles(file, photos, [image.names for image in self.images], ())
 
     def annotated(self, root: Path) -> Iterator[AnnotatedPhoto]:
@@ -203,4 +205,4 @@ def _is_cvat(file: Path) -> bool:
     try:
         return next(iter(ElementTree.iterparse(file, ("start",))))[1].tag == "annotations"
     except (ElementTree.ParseError, OSError, StopIteration, ValueError, LookupError):
-        return False  # the reader of VOC says what is wrong
+        return False  # VOC's reader reports what is wrong.

@@ -1,4 +1,4 @@
-"""Size of a photo as it is displayed, from its header alone."""
+"""Read the size of a photo as it is displayed, from its header alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from skinbatch.errors import UsageError
 
 _OBJECT = re.compile(r"<\S+ object at 0x[0-9a-f]+>")
 _SIDEWAYS = (5, 6, 7, 8)
+# Pillow raises these for a photo that is damaged or too large; SyntaxError for a chunk of a PNG.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for a picture that is damaged or too large; SyntaxError for a chunk of a PNG."""
+# Share by which width / height may differ, because sizes are rounded.
 SAME_SHAPE = 0.01
-"""Share by which width / height may differ: sizes are rounded."""
 
 
 def displayed_size(photo: Path) -> tuple[int, int]:
-    """Width and height in pixels, turned as EXIF says. Raises UsageError naming a file that is no readable image."""
+    """Return width and height in pixels, turned as EXIF says.
+
+    Raises UsageError naming a file that is no readable photo.
+    """
     try:
         with Image.open(photo) as image:
             return turned_size(image)
@@ -28,16 +31,16 @@ def displayed_size(photo: Path) -> tuple[int, int]:
 
 
 def plain(e: Exception) -> str:
-    """What Pillow says, without the address of what it was given."""
+    """Return Pillow's message without the address of the object."""
     return _OBJECT.sub("it", str(e))
 
 
 def turned_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of an open image as displayed; its pixels are not decoded."""
+    """Return width and height of an open photo as displayed, without decoding its pixels."""
     width, height = image.size
     return (height, width) if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS else (width, height)
 
 
 def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether one size (width, height) is the other, scaled."""
+    """Return whether one size (width, height) is the other, scaled."""
     return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= SAME_SHAPE

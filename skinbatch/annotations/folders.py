@@ -1,4 +1,4 @@
-"""A folder a class: every photo is of the class that its first folder is named after."""
+"""Read photos in one folder for each class: a photo's first folder names its class."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ _SPLITS = {"train", "training", "valid", "val", "validation", "test"}
 
 
 def fits(path: Path) -> bool:
-    """Photos in folders, or photos that are named by their severity (`levle2_31.jpg`)."""
+    """Return whether there are photos in folders, or photos named by severity (`levle2_31.jpg`)."""
     return path.is_dir() and any("/" in key or severity_of(key) is not None for key in Tree(path).photos)
 
 
 def read(path: Path) -> Truth:
-    """Every photo below `path`; those in no folder have no class. Raises UsageError where the folders are splits."""
+    """Return every photo below `path`; one outside the folders has no class.
+
+    Raises UsageError if the folders are splits.
+    """
     tree = Tree(path)
     photos = []
     classes: dict[str, None] = {}

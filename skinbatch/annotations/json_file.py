@@ -1,4 +1,4 @@
-"""JSON files of annotations: which tool wrote one, told by its first and last bytes."""
+"""Recognise the tool that wrote a JSON file of annotations, by its first and last bytes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from skinbatch.errors import UsageError
 
 Kind = Literal["coco", "label-studio", "labelme"]
 
-# Files of annotations may have gigabytes, and their photos within them.
+# Files of annotations may have gigabytes, because some contain their photos.
 _END_BYTES = 1 << 20
 _LABEL_STUDIO = (b'"result"', b'"completions"', b'"annotation_id"', b'labels"', b'"choices"')
 
 
 def json_kind(file: Path) -> Kind | None:
-    """Return the tool whose annotations a .json holds, None where it holds something else.
+    """Return the tool whose annotations a .json holds; None if it holds something else.
 
     Raises:
         UsageError: The file cannot be read.
@@ -31,10 +31,10 @@ def json_kind(file: Path) -> Kind | None:
 
 
 def load_json(file: Path, what: str) -> Any:
-    """Return the content of a .json. what: it should be, for the message.
+    """Return the content of a .json. what: what it should contain, for the message.
 
     Raises:
-        UsageError: Naming a file that is not readable as JSON.
+        UsageError: The file is not readable as JSON.
     """
     try:
         return json.loads(file.read_bytes())
@@ -42,7 +42,8 @@ def load_json(file: Path, what: str) -> Any:
         raise UsageError(f"{file}: not {what}: {e}") from None
 
 
-@lru_cache(maxsize=100_000)  # every reader asks for every file
+# Every reader asks for every file.
+@lru_cache(maxsize=100_000)
 def _kind(file: Path, mtime_ns: int, size: int) -> Kind | None:
     with open(file, "rb") as stream:
         ends = stream.read(_END_BYTES)

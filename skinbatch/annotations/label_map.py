@@ -1,4 +1,4 @@
-"""The mask of one photo as class numbers, whatever files it is in."""
+"""Read the mask of one photo as class numbers, from one file or several."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from skinbatch.errors import UsageError
 
 
 def read_mask(photo: AnnotatedPhoto) -> NDArray[np.uint8]:
-    """Return the (H, W) uint8 numbers of `masks.CLASSES`, or `masks.UNSURE`, at the mask's own size.
+    """Return the (H, W) uint8 numbers of `masks.CLASSES`, or `masks.UNSURE`, at the mask's size.
 
-    Parts are laid over each other in the publishers' order, the later on top; what no part covers is background. Raises
-    UsageError naming the file that is not such a mask.
+    Parts are laid over each other in the publishers' order, the later on top. Pixels that no part
+    covers are background. Raises UsageError naming the file that is no such mask.
     """
     if not photo.masks:
         raise UsageError(f"{photo.path or photo.annotation}: has no mask; take the photo out, or draw one")
@@ -42,7 +42,10 @@ def read_mask(photo: AnnotatedPhoto) -> NDArray[np.uint8]:
 
 
 def mask_size(photo: AnnotatedPhoto) -> tuple[int, int]:
-    """Width and height of the mask's files, from their headers. Raises UsageError where they differ or are no images."""
+    """Return width and height of the mask's files, from their headers.
+
+    Raises UsageError if they differ or are not readable.
+    """
     sizes: dict[tuple[int, int], Path] = {}
     for file in photo.masks or ():
         with _opened(file) as image:
@@ -56,14 +59,14 @@ def _ids(file: Path) -> NDArray[np.uint8]:
     with _opened(file) as image:
         if image.mode not in ID_MODES:
             raise UsageError(
-                f"{file}: a picture in colours (mode {image.mode}), not of class numbers; save it with a palette, or grey"
+                f"{file}: has colours (mode {image.mode}), not class numbers; save it with a palette, or in grey"
             )
         ids = _pixels(image, file)
     known = ids[ids != UNSURE]
     if known.max(initial=0) >= len(CLASSES):
         raise UsageError(
             f"{file}: has class {known.max()}; masks have CelebAMask-HQ's 0 to 18, {BODY} for skin of the body, and {UNSURE} "
-            "where nobody knows"
+            "for unsure pixels"
         )
     return ids
 

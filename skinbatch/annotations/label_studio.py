@@ -1,4 +1,4 @@
-"""Label Studio's JSON exports: tasks with their annotations (JSON), or a flat record a photo (JSON-MIN)."""
+"""Read Label Studio's JSON exports: tasks with annotations (JSON), or flat records (JSON-MIN)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NO_BOXES = ("brushlabels", "brush", "bitmask", "bitmasklabels", "keypointlabels
 
 @dataclass(slots=True)
 class _Region:
-    """Hold a shape that was drawn, in per cent of the photo."""
+    """Hold a drawn shape, in per cent of the photo."""
 
     value: Mapping[str, Any]
     label: str
@@ -39,7 +39,7 @@ class _Region:
 
 @dataclass(slots=True)
 class _Task:
-    """Hold a photo and what was annotated. annotated: somebody submitted an annotation."""
+    """Hold a photo and its annotation. annotated: somebody submitted one."""
 
     where: str
     photo: PhotoName
@@ -56,13 +56,16 @@ def fits(path: Path) -> bool:
 def read(path: Path, photos: Path | None = None) -> Truth:
     """Return the photos of every Label Studio export of `path`.
 
-    Polygons, ellipses and rotated boxes become the boxes around them, choices about the whole photo its classes. Skipped
-    annotations and predictions are passed over. photos: the folder of the photos; without it they are looked for beside
-    the file and in `images` there.
+    Polygons, ellipses and rotated boxes become the boxes around them. Choices about the whole photo
+    become its classes. Skipped annotations and predictions are ignored.
+
+    photos: the folder of the photos. Without it they are looked for beside the file and in `images`
+    there.
 
     Raises:
-        UsageError: Naming the file, the task and what cannot be read: brushes and points, which are no boxes, and tasks
-            with several annotations of which none is marked as ground truth.
+        UsageError: Something cannot be read: brushes and points, which are no boxes, or a task with
+            several annotations of which none is marked as ground truth. The message names the file
+            and the task.
     """
     files = [_File(file, photos) for file in _files(path)]
     roots = {file.photos.root for file in files}
@@ -110,7 +113,7 @@ class _File:
         if not isinstance(entry, dict):
             raise UsageError(f"{self.file}: not {_WHAT}: entry {number} is no task")
         if isinstance(entry.get("task"), dict) and "result" in entry:
-            # Storages for annotations get each with its task inside.
+            # Storages for annotations get each annotation with its task inside.
             entry = entry["task"] | {"annotations": [entry]}
         where = f"{self.file}: task {entry.get('id', number)}"
 
@@ -131,7 +134,7 @@ class _File:
 
 
 def _the_one(annotations: Sequence[Any], where: str) -> Sequence[Mapping[str, Any]] | None:
-    """Return the results of the annotation that counts, None where nobody submitted one."""
+    """Return the results of the annotation that counts; None if nobody submitted one."""
     kept = [a for a in annotations if isinstance(a, dict) and not (a.get("was_cancelled") or a.get("skipped"))]
     if len(kept) > 1:
         true = [a for a in kept if a.get("ground_truth")]
@@ -151,7 +154,10 @@ def _the_one(annotations: Sequence[Any], where: str) -> Sequence[Mapping[str, An
 
 
 def _take_results(task: _Task, results: Sequence[Mapping[str, Any]]) -> None:
-    """Add the results of a JSON export to its task. A rectangle and its label may be two results of one region."""
+    """Add the results of a JSON export to its task.
+
+    A rectangle and its label may be two results of one region.
+    """
     labelled = {result.get("id") for result in results if result.get("type") == "labels"}
     for result in results:
         kind, value = str(result.get("type", "")).lower(), result.get("value")
@@ -163,7 +169,10 @@ def _take_results(task: _Task, results: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _take_record(task: _Task, record: Mapping[str, Any]) -> None:
-    """Add a record of JSON-MIN to its task. Fields after `id` are annotations; those before it are the task's own data."""
+    """Add a record of JSON-MIN to its task.
+
+    Fields after `id` are annotations; those before it are the task's own data.
+    """
     names = list(record)
     first = names.index("id") + 1 if "id" in names else 0
     last = names.index("annotator") if "annotator" in names else len(names)
@@ -178,7 +187,7 @@ def _take_record(task: _Task, record: Mapping[str, Any]) -> None:
 
 
 def _unlabelled(value: Mapping[str, Any]) -> str:
-    """Return the kind of a region without a label, '' where it is no region."""
+    """Return the kind of a region without a label; '' if it is no region."""
     if "points" in value:
         return "polygon"
     if "radiusX" in value:
@@ -215,23 +224,23 @@ def _take(task: _Task, kind: str, value: Mapping[str, Any], result: Mapping[str,
 
 
 def _size(task: _Task, path: Path | None) -> tuple[int, int] | None:
-    """Return the size of the photo as annotated, in pixels; where no region has it, that of the file."""
+    """Return the size of the annotated photo, in pixels, from a region or else from the file."""
     sizes = {region.size for region in task.regions if region.size is not None}
     if len(sizes) > 1:
-        raise UsageError(f"{task.where}: its regions say different sizes of the photo: {sorted(sizes)}")
+        raise UsageError(f"{task.where}: its regions give different sizes of the photo: {sorted(sizes)}")
     if sizes:
         return sizes.pop()
     if path is not None:
         return displayed_size(path)
     if task.regions:
         raise UsageError(
-            f"{task.where}: has boxes in per cent of a photo whose size it does not say; name the folder of the photos"
+            f"{task.where}: has boxes in per cent of a photo of unknown size; name the folder of the photos"
         )
     return None
 
 
 def _boxes(task: _Task, size: tuple[int, int] | None) -> tuple[list[list[float]], Mapping[str, int]]:
-    """Return the boxes in pixels, and what of the shapes is not kept."""
+    """Return the boxes in pixels, and the properties of shapes that are not kept."""
     boxes: list[list[float]] = []
     not_kept: Counter[str] = Counter()
     for region in task.regions:

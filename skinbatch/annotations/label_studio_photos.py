@@ -1,4 +1,4 @@
-"""What Label Studio calls a photo: an upload, a file of its machine, an object of a store, or an address."""
+"""Find out which photo a Label Studio task names: an upload, a local file, or a stored object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skinbatch.errors import UsageError
 
 _UPLOAD = "/data/upload/"
 _LOCAL = "/data/local-files/"
-# Label Studio puts eight hexadecimal digits before the name of what is uploaded.
+# Label Studio puts eight hexadecimal digits before the name of an upload.
 _PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 _PLACES = ("http://", "https://", "s3://", "gs://", "azure-blob://", "file://", "/data/")
 _USUAL = "image"
@@ -22,10 +22,12 @@ _USUAL = "image"
 
 @dataclass(frozen=True, slots=True)
 class PhotoName:
-    """Hold what a task calls its photo.
+    """Hold the names of a task's photo.
 
-    name: its name without what Label Studio adds. names: paths by which its file may lie somewhere, the best first.
-    written: as the task has it, by which listings of a store name it.
+    Attributes:
+        name: without Label Studio's additions.
+        names: paths at which its file may lie, the best first.
+        written: as in the task, which is how listings of a store name it.
     """
 
     name: str

@@ -1,4 +1,7 @@
-"""LabelMe: a .json a photo, which names the photo by its path from there (also X-AnyLabeling)."""
+"""Read LabelMe: a .json for each photo, which contains the photo's relative path.
+
+X-AnyLabeling writes the same format.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +44,15 @@ def fits(path: Path) -> bool:
 def read(path: Path, photos: Path | None = None) -> Truth:
     """Return the photos of every LabelMe file of `path`, and the photos there without one.
 
-    Polygons, circles, masks and turned rectangles become the boxes around them; shapes of one `group_id` and label are one
-    box, as LabelMe's own converters have it. Flags of the whole photo that are set are its classes. photos: the folder of
-    the photos, where they are not where the files say.
+    Polygons, circles, masks and turned rectangles become the boxes around them. Shapes of one
+    `group_id` and label are one box, as in LabelMe's own converters. Flags that are set become
+    classes of the photo.
+
+    photos: the folder of the photos, if they are not at the paths in the files.
 
     Raises:
-        UsageError: Naming the file, the shape and what cannot be read, such as points, which are no boxes.
+        UsageError: Something cannot be read, such as points, which are no boxes. The message names
+            the file and the shape.
     """
     folder = path.parent if path.is_file() else path
     annotations = Tree(folder)
@@ -61,7 +67,8 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     there = [place for place in places.values() if place is not None]
     root = beside.root
     if not all(place.is_relative_to(root) for place in there):
-        # The files are in a folder of their own: photos are named from the folder that has all of them.
+        # The files are in a folder of their own, so photos are named from the folder that has all
+        # of them.
         root = Path(os.path.commonpath([place.parent for place in there]))
     found = [one.photo(places[file], root) for file, one in said.items()]
 
@@ -92,11 +99,11 @@ class _Said:
 
     @property
     def image(self) -> str:
-        """Return the photo's path from here, with slashes; '' where the file has none."""
+        """Return the photo's relative path, with slashes; '' if the file has none."""
         return str(self._data.get("imagePath") or "").replace("\\", "/")
 
     def place(self, photos: Tree, apart: bool) -> Path | None:
-        """Return the photo's file: where `imagePath` leads, or beside the .json, under that name or the .json's.
+        """Return the photo's file: at `imagePath`, or beside the .json under either name.
 
         apart: the photos are in a folder of their own.
         """
@@ -138,7 +145,7 @@ class _Said:
 
     def _take(self, shape: Any, where: str, groups: dict[tuple[str, Any], int]) -> None:
         if not isinstance(shape, dict):
-            raise UsageError(f"{where} is no shape of LabelMe's")
+            raise UsageError(f"{where} is not a shape of LabelMe")
         kind = str(shape.get("shape_type") or "polygon")
         box = _box(kind, _points(shape, where), where)
         if kind in _TURNED:
@@ -174,7 +181,7 @@ class _Said:
             with Image.open(io.BytesIO(base64.b64decode(embedded))) as image:
                 return turned_size(image)
         except (*UNREADABLE, binascii.Error, TypeError):
-            raise UsageError(f"{self.file}: `imageData` is no picture, and `imageWidth` is not set") from None
+            raise UsageError(f"{self.file}: `imageData` is not a photo, and `imageWidth` is not set") from None
 
 
 def _points(shape: Mapping[str, Any], where: str) -> list[Point]:

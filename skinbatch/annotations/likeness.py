@@ -1,13 +1,15 @@
-"""What photos look like, so that one photo is found again in another size, another file, turned or mirrored.
+"""Compare the look of photos, to recognise a photo in another size or file, turned or mirrored.
 
-A pHash: signs of the lowest frequencies of a small grey picture. Unlike imagehash's it leaves out those that are little more
-than noise: of smooth pictures JPEG flips up to 96 of its 256 bits, which are more than different faces differ in. And turning
-or mirroring a picture only swaps and negates its frequencies, so that one transform gives all eight versions.
+The method is a pHash: the signs of the lowest frequencies of a small grey copy. Unlike imagehash,
+it leaves out frequencies that are little more than noise. In smooth photos JPEG flips up to 96 of
+imagehash's 256 bits, which is more than different faces differ in. Turning or mirroring a photo
+only swaps and negates its frequencies, so one transform gives all eight versions.
 
-Measured on the 2,775 photos of ACNE04, CelebAMask-HQ and DermNet. In other sizes, stretched, darker, mirrored, turned by 90
-degrees or as JPEG of quality 30 a photo differs from itself in at most 2 % of the signs, with 2 % cut off each edge in
-7 % (median). Of 1.8 million pairs of photos of different sets or of CelebAMask-HQ none is taken for one; within ACNE04
-(0.8 million pairs) and DermNet about 30 are, and all of them show, to the eye, one lesion or one sitter.
+Measured on the 2,775 photos of ACNE04, CelebAMask-HQ and DermNet: in other sizes, stretched,
+darker, mirrored, turned by 90 degrees or as JPEG of quality 30, a photo differs from itself in at
+most 2 % of the signs; with 2 % cut off each edge, in 7 % (median). None of 1.8 million pairs of
+photos of different sets or of CelebAMask-HQ counts as the same photo. Within ACNE04 (0.8 million
+pairs) and DermNet about 30 do, and all of them show, to the eye, one lesion or one sitter.
 """
 
 from __future__ import annotations
@@ -28,26 +30,32 @@ from scipy.fft import dctn
 from skinbatch.annotations.displayed import plain, turned_size
 from skinbatch.annotations.photos import AnnotatedPhoto
 
+# Called with the number of photos done and of all photos.
 Progress = Callable[[int, int], None]
-"""Told how many photos are done, of how many."""
+# Largest share of the signs that may differ between copies of one photo.
 MOST_DIFFERENT = 0.13
-"""Share of the signs that may differ in what is taken for one photo."""
+# Frequencies each way: 256 in all.
 _SIDE = 16
-"""Frequencies each way: 256."""
+# Side of the grey copy, pixels.
 _SMALL = 64
-"""Side of the picture that they are of, pixels."""
+# Amplitude below which a frequency is noise, grey levels of the orthonormal transform.
 _NOISE = 8.0
-"""Amplitude under which a frequency says nothing, grey levels of the orthonormal transform."""
+# Standard deviations by which the signs of two photos must agree more than by chance. Photos with
+# few frequencies agree easily.
 _SURE = 5.0
-"""How many standard deviations the signs of two photos have to agree more than by chance: pictures with few frequencies
-agree easily."""
 _ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One photo. sha256: of its bytes. width, height: pixels as displayed. signs: (8, 256) int8, of its frequencies and of those
-    of its turned and mirrored versions, 0 where there is only noise; the first is the photo as it is."""
+    """Hold the look of one photo.
+
+    Attributes:
+        sha256: of its bytes.
+        width, height: pixels as displayed.
+        signs: (8, 256) int8, of the frequencies of the photo as it is, then of its turned and
+            mirrored versions; 0 for noise.
+    """
 
     sha256: str
     width: int
@@ -56,12 +64,13 @@ class Look:
 
 
 def look_at(path: Path) -> Look | str:
-    """What a photo looks like, or why it cannot be read."""
+    """Return the look of a photo, or why it cannot be read."""
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             width, height = turned_size(image)
-            image.draft("L", (_SMALL, _SMALL))  # JPEG: decoded at down to an eighth of its size
+            # JPEG is decoded at down to an eighth of its size.
+            image.draft("L", (_SMALL, _SMALL))
             small = image.convert("L").resize((_SMALL, _SMALL), Image.Resampling.LANCZOS)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as e:
         return plain(e)
@@ -71,7 +80,7 @@ def look_at(path: Path) -> Look | str:
 def _signs(grey: NDArray[np.float32]) -> NDArray[np.int8]:
     found = dctn(grey, norm="ortho")[:_SIDE, :_SIDE]
     signs = np.where(np.abs(found) > _NOISE, np.sign(found), 0).astype(np.int8)
-    signs[0, 0] = 0  # the mean, which is never negative
+    signs[0, 0] = 0  # The mean is never negative.
     odd = np.where(np.arange(_SIDE) % 2, -1, 1).astype(np.int8)
     both = (signs, signs.T)
     return np.stack(
@@ -80,7 +89,7 @@ def _signs(grey: NDArray[np.float32]) -> NDArray[np.int8]:
 
 
 def look_at_all(paths: Sequence[Path], progress: Progress | None = None) -> list[Look | str]:
-    """look_at of every photo, on all cores."""
+    """Return look_at of every photo, on all cores."""
     found = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for look in pool.map(look_at, paths):
@@ -93,14 +102,18 @@ def look_at_all(paths: Sequence[Path], progress: Progress | None = None) -> list
 def alike(
     some: Sequence[Look], others: Sequence[Look], most: float = MOST_DIFFERENT
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]]:
-    """Pairs of photos that look the same, in blocks: places in `some`, places in `others`, share of the signs that differ."""
+    """Yield pairs of photos that look the same, in blocks.
+
+    A block has places in `some`, places in `others`, and the share of signs that differ.
+    """
     if not some or not others:
         return
     plain = np.stack([look.signs[0] for look in some]).astype(np.float32)
     for start in range(0, len(others), _ROWS):
         turned = np.concatenate([look.signs for look in others[start : start + _ROWS]]).astype(np.float32)
         for first in range(0, len(some), _ROWS):
-            # Matrix products count equal signs less different ones, and signs to compare, of two million pairs at a time.
+            # Matrix products count equal signs less different ones, and all compared signs, for two
+            # million pairs at a time.
             block = plain[first : first + _ROWS]
             agree, both = block @ turned.T, np.abs(block) @ np.abs(turned).T
             differ = np.where(agree >= _SURE * np.sqrt(both), (both - agree) / np.maximum(2 * both, 1), np.inf)
@@ -110,8 +123,11 @@ def alike(
 
 
 def perceptual_groups(photos: Sequence[AnnotatedPhoto], progress: Progress | None = None) -> list[int]:
-    """A group for every photo: photos that look the same, directly or by way of others, share one. Numbered from 0 in the
-    order of the photos. Photos that are not there or cannot be read are alone."""
+    """Return a group for every photo, numbered from 0 in the order of the photos.
+
+    Photos that look the same, directly or through others, share a group. A photo that is missing or
+    cannot be read has a group of its own.
+    """
     there = [n for n, photo in enumerate(photos) if photo.path is not None]
     looks = look_at_all([path for n in there if (path := photos[n].path) is not None], progress)
     seen = [(n, look) for n, look in zip(there, looks, strict=True) if isinstance(look, Look)]

@@ -1,4 +1,7 @@
-"""One line a photo: its name, then `x1,y1,x2,y2,class` for every box (Roboflow calls it "YOLO Keras TXT")."""
+"""Read lists with one line for each photo: its name, then `x1,y1,x2,y2,class` for every box.
+
+Roboflow calls them "YOLO Keras TXT".
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,18 @@ LOOKED_FOR = f".txt lines `name x1,y1,x2,y2,class ...` (Roboflow: {ROBOFLOW})"
 
 
 def fits(path: Path) -> bool:
-    """A .txt whose first line begins with a photo's name, its boxes behind it if it has any."""
+    """Return whether there is a .txt whose first line is a photo's name and perhaps boxes."""
     return bool(_files(path))
 
 
 def read(path: Path, photos: Path | None = None) -> Truth:
-    """Every such .txt of `path`, and the photos beside them that have no line. photos: the folder of the photos, where they
-    are not beside the list. Classes have the names of `_classes.txt`
-    beside it; without one, they keep their numbers. Raises UsageError naming file, line and word."""
+    """Read every such .txt of `path`, and the photos beside them without a line.
+
+    Classes have the names of `_classes.txt` beside the list; without it they keep their numbers.
+
+    photos: the folder of the photos, if they are not beside the list. Raises UsageError naming
+    file, line and word.
+    """
     root = path.parent if path.is_file() else path
     photo_root = photos or root
     tree = Tree(photo_root, loose=photos is not None)
@@ -73,7 +80,10 @@ def _photo(line: str, where: str, file: Path, tree: Tree, near: str, classes: li
 
 
 def _parted(line: str) -> tuple[str, list[str]]:
-    """Name and groups: the name ends with the first word that ends like an image, for names may have blanks."""
+    """Return name and groups of a line.
+
+    A name may have blanks: it ends with the first word that ends like a photo.
+    """
     words = line.split()
     for n, word in enumerate(words, 1):
         if has_image_name(word):

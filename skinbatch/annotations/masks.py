@@ -1,4 +1,7 @@
-"""Masks as CelebAMask-HQ's are handed out: a PNG of class numbers a photo, in `masks` beside `images` or beside the photo."""
+"""Read masks in the common form of CelebAMask-HQ: one PNG of class numbers for each photo.
+
+Masks are in `masks` beside `images`, or beside the photos.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,27 @@ from skinbatch.errors import UsageError
 from skinbatch.tables.names import composed
 
 LOOKED_FOR = "mask PNGs in `masks` beside `images`"
+# The index is the number of a mask's pixel. All classes but `body` are CelebAMask-HQ's.
 CLASSES = (
     "background", "skin", "nose", "eyeglasses", "left_eye", "right_eye", "left_brow", "right_brow", "left_ear",
     "right_ear", "mouth", "upper_lip", "lower_lip", "hair", "hat", "earring", "necklace", "neck", "cloth", "body",
 )  # fmt: skip
-"""By the number that a mask's pixel has. All but `body` are CelebAMask-HQ's."""
 SKIN, NOSE = CLASSES.index("skin"), CLASSES.index("nose")
-# Skin that is not of the face, such as a hand's.
+# Skin outside the face, such as a hand's.
 BODY = CLASSES.index("body")
-# A pixel of which nobody knows what it is. It is neither learned from nor judged.
+# A pixel of unknown class. It is neither trained on nor evaluated.
 UNSURE = 255
+# Pillow's names for pixels that are numbers: palette and grey.
 ID_MODES = ("P", "L")
-"""Pillow's names of the pictures whose pixels are numbers: palette and grey."""
 _FOLDERS = (("masks",), ("images",))
 _LOOKED_AT = 20
 
 
 def fits(path: Path, photos: Path | None = None) -> bool:
-    """A folder `masks` with PNGs, or PNGs of class numbers that have the name of a photo beside them, or in `photos`."""
+    """Return whether there is a folder `masks` with PNGs, or PNGs of class numbers.
+
+    The latter have the names of photos beside them or in `photos`.
+    """
     if path.is_file():
         return False
     photo_root, mask_root = photo_folder(path, *_FOLDERS)
@@ -47,8 +53,10 @@ def fits(path: Path, photos: Path | None = None) -> bool:
 
 
 def read(path: Path, photos: Path | None = None) -> Truth:
-    """Every photo with its mask, every photo without, every mask without a photo. photos: the folder of the photos, where
-    they are not beside the masks."""
+    """Return every photo with or without a mask, and every mask without a photo.
+
+    photos: the folder of the photos, if they are not beside the masks.
+    """
     photo_root, mask_root = photo_folder(path, *_FOLDERS)
     photo_root = photos or photo_root
     masks = Tree(mask_root)
@@ -79,12 +87,12 @@ def _plain_stem(key: str) -> str:
 
 
 def _pair(key: str, tree: Tree) -> str | None:
-    """The photo of a mask that lies beside it: of its name, in another format."""
+    """Return the photo of a mask that lies beside it: of its name, in another format."""
     return next((photo for photo in tree.all_beside(key) if photo != key), None)
 
 
 def _is_mask(file: Path) -> bool:
-    """Not a picture that happens to have a photo's name."""
+    """Return whether a file is a mask, and not any PNG with a photo's name."""
     try:
         with Image.open(file) as image:
             numbers = np.asarray(image)

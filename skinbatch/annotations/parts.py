@@ -1,4 +1,7 @@
-"""CelebAMask-HQ as published: a PNG a part (`CelebAMask-HQ-mask-anno/0/00000_skin.png`), photos in `CelebA-HQ-img`."""
+"""Read CelebAMask-HQ as published: one PNG for each part, photos in `CelebA-HQ-img`.
+
+A part is for example `CelebAMask-HQ-mask-anno/0/00000_skin.png`.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ from skinbatch.errors import UsageError
 
 ANNOTATIONS, PHOTOS = "CelebAMask-HQ-mask-anno", "CelebA-HQ-img"
 LOOKED_FOR = f"{ANNOTATIONS}/<n>/00000_skin.png with {PHOTOS}/0.jpg"
+# Part -> class, in the order of the publishers' own script: a later part lies over an earlier one.
 PARTS: Mapping[str, int] = {
     "skin": 1, "nose": 2, "eye_g": 3, "l_eye": 4, "r_eye": 5, "l_brow": 6, "r_brow": 7, "l_ear": 8, "r_ear": 9,
     "mouth": 10, "u_lip": 11, "l_lip": 12, "hair": 13, "hat": 14, "ear_r": 15, "neck_l": 16, "neck": 17, "cloth": 18,
 }  # fmt: skip
-"""Part -> class, in the order of the publishers' own script: a later part lies over an earlier one."""
 _FILE = re.compile(rf"(\d+)_({'|'.join(PARTS)})\.png")
 
 
 def fits(path: Path) -> bool:
-    """The folder of the parts is there, or `path` is it."""
+    """Return whether `path` has the folder of the parts, or is it."""
     if path.is_file():
         return False
     root = _root(path)
@@ -31,7 +34,10 @@ def fits(path: Path) -> bool:
 
 
 def read(path: Path) -> Truth:
-    """Every photo with the files of its parts, lowest first; photos without parts, and parts without a photo."""
+    """Return every photo with the files of its parts, lowest first.
+
+    Photos without parts and parts without a photo are included.
+    """
     root = _root(path)
     if root is None:
         raise UsageError(f"{path}: no folder {ANNOTATIONS} is there; name the folder that has it")
@@ -61,19 +67,19 @@ def read(path: Path) -> Truth:
 
 
 def part_of(key: str) -> tuple[int, int] | None:
-    """Number of the photo and class of a file of a part; None for any other file."""
+    """Return photo number and class of a part's file; None for any other file."""
     found = _FILE.fullmatch(posixpath.basename(key))
     return (int(found[1]), PARTS[found[2]]) if found else None
 
 
 def _number(photo: str) -> int:
-    """-1 for a photo that is named after no number."""
+    """Return a photo's number; -1 if its name is no number."""
     name = posixpath.basename(photo).partition(".")[0]
     return int(name) if name.isdecimal() else -1
 
 
 def _root(path: Path) -> Path | None:
-    """The folder that has both; `path` may be it, or the folder of the parts, or of the photos."""
+    """Return the folder that has both; `path` may be it, or the folder of the parts or photos."""
     for root in (path, path.parent):
         if (root / ANNOTATIONS).is_dir() and (root == path or path.name in (ANNOTATIONS, PHOTOS)):
             return root

@@ -1,4 +1,4 @@
-"""Where the photos of one annotation file are: beside it, or in a folder that is named."""
+"""Find the photos of one annotation file, beside it or in a given folder."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ from skinbatch.annotations.spellings import Spellings
 from skinbatch.annotations.tree import Tree, is_foreign
 from skinbatch.archive.formats import has_image_name
 
-# So many photos of a file are looked for in each folder where photos may be.
+# Number of photos of a file that are looked for in each folder that may have photos.
 _LOOKED_AT = 50
 
 
 class PhotoFiles:
-    """Find the photos that a file of annotations names. found: those that `find` has returned.
+    """Find the photos that a file of annotations names.
 
-    Names may be paths of the machine that wrote the file, with folders or backslashes; then the photo is the file with
-    the longest path that the name ends with. Names are compared in Unicode's composed form.
+    Names may be paths of the machine that wrote the file, with folders or backslashes. The photo is
+    then the file with the longest path that the name ends with. Names are compared in Unicode's
+    composed form.
+
+    found: photos that `find` has returned.
     """
 
     def __init__(self, file: Path, photos: Path | None, names: Sequence[Sequence[str]], folders: Sequence[str]) -> None:
-        """
+        """Create the finder.
+
         Args:
             file: The annotations.
-            photos: The folder of the photos, None to look beside the file and one folder up.
-            names: The names of each photo, as the file has them, the best first.
-            folders: Folders beside the file in which photos may be, besides `images`.
+            photos: The folder of the photos; None looks beside the file and one folder up.
+            names: The names of each photo in the file, the best first.
+            folders: Folders beside the file, besides `images`, that may have photos.
         """
         self.file = file
         self.found: set[Path] = set()
@@ -40,10 +44,10 @@ class PhotoFiles:
         self.root = photos or self._root(names[:_LOOKED_AT], folders)
 
     def find(self, names: Sequence[str]) -> Path | None:
-        """Return the file of a photo, None where it is not there. names: the best first.
+        """Return the file of a photo; None if it does not exist. names: the best first.
 
         Raises:
-            UsageError: Two files have the name, in other spellings of the same text.
+            UsageError: Two files have the name, in different spellings of the same text.
         """
         for name in names:
             if os.path.isabs(name) and os.path.isfile(name) and not self._loose:
@@ -61,7 +65,7 @@ class PhotoFiles:
         return None
 
     def key(self, name: str, path: Path | None, root: Path) -> str:
-        """Return what a photo is called: its path relative to `root`, else the name that the file has."""
+        """Return a photo's name: its path relative to `root`, or else the name in the file."""
         if path is not None and path.is_relative_to(root):
             return path.relative_to(root).as_posix()
         within = self.file.parent
@@ -74,7 +78,7 @@ class PhotoFiles:
         return path
 
     def _root(self, names: Sequence[Sequence[str]], folders: Sequence[str]) -> Path:
-        """Return the folder in which the first photos are; the file's own where none is found."""
+        """Return the folder of the first photos, or the file's own folder if none is found."""
         beside = self.file.parent
         for above in (beside, beside.parent):
             for folder in (above, *(above / name for name in ("images", *folders))):
@@ -90,9 +94,9 @@ class PhotoFiles:
 
 
 def unlisted(files: Sequence[PhotoFiles], root: Path) -> Iterator[AnnotatedPhoto]:
-    """Yield the photos beside those that were found which none of the files names. Nothing is said about them.
+    """Yield the photos beside the found ones that none of the files names, without annotations.
 
-    root: what their names are relative to.
+    root: their names are relative to it.
     """
     found = {path for file in files for path in file.found}
     for folder in sorted({path.parent for path in found}):
@@ -102,7 +106,10 @@ def unlisted(files: Sequence[PhotoFiles], root: Path) -> Iterator[AnnotatedPhoto
 
 
 def _ends(name: str, loose: bool) -> Iterator[str]:
-    """Yield keys by which a photo may lie in a folder: its name, then, of a path of another machine, ever shorter ends."""
+    """Yield keys at which a photo may lie in a folder.
+
+    They are its name, then, for a path of another machine, ever shorter ends of it.
+    """
     if not os.path.isabs(name):
         yield name
     plain = posixpath.normpath(name.replace("\\", "/")).lstrip("/")

@@ -1,4 +1,4 @@
-"""What people said about photos, whatever the file it was written in."""
+"""Hold what people annotated on photos, independent of the file format."""
 
 from __future__ import annotations
 
@@ -9,27 +9,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+# Properties that the readers count but do not keep.
 OUTLINES, MARKS = "outlines (segmentation)", "VOC marks (pose, truncated, occluded)"
 ROTATED, OCCLUDED = "rotated boxes (the box around them is kept)", "marks of occluded boxes"
 EMBEDDED = "photos within their annotations (imageData)"
-"""What the readers count and do not keep."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedPhoto:
-    """One photo and what was annotated; None is "nothing was said", which is not the same as "none".
+    """Hold one photo and its annotations. None means that nothing was annotated.
 
-    name: the photo's key relative to its source, `/` between folders: its image_id when that source is scored. path: the
-    photo's file, None where it is not there. width, height: pixels of the displayed photo, None where nobody says.
-    boxes: (N, 4) float32, pixels of the displayed photo, x1 y1 x2 y2, as annotated but for swapped corners: nothing else is
-    checked yet. labels: N names of the boxes' classes. classes: names of the whole photo's classes, () for none of them.
-    severity: 0-3 (ACNE04's `levleN_`). masks: files of the mask: one palette PNG, or a PNG a part. group: patient or other
-    group that must not be split. annotation: the file that says all this, for messages. difficult: indexes of boxes that are
-    marked so (VOC); they are boxes like all others here. crowd_boxes: (M, 4) float32, as boxes: regions that are marked as a
-    crowd (COCO), and are no boxes of one thing; None where there are none. crowd_labels: M names of their classes. not_kept:
-    what else the file says of the boxes (OUTLINES, MARKS) -> how often. swapped: indexes of boxes whose corners were written
-    the wrong way round and were put right, those of crowd_boxes counted on. written: the name as a list gives it, which may
-    be relative to another folder.
+    Attributes:
+        name: the photo's key relative to its source, with `/` between folders. It is the image_id
+            when that source is scored.
+        annotation: the file with the annotations, for messages.
+        path: the photo's file; None if it does not exist.
+        width, height: pixels of the displayed photo; None if unknown.
+        boxes: (N, 4) float32, pixels of the displayed photo, x1 y1 x2 y2, as annotated. Only
+            swapped corners have been put right; nothing else has been checked.
+        labels: N names of the boxes' classes.
+        classes: names of the whole photo's classes; () for none of them.
+        severity: 0-3 (ACNE04's `levleN_`).
+        masks: files of the mask: one palette PNG, or a PNG for each part.
+        group: patient or other group that must not be split.
+        difficult: indices of boxes with VOC's mark. They are treated like all other boxes.
+        crowd_boxes: (M, 4) float32, like boxes: regions that are marked as a crowd (COCO) and do
+            not show a single thing; None if there are none.
+        crowd_labels: M names of their classes.
+        not_kept: other properties of the boxes in the file (OUTLINES, MARKS) -> how often.
+        swapped: indices of boxes whose corners were swapped and have been put right. Those of
+            crowd_boxes follow on.
+        written: the name as in a list, which may be relative to another folder.
     """
 
     name: str
@@ -53,9 +63,14 @@ class AnnotatedPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """All photos of one truth, by name. root: what `name` is relative to. format: one of
-    `read.FORMATS`. class_names: of boxes or photos, in the truth's own order. unread: files beside the photos
-    that are no annotations."""
+    """Hold all photos of one truth, by name.
+
+    Attributes:
+        root: the folder that names are relative to.
+        format: one of `read.FORMATS`.
+        class_names: of boxes or photos, in the truth's own order.
+        unread: files beside the photos that are no annotations.
+    """
 
     root: Path
     format: str

@@ -1,4 +1,4 @@
-"""What is wrong with annotated photos, said before training starts."""
+"""Describe what is wrong with annotated photos, before training starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN = 5
 
 
 class Kind(StrEnum):
-    """Of a problem, as people read it."""
+    """Name the kinds of problems in plain words."""
 
     NO_PHOTO = "annotations without a photo"
     NO_ANNOTATION = "photos without an annotation"
@@ -39,7 +39,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. file: what has to be looked at. what: the box, class or other file that is meant."""
+    """Hold one problem.
+
+    file: the file to look at. what: the box, class or other file in question.
+    """
 
     kind: Kind
     file: str
@@ -48,7 +51,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Problems:
-    """Everything that `check` found, in the order of Kind and then of the files."""
+    """Hold everything that `check` found, in the order of Kind and then of the files."""
 
     found: tuple[Problem, ...] = ()
 
@@ -59,15 +62,18 @@ class Problems:
         return tuple(p for p in self.found if p.kind is kind)
 
     def by_kind(self) -> dict[Kind, tuple[Problem, ...]]:
-        """Only the kinds that there are."""
+        """Return the problems of each kind that occurs."""
         return {kind: mine for kind in Kind if (mine := self.of(kind))}
 
     def as_text(self) -> str:
-        """The first files of each kind, a line each; empty where nothing is wrong. `as_json` has them all."""
+        """Return the first files of each kind, one on each line; empty without problems.
+
+        `as_json` has all of them.
+        """
         return "\n".join(_lines(kind, problems) for kind, problems in self.by_kind().items())
 
     def as_json(self) -> dict[str, list[dict[str, Any]]]:
-        """Kind -> every problem: `file` and `what`."""
+        """Return kind -> all its problems, each with `file` and `what`."""
         return {
             kind.value: [{"file": p.file, "what": p.what} for p in problems]
             for kind, problems in self.by_kind().items()
@@ -75,14 +81,14 @@ class Problems:
 
     @classmethod
     def from_json(cls, said: Mapping[str, Sequence[Mapping[str, Any]]]) -> Problems:
-        """From what `as_json` gave; kinds of another version are left out."""
+        """Return the problems from the output of `as_json`, without kinds of another version."""
         kinds = {kind.value: kind for kind in Kind}
         return cls(
             tuple(Problem(kinds[k], p["file"], p["what"]) for k, those in said.items() if k in kinds for p in those)
         )
 
     def raise_if(self, strict: bool) -> None:
-        """Raises UsageError with all kinds where `strict` is set and anything is wrong."""
+        """Raise UsageError with all kinds if `strict` is set and there are problems."""
         if strict and self.found:
             raise UsageError(
                 f"{len(self.found)} problems in the annotated photos:\n{self.as_text()}\nmend them, or leave --strict out"
@@ -90,7 +96,7 @@ class Problems:
 
 
 def _lines(kind: Kind, problems: Sequence[Problem]) -> str:
-    """The first that is wrong in each file, and where there are few files, what else is wrong in them."""
+    """Return a line with the first problem of each file, or more if there are few files."""
     firsts = {p.file: n for n, p in reversed(list(enumerate(problems)))}
     inside = f" in {len(firsts)} files" if len(firsts) < len(problems) and kind is not Kind.MISSING_CLASS else ""
     by_file = [*sorted(firsts.values()), *(n for n, p in enumerate(problems) if n != firsts[p.file])]

@@ -1,4 +1,4 @@
-"""What people said about photos, in whatever format they said it."""
+"""Read what people annotated on photos, in any supported format."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from skinbatch.tables.names import composed
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """Tell and read a format. photos: whether `read` takes a folder of photos apart from the
-    annotations. by_photos: whether `fits` takes it too, because only their photos tell such files."""
+    """Recognise and read a format.
+
+    Attributes:
+        photos: `read` takes a folder of photos apart from the annotations.
+        by_photos: `fits` takes it too, because only the photos make such files recognisable.
+    """
 
     fits: Callable[..., bool]
     read: Callable[..., Truth]
@@ -29,7 +33,7 @@ class _Format:
     by_photos: bool = False
 
     def suits(self, path: Path, photos: Path | None) -> bool:
-        """Return whether annotations of this format are there."""
+        """Return whether there are annotations of this format."""
         return self.fits(path, photos) if self.by_photos else self.fits(path)
 
 
@@ -44,11 +48,12 @@ _ANNOTATED: Mapping[str, _Format] = {
     "masks": _Format(masks.fits, masks.read, masks.LOOKED_FOR, by_photos=True),
     "parts": _Format(parts.fits, parts.read, parts.LOOKED_FOR, photos=False),
 }
+# Looked for only if nothing else fits, in this order: nearly every truth has folders, and many have
+# a .csv beside them.
 _PLAIN: Mapping[str, _Format] = {
     "csv": _Format(table.fits, table.read, table.LOOKED_FOR),
     "folders": _Format(folders.fits, folders.read, folders.LOOKED_FOR, photos=False),
 }
-"""Looked for when nothing else is there, in this order: nearly every truth has folders, and many a .csv beside it."""
 _ALL = {**_ANNOTATED, **_PLAIN}
 FORMATS = tuple(_ALL)
 
@@ -61,21 +66,23 @@ def read_truth(
     photos: str | Path | None = None,
     split: str | None = None,
 ) -> Truth:
-    """Return all annotated photos of a folder or file, and the photos there that nothing is said about.
+    """Return all annotated photos of a folder or file, and the photos there without annotations.
 
     Args:
         path: The annotations.
-        format: One of FORMATS; None: told by content.
+        format: One of FORMATS; None: recognised by content.
         group: The column of a .csv that names patients or other groups.
-        photos: The folder of the photos, where they are not beside the annotations.
-        split: Of a data.yaml that has them: `train`, `val` or `test` only. Other truths have no splits, and all of
-            them is read.
+        photos: The folder of the photos, if they are not beside the annotations.
+        split: Read only `train`, `val` or `test` of a data.yaml that has splits. Other truths have
+            no splits and are read completely.
 
     Returns:
-        The photos by name. Boxes whose corners were swapped are put right, and counted in each photo's `swapped`.
+        The photos by name. Boxes whose corners were swapped are put right, and counted in each
+        photo's `swapped`.
 
     Raises:
-        UsageError: Naming the file, its line or field and the way out; where nothing fits, what was looked for.
+        UsageError: Annotations cannot be read, or no format fits. The message names the file, its
+            line or field, and the way out.
 
     Example:
         >>> read_truth("acne04/valid").photos[0].boxes.shape
@@ -122,7 +129,7 @@ def read_truth(
 
 
 def put_right(photo: AnnotatedPhoto) -> AnnotatedPhoto:
-    """Return the photo with every box from its upper left to its lower right corner, whichever corners were written."""
+    """Return the photo with the corners of each box sorted, upper left first."""
     if photo.boxes is None:
         return photo
     boxes, swapped = _sorted_corners(photo.boxes)
@@ -136,7 +143,7 @@ def put_right(photo: AnnotatedPhoto) -> AnnotatedPhoto:
 
 
 def _composed(photo: AnnotatedPhoto) -> AnnotatedPhoto:
-    """Return the photo with the names of its classes and group in Unicode's composed form, by which they are compared."""
+    """Return the photo with classes and group in Unicode's composed form, for comparison."""
     texts = [*(photo.labels or ()), *(photo.classes or ()), *photo.crowd_labels, photo.group or ""]
     if all(text.isascii() for text in texts):
         return photo
@@ -150,7 +157,7 @@ def _composed(photo: AnnotatedPhoto) -> AnnotatedPhoto:
 
 
 def _sorted_corners(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], frozenset[int]]:
-    """Return boxes with x1 <= x2 and y1 <= y2, and the indexes of those that were not so."""
+    """Return boxes with x1 <= x2 and y1 <= y2, and the indices of those that were swapped."""
     wrong = (boxes[:, :2] > boxes[:, 2:]).any(axis=1)
     if not wrong.any():
         return boxes, frozenset()
@@ -166,13 +173,13 @@ def _photo_folder(photos: Path) -> Path:
 
 
 def _says(photo: AnnotatedPhoto) -> bool:
-    """Anything was said about the photo, if only in a file that lost its photo."""
+    """Return whether a photo has any annotation, even one in a file that lost its photo."""
     said = (photo.boxes, photo.classes, photo.masks, photo.severity)
     return photo.annotation != photo.path or any(value is not None for value in said)
 
 
 def _told(path: Path, photos: Path | None) -> str:
-    """The format that fits; of files its kind says it."""
+    """Return the format that fits the content."""
     fitting = [name for name, form in _ANNOTATED.items() if form.suits(path, photos)]
     if len(fitting) > 1:
         several = " and ".join(_ALL[name].looked_for for name in fitting)

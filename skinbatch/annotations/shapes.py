@@ -1,4 +1,4 @@
-"""Boxes around what people drew: polygons, ellipses and turned rectangles."""
+"""Compute boxes around polygons, ellipses and turned rectangles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def around(points: Iterable[Point]) -> list[float]:
 
 
 def turned(corners: Sequence[Point], pivot: Point, degrees: float) -> list[Point]:
-    """Return the corners turned clockwise about a point, in pixels, whose y goes down."""
+    """Return the corners turned clockwise about a point, in pixels with y downwards."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     moved = []
     for x, y in corners:

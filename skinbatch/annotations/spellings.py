@@ -1,4 +1,4 @@
-"""Files whose names are the same text as a path, however Unicode spells it."""
+"""Find files whose names are the same text as a path, however Unicode spells it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from skinbatch.tables.names import composed
 class Spellings:
     """Find files and folders by their paths.
 
-    A folder is listed once, and only where a path is not there as it is spelled.
+    A folder is listed once, and only if a path does not exist as it is spelled.
     """
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, path: Path) -> Path | None:
-        """Return the file or folder that a path means, None where there is none.
+        """Return the file or folder that a path means; None if there is none.
 
         Raises:
-            UsageError: Two have the path's name, in other spellings of the same text.
+            UsageError: Two have the path's name, in different spellings of the same text.
         """
         if path.exists():
             return path
@@ -46,6 +46,6 @@ class Spellings:
         return folder / found[0] if found else None
 
     def file(self, path: Path) -> Path | None:
-        """Return the file that a path means, None where it is not there or a folder."""
+        """Return the file that a path means; None if it does not exist or is a folder."""
         found = self.find(path)
         return found if found is not None and found.is_file() else None

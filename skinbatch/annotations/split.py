@@ -1,4 +1,4 @@
-"""Which photos are kept for validation: whole groups, and of every kind its share."""
+"""Choose photos for validation: whole groups, with a share of every kind."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
 from skinbatch.tables.names import composed
 
+# Boxes a photo: Hayashi's steps.
 _FEW_TO_MANY = (0, 5, 20, 50)
-"""Boxes a photo: Hayashi's steps."""
+# The first pass fills the validation part; the others undo what later groups made superfluous.
 _PASSES = 4
-"""The first fills the validation part, the others put right what later groups made superfluous."""
 
 
 def how_grouped(said: str | None) -> tuple[re.Pattern[str] | None, str | None]:
-    """What says which photos belong together: the regular expression over a photo's name whose first group is the patient, or
-    what else must not be split; or, where `said` has no group in it, the column of a .csv. Raises re.error where it is no
-    regular expression."""
+    """Return how groups are named: by a regular expression, or by the column of a .csv.
+
+    The first group of the regular expression is the patient, or what else must not be split. A text
+    without a group in it is a column. Raises re.error for an invalid regular expression.
+    """
     if said is None:
         return None, None
     pattern = re.compile(composed(said))
@@ -30,7 +32,7 @@ def how_grouped(said: str | None) -> tuple[re.Pattern[str] | None, str | None]:
 
 
 def group_in(name: str, pattern: re.Pattern[str] | None) -> str | None:
-    """The group that a photo's name says; None where it says none, or there is no pattern."""
+    """Return the group in a photo's name; None if there is none or no pattern."""
     found = pattern.search(composed(name)) if pattern is not None else None
     return (found[1] or None) if found is not None else None
 
@@ -38,11 +40,13 @@ def group_in(name: str, pattern: re.Pattern[str] | None) -> str | None:
 def split(
     photos: Sequence[AnnotatedPhoto], valid_share: float, groups: Sequence[Hashable], seed: int
 ) -> tuple[list[AnnotatedPhoto], list[AnnotatedPhoto]]:
-    """Photos to train on and photos to validate on, each in its old order.
+    """Return photos to train on and photos to validate on, each in their old order.
 
-    groups: one a photo; photos of a group stay together. Of every class, severity and number of boxes the validation part
-    gets about `valid_share`, as far as the groups allow. The same seed gives the same parts. Raises UsageError where
-    there are fewer than two groups, or a share that is not between 0 and 1.
+    The validation part gets about `valid_share` of every class, severity and number of boxes, as
+    far as the groups allow. The same seed gives the same parts.
+
+    groups: one for each photo; photos of a group stay together. Raises UsageError if there are
+    fewer than two groups, or if the share is not between 0 and 1.
     """
     if not 0 < valid_share < 1:
         raise UsageError(f"valid_share = {valid_share}: has to be between 0 and 1")
@@ -57,7 +61,8 @@ def split(
     wanted = {kind: count * valid_share for kind, count in Counter(k for mine in kinds for k in mine).items()}
     parts = list(members.values())
     shuffled = [parts[n] for n in np.random.default_rng(seed).permutation(len(parts))]
-    # Rare kinds first, because common ones can be made up for later; then large groups, for the same reason.
+    # Rare kinds come first, because common ones can be made up for later; then large groups, for
+    # the same reason.
     rarity = {id(part): min(wanted[k] for n in part for k in kinds[n]) for part in shuffled}
     brings = {id(part): Counter(k for n in part for k in kinds[n]) for part in shuffled}
     got: Counter[str] = Counter()
@@ -73,7 +78,7 @@ def split(
 
 
 def _kinds(photo: AnnotatedPhoto) -> tuple[str, ...]:
-    """What a photo is an example of."""
+    """Return the kinds that a photo is an example of."""
     kinds = {
         "photo",
         *(f"class {name}" for name in photo.classes or ()),
@@ -89,8 +94,10 @@ def _kinds(photo: AnnotatedPhoto) -> tuple[str, ...]:
 
 
 def _gain(brings: Counter[str], sign: int, got: Counter[str], wanted: dict[str, float]) -> float:
-    """How much nearer to what is wanted a group brings the validation part by joining (1) or leaving it (-1); each kind is
-    measured by its own number."""
+    """Return how much closer to its aim a group brings the validation part.
+
+    sign: 1 for joining, -1 for leaving. Each kind is measured by its own number.
+    """
     return sum(
         (abs(got[kind] - wanted[kind]) - abs(got[kind] + sign * count - wanted[kind])) / wanted[kind]
         for kind, count in brings.items()
@@ -98,7 +105,7 @@ def _gain(brings: Counter[str], sign: int, got: Counter[str], wanted: dict[str, 
 
 
 def _not_nothing(valid: set[int], groups: Sequence[list[int]], photos: int) -> set[int]:
-    """Both parts get something: the smallest group moves where one has nothing."""
+    """Return the parts with something in both: the smallest group moves to an empty one."""
     smallest = set(sorted(groups, key=len)[0])
     if not valid:
         return smallest

@@ -1,6 +1,7 @@
-"""CSV of image and label: a row a photo, or a row a label; several labels with `;` between; or a column of 0 and 1 a class.
+"""Read a CSV of photo and label, with a row for each photo or for each label.
 
-With columns for the corners of a box a row is a box, as TensorFlow's CSV has it.
+A cell may have several labels with `;` between them, or there is a column of 0 and 1 for each
+class. With columns for the corners of a box, a row is a box, as in TensorFlow's CSV.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _SEPARATOR = ";"
 
 @dataclass(slots=True)
 class _Row:
-    """What all rows of one photo say. line: of its first."""
+    """Hold all rows of one photo. line: of its first row."""
 
     line: int
     labels: dict[str, None] = field(default_factory=dict)
@@ -44,16 +45,22 @@ class _Row:
 
 
 def fits(path: Path) -> bool:
-    """One .csv with a column for images and one for labels, or with columns of 0 and 1."""
+    """Return whether a path is a .csv with columns for photos and labels, or of 0 and 1."""
     return len(_files(path)) == 1
 
 
 def read(path: Path, photos: Path | None = None, group: str | None = None) -> Truth:
-    """The photos of a .csv: named relative to it, to `images` beside it, or by the end of a path that only one photo has.
-    photos: the folder of the photos, where they are not beside the .csv.
+    """Return the photos of a .csv.
 
-    An empty label says "none of the classes". group: column of the patient or other group; None: one of the usual names,
-    if it is there. Raises UsageError naming file, line and column.
+    They are named relative to it, to `images` beside it, or by the end of a path that only one
+    photo has. An empty label means "none of the classes".
+
+    Args:
+        photos: the folder of the photos, if they are not beside the .csv.
+        group: column of the patient or other group. None: one of the usual names, if it exists.
+
+    Raises:
+        UsageError: naming file, line and column.
     """
     files = _files(path) if path.is_dir() else [path]
     if len(files) != 1:
@@ -93,7 +100,7 @@ class _BoxColumns:
 
     @classmethod
     def of(cls, file: Path, header: Sequence[str], labels: int | Mapping[int, str]) -> _BoxColumns | None:
-        """Return the columns, None where the rows are no boxes."""
+        """Return the columns; None if the rows are no boxes."""
         for names in CORNERS:
             places = [_place(header, (name,)) for name in names]
             corners = tuple(place for place in places if place is not None)
@@ -105,7 +112,7 @@ class _BoxColumns:
         return None
 
     def take(self, photo: _Row, row: Sequence[str], where: str) -> None:
-        """Add a row's box; a row without corners says that its photo has none."""
+        """Add a row's box. A row without corners means that its photo has none."""
         texts = [row[place].strip() for place in self.corners]
         try:
             if any(texts):
@@ -152,7 +159,8 @@ def _truth(file: Path, rows: Mapping[str, _Row], photo_root: Path | None, boxed:
             )
         )
     folders = {posixpath.dirname(key) for key in taken if key}
-    for key in tree.photos:  # not of this list: its name says nothing here
+    # A photo of another list: its name means nothing here.
+    for key in tree.photos:
         if key not in taken and posixpath.dirname(key) in folders:
             photos.append(AnnotatedPhoto(key, tree.path(key), tree.path(key)))
     names = sorted({label for row in rows.values() for label in row.labels})
@@ -160,7 +168,7 @@ def _truth(file: Path, rows: Mapping[str, _Row], photo_root: Path | None, boxed:
 
 
 def _rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header, and line and cells of every row that is not empty."""
+    """Return the header, and line and cells of every row that is not empty."""
     text = read_text(file)
     first = text.partition("\n")[0]
     delimiter = max(",\t;", key=first.count)
@@ -182,7 +190,7 @@ def _rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 def _columns(
     file: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]], group: str | None
 ) -> tuple[int, int | dict[int, str], int | None]:
-    """Places of the image, of the label (or place -> class of columns of 0 and 1) and of the group."""
+    """Return the places of photo, label (or place -> class of columns of 0 and 1) and group."""
     image, label = _place(header, IMAGE), _place(header, LABEL)
     if image is None:
         raise UsageError(f"{file}: no column for the image ({', '.join(IMAGE)}); its columns are {', '.join(header)}")

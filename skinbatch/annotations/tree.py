@@ -1,4 +1,4 @@
-"""All files below a folder, listed once, and how an annotation finds its photo among them.
+"""List all files below a folder once, and find an annotation's photo among them.
 
 Names are compared in Unicode's composed form; a file whose name is spelled exactly alike wins.
 """
@@ -19,10 +19,15 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 class Tree:
-    """Keys of all files below `root`, with `/` between folders, ascending. Links are followed, each folder once.
+    """Hold the keys of all files below `root`, with `/` between folders, ascending.
 
-    files: every key. photos, photo_keys: those with an image's name, in order and to look up. loose: the folder was named
-    for a list's photos, so that folders that the list has before a photo's name may be missing here.
+    Links are followed, each folder once.
+
+    Attributes:
+        files: every key.
+        photos, photo_keys: those with a photo's name, in order and to look up.
+        loose: the folder was given for a list's photos, so folders that the list has before a
+            photo's name may be missing here.
     """
 
     def __init__(self, root: Path, loose: bool = False) -> None:
@@ -45,25 +50,28 @@ class Tree:
         return self.root / key
 
     def ending(self, *extensions: str) -> list[str]:
-        """Keys with one of these extensions (lower case, with the dot)."""
+        """Return keys with one of these extensions (lower case, with the dot)."""
         return [key for key in self.files if extension(key) in extensions]
 
     def beside(self, annotation: str, swaps: Iterable[tuple[str, Sequence[str]]] = ()) -> str | None:
-        """The photo with the annotation's name: in its folder, or where that has `labels` in its path, in `images`.
+        """Return the photo with the annotation's name, or None.
 
-        swaps: folder of annotations (lower case) -> folders of photos; the last such folder in the path is meant.
+        It is in the annotation's folder or, if that has `labels` in its path, in `images`.
+
+        swaps: folder of annotations (lower case) -> folders of photos. The last such folder in the
+        path counts.
         """
         return next(iter(self.all_beside(annotation, swaps)), None)
 
     def all_beside(self, annotation: str, swaps: Iterable[tuple[str, Sequence[str]]] = ()) -> list[str]:
-        """Every photo with the annotation's name, formats in alphabetical order."""
+        """Return every photo with the annotation's name, formats in alphabetical order."""
         return [photo for place in (annotation, *_swapped(annotation, swaps)) for photo in self._with_stem(stem(place))]
 
     def photo(self, key: str) -> str | None:
-        """Return the photo of this key, None where there is none.
+        """Return the photo of this key; None if there is none.
 
         Raises:
-            UsageError: Two photos have the key, in other spellings of the same text.
+            UsageError: Two photos have the key, in different spellings of the same text.
         """
         if key in self.photo_keys:
             return key
@@ -72,9 +80,13 @@ class Tree:
         return found[0] if found else None
 
     def find(self, name: str, near: str = "") -> str | None:
-        """Return the photo that a list calls `name`: relative to the list's folder `near` or to the root, in `images`, without
-        its extension, or where only one photo's path ends with it. Its own folders have to agree: `train/9.png` is never
-        `test/9.png`. A path of another machine is the photo with the longest path that it ends with."""
+        """Return the photo that a list calls `name`; None if there is none.
+
+        The name is relative to the list's folder `near`, to the root or to `images`, with or
+        without its extension, or it is the end of only one photo's path. Its own folders must
+        agree: `train/9.png` is never `test/9.png`. For a path of another machine, return the photo
+        with the longest path that it ends with.
+        """
         plain = posixpath.normpath(name.replace("\\", "/"))
         for folder in (near, "", posixpath.join(near, "images"), "images"):
             key = posixpath.normpath(posixpath.join(folder, plain))
@@ -115,7 +127,7 @@ class Tree:
 
 
 def is_foreign(name: str) -> bool:
-    r"""Return whether a list's name of a photo is absolute or leads upwards, and so may be of another machine.
+    r"""Return whether a photo's name is absolute or leads upwards, so may be of another machine.
 
     Example:
         >>> is_foreign(r"C:\photos\a.jpg"), is_foreign("train/a.jpg")
@@ -125,15 +137,17 @@ def is_foreign(name: str) -> bool:
 
 
 def stem(key: str) -> str:
-    """The key without its last extension."""
+    """Return the key without its last extension."""
     return posixpath.splitext(key)[0]
 
 
 def photo_folder(path: Path, annotations: Sequence[str], photos: Sequence[str]) -> tuple[Path, Path]:
-    """Where the photos and where the annotations of `path` lie: the same folder, unless their layout has two beside each other.
+    """Return the folders of the photos and of the annotations of `path`.
 
-    annotations, photos: names of the two folders (`labels`, `images`), the usual spelling first. `path` may be the folder
-    above them, or either, or a folder within either.
+    They are the same, unless the layout has two folders beside each other.
+
+    annotations, photos: names of the two folders (`labels`, `images`), the usual spelling first.
+    `path` may be the folder above them, either of them, or a folder in either.
     """
     for name in annotations:
         if (path / name).is_dir():
@@ -150,7 +164,7 @@ def photo_folder(path: Path, annotations: Sequence[str], photos: Sequence[str]) 
 
 
 def read_text(path: Path) -> str:
-    """A text file, UTF-8 with or without a mark. Raises UsageError naming it."""
+    """Read a text file, UTF-8 with or without a mark. Raises UsageError naming it."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:

@@ -1,4 +1,4 @@
-"""Pascal VOC: an .xml a photo, beside it or in `Annotations` beside `JPEGImages`."""
+"""Read Pascal VOC: one .xml for each photo, beside it or in `Annotations` beside `JPEGImages`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from skinbatch.archive.formats import has_image_name
 from skinbatch.errors import UsageError
 
 LOOKED_FOR = "Pascal VOC .xml files"
+# <source><database> in files from `skinbatch export`: their <source><image> is the photo's name.
 OWN_DATABASE = "skinbatch"
-"""<source><database> of files that `skinbatch export` writes: their <source><image> is the photo's name."""
+# Attribute `encoding` of a name that XML cannot hold unchanged.
 PERCENT = "percent"
-"""Attribute `encoding` of a name that XML cannot hold as it is."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# Marks of an object -> values without meaning, in lower case.
 _DEFAULTS = {"pose": ("", "unspecified"), "truncated": ("", "0"), "occluded": ("", "0")}
-"""Marks of an object -> what says nothing about it, in lower case."""
+# Elements of an object, beside its box, in which tools write its outline.
 _OUTLINES = ("polygon", "segmentation", "mask")
-"""Elements of an object, beside its box, by which tools write its outline."""
 _FOLDERS = (("Annotations", "annotations", "labels"), ("JPEGImages", "images", "Images"))
 _SWAPS = (("annotations", _FOLDERS[1]), ("labels", _FOLDERS[1]))
 _LOOKED_AT = 20
 
 
 def fits(path: Path) -> bool:
-    """An .xml of annotations is there, or one that is broken."""
+    """Return whether there is an .xml of annotations, or a broken one."""
     if path.is_file():
         return path.suffix.lower() == ".xml" and _is_annotation(path)
     found = Tree(photo_folder(path, *_FOLDERS)[1])
@@ -40,8 +40,11 @@ def fits(path: Path) -> bool:
 
 
 def read(path: Path, photos: Path | None = None) -> Truth:
-    """Every .xml below `path`, and every photo that has none. photos: the folder of the photos, where they are not beside
-    the annotations, nor in the folders of VOC. Raises UsageError naming file, object and tag."""
+    """Read every .xml below `path`, and every photo without one.
+
+    photos: the folder of the photos, if they are not beside the annotations nor in VOC's folders.
+    Raises UsageError naming file, object and tag.
+    """
     folder = path.parent if path.is_file() else path
     photo_root, annotation_root = (folder, folder) if path.is_file() else photo_folder(folder, *_FOLDERS)
     photo_root = photos or photo_root
@@ -114,7 +117,10 @@ def _number(node: ElementTree.Element, tag: str, where: str) -> float:
 
 
 def _size(root: ElementTree.Element, file: Path, photo: Path | None) -> tuple[int | None, int | None]:
-    """What the file says; some tools leave the size out, or write 0, and then the photo says it."""
+    """Return the size in the file.
+
+    Some tools omit the size or write 0; then the photo's own size is returned.
+    """
     said = []
     for tag in ("width", "height"):
         text = root.findtext(f"size/{tag}")
@@ -128,8 +134,10 @@ def _size(root: ElementTree.Element, file: Path, photo: Path | None) -> tuple[in
 
 
 def _photo_of(key: str, root: ElementTree.Element, photos: Tree | None, apart: bool) -> str | None:
-    """By <filename> where such a photo lies beside, else by the annotation's own name: photos get renamed. apart: the photos
-    are not beside the annotations."""
+    """Return the photo by <filename> if it exists, otherwise by the annotation's own name.
+
+    Photos get renamed. apart: the photos are not beside the annotations.
+    """
     if photos is None:
         return None
     named = _named(root, key)
@@ -138,7 +146,7 @@ def _photo_of(key: str, root: ElementTree.Element, photos: Tree | None, apart: b
 
 
 def _named(root: ElementTree.Element, key: str) -> str:
-    """The key beside the annotation that <filename> gives; without one, the annotation's own."""
+    """Return the key that <filename> gives, or else the annotation's own."""
     filename = posixpath.basename((root.findtext("filename") or "").strip().replace("\\", "/"))
     return posixpath.join(posixpath.dirname(key), filename) if has_image_name(filename) else stem(key)
 
@@ -155,4 +163,4 @@ def _is_annotation(file: Path) -> bool:
     try:
         return next(iter(ElementTree.iterparse(file, ("start",))))[1].tag == "annotation"
     except (ElementTree.ParseError, OSError, StopIteration, ValueError, LookupError):
-        return True  # reading it says what is wrong
+        return True  # Reading the file reports what is wrong.

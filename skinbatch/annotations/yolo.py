@@ -1,4 +1,7 @@
-"""YOLO: a .txt a photo, `class x y width height` in shares of it; beside the photo, or in `labels` beside `images`."""
+"""Read YOLO: one .txt for each photo, with `class x y width height` in shares of it.
+
+The files are beside the photos, or in `labels` beside `images`.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,9 @@ from skinbatch.annotations.yolo_data import YAML, DataSet, class_names, data_set
 from skinbatch.errors import UsageError
 
 LOOKED_FOR = "YOLO .txt files beside their photos (or in `labels` beside `images`)"
+# File that `skinbatch export` writes beside `labels`: each label file's photo and its size, which
+# YOLO leaves to the photos.
 SIZES = "photos.csv"
-"""What `skinbatch export` writes beside `labels`: the photo of every label file and its size, which YOLO leaves to the photos."""
 SIZE_COLUMNS = ("label", "image", "width", "height")
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
 _FOLDERS = (("labels",), ("images",))
@@ -35,7 +39,7 @@ _LOOKED_AT = 20
 
 @dataclass(frozen=True, slots=True)
 class _Stated:
-    """A line of photos.csv."""
+    """Hold a line of photos.csv."""
 
     name: str
     width: int | None
@@ -43,20 +47,28 @@ class _Stated:
 
 
 def fits(path: Path, photos: Path | None = None) -> bool:
-    """Return whether a .txt of numbers is there that belongs to a photo beside it or in `photos`, a folder `labels` of such
-    files, or a data.yaml."""
+    """Return whether there are labels of YOLO at a path.
+
+    They are a .txt of numbers that belongs to a photo beside it or in `photos`, a folder `labels`
+    of such files, or a data.yaml.
+    """
     if path.is_file():
         return path.suffix.lower() in YAML
     return _has_labels(path, photos) or any(_leads_to_labels(read_data_set(file)) for file in data_sets_in(path))
 
 
 def read(path: Path, photos: Path | None = None, split: str | None = None) -> Truth:
-    """Every .txt of a photo below `path`, and every photo that has none. Of a data.yaml the photos that it names, wherever
-    they are.
+    """Read every .txt of a photo below `path`, and every photo without one.
 
-    Polygons become the boxes around them. A class without a name keeps its number. photos: the folder of the photos, where
-    they are not beside the labels. split: only this one of a data.yaml that has splits. Raises UsageError naming file and
-    line.
+    Of a data.yaml, read the photos that it names, wherever they are. Polygons become the boxes
+    around them. A class without a name keeps its number.
+
+    Args:
+        photos: the folder of the photos, if they are not beside the labels.
+        split: only this split of a data.yaml.
+
+    Raises:
+        UsageError: naming file and line.
     """
     data_set = _data_set(path)
     if data_set is not None:
@@ -76,7 +88,7 @@ def read(path: Path, photos: Path | None = None, split: str | None = None) -> Tr
 
 
 def _data_set(path: Path) -> DataSet | None:
-    """Return the data.yaml that names the photos, None where the folder itself has the labels."""
+    """Return the data.yaml that names the photos; None if the folder itself has the labels."""
     if path.is_file():
         data_set = read_data_set(path)
         return data_set if data_set.splits and (data_set.is_there or not _has_labels(path.parent)) else None
@@ -91,7 +103,7 @@ def _data_set(path: Path) -> DataSet | None:
 
 
 def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
-    """Read the photos of a data.yaml, named relative to the folder that all of them are in."""
+    """Read the photos of a data.yaml, named relative to the folder that has all of them."""
     parts: list[tuple[Path, _Folder | list[Path]]] = []
     for place in data_set.places(split):
         if place.suffix.lower() == ".txt" and place.is_file():
@@ -113,12 +125,16 @@ def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
             photos, others = part.photos(folder.relative_to(root).as_posix())
             unread += others
         for photo in photos:
-            found.setdefault(photo.path or photo.name, photo)  # a photo may be in two lists
+            # A photo may be in two lists.
+            found.setdefault(photo.path or photo.name, photo)
     return Truth(root, "yolo", tuple(found.values()), _classes(found.values(), data_set.names), tuple(unread))
 
 
 def _listed_photos(file: Path, root: Path) -> list[Path]:
-    """Return the photos of a .txt list, whose paths are relative to it, to the data set or to the current folder."""
+    """Return the photos of a .txt list.
+
+    Its paths are relative to the list, to the data set or to the current folder.
+    """
     spellings, photos = Spellings(), []
     for line in read_text(file).splitlines():
         said = line.strip().replace("\\", "/")
@@ -156,7 +172,10 @@ def _has_labels(folder: Path, photos: Path | None = None) -> bool:
 
 
 def _leads_to_labels(data_set: DataSet) -> bool:
-    """Return whether any of a data.yaml's photos has labels: such a file may lie beside another format's annotations."""
+    """Return whether any of a data.yaml's photos has labels.
+
+    Such a file may lie beside annotations of another format.
+    """
     for place in (place for places in data_set.splits.values() for place in places):
         if place.is_dir() and _has_labels(place):
             return True
@@ -171,7 +190,7 @@ def _leads_to_labels(data_set: DataSet) -> bool:
 class _Folder:
     """Read a folder of photos and the one of their labels, which may be the same.
 
-    stated: label -> what photos.csv says of its photo. loose: the folder of the photos was named.
+    stated: label -> its photo's line in photos.csv. loose: the folder of the photos was given.
     """
 
     photo_root: Path
@@ -181,7 +200,10 @@ class _Folder:
     loose: bool = False
 
     def photos(self, within: str = "") -> tuple[list[AnnotatedPhoto], list[Path]]:
-        """Return the photos, and the files beside them that are no labels. within: goes before their names."""
+        """Return the photos, and the files beside them that are no labels.
+
+        within: goes before their names.
+        """
         photos = Tree(self.photo_root, self.loose) if self.photo_root.is_dir() else None
         labels = Tree(self.label_root)
         apart = self.photo_root != self.label_root
@@ -214,13 +236,13 @@ def _within(folder: str, key: str) -> str:
 def _photo(
     file: Path, name: str, path: Path | None, stated: _Stated | None, names: Mapping[int, str]
 ) -> AnnotatedPhoto:
-    """stated: what photos.csv says of it, its name before all."""
+    """Return the photo of a label file. stated: its line in photos.csv."""
     name = stated.name if stated else name
     width, height = displayed_size(path) if path else (stated.width, stated.height) if stated else (None, None)
     shares, classes, outlines = _read_lines(file)
     boxes: NDArray[np.float32] | None = np.zeros((0, 4), np.float32)
     if shares and (width is None or height is None):
-        boxes = None  # nobody says what the shares are of
+        boxes = None  # The shares are of an unknown size.
     elif shares:
         scale = (Decimal(width or 0), Decimal(height or 0)) * 2
         pixels = [[float(EXACT.multiply(v, s)) for v, s in zip(share, scale, strict=True)] for share in shares]
@@ -231,7 +253,7 @@ def _photo(
 
 
 def _read_lines(file: Path) -> tuple[list[tuple[Decimal, ...]], list[int], int]:
-    """Corners x1 y1 x2 y2 in shares of the photo, the numbers of the classes, and how many were outlines."""
+    """Return corners x1 y1 x2 y2 in shares of the photo, class numbers, and outlines' number."""
     corners, classes, outlines = [], [], 0
     for number, line in enumerate(read_text(file).splitlines(), 1):
         words = line.split()
@@ -251,7 +273,7 @@ def _read_lines(file: Path) -> tuple[list[tuple[Decimal, ...]], list[int], int]:
 
 
 def _corners(values: list[Decimal]) -> tuple[Decimal, ...]:
-    """Decimal, so that corners come back as exactly as they were written."""
+    """Return the corners as Decimal, so that they come back as exactly as they were written."""
     if len(values) == 4:
         x, y, w, h = values
         half_w, half_h = EXACT.multiply(w, _HALF), EXACT.multiply(h, _HALF)
@@ -263,12 +285,18 @@ def _corners(values: list[Decimal]) -> tuple[Decimal, ...]:
 
 
 def _in_labels(key: str, file: Path) -> bool:
-    """A file in a folder `labels` whose photo is missing; elsewhere a .txt without a photo is a readme."""
+    """Return whether a file in a folder `labels` is one whose photo is missing.
+
+    Elsewhere a .txt without a photo is a readme.
+    """
     return "labels" in key.lower().split("/")[:-1] and _looks_right(file)
 
 
 def _looks_right(file: Path) -> bool:
-    """The first line that is not empty is of numbers; an empty file says that its photo has no boxes."""
+    """Return whether the first line that is not empty has numbers.
+
+    An empty file means that its photo has no boxes.
+    """
     try:
         with open(file, encoding="utf-8-sig", errors="replace") as stream:
             words = next((line.split() for line in stream if line.strip()), [])
@@ -280,7 +308,10 @@ def _looks_right(file: Path) -> bool:
 
 
 def _class_names(path: Path, label_root: Path) -> dict[int, str]:
-    """Number -> name, of the nearest file that says; {} where none does. Roboflow's data.yaml is above the splits."""
+    """Return number -> name from the nearest file that has them; {} if there is none.
+
+    Roboflow's data.yaml is above the splits.
+    """
     folder = path.parent if path.is_file() else path
     places = [path] if path.is_file() else []
     for above in dict.fromkeys((label_root, folder, *label_root.parents[:2], folder.parent)):
@@ -298,10 +329,13 @@ def _listed_names(file: Path) -> dict[int, str]:
 
 
 def _stated_sizes(file: Path) -> dict[str, _Stated]:
-    """Label file (relative to `labels`) -> its photo; {} where there is no such file, or it is somebody else's."""
+    """Return label file (relative to `labels`) -> its photo.
+
+    {} if there is no photos.csv, or if another tool wrote it.
+    """
     if not file.is_file():
         return {}
-    # Names of files need not be UTF-8, and may have any kind of line end in them.
+    # File names need not be UTF-8, and may contain any kind of line end.
     with open(file, encoding="utf-8", errors="surrogateescape", newline="") as stream:
         rows = list(csv.reader(stream))
     if not rows or tuple(rows[0]) != SIZE_COLUMNS:

@@ -1,4 +1,4 @@
-"""Ultralytics' data.yaml: what the classes of a data set are called, and where the photos of its splits are."""
+"""Read Ultralytics' data.yaml: the names of a data set's classes, and where its photos are."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ YAML = (".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Hold what a data.yaml says.
+    """Hold the content of a data.yaml.
 
-    names: number -> class, {} where it has none. splits: split -> folders of photos and .txt lists of photos; only those
-    that the file has. root: the folder that its paths are relative to.
+    Attributes:
+        root: the folder that its paths are relative to.
+        names: number -> class; {} if it has none.
+        splits: split -> folders of photos and .txt lists of photos, only for splits in the file.
     """
 
     file: Path
@@ -34,9 +36,11 @@ class DataSet:
     def places(self, split: str | None = None) -> tuple[Path, ...]:
         """Return the folders and lists of one split, or of all, each once.
 
+        A missing `test` is ignored unless it is asked for: data sets are often handed on without
+        it.
+
         Raises:
-            UsageError: The file does not have the split, or what it names is not there. A missing `test` is passed over
-                unless it is asked for: data sets are often handed on without it.
+            UsageError: The file does not have the split, or a place that it names does not exist.
         """
         if split is not None and split not in self.splits:
             there = ", ".join(self.splits) or "none"
@@ -60,11 +64,13 @@ class DataSet:
 
 
 def read_data_set(file: Path) -> DataSet:
-    """Read a data.yaml. `path` is looked for beside the file, then as Ultralytics looks for it: in the current folder and
-    in `datasets` there or beside it.
+    """Read a data.yaml.
+
+    `path` is looked for beside the file, then as Ultralytics does: in the current folder and in
+    `datasets` there or beside it.
 
     Raises:
-        UsageError: Naming the file and the setting that is wrong.
+        UsageError: A setting is wrong. The message names file and setting.
     """
     data = _loaded(file)
     data.setdefault("val", data.get("validation"))  # as Ultralytics does
@@ -83,17 +89,17 @@ def data_sets_in(folder: Path) -> list[Path]:
         try:
             data = _loaded(file)
         except UsageError:
-            continue  # somebody else's file
+            continue  # Another tool's file.
         if "names" in data and any(data.get(name) for name in SPLITS):
             found.append(file)
     return found
 
 
 def class_names(file: Path) -> dict[int, str]:
-    """Return number -> name of a data.yaml's classes, {} where it has none.
+    """Return number -> name of a data.yaml's classes; {} if it has none.
 
     Raises:
-        UsageError: `names` is no list of names, or not as many as `nc` says.
+        UsageError: `names` is no list of names, or its length is not `nc`.
     """
     data = _loaded(file)
     names = data.get("names")
@@ -126,7 +132,7 @@ def _listed(file: Path, name: str, value: Any) -> Sequence[str]:
 
 
 def _root(file: Path, said: Any, places: Sequence[str]) -> Path:
-    """Return the folder that `path` names; of several candidates the first that has the photos."""
+    """Return the folder that `path` names: the first of several candidates that has the photos."""
     beside = file.parent.absolute()
     if said is None or said == "":
         return beside
@@ -150,18 +156,22 @@ def _resolved(root: Path, said: str) -> Path:
     plain = said.replace("\\", "/")
     place = Path(os.path.normpath(root / Path(plain).expanduser()))
     if not _is_there(place) and plain.startswith("../"):
-        # Roboflow writes ../train/images for a folder beside data.yaml, and Ultralytics reads it so.
+        # Roboflow writes ../train/images for a folder beside data.yaml, and Ultralytics reads it
+        # so.
         place = Path(os.path.normpath(root / plain.removeprefix("../")))
     return Spellings().find(place) or place
 
 
 def _is_there(place: Path) -> bool:
-    """Return whether a place has photos, or labels that belong to photos there."""
+    """Return whether a place has photos, or labels of photos there."""
     return place.exists() or labels_of(place).is_dir()
 
 
 def labels_of(photos: Path) -> Path:
-    """Return where the labels of a folder of photos, or of one photo, lie: `labels` for the last `images` in the path."""
+    """Return the place of labels of a folder of photos or of one photo.
+
+    It is `labels` instead of the last `images` in the path.
+    """
     parts = photos.parts
     for at in range(len(parts) - 1, 0, -1):
         if parts[at] == "images":

@@ -24,8 +24,8 @@ from skinbatch.runs.results import open_results
 from skinbatch.storage.locate import is_s3, local_path, open_store
 
 CROWDS, DIFFICULT = "regions marked as a crowd", "marks of difficult boxes"
+# What one format can say and the others cannot.
 _KEPT: Mapping[str, str] = {"coco": CROWDS, "voc": DIFFICULT}
-"""What one format can say and the others cannot."""
 
 
 class Writer(Protocol):

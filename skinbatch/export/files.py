@@ -13,8 +13,8 @@ from skinbatch.storage.base import TEMPORARY, ObjectInfo, Store
 
 _WRITERS = 16
 _WAITING = 256
+# Bytes of a file's name without its extension; file systems take 255.
 _LONGEST = 180
-"""Bytes of a file's name without its extension; file systems take 255."""
 
 
 class Files:

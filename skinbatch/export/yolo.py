@@ -15,8 +15,9 @@ from skinbatch.errors import UsageError
 from skinbatch.export.boxed import BoxedPhoto
 from skinbatch.export.files import Files
 
+# Digits behind the point: the first that give a corner back exactly; the later are for corners next
+# to nothing.
 _STEPS = tuple(Decimal(1).scaleb(-digits) for digits in (12, 16, 24, 48, 72, 96))
-"""Digits behind the point: the first that give a corner back exactly; the later are for corners next to nothing."""
 _TWO = Decimal(2)
 
 

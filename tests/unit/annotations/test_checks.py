@@ -105,7 +105,7 @@ def test_a_photo_that_cannot_be_read_or_has_another_size_is_told(tmp_path: Path)
     for splits in ({"train": [one, two, three]}, {"train": [one, two, three], "valid": [boxed(tmp_path / "v", GOOD)]}):
         found = check(splits, "detector", ["acne"])
         assert kinds(found) == [(Kind.UNREADABLE, "a.jpg"), (Kind.OTHER_SHAPE, "b.jpg")]
-        assert found.found[1].what == "b.jpg is 100 x 200, its annotation says 200 x 100"
+        assert found.found[1].what == "b.jpg is 100 x 200, its annotation gives 200 x 100"
     photo(two.path, width=400, height=200)
     assert kinds(check({"train": [two]}, "detector", ["acne"])) == [(Kind.OTHER_SIZE, "b.xml")]
     photo(two.path, width=100, height=200)

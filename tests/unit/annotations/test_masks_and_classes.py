@@ -108,7 +108,7 @@ def test_masks_that_are_none_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a\.png: has class 20; .*0 to 18, 19 for skin of the body, and 255"):
         read_mask(found)
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(bad)
-    with pytest.raises(UsageError, match=r"a\.png: a picture in colours"):
+    with pytest.raises(UsageError, match=r"a\.png: has colours"):
         read_mask(found)
     bad.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     with pytest.raises(UsageError, match=r"a\.png: not a readable mask"):

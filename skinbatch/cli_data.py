@@ -1,4 +1,4 @@
-"""Commands that write files for people and other tools: `skinbatch export`, `skinbatch settings`."""
+"""Define the commands that write files for people and other tools: `export` and `settings`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skinbatch.config import load_config
 
 
 class BoxFormat(StrEnum):
-    """What `export` writes."""
+    """Name the formats that `export` writes."""
 
     VOC = "voc"
     COCO = "coco"
@@ -30,26 +30,28 @@ def export(
         ),
     ],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Where the files go: a new folder, or s3://bucket/prefix.")],
-    format: Annotated[BoxFormat, typer.Option("--format", help="What is written.")],
+    format: Annotated[BoxFormat, typer.Option("--format", help="Format to write.")],
     score_threshold: Annotated[
         float | None,
         typer.Option(
-            "--score-threshold", help="Boxes on the skin from this score on. (default: those that were counted)"
+            "--score-threshold",
+            help="Export boxes on the skin with at least this score. (default: those that were counted)",
         ),
     ] = None,
     read_as: Annotated[
         str | None,
-        typer.Option("--from", help="Format of SOURCE, if it is annotated photos. (default: told by content)"),
+        typer.Option("--from", help="Format of SOURCE, if it is annotated photos. (default: recognised by content)"),
     ] = None,
     photos: Photos = None,
     scoring: Scoring = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Write boxes as Pascal VOC, COCO or YOLO, for other tools, or to be corrected by hand; photos are not copied.
+    """Write boxes as Pascal VOC, COCO or YOLO, for other tools or for correction by hand.
 
-    Every photo that was scored or annotated has an entry, also without boxes. Reading it back gives the same boxes to the last
-    bit; what else the photos' annotations say and the format cannot is counted.
+    Photos are not copied. Every scored or annotated photo has an entry, even without boxes. Reading
+    the files back gives the same boxes to the last bit. Other properties of the annotations that
+    the format cannot hold are counted.
     """
     from skinbatch.console import TerminalPresenter, counted
     from skinbatch.export.export import Wanted
@@ -75,7 +77,7 @@ def export(
     if report.not_kept:
         print(f"  not kept  {counted(report.not_kept)}")
     if not report.complete:
-        print("  the run has not ended: only what is done so far was written")
+        print("  the run has not ended: only the results so far were written")
 
 
 def settings() -> None:

@@ -1,4 +1,4 @@
-"""The command that measures: `skinbatch evaluate`."""
+"""Define `skinbatch evaluate`."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ def evaluate(
     truth: Annotated[
         Path,
         typer.Argument(
-            metavar="TRUTH", help="What people said: boxes, severities, masks or classes, in any format that is read."
+            metavar="TRUTH", help="Annotations by people: boxes, severities, masks or classes, in any supported format."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where evaluation.json and the plots go.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for evaluation.json and the plots.")] = Path(
         "evaluation"
     ),
     thresholds: Annotated[
         str, typer.Option("--thresholds", help="Scores at which lesions are counted, besides the scoring's own.")
     ] = "0.25,0.5,0.75",
     bootstrap: Annotated[
-        int, typer.Option("--bootstrap", min=0, help="Samples that the intervals are of; 0 for none.")
+        int,
+        typer.Option("--bootstrap", min=0, help="Number of bootstrap samples for the intervals; 0 for no intervals."),
     ] = 1000,
     names: Annotated[
         list[str] | None,
         typer.Option(
             "--map",
             metavar="THEIRS=OURS",
-            help="A class of the truth and the pack's name of it, nothing for none; `*=acne` takes all. May be repeated.",
+            help="A class of the truth and the pack's name for it, or nothing for none; `*=acne` maps all. May be repeated.",
         ),
     ] = None,
     apart: Annotated[
         list[str] | None,
-        typer.Option("--apart", metavar="CLASS", help="A class of photos that the means leave out. May be repeated."),
+        typer.Option("--apart", metavar="CLASS", help="A class of photos to leave out of the means. May be repeated."),
     ] = None,
     group: Annotated[
         str | None,
@@ -49,20 +50,23 @@ def evaluate(
             "--group",
             metavar="PATTERN",
             help="Photos that intervals are drawn over together: a regular expression over the photo's name whose first group is "
-            "the patient, or a column of a CSV. (default: what the truth says)",
+            "the patient, or a column of a CSV. (default: groups in the truth)",
         ),
     ] = None,
-    form: Annotated[str | None, typer.Option("--format", help="Format of TRUTH. (default: told by content)")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="Format of TRUTH. (default: recognised by content)")
+    ] = None,
     photos: Photos = None,
     scoring: Scoring = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a destination against what people said of its photos: the papers' numbers, with intervals, as table, JSON, plots.
+    """Compare a destination with people's annotations: numbers, intervals and plots.
 
-    Boxes give AP, AR and count errors, severities the confusion of grades, masks Dice and IoU, classes recall, precision, ROC and
-    AUC; over all photos, by skin tone and by severity. Photos are matched by file where the truth has those that were scored,
-    else by name, else by base name.
+    Boxes give AP, AR and count errors; severities the confusion of grades; masks Dice and IoU;
+    classes recall, precision, ROC and AUC. All are given over all photos, by skin tone and by
+    severity. Photos are matched by file if the truth has the scored files, otherwise by name,
+    otherwise by base name.
     """
     from skinbatch.evaluate.evaluation import evaluate as run
     from skinbatch.evaluate.plots import draw
@@ -104,11 +108,11 @@ def _scores(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise UsageError(f"--thresholds {text}: scores with commas between are wanted, such as 0.25,0.5,0.75") from None
+        raise UsageError(f"--thresholds {text}: give scores separated by commas, such as 0.25,0.5,0.75") from None
 
 
 def _names(pairs: list[str]) -> dict[str, str]:
     found = dict(pair.partition("=")[::2] for pair in pairs)
     if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise UsageError(f"--map {wrong[0]}: a class, `=` and the pack's name of it are wanted")
+        raise UsageError(f"--map {wrong[0]}: give a class, `=` and the pack's name for it")
     return found

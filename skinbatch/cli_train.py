@@ -1,4 +1,4 @@
-"""`skinbatch train`: a pack's stage from annotated photos, and what is seen of it meanwhile."""
+"""Define `skinbatch train` and `skinbatch recipes`, and show a training's progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class StageName(StrEnum):
-    """What can be trained."""
+    """Name the stages that can be trained."""
 
     SEGMENTER = "segmenter"
     DETECTOR = "detector"
@@ -32,8 +32,10 @@ class StageName(StrEnum):
 
 
 class TrainingPresenter:
-    """Implements TrainingProgress: a bar on a terminal, else a plain line every ten seconds, and a line for every evaluation.
-    Writes to stderr."""
+    """Show progress on stderr: a bar on a terminal, otherwise a line every ten seconds.
+
+    Every evaluation gets a line. Implements TrainingProgress.
+    """
 
     def __init__(self) -> None:
         self._console = QuietConsole(stderr=True, highlight=False)
@@ -63,7 +65,7 @@ class TrainingPresenter:
     def phase(self, text: str) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
-        elif text not in self._phases:  # a training evaluates again and again
+        elif text not in self._phases:  # A training evaluates again and again.
             self._phases.add(text)
             self._say(text)
 
@@ -85,7 +87,7 @@ class TrainingPresenter:
 
 
 class _Where(ProgressColumn):
-    """One line, however narrow the terminal is."""
+    """Show the position in one line, however narrow the terminal is."""
 
     def __init__(self) -> None:
         super().__init__(Column(no_wrap=True))
@@ -96,7 +98,7 @@ class _Where(ProgressColumn):
 
 
 def describe_step(now: TrainingStep) -> str:
-    """`120/3,000, loss 0.532, best 0.812, waited 0.4 %, 12:30 left`."""
+    """Return `120/3,000, loss 0.532, best 0.812, waited 0.4 %, 12:30 left`."""
     parts = [f"{now.step:,}/{now.steps:,}" if now.steps is not None else f"step {now.step:,}", f"loss {now.loss:.3g}"]
     if now.best is not None:
         parts.append(f"best {now.best:.3g}")
@@ -107,7 +109,7 @@ def describe_step(now: TrainingStep) -> str:
 
 
 def describe_point(point: Mapping[str, float]) -> str:
-    """`step 150 (epoch 3): loss 0.41, score 0.83, dice skin 0.91, waited for data 0.4 %`."""
+    """Return `step 150 (epoch 3): loss 0.41, score 0.83, dice skin 0.91, waited for data 0.4 %`."""
     shown = {n: v for n, v in point.items() if n not in ("step", "epoch", "minutes", "waited")}
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
     return (
@@ -130,7 +132,7 @@ def train(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="For the pack, in a folder of its name, and a folder `work` with the rest, by stage.",
+            help="Folder for the pack (in a folder of its name) and for `work`, with checkpoints, log and curves by stage.",
         ),
     ],
     data: Annotated[
@@ -138,19 +140,20 @@ def train(
         typer.Option(
             "--data",
             metavar="DIR",
-            help="Where relative paths of photos in the recipe start. (default: the recipe's folder, or the current one if "
-            "the recipe comes with skinbatch)",
+            help="Folder that relative paths of photos in the recipe start from. (default: the recipe's folder, or the "
+            "current one if the recipe comes with skinbatch)",
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Problems in the annotated photos are errors (exit 2).")
+        bool, typer.Option("--strict", help="Treat problems in the annotated photos as errors (exit 2).")
     ] = False,
     ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
-    """Train a stage of a pack from annotated photos. The same command again goes on from the last checkpoint.
+    """Train a stage of a pack on annotated photos. Run the same command again to resume.
 
-    Ends with 0 when the pack is written, 2 for wrong use, 7 if another training works in DIR, 130 when interrupted.
+    Ends with 0 when the pack is written, 2 for wrong use, 7 if another training works in DIR, 130
+    when interrupted.
     """
     from skinbatch.train.session import train as run
     from skinbatch.train.shipped import find_recipe
@@ -166,7 +169,7 @@ def train(
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A recipe to print, as a start of your own.")
+        str | None, typer.Argument(metavar="[NAME]", help="The recipe to print, as a start for your own.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -195,7 +198,7 @@ def recipes(
 
 
 def told(outcome: Outcome, stage: str) -> str:
-    """The end of a training: the pack, its numbers, what to do next."""
+    """Return the report of a training: the pack, its numbers and the next command."""
     pack = outcome.pack
     first = "Nothing to do: this training is done" if outcome.trained is None else "Trained"
     lines = [f"{first}: pack {pack.name}, {pack.directory}"]

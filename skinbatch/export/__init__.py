@@ -1,1 +1,1 @@
-"""Boxes as files that other tools read: Pascal VOC, COCO, YOLO."""
+"""Export boxes as files that other tools read: Pascal VOC, COCO, YOLO."""

@@ -1,4 +1,4 @@
-"""The boxes of a truth."""
+"""Give out the boxes of a truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_ANNOTATED = "not annotated"
 
 
 class AnnotatedBoxes:
-    """The photos of a truth for which somebody said where the boxes are, or that there are none.
+    """Give out the photos of a truth whose boxes are annotated, including photos with none.
 
     Raises UsageError for a truth that has no boxes at all.
     """

@@ -1,4 +1,4 @@
-"""What is exported of one photo, and where it comes from."""
+"""Describe an exported photo, and the source that it comes from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,20 @@ from skinbatch.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class BoxedPhoto:
-    """name: the photo's key. width, height: pixels as displayed, None where nobody says. boxes: (N, 4) float32, pixels,
-    x1 y1 x2 y2, all finite. labels: N names of classes. scores: (N,) float32, None for what people drew. difficult, crowd_boxes,
-    crowd_labels, not_kept: as in AnnotatedPhoto. swapped: how many boxes had swapped corners before they were put right.
+    """Hold an exported photo.
 
-    Raises UsageError naming the photo where a box or a label cannot be written so that it is read back.
+    Attributes:
+        name: the photo's key.
+        width, height: pixels as displayed; None if unknown.
+        boxes: (N, 4) float32, pixels, x1 y1 x2 y2, all finite.
+        labels: N names of classes.
+        scores: (N,) float32; None for boxes that people drew.
+        difficult, crowd_boxes, crowd_labels, not_kept: as in AnnotatedPhoto.
+        swapped: number of boxes whose corners were swapped before they were put right.
+
+    Raises:
+        UsageError: a box or a label cannot be written so that it is read back; the message names
+            the photo.
     """
 
     name: str
@@ -47,19 +56,27 @@ class BoxedPhoto:
 
 
 class Boxes(Protocol):
-    """A source of boxes. class_names: in its own order. complete: False where a run has not scored everything yet.
-    left_out: why photos were not exported -> how many; complete when `photos` is."""
+    """Give out the boxes of a source.
+
+    Attributes:
+        class_names: in the source's own order.
+        complete: False if a run has not scored everything yet.
+        left_out: reason -> number of photos that were not exported; final once `photos` has ended.
+    """
 
     class_names: tuple[str, ...]
     complete: bool
     left_out: Counter[str]
 
     def photos(self) -> Iterator[BoxedPhoto]:
-        """Streams, once."""
+        """Yield the photos, once."""
 
 
 def decimals(values: NDArray[np.float32]) -> list[str]:
-    """The shortest decimal number for each value that is read back, by way of a double, as exactly that float32."""
+    """Return the shortest decimal number for each value that is read back as exactly that float32.
+
+    It is read as a double first.
+    """
     texts = [str(value) for value in values]
     same = np.array([float(text) for text in texts], np.float64).astype(np.float32) == values
     return [text if ok else repr(float(value)) for text, ok, value in zip(texts, same, values, strict=True)]

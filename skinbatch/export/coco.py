@@ -1,4 +1,7 @@
-"""COCO: one `annotations.json`, written as it comes: neither the photos nor the boxes are ever all in memory."""
+"""Write COCO: one `annotations.json`, in a stream.
+
+Neither the photos nor the boxes are ever all in memory.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,12 @@ FILE = "annotations.json"
 
 
 class CocoWriter:
-    """Images and annotations go into a file each until all are there. Numbers of images, annotations and categories count
-    from 1. Scores are kept in `score`, as COCO's results have it; regions marked as a crowd come after the photo's boxes."""
+    """Write COCO.
+
+    Images and annotations go into one file each until all are there. Numbers of images, annotations
+    and categories count from 1. Scores are in `score`, as in COCO's results. Regions marked as a
+    crowd come after the photo's boxes.
+    """
 
     def __init__(self, files: Files, class_names: tuple[str, ...]) -> None:
         self._files = files
@@ -50,12 +57,13 @@ class CocoWriter:
         scores: NDArray[np.float32] | None,
         is_crowd: int,
     ) -> None:
-        """Annotations of the last image."""
+        """Write annotations of the last photo."""
         corners = decimals(boxes.ravel())
         written_scores = None if scores is None else decimals(scores)
         for n, label in enumerate(labels):
             x1, y1, x2, y2 = corners[4 * n : 4 * n + 4]
-            # Of the decimal numbers, so that x + width is the right edge to the last digit.
+            # Computed from the decimal numbers, so that x + width is the right edge to the last
+            # digit.
             w, h = EXACT.subtract(Decimal(x2), Decimal(x1)), EXACT.subtract(Decimal(y2), Decimal(y1))
             self._counts[1] += 1
             category = self._classes.setdefault(label, len(self._classes) + 1)

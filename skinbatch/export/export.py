@@ -1,4 +1,4 @@
-"""From a scored destination or a truth to Pascal VOC, COCO or YOLO."""
+"""Export the boxes of a scored destination or a truth as Pascal VOC, COCO or YOLO."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from skinbatch.runs.results import open_results
 from skinbatch.storage.locate import is_s3, local_path, open_store
 
 CROWDS, DIFFICULT = "regions marked as a crowd", "marks of difficult boxes"
-# What one format can say and the others cannot.
+# Properties that only one format can hold.
 _KEPT: Mapping[str, str] = {"coco": CROWDS, "voc": DIFFICULT}
 
 
 class Writer(Protocol):
-    """Writes one format. class_names: in the order of the format's numbers."""
+    """Write one format. class_names: in the order of the format's numbers."""
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -48,9 +48,16 @@ WRITERS: Mapping[str, Callable[[Files, tuple[str, ...]], Writer]] = {
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """left_out: why -> photos without an entry (statuses that are not ok, `not annotated`). complete: False where the run of
-    the source has not scored everything yet. files: how many were written below `out`. not_kept: what the truth says and what was
-    written does not -> how often. swapped: how many boxes had swapped corners and were put right."""
+    """Hold the outcome of an export.
+
+    Attributes:
+        left_out: reason -> number of photos without an entry (statuses that are not ok, `not
+            annotated`).
+        files: number of files written below `out`.
+        complete: False if the source's run has not scored everything yet.
+        not_kept: properties of the truth that were not written -> how often.
+        swapped: number of boxes whose swapped corners were put right.
+    """
 
     out: str
     format: str
@@ -66,9 +73,14 @@ class ExportReport:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of the source is wanted, in which form. photos: the folder of a truth's photos, where they are not beside it.
-    read_as: format of a truth, None: told by content. threshold: counts boxes anew, of a scored source; None: as graded.
-    scoring: of a destination; None: that of the newest run."""
+    """Describe what to export, and how.
+
+    Attributes:
+        threshold: counts boxes of a scored source again; None: as graded.
+        scoring: of a destination; None: that of the newest run.
+        photos: the folder of a truth's photos, if they are not beside it.
+        read_as: format of a truth; None: recognised by content.
+    """
 
     format: str
     threshold: float | None = None
@@ -84,12 +96,29 @@ def export(
     storage: StorageSettings | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ExportReport:
-    """Write the boxes of `source`, a destination of `skinbatch score` or a truth, below `out`; photos are not copied.
+    """Write the boxes of `source` below `out`; photos are not copied.
 
-    `read_truth` of the result gives the same names, sizes, labels and boxes, to the last bit; COCO's regions marked as a crowd
-    only where COCO is written, VOC's marks of difficult boxes only where VOC is. Outlines and VOC's other marks are never
-    kept. progress: told how many photos are done. Raises UsageError where there is nothing to export, or `out` is not empty;
-    then, and where it fails on the way, nothing stays below `out`.
+    `read_truth` of the result returns the same names, sizes, labels and boxes, to the last bit.
+    Regions marked as a crowd are kept only in COCO, marks of difficult boxes only in VOC. Outlines
+    and VOC's other marks are never kept.
+
+    Args:
+        source: A destination of `skinbatch score`, or a truth.
+        out: A new or empty folder, or s3://bucket/prefix.
+        wanted: What to export, and how.
+        storage: Settings of the store.
+        progress: Called with the number of photos done.
+
+    Returns:
+        The numbers of photos, boxes and files.
+
+    Raises:
+        UsageError: There is nothing to export, or `out` is not empty. After any error, nothing
+            stays below `out`.
+
+    Example:
+        >>> export("OUT", "coco", Wanted("coco")).boxes  # doctest: +SKIP
+        1312
     """
     storage = storage or StorageSettings()
     if wanted.format not in WRITERS:
@@ -149,7 +178,10 @@ def _opened(source: str, wanted: Wanted, storage: StorageSettings) -> Boxes:
 
 
 def _apart(source: str, out: str) -> None:
-    """Neither may lie in the other: the next reader would take one for part of it."""
+    """Raise UsageError if source or destination lies in the other.
+
+    The next reader would take one for a part of the other.
+    """
     if is_s3(source) != is_s3(out):
         return
     one, other = ((u.rstrip("/") if is_s3(u) else os.path.realpath(local_path(u))) for u in (source, out))

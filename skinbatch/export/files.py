@@ -1,4 +1,4 @@
-"""Many small files, written by several threads, under names that every file system takes."""
+"""Write many small files in several threads, under names that every file system accepts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from skinbatch.storage.base import TEMPORARY, ObjectInfo, Store
 
 _WRITERS = 16
 _WAITING = 256
-# Bytes of a file's name without its extension; file systems take 255.
+# Bytes of a file's name without its extension. File systems allow 255.
 _LONGEST = 180
 
 
 class Files:
-    """What is written to one store, and what has to go again where writing fails. Used by one thread.
+    """Write files to one store, and delete them if writing fails. Used by one thread.
 
-    scratch: what is left when all is written, or nothing shall be.
+    scratch: temporary things that are removed at the end.
     """
 
     def __init__(self, store: Store) -> None:
@@ -32,28 +32,31 @@ class Files:
         self._waiting: deque[Future[ObjectInfo]] = deque()
 
     def put(self, key: str, data: bytes) -> None:
-        """Soon; an error shows here later, or in `close`."""
+        """Write soon. An error is raised by a later call, or by `close`."""
         self.keys.append(key)
         self._waiting.append(self._pool.submit(self.store.put, key, data))
         while len(self._waiting) > _WAITING:
             self._waiting.popleft().result()
 
     def close(self) -> None:
-        """Returns when everything is written."""
+        """Return when everything is written."""
         while self._waiting:
             self._waiting.popleft().result()
         self._pool.shutdown()
         self.scratch.close()
 
     def discard(self) -> None:
-        """Deletes what was written."""
+        """Delete everything that was written."""
         self._pool.shutdown(cancel_futures=True)
         self.scratch.close()
         self.store.delete(self.keys)
 
     def key_for(self, photo: str, extension: str) -> str:
-        """A key that is like the photo's name, and no other photo's: the folders stay, the extension is replaced; what file
-        systems do not take becomes `_`, and of names that they would take for one, the later gets `~2`."""
+        """Return a key that is like the photo's name, and differs from every other photo's.
+
+        The folders stay and the extension is replaced. Characters that file systems do not accept
+        become `_`. Of names that file systems would confuse, the later one gets `~2`.
+        """
         stem = posixpath.splitext(photo)[0] if has_image_name(photo) else photo
         parts = [_plain(part) for part in stem.split("/") if part not in ("", ".", "..")] or ["_"]
         wanted, number = "/".join(parts), 1

@@ -1,4 +1,4 @@
-"""The boxes of a scored destination, a unit at a time."""
+"""Give out the boxes of a scored destination, one unit at a time."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _BOXES = ("image_id", *_CORNERS, "score", "label", "skin_overlap", "counted")
 
 
 class ScoredBoxes:
-    """The photos with status ok, and of their boxes those that count: at the threshold of the grading, or at another one.
+    """Give out the photos with status ok, with the boxes that count.
 
-    threshold: a box counts from this score on if its centre is on the skin; None: as it was graded.
+    threshold: a box with at least this score counts if its centre is on the skin; None: as graded.
     """
 
     def __init__(self, results: Results, threshold: float | None) -> None:
@@ -34,7 +34,7 @@ class ScoredBoxes:
         self._results, self._threshold = results, threshold
 
     def photos(self) -> Iterator[BoxedPhoto]:
-        """In the order of the units' names, then of the tables."""
+        """Yield the photos in the order of the units' names, then of the tables."""
         for images, boxes in self._results.units(_IMAGES, _BOXES):
             yield from self._joined(images, boxes)
 
@@ -57,7 +57,7 @@ class ScoredBoxes:
     def _counts(self, boxes: pa.Table) -> NDArray[np.bool_]:
         if self._threshold is None:
             return np.asarray(boxes.column("counted").to_numpy(), np.bool_)
-        # In double precision, as the grading compares: 0.7 of single precision is less than 0.7.
+        # In double precision, as in the grading: 0.7 in single precision is less than 0.7.
         scores = boxes.column("score").to_numpy().astype(np.float64)
         overlaps = boxes.column("skin_overlap").to_numpy().astype(np.float64)
         return np.asarray((scores >= self._threshold) & (overlaps >= ON_SKIN), np.bool_)

@@ -1,4 +1,4 @@
-"""Pascal VOC: an .xml a photo, in the photos' folders."""
+"""Write Pascal VOC: one .xml for each photo, in the photos' folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from skinbatch.export.files import Files
 
 
 class VocWriter:
-    """Scores are kept in <score>, which VOC does not know and its readers pass over; <source><image> is the photo's name."""
+    """Write VOC.
+
+    Scores are in <score>, which VOC does not define and its readers ignore. <source><image> is the
+    photo's name.
+    """
 
     def __init__(self, files: Files, class_names: tuple[str, ...]) -> None:
         self.class_names = class_names
@@ -59,10 +63,10 @@ def _image(name: str) -> str:
 
 
 def _text(text: str) -> str:
-    """For people and other tools: what XML cannot hold becomes `_`."""
+    """Return text for people and other tools: characters that XML cannot hold become `_`."""
     return escape("".join(c if _holds(c) else "_" for c in text))
 
 
 def _holds(text: str) -> bool:
-    """XML keeps every printable character as it is, and no other reliably."""
+    """Return whether XML keeps a text unchanged, which is sure only for printable characters."""
     return text.isprintable()

@@ -1,4 +1,7 @@
-"""YOLO: `labels` for beside `images`, class names in data.yaml, and the photos' sizes, which YOLO leaves to the photos."""
+"""Write YOLO: `labels` to put beside `images`, class names in data.yaml, and the photos' sizes.
+
+YOLO itself reads the sizes from the photos.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from skinbatch.errors import UsageError
 from skinbatch.export.boxed import BoxedPhoto
 from skinbatch.export.files import Files
 
-# Digits behind the point: the first that give a corner back exactly; the later are for corners next
-# to nothing.
+# Digits after the point. The first number usually gives a corner back exactly; the others are for
+# corners close to zero.
 _STEPS = tuple(Decimal(1).scaleb(-digits) for digits in (12, 16, 24, 48, 72, 96))
 _TWO = Decimal(2)
 
 
 class YoloWriter:
-    """YOLO's labels have no place for scores."""
+    """Write YOLO, whose labels have no place for scores."""
 
     def __init__(self, files: Files, class_names: tuple[str, ...]) -> None:
         self._files = files
@@ -51,7 +54,10 @@ class YoloWriter:
         self._files.put(f"labels/{key}", "".join(lines).encode())
 
     def close(self) -> None:
-        """data.yaml is what YOLO's trainers take: put the photos into `images`, or the paths of yours there."""
+        """Write data.yaml for YOLO's trainers.
+
+        Photos belong in `images`; for photos elsewhere, edit its paths.
+        """
         settings = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(self._classes))}
         self._files.put("data.yaml", yaml.safe_dump(settings, allow_unicode=True, sort_keys=False).encode())
         self._files.put(SIZES, self._sizes.getvalue().encode(errors="surrogateescape"))
@@ -59,7 +65,7 @@ class YoloWriter:
 
 
 def _share(pixels: float, size: int) -> Decimal:
-    """As many digits as give the same float32 when they are multiplied again."""
+    """Return a share with enough digits to give the same float32 when it is multiplied again."""
     exact = EXACT.divide(Decimal(pixels), size)
     for step in _STEPS:
         share = EXACT.quantize(exact, step)
@@ -69,7 +75,7 @@ def _share(pixels: float, size: int) -> Decimal:
 
 
 def _centred(low: Decimal, high: Decimal) -> tuple[str, str]:
-    """Centre and length of which centre - length / 2 and centre + length / 2 are exactly the two."""
+    """Return centre and length; centre - length / 2 and centre + length / 2 are exact."""
     middle, length = EXACT.divide(EXACT.add(low, high), _TWO), EXACT.subtract(high, low)
     return _plain(middle), _plain(length)
 

@@ -12,7 +12,7 @@ from skinbatch.errors import UsageError
 
 Kind = Literal["coco", "label-studio", "labelme"]
 
-# Files of annotations may have gigabytes, because some contain their photos.
+# Bytes that are searched at each end of a file. Files that contain their photos may have gigabytes.
 _END_BYTES = 1 << 20
 _LABEL_STUDIO = (b'"result"', b'"completions"', b'"annotation_id"', b'labels"', b'"choices"')
 

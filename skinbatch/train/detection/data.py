@@ -22,9 +22,9 @@ from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe_sections import DataSection
 from skinbatch.train.results.result import DataCount
 
+# Photos without lesions that are held back from training, to count false alarms on: at most this
+# many, and at most this share.
 HELD_BACK = 80
-# At most this share of the photos without lesions is held back from training, to count false alarms
-# on.
 HELD_BACK_SHARE = 0.2
 
 # Labels of classes that the model does not have, and of classes that are mapped to none.

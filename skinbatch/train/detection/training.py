@@ -44,8 +44,9 @@ from skinbatch.train.recipe_sections import AugmentSection
 from skinbatch.train.results.result import Curve, DataCount, Metric, TrainedStage
 
 # Number of validation photos in every evaluation but the last, which takes all, and of training
-# photos for the threshold.
+# photos for its threshold.
 WATCHED = 96
+# Number of training photos for the final threshold.
 FOR_THRESHOLD = 283
 # Share of the training inputs that are clear if there are clear photos and [data] sets no other
 # share.

@@ -1,6 +1,4 @@
-"""The demonstration's archive: one public-domain portrait in many ways, with lesions planted at
-known places.
-"""
+"""Make the demo's photos: one public-domain portrait in many ways, with planted lesions."""
 
 from __future__ import annotations
 
@@ -45,14 +43,17 @@ _SKIN = (
     ((207, 161), (242, 161), (234, 172), (217, 172)),
     ((221, 104), (229, 104), (230, 116), (221, 116)),
 )
-# How well a counted box has to cover a planted lesion to have found it. Low: where a soft spot ends
-# is a matter of taste.
+# The IoU at which a counted box has found a planted lesion. It is low because the edge of a soft
+# spot is a matter of taste.
 FOUND_IOU = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """One lesion. image_id: as in the tables. x1 y1 x2 y2: pixels of the displayed photo."""
+    """Locate one planted lesion.
+
+    image_id: as in the tables. x1 y1 x2 y2: pixels of the displayed photo.
+    """
 
     image_id: str
     x1: float
@@ -63,8 +64,9 @@ class Planted:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """How one photo shows the portrait. matrix: (2, 3), portrait to photo, pixels. scale: photo
-    width / 640.
+    """Describe how one photo shows the portrait.
+
+    matrix: (2, 3), portrait to photo, pixels. scale: photo width / 640.
     """
 
     width: int
@@ -75,13 +77,15 @@ class _View:
 
 
 def write_demo_archive(folder: Path, photos: int = 12, seed: int = 0) -> list[Planted]:
-    """Write the archive into `folder` and what was planted into `truth.json` beside it; returns the
-    same.
+    """Write the photos into `folder`, and the planted lesions into `truth.json` beside it.
 
-    Nested folders of JPEG (one with an EXIF orientation), PNG and WebP, every fourth photo a member
-    of a tar shard with a `.json` beside it, and one more file that is cut off. The same seed gives
-    the same bytes; files that are there already with these bytes are left alone, so that a second
+    The folders are nested and hold JPEG (one with an EXIF orientation), PNG and WebP. Every fourth
+    photo is a member of a tar shard, with a `.json` beside it. One more file is cut off. The same
+    seed gives the same bytes. Files that already have these bytes are left alone, so that a second
     run finds nothing new to score.
+
+    Returns:
+        The planted lesions.
     """
     planted: list[Planted] = []
     members: list[tuple[str, bytes]] = []
@@ -107,9 +111,10 @@ def write_demo_archive(folder: Path, photos: int = 12, seed: int = 0) -> list[Pl
 
 
 def count_found(boxes: pa.Table, planted: Sequence[Planted]) -> tuple[int, int]:
-    """How many planted lesions a counted box covers with IoU >= FOUND_IOU, and how many there are.
+    """Return how many planted lesions were found, and how many there are.
 
-    boxes: table `boxes`. A box finds one lesion at most, the best-scored boxes choose first.
+    A lesion is found if a counted box covers it with IoU >= FOUND_IOU. boxes: table `boxes`. A box
+    finds at most one lesion; boxes with higher scores choose first.
     """
     wanted: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for lesion in planted:
@@ -128,13 +133,13 @@ def count_found(boxes: pa.Table, planted: Sequence[Planted]) -> tuple[int, int]:
 
 
 def _photo(rng: Generator, n: int) -> tuple[Pixels, Points]:
-    """Photo number n and the (N, 4) boxes of its lesions."""
+    """Return photo number n and the (N, 4) boxes of its lesions."""
     portrait: Pixels = data.astronaut()
     view = _view(rng, n)
     pixels = cv2.warpAffine(
         portrait, view.matrix, (view.width, view.height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     ).astype(np.float32)
-    # The portrait is small and scaled up several times: grain of the photo's own size makes it look
+    # The portrait is small and scaled up several times. Grain of the photo's own size makes it look
     # less like wax.
     grain = cv2.GaussianBlur(rng.normal(0, 1, pixels.shape[:2]).astype(np.float32), (0, 0), 0.8 * view.scale)
     pixels += grain[:, :, None] * (3 / grain.std())
@@ -148,7 +153,7 @@ def _photo(rng: Generator, n: int) -> tuple[Pixels, Points]:
 
 
 def _view(rng: Generator, n: int) -> _View:
-    """Frontal portraits, and every third a half face that ends at the nose."""
+    """Return the view of photo number n: every third is a half face that ends at the nose."""
     width, height = ((640, 640), (768, 960), (1024, 1024), (960, 768))[n % 4]
     half = n % 3 == 2
     flip = -1.0 if n % 2 else 1.0
@@ -156,15 +161,16 @@ def _view(rng: Generator, n: int) -> _View:
     zoom = min(width, height) / seen
     angle = np.radians(rng.uniform(-4, 4) if half else rng.uniform(-12, 12))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([flip, 1.0]) * zoom
-    # In a half face the nose's ridge lies just inside one edge of the photo.
+    # In a half face, the ridge of the nose lies just inside one edge of the photo.
     anchor, place = (_NOSE, (0.04 if n % 4 == 2 else 0.96, 0.5)) if half else (_FACE, tuple(rng.uniform(0.46, 0.54, 2)))
     shift = np.array(place) * (width, height) - turn @ np.array(anchor)
     return _View(width, height, np.hstack([turn, shift[:, None]]), min(width, height) / 640, rng.uniform(0.82, 1.08))
 
 
 def _places(rng: Generator, view: _View, count: int) -> Iterator[tuple[Points, float]]:
-    """Centres (photo pixels) and diameters of up to `count` lesions on the visible skin, none
-    touching another.
+    """Yield centres (photo pixels) and diameters of up to `count` lesions on the visible skin.
+
+    No lesion touches another.
     """
     skin = np.zeros((view.height, view.width), np.uint8)
     for corners in _SKIN:
@@ -184,8 +190,9 @@ def _places(rng: Generator, view: _View, count: int) -> Iterator[tuple[Points, f
 
 
 def _paint(lab: NDArray[np.float32], centre: Points, diameter: float, rng: Generator) -> tuple[float, ...]:
-    """A red, slightly raised spot with an uneven rim, every fifth with a pale head; returns its
-    box.
+    """Paint a red, slightly raised spot with an uneven rim and return its box.
+
+    Every fifth spot has a pale head.
     """
     reach = int(np.ceil(diameter))
     x, y = int(centre[0]), int(centre[1])
@@ -213,8 +220,9 @@ def _paint(lab: NDArray[np.float32], centre: Points, diameter: float, rng: Gener
 
 
 def _encode(pixels: Pixels, n: int) -> tuple[str, bytes]:
-    """File name and bytes: JPEG, PNG and WebP in turn; the second JPEG lies on its side and says so
-    in its EXIF.
+    """Return file name and bytes: JPEG, PNG and WebP in turn.
+
+    The second JPEG is stored rotated, with an EXIF orientation.
     """
     kind, suffix = (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"))[n % 3]
     image = Image.fromarray(pixels)

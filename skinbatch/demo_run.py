@@ -1,6 +1,4 @@
-"""`skinbatch demo`: make an archive with lesions of known place, score it, and say how many were
-found.
-"""
+"""Run `skinbatch demo`: write photos with planted lesions, score them, count what was found."""
 
 from __future__ import annotations
 
@@ -19,14 +17,14 @@ from skinbatch.report.report import Request, make_report
 from skinbatch.runs.report import RunReport
 
 PHOTOS = 12
-# One of the demo's files is cut off, to show that a bad photo is a row; more failures than that
-# would be a defect.
+# One of the demo's files is cut off, to show that a bad photo becomes a row. More failures than
+# this would be a defect.
 BROKEN_ON_PURPOSE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """planted, found: lesions. boxes: counted boxes of the whole demo."""
+    """Count lesions. planted, found: lesions. boxes: counted boxes of the whole demo."""
 
     planted: int
     found: int
@@ -36,12 +34,12 @@ class Found:
 def run_demo(folder: Path, engine: str | None, presenter: Presenter) -> tuple[RunReport, Found]:
     """Write FOLDER/photos (the same photos every time), FOLDER/scored and FOLDER/report.html.
 
-    UsageError if FOLDER holds something else, or cannot be written.
+    Raises UsageError if FOLDER holds something else or cannot be written.
     """
     try:
         if folder.exists() and any(folder.iterdir()) and not (folder / "photos").is_dir():
-            raise UsageError(f"{folder}: not empty and not a demo of before; name another folder")
-        presenter.phase("making photos with lesions of known place")
+            raise UsageError(f"{folder}: not empty, and not from an earlier demo; name another folder")
+        presenter.phase("making photos with lesions at known places")
         planted = write_demo_archive(folder / "photos", PHOTOS)
     except OSError as e:
         raise UsageError(f"{folder}: the demo cannot be written there ({e.strerror}); name another folder") from None

@@ -1,4 +1,7 @@
-"""What happens in a run as events with fields, on Python's own logger `skinbatch`; as JSON lines where that is asked for."""
+"""Log what happens in a run as events with fields, to Python's logger `skinbatch`.
+
+On request, the log is written as JSON lines.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ from typing import Any, TextIO
 from skinbatch.redact import redacted
 
 LOGGER = logging.getLogger("skinbatch")
-LOGGER.addHandler(logging.NullHandler())  # Python would print warnings of a logger that nobody listens to
+LOGGER.addHandler(logging.NullHandler())  # otherwise Python prints warnings of a logger without handlers
 _bound: ContextVar[dict[str, Any]] = ContextVar("skinbatch_log_fields", default={})  # noqa: B039 - never changed in place
 
 
 def event(name: str, level: int = logging.INFO, **fields: Any) -> None:
-    """Log that something happened. Listeners find the fields as the attribute `fields` of the log record."""
+    """Log that something happened. The record's attribute `fields` holds the fields."""
     if LOGGER.isEnabledFor(level):
         LOGGER.log(level, name, extra={"fields": _bound.get() | fields})
 
 
 @contextmanager
 def bound(**fields: Any) -> Iterator[None]:
-    """Within it, on this thread, every event has these fields too."""
+    """Add these fields to every event that this thread logs within the context."""
     token = _bound.set(_bound.get() | fields)
     try:
         yield
@@ -34,8 +37,11 @@ def bound(**fields: Any) -> Iterator[None]:
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: `time` (UTC, to the millisecond), `level`, `event`, then the event's fields. What other libraries
-    log has the event `log`, with `logger` and `message`."""
+    """Format each record as one JSON object a line.
+
+    Events have `time` (UTC, to the millisecond), `level`, `event` and their own fields. Records of
+    other libraries have the event `log`, with `logger` and `message`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -50,7 +56,7 @@ class JsonLines(logging.Formatter):
 
 
 def _redacted(value: Any) -> Any:
-    """Before it is JSON, where a quotation mark is no longer what it was."""
+    """Redact every text before it is encoded as JSON, which escapes quotation marks."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, Mapping):
@@ -61,11 +67,14 @@ def _redacted(value: Any) -> Any:
 
 
 class _JsonHandler(logging.StreamHandler[TextIO]):
-    """Known by its class, so that there is only one."""
+    """Write JSON lines. The class of its own lets `writes_json` find it."""
 
 
 def write_json(stream: TextIO) -> None:
-    """From now on this process's log goes to `stream` as JSON lines: all events, and other libraries' warnings."""
+    """Write this process's log to `stream` as JSON lines from now on.
+
+    The log has all events, and warnings of other libraries. An earlier stream is replaced.
+    """
     stop_json()
     handler = _JsonHandler(stream)
     handler.setFormatter(JsonLines())

@@ -1,4 +1,4 @@
-"""Work done ahead in threads, handed out in order, and never too much of it at once."""
+"""Work ahead in threads, within a limit, and return results in order."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def ahead(
     cost: Callable[[In], int] = lambda _: 0,
     at_once: Callable[[In], bool] = lambda _: False,
 ) -> Generator[tuple[In, Out], None, None]:
-    """(item, work(item)) in the order of `items`.
+    """Yield (item, work(item)) in the order of `items`.
 
-    At most `4 * threads` items wait or run, and no new one starts while those cost `budget` or more together. Items that
-    are `at_once` are too little work for a thread: they are done as they come. An exception of `work` is raised where its
-    item would come. Leaving the iteration early cancels what has not begun. However it ends, `items` is closed if it is a
-    generator.
+    At most `4 * threads` items wait or run. No new one starts while these cost `budget` or more
+    together. Items for which `at_once` is true are too little work for a thread, and are done as
+    they come. An exception of `work` is raised in place of its item. Leaving the iteration early
+    cancels what has not begun. However the iteration ends, `items` is closed if it is a generator.
     """
     waiting: deque[tuple[In, Callable[[], Out], int]] = deque()
     spent = 0
@@ -56,7 +56,8 @@ def ahead(
             yield item, done
             del done
     finally:
-        # An error keeps this frame, by its traceback: a future in it would keep the error, and a listing would read on.
+        # An error keeps this frame alive by its traceback. A future in the frame would keep the
+        # error in turn, and a listing would continue to be read.
         waiting.clear()
         if isinstance(source, Generator):
             source.close()
@@ -64,7 +65,7 @@ def ahead(
 
 
 def _done(work: Callable[[In], Out], item: In) -> Callable[[], Out]:
-    """What a future's `result` would be, at a tenth of the cost."""
+    """Return the result as a future's `result` would, at a tenth of the cost."""
     try:
         done = work(item)
     except Exception as e:

@@ -1,4 +1,7 @@
-"""What Ray reads from the environment when it is imported, and what it does to signals. Call `settle` before ray is imported."""
+"""Prepare the environment that Ray reads on import, and limit what Ray does to signals.
+
+Call `settle` before ray is imported.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,19 @@ from skinbatch.errors import UsageError
 
 _MODE = "RAY_AUTH_MODE"
 _TOKEN = "RAY_AUTH_TOKEN"
-# A call of the head's own that every version of Ray has; without a token it is refused where one is demanded.
+# A call of the head that every version of Ray has. The head refuses it if it demands a token and
+# gets none.
 _CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 _ASK_S = 5.0
 
 
 def cluster_address(named: str | None) -> str | None:
-    """Return the address of the cluster to connect to: the one that is named, or RAY_ADDRESS; None for embedded Ray.
+    """Return the address of the cluster to connect to: the named one, or RAY_ADDRESS.
+
+    Returns None for embedded Ray.
 
     Raises:
-        UsageError: For the address of a job server, which RAY_ADDRESS holds for `ray job submit`.
+        UsageError: it is the address of a job server, which RAY_ADDRESS holds for `ray job submit`.
     """
     address = named or os.environ.get("RAY_ADDRESS") or None
     if address is None or not address.startswith(("http://", "https://")):
@@ -34,14 +40,14 @@ def cluster_address(named: str | None) -> str | None:
     host = urlsplit(address).hostname or "HOST"
     where = "--ray-address" if named else "RAY_ADDRESS"
     raise UsageError(
-        f"{where} is {address}, where Ray's job server and dashboard listen; skinbatch wants the cluster's own address, such as "
-        f"--ray-address {host}:6379 (or `auto` on a machine of the cluster). Or leave it to the job server: "
+        f"{where} is {address}, where Ray's job server and dashboard listen; skinbatch needs the cluster's own address, such as "
+        f"--ray-address {host}:6379 (or `auto` on a machine of the cluster). You can also submit it to the job server: "
         f"`ray job submit --address {address} -- python -m skinbatch score …`"
     )
 
 
 def why_not(error: Exception, address: str | None) -> str:
-    """Return in a sentence why Ray could not be reached or started, and the way out."""
+    """Return a sentence that explains why Ray could not be reached or started, with the way out."""
     text = " ".join(str(error).split())
     local = "or use --engine local, which needs no Ray"
     if "Version mismatch" in text:
@@ -61,28 +67,27 @@ def why_not(error: Exception, address: str | None) -> str:
         return f"Ray cannot be started on this machine: {text}; see its logs in /tmp/ray/session_latest/logs, {local}"
     if "uthentication" in text:
         return (
-            f"the Ray cluster at {address} demands a token: put the cluster's into ~/.ray/auth_token or RAY_AUTH_TOKEN, or set "
+            f"the Ray cluster at {address} demands a token: put its token into ~/.ray/auth_token or RAY_AUTH_TOKEN, or set "
             f"RAY_AUTH_MODE=disabled if it has none ({text[:200]})"
         )
     if isinstance(error, OSError):
-        return (
-            f"nobody answers at {address} ({text}): is the cluster up, and is this the address of its head (HOST:6379)?"
-        )
+        return f"nothing answers at {address} ({text}): is the cluster up, and is this the address of its head (HOST:6379)?"
     return f"the Ray cluster at {address} cannot be reached: {text}"
 
 
 def settle(address: str | None = None) -> None:
-    """Decide how this process proves itself to Ray, unless the user has set it.
+    """Decide how this process authenticates to Ray, unless the user has decided.
 
-    Ray's clients send a token only when told to before ray is imported, and a client that sends one is of no use to a cluster
-    without: its actors may not speak to the driver. So a named cluster is asked whether it demands one. Embedded Ray always
-    has one, that of the user or else one of its own, which needs no file in a home that may not be writable.
+    Ray's clients send a token only if they are configured to before ray is imported. A client that
+    sends one cannot use a cluster without tokens, whose actors may not speak to the driver. So a
+    named cluster is asked whether it demands one. Embedded Ray always has a token: the user's, or a
+    fresh one, which needs no file in a home folder that may not be writable.
 
     Args:
-        address: Of a cluster, `auto` for one on this machine, None for embedded Ray.
+        address: of a cluster; `auto` for one on this machine, None for embedded Ray.
 
     Raises:
-        UsageError: If the cluster demands a token that is not the one at hand.
+        UsageError: the cluster demands a token other than the one at hand.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -97,18 +102,18 @@ def settle(address: str | None = None) -> None:
 
     head = _grpc_address(address)
     if not head:
-        return  # which is told when Ray connects
+        return  # Ray reports it when it connects
     demanded = not _lets_in(head, None)
     if demanded and not _lets_in(head, _token()):
         raise UsageError(
-            f"the Ray cluster at {address} demands a token, and {'it is not the one' if _token() else 'there is none'} in "
-            "RAY_AUTH_TOKEN or ~/.ray/auth_token; put the cluster's own there"
+            f"the Ray cluster at {address} demands a token, but {'another one is' if _token() else 'there is none'} in "
+            "RAY_AUTH_TOKEN or ~/.ray/auth_token; put the cluster's token there"
         )
     os.environ[_MODE] = "token" if demanded else "disabled"
 
 
 def _token() -> str | None:
-    """The token where Ray looks for it, None where there is none."""
+    """Return the token from where Ray looks for it; None if there is none."""
     if token := os.environ.get(_TOKEN):
         return token.strip()
     path = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
@@ -119,7 +124,10 @@ def _token() -> str | None:
 
 
 def _grpc_address(address: str) -> str:
-    """`host:port` of a cluster's head; of `auto` the one that was started on this machine last, "" where there is none."""
+    """Return `host:port` of a cluster's head; "" if `auto` finds none.
+
+    For `auto`, it is the cluster that was started last on this machine.
+    """
     if address != "auto":
         return address.removeprefix("ray://")
     folder = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.name == "posix" else tempfile.gettempdir())
@@ -130,7 +138,10 @@ def _grpc_address(address: str) -> str:
 
 
 def _lets_in(head: str, token: str | None) -> bool:
-    """Whether a head answers a call with this token. One that answers nothing at all is told of when Ray connects."""
+    """Return whether a head answers a call with this token.
+
+    True for a head that does not answer at all: Ray reports that when it connects.
+    """
     import grpc
 
     proof = [("authorization", f"Bearer {token}")] if token else []
@@ -145,8 +156,11 @@ def _lets_in(head: str, token: str | None) -> bool:
 
 @contextmanager
 def without_sigterm_handler(utils: Any) -> Iterator[None]:
-    """Ray that is started within it leaves SIGTERM to whom it belongs. It would put a handler in place that ends the program
-    with 15 wherever it is, from then on. utils: the module ray._private.utils."""
+    """Keep Ray from handling SIGTERM if it is started within the context.
+
+    Ray's handler would end the program with exit code 15 at any point from then on. utils: the
+    module ray._private.utils.
+    """
     before = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda handler: None
     try:
@@ -157,9 +171,9 @@ def without_sigterm_handler(utils: Any) -> Iterator[None]:
 
 @contextmanager
 def with_text_as_command(utils: Any) -> Iterator[None]:
-    """Let Ray start within it although an argument of this program is not UTF-8, which Ray records and cannot encode.
+    """Let Ray start although an argument of this program is not UTF-8.
 
-    utils: the module ray._private.utils.
+    Ray records the arguments and cannot encode such a one. utils: the module ray._private.utils.
     """
     before = utils.get_entrypoint_name
     utils.get_entrypoint_name = lambda: before().encode("utf-8", "backslashreplace").decode()

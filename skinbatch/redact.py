@@ -1,5 +1,7 @@
-"""Texts without what opens doors: passwords in addresses, what signed addresses carry, this
-process's own secrets.
+"""Remove credentials and signatures from text before it is logged or stored.
+
+This covers passwords in addresses, the values of signed query strings, and the secrets in this
+process's environment.
 """
 
 from __future__ import annotations
@@ -11,15 +13,16 @@ _ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKE
 _SHORTEST = 8
 _USER = re.compile(
     r"(?<=://)(?:[^/\s\"'<>]*@"
-    # A password may hold a slash, which would end the host's name; a port before a path with an @
-    # is none.
+    # A password may hold a slash, which would end the host's name. A port before a path with an @
+    # is not a password.
     r"|[^/@:\[\s\"'<>]{0,256}:(?![0-9]{0,5}/)[^@\s\"'<>]{0,256}@)"
 )
-# What a name of a query string stands behind, also as it is written within another address or in
+# What precedes a name in a query string, also if the address is quoted within another address or in
 # JSON.
 _MARK = r"(?:[?&;#]|%(?:25){0,3}(?:26|3f|3b|23)|\\(?:u00|x)(?:26|3f|3b|23))"
 _IS = r"(?:=|%(?:25){0,3}3d|\\(?:u00|x)3d)"
-# Possessive: of each way back it would keep a note, 145 bytes for a character.
+# The quantifiers are possessive, because a backtracking one would keep 145 bytes for each
+# character.
 _VALUE = r"(?:[^&\s\"'<>\\%]++|%(?!(?:25){0,3}26))*+"
 _UNMISTAKABLE = (
     r"x-(?:amz|goog|oss|cos)-(?:signature|credential|security-token)|(?:aws|google|oss)access(?:key)?id|key-pair-id"
@@ -30,16 +33,16 @@ _IN_A_QUERY = (
     r"|api_?key|jwt|hdn(?:ea|ts)"
 )
 _SIGNED = re.compile(rf"((?:{_MARK}(?:{_IN_A_QUERY})|{_UNMISTAKABLE}){_IS}){_VALUE}", re.IGNORECASE)
-# Behind backslashes within JSON, or within JSON within JSON.
+# Quotation marks, with backslashes in JSON, or in JSON within JSON.
 _QUOTED = r"\\*+[\"']?"
 _HEADER = re.compile(
-    # Of an Authorization header, and of headers as a table in JSON or Python.
+    # An Authorization header, and headers in a table of JSON or Python.
     r"((?<![a-z0-9_])(?:signature|credential)\s?=\s?)[a-z0-9+/=%_.~-]{16,}"
     rf"|((?:{_UNMISTAKABLE}){_QUOTED}\s?[:=]\s?b?{_QUOTED}){_VALUE}",
     re.IGNORECASE,
 )
 _OF_HEADERS = ("signature", "credential", "access", "token", "key-pair")
-# Narrower: a name of an object may hold a `;` or a `#`.
+# Narrower than _SIGNED: the name of an object may contain a `;` or a `#`.
 _SIGNED_ADDRESS = re.compile(rf"[?&](?:{_IN_A_QUERY})=|(?:{_UNMISTAKABLE}){_IS}", re.IGNORECASE)
 _QUESTION = re.compile(r"\?|%(?:25){0,3}3f|\\(?:u00|x)3f", re.IGNORECASE)
 
@@ -47,10 +50,11 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,}")
 
 
 def redacted(text: str) -> str:
-    """`text` with `…` in the place of passwords in addresses, of the values of signed query strings
-    (S3, CloudFront, Google, Azure, and what else is called a token) and of the headers that say
-    the same, and of the secrets in this process's environment. Takes time and memory in
-    proportion to its length, whatever it holds.
+    """Return `text` with credentials replaced by `…`.
+
+    These are passwords in addresses, values of signed query strings (S3, CloudFront, Google, Azure,
+    and other kinds of tokens) and of headers with the same content, and the secrets in this
+    process's environment. Time and memory are proportional to the length of any text.
     """
     if "://" in text:
         text = _USER.sub("…@", text)
@@ -60,19 +64,19 @@ def redacted(text: str) -> str:
     if any(word in lower for word in _OF_HEADERS):
         text = _HEADER.sub(r"\1\2…", text)
     for name in _ENVIRONMENT:
-        secret = os.environ.get(name, "").strip()  # a text may have the line break behind it escaped
+        secret = os.environ.get(name, "").strip()  # text may contain a trailing line break in escaped form
         if len(secret) >= _SHORTEST and secret in text:
             text = text.replace(secret, "…")
     return text
 
 
 def is_signed(uri: str) -> bool:
-    """Its query string is what lets it be read."""
+    """Return whether an address has a signature in its query string."""
     return _SIGNED_ADDRESS.search(uri) is not None
 
 
 def unsigned(uri: str) -> str:
-    """The address without its query string where that is a signature, else as it is."""
+    """Return an address without its query string if that is a signature, else unchanged."""
     query = _QUESTION.search(uri) if is_signed(uri) else None
     return uri if query is None else uri[: query.start()]
 

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: who hears of them, and until when. Only the main thread may say so: in others all of this does nothing."""
+"""Decide which code handles SIGINT and SIGTERM, and until when.
+
+Only the main thread may set handlers. In other threads these functions do nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,19 @@ _decided = threading.Event()
 
 
 class Interrupt(KeyboardInterrupt):
-    """Python ends with SIGINT instead of the exit code once a KeyboardInterrupt has left an `exec`, whoever caught it then;
-    of its heirs it does not mind."""
+    """Interrupt the main thread.
+
+    Once a KeyboardInterrupt has left an `exec`, Python ends with SIGINT instead of the exit code,
+    even if the exception was caught. Subclasses do not have that effect.
+    """
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """A handler: Interrupt, wherever the main thread is. Remembered, as a callback of a library may swallow that. The first after
-    `exit_is_decided` changes nothing."""
+    """Handle a signal by raising Interrupt in the main thread.
+
+    The signal is also remembered, because a callback of a library may swallow the exception. The
+    first signal after `exit_is_decided` is ignored.
+    """
     if _decided.is_set():
         _decided.clear()
         return
@@ -31,20 +40,26 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def interrupted() -> bool:
-    """`interrupt` has heard a signal."""
+    """Return whether `interrupt` has received a signal."""
     return _interrupted.is_set()
 
 
 def exit_is_decided() -> None:
-    """What the command was to do is done, and recorded so: the next signal is not heard by `interrupt`; one more ends what
-    hangs. Where others listen, as in a program that uses skinbatch, this does nothing."""
+    """Record that the command has done its work and written its result.
+
+    `interrupt` then ignores the next signal; one more ends a process that hangs. If another handler
+    is set, as in a program that uses skinbatch, this does nothing.
+    """
     if _may_say_so() and signal.getsignal(signal.SIGINT) is interrupt:
         _decided.set()
 
 
 @contextmanager
 def heard_by(handler: Handler) -> Iterator[None]:
-    """Within it `handler` is called; afterwards what was called before is again, and what was not remembered is forgotten."""
+    """Call `handler` for signals within the context, then restore the earlier handlers.
+
+    A signal that was received within is forgotten, unless one was remembered before.
+    """
     if not _may_say_so():
         yield
         return
@@ -62,8 +77,10 @@ def heard_by(handler: Handler) -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within it is made or ended what should not stay half made or half ended: the first signal is heard at the end. A second
-    one interrupts."""
+    """Defer the first signal to the end of the context, so that no step is left half done.
+
+    A second signal interrupts at once.
+    """
     heard: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -80,7 +97,7 @@ def deferred() -> Iterator[None]:
 
 
 def from_now_on(handler: Handler | signal.Handlers) -> None:
-    """`handler` is called until the process has ended, or `signal.SIG_IGN`: nobody."""
+    """Call `handler` for signals until the process ends; `signal.SIG_IGN` ignores them."""
     if _may_say_so():
         _put_back((number, handler) for number in _BOTH)
 
@@ -91,5 +108,5 @@ def _may_say_so() -> bool:
 
 def _put_back(handlers: Iterable[tuple[int, Any]]) -> None:
     for number, handler in handlers:
-        if handler is not None:  # None: not Python's
+        if handler is not None:  # None: a handler that was not set from Python
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""TOML files that people write."""
+"""Read TOML files that people write, and write TOML values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from skinbatch.errors import SkinbatchError, UsageError
 
 
 def read_toml(path: Path, error: type[SkinbatchError] = UsageError) -> dict[str, Any]:
-    """Raises FileNotFoundError where there is none, and `error`, naming it, for a file that is not TOML: wrong bytes, numbers
-    without end and tables nested too deep are each told by an exception of their own."""
+    """Read a TOML file.
+
+    Raises FileNotFoundError if it does not exist, and `error`, naming the file, if it is not TOML.
+    Wrong bytes, endless numbers and tables that are nested too deep raise different exceptions in
+    `tomllib`.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -34,5 +38,5 @@ def toml_value(value: Any) -> str:
 
 
 def toml_key(name: str) -> str:
-    """Return a key as TOML, quoted where it has to be."""
+    """Return a key as TOML, quoted if necessary."""
     return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else toml_value(name)

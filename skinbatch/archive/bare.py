@@ -1,4 +1,4 @@
-"""A photo's file without what surrounds its picture, for decoders that give up over a profile, a text or stray bytes."""
+"""Strip a photo's file to its picture, for decoders that fail on profiles, text or stray bytes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from skinbatch.archive.parts import (
     webp_chunks,
 )
 
-# Markers of a JPEG that no decoder needs: TEM, RST0 to RST7, comments.
+# JPEG markers that no decoder needs: TEM, RST0 to RST7, comments.
 _JPEG_DROPPED = {0x01, *range(0xD0, 0xD8), 0xFE}
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
-# What libjpeg reads of APP0 and APP14, with the segment's marker and length.
+# Number of bytes that libjpeg reads of APP0 and APP14, including the segment's marker and length.
 _JFIF_BYTES, _ADOBE_BYTES = 18, 16
 _EXIF = b"Exif\0\0"
 
-# Bytes of a PNG's transparency by its colour type; for palettes, at most.
+# Number of bytes of a PNG's transparency by its colour type; for palettes, the maximum.
 _TRANSPARENCY_BYTES = {0: 2, 2: 6, 3: 256}
 _PALETTE_COLOUR = 3
-# Bytes of rows that are unpacked to put a wrong checksum right.
+# Most bytes of rows that are unpacked to correct a wrong checksum.
 _MOST_ROWS_BYTES = 1 << 30
 
 _ANIMATED, _WITH_ALPHA = 0x02, 0x10
@@ -38,14 +38,18 @@ _ANIMATED, _WITH_ALPHA = 0x02, 0x10
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """data: a file of the same format with the same pixels. exif: what the photo's file says of itself, if anything."""
+    """Hold a stripped file.
+
+    data: a file of the same format with the same pixels. exif: EXIF data of the photo's file, or
+    None.
+    """
 
     data: bytes
     exif: bytes | None
 
 
 def has_strays(data: bytes, kind: ImageFormat) -> bool:
-    """Return whether bytes lie between the segments of a JPEG, which some decoders skip one by one.
+    """Return whether bytes lie between the segments of a JPEG. Some decoders skip them one by one.
 
     The file must have passed `integrity.check`.
     """
@@ -60,9 +64,10 @@ def has_strays(data: bytes, kind: ImageFormat) -> bool:
 
 
 def bare(data: bytes, kind: ImageFormat) -> Bare | None:
-    """Return the file with nothing but its picture; None where there is no way to tell the two apart.
+    """Return the file with only its picture; None if the picture cannot be separated.
 
-    The picture's own bytes stay as they are, so that damage to them is still found. An animation becomes its first frame.
+    The picture's own bytes stay as they are, so that damage to them is still found. An animation
+    becomes its first frame.
     """
     try:
         if kind == "jpeg":
@@ -136,7 +141,10 @@ def _png_chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _with_its_checksum(stream: bytes) -> bytes:
-    """Return a zlib stream with the Adler-32 of what it unpacks to, which libpng only warns of; others as they are."""
+    """Return a zlib stream with the right Adler-32, about which libpng only warns.
+
+    Streams that cannot be unpacked are returned as they are.
+    """
     unpacker, checksum, unpacked = zlib.decompressobj(-15), 1, 0
     packed = stream[2:]
     try:
@@ -175,7 +183,7 @@ def _gif(data: bytes) -> Bare | None:
         if block.name == b",":
             screen = data[: 13 + gif_palette_bytes(data[10])]
             return Bare(screen + control + body + b";", None)
-        # A graphic control extension is of 4 bytes, and of the image behind it.
+        # A graphic control extension has 4 bytes and belongs to the next image.
         if body[1:3] == b"\xf9\x04" and len(body) == 8:
             control = body
     return None

@@ -1,4 +1,4 @@
-"""Bytes of one photo to pixels, or the reason why not."""
+"""Decode the bytes of one photo to pixels, or raise with the reason that goes into its row."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from skinbatch.redact import without_addresses
 from skinbatch.types import Status
 
 pi_heif.register_heif_opener(thumbnails=False, decode_threads=1)
-# max_pixels judges, before decoding and with a status. Pillow has no such limit for one call, only for the process: a
-# program that imports this and opens images of its own sets MAX_IMAGE_PIXELS again, and then both limits hold here.
+# max_pixels decides before decoding, and gives a status. Pillow's own limit holds for the whole
+# process, not for one call. A program that imports this module and opens images of its own can set
+# MAX_IMAGE_PIXELS again; both limits then hold here.
 Image.MAX_IMAGE_PIXELS = None
-warnings.filterwarnings("ignore", module=r"PIL\.")  # what they say of a bad photo becomes its row
+warnings.filterwarnings("ignore", module=r"PIL\.")  # a bad photo gets a row instead
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _TURNS = {
@@ -38,7 +39,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Tags of a TIFF.
+# TIFF tags.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES = 273, 277, 278, 279
 _PLANES, _TILES, _TILE_BYTES = 284, 324, 325
@@ -46,7 +47,10 @@ _PLANES, _TILES, _TILE_BYTES = 284, 324, 325
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photo as it is displayed. rgb: (H, W, 3) uint8, contiguous, EXIF orientation applied."""
+    """Hold one photo as it is displayed.
+
+    rgb: (H, W, 3) uint8, contiguous, EXIF orientation applied.
+    """
 
     rgb: NDArray[np.uint8]
 
@@ -60,7 +64,10 @@ class Photo:
 
 
 class PhotoError(Exception):
-    """A photo that has no pixels. status: as in the column `status`; the text is the column `error`."""
+    """Report a photo that has no pixels.
+
+    status: as in the column `status`. The text goes into the column `error`.
+    """
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -68,18 +75,24 @@ class PhotoError(Exception):
 
 
 class MemoryFull(PhotoError):
-    """There was not enough memory for the photo's pixels: perhaps because of others that were decoded beside it."""
+    """Report that there was not enough memory for a photo's pixels.
+
+    Other photos that were decoded at the same time may be the cause.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(Status.TOO_LARGE, message)
 
 
 def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
-    """Pixels of a JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF (its first frame), told apart by content.
+    """Return the pixels of a JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF (its first frame).
 
-    Transparent pixels lie on white, as viewers show them. 16-bit values are scaled by their full range, as are 12-bit
-    ones; floats by 1, 255 or 65,535, whichever first holds them all, else from their least to their greatest.
-    Raises PhotoError (MemoryFull where memory does not suffice); safe in threads (the decoders release the interpreter lock).
+    The content decides the format. Transparent pixels become white, as in viewers. Values of 12 and
+    16 bits are scaled by their full range. Floats are scaled by 1, 255 or 65,535, the first of
+    these that no value exceeds, and otherwise from their lowest to their highest value.
+
+    Raises PhotoError, or MemoryFull if the memory is not sufficient. Threads may call this at the
+    same time: the decoders release the interpreter lock.
     """
     if not data:
         raise PhotoError(Status.EMPTY, f"{name}: zero bytes")
@@ -92,15 +105,15 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
     if kind is None:
         if is_cut_signature(data):
             raise PhotoError(Status.TRUNCATED, f"{name}: ends after {len(data)} bytes")
-        raise PhotoError(Status.UNSUPPORTED, f"{name}: begins with {data[:8]!r}, which no image format read here does")
+        raise PhotoError(Status.UNSUPPORTED, f"{name}: begins with {data[:8]!r}, which is no supported image format")
     with _told(kind, name):
         return _decode(data, kind, settings.max_pixels, name)
 
 
 def decode_image(image: Image.Image, settings: DecodeSettings, name: str) -> Photo:
-    """Return the pixels of an image that Pillow has opened or made, in any mode, as `decode` does those of its file.
+    """Return the pixels of an image that Pillow has opened or made, in any mode, like `decode`.
 
-    Raises PhotoError, also for what Pillow finds when it reads the file's pixels.
+    Raises PhotoError, also for errors that Pillow finds while it reads the file's pixels.
     """
     with _told("image", name):
         _check_size(image, settings.max_pixels, name)
@@ -109,7 +122,7 @@ def decode_image(image: Image.Image, settings: DecodeSettings, name: str) -> Pho
 
 @contextmanager
 def _told(kind: str, name: str) -> Iterator[None]:
-    """Turn whatever is raised within into a PhotoError that names the photo."""
+    """Turn any exception from within the context into a PhotoError that names the photo."""
     try:
         yield
     except PhotoError:
@@ -125,17 +138,20 @@ def _told(kind: str, name: str) -> Iterator[None]:
     except Exception as e:  # decoders raise anything on hostile bytes; each is a fact about this photo
         cut = "truncated" in str(e).lower()
         status = Status.TRUNCATED if cut else Status.CORRUPT
-        raise PhotoError(status, f"{name}: {kind} that will not decode: {_reason(e)}") from e
+        raise PhotoError(status, f"{name}: cannot decode this {kind}: {_reason(e)}") from e
 
 
 def expected_bytes(data: bytes, settings: DecodeSettings) -> int:
-    """Bytes of the pixels that `decode` is going to give, by the photo's header; 0 for what it refuses."""
+    """Return how many bytes of pixels `decode` will return, from the photo's header.
+
+    Returns 0 for photos that `decode` refuses.
+    """
     kind = _format(data) if len(data) <= settings.max_image_bytes else None
     if kind is None:
         return 0
     try:
         pixels = _header_pixels(data, kind)
-    except Exception:  # whatever a decoder raises on hostile bytes; `decode` says it
+    except Exception:  # decoders raise anything on hostile bytes; `decode` reports it
         return 0
     return 3 * pixels if pixels <= settings.max_pixels else 0
 
@@ -144,7 +160,7 @@ def _header_pixels(data: bytes, kind: ImageFormat) -> int:
     if not has_strays(data, kind):
         try:
             return _pixels_of_header(data, kind)
-        except Exception:  # whatever a decoder raises; the picture itself may be sound
+        except Exception:  # decoders raise anything; the picture itself may be intact
             if (stripped := bare(data, kind)) is None:
                 raise
     else:
@@ -159,7 +175,7 @@ def _pixels_of_header(data: bytes, kind: ImageFormat) -> int:
 
 
 def _format(data: bytes) -> ImageFormat | None:
-    """Return the format of a file; that of a JPEG also where stray bytes follow its very first marker."""
+    """Return the format of a file; a JPEG's also if stray bytes follow its first marker."""
     kind = image_format(data)
     if kind is None and data.startswith(b"\xff\xd8"):
         try:
@@ -171,7 +187,7 @@ def _format(data: bytes) -> ImageFormat | None:
 
 
 def _reason(error: Exception) -> str:
-    """Return what a decoder said, the same in every run."""
+    """Return a decoder's error message without the parts that differ from run to run."""
     text = without_addresses(str(error)).replace(" <_io.BytesIO object>", "")
     return text or type(error).__name__
 
@@ -183,7 +199,7 @@ def _decode(data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo
     except (CutError, DamagedError) as e:
         damage = e
 
-    # Pillow skips stray bytes one by one, and gives up over chunks that are not pixels.
+    # Pillow skips stray bytes one by one, and fails on chunks that are not pixels.
     stripped = bare(data, kind) if damage is None and has_strays(data, kind) else None
     if stripped is None:
         try:
@@ -200,11 +216,14 @@ def _decode(data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo
 def _pixels(
     data: bytes, exif: bytes | None, kind: ImageFormat, max_pixels: int, name: str, damage: Exception | None
 ) -> Photo:
-    """Return the pixels of a file. exif: of the photo where the file has lost it. damage: found in the file's structure."""
+    """Return the pixels of a file.
+
+    exif: of the photo, if `data` lacks it. damage: found in the file's structure.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=(kind,))
     except Exception:
-        # What the file's structure says is a better reason than "cannot identify".
+        # Damage in the file's structure is a better reason than "cannot identify".
         if damage is not None:
             raise damage from None
         raise
@@ -231,8 +250,13 @@ def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:
 def displayed(image: Image.Image, exif: bytes | None = None) -> NDArray[np.uint8]:
     """Return the pixels of an image as viewers show it.
 
-    image: as Pillow opened or made it, in any mode. exif: what says how it is turned where the image itself does not.
-    Returns (H, W, 3) uint8 RGB, contiguous, the EXIF orientation applied, transparent pixels on white.
+    Args:
+        image: opened or made by Pillow, in any mode.
+        exif: gives the orientation if the image itself does not.
+
+    Returns:
+        (H, W, 3) uint8 RGB, contiguous, with the EXIF orientation applied and transparent pixels on
+        white.
     """
     tags = getattr(image, "tag_v2", {})
     bits = int(tags.get(_BITS, (16,))[0])
@@ -246,12 +270,15 @@ def displayed(image: Image.Image, exif: bytes | None = None) -> NDArray[np.uint8
 
 
 def _check_tiff(data: bytes, image: Image.Image) -> None:
-    """Raise CutError where a TIFF's strips or tiles end behind the file. Of plain pixels only those that are read count."""
+    """Raise CutError if strips or tiles of a TIFF lie beyond the end of the file.
+
+    For uncompressed pixels, only those bytes count that are read.
+    """
     tags = getattr(image, "tag_v2", {})
     most = None
     if tags.get(_COMPRESSION, 1) == 1 and tags.get(_PLANES, 1) == 1:
         bits = sum(tags.get(_BITS, (1,))) * (tags.get(_SAMPLES, 1) if len(tags.get(_BITS, (1,))) == 1 else 1)
-        # As they are stored: Pillow's own size is as they are displayed.
+        # Use the stored size: Pillow's own is the displayed one.
         width, height = tags.get(_WIDTH, image.width), tags.get(_HEIGHT, image.height)
         most = (width * bits + 7) // 8 * min(tags.get(_STRIP_ROWS, height), height)
     check_strips(data, tags.get(_STRIPS), tags.get(_STRIP_BYTES), most)

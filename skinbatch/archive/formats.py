@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes; what is listed, told by its name."""
+"""Recognize files by their first bytes, and listed names by their extension."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from skinbatch.types import ShardKind
 
 ImageFormat = Literal["jpeg", "png", "webp", "avif", "heif", "tiff", "bmp", "gif"]
 
-# `.mpo` is two JPEGs or more in one file, of which the first is read; `.hif` is what some cameras call HEIF.
+# `.mpo` is a file with two or more JPEGs, of which the first is read. Some cameras use `.hif` for
+# HEIF.
 _JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".pjpeg", ".pjp", ".mpo")
 _HEIF_EXTENSIONS = (".heic", ".heif", ".hif", ".avif", ".avifs")
 IMAGE_EXTENSIONS = frozenset(
@@ -29,12 +30,13 @@ SHARD_EXTENSIONS: dict[str, ShardKind] = {
     ".zip": "zip",
     ".parquet": "parquet",
 }
-# First bytes that are enough to tell any kind apart.
+# Number of first bytes that are enough to recognize any kind.
 HEAD_BYTES = 1024
 NO_EXTENSION = "(no extension)"
 RESOURCE_FORK = "._*"
-# What systems put beside photos, or into archives of them, with either kind of slash: resource forks of macOS, thumbnails
-# of Synology, QNAP, GNOME and Android, the files of git-annex and DVC, which have another name where they are photos.
+# Files that systems put beside photos, or into archives of photos, with either kind of slash:
+# resource forks of macOS, thumbnails of Synology, QNAP, GNOME and Android, and the files of
+# git-annex and DVC, whose photos also appear under their real names.
 _JUNK = re.compile(
     r"(?:^|[/\\])"
     r"(?:(?P<fork>\._[^/\\]*$|__MACOSX(?=[/\\])|\.AppleDouble(?=[/\\]))"
@@ -58,7 +60,7 @@ _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 
 
 def image_format(head: bytes) -> ImageFormat | None:
-    """Of the first `HEAD_BYTES` bytes or more; None without a known signature."""
+    """Return the format of an image from its first `HEAD_BYTES` bytes; None if unknown."""
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name
@@ -73,7 +75,7 @@ def image_format(head: bytes) -> ImageFormat | None:
 
 
 def is_cut_signature(data: bytes) -> bool:
-    """The whole file is only the beginning of a signature."""
+    """Return whether the whole file is only the beginning of a signature."""
     if data.startswith(b"BM"):
         return len(data) < 18
     if (len(data) > 4 and b"ftyp".startswith(data[4:8])) or data.startswith(b"RIFF"):
@@ -82,7 +84,10 @@ def is_cut_signature(data: bytes) -> bool:
 
 
 def shard_kind(head: bytes) -> ShardKind | None:
-    """Of the first `HEAD_BYTES` bytes; a compressed tar is told by what it unpacks to where that is cheap (gzip)."""
+    """Return the kind of a shard from its first `HEAD_BYTES` bytes; None if it is not one.
+
+    A gzip is unpacked a little to check that it holds a tar. Other compressed files count as tars.
+    """
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
         return "zip"
     if head.startswith(b"PAR1"):
@@ -98,7 +103,7 @@ def shard_kind(head: bytes) -> ShardKind | None:
 
 
 def is_tar_header(block: bytes) -> bool:
-    """A tar header is known by its checksum, which old tars without `ustar` have too."""
+    """Return whether a block is a tar header, by its checksum, which old tars have too."""
     if len(block) < 512:
         return False
     try:
@@ -112,9 +117,12 @@ def tar_checksum(block: bytes) -> int:
     return 256 + sum(block[:148]) + sum(block[156:512])
 
 
-@lru_cache(maxsize=256)  # a listed file is asked for it several times in a row
+@lru_cache(maxsize=256)  # each listed file is looked up several times in a row
 def extension(key: str) -> str:
-    """Lower case, with the dot; `.tar.gz` and its like whole; empty without one."""
+    """Return the extension in lower case, with the dot; "" if there is none.
+
+    Double ones such as `.tar.gz` are returned whole.
+    """
     name = posixpath.basename(key).lower()
     stem, last = posixpath.splitext(name)
     double = posixpath.splitext(stem)[1] + last
@@ -127,23 +135,26 @@ def skip_name(key: str) -> str:
 
 
 def has_image_name(key: str) -> bool:
-    """Return whether a file is a photo by its name: macOS leaves `._photo.jpg` beside `photo.jpg`, which is none."""
+    """Return whether a file is a photo by its name.
+
+    macOS leaves `._photo.jpg` beside `photo.jpg`, which is not a photo.
+    """
     return extension(key) in IMAGE_EXTENSIONS and not is_junk(key)
 
 
 def is_resource_fork(key: str) -> bool:
-    """Return whether a file is what macOS calls `._photo.jpg`."""
+    """Return whether a file is a resource fork of macOS, `._photo.jpg`."""
     return posixpath.basename(key.replace("\\", "/")).startswith("._")
 
 
 def is_junk(key: str) -> bool:
-    """Return whether a file is something that a system put beside photos, whatever it looks like."""
+    """Return whether a file was put beside photos by a system, even if it is an image."""
     return junk_name(key) is not None
 
 
 @lru_cache(maxsize=256)
 def junk_name(key: str) -> str | None:
-    """Return what such a file is counted as, None for any other."""
+    """Return the name under which a junk file is counted; None for any other file."""
     found = _JUNK.search(key)
     if found is None:
         return None

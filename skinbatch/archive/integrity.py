@@ -1,4 +1,4 @@
-"""Does a photo's file end where it says? Decoders of several formats do not tell."""
+"""Check that a photo's file is complete. Decoders of several formats do not report missing ends."""
 
 from __future__ import annotations
 
@@ -18,30 +18,34 @@ from skinbatch.archive.parts import (
 )
 
 _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-# Tags that decoding needs: bits, strips and their lengths, palette, tiles and theirs, sample format, JPEG tables.
+# Tags that decoding needs: bits, strips and their lengths, palette, tiles and their lengths, sample
+# format, JPEG tables.
 _TIFF_NEEDED = {258, 273, 279, 320, 324, 325, 339, 347}
-# Scans of a progressive JPEG: encoders write about ten. Each costs a pass over all of its pixels, and a few bytes.
+# Most scans of a progressive JPEG. Encoders write about ten. Each scan costs a pass over all
+# pixels, but only a few bytes.
 MOST_SCANS = 200
-# Scans times pixels that are decoded where there are more scans than _USUAL_SCANS: some seconds.
+# Most scans times pixels of a JPEG with more than _USUAL_SCANS scans. They take some seconds.
 _SCANNED_PIXELS = 2_000_000_000
 _USUAL_SCANS = 20
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-# Bytes of rows that are unpacked to see whether a PNG's picture is whole.
+# Most bytes of rows that are unpacked to check that a PNG's picture is complete.
 _MOST_ROWS_BYTES = 1 << 30
 _PALETTE_COLOUR = 3
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# Boxes of which a file may have several, and behind which a cut is told from bytes that are no box.
+# Boxes of which a file may have several. After them, a cut file can be distinguished from bytes
+# that are not a box.
 _HEIF_BOXES = {b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"idat", b"moof"}
 
 
 class TooManyScansError(Exception):
-    """Decoding it would take minutes."""
+    """Report a photo that would take minutes to decode."""
 
 
 def check(data: bytes, kind: ImageFormat) -> None:
-    """Raise CutError, DamagedError or TooManyScansError for a file whose picture is not whole.
+    """Raise CutError, DamagedError or TooManyScansError for a file whose picture is not complete.
 
-    What surrounds the picture is not judged. The strips of a TIFF are, when its tags are known: see `check_strips`.
+    Bytes outside the picture are ignored. The strips of a TIFF are checked by `check_strips`, once
+    its tags are known.
     """
     try:
         if kind == "jpeg":
@@ -63,8 +67,8 @@ def check(data: bytes, kind: ImageFormat) -> None:
 def check_strips(data: bytes, offsets: object, counts: object, most: int | None = None) -> None:
     """Raise CutError unless every strip or tile of a TIFF lies within the file.
 
-    offsets, counts: values of its tags, None where absent. most: bytes of a strip that are read, whatever its tag says;
-    None if the tag decides.
+    offsets, counts: values of its tags, None if absent. most: number of bytes of a strip that are
+    read, whatever its tag records; None if the tag decides.
     """
     if not (isinstance(offsets, tuple) and isinstance(counts, tuple)):
         return
@@ -82,7 +86,8 @@ def _jpeg(data: bytes) -> None:
             height, width = struct.unpack_from(">HH", data, at + 5)
             pixels = max(pixels, height * width)
 
-    # Within picture data every 0xFF is stuffed: the first end marker is the picture's, thumbnails lie before it.
+    # Picture data escapes every 0xFF, so the first end marker is the picture's. Thumbnails come
+    # earlier.
     end = data.find(b"\xff\xd9", at)
     if end < 0:
         raise CutError("no end-of-image marker")
@@ -93,9 +98,9 @@ def _jpeg(data: bytes) -> None:
 
 
 def _png(data: bytes) -> None:
-    """Check what libpng checks: the order of the file, and the checksums of the chunks that hold the picture.
+    """Check what libpng checks: the order of chunks, and the checksums of those with the picture.
 
-    Where the picture is whole, nothing behind it condemns it but a missing IEND.
+    If the picture is complete, only a missing IEND after it is an error.
     """
     picture: list[Part] = []
     try:
@@ -104,7 +109,7 @@ def _png(data: bytes) -> None:
                 picture.append(chunk)
             if _is_needed(data, chunk.name) and not has_its_checksum(data, chunk):
                 where = f"chunk {chunk.name.decode()} at byte {chunk.start}"
-                raise DamagedError(f"{where} has another checksum than it says")
+                raise DamagedError(f"{where} does not match its checksum")
     except (CutError, DamagedError):
         last = data.find(b"IEND", picture[-1].end) if picture else -1
         ends = 0 <= last <= len(data) - 8  # a name and its checksum
@@ -113,20 +118,23 @@ def _png(data: bytes) -> None:
 
 
 def _is_needed(data: bytes, name: bytes) -> bool:
-    """Return whether a chunk with a wrong checksum makes a PNG unreadable. Without a palette, PLTE only suggests one."""
+    """Return whether a wrong checksum of this chunk makes a PNG unreadable.
+
+    In a picture without a palette, PLTE is only a suggestion.
+    """
     if name == b"PLTE":
         return data[25] == _PALETTE_COLOUR
     return name[0] < 0x60 and name != b"IEND"
 
 
 def has_its_checksum(data: bytes, chunk: Part) -> bool:
-    """Return whether the CRC of a PNG's chunk is that of its bytes."""
+    """Return whether the CRC of a PNG chunk matches its bytes."""
     (crc,) = struct.unpack_from(">I", data, chunk.end - 4)
     return bool(crc == zlib.crc32(memoryview(data)[chunk.start + 4 : chunk.end - 4]))
 
 
 def _png_rows_are_whole(data: bytes, picture: list[Part]) -> bool:
-    """Return whether the picture's chunks are undamaged and hold a complete zlib stream, or all rows."""
+    """Return whether the picture's chunks are undamaged, and its stream or its rows complete."""
     if not all(has_its_checksum(data, chunk) for chunk in picture):
         return False
 
@@ -145,7 +153,10 @@ def _png_rows_are_whole(data: bytes, picture: list[Part]) -> bool:
 
 
 def _boxes(data: bytes) -> None:
-    """Check the boxes of a HEIC or AVIF. Bytes behind the picture that begin no box are ignored, as libavif does."""
+    """Check the boxes of a HEIC or AVIF.
+
+    Bytes after the picture that do not begin a box are ignored, as by libavif.
+    """
     at = parts = 0
     names: set[bytes] = set()
     while at < len(data):
@@ -174,7 +185,10 @@ def _gif(data: bytes) -> None:
 
 
 def _tiff(data: bytes) -> None:
-    """The directory, and the values that decoding needs; offsets of other tags are wrong in many sound files."""
+    """Check the directory, and the values that decoding needs.
+
+    Other tags have wrong offsets in many intact files.
+    """
     order = "<" if data[:2] == b"II" else ">"
     big = 43 in (data[2], data[3])
     offset_form, count_form, begin = ("Q", "Q", 8) if big else ("I", "H", 4)

@@ -1,4 +1,4 @@
-"""One photo by its name: a path, an s3:// address, or a member of an archive file by either."""
+"""Read one photo by its name: a path, an s3:// address, or a member of a shard by either."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from skinbatch.types import Fetched, ImageRef, ShardRef, WorkUnit
 
 
 def read_named(name: str, locator: Locator, settings: DecodeSettings) -> Fetched:
-    """Return the bytes of one photo, or the status that says why there are none.
+    """Return the bytes of one photo, or a status with the reason why there are none.
 
     Args:
-        name: A local path, `s3://bucket/key`, or either of an archive file and `/member` behind it, as `uri` columns
-            name members.
+        name: a local path or `s3://bucket/key`; or either of a shard, followed by `/member`, as in
+            `uri` columns.
 
     Raises:
-        UsageError: Nothing of that name is there.
-        StoreError: The store does not answer, or does not let it be read.
+        UsageError: nothing has that name.
+        StoreError: the store does not answer, or does not allow the photo to be read.
 
-    >>> read_named("s3://bucket/shard.tar/0001.jpg", Locator(storage), DecodeSettings())  # doctest: +SKIP
+    >>> read_named("s3://bucket/shard.tar/0001.jpg", Locator(storage), DecodeSettings())  # doctest:
+    +SKIP
     """
     uri = absolute(name)
     if _head(uri, locator) is not None:
@@ -40,7 +41,7 @@ def read_named(name: str, locator: Locator, settings: DecodeSettings) -> Fetched
 
 
 def _shard_of(uri: str, locator: Locator) -> ShardRef | None:
-    """Return the archive file that a name begins with, None if there is none."""
+    """Return the shard that a name begins with; None if there is none."""
     above = posixpath.dirname(uri)
     while above.strip("/") and above != "s3:/":
         kind = SHARD_EXTENSIONS.get(extension(above))

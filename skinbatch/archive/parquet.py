@@ -23,13 +23,16 @@ from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 _MAGIC = b"PAR1"
 _FOOTER = 1 << 16
+# More rows than this and bytes together are not photos: a few kilobytes can say that there are
+# millions of empty rows.
 _ROWS = 1000
-"""More rows than this and bytes together are not photos: a few kilobytes can say that there are millions of empty rows."""
 _BATCH = 8
+# Of a row group that unpacks to more, one row at a time: a value may be stored once for all rows,
+# and each row has a copy.
 _LARGE = 32 << 20
-"""Of a row group that unpacks to more, one row at a time: a value may be stored once for all rows, and each row has a copy."""
+# Rows at a time of columns that Arrow leaves coded: each batch has all their values, but a row has
+# no copy.
 _CODED = 8192
-"""Rows at a time of columns that Arrow leaves coded: each batch has all their values, but a row has no copy."""
 _NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
 
 

@@ -1,4 +1,4 @@
-"""The parts that a photo's file is made of: segments of a JPEG, chunks of a PNG and a WebP, blocks of a GIF."""
+"""Split a photo's file into its parts: JPEG segments, PNG and WebP chunks, GIF blocks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Segments, chunks or boxes of a photo. A file of nothing but empty ones would keep a worker busy for minutes.
+# Most segments, chunks or boxes of a photo. A file of empty ones would keep a worker busy for
+# minutes.
 MOST_PARTS = 100_000
-# Blocks of a GIF, which are 255 bytes in files that mean to show something.
+# Most blocks of a GIF. In normal files they have 255 bytes.
 _MOST_BLOCKS = 2_000_000
 
 START_OF_SCAN = 0xDA
@@ -23,15 +24,15 @@ _NO_ZERO = re.compile(rb"[^\0]")
 
 
 class CutError(Exception):
-    """The file ends early."""
+    """Report a file that ends early."""
 
 
 class DamagedError(Exception):
-    """The file contradicts itself, or is of more parts than any photo."""
+    """Report a file that contradicts itself, or that has more parts than any photo."""
 
 
 class Part(NamedTuple):
-    """A part of a file: what it is called, and its bytes from `start` to `end`, with its header."""
+    """Locate a part of a file: its name, and its bytes from `start` to `end`, header included."""
 
     name: bytes
     start: int
@@ -39,16 +40,16 @@ class Part(NamedTuple):
 
 
 def ends_after(data: bytes, end: int, what: str) -> None:
-    """Raise CutError if `end` lies behind the end of the file."""
+    """Raise CutError if `end` lies beyond the end of the file."""
     if end > len(data):
         raise CutError(f"{what} ends at byte {end:,}, the file at {len(data):,}")
 
 
 def jpeg_segments(data: bytes) -> Iterator[Part]:
-    """Yield the segments of a JPEG up to its first scan, which comes last and ends with the file.
+    """Yield the segments of a JPEG up to its first scan, which is last and ends with the file.
 
-    name: the marker, one byte. Whatever lies between two segments is skipped, as libjpeg skips it: other bytes, `FF 00` and
-    fill bytes. Raises CutError and DamagedError.
+    name: the marker, one byte. Bytes between two segments are skipped as libjpeg does: any other
+    bytes, `FF 00` and fill bytes. Raises CutError and DamagedError.
     """
     at = 2
     for _ in range(MOST_PARTS):
@@ -80,7 +81,7 @@ def jpeg_segments(data: bytes) -> Iterator[Part]:
 
 
 def png_chunks(data: bytes) -> Iterator[Part]:
-    """Yield the chunks of a PNG to its IEND. Raises CutError and DamagedError."""
+    """Yield the chunks of a PNG up to its IEND. Raises CutError and DamagedError."""
     at = 8
     for _ in range(MOST_PARTS):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -98,7 +99,7 @@ def png_chunks(data: bytes) -> Iterator[Part]:
 
 
 def webp_chunks(data: bytes) -> Iterator[Part]:
-    """Yield the chunks of a WebP that are whole."""
+    """Yield the complete chunks of a WebP."""
     at = 12
     for _ in range(MOST_PARTS):
         if at + 8 > len(data):
@@ -112,11 +113,13 @@ def webp_chunks(data: bytes) -> Iterator[Part]:
 
 
 def gif_blocks(data: bytes) -> Iterator[Part]:
-    """Yield the blocks of a GIF, named by their introducer (`!` for extensions, `,` for images), up to its trailer.
+    """Yield the blocks of a GIF up to its trailer.
 
-    Bytes that begin no block are skipped before the first image, as Pillow skips them. Behind it only zeros are: others
-    mean that the picture's data ended elsewhere than its lengths say. Raises CutError, DamagedError and IndexError, the
-    last where the file ends within a block.
+    They are named by their introducer, `!` for extensions and `,` for images. Bytes that begin no
+    block are skipped before the first image, as Pillow does. After it, only zeros are skipped:
+    other bytes mean that the picture's data does not end where its lengths put the end.
+
+    Raises CutError, DamagedError, or IndexError if the file ends within a block.
     """
     at, blocks, images = 13 + gif_palette_bytes(data[10]), 0, 0
     while data[at] != 0x3B:
@@ -144,5 +147,5 @@ def gif_blocks(data: bytes) -> Iterator[Part]:
 
 
 def gif_palette_bytes(flags: int) -> int:
-    """Return the bytes of the palette that a screen or image descriptor announces."""
+    """Return the size of the palette that a screen or image descriptor announces, in bytes."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

@@ -1,4 +1,4 @@
-"""What a listed object is: a photo, an archive file, or neither."""
+"""Decide what a listed object is: a photo, a shard, or neither."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One object of a source: its name there, where it is, and what the store said of it."""
+    """Hold one object of a source: its name, its store and its entry there."""
 
     name: str
     store: Store
@@ -48,11 +48,13 @@ class Candidate:
 def classify(
     candidates: Iterable[Candidate], globs: Globs, skipped: Counter[str], settings: SourceSettings
 ) -> Iterator[ImageRef | ShardRef]:
-    """Photos and archive files among `candidates`, in their order; the others are counted in `skipped`.
+    """Yield the photos and shards among `candidates` in order; count the others in `skipped`.
 
-    Names decide where they can. Files without an extension and those that an include pattern asks for are told by their
-    first bytes, Parquet files by their footer; those are read ahead in threads. Raises UsageError for a Parquet file with
-    several columns of images, where none is named.
+    The name decides if it can. Files without an extension, and those that an include pattern names,
+    are recognized by their first bytes, and Parquet files by their footer. These are read ahead in
+    threads.
+
+    Raises UsageError for a Parquet file with several columns of images if none is named.
     """
 
     def judge(candidate: Candidate) -> ImageRef | ShardRef | None:
@@ -79,7 +81,7 @@ def _needs_bytes(name: str, globs: Globs) -> bool:
 
 
 def skip_label(name: str, settings: SourceSettings) -> str:
-    """Return the name under which a listed file that gives no photos is counted."""
+    """Return the name under which a listed file without photos is counted."""
     if SHARD_EXTENSIONS.get(extension(name)) != "parquet" or is_junk(name):
         return skip_name(name)
     columns = " or ".join(map(repr, settings.image_column))
@@ -87,9 +89,10 @@ def skip_label(name: str, settings: SourceSettings) -> str:
 
 
 def has_photos(store: Store, info: ObjectInfo, image_column: Sequence[str]) -> bool:
-    """Return whether a Parquet file is to be taken along; one that cannot be read is, and its row says why.
+    """Return whether a Parquet file belongs to the source.
 
-    Raises UsageError where several columns hold images and none is named.
+    One that cannot be read does, and its row gives the reason. Raises UsageError if several columns
+    hold images and none is named.
     """
     try:
         return columns_of(store, info, image_column).image is not None
@@ -125,7 +128,7 @@ def _judge(
 
 
 def photo_ref(candidate: Candidate, content_hash: bool) -> ImageRef:
-    """The candidate as a loose photo."""
+    """Return the candidate as a loose photo."""
     info = candidate.info
     version: str | None = info.version or None
     if content_hash:
@@ -135,13 +138,16 @@ def photo_ref(candidate: Candidate, content_hash: bool) -> ImageRef:
 
 
 def hash_of(store: Store, key: str) -> str:
-    """SHA-256 of an object, in constant memory."""
+    """Return the SHA-256 of an object, in constant memory."""
     with store.stream(key) as stream:
         return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
 
 
 def _head(candidate: Candidate) -> bytes:
-    """First bytes; none where the object may not be read, so that it is skipped: nothing says that it is a photo."""
+    """Return the first bytes of an object; none if it may not be read.
+
+    Such an object is skipped, because nothing shows that it is a photo.
+    """
     try:
         return candidate.store.get_range(candidate.info.key, 0, min(HEAD_BYTES, candidate.info.size))
     except (ForbiddenError, NotFoundError):

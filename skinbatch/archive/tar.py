@@ -18,11 +18,12 @@ _BLOCK = 512
 _CHUNK = 1 << 20
 _EXTENDED_BYTES = 1 << 20
 _MOST_RECORDS = 10_000
+# Of a record's length, the blank included: no record is longer than its header.
 _PAX_DIGITS = 8
-"""Of a record's length, the blank included: no record is longer than its header."""
 _UNPACKED_BYTES = 1 << 30
+# A packed tar that has unpacked to more than a GiB and to so many times its own size is a bomb:
+# photos are packed already.
 _MOST_TIMES = 200
-"""A packed tar that has unpacked to more than a GiB and to so many times its own size is a bomb: photos are packed already."""
 _KINDS: dict[bytes, MemberKind] = {
     b"0": "file",
     b"\0": "file",
@@ -32,10 +33,10 @@ _KINDS: dict[bytes, MemberKind] = {
     b"5": "folder",
 }
 _WITHOUT_DATA = b"123456"
+# Extended headers before one member; tools write up to four.
 _MOST_EXTENDED = 64
-"""Extended headers before one member; tools write up to four."""
+# A size that no table holds.
 _MOST_BYTES = 2**63
-"""A size that no table holds."""
 
 
 def tar_members(stream: BinaryIO, size: int, step: Callable[[], None] = lambda: None) -> Iterator[TarMember]:

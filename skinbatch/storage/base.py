@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+# What the names of unfinished files begin with; no store lists them.
 TEMPORARY = ".tmp-"
-"""What the names of unfinished files begin with; no store lists them."""
 
 
 @dataclass(frozen=True, slots=True)

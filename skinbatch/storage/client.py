@@ -36,8 +36,8 @@ _NO_CREDENTIALS = (
     bx.TokenRetrievalError,
     bx.SSOError,
 )
+# What servers say of a key that no object can have, as of one with 2,000 characters in a listing.
 _IMPOSSIBLE = ("KeyTooLongError", "InvalidObjectName", "XMinioInvalidObjectName")
-"""What servers say of a key that no object can have, as of one with 2,000 characters in a listing."""
 _lock = threading.Lock()
 _clients: dict[tuple[int, StorageSettings, bool], Any] = {}
 

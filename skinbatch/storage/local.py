@@ -73,8 +73,8 @@ class LocalStore:
         self._root = path_of(os.path.abspath(os.path.expanduser(root)))
         self._above = os.path.join(self._root, "")
         self._above_uri = uri_of(self._above)
+        # Folders in which a listing has passed over a `.tmp-*`.
         self._littered: set[str] = set()
-        """Folders in which a listing has passed over a `.tmp-*`."""
 
     @property
     def uri(self) -> str:

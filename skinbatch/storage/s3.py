@@ -34,8 +34,8 @@ from skinbatch.storage.traffic import TRAFFIC
 
 _DELETE_BATCH = 1000
 _READ_ON = 8 << 20  # skipping less than this, reading on is cheaper than a new request
+# The longest pause after the first lost answer, which doubles with each, and the longest of all.
 _PAUSES_S = (0.1, 20.0)
-"""The longest pause after the first lost answer, which doubles with each, and the longest of all."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT")
 _SHA256 = "skinbatch-sha256"
 

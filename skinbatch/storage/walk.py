@@ -12,15 +12,16 @@ from skinbatch.errors import StoreError
 from skinbatch.lookahead import ahead
 
 _THREADS = 6
+# Folders that are read in one go at most.
 _FOLDERS = 128
-"""Folders that are read in one go at most."""
+# Names that such a go holds at most.
 _NAMES = 5_000
-"""Names that such a go holds at most."""
+# How many of the last folders have waited for a disk or a server, as a share, from which on the
+# next are read in threads. Where everything is in memory already, threads would only be in each
+# other's way.
 _WAITED = 0.25
-"""How many of the last folders have waited for a disk or a server, as a share, from which on the next are read in threads.
-Where everything is in memory already, threads would only be in each other's way."""
+# macOS only knows what the whole process has used.
 _OF_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
-"""macOS only knows what the whole process has used."""
 
 
 class Folder(NamedTuple):

@@ -1,1 +1,1 @@
-"""What a source is: folders, archive files and listings, and their bytes as pixels."""
+"""List sources (folders, shards and listings) and read the bytes and pixels of their photos."""

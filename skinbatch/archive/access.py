@@ -1,4 +1,4 @@
-"""Whether a read that fails is one object's misfortune, or says that nothing of the source can be read."""
+"""Decide whether a failed read concerns one object, or means that nothing can be read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ _ASKED = 20
 
 
 def others_readable(uri: str, locator: Locator, *, beside: bool = True) -> bool:
-    """Something else in the bucket of `uri`, or on this machine, can be read now: what was read last, else, where
-    `beside` is true, one of the first 20 photos and archive files in the same folder. Raises StoreError."""
+    """Return whether something else in the bucket of `uri`, or on this machine, can be read now.
+
+    This tries the object that was read last. If that fails and `beside` is true, it tries the first
+    20 photos and shards in the same folder. Raises StoreError.
+    """
     store, key = locator.locate(uri)
     last = locator.last_read(uri)
     if last is not None and last != uri and _reads(store, locator.locate(last)[1]):
@@ -27,8 +30,11 @@ def others_readable(uri: str, locator: Locator, *, beside: bool = True) -> bool:
 
 
 def check_mounted(uris: Sequence[str], locator: Locator) -> None:
-    """For local files that are all, or in part, gone: StoreError where the folder that they share is gone as well, or
-    holds nothing any more, as the folder does on which a disk was mounted."""
+    """Raise StoreError if the folder that local files share is gone or empty.
+
+    uris: files of which some or all are gone. An empty folder is what remains where a disk was
+    mounted.
+    """
     local = [uri for uri in uris if not is_s3(uri)]
     if not local:
         return

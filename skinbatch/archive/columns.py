@@ -1,4 +1,7 @@
-"""Which column of a Parquet file holds the photos: told by the settings, by metadata or by content, never by its name."""
+"""Find the column of a Parquet file that holds the photos.
+
+The settings decide, then metadata, then content, but never the column's name.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,21 @@ from skinbatch.types import Status
 
 
 class ParquetError(BrokenArchiveError):
-    """Not a Parquet file that can be read."""
+    """Report a file that cannot be read as Parquet."""
 
 
 class AmbiguousError(ParquetError):
-    """Several columns hold images, and nothing singles one out."""
+    """Report several columns of images, of which nothing selects one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a Parquet file.
+    """Describe the columns of a Parquet file.
 
-    image: path of the photos' bytes, None without one; top: the column that holds them. others: columns that pass through, of
-    several with one name the first; coded: those of them whose values Arrow holds once and by number. names: all columns.
-    candidates: columns that may hold images. rows: of all row groups.
+    image: path of the photos' bytes, None if there is none. top: the column that holds them. names:
+    all columns. others: columns that pass through; of several with one name, the first. coded:
+    those of them that Arrow stores as numbered values. candidates: columns that may hold images.
+    rows: of all row groups.
     """
 
     image: str | None
@@ -45,12 +49,13 @@ def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: Sequence
     """Return the columns of an open file.
 
     Args:
-        image_column: the columns that the settings name; a file without any of them has no photos.
-        sample: looks at values where neither settings nor metadata tell.
+        image_column: columns that the settings name. A file without any of them has no photos.
+        sample: examines values if neither settings nor metadata decide.
 
     Raises:
         AmbiguousError: several columns hold images.
-        ParquetError: the footer contradicts itself, or several columns have the name of the one with photos.
+        ParquetError: the footer contradicts itself, or several columns have the same name as the
+            one with photos.
     """
     schema = parquet.schema_arrow
     paths = _candidates(schema)
@@ -74,7 +79,7 @@ def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: Sequence
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Return whether values of this type are bytes, or have bytes in them, which no text can say. A UUID has a text."""
+    """Return whether values of this type are or contain bytes without a text (a UUID has one)."""
     if isinstance(kind, pa.UuidType):
         return False
     kind = _plain(kind)
@@ -84,7 +89,10 @@ def holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _candidates(schema: pa.Schema) -> dict[str, str]:
-    """Return the path of the bytes for every column that may hold photos: plain ones, and structs as Hugging Face has them."""
+    """Return the path of the bytes for each column that may hold photos.
+
+    These are plain columns, and structs such as Hugging Face's.
+    """
     paths = {}
     for column in schema:
         kind = _plain(column.type)
@@ -104,13 +112,13 @@ def _nested(schema: pa.Schema, paths: Mapping[str, str]) -> list[str]:
 def _chosen(
     parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str], nested: Sequence[str], sample: Sampler
 ) -> str | None:
-    """Raises AmbiguousError."""
+    """Return the one column that holds images; None if none does. Raises AmbiguousError."""
     places = {**paths, **{name: name for name in nested}}
     features = [name for name in _image_features(parquet.schema_arrow) if name in places]
     if len(features) == 1 and features[0] in paths:
         return features[0]
 
-    # A plain column whose values cannot be seen may hold images; a list or a struct mostly holds something else.
+    # A plain column whose values cannot be read may hold images. A list or struct rarely does.
     verdicts = sample(parquet, file, {name: places[name] for name in features or places})
     unread = [name for name in nested if verdicts.get(name)]
     if len(paths) == 1 and not unread:
@@ -128,7 +136,7 @@ def _chosen(
 
 
 def _image_features(schema: pa.Schema) -> list[str]:
-    """Return the columns that the metadata of Hugging Face's `datasets` calls images."""
+    """Return the columns that the metadata of Hugging Face's `datasets` marks as images."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return [name for name, feature in features.items() if _has_images(feature)]
@@ -144,15 +152,18 @@ def _has_images(feature: object) -> bool:
 
 
 def _rows_in(footer: pq.FileMetaData) -> int:
-    """As its row groups say: what it says of all of them together may be damaged. Raises ParquetError."""
+    """Return the sum of the row groups' rows; the footer's own total may be damaged.
+
+    Raises ParquetError.
+    """
     rows = [footer.row_group(n).num_rows for n in range(footer.num_row_groups)]
     if min(rows, default=0) < 0:
-        raise ParquetError(Status.CORRUPT, f"says that it has {min(rows):,} rows")
+        raise ParquetError(Status.CORRUPT, f"declares {min(rows):,} rows")
     return sum(rows)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values behind codes and extensions."""
+    """Return the type of the values behind dictionary codes and extensions."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type

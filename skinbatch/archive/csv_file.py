@@ -1,4 +1,4 @@
-"""CSV files as spreadsheets, pandas and tools of stores write them: their encodings, delimiters and gaps."""
+"""Read CSV files from spreadsheets, pandas and stores: their encodings, delimiters and gaps."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _BOMS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-# What stands for a value that is not there, in lower case, as pandas, R and databases write it.
+# Values that stand for a missing one in pandas, R and databases, in lower case.
 _MISSING = frozenset(("", "nan", "-nan", "na", "n/a", "<na>", "#n/a", "none", "null", "\\n", "nat", "-"))
 # `87.000` may be 87 or 87 thousand, depending on the country, so three zeros are refused.
 _WHOLE = re.compile(r"\+?(\d{1,19})(?:\.(?:0{0,2}|0{4,})|,0{1,2})?")
-# A long number after a program has taken it for a float: its last digits are lost.
+# A long number that a program has converted to a float: its last digits are lost.
 _ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+\d+")
 # Floats hold every whole number below this.
 _EXACT = 2**53
@@ -42,7 +42,7 @@ def is_csv(name: str) -> bool:
 
 
 def plain(name: str) -> str:
-    """Return a column's name without what makes no difference."""
+    """Return a column's name without differences that do not matter."""
     return name.strip().lower()
 
 
@@ -51,20 +51,20 @@ def has_uris(names: Iterable[str]) -> bool:
 
 
 def check_known(uri: str, names: Iterable[str]) -> None:
-    """Raise UsageError where two columns claim to be the same."""
+    """Raise UsageError if two columns have the same known name."""
     for name, count in Counter(map(plain, names)).items():
         if name in KNOWN and count > 1:
-            raise UsageError(f"{uri}: has {count} columns called `{name}`; leave the one that is meant")
+            raise UsageError(f"{uri}: has {count} columns called `{name}`; keep only one of them")
 
 
 def csv_records(store: Store, info: ObjectInfo, columns: Sequence[str] | None = None) -> Iterator[dict[str, str]]:
-    """Yield rows by column name, streamed, unpacked where packed with gzip.
+    """Yield rows by column name, as a stream. Files packed with gzip are unpacked.
 
     Args:
-        columns: names, where the file has no header.
+        columns: names of the columns if the file has no header.
 
     Raises:
-        UsageError: where the file is not text in a known encoding, or not CSV with a `uri` column.
+        UsageError: the file is not text in a known encoding, or not CSV with a `uri` column.
     """
     uri = store.uri_of(info.key)
     with store.stream(info.key, version=info.version or None) as stream:
@@ -82,7 +82,7 @@ def csv_records(store: Store, info: ObjectInfo, columns: Sequence[str] | None = 
                     number += 1
                     if any(fields[len(columns) :]):
                         raise UsageError(
-                            f"{uri}: row {number}: has {len(fields)} fields, and the header {len(columns)}; put a value "
+                            f"{uri}: row {number}: has {len(fields)} fields, but the header has {len(columns)}; put a value "
                             f"that holds the delimiter ({delimiter!r}) in quotes"
                         )
                     yield dict(zip(columns, fields, strict=False))
@@ -93,14 +93,14 @@ def csv_records(store: Store, info: ObjectInfo, columns: Sequence[str] | None = 
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a value of a listing says that there is none."""
+    """Return whether a value of a listing stands for a missing one."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING)
 
 
 def whole_number(value: Any, where: str) -> int | None:
-    """Return a size in bytes, None where it is missing. Raises UsageError for anything else.
+    """Return a size in bytes; None if it is missing. Raises UsageError for anything else.
 
     >>> whole_number("87520.0", "list.csv: row 1")
     87520
@@ -122,7 +122,7 @@ def whole_number(value: Any, where: str) -> int | None:
 
 
 def version_text(value: Any) -> str | None:
-    """Return an ETag or another version as stores write it, None where it is missing or was rounded."""
+    """Return an ETag or other version as stores write it; None if it is missing or was rounded."""
     if is_missing(value):
         return None
     if isinstance(value, float):
@@ -142,17 +142,19 @@ def _encoding(raw: BinaryIO, uri: str) -> str:
         if head.startswith(bom):
             return encoding
     if b"\0" in head:
-        raise UsageError(f"{uri}: is no text, or UTF-16 without a byte order mark; save it as UTF-8")
+        raise UsageError(f"{uri}: is not text, or is UTF-16 without a byte order mark; save it as UTF-8")
     return "utf-8-sig"
 
 
 def _header(text: io.TextIOWrapper, uri: str) -> tuple[list[str], str]:
-    """Return the names of the columns, and what is between them: what makes one of the columns `uri`."""
+    """Return the names of the columns and the delimiter that gives a `uri` column."""
     delimiters = _DELIMITERS
     line = text.readline()
     while line and not line.strip():
         line = text.readline()
-    if line.lower().startswith("sep=") and len(line.strip("\r\n")) == len("sep=;"):  # Excel's own way to say it
+    if line.lower().startswith("sep=") and len(line.strip("\r\n")) == len(
+        "sep=;"
+    ):  # Excel's own way to name the delimiter
         delimiters = line[4]
         line = text.readline()
 

@@ -1,4 +1,4 @@
-"""Loose photos: their bytes, in order, fetched ahead; and what became of those that are not as listed."""
+"""Fetch loose photos ahead, in order, and record those that are not as listed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from skinbatch.storage.locate import Locator, is_s3
 from skinbatch.types import Fetched, ImageRef, Status, WorkUnit
 
 _AHEAD_BYTES = 64 << 20
-_UNKNOWN_BYTES = 4 << 20  # of a photo whose size the listing does not say
+_UNKNOWN_BYTES = 4 << 20  # of a photo without a listed size
 _FORBIDDEN_ALIKE = 20
 _CONTENT_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """ref: as listed. fetched None: the photo is gone. changed: it is not the version that was listed."""
+    """Hold the outcome of reading one photo.
+
+    ref: as listed. fetched: None if the photo is gone. changed: its version is not the listed one.
+    """
 
     ref: ImageRef
     fetched: Fetched | None
@@ -37,10 +40,13 @@ class _Read:
 
 
 class LooseReader:
-    """Photos of a unit that are files of their own. After the iteration: vanished, changed (as they are now).
+    """Read a unit's loose photos.
 
-    A photo that may not be read is a row only where another one can be: of this unit, or the one read last, or, unless
-    20 photos were refused alike, one in the same folder.
+    After the iteration, `vanished` and `changed` are complete; the latter has photos as they are
+    now.
+
+    A photo that may not be read becomes a row only if another one can be read: one of this unit,
+    the one that was read last, or, unless 20 photos were refused, one in the same folder.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class LooseReader:
         self._locator, self._limit, self._threads = locator, settings.max_image_bytes, threads
 
     def __iter__(self) -> Iterator[Fetched]:
-        # Held back until it is known whether this is one photo's misfortune or everybody's.
+        # Photos are held back until it is known whether only one or all of them cannot be read.
         held: list[_Read] = []
         refused: list[_Read] = []
         proven = False
@@ -91,7 +97,8 @@ class LooseReader:
                 self.vanished.append(read.ref)
                 continue
             if read.fetched.data:
-                # Here, not in the threads: photos read ahead say nothing about the first ones.
+                # Noted here and not in the threads: photos that were read ahead do not vouch for
+                # the first ones.
                 self._locator.note_read(read.ref.uri)
             if read.changed:
                 self.changed.append(read.fetched.ref)
@@ -117,14 +124,17 @@ class LooseReader:
             try:
                 data, info = store.get(key, version=ref.version, size=ref.size, limit=self._limit)
             except ChangedError:
-                # Once more, as it is now; another change in between is the caller's ChangedError.
+                # Read the current version. If it changes again, the caller gets the ChangedError.
                 data, info = store.get(key, version=store.head(key).version, limit=self._limit)
         now = _as_read(ref, info)
         return _Read(ref, Fetched(now, data), changed=now != ref)
 
 
 def _as_read(ref: ImageRef, info: ObjectInfo) -> ImageRef:
-    """What a listing did not say stays unsaid, so that the next plan finds the same photo in it."""
+    """Return the photo as it was read.
+
+    Facts that the listing lacks stay unknown, so that the next plan finds the same photo in it.
+    """
     return replace(
         ref,
         size=None if ref.size is None else info.size,

@@ -1,4 +1,4 @@
-"""A tree of files, local or on S3: photos, archive files and other things in any nesting."""
+"""List a tree of files, local or on S3, with photos, shards and other files at any depth."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from skinbatch.types import ImageRef, ShardRef
 
 
 class FolderSource:
-    """Every file below the root of `store`, ascending by key.
+    """List every file below the root of `store`, in ascending order of keys.
 
-    Links within the tree are followed under their own names; those that leave it only where the settings say so.
+    Links within the tree are followed under their own names. Links that leave it are followed only
+    if the settings allow it.
     """
 
     kind = "folder"

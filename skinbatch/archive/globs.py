@@ -1,4 +1,4 @@
-"""Which keys of a source are wanted, in folders and inside archive files."""
+"""Select keys of a source by glob, in folders and inside shards."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _WILD = re.compile(r"[*?\[]")
 
 
 class Globs:
-    """include and exclude of [source], matched against keys relative to the source; `*` also matches `/`.
+    """Match include and exclude of [source] against keys relative to the source.
 
-    An include pattern that names an extension (`*.img`) also wants files of that extension whose content is an image.
+    `*` also matches `/`. An include pattern that names an extension (`*.img`) also selects files
+    with that extension if their content is an image.
     """
 
     def __init__(self, settings: SourceSettings | Selection) -> None:
@@ -36,10 +37,11 @@ class Globs:
         return bool(self._extensions) and posixpath.splitext(key.lower())[1] in self._extensions
 
     def within(self, key: str, kind: ShardKind, alone: bool = False) -> Selection | None:
-        """Return what of an archive file is wanted, None if nothing can be.
+        """Return the selection inside a shard; None if nothing in it can be selected.
 
-        An include pattern that matches the archive file itself wants all of it, and an exclude pattern nothing of it.
-        alone: the archive file is the source, so that its members' own names are relative to the source as well.
+        An include pattern that matches the shard itself selects all of it, and an exclude pattern
+        that does selects none of it. alone: the shard is the source, so its members' own names are
+        relative to the source as well.
         """
         if self._exclude is not None and self._exclude.match(key):
             return None
@@ -55,7 +57,7 @@ class Globs:
 
 
 class MemberGlobs:
-    """The globs that hold inside one archive file, matched against `shard.tar/member`."""
+    """Match the globs that apply inside one shard against `shard.tar/member`."""
 
     def __init__(self, shard: ShardRef) -> None:
         self.trivial = not (shard.selection.include or shard.selection.exclude)
@@ -64,7 +66,7 @@ class MemberGlobs:
         self._globs = Globs(shard.selection)
 
     def wants(self, name: str) -> bool:
-        """name: of a member, or the number of a row of Parquet."""
+        """Return whether a member is selected. name: its name, or the number of a Parquet row."""
         if self.trivial:
             return True
         keys = (f"{self._key}/{name}", name) if self._alone else (f"{self._key}/{name}",)
@@ -77,13 +79,13 @@ class MemberGlobs:
 
 
 def opens(globs: Globs, key: str) -> bool:
-    """Return whether a file is an archive by its name, and photos in it may be wanted."""
+    """Return whether a file is a shard by its name and may contain selected photos."""
     kind = SHARD_EXTENSIONS.get(extension(key))
     return kind is not None and globs.within(key, kind) is not None
 
 
 def _may_match(pattern: str, key: str, kind: ShardKind, alone: bool) -> bool:
-    """Return whether a glob can match any photo in an archive file, so that nothing is opened in vain."""
+    """Return whether a glob can match any photo in a shard, so that no shard is opened in vain."""
     first = _WILD.search(pattern)
     begin = pattern if first is None else pattern[: first.start()]
     if not alone and not begin.startswith(f"{key}/") and not f"{key}/".startswith(begin):
@@ -96,6 +98,6 @@ def _may_match(pattern: str, key: str, kind: ShardKind, alone: bool) -> bool:
 
 
 def _any_of(patterns: Sequence[str]) -> re.Pattern[str] | None:
-    # `**/x` is also meant to match `x` itself.
+    # `**/x` should also match `x` itself.
     plain = [*patterns, *(p.removeprefix("**/") for p in patterns if p.startswith("**/"))]
     return re.compile("|".join(fnmatch.translate(p) for p in plain)) if plain else None

@@ -1,4 +1,4 @@
-"""An S3 Inventory: `manifest.json` and the files that it names."""
+"""Read an S3 Inventory: `manifest.json` and the files that it names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _MANIFEST_BYTES = 64 << 20
 
 
 class InventorySource(RowSource):
-    """The newest version of every object that was there when the inventory was made. The image_id is the uri."""
+    """List the newest version of every object that existed when the inventory was made.
+
+    The image_id is the uri.
+    """
 
     kind = "inventory"
     trusted = False
@@ -30,7 +33,9 @@ class InventorySource(RowSource):
         manifest = self._manifest()
         form = str(manifest["fileFormat"]).upper()
         if form not in ("CSV", "PARQUET"):
-            raise UsageError(f"{self.uri}: {form} inventories are not read; configure the inventory as CSV or Parquet")
+            raise UsageError(
+                f"{self.uri}: {form} inventories are not supported; configure the inventory as CSV or Parquet"
+            )
         columns = [name.strip() for name in str(manifest["fileSchema"]).split(",")]
         bucket = str(manifest["sourceBucket"])
         for file in manifest["files"]:
@@ -51,11 +56,15 @@ class InventorySource(RowSource):
         wanted = ("sourceBucket", "destinationBucket", "fileFormat", "fileSchema", "files")
         missing = [name for name in wanted if not isinstance(found, dict) or name not in found]
         if missing:
-            raise UsageError(f"{self.uri}: is no S3 Inventory manifest: it has no {', '.join(missing)}")
+            raise UsageError(f"{self.uri}: is not an S3 Inventory manifest: it has no {', '.join(missing)}")
         return found
 
     def _data_file(self, key: str, destination: str) -> tuple[Store, ObjectInfo]:
-        """In the inventory's bucket; of an inventory that was copied to a disk, beside the manifest or in `../data`."""
+        """Return the store and the entry of a data file.
+
+        It is in the inventory's bucket. If the inventory was copied to a disk, the file is beside
+        the manifest or in `../data`.
+        """
         name = posixpath.basename(key)
         bucket = destination.removeprefix("arn:aws:s3:::").rpartition(":")[2]
         places = [f"s3://{bucket}/{key}"]
@@ -72,7 +81,7 @@ class InventorySource(RowSource):
 
 
 def _row(record: Mapping[str, Any], bucket: str, encoded: bool, where: str) -> Row | None:
-    """None for delete markers and for versions that are not the newest."""
+    """Return the row of an object; None for delete markers and for older versions."""
     if _is(record.get("isdeletemarker"), True) or _is(record.get("islatest"), False):
         return None
     key = str(record.get("key") or "")
@@ -86,7 +95,7 @@ def _row(record: Mapping[str, Any], bucket: str, encoded: bool, where: str) -> R
 
 
 def _moment(value: Any) -> float | None:
-    """Return when an object was last modified, from an inventory's text or timestamp; None where it does not say."""
+    """Return the time of the last modification from a text or timestamp; None if unknown."""
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError:

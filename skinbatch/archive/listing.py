@@ -1,4 +1,4 @@
-"""A CSV or Parquet file that names photos, for archives too large to list."""
+"""Read a CSV or Parquet file that names photos, for archives that are too large to list."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ from skinbatch.storage.locate import is_s3
 
 
 class ListingSource(RowSource):
-    """Columns `uri`, and where they are there `size` (bytes) and `etag`, or `version` as skinbatch writes it; all others
-    pass through as meta. The image_id is the uri as written, but for the query string of a presigned one: a signature is
-    another one tomorrow, and photos are read with the run's own credentials. A listing on S3 may name
-    s3:// uris only."""
+    """List the photos that a file names.
+
+    Columns: `uri`, and optionally `size` (bytes) and `etag`, or `version` as skinbatch writes it.
+    All other columns pass through as meta. The image_id is the uri as written, without the query
+    string of a presigned one: signatures change, and photos are read with the run's own
+    credentials. A listing on S3 may name s3:// uris only.
+    """
 
     def __init__(self, store: Store, info: ObjectInfo, form: Literal["csv", "parquet"], config: Config) -> None:
         super().__init__(store, info, config)
@@ -46,7 +49,7 @@ class ListingSource(RowSource):
         except UsageError as e:
             raise UsageError(f"{self.uri}: row {number}: {e}") from None
         if is_s3(self.uri) and not is_s3(uri):
-            # Whoever may write to a bucket must not choose which files of the workers' disks are read.
+            # Somebody who may write to a bucket must not choose files on the workers' disks.
             raise UsageError(f"{self.uri}: row {number}: {uri}: a listing on S3 may name s3:// uris only")
         version = version_text(known.get("etag")) or version_text(known.get("version"))
         meta = flat_meta({k: v for k, v in record.items() if plain(k) not in KNOWN and v != ""})
@@ -54,7 +57,7 @@ class ListingSource(RowSource):
 
 
 def parquet_records(store: Store, info: ObjectInfo) -> Iterator[dict[str, Any]]:
-    """Rows by column name, streamed; bytes as text, as older writers mark none of it."""
+    """Yield rows by column name as a stream. Bytes become text, which older writers do not mark."""
     uri = store.uri_of(info.key)
     try:
         parquet = open_parquet(RangedFile(store, info.key, info.size, info.version or None))

@@ -1,4 +1,4 @@
-"""Members of an archive file to rows: which are photos, what they are called, which are refused."""
+"""Turn the members of a shard into rows: select photos, name them, and refuse unsafe members."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MemberKind = Literal["file", "folder", "link", "special", "encrypted"]
 
 
 class BrokenArchiveError(Exception):
-    """The archive cannot be read on. status: truncated, corrupt or unreadable."""
+    """Report a shard that cannot be read any further. status: truncated, corrupt or unreadable."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class BrokenArchiveError(Exception):
 
 
 class MemberError(Exception):
-    """This member cannot be read; the ones after it can."""
+    """Report a member that cannot be read, although later ones can."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -52,36 +52,41 @@ class MemberError(Exception):
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """What a file does to its reader that nothing foresaw breaks this archive, and not the run."""
+    """Turn an unforeseen exception from a reader into damage of this shard; the run continues."""
     try:
         yield
     except (BrokenArchiveError, MemberError, SkinbatchError, OSError, MemoryError):
         raise
     except Exception as e:
         event("reader", logging.WARNING, message=f"{type(e).__name__}: {e}", traceback=traceback.format_exc())
-        raise BrokenArchiveError(Status.CORRUPT, f"cannot be read on: {type(e).__name__}: {str(e)[:200]}") from e
+        raise BrokenArchiveError(
+            Status.CORRUPT, f"cannot be read any further: {type(e).__name__}: {str(e)[:200]}"
+        ) from e
 
 
 class Member(Protocol):
-    """One member, to be read before the next one is asked for. name: as stored. size: bytes, unpacked."""
+    """Describe one member, which must be read before the next one is requested.
+
+    name: as stored. size: bytes, unpacked.
+    """
 
     name: str
     size: int
     kind: MemberKind
 
     def head(self) -> bytes:
-        """The first bytes, enough to tell what it is."""
+        """Return the first bytes, enough to recognize the format."""
 
     def read(self) -> bytes:
-        """All bytes. Raises MemberError, BrokenArchiveError."""
+        """Return all bytes. Raises MemberError or BrokenArchiveError."""
 
     def skip(self) -> None:
-        """Pass over what is left of it. Raises BrokenArchiveError."""
+        """Skip the rest of the member. Raises BrokenArchiveError."""
 
 
 @dataclass(slots=True)
 class _Group:
-    """Consecutive members with one stem: photos and the sidecar that speaks of them."""
+    """Hold consecutive members with the same stem: photos and the sidecar that describes them."""
 
     stem: str
     held: list[Fetched] = field(default_factory=list)
@@ -101,7 +106,7 @@ class _Group:
 
 
 def count_rows(members: Iterable[Member], shard: ShardRef) -> int:
-    """How many rows `rows` gives of all members, a break included."""
+    """Return how many rows `rows` yields for all members, including one for a break."""
     count = 0
     globs = MemberGlobs(shard)
     try:
@@ -118,15 +123,22 @@ def count_rows(members: Iterable[Member], shard: ShardRef) -> int:
 def rows(
     members: Iterable[Member], shard: ShardRef, start: int, stop: int | None, limit: int, skipped: Counter[str]
 ) -> Iterator[Fetched]:
-    """Photos with ordinals [start, stop), in order, with the meta of their sidecars.
+    """Yield photos with ordinals [start, stop), in order, with the meta of their sidecars.
 
-    Every photo member is one row and takes one ordinal, refused and broken ones too; so does the break that ends an
-    archive early. A sidecar is a `.json` beside a photo of the same stem (the name up to the first dot of its last
-    part); the first 256 distinct keys of a range pass through, of up to 256 characters each, and its first 128 Mi
-    characters of values; others are dropped, so that no archive can give a table columns, or a worker text, without
-    end. A name that has come before gets `#2`, or the first number that makes it one of its own. limit: bytes of a photo
-    that are read at most. skipped: other members, each counted in one range only, and those that the shard's globs
-    leave out; a sidecar goes with its photo, whatever the globs say of it.
+    Every photo member is one row and takes one ordinal, also if it is refused or broken. So does
+    the break that ends a shard early.
+
+    A sidecar is a `.json` beside a photo with the same stem (the name up to the first dot of its
+    last part). The first 256 distinct keys of a range pass through, of up to 256 characters each,
+    with the first 128 Mi characters of values. The rest is dropped, so that no shard can fill a
+    table with columns, or a worker with text, without limit.
+
+    A repeated name gets `#2`, or the first number that makes it unique.
+
+    Args:
+        limit: most bytes of a photo that are read.
+        skipped: counts other members, each in one range only, and members that the shard's globs
+            leave out. A sidecar goes with its photo, whether globs match it or not.
     """
     ordinal = 0
     names, keys = _Names(), _Keys()
@@ -179,9 +191,9 @@ def rows(
 
 
 def find_photo(members: Iterable[Member], shard: ShardRef, image_id: str, limit: int) -> Fetched | None:
-    """The one photo that `rows` calls image_id, without reading the others; None if there is none of that name.
+    """Return the photo with this image_id without reading the others; None if there is none.
 
-    Raises BrokenArchiveError where the archive ends before it.
+    Raises BrokenArchiveError if the shard ends before it.
     """
     names, globs = _Names(), MemberGlobs(shard)
     with contained():
@@ -197,14 +209,17 @@ def find_photo(members: Iterable[Member], shard: ShardRef, image_id: str, limit:
 
 
 def broken_row(shard: ShardRef, e: BrokenArchiveError | DiskError) -> Fetched:
-    """The row that stands for what an archive lost."""
+    """Return the row that stands for the lost part of a shard."""
     status = e.status if isinstance(e, BrokenArchiveError) else Status.UNREADABLE
     ref = ImageRef(f"{shard.key}/#{status}", shard.uri, shard.size, shard.version)
     return Fetched(ref, None, status, f"{shard.uri}: {str(e).removeprefix(f'{shard.uri}: ')}")
 
 
 def unnamed_ref(shard: ShardRef, ordinal: int, status: Status) -> ImageRef:
-    """The member with this ordinal where its name cannot be read: the number of a row of Parquet is its name."""
+    """Return a reference to the member with this ordinal if its name cannot be read.
+
+    The name of a Parquet row is its number.
+    """
     if shard.kind == "parquet":
         globs = MemberGlobs(shard)
         name = next(islice((row for row in map(str, count()) if globs.wants(row)), ordinal, None))
@@ -214,7 +229,7 @@ def unnamed_ref(shard: ShardRef, ordinal: int, status: Status) -> ImageRef:
 
 
 def shown_name(name: str) -> str:
-    """As it is written in tables: without a leading `./`, bytes that are no text escaped."""
+    """Return a name for tables: without a leading `./`, bytes that are not text escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
     while text.startswith("./"):
         text = text[2:].lstrip("/")
@@ -222,7 +237,7 @@ def shown_name(name: str) -> str:
 
 
 def refusal(member: Member) -> str | None:
-    """Why a member is not read."""
+    """Return why a member is not read; None if it is."""
     name = member.name
     if "\0" in name:
         return "its name holds a NUL"
@@ -235,9 +250,11 @@ def refusal(member: Member) -> str | None:
 
 
 def flat_meta(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return pass-through columns as text: numbers, lists and objects as JSON, anything else (a UUID) in its plain text.
+    """Return pass-through columns as text.
 
-    Nothing for null, and no signed query strings, which datasets carry along with the addresses that their photos came from.
+    Numbers, lists and objects become JSON, and other values (a UUID) their plain text. Null values
+    are left out. Signed query strings are removed, because datasets carry them along with the
+    addresses of their photos.
     """
     return {str(key): redacted(_text(value)) for key, value in values.items() if value is not None}
 
@@ -277,7 +294,7 @@ def _fetch(member: Member, ref: ImageRef, limit: int) -> Fetched:
 
 
 def _sidecar(member: Member) -> dict[str, str]:
-    """Nothing of a sidecar that is too large, or not one JSON object."""
+    """Return the fields of a sidecar; {} if it is too large or not a JSON object."""
     if member.size > _SIDECAR_BYTES:
         return {}
     try:
@@ -298,7 +315,10 @@ def _stem(name: str) -> str:
 
 
 class _Names:
-    """Gives every photo of an archive a name of its own. Digests are kept, not names: shards can be long."""
+    """Give every photo of a shard a unique name.
+
+    Digests are kept instead of names, because shards can be long.
+    """
 
     def __init__(self) -> None:
         self._numbers = {_digest(name): 1 for name in _BREAKS}
@@ -315,19 +335,19 @@ class _Names:
 
 
 class Texts:
-    """How much text passes through: an archive of a few megabytes can unpack to gigabytes of it."""
+    """Limit the text that passes through: a shard of megabytes can unpack to gigabytes of it."""
 
     def __init__(self) -> None:
         self._left = _META_TEXT
 
     def fit(self, meta: Mapping[str, str]) -> bool:
-        """Whether these values still do, with all before them."""
+        """Return whether these values are within the limit, together with all before them."""
         self._left -= sum(len(value) for value in meta.values())
         return self._left >= 0
 
 
 class _Keys:
-    """The keys of sidecars that pass through."""
+    """Limit the sidecar keys that pass through."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()

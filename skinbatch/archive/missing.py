@@ -1,4 +1,4 @@
-"""Why listed photos are not there: a guess from what is."""
+"""Guess why listed photos do not exist, from the objects that do."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator, is_s3, split_s3
 from skinbatch.types import ImageRef
 
-# Missing photos that every guess is tried on.
+# Number of missing photos on which every guess is tried.
 _TRIED = 5
-# Objects that are looked through for a name that differs in case or folder.
+# Most objects that are searched for a name that differs in case or folder.
 _LOOKED_THROUGH = 50_000
 
-# How a key may have been written by a program on its way into the listing, and how it reads then.
+# Ways in which a program may have changed a key on its way into the listing, and how to undo each.
 _SPELLINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("the keys in the listing are URL-encoded", unquote),
     ("the keys in the listing are URL-encoded", unquote_plus),
@@ -40,14 +40,15 @@ def _stripped(key: str) -> list[str]:
 
 
 def likely_cause(missing: Sequence[ImageRef], source: str, locator: Locator) -> str | None:
-    """Return one sentence on why photos that a source lists are not there, with an example; None without evidence.
+    """Return one sentence on why the photos of a source do not exist, with an example.
 
     Args:
-        missing: Photos that are gone, the first ones.
-        source: The listing, or folder, that named them.
-        locator: Finds their stores.
+        missing: the first photos that are gone.
+        source: the listing or folder that named them.
+        locator: finds their stores.
 
-    Raises nothing: a store that cannot be asked gives no evidence.
+    Returns:
+        None without evidence, also if a store does not answer.
     """
     for guess in (_spelled_otherwise, _in_another_bucket, _elsewhere, _no_such_folder):
         for ref in missing[:_TRIED]:
@@ -79,7 +80,7 @@ def _in_another_bucket(ref: ImageRef, source: str, locator: Locator) -> str | No
 
 
 def _elsewhere(ref: ImageRef, source: str, locator: Locator) -> str | None:
-    """The same name in other case, with another ending, or in another folder."""
+    """Look for the same name in another case, with another ending, or in another folder."""
     store, key = locator.locate(ref.uri)
     folder, name = posixpath.split(key)
     stem = posixpath.splitext(key)[0].casefold()
@@ -97,7 +98,10 @@ def _elsewhere(ref: ImageRef, source: str, locator: Locator) -> str | None:
 
 
 def _neighbours(store: Store, folder: str, source: str, locator: Locator) -> Iterator[str]:
-    """Keys in a folder and in those above it, the nearest first: to the bucket's top, or locally to the source's folder."""
+    """Yield keys in a folder and in those above it, the nearest first.
+
+    This goes up to the top of the bucket, or locally to the source's folder.
+    """
     top = ""
     if isinstance(store, LocalStore):
         top = locator.locate(source)[1]

@@ -1,4 +1,4 @@
-"""Files packed with gzip, bzip2 or xz, also several joined into one."""
+"""Unpack files packed with gzip, bzip2 or xz, also several joined into one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KINDS: tuple[tuple[bytes, Callable[[], Any]], ...] = (
 
 
 def packed(stream: BinaryIO) -> PackedStream | None:
-    """Return a reader of what is packed in `stream`; None if it is not packed, in a way that is known here."""
+    """Return a reader that unpacks `stream`; None if it is not packed in a known way."""
     head: bytes = stream.peek(6)  # type: ignore[attr-defined]
     for signature, new in _KINDS:
         if head.startswith(signature):
@@ -27,12 +27,13 @@ def packed(stream: BinaryIO) -> PackedStream | None:
 
 
 class PackedStream(io.RawIOBase):
-    """Bytes of packed files that follow each other, without the zeros that may lie between and behind them.
+    """Read the bytes of packed files that follow each other.
 
-    Raises EOFError where one of them ends early, and zlib.error, OSError or LZMAError where it is damaged.
+    Zeros between and after them are skipped. Raises EOFError if one of the files ends early, and
+    zlib.error, OSError or LZMAError if it is damaged.
 
     Attributes:
-        begin: where the bytes of the file that is now unpacked begin.
+        begin: position of the first byte of the file that is being unpacked.
     """
 
     def __init__(self, stream: BinaryIO, signature: bytes, new: Callable[[], Any]) -> None:
@@ -52,7 +53,7 @@ class PackedStream(io.RawIOBase):
         return len(data)
 
     def _some(self, count: int) -> bytes:
-        """Return up to `count` bytes, none only at the end."""
+        """Return up to `count` bytes; none only at the end."""
         while True:
             if self._unpacker.eof and not self._next_file():
                 return b""
@@ -83,9 +84,10 @@ class PackedStream(io.RawIOBase):
 
 
 class _Gunzip:
-    """Unpacks one gzip file as `bz2.BZ2Decompressor` does its kind.
+    """Unpack one gzip file, with the interface of `bz2.BZ2Decompressor`.
 
-    zlib gives nothing of a call in which it finds a wrong checksum: here all that comes before it is given first.
+    zlib returns nothing from a call in which it finds a wrong checksum. This class returns
+    everything before the error first.
     """
 
     def __init__(self) -> None:

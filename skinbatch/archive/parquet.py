@@ -1,4 +1,4 @@
-"""Parquet files with photos in a column, by ranged reads."""
+"""Read Parquet files with photos in a column, by ranged reads."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 _MAGIC = b"PAR1"
 _FOOTER = 1 << 16
-# More rows than this and bytes together are not photos: a few kilobytes can say that there are
+# A file with more rows than this plus its bytes holds no photos: a few kilobytes can declare
 # millions of empty rows.
 _ROWS = 1000
 _BATCH = 8
-# Of a row group that unpacks to more, one row at a time: a value may be stored once for all rows,
-# and each row has a copy.
+# A row group that unpacks to more is read one row at a time: a value may be stored once for all
+# rows, and each row gets a copy.
 _LARGE = 32 << 20
-# Rows at a time of columns that Arrow leaves coded: each batch has all their values, but a row has
-# no copy.
+# Number of rows that are read at a time of columns that Arrow leaves coded: each batch has all
+# their values, but a row has no copy.
 _CODED = 8192
 _NO_VALUE = (pa.ArrowException, ValueError, OverflowError, TypeError)
 
 
 def columns_of(store: Store, info: ObjectInfo, image_column: Sequence[str] = ()) -> Columns:
-    """Return the columns of a file from its footer, in one ranged read. Values that have to tell them apart are looked at in
-    another process.
+    """Return the columns of a file from its footer, in one ranged read.
 
-    Raises AmbiguousError, other ParquetErrors, StoreError.
+    If values must be examined to find the photos, another process does that.
+
+    Raises AmbiguousError, other ParquetErrors, or StoreError.
     """
     try:
         with contained():
@@ -53,7 +54,7 @@ def columns_of(store: Store, info: ObjectInfo, image_column: Sequence[str] = ())
 
 
 def open_parquet(file: RangedFile) -> pq.ParquetFile:
-    """Raises ParquetError, StoreError."""
+    """Open a Parquet file. Raises ParquetError or StoreError."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 4))
     if file.read(4) != _MAGIC:
@@ -67,10 +68,10 @@ def open_parquet(file: RangedFile) -> pq.ParquetFile:
         return pq.ParquetFile(
             pa.PythonFile(file, mode="r"), buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
         )
-    except pa.ArrowMemoryError:  # the worker's trouble, not the file's
+    except pa.ArrowMemoryError:  # a problem of the worker, not of the file
         raise
     except (pa.ArrowException, OSError) as e:
-        raise ParquetError(Status.CORRUPT, f"Parquet footer that cannot be read: {e}") from None
+        raise ParquetError(Status.CORRUPT, f"its Parquet footer cannot be read: {e}") from None
 
 
 def parquet_rows(
@@ -81,13 +82,20 @@ def parquet_rows(
     skipped: Counter[str],
     step: Callable[[], None] = lambda: None,
 ) -> Iterator[Fetched]:
-    """Rows with ordinals [start, stop), named by their number in the file, other columns as meta.
+    """Yield rows with ordinals [start, stop).
 
-    part: start and stop; rows that the shard's globs leave out have no ordinal. skipped: counts those, in the first part.
-    step: called when rows are passed over.
+    A row is named by its number in the file. Other columns become meta.
 
-    In a row group that is damaged, the rows from the damage on are `corrupt`, or `unreadable` where the disk is
-    damaged. What Python has no value for in another column becomes text, or nothing. Raises ParquetError, StoreError.
+    Args:
+        part: start and stop. Rows that the shard's globs leave out have no ordinal.
+        limit: most bytes of a photo.
+        skipped: counts the rows that globs leave out, in the first part.
+        step: called when rows are skipped.
+
+    In a damaged row group, the rows from the damage on are `corrupt`, or `unreadable` if the disk
+    is damaged. Values of other columns that Python cannot represent become text, or nothing.
+
+    Raises ParquetError or StoreError.
     """
     parquet, columns = _with_photos(file, shard)
     wanted = _wanted(shard, columns.rows)
@@ -97,7 +105,8 @@ def parquet_rows(
     if not chosen:
         return
     start, stop = chosen[0], chosen[-1] + 1
-    # Read by another ParquetFile: all batches of one have the size that was asked for last.
+    # They need a ParquetFile of their own: all batches of one have the size that was requested
+    # last.
     beside = open_parquet(file) if columns.coded else parquet
     texts = Texts()
     first = 0
@@ -125,11 +134,11 @@ def parquet_rows(
                     if row >= stop:
                         return
             except DiskError as e:
-                status, damage = Status.UNREADABLE, f"row group {group} does not read: {e}"
+                status, damage = Status.UNREADABLE, f"row group {group} cannot be read: {e}"
             except (SkinbatchError, MemoryError):  # ArrowMemoryError is one
                 raise
-            except Exception as e:  # Arrow, and what reads its values, raise anything on hostile bytes
-                damage = f"row group {group} does not read: {e}"
+            except Exception as e:  # Arrow and readers of its values raise anything on hostile bytes
+                damage = f"row group {group} cannot be read: {e}"
             for lost in range(max(row, start), min(end, stop)):
                 if lost not in chosen:
                     continue
@@ -138,14 +147,14 @@ def parquet_rows(
 
 
 def _batches(parquet: pq.ParquetFile, group: int, columns: Columns) -> Iterator[pa.RecordBatch]:
-    """Of the columns that Arrow does not leave coded."""
+    """Yield batches of the columns that Arrow does not leave coded."""
     at_once = 1 if parquet.metadata.row_group(group).total_byte_size > _LARGE else _BATCH
     wanted = [str(columns.image), *(name for name in columns.others if name not in columns.coded)]
     yield from parquet.iter_batches(at_once, row_groups=[group], columns=wanted, use_threads=False)
 
 
 class _Coded:
-    """Columns of a row group that Arrow leaves coded, row by row."""
+    """Read columns of a row group that Arrow leaves coded, row by row."""
 
     def __init__(self, parquet: pq.ParquetFile, group: int, names: Sequence[str]) -> None:
         self._names = names
@@ -157,12 +166,12 @@ class _Coded:
         self._rest = pa.RecordBatch.from_pydict({})
 
     def skip(self, count: int) -> None:
-        """Rows that nobody wants."""
+        """Skip rows that are not selected."""
         for _ in self._parts(count):
             pass
 
     def values(self, count: int) -> dict[str, list[Any]]:
-        """Of the next rows, by column."""
+        """Return the values of the next rows, by column."""
         found: dict[str, list[Any]] = {name: [] for name in self._names}
         for part in self._parts(count):
             for name, values in found.items():
@@ -184,12 +193,12 @@ class _Coded:
 
 
 def count_rows(file: RangedFile, shard: ShardRef) -> int:
-    """How many rows `parquet_rows` gives. Raises ParquetError, StoreError."""
+    """Return how many rows `parquet_rows` yields. Raises ParquetError or StoreError."""
     return len(_wanted(shard, _with_photos(file, shard, sample_apart)[1].rows))
 
 
 class _Numbers(Sequence[int]):
-    """Ascending numbers of rows, of which there may be millions."""
+    """Hold ascending row numbers, of which there may be millions."""
 
     def __init__(self, numbers: array[int]) -> None:
         self._numbers = numbers
@@ -210,7 +219,7 @@ class _Numbers(Sequence[int]):
 
 
 def _wanted(shard: ShardRef, rows: int) -> Sequence[int]:
-    """Return the numbers of the rows that the shard's globs want."""
+    """Return the numbers of the rows that the shard's globs select."""
     globs = MemberGlobs(shard)
     if globs.trivial:
         return range(rows)
@@ -222,7 +231,7 @@ def _with_photos(file: RangedFile, shard: ShardRef, sample: Sampler = sample_her
     image_column = shard.selection.image_column
     columns, size = columns_in(parquet, file, image_column, sample), file.seek(0, 2)
     if columns.rows > _ROWS + size:
-        raise ParquetError(Status.CORRUPT, f"has {columns.rows:,} rows in {size:,} bytes, which no photos fit into")
+        raise ParquetError(Status.CORRUPT, f"has {columns.rows:,} rows in {size:,} bytes, too few for photos")
     if columns.image is None:
         lacks = f"column {' or '.join(map(repr, image_column))} with photos" if image_column else "column with photos"
         raise ParquetError(Status.CORRUPT, f"has no {lacks}")
@@ -237,7 +246,11 @@ def _rows(
     place: tuple[int, Sequence[int]],
     limit: int,
 ) -> Iterator[tuple[int, Fetched]]:
-    """With the number of each. others: values of the other columns. place: the batch's first row, and rows that are wanted."""
+    """Yield the selected rows of a batch, each with its number.
+
+    others: values of the other columns. place: number of the batch's first row, and the selected
+    rows.
+    """
     begin, chosen = place
     column = columns.top
     photos = _column(batch, column).to_pylist()
@@ -257,12 +270,15 @@ def _rows(
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """The first of that name, as in the file: columns of one name are read together."""
+    """Return the first column with a name: columns with the same name are read together."""
     return batch.column(batch.schema.get_all_field_indices(name)[0])
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Times and decimals as text, text that is no UTF-8 with its bytes written out, nothing for what has neither."""
+    """Return values as Python objects; times and decimals become text.
+
+    Text that is not UTF-8 has its bytes escaped. Values that cannot be represented become None.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
@@ -271,7 +287,7 @@ def _values(column: pa.Array) -> list[Any]:
             column = column.cast(pa.string())
         return column.to_pylist()
     except _NO_VALUE:
-        if pa.types.is_timestamp(kind) and kind.tz not in (None, "UTC"):  # a zone that this machine does not know
+        if pa.types.is_timestamp(kind) and kind.tz not in (None, "UTC"):  # a time zone that this machine lacks
             return _values(column.cast(pa.timestamp(kind.unit, "UTC")))
         return [_value(scalar) for scalar in column]
 

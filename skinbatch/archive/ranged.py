@@ -1,4 +1,4 @@
-"""An object of a store as a file that can be sought in, read by ranges."""
+"""Read an object of a store by ranges, as a seekable file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _KEPT = 8
 
 
 class RangedFile(io.RawIOBase):
-    """Read-only. Keeps the last few blocks, so that many small reads near each other are one request.
+    """Read an object as a file, keeping the last few blocks.
 
-    version: every read is of that version (ChangedError otherwise).
+    Many small reads near each other are one request. version: every read must be of this version;
+    otherwise ChangedError is raised.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class RangedFile(io.RawIOBase):
 
     @property
     def place(self) -> tuple[Store, str, int, str | None]:
-        """What another process needs to open it."""
+        """Return the arguments with which another process opens the file."""
         return self._store, self._key, self._size, self._version
 
     def readable(self) -> bool:
@@ -71,17 +72,18 @@ class RangedFile(io.RawIOBase):
         return len(data)
 
     def _kept(self) -> bytes:
-        """What is at hand from the position on."""
+        """Return the kept bytes from the current position on."""
         for start, block in reversed(self._blocks.items()):
             if start <= self._at < start + len(block):
                 return block[self._at - start :]
         return b""
 
     def _fetch(self, start: int, stop: int) -> bytes:
-        """Bytes [start, stop), perhaps more."""
+        """Return bytes [start, stop), or more."""
         if stop - start > self._block:  # keeping large reads would only cost memory
             return self._get(start, stop)
-        # The end of a file is read backwards (zip's directory, Parquet's footer): one block that ends there.
+        # Ends of files are read backwards (a zip's directory, a Parquet footer), so fetch one block
+        # that ends there.
         ends = stop > self._size - self._block // 16
         begin = max(0, min(start, self._size - self._block)) if ends else start
         block = self._get(begin, min(begin + self._block, self._size))

@@ -1,4 +1,7 @@
-"""Whether the reader of an archive file computes or waits for its store: a reader that hangs is not the store's fault."""
+"""Record whether the reader of a shard computes or waits for its store.
+
+A reader that hangs must not be mistaken for a store that does.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ from typing import BinaryIO
 
 
 class Reading:
-    """One archive file being read. activity: entered while the reader computes, by whichever thread. step: called when it gets
-    further without a photo to show for it."""
+    """Observe the reading of one shard.
+
+    activity: entered while the reader computes, in whichever thread. step: called when the reader
+    makes progress without yielding a photo.
+    """
 
     def __init__(
         self, activity: AbstractContextManager[None] | None = None, step: Callable[[], None] = lambda: None
@@ -23,7 +29,7 @@ class Reading:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Around what the reader does, calls of its store included."""
+        """Mark the reader's work, including its calls of the store."""
         with self._activity:
             self._computing = True
             try:
@@ -33,7 +39,7 @@ class Reading:
 
     @contextmanager
     def at_store(self) -> Iterator[None]:
-        """Around a call of the store, which may come from another thread than the reader's."""
+        """Mark a call of the store, which may come from another thread than the reader's."""
         with self._lock:
             self._calls += 1
             if self._computing and self._calls == 1:
@@ -48,7 +54,10 @@ class Reading:
 
 
 class WatchedStream:
-    """A store's stream whose reads are calls of the store. Has what readers of tars, and gzip, bz2 and lzma, ask for."""
+    """Mark the reads of a store's stream as calls of the store.
+
+    It has the methods that readers of tars, gzip, bz2 and lzma need.
+    """
 
     def __init__(self, stream: BinaryIO, reading: Reading) -> None:
         self._stream, self._reading = stream, reading

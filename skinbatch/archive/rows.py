@@ -1,4 +1,4 @@
-"""Photos that something else has listed: rows that name them."""
+"""List photos from rows that name them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ NO_URI = "(no uri)"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a listing. written: its uri as it stands there. uri: the same, absolute. modified: as of ImageRef."""
+    """Hold one row of a listing.
+
+    written: its uri as written. uri: the same uri, absolute. modified: as in ImageRef.
+    """
 
     written: str
     uri: str
@@ -45,9 +48,10 @@ class Row:
 
 
 class RowSource(ABC):
-    """A source whose photos are named by rows. The same uri twice is one photo: its first row.
+    """List a source whose photos are named by rows. If a uri occurs twice, its first row counts.
 
-    trusted: files without an extension are photos because somebody listed them as such; otherwise content decides.
+    trusted: files without an extension count as photos, because somebody listed them as such. If
+    False, their content decides.
     """
 
     kind = "listing"
@@ -62,7 +66,7 @@ class RowSource(ABC):
 
     @abstractmethod
     def rows(self) -> Iterator[Row]:
-        """All rows, streamed. Raises UsageError where the listing is malformed."""
+        """Yield all rows, as a stream. Raises UsageError if the listing is malformed."""
 
     def entries(self) -> Iterator[ImageRef | ShardRef]:
         self.skipped.clear()
@@ -103,7 +107,7 @@ class RowSource(ABC):
 
     def _judge(self, row: Row) -> ImageRef | ShardRef | None:
         ending = extension(row.uri)
-        # Whoever lists a photo means it, wherever it lies.
+        # A listed photo is intended, wherever it is.
         junk = is_resource_fork(row.uri) if self.trusted else is_junk(row.uri)
         if junk or row.uri.endswith("/"):
             return None
@@ -132,7 +136,7 @@ class RowSource(ABC):
             if self._settings.content_hash and not is_s3(row.uri):
                 info = replace(info, version=hash_of(store, key))
         except (NotFoundError, ForbiddenError):
-            return ref  # it vanishes, or gets its row, when it is read for scoring
+            return ref  # scoring finds it gone, or gives it a row
         return replace(ref, size=info.size, version=info.version or None, modified=info.modified)
 
     def _located(self, row: Row) -> tuple[Store, ObjectInfo | None]:
@@ -144,7 +148,7 @@ class RowSource(ABC):
         except NotFoundError:
             return store, None
         except ForbiddenError:
-            return store, ObjectInfo(key, 0, "")  # it gets its row when it is read for scoring
+            return store, ObjectInfo(key, 0, "")  # scoring gives it a row
 
     def _begins_as_photo(self, row: Row) -> bool:
         store, key = self._locator.locate(row.uri)
@@ -156,7 +160,10 @@ class RowSource(ABC):
 
 
 def absolute(written: str, folder: str) -> str:
-    """A uri of a listing; relative ones are relative to the listing's `folder`. Raises UsageError."""
+    """Return a uri of a listing as an absolute one. Raises UsageError.
+
+    folder: of the listing, to which its relative uris refer.
+    """
     if is_s3(written):
         return written
     path = local_path(written)

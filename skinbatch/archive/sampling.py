@@ -1,7 +1,7 @@
-"""Whether the columns of a Parquet file hold images, told by their first values.
+"""Decide from first values whether the columns of a Parquet file hold images.
 
-Values are pages, which Arrow unpacks whole: a hostile file can end the process that looks at them. A worker may do so, as
-another takes its place; the driver lets a process of its own look.
+Values are in pages that Arrow unpacks as a whole, so a hostile file can end the process that reads
+them. That may happen to a worker, which is replaced. The driver therefore uses a separate process.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from skinbatch.archive.formats import HEAD_BYTES, image_format
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.errors import SkinbatchError, StoreError
 
-# Rows that are looked at, and values that are, to tell a column of images from one of other bytes.
+# Most rows and values that are examined to distinguish a column of images from other bytes.
 _ROWS = 1000
 _VALUES = 8
-# What a process may take for looking at the first values.
+# Limits on the process that examines the first values.
 _SECONDS = 60.0
 _BYTES = 2 << 30
 
@@ -38,7 +38,9 @@ _known: dict[tuple[str, str], Verdicts] = {}
 
 
 def sample_here(parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str]) -> Verdicts:
-    """Return for each column whether one of its first values begins like an image; None if none can be read.
+    """Return for each column whether one of its first values begins like an image.
+
+    The value is None if no value can be read.
 
     Args:
         paths: column -> path of its bytes, or the column itself where they lie within lists or structs.
@@ -47,10 +49,12 @@ def sample_here(parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, s
 
 
 def sample_apart(parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str]) -> Verdicts:
-    """Do the same in a process of its own, once for all files of a schema: the workers look at each of them.
+    """Do the same in a separate process, once for all files with the same schema.
+
+    Workers still check each file.
 
     Raises:
-        StoreError: where the file cannot be read.
+        StoreError: the file cannot be read.
     """
     schema = (str(parquet.schema_arrow), " ".join(paths))
     with _lock:
@@ -67,7 +71,7 @@ def _ask(file: RangedFile, paths: Mapping[str, str]) -> Verdicts:
             [sys.executable, "-m", "skinbatch.archive.sampling"], input=question, capture_output=True, timeout=_SECONDS
         )
         found: dict[str, Any] = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError):  # the file has ended the process, or held it up
+    except (subprocess.TimeoutExpired, ValueError):  # the file has ended or blocked the process
         return unknown
     if "error" in found:
         raise StoreError(found["error"])
@@ -99,7 +103,7 @@ def _holds_images(parquet: pq.ParquetFile, name: str, path: str) -> bool | None:
                 break
     except (SkinbatchError, MemoryError):
         raise
-    except Exception:  # Arrow raises anything on hostile bytes, and what it cannot read it does not tell
+    except Exception:  # Arrow raises anything on hostile bytes; the verdict is unknown
         return None
     return False if values else None
 

@@ -1,4 +1,4 @@
-"""An archive file as rows, whatever kind it is."""
+"""Read a shard as rows, whatever its kind."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 
 class ShardReader:
-    """Photos of an archive file with ordinals [start, stop). After the iteration: skipped.
+    """Read the photos of a shard with ordinals [start, stop).
 
-    An archive file that may not be read is one row, `#unreadable`, as long as something else can be read.
+    After the iteration, `skipped` is complete. A shard that may not be read is one row,
+    `#unreadable`, if something else can be read.
     """
 
     def __init__(
@@ -74,8 +75,11 @@ class ShardReader:
 
 
 def read_member(shard: ShardRef, image_id: str, locator: Locator, settings: DecodeSettings) -> Fetched | None:
-    """One photo of an archive file by the image_id of its row, without reading the others' bytes; None if it is not
-    there. shard.version None: whichever version is there now. Raises StoreError; what breaks the archive is a Fetched."""
+    """Return one photo of a shard by its image_id; None if there is none.
+
+    The bytes of other photos are not read. If shard.version is None, the current version is read.
+    Damage of the shard is returned as a Fetched with a status. Raises StoreError.
+    """
     try:
         file = _opened(shard, locator)
         if file.kind == "parquet":
@@ -92,9 +96,11 @@ def read_member(shard: ShardRef, image_id: str, locator: Locator, settings: Deco
 
 
 def count_members(shard: ShardRef, locator: Locator, step: Callable[[], None] = lambda: None) -> int:
-    """Rows that all of `shard` gives: its photos, and one for a break. Reads no photo's bytes where it need not: the
-    directory of a zip, the footer of a Parquet file, the headers of a tar. step: called for each member that is passed.
-    Raises StoreError."""
+    """Return the number of rows of a whole shard: its photos, and one for a break.
+
+    Photos are not read if that can be avoided: the directory of a zip, the footer of a Parquet file
+    or the headers of a tar are sufficient. step: called for each member. Raises StoreError.
+    """
     try:
         file = _opened(shard, locator, Reading(step=step))
         if file.kind == "parquet":
@@ -107,7 +113,10 @@ def count_members(shard: ShardRef, locator: Locator, step: Callable[[], None] = 
 
 
 def _opened(shard: ShardRef, locator: Locator, reading: Reading | None = None) -> _File:
-    """Raises BrokenArchiveError where it is the only one that may not be read; StoreError."""
+    """Open a shard.
+
+    Raises BrokenArchiveError if only this shard may not be read, or StoreError.
+    """
     try:
         return _File(shard, locator, reading or Reading())
     except ForbiddenError as e:
@@ -120,7 +129,7 @@ def _opened(shard: ShardRef, locator: Locator, reading: Reading | None = None) -
 
 
 class _File:
-    """The archive file, of one version throughout; its kind told by content where that tells."""
+    """Open one version of a shard. Content decides its kind, and its name if content does not."""
 
     def __init__(self, shard: ShardRef, locator: Locator, reading: Reading) -> None:
         self._reading = reading
@@ -146,7 +155,8 @@ class _File:
         with self._store.stream(self._key, version=self._version, size=self._size) as stream:
             watched = WatchedStream(stream, self._reading)
             yield self._stepping(tar_members(cast(BinaryIO, watched), self._size, self._reading.step))
-            # The file may go on after the archive's end; a local one tells only there that it was changed meanwhile.
+            # The file may continue after the tar. Only the end of a local file shows that it was
+            # changed.
             watched.seek(0, os.SEEK_END)
             watched.read(1)
 

@@ -1,4 +1,4 @@
-"""What a source is: told by asking its store, and by content."""
+"""Open a source, whose kind the store and its content decide."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ from skinbatch.types import ImageRef, ShardKind, ShardRef
 
 
 class Source(Protocol):
-    """Photos and archive files to score. uri: as the user would write it. kind: folder, file, listing or inventory.
+    """List photos and shards to score.
 
-    skipped: what was passed over, by extension or by a reason in brackets; complete when `entries` is.
+    uri: as the user would write it. kind: folder, file, listing or inventory. skipped: number of
+    files that were left out, by extension or by a reason in brackets; complete after `entries`.
     """
 
     uri: str
@@ -43,11 +44,14 @@ class Source(Protocol):
     skipped: Counter[str]
 
     def entries(self) -> Iterator[ImageRef | ShardRef]:
-        """Streams; every call lists anew. Raises UsageError where the source may not be read or is malformed."""
+        """Yield photos and shards as a stream; every call lists again.
+
+        Raises UsageError if the source may not be read or is malformed.
+        """
 
 
 class FileSource:
-    """One archive file or one photo, listed in its parent."""
+    """List one shard or one photo, relative to its folder."""
 
     kind = "file"
 
@@ -71,9 +75,10 @@ class FileSource:
 
 
 def open_source(uri: str, config: Config) -> Source:
-    """The source that a path or `s3://` uri names: a folder or prefix, an archive file, a listing, one photo.
+    """Return the source at a path or `s3://` uri: a folder, prefix, shard, listing or photo.
 
-    Raises UsageError if there is none, or none that may be read; StoreError if its store does not answer.
+    Raises UsageError if there is none, or none that may be read, and StoreError if its store does
+    not answer.
     """
     check_address(uri)
     root = uri.rstrip("/") if is_s3(uri) else uri_of(os.path.abspath(os.path.expanduser(uri)))
@@ -97,7 +102,7 @@ def _store(uri: str, config: Config) -> Store:
 
 
 def _file(store: Store, name: str) -> ObjectInfo | None:
-    """None where it is a prefix, or an empty object that some tools make to stand for a folder."""
+    """Return the entry of an object; None for a prefix or an empty object that marks a folder."""
     try:
         info = store.head(name)
     except NotFoundError:
@@ -120,14 +125,16 @@ def _of_file(store: Store, info: ObjectInfo, config: Config) -> Source:
         return FileSource(store, info, None, config)
     kind = shard_kind(head) or SHARD_EXTENSIONS.get(extension(name))
     if kind is None and extension(name) not in IMAGE_EXTENSIONS:
-        raise UsageError(f"{uri}: is no source; name a folder, a tar, zip or Parquet file, a CSV listing or {MANIFEST}")
+        raise UsageError(
+            f"{uri}: is not a source; name a folder, a tar, zip or Parquet file, a CSV listing or {MANIFEST}"
+        )
     if kind == "parquet":
         try:
             columns = columns_of(store, info, config.source.image_column)
         except AmbiguousError as e:
             raise ColumnNeededError(f"{uri}: {e}") from None
         except ParquetError:
-            return FileSource(store, info, kind, config)  # its row says what is wrong with it
+            return FileSource(store, info, kind, config)  # its row gives the reason
         if columns.image is None and has_uris(columns.names):
             return ListingSource(store, info, "parquet", config)
         if columns.image is None and config.source.image_column and columns.candidates:

@@ -1,5 +1,8 @@
-"""Tar files as a stream. Python's own reader takes a damaged header for the end of the archive, so this one does not
-use it: every way of ending early is told apart from the end."""
+"""Read tar files as a stream.
+
+Python's own reader takes a damaged header for the end of the archive. This reader distinguishes
+every early end from the real one.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ _BLOCK = 512
 _CHUNK = 1 << 20
 _EXTENDED_BYTES = 1 << 20
 _MOST_RECORDS = 10_000
-# Of a record's length, the blank included: no record is longer than its header.
+# Digits of a record's length, with the blank: no record is longer than its header.
 _PAX_DIGITS = 8
 _UNPACKED_BYTES = 1 << 30
-# A packed tar that has unpacked to more than a GiB and to so many times its own size is a bomb:
-# photos are packed already.
+# A packed tar that unpacks to more than 1 GiB and to more than this many times its size is a bomb:
+# photos are compressed already.
 _MOST_TIMES = 200
 _KINDS: dict[bytes, MemberKind] = {
     b"0": "file",
@@ -33,22 +36,24 @@ _KINDS: dict[bytes, MemberKind] = {
     b"5": "folder",
 }
 _WITHOUT_DATA = b"123456"
-# Extended headers before one member; tools write up to four.
+# Most extended headers before one member. Tools write up to four.
 _MOST_EXTENDED = 64
-# A size that no table holds.
+# Tables cannot hold sizes from here on.
 _MOST_BYTES = 2**63
 
 
 def tar_members(stream: BinaryIO, size: int, step: Callable[[], None] = lambda: None) -> Iterator[TarMember]:
-    """Yield the members of a tar, plain or packed with gzip, bzip2 or xz, and of those that were joined to it (`cat`).
+    """Yield the members of a tar and of tars that were joined to it (`cat`).
+
+    The file may be packed with gzip, bzip2 or xz.
 
     Args:
-        size: of the whole file, bytes.
-        step: called for each MiB that is unpacked only to be passed over.
+        size: of the whole file, in bytes.
+        step: called for each MiB that is unpacked only to be skipped.
 
     Raises:
-        BrokenArchiveError: where it cannot be read on. An archive without its end mark is truncated; behind an end mark
-            there may be zeros and further archives, and anything else is damage.
+        BrokenArchiveError: the tar cannot be read any further. Without an end mark it is truncated.
+            After an end mark, zeros and further tars may follow; anything else is damage.
     """
     tar = _Tar(stream, size, step)
     override: dict[str, str] = {}
@@ -88,7 +93,7 @@ def tar_members(stream: BinaryIO, size: int, step: Callable[[], None] = lambda: 
 
 
 class TarMember:
-    """See Member."""
+    """Read one member of a tar; see Member."""
 
     def __init__(self, tar: _Tar, name: str, size: int, kind: MemberKind) -> None:
         self.name, self.size, self.kind = name, size, kind
@@ -108,16 +113,16 @@ class TarMember:
 
 
 class _Tar:
-    """Position in the unpacked stream.
+    """Track the position in the unpacked stream.
 
     Attributes:
-        is_first: the last header is the first of its archive.
+        is_first: whether the last header is the first one of its tar.
     """
 
     def __init__(self, stream: BinaryIO, size: int, step: Callable[[], None]) -> None:
         self._packed = packed(stream)
         self._stream = stream if self._packed is None else cast(BinaryIO, io.BufferedReader(self._packed, _CHUNK))
-        # Not known of what is packed.
+        # The unpacked size is not known.
         self._size = size if self._packed is None else None
         self._most = max(_UNPACKED_BYTES, _MOST_TIMES * size)
         self._step = step
@@ -127,7 +132,7 @@ class _Tar:
         self.is_first = True
 
     def header(self) -> bytes | None:
-        """Return the next header block; None behind the last archive."""
+        """Return the next header block; None after the last tar."""
         begin = self._at
         block = self._read(_BLOCK)
         if len(block) < _BLOCK:
@@ -143,18 +148,18 @@ class _Tar:
         end = self._at
         found = self._behind(end)
         if found is not None and not is_tar_header(found):
-            what = f"from byte {self._at - len(found):,}, no tar lies behind the end mark at byte {begin:,}"
+            what = f"from byte {self._at - len(found):,}, no tar follows the end mark at byte {begin:,}"
             raise BrokenArchiveError(Status.CORRUPT, what)
         self.is_first = True
         return found
 
     def _behind(self, end: int) -> bytes | None:
-        """Return the first block behind an end mark that is not all zeros; None if there is none."""
+        """Return the first block after an end mark that is not all zeros; None if there is none."""
         while True:
             try:
                 block = self._read(_BLOCK)
             except BrokenArchiveError:
-                # Where only its padding is lost, an archive is whole; another one that was joined to it is not.
+                # A tar that lost only its padding is complete. A tar that was joined to it is not.
                 if self._packed is not None and self._packed.begin < end:
                     return None
                 raise
@@ -177,14 +182,18 @@ class _Tar:
         return data
 
     def pass_data(self) -> None:
-        """Go behind the data of the member: a packed tar that breaks right there has it whole, read or passed over."""
+        """Skip to the end of the member's data.
+
+        A packed tar that breaks right there contains the member completely, whether it was read or
+        skipped.
+        """
         if self._at < self._data_end:
             self._skip(self._data_end - self._at)
             if self._at < self._data_end:
                 raise self._cut()
 
     def finish(self) -> None:
-        """Go behind the data of the member, and behind the padding."""
+        """Skip to the end of the member's data and padding."""
         self.pass_data()
         if padding := -self._at % _BLOCK:
             self._read(padding)
@@ -220,7 +229,7 @@ class _Tar:
         except EOFError:
             raise BrokenArchiveError(Status.TRUNCATED, f"the packed data ends early, after byte {self._at:,}") from None
         except (zlib.error, lzma.LZMAError, OSError) as e:
-            raise BrokenArchiveError(Status.CORRUPT, f"does not unpack, after byte {self._at:,}: {e}") from None
+            raise BrokenArchiveError(Status.CORRUPT, f"cannot be unpacked after byte {self._at:,}: {e}") from None
         self._at += len(data)
         if self._size is None and self._at > self._most:
             raise BrokenArchiveError(
@@ -231,7 +240,7 @@ class _Tar:
 
 
 def _number(field: bytes) -> int:
-    """Octal text, or binary where the first bit is set."""
+    """Return a number that is octal text, or binary if the first bit is set."""
     text = field.partition(b"\0")[0].strip() or b"0"
     try:
         value = int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(text, 8)
@@ -260,7 +269,7 @@ def _text(field: bytes) -> str:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Records of the form `length key=value\\n`, those that say what is read here."""
+    r"""Return those records `length key=value\n` that this reader uses."""
     found = {}
     at, end, records = 0, len(data.rstrip(b"\0")), 0
     while at < end:

@@ -1,4 +1,4 @@
-"""The photos of one unit, whatever kind of source they come from."""
+"""Read the photos of one unit, whatever its source."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from skinbatch.types import Fetched, ImageRef, WorkUnit
 
 
 class UnitReader(Protocol):
-    """Iterate once. vanished, changed, skipped are complete when the iteration is.
+    """Yield photos once. vanished, changed and skipped are complete after the iteration.
 
-    vanished: listed photos that are gone (no Fetched for them). changed: loose photos that were another version than
-    listed, as they were read. skipped: members of an archive file that are not photos, by extension.
+    vanished: listed photos that are gone (they have no Fetched). changed: loose photos whose
+    version was not the listed one, as they were read. skipped: members of a shard that are not
+    photos, by extension.
     """
 
     vanished: list[ImageRef]
@@ -36,13 +37,18 @@ def read_unit(
     skip: Callable[[ImageRef], bool] | None = None,
     reading: Reading | None = None,
 ) -> UnitReader:
-    """Bytes of the unit's photos, in order, fetched ahead by `threads` threads where they are files of their own.
+    """Return a reader of the unit's photos, in order. Loose photos are fetched ahead by threads.
 
-    skip: loose photos that are left out, unread. reading: of an archive file, told what its reader does.
+    Args:
+        threads: number of threads for loose photos.
+        skip: returns True for loose photos that are left out, unread.
+        reading: observes the reading of a shard.
 
-    Raises while iterating: ChangedError when an archive file, or a photo for the second time, is not the version that was
-    listed; NotFoundError when an archive file is gone; ForbiddenError when what may not be read stands alone (see LooseReader
-    and ShardReader); other StoreErrors, as when the folder of local files is gone with them.
+    Raises while iterating:
+        ChangedError: a shard, or a photo for the second time, is not the listed version.
+        NotFoundError: a shard is gone.
+        ForbiddenError: nothing can be read, not just one object (see LooseReader and ShardReader).
+        StoreError: anything else, such as a folder of local files that is gone with them.
     """
     if unit.shard is not None:
         return ShardReader(unit.shard, locator, settings, unit.start, unit.stop, reading)

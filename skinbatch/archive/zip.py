@@ -1,4 +1,4 @@
-"""Zip files by ranged reads."""
+"""Read zip files by ranged reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skinbatch.archive.ranged import RangedFile
 from skinbatch.errors import DiskError
 from skinbatch.types import Status
 
-# What a member begins with.
+# The first bytes of a member.
 _MEMBER = b"PK\x03\x04"
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, struct.error)
 
@@ -25,14 +25,14 @@ def zip_members(file: RangedFile) -> Iterator[ZipMember]:
     """Yield the members in the order of the central directory.
 
     Raises:
-        BrokenArchiveError: where there is no directory; and behind the last member where the file begins as a zip whose
-            members the directory does not name, as one of several that were joined (`cat`).
+        BrokenArchiveError: there is no directory. Also after the last member, if the file begins
+            with members that the directory does not name, as when several zips were joined (`cat`).
     """
     try:
         archive = zipfile.ZipFile(cast(IO[bytes], file))
     except (*_UNREADABLE, NotImplementedError, OverflowError) as e:
         file.seek(0)
-        # The directory is at the end: what begins as a zip and has none was cut.
+        # The directory is at the end, so a file that begins as a zip and has none was cut.
         cut = "not a zip file" in str(e) and shard_kind(file.read(HEAD_BYTES)) == "zip"
         status = Status.TRUNCATED if cut or not file.seek(0, 2) else Status.CORRUPT
         raise BrokenArchiveError(status, "has no central directory" if cut else f"not a readable zip: {e}") from None
@@ -45,17 +45,17 @@ def zip_members(file: RangedFile) -> Iterator[ZipMember]:
         if unnamed > 0 and file.read(len(_MEMBER)) == _MEMBER:
             raise BrokenArchiveError(
                 Status.CORRUPT,
-                f"its first {unnamed:,} bytes are members that its directory does not name, as of another zip that was "
-                "joined to it; unpack both by themselves",
+                f"its first {unnamed:,} bytes are members that its directory does not name; they may be of another zip "
+                "that was joined to it; unpack both separately",
             )
 
 
 class ZipMember:
-    """See Member."""
+    """Read one member of a zip; see Member."""
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
         self.name = info.orig_filename if "\0" in info.orig_filename else info.filename
-        self.size = min(info.file_size, 2**63 - 1)  # what a table holds; no such member is read
+        self.size = min(info.file_size, 2**63 - 1)  # the most that a table holds; such members are not read
         self.kind = _kind(info)
         self._archive, self._info = archive, info
 
@@ -72,20 +72,20 @@ class ZipMember:
         return data
 
     def skip(self) -> None:
-        """Nothing was begun."""
+        """Do nothing: the member has not been opened."""
 
     def _open(self, count: int) -> bytes:
         try:
             with self._archive.open(self._info) as member:
                 return member.read(count)
         except NotImplementedError as e:
-            raise MemberError(Status.UNSUPPORTED, f"packed in a way that is not read here: {e}") from None
+            raise MemberError(Status.UNSUPPORTED, f"packed with an unsupported method: {e}") from None
         except RuntimeError as e:  # encrypted after all
             raise MemberError(Status.REFUSED, str(e)) from None
         except DiskError as e:
             raise MemberError(Status.UNREADABLE, str(e)) from None
         except _UNREADABLE as e:
-            raise MemberError(Status.CORRUPT, f"does not unpack: {e}") from None
+            raise MemberError(Status.CORRUPT, f"cannot be unpacked: {e}") from None
 
 
 def _kind(info: zipfile.ZipInfo) -> MemberKind:

@@ -138,7 +138,7 @@ def test_what_spreadsheets_add(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("uri,size\nphotos/a, b.jpg,5\n", r"row 1: has 3 fields, and the header 2; .*quotes"),
+        ("uri,size\nphotos/a, b.jpg,5\n", r"row 1: has 3 fields, but the header has 2; .*quotes"),
         ("uri,URI\na.jpg,b.jpg\n", "2 columns called `uri`"),
         ("uri,size,Size \na.jpg,1,2\n", "2 columns called `size`"),
         ("a.jpg\nb.jpg\n", "no `uri` column; its columns are a.jpg; write a first line"),

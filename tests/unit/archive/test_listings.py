@@ -292,7 +292,7 @@ def test_an_inventory_copied_to_a_disk_is_read_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (manifest("b", "ORC", "1.orc"), "ORC inventories are not read; configure .* CSV or Parquet"),
+        (manifest("b", "ORC", "1.orc"), "ORC inventories are not supported; configure .* CSV or Parquet"),
         (manifest("b", "CSV", "none.csv.gz"), "names the data file .*none.csv.gz, which is not at"),
         (b"{}", "no S3 Inventory manifest: it has no sourceBucket"),
         (b"no json", "is not JSON"),

@@ -1,1 +1,1 @@
-"""Object stores behind one protocol: local folders and S3."""
+"""Read and write object stores through one protocol: local folders and S3."""

@@ -1,4 +1,4 @@
-"""One S3 client for each way of reaching S3 in this process, and what its errors mean to a user."""
+"""Create the S3 clients of this process, and translate their errors for users."""
 
 from __future__ import annotations
 
@@ -36,14 +36,17 @@ _NO_CREDENTIALS = (
     bx.TokenRetrievalError,
     bx.SSOError,
 )
-# What servers say of a key that no object can have, as of one with 2,000 characters in a listing.
+# Errors of servers for a key that no object can have, such as one with 2,000 characters.
 _IMPOSSIBLE = ("KeyTooLongError", "InvalidObjectName", "XMinioInvalidObjectName")
 _lock = threading.Lock()
 _clients: dict[tuple[int, StorageSettings, bool], Any] = {}
 
 
 def s3_client(settings: StorageSettings, anonymous: bool, *, connect_s: float = 10.0) -> Any:
-    """Shared by threads; one a process, because connections do not survive a fork. Raises UsageError."""
+    """Return the client for these settings, which threads share.
+
+    Each process has its own, because connections do not survive a fork. Raises UsageError.
+    """
     key = (os.getpid(), settings, anonymous)
     with _lock:
         if key not in _clients:
@@ -61,7 +64,8 @@ def _connect(settings: StorageSettings, anonymous: bool, connect_s: float) -> An
         max_pool_connections=64,
         tcp_keepalive=True,
         s3={"addressing_style": "path" if path_style else "virtual" if settings.path_style is False else "auto"},
-        # Servers other than Amazon's do not know the newer checksums, or compute them of the wrong range.
+        # Other servers than Amazon's lack the newer checksums, or compute them over the wrong
+        # range.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -71,7 +75,7 @@ def _connect(settings: StorageSettings, anonymous: bool, connect_s: float) -> An
             client = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
         except bx.HTTPClientError:
             raise
-        except bx.BotoCoreError as e:  # no store has been asked yet
+        except bx.BotoCoreError as e:  # no store has been contacted yet
             wrong = mapped("s3", e)
             raise wrong if isinstance(wrong, UsageError) else UsageError(str(wrong)) from None
         except ValueError as e:
@@ -84,15 +88,22 @@ def _connect(settings: StorageSettings, anonymous: bool, connect_s: float) -> An
 
 
 def _add_content_md5(params: dict[str, Any], **_: Any) -> None:
-    """Older servers refuse a batch of deletes without Content-MD5, which boto3 no longer sends."""
+    """Add Content-MD5, without which older servers refuse a batch of deletes.
+
+    boto3 no longer sends it.
+    """
     digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
     params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
 
 
 @contextmanager
 def s3_errors(uri: str, unchanged: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turns what boto3 raises into the house's errors, naming `uri`: also what is of no kind of its own, as of credentials that
-    ran out while they were renewed, or of an answer that it cannot read. unchanged: is raised as it is."""
+    """Translate exceptions of boto3 within the context into this package's errors, naming `uri`.
+
+    This includes exceptions without a class of their own, such as credentials that expire while
+    they are renewed, or an answer that boto3 cannot read. unchanged: exceptions that are raised as
+    they are.
+    """
     ours: tuple[type[Exception], ...] = (SkinbatchError, MemoryError, *unchanged)
     try:
         yield
@@ -130,7 +141,7 @@ def _answered(uri: str, e: bx.ClientError) -> StoreError | UsageError:
     if code in _WRONG_CREDENTIALS:
         return UsageError(f"{uri}: the server does not accept the credentials ({code}): {_CREDENTIALS_HELP}")
     if code in ("ExpiredToken", "RequestTimeTooSkewed", "TokenRefreshRequired"):
-        # Not this object's fault: it must not become a row.
+        # This is no problem of the object, so it must not become a row.
         return StoreError(f"{uri}: {code}: renew the credentials or set the clock, then run the same command again")
     if http == 404 or code in ("NoSuchKey", "NotFound", *_IMPOSSIBLE):
         return NotFoundError(f"{uri}: not found")

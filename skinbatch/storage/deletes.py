@@ -1,4 +1,4 @@
-"""Deleting many objects of a bucket, also where the server cannot delete several at once."""
+"""Delete many objects of a bucket, also on servers that cannot delete several at once."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from skinbatch.errors import NotFoundError
 from skinbatch.lookahead import ahead
 from skinbatch.storage.client import mapped, s3_errors
 
-# Why one object of many was not deleted, where asking again helps.
+# Reasons why one object of many was not deleted, if trying again helps.
 _TRANSIENT = frozenset(("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted"))
 _THREADS = 16
 
 
 class Deletes:
-    """Delete objects of `bucket` together, or one by one once the server has shown that it knows no other way."""
+    """Delete objects of `bucket` together, or one by one if the server cannot delete several."""
 
     def __init__(self, bucket: str) -> None:
         self._bucket = bucket
         self._together = True
 
     def delete(self, client: Any, keys: Sequence[str]) -> dict[str, str]:
-        """Delete up to 1,000 objects; return the keys that are to be tried again, and why.
+        """Delete up to 1,000 objects. Return the keys to try again, with the reasons.
 
-        Raises StoreError for one that may not be deleted.
+        Raises StoreError for an object that may not be deleted.
         """
         if not self._together:
             return self._singly(client, keys)
@@ -63,6 +63,6 @@ class Deletes:
 
 
 def _is_unknown(e: bx.ClientError) -> bool:
-    """Return whether the server has no such request, as Google's S3 interface; a refusal is another matter."""
+    """Return whether the server lacks this request, like Google's S3; a refusal is different."""
     status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status in (405, 501) or e.response.get("Error", {}).get("Code") in ("NotImplemented", "MethodNotAllowed")

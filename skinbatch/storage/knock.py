@@ -1,4 +1,4 @@
-"""One request to an S3 server before anything else, so that a wrong address is told within seconds and says what to set."""
+"""Send one request to an S3 server first, so that a wrong address is reported within seconds."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from skinbatch.storage.client import s3_client
 from skinbatch.storage.locate import is_s3, split_s3
 from skinbatch.storage.unreachable import WAY_OUT, is_unreachable, reason
 
-# The store's own patience is for runs that are under way; a wrong port would cost minutes.
+# The store's own limits are for runs in progress. With them, a wrong port would cost minutes.
 _ATTEMPTS = 2
 _CONNECT_S = 5.0
 _ANSWER_S = 10.0
 
-# Answers of web servers that know no buckets. A gateway's 502 to 504 is an outage instead.
+# Answers of web servers without buckets. A gateway's 502 to 504 is an outage instead.
 _NO_STORE = ("400", "404", "405", "501")
 _WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301")
 
 
 def knock(uri: str, settings: StorageSettings, *, anonymous: bool = False) -> None:
-    """Ask the server of `s3://bucket/key` for one key. Local paths are let through.
+    """Ask the server of `s3://bucket/key` for one key. Local paths pass.
 
     Raises:
-        UsageError: If no S3 server answers at the endpoint, or one of another region. Everything else that may be wrong is
-            left to the first real request.
+        UsageError: no S3 server answers at the endpoint, or one of another region. The first real
+            request finds every other problem.
     """
     if not is_s3(uri):
         return
@@ -39,7 +39,7 @@ def knock(uri: str, settings: StorageSettings, *, anonymous: bool = False) -> No
         answer = client.list_objects_v2(Bucket=split_s3(uri)[0], MaxKeys=1)
     except Exception as error:
         wrong = _what_is_wrong(error, endpoint)
-    else:  # any well-formed page is read as an empty listing
+    else:  # boto3 reads any well-formed page as an empty listing
         listing = any(name in answer for name in ("Name", "KeyCount", "IsTruncated", "Contents"))
         wrong = None if listing else _no_server(endpoint)
     if wrong is not None:
@@ -47,11 +47,11 @@ def knock(uri: str, settings: StorageSettings, *, anonymous: bool = False) -> No
 
 
 def _no_server(endpoint: str) -> str:
-    return f"what answers at {endpoint} is no S3 server, but perhaps its web console; {WAY_OUT}"
+    return f"the server at {endpoint} is not an S3 server, but perhaps its web console; {WAY_OUT}"
 
 
 def _what_is_wrong(error: Exception, endpoint: str) -> str | None:
-    """What to tell of an error that more patience would not mend; None for any other."""
+    """Return the message for an error that waiting does not repair; None for any other error."""
     if is_unreachable(error):
         return f"{reason(error)}; {WAY_OUT}"
     if isinstance(error, botocore.parsers.ResponseParserError):
@@ -63,10 +63,10 @@ def _what_is_wrong(error: Exception, endpoint: str) -> str | None:
     answer: dict[str, Any] = error.response.get("ResponseMetadata", {})
     code, text = str(told.get("Code", "")), str(told.get("Message") or "")
     status = str(answer.get("HTTPStatusCode"))
-    if status in _NO_STORE and code in ("", "Unknown", status):  # no code of S3's own was in the answer
-        # Servers that speak TLS answer so to plain HTTP, as far as they answer at all.
+    if status in _NO_STORE and code in ("", "Unknown", status):  # the answer had no code of S3's own
+        # Servers that speak TLS give this answer to plain HTTP, if any.
         tls = ", or speaks TLS: then write https:// instead of http://" if endpoint.startswith("http://") else ""
-        return f"what answers at {endpoint} is no S3 server ({status}){tls if status == '400' else ''}; {WAY_OUT}"
+        return f"the server at {endpoint} is not an S3 server ({status}){tls if status == '400' else ''}; {WAY_OUT}"
     region = told.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     if code in _WRONG_REGION and (region or "region" in text.lower()):
         where = f" {region}" if region else ""

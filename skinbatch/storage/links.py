@@ -1,4 +1,7 @@
-"""Which links in a folder of photos are followed: those that stay within it, and others where the user wants them."""
+"""Decide which links in a folder of photos are followed.
+
+Links that stay within the folder are followed, and others if the user allows it.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,28 @@ import stat
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-# Reasons why a link is left out, as they are shown to the user.
+# Reasons for leaving out a link, as shown to the user.
 OUT_OF_SOURCE = "(link out of the source: see --follow-links)"
 LOOP = "(link in a loop)"
 NO_FILE = "(link to no file)"
 NESTED = "(link within links)"
 
-# Links to folders on one way from the root. Folders that link to each other have a name for every order of their links.
+# Most links to folders on one path from the root. Folders that link to each other have a name for
+# every order of their links.
 _MOST_NESTED = 2
-# Names that are looked at to tell whether snapshots are links into blobs.
+# Most names that are examined to decide whether snapshots are links into blobs.
 _PROBED = 50
 
 
 class Links:
-    """Decides about the links below `root`.
+    """Decide about the links below `root`.
 
-    A link to a file or folder within `root` is followed, under its own name, unless it leads back to a folder that it
-    was reached through. So are links from a snapshot in the cache of the Hugging Face hub to the blobs beside it.
+    A link to a file or folder within `root` is followed under its own name, unless it leads back to
+    a folder through which it was reached. Links from a snapshot in the cache of the Hugging Face
+    hub to the blobs beside it are followed, too.
 
     Args:
-        outside: follow links that leave `root`, too.
+        outside: also follow links that leave `root`.
         on_skipped: called with the key of every link that is not followed, and the reason.
     """
 
@@ -41,11 +46,11 @@ class Links:
         self._real = lru_cache(maxsize=1024)(os.path.realpath)
 
     def follows_folder(self, path: str) -> bool:
-        """Return whether `path` is a link to a folder that is to be entered."""
+        """Return whether `path` is a link to a folder that should be entered."""
         return os.path.isdir(path) and self._reason_of_folder(path) is None
 
     def reason(self, path: str) -> str | None:
-        """Return why the link `path` is not to be read as a file; None if it is."""
+        """Return why the link `path` is not read as a file; None if it is."""
         try:
             target = os.stat(path)
         except OSError:
@@ -57,7 +62,7 @@ class Links:
         return None if stat.S_ISREG(target.st_mode) else NO_FILE
 
     def is_storage(self, folder: str, name: str) -> bool:
-        """Return whether `name` in `folder` holds the files that snapshots of the Hugging Face hub are links to."""
+        """Return whether `name` in `folder` holds the files to which snapshots of the hub link."""
         return name == "blobs/" and _links_to_blobs(folder)
 
     def _reason_of_folder(self, path: str) -> str | None:
@@ -71,7 +76,7 @@ class Links:
         return NESTED if sum(map(os.path.islink, above)) >= _MOST_NESTED else None
 
     def _folders_above(self, path: str) -> Iterator[str]:
-        """Yield the folders on the way to `path` by name, from the one that holds it up to the root."""
+        """Yield the folders on the way to `path` by name, from its own up to the root."""
         folder = os.path.dirname(path)
         while len(folder) > len(self._root):
             yield folder
@@ -88,7 +93,7 @@ def is_within(real_path: str, real_folder: str) -> bool:
 
 
 def _blobs_of(real_root: str) -> list[str]:
-    """Return where the files of a snapshot of the Hugging Face hub are, if the root is one or in one."""
+    """Return the folder with the files of a hub snapshot, if the root is a snapshot or in one."""
     repository, marker, _ = f"{real_root}/".rpartition("/snapshots/")
     blobs = os.path.join(repository, "blobs")
     return [os.path.realpath(blobs)] if marker and _links_to_blobs(repository) else []

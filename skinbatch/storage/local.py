@@ -1,4 +1,4 @@
-"""A folder of the local file system, or of a mounted one, as a store."""
+"""Use a folder of a local or mounted file system as a store."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ from skinbatch.storage.walk import Folder, walk
 
 _CHUNK = 1 << 20
 _WRITES = 3
-# File names need not be UTF-8. Python spells a stray byte as U+DC80..DCFF, which no table can store; in keys it is the
-# private-use character U+F780..F7FF, which can be stored and turned back.
+# File names need not be UTF-8. Python represents a stray byte as U+DC80..DCFF, which no table can
+# store. Keys represent it as the private-use character U+F780..F7FF, which can be stored and
+# converted back.
 _TO_KEY = {0xDC00 + b: 0xF700 + b for b in range(0x80, 0x100)}
 _FROM_KEY = {v: k for k, v in _TO_KEY.items()}
 
 
 def uri_of(path: str) -> str:
-    """Return a path in the text that keys and tables have for it."""
+    """Return a path as the text that stands for it in keys and tables."""
     return path.translate(_TO_KEY)
 
 
 def path_of(uri: str) -> str:
-    """Return the path of what `uri_of` gave that text, whether it exists or is still to be made.
+    """Return the path for a text from `uri_of`, whether the path exists or not.
 
-    A name that really holds a private-use character wins over the spelling of a stray byte, part by part.
+    If a name really contains a private-use character, that name takes precedence over an escaped
+    byte. This is decided for each part of the path.
     """
     if not _has_stray(uri) or os.path.lexists(uri):
         return uri
@@ -58,22 +60,23 @@ def path_of(uri: str) -> str:
 
 
 def _has_stray(key: str) -> bool:
-    """Whether it may spell a byte that is no UTF-8."""
+    """Return whether a key may contain an escaped byte that is not UTF-8."""
     return not key.isascii() and any(0xF780 <= ord(c) <= 0xF7FF for c in key)
 
 
 class LocalStore:
-    """Files below `root`.
+    """Read and write files below `root`.
 
-    Unless a listing is told otherwise, it holds links to files inside the root, and neither links that leave it nor
-    links to folders. A read error of the disk (EIO) is a DiskError: it concerns that one file.
+    By default, a listing holds links to files inside the root, but neither links that leave it nor
+    links to folders. A read error of the disk (EIO) is a DiskError, because it concerns only that
+    file.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = path_of(os.path.abspath(os.path.expanduser(root)))
         self._above = os.path.join(self._root, "")
         self._above_uri = uri_of(self._above)
-        # Folders in which a listing has passed over a `.tmp-*`.
+        # Folders in which a listing has skipped a `.tmp-*`.
         self._littered: set[str] = set()
 
     @property
@@ -84,7 +87,7 @@ class LocalStore:
         return self._above_uri + key
 
     def list(self, prefix: str = "", *, links: Links | None = None) -> Iterator[ObjectInfo]:
-        """See Store. links: decides which links are followed, those to folders among them."""
+        """See Store. links: decides which links are followed, including those to folders."""
         files = links or Links(self._root)
         for key, plain in self._walk(prefix, links):
             found = self._found(key, plain, files)
@@ -92,7 +95,7 @@ class LocalStore:
                 yield _info(key, found)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        """See Store: folders are read, their files are not looked at."""
+        """See Store. Only folders are read, not their files."""
         links = Links(self._root)
         for key, plain in self._walk(prefix):
             if plain or self._found(key, plain, links) is not None:
@@ -151,7 +154,7 @@ class LocalStore:
         while folders:
             folder, all_below = folders.pop()
             try:
-                found = os.scandir(folder)  # os.walk makes lists of everything
+                found = os.scandir(folder)  # os.walk builds lists of everything
             except OSError:
                 continue
             with found:
@@ -160,7 +163,7 @@ class LocalStore:
                         if entry.path not in apart and (all_below or entry.name.startswith(TEMPORARY)):
                             folders.append((entry.path, True))
                     elif entry.name.startswith(TEMPORARY):
-                        # Another clean-up's by now, or somebody else's, who may clear it.
+                        # Another clean-up has removed it, or it belongs to another user.
                         with suppress(FileNotFoundError, PermissionError):
                             os.unlink(entry.path)
                             count += 1
@@ -170,7 +173,7 @@ class LocalStore:
         key = f"{TEMPORARY}probe-{secrets.token_hex(8)}"
         try:
             self.put(key, b"skinbatch")
-            with suppress(NotFoundError):  # another run's clean-up was faster
+            with suppress(NotFoundError):  # another run's clean-up removed it
                 self.get(key)
             self.delete([key])
         except (ForbiddenError, NotFoundError) as e:
@@ -194,7 +197,7 @@ class LocalStore:
                         info = _info(key, os.fstat(out.fileno()))
                     os.rename(temporary, path)
                     break
-                except FileNotFoundError:  # another run's clean-up took it for a dead writer's
+                except FileNotFoundError:  # another run's clean-up removed it
                     if not left:
                         raise
                 except BaseException:
@@ -209,7 +212,7 @@ class LocalStore:
         return path_of(self._above + key) if _has_stray(key) else self._above + key
 
     def _walk(self, prefix: str, links: Links | None = None) -> Iterator[tuple[str, bool]]:
-        """Yield the keys of what is no folder, ascending, and whether it is a plain file for sure."""
+        """Yield the keys of all but folders in order, and whether each is surely a plain file."""
         return walk(partial(self._scan, links=links), prefix)
 
     def _scan(self, folder: str, most: int | None = None, links: Links | None = None) -> Folder | None:
@@ -229,7 +232,7 @@ class LocalStore:
                     if not name.isascii():
                         name = name.translate(_TO_KEY)
                     if entry.is_dir(follow_symlinks=False):
-                        name += "/"  # part of the order: "a-b" comes before "a/b", as on S3
+                        name += "/"  # counts for the order: "a-b" comes before "a/b", as on S3
                         if links is not None and links.is_storage(path, name):
                             continue
                     elif not entry.is_file(follow_symlinks=False):
@@ -237,7 +240,7 @@ class LocalStore:
                             name += "/"
                         else:
                             odd.add(name)
-                    names.append(name)  # the entries themselves take five times as much memory
+                    names.append(name)  # keeping the entries would take five times the memory
         except (FileNotFoundError, NotADirectoryError):
             return Folder([], odd)
         except OSError as e:
@@ -247,7 +250,7 @@ class LocalStore:
         return Folder(names, odd)
 
     def _found(self, key: str, plain: bool, links: Links) -> os.stat_result | None:
-        """What a file is, None for what is not to be read."""
+        """Return the status of a file; None if it should not be read."""
         try:
             path = self._path(key)
             if not plain and os.path.islink(path) and (reason := links.reason(path)) is not None:
@@ -269,7 +272,10 @@ class LocalStore:
             os.close(fd)
 
     def open_checked(self, key: str, version: str | None, size: int | None = None) -> tuple[int, ObjectInfo]:
-        """File descriptor and what it is; ChangedError if that is not `version`, or has not its `size`."""
+        """Return the descriptor and description of a file.
+
+        Raises ChangedError if the file is not `version`, or does not have `size` bytes.
+        """
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
         fd = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -295,7 +301,7 @@ class LocalStore:
 
     def _mapped(self, key: str, e: OSError | ValueError) -> StoreError:
         uri = self.uri_of(key)
-        if isinstance(e, ValueError):  # a NUL or `..` in the name: no file of this store has it
+        if isinstance(e, ValueError):  # a NUL or `..` in the name: no such file in this store
             return NotFoundError(f"{uri!r}: not a file name")
         reason = e.strerror or type(e).__name__
         if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
@@ -308,7 +314,7 @@ class LocalStore:
 
 
 class _LocalStream(io.RawIOBase):
-    """Sequential reader that checks at its end that the file is still the one that was opened."""
+    """Read a file sequentially; check at its end that it has not changed since it was opened."""
 
     def __init__(self, store: LocalStore, key: str, version: str | None, size: int | None) -> None:
         self._store, self._fd = store, -1
@@ -352,7 +358,7 @@ def _regular(found: os.stat_result) -> os.stat_result:
 
 
 def _read(fd: int, size: int) -> bytes:
-    """Up to `size` bytes; fewer only at the end of the file."""
+    """Return up to `size` bytes; fewer only at the end of the file."""
     first = os.read(fd, size)
     if len(first) == size:
         return first
@@ -364,7 +370,7 @@ def _read(fd: int, size: int) -> bytes:
 
 
 def _make_folder(folder: str) -> None:
-    """Create it and what is above it, each entered durably in its parent."""
+    """Create a folder and those above it, each one synced into its parent."""
     if os.path.isdir(folder):
         return
     parent = os.path.dirname(folder)

@@ -1,4 +1,4 @@
-"""From what the user writes to the store that holds it."""
+"""Find the store and the key for an address that a user writes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_s3(uri: str) -> bool:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """Bucket and key of `s3://bucket/key`. Raises UsageError."""
+    """Return bucket and key of `s3://bucket/key`. Raises UsageError."""
     bucket, _, key = uri.removeprefix(_S3).partition("/")
     if not bucket:
         raise UsageError(f"{uri}: names no bucket; write s3://bucket/prefix")
@@ -35,7 +35,7 @@ def split_s3(uri: str) -> tuple[str, str]:
 
 
 def local_path(uri: str) -> str:
-    """Return the path in a path or `file://` uri, as a listing may name it. Raises UsageError for any other scheme."""
+    """Return the path in a path or `file://` uri. Raises UsageError for other schemes."""
     if uri.startswith(_FILE):
         return unquote(uri.removeprefix(_FILE).removeprefix("localhost"))
     check_local(uri)
@@ -45,11 +45,11 @@ def local_path(uri: str) -> str:
 def absolute(uri: str) -> str:
     """Return a source or destination as tables and records name it.
 
-    A local path becomes absolute, with links resolved and in text that can be stored even where a name is not UTF-8.
-    A link to a file keeps its own name. An s3:// address loses the slash at its end.
+    A local path becomes absolute, with links resolved, and with bytes that are not UTF-8 escaped. A
+    link to a file keeps its own name. An s3:// address loses the slash at its end.
 
     Raises:
-        UsageError: for credentials in the address, and for anything that is neither of the two.
+        UsageError: the address holds credentials, or is neither of the two.
     """
     check_address(uri)
     if is_s3(uri):
@@ -63,7 +63,10 @@ def absolute(uri: str) -> str:
 
 
 def open_store(uri: str, settings: StorageSettings, *, anonymous: bool = False) -> Store:
-    """Return the store rooted at a local path or `s3://bucket/prefix`, without asking it anything. Raises UsageError."""
+    """Return the store at a local path or `s3://bucket/prefix` without contacting it.
+
+    Raises UsageError.
+    """
     check_address(uri)
     if is_s3(uri):
         return S3Store(*split_s3(uri), settings, anonymous=anonymous)
@@ -71,9 +74,11 @@ def open_store(uri: str, settings: StorageSettings, *, anonymous: bool = False) 
 
 
 class Locator:
-    """Finds the store and key of any photo's uri; `settings.anonymous` applies. Threads may share it; it pickles.
+    """Find the store and key of any photo's uri; `settings.anonymous` applies.
 
-    It remembers what was read last, in this process: only beside readable objects is a forbidden one a row."""
+    Threads may share a locator, and it can be pickled. It remembers the object that this process
+    read last: a forbidden object becomes a row only if other objects can be read.
+    """
 
     def __init__(self, settings: StorageSettings) -> None:
         self.settings = settings
@@ -82,15 +87,15 @@ class Locator:
         self._lock = threading.Lock()
 
     def note_read(self, uri: str) -> None:
-        """At least one byte of `uri` was read."""
+        """Record that at least one byte of `uri` was read."""
         self._last_read[_root(uri)] = uri
 
     def last_read(self, uri: str) -> str | None:
-        """What was read last in the bucket of `uri`; of local files, anywhere on this machine."""
+        """Return the uri that was read last in the bucket of `uri`, or on this machine."""
         return self._last_read.get(_root(uri))
 
     def locate(self, uri: str) -> tuple[Store, str]:
-        """Store and key of an absolute path or `s3://bucket/key`. Raises UsageError."""
+        """Return store and key of an absolute path or `s3://bucket/key`. Raises UsageError."""
         bucket, key = split_s3(uri) if is_s3(uri) else ("", local_path(uri).lstrip("/"))
         with self._lock:
             if bucket not in self._stores:

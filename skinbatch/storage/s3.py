@@ -1,4 +1,4 @@
-"""A bucket, or a prefix of one, on S3 or on a server that speaks its protocol."""
+"""Use a bucket, or a prefix of one, on S3 or a server with its protocol as a store."""
 
 from __future__ import annotations
 
@@ -33,15 +33,19 @@ from skinbatch.storage.deletes import Deletes
 from skinbatch.storage.traffic import TRAFFIC
 
 _DELETE_BATCH = 1000
-_READ_ON = 8 << 20  # skipping less than this, reading on is cheaper than a new request
-# The longest pause after the first lost answer, which doubles with each, and the longest of all.
+# To skip less than this, reading on is cheaper than a new request.
+_READ_ON = 8 << 20
+# The longest pause after the first lost answer, which doubles with each further one, and its limit.
 _PAUSES_S = (0.1, 20.0)
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT")
 _SHA256 = "skinbatch-sha256"
 
 
 class S3Store:
-    """Objects of `bucket` whose key begins with `prefix/`. Connects at its first use, in every process anew."""
+    """Read and write the objects of `bucket` whose key begins with `prefix/`.
+
+    A store connects at its first use, separately in each process.
+    """
 
     def __init__(self, bucket: str, prefix: str, settings: StorageSettings, *, anonymous: bool = False) -> None:
         self._bucket = bucket
@@ -63,14 +67,17 @@ class S3Store:
             page, token = self._page(prefix, token)
             for item in page.get("Contents", ()):
                 key = item["Key"][len(self._prefix) :]
-                # Consoles make empty objects whose key ends with a slash, to show a folder.
+                # Consoles create empty objects whose key ends with a slash, to show a folder.
                 folder = key.endswith("/") and not item["Size"]
                 if key and not folder and f"/{TEMPORARY}" not in f"/{key}":
                     yield ObjectInfo(key, item["Size"], _version(item), _modified(item))
 
     def _page(self, prefix: str, token: str) -> tuple[dict[str, Any], str | None]:
-        """A page of a listing and the token of the next, None after the last. An answer that does not say whether it is the
-        last, as an empty one, is asked for again: it would end the listing in silence."""
+        """Return a page of a listing, and the token of the next one; None after the last.
+
+        An answer that does not tell whether it is the last page, such as an empty one, is requested
+        again. It would otherwise end the listing silently.
+        """
         place = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
         if token:
             place["ContinuationToken"] = token
@@ -84,7 +91,7 @@ class S3Store:
         raise StoreError(f"{self.uri_of(prefix)}: listing it broke off {attempt} times: answers without an end")
 
     def _again(self, failures: int) -> None:
-        """Before something is asked for once more."""
+        """Count a retry and pause before the next attempt."""
         TRAFFIC.retried()
         if failures < self._settings.max_attempts:
             first, longest = _PAUSES_S
@@ -119,7 +126,7 @@ class S3Store:
         return cast(BinaryIO, io.BufferedReader(_S3Stream(self, key, version, size=size), 1 << 20))
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
-        # The MD5 is for the server, which refuses other bytes; the SHA-256 comes back with them to whoever reads them.
+        # The server refuses bytes with another MD5. The SHA-256 is stored, and returned to readers.
         with s3_errors(self.uri_of(key)):
             done = self._client.put_object(
                 Bucket=self._bucket,
@@ -151,11 +158,15 @@ class S3Store:
                 )
 
     def clear_temporary(self, listed: Iterable[str] = ()) -> int:
-        """None: a put is one request, which leaves nothing. Unfinished uploads below the root are other people's."""
+        """Return 0: a put is one request and leaves nothing behind.
+
+        Unfinished uploads below the root belong to other programs.
+        """
         return 0
 
     def probe_writable(self) -> None:
-        # By one name, so that the next probe removes what a killed one left; by another where two probe at once.
+        # Use a fixed name, so that the next probe removes what a killed one left. Use another name
+        # if two probe at once.
         try:
             try:
                 self._probe(f"{TEMPORARY}probe")
@@ -180,10 +191,14 @@ class S3Store:
 
 
 class _S3Stream(io.RawIOBase):
-    """Bytes [start, stop) of one object; a lost connection is taken up again where it broke, of the same version. Given up
-    after max_attempts of which none came further than those before: a long stream may break as often as it likes.
+    """Read bytes [start, stop) of one version of an object, and resume after lost connections.
 
-    size: of the whole object in this version, as a listing has it: an answer that says another length is a lost one."""
+    It gives up after max_attempts attempts in a row that came no further than earlier ones. A long
+    stream may break any number of times otherwise.
+
+    size: of the whole object in this version, from a listing. An answer with another length counts
+    as lost.
+    """
 
     def __init__(
         self,
@@ -214,7 +229,7 @@ class _S3Stream(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Forward only, as a stream that is skipped through needs it."""
+        """Move forward; moving back is not supported."""
         assert self._stop is not None
         target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._stop}[whence]
         if target < self._at:
@@ -232,7 +247,7 @@ class _S3Stream(io.RawIOBase):
         return len(data)
 
     def read_whole(self) -> bytes:
-        """From the beginning to the end, and compared with the checksums that came along."""
+        """Return all bytes after comparing them with the checksums that came along."""
         while True:
             data = self.read_exactly(self.info.size)
             if self._sha256 in (None, hashlib.sha256(data).hexdigest()) and self._ends_well():
@@ -241,7 +256,7 @@ class _S3Stream(io.RawIOBase):
             self._at = 0
 
     def _ends_well(self) -> bool:
-        """What the server knows of the bytes' checksum is compared only at the body's end."""
+        """Return whether the body ends well; only its end compares the server's checksum."""
         try:
             return self._body is None or not self._body.read(1)
         except (SkinbatchError, MemoryError):
@@ -261,7 +276,7 @@ class _S3Stream(io.RawIOBase):
         super().close()
 
     def _read_some(self, count: int) -> bytes:
-        """At least one byte, at most `count`; none only at the announced end."""
+        """Return at most `count` bytes and at least one; none only at the announced end."""
         assert self._stop is not None
         count = min(count, self._stop - self._at)
         while count > 0:
@@ -275,7 +290,7 @@ class _S3Stream(io.RawIOBase):
                 lost = "ended early"
             except (SkinbatchError, MemoryError):
                 raise
-            except Exception as e:  # botocore, urllib3 and http.client raise classes of many families here
+            except Exception as e:  # botocore, urllib3 and http.client raise unrelated classes here
                 lost = type(e).__name__
             self._lost(lost)
         return b""
@@ -293,7 +308,7 @@ class _S3Stream(io.RawIOBase):
         while True:
             try:
                 info = self._answer()
-            except HTTPError as e:  # within the text of a refusal, which botocore reads outside of its retries
+            except HTTPError as e:  # in the text of a refusal, which botocore reads outside its retries
                 self._lost(type(e).__name__)
                 continue
             if self._size in (None, info.size):
@@ -304,7 +319,7 @@ class _S3Stream(io.RawIOBase):
         wanted: dict[str, str] = {}
         if self._at or self._stop is not None:
             wanted["Range"] = f"bytes={self._at}-{'' if self._stop is None else self._stop - 1}"
-        else:  # of ranges some servers send the whole object's
+        else:  # for ranges, some servers send the checksum of the whole object
             wanted["ChecksumMode"] = "ENABLED"
         if self._version is not None and not _DATE.match(self._version):
             wanted["IfMatch"] = f'"{self._version}"'
@@ -319,7 +334,7 @@ class _S3Stream(io.RawIOBase):
             self._drop()
             raise StoreError(f"{self._uri}: bytes {self._at}-{stop} asked for, it has {total} and sent from {first}")
         version = _version(found)
-        if self._version is not None and version != self._version:  # not every server heeds If-Match
+        if self._version is not None and version != self._version:  # not every server honours If-Match
             self._drop()
             raise ChangedError(f"{self._uri}: changed since it was listed")
         if self._size in (None, total):
@@ -334,7 +349,7 @@ class _S3Stream(io.RawIOBase):
 
 
 def _place(found: dict[str, Any], uri: str) -> tuple[int, int]:
-    """Where the body begins and how long the whole object is."""
+    """Return the position at which the body begins, and the length of the whole object."""
     if "ContentRange" not in found:
         return 0, _length(found, uri)
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", found["ContentRange"])
@@ -344,8 +359,8 @@ def _place(found: dict[str, Any], uri: str) -> tuple[int, int]:
 
 
 def _length(found: dict[str, Any], uri: str) -> int:
-    if "ContentLength" not in found:  # sent in chunks: nothing would tell a whole object from a part
-        raise StoreError(f"{uri}: the store does not say how long it is")
+    if "ContentLength" not in found:  # sent in chunks: a part would look like a whole object
+        raise StoreError(f"{uri}: the store does not give its length")
     return int(found["ContentLength"])
 
 

@@ -1,4 +1,4 @@
-"""How often this process had to ask a store again."""
+"""Count the requests to stores that this process had to repeat."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _THROTTLED_CODES = frozenset(
         "BandwidthLimitExceeded",
     )
 )
-# A request that failed so often is no mere hiccup.
+# Failed attempts of a request from which on it counts as trouble.
 _LASTING = 2
 
 
 class Traffic:
-    """Counts what had to be asked for again.
+    """Count repeated requests.
 
-    requests_retried: requests, or rests of bodies, that were asked for again. requests_throttled: answers that asked for
-    patience (429, 503, SlowDown). trouble: the last reason why a request failed at least twice, "" if none did.
+    requests_retried: requests, or rests of bodies, that were requested again. requests_throttled:
+    answers that asked for fewer requests (429, 503, SlowDown). trouble: the last reason why a
+    request failed at least twice; "" if none did.
     """
 
     def __init__(self) -> None:
@@ -39,12 +40,12 @@ class Traffic:
         self.trouble = ""
 
     def all(self) -> Mapping[str, int]:
-        """Since the process began."""
+        """Return the counts since the process began."""
         with self._lock:
             return dict(self._counts)
 
     def since(self, before: Mapping[str, int]) -> Mapping[str, int]:
-        """What has come on top of what `all` gave before."""
+        """Return the increase of the counts since an earlier result of `all`."""
         return {name: count - before.get(name, 0) for name, count in self.all().items()}
 
     def retried(self) -> None:
@@ -53,7 +54,7 @@ class Traffic:
 
     @contextmanager
     def heard_by(self, listener: Callable[[str], None]) -> Iterator[None]:
-        """Within it, `listener` is called with every trouble, from any thread."""
+        """Call `listener` with every trouble within the context, from any thread."""
         before, self._listener = self._listener, listener
         try:
             yield
@@ -67,9 +68,9 @@ class Traffic:
         caught_exception: Exception | None = None,
         **_: Any,
     ) -> None:
-        """Take botocore's event `needs-retry`, which comes after every attempt.
+        """Handle botocore's event `needs-retry`, which follows every attempt.
 
-        attempts: From 1. response: None where there was none, but an exception.
+        attempts: counted from 1. response: None if there was an exception instead.
         """
         self._note(attempts, response, caught_exception)
         with self._lock:
@@ -94,5 +95,5 @@ class Traffic:
             self._listener(trouble)
 
 
-# Of this process.
+# The counts of this process.
 TRAFFIC = Traffic()

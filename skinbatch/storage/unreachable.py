@@ -1,4 +1,4 @@
-"""Why an S3 server does not answer, or is none, in words that say what to set."""
+"""Explain why an S3 server does not answer, and which setting to change."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ WAY_OUT = "set AWS_ENDPOINT_URL, or endpoint_url in [storage], to where your sto
 
 
 def reason(error: Exception) -> str:
-    """Return in one sentence what went wrong between this machine and a server, without the object's name.
+    """Return in one sentence what failed between this machine and a server.
 
-    error: What botocore or urllib3 raised.
+    The sentence does not name the object. error: raised by botocore or urllib3.
     """
     where = _server(error)
     told: dict[str, Any] = getattr(error, "kwargs", {})
@@ -40,12 +40,12 @@ def reason(error: Exception) -> str:
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether a request got no answer at all."""
+    """Return whether a request got no answer at all."""
     return isinstance(error, bx.HTTPClientError | bx.ConnectionError)
 
 
 def _server(error: Exception) -> str:
-    """`http://host:port` of what was asked, as far as the error knows it."""
+    """Return `http://host:port` of the server, or "the store" if the error does not name it."""
     url = getattr(error, "kwargs", {}).get("endpoint_url") or getattr(error, "kwargs", {}).get("proxy_url") or ""
     parts = urlsplit(str(url))
     return (

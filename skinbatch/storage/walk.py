@@ -1,4 +1,4 @@
-"""Files below a folder in the order in which an object store lists them, whatever reads the folders."""
+"""List files below a folder in the order of an object store, with any reader of folders."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from skinbatch.errors import StoreError
 from skinbatch.lookahead import ahead
 
 _THREADS = 6
-# Folders that are read in one go at most.
+# Most folders in one batch.
 _FOLDERS = 128
-# Names that such a go holds at most.
+# Most names in one batch.
 _NAMES = 5_000
-# How many of the last folders have waited for a disk or a server, as a share, from which on the
-# next are read in threads. Where everything is in memory already, threads would only be in each
-# other's way.
+# If more than this share of the last folders waited for a disk or a server, the next ones are read
+# in threads. If everything is in memory already, threads would only disturb each other.
 _WAITED = 0.25
-# macOS only knows what the whole process has used.
+# macOS only has numbers for the whole process.
 _OF_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 
 class Folder(NamedTuple):
-    """names: ascending, those of folders with a slash at their end. odd: those that are no plain files for sure."""
+    """Hold the content of a folder.
+
+    names: ascending; those of folders end with a slash. odd: names that are surely not plain files.
+    """
 
     names: list[str]
     odd: set[str]
@@ -36,12 +38,18 @@ _Folders: TypeAlias = Generator[Folder, None, None]
 
 class Scan(Protocol):
     def __call__(self, folder: str, most: int | None = None) -> Folder | None:
-        """What is in a folder, whose key is empty or ends in a slash; nothing if there is none. None if it has more than
-        `most` names. StoreError if it cannot be read."""
+        """Return the content of a folder, or an empty Folder if it does not exist.
+
+        folder: a key that is empty or ends in a slash. Returns None if the folder has more than
+        `most` names. Raises StoreError if it cannot be read.
+        """
 
 
 def walk(scan: Scan, prefix: str) -> Iterator[tuple[str, bool]]:
-    """Keys of what is no folder, ascending, and whether it is a plain file for sure. scan: called from several threads."""
+    """Yield the keys of all but folders in order, and whether each is surely a plain file.
+
+    scan: called from several threads.
+    """
     above = prefix.rpartition("/")[0]
     top = f"{above}/" if above else ""
     names, odd = _whole(scan, top)
@@ -64,7 +72,7 @@ def walk(scan: Scan, prefix: str) -> Iterator[tuple[str, bool]]:
 
 
 def _open(scan: Scan, key: str, folder: Folder) -> tuple[str, Iterator[str], set[str], _Folders]:
-    """Its names, and what is in the folders among them, in that order."""
+    """Return a folder's names, and an iterator over the folders among them, in order."""
     return key, iter(folder.names), folder.odd, _below(scan, key, [n for n in folder.names if n[-1] == "/"])
 
 
@@ -82,9 +90,9 @@ def _below(scan: Scan, above: str, names: Sequence[str]) -> _Folders:
 
 
 class _Goes:
-    """Neighbouring folders, as many in one go as those before them suggest.
+    """Group neighbouring folders into batches, sized by the folders before them.
 
-    waits: reading them is waiting, so it is worth a thread. over: nobody wants the rest.
+    waits: reading the folders mostly waits, so threads are worth it. over: the rest is not needed.
     """
 
     def __init__(self, scan: Scan, above: str, names: Sequence[str]) -> None:
@@ -105,15 +113,18 @@ class _Goes:
                 self._many = min(self._many, 1 + _NAMES * self._folders // (2 * self._entries + 1))
 
     def note(self, folder: Folder) -> None:
-        """What one of them has been, in their order."""
+        """Record the size of one of the folders, in their order."""
         self._folders += 1
         self._entries += len(folder.names)
-        if self._folders == 2 * _FOLDERS:  # the last ones say more than the first
+        if self._folders == 2 * _FOLDERS:  # the last ones predict more than the first
             self._folders, self._entries = _FOLDERS, self._entries // 2
 
     def read(self, go: Sequence[str]) -> list[Folder]:
-        """The first folders of a go: up to one that has too many names, or that cannot be read, which is found out again
-        when it is its turn. None where folders have so many names that each is a go."""
+        """Return the first folders of a batch, until one has too many names or cannot be read.
+
+        That one is read again in its turn. Returns none if folders have so many names that each is
+        a batch of its own.
+        """
         if self._entries > _NAMES * self._folders:
             return []
         found: list[Folder] = []
@@ -141,7 +152,10 @@ class _Goes:
 
 
 def _waits() -> int:
-    """How often this thread has waited for something so far: not for a processor, but also for another Python thread."""
+    """Return how often this thread has waited so far, also for another Python thread.
+
+    Waiting for a processor does not count.
+    """
     return resource.getrusage(_OF_THREAD).ru_nvcsw
 
 

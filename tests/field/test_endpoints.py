@@ -140,7 +140,7 @@ def test_a_certificate_of_nobody(
 
 @pytest.mark.parametrize("answer", [CONSOLE, NO_PAGE], ids=["page", "no page"])
 def test_the_port_of_a_web_console(answer: Answer, serve: Callable[..., int], fake_pack: str, tmp_path: Path) -> None:
-    assert "is no S3 server" in refusal(f"http://127.0.0.1:{serve(answer)}", fake_pack, tmp_path / "out")
+    assert "is not an S3 server" in refusal(f"http://127.0.0.1:{serve(answer)}", fake_pack, tmp_path / "out")
 
 
 def test_another_region(serve: Callable[..., int], fake_pack: str, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_what_spreadsheets_add(tmp_path: Path, text: str) -> None:
         ("path,label\na.jpg,1\n", "no `uri` column; its columns are path, label; rename the column"),
         ("uri\nmüller.jpg\n".encode("latin-1"), "is not UTF-8"),
         ("uri\nmüller.jpg\n".encode("utf-16-le"), "UTF-16 without a byte order mark; save it as UTF-8"),
-        ("uri\nC:\\photos\\a.jpg\n", "row 1: .*a path of Windows"),
+        ("uri\nC:\\photos\\a.jpg\n", "row 1: .*a Windows path"),
         ("uri\ngs://bucket/a.jpg\n", r"row 1: .*s3://bucket/a\.jpg with \[storage\] endpoint_url"),
         ("uri\nok.jpg\nS3://bucket/a.jpg\n", r"row 2: .*did you mean s3://bucket/a\.jpg"),
         ("uri\nhttps://bucket.s3.amazonaws.com/a/b.jpg\n", r"row 1: .*write s3://bucket/a/b\.jpg"),

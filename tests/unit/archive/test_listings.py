@@ -176,7 +176,7 @@ def test_a_listing_on_s3_is_relative_to_its_own_prefix(s3: S3Server) -> None:
         ("path\na.jpg\n", "no `uri` column; its columns are path"),
         ("", "no `uri` column"),
         ("uri,size\na.jpg,big\n", "row 1: size 'big'"),
-        ("uri\nok.jpg\nhttps://example.org/a.jpg\n", "row 2: .*https:// is not read"),
+        ("uri\nok.jpg\nhttps://example.org/a.jpg\n", "row 2: .*https:// is not supported"),
     ],
 )
 def test_a_malformed_listing_is_wrong_use(tmp_path: Path, text: str, message: str) -> None:

@@ -356,5 +356,5 @@ def test_a_refusal_that_is_cut_off_is_asked_for_again(s3: S3Server, servers: Ser
 
 def test_an_object_without_a_length_is_not_taken_for_whole(answers: Callable[..., S3Store]) -> None:
     chunked = (200, {"Transfer-Encoding": "chunked", "ETag": '"x"'}, b"3\r\nabc\r\n0\r\n\r\n")
-    with pytest.raises(StoreError, match="does not say how long"):
+    with pytest.raises(StoreError, match="does not give its length"):
         answers(chunked).get("k")

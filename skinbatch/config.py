@@ -42,16 +42,16 @@ class SourceSettings(_Section):
 
     include: tuple[str, ...] = Field(
         default=(),
-        description="List only keys that match one of these globs, such as `*.png`. Inside archives they are matched "
-        "against `shard.tar/member`; a glob that matches the archive itself takes all of it.",
+        description="List only keys that match one of these globs, such as `*.png`. Inside shards they are matched "
+        "against `shard.tar/member`; a glob that matches the shard itself selects all of it.",
     )
     exclude: tuple[str, ...] = Field(
-        default=(), description="Leave out keys that match one of these globs, inside archives too."
+        default=(), description="Leave out keys that match one of these globs, also inside shards."
     )
     image_column: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         default=(),
-        description="Column with the photos of Parquet files, or several: the first that a file has is read. Needed where "
-        "a file has several columns with images and its metadata does not single one out.",
+        description="Column with the photos of Parquet files, or several: the first that a file has is read. Needed if "
+        "a file has several columns with images and its metadata does not select one.",
     )
     follow_links: bool = Field(
         default=False,
@@ -67,7 +67,7 @@ class SourceSettings(_Section):
     )
     since: Annotated[datetime, BeforeValidator(_moment)] | None = Field(
         default=None,
-        description="Leave out what was last modified before this moment, unless an earlier run has planned it: a date "
+        description="Leave out photos last modified before this moment, unless an earlier run has planned them: a date "
         "such as `2026-11-29`, or a length of time before now such as `36h`. A nightly run does not need it.",
     )
 
@@ -94,7 +94,7 @@ class StorageSettings(_Section):
         description="Address buckets as `endpoint/bucket`. By default only when `endpoint_url` is set.",
     )
     max_attempts: Annotated[int, Field(ge=1, le=50)] = Field(
-        default=8, description="Number of times a request is tried before the store counts as away."
+        default=8, description="Number of times a request is tried before the store counts as unreachable."
     )
     timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=60.0, description="Seconds to wait for a connection or for the next bytes of an answer."
@@ -138,7 +138,7 @@ class GradingSettings(_Section):
     )
     view: Literal["auto", "frontal", "half"] = Field(
         default="auto",
-        description="View of every photo in the archive. `auto` decides for each photo by the place of its nose.",
+        description="View of every photo in the archive. `auto` decides for each photo by the position of its nose.",
     )
 
 
@@ -194,8 +194,7 @@ class EngineSettings(_Section):
     start_timeout_s: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
         description="Seconds to wait for the first worker before the run ends with exit code 4. By default half an hour "
-        "where the cluster is busy or its autoscaler may add a node, and 45 seconds where no node can have what a worker "
-        "needs.",
+        "if the cluster is busy or its autoscaler may add a node, and 45 seconds if no node can have what a worker needs.",
     )
     stall_timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=120.0,
@@ -216,7 +215,7 @@ class RunSettings(_Section):
     max_gone: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5,
         description="Share of the listed photos that may be gone in a run before anything was finished. More than that "
-        "ends it with exit code 4, as the listing is then more likely to be wrong than the photos to be deleted.",
+        "ends it with exit code 4, because a wrong listing is then more likely than deleted photos.",
     )
     stop_failures: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5,

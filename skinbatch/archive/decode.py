@@ -105,7 +105,7 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
     if kind is None:
         if is_cut_signature(data):
             raise PhotoError(Status.TRUNCATED, f"{name}: ends after {len(data)} bytes")
-        raise PhotoError(Status.UNSUPPORTED, f"{name}: begins with {data[:8]!r}, which is no supported image format")
+        raise PhotoError(Status.UNSUPPORTED, f"{name}: begins with {data[:8]!r}, which is not a supported image format")
     with _told(kind, name):
         return _decode(data, kind, settings.max_pixels, name)
 

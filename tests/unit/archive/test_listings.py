@@ -294,7 +294,7 @@ def test_an_inventory_copied_to_a_disk_is_read_there(tmp_path: Path) -> None:
     [
         (manifest("b", "ORC", "1.orc"), "ORC inventories are not supported; configure .* CSV or Parquet"),
         (manifest("b", "CSV", "none.csv.gz"), "names the data file .*none.csv.gz, which is not at"),
-        (b"{}", "no S3 Inventory manifest: it has no sourceBucket"),
+        (b"{}", "not an S3 Inventory manifest: it has no sourceBucket"),
         (b"no json", "is not JSON"),
     ],
 )

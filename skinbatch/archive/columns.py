@@ -59,7 +59,8 @@ def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: Sequence
     """
     schema = parquet.schema_arrow
     paths = _candidates(schema)
-    # Their photos are not read, but they may be the photos that belong to the masks or thumbnails of another column.
+    # Their photos are not read, but they may be the photos that belong to the masks or thumbnails
+    # of another column.
     nested = _nested(schema, paths) if paths else []
     rows = _rows_in(parquet.metadata)
     if image_column:

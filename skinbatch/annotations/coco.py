@@ -89,7 +89,7 @@ class _File:
             what = f"annotation {rest[0].get('id')}" if isinstance(rest[0], dict) else "an annotation"
             raise UsageError(f"{file}: not COCO's instances: {what} has no `{lacks}`; give it one or take it out")
         if len(known) < len(self.images):
-            raise UsageError(f"{file}: two images have the same `id`; number them anew")
+            raise UsageError(f"{file}: two images have the same `id`; give each one of its own")
         stray = next((n for n in self._of if n not in known), None)
         if stray is not None:
             raise UsageError(f"{file}: an annotation has image_id {json.dumps(stray)}, which none of its images has")
@@ -169,7 +169,7 @@ class _File:
         name = entry.get("file_name", entry.get("name")) if field == "id" else entry.get("id")
         said = json.dumps(value, default=float)[:60]
         raise UsageError(
-            f"{self.file}: {what} {name}: `{field}` is {said}, not a whole number or a text; mend it, or take the {what} out"
+            f"{self.file}: {what} {name}: `{field}` is {said}, not a whole number or a text; correct it, or remove the {what}"
         )
 
     def _size(self, image: Mapping[str, Any], path: Path | None) -> tuple[int | None, int | None]:

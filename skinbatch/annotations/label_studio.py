@@ -213,7 +213,9 @@ def _take(task: _Task, kind: str, value: Mapping[str, Any], result: Mapping[str,
         return  # text, numbers, ratings
 
     if result.get("image_rotation"):
-        raise UsageError(f"{task.where}: its photo was rotated in Label Studio; rotate the photo itself, and draw anew")
+        raise UsageError(
+            f"{task.where}: its photo was rotated in Label Studio; rotate the photo itself, and draw again"
+        )
     labels: list[Any] = next((value[name] for name in (kind, "labels") if isinstance(value.get(name), list)), [])
     if len(labels) > 1:
         raise UsageError(f"{task.where}: a box has several labels ({', '.join(map(str, labels))}); keep one of them")

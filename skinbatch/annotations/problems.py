@@ -91,7 +91,7 @@ class Problems:
         """Raise UsageError with all kinds if `strict` is set and there are problems."""
         if strict and self.found:
             raise UsageError(
-                f"{len(self.found)} problems in the annotated photos:\n{self.as_text()}\nmend them, or leave --strict out"
+                f"{len(self.found)} problems in the annotated photos:\n{self.as_text()}\ncorrect them, or leave --strict out"
             )
 
 

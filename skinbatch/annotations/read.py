@@ -118,7 +118,7 @@ def read_truth(
         name = photo.name if photo.path is not None else composed(photo.name)
         if (before := named.get(name)) is not None:
             twice = f"{before} and {photo.annotation}" if before != photo.annotation else f"{before}, twice"
-            raise UsageError(f"{path}: {photo.name} is annotated in {twice}; keep one, or name the file that is meant")
+            raise UsageError(f"{path}: {photo.name} is annotated in {twice}; keep one, or name the right file")
         named[name] = photo.annotation
     in_order = sorted(truth.photos, key=lambda photo: photo.name)
     return dataclasses.replace(
@@ -184,7 +184,7 @@ def _told(path: Path, photos: Path | None) -> str:
     if len(fitting) > 1:
         several = " and ".join(_ALL[name].looked_for for name in fitting)
         raise UsageError(
-            f"{path}: there are {several}; say which is meant: format = {' or '.join(map(repr, fitting))} "
+            f"{path}: there are {several}; choose one: format = {' or '.join(map(repr, fitting))} "
             "(--format of evaluate, --from of export)"
         )
     fitting = fitting or [name for name, form in _PLAIN.items() if form.suits(path, photos)]

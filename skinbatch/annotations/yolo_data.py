@@ -52,7 +52,9 @@ class DataSet:
                 if _is_there(place):
                     places[place] = None
                 elif split or name != "test":
-                    raise UsageError(f"{self.file}: `{name}`: {place}: no such folder or list; mend `path` or `{name}`")
+                    raise UsageError(
+                        f"{self.file}: `{name}`: {place}: no such folder or list; correct `path` or `{name}`"
+                    )
         if not places:
             raise UsageError(f"{self.file}: names no photos that are there; give it `train` or `val`")
         return tuple(places)
@@ -112,7 +114,7 @@ def class_names(file: Path) -> dict[int, str]:
         raise UsageError(f"{file}: `names` is no list of class names: {e}") from None
 
     if isinstance(count := data.get("nc"), int) and count != len(found):
-        raise UsageError(f"{file}: `nc` is {count}, and `names` has {len(found)} classes; mend one of them")
+        raise UsageError(f"{file}: `nc` is {count}, and `names` has {len(found)} classes; correct one of them")
     return found
 
 

@@ -261,7 +261,7 @@ def _nothing(request: Request, scored: Scored, said: Sequence[AnnotatedPhoto], p
         return f"{where}: several photos have the same {pairs.way}, such as {', '.join(pairs.ambiguous[:3])}"
     names, ids = [photo.name for photo in said[:1]], scored.image_ids[:1]
     return (
-        f"{where}: no photo has both a row and truth: rows are called like {(ids or ['(none)'])[0]!r}, annotated photos like "
+        f"{where}: no photo has both a row and truth: rows have names like {(ids or ['(none)'])[0]!r}, annotated photos like "
         f"{(names or ['(none)'])[0]!r}; name the truth of this destination's source"
     )
 

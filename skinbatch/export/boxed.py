@@ -47,7 +47,9 @@ class BoxedPhoto:
         for what, boxes in (("box", self.boxes), ("crowd", self.crowd_boxes)):
             bad = [] if boxes is None else np.flatnonzero(~np.isfinite(boxes).all(1)).tolist()
             if bad:
-                raise UsageError(f"{self.name}: {what} {bad[0] + 1} is not of numbers; mend it, or take it out")
+                raise UsageError(
+                    f"{self.name}: {what} {bad[0] + 1} has values that are not numbers; correct it, or remove it"
+                )
         for label in {*self.labels, *self.crowd_labels}:
             if label != label.strip() or not (label.isprintable() or not label):
                 raise UsageError(

@@ -259,7 +259,7 @@ def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None =
         raise UsageError(f"{path}: setting `stage`: one of {', '.join(STAGES)} (got {said!r})")
     if stage is not None and stage != said:
         name = path.stem if is_shipped(path) else path
-        raise UsageError(f"{path}: is a recipe of a {said}: skinbatch train {said} {name}")
+        raise UsageError(f"{path}: is a recipe for a {said}: skinbatch train {said} {name}")
     mistakes: list[str] = []
     if isinstance(data.get("model"), dict):
         data["model"] = _model(said, data["model"], path, mistakes)

@@ -351,7 +351,7 @@ def test_wrong_use_is_told(
     truth = str(coco_file(tmp_path / "truth.json", TRUE))
     other = str(coco_file(tmp_path / "other.json", {"x/y.png": [[1, 1, 5, 5]]}))
     failed = str(coco_file(tmp_path / "failed.json", {"b/levle1_9.png": [[1, 1, 5, 5]]}))
-    assert "rows are called like 'a/levle0_1.png', annotated photos like 'x/y.png'" in refused(
+    assert "rows have names like 'a/levle0_1.png', annotated photos like 'x/y.png'" in refused(
         capsys, monkeypatch, dest, other
     )
     assert "none of the 1 photos with truth was scored" in refused(capsys, monkeypatch, dest, failed)

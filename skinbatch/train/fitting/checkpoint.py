@@ -60,7 +60,7 @@ def load_checkpoint(work: Path, parts: Mapping[str, Any], device: torch.device) 
     try:
         kept = torch.load(path, map_location=device, weights_only=True)
         for name, part in parts.items():
-            if kept[name]:  # what scales gradients on a GPU has nothing to remember on a CPU
+            if kept[name]:  # the gradient scaler has no state on a CPU
                 part.load_state_dict(kept[name])
         return FitState(**kept["state"])
     except (RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as e:

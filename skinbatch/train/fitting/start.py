@@ -50,7 +50,7 @@ def start_from(network: nn.Module, state: Mapping[str, Tensor], where: str) -> s
         )
     network.load_state_dict(taken, strict=False)
     anew = [name for name in own if name not in taken]
-    rest = f"; anew: {', '.join(anew[:3])}{f' and {len(anew) - 3} more' if len(anew) > 3 else ''}" if anew else ""
+    rest = f"; new: {', '.join(anew[:3])}{f' and {len(anew) - 3} more' if len(anew) > 3 else ''}" if anew else ""
     return f"started from {where}: {len(taken)} of {len(own)} layers{rest}"
 
 

@@ -250,8 +250,8 @@ class _Reader:
         said, more = ", ".join(map(repr, list(self.unknown)[:_SHOWN])), len(self.unknown) - _SHOWN
         also = f" and {more} more" if more > 0 else ""
         return (
-            f"; the truth's classes {said}{also} are none of the model's ({', '.join(self.classes)}): say in `data.map` which "
-            'they are, or "" for none'
+            f"; the truth's classes {said}{also} are none of the model's ({', '.join(self.classes)}): give their classes in "
+            '`data.map`, or "" for none'
         )
 
     def _view(self, source: View) -> View:

@@ -23,13 +23,6 @@ def draw_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
     Args:
         curves: By their names, as `reliabilities` returns them.
         path: The file.
-
-    Points are bins of the probability: right of the diagonal more is said than is true. Bars are
-    the photos of a bin, as a share of the fullest one.
-
-    Args:
-        curves: By their names, as `reliabilities` gives them.
-        path: The file.
     """
     columns = min(_COLUMNS, len(curves))
     rows = -(-len(curves) // columns)

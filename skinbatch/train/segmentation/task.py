@@ -117,7 +117,7 @@ class FaceSamples:
     def _closeup(self, index: int, rng: np.random.Generator) -> tuple[Pixels, Pixels, bool]:
         """Return a small window around a place on the skin, the nose or an ear.
 
-        It is so near that skin of the neck cannot be told from the cheek's, so the neck is left
+        It is so near that skin of the neck looks like the cheek's, so the neck is left
         out. An ear is skin of the face if it is what the window shows, and is left out otherwise:
         in whole faces the truth counts it as background.
         """

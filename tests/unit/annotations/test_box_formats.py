@@ -291,7 +291,7 @@ BOXED = {"id": 4, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}
         ({"images": [IMAGE, IMAGE], "annotations": []}, "the same `id`"),
         ({"images": [IMAGE | {"width": "wide"}], "annotations": []}, "image 7: `width`"),
         *(
-            ({"images": [IMAGE], "annotations": [BOXED | {field: value}]}, rf"annotation 4: `{field}` is .*; mend it, or take")
+            ({"images": [IMAGE], "annotations": [BOXED | {field: value}]}, rf"annotation 4: `{field}` is .*; correct it, or")
             for field in ("image_id", "category_id")
             for value in (None, [1], {"n": 1}, 1.5, True)
         ),

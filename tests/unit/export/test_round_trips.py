@@ -178,7 +178,7 @@ def test_photos_that_lie_beside_the_export_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("boxes", "label", "says"),
     [
-        ([[1, 2, math.nan, 4]], "x", r"a\.jpg: box 1 is not of numbers"),
+        ([[1, 2, math.nan, 4]], "x", r"a\.jpg: box 1 has values that are not numbers"),
         ([[1, 2, 3, 4]], " x", r"a\.jpg: class ' x' has blanks"),
         ([[1, 2, 3, 4]], "x\ny", r"a\.jpg: class 'x\\ny' has"),
     ],

@@ -180,7 +180,7 @@ def test_where_every_class_is_unknown_the_truths_and_the_models_are_named(folder
         "derm of an unknown class, 10 of "
         + "/".join((folders / "derm").parts[-2:])
         + " by the recipe; the truth's classes "
-        "'discoid', 'moles' are none of the model's (rosacea, lupus): say in `data.map` which they are, or \"\" for none"
+        "'discoid', 'moles' are none of the model's (rosacea, lupus): give their classes in `data.map`, or \"\" for none"
     )
 
 

@@ -27,7 +27,7 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
 def test_all_layers_but_the_last_are_taken_from_a_network_of_other_classes() -> None:
     body, face = classifier("a", "b"), classifier("a", "b", "c")
     said = start_from(face, state_of(body), "the training `body`")
-    assert "anew: head.out.weight, head.out.bias" in said
+    assert "new: head.out.weight, head.out.bias" in said
     own, given = face.state_dict(), body.state_dict()
     same = {name for name in own if own[name].shape == given[name].shape and torch.equal(own[name], given[name])}
     assert {name for name in own if not name.endswith("num_batches_tracked")} - same == {

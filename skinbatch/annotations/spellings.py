@@ -24,7 +24,7 @@ class Spellings:
         Raises:
             UsageError: Two have the path's name, in different spellings of the same text.
         """
-        if path.exists():
+        if os.path.exists(path):  # unlike Path.exists, it is False for a name that is too long
             return path
         if str(path).isascii() or path.parent == path:
             return None

@@ -22,7 +22,7 @@ from skinbatch.cli_evaluate import evaluate
 from skinbatch.cli_models import explain, pack_app
 from skinbatch.cli_options import ConfigFile, Dest, EngineName, Json, Scoring, print_json, say
 from skinbatch.cli_results import compare, regrade, report, schema, series, show
-from skinbatch.cli_run import report_as_json, retry, score
+from skinbatch.cli_run import print_failure, report_as_json, retry, score
 from skinbatch.cli_train import recipes, train
 from skinbatch.config import load_config
 from skinbatch.console import TerminalPresenter, clock, counted, summary
@@ -194,9 +194,12 @@ def _guarded(run: Callable[..., Any]) -> int:
         return 130
     except Exception as e:
         if hasattr(e, "format_message") and hasattr(e, "exit_code"):  # a usage error from click
-            command = getattr(getattr(e, "ctx", None), "command_path", "skinbatch")
+            context = getattr(e, "ctx", None)
+            command = getattr(context, "command_path", "skinbatch")
             message = e.format_message()
             if message:  # empty if the command has only printed its help
+                if getattr(context, "info_name", None) in ("score", "retry") and "--json" in sys.argv:
+                    print_failure(int(e.exit_code), message)
                 print(f"skinbatch: {message}\nTry '{command} --help'.", file=sys.stderr)
             return int(e.exit_code)
         if not writes_json():

@@ -208,6 +208,11 @@ def report_as_json(report: RunReport) -> dict[str, Any]:
     return dataclasses.asdict(report) | {"failed": report.failed, "left": left}
 
 
+def print_failure(exit_code: int, message: str) -> None:
+    """Print the JSON result of a command line that could not be parsed, before any run began."""
+    _print_line({"exit_code": exit_code, "message": message}, started=time.monotonic())
+
+
 def _print_line(values: dict[str, Any], started: float) -> None:
     values["duration_s"] = round(time.monotonic() - started, 3)
     print(json.dumps(values, sort_keys=True, default=str), flush=True)

@@ -156,6 +156,27 @@ def test_every_kind_of_error_has_its_exit_code(
         assert said == f"skinbatch: {error}\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["score", "a"], "DEST"),
+        (["score", "a", "b", "--colour"], "--colour"),
+        (["score", "a", "b", "--deadline", "soon"], "--deadline"),
+        (["score", "a", "b", "--exit-zero-on", "99"], "--exit-zero-on"),
+        (["retry", "a", "--workers", "many"], "--workers"),
+    ],
+)
+def test_a_command_line_that_cannot_be_parsed_has_a_json_result_too(
+    arguments: list[str], names: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *arguments, "--json") == 2
+
+    (line,) = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    assert result["exit_code"] == 2
+    assert names in result["message"]
+
+
 @pytest.mark.parametrize("code", [0, 3, 4, 6, 130])
 def test_the_exit_code_is_the_reports_and_json_is_the_report(
     code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

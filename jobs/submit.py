@@ -19,6 +19,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -58,11 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.address:
         os.environ["RAY_API_SERVER_ADDRESS"] = options.address
 
+    # From here on, or a signal would be lost before the run is followed: as the first process of a container, a
+    # program without a handler ignores it.
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+
     try:
-        client = connect(options.wait)
+        client = connect(options.wait, stopping)
         submission_id = attach_or_submit(client, options.name, shlex.join(options.command))
         say(f"run {submission_id} on {client.get_address()}")
-        return asyncio.run(follow(client, submission_id, options.patience))
+        return asyncio.run(follow(client, submission_id, options.patience, stopping))
     except Stop as e:
         say(str(e))
         return e.exit_code
@@ -86,14 +93,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def connect(wait: float) -> JobSubmissionClient:
+def connect(wait: float, stopping: threading.Event) -> JobSubmissionClient:
     """Return a client of the cluster, waiting for its head for up to `wait` seconds.
 
     Raises:
-        Stop: If nothing answers, or what answers is not a Ray head that lets us in.
+        Stop: If nothing answers, what answers is not a Ray head that lets us in, or a signal arrives.
     """
     deadline = time.monotonic() + wait
-    while True:
+    while not stopping.is_set():
         try:
             return JobSubmissionClient()
         except (AuthenticationError, ValueError) as e:
@@ -109,6 +116,8 @@ def connect(wait: float) -> JobSubmissionClient:
             raise Stop(f"this is not the dashboard of a Ray cluster: {e}", WRONG_USE) from None
 
         time.sleep(POLL_S)
+
+    raise Stop("interrupted before the run was submitted", INTERRUPTED)
 
 
 def attach_or_submit(client: JobSubmissionClient, name: str | None, command: str) -> str:
@@ -127,16 +136,12 @@ def attach_or_submit(client: JobSubmissionClient, name: str | None, command: str
     return submission_id
 
 
-async def follow(client: JobSubmissionClient, submission_id: str, patience: float) -> int:
+async def follow(client: JobSubmissionClient, submission_id: str, patience: float, stopping: threading.Event) -> int:
     """Print the log of a run until it ends, and return its exit code. A signal stops the run.
 
     Raises:
         Stop: If the head is out of reach for longer than `patience` seconds, or has lost the run.
     """
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-
     printing = asyncio.create_task(print_log(client, submission_id))
     asked_to_stop = False
     last_answer = time.monotonic()
@@ -162,11 +167,7 @@ async def follow(client: JobSubmissionClient, submission_id: str, patience: floa
             if run.status.is_terminal():
                 break
 
-        if asked_to_stop:
-            await asyncio.sleep(POLL_S)
-        else:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), POLL_S)
+        await asyncio.sleep(POLL_S)
 
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(printing, LAST_LINES_S)

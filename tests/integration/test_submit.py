@@ -112,6 +112,37 @@ def test_sigterm_stops_the_run_and_waits_for_its_end(
     assert client.get_job_status("to-stop-1") == JobStatus.STOPPED
 
 
+def test_sigterm_ends_the_wait_for_a_head(cluster: RayCluster, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    address = f"--address=http://127.0.0.1:{port}"
+    # The first process of a container: it ignores a signal that it has no handler for.
+    program = (
+        "import runpy, signal, sys\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('ready', flush=True)\n"
+        f"sys.argv = [{SUBMIT[1]!r}, {address!r}, '--wait=300', '--', 'true']\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=client_of(cluster),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_line(process, "ready")
+
+    # Sent again and again, as nothing tells when the handler is in place.
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    _, errors = process.communicate()
+
+    assert process.returncode == 130, errors
+    assert "interrupted before the run was submitted" in errors
+
+
 def test_a_second_submitter_follows_the_run_of_one_that_was_lost(
     cluster: RayCluster, client: JobSubmissionClient, tmp_path: Path
 ) -> None:

@@ -75,11 +75,20 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     `about`.
 
     Args:
+        store: the destination.
+        request: the truth, the scoring and the settings of the evaluation.
         phase: called with a line of text at each step.
+
+    Returns:
+        The numbers over all photos and over each slice. `as_json()` returns them as plain values.
 
     Raises:
         UsageError: the truth cannot be read, no photo has both, nothing in the truth can be
             compared with the tables, or the request names a class or group that does not exist.
+
+    Example:
+        >>> result = evaluate(store, Request(Path("truth.json")))  # doctest: +SKIP
+        >>> result.as_json()["all"]  # doctest: +SKIP
     """
     phase(f"reading {request.truth}")
     column = how_grouped(request.group)[1]

@@ -89,7 +89,7 @@ def test_anything_else_behind_the_end_is_a_row_that_says_so(tmp_path: Path, name
         found = read(write(tmp_path / str(n), name, data))
         assert names(found) == [*NAMES[:2], "#corrupt"]
         assert found[-1].status is Status.CORRUPT and str(tmp_path) in str(found[-1].error)
-    assert "behind the end mark" in str(read(write(tmp_path / "c", name, pack(FIRST + garbage)))[-1].error)
+    assert "follows the end mark" in str(read(write(tmp_path / "c", name, pack(FIRST + garbage)))[-1].error)
 
 
 def test_a_joined_tar_that_is_cut_says_so(tmp_path: Path, name: str) -> None:

@@ -152,7 +152,7 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
     # What the card says judges the validation photos, and no others.
     own = (resumed.pack.text("CARD.md") or "").partition("## Trained: segmenter")[2]
     commands = (
-        own.partition("from pixels to tables")[2]
+        own.partition("Score the validation photos with the whole pack")[2]
         .split("```")[1]
         .rstrip()
         .replace("AGAIN", str(out))

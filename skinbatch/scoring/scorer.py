@@ -183,7 +183,11 @@ class Scorer:
         scored.
 
         Args:
+
             photos: (H, W, 3) uint8 RGB each, as displayed.
+
+        Returns:
+            One result for each photo. Corners and counts refer to the photo as displayed.
 
         Raises:
             MemoryError: a photo needs more memory than there is even when it is alone in a batch.

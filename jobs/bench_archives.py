@@ -18,8 +18,8 @@ from skinbatch.runs.ledger import Ledger
 from skinbatch.storage.local import LocalStore
 from skinbatch.types import Receipt
 
+# Names of one file; file systems allow 65,000.
 _LINKS = 50_000
-"""Names of one file; file systems allow 65,000."""
 
 
 def tiny_photo() -> bytes:

@@ -25,22 +25,23 @@ from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.schema import BOXES, SCHEMA_VERSION, images_schema
 from skinbatch.types import DataFile, ImageRef, Receipt, WorkUnit
 
+# On two cores, for 70,000 photos with 2 million boxes.
 TARGET_S, TARGET_MIB = 600.0, 4096.0
-"""On two cores, for 70,000 photos with 2 million boxes."""
 CLASSES = ("comedone", "papule", "pustule", "nodule")
 
 _FINGERPRINT = "0123456789ab"
 _SIDE = 1024
 _THRESHOLD = 0.3
+# Share of the true boxes that something was found at.
 _FOUND = 0.7
-"""Share of the true boxes that something was found at."""
+# True boxes for each box found.
 _TRUE_SHARE = 0.5
-"""True boxes for each box found."""
 _MEAN = (2.0, 12.0, 30.0, 60.0)
+# True boxes of a photo by severity, before they are brought to the wanted sum, and how frequent the
+# severity is.
 _SHARES = (0.45, 0.35, 0.13, 0.07)
-"""True boxes of a photo by severity, before they are brought to the wanted sum, and how frequent the severity is."""
+# Groups of about 500 photos.
 _BITS = 7
-"""Groups of about 500 photos."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 import psutil
 
 SAMPLE_S = 0.05
+# What the command line of a worker says, on the local engine and on Ray.
 _WORKERS = ("skinbatch.engines.child", "ray::_Actor")
-"""What the command line of a worker says, on the local engine and on Ray."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.bench_archives import finished_destination, tiny_photo
 
+# Keys of one listing request of S3.
 PAGE = 1000
-"""Keys of one listing request of S3."""
 PHOTOS_A_CORE = 3000
 SHARE = 0.03
 RESUME_S, RESUME_MIB = 30.0, 500.0

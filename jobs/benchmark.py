@@ -35,11 +35,11 @@ from skinbatch.scoring.scorer import CPU_BATCH
 
 NAMES = {BARE: "(a) bare work", LOCAL: "(b) --engine local", RAY: "(c) --engine ray", RAY_DATA: "(d) Ray Data"}
 
+# After this long a run is taken for hung.
 _LIMIT_S = 1800
-"""After this long a run is taken for hung."""
 _PIPELINE_S = 12.0
+# Photos that an architecture scores in the pipeline: as many as take some seconds.
 _FEWEST, _MOST = 24, 480
-"""Photos that an architecture scores in the pipeline: as many as take some seconds."""
 
 
 @dataclass(slots=True)

@@ -25,12 +25,12 @@ from skinbatch.train.results.packing import stem_of
 from skinbatch.train.session import PHOTOS
 from skinbatch.train.shipped import find_recipe
 
+# What is drawn: a panel each. None of it can be negative.
 SHOWN: Mapping[str, Sequence[str]] = {
     "segmenter": ("dice",),
     "detector": ("AP50", "count MAE"),
     "classifier": ("auc", "recall"),
 }
-"""What is drawn: a panel each. None of it can be negative."""
 AT_THE_END = 10**6
 
 

@@ -74,8 +74,8 @@ MORE = """## What more photos would bring
 By `python jobs/starter_pack.py curve DIR`: short trainings on shares of the photos, each of as many steps, judged by the same
 validation photos. The pack itself was trained on all of them, for much longer.
 Photos of clear faces are counted among the detector's."""
+# With it begins what a card says before it is measured.
 STAGES_TABLE = "| stage | architecture |"
-"""With it begins what a card says before it is measured."""
 PAPERS = f"Other photos and conditions, so aims and no baselines: {papers.ACNE_NOTE}; {papers.FACES_NOTE}."
 NONE = "none_of_them"
 PARTS = ("valid", "train")
@@ -85,9 +85,10 @@ OTHERS = ("starter-frcnn",)
 # The segmenter's source whose masks people drew, as `gather.called` names it; the others' were drawn by machine.
 DRAWN = "data/celebamask"
 CURVE = "curve"
+# Of each training of a learning curve: an eighth of the recipes' own, an hour for all of them on
+# two cores. There is none of the classifier: its classes have 24 to 120 photos, of which no share
+# can be judged.
 STEPS = {"segmenter": 300, "detector": 400}
-"""Of each training of a learning curve: an eighth of the recipes' own, an hour for all of them on two cores. There is none of
-the classifier: its classes have 24 to 120 photos, of which no share can be judged."""
 SHARES = ("0.0625", "0.25", "1")
 
 

@@ -138,13 +138,14 @@ def pack_import(
     print(f"pack {pack.name}, {pack.address}")
     for stem, found in pack.stages.items():
         print(f"  {stem:20} {found.arch}, {', '.join(found.classes)}")
-    print(f"What {weights.name} was taken for, and why:")
+    print(f"How {weights.name} was read, and why:")
     for finding in findings:
         print(f"  {finding.what:20} {finding.value}  ({finding.source})")
     assumed = [finding for finding in findings if finding.what == "classes" and finding.is_assumed]
     for finding in assumed:
         typer.echo(
-            f"skinbatch: no --classes: the {stage}'s outputs are taken to be, in this order, {finding.value}", err=True
+            f"skinbatch: no --classes: the {stage}'s outputs are assumed to be, in this order, {finding.value}",
+            err=True,
         )
     if pack.lacks:
         print(f"It has no {' and no '.join(pack.lacks)} yet: import one, or import with --base starter.")

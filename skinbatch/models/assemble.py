@@ -1,4 +1,7 @@
-"""A pack grows by a stage: made beside the old one, whole, and put in its place, on this disk or on S3."""
+"""Add a stage to a pack, on this disk or on S3.
+
+The new pack is made whole beside the old one, and then takes its place.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def add_stage(
     licence: str | None = None,
     storage: StorageSettings | None = None,
 ) -> Pack:
-    """Return the pack of `grow_pack` alone."""
+    """Add a stage as `grow_pack` does, and return the pack alone."""
     return grow_pack(name, wanted, dest=dest, base=base, licence=licence, storage=storage)[0]
 
 
@@ -44,18 +47,33 @@ def grow_pack(
     licence: str | None = None,
     storage: StorageSettings | None = None,
 ) -> tuple[Pack, tuple[Finding, ...]]:
-    """Import a stage into pack `DEST/NAME`, which is made if it is not there; another of its kind is replaced, and a
-    classifier of another head is added.
+    """Import a stage into pack `DEST/NAME`.
 
-    dest: a folder or s3://bucket/prefix; None: the packs folder. base: a pack that fills the stages that are not there.
-    Returns the pack, and what the weights were taken for. Raises UsageError and PackError before the pack is touched.
+    A pack that does not exist is made. A segmenter or detector replaces the pack's own, and a
+    classifier replaces the one of the same head or is added.
+
+    Args:
+        name: name of the pack.
+        wanted: the weights to import and their settings.
+        dest: a folder or s3://bucket/prefix; None for the packs folder.
+        base: a pack that supplies the stages that are missing.
+        licence: licence of the stage.
+        storage: settings for S3.
+
+    Returns:
+        The pack, and what the import found out about the weights.
+
+    Raises:
+        UsageError, PackError: before the pack is touched.
     """
     storage = storage or StorageSettings()
     if not NAME.fullmatch(name):
-        raise UsageError(f"`{name}` is no name for a pack: letters, digits, `.`, `_`, `-`, and a letter or digit first")
+        raise UsageError(
+            f"`{name}` is not a valid pack name: use letters, digits, `.`, `_`, `-`, and begin with a letter or digit"
+        )
     if is_shipped(name):
         raise UsageError(
-            f"pack `{name}` comes with skinbatch and is not changed; choose another name, and --base {name}"
+            f"pack `{name}` comes with skinbatch and cannot be changed; choose another name, and add --base {name}"
         )
     address = f"{(dest or str(packs_folder())).rstrip('/')}/{name}"
     filler = load_pack(base, storage) if base is not None else None
@@ -75,7 +93,7 @@ def grow_pack(
         write_manifest(manifest, made)
         write_texts(grown, old, filler)
         if read_manifest(made) != manifest:
-            raise PackError(f"{address}: {FILENAME} does not read back as it was written; the old pack is untouched")
+            raise PackError(f"{address}: {FILENAME} cannot be read back as it was written; the old pack is untouched")
         grown.verify()
         if is_s3(address):
             _upload(grown, address, storage)
@@ -86,7 +104,10 @@ def grow_pack(
 
 @contextmanager
 def _one_at_a_time(address: str, beside: Path | None) -> Iterator[None]:
-    """Two imports into one local pack would lose one's stage. On S3 nothing keeps two machines apart."""
+    """Let one import at a time into a local pack, so that two cannot lose each other's stage.
+
+    On S3 nothing keeps two machines apart.
+    """
     if beside is None:
         yield
         return
@@ -103,12 +124,12 @@ def _existing(address: str, storage: StorageSettings) -> Pack | None:
         return load_pack(address, storage)
     directory = Path(address).expanduser()
     if directory.exists() and not (directory / FILENAME).exists() and any(directory.iterdir()):
-        raise UsageError(f"{directory} is there, and no pack; choose another name or --dest")
+        raise UsageError(f"{directory} exists and is not a pack; choose another name or --dest")
     return load_pack(directory.resolve()) if (directory / FILENAME).exists() else None
 
 
 def _beside(address: str) -> Path | None:
-    """The folder that the pack is in, so that it can be renamed into its place; None for S3."""
+    """Return the folder that the pack is in, so that it can be renamed into place; None for S3."""
     if is_s3(address):
         return None
     parent = Path(address).expanduser().parent
@@ -120,7 +141,7 @@ def _beside(address: str) -> Path | None:
 
 
 def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> Manifest:
-    """The manifest with the new stage; `base` fills what is missing after that."""
+    """Return the manifest with the new stage; `base` supplies what is still missing."""
     have = old.manifest if old else None
     fill = base.manifest if base else None
     segmenter = have.segmenter if have else None
@@ -153,7 +174,7 @@ def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> M
 
 
 def _describes_itself(manifest: Manifest) -> bool:
-    """Whether nobody wrote its description: it is `_described`."""
+    """Return whether the description is the one that `_described` makes, and nobody wrote it."""
     stages: list[AnyStage] = [s for s in (manifest.segmenter, manifest.detector, *manifest.classifier) if s is not None]
     return manifest.description == _described(stages)
 
@@ -163,15 +184,18 @@ def _described(stages: Sequence[AnyStage]) -> str:
 
 
 def _copy_missing(source: Pack, grown: Pack) -> None:
-    """Files that the grown pack names and does not have yet, if the source has them with the recorded hash."""
+    """Copy files that the grown pack lacks, if the source has them with the recorded hash."""
     for name, recorded in grown.files.items():
         if not (grown.directory / name).exists() and source.files.get(name) == recorded:
             shutil.copyfile(source.directory / name, grown.directory / name)
 
 
 def _swap(made: Path, directory: Path) -> None:
-    """The new pack in the place of the old one. A reader finds one or the other, or for an instant none; should the second
-    rename not come about, the old one is put back."""
+    """Put the new pack in the place of the old one.
+
+    A reader finds one or the other, or for an instant none. If the second rename fails, the old
+    pack is put back.
+    """
     made.chmod(0o755)
     retired = made.parent.parent / f"{TEMPORARY}{made.parent.name.removeprefix(TEMPORARY)}-retired"
     try:
@@ -186,7 +210,10 @@ def _swap(made: Path, directory: Path) -> None:
 
 
 def _upload(pack: Pack, address: str, storage: StorageSettings) -> None:
-    """The manifest last: until then the old pack is what its hashes say, or is refused."""
+    """Upload the files, and the manifest last.
+
+    Until then the old pack either matches its hashes or is refused.
+    """
     store = open_store(address, storage)
     for name in [*pack.files, *TEXTS, FILENAME]:
         path = pack.directory / name

@@ -1,4 +1,4 @@
-"""Three protocols: what the scorer asks of a model, whatever framework runs it."""
+"""Define the three protocols of models that the scorer uses, whatever framework runs them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,49 @@ InputKind = Literal["image", "crop", "masked_crop"]
 
 
 class Segmenter(Protocol):
-    """classes: names in label order; `background`, `skin` and `nose` are among them."""
+    """Label the pixels of photos.
+
+    classes: names in label order, with `background`, `skin` and `nose` among them.
+    """
 
     classes: tuple[str, ...]
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-        """photos: (H, W, 3) uint8 RGB each, any sizes. Returns a (h, w) uint8 label map each, at the model's own
-        resolution, covering exactly the photo (h / H and w / W are the scales; padding is cut off)."""
+        """Return a label map for each photo.
+
+        Args:
+            photos: (H, W, 3) uint8 RGB each, of any size.
+
+        Returns:
+            (h, w) uint8 each, at the model's own resolution. A map covers exactly the photo: h / H
+                and w / W are the scales, and padding is cut off.
+        """
 
 
 class Detector(Protocol):
-    """classes: names in label order."""
+    """Find lesions in photos. classes: names in label order."""
 
     classes: tuple[str, ...]
     input: InputKind
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """photos: (H, W, 3) uint8 RGB each. Returns boxes in pixels of each array, above the pack's score floor,
-        after class-wise NMS, at most the pack's box cap (`saturated` when it was reached)."""
+        """Return the boxes of each photo.
+
+        Args:
+            photos: (H, W, 3) uint8 RGB each.
+
+        Returns:
+            Boxes in pixels of each array, above the pack's score floor, after class-wise NMS. There
+                are at most as many as the pack's box cap (`saturated` if it was reached).
+        """
 
 
 class Classifier(Protocol):
-    """head: name of the head, `disease` or the pack's own. classes: names in output order.
-    threshold: below it there is no top class."""
+    """Return class probabilities of photos.
+
+    head: name of the head, `disease` or the pack's own. classes: names in output order. threshold:
+    there is no top class below this probability.
+    """
 
     head: str
     classes: tuple[str, ...]
@@ -45,12 +65,15 @@ class Classifier(Protocol):
     threshold: float
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """photos: (H, W, 3) uint8 RGB each. Returns (N, C) float32 probabilities; NaN where the model gave NaN."""
+        """Return (N, C) float32 probabilities, NaN where the model gave NaN.
+
+        photos: (H, W, 3) uint8 RGB each.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models of a pack, ready to use on one device."""
+    """Hold the models of a pack, ready to use on one device."""
 
     segmenter: Segmenter
     detector: Detector

@@ -1,4 +1,7 @@
-"""From a pack's stages to models on a device. Frameworks are imported here, each only if a stage needs it."""
+"""Build models on a device from a pack's stages.
+
+Frameworks are imported here, each only if a stage needs it.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,10 @@ if TYPE_CHECKING:
 
 
 def build(pack: Pack, device: str, settings: ModelSettings) -> Models:
-    """All models of a pack whose files have been verified. Raises PackError naming the file for a layer that does not
-    fit."""
+    """Build all models of a pack whose files have been verified.
+
+    Raises PackError naming the file if a layer does not fit.
+    """
     return Models(
         segmenter=build_segmenter(pack.segmenter, pack.weights_file("segmenter"), device, settings),
         detector=build_detector(pack.detector, pack.weights_file("detector"), device, settings),
@@ -33,7 +38,7 @@ def build(pack: Pack, device: str, settings: ModelSettings) -> Models:
 
 
 def build_segmenter(stage: SegmenterStage, weights: Path, device: str, settings: ModelSettings) -> Segmenter:
-    """weights: the file; fakes need none."""
+    """Build a segmenter. weights: the file; fakes need none."""
     if stage.arch in FAKES:
         from skinbatch.models.fake import FakeSegmenter
 
@@ -56,14 +61,14 @@ def build_segmenter(stage: SegmenterStage, weights: Path, device: str, settings:
 
 
 def build_detector(stage: DetectorStage, weights: Path, device: str, settings: ModelSettings) -> Detector:
-    """weights: the file; the config of arch `mmdet` lies beside it."""
+    """Build a detector. weights: the file; the config of arch `mmdet` lies beside it."""
     detector = _detector(stage, weights, device, settings)
     if stage.tiling is None:
         return detector
     from skinbatch.models.detectors.tiling import CPU_BATCH, GPU_BATCH, TiledDetector
 
     batch = GPU_BATCH if device.startswith("cuda") else CPU_BATCH
-    seen_as_it_is = min(stage.size, stage.short_side or stage.size)  # of a square, the short side is every side
+    seen_as_it_is = min(stage.size, stage.short_side or stage.size)  # every side of a square is its short side
     tiling = stage.tiling if stage.tiling.tile else stage.tiling.model_copy(update={"tile": seen_as_it_is})
     return TiledDetector(detector, tiling, settings.nms_iou or stage.nms_iou, settings.max_boxes, batch)
 
@@ -88,7 +93,10 @@ def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelS
 
 
 def detector_spec(stage: DetectorStage, settings: ModelSettings, model: dict[str, Any] | None = None) -> DetectorSpec:
-    """What one of mmdet's detectors is built from. model: the model config of arch `mmdet`."""
+    """Return the description from which one of mmdet's detectors is built.
+
+    model: the model config of arch `mmdet`.
+    """
     from skinbatch.models.detectors.mmdet_architectures import Anchors, DetectorSpec
 
     anchors = stage.anchors
@@ -123,7 +131,7 @@ def _user_model(path: Path) -> dict[str, Any]:
 
 
 def build_classifier(stage: ClassifierStage, weights: Path, device: str, settings: ModelSettings) -> Classifier:
-    """weights: the file; fakes need none."""
+    """Build a classifier. weights: the file; fakes need none."""
     if stage.arch in FAKES:
         from skinbatch.models.fake import FakeClassifier
 
@@ -139,7 +147,7 @@ def build_classifier(stage: ClassifierStage, weights: Path, device: str, setting
 
 
 def classifier_spec(stage: ClassifierStage) -> ClassifierSpec:
-    """What a network of torch is built from, to be trained and to be run."""
+    """Return the description from which a torch classifier is built, in training and scoring."""
     from skinbatch.models.classifiers.classifier import ClassifierSpec
     from skinbatch.models.classifiers.classifier_layouts import network_name
     from skinbatch.models.preprocess import Normalisation

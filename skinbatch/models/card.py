@@ -1,4 +1,7 @@
-"""The card and the terms of a pack that grows: what was said of a stage goes when the stage goes."""
+"""Write the card and the licence terms of a pack that grows.
+
+Text about a stage is removed when the stage is replaced.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,29 @@ from dataclasses import dataclass
 from skinbatch.models.pack import Pack
 
 UNSTATED = "not stated"
-# In the card of a pack that was imported. A trainer puts what it knows in its place.
+# The card of an imported pack begins with this. Training writes its own text instead.
 OURS = "Written by `skinbatch pack import`. What these models were trained on and how well they do is not known here."
-# What the headings of a stage's own section and of what another pack filled in begin with.
+# The first words of the headings of a stage's own section and of text from another pack.
 TRAINED = "Trained: "
 FILLED = "What was filled in from pack"
 
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """Lines of Markdown from one heading to the next. title: empty for what is before the first."""
+    """Hold the lines of Markdown from one heading to the next.
+
+    title: empty for the lines before the first heading.
+    """
 
     title: str
     text: str
 
 
 def write_texts(grown: Pack, old: Pack | None, base: Pack | None) -> None:
-    """Write the card and the terms of a pack. What somebody has written into an older card stays under the table of stages."""
+    """Write the card and the licence terms of a pack.
+
+    Text that somebody wrote into an older card stays below the table of stages.
+    """
     terms: list[str] = []
     for text in (pack.text("LICENSE.md") for pack in (old, base) if pack is not None):
         if text and not any(text in earlier for earlier in terms):
@@ -44,7 +53,7 @@ def write_texts(grown: Pack, old: Pack | None, base: Pack | None) -> None:
 
 
 def _gone(before: Pack, grown: Pack) -> list[str]:
-    """Stages that the pack has others of now."""
+    """Return the stages that were replaced."""
     now = grown.stages
     same = {stem for stem, stage in before.stages.items() if stem in now and now[stem].numbers() == stage.numbers()}
     return [stem for stem in before.stages if stem not in same]
@@ -60,7 +69,7 @@ def _table(pack: Pack) -> str:
 
 
 def _filled_in(base: Pack, card: str, gone: Collection[str]) -> str:
-    """What a base's card says of the stages that were taken from it; all of it where that is every stage."""
+    """Return the parts of a base's card about the stages taken from it; all of it if all were."""
     nested = card.replace("\n#", "\n##").replace("# ", "### ", 1)
     if gone:
         nested = f"{_shortened(base.name)}\n\n{_only_trained(nested, gone)}"
@@ -68,7 +77,10 @@ def _filled_in(base: Pack, card: str, gone: Collection[str]) -> str:
 
 
 def _without(text: str, gone: Collection[str]) -> str:
-    """A pack's own card without the sections of stages that were replaced, also in what another pack filled in."""
+    """Return a pack's own card without the sections of replaced stages.
+
+    Sections that came from another pack's card are treated alike.
+    """
     if not gone:
         return text
     kept = []
@@ -84,12 +96,15 @@ def _without(text: str, gone: Collection[str]) -> str:
             written = written or bool(section.text.strip())
             kept.append(section.text)
     replaced = " and ".join(f"`{stem}`" for stem in gone)
-    note = f"What follows was in this card before {replaced} was replaced, and may speak of the old one."
+    note = f"The text below was in this card before {replaced} was replaced, and may describe the old one."
     return "\n".join(([note, ""] if written and note not in text else []) + kept)
 
 
 def _only_trained(text: str, gone: Collection[str]) -> str:
-    """The sections of single stages that are still there: others speak of a pack that this one is not."""
+    """Return the sections about single stages that the pack still has.
+
+    Other sections describe the old pack as a whole.
+    """
     return "\n".join(
         section.text
         for section in _sections(text)
@@ -99,16 +114,19 @@ def _only_trained(text: str, gone: Collection[str]) -> str:
 
 def _shortened(base: str) -> str:
     return (
-        "Of its card, only what it says of a single stage that is still in this pack is repeated. All of it: "
+        "Only the parts of its card about a single stage that this pack still has are repeated. The whole card: "
         f"`skinbatch pack show {base}`."
     )
 
 
 def _sections(text: str) -> Iterator[_Section]:
-    """Split at the headings of the level that the stages' own sections have. `#` in a block of code is no heading."""
+    """Split a card at the headings of the level of the stages' sections.
+
+    `#` in a block of code is no heading.
+    """
     headings = list(_headings(text))
     levels = [level for _, level, title in headings if title.startswith((TRAINED, FILLED))]
-    # Without such a section all of it is one.
+    # A card without such a section is one section.
     level = min(levels, default=0)
     starts = [(0, ""), *((at, title) for at, depth, title in headings if depth <= level)]
     lines = text.split("\n")
@@ -118,7 +136,7 @@ def _sections(text: str) -> Iterator[_Section]:
 
 
 def _headings(text: str) -> Iterator[tuple[int, int, str]]:
-    """Line number, level and title of every heading."""
+    """Return the line number, level and title of every heading."""
     in_code = False
     for number, line in enumerate(text.split("\n")):
         if line.startswith("```"):

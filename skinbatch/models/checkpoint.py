@@ -1,4 +1,7 @@
-"""A user's checkpoint to a state dict: tensors and nothing else, finite, under the names that the network has."""
+"""Read a user's checkpoint as a state dict, without executing anything in it.
+
+The result has only finite tensors, under the network's own names.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ from torch import Tensor
 from skinbatch.errors import PackError
 from skinbatch.models.weights import BOOKKEEPING
 
+# The keys under which training scripts store the weights in a checkpoint. The first one found is
+# used.
 _INSIDE = ("state_dict", "model_state_dict", "model", "network", "net", "weights", "params")
-"""Where training scripts put the weights in their checkpoints; the first that is there is taken."""
 _WAY_OUT = (
     'python -c "import sys, torch; c = torch.load(sys.argv[1], weights_only=False); '
     f"c = next((c[k] for k in {_INSIDE} if isinstance(c, dict) and k in c), c); "
@@ -35,17 +39,19 @@ _DTYPES = (
     torch.uint8,
     torch.bool,
 )
+# The prefixes that DataParallel, torch.compile and Lightning put before every name.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
-"""What DataParallel, torch.compile and Lightning put before every name."""
 
-# Mappings within mappings that are looked into. {"state_dict": {"model": {...}}} has been seen.
+# How deep nested mappings are searched. {"state_dict": {"model": {...}}} occurs in practice.
 _DEEPEST = 6
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors by layer, floats in the precision of the file, from .safetensors or from what torch.save writes.
+    """Return tensors by layer, floats in the precision of the file.
 
-    Nothing in the file is executed. Raises PackError naming the file, and the layer where it holds NaN or infinity.
+    The file is .safetensors, or was written by torch.save; nothing in it is executed.
+
+    Raises PackError naming the file, and the layer if it has NaN or infinity.
     """
     state = _unwrap(path, _read(path))
     check_tensors(path, state)
@@ -54,8 +60,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """tensors: every one of the file by its full name, the keys of the mappings around it joined with dots. classes: as mmdet
-    notes them in its checkpoints; None elsewhere."""
+    """Hold the tensors and classes of a checkpoint.
+
+    tensors: every tensor by its full name, with the keys of the mappings around it joined by dots.
+    classes: as mmdet notes them in its checkpoints; None for other files.
+    """
 
     tensors: dict[str, Tensor]
     classes: tuple[str, ...] | None = None
@@ -76,7 +85,7 @@ def read_tensors(path: Path) -> Checkpoint:
 
 
 def _classes(content: Mapping[Any, Any]) -> tuple[str, ...] | None:
-    """mmdet 3 writes meta.dataset_meta.classes, mmdet 2 meta.CLASSES."""
+    """Return the classes: mmdet 3 writes meta.dataset_meta.classes, mmdet 2 meta.CLASSES."""
     meta = content.get("meta")
     if not isinstance(meta, Mapping):
         return None
@@ -90,7 +99,7 @@ def _classes(content: Mapping[Any, Any]) -> tuple[str, ...] | None:
 def _collect(
     content: Mapping[Any, Any], prefix: str, tensors: dict[str, Tensor], seen: set[int], depth: int = 0
 ) -> None:
-    """Collect the tensors of nested mappings. A mapping that is in the file twice is read once."""
+    """Collect the tensors of nested mappings. A mapping that occurs twice is read once."""
     seen.add(id(content))
     for key, value in content.items():
         name = f"{prefix}{key}"
@@ -101,13 +110,11 @@ def _collect(
 
 
 def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise PackError naming the first layer that is of a kind no network here has, or not finite."""
+    """Raise PackError naming the first layer that has NaN, infinity or an unsupported type."""
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES or tensor.layout is not torch.strided or tensor.device.type != "cpu":
             kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}"
-            raise PackError(
-                f"{path}: layer `{name}` is a tensor of a kind that is not read here ({kind}); save it as float32"
-            )
+            raise PackError(f"{path}: layer `{name}` has an unsupported tensor type ({kind}); save it as float32")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise PackError(f"{path}: layer `{name}` holds NaN or infinite numbers; the training has diverged")
 
@@ -122,14 +129,14 @@ def _read(path: Path) -> Any:
 
 
 def _unpickle(path: Path) -> Any:
-    path.open("rb").close()  # what cannot be read at all; torch's own OSErrors are about what it finds inside
+    path.open("rb").close()  # raises if unreadable; torch's own OSErrors concern the file's contents
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         if (code := _code(e)) is None:
             raise _no_checkpoint(path, e) from None
         raise PackError(
-            f"{path}: holds more than weights (`{code}`), and loading that may run any code; it is refused. Where you trust "
+            f"{path}: contains more than weights (`{code}`). Loading it could run any code, so it is refused. If you trust "
             f"the file, save its weights alone and import those: {_WAY_OUT}"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as e:
@@ -141,18 +148,18 @@ def _unpickle(path: Path) -> Any:
 
 
 def _code(error: Exception) -> str | None:
-    """What a pickle wants to call, from torch's long message; None where it does not get that far."""
+    """Return the object that a pickle tries to call, from torch's message; None if it has none."""
     named = re.search(r"GLOBAL ([\w.]+)|nsupported class ([\w.]+)", str(error))
     return (named.group(1) or named.group(2)) if named else None
 
 
 def _no_checkpoint(path: Path, error: Exception) -> PackError:
     first = (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
-    return PackError(f"{path}: is no file that torch.save writes, or is cut off ({first})")
+    return PackError(f"{path}: was not written by torch.save, or is cut off ({first})")
 
 
 def _unwrap(path: Path, found: Any) -> dict[str, Tensor]:
-    for _ in range(3):  # {"state_dict": {"model": {...}}} has been seen; deeper has not
+    for _ in range(3):  # {"state_dict": {"model": {...}}} occurs in practice, and nothing deeper
         inner = next((found[key] for key in _INSIDE if isinstance(found, Mapping) and _is_mapping(found, key)), None)
         if inner is None:
             break
@@ -161,7 +168,7 @@ def _unwrap(path: Path, found: Any) -> dict[str, Tensor]:
         raise PackError(f"{path}: holds no state dict (layer names with tensors) but {type(found).__name__}")
     odd = next((str(name) for name, value in found.items() if not isinstance(value, Tensor)), None)
     if odd is not None:
-        raise PackError(f"{path}: `{odd}` is no tensor; save the network's state dict alone")
+        raise PackError(f"{path}: `{odd}` is not a tensor; save the network's state dict alone")
     state = {str(name): value for name, value in found.items() if not str(name).endswith(BOOKKEEPING)}
     stripped = True
     while stripped:

@@ -1,6 +1,6 @@
-"""A shipped fake model of each kind: pure functions of the pixels, no weights, no framework.
+"""Provide a fake model of each kind: pure functions of the pixels, without weights or framework.
 
-For tests of everything around the models, here and in projects that build on skinbatch.
+They are for tests of everything around the models, here and in projects that build on skinbatch.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ SCORE = 0.9
 BODY_RED = 150
 KILLS = (1, 2, 253)
 HANGS = (1, 253, 2)
+# The colours of a photo's upper left 8 x 8 pixels to which the mortal segmenter reacts.
 RAISES = (253, 1, 2)
-"""Colours of a photo's upper left 8 x 8 pixels, and what the mortal segmenter does on seeing them."""
 
 
 class FakeSegmenter:
-    """Skin is what has the colour of skin, or an ellipse in the middle if little has; the nose is a disc in its middle.
+    """Label skin by its colour, or as an ellipse in the middle if there is little of that colour.
 
-    With a class `body`, skin whose red is under BODY_RED is the body's, and there is a nose only in skin of the face.
+    The nose is a disc in the middle of the skin. With a class `body`, skin whose red is under
+    BODY_RED belongs to the body, and only skin of the face has a nose.
 
-    size: long side of the label maps in pixels; smaller photos keep their own. mortal: as a model that some photos
-    break: one with KILLS in its corner kills the process, one with HANGS is never done, one with RAISES is an error.
+    size: long side of the label maps in pixels; smaller photos keep their own size. mortal: some
+    photos break the model. One with KILLS in its corner kills the process, one with HANGS never
+    returns, and one with RAISES raises an error.
     """
 
     def __init__(self, classes: Sequence[str], size: int = 256, mortal: bool = False) -> None:
@@ -83,7 +85,7 @@ def _meet_fate(photo: NDArray[np.uint8]) -> None:
 
 
 class FakeDetector:
-    """A lesion is a connected region of strong red (r > 200, g < 90, b < 90); every box has the score 0.9."""
+    """Find connected regions of strong red (r > 200, g < 90, b < 90), each with score 0.9."""
 
     def __init__(self, classes: Sequence[str], input: InputKind = "crop", max_boxes: int = 500) -> None:
         self.classes = tuple(classes)
@@ -103,7 +105,7 @@ class FakeDetector:
 
 
 class FakeClassifier:
-    """Class i has as its probability the mean of colour channel i mod 3, over 255, divided by i // 3 + 1."""
+    """Return for class i the mean of channel i mod 3, over 255, divided by i // 3 + 1."""
 
     def __init__(self, head: str, classes: Sequence[str], input: InputKind = "crop", threshold: float = 0.5) -> None:
         self.head = head
@@ -120,9 +122,9 @@ def write_fake_pack(directory: Path, mortal: bool = False, closeups: bool = Fals
     """Write a pack of the three fakes as `directory/pack.toml` and return the directory.
 
     Args:
-        directory: Where to; made if need be.
-        mortal: See FakeSegmenter.
-        closeups: The segmenter knows close-ups and skin of the body.
+        directory: the pack's folder; it is made if it does not exist.
+        mortal: see FakeSegmenter.
+        closeups: make the segmenter recognise close-ups and skin of the body.
     """
     directory.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(

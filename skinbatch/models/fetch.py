@@ -1,4 +1,7 @@
-"""Packs on S3: fetched once a node into a cache, under the hash of their manifest, each file checked on the way."""
+"""Fetch packs from S3 into a cache, once per node.
+
+A pack is cached under the hash of its manifest, and each file is checked while it is fetched.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,19 @@ _CHUNK = 1 << 20
 
 
 def cache_folder() -> Path:
-    """SKINBATCH_CACHE, else `skinbatch` in XDG_CACHE_HOME or ~/.cache."""
+    """Return SKINBATCH_CACHE, or else `skinbatch` in XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get("SKINBATCH_CACHE")
     return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "skinbatch").expanduser()
 
 
 def fetch(uri: str, settings: StorageSettings) -> Path:
-    """The local copy of a pack's directory at `s3://bucket/prefix/NAME`. Processes of a node wait for the first.
+    """Return the local copy of the pack's directory at `s3://bucket/prefix/NAME`.
 
-    Raises PackError where there is no pack, or a file is not what its manifest records; StoreError and UsageError as
-    the store does.
+    The first process of a node fetches it, and the others wait.
+
+    Raises:
+        PackError: there is no pack, or a file does not match its manifest.
+        StoreError, UsageError: raised by the store.
     """
     store = open_store(uri, settings)
     try:
@@ -48,7 +54,7 @@ def fetch(uri: str, settings: StorageSettings) -> Path:
 
 
 def verify_origin(pack: Pack, settings: StorageSettings) -> None:
-    """Read every file of a pack on S3 again and hash it, as `Pack.verify` does with the copy here."""
+    """Read and hash every file of a pack on S3 again, as `Pack.verify` does with the local copy."""
     assert pack.origin is not None
     store = open_store(pack.origin, settings)
     for name, recorded in pack.files.items():

@@ -1,4 +1,4 @@
-"""What an import takes a weights file for, and from where it has each answer."""
+"""Describe what an import found out about a weights file, with the source of each answer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import Tensor
 from skinbatch.models.stages import AnyStage, ClassifierStage, DetectorStage
 
 AS_SET = "as set"
-# How a source begins where neither the file nor the user has the answer.
+# The beginning of a source if neither the file nor the user gave the answer.
 ASSUMED = "not in the file"
 
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """Settings of a stage that a weights file answers.
+    """Hold the settings of a stage that were found in a weights file.
 
     Attributes:
-        fields: By the stage's names.
-        sources: For some of them, and for `layers` and `pixels`, where the answer is from, in words.
-        tensors: The network, by the architecture's names; None for ONNX.
+        fields: settings by the stage's own names.
+        sources: for some of the settings, and for `layers` and `pixels`, where the answer came
+            from, in words.
+        tensors: the network by the architecture's names; None for ONNX.
     """
 
     fields: dict[str, Any]
@@ -32,7 +33,11 @@ class Recognised:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer. what: the setting. value: as people read it. source: metadata, numbers, a setting, or what was assumed."""
+    """Hold one answer.
+
+    what: the setting. value: its value for people. source: metadata, numbers, a setting, or an
+    assumption.
+    """
 
     what: str
     value: str
@@ -40,7 +45,7 @@ class Finding:
 
     @property
     def is_assumed(self) -> bool:
-        """Whether nothing said so."""
+        """Return whether the value was assumed, because neither the file nor the user gave it."""
         return self.source.startswith(ASSUMED)
 
     def as_json(self) -> dict[str, str]:
@@ -48,12 +53,12 @@ class Finding:
 
 
 def findings_of(stage: AnyStage, given: Mapping[str, Any], sources: Mapping[str, str]) -> tuple[Finding, ...]:
-    """List what was taken, for people.
+    """List the answers for people.
 
     Args:
-        stage: As it was made.
-        given: Fields that the user has set.
-        sources: Of a Recognised, completed by what was assumed.
+        stage: the finished stage.
+        given: fields that the user set.
+        sources: those of a Recognised, completed by the assumptions.
     """
     values: dict[str, str] = {"classes": ", ".join(stage.classes), "size": f"{stage.size} px"}
     if isinstance(stage, DetectorStage) and stage.layout is not None:
@@ -63,7 +68,7 @@ def findings_of(stage: AnyStage, given: Mapping[str, Any], sources: Mapping[str,
         values["outputs"] = stage.outputs
 
     found = [Finding(name, value, _source(name, given, sources)) for name, value in values.items()]
-    # One line for the three: who sets one of them decides about all.
+    # One line covers all three: a user who sets one of them decides about all.
     colours = [name for name in ("mean", "std", "bgr") if name in given]
     found.append(
         Finding("pixels", _pixels(stage), AS_SET if colours else sources.get("pixels", "the architecture's own"))
@@ -78,7 +83,7 @@ def _source(name: str, given: Mapping[str, Any], sources: Mapping[str, str]) -> 
 
 
 def _pixels(stage: AnyStage) -> str:
-    """How photos are scaled, in the unit that the stage's own mean is in."""
+    """Describe how photos are scaled, in the unit of the stage's own mean."""
     if isinstance(stage, DetectorStage) and stage.layout is not None:
         from skinbatch.models.detectors.onnx_layouts import ALWAYS_RGB, LAYOUTS
 

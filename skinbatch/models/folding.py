@@ -1,4 +1,7 @@
-"""Batch norms folded into the convolutions before them: the same numbers but for rounding, in less time."""
+"""Fold batch norms into the convolutions before them.
+
+The network runs faster and gives the same numbers, apart from rounding.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,16 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+# The change that folding may make, relative to the network's largest number. Rounding changes some
+# millionths.
 TOLERANCE = 1e-3
-"""Of the largest number that a network gives: what folding may change. Rounding changes some millionths."""
 _folds: ContextVar[bool] = ContextVar("folds", default=True)
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def as_built() -> Generator[None, None, None]:
-    """Networks that are made meanwhile are left as their library builds them."""
+    """Leave networks that are built inside this context as their library builds them."""
     token = _folds.set(False)
     try:
         yield
@@ -33,23 +37,26 @@ def as_built() -> Generator[None, None, None]:
 
 
 def example(height: int, width: int) -> Tensor:
-    """(1, 3, height, width) float32 in [-1, 1], the same every time and nowhere constant."""
+    """Return (1, 3, height, width) float32 in [-1, 1], always the same and nowhere constant."""
     return torch.arange(3 * height * width, dtype=torch.float32).mul_(0.7).sin_().reshape(1, 3, height, width)
 
 
 def fold_batch_norms(network: nn.Module, run: Callable[[], Any]) -> int:
-    """Fold every batch norm that follows one convolution alone, in place. network: in evaluation, float32, on the CPU. run: what
-    it makes of an example, any nest of tensors.
+    """Fold every batch norm that follows a single convolution, in place, and return their number.
 
-    Which norm follows which convolution is seen while it runs. What it makes of the example is compared afterwards, and where
-    that has changed everything is as it was. Returns the number of norms folded.
+    The network is run once to see which norm follows which convolution. It is run again afterwards,
+    and if the result has changed, everything is restored.
+
+    Args:
+        network: in evaluation mode, float32, on the CPU.
+        run: run the network on an example and return its result, tensors nested in any way.
     """
     if not _folds.get():
         return 0
-    with torch.no_grad():  # not inference_mode, whose tensors explanations could not use
+    with torch.no_grad():  # not inference_mode: explanations could not use its tensors
         try:
             pairs, before = _watched(network, run)
-        except Exception as e:  # a user's network may not bear the example; what it makes of photos is another matter
+        except Exception as e:  # a user's network may fail on the example and still work on photos
             log.info("%s: its batch norms stay, because it cannot run the example: %s", type(network).__name__, e)
             return 0
         if not pairs:
@@ -62,7 +69,7 @@ def fold_batch_norms(network: nn.Module, run: Callable[[], Any]) -> int:
             if _same(before, _tensors(run())):
                 return len(folded)
             why = "folding them changes its numbers"
-        except Exception as e:  # code that looks at its norms finds them gone
+        except Exception as e:  # code may look for the norms, which are gone
             why = f"it cannot run without them: {e}"
         for each in folded:
             each.undo()
@@ -71,7 +78,7 @@ def fold_batch_norms(network: nn.Module, run: Callable[[], Any]) -> int:
 
 
 class _Folded:
-    """A convolution and the norm after it."""
+    """Hold a convolution and the norm after it."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, parent: nn.Module, name: str) -> None:
         self.conv, self.norm, self.parent, self.name = conv, norm, parent, name
@@ -91,7 +98,7 @@ class _Folded:
 
 
 def _after(norm: nn.BatchNorm2d) -> nn.Module:
-    """What is left of a norm: timm's have an activation in them."""
+    """Return what remains of a norm: timm's norms contain an activation."""
     if not isinstance(norm, BatchNormAct2d):
         return nn.Identity()
     left = [part for part in (norm.drop, norm.act) if not isinstance(part, nn.Identity)]
@@ -99,9 +106,12 @@ def _after(norm: nn.BatchNorm2d) -> nn.Module:
 
 
 def _watched(network: nn.Module, run: Callable[[], Any]) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], list[Tensor]]:
-    """Convolutions with the norm that takes all of their outputs and nothing else, and what `run` gives."""
-    # An identity may come again when its tensor is gone, so that the tensor itself is asked for; and what is changed in place
-    # on the way to the norm is another version of it.
+    """Return each convolution with the norm that takes all of its outputs and nothing else.
+
+    Also return the tensors that `run` gave.
+    """
+    # A tensor's id may be used again after the tensor is gone, so a reference to the tensor is
+    # compared as well. A tensor that is changed in place before the norm has another version.
     made: dict[int, tuple[nn.Module, weakref.ref[Tensor], int]] = {}
     calls: Counter[int] = Counter()
     takers: defaultdict[int, list[nn.Module]] = defaultdict(list)
@@ -147,7 +157,7 @@ def _watched(network: nn.Module, run: Callable[[], Any]) -> tuple[list[tuple[nn.
 
 def _same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
     return all(
-        a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * a.abs().max())  # not where either has NaN
+        a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * a.abs().max())  # False if either has NaN
         for a, b in zip(before, after, strict=True)
         if a.numel()
     )

@@ -1,4 +1,7 @@
-"""`pack import`: somebody's weights become a stage of a pack, checked, hashed, as safetensors or the ONNX file itself."""
+"""Import a user's weights as a stage of a pack (`pack import`).
+
+They are checked, hashed, and stored as safetensors or as the ONNX file itself.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +45,13 @@ DISEASES = (
     "squamous_cell_carcinoma",
 )
 LESIONS = ("comedone", "nodule", "papule", "pustule")
+# The classes that are assumed if neither the user nor the file names them. The command reports the
+# assumption.
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "segmenter": ("background", "skin", "nose"),
     "detector": ("acne",),
     "classifier": DISEASES,
 }
-"""What a stage tells apart where neither the user nor the file says: a guess, which the command says aloud."""
 STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[ClassifierStage]] = {
     "segmenter": SegmenterStage,
     "detector": DetectorStage,
@@ -58,10 +62,17 @@ _OURS = ("sha256", "config_sha256", "parameters", "arch")
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What is to be imported. configs: TOML files with fields of the stage, and for arch `mmdet` one mmdet config.
+    """Describe an import.
 
-    fields: of the stage, set by the user one by one; they win over the files'. prefix: what the names of the network begin
-    with in a checkpoint that holds several; None to look for it.
+    Attributes:
+        stage: `segmenter`, `detector` or `classifier`.
+        arch: the architecture.
+        weights: the file to import.
+        configs: TOML files with fields of the stage, and for arch `mmdet` one mmdet config.
+        classes: class names in order.
+        fields: fields that the user set one by one; they override those of the files.
+        prefix: the beginning of the network's names in a checkpoint that holds several networks;
+            None to look for it.
     """
 
     stage: str
@@ -74,10 +85,13 @@ class Import:
 
 
 def import_stage(wanted: Import, directory: Path) -> tuple[AnyStage, tuple[Finding, ...]]:
-    """Write the stage's files into `directory`. Returns the stage, and what it was taken for.
+    """Write the stage's files into `directory`, and return the stage and the findings about it.
 
-    The model is built from them and has looked at a photo before this returns. Raises PackError naming the weights file
-    and the layer, input, output or field that is wrong; UsageError for an architecture that is not there.
+    The model is built from these files and tried on a photo first.
+
+    Raises:
+        PackError: names the weights file and the layer, input, output or field that is wrong.
+        UsageError: there is no such architecture.
     """
     arch, backbone = _architecture(wanted)
     given = _given(wanted, backbone)
@@ -86,7 +100,7 @@ def import_stage(wanted: Import, directory: Path) -> tuple[AnyStage, tuple[Findi
     sources = dict(found.sources)
     if "classes" not in fields:
         fields["classes"] = _default_classes(wanted, arch)
-        sources["classes"] = f"{ASSUMED}: what the papers tell apart is assumed; --classes sets others or their order"
+        sources["classes"] = f"{ASSUMED}: the papers' classes are assumed; --classes sets others or their order"
     state = found.tensors
     stem = _stem(wanted.stage, fields)
     path = directory / f"{stem}{'.onnx' if arch in ONNX else '.safetensors'}"
@@ -105,7 +119,10 @@ def import_stage(wanted: Import, directory: Path) -> tuple[AnyStage, tuple[Findi
 
 
 def stem_of(wanted: Import) -> str:
-    """What the pack is to call the stage: `segmenter`, `detector`, `classifier-<head>`. Raises UsageError for wrong fields."""
+    """Return the stage's name in the pack: `segmenter`, `detector` or `classifier-<head>`.
+
+    Raises UsageError for wrong fields.
+    """
     return _stem(wanted.stage, _given(wanted, _architecture(wanted)[1]))
 
 
@@ -114,25 +131,28 @@ def _stem(stage: str, fields: Mapping[str, Any]) -> str:
 
 
 def _architecture(wanted: Import) -> tuple[str, str | None]:
-    """The architecture and, of `timm`, the backbone: `timm:NAME`, or NAME itself where it is timm's."""
+    """Return the architecture and the backbone of a `timm` one.
+
+    timm's networks are given as `timm:NAME`, or as NAME alone.
+    """
     if wanted.stage not in STAGES:
         raise UsageError(f"no stage `{wanted.stage}`; there are: {', '.join(STAGES)}")
     arch, _, backbone = wanted.arch.partition(":")
     named = backbone or (wanted.fields or {}).get("backbone")
     if arch in (*ARCHITECTURES[wanted.stage], *TRAINED_HERE[wanted.stage]):
         if arch == "timm" and not named and not any(path.suffix == ".toml" for path in wanted.configs):
-            raise UsageError("arch `timm` needs the name of a network of timm's: --arch timm:NAME")
+            raise UsageError("arch `timm` needs the name of one of timm's networks: --arch timm:NAME")
         return arch, backbone or None
     if wanted.stage == "classifier" and timm.is_model(wanted.arch):
         return "timm", wanted.arch
     raise UsageError(
         f"no {wanted.stage} architecture `{wanted.arch}`; there are: {', '.join(ARCHITECTURES[wanted.stage])}"
-        + (", and every network of timm's" if wanted.stage == "classifier" else "")
+        + (", and every network of timm" if wanted.stage == "classifier" else "")
     )
 
 
 def _given(wanted: Import, backbone: str | None) -> dict[str, Any]:
-    """Fields of the stage that the user sets: by TOML files, then one by one."""
+    """Return the fields of the stage that the user set, in TOML files or one by one."""
     fields: dict[str, Any] = {}
     for path in wanted.configs:
         if path.suffix != ".toml":
@@ -165,7 +185,7 @@ def _class_names(wanted: Import) -> tuple[str, ...]:
 
 
 def _recognised(wanted: Import, arch: str, given: Mapping[str, Any], directory: Path) -> Recognised:
-    """What the file itself answers, and what goes with the architecture."""
+    """Return the settings that follow from the file itself and from the architecture."""
     path, prefix = wanted.weights, wanted.prefix
     if arch in ONNX:
         return from_onnx(path, arch, given)
@@ -202,7 +222,7 @@ def _stage(wanted: Import, fields: Mapping[str, Any]) -> AnyStage:
 
 
 def _try_out(wanted: Import, stage: AnyStage, path: Path) -> None:
-    """Build the model and let it look at a photo of noise."""
+    """Build the model and run it on a photo of noise."""
     settings = ModelSettings()
     photo = np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8)
     try:
@@ -213,7 +233,7 @@ def _try_out(wanted: Import, stage: AnyStage, path: Path) -> None:
         else:
             probabilities = build_classifier(stage, path, "cpu", settings)([photo])
             if not np.isfinite(probabilities).all():
-                raise PackError(f"{wanted.weights}: gives NaN on a photo of noise")
+                raise PackError(f"{wanted.weights}: gives NaN for a photo of noise")
     except (PackError, UsageError) as e:
         raise type(e)(str(e).replace(str(path), str(wanted.weights))) from None
     except (ModelOutputError, UnsupportedOpError) as e:
@@ -221,7 +241,8 @@ def _try_out(wanted: Import, stage: AnyStage, path: Path) -> None:
     except Exception as e:
         if stage.arch != "mmdet":
             raise
-        # Parts of a user's config may each be right and not go together, and mmdet finds out in any way.
+        # The parts of a user's config may each be right and still not fit together. mmdet then
+        # fails in any way.
         raise PackError(
             f"{wanted.weights}: its config builds a model that cannot run: {type(e).__name__}: {e}"
         ) from None

@@ -1,4 +1,4 @@
-"""The layers that an architecture has, and the network in a checkpoint that has the same ones."""
+"""Compare an architecture's layers with a checkpoint's, and find the network that matches."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from skinbatch.models.weights import BOOKKEEPING
 Shapes = Mapping[str, tuple[int, ...]]
 Rename = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
-# Parts that torch's wrappers put into names, in front or in the middle: DataParallel and averaging, torch.compile, FSDP,
-# activation checkpointing. They are left out of the architecture's names too while names are compared.
+# Parts that torch's wrappers put into names, in front or in the middle: DataParallel and averaging,
+# torch.compile, FSDP, activation checkpointing. They are also removed from the architecture's names
+# for the comparison.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One network of a checkpoint.
+    """Hold one network of a checkpoint.
 
-    prefix: what its names begin with in the file. tensors: by the architecture's names. left_out: what else the file holds,
-    by its first name, with the number of tensors.
+    prefix: the beginning of its names in the file. tensors: by the architecture's names. left_out:
+    the other contents of the file by their first name, with the number of tensors.
     """
 
     prefix: str
@@ -42,7 +43,7 @@ class _Candidate:
 
     @property
     def known(self) -> int:
-        """How many of the architecture's layers it has."""
+        """Return how many of the architecture's layers it has."""
         return sum(name in self.tensors for name in self.layers)
 
     @property
@@ -51,16 +52,19 @@ class _Candidate:
 
     @property
     def fits(self) -> bool:
-        """Whether every layer is there in the architecture's shape."""
+        """Return whether it has every layer in the architecture's shape."""
         return self.whole and all(tuple(self.tensors[name].shape) == shape for name, shape in self.layers.items())
 
 
 def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
-    """Return the shape of every layer of a network, counters left out. The network is built without memory where it can be."""
+    """Return the shape of every layer of a network, without counters.
+
+    The network is built without memory if possible.
+    """
     try:
         with torch.device("meta"):
             network = build()
-    except Exception:  # some look at their own numbers while they are built, and fail in any way; then memory is needed
+    except Exception:  # some networks read their own numbers while they are built, and fail in any way without memory
         network = build()
     state = network.state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith(BOOKKEEPING)}
@@ -73,21 +77,21 @@ def find_network(
     rename: Rename,
     prefix: str | None = None,
 ) -> Network:
-    """Find the network of an architecture among a checkpoint's tensors, whatever its names begin with there.
+    """Find the network of an architecture among a checkpoint's tensors, under any prefix.
 
     Args:
-        path: The checkpoint, for messages.
-        tensors: Every tensor of the file by its full name.
-        variants: Layers and shapes, one mapping for each form that the architecture comes in.
-        rename: Gives the architecture's names to a network that another library names otherwise.
-        prefix: What the user has said that the names begin with; None to look for it.
+        path: the checkpoint, for messages.
+        tensors: every tensor of the file by its full name.
+        variants: layers and shapes, one mapping for each form of the architecture.
+        rename: translate the names of another library's network into the architecture's names.
+        prefix: the beginning of the names, if the user gave it; None to look for it.
 
     Returns:
-        The network, which may lack layers or have others if nothing in the file fits better.
+        The network. It may lack layers or have others if nothing in the file fits better.
 
     Raises:
-        UsageError: Two networks of the file fit and differ, or the file has nothing under `prefix`.
-        PackError: No name of the file is one of the architecture's.
+        UsageError: two networks of the file fit and differ, or the file has nothing under `prefix`.
+        PackError: no name in the file belongs to the architecture.
     """
     if prefix and not prefix.endswith("."):
         prefix += "."
@@ -105,7 +109,7 @@ def find_network(
     best = max(candidates, key=lambda c: (c.whole, c.known, -len(c.prefix)))
     if best.known == 0:
         raise PackError(
-            f"{path}: none of its layers is one of this architecture's: the file has {_named(tensors)}; the architecture has "
+            f"{path}: none of its layers belongs to this architecture: the file has {_named(tensors)}; the architecture has "
             f"{_named(variants[0])}"
         )
     if best.whole:
@@ -121,7 +125,7 @@ def find_network(
 
 
 def _candidates(tensors: Mapping[str, Tensor], variants: Sequence[Shapes], rename: Rename) -> list[_Candidate]:
-    """Every part of the file that has names of its own, as the variant that it has most layers of."""
+    """Return every part of the file that has names of its own, as the best-matching variant."""
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         parts.setdefault("", {})[name] = tensor
@@ -139,7 +143,7 @@ def _candidates(tensors: Mapping[str, Tensor], variants: Sequence[Shapes], renam
 
 
 def _only(path: Path, whole: Sequence[_Candidate]) -> _Candidate:
-    """The one network that there is, or all that there are are the same."""
+    """Return the only network, or the first if all of them are the same."""
     fitting = [candidate for candidate in whole if candidate.fits] or list(whole)
     first = fitting[0]
     if all(_same(first, other) for other in fitting[1:]):
@@ -147,8 +151,8 @@ def _only(path: Path, whole: Sequence[_Candidate]) -> _Candidate:
 
     names = " and ".join(f"`{candidate.prefix}`" for candidate in fitting)
     raise UsageError(
-        f"{path}: holds {len(fitting)} networks of this architecture that differ, their names begin with {names}; "
-        f"say which is meant: --prefix {fitting[0].prefix or repr('')}"
+        f"{path}: holds {len(fitting)} different networks of this architecture, whose names begin with {names}; "
+        f"choose one: --prefix {fitting[0].prefix or repr('')}"
     )
 
 
@@ -157,7 +161,10 @@ def _same(one: _Candidate, other: _Candidate) -> bool:
 
 
 def _is_beside(name: str, tensor: Tensor, network: _Candidate, others: Sequence[str]) -> bool:
-    """Whether a tensor under the network's prefix is none of its layers: a counter, or another network of the file."""
+    """Return whether a tensor under the network's prefix is not one of its layers.
+
+    It is a counter, or belongs to another network of the file.
+    """
     if name in network.layers:
         return False
     is_counter = tensor.numel() <= 1 and not tensor.is_floating_point()
@@ -165,7 +172,7 @@ def _is_beside(name: str, tensor: Tensor, network: _Candidate, others: Sequence[
 
 
 def _left_out(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, int]:
-    """Count what is not under the prefix, by the first part of a name in which it differs from the prefix."""
+    """Count the tensors outside the prefix, by the first part of the name that differs from it."""
     kept = prefix.split(".")
     counted: dict[str, int] = {}
     for name in tensors:
@@ -183,7 +190,7 @@ def _without_wrappers(name: str) -> str:
 
 
 def _named(names: Mapping[str, object]) -> str:
-    """Three names of many."""
+    """Return three names of many, for a message."""
     first = ", ".join(f"`{name}`" for name in list(names)[:_MOST_NAMED])
     more = len(names) - _MOST_NAMED
     return f"{first} and {more} more" if more > 0 else first

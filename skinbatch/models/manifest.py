@@ -1,4 +1,7 @@
-"""pack.toml: what the models of a pack are. Read without any framework, so that a driver can."""
+"""Read and write pack.toml, which describes the models of a pack.
+
+No framework is needed, so that a driver can read it.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from skinbatch.models.stages import ClassifierStage, DetectorStage, Section, Seg
 from skinbatch.toml_file import read_toml
 
 FILENAME = "pack.toml"
+# The names that a pack may have. A pack's name is the name of a folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""What a pack may be called: it is a folder's name."""
 
 
 class Manifest(Section):
-    """The whole of pack.toml. A pack that is not whole yet lacks stages."""
+    """Hold the whole of pack.toml. A pack that is not complete yet lacks stages."""
 
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     version: str
@@ -38,21 +41,25 @@ class Manifest(Section):
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """The manifest of a pack's directory. Raises PackError naming the file and every setting that is wrong."""
+    """Return the manifest of a pack's directory.
+
+    Raises PackError naming the file and every setting that is wrong.
+    """
     path = directory / FILENAME
     try:
         data = read_toml(path, PackError)
     except FileNotFoundError:
         raise PackError(f"{path}: not there; a pack is a directory with a {FILENAME}") from None
     try:
-        # Strict validation of JSON takes arrays for tuples and 1 for 1.0, as TOML's writers expect.
+        # Strict validation of JSON accepts arrays as tuples and 1 as 1.0, as people write them in
+        # TOML.
         return Manifest.model_validate_json(json.dumps(data, default=str))
     except ValidationError as e:
         raise PackError("\n".join(explain(error, path) for error in e.errors())) from None
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write pack.toml; what is None is left out."""
+    """Write pack.toml without the settings that are None."""
     data = manifest.model_dump(mode="json", exclude_none=True)
     tables = {name: data.pop(name) for name in ("segmenter", "detector") if name in data}
     classifiers = data.pop("classifier")
@@ -73,14 +80,15 @@ def _table(header: str, name: str, table: dict[str, Any]) -> list[str]:
 
 
 def _pairs(table: dict[str, Any]) -> list[str]:
-    # JSON's scalars and arrays are TOML's too, apart from null, which is left out, and DEL, which TOML wants escaped.
+    # JSON's scalars and arrays are valid TOML except for null, which is left out, and DEL, which
+    # TOML requires to be escaped.
     return [
         f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f") for key, value in table.items()
     ]
 
 
 def explain(error: Any, path: Path | str) -> str:
-    """One of pydantic's errors in one line, with the file and the setting."""
+    """Return one of pydantic's errors as one line that names the file and the setting."""
     name = ".".join(str(part) for part in error["loc"]) or "pack"
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown setting `{name}`"

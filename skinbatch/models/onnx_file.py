@@ -1,4 +1,4 @@
-"""ONNX files: what one declares, whether it may be used, and running it with ONNX Runtime."""
+"""Read, check and run ONNX files with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from skinbatch.errors import PackError
 
 Numbers = NDArray[np.generic]
 
+# The element types that a network's input may have.
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-"""Element types that a network's input may have."""
 
 _REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
-# The second input of RT-DETR's own exports: width and height that boxes are given in.
+# The second input of RT-DETR's own exports: the width and height in which boxes are given.
 SIZES = "orig_target_sizes"
-# Operators that change the form of numbers and not what they mean.
+# The operators that change the form of numbers and not their meaning.
 _PASS = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _ERRORS_ONLY = 3
 _MOST_TEXT = 300
@@ -32,8 +32,10 @@ _MOST_TEXT = 300
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output as the file declares it. type: `tensor(float)` and the like. shape: None where the file leaves
-    a dimension open."""
+    """Describe an input or output as the file declares it.
+
+    type: `tensor(float)` and the like. shape: None for each dimension that the file leaves open.
+    """
 
     name: str
     type: str
@@ -41,22 +43,30 @@ class Port:
 
     @property
     def text(self) -> str:
-        """The shape for messages: `1 x 3 x ? x ?`."""
+        """Return the shape for messages: `1 x 3 x ? x ?`."""
         return " x ".join("?" if n is None else str(n) for n in self.shape) or "of unknown shape"
 
 
 class OnnxFile:
-    """One network with one input, ready to run on one device. Threads may share it: nothing in it changes.
+    """Run one network with one input on one device. Threads may share it, because it never changes.
 
-    parameters: numbers in its weights. metadata: as the exporter left it. operators: those of its graph. ends_in: output ->
-    the operator that its numbers come from. sizes: the second input of RT-DETR's own exports, if it is there.
+    parameters: number of weights. metadata: as the exporter wrote it. operators: those of its
+    graph. ends_in: maps an output to the operator that computes its numbers. sizes: the second
+    input of RT-DETR's own exports, if the file has it.
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        """device: `cpu`, `cuda`, `cuda:1`; without ONNX Runtime's CUDA provider the file runs on the CPU.
+        """Load and check the file.
 
-        Raises PackError naming the file and what is wrong with it: not ONNX, weights in other files, NaN or infinite
-        weights, an operator that ONNX Runtime lacks, several inputs, one that takes no RGB photos.
+        Args:
+            path: the file.
+            device: `cpu`, `cuda`, `cuda:1`. Without ONNX Runtime's CUDA provider the file runs on
+                the CPU.
+
+        Raises:
+            PackError: names the file and the fault: not ONNX, weights in other files, NaN or
+                infinite weights, an operator that ONNX Runtime lacks, several inputs, or an input
+                that takes no RGB photos.
         """
         self.path = path
         try:
@@ -76,11 +86,14 @@ class OnnxFile:
         self.dtype = FLOATS[self.input.type]
 
     def run(self, batch: NDArray[np.float32], output: Port) -> list[NDArray[np.float32]]:
-        """batch: (N, 3, H, W), any N: a file of one fixed N is run as often as needed. Returns N arrays."""
+        """Return N arrays, one for each photo of the batch.
+
+        batch: (N, 3, H, W) with any N. A file with a fixed N is run as often as needed.
+        """
         return [found for (found,) in self.run_all(batch, (output,))]
 
     def run_all(self, batch: NDArray[np.float32], outputs: Sequence[Port]) -> list[tuple[NDArray[np.float32], ...]]:
-        """Return for each of the N of a batch, as of `run`, an array for each output."""
+        """Return an array for each output, for each of the N photos of a batch as in `run`."""
         rows = self.input.shape[0] or max(1, len(batch))
         found: list[tuple[NDArray[np.float32], ...]] = []
         for start in range(0, len(batch), rows):
@@ -94,8 +107,11 @@ class OnnxFile:
         return found
 
     def shape_of(self, output: Port, height: int, width: int) -> tuple[int, ...]:
-        """Of one photo's output for an input of that size: as declared if the file leaves nothing open, else found by
-        running it on grey."""
+        """Return the shape of one photo's output for an input of that size.
+
+        It is the declared shape if the file leaves nothing open, and otherwise found by running a
+        grey photo.
+        """
         declared = tuple(n for n in output.shape[1:] if n is not None)
         if output.shape and len(declared) == len(output.shape) - 1 and None not in self.input.shape[1:]:
             return declared
@@ -105,8 +121,10 @@ class OnnxFile:
             self.refuse(f"input `{self.input.name}`", f"cannot be {height} x {width}: {_said(e)}")
 
     def literal(self, field: str) -> Any:
-        """A metadata field that holds a Python literal, as exporters write them; None where it is missing. Raises
-        PackError for one that is no literal."""
+        """Return a metadata field that exporters write as a Python literal; None if it is missing.
+
+        Raises PackError if it is not a literal.
+        """
         text = self.metadata.get(field)
         if text is None:
             return None
@@ -116,7 +134,7 @@ class OnnxFile:
             self.refuse(f"metadata `{field}`", f"is not a Python literal: {text[:80]!r}")
 
     def names(self) -> tuple[str, ...] | None:
-        """Classes by the metadata field `names`, in label order; None without it."""
+        """Return the classes in label order from the metadata field `names`; None without it."""
         names = self.literal("names")
         if names is None:
             return None
@@ -127,8 +145,10 @@ class OnnxFile:
         return tuple(names)
 
     def square_side(self, wanted: int | None) -> int | None:
-        """Side of the square that the network's input fits into; `wanted` where the file leaves it open. Raises
-        PackError where both say something else."""
+        """Return the side of the network's square input; `wanted` if the file leaves it open.
+
+        Raises PackError if the two differ.
+        """
         sides = [n for n in self.input.shape[2:] if n is not None]
         if not sides:
             return wanted
@@ -137,7 +157,7 @@ class OnnxFile:
         return max(sides)
 
     def refuse(self, part: str, fault: str) -> NoReturn:
-        """PackError naming the file and its part."""
+        """Raise PackError naming the file and its part."""
         raise PackError(f"{self.path}: {part} {fault}")
 
     def _only_input(self, inputs: list[Port]) -> Port:
@@ -169,12 +189,15 @@ def _parsed(data: bytes, path: Path) -> onnx.ModelProto:
 
 
 def _check_weights(model: onnx.ModelProto, path: Path) -> int:
-    """The number of weights. A lone infinity is no weight: operators take it for `no limit`."""
+    """Return the number of weights.
+
+    A lone infinity is not a weight: operators read it as `no limit`.
+    """
     parameters = 0
     for name, tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             way = f"import onnx; onnx.save(onnx.load('{path.name}'), 'whole.onnx')"
-            raise PackError(f'{path}: weights `{name}` are in another file; make one of both: python -c "{way}"')
+            raise PackError(f'{path}: weights `{name}` are in another file; combine the two: python -c "{way}"')
         if tensor.data_type not in _REAL:
             continue
         try:
@@ -189,7 +212,7 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> int:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Every constant of the file with its name, whatever branch or function it is in."""
+    """Yield every constant of the file with its name, in whatever branch or function it is."""
     yield from _of_graph(model.graph)
     for function in model.functions:
         yield from _of_nodes(function.node)
@@ -221,7 +244,7 @@ def _of_nodes(nodes: Any) -> Iterator[tuple[str, onnx.TensorProto]]:
 
 
 def _ends(graph: onnx.GraphProto) -> dict[str, str]:
-    """Output -> the last operator before it that is more than another form of the same numbers."""
+    """Map each output to the last operator before it that changes more than the form of numbers."""
     made_by = {name: node for node in graph.node for name in node.output}
     ends = {}
     for output in graph.output:
@@ -236,13 +259,14 @@ def _session(data: bytes, path: Path, device: str) -> onnxruntime.InferenceSessi
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
-    # Several batches run at once, on a thread each: threads that spin while they wait would take the others' cores.
+    # Several batches run at once, each on its own thread. Threads that spin while they wait would
+    # take cores from the others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _ERRORS_ONLY
     try:
         return onnxruntime.InferenceSession(data, options, providers=_providers(device))
     except Exception as e:  # the runtime's errors have no class of their own
-        raise PackError(f"{path}: ONNX Runtime {onnxruntime.__version__} refuses it: {_said(e)}") from None
+        raise PackError(f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {_said(e)}") from None
 
 
 def _providers(device: str) -> list[Any]:
@@ -258,6 +282,6 @@ def _port(value: Any) -> Port:
 
 
 def _said(error: Exception) -> str:
-    """What an error of the runtime says, which comes after where in its sources it was raised."""
+    """Return the message of an error of the runtime, without the place in its sources before it."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _MOST_TEXT else f"…{text[-_MOST_TEXT:]}"

@@ -1,4 +1,7 @@
-"""Packs: the models of a scoring, with weights, manifest, hashes and card. Reading one needs no framework."""
+"""Load packs: the models of a scoring, with weights, manifest, hashes and card.
+
+Reading a pack needs no framework.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ TEXTS = ("CARD.md", "LICENSE.md")
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pack's directory and its manifest; small and picklable, models are built where they run.
+    """Hold a pack's directory and its manifest.
 
-    origin: where it came from, if not from its directory.
+    A pack is small and picklable; models are built where they run. origin: where the pack came
+    from, if not from its directory.
     """
 
     directory: Path
@@ -34,7 +38,7 @@ class Pack:
 
     @property
     def address(self) -> str:
-        """What to call it by on any machine: the name of a shipped pack, s3://, else its directory."""
+        """Return the pack's name on any machine: that of a shipped pack, s3://, or its directory."""
         return self.origin or str(self.directory)
 
     @property
@@ -47,24 +51,27 @@ class Pack:
 
     @property
     def stages(self) -> dict[str, AnyStage]:
-        """Those that it has, by the stem of their weights file: `segmenter`, `detector`, `classifier-<head>`."""
+        """Return the stages by the stem of their weights file.
+
+        The stems are `segmenter`, `detector` and `classifier-<head>`.
+        """
         stages: dict[str, AnyStage | None] = {"segmenter": self.manifest.segmenter, "detector": self.manifest.detector}
         stages |= {f"classifier-{stage.head}": stage for stage in self.manifest.classifier}
         return {stem: stage for stem, stage in stages.items() if stage is not None}
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """The stages that it has to get before it can score."""
+        """Return the stages that the pack needs before it can score."""
         return tuple(stem for stem in ("segmenter", "detector") if stem not in self.stages)
 
     @property
     def segmenter(self) -> SegmenterStage:
-        """Raises PackError where the pack has none."""
+        """Return the segmenter. Raises PackError if the pack has none."""
         return self.manifest.segmenter or self._lacks("segmenter")
 
     @property
     def detector(self) -> DetectorStage:
-        """Raises PackError where the pack has none."""
+        """Return the detector. Raises PackError if the pack has none."""
         return self.manifest.detector or self._lacks("detector")
 
     def _lacks(self, stage: str) -> NoReturn:
@@ -75,18 +82,18 @@ class Pack:
 
     @property
     def weights(self) -> dict[str, str]:
-        """Stage -> the recorded SHA-256 of its weights file. Fakes have none."""
+        """Map each stage to the recorded SHA-256 of its weights file. Fakes have none."""
         return {stem: stage.sha256 for stem, stage in self.stages.items() if stage.sha256 is not None}
 
     @property
     def files(self) -> dict[str, str]:
-        """Every file but texts, by name -> its recorded SHA-256."""
+        """Map the name of every file except texts to its recorded SHA-256."""
         files = {self.weights_file(stem).name: sha256 for stem, sha256 in self.weights.items()}
         config = self.manifest.detector and self.manifest.detector.config_sha256
         return files | ({DETECTOR_CONFIG: config} if config else {})
 
     def weights_file(self, stem: str) -> Path:
-        """Where the weights of a stage are."""
+        """Return the path of a stage's weights."""
         return self.directory / f"{stem}{self.stages[stem].suffix}"
 
     @property
@@ -95,7 +102,7 @@ class Pack:
 
     @property
     def prob_columns(self) -> tuple[str, ...]:
-        """Columns of `images` that this pack's classifiers fill, all heads."""
+        """Return the columns of `images` that this pack's classifiers fill, for all heads."""
         columns: list[str] = []
         for stage in self.manifest.classifier:
             columns += prob_columns(stage.head, stage.classes, columns).values()
@@ -103,21 +110,27 @@ class Pack:
 
     @property
     def threshold(self) -> float:
-        """Score from which on a box is counted, unless the run sets another."""
+        """Return the score from which a box is counted, unless the run sets another."""
         return self.detector.threshold
 
     def numbers(self) -> dict[str, Any]:
-        """Everything of the pack that changes numbers, as plain JSON values: weights, architectures, preprocessing,
-        classes, NMS, tiling. Not in it: names, thresholds, texts."""
+        """Return everything in the pack that changes numbers, as plain JSON values.
+
+        This includes weights, architectures, preprocessing, classes, NMS and tiling, but not names,
+        thresholds and texts.
+        """
         self.check_complete()
         return {stem: stage.numbers() for stem, stage in sorted(self.stages.items())}
 
     def check_complete(self) -> None:
-        """Raises PackError for a pack that cannot score because a stage is missing."""
+        """Raise PackError if the pack cannot score because a stage is missing."""
         _ = self.segmenter, self.detector
 
     def verify(self) -> None:
-        """Hash every file. Raises PackError naming the first that is missing or not what was recorded."""
+        """Hash every file.
+
+        Raises PackError naming the first file that is missing or does not match its recorded hash.
+        """
         for name, recorded in self.files.items():
             path = self.directory / name
             try:
@@ -136,9 +149,15 @@ class Pack:
                 )
 
     def build(self, device: str, settings: ModelSettings) -> Models:
-        """Load the models. device: `cpu`, `cuda`, `cuda:1`. Frameworks are imported here, each if a stage needs it.
+        """Load the models. Frameworks are imported here, each only if a stage needs it.
 
-        Raises PackError naming the file for a changed byte or a layer that does not fit, UsageError for fp16 on a CPU.
+        Args:
+            device: `cpu`, `cuda`, `cuda:1`.
+            settings: how the models run.
+
+        Raises:
+            PackError: names the file with a changed byte or a layer that does not fit.
+            UsageError: fp16 was requested on a CPU.
         """
         from skinbatch.models.build import build
 
@@ -148,12 +167,12 @@ class Pack:
         return build(self, device, settings)
 
     def text(self, filename: str) -> str | None:
-        """CARD.md or LICENSE.md, if the pack has it."""
+        """Return CARD.md or LICENSE.md, or None if the pack lacks it."""
         path = self.directory / filename
         return path.read_text(encoding="utf-8") if path.exists() else None
 
     def describe(self) -> dict[str, Any]:
-        """The manifest as plain JSON values, with what follows from it."""
+        """Return the manifest as plain JSON values, with what follows from it."""
         return {
             "address": self.address,
             "directory": str(self.directory),
@@ -164,7 +183,7 @@ class Pack:
         }
 
     def describe_text(self) -> str:
-        """The same for a terminal: one block a stage, then the licence and the card."""
+        """Return the same for a terminal: a block for each stage, then the licence and the card."""
         m = self.manifest
         lines = [f"{m.name} {m.version}: {m.description}", f"licence: {m.licence}", f"directory: {self.directory}"]
         for stem, stage in self.stages.items():
@@ -175,15 +194,20 @@ class Pack:
 
 
 def packs_folder() -> Path:
-    """Where packs are imported to, and looked for by name: SKINBATCH_PACKS, else ~/.skinbatch/packs."""
+    """Return the folder of imported packs, where packs are looked up by name.
+
+    It is SKINBATCH_PACKS, or else ~/.skinbatch/packs.
+    """
     return Path(os.environ.get("SKINBATCH_PACKS") or "~/.skinbatch/packs").expanduser()
 
 
 def load_pack(name_or_path: str | Path, storage: StorageSettings | None = None) -> Pack:
-    """A pack by its name (one that is shipped, or one in the packs folder), by its directory, or at s3://bucket/prefix/NAME.
+    """Load a pack by its name, by its directory, or from s3://bucket/prefix/NAME.
 
-    A directory needs a `/` if a pack of its name is shipped or in the packs folder. Reads the manifest only, but
-    fetches all of a pack on S3. Raises PackError for one that is not there or malformed.
+    A name is that of a shipped pack or of one in the packs folder; a directory of the same name
+    needs a `/`. Only the manifest is read, but a pack on S3 is fetched whole.
+
+    Raises PackError if the pack does not exist or is malformed.
     """
     text = str(name_or_path)
     if text.startswith("s3://"):
@@ -206,17 +230,17 @@ def load_pack(name_or_path: str | Path, storage: StorageSettings | None = None) 
 
 
 def is_shipped(name: str) -> bool:
-    """A pack of this name comes with the package."""
+    """Return whether a pack of this name comes with the package."""
     return (SHIPPED / name / FILENAME).exists()
 
 
 def shipped_packs() -> list[Pack]:
-    """The packs inside the package, by name."""
+    """Return the packs inside the package, by name."""
     return [Pack(p.parent, read_manifest(p.parent), p.parent.name) for p in sorted(SHIPPED.glob(f"*/{FILENAME}"))]
 
 
 def own_packs() -> tuple[list[Pack], list[str]]:
-    """The packs in the packs folder, by name; and what is wrong with those that cannot be read."""
+    """Return the packs in the packs folder, by name, and the errors of unreadable ones."""
     packs, faults = [], []
     for path in sorted(packs_folder().glob(f"[!.]*/{FILENAME}")):
         try:

@@ -1,4 +1,4 @@
-"""What the weights that somebody brings say of themselves: their network, and the settings that go with it."""
+"""Recognise a user's weights: their network, and the settings that go with it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ MakeStage = Callable[[Mapping[str, Any]], AnyStage]
 
 
 def from_onnx(path: Path, arch: str, given: Mapping[str, Any]) -> Recognised:
-    """Return what an ONNX file answers. Raises PackError naming what does not fit or is not decided."""
+    """Return the settings found in an ONNX file.
+
+    Raises PackError naming what does not fit or is undecided.
+    """
     if arch == "yolo-onnx":
         from skinbatch.models.detectors.yolo_onnx import examine as examine_detector
 
@@ -44,7 +47,10 @@ def from_onnx(path: Path, arch: str, given: Mapping[str, Any]) -> Recognised:
 
 
 def segmenter_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeStage, prefix: str | None) -> Recognised:
-    """Return BiSeNet as a checkpoint holds it. make: a stage of fields. prefix: as of find_network."""
+    """Return the BiSeNet of a checkpoint.
+
+    make: makes a stage of fields. prefix: see find_network.
+    """
     tensors = read_tensors(path).tensors
     defaults = segmenter_defaults(arch)
     forms = [given["spatial"]] if "spatial" in given else ["path", "context"]
@@ -60,14 +66,16 @@ def segmenter_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeSt
     _check_outputs(path, segmenter_outputs(network.tensors), make({**fields, **given}), given)
     sources = {
         "layers": _where(network),
-        "pixels": f"{ASSUMED}: those of ImageNet, as most are trained; set mean and std in a file for --config",
+        "pixels": f"{ASSUMED}: those of ImageNet, as for most networks; set mean and std in a file for --config",
     }
     if fields["align_corners"]:
         sources |= dict.fromkeys(
-            ("pixels", "size"), "as the public face-parsing code reads photos, whose layers it has"
+            ("pixels", "size"), "as the public face-parsing code reads photos; its layers are the same"
         )
     if "classes" in fields:
-        sources["classes"] = "the order of the public face-parsing checkpoints, whose layers and 19 outputs it has"
+        sources["classes"] = (
+            "the order of the public face-parsing checkpoints, which have the same layers and 19 outputs"
+        )
     return Recognised(fields, sources, network.tensors)
 
 
@@ -88,7 +96,10 @@ def detector_from(
     prefix: str | None,
     model: tuple[dict[str, Any], dict[str, Any]] | None = None,
 ) -> Recognised:
-    """Return one of mmdet's detectors as a checkpoint holds it. model: of arch `mmdet`, the config and the stage's fields."""
+    """Return the mmdet detector of a checkpoint.
+
+    model: for arch `mmdet`, the config and the stage's fields.
+    """
     checkpoint = read_tensors(path)
     fields = model[1] if model else dict(DEFAULTS.get(arch, {}))
     noted = checkpoint.classes if "classes" not in fields else None
@@ -113,7 +124,10 @@ def detector_from(
 
 
 def read_mmdet_config(path: Path, directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write the model of a user's mmdet config into `directory`. Returns it, and the stage's fields that the config answers."""
+    """Write the model of a user's mmdet config into `directory`.
+
+    Returns the model, and the stage's fields that follow from the config.
+    """
     from skinbatch.models.detectors.mmdet_config import read_config
 
     model, fields = read_config(path)
@@ -123,7 +137,7 @@ def read_mmdet_config(path: Path, directory: Path) -> tuple[dict[str, Any], dict
 
 
 def classifier_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeStage, prefix: str | None) -> Recognised:
-    """Return a network of timm's or torchvision's, or the plain CNN, as a checkpoint holds it."""
+    """Return the classifier of a checkpoint: one of timm's or torchvision's, or the plain CNN."""
     tensors = read_tensors(path).tensors
     backbone = given.get("backbone")
     defaults = classifier_defaults(arch, backbone)
@@ -135,7 +149,7 @@ def classifier_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeS
     _check_outputs(path, classifier_outputs(arch, network.tensors, backbone), make({**fields, **given}), given)
 
     name = network_name(arch, backbone)
-    assumed = "as most networks with a classifier of their own are trained" if "outputs" in known else "as in paper 000"
+    assumed = "as for most networks with a classifier of their own" if "outputs" in known else "as in paper 000"
     sources = {
         "layers": _where(network),
         "outputs": f"{ASSUMED}: {assumed}; set outputs in a file for --config",
@@ -148,7 +162,10 @@ def classifier_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeS
 def _classifiers(
     arch: str, fields: Mapping[str, Any], given: Mapping[str, Any], names: Iterable[str], make: MakeStage
 ) -> Iterable[Shapes]:
-    """The layers of a classifier under each top that the file may have: its own, or one of the papers'."""
+    """Yield the layers of a classifier under each top that the file may have.
+
+    The top is the network's own, or one of the papers'.
+    """
     tops = ["native"]
     if arch != PLAIN_CNN and any(name.endswith("head.out.weight") for name in names):
         tops += ["pooled", "flatten"]
@@ -161,23 +178,27 @@ def _classifiers(
         try:
             yield shapes_of(lambda spec=spec: build_network(spec))  # type: ignore[misc]
         except PackError:
-            # Not every backbone bears every top. Of the only one that there may be, the import says why.
+            # Not every backbone supports every top. If only one top is possible, the import reports
+            # the error.
             if len(tops) == 1:
                 raise
 
 
 def _check_outputs(path: Path, number: int | None, stage: AnyStage, given: Mapping[str, Any]) -> None:
-    """Raise UsageError for a file that tells so many classes apart that nobody knows which. stage: with the assumed ones."""
+    """Raise UsageError if the file has more or fewer classes than assumed, and nothing names them.
+
+    stage: with the assumed classes.
+    """
     if number is None or "classes" in given or number == len(stage.classes):
         return
     raise UsageError(
-        f"{path}: tells {number} classes apart, and does not say which; name them in order: --classes a,b,c"
+        f"{path}: distinguishes {number} classes and does not name them; give their names in order: --classes a,b,c"
     )
 
 
 def _where(network: Network) -> str:
-    """Where in the file the layers are, and what else is there."""
-    begins = f"names begin with `{network.prefix}`" if network.prefix else "all the file's own names"
+    """Describe where in the file the layers are, and what else it contains."""
+    begins = f"names begin with `{network.prefix}`" if network.prefix else "all names in the file"
     if not network.left_out:
         return begins
     left_out = [f"{name} ({n} tensors)" if n > 1 else name for name, n in network.left_out.items()]

@@ -1,4 +1,7 @@
-"""The stages of a pack as pack.toml describes them: plain values, validated. No framework is imported here."""
+"""Define the stages of a pack as pack.toml describes them: plain values, validated.
+
+No framework is imported here.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 OnnxLayout = Literal["v5", "v8", "v8-rows", "nms", "rtdetr", "rtdetr-nms", "rtdetr-labels", "yolox", "yolox-raw"]
 
-# Other names for layouts, by the networks that have them.
+# Other names of layouts, taken from the networks that use them.
 LAYOUT_ALIASES = {
     "yolov5": "v5",
     "yolov7": "v5",
@@ -68,7 +71,7 @@ ClassifierArch = Literal[
 
 
 def canonical_layout(name: Any) -> Any:
-    """Return the layout that an alias stands for, and anything else as it is."""
+    """Return the layout for an alias, and any other value unchanged."""
     return LAYOUT_ALIASES.get(name, name) if isinstance(name, str) else name
 
 
@@ -77,24 +80,28 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "detector": get_args(DetectorArch),
     "classifier": get_args(ClassifierArch),
 }
+# Architectures whose only weights come from `skinbatch train`. `pack architectures` leaves them
+# out.
 TRAINED_HERE: dict[str, tuple[str, ...]] = {
     "segmenter": get_args(TrainedSegmenter),
     "detector": get_args(TrainedDetector),
     "classifier": (),
 }
-"""Architectures of which there are no weights but those of `skinbatch train`; `pack architectures` leaves them out."""
 
 
 class Section(BaseModel):
-    """A table of pack.toml: frozen, and nothing in it that is not known."""
+    """Hold a table of pack.toml. It is frozen, and unknown settings are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Stage(Section):
-    """What every stage says of itself. sha256: of its weights file. parameters, source and licence change no number.
+    """Describe what all stages have in common.
 
-    LATER: fields that came after the first packs were scored with; at their defaults they change no fingerprint.
+    sha256: of its weights file. parameters, source, licence: change no number.
+
+    LATER: fields that were added after the first packs had scored. At their defaults they do not
+    change the fingerprint.
     """
 
     LATER: ClassVar[frozenset[str]] = frozenset()
@@ -116,23 +123,27 @@ class Stage(Section):
 
     @property
     def suffix(self) -> str:
-        """Of the weights file."""
+        """Return the suffix of the weights file."""
         return ".onnx" if self.arch in ONNX else ".safetensors"
 
     def numbers(self) -> dict[str, Any]:
-        """Everything that changes what this stage computes."""
+        """Return everything that changes what this stage computes."""
         as_ever = {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
         said = {"parameters", "source", "licence", "threshold"}
         return self.model_dump(mode="json", exclude=said | as_ever, exclude_none=True)
 
 
 class SegmenterStage(Stage):
-    """[segmenter] mean, std: per RGB channel, of pixels in [0, 1]. size: side of the network's square input.
+    """Describe [segmenter].
 
-    spatial: where the fine feature comes from: a `path` of its own (the paper), or the `context` path's backbone at 1/8
-    (the public face-parsing checkpoint). align_corners: how its logits are brought to full size. closeups: it was trained
-    on close-ups too, so that a photo that is all skin has the view `closeup`, and one of its class `body`, skin of other
-    parts of the body, the view `body` (grading.face).
+    - mean, std: per RGB channel, of pixels in [0, 1].
+    - size: side of the network's square input, in pixels.
+    - spatial: the source of the fine feature: a `path` of its own (the paper), or the feature of
+      the `context` path's backbone at 1/8 (the public face-parsing checkpoint).
+    - align_corners: how its logits are interpolated to full size.
+    - closeups: the network was trained on close-ups too. A photo that is all skin then has the view
+      `closeup`, and one of its class `body`, skin of other parts of the body, the view `body`
+      (grading.face).
     """
 
     LATER = frozenset(("spatial", "align_corners", "closeups"))
@@ -154,8 +165,12 @@ class SegmenterStage(Stage):
 
 
 class AnchorSection(Section):
-    """[detector.anchors] Either `sizes`: width and height of fitted anchors in pixels of the network's input, small
-    first, spread evenly over the levels; or `scales` (multiples of the stride) and `ratios` (height / width)."""
+    """Describe [detector.anchors].
+
+    Either `sizes`: width and height of fitted anchors in pixels of the network's input, small
+    first, spread evenly over the levels. Or `scales` (multiples of the stride) and `ratios` (height
+    / width).
+    """
 
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (8.0,)
     ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
@@ -163,11 +178,13 @@ class AnchorSection(Section):
 
 
 class TilingSection(Section):
-    """[detector.tiling] above: longer side of the detector's input, in pixels, over which it is cut into tiles.
+    """Describe [detector.tiling].
 
-    tile: side of a tile in pixels of the input; left out it is the network's `size`, so that every pixel is seen as it is,
-    while larger tiles are shrunk to it. overlap: share of a tile that it has in common with its neighbour; larger lesions
-    are put together from their parts.
+    - above: the detector's input is cut into tiles if its longer side is over this, in pixels.
+    - tile: side of a tile in pixels of the input. By default it is the network's `size`, so that
+      every pixel is seen as it is; larger tiles are shrunk to it.
+    - overlap: share of a tile that it has in common with its neighbour. Larger lesions are joined
+      from their parts.
     """
 
     above: Annotated[int, Field(ge=64)]
@@ -176,19 +193,26 @@ class TilingSection(Section):
 
 
 class DetectorStage(Stage):
-    """[detector] mean, std: per RGB channel, of pixels 0-255. threshold: from where on a box is counted.
+    """Describe [detector].
 
-    short_side: the short side of the input is not larger than this either. padding: grey of the padding to a square of
-    `size`; without it the mean colour, up to the next multiple of 32. nms_iou: boxes of a class that overlap more are one.
-    config_sha256: of `detector.json`, the model of a user's own mmdet config (arch `mmdet`). layout: what the outputs of an
-    ONNX file mean (arch `yolo-onnx`):
-
-    - `v5` (YOLOv5, v6, v7): centre, size, objectness, a score a class; in pixels of the input, like the next two.
-    - `v8` (YOLOv8, v9, 11, 12): centre, size, a score a class. `v8-rows`: the same, turned to a row a box.
-    - `nms` (YOLOv10, 26, and exports with nms): corners, score, class.
-    - `rtdetr` (RT-DETR by Ultralytics): centre and size in 0 to 1, a score a class. `rtdetr-nms`: with score and class.
-    - `rtdetr-labels` (RT-DETR's own export, D-FINE): labels, boxes and scores as three outputs.
-    - `yolox`: as `v5`. `yolox-raw`: the same before it is decoded, in cells of the grid. Both read BGR in 0 to 255.
+    - mean, std: per RGB channel, of pixels 0-255.
+    - threshold: the score from which a box is counted.
+    - short_side: an upper limit for the short side of the input as well.
+    - padding: grey of the padding to a square of `size`. Without it, the input is padded with the
+      mean colour to the next multiple of 32.
+    - nms_iou: boxes of a class that overlap more are one.
+    - config_sha256: of `detector.json`, the model of a user's own mmdet config (arch `mmdet`).
+    - layout: the meaning of an ONNX file's outputs (arch `yolo-onnx`):
+      - `v5` (YOLOv5, v6, v7): centre, size, objectness, a score per class; in pixels of the input,
+        like the next two.
+      - `v8` (YOLOv8, v9, 11, 12): centre, size, a score per class. `v8-rows`: the same, turned to
+        one row per box.
+      - `nms` (YOLOv10, 26, and exports with nms): corners, score, class.
+      - `rtdetr` (RT-DETR by Ultralytics): centre and size in 0 to 1, a score per class.
+        `rtdetr-nms`: with score and class.
+      - `rtdetr-labels` (RT-DETR's own export, D-FINE): labels, boxes and scores as three outputs.
+      - `yolox`: as `v5`. `yolox-raw`: the same before it is decoded, in cells of the grid. Both
+        read BGR in 0 to 255.
     """
 
     arch: Literal[DetectorArch, TrainedDetector, "fake-detector"]
@@ -213,28 +237,35 @@ class DetectorStage(Stage):
     @model_validator(mode="after")
     def _check_parts(self) -> DetectorStage:
         if (self.arch == "mmdet") != (self.config_sha256 is not None):
-            raise ValueError("config_sha256 goes with arch `mmdet`, and `mmdet` with it")
+            raise ValueError("arch `mmdet` needs config_sha256, and no other arch takes it")
         if (self.arch == "yolo-onnx") != (self.layout is not None):
-            raise ValueError("layout goes with arch `yolo-onnx`, and `yolo-onnx` with it")
+            raise ValueError("arch `yolo-onnx` needs layout, and no other arch takes it")
         return self
 
 
 class CalibrationTable(Section):
-    """[classifier.calibration] Probabilities are made of scale * logits + shift. shift: one a class."""
+    """Describe [classifier.calibration]: probabilities are computed from scale * logits + shift.
+
+    shift: one number per class.
+    """
 
     scale: Positive
     shift: Annotated[tuple[float, ...], Field(min_length=1)]
 
 
 class ClassifierStage(Stage):
-    """[[classifier]] head: its name, which its columns begin with unless it is `disease`.
+    """Describe [[classifier]].
 
-    backbone: with arch `timm`, any of timm's names. top: what is above the backbone: `pooled`, the head of paper 000 (1 x 1
-    convolution, average, 1024, outputs); `flatten`, that of paper 002 (flatten, dropout, outputs); `native`, the
-    network's own. fit: `crop` takes the centre square, `pad` the whole photo. outputs: what makes probabilities of the
-    network's numbers: `logistic` each for itself, `softmax` all together, `none` where the file has done it (ONNX).
-    threshold: below it there is no top class. calibration: makes the probabilities as likely as they say, see
-    CalibrationTable.
+    - head: its name, with which its columns begin unless it is `disease`.
+    - backbone: with arch `timm`, any of timm's names.
+    - top: the layers above the backbone. `pooled` is the head of paper 000 (1 x 1 convolution,
+      average, 1024, outputs), `flatten` that of paper 002 (flatten, dropout, outputs), `native` the
+      network's own.
+    - fit: `crop` takes the centre square, `pad` the whole photo.
+    - outputs: how probabilities are computed from the network's numbers: `logistic` each by itself,
+      `softmax` all together, `none` if the file does it (ONNX).
+    - threshold: there is no top class below this probability.
+    - calibration: corrects the probabilities to match observed frequencies, see CalibrationTable.
     """
 
     LATER = frozenset(("top", "calibration"))
@@ -261,7 +292,7 @@ class ClassifierStage(Stage):
         if self.calibration is not None and (self.outputs == "none" or self.arch in FAKES):
             raise ValueError("calibration goes with outputs `logistic` or `softmax`, which are made of logits")
         if (self.arch == "timm") != (self.backbone is not None):
-            raise ValueError("backbone, a name of timm's, goes with arch `timm`, and `timm` with it")
+            raise ValueError("arch `timm` needs backbone, one of timm's names, and no other arch takes it")
         if self.arch == "cnn-multilabel" and self.top != "native":
             raise ValueError("arch `cnn-multilabel` has no backbone to put a top on; its top is `native`")
         if self.outputs == "none" and self.arch != "onnx":

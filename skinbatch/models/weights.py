@@ -1,4 +1,4 @@
-"""Network weights in safetensors: fp16 on disk, fp32 in use."""
+"""Save and load network weights in safetensors: fp16 on disk, fp32 in use."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from torch import Tensor, nn
 
 from skinbatch.errors import PackError
 
+# The last part of the names of counters, on which no result depends.
 BOOKKEEPING = "num_batches_tracked"
-"""The last part of names of counters that no result depends on."""
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Parameters and running statistics, fp16; counters that no result depends on are left out."""
+    """Save parameters and running statistics as fp16, without the counters.
+
+    No result depends on the counters.
+    """
     save_state(network.state_dict(), path)
 
 
 def save_state(state: Mapping[str, Tensor], path: Path) -> None:
-    """As save_weights, of tensors by layer. Raises ValueError for numbers that half precision does not have."""
+    """Save tensors by layer, as save_weights does.
+
+    Raises ValueError for numbers that do not fit into half precision.
+    """
     tensors = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in state.items()
@@ -31,16 +37,19 @@ def save_state(state: Mapping[str, Tensor], path: Path) -> None:
     for name, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(f"{path}: layer `{name}` does not fit into half precision")
-    path.write_bytes(save(tensors))  # save_file gives files that only their owner may read, and packs are shared
+    path.write_bytes(save(tensors))  # save_file writes files that only their owner can read, and packs are shared
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """A checkpoint as it is, each tensor with memory of its own, as safetensors wants it."""
+    """Save a checkpoint unchanged, each tensor with memory of its own, as safetensors requires."""
     path.write_bytes(save({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file, floats as fp32. Raises PackError naming the file."""
+    """Return every tensor of a safetensors file, floats as fp32.
+
+    Raises PackError naming the file.
+    """
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as e:
@@ -49,8 +58,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Put the weights into the network. Raises PackError naming `where` and the layers that are missing, unexpected
-    or of another shape."""
+    """Load the weights into the network.
+
+    Raises PackError naming `where` and the layers that are missing, unexpected or of another shape.
+    """
     own = network.state_dict()
     wanted = {name for name in own if not name.endswith(BOOKKEEPING)}
     given = {name for name in weights if not name.endswith(BOOKKEEPING)}
@@ -63,12 +74,12 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
         raise PackError(f"{where}: {'; '.join(faults)}; the weights are not of this architecture")
     for name in sorted(wanted):
         if weights[name].shape != own[name].shape:
-            shapes = f"{tuple(weights[name].shape)}, the architecture wants {tuple(own[name].shape)}"
+            shapes = f"{tuple(weights[name].shape)}, the architecture has {tuple(own[name].shape)}"
             raise PackError(f"{where}: layer `{name}` is {shapes}")
     network.load_state_dict({name: weights[name] for name in wanted}, strict=False)
 
 
 def _first(names: set[str]) -> str:
-    """Three names of many, so that those of the file can be compared with those of the architecture."""
+    """Return three names of many, so that a reader can compare the file with the architecture."""
     first = ", ".join(f"`{name}`" for name in sorted(names)[:3])
     return f"{first} and {len(names) - 3} more" if len(names) > 3 else first

@@ -157,14 +157,14 @@ def test_where_nothing_fits_names_of_both_sides_are_shown(tmp_path: Path, state:
 
 def test_a_layer_of_another_shape_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path, {"state_dict": under("model.", network(0, outputs=3))})
-    with pytest.raises(PackError, match=r"layer `fc\.bias` is \(3,\), the architecture wants \(2,\)"):
+    with pytest.raises(PackError, match=r"layer `fc\.bias` is \(3,\), the architecture has \(2,\)"):
         add_stage("mine", wanted(path))
 
 
 def test_classes_that_nobody_names_are_asked_for(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
     path = saved(tmp_path, dict(state))
     with pytest.raises(
-        UsageError, match=r"tells 2 classes apart, and does not say which; name them in order: --classes"
+        UsageError, match=r"distinguishes 2 classes and does not name them; give their names in order: --classes"
     ):
         add_stage("mine", Import("classifier", f"timm:{BACKBONE}", path))
 

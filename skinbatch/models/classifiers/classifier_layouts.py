@@ -12,6 +12,8 @@ from skinbatch.errors import PackError
 from skinbatch.models.classifiers.classifier import PLAIN_CNN
 from skinbatch.models.classifiers.torchvision_layouts import is_torchvision, to_timm
 
+# timm's `legacy_xception` is the network of Xception's paper; its `xception41` and others are those
+# of DeepLab.
 TIMM_NAMES = {
     "resnet50": "resnet50",
     "inception_v3": "inception_v3",
@@ -21,10 +23,11 @@ TIMM_NAMES = {
     "vgg19": "vgg19",
     "efficientnet_b3": "efficientnet_b3",
 }
-"""timm's `legacy_xception` is the network of Xception's paper; its `xception41` and others are those of DeepLab."""
 
 _DISEASES = {"top": "pooled", "size": 300}
 _LESIONS = {"top": "flatten", "size": 224}
+# Paper 000 says 300. Paper 002 does not say what its frozen backbones read: these are the sizes of
+# Keras, its library.
 _PAPERS = {
     "resnet50": _DISEASES,
     "inception_v3": _DISEASES,
@@ -34,7 +37,6 @@ _PAPERS = {
     "vgg19": _LESIONS,
     "efficientnet_b3": _LESIONS | {"size": 300},
 }
-"""Paper 000 says 300. Paper 002 does not say what its frozen backbones read: these are the sizes of Keras, its library."""
 
 
 def network_name(arch: str, backbone: str | None) -> str:

@@ -22,12 +22,13 @@ from skinbatch.models.preprocess import pad_to_square
 
 Map = NDArray[np.float32]
 
+# Share of pixels that guided back-propagation shows below full strength: a few gradients dwarf all
+# others.
 STRONGEST = 0.995
-"""Share of pixels that guided back-propagation shows below full strength: a few gradients dwarf all others."""
 _ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
+# They weigh channels in squeeze-and-excitation and are no rectifiers; gradients pass as they are.
 _GATES = ("Sigmoid", "Hardsigmoid", "HardSigmoid", "HardSigmoidMe", "Softmax")
-"""They weigh channels in squeeze-and-excitation and are no rectifiers; gradients pass as they are."""
 
 
 def grad_cam(classifier: Classifier, photo: NDArray[np.uint8], class_index: int) -> Map:

@@ -54,7 +54,7 @@ def _recognised(file: OnnxFile, given: Mapping[str, Any]) -> Recognised:
     fields: dict[str, Any] = {"parameters": file.parameters}
     sources = {
         "size": f"{ASSUMED}: the default; set size in a file for --config",
-        "pixels": f"{ASSUMED}: those of ImageNet, as most are trained; set mean and std in a file for --config",
+        "pixels": f"{ASSUMED}: those of ImageNet, as for most networks; set mean and std in a file for --config",
     }
     if (size := file.square_side(None)) is not None:
         fields["size"] = size

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 _WIDE = {"0": "expand", "1": "depthwise", "2": "squeeze", "3": "project"}
+# Parts of an EfficientNet block by torchvision's numbers; the first stage does not expand.
 _FIRST = {"0": "depthwise", "1": "squeeze", "2": "project"}
-"""Parts of an EfficientNet block by torchvision's numbers; the first stage does not expand."""
 
 
 def to_timm(arch: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -119,11 +119,12 @@ ARCHITECTURES: Mapping[str, Callable[[DetectorSpec], ModelConfig]] = {
     "yolox-efficientnet-lite2": mmdet_yolo.yolox_efficientnet_lite2,
 }
 
+# Those that take anchors.
 ANCHOR_BASED = tuple(arch for arch in ARCHITECTURES if not arch.startswith("yolox"))
-"""Those that take anchors."""
 
+# Of `max_upscale`: as in mmdet, a photo is enlarged to the size of the network's input however
+# small it is.
 ENLARGES = 64.0
-"""Of `max_upscale`: as in mmdet, a photo is enlarged to the size of the network's input however small it is."""
 _HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
 _TO_ONE = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 _AS_IT_IS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "bgr": True, "padding": 114.0}
@@ -142,12 +143,11 @@ _SIZES: Mapping[str, Mapping[str, Any]] = {
     "yolox-efficientnet-lite2": {"size": 640, "nms_iou": 0.65} | _HALF,
 }
 
+# Fields of a detector stage that go with an architecture. A pack records what it was made with. Of
+# those that mmdet has (Faster R-CNN on a ResNet, YOLOv3, YOLOX) they are those of its public
+# configs with the largest input, so that public weights see a photo as `--arch mmdet` with their
+# config does. The others have no weights to follow: `faster-rcnn-inception` takes the sizes of
+# TensorFlow's model with Inception-v2 (short side 600, long side 1024 at most), `ssd-mobilenet` 320
+# instead of TensorFlow's 300, a multiple of 32, and `yolov4` the 608 of yolov4.cfg and YOLOv3's
+# IoU; TensorFlow's SSD and yolov4.cfg stretch a photo to a square, here it keeps its proportions.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {arch: {"max_upscale": ENLARGES, **_SIZES[arch]} for arch in ARCHITECTURES}
-"""Fields of a detector stage that go with an architecture. A pack records what it was made with.
-
-Of those that mmdet has (Faster R-CNN on a ResNet, YOLOv3, YOLOX) they are those of its public configs with the largest
-input, so that public weights see a photo as `--arch mmdet` with their config does. The others have no weights to follow:
-`faster-rcnn-inception` takes the sizes of TensorFlow's model with Inception-v2 (short side 600, long side 1024 at most),
-`ssd-mobilenet` 320 instead of TensorFlow's 300, a multiple of 32, and `yolov4` the 608 of yolov4.cfg and YOLOv3's IoU;
-TensorFlow's SSD and yolov4.cfg stretch a photo to a square, here it keeps its proportions.
-"""

@@ -21,8 +21,8 @@ ModelConfig = dict[str, Any]
 LOADERS = ("test_dataloader", "val_dataloader")
 READ_AS_USUAL = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs")
 PAD_TO = 32
+# Values that mmdet takes only as tuples, which JSON does not have.
 _TUPLES = ("basesize_ratio_range", "neg_iou_thr", "act_cfg")
-"""Values that mmdet takes only as tuples, which JSON does not have."""
 
 
 def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:

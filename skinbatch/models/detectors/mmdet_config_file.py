@@ -19,12 +19,12 @@ Values = dict[str, Any]
 DELETE = "_delete_"
 BASE = "_base_"
 SUFFIXES = (".py", ".json", ".yaml", ".yml")
+# Bytes of a file, and elements of a list or text that arithmetic makes.
 LARGEST = 4_000_000
-"""Bytes of a file, and elements of a list or text that arithmetic makes."""
+# Of `range()` and of a list comprehension.
 MOST_ITEMS = 1000
-"""Of `range()` and of a list comprehension."""
+# Of a whole file, each counted as often as it is there, and computed on the way to them.
 MOST_VALUES = 500_000
-"""Of a whole file, each counted as often as it is there, and computed on the way to them."""
 _PLACEHOLDER = re.compile(r"\{\{\s*_base_\.([\w.]+)\s*\}\}")
 _NUMBERS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 ModelConfig = dict[str, Any]
 
+# Stride -> index of timm's feature, channels.
 BACKBONE = {8: (2, 256), 16: (3, 512), 32: (4, 1024)}
-"""Stride -> index of timm's feature, channels."""
+# Stride -> channels of the levels that SSD adds.
 EXTRA = {64: 512, 128: 256, 256: 256, 512: 128}
-"""Stride -> channels of the levels that SSD adds."""
 RATIOS = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 SMALLEST, LARGEST = 0.2, 0.95
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from skinbatch.errors import PackError
 
+# Where the classes of a detector are from. Not among them: language models and trackers, which
+# fetch or open files, and mmcv's operators that have to be compiled.
 MODULES = (
     *(
         f"mmdet.models.{part}."
@@ -19,8 +21,6 @@ MODULES = (
     "torch.nn.",
     "skinbatch.models.",
 )
-"""Where the classes of a detector are from. Not among them: language models and trackers, which fetch or open files, and
-mmcv's operators that have to be compiled."""
 OPENS_MORE = {
     "Detectron2Wrapper": "runs a model of detectron2",
     "KnowledgeDistillationSingleStageDetector": "executes the config of its teacher",
@@ -29,16 +29,18 @@ OPENS_MORE = {
     "GLIP": "fetches a language model",
     "GroundingDINO": "fetches a language model",
 }
+# Keys that only say where weights are loaded from; the pack brings them.
 STRIPPED = ("init_cfg", "pretrained", "teacher_config", "teacher_ckpt")
-"""Keys that only say where weights are loaded from; the pack brings them."""
+# Batch norms that tell each other their statistics while training are the plain one afterwards, and
+# need no group.
 NAMES_HERE = {"SyncBN": "BN", "MMSyncBN": "BN"}
-"""Batch norms that tell each other their statistics while training are the plain one afterwards, and need no group."""
+# Detectors that keep nothing of a call, neither in themselves nor in any head, neck or backbone
+# that mmdet has for them. DDQDETR for one puts the masks of its queries into a table that all of
+# its layers share.
 THREADS_SHARE = (
     *("ATSS", "CascadeRCNN", "FasterRCNN", "FCOS", "GFL", "MaskRCNN", "RetinaNet", "RTMDet", "TOOD", "VFNet"),
     *("YOLOF", "YOLOV3", "YOLOX"),
 )
-"""Detectors that keep nothing of a call, neither in themselves nor in any head, neck or backbone that mmdet has for them.
-DDQDETR for one puts the masks of its queries into a table that all of its layers share."""
 SCOPES = ("mmdet", "mmcv", "mmengine", "torch")
 
 

@@ -12,8 +12,8 @@ ModelConfig = dict[str, Any]
 STRIDES = (8, 16, 32)
 YOLOV3_ANCHORS = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
 YOLOV4_ANCHORS = ((12, 16), (19, 36), (40, 28), (36, 75), (76, 55), (72, 146), (142, 110), (192, 243), (459, 401))
+# `scale_x_y` of yolov4.cfg, by stride.
 XY_SCALES = {8: 1.2, 16: 1.1, 32: 1.05}
-"""`scale_x_y` of yolov4.cfg, by stride."""
 
 
 def yolov3(spec: DetectorSpec) -> ModelConfig:

@@ -11,23 +11,27 @@ Boxes = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 LEFT, TOP, RIGHT, BOTTOM = range(4)
+# A side, the side of the neighbour that it meets, and the axis along which the two follow each
+# other.
 FACING = ((RIGHT, LEFT, 0), (BOTTOM, TOP, 1))
-"""A side, the side of the neighbour that it meets, and the axis along which the two follow each other."""
 OUTWARD = np.array([-1, -1, 1, 1], np.float32)
 
+# A box that ends within this share of its width or height from a tile's edge may have been cut by
+# it: detectors miss the edge by about so much. Taking a whole box for a cut one does no harm, it
+# then meets its like from the neighbour.
 NEAR = 0.25
-"""A box that ends within this share of its width or height from a tile's edge may have been cut by it: detectors miss
-the edge by about so much. Taking a whole box for a cut one does no harm, it then meets its like from the neighbour."""
 NEAR_PIXELS = 2.0
+# Boxes of one class from two tiles that overlap by this are the same lesion, whatever stricter
+# limit holds within a tile: two networks' looks at a small lesion agree less than one look's
+# candidates do.
 SAME_IOU = 0.3
-"""Boxes of one class from two tiles that overlap by this are the same lesion, whatever stricter limit holds within a
-tile: two networks' looks at a small lesion agree less than one look's candidates do."""
+# Share of a cut box that a whole one covers if it is of the same lesion.
 SEEN = 0.3
-"""Share of a cut box that a whole one covers if it is of the same lesion."""
+# Share of a cut box that lies in a larger box if it is one more look at that one's lesion.
 INSIDE = 0.5
-"""Share of a cut box that lies in a larger box if it is one more look at that one's lesion."""
+# Share of the shorter of two cut edges, along the seam, that both have in common if they are of the
+# same lesion.
 ALIGNED = 0.5
-"""Share of the shorter of two cut edges, along the seam, that both have in common if they are of the same lesion."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import resnet18, resnet34
 
+# Layers of the two heads that only training uses.
 AUXILIARY = ("conv_out16.", "conv_out32.")
-"""Layers of the two heads that only training uses."""
 
 
 class ConvBNReLU(nn.Module):
@@ -168,11 +168,11 @@ class ContextPath(nn.Module):
         return eighth, at8, at16
 
 
+# The backbones of those of half the width.
 LIGHT: Mapping[str, Callable[[], LightBackbone | EfficientNetLite]] = {
     "bisenet-light": LightBackbone,
     "bisenet-efficientnet-lite0": EfficientNetLite,
 }
-"""The backbones of those of half the width."""
 
 
 class BiSeNet(nn.Module):

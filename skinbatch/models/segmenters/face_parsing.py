@@ -16,20 +16,20 @@ from torch import Tensor
 
 from skinbatch.models.segmenters.bisenet import LIGHT
 
+# The order of the masks that CelebAMask-HQ is handed out with.
 CELEBAMASK_HQ = (
     "background", "skin", "nose", "eyeglasses", "left_eye", "right_eye", "left_brow", "right_brow", "left_ear",
     "right_ear", "mouth", "upper_lip", "lower_lip", "hair", "hat", "earring", "necklace", "neck", "cloth",
 )  # fmt: skip
-"""The order of the masks that CelebAMask-HQ is handed out with."""
 
+# The order that zllrunning/face-parsing.PyTorch gives the same classes: the nose is 10, not 2.
 FACE_PARSING = (
     "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "eyeglasses", "left_ear", "right_ear",
     "earring", "nose", "mouth", "upper_lip", "lower_lip", "neck", "necklace", "cloth", "hair", "hat",
 )  # fmt: skip
-"""The order that zllrunning/face-parsing.PyTorch gives the same classes: the nose is 10, not 2."""
 
+# What `--classes` may say instead of the names.
 CLASS_ORDERS = {"celebamask-hq": CELEBAMASK_HQ, "face-parsing": FACE_PARSING}
-"""What `--classes` may say instead of the names."""
 
 # Parts of yakhyo/face-parsing's names, and what the same layers are called here.
 _RENAMED = (

@@ -102,7 +102,7 @@ def test_nineteen_classes_may_be_named_by_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "classes", "message"),
     [
-        ({}, DISEASES, r"layer `head.out.bias` is \(4,\), the architecture wants \(6,\)"),
+        ({}, DISEASES, r"layer `head.out.bias` is \(4,\), the architecture has \(6,\)"),
         ({"head.fc.weight": None}, GRADES, r"missing layer `head.fc.weight`"),
         ({"head.extra": torch.zeros(1)}, GRADES, r"unexpected layer `head.extra`"),
         ({"head.fc.bias": torch.full((1024,), float("nan"))}, GRADES, r"layer `head.fc.bias` holds NaN"),
@@ -152,8 +152,8 @@ def test_a_checkpoint_that_holds_more_than_weights_is_refused_and_not_executed(t
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no file that torch.save writes, or is cut off"),
-        (b"<html>moved</html>", "is no file that torch.save writes"),
+        (b"", "was not written by torch.save, or is cut off"),
+        (b"<html>moved</html>", "was not written by torch.save"),
         (None, "no such weights file"),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_checkpoint_that_is_cut_off_is_named(tmp_path: Path, weights: Mapping[
     [
         (Import("segmenter", "unet", Path("w.pth")), "no segmenter architecture `unet`; there are: bisenet-r18"),
         (Import("classifier", "timm", Path("w.pth")), "--arch timm:NAME"),
-        (Import("classifier", "resnext9000", Path("w.pth")), "no classifier architecture .*every network of timm's"),
+        (Import("classifier", "resnext9000", Path("w.pth")), "no classifier architecture .*every network of timm"),
         (Import("lesions", "yolov3", Path("w.pth")), "no stage `lesions`"),
         (Import("detector", "mmdet", Path("w.pth")), "no such weights file|needs one mmdet config"),
     ],
@@ -215,7 +215,7 @@ def test_a_shipped_pack_is_not_changed_and_a_folder_that_is_no_pack_not_replaced
         add_stage("starter", wanted)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
-    with pytest.raises(UsageError, match="is there, and no pack"):
+    with pytest.raises(UsageError, match="exists and is not a pack"):
         add_stage("photos", wanted, dest=str(tmp_path))
 
 
@@ -286,7 +286,7 @@ def test_a_name_that_is_no_folders_name_is_refused_before_anything_is_made(
 ) -> None:
     path = saved(tmp_path, dict(weights))
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UsageError, match="is no name for a pack"):
+    with pytest.raises(UsageError, match="is not a valid pack name"):
         add_stage(name, classifier(path), dest=str(tmp_path / "deep" / "packs"))
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -367,7 +367,7 @@ def test_tensors_of_kinds_that_no_network_here_has_are_named(
     tmp_path: Path, weights: Mapping[str, Tensor], odd: Tensor
 ) -> None:
     path = saved(tmp_path, dict(weights) | {"head.fc.bias": odd})
-    with pytest.raises(PackError, match=r"weights\.pth: layer `head.fc.bias` is a tensor of a kind that is not read"):
+    with pytest.raises(PackError, match=r"weights\.pth: layer `head.fc.bias` has an unsupported tensor type"):
         add_stage("mine", classifier(path))
 
 

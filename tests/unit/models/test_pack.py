@@ -95,7 +95,7 @@ def test_an_unexpected_layer_is_named(own_pack: Path) -> None:
 
 def test_a_layer_of_another_shape_is_named_with_both_shapes(own_pack: Path) -> None:
     rewrite(own_pack, "classifier-disease", lambda tensors: tensors.update({"head.out.bias": torch.zeros(9)}))
-    with pytest.raises(PackError, match=r"layer `head\.out\.bias` is \(9,\), the architecture wants \(2,\)"):
+    with pytest.raises(PackError, match=r"layer `head\.out\.bias` is \(9,\), the architecture has \(2,\)"):
         load_pack(own_pack).build("cpu", SETTINGS)
 
 
@@ -120,7 +120,7 @@ def test_weights_that_are_no_safetensors_are_refused(own_pack: Path) -> None:
         ('"nose"', '"nase"', "a segmenter's classes include nose"),
         ('classes = ["acne"]', 'classes = ["acne", "acne"]', "a class is named twice"),
         ('version = "1"\n', "", "setting `version` is missing"),
-        ('backbone = "mobilenetv3_small_050"\n', "", "backbone, a name of timm's, goes with arch `timm`"),
+        ('backbone = "mobilenetv3_small_050"\n', "", "arch `timm` needs backbone, one of timm's names"),
         ('head = "disease"', 'head = "../disease"', "setting `classifier.0.head`"),
         ('input = "crop"', 'input = "face"', "setting `detector.input`: .*masked_crop"),
         ("[segmenter]", "[segmenter", "not readable as TOML"),

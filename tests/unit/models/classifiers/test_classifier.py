@@ -96,7 +96,7 @@ def test_a_native_top_is_the_network_as_timm_makes_it() -> None:
 def test_another_number_of_classes_is_refused_with_the_layer() -> None:
     spec = dataclasses.replace(CLASSIFIER, backbone="resnet18", top="native")
     weights = timm.create_model("resnet18", num_classes=4).state_dict()
-    with pytest.raises(PackError, match=r"layer `fc\.bias` is \(4,\), the architecture wants \(2,\)"):
+    with pytest.raises(PackError, match=r"layer `fc\.bias` is \(4,\), the architecture has \(2,\)"):
         TorchClassifier(spec, weights)
 
 

@@ -1,4 +1,4 @@
-"""The commands about models: `skinbatch pack ...` and `skinbatch explain`."""
+"""Define the commands about models: `skinbatch pack ...` and `skinbatch explain`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pack_app = typer.Typer(help="Model packs: the models of a scoring, with their ha
 
 
 class Method(StrEnum):
-    """What `explain` draws."""
+    """Choose what `explain` draws."""
 
     GRADCAM = "gradcam"
     GUIDED = "guided"
@@ -31,7 +31,7 @@ class Method(StrEnum):
 
 @pack_app.command("list")
 def pack_list(as_json: Json = False) -> None:
-    """Packs that come with skinbatch, and those in the packs folder."""
+    """List the packs that come with skinbatch and those in the packs folder."""
     from skinbatch.models.pack import own_packs, shipped_packs
 
     own, faults = own_packs()
@@ -50,7 +50,7 @@ def pack_list(as_json: Json = False) -> None:
 
 @pack_app.command("show")
 def pack_show(name: PackNamed = "starter", settings: Settings = None, as_json: Json = False) -> None:
-    """Architectures, classes, input sizes, parameters, licence and card of a pack."""
+    """Show the architectures, classes, input sizes, parameters, licence and card of a pack."""
     from skinbatch.models.pack import load_pack
 
     pack = load_pack(name, load_config(settings).storage)
@@ -62,7 +62,10 @@ def pack_show(name: PackNamed = "starter", settings: Settings = None, as_json: J
 
 @pack_app.command("verify")
 def pack_verify(name: PackNamed = "starter", settings: Settings = None, as_json: Json = False) -> None:
-    """Check every file of a pack against its recorded hash; on S3 what lies there, and the copy here."""
+    """Check every file of a pack against its recorded hash.
+
+    For a pack on S3, both the files there and the local copy are checked.
+    """
     from skinbatch.models.fetch import verify_origin
     from skinbatch.models.pack import load_pack
 
@@ -81,13 +84,13 @@ def pack_verify(name: PackNamed = "starter", settings: Settings = None, as_json:
 
 @pack_app.command("import")
 def pack_import(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The pack to make, or to add a stage to.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The pack to make or to extend.")],
     stage: Annotated[str, typer.Option("--stage", help="segmenter, detector or classifier.")],
     arch: Annotated[
         str, typer.Option("--arch", help="As `skinbatch pack architectures` lists them; timm:NAME for any of timm's.")
     ],
     weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help=".pth, .ckpt, .safetensors or .onnx.")],
-    base: Annotated[str | None, typer.Option("--base", help="Pack that fills the stages not given.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Pack that supplies the missing stages.")] = None,
     config: Annotated[
         list[Path] | None,
         typer.Option("--config", metavar="FILE", help="TOML with fields of the stage; for `mmdet` also its config."),
@@ -109,18 +112,21 @@ def pack_import(
     ] = None,
     prefix: Annotated[
         str | None,
-        typer.Option("--prefix", help="What the layers' names begin with, if a checkpoint holds several networks."),
+        typer.Option("--prefix", help="Beginning of the layers' names, if a checkpoint holds several networks."),
     ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Terms of the weights, for the card.")] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Add somebody's weights to a pack, as a stage. They are checked, tried on a photo and hashed; nothing in them is executed.
+    """Add a user's weights to a pack, as a stage.
 
-    Prints what the weights were taken for (classes, layout, colours, layers) and where each answer is from: the file, a
-    setting, or an assumption that a setting changes.
+    The weights are checked, tried on a photo and hashed; nothing in them is executed.
 
-    Settings of the stage are lines of a TOML file for --config: layout = "rtdetr", outputs = "softmax", mean = [0.5, 0.5, 0.5].
+    Prints how the weights were read (classes, layout, colours, layers) and the source of each
+    answer: the file, a setting, or an assumption that a setting changes.
+
+    Settings of the stage are lines of a TOML file for --config: layout = "rtdetr", outputs =
+    "softmax", mean = [0.5, 0.5, 0.5].
     """
     from skinbatch.models.assemble import grow_pack
     from skinbatch.models.importing import Import
@@ -156,7 +162,7 @@ def pack_import(
 
 @pack_app.command("architectures")
 def pack_architectures(as_json: Json = False) -> None:
-    """What `pack import --arch` takes, one name a line."""
+    """List the names that `pack import --arch` takes, one a line."""
     from skinbatch.models.stages import ARCHITECTURES
 
     if as_json:
@@ -181,19 +187,20 @@ def pack_anchors(
     ] = None,
     max_upscale: Annotated[
         float | None,
-        typer.Option("--max-upscale", help="How far smaller photos are scaled up. (default: FILE's, else 1.0)"),
+        typer.Option("--max-upscale", help="Most that smaller photos are scaled up. (default: FILE's, else 1.0)"),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="TOML for `pack import --config`; only [anchors] changes."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Mean IoU against k, drawn.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Picture of mean IoU against k.")] = None,
     photos: Photos = None,
     as_json: Json = False,
 ) -> None:
     """Fit anchors to the boxes of annotated photos: k-means with distance 1 - IoU.
 
-    Boxes are scaled as a detector that sees whole photos scales them; for one that sees faces, give annotated faces.
+    Boxes are scaled as for a detector that sees whole photos. For one that sees faces, give
+    annotated faces.
     """
     from skinbatch.train.anchor_report import report_anchors
 
@@ -207,7 +214,9 @@ def pack_anchors(
 def explain(
     dest: Dest,
     image_id: Annotated[str, typer.Argument(metavar="IMAGE_ID", help="The photo, as in the images table.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="Where to.")] = Path("explanation.png"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="Picture to write.")] = Path(
+        "explanation.png"
+    ),
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to explain. (default: the most probable)")
     ] = None,
@@ -224,7 +233,10 @@ def explain(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Draw what in one photo speaks for a class: Grad-CAM and guided back-propagation, beside the photo."""
+    """Draw which places in a photo speak for a class.
+
+    The picture shows Grad-CAM and guided back-propagation beside the photo.
+    """
     from skinbatch.reading import destination_store
     from skinbatch.report.explain import Question
     from skinbatch.report.explain import explain as run

@@ -30,7 +30,7 @@ class Segmenter(Protocol):
 
         Returns:
             (h, w) uint8 each, at the model's own resolution. A map covers exactly the photo: h / H
-                and w / W are the scales, and padding is cut off.
+            and w / W are the scales, and padding is cut off.
         """
 
 
@@ -48,7 +48,7 @@ class Detector(Protocol):
 
         Returns:
             Boxes in pixels of each array, above the pack's score floor, after class-wise NMS. There
-                are at most as many as the pack's box cap (`saturated` if it was reached).
+            are at most as many as the pack's box cap (`saturated` if it was reached).
         """
 
 

@@ -440,5 +440,5 @@ def test_a_classifier_of_ultralytics_reads_0_to_1(tmp_path: Path) -> None:
     numbers = pack.stages["classifier-disease"].numbers()
     assert numbers["mean"] == [0, 0, 0] and numbers["std"] == [1, 1, 1]
     assert "Ultralytics" in findings["pixels"].source
-    with pytest.raises(PackError, match="metadata `task` is `detect`; only `classify` is read here"):
+    with pytest.raises(PackError, match="metadata `task` is `detect`; only `classify` is supported here"):
         classified(file_of(tmp_path, Classifier(nn.Softmax(1)), metadata | {"task": "detect"}))

@@ -1,4 +1,7 @@
-"""Classes of a face, each with a probability: a network of timm's under one of three tops, or the plain CNN."""
+"""Classify faces: a network of timm's under one of three tops, or the plain CNN.
+
+Each class gets a probability.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,15 @@ PLAIN_CNN = "cnn-multilabel"
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSpec:
-    """What a classifier is built from. backbone: any name of timm's, or PLAIN_CNN. size: side of the network's square
-    input in pixels. fit: `crop` takes the photo's centre square, `pad` the whole photo; neither distorts it. top: what
-    is above the backbone, see ClassifierStage. outputs: `logistic` makes a probability of each number for itself,
-    `softmax` of all together. calibration: see ClassifierStage."""
+    """Describe a classifier.
+
+    - backbone: any name of timm's, or PLAIN_CNN.
+    - size: side of the network's square input in pixels.
+    - fit: `crop` takes the photo's centre square, `pad` the whole photo; neither distorts it.
+    - top: the layers above the backbone, see ClassifierStage.
+    - outputs: `logistic` computes each probability by itself, `softmax` all together.
+    - calibration: see ClassifierStage.
+    """
 
     backbone: str
     classes: tuple[str, ...]
@@ -45,21 +53,25 @@ class ClassifierSpec:
     calibration: CalibrationTable | None = None
 
     def square(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """photo: (H, W, 3) uint8 RGB. Returns (size, size, 3)."""
+        """Return (size, size, 3). photo: (H, W, 3) uint8 RGB."""
         if self.fit == "crop":
             return centre_square(photo, self.size)
         return pad_to_square(photo, self.size, self.normalisation.fill)[0]
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """logits: (N, classes) of any float type. Returns the same shape, float32; of infinite ones NaN, not certainty."""
+        """Return float32 probabilities of the same shape; NaN for infinite logits, not certainty.
+
+        logits: (N, classes) of any float type.
+        """
         return probabilities(logits, self.outputs, self.calibration)
 
 
 def probabilities(logits: Tensor, outputs: str, calibration: CalibrationTable | None = None) -> Tensor:
-    """Return the (N, classes) float32 probabilities of logits; NaN where a logit is not finite, which a sigmoid would make
-    certain.
+    """Return the (N, classes) float32 probabilities of logits.
 
-    outputs: `logistic` or `softmax`. calibration: None: the logits as they are.
+    They are NaN if a logit is not finite; a sigmoid would make it certain.
+
+    outputs: `logistic` or `softmax`. calibration: None leaves the logits as they are.
     """
     finite = torch.where(torch.isfinite(logits), logits.float(), torch.nan)
     if calibration is not None:
@@ -68,11 +80,16 @@ def probabilities(logits: Tensor, outputs: str, calibration: CalibrationTable | 
 
 
 class ClassifierNetwork(nn.Module):
-    """A backbone of timm's under a head of the papers (`top` pooled or flatten). x: (N, 3, S, S) float32. Returns
-    (N, classes) logits."""
+    """Run one of timm's backbones under a head of the papers (`top` pooled or flatten).
+
+    x: (N, 3, S, S) float32. Returns (N, classes) logits.
+    """
 
     def __init__(self, spec: ClassifierSpec) -> None:
-        """Raises PackError for a backbone that timm does not have, and for one without a feature map to put a head on."""
+        """Build the network.
+
+        Raises PackError if timm lacks the backbone, or the backbone has no feature map for a head.
+        """
         super().__init__()
         try:
             self.backbone: Any = _timm(spec.backbone, num_classes=0, global_pool="")
@@ -93,14 +110,16 @@ class ClassifierNetwork(nn.Module):
         return self.head(self.backbone.forward_features(x))
 
     def freeze_backbone(self) -> None:
-        """From now on training changes the head alone: the backbone's weights have no gradient, and its batch norms
-        keep their statistics."""
+        """Train the head alone from now on.
+
+        The backbone's weights get no gradient, and its batch norms keep their statistics.
+        """
         self._frozen = True
         self.backbone.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> ClassifierNetwork:
-        """As of any module; a frozen backbone stays in evaluation."""
+        """Set the mode as for any module; a frozen backbone stays in evaluation."""
         super().train(mode)
         if self._frozen:
             self.backbone.eval()
@@ -108,9 +127,12 @@ class ClassifierNetwork(nn.Module):
 
 
 def build_network(spec: ClassifierSpec) -> nn.Module:
-    """The network of a classifier, randomly initialised. With `top` native its layers have timm's own names.
+    """Return the network of a classifier, randomly initialised.
 
-    Raises PackError for a backbone that timm does not have, or that does not read `size` or bear the `top`.
+    With `top` native, its layers have timm's own names.
+
+    Raises PackError if timm lacks the backbone, or the backbone cannot read `size` or take the
+    `top`.
     """
     if spec.backbone == PLAIN_CNN:
         return MultiLabelCNN(len(spec.classes), spec.size)
@@ -119,7 +141,7 @@ def build_network(spec: ClassifierSpec) -> nn.Module:
     outputs = len(spec.classes)
     network = _timm(spec.backbone, num_classes=outputs)
     if _try(network, spec, "forward") != (1, outputs):
-        raise PackError(f"timm's `{spec.backbone}` has no classifier of its own; take top = 'pooled'")
+        raise PackError(f"timm's `{spec.backbone}` has no classifier of its own; use top = 'pooled'")
     return network
 
 
@@ -130,7 +152,7 @@ def _timm(backbone: str, **options: Any) -> nn.Module:
 
 
 def _feature_map(backbone: nn.Module, spec: ClassifierSpec) -> tuple[int, int, int]:
-    """Channels, height and width of what a backbone makes of an input."""
+    """Return the channels, height and width of a backbone's feature map."""
     shape = _try(backbone, spec, "forward_features")
     if len(shape) != 4 or getattr(backbone, "output_fmt", "NCHW") != "NCHW":
         raise _no_feature_map(spec)
@@ -138,13 +160,11 @@ def _feature_map(backbone: nn.Module, spec: ClassifierSpec) -> tuple[int, int, i
 
 
 def _no_feature_map(spec: ClassifierSpec) -> PackError:
-    return PackError(
-        f"timm's `{spec.backbone}` gives no feature map that top = '{spec.top}' could be put on; take 'native'"
-    )
+    return PackError(f"timm's `{spec.backbone}` has no feature map for top = '{spec.top}'; use 'native'")
 
 
 def _try(network: nn.Module, spec: ClassifierSpec, method: str) -> tuple[int, ...]:
-    """The shape of what a network makes of one input, without computing it; () where that is not one tensor."""
+    """Return the shape of a network's output without computing it; () if it is not one tensor."""
     dry = deepcopy(network).to("meta").eval()
     try:
         made = getattr(dry, method)(torch.empty(1, 3, spec.size, spec.size, device="meta"))
@@ -154,7 +174,10 @@ def _try(network: nn.Module, spec: ClassifierSpec, method: str) -> tuple[int, ..
 
 
 class TorchClassifier:
-    """The `Classifier` protocol over a network of torch's. Nothing in it changes between calls, so threads may share it."""
+    """Implement the `Classifier` protocol with a torch network.
+
+    Nothing in it changes between calls, so threads may share it.
+    """
 
     def __init__(
         self,
@@ -165,8 +188,18 @@ class TorchClassifier:
         device: str = "cpu",
         precision: Literal["fp32", "fp16"] = "fp32",
     ) -> None:
-        """where: what errors call the weights. Raises PackError naming the first layer that does not fit, or what
-        cannot be built."""
+        """Build the network and load its weights.
+
+        Args:
+            spec: description of the classifier.
+            weights: tensors by layer.
+            where: name of the weights in errors.
+            device: `cpu`, `cuda`, `cuda:1`.
+            precision: `fp32` or `fp16`.
+
+        Raises:
+            PackError: names the first layer that does not fit, or the part that cannot be built.
+        """
         self.spec = spec
         self.head = spec.head
         self.classes = spec.classes
@@ -182,7 +215,7 @@ class TorchClassifier:
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """See Classifier."""
+        """Return class probabilities, see Classifier."""
         if not photos:
             return np.zeros((0, len(self.classes)), np.float32)
         x = self.spec.normalisation.tensor([self.spec.square(photo) for photo in photos])

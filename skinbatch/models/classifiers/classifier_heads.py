@@ -1,4 +1,4 @@
-"""What the papers put above the feature map of a network: two heads."""
+"""Define the two heads that the papers put above a network's feature map."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from torch import Tensor, nn
 
 
 class PooledHead(nn.Module):
-    """Studies on Different CNN Algorithms (2019): 1 x 1 convolution, global average pooling, a fully connected layer of
-    1024, outputs. feature: (N, channels, h, w). Returns (N, outputs)."""
+    """Apply the head of Studies on Different CNN Algorithms (2019).
+
+    It is a 1 x 1 convolution, global average pooling, a fully connected layer of 1024, and the
+    outputs.
+
+    feature: (N, channels, h, w). Returns (N, outputs).
+    """
 
     def __init__(self, channels: int, outputs: int, width: int = 1024, dropout: float = 0.2) -> None:
         super().__init__()
@@ -25,8 +30,12 @@ class PooledHead(nn.Module):
 
 
 class FlattenHead(nn.Module):
-    """Identification of Dermatological Issues in Facial Skin: flatten, dropout, outputs. feature: (N, channels, h, w), h
-    and w always the same. Returns (N, outputs)."""
+    """Apply the head of Identification of Dermatological Issues in Facial Skin.
+
+    It is flatten, dropout and the outputs.
+
+    feature: (N, channels, h, w), with h and w always the same. Returns (N, outputs).
+    """
 
     def __init__(self, channels: int, height: int, width: int, outputs: int, dropout: float = 0.5) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The classifier architectures by name, what goes with each, and what the layers of a checkpoint say of it."""
+"""List the classifier architectures with their defaults, and recognise them in checkpoints."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from skinbatch.errors import PackError
 from skinbatch.models.classifiers.classifier import PLAIN_CNN
 from skinbatch.models.classifiers.torchvision_layouts import is_torchvision, to_timm
 
-# timm's `legacy_xception` is the network of Xception's paper; its `xception41` and others are those
-# of DeepLab.
+# timm's `legacy_xception` is the network of Xception's paper; `xception41` and others are
+# DeepLab's.
 TIMM_NAMES = {
     "resnet50": "resnet50",
     "inception_v3": "inception_v3",
@@ -26,8 +26,8 @@ TIMM_NAMES = {
 
 _DISEASES = {"top": "pooled", "size": 300}
 _LESIONS = {"top": "flatten", "size": 224}
-# Paper 000 says 300. Paper 002 does not say what its frozen backbones read: these are the sizes of
-# Keras, its library.
+# Paper 000 gives 300. Paper 002 does not give the input sizes of its frozen backbones; these are
+# those of Keras, its library.
 _PAPERS = {
     "resnet50": _DISEASES,
     "inception_v3": _DISEASES,
@@ -40,16 +40,17 @@ _PAPERS = {
 
 
 def network_name(arch: str, backbone: str | None) -> str:
-    """What ClassifierSpec calls the network of a stage. backbone: of arch `timm`."""
+    """Return the network name of a stage for ClassifierSpec. backbone: for arch `timm`."""
     return TIMM_NAMES.get(arch) or backbone or arch
 
 
 def classifier_defaults(arch: str, backbone: str | None = None) -> dict[str, Any]:
-    """Fields of a ClassifierStage that go with an architecture unless something else is known of the weights: `top`,
-    `size`, `mean`, `std`, `outputs`.
+    """Return the fields of a ClassifierStage for an architecture, if nothing else is known.
 
-    mean, std and, with arch `timm`, the size are those of timm's own weights. Raises PackError for a backbone that timm
-    does not have.
+    These are `top`, `size`, `mean`, `std` and `outputs`. mean, std and, with arch `timm`, the size
+    are those of timm's own weights.
+
+    Raises PackError if timm lacks the backbone.
     """
     if arch == PLAIN_CNN:
         zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -60,9 +61,10 @@ def classifier_defaults(arch: str, backbone: str | None = None) -> dict[str, Any
 
 
 def recognise(arch: str, state: Mapping[str, Tensor], backbone: str | None = None) -> dict[str, Any]:
-    """Fields of a ClassifierStage that follow from the names of a checkpoint's layers: `top`, and what goes with it.
+    """Return the fields of a ClassifierStage that follow from a checkpoint's layers.
 
-    A network with its own classifier (`native`) and several outputs is taken for one with softmax, as most are trained.
+    These are `top` and the fields that go with it. A network with its own classifier (`native`) and
+    several outputs is assumed to use softmax, as most do.
     """
     if arch == PLAIN_CNN:
         return {"top": "native"}
@@ -79,7 +81,7 @@ def recognise(arch: str, state: Mapping[str, Tensor], backbone: str | None = Non
 
 
 def outputs(arch: str, state: Mapping[str, Tensor], backbone: str | None = None) -> int | None:
-    """How many classes a classifier's checkpoint tells apart; None where that cannot be seen."""
+    """Return the number of classes of a classifier's checkpoint; None if it cannot be seen."""
     names = ["out.weight" if arch == PLAIN_CNN else "head.out.weight"]
     if arch != PLAIN_CNN:
         own = _own(arch, backbone).classifier

@@ -1,4 +1,7 @@
-"""The plain CNN of Identification of Dermatological Issues in Facial Skin: several lesion types at once, from nothing."""
+"""Define the plain CNN of Identification of Dermatological Issues in Facial Skin.
+
+It is trained from nothing and recognises several lesion types at once.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,28 @@ BLOCKS = 4
 
 
 class MultiLabelCNN(nn.Module):
-    """x: (N, 3, S, S) float32 in [0, 1], S 416 in the paper. Returns (N, classes) logits, of which a logistic function
-    makes probabilities.
+    """Run the CNN.
 
-    Four blocks with 5 x 5 convolutions without padding (16, 32, 64, 64), then 128, 64 and the classes, fully connected.
-    The paper has a dropout of "0.2 or 0.5" after each without saying which rate is where: 0.2 is put after convolutions,
-    0.5 after fully connected layers.
+    x: (N, 3, S, S) float32 in [0, 1], S 416 in the paper. Returns (N, classes) logits, which a
+    logistic function turns into probabilities.
 
-    Weights of the Keras model map layer by layer: `conv2d_4..7` to block1..4.conv with the kernel's axes (h, w, in, out)
-    turned to (out, in, h, w); `batch_normalization_4..7` to block1..4.bn, gamma, beta, moving_mean, moving_variance
-    being weight, bias, running_mean, running_var; `dense_7..9` to fc1, fc2, out with the kernel transposed. Nothing is
-    reordered, because features are flattened as Keras does it: row, column, channel.
+    There are four blocks with 5 x 5 convolutions without padding (16, 32, 64, 64), then 128, 64 and
+    the classes, fully connected. The paper has a dropout of "0.2 or 0.5" after each and does not
+    tell which rate is where: here it is 0.2 after convolutions and 0.5 after fully connected
+    layers.
+
+    Weights of the Keras model map layer by layer: `conv2d_4..7` to block1..4.conv with the kernel's
+    axes (h, w, in, out) turned to (out, in, h, w); `batch_normalization_4..7` to block1..4.bn,
+    gamma, beta, moving_mean, moving_variance being weight, bias, running_mean, running_var;
+    `dense_7..9` to fc1, fc2, out with the kernel transposed. Nothing is reordered, because features
+    are flattened as in Keras: row, column, channel.
     """
 
     def __init__(self, classes: int, size: int = 416) -> None:
-        """Raises PackError for a size of which the convolutions leave nothing."""
+        """Build the network.
+
+        Raises PackError if nothing of `size` remains after the convolutions.
+        """
         super().__init__()
         side = size
         for _ in range(BLOCKS):
@@ -50,7 +60,10 @@ class MultiLabelCNN(nn.Module):
 
 
 class Block(nn.Module):
-    """5 x 5 convolution with ReLU, 2 x 2 max-pooling, batch norm behind the pooling or before it, dropout."""
+    """Apply a 5 x 5 convolution with ReLU, 2 x 2 max-pooling, batch norm and dropout.
+
+    The batch norm comes after the pooling or before it.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, norm_first: bool = False) -> None:
         super().__init__()
@@ -58,7 +71,7 @@ class Block(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_out, 5)
         self.relu = nn.ReLU()
         self.pool = nn.MaxPool2d(2)
-        # Keras's values; its momentum of 0.99 counts the other way round.
+        # Keras's values. Its momentum of 0.99 is 0.01 here, counted the other way round.
         self.bn = nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01)
         self.dropout = nn.Dropout(0.2)
 

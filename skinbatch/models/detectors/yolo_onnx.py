@@ -100,7 +100,7 @@ def examine(path: Path, given: Mapping[str, Any] | None = None) -> Recognised:
     file = OnnxFile(path)
     task = file.metadata.get("task", "detect")
     if task != "detect":
-        file.refuse("metadata `task`", f"is `{task}`; only `detect` is read here")
+        file.refuse("metadata `task`", f"is `{task}`; only `detect` is supported here")
     classes = given.get("classes") or file.names()
     if classes is None:
         file.refuse("metadata `names`", "is missing; give the classes in the network's order: --classes a,b,c")

@@ -1,6 +1,7 @@
-"""BiSeNet v1 (Yu et al. 2018): a spatial path for detail, a context path for meaning, and a fusion of both.
+"""Define BiSeNet v1 (Yu et al. 2018).
 
-Layers are named as the public PyTorch implementations name them (`cp` context path, `sp` spatial path, `ffm` fusion).
+A spatial path gives detail, a context path gives meaning, and a fusion joins the two. Layers are
+named as in the public PyTorch implementations (`cp` context path, `sp` spatial path, `ffm` fusion).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import resnet18, resnet34
 
-# Layers of the two heads that only training uses.
+# The layers of the two heads that only training uses.
 AUXILIARY = ("conv_out16.", "conv_out32.")
 
 
 class ConvBNReLU(nn.Module):
-    """Convolution without bias, batch norm, ReLU; padded so that stride 1 keeps the size."""
+    """Apply a convolution without bias, batch norm and ReLU. With stride 1 the size stays."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class ConvBNReLU(nn.Module):
 
 
 class AttentionRefinement(nn.Module):
-    """Weighs the channels of a context feature by its own global average."""
+    """Weigh the channels of a context feature by its own global average."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class AttentionRefinement(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """Joins the two paths, then re-weighs the channels of the joint feature."""
+    """Join the two paths, then re-weigh the channels of the joint feature."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class FeatureFusion(nn.Module):
 
 
 class Output(nn.Module):
-    """Feature to logits."""
+    """Turn a feature into logits."""
 
     def __init__(self, channels_in: int, channels: int, classes: int) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class Output(nn.Module):
 
 
 class SpatialPath(nn.Module):
-    """Three strided convolutions: a feature at 1/8 of the size."""
+    """Apply three strided convolutions, for a feature at 1/8 of the size."""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class SpatialPath(nn.Module):
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet-18 or -34 without its classifier: features at 1/8, 1/16 and 1/32."""
+    """Run torchvision's ResNet-18 or -34 without its classifier: features at 1/8, 1/16 and 1/32."""
 
     channels = (128, 256, 512)
 
@@ -106,7 +107,10 @@ class ResNet(nn.Module):
 
 
 class LightBackbone(nn.Module):
-    """Inverted residual blocks (MobileNetV2): features at 1/8, 1/16 and 1/32 for two CPU cores."""
+    """Run inverted residual blocks (MobileNetV2), light enough for two CPU cores.
+
+    The features are at 1/8, 1/16 and 1/32.
+    """
 
     channels = (40, 72, 144)
 
@@ -132,8 +136,11 @@ class LightBackbone(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """timm's EfficientNet-Lite0: features at 1/8, 1/16 and 1/32. It can begin with ImageNet's weights, which TensorFlow padded
-    unevenly: the same weights make the same features here, seen a pixel further left and up at each stride."""
+    """Run timm's EfficientNet-Lite0: features at 1/8, 1/16 and 1/32.
+
+    It can begin with ImageNet's weights, which TensorFlow padded unevenly. The same weights make
+    the same features here, one pixel further left and up at each stride.
+    """
 
     channels = (40, 112, 320)
 
@@ -147,8 +154,10 @@ class EfficientNetLite(nn.Module):
 
 
 class ContextPath(nn.Module):
-    """Backbone, attention refinement at 1/16 and 1/32, and the global average. Returns the backbone's feature at 1/8 as
-    it is, and the refined ones brought to 1/8 and 1/16."""
+    """Run the backbone, attention refinement at 1/16 and 1/32, and the global average.
+
+    Returns the backbone's own feature at 1/8, and the refined ones resized to 1/8 and 1/16.
+    """
 
     def __init__(self, resnet: ResNet | LightBackbone | EfficientNetLite, channels: int) -> None:
         super().__init__()
@@ -168,7 +177,7 @@ class ContextPath(nn.Module):
         return eighth, at8, at16
 
 
-# The backbones of those of half the width.
+# The backbones of the networks of half the width.
 LIGHT: Mapping[str, Callable[[], LightBackbone | EfficientNetLite]] = {
     "bisenet-light": LightBackbone,
     "bisenet-efficientnet-lite0": EfficientNetLite,
@@ -176,12 +185,19 @@ LIGHT: Mapping[str, Callable[[], LightBackbone | EfficientNetLite]] = {
 
 
 class BiSeNet(nn.Module):
-    """x: (N, 3, H, W) float32, H and W multiples of 32. Returns (N, classes, H, W) logits; in training a tuple of
-    three, the last two from the auxiliary heads on the context features.
+    """Run the whole network.
 
-    arch: `bisenet-r18`, `bisenet-r34`, `bisenet-light` or `bisenet-efficientnet-lite0`. spatial: `path`, the paper's three
-    strided convolutions, or `context`, the backbone's own feature at 1/8 in their place. align_corners: of the bilinear
-    interpolation of the logits. auxiliary: False leaves the heads out that only training uses.
+    Args:
+        x: (N, 3, H, W) float32, H and W multiples of 32.
+
+    Returns:
+        (N, classes, H, W) logits. In training, a tuple of three: the last two come from the
+        auxiliary heads on the context features.
+
+    arch: `bisenet-r18`, `bisenet-r34`, `bisenet-light` or `bisenet-efficientnet-lite0`. spatial:
+    `path` for the paper's three strided convolutions, or `context` for the backbone's own feature
+    at 1/8 instead. align_corners: for the bilinear interpolation of the logits. auxiliary: False
+    leaves out the heads that only training uses.
     """
 
     def __init__(
@@ -215,12 +231,12 @@ class BiSeNet(nn.Module):
         return tuple(self.enlarge(logits, x) for logits in heads)
 
     def coarse(self, x: Tensor) -> Tensor:
-        """x: as above. Returns (N, classes, H / 8, W / 8) logits."""
+        """Return (N, classes, H / 8, W / 8) logits. x: see BiSeNet."""
         eighth, at8, _ = self.cp(x)
         return self._fused(x, eighth, at8)
 
     def enlarge(self, logits: Tensor, x: Tensor) -> Tensor:
-        """To the height and width of x, by interpolation."""
+        """Interpolate logits to the height and width of x."""
         return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=self.align_corners)
 
     def _fused(self, x: Tensor, eighth: Tensor, at8: Tensor) -> Tensor:

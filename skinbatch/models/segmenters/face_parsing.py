@@ -1,9 +1,12 @@
-"""Public face-parsing checkpoints: zllrunning/face-parsing.PyTorch (`79999_iter.pth`) and what is trained with its code.
+"""Read public face-parsing checkpoints.
 
-That network is BiSeNet without the spatial path: the ResNet's feature at 1/8 stands in for it. It reads 512 x 512 pixels,
-normalised as for ImageNet, and aligns the corners when it enlarges its logits. Its layers have the names of BiSeNet here.
+They come from zllrunning/face-parsing.PyTorch (`79999_iter.pth`) or were trained with its code.
+That network is BiSeNet without the spatial path: the ResNet's feature at 1/8 replaces it. It reads
+512 x 512 pixels, normalised as for ImageNet, and aligns the corners when it enlarges its logits.
+Its layers have the same names as BiSeNet's here.
 
-yakhyo/face-parsing trains the same network, on the same classes in the same order, under names of its own.
+yakhyo/face-parsing trains the same network, on the same classes in the same order, under names of
+its own.
 """
 
 from __future__ import annotations
@@ -16,22 +19,22 @@ from torch import Tensor
 
 from skinbatch.models.segmenters.bisenet import LIGHT
 
-# The order of the masks that CelebAMask-HQ is handed out with.
+# The order of the masks in CelebAMask-HQ.
 CELEBAMASK_HQ = (
     "background", "skin", "nose", "eyeglasses", "left_eye", "right_eye", "left_brow", "right_brow", "left_ear",
     "right_ear", "mouth", "upper_lip", "lower_lip", "hair", "hat", "earring", "necklace", "neck", "cloth",
 )  # fmt: skip
 
-# The order that zllrunning/face-parsing.PyTorch gives the same classes: the nose is 10, not 2.
+# The order of the same classes in zllrunning/face-parsing.PyTorch: the nose is 10, not 2.
 FACE_PARSING = (
     "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "eyeglasses", "left_ear", "right_ear",
     "earring", "nose", "mouth", "upper_lip", "lower_lip", "neck", "necklace", "cloth", "hair", "hat",
 )  # fmt: skip
 
-# What `--classes` may say instead of the names.
+# The words that `--classes` accepts instead of the names.
 CLASS_ORDERS = {"celebamask-hq": CELEBAMASK_HQ, "face-parsing": FACE_PARSING}
 
-# Parts of yakhyo/face-parsing's names, and what the same layers are called here.
+# Parts of yakhyo/face-parsing's names, and the names of the same layers here.
 _RENAMED = (
     (r"fpn\.backbone\.", "cp.resnet."),
     (r"fpn\.", "cp."),
@@ -50,12 +53,12 @@ _NO_RESNET = ("cp.resnet.stem.", "cp.resnet.net.")
 
 
 def segmenter_defaults(arch: str) -> dict[str, Any]:
-    """Fields of a SegmenterStage that go with an architecture unless something else is known of the weights."""
+    """Return the fields of a SegmenterStage for an architecture, if nothing else is known."""
     return {"size": 256 if arch in LIGHT else 512, "spatial": "path", "align_corners": False}
 
 
 def from_face_parsing(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return a checkpoint of yakhyo/face-parsing under the names that BiSeNet's layers have here, any other as it is."""
+    """Return a checkpoint of yakhyo/face-parsing under BiSeNet's names, and any other unchanged."""
     if not any(name.startswith("fpn.") for name in state):
         return state
     return {_renamed(name): tensor for name, tensor in state.items() if not name.startswith(_UNUSED)}
@@ -68,10 +71,11 @@ def _renamed(name: str) -> str:
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Fields of a SegmenterStage that follow from the names and shapes of a checkpoint's layers.
+    """Return the fields of a SegmenterStage that follow from a checkpoint's layers.
 
-    A ResNet without spatial path is the public layout: `spatial`, `align_corners`, `size`, and with 19 outputs `classes`
-    in the order FACE_PARSING. The names of other numbers of classes cannot be told; see `outputs`.
+    A ResNet without a spatial path is the public layout. It gives `spatial`, `align_corners`,
+    `size`, and with 19 outputs `classes` in the order FACE_PARSING. Other numbers of classes give
+    no names; see `outputs`.
     """
     found: dict[str, Any] = {"spatial": "path" if any(name.startswith("sp.") for name in state) else "context"}
     if found["spatial"] == "path" or any(name.startswith(_NO_RESNET) for name in state):
@@ -83,5 +87,5 @@ def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def outputs(state: Mapping[str, Tensor]) -> int | None:
-    """How many classes a BiSeNet checkpoint tells apart; None where it has no such layer."""
+    """Return the number of classes of a BiSeNet checkpoint; None if it lacks that layer."""
     return int(state[_OUTPUT].shape[0]) if _OUTPUT in state else None

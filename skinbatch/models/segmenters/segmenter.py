@@ -1,4 +1,4 @@
-"""Skin, nose and background by BiSeNet."""
+"""Segment skin, nose and background with BiSeNet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from skinbatch.models.weights import load_weights
 
 
 class BiSeNetSegmenter:
-    """The `Segmenter` protocol over BiSeNet. Every photo becomes a square of one size, whatever the batch."""
+    """Implement the `Segmenter` protocol with BiSeNet.
+
+    Every photo becomes a square of one size, whatever the batch.
+    """
 
     def __init__(
         self,
@@ -33,11 +36,23 @@ class BiSeNetSegmenter:
         device: str = "cpu",
         precision: Literal["fp32", "fp16"] = "fp32",
     ) -> None:
-        """where: what errors call the weights. size: side of the network's square input in pixels, a multiple of 32.
-        spatial, align_corners: see BiSeNet.
+        """Build the network and load its weights.
 
-        The auxiliary heads are not built; whether the weights have them makes no difference. Raises PackError naming the
-        first other layer that does not fit.
+        The auxiliary heads are not built; the weights may have them or not.
+
+        Args:
+            arch: see BiSeNet.
+            classes: names in label order.
+            weights: tensors by layer.
+            where: name of the weights in errors.
+            size: side of the network's square input in pixels, a multiple of 32.
+            normalisation: scaling of pixels; None for ImageNet's.
+            spatial, align_corners: see BiSeNet.
+            device: `cpu`, `cuda`, `cuda:1`.
+            precision: `fp32` or `fp16`.
+
+        Raises:
+            PackError: names the first other layer that does not fit.
         """
         self.classes = tuple(classes)
         self.arch = arch
@@ -54,13 +69,17 @@ class BiSeNetSegmenter:
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-        """See Segmenter. Raises ModelOutputError when the network gives NaN or infinite numbers."""
+        """Return a label map for each photo, see Segmenter.
+
+        Raises ModelOutputError if the network gives NaN or infinite numbers.
+        """
         if not photos:
             return []
         squares, extents = zip(*(pad_to_square(p, self.size, self._normalisation.fill) for p in photos), strict=True)
         x = self._normalisation.tensor(squares).to(self._device, self._dtype)
         coarse = self.network.coarse(x)
-        # Before they are enlarged there are 64 times fewer to look at, and interpolation makes nothing infinite.
+        # There are 64 times fewer numbers before enlarging, and interpolation makes nothing
+        # infinite.
         if not torch.isfinite(coarse).all():
             raise ModelOutputError(f"segmenter `{self.arch}` gave NaN or infinite numbers")
         maps = self.network.enlarge(coarse, x).argmax(1).to(torch.uint8).cpu().numpy()

@@ -105,7 +105,7 @@ def test_another_number_of_classes_is_refused_with_the_layer() -> None:
     [
         ("resnet1", 64, "has no backbone `resnet1`"),
         ("inception_v3", 32, "`inception_v3` does not read inputs of 32 px"),
-        ("vit_tiny_patch16_224", 224, "gives no feature map that top = 'pooled' could be put on; take 'native'"),
+        ("vit_tiny_patch16_224", 224, "has no feature map for top = 'pooled'; use 'native'"),
         ("swin_tiny_patch4_window7_224", 224, "gives no feature map"),
         ("vit_tiny_patch16_224", 96, "does not read inputs of 96 px: Input height"),
     ],
@@ -131,7 +131,7 @@ def test_a_network_that_insists_on_its_own_pooling_is_refused_by_name(
     backbone: str, size: int, top: Literal["pooled", "flatten"]
 ) -> None:
     spec = dataclasses.replace(CLASSIFIER, backbone=backbone, size=size, top=top)
-    with pytest.raises(PackError, match=f"`{backbone}` gives no feature map that top = '{top}' .*; take 'native'"):
+    with pytest.raises(PackError, match=f"`{backbone}` has no feature map for top = '{top}'; use 'native'"):
         build_network(spec)
     build_network(dataclasses.replace(spec, top="native"))
 

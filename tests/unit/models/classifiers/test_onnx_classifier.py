@@ -116,7 +116,7 @@ def test_numbers_that_are_no_probabilities_are_an_error_of_the_model(
     tmp_path: Path, photos: list[NDArray[np.uint8]]
 ) -> None:
     classifier = OnnxClassifier(file_of(tmp_path / "c.onnx"), stage_of(outputs="none"))
-    with pytest.raises(ModelOutputError, match=r"classifier `disease` \(c\.onnx\) gave .* for a probability"):
+    with pytest.raises(ModelOutputError, match=r"classifier `disease` \(c\.onnx\) gave .* as a probability"):
         classifier([np.full((32, 32, 3), value, np.uint8) for value in (0, 255)])
 
 

@@ -414,7 +414,7 @@ def test_a_classifier_of_unknown_outputs_is_refused_until_they_are_set(tmp_path:
     network = timm.create_model("resnet10t", num_classes=3).eval()
     path = file_of(tmp_path, network, {})
     with pytest.raises(
-        PackError, match=r'best\.onnx: output `output0` comes without.*outputs = "softmax".*"logistic".*"none"'
+        PackError, match=r'best\.onnx: output `output0` has no visible softmax.*outputs = "softmax".*"logistic".*"none"'
     ):
         classified(path)
     exported, _ = classified(path, outputs="softmax")

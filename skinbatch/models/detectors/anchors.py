@@ -1,4 +1,4 @@
-"""Anchors fitted to boxes: k-means with the distance 1 - IoU, as YOLO9000 (2016) does it. Numbers only."""
+"""Fit anchors to boxes: k-means with the distance 1 - IoU, as in YOLO9000 (2016)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ ROUNDS = 100
 
 
 def fit_anchors(wh: Sizes, k: int, seed: int = 0) -> Sizes:
-    """(k, 2) widths and heights, small area first, whose mean IoU with the boxes is the best of several starts.
+    """Return the anchors with the best mean IoU of several starts: (k, 2), small area first.
 
-    wh: (N, 2) widths and heights, over 0. A centre is the median of its cluster: unlike the mean it does not follow the
-    few boxes that are many times larger. The same seed gives the same anchors. Raises ValueError for fewer different boxes
-    than anchors.
+    A centre is the median of its cluster. Unlike the mean, it does not follow the few boxes that
+    are many times larger. The same seed gives the same anchors.
+
+    Args:
+        wh: (N, 2) widths and heights, over 0.
+        k: number of anchors.
+        seed: of the random starts.
+
+    Raises:
+        ValueError: there are fewer different boxes than anchors.
     """
     points = np.asarray(wh, np.float64)
     different = len(np.unique(points, axis=0))
@@ -29,18 +36,18 @@ def fit_anchors(wh: Sizes, k: int, seed: int = 0) -> Sizes:
 
 
 def mean_iou(wh: Sizes, anchors: Sizes) -> float:
-    """How well the anchors (K, 2) cover the boxes (N, 2): the mean over boxes of the IoU with the nearest anchor."""
+    """Return the mean over boxes (N, 2) of the IoU with the nearest anchor of (K, 2)."""
     return float(size_iou(wh, anchors).max(1).mean())
 
 
 def size_iou(a: Sizes, b: Sizes) -> Sizes:
-    """(N, K) IoU of boxes (N, 2) and (K, 2) given by width and height, laid on one corner."""
+    """Return the (N, K) IoU of boxes (N, 2) and (K, 2), widths and heights with a corner shared."""
     inter = np.minimum(a[:, None], b[None]).prod(2)
     return np.asarray(inter / (a.prod(1)[:, None] + b.prod(1)[None] - inter))
 
 
 def _spread(points: Sizes, k: int, rng: np.random.Generator) -> Sizes:
-    """k different boxes, each drawn by its squared distance from those before (k-means++)."""
+    """Draw k different boxes, each by its squared distance from the earlier ones (k-means++)."""
     chosen = [points[rng.integers(len(points))]]
     far = 1 - size_iou(points, np.array(chosen))[:, 0]
     while len(chosen) < k:
@@ -50,7 +57,7 @@ def _spread(points: Sizes, k: int, rng: np.random.Generator) -> Sizes:
 
 
 def _lloyd(points: Sizes, centres: Sizes) -> Sizes:
-    """The best centres met on the way: medians do not lower this distance at every step."""
+    """Return the best centres along the way: medians do not lower this distance at every step."""
     best, best_iou = centres, 0.0
     nearest = np.full(len(points), -1)
     for _ in range(ROUNDS):

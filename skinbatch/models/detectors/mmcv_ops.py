@@ -1,7 +1,7 @@
-"""A stand-in for mmcv's compiled `mmcv._ext`: nms and roi_align by torchvision's operators, on CPU and CUDA.
+"""Replace mmcv's compiled `mmcv._ext`: nms and roi_align by torchvision, on CPU and CUDA.
 
-Building `_ext` takes many minutes and often fails, and one that pip has cached may belong to another torch, so this
-one always wins. Call `install()` before anything imports mmcv.
+Building `_ext` takes many minutes and often fails, and a copy cached by pip may belong to another
+torch, so this one is always used. Call `install()` before anything imports mmcv.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ NAME = "mmcv._ext"
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
-    """Indices (K,) int64 of the kept boxes, by descending score.
+    """Return the indices (K,) int64 of the kept boxes, by descending score.
 
-    boxes: (N, 4) x1 y1 x2 y2. offset: added to widths and heights, 1 where x2 and y2 belong to the box.
+    boxes: (N, 4) x1 y1 x2 y2. offset: added to widths and heights; 1 if x2 and y2 belong to the
+    box.
     """
     if offset:
         boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), dim=1)
@@ -46,20 +47,24 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Fills `output` (K, C, aligned_height, aligned_width) for rois (K, 5): image index, x1 y1 x2 y2.
+    """Fill `output` (K, C, aligned_height, aligned_width) for the regions of `rois`.
 
-    pool_mode: 1 is average, the only one torchvision has; 0 (maximum) raises UnsupportedOpError. argmax_y and argmax_x
-    belong to the maximum and are left alone.
+    rois: (K, 5) with photo index and x1 y1 x2 y2. pool_mode: 1 is average, the only one in
+    torchvision; 0 (maximum) raises UnsupportedOpError. argmax_y and argmax_x belong to the maximum
+    and stay unchanged.
     """
     if pool_mode != 1:
-        raise UnsupportedOpError("mmcv._ext.roi_align_forward: pool_mode 'max' is not there; use pool_mode='avg'")
+        raise UnsupportedOpError("mmcv._ext.roi_align_forward: pool_mode 'max' is not supported; use pool_mode='avg'")
     size = (aligned_height, aligned_width)
-    # torchvision takes -1 for "as many samples as fit", mmcv 0.
+    # For "as many samples as fit", torchvision takes -1 and mmcv 0.
     output.copy_(torchvision_roi_align(features, rois, size, spatial_scale, sampling_ratio or -1, aligned))
 
 
 def install() -> None:
-    """Put the stand-in in the place of `mmcv._ext`. Safe to call again. mmcv must not be loaded with another one."""
+    """Replace `mmcv._ext` by the stand-in. It is safe to call this again.
+
+    mmcv must not already be loaded with another `_ext`.
+    """
     present = sys.modules.get(NAME)
     if isinstance(present, _Ops):
         return
@@ -69,7 +74,7 @@ def install() -> None:
 
 
 class _Ops(ModuleType):
-    """mmcv asks for all of its ops by name when it is imported; only a call of one that is missing may fail."""
+    """Give mmcv every op that it imports by name. Only calling a missing op fails."""
 
     nms = staticmethod(nms)
     roi_align_forward = staticmethod(roi_align_forward)
@@ -80,7 +85,7 @@ class _Ops(ModuleType):
 
         def missing(*args: object, **kwargs: object) -> NoReturn:
             raise UnsupportedOpError(
-                f"mmcv op `{name}` is not built here: only nms and roi_align are; use an architecture without it"
+                f"mmcv op `{name}` is not available here, only nms and roi_align; use an architecture without it"
                 + (", and use_torchvision=True in roi_layer to train" if name.startswith("roi_align") else "")
             )
 

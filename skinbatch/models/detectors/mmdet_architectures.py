@@ -1,4 +1,7 @@
-"""The mmdet detectors by name: each entry is a function from a few numbers to an mmdet model config."""
+"""Define the mmdet detectors by name.
+
+Each entry is a function from a few numbers to an mmdet model config.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ Size = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """Boxes that an anchor-based detector starts from.
+    """Describe the boxes from which an anchor-based detector starts.
 
-    scales: side of the square anchor as a multiple of the stride, for every level. ratios: height / width. sizes: width
-    and height of fitted anchors in pixels of the network's input, small first, spread evenly over the levels; instead of
-    scales and ratios.
+    scales: side of the square anchor as a multiple of the stride, for every level. ratios: height /
+    width. sizes: width and height of fitted anchors in pixels of the network's input, small first,
+    spread evenly over the levels; they replace scales and ratios.
     """
 
     scales: tuple[float, ...] = (8.0,)
@@ -28,9 +31,11 @@ class Anchors:
     sizes: tuple[Size, ...] | None = None
 
     def levels(self, strides: Sequence[int]) -> list[list[Size]]:
-        """Width and height of every anchor of every level. strides: of the levels, fine first.
+        """Return the width and height of every anchor of every level.
 
-        Raises UsageError when the fitted sizes cannot be spread evenly.
+        strides: of the levels, fine first.
+
+        Raises UsageError if the fitted sizes cannot be spread evenly.
         """
         if self.sizes is None:
             shapes = [(scale, ratio**0.5) for scale in self.scales for ratio in self.ratios]
@@ -46,15 +51,22 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
-    """What a detector is built from, all of it plain values that a pack holds.
+    """Describe a detector in plain values that a pack holds.
 
-    arch: a name in ARCHITECTURES, or `mmdet`, whose model config is `model`. classes: names in label order. size: long
-    side of the network's input in pixels; larger photos are scaled down to it, smaller ones up, by `max_upscale` at most.
-    short_side: the short side is not larger than this either. padding: grey of the padding to a square of `size`; None
-    for the mean colour, up to the next multiple of 32. strides: of the levels that predict. width: factor of the
-    backbone's channels. head_channels: of the pyramid and the head. These three and anchors: None for the architecture's
-    own. score_floor, nms_iou, max_boxes: of the last, class-wise suppression. mean, std: per RGB channel of pixels
-    0-255; bgr: the order in which the network wants the channels.
+    - arch: a name in ARCHITECTURES, or `mmdet`, whose model config is `model`.
+    - classes: names in label order.
+    - size: long side of the network's input in pixels. Larger photos are scaled down to it, smaller
+      ones up, by `max_upscale` at most.
+    - short_side: an upper limit for the short side as well.
+    - padding: grey of the padding to a square of `size`. With None, the input is padded with the
+      mean colour to the next multiple of 32.
+    - strides: of the levels that predict.
+    - width: factor of the backbone's channels.
+    - head_channels: of the pyramid and the head.
+    - strides, width, head_channels, anchors: None for the architecture's own.
+    - score_floor, nms_iou, max_boxes: of the last, class-wise suppression.
+    - mean, std: per RGB channel of pixels 0-255.
+    - bgr: whether the network takes its channels in the order BGR.
     """
 
     arch: str
@@ -77,8 +89,12 @@ class DetectorSpec:
     model: ModelConfig | None = None
 
     def model_config(self) -> ModelConfig:
-        """The mmdet config. Raises UsageError for an architecture that is not there or a setting that it does not have,
-        PackError for a user's model that does not have the classes."""
+        """Return the mmdet config.
+
+        Raises:
+            UsageError: there is no such architecture, or it does not have a setting.
+            PackError: a user's model does not have the classes.
+        """
         if self.model is not None:
             from skinbatch.models.detectors.mmdet_config import with_settings
 
@@ -90,17 +106,20 @@ class DetectorSpec:
         return build(self)
 
     def has_no(self, *settings: str) -> None:
-        """Raises UsageError when one of the settings is given to an architecture that has no choice of it."""
+        """Raise UsageError if a setting is given that this architecture cannot change."""
         for setting in settings:
             if getattr(self, setting) is not None:
                 raise UsageError(f"{self.arch}: `{setting}` cannot be chosen for this architecture; leave it out")
 
     def one_of(self, *strides: tuple[int, ...]) -> tuple[int, ...]:
-        """The spec's strides, or the first of those that there are. Raises UsageError for others."""
+        """Return the spec's strides, or the first of the possible ones.
+
+        Raises UsageError for other strides.
+        """
         if self.strides is None:
             return strides[0]
         if self.strides not in strides:
-            raise UsageError(f"{self.arch}: strides {self.strides}; there are {', '.join(map(str, strides))}")
+            raise UsageError(f"{self.arch}: strides {self.strides}; choose from {', '.join(map(str, strides))}")
         return self.strides
 
 
@@ -119,11 +138,11 @@ ARCHITECTURES: Mapping[str, Callable[[DetectorSpec], ModelConfig]] = {
     "yolox-efficientnet-lite2": mmdet_yolo.yolox_efficientnet_lite2,
 }
 
-# Those that take anchors.
+# The architectures that take anchors.
 ANCHOR_BASED = tuple(arch for arch in ARCHITECTURES if not arch.startswith("yolox"))
 
-# Of `max_upscale`: as in mmdet, a photo is enlarged to the size of the network's input however
-# small it is.
+# The value of `max_upscale` with which a photo is enlarged to the network's input however small it
+# is, as in mmdet.
 ENLARGES = 64.0
 _HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
 _TO_ONE = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
@@ -143,11 +162,12 @@ _SIZES: Mapping[str, Mapping[str, Any]] = {
     "yolox-efficientnet-lite2": {"size": 640, "nms_iou": 0.65} | _HALF,
 }
 
-# Fields of a detector stage that go with an architecture. A pack records what it was made with. Of
-# those that mmdet has (Faster R-CNN on a ResNet, YOLOv3, YOLOX) they are those of its public
-# configs with the largest input, so that public weights see a photo as `--arch mmdet` with their
-# config does. The others have no weights to follow: `faster-rcnn-inception` takes the sizes of
-# TensorFlow's model with Inception-v2 (short side 600, long side 1024 at most), `ssd-mobilenet` 320
-# instead of TensorFlow's 300, a multiple of 32, and `yolov4` the 608 of yolov4.cfg and YOLOv3's
-# IoU; TensorFlow's SSD and yolov4.cfg stretch a photo to a square, here it keeps its proportions.
+# Fields of a detector stage for each architecture. A pack records the values it was made with. For
+# architectures that mmdet has (Faster R-CNN on a ResNet, YOLOv3, YOLOX), they are those of its
+# public configs with the largest input, so that public weights see a photo as `--arch mmdet` with
+# their config does. The others have no public weights to follow: `faster-rcnn-inception` takes the
+# sizes of TensorFlow's model with Inception-v2 (short side 600, long side 1024 at most),
+# `ssd-mobilenet` takes 320, a multiple of 32, instead of TensorFlow's 300, and `yolov4` takes the
+# 608 of yolov4.cfg and YOLOv3's IoU. TensorFlow's SSD and yolov4.cfg stretch a photo to a square;
+# here it keeps its proportions.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {arch: {"max_upscale": ENLARGES, **_SIZES[arch]} for arch in ARCHITECTURES}

@@ -1,4 +1,7 @@
-"""Anybody's mmdet config: its model, and how its test pipeline prepares a photo, as far as that can be kept."""
+"""Read any mmdet config: its model, and how its test pipeline prepares a photo.
+
+Preparation steps that cannot be reproduced are refused.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,26 @@ ModelConfig = dict[str, Any]
 LOADERS = ("test_dataloader", "val_dataloader")
 READ_AS_USUAL = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs")
 PAD_TO = 32
-# Values that mmdet takes only as tuples, which JSON does not have.
+# The values that mmdet takes only as tuples, which JSON does not have.
 _TUPLES = ("basesize_ratio_range", "neg_iou_thr", "act_cfg")
 
 
 def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """The model as plain JSON values, and the fields of a `DetectorStage` that the rest of the config gives.
+    """Return the model as plain JSON values, and the fields of a `DetectorStage` that follow.
 
-    Honoured are: `classes` of the dataset's metainfo; of the test pipeline the larger and smaller side of `Resize` (`size`,
-    `short_side`) and the grey of a `Pad` to a square; mean, std and channel order of the data preprocessor; the IoU of the
-    suppression. Score floor and box cap are the run's. Otherwise than in mmdet a photo that shrinks is averaged by area, not
-    interpolated, and padding goes to the next multiple of 32.
+    These parts of the config are used: `classes` of the dataset's metainfo; the larger and smaller
+    side of `Resize` (`size`, `short_side`) and the grey of a `Pad` to a square in the test
+    pipeline; mean, std and channel order of the data preprocessor; the IoU of the suppression.
+    Score floor and box cap are the run's.
 
-    Raises PackError naming the file and the line or field for code that would have to be executed, a class from outside
-    mmdet, a field of another kind than mmdet wants, and steps of the test pipeline that would change numbers and are not
-    there (`keep_ratio=False`, test-time augmentation, crops).
+    Two things differ from mmdet: a photo that shrinks is averaged by area and not interpolated, and
+    padding goes to the next multiple of 32.
+
+    Raises:
+        PackError: names the file and the line or field. The config has code that would have to be
+            executed, a class from outside mmdet, a field of another type than mmdet takes, or a
+            step in the test pipeline that would change numbers and is not supported
+            (`keep_ratio=False`, test-time augmentation, crops).
     """
     from skinbatch.models.detectors.mmdet_detector import register
 
@@ -66,9 +74,9 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def with_settings(model: Mapping[str, Any], spec: DetectorSpec) -> ModelConfig:
-    """The model with the spec's score floor, NMS IoU and box cap in the place where its head looks for them.
+    """Return the model with the spec's score floor, NMS IoU and box cap where its head reads them.
 
-    Raises PackError for a class from outside mmdet, or another number of classes than the spec's.
+    Raises PackError for a class from outside mmdet, or a number of classes other than the spec's.
     """
     from skinbatch.models.detectors.mmdet_detector import register
 
@@ -90,14 +98,14 @@ def with_settings(model: Mapping[str, Any], spec: DetectorSpec) -> ModelConfig:
         last["nms"] = {"type": "nms", "iou_threshold": spec.nms_iou}
         last["max_per_img"] = spec.max_boxes
     else:
-        # It takes the best of all its queries, and fails if it has fewer than asked for.
+        # The model takes the best of all its queries, and fails if it has fewer than requested.
         queries = _number(config, "num_queries", 0, "model") * len(spec.classes)
         last["max_per_img"] = min(spec.max_boxes, queries or _number(last, "max_per_img", spec.max_boxes, place))
     return config
 
 
 def _table(value: Any, name: str) -> dict[str, Any]:
-    """A field that is a table or left out. Raises PackError naming it."""
+    """Return a field that is a table or left out. Raises PackError naming it."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -106,14 +114,14 @@ def _table(value: Any, name: str) -> dict[str, Any]:
 
 
 def _list(value: Any, name: str) -> Sequence[Any]:
-    """A field that is a list, a tuple or left out. Raises PackError naming it."""
+    """Return a field that is a list, a tuple or left out. Raises PackError naming it."""
     if not isinstance(value, list | tuple | None):
         raise PackError(f"{name} is {_short(value)}, not a list")
     return value or []
 
 
 def _number(table: Mapping[str, Any], name: str, default: Any, place: str) -> Any:
-    """A number of a table, or the default. Raises PackError naming the field."""
+    """Return a number of a table, or the default. Raises PackError naming the field."""
     value = table.get(name)
     if value is not None and not _is_number(value):
         raise PackError(f"{place}.{name} is {_short(value)}, not a number")
@@ -121,7 +129,7 @@ def _number(table: Mapping[str, Any], name: str, default: Any, place: str) -> An
 
 
 def _is_number(value: Any) -> bool:
-    """Of Python's numbers True is one too."""
+    """Return whether a value is a number; Python also counts True as one."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -139,13 +147,16 @@ def _check_imports(custom: Any) -> None:
     for name in [imports] if isinstance(imports, str) else _list(imports, "custom_imports"):
         if str(name).split(".")[0] not in SCOPES:
             raise PackError(
-                f"custom_imports: `{name}` is code from outside mmdet, and is not imported; if the model does without it, "
-                "take it out of the config"
+                f"custom_imports: `{name}` is code from outside mmdet, and is not imported; if the model does not need it, "
+                "remove it from the config"
             )
 
 
 def _heads(model: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The heads that name classes, each with its place in the config; a cascade has several."""
+    """Return the heads with class names, each with its place in the config.
+
+    A cascade has several.
+    """
     place, of = "model", model
     if "roi_head" in model:
         place, of = "model.roi_head", _table(model["roi_head"], "model.roi_head")
@@ -159,7 +170,7 @@ def _heads(model: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _last_test_cfg(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Of the stage that gives the boxes, the table itself, with its place in the config."""
+    """Return the test_cfg of the stage that gives the boxes, with its place in the config."""
     test = _table(model.get("test_cfg"), "model.test_cfg")
     if "rcnn" not in test:
         return "model.test_cfg", test
@@ -178,7 +189,10 @@ def _with_tuples(value: Any) -> Any:
 
 
 def _datasets(config: Mapping[str, Any], loaders: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Of the loaders, with those that a wrapper (RepeatDataset) is made over, each with its place in the config."""
+    """Return the loaders' datasets, each with its place.
+
+    The datasets inside wrappers (RepeatDataset) are included.
+    """
     found: list[tuple[str, Mapping[str, Any]]] = []
     for loader in loaders:
         name = f"{loader}.dataset"
@@ -191,7 +205,7 @@ def _datasets(config: Mapping[str, Any], loaders: Sequence[str]) -> list[tuple[s
 
 
 def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Empty where the config leaves them to its dataset's code."""
+    """Return the classes as a field; empty if the config leaves them to its dataset's code."""
     datasets = _datasets(config, (*LOADERS, "train_dataloader"))
     for info in (*(dataset.get("metainfo") for _, dataset in datasets), config.get("metainfo")):
         if not isinstance(info, dict) or (classes := info.get("classes", info.get("CLASSES"))) is None:
@@ -222,11 +236,11 @@ def _sizes(pipeline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif kind == "Pad":
             fields |= _pad(step, fields)
         elif kind not in READ_AS_USUAL:
-            _step_refused(kind, "is no step that is done here")
+            _step_refused(kind, "is not supported here")
         elif step.get("color_type", "color") != "color":
             _step_refused(kind, f"color_type {step['color_type']!r}: photos are read in colour")
     if "size" not in fields:
-        _step_refused("Resize", "is missing: every photo would be seen at its own size")
+        _step_refused("Resize", "is missing: every photo would keep its own size")
     return fields
 
 
@@ -244,34 +258,34 @@ def _resize(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pad(step: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """To a square of the size, in grey. Without a grey it would be black, which is one."""
+    """Return the padding to a square of the size, in grey. The default is black."""
     value = step.get("pad_val", 0)
     value = value.get("img", 0) if isinstance(value, dict) else value
     greys = value if isinstance(value, list | tuple) else [value]
     side = fields.get("size")
     square = step.get("pad_to_square", False) or step.get("size") in ((side, side), [side, side])
     if not square or side is None or "short_side" in fields:
-        _step_refused("Pad", "pads to something else than the square that `Resize` fits the photo into")
+        _step_refused("Pad", "does not pad to the square that `Resize` fits the photo into")
     if not greys or not all(_is_number(grey) and grey == greys[0] for grey in greys):
-        _step_refused("Pad", f"pad_val {_short(value)} is no grey")
+        _step_refused("Pad", f"pad_val {_short(value)} is not a grey")
     return {"padding": float(greys[0])}
 
 
 def _colours(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean and std per RGB channel, and the order that the network wants. mmdet reads photos as BGR.
+    """Return mean and std per RGB channel, and the order of channels for the network.
 
-    given: the data preprocessor.
+    mmdet reads photos as BGR. given: the data preprocessor.
     """
     kind = str(given.get("type", "DetDataPreprocessor")).rpartition(".")[2]
     if kind != "DetDataPreprocessor":
-        raise PackError(f"data_preprocessor: `{kind}` is not done here, only DetDataPreprocessor")
+        raise PackError(f"data_preprocessor: `{kind}` is not supported here, only DetDataPreprocessor")
     divisor = given.get("pad_size_divisor", 1)
     if given.get("pad_value", 0) != 0 or not _is_whole(divisor) or divisor < 1 or PAD_TO % divisor:
-        raise PackError(f"data_preprocessor: pads with 0, the mean colour, to a multiple of {PAD_TO}, and no other way")
+        raise PackError(f"data_preprocessor: must pad with 0, the mean colour, to a multiple of {PAD_TO}")
     bgr = not (given.get("bgr_to_rgb", False) or given.get("rgb_to_bgr", False))
     mean, std = (_triple(given, name, default) for name, default in (("mean", 0.0), ("std", 1.0)))
     if min(std) <= 0:
-        raise PackError(f"data_preprocessor.std is {std}; it has to be over 0")
+        raise PackError(f"data_preprocessor.std is {std}; it must be over 0")
     return {"mean": mean[::-1] if bgr else mean, "std": std[::-1] if bgr else std, "bgr": bgr}
 
 
@@ -287,4 +301,4 @@ def _triple(given: Mapping[str, Any], name: str, default: float) -> list[float]:
 
 
 def _step_refused(kind: str, why: str) -> NoReturn:
-    raise PackError(f"test pipeline: `{kind}`: {why}; without it numbers would change unseen")
+    raise PackError(f"test pipeline: `{kind}`: {why}; ignoring it would change numbers unnoticed")

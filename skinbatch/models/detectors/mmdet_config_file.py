@@ -1,4 +1,7 @@
-"""An mmdet config file as a plain dict, read without executing it. mmengine's own reader runs the file as a program."""
+"""Read an mmdet config file as a plain dict without executing it.
+
+mmengine's own reader runs the file as a program.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,12 @@ Values = dict[str, Any]
 DELETE = "_delete_"
 BASE = "_base_"
 SUFFIXES = (".py", ".json", ".yaml", ".yml")
-# Bytes of a file, and elements of a list or text that arithmetic makes.
+# The most bytes of a file, and elements of a list or text that arithmetic makes.
 LARGEST = 4_000_000
-# Of `range()` and of a list comprehension.
+# The most items of `range()` and of a list comprehension.
 MOST_ITEMS = 1000
-# Of a whole file, each counted as often as it is there, and computed on the way to them.
+# The most values of a whole file, including computed intermediate values. A value that occurs twice
+# counts twice.
 MOST_VALUES = 500_000
 _PLACEHOLDER = re.compile(r"\{\{\s*_base_\.([\w.]+)\s*\}\}")
 _NUMBERS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -37,21 +41,24 @@ _NUMBERS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 def read_file(path: Path) -> Values:
-    """All values of a config with those of its `_base_` files, merged as mmengine does it, `_delete_` included.
+    """Return all values of a config and its `_base_` files, merged as in mmengine.
 
-    Understood are .json, .yaml, and of Python: literals, dict(), list(), tuple() and range(), names assigned before,
-    `_base_.x` and `{{_base_.x}}`, indices, arithmetic, joining texts and lists, and a list made item by item from another.
-    Raises PackError naming file and line of anything else (imports, `read_base`, calls, attributes), and the way out.
+    `_delete_` is supported. The file may be .json, .yaml or Python with: literals, dict(), list(),
+    tuple() and range(), names assigned before, `_base_.x` and `{{_base_.x}}`, indices, arithmetic,
+    joining texts and lists, and a list made item by item from another.
+
+    Raises PackError naming file and line of anything else (imports, `read_base`, calls,
+    attributes), and the way out.
     """
     return _read(path, ())
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Values:
-    """above: the files that have this one as a base, directly or not."""
+    """Read one file. above: the files that have this one as a base, directly or not."""
     if path.suffix not in SUFFIXES:
         raise PackError(f"{path}: not a config; there are {', '.join(SUFFIXES)}")
     if path.resolve() in above:
-        raise PackError(f"{path}: is its own base; take it out of {BASE}")
+        raise PackError(f"{path}: is its own base; remove it from {BASE}")
     text = _text(path)
     try:
         if path.suffix == ".py":
@@ -63,7 +70,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Values:
         return _finished(values, base, path)
     except SyntaxError as e:
         raise PackError(f"{path}:{e.lineno}: not Python: {e.msg}") from None
-    except (ValueError, yaml.YAMLError) as e:  # a number of 5000 digits is a ValueError of Python's own
+    except (ValueError, yaml.YAMLError) as e:  # Python raises ValueError for a number of 5000 digits
         raise PackError(f"{path}: not readable as {path.suffix[1:]}: {e}") from None
     except RecursionError:
         raise PackError(f"{path}: nested too deeply to be a config") from None
@@ -72,14 +79,14 @@ def _read(path: Path, above: tuple[Path, ...]) -> Values:
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST:
-            raise PackError(f"{path}: larger than {LARGEST / 1e6:.0f} MB; that is no config")
+            raise PackError(f"{path}: larger than {LARGEST / 1e6:.0f} MB; that is not a config")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise PackError(f"{path}: config cannot be read: {e}") from None
 
 
 def _read_bases(named: Any, path: Path, line: int, above: tuple[Path, ...]) -> Values:
-    """Files of `_base_` together. They are local and named relative to the file that has them."""
+    """Read the files of `_base_`. They are local and named relative to the file that has them."""
     base: Values = {}
     for name in [named] if isinstance(named, str) else named or []:
         if not isinstance(name, str) or "::" in name or Path(name).is_absolute():
@@ -93,12 +100,12 @@ def _read_bases(named: Any, path: Path, line: int, above: tuple[Path, ...]) -> V
 
 
 def _merged(new: Values, base: Values, path: Path) -> Values:
-    """`new` over `base`, tables into tables; `_delete_` in a table drops the base's."""
+    """Merge `new` over `base`, table into table; `_delete_` in a table drops the base's."""
     merged = dict(base)
     for key, value in new.items():
         if isinstance(value, dict) and key in base and not value.get(DELETE, False):
             if not isinstance(base[key], dict):
-                raise PackError(f"{path}: `{key}` is a table here and none in the base; set {DELETE}=True in it")
+                raise PackError(f"{path}: `{key}` is a table here but not in the base; set {DELETE}=True in it")
             merged[key] = _merged(value, base[key], path)
         else:
             merged[key] = _without_delete(value)
@@ -115,15 +122,18 @@ def _without_delete(value: Any) -> Any:
 
 
 def _finished(values: Values, base: Values, path: Path) -> Values:
-    """`values` with what they refer to, over the base."""
-    _check_number(values, path)  # before copies are made of what may be one list in many places
+    """Return `values` over the base, with their references resolved."""
+    _check_number(values, path)  # before copying, as one list may be in many places
     whole = _substituted(values, base, path)
     _check_number(whole, path)
     return _merged(whole, base, path)
 
 
 def _check_number(values: Values, path: Path) -> None:
-    """Raises PackError for more than MOST_VALUES. Lists may be in many places at once, so that a short file is endless."""
+    """Raise PackError for more than MOST_VALUES.
+
+    A list may occur in many places at once, so a short file can be endless.
+    """
     sizes: dict[int, int] = {}
 
     def size(value: Any) -> int:
@@ -134,11 +144,11 @@ def _check_number(values: Values, path: Path) -> None:
         return sizes[id(value)]
 
     if size(values) > MOST_VALUES:
-        raise PackError(f"{path}: makes more than {MOST_VALUES:,} values; that is no config")
+        raise PackError(f"{path}: makes more than {MOST_VALUES:,} values; that is not a config")
 
 
 def _substituted(value: Any, base: Values, path: Path) -> Any:
-    """`{{_base_.x}}` inside texts, which is how .json and .yaml refer to a base."""
+    """Replace `{{_base_.x}}` inside texts, by which .json and .yaml refer to a base."""
     if isinstance(value, dict):
         return {key: _substituted(item, base, path) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -149,7 +159,7 @@ def _substituted(value: Any, base: Values, path: Path) -> Any:
         return _of_base(base, whole[1], path, 1)
     found = [str(_of_base(base, name, path, 1)) for name in dict.fromkeys(_PLACEHOLDER.findall(value))]
     if sum(map(len, found)) * value.count("_base_.") > MOST_VALUES:
-        raise PackError(f"{path}: a text of more than {MOST_VALUES:,} characters; that is no config")
+        raise PackError(f"{path}: a text of more than {MOST_VALUES:,} characters; that is not a config")
     return _PLACEHOLDER.sub(lambda found: str(_of_base(base, found[1], path, 1)), value)
 
 
@@ -164,13 +174,13 @@ def _of_base(base: Values, name: str, path: Path, line: int) -> Any:
 
 def _refuse(path: Path, line: int, what: str) -> NoReturn:
     raise PackError(
-        f"{path}:{line}: {what}. A config is read, never executed. Where it is trusted, write it out flat and give that "
+        f"{path}:{line}: {what}. A config is read, never executed. If you trust it, write it out flat and give that "
         f"file: python -c \"from mmengine import Config; Config.fromfile('{path.name}').dump('flat.json')\""
     )
 
 
 class _PythonFile:
-    """One Python config: its statements in order, each an assignment."""
+    """Read one Python config: its statements in order, each an assignment."""
 
     def __init__(self, path: Path, above: tuple[Path, ...]) -> None:
         self.path, self.above = path, above
@@ -232,7 +242,7 @@ class _PythonFile:
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as op, operand=operand):
                 number = self._value(operand)
                 if not isinstance(number, int | float):
-                    self._no(node, f"`{_short(node)}`: a sign before what is no number")
+                    self._no(node, f"`{_short(node)}`: a sign before something that is not a number")
                 return -number if isinstance(op, ast.USub) else number
             case ast.JoinedStr(values=parts):
                 return self._text(node, [self._value(part) for part in parts])
@@ -250,7 +260,7 @@ class _PythonFile:
 
     def _name(self, node: ast.AST, name: str) -> Any:
         if name not in self.names:
-            self._no(node, f"`{name}` is not assigned before")
+            self._no(node, f"`{name}` was not assigned before")
         return self.names[name]
 
     def _items(self, nodes: list[ast.expr]) -> list[Any]:
@@ -265,7 +275,7 @@ class _PythonFile:
     def _sequence(self, node: ast.expr) -> list[Any]:
         value = self._value(node)
         if not isinstance(value, list | tuple):
-            self._no(node, f"`{_short(node)}` is no list")
+            self._no(node, f"`{_short(node)}` is not a list")
         return list(value)
 
     def _list_comprehension(self, item: ast.expr, name: str, over: list[Any]) -> list[Any]:
@@ -280,7 +290,7 @@ class _PythonFile:
         return items
 
     def _table(self, node: ast.expr, keys: list[ast.expr | None], values: list[ast.expr]) -> Values:
-        """Keys are None where another table is unpacked."""
+        """Return a table. Keys are None if another table is unpacked."""
         table: Values = {}
         for key, value in zip(keys, values, strict=True):
             found = self._value(value)
@@ -292,7 +302,7 @@ class _PythonFile:
             elif isinstance(found, dict):
                 table |= found
             else:
-                self._no(node, f"`**{_short(value)}` is no table")
+                self._no(node, f"`**{_short(value)}` is not a table")
         return table
 
     def _call(self, node: ast.Call) -> Any:
@@ -330,7 +340,7 @@ class _PythonFile:
             raise PackError(f"{self.path}:{node.lineno}: there is no `{_short(node)}`") from None
 
     def _join(self, node: ast.AST, op: ast.operator, left: Any, right: Any) -> Any:
-        """Arithmetic of numbers; texts, lists and tuples are joined and repeated, within bounds."""
+        """Compute with numbers, and join and repeat texts, lists and tuples, within bounds."""
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         joined = isinstance(op, ast.Add) and any(
             isinstance(left, kind) and isinstance(right, kind) for kind in (str, list, tuple)

@@ -1,4 +1,4 @@
-"""Detectors of mmdet: pixels in, boxes in those pixels out."""
+"""Run mmdet's detectors: pixels in, boxes in those pixels out."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ PAD_TO = 32
 
 
 class MMDetDetector:
-    """The `Detector` protocol over one mmdet model. May be called from several threads at once; a user's model that is not
-    known to bear that (THREADS_SHARE) is run for one after the other.
+    """Implement the `Detector` protocol with one mmdet model.
 
-    Photos whose padded network inputs have the same shape are run together, and no photo's input depends on the others,
-    so that the batch does not change the boxes. On a CPU, photos of several sizes, as crops are, are run one by one where
-    they are not padded to one square: that is as fast, and each number of inputs of each shape would be another set of
-    compiled layers and of intermediate results, which leave the memory in pieces.
+    Several threads may call it at once. A user's model that is not known to support that
+    (THREADS_SHARE) is run for one thread after the other.
+
+    Photos whose padded network inputs have the same shape are run together, and no photo's input
+    depends on the others, so the batch does not change the boxes. On a CPU, photos of several
+    sizes, such as crops, are run one by one unless they are padded to one square. That is as fast,
+    and every further combination of number and shape would need its own compiled layers and
+    intermediate results, which fragment the memory.
     """
 
     def __init__(
@@ -48,9 +51,18 @@ class MMDetDetector:
         device: str = "cpu",
         precision: Literal["fp32", "fp16"] = "fp32",
     ) -> None:
-        """state_dict: float tensors of any precision, by mmdet's names. where: its file, for messages.
+        """Build the model and load its weights.
 
-        Raises PackError naming the layer when it does not fit the architecture, UsageError for fp16 without a GPU.
+        Args:
+            spec: description of the detector.
+            state_dict: float tensors of any precision, by mmdet's names.
+            where: name of the weights file in errors.
+            device: `cpu`, `cuda`, `cuda:1`.
+            precision: `fp32` or `fp16`.
+
+        Raises:
+            PackError: names the layer that does not fit the architecture.
+            UsageError: fp16 was requested without a GPU.
         """
         if precision == "fp16" and not device.startswith("cuda"):
             raise UsageError(f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]")
@@ -59,7 +71,7 @@ class MMDetDetector:
         self.input: InputKind = spec.input
         self._device = torch.device(device)
         self._fp16 = precision == "fp16"
-        with torch.random.fork_rng(devices=[]):  # its first weights are random, and are replaced
+        with torch.random.fork_rng(devices=[]):  # the random first weights are replaced
             self.model = build_model(spec)
         shared = spec.model is None or spec.model["type"] in THREADS_SHARE
         self._turn = contextlib.nullcontext() if shared else threading.Lock()
@@ -76,15 +88,18 @@ class MMDetDetector:
             head.register_forward_hook(self._check)
 
     def _features(self) -> Any:
-        """What the model makes of an example before boxes are made of it."""
+        """Return the model's output for an example, before it is turned into boxes."""
         maps = self.model.extract_feat(example(256, 256))
         head = getattr(self.model, "bbox_head", None)
         return (maps, head(maps)) if head is not None else maps
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """photos: (H, W, 3) uint8 RGB each, any sizes. Boxes in pixels of each array, clipped to it, none empty.
+        """Return the boxes of each photo in pixels of its array, clipped to it, none empty.
 
-        Raises ModelOutputError when the model gives NaN or infinite numbers for any photo of the batch.
+        photos: (H, W, 3) uint8 RGB each, of any size.
+
+        Raises ModelOutputError if the model gives NaN or infinite numbers for any photo of the
+        batch.
         """
         prepared = [at_network_scale(photo, self.spec) for photo in photos]
         groups: dict[Shape, list[int]] = defaultdict(list)
@@ -124,7 +139,7 @@ class MMDetDetector:
             return [sample.pred_instances for sample in self.model.predict(inputs, samples, rescale=True)]
 
     def _boxes(self, result: Any, shape: tuple[int, ...]) -> Detections:
-        """The best `max_boxes`. shape: of the photo."""
+        """Return the best `max_boxes`. shape: of the photo."""
         scores = result.scores.float().cpu().numpy()
         xyxy = result.bboxes.float().cpu().numpy()
         height, width = shape[:2]
@@ -139,16 +154,20 @@ class MMDetDetector:
         )
 
     def _check(self, module: nn.Module, inputs: object, outputs: object) -> None:
-        """mmdet drops boxes whose score is NaN without a word, so its heads are watched."""
+        """Check the outputs of heads, because mmdet silently drops boxes whose score is NaN."""
         if not all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(outputs)):
             where = type(module).__name__
             raise ModelOutputError(f"detector `{self.spec.arch}` gave NaN or infinite numbers ({where})")
 
 
 def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
-    """Return the mmdet model of a spec. What mmdet logs about it is not shown. initialise: at random, as mmdet does it.
+    """Return the mmdet model of a spec, without showing mmdet's log.
 
-    Raises UsageError for a setting that the architecture does not have, PackError for a user's config that does not work.
+    initialise: fill it with random weights, as mmdet does.
+
+    Raises:
+        UsageError: the architecture does not have a setting.
+        PackError: a user's config does not work.
     """
     register()
     from mmdet.registry import MODELS
@@ -159,15 +178,16 @@ def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
     MMLogger.get_current_instance().setLevel("WARNING")
     config = ConfigDict(spec.model_config())
     try:
-        with DefaultScope.overwrite_default_scope("mmdet"):  # mmcv looks for layers of mmdet's own there
+        with DefaultScope.overwrite_default_scope("mmdet"):  # mmcv looks there for mmdet's own layers
             model = MODELS.build(config)
     except Exception as e:
         if spec.model is None:
             raise
-        # A user's config may be wrong in any way, and mmdet's classes find out in any way.
+        # A user's config may be wrong in any way, and mmdet's classes then fail in any way.
         raise PackError(f"mmdet cannot build `{config.type}` from its config: {type(e).__name__}: {e}") from None
     for head in _heads(model):
-        # mmdet 3.2 and later ask every head for the channels of its loss, and SSD's has none (its loss is a function).
+        # mmdet 3.2 and later read the channels of the loss from every head. SSD's loss is a
+        # function and has none.
         if not hasattr(head, "loss_cls"):
             head.loss_cls = None
     if initialise:
@@ -176,24 +196,29 @@ def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
 
 
 def register() -> None:
-    """Make mmdet's registry know its own models and ours. Safe to call again."""
+    """Register mmdet's models and ours with mmdet. It is safe to call this again."""
     mmcv_ops.install()
-    warnings.filterwarnings("ignore", message="torch.meshgrid")  # mmdet's call of it, which nobody here can change
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # the call is mmdet's, and cannot be changed here
     import mmdet.models  # noqa: F401
 
     from skinbatch.models.detectors import mmdet_timm, mmdet_yolov4  # noqa: F401
 
 
 def without_masks(model: Any) -> None:
-    """Only boxes are asked for: the masks of a Mask R-CNN would be drawn at full size and thrown away."""
+    """Remove the mask head of a Mask R-CNN.
+
+    Its masks would be drawn at full size and thrown away.
+    """
     roi_head = getattr(model, "roi_head", None)
     if roi_head is not None and getattr(roi_head, "with_mask", False):
         roi_head.mask_head = None
 
 
 def at_network_scale(photo: NDArray[np.uint8], spec: DetectorSpec) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-    """The photo (H, W, 3) as large as the network sees it, and that scale by x and y (which differ by rounding to whole
-    pixels)."""
+    """Return the photo (H, W, 3) as large as the network sees it, and that scale by x and y.
+
+    The two scales differ by rounding to whole pixels.
+    """
     height, width = photo.shape[:2]
     scale = network_scale(width, height, spec)
     new_h, new_w = max(1, round(height * scale)), max(1, round(width * scale))
@@ -205,13 +230,13 @@ def at_network_scale(photo: NDArray[np.uint8], spec: DetectorSpec) -> tuple[NDAr
 
 
 def network_scale(width: float, height: float, spec: DetectorSpec) -> float:
-    """Pixels of the network's input for a pixel of a photo of that size."""
+    """Return pixels of the network's input per pixel of a photo of that size."""
     short = (spec.short_side or spec.size) / min(height, width)
     return min(spec.size / max(height, width), short, spec.max_upscale)
 
 
 def normalise(pixels: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 RGB to float32 in the network's channel order."""
+    """Return (H, W, 3) float32 in the network's channel order. pixels: uint8 RGB."""
     return _normalised(pixels.astype(np.float32), spec)
 
 
@@ -222,7 +247,7 @@ def _normalised(pixels: NDArray[np.float32], spec: DetectorSpec) -> NDArray[np.f
 
 
 def padding(spec: DetectorSpec) -> NDArray[np.float32]:
-    """(3,) float32: what fills the input around a photo, 0 being the mean colour."""
+    """Return (3,) float32, the fill of the input around a photo; 0 is the mean colour."""
     if spec.padding is None:
         return np.zeros(3, np.float32)
     grey = np.full((1, 1, 3), spec.padding, np.float32)
@@ -230,7 +255,10 @@ def padding(spec: DetectorSpec) -> NDArray[np.float32]:
 
 
 def metainfo(image: Shape, padded: Shape, scale: tuple[float, float] = (1.0, 1.0)) -> dict[str, Any]:
-    """What mmdet wants to know of an input. image, padded: (height, width); scale: x, y from photo to input."""
+    """Return the description of an input for mmdet.
+
+    image, padded: (height, width). scale: x, y from photo to input.
+    """
     return {
         "img_shape": image,
         "ori_shape": image,
@@ -241,7 +269,10 @@ def metainfo(image: Shape, padded: Shape, scale: tuple[float, float] = (1.0, 1.0
 
 
 def _heads(model: nn.Module) -> list[Any]:
-    """The modules whose outputs become scores and boxes: those of proposals, of a cascade, and the last."""
+    """Return the modules whose outputs become scores and boxes.
+
+    They are the head of proposals, those of a cascade, and the last one.
+    """
     return [module for module in model.modules() if callable(getattr(module, "predict_by_feat", None))]
 
 

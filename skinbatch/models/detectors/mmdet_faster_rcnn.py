@@ -1,4 +1,4 @@
-"""Faster R-CNN with a feature pyramid, over several backbones, as mmdet model configs."""
+"""Define Faster R-CNN with a feature pyramid, over several backbones, as mmdet model configs."""
 
 from __future__ import annotations
 
@@ -14,31 +14,40 @@ PYRAMID = (*BACKBONE, 64)
 
 
 def r18(spec: DetectorSpec) -> ModelConfig:
-    """Faster R-CNN on ResNet-18."""
+    """Build Faster R-CNN on ResNet-18."""
     base = int(64 * (spec.width or 1))
     return _faster_rcnn(spec, _resnet(18, base), [base, 2 * base, 4 * base, 8 * base])
 
 
 def r50(spec: DetectorSpec) -> ModelConfig:
-    """Faster R-CNN on ResNet-50 (He 2016); layers named as in mmdet's public `faster-rcnn_r50_fpn`."""
+    """Build Faster R-CNN on ResNet-50 (He 2016).
+
+    Layers are named as in mmdet's public `faster-rcnn_r50_fpn`.
+    """
     return _bottleneck_resnet(spec, 50)
 
 
 def r101(spec: DetectorSpec) -> ModelConfig:
-    """Faster R-CNN on ResNet-101, the best of paper 003."""
+    """Build Faster R-CNN on ResNet-101, the best of paper 003."""
     return _bottleneck_resnet(spec, 101)
 
 
 def inception(spec: DetectorSpec) -> ModelConfig:
-    """Faster R-CNN on timm's Inception-v3. Inception-v2, which paper 003 used, is in no library that is kept up, and no
-    public weights have these layer names."""
+    """Build Faster R-CNN on timm's Inception-v3.
+
+    Paper 003 used Inception-v2, which no maintained library has. No public weights have these layer
+    names.
+    """
     spec.has_no("width")
     backbone = {"type": "TimmFeatures", "name": "inception_v3", "out_indices": [1, 2, 3, 4]}
     return _faster_rcnn(spec, backbone, [192, 288, 768, 2048])
 
 
 def efficientnet_lite0(spec: DetectorSpec) -> ModelConfig:
-    """Faster R-CNN on timm's EfficientNet-Lite0, the lightest here that can begin with ImageNet's weights."""
+    """Build Faster R-CNN on timm's EfficientNet-Lite0.
+
+    It is the lightest one here that can begin with ImageNet's weights.
+    """
     spec.has_no("width")
     backbone = {"type": "TimmFeatures", "name": "efficientnet_lite0", "out_indices": [1, 2, 3, 4]}
     return _faster_rcnn(spec, backbone, [24, 40, 112, 320])
@@ -64,9 +73,10 @@ def _resnet(depth: int, base: int) -> ModelConfig:
 
 
 def _faster_rcnn(spec: DetectorSpec, backbone: ModelConfig, channels: list[int]) -> ModelConfig:
-    """Over any backbone whose outputs have strides 4, 8, 16, 32 and `channels`.
+    """Build Faster R-CNN over a backbone whose outputs have strides 4, 8, 16, 32 and `channels`.
 
-    Levels are any run of PYRAMID that begins at 4, 8 or 16. Anchors, unless given: squares of 8 strides, and 1:2 and 2:1.
+    Levels are any run of PYRAMID that begins at 4, 8 or 16. By default, anchors are squares of 8
+    strides, and 1:2 and 2:1.
     """
     strides = spec.one_of(*(PYRAMID[first:last] for first in range(3) for last in range(5, first, -1)))
     first = BACKBONE.index(strides[0])
@@ -142,8 +152,11 @@ def _faster_rcnn(spec: DetectorSpec, backbone: ModelConfig, channels: list[int])
 
 
 def _anchor_generator(spec: DetectorSpec, strides: tuple[int, ...]) -> ModelConfig:
-    """Anchors by scale and ratio sit on the corner of their cell, as in mmdet's public weights; fitted ones on its
-    centre."""
+    """Return the anchor generator.
+
+    Anchors by scale and ratio sit on the corner of their cell, as in mmdet's public weights. Fitted
+    ones sit on its centre.
+    """
     if spec.anchors is not None and spec.anchors.sizes is not None:
         sizes = spec.anchors.levels(strides)
         return {"type": "YOLOAnchorGenerator", "strides": list(strides), "base_sizes": sizes}

@@ -1,4 +1,4 @@
-"""SSD (Liu 2016) with MobileNet as an mmdet model config."""
+"""Define SSD (Liu 2016) with MobileNet as an mmdet model config."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ if TYPE_CHECKING:
 
 ModelConfig = dict[str, Any]
 
-# Stride -> index of timm's feature, channels.
+# Maps a stride to the index and the channels of timm's feature.
 BACKBONE = {8: (2, 256), 16: (3, 512), 32: (4, 1024)}
-# Stride -> channels of the levels that SSD adds.
+# Maps a stride to the channels of the level that SSD adds.
 EXTRA = {64: 512, 128: 256, 256: 256, 512: 128}
 RATIOS = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 SMALLEST, LARGEST = 0.2, 0.95
 
 
 def mobilenet(spec: DetectorSpec) -> ModelConfig:
-    """SSD over timm's MobileNet v1, the network of paper 003, which mmdet does not have: levels at the last layers of
-    stride 16 and 32 and four more, a 3 x 3 convolution on each, smooth L1 and cross-entropy with hard negatives.
+    """Build SSD over timm's MobileNet v1, the network of paper 003, which mmdet does not have.
 
-    strides: a run that begins at 8 or 16 and ends at 64 or beyond. Anchors, unless given: six a level, whose sides go
-    from 0.2 to 0.95 of the input's long side, ratios 1, 2, 1/2, 3, 1/3 and a larger square (TensorFlow's model of the
-    same name). No public weights have its layer names: TensorFlow's and mmdet's SSDLite (MobileNet v2) are other networks.
+    It has levels at the last layers of stride 16 and 32 and four more, with a 3 x 3 convolution on
+    each. It is trained with smooth L1 and cross-entropy with hard negatives.
+
+    strides: a run that begins at 8 or 16 and ends at 64 or beyond. By default there are six anchors
+    per level, whose sides go from 0.2 to 0.95 of the input's long side, with ratios 1, 2, 1/2, 3,
+    1/3 and a larger square (TensorFlow's model of the same name).
+
+    No public weights have its layer names: TensorFlow's and mmdet's SSDLite (MobileNet v2) are
+    other networks.
     """
     spec.has_no("width", "head_channels")
     all_strides = (*BACKBONE, *EXTRA)
@@ -90,7 +95,10 @@ def mobilenet(spec: DetectorSpec) -> ModelConfig:
 
 
 def _sizes(side: int, levels: int) -> list[list[Size]]:
-    """Of every level; the larger square lies between this level's side and the next one's."""
+    """Return the sizes of every level.
+
+    The larger square lies between this level's side and the next one's.
+    """
     step = (LARGEST - SMALLEST) / (levels - 1)
     sides = [side * (SMALLEST + step * level) for level in range(levels)] + [float(side)]
     return [

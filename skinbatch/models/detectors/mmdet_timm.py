@@ -1,7 +1,8 @@
-"""timm's networks as backbones of mmdet. Importing this registers them: after `mmcv_ops.install()`, with mmdet only.
+"""Register timm's networks as backbones of mmdet.
 
-Layers are named `backbone.net.` and then as in timm. No public weights of a detector have these names, only timm's of the
-backbone have what comes after; a detector over them is one that was trained here.
+Import this after `mmcv_ops.install()`, and only with mmdet. Layers are named `backbone.net.` and
+then as in timm. No public weights of a detector have these names; only timm's weights of the
+backbone have the part that follows. So a detector over such a backbone was trained here.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from torch import Tensor, nn
 from skinbatch.errors import PackError
 
 NAMES = ("inception_v3", "mobilenetv1_100", "efficientnet_lite0", "efficientnet_lite2")
-# As TensorFlow, whose ImageNet weights they can begin with. Its padding there is uneven; timm's symmetric one makes of the
-# same weights the same features, which a cell sees a pixel further left and up at each stride: boxes want them centred.
+# As in TensorFlow, whose ImageNet weights these networks can begin with. TensorFlow's padding there
+# is uneven. With timm's symmetric padding the same weights make the same features, one cell further
+# left and up by a pixel at each stride, which suits boxes because they are centred.
 _LITE = {"bn_eps": 1e-3}
 _OPTIONS: Mapping[str, Mapping[str, float]] = {"efficientnet_lite0": _LITE, "efficientnet_lite2": _LITE}
 
 
 @MODELS.register_module()
 class TimmFeatures(BaseModule):
-    """The feature maps of a timm network, no weights loaded.
+    """Return the feature maps of a timm network, without loading weights.
 
-    name: one of NAMES. out_indices: of the maps, 0 at stride 2, each at twice the stride of the one before.
+    name: one of NAMES. out_indices: of the maps; 0 is at stride 2, and each has twice the stride of
+    the one before.
     """
 
     def __init__(self, name: str, out_indices: Sequence[int]) -> None:
@@ -40,21 +43,22 @@ class TimmFeatures(BaseModule):
             centre_inception(self.net)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images: (N, 3, H, W). Returns (N, C, H / stride, W / stride) for every index."""
+        """Return (N, C, H / stride, W / stride) for every index. images: (N, 3, H, W)."""
         return tuple(self.net(images))
 
 
 def centre_inception(net: nn.Module) -> None:
-    """Pads Inception-v3's unpadded layers, so that cell (i, j) of a map lies at (i, j) times its stride.
+    """Pad Inception-v3's unpadded layers, so that cell (i, j) lies at (i, j) times the stride.
 
-    As it comes a map ends before the photo does and is shifted, by 37 pixels at stride 32: fine for one label a
-    photo, not for boxes. The weights are the same.
+    Without this, a map ends before the photo does and is shifted, by 37 pixels at stride 32. That
+    is fine for one label per photo, but not for boxes. The weights are the same.
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.MaxPool2d) and "Mixed" not in name:
             kernel = module.kernel_size
             module.padding = tuple(side // 2 for side in (kernel if isinstance(kernel, tuple) else (kernel, kernel)))
-    # Their max-pooling is a function, not a layer; what they get is never negative, so that zeros do not change it.
+    # Their max-pooling is a function, not a layer. Its input is never negative, so zeros do not
+    # change it.
     for name in ("Mixed_6a", "Mixed_7a"):
         net.get_submodule(name).register_forward_pre_hook(_pad_by_one)
 

@@ -1,4 +1,7 @@
-"""What a model config may be made of: classes that mmdet, mmcv, mmengine and torch bring, by name, and ours."""
+"""Check the classes in a model config.
+
+Only classes of mmdet, mmcv, mmengine and torch, by name, and our own are allowed.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from typing import Any
 
 from skinbatch.errors import PackError
 
-# Where the classes of a detector are from. Not among them: language models and trackers, which
-# fetch or open files, and mmcv's operators that have to be compiled.
+# The modules from which the classes of a detector may come. Left out are language models and
+# trackers, which fetch or open files, and mmcv's operators that must be compiled.
 MODULES = (
     *(
         f"mmdet.models.{part}."
@@ -29,14 +32,14 @@ OPENS_MORE = {
     "GLIP": "fetches a language model",
     "GroundingDINO": "fetches a language model",
 }
-# Keys that only say where weights are loaded from; the pack brings them.
+# The keys that only give the place of weights. The pack contains the weights.
 STRIPPED = ("init_cfg", "pretrained", "teacher_config", "teacher_ckpt")
-# Batch norms that tell each other their statistics while training are the plain one afterwards, and
-# need no group.
+# Batch norms that share their statistics while training are plain ones afterwards, and need no
+# process group.
 NAMES_HERE = {"SyncBN": "BN", "MMSyncBN": "BN"}
-# Detectors that keep nothing of a call, neither in themselves nor in any head, neck or backbone
-# that mmdet has for them. DDQDETR for one puts the masks of its queries into a table that all of
-# its layers share.
+# Detectors that keep nothing from a call, in themselves or in any head, neck or backbone that mmdet
+# has for them. A counter-example is DDQDETR, which puts the masks of its queries into a table that
+# all of its layers share.
 THREADS_SHARE = (
     *("ATSS", "CascadeRCNN", "FasterRCNN", "FCOS", "GFL", "MaskRCNN", "RetinaNet", "RTMDet", "TOOD", "VFNet"),
     *("YOLOF", "YOLOV3", "YOLOX"),
@@ -45,10 +48,11 @@ SCOPES = ("mmdet", "mmcv", "mmengine", "torch")
 
 
 def checked(value: Any, name: str) -> Any:
-    """A copy of (a part of) a model config with the plain name of every class, and without what loads weights.
+    """Return a copy of (a part of) a model config with plain class names and no sources of weights.
 
-    name: of the part, for messages. Raises PackError naming part and class for one that is not from MODULES or not there.
-    Call `mmdet_detector.register()` before.
+    Call `mmdet_detector.register()` first. name: of the part, for messages.
+
+    Raises PackError naming part and class if the class is not from MODULES or does not exist.
     """
     if isinstance(value, list | tuple):
         return [checked(item, f"{name}[{i}]") for i, item in enumerate(value)]
@@ -66,38 +70,41 @@ def checked(value: Any, name: str) -> Any:
 
 
 def _class_of_part(given: Any, name: str) -> str:
-    """Two parts are not looked up in a registry: mmcv evaluates the type of a suppression as Python, and mmdet takes what
-    pools regions from mmcv.ops. One of each is there."""
+    """Return the class of a part that is not looked up in a registry.
+
+    mmcv evaluates the type of a suppression as Python, and mmdet takes region pooling from
+    mmcv.ops. There is one of each.
+    """
     part = name.split(".")[-1]
     only = "RoIAlign" if part == "roi_layer" else "nms" if part == "nms" or given == "nms" else None
     if only is None:
         return _class(given, name)
     if str(given).rpartition(".")[2] != only:
-        raise PackError(f"{name}: type {given!r}; only `{only}` is there")
+        raise PackError(f"{name}: type {given!r}; only `{only}` is supported")
     return only
 
 
 def _class(given: Any, name: str) -> str:
-    """The name under which mmdet's registries hold the class."""
+    """Return the name under which mmdet's registries hold the class."""
     if not isinstance(given, str):
-        raise PackError(f"{name}: type {given!r} is no name of a class")
+        raise PackError(f"{name}: type {given!r} is not the name of a class")
     scope, _, plain = given.rpartition(".")
     plain = NAMES_HERE.get(plain, plain)
     if scope and scope.split(".")[0] not in SCOPES:
         raise PackError(f"{name}: type `{given}` imports code from outside mmdet")
     if plain in OPENS_MORE:
-        raise PackError(f"{name}: `{plain}` {OPENS_MORE[plain]}; such a model is not taken")
+        raise PackError(f"{name}: `{plain}` {OPENS_MORE[plain]}; such a model is not supported")
     found = [module for module in _modules_of(plain) if scope.split(".")[0] in ("", module.split(".")[0])]
     if not found:
-        raise PackError(f"{name}: type `{given}` is not in mmdet, mmcv or torch; code from outside is not imported")
+        raise PackError(f"{name}: type `{given}` is not in mmdet, mmcv or torch; other code is not imported")
     outside = [module for module in found if not f"{module}.".startswith(MODULES)]
     if outside:
-        raise PackError(f"{name}: type `{given}` is from `{outside[0]}`, which is not taken into a pack")
+        raise PackError(f"{name}: type `{given}` is from `{outside[0]}`, which packs do not support")
     return plain
 
 
 def _modules_of(plain: str) -> list[str]:
-    """The modules of every class or function that the registries hold under the name."""
+    """Return the modules of every class or function that the registries hold under the name."""
     from mmdet.registry import MODELS, TASK_UTILS
     from mmengine.registry import MODELS as LAYERS
 

@@ -1,4 +1,4 @@
-"""The YOLO family as mmdet model configs."""
+"""Define the YOLO family as mmdet model configs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ XY_SCALES = {8: 1.2, 16: 1.1, 32: 1.05}
 
 
 def yolov3(spec: DetectorSpec) -> ModelConfig:
-    """YOLOv3 (Redmon 2018) on Darknet-53; layers named as in mmdet's public `yolov3_d53`. Anchors, unless given: the
-    nine of its paper."""
+    """Build YOLOv3 (Redmon 2018) on Darknet-53; layers are named as in mmdet's public `yolov3_d53`.
+
+    By default, anchors are the nine of its paper.
+    """
     spec.has_no("width", "head_channels")
     spec.one_of(STRIDES)
     return {
@@ -38,10 +40,13 @@ def yolov3(spec: DetectorSpec) -> ModelConfig:
 
 
 def yolov4(spec: DetectorSpec) -> ModelConfig:
-    """YOLOv4 (Bochkovskiy 2020), layer for layer as yolov4.cfg: CSPDarknet53 with Mish, spatial pyramid pooling, path
-    aggregation, an anchor head with `scale_x_y`. Anchors, unless given: the nine of yolov4.cfg.
+    """Build YOLOv4 (Bochkovskiy 2020), layer for layer as in yolov4.cfg.
 
-    It is trained with the losses of mmdet's YOLOv3 head, not with YOLOv4's CIoU. No public weights have its layer names.
+    It has CSPDarknet53 with Mish, spatial pyramid pooling, path aggregation, and an anchor head
+    with `scale_x_y`. By default, anchors are the nine of yolov4.cfg.
+
+    It is trained with the losses of mmdet's YOLOv3 head, not with YOLOv4's CIoU. No public weights
+    have its layer names.
     """
     spec.has_no("head_channels")
     spec.one_of(STRIDES)
@@ -58,17 +63,20 @@ def yolov4(spec: DetectorSpec) -> ModelConfig:
 
 
 def yolox_tiny(spec: DetectorSpec) -> ModelConfig:
-    """YOLOX-tiny (Ge 2021)."""
+    """Build YOLOX-tiny (Ge 2021)."""
     return _yolox_csp(spec, 0.375)
 
 
 def yolox_s(spec: DetectorSpec) -> ModelConfig:
-    """YOLOX-s (Ge 2021)."""
+    """Build YOLOX-s (Ge 2021)."""
     return _yolox_csp(spec, 0.5)
 
 
 def yolox_efficientnet_lite0(spec: DetectorSpec) -> ModelConfig:
-    """YOLOX's neck and head (Ge 2021) over timm's EfficientNet-Lite0: a backbone that can begin with ImageNet's weights."""
+    """Build YOLOX's neck and head (Ge 2021) over timm's EfficientNet-Lite0.
+
+    This backbone can begin with ImageNet's weights.
+    """
     return _yolox_lite(spec, "efficientnet_lite0", [40, 112, 320])
 
 
@@ -85,7 +93,10 @@ def _yolox_lite(spec: DetectorSpec, name: str, found: list[int]) -> ModelConfig:
 
 
 def _yolox_csp(spec: DetectorSpec, own_width: float) -> ModelConfig:
-    """Strides (8, 16) leaves out the deepest stage, which small lesions do not need."""
+    """Build YOLOX over its own backbone.
+
+    Strides (8, 16) leave out the deepest stage, which small lesions do not need.
+    """
     strides = _yolox_strides(spec)
     width = spec.width or own_width
     stages = [[64, 128, 3, True, False], [128, 256, 9, True, False], [256, 512, 9, True, False]]
@@ -112,7 +123,10 @@ def _yolox_strides(spec: DetectorSpec) -> tuple[int, ...]:
 def _yolox(
     spec: DetectorSpec, strides: tuple[int, ...], backbone: ModelConfig, found: list[int], channels: int
 ) -> ModelConfig:
-    """found: channels of the backbone's maps. channels: of the neck and the head."""
+    """Build YOLOX over any backbone.
+
+    found: channels of the backbone's maps. channels: of the neck and the head.
+    """
     return {
         "type": "YOLOX",
         "backbone": backbone,
@@ -135,7 +149,7 @@ def _yolox(
 
 
 def _yolo_anchors(spec: DetectorSpec, own: tuple[Size, ...]) -> list[list[Size]]:
-    """Of the levels, coarse first, as mmdet's head wants them."""
+    """Return the anchors of the levels, coarse first, as mmdet's head takes them."""
     levels = spec.anchors.levels(STRIDES) if spec.anchors else [list(own[:3]), list(own[3:6]), list(own[6:])]
     return levels[::-1]
 
@@ -163,8 +177,9 @@ def _grid_cfgs(spec: DetectorSpec) -> ModelConfig:
     return {
         "train_cfg": {"assigner": assigner},
         "test_cfg": {
-            # A score is class times objectness, so that nothing over the floor has less objectness than that. Boxes are not
-            # cut by class score alone (nms_pre): with one class it says little about which are good.
+            # A score is class times objectness, so nothing over the floor has less objectness than
+            # that. Boxes are not cut by class score alone (nms_pre): with one class it hardly shows
+            # which are good.
             "conf_thr": spec.score_floor,
             "nms_pre": -1,
             "min_bbox_size": 0,

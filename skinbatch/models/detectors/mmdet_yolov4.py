@@ -1,9 +1,12 @@
-"""The parts of YOLOv4 that mmdet has not. Importing this registers them: after `mmcv_ops.install()`, with mmdet only.
+"""Define and register the parts of YOLOv4 that mmdet lacks.
 
-Layer for layer as yolov4.cfg of github.com/AlexeyAB/darknet (Bochkovskiy, Wang, Liao 2020), each a convolution without
-bias, batch norm and activation: Mish in the backbone, leaky ReLU in the neck. The names of the layers are this file's
-own: no public weights have them, neither Darknet's yolov4.weights nor any PyTorch port's. They fit weights that were
-trained on this network.
+Import this after `mmcv_ops.install()`, and only with mmdet.
+
+It is layer for layer as yolov4.cfg of github.com/AlexeyAB/darknet (Bochkovskiy, Wang, Liao 2020).
+Each layer is a convolution without bias, batch norm and activation: Mish in the backbone, leaky
+ReLU in the neck. The names of the layers are this file's own, and no public weights have them,
+neither Darknet's yolov4.weights nor any PyTorch port's. They fit weights that were trained on this
+network.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class _Residual(BaseModule):
 
 
 class _CSPStage(BaseModule):
-    """Halves the map, then sends one part of the channels through residual blocks and the other past them."""
+    """Halve the map, then send some channels through residual blocks and the others past them."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, *, first: bool) -> None:
         super().__init__()
@@ -66,8 +69,10 @@ class _CSPStage(BaseModule):
 
 @MODELS.register_module()
 class CSPDarknet53(BaseModule):
-    """YOLOv4's backbone. width: factor of all channels. Returns the maps at strides 8, 16, 32: 256, 512, 1024 channels
-    times width."""
+    """Run YOLOv4's backbone. width: factor of all channels.
+
+    Returns the maps at strides 8, 16, 32, with 256, 512, 1024 channels times width.
+    """
 
     BLOCKS = (1, 2, 8, 8, 4)
 
@@ -81,7 +86,7 @@ class CSPDarknet53(BaseModule):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images: (N, 3, H, W), H and W multiples of 32."""
+        """Return the maps. images: (N, 3, H, W), H and W multiples of 32."""
         x, maps = self.stem(images), []
         for stage in self.stages:
             x = stage(x)
@@ -90,7 +95,7 @@ class CSPDarknet53(BaseModule):
 
 
 class _Five(BaseModule):
-    """Five convolutions, 1 x 1 and 3 x 3 in turn."""
+    """Apply five convolutions, 1 x 1 and 3 x 3 in turn."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -108,7 +113,10 @@ class _Five(BaseModule):
 
 
 class _PyramidPooling(BaseModule):
-    """The map beside its maxima over windows of 5, 9 and 13, between three convolutions and three more."""
+    """Join the map with its maxima over windows of 5, 9 and 13.
+
+    There are three convolutions before and three after.
+    """
 
     WINDOWS = (13, 9, 5)
 
@@ -134,10 +142,10 @@ class _PyramidPooling(BaseModule):
 
 @MODELS.register_module()
 class YOLOv4Neck(BaseModule):
-    """Spatial pyramid pooling, then path aggregation: from coarse to fine and back.
+    """Apply spatial pyramid pooling, then path aggregation from coarse to fine and back.
 
-    channels: of the outputs at strides 8, 16, 32; the inputs have twice as many. Returns coarse first, as mmdet's
-    YOLOV3Head wants them.
+    channels: of the outputs at strides 8, 16, 32; the inputs have twice as many. Returns coarse
+    first, as mmdet's YOLOV3Head takes them.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -156,7 +164,7 @@ class YOLOv4Neck(BaseModule):
         self.coarse_bottom_up = _Five(2 * coarse, coarse)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """maps: at strides 8, 16, 32."""
+        """Return the outputs, coarse first. maps: at strides 8, 16, 32."""
         fine, middle, coarse = maps
         coarse = self.pooling(coarse)
         middle = torch.cat((self.middle_in(middle), F.interpolate(self.coarse_up(coarse), scale_factor=2)), 1)
@@ -170,9 +178,10 @@ class YOLOv4Neck(BaseModule):
 
 @TASK_UTILS.register_module()
 class YOLOv4BoxCoder(YOLOBBoxCoder):
-    """YOLOv3's coder, but the centre reaches a little over its cell, so that one on the border needs no infinite logit.
+    """Code boxes as YOLOv3 does, but let the centre reach a little over its cell.
 
-    scales: (stride, `scale_x_y`) of every level.
+    A centre on the border then needs no infinite logit. scales: (stride, `scale_x_y`) of every
+    level.
     """
 
     def __init__(self, scales: Sequence[tuple[int, float]], **kwargs: Any) -> None:
@@ -180,14 +189,20 @@ class YOLOv4BoxCoder(YOLOBBoxCoder):
         self.scales = [(float(stride), float(scale)) for stride, scale in scales]
 
     def encode(self, bboxes: Tensor, gt_bboxes: Tensor, stride: Tensor) -> Tensor:
-        """bboxes, gt_bboxes: (N, 4). stride: (N,) of the anchors. Returns (N, 4): sigmoid of x and y, log of w and h."""
+        """Return (N, 4): sigmoid of x and y, log of w and h.
+
+        bboxes, gt_bboxes: (N, 4). stride: (N,) of the anchors.
+        """
         deltas: Tensor = super().encode(bboxes, gt_bboxes, stride)
         # The clamp of the base class is kept: a centre belongs to its own cell.
         xy = (deltas[..., :2] - 0.5) / self._scale(stride)[..., None] + 0.5
         return torch.cat((xy, deltas[..., 2:]), -1)
 
     def decode(self, bboxes: Tensor, pred_bboxes: Tensor, stride: Tensor) -> Tensor:
-        """bboxes: (A, 4). pred_bboxes: (N, A, 4) with sigmoid of x and y. stride: (A, 1). Returns (N, A, 4)."""
+        """Return (N, A, 4) boxes.
+
+        bboxes: (A, 4). pred_bboxes: (N, A, 4) with sigmoid of x and y. stride: (A, 1).
+        """
         xy = (pred_bboxes[..., :2] - 0.5) * self._scale(stride) + 0.5
         decoded: Tensor = super().decode(bboxes, torch.cat((xy, pred_bboxes[..., 2:]), -1), stride)
         return decoded

@@ -1,4 +1,4 @@
-"""What the outputs of an ONNX detector mean, layout by layout, and how each network wants its photos."""
+"""Define the layouts of an ONNX detector's outputs, and how each network takes its photos."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ Numbers = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One layout of a detector's outputs.
+    """Describe one layout of a detector's outputs.
 
     Attributes:
-        columns: What the numbers of a box are, for people.
-        scores: `classes` for a score a class, `objectness` for one before them, `best` for a score and the number of a class.
-        unit: Boxes are in 0 to 1 of the input's sides, not in its pixels.
-        place: How a photo is put into the input: grey around it (`centre`), grey to the right and below (`corner`), or
-            `stretch`.
-        yolox: Photos are BGR in 0 to 255, not RGB in 0 to 1.
+        columns: the numbers of a box, for people.
+        scores: `classes` for one score per class, `objectness` for an objectness before them,
+            `best` for a score and the number of a class.
+        unit: boxes are in 0 to 1 of the input's sides, not in its pixels.
+        place: how a photo is put into the input: with grey around it (`centre`), with grey to the
+            right and below (`corner`), or `stretch`.
+        yolox: photos are BGR in 0 to 255, not RGB in 0 to 1.
     """
 
     columns: str
@@ -35,7 +36,7 @@ class Layout:
 
     @property
     def pixels(self) -> Mapping[str, object]:
-        """Fields of the stage: how the network's own code scales and orders the colours of a photo."""
+        """Return the fields of the stage that make colours as in the network's own code."""
         zero = (0.0, 0.0, 0.0)
         if self.yolox:
             return {"mean": zero, "std": (1.0, 1.0, 1.0), "bgr": True}
@@ -43,7 +44,7 @@ class Layout:
 
     @property
     def reads(self) -> str:
-        """The same for people."""
+        """Describe the same for people."""
         colours = "BGR, 0 to 255" if self.yolox else "RGB, 0 to 1"
         placed = {
             "centre": "in the middle of grey",
@@ -70,16 +71,20 @@ LAYOUTS: Mapping[OnnxLayout, Layout] = {
     ),
 }
 
-# YOLO as its own exporters write it. These layouts read RGB in 0 to 1 whatever mean, std and bgr a pack records.
+# YOLO as its own exporters write it. These layouts read RGB in 0 to 1, whatever mean, std and bgr a
+# pack records.
 ALWAYS_RGB = ("v5", "v8", "v8-rows", "nms")
 
-# Strides of YOLOX's levels: three, or four in its networks for large inputs.
+# The strides of YOLOX's levels: three, or four in its networks for large inputs.
 STRIDES = ((8, 16, 32), (8, 16, 32, 64))
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Boxes of one photo as the network gives them. xyxy: (N, 4) pixels of its input. scores: (N,). labels: (N,)."""
+    """Hold the boxes of one photo as the network gives them.
+
+    xyxy: (N, 4) pixels of its input. scores: (N,). labels: (N,).
+    """
 
     xyxy: Numbers
     scores: Numbers
@@ -87,25 +92,28 @@ class Raw:
 
 
 def wanted_shape(layout: OnnxLayout, classes: int) -> tuple[int | None, int | None]:
-    """The last two dimensions of the output; None: any number of boxes."""
+    """Return the last two dimensions of the output; None for any number of boxes."""
     if layout == "v8":
         return (4 + classes, None)
     return (None, {"classes": 4 + classes, "objectness": 5 + classes, "best": 6}[LAYOUTS[layout].scores])
 
 
 def fits(shape: Sequence[int], layout: OnnxLayout, classes: int) -> bool:
-    """Whether an output of one photo may have the layout."""
+    """Return whether an output of one photo may have the layout."""
     wanted = wanted_shape(layout, classes)
     return len(shape) == 2 and all(n in (None, side) for n, side in zip(wanted, shape, strict=True))
 
 
 def rows_of(output: Numbers, layout: OnnxLayout) -> Numbers:
-    """Return an output of one photo as a row a box."""
+    """Return an output of one photo as one row per box."""
     return output.T if layout == "v8" else output
 
 
 def strides_of(boxes: int, height: int, width: int, stated: Sequence[int] | None = None) -> tuple[int, ...] | None:
-    """The strides of a network that gives one box for each cell of its levels; None if there is none of so many boxes."""
+    """Return the strides of a network that gives one box for each cell of its levels.
+
+    Returns None if no strides give that number of boxes.
+    """
     for strides in [tuple(stated)] if stated else STRIDES:
         if sum((height // stride) * (width // stride) for stride in strides) == boxes:
             return strides
@@ -113,13 +121,15 @@ def strides_of(boxes: int, height: int, width: int, stated: Sequence[int] | None
 
 
 def decode(outputs: Sequence[Numbers], layout: OnnxLayout, height: int, width: int) -> Raw:
-    """Boxes of one photo in pixels of the network's input. Each has its best class only, so that none counts twice.
+    """Return the boxes of one photo in pixels of the network's input.
+
+    Each box has its best class only, so that none counts twice.
 
     Args:
-        outputs: Of one photo: one array, or labels, boxes and scores.
-        layout: One of LAYOUTS.
-        height: Of the input.
-        width: Of the input.
+        outputs: of one photo: one array, or labels, boxes and scores.
+        layout: one of LAYOUTS.
+        height: of the input.
+        width: of the input.
     """
     if layout == "rtdetr-labels":
         labels, boxes, scores = outputs
@@ -144,7 +154,7 @@ def _corners(boxes: Numbers) -> Numbers:
 
 
 def _from_cells(boxes: Numbers, height: int, width: int) -> Numbers:
-    """YOLOX's offsets from the corner of a cell and logarithms of the size in cells, to pixels."""
+    """Convert YOLOX's offsets from a cell's corner and log sizes in cells to pixels."""
     strides = strides_of(len(boxes), height, width)
     assert strides is not None, "an output is checked when the file is loaded"
     corners, sides = [], []
@@ -154,6 +164,6 @@ def _from_cells(boxes: Numbers, height: int, width: int) -> Numbers:
         sides.append(np.full((x.size, 1), stride, np.float32))
     side = np.concatenate(sides)
     centre = (boxes[:, :2] + np.concatenate(corners)) * side
-    with np.errstate(over="ignore"):  # infinite sizes are told by whoever asks for the boxes
+    with np.errstate(over="ignore"):  # the caller reports infinite sizes
         size = np.exp(boxes[:, 2:]) * side
     return np.concatenate([centre, size], 1).astype(np.float32)

@@ -1,6 +1,7 @@
-"""Which layout an ONNX detector's outputs have: by the file's metadata, then by what its numbers are on examples.
+"""Recognise the layout of an ONNX detector's outputs.
 
-Shapes only say what is possible. Where neither metadata nor numbers decide, the file is refused with what remains.
+The file's metadata decide, then its numbers on examples. Shapes only show what is possible. If
+neither metadata nor numbers decide, the file is refused and the remaining layouts are named.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from skinbatch.models.findings import AS_SET
 from skinbatch.models.onnx_file import OnnxFile, Port
 from skinbatch.models.stages import OnnxLayout, canonical_layout
 
-# Boxes within this are in shares of the input's sides; boxes in pixels go beyond it.
+# Boxes within this limit are shares of the input's sides; boxes in pixels go beyond it.
 _UNIT = 1.01
-# Offsets in cells and logarithms of sizes are small; exp(20) cells would be no lesion.
+# Offsets in cells and logarithms of sizes are small; no lesion is exp(20) cells large.
 _MOST_RAW = 20.0
-# Boxes from which on chance explains no order among their numbers.
+# With this many boxes, chance no longer explains an order among their numbers.
 _MANY = 50
 _SLACK = 1e-3
 _LABELS = ("labels", "boxes", "scores")
@@ -31,28 +32,31 @@ _ENDED = ("nms", "rtdetr-nms")
 
 
 def stated_size(file: OnnxFile) -> int:
-    """Return the size that the metadata gives. Raises PackError if they don't."""
+    """Return the size that the metadata give. Raises PackError if they give none."""
     stated = file.literal("imgsz")
     sides = stated if isinstance(stated, list | tuple) else [stated]
     if not sides or not all(isinstance(side, int) for side in sides):
         where = f"input `{file.input.name}`"
-        file.refuse(where, f"is {file.input.text} and metadata `imgsz` says no more; set size in [detector]")
+        file.refuse(where, f"is {file.input.text} and metadata `imgsz` does not give the size; set size in [detector]")
     return int(max(sides))
 
 
 def extent_of(file: OnnxFile, size: int) -> tuple[int, int]:
-    """Return height and width of the input. Raises PackError where they are no multiples of the stated stride."""
+    """Return height and width of the input.
+
+    Raises PackError if they are not multiples of the stated stride.
+    """
     height, width = (side or size for side in file.input.shape[2:])
     stride = file.literal("stride")
     if isinstance(stride, int) and stride > 0 and (height % stride or width % stride):
-        file.refuse("metadata `stride`", f"is {stride}; size has to be a multiple of it, not {size}")
+        file.refuse("metadata `stride`", f"is {stride}; size must be a multiple of it, not {size}")
     return height, width
 
 
 def boxes_outputs(file: OnnxFile) -> tuple[Port, ...]:
     """Return the one output with boxes, or RT-DETR's labels, boxes and scores.
 
-    Exports of the first YOLOv5 carry the raw maps of its levels, of five dimensions, beside the boxes.
+    Exports of the first YOLOv5 also contain the raw maps of its levels, with five dimensions.
     """
     by_name = {port.name: port for port in file.outputs}
     if file.sizes is not None and set(by_name) == set(_LABELS):
@@ -63,14 +67,14 @@ def boxes_outputs(file: OnnxFile) -> tuple[Port, ...]:
         names = ", ".join(f"`{port.name}` ({port.text})" for port in file.outputs)
         file.refuse(
             "outputs",
-            f"are {names}; a detector has one, its boxes: export for detection, not segmentation. Of exports with several, "
+            f"are {names}; a detector has one, its boxes: export for detection, not segmentation. Among exports with several, "
             "those with `labels`, `boxes`, `scores` and the input `orig_target_sizes` are read (RT-DETR, D-FINE)",
         )
     return (boxes[0],)
 
 
 def check_outputs(file: OnnxFile, outputs: Sequence[Port], layout: OnnxLayout, classes: int, size: int) -> None:
-    """Raise PackError for outputs whose shape is not the layout's."""
+    """Raise PackError for outputs whose shape does not match the layout."""
     extent = extent_of(file, size)
     if (layout == "rtdetr-labels") != (len(outputs) == 3):
         names = ", ".join(f"`{port.name}`" for port in outputs)
@@ -97,7 +101,7 @@ def check_outputs(file: OnnxFile, outputs: Sequence[Port], layout: OnnxLayout, c
 def choose_layout(
     file: OnnxFile, outputs: Sequence[Port], classes: int, size: int, given: Any
 ) -> tuple[OnnxLayout, str]:
-    """Return the layout and, in words, what decided. Raises PackError where nothing does."""
+    """Return the layout and, in words, the reason for it. Raises PackError if nothing decides."""
     if given is not None:
         known = next((layout for layout in LAYOUTS if layout == canonical_layout(given)), None)
         if known is None:
@@ -111,7 +115,7 @@ def choose_layout(
     height, width = extent_of(file, size)
     shape = file.shape_of(output, height, width)
     fitting = [layout for layout in LAYOUTS if layout != "rtdetr-labels" and fits(shape, layout, classes)]
-    # With one class too many named, rows of `v5` look like `v8-rows`, so that it has to be set.
+    # If one class too many is named, rows of `v5` look like `v8-rows`, so `v8-rows` must be set.
     possible = [layout for layout in fitting if layout != "v8-rows"]
     if strides_of(shape[0], height, width) is None:
         possible = [layout for layout in possible if not LAYOUTS[layout].yolox]
@@ -141,7 +145,7 @@ def choose_layout(
 
 
 def _by_metadata(file: OnnxFile, possible: Sequence[OnnxLayout]) -> tuple[list[OnnxLayout], str]:
-    """Those of the layouts that go with what the exporter says of the network, and what it says."""
+    """Return the layouts that match the exporter's metadata, and the metadata in words."""
     left, reasons = list(possible), []
     description, head = file.metadata.get("description", ""), file.metadata.get("head", "")
     arguments = file.literal("args")
@@ -151,29 +155,32 @@ def _by_metadata(file: OnnxFile, possible: Sequence[OnnxLayout]) -> tuple[list[O
         reasons.append(f"metadata `head` is {head!r}" if head else f"metadata `description` is {description!r}")
     if file.literal("end2end") is True or (isinstance(arguments, dict) and arguments.get("nms") is True):
         left = [layout for layout in left if layout in _ENDED]
-        reasons.append("metadata `end2end` or `args` say that it suppresses")
+        reasons.append("metadata `end2end` or `args` include suppression")
     if "ultralytics" in (file.metadata.get("author", "") + description).lower():
         # The package has no YOLOX, and its own YOLOv5 has the head of YOLOv8.
         left = [layout for layout in left if LAYOUTS[layout].scores != "objectness"]
-        reasons = reasons or ["metadata are of Ultralytics"]
+        reasons = reasons or ["the metadata are Ultralytics'"]
     return left, " and ".join(reasons)
 
 
 def _example_rows(file: OnnxFile, output: Port, height: int, width: int) -> list[Numbers]:
-    """What the network makes of three fields of noise, from fine to coarse; nothing where that is not finite."""
+    """Return the network's output for three fields of noise, from fine to coarse.
+
+    The result is empty if numbers are not finite.
+    """
     random = np.random.default_rng(0)
     examples = []
     for cells in (max(height, width), 16, 4):
         noise = random.random((min(cells, height), min(cells, width), 3), np.float32)
         field = cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
-        # Neither black nor white, where some networks are at their worst.
+        # Neither black nor white, for which some networks work worst.
         examples.append(0.05 + 0.9 * field.transpose(2, 0, 1))
     found = file.run(np.stack(examples).astype(np.float32), output)
     return [rows for rows in found if np.isfinite(rows).all()]
 
 
 def _of_boxes(examples: Sequence[Numbers], layout: OnnxLayout) -> Numbers:
-    """Every row that holds a box, of all examples. Rows of zeros are what files fill up with."""
+    """Return every row with a box, for all examples. Rows of zeros are filling."""
     rows = [rows_of(output, layout) for output in examples]
     if not rows:
         return np.zeros((0, 6), np.float32)
@@ -182,7 +189,7 @@ def _of_boxes(examples: Sequence[Numbers], layout: OnnxLayout) -> Numbers:
 
 
 def _fault(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None:
-    """What in the numbers contradicts a layout; None where nothing does."""
+    """Return the reason why the numbers contradict a layout; None if they do not."""
     rows = _of_boxes(examples, layout)
     if not len(rows):
         return None
@@ -205,15 +212,18 @@ def _fault(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None:
     if scores.min() < -_SLACK or scores.max() > 1 + _SLACK:
         return f"its scores are from {scores.min():.3g} to {scores.max():.3g}, not probabilities"
     if kind.scores == "best" and not _are_classes(rows[:, 5]):
-        return "its last number is no class"
+        return "its last number is not a class"
     if kind.yolox and (rows[:, 4] == 1).all():
         return "its objectness is always 1"
     return None
 
 
 def _like_corners(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None:
-    """Why centres and sizes may be corners, which no layout here has with these scores: each box is larger than it is far
-    from the origin. Of boxes in pixels some are that by chance."""
+    """Return the reason why centres and sizes may be corners; None if they cannot be.
+
+    No layout here has corners with these scores. Boxes may be corners if each is larger than its
+    distance from the origin. With boxes in pixels, some are that by chance.
+    """
     rows = _of_boxes(examples, layout)
     enough = len(rows) >= (1 if LAYOUTS[layout].unit else _MANY)
     if enough and layout not in ("nms", "yolox-raw") and (rows[:, 2:4] >= rows[:, :2]).all():
@@ -224,14 +234,19 @@ def _like_corners(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None
 def _told_apart(
     file: OnnxFile, examples: Sequence[Numbers], left: Sequence[OnnxLayout], classes: int
 ) -> list[OnnxLayout]:
-    """Rows of six numbers are a score and a class, or two scores. A logistic score is hardly ever whole, a class always."""
+    """Return the layouts that remain when rows of six numbers are examined.
+
+    Such a row ends in a score and a class, or in two scores. A logistic score is hardly ever whole,
+    a class always is.
+    """
     ended = [layout for layout in left if layout in _ENDED]
     rows = _of_boxes(examples, ended[0]) if ended else np.zeros((0, 6), np.float32)
     if len(rows):
         is_class = bool((rows[:, 5] < classes).all())
         return ended if is_class else [layout for layout in left if layout not in _ENDED] or ended
     if ended and all(not output.any() for output in examples) and file.operators & set(_SUPPRESSES):
-        # A file that finds nothing in noise leaves zeros, as only those do that choose boxes themselves.
+        # A file that finds nothing in noise leaves zeros. Only files that choose boxes themselves
+        # do that.
         return [layout for layout in ended if layout == "nms"]
     return list(left)
 
@@ -241,7 +256,7 @@ def _are_classes(numbers: Numbers) -> bool:
 
 
 def _seen(examples: Sequence[Numbers], layout: OnnxLayout) -> str:
-    """What the numbers showed, for people."""
+    """Describe for people what the numbers showed."""
     rows = _of_boxes(examples, layout)
     if not len(rows):
         return "no box on examples"
@@ -253,7 +268,7 @@ def _seen(examples: Sequence[Numbers], layout: OnnxLayout) -> str:
 def _way_out(layouts: Sequence[OnnxLayout]) -> str:
     kinds: Mapping[str, str] = {layout: LAYOUTS[layout].columns for layout in layouts}
     listed = "; ".join(f"layout = {layout!r}: {columns}" for layout, columns in kinds.items()).replace("'", '"')
-    return f"If it is one, say so in a file for --config ({listed})"
+    return f"If it is one of these, set it in a file for --config ({listed})"
 
 
 def _shapes_text(classes: int) -> str:

@@ -1,4 +1,7 @@
-"""Boxes of overlapping tiles become boxes of the photo: what several tiles saw is one box, what a seam cut is joined."""
+"""Merge boxes of overlapping tiles into boxes of the photo.
+
+A lesion that several tiles saw becomes one box, and a lesion cut by a seam is joined.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +14,33 @@ Boxes = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 LEFT, TOP, RIGHT, BOTTOM = range(4)
-# A side, the side of the neighbour that it meets, and the axis along which the two follow each
-# other.
+# A side, the neighbour's side that it meets, and the axis along which the two follow each other.
 FACING = ((RIGHT, LEFT, 0), (BOTTOM, TOP, 1))
 OUTWARD = np.array([-1, -1, 1, 1], np.float32)
 
 # A box that ends within this share of its width or height from a tile's edge may have been cut by
-# it: detectors miss the edge by about so much. Taking a whole box for a cut one does no harm, it
-# then meets its like from the neighbour.
+# it: detectors miss the edge by about that much. It is harmless to count a whole box as cut,
+# because it then meets the same box of the neighbour.
 NEAR = 0.25
 NEAR_PIXELS = 2.0
-# Boxes of one class from two tiles that overlap by this are the same lesion, whatever stricter
-# limit holds within a tile: two networks' looks at a small lesion agree less than one look's
-# candidates do.
+# Boxes of one class from two tiles with this IoU are the same lesion, even if a stricter limit
+# holds within a tile: two tiles agree less on a small lesion than the candidates of one tile do.
 SAME_IOU = 0.3
-# Share of a cut box that a whole one covers if it is of the same lesion.
+# The share of a cut box that a whole one covers if both show the same lesion.
 SEEN = 0.3
-# Share of a cut box that lies in a larger box if it is one more look at that one's lesion.
+# The share of a cut box that lies in a larger box if both show the same lesion.
 INSIDE = 0.5
-# Share of the shorter of two cut edges, along the seam, that both have in common if they are of the
-# same lesion.
+# The share of the shorter of two cut edges, along the seam, that both have in common if they show
+# the same lesion.
 ALIGNED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class TileBoxes:
-    """What the tiles of one photo gave, in pixels of the photo.
+    """Hold the boxes from the tiles of one photo, in pixels of the photo.
 
-    xyxy: (N, 4). scores, labels: (N,). tile: (N,) indices into tiles: (T, 4) x1 y1 x2 y2. inner: (T, 4), whether that
-    side of a tile has a neighbour beyond it.
+    xyxy: (N, 4). scores, labels: (N,). tile: (N,) indices into tiles: (T, 4) x1 y1 x2 y2. inner:
+    (T, 4), whether that side of a tile has a neighbour beyond it.
     """
 
     xyxy: Boxes
@@ -55,7 +56,7 @@ class TileBoxes:
         )
 
     def with_(self, more: TileBoxes) -> TileBoxes:
-        """These boxes, then `more` of the same tiles."""
+        """Return these boxes, then `more` of the same tiles."""
         return replace(
             self,
             xyxy=np.concatenate([self.xyxy, more.xyxy]),
@@ -66,12 +67,15 @@ class TileBoxes:
 
     @property
     def cut(self) -> Mask:
-        """(N, 4): which sides of a box lie so near an inner side of its tile that the lesion may go on beyond it."""
+        """Return (N, 4): which sides of a box may be cut by an inner side of its tile.
+
+        Such a side is so near the tile's that the lesion may continue beyond it.
+        """
         return self.inner[self.tile] & (margins(self.xyxy, self.tiles[self.tile]) <= reach(self.xyxy))
 
 
 def merge(found: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.float32], NDArray[np.int64]]:
-    """Boxes, scores and labels of the photo, best first. Classes are merged each for itself."""
+    """Return boxes, scores and labels of the photo, best first. Each class is merged by itself."""
     parts = []
     for label in np.unique(found.labels):
         of_class = found[found.labels == label]
@@ -85,7 +89,7 @@ def merge(found: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.float32],
 
 
 def _merge_class(found: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.float32]]:
-    """found: best first."""
+    """Merge the boxes of one class. found: best first."""
     same_iou = min(nms_iou, SAME_IOU)
     is_cut: Mask = np.asarray(found.cut.any(1))
     whole, cut = found[~is_cut], found[is_cut]
@@ -104,8 +108,11 @@ def _merge_class(found: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.fl
 
 
 def _distinct(xyxy: Boxes, tile: NDArray[np.int64], iou: float) -> NDArray[np.int64]:
-    """Rows to keep of boxes that are sorted best first: each suppresses those that overlap it in other tiles. Within a
-    tile the detector has decided, which keeps neighbouring lesions apart."""
+    """Return the rows to keep of boxes that are sorted best first.
+
+    Each box suppresses those that overlap it in other tiles. Within a tile the detector has
+    decided, which keeps neighbouring lesions apart.
+    """
     left = np.ones(len(xyxy), bool)
     areas = _area(xyxy)
     for row in range(len(xyxy)):
@@ -117,8 +124,11 @@ def _distinct(xyxy: Boxes, tile: NDArray[np.int64], iou: float) -> NDArray[np.in
 
 
 def _seen_better(cut: TileBoxes, whole: TileBoxes) -> Mask:
-    """Which cut boxes lie wholly in another tile that goes on where they are cut, and has a box there that is not cut on
-    a side where their own tile goes on further."""
+    """Return which cut boxes another tile saw better.
+
+    Such a box lies wholly in another tile that continues where the box is cut. That tile has a box
+    there that is not cut on a side where the first tile continues further.
+    """
     others = cut.with_(whole)
     cuts, other_cuts = cut.cut, others.cut
     frames, outer = others.tiles[others.tile], ~others.inner[others.tile]
@@ -138,7 +148,7 @@ def _seen_better(cut: TileBoxes, whole: TileBoxes) -> Mask:
 
 
 def _joined(cut: TileBoxes) -> tuple[Boxes, NDArray[np.float32]]:
-    """Cut boxes that meet across a seam become their union, with the best score; others stay."""
+    """Join cut boxes that meet across a seam: their union, with the best score. Others stay."""
     cuts, frames = cut.cut, cut.tiles[cut.tile]
     group = np.arange(len(cut.xyxy))
     for row, box in enumerate(cut.xyxy):
@@ -156,19 +166,24 @@ def _joined(cut: TileBoxes) -> tuple[Boxes, NDArray[np.float32]]:
 
 
 def margins(xyxy: Boxes, frames: Boxes) -> Boxes:
-    """How far each side of a box lies inside the same side of its frame, in pixels: (N, 4) of boxes and frames, or of
-    one and the other's (4,)."""
+    """Return how far each side of a box lies inside the same side of its frame, in pixels: (N, 4).
+
+    One of boxes and frames may be a single (4,).
+    """
     return np.asarray((frames - xyxy) * OUTWARD, np.float32)
 
 
 def reach(xyxy: Boxes) -> Boxes:
-    """(N, 4): how near an edge each side of a box has to be to count as cut by it."""
+    """Return (N, 4): how near an edge each side of a box must be to count as cut by it."""
     size = np.maximum(NEAR * (xyxy[:, 2:] - xyxy[:, :2]), NEAR_PIXELS)
     return np.concatenate([size, size], 1)
 
 
 def _overlap(box: Boxes, others: Boxes) -> Boxes:
-    """(N, 2): common width and height, negative where they lie apart. box: (4,), or (N, 4) one for each."""
+    """Return (N, 2): common width and height, negative if the boxes lie apart.
+
+    box: (4,), or (N, 4) for one each.
+    """
     return np.minimum(box[..., 2:], others[:, 2:]) - np.maximum(box[..., :2], others[:, :2])
 
 

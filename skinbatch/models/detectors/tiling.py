@@ -1,4 +1,4 @@
-"""Detection in large photos: overlapping tiles at native resolution, through any detector."""
+"""Detect lesions in large photos with any detector, in overlapping tiles at native resolution."""
 
 from __future__ import annotations
 
@@ -21,19 +21,26 @@ GPU_BATCH = 32
 
 
 class TiledDetector:
-    """The `Detector` protocol over another detector: photos whose longer side is over `tiling.above` are cut into tiles,
-    others go through it as they are.
+    """Implement the `Detector` protocol over another detector, with tiles for large photos.
 
-    A tile is to the detector what a photo is: it is brought to the detector's own input size. To be seen pixel by pixel,
-    `tile` is that size; smaller tiles are enlarged as far as `max_upscale` allows, larger ones shrunk. Tiles of all
-    photos of a call are run together, `batch` at a time, and `on_tiles` is called after each time. Threads may share it if
-    they may share the detector.
+    Photos whose longer side is over `tiling.above` are cut into tiles; others are passed on
+    unchanged.
+
+    The detector treats a tile like a photo: it is scaled to the detector's own input size. If
+    `tile` is that size, it is seen pixel by pixel. Smaller tiles are enlarged as far as
+    `max_upscale` allows, and larger ones are shrunk.
+
+    Tiles of all photos of a call are run together, `batch` at a time, and `on_tiles` is called
+    after each time. Threads may share it if they may share the detector.
     """
 
     def __init__(
         self, detector: Detector, tiling: TilingSection, nms_iou: float, max_boxes: int, batch: int = CPU_BATCH
     ) -> None:
-        """nms_iou: from where on two boxes of a class are one. max_boxes: most boxes of a photo."""
+        """Put tiles over a detector.
+
+        nms_iou: IoU from which two boxes of a class are one. max_boxes: most boxes of a photo.
+        """
         self.classes = detector.classes
         self.input: InputKind = detector.input
         self._detector = detector
@@ -45,7 +52,10 @@ class TiledDetector:
         self.on_tiles: Callable[[], None] = lambda: None
 
     def __call__(self, photos: Sequence[Photo]) -> list[Detections]:
-        """See Detector. `saturated` also where one of the tiles was."""
+        """Return the boxes of each photo, see Detector.
+
+        `saturated` is also set if one of the tiles was saturated.
+        """
         large = [i for i, photo in enumerate(photos) if max(photo.shape[:2]) > self._tiling.above]
         small = [i for i in range(len(photos)) if i not in set(large)]
         found = dict(zip(small, self._detector([photos[i] for i in small]), strict=True)) if small else {}
@@ -80,8 +90,11 @@ class TiledDetector:
 
 
 def tiles(shape: tuple[int, ...], side: int, overlap: float) -> list[Frame]:
-    """x1 y1 x2 y2 of tiles that cover a photo of that (height, width), row by row: as few as have at least `overlap` of
-    their side in common, spread evenly. Along an axis that is shorter than `side` there is one."""
+    """Return x1 y1 x2 y2 of tiles that cover a photo of that (height, width), row by row.
+
+    There are as few tiles as have at least `overlap` of their side in common, spread evenly. Along
+    an axis that is shorter than `side` there is one.
+    """
     rows, columns = (_starts(length, side, overlap) for length in shape)
     height, width = shape
     return [(x, y, min(x + side, width), min(y + side, height)) for y in rows for x in columns]

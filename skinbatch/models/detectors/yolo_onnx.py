@@ -1,4 +1,7 @@
-"""Detectors that come as ONNX files: pixels in, boxes in those pixels out. Needs none of their packages."""
+"""Run detectors from ONNX files: pixels in, boxes in those pixels out.
+
+None of their packages is needed.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,17 @@ from skinbatch.models.stages import DetectorStage, OnnxLayout
 from skinbatch.types import Detections
 
 GREY = 114
-# Boxes that suppression compares with each other, as many as YOLO's own.
+# The most boxes that suppression compares with each other, as in YOLO's own code.
 MOST_CANDIDATES = 30_000
 _SLACK = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Letterboxed:
-    """A photo in the network's input. pixels: (H, W, 3). scale, offset: x and y, from photo to input."""
+    """Hold a photo in the network's input.
+
+    pixels: (H, W, 3). scale, offset: x and y, from photo to input.
+    """
 
     pixels: NDArray[np.uint8]
     scale: tuple[float, float]
@@ -45,8 +51,10 @@ class Letterboxed:
 
 
 def letterbox(photo: NDArray[np.uint8], height: int, width: int, max_upscale: float) -> Letterboxed:
-    """The whole photo, proportions kept, interpolated and centred to the pixel as YOLO does. max_upscale: a smaller
-    photo is enlarged at most so many times."""
+    """Place the whole photo in the input, interpolated and centred to the pixel as YOLO does.
+
+    Proportions are kept. max_upscale: limit to the enlargement of a smaller photo.
+    """
     h, w = photo.shape[:2]
     scale = min(height / h, width / w, max_upscale)
     new_h, new_w = max(1, round(h * scale)), max(1, round(w * scale))
@@ -55,8 +63,10 @@ def letterbox(photo: NDArray[np.uint8], height: int, width: int, max_upscale: fl
 
 
 def place(photo: NDArray[np.uint8], layout: OnnxLayout, height: int, width: int, max_upscale: float) -> Letterboxed:
-    """Put a photo into the input as the layout's own code does. max_upscale: as of `letterbox`; a stretched photo is always
-    stretched to the whole input."""
+    """Place a photo in the input as the layout's own code does.
+
+    max_upscale: see `letterbox`; a stretched photo is always stretched to the whole input.
+    """
     how = LAYOUTS[layout].place
     if how == "centre":
         return letterbox(photo, height, width, max_upscale)
@@ -83,18 +93,21 @@ def recognise(path: Path, given: Mapping[str, Any] | None = None) -> dict[str, A
 
 
 def examine(path: Path, given: Mapping[str, Any] | None = None) -> Recognised:
-    """Return the settings of a stage that the file itself answers.
+    """Return the settings of a stage that follow from the file itself.
 
     Args:
-        path: The ONNX file.
-        given: Settings of the user's own, which go before the file's. `classes` is needed where the file lacks the metadata
-            field `names`, `size` where neither its input nor the field `imgsz` says it, `layout` where nothing decides.
+        path: the ONNX file.
+        given: settings that the user set; they override the file's. `classes` is needed if the file
+            lacks the metadata field `names`, `size` if neither its input nor the field `imgsz`
+            gives it, `layout` if nothing decides.
 
     Returns:
-        `layout`, `classes`, `size`, `max_upscale`, `mean`, `std`, `bgr`, `parameters`, `strides` of `yolox-raw`.
+        `layout`, `classes`, `size`, `max_upscale`, `mean`, `std`, `bgr`, `parameters`, `strides` of
+        `yolox-raw`.
 
     Raises:
-        PackError: Naming the input, output or metadata field that does not fit, or the layouts that remain possible.
+        PackError: names the input, output or metadata field that does not fit, or the layouts that
+            remain possible.
     """
     given = given or {}
     file = OnnxFile(path)
@@ -121,7 +134,7 @@ def examine(path: Path, given: Mapping[str, Any] | None = None) -> Recognised:
         "layout": layout,
         "classes": tuple(classes),
         "size": size,
-        "max_upscale": float(size),  # YOLO enlarges a photo until it fills the input, however small it is
+        "max_upscale": float(size),  # YOLO enlarges any photo until it fills the input
         "parameters": file.parameters,
     }
     if layout not in ALWAYS_RGB:
@@ -136,10 +149,16 @@ def examine(path: Path, given: Mapping[str, Any] | None = None) -> Recognised:
 
 
 class YoloOnnxDetector:
-    """The `Detector` protocol over one file. Precision is the file's own. Threads may share it."""
+    """Implement the `Detector` protocol with one ONNX file.
+
+    The file decides the precision. Threads may share it.
+    """
 
     def __init__(self, path: Path, stage: DetectorStage, settings: ModelSettings, device: str = "cpu") -> None:
-        """Raises PackError naming the file and the input or output that is not as the stage says."""
+        """Load the file.
+
+        Raises PackError naming the file and the input or output that does not match the stage.
+        """
         assert stage.layout is not None
         self.classes = stage.classes
         self.input: InputKind = stage.input
@@ -156,9 +175,12 @@ class YoloOnnxDetector:
         self._stage = stage
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """See Detector. Suppression also goes over boxes that the file has suppressed itself.
+        """Return the boxes of each photo, see Detector.
 
-        Raises ModelOutputError for NaN or infinite numbers, a score outside [0, 1], a class that is none.
+        Suppression is also applied to boxes that the file has suppressed itself.
+
+        Raises ModelOutputError for NaN or infinite numbers, a score outside [0, 1], or an invalid
+        class.
         """
         if not photos:
             return []
@@ -175,7 +197,7 @@ class YoloOnnxDetector:
         ]
 
     def _input(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """pixels: (H, W, 3) uint8 RGB each. Returns (N, 3, H, W) float32 as the layout reads it."""
+        """Return (N, 3, H, W) float32 as the layout reads it. pixels: (H, W, 3) uint8 RGB each."""
         batch = np.stack(pixels).transpose(0, 3, 1, 2)
         if self._layout in ALWAYS_RGB:
             return np.asarray(batch / np.float32(255), np.float32)
@@ -192,12 +214,12 @@ class YoloOnnxDetector:
             raise ModelOutputError(f"{self._name} gave scores from {raw.scores.min():.3g} to {raw.scores.max():.3g}")
         likely = np.flatnonzero(raw.scores >= self._score_floor)
         likely = likely[np.argsort(-raw.scores[likely], kind="stable")][:MOST_CANDIDATES]
-        if not np.isfinite(raw.xyxy[likely]).all():  # the exponential of a large number
+        if not np.isfinite(raw.xyxy[likely]).all():  # the exponential of a large number is infinite
             raise ModelOutputError(f"{self._name} gave boxes of infinite size")
         xyxy, scores, labels = raw.xyxy[likely], np.clip(raw.scores[likely], 0, 1), raw.labels[likely].astype(np.int64)
         if labels.size and not 0 <= labels.min() <= labels.max() < len(self.classes):
             raise ModelOutputError(f"{self._name} gave class {labels.max()} of {len(self.classes)}, counted from 0")
-        # torchvision tells classes apart by moving their boxes, which boxes below 0 would undo.
+        # torchvision separates classes by moving their boxes, which boxes below 0 would undo.
         positive = xyxy - xyxy.min(initial=0)
         kept = batched_nms(*map(torch.from_numpy, (positive, scores, labels)), self._nms_iou).numpy()
         found = (xyxy[kept] - np.array(placed.offset * 2)) / np.array(placed.scale * 2)
@@ -207,7 +229,10 @@ class YoloOnnxDetector:
         return Detections(found[best], scores[kept][best], labels[kept][best], self._full(len(best), len(likely)))
 
     def _full(self, kept: int, likely: int) -> bool:
-        """Whether our cap was reached, or the file's own: it declares so many rows, and leaves what it lacks at 0."""
+        """Return whether our box cap was reached, or the file's own.
+
+        The file declares its number of rows, and leaves unused ones at 0.
+        """
         shape = self._outputs[-1].shape
         is_capped = self._layout == "nms" or self._layout.startswith("rtdetr")
         own_cap = shape[1] if is_capped and len(shape) > 1 else None

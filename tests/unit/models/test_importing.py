@@ -140,7 +140,7 @@ def test_a_checkpoint_that_holds_more_than_weights_is_refused_and_not_executed(t
     trace = tmp_path / "executed"
     path = saved(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "meta": _Writes(trace)})
     with pytest.raises(
-        PackError, match=r"weights\.pth: holds more than weights .*weights alone and import those: python -c"
+        PackError, match=r"weights\.pth: contains more than weights .*weights alone and import those: python -c"
     ):
         add_stage("mine", classifier(path))
     path.write_bytes(pickle.dumps(_Writes(trace)))

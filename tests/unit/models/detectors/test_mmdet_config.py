@@ -119,7 +119,7 @@ def test_mean_and_std_of_a_bgr_network_are_given_by_rgb_channel(tmp_path: Path) 
         (
             "dict(type='LoadAnnotations', with_bbox=True)",
             "dict(type='Pad', size_divisor=32)",
-            "`Pad`: pads to something",
+            "`Pad`: does not pad to the square",
         ),
         ("backend_args=None", "color_type='grayscale'", "`LoadImageFromFile`: color_type 'grayscale'"),
         ("    dict(type='Resize', scale=(1333, 800), keep_ratio=True),\n", "", "`Resize`: is missing"),
@@ -127,7 +127,7 @@ def test_mean_and_std_of_a_bgr_network_are_given_by_rgb_channel(tmp_path: Path) 
         ("std=[4.0, 5.0, 6.0]", "std=[4.0, 0.0, 6.0]", r"data_preprocessor\.std is \[4\.0, 0\.0, 6\.0\]"),
         ("mean=[1.0, 2.0, 3.0]", "mean=[1.0]", "data_preprocessor.mean has 1 channels"),
         ("pad_size_divisor=32", "pad_size_divisor=128", "data_preprocessor: pads with 0"),
-        ("type='DetDataPreprocessor'", "type='ReIDDataPreprocessor'", "`ReIDDataPreprocessor` is not done here"),
+        ("type='DetDataPreprocessor'", "type='ReIDDataPreprocessor'", "`ReIDDataPreprocessor` is not supported here"),
         ("classes=('comedone', 'papule', 'pustule', 'nodule')", "classes=('acne')", r"'acne', not a list"),
         ("type='RetinaHead'", "type='MyHead'", "model.bbox_head: type `MyHead` is not in mmdet"),
         ("type='FPN'", "type='mmpretrain.FPN'", "model.neck: type `mmpretrain.FPN` imports code from outside mmdet"),
@@ -135,7 +135,7 @@ def test_mean_and_std_of_a_bgr_network_are_given_by_rgb_channel(tmp_path: Path) 
         ("type='FPN'", "_scope_='mmyolo', type='FPN'", "model.neck: `_scope_` 'mmyolo' imports code from outside"),
         ("type='ResNet'", "type='BertModel'", "model.backbone: type `BertModel` is from `mmdet.models.language"),
         ("type='RetinaNet'", "type='Detectron2Wrapper'", "model: `Detectron2Wrapper` runs a model of detectron2"),
-        ("type='nms'", "type='soft_nms'", "model.test_cfg.nms: type 'soft_nms'; only `nms` is there"),
+        ("type='nms'", "type='soft_nms'", "model.test_cfg.nms: type 'soft_nms'; only `nms` is supported"),
         ("type='nms'", "type='print(1)'", r"model.test_cfg.nms: type 'print\(1\)'"),
         (
             "num = 4",

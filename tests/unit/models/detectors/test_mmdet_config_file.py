@@ -117,7 +117,7 @@ def test_json_and_yaml_are_read_with_their_bases(tmp_path: Path) -> None:
         ("a = f'{open(1)}'", 1, "calls code"),
         ("a = [open(x) for x in 'ab']", 1, "is no list"),
         ("a = [open(x) for x in ['ab']]", 1, "calls code"),
-        ("a = dict\nb = 1", 1, "`dict` is not assigned before"),
+        ("a = dict\nb = 1", 1, "`dict` was not assigned before"),
         ("a = 'x'.__class__", 1, "looks into an object"),
         ("a = lambda: 1", 1, "is not a plain value"),
         ("def f():\n    return 1", 1, "is more than an assignment"),
@@ -136,7 +136,7 @@ def test_json_and_yaml_are_read_with_their_bases(tmp_path: Path) -> None:
         ("a = list(range(1000000))", 1, r"`range\(\.\.\.\)` calls code"),
         ("_base_ = 'mmdet::_base_/default_runtime.py'", 1, "is not a file beside the config"),
         ("_base_ = '/etc/passwd.py'", 1, "is not a file beside the config"),
-        ("a = b + 1", 1, "`b` is not assigned before"),
+        ("a = b + 1", 1, "`b` was not assigned before"),
     ],
 )
 def test_anything_that_would_have_to_be_executed_is_refused_with_line_and_way_out(
@@ -159,7 +159,7 @@ def test_anything_that_would_have_to_be_executed_is_refused_with_line_and_way_ou
 )  # fmt: skip
 def test_a_short_file_of_endless_values_is_refused_at_once(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(PackError, match=r"makes more than 500,000 values; that is no config"):
+    with pytest.raises(PackError, match=r"makes more than 500,000 values; that is not a config"):
         read_file(tmp_path / name)
 
 
@@ -205,5 +205,5 @@ def test_two_bases_with_one_name_and_a_table_over_a_number_are_refused(tmp_path:
     config(tmp_path, "a = 2", "y.py")
     with pytest.raises(PackError, match="`a` is in two of its bases"):
         read_file(config(tmp_path, "_base_ = ['x.py', 'y.py']"))
-    with pytest.raises(PackError, match="`a` is a table here and none in the base"):
+    with pytest.raises(PackError, match="`a` is a table here but not in the base"):
         read_file(config(tmp_path, "_base_ = 'x.py'\na = dict(b=1)"))

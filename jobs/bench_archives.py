@@ -1,4 +1,4 @@
-"""Archives and destinations that are made for a measurement, large in number and small in bytes."""
+"""Make sources and destinations for measurements, with many files and few bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skinbatch.runs.ledger import Ledger
 from skinbatch.storage.local import LocalStore
 from skinbatch.types import Receipt
 
-# Names of one file; file systems allow 65,000.
+# The most names of one file; file systems allow 65,000.
 _LINKS = 50_000
 
 
@@ -29,7 +29,7 @@ def tiny_photo() -> bytes:
 
 
 class Links:
-    """Many names for the same bytes, which is the cheapest way to have many files."""
+    """Give many names to the same bytes, the cheapest way to have many files."""
 
     def __init__(self, data: Path) -> None:
         self._data, self._count = data, 0
@@ -44,12 +44,15 @@ class Links:
 
 
 def finished_destination(units: int, source: Path, dest: Path, score_one: Callable[[], object]) -> int:
-    """A source of `units` tar files of one photo, and a destination where all are done, but for the snapshot. Returns how many
-    listing requests of 1,000 keys list all of it once.
+    """Make a source of `units` tar files of one photo, and a destination where all are done.
 
-    score_one: a run that plans all of `source` and scores one unit. The others get that unit's receipt under names, inputs and
-    attempts of their own, and its data files as further names of the same files; receipts and folds are written as
-    the pipeline writes them, but not synced one by one.
+    Only the snapshot is missing. Returns how many listing requests of 1,000 keys list all of it
+    once.
+
+    score_one: a run that plans all of `source` and scores one unit. The others get that unit's
+    receipt under names, inputs and attempts of their own, and its data files as further names of
+    the same files. Receipts and folds are written as the pipeline writes them, but not synced one
+    by one.
     """
     spare = source.parent / "spare"
     spare.mkdir()

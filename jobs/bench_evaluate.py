@@ -1,4 +1,7 @@
-"""Evaluation of an archive of the size of FFHQ: made-up tables and truth, and the real command over them."""
+"""Measure the evaluation of a source of the size of FFHQ.
+
+The tables and the truth are made up, and the real command runs over them.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +28,22 @@ from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.schema import BOXES, SCHEMA_VERSION, images_schema
 from skinbatch.types import DataFile, ImageRef, Receipt, WorkUnit
 
-# On two cores, for 70,000 photos with 2 million boxes.
+# The target on two cores, for 70,000 photos with 2 million boxes.
 TARGET_S, TARGET_MIB = 600.0, 4096.0
 CLASSES = ("comedone", "papule", "pustule", "nodule")
 
 _FINGERPRINT = "0123456789ab"
 _SIDE = 1024
 _THRESHOLD = 0.3
-# Share of the true boxes that something was found at.
+# The share of true boxes that were found.
 _FOUND = 0.7
-# True boxes for each box found.
+# The number of true boxes for each box found.
 _TRUE_SHARE = 0.5
+# The mean number of true boxes of a photo by severity, before scaling to the requested sum, and the
+# share of photos of that severity.
 _MEAN = (2.0, 12.0, 30.0, 60.0)
-# True boxes of a photo by severity, before they are brought to the wanted sum, and how frequent the
-# severity is.
 _SHARES = (0.45, 0.35, 0.13, 0.07)
-# Groups of about 500 photos.
+# Makes groups of about 500 photos.
 _BITS = 7
 
 Floats = NDArray[np.float64]
@@ -49,8 +52,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """seconds: of the whole process, on the clock; cpu_seconds: what it computed, which a busy machine does not change. mib:
-    resident at most. ap50, mae: what came out, as proof that it was evaluated."""
+    """Hold the measurements of an evaluation.
+
+    seconds: of the whole process, by the clock. cpu_seconds: CPU time, which a busy machine does
+    not change. mib: peak resident memory. ap50, mae: results, as proof that the evaluation ran.
+    """
 
     photos: int
     boxes: int
@@ -73,7 +79,7 @@ class Measured:
 
 
 def measure(photos: int, boxes: int, bootstrap: int, work: Path) -> Measured:
-    """Make tables and truth of about so many photos and boxes in `work`, and run `skinbatch evaluate` over them."""
+    """Make tables and truth of about that many photos and boxes, and run `skinbatch evaluate`."""
     dest, truth, out = work / "scored", work / "truth.json", work / "evaluation"
     generate(dest, truth, photos, boxes, np.random.default_rng(0))
     command = [sys.executable, "-m", "skinbatch.cli", "evaluate", str(dest), str(truth), "--out", str(out)]
@@ -98,15 +104,16 @@ def measure(photos: int, boxes: int, bootstrap: int, work: Path) -> Measured:
 
 
 def _cpu() -> float:
-    """Seconds that ended child processes have computed."""
+    """Return the CPU seconds of child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def generate(dest: Path, truth: Path, photos: int, boxes: int, rng: Generator) -> None:
-    """A destination of `photos` scored photos with about `boxes` boxes, as a run leaves it, and COCO truth of them.
+    """Write a destination as a run leaves it, and COCO truth for it.
 
-    Boxes lie on most of the true ones, shifted and resized at random, and elsewhere; those that lie on one score higher.
+    It has `photos` scored photos with about `boxes` boxes. Boxes lie on most of the true ones,
+    shifted and resized at random, and elsewhere; those that lie on one score higher.
     """
     severity = rng.choice(4, photos, p=_SHARES)
     names = [f"levle{level}_{n:06d}.jpg" for n, level in enumerate(severity)]
@@ -119,7 +126,7 @@ def generate(dest: Path, truth: Path, photos: int, boxes: int, rng: Generator) -
     stray = boxes - int(hit.sum())
     photo = np.concatenate((of[hit], rng.choice(photos, stray, p=(mean + 3) / (mean + 3).sum())))
     found = np.concatenate((_shifted(true[hit], rng), _true_boxes(stray, rng)))
-    # Of every tenth true box the class is mistaken.
+    # The class of every tenth true box is wrong.
     mistaken = rng.random(int(hit.sum())) < 0.1
     labels = np.concatenate(
         (np.where(mistaken, (label[hit] + 1) % len(CLASSES), label[hit]), rng.integers(0, 4, stray))

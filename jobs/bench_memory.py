@@ -1,4 +1,7 @@
-"""Peak memory of a worker in the number of photos, and of the driver in the number of units, sampled with psutil."""
+"""Measure the peak memory of a worker by the number of photos, and of the driver by that of units.
+
+Memory is sampled with psutil.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from dataclasses import asdict, dataclass
 import psutil
 
 SAMPLE_S = 0.05
-# What the command line of a worker says, on the local engine and on Ray.
+# A part of a worker's command line, on the local engine and on Ray.
 _WORKERS = ("skinbatch.engines.child", "ray::_Actor")
 
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """MiB resident at most: of the driver, and of the largest worker."""
+    """Hold the peak resident memory in MiB of the driver and of the largest worker."""
 
     driver: float
     worker: float
@@ -24,7 +27,7 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Peaks of a small and of a large run. what: what there was few and many of."""
+    """Hold the peaks of a small and of a large run. what: the thing that was counted."""
 
     what: str
     few: int
@@ -45,7 +48,7 @@ class Growth:
 
 
 def peaks(command: Sequence[str]) -> Peaks:
-    """Run a command to its end. SystemExit if it fails."""
+    """Run a command to its end and return its peaks. Raises SystemExit if it fails."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     tree = psutil.Process(process.pid)
     driver = worker = 0

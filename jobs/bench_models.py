@@ -1,4 +1,7 @@
-"""Every architecture of `pack import`, alone and in the pipeline: seeded random weights, the same photos, the same cores."""
+"""Measure every architecture of `pack import`, alone and in the pipeline.
+
+All have seeded random weights and use the same photos and cores.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(640,
 
 
 class YoloLike(nn.Module):
-    """A network with the input and output of a YOLOv8 export: strides 8, 16 and 32, 4 + classes numbers a place."""
+    """Imitate a YOLOv8 export: strides 8, 16 and 32, and 4 + classes numbers per place."""
 
     def __init__(self, classes: int = 1) -> None:
         super().__init__()
@@ -67,8 +70,12 @@ class YoloLike(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """photos/s. model: as its library builds it, on inputs made before. alone: with decoding and the stand-ins of the other
-    stages. folded: the same with batch norms folded, as the pipeline has them. pipeline: with all that is around it."""
+    """Hold photos/s of an architecture.
+
+    model: as its library builds it, on inputs made before. alone: with decoding and the stand-ins
+    of the other stages. folded: the same with batch norms folded, as in the pipeline. pipeline:
+    with everything around it.
+    """
 
     model: float
     alone: float
@@ -78,7 +85,7 @@ class Rates:
 
 @dataclass
 class Speed:
-    """photos/s of one architecture, one entry a repeat."""
+    """Hold photos/s of one architecture, one entry per repeat."""
 
     stage: str
     arch: str
@@ -100,7 +107,7 @@ class Speed:
 
     @property
     def kept(self) -> float:
-        """Of the folded network's rate."""
+        """Return the pipeline's rate as a share of the folded network's."""
         return statistics.median(self.pipeline) / statistics.median(self.folded)
 
     def line(self) -> str:
@@ -124,7 +131,10 @@ HEADING = f"{'stage':<11} {'architecture':<22} {'M param.':>8} " + " ".join(
 
 
 def packs(work: Path, only: str | None) -> dict[tuple[str, str], str]:
-    """(stage, architecture) -> a pack with it, at its default input size; its other stages cost nothing."""
+    """Map (stage, architecture) to a pack with it, at its default input size.
+
+    The pack's other stages cost nothing.
+    """
     fake = str(write_fake_pack(work / "fake"))
     found = {}
     for stage, architectures in ARCHITECTURES.items():
@@ -141,7 +151,10 @@ def packs(work: Path, only: str | None) -> dict[tuple[str, str], str]:
 
 
 def measure(named: dict[tuple[str, str], str], run: Callable[[str, str], Rates], repeats: int) -> list[Speed]:
-    """run: given a pack and its stage, measures it. Printed as they come."""
+    """Measure every architecture and print each result as it comes.
+
+    run: measures a stage of a pack.
+    """
     from skinbatch.models.pack import load_pack
 
     print(HEADING, flush=True)

@@ -1,6 +1,8 @@
-"""What the way to the tables costs besides decoding and models: photos a second a core, the share of safety, resuming.
+"""Measure the cost of everything besides decoding and models.
 
-`python jobs/bench_overhead.py '{"kind": "score", ...}'` is one run in a process of its own; jobs/benchmark.py starts it.
+It is given as photos a second per core, the share of safety, and the cost of resuming. `python
+jobs/bench_overhead.py '{"kind": "score", ...}'` is one run in a process of its own;
+jobs/benchmark.py starts it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.bench_archives import finished_destination, tiny_photo
 
-# Keys of one listing request of S3.
+# The number of keys in one listing request of S3.
 PAGE = 1000
 PHOTOS_A_CORE = 3000
 SHARE = 0.03
@@ -34,7 +36,10 @@ _PER_TAR = 512
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of `score`. watched: safety is timed; the workers are then in the driver's own process."""
+    """Describe one run of `score`.
+
+    watched: whether safety is timed; the workers then run in the driver's own process.
+    """
 
     source: str
     dest: str
@@ -45,9 +50,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """rows: of the destination. wall, cpu: seconds of the run itself, cpu of driver and workers together. peak: MiB resident of
-    the driver at most. pages: listing requests of 1,000 keys that its stores would have answered; keys: that were
-    listed. phases: seconds by phase. spent: seconds by part of safety."""
+    """Hold the measurements of one run.
+
+    rows: of the destination. wall, cpu: seconds of the run itself; cpu is that of driver and
+    workers together. peak: peak resident memory of the driver in MiB. pages: listing requests of
+    1,000 keys that its stores would have answered. keys: number of keys listed. phases: seconds by
+    phase. spent: seconds by part of safety.
+    """
 
     rows: int
     scored: int
@@ -62,11 +71,11 @@ class Ran:
     spent: dict[str, float]
 
 
-# In a process of its own.
+# The following code runs in a process of its own.
 
 
 class Phases:
-    """A presenter that notes when what began."""
+    """Note the time at which each phase began."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -81,11 +90,11 @@ class Phases:
         print(text, file=sys.stderr)
 
     def progress(self, progress: object) -> None:
-        """Of no interest here."""
+        """Ignore progress."""
 
 
 def run(job: Run) -> Ran:
-    """Score, and see what it took."""
+    """Score, and return the measurements."""
     from skinbatch.config import load_config
     from skinbatch.engines.driver import Driver
     from skinbatch.engines.local import LocalEngine
@@ -116,19 +125,22 @@ def run(job: Run) -> Ran:
 
 
 def _peak() -> float:
-    """MiB resident at most. ru_maxrss would not do: it begins with that of the process that started this one."""
+    """Return the peak resident memory in MiB.
+
+    ru_maxrss does not serve: it begins with the value of the process that started this one.
+    """
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _cpu() -> float:
-    """Seconds of this process and of its children that have ended."""
+    """Return the CPU seconds of this process and of its children that have ended."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(u.ru_utime + u.ru_stime for u in usages)
 
 
 def _count_listings() -> list[int]:
-    """Keys of every listing from now on, as they come."""
+    """Collect the number of keys of every listing from now on."""
     from skinbatch.storage.links import Links
     from skinbatch.storage.local import LocalStore
 
@@ -146,13 +158,15 @@ def _count_listings() -> list[int]:
     return found
 
 
-# In the benchmark's process.
+# The following code runs in the benchmark's process.
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What of a photo costs, told from a small and a large run, so that start-up does not count. computed: photos were decoded
-    and scored, which the target does not mean."""
+    """Hold the cost of a photo, computed from a small and a large run to leave out the start-up.
+
+    computed: photos were decoded and scored, which the target does not include.
+    """
 
     what: str
     few: int
@@ -171,7 +185,7 @@ class Rate:
 
 
 def start(job: Run) -> Ran:
-    """One run in a process of its own. SystemExit if it fails."""
+    """Run one job in a process of its own. Raises SystemExit if it fails."""
     command = [sys.executable, __file__, json.dumps(asdict(job))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -180,7 +194,7 @@ def start(job: Run) -> Ran:
 
 
 def rates(few: int, many: int, pack: str, work: Path) -> list[Rate]:
-    """Photos that need no computing, in the ways in which that can be."""
+    """Measure photos that need no computing, in each way that this can happen."""
     ways = {
         "empty files": _loose(b""),
         f"empty members of tars of {_PER_TAR}": _tars,
@@ -223,7 +237,7 @@ def _tars(folder: Path, count: int) -> None:
 
 
 def _touch_one_a_unit(source: Path, dest: Path) -> None:
-    """Another version of one photo of every unit: all the unit's other rows are copied."""
+    """Change one photo of every unit, so that the unit's other rows are copied."""
     from skinbatch.reading import open as open_destination
 
     table = open_destination(dest).images(["image_id", "unit_id"])
@@ -235,8 +249,11 @@ def _touch_one_a_unit(source: Path, dest: Path) -> None:
 
 
 def measure(photos: Path, packs: tuple[str, str], counts: tuple[int, int], units: int, work: Path) -> dict[str, Any]:
-    """All three; prints what it finds. photos: a folder that the first of `packs` scores; the second has models that cost
-    nothing. counts: few and many photos."""
+    """Measure all three and print the results.
+
+    photos: a folder that the first of `packs` scores; the second pack has models that cost nothing.
+    counts: few and many photos.
+    """
     pack, fake = packs
     few, many = counts
     found = rates(few, many, fake, work)
@@ -261,7 +278,10 @@ def measure(photos: Path, packs: tuple[str, str], counts: tuple[int, int], units
 
 
 def resume(units: int, pack: str, work: Path) -> dict[str, Ran]:
-    """A destination whose every unit is done: first without its snapshot, as a driver that is killed at the end leaves it."""
+    """Resume a destination whose units are all done.
+
+    The first time it lacks its snapshot, as if a driver had been killed at the end.
+    """
     source, dest = work / "shards", work / "finished"
     needed = finished_destination(units, source, dest, lambda: start(Run(str(source), str(dest), pack, limit=1)))
     found = {name: start(Run(str(source), str(dest), pack)) for name in ("before its snapshot", "finished")}

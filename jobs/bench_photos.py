@@ -1,4 +1,7 @@
-"""The photos that every side of the benchmark scores: loose files in one folder, the same bytes for all."""
+"""Provide the photos that every side of the benchmark scores.
+
+They are loose files in one folder, with the same bytes for all sides.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ from skinbatch.demo import write_demo_archive
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """folder: holds `count` photos and nothing else. distinct: of them with bytes of their own. megabytes: of files."""
+    """Describe the photos.
+
+    folder: contains `count` photos and nothing else. distinct: number of photos with bytes of their
+    own. megabytes: of files.
+    """
 
     folder: Path
     described: str
@@ -23,17 +30,20 @@ class Photos:
 
 
 def from_folder(source: Path, count: int, to: Path) -> Photos:
-    """Copies of `count` photos of a folder, spread evenly over it; it is gone through again if it has fewer."""
+    """Copy `count` photos of a folder, spread evenly over it; repeat them if there are fewer."""
     found = [p for p in sorted(source.rglob("*")) if p.is_file() and image_format(_head(p)) is not None]
     if not found:
-        raise SystemExit(f"{source}: no images found")
+        raise SystemExit(f"{source}: no photos found")
     distinct = min(count, len(found))
     chosen = [found[n * len(found) // distinct] for n in range(distinct)]
     return _copies(chosen, count, to, f"photos of {source}")
 
 
 def from_demo(count: int, to: Path, distinct: int | None = None) -> Photos:
-    """The demonstration's photos, without the one that is cut off; those of its shard as loose files."""
+    """Copy the demonstration's photos without the truncated one.
+
+    Those of its shard become loose files.
+    """
     archive = to.parent / "demo"
     write_demo_archive(archive / "photos", distinct or count)
     for shard in archive.rglob("*.tar"):
@@ -47,7 +57,7 @@ def from_demo(count: int, to: Path, distinct: int | None = None) -> Photos:
 
 
 def write_shards(shards: int, photo: Path, to: Path) -> None:
-    """`shards` tar files of two copies of one photo each: as many units, with little work in them."""
+    """Write `shards` tar files of two copies of one photo: many units with little work in them."""
     to.mkdir(parents=True)
     for n in range(shards):
         with tarfile.open(to / f"shard-{n:06d}.tar", "w") as tar:
@@ -56,7 +66,7 @@ def write_shards(shards: int, photo: Path, to: Path) -> None:
 
 
 def write_shard(folder: Path, to: Path) -> None:
-    """All photos of a folder in one tar, as they lie in the large units of large archives."""
+    """Write all photos of a folder into one tar, like the large units of large archives."""
     with tarfile.open(to, "w") as tar:
         for photo in sorted(folder.iterdir()):
             tar.add(photo, photo.name)

@@ -1,4 +1,7 @@
-"""How long a run is busy with nothing but safety: plan, receipts, snapshot, clean-up, hashes, and waiting for the disk."""
+"""Measure the time that a run spends on safety alone.
+
+Safety is the plan, receipts, snapshot, clean-up, hashes, and waiting for the disk.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _within = threading.local()
 
 
 class SameProcess(LocalEngine):
-    """The worker in the driver's process and thread, so that one clock sees everything."""
+    """Run the worker in the driver's process and thread, so that one clock measures everything."""
 
     def start(self, context: ScoringContext) -> Any:
         return _Pool(replace(context, threads=usable_cpus()))
@@ -56,11 +59,14 @@ class _Pool:
         raise RuntimeError(reason)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing, as there is nothing to end."""
 
 
 def watch() -> dict[str, float]:
-    """Time every part of safety from now on, in this process. A part within another counts for the outer one."""
+    """Time every part of safety from now on, in this process.
+
+    A part within another counts for the outer one.
+    """
     from skinbatch.scoring import ahead, unit
 
     spent: dict[str, float] = defaultdict(float)

@@ -1,6 +1,7 @@
-"""One side of the benchmark in a process of its own: `python jobs/bench_sides.py '{"side": "bare", ...}'`.
+"""Run one side of the benchmark: `python jobs/bench_sides.py '{"side": "bare", ...}'`.
 
-The last line that it prints is its result as JSON. jobs/benchmark.py starts it and times it from outside.
+It is a process of its own. The last line that it prints is its result as JSON. jobs/benchmark.py
+starts it and times it from outside.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ _ALONE_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a side is to do. source: holds `photos` photos. dest: where its tables go. cores: that it may use. batch: photos a
-    batch, None for the pipeline's own. actors, actor_threads: of ray-data's pool. workers: of ray's, None for its own. stage:
-    that ALONE runs."""
+    """Describe the work of a side.
+
+    source: contains `photos` photos. dest: place of its tables. cores: number of cores that it may
+    use. batch: photos per batch, None for the pipeline's own. actors, actor_threads: of ray-data's
+    pool. workers: of ray's, None for its own. stage: the one that ALONE runs.
+    """
 
     side: str
     source: str
@@ -52,8 +56,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """seconds: of the photos alone, models loaded before. boxes: found, to see that all sides did the same work.
-    spent: seconds by part of the work, as far as the side knows."""
+    """Hold the measurements of a side.
+
+    seconds: of the photos alone, with models loaded before. boxes: number found, to check that all
+    sides did the same work. spent: seconds by part of the work, if the side measures them.
+    """
 
     photos: int
     seconds: float
@@ -62,7 +69,10 @@ class Result:
 
 
 def bare(job: Job) -> Result:
-    """Decoding in threads ahead of the three models in batches; the results are dropped."""
+    """Decode in threads ahead of the three models, which run in batches.
+
+    The results are dropped.
+    """
     import torch
 
     from skinbatch.scoring.scorer import Scorer
@@ -79,7 +89,7 @@ def bare(job: Job) -> Result:
 
 
 def _bare_batch(scorer: Scorer, photos: Sequence[RGB]) -> int:
-    """The models of a pack on one batch; returns the number of boxes."""
+    """Run the models of a pack on one batch and return the number of boxes."""
     from skinbatch.grading.face import find_face
     from skinbatch.scoring.scorer import model_input
 
@@ -97,14 +107,18 @@ def _bare_batch(scorer: Scorer, photos: Sequence[RGB]) -> int:
 
 
 def alone(job: Job) -> Result:
-    """One model with nothing around it, as its library builds it, in the two ways in which the cores can be used: one stream
-    of batches on all threads, and a stream of batches a core on one thread each, as the pipeline's lanes do on few cores.
-    The better way is taken, and run again with the bare work that the pack is: photos read and decoded on the way, and
-    the stand-ins of the other stages. That is the most that the pack's photos a second can be here without folding.
+    """Run one model with nothing around it, as its library builds it.
 
-    photos, seconds: of that last run. spent: `one stream` and `streams`, photos/s of each way on inputs made before, and
-    `folded`, those of the last run once more with batch norms folded, as the pipeline has them. A
-    stream goes on for `_ALONE_S`, and through two batches at least; the rate of several is the sum of theirs.
+    There are two ways to use the cores: one stream of batches on all threads, or one stream of
+    batches per core on one thread each, like the pipeline's lanes on few cores. The better way is
+    chosen. It is run again with all the bare work of the pack: photos are read and decoded on the
+    way, and the stand-ins of the other stages run. Without folding, the pack cannot score more
+    photos a second here.
+
+    photos, seconds: of that last run. spent: `one stream` and `streams`, photos/s of each way on
+    inputs made before, and `folded`, those of the last run once more with batch norms folded, as in
+    the pipeline. A stream continues for `_ALONE_S`, and for two batches at least. The rate of
+    several streams is the sum of theirs.
     """
     ways = {"one stream": (1, job.cores)} | ({"streams": (job.cores, 1)} if job.cores > 1 else {})
     rates = {name: _rate(_streams(job, *way)) for name, way in ways.items()}
@@ -122,9 +136,12 @@ def _rate(found: list[tuple[int, float]]) -> float:
 def _streams(
     job: Job, streams: int, threads: int, whole: bool = False, folded: bool = False
 ) -> list[tuple[int, float]]:
-    """Photos and seconds of each stream. threads: of torch and ONNX Runtime, which takes them where a model is made.
-    whole: photos that are read and decoded, in as many threads, ahead of all the pack's models, instead of inputs of one that
-    were made before."""
+    """Return photos and seconds of each stream.
+
+    threads: of torch and ONNX Runtime, which reads the number when a model is made. whole: read and
+    decode photos, in as many threads, ahead of all the pack's models, instead of running one model
+    on inputs made before.
+    """
     import torch
 
     from skinbatch.models.folding import as_built
@@ -156,7 +173,7 @@ def _streams(
 
 
 def _prepared(scorer: Scorer, job: Job) -> tuple[Any, list[RGB]]:
-    """The model that `stage` names, and photos as it gets them."""
+    """Return the model that `stage` names, and photos as it receives them."""
     from skinbatch.grading.face import find_face
     from skinbatch.scoring.scorer import model_input
 
@@ -174,9 +191,11 @@ def _prepared(scorer: Scorer, job: Job) -> tuple[Any, list[RGB]]:
 
 
 def tiling(job: Job) -> Result:
-    """The pack's detector on photos enlarged to three of its inputs' sides: in tiles, and on the same tiles one by one.
+    """Run the pack's detector on photos with three times the sides of its input.
 
-    seconds: in tiles. spent: `tile`, of one tile by itself, and `tiles`, how many there are; medians."""
+    They are run in tiles, and the same tiles are run one by one. seconds: in tiles. spent: `tile`,
+    the time of a single tile, and `tiles`, their number; medians.
+    """
     import statistics
 
     import cv2
@@ -209,7 +228,10 @@ def tiling(job: Job) -> Result:
 
 
 def pipeline(job: Job) -> Result:
-    """`skinbatch score` with one of its engines. Seconds: from the first unit handed out to the last commit."""
+    """Run `skinbatch score` with one of its engines.
+
+    seconds: from the first unit handed out to the last commit.
+    """
     from skinbatch.config import load_config
     from skinbatch.engines.score import score
     from skinbatch.reading import open as open_destination
@@ -228,7 +250,7 @@ def pipeline(job: Job) -> Result:
 
 
 def ray_data(job: Job) -> Result:
-    """Ray Data as its guide to batch inference has it: read, a pool of actors that score batches, Parquet."""
+    """Run Ray Data as in its guide to batch inference: read, score in actors, write Parquet."""
     import skinbatch.engines.ray_engine  # noqa: F401  before ray: it settles how Ray authenticates
 
     # isort: split
@@ -236,12 +258,12 @@ def ray_data(job: Job) -> Result:
     import ray
     import ray.data
 
-    # Ray Data needs room in the object store for the pixels that it passes through it.
+    # Ray Data needs room in the object store for the pixels that pass through it.
     ray.init("local", num_cpus=job.cores, include_dashboard=False, object_store_memory=1 << 30, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    # Its own list of extensions leaves out WebP, without a word.
+    # Its own list of extensions silently leaves out WebP.
     extensions = sorted({p.suffix[1:] for p in Path(job.source).iterdir()})
-    # A CPU has to be left to the tasks that read and write: with none, Ray Data waits for one for ever.
+    # A CPU must be left to the tasks that read and write. Without one, Ray Data waits forever.
     cpus = min(1.0, (job.cores - 1) / job.actors)
     started = time.perf_counter()
     (
@@ -262,7 +284,7 @@ def ray_data(job: Job) -> Result:
 
 
 class Predictor:
-    """What `map_batches` runs: the same scorer that the pipeline has."""
+    """Score a batch for `map_batches`, with the same scorer as the pipeline."""
 
     def __init__(self, pack: str, threads: int) -> None:
         import torch
@@ -290,7 +312,7 @@ class Predictor:
 
 
 class _Clock:
-    """When each phase of a run began first."""
+    """Note when each phase of a run first began."""
 
     def __init__(self) -> None:
         self.at: dict[str, float] = {}
@@ -303,11 +325,11 @@ class _Clock:
         self.notes.append(text)
 
     def progress(self, progress: object) -> None:
-        """Of no interest here."""
+        """Ignore progress."""
 
 
 def _decoded(files: Iterable[Path], threads: int, ahead: int) -> Generator[RGB, None, None]:
-    """Photos in order, up to `ahead` of them in the making."""
+    """Yield photos in order, with up to `ahead` of them being decoded."""
     left = iter(files)
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque(pool.submit(_read, file) for file in itertools.islice(left, ahead))

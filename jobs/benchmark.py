@@ -1,7 +1,8 @@
-"""Speed and memory of the pipeline beside the bare models and beside Ray Data: one run, the same photos, models, cores.
+"""Measure the pipeline's speed and memory beside the bare models and Ray Data.
 
-Every side is a process of its own, started anew for each repeat; the sides take turns. Rates leave out start-up and the
-loading of models, end to end is from the start of the process to its end.
+All sides run once with the same photos, models and cores. Every side is a process of its own,
+started anew for each repeat; the sides take turns. Rates leave out start-up and the loading of
+models; end to end is from the start of the process to its end.
 """
 
 from __future__ import annotations
@@ -35,16 +36,19 @@ from skinbatch.scoring.scorer import CPU_BATCH
 
 NAMES = {BARE: "(a) bare work", LOCAL: "(b) --engine local", RAY: "(c) --engine ray", RAY_DATA: "(d) Ray Data"}
 
-# After this long a run is taken for hung.
+# A run that takes longer than this counts as hung.
 _LIMIT_S = 1800
 _PIPELINE_S = 12.0
-# Photos that an architecture scores in the pipeline: as many as take some seconds.
+# The number of photos that an architecture scores in the pipeline, chosen to take some seconds.
 _FEWEST, _MOST = 24, 480
 
 
 @dataclass(slots=True)
 class Side:
-    """What one side did, repeat by repeat. seconds: of the photos alone. end_to_end: of the whole process, seconds."""
+    """Hold the measurements of one side, one entry per repeat.
+
+    seconds: of the photos alone. end_to_end: seconds of the whole process.
+    """
 
     job: Job
     photos: int = 0
@@ -62,7 +66,7 @@ class Side:
         return self.photos / statistics.median(self.end_to_end)
 
     def line(self) -> str:
-        # What Ray Data's pipeline takes to load its models cannot be told from its work.
+        # Ray Data's pipeline does not separate the loading of its models from its work.
         rate = f"{self.rate:9.2f}" if self.job.side != RAY_DATA else f"{'–':>9}"
         spread = f"{min(self.end_to_end):.1f}-{max(self.end_to_end):.1f}"
         return (
@@ -73,7 +77,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One side's photos a second over another's, and what it should be."""
+    """Hold one side's photos a second over another's, and the target."""
 
     over: str
     under: str
@@ -104,36 +108,38 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, help="a folder of photos; default: the demonstration's, made for this")
+    parser.add_argument("--photos", type=Path, help="folder of photos; default: the demonstration's photos")
     parser.add_argument("--count", type=int, default=240, help="photos that every side scores")
     parser.add_argument("--pack", default="starter", help="name or directory; `fake`: models that cost nothing")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sides", default=",".join(NAMES), help="some of " + ",".join(NAMES))
     parser.add_argument(
-        "--batch", type=int, help="photos a batch on (a), (b), (c) and of --models; default: the pipeline's own"
+        "--batch", type=int, help="photos per batch for (a), (b), (c) and --models; default: the pipeline's own"
     )
-    parser.add_argument("--workers", type=int, help="of (c); default: its own choice")
-    parser.add_argument("--ray-data-batches", default="4,8,16,32", help="batch sizes that (d) is tuned over")
+    parser.add_argument("--workers", type=int, help="workers of (c); default: its own choice")
+    parser.add_argument("--ray-data-batches", default="4,8,16,32", help="batch sizes to try for (d)")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
     parser.add_argument("--memory-photos", type=int, nargs=2, default=(100, 2000), metavar=("FEW", "MANY"))
     parser.add_argument("--memory-units", type=int, nargs=2, default=(20, 2000), metavar=("FEW", "MANY"))
-    parser.add_argument("--engines", default="local,ray", help="whose driver --memory measures over units")
-    parser.add_argument("--models", action="store_true", help="every architecture, alone and in the pipeline")
+    parser.add_argument("--engines", default="local,ray", help="engines whose driver --memory measures over units")
+    parser.add_argument("--models", action="store_true", help="measure every architecture, alone and in the pipeline")
     parser.add_argument("--architectures", help="some of `skinbatch pack architectures`; default: all")
     parser.add_argument(
-        "--evaluate", action="store_true", help="speed and memory of `skinbatch evaluate`, made-up tables"
+        "--evaluate", action="store_true", help="measure the speed and memory of `skinbatch evaluate` on made-up tables"
     )
     parser.add_argument("--evaluate-photos", type=int, default=70_000)
     parser.add_argument("--evaluate-boxes", type=int, default=2_000_000)
-    parser.add_argument("--bootstrap", type=int, default=1000, help="of --evaluate")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="bootstrap samples of --evaluate")
     parser.add_argument(
-        "--overhead", action="store_true", help="what everything but decoding and models costs, and resuming"
+        "--overhead",
+        action="store_true",
+        help="measure the cost of everything but decoding and models, and of resuming",
     )
     parser.add_argument("--overhead-photos", type=int, nargs=2, default=(8192, 40960), metavar=("FEW", "MANY"))
     parser.add_argument(
-        "--finished-units", type=int, default=200_000, help="of the destination that --overhead resumes"
+        "--finished-units", type=int, default=200_000, help="units of the destination that --overhead resumes"
     )
-    parser.add_argument("--json", type=Path, help="write everything that was measured into this file")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
     args = parser.parse_args()
     args.sides = args.sides.split(",")
     if unknown := [side for side in args.sides if side not in NAMES]:
@@ -142,7 +148,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def speed(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
-    """Every side in turn, `--repeats` times, and the ratios of their medians."""
+    """Measure every side in turn, `--repeats` times, and the ratios of their medians."""
     photos = _photos(args.photos, args.count, work)
     cores = usable_cpus()
     load = os.getloadavg()[0]
@@ -151,7 +157,7 @@ def speed(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
         for side in args.sides
     }
     print(_heading(args, photos, cores, load), flush=True)
-    _once(Side(replace(jobs[args.sides[0]], side=BARE)), work)  # dropped: it warms the caches of files and of code
+    _once(Side(replace(jobs[args.sides[0]], side=BARE)), work)  # dropped: it warms the caches of files and code
     tuned: dict[str, float] = {}
     if RAY_DATA in jobs:
         jobs[RAY_DATA], tuned = _tune(jobs[RAY_DATA], [int(b) for b in args.ray_data_batches.split(",")], work)
@@ -183,7 +189,10 @@ def speed(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
 
 
 def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
-    """Peaks of a worker over few and many photos, of the driver over few and many units (with models that cost nothing)."""
+    """Measure a worker over few and many photos, and the driver over few and many units.
+
+    The driver's models cost nothing.
+    """
     cores = usable_cpus()
     few, many = args.memory_photos
     print(f"peak resident memory, sampled by psutil; worker: pack {args.pack}; driver: fake models, 2 photos a unit")
@@ -215,7 +224,7 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
 
 
 def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
-    """Every architecture alone and in the pipeline."""
+    """Measure every architecture, alone and in the pipeline."""
     cores = usable_cpus()
     print(
         f"{cores} cores; seeded random weights; photos/s. model: as its library builds it, on inputs made before, in batches\n"
@@ -259,7 +268,7 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
 
 
 def evaluation(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
-    """The evaluation of a large archive in a process of its own."""
+    """Measure the evaluation of a large source in a process of its own."""
     cores = usable_cpus()
     found = measure_evaluation(args.evaluate_photos, args.evaluate_boxes, args.bootstrap, work)
     print(f"{cores} cores; {found.line()}")
@@ -267,7 +276,11 @@ def evaluation(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
 
 
 def overhead(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
-    """Photos a second a core where nothing is computed, the share of safety in a real run, resuming what is finished."""
+    """Measure the overhead.
+
+    That is photos a second per core without computing, the share of safety in a real run, and
+    resuming a finished run.
+    """
     cores = usable_cpus()
     photos = _photos(args.photos, args.count, work)
     print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; --engine local; local disk")
@@ -292,7 +305,7 @@ def _command(job: Job) -> list[str]:
 
 
 def _once(side: Side, work: Path) -> float:
-    """One run of one side, added to it; returns seconds end to end."""
+    """Run one side once, add the result to it, and return its seconds end to end."""
     dest = work / f"out-{side.job.side}"
     started = time.perf_counter()
     done = subprocess.run(_command(replace(side.job, dest=str(dest))), capture_output=True, text=True, timeout=_LIMIT_S)
@@ -308,7 +321,10 @@ def _once(side: Side, work: Path) -> float:
 
 
 def _tune(job: Job, batches: list[int], work: Path) -> tuple[Job, dict[str, float]]:
-    """The settings of Ray Data that are fastest end to end: one actor with all cores, or one actor a core."""
+    """Return the settings of Ray Data that are fastest end to end, and the seconds of each.
+
+    Either one actor has all cores, or there is one actor per core.
+    """
     tries = [replace(job, batch=b, actors=1, actor_threads=job.cores) for b in batches]
     if job.cores > 1:
         tries += [replace(job, batch=b, actors=job.cores, actor_threads=1) for b in batches]
@@ -333,7 +349,7 @@ def _ratios(sides: dict[str, Side]) -> list[Ratio]:
 
 
 def _where(side: Side) -> str:
-    """Where the workers' time went, as shares of what all of their threads spent."""
+    """Describe the workers' time as shares of the time of all their threads."""
     parts = sorted(((s, part) for part, s in side.spent.items() if part != "unit"), reverse=True)
     whole = sum(s for s, _ in parts)
     return "of the threads' time " + ", ".join(f"{part} {100 * s / max(whole, 1e-9):.0f} %" for s, part in parts)

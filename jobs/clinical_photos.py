@@ -1,18 +1,20 @@
-"""Sort the clinical photos for the starter pack's recipes: `python jobs/clinical_photos.py DATA OUT`.
+"""Sort the clinical photos for the starter pack: `python jobs/clinical_photos.py DATA OUT`.
 
-DATA holds derm, derm_more and celebamask. OUT gets links to every set in DATA, and `clinical`:
+DATA contains derm, derm_more and celebamask. OUT gets links to every set in DATA, and `clinical`:
 
     clinical/train/images/face-dermnet/rosacea/3602.jpg     a link to the photo
-    clinical/train/masks/face-dermnet/rosacea/3602.png      what of it is surely skin
+    clinical/train/masks/face-dermnet/rosacea/3602.png      the parts that are surely skin
 
-Photos are apart by what they show (face, skin, body), as clinical_photos.csv beside this file has it: each was looked
-at and sorted by hand, as small pictures. `face` shows a part of the face for sure, `body` a hand, foot, limb, trunk or neck,
-`skin` nothing but skin, of wherever. Photos of mouths from within, histology, collages and the like are left out.
-The part `valid` has a fifth of each class and origin, with all photos of a patient, of neighbouring names and of one look.
+Photos are separated by what they show (face, skin, body), as listed in clinical_photos.csv beside
+this file. Each was sorted by hand, from a small picture. `face` surely shows a part of the face,
+`body` a hand, foot, limb, trunk or neck, and `skin` nothing but skin from any place. Photos from
+inside the mouth, histology, collages and the like are left out. The part `valid` has a fifth of
+each class and origin, with all photos of a patient, of neighbouring names and of one look.
 
-Masks hold the numbers of CelebAMask-HQ, `body` and `unsure` (skinbatch.annotations.masks). They are drawn by machine: from
-the colours of skin, learned from the masks of CelebAMask-HQ and from the `skin` photos, and where a face is to be seen
-from the starter pack's segmenter. Where these disagree or are unsure, and on watermarks, the mask is unsure.
+Masks contain the numbers of CelebAMask-HQ, `body` and `unsure` (skinbatch.annotations.masks). They
+are drawn by machine: from the colours of skin, learned from the masks of CelebAMask-HQ and from the
+`skin` photos, and by the starter pack's segmenter if a face is visible. Where these disagree or are
+unsure, and on watermarks, the mask is unsure.
 """
 
 from __future__ import annotations
@@ -49,13 +51,14 @@ USED = ("face", "skin", "body", "partly")
 VALID_SHARE = 0.2
 SEED = 2019
 BACKGROUND = 0
-# Masks are worked out at this length of the longer side, pixels.
+# The longer side of photos while masks are made, in pixels.
 SIDE = 240
-# The chance of skin by colour from which on a pixel surely is some, and under which it surely is not.
+# A pixel is surely skin if its colour's chance of skin is over the first, and surely not skin if it
+# is under the second.
 SURELY, SURELY_NOT = 0.8, 0.06
-# Lesions: holes in the skin that are this share of the photo at most.
+# The largest lesion, as a share of the photo. Lesions are holes in the skin.
 MOST_HOLE = 0.12
-# Marks of the publishers, x1 y1 x2 y2 in shares of the photo, by the origin.
+# The publishers' marks by origin: x1 y1 x2 y2 in shares of the photo.
 MARKS = {"dermnet": (0.0, 0.74, 0.42, 1.0), "atlas": (0.0, 0.86, 0.16, 1.0)}
 _LOOKED_AT = 400
 _PIXELS = 250
@@ -63,7 +66,10 @@ _PIXELS = 250
 
 @dataclass(frozen=True, slots=True)
 class Clinical:
-    """One photo of derm or derm_more. key: its path there. shows: see clinical_photos.csv."""
+    """Describe one photo of derm or derm_more.
+
+    key: its path there. shows: see clinical_photos.csv.
+    """
 
     key: str
     path: Path
@@ -71,12 +77,12 @@ class Clinical:
 
     @property
     def kind(self) -> str:
-        """Its folder there, the class."""
+        """Return the class, which is its folder there."""
         return self.path.parent.name
 
     @property
     def origin(self) -> str:
-        """Who took or published it."""
+        """Return who took or published it."""
         name = self.path.name
         if name.startswith("pad_"):
             return "pad"
@@ -87,15 +93,15 @@ class Clinical:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="the folder of derm, derm_more and celebamask")
-    parser.add_argument("out", type=Path, help="where to; made, or filled up")
+    parser.add_argument("data", type=Path, help="folder of derm, derm_more and celebamask")
+    parser.add_argument("out", type=Path, help="folder to make or to complete")
     args = parser.parse_args()
     prepare(args.data, args.out)
     return 0
 
 
 def prepare(data: Path, out: Path) -> None:
-    """Link the sets of `data` into `out` and make `clinical` there; what is there already stays.
+    """Link the sets of `data` into `out` and make `clinical` there. Existing files stay.
 
     Raises:
         SystemExit: clinical_photos.csv names a photo that is not in `data`.
@@ -127,7 +133,7 @@ def prepare(data: Path, out: Path) -> None:
 
 
 def read_list(data: Path) -> list[Clinical]:
-    """Every photo of clinical_photos.csv that is used."""
+    """Return every photo of clinical_photos.csv that is used."""
     with open(LIST, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     photos = [Clinical(row["photo"], data / row["photo"], row["shows"]) for row in rows if row["shows"] in USED]
@@ -138,7 +144,7 @@ def read_list(data: Path) -> list[Clinical]:
 
 
 def _kept_apart(photos: Sequence[Clinical]) -> set[str]:
-    """Keys of the photos of the part `valid`."""
+    """Return the keys of the photos of the part `valid`."""
     known = [
         AnnotatedPhoto(photo.key, photo.path, photo.path, classes=(f"{photo.origin} {photo.path.parent}",))
         for photo in photos
@@ -148,11 +154,13 @@ def _kept_apart(photos: Sequence[Clinical]) -> set[str]:
 
 
 def groups_of(photos: Sequence[Clinical], looks: Sequence[int]) -> list[Hashable]:
-    """Return a group for every photo; those of a patient, of neighbouring names or of one look share it.
+    """Return a group for every photo.
+
+    Photos of a patient, of neighbouring names or of one look share a group.
 
     Args:
-        photos: All photos that are to be split.
-        looks: The number of each photo's look, as perceptual_groups gives it.
+        photos: all photos that are to be split.
+        looks: the number of each photo's look, from perceptual_groups.
     """
     leader = list(range(len(photos)))
 
@@ -169,7 +177,7 @@ def groups_of(photos: Sequence[Clinical], looks: Sequence[int]) -> list[Hashable
 
 
 def _same(names: Iterable[Hashable]) -> Iterator[list[int]]:
-    """Places that have one name; those of the name None are alone."""
+    """Yield the places of each name, except for the name None."""
     places: dict[Hashable, list[int]] = defaultdict(list)
     for n, name in enumerate(names):
         if name is not None:
@@ -183,7 +191,10 @@ def _patient(photo: Clinical) -> str | None:
 
 
 def _neighbours(photos: Sequence[Clinical]) -> Iterator[list[int]]:
-    """Blocks of DermNet's photos of a class in the order of their names, a fifth each: neighbours may show one patient."""
+    """Yield blocks of DermNet's photos of a class in the order of their names, a fifth each.
+
+    Neighbours may show one patient.
+    """
     folders: dict[Path, list[int]] = defaultdict(list)
     for n, photo in enumerate(photos):
         if photo.origin == "dermnet":
@@ -195,7 +206,7 @@ def _neighbours(photos: Sequence[Clinical]) -> Iterator[list[int]]:
 
 
 class _Masks:
-    """What of a photo is surely skin."""
+    """Draw the masks of photos: the parts that are surely skin."""
 
     def __init__(self, data: Path, photos: Sequence[Clinical]) -> None:
         pack = load_pack("starter")
@@ -223,7 +234,7 @@ class _Masks:
         return mask
 
     def _with_face(self, rgb: Pixels, chance: Shares) -> Pixels:
-        """Both agree, or the segmenter sees no face and the colour is sure."""
+        """Return skin where both methods agree, or by colour alone if the segmenter sees no face."""
         seen = self._segmenter([rgb])[0]
         names = self._segmenter.classes
         size = chance.shape[1], chance.shape[0]
@@ -244,7 +255,7 @@ class _Masks:
 
 
 def _with_body(chance: Shares, shows: str) -> Pixels:
-    """Skin by its colour alone; what lies within is a lesion and counts as skin."""
+    """Return skin by its colour alone. Holes in it are lesions and count as skin."""
     kind = BODY if shows == "body" else SKIN
     mask = np.full(chance.shape, UNSURE, np.uint8)
     mask[chance < SURELY_NOT] = BACKGROUND
@@ -254,7 +265,7 @@ def _with_body(chance: Shares, shows: str) -> Pixels:
 
 
 def _holes(region: NDArray[np.bool_], most: float) -> NDArray[np.bool_]:
-    """What a region encloses, in pieces of at most this share of the photo."""
+    """Return the holes of a region, each at most this share of the photo."""
     closed = cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     count, numbers, stats, _ = cv2.connectedComponentsWithStats((closed == 0).astype(np.uint8), connectivity=4)
     height, width = region.shape
@@ -271,7 +282,7 @@ def _holes(region: NDArray[np.bool_], most: float) -> NDArray[np.bool_]:
 
 
 def _plain(rgb: Pixels) -> NDArray[np.bool_]:
-    """Where a photo was padded with one colour."""
+    """Return where a photo was padded with one colour."""
     kernel = np.ones((15, 15), np.uint8)
     darkest, lightest = cv2.erode(rgb, kernel), cv2.dilate(rgb, kernel)
     flat = (lightest.astype(np.int16) - darkest).max(axis=2) <= 2
@@ -279,7 +290,7 @@ def _plain(rgb: Pixels) -> NDArray[np.bool_]:
 
 
 def _without_edges(mask: Pixels) -> Pixels:
-    """Where two classes meet, a few pixels are unsure."""
+    """Mark a few pixels between two classes as unsure."""
     inner = cv2.erode(mask, np.ones((5, 5), np.uint8))
     outer = cv2.dilate(mask, np.ones((5, 5), np.uint8))
     return np.where(inner == outer, mask, UNSURE).astype(np.uint8)
@@ -290,7 +301,7 @@ def _grown(region: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_
 
 
 def _skin_colours(data: Path, skin: Sequence[Clinical]) -> HistGradientBoostingClassifier:
-    """A model of a pixel: whether it is skin, by its colour and its neighbours'."""
+    """Train a model that recognises skin by a pixel's colour and its neighbours' colours."""
     rng = np.random.default_rng(SEED)
     features, labels = [], []
     faces = sorted((data / "celebamask" / "images").iterdir())
@@ -300,7 +311,7 @@ def _skin_colours(data: Path, skin: Sequence[Clinical]) -> HistGradientBoostingC
             numbers = np.asarray(mask, np.uint8)
         size = small.shape[1], small.shape[0]
         numbers = np.asarray(cv2.resize(numbers, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-        # Eyes, brows, lips and ears are neither here.
+        # Eyes, brows, lips and ears count as neither.
         known = np.isin(numbers, (0, 1, 2, 13, 14, 17, 18))
         places = rng.choice(np.flatnonzero(known), _PIXELS, replace=False)
         features.append(_features(small).reshape(-1, _FEATURES)[places])
@@ -321,7 +332,7 @@ _FEATURES = 3 * len(_BLURS) + 1
 
 
 def _features(rgb: Pixels) -> Shares:
-    """(h, w, _FEATURES): the colour of a pixel and of its surroundings, and how rough it is there."""
+    """Return (h, w, _FEATURES): the colours of a pixel and its surroundings, and the roughness."""
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     blurred = [np.asarray(cv2.GaussianBlur(lab, (0, 0), sigma)) for sigma in _BLURS]
     light = lab[..., 0]

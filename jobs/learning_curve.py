@@ -1,10 +1,12 @@
-"""What more photos would bring: a recipe trained on growing shares of its photos, always judged by the same validation photos.
+"""Measure the benefit of more photos, by training a recipe on growing shares of its photos.
+
+All trainings are measured on the same validation photos.
 
     python jobs/learning_curve.py RECIPE DIR --iterations 400
 
-Every training is `skinbatch train` with the recipe's own settings but for `[data] train_share`, the schedule's length, which is
-the same number of steps for all, and, to be quicker, the size of the network's input. The same command again goes on. DIR gets
-learning-curve.json, .png and .md.
+Every training is `skinbatch train` with the recipe's own settings except for `[data] train_share`,
+the schedule's length, which is the same number of steps for all, and, for speed, the size of the
+network's input. The same command again resumes. DIR gets learning-curve.json, .png and .md.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from skinbatch.train.results.packing import stem_of
 from skinbatch.train.session import PHOTOS
 from skinbatch.train.shipped import find_recipe
 
-# What is drawn: a panel each. None of it can be negative.
+# The metrics to draw, a panel each. None of them can be negative.
 SHOWN: Mapping[str, Sequence[str]] = {
     "segmenter": ("dice",),
     "detector": ("AP50", "count MAE"),
@@ -37,11 +39,11 @@ AT_THE_END = 10**6
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a file, or the name of a recipe that comes with skinbatch")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="for the trainings and what they show")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder for the trainings and their results")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the recipe's photos, instead of its own")
     parser.add_argument("--iterations", type=int, required=True, metavar="N", help="steps of each training")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0], metavar="SHARE")
-    parser.add_argument("--size", type=int, metavar="PX", help="of the network's input, instead of the recipe's")
+    parser.add_argument("--size", type=int, metavar="PX", help="size of the network's input, instead of the recipe's")
     args = parser.parse_args()
     if not all(0 < share <= 1 for share in args.shares):
         parser.error("a share is more than 0 and at most 1")
@@ -56,7 +58,7 @@ def main() -> int:
 
 
 def point(recipe: Recipe, folder: Path, share: float, iterations: int) -> dict[str, Any]:
-    """A training on a share of the photos: how many they were, and the numbers about the validation photos."""
+    """Train on a share of the photos; return their number and the validation photos' metrics."""
     out = folder / f"{100 * share:g}-percent"
     out.mkdir(parents=True, exist_ok=True)
     part = out / "recipe.toml"
@@ -70,7 +72,7 @@ def point(recipe: Recipe, folder: Path, share: float, iterations: int) -> dict[s
 
 
 def part_of(recipe: Recipe, share: float, iterations: int, file: Path) -> Recipe:
-    """The recipe on a share of its photos, as `file`."""
+    """Write the recipe with a share of its photos as `file`, and return it."""
     length = {"epochs": None, "minutes": None, "iterations": iterations, "evaluate_every": AT_THE_END, "patience": 0}
     changes = {
         "data": recipe.data.model_copy(update={"train_share": share if share < 1 else None}),
@@ -80,7 +82,7 @@ def part_of(recipe: Recipe, share: float, iterations: int, file: Path) -> Recipe
 
 
 def write(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, folder: Path) -> None:
-    """The numbers as JSON, as a table and as a picture."""
+    """Write the metrics as JSON, as a table and as a picture."""
     path = folder / "learning-curve"
     path.with_suffix(".json").write_text(json.dumps({"iterations": iterations, "points": points}, indent=1) + "\n")
     path.with_suffix(".md").write_text(table(points, recipe, iterations), encoding="utf-8")
@@ -89,7 +91,7 @@ def write(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, 
 
 
 def table(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int) -> str:
-    """Markdown: a row a share, a column a number that is drawn."""
+    """Return Markdown with a row for each share and a column for each metric drawn."""
     names = [key for key in _keys(points) if key[0] in SHOWN[recipe.stage]]
     lines = [["training photos", *(f"{name} {of}".strip() for name, of in names)]]
     lines.append(["---"] * len(lines[0]))
@@ -101,7 +103,10 @@ def table(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int) 
 
 
 def draw(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, path: Path) -> None:
-    """A panel a number, a line a class, over the number of training photos; bars are 95 % bootstrap intervals."""
+    """Draw a panel for each metric and a line for each class, over the number of training photos.
+
+    Bars are 95 % bootstrap intervals.
+    """
     names = [name for name in SHOWN[recipe.stage] if any(key[0] == name for key in _keys(points))]
     figure = Figure(figsize=(5.2 * len(names), 4.2), dpi=120, layout="constrained")
     figure.suptitle(f"{recipe.stage}: more photos, {_how(recipe, iterations)}", fontsize=11)
@@ -132,7 +137,7 @@ def _how(recipe: Recipe, iterations: int) -> str:
 
 
 def _keys(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(name, class) of what every training gave."""
+    """Return (name, class) of the metrics that every training gave."""
     every = [_metrics(one) for one in points]
     return [key for key in every[0] if all(key in found for found in every)]
 

@@ -1,7 +1,7 @@
 """Write the generated pages of docs/: `python jobs/make_docs.py`.
 
-docs/output-format.md comes from the Arrow schemas, docs/settings.md from the settings classes. A test compares the
-pages with what this file writes.
+docs/output-format.md comes from the Arrow schemas, docs/settings.md from the settings classes. A
+test compares the pages with what this file writes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _default(field: FieldInfo) -> str:
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
 
 
-# The names that TOML uses for its types.
+# TOML's names for its types.
 _TOML_TYPES = {str: "string", int: "integer", float: "float", bool: "boolean", datetime: "date or text"}
 
 

@@ -1,8 +1,9 @@
-"""Does a pack count lesions on photos of another kind than those where its detector learned them?
+"""Measure whether a pack counts lesions on other kinds of photos than its detector was trained on.
 
-Through the whole pipeline, on photos that starter_detector.toml does not train on: lesions of ACNE04's validation part, and
-patches of plain skin, cloned onto clear faces of CelebA; the same faces as they are; and the persons of acne_phone that are kept
-apart. `python jobs/starter_pack.py measure-clones OUT` prints it.
+The whole pipeline runs on photos that starter_detector.toml does not train on: lesions of ACNE04's
+validation part, and patches of plain skin, cloned onto clear faces of CelebA; the same faces
+unchanged; and the persons of acne_phone that are held out. `python jobs/starter_pack.py
+measure-clones OUT` prints the result.
 """
 
 from __future__ import annotations
@@ -34,19 +35,20 @@ from skinbatch.train.recipe_sections import CloneSection, View
 from skinbatch.train.shipped import find_recipe
 from skinbatch.types import ImageResult
 
-# Sides of cloned lesions, as shares of the photo's: on a portrait of 1,024 pixels 10 to 56 of them.
+# The range of cloned lesions' sides, as shares of the photo's: 10 to 56 pixels on a portrait of
+# 1,024.
 SIZE = (10 / 1024, 56 / 1024)
 LESIONS = "acne04/valid"
 SEED = 30
 
 
 def measure_clones(packs: Sequence[str], photos: Path, out: Path) -> Iterator[str]:
-    """Yield lines of Markdown: a table of what the packs count, a column for each.
+    """Yield lines of Markdown: a table of the packs' counts, a column for each pack.
 
     Args:
-        packs: Their names or folders.
-        photos: The recipes' folder.
-        out: Remembers where skin is.
+        packs: their names or folders.
+        photos: the recipes' folder.
+        out: folder in which the places of skin are kept.
     """
     out.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe(find_recipe("starter_detector"), "detector", photos)
@@ -87,7 +89,7 @@ def measure_clones(packs: Sequence[str], photos: Path, out: Path) -> Iterator[st
 def _clones(
     what: str, hosts: Sequence[tuple[Path, bytes | None]], times: int, donors: ScaledPhotos, scorer: Scorer
 ) -> Iterator[tuple[str, str]]:
-    """times: how often each face is cloned onto."""
+    """Yield the rows about clones. times: how often each face is cloned onto."""
     lesions, plain, on_clear = list[bool](), list[bool](), list[int]()
     for n, (path, skin) in enumerate(hosts):
         pixels = read_photo(path)
@@ -108,13 +110,16 @@ def _clones(
 
 
 def _counted(result: ImageResult) -> NDArray[np.float32]:
-    """Return (N, 4) boxes that are counted."""
+    """Return the (N, 4) boxes that are counted."""
     boxes = [(box.x1, box.y1, box.x2, box.y2) for box in result.boxes if box.counted]
     return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def _found(name: str, photos: Sequence[BoxedPhoto], scorer: Scorer, guess: float) -> Iterator[tuple[str, str]]:
-    """guess: mean number of lesions in a photo that is trained on."""
+    """Yield the rows about annotated photos.
+
+    guess: mean number of lesions in a training photo.
+    """
     results = [scorer(photo.stored.path) for photo in photos]
     xyxy = [[(box.x1, box.y1, box.x2, box.y2) for box in result.boxes] for result in results]
     found = Boxes.stack(xyxy, [[box.score for box in result.boxes] for result in results])

@@ -1,6 +1,7 @@
-"""Measure what a pack makes of clinical photos apart: `python jobs/measure_views.py PHOTOS OUT [--pack PACK]`.
+"""Measure a pack on clinical photos: `python jobs/measure_views.py PHOTOS OUT [--pack PACK]`.
 
-PHOTOS is what jobs/clinical_photos.py made. Its part `valid` is scored, and counted by what the photos show.
+PHOTOS is the folder that jobs/clinical_photos.py made. Its part `valid` is scored, and the results
+are counted by what the photos show.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import skinbatch
 
-# What clinical_photos.csv says that a photo shows, in words.
+# The words for what clinical_photos.csv records about a photo.
 SHOWN = {
     "face": "parts of the face",
     "skin": "nothing but skin",
@@ -26,8 +27,8 @@ SHOWN = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, help="the folder that jobs/clinical_photos.py made")
-    parser.add_argument("out", type=Path, help="where the tables go")
+    parser.add_argument("photos", type=Path, help="folder that jobs/clinical_photos.py made")
+    parser.add_argument("out", type=Path, help="folder for the tables")
     parser.add_argument("--pack", default="starter", help="(default: %(default)s)")
     args = parser.parse_args()
     print("\n".join(measure_views(args.pack, args.photos, args.out)))
@@ -35,10 +36,13 @@ def main() -> int:
 
 
 def measure_views(pack: str, photos: Path, out: Path) -> list[str]:
-    """Return a Markdown table of the clinical photos of the part `valid`: how many have probabilities, and a grade."""
+    """Return a Markdown table of the clinical photos of the part `valid`.
+
+    It shows how many have probabilities, and how many have a grade.
+    """
     source, scored = out / "photos", out / "scored"
     shutil.rmtree(out, ignore_errors=True)
-    # Copies: links that lead out of a source are not followed.
+    # Photos are copied, because links that lead out of a source are not followed.
     shutil.copytree(photos / "clinical" / "valid" / "images", source)
     skinbatch.score(str(source), str(scored), pack=pack, engine="local")
 

@@ -1,7 +1,7 @@
 """Score on a Ray cluster from a checkout: `ray job submit -- python jobs/score.py SOURCE DEST`.
 
-Takes the options of `skinbatch score`. Where skinbatch is installed on the cluster, `python -m skinbatch score` does the same
-from any directory.
+It takes the options of `skinbatch score`. If skinbatch is installed on the cluster, `python -m
+skinbatch score` does the same from any directory.
 """
 
 import sys

@@ -1,13 +1,19 @@
-"""The starter pack: trained, measured and put into its place by the tools that everybody has.
+"""Train, measure and ship the starter pack with skinbatch's public tools.
 
-    python jobs/starter_pack.py train DIR      the recipes starter_* into the pack DIR/new-starter; again: resumes
-    python jobs/starter_pack.py measure OUT    the numbers of its card, of `--pack` on the validation photos
-    python jobs/starter_pack.py measure-clones OUT    what `--pack` counts on cloned lesions and on clear faces, and on acne_phone
-    python jobs/starter_pack.py curve DIR      what more photos would bring, in DIR/curve: short trainings on shares of them
-    python jobs/starter_pack.py ship DIR       DIR/new-starter, measured, becomes the pack that comes with skinbatch
-    python jobs/starter_pack.py card DIR       the card of the pack that comes with skinbatch, measured again
+    python jobs/starter_pack.py train DIR             train the recipes starter_* into DIR/new-starter,
+                                                      or resume
+    python jobs/starter_pack.py measure OUT           print the card's numbers of `--pack` on the
+                                                      validation photos
+    python jobs/starter_pack.py measure-clones OUT    print the counts of `--pack` on cloned lesions,
+                                                      on clear faces, and on acne_phone
+    python jobs/starter_pack.py curve DIR             measure the benefit of more photos, in DIR/curve:
+                                                      short trainings on shares of them
+    python jobs/starter_pack.py ship DIR              measure DIR/new-starter, and make it the pack
+                                                      that comes with skinbatch
+    python jobs/starter_pack.py card DIR              measure the pack that comes with skinbatch again,
+                                                      and write its card
 
-Of `ship` and `card` the card has what `curve` has made, where it is in DIR.
+The cards of `ship` and `card` include the results of `curve` if they are in DIR.
 
 The photos are in DATA, a folder beside the repository. Training begins with weights that
 `python -m skinbatch.train.imagenet_backbone` fetches into the current folder.
@@ -40,8 +46,8 @@ from skinbatch.train.results.curves import draw_curves
 from skinbatch.train.results.model_card import WORK, in_pack, reliability_in_pack
 from skinbatch.train.shipped import find_recipe
 
-# The folder of the photos as they are handed out. The recipes' photos are PHOTOS below the folder of the packs: links to
-# these, and the clinical ones sorted (jobs/clinical_photos.py).
+# The folder of the original photos. The recipes' photos are PHOTOS below the folder of the packs:
+# links to these, and the clinical ones sorted (jobs/clinical_photos.py).
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PHOTOS = "data"
 STAGES = ("segmenter", "detector", "classifier")
@@ -52,42 +58,46 @@ DESCRIPTION = "Small networks for skin, acne and six diseases: a research demons
 LICENCE = "research demonstration, non-commercial, not for clinical use; see LICENSE.md"
 MEASURED = "## Measured"
 ABOUT = (
-    "By `python jobs/starter_pack.py measure OUT`, from pixels to tables; with 95 % bootstrap intervals over photos. Where "
-    "the pipeline finds no face it gives no disease, and each has the probability 0: its AUC is also of the face finder. "
-    "The classifier alone is measured over the photos with a face."
+    "Measured by `python jobs/starter_pack.py measure OUT`, from pixels to tables, with 95 % bootstrap intervals over "
+    "photos. If the pipeline finds no face, it gives no disease, and each has the probability 0, so its AUC also measures "
+    "the face finder. The classifier alone is measured over the photos with a face."
 )
 VIEWS = """## Close-ups, faces and other parts of the body
 
-By `python jobs/measure_views.py PHOTOS OUT`: clinical photos apart, sorted by hand. What shows a face or nothing but skin is to
-have probabilities; hands, feet and backs are to have no grade."""
+Measured by `python jobs/measure_views.py PHOTOS OUT` on held-out clinical photos, sorted by hand. Photos of a face or of nothing
+but skin should have probabilities; hands, feet and backs should have no grade."""
 CLONES = """## Measured on other kinds of photos
 
-By `python jobs/starter_pack.py measure-clones OUT`: lesions of ACNE04's validation part, and patches of plain skin, cloned onto
-clear faces of CelebA that the detector was not trained on; then photos apart of both annotated sets. Boxes of ACNE04 are
-noisy, so that AP at IoU 0.3 and of centres says more than AP at 0.5."""
+Measured by `python jobs/starter_pack.py measure-clones OUT` on lesions of ACNE04's validation part, and patches of plain skin,
+cloned onto clear faces of CelebA that the detector was not trained on; then on held-out photos of both annotated sets. Boxes of
+ACNE04 are noisy, so AP at IoU 0.3 and AP of centres mean more than AP at 0.5."""
 MISSING = """## What is missing
 
-The same of the photos that it was trained on. Where these numbers reach what the validation photos do not, more photos of
-the kind would help; where they do not either, longer training, a larger network or more exact annotations would."""
+The same for the photos that the pack was trained on. If these numbers are good and those of the validation photos are not, more
+photos of the kind would help. If neither are good, longer training, a larger network or more exact annotations would help."""
 MORE = """## What more photos would bring
 
-By `python jobs/starter_pack.py curve DIR`: short trainings on shares of the photos, each of as many steps, judged by the same
-validation photos. The pack itself was trained on all of them, for much longer.
+Measured by `python jobs/starter_pack.py curve DIR`: short trainings on shares of the photos, each with the same number of steps
+and measured on the same validation photos. The pack itself was trained on all of them, for much longer.
 Photos of clear faces are counted among the detector's."""
-# With it begins what a card says before it is measured.
+# A card begins with this before it is measured.
 STAGES_TABLE = "| stage | architecture |"
-PAPERS = f"Other photos and conditions, so aims and no baselines: {papers.ACNE_NOTE}; {papers.FACES_NOTE}."
+PAPERS = (
+    "The papers used other photos and conditions, so their numbers are goals, not baselines: "
+    f"{papers.ACNE_NOTE}; {papers.FACES_NOTE}."
+)
 NONE = "none_of_them"
 PARTS = ("valid", "train")
 ACNE04 = "acne04/"
-# Packs whose detectors are measured beside this one.
+# The packs whose detectors are measured beside this one.
 OTHERS = ("starter-frcnn",)
-# The segmenter's source whose masks people drew, as `gather.called` names it; the others' were drawn by machine.
+# The segmenter's source whose masks people drew, by its name in `gather.called`. The others' masks
+# were drawn by machine.
 DRAWN = "data/celebamask"
 CURVE = "curve"
-# Of each training of a learning curve: an eighth of the recipes' own, an hour for all of them on
-# two cores. There is none of the classifier: its classes have 24 to 120 photos, of which no share
-# can be judged.
+# The steps of each training of a learning curve: an eighth of the recipes' own, an hour for all of
+# them on two cores. The classifier has no curve: its classes have 24 to 120 photos, and no share of
+# so few can be measured.
 STEPS = {"segmenter": 300, "detector": 400}
 SHARES = ("0.0625", "0.25", "1")
 
@@ -95,8 +105,8 @@ SHARES = ("0.0625", "0.25", "1")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "measure", "measure-clones", "curve", "ship", "card"))
-    parser.add_argument("folder", type=Path, help="where packs, checkpoints and measurements go, or are")
-    parser.add_argument("--pack", default="starter", help="of what is measured (default: %(default)s)")
+    parser.add_argument("folder", type=Path, help="folder of packs, checkpoints and measurements")
+    parser.add_argument("--pack", default="starter", help="pack to measure (default: %(default)s)")
     args = parser.parse_args()
     if args.what == "train":
         return train(args.folder)
@@ -114,7 +124,10 @@ def main() -> int:
 
 
 def train(folder: Path) -> int:
-    """One stage after the other. Returns the exit code of the first that fails, else 0."""
+    """Train one stage after the other.
+
+    Returns the exit code of the first that fails, else 0.
+    """
     photos = _prepared(folder)
     for stage in STAGES:
         if code := _skinbatch("train", stage, f"starter_{stage}", "--data", photos, "--out", folder):
@@ -123,7 +136,10 @@ def train(folder: Path) -> int:
 
 
 def curve(folder: Path) -> int:
-    """jobs/learning_curve.py of every stage. Returns the exit code of the first that fails, else 0."""
+    """Run jobs/learning_curve.py for every stage.
+
+    Returns the exit code of the first that fails, else 0.
+    """
     script = Path(__file__).with_name("learning_curve.py")
     photos = _prepared(folder)
     for stage, steps in STEPS.items():
@@ -136,7 +152,7 @@ def curve(folder: Path) -> int:
 
 
 def _prepared(folder: Path) -> Path:
-    """The photos of the recipes, sorted where they have not been yet."""
+    """Return the recipes' photos, and sort them first if that has not been done."""
     photos = folder / PHOTOS
     script = Path(__file__).with_name("clinical_photos.py")
     if code := subprocess.run([sys.executable, script, DATA, photos], check=False).returncode:
@@ -149,8 +165,11 @@ def _skinbatch(*arguments: object) -> int:
 
 
 def measure(pack: str, out: Path) -> str:
-    """Markdown: every stage from pixels to tables to `skinbatch evaluate`, on the validation photos of its recipe, and, in
-    short, on those that it was trained on."""
+    """Return the measurements of every stage as Markdown.
+
+    Each stage runs from pixels to tables to `skinbatch evaluate`, on the validation photos of its
+    recipe, and, in short, on those that it was trained on.
+    """
     photos = _prepared(out)
     valid, train = (_measured(pack, photos, out / part, part) for part in PARTS)
     views = measure_views(pack, photos, out / "views")
@@ -203,7 +222,10 @@ def _taken(recipe: Recipe, part: str) -> tuple[TakenPhoto, ...]:
 
 
 def _lesions(photos: Sequence[TakenPhoto], folder: Path) -> Path:
-    """The detector's photos of ACNE04 and what is annotated in them; those of the other set are measured with the clones."""
+    """Copy the detector's photos of ACNE04 with their annotations.
+
+    Photos of the other set are measured with the clones.
+    """
     folder.mkdir(parents=True)
     for taken in photos:
         if taken.source.startswith(ACNE04):
@@ -213,7 +235,7 @@ def _lesions(photos: Sequence[TakenPhoto], folder: Path) -> Path:
 
 
 def _faces(photos: Sequence[TakenPhoto], folder: Path) -> Path:
-    """The segmenter's photos of whole faces and their masks, which people drew."""
+    """Copy the segmenter's photos of whole faces with their masks, which people drew."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     for taken in photos:
@@ -226,7 +248,7 @@ def _faces(photos: Sequence[TakenPhoto], folder: Path) -> Path:
 
 
 def _windows(photos: Sequence[TakenPhoto], folder: Path) -> Path:
-    """What the classifier looks at, without watermarks, in a folder a class."""
+    """Write the classifier's inputs without watermarks, in a folder for each class."""
     for n, taken in enumerate(photos):
         (folder / (name := taken.classes[0] if taken.classes else NONE)).mkdir(parents=True, exist_ok=True)
         with Image.open(taken.path) as image:
@@ -238,7 +260,7 @@ def _windows(photos: Sequence[TakenPhoto], folder: Path) -> Path:
 
 
 def _evaluated(stage: str, truth: Path, pack: str, out: Path, *options: str) -> dict[str, Any]:
-    """What `skinbatch evaluate` says of a folder that was scored with the pack."""
+    """Return the report of `skinbatch evaluate` about a folder that was scored with the pack."""
     photos = truth / "images" if (truth / "images").is_dir() else truth
     scored, found = out / f"{stage}-scored", out / stage
     for command in (
@@ -269,7 +291,11 @@ def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_classes(found: dict[str, Any], only_means: bool = False) -> Iterator[str]:
-    """The whole pipeline, for which a photo without a face has probability 0, and the classifier over photos with a face."""
+    """Yield the rows about classes.
+
+    They cover the whole pipeline, where a photo without a face has probability 0, and the
+    classifier over photos with a face.
+    """
     part = next(value for name, value in found["all"].items() if name.startswith("classes"))
     without = f" without {', '.join(part['apart'])}" if part["apart"] else ""
     faceless = {"mean": part["without_face"], **part["without_face_of_class"]}
@@ -297,7 +323,7 @@ def _row(what: str, number: dict[str, float | None], paper: float | None = None,
 
 
 def ship(folder: Path) -> None:
-    """The pack in the place of the one that comes with skinbatch; what was there goes, but for the terms."""
+    """Replace the pack that comes with skinbatch by the new one, and keep only the old terms."""
     pack = load_pack((folder / NAME).resolve())
     pack.verify()
     size = sum((pack.directory / name).stat().st_size for name in pack.files)
@@ -331,13 +357,17 @@ def ship(folder: Path) -> None:
 
 
 def _points(work: Path) -> list[dict[str, float]]:
-    """The curve that a training wrote down."""
+    """Return the curve that a training wrote."""
     lines = (work / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
 def write_card(place: Path, pack: str, folder: Path) -> None:
-    """CARD.md in `place`: what the card of `pack` says of its stages, after what it is worth and what is missing."""
+    """Write CARD.md in `place`.
+
+    It has the measurements and the gaps first, and then the text of the card of `pack` about its
+    stages.
+    """
     said = load_pack(pack).text("CARD.md") or ""
     parts = [
         "# starter",
@@ -350,7 +380,7 @@ def write_card(place: Path, pack: str, folder: Path) -> None:
 
 
 def _more_photos(folder: Path, place: Path) -> Iterator[str]:
-    """Markdown of the learning curves that there are, whose pictures are copied to `place`."""
+    """Yield Markdown of the learning curves that exist, and copy their pictures to `place`."""
     made = {stage: folder / CURVE / stage / "learning-curve.png" for stage in STEPS}
     made = {stage: picture for stage, picture in made.items() if picture.exists()}
     if made:

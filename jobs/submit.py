@@ -2,7 +2,7 @@
 
     python jobs/submit.py -- skinbatch score s3://photos s3://scores --json
 
-`ray job submit` ends with 1 whatever went wrong. A scheduler that has to know whether to try again
+`ray job submit` ends with 1 whatever went wrong. A scheduler that decides whether to try again
 needs the code itself: this is what the pod of `cluster/kubernetes/base/cronjob.yaml` runs, and what
 cron or Airflow run on a machine outside the cluster.
 
@@ -29,19 +29,19 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-# Exit codes of this program itself, with the meaning that skinbatch gives them.
+# Exit codes of this program itself, with the same meaning as skinbatch's.
 WRONG_USE = 2
 TRY_AGAIN = 4
 INTERRUPTED = 130
 
 # Seconds between two looks at the run.
 POLL_S = 1.0
-# Seconds that the head may take for one answer.
+# The most seconds that the head may take for one answer.
 ANSWER_S = 20.0
-# Seconds that the last lines of the log may take once the run has ended.
+# The most seconds that the last lines of the log may take after the end of the run.
 LAST_LINES_S = 20.0
 
-# What requests and aiohttp raise where the head is restarted, lost, or cut off.
+# The errors of requests and aiohttp when the head is restarted, lost, or cut off.
 UNREACHABLE = (ConnectionError, TimeoutError, requests.RequestException, aiohttp.ClientError)
 
 
@@ -97,14 +97,15 @@ def connect(wait: float, stopping: threading.Event) -> JobSubmissionClient:
     """Return a client of the cluster, waiting for its head for up to `wait` seconds.
 
     Raises:
-        Stop: If nothing answers, what answers is not a Ray head that lets us in, or a signal arrives.
+        Stop: If nothing answers, the answer is not that of a Ray head that grants access, or a
+            signal arrives.
     """
     deadline = time.monotonic() + wait
     while not stopping.is_set():
         try:
             return JobSubmissionClient()
         except (AuthenticationError, ValueError) as e:
-            raise Stop(f"the Ray cluster does not let us in: {e}", WRONG_USE) from None
+            raise Stop(f"the Ray cluster denies access: {e}", WRONG_USE) from None
         except UNREACHABLE as e:
             if time.monotonic() > deadline:
                 raise Stop(
@@ -161,7 +162,7 @@ async def follow(client: JobSubmissionClient, submission_id: str, patience: floa
                     TRY_AGAIN,
                 ) from None
         except RuntimeError as e:
-            # A head that was restarted without fault tolerance has forgotten its jobs.
+            # A head that was restarted without fault tolerance no longer has its jobs.
             raise Stop(f"the Ray cluster has lost the run {submission_id}: {e}", TRY_AGAIN) from None
         else:
             if run.status.is_terminal():
@@ -217,5 +218,5 @@ def say(message: str) -> None:
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    # A request that is never answered would hold up Python's own end.
+    # A request that is never answered would delay Python's own exit.
     os._exit(code)

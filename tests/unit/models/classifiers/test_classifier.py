@@ -106,7 +106,7 @@ def test_another_number_of_classes_is_refused_with_the_layer() -> None:
         ("resnet1", 64, "has no backbone `resnet1`"),
         ("inception_v3", 32, "`inception_v3` does not read inputs of 32 px"),
         ("vit_tiny_patch16_224", 224, "has no feature map for top = 'pooled'; use 'native'"),
-        ("swin_tiny_patch4_window7_224", 224, "gives no feature map"),
+        ("swin_tiny_patch4_window7_224", 224, "has no feature map"),
         ("vit_tiny_patch16_224", 96, "does not read inputs of 96 px: Input height"),
     ],
 )

@@ -234,7 +234,7 @@ class _Masks:
         return mask
 
     def _with_face(self, rgb: Pixels, chance: Shares) -> Pixels:
-        """Return skin where both methods agree, or by colour alone if the segmenter sees no face."""
+        """Return skin where both methods agree, or by colour if the segmenter sees no face."""
         seen = self._segmenter([rgb])[0]
         names = self._segmenter.classes
         size = chance.shape[1], chance.shape[0]

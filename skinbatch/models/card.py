@@ -103,7 +103,7 @@ def _without(text: str, gone: Collection[str]) -> str:
 def _only_trained(text: str, gone: Collection[str]) -> str:
     """Return the sections about single stages that the pack still has.
 
-    Other sections describe the old pack as a whole.
+    Other sections describe another pack as a whole.
     """
     return "\n".join(
         section.text

@@ -19,8 +19,8 @@ from skinbatch.errors import PackError
 
 NAMES = ("inception_v3", "mobilenetv1_100", "efficientnet_lite0", "efficientnet_lite2")
 # As in TensorFlow, whose ImageNet weights these networks can begin with. TensorFlow's padding there
-# is uneven. With timm's symmetric padding the same weights make the same features, one cell further
-# left and up by a pixel at each stride, which suits boxes because they are centred.
+# is uneven. With timm's symmetric padding the same weights make the same features, which a cell
+# sees one pixel further left and up at each stride. Boxes need centred features.
 _LITE = {"bn_eps": 1e-3}
 _OPTIONS: Mapping[str, Mapping[str, float]] = {"efficientnet_lite0": _LITE, "efficientnet_lite2": _LITE}
 

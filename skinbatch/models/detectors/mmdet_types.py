@@ -73,7 +73,7 @@ def _class_of_part(given: Any, name: str) -> str:
     """Return the class of a part that is not looked up in a registry.
 
     mmcv evaluates the type of a suppression as Python, and mmdet takes region pooling from
-    mmcv.ops. There is one of each.
+    mmcv.ops. Only one of each is supported.
     """
     part = name.split(".")[-1]
     only = "RoIAlign" if part == "roi_layer" else "nms" if part == "nms" or given == "nms" else None

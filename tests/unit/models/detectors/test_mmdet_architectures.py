@@ -210,10 +210,10 @@ def test_anchors_that_do_not_go_into_the_levels_are_refused(arch: str) -> None:
         ("yolov3", {"width": 0.5}, "yolov3: `width`"),
         ("yolov4", {"head_channels": 64}, "yolov4: `head_channels`"),
         ("ssd-mobilenet", {"width": 0.5}, "ssd-mobilenet: `width`"),
-        ("yolov4", {"strides": (8, 16)}, r"yolov4: strides \(8, 16\); there are \(8, 16, 32\)"),
-        ("yolox-tiny", {"strides": (4, 8)}, r"yolox-tiny: strides \(4, 8\); there are \(8, 16, 32\), \(8, 16\)"),
-        ("faster-rcnn-r50", {"strides": (2, 4)}, r"there are \(4, 8, 16, 32, 64\)"),
-        ("ssd-mobilenet", {"strides": (16, 32)}, r"there are \(16, 32, 64, 128, 256, 512\)"),
+        ("yolov4", {"strides": (8, 16)}, r"yolov4: strides \(8, 16\); choose from \(8, 16, 32\)"),
+        ("yolox-tiny", {"strides": (4, 8)}, r"yolox-tiny: strides \(4, 8\); choose from \(8, 16, 32\), \(8, 16\)"),
+        ("faster-rcnn-r50", {"strides": (2, 4)}, r"choose from \(4, 8, 16, 32, 64\)"),
+        ("ssd-mobilenet", {"strides": (16, 32)}, r"choose from \(16, 32, 64, 128, 256, 512\)"),
     ],
 )
 def test_what_an_architecture_has_no_choice_of_is_refused(arch: str, fields: dict[str, Any], message: str) -> None:

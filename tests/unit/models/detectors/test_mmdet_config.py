@@ -126,7 +126,7 @@ def test_mean_and_std_of_a_bgr_network_are_given_by_rgb_channel(tmp_path: Path) 
         ("pipeline=test_pipeline", "pipeline=[]", "XX"),
         ("std=[4.0, 5.0, 6.0]", "std=[4.0, 0.0, 6.0]", r"data_preprocessor\.std is \[4\.0, 0\.0, 6\.0\]"),
         ("mean=[1.0, 2.0, 3.0]", "mean=[1.0]", "data_preprocessor.mean has 1 channels"),
-        ("pad_size_divisor=32", "pad_size_divisor=128", "data_preprocessor: pads with 0"),
+        ("pad_size_divisor=32", "pad_size_divisor=128", "data_preprocessor: must pad with 0"),
         ("type='DetDataPreprocessor'", "type='ReIDDataPreprocessor'", "`ReIDDataPreprocessor` is not supported here"),
         ("classes=('comedone', 'papule', 'pustule', 'nodule')", "classes=('acne')", r"'acne', not a list"),
         ("type='RetinaHead'", "type='MyHead'", "model.bbox_head: type `MyHead` is not in mmdet"),

@@ -115,7 +115,7 @@ def test_json_and_yaml_are_read_with_their_bases(tmp_path: Path) -> None:
         ("a = [].append(1)", 1, "calls code"),
         ("a = dict(b=__import__('os').system('touch x'))", 1, "calls code"),
         ("a = f'{open(1)}'", 1, "calls code"),
-        ("a = [open(x) for x in 'ab']", 1, "is no list"),
+        ("a = [open(x) for x in 'ab']", 1, "is not a list"),
         ("a = [open(x) for x in ['ab']]", 1, "calls code"),
         ("a = dict\nb = 1", 1, "`dict` was not assigned before"),
         ("a = 'x'.__class__", 1, "looks into an object"),

@@ -152,7 +152,7 @@ def test_no_photos_give_no_detections(detector: MMDetDetector) -> None:
 
 def test_a_layer_of_another_number_of_classes_is_named(detector: MMDetDetector) -> None:
     more = dataclasses.replace(detector.spec, classes=("papule", "pustule", "nodule", "comedone"))
-    with pytest.raises(PackError, match=r"w\.safetensors: .* of 4 classes: layer `\S+` is \(.*wants \("):
+    with pytest.raises(PackError, match=r"w\.safetensors: .* of 4 classes: layer `\S+` is \(.*has \("):
         MMDetDetector(more, state_of(detector.spec), where="w.safetensors")
 
 

@@ -148,7 +148,7 @@ def test_files_of_any_input_size_take_that_of_their_metadata_or_of_the_stage(tmp
             [photo_with(size, size, [(60, 40, 16, RED)])]
         )
         assert found_in(found) == [([60, 40, 76, 56], 0)]
-    with pytest.raises(PackError, match="metadata `stride` is 32; size has to be a multiple"):
+    with pytest.raises(PackError, match="metadata `stride` is 32; size must be a multiple"):
         recognise(path, {"size": 100})
 
 

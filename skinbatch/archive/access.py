@@ -47,7 +47,7 @@ def check_mounted(uris: Sequence[str], locator: Locator) -> None:
     except ForbiddenError:
         return
     if gone:
-        raise StoreError(f"{folder} is gone: unmounted? Mount it, then run the same command again")
+        raise StoreError(f"{folder} is gone; if it was unmounted, mount it and run the same command again")
 
 
 def _beside(store: Store, key: str) -> Iterator[str]:

@@ -76,7 +76,7 @@ def _in_another_bucket(ref: ImageRef, source: str, locator: Locator) -> str | No
     if bucket == other:
         return None
     uri = f"s3://{other}/{key}"
-    return f"the photos lie in another bucket: {uri} is there" if _is_there(*locator.locate(uri)) else None
+    return f"the photos are in another bucket: {uri} is there" if _is_there(*locator.locate(uri)) else None
 
 
 def _elsewhere(ref: ImageRef, source: str, locator: Locator) -> str | None:
@@ -89,7 +89,7 @@ def _elsewhere(ref: ImageRef, source: str, locator: Locator) -> str | None:
         if found.casefold() == key.casefold():
             return f"upper and lower case differ: {ref.uri} is there as {store.uri_of(found)}"
         if posixpath.splitext(found)[0].casefold() == stem:
-            return f"the ending differs: {ref.uri} is there as {store.uri_of(found)}"
+            return f"the extension differs: {ref.uri} is there as {store.uri_of(found)}"
         if elsewhere is None and posixpath.basename(found).casefold() == name.casefold():
             elsewhere = found
     if elsewhere is None:
@@ -122,7 +122,7 @@ def _no_such_folder(ref: ImageRef, source: str, locator: Locator) -> str | None:
     store, key = locator.locate(ref.uri)
     folder = posixpath.dirname(key)
     if folder and next(iter(store.keys(f"{folder}/")), None) is None:
-        return f"there is nothing in {store.uri_of(folder)} at all; another folder, prefix or disk may be meant"
+        return f"{store.uri_of(folder)} contains nothing at all; another folder, prefix or disk may be meant"
     return None
 
 

@@ -234,7 +234,7 @@ class _Tar:
         if self._size is None and self._at > self._most:
             raise BrokenArchiveError(
                 Status.CORRUPT,
-                f"unpacks to more than {_MOST_TIMES} times its size, which no photos do; unpack it yourself",
+                f"unpacks to more than {_MOST_TIMES} times its size, as photos never do; unpack it yourself",
             )
         return data
 

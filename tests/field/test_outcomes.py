@@ -108,7 +108,7 @@ CAUSES: dict[str, tuple[str, str, str]] = {
     "names that are encoded": ("a%20b.jpg", "a b.jpg", "have them decoded|has them decoded"),
     "backslashes": ("in/a.jpg", "in\\a.jpg", "backslashes"),
     "case": ("Photos/A.JPG", "photos/a.jpg", "upper and lower case"),
-    "ending": ("a.jpeg", "a.jpg", "the ending differs"),
+    "ending": ("a.jpeg", "a.jpg", "the extension differs"),
     "prefix too many": ("a.jpg", "bucket/a.jpg", "the folder or prefix differs"),
     "prefix missing": ("data/2024/a.jpg", "a.jpg", "the folder or prefix differs"),
     "another Unicode form": ("Bjo\u0308rn.jpg", "Bj\u00f6rn.jpg", "Unicode form"),

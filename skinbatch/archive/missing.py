@@ -122,7 +122,7 @@ def _no_such_folder(ref: ImageRef, source: str, locator: Locator) -> str | None:
     store, key = locator.locate(ref.uri)
     folder = posixpath.dirname(key)
     if folder and next(iter(store.keys(f"{folder}/")), None) is None:
-        return f"{store.uri_of(folder)} contains nothing at all; another folder, prefix or disk may be meant"
+        return f"{store.uri_of(folder)} does not exist or is empty; another folder, prefix or disk may be meant"
     return None
 
 

@@ -113,6 +113,8 @@ def read_truth(
 
     if not any(_says(photo) for photo in truth.photos):
         raise UsageError(f"{path}: no annotations; looked for {_ALL[format].looked_for}")
+    if format != "yolo":
+        _refuse_shares(path, truth)
     named: dict[str, Path] = {}
     for photo in truth.photos:
         name = photo.name if photo.path is not None else composed(photo.name)
@@ -126,6 +128,16 @@ def read_truth(
         photos=tuple(_composed(put_right(photo)) for photo in in_order),
         class_names=tuple(dict.fromkeys(map(composed, truth.class_names))),
     )
+
+
+def _refuse_shares(path: Path, truth: Truth) -> None:
+    """Raise UsageError if all boxes together lie within one pixel, as shares of a photo's sides do."""
+    boxes = [photo.boxes for photo in truth.photos if photo.boxes is not None and len(photo.boxes)]
+    if boxes and all(((box >= 0) & (box <= 1)).all() for box in boxes):
+        raise UsageError(
+            f"{path}: all its boxes lie within 0 to 1, which is less than a pixel; if they are shares "
+            "of the photos' sides, multiply them by the photos' width and height"
+        )
 
 
 def put_right(photo: AnnotatedPhoto) -> AnnotatedPhoto:

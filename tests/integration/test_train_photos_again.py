@@ -106,10 +106,10 @@ def test_strict_is_strict_with_a_training_that_is_done(tmp_path: Path) -> None:
     recipe = write_spotted(tmp_path / "own", photos=8, clear=2)
     recipe.write_text(recipe.read_text().replace("epochs = 6", "iterations = 1"))
     (twice,) = (recipe.parent / "valid").glob("*_001.jpg")
-    twice.write_bytes((recipe.parent / "train" / twice.name).read_bytes())
+    twice.write_bytes((recipe.parent / "train" / twice.name).read_bytes() + b"\0")  # another file, the same photo
     assert train("detector", recipe, tmp_path / "out", Silent()).trained is not None
     assert train("detector", recipe, tmp_path / "out", Silent()).trained is None
-    with pytest.raises(UsageError, match=r"the same file in two splits:\n .*_001\.jpg"):
+    with pytest.raises(UsageError, match=r"photos that look the same in two splits:\n .*_001\.jpg"):
         train("detector", recipe, tmp_path / "out", Silent(), strict=True)
     (tmp_path / "out" / "work" / "detector" / "problems.json").unlink()
     with pytest.raises(UsageError, match=r"problems in the annotated photos; .*problems\.json, which named them"):

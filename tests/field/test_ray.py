@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 
 import skinbatch
 from tests.faces import face, png, write_tree
-from tests.ray_cluster import RayCluster, bare_environment
+from tests.ray_cluster import BIN, RayCluster, bare_environment
 
 COMMAND = [sys.executable, "-m", "skinbatch", "score"]
 
@@ -145,6 +146,23 @@ def test_a_gpu_run_on_a_cluster_without_one_ends_with_what_is_missing(
     assert done.returncode == 4
     assert "no node of the cluster has that (at most 2 CPUs)" in done.stderr and "1 GPU" in done.stderr
     assert time.monotonic() - started < 60
+
+
+def test_a_pack_that_a_node_cannot_see_is_named_with_the_node(tree: Path, fake_pack: str, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    shutil.copytree(fake_pack, pack)
+    # The node has a file system of its own, in which an empty folder lies over the pack's.
+    hidden = ("unshare", "--mount", "sh", "-ec", f'mount -t tmpfs none "{pack}"; exec "$@"', "sh")
+    if subprocess.run([*hidden, "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount")
+
+    with RayCluster(tmp_path, program=(*hidden, str(BIN / "ray"))) as cluster:
+        options = ["--pack", str(pack), "--ray-address", cluster.address]
+        done = run([*COMMAND, str(tree), str(tmp_path / "out"), *options], cluster.env, tmp_path)
+
+    assert done.returncode == 2
+    assert f"{pack}/pack.toml: not seen on node " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -70,8 +70,7 @@ def verify(dest: str | Path, scoring: str | None = None, storage: StorageSetting
 
     Returns:
         The report. Its `differences` has one sentence for each problem; it is empty, and
-            `exit_code`
-        is 0, if everything agrees.
+        `exit_code` is 0, if everything agrees.
 
     Raises:
         UsageError: nothing has been scored there, or the scoring does not exist.

@@ -99,8 +99,7 @@ class Results:
 
         Returns:
             The stored columns, and a column `meta_<name>` for each field of `meta` (string, null
-                for
-            photos that lack the field).
+            for photos that lack the field).
 
         Raises:
             UsageError: there is no such column. The message names similar ones.

@@ -17,7 +17,13 @@ from skinbatch.engines.shares import Node, shares
 from skinbatch.errors import UsageError
 from skinbatch.models.manifest import FILENAME
 from skinbatch.models.pack import load_pack
-from skinbatch.ray_environment import cluster_address, settle, why_not, without_sigterm_handler
+from skinbatch.ray_environment import (
+    cluster_address,
+    settle,
+    why_not,
+    with_text_as_command,
+    without_sigterm_handler,
+)
 from skinbatch.scoring.assignment import ScoringContext
 from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.local import path_of, uri_of
@@ -60,7 +66,7 @@ class RayEngine:
             return
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         try:
-            with without_sigterm_handler(ray_utils):
+            with without_sigterm_handler(ray_utils), with_text_as_command(ray_utils):
                 self._connect()
         except KeyboardInterrupt:
             ray.shutdown()

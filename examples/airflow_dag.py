@@ -1,7 +1,7 @@
-"""Score what is new every night with Airflow 3.
+"""Score new photos every night with Airflow 3.
 
-The task is skipped where another run holds the destination, fails at once where another try cannot help, and
-is tried again otherwise. Its result, the line of JSON, is kept as its XCom.
+The task is skipped if another run is using the destination, and fails at once if another try cannot
+help. Otherwise it is tried again. Its result, the line of JSON, is kept as its XCom.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NEVER_AGAIN = (2, 3)
     schedule="0 1 * * *",
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    # A night that lasts is not joined by the next one.
+    # The next night does not start while a run is still going.
     max_active_runs=1,
     params={"photos": "s3://my-photos", "scores": "s3://my-scores"},
 )

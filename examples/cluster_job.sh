@@ -1,8 +1,8 @@
 #!/bin/sh
-# Score a bucket on a Ray cluster that is already there, from any machine that reaches its head:
+# Score a bucket on an existing Ray cluster, from any machine that can reach its head:
 #   RAY_API_SERVER_ADDRESS=http://HEAD:8265 examples/cluster_job.sh s3://my-photos s3://my-scores
 #
-# skinbatch has to be installed in the cluster; nothing is uploaded. The script ends with the exit code of the run,
+# skinbatch must be installed in the cluster; nothing is uploaded. The script ends with the exit code of the run,
 # and a second call on the same day follows a run that is still going. Ctrl-C stops the run; the same call resumes it.
 set -eu
 

@@ -32,13 +32,13 @@ grades = duckdb.sql(
 print(grades)
 
 # %% [markdown]
-# Photos without a score say why.
+# Photos without a score, with the reason.
 
 # %%
 print(duckdb.sql("SELECT image_id, status, error FROM images WHERE status <> 'ok' ORDER BY image_id"))
 
 # %% [markdown]
-# The photo with the most lesions, with what was found drawn on it. In a notebook, end the cell with `picture`.
+# The photo with the most lesions, with the results drawn on it. In a notebook, end the cell with `picture`.
 
 # %%
 worst = duckdb.sql("SELECT image_id FROM images WHERE status = 'ok' ORDER BY count_total DESC LIMIT 1").fetchall()[0][0]

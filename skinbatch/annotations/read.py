@@ -113,8 +113,6 @@ def read_truth(
 
     if not any(_says(photo) for photo in truth.photos):
         raise UsageError(f"{path}: no annotations; looked for {_ALL[format].looked_for}")
-    if format != "yolo":
-        _refuse_shares(path, truth)
     named: dict[str, Path] = {}
     for photo in truth.photos:
         name = photo.name if photo.path is not None else composed(photo.name)
@@ -130,12 +128,28 @@ def read_truth(
     )
 
 
-def _refuse_shares(path: Path, truth: Truth) -> None:
-    """Raise UsageError if all boxes together lie within one pixel, as shares of a photo's sides do."""
+def refuse_wrong_units(truth: Truth) -> None:
+    """Raise UsageError for boxes in shares of the photo where pixels are due, and for the reverse.
+
+    Boxes are in shares if all of them lie within one pixel. A box of YOLO is in pixels if, read as
+    shares, it is as large as its photo and its centre lies off the photo.
+    """
+    for photo in truth.photos:
+        if truth.format != "yolo" or photo.boxes is None or not photo.width or not photo.height:
+            continue
+        size = np.array([photo.width, photo.height])
+        large = (photo.boxes[:, 2:] - photo.boxes[:, :2] >= size).all(axis=1)
+        off = (photo.boxes[:, 2:] + photo.boxes[:, :2] >= 2 * size).all(axis=1)
+        if (large & off).any():
+            raise UsageError(
+                f"{photo.annotation}: has boxes in pixels; YOLO's numbers are shares of the photo's sides: "
+                "divide x and width by its width, y and height by its height"
+            )
+
     boxes = [photo.boxes for photo in truth.photos if photo.boxes is not None and len(photo.boxes)]
-    if boxes and all(((box >= 0) & (box <= 1)).all() for box in boxes):
+    if truth.format != "yolo" and boxes and all(((box >= 0) & (box <= 1)).all() for box in boxes):
         raise UsageError(
-            f"{path}: all its boxes lie within 0 to 1, which is less than a pixel; if they are shares "
+            f"{truth.root}: all its boxes lie within 0 to 1, which is less than a pixel; if they are shares "
             "of the photos' sides, multiply them by the photos' width and height"
         )
 

@@ -267,12 +267,6 @@ def _read_lines(file: Path) -> tuple[list[tuple[Decimal, ...]], list[int], int]:
             raise UsageError(
                 f"{file}: line {number}: not `class x y width height` in numbers, nor a polygon: {line[:60]!r}"
             ) from None
-        # As shares, this box would have its centre off the photo.
-        if min(values) >= 1 and max(values) > 2:
-            raise UsageError(
-                f"{file}: line {number}: {line[:60]!r} is in pixels; YOLO's numbers are shares of "
-                "the photo's sides: divide x and width by its width, y and height by its height"
-            )
         classes.append(category)
         outlines += len(values) > 4
     return corners, classes, outlines

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
-from skinbatch.annotations.read import read_truth
+from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.annotations.split import group_in, how_grouped
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.diseases import Diseases, check_apart
@@ -93,6 +93,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     phase(f"reading {request.truth}")
     column = how_grouped(request.group)[1]
     truth = read_truth(request.truth, request.format, group=column, photos=request.photos)
+    refuse_wrong_units(truth)
     if column is not None and truth.format != "csv":
         raise UsageError(
             f"--group {request.group}: a column, which only a .csv truth has; for {truth.format} give a regular expression over "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from skinbatch.annotations.read import read_truth
+from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.errors import UsageError
 from skinbatch.models.detectors.anchors import fit_anchors, mean_iou
 from skinbatch.train.annotated_boxes import network_sizes
@@ -92,7 +92,9 @@ def report_anchors(
     before = _config(output) if output else {}
     size = int(_settled("size", size, before, SIZE, output))
     max_upscale = float(_settled("max_upscale", max_upscale, before, 1.0, output))
-    annotated = read_truth(truth, photos=photos).photos
+    read = read_truth(truth, photos=photos)
+    refuse_wrong_units(read)
+    annotated = read.photos
     found = network_sizes(annotated, size, max_upscale)
     if not len(found.wh):
         reasons = ", ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())

@@ -16,7 +16,7 @@ from skinbatch import cli
 from skinbatch.annotations.checks import check
 from skinbatch.annotations.photos import Truth
 from skinbatch.annotations.problems import Kind
-from skinbatch.annotations.read import read_truth
+from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.pairing import pair
 from skinbatch.train.photos.gather import gather
@@ -163,11 +163,11 @@ def test_scored_photos_of_a_mac_are_evaluated_and_explained_by_composed_names(
 
 
 @pytest.mark.parametrize("line", ["0 100 50 20 20", "0 1.5 50 20 20", "0 90 40 110 40 110 60"])
-def test_yolo_in_pixels_is_refused_by_line(tmp_path: Path, line: str) -> None:
+def test_yolo_in_pixels_is_refused(tmp_path: Path, line: str) -> None:
     photo(tmp_path / "a.jpg")
     write(tmp_path / "a.txt", f"0 0.5 0.5 1.1 1.1\n{line}\n")
-    with pytest.raises(UsageError, match=r"a\.txt: line 2: .* is in pixels"):
-        read_truth(tmp_path)
+    with pytest.raises(UsageError, match=r"a\.txt: has boxes in pixels"):
+        refuse_wrong_units(read_truth(tmp_path))
 
 
 def test_shares_where_pixels_are_due_are_refused(tmp_path: Path) -> None:
@@ -175,10 +175,11 @@ def test_shares_where_pixels_are_due_are_refused(tmp_path: Path) -> None:
     box = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0.25, 0.25, 0.5, 0.5]}
     file = one_image(tmp_path / "t.json", "a.jpg", annotations=[box])
     with pytest.raises(UsageError, match=r"boxes lie within 0 to 1, .* multiply them"):
-        read_truth(file)
+        refuse_wrong_units(read_truth(file))
 
     pixels = box | {"id": 2, "bbox": [10, 10, 20, 20]}
     one_image(file, "a.jpg", annotations=[box, pixels])
+    refuse_wrong_units(read_truth(file))
     assert boxes_of(read_truth(file))["a.jpg"][1] == [10, 10, 30, 30]
 
 

@@ -17,7 +17,7 @@ from skinbatch.annotations.checks import OTHERS, mapped
 from skinbatch.annotations.likeness import perceptual_groups
 from skinbatch.annotations.photos import EMBEDDED, AnnotatedPhoto, Truth
 from skinbatch.annotations.problems import Kind, Problem
-from skinbatch.annotations.read import read_truth
+from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.annotations.split import group_in, split
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
@@ -306,6 +306,7 @@ def _read(source: Source, data: DataSection, stage: StageName, split: str) -> Tr
     For a classifier, a photo without classes of its own has the classes of its boxes (paper 002).
     """
     truth = read_truth(source.truth, source.format, group=data.group_column, photos=source.photos, split=split)
+    refuse_wrong_units(truth)
     if stage != "classifier":
         return truth
     return replace(truth, photos=tuple(_of_boxes(photo) for photo in truth.photos))

@@ -101,7 +101,7 @@ def test_a_damaged_receipt_is_named_and_proves_nothing(store: LocalStore) -> Non
 def test_failed_attempts_are_found_by_unit_and_inputs_and_the_newest_tells_why(store: LocalStore) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     for n, reason in enumerate(("killed", "no photo made progress", "killed")):
-        record = {"reason": reason, "timed_out": "further" in reason, "at": f"2026-01-0{(n + 1) % 3 + 1}"}
+        record = {"reason": reason, "timed_out": "progress" in reason, "at": f"2026-01-0{(n + 1) % 3 + 1}"}
         receipts.write_attempt(store, FP, unit.unit_id, unit.inputs_sha256, record)
     found = receipts.attempts(store, FP)
     assert {name: len(keys) for name, keys in found.items()} == {(unit.unit_id, unit.inputs_sha256[:12]): 3}

@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 
 def bare_environment(home: Path) -> dict[str, str]:
-    """Of a machine on which Ray has never run: no token, nothing set. `python` is the one that runs the tests."""
+    """Return the environment of a machine on which Ray has never run: no token, nothing set."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     path = f"{BIN}:{os.environ.get('PATH', '')}"
     return kept | {"HOME": str(home), "PATH": path, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
@@ -76,7 +76,7 @@ class RayCluster:
         self._start([str(BIN / "ray"), "start", f"--address={self.address}", *options])
 
     def kill_head(self) -> None:
-        """As when the machine of the head loses its power."""
+        """Kill the head as if its machine lost power."""
         self._kill(self._started[0])
 
     def __exit__(self, *exc: object) -> None:

@@ -41,7 +41,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def old(tree: Path, fake_pack: str) -> Path:
-    """As the version before wrote it."""
+    """Write the table as the version before did."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unit, "images_table", as_version_1)
         patch.setattr(parquet, "SCHEMA_VERSION", 1)

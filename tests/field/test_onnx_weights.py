@@ -71,7 +71,7 @@ class Squares(nn.Module):
 
 
 class OwnExport(nn.Module):
-    """As RT-DETR's own script exports: two inputs, three outputs."""
+    """Export as RT-DETR's own script does: two inputs, three outputs."""
 
     def forward(self, x: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows = Squares("rtdetr-nms")(x)

@@ -226,7 +226,7 @@ def test_another_version_of_ray_is_named(tree: Path, fake_pack: str, tmp_path: P
 
 
 def autoscaler_settings(address: str) -> dict[str, Any]:
-    """Of an autoscaler that adds nodes of this machine which say that they have a GPU: one at most."""
+    """Configure an autoscaler that adds at most one node, on this machine, which claims to have a GPU."""
     none: list[str] = []
     commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
     return {

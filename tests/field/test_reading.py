@@ -1,4 +1,4 @@
-"""What a reader asks for is shown, or the reason why not."""
+"""Test that a reader sees what was asked for, or the reason why not."""
 
 from __future__ import annotations
 

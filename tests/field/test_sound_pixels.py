@@ -1,4 +1,4 @@
-"""What browsers, libjpeg and libpng show is `ok`, with the pixels of the clean file; damaged pixels still are not."""
+"""Test that sound pixels are `ok` whatever surrounds them, and that damaged pixels still are not."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ def test_of_two_tables_one_has_to_be_named(tmp_path: Path) -> None:
 
 
 def test_a_csv_with_corners_has_a_box_a_row(tmp_path: Path) -> None:
-    """As TensorFlow's CSV, which Roboflow calls `_annotations.csv`, has it."""
+    """Write boxes as TensorFlow's CSV does, which Roboflow calls `_annotations.csv`."""
     photo(tmp_path / "a.jpg")
     photo(tmp_path / "b.jpg", seed=1)
     rows = ["a.jpg,200,100,papules,10,20,40,60", "a.jpg,200,100,pustules,100,10,180,90", "b.jpg,200,100,,,,,"]

@@ -29,17 +29,18 @@ class NotebookResults(Results):
         The photo is read again from its source.
 
         Args:
-            image_id: as in the table `images`.
-            config: settings for reading the source, if it is not reached like the destination.
+            image_id: As in the table `images`.
+            config: Settings for reading the source, if it needs others than the destination.
 
         Returns:
             A PIL image, which a notebook displays.
 
         Raises:
-            UsageError: the photo is not in the tables, or is gone or has changed since it was
+            UsageError: If the photo is not in the tables, or is gone or has changed since it was
                 scored.
 
-        >>> skinbatch.open("scored").show("a.jpg").save("a.png")  # doctest: +SKIP
+        Example:
+            >>> skinbatch.open("scored").show("visit-1/a.jpg").save("a.png")  # doctest: +SKIP
         """
         from PIL import Image
 
@@ -51,7 +52,9 @@ class NotebookResults(Results):
     def to_pandas(self, table: str = "images") -> pandas.DataFrame:
         """Return the table `images` or `boxes` as a pandas DataFrame with nullable Arrow types.
 
-        >>> skinbatch.open("scored").to_pandas().groupby("grade").size()  # doctest: +SKIP
+        Example:
+            >>> skinbatch.open("scored").to_pandas()["count_total"].sum()
+            5
         """
         import pandas
 
@@ -60,7 +63,9 @@ class NotebookResults(Results):
     def to_polars(self, table: str = "images") -> polars.DataFrame:
         """Return the table `images` or `boxes` as a Polars DataFrame.
 
-        >>> skinbatch.open("scored").to_polars().group_by("grade").len()  # doctest: +SKIP
+        Example:
+            >>> skinbatch.open("scored").to_polars()["count_total"].sum()
+            5
         """
         import polars
 
@@ -69,12 +74,15 @@ class NotebookResults(Results):
     def to_supervision(self, image_id: str) -> supervision.Detections:
         """Return the stored boxes of a photo as supervision's Detections.
 
-        `data` holds `class_name`, `counted` and `side` of each box.
+        `xyxy` is in pixels of the displayed photo. `data` holds `class_name`, `counted` and `side`
+        of each box.
 
         Raises:
-            UsageError: The photo is not in the tables.
+            UsageError: If the photo is not in the tables.
 
-        >>> skinbatch.open("scored").to_supervision("a.jpg")  # doctest: +SKIP
+        Example:
+            >>> skinbatch.open("scored").to_supervision("visit-1/a.jpg").xyxy.shape
+            (4, 4)
         """
         import supervision
 

@@ -19,7 +19,8 @@ from skinbatch.storage.locate import absolute, is_s3, open_store
 def destination_store(dest: str | Path, storage: StorageSettings | None = None) -> Store:
     """Return the store of an existing destination.
 
-    Raises UsageError if its local folder is missing.
+    Raises:
+        UsageError: If its local folder is missing.
     """
     uri = absolute(str(dest))
     if not is_s3(uri) and not os.path.isdir(path_of(uri)):
@@ -37,23 +38,27 @@ def open(
     """Open the results of a destination.
 
     Args:
-        dest: a folder or s3://bucket/prefix.
-        scoring: fingerprint of a scoring, or its first digits; by default the newest scoring that
+        dest: Folder or `s3://bucket/prefix`.
+        scoring: Fingerprint of a scoring, or its first digits; by default the newest scoring that
             is finished. If a newer one is not finished, a warning names it, and so does
             `newer_unfinished` of the results.
-        storage: settings of S3.
-        config: a TOML file whose [storage] is used if `storage` is not given.
-        grading: id of a grading that `skinbatch regrade` made, its first digits, or the name of its
+        storage: Settings for S3.
+        config: TOML file whose [storage] is used if `storage` is not given.
+        grading: Id of a grading made by `skinbatch regrade`, its first digits, or the name of its
             scheme; by default the grading of the scoring's first run.
 
     Returns:
-        The results. `images()` and `boxes()` return them as Arrow tables.
+        The results. `images()` returns an Arrow table with one row for each photo, `boxes()` one
+        with a row for each lesion, with corners in pixels of the displayed photo.
 
     Raises:
-        UsageError: nothing has been scored there, or the scoring or grading does not exist.
-        StoreError: the store does not answer.
+        UsageError: If nothing has been scored there, or the scoring or grading does not exist.
+        StoreError: If the store does not answer.
 
-    >>> skinbatch.open("scored").images()  # doctest: +SKIP
+    Example:
+        >>> results = skinbatch.open("scored")
+        >>> results.images().num_rows, results.boxes().num_rows
+        (4, 5)
     """
     return open_results(
         destination_store(dest, storage or load_config(config).storage), scoring, grading, NotebookResults
@@ -63,20 +68,24 @@ def open(
 def verify(dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None) -> VerifyReport:
     """Check that every listed photo has exactly one row and that no file has changed since.
 
+    Every receipt and every data file is read once.
+
     Args:
-        dest: a folder or s3://bucket/prefix.
-        scoring: fingerprint of a scoring, or its first digits; by default that of the newest run.
-        storage: settings of S3.
+        dest: Folder or `s3://bucket/prefix`.
+        scoring: Fingerprint of a scoring, or its first digits; by default that of the newest run.
+        storage: Settings for S3.
 
     Returns:
-        The report. Its `differences` has one sentence for each problem; it is empty, and
-        `exit_code` is 0, if everything agrees.
+        The report. `differences` has one sentence for each problem. If everything agrees, it is
+        empty and `exit_code` is 0; otherwise `exit_code` is 5.
 
     Raises:
-        UsageError: nothing has been scored there, or the scoring does not exist.
-        StoreError: the store does not answer.
+        UsageError: If nothing has been scored there, or the scoring does not exist.
+        StoreError: If the store does not answer.
 
-    >>> skinbatch.verify("scored").differences  # doctest: +SKIP
-    []
+    Example:
+        >>> report = skinbatch.verify("scored")
+        >>> report.photos, report.rows, report.differences
+        (4, 4, [])
     """
     return verify_store(destination_store(dest, storage), scoring)

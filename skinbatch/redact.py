@@ -84,7 +84,8 @@ def unsigned(uri: str) -> str:
 def without_addresses(text: str) -> str:
     """Return `text` without the memory addresses of Python objects, which differ from run to run.
 
-    >>> without_addresses("cannot identify image file <_io.BytesIO object at 0x7f3a5c0>")
-    'cannot identify image file <_io.BytesIO object>'
+    Example:
+        >>> without_addresses("cannot identify image file <_io.BytesIO object at 0x7f3a5c0>")
+        'cannot identify image file <_io.BytesIO object>'
     """
     return _ADDRESS.sub("", text)

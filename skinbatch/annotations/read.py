@@ -85,8 +85,8 @@ def read_truth(
             line or field, and the way out.
 
     Example:
-        >>> read_truth("acne04/valid").photos[0].boxes.shape
-        (12, 4)
+        >>> read_truth("truth.csv").photos[0].boxes.shape
+        (4, 4)
     """
     path = Path(path)
     if str(path).startswith("s3:/"):

@@ -100,10 +100,14 @@ def is_missing(value: Any) -> bool:
 
 
 def whole_number(value: Any, where: str) -> int | None:
-    """Return a size in bytes; None if it is missing. Raises UsageError for anything else.
+    """Return a size in bytes; None if it is missing.
 
-    >>> whole_number("87520.0", "list.csv: row 1")
-    87520
+    Raises:
+        UsageError: If the value is neither missing nor a whole number.
+
+    Example:
+        >>> whole_number("87520.0", "list.csv: row 1")
+        87520
     """
     if is_missing(value):
         return None

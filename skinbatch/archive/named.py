@@ -18,15 +18,18 @@ def read_named(name: str, locator: Locator, settings: DecodeSettings) -> Fetched
     """Return the bytes of one photo, or a status with the reason why there are none.
 
     Args:
-        name: a local path or `s3://bucket/key`; or either of a shard, followed by `/member`, as in
-            `uri` columns.
+        name: A local path or `s3://bucket/key`; or either of a shard, followed by `/member`, as in
+            the column `uri`.
 
     Raises:
-        UsageError: nothing has that name.
-        StoreError: the store does not answer, or does not allow the photo to be read.
+        UsageError: If nothing has that name.
+        StoreError: If the store does not answer, or does not allow the photo to be read.
 
-    >>> read_named("s3://bucket/shard.tar/0001.jpg", Locator(storage), DecodeSettings())  # doctest:
-    +SKIP
+    Example:
+        >>> from skinbatch.config import StorageSettings
+        >>> locator = Locator(StorageSettings())
+        >>> read_named("photos/visit-1/a.jpg", locator, DecodeSettings()).status.value
+        'ok'
     """
     uri = absolute(name)
     if _head(uri, locator) is not None:

@@ -50,7 +50,7 @@ def score(
         ray_address: Address of a Ray cluster; by default RAY_ADDRESS, else Ray on this machine.
         device: `auto` (default), `cpu` or `gpu`.
         workers: Number of workers; chosen from the CPUs, GPUs and memory by default.
-        limit: Stop after whole units with this many photos.
+        limit: Stop once this many photos are scored. Units that have begun are finished.
         max_failures: Share of photos that may fail before `exit_code` is 3; 0.05 by default.
         deadline_s: Seconds after which no more units are handed out.
         since: Leave out photos last modified before this date, or before this long ago (`36h`),
@@ -70,9 +70,11 @@ def score(
         StoreError: If a store fails, or if no worker can be started (exit code 4).
 
     Example:
-        >>> report = skinbatch.score("photos/", "scored/", engine="local")  # doctest: +SKIP
-        >>> report.statuses  # doctest: +SKIP
-        {'ok': 271, 'corrupt': 8}
+        >>> report = skinbatch.score("photos", "scored", pack="packs/own", engine="local")
+        >>> report.statuses
+        {'ok': 3, 'truncated': 1}
+        >>> report.failed, report.exit_code  # more failed than max_failures allows
+        (1, 3)
     """
     settings = _settings(
         config,
@@ -108,7 +110,7 @@ def retry(
 ) -> RunReport:
     """Score the failed rows of a finished scoring again. Other rows stay as they are.
 
-    The newest run's scoring is meant, with its pack and settings, unless `pack` names another one.
+    It uses the pack and settings of the newest run, unless `pack` names another scoring's pack.
 
     Args:
         dest: Destination of an earlier `score`.

@@ -75,20 +75,23 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     `about`.
 
     Args:
-        store: the destination.
-        request: the truth, the scoring and the settings of the evaluation.
-        phase: called with a line of text at each step.
+        store: The destination.
+        request: The truth, the scoring and the settings of the evaluation.
+        phase: Called with a line of text at each step.
 
     Returns:
-        The numbers over all photos and over each slice. `as_json()` returns them as plain values.
+        The numbers over all photos and over each slice. Counts are in lesions, scores and Dice from
+        0 to 1. `as_json()` returns plain values.
 
     Raises:
-        UsageError: the truth cannot be read, no photo has both, nothing in the truth can be
+        UsageError: If the truth cannot be read, no photo has both, nothing in the truth can be
             compared with the tables, or the request names a class or group that does not exist.
 
     Example:
-        >>> result = evaluate(store, Request(Path("truth.json")))  # doctest: +SKIP
-        >>> result.as_json()["all"]  # doctest: +SKIP
+        >>> from skinbatch.reading import destination_store
+        >>> result = evaluate(destination_store("scored"), Request(Path("truth.csv")))
+        >>> result.numbers["lesions"]["detection"]["all boxes"]["100"]["ap50"].value
+        1.0
     """
     phase(f"reading {request.truth}")
     column = how_grouped(request.group)[1]

@@ -113,12 +113,12 @@ def export(
         The numbers of photos, boxes and files.
 
     Raises:
-        UsageError: There is nothing to export, or `out` is not empty. After any error, nothing
-            stays below `out`.
+        UsageError: If there is nothing to export, or `out` is not empty. After any error, nothing
+            is left below `out`.
 
     Example:
-        >>> export("OUT", "coco", Wanted("coco")).boxes  # doctest: +SKIP
-        1312
+        >>> export("scored", "coco", Wanted("coco")).boxes
+        5
     """
     storage = storage or StorageSettings()
     if wanted.format not in WRITERS:

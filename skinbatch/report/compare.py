@@ -90,11 +90,12 @@ def compare(a: Results, b: Results) -> Compared:
     """Compare two scorings photo by photo. Photos are paired by image_id.
 
     Raises:
-        UsageError: the two have no photo in common.
+        UsageError: If the two have no photo in common.
 
     Example:
-        >>> compare(skinbatch.open("old"), skinbatch.open("new")).comparison.drift  # doctest: +SKIP
-        0.012
+        >>> results = skinbatch.open("scored")
+        >>> compare(results, results).comparison.drift
+        0.0
     """
     one, other = (results.images(_IMAGES).sort_by("image_id").combine_chunks() for results in (a, b))
     at = pc.index_in(one.column("image_id"), value_set=other.column("image_id").combine_chunks())

@@ -57,18 +57,18 @@ def show(
     the table `masks`, or is computed again by the scoring's pack if masks were not saved.
 
     Args:
-        results: of a destination, by any grading.
-        image_ids: as in the table `images`.
-        config: how the source is reached.
-        pack: where the scoring's pack is now. None: where it was.
-        note: called with a sentence if no mask can be drawn.
+        results: The results of a destination, with any grading.
+        image_ids: As in the table `images`.
+        config: Settings for reading the source.
+        pack: Where the scoring's pack is now; None if it is where it was.
+        note: Called with a sentence if no mask can be drawn.
 
     Raises:
-        UsageError: a photo is not in the tables, or has gone or changed since it was scored.
+        UsageError: If a photo is not in the tables, or has gone or changed since it was scored.
 
     Example:
-        >>> for shown in show(skinbatch.open("scored"), ["a.jpg"], Config()):  # doctest: +SKIP
-        ...     Image.fromarray(shown.picture)
+        >>> for shown in show(skinbatch.open("scored"), ["visit-1/a.jpg"], Config()):  # doctest: +SKIP
+        ...     Image.fromarray(shown.picture).save("a.png")
     """
     rows = find_rows(results, image_ids)
     scoring = destination.read_scoring(results.store, results.fingerprint)

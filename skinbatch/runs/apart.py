@@ -49,8 +49,9 @@ def _renamed(photos: pa.Table, folders: Mapping[str, str]) -> pa.Table:
 def apart_from(key: str, archives: Collection[str]) -> str:
     """Return `key` with `./` behind each part of it that is an archive file.
 
-    >>> apart_from("sub/x.tar/a.jpg", {"sub/x.tar"})
-    'sub/x.tar/./a.jpg'
+    Example:
+        >>> apart_from("sub/x.tar/a.jpg", {"sub/x.tar"})
+        'sub/x.tar/./a.jpg'
     """
     parts = key.split("/")
     told = [parts[0]]

@@ -10,10 +10,22 @@ from dataclasses import dataclass, field
 class RunReport:
     """Hold the result of `skinbatch.score`.
 
-    exit_code: see docs/exit-codes.md. statuses: rows of the whole scoring by status, after this
-    run. scored, copied: rows that this run computed, and rows taken from older results. skipped:
-    listed files that are no photos, by extension. left: units still to be done, with the reason if
-    one failed. images, boxes: where the tables are.
+    Attributes:
+        exit_code: See docs/exit-codes.md.
+        message: One sentence that says how the run ended.
+        destination: Address of the destination.
+        fingerprint: The scoring that the run worked on.
+        images, boxes: Where the tables are.
+        nothing_to_do: Whether every photo had a row before the run.
+        rows: Rows of the whole scoring after this run.
+        scored, copied: Rows that this run computed, and rows that it took from older results.
+        vanished: Photos that were listed and then gone.
+        statuses: Rows of the whole scoring by status, after this run.
+        skipped: Number of listed files that are no photos, by extension.
+        units, units_left: Units of the plan, and those still to be done.
+        left: Units still to be done, with the reason if one failed.
+        seconds: Duration of the run.
+        photos_per_second: Scored photos for each second of the run.
     """
 
     exit_code: int

@@ -33,19 +33,21 @@ _RESTARTS = 5
 class Results:
     """Read the tables of one scoring of a destination as Arrow tables.
 
-    The tables hold what the newest snapshot that counts names. Before there is one, they hold the
-    units that are done for the newest plan.
+    The tables hold the units that the newest valid snapshot names. Before there is a snapshot, they
+    hold the units that are done for the newest plan.
 
     Attributes:
-        fingerprint: the scoring that is shown.
-        snapshot: name of the snapshot that is shown; None if the scoring has never been finished.
-        newer_unfinished: a newer scoring of the destination that has not been finished yet. None if
-            there is none, or if a scoring was named.
-        grading: the grading that is shown, made by `skinbatch regrade`. None: the grading of the
+        fingerprint: The scoring that is shown.
+        snapshot: Name of the snapshot that is shown; None if the scoring has never been finished.
+        newer_unfinished: Fingerprint of a newer scoring that is not finished yet; None if there is
+            none, or if the caller named a scoring.
+        grading: The grading that is shown, made by `skinbatch regrade`; None for the grading of the
             scoring's first run.
 
-    >>> results = skinbatch.open("scored")  # doctest: +SKIP
-    >>> results.images().num_rows, results.boxes().num_rows  # doctest: +SKIP
+    Example:
+        >>> results = skinbatch.open("scored")
+        >>> results.class_names
+        ('acne',)
     """
 
     def __init__(self, store: Store, fingerprint: str, grading: str | None = None) -> None:
@@ -65,17 +67,17 @@ class Results:
 
     @property
     def receipts(self) -> tuple[Stub, ...]:
-        """Return the receipts whose tables are shown."""
+        """Return the receipts of the units that are shown."""
         return self._receipts
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Return the detector's classes."""
+        """Return the names of the detector's classes."""
         return self._scoring.classes if self._scoring is not None else ()
 
     @property
     def note(self) -> str | None:
-        """Return what a reader needs to know about the shown tables; None if nothing."""
+        """Return a sentence if a newer scoring is unfinished, so that it is not shown; else None."""
         if self.newer_unfinished is None:
             return None
         return (
@@ -85,7 +87,7 @@ class Results:
         )
 
     def refresh(self) -> None:
-        """Find out again which receipts count."""
+        """Read again which receipts count, to see what runs have added since."""
         ledger = Ledger.load(self.store, self.fingerprint)
         found = snapshot.newest_that_counts(ledger)
         self.snapshot = found.name if found else None
@@ -95,18 +97,20 @@ class Results:
         """Return the table `images`: one row for each photo.
 
         Args:
-            columns: names of the columns to read; None for all.
+            columns: Names of the columns to read; None for all.
 
         Returns:
-            The stored columns, and a column `meta_<name>` for each field of `meta` (string, null
-            for photos that lack the field).
+            The stored columns (docs/output-format.md), and a column `meta_<name>` for each field of
+            `meta` (string, null for photos that lack the field).
 
         Raises:
-            UsageError: there is no such column. The message names similar ones.
-            StoreError: files keep disappearing, because a run is cleaning up at the same time.
+            UsageError: If there is no such column. The message names similar ones.
+            StoreError: If files keep disappearing, because a run is cleaning up at the same time.
 
-        >>> skinbatch.open("scored").images(columns=["image_id", "grade", "meta_subject"])  #
-        doctest: +SKIP
+        Example:
+            >>> table = skinbatch.open("scored").images(["image_id", "status", "count_total"])
+            >>> table.sort_by("image_id").to_pylist()[0]
+            {'image_id': 'visit-1/a.jpg', 'status': 'ok', 'count_total': 4}
         """
         self._refuse_unknown("images", columns)
         known = self._known("images") or []
@@ -128,16 +132,20 @@ class Results:
         """Return the table `boxes`: one row for each box.
 
         Args:
-            columns: names of the columns to read; None for all.
+            columns: Names of the columns to read; None for all.
 
         Returns:
-            The stored columns. Corners are in pixels of the displayed original.
+            The stored columns (docs/output-format.md). Corners are in pixels of the displayed
+            original, scores are from 0 to 1.
 
         Raises:
-            UsageError: there is no such column. The message names similar ones.
-            StoreError: files keep disappearing, because a run is cleaning up at the same time.
+            UsageError: If there is no such column. The message names similar ones.
+            StoreError: If files keep disappearing, because a run is cleaning up at the same time.
 
-        >>> skinbatch.open("scored").boxes(columns=["image_id", "score", "label"])  # doctest: +SKIP
+        Example:
+            >>> table = skinbatch.open("scored").boxes(["image_id", "label", "side"])
+            >>> table.sort_by("image_id").to_pylist()[0]
+            {'image_id': 'visit-1/a.jpg', 'label': 'acne', 'side': 'left'}
         """
         self._refuse_unknown("boxes", columns)
         return self._read("boxes", columns)
@@ -145,25 +153,27 @@ class Results:
     def masks(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the table `masks`: one row for each photo, with COCO run lengths.
 
-        It has no rows unless the scoring was started with --save-masks.
+        It has no rows unless the photos were scored with --save-masks.
         """
         return self._read("masks", columns)
 
     def units(
         self, images: Sequence[str] | None = None, boxes: Sequence[str] | None = None
     ) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Yield images and boxes of one unit after the other, for results larger than memory.
+        """Yield the images and boxes of each unit in turn, for results larger than memory.
 
         Units come in the order of their unit_id.
 
         Args:
-            images, boxes: stored columns to read (pass-through fields are in `meta`); None for all.
+            images, boxes: Stored columns to read (pass-through fields are in `meta`); None for all.
 
         Raises:
-            UsageError: there is no such column.
-            StoreError: a run that ends at the same time has removed the files.
+            UsageError: If there is no such column.
+            StoreError: If a run that ended at the same time has removed the files.
 
-        >>> for images, boxes in skinbatch.open("scored").units(): ...  # doctest: +SKIP
+        Example:
+            >>> [images.num_rows for images, boxes in skinbatch.open("scored").units()]
+            [3, 1]
         """
         self._refuse_unknown("images", images, fields=False)
         self._refuse_unknown("boxes", boxes)
@@ -194,7 +204,8 @@ class Results:
     def unit(self, unit_id: str) -> tuple[pa.Table, pa.Table, pa.Table]:
         """Return images, boxes and masks of one unit; `masks` is empty unless masks were saved.
 
-        Raises StoreError if a run that ends at the same time has removed the files.
+        Raises:
+            StoreError: If a run that ended at the same time has removed the files.
         """
         stubs = [stub for stub in self._receipts if stub.unit_id == unit_id]
         tables = []

@@ -51,10 +51,16 @@ class _Seen:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """Report what `verify` found.
+    """Hold the result of `verify`.
 
-    differences: one sentence for each problem, with the names of files and photos; empty if
-    everything agrees. units_left: planned units without a receipt.
+    Attributes:
+        fingerprint: The scoring that was checked.
+        snapshot, plan: Names of the snapshot and its plan; None if the scoring is not finished.
+        photos: Photos that the plan lists, members of shards included.
+        rows, boxes, files: Rows of `images`, rows of `boxes`, and data files that were read.
+        units_left: Planned units without a receipt.
+        differences: One sentence for each problem, with the names of files and photos; empty if
+            everything agrees.
     """
 
     fingerprint: str
@@ -69,6 +75,7 @@ class VerifyReport:
 
     @property
     def exit_code(self) -> int:
+        """Return 0 if everything agrees, else 5."""
         return 5 if self.differences else 0
 
 

@@ -98,17 +98,21 @@ class Scorer:
     Threads may share a scorer if its models allow that; those of this package do.
 
     Args:
-        pack: name or directory of a pack, or a loaded Pack.
-        device: `auto` (a GPU if there is one, else the CPU) or a device name of torch's.
-        config: settings; the defaults if None.
-        on_progress: called by the threads that use the scorer, after every call of a model, and
+        pack: Name or folder of a pack, or a loaded Pack.
+        device: `auto` (a GPU if there is one, else the CPU) or one of torch's device names.
+        config: Settings; None for the defaults.
+        on_progress: Called by the threads that use the scorer, after every call of a model, and
             after every few tiles of a model that cuts photos into tiles.
 
     Raises:
-        PackError: the pack is missing or malformed, or its files do not have their recorded hashes.
+        PackError: If the pack is missing or malformed, or its files do not have their recorded
+            hashes.
 
-    >>> scorer = skinbatch.Scorer("starter")  # doctest: +SKIP
-    >>> scorer("face.jpg").count_total  # doctest: +SKIP
+    Example:
+        >>> scorer = skinbatch.Scorer("packs/own", device="cpu")
+        >>> result = scorer("photos/visit-1/a.jpg")
+        >>> result.count_total, result.count_left, result.grade
+        (4, 3, 'mild')
     """
 
     def __init__(
@@ -140,18 +144,21 @@ class Scorer:
         """Score one photo.
 
         Args:
-            image: a path or an s3:// address; either of a shard followed by `/member`; the bytes of
+            image: A path or an s3:// address; either of a shard followed by `/member`; the bytes of
                 a file; a PIL image in any mode; or an (H, W, 3) uint8 RGB array of the photo as
                 displayed. EXIF orientation is applied to all but the array.
 
         Returns:
-            The result. If the photo cannot be decoded, its `status` and `error` give the reason.
+            The result. Boxes are in pixels of the displayed photo. If the photo cannot be decoded,
+            `status` and `error` give the reason.
 
         Raises:
-            UsageError: nothing has that name, or the array has another shape or type.
-            StoreError: the store does not answer, or does not allow the photo to be read.
+            UsageError: If nothing has that name, or the array has another shape or type.
+            StoreError: If the store does not answer, or does not allow the photo to be read.
 
-        >>> Scorer("starter")("s3://bucket/face.jpg").grade  # doctest: +SKIP
+        Example:
+            >>> skinbatch.Scorer("packs/own")("photos/visit-1/cut-off.jpg").status.value
+            'truncated'
         """
         try:
             rgb = self._pixels(image)
@@ -183,17 +190,19 @@ class Scorer:
         scored.
 
         Args:
-
-            photos: (H, W, 3) uint8 RGB each, as displayed.
+            photos: One (H, W, 3) uint8 RGB array for each photo, as displayed.
 
         Returns:
-            One result for each photo. Corners and counts refer to the photo as displayed.
+            One result for each photo, with boxes in pixels of the photo as displayed.
 
         Raises:
-            MemoryError: a photo needs more memory than there is even when it is alone in a batch.
-            DeviceLost: the GPU cannot be used by this process any more.
+            MemoryError: If a photo alone in a batch needs more memory than there is.
+            DeviceLost: If this process cannot use the GPU any more.
 
-        >>> [result.grade for result in scorer.score_batch([rgb])]  # doctest: +SKIP
+        Example:
+            >>> grey = np.full((96, 96, 3), 128, np.uint8)
+            >>> [result.count_total for result in skinbatch.Scorer("packs/own").score_batch([grey])]
+            [0]
         """
         return self.grade(self.infer(photos))
 

@@ -243,9 +243,10 @@ def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None =
             values.
 
     Example:
-        >>> recipe = read_recipe(find_recipe("starter_detector"), data_folder=Path("photos"))
-        >>> recipe.data.valid[0].truth
-        PosixPath('/home/me/photos/acne04/valid')
+        >>> from skinbatch.train.shipped import find_recipe
+        >>> recipe = read_recipe(find_recipe("starter_detector"), data_folder=Path("/photos"))
+        >>> str(recipe.data.valid[0].truth)
+        '/photos/acne04/valid'
     """
     folder = Path.cwd() if is_shipped(path) else path.parent.resolve()
     photos = folder if data_folder is None else data_folder.expanduser().resolve()

@@ -82,11 +82,11 @@ def train(
     ray_address: str | None = None,
     data_folder: Path | None = None,
 ) -> Outcome:
-    """Train the stage of a recipe into the pack `out/<name>`.
+    """Train one stage of a pack from a recipe, and write the pack to `out/<name>`.
 
-    Checkpoints, log and curves go to a folder of the stage in the folder `work` beside the pack.
-    Recipes of several stages with the same name and `out` make one pack. The same call again
-    resumes from the last checkpoint, or returns what is already done.
+    Checkpoints, log and curves go to the stage's folder in `work`, beside the pack. Recipes of
+    several stages with the same name and `out` make one pack. The same call again resumes from the
+    last checkpoint, or returns what is already done.
 
     Args:
         stage: `segmenter`, `detector` or `classifier`.
@@ -94,22 +94,22 @@ def train(
         out: The folder for the pack and the work.
         progress: Receives phases, numbers and notes.
         strict: Treat problems in the photos as errors.
-        ray_address: The Ray cluster, for recipes with several workers.
+        ray_address: The address of a Ray cluster, for recipes with several workers.
         data_folder: The folder that relative paths of photos start from, instead of the recipe's.
 
     Returns:
         The pack, its numbers and the problems in its photos.
 
     Raises:
-        UsageError: The recipe, its files or its photos cannot be used.
-        PackError: A pack cannot be read, or the new pack cannot score.
-        ClaimError: Another training is working there.
-        KeyboardInterrupt: Interrupted; the checkpoint is written.
+        UsageError: If the recipe, its files or its photos cannot be used.
+        PackError: If a pack cannot be read, or the new pack cannot score.
+        ClaimError: If another training is writing to the same folder.
+        KeyboardInterrupt: If the training is interrupted. A checkpoint is written first.
 
     Example:
         >>> done = train("detector", Path("acne.toml"), Path("packs"), progress)  # doctest: +SKIP
-        >>> done.pack.name  # doctest: +SKIP
-        'acne'
+        >>> done.pack.name, done.metrics[0]["name"]  # doctest: +SKIP
+        ('acne', 'AP50')
     """
     said = read_recipe(recipe, stage, data_folder)
     said.check_files()

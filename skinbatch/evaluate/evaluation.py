@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.pairing import Pairs, pair
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.annotations.split import group_in, how_grouped
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.diseases import Diseases, check_apart
 from skinbatch.evaluate.lesions import Lesions
-from skinbatch.evaluate.pairing import Pairs, pair
 from skinbatch.evaluate.regions import Regions
 from skinbatch.evaluate.request import Judged, Request
 from skinbatch.evaluate.scored import Scored

@@ -14,11 +14,11 @@ import pytest
 import skinbatch
 from skinbatch import cli
 from skinbatch.annotations.checks import check
+from skinbatch.annotations.pairing import pair
 from skinbatch.annotations.photos import Truth
 from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.errors import UsageError
-from skinbatch.evaluate.pairing import pair
 from skinbatch.train.photos.gather import gather
 from skinbatch.train.recipe import read_recipe
 from tests.faces import face, png, write_tree

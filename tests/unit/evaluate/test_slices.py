@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from skinbatch.evaluate.slices import TONES, by_severity, by_tone
+from skinbatch.evaluate.slices import by_severity, by_tone
+from skinbatch.grading.tones import TONES
 
 
 def test_every_angle_has_one_tone() -> None:

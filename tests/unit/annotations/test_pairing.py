@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skinbatch.evaluate.pairing import pair
+from skinbatch.annotations.pairing import pair
 from skinbatch.storage.local import LocalStore
 from skinbatch.tables.names import safe_text
 

@@ -186,6 +186,7 @@ def _write_tables(
         images = {
             "image_id": ids,
             "uri": [ref.uri for ref in unit.images],
+            "version": [ref.version for ref in unit.images],
             "status": ["ok"] * len(ids),
             "face": [True] * len(ids),
             "width": [_SIDE] * len(ids),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from skinbatch.cli_options import ConfigFile, Json, Photos, Scoring, print_json
+from skinbatch.cli_options import ConfigFile, Grading, Json, Photos, Scoring, print_json
 from skinbatch.config import load_config
 
 
@@ -44,6 +44,7 @@ def export(
     ] = None,
     photos: Photos = None,
     scoring: Scoring = None,
+    grading: Grading = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +62,7 @@ def export(
         report = run(
             source,
             out,
-            Wanted(format.value, score_threshold, scoring, photos, read_as),
+            Wanted(format.value, score_threshold, scoring, photos, read_as, grading),
             load_config(config).storage,
             lambda done: presenter.phase(f"{done} photos written") if done % 10_000 == 0 else None,
         )

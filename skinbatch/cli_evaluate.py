@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from skinbatch.cli_options import ConfigFile, Dest, Json, Photos, Scoring, print_json
+from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Photos, Scoring, print_json
 from skinbatch.config import load_config
 from skinbatch.console import TerminalPresenter
 from skinbatch.errors import UsageError
@@ -58,6 +58,7 @@ def evaluate(
     ] = None,
     photos: Photos = None,
     scoring: Scoring = None,
+    grading: Grading = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -80,6 +81,7 @@ def evaluate(
         format=form,
         photos=photos,
         scoring=scoring,
+        grading=grading,
         thresholds=_scores(thresholds),
         resampling=Resampling(bootstrap),
         names=_names(names or []),

@@ -20,7 +20,7 @@ from skinbatch.evaluate.regions import Regions
 from skinbatch.evaluate.request import Judged, Request
 from skinbatch.evaluate.scored import Scored
 from skinbatch.evaluate.severities import Severities
-from skinbatch.evaluate.slices import by_severity, by_tone
+from skinbatch.evaluate.slices import SEVERITIES, by_severity, by_tone
 from skinbatch.metrics.bootstrap import Estimate, Resampling, numbered
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import composed
@@ -109,7 +109,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
             f"{lost[0].annotation}; name the folder of the photos with --photos"
         )
     phase(f"reading the tables of {store.uri}")
-    scored = Scored(store, request.scoring)
+    scored = Scored(store, request.scoring, request.grading)
     check_apart(request, scored)
     said = tuple(photo for photo in truth.photos if _says(photo))
     ids = {composed(image_id) for image_id in scored.image_ids}
@@ -202,7 +202,14 @@ def _parts(
         phase("matching boxes")
         parts[LESIONS] = Lesions(judged, scored, request)
     if any(photo.severity is not None for photo in judged.photos):
-        parts[GRADES] = Severities(judged, scored)
+        grades = scored.graded_by.scheme.grades
+        if len(grades) == len(SEVERITIES):
+            parts[GRADES] = Severities(judged, scored)
+        else:
+            notes.append(
+                f"grades are not judged: the truth has {len(SEVERITIES)} severities, and the scheme "
+                f"{scored.graded_by.scheme.name!r} has {len(grades)} grades"
+            )
     if any(photo.masks is not None for photo in judged.photos):
         masks = scored.masks()
         if masks is None:
@@ -242,7 +249,7 @@ def _about(
         "destination": scored.uri,
         "scoring": scored.scoring.fingerprint,
         "pack": scored.scoring.pack,
-        "grading": dict(scored.scoring.grading),
+        "grading": scored.grading,
         "truth": str(request.truth),
         "format": truth.format,
         "matched_by": pairs.way,

@@ -69,7 +69,7 @@ class Lesions:
         own = scored.numbers("count_total", rows)
         self.own_threshold = scored.threshold
         self.own_counts = np.where(np.isnan(own), 0, own).astype(np.int64)
-        method = scored.scoring.grading["counting"]
+        method = scored.graded_by.counting
         self.thresholds = tuple(sorted(set(request.thresholds)))
         self.counts = counts_at(found, self.thresholds, method)
         # Below the lowest score nothing changes. Connected components are too slow to count ninety

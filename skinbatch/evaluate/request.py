@@ -28,10 +28,11 @@ class Request:
     """Describe an evaluation.
 
     truth: file or folder of annotations. format: name of a reader; None: detected from the content.
-    photos: folder of the truth's photos; None: they are beside it. thresholds: scores at which
-    lesions are counted, besides the scoring's own. names: class in the truth -> class of the model,
-    "" for none of its classes; `*` stands for every other class. apart: classes that the means
-    leave out, such as confounded ones. group: photos that are resampled together: a regular
+    photos: folder of the truth's photos; None: they are beside it. grading: made by `skinbatch
+    regrade`; None: that of the scoring's first run. thresholds: scores at which lesions are
+    counted, besides the grading's own. names: class in the truth -> class of the model, "" for none
+    of its classes; `*` stands for every other class. apart: classes that the means leave out, such
+    as confounded ones. group: photos that are resampled together: a regular
     expression over the photo's name, whose first group identifies them, or a column of a .csv
     truth; None: as the truth says.
     """
@@ -40,6 +41,7 @@ class Request:
     format: str | None = None
     photos: Path | None = None
     scoring: str | None = None
+    grading: str | None = None
     thresholds: tuple[float, ...] = THRESHOLDS
     resampling: Resampling = field(default_factory=Resampling)
     names: Mapping[str, str] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from skinbatch.grading.counting import ON_SKIN
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
+from skinbatch.runs.gradings import Grading
 from skinbatch.runs.results import open_results
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import column_name
@@ -54,12 +56,13 @@ class FoundBoxes:
 class Scored:
     """Read the tables of one scoring once. images: one row for each photo, by rising image_id."""
 
-    def __init__(self, store: Store, scoring: str | None) -> None:
+    def __init__(self, store: Store, scoring: str | None, grading: str | None = None) -> None:
         self.uri = store.uri
-        self._results = open_results(store, scoring)
+        self._results = open_results(store, scoring, grading)
         found = destination.read_scoring(store, self._results.fingerprint)
         assert found is not None, "open_results has just read it"
         self.scoring: Scoring = found
+        self.graded_by: Grading = self._results.graded_by
         columns = (*_IMAGES, *found.prob_columns)
         self.images: pa.Table = self._results.images(columns).sort_by("image_id").combine_chunks()
         self.image_ids: list[str] = self.images.column("image_id").to_pylist()
@@ -71,8 +74,18 @@ class Scored:
 
     @property
     def threshold(self) -> float:
-        """Return the score from which the scoring counts a box."""
-        return float(self.scoring.grading["threshold"])
+        """Return the score from which the shown grading counts a box."""
+        return self.graded_by.threshold
+
+    @property
+    def grading(self) -> dict[str, Any]:
+        """Return the shown grading as plain values; `grading` is its id if `regrade` made it."""
+        shown = self._results.grading
+        if shown is None:
+            return dict(self.scoring.grading)
+        by = self.graded_by
+        named = {"threshold": by.threshold, "counting": by.counting, "scheme": by.scheme.name}
+        return named | {"grading": shown.record.gid}
 
     def heads(self) -> dict[str, dict[str, str]]:
         """Return classifier -> class as columns spell it -> column."""

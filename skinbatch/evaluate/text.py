@@ -65,7 +65,9 @@ def table(title: str, header: Row, rows: Sequence[Row]) -> list[str]:
 
 def _head(about: Mapping[str, Any]) -> Iterator[str]:
     photos = about["photos"]
-    yield f"{about['destination']}, scoring {about['scoring']} (pack {about['pack']})"
+    regraded = about["grading"].get("grading")
+    graded = f", grading {regraded}" if regraded else ""
+    yield f"{about['destination']}, scoring {about['scoring']} (pack {about['pack']}){graded}"
     yield f"against {about['truth']} ({about['format']}), photos matched by their {about['matched_by']}"
     yield f"  {photos['judged']:,} photos judged; {photos['with_truth']:,} have truth, {photos['rows']:,} have a row"
     failed = [f"{row['image_id']} ({row['status']})" for row in about["failed"]]

@@ -78,6 +78,7 @@ class Wanted:
     Attributes:
         threshold: counts boxes of a scored source again; None: as graded.
         scoring: of a destination; None: that of the newest run.
+        grading: of a destination, made by `skinbatch regrade`; None: that of the scoring's first run.
         photos: the folder of a truth's photos, if they are not beside it.
         read_as: format of a truth; None: recognised by content.
     """
@@ -87,6 +88,7 @@ class Wanted:
     scoring: str | None = None
     photos: Path | None = None
     read_as: str | None = None
+    grading: str | None = None
 
 
 def export(
@@ -165,11 +167,14 @@ def _opened(source: str, wanted: Wanted, storage: StorageSettings) -> Boxes:
         store = open_store(source if is_s3(source) else os.path.realpath(local_path(source)), storage)
         if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
             raise UsageError(f"--score-threshold {wanted.threshold:g}: has to be between 0 and 1")
+        if wanted.threshold is not None and wanted.grading is not None:
+            raise UsageError("--score-threshold, --grading: a grading has its own threshold; give only one of the two")
         for name, said in (("--photos", wanted.photos), ("--from", wanted.read_as)):
             if said is not None:
                 raise UsageError(f"{source}: {name} is for annotated photos, and this was scored; leave it out")
-        return ScoredBoxes(open_results(store, wanted.scoring), wanted.threshold)
-    for name, given in (("--score-threshold", wanted.threshold), ("--scoring", wanted.scoring)):
+        return ScoredBoxes(open_results(store, wanted.scoring, wanted.grading), wanted.threshold)
+    options = {"--score-threshold": wanted.threshold, "--scoring": wanted.scoring, "--grading": wanted.grading}
+    for name, given in options.items():
         if given is not None:
             raise UsageError(
                 f"{source}: {name} is for what `skinbatch score` has scored, and this is a truth; leave it out"

@@ -8,7 +8,6 @@ from typing import Any
 
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
-from skinbatch.grading.scheme_file import find_scheme
 from skinbatch.report import svg
 from skinbatch.report.course import PARTS, Course, read_course
 from skinbatch.report.gallery import Thumbnail, thumbnails
@@ -63,7 +62,7 @@ def make_report(
     """
     scoring = destination.read_scoring(results.store, results.fingerprint)
     assert scoring is not None, "the results are of this scoring"
-    grading = _grading(results, scoring)
+    grading = results.graded_by
     findings = gather(
         results,
         scoring,
@@ -81,13 +80,6 @@ def make_report(
         gallery = thumbnails(results, request.thumbnails, config, progress)
 
     return render("report.html.j2", **_content(results, scoring, grading, findings, course, gallery, request))
-
-
-def _grading(results: Results, scoring: Scoring) -> Grading:
-    if results.grading is not None:
-        return results.grading.record.grading
-    first = scoring.grading
-    return Grading(float(first["threshold"]), find_scheme(str(first["scheme"])), first["counting"])
 
 
 def _content(

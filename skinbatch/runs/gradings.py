@@ -106,16 +106,18 @@ def record_names(store: Store, fingerprint: str) -> dict[str, list[str]]:
 def read_record(store: Store, fingerprint: str, gid: str, name: str) -> GradingRecord:
     """Read a record. Raises UsageError if it is gone or damaged."""
     key = record_key(fingerprint, gid, name)
-    raw = read_json(store, key)
     try:
+        raw = read_json(store, key)
         if raw is None:
             raise KeyError("it is gone")
         files = tuple(GradingFile(**file) for file in raw["files"])
         record = GradingRecord(**(raw | {"files": files}))
         if record.grading.gid != gid:
             raise ValueError(f"its definition has the id {record.grading.gid}")
+    except UsageError as e:
+        raise UsageError(f"{e}; {_AGAIN}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise UsageError(f"{store.uri_of(key)} is damaged: {e}; run `skinbatch regrade` again") from None
+        raise UsageError(f"{store.uri_of(key)} is damaged: {e}; {_AGAIN}") from None
     return record
 
 
@@ -147,6 +149,9 @@ def describe(grading: Grading) -> str:
     """Return a short description such as `hayashi, boxes from 0.3`."""
     return f"{grading.scheme.name}, {grading.counting} from {grading.threshold:g}"
 
+
+# The way out if a record of a grading is damaged.
+_AGAIN = "delete it, and run `skinbatch regrade` with the same options again"
 
 # The column by which rows of a grading and of `images` belong together.
 _BY_PHOTO = "image_id"

@@ -79,8 +79,12 @@ def attempts_prefix(fingerprint: str) -> str:
     return f"_skinbatch/attempts/{fingerprint}/"
 
 
+def all_grading_data_prefix(fingerprint: str) -> str:
+    return f"gradings/scoring={fingerprint}/"
+
+
 def grading_data_prefix(fingerprint: str, grading: str) -> str:
-    return f"gradings/scoring={fingerprint}/grading={grading}/"
+    return f"{all_grading_data_prefix(fingerprint)}grading={grading}/"
 
 
 def gradings_prefix(fingerprint: str) -> str:

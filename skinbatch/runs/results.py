@@ -13,8 +13,9 @@ from typing import TypeVar, overload
 import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, StoreError, UnfinishedWarning, UsageError
+from skinbatch.grading.scheme_file import find_scheme
 from skinbatch.runs import destination, gradings, layout, plan, snapshot
-from skinbatch.runs.gradings import AppliedGrading
+from skinbatch.runs.gradings import AppliedGrading, Grading
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.stub import BITS, Stub
 from skinbatch.storage.base import Store
@@ -74,6 +75,15 @@ class Results:
     def class_names(self) -> tuple[str, ...]:
         """Return the names of the detector's classes."""
         return self._scoring.classes if self._scoring is not None else ()
+
+    @property
+    def graded_by(self) -> Grading:
+        """Return the threshold, scheme and counting method of the shown grading."""
+        if self.grading is not None:
+            return self.grading.record.grading
+        assert self._scoring is not None, "a scoring's file holds its first grading"
+        first = self._scoring.grading
+        return Grading(float(first["threshold"]), find_scheme(str(first["scheme"])), first["counting"])
 
     @property
     def note(self) -> str | None:

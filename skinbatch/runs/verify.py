@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, TableError
 from skinbatch.runs import destination, plan, snapshot, strays
+from skinbatch.runs.graded import check_gradings
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
 from skinbatch.runs.snapshot import Snapshot
@@ -118,7 +119,11 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
             + (f", {photos} photos" if photos else "")
             + "; run the same `skinbatch score` again to finish"
         )
-    report.differences += [*_broken_receipts(ledger), *strays.changed_receipts(ledger)]
+    report.differences += [
+        *_broken_receipts(ledger),
+        *strays.changed_receipts(ledger),
+        *check_gradings(store, fingerprint, found),
+    ]
     if found is None:
         return report
     report.snapshot, report.plan = found.name, found.plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,17 @@ import pytest
 import skinbatch
 from jobs.bench_evaluate import CLASSES, generate
 from skinbatch.errors import ClaimError, UsageError
+from skinbatch.evaluate.evaluation import evaluate
+from skinbatch.evaluate.request import Request
+from skinbatch.export.export import Wanted, export
 from skinbatch.grading.scheme_file import find_scheme
 from skinbatch.grading.schemes import SCHEMES, Scheme
+from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.reading import destination_store
 from skinbatch.runs import gradings, layout
 from skinbatch.runs.claim import Claim
 from skinbatch.runs.regrade import Regraded, regrade
+from skinbatch.runs.verify import verify
 from skinbatch.storage.base import Store
 
 
@@ -186,3 +192,99 @@ def test_a_grading_of_an_older_snapshot_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="were scored since"):
         skinbatch.open(tmp_path / "scored", grading=done.gid)
+
+
+@pytest.fixture
+def regraded(tmp_path: Path) -> tuple[Store, Regraded]:
+    """A destination of its own with one grading, to be damaged."""
+    generate(tmp_path / "scored", tmp_path / "truth.json", 20, 100, np.random.default_rng(1))
+    store = destination_store(tmp_path / "scored")
+    return store, regrade(store, threshold=0.6)
+
+
+def test_a_sound_grading_is_no_difference(regraded: tuple[Store, Regraded]) -> None:
+    assert verify(regraded[0]).differences == []
+
+
+@pytest.mark.parametrize(
+    ("where", "data", "complaint"),
+    [
+        ("gradings/", None, r"grading {gid} \(hayashi, boxes from 0\.6\): .*: the file is gone; run"),
+        ("gradings/", b"half of it", r"grading {gid} .*its bytes are not those that were written"),
+        (
+            "_skinbatch/gradings/",
+            b"{{",
+            r"_skinbatch/gradings/.* is damaged: .*; delete it, and run `skinbatch regrade`",
+        ),
+        ("_skinbatch/gradings/", None, r"files that no record of a grading names: grading={gid}/"),
+    ],
+    ids=["file gone", "file changed", "record damaged", "record gone"],
+)
+def test_verify_names_a_damaged_grading(
+    regraded: tuple[Store, Regraded], where: str, data: bytes | None, complaint: str
+) -> None:
+    store, done = regraded
+    (key,) = store.keys(where)
+    store.delete([key])
+    if data is not None:
+        store.put(key, data)
+
+    report = verify(store)
+
+    assert report.exit_code == 5
+    (difference,) = report.differences
+    assert re.search(complaint.replace("{gid}", done.gid).replace("{{", "{"), difference)
+
+
+def test_a_grading_of_an_older_snapshot_is_no_difference(regraded: tuple[Store, Regraded]) -> None:
+    store, done = regraded
+    (key,) = store.keys(f"_skinbatch/snapshots/{done.scoring}/")
+    data = store.get(key)[0]
+    store.delete([key])
+    store.put(f"_skinbatch/snapshots/{done.scoring}/{layout.numbered(7)}.parquet", data)
+
+    assert verify(store).differences == []
+
+
+def test_export_writes_the_boxes_that_a_grading_counts(regraded: tuple[Store, Regraded], tmp_path: Path) -> None:
+    store, done = regraded
+
+    written = export(store.uri, str(tmp_path / "out"), Wanted("coco", grading=done.gid)).boxes
+
+    boxes = skinbatch.open(store.uri).boxes().to_pylist()
+    assert written == sum(b["score"] >= 0.6 and b["skin_overlap"] >= 0.5 for b in boxes) > 0
+    with pytest.raises(UsageError, match="--score-threshold, --grading: a grading has its own threshold"):
+        export(store.uri, str(tmp_path / "x"), Wanted("coco", threshold=0.5, grading=done.gid))
+    with pytest.raises(UsageError, match="--grading is for what `skinbatch score` has scored"):
+        export(str(tmp_path / "truth.json"), str(tmp_path / "x"), Wanted("coco", grading=done.gid))
+
+
+def test_evaluate_judges_the_counts_of_a_grading(regraded: tuple[Store, Regraded], tmp_path: Path) -> None:
+    store, done = regraded
+    request = Request(tmp_path / "truth.json", resampling=Resampling(0), thresholds=(0.6,), grading=done.gid)
+
+    found = evaluate(store, request).as_json()
+
+    assert found["about"]["grading"] == {
+        "threshold": 0.6,
+        "counting": "boxes",
+        "scheme": "hayashi",
+        "grading": done.gid,
+    }
+    at_threshold, own = found["all"]["lesions"]["count_error"]
+    assert own["threshold"] == 0.6
+    assert own["mae"] == at_threshold["mae"]
+
+
+def test_severities_are_not_judged_by_a_scheme_with_other_grades(
+    regraded: tuple[Store, Regraded], tmp_path: Path
+) -> None:
+    store, _ = regraded
+    done = regrade(store, scheme=SCHEMES["iga-like"])
+    severities = tmp_path / "severities.csv"
+    names = skinbatch.open(store.uri).images(["image_id"]).column("image_id").to_pylist()
+    severities.write_text("image,label\n" + "".join(f"{name},\n" for name in names))
+
+    with pytest.raises(UsageError, match="the truth has 4 severities, and the scheme 'iga-like' has 5 grades"):
+        evaluate(store, Request(severities, grading=done.gid))
+    assert "grades" in evaluate(store, Request(severities, resampling=Resampling(0))).numbers

@@ -14,6 +14,7 @@ from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.annotations.split import group_in, how_grouped
 from skinbatch.errors import UsageError
+from skinbatch.evaluate.annotators import annotators
 from skinbatch.evaluate.diseases import Diseases, check_apart
 from skinbatch.evaluate.lesions import Lesions
 from skinbatch.evaluate.regions import Regions
@@ -22,6 +23,7 @@ from skinbatch.evaluate.scored import Scored
 from skinbatch.evaluate.severities import Severities
 from skinbatch.evaluate.slices import SEVERITIES, by_severity, by_tone
 from skinbatch.metrics.bootstrap import Estimate, Resampling, numbered
+from skinbatch.metrics.verdicts import PhotoVerdict
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import composed
 from skinbatch.types import Status
@@ -59,6 +61,11 @@ class Evaluation:
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]]
     parts: Mapping[str, Part]
     severity: tuple[int | None, ...]
+
+    def verdicts(self) -> list[PhotoVerdict]:
+        """Return the right, false and missed boxes of each photo; [] if boxes were not judged."""
+        part = self.parts.get(LESIONS)
+        return part.by_photo() if isinstance(part, Lesions) else []
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values.
@@ -150,7 +157,9 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
             f"{crowds:,} regions of the truth are marked as a crowd: what is found only in them counts neither as right nor "
             "as wrong"
         )
-    about = _about(request, scored, truth, said, pairs, judged, failed, parts) | {"notes": notes}
+    noise = annotators(judged, scored.texts("sha256", judged.rows), request.resampling)
+    about = _about(request, scored, truth, said, pairs, judged, failed, parts)
+    about |= {"annotators": noise, "notes": notes}
     return Evaluation(about, numbers, slices, parts, severity)
 
 

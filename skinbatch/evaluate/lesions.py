@@ -15,10 +15,11 @@ from skinbatch.errors import UsageError
 from skinbatch.evaluate.counted import counts_at
 from skinbatch.evaluate.request import Judged, Request
 from skinbatch.evaluate.scored import Scored, spelled
-from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.metrics.bootstrap import Resampling, bootstrap
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.counts import count_error
 from skinbatch.metrics.detection import COCO_MOST, MOST, Curves, Matches, curves, detection, match
+from skinbatch.metrics.verdicts import SAME_LESION, PhotoVerdict, judge
 from skinbatch.tables.names import composed
 
 Bools = NDArray[np.bool_]
@@ -50,6 +51,7 @@ class Lesions:
         rows = judged.rows[self.places]
         found = scored.boxes(rows)
         self.found, on_skin = found.boxes, found.on_skin
+        self.image_ids = [judged.image_ids[n] for n in self.places]
         model = [spelled(composed(name)) for name in found.classes]
         self.unknown: Counter[str] = Counter()
         self._read_truth(judged, request, model)
@@ -69,6 +71,8 @@ class Lesions:
         own = scored.numbers("count_total", rows)
         self.own_threshold = scored.threshold
         self.own_counts = np.where(np.isnan(own), 0, own).astype(np.int64)
+        self._counted = self.found.only(on_skin & (self.found.score >= self.own_threshold))
+        self._verdicts = judge(self.truth, self._counted, self._crowds)
         method = scored.graded_by.counting
         self.thresholds = tuple(sorted(set(request.thresholds)))
         self.counts = counts_at(found, self.thresholds, method)
@@ -96,11 +100,66 @@ class Lesions:
             "detection": {region: {most: of[MERGED] for most, of in caps.items()} for region, caps in merged.items()},
             "detection_by_class": by_class,
             "count_error": [*errors, {"threshold": self.own_threshold, "own": True} | own],
+            "counted": self._of_counted(keep, how, groups),
         }
+
+    def by_photo(self) -> list[PhotoVerdict]:
+        """Return the right, false and missed boxes of each photo, as counted by the grading."""
+        right = self._verdicts.right
+        false, taken = ~right & ~self._verdicts.ignored, self._verdicts.taken
+        photos = np.arange(len(self.places) + 1)
+        starts = np.searchsorted(self._counted.photo, photos)
+        starts_of_truth = np.searchsorted(self.truth.photo, photos)
+
+        verdicts = []
+        for n, image_id in enumerate(self.image_ids):
+            mine = slice(starts[n], starts[n + 1])
+            theirs = slice(starts_of_truth[n], starts_of_truth[n + 1])
+            boxes, true_boxes = self._counted.xyxy[mine], self.truth.xyxy[theirs]
+            verdicts.append(
+                PhotoVerdict(
+                    image_id,
+                    int(self.own_counts[n]),
+                    right=boxes[right[mine]],
+                    false=boxes[false[mine]],
+                    found=true_boxes[taken[theirs]],
+                    missed=true_boxes[~taken[theirs]],
+                )
+            )
+        return verdicts
 
     def curves(self) -> dict[str, Curves]:
         """Return precision over recall of all photos, with classes merged."""
         return {region: curves(matches) for region, matches in self._merged.items()}
+
+    def _of_counted(self, keep: Bools, how: Resampling, groups: Ints | None) -> dict[str, Any]:
+        """Return how many counted boxes are right, false and missed, with precision and recall."""
+        right = self._verdicts.right
+        false = ~right & ~self._verdicts.ignored
+        photos = len(self.places)
+        parts = np.stack(
+            [
+                np.bincount(self._counted.photo[right], minlength=photos)[keep],
+                np.bincount(self._counted.photo[false], minlength=photos)[keep],
+                self.true_counts[keep],
+            ],
+            axis=1,
+        ).astype(np.float64)
+
+        def shares(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.stack([sums[:, 0] / (sums[:, 0] + sums[:, 1]), sums[:, 0] / sums[:, 2]], axis=1)
+
+        precision, recall = bootstrap(parts, shares, how, groups=groups)
+        hits, wrong, true = (int(total) for total in parts.sum(axis=0))
+        return {
+            "iou": SAME_LESION,
+            "right": hits,
+            "false": wrong,
+            "missed": true - hits,
+            "precision": precision,
+            "recall": recall,
+        }
 
     def _detection(
         self, matches: dict[str, Matches], keep: Bools, how: Resampling, groups: Ints | None

@@ -27,6 +27,7 @@ DISEASE = "disease"
 _IMAGES = (
     "image_id",
     "uri",
+    "sha256",
     "status",
     "error",
     "face",

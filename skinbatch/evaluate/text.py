@@ -102,6 +102,11 @@ def _detection(part: Mapping[str, Any]) -> list[str]:
     rows.append([papers.ACNE, f"{papers.AP50:.3f}", "", ""])
     title = f"Detection: {part['photos']:,} photos, {part['true_boxes']:,} true boxes, {part['boxes']:,} found; classes merged"
     lines = table(title, ["", "AP50", "AP (IoU 0.50 to 0.95)", "AR"], rows)
+    counted = part["counted"]
+    lines.append(
+        f"  Counted boxes at IoU {counted['iou']:g}: {counted['right']:,} right, {counted['false']:,} false, "
+        f"{counted['missed']:,} missed; precision {number(counted['precision'])}, recall {number(counted['recall'])}"
+    )
     by_class = part["detection_by_class"].get(ALL)
     if by_class:
         (most, found), *_ = by_class.items()
@@ -288,6 +293,7 @@ def _foot(found: Evaluation) -> Iterator[str]:
             f"In brackets: {how['level']:.0%} percentile intervals of {how['replicates']:,} bootstrap samples of {how['over']}, "
             f"seed {how['seed']}."
         )
+    yield from noise(about["annotators"])
     if LESIONS in found.numbers:
         yield (
             "All boxes: whatever their score and place. On the skin: those that the pipeline would count; the true boxes are the "
@@ -303,6 +309,21 @@ def _foot(found: Evaluation) -> Iterator[str]:
         yield papers.DISEASES_NOTE[0].upper() + papers.DISEASES_NOTE[1:] + "."
     for note in about["notes"]:
         yield f"Note: {note}."
+
+
+def noise(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sentences about how far the annotators agree with themselves."""
+    if found["pairs"]:
+        yield (
+            f"{found['pairs']:,} pairs of photos of this truth have the same bytes: the annotators' counts differ by "
+            f"{number(found['count_difference'], 1)} on average, their severity is the same for "
+            f"{number(found['same_severity'], 2)}."
+        )
+    if known := found["known"]:
+        yield (
+            f"The annotators of {known['of']} counted {known['pairs']} pairs of equal photos twice: counts differ by "
+            f"{known['count_difference']:.1f} on average, grades agree for {known['same_severity']:.0%}."
+        )
 
 
 def _threshold(error: Mapping[str, Any]) -> str:

@@ -343,3 +343,18 @@ def test_a_class_that_is_to_be_apart_has_to_be_there(classed: Path, made: Path, 
         judge(classed, truth, apart=("rosacea", "rosacae"))
     with pytest.raises(UsageError, match="--apart acne: no such class; the pack has no classifier"):
         evaluate(destination_store(made / "scored"), Request(made / "truth.json", apart=("acne",)))
+
+
+def test_every_counted_box_is_right_or_false_and_every_true_one_found_or_missed(
+    found: Evaluation, both: tuple[list[str], Boxes, Boxes]
+) -> None:
+    names, truth, _ = both
+    verdicts = found.verdicts()
+    counted = found.numbers["lesions"]["counted"]
+
+    assert {v.image_id: v.true_count for v in verdicts} == dict(zip(names, truth.per_photo().tolist(), strict=True))
+    assert all(len(v.right) + len(v.false) == v.count for v in verdicts)
+    assert counted["right"] == sum(len(v.right) for v in verdicts) == sum(len(v.found) for v in verdicts)
+    assert counted["missed"] == sum(len(v.missed) for v in verdicts) > 0
+    assert counted["precision"].value == counted["right"] / (counted["right"] + counted["false"])
+    assert counted["recall"].low < counted["recall"].value < counted["recall"].high

@@ -28,7 +28,7 @@ from skinbatch.train.detection.data import Faces, boxed_photos, held_back
 from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto, ScaledPhotos
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.photos.faces import decode_skin, find_skin
-from skinbatch.train.photos.gather import TakenPhoto
+from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto, read_photo
 from skinbatch.train.recipe import read_recipe
 from skinbatch.train.recipe_sections import CloneSection, View

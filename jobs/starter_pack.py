@@ -40,7 +40,7 @@ from skinbatch.evaluate import papers
 from skinbatch.models.manifest import write_manifest
 from skinbatch.models.pack import is_shipped, load_pack
 from skinbatch.train.fitting.parts import gather_part, parts_of
-from skinbatch.train.photos.gather import TakenPhoto
+from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.curves import draw_curves
 from skinbatch.train.results.model_card import WORK, in_pack, reliability_in_pack

@@ -49,8 +49,18 @@ def evaluate(
         typer.Option(
             "--group",
             metavar="PATTERN",
-            help="Photos that intervals are drawn over together: a regular expression over the photo's name whose first group is "
-            "the patient, or a column of a CSV. (default: groups in the truth)",
+            help="How photos of one person are known, which intervals are drawn over together: a regular expression over the "
+            "photo's name whose first or named group is the person, a column of a CSV truth or of the tables (`patient` finds "
+            "`meta_patient`), or `look` for photos that look alike. (default: groups in the truth)",
+        ),
+    ] = None,
+    trained_on: Annotated[
+        Path | None,
+        typer.Option(
+            "--trained-on",
+            metavar="LIST",
+            help="The photos that the pack was trained on: the `train.csv` of a training, another list, or a folder. Counts the "
+            "judged photos that show a person of these, and gives the numbers with persons apart.",
         ),
     ] = None,
     form: Annotated[
@@ -87,6 +97,7 @@ def evaluate(
         names=_names(names or []),
         apart=tuple(apart or ()),
         group=group,
+        trained_on=trained_on,
     )
     store = destination_store(dest, load_config(config).storage)
     with TerminalPresenter() as presenter:

@@ -144,6 +144,15 @@ def train(
             "current one if the recipe comes with skinbatch)",
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            help="What keeps photos of one person on one side of the split, instead of the recipe's `group`: a regular "
+            "expression over the photo's name with the person in brackets, a column of a CSV, or `look` for photos that look "
+            "alike.",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Treat problems in the annotated photos as errors (exit 2).")
     ] = False,
@@ -160,7 +169,9 @@ def train(
 
     file = find_recipe(recipe)
     with TrainingPresenter() as presenter:
-        outcome = run(stage.value, file, out, presenter, strict=strict, ray_address=ray_address, data_folder=data)
+        outcome = run(
+            stage.value, file, out, presenter, strict=strict, ray_address=ray_address, data_folder=data, group=group
+        )
     if as_json:
         print_json(outcome.as_json())
     else:

@@ -59,7 +59,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
 
 
 def _photo(line: str, where: str, file: Path, tree: Tree, near: str, classes: list[str]) -> AnnotatedPhoto:
-    name, groups = _parted(line)
+    name, groups = name_and_rest(line)
     boxes, labels = [], []
     for group in groups:
         parts = group.split(",")
@@ -79,7 +79,7 @@ def _photo(line: str, where: str, file: Path, tree: Tree, near: str, classes: li
     return AnnotatedPhoto(known, file, path, width, height, found, tuple(labels), severity=severity_of(known))
 
 
-def _parted(line: str) -> tuple[str, list[str]]:
+def name_and_rest(line: str) -> tuple[str, list[str]]:
     """Return name and groups of a line.
 
     A name may have blanks: it ends with the first word that ends like a photo.
@@ -104,7 +104,7 @@ def _looks_right(file: Path) -> bool:
             line = next((line.strip() for line in stream if line.strip()), "")
     except OSError as e:
         raise UsageError(f"{file}: cannot be read: {e.strerror}") from None
-    name, groups = _parted(line) if line else ("", [])
+    name, groups = name_and_rest(line) if line else ("", [])
     if not has_image_name(name):
         return False
     return "," in groups[0] if groups else file.name == ROBOFLOW

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
@@ -11,30 +10,11 @@ import numpy as np
 
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
-from skinbatch.tables.names import composed
 
 # Boxes a photo: Hayashi's steps.
 _FEW_TO_MANY = (0, 5, 20, 50)
 # The first pass fills the validation part; the others undo what later groups made superfluous.
 _PASSES = 4
-
-
-def how_grouped(said: str | None) -> tuple[re.Pattern[str] | None, str | None]:
-    """Return how groups are named: by a regular expression, or by the column of a .csv.
-
-    The first group of the regular expression is the patient, or what else must not be split. A text
-    without a group in it is a column. Raises re.error for an invalid regular expression.
-    """
-    if said is None:
-        return None, None
-    pattern = re.compile(composed(said))
-    return (pattern, None) if pattern.groups else (None, said)
-
-
-def group_in(name: str, pattern: re.Pattern[str] | None) -> str | None:
-    """Return the group in a photo's name; None if there is none or no pattern."""
-    found = pattern.search(composed(name)) if pattern is not None else None
-    return (found[1] or None) if found is not None else None
 
 
 def split(

@@ -44,6 +44,12 @@ class _Row:
     size: tuple[int, int] | None = None
 
 
+def has_column(path: Path, name: str) -> bool:
+    """Return whether a path is one .csv with photos and a column of this name."""
+    files = _files(path) if path.exists() else []
+    return len(files) == 1 and place_of(rows_of(files[0])[0], (name,)) is not None
+
+
 def fits(path: Path) -> bool:
     """Return whether a path is a .csv with columns for photos and labels, or of 0 and 1."""
     return len(_files(path)) == 1
@@ -67,7 +73,7 @@ def read(path: Path, photos: Path | None = None, group: str | None = None) -> Tr
         there = ", ".join(file.name for file in files) or "none"
         raise UsageError(f"{path}: looked for one .csv of image and label, found {there}; name the one that is meant")
     (file,) = files
-    header, rows = _rows(file)
+    header, rows = rows_of(file)
     image, labels, group_at = _columns(file, header, rows, group)
     boxes = _BoxColumns.of(file, header, labels)
     found: dict[str, _Row] = {}
@@ -102,12 +108,12 @@ class _BoxColumns:
     def of(cls, file: Path, header: Sequence[str], labels: int | Mapping[int, str]) -> _BoxColumns | None:
         """Return the columns; None if the rows are no boxes."""
         for names in CORNERS:
-            places = [_place(header, (name,)) for name in names]
+            places = [place_of(header, (name,)) for name in names]
             corners = tuple(place for place in places if place is not None)
             if len(corners) == len(names):
                 if not isinstance(labels, int):
                     raise UsageError(f"{file}: has boxes, but no column for their label ({', '.join(LABEL)})")
-                sides = tuple(place for name in SIZE if (place := _place(header, (name,))) is not None)
+                sides = tuple(place for name in SIZE if (place := place_of(header, (name,))) is not None)
                 return cls(corners, labels, sides if len(sides) == len(SIZE) else None)
         return None
 
@@ -167,7 +173,7 @@ def _truth(file: Path, rows: Mapping[str, _Row], photo_root: Path | None, boxed:
     return Truth(tree.root, "csv", tuple(photos), tuple(names))
 
 
-def _rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def rows_of(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header, and line and cells of every row that is not empty."""
     text = read_text(file)
     first = text.partition("\n")[0]
@@ -191,10 +197,10 @@ def _columns(
     file: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]], group: str | None
 ) -> tuple[int, int | dict[int, str], int | None]:
     """Return the places of photo, label (or place -> class of columns of 0 and 1) and group."""
-    image, label = _place(header, IMAGE), _place(header, LABEL)
+    image, label = place_of(header, IMAGE), place_of(header, LABEL)
     if image is None:
         raise UsageError(f"{file}: no column for the image ({', '.join(IMAGE)}); its columns are {', '.join(header)}")
-    group_at = _place(header, GROUP if group is None else (group,))
+    group_at = place_of(header, GROUP if group is None else (group,))
     if group is not None and group_at is None:
         raise UsageError(f"{file}: no column `{group}` for the group; its columns are {', '.join(header)}")
     if label is not None:
@@ -214,7 +220,8 @@ def _labels(row: Sequence[str], labels: int | Mapping[int, str]) -> list[str]:
     return [name for n, name in labels.items() if row[n].strip() == "1"]
 
 
-def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
+def place_of(header: Sequence[str], names: Sequence[str]) -> int | None:
+    """Return the place of the first of these columns that exists, in any case; None for none."""
     columns = [composed(name).lower() for name in header]
     wanted = [composed(name).lower() for name in names]
     return next((columns.index(name) for name in wanted if name in columns), None)
@@ -227,5 +234,5 @@ def _files(path: Path) -> list[Path]:
 
 
 def _has_image(file: Path) -> bool:
-    header, _ = _rows(file)
-    return _place(header, IMAGE) is not None
+    header, _ = rows_of(file)
+    return place_of(header, IMAGE) is not None

@@ -9,20 +9,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.grouping import LOOK
 from skinbatch.annotations.pairing import Pairs, pair
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
-from skinbatch.annotations.split import group_in, how_grouped
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.annotators import annotators
 from skinbatch.evaluate.diseases import Diseases, check_apart
 from skinbatch.evaluate.lesions import Lesions
+from skinbatch.evaluate.persons import Persons, column_of_truth, find_persons
 from skinbatch.evaluate.regions import Regions
 from skinbatch.evaluate.request import Judged, Request
 from skinbatch.evaluate.scored import Scored
 from skinbatch.evaluate.severities import Severities
 from skinbatch.evaluate.slices import SEVERITIES, by_severity, by_tone
-from skinbatch.metrics.bootstrap import Estimate, Resampling, numbered
+from skinbatch.metrics.bootstrap import Estimate, Resampling
 from skinbatch.metrics.verdicts import PhotoVerdict
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import composed
@@ -32,7 +33,7 @@ from skinbatch.types import Status
 LESIONS, GRADES, REGIONS, DISEASES = "lesions", "grades", "masks", "classes"
 # So many photos are named in a note.
 _SHOWN = 5
-SLICES = {"skin_tone": "ITA group", "severity": "severity"}
+SLICES = {"skin_tone": "ITA group", "severity": "severity", "person": "person"}
 
 
 class Part(Protocol):
@@ -101,14 +102,8 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
         1.0
     """
     phase(f"reading {request.truth}")
-    column = how_grouped(request.group)[1]
-    truth = read_truth(request.truth, request.format, group=column, photos=request.photos)
+    truth = read_truth(request.truth, request.format, group=column_of_truth(request), photos=request.photos)
     refuse_wrong_units(truth)
-    if column is not None and truth.format != "csv":
-        raise UsageError(
-            f"--group {request.group}: a column, which only a .csv truth has; for {truth.format} give a regular expression over "
-            "the photo's name with a group in it, such as '(p[0-9]+)_'"
-        )
     lost = [photo for photo in truth.photos if photo.path is None and photo.boxes is None]
     if truth.format == "yolo" and lost:
         raise UsageError(
@@ -123,9 +118,12 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     names = [photo.written if photo.written and composed(photo.written) in ids else photo.name for photo in said]
     pairs = pair(names, scored.image_ids, [photo.path for photo in said], scored.uris)
     notes: list[str] = []
-    judged, failed = _judged(said, pairs, scored, request, notes)
-    if not len(judged):
+    places, failed = _fine(pairs, scored, request)
+    if not len(places):
         raise UsageError(_nothing(request, scored, said, pairs))
+    if request.group == LOOK:
+        phase("comparing photos")
+    judged, persons = _judged(said, pairs, places, scored, request, notes)
     parts = _parts(judged, scored, request, phase, notes)
     if not parts:
         raise UsageError(f"{request.truth}, {scored.uri}: nothing to compare: {'; '.join(notes)}")
@@ -136,7 +134,8 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     ita = scored.numbers("ita_degrees", judged.rows)
     severity = tuple(photo.severity for photo in judged.photos)
     slices: dict[str, dict[str, Any]] = {}
-    for kind, groups in {"skin_tone": by_tone(ita), "severity": by_severity(severity)}.items():
+    kinds = {"skin_tone": by_tone(ita), "severity": by_severity(severity), "person": persons.slices()}
+    for kind, groups in kinds.items():
         for name, members in groups.items():
             phase(f"measuring: {SLICES[kind]} {name}")
             found = {
@@ -159,7 +158,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
         )
     noise = annotators(judged, scored.texts("sha256", judged.rows), request.resampling)
     about = _about(request, scored, truth, said, pairs, judged, failed, parts)
-    about |= {"annotators": noise, "notes": notes}
+    about |= {"groups": persons.about, "annotators": noise, "notes": notes}
     return Evaluation(about, numbers, slices, parts, severity)
 
 
@@ -167,40 +166,27 @@ def _says(photo: AnnotatedPhoto) -> bool:
     return any(said is not None for said in (photo.boxes, photo.classes, photo.severity, photo.masks))
 
 
-def _judged(
-    said: Sequence[AnnotatedPhoto], pairs: Pairs, scored: Scored, request: Request, notes: list[str]
-) -> tuple[Judged, list[dict[str, Any]]]:
-    """Pair photos that have a truth with their `ok` rows, and return the other rows too."""
+def _fine(pairs: Pairs, scored: Scored, request: Request) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
+    """Return the places of the pairs to judge, those with an `ok` row, and the other rows."""
+    asked = np.array([request.only is None or scored.image_ids[row] in request.only for row in pairs.rows], np.bool_)
     status = scored.texts("status", pairs.rows)
     fine = np.array([value == Status.OK for value in status], np.bool_)
-    photos = tuple(said[n] for n in pairs.truth[fine])
-    ids = tuple(scored.image_ids[n] for n in pairs.rows[fine])
-    failed = scored.images.select(["image_id", "status", "error"]).take(pairs.rows[~fine]).to_pylist()
-    return Judged(photos, ids, pairs.rows[fine], _groups(photos, request, notes)), failed
+    failed = scored.images.select(["image_id", "status", "error"]).take(pairs.rows[asked & ~fine]).to_pylist()
+    return np.flatnonzero(asked & fine), failed
 
 
-def _groups(photos: Sequence[AnnotatedPhoto], request: Request, notes: list[str]) -> NDArray[np.int64] | None:
-    """Return (P,) the group of each photo, or None if no group is known.
-
-    A photo whose group is unknown is a group of its own.
-    """
-    pattern = how_grouped(request.group)[0]
-    matched = [group_in(photo.name, pattern) for photo in photos]
-    named = [match or photo.group for match, photo in zip(matched, photos, strict=True)]
-    if photos and request.group is not None and not any(matched if pattern is not None else named):
-        wrong = "matches none of" if pattern is not None else "is an empty column for all"
-        raise UsageError(
-            f"--group {request.group}: {wrong} the {len(photos):,} photos to be judged, such as {photos[0].name}"
-        )
-    if pattern is not None and None in matched:
-        notes.append(f"--group {request.group}: does not match {matched.count(None):,} of {len(photos):,} photos")
-    if not any(named):
-        return None
-    if alone := sum(not name for name in named):
-        notes.append(
-            f"{alone:,} of {len(photos):,} photos have no group: each of them is resampled as a group of its own"
-        )
-    return numbered([name or f"/{photo.name}" for name, photo in zip(named, photos, strict=True)])
+def _judged(
+    said: Sequence[AnnotatedPhoto],
+    pairs: Pairs,
+    places: NDArray[np.int64],
+    scored: Scored,
+    request: Request,
+    notes: list[str],
+) -> tuple[Judged, Persons]:
+    """Return the judged photos and who is on them. places: of the pairs to judge."""
+    photos, rows = tuple(said[n] for n in pairs.truth[places]), pairs.rows[places]
+    persons = find_persons(photos, rows, scored, request, notes)
+    return Judged(photos, tuple(scored.image_ids[n] for n in rows), rows, persons.numbers), persons
 
 
 def _parts(

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.grouping import Grouping
 from skinbatch.annotations.photos import AnnotatedPhoto
-from skinbatch.annotations.split import how_grouped
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.scored import spelled
 from skinbatch.metrics.bootstrap import Resampling
@@ -32,9 +32,11 @@ class Request:
     regrade`; None: that of the scoring's first run. thresholds: scores at which lesions are
     counted, besides the grading's own. names: class in the truth -> class of the model, "" for none
     of its classes; `*` stands for every other class. apart: classes that the means leave out, such
-    as confounded ones. group: photos that are resampled together: a regular
-    expression over the photo's name, whose first group identifies them, or a column of a .csv
-    truth; None: as the truth says.
+    as confounded ones. group: photos that are resampled together, as
+    `Grouping.parse` takes it: a regular expression over the photo's name, a column of a .csv truth
+    or of the tables, or `look`; None: as the truth says. trained_on: list of the photos that the
+    model was trained on; numbers are then also given by whether it has seen the person. only: judge
+    no other photos than these, by image_id; None: all.
     """
 
     truth: Path
@@ -47,14 +49,21 @@ class Request:
     names: Mapping[str, str] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
     group: str | None = None
+    trained_on: Path | None = None
+    only: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if wrong := [t for t in self.thresholds if not 0 <= t <= 1]:
             raise UsageError(f"--thresholds: {wrong[0]} is no score; scores are from 0 to 1")
         try:
-            how_grouped(self.group)
+            _ = self.grouping
         except re.error as e:
             raise UsageError(f"--group {self.group}: no regular expression: {e}") from None
+
+    @cached_property
+    def grouping(self) -> Grouping | None:
+        """Return how groups are known; None without `group`."""
+        return None if self.group is None else Grouping.parse(self.group)
 
     @cached_property
     def _mapping(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ from skinbatch.metrics.boxes import Boxes
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.gradings import Grading
+from skinbatch.runs.named_column import fields_of, named_column
 from skinbatch.runs.results import open_results
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import column_name
@@ -72,6 +73,14 @@ class Scored:
     def uris(self) -> list[str]:
         """Return where the bytes of every photo are, as the tables spell it."""
         return list(self.images.column("uri").to_pylist())
+
+    def named_column(self, name: str, image_ids: Sequence[str]) -> list[str | None] | None:
+        """Return a column, or field of `meta`, of some photos as text; None without it."""
+        return named_column(self._results, name, image_ids)
+
+    def fields(self) -> list[str]:
+        """Return the columns of fields that passed through from the source."""
+        return fields_of(self._results)
 
     @property
     def threshold(self) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skinbatch.evaluate import papers
+from skinbatch.evaluate import papers, persons
 from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, SLICES, Evaluation
 from skinbatch.evaluate.lesions import ALL
 from skinbatch.metrics.bootstrap import Estimate
@@ -70,6 +70,7 @@ def _head(about: Mapping[str, Any]) -> Iterator[str]:
     yield f"{about['destination']}, scoring {about['scoring']} (pack {about['pack']}){graded}"
     yield f"against {about['truth']} ({about['format']}), photos matched by their {about['matched_by']}"
     yield f"  {photos['judged']:,} photos judged; {photos['with_truth']:,} have truth, {photos['rows']:,} have a row"
+    yield from persons.told(about["groups"], photos["judged"])
     failed = [f"{row['image_id']} ({row['status']})" for row in about["failed"]]
     for what, names in (
         ("with truth, but no row", about["truth_without_photo"]),

@@ -86,6 +86,11 @@ class Results:
         return Grading(float(first["threshold"]), find_scheme(str(first["scheme"])), first["counting"])
 
     @property
+    def stored_columns(self) -> tuple[str, ...]:
+        """Return the columns of `images` in its files: all but the `meta_<name>`."""
+        return tuple(self._known("images") or ())
+
+    @property
     def note(self) -> str | None:
         """Return a sentence if a newer scoring is unfinished, so that it is not shown; else None."""
         if self.newer_unfinished is None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from skinbatch.annotations.grouping import Grouping
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.manifest import NAME
 from skinbatch.models.pack import Pack, load_pack
@@ -105,6 +107,7 @@ class Recipe(Section):
     _folder: Path = PrivateAttr(default=Path())
     _data: Path = PrivateAttr(default=Path())
     _unusable: frozenset[Path] = PrivateAttr(default=frozenset())
+    _group: str | None = PrivateAttr(default=None)
 
     @property
     def file(self) -> Path:
@@ -126,6 +129,27 @@ class Recipe(Section):
         recipe = self.model_copy()
         recipe._unusable = self._unusable | frozenset(photos)
         return recipe
+
+    def grouped(self, group: str | None) -> Recipe:
+        """Return a copy of the recipe with another `group` in its own [data].
+
+        None returns the recipe as it is. Raises UsageError if `group` is no regular expression.
+        """
+        if group is None:
+            return self
+        try:
+            Grouping.parse(group)
+        except re.error as e:
+            raise UsageError(f"--group {group}: no regular expression: {e}") from None
+
+        recipe = self.model_copy(update={"data": self.data.model_copy(update={"group": group})})
+        recipe._group = group
+        return recipe
+
+    @property
+    def group_option(self) -> str | None:
+        """Return the `group` that was given beside the file; None if the file's own counts."""
+        return self._group
 
     @property
     def classes(self) -> tuple[str, ...]:

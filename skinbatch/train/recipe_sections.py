@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from skinbatch.annotations.split import how_grouped
+from skinbatch.annotations.grouping import Grouping
 from skinbatch.models.stages import Fraction, Name, Positive, Section
 from skinbatch.tables.names import composed
 
@@ -135,8 +135,9 @@ class DataSection(View):
         negative_share: the share of a detector's training inputs that show `negatives`; None: 0.08.
         map: name of a class in the truth -> class of the model. `"*"` stands for all other names;
             `""` is none of the model's classes.
-        group: a regular expression over the photo's name whose first group is the patient, or a
-            column of a CSV truth. Without it, photos that look the same form a group.
+        group: a regular expression over the photo's name whose first group (or first named one) is
+            the patient, a column of a CSV truth, or `look` for photos that look alike. Without it,
+            photos that look alike are not split, and intervals are over photos.
         stretched: the shape of the photos before they were stretched to a square, such as `4:3`.
         apart: classes that the score and the means leave out, because their photos can be
             recognised by something other than the skin.
@@ -169,7 +170,7 @@ class DataSection(View):
             raise ValueError("give either `valid`, a list of truths, or `valid_share`, such as 0.2")
         if self.group is not None:
             try:
-                re.compile(self.group)
+                Grouping.parse(self.group)
             except re.error as e:
                 raise ValueError(f"`group` is no regular expression: {e}") from None
         if self.stretched is not None and 0 in map(float, self.stretched.split(":")):
@@ -185,14 +186,9 @@ class DataSection(View):
         return own | {composed(name): meant for name, meant in self.map.items()}
 
     @property
-    def group_pattern(self) -> re.Pattern[str] | None:
-        """Return the regular expression, or None if `group` is a column's name or not set."""
-        return how_grouped(self.group)[0]
-
-    @property
-    def group_column(self) -> str | None:
-        """Return the column's name, or None if `group` is a regular expression or not set."""
-        return how_grouped(self.group)[1]
+    def grouping(self) -> Grouping | None:
+        """Return how groups are known; None without `group`."""
+        return None if self.group is None else Grouping.parse(self.group)
 
     @property
     def aspect(self) -> float | None:

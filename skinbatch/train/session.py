@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +24,10 @@ from skinbatch.ray_environment import cluster_address, settle
 from skinbatch.train.fitting.checkpoint import whole
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
-from skinbatch.train.photos.gather import TakenPhoto, problems_of_groups
+from skinbatch.train.photos.groups import TakenPhoto, describe_groups, problems_of_groups
+from skinbatch.train.photos.lists import write_listing, write_trained_on
 from skinbatch.train.recipe import Recipe, read_recipe
-from skinbatch.train.results.model_card import VALID, WORK
+from skinbatch.train.results.model_card import TRAINED_ON, VALID, WORK
 from skinbatch.train.results.packing import stem_of, write_pack
 from skinbatch.train.results.result import TrainedStage
 from skinbatch.types import Status
@@ -81,6 +80,7 @@ def train(
     strict: bool = False,
     ray_address: str | None = None,
     data_folder: Path | None = None,
+    group: str | None = None,
 ) -> Outcome:
     """Train one stage of a pack from a recipe, and write the pack to `out/<name>`.
 
@@ -96,6 +96,7 @@ def train(
         strict: Treat problems in the photos as errors.
         ray_address: The address of a Ray cluster, for recipes with several workers.
         data_folder: The folder that relative paths of photos start from, instead of the recipe's.
+        group: How photos of one person are known, instead of the recipe's `group`.
 
     Returns:
         The pack, its numbers and the problems in its photos.
@@ -111,7 +112,7 @@ def train(
         >>> done.pack.name, done.metrics[0]["name"]  # doctest: +SKIP
         ('acne', 'AP50')
     """
-    said = read_recipe(recipe, stage, data_folder)
+    said = read_recipe(recipe, stage, data_folder).grouped(group)
     said.check_files()
     out = out.absolute()  # Workers on this machine or others have folders of their own.
     work = out / WORK / stem_of(said)
@@ -131,22 +132,24 @@ def _train(
     recipe: Recipe, out: Path, work: Path, progress: TrainingProgress, strict: bool, ray_address: str | None
 ) -> Outcome:
     hashes: dict[Path, str] = {}
-    problems, valid, seen, notes = _checked(recipe, progress, hashes)
+    checked = _checked(recipe, progress, hashes)
+    problems = checked.problems
     while unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable:
         # The training photos are split anew without these, and the new split is the one to check.
         recipe, before = recipe.without(unusable), problems.found
-        problems, valid, seen, notes = _checked(recipe, progress, hashes)
-        told = {(p.kind, p.file) for p in problems.found}
+        checked = _checked(recipe, progress, hashes)
+        told = {(p.kind, p.file) for p in checked.problems.found}
         # Folders of negatives no longer contain what the first look left out, so the second does
         # not report it.
         gone = (p for p in before if p.kind in LEFT_OUT and (p.kind, p.file) not in told)
-        problems = Problems((*gone, *problems.found))
+        problems = Problems((*gone, *checked.problems.found))
     _refuse_seen(problems, recipe)
     _write(work / PROBLEMS, problems.as_json())
     problems.raise_if(strict)
-    _keep_photos(work, seen)
-    _write_list(work / VALID, valid)
-    for line in (*problems.as_text().splitlines(), *notes):
+    _keep_photos(work, checked.seen)
+    write_listing(work / VALID, checked.valid)
+    write_trained_on(work / TRAINED_ON, checked.train)
+    for line in (*problems.as_text().splitlines(), *checked.notes, *checked.groups):
         progress.note(line)
     run: Callable[[TrainingProgress], TrainedStage] = partial(_trainer(recipe.stage), recipe, work)
     if recipe.run.workers > 1:
@@ -156,16 +159,17 @@ def _train(
         trained = on_workers(run, recipe.run, work, progress, address=ray_address)
     else:
         trained = run(progress)
+    trained = dataclasses.replace(trained, notes=(*trained.notes, *checked.groups))
     if max(point["score"] for point in trained.curve) <= 0:
         progress.note(NOTHING)
         trained = dataclasses.replace(trained, notes=(*trained.notes, NOTHING))
     progress.phase("writing the pack")
     counts = {kind.value: len(mine) for kind, mine in problems.by_kind().items()}
     pack = write_pack(trained, recipe, out, work, counts)
-    tried = _try(pack, valid[0])
+    tried = _try(pack, checked.valid[0].path)
     if tried is not None and tried["status"] == Status.MODEL_ERROR:
         raise PackError(
-            f"{pack.directory}: was written, but cannot score {valid[0]}: {tried['error']}; the curves of this "
+            f"{pack.directory}: was written, but cannot score {checked.valid[0].path}: {tried['error']}; the curves of this "
             f"training are in {work / 'curves.png'}"
         )
     metrics = tuple(dataclasses.asdict(metric) for metric in trained.metrics)
@@ -207,15 +211,18 @@ class _Checked(NamedTuple):
 
     Attributes:
         problems: mistakes in the photos.
-        valid: validation photos of the last training.
+        train, valid: photos of the last training.
         seen: hashes that tell whether the photos are still the same.
         notes: other facts to report before training.
+        groups: how many groups the photos of each training have, in words.
     """
 
     problems: Problems
-    valid: list[Path]
+    train: tuple[TakenPhoto, ...]
+    valid: tuple[TakenPhoto, ...]
     seen: dict[str, Any]
     notes: list[str]
+    groups: list[str]
 
 
 def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]) -> _Checked:
@@ -225,6 +232,7 @@ def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
     earlier: dict[str, list[AnnotatedPhoto]] = {}
     groups: dict[str, str] = {}
     notes: list[str] = []
+    by_person: list[str] = []
     for part in parts_of(recipe):
         progress.phase("reading annotations")
         gathered = gather_part(recipe, part)
@@ -236,8 +244,10 @@ def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
             # A photo that an earlier training has seen must not be evaluated on.
             twice = check({name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping)
             found |= dict.fromkeys(problem for problem in twice.found if problem.kind in _IN_BOTH)
-        found |= dict.fromkeys(problems_of_groups(gathered, part.data, groups))
+        found |= dict.fromkeys(problems_of_groups(gathered.train, gathered.valid, part.data, groups))
         where = f"transfer `{part.name}`: " if part.name else ""
+        if (told := describe_groups(gathered.train, gathered.valid, part.data)) is not None:
+            by_person.append(f"{where}{told}")
         notes += [f"{where}`data.map` {name!r}: the truth has no class of this name" for name in gathered.unused]
         earlier[f"{part.name} train"] = splits["train"]
         for name, taken in (("train", gathered.train), ("valid", gathered.valid)):
@@ -246,7 +256,7 @@ def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
         seen["weights"] = {"sha256": _content(start)}
     if (faces := recipe.face_finder()) is not None:
         seen["segmenter of the base"] = {"sha256": faces}
-    return _Checked(Problems(tuple(found)), [photo.path for photo in gathered.valid], seen, notes)
+    return _Checked(Problems(tuple(found)), gathered.train, gathered.valid, seen, notes, by_person)
 
 
 def _known_by(taken: Sequence[TakenPhoto], hashes: dict[Path, str]) -> str:
@@ -293,14 +303,6 @@ def _keep_photos(work: Path, seen: dict[str, Any]) -> None:
                 f"{work}: the inputs of this training have changed since it began ({name}{counts}); give another --out, "
                 f"or remove {work}"
             )
-
-
-def _write_list(path: Path, photos: Sequence[Path]) -> None:
-    """Write a listing for `skinbatch score`."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([["uri"], *([str(photo)] for photo in photos)])
-    with whole(path) as file:
-        file.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def _write(path: Path, value: Any) -> None:

@@ -3,6 +3,7 @@ scores; photos that spoil a training are told before it starts."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -349,6 +350,37 @@ def test_the_split_that_is_checked_is_the_one_that_is_trained(shades: Path, tmp_
     body, last = (gather_part(recipe, part) for part in parts_of(recipe))
     for name, taken in (("body train", body.train), ("train", last.train), ("valid", last.valid)):
         assert kept[name] == {"photos": len(taken), "sha256": _known_by(taken, {})}
+
+
+def test_photos_that_look_alike_are_groups_on_request_and_the_training_lists_them(shades: Path, tmp_path: Path) -> None:
+    class Stops(Silent):
+        def __init__(self) -> None:
+            super().__init__()
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+        def step(self, now: Any) -> None:
+            raise KeyboardInterrupt
+
+    progress = Stops()
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", shades / "recipe.toml", tmp_path, progress, group="look")
+
+    (work,) = (tmp_path / "work").iterdir()
+    with open(work / "train.csv", newline="") as file:
+        listed = list(csv.DictReader(file))
+    valid = (work / "valid.csv").read_text().splitlines()[1:]
+    assert len(listed) + len(valid) == 32 + 12
+    assert not {row["uri"] for row in listed} & set(valid)
+    assert all(row["group"].startswith("the look of ") for row in listed)
+    assert any("groups in 44 photos" in note and "look alike" in note for note in progress.notes)
+
+    with pytest.raises(UsageError, match=r'`data\.group` was "look"'):
+        train("classifier", shades / "recipe.toml", tmp_path, Silent())
+    with pytest.raises(UsageError, match=r"--group \(: no regular expression"):
+        train("classifier", shades / "recipe.toml", tmp_path, Silent(), group="(")
 
 
 def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(shades: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skinbatch.errors import UsageError
-from skinbatch.metrics.bootstrap import Resampling, numbered
+from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.calibration import (
     FOLDS,
     fit_calibration,
@@ -38,7 +38,8 @@ from skinbatch.train.fitting.device import choose_device
 from skinbatch.train.fitting.parts import Part, Trained, train_parts
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.faces import cut_faces
-from skinbatch.train.photos.gather import NONE, Gathered, TakenPhoto, group_of
+from skinbatch.train.photos.gather import NONE, Gathered
+from skinbatch.train.photos.groups import TakenPhoto, group_numbers
 from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import CalibrationSection, DataSection
@@ -169,11 +170,7 @@ def _kept(chosen: NDArray[np.bool_], truth: NDArray[np.bool_], negatives: Sequen
 
 
 def _groups(photos: Sequence[ClassedPhoto]) -> NDArray[np.int64] | None:
-    """Return the groups that intervals are drawn over; None for single photos without groups."""
-    if all(photo.group is None for photo in photos):
-        return None
-    # Photos of two sources may have the same name.
-    return numbered([photo.group or f"/{photo.photo.path}" for photo in photos])
+    return group_numbers([photo.group for photo in photos], [photo.photo.path for photo in photos])
 
 
 def measure(
@@ -227,7 +224,7 @@ def _classed(
             photo,
             taken.classes,
             taken.view.crop or (WHOLE,),
-            group_of(taken, data),
+            taken.photo.group,
             taken.source if taken.negative else None,
         )
         for photo, taken in zip(stored, photos, strict=True)

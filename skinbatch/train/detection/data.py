@@ -17,7 +17,8 @@ from skinbatch.models.pack import Pack
 from skinbatch.train.detection.crops import Boxes, Labels
 from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, SMALLEST, BoxedPhoto, large_enough
 from skinbatch.train.photos.faces import cut_faces, find_skin
-from skinbatch.train.photos.gather import Gathered, TakenPhoto, group_of, truth_class
+from skinbatch.train.photos.gather import Gathered, truth_class
+from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe_sections import DataSection
 from skinbatch.train.results.result import DataCount
@@ -134,14 +135,12 @@ def boxed_photos(
             stored[n] = photo
     made = []
     for taken, photo, skin in zip(photos, stored, skins, strict=True):
-        boxed_photo = _with_boxes(taken, photo, data, classes, group_of(taken, data))
+        boxed_photo = _with_boxes(taken, photo, data, classes)
         made.append(replace(boxed_photo, source=taken.source, repeat=taken.repeat, skin=skin))
     return made
 
 
-def _with_boxes(
-    taken: TakenPhoto, stored: StoredPhoto, data: DataSection, classes: Sequence[str], group: str | None
-) -> BoxedPhoto:
+def _with_boxes(taken: TakenPhoto, stored: StoredPhoto, data: DataSection, classes: Sequence[str]) -> BoxedPhoto:
     """Return the photo with its boxes of the model's classes, clipped to the cut photo.
 
     Boxes without an area are left out.
@@ -172,7 +171,7 @@ def _with_boxes(
         boxes[known],
         labels[known],
         said.severity,
-        group,
+        said.group,
         crowds[meant],
         crowd_labels[meant],
     )

@@ -15,13 +15,14 @@ from mmengine.dist import all_gather_object, get_dist_info
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skinbatch.metrics.bootstrap import Estimate, Resampling, numbered
+from skinbatch.metrics.bootstrap import Estimate, Resampling
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.counts import count_error
 from skinbatch.metrics.detection import curves, detection, match
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet_detector import MMDetDetector
 from skinbatch.train.detection.photos import BoxedPhoto
+from skinbatch.train.photos.groups import group_numbers
 from skinbatch.train.photos.photo_store import decoded
 from skinbatch.train.results.result import Metric
 from skinbatch.types import Detections
@@ -118,10 +119,7 @@ class Scored:
         return truth, found, crowds
 
     def _groups(self) -> Ints | None:
-        if all(photo.group is None for photo in self.photos):
-            return None
-        # By path: photos of two sources may have the same name.
-        return numbered([photo.group or f"/{photo.stored.path}" for photo in self.photos])
+        return group_numbers([photo.group for photo in self.photos], [photo.stored.path for photo in self.photos])
 
 
 _TITLES = {"ap50": "AP50", "ap": "AP", "ar": "AR"}

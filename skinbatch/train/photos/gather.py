@@ -6,22 +6,19 @@ What is left out is recorded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from skinbatch.annotations.checks import OTHERS, mapped
-from skinbatch.annotations.likeness import perceptual_groups
 from skinbatch.annotations.photos import EMBEDDED, AnnotatedPhoto, Truth
-from skinbatch.annotations.problems import Kind, Problem
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
-from skinbatch.annotations.split import group_in, split
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
 from skinbatch.tables.names import composed
+from skinbatch.train.photos.groups import TakenPhoto, held_back, with_groups
 from skinbatch.train.recipe_sections import DataSection, Negatives, Source, StageName, View
 from skinbatch.train.results.result import DataCount
 
@@ -31,24 +28,6 @@ LOST = "without a photo"
 WITHIN = "whose photo is only within its annotation"
 _SHOWN = 5
 NO_BOXES = np.zeros((0, 4), np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class TakenPhoto:
-    """Hold a photo that is used.
-
-    classes: of the model; () for none of them; for detectors those of its boxes. view: which part
-    of it is used, with nothing left to [data]. source: the name of the truth or folder. negative:
-    it is from a folder of [data] `negatives`. repeat: how often it is shown in an epoch.
-    """
-
-    photo: AnnotatedPhoto
-    path: Path
-    classes: tuple[str, ...]
-    view: View
-    source: str
-    negative: bool = False
-    repeat: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,28 +75,21 @@ def gather(
     valid_truths = [(source, _read(source, data, stage, "val")) for source in data.valid]
     _check_left_out((*train_truths, *valid_truths), where)
     reader = _Reader(data, stage, tuple(classes), f"{part} " if part else "", unusable)
+    valid_parts = [list(reader.of_truth(source, truth, "valid")) for source, truth in valid_truths]
+    train_parts = [list(reader.of_truth(source, truth, "train")) for source, truth in train_truths]
+    negative_parts = [list(reader.of_folder(negatives)) for negatives in data.negatives]
+    grouped = iter(with_groups([*valid_parts, *train_parts, *negative_parts], data, where))
+
+    valid = [photo for _ in valid_parts for photo in next(grouped)]
     train: list[TakenPhoto] = []
-    valid = [photo for source, truth in valid_truths for photo in reader.of_truth(source, truth, "valid")]
-    for source, truth in train_truths:
-        photos = list(reader.of_truth(source, truth, "train"))
-        if source.valid_share is not None and photos:
-            photos, held_back = _held_back(photos, source.valid_share, data, seed)
-            valid += held_back
+    shares = [*(source.valid_share for source in data.train), *(none.valid_share for none in data.negatives)]
+    for share, photos in zip(shares, grouped, strict=True):
+        if share is not None and photos:
+            photos, for_valid = held_back(photos, share, seed)
+            valid += for_valid
         train += photos
-    if data.group is not None and (train or valid) and all(group_of(p, data) is None for p in (*train, *valid)):
-        what = "matches no photo's name" if data.group_pattern is not None else "is a column that no truth has"
-        raise UsageError(
-            f"{where}: setting `group`: {data.group!r} {what}, such as {(*train, *valid)[0].photo.name}; it is a regular "
-            "expression with the patient in brackets, or the name of a CSV's column"
-        )
-    for negatives in data.negatives:
-        none = list(reader.of_folder(negatives))
-        if negatives.valid_share is not None and none:
-            none, held_back = _held_back(none, negatives.valid_share, data, seed)
-            valid += held_back
-        train += none
     if data.valid_share is not None and train:
-        train, valid = _held_back(train, data.valid_share, data, seed)
+        train, valid = held_back(train, data.valid_share, seed)
     if data.train_share is not None and train:
         train = reader.share_of(train, data.train_share, seed)
     for photos, name in ((train, "train"), (valid, "valid")):
@@ -141,32 +113,6 @@ def truth_class(name: str, data: DataSection, classes: Sequence[str]) -> str | N
     """Return the model's class for a truth's class; "" for none, None if it is not mapped."""
     meant = mapped(name, data.mapping(classes))
     return meant if not meant or meant in classes else None
-
-
-def problems_of_groups(gathered: Gathered, data: DataSection, earlier: dict[str, str]) -> Iterator[Problem]:
-    """Return problems of groups: in both training and validation, or photos without one.
-
-    There are none without [data] `group`. earlier: group -> a photo of it that earlier trainings
-    have used; those of this one are added.
-    """
-    train: dict[str, str] = {}
-    for photo in gathered.train:
-        if (group := group_of(photo, data)) is not None:
-            train.setdefault(group, str(photo.path))
-    for photo in gathered.valid:
-        group = group_of(photo, data)
-        before = None if group is None else train.get(group) or earlier.get(group)
-        if before is not None:
-            yield Problem(Kind.SAME_GROUP, str(photo.path), f"{group}, as {before} in training")
-    for photo in (*gathered.train, *gathered.valid) if data.group is not None else ():
-        if not photo.negative and group_of(photo, data) is None:
-            yield Problem(Kind.NO_GROUP, str(photo.path), f"`group` is {data.group!r}")
-    earlier |= train
-
-
-def group_of(taken: TakenPhoto, data: DataSection) -> str | None:
-    """Return the patient, or whatever else [data] `group` names; None if unknown."""
-    return group_in(taken.photo.name, data.group_pattern) or taken.photo.group
 
 
 class _Reader:
@@ -305,7 +251,8 @@ def _read(source: Source, data: DataSection, stage: StageName, split: str) -> Tr
 
     For a classifier, a photo without classes of its own has the classes of its boxes (paper 002).
     """
-    truth = read_truth(source.truth, source.format, group=data.group_column, photos=source.photos, split=split)
+    column = None if data.grouping is None else data.grouping.column
+    truth = read_truth(source.truth, source.format, group=column, photos=source.photos, split=split)
     refuse_wrong_units(truth)
     if stage != "classifier":
         return truth
@@ -337,32 +284,3 @@ def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
     elif WITHIN in kinds:
         way_out = "; save the photos as files beside their annotations"
     return f"left out: {', '.join(reasons)}{way_out}"
-
-
-def _held_back(
-    taken: Sequence[TakenPhoto], share: float, data: DataSection, seed: int
-) -> tuple[list[TakenPhoto], list[TakenPhoto]]:
-    """Split photos into those to train on and a share to validate on.
-
-    Groups are those of [data] group, or else photos that look the same.
-    """
-    groups: list[Hashable] = []
-    for photo in taken:
-        groups.append(group_of(photo, data))
-    alone = [n for n, group in enumerate(groups) if group is None]
-    for n, cluster in zip(alone, _alike(tuple(taken[n].path for n in alone)), strict=True):
-        groups[n] = cluster
-
-    kept = {id(photo) for photo in split([photo.photo for photo in taken], share, groups, seed)[0]}
-    train = [photo for photo in taken if id(photo.photo) in kept]
-    valid = [photo for photo in taken if id(photo.photo) not in kept]
-    return train, valid
-
-
-@lru_cache(maxsize=16)
-def _alike(paths: tuple[Path, ...]) -> tuple[int, ...]:
-    """Return a group for every photo.
-
-    The check of the photos and the training both ask for it; all photos are decoded only once.
-    """
-    return tuple(perceptual_groups([AnnotatedPhoto(str(path), path, path) for path in paths]))

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from skinbatch.annotations.grouping import ESTIMATE
 from skinbatch.annotations.problems import Kind
 from skinbatch.models.card import FILLED, OURS, TRAINED
 from skinbatch.models.pack import Pack
@@ -19,6 +20,8 @@ from skinbatch.train.shipped import is_shipped
 WORK = "work"
 # A training's validation photos, as a listing for `skinbatch score`.
 VALID = "valid.csv"
+# The photos that a training learned from, for `skinbatch evaluate --trained-on`.
+TRAINED_ON = "train.csv"
 # The curves of a training in its own folder. In a pack their name comes from `in_pack`.
 CURVES = "curves.png"
 _ROWS = 24
@@ -82,7 +85,10 @@ def stage_section(
 
 def _kind(problems: Mapping[str, int], recipe: Recipe) -> str:
     """Explain how to read the numbers, and what their intervals are over."""
-    over = "photos" if recipe.data.group is None else f"the groups of `group`, {recipe.data.group!r}"
+    grouping = recipe.data.grouping
+    over = "photos" if grouping is None else f"the groups of `group`, {grouping.text!r}"
+    if grouping is not None and grouping.by_look:
+        over += f", which are {ESTIMATE}"
     seen = "; ".join(f"{number:,} {kind.value}" for kind in _SEEN if (number := problems.get(kind.value, 0)))
     trained = f"Not all validation photos are new to the model ({seen}), and" if seen else _NEW
     return _KIND.format(trained, over)
@@ -192,9 +198,10 @@ def _cell(name: str, value: float | None) -> str:
 def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str]) -> str:
     file = shlex.quote(recipe.file.stem if is_shipped(recipe.file) else recipe.file.name)
     photos, place = (" --data PHOTOS", "in PHOTOS") if recipe.apart_from_photos else ("", "in the recipe's folder")
+    group = f" --group {shlex.quote(recipe.group_option)}" if recipe.group_option is not None else ""
     lines = [
         f"The same training from the start{_how_the_same(recipe)}:",
-        f"\n```\nskinbatch train {recipe.stage} {file}{photos} --out AGAIN\n```\n",
+        f"\n```\nskinbatch train {recipe.stage} {file}{photos}{group} --out AGAIN\n```\n",
     ]
     if lacks:
         return "\n".join(lines) + (
@@ -216,7 +223,8 @@ def _judged(recipe: Recipe, stem: str, trained: TrainedStage) -> Iterator[str]:
     data, said = recipe.data, recipe.as_dict()["data"]
     options = [f" --map {shlex.quote(f'{name}={meant}')}" for name, meant in data.map.items()]
     options += [f" --apart {shlex.quote(name)}" for name in data.apart]
-    options += [f" --group {shlex.quote(data.group)}"] if data.group is not None else []
+    if data.group is not None:
+        options += [f" --group {shlex.quote(data.group)} --trained-on AGAIN/{WORK}/{stem}/{TRAINED_ON}"]
     masks = " --save-masks" if recipe.stage == "segmenter" else ""
     dest = f"OUT-{stem}"
     yield f"skinbatch score AGAIN/{WORK}/{stem}/{VALID} {dest} --pack AGAIN/{recipe.name}{masks}"

@@ -48,11 +48,13 @@ class LabelledPhoto:
     Attributes:
         labels: a PNG of the truth's numbers, (h, w), of any resolution that covers the photo.
         source: the name of its source on the card.
+        group: the person, or whatever else [data] `group` names; None if unknown.
     """
 
     photo: StoredPhoto
     labels: bytes
     source: str = ""
+    group: str | None = None
 
     def numbers(self) -> Pixels:
         """Return the truth's numbers, (h, w) uint8. All but 0 and UNSURE belong to the person."""

@@ -22,7 +22,8 @@ from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.stages import SegmenterStage
 from skinbatch.train.fitting.parts import Part, train_parts
 from skinbatch.train.fitting.progress import TrainingProgress
-from skinbatch.train.photos.gather import Gathered, TakenPhoto
+from skinbatch.train.photos.gather import Gathered
+from skinbatch.train.photos.groups import TakenPhoto, group_numbers
 from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.photos.samples import Balanced, Samples
 from skinbatch.train.recipe import Recipe
@@ -64,10 +65,14 @@ def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> T
     stage = cast(SegmenterStage, recipe.model.stage)
     progress.phase("measuring")
     tables, how = task.pixels(trained.network, trained.device), Resampling(seed=recipe.seed)
-    metrics = metrics_of(segmentation(tables, stage.classes, how), _SHOWN, len(task.valid))
+    groups = group_numbers([face.group for face in task.valid], [face.photo.path for face in task.valid])
+    numbers = segmentation(tables, stage.classes, how, groups=groups)
+    metrics = metrics_of(numbers, _SHOWN, len(task.valid))
     sources = task.sources()
     for source, places in sources.items() if len(sources) > 1 else ():
-        own = metrics_of(segmentation(tables[places], stage.classes, how), _SHOWN, len(places))
+        inner = None if groups is None else groups[places]
+        numbers = segmentation(tables[places], stage.classes, how, groups=inner)
+        own = metrics_of(numbers, _SHOWN, len(places))
         metrics += [dataclasses.replace(metric, of=f"{metric.of}, {source}") for metric in own]
     return save_stage(recipe, work, trained, metrics, left_out=AUXILIARY)
 
@@ -110,5 +115,5 @@ def _labelled(photos: Sequence[TakenPhoto]) -> list[LabelledPhoto]:
     found = []
     for taken in photos:
         png = cv2.imencode(".png", read_mask(taken.photo))[1].tobytes()
-        found.append(LabelledPhoto(StoredPhoto(taken.photo.name, taken.path), png, taken.source))
+        found.append(LabelledPhoto(StoredPhoto(taken.photo.name, taken.path), png, taken.source, taken.photo.group))
     return found

@@ -225,7 +225,7 @@ def test_groups_are_told_by_the_names_of_photos_in_folders(classed: Path, tmp_pa
     ]
     with pytest.raises(UsageError, match=r"--group \(q\): matches none of the 20 photos to be judged, such as .*p0_"):
         judge(classed, truth, names=names, group="(q)")
-    with pytest.raises(UsageError, match=r"--group patient: a column, which only a \.csv truth has; for folders give"):
+    with pytest.raises(UsageError, match=r"--group patient: no column of .* \(fields of the source: none\); give a"):
         judge(classed, truth, names=names, group="patient")
     with pytest.raises(UsageError, match=r"--group \(p: no regular expression"):
         judge(classed, truth, names=names, group="(p")
@@ -236,7 +236,7 @@ def test_groups_are_told_by_a_column_or_where_it_is_blank_by_nothing(classed: Pa
     truth.write_text(truth.read_text().replace("patient", "visit"))
     assert judge(classed, truth).about["bootstrap"]["over"] == "photos"
     assert classes(judge(classed, truth, group="visit")) == expected(classed, PATIENTS)
-    with pytest.raises(UsageError, match="no column `doctor` for the group"):
+    with pytest.raises(UsageError, match="--group doctor: no column of"):
         judge(classed, truth, group="doctor")
     with pytest.raises(UsageError, match="--group patient: is an empty column for all the 20 photos"):
         judge(classed, labels(tmp_path / "blank.csv", [""] * len(TRUE)), group="patient")

@@ -11,10 +11,12 @@ from PIL import Image
 
 from skinbatch.annotations.problems import Kind
 from skinbatch.errors import UsageError
-from skinbatch.train.photos.gather import Gathered, gather, group_of, problems_of_groups
+from skinbatch.train.photos.gather import Gathered, gather
+from skinbatch.train.photos.groups import describe_groups, problems_of_groups
 from skinbatch.train.recipe_sections import DataSection, StageName
 
 CLASSES = ("rosacea", "lupus")
+DATA = {"train": [{"truth": "derm"}], "valid_share": 0.2}
 
 
 def photo(path: Path, seed: int) -> None:
@@ -83,7 +85,7 @@ def test_groups_in_both_parts_and_photos_without_one_are_told(folders: Path) -> 
     section = DataSection.model_validate(data | {"valid": [{"truth": str(folders / "held")}]}, strict=False)
     found = gather(section, "classifier", CLASSES, 0, where="recipe.toml")
     earlier = {"p9": "body/p9_1.png"}
-    told = [(p.kind, Path(p.file).name) for p in problems_of_groups(found, section, earlier)]
+    told = [(p.kind, Path(p.file).name) for p in problems_of_groups(found.train, found.valid, section, earlier)]
     assert told == [
         (Kind.SAME_GROUP, "rosacea-p1_7.png"),
         (Kind.SAME_GROUP, "rosacea-p9_7.png"),
@@ -96,22 +98,67 @@ def test_a_patient_of_two_truths_is_one_patient(folders: Path) -> None:
     for n in range(20):
         photo(folders / "body" / "lupus" / f"arm-p{n % 5 + 1}_{n}.png", 400 + n)
     truths = [{"truth": str(folders / name)} for name in ("derm", "body")]
-    section = DataSection.model_validate({"train": truths, "valid_share": 0.2, "group": r"(p\d)_"}, strict=False)
     found = gathered(folders, train=truths, map={"*": ""}, group=r"(p\d)_")
-    parts = [{group_of(p, section) for p in part} for part in (found.train, found.valid)]
+    parts = [{p.photo.group for p in part} for part in (found.train, found.valid)]
     assert parts[0] and parts[1] and not parts[0] & parts[1]
 
 
 def test_without_groups_photos_that_look_the_same_stay_together(folders: Path) -> None:
-    for n in range(4):
-        twin = folders / "derm" / "rosacea" / f"copy{n}.png"
-        Image.open(folders / "derm" / "rosacea" / "rosacea-p1_0.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
-            twin
-        )
+    copies(folders, 4)
     for share in (0.2, 0.5, 0.8):
         found = gathered(folders, map={"*": "lupus"}, valid_share=share)
         together = [p.path.name.startswith("copy") or p.path.name == "rosacea-p1_0.png" for p in found.valid]
         assert sum(together) in (0, 5)
+
+
+def copies(folder: Path, number: int) -> None:
+    """Save mirrored copies of one photo of rosacea."""
+    for n in range(number):
+        twin = folder / "derm" / "rosacea" / f"copy{n}.png"
+        Image.open(folder / "derm" / "rosacea" / "rosacea-p1_0.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+            twin
+        )
+
+
+def test_groups_by_look_are_named_counted_and_kept_together(folders: Path) -> None:
+    copies(folders, 3)
+    for seed in (0.2, 0.5):
+        found = gathered(folders, map={"*": "lupus"}, valid_share=seed, group="look")
+        alike = {
+            p.photo.group for p in (*found.train, *found.valid) if p.path.name.startswith(("copy", "rosacea-p1_0"))
+        }
+        assert len(alike) == 1
+        assert not {p.photo.group for p in found.train} & {p.photo.group for p in found.valid}
+
+    told = describe_groups(
+        found.train, found.valid, DataSection.model_validate({**DATA, "group": "look"}, strict=False)
+    )
+    assert told is not None
+    assert told.startswith("30 groups in 33 photos; 4 photos share theirs with another photo, at most 4 in one group")
+    assert "photos that look alike" in told
+    assert told.endswith(f"0 of {len(found.valid)} validation photos show a group of the training photos")
+
+
+def test_a_copy_of_a_training_photo_among_the_named_validation_photos_is_the_same_group(folders: Path) -> None:
+    copies(folders, 1)
+    (folders / "held" / "rosacea").mkdir(parents=True)
+    (folders / "derm" / "rosacea" / "copy0.png").rename(folders / "held" / "rosacea" / "copy0.png")
+    photo(folders / "held" / "rosacea" / "new.png", 300)
+    data = {"train": [{"truth": str(folders / "derm")}], "map": {"*": "lupus"}, "group": "look"}
+    section = DataSection.model_validate(data | {"valid": [{"truth": str(folders / "held")}]}, strict=False)
+
+    found = gather(section, "classifier", CLASSES, 0, where="recipe.toml")
+
+    told = [(p.kind, Path(p.file).name) for p in problems_of_groups(found.train, found.valid, section, {})]
+    assert told == [(Kind.SAME_GROUP, "copy0.png")]
+    assert str(describe_groups(found.train, found.valid, section)).endswith(
+        "1 of 2 validation photos show a group of the training photos"
+    )
+
+
+def test_a_named_group_of_the_pattern_is_the_person(folders: Path) -> None:
+    found = gathered(folders, map={"*": "lupus"}, group=r"^(\w+)/\w+-(?P<person>p\d)_")
+    assert {p.photo.group for p in (*found.train, *found.valid)} == {"p1", "p2", "p3", "p4", "p5"}
 
 
 def test_negatives_are_split_with_a_share_and_are_for_training_where_validation_is_named(folders: Path) -> None:

@@ -149,6 +149,16 @@ def test_the_card_says_how_every_validation_photo_is_judged_again(tmp_path: Path
         assert "The same training from the start, with these numbers at its end:" in card
 
 
+def test_the_card_keeps_persons_apart_as_the_training_did(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(RECIPE.format(head="disease"))
+    said = read_recipe(tmp_path / "mine.toml").grouped("look")
+    made = replace(trained(tmp_path, said), data=(DataCount("photos/valid", "valid", 4),))
+    card = stage_section("classifier-disease", made, said, {})
+    assert "skinbatch train classifier mine.toml --group look --out AGAIN" in card
+    assert f" --group look --trained-on AGAIN/{WORK}/classifier-disease/train.csv --out" in card
+    assert "over the groups of `group`, 'look', which are found by photos that look alike" in card
+
+
 def test_the_card_of_a_pack_that_cannot_score_says_what_is_missing(tmp_path: Path) -> None:
     text = RECIPE.format(head="disease").replace('base = "starter"\n', "")
     (tmp_path / "bare.toml").write_text(text)

@@ -160,10 +160,11 @@ def test_own_class_names_are_themselves_before_the_rest_is_mapped(tmp_path: Path
 
 def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
     pattern = read(tmp_path, CLASSIFIER.replace("valid_share", "group = '(\\w+)_\\d+'\nvalid_share")).data
-    assert pattern.group_pattern is not None
-    assert pattern.group_column is None
+    assert pattern.grouping is not None
+    assert pattern.grouping.of_name("p7_12.jpg") == "p7"
     column = read(tmp_path, CLASSIFIER.replace("valid_share", 'group = "patient"\nvalid_share')).data
-    assert (column.group_pattern, column.group_column) == (None, "patient")
+    assert column.grouping is not None
+    assert (column.grouping.pattern, column.grouping.column) == (None, "patient")
 
 
 @pytest.mark.parametrize(

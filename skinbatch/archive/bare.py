@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from skinbatch.archive.formats import ImageFormat
 from skinbatch.archive.integrity import has_its_checksum
 from skinbatch.archive.parts import (
+    END_OF_IMAGE,
+    GIF_END,
     START_OF_SCAN,
     CutError,
     DamagedError,
@@ -26,6 +28,7 @@ _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 # Number of bytes that libjpeg reads of APP0 and APP14, including the segment's marker and length.
 _JFIF_BYTES, _ADOBE_BYTES = 18, 16
 _EXIF = b"Exif\0\0"
+_END = bytes([0xFF, END_OF_IMAGE])
 
 # Number of bytes of a PNG's transparency by its colour type; for palettes, the maximum.
 _TRANSPARENCY_BYTES = {0: 2, 2: 6, 3: 256}
@@ -66,8 +69,8 @@ def has_strays(data: bytes, kind: ImageFormat) -> bool:
 def bare(data: bytes, kind: ImageFormat) -> Bare | None:
     """Return the file with only its picture; None if the picture cannot be separated.
 
-    The picture's own bytes stay as they are, so that damage to them is still found. An animation
-    becomes its first frame.
+    The picture's own bytes stay as they are, so that damage to them is still found. A missing end
+    is added. An animation becomes its first frame.
     """
     try:
         if kind == "jpeg":
@@ -90,7 +93,7 @@ def _jpeg(data: bytes) -> Bare:
         marker = segment.name[0]
         body = data[segment.start : segment.end]
         if marker == START_OF_SCAN:
-            kept.append(body)
+            kept += [body, b"" if _END in body else _END]
         elif marker == _APP0:
             if len(body) >= _JFIF_BYTES and body[4:9] == b"JFIF\0":
                 kept.append(body)
@@ -110,8 +113,10 @@ def _png(data: bytes) -> Bare:
     kept: list[bytes] = []
     picture: list[Part] = []
     exif = None
+    at = 8
     try:
         for chunk in png_chunks(data):
+            at = chunk.end
             whole = has_its_checksum(data, chunk)
             body = data[chunk.start : chunk.end]
             if chunk.name == b"IDAT":
@@ -122,7 +127,10 @@ def _png(data: bytes) -> Bare:
                 kept.append(body)
             elif chunk.name == b"tRNS" and whole and _is_transparency(colour, len(body) - 12):
                 kept.append(body)  # libpng ignores one with a wrong checksum or length
-    except (CutError, DamagedError):
+    except (CutError, DamagedError, struct.error):
+        if data[at + 4 : at + 8] == b"IDAT":  # cut, or of a wrong length
+            length = int.from_bytes(data[at : at + 4])
+            picture.append(Part(b"IDAT", at, at + 12 + length))
         if not picture:
             raise
 
@@ -178,6 +186,7 @@ def _webp(data: bytes) -> Bare | None:
 
 def _gif(data: bytes) -> Bare | None:
     control = b""
+    data += GIF_END
     for block in gif_blocks(data):
         body = data[block.start : block.end]
         if block.name == b",":

@@ -31,6 +31,8 @@ _BOMS = (
 _MISSING = frozenset(("", "nan", "-nan", "na", "n/a", "<na>", "#n/a", "none", "null", "\\n", "nat", "-"))
 # `87.000` may be 87 or 87 thousand, depending on the country, so three zeros are refused.
 _WHOLE = re.compile(r"\+?(\d{1,19})(?:\.(?:0{0,2}|0{4,})|,0{1,2})?")
+# `1e+05`, as R writes 100000. Five digits at most: programs that round numbers keep six or more.
+_SCIENTIFIC = re.compile(r"\+?\d(?:\.\d{1,4})?[eE]\+?\d{1,2}")
 # A long number that a program has converted to a float: its last digits are lost.
 _ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+\d+")
 # Floats hold every whole number below this.
@@ -114,8 +116,7 @@ def whole_number(value: Any, where: str) -> int | None:
 
     size = -1
     if isinstance(value, str):
-        match = _WHOLE.fullmatch(value.strip())
-        size = int(match[1]) if match else -1
+        size = _written_size(value.strip())
     elif isinstance(value, float | Decimal):
         size = int(value) if math.isfinite(value) and value == int(value) else -1
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -123,6 +124,18 @@ def whole_number(value: Any, where: str) -> int | None:
     if not 0 <= size < 2**63:
         raise UsageError(f"{where}: size {str(value)[:40]!r} is not a number of bytes")
     return size
+
+
+def _written_size(text: str) -> int:
+    """Return the whole number that a text stands for; -1 if it stands for none or may be rounded."""
+    if match := _WHOLE.fullmatch(text):
+        return int(match[1])
+    if _SCIENTIFIC.fullmatch(text):
+        size = Decimal(text)
+        # Programs that do not round use an exponent only where it is no longer than the number.
+        if size == int(size) and len(text.lstrip("+")) <= len(str(int(size))):
+            return int(size)
+    return -1
 
 
 def version_text(value: Any) -> str | None:

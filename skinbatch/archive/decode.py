@@ -14,7 +14,8 @@ import pi_heif
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from skinbatch.archive.bare import bare, has_strays
+from skinbatch.archive.bare import Bare, bare, has_strays
+from skinbatch.archive.endings import is_whole
 from skinbatch.archive.formats import ImageFormat, image_format, is_cut_signature
 from skinbatch.archive.integrity import TooManyScansError, check, check_strips
 from skinbatch.archive.parts import CutError, DamagedError
@@ -193,47 +194,46 @@ def _reason(error: Exception) -> str:
 
 
 def _decode(data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo:
-    damage: Exception | None = None
     try:
         check(data, kind)
-    except (CutError, DamagedError) as e:
-        damage = e
+    except (CutError, DamagedError) as damage:
+        return _despite(damage, data, kind, max_pixels, name)
 
     # Pillow skips stray bytes one by one, and fails on chunks that are not pixels.
-    stripped = bare(data, kind) if damage is None and has_strays(data, kind) else None
+    stripped = bare(data, kind) if has_strays(data, kind) else None
     if stripped is None:
         try:
-            return _pixels(data, None, kind, max_pixels, name, damage)
+            return _pixels(Bare(data, None), kind, max_pixels, name)
         except (PhotoError, CutError, DamagedError, MemoryError):
             raise
         except Exception:
-            stripped = bare(data, kind) if damage is None else None
+            stripped = bare(data, kind)
             if stripped is None:
                 raise
-    return _pixels(stripped.data, stripped.exif, kind, max_pixels, name, None)
+    return _pixels(stripped, kind, max_pixels, name)
 
 
-def _pixels(
-    data: bytes, exif: bytes | None, kind: ImageFormat, max_pixels: int, name: str, damage: Exception | None
-) -> Photo:
-    """Return the pixels of a file.
-
-    exif: of the photo, if `data` lacks it. damage: found in the file's structure.
-    """
-    try:
-        image = Image.open(io.BytesIO(data), formats=(kind,))
-    except Exception:
-        # Damage in the file's structure is a better reason than "cannot identify".
-        if damage is not None:
-            raise damage from None
-        raise
-    with image:
+def _pixels(file: Bare, kind: ImageFormat, max_pixels: int, name: str) -> Photo:
+    with Image.open(io.BytesIO(file.data), formats=(kind,)) as image:
         _check_size(image, max_pixels, name)
         if kind == "tiff":
-            _check_tiff(data, image)
-        if damage is not None:
+            _check_tiff(file.data, image)
+        return Photo(displayed(image, file.exif))
+
+
+def _despite(damage: Exception, data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo:
+    """Return the pixels of a file that is damaged, if all of them are there; else raise the damage."""
+    file = bare(data, kind) or Bare(data, None)
+    try:
+        image = Image.open(io.BytesIO(file.data), formats=(kind,))
+    except Exception:
+        # Damage in the file's structure is a better reason than "cannot identify".
+        raise damage from None
+    with image:
+        _check_size(image, max_pixels, name)
+        if not is_whole(data, file.data, kind):
             raise damage
-        return Photo(displayed(image, exif))
+        return Photo(displayed(image, file.exif))
 
 
 def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:

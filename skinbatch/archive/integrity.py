@@ -7,6 +7,7 @@ import zlib
 
 from skinbatch.archive.formats import ImageFormat
 from skinbatch.archive.parts import (
+    JPEG_FRAMES,
     MOST_PARTS,
     CutError,
     DamagedError,
@@ -27,11 +28,7 @@ MOST_SCANS = 200
 # Most scans times pixels of a JPEG with more than _USUAL_SCANS scans. They take some seconds.
 _SCANNED_PIXELS = 2_000_000_000
 _USUAL_SCANS = 20
-_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-# Most bytes of rows that are unpacked to check that a PNG's picture is complete.
-_MOST_ROWS_BYTES = 1 << 30
 _PALETTE_COLOUR = 3
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Boxes of which a file may have several. After them, a cut file can be distinguished from bytes
 # that are not a box.
 _HEIF_BOXES = {b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"idat", b"moof"}
@@ -42,9 +39,10 @@ class TooManyScansError(Exception):
 
 
 def check(data: bytes, kind: ImageFormat) -> None:
-    """Raise CutError, DamagedError or TooManyScansError for a file whose picture is not complete.
+    """Raise CutError, DamagedError or TooManyScansError for a file that is not complete.
 
-    Bytes outside the picture are ignored. The strips of a TIFF are checked by `check_strips`, once
+    Much of what surrounds the picture is ignored. `endings.is_whole` finds out whether the picture
+    of a file that is refused here is complete all the same. The strips of a TIFF are checked by `check_strips`, once
     its tags are known.
     """
     try:
@@ -82,42 +80,30 @@ def _jpeg(data: bytes) -> None:
     for segment in jpeg_segments(data):
         marker = segment.name[0]
         at = segment.start
-        if marker in _FRAMES:
+        if marker in JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)
             pixels = max(pixels, height * width)
 
     # Picture data escapes every 0xFF, so the first end marker is the picture's. Thumbnails come
     # earlier.
     end = data.find(b"\xff\xd9", at)
-    if end < 0:
-        raise CutError("no end-of-image marker")
-    if (scans := data.count(b"\xff\xda", at, end)) > MOST_SCANS:
+    if (scans := data.count(b"\xff\xda", at, end if end >= 0 else len(data))) > MOST_SCANS:
         raise TooManyScansError(f"{scans:,} scans, over the {MOST_SCANS} that are decoded")
     if scans > _USUAL_SCANS and scans * pixels > _SCANNED_PIXELS:
         raise TooManyScansError(f"{scans:,} scans of {pixels:,} pixels, over the {_SCANNED_PIXELS:,} that are decoded")
+    if end < 0:
+        raise CutError("no end-of-image marker")
 
 
 def _png(data: bytes) -> None:
-    """Check what libpng checks: the order of chunks, and the checksums of those with the picture.
-
-    If the picture is complete, only a missing IEND after it is an error.
-    """
-    picture: list[Part] = []
-    try:
-        for chunk in png_chunks(data):
-            if chunk.name == b"IDAT":
-                picture.append(chunk)
-            if _is_needed(data, chunk.name) and not has_its_checksum(data, chunk):
-                where = f"chunk {chunk.name.decode()} at byte {chunk.start}"
-                raise DamagedError(f"{where} does not match its checksum")
-    except (CutError, DamagedError):
-        last = data.find(b"IEND", picture[-1].end) if picture else -1
-        ends = 0 <= last <= len(data) - 8  # a name and its checksum
-        if not ends or not _png_rows_are_whole(data, picture):
-            raise
+    """Check what libpng checks: the order of chunks, and the checksums of those with the picture."""
+    for chunk in png_chunks(data):
+        if is_needed(data, chunk.name) and not has_its_checksum(data, chunk):
+            where = f"chunk {chunk.name.decode()} at byte {chunk.start}"
+            raise DamagedError(f"{where} does not match its checksum")
 
 
-def _is_needed(data: bytes, name: bytes) -> bool:
+def is_needed(data: bytes, name: bytes) -> bool:
     """Return whether a wrong checksum of this chunk makes a PNG unreadable.
 
     In a picture without a palette, PLTE is only a suggestion.
@@ -131,25 +117,6 @@ def has_its_checksum(data: bytes, chunk: Part) -> bool:
     """Return whether the CRC of a PNG chunk matches its bytes."""
     (crc,) = struct.unpack_from(">I", data, chunk.end - 4)
     return bool(crc == zlib.crc32(memoryview(data)[chunk.start + 4 : chunk.end - 4]))
-
-
-def _png_rows_are_whole(data: bytes, picture: list[Part]) -> bool:
-    """Return whether the picture's chunks are undamaged, and its stream or its rows complete."""
-    if not all(has_its_checksum(data, chunk) for chunk in picture):
-        return False
-
-    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    wanted = (width * bits * _PNG_CHANNELS.get(colour, 4) // 8 + 2) * height
-    unpacker, unpacked = zlib.decompressobj(), 0
-    try:
-        for chunk in picture:
-            packed = data[chunk.start + 8 : chunk.end - 4]
-            while packed and unpacked < min(wanted, _MOST_ROWS_BYTES):
-                unpacked += len(unpacker.decompress(packed, 1 << 20))
-                packed = unpacker.unconsumed_tail
-    except zlib.error:
-        return False
-    return unpacker.eof or wanted <= unpacked
 
 
 def _boxes(data: bytes) -> None:

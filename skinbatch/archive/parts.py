@@ -15,8 +15,12 @@ _MOST_BLOCKS = 2_000_000
 
 START_OF_SCAN = 0xDA
 END_OF_IMAGE = 0xD9
+# SOF0 to SOF15.
+JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 # TEM, RST0 to RST7 and SOI: markers without a length.
 _ALONE = {0x01, *range(0xD0, 0xD9)}
+# Completes the last block of a cut GIF, and ends the file.
+GIF_END = bytes(256) + b";"
 
 _NO_FILL = re.compile(rb"[^\xff]")
 _GIF_INTRODUCER = re.compile(rb"[!,;]")

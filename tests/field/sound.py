@@ -101,6 +101,9 @@ def jpegs() -> Iterator[Sound]:
                 yield Sound(f"{kind}: {what} before the {where}", clean, inserted(clean, marker, strays))
         yield Sound(f"{kind}: a zero behind the first marker", clean, clean[:2] + b"\0" + clean[2:])
         yield Sound(f"{kind}: bytes behind the end", clean, clean + b"trailer\xff\xd8\xff" + bytes(1000))
+        yield Sound(f"{kind}: without its end", clean, clean[:-2])
+        yield Sound(f"{kind}: half of its end", clean, clean[:-1])
+        yield Sound(f"{kind}: without its end and a zero before the tables", clean, inserted(clean, 0xDB, b"\0")[:-2])
         for what, (marker, body) in SEGMENTS.items():
             yield Sound(f"{kind}: {what}", clean, inserted(clean, 0xDB, segment(marker, body)))
         many = segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(60_000)) * 30
@@ -178,8 +181,15 @@ def pngs() -> Iterator[Sound]:
         yield Sound(f"{kind}: an end that holds something", clean, clean[:end] + chunk(b"IEND", b"abc"))
         yield Sound(f"{kind}: bytes before the end", clean, clean[:end] + b"\0\0\0" + clean[end:])
         yield Sound(f"{kind}: bytes behind the end", clean, clean + b"junk" * 1000)
+        yield Sound(f"{kind}: without its end", clean, clean[:end])
+        yield Sound(f"{kind}: something else instead of its end", clean, clean[:end] + b"<html>not found</html>")
+        yield Sound(
+            f"{kind}: a cut text behind the picture", clean, clean[:end] + chunk(b"tEXt", b"a\0" + bytes(99))[:50]
+        )
+        yield Sound(f"{kind}: without the checksum of its picture", clean, clean[: end - 4])
         pieces = b"".join(chunk(b"IDAT", stream[n : n + 7]) for n in range(0, len(stream), 7))
         yield Sound(f"{kind}: a picture in many pieces", clean, before + pieces + finish)
+        yield Sound(f"{kind}: a picture in many pieces without its end", clean, before + pieces)
         more = {
             "a stream with a wrong checksum": stream[:-4] + WRONG,
             "bytes behind the stream": stream + b"tail",
@@ -220,6 +230,8 @@ def webps() -> Iterator[Sound]:
             "an unknown chunk of a simple file": riff(picture_chunk, (b"yyyy", b"abc")),
         }.items():
             yield Sound(f"{kind}: {what}", clean, odd)
+        cut = riff(extended(8), picture_chunk, (b"EXIF", bytes(100)))[:-50]
+        yield Sound(f"{kind}: cut within its EXIF", clean, cut)
 
 
 def gifs() -> Iterator[Sound]:
@@ -239,6 +251,18 @@ def gifs() -> Iterator[Sound]:
         yield Sound(f"gif: {what} behind the picture", clean, clean[:-1] + extra + clean[-1:])
     yield Sound("gif: text before the first block", clean, clean[:first] + b"hello" + clean[first:])
     yield Sound("gif: bytes behind the end", clean, clean + b"junk")
+    for what, end in (
+        ("text between the picture and the end", b"hello;"),
+        ("text instead of an end", b"<html>not found</html>"),
+        ("a cut comment behind the picture", b"!\xfe\x20abc"),
+        ("no end", b""),
+    ):
+        yield Sound(f"gif: {what}", clean, clean[:-1] + end)
+    yield Sound("gif: no end of its picture", clean, clean[:-2])
+    frames = encoded(PICTURE, "GIF", save_all=True, append_images=[picture(2), picture(3)])
+    yield Sound("gif: cut in its second frame", frames, frames[: frames.rindex(b"!\xf9") - 500])
+    interlaced = encoded(PICTURE, "GIF", interlace=True)
+    yield Sound("gif: interlaced, without its end", interlaced, interlaced[:-1])
 
 
 def tiffs() -> Iterator[Sound]:

@@ -43,6 +43,13 @@ def test_sizes_that_pandas_made_floats_are_sizes(tmp_path: Path, fake_pack: str)
 SIZES: list[tuple[Any, int | None]] = [
     *(("87520.0", 87520), ("87520.", 87520), ("87520.000000", 87520), (" 87520 ", 87520), ("+7", 7), ("0", 0)),
     ("87520,0", 87520),
+    *(
+        ("1e+05", 100_000),
+        ("1E+05", 100_000),
+        ("2e5", 200_000),
+        ("1.2e+07", 12_000_000),
+        ("1.2345e+10", 12_345_000_000),
+    ),
     *((gap, None) for gap in ("", "nan", "NaN", "NA", "N/A", "<NA>", "None", "null", "NULL", "\\N", "-")),
 ]
 
@@ -54,7 +61,11 @@ def test_sizes_and_gaps_in_csv(tmp_path: Path, size: str, expected: int | None) 
 
 
 @pytest.mark.parametrize(
-    "size", ["87520.5", "87.520", "87.000", "87,520", "1e9", "8_7", "0x10", "inf", "-3.0", "87 KB", "true"]
+    "size",
+    [
+        *("87520.5", "87.520", "87.000", "87,520", "8_7", "0x10", "inf", "-3.0", "87 KB", "true"),
+        *("1.23457e+08", "1.23457E+11", "1.235e+05", "1.000e+05", "1e-05", "1e+99", "1.5e+00", "e+05"),
+    ],
 )
 def test_a_size_that_can_be_read_in_two_ways_is_refused_by_row(tmp_path: Path, size: str) -> None:
     with pytest.raises(UsageError, match=r"list\.csv: row 2: size .* is not a number of bytes"):
@@ -69,6 +80,7 @@ def test_a_size_that_can_be_read_in_two_ways_is_refused_by_row(tmp_path: Path, s
         (pa.array([5, None, 7], pa.uint64()), [5, None, 7]),
         (pa.array([Decimal("5.00"), None, Decimal(7)], pa.decimal128(10, 2)), [5, None, 7]),
         (pa.array(["5.0", "", "nan"], pa.string_view()), [5, None, None]),
+        (pa.array(["1e+05", "100000.0", "100000"]), [100_000] * 3),
         (pa.nulls(3), [None] * 3),
     ],
 )

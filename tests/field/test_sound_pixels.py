@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
+import struct
 import time
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from skinbatch.archive.decode import PhotoError, decode, expected_bytes
 from skinbatch.config import DecodeSettings
@@ -77,6 +82,93 @@ def test_a_cut_jpeg_with_oddities_is_still_truncated(what: str) -> None:
     with pytest.raises(PhotoError) as caught:
         decode(cut, SETTINGS, "x.jpg")
     assert caught.value.status is Status.TRUNCATED
+
+
+def small(form: str, mode: str = "RGB", **options: Any) -> bytes:
+    image = picture(1).resize((24, 16))
+    return encoded(image.quantize(32) if form == "GIF" else image.convert(mode), form, **options)
+
+
+def interlaced_png() -> bytes:
+    """Pillow writes none: seven passes, each with its own rows."""
+    pixels = np.asarray(picture(1).resize((13, 9)))
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    parts = [pixels[top::down, left::across] for top, left, down, across in passes]
+    scanlines = b"".join(b"\0" + row.tobytes() for part in parts for row in part)
+    header = struct.pack(">IIBBBBB", 13, 9, 8, 2, 0, 0, 1)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(scanlines)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(sound.chunk(*parts) for parts in chunks)
+
+
+def needed_bytes(data: bytes) -> int:
+    """How many bytes of a file of one of these formats hold all pixels, found without what is tested here."""
+    if data.startswith(b"\xff\xd8"):
+        return len(data) - 2
+    if data.startswith(b"GIF"):
+        return len(data) - 3  # also the byte that ends the blocks, and one that holds only the end code
+    if data.startswith(b"RIFF"):
+        return 20 + int.from_bytes(data[16:20], "little")
+    stream = data[data.index(b"IDAT") + 4 :]
+    rows = len(zlib.decompressobj().decompress(stream))
+    return data.index(stream) + next(
+        n for n in range(len(stream)) if len(zlib.decompressobj().decompress(stream[:n])) == rows
+    )
+
+
+WHOLE = {
+    "jpeg": small("JPEG"),
+    "best jpeg": small("JPEG", quality=100, subsampling=0),
+    "jpeg with restart markers": small("JPEG", restart_marker_blocks=1),
+    "grey jpeg": small("JPEG", "L"),
+    "CMYK jpeg": small("JPEG", "CMYK"),
+    "progressive jpeg": small("JPEG", progressive=True),
+    "grey progressive jpeg": small("JPEG", "L", progressive=True),
+    "CMYK progressive jpeg": small("JPEG", "CMYK", progressive=True),
+    "gif": small("GIF"),
+    "webp": small("WEBP"),
+    "lossless webp": small("WEBP", lossless=True),
+    "png": small("PNG"),
+    "transparent png": small("PNG", "RGBA"),
+    "16-bit png": small("PNG", "I;16"),
+    "bilevel png": small("PNG", "1"),
+    "interlaced png": interlaced_png(),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_cut_at_any_byte_is_ok_only_if_no_pixel_is_missing(name: str) -> None:
+    data = WHOLE[name]
+    shown, needed = decode(data, SETTINGS, "x").rgb, needed_bytes(data)
+    if name not in ("16-bit png",):
+        assert np.array_equal(shown, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    for cut in range(12, len(data)):
+        try:
+            pixels = decode(data[:cut], SETTINGS, "x").rgb
+        except PhotoError as e:
+            assert e.status is Status.TRUNCATED, cut
+            assert cut < needed, cut
+        else:
+            assert cut >= needed, cut
+            assert np.array_equal(pixels, shown), cut
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_was_cut_and_filled_up_is_not_taken_for_whole(progressive: bool) -> None:
+    data = small("JPEG", progressive=progressive)
+    scan = data.index(b"\xff\xda")
+    for cut in range(scan + 20, len(data) - 2, 7):
+        with pytest.raises(PhotoError):
+            decode(data[:cut] + bytes(2000), SETTINGS, "x")
+
+
+def test_a_gif_whose_blocks_have_other_lengths_is_not_shown_wrong() -> None:
+    data = small("GIF")
+    at = data.rindex(b",\0\0\0\0") + 11
+    assert data[at] > 100
+    for length in range(1, 256):
+        if length != data[at]:
+            with pytest.raises(PhotoError):
+                decode(data[:at] + bytes([length]) + data[at + 1 :], SETTINGS, "x")
 
 
 @pytest.mark.parametrize("name", list(files()))

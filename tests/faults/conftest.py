@@ -1,4 +1,4 @@
-"""What the fault tests share: an archive, an undisturbed run, and processes that can be hurt."""
+"""Provide what the fault tests share: an archive, an undisturbed run, and processes to kill."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def undisturbed(archive: Path, fake_pack: str) -> Path:
 
 @pytest.fixture
 def gateway(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
-    """Started, and with its keys in the environment."""
+    """Start a Ceph gateway and put its keys into the environment."""
     script = SHARED / "s3" / "start"
     if not script.exists():
         pytest.skip(f"needs {script}")
@@ -58,7 +58,7 @@ def faults(tmp_path: Path) -> Faults:
 
 @pytest.fixture
 def trial(archive: Path, undisturbed: Path, fake_pack: str, zygote: Zygote, tmp_path: Path) -> Iterator[Trial]:
-    """The archive scored into a fresh destination, in processes of its own."""
+    """Return a trial: the archive and a fresh destination, scored by processes of its own."""
     made = Trial(archive, tmp_path / "out", undisturbed, fake_pack, zygote, Faults(tmp_path / "faults").plan([]))
     yield made
     zygote.sweep()

@@ -1,4 +1,4 @@
-"""Photos that mean harm: what a decoder, its memory and its clock may be attacked with. All of it is made here."""
+"""Make hostile photos: attacks on a decoder, its memory and its time limit."""
 
 from __future__ import annotations
 
@@ -33,9 +33,13 @@ ANY = "ok|corrupt|truncated|unsupported|too_large"
 
 @dataclass(frozen=True)
 class Hostile:
-    """path: relative to the source; bytes that are no UTF-8 as Python spells them. rows: what comes of it: end of the
-    image_id behind the file's own ("" for a photo) -> the statuses that are sensible, with | between; none where nothing
-    of it is a photo; `*` stands for whatever rows. error: what the errors of rows that are not ok say."""
+    """Describe one hostile file and the rows that it must give.
+
+    path: relative to the source; bytes that are not UTF-8 are spelled as Python does. rows: end of
+    the image_id after the file's own name ("" for a photo) -> the statuses that are allowed,
+    separated by |; empty if nothing in the file is a photo; `*` allows any rows. error: a text that
+    the errors of all rows that are not ok must contain.
+    """
 
     path: str
     data: bytes
@@ -48,7 +52,7 @@ def photo(name: str, data: bytes, statuses: str, error: str = "") -> Hostile:
 
 
 def sound() -> dict[str, bytes]:
-    """A small photo of every format that is read, by its extension."""
+    """Return a small photo of every supported format, by its extension."""
     files = {ending: encoded(picture(1), form, **options) for ending, (form, options) in FORMS.items()}
     return files | {"heic": HEIC}
 
@@ -62,7 +66,7 @@ def hostile_photos() -> Iterator[Hostile]:
 
 
 def heavy_photos() -> Iterator[Hostile]:
-    """Those that take seconds to make or to see through."""
+    """Return photos that take seconds to make or to check."""
     yield photo("large-and-blank.png", png(6000, 6000, 1, 0, zeros(6000 * 751)), FINE)
     yield photo("scans.jpg", many_scans(2000), "too_large", "scans")
     yield photo("large-scans.jpg", many_scans(180, side=10_000), "too_large", "scans of 100,000,000 pixels")
@@ -75,7 +79,7 @@ def heavy_photos() -> Iterator[Hostile]:
 
 
 def cut_off() -> Iterator[Hostile]:
-    """Every format, cut in its header, in its middle and just before its end."""
+    """Return every format, cut in its header, in its middle and just before its end."""
     for ending, data in sound().items():
         for share in (0.05, 0.3, 0.6, 0.9):
             yield photo(f"cut-{share}.{ending}", data[: max(4, int(share * len(data)))], CUT)
@@ -97,7 +101,7 @@ def png(width: int, height: int, bits: int, colour: int, idat: bytes, *more: byt
 
 
 def zeros(count: int) -> bytes:
-    """Deflated, without holding them."""
+    """Return deflated zeros, without holding them in memory."""
     packer, parts = zlib.compressobj(9), []
     while count > 0:
         parts.append(packer.compress(bytes(min(count, 1 << 20))))
@@ -106,7 +110,10 @@ def zeros(count: int) -> bytes:
 
 
 def tiff(entries: Mapping[int, tuple[int, int, int]], after: bytes = b"", next_directory: int = 0) -> bytes:
-    """One directory at byte 8: tag -> type, count, value or offset; `after` begins behind it."""
+    """Return a TIFF with one directory at byte 8: tag -> type, count, value or offset.
+
+    `after` begins behind the directory.
+    """
     table = b"".join(struct.pack("<HHII", tag, *entry) for tag, entry in sorted(entries.items()))
     return b"II*\x00\x08\0\0\0" + struct.pack("<H", len(entries)) + table + struct.pack("<I", next_directory) + after
 
@@ -114,21 +121,25 @@ def tiff(entries: Mapping[int, tuple[int, int, int]], after: bytes = b"", next_d
 def tiff_tags(
     width: int, height: int, strip: tuple[int, int], **other: tuple[int, int, int]
 ) -> dict[int, tuple[int, int, int]]:
-    """strip: offset and bytes. other: tag as `t<number>`."""
+    """Return the tags of a TIFF. strip: offset and number of bytes. other: tags named `t<number>`."""
     tags = {256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1), 277: (3, 1, 1)}
     tags |= {273: (4, 1, strip[0]), 278: (4, 1, height), 279: (4, 1, strip[1])}
     return tags | {int(name[1:]): entry for name, entry in other.items()}
 
 
 def many_scans(scans: int, side: int = 4096) -> bytes:
-    """A progressive square JPEG whose last scan is there again and again: each costs a pass over all of it."""
+    """Return a progressive square JPEG that repeats its last scan, each of which costs a pass over
+    the photo."""
     whole = encoded(Image.new("RGB", (side, side), (120, 90, 80)), "JPEG", quality=50, progressive=True)
     last = whole.rindex(b"\xff\xda")
     return whole[:last] + whole[last:-2] * scans + b"\xff\xd9"
 
 
 def bombs() -> Iterator[Hostile]:
-    """Little that unpacks to much. What is within the limits is decoded, what is not is refused by its header."""
+    """Return small files that unpack to large photos.
+
+    Those within the limits must be decoded; the others must be refused by their header.
+    """
     yield photo("bomb-header.png", png(60_000, 60_000, 8, 2, zlib.compress(b"\0" * 99)), "too_large", "max_pixels")
     yield photo(
         "bomb-text.png", png(8, 8, 8, 0, zlib.compress(bytes(72)), png_chunk(b"zTXt", b"a\0\0" + zeros(100 << 20))), ANY
@@ -156,7 +167,7 @@ def bombs() -> Iterator[Hostile]:
 
 
 def resized_jpeg(width: int, height: int) -> bytes:
-    """A small photo that says to be so large."""
+    """Return a small photo whose header gives another size."""
     data = bytearray(sound()["jpg"])
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
@@ -168,7 +179,7 @@ def patched(data: bytes, at: int, new: bytes) -> bytes:
 
 
 def wrong_lengths() -> Iterator[Hostile]:
-    """Lengths and offsets that lead out of the file, backwards, or nowhere."""
+    """Return files whose lengths and offsets lead out of the file, backwards, or nowhere."""
     files = sound()
     jpg, webp, heic, bmp, avif = (files[name] for name in ("jpg", "webp", "heic", "bmp", "avif"))
     yield photo("length-0.jpg", patched(jpg, 4, b"\0\0"), DAMAGED)
@@ -199,7 +210,7 @@ def wrong_lengths() -> Iterator[Hostile]:
 
 
 def absurd_exif() -> Iterator[Hostile]:
-    """None of it is needed to show the photo."""
+    """Return photos with absurd EXIF, none of which is needed to show them."""
     nan = TiffImagePlugin.IFDRational(0, 0)
     for name, orientation in (("99", 99), ("nan", nan), ("text", "upside down"), ("list", (6, 6, 6))):
         tags = TiffImagePlugin.ImageFileDirectory_v2()
@@ -231,7 +242,10 @@ def _tiff_bytes(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bytes:
 
 
 def odd_names() -> Iterator[Hostile]:
-    """Sound photos whose names are not: each has its row under a name that a table can hold."""
+    """Return sound photos with odd names.
+
+    Each must have a row under a name that a table can hold.
+    """
     good = encoded(Image.fromarray(face(1, 1)), "PNG")
     names = (
         "line\nbreak.png", "tab\tand\rreturn.png", "quote'\"`$(touch x).png", "-rf.png", "%s%n%d.png", "back\\slash.png",

@@ -1,4 +1,4 @@
-"""Archive files that mean harm, made here: what they unpack to, name, point at, and say of themselves."""
+"""Make hostile archives: in what they unpack to, name, point at, and claim about themselves."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def parquet(columns: Mapping[str, Any], **options: Any) -> bytes:
 
 
 def hostile_archives(outside: str) -> Iterator[Hostile]:
-    """outside: an absolute path that must not come to be."""
+    """Return all hostile archives. outside: an absolute path that must not be created."""
     yield from ways_out(outside)
     yield from kinds()
     yield from names()
@@ -81,7 +81,7 @@ def hostile_archives(outside: str) -> Iterator[Hostile]:
 
 
 def ways_out(outside: str) -> Iterator[Hostile]:
-    """Members whose names lead out of wherever they might be unpacked to."""
+    """Return archives whose members' names lead out of the folder they are unpacked to."""
     led = ("../up.png", f"{outside}/absolute.png", "a/../../up.png", "..\\up.png", "C:\\up.png", "//up.png")
     rows = {name: REFUSED for name in led} | {"good.png": FINE}
     yield archive("out.tar", tar([(name, GOOD) for name in (*led, "good.png")]), rows)
@@ -89,7 +89,7 @@ def ways_out(outside: str) -> Iterator[Hostile]:
 
 
 def kinds() -> Iterator[Hostile]:
-    """Members that are no files."""
+    """Return archives with members that are not files."""
     of = {
         "link.png": (tarfile.SYMTYPE, "/etc/passwd"),
         "hard.png": (tarfile.LNKTYPE, "../../../etc/passwd"),
@@ -138,7 +138,7 @@ def names() -> Iterator[Hostile]:
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, field: bytes | None = None) -> bytes:
-    """A tar header. field: what stands where the size does."""
+    """Return a tar header. field: the text in the place of the size."""
     made = bytearray(info(name, kind, size=size).tobuf(tarfile.USTAR_FORMAT))
     if field is not None:
         made[124:136] = field
@@ -152,12 +152,12 @@ def padded(data: bytes) -> bytes:
 
 
 def extended(data: bytes) -> bytes:
-    """A pax header of these records."""
+    """Return a pax header with these records."""
     return header("pax", len(data), tarfile.XHDTYPE) + padded(data)
 
 
 def record(key: bytes, value: bytes) -> bytes:
-    """Of a pax header, its own length before it."""
+    """Return a record of a pax header, which begins with its own length."""
     for digits in range(1, 8):
         length = len(key) + len(value) + 3 + digits
         if len(str(length)) == digits:
@@ -166,7 +166,7 @@ def record(key: bytes, value: bytes) -> bytes:
 
 
 def numbers() -> Iterator[Hostile]:
-    """Numbers that no table holds, and that Python refuses to read."""
+    """Return archives with numbers that no table can hold and that Python refuses to read."""
     good = header("good.png", len(GOOD)) + padded(GOOD) + bytes(1024)
     broken = {"#corrupt": "corrupt"}
     yield archive("pax-length-digits.tar", extended(b"1" * 5000 + b" a=b\n") + good, broken)
@@ -190,7 +190,7 @@ def numbers() -> Iterator[Hostile]:
 
 
 def zip64(name: str, size: int) -> bytes:
-    """A zip whose directory says that its one member unpacks to so much."""
+    """Return a zip whose directory claims that its one member unpacks to this size."""
     raw = bytearray(zipped([(name, GOOD)]))
     entry, extra = raw.rindex(b"PK\x01\x02"), struct.pack("<HHQ", 1, 8, size)
     struct.pack_into("<L", raw, entry + 24, 0xFFFFFFFF)
@@ -202,7 +202,7 @@ def zip64(name: str, size: int) -> bytes:
 
 
 def damage() -> Iterator[Hostile]:
-    """Lengths, checksums and directories that lie."""
+    """Return archives with wrong lengths, checksums and directories."""
     whole = tar([("a.png", GOOD), ("b.png", GOOD)])
     second = 512 + -(-len(GOOD) // 512) * 512
     yield archive("cut.tar", whole[: second + 700], {"a.png": FINE, "#truncated": "truncated"})
@@ -260,7 +260,7 @@ def with_checksum(header: bytearray) -> bytes:
 
 
 def heavy_archives() -> Iterator[Hostile]:
-    """What unpacks to a thousand times its size."""
+    """Return archives that unpack to a thousand times their size."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as written:
         for number in range(3):
@@ -289,13 +289,13 @@ def heavy_archives() -> Iterator[Hostile]:
 
 
 def gzip_zeros(count: int) -> bytes:
-    """So many zeros, packed as members of 64 MiB that follow each other."""
+    """Return this many zeros, packed as consecutive members of 64 MiB."""
     block = gzip.compress(bytes(64 * MiB))
     return block * (count // (64 * MiB)) + gzip.compress(bytes(count % (64 * MiB)))
 
 
 def nested() -> Iterator[Hostile]:
-    """Archives in archives are not unpacked; what is no photo is passed over."""
+    """Return archives in archives, which must not be unpacked."""
     inner = tar([("bomb.gz", gzip_zeros(50 * MiB)), ("good.png", GOOD)])
     yield archive("gzip-in-tar.tar", inner, {"good.png": FINE})
     inner = zipped([("a.png", GOOD)])
@@ -309,7 +309,7 @@ def nested() -> Iterator[Hostile]:
 
 
 def tables() -> Iterator[Hostile]:
-    """Parquet files of other schemas, and with values that nothing can hold."""
+    """Return Parquet files with other schemas, and with values that nothing can hold."""
     yield archive("no-photos.parquet", parquet({"a": [1, 2]}), {})
     yield archive("text.parquet", parquet({"image": ["a", "b"]}), {})
     yield archive("listed.parquet", parquet({"image": pa.array([[GOOD]], pa.list_(pa.binary()))}), {})
@@ -332,7 +332,7 @@ def tables() -> Iterator[Hostile]:
 
 
 def sidecars() -> Iterator[Hostile]:
-    """What passes through into tables, and must not burst them."""
+    """Return sidecar files that pass through into tables and must not bloat them."""
     deep = "[" * 100_000 + "]" * 100_000
     odd = {
         "a": '{"a": ' + deep + "}",

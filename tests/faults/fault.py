@@ -1,4 +1,7 @@
-"""Faults of a plan, injected into drivers and workers by patching what they call; the product knows nothing of it."""
+"""Inject planned faults into drivers and workers by patching what they call.
+
+The product has no code for it.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,11 @@ KILLS_DECODER, HANGS_DECODER = b"kills its decoder", b"hangs its decoder"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong, once.
+    """Describe one thing that goes wrong, once.
 
-    point: `put receipts`, `get photo`, `list snapshots`, `keys images`, `delete folds`, …: what a store is asked and of
-    what; or `model`, a call of the segmenter; or `decode`. nth: which time, from 1, counted over all processes of the role.
-    when: before or after that is done.
+    point: `put receipts`, `get photo`, `list snapshots`, `keys images`, `delete folds`, …: a call
+    of a store and its object; or `model`, a call of the segmenter; or `decode`. nth: which call,
+    from 1, counted over all processes of the role. when: before or after the call.
     """
 
     role: Role
@@ -43,13 +46,14 @@ class Fault:
 
 
 class Faults:
-    """A plan of faults in a folder, which also counts the points that were passed and holds what has happened."""
+    """Keep a plan of faults in a folder, count the points that are passed, and record what has
+    happened."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def plan(self, faults: Sequence[Fault]) -> Faults:
-        """Write the plan; what was passed and happened before is forgotten."""
+        """Write the plan, and forget what was passed and happened before."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self.folder.iterdir():
             old.unlink()
@@ -62,18 +66,18 @@ class Faults:
 
     @property
     def happened(self) -> list[tuple[Fault, int]]:
-        """Faults of the plan that have come to pass, each with the process that it came upon."""
+        """Return the faults that have happened, each with the process that it hit."""
         planned = self.planned()
         found = sorted(self.folder.glob("happened.*"), key=lambda p: int(p.suffix[1:]))
         return [(planned[int(p.suffix[1:])], int(p.read_text() or 0)) for p in found]
 
     def passed(self, role: Role, point: str, when: str) -> int:
-        """How often a point was passed."""
+        """Return how often a point was passed."""
         path = self.folder / f"count.{role}.{point}.{when}".replace(" ", "_")
         return path.stat().st_size if path.exists() else 0
 
     def arm(self, role: Role) -> None:
-        """Patch what this process has imported or is going to import, and note that the process is there."""
+        """Patch what this process has imported or will import, and record the process."""
         (self.folder / f"process.{role}.{os.getpid()}").touch()
         for name, patch in _patches(lambda point, when: self._pass(role, point, when)).items():
             if name in sys.modules:
@@ -82,7 +86,7 @@ class Faults:
                 sys.meta_path.insert(0, _PatchOnImport(name, patch))
 
     def running(self, role: Role) -> list[int]:
-        """Processes of this plan that have not ended."""
+        """Return the processes of this plan that have not ended."""
         found = (int(p.suffix[1:]) for p in self.folder.glob(f"process.{role}.*"))
         return [pid for pid in found if state_of(pid) not in ("", "Z")]
 
@@ -102,7 +106,7 @@ class Faults:
             os.close(fd)
 
     def _claim(self, number: int) -> bool:
-        """This process is the first to come to this fault."""
+        """Return whether this process is the first to reach this fault."""
         try:
             fd = os.open(self.folder / f"happened.{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
@@ -128,7 +132,7 @@ def _do(fault: Fault) -> None:
 
 
 def _patches(at: Callable[[str, str], None]) -> dict[str, Callable[[ModuleType], None]]:
-    """What to do with a module once it is loaded, by its name."""
+    """Return the patches to apply to a module when it is loaded, by its name."""
 
     def around(owner: Any, name: str, point: Callable[..., str]) -> None:
         original = getattr(owner, name)
@@ -162,7 +166,8 @@ def _patches(at: Callable[[str, str], None]) -> dict[str, Callable[[ModuleType],
 
 
 def _decoded(data: bytes, *_: object) -> str:
-    """What a decoder with a hole does on a photo that ends in one of these; else the name of the point."""
+    """Do what a broken decoder does if the photo ends in a trigger; else return the name of the
+    point."""
     if data.endswith(KILLS_DECODER):
         os.kill(os.getpid(), signal.SIGSEGV)
     if data.endswith(HANGS_DECODER):
@@ -171,7 +176,7 @@ def _decoded(data: bytes, *_: object) -> str:
 
 
 def _map_errors(cls: Any) -> None:
-    """A full disk is met inside the store, which says what its users hear of it."""
+    """Report a full disk as the store does, because the fault happens inside the store."""
     patched = cls.put
 
     def put(self: Any, key: str, data: bytes) -> Any:
@@ -182,7 +187,8 @@ def _map_errors(cls: Any) -> None:
 
 
 def state_of(pid: int) -> str:
-    """`R`, `S`, `T` (stopped), `Z` (ended, nobody has asked how), …; "" if there is no such process."""
+    """Return the state of a process: `R`, `S`, `T` (stopped), `Z` (a zombie), …; "" if there is
+    none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):  # the latter: it ended between opening and reading
@@ -190,7 +196,8 @@ def state_of(pid: int) -> str:
 
 
 def kind_of(key: str) -> str:
-    """`receipts` of a receipt's key, `images`, `claim`, …; `photo` of what is no part of a destination."""
+    """Return the kind of a key: `receipts`, `images`, `claim`, …; `photo` if it is not part of a
+    destination."""
     parts = key.split("/")
     if "_skinbatch" in parts:
         return (parts[parts.index("_skinbatch") + 1 :] or [""])[0].removesuffix(".json")
@@ -198,7 +205,7 @@ def kind_of(key: str) -> str:
 
 
 class _PatchOnImport(importlib.abc.MetaPathFinder):
-    """Patches one module as soon as it is loaded."""
+    """Patch one module as soon as it is loaded."""
 
     def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
         self.name, self.patch = name, patch

@@ -1,5 +1,7 @@
-"""`python -m tests.faults.flips FILE.parquet`: every bit of the footer flipped, one at a time, and the file read as an archive in
-a process of its own. Prints `flips N` and a line for each process that died of it."""
+"""Flip every bit of a Parquet footer, one at a time, and read each file in a process of its own.
+
+`python -m tests.faults.flips FILE.parquet` prints `flips N` and a line for each process that died.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""A fuzz target: any bytes are an archive file whose rows have statuses and names of their own, however it is cut into
-ranges. `python -m tests.faults.fuzz_archives FOLDER -max_total_time=60`; FOLDER as in fuzz_decoders."""
+"""Fuzz the archive readers: any bytes must give rows with valid statuses and unique names, in any
+ranges.
+
+`python -m tests.faults.fuzz_archives FOLDER -max_total_time=60`; FOLDER is as in fuzz_decoders.
+"""
 
 from __future__ import annotations
 

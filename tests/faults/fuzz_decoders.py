@@ -1,5 +1,8 @@
-"""A fuzz target: any bytes become pixels or a PhotoError. `python -m tests.faults.fuzz_decoders FOLDER -max_total_time=60`;
-FOLDER keeps what was interesting, and begins with the corpus."""
+"""Fuzz the decoders: any bytes must become pixels or a PhotoError.
+
+`python -m tests.faults.fuzz_decoders FOLDER -max_total_time=60`. FOLDER keeps interesting inputs
+and starts with the corpus.
+"""
 
 from __future__ import annotations
 

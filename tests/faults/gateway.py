@@ -1,4 +1,4 @@
-"""A Ceph gateway of a test's own, which it may kill."""
+"""Run a Ceph gateway that a test may kill."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from tests.conftest import three_ports
 
 
 class Gateway:
-    """Monitor, disk and gateway on this machine. facts: `S3_ENDPOINT_URL` and the keys, by the names of the environment."""
+    """Run a monitor, a disk and a gateway on this machine.
+
+    facts: `S3_ENDPOINT_URL` and the keys, named as in the environment.
+    """
 
     def __init__(self, script: Path, folder: Path) -> None:
         self._script, self._folder = script, folder
@@ -20,12 +23,12 @@ class Gateway:
         self.facts: dict[str, str] = {}
 
     def start(self) -> None:
-        """Also of what was killed; what it held is still there."""
+        """Start the gateway. After a kill, it still has its objects."""
         said = subprocess.run([self._script], env=self._where, check=True, capture_output=True, text=True).stdout
         self.facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
     def kill(self) -> None:
-        """All of it at once, as the loss of power does."""
+        """Kill all its processes at once, as a power failure does."""
         for file in (self._folder / "run").glob("*.pid"):
             with suppress(ProcessLookupError):
                 os.kill(int(file.read_text()), signal.SIGKILL)

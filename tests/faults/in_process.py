@@ -1,7 +1,7 @@
-"""A real engine of the Engine protocol whose one worker is this process: nothing to start, so hundreds of runs a minute.
+"""Provide an engine whose one worker is this process, so that hundreds of runs fit into a minute.
 
-What a kill leaves behind is made by a fuse in the store: after so many writes and deletes nothing of the run happens any
-more, in the driver and in its worker alike, as after SIGKILL.
+A fuse in the store simulates a kill: after some number of writes and deletes, the run does nothing
+more, in the driver and in the worker, as after SIGKILL.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from skinbatch.storage.local import LocalStore
 
 
 class InProcessEngine:
-    """deaths: numbers of the attempts (from 1) that die before they begin; late_deaths: of those that die when they have
-    committed and before anybody has heard of it."""
+    """Run units in this process.
+
+    deaths: numbers of the attempts (from 1) that die before they begin. late_deaths: numbers of
+    those that die after they have committed and before anyone has heard of it.
+    """
 
     name = "in-process"
 
@@ -34,17 +37,17 @@ class InProcessEngine:
         self.deaths, self.late_deaths = frozenset(deaths), frozenset(late_deaths)
 
     def check(self, source: str, destination: str, config: Config) -> None:
-        """Everything is seen from here."""
+        """Check nothing: this process sees every path."""
 
     def start(self, context: ScoringContext) -> InProcessPool:
         return InProcessPool(context, self.deaths, self.late_deaths)
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing: nothing was started."""
 
 
 class InProcessPool:
-    """A pool of one worker, which works while it is waited for."""
+    """Provide a pool of one worker, which works while the caller waits."""
 
     size = 1
 
@@ -84,14 +87,14 @@ class InProcessPool:
 
 
 class Killed(BaseException):
-    """The process is gone; nothing that would catch an Exception may go on."""
+    """Report that the process was killed. `except Exception` must not catch it."""
 
 
 @contextlib.contextmanager
 def killed_at(step: int, landed: bool) -> Iterator[None]:
-    """Within it, the `step`th write or delete of a local store is the last; landed: it still happens, and nobody hears.
+    """Make the `step`th write or delete of a local store the last one.
 
-    Ends quietly, whether it came to that or not.
+    landed: it still happens, and nobody learns of it. Ends quietly, whether it came to that or not.
     """
     left = step
 
@@ -122,7 +125,7 @@ def killed_at(step: int, landed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def decodes() -> Iterator[set[str]]:
-    """The image_ids whose bytes were given to a decoder in this process within it."""
+    """Collect the image_ids whose bytes were given to a decoder in this process."""
     seen: set[str] = set()
 
     def counted(data: bytes, settings: Any, name: str) -> Any:
@@ -135,7 +138,10 @@ def decodes() -> Iterator[set[str]]:
 
 
 def bury_claim(dest: Path) -> None:
-    """The claim of a run that was killed, as it looks when its process is gone: here it is this process, which lives."""
+    """Make a killed run's claim look as if its process were gone.
+
+    Here the process is this one, which is alive.
+    """
     path = dest / layout.CLAIM
     if path.exists():
         path.write_text(json.dumps(json.loads(path.read_text()) | {"started": "0"}))

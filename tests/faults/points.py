@@ -1,4 +1,4 @@
-"""Faults as parameters of a test."""
+"""Provide faults as parameters of a test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.fault import Fault
 
 
 def and_slow(fast: Sequence[Fault], slow: Sequence[Fault]) -> list[Any]:
-    """Parameters of a test, with names."""
+    """Return the faults as named parameters of a test, the slow ones marked so."""
     name = "{0.when} {0.point}".format
     marked = [pytest.param(f, id=name(f), marks=pytest.mark.slow) for f in slow]
     return [*(pytest.param(f, id=name(f)) for f in fast), *marked]

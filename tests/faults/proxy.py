@@ -1,4 +1,5 @@
-"""An HTTP proxy before an S3 server that does to a share of all requests what stores and networks do on bad days."""
+"""Run an HTTP proxy before an S3 server that disturbs a share of the requests, as stores and
+networks do."""
 
 from __future__ import annotations
 
@@ -32,17 +33,19 @@ class _Answer:
 
 
 def refusal(status: int, code: str) -> _Answer:
-    """What S3 says when it refuses."""
+    """Return the answer that S3 gives when it refuses a request."""
     text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>by the test's proxy</Message></Error>"
     return _Answer(status, [("Content-Type", "application/xml")], text.encode())
 
 
 class Proxy:
-    """share: of the requests that are hit, 0 to 1; by which kind is drawn from `seed`. stall_s: how long a stall lasts.
-    most: so many are hit at most. patience_s: a client's, at most.
+    """Disturb requests to a server.
 
-    happened: how often each kind came to pass. upset: how often the server itself failed, or was slower than `patience_s`.
-    refuse: given method and path, an answer instead of the server's.
+    share: fraction of the requests to disturb, 0 to 1; the kind is drawn from `seed`. stall_s:
+    length of a stall. most: largest number of disturbed requests. patience_s: largest time-out of a
+    client. happened: number of times each kind happened. upset: number of times the server itself
+    failed or was slower than `patience_s`. refuse: given method and path, returns an answer instead
+    of the server's.
     """
 
     def __init__(
@@ -79,12 +82,13 @@ class Proxy:
         self._server.server_close()
 
     def settle(self) -> None:
-        """Until every late PUT has landed."""
+        """Wait until every late PUT has landed."""
         for thread in self._late:
             thread.join()
 
     def draw(self, method: str, path: str) -> str | None:
-        """What the next request suffers; None for nothing, or where the kind does not apply to it."""
+        """Return how to disturb the next request; None for not at all, or if the kind does not
+        apply."""
         with self._lock:
             self.requests += 1
             rng = random.Random(f"{self.seed} {self.requests}")
@@ -100,12 +104,12 @@ class Proxy:
             return kind
 
     def spared(self, kind: str) -> None:
-        """A request that was drawn had no answer that could be harmed."""
+        """Count a drawn request whose answer could not do harm."""
         with self._lock:
             self.happened[kind] -= 1
 
     def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> _Answer:
-        """The server's answer."""
+        """Return the server's answer."""
         began, status = time.monotonic(), 0
         connection = http.client.HTTPConnection(*self._upstream, timeout=60)
         try:

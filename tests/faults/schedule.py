@@ -1,4 +1,7 @@
-"""A schedule of faults drawn from a seed, and a run of the archive under it: `python -m tests.faults.schedule --seed N`."""
+"""Draw a schedule of faults from a seed and score the archive under it.
+
+`python -m tests.faults.schedule --seed N`.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +62,11 @@ run: drivers here are forked off a Python that has started, before which they wo
 
 
 def draw(seed: int) -> list[Fault]:
-    """One to five faults, the first of which happens unless another does before. At most two of them hit workers: a photo
-    that is there at three deaths would be blamed."""
+    """Return one to five faults, the first of which happens unless another comes before it.
+
+    At most two of them hit workers, because a photo that is there at three deaths counts as their
+    cause.
+    """
     rng = random.Random(seed)
     faults: list[Fault] = []
     for number in range(rng.randint(1, 5)):
@@ -76,7 +82,7 @@ def draw(seed: int) -> list[Fault]:
 
 @dataclass(slots=True)
 class Played:
-    """What came of a schedule. ends: exit codes of its runs. happened: faults that came to pass."""
+    """Hold the outcome of a schedule. ends: exit codes of its runs. happened: faults that happened."""
 
     seed: int
     planned: list[Fault]
@@ -88,7 +94,10 @@ class Played:
 
 
 def play(trial: Trial, seed: int) -> Played:
-    """Runs until one ends well, then those that were stopped go on, and a last run puts right what they have written."""
+    """Run until one run ends well.
+
+    Then the stopped ones continue, and a last run repairs what they have written.
+    """
     rng = random.Random(f"how {seed}")
     played = Played(seed, draw(seed))
     trial.plan(*played.planned)
@@ -122,7 +131,7 @@ def play(trial: Trial, seed: int) -> Played:
 
 
 def _end_of(trial: Trial, driver: Driver) -> int:
-    """Of a driver that other faults may stop again."""
+    """Return the exit code of a driver that other faults may stop again."""
     while (code := driver.wait(120.0)) is None:
         assert state_of(driver.pid) == "T", f"the driver does not end; it said: {driver.said}"
         trial.go_on(driver.pid)
@@ -144,7 +153,7 @@ def _judge(trial: Trial, played: Played) -> None:
 
 
 def main() -> None:
-    """Plays seeds and prints what came of them; ends with 1 at the first that went wrong."""
+    """Play seeds, print the outcomes, and return 1 at the first that fails."""
     import skinbatch
     from skinbatch.models.fake import write_fake_pack
 

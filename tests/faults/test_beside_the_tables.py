@@ -1,4 +1,5 @@
-"""What goes wrong beside the tables costs no row: notes that cannot be written, archive files whose reader dies."""
+"""Test that failures beside the tables cost no row: records that cannot be written, readers that
+die."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def test_a_note_that_cannot_be_written_ends_no_run(
 
 
 class Deadly(InProcessEngine):
-    """Workers die of everything, or as soon as they read member 2 of an archive file."""
+    """Kill workers at every attempt, or as soon as they read member 2 of an archive."""
 
     def __init__(self, everything: bool) -> None:
         super().__init__()

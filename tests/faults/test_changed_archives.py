@@ -1,5 +1,8 @@
-"""An archive that changes between runs that are killed, stopped, retried and done with other packs: after every `score`
-the tables say exactly what the archive holds, and only what is new or changed was decoded."""
+"""Test archives that change between runs that are killed, stopped, retried or use other packs.
+
+After every `score`, the tables must match the archive, and only new and changed photos may be
+decoded.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ FAST_DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 @dataclass(frozen=True)
 class Content:
-    """Bytes of a photo, and what its row has to say."""
+    """Hold the bytes of a photo and what its row must contain."""
 
     data: bytes
     status: str
@@ -99,7 +102,10 @@ def shard_bytes(name: str, members: Mapping[str, int]) -> bytes:
 
 
 class ChangedArchive(RuleBasedStateMachine):
-    """photos, shards: what the archive holds, by name; numbers are places in CONTENTS."""
+    """Change and score an archive at random.
+
+    photos, shards: the contents by name; numbers are places in CONTENTS.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +149,7 @@ class ChangedArchive(RuleBasedStateMachine):
             getattr(self, what)(*how)
 
     def put(self, name: str, number: int) -> None:
-        """A photo is added, or becomes another one."""
+        """Add or replace a photo."""
         self.photos[name] = number
         self._write(name, CONTENTS[number].data)
 
@@ -171,7 +177,7 @@ class ChangedArchive(RuleBasedStateMachine):
             self.put_shard(shard, self.shards[shard] | {name: number})
 
     def remove_member(self, which: int) -> None:
-        """The last member goes with its archive file."""
+        """Remove a member. An archive file is removed with its last member."""
         if not self.shards:
             return
         shard = sorted(self.shards)[which % len(self.shards)]
@@ -282,7 +288,7 @@ class ChangedArchive(RuleBasedStateMachine):
 
     @invariant()
     def tables_are_the_archive(self) -> None:
-        """Wherever a run has finished and nothing has changed since."""
+        """Check the tables whenever a run has finished and nothing has changed since."""
         if self.pack not in self.agrees:
             return
         expected = self._expected()
@@ -313,8 +319,12 @@ class ChangedArchive(RuleBasedStateMachine):
         return found
 
     def _new_or_changed(self, fingerprint: str) -> set[str]:
-        """Photos of which no unit that is committed has a row: of these bytes, for members, in a version of their archive
-        file, or in one of its size that is there no more; else of this name, size and version."""
+        """Return the photos that no committed unit has a row of.
+
+        A row counts if it has the same bytes. For members, it must be in a version of their archive
+        file, or in one of its size that is gone; for other photos, the name, size and version must
+        match.
+        """
         loose: set[tuple[str, int, str]] = set()
         members: list[tuple[str, int, set[str]]] = []
         for path in self.dest.glob(f"_skinbatch/receipts/{fingerprint}/*/*.json"):
@@ -343,7 +353,10 @@ class ChangedArchive(RuleBasedStateMachine):
 
 
 class ChangedArchiveOnTheLocalEngine(ChangedArchive):
-    """The same with the worker in a process of its own; what it decoded is told by the run's own count."""
+    """Test the same with a worker in a process of its own.
+
+    The run's own count gives the number of decoded photos.
+    """
 
     def engine(self, deaths: int = 0, late: int = 0) -> Engine:
         return LocalEngine(self._config().engine)
@@ -381,7 +394,8 @@ def test_the_same_with_the_worker_in_a_process_of_its_own() -> None:
 
 
 def test_an_archive_that_moves_and_grows_is_decoded_once() -> None:
-    """What chance seldom brings together in a few steps: renamed archive files, groups that split, both after a kill."""
+    """Combine renamed archive files and split groups, both after a kill, which random steps rarely
+    do."""
     archive = ChangedArchive()
     try:
         archive.begin([n % 10 for n in range(14)], {"s0.tar": {"0.png": 1, "1.png": 10}, "s0.zip": {"0.png": 2}})

@@ -1,4 +1,5 @@
-"""Photos that kill or hang their worker are found, named, and cost nobody else anything."""
+"""Test that photos that kill or hang their worker are found and named, and that no other photo
+suffers."""
 
 from __future__ import annotations
 
@@ -54,7 +55,10 @@ def test_a_photo_that_hangs_is_a_timeout(tmp_path: Path, mortal_pack: str) -> No
 
 @pytest.fixture(scope="module")
 def slow_member() -> tuple[Callable[[str], bytes], float]:
-    """A tar.bz2 by the name of its first member, which takes seconds to unpack, with a photo behind it; and how many seconds."""
+    """Return a tar.bz2 whose first member takes seconds to unpack, with a photo behind it.
+
+    Returns the member's name and the seconds as well.
+    """
     size, chunk = 64 << 20, np.random.default_rng(0).bytes(1 << 20)
 
     def made(name: str) -> bytes:
@@ -86,7 +90,8 @@ def test_an_archive_file_with_a_large_member_that_is_no_photo_takes_its_time(
 def test_an_archive_file_that_holds_up_its_reader_is_a_timeout_and_no_outage(
     tmp_path: Path, fake_pack: str, slow_member: tuple[Callable[[str], bytes], float]
 ) -> None:
-    """One photo that takes seconds to unpack: neither the store nor the photos beside it are to blame, nor the one behind it."""
+    """Unpack a photo that takes seconds, and check that neither the store nor other photos are
+    blamed."""
     made, seconds = slow_member
     tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": made("long.png")})
     settings = parse_config(

@@ -1,4 +1,4 @@
-"""Drivers that are killed, interrupted, doubled or given a wrong clock, and disks that are full."""
+"""Test drivers that are killed, interrupted, run twice or have a wrong clock, and full disks."""
 
 from __future__ import annotations
 
@@ -132,7 +132,8 @@ def driver_of(photos: Path, out: Path, pack: str) -> Driver:
 def test_a_driver_that_planned_while_another_did_all_ends_well_or_with_7(
     after: bool, more: bool, fake_pack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have seen no plan, both write plan 1; of two with one number the smaller name is the newer."""
+    """Let two drivers that saw no plan both write plan 1: of equal numbers, the smaller name is
+    newer."""
     out = tmp_path / "out"
     photos = write_tree(tmp_path / "photos", {f"{n}.png": png(face(n, 1, n)) for n in range(6)})
     names, named = plan.names, {"first": "a" if after else "c", "second": "b"}
@@ -206,7 +207,7 @@ def test_a_clock_that_jumps_in_mid_run_loses_nothing(hours: int, trial: Trial) -
 
 @pytest.fixture
 def small_disk(trial: Trial) -> Iterator[Trial]:
-    """The trial, with a destination on a file system of 220 KB of its own."""
+    """Return the trial with a destination on a file system of 220 KB."""
     trial.out.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=220k", "none", str(trial.out)], capture_output=True)
     if mounted.returncode:

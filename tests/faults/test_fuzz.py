@@ -1,4 +1,7 @@
-"""The fuzz targets, each for a set time. SKINBATCH_FUZZ_SECONDS sets another; a find is kept and named by its file."""
+"""Run each fuzz target for a set time, SKINBATCH_FUZZ_SECONDS.
+
+An input that fails is kept, and the message names its file.
+"""
 
 from __future__ import annotations
 

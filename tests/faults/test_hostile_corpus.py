@@ -1,4 +1,5 @@
-"""A source full of files that mean harm: every listed photo has its one row, nothing crashes, hangs, grows or gets out."""
+"""Test a source of hostile files: each listed photo has one row, and nothing crashes, hangs, grows
+or escapes."""
 
 from __future__ import annotations
 
@@ -61,7 +62,10 @@ def corpus(*, heavy: bool) -> list[Hostile]:
 
 
 def write(tree: Path, hostile: Hostile) -> Path:
-    """makedirs goes one folder deeper with every call of itself, which is not deep enough here."""
+    """Write a file in a very deep folder.
+
+    makedirs recurses once for each level, which is not deep enough here.
+    """
     folder, *rest = tree, *hostile.path.split("/")
     for part in rest[:-1]:
         folder = folder / part
@@ -73,7 +77,7 @@ def write(tree: Path, hostile: Hostile) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    """Its folders are too deep for pytest to clean up."""
+    """Return a folder, and delete it afterwards: its folders are too deep for pytest to clean up."""
     place = tmp_path / "place"
     place.mkdir()
     yield place
@@ -81,13 +85,14 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 
 def state_of(tree: Path) -> list[bytes]:
-    """Names, sizes and times of everything in it."""
+    """Return names, sizes and times of everything in a folder."""
     found = subprocess.run(["find", tree, "-printf", r"%p %s %T@\0"], capture_output=True, check=True).stdout
     return sorted(found.split(b"\0"))
 
 
 def run(place: Path, tree: Path, pack: str, timeout: float) -> dict[str, Any]:
-    """A run with a home, a place for temporary files and a working folder of its own, which stay empty."""
+    """Run the command with a home, a temporary folder and a working folder of its own, which must
+    stay empty."""
     for name in ("home", "temporary", "work"):
         (place / name).mkdir()
     env = {**os.environ, "HOME": str(place / "home"), "TMPDIR": str(place / "temporary")}
@@ -154,7 +159,7 @@ def test_bombs_neither_burst_the_worker_nor_hold_it_up(place: Path, fake_pack: s
 
 @pytest.mark.slow
 def test_no_file_takes_more_than_ten_seconds(place: Path) -> None:
-    """Of this process's own time: the machine may be busy with other things."""
+    """Measure this process's own time, as the machine may be busy."""
     config, slow = Config(), {}
     for number, hostile in enumerate(corpus(heavy=True)):
         tree = place / str(number)

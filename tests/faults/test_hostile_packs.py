@@ -1,4 +1,5 @@
-"""Packs and checkpoints that mean harm: nothing in them is executed, no other file is opened, and each is refused by name."""
+"""Test hostile packs and checkpoints: nothing is executed, no other file is opened, and each is
+refused by name."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ MARK = "SKINBATCH_EXECUTED"
 
 
 class Payload:
-    """Whoever unpickles it has run its code."""
+    """Record that code was run by whoever unpickled it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return exec, (f"import os; os.environ[{MARK!r}] = '1'",)
@@ -46,7 +47,7 @@ def torch_saved(value: object) -> bytes:
 
 
 def header(text: str | bytes, length: int | None = None, data: bytes = b"") -> bytes:
-    """A safetensors file. length: what it says of its header."""
+    """Return a safetensors file. length: the length of the header that it claims."""
     raw = text.encode() if isinstance(text, str) else text
     return struct.pack("<Q", len(raw) if length is None else length) + raw + data
 
@@ -78,7 +79,7 @@ WEIGHTS = {
 
 @pytest.fixture(autouse=True)
 def nothing_is_executed() -> Iterator[None]:
-    """Not the payload, and nothing else either: no process, no shell, no connection."""
+    """Check that neither the payload nor a process, a shell or a connection was started."""
     seen: list[str] = []
     watching = True
 
@@ -95,7 +96,7 @@ def nothing_is_executed() -> Iterator[None]:
 
 
 def pack_with(directory: Path, weights: bytes) -> Path:
-    """A pack whose segmenter has these weights, with their right hash."""
+    """Return a pack whose segmenter has these weights, with the right hash."""
     pack = write_fake_pack(directory)
     (pack / "segmenter.safetensors").write_bytes(weights)
     manifest = (pack / "pack.toml").read_text()

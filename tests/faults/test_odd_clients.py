@@ -1,4 +1,5 @@
-"""What the S3 client raises while an archive file is read is the store's, of whatever kind it is: never a row."""
+"""Test that any error that the S3 client raises while an archive is read counts as the store's,
+never as a row."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def archive(kind: str) -> bytes:
 
 @pytest.fixture(params=["tar", "zip", "parquet"])
 def kept(request: pytest.FixtureRequest, s3: S3Server) -> tuple[ShardRef, Config]:
-    """An archive file in a bucket."""
+    """Put an archive file into a bucket."""
     bucket, data, kind = s3.bucket(), archive(request.param), request.param
     s3.client.put_object(Bucket=bucket, Key=f"a.{kind}", Body=data)
     config = parse_config({"storage": {"endpoint_url": s3.settings.endpoint_url, "max_attempts": 2}})

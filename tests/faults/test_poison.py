@@ -1,4 +1,5 @@
-"""Photos that kill, hang or overfill their worker, or that models raise on: each gets its status, its neighbours are scored."""
+"""Test photos that kill, hang or overfill their worker, or make models raise: each gets its status,
+and the others are scored."""
 
 from __future__ import annotations
 
@@ -21,14 +22,14 @@ ALLOWANCE = 200 << 20
 
 
 def large(side: int = 9000) -> bytes:
-    """A photo of 81 million pixels, within the limit, whose pixels are 243 MB and whose file is small."""
+    """Return a photo of 81 million pixels, within the limit: 243 MB of pixels in a small file."""
     out = io.BytesIO()
     Image.fromarray(np.full((side, side), 200, np.uint8)).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
 def scored(trial: Trial, files: dict[str, bytes], pack: str, code: int = 0, **how: int) -> dict[str, dict[str, object]]:
-    """Rows of an archive of these files, all of which `verify` finds."""
+    """Return the rows of an archive of these files, after `verify` has found all of them."""
     tree = write_tree(trial.out.parent / "photos", files)
     driver = replace(trial, source=tree, pack=pack).start(["--max-failures", "0.5"], **how)
     assert driver.end(240.0) == code, driver.said
@@ -37,7 +38,7 @@ def scored(trial: Trial, files: dict[str, bytes], pack: str, code: int = 0, **ho
 
 
 def statuses(found: dict[str, dict[str, object]]) -> dict[str, object]:
-    """Of what is not ok."""
+    """Return the statuses that are not ok."""
     return {image_id: row["status"] for image_id, row in found.items() if row["status"] != "ok"}
 
 

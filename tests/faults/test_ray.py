@@ -1,4 +1,5 @@
-"""Ray's actors killed and stopped at the points of a unit, and a machine of a cluster lost under them."""
+"""Test Ray actors that are killed and stopped at the points of a unit, and a cluster that loses a
+machine."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ POINTS = [
 
 @pytest.fixture(scope="module")
 def armed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
-    """Faults that every process hears of that Ray is going to start."""
+    """Set faults of which every process that Ray starts will learn."""
     faults = Faults(tmp_path_factory.mktemp("ray") / "faults").plan([])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{Path(__file__).parent / 'hooks'}:{ROOT}")
@@ -45,7 +46,7 @@ def armed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
 
 @pytest.fixture(scope="module")
 def session(armed: Faults) -> Iterator[None]:
-    """One embedded Ray for all but the cluster's test."""
+    """Start one embedded Ray for all tests but the cluster's."""
     from skinbatch.engines.ray_engine import RayEngine
 
     engine = RayEngine(parse_config({"engine": {"name": "ray"}}).engine)
@@ -74,8 +75,10 @@ def test_an_actor_that_is_killed_costs_nothing(
 
 
 class Unreachable:
-    """An actor that Ray's order to end does not reach, as on a machine that is cut off: Ray would end one that stands still,
-    and one that goes on before it could write."""
+    """Simulate an actor that Ray's order to end does not reach, as on a machine that is cut off.
+
+    Otherwise Ray would end an actor that is stopped, and one that continues before it could write.
+    """
 
     def __init__(self, faults: Faults, patch: pytest.MonkeyPatch) -> None:
         import ray
@@ -96,7 +99,8 @@ class Unreachable:
         return pid
 
     def goes_on(self) -> None:
-        """Until it has written its tables and its receipt, which nobody waits for any more."""
+        """Let an actor continue until it has written its tables and receipt, which nobody waits
+        for."""
         assert self.actors and state_of(self.pid) == "T"
         before = self.faults.passed("worker", "put receipts", "after")
         os.kill(self.pid, signal.SIGCONT)
@@ -167,8 +171,10 @@ def test_what_an_actor_writes_late_when_the_run_has_ended_changes_nothing(
     fake_pack: str,
     tmp_path: Path,
 ) -> None:
-    """All of it, or without the images that it had written before it stood still, which the clean-up has taken away. Of two whole
-    receipts of a unit the smallest attempt counts, whoever looks."""
+    """Let an actor write everything late, or all but the images, which the clean-up has deleted.
+
+    Of two complete receipts of a unit, the one with the smallest attempt counts for every reader.
+    """
     out = tmp_path / "out"
     armed.plan([Fault("worker", point, "before", 3, "stop")])
     assert score(archive, out, fake_pack, cpus_per_worker=0.5).exit_code == 0
@@ -217,7 +223,7 @@ def test_a_machine_that_is_lost_is_not_the_units_fault(
         done = threading.Event()
 
         def lose() -> None:
-            """The machine that is not the head, while both actors stand in the midst of a unit."""
+            """Kill the machine that is not the head, while both actors are in the middle of a unit."""
             while len(armed.happened) < 2:
                 if done.wait(0.05):
                     return

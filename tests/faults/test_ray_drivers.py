@@ -1,4 +1,7 @@
-"""Drivers that are killed or interrupted while Ray works for them: whole commands, each with an embedded Ray of its own."""
+"""Test drivers that are killed or interrupted while Ray works for them.
+
+These are whole commands, each with an embedded Ray of its own.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ RUN_S = 120
 
 @pytest.fixture
 def start(archive: Path, fake_pack: str, faults: Faults, tmp_path: Path) -> Iterator[Start]:
-    """`skinbatch score --engine ray` of the archive into `out`, in a process group of its own."""
+    """Start `skinbatch score --engine ray` of the archive into `out`, in a process group of its
+    own."""
     settings = tmp_path / "settings.toml"
     settings.write_text(SETTINGS.replace("batch_size = 2", "batch_size = 2\nworkers = 2\ncpus_per_worker = 1.0"))
     where = ["score", str(archive), str(tmp_path / "out"), "--pack", fake_pack, "--engine", "ray"]
@@ -55,7 +59,7 @@ def start(archive: Path, fake_pack: str, faults: Faults, tmp_path: Path) -> Iter
 
 
 def until(faults: Faults, process: subprocess.Popen[str]) -> int:
-    """The process that the fault came upon, once it has."""
+    """Wait for the fault, and return the process that it hit."""
     end = time.monotonic() + RUN_S
     while not (found := faults.happened):
         assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
@@ -69,8 +73,10 @@ def ends(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def check(start: Start, faults: Faults, out: Path, undisturbed: Path) -> None:
-    """The same command goes on at once to the end; nothing is lost or doubled, whatever workers of the driver before write
-    until they have ended too."""
+    """Run the same command to the end at once, and check that nothing is lost or doubled.
+
+    Workers of the earlier driver may still write until they have ended too.
+    """
     code, said = ends(start())
     assert code == 0, said
     assert same_rows(out, undisturbed)

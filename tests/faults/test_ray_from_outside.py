@@ -1,4 +1,4 @@
-"""Embedded Ray as others on the network and its own monitoring see it, while a run is going on it."""
+"""Test how others on the network, and Ray's own monitoring, see embedded Ray during a run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Random schedules of kills, stops and full disks; a failing one is played again by its seed:
+"""Run random schedules of kills, stops and full disks.
 
-python -m tests.faults.schedule --seed N
+To play one that fails again: python -m tests.faults.schedule --seed N
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Credentials, presigned addresses and EXIF reach nothing that a run writes or says."""
+"""Test that credentials, presigned addresses and EXIF reach nothing that a run writes or prints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PRIVATE = (SIGNATURE, TOKEN, "AKIAFINDME", *EXIF)
 
 
 def with_exif(size: tuple[int, int] = (96, 96)) -> bytes:
-    """A photo that says whose it is, which camera took it and where."""
+    """Return a photo whose EXIF names its owner, camera and place."""
     exif = Image.Exif()
     exif[0x010E], exif[0x013B], exif[0x8298] = PLACE, OWNER, OWNER
     exif.get_ifd(0x8769).update({0xA430: OWNER, 0xA431: SERIAL, 0x9286: b"ASCII\0\0\0" + PLACE.encode()})
@@ -44,7 +44,8 @@ def with_exif(size: tuple[int, int] = (96, 96)) -> bytes:
 
 
 def photos() -> dict[str, bytes]:
-    """Sound ones, and those of which an error tells: cut within EXIF, damaged behind it, too large, no photo at all."""
+    """Return sound photos, and photos that give errors: cut within EXIF, damaged behind it, too
+    large, no photo at all."""
     whole = with_exif()
     assert all(part.encode() in whole for part in (OWNER, SERIAL, PLACE))
     within = whole.index(OWNER.encode()) + 4
@@ -61,7 +62,8 @@ def photos() -> dict[str, bytes]:
 
 
 def everything(dest: Path) -> Iterator[tuple[str, str]]:
-    """Whatever lies in a destination, as text: names, files, and of tables every cell and all metadata."""
+    """Return all that is in a destination as text: names, files, and every cell and all metadata of
+    tables."""
     for path in sorted(p for p in dest.rglob("*") if p.is_file()):
         name = str(path.relative_to(dest))
         yield name, name
@@ -73,7 +75,7 @@ def everything(dest: Path) -> Iterator[tuple[str, str]]:
 
 
 def downloaded(server: S3Server, bucket: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """The bucket in a folder; what the store says of its objects besides."""
+    """Download a bucket into a folder, with the metadata of its objects."""
     for item in server.client.list_objects_v2(Bucket=bucket)["Contents"]:
         path = folder / item["Key"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +231,7 @@ def test_however_a_signature_or_a_password_is_spelt_it_is_not_said(text: str) ->
 
 
 def test_a_token_with_a_line_break_behind_it_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a secret has it that was made with `echo`; the client tells of it as it is in Python."""
+    """Use a secret as `echo` writes it; the client's message shows it as a Python literal."""
     given = f"{TOKEN}\n"
     monkeypatch.setenv("AWS_SESSION_TOKEN", given)
     assert TOKEN not in redacted(f"Invalid header value {given.encode()!r}")

@@ -1,5 +1,8 @@
-"""SIGINT and SIGTERM from the command's first line to its last: 130 and a word, nothing left behind, and the same command goes
-on. Before that line Python has not yet begun to run it, and ends as any program that a signal ends."""
+"""Test SIGINT and SIGTERM from the command's first line to its last: exit code 130 and one message.
+
+Nothing is left behind, and the same command continues. Before its first line, Python has not begun
+to run it, and it ends as any program does.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def sent(number: int, where: str, photos: Path, pack: str, engine: str) -> tuple[int, str, int]:
-    """Exit code, what the command said, its session."""
+    """Return the exit code, the output and the session of a command that got a signal."""
     arguments = ["score", photos, photos.parent / "out", "--pack", pack, "--engine", engine]
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(int(number)), where, *map(str, arguments)],
@@ -89,7 +92,7 @@ def sent(number: int, where: str, photos: Path, pack: str, engine: str) -> tuple
 
 
 def of_session(session: int) -> list[str]:
-    """Processes of a session that have not ended, by what they call themselves."""
+    """Return the processes of a session that have not ended, by their names."""
     found = []
     for place in Path("/proc").iterdir():
         try:

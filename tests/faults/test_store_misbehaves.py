@@ -1,4 +1,5 @@
-"""An object store on a bad day: every request may fail in twelve ways, and the tables are those of a quiet one."""
+"""Test a store whose requests may fail in twelve ways: the tables must be those of an undisturbed
+run."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ Score = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def before() -> Iterator[Callable[..., Proxy]]:
-    """Puts a proxy before a server."""
+    """Put a proxy before a server."""
     made: list[Proxy] = []
 
     def make(server: S3Server, **how: Any) -> Proxy:
@@ -45,7 +46,7 @@ def before() -> Iterator[Callable[..., Proxy]]:
 
 
 def upload(server: S3Server, archive: Path) -> str:
-    """A bucket with the archive under `photos/`."""
+    """Create a bucket with the archive under `photos/`."""
     bucket = server.bucket()
     for path in archive.rglob("*"):
         if path.is_file():
@@ -56,7 +57,7 @@ def upload(server: S3Server, archive: Path) -> str:
 
 @pytest.fixture
 def score(zygote: Zygote, faults: Faults, fake_pack: str, tmp_path: Path) -> Iterator[Score]:
-    """Scores a bucket through a proxy: exit code, and what was said."""
+    """Score a bucket through a proxy; return the exit code and the output."""
 
     def run(proxy: Proxy, bucket: str, timeout_s: float = 1.5, max_attempts: int = 6) -> tuple[int, str]:
         settings = tmp_path / "settings.toml"
@@ -113,7 +114,7 @@ def test_a_run_ends_right_while_a_twentieth_of_all_requests_is_hit(
 
 
 def from_the_snapshot_on(proxy: Proxy) -> None:
-    """Hits nothing before: what is listed until then is new, or is not looked at again."""
+    """Disturb nothing before the snapshot: earlier listings are new or not used again."""
     share, proxy.share = proxy.share, 0.0
 
     def refuse(method: str, path: str) -> None:
@@ -233,7 +234,7 @@ def test_an_outage_leaves_units_open_and_never_becomes_a_row(
     put_receipts: list[str] = []
 
     def refuse(method: str, path: str) -> Any:
-        """Nothing is answered from the second receipt on."""
+        """Refuse everything from the second receipt on."""
         put_receipts.extend([path] * (method == "PUT" and "/receipts/" in path))
         return refusal(503, "ServiceUnavailable") if len(put_receipts) >= 2 else None
 
@@ -314,7 +315,7 @@ def test_a_refusal_of_everything_stops_the_run_at_once_with_its_reason(
     refused: list[str] = []
 
     def refuse(asked: str, path: str) -> Any:
-        """From the plan on, no photo may be read, or no table written."""
+        """Refuse to read photos, or to write tables, from the plan on."""
         if asked != method or not ("/photos/" in path if method == "GET" else "/images/" in path):
             return None
         refused.append(path)
@@ -344,7 +345,7 @@ def test_a_store_that_dies_and_comes_back_in_mid_run_costs_nothing(
     died = threading.Event()
 
     def die() -> None:
-        """While a unit is between its receipt and its end."""
+        """Kill a worker between a unit's receipt and its end."""
         while not faults.happened:
             died.wait(0.02)
         gateway.kill()

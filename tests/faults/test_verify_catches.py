@@ -1,4 +1,5 @@
-"""`skinbatch verify` proves its sentence only if it also sees it broken: each of these is exit 5, and named."""
+"""Test that `skinbatch verify` sees every way in which its promise can be broken, with exit code 5
+and a name."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def dest(scored: Path, tmp_path: Path) -> Path:
 
 
 def verify(dest: Path) -> tuple[int, list[str]]:
-    """Exit code and differences of the command itself."""
+    """Return the exit code and the differences of the command itself."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), pytest.raises(SystemExit) as ended:
         patch.setattr(sys, "argv", ["skinbatch", "verify", str(dest), "--json"])
@@ -92,7 +93,8 @@ def test_a_changed_byte(dest: Path, kind: str, at: float) -> None:
 
 
 def with_tables(tree: Path, dest: Path, pack: str, change: Callable[[pa.Table], pa.Table]) -> None:
-    """A run by a worker with a defect: what it writes has its right hash and its right number of rows in its receipt."""
+    """Run a worker with a defect, whose receipt has the right hash and number of rows for wrong
+    tables."""
 
     def wrong(rows: Sequence[Any], classes: Sequence[str], probs: Sequence[str]) -> pa.Table:
         return change(images_table(rows, classes, probs))

@@ -1,4 +1,5 @@
-"""Workers that are killed or stopped at every point of a unit: the run goes on, and its tables are those of a quiet one."""
+"""Test workers that are killed or stopped at every point of a unit: the tables are those of an
+undisturbed run."""
 
 from __future__ import annotations
 

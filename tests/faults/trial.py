@@ -1,4 +1,4 @@
-"""One archive scored under faults, by as many runs as it takes."""
+"""Score one archive under faults, in as many runs as it takes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ timeout_s = 0.5
 
 @dataclass(slots=True)
 class Trial:
-    """source and out: archive and destination. like: an undisturbed run of the same."""
+    """Hold the archive (source), the destination (out) and an undisturbed run of the same (like)."""
 
     source: Path
     out: Path
@@ -43,27 +43,27 @@ class Trial:
         self.faults.plan(faults)
 
     def start(self, options: Sequence[str] = (), **how: Any) -> Driver:
-        """`skinbatch score` of the archive, in the background. how: see `zygote._drive`."""
+        """Start `skinbatch score` of the archive in the background. how: see `zygote._drive`."""
         settings = self.out.parent / "settings.toml"
         settings.write_text(SETTINGS)
         arguments = ["score", str(self.source), str(self.out), "--pack", self.pack, "--engine", "local"]
         return self.zygote.start([*arguments, "--config", str(settings), *options], self.faults, **how)
 
     def run(self, options: Sequence[str] = (), **how: Any) -> Driver:
-        """The same, to its end, in which it has to be done."""
+        """Run it to its end, and check that it is done."""
         driver = self.start(options, **how)
         code = driver.end()
         assert code == 0, f"exit code {code}: {driver.said}"
         return driver
 
     def report(self) -> dict[str, Any]:
-        """A run to its end, and what it reported."""
+        """Run it to its end, and return its report."""
         said = self.run(["--json"]).said
         found: dict[str, Any] = json.loads(said[said.index("{") :])
         return found
 
     def hit(self, timeout_s: float = 30.0) -> int:
-        """The process that the fault of the plan comes upon, once it has."""
+        """Wait for the planned fault, and return the process that it hit."""
         end = time.monotonic() + timeout_s
         while not (found := self.faults.happened):
             assert time.monotonic() < end, "the fault does not happen"
@@ -82,13 +82,13 @@ class Trial:
             time.sleep(0.01)
 
     def bury(self, driver: Driver) -> None:
-        """Of a driver that was killed: end its worker, as the loss of its machine would."""
+        """End the worker of a driver that was killed, as the loss of its machine would."""
         driver.sweep()
         for pid in self.faults.running("worker"):
             self.end_of(pid)
 
     def check(self) -> None:
-        """Every photo has one row, that of the undisturbed run, and `verify` proves it."""
+        """Check that each photo has one row, that of the undisturbed run, and that `verify` agrees."""
         assert differences(self.out) == []
         assert len(rows(self.out)) == len(rows(self.like))
         assert same_rows(self.out, self.like)

@@ -1,6 +1,8 @@
-"""A process that has imported everything and forks drivers, which fork their workers: a run starts in milliseconds.
+"""Import everything once and fork drivers, which fork their workers, so that a run starts in
+milliseconds.
 
-Nothing else differs from `skinbatch` on the command line: driver and worker are processes that can be killed and stopped.
+Otherwise it is the same as `skinbatch` on the command line: drivers and workers are processes that
+can be killed and stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(slots=True)
 class Driver:
-    """A run that was started. said: the file of what it wrote."""
+    """Hold a run that was started. said: the file with its output."""
 
     zygote: Zygote
     pid: int
@@ -37,12 +39,13 @@ class Driver:
         return self.said_in.read_text()
 
     def wait(self, timeout_s: float = 60.0) -> int | None:
-        """Exit code, or minus the signal that ended it; None if it was stopped, or has not ended by then."""
+        """Return the exit code, or minus the signal that ended it; None if it was stopped or is
+        still running."""
         code: int | None = self.zygote.ask(do="wait", pid=self.pid, timeout_s=timeout_s)
         return code
 
     def end(self, timeout_s: float = 60.0) -> int:
-        """The same of one that has to end."""
+        """Return the same for a run that must end."""
         code = self.wait(timeout_s)
         assert code is not None, f"the driver does not end; it said: {self.said}"
         return code
@@ -59,7 +62,7 @@ class Driver:
 
 
 class Zygote:
-    """The near end: starts drivers and learns how they ended."""
+    """Start drivers and learn how they ended: the near end."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -74,7 +77,7 @@ class Zygote:
         self._started = 0
 
     def start(self, arguments: Sequence[str], faults: Faults, **how: Any) -> Driver:
-        """`skinbatch ARGUMENTS` under a plan of faults. how: see `_drive`."""
+        """Start `skinbatch ARGUMENTS` under a plan of faults. how: see `_drive`."""
         said = faults.folder / f"said.{self._started}"
         self._started += 1
         keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -91,8 +94,10 @@ class Zygote:
         return json.loads(self._process.stdout.readline())
 
     def sweep(self) -> None:
-        """Kill whatever the drivers of this zygote have left since the last time: numbers of processes come again, and those of
-        long ago may be other tests' by now."""
+        """Kill whatever this zygote's drivers have left since the last sweep.
+
+        Process ids are reused, so old ones may belong to other tests by now.
+        """
         while self._drivers:
             self._drivers.pop().sweep()
 
@@ -103,7 +108,7 @@ class Zygote:
 
 
 def _serve() -> None:
-    """The far end."""
+    """Serve requests: the far end."""
     import skinbatch.cli
     import skinbatch.engines.local
     import skinbatch.engines.score
@@ -155,9 +160,13 @@ def _drive(
     clock_after: int = 0,
     memory: int | None = None,
 ) -> None:
-    """The command line, in this process. beat_s, watch_s: of the claim. lose: a worker that is given up is not killed, as
-    one on a machine that cannot be reached. clock_s: how wrong the clock is, in seconds; clock_after: only once so many
-    receipts are written. memory: address space of a worker beyond that of this process, in bytes."""
+    """Run the command line in this process.
+
+    beat_s, watch_s: of the claim. lose: do not kill a worker that is given up, as on a machine that
+    cannot be reached. clock_s: error of the clock in seconds. clock_after: set it only once this
+    many receipts are written. memory: bytes of address space that a worker may have beyond this
+    process's.
+    """
     from skinbatch import cli
     from skinbatch.engines.local import LocalEngine
     from skinbatch.runs import claim
@@ -180,7 +189,7 @@ def _forking(faults: Faults, lose: bool, memory: int | None) -> Any:
     from skinbatch.engines.local import LocalPool, _with_threads
 
     class ForkingPool(LocalPool):
-        """A pool of one child that is forked, not spawned."""
+        """Provide a pool of one child that is forked, not spawned."""
 
         def _start(self) -> None:
             ours, theirs = Pipe()
@@ -216,7 +225,7 @@ def _forking(faults: Faults, lose: bool, memory: int | None) -> Any:
 
 
 class _Forked:
-    """What the pool wants of a Popen."""
+    """Offer what the pool needs of a Popen."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -229,7 +238,7 @@ class _Forked:
 
 
 def _turn_clock(wrong_by: Callable[[], float]) -> None:
-    """`time.time` and `datetime.now`, as everything in this process will have them."""
+    """Change `time.time` and `datetime.now` for everything in this process."""
     import datetime
 
     right = time.time

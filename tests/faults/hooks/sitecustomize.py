@@ -1,4 +1,7 @@
-"""Arms every Python process that finds this folder on its path, before it imports anything: Ray starts its workers itself."""
+"""Arm every Python process that has this folder on its path, before it imports anything.
+
+Ray starts its workers itself, so no test can do it.
+"""
 
 import os
 from pathlib import Path

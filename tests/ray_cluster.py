@@ -1,4 +1,4 @@
-"""A Ray cluster as on machines of its own: started by Ray's command, in a temporary folder, on ports of its own."""
+"""Start a Ray cluster as on machines of its own: by Ray's command, in a temporary folder, on its own ports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class RayCluster:
-    """A head, and nodes that join it. A context manager: leaving it ends all of them, and nothing else.
+    """Run a head and nodes that join it. Leaving the context ends all of them, and nothing else.
 
     address: of the cluster. dashboard: of its job server.
     """
@@ -50,8 +50,11 @@ class RayCluster:
         options: Sequence[str] = (),
         more: Mapping[str, str] | None = None,
     ) -> None:
-        """auth: RAY_AUTH_MODE of its processes. program: that starts the head. options: more ones of `ray start --head`. more:
-        environment of its processes."""
+        """Start the head.
+
+        auth: RAY_AUTH_MODE of its processes. program: starts the head. options: more options of
+        `ray start --head`. more: environment of its processes.
+        """
         self.env = bare_environment(home) | {"RAY_AUTH_MODE": auth} | dict(more or {})
         self._cpus, self._program, self._options = cpus, program, options
         self._folder = tempfile.mkdtemp(prefix="ray-")  # sockets lie in it, and their paths may have 107 characters

@@ -1,4 +1,4 @@
-"""Trainings as commands, to be broken off at will."""
+"""Run trainings as commands that can be interrupted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def command(stage: str, recipe: Path, out: Path) -> subprocess.Popen[str]:
-    """`skinbatch train`, in a process group of its own."""
+    """Start `skinbatch train` in a process group of its own."""
     program = "from skinbatch.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", program, "train", stage, str(recipe), "--out", str(out)],
@@ -26,24 +26,24 @@ def command(stage: str, recipe: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def curve(work: Path) -> list[dict[str, float]]:
-    """An entry an evaluation that is done."""
+    """Return one entry for each evaluation that is done."""
     log = work / "log.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def until(running: subprocess.Popen[str], work: Path, evaluations: int) -> None:
-    """Wait until so many evaluations are done; the training must not end before."""
+    """Wait until this many evaluations are done. The training must not end before."""
     while len(curve(work)) < evaluations:
         assert running.poll() is None, running.communicate()[1]
         time.sleep(0.01)
 
 
 def kill(running: subprocess.Popen[str]) -> None:
-    """SIGKILL of the command and all that it has started."""
+    """Send SIGKILL to the command and everything that it has started."""
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
 
 
 def learned(points: list[dict[str, float]]) -> list[Mapping[str, float]]:
-    """A curve without what differs from run to run."""
+    """Return a curve without what differs from run to run."""
     return [{k: v for k, v in point.items() if k not in ("minutes", "waited")} for point in points]

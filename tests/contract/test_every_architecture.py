@@ -1,4 +1,4 @@
-"""Every architecture that `pack import` takes: imported from a checkpoint, scored with, verified. Weights are random."""
+"""Test every architecture that `pack import` takes: import random weights, score and verify."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ CASES = [(stage, arch) for stage, archs in ARCHITECTURES.items() for arch in (*a
 
 @pytest.fixture(params=CASES, ids=[arch for _, arch in CASES])
 def imported(request: pytest.FixtureRequest, tmp_path: Path, fake_pack: str) -> tuple[str, str, Pack]:
-    """Stage, architecture, and a pack with it; the stages that it does not have are fakes."""
+    """Return the stage, the architecture, and a pack with it whose other stages are fakes."""
     stage, arch = request.param
     wanted = MAKERS[stage](arch, tmp_path)
     return stage, arch, add_stage("mine", wanted, dest=str(tmp_path / "packs"), base=fake_pack)
@@ -154,7 +154,7 @@ def test_an_infinite_number_is_no_certainty(number: float, tmp_path: Path, fake_
 
 
 class NaNOnSkin(nn.Module):
-    """Another network's numbers, NaN where a photo's first channel is on average over a limit."""
+    """Return another network's numbers, or NaN if the mean of a photo's first channel is over a limit."""
 
     def __init__(self, network: nn.Module, limit: float) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class NaNOnSkin(nn.Module):
 
 
 def test_nan_of_an_onnx_classifier_is_a_model_error_and_never_a_number(tmp_path: Path, fake_pack: str) -> None:
-    """The photo of noise that an import tries is not as red as a face."""
+    """Give NaN for faces only: the photo of noise that an import tries is less red."""
     network = NaNOnSkin(nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 0.5)
     path = export(network, tmp_path / "best.onnx", (1, 3, 64, 64), open_axes=(0,))
     wanted = Import(
@@ -185,7 +185,7 @@ def test_nan_of_an_onnx_detector_is_a_model_error_and_never_a_number(tmp_path: P
 
 
 def scorer(pack: Pack) -> skinbatch.Scorer:
-    """Random weights find anything at a floor of 0: their boxes, if nothing else, go the whole way."""
+    """Return a scorer with a score floor of 0, at which random weights find some boxes."""
     return skinbatch.Scorer(pack, device="cpu", config=Config(model=ModelSettings(score_floor=0.0, max_boxes=50)))
 
 

@@ -1,4 +1,4 @@
-"""What every segmenter, detector and classifier promises, whatever is inside: the fakes and the real architectures."""
+"""Test what every segmenter, detector and classifier promises, for the fakes and the real architectures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLOOR = 0.0005
 
 @pytest.fixture(scope="module", params=["fake", "random"])
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """Built from a pack on disk. The score floor is low enough for networks that have learned nothing."""
+    """Build models from a pack on disk, with a score floor low enough for networks that have learned nothing."""
     directory = tmp_path_factory.mktemp("packs") / str(request.param)
     write = write_fake_pack if request.param == "fake" else write_random_pack
     return load_pack(write(directory)).build("cpu", ModelSettings(score_floor=FLOOR, max_boxes=20))
@@ -25,7 +25,7 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def photos() -> list[NDArray[np.uint8]]:
-    """Of several sizes and proportions, one of a single pixel, with red discs on skin colour."""
+    """Return photos of several sizes and shapes, one of a single pixel, with red discs on skin colour."""
     made = []
     for height, width in ((96, 128), (128, 96), (33, 200), (1, 1), (96, 128)):
         photo = np.full((height, width, 3), (205, 160, 140), np.uint8)

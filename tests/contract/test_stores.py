@@ -1,4 +1,4 @@
-"""One suite over every store: a local folder, S3 on moto's server, on a real Ceph gateway and on rclone."""
+"""Run one suite over every store: a local folder, and S3 on moto, a real Ceph gateway and rclone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import S3Server
 
 @pytest.fixture(params=["local", "s3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ceph", "rclone"))])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
-    """Opens one and the same empty root."""
+    """Return a function that opens the same empty root."""
     if request.param == "local":
         return lambda: LocalStore(tmp_path / "root")
     server: S3Server = request.getfixturevalue(request.param)

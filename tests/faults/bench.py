@@ -1,5 +1,4 @@
-"""Provide a small archive, an undisturbed run of it, and the comparison that every fault test
-makes."""
+"""Provide a small archive, an undisturbed run of it, and the comparison that every fault test makes."""
 
 from __future__ import annotations
 

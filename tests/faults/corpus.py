@@ -128,8 +128,7 @@ def tiff_tags(
 
 
 def many_scans(scans: int, side: int = 4096) -> bytes:
-    """Return a progressive square JPEG that repeats its last scan, each of which costs a pass over
-    the photo."""
+    """Return a progressive square JPEG that repeats its last scan, each of which costs a pass over the photo."""
     whole = encoded(Image.new("RGB", (side, side), (120, 90, 80)), "JPEG", quality=50, progressive=True)
     last = whole.rindex(b"\xff\xda")
     return whole[:last] + whole[last:-2] * scans + b"\xff\xd9"

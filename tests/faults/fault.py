@@ -46,8 +46,7 @@ class Fault:
 
 
 class Faults:
-    """Keep a plan of faults in a folder, count the points that are passed, and record what has
-    happened."""
+    """Keep a plan of faults in a folder, count the points that are passed, and record what has happened."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -166,8 +165,7 @@ def _patches(at: Callable[[str, str], None]) -> dict[str, Callable[[ModuleType],
 
 
 def _decoded(data: bytes, *_: object) -> str:
-    """Do what a broken decoder does if the photo ends in a trigger; else return the name of the
-    point."""
+    """Do what a broken decoder does if the photo ends in a trigger; else return the name of the point."""
     if data.endswith(KILLS_DECODER):
         os.kill(os.getpid(), signal.SIGSEGV)
     if data.endswith(HANGS_DECODER):
@@ -187,8 +185,7 @@ def _map_errors(cls: Any) -> None:
 
 
 def state_of(pid: int) -> str:
-    """Return the state of a process: `R`, `S`, `T` (stopped), `Z` (a zombie), …; "" if there is
-    none."""
+    """Return the state of a process: `R`, `S`, `T` (stopped), `Z` (a zombie), …; "" if there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):  # the latter: it ended between opening and reading
@@ -196,8 +193,7 @@ def state_of(pid: int) -> str:
 
 
 def kind_of(key: str) -> str:
-    """Return the kind of a key: `receipts`, `images`, `claim`, …; `photo` if it is not part of a
-    destination."""
+    """Return the kind of a key: `receipts`, `images`, `claim`, …; `photo` if it is not part of a destination."""
     parts = key.split("/")
     if "_skinbatch" in parts:
         return (parts[parts.index("_skinbatch") + 1 :] or [""])[0].removesuffix(".json")

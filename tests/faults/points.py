@@ -11,7 +11,7 @@ from tests.faults.fault import Fault
 
 
 def and_slow(fast: Sequence[Fault], slow: Sequence[Fault]) -> list[Any]:
-    """Return the faults as named parameters of a test, the slow ones marked so."""
+    """Return named parameters of a test, all but the first few marked slow."""
     name = "{0.when} {0.point}".format
     marked = [pytest.param(f, id=name(f), marks=pytest.mark.slow) for f in slow]
     return [*(pytest.param(f, id=name(f)) for f in fast), *marked]

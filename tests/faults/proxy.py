@@ -1,5 +1,4 @@
-"""Run an HTTP proxy before an S3 server that disturbs a share of the requests, as stores and
-networks do."""
+"""Run an HTTP proxy before an S3 server that disturbs a share of the requests, as stores and networks do."""
 
 from __future__ import annotations
 
@@ -87,8 +86,7 @@ class Proxy:
             thread.join()
 
     def draw(self, method: str, path: str) -> str | None:
-        """Return how to disturb the next request; None for not at all, or if the kind does not
-        apply."""
+        """Return how to disturb the next request; None for not at all, or if the kind does not apply."""
         with self._lock:
             self.requests += 1
             rng = random.Random(f"{self.seed} {self.requests}")

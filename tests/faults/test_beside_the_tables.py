@@ -1,5 +1,4 @@
-"""Test that failures beside the tables cost no row: records that cannot be written, readers that
-die."""
+"""Test that failures beside the tables cost no row: records that cannot be written, readers that die."""
 
 from __future__ import annotations
 

@@ -394,8 +394,7 @@ def test_the_same_with_the_worker_in_a_process_of_its_own() -> None:
 
 
 def test_an_archive_that_moves_and_grows_is_decoded_once() -> None:
-    """Combine renamed archive files and split groups, both after a kill, which random steps rarely
-    do."""
+    """Combine renamed archive files and split groups, both after a kill, which random steps rarely do."""
     archive = ChangedArchive()
     try:
         archive.begin([n % 10 for n in range(14)], {"s0.tar": {"0.png": 1, "1.png": 10}, "s0.zip": {"0.png": 2}})

@@ -1,5 +1,4 @@
-"""Test that photos that kill or hang their worker are found and named, and that no other photo
-suffers."""
+"""Test that photos that kill or hang their worker are found and named, and that no other photo suffers."""
 
 from __future__ import annotations
 
@@ -90,8 +89,7 @@ def test_an_archive_file_with_a_large_member_that_is_no_photo_takes_its_time(
 def test_an_archive_file_that_holds_up_its_reader_is_a_timeout_and_no_outage(
     tmp_path: Path, fake_pack: str, slow_member: tuple[Callable[[str], bytes], float]
 ) -> None:
-    """Unpack a photo that takes seconds, and check that neither the store nor other photos are
-    blamed."""
+    """Unpack a photo that takes seconds, and check that neither the store nor other photos are blamed."""
     made, seconds = slow_member
     tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": made("long.png")})
     settings = parse_config(

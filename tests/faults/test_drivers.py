@@ -132,8 +132,7 @@ def driver_of(photos: Path, out: Path, pack: str) -> Driver:
 def test_a_driver_that_planned_while_another_did_all_ends_well_or_with_7(
     after: bool, more: bool, fake_pack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Let two drivers that saw no plan both write plan 1: of equal numbers, the smaller name is
-    newer."""
+    """Let two drivers that saw no plan both write plan 1: of equal numbers, the smaller name is newer."""
     out = tmp_path / "out"
     photos = write_tree(tmp_path / "photos", {f"{n}.png": png(face(n, 1, n)) for n in range(6)})
     names, named = plan.names, {"first": "a" if after else "c", "second": "b"}

@@ -1,5 +1,4 @@
-"""Test a source of hostile files: each listed photo has one row, and nothing crashes, hangs, grows
-or escapes."""
+"""Test a source of hostile files: each listed photo has one row, and nothing crashes, hangs, grows or escapes."""
 
 from __future__ import annotations
 
@@ -91,8 +90,7 @@ def state_of(tree: Path) -> list[bytes]:
 
 
 def run(place: Path, tree: Path, pack: str, timeout: float) -> dict[str, Any]:
-    """Run the command with a home, a temporary folder and a working folder of its own, which must
-    stay empty."""
+    """Run the command with a home, a temporary folder and a working folder of its own, which must stay empty."""
     for name in ("home", "temporary", "work"):
         (place / name).mkdir()
     env = {**os.environ, "HOME": str(place / "home"), "TMPDIR": str(place / "temporary")}

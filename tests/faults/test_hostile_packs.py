@@ -1,5 +1,4 @@
-"""Test hostile packs and checkpoints: nothing is executed, no other file is opened, and each is
-refused by name."""
+"""Test hostile packs and checkpoints: nothing is executed, no other file is opened, and each is refused by name."""
 
 from __future__ import annotations
 

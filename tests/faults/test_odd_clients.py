@@ -1,5 +1,4 @@
-"""Test that any error that the S3 client raises while an archive is read counts as the store's,
-never as a row."""
+"""Test that any error that the S3 client raises while an archive is read counts as the store's, never as a row."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Test Ray actors that are killed and stopped at the points of a unit, and a cluster that loses a
-machine."""
+"""Test Ray actors that are killed and stopped at the points of a unit, and a cluster that loses a machine."""
 
 from __future__ import annotations
 
@@ -99,8 +98,7 @@ class Unreachable:
         return pid
 
     def goes_on(self) -> None:
-        """Let an actor continue until it has written its tables and receipt, which nobody waits
-        for."""
+        """Let an actor continue until it has written its tables and receipt, which nobody waits for."""
         assert self.actors and state_of(self.pid) == "T"
         before = self.faults.passed("worker", "put receipts", "after")
         os.kill(self.pid, signal.SIGCONT)

@@ -31,8 +31,7 @@ RUN_S = 120
 
 @pytest.fixture
 def start(archive: Path, fake_pack: str, faults: Faults, tmp_path: Path) -> Iterator[Start]:
-    """Start `skinbatch score --engine ray` of the archive into `out`, in a process group of its
-    own."""
+    """Start `skinbatch score --engine ray` of the archive into `out`, in a process group of its own."""
     settings = tmp_path / "settings.toml"
     settings.write_text(SETTINGS.replace("batch_size = 2", "batch_size = 2\nworkers = 2\ncpus_per_worker = 1.0"))
     where = ["score", str(archive), str(tmp_path / "out"), "--pack", fake_pack, "--engine", "ray"]

@@ -62,8 +62,7 @@ def photos() -> dict[str, bytes]:
 
 
 def everything(dest: Path) -> Iterator[tuple[str, str]]:
-    """Return all that is in a destination as text: names, files, and every cell and all metadata of
-    tables."""
+    """Return all that is in a destination as text: names, files, and every cell and all metadata of tables."""
     for path in sorted(p for p in dest.rglob("*") if p.is_file()):
         name = str(path.relative_to(dest))
         yield name, name

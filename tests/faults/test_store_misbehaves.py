@@ -1,5 +1,4 @@
-"""Test a store whose requests may fail in twelve ways: the tables must be those of an undisturbed
-run."""
+"""Test a store whose requests may fail in twelve ways: the tables must be those of an undisturbed run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Test that `skinbatch verify` sees every way in which its promise can be broken, with exit code 5
-and a name."""
+"""Test that `skinbatch verify` sees every way in which its promise can be broken, with exit code 5 and a name."""
 
 from __future__ import annotations
 
@@ -93,8 +92,7 @@ def test_a_changed_byte(dest: Path, kind: str, at: float) -> None:
 
 
 def with_tables(tree: Path, dest: Path, pack: str, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Run a worker with a defect, whose receipt has the right hash and number of rows for wrong
-    tables."""
+    """Run a worker with a defect, whose receipt has the right hash and number of rows for wrong tables."""
 
     def wrong(rows: Sequence[Any], classes: Sequence[str], probs: Sequence[str]) -> pa.Table:
         return change(images_table(rows, classes, probs))

@@ -1,5 +1,4 @@
-"""Test workers that are killed or stopped at every point of a unit: the tables are those of an
-undisturbed run."""
+"""Test workers that are killed or stopped at every point of a unit: the tables are those of an undisturbed run."""
 
 from __future__ import annotations
 

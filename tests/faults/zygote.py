@@ -39,8 +39,7 @@ class Driver:
         return self.said_in.read_text()
 
     def wait(self, timeout_s: float = 60.0) -> int | None:
-        """Return the exit code, or minus the signal that ended it; None if it was stopped or is
-        still running."""
+        """Return the exit code, or minus the signal that ended it; None if it was stopped or is still running."""
         code: int | None = self.zygote.ask(do="wait", pid=self.pid, timeout_s=timeout_s)
         return code
 

@@ -1,4 +1,4 @@
-"""Commands and whole runs in this process, through everything but the start of an engine."""
+"""Run commands and whole runs in this process, without starting an engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos whose pixels are sound and whose files are not: each beside the clean file that has the same pixels."""
+"""Make photos with sound pixels and unsound files, each beside a clean file with the same pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRONG = b"\1\2\3\4"
 
 
 class Sound(NamedTuple):
-    """what: what is odd about `odd`, which shows the same picture as `clean`."""
+    """Hold a pair of files. what: what is odd about `odd`, which shows the same picture as `clean`."""
 
     what: str
     clean: bytes
@@ -41,7 +41,7 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def header_segments(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
-    """(marker, start, end) of the segments before the first scan, and where that begins."""
+    """Return (marker, start, end) of the segments before the first scan, and where the scan begins."""
     at, found = 2, []
     while data[at + 1] != 0xDA:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
@@ -51,7 +51,7 @@ def header_segments(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
 
 
 def inserted(data: bytes, marker: int, extra: bytes) -> bytes:
-    """`extra` before the first segment with this marker."""
+    """Return the file with `extra` before the first segment with this marker."""
     segments, scan = header_segments(data)
     at = next((start for found, start, _ in segments if found == marker), scan)
     return data[:at] + extra + data[at:]

@@ -1,4 +1,5 @@
-"""Sources and destinations as people write them: with slips, in other storage, and with bytes that are not UTF-8."""
+"""Test sources and destinations as people write them: with slips, in other storage, and with bytes
+that are not UTF-8."""
 
 from __future__ import annotations
 

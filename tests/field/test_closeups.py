@@ -1,4 +1,4 @@
-"""An archive of close-ups, hands and faces, scored with a pack whose segmenter tells them apart."""
+"""Test an archive of close-ups, hands and faces, scored with a pack whose segmenter distinguishes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SKIN, BODY_SKIN, LESION, DRAPE = (200, 150, 120), (140, 100, 80), (230, 60, 50),
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A destination of a close-up with eight lesions, a hand on a blue drape, a face, and a wall."""
+    """Score a close-up with eight lesions, a hand on a blue drape, a face, and a wall."""
     root = tmp_path_factory.mktemp("closeups")
     near = np.full((200, 240, 3), SKIN, np.uint8)
     for n in range(8):

@@ -1,4 +1,4 @@
-"""S3 endpoints that are wrong: told within seconds, with exit code 2, in words that say what to set."""
+"""Test wrong S3 endpoints: exit code 2 within seconds, and a message that names the setting."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ REGION: Answer = (
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., int]]:
-    """Start a server that gives one answer to everything; returns its port. tls: a context."""
+    """Start a server that gives one answer to everything; return its port. tls: a context."""
     servers: list[http.server.ThreadingHTTPServer] = []
 
     def start(answer: Answer, tls: ssl.SSLContext | None = None) -> int:
@@ -69,7 +69,7 @@ def serve() -> Iterator[Callable[..., int]]:
 
 @pytest.fixture
 def own_certificate(tmp_path: Path) -> ssl.SSLContext:
-    """One that no authority has signed."""
+    """Return a certificate that no authority has signed."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -93,7 +93,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refusal(endpoint: str, fake_pack: str, out: Path) -> str:
-    """The message of a run from a bucket at this endpoint, which must end as wrong use and soon."""
+    """Return the message of a run from a bucket at this endpoint, which must soon end as wrong use."""
     config = parse_config({"storage": {"endpoint_url": endpoint}})
     started = time.monotonic()
     with pytest.raises(UsageError) as refused:

@@ -1,4 +1,4 @@
-"""A recipe that trains on photos of its own evaluation is refused, however they are named."""
+"""Test that a recipe that trains on photos of its own evaluation is refused, whatever their names are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos under the names that cameras, phones and browsers give them, and what is skipped, named by what it is."""
+"""Test photos under the names that cameras, phones and browsers give them, and the names of skipped files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HEIF = base64.b64decode(
 
 
 def several(form: str, **options: Any) -> bytes:
-    """One file with two pictures, of which the first is the photo."""
+    """Return one file with two pictures, the first of which is the photo."""
     out = io.BytesIO()
     first, second = (Image.fromarray(np.asarray(face(n))) for n in (3, 6))
     first.save(out, form, save_all=True, append_images=[second], **options)

@@ -1,4 +1,4 @@
-"""--include and --exclude inside archives, and what is no photo although it looks like one."""
+"""Test --include and --exclude inside archives, and files that look like photos but are none."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parquet_bytes(count: int) -> bytes:
 
 
 def listed(source: Path | str, **settings: Any) -> tuple[list[str], dict[str, int]]:
-    """image_ids of all photos, also in archives, and what was skipped; read in one go and one by one."""
+    """Return the image_ids of all photos, also in archives, and what was skipped; read in one go and one by one."""
     config = Config(source=SourceSettings(**settings))
     locator = Locator(config.storage)
     found = open_source(str(source), config)

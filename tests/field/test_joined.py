@@ -1,4 +1,5 @@
-"""Archives joined into one file, as log rotation, parallel writers and `cat` make them, and what may lie behind an end."""
+"""Test archives joined into one file, as log rotation, parallel writers and `cat` make them, and
+data behind an end mark."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def read(path: Path) -> list[Fetched]:
-    """All rows, read in one go, the same one by one, and the same by name."""
+    """Return all rows, read in one go, one by one, and by name."""
     (entry,) = open_source(str(path), CONFIG).entries()
     assert isinstance(entry, ShardRef)
     locator = Locator(CONFIG.storage)

@@ -1,4 +1,4 @@
-"""Folders with links, as the Hugging Face hub's cache, data sets put together by hand, and people with grudges make them."""
+"""Test folders with links: the Hugging Face hub's cache, data sets put together by hand, and hostile ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOP = "(link in a loop)"
 
 
 def listed(source: Path, **settings: object) -> tuple[list[str], dict[str, int]]:
-    """Keys of photos and archive files, and what was skipped."""
+    """Return the keys of photos and archive files, and what was skipped."""
     found = open_source(str(source), Config(source=SourceSettings(**settings)))  # type: ignore[arg-type]
     entries = list(found.entries())
     keys = [e.image_id if isinstance(e, ImageRef) else e.key for e in entries]
@@ -29,7 +29,7 @@ def listed(source: Path, **settings: object) -> tuple[list[str], dict[str, int]]
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Path:
-    """A data set in the cache of the Hugging Face hub: two revisions, files in folders, one file of text."""
+    """Write a data set as in the Hugging Face hub's cache: two revisions, files in folders, one text file."""
     root = tmp_path / "hub" / "datasets--me--faces"
     blobs = {f"blobs/{n}{n}": jpeg(face(n)) for n in range(3)}
     write_tree(root, {**blobs, "blobs/33": b"text", "blobs/44": tar_bytes({"x.jpg": jpeg(face(4))})})

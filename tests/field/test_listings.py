@@ -1,4 +1,4 @@
-"""Listings as pandas, spreadsheets, databases and people write them."""
+"""Test listings as pandas, spreadsheets, databases and people write them."""
 
 from __future__ import annotations
 

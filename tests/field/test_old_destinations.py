@@ -1,4 +1,5 @@
-"""A destination of schema version 1, whose files have a column for each pass-through field, is read and not added to."""
+"""Test that a destination of schema version 1, with a column for each pass-through field, can be
+read but not added to."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def old(tree: Path, fake_pack: str) -> Path:
-    """Write the table as the version before did."""
+    """Write the table as version 1 did."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unit, "images_table", as_version_1)
         patch.setattr(parquet, "SCHEMA_VERSION", 1)

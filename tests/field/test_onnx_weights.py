@@ -1,4 +1,7 @@
-"""ONNX files as exporters write them: the layout is decided by metadata, numbers or a setting, and else the file is refused."""
+"""Test ONNX files as exporters write them.
+
+Metadata, numbers or a setting decide the layout; otherwise the file is refused.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Squares(nn.Module):
-    """SquareYolo's boxes in another layout. x: (N, 3, 64, 64)."""
+    """Give SquareYolo's boxes in another layout. x: (N, 3, 64, 64)."""
 
     def __init__(self, layout: str, classes: int = 2) -> None:
         super().__init__()
@@ -82,7 +85,7 @@ class OwnExport(nn.Module):
 
 
 class Constant(nn.Module):
-    """The same rows for every photo."""
+    """Give the same rows for every photo."""
 
     rows: Tensor
 
@@ -103,14 +106,14 @@ def imported(path: Path, classes: tuple[str, ...] | None = None, **fields: Any) 
 
 
 def layout_of(found: tuple[Pack, tuple[Finding, ...]]) -> tuple[str, str]:
-    """The layout and where it is from."""
+    """Return the layout and its source."""
     pack, findings = found
     assert pack.detector.layout == findings[0].value
     return findings[0].value, findings[0].source
 
 
 def boxes_in(pack: Pack, photo: NDArray[np.uint8]) -> list[tuple[list[float], str]]:
-    """Corners to the pixel and class of every box of a photo."""
+    """Return the corners, to the pixel, and the class of every box of a photo."""
     from skinbatch.models.build import build_detector
 
     detector = build_detector(pack.detector, pack.weights_file("detector"), "cpu", ModelSettings(score_floor=0.5))
@@ -121,7 +124,7 @@ def boxes_in(pack: Pack, photo: NDArray[np.uint8]) -> list[tuple[list[float], st
 
 
 def tall_stretched() -> NDArray[np.uint8]:
-    """A photo of 32 x 128 whose boxes are squares of 16 once it is stretched to 64 x 64."""
+    """Return a photo of 32 x 128 whose boxes are squares of 16 when it is stretched to 64 x 64."""
     photo = photo_with(128, 32, [])
     photo[32:64, 8:16] = RED
     photo[64:96, 20:28] = GREEN
@@ -198,7 +201,8 @@ def test_a_layout_that_is_set_still_has_to_fit(tmp_path: Path) -> None:
 
 
 def yolox(folder: Path, decoded: bool) -> tuple[Path, Pack]:
-    """mmdet's YOLOX with random weights as YOLOX's own script exports it, and the same weights imported as a checkpoint."""
+    """Export mmdet's YOLOX with random weights as YOLOX's script does, and import the same weights
+    as a checkpoint."""
     from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
     from skinbatch.models.detectors.mmdet_detector import build_model
 
@@ -257,7 +261,7 @@ def test_yolox_gives_the_boxes_that_its_checkpoint_gives(decoded: bool, tmp_path
 
 
 def test_cells_of_a_grid_that_are_not_decoded_are_no_boxes_in_pixels(tmp_path: Path) -> None:
-    """84 cells of strides 8, 16 and 32, and six numbers each, which one class of YOLOv5 has too."""
+    """Use 84 cells of strides 8, 16 and 32 with six numbers each, which a YOLOv5 of one class also has."""
     rows = np.random.default_rng(0).normal(0, 0.8, (84, 6))
     rows[:, 4:] = 0.01
     rows[0] = [0.5, 0.5, np.log(2), np.log(2), 0.95, 0.95]
@@ -320,7 +324,7 @@ def test_outputs_of_other_exporters_are_refused_by_name(names: tuple[str, ...], 
 
 
 def changed_input(path: Path, kind: int, shape: Sequence[int]) -> Path:
-    """The file with a cast or a transposition in front of its first layer."""
+    """Return the file with a cast or a transposition before its first layer."""
     model = onnx.load(path)
     given = model.graph.input[0]
     given.CopyFrom(onnx.helper.make_tensor_value_info("photos", kind, shape))
@@ -357,7 +361,7 @@ def test_the_command_says_which_layout_it_took_and_from_where(tmp_path: Path) ->
 
 
 class Classifier(nn.Module):
-    """Three classes, through `end`."""
+    """Give three classes through `end`."""
 
     def __init__(self, end: nn.Module) -> None:
         super().__init__()
@@ -369,7 +373,7 @@ class Classifier(nn.Module):
 
 
 class Shares(nn.Module):
-    """A softmax written out, which no single operator of the graph is."""
+    """Compute a softmax in several operators, so that the graph has no single one for it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.exp() / x.exp().sum(1, keepdim=True)
@@ -409,7 +413,7 @@ def test_what_makes_probabilities_is_seen_in_the_graph_or_its_numbers(
 
 
 def test_a_classifier_of_unknown_outputs_is_refused_until_they_are_set(tmp_path: Path) -> None:
-    """A real network of timm's, exported: its numbers are logits, of softmax or of logistic functions."""
+    """Export a real network of timm's: its logits may be meant for softmax or for logistic functions."""
     torch.manual_seed(1)
     network = timm.create_model("resnet10t", num_classes=3).eval()
     path = file_of(tmp_path, network, {})

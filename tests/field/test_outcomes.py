@@ -1,4 +1,4 @@
-"""How a run ends and what people see of it: exit codes, one line of JSON, notes at once, streams that are closed."""
+"""Test how a run ends and what people see: exit codes, one line of JSON, notes at once, closed streams."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_listing(path: Path, uris: list[str]) -> Path:
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Thirty photos whose names have a space and a plus sign."""
+    """Write thirty photos whose names have a space and a plus sign."""
     return write_tree(tmp_path / "album", {f"patient {n}+left.jpg": jpeg(face(n % 6)) for n in range(30)})
 
 
@@ -219,7 +219,7 @@ def test_a_demo_that_cannot_be_written_is_wrong_use(folder: str, tmp_path: Path)
 
 
 class Watching(Silent):
-    """Keeps every progress."""
+    """Keep every progress that is reported."""
 
     def __init__(self) -> None:
         super().__init__()

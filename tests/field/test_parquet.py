@@ -1,4 +1,4 @@
-"""Parquet files as data sets have them: several columns of images, Arrow's newer types, values that are no text."""
+"""Test Parquet files as data sets have them: several image columns, Arrow's newer types, values that are not text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray as people have it: clusters with and without a token, job servers, homes that cannot be written, nodes to come."""
+"""Test Ray as people have it: clusters with and without a token, job servers, read-only homes, nodes to come."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def open_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """Without a token, as most are; of two CPUs and no GPU."""
+    """Start a cluster without a token, as most are, with two CPUs and no GPU."""
     with RayCluster(tmp_path_factory.mktemp("home")) as cluster:
         yield cluster
 
 
 def home_with_token(folder: Path) -> Path:
-    """A home in which embedded Ray has once left its token."""
+    """Return a home in which embedded Ray has left its token before."""
     (folder / ".ray").mkdir(parents=True)
     (folder / ".ray/auth_token").write_text(secrets.token_hex(32))
     return folder

@@ -1,4 +1,4 @@
-"""Buckets in which an object and a folder have one name: every photo has an image_id of its own, the same in every run."""
+"""Test buckets in which an object and a folder have the same name: each photo keeps an image_id of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Scorer(pack)(x)` is the same whether x is a path, bytes, an image of Pillow's, or an address in a bucket."""
+"""Test that `Scorer(pack)(x)` is the same for a path, bytes, a Pillow image and an address in a bucket."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
 
 
 def all_ways(scorer: Scorer, path: Path) -> ImageResult:
-    """The result, which all ways must agree on."""
+    """Return the result, after checking that all ways agree on it."""
     results = {way: scorer(of(path)) for way, of in WAYS.items()}
     first = results["a path"]
     assert {way: result for way, result in results.items() if result != first} == {}
@@ -59,7 +59,7 @@ def test_the_orientation_is_applied_in_every_way(scorer: Scorer, tmp_path: Path,
 
 
 def modes() -> dict[str, tuple[Image.Image, str, dict[str, Any]]]:
-    """Name -> image, format that keeps its mode, and options."""
+    """Return name -> image, a format that keeps its mode, and options."""
     rgb = Image.fromarray(face(2, 1))
     clear = Image.new("L", rgb.size, 255)
     clear.paste(0, (0, 0, 96, 20))

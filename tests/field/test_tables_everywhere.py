@@ -1,4 +1,4 @@
-"""The tables of a scoring open in any tool by a plain glob, whatever passes through from which photo."""
+"""Test that the tables of a scoring open in any tool by a plain glob, whatever fields pass through."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def parquet_of_photos(first: int, **columns: list[Any]) -> bytes:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """A scoring of loose photos, shards with different sidecars, and Parquet files with different columns."""
+    """Score loose photos, shards with different sidecars, and Parquet files with different columns."""
     root = tmp_path_factory.mktemp("mixed")
     of_a = {"1.png": png(face(1, 2, 20)), "1.json": json.dumps({"subject": "p1", "age": 41}).encode()}
     of_b = {"1.jpg": jpeg(face(0, 1, 21)), "1.json": json.dumps({"Subject": "p2", "tags": ["x", "é"]}).encode()}
@@ -98,7 +98,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """A scoring of a listing with columns, in several units."""
+    """Score a listing with columns, in several units."""
     root = tmp_path_factory.mktemp("listed")
     photos = {f"photos/{n:02}.png": png(face(n % 4, n % 3, n)) for n in range(40)}
     write_tree(root, photos)

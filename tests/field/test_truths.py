@@ -1,4 +1,4 @@
-"""Annotations as people have them: other spellings, other places, swapped corners."""
+"""Test annotations as people have them: other spellings, other places, swapped corners."""
 
 from __future__ import annotations
 
@@ -360,7 +360,7 @@ def test_export_and_evaluate_take_the_folder_of_photos(
 
 
 def ultralytics(root: Path, yaml: str, splits: tuple[str, ...] = ("train", "val")) -> Path:
-    """A data set as Ultralytics lays it out, and a data.yaml in another folder."""
+    """Write a data set as Ultralytics lays it out, and a data.yaml in another folder."""
     for n, split in enumerate(splits):
         photo(root / f"datasets/acne/images/{split}/{split}.jpg", seed=n)
         write(root / f"datasets/acne/labels/{split}/{split}.txt", "0 0.5 0.5 0.2 0.2\n")

@@ -1,4 +1,4 @@
-"""`verify` looks at the destination as a whole, and takes no rows for no proof; `status` lists all scorings."""
+"""Test that `verify` looks at the whole destination and fails without rows, and that `status` lists all scorings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.field.in_process import command, score
 
 
 def verify(dest: Path) -> tuple[int, list[str], str]:
-    """Exit code, differences, and what people see."""
+    """Return the exit code, the differences, and what people see."""
     code, said, _ = command("verify", str(dest), "--json")
     assert command("verify", str(dest))[0] == code
     return code, json.loads(said)["differences"], command("verify", str(dest))[1]
@@ -30,7 +30,7 @@ def test_an_image_id_in_two_units_is_found(tmp_path: Path, fake_pack: str, named
     tree = write_tree(tmp_path / "photos", {**photos, "s.tar": tar_bytes(members)})
 
     def renamed(rows: Sequence[Any], classes: Sequence[str], probs: Sequence[str]) -> pa.Table:
-        """A worker with a defect: two photos in different units get the same name."""
+        """Run a worker with a defect that gives two photos in different units the same name."""
         table = images_table(rows, classes, probs)
         other = {"00.png": "s.tar/3.png", "s.tar/1.png": "07.png"}[named_alike]
         ids = [named_alike if name == other else name for name in table.column("image_id").to_pylist()]

@@ -1,4 +1,5 @@
-"""Weights as people have them: checkpoints of their training scripts, face-parsing networks, cards of packs that grow."""
+"""Test weights as people have them: checkpoints of training scripts, face-parsing networks, cards
+of growing packs."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def state() -> Mapping[str, Tensor]:
 
 
 def network(seed: int, outputs: int = 2) -> dict[str, Tensor]:
-    """Layers of a small network of timm's, as its own state dict has them."""
+    """Return the layers of a small network of timm's, as in its own state dict."""
     torch.manual_seed(seed)
     return dict(timm.create_model(BACKBONE, num_classes=outputs).state_dict())
 
@@ -83,7 +84,7 @@ def test_a_network_is_found_under_any_prefix_and_key(
 
 
 def test_what_is_no_layer_is_left_out_and_named(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
-    """A loss's weight, a counter, an optimizer, copies that are the same, and wrappers in the middle of names."""
+    """Add a loss's weight, a counter, an optimizer, equal copies, and wrappers in the middle of names."""
     plain = add_stage("plain", wanted(saved(tmp_path, dict(state), "plain.pth")))
     lightning = {
         "epoch": 9,
@@ -133,7 +134,7 @@ def test_of_two_networks_the_one_whose_shapes_fit_is_meant(tmp_path: Path, state
 
 
 def test_layers_of_another_network_are_never_left_out(tmp_path: Path) -> None:
-    """Every layer of ResNet-18 is in ResNet-34 too, in the same shape."""
+    """Use ResNet-34, which has every layer of ResNet-18 in the same shape."""
     torch.manual_seed(0)
     deeper = dict(timm.create_model("resnet34", num_classes=2).state_dict())
     path = saved(tmp_path, {"state_dict": under("model.", deeper)})
@@ -197,7 +198,7 @@ def test_classes_that_mmdet_notes_in_a_checkpoint_are_taken(tmp_path: Path) -> N
 
 
 class ConvNorm(nn.Module):
-    """The building block of yakhyo/face-parsing, by its names."""
+    """Build the block of yakhyo/face-parsing, with its names."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int = 3) -> None:
         super().__init__()
@@ -263,7 +264,7 @@ class Head(nn.Module):
 
 
 class FaceParsing(nn.Module):
-    """The network of yakhyo/face-parsing: the names of its layers, and what they compute."""
+    """Build the network of yakhyo/face-parsing: the names of its layers, and what they compute."""
 
     def __init__(self, depth: int, classes: int = 19) -> None:
         super().__init__()
@@ -276,7 +277,7 @@ class FaceParsing(nn.Module):
 
 
 def face_parsing(depth: int, classes: int = 19) -> FaceParsing:
-    """Random weights whose batch norms have seen noise, so that the labels vary."""
+    """Return random weights whose batch norms have seen noise, so that the labels vary."""
     torch.manual_seed(depth)
     made = FaceParsing(depth, classes)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The clinical photos are sorted by what they show, and whole patients are kept apart."""
+"""Test that clinical photos are sorted by what they show, and that whole patients are kept apart."""
 
 from __future__ import annotations
 

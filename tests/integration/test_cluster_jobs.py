@@ -1,4 +1,4 @@
-"""The entry points in `cluster/`, run as Kubernetes runs them, on a cluster started with `ray start --head`."""
+"""Run the entry points in `cluster/` as Kubernetes does, on a cluster started with `ray start --head`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORKERS, ONE_WORKER = "--workers 4", "--workers 1"
 
 @pytest.fixture(scope="module")
 def cluster(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """A cluster whose pods get the object store's address and keys from the environment, as from the Secret."""
+    """Start a cluster whose pods get the store's address and keys from the environment, as from the Secret."""
     secret = {
         "AWS_ENDPOINT_URL": str(s3.settings.endpoint_url),
         "AWS_ACCESS_KEY_ID": "test-key",
@@ -87,7 +87,7 @@ def test_the_entry_point_of_a_rayjob_scores_a_bucket(
 
 
 def nightly(cluster: RayCluster, source: str, dest: str) -> tuple[list[str], dict[str, str]]:
-    """Return the command and the environment of the CronJob's pod, with what Kubernetes fills in filled in."""
+    """Return the command and the environment of the CronJob's pod, with the values that Kubernetes fills in."""
     spec = of_kind(documents(KUBERNETES / "base/cronjob.yaml"), "CronJob")["spec"]
     (container,) = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert container["command"][0] == "python"

@@ -1,4 +1,4 @@
-"""`skinbatch demo` as a new user runs it: tables, a report, and what to open."""
+"""Run `skinbatch demo` as a new user does: tables, a report, and what to open."""
 
 from __future__ import annotations
 

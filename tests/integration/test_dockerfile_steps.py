@@ -1,4 +1,4 @@
-"""The steps of the Dockerfile, run one by one in a fresh virtual environment, as no Docker engine is needed here."""
+"""Run the Dockerfile's steps one by one in a fresh virtual environment, without a Docker engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOR_ROOT = ("apt-get ", "groupadd ")
 
 
 class Build:
-    """A folder that stands in for the image's root file system, with a virtual environment for its Python."""
+    """Represent the image's root file system by a folder, with a virtual environment for its Python."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,7 +44,7 @@ class Build:
         return done.stdout
 
     def copy(self, sources: list[str], target: Path) -> None:
-        """Copy what `.dockerignore` lets through. A folder's content goes into the target."""
+        """Copy what `.dockerignore` allows. A folder's content goes into the target."""
         lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
         sent = exclude_paths(str(REPOSITORY), [line for line in lines if line and not line.startswith("#")])
         for source in sources:

@@ -1,4 +1,4 @@
-"""Both engines give the same tables; what is Ray's own: dead actors, clusters, jobs."""
+"""Test that both engines give the same tables, and Ray's own matters: dead actors, clusters, jobs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def local_out(tree: Path, fake_pack: str) -> Path:
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:
-    """One embedded Ray for the tests that do not need one of their own."""
+    """Start one embedded Ray for the tests that do not need one of their own."""
     from skinbatch.engines import ray_engine
 
     engine = ray_engine.RayEngine(parse_config({"engine": {"name": "ray"}}).engine)
@@ -73,7 +73,7 @@ def test_a_killed_actor_costs_nothing(fake_pack: str, session: None, tmp_path: P
     done = threading.Event()
 
     def kill_one() -> None:
-        """The only actor, as soon as it has committed a unit."""
+        """Kill the only actor as soon as it has committed a unit."""
         while not killed and not done.wait(0.02):
             if any((tmp_path / "out/_skinbatch/receipts").rglob("*.json")):
                 for process in psutil.Process().children(recursive=True):
@@ -106,7 +106,7 @@ def run(command: list[str], env: dict[str, str], cwd: Path, timeout: float = 240
 
 
 def bare_environment(home: Path) -> dict[str, str]:
-    """Of a machine on which Ray has never run: no token, nothing set."""
+    """Return the environment of a machine on which Ray has never run: no token, nothing set."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     return kept | {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 
@@ -144,7 +144,7 @@ def test_a_program_that_has_imported_ray_before_runs_where_ray_has_run_before(
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
-    """`ray start --head` with a token, as on a machine of its own: environment and address of the dashboard."""
+    """Run `ray start --head` with a token; return the environment and the dashboard's address."""
     env = bare_environment(tmp_path) | {"RAY_AUTH_MODE": "token"}
     made = run([str(BIN / "ray"), "get-auth-token", "--generate"], env, tmp_path)
     assert made.returncode == 0, made.stderr

@@ -1,4 +1,4 @@
-"""From scored photos and what people said of them to numbers: the whole command, against libraries called directly."""
+"""Test the whole command, from scored photos and annotations to numbers, against libraries called directly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PHOTOS = {"a/levle0_1.png": (1, 0), "a/levle1_2.png": (2, 1), "b/levle2_3.png": 
 
 
 def lesions(left: int, right: int) -> list[list[int]]:
-    """Boxes of tests.faces' lesions: discs of radius 3."""
+    """Return the boxes of tests.faces' lesions: discs of radius 3."""
     return [[x - 3, 19 + 9 * n, x + 4, 26 + 9 * n] for x, count in ((30, left), (66, right)) for n in range(count)]
 
 
@@ -57,7 +57,7 @@ def coco_file(path: Path, boxes: dict[str, list[list[int]]], label: str = "acne"
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """A folder with `photos` and, scored with masks, `out`."""
+    """Return a folder with `photos` and, scored with masks, `out`."""
     folder = tmp_path_factory.mktemp("evaluate")
     files = {name: png(face(*counts, 9 * n)) for n, (name, counts) in enumerate(PHOTOS.items())}
     write_tree(folder / "photos", files | {"b/levle1_9.png": b"\x89PN"})
@@ -68,7 +68,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 
 @pytest.fixture
 def evaluate(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
-    """What `skinbatch evaluate OUT TRUTH ...` leaves in evaluation.json."""
+    """Run `skinbatch evaluate OUT TRUTH ...` and return evaluation.json."""
 
     def run(truth: Path, *options: str, dest: Path = scored / "out") -> dict[str, Any]:
         arguments = ["evaluate", str(dest), str(truth), "--out", str(tmp_path / "report"), *options]
@@ -252,7 +252,7 @@ def test_classes_of_photos(
 def test_a_list_beside_the_folder_of_the_photos_means_the_rows_that_it_names(
     evaluate: Evaluate, scored: Path, tmp_path: Path
 ) -> None:
-    """The reader finds its photos one folder below, as `photos/a/...`; the rows are called `a/...`, and so does the list."""
+    """Name photos `a/...` in the list and in the rows, while the reader finds them as `photos/a/...`."""
     shutil.copytree(scored / "photos", tmp_path / "photos")
     shutil.copyfile(tmp_path / "photos/a/levle0_1.png", tmp_path / "photos/levle0_1.png")  # a base name twice
     truth = tmp_path / "labels.csv"
@@ -264,8 +264,11 @@ def test_a_list_beside_the_folder_of_the_photos_means_the_rows_that_it_names(
 
 @pytest.fixture(scope="module")
 def clinics(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """Two clinics that number their photos alike, in one tree, some of their photos scored by a listing of whole paths: of the
-    first 1 and 2, of the second 2 and 3."""
+    """Write two clinics that number their photos alike, in one tree, with some photos scored by a
+    listing of whole paths.
+
+    Of the first clinic these are 1 and 2, of the second 2 and 3.
+    """
     folder = tmp_path_factory.mktemp("clinics")
     counts = {"a/1": (1, 0), "a/2": (2, 0), "a/3": (3, 0), "b/1": (0, 1), "b/2": (0, 2), "b/3": (0, 3)}
     write_tree(folder / "photos", {f"{name}.png": png(face(*count, 5)) for name, count in counts.items()})

@@ -1,4 +1,4 @@
-"""Every file in `examples/` does what it says."""
+"""Test that every file in `examples/` works as described."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`skinbatch explain` on scored archives: the photo is read again from where it lies, and the heat is where the cue is."""
+"""Test `skinbatch explain` on scored archives: the photo is read again, and the heat is where the cue is."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CUE_AT = (0.58, 0.55)
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starter pack with a second classifier, which sees pure green and nothing else."""
+    """Return the starter pack with a second classifier, which sees only pure green."""
     directory = Path(shutil.copytree(load_pack("starter").directory, tmp_path_factory.mktemp("packs") / "cued"))
     path = directory / "classifier-cue.safetensors"
     save_file(green_cue_weights(ClassifierSpec("cnn-multilabel", ("green", "nothing"), size=416)), path)
@@ -58,7 +58,8 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, pack: Path) -> Path:
-    """The demo's photos (loose, one lying on its side, one in a tar), and one with a cue, loose, in a zip and in Parquet."""
+    """Score the demo's photos (loose, one lying on its side, one in a tar), and one with a cue,
+    loose, in a zip and in Parquet."""
     folder = tmp_path_factory.mktemp("explain")
     write_demo_archive(folder / "photos", photos=4)
     with Image.open(next((folder / "photos").rglob("portrait-000.jpg"))) as portrait:

@@ -1,4 +1,4 @@
-"""`jobs/learning_curve.py`: more photos, the same validation, from the command to the picture."""
+"""Test `jobs/learning_curve.py` from the command to the picture: more photos, the same validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a store is asked to list: as often as its page size demands, and no more."""
+"""Test that a store is asked to list as often as its page size demands, and no more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNITS = 12
 
 @pytest.fixture
 def listings(s3: S3Server) -> Iterator[Counter[str]]:
-    """Listing requests by what is listed, of a store with five keys a page."""
+    """Count listing requests by prefix, in a store with five keys per page."""
     asked: Counter[str] = Counter()
 
     def note(params: dict[str, Any], **_: Any) -> None:

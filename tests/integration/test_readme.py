@@ -1,4 +1,4 @@
-"""The README's blocks run as they are, on the demo's photos."""
+"""Run the README's code blocks as they are, on the demo's photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report opens from disk in a real browser: numbers, filters, dark, and a phone's width."""
+"""Open the report from disk in a real browser: numbers, filters, dark mode, and the width of a phone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """The demo's photos, one of them truncated, scored by the fake pack."""
+    """Score the demo's photos, one of them truncated, with the fake pack."""
     folder = tmp_path_factory.mktemp("report")
     write_demo_archive(folder / "photos", 6)
     skinbatch.score(folder / "photos", folder / "scored", pack=fake_pack, engine="local")

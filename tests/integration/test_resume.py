@@ -1,4 +1,4 @@
-"""Runs that are killed, interrupted or doubled; the same command goes on, and the tables are those of an undisturbed run."""
+"""Test runs that are killed, interrupted or run twice: the same command continues, and the tables are right."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def command(tree: Path, out: Path, pack: str) -> list[str]:
 
 
 def stop_after_the_second_unit(tree: Path, out: Path, pack: str, signal_number: int) -> tuple[int, str, int]:
-    """Exit code, what it said, units that were done; photos are scored one by one, so that there is time."""
+    """Return the exit code, the output and the units that were done.
+
+    Photos are scored one by one, so that there is time.
+    """
     settings = tree.parent / "slow.toml"
     settings.write_text("[engine]\nbatch_size = 1\n[decode]\nthreads = 1\n")
     process = subprocess.Popen(
@@ -84,7 +87,7 @@ def test_a_killed_driver_is_resumed_by_the_same_command(
 
 
 def leave_half_written(out: Path, fingerprint: str) -> None:
-    """What writers that die leave behind: beside tables, beside a receipt, in the place of one, and elsewhere."""
+    """Write what dying writers leave behind: beside tables, beside a receipt, in place of one, and elsewhere."""
     receipts = out / "_skinbatch/receipts" / fingerprint
     other = out / "images" / "scoring=0123456789ab"
     for folder in (out / "images" / f"scoring={fingerprint}", next(receipts.iterdir()), receipts / "never", out, other):

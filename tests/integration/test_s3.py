@@ -1,4 +1,4 @@
-"""Whole runs from and to S3: on moto's server, and on a real Ceph gateway."""
+"""Test whole runs from and to S3, on moto's server and on a real Ceph gateway."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_wrong_buckets_are_one_message_and_nothing_is_written(
 
 
 class ChangesAfterPlanning(Driver):
-    """Stands still between the plan and the first unit, for as long as `meanwhile` takes."""
+    """Stop between the plan and the first unit, for as long as `meanwhile` takes."""
 
     def __init__(self, *args: Any, meanwhile: Any) -> None:
         super().__init__(*args)

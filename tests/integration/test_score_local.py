@@ -1,4 +1,4 @@
-"""From a mixed tree to tables, on the local engine: what is in the rows, and what the next runs do."""
+"""Score a mixed tree on the local engine, and check the rows and what the next runs do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def score(source: Path, dest: Path, pack: str, **settings: object) -> RunReport:
 
 
 def bomb() -> bytes:
-    """A whole PNG that says it is 60,000 x 60,000."""
+    """Return a complete PNG that claims to be 60,000 x 60,000."""
     data = png(face())
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     return data[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + data[33:]

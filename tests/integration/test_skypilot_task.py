@@ -1,4 +1,7 @@
-"""The SkyPilot task is one that SkyPilot takes. It has an environment of its own: it pins other versions than we do."""
+"""Test that SkyPilot accepts the task.
+
+It needs an environment of its own, as it pins other versions than we do.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pack that is shipped: complete, small enough, honest, and good for something on real photos."""
+"""Test the shipped pack: complete, small enough, honest, and useful on real photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobs/submit.py`: a scheduler gets the exit code of the command that ran in the cluster."""
+"""Test that `jobs/submit.py` gives a scheduler the exit code of the command that ran in the cluster."""
 
 from __future__ import annotations
 

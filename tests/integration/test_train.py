@@ -1,5 +1,8 @@
-"""`skinbatch train` on forty photos: the loss falls, an interrupted or killed training goes on as if undisturbed, the pack
-scores; photos that spoil a training are told before it starts."""
+"""Run `skinbatch train` on forty photos: the loss falls, and an interrupted or killed training
+continues undisturbed.
+
+The pack scores, and photos that would spoil a training are named before it starts.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +98,7 @@ loader_threads = 0
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty photos with masks: real ones where they are, else drawn ones."""
+    """Return forty photos with masks: real ones if they are there, else drawn ones."""
     root = tmp_path_factory.mktemp("faces")
     images, masks = root / "photos" / "images", root / "photos" / "masks"
     images.mkdir(parents=True)
@@ -169,7 +172,7 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
 
 @pytest.fixture(scope="module")
 def shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dark and bright photos of four patients each, grey ones of nobody ill, and other body parts."""
+    """Return dark and bright photos of four patients each, grey ones of healthy people, and other body parts."""
     root = tmp_path_factory.mktemp("shades")
     rng = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""A training remembers by their bytes what it learns from, and what was wrong with it."""
+"""Test that a training remembers its inputs by their bytes, and the problems in them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Stops(Silent):
 
 
 def padded(path: Path, length: int) -> None:
-    """The same picture in a file of so many bytes."""
+    """Return the same picture in a file of this many bytes."""
     path.write_bytes(path.read_bytes().ljust(length, b"\0"))
 
 

@@ -1,4 +1,5 @@
-"""A detector and a classifier on forty real photos each: the loss falls, a killed training goes on, the pack scores."""
+"""Train a detector and a classifier on forty real photos each: the loss falls, a killed training
+continues, the pack scores."""
 
 from __future__ import annotations
 
@@ -89,7 +90,7 @@ pytestmark = [
 
 
 def spots(folder: Path) -> str:
-    """Forty photos of ACNE04 with their boxes, from all severities."""
+    """Copy forty photos of ACNE04 with their boxes, of all severities."""
     for part, most in (("train", 30), ("valid", 10)):
         source = DATA / "acne04" / part
         (folder / part).mkdir()
@@ -101,7 +102,7 @@ def spots(folder: Path) -> str:
 
 
 def diseases(folder: Path) -> str:
-    """Forty photos of two of DermNet's classes."""
+    """Copy forty photos of two of DermNet's classes."""
     for name in ("rosacea", "actinic_keratosis"):
         (folder / "train" / name).mkdir(parents=True)
         for path in islice(sorted((DATA / "derm" / name).glob("*.*")), PHOTOS // 2):

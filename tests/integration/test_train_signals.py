@@ -1,4 +1,5 @@
-"""SIGTERM to all processes of a training at once, as services and clusters send it: the step ends, is kept, and goes on."""
+"""Send SIGTERM to all processes of a training at once, as services and clusters do: the step ends
+and is kept, and the training can continue."""
 
 from __future__ import annotations
 

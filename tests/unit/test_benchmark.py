@@ -1,4 +1,4 @@
-"""The benchmark runs, compares the same work, and says what it found."""
+"""Test that the benchmark runs, compares the same work, and prints its results."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The command line keeps the contract: commands, options, exit codes, one message a mistake, JSON that parses."""
+"""Test the command line's contract: commands, options, exit codes, one message per mistake, valid JSON."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ REPORT = RunReport(0, "done", "/out", "0123456789ab", "/out/images/", "/out/boxe
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Exit code of `skinbatch ARGUMENTS`."""
+    """Return the exit code of `skinbatch ARGUMENTS`."""
     monkeypatch.setattr(sys, "argv", ["skinbatch", *arguments])
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:

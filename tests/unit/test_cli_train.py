@@ -1,4 +1,4 @@
-"""What `skinbatch train` shows while it works, and what it answers to wrong use."""
+"""Test what `skinbatch train` shows while it works, and its messages for wrong use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings are validated where they enter, and what is wrong is named."""
+"""Test that settings are validated where they enter, and that errors name them."""
 
 import re
 from pathlib import Path

@@ -22,7 +22,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 
 def photos_of(folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """Displayed pixels by image_id, of all that is not cut off."""
+    """Return the displayed pixels by image_id of every photo that is not cut off."""
     contents = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("portrait-*")}
     for shard in folder.rglob("*.tar"):
         with tarfile.open(shard) as tar:

@@ -1,4 +1,7 @@
-"""What a document names exists: links, paths, commands, options, settings, columns. Generated pages are current."""
+"""Test that what a document names exists: links, paths, commands, options, settings, columns.
+
+Generated pages must be current.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def ids(page: Path) -> str:
 
 
 def code_of(page: Path) -> Iterator[str]:
-    """Yield what stands between backticks, outside fenced blocks."""
+    """Yield the text between backticks, outside fenced blocks."""
     yield from _CODE.findall(_FENCED.sub("", page.read_text(encoding="utf-8")))
 
 

@@ -1,4 +1,4 @@
-"""The folder names are the architecture: who may import whom, and how long a file may be."""
+"""Test that the folder names are the architecture: who may import whom, and how long a file may be."""
 
 import ast
 from collections.abc import Iterator
@@ -46,13 +46,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def room_of(path: Path) -> str:
-    """Folder or file right under the package; `cli` for all of the top floor."""
+    """Return the folder or file right under the package; `cli` for all of the top floor."""
     first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     return "cli" if first in TOP else first
 
 
 def imports_of(path: Path, source: str) -> Iterator[tuple[int, str]]:
-    """Line and full dotted name of everything imported, wherever in the file it stands."""
+    """Return the line and the full dotted name of every import, wherever in the file it is."""
     package = ("skinbatch", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

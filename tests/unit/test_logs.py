@@ -1,4 +1,4 @@
-"""What a run says of itself for machines: JSON lines with units and photos, and counters."""
+"""Test what a run reports for machines: JSON lines with units and photos, and counters."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def run(tree: Path, out: Path, pack: str) -> list[dict[str, Any]]:
-    """What a run with failed photos says."""
+    """Return the log of a run with failed photos."""
     done = command("score", tree, out, "--pack", pack, "--engine", "local", "--log-format", "json", "--json")
     assert done.returncode == 3, done.stderr
     told = [json.loads(line) for line in done.stderr.splitlines()]

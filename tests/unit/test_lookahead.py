@@ -1,4 +1,4 @@
-"""Work done ahead: in order, quick items on the way, errors where they belong."""
+"""Test work that is done ahead: in order, with quick items on the way, and errors where they belong."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What is installed with `pip install`: everything in the package, and nothing beside it."""
+"""Test that `pip install` installs everything in the package, and nothing else."""
 
 from __future__ import annotations
 

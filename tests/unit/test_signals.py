@@ -1,4 +1,4 @@
-"""Who hears SIGINT and SIGTERM: inside, afterwards, in other threads, and while something is half made."""
+"""Test who gets SIGINT and SIGTERM: inside, afterwards, in other threads, and while something is half made."""
 
 from __future__ import annotations
 

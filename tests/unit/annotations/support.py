@@ -1,4 +1,4 @@
-"""Annotated photos as files, in the formats that people have them in."""
+"""Write annotated photos as files, in the formats that people have them in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ SIZE = (200, 100)
 
 
 def photo(path: Path, width: int = 200, height: int = 100, orientation: int = 1, seed: int = 0) -> Path:
-    """A picture of its own for each seed. orientation: as EXIF has it; width and height are those stored."""
+    """Write a different picture for each seed.
+
+    orientation: as in EXIF; width and height are the stored ones.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -33,7 +36,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def voc(path: Path, boxes: list[list[float]] = BOXES, size: tuple[int, int] = SIZE, filename: str = "") -> Path:
-    """xmin, xmax, ymin, ymax in this order, as Roboflow writes them."""
+    """Write a VOC file with xmin, xmax, ymin, ymax in this order, as Roboflow does."""
     objects = "".join(
         f"<object><name>{LABELS[n % 2]}</name><bndbox><xmin>{x1}</xmin><xmax>{x2}</xmax><ymin>{y1}</ymin>"
         f"<ymax>{y2}</ymax></bndbox></object>"
@@ -63,7 +66,7 @@ def yolo(path: Path) -> Path:
 
 
 def mask(path: Path, ids: NDArray[np.uint8]) -> Path:
-    """A palette PNG of class numbers."""
+    """Write a palette PNG of class numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(ids, "P")
     image.putpalette([value for n in range(256) for value in (n, 255 - n, 37 * n % 256)])
@@ -77,7 +80,7 @@ def the_only(truth: Truth) -> AnnotatedPhoto:
 
 
 def says_the_same(found: AnnotatedPhoto, name: str = "a.jpg") -> None:
-    """The photo with BOXES and LABELS."""
+    """Check that the photo has BOXES and LABELS."""
     assert (found.name, found.width, found.height, found.labels) == (name, *SIZE, LABELS)
     assert found.boxes is not None and found.boxes.dtype == np.float32
     np.testing.assert_allclose(found.boxes, BOXES, atol=1e-5)

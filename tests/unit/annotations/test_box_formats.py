@@ -1,4 +1,5 @@
-"""Boxes of VOC, COCO, YOLO and lines are read alike, wherever their photos lie; what cannot be read is named."""
+"""Test that boxes of VOC, COCO, YOLO and lines are read alike, wherever their photos are, and that
+errors name the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would spoil a training is found before it starts, and named by its file."""
+"""Test that problems that would spoil a training are found before it starts, with the name of the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A photo is found again in another size, another file, turned or mirrored, and never ends up on both sides of a split."""
+"""Test that copies of a photo are found in other sizes, files and orientations, and never split apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks, class folders and tables of labels are read as people keep them; what cannot be read is named."""
+"""Test that masks, class folders and tables of labels are read as people keep them, and that errors name the file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOISE = np.random.default_rng(0).integers(0, len(CLASSES), (512, 512)).astype(np
 
 
 def part(path: Path, columns: slice, width: int = 8, height: int = 4) -> Path:
-    """White where the part is, in three channels, as published."""
+    """Return a mask as published: white where the part is, in three channels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:, columns] = 255
@@ -73,7 +73,8 @@ def test_grey_masks_are_read_as_numbers_too(tmp_path: Path) -> None:
 
 
 def parts(tmp_path: Path) -> Truth:
-    """Photo 7 has a face from the third column on, with hair over part of it and a lip over the mouth; 12 has no parts."""
+    """Write photo 7 with a face from the third column on, hair over part of it and a lip over the
+    mouth; 12 has no parts."""
     anno = tmp_path / "CelebAMask-HQ-mask-anno"
     part(anno / "0/00007_skin.png", slice(2, 8))
     part(anno / "0/00007_hair.png", slice(1, 4))

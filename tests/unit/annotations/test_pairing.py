@@ -1,4 +1,4 @@
-"""Photos are paired by the strictest name that fits, and never guessed at."""
+"""Test that photos are paired by the strictest name that fits, and never by a guess."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The real data sets are read whole, and what is wrong with them is what their readme says. Skipped where they are not."""
+"""Test that the real data sets are read whole, with the problems that their readme names.
+
+Skipped where they are missing.
+"""
 
 from __future__ import annotations
 

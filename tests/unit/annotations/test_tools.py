@@ -1,4 +1,4 @@
-"""Exports of Label Studio, CVAT and LabelMe, laid out as these tools write them."""
+"""Test exports of Label Studio, CVAT and LabelMe, laid out as these tools write them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def boxes(found: AnnotatedPhoto) -> list[list[float]]:
 
 
 def region(kind: str, label: str = "papule", **value: Any) -> dict[str, Any]:
-    """A result as Label Studio writes it; `rotation` only where a tool has it."""
+    """Return a result as Label Studio writes it; `rotation` only where the tool has it."""
     return {
         **SIZE,
         "value": {**value, kind: [label]},
@@ -126,7 +126,7 @@ def test_shapes_of_label_studio_are_the_boxes_around_them(tmp_path: Path) -> Non
 
 
 def test_a_rectangle_and_its_label_may_be_two_results(tmp_path: Path) -> None:
-    """With <Rectangle> and <Labels> as two controls."""
+    """Use two controls, <Rectangle> and <Labels>."""
     shape = {"x": 5.0, "y": 20.0, "width": 15.0, "height": 40.0, "rotation": 0}
     plain = {**SIZE, "id": "r1", "type": "rectangle", "value": shape, "from_name": "bbox"}
     named = {**SIZE, "id": "r1", "type": "labels", "value": {**shape, "labels": ["papule"]}, "from_name": "label"}

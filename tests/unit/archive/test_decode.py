@@ -1,4 +1,4 @@
-"""Any photo becomes pixels or a status that says why not."""
+"""Test that any photo becomes pixels, or a status with a reason."""
 
 from __future__ import annotations
 

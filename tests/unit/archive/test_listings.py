@@ -1,4 +1,4 @@
-"""Listings and inventories: rows that name photos."""
+"""Test listings and inventories: rows that name photos."""
 
 from __future__ import annotations
 

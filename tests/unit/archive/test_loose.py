@@ -1,4 +1,4 @@
-"""Photos that are files of their own: listed, read in order, and what became of those that are not as listed."""
+"""Test photos that are files of their own: they are listed and read in order, and changes since then are noticed."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_a_photo_over_the_byte_limit_is_a_row(photos: Path) -> None:
 
 
 class Guarded(Locator):
-    """A locator whose store forbids some photos and breaks on others."""
+    """Forbid some photos and fail on others."""
 
     def __init__(self, forbidden: set[str], broken: frozenset[str] = frozenset()) -> None:
         super().__init__(CONFIG.storage)

@@ -1,4 +1,4 @@
-"""One member of an archive file is found again by the image_id of its row, whatever kind of archive it is in."""
+"""Test that one member of any kind of archive is found by the image_id of its row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an archive file's reader computes or waits for its store, whichever thread asks the store."""
+"""Test whether an archive's reader computes or waits for its store, whichever thread asks the store."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def shard(request: pytest.FixtureRequest, tmp_path: Path) -> ShardRef:
 
 
 class Held:
-    """Stands where it is called the `after`-th time until it is let go."""
+    """Wait at the `after`-th call until it is released."""
 
     def __init__(self, after: int) -> None:
         self.calls, self.after = 0, after

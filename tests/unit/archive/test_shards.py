@@ -1,4 +1,4 @@
-"""Archive files: members in order, ranges that fit together, and what happens where an archive breaks."""
+"""Test archive files: members in order, ranges that fit together, and what happens where an archive breaks."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def ok_names(rows: Sequence[Fetched]) -> list[str]:
 
 
 def unpacked(data: bytes, name: str) -> bytes:
-    """What can be had of a packed file that is cut."""
+    """Return what can be unpacked of a packed file that is cut off."""
     if name.endswith("gz"):
         return zlib.decompressobj(31).decompress(data)
     if name.endswith("bz2"):
@@ -531,7 +531,7 @@ def test_a_damaged_row_group_costs_only_its_own_rows(tmp_path: Path) -> None:
 
 
 def as_strings(*values: bytes) -> pa.Array:
-    """Text columns as some writers leave them: Arrow does not check that they are UTF-8."""
+    """Return text columns as some writers leave them: Arrow does not check that they are UTF-8."""
     return pa.array(values, pa.binary()).view(pa.string())
 
 
@@ -561,7 +561,8 @@ def test_a_value_that_python_cannot_hold_costs_no_photo(
 
 @pytest.mark.parametrize("group", [7, 1000, 5000])
 def test_a_column_that_arrow_leaves_coded_keeps_to_its_rows(tmp_path: Path, group: int) -> None:
-    """More rows than are read at a time of it, some null; two such columns, of which one changes with the row group."""
+    """Write more rows than are read at a time, some null, in two such columns, one of which changes
+    with the row group."""
     count = 9000
     patients = [None if n % 7 == 0 else f"patient-{n % 800}" for n in range(count)]
     table = {
@@ -710,7 +711,7 @@ def test_an_error_of_the_store_is_never_a_row(tmp_path: Path, name: str, monkeyp
 
 
 class Guarded(Locator):
-    """Forbids some files, by the end of their name."""
+    """Forbid some files, by the end of their name."""
 
     def __init__(self, *forbidden: str) -> None:
         super().__init__(CONFIG.storage)

@@ -1,4 +1,4 @@
-"""The Dockerfile, read as a list of instructions."""
+"""Read the Dockerfile as a list of instructions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.unit.cluster.manifests import CLUSTER
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One step, such as `RUN` with its shell command."""
+    """Hold one step, such as `RUN` with its shell command."""
 
     name: str
     value: str

@@ -1,4 +1,4 @@
-"""The manifests of `cluster/kubernetes`, read as Kubernetes reads them."""
+"""Read the manifests of `cluster/kubernetes` as Kubernetes does."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def crd_schema(kind: str) -> dict[str, Any]:
 
 
 def refuse_unknown_fields(schema: Any) -> None:
-    """Do what `kubectl --validate=strict` does: a field that the schema does not name is an error."""
+    """Make every field that a schema does not name an error, as `kubectl --validate=strict` does."""
     if isinstance(schema, list):
         for each in schema:
             refuse_unknown_fields(each)
@@ -94,5 +94,5 @@ def cluster_spec(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def copied(value: Any) -> Any:
-    """Return an own copy, in which no part is shared (YAML's anchors are)."""
+    """Return a copy in which no part is shared (YAML's anchors are)."""
     return json.loads(json.dumps(value))

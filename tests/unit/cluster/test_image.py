@@ -1,4 +1,4 @@
-"""The image holds what it needs, nothing else, and runs as a user without rights."""
+"""Test that the image holds what it needs, nothing else, and runs as a user without rights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.cluster.manifests import PLAIN, REPOSITORY, documents, pod_specs
 
 
 def sent_to_the_builder(root: Path) -> set[str]:
-    """Return the paths that `.dockerignore` lets through, as Docker's own client reads it."""
+    """Return the paths that `.dockerignore` allows, as Docker's own client reads it."""
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     return set(exclude_paths(str(root), patterns))

@@ -1,4 +1,4 @@
-"""The autoscaler file for virtual machines is one that Ray and EC2 take."""
+"""Test that Ray and EC2 accept the autoscaler file for virtual machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.cluster.manifests import CLUSTER, copied
 
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The file as it is written, with all calls of AWS out of reach."""
+    """Read the file as it is written, with all calls of AWS out of reach."""
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("AWS was asked")

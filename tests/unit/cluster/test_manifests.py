@@ -1,4 +1,4 @@
-"""Every manifest is what Kubernetes and KubeRay take, and is set on purpose."""
+"""Test that Kubernetes and KubeRay accept every manifest, and that its fields are set on purpose."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def name_of(path: Path) -> str:
 
 
 def assert_valid(each: dict[str, Any]) -> None:
-    """Raise unless this object is one that the API server would take."""
+    """Raise unless the API server would accept this object."""
     if each["apiVersion"].startswith("ray.io/"):
         jsonschema.Draft202012Validator(crd_schema(each["kind"])).validate(copied(each))
         return

@@ -1,4 +1,4 @@
-"""What `cluster/README.md` tells people to type and to expect is true of the files beside it."""
+"""Test that what `cluster/README.md` tells people to type and to expect is true of the files beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that an autoscaler may add, read from what it is given."""
+"""Test which nodes an autoscaler may add, read from its configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANIFEST = Path(__file__).parents[3] / "cluster/kubernetes/base/raycluster.yaml"
 
 
 def test_the_groups_of_a_raycluster_are_nodes_that_may_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's own translation of the manifest that people copy: eight spot and eight on-demand nodes with a GPU."""
+    """Use Ray's own translation of the manifest: eight spot and eight on-demand nodes with a GPU."""
     documents = yaml.safe_load_all(MANIFEST.read_text())
     manifest = next(document for document in documents if document["kind"] == "RayCluster")
     custom_resource = {"metadata": {"name": "skinbatch", "namespace": "photos"}, "spec": manifest["spec"]}

@@ -1,4 +1,5 @@
-"""A unit that kills its worker is tried again, halved, and its guilty photo named; nothing else suffers."""
+"""Test that a unit that kills its worker is tried again and halved until its photo is alone, and
+that nothing else suffers."""
 
 import threading
 import time
@@ -19,7 +20,7 @@ NONE = Deaths()
 
 
 class ScriptedPool:
-    """Workers that answer at once: die on poisoned photos, say what they are told to say, else are done."""
+    """Answer at once: workers die on poisoned photos, give scripted answers, or are done."""
 
     def __init__(self, size: int = 2, poison: set[str] = frozenset(), hangs: set[str] = frozenset()) -> None:  # type: ignore[assignment]
         self.size = size
@@ -68,7 +69,7 @@ class ScriptedPool:
 
 
 class Heard:
-    """Keeps what the scheduler says."""
+    """Keep what the scheduler reports."""
 
     def __init__(self) -> None:
         self.finished: list[Assignment] = []
@@ -277,7 +278,7 @@ def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_worker(mo
     monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: now))
 
     class HeldUp(ScriptedPool):
-        """Its worker takes a step a second; what was asked last is answered, as Ray does."""
+        """Let the worker take one step per second, and answer the latest question, as Ray does."""
 
         steps = answered = 0
 
@@ -421,7 +422,7 @@ def test_workers_that_never_get_ready_end_the_run_with_their_reason() -> None:
 
 
 class Waiting(ScriptedPool):
-    """A worker that never finishes its units, and says why."""
+    """Never finish a unit, and give the reason."""
 
     def __init__(self, on_store: bool) -> None:
         super().__init__(size=1, hangs={"a"})

@@ -1,4 +1,4 @@
-"""Workers are cut so that each fits on a node."""
+"""Test that workers are sized so that each fits on a node."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Slow is not stalled: whatever a batch takes, its worker is not given up while calls of its models end."""
+"""Test that slow is not stalled: a worker is not given up while calls of its models end."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ CALL_S, STALL_S = 1.0, 1.5
 
 
 class ThreadPool:
-    """One real worker, on a thread of this process, whose models take their time: CALL_S by the watchdog's clock for every
-    call, in which the watchdog looks twice."""
+    """Run one real worker on a thread of this process, whose models take their time.
+
+    Every call takes CALL_S by the watchdog's clock, and the watchdog looks twice in each.
+    """
 
     size = 1
 
@@ -46,7 +48,7 @@ class ThreadPool:
         self._events.put(Ready(0, "cpu", "here"))
 
     def slow(self, model: Any) -> Any:
-        """The model, taking its time."""
+        """Slow the model down."""
         pool = self
 
         class Slow:

@@ -1,4 +1,4 @@
-"""What a worker's process is started with."""
+"""Test the environment that a worker's process is started with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos that were annotated twice tell how exact the annotators are."""
+"""Test that photos that were annotated twice show how exact the annotators are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skinbatch.metrics.bootstrap import Resampling
 
 
 def judged(*photos: tuple[str, int, int | None]) -> Judged:
-    """photos: name, number of boxes, severity."""
+    """Return judged photos. photos: name, number of boxes, severity."""
     annotated = tuple(
         AnnotatedPhoto(name, Path("t.json"), boxes=np.zeros((boxes, 4), np.float32), severity=severity)
         for name, boxes, severity in photos

@@ -1,4 +1,4 @@
-"""Counts at other scores are those that the pipeline would have given; what is marked as a crowd is not counted."""
+"""Test that counts at other scores are those that the pipeline would give, and that crowds are not counted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEAR, TOUCHING, FAR, OFF_SKIN = [0, 0, 10, 10], [8, 8, 20, 20], [50, 50, 60, 60]
 
 @pytest.fixture
 def found() -> FoundBoxes:
-    """Three photos, the second without boxes; the best box of the first is off the skin."""
+    """Return three photos, the second without boxes; the best box of the first is off the skin."""
     boxes = Boxes.stack([[OFF_SKIN, NEAR, TOUCHING, FAR], np.zeros((0, 4)), [NEAR]], [[0.95, 0.9, 0.6, 0.3], [], [0.5]])
     return FoundBoxes(boxes, np.array([False, True, True, True, True]), ("acne",))
 
@@ -39,7 +39,7 @@ def test_connected_pieces_count_once(found: FoundBoxes) -> None:
 
 
 def with_crowds(truth: Path, marked: Path) -> dict[str, Any]:
-    """The same truth, and in every photo two large regions marked as a crowd; one of them of a class that nobody knows."""
+    """Return the same truth with two large regions in every photo marked as a crowd, one of an unknown class."""
     data: dict[str, Any] = json.loads(truth.read_text())
     for image in data["images"]:
         w, h = image["width"], image["height"]
@@ -87,6 +87,6 @@ def test_crowds_change_the_average_precision_as_pycocotools_has_it_and_no_count(
 
 
 def stacked(rows: list[list[Any]]) -> Boxes:
-    """rows: of each photo (corners, class, score)."""
+    """Stack rows of (corners, class, score) for each photo."""
     corners, labels, scores = ([[row[k] for row in each] for each in rows] for k in range(3))
     return Boxes.stack(corners, scores, labels)

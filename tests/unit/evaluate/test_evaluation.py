@@ -1,4 +1,4 @@
-"""Made-up destinations, against pycocotools, and classes and groups against our metrics, over their tables and truth."""
+"""Test evaluations of made-up destinations against pycocotools and against our metrics over the tables."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def found(made: Path) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def both(made: Path) -> tuple[list[str], Boxes, Boxes]:
-    """Names of the photos, true boxes and found ones, read without our readers."""
+    """Return the photos' names, the true boxes and the found ones, read without our readers."""
     truth: dict[str, Any] = json.loads((made / "truth.json").read_text())
     names = [image["file_name"] for image in truth["images"]]
     true: list[list[Any]] = [[] for _ in names]
@@ -67,7 +67,7 @@ def both(made: Path) -> tuple[list[str], Boxes, Boxes]:
 
 
 def _stacked(rows: list[list[Any]]) -> Boxes:
-    """rows: of each photo (corners, class, score)."""
+    """Stack rows of (corners, class, score) for each photo."""
     corners, labels, scores = ([[row[k] for row in each] for each in rows] for k in range(3))
     return Boxes.stack(corners, scores, labels)
 
@@ -104,7 +104,7 @@ def test_a_group_has_the_numbers_of_its_photos_alone(found: Evaluation, both: tu
 
 
 def test_the_scorings_own_count_is_that_of_its_boxes(found: Evaluation, made: Path) -> None:
-    """`count_total` and boxes at the same threshold, two ways to one number."""
+    """Compute one number in two ways: from `count_total`, and from boxes at the same threshold."""
     again = evaluate(
         destination_store(made / "scored"), Request(made / "truth.json", thresholds=(0.3,), resampling=Resampling(0))
     )
@@ -134,7 +134,8 @@ def test_an_unknown_format_is_told(made: Path) -> None:
 
 @pytest.fixture(scope="module")
 def classed(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """A folder with `photos`, named by patient and number, some without a face, and, scored, `out`."""
+    """Return a folder with `photos`, named by patient and number, some without a face, and with
+    `out`, their scores."""
     folder = tmp_path_factory.mktemp("classed")
     # Specks of skin, each too small for a face.
     specks = np.full((96, 96, 3), (60, 100, 130), np.uint8)
@@ -157,7 +158,7 @@ def classed(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 
 
 def labels(path: Path, patients: Sequence[str] = ()) -> Path:
-    """A .csv of the classes, with a column of patients if they are given."""
+    """Write a .csv of the classes, with a column of patients if they are given."""
     lines = [",".join(("image", "label", *(["patient"] if patients else [])))]
     lines += [",".join((f"{PATIENTS[n]}_{n:02}.png", TRUE[n], *patients[n : n + 1])) for n in range(len(TRUE))]
     path.write_text("\n".join(lines) + "\n")
@@ -171,7 +172,8 @@ def judge(classed: Path, truth: Path, **how: Any) -> Evaluation:
 def expected(
     classed: Path, groups: Sequence[str] | None, keep: NDArray[np.bool_] | None = None
 ) -> dict[str, dict[str, str]]:
-    """Our metrics over the tables, read without the evaluation, as `plain` has them. keep: some of the photos."""
+    """Return our metrics over the tables, read without the evaluation, as `plain` has them. keep:
+    some of the photos."""
     table = [row for _, row in sorted(rows(classed / "out").items())]
     kept = np.flatnonzero(np.ones(len(table), np.bool_) if keep is None else keep)
     truth = np.array([[TRUE[n] == name for name in DISEASES] for n in kept])
@@ -182,7 +184,7 @@ def expected(
 
 
 def plain(classes: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, str]]:
-    """Class -> number -> value and ends of its interval in full, written out so that NaN is NaN."""
+    """Return class -> number -> value and ends of its interval in full, written out so that NaN equals NaN."""
     return {name: {number: repr(found) for number, found in of.items()} for name, of in classes.items()}
 
 

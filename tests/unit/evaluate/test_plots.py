@@ -1,4 +1,4 @@
-"""What is written on a plot can be read."""
+"""Test that the text on a plot can be read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NONE = Estimate(math.nan, math.nan, math.nan)
 
 @pytest.mark.parametrize("classes", [1, 4, 20])
 def test_the_number_of_every_bar_is_dark_over_its_interval_and_inside_of_the_plot(classes: int) -> None:
-    """Of full bars, of short ones, of one that is 0, and of the last class, which has no pixel."""
+    """Draw full bars, short ones, one that is 0, and a last class without a pixel."""
     values = [*np.linspace(1, 0, classes).tolist()][: classes - 1]
     found = {
         f"class_{n}": {key: Estimate(v, max(0, v - 0.1), min(1, v + 0.1)) for key in ("dice", "iou")}

@@ -1,4 +1,4 @@
-"""Groups by skin tone and severity."""
+"""Test groups by skin tone and severity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is exported is read back the same, to the last bit, by way of any format."""
+"""Test that exported boxes are read back the same, to the last bit, through any format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scored destination is exported as it was counted, a unit at a time, here and on S3."""
+"""Test that a scored destination is exported as it was counted, one unit at a time, locally and on S3."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from tests.faces import face, jpeg, write_tree
 
 @pytest.fixture(scope="module")
 def dest(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """Nine photos in two folders, scored by the fake models; one has no lesion, one is cut off, one is not a photo."""
+    """Score nine photos in two folders with the fake models; one has no lesion, one is cut off, one
+    is not a photo."""
     root = tmp_path_factory.mktemp("scored")
     files = {f"p{n % 2}/{n}.jpg": jpeg(face(n % 4, n % 3, shade=n)) for n in range(7)}
     cut = {"p0/cut.jpg": jpeg(face(1, 1))[:900], "p1/text.jpg": b"text"}
@@ -32,7 +33,7 @@ def dest(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 
 
 def rows(dest: Path, least: float | None = None) -> dict[str, list[dict[str, object]]]:
-    """image_id -> its boxes that count: as marked, or from a score on and on the skin."""
+    """Return image_id -> its counted boxes: as marked, or from a score on and on the skin."""
     results = skinbatch.open(dest)
     boxes = results.boxes().to_pylist()
     counted = [

@@ -1,4 +1,4 @@
-"""Counting many photos at once gives what counting each photo gives."""
+"""Test that counting many photos at once gives the same as counting each photo."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ CLASSES = ("papule", "nodule")
 
 
 def face(nose_x: float | None = 500.0) -> Face:
-    """A photo of 1000 x 1000 whose skin is the square from 200 to 800, on a label map of a tenth of that."""
+    """Return a photo of 1000 x 1000 whose skin is the square from 200 to 800, on a label map of a tenth of that."""
     mask = np.zeros((100, 100), np.bool_)
     mask[20:80, 20:80] = True
     nose = None if nose_x is None else (nose_x, 500.0)

@@ -13,7 +13,7 @@ def blank(height: int = 100, width: int = 100) -> LabelMap:
 
 
 def frontal(nose_x: int = 50) -> LabelMap:
-    """Skin from 20 to 80 each way, a nose of 8 x 12 around nose_x."""
+    """Return skin from 20 to 80 each way, with a nose of 8 x 12 around nose_x."""
     labels = blank()
     labels[20:80, 20:80] = 1
     labels[44:56, nose_x - 4 : nose_x + 4] = 2
@@ -168,7 +168,7 @@ def near(labels: LabelMap, closeups: bool = True) -> Face:
 
 
 def all_skin() -> LabelMap:
-    """Skin up to the edges, with a lesion or a watermark that is not."""
+    """Return skin up to the edges, with a lesion or a watermark that is not skin."""
     labels = np.ones((100, 100), np.uint8)
     labels[80:95, 5:25] = 0
     return labels

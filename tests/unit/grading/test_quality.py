@@ -80,7 +80,11 @@ def test_a_tiny_face_is_measured() -> None:
 
 
 def test_sharpness_does_not_jump_where_the_way_of_shrinking_changes() -> None:
-    """Up to 511 pixels a crop is averaged in one step, from 512 on in two, from 768 on by threes first."""
+    """Compare sizes around 512 and 768 pixels.
+
+    Up to 511 pixels a crop is averaged in one step, from 512 on in two, from 768 on by threes
+    first.
+    """
     rng = np.random.default_rng(1)
     coarse = rng.integers(0, 256, (130, 130), np.uint8)
     sharpness = {}

@@ -1,4 +1,4 @@
-"""pycocotools called directly, to hold our numbers against."""
+"""Call pycocotools directly, to compare our numbers with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skinbatch.metrics.boxes import Boxes
 
 
 def coco_eval(truth: Boxes, found: Boxes, crowds: Boxes | None = None, *, by_class: bool, most: list[int]) -> COCOeval:
-    """pycocotools over the same boxes; without classes all have label 1."""
+    """Run pycocotools over the same boxes. Without classes, all have label 1."""
 
     def annotation(boxes: Boxes, n: int, is_crowd: int = 0) -> dict[str, object]:
         x1, y1, x2, y2 = boxes.xyxy[n].tolist()

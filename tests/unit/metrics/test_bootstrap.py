@@ -1,4 +1,4 @@
-"""Intervals hold the truth as often as they say."""
+"""Test that intervals hold the truth as often as they should."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 
 def mean(sums: Floats) -> Floats:
-    """Of columns: photos, values."""
+    """Return the mean of columns: photos, values."""
     with np.errstate(invalid="ignore"):
         return sums[:, 1:] / sums[:, :1]
 
@@ -71,7 +71,10 @@ def test_the_same_seed_draws_the_same_and_another_does_not() -> None:
 
 
 def test_more_samples_than_are_held_at_once_are_all_different() -> None:
-    """Draws go on from one block to the next; were they begun anew, half of the samples would repeat the others."""
+    """Draw more than one block.
+
+    If each block began anew, half of the samples would repeat the others.
+    """
     parts = parts_of(np.random.default_rng(5).random(500))
     (found,) = bootstrap(parts, mean, Resampling(130))
     (first,) = bootstrap(parts, mean, Resampling(64))

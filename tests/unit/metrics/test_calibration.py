@@ -1,4 +1,4 @@
-"""Probabilities are fitted to the truth, and what is left over is measured."""
+"""Test that probabilities are fitted to the truth, and that the remaining error is measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_RESAMPLED = Resampling(0)
 
 
 def drawn(number: int, scale: float, shift: tuple[float, ...]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Logits, and truths that are as likely as the logits say after scale and shift."""
+    """Return logits, and truths that are as likely as the logits say after scale and shift."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (number, len(shift)))
     return logits, rng.random(logits.shape) < expit(logits * scale + np.array(shift))

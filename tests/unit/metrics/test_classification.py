@@ -1,4 +1,4 @@
-"""Numbers of classes are scikit-learn's."""
+"""Test numbers of classes against scikit-learn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Made = tuple[NDArray[np.bool_], NDArray[np.float64]]
 
 @pytest.fixture
 def made() -> Made:
-    """Truth and probabilities of 120 photos with ties; photos may have several classes or none."""
+    """Return truth and probabilities of 120 photos with ties; photos may have several classes or none."""
     rng = np.random.default_rng(0)
     truth = rng.random((120, 3)) < (0.4, 0.3, 0.2)
     return truth, np.clip(0.4 * truth + rng.random((120, 3)) * 0.7, 0, 1).round(2)

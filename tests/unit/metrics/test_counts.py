@@ -1,4 +1,4 @@
-"""Errors of counts, against numbers worked out by hand."""
+"""Test errors of counts against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_errors_of_four_photos() -> None:
 
 
 def test_the_table_of_paper_003_agrees_with_this_standard_deviation() -> None:
-    """It prints MAE 3.61, RMSE 6.66 and 0.43 +/- 6.65 for YOLOv4."""
+    """Use its numbers for YOLOv4: MAE 3.61, RMSE 6.66 and 0.43 +/- 6.65."""
     assert np.sqrt(6.66**2 - 0.43**2) == pytest.approx(6.65, abs=0.005)
 
 
@@ -43,6 +43,6 @@ def test_boxes_are_counted_from_each_threshold_on() -> None:
 
 
 def test_a_stored_score_is_compared_as_the_pipeline_does() -> None:
-    """float32(0.15) is a little over 0.15, float32(0.7) a little under 0.7."""
+    """Use float32(0.15), which is a little over 0.15, and float32(0.7), a little under 0.7."""
     score = np.array([0.15, 0.7], np.float32).astype(np.float64)
     assert counts_over(np.zeros(2, np.int64), score, 1, np.array([0.15, 0.7])).tolist() == [[2, 0]]

@@ -1,4 +1,4 @@
-"""AP and AR are pycocotools', to the last digit, and what can be worked out by hand."""
+"""Test AP and AR against pycocotools, to the last digit, and against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ NO_INTERVALS = Resampling(0)
 
 
 def random_boxes(rng: Generator, photos: int, most: int, *, coarse: bool) -> tuple[Boxes, Boxes]:
-    """Crowded photos, some without boxes; coarse: whole pixels and few scores, so that overlaps and scores are tied."""
+    """Return crowded photos, some without boxes.
+
+    coarse: whole pixels and few scores, so that overlaps and scores are tied.
+    """
 
     def some(number: int) -> NDArray[np.float64]:
         size, corner = rng.uniform(4, 14, (number, 2)), rng.uniform(0, 40, (number, 2))
@@ -35,7 +38,7 @@ def random_boxes(rng: Generator, photos: int, most: int, *, coarse: bool) -> tup
 
 
 def random_crowds(rng: Generator, photos: int, *, coarse: bool) -> Boxes:
-    """Up to three regions a photo, some over each other; most photos that have boxes have one."""
+    """Return up to three regions for each photo, some over each other; most photos that have boxes have one."""
 
     def some(number: int) -> NDArray[np.float64]:
         size, corner = rng.uniform(8, 30, (number, 2)), rng.uniform(0, 30, (number, 2))
@@ -122,7 +125,7 @@ TWO = np.array([[0, 0, 10, 10], [20, 20, 30, 30]])
 
 
 def ap50(truth: list[NDArray[np.int_]], found: list[NDArray[np.float64]], most: int = MOST) -> float:
-    """found: rows of x1 y1 x2 y2 score."""
+    """Return AP50. found: rows of x1 y1 x2 y2 score."""
     rows = [np.asarray(boxes, np.float64).reshape(-1, 5) for boxes in found]
     matches = match(Boxes.stack(truth), Boxes.stack([r[:, :4] for r in rows], [r[:, 4] for r in rows]))
     return detection({"": matches.most(most)}, NO_INTERVALS)[""]["ap50"].value
@@ -208,7 +211,7 @@ def test_resampled_curves_of_many_hits_are_close_to_those_of_a_step_a_hit(monkey
 
 @pytest.mark.parametrize("with_crowds", [False, True])
 def test_a_resample_is_the_ap_of_photos_drawn_again(with_crowds: bool) -> None:
-    """The intervals rest on weights; here the same draws are made into photos and given to pycocotools."""
+    """Compare intervals, which use weights, with pycocotools over the same draws made into photos."""
     truth, found = random_boxes(np.random.default_rng(8), 12, 12, coarse=False)
     crowds = random_crowds(np.random.default_rng(9), 12, coarse=False)
     crowds = crowds if with_crowds else crowds.only(np.zeros(len(crowds), np.bool_))

@@ -1,4 +1,4 @@
-"""Agreement of grades is scikit-learn's."""
+"""Test agreement of grades against scikit-learn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_photo_without_a_grade_is_wrong_and_has_a_column_of_its_own() -> None:
 
 
 def test_being_two_grades_off_weighs_four_times_as_much_as_one() -> None:
-    """Two photos of each of three grades, one of them wrong: observed 1 or 4, of 8 expected by chance in both."""
+    """Use two photos of each of three grades, one of them wrong: observed 1 or 4, of 8 expected by chance in both."""
     truth = np.array([0, 0, 1, 1, 2, 2])
     near = agreement(truth, np.array([0, 1, 1, 1, 2, 2]), 3, Resampling(0))["quadratic_kappa"].value
     far = agreement(truth, np.array([0, 2, 1, 1, 2, 2]), 3, Resampling(0))["quadratic_kappa"].value

@@ -1,4 +1,4 @@
-"""AP at any IoU and of centres, against the numbers that pycocotools' rules give."""
+"""Test AP at any IoU and AP of centres against the numbers that pycocotools' rules give."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skinbatch.metrics.near_boxes import average_precision, centre_precision
 
 
 def scene(seed: int) -> tuple[Boxes, Boxes]:
-    """Twenty photos with true boxes, and found ones that are off by some pixels, and others that are wrong."""
+    """Return twenty photos with true boxes, found ones that are off by some pixels, and others that are wrong."""
     rng = np.random.default_rng(seed)
     truth, found, scores = [], [], []
     for _ in range(20):

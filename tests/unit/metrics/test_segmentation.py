@@ -1,4 +1,4 @@
-"""Dice and IoU, against scikit-learn over the pixels and against masks drawn by hand."""
+"""Test Dice and IoU against scikit-learn over the pixels, and against masks drawn by hand."""
 
 from __future__ import annotations
 

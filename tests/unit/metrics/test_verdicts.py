@@ -1,4 +1,4 @@
-"""Boxes are right, false or missed by the same rules as average precision."""
+"""Test that boxes are right, false or missed by the same rules as average precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skinbatch.metrics.verdicts import judge
 
 
 def boxes_near(of: Boxes, rng: np.random.Generator) -> Boxes:
-    """Shifted copies of some boxes, and others elsewhere, with scores."""
+    """Return shifted copies of some boxes, and others elsewhere, with scores."""
     each, scores = [], []
     for photo in range(of.photos):
         mine = of.xyxy[of.photo == photo]

@@ -1,4 +1,4 @@
-"""Two scorings of the same photos are compared photo by photo."""
+"""Test that two scorings of the same photos are compared photo by photo."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scored(folder: Path, pack: str, lesions: list[int]) -> Path:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> tuple[Path, Path]:
-    """Two scorings of the same names; the second finds other lesions and has one photo more."""
+    """Return two scorings of the same names; the second finds other lesions and has one photo more."""
     folder = tmp_path_factory.mktemp("compare")
     return scored(folder / "a", fake_pack, [0, 2, 4, 6, 7]), scored(folder / "b", fake_pack, [0, 2, 5, 5, 3, 1])
 

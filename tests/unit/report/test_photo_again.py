@@ -1,4 +1,4 @@
-"""What cannot be explained says why: names that are close, photos that changed or went, packs that are not the scoring's."""
+"""Test the reasons why a photo cannot be explained: similar names, changed or missing photos, other packs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Says = Callable[..., str]
 
 
 def specks() -> NDArray[np.uint8]:
-    """Four spots of skin, each too small for a face."""
+    """Return four spots of skin, each too small for a face."""
     photo = np.full((96, 96, 3), (60, 100, 130), np.uint8)
     for x, y in ((10, 10), (70, 10), (10, 70), (70, 70)):
         photo[y : y + 8, x : x + 8] = (210, 160, 130)
@@ -29,7 +29,7 @@ def specks() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """A folder with `photos`, `out` and the `pack` that scored them. Copied by tests that change it."""
+    """Return a folder with `photos`, `out` and the `pack` that scored them. Tests that change it use a copy."""
     folder = tmp_path_factory.mktemp("explain")
     files = {"x/a.png": png(face(1, 2)), "x/b.jpg": jpeg(face(2)), "plain.png": png(specks()), "cut.png": b"\x89PN"}
     write_tree(folder / "photos", files | {"t.tar": tar_bytes({"m.png": png(face(3))})})
@@ -41,7 +41,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 
 @pytest.fixture
 def own(scored: Path) -> Iterator[Path]:
-    """The scored folder, whose photos and pack are put back when the test has changed them."""
+    """Return the scored folder, and restore photos and pack after a test has changed them."""
     for name in ("photos", "pack"):
         shutil.copytree(scored / name, scored / f"kept-{name}", symlinks=True)
     yield scored
@@ -52,7 +52,7 @@ def own(scored: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Says:
-    """What `skinbatch explain FOLDER/out IMAGE_ID ...` says on its way to exit 2."""
+    """Return what `skinbatch explain FOLDER/out IMAGE_ID ...` prints before it ends with 2."""
 
     def run(folder: Path, image_id: str, *options: str) -> str:
         arguments = ["explain", str(folder / "out"), image_id, "-o", str(folder / "e.png"), *options]

@@ -1,4 +1,4 @@
-"""Reports of made-up tables: size, lists, escapes, unfinished runs."""
+"""Test reports of made-up tables: size, lists, escapes, unfinished runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.faces import face, png, write_tree
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """300 made-up photos with 6,000 boxes."""
+    """Return 300 made-up photos with 6,000 boxes."""
     folder = tmp_path_factory.mktemp("report")
     generate(folder / "scored", folder / "truth.json", 300, 6000, np.random.default_rng(3))
     return skinbatch.open(folder / "scored")

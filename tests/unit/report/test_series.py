@@ -1,4 +1,4 @@
-"""Counts and grades of one face over time."""
+"""Test counts and grades of one face over time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tests.faces import face, png, tar_bytes, write_tree
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Results:
-    """Anna gets better from visit 2 to visit 10, Ben comes once; a tar says subject and date in its sidecars."""
+    """Score Anna, who gets better from visit 2 to visit 10, Ben, who comes once, and a tar with
+    subject and date in sidecars."""
     folder = tmp_path_factory.mktemp("series")
     members = {
         "1.png": png(face(1)),

@@ -1,4 +1,4 @@
-"""Photos with what was found on them: pictures, names, and what a notebook shows."""
+"""Test photos with their results drawn on them: pictures, names, and what a notebook shows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def colour_at(picture: NDArray[np.uint8], x: float, y: float) -> tuple[int, ...]
 
 @pytest.fixture(scope="module", params=[False, True], ids=["masks computed", "masks saved"])
 def scored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """A folder with `photos`, and `out` with their scores."""
+    """Return a folder with `photos`, and `out` with their scores."""
     folder = tmp_path_factory.mktemp("show")
     files = {"x/a.png": png(face(1, 2)), "b.jpg": jpeg(face(2)), "cut.png": b"\x89PN"}
     write_tree(folder / "photos", files | {"t.tar": tar_bytes({"m.png": png(face(3))})})

@@ -1,4 +1,4 @@
-"""A destination on disk."""
+"""Provide a destination on disk."""
 
 from pathlib import Path
 

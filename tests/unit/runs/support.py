@@ -1,4 +1,4 @@
-"""A destination on disk, and units that are committed without any model."""
+"""Provide a destination on disk, and units that are committed without any model."""
 
 import hashlib
 from collections.abc import Sequence
@@ -58,12 +58,12 @@ def commit(
 
 
 def full(ledger: Ledger, stubs: Sequence[Stub] | None) -> list[Receipt] | None:
-    """Receipts as they were written."""
+    """Return the receipts as they were written."""
     return None if stubs is None else [ledger.receipt(stub) for stub in stubs]
 
 
 def proof(store: LocalStore, unit_id: str, whole_sha256: str) -> list[Receipt] | None:
-    """The receipts by which a unit is done, as somebody who comes to the destination finds them."""
+    """Return the receipts by which a unit is done, as a new reader of the destination finds them."""
     ledger = Ledger.load(store, FP)
     return full(ledger, ledger.proof(unit_id, whole_sha256))
 

@@ -1,4 +1,4 @@
-"""A claim is as good as what is read of it: one answer that is wrong on the way is no other driver."""
+"""Test that one wrong answer about the claim does not count as another driver."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEAT_S = 0.02
 
 
 class Stumbling(LocalStore):
-    """Every other answer about the claim is wrong."""
+    """Give a wrong answer about the claim every other time."""
 
     def __init__(self, root: Path, wrong: Callable[[bytes], bytes]) -> None:
         super().__init__(root)

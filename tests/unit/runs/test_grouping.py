@@ -1,4 +1,4 @@
-"""Loose photos keep their units while an archive grows."""
+"""Test that loose photos keep their units while an archive grows."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""What is listed becomes units; what has not changed stays as it was."""
+"""Test that listed photos become units, and that unchanged ones stay as they were."""
 
 from dataclasses import replace
 from threading import Barrier

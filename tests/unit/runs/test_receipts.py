@@ -1,4 +1,4 @@
-"""When a unit is done, and what resuming has to read."""
+"""Test when a unit is done, and what resuming has to read."""
 
 from dataclasses import replace
 
@@ -58,7 +58,7 @@ def test_halves_of_other_inputs_prove_nothing(store: LocalStore) -> None:
 
 
 class CountingStore(LocalStore):
-    """Counts the receipts that are read one by one."""
+    """Count the receipts that are read one by one."""
 
     read = 0
 

@@ -1,4 +1,4 @@
-"""A run's record ends as the run did, whichever of its two writers is quicker."""
+"""Test that a run's record ends as the run did, whichever of its two writers is quicker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skinbatch.storage.local import LocalStore
 
 
 class Holding(LocalStore):
-    """The first thing that is put waits until it may land."""
+    """Hold the first object that is put until it may land."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

@@ -1,4 +1,5 @@
-"""Stored boxes are graded again: another threshold, scheme or counting method, beside the first grading."""
+"""Test that stored boxes are graded again: with another threshold, scheme or counting method,
+beside the first grading."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from skinbatch.storage.base import Store
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished destination of 40 photos with 1,200 boxes, graded by Hayashi from 0.3."""
+    """Return a finished destination of 40 photos with 1,200 boxes, graded by Hayashi from 0.3."""
     folder = tmp_path_factory.mktemp("regrade")
     generate(folder / "scored", folder / "truth.json", 40, 1200, np.random.default_rng(7))
     return folder / "scored"
@@ -196,7 +197,7 @@ def test_a_grading_of_an_older_snapshot_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def regraded(tmp_path: Path) -> tuple[Store, Regraded]:
-    """A destination of its own with one grading, to be damaged."""
+    """Return a destination of its own with one grading, for a test to damage."""
     generate(tmp_path / "scored", tmp_path / "truth.json", 20, 100, np.random.default_rng(1))
     store = destination_store(tmp_path / "scored")
     return store, regrade(store, threshold=0.6)

@@ -1,4 +1,4 @@
-"""A destination is read whole, or a unit at a time where it need not fit in memory."""
+"""Test that a destination is read whole, or one unit at a time if it does not fit in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.runs.support import FP, commit, photos, write_plan, write_snapsh
 
 @pytest.fixture
 def results(store: LocalStore) -> Results:
-    """Several units with a snapshot over them."""
+    """Return several units with a snapshot of them."""
     current = write_plan(store, photos(60))
     done = [commit(store, unit) for unit in plan.work_units(store, FP, current, current.units)]
     write_snapshot(store, 1, current.name, done)

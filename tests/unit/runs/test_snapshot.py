@@ -1,4 +1,4 @@
-"""Only a snapshot decides; verify names whatever does not agree."""
+"""Test that only a snapshot decides, and that verify names every difference."""
 
 import json
 import re

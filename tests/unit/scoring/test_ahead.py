@@ -1,4 +1,4 @@
-"""Photos are decoded ahead of the models: in order, within a budget, and without ever getting stuck."""
+"""Test that photos are decoded ahead of the models: in order, within a budget, and without deadlocks."""
 
 import threading
 import time

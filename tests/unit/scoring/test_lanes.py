@@ -1,4 +1,4 @@
-"""Batches are scored side by side: in order, within the budget of pixels, and with nothing left behind."""
+"""Test that batches are scored side by side: in order, within the budget of pixels, and completely."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MANY = 1 << 30
 
 
 class Held:
-    """Counts the bytes of decoded photos that anybody still holds. crowded: set once they are over `most`."""
+    """Count the bytes of decoded photos that are still referenced. crowded: set once they are over `most`."""
 
     def __init__(self) -> None:
         self.bytes = self.peak = 0
@@ -71,7 +71,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 class Slow:
-    """A segmenter that does `before` first. batches: how many photos it was given each time."""
+    """Segment after calling `before`. batches: number of photos in each call."""
 
     def __init__(self, inner: Any, before: Callable[[Sequence[Pixels]], object]) -> None:
         self.inner, self.classes, self.before = inner, inner.classes, before

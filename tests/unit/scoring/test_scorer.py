@@ -1,4 +1,4 @@
-"""One photo to one result, whatever a model does with it."""
+"""Test that one photo gives one result, whatever a model does with it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_a_photo_without_a_face_has_no_counts_and_its_detector_is_not_run(scorer
 
 
 class Failing:
-    """A detector that raises, or a classifier that gives NaN, on photos whose first pixel is black."""
+    """Raise, or give NaN, on photos whose first pixel is black: as a detector or a classifier."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -116,7 +116,7 @@ def test_a_model_that_fails_on_one_photo_of_a_batch_fails_that_photo_only(scorer
 
 
 def replace_input(model: Any) -> Any:
-    """The model sees whole photos, so that the guilty pixel is not cropped away."""
+    """Let the model see whole photos, so that the black pixel is not cropped away."""
     model.input = "image"
     return model
 
@@ -144,7 +144,7 @@ SKIN, BODY_SKIN = (200, 150, 120), (140, 100, 80)
 
 
 def filled(colour: tuple[int, int, int], lesions: int = 0) -> Photo:
-    """A photo of one colour with red lesions."""
+    """Return a photo of one colour with red lesions."""
     photo = np.full((200, 240, 3), colour, np.uint8)
     for n in range(lesions):
         photo[40:52, 20 + 40 * n : 32 + 40 * n] = (230, 60, 50)

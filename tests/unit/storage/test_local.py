@@ -1,4 +1,4 @@
-"""What a folder does that a bucket does not: links, odd names, permissions, unfinished files."""
+"""Test what differs between a folder and a bucket: links, odd names, permissions, unfinished files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from skinbatch.storage.local import LocalStore
 
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
-    """An open folder, and no right to anything else: root may read everything, so root becomes somebody else."""
+    """Open a folder and give up all rights.
+
+    Root may read everything, so root becomes another user.
+    """
     root = os.geteuid() == 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""How long S3 is left alone before something is asked for once more: longer with each failure, up to a bound, by chance."""
+"""Test the pauses before S3 is asked again: longer with each failure, up to a limit, and random."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_S = 20.0
 
 
 class Broken:
-    """A client whose listings do not end and whose bodies break off."""
+    """Simulate a client whose listings do not end and whose bodies break off."""
 
     def list_objects_v2(self, **_: Any) -> dict[str, Any]:
         return {}
@@ -34,7 +34,7 @@ class Broken:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], list[float]]:
-    """Seconds that are slept between the attempts to `list` or to `get`, when chance is always `luck`."""
+    """Return the seconds slept between attempts to `list` or to `get`, when chance is always `luck`."""
 
     def found(what: str, luck: float) -> list[float]:
         slept: list[float] = []

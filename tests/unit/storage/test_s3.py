@@ -1,4 +1,4 @@
-"""What S3 does that a folder does not: credentials, buckets, connections that break."""
+"""Test what differs between S3 and a folder: credentials, buckets, connections that break."""
 
 from __future__ import annotations
 
@@ -125,8 +125,11 @@ def test_no_message_holds_a_secret() -> None:
 
 
 class Breaking:
-    """A server of one object that breaks off the first `breaks` answers, each after `gives` bytes or in its middle;
-    `on_break` may change the object."""
+    """Serve one object and break off the first `breaks` answers, each after `gives` bytes or in its
+    middle.
+
+    `on_break` may change the object.
+    """
 
     def __init__(self, data: bytes, breaks: int, heeds_if_match: bool = True, gives: int | None = None) -> None:
         self.data, self.etag, self.breaks, self.gives = data, "v1", breaks, gives
@@ -140,7 +143,7 @@ Servers = Callable[[type[Quiet]], str]
 
 @pytest.fixture
 def servers() -> Iterator[Servers]:
-    """Starts one that answers by a handler; gives its URL."""
+    """Start a server that answers with a handler; return its URL."""
     started: list[ThreadingHTTPServer] = []
 
     def start(handler: type[Quiet]) -> str:
@@ -264,7 +267,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @pytest.fixture
 def answers(s3: S3Server, servers: Servers) -> Callable[..., S3Store]:
-    """A store whose server gives these answers, one after the other, and then the last one for ever."""
+    """Return a store whose server gives these answers in turn, and then the last one for ever."""
 
     def start(*given: Answer, on_answer: Callable[[], object] = lambda: None) -> S3Store:
         left = list(given)

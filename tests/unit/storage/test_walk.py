@@ -1,4 +1,4 @@
-"""Folders of any number and size are listed like the keys of a bucket, with and without threads."""
+"""Test that folders of any number and size are listed like a bucket's keys, with and without threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from skinbatch.storage.walk import Folder, walk
 
 
 class Tree:
-    """Folders in memory that answer after `delay` seconds. A folder in `closed` cannot be read."""
+    """Simulate folders in memory that answer after `delay` seconds. A folder in `closed` cannot be read."""
 
     def __init__(self, keys: Iterable[str], delay: float = 0.0, closed: str | None = None) -> None:
         self.delay, self.closed = delay, closed
@@ -52,7 +52,7 @@ class Tree:
 
 
 def _some_keys(seed: int) -> list[str]:
-    """Names that sort differently as names and as keys; one folder of hundreds, some deep, some large."""
+    """Return names that sort differently as names and as keys, one folder of hundreds, some deep, some large."""
     rng = random.Random(seed)
     keys = {f"many/{n:03d}{rng.choice(('', '-', '.', '0'))}/{rng.choice('abc')}.jpg" for n in range(400)}
     keys |= {f"many/{n:03d}-/deep/{m}/x.jpg" for n in range(0, 400, 7) for m in range(rng.randrange(4))}
@@ -63,7 +63,7 @@ def _some_keys(seed: int) -> list[str]:
 
 @pytest.fixture(params=["in turn", "in threads"])
 def delay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
-    """Of a scan: with it threads begin after the first go."""
+    """Return the delay of a scan. With one, threads begin after the first go."""
     monkeypatch.setattr(walk_module, "_FOLDERS", 16)
     monkeypatch.setattr(walk_module, "_NAMES", 40)
     if request.param == "in threads":
@@ -120,7 +120,7 @@ def test_large_folders_wait_for_their_turn(delay: float) -> None:
 
 
 def test_few_names_are_held_ahead(delay: float) -> None:
-    """Small folders, so that goes grow, and then larger ones."""
+    """Use small folders first, so that the goes grow, and then larger ones."""
     tree = Tree([f"{n:04d}/{m:02d}.jpg" for n in range(1000) for m in range(1 if n < 500 else 30)], delay)
     goes = 4 * walk_module._THREADS + 1 if delay else 1
     held = max(tree.handed_out - n for n, _ in enumerate(walk(tree, "")))

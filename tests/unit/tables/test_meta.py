@@ -1,4 +1,4 @@
-"""What passes through is one JSON object a row in the files, and columns where tables are read."""
+"""Test that pass-through fields are one JSON object per row in files, and columns when tables are read."""
 
 from __future__ import annotations
 

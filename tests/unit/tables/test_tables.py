@@ -189,7 +189,7 @@ def test_files_of_others_and_of_newer_versions_are_refused() -> None:
 
 
 def changed_fields(table: pa.Table) -> list[pa.Field]:
-    """Fields that are not as, or where, the schema of `images` has them."""
+    """Return fields that differ from the schema of `images` in what or where they are."""
     return [a for a, b in zip(table.schema, images_schema(CLASSES, PROBS), strict=True) if not a.equals(b)]
 
 

@@ -1,4 +1,4 @@
-"""One random pack for the session, and a copy of it for a test that damages it."""
+"""Provide one random pack for the session, and a copy of it for tests that damage it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tests.unit.models.support import write_random_pack
 
 @pytest.fixture(scope="session")
 def random_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Never changed by a test."""
+    """Return the shared pack. No test may change it."""
     return write_random_pack(tmp_path_factory.mktemp("packs") / "random")
 
 
 @pytest.fixture
 def own_pack(random_pack: Path, tmp_path: Path) -> Path:
-    """A copy that the test may damage."""
+    """Return a copy that the test may damage."""
     return Path(shutil.copytree(random_pack, tmp_path / "random"))
 
 
 @pytest.fixture(scope="session")
 def mmdet_configs() -> Path:
-    """The configs that mmdet's package brings."""
+    """Return the folder of configs in mmdet's package."""
     from skinbatch.models.detectors.mmdet_detector import register
 
     register()

@@ -1,4 +1,4 @@
-"""Small networks of known arithmetic as ONNX files: a detector of coloured squares in every layout, a classifier."""
+"""Export small networks of known arithmetic to ONNX: a detector of coloured squares in every layout, a classifier."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ FILE_ROWS = 20
 
 
 class SquareYolo(nn.Module):
-    """Sees squares of SQUARE pixels, class i in colour i, on a grid of STRIDE: 1 where one fills a window, less at the
-    windows beside it, whose boxes suppression has to remove. x: (N, 3, H, W) in [0, 1]."""
+    """Detect squares of SQUARE pixels, class i in colour i, on a grid of STRIDE.
+
+    The score is 1 where a square fills a window and less at the windows beside it, whose boxes
+    suppression has to remove. x: (N, 3, H, W) in [0, 1].
+    """
 
     def __init__(self, classes: int, layout: str) -> None:
         super().__init__()
@@ -52,7 +55,7 @@ class SquareYolo(nn.Module):
         return torch.stack([self._suppressed(b, s) for b, s in zip(boxes.unbind(), by_class.unbind(), strict=True)])
 
     def _suppressed(self, boxes: Tensor, by_class: Tensor) -> Tensor:
-        """FILE_ROWS rows of corners, score, class; what is not needed is 0."""
+        """Return FILE_ROWS rows of corners, score and class, padded with 0."""
         best, label = by_class.max(0)
         half = boxes[2:] / 2
         xyxy = torch.cat([boxes[:2] - half, boxes[:2] + half]).t()
@@ -74,7 +77,11 @@ def export(
     metadata: Mapping[str, str] | None = None,
     outputs: Sequence[str] = ("output0",),
 ) -> Path:
-    """Write a file with the input `images`. open_axes: those of the input that stay open; the outputs' first, if 0 is."""
+    """Write a file with the input `images`.
+
+    open_axes: dimensions of the input that stay open; if 0 is one of them, the outputs' first one
+    does too.
+    """
     example = torch.rand(shape)
     if half:
         network, example = network.half(), example.half()
@@ -110,7 +117,10 @@ def yolo(
     metadata: Mapping[str, str] | None = None,
     half: bool = False,
 ) -> Path:
-    """A SquareYolo file. batch: fixed; None leaves it open, where the layout allows it: suppression is of one photo."""
+    """Write a SquareYolo file.
+
+    batch: fixed; None leaves it open, where the layout allows it: suppression is for one photo.
+    """
     written = {"names": str(dict(enumerate(classes))), "stride": "32", "imgsz": str([size, size])}
     fixed = batch or (1 if layout == "nms" else None)
     return export(
@@ -126,7 +136,7 @@ def yolo(
 def photo_with(
     height: int, width: int, squares: Sequence[tuple[int, int, int, tuple[int, int, int]]]
 ) -> NDArray[np.uint8]:
-    """Skin with squares: x, y, side, colour."""
+    """Return skin with squares: x, y, side, colour."""
     photo = np.full((height, width, 3), SKIN, np.uint8)
     for x, y, side, colour in squares:
         photo[y : y + side, x : x + side] = colour

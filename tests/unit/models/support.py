@@ -1,4 +1,4 @@
-"""A small pack with real architectures and seeded random weights."""
+"""Write a small pack with real architectures and random weights with a seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DETECTOR = DetectorSpec("yolox-tiny", ("acne",), size=128, strides=(8, 16), head
 
 
 def seeded(build: type[nn.Module] | object, *args: object) -> nn.Module:
-    """A network whose weights are the same in every test."""
+    """Return a network whose weights are the same in every test."""
     torch.manual_seed(7)
     network = build(*args)  # type: ignore[operator]
     assert isinstance(network, nn.Module)
@@ -38,8 +38,10 @@ CLASSIFIER_SIZES = dict.fromkeys(TIMM_NAMES, 64) | dict.fromkeys(("inception_v3"
 def segmenter_weights(
     arch: str, classes: int = 3, *, spatial: Literal["path", "context"] = "path"
 ) -> dict[str, Tensor]:
-    """Seeded random weights of `bisenet-r18`, `-r34` or `-light`, as a user's checkpoint would hold them. They fit any
-    size that is a multiple of 32."""
+    """Return random weights of `bisenet-r18`, `-r34` or `-light`, as in a user's checkpoint.
+
+    They fit any size that is a multiple of 32.
+    """
     torch.manual_seed(7)
     return dict(BiSeNet(arch, classes, spatial=spatial).state_dict())
 
@@ -47,10 +49,10 @@ def segmenter_weights(
 def classifier_weights(
     arch: str, outputs: int = 2, *, backbone: str | None = None, top: str | None = None, size: int | None = None
 ) -> dict[str, Tensor]:
-    """Seeded random weights of any classifier but `onnx`, under the names that they have in a pack.
+    """Return random weights of any classifier but `onnx`, under their names in a pack.
 
-    top: the architecture's own unless given. size: of CLASSIFIER_SIZES unless given; it decides the shapes of a
-    flattened top and of the plain CNN.
+    top: the architecture's own unless given. size: from CLASSIFIER_SIZES unless given; it decides
+    the shapes of a flattened top and of the plain CNN.
     """
     torch.manual_seed(7)
     known = classifier_defaults(arch, backbone)
@@ -64,10 +66,12 @@ def classifier_weights(
 
 
 def random_detector_state(arch: str, classes: tuple[str, ...] = ("acne",), **fields: Any) -> dict[str, Tensor]:
-    """Weights of any mmdet detector, the same in every test, that give many boxes, other ones for other photos.
+    """Return weights of any mmdet detector that give many boxes, different ones for different
+    photos.
 
-    fields: of DetectorSpec. As they are initialised, deep networks say next to the same of every photo, or nothing but
-    background: here the batch norms have seen noise, and every layer of a head gives numbers of variance 1.
+    fields: of DetectorSpec. Without this, deep networks give nearly the same output for every
+    photo, or only background. So the batch norms have seen noise, and every layer of a head gives
+    numbers of variance 1.
     """
     torch.manual_seed(7)
     model = build_model(DetectorSpec(arch, classes, **fields))
@@ -91,7 +95,7 @@ def random_detector_state(arch: str, classes: tuple[str, ...] = ("acne",), **fie
 
 
 def _to_variance_one(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
-    """A hook that sets the weights of a convolution or linear layer by what it gives when it is first called."""
+    """Return a hook that scales a layer's weights by the variance of its first output."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     if hasattr(layer, "was_called"):
         return outputs
@@ -105,7 +109,7 @@ def _to_variance_one(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tens
 
 
 def write_random_pack(directory: Path) -> Path:
-    """A pack of real architectures that has learned nothing."""
+    """Write a pack of real architectures that have learned nothing."""
     directory.mkdir(parents=True)
     networks = {
         "segmenter": seeded(BiSeNet, "bisenet-light", 3),
@@ -147,7 +151,8 @@ def write_random_pack(directory: Path) -> Path:
 
 
 def green_cue_weights(spec: ClassifierSpec) -> dict[str, torch.Tensor]:
-    """Of the plain CNN: its first class is how much pure green there is, the others nothing; set by hand."""
+    """Return hand-set weights of the plain CNN: its first class is the amount of pure green, the
+    others are nothing."""
     network = build_network(spec)
     weights = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
     for name in weights:

@@ -1,4 +1,4 @@
-"""Batch norms are folded where nothing but rounding changes, and only there."""
+"""Test that batch norms are folded where nothing but rounding changes, and only there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.models.support import random_detector_state, segmenter_weights
 
 
 def lived(network: nn.Module) -> nn.Module:
-    """With statistics and scales that are not those of a new network."""
+    """Return a network with statistics and scales that differ from those of a new one."""
     torch.manual_seed(11)
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -63,7 +63,8 @@ def test_bisenet_gives_the_same_numbers_without_its_norms() -> None:
 
 
 class Odd(nn.Module):
-    """A convolution whose output goes two ways, one that runs twice with two norms, a norm with none before it."""
+    """Use a convolution whose output goes two ways, one that runs twice with two norms, and a norm
+    with none before it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ def test_a_network_whose_numbers_would_change_stays_as_it_is() -> None:
 
 
 class InPlace(nn.Module):
-    """What stands between a convolution and its norm leaves no other tensor."""
+    """Use layers between a convolution and its norm that change the tensor in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class InPlace(nn.Module):
 
 
 class Looking(nn.Module):
-    """Its code asks its norm for what only a norm has."""
+    """Ask the norm for an attribute that only a norm has."""
 
     def __init__(self) -> None:
         super().__init__()

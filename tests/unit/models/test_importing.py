@@ -1,4 +1,5 @@
-"""`pack import`: what fits becomes a stage, what does not is refused by name, and a pack is never left half changed."""
+"""Test `pack import`: weights that fit become a stage, others are refused by name, and a pack is
+never left half changed."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ GRADES = ("none", "mild", "moderate", "severe")
 
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A packs folder and a cache of the test's own."""
+    """Return a packs folder and a cache of the test's own."""
     monkeypatch.setenv("SKINBATCH_PACKS", str(tmp_path / "packs"))
     monkeypatch.setenv("SKINBATCH_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -127,7 +128,7 @@ def test_weights_that_do_not_fit_are_refused_by_layer_and_the_pack_stays(
 
 
 class _Writes:
-    """A pickle that writes a file when it is loaded."""
+    """Write a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,7 @@
-"""What an ONNX file may be: one network, whole, finite, with one input of photos. Errors name the file and the part."""
+"""Test what an ONNX file must be: one network, complete, finite, with one input of photos.
+
+Errors name the file and the part.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packs: what is refused, what the fingerprint sees, and that reading one costs no framework."""
+"""Test packs: what is refused, what changes the fingerprint, and that reading one imports no framework."""
 
 from __future__ import annotations
 

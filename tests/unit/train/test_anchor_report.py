@@ -1,4 +1,4 @@
-"""`pack anchors`: the curve, the chosen anchors, the config that an import takes, one clear message a mistake."""
+"""Test `pack anchors`: the curve, the chosen anchors, the config for an import, one clear message per mistake."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.annotations.support import photo
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:
-    """Boxes of two sizes, 30 x 30 and 100 x 60 at 640 px, a little jittered; two that are none."""
+    """Write boxes of two sizes, 30 x 30 and 100 x 60 at 640 px, slightly jittered, and two invalid ones."""
     rng = np.random.default_rng(0)
     sizes = np.concatenate([rng.uniform(29, 31, (40, 2)), rng.uniform(0.97, 1.03, (40, 2)) * (100, 60)])
     annotations = [{"image_id": 1, "bbox": [5, 5, round(w, 2), round(h, 2)]} for w, h in sizes.tolist()]

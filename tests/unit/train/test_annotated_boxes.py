@@ -1,4 +1,4 @@
-"""What a detector sees of the boxes that people drew, and what is no box is left out by name."""
+"""Test what a detector gets of the boxes that people drew, and that invalid ones are left out by name."""
 
 from __future__ import annotations
 

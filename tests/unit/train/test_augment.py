@@ -1,4 +1,4 @@
-"""Random changes to training photos keep photo and labels together."""
+"""Test that random changes to training photos keep photo and labels together."""
 
 from __future__ import annotations
 

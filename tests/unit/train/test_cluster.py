@@ -1,4 +1,4 @@
-"""One training on two workers of Ray on this machine."""
+"""Test one training on two Ray workers on this machine."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_two_workers_that_are_interrupted_end_their_step_and_go_on_from_it(
 
 
 def _interrupted(recipe: Path, out: Path, at: str, number: signal.Signals) -> list[str]:
-    """The lines of a training that gets a signal when it says `at`."""
+    """Return the output of a training that gets a signal when it prints `at`."""
     command = [sys.executable, "-m", "skinbatch", "train", "detector", str(recipe), "--out", str(out)]
     lines: list[str] = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
@@ -110,7 +110,7 @@ def _train_with_one_death(recipe: Recipe, work: Path, progress: TrainingProgress
     from skinbatch.train.detection import loop, runner
 
     class Deadly(loop.TrainLoop):
-        """The second worker kills itself in the middle of the third epoch, once."""
+        """Kill the second worker in the middle of the third epoch, once."""
 
         def _learn(self, batch: object, used: float) -> None:
             mark = work / "killed"

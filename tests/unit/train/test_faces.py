@@ -1,4 +1,4 @@
-"""Training photos are cut to faces as the scorer cuts them."""
+"""Test that training photos are cut to faces as the scorer cuts them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faces import face
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[StoredPhoto]:
-    """Nine faces, more than are segmented at once."""
+    """Return nine faces, more than are segmented at once."""
     for n in range(9):
         Image.fromarray(face(left=n % 4, right=n % 3, shade=9 * n)).save(tmp_path / f"{n}.png")
     return [StoredPhoto(str(n), tmp_path / f"{n}.png") for n in range(9)]

@@ -1,4 +1,4 @@
-"""The loop of segmenters and classifiers: learns, stops, resumes to the step, leaves what was measured."""
+"""Test the loop of segmenters and classifiers: it learns, stops, resumes at the step, and leaves its measurements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUN = RunSection(device="cpu", threads=1, loader_threads=0)
 
 
 class Brightness:
-    """Photos of one grey each; what is learned is how bright they are. Implements Samples."""
+    """Give photos of one grey each, to learn how bright they are. Implements Samples."""
 
     def __init__(self, photos: int = 20) -> None:
         self.photos = photos
@@ -43,7 +43,11 @@ class Brightness:
 
 
 class BrightnessTask:
-    """scores: what evaluations say, if given, one after the other; kill: a signal to be sent at a step."""
+    """Learn brightness.
+
+    scores: the results of evaluations, if given, one after the other. kill: a signal to send at a
+    step.
+    """
 
     def __init__(self, scores: list[float] | None = None, stop_at: int | None = None) -> None:
         self.samples = Brightness()
@@ -80,7 +84,7 @@ def train(task: BrightnessTask, work: Path, **how: object) -> Fitted:
 
 
 def learned(fitted: Fitted) -> list[dict[str, float]]:
-    """The curve without what depends on the clock."""
+    """Return the curve without what depends on the clock."""
     return [{k: v for k, v in point.items() if k not in ("minutes", "waited")} for point in fitted.curve]
 
 
@@ -202,7 +206,7 @@ def test_steps_and_evaluations_are_told(tmp_path: Path) -> None:
 
 
 def one_of_two(rank: int, work: Path, length: dict[str, object]) -> None:
-    """In a process of its own."""
+    """Run one of two workers in a process of its own."""
     loop.SAVE_EVERY_S = 0.0 if rank else 3600.0  # clocks differ: a save is nobody else's
     dist.init_process_group("gloo", init_method=f"file://{work}/meeting", rank=rank, world_size=2)
     fitted = train(BrightnessTask(), work, **length)

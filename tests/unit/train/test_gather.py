@@ -1,4 +1,4 @@
-"""From truths to photos for training and validation: classes, groups, negatives, and what is left out."""
+"""Test how truths become photos for training and validation: classes, groups, negatives, and what is left out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = {"train": [{"truth": "derm"}], "valid_share": 0.2}
 
 
 def photo(path: Path, seed: int) -> None:
-    """No two seeds look alike."""
+    """Return a photo that looks different for each seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
     Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(path)
@@ -28,7 +28,7 @@ def photo(path: Path, seed: int) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Ten photos of two patients a class, and of a class that the model does not have; eight healthy faces."""
+    """Write ten photos of two patients for each class and for an unknown class, and eight healthy faces."""
     seed = 0
     for name in ("rosacea", "discoid", "moles"):
         for patient in ("p1", "p2", "p3", "p4", "p5"):

@@ -1,4 +1,4 @@
-"""Cards and curves of trained stages, and how a pack grows by one stage after the other."""
+"""Test cards and curves of trained stages, and how a pack grows by one stage after the other."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def recipe(folder: Path, head: str = "disease") -> Recipe:
 
 
 def trained(folder: Path, said: Recipe) -> TrainedStage:
-    """A network that has learned nothing, with numbers as if it had."""
+    """Return a network that has learned nothing, with numbers as if it had."""
     torch.manual_seed(0)
     network = build_network(classifier_spec(said.model.stage))  # type: ignore[arg-type]
     save_weights(network, folder / "classifier.safetensors")
@@ -277,7 +277,7 @@ def test_a_pack_that_has_nothing_of_its_base_left_does_not_repeat_its_card(tmp_p
 
 
 def _other(said: Recipe, folder: Path) -> Path:
-    """Weights that no pack has yet."""
+    """Return weights that no pack has yet."""
     torch.manual_seed(2)
     save_weights(build_network(classifier_spec(said.model.stage)), folder / "other.safetensors")  # type: ignore[arg-type]
     return folder / "other.safetensors"

@@ -1,4 +1,4 @@
-"""Processes that make batches outlive signals that are meant for the trainer, and never the trainer itself."""
+"""Test that processes that make batches ignore signals meant for the trainer, and never outlive it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Numbers(Dataset[int]):
 
 
 def disturbed(worker: int) -> None:
-    """Both signals come before the process is ready for them."""
+    """Send both signals before the process is ready for them."""
     for number in (signal.SIGTERM, signal.SIGINT):
         os.kill(os.getpid(), number)
     quiet(worker)
@@ -35,7 +35,7 @@ def disturbed(worker: int) -> None:
 
 @pytest.fixture
 def running() -> Iterator[tuple[Iterator[Any], psutil.Process]]:
-    """Batches, and the process that makes them."""
+    """Return batches, and the process that makes them."""
     batches = batches_of(DataLoader(Numbers(), batch_size=2, num_workers=1, worker_init_fn=disturbed))
     yield batches, psutil.Process(batches._workers[0].pid)  # type: ignore[attr-defined]
     del batches

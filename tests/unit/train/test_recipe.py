@@ -1,4 +1,4 @@
-"""Recipes: what a file says, what it may not say, and that it reads back as it is printed on a card."""
+"""Test recipes: what a file may contain, what is refused, and that a printed recipe reads back the same."""
 
 from __future__ import annotations
 

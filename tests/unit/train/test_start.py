@@ -1,4 +1,4 @@
-"""How training starts: weights as far as they fit, a frozen backbone, and what is refused."""
+"""Test how training starts: weights as far as they fit, a frozen backbone, and what is refused."""
 
 from __future__ import annotations
 

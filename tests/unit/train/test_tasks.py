@@ -1,4 +1,4 @@
-"""What segmenters and classifiers are shown and how they are judged, on photos with known answers."""
+"""Test what segmenters and classifiers are shown and how they are judged, on photos with known answers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def data(**how: object) -> DataSection:
 
 @pytest.fixture
 def face(tmp_path: Path) -> LabelledPhoto:
-    """A face of discs: black hair (number 13), grey skin, a dark eye on its left (4), a white nose."""
+    """Return a face of discs: black hair (number 13), grey skin, a dark eye on its left (4), a white nose."""
     numbers = np.zeros((80, 64), np.uint8)
     cv2.circle(numbers, (32, 40), 28, (13,), -1)
     cv2.circle(numbers, (32, 44), 22, (1,), -1)
@@ -65,8 +65,10 @@ def face(tmp_path: Path) -> LabelledPhoto:
 
 
 class Reads(nn.Module):
-    """Tells the class of every pixel by its grey, and so is right: a network that has learned all. greys: of each class.
-    shift: pixels that it is wrong by."""
+    """Give the class of every pixel by its grey, like a network that has learned everything.
+
+    greys: grey of each class. shift: number of pixels by which it is off.
+    """
 
     def __init__(self, greys: list[list[float]], shift: int = 0) -> None:
         super().__init__()
@@ -153,7 +155,7 @@ def test_what_is_unsure_is_neither_learned_nor_judged(face: LabelledPhoto) -> No
 
 
 class Says(nn.Module):
-    """Gives the same logits three times, as BiSeNet does in training."""
+    """Give the same logits three times, as BiSeNet does in training."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -233,7 +235,7 @@ def classifier(outputs: str = "logistic", classes: tuple[str, ...] = ("dark", "b
 
 @pytest.fixture
 def greys(tmp_path: Path) -> list[ClassedPhoto]:
-    """Dark and bright photos, and grey ones of no class; all with a white mark in the lower left quarter."""
+    """Return dark and bright photos, and grey ones of no class, all with a white mark in the lower left quarter."""
     found = []
     for n, grey in enumerate((20, 30, 40, 120, 130, 215, 225, 235)):
         rgb = np.full((48, 60, 3), grey, np.uint8)
@@ -247,7 +249,7 @@ def greys(tmp_path: Path) -> list[ClassedPhoto]:
 
 
 class Brightness(nn.Module):
-    """Logits of dark and bright."""
+    """Give logits for dark and bright."""
 
     def forward(self, x: Tensor) -> Tensor:
         grey = (x.mean((1, 2, 3)) * 0.226 + 0.449) * 255

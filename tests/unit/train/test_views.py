@@ -1,4 +1,4 @@
-"""Training views: without augmentation what scoring sees, with it labels that stay with their pixels."""
+"""Test training views: without augmentation what scoring sees, with it labels that stay with their pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILL = (124, 116, 104)
 
 
 def smooth(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A photo without sharp edges, so that ways of resizing agree."""
+    """Return a photo without sharp edges, so that all ways of resizing agree."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 

@@ -1,4 +1,4 @@
-"""The classifier: the head of the paper on any backbone, logistic outputs, photos never distorted."""
+"""Test the classifier: the paper's head on any backbone, logistic outputs, and photos that are never distorted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classifiers of the papers: what they are built as, and what is seen in a checkpoint."""
+"""Test the papers' classifiers: how they are built, and what is recognized in a checkpoint."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_top_is_seen_in_the_names_of_the_layers(top: str) -> None:
 
 @pytest.mark.parametrize("backbone", ["regnety_002", "vit_tiny_patch16_224"])
 def test_a_native_head_is_not_mistaken_for_one_of_ours_and_the_reverse(backbone: str) -> None:
-    """regnety's own classifier is called `head.fc`, the pooled head has a layer of that name too."""
+    """Use regnety, whose own classifier is called `head.fc`, like a layer of the pooled head."""
     native = classifier_weights("timm", 3, backbone=backbone, top="native", size=224)
     assert recognise("timm", native, backbone) == {"top": "native", "outputs": "softmax"}
     assert outputs("timm", native, backbone) == 3

@@ -1,4 +1,4 @@
-"""The plain CNN of the lesion paper, against the table that its Figure 3 prints."""
+"""Test the plain CNN of the lesion paper against the table in its Figure 3."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FIGURE_3 = [
 
 
 def parameters(module: nn.Module) -> int:
-    """As Keras counts: with the running statistics, without counters."""
+    """Count parameters as Keras does: with running statistics, without counters."""
     return sum(t.numel() for name, t in module.state_dict().items() if not name.endswith("num_batches_tracked"))
 
 
@@ -82,7 +82,7 @@ def test_every_convolution_and_dense_layer_but_the_last_has_a_relu() -> None:
 
 @torch.inference_mode()
 def test_weights_of_keras_fit_transposed_and_in_their_order() -> None:
-    """The forward pass in Keras's layout (channels last, valid padding, epsilon 1e-3), over Keras's kernels."""
+    """Run the forward pass in Keras's layout (channels last, valid padding, epsilon 1e-3) over Keras's kernels."""
     rng = np.random.default_rng(2)
     network = MultiLabelCNN(4, size=80).eval()
     state: dict[str, Tensor] = {}

@@ -1,4 +1,5 @@
-"""EfficientNet-Lite0's and -Lite2's public weights under timm's names, and the three networks that begin with them."""
+"""Test the public weights of EfficientNet-Lite0 and -Lite2 under timm's names, and the networks
+that begin with them."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ BLOCK = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_b
 
 
 def theirs(number: int) -> list[str]:
-    """Return the names of the layers in the order of the public file. number: of blocks."""
+    """Return the names of the layers in the order of the public file. number: number of blocks."""
     blocks = [f"_blocks.{i}.{layer}" for i in range(number) for layer in (BLOCK if i else BLOCK[2:])]
     return ["_conv_stem", "_bn0", *blocks, "_conv_head", "_bn1", "_fc"]
 
@@ -85,7 +86,7 @@ def test_a_network_begins_with_them(network: object, place: str, tmp_path: Path)
 
 
 def test_even_padding_shows_a_cell_the_same_features_a_pixel_further_left_and_up_at_each_stride() -> None:
-    """What lets networks with timm's padding begin with weights of TensorFlow's."""
+    """Test the property that lets networks with timm's padding begin with TensorFlow's weights."""
     named = from_lite(public_state())
     even = timm.create_model("efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2,), bn_eps=1e-3)
     uneven = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2,))

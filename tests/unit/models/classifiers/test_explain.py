@@ -1,4 +1,5 @@
-"""Heatmaps lie where the evidence is, whatever the network's layout; what has no gradients says so."""
+"""Test that heatmaps lie where the evidence is, whatever the network's layout, and that networks
+without gradients are refused."""
 
 from __future__ import annotations
 
@@ -29,13 +30,13 @@ def random_classifier(backbone: str, top: str = "pooled", size: int = 96, **more
 
 
 def cue_classifier(**changes: object) -> TorchClassifier:
-    """Sees pure green, and nothing else."""
+    """Return a classifier that sees only pure green."""
     spec = dataclasses.replace(CUE, **changes)  # type: ignore[arg-type]
     return TorchClassifier(spec, green_cue_weights(spec))
 
 
 def with_disc(x: int, y: int, width: int = 500, height: int = 400) -> NDArray[np.uint8]:
-    """Skin colour with noise, and a green disc of radius 20."""
+    """Return noisy skin colour with a green disc of radius 20."""
     photo = np.random.default_rng(0).integers(0, 12, (height, width, 3)).astype(np.uint8) + np.uint8(140)
     rows, columns = np.mgrid[:height, :width]
     photo[(rows - y) ** 2 + (columns - x) ** 2 < 20**2] = (0, 255, 0)
@@ -43,7 +44,7 @@ def with_disc(x: int, y: int, width: int = 500, height: int = 400) -> NDArray[np
 
 
 def peak(values: NDArray[np.float32]) -> tuple[int, int]:
-    """x, y of the middle of the strongest places."""
+    """Return x, y of the middle of the strongest places."""
     rows, columns = np.nonzero(np.nan_to_num(values) > 0.9)
     return int(np.median(columns)), int(np.median(rows))
 
@@ -131,7 +132,7 @@ def test_frozen_weights_can_be_explained() -> None:
 
 
 def test_guided_back_propagation_lets_no_negative_gradient_through_a_relu() -> None:
-    """Of a cue that only lowers the class the plain gradient is large and the guided one nothing."""
+    """Use a cue that only lowers the class: its plain gradient is large, its guided one 0."""
     weights = green_cue_weights(CUE)
     weights["out.weight"][0, 0] = -1
     classifier = TorchClassifier(CUE, weights)
@@ -157,7 +158,7 @@ def test_gates_beside_relu_do_not_stand_in_its_way() -> None:
 
 
 class Guided(torch.autograd.Function):
-    """ReLU6 whose gradient is that of its definition, without what is negative (Springenberg et al. 2015)."""
+    """Compute ReLU6 with the gradient of its definition, without negative parts (Springenberg et al. 2015)."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:

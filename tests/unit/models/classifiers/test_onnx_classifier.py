@@ -1,4 +1,5 @@
-"""Classifiers that come as ONNX files give what torch gives; those that do not fit their stage are refused by part."""
+"""Test that classifiers in ONNX files give what torch gives, and that those that do not fit their
+stage are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ CLASSES = ("rosacea", "lupus_erythematosus", "none")
 
 
 class Small(nn.Module):
-    """x: (N, 3, 32, 32). Returns (N, outputs), through `end`."""
+    """Return (N, outputs) for x (N, 3, 32, 32), through `end`."""
 
     def __init__(self, outputs: int = 3, end: nn.Module | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Weights of torchvision's classifiers give the same numbers here as in torchvision."""
+"""Test that the weights of torchvision's classifiers give the same numbers here as in torchvision."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ CLASSES = ("mild", "moderate", "severe")
 
 
 def theirs(arch: str, size: int) -> nn.Module:
-    """A network of torchvision's with scales and statistics as if it had been trained: no two layers could be mistaken
-    for each other, and what goes in matters for what comes out."""
+    """Return a network of torchvision's with scales and statistics as if it had been trained.
+
+    No two layers can be mistaken for each other, and the output depends on the input.
+    """
     torch.manual_seed(4)
     extra = {"init_weights": True} if arch == "inception_v3" else {}
     network: nn.Module = getattr(models, arch)(weights=None, num_classes=len(CLASSES), **extra).eval()

@@ -1,4 +1,4 @@
-"""Anchors are where the boxes are, the same at every call, and cover more the more there are."""
+"""Test that anchors are where the boxes are, the same at every call, and cover more the more there are."""
 
 from __future__ import annotations
 

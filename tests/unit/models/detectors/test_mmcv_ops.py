@@ -1,4 +1,4 @@
-"""mmcv's operators without mmcv's compiled extension, against cases worked out by hand."""
+"""Test mmcv's operators without its compiled extension, against cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def test_batched_nms_leaves_boxes_of_other_classes_alone() -> None:
 
 @pytest.fixture
 def ramp() -> torch.Tensor:
-    """(1, 2, 16, 16): channel 0 is the column, channel 1 ten times the row; bilinear values are exact inside."""
+    """Return (1, 2, 16, 16): channel 0 is the column, channel 1 ten times the row.
+
+    Bilinear values are exact inside.
+    """
     rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
     return torch.stack((columns, 10 * rows))[None]
 

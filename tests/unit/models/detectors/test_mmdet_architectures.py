@@ -1,4 +1,4 @@
-"""The detectors of the papers are what they are called, take fitted anchors, and can be trained."""
+"""Test that the papers' detectors are what they are called, take fitted anchors, and can be trained."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def levels(arch: str) -> int:
 
 
 def base_anchors(model: Any) -> list[list[tuple[float, float]]]:
-    """Width and height of the anchors of every level, fine first."""
+    """Return width and height of the anchors of every level, fine levels first."""
     head = getattr(model, "rpn_head", None) or model.bbox_head
     generator = head.prior_generator
     sizes = [[(float(x2 - x1), float(y2 - y1)) for x1, y1, x2, y2 in level] for level in generator.base_anchors]
@@ -90,7 +90,7 @@ def test_layers_and_fields_are_those_of_the_public_weights(arch: str, config: st
 def test_by_name_and_by_its_config_a_network_sees_the_same_in_a_small_photo(
     arch: str, config: str, side: tuple[int, int], smaller: dict[str, int], mmdet_configs: Path, tmp_path: Path
 ) -> None:
-    """Both inputs are smaller than in public, which is quicker; the photo is smaller still."""
+    """Use inputs that are smaller than the public ones, which is quicker, and a photo that is smaller still."""
     values = read_file(mmdet_configs / config)
     pipeline = [step | ({"scale": side} if "scale" in step else {}) for step in values["test_pipeline"]]
     flat = {k: v for k, v in values.items() if k in ("model", "data_preprocessor")} | {"test_pipeline": pipeline}
@@ -125,7 +125,7 @@ def test_by_name_and_by_its_config_a_network_sees_the_same_in_a_small_photo(
     ],
 )
 def test_yolo_has_as_many_numbers_as_the_weights_file_of_its_authors(arch: str, numbers: int) -> None:
-    """Of 80 classes, in single precision, after a header of 20 bytes."""
+    """Compare with the file for 80 classes, in single precision, after a header of 20 bytes."""
     values = build_model(DetectorSpec(arch, COCO)).state_dict()
     assert sum(value.numel() for name, value in values.items() if not name.endswith("num_batches_tracked")) == numbers
 

@@ -1,4 +1,4 @@
-"""Anybody's mmdet detector: what of its config is honoured, what is refused, and that it runs as a detector of a pack."""
+"""Test any mmdet detector as a detector of a pack: what is used of its config, and what is refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ KINDS = (
 
 
 def written(folder: Path, *changes: tuple[str, str]) -> Path:
-    """The config above, changed."""
+    """Write the config above, with changes."""
     text = RETINANET
     for before, after in changes:
         assert before in text
@@ -181,7 +181,7 @@ def test_what_would_change_numbers_or_import_code_is_refused_by_name(
     ],
 )
 def test_a_field_of_another_kind_is_named_with_the_file(line: str, message: str, tmp_path: Path) -> None:
-    """Written out flat, so that one field after the other can be set."""
+    """Write the config out flat, so that each field can be set in turn."""
     values = read_file(written(tmp_path))
     values["step"] = values["test_pipeline"][1]
     exec(line, {}, values)
@@ -269,7 +269,7 @@ def test_a_class_that_is_used_wrongly_says_what_mmdet_says(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def stage_and_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[DetectorStage, Path]:
-    """As a pack has them: the model beside its weights."""
+    """Return the stage and its weights as a pack has them."""
     folder = tmp_path_factory.mktemp("pack")
     model, fields = read_config(written(folder, ("scale=(1333, 800)", "scale=(192, 128)")))
     text = json.dumps(model)
@@ -325,7 +325,8 @@ def test_a_pack_whose_model_names_other_code_is_not_built(
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_head_runs_and_its_nan_is_noticed(name: str, mmdet_configs: Path) -> None:
-    """Cascades, anchor-free heads, heads with masks, transformers: 80 classes, random weights, a small photo."""
+    """Run cascades, anchor-free heads, heads with masks and transformers: 80 classes, random
+    weights, a small photo."""
     model, _ = read_config(mmdet_configs / name)
     classes = tuple(map(str, range(80)))
     spec = DetectorSpec("mmdet", classes, model=model, size=96, score_floor=0.0, max_boxes=40)
@@ -349,7 +350,7 @@ def test_every_kind_of_head_runs_and_its_nan_is_noticed(name: str, mmdet_configs
 
 
 def both_inside(detector: MMDetDetector, seconds: float) -> list[bool]:
-    """Whether two threads that call the detector are in its model together, as each of them sees it."""
+    """Return whether two threads that call the detector are in its model at the same time."""
     barrier = threading.Barrier(2)
     met: list[bool] = []
 

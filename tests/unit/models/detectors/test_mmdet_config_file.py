@@ -1,4 +1,4 @@
-"""A user's config is read like mmengine reads it, without a line of it being executed."""
+"""Test that a user's config is read as mmengine reads it, without executing a line of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def config(folder: Path, text: str, name: str = "my.py") -> Path:
 
 
 def plain(value: Any) -> Any:
-    """Without mmengine's own mark of where a base was."""
+    """Return values without mmengine's own mark of where a base was."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items() if key != "_scope_"}
     return type(value)(plain(item) for item in value) if isinstance(value, list | tuple) else value

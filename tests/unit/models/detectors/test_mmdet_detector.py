@@ -1,4 +1,4 @@
-"""What the mmdet detectors promise the scorer, on random weights, whose boxes mean nothing but must agree."""
+"""Test what the mmdet detectors promise the scorer, on random weights, whose boxes mean nothing but must agree."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def same(a: Detections, b: Detections) -> None:
-    """The same but for rounding, which may tip the suppression of a box that overlaps another just as much as allowed."""
+    """Return whether two results agree but for rounding, which may change which of two boxes is suppressed."""
     assert len(a) > 0 and abs(len(a) - len(b)) <= 0.02 * len(a)
     near = np.abs(a.xyxy[:, None] - b.xyxy[None]).max(2) < 0.1
     near &= (np.abs(a.scores[:, None] - b.scores[None]) < 1e-3) & (a.labels[:, None] == b.labels[None])
@@ -202,7 +202,7 @@ def test_a_short_side_bounds_the_input_too_and_a_grey_fills_it_up_to_a_square() 
 
 @pytest.mark.parametrize("arch", LAST_BIASES)
 def test_of_four_classes_each_has_its_own_label(arch: str) -> None:
-    """The last layer is made to prefer one class after the other, as each kind of head lays them out."""
+    """Make the last layer prefer one class after the other, as each kind of head lays them out."""
     classes = ("comedone", "papule", "pustule", "nodule")
     small = {"ssd-mobilenet": {}, "faster-rcnn-r18": {"width": 0.25, "head_channels": 32, "strides": (16, 32)}}
     fields: dict[str, Any] = small.get(arch, {"width": 0.25})

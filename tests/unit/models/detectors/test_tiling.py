@@ -1,4 +1,4 @@
-"""Large photos in tiles: every planted lesion is counted once, wherever the seams are."""
+"""Test large photos in tiles: every planted lesion is counted once, wherever the seams are."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def photo_with(boxes: Sequence[Box], height: int = 300, width: int = 400) -> Pho
 
 
 class Recording:
-    """Any detector; remembers what it was given."""
+    """Wrap any detector and remember its inputs."""
 
     def __init__(self, inner: FakeDetector) -> None:
         self.inner, self.classes, self.input = inner, inner.classes, inner.input
@@ -48,7 +48,8 @@ class Recording:
 
 
 class Clumsy(FakeDetector):
-    """As real detectors are: boxes are off by up to `off` of their size, and thin slivers are taken for wider ones."""
+    """Detect as real detectors do: boxes are off by up to `off` of their size, and thin slivers are
+    taken for wider ones."""
 
     def __init__(self, off: float, seed: int) -> None:
         super().__init__(("acne",))
@@ -127,7 +128,7 @@ def test_two_large_neighbours_across_one_seam_are_two() -> None:
 
 @st.composite
 def planted(draw: st.DrawFn) -> tuple[list[Box], int, int, int, float]:
-    """Squares apart by two pixels or more, each smaller than the overlap; photo and tiles to go with them."""
+    """Return squares at least two pixels apart, each smaller than the overlap, with a photo and tiles to match."""
     side = draw(st.integers(48, 160))
     overlap = draw(st.floats(0.1, 0.5))
     height, width = draw(st.integers(20, 420)), draw(st.integers(202, 420))
@@ -204,7 +205,7 @@ def test_tiles_of_all_photos_are_run_together_a_few_at_a_time_at_native_resoluti
 
 def test_classes_are_merged_each_for_itself() -> None:
     class TwoClasses(FakeDetector):
-        """Two boxes, of different classes, for every lesion."""
+        """Give two boxes, of different classes, for every lesion."""
 
         def _detect(self, photo: Photo) -> Detections:
             one = super()._detect(photo)

@@ -1,4 +1,5 @@
-"""YOLO exports: every layout gives the same boxes in pixels of the photo; a file that does not fit is refused by part."""
+"""Test that YOLO exports of every layout give the same boxes in pixels, and that files that do not
+fit are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def found_in(found: Detections) -> list[tuple[list[float], int]]:
 
 
 class Constant(nn.Module):
-    """The same rows for every photo. x: (N, 3, H, W)."""
+    """Give the same rows for every photo. x: (N, 3, H, W)."""
 
     rows: Tensor
 
@@ -240,7 +241,7 @@ def test_the_raw_maps_of_the_first_yolov5_exports_are_left_alone(tmp_path: Path)
 )
 def test_numbers_that_cannot_be_are_an_error_of_the_model(tmp_path: Path, row: list[float], complaint: str) -> None:
     class Broken(nn.Module):
-        """Right until it sees white."""
+        """Work until it sees white."""
 
         def forward(self, x: Tensor) -> Tensor:
             worst = torch.tensor(row).nan_to_num(0, 0)[None, :, None].expand(1, 5, 7)

@@ -1,4 +1,4 @@
-"""BiSeNet and the segmenter on it."""
+"""Test BiSeNet and the segmenter on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of zllrunning/face-parsing.PyTorch: their layers, their forward pass, their order of classes."""
+"""Test checkpoints of zllrunning/face-parsing.PyTorch: their layers, their forward pass, their order of classes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ NORMS = {
 
 
 def checkpoint(classes: int = 19) -> dict[str, Tensor]:
-    """A state dict of the public layout: every layer of the tables, seeded random."""
+    """Return a state dict of the public layout: every layer of the tables, random with a seed."""
     torch.manual_seed(11)
     state: dict[str, Tensor] = {}
     for name, (out, *rest) in CONVOLUTIONS.items():
@@ -123,14 +123,14 @@ def checkpoint(classes: int = 19) -> dict[str, Tensor]:
 
 
 class Published:
-    """The forward pass as the repository writes it, over a state dict and torch's functions alone."""
+    """Run the forward pass as the repository writes it, with torch's functions over a state dict."""
 
     def __init__(self, state: dict[str, Tensor], blocks: tuple[int, ...] = (2, 2, 2, 2)) -> None:
         self.state = state
         self.blocks = blocks
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        """Full-size logits of the output and of both auxiliary heads."""
+        """Return full-size logits of the output and of both auxiliary heads."""
         feat8, feat16, feat32 = self.resnet(x)
         average = F.adaptive_avg_pool2d(feat32, 1)
         average = self.conv_bn_relu("cp.conv_avg", average, padding=0)
@@ -185,7 +185,7 @@ class Published:
 
 
 def imported(state: dict[str, Tensor], directory: Path, arch: str = "bisenet-r18", **fields: object) -> Segmenter:
-    """What an import does: recognise the layout, write the weights, build the stage."""
+    """Do what an import does: recognize the layout, write the weights, build the stage."""
     path = directory / "segmenter.safetensors"
     save_file(state, path)
     known = {"arch": arch, "sha256": "0" * 64} | segmenter_defaults(arch) | recognise(state) | fields

@@ -1,4 +1,5 @@
-"""Photos with dark spots at known places, annotated as ACNE04 is, and a recipe that a small network learns them by."""
+"""Write photos with dark spots at known places, annotated as in ACNE04, and a recipe with which a
+small network learns them."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ loader_threads = 0
 
 
 def write_spotted(folder: Path, photos: int = 40, clear: int = 6, side: int = 128) -> Path:
-    """`train`, `valid` and `clear` photos and the recipe in `folder`; returns the recipe's path."""
+    """Write `train`, `valid` and `clear` photos and the recipe into `folder`; return the recipe's path."""
     rng = np.random.default_rng(0)
     for part, number in (("train", photos), ("valid", photos // 4), ("clear", clear)):
         (folder / part).mkdir(parents=True)

@@ -1,4 +1,5 @@
-"""Lesions cloned onto other skin: boxes fit them, plain skin has none, and the stream is the same whenever it is drawn."""
+"""Test lesions cloned onto other skin: boxes fit them, plain skin has none, and the stream depends
+on the seed only."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ CLONES = CloneSection(on_clear=1.0, on_annotated=0.5, plain=1.0, most=4, size=(1
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScaledPhotos, ScaledPhotos]:
-    """Skin with three dark ellipses in their boxes, and clear skin of another light."""
+    """Write skin with three dark ellipses in their boxes, and clear skin in another light."""
     folder = tmp_path_factory.mktemp("skin")
     spotted = np.full((SIDE, SIDE, 3), SKIN, np.uint8)
     for x1, y1, x2, y2 in BOXES.astype(int).tolist():
@@ -177,7 +178,7 @@ def test_faint_lesions_are_for_trials_only(photos: tuple[ScaledPhotos, ScaledPho
 
 
 class Dark:
-    """A detector that finds all that is dark."""
+    """Detect everything dark."""
 
     classes: tuple[str, ...] = ("acne",)
     input: InputKind = "crop"

@@ -1,4 +1,4 @@
-"""Boxes stay on what they mark, whatever is done to the photo."""
+"""Test that boxes stay on what they mark, whatever is done to the photo."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ONE = np.array([[40, 60, 60, 84]], np.float32)
 
 
 def photo(size: tuple[int, int] = (160, 120)) -> Sample:
-    """Grey, with a white ellipse in its only box. size: width, height."""
+    """Return a grey photo with a white ellipse in its only box. size: width, height."""
     pixels = np.full((size[1], size[0], 3), 90, np.uint8)
     cv2.ellipse(pixels, (50, 72), (10, 12), 0, 0, 360, (255, 255, 255), -1)
     return Sample(pixels, ONE, np.array([2], np.int64))
 
 
 def bounds(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Box of what is white."""
+    """Return the box around the white pixels."""
     rows, columns = np.nonzero(pixels[..., 0] > 180)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 

@@ -1,4 +1,4 @@
-"""From gathered photos to boxes in the photo's own pixels, as many as the network is shown."""
+"""Test gathered photos as a detector gets them: boxes in the photo's own pixels, as many as the network is shown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def data_of(recipe_file: Path, size: int = 128) -> DetectionData:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """Forty photos of 128 x 128, and one of 400 x 300 that was annotated on a copy of half the size."""
+    """Write forty photos of 128 x 128, and one of 400 x 300 that was annotated on a copy of half the size."""
     made = write_spotted(tmp_path)
     photo(tmp_path / "train" / "half.jpg", width=400, height=300)
     voc(tmp_path / "train" / "half.xml", [[20, 30, 60, 80], [100, 50, 101, 51]], size=(200, 150))
@@ -64,7 +64,7 @@ def test_boxes_that_are_too_small_for_the_network_are_told_and_not_counted(recip
 
 
 def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(tmp_path: Path) -> None:
-    """As `evaluate` has it, and COCO: training has to choose its weights by the same AP."""
+    """Treat crowds as `evaluate` and COCO do: training must choose its weights by the same AP."""
     recipe = write_spotted(tmp_path)
     photo(tmp_path / "valid/crowd.jpg", width=128, height=128)
     image = {"id": 1, "file_name": "crowd.jpg", "width": 64, "height": 64}
@@ -90,7 +90,7 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(tmp_path: Path) -> 
 
 
 def test_crowds_are_left_out_where_evaluate_leaves_them_out(tmp_path: Path) -> None:
-    """Those of a class that is mapped to none; what is found in one of a class that nobody knows does not count."""
+    """Leave out crowds of a class that is mapped to none, and do not count boxes in one of an unknown class."""
     recipe = write_spotted(tmp_path)
     for file in (tmp_path / "valid").glob("levle*"):
         file.unlink()

@@ -1,4 +1,4 @@
-"""Which photo is in which batch: the same whoever makes it, wherever the training begins."""
+"""Test which photo is in which batch: the same whoever makes it, wherever the training begins."""
 
 from __future__ import annotations
 

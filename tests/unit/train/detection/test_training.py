@@ -1,4 +1,4 @@
-"""A detector trained through mmengine's Runner: it learns, it bears being killed, and what it leaves is a pack's stage."""
+"""Train a detector through mmengine's Runner: it learns, survives being killed, and leaves a stage for a pack."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(recipe: Path) -> TrainedStage:
-    """Without interruption."""
+    """Train without interruption."""
     return train_detector(read_recipe(recipe), recipe.parent / "work", Silent())
 
 
@@ -125,7 +125,7 @@ def test_once_over_it_is_over(recipe: Path, trained: TrainedStage) -> None:
 
 
 def _changed(recipe: Path, tmp_path: Path, changes: Mapping[str, str]) -> Path:
-    """The recipe beside the same photos, with some lines other."""
+    """Write the recipe beside the same photos, with some lines changed."""
     text = recipe.read_text()
     for old, new in changes.items():
         assert old in text
@@ -163,7 +163,7 @@ def test_anchors_are_fitted_and_a_frozen_backbone_stays_as_it_was(recipe: Path, 
 def test_a_head_that_starts_anew_over_a_known_backbone_expects_boxes_of_the_lesions_size(
     recipe: Path, trained: TrainedStage, tmp_path: Path
 ) -> None:
-    """Weights of a backbone alone, as ImageNet's; the learning rate moves nothing."""
+    """Use weights of a backbone alone, like ImageNet's; the learning rate changes nothing."""
     backbone = {name: value for name, value in load_file(trained.weights).items() if name.startswith("backbone.")}
     torch.save(backbone, tmp_path / "backbone.pth")
     still = {"epochs = 6": "iterations = 1", "lr = 0.006": "lr = 1e-9", "ema = 0.8": "ema = 0.0",

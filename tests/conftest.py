@@ -62,12 +62,14 @@ def s3() -> Iterator[S3Server]:
 
 
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+# Endpoint and keys of a real server, if the caller runs one. They are read here, because moto's
+# fixture changes the environment.
 _NAMED = {name: os.environ.get(name, "") for name in ("SKINBATCH_TEST_S3_ENDPOINT", *_KEYS)}
-"""A real server that the caller runs; read here, because moto's fixture changes the environment."""
 
 
+# Put this before a command to measure its own peak of memory: the kernel counts it from the process
+# that starts the command.
 SMALL = ("sh", "-c", '"$@" & wait $!', "sh")
-"""Before a command: the peak of memory that the kernel tells of a process begins with that of the one that starts it."""
 
 
 def three_ports() -> int:

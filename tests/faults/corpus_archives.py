@@ -23,14 +23,14 @@ from tests.faults.corpus import CUT, DAMAGED, FINE, Hostile
 GOOD = png(face(2, 1))
 REFUSED = "refused"
 MiB = 1 << 20
+# Two rows, with one bit of the footer flipped. pyarrow 26 and others abort the process when they
+# are asked for the column's sizes.
 HISTOGRAM = base64.b64decode(
     "UEFSMRUEFRQVFEwVBBUAEgAAAQAAAGEBAAAAYhUAFRIVEiwVBBUQFQYVBhw2ACgBYhgBYRERAAAAAgAAAAQBAQMCFQQZLDUAGAZz"
     "Y2hlbWEVAgAVDCUCGAVpbWFnZQAWBBkcGRwmABwVDBk1AAYQGRgFaW1hZ2UVABYEFnwWfCY4JggcNgAoAWIYAWEREQAZLBUEFQAV"
     "AgAVABUQFQIAPBYEGUYZJgAEAAAAFnwWBCYIFnwAKCBwYXJxdWV0LWNwcC1hcnJvdyB2ZXJzaW9uIDI2LjAuMRkcHAAAgJoAAABQ"
     "QVIx"
 )
-"""Two rows, and one bit of the footer flipped: pyarrow 26, for one, ends the process when it is asked of the column's
-sizes."""
 
 
 def archive(name: str, data: bytes, rows: Mapping[str, str], error: str = "") -> Hostile:

@@ -25,8 +25,8 @@ from skinbatch.types import ImageResult, ShardKind, ShardRef, Status
 from tests.faults.corpus_archives import hostile_archives
 
 SETTINGS = DecodeSettings(max_image_bytes=1 << 20)
+# Bytes of memory that archives may take.
 ROOM = 1 << 30
-"""Bytes of memory that archives may take."""
 KINDS: tuple[ShardKind, ...] = ("tar", "zip", "parquet")
 PLACE = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)) / "archive"
 

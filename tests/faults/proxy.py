@@ -17,10 +17,11 @@ from urllib.parse import parse_qs, urlsplit
 from skinbatch.archive.formats import IMAGE_EXTENSIONS, extension
 from tests.handler import Quiet
 
+# In this order: 503 SlowDown; 500; closed before an answer; no answer for longer than a client
+# waits; a body that ends before its length; a body, and a length, of half a photo; a wrong byte in
+# a file that skinbatch wrote; late by up to 0.3 s; an old listing; a PUT done twice; a PUT that
+# fails and is done later; a request that is done, but whose answer is lost.
 KINDS = ("throttle", "fail", "reset", "stall", "cut", "short", "flip", "delay", "old", "again", "late", "lost")
-"""503 SlowDown · 500 · closed before an answer · no answer for longer than a client waits · a body that ends before its
-length · a body, and a length, of half a photo · a wrong byte in what skinbatch wrote · late by up to 0.3 s · the listing as it
-was once · a PUT done twice · a PUT that fails and is done later · a request that is done and whose answer is lost."""
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 
 

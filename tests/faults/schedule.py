@@ -41,6 +41,7 @@ POINTS: dict[Role, tuple[str, ...]] = {
     ),
     "worker": ("get photo", "stream photo", "decode", "model", "put images", "put boxes", "put receipts"),
 }
+# How often each point is passed, at least, in an undisturbed run.
 QUIET: dict[str, int] = {
     "get photo": 40,
     "stream photo": 1,
@@ -50,15 +51,14 @@ QUIET: dict[str, int] = {
     **dict.fromkeys(("keys receipts", "keys images", "list snapshots", "put claim", "put runs"), 1),
     **dict.fromkeys(("put dest", "put scorings", "put plans", "put snapshots", "delete claim"), 1),
 }
-"""How often a point is passed, at least, in a run that nothing disturbs."""
 DEEDS: dict[Role, tuple[Deed, ...]] = {
     "driver": ("kill", "kill", "kill", "int", "term", "stop", "full"),
     "worker": ("kill", "kill", "stop", "full"),
 }
 MOST_RUNS = 12
+# How a disturbed run may end: done, store failed, claim lost, interrupted, killed. SIGINT and
+# SIGTERM themselves end no run, because drivers are forked from a Python that has already started.
 OUTCOMES = {0, 4, 7, 130, -signal.SIGKILL}
-"""What a disturbed run may end with: done, store failed, claim lost, interrupted, killed. SIGINT and SIGTERM themselves end no
-run: drivers here are forked off a Python that has started, before which they would."""
 
 
 def draw(seed: int) -> list[Fault]:

@@ -120,12 +120,13 @@ class ChangedArchive(RuleBasedStateMachine):
         self.photos: dict[str, int] = {}
         self.shards: dict[str, dict[str, int]] = {}
         self.versions: dict[str, str] = {}
+        # Packs whose tables match the archive as it is.
         self.agrees: set[int] = set()
-        """Packs whose tables are those of the archive as it is."""
+        # Packs whose newest plan is done.
         self.finished: set[int] = set()
-        """Packs whose newest plan is done."""
+        # Packs whose retry was killed: `verify` names what it left until the next run, and no
+        # reader shows it.
         self.untidy: set[int] = set()
-        """Packs of which a retry was killed: what it left is named by `verify` until the next run, and shown by nobody."""
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)

@@ -30,11 +30,12 @@ from tests.faults.corpus import Hostile, heavy_photos, hostile_photos
 from tests.faults.corpus_archives import heavy_archives, hostile_archives, info
 
 MOST_SECONDS = 10.0
+# Bytes, of which importing torch takes 400 MiB. It is twice as much for a zip of a million members,
+# whose directory is read whole.
 MOST_OF_DRIVER = 1024 << 20
-"""Bytes, of which importing torch takes 400 MiB; twice that for a million members of one zip, whose directory is read whole."""
+# Bytes of a worker, of which importing torch takes 400 MiB. The rest is [decode] ahead_bytes, and
+# the largest photo three times: in the decoder, as pixels and as the models' input.
 MOST_MEMORY = 2048 << 20
-"""Bytes of a worker, of which importing torch takes 400 MiB: what [decode] ahead_bytes allows, and the largest photo at once
-as the decoder's, as its pixels and as the models' input."""
 RUN = """
 import dataclasses, json, resource, sys
 import skinbatch
@@ -48,8 +49,8 @@ print(json.dumps({"report": dataclasses.asdict(report), "memory": memory}))
 """
 
 
+# The path to which members of archives try to be unpacked.
 OUTSIDE = Path(f"/tmp/skinbatch-must-not-be-{os.getpid()}")
-"""Where members of archives want to be unpacked to."""
 
 
 @functools.cache

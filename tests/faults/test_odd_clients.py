@@ -22,8 +22,9 @@ from tests.conftest import S3Server
 from tests.faces import face, png, tar_bytes
 
 PHOTOS = {f"{n}.png": png(face(n, 1, n)) for n in range(3)}
+# Errors without a class of their own, which botocore raises if credentials expire or an answer
+# cannot be read.
 ODD = (RuntimeError("Credentials were refreshed, but are still expired"), ValueError("an odd header"))
-"""As botocore raises them, with no class of their own, where credentials run out and where it cannot read an answer."""
 
 
 def archive(kind: str) -> bytes:

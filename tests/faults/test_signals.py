@@ -50,11 +50,12 @@ RAY = [
     "skinbatch.engines.driver:Driver.run",
     "skinbatch.engines.ray_engine:RayPool.__init__",
 ]
+# When the run is over, by engine.
 DONE = {
     "local": ["skinbatch.engines.local:LocalEngine.close", "skinbatch.cli:_end"],
     "ray": ["ray._private.worker:shutdown"],
 }
-"""When the run is over, by engine."""
+# Runs `skinbatch`, which gets a signal when a function is called or a module begins to be imported.
 PROGRAM = """
 import os, runpy, sys
 number, where = int(sys.argv[1]), sys.argv[2]
@@ -68,7 +69,6 @@ def look(frame, event, arg):
 sys.setprofile(look)
 runpy.run_module("skinbatch", run_name="__main__", alter_sys=True)
 """
-"""`skinbatch`, which gets a signal when a function is called or a module begins to be imported."""
 
 
 @pytest.fixture

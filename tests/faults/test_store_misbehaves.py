@@ -77,9 +77,10 @@ def check(server: S3Server, bucket: str, undisturbed: Path) -> None:
     assert same_rows(dest, undisturbed, besides=WHERE, storage=server.settings)
 
 
+# Share of the requests to disturb, and the largest number of them, for kinds that few requests can
+# have or of which a run survives few: it waits for a stall, and asks five times for a listing that
+# lacks something.
 HITS = {"stall": (0.05, 3), "old": (0.5, 4), **dict.fromkeys(("short", "flip", "again", "late"), (0.4, 12))}
-"""Share of the requests, and how many at most, of kinds that few requests can suffer, and of those of which a run bears few:
-a stall is waited for, and a listing that does not show what it should is asked for five times."""
 NOT_DRAWN_ABOVE = ("cut", "flip", "old", "late")
 SERVERS = ["s3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ceph", "rclone"))]
 SEEDS = [2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (3, 4, 5))]

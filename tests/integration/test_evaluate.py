@@ -25,8 +25,8 @@ from tests.faces import face, png, rows, write_tree
 from tests.unit.metrics.support import coco_eval
 
 Evaluate = Callable[..., dict[str, Any]]
+# Name -> lesions left and right of the nose.
 PHOTOS = {"a/levle0_1.png": (1, 0), "a/levle1_2.png": (2, 1), "b/levle2_3.png": (3, 3), "b/other.png": (1, 1)}
-"""Name -> lesions left and right of the nose."""
 
 
 def lesions(left: int, right: int) -> list[list[int]]:

@@ -30,8 +30,8 @@ from skinbatch.report.explain import Explanation, Question, explain
 from tests.faces import encoded, rows, write_tree
 from tests.unit.models.support import green_cue_weights
 
+# Middle of the green disc, as fractions of width and height.
 CUE_AT = (0.58, 0.55)
-"""Where the green disc is, as shares of width and height."""
 
 
 @pytest.fixture(scope="module")

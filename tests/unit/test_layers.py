@@ -19,6 +19,7 @@ FLOORS = {
     **dict.fromkeys(("engines", "train", "evaluate", "report", "export", "demo"), 5),
     "cli": 6,
 }
+# The files of the top floor: the command line and the package's own names.
 TOP = (
     "__init__",
     "__main__",
@@ -35,7 +36,6 @@ TOP = (
     "notebook",
     "reading",
 )
-"""The files of the top floor: together they are the command line and the package's own names."""
 MAY_IMPORT = {
     "torch": ("models", "scoring", "train"),
     "torchvision": ("models", "scoring", "train"),

@@ -21,8 +21,8 @@ from skinbatch.models.segmenters.face_parsing import CELEBAMASK_HQ
 from tests.unit.annotations.support import mask, photo, says_the_same, the_only, write
 
 IDS = np.array([[0, 1, 2, 3], [4, 5, 17, 18]], np.uint8)
+# Its PNG has several chunks of pixels, and Pillow opens it by the first.
 NOISE = np.random.default_rng(0).integers(0, len(CLASSES), (512, 512)).astype(np.uint8)
-"""Its PNG has several chunks of pixels; Pillow opens it by the first."""
 
 
 def part(path: Path, columns: slice, width: int = 8, height: int = 4) -> Path:

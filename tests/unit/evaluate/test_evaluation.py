@@ -30,8 +30,8 @@ from tests.unit.metrics.support import coco_eval
 
 PHOTOS = 40
 DISEASES = ("lupus_erythematosus", "rosacea")
+# The true class of each photo of `classed`.
 TRUE = ("rosacea", "lupus_erythematosus", "rosacea", "", "lupus_erythematosus") * 4
-"""Of each photo of `classed`."""
 PATIENTS = [f"p{n // 4}" for n in range(len(TRUE))]
 FACELESS = [n % 7 == 6 for n in range(len(TRUE))]
 

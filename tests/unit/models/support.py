@@ -31,8 +31,8 @@ def seeded(build: type[nn.Module] | object, *args: object) -> nn.Module:
     return network.eval()
 
 
+# Input sizes at which every architecture is quick and still has something to classify.
 CLASSIFIER_SIZES = dict.fromkeys(TIMM_NAMES, 64) | dict.fromkeys(("inception_v3", "inception_resnet_v2", PLAIN_CNN), 96)
-"""Input sizes at which every architecture is quick and leaves something to classify."""
 
 
 def segmenter_weights(

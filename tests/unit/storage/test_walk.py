@@ -26,8 +26,8 @@ class Tree:
         self.delay, self.closed = delay, closed
         self.scanned: list[str] = []
         self.threads: set[int] = set()
+        # Names that were read with a limit.
         self.handed_out = 0
-        """Names that were read with a limit."""
         self._folders: dict[str, set[str]] = defaultdict(set)
         for key in keys:
             parts = key.split("/")

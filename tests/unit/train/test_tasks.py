@@ -35,8 +35,8 @@ from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, Segmen
 from skinbatch.train.segmentation.training import class_table, pixel_weights
 
 MEMORY = 1 << 24
+# ImageNet's mean, with which the area outside of a photo is filled.
 FILL = (124, 116, 104)
-"""ImageNet's mean, with which what lies outside of a photo is filled."""
 CPU = torch.device("cpu")
 FACE_PARTS = ("background", "skin", "nose")
 
@@ -80,8 +80,8 @@ class Reads(nn.Module):
         return torch.roll(-torch.stack(off, dim=1), self.shift, 3)
 
 
+# The greys of background (with hair and eyes), skin and nose.
 GREYS = [[0.0, 50.0], [100.0], [200.0]]
-"""Of background (with hair and eyes), skin and nose."""
 
 
 def test_classes_of_the_truth_become_the_models_and_the_rest_is_background() -> None:

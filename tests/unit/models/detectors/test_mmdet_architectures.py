@@ -24,6 +24,7 @@ from skinbatch.models.weights import save_tensors
 from tests.unit.models.support import random_detector_state
 
 COCO = tuple(map(str, range(80)))
+# Choices that keep tests quick, for architectures that have them.
 SMALL: dict[str, dict[str, Any]] = {
     "faster-rcnn-r18": {"width": 0.25, "head_channels": 32},
     "faster-rcnn-r50": {"width": 0.25, "head_channels": 32},
@@ -32,7 +33,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "faster-rcnn-efficientnet-lite0": {"head_channels": 32},
     "yolov4": {"width": 0.25},
 }
-"""What keeps tests quick, where an architecture has such a choice."""
 LEVELS = {"faster-rcnn": 5, "ssd-mobilenet": 6, "yolov3": 3, "yolov4": 3}
 
 

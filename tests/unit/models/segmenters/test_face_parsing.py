@@ -30,6 +30,7 @@ from skinbatch.models.segmenters.face_parsing import (
 )
 from skinbatch.models.stages import SegmenterStage
 
+# Every convolution of `79999_iter.pth` and the shape of its weight. None has a bias.
 CONVOLUTIONS = {
     "cp.resnet.conv1": (64, 3, 7, 7),
     "cp.resnet.layer1.0.conv1": (64, 64, 3, 3),
@@ -68,8 +69,8 @@ CONVOLUTIONS = {
     "conv_out32.conv.conv": (64, 128, 3, 3),
     "conv_out32.conv_out": (19, 64, 1, 1),
 }
-"""Every convolution of `79999_iter.pth` and the shape of its weight; none has a bias."""
 
+# Every batch norm and its channels: weight, bias, running_mean, running_var and a counter.
 NORMS = {
     "cp.resnet.bn1": 64,
     "cp.resnet.layer1.0.bn1": 64,
@@ -103,7 +104,6 @@ NORMS = {
     "conv_out16.conv.bn": 64,
     "conv_out32.conv.bn": 64,
 }
-"""Every batch norm and its channels: weight, bias, running_mean, running_var and a counter."""
 
 
 def checkpoint(classes: int = 19) -> dict[str, Tensor]:

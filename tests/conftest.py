@@ -41,7 +41,7 @@ class S3Server:
 
 def connect(endpoint: str) -> S3Server:
     """Connect to a server whose credentials are in the environment."""
-    # A session of its own: the default one keeps the keys of the first server that it met.
+    # This needs a session of its own: the default one keeps the keys of the first server that it met.
     return S3Server(StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint))
 
 

@@ -100,7 +100,7 @@ class Faults:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(fd, b"x")
-            return os.lseek(fd, 0, os.SEEK_CUR)  # behind one's own byte, whoever else has appended
+            return os.lseek(fd, 0, os.SEEK_CUR)  # after this process's own byte, whoever else has appended
         finally:
             os.close(fd)
 
@@ -116,7 +116,8 @@ class Faults:
 
 
 def _do(fault: Fault) -> None:
-    if fault.deed == "stop":  # to this thread: it would run on until another one has taken the signal of the process
+    # The signal is sent to this thread, which would otherwise run on until another thread takes it.
+    if fault.deed == "stop":
         signal.pthread_kill(threading.get_ident(), _SIGNALS["stop"])
     elif fault.deed in _SIGNALS:
         os.kill(os.getpid(), _SIGNALS[fault.deed])
@@ -188,7 +189,7 @@ def state_of(pid: int) -> str:
     """Return the state of a process: `R`, `S`, `T` (stopped), `Z` (a zombie), …; "" if there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):  # the latter: it ended between opening and reading
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it ended between opening and reading
         return ""
 
 

@@ -43,7 +43,8 @@ def main() -> None:
                     with suppress(ParquetError):  # as a listing is told from photos
                         store, key = locator.locate(shard.uri)
                         columns_of(store, store.head(key))
-                except BaseException as e:  # whatever it is, the parent has to hear of it and the child to end here
+                # whatever the error is, the parent must hear of it, and the child must end here
+                except BaseException as e:
                     print(f"raised {place} {bit}: {type(e).__name__}: {e}", flush=True)
                     os._exit(0)
                 if found != counted:

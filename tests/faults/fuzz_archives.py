@@ -32,14 +32,14 @@ PLACE = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) e
 
 
 def one(data: bytes) -> None:
-    # A page of Parquet that lies about its size is asked for at once: Arrow is refused it, as on a worker that is full.
+    # Arrow allocates the claimed size of a Parquet page at once, and is refused, as on a worker whose memory is full.
     with suppress(pa.ArrowMemoryError):
         _check(data)
 
 
 def _check(data: bytes) -> None:
     PLACE.write_bytes(data)
-    kind = KINDS[len(data) % 3]  # of what its first bytes do not tell
+    kind = KINDS[len(data) % 3]  # of what its first bytes do not show
     shard = ShardRef("s", str(PLACE), kind, len(data), str(PLACE.stat().st_mtime_ns))
     locator = Locator(StorageSettings())
     whole = list(ShardReader(shard, locator, SETTINGS))

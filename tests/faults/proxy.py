@@ -223,7 +223,8 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 
         def _send(self, answer: _Answer, cut: bool = False) -> None:
-            with suppress(BrokenPipeError, ConnectionResetError):  # a client that has waited long enough hangs up
+            # a client that has waited long enough closes the connection
+            with suppress(BrokenPipeError, ConnectionResetError):
                 self.send_response(answer.status)
                 for name, value in answer.headers:
                     if name.lower() not in ("server", "date"):

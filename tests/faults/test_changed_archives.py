@@ -202,7 +202,7 @@ class ChangedArchive(RuleBasedStateMachine):
         path = self.tree / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
-        self.clock += 10**9  # a file system's clock may stand still between two writes
+        self.clock += 10**9  # the file system's clock may not advance between two writes
         os.utime(path, ns=(self.clock, self.clock))
         self._note(name)
 
@@ -215,7 +215,7 @@ class ChangedArchive(RuleBasedStateMachine):
     @rule(death=st.integers(0, 4), late=st.integers(0, 4))
     def run(self, death: int, late: int) -> None:
         if list(self.dest.glob("_skinbatch/attempts/*/*/*.json")):
-            death = late = 0  # three deaths of a photo alone would be a verdict
+            death = late = 0  # after three deaths of a photo on its own, it would be blamed
         self._score(death, late)
 
     @rule(kill=kills)

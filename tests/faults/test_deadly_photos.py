@@ -35,7 +35,7 @@ def test_photos_that_kill_the_worker_are_crashed_and_their_neighbours_are_scored
     assert skinbatch.verify(dest).differences == []
     assert list((dest / "_skinbatch/attempts").rglob("*.json")) == []
 
-    # The units are whole again in the next plan: their rows are copied, and nothing dies once more.
+    # In the next plan, the units are whole again: their rows are copied, and no worker dies again.
     write_tree(tree, {"3.png": png(face(3, 3))})
     again = skinbatch.score(tree, dest, pack=mortal_pack, engine="local", max_failures=0.5)
     assert (again.exit_code, again.scored, again.copied) == (0, 1, 2)

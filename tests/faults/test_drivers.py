@@ -91,11 +91,11 @@ def test_the_claim_of_a_dead_driver_elsewhere_is_taken_over(trial: Trial) -> Non
 
 @pytest.mark.parametrize("beat", [2, pytest.param(4, marks=SLOW)])
 def test_a_driver_that_lost_its_claim_while_it_stood_still_ends_with_7(beat: int, trial: Trial) -> None:
-    # Before a heartbeat looks: one that has looked and not yet written would take the claim back, unaware.
+    # This is done before a heartbeat looks. One that has looked and not yet written would take the claim back.
     trial.plan(Fault("driver", "get claim", "before", beat, "stop"), Fault("worker", "model", "before", 3, "hang"))
     first = trial.start()
     assert first.wait() is None
-    trial.run()  # watches the first, and takes over
+    trial.run()  # it watches the first driver, and takes over
     trial.go_on(first.pid)
     assert first.end() == 7, first.said
     trial.run()  # whatever the first had written by then
@@ -103,7 +103,8 @@ def test_a_driver_that_lost_its_claim_while_it_stood_still_ends_with_7(beat: int
 
 
 def test_two_drivers_that_know_nothing_of_each_other_lose_and_double_nothing(trial: Trial) -> None:
-    # Each stops before its snapshot, and again behind it: otherwise the first may be through when the second one writes.
+    # Each driver stops before its snapshot and again after it. Otherwise the first may be done when
+    # the second one writes.
     trial.plan(*(Fault("driver", "put snapshots", when, nth, "stop") for nth in (1, 2) for when in ("before", "after")))
     deaf: dict[str, Any] = {"beat_s": 1000.0, "watch_s": 0.1}
     first = trial.start(**deaf)
@@ -117,7 +118,7 @@ def test_two_drivers_that_know_nothing_of_each_other_lose_and_double_nothing(tri
     for driver in (first, second):
         trial.go_on(driver.pid)
     assert sorted((first.end(), second.end())) == [0, 7], first.said + second.said
-    trial.check()  # nothing that runs afterwards has to put it right
+    trial.check()  # no later run has to repair it
     trial.run()
     trial.check()
 

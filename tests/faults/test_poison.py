@@ -69,7 +69,7 @@ def test_a_photo_that_needs_more_memory_than_there_is_is_too_large_and_its_neigh
     found = scored(trial, files, fake_pack, memory=ALLOWANCE)
     assert statuses(found) == {"large.png": "too_large"}
     assert "does not fit in memory" in str(found["large.png"]["error"])
-    assert "." in str(found["large.png"]["unit_id"])  # it was told apart from those beside it
+    assert "." in str(found["large.png"]["unit_id"])  # it was found among its neighbours
     assert len(found) == 25
 
 

@@ -88,7 +88,7 @@ class Unreachable:
 
     def _end(self, actor: Any, no_restart: bool = True) -> None:
         if self.faults.happened and not self.actors:
-            self.actors.append(actor)  # the first that is given up; while it is named here Ray keeps it too
+            self.actors.append(actor)  # the first one that is given up; Ray keeps it while this name refers to it
         else:
             self._kill(actor, no_restart=no_restart)
 

@@ -95,5 +95,5 @@ def test_embedded_ray_listens_on_loopback_only_and_exports_what_the_run_counted(
     assert counted["photos_isolated", ""] == 1
     assert counted["worker_deaths", ""] >= 3
     assert counted["units_retried", ""] >= 1
-    # Workers that died took what they had counted with them.
+    # The counts of workers that died are lost.
     assert 1 <= counted["requests_retried", ""] == counted["requests_throttled", ""] <= len(asked) / 2

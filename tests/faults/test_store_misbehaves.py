@@ -155,7 +155,7 @@ def test_what_every_request_suffers_is_an_error_after_bounded_tries(
     (listed,) = open_store(f"s3://{bucket}", s3.settings).list()
     direct = open_store(f"s3://{bucket}", s3.settings)
     direct.put("a.json", b"what was written")
-    if kind == "cut":  # one that brings something is no lost try
+    if kind == "cut":  # an attempt that brings bytes does not count
         s3.client.put_object(Bucket=bucket, Key="a.png", Body=bytes(1))
         (listed,) = (info for info in direct.list() if info.key == "a.png")
     proxy = before(s3, share=1.0, kinds=[kind], stall_s=1.0)
@@ -166,7 +166,7 @@ def test_what_every_request_suffers_is_an_error_after_bounded_tries(
         "late": lambda: store.put("b.json", b"b"),
         "flip": lambda: store.get("a.json"),
     }.get(kind, lambda: store.get("a.png", version=listed.version, size=listed.size))
-    if kind == "old":  # nothing tells an old listing from a new one; what a run makes of a few is shown above
+    if kind == "old":  # an old listing cannot be told from a new one; the tests above show what a run does with a few
         once = ask()
         direct.put("c.json", b"since then")
         assert ask() == once != [*direct.list()]

@@ -217,7 +217,7 @@ def test_a_damaged_receipt_of_which_there_is_a_copy(
     code, said = verify(dest)
     assert code == 5
     assert any(f"{receipt.parent.name}/{receipt.name}: not what was written" in line for line in said)
-    receipt.unlink()  # the way out that it names
+    receipt.unlink()  # the way out that the message names
     score(tree, dest, fake_pack)
     assert verify(dest) == (0, [])
 
@@ -265,7 +265,7 @@ def test_a_damaged_plan_is_named_and_the_next_run_plans_anew_and_scores_nothing_
     assert code == 5
     if (damage, name) == ("flipped", "members-00000.parquet"):
         assert any(name in line and "damaged" in line for line in said)
-        path.unlink()  # the way out that it names
+        path.unlink()  # the way out that the message names
     before = {path.name for path in files(dest, "images")}
     score(tree, dest, fake_pack)
     assert {path.name for path in files(dest, "images")} == before

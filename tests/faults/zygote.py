@@ -198,7 +198,7 @@ def _forking(faults: Faults, lose: bool, memory: int | None) -> Any:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 if lose:
                     parent = os.getppid()
-                    os.getppid = lambda: parent  # nor does it learn there that the driver is gone
+                    os.getppid = lambda: parent  # nor does it learn that the driver is gone
                 faults.arm("worker")
                 if memory is not None:
                     most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory

@@ -174,7 +174,7 @@ def pngs() -> Iterator[Sound]:
         finish = chunk(b"IEND", b"")
         for what, extra in CHUNKS.items():
             yield Sound(f"{kind}: {what}", clean, clean[:33] + extra + clean[33:])
-            # Behind the picture Pillow looks at no checksums, so these two would be taken for true.
+            # Pillow checks no checksums after the picture, so it would accept these two.
             if extra[4:8] not in (b"eXIf", b"tRNS"):
                 yield Sound(f"{kind}: {what} behind the picture", clean, clean[:end] + extra + clean[end:])
         yield Sound(f"{kind}: an end with a wrong checksum", clean, clean[:-4] + WRONG)

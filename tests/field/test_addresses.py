@@ -87,7 +87,7 @@ def test_source_and_destination_may_have_bytes_that_are_not_utf8(tmp_path: Path,
     assert skinbatch.verify(dest).differences == []
     assert sorted(os.listdir(base)) == sorted([b"photos \xff", b"out \xfc"])
 
-    # What is printed can be pasted: the text that tables and records have for the path names the same folder.
+    # The printed path can be pasted: the text in tables and records names the same folder.
     printed = skinbatch.open(dest).store.uri
     printed.encode("utf-8")
     assert skinbatch.verify(printed).differences == []
@@ -113,7 +113,7 @@ def test_a_store_without_batches_of_deletes_is_asked_for_one_after_the_other(
     report = skinbatch.score(source, dest, pack=fake_pack, engine="local", config=config)
     assert (report.exit_code, report.statuses) == (0, {"ok": 5})
 
-    # What changes makes older tables superfluous, which are then deleted.
+    # A change replaces older tables, which are then deleted.
     (source / "1.jpg").write_bytes(jpeg(face(5, 5)))
     report = skinbatch.score(source, dest, pack=fake_pack, engine="local", config=config)
     assert report.exit_code == 0

@@ -71,7 +71,7 @@ def test_what_is_skipped_is_named_by_what_it_is(tmp_path: Path, fake_pack: str) 
         "(link out of the source: see --follow-links)": 1,
         "(link to no file)": 1,
     }
-    # A Parquet file that cannot be read is no file without photos: its row says what is wrong.
+    # An unreadable Parquet file is not a file without photos: its row gives the reason.
     assert report.statuses == {"ok": 1, "truncated": 1}
 
 

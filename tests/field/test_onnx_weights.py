@@ -56,7 +56,7 @@ class Squares(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         rows = self.yolo(x).transpose(1, 2)
-        scores = rows[..., 4:] * 0.9 + 0.05  # a logistic function is never exactly 0 or 1
+        scores = rows[..., 4:] * 0.9 + 0.05  # a logistic output is never exactly 0 or 1
         if self.layout == "v8-rows":
             return torch.cat([rows[..., :4], scores], 2)
         if self.layout == "logits":

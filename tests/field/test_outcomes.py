@@ -58,7 +58,7 @@ def test_a_listing_of_url_encoded_keys_is_no_success(album: Path, fake_pack: str
     assert "URL-encoded" in result["message"]
     assert skin("verify", tmp_path / "out").returncode == 5
 
-    # The same command with a listing that is right, and nothing of the first try is in the way.
+    # Run the same command with a correct listing: the first attempt must leave nothing in the way.
     write_listing(listing, [f"album/{name}" for name in names])
     again = skinbatch.score(listing, tmp_path / "out", engine="local", pack=fake_pack)
     assert (again.exit_code, again.rows) == (0, 30)
@@ -170,7 +170,7 @@ def test_the_result_is_one_line_of_json_also_when_nothing_could_be_done(
 
 def test_a_run_with_nothing_to_do_starts_neither_ray_nor_a_worker(album: Path, fake_pack: str, tmp_path: Path) -> None:
     skinbatch.score(album, tmp_path / "out", engine="local", pack=fake_pack)
-    # An address where nobody listens: whoever asks Ray for anything ends with 2.
+    # Nothing listens at this address, so any use of Ray ends with 2.
     program = (
         "import sys, skinbatch\n"
         f"report = skinbatch.score({str(album)!r}, {str(tmp_path / 'out')!r}, pack={fake_pack!r}, "
@@ -238,7 +238,7 @@ def test_progress_says_or_more_until_every_archive_is_counted(fake_pack: str, tm
     assert not watching.seen[0].total_known
     assert all(seen.left_s is None for seen in watching.seen if not seen.total_known)
 
-    # What an earlier run has counted is known at once.
+    # The photos that an earlier run has counted are known at once.
     (tree / "c.png").write_bytes(png(face(3)))
     watching = Watching()
     skinbatch.score(tree, tmp_path / "out", engine="local", pack=fake_pack, presenter=watching)
@@ -255,7 +255,7 @@ def test_since_leaves_out_what_is_old_and_never_what_was_planned_before(fake_pac
     assert (report.exit_code, report.rows) == (0, 3)
     assert report.skipped["(modified before --since)"] == 3
 
-    # Everything grows old; what has a row keeps it.
+    # All photos become older; those with a row keep it.
     for path in tree.iterdir():
         os.utime(path, (now - week, now - week))
     (tree / "new.png").write_bytes(png(face(2)))
@@ -264,7 +264,7 @@ def test_since_leaves_out_what_is_old_and_never_what_was_planned_before(fake_pac
     assert set(rows(tmp_path / "out")) == {"3.png", "4.png", "5.png", "new.png"}
     assert skinbatch.verify(tmp_path / "out").differences == []
 
-    # Without it nothing is left out.
+    # Without --since, nothing is left out.
     assert skinbatch.score(tree, tmp_path / "out", engine="local", pack=fake_pack).rows == 7
 
 

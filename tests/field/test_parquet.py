@@ -104,7 +104,7 @@ def test_another_column_of_the_same_file_is_another_input(tmp_path: Path, fake_p
     skinbatch.score(path, dest, pack=fake_pack, engine="local", image_column="other")
     assert [row["count_total"] for row in rows(dest).values()] == [5, 5, 5]
     assert skinbatch.verify(dest).differences == []
-    # `retry` goes by the plan, which says which column it was.
+    # `retry` takes the column from the plan.
     assert skinbatch.retry(dest, engine="local").nothing_to_do
 
 

@@ -187,7 +187,7 @@ def test_a_gpu_run_waits_for_the_node_that_joins(tree: Path, fake_pack: str, tmp
         out, err = scoring.communicate(timeout=200)
         assert scoring.returncode == 0, err
         assert json.loads(out)["rows"] == 6
-        # Ray was told of a GPU that is none: that the worker computes without one is no secret.
+        # Ray was told of a GPU that does not exist. The run must say that the worker computes without one.
         assert "torch cannot use one" in err
 
 
@@ -267,5 +267,5 @@ def test_auto_takes_the_gpu_that_the_autoscaler_may_add(tree: Path, fake_pack: s
         done = run([*COMMAND, str(tree), str(tmp_path / "out"), *options], cluster.env, tmp_path)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["rows"] == 6
-        # Only the node that was added says that it has one.
+        # Only the added node has one.
         assert "Ray gives the worker a GPU there" in done.stderr

@@ -69,7 +69,7 @@ def test_open_shows_the_newest_scoring_that_is_finished(tree: Path, tmp_path: Pa
     assert stopped.exit_code == 6
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        only = skinbatch.open(dest)  # nothing is finished yet: what is done so far
+        only = skinbatch.open(dest)  # not finished yet, so only what is done so far
     assert (only.fingerprint, only.snapshot, only.newer_unfinished) == (stopped.fingerprint, None, None)
     assert 5 <= only.images().num_rows < 41
 

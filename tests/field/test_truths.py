@@ -79,7 +79,7 @@ def test_two_files_that_only_unicode_tells_apart_are_named(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="differ only in how Unicode spells them; rename one"):
         read_truth(tmp_path)
 
-    # Where one of them is spelled as the truth has it, that one is meant.
+    # If one of them is spelled as in the truth, it is the photo.
     exact = photo(tmp_path / "images" / unicodedata.normalize("NFC", accented))
     assert exact in [one.path for one in read_truth(tmp_path).photos if one.boxes is not None]
 
@@ -96,7 +96,7 @@ def test_rows_are_paired_however_unicode_spells_their_names() -> None:
     nested = pair([COMPOSED], [f"x.tar/{DECOMPOSED}"])
     assert (nested.way, nested.rows.tolist()) == ("base name", [0])
 
-    # Alike on both sides wins, and what two rows may be is in no pair.
+    # A name that is equal on both sides wins; a name that may be two rows is in no pair.
     exact = pair([COMPOSED], [DECOMPOSED, COMPOSED])
     assert (exact.rows.tolist(), exact.unsaid, exact.ambiguous) == ([1], (DECOMPOSED,), ())
     half = "ê\u0323"

@@ -117,7 +117,7 @@ def test_the_command_runs_where_ray_has_never_run_before(
     command = [sys.executable, "-m", "skinbatch.cli", "score", str(tree), str(tmp_path / "out")]
     options = ["--pack", fake_pack, "--workers", "1", "--max-failures", "0.5", "--json"]
     env = bare_environment(tmp_path)
-    for _ in range(2):  # the first run finds no token of Ray's, the second one that of the first
+    for _ in range(2):  # the first run finds no token of Ray's, the second run finds the first one's
         done = run([*command, *options], env, tmp_path)
         assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["nothing_to_do"]

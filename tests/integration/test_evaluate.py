@@ -170,7 +170,7 @@ def test_masks(evaluate: Evaluate, scored: Path, tmp_path: Path, capsys: pytest.
         path = tmp_path / "truth/masks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn = Image.fromarray(truth)
-        # A mask twice as large shows the same; one of another shape does not.
+        # A mask of twice the size is accepted; one of another shape is not.
         (
             drawn.resize((192, 192), Image.Resampling.NEAREST)
             if n == 1

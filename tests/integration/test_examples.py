@@ -57,7 +57,7 @@ def test_the_crontab_has_a_line_that_scores_what_is_new(two_photos: Path, tmp_pa
     (line,) = [line for line in lines if re.match(r"[\d*]", line)]
     minute, hour, *days, command = line.split(maxsplit=5)
     assert (minute, hour, days) == ("0", "1", ["*", "*", "*"])
-    assert "%" not in command  # which cron would take for the end of the line
+    assert "%" not in command  # cron would take it for the end of the line
 
     command = command.replace("/data", str(tmp_path))
     env = bare_environment(tmp_path)

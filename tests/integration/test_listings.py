@@ -59,7 +59,7 @@ def test_a_finished_destination_is_listed_once_and_after_work_once_more(
     assert score(s3.settings, bucket, fake_pack).nothing_to_do
     for prefix in large:
         assert listings[f"scored/{prefix}"] == pages(UNITS), prefix
-    # The source is looked at twice before it is listed, to refuse one that is not there before anything starts.
+    # The source is looked at twice before it is listed, so that a missing one is refused before anything starts.
     assert listings["photos/"] <= pages(UNITS) + 3
     small = {prefix: n for prefix, n in listings.items() if prefix.removeprefix("scored/") not in large}
     assert sum(small.values()) - listings["photos/"] <= 10, small
@@ -69,5 +69,5 @@ def test_a_finished_destination_is_listed_once_and_after_work_once_more(
     listings.clear()
     again = score(s3.settings, bucket, fake_pack)
     assert (again.exit_code, again.scored) == (0, 1)
-    for prefix in large:  # before, after its one unit with what that left, and after the clean-up
+    for prefix in large:  # before the run, after its one unit, and after the clean-up
         assert listings[f"scored/{prefix}"] == pages(UNITS) + pages(UNITS + 1) + pages(UNITS), prefix

@@ -113,7 +113,7 @@ def test_an_anonymous_reader_sends_no_signature_and_the_destination_is_signed(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    # Another timeout: a client that has found credentials before is not used again.
+    # Another timeout makes a new client; the old one has already found credentials.
     storage = {"endpoint_url": s3.settings.endpoint_url, "anonymous": True, "timeout_s": 59.0}
     config = parse_config({"storage": storage})
     report = skinbatch.score(f"s3://{bucket}/photos", tmp_path / "out", pack=fake_pack, engine="local", config=config)

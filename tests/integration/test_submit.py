@@ -88,7 +88,7 @@ def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError(f"the submitter ended without printing {text!r}")
 
 
-# Prints on SIGTERM what a run does: it closes its books before it ends.
+# Prints a line on SIGTERM, as a run does, which writes its record before it ends.
 ORDERLY = (
     "import signal, sys, time\n"
     "def end(*_): time.sleep(5); print('books closed', flush=True); sys.exit(130)\n"
@@ -133,7 +133,7 @@ def test_sigterm_ends_the_wait_for_a_head(cluster: RayCluster, tmp_path: Path) -
     )
     wait_for_line(process, "ready")
 
-    # Sent again and again, as nothing tells when the handler is in place.
+    # It is sent again and again, because nothing shows when the handler is in place.
     while process.poll() is None:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)

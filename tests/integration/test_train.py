@@ -153,7 +153,7 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
     assert report.exit_code == 0
     assert {row["status"] for row in rows(tmp_path / "scored").values()} == {"ok"}
 
-    # What the card says judges the validation photos, and no others.
+    # The commands on the card judge the validation photos, and no others.
     own = (resumed.pack.text("CARD.md") or "").partition("## Trained: segmenter")[2]
     commands = (
         own.partition("Score the validation photos with the whole pack")[2]
@@ -298,7 +298,7 @@ def test_a_pack_that_cannot_score_is_no_success(shades: Path, tmp_path: Path) ->
     manifest = (broken / "pack.toml").read_text()
     (broken / "pack.toml").write_text(manifest.replace(before, hashlib.sha256(weights.read_bytes()).hexdigest()))
     (shades / "broken.toml").write_text(CLASSIFIER.replace('base = "starter"', f'base = "{broken}"'))
-    for _ in range(2):  # nor is it one when it is asked for again
+    for _ in range(2):  # nor when it is run again
         with pytest.raises(PackError, match=r"cannot score .*: segmenter: .*curves"):
             train("classifier", shades / "broken.toml", tmp_path / "out", Silent())
 

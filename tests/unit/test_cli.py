@@ -250,7 +250,7 @@ def test_progress_is_told_in_one_line() -> None:
 
 def test_the_query_of_the_summary_works_when_pasted(tmp_path: Path) -> None:
     done = subprocess.run(query(str(tmp_path)), shell=True, capture_output=True, text=True)
-    # Nothing was scored here: it comes as far as asking skinbatch.
+    # Nothing was scored here, but the command does reach skinbatch.
     assert "is not a destination of skinbatch" in done.stderr
 
 

@@ -113,7 +113,7 @@ def test_paths_that_a_page_names_exist(page: Path) -> None:
 def test_commands_and_options_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     code = "\n".join([*_FENCED.findall(text), *code_of(page)])
-    # What follows the name of the program, up to the next program of the line.
+    # The arguments after the name of the program, up to the next program in the line.
     calls = [match.group(0) for match in _CALL.finditer(code)]
 
     unknown = {name for call in calls for name in _COMMAND.findall(call)} - set(known_commands())

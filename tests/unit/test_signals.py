@@ -108,7 +108,8 @@ def test_a_signal_goes_to_whom_it_belongs_when_it_has_waited() -> None:
 
 
 def test_an_interrupt_of_code_that_is_made_while_it_runs_ends_with_the_exit_code_all_the_same() -> None:
-    # Such code are dataclasses while they are imported. Python would end with SIGINT where it leaves as KeyboardInterrupt.
+    # Dataclasses run such code while they are imported. Python would end with SIGINT where
+    # KeyboardInterrupt leaves it.
     program = (
         "import signal, sys; from skinbatch import signals; signals.from_now_on(signals.interrupt)\n"
         "try: exec('signal.raise_signal(signal.SIGTERM)')\n"

@@ -300,7 +300,7 @@ def test_a_csv_with_corners_has_a_box_a_row(tmp_path: Path) -> None:
     says_the_same(one)
     assert (one.classes, two.labels, None if two.boxes is None else len(two.boxes)) == (None, (), 0)
 
-    # Without sizes the photos say them.
+    # Without sizes, the photos give them.
     write(
         tmp_path / "_annotations.csv",
         "image,label,x1,y1,x2,y2\na.jpg,papules,10,20,40,60\na.jpg,pustules,100,10,180,90\n",

@@ -13,7 +13,7 @@ def test_whole_names_come_first_and_the_rest_is_named() -> None:
     pairs = pair(["a/1.jpg", "a/2.jpg", "b/3.jpg"], ["a/1.jpg", "a/2.jpg", "c/3.jpg"])
     assert pairs.way == "name"
     assert (pairs.truth.tolist(), pairs.rows.tolist()) == ([0, 1], [0, 1])
-    # b/3.jpg is not c/3.jpg: where whole names fit, a base name is no proof.
+    # b/3.jpg is not c/3.jpg: if whole names fit, a base name is not enough.
     assert (pairs.unseen, pairs.unsaid, pairs.ambiguous) == (("b/3.jpg",), ("c/3.jpg",), ())
 
 
@@ -53,7 +53,7 @@ def test_photos_that_were_scored_are_found_by_their_files_and_then_none_by_a_nam
     pairs = pair(["1.jpg", "2.jpg", "3.jpg"], ["b/1.jpg", "b/2.jpg", "a/2.jpg", "3.jpg"], files, uris)
     assert (pairs.way, pairs.truth.tolist(), pairs.rows.tolist()) == ("file", [1], [2])
     assert (pairs.unseen, pairs.unsaid) == (("1.jpg", "3.jpg"), ("b/1.jpg", "b/2.jpg", "3.jpg"))
-    # Of other files than were scored, such as copies, names say which photo is which.
+    # If the files are not the scored ones, such as copies, names decide.
     assert pair(["1.jpg", "2.jpg"], ["1.jpg", "2.jpg"], files[:2], uris[:2]).way == "name"
 
 

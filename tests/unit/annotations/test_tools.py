@@ -361,7 +361,7 @@ def test_labelme_is_read_beside_its_photos(tmp_path: Path) -> None:
     one, two = truth.photos
     assert (one.name, one.path, one.width, one.labels) == ("s/a.jpg", place, 200, ("papule",))
     assert (boxes(one), two.boxes, one.classes) == ([[10, 20, 40, 60]], None, None)
-    # Which corner is drawn first is the annotator's choice there, and no slip.
+    # In LabelMe, annotators may draw any corner first; it is not a mistake.
     assert one.swapped == frozenset()
     assert boxes(the_only(read_truth(tmp_path / "s/a.json"))) == [[10, 20, 40, 60]]
 

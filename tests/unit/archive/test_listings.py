@@ -206,7 +206,7 @@ def test_a_long_listing_streams(tmp_path: Path) -> None:
     assert sum(1 for _ in entries) == 9_999
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # What tells repeated rows apart costs about 100 bytes a row; the refs themselves would be 600.
+    # Detecting repeated rows costs about 100 bytes per row; the refs themselves would take 600.
     assert peak < 10_000 * 200
 
 

@@ -133,7 +133,8 @@ def test_members_that_are_passed_are_steps(shard: ShardRef) -> None:
     reading = Reading(step=lambda: steps.append(1))
     photos = list(ShardReader(shard, Locator(config.storage), config.decode, 2, None, reading))
     assert len(photos) == 1
-    # Three members; of what is packed also each MiB that is unpacked only to be passed over, here two photos.
+    # Three members. In a packed archive, each MiB that is unpacked only to be skipped counts as
+    # well, here two photos.
     assert len(steps) == {"a.tar": 3, "a.tar.gz": 5, "a.zip": 3, "a.parquet": 0}[shard.key]
 
 

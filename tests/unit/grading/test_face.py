@@ -222,7 +222,7 @@ def test_little_skin_of_the_body_is_nothing() -> None:
     labels = blank()
     labels[0, :50] = 3
     assert (near(labels).view, near(labels).crop) == (None, None)
-    labels[::20, ::20] = 3  # specks, none of which is worth a look
+    labels[::20, ::20] = 3  # specks that are too small to matter
     assert (near(labels).view, near(labels).crop) == (None, None)
 
 

@@ -28,7 +28,8 @@ def test_a_95_percent_interval_holds_the_mean_of_a_known_distribution_95_times_i
     for seed in range(400):
         (found,) = bootstrap(parts_of(rng.normal(3, 2, 80)), mean, Resampling(300, seed=seed))
         held += found.low <= 3 <= found.high
-    # Binomial: 400 draws of 0.95 are within 0.92 and 0.98 but for 1 in 200; percentile intervals of 80 are a little short.
+    # By the binomial distribution, 400 draws of 0.95 are within 0.92 and 0.98 in all but 1 of 200
+    # cases. Percentile intervals of 80 are a little short.
     assert 0.91 <= held / 400 <= 0.98
 
 
@@ -96,7 +97,7 @@ def test_without_samples_or_photos_there_is_no_interval() -> None:
 
 def test_samples_that_lack_a_number_are_left_out_and_an_undefined_number_has_no_interval() -> None:
     rare = np.zeros((40, 2))
-    rare[0] = 1  # in one sample of three nothing is drawn that the mean is over
+    rare[0] = 1  # one of three samples has nothing in it that the mean is over
     (found,) = bootstrap(rare, mean, Resampling(200))
     assert (found.value, found.low, found.high) == (1, 1, 1)
     (never,) = bootstrap(np.zeros((40, 2)), mean, Resampling(200))

@@ -83,7 +83,7 @@ def test_numbers_by_class_beside_crowds_are_those_of_pycocotools(seed: int) -> N
     rng = np.random.default_rng(seed)
     truth, found = random_boxes(rng, 12, 20, coarse=True)
     crowds = random_crowds(rng, 12, coarse=True)
-    truth = truth.only(truth.label != 2)  # of this class there are only crowds: it has no AP
+    truth = truth.only(truth.label != 2)  # this class has only crowds, so it has no AP
     classes = {str(k): match(*(b.only(b.label == k) for b in (truth, found, crowds))) for k in range(3)}
     ours = detection({name: m.most(COCO_MOST) for name, m in classes.items()}, NO_INTERVALS)
     expected = coco_eval(truth, found, crowds, by_class=True, most=[COCO_MOST])

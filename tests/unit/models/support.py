@@ -159,7 +159,7 @@ def green_cue_weights(spec: ClassifierSpec) -> dict[str, torch.Tensor]:
         if name.endswith(("bn.weight", "bn.running_var")):
             weights[name] += 1
     weights["block1.conv.weight"][0, :, 2, 2] = torch.tensor([-1.0, 1.0, -1.0])
-    weights["block1.conv.bias"][0] = -0.3  # what is dark is not green
+    weights["block1.conv.bias"][0] = -0.3  # dark pixels are not green
     for block in (2, 3, 4):
         weights[f"block{block}.conv.weight"][0, 0, 2, 2] = 1
     weights["fc1.weight"][0, ::64] = 1

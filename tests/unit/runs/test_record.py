@@ -54,7 +54,7 @@ def test_a_heartbeat_on_its_way_does_not_land_after_the_end(store: Holding, log:
     assert store.on_its_way.wait(10)
     log.record.state = "done"
     end = _begin(log.write)
-    end.join(0.5)  # long enough for an end that waits for no heartbeat
+    end.join(0.5)  # long enough, if the end does not wait for a heartbeat
     store.leave.set()
     heartbeat.join(10)
     end.join(10)

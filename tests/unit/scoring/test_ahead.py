@@ -82,7 +82,7 @@ def test_files_that_wait_to_be_decoded_are_bounded_by_their_bytes(pool: ThreadPo
     consumer = threading.Thread(target=lambda: out.extend(r.status for r in ready))
     consumer.start()
     try:
-        for _ in range(4):  # three are held, a fourth is at the door
+        for _ in range(4):  # three are held, and a fourth waits
             assert taken.acquire(timeout=30)
         assert not taken.acquire(timeout=0.3)
         assert len(held) == 4
@@ -150,7 +150,7 @@ def test_after_closing_nothing_is_decoded_any_more(pool: ThreadPoolExecutor) -> 
     closing, queued = threading.Event(), threading.Event()
     ready = decoded_ahead(reader(), DecodeSettings(), pool, Budget(MANY, 16), slow, lambda: None)
     next(ready)
-    decoding.wait(30)  # four photos are in the threads' hands
+    decoding.wait(30)  # the threads are working on four photos
     assert queued.wait(30)  # and more wait for a thread
     closing.set()
     ready.close()

@@ -185,7 +185,8 @@ def serve(s3: S3Server, servers: Servers) -> Callable[[Breaking], S3Store]:
                     world.on_break()
                     self.close_connection = True
                     return
-                with suppress(BrokenPipeError, ConnectionResetError):  # a reader that has seen enough hangs up
+                # a reader that has seen enough closes the connection
+                with suppress(BrokenPipeError, ConnectionResetError):
                     self.wfile.write(body)
 
         return S3Store("bucket", "", StorageSettings(endpoint_url=servers(Handler), max_attempts=4))
@@ -227,7 +228,7 @@ def test_tries_that_bring_nothing_are_bounded_wherever_they_begin(serve: Callabl
     world.on_break = lambda: setattr(world, "gives", 300_000 if len(world.ranges) < 3 else 0)
     with serve(world).stream("k") as stream, pytest.raises(StoreError, match="lost 4 times at byte 900000"):
         stream.read()
-    assert len(world.ranges) == 6  # three that brought something, the last of which counts
+    assert len(world.ranges) == 6  # three that brought bytes, of which the last one counts
 
 
 def test_an_object_that_always_comes_whole_and_wrong_is_given_up(answers: Callable[..., S3Store]) -> None:

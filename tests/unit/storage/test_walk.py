@@ -188,7 +188,7 @@ def test_a_listing_that_is_left_waits_for_no_more_than_what_each_thread_is_readi
 
 def test_a_store_of_many_folders_is_listed_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk_module, "_FOLDERS", 16)
-    monkeypatch.setattr(walk_module, "_WAITED", -1)  # as if everything had to be waited for
+    monkeypatch.setattr(walk_module, "_WAITED", -1)  # as if every answer took long
     keys = [f"done/{n:03d}{'-' * (n % 2)}/{n}.jpg" for n in range(300)]
     for key in keys:
         (tmp_path / key).parent.mkdir(parents=True)

@@ -76,7 +76,7 @@ def test_it_ends_when_its_trainer_was_killed(tmp_path: Path) -> None:
     orphan = psutil.Process(int(trainer.stdout.readline()))
     trainer.kill()
     trainer.communicate()
-    deadline = time.monotonic() + 60  # torch's look at their parent every five seconds
+    deadline = time.monotonic() + 60  # torch's processes check their parent every five seconds
     while orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -98,7 +98,7 @@ def test_weights_are_looked_for_in_the_recipes_folder_wherever_the_photos_are(tm
     assert recipe.start_from() == tmp_path / "own.safetensors"
     assert recipe.data.train[0].truth == tmp_path / "elsewhere" / "photos"
 
-    # As a file elsewhere would say it, nothing has moved.
+    # A file elsewhere gives the same settings with other paths.
     moved = recipe.placed(tmp_path / "deep" / "recipe.toml", {})
     (tmp_path / "deep").mkdir()
     moved.file.write_text(moved.as_toml())

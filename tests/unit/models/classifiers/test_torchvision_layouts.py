@@ -53,7 +53,7 @@ def test_the_probabilities_are_those_of_torchvision(arch: str, size: int) -> Non
     assert recognise(arch, state)["top"] == "native"
     assert outputs(arch, state) == len(CLASSES)
     spec = ClassifierSpec(network_name(arch, None), CLASSES, size=size, top="native", outputs="softmax")
-    with as_built():  # channels that hardly vary make much of rounding here
+    with as_built():  # channels that hardly vary amplify rounding
         ours = TorchClassifier(spec, to_timm(arch, state))
     photos = [np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8) for seed in range(2)]
     x = spec.normalisation.tensor(photos)

@@ -198,7 +198,7 @@ def test_numbers_and_nesting_beyond_all_bounds_are_refused_with_the_file(suffix:
     path = tmp_path / f"my.{suffix}"
     text = json.dumps(read_file(written(tmp_path)))
     means = {"not readable as": f"[{'9' * 5000}]", "too large": f"[{'9' * 400}, 1, 1]"}
-    # Which part gives up, reading, merging or checking, depends on how deep it is.
+    # Reading, merging or checking may fail first, depending on the depth.
     means |= {f"(nested too deeply|mean is)(?#{n})": "[" * n + "]" * n for n in (200, 300, 400, 700, 950, 5000)}
     for message, mean in means.items():
         path.write_text(text.replace("[1.0, 2.0, 3.0]", mean))
@@ -252,7 +252,7 @@ def test_score_floor_iou_and_cap_go_where_the_head_looks_for_them() -> None:
     assert with_settings(two, spec)["test_cfg"] == {"rpn": {"nms": nms, "max_per_img": 7}, "rcnn": ours}
     queries = {"type": "DETR", "num_queries": 100, "bbox_head": head, "test_cfg": {"max_per_img": 50}}
     assert with_settings(queries, spec)["test_cfg"] == {"score_thr": 0.01, "max_per_img": 400}
-    assert two["test_cfg"]["rcnn"]["max_per_img"] == 100  # what was given is left as it is
+    assert two["test_cfg"]["rcnn"]["max_per_img"] == 100  # the caller's value is unchanged
 
 
 def test_another_number_of_classes_is_refused_with_the_place_of_it(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_small_photo_is_enlarged_as_far_as_the_stage_allows(path: Path) -> Non
     (found,) = detector_of(path)([photo])
     np.testing.assert_allclose(found.xyxy, [[8, 8, 16, 16]], atol=0.01)
     (missed,) = detector_of(path, max_upscale=1.0)([photo])
-    assert len(missed) == 0  # a square of 8 pixels is nothing to this network
+    assert len(missed) == 0  # this network does not see squares of 8 pixels
 
 
 def test_photos_of_a_batch_do_not_change_each_other(path: Path) -> None:

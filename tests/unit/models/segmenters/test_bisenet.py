@@ -38,7 +38,8 @@ def test_aligned_corners_move_the_logits_and_nothing_else() -> None:
     with torch.inference_mode():
         one, other = plain(x), aligned(x)
     assert not torch.equal(one, other)
-    # Aligned corners are the small map's own, and no value of either lies outside of what both interpolate.
+    # With aligned corners, the corners are those of the small map. No value lies outside the range
+    # of those that are interpolated.
     small = torch.nn.functional.interpolate(other, (8, 8), mode="bilinear", align_corners=True)
     again = torch.nn.functional.interpolate(small, (64, 64), mode="bilinear", align_corners=False)
     torch.testing.assert_close(one, again, rtol=1e-3, atol=1e-4)

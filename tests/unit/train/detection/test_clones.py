@@ -219,7 +219,7 @@ def test_skin_that_was_found_is_not_looked_for_again(tmp_path: Path, monkeypatch
     first = faces.find_skin(stored, [True], pack, False, "cpu", kept)
     monkeypatch.setattr(faces, "build_segmenter", None)
     assert faces.find_skin(stored, [True], pack, False, "cpu", kept) == first
-    with pytest.raises(TypeError):  # another question is asked anew
+    with pytest.raises(TypeError):  # another question is not answered from the cache
         faces.find_skin(stored, [False], pack, False, "cpu", kept)
 
 

@@ -71,9 +71,9 @@ class Measured:
     def line(self) -> str:
         met = "reached" if self.seconds < TARGET_S and self.mib < TARGET_MIB else "MISSED"
         return (
-            f"evaluate: {self.photos:,} photos, {self.boxes:,} boxes, {self.true_boxes:,} true ones, {len(CLASSES)} classes, "
-            f"{self.bootstrap:,} bootstrap samples: {self.seconds:.0f} s (computing {self.cpu_seconds:.0f} s), "
-            f"{self.mib:,.0f} MiB; AP50 {self.ap50:.3f}, count MAE {self.mae:.2f}   "
+            f"evaluate: {self.photos:,} photos, {self.boxes:,} boxes, {self.true_boxes:,} annotated boxes, "
+            f"{len(CLASSES)} classes, {self.bootstrap:,} bootstrap samples: {self.seconds:.0f} s "
+            f"(computing {self.cpu_seconds:.0f} s), {self.mib:,.0f} MiB; AP50 {self.ap50:.3f}, count MAE {self.mae:.2f}   "
             f"target < {TARGET_S:.0f} s and < {TARGET_MIB:,.0f} MiB {met}"
         )
 

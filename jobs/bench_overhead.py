@@ -257,14 +257,14 @@ def measure(photos: Path, packs: tuple[str, str], counts: tuple[int, int], units
     pack, fake = packs
     few, many = counts
     found = rates(few, many, fake, work)
-    what = f"nothing to compute; from {few:,} to {many:,} photos; target {PHOTOS_A_CORE:,} a core"
-    print(f"{what:<58} {'a core':>9} {'photos/s':>12}")
+    what = f"no models; from {few:,} to {many:,} photos; target {PHOTOS_A_CORE:,} per core"
+    print(f"{what:<58} {'per core':>9} {'photos/s':>12}")
     print("\n".join(rate.line() for rate in found))
-    print("a core: photos a second of CPU time, driver and worker together; without start-up\n")
+    print("per core: photos per second of CPU time, of driver and worker together, without start-up\n")
     real = start(Run(str(photos), str(work / "real"), pack, watched=True))
     safe, whole = sum(real.spent.values()), real.wall - real.phases.get("starting workers", 0.0)
     print(
-        f"safety in a run of {real.rows} photos with pack {Path(pack).name}, {whole:.1f} s without loading the models:"
+        f"cost of safety in a run of {real.rows} photos with pack {Path(pack).name}, {whole:.1f} s without loading models:"
     )
     for what, seconds in sorted(real.spent.items(), key=lambda item: -item[1]):
         print(f"  {what:<48} {seconds:8.3f} s {100 * seconds / whole:6.2f} %")

@@ -77,7 +77,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Hold one side's photos a second over another's, and the target."""
+    """Hold one side's photos per second over another's, and the target."""
 
     over: str
     under: str
@@ -166,7 +166,7 @@ def speed(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
         for side in sides.values():
             _once(side, work)
     ratios = _ratios(sides)
-    print(f"\n{'':<20} {'photos/s':>9} {'end to end, s':>14} {'least-most':>13} {'photos/s e2e':>12} {'boxes':>8}")
+    print(f"\n{'':<20} {'photos/s':>9} {'end to end, s':>14} {'min-max, s':>13} {'overall /s':>12} {'boxes':>8}")
     print("\n".join(side.line() for side in sides.values()), end="\n\n")
     print("\n".join(ratio.line() for ratio in ratios), end="\n\n")
     for name in (LOCAL, RAY):
@@ -195,7 +195,9 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     """
     cores = usable_cpus()
     few, many = args.memory_photos
-    print(f"peak resident memory, sampled by psutil; worker: pack {args.pack}; driver: fake models, 2 photos a unit")
+    print(
+        f"peak resident memory, sampled with psutil. Worker: pack {args.pack}. Driver: fake models, 2 photos per unit."
+    )
     runs = []
     for count in (few, many):
         folder = work / f"photos-{count}"
@@ -227,11 +229,14 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     """Measure every architecture, alone and in the pipeline."""
     cores = usable_cpus()
     print(
-        f"{cores} cores; seeded random weights; photos/s. model: as its library builds it, on inputs made before, in batches\n"
-        f"of {args.batch or CPU_BATCH}, the better of one stream on all threads and a stream a core on one thread each; alone:\n"
-        "the same with all bare work, which is decoding, the model, and stand-ins for the other stages; folded: alone, with\n"
-        "its batch norms folded into its convolutions; pipeline: --engine local over one tar, folded, with receipts and\n"
-        "tables. ratio: pipeline to alone; kept: pipeline to folded."
+        f"{cores} cores, seeded random weights, photos per second:\n"
+        f"  model     the model as its library builds it, on prepared inputs, in batches of {args.batch or CPU_BATCH};\n"
+        "            the better of one stream on all threads and one stream per core on one thread each\n"
+        "  alone     the same, with decoding and stand-ins for the other stages\n"
+        "  folded    the same as alone, with batch norms folded into convolutions\n"
+        "  pipeline  --engine local over one tar, folded, with receipts and tables\n"
+        "  ratio     pipeline / alone\n"
+        "  kept      pipeline / folded"
     )
 
     def run(pack: str, stage: str) -> Rates:
@@ -352,16 +357,16 @@ def _where(side: Side) -> str:
     """Describe the workers' time as shares of the time of all their threads."""
     parts = sorted(((s, part) for part, s in side.spent.items() if part != "unit"), reverse=True)
     whole = sum(s for s, _ in parts)
-    return "of the threads' time " + ", ".join(f"{part} {100 * s / max(whole, 1e-9):.0f} %" for s, part in parts)
+    return "share of the threads' time: " + ", ".join(f"{part} {100 * s / max(whole, 1e-9):.0f} %" for s, part in parts)
 
 
 def _heading(args: argparse.Namespace, photos: Photos, cores: int, load: float) -> str:
     return (
-        f"{photos.count} photos, {photos.distinct} of them distinct, {photos.megabytes} MB: {photos.described}; "
+        f"{photos.count} photos, {photos.distinct} of them distinct, {photos.megabytes} MB: {photos.described}\n"
         f"pack {args.pack}; {cores} cores; torch {version('torch')}, ray {version('ray')}\n"
-        f"{args.repeats} interleaved repeats, medians; load before: {load:.1f}\n"
-        "warm-up that photos/s leave out: start-up and loading of the models, on (a), (b) and (c) alike; the clock runs from "
-        "the first photo\nor unit to the last commit. Files and code are in the page cache: a first run of (a) is dropped."
+        f"Medians of {args.repeats} interleaved repeats. Load before the first: {load:.1f}.\n"
+        "photos/s of (a), (b) and (c) leave out start-up and the loading of models: the clock runs from the first photo or\n"
+        "unit to the last commit. Files and code are in the page cache, because a first run of (a) is not counted."
     )
 
 

@@ -59,8 +59,8 @@ LICENCE = "research demonstration, non-commercial, not for clinical use; see LIC
 MEASURED = "## Measured"
 ABOUT = (
     "Measured by `python jobs/starter_pack.py measure OUT`, from pixels to tables, with 95 % bootstrap intervals over "
-    "photos. If the pipeline finds no face, it gives no disease, and each has the probability 0, so its AUC also measures "
-    "the face finder. The classifier alone is measured over the photos with a face."
+    "photos. If the whole pipeline finds no face in a photo, it gives no probabilities, and each of them counts as 0, so "
+    "its AUC also depends on how well faces are found. The classifier alone is measured on the photos with a face."
 )
 VIEWS = """## Close-ups, faces and other parts of the body
 
@@ -73,13 +73,14 @@ cloned onto clear faces of CelebA that the detector was not trained on; then on 
 ACNE04 are noisy, so AP at IoU 0.3 and AP of centres mean more than AP at 0.5."""
 MISSING = """## What is missing
 
-The same for the photos that the pack was trained on. If these numbers are good and those of the validation photos are not, more
-photos of the kind would help. If neither are good, longer training, a larger network or more exact annotations would help."""
+These are the same numbers for the photos that the pack was trained on. If they are good and those of the validation photos are
+not, more photos of the same kind would help. If both are poor, longer training, a larger network or more exact annotations would
+help."""
 MORE = """## What more photos would bring
 
 Measured by `python jobs/starter_pack.py curve DIR`: short trainings on shares of the photos, each with the same number of steps
 and measured on the same validation photos. The pack itself was trained on all of them, for much longer.
-Photos of clear faces are counted among the detector's."""
+The detector's photos include those of clear faces."""
 # A card begins with this before it is measured.
 STAGES_TABLE = "| stage | architecture |"
 PAPERS = (
@@ -168,7 +169,7 @@ def measure(pack: str, out: Path) -> str:
     """Return the measurements of every stage as Markdown.
 
     Each stage runs from pixels to tables to `skinbatch evaluate`, on the validation photos of its
-    recipe, and, in short, on those that it was trained on.
+    recipe, and less of it on the photos that it was trained on.
     """
     photos = _prepared(out)
     valid, train = (_measured(pack, photos, out / part, part) for part in PARTS)

@@ -26,10 +26,10 @@ def export(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="What `skinbatch score` has scored (a folder or s3://bucket/prefix), or annotated photos.",
+            help="A destination of `skinbatch score` (folder or s3://bucket/prefix), or annotated photos.",
         ),
     ],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Where the files go: a new folder, or s3://bucket/prefix.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="New folder or s3://bucket/prefix for the files.")],
     format: Annotated[BoxFormat, typer.Option("--format", help="Format to write.")],
     score_threshold: Annotated[
         float | None,
@@ -40,7 +40,7 @@ def export(
     ] = None,
     read_as: Annotated[
         str | None,
-        typer.Option("--from", help="Format of SOURCE, if it is annotated photos. (default: recognised by content)"),
+        typer.Option("--from", help="Format of SOURCE, if it is annotated photos. (default: recognized by content)"),
     ] = None,
     photos: Photos = None,
     scoring: Scoring = None,
@@ -51,8 +51,8 @@ def export(
     """Write boxes as Pascal VOC, COCO or YOLO, for other tools or for correction by hand.
 
     Photos are not copied. Every scored or annotated photo has an entry, even without boxes. Reading
-    the files back gives the same boxes to the last bit. Other properties of the annotations that
-    the format cannot hold are counted.
+    the files back gives the same boxes to the last bit. Properties of annotations that the format
+    cannot hold are counted as not kept.
     """
     from skinbatch.console import TerminalPresenter, counted
     from skinbatch.export.export import Wanted
@@ -74,7 +74,7 @@ def export(
     if report.left_out:
         print(f"  left out  {counted(report.left_out)}")
     if report.swapped:
-        print(f"  put right {report.swapped} {'box' if report.swapped == 1 else 'boxes'} with swapped corners")
+        print(f"  corrected {report.swapped} {'box' if report.swapped == 1 else 'boxes'} with swapped corners")
     if report.not_kept:
         print(f"  not kept  {counted(report.not_kept)}")
     if not report.complete:

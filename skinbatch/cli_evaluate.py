@@ -37,21 +37,21 @@ def evaluate(
         typer.Option(
             "--map",
             metavar="THEIRS=OURS",
-            help="A class of the truth and the pack's name for it, or nothing for none; `*=acne` maps all. May be repeated.",
+            help="A class in TRUTH and the pack's name for it, or nothing to map it to none; `*=acne` maps all. May be repeated.",
         ),
     ] = None,
     apart: Annotated[
         list[str] | None,
-        typer.Option("--apart", metavar="CLASS", help="A class of photos to leave out of the means. May be repeated."),
+        typer.Option("--apart", metavar="CLASS", help="A class to leave out of the means. May be repeated."),
     ] = None,
     group: Annotated[
         str | None,
         typer.Option(
             "--group",
             metavar="PATTERN",
-            help="How photos of one person are known, which intervals are drawn over together: a regular expression over the "
+            help="How to recognize photos of one person, which intervals keep together: a regular expression over the "
             "photo's name whose first or named group is the person, a column of a CSV truth or of the tables (`patient` finds "
-            "`meta_patient`), or `look` for photos that look alike. (default: groups in the truth)",
+            "`meta_patient`), or `look` for photos that look alike. (default: groups in TRUTH)",
         ),
     ] = None,
     trained_on: Annotated[
@@ -64,7 +64,7 @@ def evaluate(
         ),
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="Format of TRUTH. (default: recognised by content)")
+        str | None, typer.Option("--format", help="Format of TRUTH. (default: recognized by content)")
     ] = None,
     photos: Photos = None,
     scoring: Scoring = None,
@@ -74,10 +74,10 @@ def evaluate(
 ) -> None:
     """Compare a destination with people's annotations: numbers, intervals and plots.
 
-    Boxes give AP, AR and count errors; severities the confusion of grades; masks Dice and IoU;
-    classes recall, precision, ROC and AUC. All are given over all photos, by skin tone and by
-    severity. Photos are matched by file if the truth has the scored files, otherwise by name,
-    otherwise by base name.
+    Annotated boxes give AP, AR and count errors; severities give the confusion of grades; masks give
+    Dice and IoU; classes give recall, precision, ROC and AUC. All numbers are given over all photos,
+    by skin tone and by severity. Photos are matched by file if TRUTH has the scored files, otherwise
+    by name, otherwise by base name.
     """
     from skinbatch.evaluate.evaluation import evaluate as run
     from skinbatch.evaluate.plots import draw

@@ -18,7 +18,9 @@ Settings = Annotated[
     Path | None, typer.Option("--settings", metavar="FILE", help="A run's settings, for [storage] with s3://.")
 ]
 
-pack_app = typer.Typer(help="Model packs: the models of a scoring, with their hashes.", no_args_is_help=True)
+pack_app = typer.Typer(
+    help="List, show, verify and import packs: the models of a scoring, with their hashes.", no_args_is_help=True
+)
 
 
 class Method(StrEnum):
@@ -87,7 +89,7 @@ def pack_import(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The pack to make or to extend.")],
     stage: Annotated[str, typer.Option("--stage", help="segmenter, detector or classifier.")],
     arch: Annotated[
-        str, typer.Option("--arch", help="As `skinbatch pack architectures` lists them; timm:NAME for any of timm's.")
+        str, typer.Option("--arch", help="A name from `skinbatch pack architectures`, or timm:NAME for any of timm's.")
     ],
     weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help=".pth, .ckpt, .safetensors or .onnx.")],
     base: Annotated[str | None, typer.Option("--base", help="Pack that supplies the missing stages.")] = None,
@@ -104,7 +106,7 @@ def pack_import(
         typer.Option("--input", help="What the model sees: image, crop (the face) or masked_crop. (default: crop)"),
     ] = None,
     head: Annotated[
-        str | None, typer.Option("--head", help="Name of a classifier, before its columns. (default: disease)")
+        str | None, typer.Option("--head", help="Name of a classifier; its columns begin with it. (default: disease)")
     ] = None,
     dest: Annotated[
         str | None,
@@ -118,14 +120,14 @@ def pack_import(
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Add a user's weights to a pack, as a stage.
+    """Add your own weights to a pack, as a stage.
 
     The weights are checked, tried on a photo and hashed; nothing in them is executed.
 
-    Prints how the weights were read (classes, layout, colours, layers) and the source of each
-    answer: the file, a setting, or an assumption that a setting changes.
+    The command prints how it read the weights (classes, layout, colours, layers) and the source of
+    each answer: the file, a setting, or an assumption that a setting changes.
 
-    Settings of the stage are lines of a TOML file for --config: layout = "rtdetr", outputs =
+    Write fields of the stage into a TOML file for --config, such as layout = "rtdetr", outputs =
     "softmax", mean = [0.5, 0.5, 0.5].
     """
     from skinbatch.models.assemble import grow_pack
@@ -162,7 +164,7 @@ def pack_import(
 
 @pack_app.command("architectures")
 def pack_architectures(as_json: Json = False) -> None:
-    """List the names that `pack import --arch` takes, one a line."""
+    """List the names that `pack import --arch` takes, one per line."""
     from skinbatch.models.stages import ARCHITECTURES
 
     if as_json:
@@ -178,29 +180,29 @@ def pack_anchors(
     truth: Annotated[
         Path,
         typer.Argument(
-            metavar="TRUTH", help="Annotated photos with boxes, in any format that is read: VOC, COCO, YOLO, CVAT …"
+            metavar="TRUTH", help="Annotated photos with boxes, in any supported format: VOC, COCO, YOLO, CVAT …"
         ),
     ],
-    anchors: Annotated[int, typer.Option("--anchors", "-k", min=1, help="How many anchors to write.")] = 9,
+    anchors: Annotated[int, typer.Option("--anchors", "-k", min=1, help="Number of anchors.")] = 9,
     size: Annotated[
         int | None, typer.Option("--size", help="Long side of the network's input, pixels. (default: FILE's, else 640)")
     ] = None,
     max_upscale: Annotated[
         float | None,
-        typer.Option("--max-upscale", help="Most that smaller photos are scaled up. (default: FILE's, else 1.0)"),
+        typer.Option("--max-upscale", help="Largest factor to scale up smaller photos. (default: FILE's, else 1.0)"),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="TOML for `pack import --config`; only [anchors] changes."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Picture of mean IoU against k.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Plot of mean IoU against k.")] = None,
     photos: Photos = None,
     as_json: Json = False,
 ) -> None:
     """Fit anchors to the boxes of annotated photos: k-means with distance 1 - IoU.
 
-    Boxes are scaled as for a detector that sees whole photos. For one that sees faces, give
-    annotated faces.
+    Boxes are scaled as for a detector that sees whole photos. If yours sees faces, give photos of
+    single faces.
     """
     from skinbatch.train.anchor_report import report_anchors
 
@@ -233,9 +235,9 @@ def explain(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Draw which places in a photo speak for a class.
+    """Draw which parts of a photo made a classifier choose a class.
 
-    The picture shows Grad-CAM and guided back-propagation beside the photo.
+    The picture shows the photo beside two maps of these parts: Grad-CAM and guided back-propagation.
     """
     from skinbatch.reading import destination_store
     from skinbatch.report.explain import Question

@@ -21,7 +21,7 @@ Source = Annotated[
         help="Folder, tar, zip, Parquet, listing (uri column) or S3 Inventory manifest: local path or s3://bucket/prefix.",
     ),
 ]
-Dest = Annotated[str, typer.Argument(metavar="DEST", help="Folder or s3://bucket/prefix of the tables.")]
+Dest = Annotated[str, typer.Argument(metavar="DEST", help="Folder or s3://bucket/prefix for the tables.")]
 PackName = Annotated[str | None, typer.Option("--pack", help="Pack to use: its name or folder. (default: starter)")]
 EngineName = Annotated[
     str | None,

@@ -167,7 +167,9 @@ def series(
     dest: Dest,
     subject: Annotated[
         str,
-        typer.Option("--subject", help="Name of the person: a column, or the first group of a regex over image_id."),
+        typer.Option(
+            "--subject", help="The person in the photo: a column, or the first group of a regex over image_id."
+        ),
     ],
     time: Annotated[
         str,

@@ -132,7 +132,7 @@ def train(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Folder for the pack (in a folder of its name) and for `work`, with checkpoints, log and curves by stage.",
+            help="Folder to write to: the pack goes to DIR/NAME; checkpoints, log and curves of each stage to DIR/work.",
         ),
     ],
     data: Annotated[
@@ -161,8 +161,8 @@ def train(
 ) -> None:
     """Train a stage of a pack on annotated photos. Run the same command again to resume.
 
-    Ends with 0 when the pack is written, 2 for wrong use, 7 if another training works in DIR, 130
-    when interrupted.
+    Exit codes: 0 the pack is written; 2 wrong use; 7 another training is using DIR; 130
+    interrupted.
     """
     from skinbatch.train.session import train as run
     from skinbatch.train.shipped import find_recipe
@@ -179,9 +179,7 @@ def train(
 
 
 def recipes(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The recipe to print, as a start for your own.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Recipe to print, for you to edit.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with skinbatch, or print one as TOML to edit and train.

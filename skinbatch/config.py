@@ -207,7 +207,8 @@ class RunSettings(_Section):
     """Decide when a run stops and what it writes besides the tables."""
 
     limit: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Stop after whole units with this many photos (exit code 6)."
+        default=None,
+        description="Stop once this many photos are scored (exit code 6). Units that have begun are finished.",
     )
     max_failures: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.05, description="Share of all photos that may fail before a finished run ends with exit code 3."

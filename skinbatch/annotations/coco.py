@@ -87,7 +87,7 @@ class _File:
         if rest:
             lacks = "bbox" if isinstance(rest[0], dict) and "image_id" in rest[0] else "image_id"
             what = f"annotation {rest[0].get('id')}" if isinstance(rest[0], dict) else "an annotation"
-            raise UsageError(f"{file}: not COCO's instances: {what} has no `{lacks}`; give it one or take it out")
+            raise UsageError(f"{file}: not COCO's instances: {what} has no `{lacks}`; give it one or remove it")
         if len(known) < len(self.images):
             raise UsageError(f"{file}: two images have the same `id`; give each one of its own")
         stray = next((n for n in self._of if n not in known), None)

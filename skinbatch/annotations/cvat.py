@@ -77,7 +77,7 @@ class _File:
         try:
             self._parse()
         except (OSError, ElementTree.ParseError, LookupError) as e:
-            raise UsageError(f"{file}: no readable CVAT annotation: {e}; export it again, or remove it") from None
+            raise UsageError(f"{file}: not a readable CVAT annotation: {e}; export it again, or remove it") from None
         self.photos = PhotoFiles(file, photos, [image.names for image in self.images], ())
 
     def annotated(self, root: Path) -> Iterator[AnnotatedPhoto]:
@@ -130,7 +130,7 @@ class _File:
                 image.not_kept.update(_not_kept(shape))
             elif shape.tag in _NO_AREA:
                 raise UsageError(
-                    f"{where}: has <{shape.tag}>, which is no box and has no area; draw a box there, or take it out"
+                    f"{where}: has <{shape.tag}>, which is not a box and has no area; draw a box there, or remove it"
                 )
         return image
 

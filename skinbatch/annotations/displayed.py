@@ -27,7 +27,7 @@ def displayed_size(photo: Path) -> tuple[int, int]:
         with Image.open(photo) as image:
             return turned_size(image)
     except UNREADABLE as e:
-        raise UsageError(f"{photo}: its size cannot be read: {plain(e)}; replace the photo or take it out") from None
+        raise UsageError(f"{photo}: its size cannot be read: {plain(e)}; replace the photo or remove it") from None
 
 
 def plain(e: Exception) -> str:

@@ -111,7 +111,7 @@ class _File:
 
     def _task(self, entry: Any, number: int) -> _Task:
         if not isinstance(entry, dict):
-            raise UsageError(f"{self.file}: not {_WHAT}: entry {number} is no task")
+            raise UsageError(f"{self.file}: not {_WHAT}: entry {number} is not a task")
         if isinstance(entry.get("task"), dict) and "result" in entry:
             # Storages for annotations get each annotation with its task inside.
             entry = entry["task"] | {"annotations": [entry]}
@@ -149,7 +149,7 @@ def _the_one(annotations: Sequence[Any], where: str) -> Sequence[Mapping[str, An
         return None
     results = kept[0].get("result")
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise UsageError(f"{where}: `result` is no list of results")
+        raise UsageError(f"{where}: `result` is not a list of results")
     return results
 
 
@@ -206,8 +206,8 @@ def _take(task: _Task, kind: str, value: Mapping[str, Any], result: Mapping[str,
         kind = _unlabelled(value) or "labels"
     if kind in _NO_BOXES or (kind == "labels" and "width" not in value):
         raise UsageError(
-            f"{task.where}: has a region of type {kind!r}, which is no box; draw boxes, polygons or ellipses, or export brushes "
-            "as PNG masks"
+            f"{task.where}: has a region of type {kind!r}, which is not a box; draw boxes, polygons or ellipses, or export "
+            "brushes as PNG masks"
         )
     if kind not in (*_BOXES, *_OUTLINES):
         return  # text, numbers, ratings

@@ -88,7 +88,7 @@ class _Said:
         self.file = file
         data = load_json(file, "LabelMe's annotations")
         if not isinstance(data, dict) or not isinstance(data.get("shapes"), list):
-            raise UsageError(f"{file}: not LabelMe's annotations: `shapes` is no list")
+            raise UsageError(f"{file}: not LabelMe's annotations: `shapes` is not a list")
         self._data: dict[str, Any] = data
         self._boxes: list[list[float]] = []
         self._labels: list[str] = []
@@ -188,15 +188,15 @@ def _points(shape: Mapping[str, Any], where: str) -> list[Point]:
     try:
         points = [(float(x), float(y)) for x, y in shape["points"]]
     except (KeyError, TypeError, ValueError):
-        raise UsageError(f"{where}: `points` is no list of [x, y] in pixels") from None
+        raise UsageError(f"{where}: `points` is not a list of [x, y] in pixels") from None
     if not points:
-        raise UsageError(f"{where}: has no points; take it out")
+        raise UsageError(f"{where}: has no points; remove it")
     return points
 
 
 def _box(kind: str, points: list[Point], where: str) -> list[float]:
     if kind in _NO_AREA or len(points) < 2:
-        raise UsageError(f"{where}: is a {kind}, which is no box and has no area; draw a box there, or take it out")
+        raise UsageError(f"{where}: is a {kind}, which is not a box and has no area; draw a box there, or remove it")
     if kind == "circle":
         (centre, edge) = points[:2]
         radius = math.dist(centre, edge)

@@ -94,7 +94,7 @@ def read_truth(
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if format is not None and format not in _ALL:
-        raise UsageError(f"format {format!r}: there are {', '.join(FORMATS)}")
+        raise UsageError(f"no format {format!r}; there are {', '.join(FORMATS)}")
 
     folder = None if photos is None else _photo_folder(Path(photos))
     format = format or _told(path, folder)
@@ -102,7 +102,7 @@ def read_truth(
     if folder is not None:
         if not _ALL[format].photos:
             raise UsageError(
-                f"{folder}: a truth of format {format!r} has its photos within itself; leave the folder of photos out"
+                f"{folder}: a truth of format {format!r} contains its photos; leave out the folder of photos"
             )
         options["photos"] = folder
     if format == "csv":
@@ -142,14 +142,14 @@ def refuse_wrong_units(truth: Truth) -> None:
         off = (photo.boxes[:, 2:] + photo.boxes[:, :2] >= 2 * size).all(axis=1)
         if (large & off).any():
             raise UsageError(
-                f"{photo.annotation}: has boxes in pixels; YOLO's numbers are shares of the photo's sides: "
+                f"{photo.annotation}: has boxes in pixels; YOLO's numbers are fractions of the photo's sides: "
                 "divide x and width by its width, y and height by its height"
             )
 
     boxes = [photo.boxes for photo in truth.photos if photo.boxes is not None and len(photo.boxes)]
     if truth.format != "yolo" and boxes and all(((box >= 0) & (box <= 1)).all() for box in boxes):
         raise UsageError(
-            f"{truth.root}: all its boxes lie within 0 to 1, which is less than a pixel; if they are shares "
+            f"{truth.root}: all its boxes lie within 0 to 1, which is less than a pixel; if they are fractions "
             "of the photos' sides, multiply them by the photos' width and height"
         )
 

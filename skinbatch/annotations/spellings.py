@@ -41,7 +41,7 @@ class Spellings:
         if len(found) > 1:
             several = " and ".join(map(ascii, sorted(found)))
             raise UsageError(
-                f"{folder}: {path.name} is {several}, which differ only in how Unicode spells them; rename one of them"
+                f"{folder}: {path.name} is {several}, which differ only in their Unicode form; rename one of them"
             )
         return folder / found[0] if found else None
 

@@ -29,7 +29,7 @@ def split(
     fewer than two groups, or if the share is not between 0 and 1.
     """
     if not 0 < valid_share < 1:
-        raise UsageError(f"valid_share = {valid_share}: has to be between 0 and 1")
+        raise UsageError(f"valid_share = {valid_share}: must be between 0 and 1")
     members: dict[Hashable, list[int]] = defaultdict(list)
     for n, group in enumerate(groups):
         members[group].append(n)

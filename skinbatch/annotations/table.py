@@ -71,7 +71,7 @@ def read(path: Path, photos: Path | None = None, group: str | None = None) -> Tr
     files = _files(path) if path.is_dir() else [path]
     if len(files) != 1:
         there = ", ".join(file.name for file in files) or "none"
-        raise UsageError(f"{path}: looked for one .csv of image and label, found {there}; name the one that is meant")
+        raise UsageError(f"{path}: looked for one .csv of image and label, found {there}; name one of them")
     (file,) = files
     header, rows = rows_of(file)
     image, labels, group_at = _columns(file, header, rows, group)
@@ -129,7 +129,7 @@ class _BoxColumns:
                 photo.size = width, height
         except (ValueError, OverflowError):
             raise UsageError(
-                f"{where}: {', '.join(texts)} are no corners in pixels, or its size is no number"
+                f"{where}: {', '.join(texts)} are not corners in pixels, or its size is not a number"
             ) from None
 
 
@@ -137,7 +137,7 @@ def _check_pixels(file: Path, rows: Iterable[_Row]) -> None:
     values = [abs(value) for row in rows for box in row.boxes for value in box]
     if values and max(values) <= 1:
         raise UsageError(
-            f"{file}: all corners are between 0 and 1, and so no pixels but shares; multiply them by the photos' sizes"
+            f"{file}: all corners are between 0 and 1, so they are fractions and not pixels; multiply them by the photos' sizes"
         )
 
 

@@ -122,7 +122,7 @@ class Tree:
         if len(found) > 1:
             several = " and ".join(ascii(key) for key in found)
             raise UsageError(
-                f"{self.root}: {name} is {several}, which differ only in how Unicode spells them; rename one of them"
+                f"{self.root}: {name} is {several}, which differ only in their Unicode form; rename one of them"
             )
 
 

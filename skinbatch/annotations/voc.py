@@ -75,7 +75,7 @@ def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, p
         where = f"{file}: object {number}"
         box = node.find("bndbox")
         if box is None:
-            raise UsageError(f"{where} has no <bndbox>; draw its box, or take the object out")
+            raise UsageError(f"{where} has no <bndbox>; draw its box, or remove the object")
         boxes.append([_number(box, tag, where) for tag in _CORNERS])
         labels.append((node.findtext("name") or "").strip())
         if (node.findtext("difficult") or "").strip() == "1":
@@ -103,7 +103,7 @@ def _parse(file: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(file).getroot()
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as e:
-        raise UsageError(f"{file}: no readable Pascal VOC annotation: {e}; repair it, or take it out") from None
+        raise UsageError(f"{file}: not a readable Pascal VOC annotation: {e}; repair it, or remove it") from None
 
 
 def _number(node: ElementTree.Element, tag: str, where: str) -> float:

@@ -96,9 +96,7 @@ def _data_set(path: Path) -> DataSet | None:
         return None
     files = data_sets_in(path)
     if len(files) > 1:
-        raise UsageError(
-            f"{path}: has several data sets: {', '.join(file.name for file in files)}; name the one that is meant"
-        )
+        raise UsageError(f"{path}: has several data sets: {', '.join(file.name for file in files)}; name one of them")
     return read_data_set(files[0]) if files else None
 
 

@@ -56,7 +56,7 @@ class DataSet:
                         f"{self.file}: `{name}`: {place}: no such folder or list; correct `path` or `{name}`"
                     )
         if not places:
-            raise UsageError(f"{self.file}: names no photos that are there; give it `train` or `val`")
+            raise UsageError(f"{self.file}: names no photos that exist; set `train` or `val`")
         return tuple(places)
 
     @property
@@ -111,7 +111,7 @@ def class_names(file: Path) -> dict[int, str]:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         found = {int(number): str(name).strip() for number, name in pairs}
     except (TypeError, ValueError) as e:
-        raise UsageError(f"{file}: `names` is no list of class names: {e}") from None
+        raise UsageError(f"{file}: `names` is not a list of class names: {e}") from None
 
     if isinstance(count := data.get("nc"), int) and count != len(found):
         raise UsageError(f"{file}: `nc` is {count}, and `names` has {len(found)} classes; correct one of them")
@@ -129,7 +129,7 @@ def _loaded(file: Path) -> dict[str, Any]:
 def _listed(file: Path, name: str, value: Any) -> Sequence[str]:
     places = [value] if isinstance(value, str) else value
     if not isinstance(places, list) or not all(isinstance(place, str) and place for place in places):
-        raise UsageError(f"{file}: `{name}` is no folder, list of photos (.txt), or several of them: {value!r}")
+        raise UsageError(f"{file}: `{name}` is not a folder, a list of photos (.txt), or several of them: {value!r}")
     return places
 
 
@@ -139,7 +139,7 @@ def _root(file: Path, said: Any, places: Sequence[str]) -> Path:
     if said is None or said == "":
         return beside
     if not isinstance(said, str):
-        raise UsageError(f"{file}: `path` is no folder: {said!r}")
+        raise UsageError(f"{file}: `path` is not a folder: {said!r}")
 
     path = Path(said.replace("\\", "/")).expanduser()
     here = Path.cwd()

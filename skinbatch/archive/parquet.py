@@ -114,7 +114,7 @@ def parquet_rows(
         end = first + parquet.metadata.row_group(group).num_rows
         if start < end and first < stop:
             row = first
-            status, damage = Status.CORRUPT, f"row group {group} has fewer rows than its footer says"
+            status, damage = Status.CORRUPT, f"row group {group} has fewer rows than its footer records"
             try:
                 coded = _Coded(beside, group, columns.coded)
                 for batch in _batches(parquet, group, columns):

@@ -91,10 +91,10 @@ def open_source(uri: str, config: Config) -> Source:
                 return _of_file(store, info, config)
         store = _store(root or "/", config)
         if next(iter(store.list()), None) is None and (is_s3(uri) or not os.path.isdir(path_of(root))):
-            raise UsageError(f"{uri_of(uri)}: there is nothing there; name a folder, a shard or a listing")
+            raise UsageError(f"{uri_of(uri)}: does not exist; name a folder, a shard or a listing")
         return FolderSource(store, config.source)
     except ForbiddenError as e:
-        raise UsageError(f"{uri}: may not be read: {e}; check permissions or credentials") from e
+        raise UsageError(f"{uri}: cannot be read: {e}; check permissions or credentials") from e
 
 
 def _store(uri: str, config: Config) -> Store:

@@ -329,7 +329,7 @@ class Driver:
         with self.log.lock:
             self.log.record.units_failed += 1
         if len(self._left) <= _MOST_NOTED:
-            more = "; any more are only counted" if len(self._left) == _MOST_NOTED else ""
+            more = "; further ones are only counted" if len(self._left) == _MOST_NOTED else ""
             self.presenter.note(f"unit {unit_id} stays open: {message.strip().splitlines()[-1]}{more}")
 
     def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
@@ -359,7 +359,7 @@ class Driver:
         try:
             self._deaths.add(unit, reason, timed_out)
         except StoreError as e:  # only a later run would miss it
-            self.presenter.note(f"this death could not be recorded: {e}")
+            self.presenter.note(f"the death of the worker could not be recorded: {e}")
 
     def halved(self, unit: WorkUnit) -> None:
         with self.log.lock:

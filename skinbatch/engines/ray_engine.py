@@ -112,7 +112,7 @@ class RayEngine:
             return
         token = None
         if not source.startswith("s3://") and not os.path.exists(path_of(source)):
-            raise UsageError(f"{source}: there is nothing there; name a folder, a shard or a listing")
+            raise UsageError(f"{source}: does not exist; name a folder, a shard or a listing")
         try:
             if not destination.startswith("s3://"):
                 folder = path_of(destination)

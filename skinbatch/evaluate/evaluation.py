@@ -107,7 +107,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     lost = [photo for photo in truth.photos if photo.path is None and photo.boxes is None]
     if truth.format == "yolo" and lost:
         raise UsageError(
-            f"{request.truth}: {len(lost)} label files give boxes in shares of photos that are not there, such as "
+            f"{request.truth}: {len(lost)} label files give boxes as fractions of photos that are missing, such as "
             f"{lost[0].annotation}; name the folder of the photos with --photos"
         )
     phase(f"reading the tables of {store.uri}")
@@ -144,11 +144,11 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
                 if members[part.places].any()
             }
             slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **found}
-    notes += [f"--map {name}: the truth has no class of this name" for name in request.unused(_names(truth))]
+    notes += [f"--map {name}: the truth has no class with this name" for name in request.unused(_names(truth))]
     if swapped := [photo for photo in judged.photos if photo.swapped]:
         number = sum(len(photo.swapped) for photo in swapped)
         notes.append(
-            f"the corners of {number:,} of the truth's boxes were swapped, and were put right: of "
+            f"the corners of {number:,} of the truth's boxes were swapped and have been corrected, in "
             f"{', '.join(photo.name for photo in swapped[:_SHOWN])}{', …' if len(swapped) > _SHOWN else ''}"
         )
     if crowds := sum(len(photo.crowd_labels) for photo in judged.photos):
@@ -209,7 +209,7 @@ def _parts(
         masks = scored.masks()
         if masks is None:
             notes.append(
-                "masks are not judged: this scoring was begun without --save-masks; score into another DEST with it"
+                "masks are not judged: this scoring was started without --save-masks; score into another DEST with it"
             )
         else:
             phase("comparing masks")

@@ -54,11 +54,11 @@ class Request:
 
     def __post_init__(self) -> None:
         if wrong := [t for t in self.thresholds if not 0 <= t <= 1]:
-            raise UsageError(f"--thresholds: {wrong[0]} is no score; scores are from 0 to 1")
+            raise UsageError(f"--thresholds: {wrong[0]} is not a score; scores are from 0 to 1")
         try:
             _ = self.grouping
         except re.error as e:
-            raise UsageError(f"--group {self.group}: no regular expression: {e}") from None
+            raise UsageError(f"--group {self.group}: not a regular expression: {e}") from None
 
     @cached_property
     def grouping(self) -> Grouping | None:

@@ -124,7 +124,7 @@ def export(
     """
     storage = storage or StorageSettings()
     if wanted.format not in WRITERS:
-        raise UsageError(f"format {wanted.format!r}: there are {', '.join(WRITERS)}")
+        raise UsageError(f"no format {wanted.format!r}; there are {', '.join(WRITERS)}")
     _apart(source, out)
     boxes = _opened(source, wanted, storage)
     store = open_store(out, storage)
@@ -166,7 +166,7 @@ def _opened(source: str, wanted: Wanted, storage: StorageSettings) -> Boxes:
     if is_s3(source) or Path(local_path(source), layout.DEST).is_file():
         store = open_store(source if is_s3(source) else os.path.realpath(local_path(source)), storage)
         if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
-            raise UsageError(f"--score-threshold {wanted.threshold:g}: has to be between 0 and 1")
+            raise UsageError(f"--score-threshold {wanted.threshold:g}: must be between 0 and 1")
         if wanted.threshold is not None and wanted.grading is not None:
             raise UsageError("--score-threshold, --grading: a grading has its own threshold; give only one of the two")
         for name, said in (("--photos", wanted.photos), ("--from", wanted.read_as)):
@@ -191,4 +191,4 @@ def _apart(source: str, out: str) -> None:
         return
     one, other = ((u.rstrip("/") if is_s3(u) else os.path.realpath(local_path(u))) for u in (source, out))
     if f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/"):
-        raise UsageError(f"{out}: lies within {source}, or around it; name a folder apart from it")
+        raise UsageError(f"{out}: overlaps with {source}; name another folder")

@@ -45,7 +45,7 @@ class YoloWriter:
         for (x1, y1, x2, y2), label in zip(photo.boxes.tolist(), photo.labels, strict=True):
             if not photo.width or not photo.height:
                 raise UsageError(
-                    f"{photo.name}: its size is not known, and YOLO's boxes are shares of it; name the folder of the "
+                    f"{photo.name}: its size is not known, and YOLO's boxes are fractions of it; name the folder of the "
                     "photos with --photos, or export voc or coco"
                 )
             x, w = _centred(_share(x1, photo.width), _share(x2, photo.width))
@@ -71,7 +71,7 @@ def _share(pixels: float, size: int) -> Decimal:
         share = EXACT.quantize(exact, step)
         if np.float32(float(EXACT.multiply(share, size))) == np.float32(pixels):
             return share
-    raise UsageError(f"a corner at {pixels!r} pixels cannot be written as a share of {size}; export voc")
+    raise UsageError(f"a corner at {pixels!r} pixels cannot be written as a fraction of {size}; export voc")
 
 
 def _centred(low: Decimal, high: Decimal) -> tuple[str, str]:

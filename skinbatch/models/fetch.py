@@ -90,9 +90,9 @@ def _checked(store: Store, name: str, recorded: str, take: Callable[[bytes], obj
                 digest.update(chunk)
                 take(chunk)
     except NotFoundError:
-        raise PackError(f"{store.uri_of(name)}: not there, and {FILENAME} records it") from None
+        raise PackError(f"{store.uri_of(name)}: missing, but {FILENAME} lists it") from None
     if digest.hexdigest() != recorded:
         raise PackError(
             f"{store.uri_of(name)}: SHA-256 is {digest.hexdigest()[:12]}…, {FILENAME} records {recorded[:12]}…; "
-            "the file was changed or cut off: put the pack there again"
+            "the file was changed or cut off: upload the pack again"
         )

@@ -157,7 +157,7 @@ def _given(wanted: Import, backbone: str | None) -> dict[str, Any]:
     for path in wanted.configs:
         if path.suffix != ".toml":
             if wanted.arch != "mmdet":
-                raise UsageError(f"{path}: an mmdet config goes with --arch mmdet; fields of the stage are a .toml")
+                raise UsageError(f"{path}: an mmdet config needs --arch mmdet; fields of the stage go into a .toml")
             continue
         try:
             fields |= read_toml(path)
@@ -165,7 +165,7 @@ def _given(wanted: Import, backbone: str | None) -> dict[str, Any]:
             raise UsageError(f"{path}: no such file") from None
         ours = next((name for name in _OURS if name in fields), None)
         if ours is not None:
-            raise UsageError(f"{path}: `{ours}` is not set by hand; leave it out")
+            raise UsageError(f"{path}: `{ours}` is set automatically; leave it out")
         unknown = [name for name in fields if name not in STAGES[wanted.stage].model_fields]
         if unknown:
             known = [name for name in STAGES[wanted.stage].model_fields if name not in _OURS]

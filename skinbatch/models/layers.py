@@ -151,7 +151,7 @@ def _only(path: Path, whole: Sequence[_Candidate]) -> _Candidate:
 
     names = " and ".join(f"`{candidate.prefix}`" for candidate in fitting)
     raise UsageError(
-        f"{path}: holds {len(fitting)} networks of this architecture that differ. Their names begin with {names}; "
+        f"{path}: holds {len(fitting)} different networks of this architecture. Their names begin with {names}; "
         f"choose one: --prefix {fitting[0].prefix or repr('')}"
     )
 

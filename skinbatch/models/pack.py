@@ -144,7 +144,7 @@ class Pack:
                     + (
                         f"delete {self.directory}, a copy of {self.origin}"
                         if self._fetched
-                        else "take it from its source again"
+                        else "get it from its source again"
                     )
                 )
 

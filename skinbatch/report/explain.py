@@ -142,7 +142,7 @@ def pack_of(made_by: Scoring, address: str, config: Config, store: Store) -> Pac
         if changed:
             raise PackError(
                 f"{scoring} was made with another pack than {pack.address}: its {stem} had another "
-                f"{', '.join(changed)}; name the pack of that time with --pack"
+                f"{', '.join(changed)}; name the original pack with --pack"
             )
     return pack
 

@@ -70,7 +70,7 @@ def _place_of(image_id: str, ids: pa.ChunkedArray, where: str) -> int:
         return same[0]
     if same:
         several = " and ".join(ascii(names[n]) for n in same)
-        raise UsageError(f"{where}: `{image_id}` is {several}, which differ only in how Unicode spells them")
+        raise UsageError(f"{where}: `{image_id}` is {several}, which differ only in their Unicode form")
 
     close = _close(image_id, names)
     hint = f"; close to it: {', '.join(close)}" if close else ""
@@ -108,13 +108,15 @@ def read_again(store: Store, fingerprint: str, row: Mapping[str, Any], config: C
     else:
         fetched = _read_loose(image_id, str(row["uri"]), locator, config)
     if fetched is None:
-        raise UsageError(f"{row['uri']}: is gone since `{image_id}` was scored; put it back, or score the source again")
+        raise UsageError(
+            f"{row['uri']}: has disappeared since `{image_id}` was scored; restore it, or score the source again"
+        )
     if fetched.data is None:
         raise UsageError(f"`{image_id}` cannot be read again: {fetched.error}")
     now = hashlib.sha256(fetched.data).hexdigest()
     if now != row["sha256"]:
         raise UsageError(
-            f"{row['uri']}: has changed since `{image_id}` was scored (SHA-256 {now[:12]}…, its row says "
+            f"{row['uri']}: has changed since `{image_id}` was scored (SHA-256 {now[:12]}…, its row has "
             f"{str(row['sha256'])[:12]}…); score the source again"
         )
     try:

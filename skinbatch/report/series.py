@@ -81,7 +81,9 @@ def read_series(results: Results, subject: str, time: str) -> Series:
 
     if not by_subject:
         names = ", ".join(repr(name) for name in unmatched[:_NAMES_SHOWN])
-        raise UsageError(f"no photo has a subject by {subject!r} and a time by {time!r}; names are such as {names}")
+        raise UsageError(
+            f"no photo has a subject by {subject!r} and a time by {time!r}; photos have names such as {names}"
+        )
     key = _order([visit.time for visits in by_subject.values() for visit in visits])
     subjects = (
         Subject(name, tuple(sorted(visits, key=lambda visit: (key(visit.time), visit.image_id))))
@@ -100,7 +102,7 @@ def _reader(text: str, option: str, columns: list[str]) -> Callable[[Mapping[str
     try:
         pattern = re.compile(text)
     except re.error as e:
-        raise UsageError(f"{option}: {text!r} is no column and no regular expression: {e}") from None
+        raise UsageError(f"{option}: {text!r} is neither a column nor a regular expression: {e}") from None
 
     def matched(row: Mapping[str, Any]) -> str | None:
         match = pattern.search(row["image_id"])

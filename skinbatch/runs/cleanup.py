@@ -91,7 +91,7 @@ def _look_again(ledger: Ledger, own: Snapshot) -> None:
                 "lost, run the same command again"
             )
     raise ClaimError(
-        f"{ledger.store.uri}: its listings do not show this run's snapshot {own.name} with all that it names: the store lists "
+        f"{ledger.store.uri}: the listing does not show this run's snapshot {own.name} and everything it names: the listing is "
         "late, or another run is cleaning up here; nothing is lost, run the same command again"
     )
 

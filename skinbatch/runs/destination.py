@@ -68,7 +68,7 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as e:
         raise UsageError(f"{store.uri_of(key)} is damaged: {e}") from None
     if not isinstance(found, dict):
-        raise UsageError(f"{store.uri_of(key)} is damaged: no JSON object")
+        raise UsageError(f"{store.uri_of(key)} is damaged: it is not a JSON object")
     return found
 
 
@@ -117,7 +117,7 @@ def require_current(store: Store, found: Destination) -> None:
         raise UsageError(
             f"{store.uri}: its tables have schema version {found.schema_version}, this skinbatch writes version "
             f"{SCHEMA_VERSION}, and files of both would not open together. Score into another destination; this one can "
-            "still be read (open, verify, evaluate, export), and goes on with the version that began it"
+            "still be read (open, verify, evaluate, export), and the version that started it can continue"
         )
 
 
@@ -137,7 +137,9 @@ def read_scoring(store: Store, fingerprint: str) -> Scoring | None:
     except (KeyError, TypeError) as e:
         raise UsageError(f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: {e}") from None
     if found.fingerprint != fingerprint:
-        raise UsageError(f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: it says {found.fingerprint}")
+        raise UsageError(
+            f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: its fingerprint is {found.fingerprint}"
+        )
     return found
 
 

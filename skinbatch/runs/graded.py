@@ -65,7 +65,7 @@ def _problem_of(store: Store, file: GradingFile) -> str | None:
         rows = read_columns(data, ["image_id"]).num_rows
     except (pa.ArrowException, OSError) as e:
         return f"{where}: not readable as Parquet: {e}"
-    return None if rows == file.rows else f"{where}: {rows:,} rows, but its record says {file.rows:,}"
+    return None if rows == file.rows else f"{where}: {rows:,} rows, but its record has {file.rows:,}"
 
 
 def _unnamed(store: Store, fingerprint: str, named: set[str]) -> Iterator[str]:

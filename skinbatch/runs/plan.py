@@ -280,7 +280,7 @@ def newest_alike(store: Store, fingerprint: str, own: Plan) -> Plan:
         found = None
     if found is None or not found.units.same_inputs(own.units):
         raise ClaimError(
-            f"{store.uri}: another run has written plan {newest}, which is not what this run's {own.name} says; nothing is "
+            f"{store.uri}: another run has written plan {newest}, which differs from this run's {own.name}; nothing is "
             "lost, run the same command again"
         )
     return found
@@ -344,7 +344,7 @@ def _read(store: Store, key: str, schema: pa.Schema, may_lack: str = "") -> pa.T
     if may_lack and may_lack not in table.column_names:
         table = table.append_column(schema.field(may_lack), pa.nulls(table.num_rows, schema.field(may_lack).type))
     if table.column_names != schema.names:
-        raise TableError(f"{store.uri_of(key)}: damaged: it has not the columns of a plan; {_WAY_OUT}")
+        raise TableError(f"{store.uri_of(key)}: damaged: it does not have the columns of a plan; {_WAY_OUT}")
     return table
 
 

@@ -118,7 +118,7 @@ class LocalStore:
     def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
         with self._errors(key), self._open(key, version) as (fd, info):
             if not 0 <= start <= stop <= info.size:
-                raise StoreError(f"{self.uri_of(key)}: bytes {start}-{stop} asked for, it has {info.size}")
+                raise StoreError(f"{self.uri_of(key)}: bytes {start}-{stop} were requested, but it has {info.size}")
             os.lseek(fd, start, os.SEEK_SET)
             data = _read(fd, stop - start)
             self._unchanged(fd, info, len(data) == stop - start)

@@ -30,7 +30,7 @@ def split_s3(uri: str) -> tuple[str, str]:
         raise UsageError(f"{uri}: names no bucket; write s3://bucket/prefix")
     if "@" in bucket or is_signed(uri):
         way_out = "write s3://bucket/prefix, and leave credentials to the environment or to [storage] profile"
-        raise UsageError(f"{uri}: carries credentials, which would stand in tables and logs; {way_out}")
+        raise UsageError(f"{uri}: contains credentials, which would appear in tables and logs; {way_out}")
     return bucket, key
 
 

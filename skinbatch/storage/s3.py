@@ -88,7 +88,7 @@ class S3Store:
             if more is False or (more and following):
                 return page, following if more else None
             self._again(attempt)
-        raise StoreError(f"{self.uri_of(prefix)}: listing it broke off {attempt} times: answers without an end")
+        raise StoreError(f"{self.uri_of(prefix)}: its listing was cut off {attempt} times")
 
     def _again(self, failures: int) -> None:
         """Count a retry and pause before the next attempt."""
@@ -116,7 +116,7 @@ class S3Store:
 
     def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
         if not 0 <= start <= stop:
-            raise StoreError(f"{self.uri_of(key)}: bytes {start}-{stop} asked for")
+            raise StoreError(f"{self.uri_of(key)}: bytes {start}-{stop} were requested")
         if start == stop:
             return b""
         with _S3Stream(self, key, version, start, stop) as stream:
@@ -332,7 +332,9 @@ class _S3Stream(io.RawIOBase):
         stop = total if self._stop is None else self._stop
         if first != self._at or stop > total:
             self._drop()
-            raise StoreError(f"{self._uri}: bytes {self._at}-{stop} asked for, it has {total} and sent from {first}")
+            raise StoreError(
+                f"{self._uri}: bytes {self._at}-{stop} were requested; it has {total}, and the answer began at {first}"
+            )
         version = _version(found)
         if self._version is not None and version != self._version:  # not every server honours If-Match
             self._drop()

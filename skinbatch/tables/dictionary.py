@@ -45,7 +45,7 @@ def dictionary(
     return (
         _table(
             "images",
-            "One row for each listed photo, whatever became of it.",
+            "One row for each listed photo, scored or not.",
             images_schema(detector_classes, prob_columns),
         ),
         _table(

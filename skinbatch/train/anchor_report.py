@@ -54,7 +54,7 @@ class AnchorReport:
     def as_text(self) -> str:
         lines = [f"{self.boxes} boxes of {self.photos} photos, at {self.size} px"]
         if self.swapped:
-            lines.append(f"put right: {self.swapped} {'box' if self.swapped == 1 else 'boxes'} with swapped corners")
+            lines.append(f"corrected: {self.swapped} {'box' if self.swapped == 1 else 'boxes'} with swapped corners")
         for reason, names in self.left_out.items():
             shown = list(dict.fromkeys(names))
             more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""

@@ -43,31 +43,31 @@ def misfits(recipe: Recipe) -> Iterator[str]:
     """Yield a sentence for each pair of settings that do not go together."""
     stage = recipe.model.stage
     if recipe.model.fit_anchors is not None and recipe.stage != "detector":
-        yield f"{recipe.file}: setting `model.fit_anchors` goes with a detector; leave it out"
+        yield f"{recipe.file}: setting `model.fit_anchors` is only for detectors; leave it out"
     if recipe.clone is not None and recipe.stage != "detector":
-        yield f"{recipe.file}: [clone] goes with a detector; leave it out"
+        yield f"{recipe.file}: [clone] is only for detectors; leave it out"
     elif recipe.clone is not None and recipe.base is None:
         yield f"{recipe.file}: [clone] needs `base`, a pack whose segmenter finds the skin"
     if (stage.arch == "mmdet") != (recipe.model.config is not None):
-        yield f"{recipe.file}: setting `model.config`, a file, goes with arch `mmdet`, and `mmdet` with it"
+        yield f"{recipe.file}: arch `mmdet` needs the setting `model.config`, a config file, and no other arch takes it"
     classes = {*recipe.classes, *(name for t in recipe.transfer for name in t.classes or ())}
     datas = (recipe.data, *(t.data for t in recipe.transfer))
     views = [view for data in datas for view in (data, *data.train, *data.valid, *data.negatives)]
     for name in _WITHOUT[recipe.stage]:
         section, _, setting = name.partition(".")
         if any(getattr(table, setting, None) for table in ((recipe.augment,) if section == "augment" else views)):
-            yield f"{recipe.file}: setting `{name}`: a {recipe.stage} is trained without it; leave it out"
+            yield f"{recipe.file}: setting `{name}` does not apply to a {recipe.stage}; leave it out"
     if recipe.calibration is not None and recipe.stage != "classifier":
-        yield f"{recipe.file}: [calibration] goes with a classifier; leave it out"
+        yield f"{recipe.file}: [calibration] is only for classifiers; leave it out"
     if recipe.stage == "detector" and recipe.schedule.sampling != "all":
-        yield f"{recipe.file}: setting `schedule.sampling`: a detector is trained without it; leave it out"
+        yield f"{recipe.file}: setting `schedule.sampling` does not apply to a detector; leave it out"
     if recipe.model.freeze != "none" and recipe.model.weights is None:
-        yield f"{recipe.file}: setting `model.freeze` would keep random numbers; give `model.weights` too"
+        yield f"{recipe.file}: setting `model.freeze` would freeze random weights; set `model.weights` too"
     for data in datas:
         for name in data.apart:
             if name not in classes:
-                yield f"{recipe.file}: setting `data.apart`: {name!r} is no class of the model: {', '.join(recipe.classes)}"
+                yield f"{recipe.file}: setting `data.apart`: {name!r} is not a class of the model: {', '.join(recipe.classes)}"
         for name, meant in data.map.items():
             if meant and meant not in classes:
                 known = ", ".join(recipe.classes)
-                yield f"{recipe.file}: setting `data.map`: {name!r} becomes {meant!r}, which is no class of the model: {known}"
+                yield f"{recipe.file}: setting `data.map`: {name!r} becomes {meant!r}, which is not a class of the model: {known}"

@@ -172,7 +172,7 @@ class DataSection(View):
             try:
                 Grouping.parse(self.group)
             except re.error as e:
-                raise ValueError(f"`group` is no regular expression: {e}") from None
+                raise ValueError(f"`group` is not a regular expression: {e}") from None
         if self.stretched is not None and 0 in map(float, self.stretched.split(":")):
             raise ValueError("`stretched` is width:height, such as 4:3")
         return self

@@ -119,13 +119,13 @@ def train(
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UsageError(f"{work}: cannot be made: {e.strerror}; choose another --out") from None
+        raise UsageError(f"{work}: cannot be created: {e.strerror}; choose another --out") from None
     try:
         with FileLock(work / ".lock", timeout=0):
             _keep_recipe(said, work)
             return _done(said, out, work, strict) or _train(said, out, work, progress, strict, ray_address)
     except Timeout:
-        raise ClaimError(f"{work}: another training is working there; wait for it, or give another --out") from None
+        raise ClaimError(f"{work}: another training is using this folder; wait for it, or give another --out") from None
 
 
 def _train(
@@ -248,7 +248,7 @@ def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
         where = f"transfer `{part.name}`: " if part.name else ""
         if (told := describe_groups(gathered.train, gathered.valid, part.data)) is not None:
             by_person.append(f"{where}{told}")
-        notes += [f"{where}`data.map` {name!r}: the truth has no class of this name" for name in gathered.unused]
+        notes += [f"{where}`data.map` {name!r}: the truth has no class with this name" for name in gathered.unused]
         earlier[f"{part.name} train"] = splits["train"]
         for name, taken in (("train", gathered.train), ("valid", gathered.valid)):
             seen[f"{part.name} {name}".strip()] = {"photos": len(taken), "sha256": _known_by(taken, hashes)}
@@ -328,7 +328,7 @@ def _keep_recipe(recipe: Recipe, work: Path) -> None:
         changed = list(_differences(before, now))
         if changed:
             raise UsageError(
-                f"{work}: has the training of another recipe: {'; '.join(changed[:3])}; give another --out, or remove {work}"
+                f"{work}: holds the training of another recipe: {'; '.join(changed[:3])}; give another --out, or remove {work}"
             )
         return
     _write(path, now)

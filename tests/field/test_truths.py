@@ -76,7 +76,7 @@ def test_two_files_that_only_unicode_tells_apart_are_named(tmp_path: Path) -> No
     for name in (unicodedata.normalize("NFD", accented), "ê\u0323.jpg"):
         photo(tmp_path / "images" / name)
     one_image(tmp_path / "truth.json", unicodedata.normalize("NFC", accented))
-    with pytest.raises(UsageError, match="differ only in how Unicode spells them; rename one"):
+    with pytest.raises(UsageError, match="differ only in their Unicode form; rename one"):
         read_truth(tmp_path)
 
     # If one of them is spelled as in the truth, it is the photo.
@@ -149,7 +149,7 @@ def test_scored_photos_of_a_mac_are_evaluated_and_explained_by_composed_names(
     assert run(monkeypatch, "evaluate", tmp_path / "out", truth, "--map", "*=acne", "--out", tmp_path / "report") == 0
     said = capsys.readouterr().out
     assert "1 photos judged" in said
-    assert "the corners of 1 of the truth's boxes were swapped, and were put right: of Björn_0.png" in said
+    assert "the corners of 1 of the truth's boxes were swapped and have been corrected, in Björn_0.png" in said
     found = json.loads((tmp_path / "report/evaluation.json").read_text())
     assert found["all"]["lesions"]["true_boxes"] == 1
 
@@ -217,7 +217,7 @@ def test_swapped_corners_are_put_right_counted_and_never_written_on(
     assert problem.what == "a.jpg: box 1"
 
     assert run(monkeypatch, "export", tmp_path / "in", tmp_path / "out", "--format", into) == 0
-    assert "put right 1 box with swapped corners" in capsys.readouterr().out
+    assert "corrected 1 box with swapped corners" in capsys.readouterr().out
     photo(tmp_path / ("out/images/a.jpg" if into == "yolo" else "out/a.jpg"))
     (again,) = read_truth(tmp_path / "out").photos
     assert again.swapped == frozenset()
@@ -310,7 +310,7 @@ def test_labels_of_yolo_and_voc_find_photos_elsewhere(tmp_path: Path) -> None:
 
 def test_a_folder_of_photos_is_refused_where_it_means_nothing_or_is_not_there(tmp_path: Path) -> None:
     photo(tmp_path / "acne/a.jpg")
-    with pytest.raises(UsageError, match="'folders' has its photos within itself"):
+    with pytest.raises(UsageError, match="'folders' contains its photos"):
         read_truth(tmp_path, "folders", photos=tmp_path)
     with pytest.raises(UsageError, match="no such folder of photos"):
         read_truth(one_image(tmp_path / "t.json", "a.jpg"), photos=tmp_path / "nowhere")
@@ -431,11 +431,11 @@ def test_roboflows_paths_lead_beside_the_file(tmp_path: Path) -> None:
             r"acne\.yaml: `train`: .*nowhere/images/train: no such",
         ),
         ("path: ../datasets/acne\ntrain: images/train\nval: images/gone\n", r"`val`: .*images/gone: no such folder"),
-        ("path: ../datasets/acne\ntrain: 7\nnames: [acne]\n", r"`train` is no folder, list of photos"),
-        ("path: [a]\ntrain: images/train\n", "`path` is no folder"),
+        ("path: ../datasets/acne\ntrain: 7\nnames: [acne]\n", r"`train` is not a folder, a list of photos"),
+        ("path: [a]\ntrain: images/train\n", "`path` is not a folder"),
         (f"path: ../datasets/acne\nnc: 3\n{SPLITS}", "`nc` is 3, and `names` has 1 classes"),
         ("train: [\n", "not readable as YAML"),
-        ("test: images/none\nnames: [acne]\n", "names no photos that are there"),
+        ("test: images/none\nnames: [acne]\n", "names no photos that exist"),
     ],
 )
 def test_what_is_wrong_in_a_data_yaml_is_named(tmp_path: Path, yaml: str, says: str) -> None:

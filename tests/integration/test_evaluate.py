@@ -154,7 +154,7 @@ def test_classes_that_the_pack_has_are_told_apart_and_others_are_mapped(evaluate
     mapped = evaluate(truth, "--bootstrap", "0", "--map", "papule=acne", "--map", "comedo=acne")
     assert mapped["about"]["unknown_classes"] == {"lesions": {}}
     assert mapped["all"]["lesions"] == unknown["all"]["lesions"]
-    assert mapped["about"]["notes"] == ["--map comedo: the truth has no class of this name"]
+    assert mapped["about"]["notes"] == ["--map comedo: the truth has no class with this name"]
     left_out = evaluate(truth, "--bootstrap", "0", "--map", "papule=")
     assert left_out["all"]["lesions"]["true_boxes"] == 0
     assert left_out["all"]["lesions"]["detection"]["all boxes"]["500"]["ap50"]["value"] is None
@@ -360,7 +360,7 @@ def test_wrong_use_is_told(
     assert "none of the 1 photos with truth was scored" in refused(capsys, monkeypatch, dest, failed)
     assert "nowhere" in refused(capsys, monkeypatch, dest, "nowhere")
     assert "--thresholds" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "half")
-    assert "1.5 is no score" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "1.5")
+    assert "1.5 is not a score" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "1.5")
     assert "--map" in refused(capsys, monkeypatch, dest, truth, "--map", "acne")
     assert "--group (q): matches none of the 3 photos" in refused(capsys, monkeypatch, dest, truth, "--group", "(q)")
     assert "--apart rosacae: no such class; the classes of the pack are rosacea, lupus_erythematosus" in refused(
@@ -471,5 +471,5 @@ def test_yolo_labels_without_their_photos_are_no_truth(
     (tmp_path / "labels/a/levle0_1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     (tmp_path / "labels/a/levle1_2.txt").write_text("")
     said = refused(capsys, monkeypatch, str(scored / "out"), str(tmp_path))
-    assert "1 label files give boxes in shares of photos that are not there" in said
+    assert "1 label files give boxes as fractions of photos that are missing" in said
     assert "name the folder of the photos with --photos" in said

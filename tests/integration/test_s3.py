@@ -127,7 +127,7 @@ def test_an_anonymous_reader_sends_no_signature_and_the_destination_is_signed(
     [
         ("s3://nowhere-at-all/photos", "s3://{bucket}/out", "no such bucket"),
         ("s3://{bucket}/photos", "s3://nowhere-at-all/out", "no such bucket"),
-        ("s3://{bucket}/nothing", "s3://{bucket}/out", "there is nothing there"),
+        ("s3://{bucket}/nothing", "s3://{bucket}/out", "does not exist"),
         ("s3://{bucket}/texts", "s3://{bucket}/out", "no photos found"),
         ("s3://{bucket}/photos", "s3://{bucket}/photos/out", "overlap"),
         ("s3://{bucket}", "s3://{bucket}/out", "overlap"),

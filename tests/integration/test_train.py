@@ -156,7 +156,7 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
     # The commands on the card judge the validation photos, and no others.
     own = (resumed.pack.text("CARD.md") or "").partition("## Trained: segmenter")[2]
     commands = (
-        own.partition("Score the validation photos with the whole pack")[2]
+        own.partition("score the validation photos with the whole pack")[2]
         .split("```")[1]
         .rstrip()
         .replace("AGAIN", str(out))
@@ -399,7 +399,7 @@ def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(shades: Path, 
     curious = Curious()
     with pytest.raises(KeyboardInterrupt):
         train("classifier", shades / "recipe.toml", tmp_path, curious)
-    assert "another training is working there" in curious.said
+    assert "another training is using this folder" in curious.said
     (shades / "other.toml").write_text(CLASSIFIER.replace("lr = 3e-3", "lr = 1e-3"))
     with pytest.raises(UsageError, match=r"another recipe: `schedule.lr` was 0.003, is 0.001; give another --out"):
         train("classifier", shades / "other.toml", tmp_path, Silent())

@@ -130,5 +130,5 @@ def test_a_class_that_is_mapped_and_that_no_annotation_has_is_told(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         train("detector", recipe, tmp_path / "out", heard)
     assert [note for note in heard.notes if "data.map" in note] == [
-        "`data.map` 'papule': the truth has no class of this name"
+        "`data.map` 'papule': the truth has no class with this name"
     ]

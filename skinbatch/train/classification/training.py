@@ -234,6 +234,6 @@ def _classed(
 def _check_outputs(recipe: Recipe, stage: ClassifierStage, photos: Sequence[ClassedPhoto]) -> None:
     if stage.outputs == "softmax" and (without := sum(not photo.classes for photo in photos)):
         raise UsageError(
-            f"{recipe.file}: setting `model.outputs`: softmax shares every photo out among the classes, and {without} photos "
-            'are of none of them; take outputs = "logistic", or leave these photos out'
+            f"{recipe.file}: setting `model.outputs`: softmax assigns every photo to one of the classes, and {without} photos "
+            'belong to none of them; set outputs = "logistic", or leave these photos out'
         )

@@ -103,7 +103,7 @@ class TrainLoop(BaseLoop):
         """Load the last checkpoint. Raises UsageError for one of another network."""
         self.state = load_checkpoint(self.work, self._parts(), self._device) or FitState()
         if self.state.step:
-            self.progress.note(f"goes on after step {self.state.step}")
+            self.progress.note(f"resumed after step {self.state.step}")
 
     def run(self) -> Any:
         """Train until the schedule ends.

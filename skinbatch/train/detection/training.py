@@ -128,7 +128,7 @@ def _check(recipe: Recipe) -> None:
             )
         if schedule.batch % _world():
             raise UsageError(
-                f"{recipe.file}: setting `schedule.batch`: {schedule.batch} photos cannot be shared by {_world()} workers; "
+                f"{recipe.file}: setting `schedule.batch`: {schedule.batch} photos cannot be divided among {_world()} workers; "
                 "give a multiple"
             )
 
@@ -228,7 +228,7 @@ class _Run:
             # many ways.
             raise UsageError(
                 f"{self.recipe.model.config}: `{self.user_model['type']}` cannot be trained by this config: "
-                f"{type(e).__name__}: {e}; does it have its `train_cfg`?"
+                f"{type(e).__name__}: {e}; is its `train_cfg` missing?"
             ) from e
 
     def measure(self, trained: _Trained) -> tuple[float, list[Metric]]:

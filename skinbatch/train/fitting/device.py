@@ -19,10 +19,10 @@ def choose_device(run: RunSection) -> torch.device:
     """
     there = torch.cuda.is_available()
     if run.device == "cuda" and not there:
-        raise UsageError("setting `run.device`: cuda, and torch sees no GPU here; take auto or cpu")
+        raise UsageError("setting `run.device` is cuda, but torch finds no GPU here; set auto or cpu")
     device = torch.device("cuda", torch.cuda.current_device()) if there and run.device != "cpu" else torch.device("cpu")
     if run.precision == "amp" and device.type != "cuda":
-        raise UsageError("setting `run.precision`: amp, and there is no GPU to train on; take auto or fp32")
+        raise UsageError("setting `run.precision` is amp, but there is no GPU to train on; set auto or fp32")
     return device
 
 

@@ -132,7 +132,7 @@ class _Run:
     def train(self, interrupts: Interrupts) -> None:
         state, every = self.state, self.stream.steps_per_epoch * self.schedule.evaluate_every
         if state.step:
-            self.progress.note(f"goes on after step {state.step}")
+            self.progress.note(f"resumed after step {state.step}")
         if self._over():
             return
         self.progress.phase(self.plan.title)

@@ -233,7 +233,7 @@ def _check_left_out(truths: Iterable[tuple[Source, Truth]], where: Path | str) -
         if unknown := [name for name in source.only or source.leave_out or () if composed(name) not in there]:
             raise UsageError(
                 f"{where}: setting `{setting}`: {source.truth} has no photo {', '.join(unknown[:3])}; "
-                "give file names without folder and ending"
+                "give file names without folder and extension"
             )
 
 

@@ -122,7 +122,7 @@ def read_photo(path: Path) -> Pixels:
     try:
         return decode(path.read_bytes(), DecodeSettings(), str(path)).rgb
     except (OSError, PhotoError) as e:
-        raise UsageError(f"{path}: cannot be used: {e}; take it out of the data") from None
+        raise UsageError(f"{path}: cannot be used: {e}; remove it from the data") from None
 
 
 def decoded(photos: Sequence[StoredPhoto], look: Callable[[int, Pixels], Seen]) -> Iterator[Seen]:

@@ -27,7 +27,7 @@ CURVES = "curves.png"
 _ROWS = 24
 _FILLED = f"## {FILLED}"
 _KIND = (
-    "{} they decided which evaluation's weights were kept and when to stop, so these numbers are optimistic. Intervals are 95 % "
+    "{} they decided which weights were kept and when the training stopped, so these numbers are optimistic. Intervals are 95 % "
     "bootstrap intervals over {}."
 )
 _NEW = "Validation photos were never trained on, but"
@@ -78,7 +78,7 @@ def stage_section(
         "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_kind(problems, recipe)}" + _reliability(stem, trained),
         "### Training\n\n" + _training(stem, trained, recipe),
         "### Recipe\n\n```toml\n" + recipe.as_toml() + "```",
-        "### Again\n\n" + _again(recipe, stem, trained, lacks),
+        "### How to repeat it\n\n" + _again(recipe, stem, trained, lacks),
     ]
     return "\n\n".join(parts)
 
@@ -98,8 +98,9 @@ def _reliability(stem: str, trained: TrainedStage) -> str:
     if trained.reliability is None:
         return ""
     return (
-        f"\n\n![How well the probabilities agree with the truth]({reliability_in_pack(stem)})\n\nPoints right of the diagonal: "
-        "the probability is higher than the share of photos that has the class. Bars: how many photos have such a probability."
+        f"\n\n![How well the probabilities agree with the truth]({reliability_in_pack(stem)})\n\nA point to the right of "
+        "the diagonal means that the probability is higher than the share of photos that have the class. Bars show how many "
+        "photos have such a probability."
     )
 
 
@@ -132,8 +133,8 @@ def _data(trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) ->
     said = "\n".join(dict.fromkeys(text.strip() for text in terms if text.strip())) or "not stated."
     found = "; ".join(f"{number:,} {kind}" for kind, number in problems.items()) or "none"
     return (
-        _table(["source", "part", "photos", "of", "left out"], rows)
-        + f"\nTerms: {said}\n\nFound in these photos before training: {found}."
+        _table(["source", "part", "photos", "contents", "left out"], rows)
+        + f"\nTerms: {said}\n\nProblems found in these photos before training: {found}."
     )
 
 
@@ -200,7 +201,7 @@ def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str
     photos, place = (" --data PHOTOS", "in PHOTOS") if recipe.apart_from_photos else ("", "in the recipe's folder")
     group = f" --group {shlex.quote(recipe.group_option)}" if recipe.group_option is not None else ""
     lines = [
-        f"The same training from the start{_how_the_same(recipe)}:",
+        f"This command repeats the training from the start{_how_the_same(recipe)}:",
         f"\n```\nskinbatch train {recipe.stage} {file}{photos}{group} --out AGAIN\n```\n",
     ]
     if lacks:
@@ -209,7 +210,7 @@ def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str
             "into it, or name a `base` in the recipe."
         )
     lines += [
-        f"Score the validation photos with the whole pack, then compare the tables with the truth; {place}"
+        f"These commands, run {place}, score the validation photos with the whole pack and compare the tables with the truth"
         f"{_unlike_the_trainer(recipe)}:",
         "\n```",
         *_judged(recipe, stem, trained),
@@ -252,13 +253,15 @@ def _how_the_same(recipe: Recipe) -> str:
         needs.append(f"a base pack {recipe.base} whose segmenter has the SHA-256 {faces[:12]}…")
     given = f", given {' and '.join(needs)}" if needs else ""
     minutes = any(s.minutes is not None for s in (recipe.schedule, *(t.schedule for t in recipe.transfer)))
-    ends = "which goes as far as its minutes allow" if minutes else "with these numbers at its end"
-    return f"{given}, {ends}"
+    ends = "it gets as far as its minutes allow" if minutes else "it ends with these numbers"
+    return f"{given}; {ends}"
 
 
 def _unlike_the_trainer(recipe: Recipe) -> str:
     views = (recipe.data, *recipe.data.train, *recipe.data.valid)
-    return " (the trainer saw parts of the photos, these see the whole)" if any(v.crop or v.face for v in views) else ""
+    return (
+        " (the trainer saw parts of the photos; they see whole photos)" if any(v.crop or v.face for v in views) else ""
+    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -250,7 +250,7 @@ BOX = "<annotation><object><name>x</name><bndbox>{}</bndbox></object></annotatio
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.xml", "<annotation><size>", r"a\.xml: no readable Pascal VOC.*line 1"),
+        ("a.xml", "<annotation><size>", r"a\.xml: not a readable Pascal VOC.*line 1"),
         ("a.xml", BOX.format("<xmin>1</xmin>"), r"a\.xml: object 1: <bndbox> without <ymin>"),
         ("a.xml", BOX.format("<xmin>one</xmin>"), r"a\.xml: object 1: <xmin> is 'one', not a number"),
         ("a.xml", "<annotation><object><name>x</name></object></annotation>", r"a\.xml: object 1 has no <bndbox>"),

@@ -135,9 +135,7 @@ def test_a_mask_with_any_byte_of_a_chunks_head_changed_is_read_or_named(tmp_path
     for place in range(second - 4, second + 4):
         file.write_bytes(good[:place] + bytes([good[place] ^ 0x80]) + good[place + 1 :])
         if place >= second:
-            with pytest.raises(
-                UsageError, match=r"a\.png: not a readable mask: broken PNG.*replace it, or take it out"
-            ):
+            with pytest.raises(UsageError, match=r"a\.png: not a readable mask: broken PNG.*replace it, or remove it"):
                 read_mask(found)
         else:
             with contextlib.suppress(UsageError):
@@ -149,7 +147,7 @@ def test_a_damaged_mask_beside_its_photo_is_named(tmp_path: Path) -> None:
     file = mask(tmp_path / "a.png", NOISE)
     first, second, *rest = file.read_bytes().split(b"IDAT")
     file.write_bytes(b"IDAT".join((first, second + b"\xc9DAT" + rest[0], *rest[1:])))
-    with pytest.raises(UsageError, match=r"a\.png: not a readable PNG: broken PNG.*replace it, or take it out"):
+    with pytest.raises(UsageError, match=r"a\.png: not a readable PNG: broken PNG.*replace it, or remove it"):
         read_truth(tmp_path)
 
 
@@ -157,7 +155,7 @@ def test_parts_of_different_sizes_and_parts_said_twice_are_named(tmp_path: Path)
     truth = parts(tmp_path)
     anno = tmp_path / "CelebAMask-HQ-mask-anno"
     part(anno / "0/00007_mouth.png", slice(0, 1), width=9)
-    with pytest.raises(UsageError, match=r"00007_mouth\.png: is 9 x 4 pixels, the parts before it are 8 x 4"):
+    with pytest.raises(UsageError, match=r"00007_mouth\.png: is 9 x 4 pixels, but the parts before it are 8 x 4"):
         read_mask(truth.photos[2])
     with pytest.raises(UsageError, match=r"00007_mouth\.png is 9 x 4"):
         mask_size(truth.photos[2])
@@ -284,7 +282,7 @@ def test_a_table_that_is_not_text_is_named(tmp_path: Path) -> None:
 def test_of_two_tables_one_has_to_be_named(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(tmp_path / f"{name}.csv", "image,label\na.jpg,x\n")
-    with pytest.raises(UsageError, match=r"found one\.csv, two\.csv; name the one that is meant"):
+    with pytest.raises(UsageError, match=r"found one\.csv, two\.csv; name one of them"):
         read_truth(tmp_path, "csv")
     assert len(read_truth(tmp_path / "two.csv").photos) == 1
 
@@ -312,8 +310,8 @@ def test_a_csv_with_corners_has_a_box_a_row(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("image,label,x1,y1,x2,y2\na.jpg,acne,0.1,0.2,0.3,0.4\n", "all corners are between 0 and 1"),
-        ("image,label,x1,y1,x2,y2\na.jpg,acne,1,2,3,four\n", "line 2: 1, 2, 3, four are no corners in pixels"),
-        ("image,label,x1,y1,x2,y2\na.jpg,acne,1,2,3,\n", "line 2: 1, 2, 3,  are no corners"),
+        ("image,label,x1,y1,x2,y2\na.jpg,acne,1,2,3,four\n", "line 2: 1, 2, 3, four are not corners in pixels"),
+        ("image,label,x1,y1,x2,y2\na.jpg,acne,1,2,3,\n", "line 2: 1, 2, 3,  are not corners"),
     ],
 )
 def test_corners_of_a_csv_that_are_none_are_named(tmp_path: Path, text: str, says: str) -> None:

@@ -218,8 +218,8 @@ POINT = region("keypointlabels", x=5.0, y=5.0, width=0.4)
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        (task("a.jpg", BRUSH), "task 1: has a region of type 'brushlabels', which is no box"),
-        (task("a.jpg", POINT), "task 1: has a region of type 'keypointlabels', which is no box"),
+        (task("a.jpg", BRUSH), "task 1: has a region of type 'brushlabels', which is not a box"),
+        (task("a.jpg", POINT), "task 1: has a region of type 'keypointlabels', which is not a box"),
         (task("a.jpg", RECTANGLE | {"image_rotation": 90}), "was rotated in Label Studio"),
         (task("a.jpg", region("rectanglelabels", x=1, y=1, width="wide", height=3)), "not in per cent"),
         (task("a.jpg", RECTANGLE | {"original_width": None}), "of unknown size; name the folder"),
@@ -309,12 +309,12 @@ def test_a_project_of_cvat_has_a_folder_for_each_subset(tmp_path: Path) -> None:
     [
         ((), '<track id="0" label="papule"><box frame="0" outside="0" xtl="1" ytl="1" xbr="2" ybr="2"/></track>',
          "is CVAT for video.*export it as `CVAT for images 1.1`"),
-        (('<points label="papule" points="1.0,2.0"></points>',), "", r"a\.jpg: has <points>, which is no box"),
+        (('<points label="papule" points="1.0,2.0"></points>',), "", r"a\.jpg: has <points>, which is not a box"),
         (('<polyline label="papule" points="1.0,2.0;3,4"></polyline>',), "", r"a\.jpg: has <polyline>"),
         (('<box label="papule" xtl="wide" ytl="1" xbr="2" ybr="2"></box>',), "", r"a\.jpg: <box>: `xtl` is 'wide'"),
         (('<polygon label="papule" points="1;2"></polygon>',), "", r"a\.jpg: <polygon>: `points` has '1'"),
         ((), '<image id="3" width="1" height="1"/>', "image 3 has no `name`"),
-        ((), "<image", "no readable CVAT annotation"),
+        ((), "<image", "not a readable CVAT annotation"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_of_cvat_is_named(tmp_path: Path, shapes: tuple[str, ...], more: str, says: str) -> None:
@@ -414,10 +414,10 @@ def test_pixels_within_a_labelme_file_are_told_where_the_photo_is_gone(tmp_path:
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        ((shape("point", [[1, 2]]),), "shape 1: is a point, which is no box"),
+        ((shape("point", [[1, 2]]),), "shape 1: is a point, which is not a box"),
         ((CORNERS, shape("linestrip", [[1, 2], [3, 4]])), "shape 2: is a linestrip"),
-        ((shape("rectangle", [[1, 2]]),), "shape 1: is a rectangle, which is no box"),
-        ((shape("polygon", [["a", 2]]),), "shape 1: `points` is no list"),
+        ((shape("rectangle", [[1, 2]]),), "shape 1: is a rectangle, which is not a box"),
+        ((shape("polygon", [["a", 2]]),), "shape 1: `points` is not a list"),
         ((shape("polygon", []),), "shape 1: has no points"),
     ],
 )

@@ -135,7 +135,7 @@ def test_what_is_no_source_is_wrong_use(photos: Path, name: str) -> None:
 
 def test_what_is_no_source_on_s3_is_wrong_use(s3: S3Server) -> None:
     settings = Config(storage=s3.settings)
-    with pytest.raises(UsageError, match="nothing there"):
+    with pytest.raises(UsageError, match="does not exist"):
         open_source(f"s3://{s3.bucket()}/nowhere", settings)
     with pytest.raises(UsageError, match="no such bucket"):
         open_source("s3://no-such-bucket/x", settings)

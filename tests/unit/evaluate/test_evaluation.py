@@ -229,7 +229,7 @@ def test_groups_are_told_by_the_names_of_photos_in_folders(classed: Path, tmp_pa
         judge(classed, truth, names=names, group="(q)")
     with pytest.raises(UsageError, match=r"--group patient: no column of .* \(fields of the source: none\); give a"):
         judge(classed, truth, names=names, group="patient")
-    with pytest.raises(UsageError, match=r"--group \(p: no regular expression"):
+    with pytest.raises(UsageError, match=r"--group \(p: not a regular expression"):
         judge(classed, truth, names=names, group="(p")
 
 

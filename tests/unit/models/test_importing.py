@@ -193,7 +193,7 @@ def test_what_there_is_not_is_refused_with_what_there_is(wanted: Import, message
     ("text", "message"),
     [
         ("colour = 'blue'", "unknown setting `colour`; a classifier has: classes"),
-        ("sha256 = 'ab'", "`sha256` is not set by hand"),
+        ("sha256 = 'ab'", "`sha256` is set automatically"),
         ("size = 'large'", "setting `size`: .*valid integer"),
         ("size =", "not readable as TOML"),
     ],
@@ -247,7 +247,7 @@ def test_a_changed_byte_on_s3_is_refused_by_name(on_s3: tuple[Pack, str], s3: S3
     with pytest.raises(PackError, match=rf"s3://{bucket}/{key}: SHA-256 is .*pack.toml records"):
         load_pack(pack.address, s3.settings)
     s3.client.delete_object(Bucket=bucket, Key=key)
-    with pytest.raises(PackError, match=f"{key}: not there, and pack.toml records it"):
+    with pytest.raises(PackError, match=f"{key}: missing, but pack.toml lists it"):
         load_pack(pack.address, s3.settings)
     assert not [p for p in (cache_folder() / "packs").iterdir() if p.is_dir()]
 

@@ -99,14 +99,14 @@ def test_a_photo_that_changed_or_went_is_not_explained(says: Says, own: Path) ->
     (own / "photos/x/a.png").write_bytes(png(face(5)))
     assert "has changed since `x/a.png` was scored" in says(own, "x/a.png")
     (own / "photos/x/a.png").unlink()
-    assert "is gone since `x/a.png` was scored" in says(own, "x/a.png")
+    assert "has disappeared since `x/a.png` was scored" in says(own, "x/a.png")
 
 
 def test_a_member_that_changed_or_went_is_not_explained(says: Says, own: Path) -> None:
     write_tree(own / "photos", {"t.tar": tar_bytes({"m.png": png(face(4))})})
     assert "has changed since `t.tar/m.png` was scored" in says(own, "t.tar/m.png")
     write_tree(own / "photos", {"t.tar": tar_bytes({"n.png": png(face(3))})})
-    assert "is gone since `t.tar/m.png` was scored" in says(own, "t.tar/m.png")
+    assert "has disappeared since `t.tar/m.png` was scored" in says(own, "t.tar/m.png")
 
 
 def test_an_archive_packed_anew_around_the_same_photo_still_has_it(says: Says, own: Path) -> None:

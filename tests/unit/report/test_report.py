@@ -103,7 +103,7 @@ def test_a_photo_that_has_gone_since_gets_a_placeholder(tmp_path: Path, fake_pac
     page = make_report(skinbatch.open(tmp_path / "scored"), Request(thumbnails=5), Config())
 
     assert page.count("data:image/jpeg") == 1
-    assert "is gone since `a.png` was scored" in page
+    assert "has disappeared since `a.png` was scored" in page
 
 
 def test_an_unfinished_run_says_so(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_text_and_page_show_every_subject(results: Results) -> None:
     ("subject", "time", "complaint"),
     [
         ("meta_subjekt", r"\d", "no column 'meta_subjekt'; columns that passed through: meta_subject, meta_taken"),
-        ("(", r"\d", r"--subject: '\(' is no column and no regular expression"),
+        ("(", r"\d", r"--subject: '\(' is neither a column nor a regular expression"),
         ("nobody", r"\d", "no photo has a subject by 'nobody'"),
     ],
 )

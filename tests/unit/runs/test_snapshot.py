@@ -184,7 +184,7 @@ def test_a_run_whose_files_are_not_listed_does_not_blame_another_runs_snapshot(
     monkeypatch.setattr(cleanup, "_LOOK_AGAIN_S", (0.0, 0.0))
     monkeypatch.setattr(store, "keys", late)
     named = snapshot.Snapshot(own.name, own.plan, tuple(ledger))
-    with pytest.raises(ClaimError, match=f"do not show this run's snapshot {own.name}") as said:
+    with pytest.raises(ClaimError, match=f"does not show this run's snapshot {own.name}") as said:
         cleanup.clean_up(ledger, named)
     assert "has written" not in str(said.value)
     monkeypatch.undo()

@@ -314,7 +314,7 @@ def test_a_listing_that_breaks_off_is_asked_for_again_and_never_taken_for_the_en
 ) -> None:
     bad = WITHOUT_END[broken]
     assert [i.key for i in answers(FIRST_PAGE, bad, page("b", LAST)).list()] == ["a", "b"]
-    with pytest.raises(StoreError, match="broke off 3 times"):
+    with pytest.raises(StoreError, match="cut off 3 times"):
         list(answers(FIRST_PAGE, bad).list())
 
 

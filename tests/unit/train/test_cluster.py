@@ -51,7 +51,7 @@ def test_a_detector_is_trained_by_two_and_goes_on_when_one_is_killed(tmp_path: P
     work = Path(os.path.relpath(tmp_path / "work"))
     trained = on_workers(partial(_train_with_one_death, recipe, work), TWO, work, _Noting(notes))
     assert (tmp_path / "work" / "killed").exists()
-    assert len(notes) == 1 and notes[0].startswith("goes on after step ")
+    assert len(notes) == 1 and notes[0].startswith("resumed after step ")
     assert trained.steps == 66 and [point["epoch"] for point in trained.curve] == [2, 4, 6]
     assert trained.curve[-1]["loss"] < 0.8 * trained.curve[0]["loss"]
     assert trained.weights.exists()
@@ -72,8 +72,8 @@ def test_two_workers_that_are_interrupted_end_their_step_and_go_on_from_it(
     assert any("stops after this step" in line for line in first)
     state = load_checkpoint(out / "work" / "detector", {}, torch.device("cpu"))
     assert state is not None and state.step > 0 and not state.curve, "nothing but the interruption had it written"
-    again = _interrupted(recipe, out, "goes on after", number)
-    assert f"note: goes on after step {state.step}\n" in again
+    again = _interrupted(recipe, out, "resumed after", number)
+    assert f"note: resumed after step {state.step}\n" in again
 
 
 def _interrupted(recipe: Path, out: Path, at: str, number: signal.Signals) -> list[str]:

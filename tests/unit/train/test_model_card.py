@@ -99,7 +99,7 @@ def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
         "regnety_002, 3.50 M parameters, classes: rosacea, lupus. Not for clinical use.",
         "| photos/train | train | 991 | 800 rosacea, 191 lupus | 3 without annotation |",
         "Terms: Photos of nobody: free",
-        "Found in these photos before training: 3 photos without an annotation.",
+        "Problems found in these photos before training: 3 photos without an annotation.",
         "| count MAE | 4.200 (3.900 to 4.600) | 283 |",
         "| rosacea | 16 | 0.812 (0.700 to 0.900) | 0.750 (0.600 to 0.850) |",
         "| lupus | 4 | 0.500 |  |",
@@ -107,7 +107,7 @@ def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
         "- started from nothing",
         'train = [{ truth = "photos/train" }]',
         "skinbatch train classifier disease.toml --out AGAIN",
-        "Validation photos were never trained on, but they decided which evaluation's weights were kept and when to stop, so "
+        "Validation photos were never trained on, but they decided which weights were kept and when the training stopped, so "
         "these numbers are optimistic. Intervals are 95 % bootstrap intervals over photos.",
         "skinbatch evaluate OUT-classifier-disease photos/valid --map 'Rosacea papules=rosacea' --apart lupus "
         "--out evaluation-classifier-disease",
@@ -146,7 +146,7 @@ def test_the_card_says_how_every_validation_photo_is_judged_again(tmp_path: Path
         scored = f"skinbatch score AGAIN/{WORK}/classifier-disease/{VALID} {out} --pack AGAIN/mine"
         assert card.rstrip("`\n").split("```\n")[-1].splitlines() == [scored, *wanted]
         assert ("the trainer saw parts of the photos" in card) == (name == "split")
-        assert "The same training from the start, with these numbers at its end:" in card
+        assert "This command repeats the training from the start; it ends with these numbers:" in card
 
 
 def test_the_card_keeps_persons_apart_as_the_training_did(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_card_says_when_validation_photos_were_trained_on_too(tmp_path: Path
     card = stage_section("classifier-disease", trained(tmp_path, said), said, problems)
     assert (
         "Not all validation photos are new to the model (2 the same file in two splits; 1,200 the same group in two splits), "
-        "and they decided which evaluation's weights were kept" in card
+        "and they decided which weights were kept" in card
     )
     assert "never trained on" not in card
 
@@ -185,14 +185,14 @@ def test_the_card_says_what_its_numbers_need_besides_the_recipe(tmp_path: Path) 
     text = RECIPE.format(head="disease")
     faces = load_pack("starter").weights["segmenter"][:12]
     for changed, wanted in (
-        (text.replace("epochs = 3", "minutes = 3"), "start, which goes as far as its minutes allow:"),
+        (text.replace("epochs = 3", "minutes = 3"), "start; it gets as far as its minutes allow:"),
         (
             text.replace("valid = [", "face = true\nvalid = ["),
             f"a base pack starter whose segmenter has the SHA-256 {faces}…",
         ),
         (
             text.replace("size = 64", 'size = 64\nweights = "starter"'),
-            "start, given the weights starter, with these numbers",
+            "start, given the weights starter; it ends with these numbers",
         ),
         (text.replace("apart =", 'group = "(p[0-9])_"\napart ='), "intervals over the groups of `group`, '(p[0-9])_'."),
     ):

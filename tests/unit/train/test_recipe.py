@@ -186,35 +186,35 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
             'truth = "photos", format = "xml"',
             "setting `data.train.0.format`: Input should be 'voc'",
         ),
-        ("valid_share", "group = '('\nvalid_share", "[data]: `group` is no regular expression"),
+        ("valid_share", "group = '('\nvalid_share", "[data]: `group` is not a regular expression"),
         (
             "valid_share",
             'map = { a = "acne" }\nvalid_share',
-            "'a' becomes 'acne', which is no class of the model: rosacea, lupus",
+            "'a' becomes 'acne', which is not a class of the model: rosacea, lupus",
         ),
         ("resnet50", "resnet51", "setting `model.arch`: one of resnet50, inception_v3"),
         ('"resnet50"', '"resnet50"\nsise = 3', "unknown setting `model.sise`; there are: arch, classes"),
         ('"resnet50"', '"resnet50"\nsize = 3', "setting `model.size`: Input should be greater than or equal to 32"),
         ('"resnet50"', '"timm"\nbackbone = "none"', "setting `model.backbone`: timm"),
         ('"resnet50"', '"resnet50"\nsha256 = "0"', "unknown setting `model.sha256`"),
-        ('"resnet50"', '"resnet50"\nfit_anchors = 3', "setting `model.fit_anchors` goes with a detector"),
-        ('"resnet50"', '"resnet50"\nfreeze = "backbone"', "setting `model.freeze` would keep random numbers"),
+        ('"resnet50"', '"resnet50"\nfit_anchors = 3', "setting `model.fit_anchors` is only for detectors"),
+        ('"resnet50"', '"resnet50"\nfreeze = "backbone"', "setting `model.freeze` would freeze random weights"),
         (
             "valid_share",
             'apart = ["lupos"]\nvalid_share',
-            "setting `data.apart`: 'lupos' is no class of the model: rosacea",
+            "setting `data.apart`: 'lupos' is not a class of the model: rosacea",
         ),
         ('name = "mine"', 'name = "my pack"', "setting `name`"),
         ("[model]", "seed = 4294967296\n[model]", "setting `seed`: Input should be less than 4294967296"),
         (
             "[schedule]",
             "[augment]\nmosaic = 0.5\n[schedule]",
-            "setting `augment.mosaic`: a classifier is trained without",
+            "setting `augment.mosaic` does not apply to a classifier",
         ),
         (
             "valid_share",
             'stretched = "4:3"\nvalid_share',
-            "setting `data.stretched`: a classifier is trained without it",
+            "setting `data.stretched` does not apply to a classifier",
         ),
         ('stage = "classifier"', 'stage = "class"', "setting `stage`: one of segmenter, detector, classifier"),
         ("[schedule]\nepochs = 3", "", "setting `schedule` is missing"),
@@ -267,5 +267,5 @@ def test_training_starts_from_a_file_or_from_the_stage_of_a_pack(tmp_path: Path)
 )
 def test_what_changes_nothing_of_a_segmenter_is_refused(tmp_path: Path, section: str, setting: str) -> None:
     whole = (RECIPES / "starter_segmenter.toml").read_text()
-    with pytest.raises(UsageError, match=rf"`{section}\.{setting.split()[0]}`: a segmenter is trained without it"):
+    with pytest.raises(UsageError, match=rf"`{section}\.{setting.split()[0]}` does not apply to a segmenter"):
         read(tmp_path, whole.replace(f"[{section}]\n", f"[{section}]\n{setting}\n"))

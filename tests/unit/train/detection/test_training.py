@@ -88,7 +88,7 @@ def test_killed_in_the_middle_it_goes_on_as_if_nothing_had_been(
     assert 15 <= killed_at < 6 * 11 and killed_at % 11
     noted: list[str] = []
     again = train_detector(read_recipe(recipe), work, _Noting(noted))
-    assert [note for note in noted if not note.startswith("inputs of ")] == [f"goes on after step {killed_at}"]
+    assert [note for note in noted if not note.startswith("inputs of ")] == [f"resumed after step {killed_at}"]
     assert [_timeless(point) for point in again.curve] == [_timeless(point) for point in trained.curve]
     one, other = load_file(trained.weights), load_file(again.weights)
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -25,7 +25,8 @@ from skinbatch.cli_results import compare, regrade, report, schema, series, show
 from skinbatch.cli_run import print_failure, report_as_json, retry, score
 from skinbatch.cli_train import recipes, train
 from skinbatch.config import load_config
-from skinbatch.console import TerminalPresenter, clock, counted, summary
+from skinbatch.console import counted, summary
+from skinbatch.engines.terminal import TerminalPresenter, clock
 from skinbatch.errors import SkinbatchError, UnfinishedWarning
 from skinbatch.logs import writes_json
 from skinbatch.redact import redacted

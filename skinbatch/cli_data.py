@@ -54,7 +54,8 @@ def export(
     the files back gives the same boxes to the last bit. Properties of annotations that the format
     cannot hold are counted as not kept.
     """
-    from skinbatch.console import TerminalPresenter, counted
+    from skinbatch.console import counted
+    from skinbatch.engines.terminal import TerminalPresenter
     from skinbatch.export.export import Wanted
     from skinbatch.export.export import export as run
 

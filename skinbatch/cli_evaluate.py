@@ -10,7 +10,7 @@ import typer
 
 from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Photos, Scoring, print_json
 from skinbatch.config import load_config
-from skinbatch.console import TerminalPresenter
+from skinbatch.engines.terminal import TerminalPresenter
 from skinbatch.errors import UsageError
 
 

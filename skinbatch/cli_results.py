@@ -33,7 +33,7 @@ def report(
 
     The file opens from disk and needs nothing else. It contains photos only with `--thumbnails`.
     """
-    from skinbatch.console import TerminalPresenter
+    from skinbatch.engines.terminal import TerminalPresenter
     from skinbatch.reading import destination_store
     from skinbatch.report.page import write_page
     from skinbatch.report.report import Request, make_report
@@ -277,7 +277,7 @@ def regrade(
     `area`, "half" (the worse half of a frontal face, the default) or "whole", and `classes`, the
     detector's classes that are graded.
     """
-    from skinbatch.console import TerminalPresenter
+    from skinbatch.engines.terminal import TerminalPresenter
     from skinbatch.grading.scheme_file import find_scheme
     from skinbatch.reading import destination_store
     from skinbatch.runs.regrade import regrade as run

@@ -15,7 +15,7 @@ from rich.table import Column
 from rich.text import Text
 
 from skinbatch.cli_options import Json, RayAddress, print_json
-from skinbatch.console import PLAIN_EVERY_S, QuietConsole, clock
+from skinbatch.engines.terminal import PLAIN_EVERY_S, QuietConsole, clock
 from skinbatch.toml_file import read_toml
 from skinbatch.train.fitting.progress import TrainingStep
 

@@ -1,4 +1,4 @@
-"""Define how a run reports while it works: on the command line, or silently in a notebook."""
+"""Define how a run reports while it works: on the command line, in a notebook or silently."""
 
 from __future__ import annotations
 

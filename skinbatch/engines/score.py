@@ -12,8 +12,9 @@ from skinbatch import signals
 from skinbatch.config import Config, Overrides, load_config, merge
 from skinbatch.engines.driver import Driver
 from skinbatch.engines.late import LateEngine
-from skinbatch.engines.presenter import Presenter, Silent
+from skinbatch.engines.presenter import Presenter
 from skinbatch.engines.setup import Prepared, prepare, prepare_again
+from skinbatch.engines.terminal import shown
 from skinbatch.logs import bound, event
 from skinbatch.runs import destination
 from skinbatch.runs.report import RunReport
@@ -58,7 +59,8 @@ def score(
         save_masks: Also write the skin masks.
         image_column: Columns of Parquet files that hold photos, as `image_column` in [source].
         config: A Config or the path of a TOML file. The other arguments take precedence over it.
-        presenter: Receives phases, notes and progress; by default nothing is shown.
+        presenter: Receives phases, notes and progress; by default a bar on stderr where that is a
+            terminal, a line in a notebook, and nothing elsewhere.
 
     Returns:
         The report of the run: its exit code (docs/exit-codes.md), rows by status, units left,
@@ -87,12 +89,13 @@ def score(
     )
     engine_of = LateEngine(settings.engine)
     try:
-        prepared = prepare(str(source), str(dest), settings)
-        engine_of.prepared = prepared
-        if destination.read_destination(prepared.store) is None:
-            # There is work to do. The engine's checks come before anything is written.
-            engine_of.made()
-        return _run(engine_of, prepared, presenter)
+        with shown(presenter) as seen:
+            prepared = prepare(str(source), str(dest), settings)
+            engine_of.prepared = prepared
+            if destination.read_destination(prepared.store) is None:
+                # There is work to do. The engine's checks come before anything is written.
+                engine_of.made()
+            return _run(engine_of, prepared, seen)
     finally:
         engine_of.close()
 
@@ -139,9 +142,10 @@ def retry(
     )
     engine_of = LateEngine(settings.engine)
     try:
-        prepared = prepare_again(str(dest), settings, pack_named=pack is not None)
-        engine_of.prepared = prepared
-        return _run(engine_of, prepared, presenter, retrying=True)
+        with shown(presenter) as seen:
+            prepared = prepare_again(str(dest), settings, pack_named=pack is not None)
+            engine_of.prepared = prepared
+            return _run(engine_of, prepared, seen, retrying=True)
     finally:
         engine_of.close()
 
@@ -152,9 +156,9 @@ def _settings(config: Config | str | Path | None, overrides: Overrides) -> Confi
     return load_config(config, overrides)
 
 
-def _run(engine: LateEngine, prepared: Prepared, presenter: Presenter | None, retrying: bool = False) -> RunReport:
+def _run(engine: LateEngine, prepared: Prepared, presenter: Presenter, retrying: bool = False) -> RunReport:
     command = uri_of(shlex.join(sys.argv)) if sys.argv and sys.argv[0] else "python"
-    driver = Driver(prepared, presenter or Silent(), command)
+    driver = Driver(prepared, presenter, command)
     with bound(run_id=driver.log.record.run_id):
         event("run_started", source=prepared.source_uri, destination=prepared.store.uri, fingerprint=driver.fingerprint)
         report = driver.run(engine, retry=retrying)

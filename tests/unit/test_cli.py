@@ -12,9 +12,10 @@ import pytest
 
 import skinbatch
 from skinbatch import cli
-from skinbatch.console import clock, counted, describe, query, summary
+from skinbatch.console import counted, query, summary
 from skinbatch.engines import score as engines_score
 from skinbatch.engines.presenter import Progress
+from skinbatch.engines.terminal import clock, describe
 from skinbatch.errors import ClaimError, SkinbatchError, StoreError, TableError, UsageError
 from skinbatch.runs.report import RunReport
 

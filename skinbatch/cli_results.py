@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from skinbatch import __version__
-from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Scoring, print_json
+from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Photos, Scoring, print_json
 from skinbatch.config import load_config
 from skinbatch.errors import UsageError
 
@@ -99,8 +99,26 @@ def show(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A destination of `skinbatch score`.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another destination, or the same one with another --scoring.")],
+    dests: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B [C...]",
+            help="Destinations of `skinbatch score`: a reference and others. One may be named twice, with two --scoring.",
+        ),
+    ],
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", help="Annotations by people. Also judges all scorings by the same photos of these."),
+    ] = None,
+    photos: Photos = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            help="How photos of one person are known, which intervals are drawn over together: a column, a regular expression "
+            "over image_id with the person in brackets, or `look`. (default: none)",
+        ),
+    ] = None,
     max_drift: Annotated[
         float | None,
         typer.Option(
@@ -115,51 +133,65 @@ def compare(
     ] = None,
     scoring: Annotated[
         list[str] | None,
-        typer.Option("--scoring", help="Fingerprint of A's scoring; repeat it for B's. (default: the newest of each)"),
+        typer.Option("--scoring", help="Fingerprint of A's scoring; repeat it for each. (default: the newest of each)"),
     ] = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two scorings of the same photos: grades, counts, boxes, and the photos that changed
-    most.
+    """Compare scorings of the same photos with the first one: grades, counts, boxes, and the photos
+    that changed most.
 
     The drift is the share of the photos in both scorings whose status, face or grade differs.
     """
+    from skinbatch.engines.terminal import TerminalPresenter
+    from skinbatch.evaluate.request import Request
+    from skinbatch.evaluate.side_by_side import side_by_side
     from skinbatch.reading import destination_store
+    from skinbatch.report.compare import LETTERS, as_text, compare_page
     from skinbatch.report.compare import compare as run
-    from skinbatch.report.compare import compare_page
     from skinbatch.report.page import write_page
+    from skinbatch.report.persons import parse_group
     from skinbatch.runs.results import open_results
 
-    named = scoring or []
-    if len(named) not in (0, 2):
-        raise UsageError(f"--scoring: name both scorings or none; {len(named)} given")
-    storage = load_config(config).storage
-    opened = [
-        open_results(destination_store(d, storage), fp) for d, fp in zip((a, b), named or (None, None), strict=True)
-    ]
-    found = run(*opened)
-    if output is not None:
-        write_page(output, compare_page(found, version=__version__))
+    named: list[str | None] = list(scoring or [None] * len(dests))
+    if not 2 <= len(dests) <= len(LETTERS):
+        raise UsageError(f"compare takes 2 to {len(LETTERS)} destinations; {len(dests)} given")
+    if len(named) != len(dests):
+        raise UsageError(f"--scoring: name all {len(dests)} scorings or none; {len(named)} given")
 
-    c = found.comparison
-    exceeded = max_drift is not None and c.drift > max_drift
-    code = 5 if exceeded else 0
+    storage = load_config(config).storage
+    stores = [destination_store(dest, storage) for dest in dests]
+    grouping = parse_group(group)
+    judged = None
+    with TerminalPresenter() as presenter:
+        opened = [open_results(store, fingerprint) for store, fingerprint in zip(stores, named, strict=True)]
+        found = []
+        for letter, other in zip(LETTERS[1:], opened[1:], strict=False):
+            presenter.phase(f"comparing A and {letter}")
+            found.append(run(opened[0], other, grouping=grouping))
+        if truth is not None:
+            request = Request(truth, photos=photos, group=group)
+            judged = side_by_side(list(zip(stores, named, strict=True)), request, presenter.phase)
+    if output is not None:
+        write_page(output, compare_page(found, version=__version__, judged=judged))
+
+    comparisons = [each.comparison for each in found]
+    drift = max(c.drift for c in comparisons)
+    code = 5 if max_drift is not None and drift > max_drift else 0
     if as_json:
-        print_json(c.as_json() | {"exit_code": code})
+        values = comparisons[0].as_json() if len(comparisons) == 1 else {"drift": drift}
+        if len(comparisons) > 1:
+            values["comparisons"] = [c.as_json() for c in comparisons]
+        if judged is not None:
+            values["truth"] = judged.as_json()
+        print_json(values | {"exit_code": code})
         raise typer.Exit(code)
-    print(f"A  {c.a}\nB  {c.b}")
-    print(f"  photos  {c.photos:,} in both, {c.only_a:,} only in A, {c.only_b:,} only in B")
-    print(f"  drift   {c.drift:.3f} of them have a different status, face or grade")
-    print(f"  grades  {c.same_grade:.3f} the same, quadratic kappa {c.quadratic_kappa:.3f}")
-    print(f"  counts  B - A {c.count_bias:+.2f} on average, 95 % between {c.count_low:+.2f} and {c.count_high:+.2f}")
-    print(f"  boxes   {c.boxes_same:,} of {c.boxes_a:,} in A are in B, which has {c.boxes_b - c.boxes_same:,} others")
-    for photo in c.changed[:10]:
-        print(f"  {photo.image_id}: {photo.before} -> {photo.after}")
+
+    print(as_text(comparisons, judged))
     if output is not None:
         print(f"wrote {output}")
-    if exceeded:
-        print(f"skinbatch: the drift of {c.drift:.3f} is more than --max-drift {max_drift:g} allows", file=sys.stderr)
+    if code:
+        print(f"skinbatch: the drift of {drift:.3f} is more than --max-drift {max_drift:g} allows", file=sys.stderr)
     raise typer.Exit(code)
 
 

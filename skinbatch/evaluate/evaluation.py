@@ -135,7 +135,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     severity = tuple(photo.severity for photo in judged.photos)
     slices: dict[str, dict[str, Any]] = {}
     kinds = {"skin_tone": by_tone(ita), "severity": by_severity(severity), "person": persons.slices()}
-    for kind, groups in kinds.items():
+    for kind, groups in kinds.items() if request.sliced else ():
         for name, members in groups.items():
             phase(f"measuring: {SLICES[kind]} {name}")
             found = {

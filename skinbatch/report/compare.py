@@ -1,7 +1,8 @@
-"""Compare two scorings of the same photos: grades, counts, boxes, and what changed most."""
+"""Compare scorings of the same photos: grades, counts, boxes, and what changed most."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,11 +13,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from skinbatch.annotations.grouping import Grouping
 from skinbatch.errors import UsageError
-from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap, numbered
+from skinbatch.metrics.counts import count_error
 from skinbatch.metrics.grades import agreement, confusion
+from skinbatch.metrics.side_by_side import SideBySide
 from skinbatch.report import svg
 from skinbatch.report.page import render
+from skinbatch.report.persons import persons_of
 from skinbatch.runs import destination
 from skinbatch.runs.results import Results
 
@@ -25,6 +30,9 @@ Ints = NDArray[np.int64]
 
 # Two boxes are the same lesion if they overlap by at least this IoU.
 SAME_BOX = 0.5
+
+# Names of the compared scorings.
+LETTERS = string.ascii_uppercase
 
 # Photos that are named as changed most.
 LISTED = 30
@@ -51,7 +59,9 @@ class Comparison:
     quadratic_kappa, of the photos with a grade in both. confusion: rows are grades of A, columns of
     B. count_bias, count_low, count_high: mean of B minus A and its limits of agreement (mean +/-
     1.96 standard deviations; Bland, Altman, Lancet 327 (1986) 307-310). boxes_a, boxes_b,
-    boxes_same: counted boxes, and those of A that B has too, by IoU 0.5.
+    boxes_same: counted boxes, and those of A that B has too, by IoU 0.5. box_agreement: boxes_same
+    as a share of the mean of boxes_a and boxes_b. intervals: name of a number -> the ends of its 95 %
+    bootstrap interval, NaN where it is undefined. over: what is resampled, photos or groups.
     """
 
     a: str
@@ -70,12 +80,14 @@ class Comparison:
     boxes_a: int
     boxes_b: int
     boxes_same: int
+    box_agreement: float
+    intervals: Mapping[str, tuple[float, float]]
+    over: str
     changed: tuple[Changed, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; an undefined number is None."""
-        values = asdict(self)
-        return {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in values.items()}
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +98,17 @@ class Compared:
     counts: Floats
 
 
-def compare(a: Results, b: Results) -> Compared:
+def compare(a: Results, b: Results, how: Resampling | None = None, grouping: Grouping | None = None) -> Compared:
     """Compare two scorings photo by photo. Photos are paired by image_id.
 
+    Args:
+        a, b: the scorings.
+        how: how intervals are drawn; None: 1,000 resamples.
+        grouping: how photos of one person are known, which are resampled together; None: each
+            photo is resampled on its own.
+
     Raises:
-        UsageError: If the two have no photo in common.
+        UsageError: If the two have no photo in common, or `grouping` fits none of them.
 
     Example:
         >>> results = skinbatch.open("scored")
@@ -107,14 +125,22 @@ def compare(a: Results, b: Results) -> Compared:
         )
 
     mine, theirs = one.filter(both), other.take(at.filter(both) if isinstance(at, pa.Array) else pc.drop_null(at))
+    how = Resampling() if how is None else how
+    groups = None
+    if grouping is not None:
+        image_ids = mine.column("image_id").to_pylist()
+        persons = persons_of(a, image_ids, grouping)
+        groups = numbered([who or f"/{name}" for who, name in zip(persons, image_ids, strict=True)])
+
     counts = np.stack([_numbers(mine, "count_total"), _numbers(theirs, "count_total")], axis=1)
-    boxes_a, boxes_b, same, apart = _boxes(a, b, mine.column("image_id"))
+    boxes = _boxes(a, b, mine.column("image_id"))
     levels = [np.nan_to_num(_numbers(t, "grade_level"), nan=-1).astype(np.int64) for t in (mine, theirs)]
     differs = _differs(mine, theirs)
     grades, table = _confusion(mine, theirs, levels)
-    graded = (levels[0] >= 0) & (levels[1] >= 0)
+    found = _estimates(differs, levels, len(grades), counts, boxes, how, groups)
 
     bias, spread = _mean_and_spread(counts)
+    boxes_a, boxes_b, boxes_same = boxes.sum(axis=0).tolist()
     comparison = Comparison(
         a=_described(a),
         b=_described(b),
@@ -122,8 +148,8 @@ def compare(a: Results, b: Results) -> Compared:
         only_a=one.num_rows - mine.num_rows,
         only_b=other.num_rows - mine.num_rows,
         drift=float(differs.mean()),
-        same_grade=float(np.mean(levels[0][graded] == levels[1][graded])) if graded.any() else np.nan,
-        quadratic_kappa=_kappa(levels[0][graded], levels[1][graded], len(grades)),
+        same_grade=found["same_grade"].value,
+        quadratic_kappa=found["quadratic_kappa"].value,
         grades=grades,
         confusion=tuple(tuple(row) for row in table.tolist()),
         count_bias=bias,
@@ -131,18 +157,107 @@ def compare(a: Results, b: Results) -> Compared:
         count_high=bias + 1.96 * spread,
         boxes_a=boxes_a,
         boxes_b=boxes_b,
-        boxes_same=same,
-        changed=_changed(mine, theirs, differs, counts, apart),
+        boxes_same=boxes_same,
+        box_agreement=found["box_agreement"].value,
+        intervals={name: (estimate.low, estimate.high) for name, estimate in found.items()},
+        over="photos" if groups is None else "groups",
+        changed=_changed(mine, theirs, differs, counts, boxes[:, 0] + boxes[:, 1] - 2 * boxes[:, 2]),
     )
     return Compared(comparison, counts)
 
 
-def compare_page(found: Compared, *, version: str) -> str:
-    """Return a comparison as one HTML page."""
-    return render("compare.html.j2", c=found.comparison, plots=_plots(found), version=version, made=destination.now())
+def _estimates(
+    differs: NDArray[np.bool_],
+    levels: Sequence[Ints],
+    grades: int,
+    counts: Floats,
+    boxes: Ints,
+    how: Resampling,
+    groups: Ints | None,
+) -> dict[str, Estimate]:
+    """Return the numbers that have intervals. boxes: (P, 3) of A, of B and of both."""
+    graded = (levels[0] >= 0) & (levels[1] >= 0)
+    counted = ~np.isnan(counts).any(axis=1)
+
+    def of(keep: NDArray[np.bool_]) -> Ints | None:
+        return None if groups is None else groups[keep]
+
+    same = agreement(levels[0][graded], levels[1][graded], max(grades, 1), how, groups=of(graded))
+    bias = count_error(counts[counted, 0], counts[counted, 1], how, groups=of(counted))["mean"]
+    drifting = np.stack([differs, np.ones(len(differs))], axis=1).astype(np.float64)
+    (drift,) = bootstrap(drifting, _ratio, how, groups=groups)
+    paired = np.stack([2 * boxes[:, 2], boxes[:, 0] + boxes[:, 1]], axis=1).astype(np.float64)
+    (boxed,) = bootstrap(paired, _ratio, how, groups=groups)
+    return {
+        "drift": drift,
+        "same_grade": same["accuracy"],
+        "quadratic_kappa": same["quadratic_kappa"],
+        "count_bias": bias,
+        "box_agreement": boxed,
+    }
 
 
-def _plots(found: Compared) -> list[str]:
+def _ratio(sums: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(sums[:, :1] / sums[:, 1:], np.float64)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and np.isnan(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def as_text(comparisons: Sequence[Comparison], judged: SideBySide | None = None) -> str:
+    """Return comparisons with the first scoring as text. judged: all of them against a truth."""
+    scorings = [comparisons[0].a, *(c.b for c in comparisons)]
+    lines = [f"{letter}  {scoring}" for letter, scoring in zip(LETTERS, scorings, strict=False)]
+    if judged is not None:
+        lines += ["", judged.as_text(LETTERS[: len(scorings)]), ""]
+
+    for b, c in zip(LETTERS[1:], comparisons, strict=False):
+        boxes = f"{c.boxes_same:,} of {c.boxes_a:,} in A are in {b}, which has {c.boxes_b - c.boxes_same:,} others"
+        agreement = f"box agreement {c.box_agreement:.3f}{_ends(c, 'box_agreement')}"
+        limits = f"95 % between {c.count_low:+.2f} and {c.count_high:+.2f}"
+        if len(comparisons) > 1:
+            lines.append(f"{b} compared with A")
+        lines += [
+            f"  photos  {c.photos:,} in both, {c.only_a:,} only in A, {c.only_b:,} only in {b}",
+            f"  drift   {c.drift:.3f}{_ends(c, 'drift')} of them have a different status, face or grade",
+            f"  grades  {c.same_grade:.3f}{_ends(c, 'same_grade')} the same, quadratic kappa "
+            f"{c.quadratic_kappa:.3f}{_ends(c, 'quadratic_kappa')}",
+            f"  counts  {b} - A {c.count_bias:+.2f}{_ends(c, 'count_bias', 2)} on average, {limits}",
+            f"  boxes   {boxes}; {agreement}",
+        ]
+        lines += [f"  {photo.image_id}: {photo.before} -> {photo.after}" for photo in c.changed[:10]]
+    lines.append(f"In brackets: 95 % percentile intervals of bootstrap samples of {comparisons[0].over}.")
+    return "\n".join(lines)
+
+
+def _ends(c: Comparison, name: str, digits: int = 3) -> str:
+    low, high = c.intervals[name]
+    return "" if np.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def compare_page(found: Sequence[Compared], *, version: str, judged: SideBySide | None = None) -> str:
+    """Return comparisons with the first scoring as one HTML page.
+
+    found: of B, C and so on with A. judged: all of them against a truth.
+    """
+    shown = [
+        {"letter": letter, "c": each.comparison, "plots": _plots(each, letter)}
+        for letter, each in zip(LETTERS[1:], found, strict=False)
+    ]
+    return render(
+        "compare.html.j2", shown=shown, judged=judged, letters=LETTERS, version=version, made=destination.now()
+    )
+
+
+def _plots(found: Compared, letter: str) -> list[str]:
     counts = found.counts[~np.isnan(found.counts).any(axis=1)]
     c = found.comparison
     if not len(counts):
@@ -150,9 +265,14 @@ def _plots(found: Compared) -> list[str]:
     lines = {c.count_bias: "mean", c.count_low: "-1.96 sd", c.count_high: "+1.96 sd"}
     return [
         svg.scatter(
-            counts.mean(axis=1), counts[:, 1] - counts[:, 0], "Counts (Bland-Altman)", "mean of A and B", "B - A", lines
+            counts.mean(axis=1),
+            counts[:, 1] - counts[:, 0],
+            "Counts (Bland-Altman)",
+            f"mean of A and {letter}",
+            f"{letter} - A",
+            lines,
         ),
-        svg.scatter(counts[:, 0], counts[:, 1], "Counts", "A", "B", diagonal=True),
+        svg.scatter(counts[:, 0], counts[:, 1], "Counts", "A", letter, diagonal=True),
     ]
 
 
@@ -193,12 +313,6 @@ def _confusion(mine: pa.Table, theirs: pa.Table, levels: Sequence[Ints]) -> tupl
     return grades, np.asarray(table, np.int64)
 
 
-def _kappa(one: Ints, other: Ints, levels: int) -> float:
-    if not len(one):
-        return float("nan")
-    return agreement(one, other, levels, Resampling(0))["quadratic_kappa"].value
-
-
 def _mean_and_spread(counts: Floats) -> tuple[float, float]:
     difference = (counts[:, 1] - counts[:, 0])[~np.isnan(counts).any(axis=1)]
     if not len(difference):
@@ -206,18 +320,15 @@ def _mean_and_spread(counts: Floats) -> tuple[float, float]:
     return float(difference.mean()), float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
 
 
-def _boxes(a: Results, b: Results, ids: pa.ChunkedArray) -> tuple[int, int, int, Ints]:
-    """Return counted boxes of A, of B, and of A that B has too; and (P,) boxes without a partner."""
+def _boxes(a: Results, b: Results, ids: pa.ChunkedArray) -> Ints:
+    """Return (P, 3) counted boxes of A, of B, and of A that B has too."""
     tables = [_counted_boxes(results, ids) for results in (a, b)]
     starts = [np.searchsorted(photo, np.arange(len(ids) + 1)) for photo, _ in tables]
-    apart = np.zeros(len(ids), np.int64)
-    same = 0
+    found = np.zeros((len(ids), 3), np.int64)
     for n in range(len(ids)):
         mine, theirs = (xyxy[s[n] : s[n + 1]] for (_, xyxy), s in zip(tables, starts, strict=True))
-        paired = _paired(mine, theirs)
-        same += paired
-        apart[n] = len(mine) + len(theirs) - 2 * paired
-    return len(tables[0][0]), len(tables[1][0]), same, apart
+        found[n] = len(mine), len(theirs), _paired(mine, theirs)
+    return found
 
 
 def _counted_boxes(results: Results, ids: pa.ChunkedArray) -> tuple[Ints, Floats]:

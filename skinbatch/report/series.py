@@ -148,10 +148,11 @@ def _words(visit: Visit) -> str:
 
 def series_page(found: Series, results: Results, *, version: str) -> str:
     """Return the series as one HTML page, with a plot for each subject."""
+    key = _order([visit.time for subject in found.subjects for visit in subject.visits])
     subjects = [
         {
             "name": subject.name,
-            "plot": _plot(subject),
+            "plot": _plot(subject, key),
             "visits": [(v.time, _words(v), v.image_id) for v in subject.visits],
         }
         for subject in found.subjects[:DRAWN]
@@ -167,8 +168,20 @@ def series_page(found: Series, results: Results, *, version: str) -> str:
     )
 
 
-def _plot(subject: Subject) -> str:
-    """Return the counts over the visits; visits are equally spaced and named by their time."""
-    times = [visit.time for visit in subject.visits]
+def _plot(subject: Subject, key: Callable[[str], Any]) -> str:
+    """Return the counts over the visits, and the grades where they change.
+
+    key: how times are sorted. Visits are placed by number or date, or equally spaced by other times.
+    """
+    times = [visit.time.strip() for visit in subject.visits]
     counts = [float("nan") if visit.count_total is None else float(visit.count_total) for visit in subject.visits]
-    return svg.steps(times, counts, "Lesions", "lesions")
+    grades = [(visit.grade or "").replace("_", " ") for visit in subject.visits]
+
+    moments = [key(time) for time in times]
+    places: list[float] | None = None
+    if all(isinstance(moment, datetime) for moment in moments):
+        places = [(moment - moments[0]).total_seconds() for moment in moments]
+        times = [moment.date().isoformat() for moment in moments]
+    elif all(isinstance(moment, float) for moment in moments):
+        places = moments
+    return svg.steps(times, counts, grades, "Lesions", "lesions", places)

@@ -27,6 +27,8 @@ _INK, _SOFT, _BAR, _ACCENT = _COLOURS
 _MOST_POINTS = 1500
 
 _WIDTH, _HEIGHT = 4.6, 2.5
+# Small letters that fit side by side below a plot.
+_CHARACTERS = 52
 
 
 def bars(values: Mapping[str, int], title: str) -> str:
@@ -69,16 +71,66 @@ def lines(x: Sequence[float], y: Sequence[float], title: str, x_unit: str, y_uni
     return _svg(figure, title)
 
 
-def steps(names: Sequence[str], values: Sequence[float], title: str, unit: str) -> str:
-    """Return a line over equally spaced, named points. NaN leaves a gap."""
+def steps(
+    names: Sequence[str],
+    values: Sequence[float],
+    notes: Sequence[str],
+    title: str,
+    unit: str,
+    places: Sequence[float] | None = None,
+) -> str:
+    """Return a line over named points.
+
+    Args:
+        names: of the points, shown below as far as there is room.
+        values: of the points; NaN for a gap, which a cross marks.
+        notes: words for each point; shown above those where they change.
+        title, unit: of the values.
+        places: of the points on the horizontal axis; None spaces them equally.
+    """
     figure, axes = _axes(title)
-    axes.plot(range(len(names)), values, color=_BAR, linewidth=1.5, marker="o", markersize=4)
-    shown = range(0, len(names), max(1, len(names) // 6))
-    axes.set_xticks(list(shown), [names[n].strip() for n in shown], fontsize=8)
+    at = np.arange(len(names), dtype=np.float64) if places is None else np.asarray(places, np.float64)
+    heights = np.asarray(values, np.float64)
+    there = ~np.isnan(heights)
+    axes.plot(at[there], heights[there], color=_BAR, linewidth=1.5, marker="o", markersize=4)
+    axes.plot(at[~there], np.zeros(int((~there).sum())), color=_SOFT, linestyle="", marker="x", markersize=5)
+
+    # A note stands clear of the line: right of its point where the line falls, otherwise above it.
+    before, free_from = "", -np.inf
+    width = max(float(np.ptp(at)), 1e-9)
+    for n in np.flatnonzero(there):
+        place = float(at[n] - at[0]) / width
+        if notes[n] != before and place >= free_from:
+            following = heights[n + 1 :][there[n + 1 :]]
+            falls = len(following) > 0 and following[0] < heights[n]
+            axes.annotate(
+                notes[n],
+                (at[n], heights[n]),
+                (4 if falls else 0, 5),
+                textcoords="offset points",
+                ha="left" if falls else "center",
+                fontsize=8,
+                color=_INK,
+            )
+            before, free_from = notes[n], place + (len(notes[n]) + 2) / _CHARACTERS
+
+    shown = _with_room(at, names)
+    axes.set_xticks(at[shown], [names[n].strip() for n in shown], fontsize=8)
     axes.set_ylabel(unit, color=_INK, fontsize=9)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(-0.03 * max(4.0, np.nanmax(heights, initial=0)), 1.25 * max(4.0, np.nanmax(heights, initial=0)))
+    axes.margins(x=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     return _svg(figure, f"{title} over {len(names)} photos")
+
+
+def _with_room(at: NDArray[np.float64], names: Sequence[str]) -> list[int]:
+    """Return the points whose names fit below the axis without touching: the first, the last, and others."""
+    room = (max(len(name) for name in names) + 2) / _CHARACTERS * max(float(np.ptp(at)), 1e-9)
+    shown = [0]
+    for n in range(1, len(names)):
+        if at[n] - at[shown[-1]] >= room and (at[-1] - at[n] >= room or n == len(names) - 1):
+            shown.append(n)
+    return shown
 
 
 def scatter(

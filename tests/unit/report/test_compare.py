@@ -14,7 +14,8 @@ from sklearn.metrics import cohen_kappa_score
 import skinbatch
 from skinbatch import cli
 from skinbatch.errors import UsageError
-from skinbatch.report.compare import Comparison, _paired, compare, compare_page
+from skinbatch.report.compare import Comparison, _paired, as_text, compare, compare_page
+from skinbatch.report.persons import parse_group
 from tests.faces import face, png, write_tree
 
 
@@ -88,12 +89,29 @@ def test_a_scoring_does_not_differ_from_itself(two: tuple[Path, Path]) -> None:
 def test_the_page_names_what_changed(two: tuple[Path, Path]) -> None:
     found = compare(*(skinbatch.open(dest) for dest in two))
 
-    page = compare_page(found, version="test")
+    page = compare_page([found], version="test")
 
     assert found.comparison.changed
     for photo in found.comparison.changed:
         assert photo.image_id in page and photo.before in page
     assert page.count("<svg") == 2
+
+
+def test_numbers_have_intervals_over_photos_or_groups(two: tuple[Path, Path], comparison: Comparison) -> None:
+    def within(found: Comparison, name: str) -> bool:
+        low, high = found.intervals[name]
+        return bool(low <= getattr(found, name) <= high)
+
+    grouped = compare(*(skinbatch.open(dest) for dest in two), grouping=parse_group("([0-2]|[3-9]|cut)")).comparison
+
+    assert comparison.box_agreement == pytest.approx(2 * 14 / (19 + 15))
+    assert (comparison.over, grouped.over) == ("photos", "groups")
+    assert all(within(each, name) for each in (comparison, grouped) for name in each.intervals)
+    assert grouped.drift == comparison.drift
+    assert grouped.intervals["drift"] != comparison.intervals["drift"]
+    assert "95 % percentile intervals of bootstrap samples of groups" in as_text([grouped])
+    with pytest.raises(UsageError, match="--group doctor: the table `images` has no such column"):
+        compare(*(skinbatch.open(dest) for dest in two), grouping=parse_group("doctor"))
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -131,3 +149,38 @@ def test_scorings_without_a_common_photo_are_refused(tmp_path: Path, two: tuple[
 
     with pytest.raises(UsageError, match=r"no photo in common: .* such as '0\.png' and 'other/x\.png'"):
         compare(skinbatch.open(two[0]), skinbatch.open(other))
+
+
+def test_several_scorings_are_judged_by_the_same_photos_of_a_truth(
+    tmp_path: Path, two: tuple[Path, Path], run: Run
+) -> None:
+    lines = ["image,label,x1,y1,x2,y2"]
+    for n, lesions in enumerate([0, 2, 4, 6, 7, 1]):
+        lines += [f"{n}.png,acne,{27},{19 + 9 * k},{34},{26 + 9 * k}" for k in range(lesions)] or [f"{n}.png,acne,,,,"]
+    (tmp_path / "truth.csv").write_text("\n".join(lines))
+
+    code, out, _ = run("compare", *two, two[0], "--truth", tmp_path / "truth.csv", "--json")
+    found = json.loads(out)
+    code_text, text, _ = run(
+        "compare", *two, two[0], "--truth", tmp_path / "truth.csv", "-o", tmp_path / "compare.html"
+    )
+
+    assert (code, code_text) == (0, 0)
+    assert [c["drift"] for c in found["comparisons"]] == [found["drift"], 0.0]
+    assert found["truth"]["photos"] == 5, "5.png is only in B, and the damaged photo in none"
+    errors = found["truth"]["numbers"]["count MAE"]
+    assert errors[0] == errors[2]
+    assert errors[0]["value"] < errors[1]["value"]
+    assert all(each["low"] <= each["value"] <= each["high"] for each in errors)
+    assert "the same 5 photos for all" in text and "C compared with A" in text
+    page = (tmp_path / "compare.html").read_text()
+    assert "Three scorings" in page and f"{errors[1]['value']:.2f} ({errors[1]['low']:.2f} to" in page
+
+
+def test_one_destination_is_not_compared(two: tuple[Path, Path], run: Run) -> None:
+    code, _, err = run("compare", two[0])
+    assert code == 2
+    assert "compare takes 2 to 26 destinations; 1 given" in err
+    code, _, err = run("compare", *two, "--scoring", "abc")
+    assert code == 2
+    assert "--scoring: name all 2 scorings or none; 1 given" in err

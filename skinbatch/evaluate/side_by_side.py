@@ -1,0 +1,95 @@
+"""Judge several scorings by the same photos of one truth: `skinbatch compare --truth`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow.compute as pc
+
+from skinbatch.errors import UsageError
+from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, Evaluation, evaluate
+from skinbatch.evaluate.lesions import ALL
+from skinbatch.evaluate.request import Request
+from skinbatch.metrics.bootstrap import Estimate
+from skinbatch.metrics.classification import MEAN
+from skinbatch.metrics.side_by_side import Number, SideBySide
+from skinbatch.runs.results import open_results
+from skinbatch.storage.base import Store
+from skinbatch.types import Status
+
+
+def side_by_side(
+    scorings: Sequence[tuple[Store, str | None]], request: Request, phase: Callable[[str], None] = lambda text: None
+) -> SideBySide:
+    """Judge scorings by the photos that all of them have scored.
+
+    Args:
+        scorings: destinations, each with the fingerprint of a scoring or None for its newest.
+        request: the truth and the settings of the evaluation.
+        phase: called with a line of text at each step.
+
+    Returns:
+        One number of each kind for each scoring, with intervals from the same resamples.
+
+    Raises:
+        UsageError: no photo was scored by all, or `evaluate` raises it for one of them.
+    """
+    scored = [_scored(store, fingerprint) for store, fingerprint in scorings]
+    common = frozenset.intersection(*scored)
+    if not common:
+        raise UsageError(f"--truth {request.truth}: no photo was scored by all of the {len(scorings)} scorings")
+
+    found = []
+    for store, fingerprint in scorings:
+        one = replace(request, scoring=fingerprint, only=common, sliced=False)
+        found.append(evaluate(store, one, phase))
+
+    notes = list(dict.fromkeys(note for each in found for note in each.about["notes"]))
+    return SideBySide(
+        truth=str(request.truth),
+        photos=int(found[0].about["photos"]["judged"]),
+        over=str(found[0].about["bootstrap"]["over"]),
+        numbers=tuple(_numbers(found)),
+        notes=tuple(notes),
+    )
+
+
+def _scored(store: Store, fingerprint: str | None) -> frozenset[str]:
+    table = open_results(store, fingerprint).images(["image_id", "status"])
+    return frozenset(table.filter(pc.equal(table.column("status"), Status.OK.value)).column("image_id").to_pylist())
+
+
+def _numbers(found: Sequence[Evaluation]) -> list[Number]:
+    """Return the numbers that at least one scoring has, in a fixed order."""
+    each = [_of(evaluation) for evaluation in found]
+    names = dict.fromkeys(name for numbers in each for name in numbers)
+    undefined = Estimate(float("nan"))
+    return [
+        Number(name, 2 if name.startswith("count") else 3, tuple(numbers.get(name, undefined) for numbers in each))
+        for name in names
+    ]
+
+
+def _of(evaluation: Evaluation) -> dict[str, Estimate]:
+    """Return the main numbers of one scoring by name."""
+    numbers: dict[str, Estimate] = {}
+    parts = evaluation.numbers
+    if LESIONS in parts:
+        best = next(iter(parts[LESIONS]["detection"][ALL].values()))
+        numbers |= {"AP50": best["ap50"], "AP": best["ap"], "AR": best["ar"]}
+        own: Mapping[str, Any] = next(error for error in parts[LESIONS]["count_error"] if error["own"])
+        numbers |= {"count MAE": own["mae"], "count bias": own["mean"]}
+    if GRADES in parts:
+        numbers |= {
+            "grade accuracy": parts[GRADES]["accuracy"],
+            "grade quadratic kappa": parts[GRADES]["quadratic_kappa"],
+        }
+    if REGIONS in parts:
+        numbers |= {f"Dice {name}": region["dice"] for name, region in parts[REGIONS]["classes"].items()}
+    for name, part in parts.items():
+        if name.startswith(DISEASES):
+            mean = part["classes"][MEAN]
+            numbers |= {f"{part['head']} recall": mean["recall"], f"{part['head']} AUC": mean["auc"]}
+    return numbers

@@ -24,6 +24,14 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")] = Path(
         "report.html"
     ),
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            help="Also give numbers with intervals over persons: a column, a regular expression over image_id with the person in "
+            "brackets, or `look` for photos that look alike.",
+        ),
+    ] = None,
     scoring: Scoring = None,
     grading: Grading = None,
     config: ConfigFile = None,
@@ -36,13 +44,14 @@ def report(
     from skinbatch.engines.terminal import TerminalPresenter
     from skinbatch.reading import destination_store
     from skinbatch.report.page import write_page
+    from skinbatch.report.persons import parse_group
     from skinbatch.report.report import Request, make_report
     from skinbatch.runs.results import open_results
 
     settings = load_config(config)
     with TerminalPresenter() as presenter:
         results = open_results(destination_store(dest, settings.storage), scoring, grading)
-        page = make_report(results, Request(thumbnails, __version__), settings, presenter.phase)
+        page = make_report(results, Request(thumbnails, __version__, parse_group(group)), settings, presenter.phase)
         write_page(output, page)
 
     if as_json:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from skinbatch.annotations.grouping import Grouping
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.report import svg
 from skinbatch.report.course import PARTS, Course, read_course
 from skinbatch.report.gallery import Thumbnail, thumbnails
 from skinbatch.report.gather import Findings, gather
+from skinbatch.report.group_figures import group_figures
 from skinbatch.report.page import render
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
@@ -37,11 +39,13 @@ class Request:
     """Describe a report.
 
     thumbnails: most photos that are shown; 0 shows none, as faces are personal data. version: of
-    skinbatch.
+    skinbatch. group: how photos of one person are known; numbers then also have intervals over
+    persons.
     """
 
     thumbnails: int = 0
     version: str = ""
+    group: Grouping | None = None
 
 
 def make_report(
@@ -100,6 +104,7 @@ def _content(
         "cards": _cards(findings),
         "grading": describe(grading),
         "plots": _plots(findings, scoring),
+        "groups": None if request.group is None else group_figures(results, request.group),
         "photos": f"{findings.photos:,}",
         "photos_number": findings.photos,
         "gallery": gallery,

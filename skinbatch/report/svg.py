@@ -153,7 +153,7 @@ def scatter(
         points, number = points[kept], number[kept]
 
     figure, axes = _axes(title)
-    axes.scatter(points[:, 0], points[:, 1], s=6 * np.sqrt(number), color=_BAR, linewidths=0)
+    axes.scatter(points[:, 0], points[:, 1], s=12 * np.sqrt(number), color=_BAR, linewidths=0)
     axes.set_xlabel(x_unit, color=_INK, fontsize=9)
     axes.set_ylabel(y_unit, color=_INK, fontsize=9)
     if diagonal:

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -162,7 +162,9 @@ def compare(
     from skinbatch.report.persons import parse_group
     from skinbatch.runs.results import open_results
 
-    named: list[str | None] = list(scoring or [None] * len(dests))
+    named: list[str | None] = [None for _ in dests]
+    if scoring:
+        named = [*scoring]
     if not 2 <= len(dests) <= len(LETTERS):
         raise UsageError(f"compare takes 2 to {len(LETTERS)} destinations; {len(dests)} given")
     if len(named) != len(dests):
@@ -188,8 +190,10 @@ def compare(
     drift = max(c.drift for c in comparisons)
     code = 5 if max_drift is not None and drift > max_drift else 0
     if as_json:
-        values = comparisons[0].as_json() if len(comparisons) == 1 else {"drift": drift}
-        if len(comparisons) > 1:
+        values: dict[str, Any] = {"drift": drift}
+        if len(comparisons) == 1:
+            values = comparisons[0].as_json()
+        else:
             values["comparisons"] = [c.as_json() for c in comparisons]
         if judged is not None:
             values["truth"] = judged.as_json()

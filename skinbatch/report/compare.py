@@ -98,7 +98,7 @@ class Compared:
     counts: Floats
 
 
-def compare(a: Results, b: Results, how: Resampling | None = None, grouping: Grouping | None = None) -> Compared:
+def compare(a: Results, b: Results, *, how: Resampling | None = None, grouping: Grouping | None = None) -> Compared:
     """Compare two scorings photo by photo. Photos are paired by image_id.
 
     Args:
@@ -177,7 +177,7 @@ def _estimates(
 ) -> dict[str, Estimate]:
     """Return the numbers that have intervals. boxes: (P, 3) of A, of B and of both."""
     graded = (levels[0] >= 0) & (levels[1] >= 0)
-    counted = ~np.isnan(counts).any(axis=1)
+    counted = np.asarray(~np.isnan(counts).any(axis=1), np.bool_)
 
     def of(keep: NDArray[np.bool_]) -> Ints | None:
         return None if groups is None else groups[keep]

@@ -24,9 +24,11 @@ SHARD_EXTENSIONS: dict[str, ShardKind] = {
     ".tgz": "tar",
     ".tbz2": "tar",
     ".txz": "tar",
+    ".tzst": "tar",
     ".tar.gz": "tar",
     ".tar.bz2": "tar",
     ".tar.xz": "tar",
+    ".tar.zst": "tar",
     ".zip": "zip",
     ".parquet": "parquet",
 }
@@ -97,7 +99,7 @@ def shard_kind(head: bytes) -> ShardKind | None:
             return "tar" if is_tar_header(zlib.decompressobj(31).decompress(head, 512)) else None
         except zlib.error:
             return None
-    if head.startswith((b"BZh", b"\xfd7zXZ\x00")) or is_tar_header(head[:512]):
+    if head.startswith((b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")) or is_tar_header(head[:512]):
         return "tar"
     return None
 

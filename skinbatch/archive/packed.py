@@ -1,20 +1,29 @@
-"""Unpack files packed with gzip, bzip2 or xz, also several joined into one."""
+"""Unpack files packed with gzip, bzip2, xz or zstd, also several joined into one."""
 
 from __future__ import annotations
 
 import bz2
 import io
 import lzma
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _CHUNK = 1 << 16
 _KINDS: tuple[tuple[bytes, Callable[[], Any]], ...] = (
     (b"\x1f\x8b", lambda: _Gunzip()),
     (b"BZh", bz2.BZ2Decompressor),
     (b"\xfd7zXZ\x00", lzma.LZMADecompressor),
+    (b"\x28\xb5\x2f\xfd", zstd.ZstdDecompressor),
 )
+# What a PackedStream raises for damaged data.
+UNPACK_ERRORS = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError)
 
 
 def packed(stream: BinaryIO) -> PackedStream | None:
@@ -30,7 +39,7 @@ class PackedStream(io.RawIOBase):
     """Read the bytes of packed files that follow each other.
 
     Zeros between and after them are skipped. Raises EOFError if one of the files ends early, and
-    zlib.error, OSError or LZMAError if it is damaged.
+    one of UNPACK_ERRORS if it is damaged.
 
     Attributes:
         begin: position of the first byte of the file that is being unpacked.

@@ -7,14 +7,12 @@ every early end from the real one.
 from __future__ import annotations
 
 import io
-import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from skinbatch.archive.formats import HEAD_BYTES, is_tar_header
 from skinbatch.archive.members import BrokenArchiveError, MemberKind
-from skinbatch.archive.packed import packed
+from skinbatch.archive.packed import UNPACK_ERRORS, packed
 from skinbatch.types import Status
 
 _BLOCK = 512
@@ -45,7 +43,7 @@ _MOST_BYTES = 2**63
 def tar_members(stream: BinaryIO, size: int, step: Callable[[], None] = lambda: None) -> Iterator[TarMember]:
     """Yield the members of a tar and of tars that were joined to it (`cat`).
 
-    The file may be packed with gzip, bzip2 or xz.
+    The file may be packed with gzip, bzip2, xz or zstd.
 
     Args:
         size: of the whole file, in bytes.
@@ -228,7 +226,7 @@ class _Tar:
             data = self._stream.read(count)
         except EOFError:
             raise BrokenArchiveError(Status.TRUNCATED, f"the packed data ends early, after byte {self._at:,}") from None
-        except (zlib.error, lzma.LZMAError, OSError) as e:
+        except UNPACK_ERRORS as e:
             raise BrokenArchiveError(Status.CORRUPT, f"cannot be unpacked after byte {self._at:,}: {e}") from None
         self._at += len(data)
         if self._size is None and self._at > self._most:

@@ -21,6 +21,12 @@ from tests.faces import face, png
 from tests.faults.corpus import CUT, DAMAGED, FINE, Hostile
 
 GOOD = png(face(2, 1))
+
+
+def zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, codec="zstd", asbytes=True))
+
+
 REFUSED = "refused"
 MiB = 1 << 20
 # Two rows, with one bit of the footer flipped. pyarrow 26 and others abort the process when they
@@ -223,7 +229,7 @@ def damage() -> Iterator[Hostile]:
     )
     yield archive("pax-zero.tar", pax + b"0 path=a\n".ljust(512, b"\0") + bytes(1024), {"#corrupt": "corrupt"})
     yield archive("pax-size.tar", pax + b"17 size=-99999\n\0\0".ljust(512, b"\0") + whole, {"#corrupt": "corrupt"})
-    for ending, pack in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)):
+    for ending, pack in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstd)):
         packed = pack(whole)
         yield archive(f"cut.tar.{ending}", packed[: len(packed) // 2], {"*": f"{CUT}|ok"})
         yield archive(f"text.tar.{ending}", b"no archive at all" * 40, {"#corrupt": "corrupt"})
@@ -270,6 +276,8 @@ def heavy_archives() -> Iterator[Hostile]:
     header = info("a.bin", size=3 << 30).tobuf(tarfile.GNU_FORMAT)
     packed = gzip.compress(header) + gzip_zeros(3 << 30) + gzip.compress(tar([("good.png", GOOD)]))
     yield archive("bomb.tar.gz", packed, {"#corrupt": "corrupt"}, "times its size")
+    packed = zstd(header) + zstd(bytes(64 * MiB)) * 48
+    yield archive("bomb.tar.zst", packed, {"#corrupt": "corrupt"}, "times its size")
     header = info("a.png", size=3 << 30).tobuf(tarfile.GNU_FORMAT)
     yield archive("bomb-photo.tgz", gzip.compress(header) + gzip_zeros(3 << 30), {"#corrupt": "corrupt"})
     values = pa.DictionaryArray.from_arrays(pa.array([0] * 24, pa.int32()), pa.array([bytes(64 * MiB)], pa.binary()))

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import skinbatch
@@ -33,6 +34,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "x.tar.gz": gzip.compress,
     "x.tar.bz2": bz2.compress,
     "x.tar.xz": lzma.compress,
+    "x.tar.zst": lambda data: bytes(pa.compress(data, codec="zstd", asbytes=True)),
 }
 
 

@@ -97,7 +97,9 @@ def find_network(
         prefix += "."
     own_names = {_without_wrappers(name): name for layers in variants for name in layers}
     plain = {_without_wrappers(name): tensor for name, tensor in tensors.items()}
+    written = {name: name for name in tensors}
     if len(plain) == len(tensors):
+        written = dict(zip(plain, tensors, strict=True))
         tensors = plain
         prefix = prefix and _without_wrappers(prefix)
         variants = [{_without_wrappers(name): shape for name, shape in layers.items()} for layers in variants]
@@ -116,12 +118,23 @@ def find_network(
         best = _only(path, [candidate for candidate in candidates if candidate.whole])
 
     others = [candidate.prefix for candidate in everything if candidate.whole and candidate.prefix != best.prefix]
+    beside = {best.prefix + name for name, tensor in best.tensors.items() if _is_beside(name, tensor, best, others)}
     kept = {
-        own_names.get(name, name): tensor
-        for name, tensor in best.tensors.items()
-        if not _is_beside(name, tensor, best, others)
+        own_names.get(name, name): tensor for name, tensor in best.tensors.items() if best.prefix + name not in beside
     }
-    return Network(best.prefix, kept, _left_out(tensors, best.prefix))
+    inside = {name: written[name] for name in tensors if name.startswith(best.prefix) and name not in beside}
+    left_out = [name for name in tensors if name not in inside]
+    return Network(_as_written(best.prefix, inside), kept, _counted(left_out, best.prefix))
+
+
+def _as_written(prefix: str, names: Mapping[str, str]) -> str:
+    """Return a network's prefix with the wrappers that the file has before every layer's own name.
+
+    names: names in the file, by the same names without wrappers.
+    """
+    begins = {file_name.removesuffix(name.removeprefix(prefix)) for name, file_name in names.items()}
+    begin = begins.pop()
+    return begin if not begins and _without_wrappers(begin) == prefix else prefix
 
 
 def _candidates(tensors: Mapping[str, Tensor], variants: Sequence[Shapes], rename: Rename) -> list[_Candidate]:
@@ -171,13 +184,11 @@ def _is_beside(name: str, tensor: Tensor, network: _Candidate, others: Sequence[
     return is_counter or (network.prefix + name).startswith(tuple(others))
 
 
-def _left_out(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, int]:
-    """Count the tensors outside the prefix, by the first part of the name that differs from it."""
+def _counted(left_out: Sequence[str], prefix: str) -> Mapping[str, int]:
+    """Count tensors by the first part of the name that differs from the network's prefix."""
     kept = prefix.split(".")
     counted: dict[str, int] = {}
-    for name in tensors:
-        if name.startswith(prefix):
-            continue
+    for name in left_out:
         parts = name.split(".")
         shared = next((n for n, pair in enumerate(zip(parts, kept, strict=False)) if pair[0] != pair[1]), 0)
         first = ".".join(parts[: shared + 1])

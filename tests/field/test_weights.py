@@ -107,6 +107,23 @@ def test_what_is_no_layer_is_left_out_and_named(tmp_path: Path, state: Mapping[s
         assert add_stage("mine", wanted(saved(tmp_path, content))).weights == plain.weights
 
 
+@pytest.mark.parametrize(
+    ("around", "said"),
+    [
+        ("", "all names in the file; left out: n_averaged"),
+        ("module.", "names begin with `module.`; left out: n_averaged"),
+        ("module.module.", "names begin with `module.module.`; left out: n_averaged"),
+        ("module.net.", "names begin with `module.net.`; left out: n_averaged"),
+    ],
+)
+def test_wrappers_and_counters_are_named_as_the_file_has_them(
+    around: str, said: str, tmp_path: Path, state: Mapping[str, Tensor]
+) -> None:
+    averaged = {"n_averaged": torch.tensor(100), **under(around, state)}
+    _, findings = grow_pack("mine", wanted(saved(tmp_path, averaged)))
+    assert source_of(findings, "layers") == said
+
+
 def test_of_two_networks_that_differ_the_user_says_which(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
     path = saved(tmp_path, {"state_dict": {**under("student.", state), **under("teacher.", network(1))}})
     message = (

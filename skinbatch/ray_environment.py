@@ -71,7 +71,10 @@ def why_not(error: Exception, address: str | None) -> str:
             f"RAY_AUTH_MODE=disabled if it has none ({text[:200]})"
         )
     if isinstance(error, OSError):
-        return f"nothing answers at {address} ({text}): is the cluster up, and is this the address of its head (HOST:6379)?"
+        return (
+            f"nothing answers at {address} ({text}); run the same command again once the cluster is up, or correct the address "
+            "of its head (HOST:6379)"
+        )
     return f"the Ray cluster at {address} cannot be reached: {text}"
 
 

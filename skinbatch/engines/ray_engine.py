@@ -39,7 +39,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 from skinbatch.engines.ray_nodes import nodes_up, possible_nodes  # noqa: E402
 from skinbatch.engines.ray_pool import RayPool  # noqa: E402
-from skinbatch.engines.ray_watch import HeadWatch, Placement, knock  # noqa: E402
+from skinbatch.engines.ray_watch import HeadLost, HeadWatch, Placement, knock  # noqa: E402
 
 _CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 _PROBE_S = 60.0
@@ -72,7 +72,9 @@ class RayEngine:
             ray.shutdown()
             raise
         except Exception as e:  # Ray raises all kinds here, even a bare Exception
-            raise UsageError(why_not(e, self.address)) from e
+            # A head that is not up yet is an outage, after which the same command may succeed.
+            outage = isinstance(e, OSError) and self.address is not None
+            raise (HeadLost if outage else UsageError)(why_not(e, self.address)) from e
 
     def _connect(self) -> None:
         if self.address is not None:

@@ -29,6 +29,7 @@ _BUSY_S = 1800.0
 # limit is shorter, so that the run ends in order.
 _HEAD_S = 35.0
 _KNOCK_S = 3.0
+_LAST_PORT = 65_535
 
 
 class NotPlaced(StoreError):
@@ -36,7 +37,7 @@ class NotPlaced(StoreError):
 
 
 class HeadLost(StoreError):
-    """Report that the head of the Ray cluster is gone."""
+    """Report that the head of the Ray cluster does not answer, or no longer."""
 
 
 class Placement:
@@ -178,7 +179,12 @@ class HeadWatch:
 
 
 def knock(address: str, timeout_s: float) -> None:
-    """Raise OSError if nothing listens at `host:port`. Other forms of address are not checked."""
+    """Raise OSError if nothing listens at `host:port`. Other forms of address are not checked.
+
+    Raises ValueError for a number that is no port.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
+        if int(port) > _LAST_PORT:
+            raise ValueError(f"there is no port {port}")
         socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()

@@ -170,7 +170,7 @@ def test_the_result_is_one_line_of_json_also_when_nothing_could_be_done(
 
 def test_a_run_with_nothing_to_do_starts_neither_ray_nor_a_worker(album: Path, fake_pack: str, tmp_path: Path) -> None:
     skinbatch.score(album, tmp_path / "out", engine="local", pack=fake_pack)
-    # Nothing listens at this address, so any use of Ray ends with 2.
+    # Nothing listens at this address, so any use of Ray ends with 4.
     program = (
         "import sys, skinbatch\n"
         f"report = skinbatch.score({str(album)!r}, {str(tmp_path / 'out')!r}, pack={fake_pack!r}, "

@@ -91,6 +91,20 @@ def test_the_address_of_a_job_server_is_told_from_that_of_a_cluster(tree: Path, 
     assert not (tmp_path / "out/_skinbatch").exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "code"), [("127.0.0.1:1", 4), ("head.invalid:6379", 4), ("127.0.0.1:port", 2), ("127.0.0.1:70000", 2)]
+)
+def test_a_head_that_is_not_up_is_an_outage_and_a_malformed_address_wrong_use(
+    address: str, code: int, tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
+    command = [*COMMAND, str(tree), str(tmp_path / "out"), "--pack", fake_pack, "--ray-address", address, "--json"]
+    done = run(command, bare_environment(tmp_path), tmp_path)
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["exit_code"]) == (code, code), done.stderr
+    assert address in answer["message"] and "Traceback" not in done.stderr
+    assert ("run the same command again" in answer["message"]) == (code == 4)
+
+
 def test_a_temporary_folder_too_long_for_sockets_names_the_way_out(tree: Path, fake_pack: str, tmp_path: Path) -> None:
     long = tmp_path / ("x" * 80)
     long.mkdir()

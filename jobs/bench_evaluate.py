@@ -20,6 +20,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from jobs.bench_memory import peaks
+from skinbatch.grading.schemes import HAYASHI
 from skinbatch.runs import destination, layout, receipts, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import PlanWriter, collect, work_units
@@ -83,7 +84,7 @@ def measure(photos: int, boxes: int, bootstrap: int, work: Path) -> Measured:
     dest, truth, out = work / "scored", work / "truth.json", work / "evaluation"
     generate(dest, truth, photos, boxes, np.random.default_rng(0))
     command = [sys.executable, "-m", "skinbatch.cli", "evaluate", str(dest), str(truth), "--out", str(out)]
-    before, started = _cpu(), time.perf_counter()
+    before, started = cpu_seconds(), time.perf_counter()
     peak = peaks([*command, "--bootstrap", str(bootstrap), "--json"])
     seconds = time.perf_counter() - started
     found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
@@ -96,14 +97,14 @@ def measure(photos: int, boxes: int, bootstrap: int, work: Path) -> Measured:
         lesions["true_boxes"],
         bootstrap,
         round(seconds, 1),
-        round(_cpu() - before, 1),
+        round(cpu_seconds() - before, 1),
         round(peak.driver, 1),
         round(ap50, 4),
         round(own["mae"]["value"], 3),
     )
 
 
-def _cpu() -> float:
+def cpu_seconds() -> float:
     """Return the CPU seconds of child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
@@ -175,6 +176,8 @@ def _write_tables(
     counted = (score.astype(np.float32) >= _THRESHOLD) & (on_skin >= 0.5)
     counts = np.bincount(photo, weights=counted, minlength=len(names)).astype(np.int64)
     ita = rng.normal(35, 25, len(names))
+    level = np.searchsorted((5, 20, 50), counts, side="left")
+    sharpness, brightness = rng.lognormal(4, 1, len(names)), rng.normal(130, 30, len(names)).clip(0, 255)
     starts = np.searchsorted(photo, np.arange(len(names) + 1))
     number = {name: n for n, name in enumerate(names)}
     refs = [ImageRef(name, f"/photos/{name}", 100, "1") for name in names]
@@ -193,7 +196,15 @@ def _write_tables(
             "height": [_SIDE] * len(ids),
             "ita_degrees": ita[some],
             "count_total": counts[some],
-            "grade_level": np.searchsorted((5, 20, 50), counts[some], side="left"),
+            "sha256": [hashlib.sha256(image_id.encode()).hexdigest() for image_id in ids],
+            "view": ["half"] * len(ids),
+            "skin_fraction": rng.beta(4, 6, len(ids)),
+            "sharpness": sharpness[some],
+            "brightness": brightness[some],
+            "saturated": [False] * len(ids),
+            "grade": np.array(HAYASHI.grades, dtype=object)[level[some]],
+            "grade_level": level[some],
+            "grade_scheme": ["hayashi"] * len(ids),
             "unit_id": [unit.unit_id] * len(ids),
             "meta": ["{}"] * len(ids),
         }

@@ -28,6 +28,7 @@ from jobs.bench_memory import Growth, peaks
 from jobs.bench_models import TILING_TARGET, Rates, as_json, measure, packs
 from jobs.bench_overhead import measure as measure_overhead
 from jobs.bench_photos import Photos, from_demo, from_folder, write_shard, write_shards
+from jobs.bench_readers import measure as measure_readers
 from jobs.bench_sides import ALONE, BARE, LOCAL, RAY, RAY_DATA, TILING, Job
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
@@ -99,7 +100,13 @@ def main() -> None:
         work = Path(scratch)
         pack = str(write_fake_pack(work / "fake")) if args.pack == "fake" else args.pack
         load_pack(pack).verify()
-        kinds = {evaluation: args.evaluate, models: args.models, memory: args.memory, overhead: args.overhead}
+        kinds = {
+            evaluation: args.evaluate,
+            readers: args.readers,
+            models: args.models,
+            memory: args.memory,
+            overhead: args.overhead,
+        }
         measured = next((kind for kind, wanted in kinds.items() if wanted), speed)
         found = measured(args, pack, work)
     if args.json is not None:
@@ -127,8 +134,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--evaluate", action="store_true", help="measure the speed and memory of `skinbatch evaluate` on made-up tables"
     )
-    parser.add_argument("--evaluate-photos", type=int, default=70_000)
-    parser.add_argument("--evaluate-boxes", type=int, default=2_000_000)
+    parser.add_argument(
+        "--readers", action="store_true", help="measure the speed and memory of `report` and `export` on made-up tables"
+    )
+    parser.add_argument(
+        "--evaluate-photos", type=int, default=70_000, help="photos of the tables of --evaluate and --readers"
+    )
+    parser.add_argument(
+        "--evaluate-boxes", type=int, default=2_000_000, help="boxes of the tables of --evaluate and --readers"
+    )
     parser.add_argument("--bootstrap", type=int, default=1000, help="bootstrap samples of --evaluate")
     parser.add_argument(
         "--overhead",
@@ -278,6 +292,16 @@ def evaluation(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     found = measure_evaluation(args.evaluate_photos, args.evaluate_boxes, args.bootstrap, work)
     print(f"{cores} cores; {found.line()}")
     return {"cores": cores, "evaluate": asdict(found)}
+
+
+def readers(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
+    """Measure `report` and `export` over a large destination, each in a process of its own."""
+    cores = usable_cpus()
+    found = measure_readers(args.evaluate_photos, args.evaluate_boxes, work)
+    print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}")
+    for reader in found:
+        print(reader.line())
+    return {"cores": cores, "readers": [asdict(reader) for reader in found]}
 
 
 def overhead(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from skinbatch.cli_data import export, settings
 from skinbatch.cli_evaluate import evaluate
 from skinbatch.cli_models import explain, pack_app
 from skinbatch.cli_options import ConfigFile, Dest, EngineName, Json, Scoring, print_json, say
-from skinbatch.cli_results import compare, regrade, report, schema, series, show
+from skinbatch.cli_report import report
+from skinbatch.cli_results import compare, regrade, schema, series, show
 from skinbatch.cli_run import print_failure, report_as_json, retry, score
 from skinbatch.cli_train import recipes, train
 from skinbatch.config import load_config

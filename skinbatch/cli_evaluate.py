@@ -94,7 +94,7 @@ def evaluate(
         grading=grading,
         thresholds=_scores(thresholds),
         resampling=Resampling(bootstrap),
-        names=_names(names or []),
+        names=class_names(names or []),
         apart=tuple(apart or ()),
         group=group,
         trained_on=trained_on,
@@ -124,7 +124,8 @@ def _scores(text: str) -> tuple[float, ...]:
         raise UsageError(f"--thresholds {text}: give scores separated by commas, such as 0.25,0.5,0.75") from None
 
 
-def _names(pairs: list[str]) -> dict[str, str]:
+def class_names(pairs: list[str]) -> dict[str, str]:
+    """Return class of the truth -> class of the pack, from `THEIRS=OURS`."""
     found = dict(pair.partition("=")[::2] for pair in pairs)
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise UsageError(f"--map {wrong[0]}: give a class, `=` and the pack's name for it")

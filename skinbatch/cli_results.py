@@ -1,4 +1,4 @@
-"""Define the commands on the tables: `report`, `show`, `compare`, `series`, `regrade`, `schema`."""
+"""Define the commands on the tables: `show`, `compare`, `series`, `regrade`, `schema`."""
 
 from __future__ import annotations
 
@@ -14,50 +14,6 @@ from skinbatch import __version__
 from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Photos, Scoring, print_json
 from skinbatch.config import load_config
 from skinbatch.errors import UsageError
-
-
-def report(
-    dest: Dest,
-    thumbnails: Annotated[
-        int, typer.Option("--thumbnails", min=0, help="Show up to this many photos. Faces are personal data.")
-    ] = 0,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")] = Path(
-        "report.html"
-    ),
-    group: Annotated[
-        str | None,
-        typer.Option(
-            "--group",
-            help="Also give numbers with intervals over persons: a column, a regular expression over image_id with the person in "
-            "brackets, or `look` for photos that look alike.",
-        ),
-    ] = None,
-    scoring: Scoring = None,
-    grading: Grading = None,
-    config: ConfigFile = None,
-    as_json: Json = False,
-) -> None:
-    """Write a report as one HTML file: the results, the photos to look at, and how the run went.
-
-    The file opens from disk and needs nothing else. It contains photos only with `--thumbnails`.
-    """
-    from skinbatch.engines.terminal import TerminalPresenter
-    from skinbatch.reading import destination_store
-    from skinbatch.report.page import write_page
-    from skinbatch.report.persons import parse_group
-    from skinbatch.report.report import Request, make_report
-    from skinbatch.runs.results import open_results
-
-    settings = load_config(config)
-    with TerminalPresenter() as presenter:
-        results = open_results(destination_store(dest, settings.storage), scoring, grading)
-        page = make_report(results, Request(thumbnails, __version__, parse_group(group)), settings, presenter.phase)
-        write_page(output, page)
-
-    if as_json:
-        print_json({"written": str(output), "bytes": len(page.encode())})
-        return
-    print(f"wrote {output} ({len(page.encode()) / 1000:,.0f} KB)")
 
 
 def show(
@@ -81,7 +37,8 @@ def show(
 
     Counted boxes are yellow and show their score. Boxes below the threshold or off the skin are
     thin and blue. The skin is outlined in green, from the stored masks (`score --save-masks`) or
-    computed again. The photos are read again from their source.
+    computed again. The photos are read again from their source. For a photo that has gone or
+    changed since, the boxes are drawn on grey.
     """
     from PIL import Image
 
@@ -101,6 +58,8 @@ def show(
         except OSError as e:
             raise UsageError(f"{path}: cannot be written: {e.strerror or e}") from None
         written.append({"image_id": shown.image_id, "written": str(path)})
+        if shown.problem:
+            print(f"skinbatch: {path} shows boxes without the photo: {shown.problem}", file=sys.stderr)
         if not as_json:
             print(f"wrote {path}")
     if as_json:

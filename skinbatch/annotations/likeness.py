@@ -67,6 +67,14 @@ def look_at(path: Path) -> Look | str:
     """Return the look of a photo, or why it cannot be read."""
     try:
         data = path.read_bytes()
+    except OSError as e:
+        return plain(e)
+    return look_of(data)
+
+
+def look_of(data: bytes) -> Look | str:
+    """Return the look of an encoded photo, or why it cannot be read."""
+    try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = turned_size(image)
             # JPEG is decoded at down to an eighth of its size.
@@ -131,7 +139,17 @@ def perceptual_groups(photos: Sequence[AnnotatedPhoto], progress: Progress | Non
     there = [n for n, photo in enumerate(photos) if photo.path is not None]
     looks = look_at_all([path for n in there if (path := photos[n].path) is not None], progress)
     seen = [(n, look) for n, look in zip(there, looks, strict=True) if isinstance(look, Look)]
-    parent = list(range(len(photos)))
+    first = {n: seen[group][0] for (n, _), group in zip(seen, groups_of([look for _, look in seen]), strict=True)}
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(first.get(n, n), len(numbers)) for n in range(len(photos))]
+
+
+def groups_of(looks: Sequence[Look]) -> list[int]:
+    """Return, for each look, the place of the first one that looks the same.
+
+    Photos look the same directly or through others.
+    """
+    parent = list(range(len(looks)))
 
     def root(n: int) -> int:
         while parent[n] != n:
@@ -139,9 +157,8 @@ def perceptual_groups(photos: Sequence[AnnotatedPhoto], progress: Progress | Non
             n = parent[n]
         return n
 
-    for some, others, _ in alike([look for _, look in seen], [look for _, look in seen]):
+    for some, others, _ in alike(looks, looks):
         for i, j in zip(some.tolist(), others.tolist(), strict=True):
-            a, b = root(seen[i][0]), root(seen[j][0])
+            a, b = root(i), root(j)
             parent[max(a, b)] = min(a, b)
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(n), len(numbers)) for n in range(len(photos))]
+    return [root(n) for n in range(len(looks))]

@@ -134,8 +134,10 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     ita = scored.numbers("ita_degrees", judged.rows)
     severity = tuple(photo.severity for photo in judged.photos)
     slices: dict[str, dict[str, Any]] = {}
-    kinds = {"skin_tone": by_tone(ita), "severity": by_severity(severity), "person": persons.slices()}
-    for kind, groups in kinds.items() if request.sliced else ():
+    kinds = {"person": persons.slices()}
+    if request.sliced:
+        kinds = {"skin_tone": by_tone(ita), "severity": by_severity(severity), **kinds}
+    for kind, groups in kinds.items():
         for name, members in groups.items():
             phase(f"measuring: {SLICES[kind]} {name}")
             found = {

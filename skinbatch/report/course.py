@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from skinbatch.errors import UsageError
 from skinbatch.runs import layout
 from skinbatch.runs.destination import read_json
 from skinbatch.runs.ledger import Ledger
@@ -29,19 +30,35 @@ PARTS: Mapping[str, str] = {
     "write": "writing tables",
 }
 
+# Values of a record that another version of skinbatch wrote without them.
+_UNKNOWN: Mapping[str, Any] = {
+    "started": "",
+    "state": "unknown",
+    "exit_code": None,
+    "engine": "",
+    "workers": 0,
+    "photos_scored": 0,
+    "photos_per_second": 0.0,
+    "command": "",
+    "timings": {},
+    "machines": [],
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Course:
     """Hold the runs of a scoring.
 
     runs: their records, oldest first. seconds: part of a worker's time -> seconds, over all runs.
-    machines: that took part. minutes, photos_per_second: the throughput over time, by the times at
-    which units were committed; empty if there are too few units.
+    machines: that took part. notes: sentences about records that cannot be read. minutes,
+    photos_per_second: the throughput over time, by the times at which units were committed; empty
+    if there are too few units.
     """
 
     runs: tuple[Mapping[str, Any], ...]
     seconds: Mapping[str, float]
     machines: tuple[str, ...]
+    notes: tuple[str, ...]
     minutes: tuple[float, ...]
     photos_per_second: tuple[float, ...]
 
@@ -49,16 +66,24 @@ class Course:
 def read_course(results: Results) -> Course:
     """Read the records of all runs of the results' scoring."""
     store = results.store
-    records = (read_json(store, key) for key in sorted(store.keys(layout.RUNS)))
-    runs = tuple(record for record in records if record and record.get("fingerprint") == results.fingerprint)
+    runs, notes = [], []
+    for key in sorted(store.keys(layout.RUNS)):
+        try:
+            record = read_json(store, key) or {}
+        except UsageError as e:
+            notes.append(f"A run is not shown below: {e}")
+            continue
+        if record.get("fingerprint") == results.fingerprint:
+            runs.append({**_UNKNOWN, **record})
 
     seconds: Counter[str] = Counter()
     for run in runs:
-        seconds.update({part: run.get("timings", {}).get(part, 0.0) for part in PARTS})
-    machines = tuple(dict.fromkeys(machine for run in runs for machine in run.get("machines", ())))
+        seconds.update({part: run["timings"].get(part, 0.0) for part in PARTS})
+    machines = tuple(dict.fromkeys(machine for run in runs for machine in run["machines"]))
 
     minutes, rates = _throughput(results)
-    return Course(runs, {part: seconds[part] for part in PARTS if seconds[part]}, machines, minutes, rates)
+    spent = {part: seconds[part] for part in PARTS if seconds[part]}
+    return Course(tuple(runs), spent, machines, tuple(notes), minutes, rates)
 
 
 def _throughput(results: Results) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -16,7 +16,7 @@ from skinbatch.models.base import Classifier
 from skinbatch.models.build import build_classifier, build_segmenter
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.models.stages import ClassifierStage
-from skinbatch.report.photo_again import find_row, read_again
+from skinbatch.report.photo_again import Originals, find_row
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.results import open_results
@@ -98,7 +98,7 @@ def explain(store: Store, question: Question, config: Config, scoring: str | Non
     config = config.model_copy(update={"model": config.model.model_copy(update={"precision": "fp32"})})
     pack = pack_of(made_by, question.pack or config.pack, config, store)
     stage = _classifier_stage(pack, question.head)
-    photo = read_again(store, results.fingerprint, row, config)
+    photo = Originals(results, config).read(row)
     classifier = build_classifier(stage, pack.weights_file(f"classifier-{stage.head}"), "cpu", config.model)
     face = _face(pack, photo, config, question.image_id)
     seen = model_input(photo, face, stage.input)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from skinbatch.config import Config, merge
+from skinbatch.config import Config
 from skinbatch.errors import SkinbatchError
 from skinbatch.report.overlay import COUNTED
-from skinbatch.report.photo_again import read_again
-from skinbatch.runs import destination
+from skinbatch.report.photo_again import Originals
 from skinbatch.runs.results import Results
 
 # Longer side of a thumbnail, in pixels, and its JPEG quality: about 10 KB each.
@@ -65,16 +64,14 @@ def thumbnails(
 
     A photo that has gone or changed since it was scored gets a placeholder.
     """
-    scoring = destination.read_scoring(results.store, results.fingerprint)
-    assert scoring is not None, "the results are of this scoring"
-    config = merge(config, scoring.settings)
+    originals = Originals(results, config)
     rows = _chosen(results.images(_COLUMNS), most)
 
     made = []
     for row in rows:
         boxes = results.unit(str(row["unit_id"]))[1]
         mine = boxes.filter(pc.equal(boxes.column("image_id"), row["image_id"])).to_pylist()
-        made.append(_thumbnail(results, row, mine, config))
+        made.append(_thumbnail(originals, row, mine))
         progress(f"{len(made):,} of {len(rows):,} thumbnails")
     return made
 
@@ -97,14 +94,13 @@ def _chosen(images: pa.Table, most: int) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _thumbnail(results: Results, row: Mapping[str, Any], boxes: list[dict[str, Any]], config: Config) -> Thumbnail:
+def _thumbnail(originals: Originals, row: Mapping[str, Any], boxes: list[dict[str, Any]]) -> Thumbnail:
     picture, problem = "", ""
     if row["status"] != "ok":
         problem = f"{row['status']}: {row['error']}"
     else:
         try:
-            photo = read_again(results.store, results.fingerprint, row, config)
-            picture = _jpeg(photo, boxes)
+            picture = picture_of(originals.read(row), boxes, SIDE)
         except SkinbatchError as e:
             problem = str(e)
 
@@ -122,10 +118,13 @@ def _thumbnail(results: Results, row: Mapping[str, Any], boxes: list[dict[str, A
     )
 
 
-def _jpeg(photo: NDArray[np.uint8], boxes: list[dict[str, Any]]) -> str:
-    """Return a small JPEG with the counted boxes, as base64 text."""
+def picture_of(photo: NDArray[np.uint8], boxes: Sequence[Mapping[str, Any]] = (), side: int = 420) -> str:
+    """Return a small JPEG with the counted boxes, as base64 text.
+
+    photo: (H, W, 3) uint8 RGB. boxes: rows of `boxes`. side: longer side in pixels.
+    """
     image = Image.fromarray(photo)
-    scale = SIDE / max(image.size)
+    scale = side / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     draw = ImageDraw.Draw(image)
     for box in boxes:

@@ -250,10 +250,11 @@ class _Tally:
         twins = {sha256: names for sha256, names in self.hashes.items() if len(names) > 1}
         copies = WorthALook(
             "Copies",
-            "The same bytes lie under several names, so they count more than once in every number of this page.",
+            "The same bytes lie under several names, so they count more than once in every number of this page. "
+            "With --look-alikes, the report also finds the same photo in another size or compression.",
             sum(len(names) for names in twins.values()),
             tuple(
-                (names[0], "also " + ", ".join(names[1:4]) + (" …" if len(names) > 4 else ""))
+                (names[0], also(names[1:]))
                 for names in sorted(twins.values(), key=lambda names: (-len(names), names))[:LISTED]
             ),
         )
@@ -298,6 +299,11 @@ def gather(
         tally.add(images, boxes)
         progress(tally.photos)
     return tally.result()
+
+
+def also(names: Sequence[str]) -> str:
+    """Return `also b, c`, with the first three names."""
+    return "also " + ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def _numbers(table: pa.Table, column: str) -> Floats:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from skinbatch.archive.decode import PhotoError, decode
 from skinbatch.archive.shard import read_member
 from skinbatch.archive.unit import read_unit
-from skinbatch.config import Config
+from skinbatch.config import Config, merge
 from skinbatch.errors import UsageError
-from skinbatch.runs import plan
+from skinbatch.runs import destination, plan
 from skinbatch.runs.receipts import family
 from skinbatch.runs.results import Results
-from skinbatch.storage.base import Store
 from skinbatch.storage.locate import Locator
 from skinbatch.tables.names import composed
-from skinbatch.types import Fetched, ImageRef, ShardRef, WorkUnit
+from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
 _COLUMNS = ("image_id", "uri", "sha256", "status", "error", "crop_x1", "unit_id")
 # Most names that are compared letter by letter with an unknown one. More would take seconds.
@@ -91,53 +90,69 @@ def find_row(results: Results, image_id: str) -> Mapping[str, Any]:
     return row
 
 
-def read_again(store: Store, fingerprint: str, row: Mapping[str, Any], config: Config) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8 RGB, as displayed. row: see find_row.
+class Originals:
+    """Read photos of a scoring again from their source. Plans are read only once.
 
-    Raises:
-        UsageError: the photo is gone, unreadable, or no longer has the row's SHA-256.
-        StoreError: its store does not answer.
+    Args:
+        results: of a destination.
+        config: how the source is reached. What the scoring fixes is taken from it.
     """
-    image_id = str(row["image_id"])
-    shard = _shard_of(store, fingerprint, str(row["unit_id"]))
-    locator = Locator(config.storage)
-    if shard is not None:
-        # Accept any version of the shard: it may have been packed again around the same photo, and
-        # the hash decides.
-        fetched = read_member(replace(shard, version=None), image_id, locator, config.decode)
-    else:
-        fetched = _read_loose(image_id, str(row["uri"]), locator, config)
-    if fetched is None:
-        raise UsageError(
-            f"{row['uri']}: has disappeared since `{image_id}` was scored; restore it, or score the source again"
-        )
-    if fetched.data is None:
-        raise UsageError(f"`{image_id}` cannot be read again: {fetched.error}")
-    now = hashlib.sha256(fetched.data).hexdigest()
-    if now != row["sha256"]:
-        raise UsageError(
-            f"{row['uri']}: has changed since `{image_id}` was scored (SHA-256 {now[:12]}…, its row has "
-            f"{str(row['sha256'])[:12]}…); score the source again"
-        )
-    try:
-        return decode(fetched.data, config.decode, image_id).rgb
-    except PhotoError as e:
-        raise UsageError(f"`{image_id}` no longer decodes with these settings: {e}") from None
 
+    def __init__(self, results: Results, config: Config) -> None:
+        scoring = destination.read_scoring(results.store, results.fingerprint)
+        assert scoring is not None, "the results are of this scoring"
+        self._results = results
+        self._config = merge(config, scoring.settings)
+        self._locator = Locator(self._config.storage)
+        self._plans: Iterator[str] = iter(plan.names(results.store, results.fingerprint))
+        self._shards: dict[str, ShardRef | None] = {}
 
-def _read_loose(image_id: str, uri: str, locator: Locator, config: Config) -> Fetched | None:
-    unit = WorkUnit("again", images=(ImageRef(image_id, uri),))
-    return next(iter(read_unit(unit, locator, config.decode, threads=1)), None)
+    def read(self, row: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """Return (H, W, 3) uint8 RGB, as displayed.
 
+        row: of `images`, with image_id, uri, sha256 and unit_id.
 
-def _shard_of(store: Store, fingerprint: str, unit_id: str) -> ShardRef | None:
-    """Return the shard of a unit, from the newest plan that has the unit; None for loose photos."""
-    name = family(unit_id)
-    for plan_name in plan.names(store, fingerprint):
-        for unit in plan.read(store, fingerprint, plan_name).units:
-            if family(unit.unit_id) == name:
-                return unit.shard
-    return None
+        Raises:
+            UsageError: the photo is gone, unreadable, or no longer has the row's SHA-256.
+            StoreError: its store does not answer.
+        """
+        image_id = str(row["image_id"])
+        shard = self._shard_of(str(row["unit_id"]))
+        if shard is not None:
+            # Accept any version of the shard: it may have been packed again around the same photo,
+            # and the hash decides.
+            fetched = read_member(replace(shard, version=None), image_id, self._locator, self._config.decode)
+        else:
+            unit = WorkUnit("again", images=(ImageRef(image_id, str(row["uri"])),))
+            fetched = next(iter(read_unit(unit, self._locator, self._config.decode, threads=1)), None)
+
+        if fetched is None:
+            raise UsageError(
+                f"{row['uri']}: has disappeared since `{image_id}` was scored; restore it, or score the source again"
+            )
+        if fetched.data is None:
+            raise UsageError(f"`{image_id}` cannot be read again: {fetched.error}")
+        now = hashlib.sha256(fetched.data).hexdigest()
+        if now != row["sha256"]:
+            raise UsageError(
+                f"{row['uri']}: has changed since `{image_id}` was scored (SHA-256 {now[:12]}…, its row has "
+                f"{str(row['sha256'])[:12]}…); score the source again"
+            )
+        try:
+            return decode(fetched.data, self._config.decode, image_id).rgb
+        except PhotoError as e:
+            raise UsageError(f"`{image_id}` no longer decodes with these settings: {e}") from None
+
+    def _shard_of(self, unit_id: str) -> ShardRef | None:
+        """Return the shard of a unit, by the newest plan that has the unit; None for loose photos."""
+        name = family(unit_id)
+        while name not in self._shards:
+            plan_name = next(self._plans, None)
+            if plan_name is None:
+                return None
+            for unit in plan.read(self._results.store, self._results.fingerprint, plan_name).units:
+                self._shards.setdefault(family(unit.unit_id), unit.shard)
+        return self._shards[name]
 
 
 def _close(wanted: str, ids: list[str]) -> list[str]:

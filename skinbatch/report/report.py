@@ -10,15 +10,18 @@ from skinbatch.annotations.grouping import Grouping
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.report import svg
+from skinbatch.report.against import Judgement, against
 from skinbatch.report.course import PARTS, Course, read_course
 from skinbatch.report.gallery import Thumbnail, thumbnails
-from skinbatch.report.gather import Findings, gather
+from skinbatch.report.gather import LISTED, Findings, WorthALook, also, gather
 from skinbatch.report.group_figures import group_figures
+from skinbatch.report.lookalikes import LookAlikes, find_lookalikes
 from skinbatch.report.page import render
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.gradings import Grading, describe
 from skinbatch.runs.results import Results
+from skinbatch.runs.status import read_status
 
 # Histograms of the page: column -> title, unit, marks.
 _HISTOGRAMS: Mapping[str, tuple[str, str, Mapping[float, str]]] = {
@@ -40,12 +43,15 @@ class Request:
 
     thumbnails: most photos that are shown; 0 shows none, as faces are personal data. version: of
     skinbatch. group: how photos of one person are known; numbers then also have intervals over
-    persons.
+    persons. look_alikes: also find photos that look the same, for which all are read again.
+    judgement: how the scoring agrees with a truth.
     """
 
     thumbnails: int = 0
     version: str = ""
     group: Grouping | None = None
+    look_alikes: bool = False
+    judgement: Judgement | None = None
 
 
 def make_report(
@@ -58,7 +64,7 @@ def make_report(
 
     Args:
         results: of a destination, by any grading.
-        config: how the source is reached, for thumbnails.
+        config: how the source is reached, for thumbnails and look-alikes.
         progress: called with a line of text at each step.
 
     Raises:
@@ -77,39 +83,47 @@ def make_report(
     if not findings.photos:
         raise UsageError(f"{results.store.uri}: nothing has been scored yet, so there is nothing to report")
 
+    lists = list(findings.lists)
+    if request.look_alikes:
+        lists.append(_look_alikes(find_lookalikes(results, config, progress)))
+    truth = None
+    if request.judgement is not None:
+        truth = against(results, request.judgement, request.thumbnails, config, progress)
+
     progress("drawing")
     course = read_course(results)
     gallery = None
     if request.thumbnails:
         gallery = thumbnails(results, request.thumbnails, config, progress)
 
-    return render("report.html.j2", **_content(results, scoring, grading, findings, course, gallery, request))
+    content = _content(results, scoring, findings, course, gallery, request)
+    return render("report.html.j2", **content, lists=lists, truth=truth)
 
 
 def _content(
     results: Results,
     scoring: Scoring,
-    grading: Grading,
     findings: Findings,
     course: Course,
     gallery: list[Thumbnail] | None,
     request: Request,
 ) -> dict[str, Any]:
     """Return the values that the template shows."""
+    grading = results.graded_by
     return {
         "name": results.store.uri.rstrip("/").rsplit("/", 1)[-1],
         "dest": results.store.uri,
         "sentence": _sentence(findings),
-        "notes": _notes(results),
+        "notes": [*_notes(results), *course.notes],
         "cards": _cards(findings),
-        "grading": describe(grading),
+        "graded": f"by the scheme {grading.scheme.name}, from {grading.counting} with a score of at least "
+        f"{grading.threshold:g}",
         "plots": _plots(findings, scoring),
         "groups": None if request.group is None else group_figures(results, request.group),
         "photos": f"{findings.photos:,}",
         "photos_number": findings.photos,
         "gallery": gallery,
         "filters": _filters(gallery or []),
-        "lists": findings.lists,
         "statuses": list(findings.statuses.items()),
         "errors": findings.errors,
         "course_plots": _course_plots(course),
@@ -133,12 +147,33 @@ def _sentence(found: Findings) -> str:
 
 def _notes(results: Results) -> list[str]:
     notes = [] if results.note is None else [results.note]
-    if results.snapshot is None:
+    state = read_status(results.store, results.fingerprint)
+    if state.units_left:
+        photos = f"{state.photos_done:,} of {state.photos_total:,} photos"
+        if not state.total_known:
+            photos = f"{state.photos_done:,} photos of those that are counted so far ({state.photos_total:,})"
+        shown = "what is done so far" if results.snapshot is None else "the last finished run"
         notes.append(
-            "The run has not finished. This page shows the units that are done so far. "
-            "Run the same `skinbatch score` again, then make the report anew."
+            f"The run has not finished: {photos} are done, and {state.units_left:,} of {state.units_total:,} units "
+            f"are left. This page shows {shown}. Run the same `skinbatch score` again, then make the report anew."
         )
     return notes
+
+
+def _look_alikes(found: LookAlikes) -> WorthALook:
+    """Return groups of photos that look the same as a list of photos worth a look."""
+    why = (
+        "A photo looks the same as others, perhaps in another size, compression or light, turned or mirrored, so one "
+        f"face counts more than once. {found.compared:,} photos were compared."
+    )
+    if found.unread:
+        why += f" {found.unread:,} could not be read again, such as: {found.problem}"
+    return WorthALook(
+        "Near-duplicates",
+        why,
+        sum(len(group) for group in found.groups),
+        tuple((group[0], also(group[1:])) for group in found.groups[:LISTED]),
+    )
 
 
 def _cards(found: Findings) -> list[tuple[str, str]]:
@@ -154,16 +189,18 @@ def _cards(found: Findings) -> list[tuple[str, str]]:
 
 
 def _plots(found: Findings, scoring: Scoring) -> list[str]:
-    plots = [svg.bars(found.grades, "Grades")]
+    plots = [svg.bars(found.grades, "Grades")] if any(found.grades.values()) else []
     if len(found.views) > 1:
         plots.append(svg.bars(found.views, "Views"))
     for column, (title, unit, marks) in _HISTOGRAMS.items():
-        plots.append(svg.histogram(found.histograms[column], title, unit, marks))
+        if found.histograms[column].total:
+            plots.append(svg.histogram(found.histograms[column], title, unit, marks))
     if found.classes:
         plots.append(svg.bars(found.classes, "Named diseases"))
     for column in scoring.prob_columns:
         title = column.replace("prob_", "").replace("_", " ").strip().capitalize()
-        plots.append(svg.histogram(found.histograms[column], title, "probability"))
+        if found.histograms[column].total:
+            plots.append(svg.histogram(found.histograms[column], title, "probability"))
     return plots
 
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from skinbatch.config import Config, merge
-from skinbatch.errors import PackError
+from skinbatch.errors import PackError, UsageError
 from skinbatch.models.base import Segmenter
 from skinbatch.models.build import build_segmenter
 from skinbatch.report.explain import pack_of
 from skinbatch.report.overlay import draw_overlay
-from skinbatch.report.photo_again import find_rows, read_again
+from skinbatch.report.photo_again import Originals, find_rows
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.results import Results
@@ -30,18 +30,23 @@ from skinbatch.tables.names import column_name, mask_columns
 # Classes that count as skin of the face, as the segmenter names them.
 _SKIN = ("skin", "nose")
 
+# Colour of the placeholder for a photo that cannot be read again, 0 to 255.
+_GREY = 120
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
     """Hold one photo with its findings.
 
-    picture: (H, W, 3) uint8 RGB. row: of `images`. boxes: rows of `boxes`.
+    picture: (H, W, 3) uint8 RGB. row: of `images`. boxes: rows of `boxes`. problem: why the picture
+    has the boxes only, on grey; "" if it shows the photo.
     """
 
     image_id: str
     picture: NDArray[np.uint8]
     row: Mapping[str, Any]
     boxes: tuple[Mapping[str, Any], ...]
+    problem: str = ""
 
 
 def show(
@@ -53,8 +58,9 @@ def show(
 ) -> Iterator[Shown]:
     """Yield each photo with its skin mask, boxes, scores and grade drawn on it.
 
-    The photo is read again from its source, and must be the one that was scored. The mask comes from
-    the table `masks`, or is computed again by the scoring's pack if masks were not saved.
+    The photo is read again from its source. If it has gone or changed since it was scored, its boxes
+    are drawn on grey. The mask comes from the table `masks`, or is computed again by the scoring's
+    pack if masks were not saved.
 
     Args:
         results: The results of a destination, with any grading.
@@ -64,7 +70,8 @@ def show(
         note: Called with a sentence if no mask can be drawn.
 
     Raises:
-        UsageError: If a photo is not in the tables, or has gone or changed since it was scored.
+        UsageError: If a photo is not in the tables, or was not scored.
+        StoreError: If the store of the photos does not answer.
 
     Example:
         >>> for shown in show(skinbatch.open("scored"), ["visit-1/a.jpg"], Config()):  # doctest: +SKIP
@@ -75,14 +82,29 @@ def show(
     assert scoring is not None, "the results are of this scoring"
     config = merge(config, scoring.settings)
     masks_of = SkinMasks(results, scoring, config, pack, note)
+    originals = Originals(results, config)
 
     for row in rows:
         image_id = str(row["image_id"])
-        photo = read_again(results.store, results.fingerprint, row, config)
         _, boxes, masks = results.unit(str(row["unit_id"]))
         mine = tuple(boxes.filter(pc.equal(boxes.column("image_id"), image_id)).to_pylist())
+        try:
+            photo = originals.read(row)
+        except UsageError as e:
+            yield _without_photo(row, mine, caption(row, results), str(e))
+            continue
+
         skin = masks_of.of(photo, image_id, masks)
         yield Shown(image_id, draw_overlay(photo, mine, caption(row, results), skin), row, mine)
+
+
+def _without_photo(
+    row: Mapping[str, Any], boxes: tuple[Mapping[str, Any], ...], lines: list[str], problem: str
+) -> Shown:
+    """Return a placeholder of the photo's size, with its boxes and the reason below."""
+    grey = np.full((int(row["height"]), int(row["width"]), 3), _GREY, np.uint8)
+    picture = draw_overlay(grey, boxes, [*lines, f"The photo is not shown: {problem}"])
+    return Shown(str(row["image_id"]), picture, row, boxes, problem)
 
 
 class SkinMasks:

@@ -54,6 +54,8 @@ def histogram(found: Histogram, title: str, unit: str, marks: Mapping[float, str
     axes.set_ylabel("photos", color=_INK, fontsize=9)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     _label_edges(axes, found.edges)
+    # Labels of marks stand above the bars.
+    axes.margins(y=0.18 if marks else 0.05)
     for value, label in (marks or {}).items():
         place = float(np.interp(value, found.edges, _places(found.edges)))
         axes.axvline(place, color=_ACCENT, linewidth=1)

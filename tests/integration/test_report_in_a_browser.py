@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,12 @@ import pytest
 
 import skinbatch
 from skinbatch.config import Config
-from skinbatch.demo import write_demo_archive
+from skinbatch.demo import Planted, write_demo_archive
+from skinbatch.evaluate.evaluation import Evaluation, evaluate
+from skinbatch.evaluate.request import Request as EvaluationRequest
+from skinbatch.metrics.bootstrap import Resampling
+from skinbatch.reading import destination_store
+from skinbatch.report.against import Judgement
 from skinbatch.report.page import write_page
 from skinbatch.report.report import Request, make_report
 
@@ -25,14 +31,40 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     """Score the demo's photos, one of them truncated, with the fake pack."""
     folder = tmp_path_factory.mktemp("report")
-    write_demo_archive(folder / "photos", 6)
+    planted = write_demo_archive(folder / "photos", 6)
+    write_truth(folder / "coco.json", planted)
     skinbatch.score(folder / "photos", folder / "scored", pack=fake_pack, engine="local")
     return folder / "scored"
 
 
+def write_truth(path: Path, planted: list[Planted]) -> None:
+    """Write the planted lesions as COCO."""
+    names = sorted({lesion.image_id for lesion in planted})
+    annotations = [
+        {
+            "id": n,
+            "image_id": names.index(lesion.image_id),
+            "category_id": 1,
+            "bbox": [lesion.x1, lesion.y1, lesion.x2 - lesion.x1, lesion.y2 - lesion.y1],
+        }
+        for n, lesion in enumerate(planted)
+    ]
+    images = [{"id": n, "file_name": name} for n, name in enumerate(names)]
+    coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "acne"}]}
+    path.write_text(json.dumps(coco))
+
+
 @pytest.fixture(scope="module")
-def report(scored: Path) -> Path:
-    page = make_report(skinbatch.open(scored), Request(thumbnails=20, version="test"), Config())
+def judged(scored: Path) -> Evaluation:
+    truth = EvaluationRequest(scored.parent / "coco.json", resampling=Resampling(20), sliced=False)
+    return evaluate(destination_store(scored), truth)
+
+
+@pytest.fixture(scope="module")
+def report(scored: Path, judged: Evaluation) -> Path:
+    judgement = Judgement(judged.as_json(), judged.verdicts(), ())
+    request = Request(thumbnails=20, version="test", judgement=judgement)
+    page = make_report(skinbatch.open(scored), request, Config())
     path = scored.parent / "report.html"
     write_page(path, page)
     return path
@@ -67,7 +99,7 @@ def test_the_numbers_are_those_of_the_tables(browser: Any, scored: Path, report:
     ok = sum(row["status"] == "ok" for row in images)
     lesions = sum(row["count_total"] or 0 for row in images)
 
-    cards = opened(browser, report).locator(".card").all_inner_texts()
+    cards = opened(browser, report).locator("header .card").all_inner_texts()
 
     shown = dict(reversed(card.split("\n")) for card in cards)
     assert shown["photos"] == str(len(images))
@@ -98,6 +130,21 @@ def test_a_failed_photo_has_a_placeholder_with_the_reason(browser: Any, report: 
     assert page.locator("#photos figure:visible .gone").all_inner_texts() == [
         "truncated: visit-1/cut-off.jpg: truncated jpeg: no end-of-image marker"
     ]
+
+
+def test_boxes_of_people_and_model_lie_on_the_photo_side_by_side(
+    browser: Any, judged: Evaluation, report: Path
+) -> None:
+    page = opened(browser, report)
+    verdicts = judged.verdicts()
+
+    assert page.locator(".pairs figure").count() == len(verdicts)
+    assert page.locator(".two rect.missed").count() == sum(len(v.missed) for v in verdicts) > 0
+    assert page.locator(".two rect.false").count() == sum(len(v.false) for v in verdicts) > 0
+    left, right = page.locator(".pairs figure").first.locator("svg").all()
+    assert left.bounding_box()["width"] == right.bounding_box()["width"] > 100
+    assert left.locator("image").bounding_box()["width"] == pytest.approx(left.bounding_box()["width"], abs=1)
+    assert right.locator("use").bounding_box()["width"] == pytest.approx(right.bounding_box()["width"], abs=1)
 
 
 @pytest.mark.parametrize("width", [390, 1100])

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from jobs import bench_sides
+from jobs.bench_readers import TARGET_EMPTY_MB
+from jobs.bench_readers import measure as measure_readers
 from jobs.bench_sides import Job
 from tests.faces import face, png, write_tree
 
@@ -59,6 +61,17 @@ def test_evaluation_of_made_up_tables_is_timed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_readers_of_made_up_tables_are_timed(tmp_path: Path) -> None:
+    report, export = measure_readers(30, 200, tmp_path)
+
+    assert (report.command, export.command) == ("report", "export")
+    assert report.cpu_seconds > 0
+    assert report.mib > 50
+    assert 0.01 < report.megabytes < TARGET_EMPTY_MB
+    assert export.megabytes > 0
+    assert "export  30 photos, 200 boxes" in export.line()
+
+
 def test_overhead_is_told_by_photos_safety_and_a_finished_destination(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     printed = bench(

@@ -28,6 +28,7 @@ TOP = (
     "cli_evaluate",
     "cli_models",
     "cli_options",
+    "cli_report",
     "cli_results",
     "cli_run",
     "cli_train",

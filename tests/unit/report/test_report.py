@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import skinbatch
 from jobs.bench_evaluate import generate
@@ -14,12 +15,13 @@ from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.grading.schemes import HAYASHI
 from skinbatch.report.gather import LISTED, gather
+from skinbatch.report.lookalikes import find_lookalikes
 from skinbatch.report.page import write_page
 from skinbatch.report.report import Request, make_report
 from skinbatch.runs.destination import read_scoring
 from skinbatch.runs.regrade import regrade
 from skinbatch.runs.results import Results
-from tests.faces import face, png, write_tree
+from tests.faces import face, jpeg, png, tar_bytes, write_tree
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,14 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     store = skinbatch.open(tmp_path / "scored").store
     store.delete(list(store.keys("_skinbatch/snapshots/")))
 
-    assert "The run has not finished." in make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
+    done = next(iter(store.keys("_skinbatch/receipts/")))
+    store.delete([done])
+    images = skinbatch.open(tmp_path / "scored").images(["image_id"]).num_rows
+
+    page = make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
+
+    assert f"The run has not finished: {images} of 20 photos are done, and 1 of " in page
+    assert "This page shows what is done so far" in page
 
 
 def test_a_page_that_cannot_be_written_names_its_path(tmp_path: Path) -> None:
@@ -119,3 +128,39 @@ def test_a_page_that_cannot_be_written_names_its_path(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match=r"file/report\.html: cannot be written"):
         write_page(tmp_path / "file" / "report.html", "page")
+
+
+def test_a_damaged_record_of_a_run_costs_only_its_line(tmp_path: Path) -> None:
+    generate(tmp_path / "scored", tmp_path / "truth.json", 20, 100, np.random.default_rng(1))
+    store = skinbatch.open(tmp_path / "scored").store
+    store.put("_skinbatch/runs/1-a.json", b"{half")
+    store.put("_skinbatch/runs/2-b.json", b'{"fingerprint": "0123456789ab", "command": "skinbatch score x"}')
+
+    page = make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
+
+    assert "A run is not shown below" in page
+    assert "skinbatch score x" in page
+
+
+def test_the_same_photo_in_another_size_is_a_near_duplicate(tmp_path: Path, fake_pack: str) -> None:
+    photo = Image.fromarray(face(2))
+    smaller = np.asarray(photo.resize((80, 80)))
+    photos = {"a.png": png(face(2)), "t.tar": tar_bytes({"small.jpg": jpeg(smaller)}), "other.png": png(face(4, 2, 9))}
+    write_tree(tmp_path / "photos", photos | {"copy.png": png(face(2))})
+    skinbatch.score(tmp_path / "photos", tmp_path / "scored", pack=fake_pack, engine="local")
+    results = skinbatch.open(tmp_path / "scored")
+
+    found = find_lookalikes(results, Config())
+
+    assert (found.compared, found.unread) == (3, 0)
+    (group,) = found.groups
+    assert "t.tar/small.jpg" in group
+    assert group[0] in ("a.png", "copy.png")
+    page = make_report(results, Request(look_alikes=True), Config())
+    assert "Near-duplicates: 2" in page
+    assert "Copies: 2" in page
+
+    (tmp_path / "photos/other.png").unlink()
+    gone = find_lookalikes(results, Config())
+    assert (gone.compared, gone.unread) == (2, 1)
+    assert gone.problem

@@ -116,6 +116,26 @@ def test_a_photo_that_failed_says_why(scored: Path) -> None:
         list(show(skinbatch.open(scored / "out"), ["cut.png"], Config()))
 
 
+def test_a_photo_that_has_gone_is_a_placeholder_with_its_boxes(
+    tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tree(tmp_path / "photos", {"a.png": png(face(2)), "b.png": png(face(3))})
+    skinbatch.score(tmp_path / "photos", tmp_path / "out", pack=fake_pack, engine="local")
+    (tmp_path / "photos/a.png").unlink()
+    arguments = ["show", str(tmp_path / "out"), "a.png", "b.png", "-o", str(tmp_path / "shown")]
+    monkeypatch.setattr(sys, "argv", ["skinbatch", *arguments])
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 0
+    assert "a.png.png shows boxes without the photo: " in capsys.readouterr().err
+    placeholder = np.asarray(Image.open(tmp_path / "shown/a.png.png"))
+    assert has_colour(placeholder, COUNTED)
+    assert colour_at(placeholder, 3, 3) == (120, 120, 120)
+    assert has_colour(np.asarray(Image.open(tmp_path / "shown/b.png.png")), CONTOUR)
+
+
 def test_names_of_pictures_are_safe_and_different() -> None:
     assert picture_name("b.jpg") == "b.jpg.png"
     names = {picture_name(name) for name in ("x/a.png", "x_a.png", "../x/a.png", "x//a.png")}

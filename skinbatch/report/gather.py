@@ -16,6 +16,7 @@ from skinbatch.grading.counting import ON_SKIN
 from skinbatch.grading.schemes import Scheme
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.results import Results
+from skinbatch.tables.names import count_columns
 
 Floats = NDArray[np.float64]
 
@@ -237,12 +238,16 @@ class _Tally:
         self.disagree.add(ids, off, off >= 3, lambda n: f"{off[n]:.0f} boxes off the skin")
 
     def _graded_lesions(self, images: pa.Table) -> Floats:
-        """Return (N,) the number that the scheme grades, NaN without a grade."""
+        """Return (N,) the number that the scheme grades, NaN if it is unknown."""
         total = _numbers(images, "count_total")
+        frontal = np.asarray(pc.fill_null(pc.equal(images.column("view"), "frontal"), False))
+        if columns := _class_counts(self.scoring, self.scheme):
+            total = np.sum([_numbers(images, column) for column in columns], axis=0)
+            # Counts of half faces are not stored by class.
+            return np.where(frontal, np.nan, total) if self.scheme.area == "half" else total
         if self.scheme.area == "whole":
             return total
         halves = np.fmax(_numbers(images, "count_left"), _numbers(images, "count_right"))
-        frontal = np.asarray(pc.fill_null(pc.equal(images.column("view"), "frontal"), False))
         return np.where(frontal & ~np.isnan(halves), halves, total)
 
     def result(self) -> Findings:
@@ -295,10 +300,17 @@ def gather(
         progress: called with the number of photos done.
     """
     tally = _Tally(scoring, scheme, threshold)
-    for images, boxes in results.units((*_IMAGES, *scoring.prob_columns), _BOXES):
+    columns = (*_IMAGES, *_class_counts(scoring, scheme), *scoring.prob_columns)
+    for images, boxes in results.units(columns, _BOXES):
         tally.add(images, boxes)
         progress(tally.photos)
     return tally.result()
+
+
+def _class_counts(scoring: Scoring, scheme: Scheme) -> tuple[str, ...]:
+    """Return the columns whose sum a scheme grades; () for `count_total`."""
+    columns = count_columns(scoring.classes)
+    return tuple(columns[name] for name in scheme.classes or ())
 
 
 def also(names: Sequence[str]) -> str:

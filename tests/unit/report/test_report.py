@@ -13,7 +13,7 @@ import skinbatch
 from jobs.bench_evaluate import generate
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
-from skinbatch.grading.schemes import HAYASHI
+from skinbatch.grading.schemes import HAYASHI, Scheme
 from skinbatch.report.gather import LISTED, gather
 from skinbatch.report.lookalikes import find_lookalikes
 from skinbatch.report.page import write_page
@@ -60,6 +60,19 @@ def test_what_is_gathered_is_what_the_tables_hold(results: Results) -> None:
     assert boundary.total == len(close)
     assert {name for name, _ in boundary.photos} <= set(close)
     assert len(boundary.photos) == min(LISTED, len(close))
+
+
+def test_a_scheme_of_some_classes_has_its_own_boundary(results: Results) -> None:
+    scheme = Scheme("papules", ("few", "many"), (2,), area="whole", classes=("papule",))
+    done = regrade(results.store, scheme=scheme)
+    graded = skinbatch.open(results.store.uri, grading=done.gid)
+    scoring = read_scoring(graded.store, graded.fingerprint)
+    assert scoring is not None
+
+    (entry,) = [e for e in gather(graded, scoring, scheme, 0.3).lists if e.title.startswith("Close")]
+
+    close = [row["image_id"] for row in graded.images().to_pylist() if row["count_papule"] in (2, 3)]
+    assert entry.total == len(close) > 0
 
 
 def test_boxes_off_the_skin_are_where_stages_disagree(results: Results) -> None:

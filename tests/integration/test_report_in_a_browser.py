@@ -20,6 +20,7 @@ from skinbatch.reading import destination_store
 from skinbatch.report.against import Judgement
 from skinbatch.report.page import write_page
 from skinbatch.report.report import Request, make_report
+from tests.faces import face, png, write_tree
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -29,10 +30,14 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """Score the demo's photos, one of them truncated, with the fake pack."""
+    """Score the demo's photos, one of them truncated, and one with red spots, with the fake pack.
+
+    The fake detector finds only the red spots, which are not in the truth.
+    """
     folder = tmp_path_factory.mktemp("report")
     planted = write_demo_archive(folder / "photos", 6)
-    write_truth(folder / "coco.json", planted)
+    write_tree(folder / "photos", {"red.png": png(face(2))})
+    write_truth(folder / "coco.json", [*planted, Planted("red.png", 0, 0, 6, 6)])
     skinbatch.score(folder / "photos", folder / "scored", pack=fake_pack, engine="local")
     return folder / "scored"
 

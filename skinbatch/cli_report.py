@@ -52,6 +52,10 @@ def report(
             "brackets, or `look` for photos that look alike.",
         ),
     ] = None,
+    trained_on: Annotated[
+        Path | None,
+        typer.Option("--trained-on", metavar="LIST", help="Photos that the model was trained on, as in `evaluate`."),
+    ] = None,
     photos: Photos = None,
     scoring: Scoring = None,
     grading: Grading = None,
@@ -72,7 +76,8 @@ def report(
     from skinbatch.report.report import Request, make_report
     from skinbatch.runs.results import open_results
 
-    for option, given in (("--map", names), ("--photos", photos)):
+    options = {"--map": names, "--trained-on": trained_on, "--photos": photos}
+    for option, given in options.items():
         if truth is None and given:
             raise UsageError(f"{option} belongs to --truth; name the annotations with --truth")
 
@@ -89,6 +94,7 @@ def report(
                 grading=results.grading.record.gid if results.grading else None,
                 names=class_names(names or []),
                 group=group,
+                trained_on=trained_on,
                 sliced=False,
             )
             judgement = _judged(store, asked, presenter)
@@ -105,8 +111,15 @@ def report(
 def _judged(store: Store, asked: Evaluated, presenter: TerminalPresenter) -> Judgement:
     """Return how the scoring agrees with a truth."""
     from skinbatch.evaluate.evaluation import evaluate
+    from skinbatch.evaluate.persons import told
     from skinbatch.evaluate.text import noise
     from skinbatch.report.against import Judgement
 
     found = evaluate(store, asked, presenter.phase)
-    return Judgement(found.as_json(), found.verdicts(), tuple(noise(found.about["annotators"])))
+    groups = told(found.about["groups"], found.about["photos"]["judged"])
+    return Judgement(
+        found.as_json(),
+        found.verdicts(),
+        tuple(noise(found.about["annotators"])),
+        tuple(line.strip() for line in groups),
+    )

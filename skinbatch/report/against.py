@@ -27,12 +27,14 @@ class Judgement:
     """Hold what `evaluate` found, as plain values.
 
     evaluation: the content of evaluation.json. verdicts: of the judged photos. noise: sentences
-    about how far the annotators agree with themselves.
+    about how far the annotators agree with themselves. groups: sentences about photos that show one
+    person.
     """
 
     evaluation: Mapping[str, Any]
     verdicts: Sequence[PhotoVerdict]
     noise: Sequence[str]
+    groups: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class Against:
     """Hold the part of a report that a truth adds.
 
     grades, confusion: names, and (L, L + 1) photos; rows are true grades, the last column photos
-    without a grade. pictures: None without thumbnails.
+    without a grade. persons: the headlines of photos whose person was trained on, and of others, if
+    that is known. pictures: None without thumbnails.
     """
 
     truth: str
@@ -83,6 +86,8 @@ class Against:
     headlines: tuple[Headline, ...]
     intervals: str
     noise: tuple[str, ...]
+    groups: tuple[str, ...]
+    persons: Mapping[str, tuple[Headline, ...]]
     unpaired: tuple[Unpaired, ...]
     grades: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
@@ -121,6 +126,11 @@ def against(
         headlines=tuple(_headlines(numbers)),
         intervals=intervals if how["replicates"] else "no intervals were asked for",
         noise=tuple(judgement.noise),
+        groups=tuple(judgement.groups),
+        persons={
+            f"{name} ({part['photos']:,} photos)": tuple(_headlines(part))
+            for name, part in evaluation["slices"].get("person", {}).items()
+        },
         unpaired=tuple(_unpaired(about)),
         grades=tuple(grades.get("grades", ())),
         confusion=tuple(tuple(row) for row in grades.get("confusion", ())),

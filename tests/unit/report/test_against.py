@@ -97,6 +97,22 @@ def test_headlines_are_the_numbers_of_the_evaluation(tmp_path: Path, report: Rep
     assert "The annotators of ACNE04 counted 38 pairs" in page
 
 
+def test_persons_that_were_trained_on_are_apart(tmp_path: Path, report: Report) -> None:
+    generate(tmp_path / "scored", tmp_path / "truth.json", 40, 600, np.random.default_rng(4))
+    names = [image["file_name"] for image in json.loads((tmp_path / "truth.json").read_text())["images"]]
+    trained = [name for name in names if name.startswith("levle0")]
+    (tmp_path / "trained.txt").write_text("\n".join(trained))
+
+    page = report(
+        tmp_path / "scored",
+        *("--truth", str(tmp_path / "truth.json")),
+        *("--group", "(levle[0-9])_", "--trained-on", str(tmp_path / "trained.txt")),
+    )
+
+    assert f"<th>person was trained on ({len(trained)} photos)</th>" in page
+    assert f"<th>person is new ({len(names) - len(trained)} photos)</th>" in page
+
+
 def test_an_option_of_the_truth_needs_one(
     faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

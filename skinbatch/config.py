@@ -145,8 +145,10 @@ class GradingSettings(_Section):
 class ModelSettings(_Section):
     """Change the numbers themselves. These settings are part of the scoring's fingerprint."""
 
-    precision: Literal["fp32", "fp16"] = Field(
-        default="fp32", description="Number format that the models compute in. `fp16` needs a GPU."
+    precision: Literal["fp32", "bf16", "fp16"] | None = Field(
+        default=None,
+        description="Lowest number format that the networks may compute in. `bf16` is used where the processor or GPU "
+        "has it, and fp32 elsewhere; `fp16` needs a GPU. By default the pack's: fp32, unless it declares another.",
     )
     score_floor: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.05, description="Lowest score of a box that is stored."
@@ -179,6 +181,11 @@ class EngineSettings(_Section):
         default="auto",
         description="Run the models on this device. `gpu` waits for a node that has one, `auto` takes the GPUs that the "
         "cluster has or that its autoscaler may add.",
+    )
+    runtime: Literal["auto", "torch", "openvino"] = Field(
+        default="torch",
+        description="Library that runs the networks on a CPU. `auto` and `openvino` take OpenVINO for each network with "
+        "which it gives torch's numbers, and torch for the others; `openvino` warns if it is not installed.",
     )
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="CPU cores that Ray reserves for each worker."

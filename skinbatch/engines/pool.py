@@ -91,7 +91,7 @@ class WorkerPool(Protocol):
         """Kill every worker."""
 
 
-def check_precision(precision: str, gpu: bool) -> None:
+def check_precision(precision: str | None, gpu: bool) -> None:
     """Raise UsageError if no worker could build its models with this precision.
 
     Without this check, the workers would die one after another.

@@ -14,6 +14,7 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError
 from skinbatch.models.base import Classifier, Detector, Models, Segmenter
 from skinbatch.models.pack import DETECTOR_CONFIG
+from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.stages import FAKES, ClassifierStage, DetectorStage, SegmenterStage
 
 if TYPE_CHECKING:
@@ -22,22 +23,24 @@ if TYPE_CHECKING:
     from skinbatch.models.pack import Pack
 
 
-def build(pack: Pack, device: str, settings: ModelSettings) -> Models:
+def build(pack: Pack, device: str, settings: ModelSettings, runtime: Runtime | None = None) -> Models:
     """Build all models of a pack whose files have been verified.
 
     Raises PackError naming the file if a layer does not fit.
     """
     return Models(
-        segmenter=build_segmenter(pack.segmenter, pack.weights_file("segmenter"), device, settings),
-        detector=build_detector(pack.detector, pack.weights_file("detector"), device, settings),
+        segmenter=build_segmenter(pack.segmenter, pack.weights_file("segmenter"), device, settings, runtime),
+        detector=build_detector(pack.detector, pack.weights_file("detector"), device, settings, runtime),
         classifiers=tuple(
-            build_classifier(stage, pack.weights_file(f"classifier-{stage.head}"), device, settings)
+            build_classifier(stage, pack.weights_file(f"classifier-{stage.head}"), device, settings, runtime)
             for stage in pack.manifest.classifier
         ),
     )
 
 
-def build_segmenter(stage: SegmenterStage, weights: Path, device: str, settings: ModelSettings) -> Segmenter:
+def build_segmenter(
+    stage: SegmenterStage, weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None = None
+) -> Segmenter:
     """Build a segmenter. weights: the file; fakes need none."""
     if stage.arch in FAKES:
         from skinbatch.models.fake import FakeSegmenter
@@ -56,13 +59,16 @@ def build_segmenter(stage: SegmenterStage, weights: Path, device: str, settings:
         spatial=stage.spatial,
         align_corners=stage.align_corners,
         device=device,
-        precision=settings.precision,
+        precision=settings.precision or "fp32",
+        runtime=runtime,
     )
 
 
-def build_detector(stage: DetectorStage, weights: Path, device: str, settings: ModelSettings) -> Detector:
+def build_detector(
+    stage: DetectorStage, weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None = None
+) -> Detector:
     """Build a detector. weights: the file; the config of arch `mmdet` lies beside it."""
-    detector = _detector(stage, weights, device, settings)
+    detector = _detector(stage, weights, device, settings, runtime)
     if stage.tiling is None:
         return detector
     from skinbatch.models.detectors.tiling import CPU_BATCH, GPU_BATCH, TiledDetector
@@ -73,7 +79,9 @@ def build_detector(stage: DetectorStage, weights: Path, device: str, settings: M
     return TiledDetector(detector, tiling, settings.nms_iou or stage.nms_iou, settings.max_boxes, batch)
 
 
-def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelSettings) -> Detector:
+def _detector(
+    stage: DetectorStage, weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None
+) -> Detector:
     if stage.arch in FAKES:
         from skinbatch.models.fake import FakeDetector
 
@@ -81,13 +89,20 @@ def _detector(stage: DetectorStage, weights: Path, device: str, settings: ModelS
     if stage.arch == "yolo-onnx":
         from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector
 
-        return YoloOnnxDetector(weights, stage, settings, device)
+        return YoloOnnxDetector(weights, stage, settings, device, runtime)
     from skinbatch.models.detectors.mmdet_detector import MMDetDetector
 
     model = _user_model(weights.with_name(DETECTOR_CONFIG)) if stage.arch == "mmdet" else None
     spec = detector_spec(stage, settings, model)
     try:
-        return MMDetDetector(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
+        return MMDetDetector(
+            spec,
+            _tensors(weights),
+            where=str(weights),
+            device=device,
+            precision=settings.precision or "fp32",
+            runtime=runtime,
+        )
     except PackError as e:
         raise PackError(f"{e}" if str(weights) in str(e) else f"{weights}: {e}") from None
 
@@ -130,7 +145,9 @@ def _user_model(path: Path) -> dict[str, Any]:
     return model
 
 
-def build_classifier(stage: ClassifierStage, weights: Path, device: str, settings: ModelSettings) -> Classifier:
+def build_classifier(
+    stage: ClassifierStage, weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None = None
+) -> Classifier:
     """Build a classifier. weights: the file; fakes need none."""
     if stage.arch in FAKES:
         from skinbatch.models.fake import FakeClassifier
@@ -139,11 +156,18 @@ def build_classifier(stage: ClassifierStage, weights: Path, device: str, setting
     if stage.arch == "onnx":
         from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier
 
-        return OnnxClassifier(weights, stage, device)
+        return OnnxClassifier(weights, stage, device, runtime)
     from skinbatch.models.classifiers.classifier import TorchClassifier
 
     spec = classifier_spec(stage)
-    return TorchClassifier(spec, _tensors(weights), where=str(weights), device=device, precision=settings.precision)
+    return TorchClassifier(
+        spec,
+        _tensors(weights),
+        where=str(weights),
+        device=device,
+        precision=settings.precision or "fp32",
+        runtime=runtime,
+    )
 
 
 def classifier_spec(stage: ClassifierStage) -> ClassifierSpec:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -22,12 +22,17 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Manifest(Section):
-    """Hold the whole of pack.toml. A pack that is not complete yet lacks stages."""
+    """Hold the whole of pack.toml. A pack that is not complete yet lacks stages.
+
+    precision: the one that the pack was measured in. A scoring uses it unless its settings give
+    another. Without it that is fp32. A pack that gets another stage loses it.
+    """
 
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     version: str
     description: str = ""
     licence: str
+    precision: Literal["fp32", "bf16"] | None = None
     segmenter: SegmenterStage | None = None
     detector: DetectorStage | None = None
     classifier: tuple[ClassifierStage, ...] = ()

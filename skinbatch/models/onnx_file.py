@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.errors import PackError
+from skinbatch.models.runtime.base import Runtime
+from skinbatch.models.runtime.onnx import RunOnnx, prepare_onnx
 
 Numbers = NDArray[np.generic]
 
@@ -84,6 +86,7 @@ class OnnxFile:
         self.sizes = next((port for port in inputs if port.name == SIZES and port.type == "tensor(int64)"), None)
         self.input = self._only_input([port for port in inputs if port is not self.sizes])
         self.dtype = FLOATS[self.input.type]
+        self._run: RunOnnx = self._session.run
 
     def run(self, batch: NDArray[np.float32], output: Port) -> list[NDArray[np.float32]]:
         """Return N arrays, one for each photo of the batch.
@@ -99,12 +102,35 @@ class OnnxFile:
         for start in range(0, len(batch), rows):
             part = batch[start : start + rows]
             full = _filled(part, rows) if self.input.shape[0] else part
-            feed: dict[str, NDArray[Any]] = {self.input.name: np.ascontiguousarray(full, self.dtype)}
-            if self.sizes is not None:
-                feed[self.sizes.name] = np.tile(np.array(full.shape[:1:-1], np.int64), (len(full), 1))
-            arrays = [np.asarray(a, np.float32) for a in self._session.run([port.name for port in outputs], feed)]
+            feed = self._feed(full)
+            arrays = [np.asarray(array, np.float32) for array in self._run([port.name for port in outputs], feed)]
             found += list(zip(*(array[: len(part)] for array in arrays), strict=True))
         return found
+
+    def run_with(self, runtime: Runtime, outputs: Sequence[Port], height: int, width: int) -> None:
+        """Run the file on another runtime from now on, if its numbers are the same on examples.
+
+        On a GPU nothing changes.
+
+        Args:
+            runtime: choice of the library, and its share of the processor.
+            outputs: the outputs that will be asked for.
+            height, width: of the inputs.
+        """
+        if self._session.get_providers()[0] != "CPUExecutionProvider":
+            return
+        rows = self.input.shape[0]
+        noise = np.random.default_rng(0).random((rows or 2, 3, height, width), np.float32)
+        examples = [self._feed(noise)] if rows else [self._feed(noise[:1]), self._feed(noise)]
+
+        names = [port.name for port in outputs]
+        self._run = prepare_onnx(self.path.name, self.path.read_bytes(), self._run, names, examples, runtime)
+
+    def _feed(self, batch: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        feed: dict[str, NDArray[Any]] = {self.input.name: np.ascontiguousarray(batch, self.dtype)}
+        if self.sizes is not None:
+            feed[self.sizes.name] = np.tile(np.array(batch.shape[:1:-1], np.int64), (len(batch), 1))
+        return feed
 
     def shape_of(self, output: Port, height: int, width: int) -> tuple[int, ...]:
         """Return the shape of one photo's output for an input of that size.

@@ -15,6 +15,7 @@ from skinbatch.config import ModelSettings, StorageSettings
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.base import Models
 from skinbatch.models.manifest import FILENAME, Manifest, read_manifest
+from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.stages import AnyStage, DetectorStage, SegmenterStage
 from skinbatch.tables.names import prob_columns
 
@@ -148,12 +149,17 @@ class Pack:
                     )
                 )
 
-    def build(self, device: str, settings: ModelSettings) -> Models:
+    def precision(self, settings: ModelSettings) -> Precision:
+        """Return the precision of a scoring: the setting, or else what the pack declares."""
+        return settings.precision or self.manifest.precision or "fp32"
+
+    def build(self, device: str, settings: ModelSettings, runtime: Runtime | None = None) -> Models:
         """Load the models. Frameworks are imported here, each only if a stage needs it.
 
         Args:
             device: `cpu`, `cuda`, `cuda:1`.
-            settings: how the models run.
+            settings: what changes their numbers.
+            runtime: how their networks are run; None for torch.
 
         Raises:
             PackError: names the file with a changed byte or a layer that does not fit.
@@ -161,10 +167,11 @@ class Pack:
         """
         from skinbatch.models.build import build
 
-        if settings.precision == "fp16" and not device.startswith("cuda"):
+        precision = self.precision(settings)
+        if precision == "fp16" and not device.startswith("cuda"):
             raise UsageError(f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]")
         self.verify()
-        return build(self, device, settings)
+        return build(self, device, settings.model_copy(update={"precision": precision}), runtime)
 
     def text(self, filename: str) -> str | None:
         """Return CARD.md or LICENSE.md, or None if the pack lacks it."""

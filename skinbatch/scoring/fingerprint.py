@@ -22,6 +22,7 @@ def numbers(pack: Pack, settings: ModelSettings) -> Mapping[str, Any]:
     model = settings.model_dump(mode="json")
     if model["nms_iou"] is None:  # write out the pack's value: naming it gives the same scoring
         model["nms_iou"] = pack.detector.nms_iou
+    model["precision"] = pack.precision(settings)
     return {"pipeline_version": PIPELINE_VERSION, "pack": pack.numbers(), "model": model}
 
 

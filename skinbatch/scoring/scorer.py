@@ -29,6 +29,7 @@ from skinbatch.grading.quality import face_quality
 from skinbatch.models.base import Classifier, InputKind
 from skinbatch.models.detectors.tiling import TiledDetector
 from skinbatch.models.pack import Pack, load_pack
+from skinbatch.models.runtime.base import Runtime
 from skinbatch.redact import without_addresses
 from skinbatch.storage.locate import Locator
 from skinbatch.tables.names import prob_columns
@@ -103,6 +104,7 @@ class Scorer:
         config: Settings; None for the defaults.
         on_progress: Called by the threads that use the scorer, after every call of a model, and
             after every few tiles of a model that cuts photos into tiles.
+        lanes: threads that will call the scorer at the same time.
 
     Raises:
         PackError: If the pack is missing or malformed, or its files do not have their recorded
@@ -122,11 +124,13 @@ class Scorer:
         device: str = "auto",
         config: Config | None = None,
         on_progress: Callable[[], None] = lambda: None,
+        lanes: int = 1,
     ) -> None:
         self.config = config or Config()
         self.pack = pack if isinstance(pack, Pack) else load_pack(str(pack), self.config.storage)
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.models = self.pack.build(self.device, self.config.model)
+        runtime = Runtime(self.config.engine.runtime, torch.get_num_threads(), lanes)
+        self.models = self.pack.build(self.device, self.config.model, runtime)
         self.batch_size = self.config.engine.batch_size or (CPU_BATCH if self.device == "cpu" else GPU_BATCH)
         self.seconds = Seconds()
         self._on_progress = on_progress

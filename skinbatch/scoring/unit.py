@@ -56,12 +56,16 @@ class UnitScorer:
         self.context = context
         gpu = context.gpu and torch.cuda.is_available()  # nvidia-smi may list what this torch cannot use
         lanes = 2 if gpu else min(MAX_LANES, context.threads)
-        # This comes before the models: ONNX Runtime takes the setting from here.
+        # This comes before the models: the other runtimes take the setting from here.
         torch.set_num_threads(max(1, context.threads // lanes))
         self._further = self._steps = 0
         self._lock = threading.Lock()
         self.scorer = Scorer(
-            config.pack, device="cuda" if gpu else "cpu", config=config, on_progress=lambda: self._step(photos=0)
+            config.pack,
+            device="cuda" if gpu else "cpu",
+            config=config,
+            on_progress=lambda: self._step(photos=0),
+            lanes=lanes,
         )
         if fingerprint(numbers(self.scorer.pack, config.model)) != context.fingerprint:
             raise PackError(f"{config.pack}: the pack is no longer the one that this run began with; start it again")

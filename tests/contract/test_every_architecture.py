@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import skinbatch
-from skinbatch.config import Config, ModelSettings
+from skinbatch.config import Config, EngineSettings, ModelSettings
 from skinbatch.models.assemble import add_stage
 from skinbatch.models.importing import Import
 from skinbatch.models.pack import Pack
@@ -185,8 +185,12 @@ def test_nan_of_an_onnx_detector_is_a_model_error_and_never_a_number(tmp_path: P
 
 
 def scorer(pack: Pack) -> skinbatch.Scorer:
-    """Return a scorer with a score floor of 0, at which random weights find some boxes."""
-    return skinbatch.Scorer(pack, device="cpu", config=Config(model=ModelSettings(score_floor=0.0, max_boxes=50)))
+    """Return a scorer with a score floor of 0, at which random weights find some boxes.
+
+    It runs on torch, so that weights changed after loading change the numbers.
+    """
+    model, engine = ModelSettings(score_floor=0.0, max_boxes=50), EngineSettings(runtime="torch")
+    return skinbatch.Scorer(pack, device="cpu", config=Config(model=model, engine=engine))
 
 
 def refused(found: ImageResult, stage: str) -> None:

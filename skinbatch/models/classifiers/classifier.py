@@ -22,6 +22,8 @@ from skinbatch.models.classifiers.classifier_heads import FlattenHead, PooledHea
 from skinbatch.models.classifiers.cnn_multilabel import MultiLabelCNN
 from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
+from skinbatch.models.runtime.base import Precision, Runtime
+from skinbatch.models.runtime.network import Network, prepare
 from skinbatch.models.stages import CalibrationTable
 from skinbatch.models.weights import load_weights
 
@@ -186,7 +188,8 @@ class TorchClassifier:
         *,
         where: str = "weights",
         device: str = "cpu",
-        precision: Literal["fp32", "fp16"] = "fp32",
+        precision: Precision = "fp32",
+        runtime: Runtime | None = None,
     ) -> None:
         """Build the network and load its weights.
 
@@ -195,7 +198,8 @@ class TorchClassifier:
             weights: tensors by layer.
             where: name of the weights in errors.
             device: `cpu`, `cuda`, `cuda:1`.
-            precision: `fp32` or `fp16`.
+            precision: the lowest that may be used; `fp16` needs a GPU.
+            runtime: how the network is run; None for torch.
 
         Raises:
             PackError: names the first layer that does not fit, or the part that cannot be built.
@@ -211,6 +215,8 @@ class TorchClassifier:
         load_weights(self.network, weights, where)
         network = self.network.eval()
         fold_batch_norms(network, lambda: network(example(spec.size, spec.size)))
+        seen = Network(f"classifier `{spec.head}` ({spec.backbone})", network, network, (spec.size, spec.size))
+        self._logits = prepare(seen, runtime or Runtime(), device, precision)
         network.to(self._device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
@@ -219,5 +225,5 @@ class TorchClassifier:
         if not photos:
             return np.zeros((0, len(self.classes)), np.float32)
         x = self.spec.normalisation.tensor([self.spec.square(photo) for photo in photos])
-        logits = self.network(x.to(self._device, self._dtype))
+        logits = self._logits(x.to(self._device, self._dtype))
         return np.asarray(self.spec.probabilities(logits).cpu().numpy(), np.float32)

@@ -16,6 +16,7 @@ from skinbatch.models.classifiers.classifier import probabilities
 from skinbatch.models.findings import ASSUMED, Recognised
 from skinbatch.models.onnx_file import OnnxFile, Port
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
+from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.stages import ClassifierStage
 
 _MADE_PROBABLE = ("Sigmoid", "Softmax")
@@ -104,7 +105,7 @@ class OnnxClassifier:
     Threads may share it.
     """
 
-    def __init__(self, path: Path, stage: ClassifierStage, device: str = "cpu") -> None:
+    def __init__(self, path: Path, stage: ClassifierStage, device: str = "cpu", runtime: Runtime | None = None) -> None:
         """Load the file.
 
         Raises PackError naming the file and the input or output that does not match the stage.
@@ -121,6 +122,7 @@ class OnnxClassifier:
             self._file.refuse(f"input `{self._file.input.name}`", f"is {shape}, but size is {stage.size}")
         self._output = _only_output(self._file)
         self._check_output()
+        self._file.run_with(runtime or Runtime(), (self._output,), stage.size, stage.size)
 
     def _check_output(self) -> None:
         name, made_by = f"output `{self._output.name}`", self._file.ends_in[self._output.name]

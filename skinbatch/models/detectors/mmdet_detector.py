@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,8 +19,10 @@ from skinbatch.errors import ModelOutputError, PackError, UsageError
 from skinbatch.models.base import InputKind
 from skinbatch.models.detectors import mmcv_ops
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet_network import run_with
 from skinbatch.models.detectors.mmdet_types import THREADS_SHARE
 from skinbatch.models.folding import example, fold_batch_norms
+from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.weights import load_weights
 from skinbatch.types import Detections
 
@@ -49,7 +51,8 @@ class MMDetDetector:
         *,
         where: str = "the weights",
         device: str = "cpu",
-        precision: Literal["fp32", "fp16"] = "fp32",
+        precision: Precision = "fp32",
+        runtime: Runtime | None = None,
     ) -> None:
         """Build the model and load its weights.
 
@@ -58,7 +61,8 @@ class MMDetDetector:
             state_dict: float tensors of any precision, by mmdet's names.
             where: name of the weights file in errors.
             device: `cpu`, `cuda`, `cuda:1`.
-            precision: `fp32` or `fp16`.
+            precision: the lowest that may be used; `fp16` needs a GPU.
+            runtime: how the network is run; None for torch.
 
         Raises:
             PackError: names the layer that does not fit the architecture.
@@ -83,6 +87,8 @@ class MMDetDetector:
         self.model.eval()
         if shared:
             fold_batch_norms(self.model, self._features)
+        size = (spec.size, spec.size) if spec.padding is not None else None
+        run_with(self.model, f"detector `{spec.arch}`", size, runtime or Runtime(), device, precision)
         self.model.to(self._device, memory_format=torch.channels_last)
         for head in _heads(self.model):
             head.register_forward_hook(self._check)

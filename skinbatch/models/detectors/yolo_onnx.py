@@ -29,6 +29,7 @@ from skinbatch.models.detectors.onnx_recognition import (
 )
 from skinbatch.models.findings import Recognised
 from skinbatch.models.onnx_file import OnnxFile
+from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.stages import DetectorStage, OnnxLayout
 from skinbatch.types import Detections
 
@@ -154,7 +155,14 @@ class YoloOnnxDetector:
     The file decides the precision. Threads may share it.
     """
 
-    def __init__(self, path: Path, stage: DetectorStage, settings: ModelSettings, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        path: Path,
+        stage: DetectorStage,
+        settings: ModelSettings,
+        device: str = "cpu",
+        runtime: Runtime | None = None,
+    ) -> None:
         """Load the file.
 
         Raises PackError naming the file and the input or output that does not match the stage.
@@ -172,6 +180,7 @@ class YoloOnnxDetector:
         self._height, self._width = extent_of(self._file, stage.size)
         self._outputs = boxes_outputs(self._file)
         check_outputs(self._file, self._outputs, self._layout, len(self.classes), stage.size)
+        self._file.run_with(runtime or Runtime(), self._outputs, self._height, self._width)
         self._stage = stage
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from skinbatch.errors import ModelOutputError
 from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.preprocess import Normalisation, pad_to_square
+from skinbatch.models.runtime.base import Precision, Runtime
+from skinbatch.models.runtime.network import Network, prepare
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.weights import load_weights
 
@@ -34,7 +36,8 @@ class BiSeNetSegmenter:
         spatial: Literal["path", "context"] = "path",
         align_corners: bool = False,
         device: str = "cpu",
-        precision: Literal["fp32", "fp16"] = "fp32",
+        precision: Precision = "fp32",
+        runtime: Runtime | None = None,
     ) -> None:
         """Build the network and load its weights.
 
@@ -49,7 +52,8 @@ class BiSeNetSegmenter:
             normalisation: scaling of pixels; None for ImageNet's.
             spatial, align_corners: see BiSeNet.
             device: `cpu`, `cuda`, `cuda:1`.
-            precision: `fp32` or `fp16`.
+            precision: the lowest that may be used; `fp16` needs a GPU.
+            runtime: how the network is run; None for torch.
 
         Raises:
             PackError: names the first other layer that does not fit.
@@ -65,6 +69,8 @@ class BiSeNetSegmenter:
         load_weights(self.network, used, where)
         network = self.network.eval()
         fold_batch_norms(network, lambda: network.coarse(example(64, 64)))
+        seen = Network(f"segmenter `{arch}`", network, network.coarse, (size, size))
+        self._coarse = prepare(seen, runtime or Runtime(), device, precision)
         network.to(self._device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
@@ -77,7 +83,7 @@ class BiSeNetSegmenter:
             return []
         squares, extents = zip(*(pad_to_square(p, self.size, self._normalisation.fill) for p in photos), strict=True)
         x = self._normalisation.tensor(squares).to(self._device, self._dtype)
-        coarse = self.network.coarse(x)
+        coarse = self._coarse(x)
         # There are 64 times fewer numbers before enlarging, and interpolation makes nothing
         # infinite.
         if not torch.isfinite(coarse).all():

@@ -1,0 +1,115 @@
+"""Turn a network into a callable that runs it as fast as this processor can."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skinbatch.models.folding import example
+from skinbatch.models.runtime.base import Precision, Runtime
+from skinbatch.models.runtime.fallback import Unfit, first_line, load_openvino
+from skinbatch.models.runtime.numbers import Layout, difference, tensors_of
+
+Run = Callable[[Tensor], Any]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Hold a network as a runtime sees it.
+
+    name: for messages. module: holds the weights. run: computes nested tensors from (N, 3, H, W)
+    float32, for any N. size: height and width of the input. any_size: it reads other sizes as well.
+    """
+
+    name: str
+    module: nn.Module
+    run: Run
+    size: tuple[int, int]
+    any_size: bool = False
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """Return two inputs. They differ in everything in which later inputs may differ."""
+        height, width = self.size
+        other = (height + 64, width - 32) if self.any_size else self.size
+        return example(height, width), torch.cat((example(*other).flip(3), example(*other)))
+
+
+def prepare(network: Network, runtime: Runtime, device: str, precision: Precision) -> Run:
+    """Return a callable that gives the network's numbers, run by the best runtime there is.
+
+    OpenVINO is not used on GPUs, nor if it cannot convert the network or gives other numbers on two
+    examples. The log then names the network and the reason, and torch runs it.
+
+    Args:
+        network: in evaluation mode, float32, on the CPU.
+        runtime: choice of the library, and its share of the processor.
+        device: `cpu`, `cuda`, `cuda:1`.
+        precision: the lowest that may be used. bf16 is used where the processor computes in it. For
+            fp16 the network itself is converted, by the caller.
+
+    Returns:
+        A callable from (N, 3, H, W) float32 to nested float32 tensors of their own memory. Threads
+        may share it as far as they may share the network.
+
+    >>> run = prepare(network, Runtime("auto"), "cpu", "fp32")  # doctest: +SKIP
+    >>> run(torch.zeros(1, 3, 224, 224)).shape  # doctest: +SKIP
+    """
+    if precision == "fp16":
+        return network.run
+    if runtime.name != "torch":
+        try:
+            return _with_openvino(network, runtime, device, precision)
+        except Unfit as e:
+            e.tell(network.name, runtime, "torch")
+
+    if precision == "bf16" and _computes_bf16(device):
+        return _autocast(network, device)
+    return network.run
+
+
+def _with_openvino(network: Network, runtime: Runtime, device: str, precision: Precision) -> Run:
+    openvino_runtime = load_openvino(device)
+    try:
+        first, second = network.examples()
+        with torch.no_grad():  # not inference_mode: explanations could not use its tensors
+            right = network.run(second)
+        layout = Layout(right)
+        compiled = openvino_runtime.compile_network(network.run, network.module, (first, second), runtime, precision)
+        found = compiled(second)
+    except Exception as e:  # a user's network may fail in any way, and then fails on torch or runs there
+        raise Unfit(first_line(e)) from e
+
+    if wrong := difference(tensors_of(right), found, compiled.precision):
+        raise Unfit(f"other numbers than torch's: {wrong}")
+    return lambda x: layout.rebuilt(compiled(x))
+
+
+def _computes_bf16(device: str) -> bool:
+    """Return whether torch computes in bf16 on this device without emulating it."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _autocast(network: Network, device: str) -> Run:
+    """Return a callable that lets torch compute in bf16, or in fp32 if the outputs do not allow it."""
+    try:
+        with torch.no_grad():
+            layout = Layout(network.run(network.examples()[0]))
+    except Exception as e:  # a user's network may fail in any way on an example and still work on photos
+        log.warning("%s is computed in fp32, not in bf16: %s", network.name, first_line(e))
+        return network.run
+
+    def in_bf16(x: Tensor) -> Any:
+        with torch.autocast(device.split(":")[0], torch.bfloat16):
+            output = network.run(x)
+        return layout.rebuilt([tensor.float() for tensor in tensors_of(output)])
+
+    return in_bf16

@@ -19,6 +19,8 @@ class BoxFormat(StrEnum):
     VOC = "voc"
     COCO = "coco"
     YOLO = "yolo"
+    LABEL_STUDIO = "label-studio"
+    CVAT = "cvat"
 
 
 def export(
@@ -48,7 +50,7 @@ def export(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Write boxes as Pascal VOC, COCO or YOLO, for other tools or for correction by hand.
+    """Write boxes for other tools or for correction by hand: Pascal VOC, COCO, YOLO, Label Studio or CVAT.
 
     Photos are not copied. Every scored or annotated photo has an entry, even without boxes. Reading
     the files back gives the same boxes to the last bit. Properties of annotations that the format

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
 
 LOOKED_FOR = "CVAT .xml files (CVAT for images 1.1)"
+# Attribute of <image> with the percent-encoded name of a photo whose name CVAT would change.
+OWN_NAME = "skinbatch_name"
 _LOOKED_AT = 20
 _NO_AREA = ("points", "polyline", "cuboid", "skeleton")
 
@@ -113,7 +116,8 @@ class _File:
                 node.clear()
 
     def _image(self, node: ElementTree.Element) -> _Image:
-        name = (node.get("name") or "").strip().replace("\\", "/")
+        own_name = urllib.parse.unquote(node.get(OWN_NAME) or "", errors="surrogatepass")
+        name = own_name or (node.get("name") or "").strip().replace("\\", "/")
         if not name:
             raise UsageError(f"{self.file}: image {node.get('id')} has no `name`")
         where = f"{self.file}: {name}"

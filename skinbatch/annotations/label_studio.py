@@ -12,7 +12,7 @@ import numpy as np
 
 from skinbatch.annotations.displayed import displayed_size
 from skinbatch.annotations.json_file import json_kind, load_json
-from skinbatch.annotations.label_studio_photos import PhotoName, photo_of
+from skinbatch.annotations.label_studio_photos import OWN_NAME, PhotoName, photo_of
 from skinbatch.annotations.photo_files import PhotoFiles, unlisted
 from skinbatch.annotations.photos import OUTLINES, ROTATED, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
@@ -39,13 +39,17 @@ class _Region:
 
 @dataclass(slots=True)
 class _Task:
-    """Hold a photo and its annotation. annotated: somebody submitted one."""
+    """Hold a photo and its annotation.
+
+    annotated: somebody submitted one. size: of the photo, if the task's own data has it.
+    """
 
     where: str
     photo: PhotoName
     annotated: bool = False
     regions: list[_Region] = field(default_factory=list)
     choices: dict[str, None] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
 
 def fits(path: Path) -> bool:
@@ -71,6 +75,11 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     roots = {file.photos.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
     found = [photo for file in files for photo in file.annotated(root)]
+    if not any(file.annotated_tasks for file in files):
+        raise UsageError(
+            f"{files[0].file}: no task has an annotation that somebody submitted, and predictions are none; submit "
+            "them in Label Studio, and export the project as JSON"
+        )
     found += unlisted([file.photos for file in files], root)
     names = {label for photo in found for label in (*(photo.labels or ()), *(photo.classes or ()))}
     return Truth(root, "label-studio", tuple(found), tuple(sorted(names)))
@@ -84,6 +93,11 @@ class _File:
         data = load_json(file, _WHAT)
         self._tasks = [self._task(entry, n) for n, entry in enumerate(data if isinstance(data, list) else [data], 1)]
         self.photos = PhotoFiles(file, photos, [task.photo.names for task in self._tasks], ())
+
+    @property
+    def annotated_tasks(self) -> int:
+        """Return the number of tasks with an annotation."""
+        return sum(task.annotated for task in self._tasks)
 
     def annotated(self, root: Path) -> Iterator[AnnotatedPhoto]:
         """Yield the photos of the file, named from `root`."""
@@ -119,7 +133,7 @@ class _File:
 
         said = entry.get("annotations", entry.get("completions"))
         if isinstance(said, list) and isinstance(entry.get("data"), dict):
-            task = _Task(where, photo_of(entry["data"], where))
+            task = _Task(where, photo_of(entry["data"], where), size=_own_size(entry["data"]))
             results = _the_one(said, where)
             if results is not None:
                 task.annotated = True
@@ -232,6 +246,8 @@ def _size(task: _Task, path: Path | None) -> tuple[int, int] | None:
         raise UsageError(f"{task.where}: its regions give different sizes of the photo: {sorted(sizes)}")
     if sizes:
         return sizes.pop()
+    if task.size is not None:
+        return task.size
     if path is not None:
         return displayed_size(path)
     if task.regions:
@@ -239,6 +255,12 @@ def _size(task: _Task, path: Path | None) -> tuple[int, int] | None:
             f"{task.where}: has boxes in per cent of a photo of unknown size; name the folder of the photos"
         )
     return None
+
+
+def _own_size(data: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the photo's size from a task's data, where `skinbatch export` writes it."""
+    width, height = data.get("width"), data.get("height")
+    return (width, height) if OWN_NAME in data and isinstance(width, int) and isinstance(height, int) else None
 
 
 def _boxes(task: _Task, size: tuple[int, int] | None) -> tuple[list[list[float]], Mapping[str, int]]:

@@ -11,9 +11,14 @@ from typing import Any
 
 from skinbatch.archive.formats import has_image_name
 from skinbatch.errors import UsageError
+from skinbatch.tables.names import safe_text
 
 _UPLOAD = "/data/upload/"
 _LOCAL = "/data/local-files/"
+# How addresses of local files begin.
+LOCAL_FILES = f"{_LOCAL}?d="
+# Field with the photo's key, which `skinbatch export` writes.
+OWN_NAME = "image_id"
 # Label Studio puts eight hexadecimal digits before the name of an upload.
 _PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 _PLACES = ("http://", "https://", "s3://", "gs://", "azure-blob://", "file://", "/data/")
@@ -36,7 +41,7 @@ class PhotoName:
 
 
 def photo_of(data: Mapping[str, Any], where: str) -> PhotoName:
-    """Return the photo of a task's data.
+    """Return the photo of a task's data. Its key is in `image_id` if `skinbatch export` wrote the task.
 
     Raises:
         UsageError: No field names a photo, or several do and none of them is `image`.
@@ -50,7 +55,17 @@ def photo_of(data: Mapping[str, Any], where: str) -> PhotoName:
         there = ", ".join(fields or data) or "none"
         how_many = "several fields name a photo" if fields else "no field names a photo"
         raise UsageError(f"{where}: {how_many}: {there}; keep one, or call it `{_USUAL}`")
-    return _named(texts[fields[0]])
+    written = texts[fields[0]]
+    photo, key = _named(written), texts.get(OWN_NAME)
+    if key is None or not _ends_with(written, key):
+        return photo
+    return PhotoName(key, (key, *photo.names), photo.written)
+
+
+def _ends_with(address: str, key: str) -> bool:
+    """Return whether an address, as it is or decoded, ends with a photo's key."""
+    end = safe_text(key).lstrip("/")
+    return address.endswith(end) or urllib.parse.unquote(address).endswith(end)
 
 
 def _named(written: str) -> PhotoName:

@@ -1,1 +1,1 @@
-"""Export boxes as files that other tools read: Pascal VOC, COCO, YOLO."""
+"""Export boxes as files that other tools read: VOC, COCO, YOLO, Label Studio, CVAT."""

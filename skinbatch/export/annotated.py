@@ -42,4 +42,5 @@ class AnnotatedBoxes:
                     crowd_labels=photo.crowd_labels,
                     not_kept=photo.not_kept,
                     swapped=len(photo.swapped),
+                    address=f"{self._truth.root.resolve().name}/{photo.name}",
                 )

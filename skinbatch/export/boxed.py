@@ -14,6 +14,21 @@ from skinbatch.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """Hold what a scoring tells of a photo besides its boxes, for tools that show and sort by it.
+
+    Attributes:
+        model_version: the pack and the fingerprint of the scoring.
+        uncertainty: 0 to 1, see skinbatch.grading.uncertainty.
+        values: name -> value, such as the grade.
+    """
+
+    model_version: str
+    uncertainty: float
+    values: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class BoxedPhoto:
     """Hold an exported photo.
 
@@ -25,6 +40,10 @@ class BoxedPhoto:
         scores: (N,) float32; None for boxes that people drew.
         difficult, crowd_boxes, crowd_labels, not_kept: as in AnnotatedPhoto.
         swapped: number of boxes whose corners were swapped before they were put right.
+        address: where the photo is, as s3://... or relative to the folder above the source; None
+            if unknown.
+        prediction: set if the boxes are those of a model.
+        drawn: boxes and labels that people drew on a photo whose own boxes are those of a model.
 
     Raises:
         UsageError: a box or a label cannot be written so that it is read back; the message names
@@ -42,6 +61,9 @@ class BoxedPhoto:
     crowd_labels: tuple[str, ...] = ()
     not_kept: Mapping[str, int] = field(default_factory=dict)
     swapped: int = 0
+    address: str | None = None
+    prediction: Prediction | None = None
+    drawn: tuple[NDArray[np.float32], tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         for what, boxes in (("box", self.boxes), ("crowd", self.crowd_boxes)):

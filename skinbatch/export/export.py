@@ -1,4 +1,4 @@
-"""Export the boxes of a scored destination or a truth as Pascal VOC, COCO or YOLO."""
+"""Export the boxes of a scored destination or a truth for other tools."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from skinbatch.errors import UsageError
 from skinbatch.export.annotated import AnnotatedBoxes
 from skinbatch.export.boxed import BoxedPhoto, Boxes
 from skinbatch.export.coco import CocoWriter
+from skinbatch.export.cvat import CvatWriter
 from skinbatch.export.files import Files
+from skinbatch.export.label_studio import LabelStudioWriter
 from skinbatch.export.scored import ScoredBoxes
 from skinbatch.export.voc import VocWriter
 from skinbatch.export.yolo import YoloWriter
@@ -43,6 +45,8 @@ WRITERS: Mapping[str, Callable[[Files, tuple[str, ...]], Writer]] = {
     "voc": VocWriter,
     "coco": CocoWriter,
     "yolo": YoloWriter,
+    "label-studio": LabelStudioWriter,
+    "cvat": CvatWriter,
 }
 
 
@@ -100,7 +104,8 @@ def export(
 ) -> ExportReport:
     """Write the boxes of `source` below `out`; photos are not copied.
 
-    `read_truth` of the result returns the same names, sizes, labels and boxes, to the last bit.
+    `read_truth` of the result returns the same names, sizes, labels and boxes, to the last bit. Only
+    boxes of a model in Label Studio's format are not read, because they are predictions.
     Regions marked as a crowd are kept only in COCO, marks of difficult boxes only in VOC. Outlines
     and VOC's other marks are never kept.
 

@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from skinbatch.cli_options import ConfigFile, Grading, Json, Photos, Scoring, print_json
+from skinbatch.cli_options import (
+    ConfigFile,
+    Grading,
+    Json,
+    Photos,
+    Sample,
+    Scoring,
+    Stratify,
+    Suspect,
+    Truth,
+    Uncertain,
+    Where,
+    print_json,
+    selection_of,
+)
 from skinbatch.config import load_config
 
 
@@ -45,6 +59,12 @@ def export(
         typer.Option("--from", help="Format of SOURCE, if it is annotated photos. (default: recognized by content)"),
     ] = None,
     photos: Photos = None,
+    where: Where = None,
+    sample: Sample = None,
+    stratify: Stratify = None,
+    uncertain: Uncertain = None,
+    suspect: Suspect = None,
+    truth: Truth = None,
     scoring: Scoring = None,
     grading: Grading = None,
     config: ConfigFile = None,
@@ -54,18 +74,29 @@ def export(
 
     Photos are not copied. Every scored or annotated photo has an entry, even without boxes. Reading
     the files back gives the same boxes to the last bit. Properties of annotations that the format
-    cannot hold are counted as not kept.
+    cannot hold are counted as not kept. docs/annotations.md explains how to correct boxes in Label
+    Studio and CVAT.
     """
     from skinbatch.console import counted
     from skinbatch.engines.terminal import TerminalPresenter
     from skinbatch.export.export import Wanted
     from skinbatch.export.export import export as run
 
+    selection = selection_of(where, sample, stratify, uncertain, suspect, truth, photos if truth else None)
     with TerminalPresenter() as presenter:
         report = run(
             source,
             out,
-            Wanted(format.value, score_threshold, scoring, photos, read_as, grading),
+            Wanted(
+                format.value,
+                score_threshold,
+                scoring,
+                # The folder of the photos is that of the annotated ones.
+                None if selection.truth else photos,
+                read_as,
+                grading,
+                selection,
+            ),
             load_config(config).storage,
             lambda done: presenter.phase(f"{done} photos written") if done % 10_000 == 0 else None,
         )
@@ -80,6 +111,8 @@ def export(
         print(f"  corrected {report.swapped} {'box' if report.swapped == 1 else 'boxes'} with swapped corners")
     if report.not_kept:
         print(f"  not kept  {counted(report.not_kept)}")
+    for note in report.notes:
+        print(f"  note      {note}")
     if not report.complete:
         print("  the run has not ended: only the results so far were written")
 

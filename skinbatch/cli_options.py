@@ -7,12 +7,18 @@ import logging
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from skinbatch.durations import moment_of, seconds_of
 from skinbatch.logs import event, writes_json
+
+if TYPE_CHECKING:
+    from skinbatch.selection.choose import Selection
+
+# Heading of the options that choose photos, in --help.
+SELECTION = "Which photos"
 
 Source = Annotated[
     str,
@@ -71,6 +77,80 @@ Grading = Annotated[
     str | None,
     typer.Option("--grading", help="Grading made by `skinbatch regrade`: its id or scheme. (default: the first run's)"),
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        rich_help_panel=SELECTION,
+        help="Only photos for which this condition on the columns of `images` is true, such as \"grade = 'severe' and "
+        'prob_rosacea > 0.5". DuckDB evaluates it, without access to files.',
+    ),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        "--sample", min=1, metavar="N", rich_help_panel=SELECTION, help="N photos by chance, the same each time."
+    ),
+]
+Stratify = Annotated[
+    str | None,
+    typer.Option(
+        "--stratify",
+        metavar="A,B",
+        rich_help_panel=SELECTION,
+        help="With --sample: as many photos from each combination of the values of these columns, such as grade,ita "
+        "(`ita` is the skin tone); small groups give all they have.",
+    ),
+]
+Uncertain = Annotated[
+    int | None,
+    typer.Option(
+        "--uncertain",
+        min=1,
+        metavar="N",
+        rich_help_panel=SELECTION,
+        help="The N photos with the most boxes near the threshold. A box at it has the doubt 1, falling to 0 at 20 % "
+        "above and below. The uncertainty is the sum of the doubts over 1 + the number of counted or doubtful boxes.",
+    ),
+]
+Suspect = Annotated[
+    int | None,
+    typer.Option(
+        "--suspect",
+        min=1,
+        metavar="N",
+        rich_help_panel=SELECTION,
+        help="The N photos whose annotations (--truth) the model contradicts most. A counted box where nothing is "
+        "annotated adds its score (likely missed). One whose best IoU with an annotated box is under 0.5 adds its score "
+        "times 1 - IoU / 0.5 (likely misplaced).",
+    ),
+]
+Truth = Annotated[
+    Path | None,
+    typer.Option(
+        "--truth",
+        metavar="T",
+        rich_help_panel=SELECTION,
+        help="The annotations for --suspect, in any supported format.",
+    ),
+]
+
+
+def selection_of(
+    where: str | None,
+    sample: int | None,
+    stratify: str | None,
+    uncertain: int | None,
+    suspect: int | None,
+    truth: Path | None,
+    photos: Path | None = None,
+) -> Selection:
+    """Return the selection that the options describe. photos: the folder of the truth's photos."""
+    from skinbatch.selection.choose import Selection
+
+    strata = tuple(name.strip() for name in (stratify or "").split(",") if name.strip())
+    return Selection(where, sample, strata, uncertain, suspect, truth, photos)
 
 
 def _duration(text: str) -> float:

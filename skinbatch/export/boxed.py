@@ -86,11 +86,13 @@ class Boxes(Protocol):
         class_names: in the source's own order.
         complete: False if a run has not scored everything yet.
         left_out: reason -> number of photos that were not exported; final once `photos` has ended.
+        notes: what a user needs to know about the chosen photos.
     """
 
     class_names: tuple[str, ...]
     complete: bool
     left_out: Counter[str]
+    notes: tuple[str, ...]
 
     def photos(self) -> Iterator[BoxedPhoto]:
         """Yield the photos, once."""

@@ -34,7 +34,7 @@ class CvatWriter:
         self._has_scores = False
         self._folder = files.scratch.enter_context(tempfile.TemporaryDirectory(prefix="skinbatch-"))
         path = Path(self._folder, "images")
-        self._images = files.scratch.enter_context(open(path, "w+", encoding="utf-8", buffering=1 << 20))
+        self._images = files.scratch.enter_context(path.open("w+", encoding="utf-8", buffering=1 << 20))
 
     @property
     def class_names(self) -> tuple[str, ...]:

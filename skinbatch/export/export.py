@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from skinbatch.export.voc import VocWriter
 from skinbatch.export.yolo import YoloWriter
 from skinbatch.runs import layout
 from skinbatch.runs.results import open_results
+from skinbatch.selection.choose import Selection, choose
 from skinbatch.storage.locate import is_s3, local_path, open_store
 
 CROWDS, DIFFICULT = "regions marked as a crowd", "marks of difficult boxes"
@@ -61,6 +62,7 @@ class ExportReport:
         complete: False if the source's run has not scored everything yet.
         not_kept: properties of the truth that were not written -> how often.
         swapped: number of boxes whose swapped corners were put right.
+        notes: what a user needs to know about the selection.
     """
 
     out: str
@@ -73,6 +75,7 @@ class ExportReport:
     complete: bool
     not_kept: Mapping[str, int]
     swapped: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Wanted:
         threshold: counts boxes of a scored source again; None: as graded.
         scoring: of a destination; None: that of the newest run.
         grading: of a destination, made by `skinbatch regrade`; None: that of the scoring's first run.
+        selection: which photos of a destination; by default all.
         photos: the folder of a truth's photos, if they are not beside it.
         read_as: format of a truth; None: recognised by content.
     """
@@ -93,6 +97,7 @@ class Wanted:
     photos: Path | None = None
     read_as: str | None = None
     grading: str | None = None
+    selection: Selection = field(default_factory=Selection)
 
 
 def export(
@@ -164,6 +169,7 @@ def export(
         complete=boxes.complete,
         not_kept={what: count for what, count in not_kept.items() if count and what != _KEPT.get(wanted.format)},
         swapped=swapped,
+        notes=boxes.notes,
     )
 
 
@@ -177,8 +183,11 @@ def _opened(source: str, wanted: Wanted, storage: StorageSettings) -> Boxes:
         for name, said in (("--photos", wanted.photos), ("--from", wanted.read_as)):
             if said is not None:
                 raise UsageError(f"{source}: {name} is for annotated photos, and this was scored; leave it out")
-        return ScoredBoxes(open_results(store, wanted.scoring, wanted.grading), wanted.threshold)
-    options = {"--score-threshold": wanted.threshold, "--scoring": wanted.scoring, "--grading": wanted.grading}
+        results = open_results(store, wanted.scoring, wanted.grading)
+        chosen = choose(results, wanted.selection, wanted.threshold) if wanted.selection else None
+        return ScoredBoxes(results, wanted.threshold, chosen)
+    options: dict[str, object] = {"--score-threshold": wanted.threshold, "--scoring": wanted.scoring}
+    options |= {"--grading": wanted.grading, wanted.selection.first_option: wanted.selection or None}
     for name, given in options.items():
         if given is not None:
             raise UsageError(

@@ -17,6 +17,7 @@ from skinbatch.grading.counting import ON_SKIN
 from skinbatch.grading.uncertainty import uncertainty
 from skinbatch.runs.destination import read_destination, read_scoring
 from skinbatch.runs.results import Results
+from skinbatch.selection.choose import Chosen
 from skinbatch.types import Status
 
 _REF = ("image_id", "status", "width", "height", "uri")
@@ -31,15 +32,17 @@ class ScoredBoxes:
     """Give out the photos with status ok, with the boxes that count.
 
     threshold: a box with at least this score counts if its centre is on the skin; None: as graded.
+    chosen: the photos to give out; None: all.
     """
 
-    def __init__(self, results: Results, threshold: float | None) -> None:
+    def __init__(self, results: Results, threshold: float | None, chosen: Chosen | None = None) -> None:
         scoring = read_scoring(results.store, results.fingerprint)
         described = read_destination(results.store)
         self.class_names = scoring.classes if scoring is not None else ()
         self.complete = results.snapshot is not None
-        self.left_out: Counter[str] = Counter()
-        self._results, self._threshold = results, threshold
+        self.left_out: Counter[str] = Counter({"not chosen": chosen.left_out} if chosen is not None else {})
+        self.notes = chosen.notes if chosen is not None else ()
+        self._results, self._threshold, self._chosen = results, threshold, chosen
         self._counted_from = results.graded_by.threshold if threshold is None else threshold
         self._source = described.source.rstrip("/") if described is not None else ""
         pack = posixpath.basename(scoring.pack.rstrip("/")) if scoring is not None else ""
@@ -47,7 +50,11 @@ class ScoredBoxes:
 
     def photos(self) -> Iterator[BoxedPhoto]:
         """Yield the photos in the order of the units' names, then of the tables."""
-        for images, boxes in self._results.units(_IMAGES, _BOXES):
+        chosen = self._chosen
+        for images, boxes in self._results.units(_IMAGES, _BOXES, only=None if chosen is None else chosen.unit_ids):
+            if chosen is not None:
+                ids = pa.array(sorted(chosen.image_ids), pa.string())
+                images, boxes = (t.filter(pc.is_in(t.column("image_id"), value_set=ids)) for t in (images, boxes))
             yield from self._joined(images, boxes)
 
     def _joined(self, images: pa.Table, boxes: pa.Table) -> Iterator[BoxedPhoto]:
@@ -73,7 +80,8 @@ class ScoredBoxes:
                 tuple(labels[n] for n in mine),
                 scores[mine],
                 address=self._address(image["image_id"], image["uri"]),
-                prediction=Prediction(self._model_version, doubt, _values(image)),
+                prediction=Prediction(self._model_version, doubt, self._values(image)),
+                drawn=self._drawn(image["image_id"]),
             )
 
     def _uncertainties(self, images: pa.Table, boxes: pa.Table) -> NDArray[np.float64]:
@@ -88,17 +96,27 @@ class ScoredBoxes:
             return uri
         return f"{posixpath.basename(self._source)}/{image_id}"
 
+    def _values(self, image: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values to repeat, without those that are missing."""
+        values = {name: image[column] for column, name in VALUES.items() if image[column] is not None}
+        if self._chosen is not None and image["image_id"] in self._chosen.suspicions:
+            suspicion = self._chosen.suspicions[image["image_id"]]
+            values |= {"suspicion": suspicion.value, "missed": suspicion.missed, "misplaced": suspicion.misplaced}
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
+
+    def _drawn(self, image_id: str) -> tuple[NDArray[np.float32], tuple[str, ...]] | None:
+        """Return what people drew on a photo that was chosen by it, in pixels of the scored photo."""
+        if self._chosen is None or image_id not in self._chosen.drawn:
+            return None
+        photo, scale = self._chosen.drawn[image_id]
+        assert photo.boxes is not None, "only photos with boxes are chosen by them"
+        return (photo.boxes * scale).astype(np.float32), photo.labels or ("",) * len(photo.boxes)
+
     def _counts(self, boxes: pa.Table) -> NDArray[np.bool_]:
         if self._threshold is None:
             return np.asarray(boxes.column("counted").to_numpy(), np.bool_)
         on_skin = _doubles(boxes, "skin_overlap") >= ON_SKIN
         return np.asarray((_doubles(boxes, "score") >= self._threshold) & on_skin, np.bool_)
-
-
-def _values(image: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values to repeat, without those that are missing."""
-    values = {name: image[column] for column, name in VALUES.items() if image[column] is not None}
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def _doubles(boxes: pa.Table, column: str) -> NDArray[np.float64]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar, overload
@@ -20,7 +19,7 @@ from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.stub import BITS, Stub
 from skinbatch.storage.base import Store
 from skinbatch.tables.meta import add_meta_columns, with_meta
-from skinbatch.tables.names import META_PREFIX
+from skinbatch.tables.names import META_PREFIX, closest
 from skinbatch.tables.parquet import read_columns
 from skinbatch.tables.schema import BOXES, META, SCHEMA_VERSION, images_schema
 
@@ -173,7 +172,11 @@ class Results:
         return self._read("masks", columns)
 
     def units(
-        self, images: Sequence[str] | None = None, boxes: Sequence[str] | None = None
+        self,
+        images: Sequence[str] | None = None,
+        boxes: Sequence[str] | None = None,
+        *,
+        only: Collection[str] | None = None,
     ) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Yield the images and boxes of each unit in turn, for results larger than memory.
 
@@ -181,6 +184,7 @@ class Results:
 
         Args:
             images, boxes: Stored columns to read (pass-through fields are in `meta`); None for all.
+            only: ids of the units to read; None for all.
 
         Raises:
             UsageError: If there is no such column.
@@ -206,7 +210,8 @@ class Results:
             except NotFoundError as e:
                 raise StoreError(f"{e}: a run has just ended in {self.store.uri}; start again") from None
 
-        left = iter(sorted(self._receipts, key=lambda stub: stub.unit_id))
+        chosen = [stub for stub in self._receipts if only is None or stub.unit_id in only]
+        left = iter(sorted(chosen, key=lambda stub: stub.unit_id))
         ahead: deque[Future[tuple[pa.Table, ...]]] = deque()
         with ThreadPoolExecutor(_UNITS_AHEAD) as pool:
             while True:
@@ -317,12 +322,7 @@ def _select(table: pa.Table, columns: Sequence[str], kind: str) -> pa.Table:
 
 def _unknown(name: str, known: Sequence[str], kind: str) -> UsageError:
     """Return the error for a column that does not exist, with the names that are most similar."""
-    similar = difflib.get_close_matches(name, known, 3, 0.5)
-    if not similar:
-        last = name.rpartition("_")[2].lower()
-        similar = [column for column in known if last and last in column.lower()][:3]
-    hint = f"; similar: {', '.join(similar)}" if similar else f"; its columns: {', '.join(known)}"
-    return UsageError(f"`{kind}` has no column {name!r}{hint}")
+    return UsageError(f"`{kind}` has no column {name!r}{closest(name, known)}")
 
 
 def done_for_newest_plan(ledger: Ledger) -> list[Stub]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -105,3 +106,14 @@ def _escaped(code: int) -> str:
 def _unescaped(digits: str) -> str:
     code = int(digits, 16)
     return chr(0xDC00 + code) if len(digits) == 2 and code >= 0x80 else chr(code)
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """Return the end of a message about an unknown column: the names most similar to it, or all."""
+    similar = difflib.get_close_matches(name, known, 3, 0.5)
+    if not similar:
+        last = name.rpartition("_")[2].lower()
+        similar = [column for column in known if last and last in column.lower()][:3]
+    if similar:
+        return f"; similar: {', '.join(similar)}"
+    return f"; its columns: {', '.join(known)}" if known else ""

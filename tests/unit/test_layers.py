@@ -15,7 +15,7 @@ FLOORS = {
     **dict.fromkeys(("grading", "metrics", "tables", "storage"), 1),
     **dict.fromkeys(("archive", "models"), 2),
     **dict.fromkeys(("annotations", "runs"), 3),
-    "scoring": 4,
+    **dict.fromkeys(("scoring", "selection"), 4),
     **dict.fromkeys(("engines", "train", "evaluate", "report", "export", "demo"), 5),
     "cli": 6,
 }

@@ -26,6 +26,9 @@ from skinbatch.tables.names import composed
 from tests.unit.annotations.support import coco, photo, voc, yolo
 
 FORMATS = tuple(WRITERS)
+# Label Studio has the width of a box instead of its right edge. Of boxes that reach far to the left of the photo, digits
+# are lost, as numbers in JSON are doubles.
+OFF = {"label-studio": 1e-9}
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12)
 LABEL = WORDS.map(composed).map(str.strip).filter(lambda text: bool(text) and text.isprintable())
 NAME = st.lists(WORDS.filter(lambda text: "/" not in text and text not in (".", "..")), min_size=1, max_size=3).map(
@@ -74,14 +77,15 @@ def written(folder: Path, form: str, made: tuple[BoxedPhoto, ...], class_names: 
     return read_truth(folder)
 
 
-def same(truth: Truth, made: tuple[BoxedPhoto, ...]) -> None:
+def same(truth: Truth, made: tuple[BoxedPhoto, ...], off: float = 0.0) -> None:
+    """off: pixels by which a box may differ."""
     found = {p.name: p for p in truth.photos}
     assert sorted(found) == sorted(one.name for one in made)
     for one in made:
         back = found[one.name]
         assert (back.width, back.height, back.labels) == (one.width, one.height, one.labels)
         assert back.boxes is not None
-        np.testing.assert_array_equal(back.boxes, one.boxes)
+        np.testing.assert_allclose(back.boxes, one.boxes, rtol=0, atol=off)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -91,7 +95,7 @@ def test_names_sizes_labels_and_boxes_come_back_as_they_were(form: str, made: tu
     with tempfile.TemporaryDirectory() as folder:
         truth = written(Path(folder, "out"), form, made)
         assert truth.format == form
-        same(truth, made)
+        same(truth, made, OFF.get(form, 0.0))
 
 
 @given(made=photos(), way=st.permutations(FORMATS))
@@ -104,7 +108,7 @@ def test_the_way_through_all_formats_loses_nothing(made: tuple[BoxedPhoto, ...],
             out = Path(folder, f"{source.name}-{form}")
             export(str(source), str(out), Wanted(form))
             source = out
-        same(read_truth(source), made)
+        same(read_truth(source), made, max(OFF.values()))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -153,20 +157,22 @@ def test_the_order_of_classes_is_kept_and_every_photo_has_an_entry(tmp_path: Pat
     )
     truth = written(tmp_path / "out", form, made, ("pustule", "none", "no", "1"))
     same(truth, made)
-    assert truth.class_names == (("pustule",) if form == "voc" else ("pustule", "none", "no", "1"))
+    assert truth.class_names == (("pustule",) if form in ("voc", "label-studio") else ("pustule", "none", "no", "1"))
 
 
-def test_sizes_that_nobody_knows_stay_unknown_and_yolo_says_so(tmp_path: Path) -> None:
+def test_sizes_that_nobody_knows_stay_unknown_and_formats_that_need_them_say_so(tmp_path: Path) -> None:
     made = (BoxedPhoto("a.jpg", None, None, np.array([[1, 2, 3, 4]], np.float32), ("x",)),)
     same(written(tmp_path / "voc", "voc", made), made)
     same(written(tmp_path / "coco", "coco", made), made)
-    with pytest.raises(UsageError, match=r"a\.jpg: its size is not known.*voc or coco"):
-        written(tmp_path / "yolo", "yolo", made)
+    for form in ("yolo", "label-studio", "cvat"):
+        with pytest.raises(UsageError, match=r"a\.jpg: its size is not known.*voc or coco"):
+            written(tmp_path / form, form, made)
 
 
 def test_photos_that_lie_beside_the_export_are_found(tmp_path: Path) -> None:
     made = (BoxedPhoto("sub/a.jpg", 200, 100, np.array([[1, 2, 3, 4]], np.float32), ("x",)),)
-    for form, place in (("voc", "sub/a.jpg"), ("coco", "images/sub/a.jpg"), ("yolo", "images/sub/a.jpg")):
+    for form in FORMATS:
+        place = "sub/a.jpg" if form == "voc" else "images/sub/a.jpg"
         truth = written(tmp_path / form, form, made)
         assert truth.photos[0].path is None
         photo(tmp_path / form / place)
@@ -205,7 +211,7 @@ def truth_of_each_format(root: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_truth_is_exported_without_the_photos_nobody_annotated(tmp_path: Path, form: str) -> None:
     for source in truth_of_each_format(tmp_path):
-        out = tmp_path / f"out-{source.name}"
+        out = tmp_path / "out" / f"from-{source.name}"
         told: list[int] = []
         report = export(str(source), str(out), Wanted(form), progress=told.append)
         assert (report.photos, report.boxes, dict(report.left_out)) == (1, 2, {"not annotated": 1})
@@ -234,7 +240,7 @@ def test_a_truth_has_no_scores_and_some_have_no_boxes(tmp_path: Path) -> None:
     photo(tmp_path / "classes/acne/a.jpg")
     with pytest.raises(UsageError, match=r"has no boxes \(folders\)"):
         export(str(tmp_path / "classes"), str(tmp_path / "out"), Wanted("voc"))
-    with pytest.raises(UsageError, match="there are voc, coco, yolo"):
+    with pytest.raises(UsageError, match="there are voc, coco, yolo, label-studio, cvat"):
         export(str(source), str(tmp_path / "out"), Wanted("createml"))
     assert not (tmp_path / "out").exists()
 
@@ -245,7 +251,7 @@ def test_an_export_that_fails_on_the_way_leaves_nothing(
 ) -> None:
     bad = AnnotatedPhoto("z.jpg", tmp_path, None, 9, 9, np.array([[np.nan] * 4], np.float32), ("x",))
     good = [AnnotatedPhoto(f"{n}.jpg", tmp_path, None, 9, 9, np.ones((1, 4), np.float32), ("x",)) for n in range(30)]
-    monkeypatch.setattr(exporting, "read_truth", lambda path, *_, **options: Truth(path, "voc", (*good, bad)))
+    monkeypatch.setattr(exporting, "read_truth", lambda path, *_, **options: Truth(Path(path), "voc", (*good, bad)))
     with pytest.raises(UsageError, match=r"z\.jpg: box 1"):
         export(str(tmp_path / "in"), str(tmp_path / "out"), Wanted(form))
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []

@@ -52,7 +52,11 @@ def same(truth: Truth, expected: dict[str, list[dict[str, object]]]) -> None:
         assert (photo.width, photo.height) == (96, 96)
 
 
-@pytest.mark.parametrize("form", WRITERS)
+# Label Studio's predictions are no annotations: see test_label_studio.py.
+READ_BACK = [form for form in WRITERS if form != "label-studio"]
+
+
+@pytest.mark.parametrize("form", READ_BACK)
 def test_every_ok_photo_has_its_counted_boxes_and_failed_ones_are_told(dest: Path, tmp_path: Path, form: str) -> None:
     expected = rows(dest)
     report = export(str(dest), str(tmp_path / "out"), Wanted(form))
@@ -90,7 +94,7 @@ def test_from_s3_to_s3(dest: Path, s3: S3Server, tmp_path: Path) -> None:
     for path in dest.rglob("*"):
         if path.is_file():
             s3.client.upload_file(str(path), bucket, f"d/{path.relative_to(dest).as_posix()}")
-    for form in WRITERS:
+    for form in READ_BACK:
         report = export(f"s3://{bucket}/d", f"s3://{bucket}/out-{form}", Wanted(form), s3.settings)
         assert (report.photos, report.out) == (7, f"s3://{bucket}/out-{form}")
         for item in s3.client.list_objects_v2(Bucket=bucket, Prefix=f"out-{form}/")["Contents"]:

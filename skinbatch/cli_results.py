@@ -11,7 +11,22 @@ from typing import Annotated, Any
 import typer
 
 from skinbatch import __version__
-from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Photos, Scoring, print_json
+from skinbatch.cli_options import (
+    ConfigFile,
+    Dest,
+    Grading,
+    Json,
+    Photos,
+    Sample,
+    Scoring,
+    Stratify,
+    Suspect,
+    Truth,
+    Uncertain,
+    Where,
+    print_json,
+    selection_of,
+)
 from skinbatch.config import load_config
 from skinbatch.errors import UsageError
 
@@ -19,8 +34,8 @@ from skinbatch.errors import UsageError
 def show(
     dest: Dest,
     image_ids: Annotated[
-        list[str], typer.Argument(metavar="IMAGE_ID...", help="Photos, named as in the images table.")
-    ],
+        list[str] | None, typer.Argument(metavar="[IMAGE_ID]...", help="Photos, named as in the images table.")
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures, one PNG for each photo.")
     ] = Path("shown"),
@@ -28,12 +43,18 @@ def show(
         str | None,
         typer.Option("--pack", help="Where the scoring's pack is now, to compute masks. (default: where it was)"),
     ] = None,
+    where: Where = None,
+    sample: Sample = None,
+    stratify: Stratify = None,
+    uncertain: Uncertain = None,
+    suspect: Suspect = None,
+    truth: Truth = None,
     scoring: Scoring = None,
     grading: Grading = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Draw mask, boxes, scores and grade on photos.
+    """Draw mask, boxes, scores and grade on photos: those that are named, or chosen by the options.
 
     Counted boxes are yellow and show their score. Boxes below the threshold or off the skin are
     thin and blue. The skin is outlined in green, from the stored masks (`score --save-masks`) or
@@ -46,11 +67,17 @@ def show(
     from skinbatch.report.show import picture_name
     from skinbatch.report.show import show as run
     from skinbatch.runs.results import open_results
+    from skinbatch.selection.choose import choose
 
     settings = load_config(config)
     results = open_results(destination_store(dest, settings.storage), scoring, grading)
+    selection = selection_of(where, sample, stratify, uncertain, suspect, truth)
+    if bool(image_ids) == bool(selection):
+        raise UsageError("name the photos to draw, or choose them with --where, --sample, --uncertain or --suspect")
+    named = image_ids or sorted(choose(results, selection).image_ids)
+
     written = []
-    for shown in run(results, image_ids, settings, pack, lambda text: print(f"skinbatch: {text}", file=sys.stderr)):
+    for shown in run(results, named, settings, pack, lambda text: print(f"skinbatch: {text}", file=sys.stderr)):
         path = output / picture_name(shown.image_id)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

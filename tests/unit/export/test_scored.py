@@ -125,3 +125,52 @@ def test_the_command_says_what_was_written(
     assert "is not empty" in capsys.readouterr().err
     assert call(str(dest), str(tmp_path / "c"), "--format", "createml") == 2
     assert call(str(tmp_path / "nowhere"), str(tmp_path / "c"), "--format", "voc") == 2
+
+
+def test_chosen_photos_alone_are_exported_and_the_rest_is_counted(
+    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["skinbatch", "export", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    expected = {name: boxes for name, boxes in rows(dest).items() if len(boxes) > 2}
+    assert 1 < len(expected) < 6
+    out = tmp_path / "many"
+    assert call(str(dest), str(out), "--format", "coco", "--where", "count_total > 2") == 0
+    assert f"left out  {7 - len(expected)} not chosen" in capsys.readouterr().out
+    same(read_truth(out), expected)
+    assert call(str(dest), str(tmp_path / "few"), "--format", "cvat", "--sample", "3", "--stratify", "grade,ita") == 0
+    assert len(read_truth(tmp_path / "few").photos) == 3
+
+    assert call(str(dest), str(tmp_path / "x"), "--format", "voc", "--where", "cuont_total > 2") == 2
+    assert "no column 'cuont_total'; similar: count_total" in capsys.readouterr().err
+    assert call(str(out), str(tmp_path / "x"), "--format", "voc", "--uncertain", "2") == 2
+    assert "--uncertain is for what `skinbatch score` has scored" in capsys.readouterr().err
+    assert call(str(dest), str(tmp_path / "x"), "--format", "voc", "--suspect", "2") == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_suspicious_annotations_go_to_label_studio_beside_the_predictions(
+    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(str(dest), str(tmp_path / "truth"), Wanted("coco"))
+    file = tmp_path / "truth/annotations.json"
+    data = json.loads(file.read_text())
+    first = data["annotations"][0]["image_id"]
+    data["annotations"] = [a for n, a in enumerate(data["annotations"]) if n]
+    data["images"].append({"id": 99, "file_name": "nowhere.jpg"})
+    file.write_text(json.dumps(data))
+
+    arguments = ["--format", "label-studio", "--suspect", "5", "--truth", str(tmp_path / "truth")]
+    monkeypatch.setattr(sys, "argv", ["skinbatch", "export", str(dest), str(tmp_path / "out"), *arguments])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "1 annotated photos were not scored, or not found by name: nowhere.jpg" in capsys.readouterr().out
+    (task,) = json.loads((tmp_path / "out/tasks-001.json").read_text())
+    assert task["data"]["image_id"] == next(i["file_name"] for i in data["images"] if i["id"] == first)
+    assert (task["data"]["missed"], task["data"]["misplaced"], task["data"]["suspicion"]) == (1, 0, 0.9)
+    drawn, found = task["annotations"][0]["result"], task["predictions"][0]["result"]
+    assert len(found) == len(drawn) + 1 and "score" not in json.dumps(drawn)

@@ -111,6 +111,22 @@ def test_the_command_writes_one_picture_for_each_photo(
     assert all(Image.open(entry["written"]).width == LONG_SIDE for entry in written)
 
 
+def test_the_command_draws_the_photos_that_a_condition_chooses(
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for chosen, code in ((["--where", "count_total = 2"], 0), ([], 2), (["b.jpg", "--sample", "1"], 2)):
+        arguments = ["show", str(scored / "out"), *chosen, "-o", str(tmp_path / "shown"), "--json"]
+        monkeypatch.setattr(sys, "argv", ["skinbatch", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == code
+        written = capsys.readouterr()
+        if code == 0:
+            assert [entry["image_id"] for entry in json.loads(written.out)] == ["b.jpg"]
+        else:
+            assert "name the photos to draw, or choose them" in written.err
+
+
 def test_a_photo_that_failed_says_why(scored: Path) -> None:
     with pytest.raises(UsageError, match=r"`cut\.png` was not scored: its status is"):
         list(show(skinbatch.open(scored / "out"), ["cut.png"], Config()))

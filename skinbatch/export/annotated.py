@@ -24,7 +24,7 @@ class AnnotatedBoxes:
         self.class_names = truth.class_names
         self.complete = True
         self.left_out: Counter[str] = Counter()
-        self.notes = ()
+        self.notes: tuple[str, ...] = ()
         self._truth = truth
 
     def photos(self) -> Iterator[BoxedPhoto]:

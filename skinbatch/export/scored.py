@@ -51,9 +51,9 @@ class ScoredBoxes:
     def photos(self) -> Iterator[BoxedPhoto]:
         """Yield the photos in the order of the units' names, then of the tables."""
         chosen = self._chosen
+        ids = pa.array([] if chosen is None else sorted(chosen.image_ids), pa.string())
         for images, boxes in self._results.units(_IMAGES, _BOXES, only=None if chosen is None else chosen.unit_ids):
             if chosen is not None:
-                ids = pa.array(sorted(chosen.image_ids), pa.string())
                 images, boxes = (t.filter(pc.is_in(t.column("image_id"), value_set=ids)) for t in (images, boxes))
             yield from self._joined(images, boxes)
 

@@ -32,6 +32,9 @@ from skinbatch.types import Status
 TONE = "ita"
 _BOXES = ("image_id", "x1", "y1", "x2", "y2", "score", "skin_overlap", "counted")
 
+# Photos that are remembered before those that are not among the foremost are forgotten.
+_REMEMBERED = 200_000
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -103,7 +106,7 @@ class Chosen:
 
 
 def choose(results: Results, selection: Selection, threshold: float | None = None) -> Chosen:
-    """Choose among the photos with status ok. Memory does not grow with the number of photos left out.
+    """Choose among the photos with status ok. Memory grows with the chosen photos, not with the others.
 
     Args:
         results: The tables to choose from.
@@ -144,6 +147,7 @@ class _Chooser:
         self._suspicions: dict[str, Suspicion] = {}
         self._fields: set[str] = set()
         self._seen = 0
+        self._forget_from = _REMEMBERED
 
     def add(self, images: pa.Table, boxes: pa.Table) -> None:
         """Consider the photos of a unit."""
@@ -201,10 +205,12 @@ class _Chooser:
 
     def _forget(self) -> None:
         """Forget the units of photos that are no longer among the foremost."""
-        if not self._all and len(self._unit_of) > 200_000:
-            names = set(self._names())
-            self._unit_of = {name: unit for name, unit in self._unit_of.items() if name in names}
-            self._suspicions = {name: each for name, each in self._suspicions.items() if name in names}
+        if self._all or len(self._unit_of) <= self._forget_from:
+            return
+        names = set(self._names())
+        self._unit_of = {name: unit for name, unit in self._unit_of.items() if name in names}
+        self._suspicions = {name: each for name, each in self._suspicions.items() if name in names}
+        self._forget_from = 2 * len(names) + _REMEMBERED
 
     def _names(self, final: bool = False) -> list[str]:
         if self._foremost is not None:

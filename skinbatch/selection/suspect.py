@@ -94,7 +94,8 @@ def pair_photos(results: Results, truth: Truth) -> Paired:
     if not photos:
         raise UsageError(f"{truth.root}: is a truth without boxes ({truth.format}); give one that has them")
 
-    names, ids, uris = ([photo.name for photo in photos], *([str(row[c]) for row in rows] for c in columns[:2]))
+    names = [photo.name for photo in photos]
+    ids, uris = ([str(row[column]) for row in rows] for column in ("image_id", "uri"))
     pairs = pair(names, ids, [photo.path for photo in photos], uris)
     found: dict[str, tuple[AnnotatedPhoto, Boxes]] = {}
     failed, other_shape = [], []

@@ -14,7 +14,7 @@ from skinbatch.tables.names import META_PREFIX, closest
 from skinbatch.tables.schema import META
 
 # A condition cannot read files, load extensions, change settings, or see variables of this program.
-_CLOSED = {
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -64,10 +64,10 @@ class Where:
 
         try:
             relation = self._connection.from_arrow(table).filter(self.text)
-            names = relation.project("image_id").to_arrow_table().column("image_id")
+            names = [name for (name,) in relation.project("image_id").fetchall()]
         except duckdb.Error as e:
             raise UsageError(f"--where {self.text}: {self._explained(str(e), table.column_names)}") from None
-        return images.filter(pc.is_in(images.column("image_id"), value_set=names.combine_chunks()))
+        return images.filter(pc.is_in(images.column("image_id"), value_set=pa.array(names, pa.string())))
 
     def finish(self) -> None:
         """Raise UsageError for a pass-through field that no photo had."""

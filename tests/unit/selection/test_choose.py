@@ -205,7 +205,8 @@ def test_photos_with_missed_and_misplaced_annotations_come_first(
     # p2/5.jpg has 0 + 6 lesions, p1/4.jpg has 4 + 0. An annotation that the model lacks is no contradiction.
     assert set(chosen.image_ids) == set(change) and chosen.notes == () and chosen.left_out == 17
     found = chosen.suspicions
-    assert (found["p2/5.jpg"].missed, found["p2/5.jpg"].value) == (6, pytest.approx(6 * 0.9))
+    assert found["p2/5.jpg"].missed == 6
+    assert found["p2/5.jpg"].value == pytest.approx(6 * 0.9)
     assert (found["p1/4.jpg"].missed, found["p1/4.jpg"].misplaced) == (4, 0)
     assert (found["p0/9.jpg"].missed, found["p0/9.jpg"].misplaced) == (2, 1)
     assert 2 * 0.9 < found["p0/9.jpg"].value < 3 * 0.9

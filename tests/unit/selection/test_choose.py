@@ -19,7 +19,7 @@ from skinbatch.selection.foremost import Foremost, equal_shares
 from skinbatch.storage.local import LocalStore
 from tests.faces import face, jpeg, write_tree
 
-LESIONS = {f"p{n % 3}/{n}.jpg": (n % 5, n % 2 * 6) for n in range(20)}
+LESIONS = {f"p{n % 3}/{n}.jpg": (n % 5, 6 * (n % 4 == 1)) for n in range(20)}
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,8 @@ def test_annotated_photos_that_were_not_scored_are_named(scored: Path, results: 
     (note,) = choose(results, Selection(suspect=3, truth=truth)).notes
     assert note.startswith("2 annotated photos were not scored") and "p9/new.jpg" in note and "p0/cut.jpg" in note
 
-    data["images"] = [{"id": 1, "file_name": "p9/new.jpg"}]
+    box = {"id": 1, "image_id": 97, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    data |= {"images": [{"id": 97, "file_name": "p9/new.jpg"}], "annotations": [box]}
     truth.write_text(json.dumps(data))
     with pytest.raises(UsageError, match=r"none of its 1 annotated photos, such as p9/new.jpg, is a scored photo"):
         choose(results, Selection(suspect=3, truth=truth))

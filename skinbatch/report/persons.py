@@ -24,7 +24,7 @@ def parse_group(group: str | None) -> Grouping | None:
     try:
         return None if group is None else Grouping.parse(group)
     except re.error as e:
-        raise UsageError(f"--group {group}: no regular expression: {e}") from None
+        raise UsageError(f"--group {group}: not a regular expression: {e}") from None
 
 
 def persons_of(results: Results, image_ids: Sequence[str], grouping: Grouping) -> list[str | None]:

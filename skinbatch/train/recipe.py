@@ -140,7 +140,7 @@ class Recipe(Section):
         try:
             Grouping.parse(group)
         except re.error as e:
-            raise UsageError(f"--group {group}: no regular expression: {e}") from None
+            raise UsageError(f"--group {group}: not a regular expression: {e}") from None
 
         recipe = self.model_copy(update={"data": self.data.model_copy(update={"group": group})})
         recipe._group = group

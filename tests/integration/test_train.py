@@ -382,7 +382,7 @@ def test_photos_that_look_alike_are_groups_on_request_and_the_training_lists_the
 
     with pytest.raises(UsageError, match=r'`data\.group` was "look"'):
         train("classifier", shades / "recipe.toml", tmp_path, Silent())
-    with pytest.raises(UsageError, match=r"--group \(: no regular expression"):
+    with pytest.raises(UsageError, match=r"--group \(: not a regular expression"):
         train("classifier", shades / "recipe.toml", tmp_path, Silent(), group="(")
 
 

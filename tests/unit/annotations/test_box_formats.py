@@ -261,7 +261,7 @@ BOX = "<annotation><object><name>x</name><bndbox>{}</bndbox></object></annotatio
         ("l.txt", "a.jpg 1,2,3,4,0 1,2,3,0\n", r"l\.txt: line 1: '1,2,3,0' is not x1,y1,x2,y2,class"),
         ("l.txt", "a.jpg 1,2,3,4,0\nb.jpg 1,2,x,4,0\n", r"l\.txt: line 2: '1,2,x,4,0'"),
         ("b.txt", "notes", r"no annotations; looked for Pascal VOC .*COCO.*YOLO.*x1,y1,x2,y2,class.*mask.*csv.*folder"),
-        ("data.yaml", "names: 7", r"data\.yaml: `names` is no list"),
+        ("data.yaml", "names: 7", r"data\.yaml: `names` is not a list"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, says: str) -> None:

@@ -227,7 +227,7 @@ def test_an_out_that_is_not_empty_or_lies_in_the_source_is_refused(tmp_path: Pat
     with pytest.raises(UsageError, match=r"full: is not empty \(it has x\); name a new folder"):
         export(str(source), str(tmp_path / "full"), Wanted("coco"))
     for out in (source / "out", source.parent, source):
-        with pytest.raises(UsageError, match="lies within"):
+        with pytest.raises(UsageError, match="overlaps with"):
             export(str(source), str(out), Wanted("coco"))
     assert (tmp_path / "full/x").read_text() == "x"
 

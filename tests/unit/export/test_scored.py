@@ -85,7 +85,7 @@ def test_scores_are_kept_where_the_format_has_a_place(dest: Path, tmp_path: Path
 def test_a_destination_that_is_none_or_has_no_such_scoring_is_refused(dest: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no scoring `ff"):
         export(str(dest), str(tmp_path / "out"), Wanted("voc", scoring="ff" * 6))
-    with pytest.raises(UsageError, match="lies within"):
+    with pytest.raises(UsageError, match="overlaps with"):
         export(str(dest), str(dest / "out"), Wanted("voc"))
 
 

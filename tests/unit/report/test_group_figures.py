@@ -55,5 +55,5 @@ def test_a_group_that_fits_nothing_is_told(results: Results) -> None:
         assert grouping is not None
         with pytest.raises(UsageError, match=said):
             group_figures(results, grouping)
-    with pytest.raises(UsageError, match=r"--group \(: no regular expression"):
+    with pytest.raises(UsageError, match=r"--group \(: not a regular expression"):
         parse_group("(")

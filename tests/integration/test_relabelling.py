@@ -33,7 +33,8 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's photos, scored by the starter pack."""
     root = tmp_path_factory.mktemp("relabelling")
     write_demo_archive(root / "photos", photos=24)
-    skinbatch.score(root / "photos", root / "dest", engine="local", max_failures=1.0)
+    report = skinbatch.score(root / "photos", root / "dest", engine="local", max_failures=1.0)
+    assert report.exit_code == 0
     return root
 
 
@@ -101,9 +102,10 @@ def test_what_comes_back_corrected_is_evaluated_and_trained_on_as_it_is(
     outcome = train("detector", tmp_path / "recipe.toml", tmp_path / "packs", Silent())
     assert outcome.pack.name == "again"
 
-    skinbatch.score(
+    report = skinbatch.score(
         scored / "photos", tmp_path / "dest", pack=str(tmp_path / "packs/again"), engine="local", max_failures=1.0
     )
+    assert report.exit_code == 0
     again = rows(tmp_path / "dest")
     assert set(again) == set(rows(scored / "dest"))
     assert {name for name in counts if again[name]["status"] == "ok"} == set(counts)

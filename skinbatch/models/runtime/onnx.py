@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.runtime.fallback import Unfit, first_line, load_openvino
@@ -62,7 +63,11 @@ def _with_openvino(
         raise Unfit(first_line(e)) from e
 
     for right, found in pairs:
-        tensors = [[torch.from_numpy(np.asarray(array)) for array in arrays] for arrays in (right, found)]
-        if wrong := difference(*tensors, "fp32"):
+        if wrong := difference(_tensors(right), _tensors(found), "fp32"):
             raise Unfit(f"other numbers than ONNX Runtime's: {wrong}")
+
     return infer
+
+
+def _tensors(arrays: Sequence[NDArray[Any]]) -> list[Tensor]:
+    return [torch.from_numpy(np.asarray(array)) for array in arrays]

@@ -189,6 +189,7 @@ def test_other_weights_are_another_network(folder: Path) -> None:
     x = torch.rand(1, 3, 32, 32)
     on("openvino", Small())
     other = Small()
+    assert other.conv.bias is not None
     with torch.no_grad():
         other.conv.bias += 0.5
     torch.testing.assert_close(on("openvino", other)(x)[0], other(x)[0], rtol=1e-4, atol=1e-5)

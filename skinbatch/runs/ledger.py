@@ -220,9 +220,6 @@ class Ledger:
         stub = self.find(*name) if name else None
         return stub if stub is not None and stub.listed else None
 
-    def all_complete(self) -> list[Stub]:
-        return [stub for stub in self if stub.complete]
-
     def families(self) -> Iterator[str]:
         """Yield groups and shards that have receipts; some come more than once."""
         return map(family, self._units)

@@ -1,72 +1,10 @@
-"""Change training photos at random: the camera's place, the light and the file."""
+"""Paint training photos: spots on the skin, and other backgrounds."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-
-def affine(
-    rng: np.random.Generator,
-    extent: tuple[int, int],
-    size: int,
-    *,
-    zoom: tuple[float, float],
-    turn: float,
-    shift: float,
-) -> NDArray[np.float64]:
-    """Return a (2, 3) matrix from a photo of extent (height, width) to a size x size square.
-
-    At zoom 1 the photo's long side fills the square. Zoom is log-uniform. Turn, in degrees, and
-    shift, in parts of the square, are uniform both ways. Half of the time the photo is mirrored.
-    """
-    height, width = extent
-    scale = size / max(extent) * float(np.exp(rng.uniform(np.log(zoom[0]), np.log(zoom[1]))))
-    angle = np.deg2rad(rng.uniform(-turn, turn))
-    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    mirror = rng.choice((-1.0, 1.0))
-    matrix = np.array([[mirror * cos, -sin], [mirror * sin, cos]])
-    centre = size * (0.5 + rng.uniform(-shift, shift, 2))
-    offset = centre - matrix @ np.array([width / 2, height / 2])
-    return np.hstack([matrix, offset[:, None]])
-
-
-def warp(photo: NDArray[np.uint8], matrix: NDArray[np.float64], size: int, fill: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the photo through the matrix, bilinear; outside of it is `fill`."""
-    out = cv2.warpAffine(photo, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
-    return np.asarray(out, np.uint8)
-
-
-def warp_labels(labels: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Return the labels through the matrix, by nearest neighbour; outside is 0."""
-    out = cv2.warpAffine(labels, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=(0,))
-    return np.asarray(out, np.uint8)
-
-
-def recolour(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Change exposure, contrast, white balance and saturation; now and then make the photo grey."""
-    x = photo.astype(np.float32) / 255
-    x = x ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
-    x = (x - 0.45) * np.float32(rng.uniform(0.7, 1.3)) + 0.45 + np.float32(rng.uniform(-0.12, 0.12))
-    x = x * rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    grey = x @ np.array([0.299, 0.587, 0.114], np.float32)
-    saturation = np.float32(0 if rng.random() < 0.05 else rng.uniform(0.6, 1.4))
-    x = grey[..., None] + saturation * (x - grey[..., None])
-    return (np.clip(x, 0, 1) * 255).astype(np.uint8)
-
-
-def degrade(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blur a photo, or compress it strongly as JPEG, or neither."""
-    kind = rng.random()
-    if kind < 0.15:
-        return np.asarray(cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.5, 1.6))), np.uint8)
-    if kind < 0.4:
-        quality: Any = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
-        return np.asarray(cv2.imdecode(cv2.imencode(".jpg", photo, quality)[1], cv2.IMREAD_COLOR), np.uint8)
-    return photo
 
 
 def blemish(

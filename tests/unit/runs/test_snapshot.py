@@ -196,7 +196,8 @@ def test_statuses_are_found_in_the_receipts(store: LocalStore) -> None:
     current = write_plan(store, photos(20))
     unit = next(iter(plan.work_units(store, FP, current, current.units)))
     assert commit(store, unit, status=Status.CORRUPT).statuses == {"corrupt": len(unit.images)}
-    assert Ledger.load(store, FP).all_complete()[0].statuses == (("corrupt", len(unit.images)),)
+    (stub,) = Ledger.load(store, FP)
+    assert stub.complete and stub.statuses == (("corrupt", len(unit.images)),)
 
 
 def test_a_claim_that_beats_is_respected_and_its_holder_named(store: LocalStore) -> None:

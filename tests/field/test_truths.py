@@ -464,7 +464,7 @@ def test_folders_and_lists_of_a_data_yaml_are_found_however_they_are_spelled(tmp
 def test_several_data_sets_in_a_folder_have_to_be_told_apart(tmp_path: Path) -> None:
     file = ultralytics(tmp_path, f"path: ../datasets/acne\n{SPLITS}")
     write(file.with_name("other.yaml"), file.read_text())
-    with pytest.raises(UsageError, match=r"several data sets: acne\.yaml, other\.yaml; name the one"):
+    with pytest.raises(UsageError, match=r"several data sets: acne\.yaml, other\.yaml; name one of them"):
         read_truth(file.parent)
 
 

@@ -53,7 +53,7 @@ PHOTOS = "data"
 STAGES = ("segmenter", "detector", "classifier")
 NAME = "new-starter"
 PLACE = Path(__file__).parents[1] / "skinbatch" / "models" / "packs" / "starter"
-MOST_BYTES = 40_000_000
+MOST_BYTES = 60_000_000
 DESCRIPTION = "Small networks for skin, acne and six diseases: a research demonstration, not for clinical use"
 LICENCE = "research demonstration, non-commercial, not for clinical use; see LICENSE.md"
 MEASURED = "## Measured"
@@ -339,6 +339,10 @@ def ship(folder: Path) -> None:
     for path in (*map(pack.directory.joinpath, pack.files), PLACE / "LICENSE.md"):
         shutil.copyfile(path, fresh / path.name)
     for stem in pack.weights:
+        if not (folder / WORK / stem).is_dir():  # not trained again
+            shutil.copyfile(PLACE / in_pack(stem), fresh / in_pack(stem))
+            continue
+
         points = _points(folder / WORK / stem)
         title = f"{stem}, {points[-1]['step']:,} steps, {points[-1]['minutes']:.3g} minutes"
         draw_curves(points, title, fresh / in_pack(stem))

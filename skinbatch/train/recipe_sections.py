@@ -274,6 +274,9 @@ class CloneSection(Section):
             box.
         most: largest number of patches of either kind in a crop.
         size: sides of lesions, pixels of the network's input, from and to.
+        most_plain_counted, most_boxes_a_face: largest share of the plain patches, and largest number
+            of boxes on a clear face, that may be counted on the faces held back. The threshold with
+            the best counts is raised until both hold.
     """
 
     on_clear: Fraction = 0.6
@@ -281,6 +284,8 @@ class CloneSection(Section):
     plain: Fraction = 0.5
     most: AtLeastOne = 6
     size: tuple[Positive, Positive] = (10.0, 56.0)
+    most_plain_counted: Fraction = 1.0
+    most_boxes_a_face: Positive | None = None
 
     @model_validator(mode="after")
     def _check_size(self) -> CloneSection:

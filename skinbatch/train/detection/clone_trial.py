@@ -13,6 +13,7 @@ from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Boxes, Pixels
 from skinbatch.train.detection.photos import NO_BOXES, BoxedPhoto, ScaledPhotos
+from skinbatch.train.detection.scores import THRESHOLDS
 from skinbatch.train.recipe_sections import CloneSection
 from skinbatch.types import Detections
 
@@ -67,18 +68,32 @@ def cloned_faces(
         yield ClonedFace(host.pixels, made.sample.pixels, made.lesions, made.plain)
 
 
-def try_detector(detector: Detector, faces: Iterator[ClonedFace], threshold: float) -> Trial:
-    """Count the boxes that a detector finds on cloned faces.
+@dataclass(frozen=True, slots=True)
+class SeenFace:
+    """Hold a cloned face's patches, and what a detector found with and without them."""
 
-    They are counted at or above `threshold`, on lesions, on plain patches and on clear faces.
-    """
+    lesions: Boxes
+    plain: Boxes
+    found: Detections
+    found_clear: Detections
+
+
+def see(detector: Detector, faces: Iterator[ClonedFace]) -> list[SeenFace]:
+    """Run a detector on cloned faces and on the same faces without patches."""
+    return [SeenFace(face.lesions, face.plain, *detector([face.pixels, face.clear])) for face in faces]
+
+
+def judge(faces: Sequence[SeenFace], threshold: float) -> Trial:
+    """Count the boxes at or above `threshold` on lesions, on plain patches and on clear faces."""
     lesions, plain = list[bool](), list[bool]()
     on_clear = []
+
     for face in faces:
-        cloned, clear = (_counted(found, threshold) for found in detector([face.pixels, face.clear]))
+        cloned, clear = (_counted(found, threshold) for found in (face.found, face.found_clear))
         lesions += hits(face.lesions, cloned).tolist()
         plain += hits(face.plain, cloned).tolist()
         on_clear.append(len(clear))
+
     return Trial(
         lesions=float(np.mean(lesions)) if lesions else 0.0,
         plain=float(np.mean(plain)) if plain else 0.0,
@@ -87,6 +102,17 @@ def try_detector(detector: Detector, faces: Iterator[ClonedFace], threshold: flo
         of_plain=len(plain),
         faces=len(on_clear),
     )
+
+
+def quiet_threshold(faces: Sequence[SeenFace], lowest: float, clone: CloneSection) -> float:
+    """Return the lowest threshold from `lowest` up at which clear skin is as quiet as asked for."""
+    for threshold in (value for value in THRESHOLDS if value >= lowest):
+        trial = judge(faces, threshold)
+        quiet = clone.most_boxes_a_face is None or trial.clear_boxes <= clone.most_boxes_a_face
+        if quiet and trial.plain <= clone.most_plain_counted:
+            return threshold
+
+    return max(lowest, THRESHOLDS[-1])
 
 
 def hits(boxes: Boxes, found: Boxes) -> NDArray[np.bool_]:

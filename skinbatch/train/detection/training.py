@@ -22,7 +22,7 @@ from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import load_weights, save_weights
 from skinbatch.train.detection.anchoring import with_fitted_anchors
-from skinbatch.train.detection.clone_trial import cloned_faces, try_detector
+from skinbatch.train.detection.clone_trial import SeenFace, cloned_faces, judge, quiet_threshold, see
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Changes
 from skinbatch.train.detection.data import DetectionData, Faces, boxed
@@ -232,20 +232,27 @@ class _Run:
             ) from e
 
     def measure(self, trained: _Trained) -> tuple[float, list[Metric]]:
-        """Return the threshold with the best counts on training photos, and validation numbers."""
+        """Return the threshold and the validation numbers.
+
+        The threshold has the best counts on training photos, unless [clone] asks for a higher one.
+        """
         self.progress.phase("evaluating on all validation photos")
         data, detector = trained.data, make_detector(trained.spec, trained.best, self.device)
         chosen = spread(data.train, FOR_THRESHOLD)
         threshold = Scored.of(chosen, detect(detector, chosen)).best_threshold()
+        clone, faces = self.recipe.clone, list[SeenFace]()
+        if clone is not None and data.held_clear:
+            faces = see(detector, cloned_faces(data.held_clear, data.valid, trained.spec, clone, self.recipe.seed))
+            threshold = quiet_threshold(faces, threshold, clone)
+
         scored = Scored.of(data.valid, detect(detector, data.valid))
         metrics = scored.metrics(threshold, trained.spec.classes)
         guess = float(np.mean([len(photo.boxes) for photo in data.train]))
         off = float(np.abs(scored.truth.per_photo() - guess).mean())
         metrics.append(Metric("count MAE of guessing the training mean", off, photos=len(data.valid)))
         metrics += self._by_source(data, detector, threshold)
-        if self.recipe.clone is not None and data.held_clear:
-            faces = cloned_faces(data.held_clear, data.valid, trained.spec, self.recipe.clone, self.recipe.seed)
-            trial = try_detector(detector, faces, threshold)
+        if faces:
+            trial = judge(faces, threshold)
             metrics.append(Metric("cloned lesions that are counted", trial.lesions, photos=trial.faces))
             metrics.append(Metric("cloned plain skin that is counted", trial.plain, photos=trial.faces))
         if data.held_clear:
@@ -302,7 +309,8 @@ class _Run:
             ap50, cloned = seen.ap50(), dict[str, float]()
             score = ap50
             if clone is not None and data.held_clear:
-                trial = try_detector(detector, cloned_faces(data.held_clear, data.valid, spec, clone, seed), threshold)
+                faces = cloned_faces(data.held_clear, data.valid, spec, clone, seed)
+                trial = judge(see(detector, faces), threshold)
                 score = (ap50 + trial.lesions - trial.plain) / 2
                 cloned = {
                     "ap50": round(ap50, 4),

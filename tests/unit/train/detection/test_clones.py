@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skinbatch.models.base import InputKind
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.train.detection.blends import WAYS, blend
-from skinbatch.train.detection.clone_trial import cloned_faces, hits, try_detector
+from skinbatch.train.detection.clone_trial import SeenFace, cloned_faces, hits, judge, quiet_threshold, see
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Changes, Sample, draw
 from skinbatch.train.detection.loader import Order, TrainingInputs
@@ -196,10 +196,23 @@ class Dark:
 def test_a_trial_counts_lesions_plain_patches_and_clear_faces(photos: tuple[ScaledPhotos, ScaledPhotos]) -> None:
     annotated, clear = photos
     faces = list(cloned_faces(clear.photos * 6, annotated.photos, SPEC, CLONES, 3))
-    trial = try_detector(Dark(), iter(faces), 0.5)
+    trial = judge(see(Dark(), iter(faces)), 0.5)
     assert trial.of_lesions > 10 and trial.of_plain > 10 and trial.faces == 6
     assert trial.lesions > 0.9
     assert trial.plain == 0 == trial.clear_boxes
+
+
+def test_the_threshold_rises_until_clear_skin_is_quiet() -> None:
+    places = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], np.float32)
+    scores = np.array([0.2, 0.4, 0.6, 0.8], np.float32)
+    found = Detections(places, scores, np.zeros(4, np.int64))
+    faces = [SeenFace(lesions=NO_BOXES, plain=places, found=found, found_clear=found)]
+
+    assert quiet_threshold(faces, 0.1, CloneSection()) == 0.1
+    assert 0.4 < quiet_threshold(faces, 0.1, CloneSection(most_plain_counted=0.5)) <= 0.41
+    assert 0.6 < quiet_threshold(faces, 0.1, CloneSection(most_boxes_a_face=1)) <= 0.61
+    assert quiet_threshold(faces, 0.7, CloneSection(most_boxes_a_face=1)) == 0.7
+    assert quiet_threshold(faces, 0.1, CloneSection(most_plain_counted=0)) > 0.8
 
 
 def test_a_box_beside_the_lesion_is_no_hit() -> None:

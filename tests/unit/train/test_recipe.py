@@ -110,7 +110,7 @@ def test_weights_are_looked_for_in_the_recipes_folder_wherever_the_photos_are(tm
 def test_weights_that_have_to_be_fetched_come_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"no such file, and no pack; `python -m skinbatch.train.imagenet_backbone`"):
-        read_recipe(find_recipe("starter_segmenter")).start_from()
+        read_recipe(find_recipe("starter_classifier")).start_from()
 
 
 def test_what_goes_with_an_architecture_is_filled_in(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def measure_clones(packs: Sequence[str], photos: Path, out: Path) -> Iterator[st
             yield from _found(name, annotated, scorer, guess)
 
     columns = [dict(rows(pack)) for pack in packs]
-    yield f"| what | {' | '.join(packs)} |"
+    yield f"| what | {' | '.join(Path(pack).name for pack in packs)} |"
     yield "|---" * (len(packs) + 1) + "|"
     for what in columns[0]:
         yield f"| {what} | {' | '.join(column[what] for column in columns)} |"

@@ -263,5 +263,5 @@ def test_samples_are_the_same_whoever_makes_them() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_out_is_told() -> None:
-    with pytest.raises(UsageError, match=r"schedule.batch.*shared by 4 workers"):
+    with pytest.raises(UsageError, match=r"schedule.batch.*divided among 4 workers"):
         Stream(Brightness(), 6, 0, rank=0, world=4).loader(0, 0, torch.device("cpu"))

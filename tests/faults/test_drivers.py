@@ -155,7 +155,7 @@ def test_a_driver_that_planned_while_another_did_all_ends_well_or_with_7(
     monkeypatch.setattr(plan, "names", slow)
     first = driver_of(photos, out, fake_pack)
     if more and not after:
-        with pytest.raises(ClaimError, match=r"another run has written plan 1\.b+, which is not"):
+        with pytest.raises(ClaimError, match=r"another run has written plan 1\.b+, which differs"):
             first.run(InProcessEngine())
     else:
         assert first.run(InProcessEngine()).exit_code == 0

@@ -127,7 +127,7 @@ def test_wrappers_and_counters_are_named_as_the_file_has_them(
 def test_of_two_networks_that_differ_the_user_says_which(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
     path = saved(tmp_path, {"state_dict": {**under("student.", state), **under("teacher.", network(1))}})
     message = (
-        r"weights\.pth: holds 2 networks .*`state_dict\.student\.` and `state_dict\.teacher\.`; .*--prefix state_dict"
+        r"weights\.pth: holds 2 different .*`state_dict\.student\.` and `state_dict\.teacher\.`; .*--prefix state_dict"
     )
     with pytest.raises(UsageError, match=message):
         add_stage("mine", wanted(path))

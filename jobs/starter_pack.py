@@ -28,31 +28,24 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.measure_clones import measure_clones
+from jobs.measure_stages import PARTS, STAGES, measure_stages, run_skinbatch, starter_recipe
 from jobs.measure_views import measure_views
 from skinbatch.evaluate import papers
 from skinbatch.models.manifest import write_manifest
 from skinbatch.models.pack import is_shipped, load_pack
-from skinbatch.train.fitting.parts import gather_part, parts_of
-from skinbatch.train.photos.groups import TakenPhoto
-from skinbatch.train.recipe import Recipe, read_recipe
 from skinbatch.train.results.curves import draw_curves
 from skinbatch.train.results.model_card import WORK, in_pack, reliability_in_pack
-from skinbatch.train.shipped import find_recipe
 
 # The folder of the original photos. The recipes' photos are PHOTOS below the folder of the packs:
 # links to these, and the clinical ones sorted (jobs/clinical_photos.py).
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PHOTOS = "data"
-STAGES = ("segmenter", "detector", "classifier")
 NAME = "new-starter"
 PLACE = Path(__file__).parents[1] / "skinbatch" / "models" / "packs" / "starter"
 MOST_BYTES = 60_000_000
@@ -86,27 +79,15 @@ and measured on the same validation photos. The pack itself was trained on all o
 The detector's photos include those of clear faces."""
 # A card begins with this before it is measured.
 STAGES_TABLE = "| stage | architecture |"
+# The packs whose detectors are measured beside this one.
+OTHERS = ("starter-frcnn",)
 PAPERS = (
     "The papers used other photos and conditions, so their numbers are goals, not baselines: "
     f"{papers.ACNE_NOTE}; {papers.FACES_NOTE}."
 )
-NONE = "none_of_them"
-PARTS = ("valid", "train")
-# Of the training photos, every fifth is measured.
-TRAINED_STEP = 5
-# The sets that the shipped classifier never saw: it is of edition 2, whose training photos were
-# chosen from the other sets in another way than its recipe does now.
-UNSEEN = ("derm_more", "acne_phone")
-ACNE04 = "acne04/"
-# The packs whose detectors are measured beside this one.
-OTHERS = ("starter-frcnn",)
-# The segmenter's source whose masks people drew, by its name in `gather.called`. The others' masks
-# were drawn by machine.
-DRAWN = "data/celebamask"
 CURVE = "curve"
-# The steps of each training of a learning curve: an eighth of the recipes' own, an hour for all of
-# them on two cores. The classifier has no curve: its classes have 24 to 120 photos, and no share of
-# so few can be measured.
+# The steps of each training of a learning curve, an hour for all of them on two cores. The classifier
+# has no curve: its classes have 24 to 120 photos, and no share of so few can be measured.
 STEPS = {"segmenter": 300, "detector": 400}
 SHARES = ("0.0625", "0.25", "1")
 
@@ -122,7 +103,7 @@ def main() -> int:
     if args.what == "curve":
         return curve(args.folder)
     if args.what == "measure":
-        print(measure(args.pack, args.folder))
+        print(measure(args.pack, _prepared(args.folder), args.folder))
     elif args.what == "measure-clones":
         print("\n".join(measure_clones([args.pack], DATA, args.folder)))
     elif args.what == "ship":
@@ -139,7 +120,7 @@ def train(folder: Path) -> int:
     """
     photos = _prepared(folder)
     for stage in STAGES:
-        if code := _skinbatch("train", stage, f"starter_{stage}", "--data", photos, "--out", folder):
+        if code := run_skinbatch("train", stage, f"starter_{stage}", "--data", photos, "--out", folder):
             return code
     return 0
 
@@ -152,7 +133,7 @@ def curve(folder: Path) -> int:
     script = Path(__file__).with_name("learning_curve.py")
     photos = _prepared(folder)
     for stage, steps in STEPS.items():
-        recipe = _recipe(stage, photos)
+        recipe = starter_recipe(stage, photos)
         command = [sys.executable, script, recipe.file, folder / CURVE / stage, "--iterations", steps]
         command += ["--data", photos, "--shares", *SHARES]
         if code := subprocess.run([*map(str, command)], check=False).returncode:
@@ -169,18 +150,13 @@ def _prepared(folder: Path) -> Path:
     return photos
 
 
-def _skinbatch(*arguments: object) -> int:
-    return subprocess.run([sys.executable, "-m", "skinbatch", *map(str, arguments)], check=False).returncode
-
-
-def measure(pack: str, out: Path) -> str:
+def measure(pack: str, photos: Path, out: Path) -> str:
     """Return the measurements of every stage as Markdown.
 
     Each stage runs from pixels to tables to `skinbatch evaluate`, on the validation photos of its
     recipe, and less of it on the photos that it was trained on.
     """
-    photos = _prepared(out)
-    valid, train = (_measured(pack, photos, out / part, part) for part in PARTS)
+    valid, train = (measure_stages(pack, photos, out / part, part) for part in PARTS)
     views = measure_views(pack, photos, out / "views")
     others = [name for name in OTHERS if is_shipped(name)]
     clones = measure_clones([pack, *others], photos, out / "clones")
@@ -208,133 +184,6 @@ def measure(pack: str, out: Path) -> str:
             *train,
         ]
     )
-
-
-def _measured(pack: str, photos: Path, out: Path, part: str) -> list[str]:
-    shutil.rmtree(out, ignore_errors=True)
-    taken = {stage: _taken(_recipe(stage, photos), part) for stage in STAGES}
-    lesions = _evaluated("detector", _lesions(taken["detector"], out / "photos"), pack, out, "--map", "*=acne")
-    masks = _evaluated("segmenter", _faces(taken["segmenter"], out / "faces"), pack, out, "--map", "neck=body")
-    if part == "train":
-        return [*_of_masks(masks), *_of_lesions(lesions)]
-
-    apart = [option for name in _recipe("classifier", photos).data.apart for option in ("--apart", name)]
-    unseen = [
-        photo for photo in taken["classifier"] if photo.path.resolve().relative_to(DATA.resolve()).parts[0] in UNSEEN
-    ]
-    windows = _windows(unseen, out / "windows")
-    classes = _evaluated("classifier", windows, pack, out, "--map", f"{NONE}=", *apart)
-    return [*_of_masks(masks), *_of_lesions(lesions), *_of_classes(classes)]
-
-
-def _recipe(stage: str, photos: Path) -> Recipe:
-    return read_recipe(find_recipe(f"starter_{stage}"), stage, photos)
-
-
-def _taken(recipe: Recipe, part: str) -> tuple[TakenPhoto, ...]:
-    gathered = gather_part(recipe, parts_of(recipe)[-1])
-    return gathered.valid if part == "valid" else gathered.train[::TRAINED_STEP]
-
-
-def _lesions(photos: Sequence[TakenPhoto], folder: Path) -> Path:
-    """Copy the detector's photos of ACNE04 with their annotations.
-
-    Photos of the other set are measured with the clones.
-    """
-    folder.mkdir(parents=True)
-    for taken in photos:
-        if taken.source.startswith(ACNE04):
-            for path in (taken.path, taken.photo.annotation):
-                shutil.copyfile(path, folder / path.name)
-    return folder
-
-
-def _faces(photos: Sequence[TakenPhoto], folder: Path) -> Path:
-    """Copy the segmenter's photos of whole faces with their masks, which people drew."""
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
-    for taken in photos:
-        if taken.source != DRAWN:
-            continue
-        assert taken.photo.masks is not None
-        for kind, path in (("images", taken.path), ("masks", taken.photo.masks[0])):
-            shutil.copyfile(path, folder / kind / path.name)
-    return folder
-
-
-def _windows(photos: Sequence[TakenPhoto], folder: Path) -> Path:
-    """Write the classifier's inputs without watermarks, in a folder for each class."""
-    for n, taken in enumerate(photos):
-        (folder / (name := taken.classes[0] if taken.classes else NONE)).mkdir(parents=True, exist_ok=True)
-        with Image.open(taken.path) as image:
-            x1, y1, x2, y2 = (taken.view.crop or ((0, 0, 1, 1),))[0]
-            width, height = image.size
-            window = (round(x1 * width), round(y1 * height), round(x2 * width), round(y2 * height))
-            image.convert("RGB").crop(window).save(folder / name / f"{n:04d}.png")
-    return folder
-
-
-def _evaluated(stage: str, truth: Path, pack: str, out: Path, *options: str) -> dict[str, Any]:
-    """Return the report of `skinbatch evaluate` about a folder that was scored with the pack."""
-    photos = truth / "images" if (truth / "images").is_dir() else truth
-    scored, found = out / f"{stage}-scored", out / stage
-    for command in (
-        ("score", photos, scored, "--pack", pack, "--save-masks", "--engine", "local"),
-        ("evaluate", scored, truth, "--out", found, *options),
-    ):
-        if code := _skinbatch(*command):
-            raise SystemExit(code)
-    evaluation: dict[str, Any] = json.loads((found / "evaluation.json").read_text(encoding="utf-8"))
-    return evaluation
-
-
-def _of_masks(found: dict[str, Any]) -> Iterator[str]:
-    part = found["all"]["masks"]
-    for name in ("skin", "nose"):
-        yield _row(f"{name}: Dice, {part['photos']} faces", part["classes"][name]["dice"], papers.DICE[name])
-
-
-def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
-    part = found["all"]["lesions"]
-    yield _row(f"acne: AP50, {part['photos']} photos", part["detection"]["all boxes"]["500"]["ap50"], papers.AP50)
-    groups = {"": part} | {name: group["lesions"] for name, group in found["slices"]["severity"].items()}
-    for name, group in groups.items():
-        own = next(error for error in group["count_error"] if error["own"])
-        what = f"count error (MAE) at {own['threshold']:g}{f', {name}' if name else ''}, {group['photos']} photos"
-        paper = papers.COUNT_MAE.get(name) if name else papers.COUNT_ERROR["mae"]
-        yield _row(what, own["mae"], paper, digits=2)
-
-
-def _of_classes(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the rows about classes.
-
-    They cover the whole pipeline, where a photo without a face has probability 0, and the
-    classifier over photos with a face.
-    """
-    part = next(value for name, value in found["all"].items() if name.startswith("classes"))
-    without = f" without {', '.join(part['apart'])}" if part["apart"] else ""
-    faceless = {"mean": part["without_face"], **part["without_face_of_class"]}
-    ways = {", whole pipeline": part} if part["without_face"] else {"": part}
-    if "with_face" in part:
-        ways[", classifier alone"] = part["with_face"]
-    for name in ("mean", *part["of_class"]):
-        for title, key in (("recall", "recall"), ("AUC", "auc")):
-            for way, numbers in ways.items():
-                photos = f"{numbers['of_class'].get(name, numbers['photos'])} photos"
-                if numbers is not part:
-                    photos += " with a face"
-                elif part["without_face"]:
-                    photos += f", {faceless[name]} of them without a face"
-                what = f"diseases{way}: mean {title}{without}" if name == "mean" else f"{name}{way}: {title}"
-                yield _row(f"{what}, {photos}", numbers["classes"][name][key])
-
-
-def _row(what: str, number: dict[str, float | None], paper: float | None = None, digits: int = 3) -> str:
-    beside = "" if paper is None else f"{paper:.{digits}f}"
-    if number["value"] is None:  # a class without photos
-        return f"| {what} | – | {beside} |"
-    interval = f"({number['low']:.{digits}f} to {number['high']:.{digits}f})"
-    return f"| {what} | {number['value']:.{digits}f} {interval} | {beside} |"
 
 
 def ship(folder: Path) -> None:
@@ -390,7 +239,7 @@ def write_card(place: Path, pack: str, folder: Path) -> None:
     said = load_pack(pack).text("CARD.md") or ""
     parts = [
         "# starter",
-        measure(pack, folder / "measured"),
+        measure(pack, _prepared(folder), folder / "measured"),
         *_more_photos(folder, place),
         "## Stages",
         said[said.index(STAGES_TABLE) :],

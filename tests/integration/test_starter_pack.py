@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
-from jobs.starter_pack import _of_classes
+from jobs.measure_stages import _of_classes
 from skinbatch.config import ModelSettings
 from skinbatch.models.base import Models
 from skinbatch.models.pack import Pack, load_pack

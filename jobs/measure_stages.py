@@ -1,0 +1,176 @@
+"""Measure the stages of a pack on the photos of the starter recipes.
+
+Each stage runs from pixels to tables to `skinbatch evaluate`. `python jobs/starter_pack.py measure
+OUT` prints the result.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from skinbatch.evaluate import papers
+from skinbatch.train.fitting.parts import gather_part, parts_of
+from skinbatch.train.photos.groups import TakenPhoto
+from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.shipped import find_recipe
+
+STAGES = ("segmenter", "detector", "classifier")
+NONE = "none_of_them"
+PARTS = ("valid", "train")
+# Of the training photos, every fifth is measured.
+TRAINED_STEP = 5
+# The sets that the shipped classifier never saw: it is of edition 2, whose training photos were
+# chosen from the other sets in another way than its recipe does now.
+UNSEEN = ("derm_more", "acne_phone")
+ACNE04 = "acne04/"
+# The segmenter's source whose masks people drew, by its name in `gather.called`. The others' masks
+# were drawn by machine.
+DRAWN = "data/celebamask"
+
+
+def measure_stages(pack: str, photos: Path, out: Path, part: str) -> list[str]:
+    """Return the rows of a Markdown table: what, value with its interval, and the paper's value.
+
+    Args:
+        pack: its name or folder.
+        photos: the recipes' folder.
+        out: folder for copies of the photos, tables and evaluations; what is there is removed.
+        part: `valid`, or `train` for some of the photos that the pack was trained on. These rows
+            have no diseases.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    taken = {stage: _taken(starter_recipe(stage, photos), part) for stage in STAGES}
+    lesions = _evaluated("detector", _lesions(taken["detector"], out / "photos"), pack, out, "--map", "*=acne")
+    masks = _evaluated("segmenter", _faces(taken["segmenter"], out / "faces"), pack, out, "--map", "neck=body")
+    if part == "train":
+        return [*_of_masks(masks), *_of_lesions(lesions)]
+
+    apart = [option for name in starter_recipe("classifier", photos).data.apart for option in ("--apart", name)]
+    unseen = [photo for photo in taken["classifier"] if set(UNSEEN) & set(photo.path.resolve().parts)]
+    windows = _windows(unseen, out / "windows")
+    classes = _evaluated("classifier", windows, pack, out, "--map", f"{NONE}=", *apart)
+    return [*_of_masks(masks), *_of_lesions(lesions), *_of_classes(classes)]
+
+
+def starter_recipe(stage: str, photos: Path) -> Recipe:
+    """Return the recipe of a stage, whose photos are in a folder."""
+    return read_recipe(find_recipe(f"starter_{stage}"), stage, photos)
+
+
+def _taken(recipe: Recipe, part: str) -> tuple[TakenPhoto, ...]:
+    gathered = gather_part(recipe, parts_of(recipe)[-1])
+    return gathered.valid if part == "valid" else gathered.train[::TRAINED_STEP]
+
+
+def _lesions(photos: Sequence[TakenPhoto], folder: Path) -> Path:
+    """Copy the detector's photos of ACNE04 with their annotations.
+
+    Photos of the other set are measured with the clones.
+    """
+    folder.mkdir(parents=True)
+    for taken in photos:
+        if taken.source.startswith(ACNE04):
+            for path in (taken.path, taken.photo.annotation):
+                shutil.copyfile(path, folder / path.name)
+    return folder
+
+
+def _faces(photos: Sequence[TakenPhoto], folder: Path) -> Path:
+    """Copy the segmenter's photos of whole faces with their masks, which people drew."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for taken in photos:
+        if taken.source != DRAWN:
+            continue
+        assert taken.photo.masks is not None
+        for kind, path in (("images", taken.path), ("masks", taken.photo.masks[0])):
+            shutil.copyfile(path, folder / kind / path.name)
+    return folder
+
+
+def _windows(photos: Sequence[TakenPhoto], folder: Path) -> Path:
+    """Write the classifier's inputs without watermarks, in a folder for each class."""
+    for n, taken in enumerate(photos):
+        (folder / (name := taken.classes[0] if taken.classes else NONE)).mkdir(parents=True, exist_ok=True)
+        with Image.open(taken.path) as image:
+            x1, y1, x2, y2 = (taken.view.crop or ((0, 0, 1, 1),))[0]
+            width, height = image.size
+            window = (round(x1 * width), round(y1 * height), round(x2 * width), round(y2 * height))
+            image.convert("RGB").crop(window).save(folder / name / f"{n:04d}.png")
+    return folder
+
+
+def _evaluated(stage: str, truth: Path, pack: str, out: Path, *options: str) -> dict[str, Any]:
+    """Return the report of `skinbatch evaluate` about a folder that was scored with the pack."""
+    photos = truth / "images" if (truth / "images").is_dir() else truth
+    scored, found = out / f"{stage}-scored", out / stage
+    for command in (
+        ("score", photos, scored, "--pack", pack, "--save-masks", "--engine", "local"),
+        ("evaluate", scored, truth, "--out", found, *options),
+    ):
+        if code := run_skinbatch(*command):
+            raise SystemExit(code)
+    evaluation: dict[str, Any] = json.loads((found / "evaluation.json").read_text(encoding="utf-8"))
+    return evaluation
+
+
+def _of_masks(found: dict[str, Any]) -> Iterator[str]:
+    part = found["all"]["masks"]
+    for name in ("skin", "nose"):
+        yield _row(f"{name}: Dice, {part['photos']} faces", part["classes"][name]["dice"], papers.DICE[name])
+
+
+def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
+    part = found["all"]["lesions"]
+    yield _row(f"acne: AP50, {part['photos']} photos", part["detection"]["all boxes"]["500"]["ap50"], papers.AP50)
+    groups = {"": part} | {name: group["lesions"] for name, group in found["slices"]["severity"].items()}
+    for name, group in groups.items():
+        own = next(error for error in group["count_error"] if error["own"])
+        what = f"count error (MAE) at {own['threshold']:g}{f', {name}' if name else ''}, {group['photos']} photos"
+        paper = papers.COUNT_MAE.get(name) if name else papers.COUNT_ERROR["mae"]
+        yield _row(what, own["mae"], paper, digits=2)
+
+
+def _of_classes(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the rows about classes.
+
+    They cover the whole pipeline, where a photo without a face has probability 0, and the
+    classifier over photos with a face.
+    """
+    part = next(value for name, value in found["all"].items() if name.startswith("classes"))
+    without = f" without {', '.join(part['apart'])}" if part["apart"] else ""
+    faceless = {"mean": part["without_face"], **part["without_face_of_class"]}
+    ways = {", whole pipeline": part} if part["without_face"] else {"": part}
+    if "with_face" in part:
+        ways[", classifier alone"] = part["with_face"]
+    for name in ("mean", *part["of_class"]):
+        for title, key in (("recall", "recall"), ("AUC", "auc")):
+            for way, numbers in ways.items():
+                photos = f"{numbers['of_class'].get(name, numbers['photos'])} photos"
+                if numbers is not part:
+                    photos += " with a face"
+                elif part["without_face"]:
+                    photos += f", {faceless[name]} of them without a face"
+                what = f"diseases{way}: mean {title}{without}" if name == "mean" else f"{name}{way}: {title}"
+                yield _row(f"{what}, {photos}", numbers["classes"][name][key])
+
+
+def _row(what: str, number: dict[str, float | None], paper: float | None = None, digits: int = 3) -> str:
+    beside = "" if paper is None else f"{paper:.{digits}f}"
+    if number["value"] is None:  # a class without photos
+        return f"| {what} | – | {beside} |"
+    interval = f"({number['low']:.{digits}f} to {number['high']:.{digits}f})"
+    return f"| {what} | {number['value']:.{digits}f} {interval} | {beside} |"
+
+
+def run_skinbatch(*arguments: object) -> int:
+    """Run a command of skinbatch, and return its exit code."""
+    return subprocess.run([sys.executable, "-m", "skinbatch", *map(str, arguments)], check=False).returncode

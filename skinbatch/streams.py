@@ -1,4 +1,4 @@
-"""The command's own stdin, stdout and stderr, which may be closed, or lose their reader at any moment."""
+"""Keep stdin, stdout and stderr usable when they are closed or lose their reader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TextIO
 
 
 class _Patient(io.FileIO):
-    """A descriptor that takes whatever is written; what nobody can read any more is dropped."""
+    """Take whatever is written to a descriptor, and drop what nobody can read any more."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         try:

@@ -105,7 +105,7 @@ class _File:
         boxed = any(task.regions for task in self._tasks) or not chosen
         for task in self._tasks:
             path = self.photos.find(task.photo.names)
-            name = self.photos.key(task.photo.name, path, root)
+            name = task.photo.name if task.photo.is_key else self.photos.key(task.photo.name, path, root)
             size = _size(task, path)
             boxes, not_kept = _boxes(task, size)
             has_boxes = boxed and task.annotated

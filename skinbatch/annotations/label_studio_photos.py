@@ -33,11 +33,13 @@ class PhotoName:
         name: without Label Studio's additions.
         names: paths at which its file may lie, the best first.
         written: as in the task, which is how listings of a store name it.
+        is_key: whether `name` is the key of a scored photo, which `skinbatch export` wrote.
     """
 
     name: str
     names: tuple[str, ...]
     written: str
+    is_key: bool = False
 
 
 def photo_of(data: Mapping[str, Any], where: str) -> PhotoName:
@@ -59,7 +61,7 @@ def photo_of(data: Mapping[str, Any], where: str) -> PhotoName:
     photo, key = _named(written), texts.get(OWN_NAME)
     if key is None or not _ends_with(written, key):
         return photo
-    return PhotoName(key, (key, *photo.names), photo.written)
+    return PhotoName(key, (key, *photo.names), photo.written, is_key=True)
 
 
 def _ends_with(address: str, key: str) -> bool:

@@ -55,7 +55,7 @@ def test_label_studios_own_sdk_accepts_the_configuration_and_every_prediction(de
         assert interface.validate_task({"data": task["data"]})
         (prediction,) = task["predictions"]
         assert interface.validate_prediction(prediction, return_errors=True) == []
-    wrong = tasks(tmp_path / "out")[-1]["predictions"][0]
+    wrong = next(task["predictions"][0] for task in tasks(tmp_path / "out") if task["predictions"][0]["result"])
     wrong["result"] = [{**wrong["result"][0], "from_name": "other"}]
     assert not interface.validate_prediction(wrong)
 

@@ -116,14 +116,13 @@ def _chunks_match(data: bytes) -> bool:
 def _has_all_rows(data: bytes) -> bool:
     """Return whether a PNG's picture unpacks to all of its rows."""
     missing = _row_bytes(data)
-    for chunk in png_chunks(data):
-        if chunk.name != b"IDAT":
-            continue
-        # Without its header, as its checksum may be wrong.
-        unpacker, packed = zlib.decompressobj(-15), data[chunk.start + 10 : chunk.end - 4]
-        while missing > 0 and packed and not unpacker.eof:
-            missing -= len(unpacker.decompress(packed, 1 << 20))
-            packed = unpacker.unconsumed_tail
+    chunk = next(chunk for chunk in png_chunks(data) if chunk.name == b"IDAT")  # `bare` writes only one
+
+    # Without its header, as its checksum may be wrong.
+    unpacker, packed = zlib.decompressobj(-15), data[chunk.start + 10 : chunk.end - 4]
+    while missing > 0 and packed and not unpacker.eof:
+        missing -= len(unpacker.decompress(packed, 1 << 20))
+        packed = unpacker.unconsumed_tail
     return missing <= 0
 
 
@@ -172,7 +171,7 @@ def _lzw_values(packed: bytes, bits: int, most: int) -> int:
     for byte in packed:
         buffer |= byte << filled
         filled += 8
-        while filled >= size and total <= most:
+        while filled >= size:
             code = buffer & ((1 << size) - 1)
             buffer >>= size
             filled -= size
@@ -191,4 +190,6 @@ def _lzw_values(packed: bytes, bits: int, most: int) -> int:
                 size = min(_MOST_LZW_BITS, len(lengths).bit_length())
             previous = length
             total += length
+            if total > most:
+                return total
     return total

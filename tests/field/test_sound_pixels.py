@@ -90,7 +90,7 @@ def small(form: str, mode: str = "RGB", **options: Any) -> bytes:
 
 
 def interlaced_png() -> bytes:
-    """Pillow writes none: seven passes, each with its own rows."""
+    """Return a PNG of seven passes, each with its own rows, which Pillow cannot write."""
     pixels = np.asarray(picture(1).resize((13, 9)))
     passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
     parts = [pixels[top::down, left::across] for top, left, down, across in passes]
@@ -101,7 +101,7 @@ def interlaced_png() -> bytes:
 
 
 def needed_bytes(data: bytes) -> int:
-    """How many bytes of a file of one of these formats hold all pixels, found without what is tested here."""
+    """Return how many bytes of a file hold all pixels, found without the code under test."""
     if data.startswith(b"\xff\xd8"):
         return len(data) - 2
     if data.startswith(b"GIF"):
@@ -139,7 +139,7 @@ WHOLE = {
 def test_a_file_cut_at_any_byte_is_ok_only_if_no_pixel_is_missing(name: str) -> None:
     data = WHOLE[name]
     shown, needed = decode(data, SETTINGS, "x").rgb, needed_bytes(data)
-    if name not in ("16-bit png",):
+    if name != "16-bit png":
         assert np.array_equal(shown, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
     for cut in range(12, len(data)):
         try:
@@ -191,6 +191,16 @@ def test_megabytes_of_strays_take_no_longer_than_the_picture() -> None:
     odd = sound.inserted(clean, 0xDB, bytes(50_000_000))
     started = time.process_time()
     assert np.array_equal(decode(odd, SETTINGS, "x").rgb, decode(clean, SETTINGS, "x").rgb)
+    assert time.process_time() - started < 2
+
+
+def test_codes_behind_the_last_pixel_of_a_cut_gif_are_not_read() -> None:
+    screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
+    image = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x08"
+    blocks = (b"\xff" + bytes(4) + b"\x55" * 251) * 10_000
+    started = time.process_time()
+    with pytest.raises(PhotoError):
+        decode(screen + image + blocks, SETTINGS, "x")
     assert time.process_time() - started < 2
 
 

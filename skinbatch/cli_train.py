@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
-from rich.table import Column
-from rich.text import Text
 
 from skinbatch.cli_options import Json, RayAddress, print_json
-from skinbatch.engines.terminal import PLAIN_EVERY_S, QuietConsole, clock
+from skinbatch.engines.terminal import Display, clock
 from skinbatch.toml_file import read_toml
 from skinbatch.train.fitting.progress import TrainingStep
 
@@ -31,70 +27,25 @@ class StageName(StrEnum):
     CLASSIFIER = "classifier"
 
 
-class TrainingPresenter:
-    """Show progress on stderr: a bar on a terminal, otherwise a line every ten seconds.
-
-    Every evaluation gets a line. Implements TrainingProgress.
-    """
+class TrainingPresenter(Display):
+    """Show a training's steps, and a line for every evaluation. Implements TrainingProgress."""
 
     def __init__(self) -> None:
-        self._console = QuietConsole(stderr=True, highlight=False)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        super().__init__(bar_width=10)
         self._phases: set[str] = set()
-        self._last = 0.0
-
-    def __enter__(self) -> TrainingPresenter:
-        if self._console.is_terminal:
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=10),
-                _Where(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=None, now=None)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def phase(self, text: str) -> None:
-        if self._bar is not None and self._task is not None:
+        if self._bar is not None:
             self._bar.update(self._task, description=text)
         elif text not in self._phases:  # A training evaluates again and again.
             self._phases.add(text)
-            self._say(text)
-
-    def note(self, text: str) -> None:
-        self._console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
+            self._line(text)
 
     def step(self, now: TrainingStep) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=now.steps, completed=now.step, now=now)
-        elif time.monotonic() - self._last > PLAIN_EVERY_S:
-            self._say(describe_step(now))
+        self._move(now.step, now.steps, describe_step(now))
 
     def evaluated(self, point: Mapping[str, float]) -> None:
-        self._say(describe_point(point))
-
-    def _say(self, text: str) -> None:
-        self._last = time.monotonic()
-        self._console.print(f"skinbatch: {text}", markup=False, soft_wrap=True)
-
-
-class _Where(ProgressColumn):
-    """Show the position in one line, however narrow the terminal is."""
-
-    def __init__(self) -> None:
-        super().__init__(Column(no_wrap=True))
-
-    def render(self, task: Task) -> Text:
-        now = task.fields.get("now")
-        return Text(describe_step(now) if now is not None else "")
+        self._line(describe_point(point))
 
 
 def describe_step(now: TrainingStep) -> str:

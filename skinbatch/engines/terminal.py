@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from skinbatch.engines.presenter import Presenter, Silent
@@ -47,61 +48,70 @@ class QuietConsole(Console):
         self.quiet = True
 
 
-class TerminalPresenter:
-    """Show a bar with rate, time left and failures on a terminal, or a plain line every ten
-    seconds.
+class Display:
+    """Show a bar on stderr if that is a terminal, and plain lines otherwise.
 
-    Everything is written to stderr.
+    Notes and lines stay above the bar.
     """
 
-    def __init__(self) -> None:
-        self.console = QuietConsole(stderr=True, highlight=False)
+    def __init__(self, bar_width: int) -> None:
+        self._console = QuietConsole(stderr=True, highlight=False)
+        self._bar_width = bar_width
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._phase = ""
+        self._task = TaskID(0)
         self._last = 0.0
 
-    def __enter__(self) -> TerminalPresenter:
-        if self.console.is_terminal:
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=28),
-                _Counts(),
-                console=self.console,
+                BarColumn(bar_width=self._bar_width),
+                _Position(),
+                console=self._console,
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task("starting", total=None, run=None)
+            self._task = self._bar.add_task("starting", total=None, position="")
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
+    def note(self, text: str) -> None:
+        self._console.print(f"note: {redacted(text)}", style="yellow", markup=False, soft_wrap=True)
+
+    def _move(self, completed: int, total: int | None, position: str) -> None:
+        """Move the bar, or print the position if none was printed for ten seconds."""
+        if self._bar is not None:
+            self._bar.update(self._task, total=total, completed=completed, position=position)
+        elif time.monotonic() - self._last > PLAIN_EVERY_S:
+            self._line(position)
+
+    def _line(self, text: str) -> None:
+        self._last = time.monotonic()
+        self._console.print(f"skinbatch: {redacted(text)}", markup=False, soft_wrap=True)
+
+
+class TerminalPresenter(Display):
+    """Show a run's rate, time left and failures. Implements Presenter."""
+
+    def __init__(self) -> None:
+        super().__init__(bar_width=28)
+        self._phase = ""
+
     def phase(self, text: str) -> None:
         if text == self._phase:
             return
         self._phase = text
-        if self._bar is not None and self._task is not None:
+        if self._bar is not None:
             self._bar.update(self._task, description=text)
         elif time.monotonic() - self._last > 1:  # a listing updates its count often
-            self._plain(text)
-
-    def note(self, text: str) -> None:
-        self.console.print(f"note: {redacted(text)}", style="yellow", markup=False, soft_wrap=True)
+            self._line(text)
 
     def progress(self, progress: RunProgress) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(
-                self._task, total=progress.photos_total or None, completed=progress.photos_done, run=progress
-            )
-        elif time.monotonic() - self._last > PLAIN_EVERY_S:
-            self._plain(describe(progress))
-
-    def _plain(self, text: str) -> None:
-        self._last = time.monotonic()
-        self.console.print(f"skinbatch: {redacted(text)}", markup=False, soft_wrap=True)
+        self._move(progress.photos_done, progress.photos_total or None, describe(progress))
 
 
 class LinePresenter:
@@ -142,10 +152,14 @@ class LinePresenter:
         self._width = len(text)
 
 
-class _Counts(ProgressColumn):
+class _Position(ProgressColumn):
+    """Show the position in one line, however narrow the terminal is."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
-        run = task.fields.get("run")
-        return Text(describe(run) if run is not None else "")
+        return Text(task.fields["position"])
 
 
 def describe(p: RunProgress) -> str:

@@ -1,7 +1,8 @@
-"""What scripts and notebooks show while `score()` works."""
+"""Test what scripts and notebooks show while `score()` works."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
@@ -62,11 +63,9 @@ def test_a_script_shows_a_bar_on_a_terminal_and_nothing_elsewhere(photos: Path, 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writer, text=True, env=environment) as running:
         os.close(writer)
         shown = b""
-        try:
+        with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error
             while part := os.read(reader, 65536):
                 shown += part
-        except OSError:
-            """Linux reports the end of a terminal as an error."""
         assert running.stdout is not None
         assert running.stdout.read() == "rows: 3\n"
     os.close(reader)

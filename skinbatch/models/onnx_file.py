@@ -110,14 +110,14 @@ class OnnxFile:
     def run_with(self, runtime: Runtime, outputs: Sequence[Port], height: int, width: int) -> None:
         """Run the file on another runtime from now on, if its numbers are the same on examples.
 
-        On a GPU nothing changes.
+        On a GPU, or if the runtime is torch, nothing changes.
 
         Args:
             runtime: choice of the library, and its share of the processor.
             outputs: the outputs that will be asked for.
             height, width: of the inputs.
         """
-        if self._session.get_providers()[0] != "CPUExecutionProvider":
+        if runtime.name == "torch" or self._session.get_providers()[0] != "CPUExecutionProvider":
             return
         rows = self.input.shape[0]
         noise = np.random.default_rng(0).random((rows or 2, 3, height, width), np.float32)

@@ -31,10 +31,8 @@ def prepare_onnx(
         run: runs it on ONNX Runtime.
         outputs: names of the outputs that will be asked for.
         examples: inputs for which the numbers are compared.
-        runtime: choice of the library, and its share of the processor.
+        runtime: another one than torch, and its share of the processor.
     """
-    if runtime.name == "torch":
-        return run
     try:
         return _with_openvino(data, run, outputs, examples, runtime)
     except Unfit as e:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError
 from skinbatch.models.base import Classifier, Detector, Models, Segmenter
 from skinbatch.models.pack import DETECTOR_CONFIG
-from skinbatch.models.runtime.base import Runtime
+from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.stages import FAKES, ClassifierStage, DetectorStage, SegmenterStage
 
 if TYPE_CHECKING:
@@ -53,14 +53,11 @@ def build_segmenter(
         stage.arch,
         stage.classes,
         _tensors(weights),
-        where=str(weights),
         size=stage.size,
         normalisation=Normalisation(stage.mean, stage.std),
         spatial=stage.spatial,
         align_corners=stage.align_corners,
-        device=device,
-        precision=settings.precision or "fp32",
-        runtime=runtime,
+        **_options(weights, device, settings, runtime),
     )
 
 
@@ -95,14 +92,7 @@ def _detector(
     model = _user_model(weights.with_name(DETECTOR_CONFIG)) if stage.arch == "mmdet" else None
     spec = detector_spec(stage, settings, model)
     try:
-        return MMDetDetector(
-            spec,
-            _tensors(weights),
-            where=str(weights),
-            device=device,
-            precision=settings.precision or "fp32",
-            runtime=runtime,
-        )
+        return MMDetDetector(spec, _tensors(weights), **_options(weights, device, settings, runtime))
     except PackError as e:
         raise PackError(f"{e}" if str(weights) in str(e) else f"{weights}: {e}") from None
 
@@ -160,14 +150,7 @@ def build_classifier(
     from skinbatch.models.classifiers.classifier import TorchClassifier
 
     spec = classifier_spec(stage)
-    return TorchClassifier(
-        spec,
-        _tensors(weights),
-        where=str(weights),
-        device=device,
-        precision=settings.precision or "fp32",
-        runtime=runtime,
-    )
+    return TorchClassifier(spec, _tensors(weights), **_options(weights, device, settings, runtime))
 
 
 def classifier_spec(stage: ClassifierStage) -> ClassifierSpec:
@@ -189,6 +172,23 @@ def classifier_spec(stage: ClassifierStage) -> ClassifierSpec:
         outputs="softmax" if stage.outputs == "softmax" else "logistic",
         calibration=stage.calibration,
     )
+
+
+class _Options(TypedDict):
+    where: str
+    device: str
+    precision: Precision
+    runtime: Runtime | None
+
+
+def _options(weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None) -> _Options:
+    """Return the arguments that every torch model takes."""
+    return {
+        "where": str(weights),
+        "device": device,
+        "precision": settings.precision or "fp32",
+        "runtime": runtime,
+    }
 
 
 def _tensors(weights: Path) -> Mapping[str, Any]:

@@ -21,8 +21,14 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
     "lock_configuration": "true",
 }
+_TEXT = re.compile(r"'(?:[^']|'')*'")
 _FIELD = re.compile(rf'"({META_PREFIX}[^"]+)"|\b({META_PREFIX}\w+)', re.IGNORECASE)
 _UNKNOWN = re.compile(r'Referenced column "(.+?)" (?:was )?not found')
+
+
+def closed_connection() -> duckdb.DuckDBPyConnection:
+    """Return a connection to an empty database that cannot reach files or other databases."""
+    return duckdb.connect(":memory:", config=_CLOSED)
 
 
 class Where:
@@ -45,8 +51,8 @@ class Where:
                 similar names.
         """
         self.text = text
-        self._connection = duckdb.connect(":memory:", config=_CLOSED)
-        self._fields = {quoted or plain for quoted, plain in _FIELD.findall(text)}
+        self._connection = closed_connection()
+        self._fields = {quoted or plain for quoted, plain in _FIELD.findall(_TEXT.sub("''", text))}
         self._fields -= {name for name in self._fields if name in schema.names}
         self._known_fields: dict[str, None] = {}
         self.rows(schema.empty_table())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from skinbatch.grading.uncertainty import uncertainty
 from skinbatch.runs.results import Results, open_results
 from skinbatch.selection.choose import Selection, choose
 from skinbatch.selection.foremost import Foremost, equal_shares
+from skinbatch.selection.where import closed_connection
 from skinbatch.storage.local import LocalStore
 from tests.faces import face, jpeg, write_tree
 
@@ -24,7 +26,7 @@ LESIONS = {f"p{n % 3}/{n}.jpg": (n % 5, 6 * (n % 4 == 1)) for n in range(20)}
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """Twenty photos with 0 to 10 lesions each, and one that is damaged."""
+    """Score twenty photos with 0 to 10 lesions each, and one that is damaged."""
     root = tmp_path_factory.mktemp("scored")
     files = {name: jpeg(face(*lesions, shade=n)) for n, (name, lesions) in enumerate(LESIONS.items())}
     write_tree(root / "photos", files | {"p0/cut.jpg": jpeg(face(1, 1))[:900]})
@@ -48,6 +50,7 @@ def test_a_condition_chooses_what_the_tables_say(results: Results) -> None:
     }
     assert 0 < len(expected) < 20
     assert names(results, where="grade = 'moderate' and prob_rosacea > 0.5") == expected
+    assert len(names(results, where="image_id not like 'meta_photos/it''s meta_site/%'")) == 20
     assert names(results, where="Count_Total = 0 or regexp_matches(image_id, '^p1/')") == {
         name for name, lesions in LESIONS.items() if sum(lesions) == 0 or name.startswith("p1/")
     }
@@ -86,6 +89,8 @@ def test_a_wrong_condition_is_explained(results: Results, condition: str, compla
         "exists (select * from secret_table)",
         "true; copy (select 1) to '{folder}/written.csv'",
         "true; install httpfs",
+        "exists (select * from query('select * from ''{file}'''))",
+        "true; attach '{folder}/new.duckdb' as other",
         "getenv('PATH') is not null",
     ],
 )
@@ -97,6 +102,28 @@ def test_a_condition_reaches_no_file_and_nothing_of_the_program(
     with pytest.raises(UsageError, match="--where"):
         names(results, where=condition.format(file=tmp_path / "file.csv", folder=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["file.csv"] and secret_table.num_rows == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select * from read_csv('{file}')",
+        "select * from '{file}'",
+        "attach '{folder}/new.duckdb' as other",
+        "copy (select 1) to '{folder}/written.csv'",
+        "install httpfs",
+        "load httpfs",
+        "set enable_external_access = true",
+    ],
+)
+def test_even_a_whole_statement_reaches_no_file_and_no_database(tmp_path: Path, statement: str) -> None:
+    (tmp_path / "file.csv").write_text("a\n1\n")
+    sql = statement.format(file=tmp_path / "file.csv", folder=tmp_path)
+    connection = closed_connection()
+    assert connection.execute("select 1 + 1").fetchall() == [(2,)]
+    with pytest.raises(duckdb.Error, match="disabled by configuration|disabled through configuration|Cannot change"):
+        connection.execute(sql)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.csv"]
 
 
 def test_pass_through_fields_are_columns_of_conditions_and_groups(tmp_path: Path, fake_pack: str) -> None:
@@ -174,7 +201,7 @@ def test_of_equal_values_the_first_names_are_kept() -> None:
 
 
 def coco(path: Path, scored: Path, change: dict[str, list[list[float]]]) -> Path:
-    """The model's own boxes as a truth, but other boxes for the photos in `change`."""
+    """Write the model's own boxes as a truth, but other boxes for the photos in `change`."""
     boxes = skinbatch.open(scored / "dest").boxes().to_pylist()
     data: dict[str, list[dict[str, object]]] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
     for n, name in enumerate(LESIONS):

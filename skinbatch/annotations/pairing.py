@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.storage.local import path_of
 from skinbatch.storage.locate import is_s3
 from skinbatch.tables.names import composed, original_text, safe_text
@@ -59,6 +60,16 @@ class Pairs:
     unseen: tuple[str, ...]
     unsaid: tuple[str, ...]
     ambiguous: tuple[str, ...]
+
+
+def pair_photos(photos: Sequence[AnnotatedPhoto], image_ids: Sequence[str], uris: Sequence[str]) -> Pairs:
+    """Pair annotated photos with rows, by their files or by the names that they have in their lists.
+
+    uris: of the rows, as tables spell them.
+    """
+    ids = {composed(image_id) for image_id in image_ids}
+    names = [photo.written if photo.written and composed(photo.written) in ids else photo.name for photo in photos]
+    return pair(names, image_ids, [photo.path for photo in photos], uris)
 
 
 def pair(

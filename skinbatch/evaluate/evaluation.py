@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.annotations.grouping import LOOK
-from skinbatch.annotations.pairing import Pairs, pair
+from skinbatch.annotations.pairing import Pairs, pair_photos
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.errors import UsageError
@@ -26,7 +26,6 @@ from skinbatch.evaluate.slices import SEVERITIES, by_severity, by_tone
 from skinbatch.metrics.bootstrap import Estimate, Resampling
 from skinbatch.metrics.verdicts import PhotoVerdict
 from skinbatch.storage.base import Store
-from skinbatch.tables.names import composed
 from skinbatch.types import Status
 
 # Names in the results of what can be judged. Classifiers are named `classes.<head>`.
@@ -114,9 +113,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     scored = Scored(store, request.scoring, request.grading)
     check_apart(request, scored)
     said = tuple(photo for photo in truth.photos if _says(photo))
-    ids = {composed(image_id) for image_id in scored.image_ids}
-    names = [photo.written if photo.written and composed(photo.written) in ids else photo.name for photo in said]
-    pairs = pair(names, scored.image_ids, [photo.path for photo in said], scored.uris)
+    pairs = pair_photos(said, scored.image_ids, scored.uris)
     notes: list[str] = []
     places, failed = _fine(pairs, scored, request)
     if not len(places):

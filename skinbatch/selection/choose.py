@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from skinbatch.annotations.photos import AnnotatedPhoto
-from skinbatch.annotations.read import read_truth
+from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.errors import UsageError
 from skinbatch.grading.counting import ON_SKIN
 from skinbatch.grading.tones import TONES, tone_levels
@@ -137,7 +137,9 @@ class _Chooser:
         _refuse_unknown_strata(selection.stratify, schema)
         self._paired: Paired | None = None
         if selection.truth is not None:
-            self._paired = pair_photos(results, read_truth(selection.truth, photos=selection.truth_photos))
+            truth = read_truth(selection.truth, photos=selection.truth_photos)
+            refuse_wrong_units(truth)
+            self._paired = pair_photos(results, truth)
 
         self._unit_of: dict[str, str] = {}
         self._all: list[str] = []

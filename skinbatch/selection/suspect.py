@@ -10,8 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from skinbatch.annotations import pairing
 from skinbatch.annotations.displayed import same_shape
-from skinbatch.annotations.pairing import pair
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.errors import UsageError
 from skinbatch.runs.results import Results
@@ -92,11 +92,10 @@ def pair_photos(results: Results, truth: Truth) -> Paired:
     rows: list[dict[str, object]] = results.images(columns).to_pylist()
     photos = [photo for photo in truth.photos if photo.boxes is not None]
     if not photos:
-        raise UsageError(f"{truth.root}: is a truth without boxes ({truth.format}); give one that has them")
+        raise UsageError(f"{truth.root}: has no boxes ({truth.format}); give annotations that have them")
 
-    names = [photo.name for photo in photos]
     ids, uris = ([str(row[column]) for row in rows] for column in ("image_id", "uri"))
-    pairs = pair(names, ids, [photo.path for photo in photos], uris)
+    pairs = pairing.pair_photos(photos, ids, uris)
     found: dict[str, tuple[AnnotatedPhoto, Boxes]] = {}
     failed, other_shape = [], []
     for n, row_number in zip(pairs.truth.tolist(), pairs.rows.tolist(), strict=True):

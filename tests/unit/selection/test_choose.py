@@ -121,7 +121,7 @@ def test_even_a_whole_statement_reaches_no_file_and_no_database(tmp_path: Path, 
     sql = statement.format(file=tmp_path / "file.csv", folder=tmp_path)
     connection = closed_connection()
     assert connection.execute("select 1 + 1").fetchall() == [(2,)]
-    with pytest.raises(duckdb.Error, match="disabled by configuration|disabled through configuration|Cannot change"):
+    with pytest.raises(duckdb.Error, match=r"disabled by configuration|disabled through configuration|Cannot change"):
         connection.execute(sql)
     assert [path.name for path in tmp_path.iterdir()] == ["file.csv"]
 
@@ -238,6 +238,19 @@ def test_photos_with_missed_and_misplaced_annotations_come_first(
     assert (found["p0/9.jpg"].missed, found["p0/9.jpg"].misplaced) == (2, 1)
     assert 2 * 0.9 < found["p0/9.jpg"].value < 3 * 0.9
     assert set(choose(results, Selection(suspect=1, truth=truth)).image_ids) == {"p2/5.jpg"}
+
+
+def test_boxes_in_shares_of_the_photo_are_refused_and_not_compared_as_pixels(
+    scored: Path, results: Results, tmp_path: Path
+) -> None:
+    truth = coco(tmp_path / "truth.json", scored, {})
+    data = json.loads(truth.read_text())
+    for annotation in data["annotations"]:
+        annotation["bbox"] = [value / 96 for value in annotation["bbox"]]
+    truth.write_text(json.dumps(data))
+
+    with pytest.raises(UsageError, match="all its boxes lie within 0 to 1, which is less than a pixel"):
+        choose(results, Selection(suspect=3, truth=truth))
 
 
 def test_annotated_photos_that_were_not_scored_are_named(scored: Path, results: Results, tmp_path: Path) -> None:

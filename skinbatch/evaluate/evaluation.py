@@ -112,7 +112,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     phase(f"reading the tables of {store.uri}")
     scored = Scored(store, request.scoring, request.grading)
     check_apart(request, scored)
-    said = tuple(photo for photo in truth.photos if _says(photo))
+    said = judgeable(truth)
     pairs = pair_photos(said, scored.image_ids, scored.uris)
     notes: list[str] = []
     places, failed = _fine(pairs, scored, request)
@@ -161,8 +161,13 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     return Evaluation(about, numbers, slices, parts, severity)
 
 
-def _says(photo: AnnotatedPhoto) -> bool:
-    return any(said is not None for said in (photo.boxes, photo.classes, photo.severity, photo.masks))
+def judgeable(truth: Truth) -> tuple[AnnotatedPhoto, ...]:
+    """Return the photos of a truth that have boxes, classes, a severity or a mask."""
+
+    def annotated(photo: AnnotatedPhoto) -> bool:
+        return any(part is not None for part in (photo.boxes, photo.classes, photo.severity, photo.masks))
+
+    return tuple(filter(annotated, truth.photos))
 
 
 def _fine(pairs: Pairs, scored: Scored, request: Request) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:

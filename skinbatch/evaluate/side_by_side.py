@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pyarrow.compute as pc
-
+from skinbatch.annotations.pairing import pair_photos
+from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
-from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, Evaluation, evaluate
+from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, Evaluation, evaluate, judgeable
 from skinbatch.evaluate.lesions import ALL
 from skinbatch.evaluate.request import Request
 from skinbatch.metrics.bootstrap import Estimate
@@ -23,7 +24,7 @@ from skinbatch.types import Status
 def side_by_side(
     scorings: Sequence[tuple[Store, str | None]], request: Request, phase: Callable[[str], None] = lambda text: None
 ) -> SideBySide:
-    """Judge scorings by the photos that all of them have scored.
+    """Judge scorings by the annotated photos that all of them have scored.
 
     Args:
         scorings: destinations, each with the fingerprint of a scoring or None for its newest.
@@ -36,10 +37,11 @@ def side_by_side(
     Raises:
         UsageError: no photo was scored by all, or `evaluate` raises it for one of them.
     """
-    scored = [_scored(store, fingerprint) for store, fingerprint in scorings]
-    common = frozenset.intersection(*scored)
+    phase(f"reading {request.truth}")
+    photos = judgeable(read_truth(request.truth, request.format, photos=request.photos))
+    common = frozenset.intersection(*(_judged(store, fingerprint, photos) for store, fingerprint in scorings))
     if not common:
-        raise UsageError(f"--truth {request.truth}: no photo was scored by all of the {len(scorings)} scorings")
+        raise UsageError(f"--truth {request.truth}: no photo of it was scored by all of the {len(scorings)} scorings")
 
     found = []
     for store, fingerprint in scorings:
@@ -56,9 +58,12 @@ def side_by_side(
     )
 
 
-def _scored(store: Store, fingerprint: str | None) -> frozenset[str]:
-    table = open_results(store, fingerprint).images(["image_id", "status"])
-    return frozenset(table.filter(pc.equal(table.column("status"), Status.OK.value)).column("image_id").to_pylist())
+def _judged(store: Store, fingerprint: str | None, photos: Sequence[AnnotatedPhoto]) -> frozenset[str]:
+    """Return the image_ids of the photos that were scored and are annotated."""
+    table = open_results(store, fingerprint).images(["image_id", "uri", "status"])
+    image_ids, uris, statuses = (table.column(name).to_pylist() for name in ("image_id", "uri", "status"))
+    rows = pair_photos(photos, image_ids, uris).rows.tolist()
+    return frozenset(image_ids[row] for row in rows if statuses[row] == Status.OK)
 
 
 def _numbers(found: Sequence[Evaluation]) -> list[Number]:

@@ -174,6 +174,24 @@ def test_several_scorings_are_judged_by_the_same_photos_of_a_truth(
     assert "Three scorings" in page and f"{errors[1]['value']:.2f} ({errors[1]['low']:.2f} to" in page
 
 
+def test_a_photo_whose_name_is_ambiguous_in_one_scoring_is_judged_in_none(
+    tmp_path: Path, fake_pack: str, run: Run
+) -> None:
+    dests = []
+    for name, folders in (("a", ("one",)), ("b", ("one", "two"))):
+        photos = {f"{folder}/x.png": png(face(2)) for folder in folders} | {"one/y.png": png(face(3))}
+        write_tree(tmp_path / name, photos)
+        dests.append(tmp_path / f"scored-{name}")
+        skinbatch.score(tmp_path / name, dests[-1], pack=fake_pack, engine="local")
+    (tmp_path / "truth.csv").write_text("image,label,x1,y1,x2,y2\nx.png,acne,27,19,34,26\ny.png,acne,27,19,34,26\n")
+
+    _, out, _ = run("compare", *dests, "--truth", tmp_path / "truth.csv", "--json")
+
+    found = json.loads(out)["truth"]
+    assert found["photos"] == 1
+    assert [each["value"] for each in found["numbers"]["count MAE"]] == [2, 2], "only y.png, with 3 boxes for 1"
+
+
 def test_one_destination_is_not_compared(two: tuple[Path, Path], run: Run) -> None:
     code, _, err = run("compare", two[0])
     assert code == 2

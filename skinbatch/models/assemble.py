@@ -99,7 +99,15 @@ def grow_pack(
             _upload(grown, address, storage)
         else:
             _swap(made, Path(address).expanduser())
-    return load_pack(address, storage), findings
+    return load_pack(address, storage), (*findings, *_precision_lost(old, filler))
+
+
+def _precision_lost(old: Pack | None, base: Pack | None) -> Iterator[Finding]:
+    """Yield a finding for each pack whose declared precision the new pack does not have."""
+    for pack in (old, base):
+        if pack is not None and (declared := pack.manifest.precision) not in (None, "fp32"):
+            source = f"pack `{pack.name}` was measured in {declared} with other stages; set `precision` in {FILENAME}"
+            yield Finding("precision", "fp32", source)
 
 
 @contextmanager

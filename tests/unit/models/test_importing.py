@@ -21,7 +21,7 @@ from torch import Tensor
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
-from skinbatch.models.assemble import add_stage
+from skinbatch.models.assemble import add_stage, grow_pack
 from skinbatch.models.checkpoint import _WAY_OUT
 from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
 from skinbatch.models.fetch import cache_folder, verify_origin
@@ -84,6 +84,23 @@ def test_a_pack_grows_by_stages_and_a_stage_of_the_same_kind_is_replaced(
     again.verify()
     assert {p.name for p in again.directory.parent.iterdir()} == {"mine", ".mine.lock"}
     assert "| classifier-other | timm |" in str(again.text("CARD.md"))
+
+
+@pytest.mark.parametrize("role", ["old", "base"])
+def test_a_precision_that_was_measured_with_other_stages_is_not_lost_in_silence(
+    role: str, tmp_path: Path, weights: Mapping[str, Tensor]
+) -> None:
+    wanted = classifier(saved(tmp_path, dict(weights)))
+    declaring = add_stage("exact", wanted)
+    path = declaring.directory / "pack.toml"
+    path.write_text(f'precision = "bf16"\n{path.read_text()}')
+
+    pack, findings = grow_pack("exact", wanted) if role == "old" else grow_pack("mine", wanted, base="exact")
+    assert pack.manifest.precision is None
+    (told,) = (finding for finding in findings if finding.what == "precision")
+    assert told.value == "fp32" and "`exact` was measured in bf16" in told.source
+
+    assert "precision" not in [finding.what for finding in grow_pack(pack.name, wanted)[1]]
 
 
 def test_the_terms_of_a_base_go_with_its_stages(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -60,6 +60,11 @@ class AnnotatedPhoto:
     swapped: frozenset[int] = frozenset()
     written: str | None = None
 
+    @property
+    def is_annotated(self) -> bool:
+        """Return whether the photo has boxes, classes, a severity or a mask."""
+        return any(part is not None for part in (self.boxes, self.classes, self.severity, self.masks))
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:

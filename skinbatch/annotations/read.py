@@ -200,8 +200,7 @@ def _photo_folder(photos: Path) -> Path:
 
 def _says(photo: AnnotatedPhoto) -> bool:
     """Return whether a photo has any annotation, even one in a file that lost its photo."""
-    said = (photo.boxes, photo.classes, photo.masks, photo.severity)
-    return photo.annotation != photo.path or any(value is not None for value in said)
+    return photo.annotation != photo.path or photo.is_annotated
 
 
 def _told(path: Path, photos: Path | None) -> str:

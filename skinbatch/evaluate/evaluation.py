@@ -112,7 +112,7 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     phase(f"reading the tables of {store.uri}")
     scored = Scored(store, request.scoring, request.grading)
     check_apart(request, scored)
-    said = judgeable(truth)
+    said = tuple(photo for photo in truth.photos if photo.is_annotated)
     pairs = pair_photos(said, scored.image_ids, scored.uris)
     notes: list[str] = []
     places, failed = _fine(pairs, scored, request)
@@ -159,15 +159,6 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     about = _about(request, scored, truth, said, pairs, judged, failed, parts)
     about |= {"groups": persons.about, "annotators": noise, "notes": notes}
     return Evaluation(about, numbers, slices, parts, severity)
-
-
-def judgeable(truth: Truth) -> tuple[AnnotatedPhoto, ...]:
-    """Return the photos of a truth that have boxes, classes, a severity or a mask."""
-
-    def annotated(photo: AnnotatedPhoto) -> bool:
-        return any(part is not None for part in (photo.boxes, photo.classes, photo.severity, photo.masks))
-
-    return tuple(filter(annotated, truth.photos))
 
 
 def _fine(pairs: Pairs, scored: Scored, request: Request) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:

@@ -31,14 +31,12 @@ class Persons:
     """Hold who is on the P judged photos.
 
     Attributes:
-        photos: names of the photos.
         names: the person, or whatever else groups are; None if unknown.
         trained_on: (P,) bool, whether the photos trained on show the same person; None if they are
             not known.
         about: plain values on where groups come from, and how many there are.
     """
 
-    photos: tuple[str, ...]
     names: tuple[str | None, ...]
     trained_on: NDArray[np.bool_] | None
     about: dict[str, Any]
@@ -49,9 +47,7 @@ class Persons:
 
         A photo whose group is unknown has a group of its own.
         """
-        if not any(self.names):
-            return None
-        return numbered([name or f"/{photo}" for name, photo in zip(self.names, self.photos, strict=True)])
+        return numbered(self.names) if any(self.names) else None
 
     def slices(self) -> dict[str, NDArray[np.bool_]]:
         """Return the photos whose person was trained on and the others, if that is known."""
@@ -99,9 +95,7 @@ def find_persons(
         )
     known = frozenset(trained_names) - {None}
     seen = None if trained is None else np.array([name in known for name in names], np.bool_)
-    return Persons(
-        tuple(photo.name for photo in photos), tuple(names), seen, _about(request, count, trained, len(known), seen)
-    )
+    return Persons(tuple(names), seen, _about(request, count, trained, len(known), seen))
 
 
 def _about(

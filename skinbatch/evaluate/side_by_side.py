@@ -10,7 +10,7 @@ from skinbatch.annotations.pairing import pair_photos
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
-from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, Evaluation, evaluate, judgeable
+from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, Evaluation, evaluate
 from skinbatch.evaluate.lesions import ALL
 from skinbatch.evaluate.request import Request
 from skinbatch.metrics.bootstrap import Estimate
@@ -38,7 +38,8 @@ def side_by_side(
         UsageError: no photo was scored by all, or `evaluate` raises it for one of them.
     """
     phase(f"reading {request.truth}")
-    photos = judgeable(read_truth(request.truth, request.format, photos=request.photos))
+    truth = read_truth(request.truth, request.format, photos=request.photos)
+    photos = [photo for photo in truth.photos if photo.is_annotated]
     common = frozenset.intersection(*(_judged(store, fingerprint, photos) for store, fingerprint in scorings))
     if not common:
         raise UsageError(f"--truth {request.truth}: no photo of it was scored by all of the {len(scorings)} scorings")

@@ -107,9 +107,14 @@ def mean_of_defined(values: Floats, axis: int) -> Floats:
         return np.asarray(np.where(defined, values, 0).sum(axis=axis) / defined.sum(axis=axis), np.float64)
 
 
-def numbered(names: Sequence[str]) -> NDArray[np.int64]:
-    """Return (N,) numbers for groups that are given by name."""
-    return np.unique(np.asarray(names, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
+def numbered(names: Sequence[str | None]) -> NDArray[np.int64]:
+    """Return (N,) numbers for groups that are given by name. Without a name, each is its own group.
+
+    >>> numbered(["b", None, "b", None]).tolist()
+    [2, 0, 2, 1]
+    """
+    named = [name or f"/{n:09}" for n, name in enumerate(names)]
+    return np.unique(np.asarray(named, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
 
 
 def _by_group(parts: Floats | csr_array, groups: NDArray[np.int64]) -> Floats | csr_array:

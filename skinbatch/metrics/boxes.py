@@ -68,5 +68,14 @@ class Boxes:
         return np.bincount(self.photo, minlength=self.photos).astype(np.int64)
 
 
+def xywh(xyxy: Floats) -> Floats:
+    """Return (N, 4) corner, width and height, as pycocotools takes boxes. xyxy: (N, 4) corners.
+
+    >>> xywh(np.array([[1.0, 2, 4, 8]])).tolist()
+    [[1.0, 2.0, 3.0, 6.0]]
+    """
+    return np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
+
+
 def _joined(parts: Sequence[ArrayLike]) -> Floats:
     return np.concatenate([np.zeros(0), *(np.asarray(part, np.float64).reshape(-1) for part in parts)])

@@ -17,7 +17,7 @@ from pycocotools import mask as coco
 from scipy.sparse import csr_array, hstack
 
 from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap, mean_of_defined
-from skinbatch.metrics.boxes import Boxes
+from skinbatch.metrics.boxes import Boxes, xywh
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -109,7 +109,7 @@ def match(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Matches:
     photo, score = found.photo[order], found.score[order]
     starts = np.searchsorted(photo, np.arange(found.photos + 1))
     starts_of_truth = np.searchsorted(truth.photo, np.arange(found.photos + 1))
-    boxes, true_boxes = _xywh(found.xyxy[order]), _xywh(truth.xyxy)
+    boxes, true_boxes = xywh(found.xyxy[order]), xywh(truth.xyxy)
     hits, ignored = np.zeros(len(photo), np.uint16), _in_crowds(boxes, starts, crowds)
     for first in range(0, found.photos, _PHOTOS_AT_ONCE):
         some = slice(first, first + _PHOTOS_AT_ONCE + 1)
@@ -169,7 +169,7 @@ def _in_crowds(boxes: Floats, starts: Ints, crowds: Boxes) -> Bits:
     starts: as in `_match_some`, of all photos.
     """
     inside = np.zeros(len(boxes), np.uint16)
-    regions, of = _xywh(crowds.xyxy), np.searchsorted(crowds.photo, np.arange(crowds.photos + 1))
+    regions, of = xywh(crowds.xyxy), np.searchsorted(crowds.photo, np.arange(crowds.photos + 1))
     for n in np.unique(crowds.photo).tolist():
         mine, some = regions[of[n] : of[n + 1]], slice(starts[n], starts[n + 1])
         if starts[n] < starts[n + 1]:
@@ -275,7 +275,3 @@ def _curves(true: Floats, found: Floats, wanted: Floats) -> tuple[Floats, Floats
     nothing = wanted == 0
     precision[nothing], reached[nothing] = np.nan, np.nan
     return precision, reached
-
-
-def _xywh(xyxy: Floats) -> Floats:
-    return np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from skinbatch.metrics.boxes import Boxes
+from skinbatch.metrics.boxes import Boxes, xywh
 from skinbatch.metrics.detection import RECALLS
 
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ def average_precision(truth: Boxes, found: Boxes, iou: float) -> float:
     """
 
     def fit(boxes: Floats, true_boxes: Floats) -> Floats:
-        overlaps = coco.iou(_xywh(boxes), _xywh(true_boxes), [0] * len(true_boxes))
+        overlaps = coco.iou(xywh(boxes), xywh(true_boxes), [0] * len(true_boxes))
         return np.asarray(overlaps, np.float64).reshape(len(boxes), len(true_boxes))
 
     return _precision(truth, found, fit, iou)
@@ -74,7 +74,3 @@ def _precision(truth: Boxes, found: Boxes, fit: Fit, least: float) -> float:
     at = np.searchsorted(recall, RECALLS, side="left")
     reached = at < len(envelope)
     return float(np.where(reached, envelope[np.minimum(at, len(envelope) - 1)] if len(envelope) else 0.0, 0.0).mean())
-
-
-def _xywh(xyxy: Floats) -> Floats:
-    return np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from skinbatch.metrics.boxes import Boxes
+from skinbatch.metrics.boxes import Boxes, xywh
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -65,7 +65,7 @@ def judge(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Verdicts:
     verdicts = Verdicts(*(np.zeros(number, np.bool_) for number in (len(found), len(found), len(truth))))
     photos = np.arange(truth.photos + 1)
     starts, starts_of_truth = np.searchsorted(found.photo, photos), np.searchsorted(truth.photo, photos)
-    boxes, true_boxes = _xywh(found.xyxy), _xywh(truth.xyxy)
+    boxes, true_boxes = xywh(found.xyxy), xywh(truth.xyxy)
 
     for n in np.flatnonzero((np.diff(starts) > 0) & (np.diff(starts_of_truth) > 0)).tolist():
         mine = np.arange(starts[n], starts[n + 1])
@@ -89,12 +89,8 @@ def _in_crowds(found: Boxes, crowds: Boxes) -> Bools:
     inside = np.zeros(len(found), np.bool_)
     for n in np.unique(crowds.photo).tolist():
         mine = np.flatnonzero(found.photo == n)
-        regions = _xywh(crowds.xyxy[crowds.photo == n])
+        regions = xywh(crowds.xyxy[crowds.photo == n])
         if len(mine):
-            shares = coco.iou(_xywh(found.xyxy[mine]), regions, np.ones(len(regions), np.uint8))
+            shares = coco.iou(xywh(found.xyxy[mine]), regions, np.ones(len(regions), np.uint8))
             inside[mine] = np.asarray(shares).max(axis=1) >= SAME_LESION
     return inside
-
-
-def _xywh(xyxy: Floats) -> Floats:
-    return np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), axis=1)

@@ -16,6 +16,7 @@ from pycocotools import mask as coco
 from skinbatch.annotations.grouping import Grouping
 from skinbatch.errors import UsageError
 from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap, numbered
+from skinbatch.metrics.boxes import xywh
 from skinbatch.metrics.counts import count_error
 from skinbatch.metrics.grades import agreement, confusion
 from skinbatch.metrics.side_by_side import SideBySide
@@ -128,9 +129,7 @@ def compare(a: Results, b: Results, *, how: Resampling | None = None, grouping: 
     how = Resampling() if how is None else how
     groups = None
     if grouping is not None:
-        image_ids = mine.column("image_id").to_pylist()
-        persons = persons_of(a, image_ids, grouping)
-        groups = numbered([who or f"/{name}" for who, name in zip(persons, image_ids, strict=True)])
+        groups = numbered(persons_of(a, mine.column("image_id").to_pylist(), grouping))
 
     counts = np.stack([_numbers(mine, "count_total"), _numbers(theirs, "count_total")], axis=1)
     boxes = _boxes(a, b, mine.column("image_id"))
@@ -346,17 +345,13 @@ def _paired(mine: Floats, theirs: Floats) -> int:
     """Return how many boxes pair up one to one by IoU 0.5, the best overlap first."""
     if not len(mine) or not len(theirs):
         return 0
-    iou = np.asarray(coco.iou(_xywh(mine), _xywh(theirs), np.zeros(len(theirs), np.uint8)))
+    iou = np.asarray(coco.iou(xywh(mine), xywh(theirs), np.zeros(len(theirs), np.uint8)))
     pairs = 0
     while iou.max() >= SAME_BOX:
         row, column = np.unravel_index(int(iou.argmax()), iou.shape)
         iou[row, :] = iou[:, column] = -1
         pairs += 1
     return pairs
-
-
-def _xywh(xyxy: Floats) -> Floats:
-    return np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
 
 
 def _changed(

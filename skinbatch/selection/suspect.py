@@ -14,6 +14,7 @@ from skinbatch.annotations import pairing
 from skinbatch.annotations.displayed import same_shape
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.errors import UsageError
+from skinbatch.metrics.boxes import xywh
 from skinbatch.runs.results import Results
 from skinbatch.types import Status
 
@@ -149,11 +150,7 @@ def _ious(some: Boxes, others: Boxes) -> Boxes:
     """Return (N, M) intersection over union."""
     if not len(some) or not len(others):
         return np.zeros((len(some), len(others)))
-    return np.asarray(coco_mask.iou(_xywh(some), _xywh(others), np.zeros(len(others), np.uint8)), np.float64)
-
-
-def _xywh(boxes: Boxes) -> Boxes:
-    return np.ascontiguousarray(np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1))
+    return np.asarray(coco_mask.iou(xywh(some), xywh(others), np.zeros(len(others), np.uint8)), np.float64)
 
 
 def _inside(some: Boxes, others: Boxes) -> NDArray[np.bool_]:

@@ -131,14 +131,12 @@ def describe_groups(train: Sequence[TakenPhoto], valid: Sequence[TakenPhoto], da
     )
 
 
-def group_numbers(groups: Sequence[str | None], paths: Sequence[Path]) -> NDArray[np.int64] | None:
+def group_numbers(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
     """Return (N,) numbers of the groups that intervals are drawn over; None if none is known.
 
-    A photo without a group has a number of its own. paths: of the photos.
+    A photo without a group has a number of its own.
     """
-    if not any(groups):
-        return None
-    return numbered([group or f"/{path}" for group, path in zip(groups, paths, strict=True)])
+    return numbered(groups) if any(groups) else None
 
 
 @lru_cache(maxsize=16)

@@ -83,7 +83,7 @@ def measure(photos: int, boxes: int, bootstrap: int, work: Path) -> Measured:
     """Make tables and truth of about that many photos and boxes, and run `skinbatch evaluate`."""
     dest, truth, out = work / "scored", work / "truth.json", work / "evaluation"
     generate(dest, truth, photos, boxes, np.random.default_rng(0))
-    command = [sys.executable, "-m", "skinbatch.cli", "evaluate", str(dest), str(truth), "--out", str(out)]
+    command = [sys.executable, "-m", "skinbatch", "evaluate", str(dest), str(truth), "--out", str(out)]
     before, started = cpu_seconds(), time.perf_counter()
     peak = peaks([*command, "--bootstrap", str(bootstrap), "--json"])
     seconds = time.perf_counter() - started

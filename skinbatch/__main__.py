@@ -14,7 +14,7 @@ def main() -> NoReturn:
     signals.from_now_on(signals.interrupt)
     try:
         streams.keep_writable()
-        from skinbatch.cli import main as command  # long enough for a Ctrl-C to come in between
+        from skinbatch.cli.main import main as command  # long enough for a Ctrl-C to come in between
 
         command()
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 def command(stage: str, recipe: Path, out: Path) -> subprocess.Popen[str]:
     """Start `skinbatch train` in a process group of its own."""
-    program = "from skinbatch.cli import main; main()"
+    program = "from skinbatch.cli.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", program, "train", stage, str(recipe), "--out", str(out)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},

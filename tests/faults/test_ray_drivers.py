@@ -44,7 +44,14 @@ def start(archive: Path, fake_pack: str, faults: Faults, tmp_path: Path) -> Iter
     started: list[subprocess.Popen[str]] = []
 
     def run() -> subprocess.Popen[str]:
-        program = [sys.executable, "-c", "from skinbatch.cli import main; main()", *where, "--config", str(settings)]
+        program = [
+            sys.executable,
+            "-c",
+            "from skinbatch.cli.main import main; main()",
+            *where,
+            "--config",
+            str(settings),
+        ]
         pipe, same = subprocess.PIPE, subprocess.STDOUT
         process = subprocess.Popen(program, env=env, stdout=pipe, stderr=same, text=True, start_new_session=True)
         started.append(process)

@@ -89,7 +89,7 @@ def leaks(texts: Iterator[tuple[str, str]], secrets: tuple[str, ...]) -> set[tup
 
 def command(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "skinbatch.cli", *map(str, arguments)],
+        [sys.executable, "-m", "skinbatch", *map(str, arguments)],
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
@@ -173,7 +173,7 @@ def test_an_address_that_carries_credentials_is_refused_without_saying_them(
 def test_a_defect_tells_its_story_without_credentials(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from skinbatch.cli import _guarded
+    from skinbatch.cli.main import _guarded
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "find-me-secret-key")
 

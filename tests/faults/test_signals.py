@@ -31,7 +31,7 @@ from tests.faults.trial import Trial
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 LOCAL = [
-    "skinbatch.cli:<module>",
+    "skinbatch.cli.main:<module>",
     "skinbatch.config:<module>",
     "skinbatch.engines.score:score",
     "skinbatch.engines.setup:prepare",
@@ -52,7 +52,7 @@ RAY = [
 ]
 # When the run is over, by engine.
 DONE = {
-    "local": ["skinbatch.engines.local:LocalEngine.close", "skinbatch.cli:_end"],
+    "local": ["skinbatch.engines.local:LocalEngine.close", "skinbatch.cli.run:_end"],
     "ray": ["ray._private.worker:shutdown"],
 }
 # Runs `skinbatch`, which gets a signal when a function is called or a module begins to be imported.

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import skinbatch
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import Driver
 from skinbatch.engines.presenter import Silent

@@ -108,7 +108,7 @@ class Zygote:
 
 def _serve() -> None:
     """Serve requests: the far end."""
-    import skinbatch.cli
+    import skinbatch.cli.main
     import skinbatch.engines.local
     import skinbatch.engines.score
     import skinbatch.engines.worker
@@ -166,7 +166,7 @@ def _drive(
     many receipts are written. memory: bytes of address space that a worker may have beyond this
     process's.
     """
-    from skinbatch import cli
+    from skinbatch.cli import main as cli
     from skinbatch.engines.local import LocalEngine
     from skinbatch.runs import claim
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import Driver
 from skinbatch.engines.presenter import Silent

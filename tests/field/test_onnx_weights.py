@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from skinbatch.cli import app
+from skinbatch.cli.main import app
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.assemble import add_stage, grow_pack

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import skinbatch
-from skinbatch import cli
 from skinbatch.annotations.checks import check
 from skinbatch.annotations.pairing import pair
 from skinbatch.annotations.photos import Truth
 from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
+from skinbatch.cli import main as cli
 from skinbatch.errors import UsageError
 from skinbatch.train.photos.gather import gather
 from skinbatch.train.recipe import read_recipe

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet34
 from typer.testing import CliRunner
 
-from skinbatch.cli import app
+from skinbatch.cli.main import app
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.assemble import add_stage, grow_pack

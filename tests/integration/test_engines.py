@@ -114,7 +114,7 @@ def bare_environment(home: Path) -> dict[str, str]:
 def test_the_command_runs_where_ray_has_never_run_before(
     tree: Path, local_out: Path, fake_pack: str, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "skinbatch.cli", "score", str(tree), str(tmp_path / "out")]
+    command = [sys.executable, "-m", "skinbatch", "score", str(tree), str(tmp_path / "out")]
     options = ["--pack", fake_pack, "--workers", "1", "--max-failures", "0.5", "--json"]
     env = bare_environment(tmp_path)
     for _ in range(2):  # the first run finds no token of Ray's, the second run finds the first one's

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
 
 import skinbatch
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.classification import classification

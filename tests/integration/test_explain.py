@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import skinbatch
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from skinbatch.config import Config
 from skinbatch.demo import write_demo_archive
 from skinbatch.models.classifiers.classifier import ClassifierSpec

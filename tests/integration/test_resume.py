@@ -38,7 +38,7 @@ def undisturbed(tree: Path, fake_pack: str) -> Path:
 
 
 def command(tree: Path, out: Path, pack: str) -> list[str]:
-    return [sys.executable, "-m", "skinbatch.cli", "score", str(tree), str(out), "--pack", pack, "--engine", "local"]
+    return [sys.executable, "-m", "skinbatch", "score", str(tree), str(out), "--pack", pack, "--engine", "local"]
 
 
 def stop_after_the_second_unit(tree: Path, out: Path, pack: str, signal_number: int) -> tuple[int, str, int]:

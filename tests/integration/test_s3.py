@@ -193,7 +193,7 @@ def test_a_killed_run_on_a_real_server_is_resumed(ceph: S3Server, fake_pack: str
         settings.write_text(
             f'[storage]\nendpoint_url = "{ceph.settings.endpoint_url}"\n[engine]\nbatch_size = 1\n[decode]\nthreads = 1\n'
         )
-        command = [sys.executable, "-m", "skinbatch.cli", "score", source, dest, "--engine", "local"]
+        command = [sys.executable, "-m", "skinbatch", "score", source, dest, "--engine", "local"]
         run = subprocess.Popen([*command, "--pack", fake_pack, "--config", str(settings)], stderr=subprocess.DEVNULL)
         found = ceph.client.get_paginator("list_objects_v2")
         receipts = {"Bucket": bucket, "Prefix": "scored/_skinbatch/receipts/"}

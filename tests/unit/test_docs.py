@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from jobs import make_docs
-from skinbatch.cli import app
+from skinbatch.cli.main import app
 from skinbatch.config import Config
 
 ROOT = Path(__file__).parents[2]

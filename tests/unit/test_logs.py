@@ -96,7 +96,7 @@ def test_a_run_record_counts_the_requests_of_workers_and_of_the_driver(tmp_path:
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "skinbatch.cli", *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "skinbatch", *map(str, arguments)], capture_output=True, text=True, timeout=120
     )
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import skinbatch
-from skinbatch import cli
 from skinbatch.annotations.photos import Truth
 from skinbatch.annotations.read import read_truth
+from skinbatch.cli import main as cli
 from skinbatch.errors import UsageError
 from skinbatch.export.export import WRITERS, Wanted, export
 from tests.conftest import S3Server

@@ -14,7 +14,7 @@ import pytest
 
 import skinbatch
 from jobs.bench_evaluate import generate
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from tests.faces import face, png, write_tree
 
 Report = Callable[..., str]

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 import skinbatch
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from skinbatch.errors import UsageError
 from skinbatch.report.compare import Comparison, _paired, as_text, compare, compare_page
 from skinbatch.report.persons import parse_group

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import skinbatch
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from tests.faces import face, jpeg, png, rows, tar_bytes, write_tree
 
 Says = Callable[..., str]

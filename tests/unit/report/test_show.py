@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import skinbatch
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.report.overlay import CONTOUR, COUNTED, LONG_SIDE, NOT_COUNTED, draw_overlay

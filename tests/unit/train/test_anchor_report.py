@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from skinbatch.errors import UsageError
 from skinbatch.models.stages import AnchorSection
 from skinbatch.train.anchor_report import report_anchors

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skinbatch import __version__
-from skinbatch.cli_evaluate import class_names
-from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Photos, Scoring, print_json
+from skinbatch.cli.options import (
+    ClassMap,
+    ConfigFile,
+    Dest,
+    Grading,
+    Group,
+    Json,
+    Photos,
+    Scoring,
+    TrainedOn,
+    class_names,
+    print_json,
+)
 from skinbatch.config import load_config
 from skinbatch.errors import UsageError
 
@@ -39,23 +50,9 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")] = Path(
         "report.html"
     ),
-    names: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="THEIRS=OURS", help="A class of the truth, as in `evaluate`. May be repeated."),
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            "--group",
-            metavar="PATTERN",
-            help="Also give numbers with intervals over persons: a column, a regular expression over image_id with the person in "
-            "brackets, or `look` for photos that look alike.",
-        ),
-    ] = None,
-    trained_on: Annotated[
-        Path | None,
-        typer.Option("--trained-on", metavar="LIST", help="Photos that the model was trained on, as in `evaluate`."),
-    ] = None,
+    names: ClassMap = None,
+    group: Group = None,
+    trained_on: TrainedOn = None,
     photos: Photos = None,
     scoring: Scoring = None,
     grading: Grading = None,

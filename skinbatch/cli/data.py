@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from enum import StrEnum
-from pathlib import Path
+from importlib import resources
 from typing import Annotated
 
 import typer
 
-from skinbatch.cli_options import (
+from skinbatch.cli.options import (
     ConfigFile,
     Grading,
     Json,
@@ -122,4 +122,4 @@ def settings() -> None:
 
     For example, `skinbatch settings > settings.toml`, then `skinbatch score PHOTOS OUT --config settings.toml`.
     """
-    print(Path(__file__).with_name("settings.toml").read_text(encoding="utf-8"), end="")
+    print(resources.files("skinbatch").joinpath("settings.toml").read_text(encoding="utf-8"), end="")

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from skinbatch.cli_options import ConfigFile, Dest, Grading, Json, Photos, Scoring, print_json
+from skinbatch.cli.options import (
+    ClassMap,
+    ConfigFile,
+    Dest,
+    Grading,
+    Group,
+    Json,
+    Photos,
+    Scoring,
+    TrainedOn,
+    class_names,
+    print_json,
+)
 from skinbatch.config import load_config
 from skinbatch.engines.terminal import TerminalPresenter
 from skinbatch.errors import UsageError
@@ -32,37 +44,13 @@ def evaluate(
         int,
         typer.Option("--bootstrap", min=0, help="Number of bootstrap samples for the intervals; 0 for no intervals."),
     ] = 1000,
-    names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="THEIRS=OURS",
-            help="A class in TRUTH and the pack's name for it, or nothing to map it to none; `*=acne` maps all. May be repeated.",
-        ),
-    ] = None,
+    names: ClassMap = None,
     apart: Annotated[
         list[str] | None,
         typer.Option("--apart", metavar="CLASS", help="A class to leave out of the means. May be repeated."),
     ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            "--group",
-            metavar="PATTERN",
-            help="How to recognize photos of one person, which intervals keep together: a regular expression over the "
-            "photo's name whose first or named group is the person, a column of a CSV truth or of the tables (`patient` finds "
-            "`meta_patient`), or `look` for photos that look alike. (default: groups in TRUTH)",
-        ),
-    ] = None,
-    trained_on: Annotated[
-        Path | None,
-        typer.Option(
-            "--trained-on",
-            metavar="LIST",
-            help="The photos that the pack was trained on: the `train.csv` of a training, another list, or a folder. Counts the "
-            "judged photos that show a person of these, and gives the numbers with persons apart.",
-        ),
-    ] = None,
+    group: Group = None,
+    trained_on: TrainedOn = None,
     form: Annotated[
         str | None, typer.Option("--format", help="Format of TRUTH. (default: recognized by content)")
     ] = None,
@@ -122,11 +110,3 @@ def _scores(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise UsageError(f"--thresholds {text}: give scores separated by commas, such as 0.25,0.5,0.75") from None
-
-
-def class_names(pairs: list[str]) -> dict[str, str]:
-    """Return class of the truth -> class of the pack, from `THEIRS=OURS`."""
-    found = dict(pair.partition("=")[::2] for pair in pairs)
-    if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise UsageError(f"--map {wrong[0]}: give a class, `=` and the pack's name for it")
-    return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skinbatch.durations import moment_of, seconds_of
+from skinbatch.errors import UsageError
 from skinbatch.logs import event, writes_json
 
 if TYPE_CHECKING:
@@ -76,6 +77,34 @@ Scoring = Annotated[
 Grading = Annotated[
     str | None,
     typer.Option("--grading", help="Grading made by `skinbatch regrade`: its id or scheme. (default: the first run's)"),
+]
+ClassMap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="THEIRS=OURS",
+        help="A class of the annotations and the pack's name for it, or nothing to map it to none; `*=acne` maps all. "
+        "May be repeated.",
+    ),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        metavar="PATTERN",
+        help="How to recognize photos of one person, which intervals keep together: a column (`patient` finds "
+        "`meta_patient`), a regular expression over the photo's name whose first or named group is the person, or `look` "
+        "for photos that look alike. (default: the groups that the annotations name)",
+    ),
+]
+TrainedOn = Annotated[
+    Path | None,
+    typer.Option(
+        "--trained-on",
+        metavar="LIST",
+        help="The photos that the pack was trained on: the `train.csv` of a training, another list, or a folder. Counts "
+        "the judged photos that show a person of these, and gives the numbers with persons apart.",
+    ),
 ]
 Where = Annotated[
     str | None,
@@ -151,6 +180,14 @@ def selection_of(
 
     strata = tuple(name.strip() for name in (stratify or "").split(",") if name.strip())
     return Selection(where, sample, strata, uncertain, suspect, truth, photos)
+
+
+def class_names(pairs: list[str]) -> dict[str, str]:
+    """Return class of the truth -> class of the pack, from `THEIRS=OURS`."""
+    found = dict(pair.partition("=")[::2] for pair in pairs)
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise UsageError(f"--map {wrong[0]}: give a class, `=` and the pack's name for it")
+    return found
 
 
 def _duration(text: str) -> float:

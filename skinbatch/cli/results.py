@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from skinbatch import __version__
-from skinbatch.cli_options import (
+from skinbatch.cli.options import (
     ConfigFile,
     Dest,
     Grading,
+    Group,
     Json,
     Photos,
     Sample,
@@ -106,14 +107,7 @@ def compare(
         typer.Option("--truth", help="Annotations by people. Also judges all scorings by the same photos of these."),
     ] = None,
     photos: Photos = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            "--group",
-            help="How photos of one person are known, which intervals are drawn over together: a column, a regular expression "
-            "over image_id with the person in brackets, or `look`. (default: none)",
-        ),
-    ] = None,
+    group: Group = None,
     max_drift: Annotated[
         float | None,
         typer.Option(

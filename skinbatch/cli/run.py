@@ -1,4 +1,4 @@
-"""Define the commands that score: `skinbatch score` and `skinbatch retry`, and how they end."""
+"""Define the commands that score: `score`, `retry` and `demo`, and how they end."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from skinbatch.cli_options import (
+from skinbatch.cli.options import (
     ConfigFile,
     Deadline,
     Dest,
     Device,
     EngineName,
     ExitZeroOn,
+    Json,
     JsonLine,
     LogFormat,
     PackName,
@@ -26,10 +27,12 @@ from skinbatch.cli_options import (
     Since,
     Source,
     Workers,
+    print_json,
     say,
 )
 from skinbatch.config import load_config
 from skinbatch.console import presenter_of, summary
+from skinbatch.engines.terminal import TerminalPresenter
 from skinbatch.errors import SkinbatchError
 from skinbatch.redact import redacted
 from skinbatch.runs.report import RunReport
@@ -168,6 +171,28 @@ def retry(
             )
 
     _end(run, dest, as_json, exit_zero_on or (), config)
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the demo.")] = Path("demo"),
+    engine: EngineName = None,
+    as_json: Json = False,
+) -> None:
+    """Score made-up photos with the starter pack, without a network, and show the results."""
+    from skinbatch.demo_run import run_demo
+
+    with TerminalPresenter() as presenter:
+        report, found = run_demo(folder, engine, presenter)
+    if as_json:
+        print_json(report_as_json(report) | {"lesions_planted": found.planted, "lesions_found": found.found})
+    else:
+        print(summary(report))
+        print(f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all")
+        print(f"  open     {folder / 'report.html'} in a browser: what was found, with the photos")
+        print(
+            f"  photos   {folder / 'photos'} (one file is truncated on purpose), {folder / 'truth.json'} (the planted lesions)"
+        )
+    raise typer.Exit(report.exit_code)
 
 
 def _end(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from skinbatch import cli
-from skinbatch.cli_train import TrainingPresenter, describe_point, describe_step
+from skinbatch.cli import main as cli
+from skinbatch.cli.train import TrainingPresenter, describe_point, describe_step
 from skinbatch.config import Config, parse_config
 from skinbatch.train.fitting.progress import TrainingStep
 
@@ -84,7 +84,7 @@ def test_the_settings_that_are_printed_are_every_default(
 
 def test_a_shell_completes_commands() -> None:
     asked = {"_SKINBATCH_COMPLETE": "complete_bash", "COMP_WORDS": "skinbatch eva", "COMP_CWORD": "1"}
-    command = "import sys; sys.argv = ['skinbatch']; from skinbatch.cli import main; main()"
+    command = "import sys; sys.argv = ['skinbatch']; from skinbatch.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", command], env=os.environ | asked, capture_output=True, text=True, check=False
     )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import skinbatch
-from skinbatch import cli
+from skinbatch.cli import main as cli
 from skinbatch.console import counted, query, summary
 from skinbatch.engines import score as engines_score
 from skinbatch.engines.presenter import Progress

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skinbatch.cli_options import Json, RayAddress, print_json
+from skinbatch.cli.options import Json, RayAddress, print_json
 from skinbatch.engines.terminal import Display, clock
 from skinbatch.toml_file import read_toml
 from skinbatch.train.fitting.progress import TrainingStep

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from skinbatch.cli_options import ConfigFile, Dest, Json, Photos, Scoring, print_json
+from skinbatch.cli.options import ConfigFile, Dest, Json, Photos, Scoring, print_json
 from skinbatch.config import load_config
 
 PackNamed = Annotated[

@@ -18,8 +18,8 @@ from torch import nn
 from skinbatch.models.assemble import add_stage
 from skinbatch.models.classifiers.classifier import ClassifierSpec, build_network
 from skinbatch.models.classifiers.classifier_layouts import classifier_defaults, network_name
-from skinbatch.models.detectors.mmdet_architectures import DEFAULTS, DetectorSpec
-from skinbatch.models.detectors.mmdet_detector import build_model
+from skinbatch.models.detectors.mmdet.architectures import DEFAULTS, DetectorSpec
+from skinbatch.models.detectors.mmdet.detector import build_model
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.importing import Import
 from skinbatch.models.segmenters.bisenet import BiSeNet
@@ -183,7 +183,7 @@ def _detector(arch: str, folder: Path) -> Import:
     if arch == "yolo-onnx":
         return Import("detector", arch, _exported(YoloLike(), folder, 640), classes=("acne",))
     if arch == "mmdet":
-        from skinbatch.models.detectors.mmdet_config import read_config
+        from skinbatch.models.detectors.mmdet.config import read_config
 
         config = folder / "my.py"
         config.write_text(_CONFIG, encoding="utf-8")

@@ -19,7 +19,7 @@ from skinbatch.models.stages import FAKES, ClassifierStage, DetectorStage, Segme
 
 if TYPE_CHECKING:
     from skinbatch.models.classifiers.classifier import ClassifierSpec
-    from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+    from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
     from skinbatch.models.pack import Pack
 
 
@@ -87,7 +87,7 @@ def _detector(
         from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector
 
         return YoloOnnxDetector(weights, stage, settings, device, runtime)
-    from skinbatch.models.detectors.mmdet_detector import MMDetDetector
+    from skinbatch.models.detectors.mmdet.detector import MMDetDetector
 
     model = _user_model(weights.with_name(DETECTOR_CONFIG)) if stage.arch == "mmdet" else None
     spec = detector_spec(stage, settings, model)
@@ -102,7 +102,7 @@ def detector_spec(stage: DetectorStage, settings: ModelSettings, model: dict[str
 
     model: the model config of arch `mmdet`.
     """
-    from skinbatch.models.detectors.mmdet_architectures import Anchors, DetectorSpec
+    from skinbatch.models.detectors.mmdet.architectures import Anchors, DetectorSpec
 
     anchors = stage.anchors
     return DetectorSpec(

@@ -19,7 +19,7 @@ from skinbatch.models.classifiers.classifier_layouts import classifier_defaults,
 from skinbatch.models.classifiers.classifier_layouts import outputs as classifier_outputs
 from skinbatch.models.classifiers.classifier_layouts import recognise as recognise_classifier
 from skinbatch.models.classifiers.torchvision_layouts import to_timm
-from skinbatch.models.detectors.mmdet_architectures import DEFAULTS
+from skinbatch.models.detectors.mmdet.architectures import DEFAULTS
 from skinbatch.models.findings import ASSUMED, Recognised
 from skinbatch.models.layers import Network, Shapes, find_network, shapes_of
 from skinbatch.models.pack import DETECTOR_CONFIG
@@ -108,7 +108,7 @@ def detector_from(
     stage = make({**fields, **given})
     assert isinstance(stage, DetectorStage)
     spec = detector_spec(stage, ModelSettings(), model[0] if model else None)
-    from skinbatch.models.detectors.mmdet_detector import build_model
+    from skinbatch.models.detectors.mmdet.detector import build_model
 
     try:
         shapes = shapes_of(lambda: build_model(spec, initialise=False))
@@ -128,7 +128,7 @@ def read_mmdet_config(path: Path, directory: Path) -> tuple[dict[str, Any], dict
 
     Returns the model, and the stage's fields that follow from the config.
     """
-    from skinbatch.models.detectors.mmdet_config import read_config
+    from skinbatch.models.detectors.mmdet.config import read_config
 
     model, fields = read_config(path)
     text = json.dumps(model, indent=1, sort_keys=True)

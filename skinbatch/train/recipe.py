@@ -342,7 +342,7 @@ def _defaults(stage: str, arch: str, backbone: str | None) -> dict[str, Any]:
 
         return segmenter_defaults(arch)
     if stage == "detector":
-        from skinbatch.models.detectors.mmdet_architectures import DEFAULTS
+        from skinbatch.models.detectors.mmdet.architectures import DEFAULTS
 
         return dict(DEFAULTS.get(arch, {}))
     if arch == "timm" and backbone is None:

@@ -22,7 +22,7 @@ from skinbatch.config import ModelSettings, load_config
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.build import build_classifier
 from skinbatch.models.checkpoint import read_checkpoint
-from skinbatch.models.detectors.mmdet_config_file import read_file
+from skinbatch.models.detectors.mmdet.config_file import read_file
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.onnx_file import OnnxFile
 from skinbatch.models.pack import load_pack

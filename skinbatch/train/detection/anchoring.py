@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from skinbatch.errors import UsageError
 from skinbatch.models.detectors.anchors import fit_anchors, mean_iou
-from skinbatch.models.detectors.mmdet_architectures import ANCHOR_BASED
+from skinbatch.models.detectors.mmdet.architectures import ANCHOR_BASED
 from skinbatch.models.stages import AnchorSection, DetectorStage
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 
 BACKBONE = "backbone"
 

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
 from skinbatch.models.build import detector_spec
-from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
-from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model, network_scale
+from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.detector import MMDetDetector, build_model, network_scale
 from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import load_weights, save_weights
@@ -160,7 +160,7 @@ class _Run:
         """
         if self.recipe.model.config is None:
             return None, stage
-        from skinbatch.models.detectors.mmdet_config import read_config
+        from skinbatch.models.detectors.mmdet.config import read_config
 
         self.user_model, said = read_config(self.recipe.model.config)
         defaults = DetectorStage.model_fields

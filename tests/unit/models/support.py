@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from skinbatch.models.classifiers.classifier import PLAIN_CNN, ClassifierNetwork, ClassifierSpec, build_network
 from skinbatch.models.classifiers.classifier_layouts import TIMM_NAMES, classifier_defaults, network_name
-from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
-from skinbatch.models.detectors.mmdet_detector import build_model, metainfo
+from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.detector import build_model, metainfo
 from skinbatch.models.manifest import Manifest, write_manifest
 from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterStage

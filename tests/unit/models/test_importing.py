@@ -23,7 +23,7 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.assemble import add_stage, grow_pack
 from skinbatch.models.checkpoint import _WAY_OUT
-from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.fetch import cache_folder, verify_origin
 from skinbatch.models.importing import DISEASES, Import, stem_of
 from skinbatch.models.pack import Pack, load_pack, own_packs
@@ -445,8 +445,8 @@ def test_a_network_without_bounds_is_not_built(field: dict[str, Any], tmp_path: 
 
 
 def test_a_users_config_whose_parts_do_not_go_together_is_refused_with_what_mmdet_says(tmp_path: Path) -> None:
-    from skinbatch.models.detectors.mmdet_config import read_config
-    from skinbatch.models.detectors.mmdet_detector import build_model
+    from skinbatch.models.detectors.mmdet.config import read_config
+    from skinbatch.models.detectors.mmdet.detector import build_model
 
     config = tmp_path / "my.py"
     config.write_text(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skinbatch.config import ModelSettings
 from skinbatch.models.build import build_detector
-from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model
+from skinbatch.models.detectors.mmdet.detector import MMDetDetector, build_model
 from skinbatch.models.detectors.tiling import TiledDetector, tiles
 from skinbatch.models.fake import FakeDetector
 from skinbatch.models.stages import DetectorStage, TilingSection

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from skinbatch.models.base import InputKind
-from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.train.detection.blends import WAYS, blend
 from skinbatch.train.detection.clone_trial import SeenFace, cloned_faces, hits, judge, quiet_threshold, see
 from skinbatch.train.detection.clones import Cloner

@@ -1,6 +1,6 @@
 """Register timm's networks as backbones of mmdet.
 
-Import this after `mmcv_ops.install()`, and only with mmdet. Layers are named `backbone.net.` and
+Import this after `operators.install()`, and only with mmdet. Layers are named `backbone.net.` and
 then as in timm. No public weights of a detector have these names; only timm's weights of the
 backbone have the part that follows. So a detector over such a backbone was trained here.
 """

@@ -14,10 +14,10 @@ import torch
 from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
 from skinbatch.models.build import build_detector
-from skinbatch.models.detectors.mmdet_architectures import ANCHOR_BASED, ARCHITECTURES, DEFAULTS, Anchors, DetectorSpec
-from skinbatch.models.detectors.mmdet_config import read_config
-from skinbatch.models.detectors.mmdet_config_file import read_file
-from skinbatch.models.detectors.mmdet_detector import MMDetDetector, build_model, metainfo
+from skinbatch.models.detectors.mmdet.architectures import ANCHOR_BASED, ARCHITECTURES, DEFAULTS, Anchors, DetectorSpec
+from skinbatch.models.detectors.mmdet.config import read_config
+from skinbatch.models.detectors.mmdet.config_file import read_file
+from skinbatch.models.detectors.mmdet.detector import MMDetDetector, build_model, metainfo
 from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import save_tensors

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from skinbatch.errors import PackError
-from skinbatch.models.detectors.mmdet_architectures import ENLARGES
-from skinbatch.models.detectors.mmdet_config_file import read_file
-from skinbatch.models.detectors.mmdet_types import SCOPES, checked
+from skinbatch.models.detectors.mmdet.architectures import ENLARGES
+from skinbatch.models.detectors.mmdet.config_file import read_file
+from skinbatch.models.detectors.mmdet.types import SCOPES, checked
 
 if TYPE_CHECKING:
-    from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+    from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 
 ModelConfig = dict[str, Any]
 
@@ -45,7 +45,7 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
             step in the test pipeline that would change numbers and is not supported
             (`keep_ratio=False`, test-time augmentation, crops).
     """
-    from skinbatch.models.detectors.mmdet_detector import register
+    from skinbatch.models.detectors.mmdet.detector import register
 
     register()
     config = read_file(path)
@@ -78,7 +78,7 @@ def with_settings(model: Mapping[str, Any], spec: DetectorSpec) -> ModelConfig:
 
     Raises PackError for a class from outside mmdet, or a number of classes other than the spec's.
     """
-    from skinbatch.models.detectors.mmdet_detector import register
+    from skinbatch.models.detectors.mmdet.detector import register
 
     register()
     config = _with_tuples(checked(dict(model), "model"))

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from skinbatch.errors import UnsupportedOpError
-from skinbatch.models.detectors import mmcv_ops
+from skinbatch.models.detectors.mmdet import operators
 
-mmcv_ops.install()
+operators.install()
 
 
 def test_nms_keeps_the_best_of_boxes_that_overlap_more_than_the_threshold() -> None:
@@ -29,21 +29,21 @@ def test_nms_keeps_the_best_of_boxes_that_overlap_more_than_the_threshold() -> N
 
 def test_nms_at_exactly_the_threshold_keeps_both() -> None:
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 5]], dtype=torch.float32)
-    assert mmcv_ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.5).tolist() == [0, 1]
-    assert mmcv_ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.49).tolist() == [0]
+    assert operators.nms(boxes, torch.tensor([0.9, 0.8]), 0.5).tolist() == [0, 1]
+    assert operators.nms(boxes, torch.tensor([0.9, 0.8]), 0.49).tolist() == [0]
 
 
 def test_nms_with_offset_counts_the_last_pixel_as_part_of_the_box() -> None:
     # They share a column of pixels: IoU 0 as lengths; with the offset 2 x 10 and 2 x 10 pixels share 10 of 30.
     boxes = torch.tensor([[0, 0, 1, 9], [1, 0, 2, 9]], dtype=torch.float32)
     scores = torch.tensor([0.5, 0.6])
-    assert mmcv_ops.nms(boxes, scores, 0.3, offset=0).tolist() == [1, 0]
-    assert mmcv_ops.nms(boxes, scores, 0.3, offset=1).tolist() == [1]
-    assert mmcv_ops.nms(boxes, scores, 0.34, offset=1).tolist() == [1, 0]
+    assert operators.nms(boxes, scores, 0.3, offset=0).tolist() == [1, 0]
+    assert operators.nms(boxes, scores, 0.3, offset=1).tolist() == [1]
+    assert operators.nms(boxes, scores, 0.34, offset=1).tolist() == [1, 0]
 
 
 def test_nms_of_no_boxes_is_empty() -> None:
-    assert mmcv_ops.nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []
+    assert operators.nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []
 
 
 def test_batched_nms_leaves_boxes_of_other_classes_alone() -> None:
@@ -123,10 +123,10 @@ class Finder:
             compiled.append(name)
         return None
 sys.meta_path.insert(0, Finder())
-from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
-from skinbatch.models.detectors.mmdet_detector import build_model
+from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.detector import build_model
 build_model(DetectorSpec("yolox-tiny", ("acne",)))
-assert type(sys.modules["mmcv._ext"]).__module__ == "skinbatch.models.detectors.mmcv_ops"
+assert type(sys.modules["mmcv._ext"]).__module__ == "skinbatch.models.detectors.mmdet.operators"
 assert compiled == [], compiled
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
@@ -137,8 +137,8 @@ def test_a_compiled_extension_that_is_already_loaded_is_an_error() -> None:
     program = """
 import sys, types
 sys.modules["mmcv._ext"] = types.ModuleType("mmcv._ext")
-from skinbatch.models.detectors import mmcv_ops
-mmcv_ops.install()
+from skinbatch.models.detectors.mmdet import operators
+operators.install()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert "UnsupportedOpError" in done.stderr and "before mmcv" in done.stderr

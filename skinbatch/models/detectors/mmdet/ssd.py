@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skinbatch.models.detectors.mmdet_architectures import DetectorSpec, Size
+    from skinbatch.models.detectors.mmdet.architectures import DetectorSpec, Size
 
 ModelConfig = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """Define and register the parts of YOLOv4 that mmdet lacks.
 
-Import this after `mmcv_ops.install()`, and only with mmdet.
+Import this after `operators.install()`, and only with mmdet.
 
 It is layer for layer as yolov4.cfg of github.com/AlexeyAB/darknet (Bochkovskiy, Wang, Liao 2020).
 Each layer is a convolution without bias, batch norm and activation: Mish in the backbone, leaky

@@ -11,7 +11,7 @@ from typing import Any
 
 from skinbatch.errors import UsageError
 from skinbatch.models.base import InputKind
-from skinbatch.models.detectors import mmdet_faster_rcnn, mmdet_ssd, mmdet_yolo
+from skinbatch.models.detectors.mmdet import faster_rcnn, ssd, yolo
 
 ModelConfig = dict[str, Any]
 Size = tuple[float, float]
@@ -96,7 +96,7 @@ class DetectorSpec:
             PackError: a user's model does not have the classes.
         """
         if self.model is not None:
-            from skinbatch.models.detectors.mmdet_config import with_settings
+            from skinbatch.models.detectors.mmdet.config import with_settings
 
             return with_settings(self.model, self)
         try:
@@ -124,18 +124,18 @@ class DetectorSpec:
 
 
 ARCHITECTURES: Mapping[str, Callable[[DetectorSpec], ModelConfig]] = {
-    "faster-rcnn-r18": mmdet_faster_rcnn.r18,
-    "faster-rcnn-r50": mmdet_faster_rcnn.r50,
-    "faster-rcnn-r101": mmdet_faster_rcnn.r101,
-    "faster-rcnn-inception": mmdet_faster_rcnn.inception,
-    "faster-rcnn-efficientnet-lite0": mmdet_faster_rcnn.efficientnet_lite0,
-    "ssd-mobilenet": mmdet_ssd.mobilenet,
-    "yolov3": mmdet_yolo.yolov3,
-    "yolov4": mmdet_yolo.yolov4,
-    "yolox-tiny": mmdet_yolo.yolox_tiny,
-    "yolox-s": mmdet_yolo.yolox_s,
-    "yolox-efficientnet-lite0": mmdet_yolo.yolox_efficientnet_lite0,
-    "yolox-efficientnet-lite2": mmdet_yolo.yolox_efficientnet_lite2,
+    "faster-rcnn-r18": faster_rcnn.r18,
+    "faster-rcnn-r50": faster_rcnn.r50,
+    "faster-rcnn-r101": faster_rcnn.r101,
+    "faster-rcnn-inception": faster_rcnn.inception,
+    "faster-rcnn-efficientnet-lite0": faster_rcnn.efficientnet_lite0,
+    "ssd-mobilenet": ssd.mobilenet,
+    "yolov3": yolo.yolov3,
+    "yolov4": yolo.yolov4,
+    "yolox-tiny": yolo.yolox_tiny,
+    "yolox-s": yolo.yolox_s,
+    "yolox-efficientnet-lite0": yolo.yolox_efficientnet_lite0,
+    "yolox-efficientnet-lite2": yolo.yolox_efficientnet_lite2,
 }
 
 # The architectures that take anchors.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from skinbatch.errors import PackError
-from skinbatch.models.detectors.mmdet_config_file import read_file
+from skinbatch.models.detectors.mmdet.config_file import read_file
 
 
 def config(folder: Path, text: str, name: str = "my.py") -> Path:

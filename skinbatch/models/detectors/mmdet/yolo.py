@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skinbatch.models.detectors.mmdet_architectures import DetectorSpec, Size
+    from skinbatch.models.detectors.mmdet.architectures import DetectorSpec, Size
 
 ModelConfig = dict[str, Any]
 

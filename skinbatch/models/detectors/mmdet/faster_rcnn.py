@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
+    from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 
 ModelConfig = dict[str, Any]
 
@@ -107,7 +107,7 @@ def _faster_rcnn(spec: DetectorSpec, backbone: ModelConfig, channels: list[int])
             "type": "StandardRoIHead",
             "bbox_roi_extractor": {
                 "type": "SingleRoIExtractor",
-                # Only torchvision's operator has a gradient here; see mmcv_ops.
+                # Only torchvision's operator has a gradient here; see operators.
                 "roi_layer": {"type": "RoIAlign", "output_size": 7, "sampling_ratio": 0, "use_torchvision": True},
                 "out_channels": width,
                 "featmap_strides": pooled,

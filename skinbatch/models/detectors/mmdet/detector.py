@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from skinbatch.errors import ModelOutputError, PackError, UsageError
 from skinbatch.models.base import InputKind
-from skinbatch.models.detectors import mmcv_ops
-from skinbatch.models.detectors.mmdet_architectures import DetectorSpec
-from skinbatch.models.detectors.mmdet_network import run_with
-from skinbatch.models.detectors.mmdet_types import THREADS_SHARE
+from skinbatch.models.detectors.mmdet import operators
+from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.network import run_with
+from skinbatch.models.detectors.mmdet.types import THREADS_SHARE
 from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.weights import load_weights
@@ -203,11 +203,11 @@ def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
 
 def register() -> None:
     """Register mmdet's models and ours with mmdet. It is safe to call this again."""
-    mmcv_ops.install()
+    operators.install()
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # the call is mmdet's, and cannot be changed here
     import mmdet.models  # noqa: F401
 
-    from skinbatch.models.detectors import mmdet_timm, mmdet_yolov4  # noqa: F401
+    from skinbatch.models.detectors.mmdet import timm_backbone, yolov4  # noqa: F401
 
 
 def without_masks(model: Any) -> None:

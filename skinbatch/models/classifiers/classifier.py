@@ -6,7 +6,6 @@ Each class gets a probability.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -166,13 +165,21 @@ def _no_feature_map(spec: ClassifierSpec) -> PackError:
 
 
 def _try(network: nn.Module, spec: ClassifierSpec, method: str) -> tuple[int, ...]:
-    """Return the shape of a network's output without computing it; () if it is not one tensor."""
-    dry = deepcopy(network).to("meta").eval()
+    """Return the shape of a network's output for one black photo; () if it is not one tensor.
+
+    The output is computed. Without memory (torch's `meta` device) it would not be, but that imports
+    `torch._dynamo`, which takes longer.
+    """
+    training = network.training
+    network.eval()
     try:
-        made = getattr(dry, method)(torch.empty(1, 3, spec.size, spec.size, device="meta"))
+        with torch.inference_mode():
+            made = getattr(network, method)(torch.zeros(1, 3, spec.size, spec.size))
         return tuple(made.shape) if isinstance(made, Tensor) else ()
     except (RuntimeError, AssertionError) as e:
         raise PackError(f"timm's `{spec.backbone}` does not read inputs of {spec.size} px: {e}") from None
+    finally:
+        network.train(training)
 
 
 class TorchClassifier:

@@ -22,6 +22,7 @@ from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.network import run_with
 from skinbatch.models.detectors.mmdet.types import THREADS_SHARE
 from skinbatch.models.folding import example, fold_batch_norms
+from skinbatch.models.imports import without
 from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.weights import load_weights
 from skinbatch.types import Detections
@@ -205,7 +206,8 @@ def register() -> None:
     """Register mmdet's models and ours with mmdet. It is safe to call this again."""
     operators.install()
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # the call is mmdet's, and cannot be changed here
-    import mmdet.models  # noqa: F401
+    with without("sklearn"):
+        import mmdet.models  # noqa: F401
 
     from skinbatch.models.detectors.mmdet import timm_backbone, yolov4  # noqa: F401
 

@@ -206,7 +206,7 @@ def register() -> None:
     """Register mmdet's models and ours with mmdet. It is safe to call this again."""
     operators.install()
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # the call is mmdet's, and cannot be changed here
-    with without("sklearn"):
+    with without("sklearn", "torch.distributed.optim"):
         import mmdet.models  # noqa: F401
 
     from skinbatch.models.detectors.mmdet import timm_backbone, yolov4  # noqa: F401

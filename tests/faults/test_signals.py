@@ -48,7 +48,7 @@ RAY = [
     "ray._private.worker:connect",
     "skinbatch.engines.ray_engine:RayEngine.check",
     "skinbatch.engines.driver:Driver.run",
-    "skinbatch.engines.ray_engine:RayPool.__init__",
+    "skinbatch.engines.ray_pool:RayPool.__init__",
 ]
 # When the run is over, by engine.
 DONE = {

@@ -51,7 +51,8 @@ def test_a_detector_is_trained_by_two_and_goes_on_when_one_is_killed(tmp_path: P
     work = Path(os.path.relpath(tmp_path / "work"))
     trained = on_workers(partial(_train_with_one_death, recipe, work), TWO, work, _Noting(notes))
     assert (tmp_path / "work" / "killed").exists()
-    assert len(notes) == 1 and notes[0].startswith("resumed after step ")
+    others = [note for note in notes if not note.startswith("inputs of ")]
+    assert len(others) == 1 and others[0].startswith("resumed after step ")
     assert trained.steps == 66 and [point["epoch"] for point in trained.curve] == [2, 4, 6]
     assert trained.curve[-1]["loss"] < 0.8 * trained.curve[0]["loss"]
     assert trained.weights.exists()

@@ -135,7 +135,7 @@ def _arguments() -> argparse.Namespace:
         "--evaluate", action="store_true", help="measure the speed and memory of `skinbatch evaluate` on made-up tables"
     )
     parser.add_argument(
-        "--readers", action="store_true", help="measure the speed and memory of `report` and `export` on made-up tables"
+        "--readers", action="store_true", help="measure `report`, `export` and `regrade` on made-up tables"
     )
     parser.add_argument(
         "--evaluate-photos", type=int, default=70_000, help="photos of the tables of --evaluate and --readers"
@@ -295,13 +295,14 @@ def evaluation(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
 
 
 def readers(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
-    """Measure `report` and `export` over a large destination, each in a process of its own."""
+    """Measure `report`, `export` and `regrade` over a large destination."""
     cores = usable_cpus()
-    found = measure_readers(args.evaluate_photos, args.evaluate_boxes, work)
     print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}")
+    found, regrading = measure_readers(args.evaluate_photos, args.evaluate_boxes, work)
     for reader in found:
         print(reader.line())
-    return {"cores": cores, "readers": [asdict(reader) for reader in found]}
+    print(regrading.line())
+    return {"cores": cores, "readers": [asdict(reader) for reader in found], "regrade": asdict(regrading)}
 
 
 def overhead(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:

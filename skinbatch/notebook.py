@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.runs.results import Results
+from skinbatch.runs.status import unfinished
 
 if TYPE_CHECKING:
     import pandas
@@ -112,17 +113,17 @@ class NotebookResults(Results):
         return self.images() if name == "images" else self.boxes()
 
     def _repr_html_(self) -> str:
-        """Return a summary: photos by status and by grade."""
+        """Return a summary: photos by status and by grade, and what is missing."""
         table = self.images(["status", "grade"])
-        state = "finished" if self.snapshot is not None else "not finished yet"
+        missing = unfinished(self)
+        state = "finished" if missing is None else "not finished yet"
         rows = [
             ("scoring", f"{self.fingerprint} ({state})"),
             ("photos", f"{table.num_rows:,}"),
             ("status", _counted(table.column("status").to_pylist())),
             ("grade", _counted(grade for grade in table.column("grade").to_pylist() if grade is not None)),
         ]
-        if self.note is not None:
-            rows.append(("note", self.note))
+        rows += [("note", note) for note in (self.note, missing) if note is not None]
         cells = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in rows)
         return f"<table><caption>{escape(self.store.uri)}</caption>{cells}</table>"
 

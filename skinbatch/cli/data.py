@@ -21,8 +21,8 @@ from skinbatch.cli.options import (
     Truth,
     Uncertain,
     Where,
+    column_names,
     print_json,
-    selection_of,
 )
 from skinbatch.config import load_config
 
@@ -81,8 +81,11 @@ def export(
     from skinbatch.engines.terminal import TerminalPresenter
     from skinbatch.export.export import Wanted
     from skinbatch.export.export import export as run
+    from skinbatch.selection.choose import Selection
 
-    selection = selection_of(where, sample, stratify, uncertain, suspect, truth, photos if truth else None)
+    # --photos belongs to --truth if there is one, and to SOURCE otherwise.
+    of_truth, of_source = (photos, None) if truth else (None, photos)
+    selection = Selection(where, sample, column_names(stratify), uncertain, suspect, truth, of_truth)
     with TerminalPresenter() as presenter:
         report = run(
             source,
@@ -91,8 +94,7 @@ def export(
                 format.value,
                 score_threshold,
                 scoring,
-                # The folder of the photos is that of the annotated ones.
-                None if selection.truth else photos,
+                of_source,
                 read_as,
                 grading,
                 selection,
@@ -113,8 +115,6 @@ def export(
         print(f"  not kept  {counted(report.not_kept)}")
     for note in report.notes:
         print(f"  note      {note}")
-    if not report.complete:
-        print("  the run has not ended: only the results so far were written")
 
 
 def settings() -> None:

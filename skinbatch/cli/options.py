@@ -7,16 +7,13 @@ import logging
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from skinbatch.durations import moment_of, seconds_of
 from skinbatch.errors import UsageError
 from skinbatch.logs import event, writes_json
-
-if TYPE_CHECKING:
-    from skinbatch.selection.choose import Selection
 
 # Heading of the options that choose photos, in --help.
 SELECTION = "Which photos"
@@ -166,20 +163,9 @@ Truth = Annotated[
 ]
 
 
-def selection_of(
-    where: str | None,
-    sample: int | None,
-    stratify: str | None,
-    uncertain: int | None,
-    suspect: int | None,
-    truth: Path | None,
-    photos: Path | None = None,
-) -> Selection:
-    """Return the selection that the options describe. photos: the folder of the truth's photos."""
-    from skinbatch.selection.choose import Selection
-
-    strata = tuple(name.strip() for name in (stratify or "").split(",") if name.strip())
-    return Selection(where, sample, strata, uncertain, suspect, truth, photos)
+def column_names(text: str | None) -> tuple[str, ...]:
+    """Return the names in a list such as `grade,ita`."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def class_names(pairs: list[str]) -> dict[str, str]:

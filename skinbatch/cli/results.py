@@ -25,8 +25,8 @@ from skinbatch.cli.options import (
     Truth,
     Uncertain,
     Where,
+    column_names,
     print_json,
-    selection_of,
 )
 from skinbatch.config import load_config
 from skinbatch.errors import UsageError
@@ -50,6 +50,7 @@ def show(
     uncertain: Uncertain = None,
     suspect: Suspect = None,
     truth: Truth = None,
+    photos: Photos = None,
     scoring: Scoring = None,
     grading: Grading = None,
     config: ConfigFile = None,
@@ -68,11 +69,11 @@ def show(
     from skinbatch.report.show import picture_name
     from skinbatch.report.show import show as run
     from skinbatch.runs.results import open_results
-    from skinbatch.selection.choose import choose
+    from skinbatch.selection.choose import Selection, choose
 
     settings = load_config(config)
     results = open_results(destination_store(dest, settings.storage), scoring, grading)
-    selection = selection_of(where, sample, stratify, uncertain, suspect, truth)
+    selection = Selection(where, sample, column_names(stratify), uncertain, suspect, truth, photos)
     if bool(image_ids) == bool(selection):
         raise UsageError("name the photos to draw, or choose them with --where, --sample, --uncertain or --suspect")
     named = image_ids or sorted(choose(results, selection).image_ids)

@@ -120,6 +120,7 @@ class LinePresenter:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._phase = ""
+        self._position = ""
         self._width = 0
         self._last = 0.0
 
@@ -127,6 +128,9 @@ class LinePresenter:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        """Leave the number of photos on the line, not the last phase."""
+        if self._position:
+            self._write(self._position)
         if self._width:
             print(file=self._stream)
 
@@ -141,9 +145,10 @@ class LinePresenter:
         self._width = 0
 
     def progress(self, progress: RunProgress) -> None:
+        self._position = describe(progress)
         finished = progress.total_known and progress.photos_done == progress.photos_total
         if finished or time.monotonic() - self._last > _LINE_EVERY_S:
-            self._write(describe(progress))
+            self._write(self._position)
 
     def _write(self, text: str) -> None:
         """Write over the line. Blanks hide the rest of a longer one."""

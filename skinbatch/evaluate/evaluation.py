@@ -114,7 +114,8 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     check_apart(request, scored)
     said = tuple(photo for photo in truth.photos if photo.is_annotated)
     pairs = pair_photos(said, scored.image_ids, scored.uris)
-    notes: list[str] = []
+    missing = scored.missing()
+    notes = [] if missing is None else [missing]
     places, failed = _fine(pairs, scored, request)
     if not len(places):
         raise UsageError(_nothing(request, scored, said, pairs))

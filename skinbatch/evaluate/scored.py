@@ -18,6 +18,7 @@ from skinbatch.runs.destination import Scoring
 from skinbatch.runs.gradings import Grading
 from skinbatch.runs.named_column import fields_of, named_column
 from skinbatch.runs.results import open_results
+from skinbatch.runs.status import unfinished
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import column_name
 
@@ -68,6 +69,10 @@ class Scored:
         columns = (*_IMAGES, *found.prob_columns)
         self.images: pa.Table = self._results.images(columns).sort_by("image_id").combine_chunks()
         self.image_ids: list[str] = self.images.column("image_id").to_pylist()
+
+    def missing(self) -> str | None:
+        """Return a sentence on how much of the scoring is missing; None if nothing is."""
+        return unfinished(self._results)
 
     @property
     def uris(self) -> list[str]:

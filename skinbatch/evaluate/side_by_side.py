@@ -20,6 +20,9 @@ from skinbatch.runs.results import open_results
 from skinbatch.storage.base import Store
 from skinbatch.types import Status
 
+# Photos that a note names.
+_SHOWN = 5
+
 
 def side_by_side(
     scorings: Sequence[tuple[Store, str | None]], request: Request, phase: Callable[[str], None] = lambda text: None
@@ -40,7 +43,8 @@ def side_by_side(
     phase(f"reading {request.truth}")
     truth = read_truth(request.truth, request.format, photos=request.photos)
     photos = [photo for photo in truth.photos if photo.is_annotated]
-    common = frozenset.intersection(*(_judged(store, fingerprint, photos) for store, fingerprint in scorings))
+    judged = [_judged(store, fingerprint, photos) for store, fingerprint in scorings]
+    common = frozenset.intersection(*(frozenset(names) for names in judged))
     if not common:
         raise UsageError(f"--truth {request.truth}: no photo of it was scored by all of the {len(scorings)} scorings")
 
@@ -49,7 +53,15 @@ def side_by_side(
         one = replace(request, scoring=fingerprint, only=common, sliced=False)
         found.append(evaluate(store, one, phase))
 
+    judged_photos = {names[image_id] for names in judged for image_id in common}
+    left_out = [photo.name for photo in photos if photo.name not in judged_photos]
     notes = list(dict.fromkeys(note for each in found for note in each.about["notes"]))
+    if left_out:
+        shown = ", ".join(left_out[:_SHOWN]) + (", …" if len(left_out) > _SHOWN else "")
+        notes.append(
+            f"{len(left_out):,} of {len(photos):,} annotated photos are not judged, because not every scoring has a "
+            f"result for them: {shown}"
+        )
     return SideBySide(
         truth=str(request.truth),
         photos=int(found[0].about["photos"]["judged"]),
@@ -59,12 +71,16 @@ def side_by_side(
     )
 
 
-def _judged(store: Store, fingerprint: str | None, photos: Sequence[AnnotatedPhoto]) -> frozenset[str]:
-    """Return the image_ids of the photos that were scored and are annotated."""
+def _judged(store: Store, fingerprint: str | None, photos: Sequence[AnnotatedPhoto]) -> dict[str, str]:
+    """Return image_id -> name in the truth, of the photos that were scored and are annotated."""
     table = open_results(store, fingerprint).images(["image_id", "uri", "status"])
     image_ids, uris, statuses = (table.column(name).to_pylist() for name in ("image_id", "uri", "status"))
-    rows = pair_photos(photos, image_ids, uris).rows.tolist()
-    return frozenset(image_ids[row] for row in rows if statuses[row] == Status.OK)
+    pairs = pair_photos(photos, image_ids, uris)
+    return {
+        image_ids[row]: photos[n].name
+        for n, row in zip(pairs.truth.tolist(), pairs.rows.tolist(), strict=True)
+        if statuses[row] == Status.OK
+    }
 
 
 def _numbers(found: Sequence[Evaluation]) -> list[Number]:

@@ -26,6 +26,11 @@ from skinbatch.runs.results import open_results
 from skinbatch.selection.choose import Selection, choose
 from skinbatch.storage.locate import is_s3, local_path, open_store
 
+LABEL_STUDIO = "label-studio"
+# A note for the other formats, which have no place for boxes of two kinds.
+_MODEL_ONLY = (
+    "these are the model's boxes; only label-studio also writes those of --truth, so that the two can be compared"
+)
 CROWDS, DIFFICULT = "regions marked as a crowd", "marks of difficult boxes"
 # Properties that only one format can hold.
 _KEPT: Mapping[str, str] = {"coco": CROWDS, "voc": DIFFICULT}
@@ -46,7 +51,7 @@ WRITERS: Mapping[str, Callable[[Files, tuple[str, ...]], Writer]] = {
     "voc": VocWriter,
     "coco": CocoWriter,
     "yolo": YoloWriter,
-    "label-studio": LabelStudioWriter,
+    LABEL_STUDIO: LabelStudioWriter,
     "cvat": CvatWriter,
 }
 
@@ -62,7 +67,7 @@ class ExportReport:
         complete: False if the source's run has not scored everything yet.
         not_kept: properties of the truth that were not written -> how often.
         swapped: number of boxes whose swapped corners were put right.
-        notes: what a user needs to know about the selection.
+        notes: what a user needs to know, such as annotated photos that were not scored.
     """
 
     out: str
@@ -137,6 +142,9 @@ def export(
         raise UsageError(f"no format {wanted.format!r}; there are {', '.join(WRITERS)}")
     _apart(source, out)
     boxes = _opened(source, wanted, storage)
+    notes = boxes.notes
+    if wanted.selection.suspect is not None and wanted.format != LABEL_STUDIO:
+        notes = (*notes, _MODEL_ONLY)
     store = open_store(out, storage)
     if (there := next(iter(store.list()), None)) is not None:
         raise UsageError(f"{store.uri}: is not empty (it has {there.key}); name a new folder")
@@ -169,7 +177,7 @@ def export(
         complete=boxes.complete,
         not_kept={what: count for what, count in not_kept.items() if count and what != _KEPT.get(wanted.format)},
         swapped=swapped,
-        notes=boxes.notes,
+        notes=notes,
     )
 
 

@@ -17,6 +17,7 @@ from skinbatch.grading.counting import ON_SKIN
 from skinbatch.grading.uncertainty import uncertainty
 from skinbatch.runs.destination import read_destination, read_scoring
 from skinbatch.runs.results import Results
+from skinbatch.runs.status import unfinished
 from skinbatch.selection.choose import Chosen
 from skinbatch.types import Status
 
@@ -41,7 +42,8 @@ class ScoredBoxes:
         self.class_names = scoring.classes if scoring is not None else ()
         self.complete = results.snapshot is not None
         self.left_out: Counter[str] = Counter({"not chosen": chosen.left_out} if chosen is not None else {})
-        self.notes = chosen.notes if chosen is not None else ()
+        missing = unfinished(results)
+        self.notes = (*(chosen.notes if chosen is not None else ()), *(() if missing is None else (missing,)))
         self._results, self._threshold, self._chosen = results, threshold, chosen
         self._counted_from = results.graded_by.threshold if threshold is None else threshold
         self._source = described.source.rstrip("/") if described is not None else ""

@@ -25,6 +25,7 @@ from skinbatch.report.page import render
 from skinbatch.report.persons import persons_of
 from skinbatch.runs import destination
 from skinbatch.runs.results import Results
+from skinbatch.runs.status import unfinished
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,7 +63,8 @@ class Comparison:
     1.96 standard deviations; Bland, Altman, Lancet 327 (1986) 307-310). boxes_a, boxes_b,
     boxes_same: counted boxes, and those of A that B has too, by IoU 0.5. box_agreement: boxes_same
     as a share of the mean of boxes_a and boxes_b. intervals: name of a number -> the ends of its 95 %
-    bootstrap interval, NaN where it is undefined. over: what is resampled, photos or groups.
+    bootstrap interval, NaN where it is undefined. over: what is resampled, photos or groups. notes:
+    what a reader should know, such as how much of a scoring is missing.
     """
 
     a: str
@@ -85,6 +87,7 @@ class Comparison:
     intervals: Mapping[str, tuple[float, float]]
     over: str
     changed: tuple[Changed, ...]
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; an undefined number is None."""
@@ -161,6 +164,7 @@ def compare(a: Results, b: Results, *, how: Resampling | None = None, grouping: 
         intervals={name: (estimate.low, estimate.high) for name, estimate in found.items()},
         over="photos" if groups is None else "groups",
         changed=_changed(mine, theirs, differs, counts, boxes[:, 0] + boxes[:, 1] - 2 * boxes[:, 2]),
+        notes=tuple(note for note in (unfinished(a), unfinished(b)) if note is not None),
     )
     return Compared(comparison, counts)
 
@@ -234,7 +238,13 @@ def as_text(comparisons: Sequence[Comparison], judged: SideBySide | None = None)
         ]
         lines += [f"  {photo.image_id}: {photo.before} -> {photo.after}" for photo in c.changed[:10]]
     lines.append(f"In brackets: 95 % percentile intervals of bootstrap samples of {comparisons[0].over}.")
+    lines += [f"Note: {note}." for note in _notes(comparisons)]
     return "\n".join(lines)
+
+
+def _notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return the notes of all comparisons, each once."""
+    return list(dict.fromkeys(note for c in comparisons for note in c.notes))
 
 
 def _ends(c: Comparison, name: str, digits: int = 3) -> str:
@@ -252,7 +262,13 @@ def compare_page(found: Sequence[Compared], *, version: str, judged: SideBySide 
         for letter, each in zip(LETTERS[1:], found, strict=False)
     ]
     return render(
-        "compare.html.j2", shown=shown, judged=judged, letters=LETTERS, version=version, made=destination.now()
+        "compare.html.j2",
+        shown=shown,
+        notes=_notes([each.comparison for each in found]),
+        judged=judged,
+        letters=LETTERS,
+        version=version,
+        made=destination.now(),
     )
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skinbatch.errors import UsageError
 from skinbatch.runs import layout
 from skinbatch.runs.destination import read_json
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.results import Results
+
+Floats = NDArray[np.float64]
 
 # Points of the curve of throughput.
 _POINTS = 60
@@ -51,8 +54,8 @@ class Course:
 
     runs: their records, oldest first. seconds: part of a worker's time -> seconds, over all runs.
     machines: that took part. notes: sentences about records that cannot be read. minutes,
-    photos_per_second: the throughput over time, by the times at which units were committed; empty
-    if there are too few units.
+    photos_per_second: the throughput over the time of running, by the times at which units were
+    committed; empty if there are too few units.
     """
 
     runs: tuple[Mapping[str, Any], ...]
@@ -81,13 +84,13 @@ def read_course(results: Results) -> Course:
         seconds.update({part: run["timings"].get(part, 0.0) for part in PARTS})
     machines = tuple(dict.fromkeys(machine for run in runs for machine in run["machines"]))
 
-    minutes, rates = _throughput(results)
+    minutes, rates = _throughput(results, runs)
     spent = {part: seconds[part] for part in PARTS if seconds[part]}
     return Course(tuple(runs), spent, machines, tuple(notes), minutes, rates)
 
 
-def _throughput(results: Results) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return minutes since the first commit, and photos a second in the time before each."""
+def _throughput(results: Results, runs: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return minutes of running, and photos a second in the time before each."""
     ledger = Ledger.load(results.store, results.fingerprint)
     names = {(stub.unit_id, stub.attempt) for stub in results.receipts}
     times, photos = [], []
@@ -96,10 +99,37 @@ def _throughput(results: Results) -> tuple[tuple[float, ...], tuple[float, ...]]
             receipt = ledger.receipt(stub)
             times.append(datetime.fromisoformat(receipt.written_at).timestamp())
             photos.append(stub.rows - receipt.copied)
-    if len(times) < 3 or max(times) - min(times) < 60:
-        return (), ()
 
-    start = min(times)
-    edges = np.linspace(0, max(times) - start, min(_POINTS, len(times)) + 1)
-    counted, _ = np.histogram(np.array(times) - start, edges, weights=np.array(photos, float))
+    starts = [datetime.fromisoformat(run["started"]).timestamp() for run in runs if run["started"]]
+    running = running_seconds(times, starts)
+    if len(running) < 3 or running.max() < 60:
+        return (), ()
+    edges = np.linspace(0, running.max(), min(_POINTS, len(running)) + 1)
+    counted, _ = np.histogram(running, edges, weights=np.array(photos, float))
     return tuple((edges[1:] / 60).tolist()), tuple((counted / np.diff(edges)).tolist())
+
+
+def running_seconds(times: Sequence[float], starts: Sequence[float]) -> Floats:
+    """Return (N,) how long runs had been running at each time. Pauses between runs take no time.
+
+    Args:
+        times: of commits, in seconds of the clock.
+        starts: of runs, in seconds of the clock.
+
+    >>> running_seconds([110, 120, 1030], [100, 1000])
+    array([10., 20., 50.])
+    """
+    committed = np.asarray(times, np.float64)
+    if not len(committed):
+        return committed
+    began = np.sort(np.asarray(starts, np.float64))
+    if not len(began) or began[0] > committed.min():
+        # There is no record of the first run.
+        began = np.concatenate([[committed.min()], began])
+
+    run = np.searchsorted(began, committed, side="right") - 1
+    since = committed - began[run]
+    lasted = np.zeros(len(began))
+    np.maximum.at(lasted, run, since)
+    before = np.concatenate([[0.0], np.cumsum(lasted)[:-1]])
+    return np.asarray(since + before[run], np.float64)

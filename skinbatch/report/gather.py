@@ -16,7 +16,7 @@ from skinbatch.grading.counting import ON_SKIN
 from skinbatch.grading.schemes import Scheme
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.results import Results
-from skinbatch.tables.names import count_columns
+from skinbatch.tables.names import column_name, count_columns
 
 Floats = NDArray[np.float64]
 
@@ -46,6 +46,7 @@ _IMAGES = (
     "count_right",
     "saturated",
     "grade",
+    "grade_level",
     "top_class",
 )
 _BOXES = ("image_id", "score", "skin_overlap", "counted")
@@ -172,9 +173,17 @@ class _Tally:
             "Blurred", "Small lesions vanish in blurred photos, so counts may be too low."
         )
     )
-    disagree: _Foremost = field(
+    off_skin: _Foremost = field(
         default_factory=lambda: _Foremost(
-            "Stages disagree", "The detector found lesions where the segmenter found no skin. One of them is wrong."
+            "Detector and segmenter disagree",
+            "The detector found lesions where the segmenter found no skin. One of them is wrong.",
+        )
+    )
+    other_disease: _Foremost = field(
+        default_factory=lambda: _Foremost(
+            "Detector and classifier disagree",
+            "Many lesions are counted, but the classifier names another disease; or it names their disease, and none "
+            "is counted. One of them may be wrong.",
         )
     )
 
@@ -235,7 +244,24 @@ class _Tally:
         nearly = np.bincount(photo[almost], minlength=len(ids)).astype(float)
         self.near.add(ids, nearly, nearly >= 3, lambda n: f"{nearly[n]:.0f} boxes")
         off = np.bincount(photo[(score >= self.threshold) & (overlap < ON_SKIN)], minlength=len(ids)).astype(float)
-        self.disagree.add(ids, off, off >= 3, lambda n: f"{off[n]:.0f} boxes off the skin")
+        self.off_skin.add(ids, off, off >= 3, lambda n: f"{off[n]:.0f} boxes off the skin")
+        self._add_other_diseases(images, count)
+
+    def _add_other_diseases(self, images: pa.Table, count: Floats) -> None:
+        """Add the photos where detector and classifier disagree. count: (N,) lesions, NaN if unknown."""
+        diseases = images.column("top_class").to_pylist()
+        detected = {column_name(name) for name in self.scoring.classes}
+        named = np.array([name is not None for name in diseases], np.bool_)
+        detectors = np.array([name is not None and column_name(name) in detected for name in diseases], np.bool_)
+
+        many = _numbers(images, "grade_level") >= 1
+        disagree = named & np.where(detectors, count == 0, many)
+        self.other_disease.add(
+            images.column("image_id").to_pylist(),
+            np.nan_to_num(count),
+            disagree,
+            lambda n: f"{count[n]:.0f} lesions, and {str(diseases[n]).replace('_', ' ')}",
+        )
 
     def _graded_lesions(self, images: pa.Table) -> Floats:
         """Return (N,) the number that the scheme grades, NaN if it is unknown."""
@@ -263,7 +289,7 @@ class _Tally:
                 for names in sorted(twins.values(), key=lambda names: (-len(names), names))[:LISTED]
             ),
         )
-        lists = (self.saturated, self.boundary, self.near, self.dark, self.blurred, self.disagree)
+        lists = (self.saturated, self.boundary, self.near, self.dark, self.blurred, self.off_skin, self.other_disease)
         order = {name: n for n, name in enumerate(self.scheme.grades)}
         return Findings(
             photos=self.photos,

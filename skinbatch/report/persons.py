@@ -17,6 +17,7 @@ from skinbatch.runs.named_column import fields_of, named_column
 from skinbatch.runs.results import Results
 from skinbatch.storage.local import path_of
 from skinbatch.storage.locate import is_s3
+from skinbatch.tables.names import similar
 
 
 def parse_group(group: str | None) -> Grouping | None:
@@ -42,9 +43,11 @@ def persons_of(results: Results, image_ids: Sequence[str], grouping: Grouping) -
     else:
         values = named_column(results, grouping.text, image_ids)
         if values is None:
-            fields = ", ".join(fields_of(results)) or "none"
+            fields = fields_of(results)
+            near = similar(grouping.text, [*fields, *results.stored_columns])
             raise UsageError(
-                f"--group {grouping.text}: the table `images` has no such column (fields of the source: {fields}); give a "
+                f"--group {grouping.text}: the table `images` has no such column"
+                f"{', but ' + ', '.join(near) if near else ''} (fields of the source: {', '.join(fields) or 'none'}); give a "
                 "column, a regular expression over image_id with the person in brackets, or `look`"
             )
         names = values

@@ -21,7 +21,7 @@ from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.gradings import Grading, describe
 from skinbatch.runs.results import Results
-from skinbatch.runs.status import read_status
+from skinbatch.runs.status import unfinished
 
 # Histograms of the page: column -> title, unit, marks.
 _HISTOGRAMS: Mapping[str, tuple[str, str, Mapping[float, str]]] = {
@@ -146,18 +146,7 @@ def _sentence(found: Findings) -> str:
 
 
 def _notes(results: Results) -> list[str]:
-    notes = [] if results.note is None else [results.note]
-    state = read_status(results.store, results.fingerprint)
-    if state.units_left:
-        photos = f"{state.photos_done:,} of {state.photos_total:,} photos"
-        if not state.total_known:
-            photos = f"{state.photos_done:,} photos of those that are counted so far ({state.photos_total:,})"
-        shown = "what is done so far" if results.snapshot is None else "the last finished run"
-        notes.append(
-            f"The run has not finished: {photos} are done, and {state.units_left:,} of {state.units_total:,} units "
-            f"are left. This page shows {shown}. Run the same `skinbatch score` again, then make the report anew."
-        )
-    return notes
+    return [note for note in (results.note, unfinished(results)) if note is not None]
 
 
 def _look_alikes(found: LookAlikes) -> WorthALook:
@@ -207,7 +196,9 @@ def _plots(found: Findings, scoring: Scoring) -> list[str]:
 def _course_plots(course: Course) -> list[str]:
     plots = []
     if course.minutes:
-        plots.append(svg.lines(course.minutes, course.photos_per_second, "Throughput", "minutes", "photos a second"))
+        plots.append(
+            svg.lines(course.minutes, course.photos_per_second, "Throughput", "minutes of running", "photos a second")
+        )
     if course.seconds:
         seconds = {PARTS[part]: value for part, value in course.seconds.items()}
         plots.append(svg.shares(seconds, "Where the time went", "seconds of all threads"))

@@ -13,6 +13,8 @@ from skinbatch.report import svg
 from skinbatch.report.page import render
 from skinbatch.runs import destination
 from skinbatch.runs.results import Results
+from skinbatch.runs.status import unfinished
+from skinbatch.tables.names import META_PREFIX, closest, safe_text, similar
 
 # Subjects that a page draws; those with most photos come first.
 DRAWN = 200
@@ -44,10 +46,15 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Hold the series of all subjects. unmatched: photos without a subject or time."""
+    """Hold the series of all subjects.
+
+    unmatched: photos without a subject or time. notes: what a reader should know, such as how much
+    of the scoring is missing.
+    """
 
     subjects: tuple[Subject, ...]
     unmatched: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_series(results: Results, subject: str, time: str) -> Series:
@@ -55,8 +62,9 @@ def read_series(results: Results, subject: str, time: str) -> Series:
 
     Args:
         results: of a destination, by any grading.
-        subject: name of a column, such as `meta_subject`, or a regular expression over image_id
-            whose first group, or else whole match, is the subject.
+        subject: name of a column, such as `meta_subject`, or of its field in the source, such as
+            `subject`; or a regular expression over image_id whose first group, or else whole match,
+            is the subject.
         time: the same for the time. Numbers and ISO dates are sorted by value; other texts by
             letters.
 
@@ -81,24 +89,28 @@ def read_series(results: Results, subject: str, time: str) -> Series:
 
     if not by_subject:
         names = ", ".join(repr(name) for name in unmatched[:_NAMES_SHOWN])
+        hints = "".join(_similar_columns(text, table.column_names) for text in (subject, time))
         raise UsageError(
-            f"no photo has a subject by {subject!r} and a time by {time!r}; photos have names such as {names}"
+            f"no photo has a subject by {subject!r} and a time by {time!r}; photos have names such as {names}{hints}"
         )
     key = _order([visit.time for visits in by_subject.values() for visit in visits])
     subjects = (
         Subject(name, tuple(sorted(visits, key=lambda visit: (key(visit.time), visit.image_id))))
         for name, visits in by_subject.items()
     )
-    return Series(tuple(sorted(subjects, key=lambda s: (-len(s.visits), s.name))), tuple(unmatched))
+    missing = unfinished(results)
+    notes = () if missing is None else (missing,)
+    return Series(tuple(sorted(subjects, key=lambda s: (-len(s.visits), s.name))), tuple(unmatched), notes)
 
 
 def _reader(text: str, option: str, columns: list[str]) -> Callable[[Mapping[str, Any]], str | None]:
     """Return a function from a row to its subject or time."""
-    if text in columns:
-        return lambda row: None if row[text] is None else str(row[text])
-    if text.startswith("meta_"):
-        known = ", ".join(name for name in columns if name.startswith("meta_")) or "none"
-        raise UsageError(f"{option}: there is no column {text!r}; columns that passed through: {known}")
+    column = next((name for name in (text, META_PREFIX + safe_text(text)) if name in columns), None)
+    if column is not None:
+        return lambda row: None if row[column] is None else str(row[column])
+    if text.startswith(META_PREFIX):
+        fields = [name for name in columns if name.startswith(META_PREFIX)]
+        raise UsageError(f"{option}: there is no column {text!r}{closest(text, fields)}")
     try:
         pattern = re.compile(text)
     except re.error as e:
@@ -111,6 +123,12 @@ def _reader(text: str, option: str, columns: list[str]) -> Callable[[Mapping[str
         return match[1] if pattern.groups else match[0]
 
     return matched
+
+
+def _similar_columns(text: str, columns: list[str]) -> str:
+    """Return the end of a message about a text that may be a misspelled column."""
+    names = similar(text, columns) if text.isidentifier() else []
+    return f"; columns similar to {text!r}: {', '.join(names)}" if names else ""
 
 
 def _order(times: list[str]) -> Callable[[str], Any]:
@@ -135,6 +153,7 @@ def as_text(found: Series) -> str:
         shown = ", ".join(found.unmatched[:_NAMES_SHOWN])
         more = " …" if len(found.unmatched) > _NAMES_SHOWN else ""
         lines.append(f"without subject or time: {len(found.unmatched)} ({shown}{more})")
+    lines += [f"Note: {note}." for note in found.notes]
     return "\n".join(lines)
 
 
@@ -163,6 +182,7 @@ def series_page(found: Series, results: Results, *, version: str) -> str:
         subjects=subjects,
         total=len(found.subjects),
         unmatched=len(found.unmatched),
+        notes=found.notes,
         version=version,
         made=destination.now(),
     )

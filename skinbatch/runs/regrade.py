@@ -22,6 +22,7 @@ from skinbatch.runs.destination import Scoring
 from skinbatch.runs.gradings import Grading, GradingFile, GradingRecord
 from skinbatch.runs.record import next_id
 from skinbatch.runs.results import Results
+from skinbatch.runs.status import read_status
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import count_columns
 from skinbatch.tables.parquet import write_parquet
@@ -90,8 +91,9 @@ def regrade(
     found = destination.read_scoring(store, fingerprint)
     assert found is not None, "choose_scoring has just read it"
     if results.snapshot is None:
+        state = read_status(store, fingerprint)
         raise UsageError(
-            f"{store.uri}: scoring {fingerprint} is not finished: {results.images(['image_id']).num_rows:,} photos "
+            f"{store.uri}: scoring {fingerprint} is not finished: {state.photos_done:,} of {state.photos_total:,} photos "
             "are done so far; run the same `skinbatch score` again, then regrade"
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from skinbatch.runs import destination, plan, record, snapshot
 from skinbatch.runs.ledger import Ledger
-from skinbatch.runs.results import done_for_newest_plan
+from skinbatch.runs.results import Results, done_for_newest_plan
 from skinbatch.runs.units import Units
 from skinbatch.storage.base import Store
 
@@ -158,3 +158,25 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
         scorings=(),
     )
     return replace(shown, scorings=_scorings(store, shown))
+
+
+def unfinished(results: Results) -> str | None:
+    """Return a sentence on how much of the shown scoring is missing; None if nothing is.
+
+    Example:
+        >>> unfinished(skinbatch.open("scored")) is None
+        True
+    """
+    state = read_status(results.store, results.fingerprint)
+    if not state.units_left:
+        return None
+
+    photos = f"{state.photos_done:,} of {state.photos_total:,} photos"
+    if not state.total_known:
+        photos = f"{state.photos_done:,} photos of those that are counted so far ({state.photos_total:,})"
+    shown = "so far" if results.snapshot is None else "of the last finished run"
+    return (
+        f"{results.store.uri}: the run has not finished: {photos} are done, and {state.units_left:,} of "
+        f"{state.units_total:,} units are left. These are the results {shown}; run the same `skinbatch score` again "
+        "for the rest"
+    )

@@ -72,6 +72,8 @@ class Selection:
             raise UsageError("--stratify: divides a sample; add --sample N")
         if (self.suspect is None) != (self.truth is None):
             raise UsageError("--suspect N --truth T: both are needed, because the annotations in T are compared")
+        if self.truth_photos is not None and self.truth is None:
+            raise UsageError("--photos: is the folder of the photos of --truth; name the annotations with --truth")
 
     def __bool__(self) -> bool:
         return bool(self.first_option)
@@ -281,14 +283,21 @@ def _refuse_unknown_strata(names: Sequence[str], schema: pa.Schema) -> None:
 
 def _notes(paired: Paired) -> tuple[str, ...]:
     notes = []
-    for what, names in (
-        ("annotated photos were not scored, or not found by name", paired.unscored),
-        ("photos were annotated in another shape", paired.other_shape),
-    ):
-        if names:
-            shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-            notes.append(f"{len(names)} {what}: {shown}")
+    if paired.unscored:
+        were = "annotated photo was" if len(paired.unscored) == 1 else "annotated photos were"
+        notes.append(
+            f"{len(paired.unscored):,} {were} not scored, or not found by name: {_first_names(paired.unscored)}"
+        )
+    if paired.other_shape:
+        were = "photo was" if len(paired.other_shape) == 1 else "photos were"
+        notes.append(
+            f"{len(paired.other_shape):,} {were} annotated in another shape: {_first_names(paired.other_shape)}"
+        )
     return tuple(notes)
+
+
+def _first_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
 def _doubles(boxes: pa.Table, column: str) -> NDArray[np.float64]:

@@ -108,12 +108,17 @@ def _unescaped(digits: str) -> str:
     return chr(0xDC00 + code) if len(digits) == 2 and code >= 0x80 else chr(code)
 
 
+def similar(name: str, known: Sequence[str]) -> list[str]:
+    """Return up to three names that someone who wrote an unknown one may have meant."""
+    names = difflib.get_close_matches(name, known, 3, 0.5)
+    if names:
+        return names
+    last = name.rpartition("_")[2].lower()
+    return [column for column in known if last and last in column.lower()][:3]
+
+
 def closest(name: str, known: Sequence[str]) -> str:
     """Return the end of a message about an unknown column: the names most similar to it, or all."""
-    similar = difflib.get_close_matches(name, known, 3, 0.5)
-    if not similar:
-        last = name.rpartition("_")[2].lower()
-        similar = [column for column in known if last and last in column.lower()][:3]
-    if similar:
-        return f"; similar: {', '.join(similar)}"
+    if names := similar(name, known):
+        return f"; similar: {', '.join(names)}"
     return f"; its columns: {', '.join(known)}" if known else ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,6 @@ from skinbatch.report.compare import compare, compare_page
 from skinbatch.report.page import write_page
 from skinbatch.report.series import read_series, series_page
 from tests.faces import face, png, write_tree
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 VISITS = {"anna": (7, 6, 5, 3, 2, 1), "ben": (3, 4, 3), "eva": (0,)}
 
@@ -64,15 +57,6 @@ def pages(scored: list[Path]) -> dict[str, Path]:
     for name, path in paths.items():
         write_page(path, made[name])
     return paths
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("width", [390, 1100])

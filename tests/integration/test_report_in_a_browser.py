@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,6 @@ from skinbatch.report.against import Judgement
 from skinbatch.report.page import write_page
 from skinbatch.report.report import Request, make_report
 from tests.faces import face, png, write_tree
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +68,6 @@ def report(scored: Path, judged: Evaluation) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield chromium
-        chromium.close()
-
-
 def opened(browser: Any, report: Path, *, width: int = 1100, scheme: str = "light", fragment: str = "") -> Any:
     """Return the page, after checking that it asked for no other file and raised no error."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -127,6 +111,30 @@ def test_filters_show_the_photos_that_fit_and_are_in_the_address(browser: Any, s
 
     again = opened(browser, report, fragment=f"#grade={grade}")
     assert again.locator("#photos figure:visible").count() == visible
+
+
+def test_an_address_with_filters_opens_at_the_photos_and_links_leave_filters_alone(browser: Any, report: Path) -> None:
+    page = opened(browser, report, fragment="#status=truncated")
+    assert page.locator("#gallery").evaluate("e => Math.abs(e.getBoundingClientRect().top)") < 300
+
+    page.locator("nav a[href='#course']").click()
+
+    assert page.url.endswith("#course")
+    assert page.locator("#photos figure:visible").count() == 1
+
+
+def test_lists_that_are_closed_on_the_screen_are_printed(browser: Any, report: Path) -> None:
+    page = opened(browser, report)
+    closed = page.locator("details:not([open])")
+    assert closed.count() > 0
+
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+
+    assert closed.count() == 0
+    assert not page.locator("nav").is_visible() and not page.locator("#filters").is_visible()
+    white = page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor")
+    assert white == "rgb(255, 255, 255)"
 
 
 def test_a_failed_photo_has_a_placeholder_with_the_reason(browser: Any, report: Path) -> None:

@@ -62,14 +62,17 @@ def test_evaluation_of_made_up_tables_is_timed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_readers_of_made_up_tables_are_timed(tmp_path: Path) -> None:
-    report, export = measure_readers(30, 200, tmp_path)
+    (report, *exports), regrading = measure_readers(30, 200, tmp_path)
 
-    assert (report.command, export.command) == ("report", "export")
+    assert report.command == "report"
     assert report.cpu_seconds > 0
     assert report.mib > 50
     assert 0.01 < report.megabytes < TARGET_EMPTY_MB
-    assert export.megabytes > 0
-    assert "export  30 photos, 200 boxes" in export.line()
+    assert [export.command for export in exports] == ["export coco", "export label-studio"]
+    assert all(export.megabytes > 0 for export in exports)
+    assert "30 photos, 200 boxes" in exports[0].line()
+    assert regrading.boxes == 200
+    assert "boxes a second   target >= 1,000,000" in regrading.line()
 
 
 def test_overhead_is_told_by_photos_safety_and_a_finished_destination(tmp_path: Path) -> None:

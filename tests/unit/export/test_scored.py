@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import skinbatch
+from jobs.bench_evaluate import generate
 from skinbatch.annotations.photos import Truth
 from skinbatch.annotations.read import read_truth
 from skinbatch.cli import main as cli
@@ -106,15 +108,22 @@ def test_from_s3_to_s3(dest: Path, s3: S3Server, tmp_path: Path) -> None:
         export(f"s3://{bucket}/d", f"s3://{bucket}/out-voc", Wanted("voc"), s3.settings)
 
 
-def test_the_command_says_what_was_written(
-    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def call(*arguments: str) -> int:
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return a function that runs `skinbatch export` and returns its exit code."""
+
+    def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["skinbatch", "export", *arguments])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return int(ended.value.code or 0)
 
+    return run
+
+
+def test_the_command_says_what_was_written(
+    dest: Path, tmp_path: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call(str(dest), str(tmp_path / "a"), "--format", "voc") == 0
     said = capsys.readouterr().out
     assert "7 photos with " in said and "left out  1 truncated, 1 unsupported" in said
@@ -128,14 +137,8 @@ def test_the_command_says_what_was_written(
 
 
 def test_chosen_photos_alone_are_exported_and_the_rest_is_counted(
-    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dest: Path, tmp_path: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["skinbatch", "export", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0)
-
     expected = {name: boxes for name, boxes in rows(dest).items() if len(boxes) > 2}
     assert 1 < len(expected) < 6
     out = tmp_path / "many"
@@ -154,7 +157,7 @@ def test_chosen_photos_alone_are_exported_and_the_rest_is_counted(
 
 
 def test_suspicious_annotations_go_to_label_studio_beside_the_predictions(
-    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dest: Path, tmp_path: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     export(str(dest), str(tmp_path / "truth"), Wanted("coco"))
     file = tmp_path / "truth/annotations.json"
@@ -164,13 +167,33 @@ def test_suspicious_annotations_go_to_label_studio_beside_the_predictions(
     data["images"].append({"id": 99, "file_name": "nowhere.jpg"})
     file.write_text(json.dumps(data))
 
-    arguments = ["--format", "label-studio", "--suspect", "5", "--truth", str(tmp_path / "truth")]
-    monkeypatch.setattr(sys, "argv", ["skinbatch", "export", str(dest), str(tmp_path / "out"), *arguments])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert "1 annotated photos were not scored, or not found by name: nowhere.jpg" in capsys.readouterr().out
+    chosen = ["--suspect", "5", "--truth", str(tmp_path / "truth")]
+    assert call(str(dest), str(tmp_path / "out"), "--format", "label-studio", *chosen) == 0
+    said = capsys.readouterr().out
+    assert "1 annotated photo was not scored, or not found by name: nowhere.jpg" in said
+    assert "these are the model's boxes" not in said
     (task,) = json.loads((tmp_path / "out/tasks-001.json").read_text())
     assert task["data"]["image_id"] == next(i["file_name"] for i in data["images"] if i["id"] == first)
     assert (task["data"]["missed"], task["data"]["misplaced"], task["data"]["suspicion"]) == (1, 0, 0.9)
     drawn, found = task["annotations"][0]["result"], task["predictions"][0]["result"]
     assert len(found) == len(drawn) + 1 and "score" not in json.dumps(drawn)
+
+    assert call(str(dest), str(tmp_path / "cvat"), "--format", "cvat", *chosen) == 0
+    assert "note      these are the model's boxes; only label-studio also writes those" in capsys.readouterr().out
+    (photo,) = read_truth(tmp_path / "cvat").photos
+    assert photo.boxes is not None and len(photo.boxes) == len(found)
+
+
+def test_the_export_of_an_unfinished_run_says_how_much_is_missing(
+    tmp_path: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate(tmp_path / "scored", tmp_path / "truth.json", 20, 100, np.random.default_rng(1))
+    store = skinbatch.open(tmp_path / "scored").store
+    store.delete([*store.keys("_skinbatch/snapshots/"), next(iter(store.keys("_skinbatch/receipts/")))])
+    done = skinbatch.open(tmp_path / "scored").images(["image_id"]).num_rows
+
+    assert call(str(tmp_path / "scored"), str(tmp_path / "out"), "--format", "voc") == 0
+
+    said = capsys.readouterr().out
+    assert 0 < done < 20
+    assert f"the run has not finished: {done} of 20 photos are done, and 1 of " in said

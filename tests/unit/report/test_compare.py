@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,8 @@ def test_several_scorings_are_judged_by_the_same_photos_of_a_truth(
     assert (code, code_text) == (0, 0)
     assert [c["drift"] for c in found["comparisons"]] == [found["drift"], 0.0]
     assert found["truth"]["photos"] == 5, "5.png is only in B, and the damaged photo in none"
+    (note,) = [note for note in found["truth"]["notes"] if "not judged" in note]
+    assert note.startswith("1 of 6 annotated photos are not judged") and note.endswith(": 5.png")
     errors = found["truth"]["numbers"]["count MAE"]
     assert errors[0] == errors[2]
     assert errors[0]["value"] < errors[1]["value"]
@@ -199,3 +202,19 @@ def test_one_destination_is_not_compared(two: tuple[Path, Path], run: Run) -> No
     code, _, err = run("compare", *two, "--scoring", "abc")
     assert code == 2
     assert "--scoring: name all 2 scorings or none; 1 given" in err
+
+
+def test_an_unfinished_scoring_says_how_much_is_missing(tmp_path: Path, two: tuple[Path, Path], run: Run) -> None:
+    shutil.copytree(two[0], tmp_path / "scored")
+    store = skinbatch.open(tmp_path / "scored").store
+    store.delete([*store.keys("_skinbatch/snapshots/"), next(iter(store.keys("_skinbatch/receipts/")))])
+    results = skinbatch.open(tmp_path / "scored")
+    done = results.images(["image_id"]).num_rows
+
+    code, text, _ = run("compare", two[0], tmp_path / "scored", "-o", tmp_path / "compare.html")
+
+    said = f"the run has not finished: {done} of 6 photos are done, and 1 of"
+    assert code == 0 and 0 < done < 6
+    assert f"Note: {results.store.uri}: {said}" in text
+    assert said in (tmp_path / "compare.html").read_text()
+    assert said in results._repr_html_()

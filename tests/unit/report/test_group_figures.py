@@ -50,6 +50,7 @@ def test_a_group_that_fits_nothing_is_told(results: Results) -> None:
     for text, said in (
         ("(q+)/", r"--group \(q\+\)/: fits none of 6 photos, such as .*png: none of them has a group"),
         ("doctor", "--group doctor: the table `images` has no such column"),
+        ("vew", r"has no such column, but view \(fields of the source: none\)"),
     ):
         grouping = parse_group(text)
         assert grouping is not None

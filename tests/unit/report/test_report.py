@@ -41,6 +41,16 @@ def test_the_page_refers_to_no_other_file(results: Results) -> None:
     assert len(page.encode()) < 300_000
 
 
+def test_the_page_does_not_grow_with_the_photos(results: Results, tmp_path: Path) -> None:
+    generate(tmp_path / "scored", tmp_path / "truth.json", 3000, 20_000, np.random.default_rng(3))
+
+    few = make_report(results, Request(), Config())
+    many = make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
+
+    # Every list and plot has an upper limit. Larger numbers are a little longer.
+    assert len(many) < 1.1 * len(few)
+
+
 def test_faces_are_shown_only_on_request(results: Results) -> None:
     assert "data:image" not in make_report(results, Request(), Config())
 
@@ -75,11 +85,11 @@ def test_a_scheme_of_some_classes_has_its_own_boundary(results: Results) -> None
     assert entry.total == len(close) > 0
 
 
-def test_boxes_off_the_skin_are_where_stages_disagree(results: Results) -> None:
+def test_boxes_off_the_skin_are_where_detector_and_segmenter_disagree(results: Results) -> None:
     scoring = read_scoring(results.store, results.fingerprint)
     assert scoring is not None
 
-    (entry,) = [e for e in gather(results, scoring, HAYASHI, 0.3).lists if e.title == "Stages disagree"]
+    (entry,) = [e for e in gather(results, scoring, HAYASHI, 0.3).lists if e.title == "Detector and segmenter disagree"]
 
     off: dict[str, int] = {}
     for box in results.boxes().to_pylist():
@@ -87,6 +97,25 @@ def test_boxes_off_the_skin_are_where_stages_disagree(results: Results) -> None:
             off[box["image_id"]] = off.get(box["image_id"], 0) + 1
     assert entry.total == sum(count >= 3 for count in off.values()) > 0
     assert entry.photos[0][1] == f"{max(off.values())} boxes off the skin"
+
+
+def test_another_disease_beside_many_lesions_is_where_detector_and_classifier_disagree(
+    tmp_path: Path, fake_pack: str
+) -> None:
+    # The fake classifier calls reddish photos rosacea.
+    counts = {"clear.png": (0, 0), "few.png": (2, 0), "many.png": (7, 6), "more.png": (7, 7)}
+    write_tree(tmp_path / "photos", {name: png(face(*lesions)) for name, lesions in counts.items()})
+    skinbatch.score(tmp_path / "photos", tmp_path / "scored", pack=fake_pack, engine="local")
+    results = skinbatch.open(tmp_path / "scored")
+    scoring = read_scoring(results.store, results.fingerprint)
+    assert scoring is not None
+
+    (entry,) = [
+        e for e in gather(results, scoring, HAYASHI, 0.3).lists if e.title == "Detector and classifier disagree"
+    ]
+
+    assert set(results.images(["top_class"]).column(0).to_pylist()) == {"rosacea"}
+    assert entry.photos == (("more.png", "14 lesions, and rosacea"), ("many.png", "13 lesions, and rosacea"))
 
 
 def test_a_report_follows_the_grading(results: Results) -> None:
@@ -132,8 +161,8 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
 
     page = make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
 
-    assert f"The run has not finished: {images} of 20 photos are done, and 1 of " in page
-    assert "This page shows what is done so far" in page
+    assert f"the run has not finished: {images} of 20 photos are done, and 1 of " in page
+    assert "These are the results so far; run the same `skinbatch score` again" in page
 
 
 def test_a_page_that_cannot_be_written_names_its_path(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_photos_of_a_face_are_in_order_of_time_as_numbers(results: Results) -> N
 
 
 def test_subject_and_time_may_be_columns_and_dates_are_dates(results: Results) -> None:
-    found = read_series(results, "meta_subject", "meta_taken")
+    found = read_series(results, "meta_subject", "taken")
 
     (eva,) = found.subjects
     assert [(visit.time, visit.count_total) for visit in eva.visits] == [("2023-12-31T10:00:00", 7), ("2024-03-01", 1)]
@@ -70,7 +70,8 @@ def test_text_and_page_show_every_subject(results: Results) -> None:
 @pytest.mark.parametrize(
     ("subject", "time", "complaint"),
     [
-        ("meta_subjekt", r"\d", "no column 'meta_subjekt'; columns that passed through: meta_subject, meta_taken"),
+        ("meta_subjekt", r"\d", "no column 'meta_subjekt'; similar: meta_subject"),
+        ("subjekt", r"\d", r"names such as .*; columns similar to 'subjekt': meta_subject"),
         ("(", r"\d", r"--subject: '\(' is neither a column nor a regular expression"),
         ("nobody", r"\d", "no photo has a subject by 'nobody'"),
     ],

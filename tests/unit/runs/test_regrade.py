@@ -161,7 +161,7 @@ def test_an_unfinished_scoring_is_not_graded(tmp_path: Path) -> None:
     unfinished = destination_store(tmp_path / "scored")
     unfinished.delete(list(unfinished.keys("_skinbatch/snapshots/")))
 
-    with pytest.raises(UsageError, match="not finished: 20 photos are done so far"):
+    with pytest.raises(UsageError, match="not finished: 20 of 20 photos are done so far"):
         regrade(unfinished)
 
 

@@ -136,8 +136,8 @@ def told(about: dict[str, Any], judged: int) -> list[str]:
     if trained := about.get("trained_on"):
         seen = trained["judged_photos_of_them"]
         lines.append(
-            f"  {seen:,} of {judged:,} photos ({seen / judged:.0%}) show a person of the {trained['photos']:,} photos trained "
-            f"on ({trained['list']}); see `By person` for both parts"
+            f"  {seen:,} of {judged:,} photos ({100 * seen / judged:.0f} %) show a person of the {trained['photos']:,} photos "
+            f"trained on ({trained['list']}); see `By person` for both parts"
         )
     return lines
 

@@ -291,8 +291,8 @@ def _foot(found: Evaluation) -> Iterator[str]:
     yield ""
     if how["replicates"]:
         yield (
-            f"In brackets: {how['level']:.0%} percentile intervals of {how['replicates']:,} bootstrap samples of {how['over']}, "
-            f"seed {how['seed']}."
+            f"In brackets: {100 * how['level']:.0f} % percentile intervals of {how['replicates']:,} bootstrap samples of "
+            f"{how['over']}, seed {how['seed']}."
         )
     yield from noise(about["annotators"])
     if LESIONS in found.numbers:
@@ -323,7 +323,7 @@ def noise(found: Mapping[str, Any]) -> Iterator[str]:
     if known := found["known"]:
         yield (
             f"The annotators of {known['of']} counted {known['pairs']} pairs of equal photos twice: counts differ by "
-            f"{known['count_difference']:.1f} on average, grades agree for {known['same_severity']:.0%}."
+            f"{known['count_difference']:.1f} on average, grades agree for {100 * known['same_severity']:.0f} %."
         )
 
 

@@ -118,7 +118,7 @@ def against(
         pictures = tuple(_side_by_side(results, worst[:most], config, progress))
 
     how = about["bootstrap"]
-    intervals = f"{how['level']:.0%} intervals of {how['replicates']:,} bootstrap samples of {how['over']}"
+    intervals = f"{100 * how['level']:.0f} % intervals of {how['replicates']:,} bootstrap samples of {how['over']}"
     return Against(
         truth=about["truth"],
         judged=about["photos"]["judged"],

@@ -23,6 +23,7 @@ from skinbatch.metrics.side_by_side import SideBySide
 from skinbatch.report import svg
 from skinbatch.report.page import render
 from skinbatch.report.persons import persons_of
+from skinbatch.report.words import lesions, plain
 from skinbatch.runs import destination
 from skinbatch.runs.results import Results
 from skinbatch.runs.status import unfinished
@@ -388,4 +389,4 @@ def _words(row: Mapping[str, Any]) -> str:
         return str(row["status"])
     if row["count_total"] is None:
         return "no face"
-    return f"{row['count_total']} lesions, {row['grade']}"
+    return f"{lesions(row['count_total'])}, {plain(row['grade'])}"

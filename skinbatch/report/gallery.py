@@ -18,6 +18,7 @@ from skinbatch.config import Config
 from skinbatch.errors import SkinbatchError
 from skinbatch.report.overlay import COUNTED
 from skinbatch.report.photo_again import Originals
+from skinbatch.report.words import lesions, plain
 from skinbatch.runs.results import Results
 
 # Longer side of a thumbnail, in pixels, and its JPEG quality: about 10 KB each.
@@ -105,14 +106,16 @@ def _thumbnail(originals: Originals, row: Mapping[str, Any], boxes: list[dict[st
             problem = str(e)
 
     count = row["count_total"]
-    lesions = "no count" if count is None else f"{count} lesions"
+    found = "no count" if count is None else lesions(count)
     return Thumbnail(
         image_id=row["image_id"],
         status=row["status"],
         grade=row["grade"] or "",
         top_class=row["top_class"] or "",
         score=round(max((box["score"] for box in boxes), default=0.0), 3),
-        caption=", ".join(text for text in (row["grade"], lesions) if text) if row["status"] == "ok" else row["status"],
+        caption=", ".join(text for text in (plain(row["grade"]), found) if text)
+        if row["status"] == "ok"
+        else row["status"],
         picture=picture,
         problem=problem,
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from skinbatch.grading.counting import ON_SKIN
 from skinbatch.grading.schemes import Scheme
+from skinbatch.report.words import lesions, plain
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.results import Results
 from skinbatch.tables.names import column_name, count_columns
@@ -77,11 +78,16 @@ PROBABILITY_EDGES = np.arange(21) / 20
 
 @dataclass(frozen=True, slots=True)
 class WorthALook:
-    """Name photos that deserve a look. title, why: for people. photos: (image_id, detail), the foremost first."""
+    """Name photos that deserve a look.
+
+    title, why: for people. total: photos. entries: rows of the whole list, fewer than `total` if a
+    row names several photos. photos: (image_id, detail), the foremost rows.
+    """
 
     title: str
     why: str
     total: int
+    entries: int
     photos: tuple[tuple[str, str], ...]
 
 
@@ -129,7 +135,8 @@ class _Foremost:
 
     def result(self) -> WorthALook:
         ordered = sorted(self._heap, key=lambda entry: (-entry[0], entry[1]))
-        return WorthALook(self.title, self.why, self.total, tuple((name, text) for _, name, text in ordered))
+        photos = tuple((name, text) for _, name, text in ordered)
+        return WorthALook(self.title, self.why, self.total, self.total, photos)
 
 
 @dataclass(slots=True)
@@ -223,14 +230,12 @@ class _Tally:
             ids,
             np.nan_to_num(count),
             np.asarray(pc.fill_null(images.column("saturated"), False)),
-            lambda n: f"{count[n]:.0f} lesions counted",
+            lambda n: f"{lesions(count[n])} counted",
         )
 
-        lesions = self._graded_lesions(images)
-        distance = np.min([np.abs(lesions - (upper + 0.5)) for upper in self.scheme.upper], axis=0)
-        self.boundary.add(
-            ids, -distance + 0.001 * np.nan_to_num(lesions), distance < 1, lambda n: f"{lesions[n]:.0f} lesions"
-        )
+        graded = self._graded_lesions(images)
+        distance = np.min([np.abs(graded - (upper + 0.5)) for upper in self.scheme.upper], axis=0)
+        self.boundary.add(ids, -distance + 0.001 * np.nan_to_num(graded), distance < 1, lambda n: lesions(graded[n]))
 
         brightness, sharpness = _numbers(images, "brightness"), _numbers(images, "sharpness")
         self.dark.add(ids, -brightness, brightness < DARK, lambda n: f"mean luma {brightness[n]:.0f} of 255")
@@ -260,7 +265,7 @@ class _Tally:
             images.column("image_id").to_pylist(),
             np.nan_to_num(count),
             disagree,
-            lambda n: f"{count[n]:.0f} lesions, and {str(diseases[n]).replace('_', ' ')}",
+            lambda n: f"{lesions(count[n])}, and {plain(diseases[n])}",
         )
 
     def _graded_lesions(self, images: pa.Table) -> Floats:
@@ -284,6 +289,7 @@ class _Tally:
             "The same bytes lie under several names, so they count more than once in every number of this page. "
             "With --look-alikes, the report also finds the same photo in another size or compression.",
             sum(len(names) for names in twins.values()),
+            len(twins),
             tuple(
                 (names[0], also(names[1:]))
                 for names in sorted(twins.values(), key=lambda names: (-len(names), names))[:LISTED]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,13 @@ def render(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("skinbatch.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["code"] = _with_code
     return environment.get_template(template).render(**values)
+
+
+def _with_code(text: str) -> str:
+    """Return a text as HTML in which what is between backticks is code; `safe` has to follow."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def write_page(path: Path, page: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from skinbatch.annotations.grouping import Grouping
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
+from skinbatch.grading.counting import Method
 from skinbatch.report import svg
 from skinbatch.report.against import Judgement, against
 from skinbatch.report.course import PARTS, Course, read_course
@@ -17,11 +18,15 @@ from skinbatch.report.gather import LISTED, Findings, WorthALook, also, gather
 from skinbatch.report.group_figures import group_figures
 from skinbatch.report.lookalikes import LookAlikes, find_lookalikes
 from skinbatch.report.page import render
+from skinbatch.report.words import grades_of, lesions, plain
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.gradings import Grading, describe
 from skinbatch.runs.results import Results
 from skinbatch.runs.status import unfinished
+
+# What each counting method counts.
+_COUNTED: Mapping[Method, str] = {"boxes": "Boxes on the skin", "components": "Connected areas of boxes on the skin"}
 
 # Histograms of the page: column -> title, unit, marks.
 _HISTOGRAMS: Mapping[str, tuple[str, str, Mapping[float, str]]] = {
@@ -112,12 +117,13 @@ def _content(
     grading = results.graded_by
     return {
         "name": results.store.uri.rstrip("/").rsplit("/", 1)[-1],
+        "title": f"Skin lesions on {findings.photos:,} photo{'' if findings.photos == 1 else 's'}",
         "dest": results.store.uri,
         "sentence": _sentence(findings),
         "notes": [*_notes(results), *course.notes],
         "cards": _cards(findings),
-        "graded": f"by the scheme {grading.scheme.name}, from {grading.counting} with a score of at least "
-        f"{grading.threshold:g}",
+        "graded": f"{grades_of(grading.scheme)} {_COUNTED[grading.counting]} with a score of at least "
+        f"{grading.threshold:g} are counted. This is the scheme {grading.scheme.name}.",
         "plots": _plots(findings, scoring),
         "groups": None if request.group is None else group_figures(results, request.group),
         "photos": f"{findings.photos:,}",
@@ -137,11 +143,11 @@ def _content(
 def _sentence(found: Findings) -> str:
     """Return what a stranger should know first."""
     ok = found.statuses.get("ok", 0)
-    grades = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found.grades.items() if n)
+    grades = ", ".join(f"{n:,} {plain(name)}" for name, n in found.grades.items() if n)
     failed = f", {found.photos - ok:,} could not be scored" if ok < found.photos else ""
     return (
-        f"{ok:,} of {found.photos:,} photos were scored{failed}. {found.faces:,} show a face, with {found.lesions:,} "
-        f"lesions in all. Grades: {grades or 'none'}."
+        f"{ok:,} of {found.photos:,} photos were scored{failed}. {found.faces:,} show a face, with "
+        f"{lesions(found.lesions)} in all. Grades: {grades or 'none'}."
     )
 
 
@@ -161,6 +167,7 @@ def _look_alikes(found: LookAlikes) -> WorthALook:
         "Near-duplicates",
         why,
         sum(len(group) for group in found.groups),
+        len(found.groups),
         tuple((group[0], also(group[1:])) for group in found.groups[:LISTED]),
     )
 
@@ -207,16 +214,19 @@ def _course_plots(course: Course) -> list[str]:
 
 def _provenance(results: Results, scoring: Scoring, grading: Grading, course: Course) -> list[tuple[str, str]]:
     described = destination.require_destination(results.store)
-    weights = ", ".join(f"{stage} {sha256[:12]}" for stage, sha256 in scoring.weights.items())
-    model = ", ".join(f"{name} {value}" for name, value in scoring.numbers.get("model", {}).items())
+    stages = scoring.numbers.get("pack", {})
+    models = "; ".join(
+        f"{stage} {stages.get(stage, {}).get('arch', '')} {sha256[:12]}" for stage, sha256 in scoring.weights.items()
+    )
+    settings = {**scoring.numbers.get("model", {}), "pipeline version": scoring.numbers.get("pipeline_version")}
     rows = [
         ("source", described.source),
         ("destination", results.store.uri),
         ("scoring", f"{scoring.fingerprint}, first run {scoring.created}"),
         ("snapshot", results.snapshot or "none yet"),
         ("pack", scoring.pack),
-        ("weights (SHA-256)", weights),
-        ("model settings", model),
+        ("models (SHA-256)", models),
+        ("settings", ", ".join(f"{plain(name)} {value}" for name, value in settings.items())),
         ("grading", describe(grading)),
         ("machines", "; ".join(course.machines) or "unknown"),
     ]

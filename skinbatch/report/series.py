@@ -11,6 +11,7 @@ from typing import Any
 from skinbatch.errors import UsageError
 from skinbatch.report import svg
 from skinbatch.report.page import render
+from skinbatch.report.words import lesions, plain
 from skinbatch.runs import destination
 from skinbatch.runs.results import Results
 from skinbatch.runs.status import unfinished
@@ -162,7 +163,7 @@ def _words(visit: Visit) -> str:
         return visit.status
     if visit.count_total is None:
         return "no face"
-    return f"{visit.count_total} lesions, {visit.grade}, {visit.view}"
+    return f"{lesions(visit.count_total)}, {plain(visit.grade)}, {visit.view}"
 
 
 def series_page(found: Series, results: Results, *, version: str) -> str:
@@ -195,7 +196,7 @@ def _plot(subject: Subject, key: Callable[[str], Any]) -> str:
     """
     times = [visit.time.strip() for visit in subject.visits]
     counts = [float("nan") if visit.count_total is None else float(visit.count_total) for visit in subject.visits]
-    grades = [(visit.grade or "").replace("_", " ") for visit in subject.visits]
+    grades = [plain(visit.grade) for visit in subject.visits]
 
     moments = [key(time) for time in times]
     places: list[float] | None = None

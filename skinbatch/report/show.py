@@ -22,6 +22,7 @@ from skinbatch.models.build import build_segmenter
 from skinbatch.report.explain import pack_of
 from skinbatch.report.overlay import draw_overlay
 from skinbatch.report.photo_again import Originals, find_rows
+from skinbatch.report.words import lesions, plain
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.results import Results
@@ -174,7 +175,7 @@ def caption(row: Mapping[str, Any], results: Results) -> list[str]:
         if row["count_left"] is not None:
             halves = f" ({row['count_left']} left, {row['count_right']} right of the nose)"
         lines.append(
-            f"{row['count_total']} lesions{halves}: {row['grade']} by {row['grade_scheme']}, {row['view']} view"
+            f"{lesions(row['count_total'])}{halves}: {plain(row['grade'])} by {row['grade_scheme']}, {row['view']} view"
         )
     if row["saturated"]:
         lines.append("The detector reached its limit of boxes, so there may be more lesions.")
@@ -182,5 +183,5 @@ def caption(row: Mapping[str, Any], results: Results) -> list[str]:
     if row["top_class"] is not None:
         probability = row.get(f"prob_{column_name(row['top_class'])}")
         named = f", probability {probability:.2f}" if probability is not None else ""
-        lines.append(f"{row['top_class'].replace('_', ' ')}{named}")
+        lines.append(f"{plain(row['top_class'])}{named}")
     return lines

@@ -38,6 +38,8 @@ def bars(values: Mapping[str, int], title: str) -> str:
     drawn = axes.bar(range(len(values)), list(values.values()), color=_BAR, width=0.7)
     axes.bar_label(drawn, labels=[f"{n:,}" for n in values.values()], color=_INK, fontsize=9, padding=2)
     axes.set_xticks(range(len(values)), names, fontsize=9)
+    # One or two bars are not wider than those of a chart of four.
+    axes.set_xlim(-0.6, max(len(values), 4) - 0.4)
     axes.margins(y=0.18)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -59,7 +61,16 @@ def histogram(found: Histogram, title: str, unit: str, marks: Mapping[float, str
     for value, label in (marks or {}).items():
         place = float(np.interp(value, found.edges, _places(found.edges)))
         axes.axvline(place, color=_ACCENT, linewidth=1)
-        axes.text(place, 0.98, f" {label}", color=_ACCENT, fontsize=8, va="top", transform=axes.get_xaxis_transform())
+        axes.annotate(
+            label,
+            (place, 0.98),
+            (3, 0),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            color=_ACCENT,
+            fontsize=8,
+            va="top",
+        )
     return _svg(figure, f"{title}, histogram of {found.total:,} photos")
 
 

@@ -48,5 +48,5 @@ def test_the_noise_of_acne04_is_known() -> None:
     found = annotators(judged(("levle0_1.jpg", 4, 0)), ["x"], Resampling(10))
 
     assert list(noise(found)) == [
-        "The annotators of ACNE04 counted 38 pairs of equal photos twice: counts differ by 3.0 on average, grades agree for 79%."
+        "The annotators of ACNE04 counted 38 pairs of equal photos twice: counts differ by 3.0 on average, grades agree for 79 %."
     ]

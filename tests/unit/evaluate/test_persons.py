@@ -89,7 +89,7 @@ def test_photos_of_persons_that_were_trained_on_are_counted_and_judged_apart(mad
         "person is new": 4,
         "person was trained on": 2,
     }
-    assert "2 of 6 photos (33%) show a person of the 2 photos trained on" in as_text(found)
+    assert "2 of 6 photos (33 %) show a person of the 2 photos trained on" in as_text(found)
     assert "By person" in as_text(found)
 
 

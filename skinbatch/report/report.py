@@ -77,6 +77,8 @@ def make_report(
     """
     scoring = destination.read_scoring(results.store, results.fingerprint)
     assert scoring is not None, "the results are of this scoring"
+    # A wrong --group ends the report before the tables are read.
+    groups = None if request.group is None else group_figures(results, request.group)
     grading = results.graded_by
     findings = gather(
         results,
@@ -101,8 +103,8 @@ def make_report(
     if request.thumbnails:
         gallery = thumbnails(results, request.thumbnails, config, progress)
 
-    content = _content(results, scoring, findings, course, gallery, request)
-    return render("report.html.j2", **content, lists=lists, truth=truth)
+    content = _content(results, scoring, findings, course, gallery)
+    return render("report.html.j2", **content, groups=groups, lists=lists, truth=truth, version=request.version)
 
 
 def _content(
@@ -111,7 +113,6 @@ def _content(
     findings: Findings,
     course: Course,
     gallery: list[Thumbnail] | None,
-    request: Request,
 ) -> dict[str, Any]:
     """Return the values that the template shows."""
     grading = results.graded_by
@@ -125,7 +126,6 @@ def _content(
         "graded": f"{grades_of(grading.scheme)} {_COUNTED[grading.counting]} with a score of at least "
         f"{grading.threshold:g} are counted. This is the scheme {grading.scheme.name}.",
         "plots": _plots(findings, scoring),
-        "groups": None if request.group is None else group_figures(results, request.group),
         "photos": f"{findings.photos:,}",
         "photos_number": findings.photos,
         "gallery": gallery,
@@ -135,7 +135,6 @@ def _content(
         "course_plots": _course_plots(course),
         "runs": course.runs[-20:],
         "provenance": _provenance(results, scoring, grading, course),
-        "version": request.version,
         "made": destination.now(),
     }
 

@@ -59,9 +59,9 @@ def show(
     """Draw mask, boxes, scores and grade on photos: those that are named, or chosen by the options.
 
     Counted boxes are yellow and show their score. Boxes below the threshold or off the skin are
-    thin and blue. The skin is outlined in green, from the stored masks (`score --save-masks`) or
-    computed again. The photos are read again from their source. For a photo that has gone or
-    changed since, the boxes are drawn on grey.
+    thin and blue. With --suspect, the annotated boxes are pink. The skin is outlined in green, from
+    the stored masks (`score --save-masks`) or computed again. The photos are read again from their
+    source. For a photo that has gone or changed since, the boxes are drawn on grey.
     """
     from PIL import Image
 
@@ -76,10 +76,19 @@ def show(
     selection = Selection(where, sample, column_names(stratify), uncertain, suspect, truth, photos)
     if bool(image_ids) == bool(selection):
         raise UsageError("name the photos to draw, or choose them with --where, --sample, --uncertain or --suspect")
-    named = image_ids or sorted(choose(results, selection).image_ids)
+
+    def note(text: str) -> None:
+        print(f"skinbatch: {text}", file=sys.stderr)
+
+    named, annotated = image_ids or [], None
+    if selection:
+        chosen = choose(results, selection)
+        named, annotated = sorted(chosen.image_ids), chosen.annotated()
+        for text in chosen.notes:
+            note(text)
 
     written = []
-    for shown in run(results, named, settings, pack, lambda text: print(f"skinbatch: {text}", file=sys.stderr)):
+    for shown in run(results, named, settings, pack, note, annotated):
         path = output / picture_name(shown.image_id)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +97,7 @@ def show(
             raise UsageError(f"{path}: cannot be written: {e.strerror or e}") from None
         written.append({"image_id": shown.image_id, "written": str(path)})
         if shown.problem:
-            print(f"skinbatch: {path} shows boxes without the photo: {shown.problem}", file=sys.stderr)
+            note(f"{path} shows boxes without the photo: {shown.problem}")
         if not as_json:
             print(f"wrote {path}")
     if as_json:

@@ -19,9 +19,11 @@ LONG_SIDE = 1000
 # Light outside the skin is reduced to this share, so that the mask shows without hiding the skin.
 OUTSIDE = 0.55
 
-# Counted boxes, and boxes that are stored but not counted. They differ in colour and in line width.
+# Counted boxes, boxes that are stored but not counted, and boxes that people drew. They differ in
+# colour and in line width.
 COUNTED: Colour = (255, 214, 10)
 NOT_COUNTED: Colour = (150, 190, 255)
+ANNOTATED: Colour = (255, 79, 176)
 CONTOUR: Colour = (80, 220, 120)
 _INK: Colour = (17, 17, 17)
 _PAPER: Colour = (255, 255, 255)
@@ -36,6 +38,7 @@ def draw_overlay(
     boxes: Sequence[Mapping[str, Any]],
     lines: Sequence[str],
     skin: NDArray[np.bool_] | None = None,
+    annotated: NDArray[np.float64] | None = None,
 ) -> Pixels:
     """Return the photo with boxes and skin drawn on it, and a caption below.
 
@@ -44,6 +47,7 @@ def draw_overlay(
         boxes: rows of the table `boxes`: x1, y1, x2, y2, score, counted.
         lines: text for the caption, one entry for each line.
         skin: (H, W) bool, the skin that the segmenter found. None draws no mask.
+        annotated: (M, 4) x1, y1, x2, y2 of boxes that people drew. None if they are not known.
 
     Returns:
         (H', W', 3) uint8 RGB. Photos smaller than LONG_SIDE are enlarged.
@@ -59,11 +63,13 @@ def draw_overlay(
 
     image = Image.fromarray(canvas)
     draw = ImageDraw.Draw(image)
+    for corners in () if annotated is None else annotated.tolist():
+        draw.rectangle([edge * scale for edge in corners], outline=ANNOTATED, width=3)
     # Counted boxes come last, so that they lie on top.
     for box in sorted(boxes, key=lambda row: (bool(row["counted"]), row["score"])):
         _draw_box(draw, box, scale)
 
-    return np.asarray(_with_caption(image, lines, boxes), np.uint8)
+    return np.asarray(_with_caption(image, lines, _legend(boxes, annotated)), np.uint8)
 
 
 def _with_skin(canvas: Pixels, skin: NDArray[np.bool_]) -> Pixels:
@@ -94,17 +100,23 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Mapping[str, Any], scale: float) -
     draw.text((x + 2 - left, y + 2 - top), text, fill=_INK, font=font)
 
 
-def _with_caption(image: Image.Image, lines: Sequence[str], boxes: Sequence[Mapping[str, Any]]) -> Image.Image:
+def _legend(boxes: Sequence[Mapping[str, Any]], annotated: NDArray[np.float64] | None) -> list[tuple[Colour, str]]:
+    """Return the colours of the boxes with their numbers; [] if there are no boxes."""
+    counted = sum(bool(box["counted"]) for box in boxes)
+    legend = [(COUNTED, f"{counted} counted")] if boxes else []
+    if len(boxes) > counted:
+        legend.append((NOT_COUNTED, f"{len(boxes) - counted} stored, not counted"))
+    if annotated is not None:
+        legend.append((ANNOTATED, f"{len(annotated)} annotated by people"))
+    return legend
+
+
+def _with_caption(image: Image.Image, lines: Sequence[str], legend: Sequence[tuple[Colour, str]]) -> Image.Image:
     """Add the caption and the legend of the boxes below the picture."""
     font = ImageFont.load_default(_TEXT_SIZE)
     wrapped = [part for line in lines for part in _wrapped(line, font, image.width - 2 * _PAD)]
     step = _TEXT_SIZE + 8
-    counted = sum(bool(box["counted"]) for box in boxes)
-    legend = [(COUNTED, f"{counted} counted")]
-    if len(boxes) > counted:
-        legend.append((NOT_COUNTED, f"{len(boxes) - counted} stored, not counted"))
-
-    page = Image.new("RGB", (image.width, image.height + 2 * _PAD + step * (len(wrapped) + bool(boxes))), _PAPER)
+    page = Image.new("RGB", (image.width, image.height + 2 * _PAD + step * (len(wrapped) + bool(legend))), _PAPER)
     page.paste(image, (0, 0))
     draw = ImageDraw.Draw(page)
     y = image.height + _PAD
@@ -113,7 +125,7 @@ def _with_caption(image: Image.Image, lines: Sequence[str], boxes: Sequence[Mapp
         y += step
 
     x = float(_PAD)
-    for colour, text in legend if boxes else ():
+    for colour, text in legend:
         draw.rectangle([x, y + 3, x + _TEXT_SIZE, y + 3 + _TEXT_SIZE - 4], fill=colour, outline=_INK)
         draw.text((x + _TEXT_SIZE + 6, y), text, fill=_INK, font=font)
         x += _TEXT_SIZE + 30 + draw.textlength(text, font=font)

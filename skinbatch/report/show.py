@@ -56,6 +56,7 @@ def show(
     config: Config,
     pack: str | None = None,
     note: Callable[[str], None] = lambda text: None,
+    annotated: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Iterator[Shown]:
     """Yield each photo with its skin mask, boxes, scores and grade drawn on it.
 
@@ -69,6 +70,7 @@ def show(
         config: Settings for reading the source.
         pack: Where the scoring's pack is now; None if it is where it was.
         note: Called with a sentence if no mask can be drawn.
+        annotated: image_id -> (M, 4) boxes that people drew, in pixels of the photo, to draw too.
 
     Raises:
         UsageError: If a photo is not in the tables, or was not scored.
@@ -89,23 +91,18 @@ def show(
         image_id = str(row["image_id"])
         _, boxes, masks = results.unit(str(row["unit_id"]))
         mine = tuple(boxes.filter(pc.equal(boxes.column("image_id"), image_id)).to_pylist())
+        lines, drawn = caption(row, results), (annotated or {}).get(image_id)
+        problem, skin = "", None
         try:
             photo = originals.read(row)
         except UsageError as e:
-            yield _without_photo(row, mine, caption(row, results), str(e))
-            continue
-
-        skin = masks_of.of(photo, image_id, masks)
-        yield Shown(image_id, draw_overlay(photo, mine, caption(row, results), skin), row, mine)
-
-
-def _without_photo(
-    row: Mapping[str, Any], boxes: tuple[Mapping[str, Any], ...], lines: list[str], problem: str
-) -> Shown:
-    """Return a placeholder of the photo's size, with its boxes and the reason below."""
-    grey = np.full((int(row["height"]), int(row["width"]), 3), _GREY, np.uint8)
-    picture = draw_overlay(grey, boxes, [*lines, f"The photo is not shown: {problem}"])
-    return Shown(str(row["image_id"]), picture, row, boxes, problem)
+            # A placeholder of the photo's size, with the boxes on it and the reason below.
+            problem = str(e)
+            photo = np.full((int(row["height"]), int(row["width"]), 3), _GREY, np.uint8)
+            lines.append(f"The photo is not shown: {problem}")
+        else:
+            skin = masks_of.of(photo, image_id, masks)
+        yield Shown(image_id, draw_overlay(photo, mine, lines, skin, drawn), row, mine, problem)
 
 
 class SkinMasks:

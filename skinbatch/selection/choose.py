@@ -21,7 +21,7 @@ from skinbatch.grading.uncertainty import uncertainty
 from skinbatch.runs.destination import read_scoring
 from skinbatch.runs.results import Results
 from skinbatch.selection.foremost import Foremost, equal_shares
-from skinbatch.selection.suspect import Paired, Suspicion, pair_photos, suspicions
+from skinbatch.selection.suspect import Paired, Suspicion, pair_photos, suspicions, usable
 from skinbatch.selection.where import Where
 from skinbatch.tables.meta import add_meta_columns
 from skinbatch.tables.names import META_PREFIX, closest
@@ -105,6 +105,10 @@ class Chosen:
     suspicions: Mapping[str, Suspicion] = field(default_factory=dict)
     drawn: Mapping[str, tuple[AnnotatedPhoto, NDArray[np.float64]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def annotated(self) -> dict[str, NDArray[np.float64]]:
+        """Return image_id -> (M, 4) usable boxes of `drawn`, in pixels of the scored photo."""
+        return {name: usable(photo.boxes, scale) for name, (photo, scale) in self.drawn.items()}
 
 
 def choose(results: Results, selection: Selection, threshold: float | None = None) -> Chosen:

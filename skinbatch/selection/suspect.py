@@ -134,11 +134,11 @@ def suspicions(
         if image_id in paired.photos:
             photo, scale = paired.photos[image_id]
             mine = rows.get(image_id, [])
-            drawn = _usable(photo.boxes, scale)
-            yield image_id, suspicion_of(corners[mine], scores[mine], drawn, _usable(photo.crowd_boxes, scale))
+            drawn = usable(photo.boxes, scale)
+            yield image_id, suspicion_of(corners[mine], scores[mine], drawn, usable(photo.crowd_boxes, scale))
 
 
-def _usable(boxes: NDArray[np.float32] | None, scale: Boxes) -> Boxes:
+def usable(boxes: NDArray[np.float32] | None, scale: Boxes) -> Boxes:
     """Return the scaled boxes that are numbers and have an area."""
     if boxes is None:
         return np.zeros((0, 4))

@@ -15,7 +15,7 @@ import skinbatch
 from skinbatch.cli import main as cli
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
-from skinbatch.report.overlay import CONTOUR, COUNTED, LONG_SIDE, NOT_COUNTED, draw_overlay
+from skinbatch.report.overlay import ANNOTATED, CONTOUR, COUNTED, LONG_SIDE, NOT_COUNTED, draw_overlay
 from skinbatch.report.show import picture_name, show
 from tests.faces import face, jpeg, png, tar_bytes, write_tree
 
@@ -55,6 +55,20 @@ def test_boxes_are_drawn_where_they_are_and_counted_ones_stand_out() -> None:
     assert colour_at(picture, 50 * scale, 40 * scale) == NOT_COUNTED
     assert picture.shape[1] == 800
     assert picture.shape[0] > 1000, "the caption is below the photo"
+
+
+def test_boxes_that_people_drew_are_drawn_and_counted() -> None:
+    photo = np.full((100, 80, 3), 90, np.uint8)
+    people = np.array([[50.0, 60, 70, 80]])
+
+    picture = draw_overlay(photo, [BOX], ["a.jpg"], annotated=people)
+    without = draw_overlay(photo, [BOX], ["a.jpg"])
+
+    scale = LONG_SIDE / 100
+    assert colour_at(picture, 50 * scale, 70 * scale) == ANNOTATED
+    assert colour_at(picture, 20 * scale, 40 * scale) == COUNTED
+    legend = picture[LONG_SIDE:]
+    assert has_colour(legend, ANNOTATED) and not has_colour(without, ANNOTATED)
 
 
 def test_large_photos_keep_their_size() -> None:
@@ -125,6 +139,21 @@ def test_the_command_draws_the_photos_that_a_condition_chooses(
             assert [entry["image_id"] for entry in json.loads(written.out)] == ["b.jpg"]
         else:
             assert "name the photos to draw, or choose them" in written.err
+
+
+def test_the_command_draws_what_people_annotated_beside_what_contradicts_it(
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "truth.csv").write_text("image,label,x1,y1,x2,y2\nb.jpg,acne,60,60,70,70\nnew.jpg,acne,1,1,9,9\n")
+    chosen = ["--suspect", "1", "--truth", str(tmp_path / "truth.csv")]
+    monkeypatch.setattr(sys, "argv", ["skinbatch", "show", str(scored / "out"), *chosen, "-o", str(tmp_path / "shown")])
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 0
+    assert "1 annotated photo was not scored, or not found by name: new.jpg" in capsys.readouterr().err
+    assert has_colour(np.asarray(Image.open(tmp_path / "shown/b.jpg.png")), ANNOTATED)
 
 
 def test_a_photo_that_failed_says_why(scored: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 import skinbatch
+from jobs.bench_evaluate import generate
 from skinbatch.cli import main as cli
 from skinbatch.errors import UsageError
 from skinbatch.report.compare import Comparison, _paired, as_text, compare, compare_page
@@ -204,17 +205,18 @@ def test_one_destination_is_not_compared(two: tuple[Path, Path], run: Run) -> No
     assert "--scoring: name all 2 scorings or none; 1 given" in err
 
 
-def test_an_unfinished_scoring_says_how_much_is_missing(tmp_path: Path, two: tuple[Path, Path], run: Run) -> None:
-    shutil.copytree(two[0], tmp_path / "scored")
+def test_an_unfinished_scoring_says_how_much_is_missing(tmp_path: Path, run: Run) -> None:
+    generate(tmp_path / "whole", tmp_path / "truth.json", 20, 100, np.random.default_rng(1))
+    shutil.copytree(tmp_path / "whole", tmp_path / "scored")
     store = skinbatch.open(tmp_path / "scored").store
     store.delete([*store.keys("_skinbatch/snapshots/"), next(iter(store.keys("_skinbatch/receipts/")))])
     results = skinbatch.open(tmp_path / "scored")
     done = results.images(["image_id"]).num_rows
 
-    code, text, _ = run("compare", two[0], tmp_path / "scored", "-o", tmp_path / "compare.html")
+    code, text, _ = run("compare", tmp_path / "whole", tmp_path / "scored", "-o", tmp_path / "compare.html")
 
-    said = f"the run has not finished: {done} of 6 photos are done, and 1 of"
-    assert code == 0 and 0 < done < 6
+    said = f"the run has not finished: {done} of 20 photos are done, and 1 of"
+    assert code == 0 and 0 < done < 20
     assert f"Note: {results.store.uri}: {said}" in text
     assert said in (tmp_path / "compare.html").read_text()
     assert said in results._repr_html_()

@@ -162,7 +162,7 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     page = make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
 
     assert f"the run has not finished: {images} of 20 photos are done, and 1 of " in page
-    assert "These are the results so far; run the same `skinbatch score` again" in page
+    assert "These are the results so far; run the same <code>skinbatch score</code> again" in page
 
 
 def test_a_page_that_cannot_be_written_names_its_path(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lengths of time and moments, as people write them on a command line or in a settings file."""
+"""Parse lengths of time and moments as people write them on a command line or in a settings file."""
 
 from __future__ import annotations
 

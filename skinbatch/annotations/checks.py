@@ -188,7 +188,7 @@ def _looks(
 ) -> dict[str, list[Look | tuple[int, int] | str | None]]:
     """Return the look of every photo, or its size if there is nothing to compare it with.
 
-    A text tells why a photo cannot be read; None marks one that does not exist.
+    A text is the reason why a photo cannot be read; None marks one that does not exist.
     """
     paths = [photo.path for photos in splits.values() for photo in photos if photo.path is not None]
     found: Iterator[Look | tuple[int, int] | str]

@@ -127,7 +127,7 @@ class Tree:
 
 
 def is_foreign(name: str) -> bool:
-    r"""Return whether a photo's name is absolute or leads upwards, so may be of another machine.
+    r"""Return whether a photo's name is absolute or leads upwards, and so may come from another machine.
 
     Example:
         >>> is_foreign(r"C:\photos\a.jpg"), is_foreign("train/a.jpg")

@@ -62,7 +62,7 @@ def report(
     """Write a report as one HTML file: the results, the photos to look at, and how the run went.
 
     The file opens from disk and needs nothing else. It contains photos only with `--thumbnails`.
-    With `--truth` it also tells how far people and models agree, and `--thumbnails` shows their
+    With `--truth` it also shows how far people and models agree, and `--thumbnails` shows their
     boxes side by side.
     """
     from skinbatch.engines.terminal import TerminalPresenter

@@ -14,7 +14,7 @@ from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
 
 class Drift:
-    """Collect the changes for a new plan. It is true if there are any.
+    """Collect the changes for a new plan. An instance is true if it has any.
 
     A photo or shard may drift only once in a run.
     """

@@ -219,11 +219,11 @@ class Driver:
         chosen = self._chosen(current)
         newest = snapshot.newest_that_counts(self.ledger)
         handed_out = not nothing_to_do
-        says = None if newest is None else (newest.plan, list(newest.receipts))
-        settled = nothing_to_do and says == (current.name, chosen)
+        recorded = None if newest is None else (newest.plan, list(newest.receipts))
+        settled = nothing_to_do and recorded == (current.name, chosen)
         if not settled:
             current = plan.newest_alike(self.store, self.fingerprint, current)
-        if newest is None or says != (current.name, chosen):
+        if newest is None or recorded != (current.name, chosen):
             self.presenter.phase("writing the snapshot")
             names = snapshot.names(self.store, self.fingerprint)
             number = layout.number_of(names[0])[0] + 1 if names else 1

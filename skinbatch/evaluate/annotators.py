@@ -1,4 +1,4 @@
-"""Measure how far annotators agree with themselves: no model can be told to be more exact."""
+"""Measure how far annotators agree with themselves. No model can be shown to be more exact."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Diseases:
     A photo of a class that the classifier does not have counts as a photo of none of its classes.
 
     The classifier never looked at a photo without a face. Its probabilities count as 0 there: that
-    is the answer of the whole pipeline, and says nothing about the classifier. `with_face` holds
+    is the answer of the whole pipeline, not of the classifier alone. `with_face` holds
     the same numbers without such photos.
 
     A class counts as chosen if it is `top_class`, provided that no photo has two classes and this

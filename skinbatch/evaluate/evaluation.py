@@ -51,7 +51,7 @@ class Part(Protocol):
 class Evaluation:
     """Hold the result of an evaluation.
 
-    about: plain values that tell what was judged and what could not be. numbers: part -> its
+    about: plain values about what was judged and what could not be. numbers: part -> its
     numbers over all photos. slices: kind of slice (see SLICES) -> group -> part -> numbers over the
     group's photos. Numbers are Estimates among plain values. parts: what plots are drawn from.
     """

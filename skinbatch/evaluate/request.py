@@ -34,7 +34,7 @@ class Request:
     of its classes; `*` stands for every other class. apart: classes that the means leave out, such
     as confounded ones. group: photos that are resampled together, as
     `Grouping.parse` takes it: a regular expression over the photo's name, a column of a .csv truth
-    or of the tables, or `look`; None: as the truth says. trained_on: list of the photos that the
+    or of the tables, or `look`; None: the truth's own groups. trained_on: list of the photos that the
     model was trained on; numbers are then also given by whether it has seen the person. only: judge
     no other photos than these, by image_id; None: all. sliced: also measure by skin tone and
     severity.

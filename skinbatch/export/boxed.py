@@ -15,7 +15,7 @@ from skinbatch.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Hold what a scoring tells of a photo besides its boxes, for tools that show and sort by it.
+    """Hold a photo's results besides its boxes, for tools that show them and sort by them.
 
     Attributes:
         model_version: the pack and the fingerprint of the scoring.

@@ -30,7 +30,7 @@ class LabelStudioWriter:
     """Write Label Studio's JSON: a task for each photo, in files of some 32 MB.
 
     Boxes of a model become a prediction with `score` (1 - uncertainty) and `model_version`, boxes
-    that people drew become an annotation. `data` repeats what the scoring tells of the photo,
+    that people drew become an annotation. `data` repeats the photo's other results,
     because tasks can only be sorted by what is there.
     """
 

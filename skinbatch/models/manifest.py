@@ -25,7 +25,7 @@ class Manifest(Section):
     """Hold the whole of pack.toml. A pack that is not complete yet lacks stages.
 
     precision: the one that the pack was measured in. A scoring uses it unless its settings give
-    another. Without it that is fp32. A pack that gets another stage loses it, and the import says so.
+    another. Without it that is fp32. A pack that gets another stage loses it, and the import prints a note.
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]

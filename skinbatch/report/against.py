@@ -39,7 +39,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """Hold one number for people. interval: `0.25 to 0.30`, or empty."""
+    """Hold one number as text. interval: `0.25 to 0.30`, or empty."""
 
     label: str
     value: str

@@ -200,7 +200,7 @@ def _maps(
 
 
 def _placed(values: Map, photo: NDArray[np.uint8], box: tuple[int, int, int, int]) -> Map:
-    """Place the map of what the classifier was given in the displayed original."""
+    """Place a map of the classifier's input in the displayed original."""
     x1, y1, x2, y2 = box
     whole = np.full(photo.shape[:2], np.nan, np.float32)
     whole[y1:y2, x1:x2] = values

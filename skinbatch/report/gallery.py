@@ -44,7 +44,7 @@ _COLUMNS = (
 class Thumbnail:
     """Hold one photo of the gallery.
 
-    picture: a JPEG as base64 text, "" if the photo cannot be read; problem tells why. score: highest
+    picture: a JPEG as base64 text, "" if the photo cannot be read; problem is the reason. score: highest
     score of its boxes, 0 without boxes. Unknown texts are "".
     """
 

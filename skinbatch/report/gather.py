@@ -80,7 +80,7 @@ PROBABILITY_EDGES = np.arange(21) / 20
 class WorthALook:
     """Name photos that deserve a look.
 
-    title, why: for people. total: photos. entries: rows of the whole list, fewer than `total` if a
+    title, why: texts of the page. total: photos. entries: rows of the whole list, fewer than `total` if a
     row names several photos. photos: (image_id, detail), the foremost rows.
     """
 
@@ -93,7 +93,7 @@ class WorthALook:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Hold everything that the tables tell.
+    """Hold everything that the page shows from the tables.
 
     statuses, grades, views, classes: value -> photos. errors: (status, text) -> photos. histograms:
     column -> Histogram. lists: photos worth a look.
@@ -282,7 +282,7 @@ class _Tally:
         return np.where(frontal & ~np.isnan(halves), halves, total)
 
     def result(self) -> Findings:
-        """Return what was summed up."""
+        """Return the sums."""
         twins = {sha256: names for sha256, names in self.hashes.items() if len(names) > 1}
         copies = WorthALook(
             "Copies",

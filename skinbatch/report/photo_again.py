@@ -1,6 +1,6 @@
 """Read a photo of a destination again from its source.
 
-The result is the very bytes that were scored, or an error that tells why not.
+The result is the very bytes that were scored, or an error that gives the reason.
 """
 
 from __future__ import annotations

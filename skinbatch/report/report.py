@@ -140,7 +140,7 @@ def _content(
 
 
 def _sentence(found: Findings) -> str:
-    """Return what a stranger should know first."""
+    """Return the sentence that opens the page."""
     ok = found.statuses.get("ok", 0)
     grades = ", ".join(f"{n:,} {plain(name)}" for name, n in found.grades.items() if n)
     failed = f", {found.photos - ok:,} could not be scored" if ok < found.photos else ""

@@ -1,4 +1,4 @@
-"""Names for photos beside an archive file and photos in it that would have the same one."""
+"""Rename photos beside an archive file that would have the same name as photos in it."""
 
 from __future__ import annotations
 

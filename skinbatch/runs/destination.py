@@ -102,7 +102,7 @@ def read_destination(store: Store) -> Destination | None:
 
 
 def require_destination(store: Store) -> Destination:
-    """Read dest.json, or raise a UsageError that tells how a destination is made."""
+    """Read dest.json, or raise a UsageError that explains how a destination is made."""
     found = read_destination(store)
     if found is None:
         raise UsageError(

@@ -1,6 +1,6 @@
 """List a source and divide it into units.
 
-A plan is immutable. The newest plan tells what the source holds.
+A plan is immutable. The newest plan defines what the source holds.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ def newest_whole(store: Store, fingerprint: str) -> tuple[Plan | None, str | Non
     """Return the newest plan whose files exist in the sizes they were written in, without their
     photos.
 
-    The second value tells what is wrong with the newest plan of all, and is None if it was
+    The second value describes the damage of the newest plan of all, and is None if it was
     returned.
     """
     prefix = layout.plans_prefix(fingerprint)
@@ -335,7 +335,7 @@ def read_members(store: Store, fingerprint: str, plan: Plan, file_name: str) -> 
 
 
 def _read(store: Store, key: str, schema: pa.Schema, may_lack: str = "") -> pa.Table:
-    """may_lack: a column that older plans do not have."""
+    """Return the table in a file of a plan. may_lack: a column that older plans do not have."""
     data, _ = store.get(key)
     try:
         table = read_columns(data, schema.names)
@@ -372,7 +372,7 @@ def _name_of(shard: ShardRef) -> str:
 
 
 def _to_be_cut(shard: ShardRef) -> bool:
-    if shard.kind == "parquet":  # its size says little of its rows
+    if shard.kind == "parquet":  # its size is no measure of its rows
         return shard.size > PARQUET_BYTES
     return shard.kind != "tar" and shard.size > PART_BYTES
 

@@ -12,7 +12,7 @@ class RunReport:
 
     Attributes:
         exit_code: See docs/exit-codes.md.
-        message: One sentence that says how the run ended.
+        message: One sentence on how the run ended.
         destination: Address of the destination.
         fingerprint: The scoring that the run worked on.
         images, boxes: Where the tables are.

@@ -1,4 +1,4 @@
-"""`--since`: what is left out of a listing because it is old, and what is not although it is."""
+"""Leave old photos out of a listing for `--since`, but keep those that an earlier run planned."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def only_since(
     Args:
         entries: The source as listed now.
         moment: With its time zone.
-        planned: What the newest plan says was listed, None before the first.
+        planned: The listing of the newest plan, None before the first.
         skipped: Counts what is left out, as OLDER.
 
     Raises:
-        UsageError: If nothing says when an entry was modified.
+        UsageError: If an entry has no modification time.
     """
     known = _hashes(planned) if planned is not None else set()
     for entry in entries:
@@ -39,7 +39,7 @@ def only_since(
             yield entry
         elif entry.modified is None:
             raise UsageError(
-                f"{entry.uri}: the listing does not say when it was last modified, which --since needs; leave out --since "
+                f"{entry.uri}: the listing does not give its modification time, which --since needs; leave out --since "
                 "and list only what is to be scored"
             )
         elif entry.modified >= moment.timestamp():

@@ -27,7 +27,7 @@ from skinbatch.types import Fetched, Status
 class Ready:
     """Hold one photo on its way to the models.
 
-    rgb: (H, W, 3) uint8 as displayed. None if `status` tells why the photo cannot be scored, or if
+    rgb: (H, W, 3) uint8 as displayed. None if `status` gives the reason why it cannot be scored, or if
     the photo was not needed (`status` ok). sha256: of the file's bytes, None if there are none.
     """
 

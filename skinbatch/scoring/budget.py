@@ -19,7 +19,7 @@ class Budget:
     """
 
     def __init__(self, limit: int, photos: int) -> None:
-        """Create a budget. limit: bytes of files, and bytes of pixels. photos: that may be in
+        """Create a budget. limit: bytes of files, and bytes of pixels. photos: how many may be in
         preparation.
         """
         self.limit = limit

@@ -1,4 +1,4 @@
-"""Every kind of network gives the same results on every runtime. Weights are random."""
+"""Test that every kind of network gives the same results on every runtime. Weights are random."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DETECTORS = {
 
 @pytest.fixture(scope="module")
 def photos() -> list[NDArray[np.uint8]]:
-    """Of three sizes and proportions, so that no shape of an input comes twice."""
+    """Return photos of three sizes and proportions, so that no input shape occurs twice."""
     random = np.random.default_rng(3)
     coarse = [random.integers(0, 256, (12, width, 3), np.uint8) for width in (8, 12, 16)]
     return [np.ascontiguousarray(noise.repeat(8, 0).repeat(8, 1)) for noise in coarse]
@@ -159,7 +159,7 @@ def test_bf16_stays_near_fp32_or_equal_where_the_processor_lacks_it(kind: str, p
 def test_detectors_in_bf16_on_torch_decode_their_boxes_in_fp32(
     kind: str, photos: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Torch imitates bf16 where the processor lacks it."""
+    """Use torch's emulation of bf16 if the processor lacks it."""
     monkeypatch.setattr(network, "_computes_bf16", lambda device: True)
     fields: dict[str, Any] = dict(DETECTORS[kind])
     state = random_detector_state(fields["arch"], TWO, **{k: v for k, v in fields.items() if k != "arch"})

@@ -274,7 +274,7 @@ def test_since_on_an_empty_night_has_nothing_to_do_and_on_a_bare_listing_is_refu
     report = skinbatch.score(album, tmp_path / "out", engine="local", pack=fake_pack, since="2999-01-01")
     assert (report.exit_code, report.nothing_to_do, report.rows) == (0, True, 0)
     listing = write_listing(tmp_path / "list.csv", [f"album/{path.name}" for path in album.iterdir()])
-    with pytest.raises(UsageError, match="does not say when it was last modified"):
+    with pytest.raises(UsageError, match="does not give its modification time"):
         skinbatch.score(listing, tmp_path / "other", engine="local", pack=fake_pack, since="1d")
 
 

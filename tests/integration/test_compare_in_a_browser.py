@@ -1,4 +1,4 @@
-"""The pages of `compare` and `series` open from disk in a real browser."""
+"""Open the pages of `compare` and `series` from disk in a real browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VISITS = {"anna": (7, 6, 5, 3, 2, 1), "ben": (3, 4, 3), "eva": (0,)}
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> list[Path]:
-    """Three scorings of the same names, with other lesions each time; a truth of the first one's lesions."""
+    """Score the same names three times, with other lesions each time, and write the first one's lesions as a truth."""
     folder = tmp_path_factory.mktemp("compare")
     dests = []
     for number, more in enumerate((0, 1, -1)):

@@ -30,7 +30,7 @@ LOOSE = "image_id not like '%.tar/%' and image_id not like '%.zip/%' and face"
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's photos, scored by the starter pack."""
+    """Score the demo's photos with the starter pack."""
     root = tmp_path_factory.mktemp("relabelling")
     write_demo_archive(root / "photos", photos=24)
     report = skinbatch.score(root / "photos", root / "dest", engine="local", max_failures=1.0)
@@ -39,7 +39,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def corrected_in_label_studio(out: Path, back: Path) -> dict[str, int]:
-    """Each photo loses its first box and gets one at its centre. Returns image_id -> boxes."""
+    """Remove the first box of each photo and draw one at its centre. Return image_id -> number of boxes."""
     project, counts = [], {}
     for n, task in enumerate(
         task for file in sorted(out.glob("tasks-*.json")) for task in json.loads(file.read_text())
@@ -58,7 +58,7 @@ def corrected_in_label_studio(out: Path, back: Path) -> dict[str, int]:
 
 
 def corrected_in_cvat(out: Path, back: Path) -> dict[str, int]:
-    """The same in CVAT, which writes two digits after the point."""
+    """Correct the boxes in the same way, with two digits after the point, as CVAT writes them."""
     tree = ElementTree.parse(out / "annotations.xml")
     counts = {}
     for image in tree.getroot().iter("image"):

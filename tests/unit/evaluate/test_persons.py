@@ -1,4 +1,4 @@
-"""Photos of one person are known by name, column or look, and numbers are given with persons apart."""
+"""Test that photos of one person are recognised by name, column or look, and that intervals keep them together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PERSONS = ("anna", "anna", "anna", "ben", "ben", "eva")
 
 
 def picture(seed: int) -> Image.Image:
-    """No two seeds look alike."""
+    """Return a picture that looks different for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC)
 
@@ -33,7 +33,7 @@ def data(image: Image.Image) -> bytes:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """Six scored photos of three persons; photos 0 and 1 are copies of one another."""
+    """Score six photos of three persons; photos 0 and 1 show the same picture."""
     folder = tmp_path_factory.mktemp("persons")
     photos = [picture(n) for n in range(len(PERSONS))]
     photos[1] = photos[0].resize((48, 48)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,4 +1,4 @@
-"""CVAT gets scores and classes, and annotations made on smaller copies of the photos are scaled."""
+"""Test that CVAT gets scores and classes, and that annotations made on smaller copies of the photos are scaled."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 
 
 def halved(source: Path, out: Path) -> Path:
-    """The same annotations, drawn on copies of half the size."""
+    """Write the same annotations, drawn on copies of half the size."""
     tree = ElementTree.parse(source / "annotations.xml")
     for node in tree.iter():
         for name in ("width", "height", "xtl", "ytl", "xbr", "ybr"):

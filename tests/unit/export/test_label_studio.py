@@ -1,4 +1,4 @@
-"""Label Studio's own SDK reads the tasks, and what comes back corrected is a truth of the scored photos."""
+"""Test that Label Studio's own SDK reads the tasks, and that corrected tasks are read as a truth of the scored photos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.export.test_round_trips import written
 
 @pytest.fixture(scope="module")
 def dest(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
-    """Six photos, one without a lesion, whose names need quoting."""
+    """Score six photos whose names need quoting, one of them without a lesion."""
     root = tmp_path_factory.mktemp("scored")
     write_tree(root / "my photos", {f"p{n % 2}/{n} é.jpg": jpeg(face(n % 4, n % 3, shade=n)) for n in range(6)})
     skinbatch.score(root / "my photos", root / "dest", pack=fake_pack, engine="local")
@@ -34,7 +34,7 @@ def tasks(out: Path) -> list[dict[str, Any]]:
 
 
 def submitted(out: Path, back: Path) -> Path:
-    """What Label Studio exports when every prediction was submitted as it is."""
+    """Write the export of Label Studio after every prediction was submitted unchanged."""
     done = [
         {"id": n, "data": task["data"], "annotations": [{"id": n, "result": task["predictions"][0]["result"]}]}
         for n, task in enumerate(tasks(out), 1)

@@ -78,7 +78,7 @@ def written(folder: Path, form: str, made: tuple[BoxedPhoto, ...], class_names: 
 
 
 def same(truth: Truth, made: tuple[BoxedPhoto, ...], off: float = 0.0) -> None:
-    """off: pixels by which a box may differ."""
+    """Check that the boxes read back are those that were exported. off: pixels by which they may differ."""
     found = {p.name: p for p in truth.photos}
     assert sorted(found) == sorted(one.name for one in made)
     for one in made:

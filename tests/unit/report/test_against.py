@@ -1,4 +1,4 @@
-"""A report with a truth: numbers of the evaluation, named gaps, and photos side by side."""
+"""Test reports with a truth: the evaluation's numbers, the photos left out by name, and photos side by side."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Report = Callable[..., str]
 
 @pytest.fixture
 def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
-    """The page of `skinbatch report DEST ...`."""
+    """Return a function that gives the page of `skinbatch report DEST ...`."""
 
     def run(dest: Path, *options: str) -> str:
         arguments = ["report", str(dest), "-o", str(tmp_path / "report.html"), *options]
@@ -37,7 +37,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
 
 @pytest.fixture
 def faces(tmp_path: Path, fake_pack: str) -> Path:
-    """Three scored photos, with a truth for two of them and for one that was never scored."""
+    """Score three photos, and write a truth for two of them and for one that was never scored."""
     write_tree(tmp_path / "photos", {f"{n}.png": png(face(n, 1, n)) for n in range(1, 4)})
     skinbatch.score(tmp_path / "photos", tmp_path / "scored", pack=fake_pack, engine="local")
     boxes = skinbatch.open(tmp_path / "scored").boxes().to_pylist()

@@ -1,4 +1,4 @@
-"""A report gives its numbers with intervals over persons."""
+"""Test that a report gives its numbers with intervals over persons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The precision is part of a scoring's fingerprint, the runtime is not, and a pack may declare its precision."""
+"""Test that the precision is part of a scoring's fingerprint, the runtime is not, and a pack may declare its precision."""
 
 from __future__ import annotations
 

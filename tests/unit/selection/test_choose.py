@@ -1,4 +1,4 @@
-"""Photos are chosen by a condition, by chance, by doubt, or because the model contradicts their annotations."""
+"""Test that photos are chosen by a condition, at random, by uncertainty, or because the model contradicts their annotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network runs on OpenVINO where it gives torch's numbers, and otherwise on torch, with a line in the log."""
+"""Test that a network runs on OpenVINO if it gives torch's numbers there, and otherwise on torch, with a line in the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("openvino")
 
 
 class Small(nn.Module):
-    """x: (N, 3, H, W). Returns a map, and nested in a list its mean and nothing."""
+    """Return a map, and a list of its mean and None. x: (N, 3, H, W)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Small(nn.Module):
 
 
 class ItsOwnSize(Small):
-    """Computes with the height as a plain number, which tracing takes for a constant."""
+    """Compute with the height as a plain number, which tracing takes for a constant."""
 
     def forward(self, x: Tensor) -> Any:
         return self.conv(x) * float(x.shape[2])
@@ -47,7 +47,7 @@ class NotConvertible(Small):
 
 
 class Chance(Small):
-    """Draws a number for every call."""
+    """Draw a random number at every call."""
 
     def forward(self, x: Tensor) -> Any:
         return self.conv(x) * torch.rand(1, generator=torch.Generator().manual_seed(int(time.monotonic_ns())))
@@ -164,7 +164,7 @@ def test_a_processor_without_bf16_computes_in_fp32() -> None:
 
 
 def test_torch_gives_fp32_numbers_from_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch imitates bf16 on processors without it, which is why it is only used where it is native."""
+    """Use torch's emulation of bf16, which is slow. Scoring uses bf16 only on processors that have it."""
     monkeypatch.setattr(network, "_computes_bf16", lambda device: True)
     module, x = Small(), torch.rand(2, 3, 40, 32)
     (made, (mean, nothing)), (plain, _) = on("torch", module, precision="bf16")(x), module(x)

@@ -267,7 +267,7 @@ def _about(
 def _nothing(request: Request, scored: Scored, said: Sequence[AnnotatedPhoto], pairs: Pairs) -> str:
     where = f"{request.truth}, {scored.uri}"
     if len(pairs.rows):
-        return f"{where}: none of the {len(pairs.rows)} photos with truth was scored; `skinbatch status` shows why"
+        return f"{where}: none of the {len(pairs.rows)} annotated photos was scored; `skinbatch status` shows why"
     if pairs.ambiguous:
         return f"{where}: several photos have the same {pairs.way}, such as {', '.join(pairs.ambiguous[:3])}"
     names, ids = [photo.name for photo in said[:1]], scored.image_ids[:1]

@@ -69,15 +69,15 @@ def _head(about: Mapping[str, Any]) -> Iterator[str]:
     graded = f", grading {regraded}" if regraded else ""
     yield f"{about['destination']}, scoring {about['scoring']} (pack {about['pack']}){graded}"
     yield f"against {about['truth']} ({about['format']}), photos matched by their {about['matched_by']}"
-    yield f"  {photos['judged']:,} photos judged; {photos['with_truth']:,} have truth, {photos['rows']:,} have a row"
+    yield f"  {photos['judged']:,} photos judged; {photos['with_truth']:,} are annotated, {photos['rows']:,} have a row"
     yield from persons.told(about["groups"], photos["judged"])
     failed = [f"{row['image_id']} ({row['status']})" for row in about["failed"]]
     for what, names in (
-        ("with truth, but no row", about["truth_without_photo"]),
-        ("with a row, but no truth", about["photos_without_truth"]),
-        ("that several photos may be", about["ambiguous"]),
-        ("with truth, but failed", failed),
-        ("without a face that was found", about["without_face"]),
+        ("annotated, but without a row", about["truth_without_photo"]),
+        ("with a row, but not annotated", about["photos_without_truth"]),
+        ("whose name fits several photos", about["ambiguous"]),
+        ("annotated, but failed", failed),
+        ("in which no face was found", about["without_face"]),
         (
             "with empty boxes, or boxes of a photo of another shape (left out)",
             about["unusable"].get(LESIONS, ()),

@@ -146,7 +146,7 @@ def _headlines(numbers: Mapping[str, Any]) -> list[Headline]:
         headlines += _of_lesions(lesions)
     if grades := numbers.get("grades"):
         headlines += [
-            _headline("Grade right", grades["accuracy"], "share of photos with the grade that people gave"),
+            _headline("Correct grades", grades["accuracy"], "share of photos with the grade that people gave"),
             _headline(
                 "Grades, quadratic kappa", grades["quadratic_kappa"], "1 is full agreement, 0 agreement by chance"
             ),
@@ -175,7 +175,7 @@ def _of_lesions(part: Mapping[str, Any]) -> list[Headline]:
     right = f"{counted['right']:,} of {counted['right'] + counted['false']:,} counted boxes"
     return [
         _headline("Lesions found (recall)", counted["recall"], f"{found}, by an overlap of half (IoU 0.5)"),
-        _headline("Boxes right (precision)", counted["precision"], right),
+        _headline("Correct boxes (precision)", counted["precision"], right),
         _headline("AP50", detection["ap50"], "precision over all scores, at IoU 0.5"),
         _headline("Count off by", own["mae"], "lesions a photo on average", digits=1),
         _headline("Count too high by", own["mean"], "lesions a photo; below 0 is too low", digits=1),
@@ -197,9 +197,9 @@ def _unpaired(about: Mapping[str, Any]) -> list[Unpaired]:
     lists = (
         ("Annotated, but not scored", about["truth_without_photo"]),
         ("Annotated, but could not be scored", failed),
-        ("Annotated, but several photos have the name", about["ambiguous"]),
-        ("Annotated with empty boxes, or at another shape", unusable),
-        ("Scored, but without a face that was found", about["without_face"]),
+        ("Annotated, but several photos have this name", about["ambiguous"]),
+        ("Annotated with empty boxes, or on a copy of another shape", unusable),
+        ("Scored, but no face was found", about["without_face"]),
         ("Scored, but not annotated", about["photos_without_truth"]),
     )
     return [Unpaired(title, len(names), tuple(names[:LISTED])) for title, names in lists if names]

@@ -238,7 +238,7 @@ class _Tally:
         self.boundary.add(ids, -distance + 0.001 * np.nan_to_num(graded), distance < 1, lambda n: lesions(graded[n]))
 
         brightness, sharpness = _numbers(images, "brightness"), _numbers(images, "sharpness")
-        self.dark.add(ids, -brightness, brightness < DARK, lambda n: f"mean luma {brightness[n]:.0f} of 255")
+        self.dark.add(ids, -brightness, brightness < DARK, lambda n: f"brightness {brightness[n]:.0f} of 255")
         self.blurred.add(ids, -sharpness, sharpness < BLURRED, lambda n: f"sharpness {sharpness[n]:.0f}")
 
         photo = np.asarray(
@@ -286,7 +286,7 @@ class _Tally:
         twins = {sha256: names for sha256, names in self.hashes.items() if len(names) > 1}
         copies = WorthALook(
             "Copies",
-            "The same bytes lie under several names, so they count more than once in every number of this page. "
+            "The same file has several names, so it counts more than once in every number on this page. "
             "With --look-alikes, the report also finds the same photo in another size or compression.",
             sum(len(names) for names in twins.values()),
             len(twins),

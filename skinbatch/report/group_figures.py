@@ -51,7 +51,7 @@ def group_figures(results: Results, grouping: Grouping) -> GroupFigures:
     columns = [counts, *(np.array([grade == kind for grade in grades], np.float64) for kind in kinds)]
     parts = np.stack([np.ones(len(counts)), *columns], axis=1)
     found = bootstrap(parts, _means, Resampling(), groups=groups)
-    titles = ["lesions on a photo, mean", *(f"share of photos that are {plain(kind)}" for kind in kinds)]
+    titles = ["mean lesions per photo", *(f"share of photos graded {plain(kind)}" for kind in kinds)]
     return GroupFigures(about, tuple(_row(title, each) for title, each in zip(titles, found, strict=True)))
 
 

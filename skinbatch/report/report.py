@@ -38,7 +38,7 @@ _HISTOGRAMS: Mapping[str, tuple[str, str, Mapping[float, str]]] = {
         {-30.0: "brown", 10.0: "tan", 41.0: "light"},
     ),
     "sharpness": ("Sharpness", "variance of the Laplacian", {}),
-    "brightness": ("Brightness", "mean luma, 0 to 255", {}),
+    "brightness": ("Brightness", "0 (black) to 255 (white)", {}),
 }
 
 

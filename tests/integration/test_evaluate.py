@@ -137,8 +137,8 @@ def test_boxes_counts_and_grades(evaluate: Evaluate, tmp_path: Path, capsys: pyt
     assert sum(group["photos"] for group in found["slices"]["skin_tone"].values()) == 3
 
     said = capsys.readouterr().out
-    assert "1 with truth, but no row: b/levle0_8.png" in said
-    assert "1 with truth, but failed: b/levle1_9.png (truncated)" in said
+    assert "1 annotated, but without a row: b/levle0_8.png" in said
+    assert "1 annotated, but failed: b/levle1_9.png (truncated)" in said
     assert "paper 003" in said and "0.536" in said and "31.53" not in said  # nobody is very severe here
     for plot in ("precision_recall", "counts", "thresholds", "grades"):
         with Image.open(tmp_path / f"report/{plot}.png") as image:
@@ -357,7 +357,7 @@ def test_wrong_use_is_told(
     assert "rows have names like 'a/levle0_1.png', annotated photos like 'x/y.png'" in refused(
         capsys, monkeypatch, dest, other
     )
-    assert "none of the 1 photos with truth was scored" in refused(capsys, monkeypatch, dest, failed)
+    assert "none of the 1 annotated photos was scored" in refused(capsys, monkeypatch, dest, failed)
     assert "nowhere" in refused(capsys, monkeypatch, dest, "nowhere")
     assert "--thresholds" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "half")
     assert "1.5 is not a score" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "1.5")

@@ -39,7 +39,7 @@ def test_persons_are_counted_and_numbers_have_intervals_over_them(results: Resul
         "Groups by `^(\\w+)/`: 3 groups in 6 photos; 5 photos share theirs with another photo"
     )
     title, value, interval = found.rows[0]
-    assert (title, value) == ("lesions on a photo, mean", f"{sum(counts) / 6:.3f}")
+    assert (title, value) == ("mean lesions per photo", f"{sum(counts) / 6:.3f}")
     low, high = map(float, interval.split(" to "))
     assert low < float(value) < high
     page = make_report(results, Request(version="test", group=grouping), Config())

@@ -92,7 +92,9 @@ class _File:
             raise UsageError(f"{file}: two images have the same `id`; give each one of its own")
         stray = next((n for n in self._of if n not in known), None)
         if stray is not None:
-            raise UsageError(f"{file}: an annotation has image_id {json.dumps(stray)}, which none of its images has")
+            raise UsageError(
+                f"{file}: an annotation has image_id {json.dumps(stray)}, which none of its images has; remove it"
+            )
         split = file.stem.removeprefix("instances_")
         names = [[str(image.get("file_name", ""))] for image in self.images]
         self.photo_files = PhotoFiles(file, photos, names, (split, f"images/{split}"))

@@ -77,7 +77,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     found = [photo for file in files for photo in file.annotated(root)]
     if not any(file.annotated_tasks for file in files):
         raise UsageError(
-            f"{files[0].file}: no task has an annotation that somebody submitted, and predictions are none; submit "
+            f"{files[0].file}: no task has a submitted annotation, and predictions do not count as annotations; submit "
             "them in Label Studio, and export the project as JSON"
         )
     found += unlisted([file.photos for file in files], root)

@@ -40,7 +40,7 @@ def read(path: Path) -> Truth:
     """
     root = _root(path)
     if root is None:
-        raise UsageError(f"{path}: no folder {ANNOTATIONS} is there; name the folder that has it")
+        raise UsageError(f"{path}: has no folder {ANNOTATIONS}; name the folder that contains it")
     annotations = Tree(root / ANNOTATIONS)
     parts: dict[int, dict[int, Path]] = {}
     unread = []

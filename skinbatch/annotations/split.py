@@ -35,7 +35,7 @@ def split(
         members[group].append(n)
     if len(members) < 2:
         raise UsageError(
-            f"{len(photos)} photos are of {len(members)} group and cannot be split; name the photos for `valid`"
+            f"{len(photos)} photos form {len(members)} group and cannot be split; name the photos for `valid`"
         )
     kinds = [_kinds(photo) for photo in photos]
     wanted = {kind: count * valid_share for kind, count in Counter(k for mine in kinds for k in mine).items()}

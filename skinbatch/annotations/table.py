@@ -89,7 +89,10 @@ def read(path: Path, photos: Path | None = None, group: str | None = None) -> Tr
         if group_at is not None:
             said = row[group_at].strip() or None
             if mine.group not in (None, said):
-                raise UsageError(f"{file}: line {line}: {name} has group {said!r}, in line {mine.line} {mine.group!r}")
+                raise UsageError(
+                    f"{file}: line {line}: {name} has group {said!r}, but {mine.group!r} in line {mine.line}; a photo "
+                    "has one group"
+                )
             mine.group = said
     if boxes is not None:
         _check_pixels(file, found.values())

@@ -76,7 +76,7 @@ def report(
     options = {"--map": names, "--trained-on": trained_on, "--photos": photos}
     for option, given in options.items():
         if truth is None and given:
-            raise UsageError(f"{option} belongs to --truth; name the annotations with --truth")
+            raise UsageError(f"{option} needs --truth; name the annotations with --truth")
 
     settings = load_config(config)
     with TerminalPresenter() as presenter:

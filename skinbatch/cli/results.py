@@ -94,7 +94,9 @@ def show(
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(shown.picture).save(path)
         except OSError as e:
-            raise UsageError(f"{path}: cannot be written: {e.strerror or e}") from None
+            raise UsageError(
+                f"{path}: cannot be written: {e.strerror or e}; name another folder with --output"
+            ) from None
         written.append({"image_id": shown.image_id, "written": str(path)})
         if shown.problem:
             note(f"{path} shows boxes without the photo: {shown.problem}")

@@ -138,4 +138,7 @@ def _same_as_before(before: Scoring | None, now: Scoring, store: Store) -> None:
 
 def _apart(source: str, dest: str) -> None:
     if source == dest or source.startswith(f"{dest.rstrip('/')}/") or dest.startswith(f"{source.rstrip('/')}/"):
-        raise UsageError(f"source {source} and destination {dest} overlap; the tables would be listed as photos")
+        raise UsageError(
+            f"source {source} and destination {dest} overlap, so the tables would be listed as photos; choose another "
+            "destination"
+        )

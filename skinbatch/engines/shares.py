@@ -53,11 +53,12 @@ def shares(settings: EngineSettings, nodes: list[Node], *, grows: bool = False) 
     if not hosts and settings.gpus_per_worker is None:
         raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster with GPUs")
     if not hosts:
-        raise UsageError(f"gpus_per_worker = {per_gpu:g}, but no node of the Ray cluster has as many GPUs")
+        raise UsageError(f"gpus_per_worker = {per_gpu:g}, but no node of the Ray cluster has as many GPUs; lower it")
     most = max(node.cpus for node in hosts)
     if settings.cpus_per_worker is not None and settings.cpus_per_worker > most:
         raise UsageError(
-            f"cpus_per_worker = {settings.cpus_per_worker:g}, but no node of the Ray cluster has more than {most:g}"
+            f"cpus_per_worker = {settings.cpus_per_worker:g}, but no node of the Ray cluster has more than {most:g}; "
+            "lower it"
         )
     per_cpu = settings.cpus_per_worker
     if per_gpu:

@@ -153,8 +153,8 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
         )
     if crowds := sum(len(photo.crowd_labels) for photo in judged.photos):
         notes.append(
-            f"{crowds:,} regions of the truth are marked as a crowd: what is found only in them counts neither as right nor "
-            "as wrong"
+            f"{crowds:,} regions of the truth are marked as a crowd: boxes that lie only in them count neither as right nor "
+            "as false"
         )
     noise = annotators(judged, scored.texts("sha256", judged.rows), request.resampling)
     about = _about(request, scored, truth, said, pairs, judged, failed, parts)

@@ -214,7 +214,9 @@ def _by_look(
             f"{trained[0].name}; list their full paths"
         )
     if absent := files.count(None):
-        notes.append(f"--group look: {absent:,} of {len(files):,} photos are no files on this machine and not compared")
+        notes.append(
+            f"--group look: {absent:,} of {len(files):,} photos are not files on this machine and were not compared"
+        )
 
     listed = [AnnotatedPhoto(name, file or Path(name), file) for name, file in zip(names, files, strict=True)]
     first: dict[int, str] = {}

@@ -56,7 +56,7 @@ def draw(found: Evaluation, folder: Path) -> list[Path]:
         try:
             figure.savefig(paths[-1], format="png")
         except OSError as e:
-            raise UsageError(f"{paths[-1]}: cannot be written: {e.strerror}") from None
+            raise UsageError(f"{paths[-1]}: cannot be written: {e.strerror}; name another folder with --out") from None
     return paths
 
 

@@ -90,7 +90,7 @@ def _checked(store: Store, name: str, recorded: str, take: Callable[[bytes], obj
                 digest.update(chunk)
                 take(chunk)
     except NotFoundError:
-        raise PackError(f"{store.uri_of(name)}: missing, but {FILENAME} lists it") from None
+        raise PackError(f"{store.uri_of(name)}: missing, but {FILENAME} lists it; upload the pack again") from None
     if digest.hexdigest() != recorded:
         raise PackError(
             f"{store.uri_of(name)}: SHA-256 is {digest.hexdigest()[:12]}…, {FILENAME} records {recorded[:12]}…; "

@@ -233,7 +233,9 @@ def _try_out(wanted: Import, stage: AnyStage, path: Path) -> None:
         else:
             probabilities = build_classifier(stage, path, "cpu", settings)([photo])
             if not np.isfinite(probabilities).all():
-                raise PackError(f"{wanted.weights}: gives NaN for a photo of noise")
+                raise PackError(
+                    f"{wanted.weights}: gives NaN for a photo of noise; check the weights and the stage's settings"
+                )
     except (PackError, UsageError) as e:
         raise type(e)(str(e).replace(str(path), str(wanted.weights))) from None
     except (ModelOutputError, UnsupportedOpError) as e:

@@ -171,7 +171,9 @@ def _face(pack: Pack, photo: NDArray[np.uint8], config: Config, image_id: str) -
     height, width = photo.shape[:2]
     face = find_face(labels, segmenter.classes, width, height, closeups=pack.segmenter.closeups)
     if face.crop is None:
-        raise UsageError(f"`{image_id}`: no skin is found now, though its row has probabilities")
+        raise UsageError(
+            f"`{image_id}`: its row has probabilities, but no skin is found now; use the scoring's pack and settings"
+        )
     return face
 
 

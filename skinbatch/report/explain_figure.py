@@ -55,13 +55,11 @@ def write_figure(found: Explanation, path: Path) -> None:
         _panel(axis, drawn, NAMES[method] + nothing, window)
     name = found.class_name.replace("_", " ")
     figure.suptitle(f"{found.head}: {name}, probability {found.probabilities[found.class_name]:.2f}", fontsize=14)
-    figure.supxlabel(
-        "dashed: what the classifier was given · darkened: where it does not look", fontsize=9, color="#555"
-    )
+    figure.supxlabel("dashed: the classifier's input · darkened: outside its input", fontsize=9, color="#555")
     try:
         figure.savefig(path, format="png")
     except OSError as e:
-        raise UsageError(f"{path}: cannot be written: {e.strerror}") from None
+        raise UsageError(f"{path}: cannot be written: {e.strerror}; name another file with --output") from None
 
 
 def _panel(axis: Axes, pixels: Pixels, title: str, window: Box) -> None:

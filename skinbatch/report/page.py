@@ -32,4 +32,4 @@ def write_page(path: Path, page: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
     except OSError as e:
-        raise UsageError(f"{path}: cannot be written: {e.strerror or e}") from None
+        raise UsageError(f"{path}: cannot be written: {e.strerror or e}; name another file with --output") from None

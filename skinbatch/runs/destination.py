@@ -82,8 +82,8 @@ def read_destination(store: Store) -> Destination | None:
         return None
     if raw.get("layout_version") != LAYOUT_VERSION:
         raise UsageError(
-            f"{store.uri_of(layout.DEST)}: layout version {raw.get('layout_version')}, this skinbatch writes "
-            f"{LAYOUT_VERSION}; use another destination or the version that wrote it"
+            f"{store.uri_of(layout.DEST)}: has layout version {raw.get('layout_version')}, but this skinbatch writes "
+            f"{LAYOUT_VERSION}; use another destination, or the version of skinbatch that wrote it"
         )
     try:
         found = Destination(**raw)
@@ -93,8 +93,8 @@ def read_destination(store: Store) -> Destination | None:
         raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: schema version {found.schema_version!r}")
     if found.schema_version > SCHEMA_VERSION:
         raise UsageError(
-            f"{store.uri}: its tables have schema version {found.schema_version}, this skinbatch reads up to "
-            f"{SCHEMA_VERSION}; update it"
+            f"{store.uri}: its tables have schema version {found.schema_version}, but this skinbatch reads up to "
+            f"{SCHEMA_VERSION}; update skinbatch"
         )
     if type(found.source) is not str or not (found.bits is None or (type(found.bits) is int and found.bits >= 0)):
         raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: source {found.source!r}, bits {found.bits!r}")
@@ -192,7 +192,9 @@ def newest_scorings(store: Store, damaged: Container[str] = ()) -> list[str]:
     """Return the scorings of a destination, that of the newest run first. UsageError if there are none."""
     found = fingerprints(store, damaged)
     if not found:
-        raise UsageError(f"{store.uri}: nothing has been scored here yet; `skinbatch score SOURCE {store.uri}` does")
+        raise UsageError(
+            f"{store.uri}: nothing has been scored here yet; run `skinbatch score SOURCE {store.uri}` first"
+        )
     if len(found) == 1:
         return found
 

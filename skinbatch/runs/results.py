@@ -250,7 +250,8 @@ class Results:
                 return self._empty(kind, columns)
             return pa.concat_tables(tables, promote_options="default")
         raise StoreError(
-            f"{self.store.uri}: files of the newest snapshot keep disappearing; is another run cleaning up?"
+            f"{self.store.uri}: files of the newest snapshot keep disappearing; wait until no run is cleaning up here, "
+            "then read again"
         )
 
     def _empty(self, kind: str, columns: Sequence[str] | None) -> pa.Table:

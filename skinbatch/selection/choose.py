@@ -69,11 +69,11 @@ class Selection:
         if len(used) > 1:
             raise UsageError(f"{' and '.join(used)}: choose one of them; --where can be added to each")
         if self.stratify and self.sample is None:
-            raise UsageError("--stratify: divides a sample; add --sample N")
+            raise UsageError("--stratify divides a sample; add --sample N")
         if (self.suspect is None) != (self.truth is None):
-            raise UsageError("--suspect N --truth T: both are needed, because the annotations in T are compared")
+            raise UsageError("--suspect N compares photos with the annotations of --truth T; give both options")
         if self.truth_photos is not None and self.truth is None:
-            raise UsageError("--photos: is the folder of the photos of --truth; name the annotations with --truth")
+            raise UsageError("--photos is the folder of the photos of --truth; name the annotations with --truth")
 
     def __bool__(self) -> bool:
         return bool(self.first_option)

@@ -69,7 +69,9 @@ def read_parquet(data: bytes, where: str) -> pa.Table:
     if version is None or not version.isdecimal():
         raise TableError(f"{where}: a Parquet file that skinbatch did not write (no schema version)")
     if int(version) > SCHEMA_VERSION:
-        raise TableError(f"{where}: schema version {version}, this skinbatch reads up to {SCHEMA_VERSION}; update it")
+        raise TableError(
+            f"{where}: has schema version {version}, but this skinbatch reads up to {SCHEMA_VERSION}; update it"
+        )
     return table
 
 

@@ -281,7 +281,7 @@ def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None =
         raise UsageError(f"{path}: no such recipe") from None
     said = data.get("stage")
     if not isinstance(said, str) or said not in STAGES:
-        raise UsageError(f"{path}: setting `stage`: one of {', '.join(STAGES)} (got {said!r})")
+        raise UsageError(f"{path}: setting `stage`: must be one of {', '.join(STAGES)} (got {said!r})")
     if stage is not None and stage != said:
         name = path.stem if is_shipped(path) else path
         raise UsageError(f"{path}: is a recipe for a {said}: skinbatch train {said} {name}")

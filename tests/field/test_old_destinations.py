@@ -92,5 +92,5 @@ def test_a_destination_of_a_newer_version_says_to_update(old: Path, tmp_path: Pa
     (tmp_path / "_skinbatch").mkdir()
     described = json.loads((old / "_skinbatch/dest.json").read_text()) | {"schema_version": 3}
     (tmp_path / "_skinbatch/dest.json").write_text(json.dumps(described))
-    with pytest.raises(UsageError, match="schema version 3, this skinbatch reads up to 2; update it"):
+    with pytest.raises(UsageError, match="schema version 3, but this skinbatch reads up to 2; update skinbatch"):
         skinbatch.open(tmp_path)

@@ -41,7 +41,7 @@ class MultiLabelCNN(nn.Module):
             side = (side - 4) // 2
         if side < 1:
             raise PackError(
-                f"`cnn-multilabel` does not read inputs of {size} px: its four poolings leave nothing of them"
+                f"`cnn-multilabel` does not read inputs of {size} px: its four poolings leave nothing of them; raise `size`"
             )
         self.block1 = Block(3, 16, norm_first=True)
         self.block2 = Block(16, 32)

@@ -241,7 +241,7 @@ class TrainLoop(BaseLoop):
         if not math.isfinite(mean):
             lr = self.course.schedule.lr
             raise UsageError(
-                f"{self.course.where}: the loss is {mean} by step {self.state.step}: the training has diverged; lower "
+                f"{self.course.where}: the loss is {mean} at step {self.state.step}: the training has diverged; lower "
                 f"`schedule.lr` ({lr:g}), raise `schedule.warmup`, or set `schedule.clip` = 20"
             )
         return mean

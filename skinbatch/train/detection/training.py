@@ -129,7 +129,7 @@ def _check(recipe: Recipe) -> None:
         if schedule.batch % _world():
             raise UsageError(
                 f"{recipe.file}: setting `schedule.batch`: {schedule.batch} photos cannot be divided among {_world()} workers; "
-                "give a multiple"
+                f"give a multiple of {_world()}"
             )
 
 

@@ -147,9 +147,9 @@ def _shares(run: RunSection) -> tuple[bool, float]:
     cores, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
     gpu = run.device != "cpu" and gpus >= run.workers
     if run.device == "cuda" and not gpu:
-        raise UsageError(f"setting `run.workers`: {run.workers} workers need a GPU each, and Ray has {gpus:g}")
+        raise UsageError(f"setting `run.workers`: {run.workers} workers need a GPU each, but Ray has {gpus:g}")
     if cores < run.workers:
-        raise UsageError(f"setting `run.workers`: {run.workers} workers need a core each, and Ray has {cores:g}")
+        raise UsageError(f"setting `run.workers`: {run.workers} workers need a core each, but Ray has {cores:g}")
     return gpu, float(cores // run.workers)
 
 

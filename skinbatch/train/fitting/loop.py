@@ -289,7 +289,7 @@ class _Run:
         """Return the loss, or raise UsageError if it is not finite."""
         if not math.isfinite(mean):
             raise UsageError(
-                f"{self.plan.where}: the loss is {mean} by step {self.state.step}: the training has diverged; lower "
+                f"{self.plan.where}: the loss is {mean} at step {self.state.step}: the training has diverged; lower "
                 f"`schedule.lr` ({self.schedule.lr:g}), raise `schedule.warmup`, or set `schedule.clip` = 5"
             )
         return mean

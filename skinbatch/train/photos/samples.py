@@ -85,7 +85,8 @@ class Stream:
         """
         if self.batch % self.world:
             raise UsageError(
-                f"setting `schedule.batch`: {self.batch} photos cannot be divided among {self.world} workers; give a multiple"
+                f"setting `schedule.batch`: {self.batch} photos cannot be divided among {self.world} workers; give a "
+                f"multiple of {self.world}"
             )
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             _Views(self),

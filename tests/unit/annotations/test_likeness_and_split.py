@@ -82,7 +82,7 @@ def test_both_parts_get_something_where_there_are_two_groups() -> None:
     for share in (0.01, 0.99):
         train, valid = split(photos(10), share, [0] * 9 + [1], 0)
         assert train and valid
-    with pytest.raises(UsageError, match="10 photos are of 1 group and cannot be split"):
+    with pytest.raises(UsageError, match="10 photos form 1 group and cannot be split"):
         split(photos(10), 0.2, [0] * 10, 0)
     with pytest.raises(UsageError, match="between 0 and 1"):
         split(photos(10), 1.0, range(10), 0)

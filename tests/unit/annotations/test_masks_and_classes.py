@@ -264,7 +264,7 @@ def test_the_column_of_the_group_may_be_named(tmp_path: Path) -> None:
         ("image,label\na.jpg\n", r"line 2: 1 cells under 2 columns"),
         ("image,label\n,x\n", r"line 2: `image` is empty"),
         ('image,label\na.jpg,"x\n', r"line \d: not readable as CSV"),
-        ("image,label,group\na.jpg,x,p1\na.jpg,y,p2\n", r"line 3: a\.jpg has group 'p2', in line 2 'p1'"),
+        ("image,label,group\na.jpg,x,p1\na.jpg,y,p2\n", r"line 3: a\.jpg has group 'p2', but 'p1' in line 2"),
     ],
 )
 def test_what_is_wrong_in_a_table_is_named(tmp_path: Path, text: str, says: str) -> None:

@@ -122,4 +122,4 @@ def test_an_option_of_the_truth_needs_one(
         cli.main()
 
     assert ended.value.code == 2
-    assert "--map belongs to --truth" in capsys.readouterr().err
+    assert "--map needs --truth" in capsys.readouterr().err

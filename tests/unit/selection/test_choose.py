@@ -165,9 +165,9 @@ def test_a_sample_is_the_same_each_time_and_takes_as_many_from_each_group(result
         ({"sample": 3, "stratify": ("ita_degrees",)}, r"its values form no groups; stratify by ita \(skin tones\)"),
         ({"stratify": ("grade",)}, "add --sample N"),
         ({"sample": 3, "uncertain": 3}, "--sample and --uncertain: choose one"),
-        ({"suspect": 3}, "--suspect N --truth T: both"),
-        ({"truth": Path("x")}, "--suspect N --truth T: both"),
-        ({"truth_photos": Path("x")}, "--photos: is the folder of the photos of --truth"),
+        ({"suspect": 3}, "--suspect N compares photos with the annotations of --truth T"),
+        ({"truth": Path("x")}, "--suspect N compares photos with the annotations of --truth T"),
+        ({"truth_photos": Path("x")}, "--photos is the folder of the photos of --truth"),
     ],
 )
 def test_selections_that_cannot_be_meant_are_refused(results: Results, how: dict[str, object], complaint: str) -> None:

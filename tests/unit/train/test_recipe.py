@@ -216,7 +216,7 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
             'stretched = "4:3"\nvalid_share',
             "setting `data.stretched` does not apply to a classifier",
         ),
-        ('stage = "classifier"', 'stage = "class"', "setting `stage`: one of segmenter, detector, classifier"),
+        ('stage = "classifier"', 'stage = "class"', "setting `stage`: must be one of segmenter, detector, classifier"),
         ("[schedule]\nepochs = 3", "", "setting `schedule` is missing"),
         ("epochs = 3", "epochs =", "not readable as TOML"),
     ],

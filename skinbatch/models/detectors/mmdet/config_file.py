@@ -94,7 +94,7 @@ def _read_bases(named: Any, path: Path, line: int, above: tuple[Path, ...]) -> V
         found = _read(path.parent / name, (*above, path.resolve()))
         twice = sorted(base.keys() & found.keys())
         if twice:
-            raise PackError(f"{path}:{line}: `{twice[0]}` is in two of its bases")
+            raise PackError(f"{path}:{line}: `{twice[0]}` is in two of its bases; remove it from one")
         base |= found
     return base
 

@@ -271,7 +271,7 @@ class Receipt:
 
     inputs_sha256: hash of what was scored. whole_sha256: hash of the planned unit that this one is,
     or is a half of. inputs_count: photos to score; for shards, the members that were found. copied:
-    rows taken from older results. shard_size: bytes of the shard, by which it is recognized under
+    rows taken from older results. shard_size: bytes of the shard, by which it is recognised under
     another name.
     """
 

@@ -1,4 +1,4 @@
-"""Recognize files by their first bytes, and listed names by their extension."""
+"""Recognise files by their first bytes, and listed names by their extension."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHARD_EXTENSIONS: dict[str, ShardKind] = {
     ".zip": "zip",
     ".parquet": "parquet",
 }
-# Number of first bytes that are enough to recognize any kind.
+# Number of first bytes that are enough to recognise any kind.
 HEAD_BYTES = 1024
 NO_EXTENSION = "(no extension)"
 RESOURCE_FORK = "._*"

@@ -75,7 +75,7 @@ class Member(Protocol):
     kind: MemberKind
 
     def head(self) -> bytes:
-        """Return the first bytes, enough to recognize the format."""
+        """Return the first bytes, enough to recognise the format."""
 
     def read(self) -> bytes:
         """Return all bytes. Raises MemberError or BrokenArchiveError."""

@@ -51,7 +51,7 @@ def classify(
     """Yield the photos and shards among `candidates` in order; count the others in `skipped`.
 
     The name decides if it can. Files without an extension, and those that an include pattern names,
-    are recognized by their first bytes, and Parquet files by their footer. These are read ahead in
+    are recognised by their first bytes, and Parquet files by their footer. These are read ahead in
     threads.
 
     Raises UsageError for a Parquet file with several columns of images if none is named.

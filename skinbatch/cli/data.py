@@ -56,7 +56,7 @@ def export(
     ] = None,
     read_as: Annotated[
         str | None,
-        typer.Option("--from", help="Format of SOURCE, if it is annotated photos. (default: recognized by content)"),
+        typer.Option("--from", help="Format of SOURCE, if it is annotated photos. (default: recognised by content)"),
     ] = None,
     photos: Photos = None,
     where: Where = None,

@@ -52,7 +52,7 @@ def evaluate(
     group: Group = None,
     trained_on: TrainedOn = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="Format of TRUTH. (default: recognized by content)")
+        str | None, typer.Option("--format", help="Format of TRUTH. (default: recognised by content)")
     ] = None,
     photos: Photos = None,
     scoring: Scoring = None,

@@ -25,7 +25,9 @@ Source = Annotated[
         help="Folder, tar, zip, Parquet, listing (uri column) or S3 Inventory manifest: local path or s3://bucket/prefix.",
     ),
 ]
-Dest = Annotated[str, typer.Argument(metavar="DEST", help="Folder or s3://bucket/prefix for the tables.")]
+Dest = Annotated[
+    str, typer.Argument(metavar="DEST", help="Destination, where the tables are: a folder or s3://bucket/prefix.")
+]
 PackName = Annotated[str | None, typer.Option("--pack", help="Pack to use: its name or folder. (default: starter)")]
 EngineName = Annotated[
     str | None,
@@ -89,7 +91,7 @@ Group = Annotated[
     typer.Option(
         "--group",
         metavar="PATTERN",
-        help="How to recognize photos of one person, which intervals keep together: a column (`patient` finds "
+        help="How to recognise photos of one person, which intervals keep together: a column (`patient` finds "
         "`meta_patient`), a regular expression over the photo's name whose first or named group is the person, or `look` "
         "for photos that look alike. (default: the groups that the annotations name)",
     ),
@@ -100,7 +102,7 @@ TrainedOn = Annotated[
         "--trained-on",
         metavar="LIST",
         help="The photos that the pack was trained on: the `train.csv` of a training, another list, or a folder. Counts "
-        "the judged photos that show a person of these, and gives the numbers with persons apart.",
+        "the judged photos that show a person from the list, and gives separate numbers for them and the others.",
     ),
 ]
 Where = Annotated[
@@ -116,7 +118,7 @@ Where = Annotated[
 Sample = Annotated[
     int | None,
     typer.Option(
-        "--sample", min=1, metavar="N", rich_help_panel=SELECTION, help="N photos by chance, the same each time."
+        "--sample", min=1, metavar="N", rich_help_panel=SELECTION, help="N random photos, the same ones each time."
     ),
 ]
 Stratify = Annotated[
@@ -125,7 +127,7 @@ Stratify = Annotated[
         "--stratify",
         metavar="A,B",
         rich_help_panel=SELECTION,
-        help="With --sample: as many photos from each combination of the values of these columns, such as grade,ita "
+        help="With --sample: equally many photos from each combination of the values of these columns, such as grade,ita "
         "(`ita` is the skin tone); small groups give all they have.",
     ),
 ]

@@ -116,7 +116,9 @@ def compare(
     ],
     truth: Annotated[
         Path | None,
-        typer.Option("--truth", help="Annotations by people. Also judges all scorings by the same photos of these."),
+        typer.Option(
+            "--truth", help="Annotations by people. All scorings are also judged by the same annotated photos."
+        ),
     ] = None,
     photos: Photos = None,
     group: Group = None,

@@ -51,7 +51,10 @@ def score(
     config: ConfigFile = None,
     workers: Workers = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", help="Stop after whole units with this many photos (exit 6).")
+        int | None,
+        typer.Option(
+            "--limit", help="Stop once this many photos are scored; units that have begun are finished (exit 6)."
+        ),
     ] = None,
     max_failures: Annotated[
         float | None,

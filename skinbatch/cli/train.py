@@ -99,9 +99,9 @@ def train(
         str | None,
         typer.Option(
             "--group",
-            help="What keeps photos of one person on one side of the split, instead of the recipe's `group`: a regular "
-            "expression over the photo's name with the person in brackets, a column of a CSV, or `look` for photos that look "
-            "alike.",
+            help="How to recognise photos of one person, which stay on one side of the split: a regular expression over the "
+            "photo's name with the person in brackets, a column of a CSV, or `look` for photos that look alike. (default: "
+            "the recipe's `group`)",
         ),
     ] = None,
     strict: Annotated[

@@ -63,7 +63,7 @@ class Drift:
     def apply(self, listing: Listing, locator: Locator) -> Listing:
         """Return the listing with all changes applied, and clear them.
 
-        The names are kept, so that a second change of the same photo or shard is recognized.
+        The names are kept, so that a second change of the same photo or shard is recognised.
         """
         self.lost_shards(locator)
         amended = plan.replace_shards(plan.amend(listing, self._changed, self._vanished), self._now)

@@ -82,7 +82,7 @@ def find_face(
         classes: of the segmenter; `skin` and `nose` must be among them.
         width: of the displayed original, in pixels.
         height: of the displayed original, in pixels.
-        closeups: whether the segmenter recognizes close-ups (SegmenterStage.closeups). A photo that
+        closeups: whether the segmenter recognises close-ups (SegmenterStage.closeups). A photo that
             is all skin is then a close-up. One with more skin of the body than of a face, and
             without a nose, shows another part of the body.
     """

@@ -31,7 +31,7 @@ def parse_group(group: str | None) -> Grouping | None:
 def persons_of(results: Results, image_ids: Sequence[str], grouping: Grouping) -> list[str | None]:
     """Return the person, or whatever else groups are, of each photo; None if unknown.
 
-    Photos in archives or on S3 are not compared by look.
+    Photos in shards or on S3 are not compared by look.
 
     Raises:
         UsageError: no photo has a group, or the column does not exist.

@@ -1,4 +1,4 @@
-"""Rename photos beside an archive file that would have the same name as photos in it."""
+"""Rename photos beside a shard that would have the same name as its members."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from skinbatch.types import ShardRef
 
 
 def tell_apart(photos: pa.Table, shards: Mapping[str, ShardRef]) -> tuple[pa.Table, tuple[ShardRef, ...]]:
-    """Return photos and archive files under names that no member of an archive file can have.
+    """Return photos and shards under names that no member of a shard can have.
 
     A bucket may hold `x.tar` beside `x.tar/a.jpg`, which is also what the member `a.jpg` of the archive is called. The
     member keeps the name; the object is called `x.tar/./a.jpg`, which no member is, as names of members lose a leading `./`.
 
     Args:
         photos: table with a column image_id.
-        shards: archive files by key.
+        shards: by key.
     """
     if not shards:
         return photos, ()
 
-    # Photos share folders, and hardly any source has a folder with the name of an archive file.
+    # Photos share folders, and hardly any source has a folder with the name of a shard.
     folders: dict[str, str] = {}
     for chunk in photos.column("image_id").chunks:
         for key in chunk.to_pylist():
@@ -47,7 +47,7 @@ def _renamed(photos: pa.Table, folders: Mapping[str, str]) -> pa.Table:
 
 
 def apart_from(key: str, archives: Collection[str]) -> str:
-    """Return `key` with `./` behind each part of it that is an archive file.
+    """Return `key` with `./` behind each part of it that is a shard.
 
     Example:
         >>> apart_from("sub/x.tar/a.jpg", {"sub/x.tar"})

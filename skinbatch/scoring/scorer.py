@@ -372,7 +372,7 @@ def _in_original(found: Detections, face: Face, kind: InputKind) -> Detections:
 def _memory_is_full(error: Exception) -> bool:
     """Return whether the error means that the machine's memory is full.
 
-    Recognizes errors of Python, torch, OpenCV and ONNX Runtime. Full GPU memory does not count.
+    Recognises errors of Python, torch, OpenCV and ONNX Runtime. Full GPU memory does not count.
     """
     said = str(error)
     return isinstance(error, MemoryError) or any(

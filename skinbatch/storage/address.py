@@ -10,7 +10,7 @@ from skinbatch.errors import UsageError
 _S3_LIKE = frozenset(("s3", "s3a", "s3n"))
 _GOOGLE = frozenset(("gs", "gcs"))
 _WEB = frozenset(("http", "https"))
-# Schemes that are unlikely names of folders. They are recognized even with too few slashes.
+# Schemes that are unlikely names of folders. They are recognised even with too few slashes.
 _OTHERS = frozenset(
     ("abfs", "abfss", "az", "azure", "b2", "ftp", "hdfs", "hf", "oss", "r2", "sftp", "ssh", "wasb", "wasbs")
 )

@@ -57,7 +57,7 @@ _PHOTO = (
         "view",
         pa.string(),
         "frontal or half, by the position of the nose in the skin, or as set in [grading]. Packs whose segmenter "
-        "recognizes close-ups also give closeup (the photo is all skin) and body (skin of a hand, foot, limb or trunk: "
+        "recognises close-ups also give closeup (the photo is all skin) and body (skin of a hand, foot, limb or trunk: "
         "not a face, with probabilities but neither counts nor grade)",
     ),
     _field("skin_fraction", pa.float32(), "Share of the photo that is acne-affectable skin (skin and nose), 0-1"),

@@ -1,4 +1,4 @@
-"""Test the papers' classifiers: how they are built, and what is recognized in a checkpoint."""
+"""Test the papers' classifiers: how they are built, and what is recognised in a checkpoint."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class Published:
 
 
 def imported(state: dict[str, Tensor], directory: Path, arch: str = "bisenet-r18", **fields: object) -> Segmenter:
-    """Do what an import does: recognize the layout, write the weights, build the stage."""
+    """Do what an import does: recognise the layout, write the weights, build the stage."""
     path = directory / "segmenter.safetensors"
     save_file(state, path)
     known = {"arch": arch, "sha256": "0" * 64} | segmenter_defaults(arch) | recognise(state) | fields

@@ -25,7 +25,7 @@ class _Patient(io.FileIO):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
-        # A reader that has left, as `head` does, has what it wanted. A full disk is worth a word.
+        # A reader that leaves early, as `head` does, needs no message. A full disk does.
         if error.errno != errno.EPIPE and self.fileno() != 2:
             print(f"skinbatch: stdout could not be written: {error.strerror}", file=sys.stderr)
 

@@ -94,7 +94,7 @@ class WorkUnit:
     """Describe what one worker scores in one go: loose photos, or a range of a shard's members.
 
     unit_id: safe as a file name. images: the loose photos. shard, start, stop: ordinals of the
-    shard's image members; stop None means to the end. They are None, 0 and None for loose photos.
+    shard's members; stop None means to the end. They are None, 0 and None for loose photos.
     """
 
     unit_id: str
@@ -106,7 +106,7 @@ class WorkUnit:
     def halves(self, members: int | None = None) -> tuple[WorkUnit, WorkUnit]:
         """Return both halves, `<unit>.0` and `<unit>.1`.
 
-        members: number of image members of the whole shard; needed if `stop` is None.
+        members: number of members of the whole shard; needed if `stop` is None.
         """
         first, second = f"{self.unit_id}.0", f"{self.unit_id}.1"
         if self.shard is None:

@@ -223,7 +223,7 @@ def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None, s
             yield Problem(Kind.OTHER_SIZE, str(photo.annotation), what)
     if photo.masks:
         parts = part_of(photo.masks[0].name) is not None
-        # Of a mask in parts, which are many files, only the sizes are read.
+        # A mask in parts is many files, so only their sizes are read.
         try:
             height, width = mask_size(photo)[::-1] if parts else read_mask(photo).shape
         except UsageError as e:

@@ -11,7 +11,7 @@ from skinbatch.tables.names import composed
 
 # The value of `group` and `--group` that finds groups by comparing the photos themselves.
 LOOK = "look"
-# What groups by look are worth, for messages and cards.
+# The limits of groups by look, for messages and cards.
 ESTIMATE = (
     "found by photos that look alike, so copies of a photo stay together but other photos of the same person are missed"
 )

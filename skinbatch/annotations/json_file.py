@@ -42,7 +42,7 @@ def load_json(file: Path, what: str) -> Any:
         raise UsageError(f"{file}: not {what}: {e}") from None
 
 
-# Every reader asks for every file.
+# Cached, because the reader of every format asks for the kind of every file.
 @lru_cache(maxsize=100_000)
 def _kind(file: Path, mtime_ns: int, size: int) -> Kind | None:
     with open(file, "rb") as stream:

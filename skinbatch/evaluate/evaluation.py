@@ -30,7 +30,7 @@ from skinbatch.types import Status
 
 # Names in the results of what can be judged. Classifiers are named `classes.<head>`.
 LESIONS, GRADES, REGIONS, DISEASES = "lesions", "grades", "masks", "classes"
-# So many photos are named in a note.
+# Number of photos that a note names.
 _SHOWN = 5
 SLICES = {"skin_tone": "ITA group", "severity": "severity", "person": "person"}
 

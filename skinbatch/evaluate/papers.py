@@ -15,7 +15,7 @@ COUNT_THRESHOLD = 0.25
 COUNT_ERROR = {"mae": 3.49, "rmse": 6.79, "mean": -0.16, "sd": 6.79}
 COUNT_MAE = {"mild": 1.26, "moderate": 3.37, "severe": 5.76, "very severe": 31.53}
 
-# Of ACNE04's annotators, on 38 pairs of its photos that have the same bytes and were counted twice.
+# Measured on ACNE04's annotators: 38 pairs of its photos have the same bytes and were counted twice.
 ANNOTATORS = {"of": "ACNE04", "pairs": 38, "count_difference": 3.0, "same_severity": 0.79}
 
 FACES = "paper 001"
@@ -32,7 +32,7 @@ RECALL = {
     "mean": 0.770,
 }
 PRECISION = {"mean": 0.708}
-# Of the classes in its Figure 3.
+# The order of the classes in the paper's Figure 3.
 ORDER = (
     "basal_cell_carcinoma",
     "lupus_erythematosus",

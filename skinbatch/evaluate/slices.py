@@ -11,7 +11,7 @@ from skinbatch.grading.tones import TONES, tone_levels
 
 Bools = NDArray[np.bool_]
 
-# Of ACNE04's `levleN_`, N from 0, and of Hayashi's grades.
+# Names of the severities 0 to 3 in ACNE04's `levleN_`, and of Hayashi's grades.
 SEVERITIES = ("mild", "moderate", "severe", "very severe")
 
 

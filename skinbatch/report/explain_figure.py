@@ -23,8 +23,7 @@ PANEL_INCHES = 4.6
 DPI = 130
 # Pixels of a panel's longer side; more would not be visible.
 LONG_SIDE = 900
-# How much of the photo the panels with maps show, as a multiple of what the classifier was given.
-# Small faces are enlarged.
+# How much of the photo the panels with maps show, as a multiple of the classifier's input. Small faces are enlarged.
 AROUND = 1.5
 # Share of the light that is left where the network does not look.
 VEIL = 0.4

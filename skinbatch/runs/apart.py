@@ -13,8 +13,8 @@ from skinbatch.types import ShardRef
 def tell_apart(photos: pa.Table, shards: Mapping[str, ShardRef]) -> tuple[pa.Table, tuple[ShardRef, ...]]:
     """Return photos and shards under names that no member of a shard can have.
 
-    A bucket may hold `x.tar` beside `x.tar/a.jpg`, which is also what the member `a.jpg` of the archive is called. The
-    member keeps the name; the object is called `x.tar/./a.jpg`, which no member is, as names of members lose a leading `./`.
+    A bucket may hold `x.tar` beside `x.tar/a.jpg`, which is also the name of the member `a.jpg` of the shard. The member
+    keeps the name. The object becomes `x.tar/./a.jpg`, a name that no member can have, because they lose a leading `./`.
 
     Args:
         photos: table with a column image_id.

@@ -74,7 +74,7 @@ class UnitDone:
 
     changed: photos that were read in another version than planned, as read. vanished: image_ids
     that are gone. Neither makes the unit fail. receipt: None if no photo was left. failed: rows of
-    this attempt that are not ok, by status, without copied rows. reasons: the commonest of their
+    this attempt that are not ok, by status, without copied rows. reasons: the most common of their
     statuses and errors, without the photos' names. failures: the first 100 of those rows for the
     log: image_id, status, error. traffic: see storage.traffic.
     """

@@ -1,1 +1,1 @@
-"""Choose photos of a scored destination: by SQL, by chance, by doubt, by contradiction."""
+"""Choose photos of a scored destination: by SQL, at random, by uncertainty, by contradiction."""

@@ -44,11 +44,11 @@ class Selection:
 
     Attributes:
         where: an SQL condition on the columns of `images`.
-        sample: so many photos by chance, the same ones each time.
+        sample: number of photos to choose at random, the same ones each time.
         stratify: columns whose values divide the photos into groups; each group gives equally many
             photos to the sample. `ita` divides by skin tone.
-        uncertain: so many photos with the highest uncertainty (skinbatch.grading.uncertainty).
-        suspect: so many photos whose annotations the model contradicts most.
+        uncertain: number of photos with the highest uncertainty (skinbatch.grading.uncertainty).
+        suspect: number of photos whose annotations the model contradicts most.
         truth, truth_photos: the annotations for `suspect`, and the folder of their photos.
 
     Raises:

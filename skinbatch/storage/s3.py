@@ -75,8 +75,8 @@ class S3Store:
     def _page(self, prefix: str, token: str) -> tuple[dict[str, Any], str | None]:
         """Return a page of a listing, and the token of the next one; None after the last.
 
-        An answer that does not tell whether it is the last page, such as an empty one, is requested
-        again. It would otherwise end the listing silently.
+        An answer that does not state whether it is the last page, such as an empty one, is
+        requested again. It would otherwise end the listing silently.
         """
         place = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
         if token:

@@ -212,7 +212,7 @@ class _Checked(NamedTuple):
     Attributes:
         problems: mistakes in the photos.
         train, valid: photos of the last training.
-        seen: hashes that tell whether the photos are still the same.
+        seen: hashes that show whether the photos are still the same.
         notes: other facts to report before training.
         groups: how many groups the photos of each training have, in words.
     """

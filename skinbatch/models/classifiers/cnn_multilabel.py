@@ -19,9 +19,8 @@ class MultiLabelCNN(nn.Module):
     logistic function turns into probabilities.
 
     There are four blocks with 5 x 5 convolutions without padding (16, 32, 64, 64), then 128, 64 and
-    the classes, fully connected. The paper has a dropout of "0.2 or 0.5" after each and does not
-    tell which rate is where: here it is 0.2 after convolutions and 0.5 after fully connected
-    layers.
+    the classes, fully connected. The paper has a dropout of "0.2 or 0.5" after each, without their
+    places: here it is 0.2 after convolutions and 0.5 after fully connected layers.
 
     Weights of the Keras model map layer by layer: `conv2d_4..7` to block1..4.conv with the kernel's
     axes (h, w, in, out) turned to (out, in, h, w); `batch_normalization_4..7` to block1..4.bn,

@@ -16,7 +16,7 @@ from skinbatch.models.runtime.fallback import Unfit, first_line, load_openvino
 from skinbatch.models.runtime.numbers import difference
 
 Arrays = Mapping[str, NDArray[Any]]
-# From the names of outputs and the inputs to those outputs.
+# (names of outputs, inputs) -> those outputs.
 RunOnnx = Callable[[Sequence[str], Arrays], list[NDArray[Any]]]
 
 

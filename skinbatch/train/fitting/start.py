@@ -16,7 +16,7 @@ from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.stages import AnyStage, ClassifierStage
 from skinbatch.models.weights import BOOKKEEPING
 
-# Where in our networks a checkpoint of a backbone alone belongs.
+# Places in our networks where a checkpoint of a backbone alone may belong.
 _PLACES = ("", "backbone.", "backbone.net.", "cp.resnet.", "cp.resnet.net.")
 
 

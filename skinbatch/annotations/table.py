@@ -28,7 +28,7 @@ LABEL = ("label", "labels", "class", "classes", "category", "diagnosis", "dx")
 GROUP = ("group", "patient", "patient_id", "subject", "lesion_id")
 CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
 SIZE = ("width", "height")
-LOOKED_FOR = f".csv with a column for the image ({', '.join(IMAGE[:4])} ...) and one for the label"
+LOOKED_FOR = f".csv with a column for the photo ({', '.join(IMAGE[:4])} ...) and one for the label"
 _SEPARATOR = ";"
 
 
@@ -71,7 +71,7 @@ def read(path: Path, photos: Path | None = None, group: str | None = None) -> Tr
     files = _files(path) if path.is_dir() else [path]
     if len(files) != 1:
         there = ", ".join(file.name for file in files) or "none"
-        raise UsageError(f"{path}: looked for one .csv of image and label, found {there}; name one of them")
+        raise UsageError(f"{path}: looked for one .csv of photo and label, found {there}; name one of them")
     (file,) = files
     header, rows = rows_of(file)
     image, labels, group_at = _columns(file, header, rows, group)
@@ -202,7 +202,7 @@ def _columns(
     """Return the places of photo, label (or place -> class of columns of 0 and 1) and group."""
     image, label = place_of(header, IMAGE), place_of(header, LABEL)
     if image is None:
-        raise UsageError(f"{file}: no column for the image ({', '.join(IMAGE)}); its columns are {', '.join(header)}")
+        raise UsageError(f"{file}: no column for the photo ({', '.join(IMAGE)}); its columns are {', '.join(header)}")
     group_at = place_of(header, GROUP if group is None else (group,))
     if group is not None and group_at is None:
         raise UsageError(f"{file}: no column `{group}` for the group; its columns are {', '.join(header)}")

@@ -184,7 +184,7 @@ class Scorer:
             return decode_image(image, settings, "image").rgb
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise UsageError(f"an image is a path, bytes, a PIL image or an (H, W, 3) uint8 RGB array, not {got}")
+            raise UsageError(f"a photo is a path, bytes, a PIL image or an (H, W, 3) uint8 RGB array, not {got}")
         return np.ascontiguousarray(image)
 
     def score_batch(self, photos: Sequence[RGB]) -> list[ImageResult]:

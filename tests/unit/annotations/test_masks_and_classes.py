@@ -259,7 +259,7 @@ def test_the_column_of_the_group_may_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("photo_nr,label\n1,x\n", r"no column for the image .*; its columns are photo_nr, label"),
+        ("photo_nr,label\n1,x\n", r"no column for the photo .*; its columns are photo_nr, label"),
         ("image,kind\na.jpg,x\n", r"no column for the label .*; its columns are image, kind"),
         ("image,label\na.jpg\n", r"line 2: 1 cells under 2 columns"),
         ("image,label\n,x\n", r"line 2: `image` is empty"),

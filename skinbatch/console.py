@@ -90,7 +90,7 @@ def summary(report: RunReport, config: Path | None = None) -> str:
     if report.nothing_to_do and not report.rows:  # nothing has been planned here yet
         return "\n".join(lines)
     if report.exit_code in (0, 3):
-        lines += [f"  prove    skinbatch verify {dest}", f"  report   skinbatch report {dest}"]
+        lines += [f"  check    skinbatch verify {dest}", f"  report   skinbatch report {dest}"]
         if report.failed:
             lines.append(f"  again    skinbatch retry {dest}   # only the {report.failed} that failed")
         lines += ["  look     " + query(report.destination, config)]

@@ -34,7 +34,7 @@ class Kind(StrEnum):
     SAME_FILE = "the same file in two splits"
     LOOKS_SAME = "photos that look the same in two splits"
     SAME_GROUP = "the same group in two splits"
-    NO_GROUP = "photos whose group nobody names (alone, or with those that look the same)"
+    NO_GROUP = "photos without a group (kept alone, or with those that look the same)"
 
 
 @dataclass(frozen=True, slots=True)

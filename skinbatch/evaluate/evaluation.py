@@ -219,7 +219,7 @@ def _parts(
             notes.append(
                 f"classes are not judged: the truth has {', '.join(said[:8])}, the pack has {known}; see --map"
                 if said
-                else f"classes are not judged: none of the {len(judged)} photos that have both a row and truth has a class"
+                else f"classes are not judged: none of the {len(judged)} annotated photos with a row has a class"
             )
     return parts
 
@@ -272,7 +272,7 @@ def _nothing(request: Request, scored: Scored, said: Sequence[AnnotatedPhoto], p
         return f"{where}: several photos have the same {pairs.way}, such as {', '.join(pairs.ambiguous[:3])}"
     names, ids = [photo.name for photo in said[:1]], scored.image_ids[:1]
     return (
-        f"{where}: no photo has both a row and truth: rows have names like {(ids or ['(none)'])[0]!r}, annotated photos like "
+        f"{where}: no annotated photo has a row: rows have names like {(ids or ['(none)'])[0]!r}, annotated photos like "
         f"{(names or ['(none)'])[0]!r}; name the truth of this destination's source"
     )
 

@@ -90,7 +90,7 @@ def _head(about: Mapping[str, Any]) -> Iterator[str]:
     for part, classes in about["unknown_classes"].items():
         if classes:
             said = ", ".join(f"{name} ({n:,})" for name, n in sorted(classes.items()))
-            what = "in all classes merged only" if part == LESIONS else "of none of the classifier's classes"
+            what = "judged only with all classes merged" if part == LESIONS else "of none of the classifier's classes"
             yield f"  {'boxes' if part == LESIONS else 'photos'} of classes that the pack does not have, {what}: {said}"
 
 

@@ -41,7 +41,7 @@ _CHUNK = 50_000
 # store.
 _OPENED = 8
 _UNITS = "units.parquet"
-_WAY_OUT = "delete it, and the same `skinbatch score` plans anew"
+_WAY_OUT = "delete it, and run the same `skinbatch score` again"
 # Metadata of that file: sizes in bytes of the others.
 _SIZES = "skinbatch.sizes"
 

@@ -38,8 +38,8 @@ def changed_receipts(ledger: Ledger) -> Iterator[str]:
     """Return receipts that differ from their copy in a snapshot or fold; each is read once."""
     for stub in ledger.changed():
         yield (
-            f"{ledger.store.uri_of(stub.key(ledger.fingerprint))}: not what was written: the snapshot or fold with a copy of "
-            "this receipt says otherwise; delete it, and the same `skinbatch score` scores its unit again"
+            f"{ledger.store.uri_of(stub.key(ledger.fingerprint))}: not what was written: it differs from its copy in a "
+            "snapshot or fold; delete it, and run the same `skinbatch score` again, which scores its unit again"
         )
 
 

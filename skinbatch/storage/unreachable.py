@@ -32,7 +32,7 @@ def reason(error: Exception) -> str:
         if any(word in text for word in ("resolve", "Name or service", "nodename")):
             return f"{where}: there is no host of this name"
         if "unreachable" in text.lower() or "No route" in text:
-            return f"{where}: there is no way to this host from here"
+            return f"{where}: no network route leads to this host"
         return f"{where} refuses the connection: nothing listens there"
     if isinstance(error, bx.ConnectionClosedError):
         return f"{where} closes the connection without an answer; if it speaks TLS, write https:// instead of http://"

@@ -318,7 +318,7 @@ def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -
     arch = fields.get("arch")
     trainable = [name for name in (*ARCHITECTURES[stage], *TRAINED_HERE[stage]) if name not in ONNX]
     if arch not in trainable:
-        mistakes.append(f"{path}: setting `model.arch`: one of {', '.join(trainable)} (got {arch!r})")
+        mistakes.append(f"{path}: setting `model.arch`: must be one of {', '.join(trainable)} (got {arch!r})")
     if mistakes:
         return own
     try:

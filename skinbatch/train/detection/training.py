@@ -214,7 +214,9 @@ class _Run:
             dist.barrier()
         state = runner.train_loop.state
         over = course.used(state) >= 1
-        stopped = "the schedule was over" if over else f"no better for {part.schedule.patience} evaluations"
+        stopped = (
+            "the schedule was over" if over else f"the score did not rise for {part.schedule.patience} evaluations"
+        )
         best = read_best(folder / BEST)
         return _Trained(spec, stage, data, best, state, stopped, tuple(notes))
 

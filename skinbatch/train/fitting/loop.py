@@ -172,7 +172,9 @@ class _Run:
             dist.barrier()  # until the first worker has written the best weights
         best = read_best(self.work / "best.pt")
         reason = (
-            f"no better for {schedule.patience} evaluations" if not self._length_over() else "the schedule was over"
+            f"the score did not rise for {schedule.patience} evaluations"
+            if not self._length_over()
+            else "the schedule was over"
         )
         return Fitted(best, tuple(state.curve), state.step, state.seconds, hardware(self.device), reason)
 

@@ -108,7 +108,7 @@ def test_of_equal_evaluations_the_one_that_has_learned_longest_is_kept_and_is_no
     for scores, kept in (([0.0, 0.0, 0.0, 0.0], 4), ([0.2, 0.5, 0.5, 0.4, 0.4], 3)):
         folder = tmp_path / str(kept)
         fitted = train(BrightnessTask(scores), folder, patience=3)
-        assert (fitted.stopped, len(fitted.curve)) == ("no better for 3 evaluations", len(scores))
+        assert (fitted.stopped, len(fitted.curve)) == ("the score did not rise for 3 evaluations", len(scores))
         until = train(BrightnessTask([0.1 * n for n in range(kept)]), folder / "until", epochs=kept, decay="constant")
         same = train(BrightnessTask(scores), folder / "same", patience=3, decay="constant")
         assert all(torch.equal(same.weights[name], value) for name, value in until.weights.items())
@@ -118,7 +118,7 @@ def test_it_stops_when_validation_no_longer_improves(tmp_path: Path) -> None:
     task = BrightnessTask([0.1, 0.5, 0.4, 0.5, 0.3, 0.9])
     fitted = train(task, tmp_path, patience=3)
     assert task.evaluations == 5
-    assert fitted.stopped == "no better for 3 evaluations"
+    assert fitted.stopped == "the score did not rise for 3 evaluations"
 
 
 @pytest.mark.parametrize("length", [{"epochs": 12}, {"iterations": 35, "epochs": None}])

@@ -192,7 +192,7 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
             'map = { a = "acne" }\nvalid_share',
             "'a' becomes 'acne', which is not a class of the model: rosacea, lupus",
         ),
-        ("resnet50", "resnet51", "setting `model.arch`: one of resnet50, inception_v3"),
+        ("resnet50", "resnet51", "setting `model.arch`: must be one of resnet50, inception_v3"),
         ('"resnet50"', '"resnet50"\nsise = 3', "unknown setting `model.sise`; there are: arch, classes"),
         ('"resnet50"', '"resnet50"\nsize = 3', "setting `model.size`: Input should be greater than or equal to 32"),
         ('"resnet50"', '"timm"\nbackbone = "none"', "setting `model.backbone`: timm"),

@@ -1,4 +1,4 @@
-"""Test that throughput is told over the time in which runs were going on."""
+"""Test that throughput is shown over the time in which runs were going on."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skinbatch.engines.scheduler import DEATHS_TO_BLAME, Deaths
+from skinbatch.engines.next_step import DEATHS_TO_BLAME, Deaths
 from skinbatch.runs import receipts
 from skinbatch.runs.destination import now
 from skinbatch.storage.base import Store

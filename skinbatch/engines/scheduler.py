@@ -12,20 +12,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from skinbatch.engines.next_step import (
+    Count,
+    Deaths,
+    GiveUp,
+    Halve,
+    Retry,
+    Verdict,
+    after_death,
+    after_lost_machine,
+    after_store_failure,
+    verdict,
+)
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, Said, WorkerPool
 from skinbatch.errors import StoreError
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
-from skinbatch.types import ShardRef, Status, WorkUnit
+from skinbatch.types import ShardRef, WorkUnit
 
-DEATHS_TO_HALVE = 2
-DEATHS_TO_BLAME = 3
-# Pauses before a unit is tried again after a store failure, as fractions of `store_timeout_s`: 1
-# and 4 minutes by default. A store that restarts refuses everything for a while, and without pauses
-# a worker would use up the tries of all units within seconds.
-STORE_PAUSES = (1 / 8, 1 / 2)
 STARTS_WITHOUT_READY = 3
-# After this many lost machines under one unit, the unit is the likelier cause, and it stays open.
-MOST_LOST_MACHINES = 10
 _TICK_S = 0.2
 # Shortest wait for the next member, in seconds, while the members of a shard are counted.
 _COUNTED_S = 60.0
@@ -72,15 +76,6 @@ class Listener(Protocol):
 
         photos_in_flight: photos finished within unfinished units.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Deaths:
-    """Count the failed attempts at a unit. reason, timed_out: of the last attempt."""
-
-    count: int = 0
-    reason: str = ""
-    timed_out: bool = False
 
 
 class WorkersFailed(StoreError):
@@ -198,8 +193,11 @@ class Scheduler:
 
     def _hand_out(self, assignment: Assignment) -> None:
         unit = assignment.unit
-        if assignment.verdict is None and self._died(unit).count and self._isolate(assignment):
-            return
+        if assignment.verdict is None and self._died(unit).count:
+            step = self._after_death(unit)
+            if not isinstance(step, Retry):
+                self._take_step(assignment, step)
+                return
         worker = min(self.idle)
         self.idle.remove(worker)
         self._busy[worker] = _Busy(assignment, Progress(), time.monotonic())
@@ -236,15 +234,18 @@ class Scheduler:
             self.observer.failed(unit_id, outcome.message)
 
     def _retry_later(self, assignment: Assignment, message: str, outcome: UnitFailed | None = None) -> None:
-        """Try a unit again after a pause. After the last of STORE_PAUSES, the unit stays open."""
+        """Try a unit again after its store has failed, or leave it open.
+
+        outcome: of the attempt; None if its worker was replaced.
+        """
         unit_id = assignment.unit.unit_id
         tries = self._store_tries[unit_id] = self._store_tries.get(unit_id, 0) + 1
-        if tries <= len(STORE_PAUSES):
-            self.observer.again(assignment, message, outcome)
-            pause = STORE_PAUSES[tries - 1] * self.store_timeout_s
-            self._later.append((time.monotonic() + pause, assignment))
-        else:
-            self.observer.failed(unit_id, message)
+        step = after_store_failure(tries, message)
+        if isinstance(step, GiveUp):
+            self.observer.failed(unit_id, step.message)
+            return
+        self.observer.again(assignment, message, outcome)
+        self._later.append((time.monotonic() + step.pause * self.store_timeout_s, assignment))
 
     def _bury(self, death: Death) -> None:
         self.idle.discard(death.worker)
@@ -255,17 +256,20 @@ class Scheduler:
                 raise WorkersFailed(f"workers die before they are ready: {death.reason}{_way_out(death.reason)}")
             return
         if death.machine_lost:
-            unit_id = busy.assignment.unit.unit_id
-            self._lost_machines[unit_id] += 1
-            if self._lost_machines[unit_id] > MOST_LOST_MACHINES:
-                self.observer.failed(
-                    unit_id, f"{MOST_LOST_MACHINES} machines were lost while scoring it: {death.reason}"
-                )
-                return
-            self.observer.again(busy.assignment, death.reason)
-            self._again.append(busy.assignment)
+            self._lost(busy.assignment, death.reason)
+        else:
+            self._blame(busy.assignment, death.reason, timed_out=False)
+
+    def _lost(self, assignment: Assignment, reason: str) -> None:
+        """Try a unit again whose machine was lost, or leave it open."""
+        unit_id = assignment.unit.unit_id
+        self._lost_machines[unit_id] += 1
+        step = after_lost_machine(self._lost_machines[unit_id], reason)
+        if isinstance(step, GiveUp):
+            self.observer.failed(unit_id, step.message)
             return
-        self._blame(busy.assignment, death.reason, timed_out=False)
+        self.observer.again(assignment, reason)
+        self._again.append(assignment)
 
     def _watch(self) -> None:
         """Replace workers that make no progress."""
@@ -313,25 +317,33 @@ class Scheduler:
             return
         self._deaths[unit.unit_id] = Deaths(self._died(unit).count + 1, reason, timed_out)
         self.observer.died(assignment, reason, timed_out)
-        if not self._isolate(assignment):
-            self.observer.again(assignment, reason)
-            self._again.append(assignment)
+        self._take_step(assignment, self._after_death(unit))
 
-    def _isolate(self, assignment: Assignment) -> bool:
-        """Halve a unit that has died too often, or blame its only photo.
+    def _after_death(self, unit: WorkUnit) -> Retry | Count | Halve | Verdict:
+        return after_death(self._died(unit), self._members_of(unit))
 
-        Returns False if the unit should be tried unchanged.
-        """
-        unit, deaths = assignment.unit, self._died(assignment.unit)
-        if deaths.count < DEATHS_TO_HALVE:
-            return False
+    def _members_of(self, unit: WorkUnit) -> int | None:
+        """Return the number of photos in a unit, or None if its shard was not counted yet."""
         if unit.shard is None:
-            return self._divide(assignment, len(unit.images))
+            return len(unit.images)
         stop = unit.stop if unit.stop is not None else self._members.get(unit.shard)
-        if stop is None:
+        return None if stop is None else stop - unit.start
+
+    def _take_step(self, assignment: Assignment, step: Retry | Count | Halve | Verdict) -> None:
+        """Queue what is to be done with a unit of which workers have died."""
+        unit = assignment.unit
+        if isinstance(step, Retry):
+            self.observer.again(assignment, self._died(unit).reason)
+            self._again.append(assignment)
+        elif isinstance(step, Verdict):
+            self._again.append(replace(assignment, verdict=(step.status, step.error)))
+        elif isinstance(step, Halve):
+            halves = unit.halves(None if unit.shard is None else self._members.get(unit.shard))
+            self._again.extend(replace(assignment, unit=half) for half in halves)
+            self.observer.halved(unit)
+        else:
+            assert unit.shard is not None, "the photos of a loose unit are known"
             self._counts[unit.unit_id] = self._begin_counting(assignment, unit.shard)
-            return True
-        return self._divide(assignment, stop - unit.start)
 
     def _begin_counting(self, assignment: Assignment, shard: ShardRef) -> _Count:
         """Count the members of a shard in a thread of its own.
@@ -356,32 +368,13 @@ class Scheduler:
             self._retry_later(assignment, str(count.found) or type(count.found).__name__)
         elif isinstance(count.found, Exception):
             raise count.found
-        elif count.found is None:
-            self._again.append(replace(assignment, verdict=self._verdict(unit), unread=True))
+        elif count.found is None:  # the reader hangs on what killed the workers
+            blamed = verdict(self._died(unit))
+            self._again.append(replace(assignment, verdict=(blamed.status, blamed.error), unread=True))
         else:
             assert unit.shard is not None
             self._members[unit.shard] = count.found
-            if not self._isolate(assignment):
-                self.observer.again(assignment, self._died(unit).reason)
-                self._again.append(assignment)
-
-    def _divide(self, assignment: Assignment, members: int) -> bool:
-        """Divide a unit of so many members, as described at `_isolate`."""
-        unit = assignment.unit
-        if members > 1:
-            total = None if unit.shard is None or unit.stop is not None else unit.start + members
-            self._again.extend(replace(assignment, unit=half) for half in unit.halves(total))
-            self.observer.halved(unit)
-            return True
-        if self._died(unit).count < DEATHS_TO_BLAME:
-            return False
-        self._again.append(replace(assignment, verdict=self._verdict(unit)))
-        return True
-
-    def _verdict(self, unit: WorkUnit) -> tuple[Status, str]:
-        deaths = self._died(unit)
-        status = Status.TIMEOUT if deaths.timed_out else Status.CRASHED
-        return status, f"after {deaths.count} attempts: {deaths.reason}"
+            self._take_step(assignment, self._after_death(unit))
 
     def _died(self, unit: WorkUnit) -> Deaths:
         return self._deaths.get(unit.unit_id) or self.recorded_deaths(unit)

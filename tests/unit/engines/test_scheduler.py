@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from skinbatch.engines import scheduler
+from skinbatch.engines.next_step import MOST_LOST_MACHINES, Deaths
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
-from skinbatch.engines.scheduler import MOST_LOST_MACHINES, Deaths, Scheduler, WorkersFailed
+from skinbatch.engines.scheduler import Scheduler, WorkersFailed
 from skinbatch.errors import StoreError
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import ImageRef, ShardRef, Status, WorkUnit

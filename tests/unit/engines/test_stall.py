@@ -15,8 +15,9 @@ import pytest
 
 from skinbatch.config import Config
 from skinbatch.engines import scheduler
+from skinbatch.engines.next_step import Deaths
 from skinbatch.engines.pool import Event, Finished, Progress, Ready
-from skinbatch.engines.scheduler import Deaths, Scheduler
+from skinbatch.engines.scheduler import Scheduler
 from skinbatch.engines.setup import prepare
 from skinbatch.engines.worker import Worker
 from skinbatch.models.fake import FakeDetector, write_fake_pack

@@ -233,6 +233,11 @@ class RunSettings(_Section):
         default=None, description="Seconds after which no more units are handed out (exit code 6)."
     )
     save_masks: bool = Field(default=False, description="Also write the segmentation masks, as COCO run lengths.")
+    reuse: bool = Field(
+        default=True,
+        description="Take the results of models that have not changed from an earlier scoring of the same photos in the "
+        "destination, instead of running these models again.",
+    )
     log_format: Literal["text", "json"] = Field(
         default="text",
         description="Format of messages on stderr. `json` prints one object a line with `event`, "

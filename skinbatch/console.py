@@ -80,6 +80,9 @@ def summary(report: RunReport, config: Path | None = None) -> str:
         new += f", {report.vanished} gone since they were listed"
     if not report.nothing_to_do:
         lines.append(f"  this run {new}, {report.photos_per_second:.1f} photos/s, {clock(report.seconds)}")
+    if report.taken:
+        parts = ", ".join(f"{stage} of {photos}" for stage, photos in sorted(report.taken.items()))
+        lines.append(f"  taken    {parts} photos, from scoring {report.taken_from}")
     if report.units_left:
         lines.append(f"  left     {report.units_left} of {report.units} units")
     if report.skipped:

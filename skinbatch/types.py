@@ -207,7 +207,8 @@ class ImageResult:
 
     The fields have the names of the columns. counts: detector class -> counted lesions. probs: column name (`prob_rosacea`,
     `<head>_prob_<class>`) -> probability. mask_rle: segmenter class -> COCO run lengths (compressed
-    counts) at displayed size; None unless masks are saved.
+    counts) at displayed size; None unless masks are saved. taken: stages whose results were taken from
+    an earlier scoring; not a column.
     """
 
     status: Status
@@ -235,10 +236,11 @@ class ImageResult:
     top_class: str | None = None
     boxes: tuple[GradedBox, ...] = ()
     mask_rle: Mapping[str, bytes] | None = None
+    taken: frozenset[str] = frozenset()
 
     def _repr_html_(self) -> str:
         """Return an HTML table of the result, for notebooks."""
-        hidden = ("counts", "probs", "boxes", "mask_rle")
+        hidden = ("counts", "probs", "boxes", "mask_rle", "taken")
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         values |= {f"count_{name}": count for name, count in self.counts.items()}
         values |= {name: f"{value:.3f}" for name, value in self.probs.items()}
@@ -272,7 +274,8 @@ class Receipt:
     inputs_sha256: hash of what was scored. whole_sha256: hash of the planned unit that this one is,
     or is a half of. inputs_count: photos to score; for shards, the members that were found. copied:
     rows taken from older results. shard_size: bytes of the shard, by which it is recognised under
-    another name.
+    another name. taken: stage -> photos for which its results were taken from an earlier scoring.
+    taken_from: the files of that scoring that held them.
     """
 
     unit_id: str
@@ -290,3 +293,5 @@ class Receipt:
     host: str
     written_at: str
     shard_size: int | None = None
+    taken: Mapping[str, int] = field(default_factory=dict)
+    taken_from: tuple[DataFile, ...] = ()

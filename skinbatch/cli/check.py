@@ -48,6 +48,8 @@ def status(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
 def _scoring_line(scoring: ScoringStatus, shown: str) -> str:
     photos = f"{scoring.photos} photos" + ("" if scoring.finished else " so far")
     line = f"{scoring.fingerprint}  {scoring.created[:10]}  pack {scoring.pack}, {photos}, {scoring.state}"
+    if scoring.taken:
+        line += f", takes {', '.join(scoring.taken)} from {next(iter(scoring.taken.values()))}"
     return line + (" (above)" if scoring.fingerprint == shown else "")
 
 

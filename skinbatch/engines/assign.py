@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
-from skinbatch.runs import plan
+from skinbatch.engines.setup import Prepared
+from skinbatch.runs import plan, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
 from skinbatch.runs.receipts import family
@@ -21,13 +23,81 @@ def reuse_of(receipt: Receipt) -> Reuse:
     return Reuse(files["images"], files["boxes"], files.get("masks"))
 
 
-class Assigner:
-    """Make the assignments for one plan of one scoring."""
+class EarlierReceipts:
+    """Find the receipts of an earlier scoring that may hold a unit's photos.
 
-    def __init__(self, store: Store, ledger: Ledger, current: Plan) -> None:
+    They are read when the first unit is handed out. note: called with the reason if stages have to
+    be run whose results should have been taken.
+    """
+
+    def __init__(self, prepared: Prepared, note: Callable[[str], None]) -> None:
+        self.store = prepared.store
+        self.fingerprint = prepared.scoring.taken_from or ""
+        self.note = note
+        self._stages = prepared.context.taken
+        self._lost = sorted(set(prepared.scoring.taken).difference(self._stages)) if prepared.config.run.reuse else []
+
+    def of(self, work: WorkUnit) -> tuple[Reuse, ...]:
+        """Return the files of these receipts; none if nothing is taken."""
+        stubs = [stub for name in self._near(work) for stub in self._families.get(name, ())]
+        receipts = [self._ledger.receipt(stub) for stub in stubs]
+        if work.shard is not None:
+            receipts = [receipt for receipt in receipts if _overlap(work, receipt)]
+        return tuple(reuse_of(receipt) for receipt in receipts)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        return Ledger.load(self.store, self.fingerprint)
+
+    @cached_property
+    def _families(self) -> dict[str, list[Stub]]:
+        if self._lost:
+            self.note(f"{', '.join(self._lost)}: run, because scoring {self.fingerprint} is gone or has changed")
+        if not self._stages:
+            return {}
+        found = snapshot.newest_that_counts(self._ledger)
+        if found is None:
+            self.note(
+                f"{', '.join(self._stages)}: run, because scoring {self.fingerprint} has no valid snapshot any more"
+            )
+            return {}
+        families: dict[str, list[Stub]] = {}
+        for stub in found.receipts:
+            families.setdefault(family(stub.unit_id), []).append(stub)
+        return dict(sorted(families.items()))
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(self._families)
+
+    def _near(self, work: WorkUnit) -> list[str]:
+        """Return the families in which a unit's photos may be.
+
+        Each scoring splits its groups when it is planned, so the earlier one may have larger or
+        smaller groups.
+        """
+        name = family(work.unit_id)
+        if work.shard is not None:
+            return [name]
+        near = [name[:depth] for depth in range(1, len(name))]
+        number = bisect_left(self._names, name)
+        while number < len(self._names) and self._names[number].startswith(name):
+            near.append(self._names[number])
+            number += 1
+        return near
+
+
+class Assigner:
+    """Make the assignments for one plan of one scoring.
+
+    earlier: receipts of the scoring from which results of stages are taken.
+    """
+
+    def __init__(self, store: Store, ledger: Ledger, current: Plan, earlier: EarlierReceipts | None = None) -> None:
         self.store = store
         self.ledger = ledger
         self.plan = current
+        self.earlier = earlier
 
     @cached_property
     def _moved(self) -> dict[int | None, list[Stub]]:
@@ -51,7 +121,8 @@ class Assigner:
         works = plan.work_units(self.store, self.ledger.fingerprint, self.plan, units)
         for planned, work in zip(units, works, strict=True):
             older = tuple(reuse_of(self.ledger.receipt(stub)) for stub in self._older(work))
-            yield Assignment(work, planned.inputs_sha256, generation=1, reuse=older)
+            earlier = self.earlier.of(work) if self.earlier else ()
+            yield Assignment(work, planned.inputs_sha256, generation=1, reuse=older, earlier=earlier)
 
     def _older(self, work: WorkUnit) -> list[Stub]:
         """Return receipts that may hold rows of the unit's photos.
@@ -94,7 +165,15 @@ class Assigner:
                     generation=receipt.generation + 1,
                     reuse=(reuse_of(receipt),),
                     reuse_ok_only=True,
+                    earlier=self.earlier.of(half) if self.earlier else (),
                 )
+
+
+def _overlap(work: WorkUnit, receipt: Receipt) -> bool:
+    """Return whether a receipt has members of a unit of the same shard."""
+    ends_before = receipt.stop is not None and receipt.stop <= work.start
+    starts_after = work.stop is not None and work.stop <= receipt.start
+    return not (ends_before or starts_after)
 
 
 def _half(work: WorkUnit, receipt: Receipt) -> WorkUnit:

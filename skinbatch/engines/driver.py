@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import FrameType
 
 from skinbatch import signals
-from skinbatch.engines.assign import Assigner
+from skinbatch.engines.assign import Assigner, EarlierReceipts
 from skinbatch.engines.deaths import DeathRecord
 from skinbatch.engines.drift import Drift
 from skinbatch.engines.gone import Gone
@@ -72,6 +72,7 @@ class Driver:
         self._current: Plan | None = None
         self._gone: Gone | None = None
         self._troubles: set[str] = set()
+        self._earlier = EarlierReceipts(prepared, presenter.note)
 
     def run(self, engine: Engine, retry: bool = False) -> RunReport:
         """Run to the end. However the run ends, the claim is released and the record is written."""
@@ -119,7 +120,7 @@ class Driver:
         self._folds = Folds(self.ledger, self.presenter.note)
         self._current = current
         self._check_interrupted()
-        assigner = Assigner(self.store, self.ledger, current)
+        assigner = Assigner(self.store, self.ledger, current, self._earlier)
         left = assigner.left()
         failed = assigner.failed() if retry and not left else []
         if retry and left:
@@ -195,7 +196,7 @@ class Driver:
                 if not self.drift or self._gone.judge(self.totals.rows, self.drift.lost_shards(self.planner.locator)):
                     break
                 current = self._current = self.planner.anew(current, self.drift)
-                assigner = Assigner(self.store, self.ledger, current)
+                assigner = Assigner(self.store, self.ledger, current, self._earlier)
                 assignments = assigner.to_score(assigner.left())
         finally:
             pool.close()
@@ -284,6 +285,8 @@ class Driver:
             vanished=record.photos_vanished,
             statuses=statuses,
             skipped=dict(record.skipped),
+            taken=dict(record.taken),
+            taken_from=self.prepared.scoring.taken_from,
             units=len(current.units) if current else 0,
             units_left=left,
             left=dict(self._left),
@@ -317,6 +320,8 @@ class Driver:
         self._gone.note(unit, outcome.vanished)
         self._left.pop(unit.unit_id, None)
         self.totals.add(unit, outcome)
+        for text in outcome.notes:
+            self._note_once(f"{text}; the stages are run", text)
         if outcome.receipt is not None:
             self._folds.add(self.ledger.add(outcome.receipt))
 
@@ -344,10 +349,12 @@ class Driver:
 
         A run may try for minutes before it gives up.
         """
-        kind = text.rpartition(": ")[2]  # without the name of the object
+        self._note_once(f"{text}; trying again for a while", text.rpartition(": ")[2])  # without the object's name
+
+    def _note_once(self, text: str, kind: str) -> None:
         if kind not in self._troubles:
             self._troubles.add(kind)
-            self.presenter.note(f"{text}; trying again for a while")
+            self.presenter.note(text)
 
     def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         unit = assignment.unit

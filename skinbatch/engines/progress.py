@@ -84,6 +84,7 @@ class Totals:
                 record.photos_copied += receipt.copied
                 record.photos_scored += rows - receipt.copied
                 record.statuses.update(receipt.statuses)
+                record.taken.update(receipt.taken)
                 record.timings.update(receipt.timings)
 
     def halved(self, unit: WorkUnit) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from skinbatch.archive.source import open_source
 from skinbatch.config import Config, merge
 from skinbatch.errors import ColumnNeededError, UsageError
 from skinbatch.models.pack import Pack, load_pack
-from skinbatch.runs import destination
+from skinbatch.runs import destination, stages
 from skinbatch.runs.destination import Scoring
 from skinbatch.scoring.assignment import ScoringContext
 from skinbatch.scoring.fingerprint import PIPELINE_VERSION, fingerprint, numbers
@@ -95,7 +95,10 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
         settings=_settings_of(pack, config),
         created=destination.now(),
     )
-    _same_as_before(destination.read_scoring(store, scoring.fingerprint), scoring, store)
+    before = destination.read_scoring(store, scoring.fingerprint)
+    _same_as_before(before, scoring, store)
+    taken = before.taken if before is not None else stages.choose(store, scoring) if config.run.reuse else {}
+    scoring = replace(scoring, taken=taken)
     context = ScoringContext(
         fingerprint=scoring.fingerprint,
         destination=store.uri,
@@ -103,6 +106,7 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
         classes=scoring.classes,
         prob_columns=scoring.prob_columns,
         metadata=file_metadata(scoring.fingerprint, PIPELINE_VERSION, pack.name, scoring.weights),
+        taken=stages.still_takeable(store, scoring) if config.run.reuse else (),
     )
     return Prepared(config, source_uri, store, scoring, context)
 

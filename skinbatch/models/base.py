@@ -33,6 +33,9 @@ class Segmenter(Protocol):
             and w / W are the scales, and padding is cut off.
         """
 
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (h, w) of the label map of a photo of this height and width."""
+
 
 class Detector(Protocol):
     """Find lesions in photos. classes: names in label order."""

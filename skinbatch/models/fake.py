@@ -49,10 +49,13 @@ class FakeSegmenter:
                 _meet_fate(photo)
         return [self._labels(photo) for photo in photos]
 
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        scale = min(1.0, self.size / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
     def _labels(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = photo.shape[:2]
-        scale = min(1.0, self.size / max(height, width))
-        h, w = max(1, round(height * scale)), max(1, round(width * scale))
+        h, w = self.map_size(height, width)
         small = np.asarray(cv2.resize(photo, (w, h), interpolation=cv2.INTER_AREA), np.int16)
         r, g, b = small[..., 0], small[..., 1], small[..., 2]
         skin = (r > 95) & (g > 40) & (b > 20) & (r > g) & (g >= b - 10) & (r - b > 15)

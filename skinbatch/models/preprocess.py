@@ -57,13 +57,17 @@ def pad_to_square(
 
     Returns the square and the (h, w) that the photo takes in it.
     """
-    height, width = photo.shape[:2]
-    scale = size / max(height, width)
-    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    h, w = fitted(photo.shape[0], photo.shape[1], size)
     square = np.empty((size, size, 3), np.uint8)
     square[:] = fill
     square[:h, :w] = resize(photo, w, h)
     return square, (h, w)
+
+
+def fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return the (h, w) that a photo takes in a square of `size` pixels."""
+    scale = size / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def centre_square(photo: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

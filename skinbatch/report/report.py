@@ -229,6 +229,8 @@ def _provenance(results: Results, scoring: Scoring, grading: Grading, course: Co
         ("grading", describe(grading)),
         ("machines", "; ".join(course.machines) or "unknown"),
     ]
+    if scoring.taken:
+        rows.append(("taken", f"{', '.join(scoring.taken)} from scoring {scoring.taken_from}"))
     if results.grading is not None:
         rows.append(("grading made", f"{results.grading.record.gid}, {results.grading.record.created}"))
     return rows

@@ -39,7 +39,8 @@ class Scoring:
 
     numbers: what the fingerprint is the hash of. grading: threshold, scheme and counting of the
     first run. classes, prob_columns: the columns that depend on the pack. settings: what `retry`
-    must be run with.
+    must be run with. taken: stage -> fingerprint of the earlier scoring from which its results are
+    taken.
     """
 
     fingerprint: str
@@ -52,6 +53,12 @@ class Scoring:
     save_masks: bool
     created: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    taken: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def taken_from(self) -> str | None:
+        """Return the earlier scoring's fingerprint; None if nothing is taken."""
+        return next(iter(self.taken.values()), None)
 
 
 def read_json(store: Store, key: str) -> dict[str, Any] | None:

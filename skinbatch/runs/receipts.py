@@ -58,6 +58,7 @@ def from_json(data: bytes | str) -> Receipt:
     """
     raw = json.loads(data)
     raw["files"] = tuple(DataFile(**f) for f in raw["files"])
+    raw["taken_from"] = tuple(DataFile(**f) for f in raw.get("taken_from", ()))
     return Receipt(**raw)
 
 

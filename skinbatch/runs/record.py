@@ -25,9 +25,10 @@ class RunRecord:
     """Hold what one run did so far.
 
     photos_*: of this run. seconds: since scoring began. skipped: listed files that are no photos,
-    by extension. photos_isolated: photos found to kill or hang their worker. requests_*: of
-    workers; in the written record, of the driver too (see storage.traffic). state: running, done,
-    stopped, failed or interrupted.
+    by extension. taken: stage -> photos for which its results were taken from an earlier scoring.
+    photos_isolated: photos found to kill or hang their worker. requests_*: of workers; in the
+    written record, of the driver too (see storage.traffic). state: running, done, stopped, failed
+    or interrupted.
     """
 
     run_id: str
@@ -52,6 +53,7 @@ class RunRecord:
     photos_changed: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
+    taken: Counter[str] = field(default_factory=Counter)
     worker_deaths: int = 0
     units_halved: int = 0
     units_retried: int = 0

@@ -19,6 +19,8 @@ class RunReport:
         nothing_to_do: Whether every photo had a row before the run.
         rows: Rows of the whole scoring after this run.
         scored, copied: Rows that this run computed, and rows that it took from older results.
+        taken: Stage and number of photos for which this run took its results from an earlier scoring.
+        taken_from: Fingerprint of that scoring; None if the scoring takes nothing.
         vanished: Photos that were listed and then gone.
         statuses: Rows of the whole scoring by status, after this run.
         skipped: Number of listed files that are no photos, by extension.
@@ -41,6 +43,8 @@ class RunReport:
     vanished: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
+    taken: Mapping[str, int] = field(default_factory=dict)
+    taken_from: str | None = None
     units: int = 0
     units_left: int = 0
     left: Mapping[str, str] = field(default_factory=dict)

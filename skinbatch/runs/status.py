@@ -22,7 +22,8 @@ class ScoringStatus:
     """Describe one scoring of a destination.
 
     created: when its first run began. photos: rows that `open` shows. state: as in RunStatus.
-    finished: every listed photo has had a row once, so `open` shows the scoring completely.
+    finished: every listed photo has had a row once, so `open` shows the scoring completely. taken:
+    stage -> fingerprint of the earlier scoring from which its results are taken.
     """
 
     fingerprint: str
@@ -31,6 +32,7 @@ class ScoringStatus:
     photos: int
     state: str
     finished: bool
+    taken: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,8 @@ def _scorings(store: Store, shown: RunStatus) -> tuple[ScoringStatus, ...]:
             whole = snapshot.rows_of_newest(store, name)
             finished = whole is not None
             photos = whole if whole is not None else _rows_so_far(store, name)
-        pack, created = (scoring.pack, scoring.created) if scoring else ("", "")
-        listed.append(ScoringStatus(name, pack, created, photos, _state_of(runs.get(name, {})), finished))
+        pack, created, taken = (scoring.pack, scoring.created, scoring.taken) if scoring else ("", "", {})
+        listed.append(ScoringStatus(name, pack, created, photos, _state_of(runs.get(name, {})), finished, taken))
     return tuple(listed)
 
 

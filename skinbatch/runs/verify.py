@@ -20,6 +20,7 @@ from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
 from skinbatch.runs.snapshot import Snapshot
 from skinbatch.runs.stub import BITS, Stub
+from skinbatch.runs.taken import check_taken
 from skinbatch.runs.units import PlannedUnit
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
@@ -127,7 +128,7 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     if found is None:
         return report
     report.snapshot, report.plan = found.name, found.plan
-    report.differences += _unnamed(ledger, found)
+    report.differences += [*_unnamed(ledger, found), *check_taken(ledger, found)]
     try:
         checked = newest if found.plan == newest.name else plan.read(store, fingerprint, found.plan)
     except NotFoundError:

@@ -19,7 +19,8 @@ class ScoringContext:
 
     metadata: text that every data file carries. threads: cores that the worker may use. batch_size:
     None lets the worker choose for its device. gpu: the worker has a GPU, whole or in part. units:
-    how many there are to score when the workers are started.
+    how many there are to score when the workers are started. taken: stages whose results may be
+    taken from the earlier scoring that assignments name.
     """
 
     fingerprint: str
@@ -31,11 +32,12 @@ class ScoringContext:
     threads: int = 1
     gpu: bool = False
     units: int | None = None
+    taken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """Name one older receipt's tables, from which rows of unchanged photos are copied.
+    """Name one older receipt's tables, from which rows of unchanged photos are read.
 
     masks is None without --save-masks.
     """
@@ -50,7 +52,8 @@ class Assignment:
     """Describe one attempt at a unit.
 
     whole_sha256: inputs of the planned unit that `unit` is, or is a half of. reuse: where older
-    rows may be. reuse_ok_only: copy only `ok` rows, for a retry. verdict: the unit is one photo
+    rows may be. reuse_ok_only: copy only `ok` rows, for a retry. earlier: where an earlier
+    scoring's rows may be, from which results of stages are taken. verdict: the unit is one photo
     that has killed its workers, and its row gets this status and error without being decoded.
     unread: its shard is not read either, not even for the member's name.
     """
@@ -60,6 +63,7 @@ class Assignment:
     generation: int = 1
     reuse: tuple[Reuse, ...] = ()
     reuse_ok_only: bool = False
+    earlier: tuple[Reuse, ...] = ()
     verdict: tuple[Status, str] | None = None
     unread: bool = False
 
@@ -76,7 +80,8 @@ class UnitDone:
     that are gone. Neither makes the unit fail. receipt: None if no photo was left. failed: rows of
     this attempt that are not ok, by status, without copied rows. reasons: the most common of their
     statuses and errors, without the photos' names. failures: the first 100 of those rows for the
-    log: image_id, status, error. traffic: see storage.traffic.
+    log: image_id, status, error. notes: reasons why stages were run whose results should have been
+    taken. traffic: see storage.traffic.
     """
 
     receipt: Receipt | None
@@ -86,6 +91,7 @@ class UnitDone:
     failed: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
     failures: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
     traffic: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from skinbatch.config import ModelSettings
 from skinbatch.models.pack import Pack
+from skinbatch.runs.stages import canonical_hash
 
 # Raised only when the same photo, pack and settings give other numbers than before.
 PIPELINE_VERSION = 1
@@ -28,5 +27,4 @@ def numbers(pack: Pack, settings: ModelSettings) -> Mapping[str, Any]:
 
 def fingerprint(values: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits of the SHA-256 of the canonical JSON."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return canonical_hash(values)[:12]

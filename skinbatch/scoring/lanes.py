@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from skinbatch.scoring.ahead import Activity, Ready
 from skinbatch.scoring.budget import Budget
-from skinbatch.scoring.scorer import DeviceLost, Scorer
+from skinbatch.scoring.earlier import Earlier
+from skinbatch.scoring.failures import DeviceLost
+from skinbatch.scoring.scorer import Scorer
 from skinbatch.types import ImageResult
 
 Scored = tuple[Ready, ImageResult | None]
@@ -32,7 +34,11 @@ class Lanes:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="score")
 
     def scored(
-        self, photos: Iterator[Ready], budget: Budget, expected: int | None = None
+        self,
+        photos: Iterator[Ready],
+        budget: Budget,
+        expected: int | None = None,
+        earlier: Callable[[Ready], Earlier | None] = lambda ready: None,
     ) -> Generator[Scored, None, None]:
         """Yield every photo without its pixels, with its result if it had any.
 
@@ -43,10 +49,10 @@ class Lanes:
         An exception from `photos` is raised here after running batches have ended, so that they do
         not disturb the next unit. DeviceLost takes precedence over it.
 
-        expected: number of photos, if known.
+        expected: number of photos, if known. earlier: returns what can be taken for a photo.
         """
         sizes = _Sizes(self.scorer.batch_size, self.count, expected)
-        batches = _batches(photos, sizes, budget.limit // (self.count + 1))
+        batches = _batches(photos, sizes, budget.limit // (self.count + 1), earlier)
         begun: deque[tuple[_Batch, Future[list[ImageResult]]]] = deque()
         try:
             while self._begin(batches, begun, budget):
@@ -77,7 +83,7 @@ class Lanes:
     def _score(self, batch: _Batch, budget: Budget) -> list[ImageResult]:
         try:
             with self.activity:
-                return self.scorer.score_batch(batch.pixels)
+                return self.scorer.score_batch(batch.pixels, batch.earlier)
         finally:
             batch.pixels.clear()
             budget.scored(batch.bytes)
@@ -87,18 +93,20 @@ class _Batch:
     """Hold one batch.
 
     photos: without their pixels, and whether they had any. pixels: of those that had; cleared when
-    they are scored. bytes: size of the pixels.
+    they are scored. earlier: what can be taken for each of those. bytes: size of the pixels.
     """
 
     def __init__(self) -> None:
         self.photos: list[tuple[Ready, bool]] = []
         self.pixels: list[NDArray[np.uint8]] = []
+        self.earlier: list[Earlier | None] = []
         self.bytes = 0
 
-    def add(self, ready: Ready) -> None:
+    def add(self, ready: Ready, earlier: Callable[[Ready], Earlier | None]) -> None:
         self.photos.append((replace(ready, rgb=None), ready.rgb is not None))
         if ready.rgb is not None:
             self.pixels.append(ready.rgb)
+            self.earlier.append(earlier(ready))
             self.bytes += ready.rgb.nbytes
 
 
@@ -125,7 +133,9 @@ class _Sizes:
         self._batches -= 1
 
 
-def _batches(photos: Iterator[Ready], sizes: _Sizes, most_bytes: int) -> Iterator[_Batch]:
+def _batches(
+    photos: Iterator[Ready], sizes: _Sizes, most_bytes: int, earlier: Callable[[Ready], Earlier | None]
+) -> Iterator[_Batch]:
     """Yield batches of the next size.
 
     A batch holds at most `most_bytes` of pixels, but at least one photo, and at most 8 times the
@@ -137,7 +147,7 @@ def _batches(photos: Iterator[Ready], sizes: _Sizes, most_bytes: int) -> Iterato
             sizes.taken(len(batch.photos))
             yield batch
             batch, size = _Batch(), sizes.next()
-        batch.add(ready)
+        batch.add(ready, earlier)
         del ready  # it would hold its pixels until the next photo is ready
         if len(batch.pixels) == size or batch.bytes >= most_bytes or len(batch.photos) == 8 * sizes.most:
             sizes.taken(len(batch.photos))

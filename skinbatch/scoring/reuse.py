@@ -11,9 +11,20 @@ import pyarrow as pa
 from skinbatch.errors import NotFoundError, TableError
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
-from skinbatch.tables.parquet import read_parquet
+from skinbatch.tables.parquet import read_metadata, read_parquet
 from skinbatch.tables.rows import copy_rows
 from skinbatch.types import DataFile, ImageRef, Status
+
+
+def read_file(store: Store, file: DataFile) -> pa.Table:
+    """Return a data file's table.
+
+    Raises NotFoundError, or TableError if the file does not have its recorded hash.
+    """
+    data, _ = store.get(file.path)
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise TableError(f"{file.path}: its bytes are not those that were written")
+    return read_parquet(data, file.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +36,15 @@ class _Tables:
 
 @dataclass(frozen=True, slots=True)
 class CopiedTables:
-    """Hold rows that are copied into a unit, with one set of tables for each older receipt."""
+    """Hold rows that are copied into a unit, with one set of tables for each older receipt.
+
+    computed_by: of the files that they were copied from.
+    """
 
     images: list[pa.Table] = field(default_factory=list)
     boxes: list[pa.Table] = field(default_factory=list)
     masks: list[pa.Table] = field(default_factory=list)
+    computed_by: set[str] = field(default_factory=set)
 
     @property
     def rows(self) -> int:
@@ -63,16 +78,10 @@ class OlderRows:
             return None
         try:
             wanted = [reuse.images, reuse.boxes] + ([reuse.masks] if masks and reuse.masks else [])
-            tables = [self._read(file) for file in wanted]
+            tables = [read_file(self.store, file) for file in wanted]
         except (NotFoundError, TableError):
             return None
         return _Tables(tables[0], tables[1], tables[2] if len(tables) > 2 else None)
-
-    def _read(self, file: DataFile) -> pa.Table:
-        data, _ = self.store.get(file.path)
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise TableError(f"{file.path}: its bytes are not those that were written")
-        return read_parquet(data, file.path)
 
     def _index(self, number: int, images: pa.Table) -> None:
         names = ("image_id", "size", "version", "sha256", "status")
@@ -118,6 +127,7 @@ class OlderRows:
     @staticmethod
     def _copy(tables: _Tables, keep: Mapping[str, tuple[ImageRef, str]], copied: CopiedTables) -> None:
         images, boxes, masks = copy_rows(tables.images, tables.boxes, tables.masks, keep)
+        copied.computed_by.add(read_metadata(tables.images).get("computed_by", "unknown"))
         copied.images.append(images)
         copied.boxes.append(boxes)
         if masks is not None:

@@ -6,10 +6,9 @@ One `Scorer` serves single photos in a notebook as well as the batches of a unit
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +29,11 @@ from skinbatch.models.base import Classifier, InputKind
 from skinbatch.models.detectors.tiling import TiledDetector
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.models.runtime.base import Runtime
-from skinbatch.redact import without_addresses
+from skinbatch.models.runtime.network import computed_by
+from skinbatch.runs.stages import DETECTOR, SEGMENTER
+from skinbatch.scoring.earlier import Earlier, takes
+from skinbatch.scoring.failures import DeviceLost, ModelFailure, device_is_lost, finite, memory_is_full
+from skinbatch.scoring.seconds import Seconds
 from skinbatch.storage.locate import Locator
 from skinbatch.tables.names import prob_columns
 from skinbatch.types import Detections, ImageResult, Status
@@ -42,55 +45,22 @@ CPU_BATCH = 4
 GPU_BATCH = 32
 
 
-class DeviceLost(Exception):
-    """Report a GPU that answers every call of this process with the same error.
-
-    Only a new process can use the GPU again.
-    """
-
-
-class ModelFailure:
-    """Hold the error message of a model that failed on one photo."""
-
-    def __init__(self, model: str, error: Exception) -> None:
-        said = without_addresses(str(error)).splitlines()
-        self.message = f"{model}: {type(error).__name__}: {said[0] if said else ''}"[:500]
-
-
 @dataclass(frozen=True, slots=True)
 class Inferred:
     """Hold the models' outputs for a batch, one entry for each photo.
 
     `probs` holds such a sequence for each classifier. An entry is a ModelFailure if a model failed
     on the photo, and None if there was no face to look at. Boxes are in pixels of the displayed
-    original.
+    original. `earlier` holds what was taken from an earlier scoring. A map, a face's mask and boxes
+    that were not needed are then missing.
     """
 
     photos: Sequence[RGB]
-    maps: Sequence[NDArray[np.uint8] | ModelFailure]
+    maps: Sequence[NDArray[np.uint8] | ModelFailure | None]
     faces: Sequence[Face | ModelFailure]
     detections: Sequence[Any]
     probs: Sequence[Sequence[Any]]
-
-
-class Seconds:
-    """Sum the seconds that each part of the work took, over the threads that did it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._of: dict[str, float] = {}
-
-    def add(self, part: str, seconds: float) -> None:
-        with self._lock:
-            self._of[part] = self._of.get(part, 0.0) + seconds
-
-    def all(self) -> dict[str, float]:
-        with self._lock:
-            return dict(self._of)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._of.clear()
+    earlier: Sequence[Earlier | None]
 
 
 class Scorer:
@@ -131,6 +101,7 @@ class Scorer:
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         runtime = Runtime(self.config.engine.runtime, torch.get_num_threads(), lanes)
         self.models = self.pack.build(self.device, self.config.model, runtime)
+        self.computed_by = computed_by(runtime, self.device, self.pack.precision(self.config.model))
         self.batch_size = self.config.engine.batch_size or (CPU_BATCH if self.device == "cpu" else GPU_BATCH)
         self.seconds = Seconds()
         self._on_progress = on_progress
@@ -187,7 +158,7 @@ class Scorer:
             raise UsageError(f"a photo is a path, bytes, a PIL image or an (H, W, 3) uint8 RGB array, not {got}")
         return np.ascontiguousarray(image)
 
-    def score_batch(self, photos: Sequence[RGB]) -> list[ImageResult]:
+    def score_batch(self, photos: Sequence[RGB], earlier: Sequence[Earlier | None] | None = None) -> list[ImageResult]:
         """Score several photos and return their results in the same order.
 
         A photo on which a model raises or returns NaN gets the status `model_error`; the others are
@@ -195,6 +166,8 @@ class Scorer:
 
         Args:
             photos: One (H, W, 3) uint8 RGB array for each photo, as displayed.
+            earlier: What is taken from an earlier scoring, for each photo. The models of these
+                stages are not run.
 
         Returns:
             One result for each photo, with boxes in pixels of the photo as displayed.
@@ -208,37 +181,75 @@ class Scorer:
             >>> [result.count_total for result in skinbatch.Scorer("packs/own").score_batch([grey])]
             [0]
         """
-        return self.grade(self.infer(photos))
+        return self.grade(self.infer(photos, earlier))
 
-    def infer(self, photos: Sequence[RGB]) -> Inferred:
+    def infer(self, photos: Sequence[RGB], earlier: Sequence[Earlier | None] | None = None) -> Inferred:
         """Run the models: the first part of `score_batch`."""
-        segmenter, detector = self.models.segmenter, self.models.detector
-        maps = self._run("segmenter", segmenter, photos)
-        start = time.perf_counter()
-        faces = [
-            m if isinstance(m, ModelFailure) else self._face(m, photo) for m, photo in zip(maps, photos, strict=True)
-        ]
-        self.seconds.add("crop", time.perf_counter() - start)
+        detector = self.models.detector
+        taken = list(earlier or [None] * len(photos))
+        maps, faces = self._faces(photos, taken)
+
         with_face = [isinstance(face, Face) and face.found for face in faces]
-        detections = self._on_skin("detector", detector, detector.input, photos, faces, with_face)
+        detect = [has and not takes(one, DETECTOR) for has, one in zip(with_face, taken, strict=True)]
+        detections = self._on_skin("detector", detector, detector.input, photos, faces, detect)
+
         # Lesions are not counted on skin of the body, but a disease shows on it too.
         with_skin = [isinstance(face, Face) and face.crop is not None for face in faces]
         probs: list[list[Any]] = []
-        for classifier in self.models.classifiers:
-            name = f"classifier {classifier.head}"
-            found = self._on_skin(name, classifier, classifier.input, photos, faces, with_skin)
-            probs.append([_finite(name, p) for p in found])
-        return Inferred(photos, maps, faces, detections, probs)
+        for classifier, columns in zip(self.models.classifiers, self._columns, strict=True):
+            name, stem = f"classifier {classifier.head}", f"classifier-{classifier.head}"
+            classify = [has and not takes(one, stem) for has, one in zip(with_skin, taken, strict=True)]
+            found = self._on_skin(name, classifier, classifier.input, photos, faces, classify)
+            for n, one in enumerate(taken):
+                if one is not None and stem in one.stages and with_skin[n]:
+                    found[n] = one.probs(columns[c] for c in classifier.classes)
+            probs.append([finite(name, p) for p in found])
+        return Inferred(photos, maps, faces, detections, probs, taken)
+
+    def _faces(self, photos: Sequence[RGB], taken: list[Earlier | None]) -> tuple[list[Any], list[Any]]:
+        """Return label maps and faces, taken from an earlier scoring or made by the segmenter.
+
+        An entry of `taken` becomes None if its face is not the one of this photo.
+        """
+        maps: list[Any] = [None] * len(photos)
+        faces: list[Any] = [None] * len(photos)
+        start = time.perf_counter()
+        for n, one in enumerate(taken):
+            if one is not None and SEGMENTER in one.stages:
+                maps[n], faces[n], taken[n] = self._taken_face(one, photos[n])
+        seconds = time.perf_counter() - start
+
+        missing = [n for n, face in enumerate(faces) if face is None]
+        found = self._run("segmenter", self.models.segmenter, [photos[n] for n in missing])
+        start = time.perf_counter()
+        for n, label_map in zip(missing, found, strict=True):
+            maps[n] = label_map
+            faces[n] = label_map if isinstance(label_map, ModelFailure) else self._face(label_map, photos[n])
+            one = taken[n]
+            if one is not None and not (isinstance(faces[n], Face) and one.agrees(faces[n])):
+                taken[n] = None
+        self.seconds.add("crop", seconds + time.perf_counter() - start)
+        return maps, faces
+
+    def _taken_face(self, one: Earlier, photo: RGB) -> tuple[Any, Face | None, Earlier | None]:
+        """Return label map and face of an earlier result, and what of it can be used.
+
+        The map is None if only the crop is needed. The face is None if the segmenter must run.
+        """
+        if (one.result.height, one.result.width) != photo.shape[:2]:
+            return None, None, None
+        if not one.needs_mask:
+            return None, one.face(), one
+        label_map = one.label_map(self.models.segmenter)
+        if label_map is None:
+            return None, None, replace(one, stages=one.stages - {SEGMENTER})
+        face = self._face(label_map, photo)
+        return (label_map, face, one) if one.agrees(face) else (None, None, None)
 
     def grade(self, found: Inferred) -> list[ImageResult]:
         """Count and grade without running a model: the second part of `score_batch`."""
         start = time.perf_counter()
-        results = [
-            self._result(photo, label_map, face, boxes, [p[n] for p in found.probs])
-            for n, (photo, label_map, face, boxes) in enumerate(
-                zip(found.photos, found.maps, found.faces, found.detections, strict=True)
-            )
-        ]
+        results = [self._result(found, n) for n in range(len(found.photos))]
         self.seconds.add("grade", time.perf_counter() - start)
         return results
 
@@ -253,10 +264,10 @@ class Scorer:
         try:
             return list(model(inputs)) if inputs else []
         except Exception as e:  # frameworks raise anything; the photo becomes a `model_error`
-            if _device_is_lost(e):
+            if device_is_lost(e):
                 raise DeviceLost(f"{name}: {e}") from e
             if len(inputs) == 1:
-                if _memory_is_full(e):  # other photos in progress may have caused it
+                if memory_is_full(e):  # other photos in progress may have caused it
                     raise MemoryError(f"{name}: {e}") from e
                 return [ModelFailure(name, e)]
         finally:
@@ -291,19 +302,14 @@ class Scorer:
             results[n] = _in_original(found, face, kind) if isinstance(found, Detections) else found
         return results
 
-    def _result(self, rgb: RGB, label_map: Any, face: Any, boxes: Any, probs: Sequence[Any]) -> ImageResult:
+    def _result(self, found: Inferred, n: int) -> ImageResult:
+        rgb, face, boxes = found.photos[n], found.faces[n], found.detections[n]
+        probs = [values[n] for values in found.probs]
         height, width = rgb.shape[:2]
         for part in (face, boxes, *probs):
             if isinstance(part, ModelFailure):
                 return ImageResult(Status.MODEL_ERROR, part.message, width=width, height=height)
-        quality = face_quality(rgb, face)
-        graded = grade(
-            boxes if boxes is not None else Detections.empty(),
-            self.models.detector.classes,
-            face,
-            self.config.grading,
-            self.pack.threshold,
-        )
+        assert isinstance(face, Face)
         columns: dict[str, float] = {}
         top: str | None = None
         for classifier, names, values in zip(self.models.classifiers, self._columns, probs, strict=True):
@@ -312,9 +318,20 @@ class Scorer:
             columns |= {names[c]: float(v) for c, v in zip(classifier.classes, values, strict=True)}
             if top is None:
                 top = _top_class(classifier, values)
-        masks = None
-        if self.config.run.save_masks:
-            masks = mask_rle(label_map, self.models.segmenter.classes, width, height)
+        masks = self._masks(found, n, width, height) if self.config.run.save_masks else None
+        one = found.earlier[n]
+        stages = frozenset() if one is None else one.stages
+        if one is not None and DETECTOR in stages:
+            return replace(one.result, probs=columns, top_class=top, mask_rle=masks, taken=stages)
+
+        quality = face_quality(rgb, face)
+        graded = grade(
+            boxes if boxes is not None else Detections.empty(),
+            self.models.detector.classes,
+            face,
+            self.config.grading,
+            self.pack.threshold,
+        )
         return ImageResult(
             Status.OK,
             width=width,
@@ -339,7 +356,16 @@ class Scorer:
             top_class=top,
             boxes=graded.boxes,
             mask_rle=masks,
+            taken=stages,
         )
+
+    def _masks(self, found: Inferred, n: int, width: int, height: int) -> Mapping[str, bytes]:
+        one = found.earlier[n]
+        if one is not None and SEGMENTER in one.stages and one.result.mask_rle is not None:
+            return one.result.mask_rle
+        label_map = found.maps[n]
+        assert isinstance(label_map, np.ndarray)
+        return mask_rle(label_map, self.models.segmenter.classes, width, height)
 
 
 def model_input(rgb: RGB, face: Face | ModelFailure, kind: InputKind) -> RGB:
@@ -367,31 +393,6 @@ def _in_original(found: Detections, face: Face, kind: InputKind) -> Detections:
     xyxy = np.clip(xyxy, 0, np.array([face.width, face.height] * 2, np.float32))
     kept = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     return Detections(xyxy[kept], found.scores[kept], found.labels[kept], found.saturated)
-
-
-def _memory_is_full(error: Exception) -> bool:
-    """Return whether the error means that the machine's memory is full.
-
-    Recognises errors of Python, torch, OpenCV and ONNX Runtime. Full GPU memory does not count.
-    """
-    said = str(error)
-    return isinstance(error, MemoryError) or any(
-        text in said for text in ("can't allocate memory", "Insufficient memory", "bad allocation", "std::bad_alloc")
-    )
-
-
-def _device_is_lost(error: Exception) -> bool:
-    """Return whether a CUDA error stays with the process.
-
-    The next photos would fail as well then. Running out of memory does not.
-    """
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error) and "out of memory" not in str(error)
-
-
-def _finite(name: str, values: Any) -> Any:
-    if isinstance(values, np.ndarray) and not np.isfinite(values).all():
-        return ModelFailure(name, ArithmeticError("the model returned NaN"))
-    return values
 
 
 def _top_class(classifier: Classifier, values: NDArray[np.float32]) -> str | None:

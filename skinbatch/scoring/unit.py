@@ -10,9 +10,10 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import torch
@@ -23,13 +24,15 @@ from skinbatch.archive.unit import UnitReader, read_unit
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, PackError, StoreError, UsageError
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.destination import now
-from skinbatch.scoring.ahead import Activity, decoded_ahead
+from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
 from skinbatch.scoring.budget import Budget
+from skinbatch.scoring.earlier import Earlier, EarlierResults
+from skinbatch.scoring.failures import DeviceLost
 from skinbatch.scoring.fingerprint import fingerprint, numbers
 from skinbatch.scoring.lanes import Lanes
-from skinbatch.scoring.reuse import OlderRows
-from skinbatch.scoring.scorer import DeviceLost, Scorer
+from skinbatch.scoring.reuse import CopiedTables, OlderRows
+from skinbatch.scoring.scorer import Scorer
 from skinbatch.storage.locate import Locator, open_store
 from skinbatch.storage.traffic import TRAFFIC
 from skinbatch.tables.parquet import write_parquet
@@ -46,6 +49,22 @@ DEVICE_LOST = 70
 # Most failed photos of a unit that the log names. The tables name all of them.
 MOST_TOLD = 100
 MAX_REASONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """Hold what is committed for a unit.
+
+    photos: number of photos that were found. copied: number of rows from older receipts of the
+    scoring. computed_by, taken, taken_from: as in the files' metadata and in Receipt.
+    """
+
+    tables: Mapping[str, pa.Table]
+    photos: int
+    copied: int
+    computed_by: str
+    taken: Mapping[str, int]
+    taken_from: tuple[DataFile, ...]
 
 
 class UnitScorer:
@@ -132,12 +151,20 @@ class UnitScorer:
         self.scorer.seconds.clear()
         older = OlderRows(self.store, assignment, self.context.config.run.save_masks)
         reading = Reading(self.activity, lambda: self._step(photos=0))
+        earlier = EarlierResults(
+            self.store,
+            assignment.earlier,
+            self.context.taken,
+            self.scorer.pack,
+            masks=self.context.config.run.save_masks,
+            computed_by=self.scorer.computed_by,
+        )
         decode = self.context.config.decode
         reader = read_unit(assignment.unit, self.locator, decode, self.threads, skip=older.has, reading=reading)
         rows, to_copy = (
             self._verdict_rows(assignment, reader)
             if assignment.verdict
-            else self._fresh_rows(assignment, reader, older)
+            else self._fresh_rows(assignment, reader, older, earlier)
         )
         if assignment.verdict is None:
             to_copy += [(ref, None) for ref in assignment.unit.images if older.has(ref)]
@@ -147,14 +174,23 @@ class UnitScorer:
         unit = amended(assignment, changed, vanished).unit
         if unit.shard is None and not unit.images:
             return UnitDone(None, changed, vanished, reader.skipped)
-        tables, copied = self._tables(assignment, rows, to_copy, older)
-        found = len(unit.images) if unit.shard is None else len(rows) + len(to_copy)
-        receipt = self._commit(replace(assignment, unit=unit), found, tables, copied, started)
+        copied = older.copy(to_copy, unit.unit_id)
+        computed_by = copied.computed_by | ({self.scorer.computed_by} if rows else set())
+        contents = _Contents(
+            self._tables(rows, copied),
+            len(unit.images) if unit.shard is None else len(rows) + len(to_copy),
+            copied.rows,
+            " and ".join(sorted(computed_by)),
+            Counter(stage for row in rows for stage in sorted(row.result.taken)),
+            earlier.files_of(rows),
+        )
+        receipt = self._commit(replace(assignment, unit=unit), contents, started)
         failed = [row for row in rows if row.result.status is not Status.OK]
         reasons = Counter(map(_reason, failed)).most_common(MAX_REASONS)
         statuses = Counter(row.result.status.value for row in failed)
         told = tuple((r.ref.image_id, r.result.status.value, r.result.error or "") for r in failed[:MOST_TOLD])
-        return UnitDone(receipt, changed, vanished, reader.skipped, statuses, dict(reasons), told)
+        notes = tuple(earlier.notes)
+        return UnitDone(receipt, changed, vanished, reader.skipped, statuses, dict(reasons), told, notes)
 
     def _verdict_rows(
         self, assignment: Assignment, reader: UnitReader
@@ -175,7 +211,7 @@ class UnitScorer:
         return [Row(ref, unit.unit_id, ImageResult(status, error)) for ref in refs], []
 
     def _fresh_rows(
-        self, assignment: Assignment, reader: UnitReader, older: OlderRows
+        self, assignment: Assignment, reader: UnitReader, older: OlderRows, earlier: EarlierResults
     ) -> tuple[list[Row], list[tuple[ImageRef, str | None]]]:
         """Yield rows of what has to be scored, and collect members whose rows are to be copied."""
         rows: list[Row] = []
@@ -183,6 +219,9 @@ class UnitScorer:
 
         def wanted(fetched: Fetched, sha256: str) -> bool:
             return not older.has_bytes(sha256)
+
+        def takes(ready: Ready) -> Earlier | None:
+            return earlier.of(ready.fetched.ref, ready.sha256)
 
         decode = self.context.config.decode
         expected = _expected(assignment.unit, older)
@@ -192,7 +231,7 @@ class UnitScorer:
             closing(
                 decoded_ahead(reader, decode, self.pool, budget, wanted, self._step, self.activity, alone)
             ) as photos,
-            closing(self.lanes.scored(photos, budget, expected)) as scored,
+            closing(self.lanes.scored(photos, budget, expected, takes)) as scored,
         ):
             for ready, result in scored:
                 ref = ready.fetched.ref
@@ -211,11 +250,8 @@ class UnitScorer:
             self._steps += 1
             self._further += photos
 
-    def _tables(
-        self, assignment: Assignment, rows: list[Row], to_copy: list[tuple[ImageRef, str | None]], older: OlderRows
-    ) -> tuple[dict[str, pa.Table], int]:
+    def _tables(self, rows: list[Row], copied: CopiedTables) -> dict[str, pa.Table]:
         context = self.context
-        copied = older.copy(to_copy, assignment.unit.unit_id)
         fresh = images_table(rows, context.classes, context.prob_columns)
         tables = {
             "images": concat_images([fresh, *copied.images]),
@@ -224,38 +260,39 @@ class UnitScorer:
         if context.config.run.save_masks:
             masks = masks_table(rows, self.scorer.models.segmenter.classes)
             tables["masks"] = pa.concat_tables([masks, *copied.masks])
-        return tables, copied.rows
+        return tables
 
-    def _commit(
-        self, assignment: Assignment, found: int, tables: dict[str, pa.Table], copied: int, started: float
-    ) -> Receipt:
+    def _commit(self, assignment: Assignment, contents: _Contents, started: float) -> Receipt:
         begun = time.perf_counter()
         unit, fingerprint, attempt = assignment.unit, self.context.fingerprint, layout.fresh()
         files = []
-        for kind, table in tables.items():
-            data = write_parquet(table, self.context.metadata)
+        metadata = {**self.context.metadata, "computed_by": contents.computed_by}
+        for kind, table in contents.tables.items():
+            data = write_parquet(table, metadata)
             path = layout.data_key(kind, fingerprint, unit.unit_id, attempt)
             self.store.put(path, data)
             files.append(DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows))
         ended = time.perf_counter()
         timings = self.scorer.seconds.all() | {"write": ended - begun, "unit": ended - started}
-        statuses = Counter(tables["images"].column("status").to_pylist())
+        statuses = Counter(contents.tables["images"].column("status").to_pylist())
         receipt = Receipt(
             unit_id=unit.unit_id,
             generation=assignment.generation,
             attempt=attempt,
             inputs_sha256=unit.inputs_sha256,
             whole_sha256=assignment.whole_sha256 if assignment.is_half else unit.inputs_sha256,
-            inputs_count=found,
+            inputs_count=contents.photos,
             start=unit.start,
             stop=unit.stop,
             files=tuple(files),
             statuses=dict(sorted(statuses.items())),
-            copied=copied,
+            copied=contents.copied,
             timings={name: round(seconds, 4) for name, seconds in timings.items()},
             host=socket.gethostname(),
             written_at=now(),
             shard_size=unit.shard.size if unit.shard else None,
+            taken=dict(contents.taken),
+            taken_from=contents.taken_from,
         )
         self.store.put(receipts.key_of(fingerprint, receipt), receipts.to_json(receipt))
         return receipt

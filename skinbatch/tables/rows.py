@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -12,13 +12,14 @@ from skinbatch.redact import redacted, without_addresses
 from skinbatch.tables.meta import meta_json
 from skinbatch.tables.names import count_columns, mask_columns, safe_text
 from skinbatch.tables.schema import BOXES, META, images_schema, masks_schema
-from skinbatch.types import ImageRef, ImageResult
+from skinbatch.types import GradedBox, ImageRef, ImageResult, Status
 
 _CROP = ("crop_x1", "crop_y1", "crop_x2", "crop_y2")
 _SAME_NAME = (
     *("sha256", "width", "height", "face", "faces", "view", "skin_fraction", "sharpness", "brightness", "ita_degrees"),
     *("count_total", "count_left", "count_right", "saturated", "grade", "grade_level", "grade_scheme", "top_class"),
 )
+_BOX = ("x1", "y1", "x2", "y2", "score", "label", "skin_overlap", "side", "counted")
 _REF = ("image_id", "uri", "size", "version", "unit_id", META)
 
 
@@ -60,16 +61,53 @@ def boxes_table(rows: Sequence[Row]) -> pa.Table:
 
     Photos without boxes have no rows.
     """
-    names = ("x1", "y1", "x2", "y2", "score", "label", "skin_overlap", "side", "counted")
     columns: dict[str, list[Any]] = {name: [] for name in BOXES.names}
     for ref, _, result in rows:
         image_id = safe_text(ref.image_id)
         for box_id, box in enumerate(result.boxes):
             columns["image_id"].append(image_id)
             columns["box_id"].append(box_id)
-            for name in names:
+            for name in _BOX:
                 columns[name].append(getattr(box, name))
     return pa.table(columns, schema=BOXES)
+
+
+def result_of(
+    row: Mapping[str, Any],
+    boxes: Sequence[Mapping[str, Any]],
+    masks: Mapping[str, Any] | None,
+    classes: tuple[Sequence[str], Sequence[str]],
+    prob_columns: Collection[str],
+) -> ImageResult:
+    """Return the result from which the rows of one photo were made.
+
+    Args:
+        row: of `images`.
+        boxes: its rows of `boxes`, in the order of box_id.
+        masks: its row of `masks`, None if masks are not stored.
+        classes: of the detector and of the segmenter. Counts of other classes are left out.
+        prob_columns: the columns of probabilities to read.
+    """
+    crop = tuple(row[edge] for edge in _CROP)
+    counts = {name: row.get(column) for name, column in count_columns(classes[0]).items()}
+    values: dict[str, Any] = {name: row[name] for name in _SAME_NAME}
+    return ImageResult(
+        Status(row["status"]),
+        row["error"],
+        crop=None if None in crop else crop,
+        counts={name: count for name, count in counts.items() if count is not None},
+        probs={column: row[column] for column in prob_columns if row.get(column) is not None},
+        boxes=tuple(GradedBox(**{name: box[name] for name in _BOX}) for box in boxes),
+        mask_rle=None if masks is None else _rle_of(masks, classes[1]),
+        **values,
+    )
+
+
+def _rle_of(masks: Mapping[str, Any], segmenter_classes: Sequence[str]) -> dict[str, bytes] | None:
+    texts = {name: masks.get(column) for name, column in mask_columns(segmenter_classes).items()}
+    if None in texts.values():
+        return None
+    return {name: str(text).encode("ascii") for name, text in texts.items()}
 
 
 def masks_table(rows: Sequence[Row], segmenter_classes: Sequence[str]) -> pa.Table:

@@ -73,6 +73,26 @@ def prepare(network: Network, runtime: Runtime, device: str, precision: Precisio
     return network.run
 
 
+def computed_by(runtime: Runtime, device: str, precision: Precision) -> str:
+    """Return what the last digits of a worker's numbers depend on: library, device and precision.
+
+    Two workers with the same text compute the same numbers, and others nearly the same.
+
+    >>> computed_by(Runtime("torch"), "cpu", "fp32")
+    'torch on cpu in fp32'
+    """
+    library, lowest = "torch", precision
+    if precision == "bf16" and not _computes_bf16(device):
+        lowest = "fp32"
+    if runtime.name != "torch" and precision != "fp16":
+        try:
+            lowest = load_openvino(device).lowest(precision)
+            library = "openvino"
+        except Unfit:
+            pass  # torch runs the networks
+    return f"{library} on {device.split(':')[0]} in {lowest}"
+
+
 def _with_openvino(network: Network, runtime: Runtime, device: str, precision: Precision) -> Run:
     openvino_runtime = load_openvino(device)
     try:

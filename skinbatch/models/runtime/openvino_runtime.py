@@ -71,7 +71,7 @@ def compile_network(
     """
     first, second = examples
     shape = [a if a == b else -1 for a, b in zip(first.shape, second.shape, strict=True)]
-    precision = "bf16" if precision == "bf16" and "BF16" in _capabilities() else "fp32"
+    precision = lowest(precision)
     options = _options(runtime, precision)
 
     graph = _traced(run, module, first)
@@ -82,6 +82,11 @@ def compile_network(
     compiled = _core.compile_model(_converted(graph, shape), _DEVICE, options)
     keep(key, compiled.export_model().read())
     return CompiledNetwork(compiled, precision)
+
+
+def lowest(precision: Precision) -> Precision:
+    """Return the precision in which this processor computes if `precision` is allowed."""
+    return "bf16" if precision == "bf16" and "BF16" in _capabilities() else "fp32"
 
 
 def read_onnx(data: bytes, runtime: Runtime) -> openvino.CompiledModel:

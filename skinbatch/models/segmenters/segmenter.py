@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skinbatch.errors import ModelOutputError
 from skinbatch.models.folding import example, fold_batch_norms
-from skinbatch.models.preprocess import Normalisation, pad_to_square
+from skinbatch.models.preprocess import Normalisation, fitted, pad_to_square
 from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.runtime.network import Network, prepare
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
@@ -90,3 +90,7 @@ class BiSeNetSegmenter:
             raise ModelOutputError(f"segmenter `{self.arch}` gave NaN or infinite numbers")
         maps = self.network.enlarge(coarse, x).argmax(1).to(torch.uint8).cpu().numpy()
         return [np.ascontiguousarray(m[:h, :w]) for m, (h, w) in zip(maps, extents, strict=True)]
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (h, w) of the label map of a photo, see Segmenter."""
+        return fitted(height, width, self.size)

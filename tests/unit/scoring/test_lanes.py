@@ -24,8 +24,9 @@ from skinbatch.models.fake import write_fake_pack
 from skinbatch.scoring import ahead
 from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
 from skinbatch.scoring.budget import Budget
+from skinbatch.scoring.failures import DeviceLost
 from skinbatch.scoring.lanes import Lanes
-from skinbatch.scoring.scorer import DeviceLost, Scorer
+from skinbatch.scoring.scorer import Scorer
 from skinbatch.types import Fetched, ImageRef, ImageResult, Status
 from tests.faces import face, jpeg, png
 

@@ -14,7 +14,8 @@ import skinbatch
 from skinbatch.errors import UsageError
 from skinbatch.grading.face import find_face
 from skinbatch.models.fake import write_fake_pack
-from skinbatch.scoring.scorer import DeviceLost, Scorer, model_input
+from skinbatch.scoring.failures import DeviceLost
+from skinbatch.scoring.scorer import Scorer, model_input
 from skinbatch.types import Detections, Status
 from tests.faces import face, jpeg
 

@@ -1,0 +1,50 @@
+"""Recognise errors of models, and tell those that are not the fault of the photo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skinbatch.redact import without_addresses
+
+
+class DeviceLost(Exception):
+    """Report a GPU that answers every call of this process with the same error.
+
+    Only a new process can use the GPU again.
+    """
+
+
+class ModelFailure:
+    """Hold the error message of a model that failed on one photo."""
+
+    def __init__(self, model: str, error: Exception) -> None:
+        said = without_addresses(str(error)).splitlines()
+        self.message = f"{model}: {type(error).__name__}: {said[0] if said else ''}"[:500]
+
+
+def memory_is_full(error: Exception) -> bool:
+    """Return whether the error means that the machine's memory is full.
+
+    Recognises errors of Python, torch, OpenCV and ONNX Runtime. Full GPU memory does not count.
+    """
+    said = str(error)
+    return isinstance(error, MemoryError) or any(
+        text in said for text in ("can't allocate memory", "Insufficient memory", "bad allocation", "std::bad_alloc")
+    )
+
+
+def device_is_lost(error: Exception) -> bool:
+    """Return whether a CUDA error stays with the process.
+
+    The next photos would fail as well then. Running out of memory does not.
+    """
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error) and "out of memory" not in str(error)
+
+
+def finite(name: str, values: Any) -> Any:
+    """Return the values, or a ModelFailure if one of them is NaN or infinite."""
+    if isinstance(values, np.ndarray) and not np.isfinite(values).all():
+        return ModelFailure(name, ArithmeticError("the model returned NaN"))
+    return values

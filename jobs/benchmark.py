@@ -29,6 +29,7 @@ from jobs.bench_models import TILING_TARGET, Rates, as_json, measure, packs
 from jobs.bench_overhead import measure as measure_overhead
 from jobs.bench_photos import Photos, from_demo, from_folder, write_shard, write_shards
 from jobs.bench_readers import measure as measure_readers
+from jobs.bench_rescore import measure as measure_rescore
 from jobs.bench_sides import ALONE, BARE, LOCAL, RAY, RAY_DATA, TILING, Job
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
@@ -106,6 +107,7 @@ def main() -> None:
             models: args.models,
             memory: args.memory,
             overhead: args.overhead,
+            rescore: args.rescore,
         }
         measured = next((kind for kind, wanted in kinds.items() if wanted), speed)
         found = measured(args, pack, work)
@@ -148,6 +150,9 @@ def _arguments() -> argparse.Namespace:
         "--overhead",
         action="store_true",
         help="measure the cost of everything but decoding and models, and of resuming",
+    )
+    parser.add_argument(
+        "--rescore", action="store_true", help="measure a scoring with a new classifier and all other stages taken"
     )
     parser.add_argument("--overhead-photos", type=int, nargs=2, default=(8192, 40960), metavar=("FEW", "MANY"))
     parser.add_argument(
@@ -319,6 +324,22 @@ def overhead(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     return {"cores": cores, "pack": args.pack, "photos": photos.count} | found
 
 
+def rescore(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
+    """Measure a scoring with a new classifier, beside a full one with the same pack."""
+    cores = usable_cpus()
+    photos = _photos(args.photos, args.count, work)
+    print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; --engine local; pack {args.pack}; {photos.described}")
+
+    def run(address: str, dest: Path) -> tuple[int, float]:
+        job = Job(LOCAL, str(photos.folder), photos.count, str(dest), address, cores, batch=args.batch)
+        found = _result(job)
+        return found["photos"], found["seconds"]
+
+    found = measure_rescore(pack, args.repeats, work, run)
+    print(found.line())
+    return {"cores": cores, "pack": args.pack, "rescore": asdict(found) | {"ratio": found.ratio}}
+
+
 def _taken(source: Path | None, count: int, folder: Path) -> None:
     if source:
         from_folder(source, count, folder)
@@ -338,16 +359,21 @@ def _once(side: Side, work: Path) -> float:
     """Run one side once, add the result to it, and return its seconds end to end."""
     dest = work / f"out-{side.job.side}"
     started = time.perf_counter()
-    done = subprocess.run(_command(replace(side.job, dest=str(dest))), capture_output=True, text=True, timeout=_LIMIT_S)
+    result = _result(replace(side.job, dest=str(dest)))
     took = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit(f"{side.job}: exit {done.returncode}\n{done.stderr[-4000:]}")
     shutil.rmtree(dest, ignore_errors=True)
-    result = json.loads(done.stdout.strip().splitlines()[-1])
     side.photos, side.boxes, side.spent = result["photos"], result["boxes"], result["spent"]
     side.seconds.append(result["seconds"])
     side.end_to_end.append(took)
     return took
+
+
+def _result(job: Job) -> dict[str, Any]:
+    """Run one side in a process of its own and return what it measured."""
+    done = subprocess.run(_command(job), capture_output=True, text=True, timeout=_LIMIT_S)
+    if done.returncode:
+        raise SystemExit(f"{job}: exit {done.returncode}\n{done.stderr[-4000:]}")
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def _tune(job: Job, batches: list[int], work: Path) -> tuple[Job, dict[str, float]]:

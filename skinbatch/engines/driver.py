@@ -321,7 +321,7 @@ class Driver:
         self._left.pop(unit.unit_id, None)
         self.totals.add(unit, outcome)
         for text in outcome.notes:
-            self._note_once(f"{text}; the stages are run", text)
+            self._note_once(text, "; the stages are run")
         if outcome.receipt is not None:
             self._folds.add(self.ledger.add(outcome.receipt))
 
@@ -349,12 +349,13 @@ class Driver:
 
         A run may try for minutes before it gives up.
         """
-        self._note_once(f"{text}; trying again for a while", text.rpartition(": ")[2])  # without the object's name
+        self._note_once(text, "; trying again for a while")
 
-    def _note_once(self, text: str, kind: str) -> None:
+    def _note_once(self, text: str, consequence: str) -> None:
+        kind = text.rpartition(": ")[2]  # without the name of the object
         if kind not in self._troubles:
             self._troubles.add(kind)
-            self.presenter.note(text)
+            self.presenter.note(text + consequence)
 
     def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
         unit = assignment.unit

@@ -53,7 +53,7 @@ def check_taken(ledger: Ledger, found: Snapshot) -> Iterator[str]:
     sound = stages.is_sound(earlier) and stages.is_sound(scoring)
     takeable = stages.takeable(earlier, scoring) if sound else ()
     if others := [stage for stage in scoring.taken if stage not in takeable]:
-        yield f"the record says that {', '.join(others)} were taken from scoring {scoring.taken_from}, whose are others"
+        yield f"the record takes {', '.join(others)} from scoring {scoring.taken_from}, whose models or settings differ"
         return
 
     for stub in found.receipts:

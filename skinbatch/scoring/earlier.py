@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -93,14 +94,13 @@ class _Tables:
     def result(self, number: int, classes: tuple[Sequence[str], Sequence[str]], columns: Sequence[str]) -> ImageResult:
         """Return the result in a row of `images`; see tables.rows.result_of."""
         row = self.images.slice(number, 1).to_pylist()[0]
-        boxes, masks = self._boxes_of.get(row["image_id"], []), self._mask_of.get(row["image_id"], [])
-        return result_of(
-            row,
-            [] if self.boxes is None else self.boxes.take(boxes).to_pylist(),
-            self.masks.take(masks).to_pylist()[0] if self.masks is not None and masks else None,
-            classes,
-            columns,
-        )
+        boxes = _taken(self.boxes, self._boxes_of.get(row["image_id"], []))
+        masks = _taken(self.masks, self._mask_of.get(row["image_id"], []))
+        return result_of(row, boxes, masks[0] if masks else None, classes, columns)
+
+
+def _taken(table: pa.Table | None, rows: list[int]) -> list[dict[str, Any]]:
+    return [] if table is None else list(table.take(pa.array(rows, pa.int64())).to_pylist())
 
 
 def _rows_of(table: pa.Table | None) -> dict[str, list[int]]:

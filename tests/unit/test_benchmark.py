@@ -48,6 +48,15 @@ def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path) -> None:
     assert worker["many_mib"] > driver["many_mib"] > 50  # the worker has torch in it
 
 
+def test_a_scoring_with_a_new_classifier_is_timed_beside_a_full_one(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    printed = bench(*FAKE, "--rescore", "--json", str(found))
+    measured = json.loads(found.read_text())["rescore"]
+    assert measured["photos"] == 6
+    assert measured["ratio"] == measured["rescore"][0] / measured["full"][0]
+    assert "a new classifier alone" in printed and "target < 0.4" in printed
+
+
 def test_evaluation_of_made_up_tables_is_timed(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     size = ["--evaluate-photos", "150", "--evaluate-boxes", "4000", "--bootstrap", "20"]

@@ -1,6 +1,7 @@
 """Take results of stages from an earlier scoring that has looked at the same photos.
 
-Only a row of the same image_id and the same bytes is used, and nothing that is not stored.
+Only a row of the same image_id and the same bytes is used. Why, and for which stages:
+docs/decisions/reuse-of-stages.md.
 """
 
 from __future__ import annotations
@@ -150,9 +151,8 @@ class EarlierResults:
         try:
             images = read_file(self.store, reuse.images)
             if (by := read_metadata(images).get("computed_by")) != self._computed_by:
-                self.notes.append(
-                    f"the earlier results were computed by {by}, and this worker computes by {self._computed_by}"
-                )
+                made = by or "an older skinbatch"
+                self.notes.append(f"the earlier results were computed by {made}, not by {self._computed_by}")
                 return
             boxes = masks = None
             if DETECTOR in self.stages:

@@ -75,7 +75,7 @@ class Slow:
     """Segment after calling `before`. batches: number of photos in each call."""
 
     def __init__(self, inner: Any, before: Callable[[Sequence[Pixels]], object]) -> None:
-        self.inner, self.classes, self.before = inner, inner.classes, before
+        self.inner, self.classes, self.map_size, self.before = inner, inner.classes, inner.map_size, before
         self.batches: list[int] = []
 
     def __call__(self, photos: Sequence[Pixels]) -> list[Pixels]:

@@ -1,9 +1,12 @@
 """Sort the clinical photos for the starter pack: `python jobs/clinical_photos.py DATA OUT`.
 
-DATA contains derm, derm_more and celebamask. OUT gets links to every set in DATA, and `clinical`:
+DATA contains derm, derm_more, celebamask, acne04 and acne_phone. OUT gets links to every set in DATA,
+`clinical`, and `acne_faces` with the faces that the detector is trained on:
 
     clinical/train/images/face-dermnet/rosacea/3602.jpg     a link to the photo
     clinical/train/masks/face-dermnet/rosacea/3602.png      the parts that are surely skin
+    acne_faces/train/images/acne04/levle0_0.jpg
+    acne_faces/train/masks/acne04/levle0_0.png
 
 Photos are separated by what they show (face, skin, body), as listed in clinical_photos.csv beside
 this file. Each was sorted by hand, from a small picture. `face` surely shows a part of the face,
@@ -23,6 +26,7 @@ import argparse
 import csv
 import re
 import sys
+import tomllib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,10 +42,12 @@ from skinbatch.annotations.likeness import perceptual_groups
 from skinbatch.annotations.masks import BODY, NOSE, SKIN, UNSURE
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.split import split
+from skinbatch.archive.formats import has_image_name
 from skinbatch.config import ModelSettings
 from skinbatch.models.base import Segmenter
 from skinbatch.models.build import build_segmenter
 from skinbatch.models.pack import load_pack
+from skinbatch.train.shipped import find_recipe
 
 Pixels = NDArray[np.uint8]
 Shares = NDArray[np.float32]
@@ -121,15 +127,41 @@ def prepare(data: Path, out: Path) -> None:
         name = Path(f"{photo.shows}-{photo.origin}", photo.kind, photo.path.name)
         image = out / "clinical" / part / "images" / name
         mask = out / "clinical" / part / "masks" / name.with_suffix(".png")
-        if mask.exists():
-            continue
-        for path in (image, mask):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if not image.is_symlink():
-            image.symlink_to(photo.path.resolve())
-        cv2.imwrite(str(mask), masks.of(photo))
-        made += 1
+        made += _add(image, mask, photo, masks)
     print(f"{out / 'clinical'}: {len(photos)} photos, {len(kept_apart)} of them in `valid`; {made} masks made")
+
+    made, faces = 0, list(_acne_faces(data))
+    for face in faces:
+        name = Path(face.path.relative_to(data).parts[0], face.path.name)
+        image = out / "acne_faces" / "train" / "images" / name
+        mask = out / "acne_faces" / "train" / "masks" / name.with_suffix(".png")
+        made += _add(image, mask, face, masks)
+    print(f"{out / 'acne_faces'}: {len(faces)} photos; {made} masks made")
+
+
+def _add(image: Path, mask: Path, photo: Clinical, masks: _Masks) -> bool:
+    """Link a photo and draw its mask. Returns False if the mask was there already."""
+    if mask.exists():
+        return False
+    for path in (image, mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not image.is_symlink():
+        image.symlink_to(photo.path.resolve())
+    cv2.imwrite(str(mask), masks.of(photo))
+    return True
+
+
+def _acne_faces(data: Path) -> Iterator[Clinical]:
+    """Yield the photos that the detector is trained on. Each shows a face or half of one.
+
+    Without them, the segmenter takes many half faces for other parts of the body.
+    """
+    recipe = tomllib.loads(find_recipe("starter_detector").read_text(encoding="utf-8"))
+    for source in recipe["data"]["train"]:
+        left_out = set(source.get("leave_out", ()))
+        for path in sorted((data / source["truth"]).iterdir()):
+            if has_image_name(path.name) and path.stem not in left_out:
+                yield Clinical(path.relative_to(data).as_posix(), path, "face")
 
 
 def read_list(data: Path) -> list[Clinical]:

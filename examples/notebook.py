@@ -35,13 +35,17 @@ print(grades)
 # Photos without a score, with the reason.
 
 # %%
-print(duckdb.sql("SELECT image_id, status, error FROM images WHERE status <> 'ok' ORDER BY image_id"))
+print(
+    duckdb.sql("SELECT image_id, status, error FROM images WHERE status <> 'ok' ORDER BY image_id")
+)
 
 # %% [markdown]
 # The photo with the most lesions, with the results drawn on it. In a notebook, end the cell with `picture`.
 
 # %%
-worst = duckdb.sql("SELECT image_id FROM images WHERE status = 'ok' ORDER BY count_total DESC LIMIT 1").fetchall()[0][0]
+worst = duckdb.sql(
+    "SELECT image_id FROM images WHERE status = 'ok' ORDER BY count_total DESC LIMIT 1"
+).fetchall()[0][0]
 picture = results.show(worst)
 picture.save("worst.png")
 

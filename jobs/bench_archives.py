@@ -43,7 +43,9 @@ class Links:
         os.link(self._own, path)
 
 
-def finished_destination(units: int, source: Path, dest: Path, score_one: Callable[[], object]) -> int:
+def finished_destination(
+    units: int, source: Path, dest: Path, score_one: Callable[[], object]
+) -> int:
     """Make a source of `units` tar files of one photo, and a destination where all are done.
 
     Only the snapshot is missing. Returns how many listing requests of 1,000 keys list all of it
@@ -69,7 +71,9 @@ def finished_destination(units: int, source: Path, dest: Path, score_one: Callab
         links.to(folder / f"{n:07d}.tar")
     score_one()
     store = LocalStore(str(dest))
-    (fingerprint,) = (path.name.removesuffix(".json") for path in (dest / layout.SCORINGS).iterdir())
+    (fingerprint,) = (
+        path.name.removesuffix(".json") for path in (dest / layout.SCORINGS).iterdir()
+    )
     _fill(store, fingerprint, dest, spare)
     pages = math.ceil(units / 1000)
     return (3 + 1) * pages  # receipts, images, boxes; the source
@@ -90,7 +94,9 @@ def _fill(store: LocalStore, fingerprint: str, dest: Path, spare: Path) -> None:
         if unit.unit_id == first.unit_id:
             continue
         attempt = layout.fresh()
-        paths = {f.kind: layout.data_key(f.kind, fingerprint, unit.unit_id, attempt) for f in first.files}
+        paths = {
+            f.kind: layout.data_key(f.kind, fingerprint, unit.unit_id, attempt) for f in first.files
+        }
         receipt = replace(
             first,
             unit_id=unit.unit_id,

@@ -83,7 +83,16 @@ def measure(photos: int, boxes: int, bootstrap: int, work: Path) -> Measured:
     """Make tables and truth of about that many photos and boxes, and run `skinbatch evaluate`."""
     dest, truth, out = work / "scored", work / "truth.json", work / "evaluation"
     generate(dest, truth, photos, boxes, np.random.default_rng(0))
-    command = [sys.executable, "-m", "skinbatch", "evaluate", str(dest), str(truth), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "skinbatch",
+        "evaluate",
+        str(dest),
+        str(truth),
+        "--out",
+        str(out),
+    ]
     before, started = cpu_seconds(), time.perf_counter()
     peak = peaks([*command, "--bootstrap", str(bootstrap), "--json"])
     seconds = time.perf_counter() - started
@@ -134,7 +143,9 @@ def generate(dest: Path, truth: Path, photos: int, boxes: int, rng: Generator) -
     )
     score = 0.05 + 0.95 * np.concatenate((rng.beta(3, 2, int(hit.sum())), rng.beta(1.2, 6, stray)))
     order = np.lexsort((-score, photo))
-    _write_tables(dest, names, severity, photo[order], found[order], labels[order], score[order], rng)
+    _write_tables(
+        dest, names, severity, photo[order], found[order], labels[order], score[order], rng
+    )
 
 
 def _true_boxes(number: int, rng: Generator) -> Floats:
@@ -146,16 +157,28 @@ def _true_boxes(number: int, rng: Generator) -> Floats:
 def _shifted(boxes: Floats, rng: Generator) -> Floats:
     size = boxes[:, 2:] - boxes[:, :2]
     corner = boxes[:, :2] + rng.normal(0, 0.12, size.shape) * size
-    return np.concatenate((corner, corner + size * rng.lognormal(0, 0.15, size.shape)), axis=1).clip(0, _SIDE)
+    return np.concatenate(
+        (corner, corner + size * rng.lognormal(0, 0.15, size.shape)), axis=1
+    ).clip(0, _SIDE)
 
 
 def _write_truth(path: Path, names: list[str], of: Ints, boxes: Floats, label: Ints) -> None:
     xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1).round(2).tolist()
     annotations = [
-        {"id": n, "image_id": photo, "category_id": k, "bbox": box, "area": round(box[2] * box[3], 2), "iscrowd": 0}
+        {
+            "id": n,
+            "image_id": photo,
+            "category_id": k,
+            "bbox": box,
+            "area": round(box[2] * box[3], 2),
+            "iscrowd": 0,
+        }
         for n, (photo, k, box) in enumerate(zip(of.tolist(), label.tolist(), xywh, strict=True))
     ]
-    images = [{"id": n, "file_name": name, "width": _SIDE, "height": _SIDE} for n, name in enumerate(names)]
+    images = [
+        {"id": n, "file_name": name, "width": _SIDE, "height": _SIDE}
+        for n, name in enumerate(names)
+    ]
     categories = [{"id": n, "name": name} for n, name in enumerate(CLASSES)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
@@ -163,21 +186,33 @@ def _write_truth(path: Path, names: list[str], of: Ints, boxes: Floats, label: I
 
 
 def _write_tables(
-    dest: Path, names: list[str], severity: Ints, photo: Ints, boxes: Floats, label: Ints, score: Floats, rng: Generator
+    dest: Path,
+    names: list[str],
+    severity: Ints,
+    photo: Ints,
+    boxes: Floats,
+    label: Ints,
+    score: Floats,
+    rng: Generator,
 ) -> None:
     dest.mkdir(parents=True)
     store = LocalStore(str(dest))
     destination.write_destination(store, destination.Destination("/photos", 2, SCHEMA_VERSION))
     grading = {"threshold": _THRESHOLD, "counting": "boxes", "scheme": "hayashi", "view": "auto"}
     numbers = {"model": {"score_floor": 0.05}}
-    scoring = destination.Scoring(_FINGERPRINT, numbers, grading, "made-up", {}, CLASSES, (), False, destination.now())
+    scoring = destination.Scoring(
+        _FINGERPRINT, numbers, grading, "made-up", {}, CLASSES, (), False, destination.now()
+    )
     destination.write_scoring(store, scoring)
     on_skin = np.where(rng.random(len(photo)) < 0.93, 1.0, 0.2)
     counted = (score.astype(np.float32) >= _THRESHOLD) & (on_skin >= 0.5)
     counts = np.bincount(photo, weights=counted, minlength=len(names)).astype(np.int64)
     ita = rng.normal(35, 25, len(names))
     level = np.searchsorted((5, 20, 50), counts, side="left")
-    sharpness, brightness = rng.lognormal(4, 1, len(names)), rng.normal(130, 30, len(names)).clip(0, 255)
+    sharpness, brightness = (
+        rng.lognormal(4, 1, len(names)),
+        rng.normal(130, 30, len(names)).clip(0, 255),
+    )
     starts = np.searchsorted(photo, np.arange(len(names) + 1))
     number = {name: n for n, name in enumerate(names)}
     refs = [ImageRef(name, f"/photos/{name}", 100, "1") for name in names]
@@ -217,18 +252,25 @@ def _write_tables(
             "skin_overlap": on_skin[rows],
             "counted": counted[rows],
         }
-        tables = {"images": _table(images_schema(CLASSES, ()), images), "boxes": _table(BOXES, box_columns)}
+        tables = {
+            "images": _table(images_schema(CLASSES, ()), images),
+            "boxes": _table(BOXES, box_columns),
+        }
         _commit(store, unit, tables)
 
     ledger = Ledger.load(store, _FINGERPRINT)
     proofs = (ledger.proof(*inputs) for inputs in plan.units.inputs())
-    snapshot.write(ledger, 1, plan.name, [stub for proof in proofs if proof is not None for stub in proof])
+    snapshot.write(
+        ledger, 1, plan.name, [stub for proof in proofs if proof is not None for stub in proof]
+    )
 
 
 def _table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:
     rows = len(columns["image_id"])
     arrays = [
-        pa.array(columns[field.name]).cast(field.type) if field.name in columns else pa.nulls(rows, field.type)
+        pa.array(columns[field.name]).cast(field.type)
+        if field.name in columns
+        else pa.nulls(rows, field.type)
         for field in schema
     ]
     return pa.table(arrays, schema=schema)
@@ -241,7 +283,9 @@ def _commit(store: LocalStore, unit: WorkUnit, tables: dict[str, pa.Table]) -> N
         data = write_parquet(table, {"schema_version": str(SCHEMA_VERSION)})
         path = layout.data_key(kind, _FINGERPRINT, unit.unit_id, attempt)
         store.put(path, data)
-        files.append(DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows))
+        files.append(
+            DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows)
+        )
     receipt = Receipt(
         unit_id=unit.unit_id,
         generation=1,

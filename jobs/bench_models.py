@@ -54,7 +54,8 @@ class YoloLike(nn.Module):
         widths = (3, 16, 32, 64, 128, 256)
         pairs = pairwise(widths)
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.SiLU(), nn.Conv2d(b, b, 3, 1, 1), nn.SiLU()) for a, b in pairs
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.SiLU(), nn.Conv2d(b, b, 3, 1, 1), nn.SiLU())
+            for a, b in pairs
         )
         self.heads = nn.ModuleList(nn.Conv2d(width, 4 + classes, 1) for width in widths[3:])
 
@@ -111,7 +112,9 @@ class Speed:
         return statistics.median(self.pipeline) / statistics.median(self.folded)
 
     def line(self) -> str:
-        rates = [statistics.median(each) for each in (self.model, self.alone, self.folded, self.pipeline)]
+        rates = [
+            statistics.median(each) for each in (self.model, self.alone, self.folded, self.pipeline)
+        ]
         met = "" if self.ratio >= TARGET else "  MISSED"
         name = f"{self.stage:<11} {self.arch:<22} {self.parameters / 1e6:8.2f}"
         return f"{name} {' '.join(f'{rate:10.2f}' for rate in rates)} {self.ratio:7.2f} {self.kept:7.2f}{met}"
@@ -150,7 +153,9 @@ def packs(work: Path, only: str | None) -> dict[tuple[str, str], str]:
     return found
 
 
-def measure(named: dict[tuple[str, str], str], run: Callable[[str, str], Rates], repeats: int) -> list[Speed]:
+def measure(
+    named: dict[tuple[str, str], str], run: Callable[[str, str], Rates], repeats: int
+) -> list[Speed]:
     """Measure every architecture and print each result as it comes.
 
     run: measures a stage of a pack.
@@ -161,7 +166,9 @@ def measure(named: dict[tuple[str, str], str], run: Callable[[str, str], Rates],
     speeds = []
     for (stage, arch), directory in named.items():
         stem = next(
-            s for s in load_pack(directory).stages if s.startswith(stage) and load_pack(directory).stages[s].sha256
+            s
+            for s in load_pack(directory).stages
+            if s.startswith(stage) and load_pack(directory).stages[s].sha256
         )
         speed = Speed(stage, arch, load_pack(directory).stages[stem].parameters or 0)
         for _ in range(repeats):
@@ -172,7 +179,10 @@ def measure(named: dict[tuple[str, str], str], run: Callable[[str, str], Rates],
 
 
 def as_json(speeds: list[Speed]) -> list[dict[str, Any]]:
-    return [asdict(speed) | {"ratio": round(speed.ratio, 3), "kept": round(speed.kept, 3)} for speed in speeds]
+    return [
+        asdict(speed) | {"ratio": round(speed.ratio, 3), "kept": round(speed.kept, 3)}
+        for speed in speeds
+    ]
 
 
 def _segmenter(arch: str, folder: Path) -> Import:
@@ -190,7 +200,9 @@ def _detector(arch: str, folder: Path) -> Import:
         model = build_model(DetectorSpec(arch, ("acne",), model=read_config(config)[0]))
         return Import("detector", arch, _saved(model, folder), (config,), ("acne",))
     fields = dict(DEFAULTS.get(arch, {}))
-    spec = replace(DetectorSpec(arch, ("acne",), size=DetectorStage.model_fields["size"].default), **fields)
+    spec = replace(
+        DetectorSpec(arch, ("acne",), size=DetectorStage.model_fields["size"].default), **fields
+    )
     return Import("detector", arch, _saved(build_model(spec), folder))
 
 
@@ -203,8 +215,16 @@ def _classifier(arch: str, folder: Path) -> Import:
         return Import("classifier", arch, _exported(network, folder, 224), (config,), classes)
     backbone = _TIMM if arch == "timm" else None
     known = classifier_defaults(arch, backbone)
-    spec = ClassifierSpec(network_name(arch, backbone), classes, size=known["size"], top=known["top"])
-    return Import("classifier", f"timm:{_TIMM}" if backbone else arch, _saved(build_network(spec), folder), (), classes)
+    spec = ClassifierSpec(
+        network_name(arch, backbone), classes, size=known["size"], top=known["top"]
+    )
+    return Import(
+        "classifier",
+        f"timm:{_TIMM}" if backbone else arch,
+        _saved(build_network(spec), folder),
+        (),
+        classes,
+    )
 
 
 _MAKERS = {"segmenter": _segmenter, "detector": _detector, "classifier": _classifier}

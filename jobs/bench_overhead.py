@@ -118,7 +118,17 @@ def run(job: Run) -> Ran:
     if report.exit_code not in (0, 6):
         raise SystemExit(f"exit {report.exit_code}: {report.message}")
     return Ran(
-        *(report.rows, report.scored, report.copied, report.message, wall, _cpu() - cpu, peak, pages, keys),
+        *(
+            report.rows,
+            report.scored,
+            report.copied,
+            report.message,
+            wall,
+            _cpu() - cpu,
+            peak,
+            pages,
+            keys,
+        ),
         {name: round(s, 3) for name, s in phases.seconds.items()},
         {name: round(s, 3) for name, s in spent.items()},
     )
@@ -147,7 +157,9 @@ def _count_listings() -> list[int]:
     found: list[int] = []
     walk = LocalStore._walk
 
-    def counted(self: LocalStore, prefix: str, links: Links | None = None) -> Iterator[tuple[str, bool]]:
+    def counted(
+        self: LocalStore, prefix: str, links: Links | None = None
+    ) -> Iterator[tuple[str, bool]]:
         found.append(0)
         at = len(found) - 1
         for entry in walk(self, prefix, links):
@@ -180,8 +192,12 @@ class Rate:
         return (self.many - self.few) / self.cpu
 
     def line(self) -> str:
-        said = "" if self.computed else "   reached" if self.a_core >= PHOTOS_A_CORE else "   MISSED"
-        return f"{self.what:<58} {self.a_core:9,.0f} {(self.many - self.few) / self.wall:12,.0f}{said}"
+        said = (
+            "" if self.computed else "   reached" if self.a_core >= PHOTOS_A_CORE else "   MISSED"
+        )
+        return (
+            f"{self.what:<58} {self.a_core:9,.0f} {(self.many - self.few) / self.wall:12,.0f}{said}"
+        )
 
 
 def start(job: Run) -> Ran:
@@ -211,10 +227,15 @@ def rates(few: int, many: int, pack: str, work: Path) -> list[Rate]:
             if "scored" in what:
                 _touch_one_a_unit(source, dest)
                 again[count] = start(Run(str(source), str(dest), pack))
-        for name, runs in ((what, ran), ("rows copied, as one photo of every unit has changed", again)):
+        for name, runs in (
+            (what, ran),
+            ("rows copied, as one photo of every unit has changed", again),
+        ):
             if runs:
                 a, b = runs[few], runs[many]
-                found.append(Rate(name, few, many, b.cpu - a.cpu, b.wall - a.wall, computed="scored" in name))
+                found.append(
+                    Rate(name, few, many, b.cpu - a.cpu, b.wall - a.wall, computed="scored" in name)
+                )
     return found
 
 
@@ -242,13 +263,17 @@ def _touch_one_a_unit(source: Path, dest: Path) -> None:
 
     table = open_destination(dest).images(["image_id", "unit_id"])
     first: dict[str, str] = {}
-    for image_id, unit_id in zip(*(table.column(n).to_pylist() for n in ("image_id", "unit_id")), strict=True):
+    for image_id, unit_id in zip(
+        *(table.column(n).to_pylist() for n in ("image_id", "unit_id")), strict=True
+    ):
         first.setdefault(unit_id, image_id)
     for image_id in first.values():
         os.utime(source / image_id)
 
 
-def measure(photos: Path, packs: tuple[str, str], counts: tuple[int, int], units: int, work: Path) -> dict[str, Any]:
+def measure(
+    photos: Path, packs: tuple[str, str], counts: tuple[int, int], units: int, work: Path
+) -> dict[str, Any]:
     """Measure all three and print the results.
 
     photos: a folder that the first of `packs` scores; the second pack has models that cost nothing.
@@ -260,7 +285,9 @@ def measure(photos: Path, packs: tuple[str, str], counts: tuple[int, int], units
     what = f"no models; from {few:,} to {many:,} photos; target {PHOTOS_A_CORE:,} per core"
     print(f"{what:<58} {'per core':>9} {'photos/s':>12}")
     print("\n".join(rate.line() for rate in found))
-    print("per core: photos per second of CPU time, of driver and worker together, without start-up\n")
+    print(
+        "per core: photos per second of CPU time, of driver and worker together, without start-up\n"
+    )
     real = start(Run(str(photos), str(work / "real"), pack, watched=True))
     safe, whole = sum(real.spent.values()), real.wall - real.phases.get("starting workers", 0.0)
     print(
@@ -268,7 +295,9 @@ def measure(photos: Path, packs: tuple[str, str], counts: tuple[int, int], units
     )
     for what, seconds in sorted(real.spent.items(), key=lambda item: -item[1]):
         print(f"  {what:<48} {seconds:8.3f} s {100 * seconds / whole:6.2f} %")
-    print(f"  {'together':<48} {safe:8.3f} s {100 * safe / whole:6.2f} %   target < {100 * SHARE:.0f} %\n")
+    print(
+        f"  {'together':<48} {safe:8.3f} s {100 * safe / whole:6.2f} %   target < {100 * SHARE:.0f} %\n"
+    )
     resumed = resume(units, fake, work)
     return {
         "rates": [asdict(rate) | {"a_core": round(rate.a_core)} for rate in found],
@@ -283,12 +312,21 @@ def resume(units: int, pack: str, work: Path) -> dict[str, Ran]:
     The first time it lacks its snapshot, as if a driver had been killed at the end.
     """
     source, dest = work / "shards", work / "finished"
-    needed = finished_destination(units, source, dest, lambda: start(Run(str(source), str(dest), pack, limit=1)))
-    found = {name: start(Run(str(source), str(dest), pack)) for name in ("before its snapshot", "finished")}
+    needed = finished_destination(
+        units, source, dest, lambda: start(Run(str(source), str(dest), pack, limit=1))
+    )
+    found = {
+        name: start(Run(str(source), str(dest), pack))
+        for name in ("before its snapshot", "finished")
+    }
     print(f"`score` again, {units:,} units done; target < {RESUME_S:.0f} s, < {RESUME_MIB:.0f} MiB")
     for name, ran in found.items():
-        print(f"{name:<20} {ran.wall:6.1f} s {ran.peak:6.0f} MiB {ran.pages:6,} listing requests   {_longest(ran)}")
-    print(f"{needed:,} requests list the source and what the destination keeps of these units, once")
+        print(
+            f"{name:<20} {ran.wall:6.1f} s {ran.peak:6.0f} MiB {ran.pages:6,} listing requests   {_longest(ran)}"
+        )
+    print(
+        f"{needed:,} requests list the source and what the destination keeps of these units, once"
+    )
     return found
 
 

@@ -31,7 +31,9 @@ class Photos:
 
 def from_folder(source: Path, count: int, to: Path) -> Photos:
     """Copy `count` photos of a folder, spread evenly over it; repeat them if there are fewer."""
-    found = [p for p in sorted(source.rglob("*")) if p.is_file() and image_format(_head(p)) is not None]
+    found = [
+        p for p in sorted(source.rglob("*")) if p.is_file() and image_format(_head(p)) is not None
+    ]
     if not found:
         raise SystemExit(f"{source}: no photos found")
     distinct = min(count, len(found))

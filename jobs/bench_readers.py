@@ -76,7 +76,10 @@ def measure(photos: int, boxes: int, work: Path) -> tuple[list[Reader], Regradin
     page = work / "report.html"
     commands = {"report": (["report", str(dest), "-o", str(page)], page)}
     for form in ("coco", "label-studio"):
-        commands[f"export {form}"] = (["export", str(dest), str(work / form), "--format", form], work / form)
+        commands[f"export {form}"] = (
+            ["export", str(dest), str(work / form), "--format", form],
+            work / form,
+        )
 
     readers = []
     for name, (arguments, written) in commands.items():
@@ -99,7 +102,9 @@ def measure(photos: int, boxes: int, work: Path) -> tuple[list[Reader], Regradin
 
 def _size(written: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
-    files = [written] if written.is_file() else [path for path in written.rglob("*") if path.is_file()]
+    files = (
+        [written] if written.is_file() else [path for path in written.rglob("*") if path.is_file()]
+    )
     return sum(file.stat().st_size for file in files)
 
 

@@ -41,7 +41,9 @@ class Rescore:
         )
 
 
-def measure(pack: str, repeats: int, work: Path, run: Callable[[str, Path], tuple[int, float]]) -> Rescore:
+def measure(
+    pack: str, repeats: int, work: Path, run: Callable[[str, Path], tuple[int, float]]
+) -> Rescore:
     """Score with the pack, then with another classifier, in turn with and without the earlier scoring.
 
     run: scores the photos with a pack into a destination; returns photos and seconds.
@@ -64,7 +66,11 @@ def with_other_stage(pack: Pack, name: str, to: Path) -> Path:
     name: detector, or classifier for the first one.
     """
     shutil.copytree(pack.directory, to)
-    stem = name if name != "classifier" else next(stem for stem in pack.stages if stem.startswith(name))
+    stem = (
+        name
+        if name != "classifier"
+        else next(stem for stem in pack.stages if stem.startswith(name))
+    )
     stage = pack.stages[stem]
     changed: dict[str, Any] = {"input": "image"}
     if stage.arch not in FAKES:
@@ -72,7 +78,11 @@ def with_other_stage(pack: Pack, name: str, to: Path) -> Path:
 
     manifest = pack.manifest
     other = stage.model_copy(update=changed)
-    values = {"detector": other} if name == "detector" else {"classifier": (other, *manifest.classifier[1:])}
+    values = (
+        {"detector": other}
+        if name == "detector"
+        else {"classifier": (other, *manifest.classifier[1:])}
+    )
     write_manifest(manifest.model_copy(update=values), to)
     return to
 

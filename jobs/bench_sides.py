@@ -97,10 +97,13 @@ def _bare_batch(scorer: Scorer, photos: Sequence[RGB]) -> int:
     maps, classes = models.segmenter(photos), models.segmenter.classes
     closeups = scorer.pack.segmenter.closeups
     faces = [
-        find_face(m, classes, p.shape[1], p.shape[0], closeups=closeups) for m, p in zip(maps, photos, strict=True)
+        find_face(m, classes, p.shape[1], p.shape[0], closeups=closeups)
+        for m, p in zip(maps, photos, strict=True)
     ]
     found = [(p, f) for p, f in zip(photos, faces, strict=True) if f.found]
-    boxes = sum(map(len, models.detector([model_input(p, f, models.detector.input) for p, f in found])))
+    boxes = sum(
+        map(len, models.detector([model_input(p, f, models.detector.input) for p, f in found]))
+    )
     for classifier in models.classifiers:
         classifier([model_input(p, f, classifier.input) for p, f in found])
     return boxes
@@ -184,10 +187,13 @@ def _prepared(scorer: Scorer, job: Job) -> tuple[Any, list[RGB]]:
     maps, classes = segmenter(photos), segmenter.classes
     closeups = scorer.pack.segmenter.closeups
     faces = [
-        find_face(m, classes, p.shape[1], p.shape[0], closeups=closeups) for m, p in zip(maps, photos, strict=True)
+        find_face(m, classes, p.shape[1], p.shape[0], closeups=closeups)
+        for m, p in zip(maps, photos, strict=True)
     ]
     model = scorer.models.detector if job.stage == "detector" else scorer.models.classifiers[0]
-    return model, [model_input(p, f, model.input) for p, f in zip(photos, faces, strict=True) if f.found]
+    return model, [
+        model_input(p, f, model.input) for p, f in zip(photos, faces, strict=True) if f.found
+    ]
 
 
 def tiling(job: Job) -> Result:
@@ -208,9 +214,14 @@ def tiling(job: Job) -> Result:
     torch.set_num_threads(job.cores)
     scorer = Scorer(job.pack)
     detector, side = scorer.models.detector, scorer.pack.detector.size
-    tiled = TiledDetector(detector, TilingSection(above=side, tile=side), scorer.pack.detector.nms_iou, 500)
+    tiled = TiledDetector(
+        detector, TilingSection(above=side, tile=side), scorer.pack.detector.nms_iou, 500
+    )
     files = sorted(Path(job.source).iterdir())[:4]
-    enlarged = [cv2.resize(_read(file), (3 * side, 3 * side), interpolation=cv2.INTER_CUBIC) for file in files]
+    enlarged = [
+        cv2.resize(_read(file), (3 * side, 3 * side), interpolation=cv2.INTER_CUBIC)
+        for file in files
+    ]
     photos = [np.asarray(photo, np.uint8) for photo in enlarged]
     frames = tiles((3 * side, 3 * side), side, 0.2)
     tiled([photos[0]])
@@ -241,12 +252,19 @@ def pipeline(job: Job) -> Result:
     clock = _Clock()
     engine = {"batch_size": job.batch, "workers": job.workers}
     config = load_config(overrides={"engine": engine})
-    report = score(job.source, job.dest, pack=job.pack, engine=job.side, config=config, presenter=clock)
+    report = score(
+        job.source, job.dest, pack=job.pack, engine=job.side, config=config, presenter=clock
+    )
     if report.exit_code:
         raise SystemExit(f"{job.side}: exit {report.exit_code}: {report.message}; {clock.notes}")
     record = newest(open_store(job.dest, config.storage)) or {}
     boxes = open_destination(job.dest).boxes().num_rows if job.count_boxes else 0
-    return Result(report.rows, clock.at["writing the snapshot"] - clock.at["scoring"], boxes, record["timings"])
+    return Result(
+        report.rows,
+        clock.at["writing the snapshot"] - clock.at["scoring"],
+        boxes,
+        record["timings"],
+    )
 
 
 def ray_data(job: Job) -> Result:
@@ -259,7 +277,13 @@ def ray_data(job: Job) -> Result:
     import ray.data
 
     # Ray Data needs room in the object store for the pixels that pass through it.
-    ray.init("local", num_cpus=job.cores, include_dashboard=False, object_store_memory=1 << 30, log_to_driver=False)
+    ray.init(
+        "local",
+        num_cpus=job.cores,
+        include_dashboard=False,
+        object_store_memory=1 << 30,
+        log_to_driver=False,
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Its own list of extensions silently leaves out WebP.
     extensions = sorted({p.suffix[1:] for p in Path(job.source).iterdir()})
@@ -297,13 +321,20 @@ class Predictor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         results = self.scorer.score_batch([np.ascontiguousarray(image) for image in batch["image"]])
         boxes = np.empty(len(results), object)
-        boxes[:] = [np.array([(b.x1, b.y1, b.x2, b.y2, b.score) for b in r.boxes], np.float32).ravel() for r in results]
+        boxes[:] = [
+            np.array([(b.x1, b.y1, b.x2, b.y2, b.score) for b in r.boxes], np.float32).ravel()
+            for r in results
+        ]
         columns: dict[str, Any] = {
             "path": batch["path"],
             "status": np.array([str(r.status) for r in results]),
-            "count_total": np.array([-1 if r.count_total is None else r.count_total for r in results]),
+            "count_total": np.array(
+                [-1 if r.count_total is None else r.count_total for r in results]
+            ),
             "grade": np.array([r.grade or "" for r in results]),
-            "sharpness": np.array([np.nan if r.sharpness is None else r.sharpness for r in results]),
+            "sharpness": np.array(
+                [np.nan if r.sharpness is None else r.sharpness for r in results]
+            ),
             "boxes": boxes,
         }
         for name in self.scorer.pack.prob_columns:
@@ -357,7 +388,14 @@ def _batches(photos: Iterator[RGB], size: int) -> Iterator[list[RGB]]:
         yield batch
 
 
-SIDES = {BARE: bare, LOCAL: pipeline, RAY: pipeline, RAY_DATA: ray_data, ALONE: alone, TILING: tiling}
+SIDES = {
+    BARE: bare,
+    LOCAL: pipeline,
+    RAY: pipeline,
+    RAY_DATA: ray_data,
+    ALONE: alone,
+    TILING: tiling,
+}
 
 if __name__ == "__main__":
     given = Job(**json.loads(sys.argv[1]))

@@ -36,7 +36,12 @@ from skinbatch.models.pack import load_pack
 from skinbatch.scoring.device import usable_cpus
 from skinbatch.scoring.scorer import CPU_BATCH
 
-NAMES = {BARE: "(a) bare work", LOCAL: "(b) --engine local", RAY: "(c) --engine ray", RAY_DATA: "(d) Ray Data"}
+NAMES = {
+    BARE: "(a) bare work",
+    LOCAL: "(b) --engine local",
+    RAY: "(c) --engine ray",
+    RAY_DATA: "(d) Ray Data",
+}
 
 # A run that takes longer than this counts as hung.
 _LIMIT_S = 1800
@@ -117,46 +122,85 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, help="folder of photos; default: the demonstration's photos")
+    parser.add_argument(
+        "--photos", type=Path, help="folder of photos; default: the demonstration's photos"
+    )
     parser.add_argument("--count", type=int, default=240, help="photos that every side scores")
-    parser.add_argument("--pack", default="starter", help="name or directory; `fake`: models that cost nothing")
+    parser.add_argument(
+        "--pack", default="starter", help="name or directory; `fake`: models that cost nothing"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sides", default=",".join(NAMES), help="some of " + ",".join(NAMES))
     parser.add_argument(
-        "--batch", type=int, help="photos per batch for (a), (b), (c) and --models; default: the pipeline's own"
+        "--batch",
+        type=int,
+        help="photos per batch for (a), (b), (c) and --models; default: the pipeline's own",
     )
     parser.add_argument("--workers", type=int, help="workers of (c); default: its own choice")
-    parser.add_argument("--ray-data-batches", default="4,8,16,32", help="batch sizes to try for (d)")
+    parser.add_argument(
+        "--ray-data-batches", default="4,8,16,32", help="batch sizes to try for (d)"
+    )
     parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
-    parser.add_argument("--memory-photos", type=int, nargs=2, default=(100, 2000), metavar=("FEW", "MANY"))
-    parser.add_argument("--memory-units", type=int, nargs=2, default=(20, 2000), metavar=("FEW", "MANY"))
-    parser.add_argument("--engines", default="local,ray", help="engines whose driver --memory measures over units")
-    parser.add_argument("--models", action="store_true", help="measure every architecture, alone and in the pipeline")
-    parser.add_argument("--architectures", help="some of `skinbatch pack architectures`; default: all")
     parser.add_argument(
-        "--evaluate", action="store_true", help="measure the speed and memory of `skinbatch evaluate` on made-up tables"
+        "--memory-photos", type=int, nargs=2, default=(100, 2000), metavar=("FEW", "MANY")
     )
     parser.add_argument(
-        "--readers", action="store_true", help="measure `report`, `export` and `regrade` on made-up tables"
+        "--memory-units", type=int, nargs=2, default=(20, 2000), metavar=("FEW", "MANY")
     )
     parser.add_argument(
-        "--evaluate-photos", type=int, default=70_000, help="photos of the tables of --evaluate and --readers"
+        "--engines", default="local,ray", help="engines whose driver --memory measures over units"
     )
     parser.add_argument(
-        "--evaluate-boxes", type=int, default=2_000_000, help="boxes of the tables of --evaluate and --readers"
+        "--models",
+        action="store_true",
+        help="measure every architecture, alone and in the pipeline",
     )
-    parser.add_argument("--bootstrap", type=int, default=1000, help="bootstrap samples of --evaluate")
+    parser.add_argument(
+        "--architectures", help="some of `skinbatch pack architectures`; default: all"
+    )
+    parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="measure the speed and memory of `skinbatch evaluate` on made-up tables",
+    )
+    parser.add_argument(
+        "--readers",
+        action="store_true",
+        help="measure `report`, `export` and `regrade` on made-up tables",
+    )
+    parser.add_argument(
+        "--evaluate-photos",
+        type=int,
+        default=70_000,
+        help="photos of the tables of --evaluate and --readers",
+    )
+    parser.add_argument(
+        "--evaluate-boxes",
+        type=int,
+        default=2_000_000,
+        help="boxes of the tables of --evaluate and --readers",
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, help="bootstrap samples of --evaluate"
+    )
     parser.add_argument(
         "--overhead",
         action="store_true",
         help="measure the cost of everything but decoding and models, and of resuming",
     )
     parser.add_argument(
-        "--rescore", action="store_true", help="measure a scoring with a new classifier and all other stages taken"
+        "--rescore",
+        action="store_true",
+        help="measure a scoring with a new classifier and all other stages taken",
     )
-    parser.add_argument("--overhead-photos", type=int, nargs=2, default=(8192, 40960), metavar=("FEW", "MANY"))
     parser.add_argument(
-        "--finished-units", type=int, default=200_000, help="units of the destination that --overhead resumes"
+        "--overhead-photos", type=int, nargs=2, default=(8192, 40960), metavar=("FEW", "MANY")
+    )
+    parser.add_argument(
+        "--finished-units",
+        type=int,
+        default=200_000,
+        help="units of the destination that --overhead resumes",
     )
     parser.add_argument("--json", type=Path, help="file for all measurements")
     args = parser.parse_args()
@@ -172,20 +216,35 @@ def speed(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     cores = usable_cpus()
     load = os.getloadavg()[0]
     jobs = {
-        side: Job(side, str(photos.folder), photos.count, "", pack, cores, batch=args.batch, workers=args.workers)
+        side: Job(
+            side,
+            str(photos.folder),
+            photos.count,
+            "",
+            pack,
+            cores,
+            batch=args.batch,
+            workers=args.workers,
+        )
         for side in args.sides
     }
     print(_heading(args, photos, cores, load), flush=True)
-    _once(Side(replace(jobs[args.sides[0]], side=BARE)), work)  # dropped: it warms the caches of files and code
+    _once(
+        Side(replace(jobs[args.sides[0]], side=BARE)), work
+    )  # dropped: it warms the caches of files and code
     tuned: dict[str, float] = {}
     if RAY_DATA in jobs:
-        jobs[RAY_DATA], tuned = _tune(jobs[RAY_DATA], [int(b) for b in args.ray_data_batches.split(",")], work)
+        jobs[RAY_DATA], tuned = _tune(
+            jobs[RAY_DATA], [int(b) for b in args.ray_data_batches.split(",")], work
+        )
     sides = {name: Side(job) for name, job in jobs.items()}
     for _ in range(args.repeats):
         for side in sides.values():
             _once(side, work)
     ratios = _ratios(sides)
-    print(f"\n{'':<20} {'photos/s':>9} {'end to end, s':>14} {'min-max, s':>13} {'overall /s':>12} {'boxes':>8}")
+    print(
+        f"\n{'':<20} {'photos/s':>9} {'end to end, s':>14} {'min-max, s':>13} {'overall /s':>12} {'boxes':>8}"
+    )
     print("\n".join(side.line() for side in sides.values()), end="\n\n")
     print("\n".join(ratio.line() for ratio in ratios), end="\n\n")
     for name in (LOCAL, RAY):
@@ -224,7 +283,9 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
             from_folder(args.photos, count, folder)
         else:
             from_demo(count, folder, distinct=few)
-        job = Job(LOCAL, str(folder), count, str(work / f"out-{count}"), pack, cores, count_boxes=False)
+        job = Job(
+            LOCAL, str(folder), count, str(work / f"out-{count}"), pack, cores, count_boxes=False
+        )
         runs.append(peaks(_command(job)))
         shutil.rmtree(folder)
     growths = [Growth("worker, photos", few, many, runs[0].worker, runs[1].worker)]
@@ -272,7 +333,9 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
             folder = shard.with_suffix("")
             _taken(args.photos, count, folder)
             write_shard(folder, shard)
-        piped = Side(Job(LOCAL, str(shard), count, "", pack, cores, batch=args.batch, count_boxes=False))
+        piped = Side(
+            Job(LOCAL, str(shard), count, "", pack, cores, batch=args.batch, count_boxes=False)
+        )
         _once(piped, work)
         folded = alone.spent.pop("folded")
         return Rates(max(alone.spent.values()), rate, folded, piped.photos / piped.seconds[0])
@@ -307,7 +370,11 @@ def readers(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     for reader in found:
         print(reader.line())
     print(regrading.line())
-    return {"cores": cores, "readers": [asdict(reader) for reader in found], "regrade": asdict(regrading)}
+    return {
+        "cores": cores,
+        "readers": [asdict(reader) for reader in found],
+        "regrade": asdict(regrading),
+    }
 
 
 def overhead(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
@@ -320,7 +387,9 @@ def overhead(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     photos = _photos(args.photos, args.count, work)
     print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; --engine local; local disk")
     fake = str(write_fake_pack(work / "fake"))
-    found = measure_overhead(photos.folder, (pack, fake), tuple(args.overhead_photos), args.finished_units, work)
+    found = measure_overhead(
+        photos.folder, (pack, fake), tuple(args.overhead_photos), args.finished_units, work
+    )
     return {"cores": cores, "pack": args.pack, "photos": photos.count} | found
 
 
@@ -328,10 +397,14 @@ def rescore(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     """Measure a scoring with a new classifier, beside a full one with the same pack."""
     cores = usable_cpus()
     photos = _photos(args.photos, args.count, work)
-    print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; --engine local; pack {args.pack}; {photos.described}")
+    print(
+        f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; --engine local; pack {args.pack}; {photos.described}"
+    )
 
     def run(address: str, dest: Path) -> tuple[int, float]:
-        job = Job(LOCAL, str(photos.folder), photos.count, str(dest), address, cores, batch=args.batch)
+        job = Job(
+            LOCAL, str(photos.folder), photos.count, str(dest), address, cores, batch=args.batch
+        )
         found = _result(job)
         return found["photos"], found["seconds"]
 
@@ -348,11 +421,17 @@ def _taken(source: Path | None, count: int, folder: Path) -> None:
 
 
 def _photos(source: Path | None, count: int, work: Path) -> Photos:
-    return from_folder(source, count, work / "photos") if source else from_demo(count, work / "photos")
+    return (
+        from_folder(source, count, work / "photos") if source else from_demo(count, work / "photos")
+    )
 
 
 def _command(job: Job) -> list[str]:
-    return [sys.executable, str(Path(__file__).with_name("bench_sides.py")), json.dumps(asdict(job))]
+    return [
+        sys.executable,
+        str(Path(__file__).with_name("bench_sides.py")),
+        json.dumps(asdict(job)),
+    ]
 
 
 def _once(side: Side, work: Path) -> float:
@@ -385,7 +464,10 @@ def _tune(job: Job, batches: list[int], work: Path) -> tuple[Job, dict[str, floa
     if job.cores > 1:
         tries += [replace(job, batch=b, actors=job.cores, actor_threads=1) for b in batches]
     took = [_once(Side(one), work) for one in tries]
-    names = [f"{one.actors} actors x {one.actor_threads} threads, batches of {one.batch}" for one in tries]
+    names = [
+        f"{one.actors} actors x {one.actor_threads} threads, batches of {one.batch}"
+        for one in tries
+    ]
     best = min(range(len(tries)), key=took.__getitem__)
     print(
         f"Ray Data, tuned: {names[best]} (tried: {'; '.join(f'{n} {s:.1f} s' for n, s in zip(names, took, strict=True))})"
@@ -408,7 +490,9 @@ def _where(side: Side) -> str:
     """Describe the workers' time as shares of the time of all their threads."""
     parts = sorted(((s, part) for part, s in side.spent.items() if part != "unit"), reverse=True)
     whole = sum(s for s, _ in parts)
-    return "share of the threads' time: " + ", ".join(f"{part} {100 * s / max(whole, 1e-9):.0f} %" for s, part in parts)
+    return "share of the threads' time: " + ", ".join(
+        f"{part} {100 * s / max(whole, 1e-9):.0f} %" for s, part in parts
+    )
 
 
 def _heading(args: argparse.Namespace, photos: Photos, cores: int, load: float) -> str:

@@ -98,7 +98,9 @@ class Clinical:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, help="folder of derm, derm_more and celebamask")
     parser.add_argument("out", type=Path, help="folder to make or to complete")
     args = parser.parse_args()
@@ -128,7 +130,9 @@ def prepare(data: Path, out: Path) -> None:
         image = out / "clinical" / part / "images" / name
         mask = out / "clinical" / part / "masks" / name.with_suffix(".png")
         made += _add(image, mask, photo, masks)
-    print(f"{out / 'clinical'}: {len(photos)} photos, {len(kept_apart)} of them in `valid`; {made} masks made")
+    print(
+        f"{out / 'clinical'}: {len(photos)} photos, {len(kept_apart)} of them in `valid`; {made} masks made"
+    )
 
     made, faces = 0, list(_acne_faces(data))
     for face in faces:
@@ -168,17 +172,25 @@ def read_list(data: Path) -> list[Clinical]:
     """Return every photo of clinical_photos.csv that is used."""
     with open(LIST, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    photos = [Clinical(row["photo"], data / row["photo"], row["shows"]) for row in rows if row["shows"] in USED]
+    photos = [
+        Clinical(row["photo"], data / row["photo"], row["shows"])
+        for row in rows
+        if row["shows"] in USED
+    ]
     missing = [str(photo.path) for photo in photos if not photo.path.is_file()]
     if missing:
-        raise SystemExit(f"{LIST.name} names {len(missing)} photos that are not there, such as {missing[0]}")
+        raise SystemExit(
+            f"{LIST.name} names {len(missing)} photos that are not there, such as {missing[0]}"
+        )
     return photos
 
 
 def _kept_apart(photos: Sequence[Clinical]) -> set[str]:
     """Return the keys of the photos of the part `valid`."""
     known = [
-        AnnotatedPhoto(photo.key, photo.path, photo.path, classes=(f"{photo.origin} {photo.path.parent}",))
+        AnnotatedPhoto(
+            photo.key, photo.path, photo.path, classes=(f"{photo.origin} {photo.path.parent}",)
+        )
         for photo in photos
     ]
     valid = split(known, VALID_SHARE, groups_of(photos, perceptual_groups(known)), SEED)[1]
@@ -243,7 +255,9 @@ class _Masks:
     def __init__(self, data: Path, photos: Sequence[Clinical]) -> None:
         pack = load_pack("starter")
         weights = pack.weights_file("segmenter")
-        self._segmenter: Segmenter = build_segmenter(pack.segmenter, weights, "cpu", ModelSettings())
+        self._segmenter: Segmenter = build_segmenter(
+            pack.segmenter, weights, "cpu", ModelSettings()
+        )
         self._colours = _skin_colours(data, [photo for photo in photos if photo.shows == "skin"])
 
     def of(self, photo: Clinical) -> Pixels:
@@ -257,12 +271,20 @@ class _Masks:
             chance = self._colours.predict_proba(_features(small).reshape(-1, _FEATURES))[:, 1]
             chance = chance.reshape(small.shape[:2]).astype(np.float32)
             chance = np.asarray(cv2.GaussianBlur(chance, (0, 0), 1.5))
-            found = self._with_face(rgb, chance) if photo.shows == "face" else _with_body(chance, photo.shows)
-            mask = np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+            found = (
+                self._with_face(rgb, chance)
+                if photo.shows == "face"
+                else _with_body(chance, photo.shows)
+            )
+            mask = np.asarray(
+                cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8
+            )
         mask[_plain(rgb) & (mask != BACKGROUND)] = UNSURE
         if photo.origin in MARKS:
             x1, y1, x2, y2 = MARKS[photo.origin]
-            mask[round(y1 * height) : round(y2 * height), round(x1 * width) : round(x2 * width)] = UNSURE
+            mask[round(y1 * height) : round(y2 * height), round(x1 * width) : round(x2 * width)] = (
+                UNSURE
+            )
         return mask
 
     def _with_face(self, rgb: Pixels, chance: Shares) -> Pixels:
@@ -299,7 +321,9 @@ def _with_body(chance: Shares, shows: str) -> Pixels:
 def _holes(region: NDArray[np.bool_], most: float) -> NDArray[np.bool_]:
     """Return the holes of a region, each at most this share of the photo."""
     closed = cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats((closed == 0).astype(np.uint8), connectivity=4)
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(
+        (closed == 0).astype(np.uint8), connectivity=4
+    )
     height, width = region.shape
     left, top, right, bottom = (
         stats[:, cv2.CC_STAT_LEFT],
@@ -329,7 +353,9 @@ def _without_edges(mask: Pixels) -> Pixels:
 
 
 def _grown(region: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    return np.asarray(cv2.resize(region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0, np.bool_)
+    return np.asarray(
+        cv2.resize(region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0, np.bool_
+    )
 
 
 def _skin_colours(data: Path, skin: Sequence[Clinical]) -> HistGradientBoostingClassifier:
@@ -369,7 +395,9 @@ def _features(rgb: Pixels) -> Shares:
     blurred = [np.asarray(cv2.GaussianBlur(lab, (0, 0), sigma)) for sigma in _BLURS]
     light = lab[..., 0]
     variance = cv2.GaussianBlur(light**2, (0, 0), 3) - cv2.GaussianBlur(light, (0, 0), 3) ** 2
-    return np.concatenate([*blurred, np.sqrt(np.maximum(variance, 0))[..., None]], axis=2).astype(np.float32)
+    return np.concatenate([*blurred, np.sqrt(np.maximum(variance, 0))[..., None]], axis=2).astype(
+        np.float32
+    )
 
 
 def _shrunk(rgb: Pixels) -> Pixels:

@@ -37,22 +37,41 @@ AT_THE_END = 10**6
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", help="a file, or the name of a recipe that comes with skinbatch")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder for the trainings and their results")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the recipe's photos, instead of its own")
-    parser.add_argument("--iterations", type=int, required=True, metavar="N", help="steps of each training")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0], metavar="SHARE")
-    parser.add_argument("--size", type=int, metavar="PX", help="size of the network's input, instead of the recipe's")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="folder for the trainings and their results"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the recipe's photos, instead of its own"
+    )
+    parser.add_argument(
+        "--iterations", type=int, required=True, metavar="N", help="steps of each training"
+    )
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0], metavar="SHARE"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PX",
+        help="size of the network's input, instead of the recipe's",
+    )
     args = parser.parse_args()
     if not all(0 < share <= 1 for share in args.shares):
         parser.error("a share is more than 0 and at most 1")
     recipe = read_recipe(find_recipe(args.recipe), data_folder=args.data)
     if args.size is not None:
         stage = recipe.model.stage.model_copy(update={"size": args.size})
-        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"stage": stage})})
+        recipe = recipe.model_copy(
+            update={"model": recipe.model.model_copy(update={"stage": stage})}
+        )
     args.folder.mkdir(parents=True, exist_ok=True)
-    points = [point(recipe, args.folder, share, args.iterations) for share in sorted(set(args.shares))]
+    points = [
+        point(recipe, args.folder, share, args.iterations) for share in sorted(set(args.shares))
+    ]
     write(points, recipe, args.iterations, args.folder)
     return 0
 
@@ -63,17 +82,37 @@ def point(recipe: Recipe, folder: Path, share: float, iterations: int) -> dict[s
     out.mkdir(parents=True, exist_ok=True)
     part = out / "recipe.toml"
     part.write_text(part_of(recipe, share, iterations, part).as_toml(), encoding="utf-8")
-    command = [sys.executable, "-m", "skinbatch", "train", recipe.stage, str(part), "--out", str(out), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "skinbatch",
+        "train",
+        recipe.stage,
+        str(part),
+        "--out",
+        str(out),
+        "--json",
+    ]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(done.returncode)
     seen = json.loads((out / WORK / stem_of(recipe) / PHOTOS).read_text(encoding="utf-8"))
-    return {"share": share, "photos": seen["train"]["photos"], "metrics": json.loads(done.stdout)["metrics"]}
+    return {
+        "share": share,
+        "photos": seen["train"]["photos"],
+        "metrics": json.loads(done.stdout)["metrics"],
+    }
 
 
 def part_of(recipe: Recipe, share: float, iterations: int, file: Path) -> Recipe:
     """Write the recipe with a share of its photos as `file`, and return it."""
-    length = {"epochs": None, "minutes": None, "iterations": iterations, "evaluate_every": AT_THE_END, "patience": 0}
+    length = {
+        "epochs": None,
+        "minutes": None,
+        "iterations": iterations,
+        "evaluate_every": AT_THE_END,
+        "patience": 0,
+    }
     changes = {
         "data": recipe.data.model_copy(update={"train_share": share if share < 1 else None}),
         "schedule": recipe.schedule.model_copy(update=length),
@@ -81,10 +120,14 @@ def part_of(recipe: Recipe, share: float, iterations: int, file: Path) -> Recipe
     return recipe.placed(file, changes)
 
 
-def write(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, folder: Path) -> None:
+def write(
+    points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, folder: Path
+) -> None:
     """Write the metrics as JSON, as a table and as a picture."""
     path = folder / "learning-curve"
-    path.with_suffix(".json").write_text(json.dumps({"iterations": iterations, "points": points}, indent=1) + "\n")
+    path.with_suffix(".json").write_text(
+        json.dumps({"iterations": iterations, "points": points}, indent=1) + "\n"
+    )
     path.with_suffix(".md").write_text(table(points, recipe, iterations), encoding="utf-8")
     draw(points, recipe, iterations, path.with_suffix(".png"))
     print(path.with_suffix(".md").read_text(encoding="utf-8"))
@@ -117,7 +160,16 @@ def draw(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, p
             values = [metric["value"] for metric in found]
             bars = [[_reach(metric, end) for metric in found] for end in ("low", "high")]
             at = [number * 1.02**n for number in photos]  # so that bars do not hide each other
-            axes.errorbar(at, values, yerr=bars, marker="o", markersize=4, capsize=2, linewidth=1.4, label=of or name)
+            axes.errorbar(
+                at,
+                values,
+                yerr=bars,
+                marker="o",
+                markersize=4,
+                capsize=2,
+                linewidth=1.4,
+                label=of or name,
+            )
         axes.set_xscale("log", base=2)
         axes.set_xticks(photos, [f"{number:,}" for number in photos])
         axes.minorticks_off()
@@ -127,7 +179,9 @@ def draw(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, p
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if len(axes.lines) > 1:
-            axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+            axes.legend(
+                fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
+            )
     figure.savefig(path, format="png")
 
 

@@ -44,7 +44,11 @@ def settings_page() -> str:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             lines += ["", f"## [{name}]", "", inspect.getdoc(section) or "", ""]
-            lines += ["| setting | type | default | meaning |", "|---|---|---|---|", *_rows(section)]
+            lines += [
+                "| setting | type | default | meaning |",
+                "|---|---|---|---|",
+                *_rows(section),
+            ]
 
     return "\n".join(lines) + "\n"
 
@@ -67,7 +71,13 @@ def _default(field: FieldInfo) -> str:
 
 
 # TOML's names for its types.
-_TOML_TYPES = {str: "string", int: "integer", float: "float", bool: "boolean", datetime: "date or text"}
+_TOML_TYPES = {
+    str: "string",
+    int: "integer",
+    float: "float",
+    bool: "boolean",
+    datetime: "date or text",
+}
 
 
 def _type_text(kind: Any) -> str:

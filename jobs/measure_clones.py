@@ -64,18 +64,33 @@ def measure_clones(packs: Sequence[str], photos: Path, out: Path) -> Iterator[st
 
     clear = [photo for photo in gathered.train if photo.negative]
     held = boxed([photo for n, photo in enumerate(clear) if n in held_back(len(clear))], "held")
-    portraits = [StoredPhoto(path.name, path) for path in sorted((photos / "celebamask_1024").glob("*.jpg"))]
-    skins = find_skin(portraits, [False] * len(portraits), base, False, "cpu", out / "faces-portraits.json")
+    portraits = [
+        StoredPhoto(path.name, path) for path in sorted((photos / "celebamask_1024").glob("*.jpg"))
+    ]
+    skins = find_skin(
+        portraits, [False] * len(portraits), base, False, "cpu", out / "faces-portraits.json"
+    )
     sources = dict.fromkeys(photo.source for photo in gathered.valid)
-    valid = {name: boxed([p for p in gathered.valid if p.source == name], name.replace("/", "-")) for name in sources}
+    valid = {
+        name: boxed([p for p in gathered.valid if p.source == name], name.replace("/", "-"))
+        for name in sources
+    }
     donors = ScaledPhotos(valid[LESIONS], detector_spec(stage, ModelSettings()))
     trained = [photo.photo.boxes for photo in gathered.train if photo.photo.boxes is not None]
     guess = float(np.mean([len(boxes) for boxes in trained]))
 
     def rows(pack: str) -> Iterator[tuple[str, str]]:
         scorer = Scorer(pack)
-        yield from _clones("faces of 512 px", [(photo.stored.path, photo.skin) for photo in held], 1, donors, scorer)
-        yield from _clones("faces of 1,024 px", [(photo.path, skin) for photo, skin in skins], 10, donors, scorer)
+        yield from _clones(
+            "faces of 512 px",
+            [(photo.stored.path, photo.skin) for photo in held],
+            1,
+            donors,
+            scorer,
+        )
+        yield from _clones(
+            "faces of 1,024 px", [(photo.path, skin) for photo, skin in skins], 10, donors, scorer
+        )
         for name, annotated in valid.items():
             yield from _found(name, annotated, scorer, guess)
 
@@ -87,7 +102,11 @@ def measure_clones(packs: Sequence[str], photos: Path, out: Path) -> Iterator[st
 
 
 def _clones(
-    what: str, hosts: Sequence[tuple[Path, bytes | None]], times: int, donors: ScaledPhotos, scorer: Scorer
+    what: str,
+    hosts: Sequence[tuple[Path, bytes | None]],
+    times: int,
+    donors: ScaledPhotos,
+    scorer: Scorer,
 ) -> Iterator[tuple[str, str]]:
     """Yield the rows about clones. times: how often each face is cloned onto."""
     lesions, plain, on_clear = list[bool](), list[bool](), list[int]()
@@ -115,7 +134,9 @@ def _counted(result: ImageResult) -> NDArray[np.float32]:
     return np.array(boxes, np.float32).reshape(-1, 4)
 
 
-def _found(name: str, photos: Sequence[BoxedPhoto], scorer: Scorer, guess: float) -> Iterator[tuple[str, str]]:
+def _found(
+    name: str, photos: Sequence[BoxedPhoto], scorer: Scorer, guess: float
+) -> Iterator[tuple[str, str]]:
     """Yield the rows about annotated photos.
 
     guess: mean number of lesions in a training photo.
@@ -130,5 +151,11 @@ def _found(name: str, photos: Sequence[BoxedPhoto], scorer: Scorer, guess: float
     yield f"{what}: AP30", f"{average_precision(truth, found, 0.3):.3f}"
     yield f"{what}: AP of centres", f"{centre_precision(truth, found):.3f}"
     yield f"{what}: count error (MAE)", f"{np.abs(counts - drawn).mean():.2f}"
-    yield f"{what}: count error of guessing the training mean", f"{np.abs(guess - drawn).mean():.2f}"
-    yield f"{what}: count error of guessing their own mean", f"{np.abs(drawn.mean() - drawn).mean():.2f}"
+    yield (
+        f"{what}: count error of guessing the training mean",
+        f"{np.abs(guess - drawn).mean():.2f}",
+    )
+    yield (
+        f"{what}: count error of guessing their own mean",
+        f"{np.abs(drawn.mean() - drawn).mean():.2f}",
+    )

@@ -48,13 +48,23 @@ def measure_stages(pack: str, photos: Path, out: Path, part: str) -> list[str]:
     """
     shutil.rmtree(out, ignore_errors=True)
     taken = {stage: _taken(starter_recipe(stage, photos), part) for stage in STAGES}
-    lesions = _evaluated("detector", _lesions(taken["detector"], out / "photos"), pack, out, "--map", "*=acne")
-    masks = _evaluated("segmenter", _faces(taken["segmenter"], out / "faces"), pack, out, "--map", "neck=body")
+    lesions = _evaluated(
+        "detector", _lesions(taken["detector"], out / "photos"), pack, out, "--map", "*=acne"
+    )
+    masks = _evaluated(
+        "segmenter", _faces(taken["segmenter"], out / "faces"), pack, out, "--map", "neck=body"
+    )
     if part == "train":
         return [*_of_masks(masks), *_of_lesions(lesions)]
 
-    apart = [option for name in starter_recipe("classifier", photos).data.apart for option in ("--apart", name)]
-    unseen = [photo for photo in taken["classifier"] if set(UNSEEN) & set(photo.path.resolve().parts)]
+    apart = [
+        option
+        for name in starter_recipe("classifier", photos).data.apart
+        for option in ("--apart", name)
+    ]
+    unseen = [
+        photo for photo in taken["classifier"] if set(UNSEEN) & set(photo.path.resolve().parts)
+    ]
     windows = _windows(unseen, out / "windows")
     classes = _evaluated("classifier", windows, pack, out, "--map", f"{NONE}=", *apart)
     return [*_of_masks(masks), *_of_lesions(lesions), *_of_classes(classes)]
@@ -99,7 +109,9 @@ def _faces(photos: Sequence[TakenPhoto], folder: Path) -> Path:
 def _windows(photos: Sequence[TakenPhoto], folder: Path) -> Path:
     """Write the classifier's inputs without watermarks, in a folder for each class."""
     for n, taken in enumerate(photos):
-        (folder / (name := taken.classes[0] if taken.classes else NONE)).mkdir(parents=True, exist_ok=True)
+        (folder / (name := taken.classes[0] if taken.classes else NONE)).mkdir(
+            parents=True, exist_ok=True
+        )
         with Image.open(taken.path) as image:
             x1, y1, x2, y2 = (taken.view.crop or ((0, 0, 1, 1),))[0]
             width, height = image.size
@@ -125,13 +137,23 @@ def _evaluated(stage: str, truth: Path, pack: str, out: Path, *options: str) -> 
 def _of_masks(found: dict[str, Any]) -> Iterator[str]:
     part = found["all"]["masks"]
     for name in ("skin", "nose"):
-        yield _row(f"{name}: Dice, {part['photos']} faces", part["classes"][name]["dice"], papers.DICE[name])
+        yield _row(
+            f"{name}: Dice, {part['photos']} faces",
+            part["classes"][name]["dice"],
+            papers.DICE[name],
+        )
 
 
 def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
     part = found["all"]["lesions"]
-    yield _row(f"acne: AP50, {part['photos']} photos", part["detection"]["all boxes"]["500"]["ap50"], papers.AP50)
-    groups = {"": part} | {name: group["lesions"] for name, group in found["slices"]["severity"].items()}
+    yield _row(
+        f"acne: AP50, {part['photos']} photos",
+        part["detection"]["all boxes"]["500"]["ap50"],
+        papers.AP50,
+    )
+    groups = {"": part} | {
+        name: group["lesions"] for name, group in found["slices"]["severity"].items()
+    }
     for name, group in groups.items():
         own = next(error for error in group["count_error"] if error["own"])
         what = f"count error (MAE) at {own['threshold']:g}{f', {name}' if name else ''}, {group['photos']} photos"
@@ -159,11 +181,17 @@ def _of_classes(found: dict[str, Any]) -> Iterator[str]:
                     photos += " with a face"
                 elif part["without_face"]:
                     photos += f", {faceless[name]} of them without a face"
-                what = f"diseases{way}: mean {title}{without}" if name == "mean" else f"{name}{way}: {title}"
+                what = (
+                    f"diseases{way}: mean {title}{without}"
+                    if name == "mean"
+                    else f"{name}{way}: {title}"
+                )
                 yield _row(f"{what}, {photos}", numbers["classes"][name][key])
 
 
-def _row(what: str, number: dict[str, float | None], paper: float | None = None, digits: int = 3) -> str:
+def _row(
+    what: str, number: dict[str, float | None], paper: float | None = None, digits: int = 3
+) -> str:
     beside = "" if paper is None else f"{paper:.{digits}f}"
     if number["value"] is None:  # a class without photos
         return f"| {what} | – | {beside} |"
@@ -173,4 +201,6 @@ def _row(what: str, number: dict[str, float | None], paper: float | None = None,
 
 def run_skinbatch(*arguments: object) -> int:
     """Run a command of skinbatch, and return its exit code."""
-    return subprocess.run([sys.executable, "-m", "skinbatch", *map(str, arguments)], check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "skinbatch", *map(str, arguments)], check=False
+    ).returncode

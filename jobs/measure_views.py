@@ -26,7 +26,9 @@ SHOWN = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path, help="folder that jobs/clinical_photos.py made")
     parser.add_argument("out", type=Path, help="folder for the tables")
     parser.add_argument("--pack", default="starter", help="(default: %(default)s)")
@@ -58,7 +60,9 @@ def _table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
         mine = rows.get(shows, ())
         if not mine:
             continue
-        probable = sum(any(row[name] is not None for name in row if name.startswith("prob_")) for row in mine)
+        probable = sum(
+            any(row[name] is not None for name in row if name.startswith("prob_")) for row in mine
+        )
         graded = sum(row["grade"] is not None for row in mine)
         views = Counter(row["view"] or "none" for row in mine)
         told = ", ".join(f"{number} {view}" for view, number in views.most_common())

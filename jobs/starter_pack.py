@@ -49,7 +49,9 @@ PHOTOS = "data"
 NAME = "new-starter"
 PLACE = Path(__file__).parents[1] / "skinbatch" / "models" / "packs" / "starter"
 MOST_BYTES = 60_000_000
-DESCRIPTION = "Small networks for skin, acne and six diseases: a research demonstration, not for clinical use"
+DESCRIPTION = (
+    "Small networks for skin, acne and six diseases: a research demonstration, not for clinical use"
+)
 LICENCE = "research demonstration, non-commercial, not for clinical use; see LICENSE.md"
 MEASURED = "## Measured"
 ABOUT = (
@@ -93,8 +95,12 @@ SHARES = ("0.0625", "0.25", "1")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "measure", "measure-clones", "curve", "ship", "card"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "what", choices=("train", "measure", "measure-clones", "curve", "ship", "card")
+    )
     parser.add_argument("folder", type=Path, help="folder of packs, checkpoints and measurements")
     parser.add_argument("--pack", default="starter", help="pack to measure (default: %(default)s)")
     args = parser.parse_args()
@@ -120,7 +126,9 @@ def train(folder: Path) -> int:
     """
     photos = _prepared(folder)
     for stage in STAGES:
-        if code := run_skinbatch("train", stage, f"starter_{stage}", "--data", photos, "--out", folder):
+        if code := run_skinbatch(
+            "train", stage, f"starter_{stage}", "--data", photos, "--out", folder
+        ):
             return code
     return 0
 
@@ -134,7 +142,14 @@ def curve(folder: Path) -> int:
     photos = _prepared(folder)
     for stage, steps in STEPS.items():
         recipe = starter_recipe(stage, photos)
-        command = [sys.executable, script, recipe.file, folder / CURVE / stage, "--iterations", steps]
+        command = [
+            sys.executable,
+            script,
+            recipe.file,
+            folder / CURVE / stage,
+            "--iterations",
+            steps,
+        ]
         command += ["--data", photos, "--shares", *SHARES]
         if code := subprocess.run([*map(str, command)], check=False).returncode:
             return code
@@ -211,7 +226,12 @@ def ship(folder: Path) -> None:
         draw_curves(points, title, fresh / in_pack(stem))
     for picture in pack.directory.glob(reliability_in_pack("*")):
         shutil.copyfile(picture, fresh / picture.name)
-    named = {"name": "starter", "version": before.version, "description": DESCRIPTION, "licence": LICENCE}
+    named = {
+        "name": "starter",
+        "version": before.version,
+        "description": DESCRIPTION,
+        "licence": LICENCE,
+    }
     manifest = pack.manifest.model_copy(update=named)
     if manifest != before:  # not only measured again
         manifest = manifest.model_copy(update={"version": str(int(before.version) + 1)})

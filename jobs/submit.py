@@ -81,13 +81,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="submit.py", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--address", help="http://HOST:8265 of the cluster's head (default: RAY_API_SERVER_ADDRESS)")
-    parser.add_argument("--name", default=os.environ.get("RUN_NAME"), help="name of the run (default: RUN_NAME)")
     parser.add_argument(
-        "--wait", type=float, default=60.0, help="seconds to wait for the head at the start (default: 60)"
+        "--address", help="http://HOST:8265 of the cluster's head (default: RAY_API_SERVER_ADDRESS)"
     )
     parser.add_argument(
-        "--patience", type=float, default=60.0, help="seconds that the head may be silent during the run (default: 60)"
+        "--name", default=os.environ.get("RUN_NAME"), help="name of the run (default: RUN_NAME)"
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=60.0,
+        help="seconds to wait for the head at the start (default: 60)",
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=60.0,
+        help="seconds that the head may be silent during the run (default: 60)",
     )
     parser.add_argument("command", nargs="+", help="the command, after --")
     return parser.parse_args(arguments)
@@ -137,7 +147,9 @@ def attach_or_submit(client: JobSubmissionClient, name: str | None, command: str
     return submission_id
 
 
-async def follow(client: JobSubmissionClient, submission_id: str, patience: float, stopping: threading.Event) -> int:
+async def follow(
+    client: JobSubmissionClient, submission_id: str, patience: float, stopping: threading.Event
+) -> int:
     """Print the log of a run until it ends, and return its exit code. A signal stops the run.
 
     Raises:
@@ -163,7 +175,9 @@ async def follow(client: JobSubmissionClient, submission_id: str, patience: floa
                 ) from None
         except RuntimeError as e:
             # A head that was restarted without fault tolerance no longer has its jobs.
-            raise Stop(f"the Ray cluster has lost the run {submission_id}: {e}", TRY_AGAIN) from None
+            raise Stop(
+                f"the Ray cluster has lost the run {submission_id}: {e}", TRY_AGAIN
+            ) from None
         else:
             if run.status.is_terminal():
                 break

@@ -79,7 +79,8 @@ class StorageSettings(_Section):
     """
 
     endpoint_url: str | None = Field(
-        default=None, description="Address of an S3-compatible store, such as `http://127.0.0.1:9000`."
+        default=None,
+        description="Address of an S3-compatible store, such as `http://127.0.0.1:9000`.",
     )
     region: str | None = Field(default=None, description="AWS region of the buckets.")
     profile: str | None = Field(
@@ -94,17 +95,21 @@ class StorageSettings(_Section):
         description="Address buckets as `endpoint/bucket`. By default only when `endpoint_url` is set.",
     )
     max_attempts: Annotated[int, Field(ge=1, le=50)] = Field(
-        default=8, description="Number of times a request is tried before the store counts as unreachable."
+        default=8,
+        description="Number of times a request is tried before the store counts as unreachable.",
     )
     timeout_s: Annotated[float, Field(gt=0)] = Field(
-        default=60.0, description="Seconds to wait for a connection or for the next bytes of an answer."
+        default=60.0,
+        description="Seconds to wait for a connection or for the next bytes of an answer.",
     )
 
 
 class DecodeSettings(_Section):
     """Limit what one photo may cost. A photo over a limit gets the status `too_large`."""
 
-    max_image_bytes: Annotated[int, Field(gt=0)] = Field(default=200 * MiB, description="Largest photo file, in bytes.")
+    max_image_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=200 * MiB, description="Largest photo file, in bytes."
+    )
     max_pixels: Annotated[int, Field(gt=0)] = Field(
         default=100_000_000, description="Largest photo, in pixels (width x height)."
     )
@@ -158,7 +163,9 @@ class ModelSettings(_Section):
         description="Overlap (IoU) above which non-maximum suppression keeps only the better box. By "
         "default the pack's value.",
     )
-    max_boxes: Annotated[int, Field(ge=1)] = Field(default=500, description="Most boxes that are stored for one photo.")
+    max_boxes: Annotated[int, Field(ge=1)] = Field(
+        default=500, description="Most boxes that are stored for one photo."
+    )
 
 
 class EngineSettings(_Section):
@@ -196,7 +203,8 @@ class EngineSettings(_Section):
         "the cluster has any, else none.",
     )
     batch_size: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Photos in one call of a model. By default 4 on a CPU and 32 on a GPU."
+        default=None,
+        description="Photos in one call of a model. By default 4 on a CPU and 32 on a GPU.",
     )
     start_timeout_s: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
@@ -218,7 +226,8 @@ class RunSettings(_Section):
         description="Stop once this many photos are scored (exit code 6). Units that have begun are finished.",
     )
     max_failures: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.05, description="Share of all photos that may fail before a finished run ends with exit code 3."
+        default=0.05,
+        description="Share of all photos that may fail before a finished run ends with exit code 3.",
     )
     max_gone: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5,
@@ -232,7 +241,9 @@ class RunSettings(_Section):
     deadline_s: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Seconds after which no more units are handed out (exit code 6)."
     )
-    save_masks: bool = Field(default=False, description="Also write the segmentation masks, as COCO run lengths.")
+    save_masks: bool = Field(
+        default=False, description="Also write the segmentation masks, as COCO run lengths."
+    )
     reuse: bool = Field(
         default=True,
         description="Take the results of models that have not changed from an earlier scoring of the same photos in the "
@@ -320,6 +331,10 @@ def _explain(err: Any, where: str) -> str:
     if err["type"] == "extra_forbidden":
         section = Config.model_fields.get(str(err["loc"][0]))
         inner = section.annotation if section is not None and len(err["loc"]) > 1 else Config
-        known = ", ".join(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else ""
+        known = (
+            ", ".join(inner.model_fields)
+            if isinstance(inner, type) and issubclass(inner, BaseModel)
+            else ""
+        )
         return f"{where}: unknown setting `{name}`; there are: {known}"
     return f"{where}: setting `{name}`: {err['msg']} (got {err['input']!r})"

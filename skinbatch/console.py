@@ -52,7 +52,9 @@ def presenter_of(log_format: str) -> TerminalPresenter | JsonPresenter:
 
 def counted(counts: Mapping[str, int]) -> str:
     """Return counts as text, most frequent first: `271 ok, 8 corrupt, 4 truncated`."""
-    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
+    return ", ".join(
+        f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+    )
 
 
 def query(dest: str, config: Path | None = None) -> str:
@@ -61,7 +63,9 @@ def query(dest: str, config: Path | None = None) -> str:
     config: the run's settings file.
     """
     sql = "select status, grade, count(*) photos, round(avg(count_total), 1) lesions from images group by all order by 3 desc"
-    where = json.dumps(dest) + (f", config={json.dumps(str(config.absolute()))}" if config is not None else "")
+    where = json.dumps(dest) + (
+        f", config={json.dumps(str(config.absolute()))}" if config is not None else ""
+    )
     images = f"images = skinbatch.open({where}).images()"
     program = f"import duckdb, skinbatch; {images}; print(duckdb.sql({json.dumps(sql)}))"
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}"
@@ -75,27 +79,37 @@ def summary(report: RunReport, config: Path | None = None) -> str:
     lines = [report.message[:1].upper() + report.message[1:] + "."]
     if report.rows:
         lines.append(f"  photos   {report.rows}: {counted(report.statuses)}")
-    new = f"{report.scored} scored" + (f", {report.copied} copied from older results" if report.copied else "")
+    new = f"{report.scored} scored" + (
+        f", {report.copied} copied from older results" if report.copied else ""
+    )
     if report.vanished:
         new += f", {report.vanished} gone since they were listed"
     if not report.nothing_to_do:
-        lines.append(f"  this run {new}, {report.photos_per_second:.1f} photos/s, {clock(report.seconds)}")
+        lines.append(
+            f"  this run {new}, {report.photos_per_second:.1f} photos/s, {clock(report.seconds)}"
+        )
     if report.taken:
         parts = ", ".join(f"{stage} of {photos}" for stage, photos in sorted(report.taken.items()))
         lines.append(f"  taken    {parts} photos, from scoring {report.taken_from}")
     if report.units_left:
         lines.append(f"  left     {report.units_left} of {report.units} units")
     if report.skipped:
-        reasons = any(name.startswith("(") for name in report.skipped)  # these names contain the reason
+        reasons = any(
+            name.startswith("(") for name in report.skipped
+        )  # these names contain the reason
         lines.append(f"  skipped  {counted(report.skipped)}{'' if reasons else ' (not photos)'}")
     lines += [f"  images   {report.images}", f"  boxes    {report.boxes}"]
-    dest = shlex.quote(report.destination) + (f" --config {shlex.quote(str(config))}" if config is not None else "")
+    dest = shlex.quote(report.destination) + (
+        f" --config {shlex.quote(str(config))}" if config is not None else ""
+    )
     if report.nothing_to_do and not report.rows:  # nothing has been planned here yet
         return "\n".join(lines)
     if report.exit_code in (0, 3):
         lines += [f"  check    skinbatch verify {dest}", f"  report   skinbatch report {dest}"]
         if report.failed:
-            lines.append(f"  again    skinbatch retry {dest}   # only the {report.failed} that failed")
+            lines.append(
+                f"  again    skinbatch retry {dest}   # only the {report.failed} that failed"
+            )
         lines += ["  look     " + query(report.destination, config)]
     else:
         lines.append(f"  look     skinbatch status {dest}")

@@ -26,7 +26,17 @@ Points = NDArray[np.float64]
 _FACE = (225.0, 122.0)
 _NOSE = (225.5, 120.0)
 _SKIN = (
-    ((186, 116), (206, 114), (209, 123), (200, 131), (196, 141), (202, 154), (199, 158), (190, 151), (185, 136)),
+    (
+        (186, 116),
+        (206, 114),
+        (209, 123),
+        (200, 131),
+        (196, 141),
+        (202, 154),
+        (199, 158),
+        (190, 151),
+        (185, 136),
+    ),
     (
         (244, 117),
         (265, 113),
@@ -137,19 +147,28 @@ def _photo(rng: Generator, n: int) -> tuple[Pixels, Points]:
     portrait: Pixels = data.astronaut()
     view = _view(rng, n)
     pixels = cv2.warpAffine(
-        portrait, view.matrix, (view.width, view.height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+        portrait,
+        view.matrix,
+        (view.width, view.height),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REFLECT,
     ).astype(np.float32)
     # The portrait is small and scaled up several times. Grain of the photo's own size makes it look
     # less like wax.
-    grain = cv2.GaussianBlur(rng.normal(0, 1, pixels.shape[:2]).astype(np.float32), (0, 0), 0.8 * view.scale)
+    grain = cv2.GaussianBlur(
+        rng.normal(0, 1, pixels.shape[:2]).astype(np.float32), (0, 0), 0.8 * view.scale
+    )
     pixels += grain[:, :, None] * (3 / grain.std())
     lab = cv2.cvtColor(np.clip(pixels / 255, 0, 1), cv2.COLOR_RGB2LAB).astype(np.float32)
     boxes = [
-        _paint(lab, centre, diameter, rng) for centre, diameter in _places(rng, view, count=(0, 4, 9, 14, 7)[n % 5])
+        _paint(lab, centre, diameter, rng)
+        for centre, diameter in _places(rng, view, count=(0, 4, 9, 14, 7)[n % 5])
     ]
     lab[:, :, 0] *= view.light
     rgb = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
-    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8), np.array(boxes, np.float64).reshape(-1, 4)
+    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8), np.array(boxes, np.float64).reshape(
+        -1, 4
+    )
 
 
 def _view(rng: Generator, n: int) -> _View:
@@ -160,11 +179,25 @@ def _view(rng: Generator, n: int) -> _View:
     seen = rng.uniform(80, 95) if half else rng.uniform(110, 130)
     zoom = min(width, height) / seen
     angle = np.radians(rng.uniform(-4, 4) if half else rng.uniform(-12, 12))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([flip, 1.0]) * zoom
+    turn = (
+        np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        @ np.diag([flip, 1.0])
+        * zoom
+    )
     # In a half face, the ridge of the nose lies just inside one edge of the photo.
-    anchor, place = (_NOSE, (0.04 if n % 4 == 2 else 0.96, 0.5)) if half else (_FACE, tuple(rng.uniform(0.46, 0.54, 2)))
+    anchor, place = (
+        (_NOSE, (0.04 if n % 4 == 2 else 0.96, 0.5))
+        if half
+        else (_FACE, tuple(rng.uniform(0.46, 0.54, 2)))
+    )
     shift = np.array(place) * (width, height) - turn @ np.array(anchor)
-    return _View(width, height, np.hstack([turn, shift[:, None]]), min(width, height) / 640, rng.uniform(0.82, 1.08))
+    return _View(
+        width,
+        height,
+        np.hstack([turn, shift[:, None]]),
+        min(width, height) / 640,
+        rng.uniform(0.82, 1.08),
+    )
 
 
 def _places(rng: Generator, view: _View, count: int) -> Iterator[tuple[Points, float]]:
@@ -189,7 +222,9 @@ def _places(rng: Generator, view: _View, count: int) -> Iterator[tuple[Points, f
         yield centre, diameter
 
 
-def _paint(lab: NDArray[np.float32], centre: Points, diameter: float, rng: Generator) -> tuple[float, ...]:
+def _paint(
+    lab: NDArray[np.float32], centre: Points, diameter: float, rng: Generator
+) -> tuple[float, ...]:
     """Paint a red, slightly raised spot with an uneven rim and return its box.
 
     Every fifth spot has a pale head.
@@ -197,18 +232,37 @@ def _paint(lab: NDArray[np.float32], centre: Points, diameter: float, rng: Gener
     reach = int(np.ceil(diameter))
     x, y = int(centre[0]), int(centre[1])
     h, w = lab.shape[:2]
-    top, bottom, left, right = max(0, y - reach), min(h, y + reach + 1), max(0, x - reach), min(w, x + reach + 1)
+    top, bottom, left, right = (
+        max(0, y - reach),
+        min(h, y + reach + 1),
+        max(0, x - reach),
+        min(w, x + reach + 1),
+    )
     rows, columns = np.mgrid[top:bottom, left:right]
-    away = np.hypot((columns - x) * rng.uniform(0.9, 1.1), (rows - y) * rng.uniform(0.9, 1.1)) / (diameter / 2)
+    away = np.hypot((columns - x) * rng.uniform(0.9, 1.1), (rows - y) * rng.uniform(0.9, 1.1)) / (
+        diameter / 2
+    )
     around = np.arctan2(rows - y, columns - x)
-    away *= 1 + sum(rng.uniform(0, 0.09) * np.cos(k * around + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5))
+    away *= 1 + sum(
+        rng.uniform(0, 0.09) * np.cos(k * around + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5)
+    )
     spot = 1 / (1 + np.exp((away - 0.85) * 7))
     core = np.exp(-((away / 0.5) ** 2))
     rough = cv2.GaussianBlur(rng.normal(0, 1, spot.shape).astype(np.float32), (0, 0), diameter / 14)
-    lit = np.exp(-((np.hypot(columns - x + 0.16 * diameter, rows - y + 0.18 * diameter) / (0.14 * diameter)) ** 2))
+    lit = np.exp(
+        -(
+            (
+                np.hypot(columns - x + 0.16 * diameter, rows - y + 0.18 * diameter)
+                / (0.14 * diameter)
+            )
+            ** 2
+        )
+    )
     patch = lab[top:bottom, left:right]
     strength = rng.uniform(0.8, 1.2)
-    patch[:, :, 0] += strength * (-9 * spot - 9 * core + 9 * lit) + spot * rough * (1.5 / rough.std())
+    patch[:, :, 0] += strength * (-9 * spot - 9 * core + 9 * lit) + spot * rough * (
+        1.5 / rough.std()
+    )
     patch[:, :, 1] += strength * (13 * spot + 7 * core - 5 * lit)
     patch[:, :, 2] += strength * (3 * spot + 2 * core)
     if rng.random() < 1 / 5:

@@ -38,14 +38,22 @@ def run_demo(folder: Path, engine: str | None, presenter: Presenter) -> tuple[Ru
     """
     try:
         if folder.exists() and any(folder.iterdir()) and not (folder / "photos").is_dir():
-            raise UsageError(f"{folder}: not empty, and not from an earlier demo; name another folder")
+            raise UsageError(
+                f"{folder}: not empty, and not from an earlier demo; name another folder"
+            )
         presenter.phase("making photos with lesions at known places")
         planted = write_demo_archive(folder / "photos", PHOTOS)
     except OSError as e:
-        raise UsageError(f"{folder}: the demo cannot be written there ({e.strerror}); name another folder") from None
+        raise UsageError(
+            f"{folder}: the demo cannot be written there ({e.strerror}); name another folder"
+        ) from None
 
     report = score(
-        folder / "photos", folder / "scored", engine=engine, max_failures=BROKEN_ON_PURPOSE, presenter=presenter
+        folder / "photos",
+        folder / "scored",
+        engine=engine,
+        max_failures=BROKEN_ON_PURPOSE,
+        presenter=presenter,
     )
     if report.exit_code not in (0, 3):
         return report, Found(len(planted), 0, 0)

@@ -24,7 +24,9 @@ def seconds_of(text: str) -> float:
         seconds = float(plain)
     except ValueError:
         if not plain or _PART.sub("", plain):
-            raise ValueError(f"{text!r} is not a length of time; write it like 45s, 30m, 6h, 1h30m or 2d") from None
+            raise ValueError(
+                f"{text!r} is not a length of time; write it like 45s, 30m, 6h, 1h30m or 2d"
+            ) from None
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(plain))
 
     if not 0 < seconds < float("inf"):
@@ -55,5 +57,7 @@ def moment_of(text: str, now: datetime | None = None) -> datetime:
         ago = seconds_of(text)
         return (now or datetime.now().astimezone()) - timedelta(seconds=ago)
     except (ValueError, OverflowError):
-        way_out = "write a date like 2026-11-29 or 2026-11-29T22:00Z, or a time before now like 36h or 2d"
+        way_out = (
+            "write a date like 2026-11-29 or 2026-11-29T22:00Z, or a time before now like 36h or 2d"
+        )
         raise ValueError(f"{text!r} is not a moment; {way_out}") from None

@@ -16,7 +16,9 @@ from typing import Any, TextIO
 from skinbatch.redact import redacted
 
 LOGGER = logging.getLogger("skinbatch")
-LOGGER.addHandler(logging.NullHandler())  # otherwise Python prints warnings of a logger without handlers
+LOGGER.addHandler(
+    logging.NullHandler()
+)  # otherwise Python prints warnings of a logger without handlers
 _bound: ContextVar[dict[str, Any]] = ContextVar("skinbatch_log_fields", default={})  # noqa: B039 - never changed in place
 
 
@@ -45,7 +47,10 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, Any] = {"time": at.replace("+00:00", "Z"), "level": record.levelname.lower()}
+        line: dict[str, Any] = {
+            "time": at.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+        }
         if hasattr(record, "fields"):
             line |= {"event": record.getMessage()} | record.fields
         else:

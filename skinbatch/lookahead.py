@@ -46,7 +46,9 @@ def ahead(
                     continue
                 price = cost(item)
                 spent += price
-                waiting.append((item, _done(work, item) if quick else pool.submit(work, item).result, price))
+                waiting.append(
+                    (item, _done(work, item) if quick else pool.submit(work, item).result, price)
+                )
             if not waiting:
                 return
             item, price = waiting[0][0], waiting[0][2]

@@ -121,7 +121,10 @@ class NotebookResults(Results):
             ("scoring", f"{self.fingerprint} ({state})"),
             ("photos", f"{table.num_rows:,}"),
             ("status", _counted(table.column("status").to_pylist())),
-            ("grade", _counted(grade for grade in table.column("grade").to_pylist() if grade is not None)),
+            (
+                "grade",
+                _counted(grade for grade in table.column("grade").to_pylist() if grade is not None),
+            ),
         ]
         rows += [("note", note) for note in (self.note, missing) if note is not None]
         cells = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in rows)
@@ -129,4 +132,6 @@ class NotebookResults(Results):
 
 
 def _counted(values: Any) -> str:
-    return ", ".join(f"{count:,} {value}" for value, count in Counter(values).most_common()) or "none"
+    return (
+        ", ".join(f"{count:,} {value}" for value, count in Counter(values).most_common()) or "none"
+    )

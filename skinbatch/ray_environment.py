@@ -133,7 +133,9 @@ def _grpc_address(address: str) -> str:
     """
     if address != "auto":
         return address.removeprefix("ray://")
-    folder = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.name == "posix" else tempfile.gettempdir())
+    folder = os.environ.get("RAY_TMPDIR") or (
+        "/tmp" if os.name == "posix" else tempfile.gettempdir()
+    )
     try:
         return (Path(folder) / "ray/ray_current_cluster").read_text().strip()
     except OSError:
@@ -149,7 +151,9 @@ def _lets_in(head: str, token: str | None) -> bool:
 
     proof = [("authorization", f"Bearer {token}")] if token else []
     with grpc.insecure_channel(head, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        ask = channel.unary_unary(_CHECK_ALIVE, request_serializer=bytes, response_deserializer=bytes)
+        ask = channel.unary_unary(
+            _CHECK_ALIVE, request_serializer=bytes, response_deserializer=bytes
+        )
         try:
             ask(b"", timeout=_ASK_S, metadata=proof)
         except grpc.RpcError as e:

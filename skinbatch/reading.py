@@ -61,11 +61,16 @@ def open(
         (4, 5)
     """
     return open_results(
-        destination_store(dest, storage or load_config(config).storage), scoring, grading, NotebookResults
+        destination_store(dest, storage or load_config(config).storage),
+        scoring,
+        grading,
+        NotebookResults,
     )
 
 
-def verify(dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None) -> VerifyReport:
+def verify(
+    dest: str | Path, scoring: str | None = None, storage: StorageSettings | None = None
+) -> VerifyReport:
     """Check that every listed photo has exactly one row and that no file has changed since.
 
     Every receipt and every data file is read once.

@@ -64,7 +64,9 @@ def redacted(text: str) -> str:
     if any(word in lower for word in _OF_HEADERS):
         text = _HEADER.sub(r"\1\2…", text)
     for name in _ENVIRONMENT:
-        secret = os.environ.get(name, "").strip()  # text may contain a trailing line break in escaped form
+        secret = os.environ.get(
+            name, ""
+        ).strip()  # text may contain a trailing line break in escaped form
         if len(secret) >= _SHORTEST and secret in text:
             text = text.replace(secret, "…")
     return text

@@ -30,7 +30,9 @@ def toml_value(value: Any) -> str:
     if isinstance(value, dict) and not value:
         return "{}"
     if isinstance(value, dict):
-        pairs = ", ".join(f"{toml_key(name)} = {toml_value(inner)}" for name, inner in value.items())
+        pairs = ", ".join(
+            f"{toml_key(name)} = {toml_value(inner)}" for name, inner in value.items()
+        )
         return "{ " + pairs + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
@@ -39,4 +41,8 @@ def toml_value(value: Any) -> str:
 
 def toml_key(name: str) -> str:
     """Return a key as TOML, quoted if necessary."""
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else toml_value(name)
+    return (
+        name
+        if name.replace("_", "").replace("-", "").isalnum() and name.isascii()
+        else toml_value(name)
+    )

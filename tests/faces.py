@@ -22,7 +22,9 @@ _SKIN = (210, 160, 130)
 _LESION = (235, 62, 55)
 
 
-def face(left: int = 0, right: int = 0, shade: int = 0, corner: Sequence[int] | None = None) -> NDArray[np.uint8]:
+def face(
+    left: int = 0, right: int = 0, shade: int = 0, corner: Sequence[int] | None = None
+) -> NDArray[np.uint8]:
     """Return a (96, 96, 3) RGB face with this many lesions (at most 7) on each side of the nose.
 
     shade: 0-99, of the background, so that photos with the same counts differ. corner: colour of

@@ -23,7 +23,12 @@ def bare_environment(home: Path) -> dict[str, str]:
     """Return the environment of a machine on which Ray has never run: no token, nothing set."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     path = f"{BIN}:{os.environ.get('PATH', '')}"
-    return kept | {"HOME": str(home), "PATH": path, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    return kept | {
+        "HOME": str(home),
+        "PATH": path,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def free_ports(count: int) -> list[int]:
@@ -57,15 +62,27 @@ class RayCluster:
         """
         self.env = bare_environment(home) | {"RAY_AUTH_MODE": auth} | dict(more or {})
         self._cpus, self._program, self._options = cpus, program, options
-        self._folder = tempfile.mkdtemp(prefix="ray-")  # sockets lie in it, and their paths may have 107 characters
+        self._folder = tempfile.mkdtemp(
+            prefix="ray-"
+        )  # sockets lie in it, and their paths may have 107 characters
         self._started: list[subprocess.Popen[bytes]] = []
         port, dashboard, agent, client = free_ports(4)
         self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
-        self._ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+        self._ports = [
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={agent}",
+        ]
         self._ports += [f"--ray-client-server-port={client}"]
 
     def __enter__(self) -> RayCluster:
-        head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--temp-dir={self._folder}", *self._ports]
+        head = [
+            "start",
+            "--head",
+            "--node-ip-address=127.0.0.1",
+            f"--temp-dir={self._folder}",
+            *self._ports,
+        ]
         try:
             self._start([*self._program, *head, f"--num-cpus={self._cpus}", *self._options])
             self._until_it_answers()
@@ -102,8 +119,12 @@ class RayCluster:
     def _until_it_answers(self) -> None:
         end = time.monotonic() + 200  # a busy machine takes minutes
         command = [str(BIN / "ray"), "job", "list", "--address", self.dashboard]
-        while subprocess.run(command, env=self.env, capture_output=True, check=False).returncode != 0:
-            assert self._started[0].poll() is None and time.monotonic() < end, "the cluster did not start"
+        while (
+            subprocess.run(command, env=self.env, capture_output=True, check=False).returncode != 0
+        ):
+            assert self._started[0].poll() is None and time.monotonic() < end, (
+                "the cluster did not start"
+            )
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         children: list[psutil.Process] = []

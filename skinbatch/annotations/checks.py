@@ -53,8 +53,16 @@ def check(
             again.
     """
     found: list[Problem] = []
-    used = {name: [_said(photo, stage) is not None for photo in photos] for name, photos in splits.items()}
-    annotated = {p.path for name, photos in splits.items() for p, said in zip(photos, used[name], strict=True) if said}
+    used = {
+        name: [_said(photo, stage) is not None for photo in photos]
+        for name, photos in splits.items()
+    }
+    annotated = {
+        p.path
+        for name, photos in splits.items()
+        for p, said in zip(photos, used[name], strict=True)
+        if said
+    }
     for photos in splits.values():
         for photo in photos:
             found += _of_photo(photo, stage, set(classes), mapping or {}, annotated)
@@ -76,7 +84,11 @@ def check(
         found += _missing_classes(name, usable, stage, classes, mapping or {})
     for one, other in combinations(splits, 2):
         of_one, of_other = (
-            [(p, look) for p, look, said in zip(splits[name], looks[name], used[name], strict=True) if said]
+            [
+                (p, look)
+                for p, look, said in zip(splits[name], looks[name], used[name], strict=True)
+                if said
+            ]
             for name in (one, other)
         )
         found += _in_both(one, of_one, other, of_other)
@@ -111,10 +123,14 @@ def _of_photo(
         yield Problem(Kind.NO_ANNOTATION, str(photo.path or file), photo.name)
     if stage == "detector":
         yield from _of_boxes(photo)
-    names = {"segmenter": (), "detector": photo.labels or (), "classifier": photo.classes or ()}[stage]
+    names = {"segmenter": (), "detector": photo.labels or (), "classifier": photo.classes or ()}[
+        stage
+    ]
     for name in dict.fromkeys(names):
         if not _known(name, classes, mapping):
-            yield Problem(Kind.UNKNOWN_CLASS, file, f"{photo.name}: {name or 'a box without a name'}")
+            yield Problem(
+                Kind.UNKNOWN_CLASS, file, f"{photo.name}: {name or 'a box without a name'}"
+            )
 
 
 def _known(name: str, classes: Collection[str], mapping: Mapping[str, str]) -> bool:
@@ -124,18 +140,26 @@ def _known(name: str, classes: Collection[str], mapping: Mapping[str, str]) -> b
 
 
 def _of_boxes(photo: AnnotatedPhoto) -> Iterator[Problem]:
-    for number, (x1, y1, x2, y2) in enumerate(photo.boxes.tolist() if photo.boxes is not None else (), 1):
+    for number, (x1, y1, x2, y2) in enumerate(
+        photo.boxes.tolist() if photo.boxes is not None else (), 1
+    ):
         kind = _kind_of_box(x1, y1, x2, y2, photo.width or math.inf, photo.height or math.inf)
         if kind is not None:
             size = f", the photo is {photo.width} x {photo.height}" if photo.width else ""
-            yield Problem(kind, str(photo.annotation), f"{photo.name}: box {number}: {x1:g},{y1:g},{x2:g},{y2:g}{size}")
+            yield Problem(
+                kind,
+                str(photo.annotation),
+                f"{photo.name}: box {number}: {x1:g},{y1:g},{x2:g},{y2:g}{size}",
+            )
     for number in sorted(photo.swapped):
         yield Problem(Kind.SWAPPED, str(photo.annotation), f"{photo.name}: box {number + 1}")
     for _ in photo.crowd_labels:
         yield Problem(Kind.CROWD, str(photo.annotation), photo.name)
 
 
-def _kind_of_box(x1: float, y1: float, x2: float, y2: float, width: float, height: float) -> Kind | None:
+def _kind_of_box(
+    x1: float, y1: float, x2: float, y2: float, width: float, height: float
+) -> Kind | None:
     if not all(math.isfinite(v) for v in (x1, y1, x2, y2)):
         return Kind.NOT_A_NUMBER
     if x2 == x1 or y2 == y1:
@@ -148,7 +172,11 @@ def _kind_of_box(x1: float, y1: float, x2: float, y2: float, width: float, heigh
 
 
 def _missing_classes(
-    split: str, photos: Sequence[AnnotatedPhoto], stage: Stage, classes: Sequence[str], mapping: Mapping[str, str]
+    split: str,
+    photos: Sequence[AnnotatedPhoto],
+    stage: Stage,
+    classes: Sequence[str],
+    mapping: Mapping[str, str],
 ) -> Iterator[Problem]:
     """Yield the classes that no photo of a split has.
 
@@ -178,7 +206,11 @@ def _mask_classes(photo: AnnotatedPhoto) -> set[str]:
     if parts and None not in parts:
         return {"background", *(MASK_CLASSES[part[1]] for part in parts if part)}
     try:
-        return {MASK_CLASSES[n] for n in np.unique(read_mask(photo)) if n != UNSURE} if parts else set()
+        return (
+            {MASK_CLASSES[n] for n in np.unique(read_mask(photo)) if n != UNSURE}
+            if parts
+            else set()
+        )
     except UsageError:
         return set()  # _of_file reports it.
 
@@ -195,8 +227,13 @@ def _looks(
     if len(splits) > 1:
         found = iter(look_at_all(paths, progress))
     else:
-        found = (_size(photo) for photos in splits.values() for photo in photos if photo.path is not None)
-    return {name: [None if photo.path is None else next(found) for photo in photos] for name, photos in splits.items()}
+        found = (
+            _size(photo) for photos in splits.values() for photo in photos if photo.path is not None
+        )
+    return {
+        name: [None if photo.path is None else next(found) for photo in photos]
+        for name, photos in splits.items()
+    }
 
 
 def _size(photo: AnnotatedPhoto) -> tuple[int, int] | str:
@@ -207,7 +244,9 @@ def _size(photo: AnnotatedPhoto) -> tuple[int, int] | str:
         return str(e)
 
 
-def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None, stage: Stage) -> Iterator[Problem]:
+def _of_file(
+    photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None, stage: Stage
+) -> Iterator[Problem]:
     if look is None:
         return
     if isinstance(look, str):
@@ -217,7 +256,12 @@ def _of_file(photo: AnnotatedPhoto, look: Look | tuple[int, int] | str | None, s
     annotated = (photo.width or 0, photo.height or 0)
     if all(annotated) and size != annotated:
         what = f"{photo.name} is {size[0]} x {size[1]}, its annotation gives {photo.width} x {photo.height}"
-        if stage == "detector" and photo.boxes is not None and len(photo.boxes) and not same_shape(size, annotated):
+        if (
+            stage == "detector"
+            and photo.boxes is not None
+            and len(photo.boxes)
+            and not same_shape(size, annotated)
+        ):
             yield Problem(Kind.OTHER_SHAPE, str(photo.path), what)
         else:
             yield Problem(Kind.OTHER_SIZE, str(photo.annotation), what)
@@ -253,7 +297,9 @@ def _in_both(
     of_bytes = {look.sha256: photo for photo, look in some}
     for b, (photo, look) in enumerate(others):
         if (same := of_bytes.get(look.sha256)) is not None:
-            yield Problem(Kind.SAME_FILE, str(photo.path), f"in {other}, and in {one} as {same.path}")
+            yield Problem(
+                Kind.SAME_FILE, str(photo.path), f"in {other}, and in {one} as {same.path}"
+            )
         elif b in nearest:
             share, a = nearest[b]
             what = f"in {other}, and in {one} as {some[a][0].path}; {share:.0%} of the signs differ"

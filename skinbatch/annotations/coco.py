@@ -77,17 +77,25 @@ class _File:
                 self._id(image, "id", "image")
             for category in categories:
                 self._id(category, "id", "category")
-            self.categories: dict[int | str, str] = {c["id"]: str(c["name"]).strip() for c in categories}
+            self.categories: dict[int | str, str] = {
+                c["id"]: str(c["name"]).strip() for c in categories
+            }
             self._parents = {c.get("supercategory") for c in categories} - {NO_PARENT}
             rest = [a for a in data["annotations"] if a is not None]
             known = {image["id"] for image in self.images}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             said = f"`{e.args[0]}` is missing" if isinstance(e, KeyError) else str(e)
-            raise UsageError(f"{file}: not COCO's instances (images, annotations with bbox): {said}") from None
+            raise UsageError(
+                f"{file}: not COCO's instances (images, annotations with bbox): {said}"
+            ) from None
         if rest:
             lacks = "bbox" if isinstance(rest[0], dict) and "image_id" in rest[0] else "image_id"
-            what = f"annotation {rest[0].get('id')}" if isinstance(rest[0], dict) else "an annotation"
-            raise UsageError(f"{file}: not COCO's instances: {what} has no `{lacks}`; give it one or remove it")
+            what = (
+                f"annotation {rest[0].get('id')}" if isinstance(rest[0], dict) else "an annotation"
+            )
+            raise UsageError(
+                f"{file}: not COCO's instances: {what} has no `{lacks}`; give it one or remove it"
+            )
         if len(known) < len(self.images):
             raise UsageError(f"{file}: two images have the same `id`; give each one of its own")
         stray = next((n for n in self._of if n not in known), None)
@@ -141,14 +149,19 @@ class _File:
     def _labels(self, annotations: NDArray[np.int64]) -> tuple[str, ...]:
         """Return the labels of annotations. A category that is not listed keeps its number."""
         of = (self._category[n] for n in annotations)
-        return tuple("" if category is None else self.categories.get(category, str(category)) for category in of)
+        return tuple(
+            "" if category is None else self.categories.get(category, str(category))
+            for category in of
+        )
 
     def _take(self, found: dict[str, Any]) -> dict[str, Any] | None:
         if "bbox" not in found or "image_id" not in found:
             return found
         image = self._id(found, "image_id", "annotation")
         self._of.append(image)
-        self._category.append(self._id(found, "category_id", "annotation") if "category_id" in found else None)
+        self._category.append(
+            self._id(found, "category_id", "annotation") if "category_id" in found else None
+        )
         try:
             x, y, w, h = (Decimal(v) for v in found["bbox"])
             corners = [float(v) for v in (x, y, EXACT.add(x, w), EXACT.add(y, h))]
@@ -188,7 +201,9 @@ class _File:
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
-        return [path] if path.suffix.lower() == ".json" and json_kind(path) in ("coco", None) else []
+        return (
+            [path] if path.suffix.lower() == ".json" and json_kind(path) in ("coco", None) else []
+        )
     tree = Tree(path)
     files = [tree.path(key) for key in tree.ending(".json")]
     return [file for file in files if file.name.lower() == ROBOFLOW or json_kind(file) == "coco"]

@@ -80,7 +80,9 @@ class _File:
         try:
             self._parse()
         except (OSError, ElementTree.ParseError, LookupError) as e:
-            raise UsageError(f"{file}: not a readable CVAT annotation: {e}; export it again, or remove it") from None
+            raise UsageError(
+                f"{file}: not a readable CVAT annotation: {e}; export it again, or remove it"
+            ) from None
         self.photos = PhotoFiles(file, photos, [image.names for image in self.images], ())
 
     def annotated(self, root: Path) -> Iterator[AnnotatedPhoto]:
@@ -106,7 +108,11 @@ class _File:
     def _parse(self) -> None:
         for _, node in ElementTree.iterparse(self.file, ("end",)):
             if node.tag == "meta":
-                self.labels = [name for label in node.iter("label") if (name := (label.findtext("name") or "").strip())]
+                self.labels = [
+                    name
+                    for label in node.iter("label")
+                    if (name := (label.findtext("name") or "").strip())
+                ]
             elif node.tag == "track":
                 raise UsageError(
                     f"{self.file}: is CVAT for video, whose boxes are tracks; export it as `CVAT for images 1.1`"
@@ -173,7 +179,9 @@ def _ellipse(node: ElementTree.Element, where: str) -> list[float]:
 
 
 def _mask(node: ElementTree.Element, where: str) -> list[float]:
-    x, y, width, height = (_number(node, name, where) for name in ("left", "top", "width", "height"))
+    x, y, width, height = (
+        _number(node, name, where) for name in ("left", "top", "width", "height")
+    )
     return [x, y, x + width, y + height]
 
 
@@ -185,7 +193,9 @@ _SHAPES: Mapping[str, Callable[[ElementTree.Element, str], list[float]]] = {
 }
 
 
-def _number(node: ElementTree.Element, name: str, where: str, default: float | None = None) -> float:
+def _number(
+    node: ElementTree.Element, name: str, where: str, default: float | None = None
+) -> float:
     text = node.get(name)
     if text is None and default is not None:
         return default

@@ -15,7 +15,9 @@ _SPLITS = {"train", "training", "valid", "val", "validation", "test"}
 
 def fits(path: Path) -> bool:
     """Return whether there are photos in folders, or photos named by severity (`levle2_31.jpg`)."""
-    return path.is_dir() and any("/" in key or severity_of(key) is not None for key in Tree(path).photos)
+    return path.is_dir() and any(
+        "/" in key or severity_of(key) is not None for key in Tree(path).photos
+    )
 
 
 def read(path: Path) -> Truth:
@@ -31,7 +33,11 @@ def read(path: Path) -> Truth:
         if slash:
             classes[folder] = None
         file = tree.path(key)
-        photos.append(AnnotatedPhoto(key, file, file, classes=(folder,) if slash else None, severity=severity_of(key)))
+        photos.append(
+            AnnotatedPhoto(
+                key, file, file, classes=(folder,) if slash else None, severity=severity_of(key)
+            )
+        )
     if classes and {name.lower() for name in classes} <= _SPLITS:
         first = sorted(classes)[0]
         raise UsageError(

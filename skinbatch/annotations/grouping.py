@@ -12,9 +12,7 @@ from skinbatch.tables.names import composed
 # The value of `group` and `--group` that finds groups by comparing the photos themselves.
 LOOK = "look"
 # The limits of groups by look, for messages and cards.
-ESTIMATE = (
-    "found by photos that look alike, so copies of a photo stay together but other photos of the same person are missed"
-)
+ESTIMATE = "found by photos that look alike, so copies of a photo stay together but other photos of the same person are missed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,9 @@ class GroupCount:
         """Count groups that are given by name, one for each photo; None for an unknown one."""
         sizes = Counter(name for name in names if name is not None)
         sharing = sum(size for size in sizes.values() if size > 1)
-        return cls(len(names), len(sizes), sharing, max(sizes.values(), default=0), list(names).count(None))
+        return cls(
+            len(names), len(sizes), sharing, max(sizes.values(), default=0), list(names).count(None)
+        )
 
     def as_text(self) -> str:
         """Return `12 groups in 30 photos; 25 photos share theirs with another, 4 photos at most`."""

@@ -22,12 +22,16 @@ def read_mask(photo: AnnotatedPhoto) -> NDArray[np.uint8]:
     covers are background. Raises UsageError naming the file that is no such mask.
     """
     if not photo.masks:
-        raise UsageError(f"{photo.path or photo.annotation}: has no mask; remove the photo, or draw one")
+        raise UsageError(
+            f"{photo.path or photo.annotation}: has no mask; remove the photo, or draw one"
+        )
     found = [part_of(file.name) for file in photo.masks]
     if len(found) == 1 and found[0] is None:
         return _ids(photo.masks[0])
     mask: NDArray[np.uint8] | None = None
-    for part, file in sorted(zip(found, photo.masks, strict=True), key=lambda pair: pair[0] or (0, 0)):
+    for part, file in sorted(
+        zip(found, photo.masks, strict=True), key=lambda pair: pair[0] or (0, 0)
+    ):
         if part is None:
             raise UsageError(
                 f"{file}: is not named after a part of CelebAMask-HQ (00000_skin.png, 00000_l_eye.png ...)"
@@ -37,7 +41,9 @@ def read_mask(photo: AnnotatedPhoto) -> NDArray[np.uint8]:
             mask = np.zeros(covers.shape, np.uint8)
         if covers.shape != mask.shape:
             (h, w), (height, width) = covers.shape, mask.shape
-            raise UsageError(f"{file}: is {w} x {h} pixels, but the parts before it are {width} x {height}")
+            raise UsageError(
+                f"{file}: is {w} x {h} pixels, but the parts before it are {width} x {height}"
+            )
         mask[covers] = part[1]
     assert mask is not None
     return mask

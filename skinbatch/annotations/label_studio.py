@@ -24,7 +24,16 @@ LOOKED_FOR = "Label Studio .json exports (JSON or JSON-MIN)"
 _WHAT = "Label Studio's JSON or JSON-MIN"
 _BOXES = ("rectanglelabels", "labels", "rectangle")
 _OUTLINES = ("polygonlabels", "polygon", "ellipselabels", "ellipse")
-_NO_BOXES = ("brushlabels", "brush", "bitmask", "bitmasklabels", "keypointlabels", "keypoint", "vector", "vectorlabels")
+_NO_BOXES = (
+    "brushlabels",
+    "brush",
+    "bitmask",
+    "bitmasklabels",
+    "keypointlabels",
+    "keypoint",
+    "vector",
+    "vectorlabels",
+)
 
 
 @dataclass(slots=True)
@@ -91,7 +100,10 @@ class _File:
     def __init__(self, file: Path, photos: Path | None) -> None:
         self.file = file
         data = load_json(file, _WHAT)
-        self._tasks = [self._task(entry, n) for n, entry in enumerate(data if isinstance(data, list) else [data], 1)]
+        self._tasks = [
+            self._task(entry, n)
+            for n, entry in enumerate(data if isinstance(data, list) else [data], 1)
+        ]
         self.photos = PhotoFiles(file, photos, [task.photo.names for task in self._tasks], ())
 
     @property
@@ -105,7 +117,11 @@ class _File:
         boxed = any(task.regions for task in self._tasks) or not chosen
         for task in self._tasks:
             path = self.photos.find(task.photo.names)
-            name = task.photo.name if task.photo.is_key else self.photos.key(task.photo.name, path, root)
+            name = (
+                task.photo.name
+                if task.photo.is_key
+                else self.photos.key(task.photo.name, path, root)
+            )
             size = _size(task, path)
             boxes, not_kept = _boxes(task, size)
             has_boxes = boxed and task.annotated
@@ -149,7 +165,11 @@ class _File:
 
 def _the_one(annotations: Sequence[Any], where: str) -> Sequence[Mapping[str, Any]] | None:
     """Return the results of the annotation that counts; None if nobody submitted one."""
-    kept = [a for a in annotations if isinstance(a, dict) and not (a.get("was_cancelled") or a.get("skipped"))]
+    kept = [
+        a
+        for a in annotations
+        if isinstance(a, dict) and not (a.get("was_cancelled") or a.get("skipped"))
+    ]
     if len(kept) > 1:
         true = [a for a in kept if a.get("ground_truth")]
         if len(true) != 1:
@@ -177,7 +197,10 @@ def _take_results(task: _Task, results: Sequence[Mapping[str, Any]]) -> None:
         kind, value = str(result.get("type", "")).lower(), result.get("value")
         if not isinstance(value, dict):
             continue  # a relation between two regions
-        if kind in ("rectangle", "polygon", "ellipse", "brush", "keypoint") and result.get("id") in labelled:
+        if (
+            kind in ("rectangle", "polygon", "ellipse", "brush", "keypoint")
+            and result.get("id") in labelled
+        ):
             continue
         _take(task, kind, value, result)
 
@@ -196,7 +219,9 @@ def _take_record(task: _Task, record: Mapping[str, Any]) -> None:
             task.choices[said] = None
         for value in said if isinstance(said, list) else [said]:
             if isinstance(value, dict):
-                kinds = [kind for kind in (*_BOXES, *_OUTLINES, *_NO_BOXES, "choices") if kind in value]
+                kinds = [
+                    kind for kind in (*_BOXES, *_OUTLINES, *_NO_BOXES, "choices") if kind in value
+                ]
                 _take(task, kinds[0] if kinds else _unlabelled(value), value, value)
 
 
@@ -230,20 +255,28 @@ def _take(task: _Task, kind: str, value: Mapping[str, Any], result: Mapping[str,
         raise UsageError(
             f"{task.where}: its photo was rotated in Label Studio; rotate the photo itself, and draw again"
         )
-    labels: list[Any] = next((value[name] for name in (kind, "labels") if isinstance(value.get(name), list)), [])
+    labels: list[Any] = next(
+        (value[name] for name in (kind, "labels") if isinstance(value.get(name), list)), []
+    )
     if len(labels) > 1:
-        raise UsageError(f"{task.where}: a box has several labels ({', '.join(map(str, labels))}); keep one of them")
+        raise UsageError(
+            f"{task.where}: a box has several labels ({', '.join(map(str, labels))}); keep one of them"
+        )
     label = str(labels[0]).strip() if labels else ""
     width, height = result.get("original_width"), result.get("original_height")
     size = (int(width), int(height)) if width and height else None
-    task.regions.append(_Region(value, label, kind in _OUTLINES or "points" in value or "radiusX" in value, size))
+    task.regions.append(
+        _Region(value, label, kind in _OUTLINES or "points" in value or "radiusX" in value, size)
+    )
 
 
 def _size(task: _Task, path: Path | None) -> tuple[int, int] | None:
     """Return the size of the annotated photo, in pixels, from a region or else from the file."""
     sizes = {region.size for region in task.regions if region.size is not None}
     if len(sizes) > 1:
-        raise UsageError(f"{task.where}: its regions give different sizes of the photo: {sorted(sizes)}")
+        raise UsageError(
+            f"{task.where}: its regions give different sizes of the photo: {sorted(sizes)}"
+        )
     if sizes:
         return sizes.pop()
     if task.size is not None:
@@ -260,10 +293,16 @@ def _size(task: _Task, path: Path | None) -> tuple[int, int] | None:
 def _own_size(data: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the photo's size from a task's data, where `skinbatch export` writes it."""
     width, height = data.get("width"), data.get("height")
-    return (width, height) if OWN_NAME in data and isinstance(width, int) and isinstance(height, int) else None
+    return (
+        (width, height)
+        if OWN_NAME in data and isinstance(width, int) and isinstance(height, int)
+        else None
+    )
 
 
-def _boxes(task: _Task, size: tuple[int, int] | None) -> tuple[list[list[float]], Mapping[str, int]]:
+def _boxes(
+    task: _Task, size: tuple[int, int] | None
+) -> tuple[list[list[float]], Mapping[str, int]]:
     """Return the boxes in pixels, and the properties of shapes that are not kept."""
     boxes: list[list[float]] = []
     not_kept: Counter[str] = Counter()
@@ -272,7 +311,9 @@ def _boxes(task: _Task, size: tuple[int, int] | None) -> tuple[list[list[float]]
         try:
             boxes.append(_box(region.value, size))
         except (KeyError, TypeError, ValueError) as e:
-            raise UsageError(f"{task.where}: a region is not in per cent of the photo: {e!r}") from None
+            raise UsageError(
+                f"{task.where}: a region is not in per cent of the photo: {e!r}"
+            ) from None
         if region.is_outline:
             not_kept[OUTLINES] += 1
         elif region.value.get("rotation"):
@@ -285,9 +326,15 @@ def _box(value: Mapping[str, Any], size: tuple[int, int]) -> list[float]:
     if "points" in value:
         return around([(float(x) * across, float(y) * down) for x, y in value["points"]])
 
-    x, y, degrees = float(value["x"]) * across, float(value["y"]) * down, float(value.get("rotation") or 0)
+    x, y, degrees = (
+        float(value["x"]) * across,
+        float(value["y"]) * down,
+        float(value.get("rotation") or 0),
+    )
     if "radiusX" in value:
-        return around_ellipse((x, y), (float(value["radiusX"]) * across, float(value["radiusY"]) * down), degrees)
+        return around_ellipse(
+            (x, y), (float(value["radiusX"]) * across, float(value["radiusY"]) * down), degrees
+        )
     width, height = float(value["width"]) * across, float(value["height"]) * down
     if not degrees:
         return [x, y, x + width, y + height]
@@ -297,7 +344,9 @@ def _box(value: Mapping[str, Any], size: tuple[int, int]) -> list[float]:
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
-        return [path] if path.suffix.lower() == ".json" and json_kind(path) == "label-studio" else []
+        return (
+            [path] if path.suffix.lower() == ".json" and json_kind(path) == "label-studio" else []
+        )
     tree = Tree(path)
     files = [tree.path(key) for key in tree.ending(".json")]
     return [file for file in files if json_kind(file) == "label-studio"]

@@ -76,7 +76,9 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     taken = set(there)
     for key in tree.photos if not path.is_file() else ():
         if tree.path(key) not in taken:
-            found.append(AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key)))
+            found.append(
+                AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key))
+            )
     names = {label for photo in found for label in photo.labels or ()}
     return Truth(root, "labelme", tuple(found), tuple(sorted(names)))
 
@@ -154,7 +156,11 @@ class _Said:
             self._not_kept[OUTLINES] += 1
 
         label, group = str(shape.get("label") or "").strip(), shape.get("group_id")
-        before = groups.setdefault((label, group), len(self._boxes)) if group is not None else len(self._boxes)
+        before = (
+            groups.setdefault((label, group), len(self._boxes))
+            if group is not None
+            else len(self._boxes)
+        )
         if before < len(self._boxes):
             x1, y1, x2, y2 = self._boxes[before]
             self._boxes[before] = around([(x1, y1), (x2, y2), (box[0], box[1]), (box[2], box[3])])
@@ -181,7 +187,9 @@ class _Said:
             with Image.open(io.BytesIO(base64.b64decode(embedded))) as image:
                 return turned_size(image)
         except (*UNREADABLE, binascii.Error, TypeError):
-            raise UsageError(f"{self.file}: `imageData` is not a photo, and `imageWidth` is not set") from None
+            raise UsageError(
+                f"{self.file}: `imageData` is not a photo, and `imageWidth` is not set"
+            ) from None
 
 
 def _points(shape: Mapping[str, Any], where: str) -> list[Point]:
@@ -196,7 +204,9 @@ def _points(shape: Mapping[str, Any], where: str) -> list[Point]:
 
 def _box(kind: str, points: list[Point], where: str) -> list[float]:
     if kind in _NO_AREA or len(points) < 2:
-        raise UsageError(f"{where}: is a {kind}, which is not a box and has no area; draw a box there, or remove it")
+        raise UsageError(
+            f"{where}: is a {kind}, which is not a box and has no area; draw a box there, or remove it"
+        )
     if kind == "circle":
         (centre, edge) = points[:2]
         radius = math.dist(centre, edge)

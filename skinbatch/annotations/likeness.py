@@ -80,9 +80,17 @@ def look_of(data: bytes) -> Look | str:
             # JPEG is decoded at down to an eighth of its size.
             image.draft("L", (_SMALL, _SMALL))
             small = image.convert("L").resize((_SMALL, _SMALL), Image.Resampling.LANCZOS)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as e:
+    except (
+        OSError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        ValueError,
+        SyntaxError,
+    ) as e:
         return plain(e)
-    return Look(hashlib.sha256(data).hexdigest(), width, height, _signs(np.asarray(small, np.float32)))
+    return Look(
+        hashlib.sha256(data).hexdigest(), width, height, _signs(np.asarray(small, np.float32))
+    )
 
 
 def _signs(grey: NDArray[np.float32]) -> NDArray[np.int8]:
@@ -92,7 +100,12 @@ def _signs(grey: NDArray[np.float32]) -> NDArray[np.int8]:
     odd = np.where(np.arange(_SIDE) % 2, -1, 1).astype(np.int8)
     both = (signs, signs.T)
     return np.stack(
-        [(one * up[:, None] * across).ravel() for one in both for up in (odd**2, odd) for across in (odd**2, odd)]
+        [
+            (one * up[:, None] * across).ravel()
+            for one in both
+            for up in (odd**2, odd)
+            for across in (odd**2, odd)
+        ]
     )
 
 
@@ -118,19 +131,25 @@ def alike(
         return
     plain = np.stack([look.signs[0] for look in some]).astype(np.float32)
     for start in range(0, len(others), _ROWS):
-        turned = np.concatenate([look.signs for look in others[start : start + _ROWS]]).astype(np.float32)
+        turned = np.concatenate([look.signs for look in others[start : start + _ROWS]]).astype(
+            np.float32
+        )
         for first in range(0, len(some), _ROWS):
             # Matrix products count equal signs less different ones, and all compared signs, for two
             # million pairs at a time.
             block = plain[first : first + _ROWS]
             agree, both = block @ turned.T, np.abs(block) @ np.abs(turned).T
-            differ = np.where(agree >= _SURE * np.sqrt(both), (both - agree) / np.maximum(2 * both, 1), np.inf)
+            differ = np.where(
+                agree >= _SURE * np.sqrt(both), (both - agree) / np.maximum(2 * both, 1), np.inf
+            )
             nearest = differ.reshape(len(block), -1, 8).min(2).astype(np.float32)
             i, j = np.nonzero(nearest <= most)
             yield i + first, j + start, nearest[i, j]
 
 
-def perceptual_groups(photos: Sequence[AnnotatedPhoto], progress: Progress | None = None) -> list[int]:
+def perceptual_groups(
+    photos: Sequence[AnnotatedPhoto], progress: Progress | None = None
+) -> list[int]:
     """Return a group for every photo, numbered from 0 in the order of the photos.
 
     Photos that look the same, directly or through others, share a group. A photo that is missing or
@@ -139,7 +158,10 @@ def perceptual_groups(photos: Sequence[AnnotatedPhoto], progress: Progress | Non
     there = [n for n, photo in enumerate(photos) if photo.path is not None]
     looks = look_at_all([path for n in there if (path := photos[n].path) is not None], progress)
     seen = [(n, look) for n, look in zip(there, looks, strict=True) if isinstance(look, Look)]
-    first = {n: seen[group][0] for (n, _), group in zip(seen, groups_of([look for _, look in seen]), strict=True)}
+    first = {
+        n: seen[group][0]
+        for (n, _), group in zip(seen, groups_of([look for _, look in seen]), strict=True)
+    }
     numbers: dict[int, int] = {}
     return [numbers.setdefault(first.get(n, n), len(numbers)) for n in range(len(photos))]
 

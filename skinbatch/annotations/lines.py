@@ -48,17 +48,23 @@ def read(path: Path, photos: Path | None = None) -> Truth:
         folders.add(near)
         for number, line in enumerate(read_text(file).splitlines(), 1):
             if line.strip():
-                found.append(_photo(line.strip(), f"{file}: line {number}", file, tree, near, classes))
+                found.append(
+                    _photo(line.strip(), f"{file}: line {number}", file, tree, near, classes)
+                )
     taken = {photo.path for photo in found}
     for key in tree.photos:
         if key.rpartition("/")[0] in folders and tree.path(key) not in taken:
-            found.append(AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key)))
+            found.append(
+                AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key))
+            )
     used = {label for photo in found for label in photo.labels or ()}
     class_names = tuple(names) or tuple(sorted(used, key=lambda n: (len(n), n)))
     return Truth(photo_root, "lines", tuple(found), class_names)
 
 
-def _photo(line: str, where: str, file: Path, tree: Tree, near: str, classes: list[str]) -> AnnotatedPhoto:
+def _photo(
+    line: str, where: str, file: Path, tree: Tree, near: str, classes: list[str]
+) -> AnnotatedPhoto:
     name, groups = name_and_rest(line)
     boxes, labels = [], []
     for group in groups:
@@ -67,16 +73,26 @@ def _photo(line: str, where: str, file: Path, tree: Tree, near: str, classes: li
             x1, y1, x2, y2 = (float(part) for part in parts[:4])
             (word,) = parts[4:]
         except ValueError:
-            raise UsageError(f"{where}: {group[:60]!r} is not x1,y1,x2,y2,class in pixels") from None
+            raise UsageError(
+                f"{where}: {group[:60]!r} is not x1,y1,x2,y2,class in pixels"
+            ) from None
         boxes.append([x1, y1, x2, y2])
         number = int(word) if word.isdecimal() else -1
         labels.append(classes[number] if 0 <= number < len(classes) else word.strip())
     key = tree.find(name, near)
-    path = tree.path(key) if key else Path(name) if os.path.isabs(name) and os.path.isfile(name) else None
+    path = (
+        tree.path(key)
+        if key
+        else Path(name)
+        if os.path.isabs(name) and os.path.isfile(name)
+        else None
+    )
     width, height = displayed_size(path) if path else (None, None)
     found = np.array(boxes, np.float32).reshape(-1, 4)
     known = key or (f"{near}/{name}" if near and not os.path.isabs(name) else name)
-    return AnnotatedPhoto(known, file, path, width, height, found, tuple(labels), severity=severity_of(known))
+    return AnnotatedPhoto(
+        known, file, path, width, height, found, tuple(labels), severity=severity_of(known)
+    )
 
 
 def name_and_rest(line: str) -> tuple[str, list[str]]:

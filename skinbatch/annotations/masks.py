@@ -96,6 +96,8 @@ def _is_mask(file: Path) -> bool:
     try:
         with Image.open(file) as image:
             numbers = np.asarray(image)
-            return image.mode in ID_MODES and int(numbers[numbers != UNSURE].max(initial=0)) < len(CLASSES)
+            return image.mode in ID_MODES and int(numbers[numbers != UNSURE].max(initial=0)) < len(
+                CLASSES
+            )
     except UNREADABLE as e:
         raise UsageError(f"{file}: not a readable PNG: {e}; replace it, or remove it") from None

@@ -62,13 +62,18 @@ class Pairs:
     ambiguous: tuple[str, ...]
 
 
-def pair_photos(photos: Sequence[AnnotatedPhoto], image_ids: Sequence[str], uris: Sequence[str]) -> Pairs:
+def pair_photos(
+    photos: Sequence[AnnotatedPhoto], image_ids: Sequence[str], uris: Sequence[str]
+) -> Pairs:
     """Pair annotated photos with rows, by their files or by the names that they have in their lists.
 
     uris: of the rows, as tables spell them.
     """
     ids = {composed(image_id) for image_id in image_ids}
-    names = [photo.written if photo.written and composed(photo.written) in ids else photo.name for photo in photos]
+    names = [
+        photo.written if photo.written and composed(photo.written) in ids else photo.name
+        for photo in photos
+    ]
     return pair(names, image_ids, [photo.path for photo in photos], uris)
 
 
@@ -86,16 +91,25 @@ def pair(
     files: None for photos that do not exist.
     """
     names = [safe_text(name) for name in names]
-    paths, row_paths = _resolved(files), _resolved(None if is_s3(uri) else path_of(original_text(uri)) for uri in uris)
+    paths, row_paths = (
+        _resolved(files),
+        _resolved(None if is_s3(uri) else path_of(original_text(uri)) for uri in uris),
+    )
     if not {path for path in paths if path is not None}.isdisjoint(row_paths):
         # A path that is no file on this machine equals nothing.
         keys: list[Hashable] = [path or ("truth", n) for n, path in enumerate(paths)]
-        return _paired(FILE, names, image_ids, keys, [path or ("row", n) for n, path in enumerate(row_paths)])
+        return _paired(
+            FILE, names, image_ids, keys, [path or ("row", n) for n, path in enumerate(row_paths)]
+        )
     for way, key in _NAMES.items():
-        keys, keys_of_rows = _matchable([key(name) for name in names], [key(image_id) for image_id in image_ids])
+        keys, keys_of_rows = _matchable(
+            [key(name) for name in names], [key(image_id) for image_id in image_ids]
+        )
         if not set(keys).isdisjoint(keys_of_rows):
             return _paired(way, names, image_ids, keys, keys_of_rows)
-    return Pairs(None, np.zeros(0, np.int64), np.zeros(0, np.int64), tuple(names), tuple(image_ids), ())
+    return Pairs(
+        None, np.zeros(0, np.int64), np.zeros(0, np.int64), tuple(names), tuple(image_ids), ()
+    )
 
 
 def _resolved(files: Iterable[str | os.PathLike[str] | None]) -> list[str | None]:
@@ -114,7 +128,9 @@ def _resolved(files: Iterable[str | os.PathLike[str] | None]) -> list[str | None
     return found
 
 
-def _matchable(keys: Sequence[Hashable], others: Sequence[Hashable]) -> tuple[list[Hashable], list[Hashable]]:
+def _matchable(
+    keys: Sequence[Hashable], others: Sequence[Hashable]
+) -> tuple[list[Hashable], list[Hashable]]:
     """Return keys that are equal where names are the same text, however Unicode spells it.
 
     A name that is spelled alike on both sides fits no other spelling.
@@ -137,7 +153,9 @@ def _paired(
     often, often_rows = Counter(keys), Counter(keys_of_rows)
     place = {key: n for n, key in enumerate(keys)}
     found = [
-        (place[key], row) for row, key in enumerate(keys_of_rows) if often_rows[key] == 1 and often.get(key, 0) == 1
+        (place[key], row)
+        for row, key in enumerate(keys_of_rows)
+        if often_rows[key] == 1 and often.get(key, 0) == 1
     ]
     pairs = np.array(found, np.int64).reshape(-1, 2)
     return Pairs(
@@ -145,7 +163,11 @@ def _paired(
         pairs[:, 0],
         pairs[:, 1],
         tuple(name for name, key in zip(names, keys, strict=True) if key not in often_rows),
-        tuple(image_id for image_id, key in zip(image_ids, keys_of_rows, strict=True) if key not in often),
+        tuple(
+            image_id
+            for image_id, key in zip(image_ids, keys_of_rows, strict=True)
+            if key not in often
+        ),
         tuple(
             name
             for name, key in zip(names, keys, strict=True)

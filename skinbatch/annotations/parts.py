@@ -30,7 +30,9 @@ def fits(path: Path) -> bool:
     if path.is_file():
         return False
     root = _root(path)
-    return any(part_of(key) for key in Tree(root / ANNOTATIONS).ending(".png")[:20]) if root else False
+    return (
+        any(part_of(key) for key in Tree(root / ANNOTATIONS).ending(".png")[:20]) if root else False
+    )
 
 
 def read(path: Path) -> Truth:
@@ -52,7 +54,9 @@ def read(path: Path) -> Truth:
         number, class_id = found
         before = parts.setdefault(number, {}).setdefault(class_id, annotations.path(key))
         if before != annotations.path(key):
-            raise UsageError(f"{annotations.path(key)}: the same part as {before}; keep one of them")
+            raise UsageError(
+                f"{annotations.path(key)}: the same part as {before}; keep one of them"
+            )
     photo_root = root / PHOTOS
     photos = []
     for key in Tree(photo_root).photos if photo_root.is_dir() else ():

@@ -26,7 +26,13 @@ class PhotoFiles:
     found: photos that `find` has returned.
     """
 
-    def __init__(self, file: Path, photos: Path | None, names: Sequence[Sequence[str]], folders: Sequence[str]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        photos: Path | None,
+        names: Sequence[Sequence[str]],
+        folders: Sequence[str],
+    ) -> None:
         """Create the finder.
 
         Args:
@@ -69,7 +75,12 @@ class PhotoFiles:
         if path is not None and path.is_relative_to(root):
             return path.relative_to(root).as_posix()
         within = self.file.parent
-        if path is not None or within == root or not within.is_relative_to(root) or is_foreign(name):
+        if (
+            path is not None
+            or within == root
+            or not within.is_relative_to(root)
+            or is_foreign(name)
+        ):
             return name
         return f"{within.relative_to(root).as_posix()}/{name}"
 
@@ -82,7 +93,9 @@ class PhotoFiles:
         beside = self.file.parent
         for above in (beside, beside.parent):
             for folder in (above, *(above / name for name in ("images", *folders))):
-                if any(self._within(folder, name) is not None for several in names for name in several):
+                if any(
+                    self._within(folder, name) is not None for several in names for name in several
+                ):
                     return folder
         return beside
 
@@ -100,7 +113,9 @@ def unlisted(files: Sequence[PhotoFiles], root: Path) -> Iterator[AnnotatedPhoto
     """
     found = {path for file in files for path in file.found}
     for folder in sorted({path.parent for path in found}):
-        for path in sorted(Path(folder, entry) for entry in os.listdir(folder) if has_image_name(entry)):
+        for path in sorted(
+            Path(folder, entry) for entry in os.listdir(folder) if has_image_name(entry)
+        ):
             if path not in found:
                 yield AnnotatedPhoto(files[0].key(path.name, path, root), path, path)
 

@@ -62,7 +62,9 @@ def _of_table(path: Path, group: str | None) -> list[AnnotatedPhoto]:
     name_at = place_of(header, ("name",))
     group_at = place_of(header, GROUP if group is None else (group,))
     if group is not None and group_at is None:
-        raise UsageError(f"--trained-on {path}: no column `{group}` for the group; its columns are {', '.join(header)}")
+        raise UsageError(
+            f"--trained-on {path}: no column `{group}` for the group; its columns are {', '.join(header)}"
+        )
 
     listed = []
     for _, row in rows:

@@ -63,7 +63,9 @@ class AnnotatedPhoto:
     @property
     def is_annotated(self) -> bool:
         """Return whether the photo has boxes, classes, a severity or a mask."""
-        return any(part is not None for part in (self.boxes, self.classes, self.severity, self.masks))
+        return any(
+            part is not None for part in (self.boxes, self.classes, self.severity, self.masks)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,12 @@ class Problems:
         """Return the problems from the output of `as_json`, without kinds of another version."""
         kinds = {kind.value: kind for kind in Kind}
         return cls(
-            tuple(Problem(kinds[k], p["file"], p["what"]) for k, those in said.items() if k in kinds for p in those)
+            tuple(
+                Problem(kinds[k], p["file"], p["what"])
+                for k, those in said.items()
+                if k in kinds
+                for p in those
+            )
         )
 
     def raise_if(self, strict: bool) -> None:
@@ -98,8 +103,17 @@ class Problems:
 def _lines(kind: Kind, problems: Sequence[Problem]) -> str:
     """Return a line with the first problem of each file, or more if there are few files."""
     firsts = {p.file: n for n, p in reversed(list(enumerate(problems)))}
-    inside = f" in {len(firsts)} files" if len(firsts) < len(problems) and kind is not Kind.MISSING_CLASS else ""
-    by_file = [*sorted(firsts.values()), *(n for n, p in enumerate(problems) if n != firsts[p.file])]
+    inside = (
+        f" in {len(firsts)} files"
+        if len(firsts) < len(problems) and kind is not Kind.MISSING_CLASS
+        else ""
+    )
+    by_file = [
+        *sorted(firsts.values()),
+        *(n for n, p in enumerate(problems) if n != firsts[p.file]),
+    ]
     shown = [problems[n] for n in sorted(by_file[:SHOWN])]
     lines = [f"{len(problems)} {kind.value}{inside}:", *(f"  {p.file} ({p.what})" for p in shown)]
-    return "\n".join([*lines, f"  and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else lines)
+    return "\n".join(
+        [*lines, f"  and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else lines
+    )

@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.annotations import coco, cvat, folders, label_studio, labelme, lines, masks, parts, table, voc, yolo
+from skinbatch.annotations import (
+    coco,
+    cvat,
+    folders,
+    label_studio,
+    labelme,
+    lines,
+    masks,
+    parts,
+    table,
+    voc,
+    yolo,
+)
 from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.errors import UsageError
 from skinbatch.tables.names import composed
@@ -117,8 +129,14 @@ def read_truth(
     for photo in truth.photos:
         name = photo.name if photo.path is not None else composed(photo.name)
         if (before := named.get(name)) is not None:
-            twice = f"{before} and {photo.annotation}" if before != photo.annotation else f"{before}, twice"
-            raise UsageError(f"{path}: {photo.name} is annotated in {twice}; keep one, or name the right file")
+            twice = (
+                f"{before} and {photo.annotation}"
+                if before != photo.annotation
+                else f"{before}, twice"
+            )
+            raise UsageError(
+                f"{path}: {photo.name} is annotated in {twice}; keep one, or name the right file"
+            )
         named[name] = photo.annotation
     in_order = sorted(truth.photos, key=lambda photo: photo.name)
     return dataclasses.replace(
@@ -176,7 +194,9 @@ def _composed(photo: AnnotatedPhoto) -> AnnotatedPhoto:
     return dataclasses.replace(
         photo,
         labels=None if photo.labels is None else tuple(map(composed, photo.labels)),
-        classes=None if photo.classes is None else tuple(dict.fromkeys(map(composed, photo.classes))),
+        classes=None
+        if photo.classes is None
+        else tuple(dict.fromkeys(map(composed, photo.classes))),
         crowd_labels=tuple(map(composed, photo.crowd_labels)),
         group=None if photo.group is None else composed(photo.group),
     )
@@ -214,5 +234,7 @@ def _told(path: Path, photos: Path | None) -> str:
         )
     fitting = fitting or [name for name, form in _PLAIN.items() if form.suits(path, photos)]
     if not fitting:
-        raise UsageError(f"{path}: no annotations; looked for {'; '.join(f.looked_for for f in _ALL.values())}")
+        raise UsageError(
+            f"{path}: no annotations; looked for {'; '.join(f.looked_for for f in _ALL.values())}"
+        )
     return fitting[0]

@@ -34,7 +34,12 @@ def around_ellipse(centre: Point, radii: Point, degrees: float = 0.0) -> list[fl
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     half_width = math.hypot(radii[0] * cos, radii[1] * sin)
     half_height = math.hypot(radii[0] * sin, radii[1] * cos)
-    return [centre[0] - half_width, centre[1] - half_height, centre[0] + half_width, centre[1] + half_height]
+    return [
+        centre[0] - half_width,
+        centre[1] - half_height,
+        centre[0] + half_width,
+        centre[1] + half_height,
+    ]
 
 
 def corners_of(x1: float, y1: float, x2: float, y2: float) -> list[Point]:

@@ -38,7 +38,10 @@ def split(
             f"{len(photos)} photos form {len(members)} group and cannot be split; name the photos for `valid`"
         )
     kinds = [_kinds(photo) for photo in photos]
-    wanted = {kind: count * valid_share for kind, count in Counter(k for mine in kinds for k in mine).items()}
+    wanted = {
+        kind: count * valid_share
+        for kind, count in Counter(k for mine in kinds for k in mine).items()
+    }
     parts = list(members.values())
     shuffled = [parts[n] for n in np.random.default_rng(seed).permutation(len(parts))]
     # Rare kinds come first, because common ones can be made up for later; then large groups, for
@@ -54,7 +57,9 @@ def split(
                 (got.subtract if inside else got.update)(brings[id(part)])
                 valid ^= set(part)
     valid = _not_nothing(valid, shuffled, len(photos))
-    return [p for n, p in enumerate(photos) if n not in valid], [p for n, p in enumerate(photos) if n in valid]
+    return [p for n, p in enumerate(photos) if n not in valid], [
+        p for n, p in enumerate(photos) if n in valid
+    ]
 
 
 def _kinds(photo: AnnotatedPhoto) -> tuple[str, ...]:
@@ -69,7 +74,9 @@ def _kinds(photo: AnnotatedPhoto) -> tuple[str, ...]:
     if photo.severity is not None:
         kinds.add(f"severity {photo.severity}")
     if photo.boxes is not None:
-        kinds.add(f"boxes up to {next((most for most in _FEW_TO_MANY if len(photo.boxes) <= most), math.inf)}")
+        kinds.add(
+            f"boxes up to {next((most for most in _FEW_TO_MANY if len(photo.boxes) <= most), math.inf)}"
+        )
     return tuple(sorted(kinds))
 
 
@@ -79,7 +86,8 @@ def _gain(brings: Counter[str], sign: int, got: Counter[str], wanted: dict[str, 
     sign: 1 for joining, -1 for leaving. Each kind is measured by its own number.
     """
     return sum(
-        (abs(got[kind] - wanted[kind]) - abs(got[kind] + sign * count - wanted[kind])) / wanted[kind]
+        (abs(got[kind] - wanted[kind]) - abs(got[kind] + sign * count - wanted[kind]))
+        / wanted[kind]
         for kind, count in brings.items()
     )
 

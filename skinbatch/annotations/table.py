@@ -23,7 +23,17 @@ from skinbatch.annotations.tree import Tree, read_text
 from skinbatch.errors import UsageError
 from skinbatch.tables.names import composed
 
-IMAGE = ("image", "image_id", "image_name", "filename", "file_name", "file", "path", "photo", "name")
+IMAGE = (
+    "image",
+    "image_id",
+    "image_name",
+    "filename",
+    "file_name",
+    "file",
+    "path",
+    "photo",
+    "name",
+)
 LABEL = ("label", "labels", "class", "classes", "category", "diagnosis", "dx")
 GROUP = ("group", "patient", "patient_id", "subject", "lesion_id")
 CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
@@ -71,7 +81,9 @@ def read(path: Path, photos: Path | None = None, group: str | None = None) -> Tr
     files = _files(path) if path.is_dir() else [path]
     if len(files) != 1:
         there = ", ".join(file.name for file in files) or "none"
-        raise UsageError(f"{path}: looked for one .csv of photo and label, found {there}; name one of them")
+        raise UsageError(
+            f"{path}: looked for one .csv of photo and label, found {there}; name one of them"
+        )
     (file,) = files
     header, rows = rows_of(file)
     image, labels, group_at = _columns(file, header, rows, group)
@@ -108,15 +120,21 @@ class _BoxColumns:
     size: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, file: Path, header: Sequence[str], labels: int | Mapping[int, str]) -> _BoxColumns | None:
+    def of(
+        cls, file: Path, header: Sequence[str], labels: int | Mapping[int, str]
+    ) -> _BoxColumns | None:
         """Return the columns; None if the rows are no boxes."""
         for names in CORNERS:
             places = [place_of(header, (name,)) for name in names]
             corners = tuple(place for place in places if place is not None)
             if len(corners) == len(names):
                 if not isinstance(labels, int):
-                    raise UsageError(f"{file}: has boxes, but no column for their label ({', '.join(LABEL)})")
-                sides = tuple(place for name in SIZE if (place := place_of(header, (name,))) is not None)
+                    raise UsageError(
+                        f"{file}: has boxes, but no column for their label ({', '.join(LABEL)})"
+                    )
+                sides = tuple(
+                    place for name in SIZE if (place := place_of(header, (name,))) is not None
+                )
                 return cls(corners, labels, sides if len(sides) == len(SIZE) else None)
         return None
 
@@ -150,7 +168,13 @@ def _truth(file: Path, rows: Mapping[str, _Row], photo_root: Path | None, boxed:
     for name, row in rows.items():
         key = tree.find(name)
         taken.add(key)
-        path = tree.path(key) if key else Path(name) if os.path.isabs(name) and os.path.isfile(name) else None
+        path = (
+            tree.path(key)
+            if key
+            else Path(name)
+            if os.path.isabs(name) and os.path.isfile(name)
+            else None
+        )
         size = row.size or (displayed_size(path) if boxed and path else None)
         photos.append(
             AnnotatedPhoto(
@@ -189,7 +213,9 @@ def rows_of(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             if not any(cell.strip() for cell in row):
                 continue
             if len(row) != len(header):
-                raise UsageError(f"{file}: line {reader.line_num}: {len(row)} cells under {len(header)} columns")
+                raise UsageError(
+                    f"{file}: line {reader.line_num}: {len(row)} cells under {len(header)} columns"
+                )
             rows.append((reader.line_num, row))
     except csv.Error as e:
         raise UsageError(f"{file}: line {reader.line_num}: not readable as CSV: {e}") from None
@@ -202,14 +228,22 @@ def _columns(
     """Return the places of photo, label (or place -> class of columns of 0 and 1) and group."""
     image, label = place_of(header, IMAGE), place_of(header, LABEL)
     if image is None:
-        raise UsageError(f"{file}: no column for the photo ({', '.join(IMAGE)}); its columns are {', '.join(header)}")
+        raise UsageError(
+            f"{file}: no column for the photo ({', '.join(IMAGE)}); its columns are {', '.join(header)}"
+        )
     group_at = place_of(header, GROUP if group is None else (group,))
     if group is not None and group_at is None:
-        raise UsageError(f"{file}: no column `{group}` for the group; its columns are {', '.join(header)}")
+        raise UsageError(
+            f"{file}: no column `{group}` for the group; its columns are {', '.join(header)}"
+        )
     if label is not None:
         return image, label, group_at
     marks = {n: name for n, name in enumerate(header) if n not in (image, group_at)}
-    if not marks or not rows or not all(row[n].strip() in ("0", "1") for _, row in rows for n in marks):
+    if (
+        not marks
+        or not rows
+        or not all(row[n].strip() in ("0", "1") for _, row in rows for n in marks)
+    ):
         raise UsageError(
             f"{file}: no column for the label ({', '.join(LABEL)}), nor a column of 0 and 1 for each class; "
             f"its columns are {', '.join(header)}"
@@ -233,7 +267,11 @@ def place_of(header: Sequence[str], names: Sequence[str]) -> int | None:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix.lower() in (".csv", ".tsv") else []
-    return sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in (".csv", ".tsv") and _has_image(p))
+    return sorted(
+        p
+        for p in path.iterdir()
+        if p.is_file() and p.suffix.lower() in (".csv", ".tsv") and _has_image(p)
+    )
 
 
 def _has_image(file: Path) -> bool:

@@ -53,7 +53,9 @@ class Tree:
         """Return keys with one of these extensions (lower case, with the dot)."""
         return [key for key in self.files if extension(key) in extensions]
 
-    def beside(self, annotation: str, swaps: Iterable[tuple[str, Sequence[str]]] = ()) -> str | None:
+    def beside(
+        self, annotation: str, swaps: Iterable[tuple[str, Sequence[str]]] = ()
+    ) -> str | None:
         """Return the photo with the annotation's name, or None.
 
         It is in the annotation's folder or, if that has `labels` in its path, in `images`.
@@ -63,9 +65,15 @@ class Tree:
         """
         return next(iter(self.all_beside(annotation, swaps)), None)
 
-    def all_beside(self, annotation: str, swaps: Iterable[tuple[str, Sequence[str]]] = ()) -> list[str]:
+    def all_beside(
+        self, annotation: str, swaps: Iterable[tuple[str, Sequence[str]]] = ()
+    ) -> list[str]:
         """Return every photo with the annotation's name, formats in alphabetical order."""
-        return [photo for place in (annotation, *_swapped(annotation, swaps)) for photo in self._with_stem(stem(place))]
+        return [
+            photo
+            for place in (annotation, *_swapped(annotation, swaps))
+            for photo in self._with_stem(stem(place))
+        ]
 
     def photo(self, key: str) -> str | None:
         """Return the photo of this key; None if there is none.
@@ -105,7 +113,11 @@ class Tree:
 
         if not (self._loose or is_foreign(name)):
             return None
-        covered = [key for key in candidates if ends.endswith((composed(f"/{key}"), "/" + stem(composed(key))))]
+        covered = [
+            key
+            for key in candidates
+            if ends.endswith((composed(f"/{key}"), "/" + stem(composed(key))))
+        ]
         longest = max((key.count("/") for key in covered), default=0)
         covered = [key for key in covered if key.count("/") == longest]
         return covered[0] if len(covered) == 1 else None
@@ -141,7 +153,9 @@ def stem(key: str) -> str:
     return posixpath.splitext(key)[0]
 
 
-def photo_folder(path: Path, annotations: Sequence[str], photos: Sequence[str]) -> tuple[Path, Path]:
+def photo_folder(
+    path: Path, annotations: Sequence[str], photos: Sequence[str]
+) -> tuple[Path, Path]:
     """Return the folders of the photos and of the annotations of `path`.
 
     They are the same, unless the layout has two folders beside each other.
@@ -151,7 +165,9 @@ def photo_folder(path: Path, annotations: Sequence[str], photos: Sequence[str]) 
     """
     for name in annotations:
         if (path / name).is_dir():
-            return next((path / p for p in photos if (path / p).is_dir()), path / photos[0]), path / name
+            return next(
+                (path / p for p in photos if (path / p).is_dir()), path / photos[0]
+            ), path / name
     parts = path.parts
     for names, others, at_photos in ((annotations, photos, False), (photos, annotations, True)):
         for at in range(len(parts) - 1, 0, -1):

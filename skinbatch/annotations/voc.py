@@ -46,7 +46,9 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     Raises UsageError naming file, object and tag.
     """
     folder = path.parent if path.is_file() else path
-    photo_root, annotation_root = (folder, folder) if path.is_file() else photo_folder(folder, *_FOLDERS)
+    photo_root, annotation_root = (
+        (folder, folder) if path.is_file() else photo_folder(folder, *_FOLDERS)
+    )
     photo_root = photos or photo_root
     tree = Tree(photo_root, loose=photos is not None) if photo_root.is_dir() else None
     annotations = Tree(annotation_root)
@@ -69,7 +71,9 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     return Truth(photo_root, "voc", tuple(read_photos), tuple(sorted(names)), tuple(unread))
 
 
-def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, photo_root: Path) -> AnnotatedPhoto:
+def _photo(
+    file: Path, root: ElementTree.Element, key: str, photo: str | None, photo_root: Path
+) -> AnnotatedPhoto:
     boxes, labels, difficult, marks, outlines = [], [], set(), 0, 0
     for number, node in enumerate(root.findall("object"), 1):
         where = f"{file}: object {number}"
@@ -81,7 +85,10 @@ def _photo(file: Path, root: ElementTree.Element, key: str, photo: str | None, p
         if (node.findtext("difficult") or "").strip() == "1":
             difficult.add(number - 1)
         outlines += any(node.find(tag) is not None for tag in _OUTLINES)
-        marks += sum((node.findtext(tag) or "").strip().lower() not in said for tag, said in _DEFAULTS.items())
+        marks += sum(
+            (node.findtext(tag) or "").strip().lower() not in said
+            for tag, said in _DEFAULTS.items()
+        )
     path = None if photo is None else photo_root / photo
     width, height = _size(root, file, path)
     name = _own_name(root) or photo or _named(root, key)
@@ -103,20 +110,28 @@ def _parse(file: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(file).getroot()
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as e:
-        raise UsageError(f"{file}: not a readable Pascal VOC annotation: {e}; repair it, or remove it") from None
+        raise UsageError(
+            f"{file}: not a readable Pascal VOC annotation: {e}; repair it, or remove it"
+        ) from None
 
 
 def _number(node: ElementTree.Element, tag: str, where: str) -> float:
     text = node.findtext(tag)
     if text is None:
-        raise UsageError(f"{where}: <{node.tag}> without <{tag}>; it needs {', '.join(f'<{t}>' for t in _CORNERS)}")
+        raise UsageError(
+            f"{where}: <{node.tag}> without <{tag}>; it needs {', '.join(f'<{t}>' for t in _CORNERS)}"
+        )
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"{where}: <{tag}> is {text.strip()[:40]!r}, not a number of pixels") from None
+        raise UsageError(
+            f"{where}: <{tag}> is {text.strip()[:40]!r}, not a number of pixels"
+        ) from None
 
 
-def _size(root: ElementTree.Element, file: Path, photo: Path | None) -> tuple[int | None, int | None]:
+def _size(
+    root: ElementTree.Element, file: Path, photo: Path | None
+) -> tuple[int | None, int | None]:
     """Return the size in the file.
 
     Some tools omit the size or write 0; then the photo's own size is returned.
@@ -127,7 +142,9 @@ def _size(root: ElementTree.Element, file: Path, photo: Path | None) -> tuple[in
         try:
             said.append(int(float(text)) if text and text.strip() else 0)
         except (ValueError, OverflowError):
-            raise UsageError(f"{file}: <size>: <{tag}> is {text!r}, not a number of pixels") from None
+            raise UsageError(
+                f"{file}: <size>: <{tag}> is {text!r}, not a number of pixels"
+            ) from None
     if min(said) > 0:
         return said[0], said[1]
     return displayed_size(photo) if photo is not None else (None, None)
@@ -148,14 +165,21 @@ def _photo_of(key: str, root: ElementTree.Element, photos: Tree | None, apart: b
 def _named(root: ElementTree.Element, key: str) -> str:
     """Return the key that <filename> gives, or else the annotation's own."""
     filename = posixpath.basename((root.findtext("filename") or "").strip().replace("\\", "/"))
-    return posixpath.join(posixpath.dirname(key), filename) if has_image_name(filename) else stem(key)
+    return (
+        posixpath.join(posixpath.dirname(key), filename) if has_image_name(filename) else stem(key)
+    )
 
 
 def _own_name(root: ElementTree.Element) -> str | None:
-    if root.findtext("source/database") != OWN_DATABASE or (node := root.find("source/image")) is None:
+    if (
+        root.findtext("source/database") != OWN_DATABASE
+        or (node := root.find("source/image")) is None
+    ):
         return None
     return (
-        urllib.parse.unquote(node.text or "", errors="surrogatepass") if node.get("encoding") == PERCENT else node.text
+        urllib.parse.unquote(node.text or "", errors="surrogatepass")
+        if node.get("encoding") == PERCENT
+        else node.text
     )
 
 

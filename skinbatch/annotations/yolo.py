@@ -22,7 +22,14 @@ from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.spellings import Spellings
 from skinbatch.annotations.tree import Tree, photo_folder, read_text, stem
-from skinbatch.annotations.yolo_data import YAML, DataSet, class_names, data_sets_in, labels_of, read_data_set
+from skinbatch.annotations.yolo_data import (
+    YAML,
+    DataSet,
+    class_names,
+    data_sets_in,
+    labels_of,
+    read_data_set,
+)
 from skinbatch.errors import UsageError
 
 LOOKED_FOR = "YOLO .txt files beside their photos (or in `labels` beside `images`)"
@@ -54,7 +61,9 @@ def fits(path: Path, photos: Path | None = None) -> bool:
     """
     if path.is_file():
         return path.suffix.lower() in YAML
-    return _has_labels(path, photos) or any(_leads_to_labels(read_data_set(file)) for file in data_sets_in(path))
+    return _has_labels(path, photos) or any(
+        _leads_to_labels(read_data_set(file)) for file in data_sets_in(path)
+    )
 
 
 def read(path: Path, photos: Path | None = None, split: str | None = None) -> Truth:
@@ -91,12 +100,18 @@ def _data_set(path: Path) -> DataSet | None:
     """Return the data.yaml that names the photos; None if the folder itself has the labels."""
     if path.is_file():
         data_set = read_data_set(path)
-        return data_set if data_set.splits and (data_set.is_there or not _has_labels(path.parent)) else None
+        return (
+            data_set
+            if data_set.splits and (data_set.is_there or not _has_labels(path.parent))
+            else None
+        )
     if _has_labels(path):
         return None
     files = data_sets_in(path)
     if len(files) > 1:
-        raise UsageError(f"{path}: has several data sets: {', '.join(file.name for file in files)}; name one of them")
+        raise UsageError(
+            f"{path}: has several data sets: {', '.join(file.name for file in files)}; name one of them"
+        )
     return read_data_set(files[0]) if files else None
 
 
@@ -125,7 +140,9 @@ def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
         for photo in photos:
             # A photo may be in two lists.
             found.setdefault(photo.path or photo.name, photo)
-    return Truth(root, "yolo", tuple(found.values()), _classes(found.values(), data_set.names), tuple(unread))
+    return Truth(
+        root, "yolo", tuple(found.values()), _classes(found.values(), data_set.names), tuple(unread)
+    )
 
 
 def _listed_photos(file: Path, root: Path) -> list[Path]:
@@ -139,13 +156,20 @@ def _listed_photos(file: Path, root: Path) -> list[Path]:
         if not said:
             continue
         places = [Path(os.path.normpath(above / said)) for above in (file.parent, root, Path.cwd())]
-        photos.append(next((found for place in places if (found := spellings.file(place)) is not None), places[0]))
+        photos.append(
+            next(
+                (found for place in places if (found := spellings.file(place)) is not None),
+                places[0],
+            )
+        )
     if not photos:
         raise UsageError(f"{file}: names no photo; give a path a line")
     return photos
 
 
-def _listed_photo(photo: Path, root: Path, names: Mapping[int, str], spellings: Spellings) -> AnnotatedPhoto:
+def _listed_photo(
+    photo: Path, root: Path, names: Mapping[int, str], spellings: Spellings
+) -> AnnotatedPhoto:
     path = photo if photo.is_file() else None
     name = photo.relative_to(root).as_posix()
     file = spellings.file(labels_of(photo).with_suffix(".txt"))
@@ -236,18 +260,25 @@ def _photo(
 ) -> AnnotatedPhoto:
     """Return the photo of a label file. stated: its line in photos.csv."""
     name = stated.name if stated else name
-    width, height = displayed_size(path) if path else (stated.width, stated.height) if stated else (None, None)
+    width, height = (
+        displayed_size(path) if path else (stated.width, stated.height) if stated else (None, None)
+    )
     shares, classes, outlines = _read_lines(file)
     boxes: NDArray[np.float32] | None = np.zeros((0, 4), np.float32)
     if shares and (width is None or height is None):
         boxes = None  # The shares are of an unknown size.
     elif shares:
         scale = (Decimal(width or 0), Decimal(height or 0)) * 2
-        pixels = [[float(EXACT.multiply(v, s)) for v, s in zip(share, scale, strict=True)] for share in shares]
+        pixels = [
+            [float(EXACT.multiply(v, s)) for v, s in zip(share, scale, strict=True)]
+            for share in shares
+        ]
         boxes = np.array(pixels, np.float32)
     labels = None if boxes is None else tuple(names.get(n, str(n)) for n in classes)
     said = {OUTLINES: outlines} if outlines else {}
-    return AnnotatedPhoto(name, file, path, width, height, boxes, labels, severity=severity_of(name), not_kept=said)
+    return AnnotatedPhoto(
+        name, file, path, width, height, boxes, labels, severity=severity_of(name), not_kept=said
+    )
 
 
 def _read_lines(file: Path) -> tuple[list[tuple[Decimal, ...]], list[int], int]:
@@ -275,7 +306,12 @@ def _corners(values: list[Decimal]) -> tuple[Decimal, ...]:
     if len(values) == 4:
         x, y, w, h = values
         half_w, half_h = EXACT.multiply(w, _HALF), EXACT.multiply(h, _HALF)
-        return (EXACT.subtract(x, half_w), EXACT.subtract(y, half_h), EXACT.add(x, half_w), EXACT.add(y, half_h))
+        return (
+            EXACT.subtract(x, half_w),
+            EXACT.subtract(y, half_h),
+            EXACT.add(x, half_w),
+            EXACT.add(y, half_h),
+        )
     if len(values) >= 6 and len(values) % 2 == 0:
         xs, ys = values[::2], values[1::2]
         return (min(xs), min(ys), max(xs), max(ys))

@@ -44,7 +44,9 @@ class DataSet:
         """
         if split is not None and split not in self.splits:
             there = ", ".join(self.splits) or "none"
-            raise UsageError(f"{self.file}: has no `{split}` (it has {there}); name a folder of photos instead")
+            raise UsageError(
+                f"{self.file}: has no `{split}` (it has {there}); name a folder of photos instead"
+            )
 
         places: dict[Path, None] = {}
         for name in [split] if split else self.splits:
@@ -78,7 +80,9 @@ def read_data_set(file: Path) -> DataSet:
     data.setdefault("val", data.get("validation"))  # as Ultralytics does
     said = {name: _listed(file, name, data[name]) for name in SPLITS if data.get(name)}
     root = _root(file, data.get("path"), [place for places in said.values() for place in places])
-    splits = {name: tuple(_resolved(root, place) for place in places) for name, places in said.items()}
+    splits = {
+        name: tuple(_resolved(root, place) for place in places) for name, places in said.items()
+    }
     return DataSet(file, root, class_names(file), splits)
 
 
@@ -114,7 +118,9 @@ def class_names(file: Path) -> dict[int, str]:
         raise UsageError(f"{file}: `names` is not a list of class names: {e}") from None
 
     if isinstance(count := data.get("nc"), int) and count != len(found):
-        raise UsageError(f"{file}: `nc` is {count}, and `names` has {len(found)} classes; correct one of them")
+        raise UsageError(
+            f"{file}: `nc` is {count}, and `names` has {len(found)} classes; correct one of them"
+        )
     return found
 
 
@@ -128,8 +134,12 @@ def _loaded(file: Path) -> dict[str, Any]:
 
 def _listed(file: Path, name: str, value: Any) -> Sequence[str]:
     places = [value] if isinstance(value, str) else value
-    if not isinstance(places, list) or not all(isinstance(place, str) and place for place in places):
-        raise UsageError(f"{file}: `{name}` is not a folder, a list of photos (.txt), or several of them: {value!r}")
+    if not isinstance(places, list) or not all(
+        isinstance(place, str) and place for place in places
+    ):
+        raise UsageError(
+            f"{file}: `{name}` is not a folder, a list of photos (.txt), or several of them: {value!r}"
+        )
     return places
 
 
@@ -144,10 +154,15 @@ def _root(file: Path, said: Any, places: Sequence[str]) -> Path:
     path = Path(said.replace("\\", "/")).expanduser()
     here = Path.cwd()
     candidates = [
-        Path(os.path.normpath(above / path)) for above in (beside, here, here / "datasets", here.parent / "datasets")
+        Path(os.path.normpath(above / path))
+        for above in (beside, here, here / "datasets", here.parent / "datasets")
     ]
     spellings = Spellings()
-    folders = [folder for place in dict.fromkeys(candidates) if (folder := spellings.find(place)) and folder.is_dir()]
+    folders = [
+        folder
+        for place in dict.fromkeys(candidates)
+        if (folder := spellings.find(place)) and folder.is_dir()
+    ]
     for folder in folders:
         if any(_is_there(_resolved(folder, place)) for place in places):
             return folder

@@ -43,17 +43,25 @@ def check_mounted(uris: Sequence[str], locator: Locator) -> None:
     if not isinstance(store, LocalStore) or not key:
         return
     try:
-        gone = not store.is_folder(key) or (len(local) > 1 and next(store.list(f"{key}/"), None) is None)
+        gone = not store.is_folder(key) or (
+            len(local) > 1 and next(store.list(f"{key}/"), None) is None
+        )
     except ForbiddenError:
         return
     if gone:
-        raise StoreError(f"{folder} is gone; if it was unmounted, mount it and run the same command again")
+        raise StoreError(
+            f"{folder} is gone; if it was unmounted, mount it and run the same command again"
+        )
 
 
 def _beside(store: Store, key: str) -> Iterator[str]:
     folder, slash, _ = key.rpartition("/")
     try:
-        listed = [info for info in islice(store.list(folder + slash), _LISTED) if info.size and info.key != key]
+        listed = [
+            info
+            for info in islice(store.list(folder + slash), _LISTED)
+            if info.size and info.key != key
+        ]
     except (ForbiddenError, NotFoundError):
         return
     known = (info.key for info in listed if _is_known(extension(info.key)))

@@ -171,7 +171,9 @@ def _with_its_checksum(stream: bytes) -> bytes:
 def _webp(data: bytes) -> Bare | None:
     chunks: dict[bytes, bytes] = {}
     for chunk in webp_chunks(data):
-        chunks.setdefault(chunk.name, data[chunk.start : chunk.end] + b"\0" * ((chunk.end - chunk.start) % 2))
+        chunks.setdefault(
+            chunk.name, data[chunk.start : chunk.end] + b"\0" * ((chunk.end - chunk.start) % 2)
+        )
     picture = chunks.get(b"VP8 ") or chunks.get(b"VP8L")
     header = chunks.get(b"VP8X", b"")
     if picture is None or (header and header[8] & _ANIMATED):

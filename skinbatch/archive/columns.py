@@ -45,7 +45,9 @@ class Columns:
     rows: int
 
 
-def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: Sequence[str], sample: Sampler) -> Columns:
+def columns_in(
+    parquet: pq.ParquetFile, file: RangedFile, image_column: Sequence[str], sample: Sampler
+) -> Columns:
     """Return the columns of an open file.
 
     Args:
@@ -64,7 +66,15 @@ def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: Sequence
     nested = _nested(schema, paths) if paths else []
     rows = _rows_in(parquet.metadata)
     if image_column:
-        top = next((name for wanted in image_column for name, path in paths.items() if wanted in (name, path)), None)
+        top = next(
+            (
+                name
+                for wanted in image_column
+                for name, path in paths.items()
+                if wanted in (name, path)
+            ),
+            None,
+        )
     elif not rows or len(paths) + len(nested) <= 1:
         top = next(iter(paths), None)
     else:
@@ -73,7 +83,11 @@ def columns_in(parquet: pq.ParquetFile, file: RangedFile, image_column: Sequence
         raise ParquetError(Status.CORRUPT, f"has {schema.names.count(top)} columns called {top!r}")
 
     first = {f.name: f for f in reversed(schema)}
-    others = tuple(name for name in dict.fromkeys(schema.names) if name != top and not holds_bytes(first[name].type))
+    others = tuple(
+        name
+        for name in dict.fromkeys(schema.names)
+        if name != top and not holds_bytes(first[name].type)
+    )
     coded = tuple(name for name in others if pa.types.is_dictionary(first[name].type))
     image = None if top is None else paths[top]
     return Columns(image, top or "", tuple(schema.names), others, coded, tuple(paths), rows)
@@ -107,11 +121,19 @@ def _candidates(schema: pa.Schema) -> dict[str, str]:
 def _nested(schema: pa.Schema, paths: Mapping[str, str]) -> list[str]:
     """Return the columns that hold bytes within lists or structs, where photos are not read."""
     inner = [column for column in schema if column.name not in paths and column.name != "uri"]
-    return [column.name for column in inner if _plain(column.type).num_fields and holds_bytes(column.type)]
+    return [
+        column.name
+        for column in inner
+        if _plain(column.type).num_fields and holds_bytes(column.type)
+    ]
 
 
 def _chosen(
-    parquet: pq.ParquetFile, file: RangedFile, paths: Mapping[str, str], nested: Sequence[str], sample: Sampler
+    parquet: pq.ParquetFile,
+    file: RangedFile,
+    paths: Mapping[str, str],
+    nested: Sequence[str],
+    sample: Sampler,
 ) -> str | None:
     """Return the one column that holds images; None if none does. Raises AmbiguousError."""
     places = {**paths, **{name: name for name in nested}}
@@ -127,7 +149,11 @@ def _chosen(
 
     possible = [name for name in paths if name in verdicts and verdicts[name] is not False] + unread
     if len(possible) > 1:
-        inner = f" ({', '.join(unread)}: within lists or structs, where photos are not read)" if unread else ""
+        inner = (
+            f" ({', '.join(unread)}: within lists or structs, where photos are not read)"
+            if unread
+            else ""
+        )
         raise AmbiguousError(
             Status.CORRUPT,
             f"has {len(possible)} columns that may hold the photos: {', '.join(possible)}{inner}; name the one to score "
@@ -148,7 +174,9 @@ def _image_features(schema: pa.Schema) -> list[str]:
 def _has_images(feature: object) -> bool:
     """Return whether a feature is an image, or has images in a sequence, a list or named parts."""
     if isinstance(feature, dict):
-        return feature.get("_type") == "Image" or any(_has_images(part) for part in feature.values())
+        return feature.get("_type") == "Image" or any(
+            _has_images(part) for part in feature.values()
+        )
     return isinstance(feature, list) and any(_has_images(part) for part in feature)
 
 
@@ -180,4 +208,6 @@ def _has_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    )

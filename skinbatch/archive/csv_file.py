@@ -28,7 +28,9 @@ _BOMS = (
     (b"\xfe\xff", "utf-16"),
 )
 # Values that stand for a missing one in pandas, R and databases, in lower case.
-_MISSING = frozenset(("", "nan", "-nan", "na", "n/a", "<na>", "#n/a", "none", "null", "\\n", "nat", "-"))
+_MISSING = frozenset(
+    ("", "nan", "-nan", "na", "n/a", "<na>", "#n/a", "none", "null", "\\n", "nat", "-")
+)
 # `87.000` may be 87 or 87 thousand, depending on the country, so three zeros are refused.
 _WHOLE = re.compile(r"\+?(\d{1,19})(?:\.(?:0{0,2}|0{4,})|,0{1,2})?")
 # `1e+05`, as R writes 100000. Five digits at most: programs that round numbers keep six or more.
@@ -59,7 +61,9 @@ def check_known(uri: str, names: Iterable[str]) -> None:
             raise UsageError(f"{uri}: has {count} columns called `{name}`; keep only one of them")
 
 
-def csv_records(store: Store, info: ObjectInfo, columns: Sequence[str] | None = None) -> Iterator[dict[str, str]]:
+def csv_records(
+    store: Store, info: ObjectInfo, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, str]]:
     """Yield rows by column name, as a stream. Files packed with gzip are unpacked.
 
     Args:
@@ -159,7 +163,9 @@ def _encoding(raw: BinaryIO, uri: str) -> str:
         if head.startswith(bom):
             return encoding
     if b"\0" in head:
-        raise UsageError(f"{uri}: is not text, or is UTF-16 without a byte order mark; save it as UTF-8")
+        raise UsageError(
+            f"{uri}: is not text, or is UTF-16 without a byte order mark; save it as UTF-8"
+        )
     return "utf-8-sig"
 
 
@@ -181,7 +187,11 @@ def _header(text: io.TextIOWrapper, uri: str) -> tuple[list[str], str]:
         if has_uris(names):
             return names, delimiter
         columns = max(columns, names, key=len)
-    first = "write a first line that names the columns" if any(map(has_image_name, columns)) else "rename the column"
+    first = (
+        "write a first line that names the columns"
+        if any(map(has_image_name, columns))
+        else "rename the column"
+    )
     raise UsageError(
         f"{uri}: has no `uri` column; its columns are {', '.join(columns)}; {first} so that the one with the photos' "
         "addresses is called `uri`"

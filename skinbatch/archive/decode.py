@@ -106,7 +106,10 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
     if kind is None:
         if is_cut_signature(data):
             raise PhotoError(Status.TRUNCATED, f"{name}: ends after {len(data)} bytes")
-        raise PhotoError(Status.UNSUPPORTED, f"{name}: begins with {data[:8]!r}, which is not a supported image format")
+        raise PhotoError(
+            Status.UNSUPPORTED,
+            f"{name}: begins with {data[:8]!r}, which is not a supported image format",
+        )
     with _told(kind, name):
         return _decode(data, kind, settings.max_pixels, name)
 
@@ -136,7 +139,9 @@ def _told(kind: str, name: str) -> Iterator[None]:
         raise PhotoError(Status.TRUNCATED, f"{name}: truncated {kind}: {e}") from e
     except MemoryError as e:
         raise MemoryFull(f"{name}: does not fit in memory; lower max_pixels in [decode]") from e
-    except Exception as e:  # decoders raise anything on hostile bytes; each is a fact about this photo
+    except (
+        Exception
+    ) as e:  # decoders raise anything on hostile bytes; each is a fact about this photo
         cut = "truncated" in str(e).lower()
         status = Status.TRUNCATED if cut else Status.CORRUPT
         raise PhotoError(status, f"{name}: cannot decode this {kind}: {_reason(e)}") from e
@@ -221,7 +226,9 @@ def _pixels(file: Bare, kind: ImageFormat, max_pixels: int, name: str) -> Photo:
         return Photo(displayed(image, file.exif))
 
 
-def _despite(damage: Exception, data: bytes, kind: ImageFormat, max_pixels: int, name: str) -> Photo:
+def _despite(
+    damage: Exception, data: bytes, kind: ImageFormat, max_pixels: int, name: str
+) -> Photo:
     """Return the pixels of a file that is damaged, if all of them are there; else raise the damage."""
     file = bare(data, kind) or Bare(data, None)
     try:
@@ -277,7 +284,9 @@ def _check_tiff(data: bytes, image: Image.Image) -> None:
     tags = getattr(image, "tag_v2", {})
     most = None
     if tags.get(_COMPRESSION, 1) == 1 and tags.get(_PLANES, 1) == 1:
-        bits = sum(tags.get(_BITS, (1,))) * (tags.get(_SAMPLES, 1) if len(tags.get(_BITS, (1,))) == 1 else 1)
+        bits = sum(tags.get(_BITS, (1,))) * (
+            tags.get(_SAMPLES, 1) if len(tags.get(_BITS, (1,))) == 1 else 1
+        )
         # Use the stored size: Pillow's own is the displayed one.
         width, height = tags.get(_WIDTH, image.width), tags.get(_HEIGHT, image.height)
         most = (width * bits + 7) // 8 * min(tags.get(_STRIP_ROWS, height), height)

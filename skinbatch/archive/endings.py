@@ -30,7 +30,15 @@ _MARKER_BETWEEN_SCANS = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # First column, first row, and the steps between columns and rows of the passes of an interlaced PNG.
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 
 # Most bytes of a GIF's picture whose codes are counted, which takes a few seconds.
 _MOST_LZW_BYTES = 8 << 20
@@ -84,7 +92,9 @@ def _has_all_scans(data: bytes) -> bool:
                 first, last, bits = 0, 63, 0
             if bits & 15 == 0:
                 for component in components:
-                    missing[component] = missing.get(component, frozenset()) - {*range(first, last + 1)}
+                    missing[component] = missing.get(component, frozenset()) - {
+                        *range(first, last + 1)
+                    }
         at += int.from_bytes(data[at : at + 2])
     return not any(missing.values())
 
@@ -95,7 +105,9 @@ def _jpeg_data_is_whole(data: bytes) -> bool:
     for colour in colours:
         try:
             # The scale does not matter: every code is read.
-            simplejpeg.decode_jpeg(data, colour, fastdct=True, min_height=1, min_width=1, min_factor=8, strict=True)
+            simplejpeg.decode_jpeg(
+                data, colour, fastdct=True, min_height=1, min_width=1, min_factor=8, strict=True
+            )
         except ValueError:
             continue
         return True
@@ -116,7 +128,9 @@ def _chunks_match(data: bytes) -> bool:
 def _has_all_rows(data: bytes) -> bool:
     """Return whether a PNG's picture unpacks to all of its rows."""
     missing = _row_bytes(data)
-    chunk = next(chunk for chunk in png_chunks(data) if chunk.name == b"IDAT")  # `bare` writes only one
+    chunk = next(
+        chunk for chunk in png_chunks(data) if chunk.name == b"IDAT"
+    )  # `bare` writes only one
 
     # Without its header, as its checksum may be wrong.
     unpacker, packed = zlib.decompressobj(-15), data[chunk.start + 10 : chunk.end - 4]
@@ -153,7 +167,10 @@ def _has_all_codes(data: bytes) -> bool:
         blocks.append(data[at + 1 : at + 1 + data[at]])
         at += 1 + data[at]
     packed = b"".join(blocks)
-    return len(packed) <= _MOST_LZW_BYTES and _lzw_values(packed, bits, width * height) == width * height
+    return (
+        len(packed) <= _MOST_LZW_BYTES
+        and _lzw_values(packed, bits, width * height) == width * height
+    )
 
 
 def _lzw_values(packed: bytes, bits: int, most: int) -> int:

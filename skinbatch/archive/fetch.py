@@ -69,7 +69,9 @@ class LooseReader:
         held: list[_Read] = []
         refused: list[_Read] = []
         proven = False
-        for _, read in ahead(self._refs, self._read, self._threads, budget=_AHEAD_BYTES, cost=_cost):
+        for _, read in ahead(
+            self._refs, self._read, self._threads, budget=_AHEAD_BYTES, cost=_cost
+        ):
             held.append(read)
             if not proven and not read.readable:
                 refused += [read] if read.forbidden else []
@@ -89,7 +91,9 @@ class LooseReader:
         first, count = refused[0], len(refused)
         if not others_readable(first.ref.uri, self._locator, beside=count < _FORBIDDEN_ALIKE):
             photos = f"the first {count} photos" if count > 1 else "the first photo"
-            raise ForbiddenError(f"{photos} of a unit may not be read, nor anything beside: {first.forbidden}")
+            raise ForbiddenError(
+                f"{photos} of a unit may not be read, nor anything beside: {first.forbidden}"
+            )
 
     def _given(self, reads: list[_Read]) -> Iterator[Fetched]:
         for read in reads:

@@ -35,7 +35,9 @@ class FolderSource:
         try:
             yield from classify(self._wanted(globs), globs, self.skipped, self._settings)
         except ForbiddenError as e:
-            raise UsageError(f"{self.uri}: cannot be listed: {e}; allow reading it, or choose a source within") from e
+            raise UsageError(
+                f"{self.uri}: cannot be listed: {e}; allow reading it, or choose a source within"
+            ) from e
 
     def _wanted(self, globs: Globs) -> Iterator[Candidate]:
         for info in self._listed():
@@ -52,4 +54,6 @@ class FolderSource:
             self.skipped[reason] += 1
 
         root = path_of(self._store.uri)
-        return self._store.list(links=Links(root, outside=self._settings.follow_links, on_skipped=count_link))
+        return self._store.list(
+            links=Links(root, outside=self._settings.follow_links, on_skipped=count_link)
+        )

@@ -17,7 +17,17 @@ ImageFormat = Literal["jpeg", "png", "webp", "avif", "heif", "tiff", "bmp", "gif
 _JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".pjpeg", ".pjp", ".mpo")
 _HEIF_EXTENSIONS = (".heic", ".heif", ".hif", ".avif", ".avifs")
 IMAGE_EXTENSIONS = frozenset(
-    (*_JPEG_EXTENSIONS, *_HEIF_EXTENSIONS, ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+    (
+        *_JPEG_EXTENSIONS,
+        *_HEIF_EXTENSIONS,
+        ".png",
+        ".apng",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+    )
 )
 SHARD_EXTENSIONS: dict[str, ShardKind] = {
     ".tar": "tar",
@@ -57,7 +67,18 @@ _SIGNATURES: tuple[tuple[bytes, ImageFormat], ...] = (
     (b"MM\x00+", "tiff"),
 )
 _AVIF_BRANDS = {b"avif", b"avis"}
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+_HEIF_BRANDS = {
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"hevm",
+    b"hevs",
+    b"mif1",
+    b"msf1",
+}
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 
 
@@ -69,7 +90,9 @@ def image_format(head: bytes) -> ImageFormat | None:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "webp"
     if head[4:8] == b"ftyp":
-        brands = {head[8:12]} | {head[i : i + 4] for i in range(16, min(int.from_bytes(head[:4]), 256), 4)}
+        brands = {head[8:12]} | {
+            head[i : i + 4] for i in range(16, min(int.from_bytes(head[:4]), 256), 4)
+        }
         return "avif" if brands & _AVIF_BRANDS else "heif" if brands & _HEIF_BRANDS else None
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "bmp"
@@ -82,7 +105,9 @@ def is_cut_signature(data: bytes) -> bool:
         return len(data) < 18
     if (len(data) > 4 and b"ftyp".startswith(data[4:8])) or data.startswith(b"RIFF"):
         return len(data) < 12
-    return any(signature.startswith(data) for signature in (*(s for s, _ in _SIGNATURES), b"RIFF", b"BM"))
+    return any(
+        signature.startswith(data) for signature in (*(s for s, _ in _SIGNATURES), b"RIFF", b"BM")
+    )
 
 
 def shard_kind(head: bytes) -> ShardKind | None:

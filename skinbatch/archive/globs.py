@@ -26,7 +26,9 @@ class Globs:
         self._settings = settings
         self._include = _any_of(settings.include)
         self._exclude = _any_of(settings.exclude)
-        self._extensions = {e for p in settings.include if (e := extension(p)) and not _WILD.search(e)}
+        self._extensions = {
+            e for p in settings.include if (e := extension(p)) and not _WILD.search(e)
+        }
 
     def wants(self, key: str) -> bool:
         if self._include is not None and not self._include.match(key):
@@ -62,7 +64,10 @@ class MemberGlobs:
     def __init__(self, shard: ShardRef) -> None:
         self.trivial = not (shard.selection.include or shard.selection.exclude)
         self._key, self._alone = shard.key, shard.selection.alone
-        self._include, self._exclude = _any_of(shard.selection.include), _any_of(shard.selection.exclude)
+        self._include, self._exclude = (
+            _any_of(shard.selection.include),
+            _any_of(shard.selection.exclude),
+        )
         self._globs = Globs(shard.selection)
 
     def wants(self, name: str) -> bool:

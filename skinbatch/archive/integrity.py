@@ -90,7 +90,9 @@ def _jpeg(data: bytes) -> None:
     if (scans := data.count(b"\xff\xda", at, end if end >= 0 else len(data))) > MOST_SCANS:
         raise TooManyScansError(f"{scans:,} scans, over the {MOST_SCANS} that are decoded")
     if scans > _USUAL_SCANS and scans * pixels > _SCANNED_PIXELS:
-        raise TooManyScansError(f"{scans:,} scans of {pixels:,} pixels, over the {_SCANNED_PIXELS:,} that are decoded")
+        raise TooManyScansError(
+            f"{scans:,} scans of {pixels:,} pixels, over the {_SCANNED_PIXELS:,} that are decoded"
+        )
     if end < 0:
         raise CutError("no end-of-image marker")
 

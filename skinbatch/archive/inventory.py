@@ -41,14 +41,23 @@ class InventorySource(RowSource):
         for file in manifest["files"]:
             store, info = self._data_file(str(file["key"]), str(manifest["destinationBucket"]))
             where = store.uri_of(info.key)
-            records = csv_records(store, info, columns) if form == "CSV" else parquet_records(store, info)
+            records = (
+                csv_records(store, info, columns) if form == "CSV" else parquet_records(store, info)
+            )
             for number, record in enumerate(records, 1):
-                row = _row({_plain(k): v for k, v in record.items()}, bucket, form == "CSV", f"{where}: row {number}")
+                row = _row(
+                    {_plain(k): v for k, v in record.items()},
+                    bucket,
+                    form == "CSV",
+                    f"{where}: row {number}",
+                )
                 if row is not None:
                     yield row
 
     def _manifest(self) -> dict[str, Any]:
-        data, _ = self._store.get(self._info.key, version=self._info.version or None, limit=_MANIFEST_BYTES)
+        data, _ = self._store.get(
+            self._info.key, version=self._info.version or None, limit=_MANIFEST_BYTES
+        )
         try:
             found = json.loads(data)
         except ValueError as e:
@@ -56,7 +65,9 @@ class InventorySource(RowSource):
         wanted = ("sourceBucket", "destinationBucket", "fileFormat", "fileSchema", "files")
         missing = [name for name in wanted if not isinstance(found, dict) or name not in found]
         if missing:
-            raise UsageError(f"{self.uri}: is not an S3 Inventory manifest: it has no {', '.join(missing)}")
+            raise UsageError(
+                f"{self.uri}: is not an S3 Inventory manifest: it has no {', '.join(missing)}"
+            )
         return found
 
     def _data_file(self, key: str, destination: str) -> tuple[Store, ObjectInfo]:
@@ -70,14 +81,20 @@ class InventorySource(RowSource):
         places = [f"s3://{bucket}/{key}"]
         if not is_s3(self.uri):
             folder = posixpath.dirname(self.uri)
-            places = [f"{posixpath.dirname(folder)}/data/{name}", f"{folder}/data/{name}", f"{folder}/{name}"]
+            places = [
+                f"{posixpath.dirname(folder)}/data/{name}",
+                f"{folder}/data/{name}",
+                f"{folder}/{name}",
+            ]
         for place in places:
             store, at = self._locator.locate(place)
             try:
                 return store, store.head(at)
             except NotFoundError:
                 continue
-        raise UsageError(f"{self.uri}: names the data file {key}, which is not at {' or '.join(places)}")
+        raise UsageError(
+            f"{self.uri}: names the data file {key}, which is not at {' or '.join(places)}"
+        )
 
 
 def _row(record: Mapping[str, Any], bucket: str, encoded: bool, where: str) -> Row | None:
@@ -90,7 +107,11 @@ def _row(record: Mapping[str, Any], bucket: str, encoded: bool, where: str) -> R
     uri = f"s3://{record.get('bucket') or bucket}/{unquote_plus(key) if encoded else key}"
     etag = str(record.get("etag") or "").strip('"') or None
     return Row(
-        uri, uri, whole_number(record.get("size"), where), etag, modified=_moment(record.get("lastmodifieddate"))
+        uri,
+        uri,
+        whole_number(record.get("size"), where),
+        etag,
+        modified=_moment(record.get("lastmodifieddate")),
     )
 
 

@@ -8,7 +8,15 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from skinbatch.archive.columns import ParquetError
-from skinbatch.archive.csv_file import KNOWN, check_known, csv_records, is_missing, plain, version_text, whole_number
+from skinbatch.archive.csv_file import (
+    KNOWN,
+    check_known,
+    csv_records,
+    is_missing,
+    plain,
+    version_text,
+    whole_number,
+)
 from skinbatch.archive.members import flat_meta
 from skinbatch.archive.parquet import open_parquet
 from skinbatch.archive.ranged import RangedFile
@@ -29,7 +37,9 @@ class ListingSource(RowSource):
     credentials. A listing on S3 may name s3:// uris only.
     """
 
-    def __init__(self, store: Store, info: ObjectInfo, form: Literal["csv", "parquet"], config: Config) -> None:
+    def __init__(
+        self, store: Store, info: ObjectInfo, form: Literal["csv", "parquet"], config: Config
+    ) -> None:
         super().__init__(store, info, config)
         self._form = form
 
@@ -50,10 +60,18 @@ class ListingSource(RowSource):
             raise UsageError(f"{self.uri}: row {number}: {e}") from None
         if is_s3(self.uri) and not is_s3(uri):
             # Somebody who may write to a bucket must not choose files on the workers' disks.
-            raise UsageError(f"{self.uri}: row {number}: {uri}: a listing on S3 may name s3:// uris only")
+            raise UsageError(
+                f"{self.uri}: row {number}: {uri}: a listing on S3 may name s3:// uris only"
+            )
         version = version_text(known.get("etag")) or version_text(known.get("version"))
         meta = flat_meta({k: v for k, v in record.items() if plain(k) not in KNOWN and v != ""})
-        return Row(written, uri, whole_number(known.get("size"), f"{self.uri}: row {number}"), version, meta)
+        return Row(
+            written,
+            uri,
+            whole_number(known.get("size"), f"{self.uri}: row {number}"),
+            version,
+            meta,
+        )
 
 
 def parquet_records(store: Store, info: ObjectInfo) -> Iterator[dict[str, Any]]:
@@ -64,6 +82,9 @@ def parquet_records(store: Store, info: ObjectInfo) -> Iterator[dict[str, Any]]:
         check_known(uri, parquet.schema_arrow.names)
         for batch in parquet.iter_batches(8192, use_threads=False):
             for record in batch.to_pylist():
-                yield {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in record.items()}
+                yield {
+                    k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v
+                    for k, v in record.items()
+                }
     except (ParquetError, pa.ArrowException, OSError) as e:
         raise UsageError(f"{uri}: cannot be read as Parquet: {e}") from None

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from typing import Any, Literal, Protocol
 
-from skinbatch.archive.formats import HEAD_BYTES, extension, has_image_name, image_format, is_junk, skip_name
+from skinbatch.archive.formats import (
+    HEAD_BYTES,
+    extension,
+    has_image_name,
+    image_format,
+    is_junk,
+    skip_name,
+)
 from skinbatch.archive.globs import EXCLUDED, MemberGlobs
 from skinbatch.errors import DiskError, SkinbatchError
 from skinbatch.logs import event
@@ -58,7 +65,12 @@ def contained() -> Iterator[None]:
     except (BrokenArchiveError, MemberError, SkinbatchError, OSError, MemoryError):
         raise
     except Exception as e:
-        event("reader", logging.WARNING, message=f"{type(e).__name__}: {e}", traceback=traceback.format_exc())
+        event(
+            "reader",
+            logging.WARNING,
+            message=f"{type(e).__name__}: {e}",
+            traceback=traceback.format_exc(),
+        )
         raise BrokenArchiveError(
             Status.CORRUPT, f"cannot be read any further: {type(e).__name__}: {str(e)[:200]}"
         ) from e
@@ -101,7 +113,9 @@ class _Group:
 
     def flush(self) -> Iterator[Fetched]:
         for fetched in self.held:
-            yield replace(fetched, ref=replace(fetched.ref, meta=self.meta)) if self.meta else fetched
+            yield (
+                replace(fetched, ref=replace(fetched.ref, meta=self.meta)) if self.meta else fetched
+            )
         self.held, self.bytes = [], 0
 
 
@@ -121,7 +135,12 @@ def count_rows(members: Iterable[Member], shard: ShardRef) -> int:
 
 
 def rows(
-    members: Iterable[Member], shard: ShardRef, start: int, stop: int | None, limit: int, skipped: Counter[str]
+    members: Iterable[Member],
+    shard: ShardRef,
+    start: int,
+    stop: int | None,
+    limit: int,
+    skipped: Counter[str],
 ) -> Iterator[Fetched]:
     """Yield photos with ordinals [start, stop), in order, with the meta of their sidecars.
 
@@ -175,7 +194,9 @@ def rows(
                 group.photos += 1
                 image_id = names.own(name)
                 if within():
-                    ref = ImageRef(f"{shard.key}/{image_id}", f"{shard.uri}/{name}", member.size, shard.version)
+                    ref = ImageRef(
+                        f"{shard.key}/{image_id}", f"{shard.uri}/{name}", member.size, shard.version
+                    )
                     group.hold(_fetch(member, ref, limit))
                     if len(group.held) >= _GROUP_PHOTOS or group.bytes >= _GROUP_BYTES:
                         yield from group.flush()
@@ -190,7 +211,9 @@ def rows(
             yield broken_row(shard, e)
 
 
-def find_photo(members: Iterable[Member], shard: ShardRef, image_id: str, limit: int) -> Fetched | None:
+def find_photo(
+    members: Iterable[Member], shard: ShardRef, image_id: str, limit: int
+) -> Fetched | None:
     """Return the photo with this image_id without reading the others; None if there is none.
 
     Raises BrokenArchiveError if the shard ends before it.
@@ -203,7 +226,11 @@ def find_photo(members: Iterable[Member], shard: ShardRef, image_id: str, limit:
                 member.skip()
                 continue
             if f"{shard.key}/{names.own(name)}" == image_id:
-                return _fetch(member, ImageRef(image_id, f"{shard.uri}/{name}", member.size, shard.version), limit)
+                return _fetch(
+                    member,
+                    ImageRef(image_id, f"{shard.uri}/{name}", member.size, shard.version),
+                    limit,
+                )
             member.skip()
     return None
 
@@ -230,7 +257,11 @@ def unnamed_ref(shard: ShardRef, ordinal: int, status: Status) -> ImageRef:
 
 def shown_name(name: str) -> str:
     """Return a name for tables: without a leading `./`, bytes that are not text escaped."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+    text = (
+        name.encode("utf-8", "surrogateescape")
+        .decode("utf-8", "backslashreplace")
+        .replace("\0", "\\x00")
+    )
     while text.startswith("./"):
         text = text[2:].lstrip("/")
     return text
@@ -245,7 +276,11 @@ def refusal(member: Member) -> str | None:
         return "its name is an absolute path"
     if ".." in re.split(r"[/\\]", name):
         return "its name leads out of the archive"
-    reasons = {"link": "it is a link", "special": "it is a device or a sparse file", "encrypted": "it is encrypted"}
+    reasons = {
+        "link": "it is a link",
+        "special": "it is a device or a sparse file",
+        "encrypted": "it is encrypted",
+    }
     return reasons.get(member.kind)
 
 

@@ -27,10 +27,22 @@ _SPELLINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("the keys in the listing are URL-encoded twice", lambda key: unquote_plus(unquote(key))),
     ("the objects' own names are URL-encoded, and the listing has them decoded", quote),
     ("the objects' own names are URL-encoded, and the listing has them decoded", quote_plus),
-    ("the keys in the listing have backslashes instead of slashes", lambda key: key.replace("\\", "/")),
-    ("accents are written in another Unicode form (composed)", lambda key: unicodedata.normalize("NFC", key)),
-    ("accents are written in another Unicode form (decomposed)", lambda key: unicodedata.normalize("NFD", key)),
-    ("the keys in the listing have spaces or line ends around them", lambda key: posixpath.join(*_stripped(key))),
+    (
+        "the keys in the listing have backslashes instead of slashes",
+        lambda key: key.replace("\\", "/"),
+    ),
+    (
+        "accents are written in another Unicode form (composed)",
+        lambda key: unicodedata.normalize("NFC", key),
+    ),
+    (
+        "accents are written in another Unicode form (decomposed)",
+        lambda key: unicodedata.normalize("NFD", key),
+    ),
+    (
+        "the keys in the listing have spaces or line ends around them",
+        lambda key: posixpath.join(*_stripped(key)),
+    ),
     ("the keys in the listing have doubled slashes", lambda key: posixpath.normpath(key)),
 )
 
@@ -76,7 +88,11 @@ def _in_another_bucket(ref: ImageRef, source: str, locator: Locator) -> str | No
     if bucket == other:
         return None
     uri = f"s3://{other}/{key}"
-    return f"the photos are in another bucket: {uri} is there" if _is_there(*locator.locate(uri)) else None
+    return (
+        f"the photos are in another bucket: {uri} is there"
+        if _is_there(*locator.locate(uri))
+        else None
+    )
 
 
 def _elsewhere(ref: ImageRef, source: str, locator: Locator) -> str | None:

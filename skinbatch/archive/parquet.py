@@ -61,12 +61,16 @@ def open_parquet(file: RangedFile) -> pq.ParquetFile:
         file.seek(0)
         cut = _MAGIC.startswith(file.read(4))
         raise ParquetError(
-            Status.TRUNCATED if cut else Status.CORRUPT, "has no Parquet footer" if cut else "not a Parquet file"
+            Status.TRUNCATED if cut else Status.CORRUPT,
+            "has no Parquet footer" if cut else "not a Parquet file",
         )
     file.seek(0)
     try:
         return pq.ParquetFile(
-            pa.PythonFile(file, mode="r"), buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
+            pa.PythonFile(file, mode="r"),
+            buffer_size=1 << 20,
+            pre_buffer=False,
+            page_checksum_verification=True,
         )
     except pa.ArrowMemoryError:  # a problem of the worker, not of the file
         raise
@@ -114,7 +118,10 @@ def parquet_rows(
         end = first + parquet.metadata.row_group(group).num_rows
         if start < end and first < stop:
             row = first
-            status, damage = Status.CORRUPT, f"row group {group} has fewer rows than its footer records"
+            status, damage = (
+                Status.CORRUPT,
+                f"row group {group} has fewer rows than its footer records",
+            )
             try:
                 coded = _Coded(beside, group, columns.coded)
                 for batch in _batches(parquet, group, columns):
@@ -123,9 +130,15 @@ def parquet_rows(
                         coded.skip(len(batch))
                         step()
                     else:
-                        others = {n: _values(_column(batch, n)) for n in columns.others if n not in columns.coded}
+                        others = {
+                            n: _values(_column(batch, n))
+                            for n in columns.others
+                            if n not in columns.coded
+                        }
                         others |= coded.values(len(batch))
-                        for number, fetched in _rows(batch, others, shard, columns, (begin, chosen), limit):
+                        for number, fetched in _rows(
+                            batch, others, shard, columns, (begin, chosen), limit
+                        ):
                             if not texts.fit(fetched.ref.meta):
                                 fetched = replace(fetched, ref=replace(fetched.ref, meta={}))
                             row = number + 1
@@ -137,7 +150,9 @@ def parquet_rows(
                 status, damage = Status.UNREADABLE, f"row group {group} cannot be read: {e}"
             except (SkinbatchError, MemoryError):  # ArrowMemoryError is one
                 raise
-            except Exception as e:  # Arrow and readers of its values raise anything on hostile bytes
+            except (
+                Exception
+            ) as e:  # Arrow and readers of its values raise anything on hostile bytes
                 damage = f"row group {group} cannot be read: {e}"
             for lost in range(max(row, start), min(end, stop)):
                 if lost not in chosen:
@@ -226,14 +241,22 @@ def _wanted(shard: ShardRef, rows: int) -> Sequence[int]:
     return _Numbers(array("q", (row for row in range(rows) if globs.wants(str(row)))))
 
 
-def _with_photos(file: RangedFile, shard: ShardRef, sample: Sampler = sample_here) -> tuple[pq.ParquetFile, Columns]:
+def _with_photos(
+    file: RangedFile, shard: ShardRef, sample: Sampler = sample_here
+) -> tuple[pq.ParquetFile, Columns]:
     parquet = open_parquet(file)
     image_column = shard.selection.image_column
     columns, size = columns_in(parquet, file, image_column, sample), file.seek(0, 2)
     if columns.rows > _ROWS + size:
-        raise ParquetError(Status.CORRUPT, f"has {columns.rows:,} rows in {size:,} bytes, too few for photos")
+        raise ParquetError(
+            Status.CORRUPT, f"has {columns.rows:,} rows in {size:,} bytes, too few for photos"
+        )
     if columns.image is None:
-        lacks = f"column {' or '.join(map(repr, image_column))} with photos" if image_column else "column with photos"
+        lacks = (
+            f"column {' or '.join(map(repr, image_column))} with photos"
+            if image_column
+            else "column with photos"
+        )
         raise ParquetError(Status.CORRUPT, f"has no {lacks}")
     return parquet, columns
 
@@ -261,7 +284,10 @@ def _rows(
         meta = flat_meta({name: values[at] for name, values in others.items()})
         ref = _ref(shard, begin + at, data, meta)
         if data is None:
-            yield begin + at, Fetched(ref, None, Status.EMPTY, f"{ref.uri}: no bytes in column {column!r}")
+            yield (
+                begin + at,
+                Fetched(ref, None, Status.EMPTY, f"{ref.uri}: no bytes in column {column!r}"),
+            )
         elif len(data) > limit:
             error = f"{ref.uri}: {len(data):,} bytes, over max_image_bytes ({limit:,}); raise it in [decode]"
             yield begin + at, Fetched(ref, None, Status.TOO_LARGE, error)
@@ -287,7 +313,10 @@ def _values(column: pa.Array) -> list[Any]:
             column = column.cast(pa.string())
         return column.to_pylist()
     except _NO_VALUE:
-        if pa.types.is_timestamp(kind) and kind.tz not in (None, "UTC"):  # a time zone that this machine lacks
+        if pa.types.is_timestamp(kind) and kind.tz not in (
+            None,
+            "UTC",
+        ):  # a time zone that this machine lacks
             return _values(column.cast(pa.timestamp(kind.unit, "UTC")))
         return [_value(scalar) for scalar in column]
 
@@ -295,7 +324,8 @@ def _values(column: pa.Array) -> list[Any]:
 def _value(scalar: pa.Scalar) -> Any:
     try:
         if any(
-            is_text(scalar.type) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+            is_text(scalar.type)
+            for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
         ):
             data = scalar.as_buffer()
             return None if data is None else data.to_pybytes().decode("utf-8", "backslashreplace")

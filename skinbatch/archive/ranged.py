@@ -29,7 +29,13 @@ class RangedFile(io.RawIOBase):
         block: int = 1 << 20,
         reading: Reading | None = None,
     ) -> None:
-        self._store, self._key, self._size, self._version, self._block = store, key, size, version, block
+        self._store, self._key, self._size, self._version, self._block = (
+            store,
+            key,
+            size,
+            version,
+            block,
+        )
         self._reading = reading or Reading()
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()

@@ -19,7 +19,9 @@ class Reading:
     """
 
     def __init__(
-        self, activity: AbstractContextManager[None] | None = None, step: Callable[[], None] = lambda: None
+        self,
+        activity: AbstractContextManager[None] | None = None,
+        step: Callable[[], None] = lambda: None,
     ) -> None:
         self.step = step
         self._activity = activity or nullcontext()

@@ -77,12 +77,16 @@ class RowSource(ABC):
                 else:
                     yield entry
         except ForbiddenError as e:
-            raise UsageError(f"{self.uri}: cannot be read: {e}; check permissions or credentials") from e
+            raise UsageError(
+                f"{self.uri}: cannot be read: {e}; check permissions or credentials"
+            ) from e
 
     def _wanted(self) -> Iterator[Row]:
         seen: set[bytes] = set()
         for row in self.rows():
-            digest = hashlib.blake2b(row.uri.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            digest = hashlib.blake2b(
+                row.uri.encode("utf-8", "surrogatepass"), digest_size=16
+            ).digest()
             if not row.uri:
                 self.skipped[NO_URI] += 1
             elif digest in seen:
@@ -111,7 +115,9 @@ class RowSource(ABC):
         junk = is_resource_fork(row.uri) if self.trusted else is_junk(row.uri)
         if junk or row.uri.endswith("/"):
             return None
-        if ending in IMAGE_EXTENSIONS or (not ending and (self.trusted or self._begins_as_photo(row))):
+        if ending in IMAGE_EXTENSIONS or (
+            not ending and (self.trusted or self._begins_as_photo(row))
+        ):
             return self._photo(row)
         kind = SHARD_EXTENSIONS.get(ending)
         if kind is None:
@@ -124,7 +130,9 @@ class RowSource(ABC):
         selection = self._globs.within(row.written, kind)
         if selection is None:
             return None
-        return ShardRef(row.written, row.uri, kind, info.size, info.version or None, selection, info.modified)
+        return ShardRef(
+            row.written, row.uri, kind, info.size, info.version or None, selection, info.modified
+        )
 
     def _photo(self, row: Row) -> ImageRef:
         ref = ImageRef(row.written, row.uri, row.size, row.version, row.meta, row.modified)

@@ -68,7 +68,10 @@ def _ask(file: RangedFile, paths: Mapping[str, str]) -> Verdicts:
     unknown: Verdicts = dict.fromkeys(paths)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "skinbatch.archive.sampling"], input=question, capture_output=True, timeout=_SECONDS
+            [sys.executable, "-m", "skinbatch.archive.sampling"],
+            input=question,
+            capture_output=True,
+            timeout=_SECONDS,
         )
         found: dict[str, Any] = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):  # the file has ended or blocked the process
@@ -84,7 +87,9 @@ def _answer() -> dict[str, Any]:
     place, paths = pickle.load(sys.stdin.buffer)
     file = RangedFile(*place)
     try:
-        parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=False, page_checksum_verification=True)
+        parquet = pq.ParquetFile(
+            pa.PythonFile(file, mode="r"), pre_buffer=False, page_checksum_verification=True
+        )
         return {"verdicts": sample_here(parquet, file, paths)}
     except SkinbatchError as e:
         return {"error": str(e)}

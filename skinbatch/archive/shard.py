@@ -11,7 +11,15 @@ from typing import BinaryIO, cast
 
 from skinbatch.archive.access import check_mounted, others_readable
 from skinbatch.archive.formats import HEAD_BYTES, shard_kind
-from skinbatch.archive.members import BrokenArchiveError, Member, broken_row, contained, count_rows, find_photo, rows
+from skinbatch.archive.members import (
+    BrokenArchiveError,
+    Member,
+    broken_row,
+    contained,
+    count_rows,
+    find_photo,
+    rows,
+)
 from skinbatch.archive.parquet import count_rows as count_parquet_rows
 from skinbatch.archive.parquet import parquet_rows
 from skinbatch.archive.ranged import RangedFile
@@ -65,16 +73,22 @@ class ShardReader:
                 with contained():
                     part = (self._start, self._stop)
                     step = self._reading.step
-                    yield from parquet_rows(file.ranged(), self._shard, part, self._limit, self.skipped, step)
+                    yield from parquet_rows(
+                        file.ranged(), self._shard, part, self._limit, self.skipped, step
+                    )
                 return
             with file.members() as members:
-                yield from rows(members, self._shard, self._start, self._stop, self._limit, self.skipped)
+                yield from rows(
+                    members, self._shard, self._start, self._stop, self._limit, self.skipped
+                )
         except (BrokenArchiveError, DiskError) as e:  # it could not even be opened
             if self._start == 0 and self._stop != 0:
                 yield broken_row(self._shard, e)
 
 
-def read_member(shard: ShardRef, image_id: str, locator: Locator, settings: DecodeSettings) -> Fetched | None:
+def read_member(
+    shard: ShardRef, image_id: str, locator: Locator, settings: DecodeSettings
+) -> Fetched | None:
     """Return one photo of a shard by its image_id; None if there is none.
 
     The bytes of other photos are not read. If shard.version is None, the current version is read.
@@ -86,7 +100,9 @@ def read_member(shard: ShardRef, image_id: str, locator: Locator, settings: Deco
             number = image_id.removeprefix(f"{shard.key}/")
             row = int(number) if number.isdigit() else -1
             every = replace(shard, selection=replace(shard.selection, include=(), exclude=()))
-            found = parquet_rows(file.ranged(), every, (row, row + 1), settings.max_image_bytes, Counter())
+            found = parquet_rows(
+                file.ranged(), every, (row, row + 1), settings.max_image_bytes, Counter()
+            )
             with contained():
                 return next(found, None) if row >= 0 else None
         with file.members() as members:
@@ -95,7 +111,9 @@ def read_member(shard: ShardRef, image_id: str, locator: Locator, settings: Deco
         return broken_row(shard, e)
 
 
-def count_members(shard: ShardRef, locator: Locator, step: Callable[[], None] = lambda: None) -> int:
+def count_members(
+    shard: ShardRef, locator: Locator, step: Callable[[], None] = lambda: None
+) -> int:
     """Return the number of rows of a whole shard: its photos, and one for a break.
 
     Photos are not read if that can be avoided: the directory of a zip, the footer of a Parquet file
@@ -154,7 +172,9 @@ class _File:
             return
         with self._store.stream(self._key, version=self._version, size=self._size) as stream:
             watched = WatchedStream(stream, self._reading)
-            yield self._stepping(tar_members(cast(BinaryIO, watched), self._size, self._reading.step))
+            yield self._stepping(
+                tar_members(cast(BinaryIO, watched), self._size, self._reading.step)
+            )
             # The file may continue after the tar. Only the end of a local file shows that it was
             # changed.
             watched.seek(0, os.SEEK_END)

@@ -85,7 +85,9 @@ def skip_label(name: str, settings: SourceSettings) -> str:
     if SHARD_EXTENSIONS.get(extension(name)) != "parquet" or is_junk(name):
         return skip_name(name)
     columns = " or ".join(map(repr, settings.image_column))
-    return f"(Parquet without photos in a column {columns})" if columns else "(Parquet without photos)"
+    return (
+        f"(Parquet without photos in a column {columns})" if columns else "(Parquet without photos)"
+    )
 
 
 def has_photos(store: Store, info: ObjectInfo, image_column: Sequence[str]) -> bool:
@@ -97,7 +99,9 @@ def has_photos(store: Store, info: ObjectInfo, image_column: Sequence[str]) -> b
     try:
         return columns_of(store, info, image_column).image is not None
     except AmbiguousError as e:
-        raise UsageError(f"{store.uri_of(info.key)}: {e}, or leave the file out (--exclude)") from None
+        raise UsageError(
+            f"{store.uri_of(info.key)}: {e}, or leave the file out (--exclude)"
+        ) from None
     except (ParquetError, ForbiddenError, NotFoundError):
         return True
 
@@ -124,7 +128,9 @@ def _judge(
     selection = globs.within(name, kind)
     if selection is None:
         return None
-    return ShardRef(name, candidate.uri, kind, info.size, info.version or None, selection, info.modified)
+    return ShardRef(
+        name, candidate.uri, kind, info.size, info.version or None, selection, info.modified
+    )
 
 
 def photo_ref(candidate: Candidate, content_hash: bool) -> ImageRef:
@@ -132,7 +138,9 @@ def photo_ref(candidate: Candidate, content_hash: bool) -> ImageRef:
     info = candidate.info
     version: str | None = info.version or None
     if content_hash:
-        with suppress(ForbiddenError, NotFoundError):  # its row, or its absence, is decided when it is scored
+        with suppress(
+            ForbiddenError, NotFoundError
+        ):  # its row, or its absence, is decided when it is scored
             version = hash_of(candidate.store, info.key)
     return ImageRef(candidate.name, candidate.uri, info.size, version, modified=info.modified)
 
@@ -149,6 +157,8 @@ def _head(candidate: Candidate) -> bytes:
     Such an object is skipped, because nothing shows that it is a photo.
     """
     try:
-        return candidate.store.get_range(candidate.info.key, 0, min(HEAD_BYTES, candidate.info.size))
+        return candidate.store.get_range(
+            candidate.info.key, 0, min(HEAD_BYTES, candidate.info.size)
+        )
     except (ForbiddenError, NotFoundError):
         return b""

@@ -55,7 +55,9 @@ class FileSource:
 
     kind = "file"
 
-    def __init__(self, store: Store, info: ObjectInfo, shard: ShardKind | None, config: Config) -> None:
+    def __init__(
+        self, store: Store, info: ObjectInfo, shard: ShardKind | None, config: Config
+    ) -> None:
         self.uri = store.uri_of(info.key)
         self.skipped: Counter[str] = Counter()
         self._candidate, self._shard = Candidate(info.key, store, info), shard
@@ -65,9 +67,19 @@ class FileSource:
     def entries(self) -> Iterator[ImageRef | ShardRef]:
         self.skipped.clear()
         name, info = self._candidate.name, self._candidate.info
-        selection = None if self._shard is None else self._globs.within(name, self._shard, alone=True)
+        selection = (
+            None if self._shard is None else self._globs.within(name, self._shard, alone=True)
+        )
         if self._shard is not None and selection is not None:
-            yield ShardRef(name, self.uri, self._shard, info.size, info.version or None, selection, info.modified)
+            yield ShardRef(
+                name,
+                self.uri,
+                self._shard,
+                info.size,
+                info.version or None,
+                selection,
+                info.modified,
+            )
         elif self._shard is None and self._globs.wants(name):
             yield photo_ref(self._candidate, self._content_hash)
         else:
@@ -90,7 +102,9 @@ def open_source(uri: str, config: Config) -> Source:
             if info is not None:
                 return _of_file(store, info, config)
         store = _store(root or "/", config)
-        if next(iter(store.list()), None) is None and (is_s3(uri) or not os.path.isdir(path_of(root))):
+        if next(iter(store.list()), None) is None and (
+            is_s3(uri) or not os.path.isdir(path_of(root))
+        ):
             raise UsageError(f"{uri_of(uri)}: does not exist; name a folder, a shard or a listing")
         return FolderSource(store, config.source)
     except ForbiddenError as e:
@@ -145,5 +159,7 @@ def _of_file(store: Store, info: ObjectInfo, config: Config) -> Source:
             )
         if columns.image is None:
             found = ", ".join(columns.names)
-            raise UsageError(f"{uri}: has neither a column with photos nor a `uri` column; its columns are {found}")
+            raise UsageError(
+                f"{uri}: has neither a column with photos nor a `uri` column; its columns are {found}"
+            )
     return FileSource(store, info, kind, config)

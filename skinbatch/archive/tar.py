@@ -40,7 +40,9 @@ _MOST_EXTENDED = 64
 _MOST_BYTES = 2**63
 
 
-def tar_members(stream: BinaryIO, size: int, step: Callable[[], None] = lambda: None) -> Iterator[TarMember]:
+def tar_members(
+    stream: BinaryIO, size: int, step: Callable[[], None] = lambda: None
+) -> Iterator[TarMember]:
     """Yield the members of a tar and of tars that were joined to it (`cat`).
 
     The file may be packed with gzip, bzip2, xz or zstd.
@@ -63,7 +65,9 @@ def tar_members(stream: BinaryIO, size: int, step: Callable[[], None] = lambda: 
         kind, length = block[156:157], _number(block[124:136])
         if kind in b"LKxgX":
             if (extended := extended + 1) > _MOST_EXTENDED:
-                raise BrokenArchiveError(Status.CORRUPT, f"more than {_MOST_EXTENDED} extended headers in a row")
+                raise BrokenArchiveError(
+                    Status.CORRUPT, f"more than {_MOST_EXTENDED} extended headers in a row"
+                )
             text = tar.extended(length)
             if kind == b"L":
                 override["path"] = _text(text)
@@ -119,7 +123,11 @@ class _Tar:
 
     def __init__(self, stream: BinaryIO, size: int, step: Callable[[], None]) -> None:
         self._packed = packed(stream)
-        self._stream = stream if self._packed is None else cast(BinaryIO, io.BufferedReader(self._packed, _CHUNK))
+        self._stream = (
+            stream
+            if self._packed is None
+            else cast(BinaryIO, io.BufferedReader(self._packed, _CHUNK))
+        )
         # The unpacked size is not known.
         self._size = size if self._packed is None else None
         self._most = max(_UNPACKED_BYTES, _MOST_TIMES * size)
@@ -135,7 +143,9 @@ class _Tar:
         block = self._read(_BLOCK)
         if len(block) < _BLOCK:
             lost = "within a header" if block else "without an end marker"
-            raise BrokenArchiveError(Status.TRUNCATED, f"ends {lost}, at byte {begin + len(block):,}")
+            raise BrokenArchiveError(
+                Status.TRUNCATED, f"ends {lost}, at byte {begin + len(block):,}"
+            )
         self.is_first = not begin
         if any(block):
             if not is_tar_header(block):
@@ -198,7 +208,9 @@ class _Tar:
 
     def extended(self, length: int) -> bytes:
         if length > _EXTENDED_BYTES:
-            raise BrokenArchiveError(Status.CORRUPT, f"extended header of {length:,} bytes at byte {self._at:,}")
+            raise BrokenArchiveError(
+                Status.CORRUPT, f"extended header of {length:,} bytes at byte {self._at:,}"
+            )
         self.begin("an extended header", length)
         data = self.take(length)
         self.finish()
@@ -225,9 +237,13 @@ class _Tar:
         try:
             data = self._stream.read(count)
         except EOFError:
-            raise BrokenArchiveError(Status.TRUNCATED, f"the packed data ends early, after byte {self._at:,}") from None
+            raise BrokenArchiveError(
+                Status.TRUNCATED, f"the packed data ends early, after byte {self._at:,}"
+            ) from None
         except UNPACK_ERRORS as e:
-            raise BrokenArchiveError(Status.CORRUPT, f"cannot be unpacked after byte {self._at:,}: {e}") from None
+            raise BrokenArchiveError(
+                Status.CORRUPT, f"cannot be unpacked after byte {self._at:,}: {e}"
+            ) from None
         self._at += len(data)
         if self._size is None and self._at > self._most:
             raise BrokenArchiveError(
@@ -250,7 +266,11 @@ def _number(field: bytes) -> int:
 
 
 def _decimal(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() and len(text) < len(str(_MOST_BYTES)) else _MOST_BYTES
+    value = (
+        int(text)
+        if text.isascii() and text.isdigit() and len(text) < len(str(_MOST_BYTES))
+        else _MOST_BYTES
+    )
     if value >= _MOST_BYTES:
         raise BrokenArchiveError(Status.CORRUPT, f"a size of {text[:40]!r}")
     return value
@@ -272,12 +292,16 @@ def _pax(data: bytes) -> dict[str, str]:
     at, end, records = 0, len(data.rstrip(b"\0")), 0
     while at < end:
         if (records := records + 1) > _MOST_RECORDS:
-            raise BrokenArchiveError(Status.CORRUPT, f"an extended header of more than {_MOST_RECORDS:,} records")
+            raise BrokenArchiveError(
+                Status.CORRUPT, f"an extended header of more than {_MOST_RECORDS:,} records"
+            )
         digits = data[at : at + _PAX_DIGITS].partition(b" ")[0]
         length = int(digits) if digits.isdigit() else 0
         key, equals, value = data[at + len(digits) + 1 : at + length].partition(b"=")
         if not equals or not value.endswith(b"\n") or at + length > len(data):
-            raise BrokenArchiveError(Status.CORRUPT, f"an extended header that reads {data[at : at + 40]!r}")
+            raise BrokenArchiveError(
+                Status.CORRUPT, f"an extended header that reads {data[at : at + 40]!r}"
+            )
         if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
             found[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
         at += length

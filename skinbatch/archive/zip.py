@@ -18,7 +18,15 @@ from skinbatch.types import Status
 
 # The first bytes of a member.
 _MEMBER = b"PK\x03\x04"
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, struct.error)
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    struct.error,
+)
 
 
 def zip_members(file: RangedFile) -> Iterator[ZipMember]:
@@ -35,12 +43,16 @@ def zip_members(file: RangedFile) -> Iterator[ZipMember]:
         # The directory is at the end, so a file that begins as a zip and has none was cut.
         cut = "not a zip file" in str(e) and shard_kind(file.read(HEAD_BYTES)) == "zip"
         status = Status.TRUNCATED if cut or not file.seek(0, 2) else Status.CORRUPT
-        raise BrokenArchiveError(status, "has no central directory" if cut else f"not a readable zip: {e}") from None
+        raise BrokenArchiveError(
+            status, "has no central directory" if cut else f"not a readable zip: {e}"
+        ) from None
     with archive:
         for info in archive.infolist():
             yield ZipMember(archive, info)
 
-        unnamed = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
+        unnamed = min(
+            (info.header_offset for info in archive.infolist()), default=archive.start_dir
+        )
         file.seek(0)
         if unnamed > 0 and file.read(len(_MEMBER)) == _MEMBER:
             raise BrokenArchiveError(
@@ -55,7 +67,9 @@ class ZipMember:
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
         self.name = info.orig_filename if "\0" in info.orig_filename else info.filename
-        self.size = min(info.file_size, 2**63 - 1)  # the most that a table holds; such members are not read
+        self.size = min(
+            info.file_size, 2**63 - 1
+        )  # the most that a table holds; such members are not read
         self.kind = _kind(info)
         self._archive, self._info = archive, info
 
@@ -79,7 +93,9 @@ class ZipMember:
             with self._archive.open(self._info) as member:
                 return member.read(count)
         except NotImplementedError as e:
-            raise MemberError(Status.UNSUPPORTED, f"packed with an unsupported method: {e}") from None
+            raise MemberError(
+                Status.UNSUPPORTED, f"packed with an unsupported method: {e}"
+            ) from None
         except RuntimeError as e:  # encrypted after all
             raise MemberError(Status.REFUSED, str(e)) from None
         except DiskError as e:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from skinbatch.runs.status import ScoringStatus
 
 
-def status(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False) -> None:
+def status(
+    dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False
+) -> None:
     """Show what is done, left and failed, the speed and the time left, even during a run."""
     from skinbatch.reading import destination_store
     from skinbatch.runs.status import read_status
@@ -25,8 +27,12 @@ def status(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_js
     if as_json:
         print_json(dataclasses.asdict(found))
         return
-    photos = f"{found.photos_done} of {found.photos_total}" + ("" if found.total_known else " or more")
-    print(f"{found.state}: {photos} photos done, {found.units_left} of {found.units_total} units left")
+    photos = f"{found.photos_done} of {found.photos_total}" + (
+        "" if found.total_known else " or more"
+    )
+    print(
+        f"{found.state}: {photos} photos done, {found.units_left} of {found.units_total} units left"
+    )
     if found.statuses:
         print(f"  rows     {counted(found.statuses)}")
     again = {"units retried": found.units_retried, "photos isolated": found.photos_isolated}
@@ -53,7 +59,9 @@ def _scoring_line(scoring: ScoringStatus, shown: str) -> str:
     return line + (" (above)" if scoring.fingerprint == shown else "")
 
 
-def verify(dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False) -> None:
+def verify(
+    dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False
+) -> None:
     """Check that each listed photo has one row and each file its recorded hash (exit 5 if not)."""
     from skinbatch.reading import verify as check
 

@@ -45,7 +45,9 @@ def export(
             help="A destination of `skinbatch score` (folder or s3://bucket/prefix), or annotated photos.",
         ),
     ],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="New folder or s3://bucket/prefix for the files.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="New folder or s3://bucket/prefix for the files.")
+    ],
     format: Annotated[BoxFormat, typer.Option("--format", help="Format to write.")],
     score_threshold: Annotated[
         float | None,
@@ -56,7 +58,10 @@ def export(
     ] = None,
     read_as: Annotated[
         str | None,
-        typer.Option("--from", help="Format of SOURCE, if it is annotated photos. (default: recognised by content)"),
+        typer.Option(
+            "--from",
+            help="Format of SOURCE, if it is annotated photos. (default: recognised by content)",
+        ),
     ] = None,
     photos: Photos = None,
     where: Where = None,
@@ -85,7 +90,9 @@ def export(
 
     # --photos belongs to --truth if there is one, and to SOURCE otherwise.
     of_truth, of_source = (photos, None) if truth else (None, photos)
-    selection = Selection(where, sample, column_names(stratify), uncertain, suspect, truth, of_truth)
+    selection = Selection(
+        where, sample, column_names(stratify), uncertain, suspect, truth, of_truth
+    )
     with TerminalPresenter() as presenter:
         report = run(
             source,
@@ -110,7 +117,9 @@ def export(
     if report.left_out:
         print(f"  left out  {counted(report.left_out)}")
     if report.swapped:
-        print(f"  corrected {report.swapped} {'box' if report.swapped == 1 else 'boxes'} with swapped corners")
+        print(
+            f"  corrected {report.swapped} {'box' if report.swapped == 1 else 'boxes'} with swapped corners"
+        )
     if report.not_kept:
         print(f"  not kept  {counted(report.not_kept)}")
     for note in report.notes:
@@ -122,4 +131,6 @@ def settings() -> None:
 
     For example, `skinbatch settings > settings.toml`, then `skinbatch score PHOTOS OUT --config settings.toml`.
     """
-    print(resources.files("skinbatch").joinpath("settings.toml").read_text(encoding="utf-8"), end="")
+    print(
+        resources.files("skinbatch").joinpath("settings.toml").read_text(encoding="utf-8"), end=""
+    )

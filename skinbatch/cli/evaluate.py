@@ -31,28 +31,39 @@ def evaluate(
     truth: Annotated[
         Path,
         typer.Argument(
-            metavar="TRUTH", help="Annotations by people: boxes, severities, masks or classes, in any supported format."
+            metavar="TRUTH",
+            help="Annotations by people: boxes, severities, masks or classes, in any supported format.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for evaluation.json and the plots.")] = Path(
-        "evaluation"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for evaluation.json and the plots.")
+    ] = Path("evaluation"),
     thresholds: Annotated[
-        str, typer.Option("--thresholds", help="Scores at which lesions are counted, besides the scoring's own.")
+        str,
+        typer.Option(
+            "--thresholds", help="Scores at which lesions are counted, besides the scoring's own."
+        ),
     ] = "0.25,0.5,0.75",
     bootstrap: Annotated[
         int,
-        typer.Option("--bootstrap", min=0, help="Number of bootstrap samples for the intervals; 0 for no intervals."),
+        typer.Option(
+            "--bootstrap",
+            min=0,
+            help="Number of bootstrap samples for the intervals; 0 for no intervals.",
+        ),
     ] = 1000,
     names: ClassMap = None,
     apart: Annotated[
         list[str] | None,
-        typer.Option("--apart", metavar="CLASS", help="A class to leave out of the means. May be repeated."),
+        typer.Option(
+            "--apart", metavar="CLASS", help="A class to leave out of the means. May be repeated."
+        ),
     ] = None,
     group: Group = None,
     trained_on: TrainedOn = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="Format of TRUTH. (default: recognised by content)")
+        str | None,
+        typer.Option("--format", help="Format of TRUTH. (default: recognised by content)"),
     ] = None,
     photos: Photos = None,
     scoring: Scoring = None,
@@ -96,7 +107,9 @@ def evaluate(
             text = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
             (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         except OSError as e:
-            raise UsageError(f"{out}: cannot be written: {e.strerror}; name another folder with --out") from None
+            raise UsageError(
+                f"{out}: cannot be written: {e.strerror}; name another folder with --out"
+            ) from None
         plots = draw(found, out)
     if as_json:
         print_json(found.as_json())
@@ -109,4 +122,6 @@ def _scores(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise UsageError(f"--thresholds {text}: give scores separated by commas, such as 0.25,0.5,0.75") from None
+        raise UsageError(
+            f"--thresholds {text}: give scores separated by commas, such as 0.25,0.5,0.75"
+        ) from None

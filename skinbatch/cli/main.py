@@ -116,13 +116,20 @@ def _guarded(run: Callable[..., Any]) -> int:
             command = getattr(context, "command_path", "skinbatch")
             message = e.format_message()
             if message:  # empty if the command has only printed its help
-                if getattr(context, "info_name", None) in ("score", "retry") and "--json" in sys.argv:
+                if (
+                    getattr(context, "info_name", None) in ("score", "retry")
+                    and "--json" in sys.argv
+                ):
                     print_failure(int(e.exit_code), message)
                 print(f"skinbatch: {message}\nTry '{command} --help'.", file=sys.stderr)
             return int(e.exit_code)
         if not writes_json():
             print(redacted(traceback.format_exc()), file=sys.stderr, end="")
-        say("this is a bug in skinbatch; everything committed is kept", 1, traceback=traceback.format_exc())
+        say(
+            "this is a bug in skinbatch; everything committed is kept",
+            1,
+            traceback=traceback.format_exc(),
+        )
         return 1
 
 
@@ -138,7 +145,11 @@ def _show_warning(
     if issubclass(category, UnfinishedWarning):
         print(f"skinbatch: {message}", file=sys.stderr)
     else:
-        print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
+        print(
+            warnings.formatwarning(message, category, filename, lineno, line),
+            file=file or sys.stderr,
+            end="",
+        )
 
 
 if __name__ == "__main__":

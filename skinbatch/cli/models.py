@@ -12,14 +12,19 @@ from skinbatch.cli.options import ConfigFile, Dest, Json, Photos, Scoring, print
 from skinbatch.config import load_config
 
 PackNamed = Annotated[
-    str, typer.Argument(metavar="[PACK]", help="Name of a pack, its folder, or s3://bucket/prefix/NAME.")
+    str,
+    typer.Argument(
+        metavar="[PACK]", help="Name of a pack, its folder, or s3://bucket/prefix/NAME."
+    ),
 ]
 Settings = Annotated[
-    Path | None, typer.Option("--settings", metavar="FILE", help="A run's settings, for [storage] with s3://.")
+    Path | None,
+    typer.Option("--settings", metavar="FILE", help="A run's settings, for [storage] with s3://."),
 ]
 
 pack_app = typer.Typer(
-    help="List, show, verify and import packs: the models of a scoring, with their hashes.", no_args_is_help=True
+    help="List, show, verify and import packs: the models of a scoring, with their hashes.",
+    no_args_is_help=True,
 )
 
 
@@ -51,7 +56,9 @@ def pack_list(as_json: Json = False) -> None:
 
 
 @pack_app.command("show")
-def pack_show(name: PackNamed = "starter", settings: Settings = None, as_json: Json = False) -> None:
+def pack_show(
+    name: PackNamed = "starter", settings: Settings = None, as_json: Json = False
+) -> None:
     """Show the architectures, classes, input sizes, parameters, licence and card of a pack."""
     from skinbatch.models.pack import load_pack
 
@@ -63,7 +70,9 @@ def pack_show(name: PackNamed = "starter", settings: Settings = None, as_json: J
 
 
 @pack_app.command("verify")
-def pack_verify(name: PackNamed = "starter", settings: Settings = None, as_json: Json = False) -> None:
+def pack_verify(
+    name: PackNamed = "starter", settings: Settings = None, as_json: Json = False
+) -> None:
     """Check every file of a pack against its recorded hash.
 
     For a pack on S3, both the files there and the local copy are checked.
@@ -78,7 +87,12 @@ def pack_verify(name: PackNamed = "starter", settings: Settings = None, as_json:
     pack.verify()
     if as_json:
         print_json(
-            {"name": pack.name, "address": pack.address, "directory": str(pack.directory), "weights": pack.weights}
+            {
+                "name": pack.name,
+                "address": pack.address,
+                "directory": str(pack.directory),
+                "weights": pack.weights,
+            }
         )
     else:
         print(f"{pack.address}: every file has its recorded hash")
@@ -89,34 +103,61 @@ def pack_import(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The pack to make or to extend.")],
     stage: Annotated[str, typer.Option("--stage", help="segmenter, detector or classifier.")],
     arch: Annotated[
-        str, typer.Option("--arch", help="A name from `skinbatch pack architectures`, or timm:NAME for any of timm's.")
+        str,
+        typer.Option(
+            "--arch",
+            help="A name from `skinbatch pack architectures`, or timm:NAME for any of timm's.",
+        ),
     ],
-    weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help=".pth, .ckpt, .safetensors or .onnx.")],
-    base: Annotated[str | None, typer.Option("--base", help="Pack that supplies the missing stages.")] = None,
+    weights: Annotated[
+        Path, typer.Option("--weights", metavar="FILE", help=".pth, .ckpt, .safetensors or .onnx.")
+    ],
+    base: Annotated[
+        str | None, typer.Option("--base", help="Pack that supplies the missing stages.")
+    ] = None,
     config: Annotated[
         list[Path] | None,
-        typer.Option("--config", metavar="FILE", help="TOML with fields of the stage; for `mmdet` also its config."),
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="TOML with fields of the stage; for `mmdet` also its config.",
+        ),
     ] = None,
     classes: Annotated[
         str | None,
-        typer.Option("--classes", help="a,b,c in the network's order; or face-parsing, celebamask-hq."),
+        typer.Option(
+            "--classes", help="a,b,c in the network's order; or face-parsing, celebamask-hq."
+        ),
     ] = None,
     input_kind: Annotated[
         str | None,
-        typer.Option("--input", help="What the model sees: image, crop (the face) or masked_crop. (default: crop)"),
+        typer.Option(
+            "--input",
+            help="What the model sees: image, crop (the face) or masked_crop. (default: crop)",
+        ),
     ] = None,
     head: Annotated[
-        str | None, typer.Option("--head", help="Name of a classifier; its columns begin with it. (default: disease)")
+        str | None,
+        typer.Option(
+            "--head", help="Name of a classifier; its columns begin with it. (default: disease)"
+        ),
     ] = None,
     dest: Annotated[
         str | None,
-        typer.Option("--dest", help="Folder or s3://bucket/prefix of packs. (default: ~/.skinbatch/packs)"),
+        typer.Option(
+            "--dest", help="Folder or s3://bucket/prefix of packs. (default: ~/.skinbatch/packs)"
+        ),
     ] = None,
     prefix: Annotated[
         str | None,
-        typer.Option("--prefix", help="Beginning of the layers' names, if a checkpoint holds several networks."),
+        typer.Option(
+            "--prefix",
+            help="Beginning of the layers' names, if a checkpoint holds several networks.",
+        ),
     ] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="Terms of the weights, for the card.")] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="Terms of the weights, for the card.")
+    ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -156,7 +197,9 @@ def pack_import(
             err=True,
         )
     if pack.lacks:
-        print(f"It has no {' and no '.join(pack.lacks)} yet: import one, or import with --base starter.")
+        print(
+            f"It has no {' and no '.join(pack.lacks)} yet: import one, or import with --base starter."
+        )
     else:
         where = name if dest is None else pack.address
         print(f"Next: skinbatch score PHOTOS OUT --pack {where}")
@@ -180,22 +223,36 @@ def pack_anchors(
     truth: Annotated[
         Path,
         typer.Argument(
-            metavar="TRUTH", help="Annotated photos with boxes, in any supported format: VOC, COCO, YOLO, CVAT …"
+            metavar="TRUTH",
+            help="Annotated photos with boxes, in any supported format: VOC, COCO, YOLO, CVAT …",
         ),
     ],
     anchors: Annotated[int, typer.Option("--anchors", "-k", min=1, help="Number of anchors.")] = 9,
     size: Annotated[
-        int | None, typer.Option("--size", help="Long side of the network's input, pixels. (default: FILE's, else 640)")
+        int | None,
+        typer.Option(
+            "--size", help="Long side of the network's input, pixels. (default: FILE's, else 640)"
+        ),
     ] = None,
     max_upscale: Annotated[
         float | None,
-        typer.Option("--max-upscale", help="Largest factor to scale up smaller photos. (default: FILE's, else 1.0)"),
+        typer.Option(
+            "--max-upscale",
+            help="Largest factor to scale up smaller photos. (default: FILE's, else 1.0)",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="TOML for `pack import --config`; only [anchors] changes."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="TOML for `pack import --config`; only [anchors] changes.",
+        ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Plot of mean IoU against k.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="PNG", help="Plot of mean IoU against k.")
+    ] = None,
     photos: Photos = None,
     as_json: Json = False,
 ) -> None:
@@ -206,7 +263,9 @@ def pack_anchors(
     """
     from skinbatch.train.anchor_report import report_anchors
 
-    report = report_anchors(truth, anchors, size=size, max_upscale=max_upscale, output=output, plot=plot, photos=photos)
+    report = report_anchors(
+        truth, anchors, size=size, max_upscale=max_upscale, output=output, plot=plot, photos=photos
+    )
     if as_json:
         print_json(report.as_json())
     else:
@@ -215,21 +274,28 @@ def pack_anchors(
 
 def explain(
     dest: Dest,
-    image_id: Annotated[str, typer.Argument(metavar="IMAGE_ID", help="The photo, as in the images table.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="Picture to write.")] = Path(
-        "explanation.png"
-    ),
+    image_id: Annotated[
+        str, typer.Argument(metavar="IMAGE_ID", help="The photo, as in the images table.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PNG", help="Picture to write.")
+    ] = Path("explanation.png"),
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to explain. (default: the most probable)")
     ] = None,
     head: Annotated[
-        str | None, typer.Option("--head", help="Classifier to explain. (default: the pack's first)")
+        str | None,
+        typer.Option("--head", help="Classifier to explain. (default: the pack's first)"),
     ] = None,
     method: Annotated[
-        Method, typer.Option("--method", help="Grad-CAM, guided back-propagation (ReLU networks), or both.")
+        Method,
+        typer.Option(
+            "--method", help="Grad-CAM, guided back-propagation (ReLU networks), or both."
+        ),
     ] = Method.BOTH,
     pack: Annotated[
-        str | None, typer.Option("--pack", help="Where the scoring's pack is now. (default: where it was)")
+        str | None,
+        typer.Option("--pack", help="Where the scoring's pack is now. (default: where it was)"),
     ] = None,
     scoring: Scoring = None,
     config: ConfigFile = None,

@@ -26,21 +26,31 @@ Source = Annotated[
     ),
 ]
 Dest = Annotated[
-    str, typer.Argument(metavar="DEST", help="Destination, where the tables are: a folder or s3://bucket/prefix.")
+    str,
+    typer.Argument(
+        metavar="DEST", help="Destination, where the tables are: a folder or s3://bucket/prefix."
+    ),
 ]
-PackName = Annotated[str | None, typer.Option("--pack", help="Pack to use: its name or folder. (default: starter)")]
+PackName = Annotated[
+    str | None, typer.Option("--pack", help="Pack to use: its name or folder. (default: starter)")
+]
 EngineName = Annotated[
     str | None,
     typer.Option(
-        "--engine", help="ray (on this machine unless a cluster is named) or local (without Ray). (default: ray)"
+        "--engine",
+        help="ray (on this machine unless a cluster is named) or local (without Ray). (default: ray)",
     ),
 ]
 RayAddress = Annotated[
-    str | None, typer.Option("--ray-address", help="Address of a Ray cluster. (default: RAY_ADDRESS)")
+    str | None,
+    typer.Option("--ray-address", help="Address of a Ray cluster. (default: RAY_ADDRESS)"),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", help="Number of workers. (default: one per GPU, or one per core with 2 GB of memory)"),
+    typer.Option(
+        "--workers",
+        help="Number of workers. (default: one per GPU, or one per core with 2 GB of memory)",
+    ),
 ]
 Device = Annotated[
     str | None,
@@ -51,7 +61,8 @@ Device = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with settings. Options take precedence over it.")
+    Path | None,
+    typer.Option("--config", help="TOML file with settings. Options take precedence over it."),
 ]
 LogFormat = Annotated[
     str | None,
@@ -62,20 +73,32 @@ LogFormat = Annotated[
 ]
 Photos = Annotated[
     Path | None,
-    typer.Option("--photos", metavar="DIR", help="Folder of the photos, if they are not beside the annotations."),
+    typer.Option(
+        "--photos",
+        metavar="DIR",
+        help="Folder of the photos, if they are not beside the annotations.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 JsonLine = Annotated[
     bool,
-    typer.Option("--json", help="Print the result, even of a failed run, as one line of JSON on stdout."),
+    typer.Option(
+        "--json", help="Print the result, even of a failed run, as one line of JSON on stdout."
+    ),
 ]
 Scoring = Annotated[
     str | None,
-    typer.Option("--scoring", help="Fingerprint of a scoring, or its first digits. (default: the newest run's)"),
+    typer.Option(
+        "--scoring",
+        help="Fingerprint of a scoring, or its first digits. (default: the newest run's)",
+    ),
 ]
 Grading = Annotated[
     str | None,
-    typer.Option("--grading", help="Grading made by `skinbatch regrade`: its id or scheme. (default: the first run's)"),
+    typer.Option(
+        "--grading",
+        help="Grading made by `skinbatch regrade`: its id or scheme. (default: the first run's)",
+    ),
 ]
 ClassMap = Annotated[
     list[str] | None,
@@ -118,7 +141,11 @@ Where = Annotated[
 Sample = Annotated[
     int | None,
     typer.Option(
-        "--sample", min=1, metavar="N", rich_help_panel=SELECTION, help="N random photos, the same ones each time."
+        "--sample",
+        min=1,
+        metavar="N",
+        rich_help_panel=SELECTION,
+        help="N random photos, the same ones each time.",
     ),
 ]
 Stratify = Annotated[
@@ -194,7 +221,9 @@ def _moment(text: str) -> datetime:
 
 def _exit_code(text: str) -> int:
     if text not in {"1", "2", "3", "4", "5", "6", "7", "130"}:
-        raise typer.BadParameter(f"{text!r} is not the exit code of a failure; those are 1 to 7 and 130")
+        raise typer.BadParameter(
+            f"{text!r} is not the exit code of a failure; those are 1 to 7 and 130"
+        )
     return int(text)
 
 

@@ -35,10 +35,15 @@ def report(
     dest: Dest,
     truth: Annotated[
         Path | None,
-        typer.Option("--truth", metavar="TRUTH", help="Annotations by people, in any format of `evaluate`."),
+        typer.Option(
+            "--truth", metavar="TRUTH", help="Annotations by people, in any format of `evaluate`."
+        ),
     ] = None,
     thumbnails: Annotated[
-        int, typer.Option("--thumbnails", min=0, help="Show up to this many photos. Faces are personal data.")
+        int,
+        typer.Option(
+            "--thumbnails", min=0, help="Show up to this many photos. Faces are personal data."
+        ),
     ] = 0,
     look_alikes: Annotated[
         bool,
@@ -47,9 +52,9 @@ def report(
             help="Read all photos again and find those that look the same, such as a photo in another size.",
         ),
     ] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")
+    ] = Path("report.html"),
     names: ClassMap = None,
     group: Group = None,
     trained_on: TrainedOn = None,

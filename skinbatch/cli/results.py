@@ -35,14 +35,21 @@ from skinbatch.errors import UsageError
 def show(
     dest: Dest,
     image_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[IMAGE_ID]...", help="Photos, named as in the images table.")
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE_ID]...", help="Photos, named as in the images table."),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures, one PNG for each photo.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for the pictures, one PNG for each photo."
+        ),
     ] = Path("shown"),
     pack: Annotated[
         str | None,
-        typer.Option("--pack", help="Where the scoring's pack is now, to compute masks. (default: where it was)"),
+        typer.Option(
+            "--pack",
+            help="Where the scoring's pack is now, to compute masks. (default: where it was)",
+        ),
     ] = None,
     where: Where = None,
     sample: Sample = None,
@@ -75,7 +82,9 @@ def show(
     results = open_results(destination_store(dest, settings.storage), scoring, grading)
     selection = Selection(where, sample, column_names(stratify), uncertain, suspect, truth, photos)
     if bool(image_ids) == bool(selection):
-        raise UsageError("name the photos to draw, or choose them with --where, --sample, --uncertain or --suspect")
+        raise UsageError(
+            "name the photos to draw, or choose them with --where, --sample, --uncertain or --suspect"
+        )
 
     def note(text: str) -> None:
         print(f"skinbatch: {text}", file=sys.stderr)
@@ -117,7 +126,8 @@ def compare(
     truth: Annotated[
         Path | None,
         typer.Option(
-            "--truth", help="Annotations by people. All scorings are also judged by the same annotated photos."
+            "--truth",
+            help="Annotations by people. All scorings are also judged by the same annotated photos.",
         ),
     ] = None,
     photos: Photos = None,
@@ -136,7 +146,10 @@ def compare(
     ] = None,
     scoring: Annotated[
         list[str] | None,
-        typer.Option("--scoring", help="Fingerprint of A's scoring; repeat it for each. (default: the newest of each)"),
+        typer.Option(
+            "--scoring",
+            help="Fingerprint of A's scoring; repeat it for each. (default: the newest of each)",
+        ),
     ] = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -169,7 +182,10 @@ def compare(
     grouping = parse_group(group)
     judged = None
     with TerminalPresenter() as presenter:
-        opened = [open_results(store, fingerprint) for store, fingerprint in zip(stores, named, strict=True)]
+        opened = [
+            open_results(store, fingerprint)
+            for store, fingerprint in zip(stores, named, strict=True)
+        ]
         found = []
         for letter, other in zip(LETTERS[1:], opened[1:], strict=False):
             presenter.phase(f"comparing A and {letter}")
@@ -198,7 +214,10 @@ def compare(
     if output is not None:
         print(f"wrote {output}")
     if code:
-        print(f"skinbatch: the drift of {drift:.3f} is more than --max-drift {max_drift:g} allows", file=sys.stderr)
+        print(
+            f"skinbatch: the drift of {drift:.3f} is more than --max-drift {max_drift:g} allows",
+            file=sys.stderr,
+        )
     raise typer.Exit(code)
 
 
@@ -207,7 +226,8 @@ def series(
     subject: Annotated[
         str,
         typer.Option(
-            "--subject", help="The person in the photo: a column, or the first group of a regex over image_id."
+            "--subject",
+            help="The person in the photo: a column, or the first group of a regex over image_id.",
         ),
     ],
     time: Annotated[
@@ -219,7 +239,12 @@ def series(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Also write an HTML page with one plot per subject."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Also write an HTML page with one plot per subject.",
+        ),
     ] = None,
     scoring: Scoring = None,
     grading: Grading = None,
@@ -282,7 +307,9 @@ def regrade(
     dest: Dest,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="Lowest score of a counted box. (default: the first run's)"),
+        typer.Option(
+            "--threshold", help="Lowest score of a counted box. (default: the first run's)"
+        ),
     ] = None,
     scheme: Annotated[
         str | None,
@@ -294,7 +321,8 @@ def regrade(
     counting: Annotated[
         Counting | None,
         typer.Option(
-            "--counting", help="Count boxes, or the connected areas that they cover. (default: the first run's)"
+            "--counting",
+            help="Count boxes, or the connected areas that they cover. (default: the first run's)",
         ),
     ] = None,
     scoring: Scoring = None,
@@ -339,7 +367,9 @@ def regrade(
         f"{done.photos:,} photos with {done.boxes:,} boxes graded by {done.scheme}, {done.counting} from {done.threshold:g}"
     )
     print(f"  grades   {', '.join(f'{n:,} {grade}' for grade, n in done.grades.items())}")
-    print(f"  changed  {done.changed:,} photos have another count than in the tables of the scoring")
+    print(
+        f"  changed  {done.changed:,} photos have another count than in the tables of the scoring"
+    )
     print(f"  grading  {done.gid}")
     print(f"  table    {done.images}")
     print(f'  open     skinbatch.open("{dest}", grading="{done.gid}").images()')

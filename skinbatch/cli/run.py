@@ -53,43 +53,58 @@ def score(
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", help="Stop once this many photos are scored; units that have begun are finished (exit 6)."
+            "--limit",
+            help="Stop once this many photos are scored; units that have begun are finished (exit 6).",
         ),
     ] = None,
     max_failures: Annotated[
         float | None,
-        typer.Option("--max-failures", help="Share of photos that may fail before the exit code is 3. (default: 0.05)"),
+        typer.Option(
+            "--max-failures",
+            help="Share of photos that may fail before the exit code is 3. (default: 0.05)",
+        ),
     ] = None,
     deadline: Deadline = None,
     since: Since = None,
     save_masks: Annotated[
-        bool | None, typer.Option("--save-masks", help="Also write the skin masks, as COCO run-length encodings.")
+        bool | None,
+        typer.Option(
+            "--save-masks", help="Also write the skin masks, as COCO run-length encodings."
+        ),
     ] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
-            "--include", help="Only keys that match this glob; in shards, `shard.tar/member`. May be repeated."
+            "--include",
+            help="Only keys that match this glob; in shards, `shard.tar/member`. May be repeated.",
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", help="Skip keys that match this glob, in shards too. May be repeated."),
+        typer.Option(
+            "--exclude", help="Skip keys that match this glob, in shards too. May be repeated."
+        ),
     ] = None,
     image_column: Annotated[
         list[str] | None,
         typer.Option(
-            "--image-column", help="Column that holds photos, if Parquet files have several. May be repeated."
+            "--image-column",
+            help="Column that holds photos, if Parquet files have several. May be repeated.",
         ),
     ] = None,
     follow_links: Annotated[
-        bool | None, typer.Option("--follow-links", help="Also follow symbolic links that lead out of SOURCE.")
+        bool | None,
+        typer.Option("--follow-links", help="Also follow symbolic links that lead out of SOURCE."),
     ] = None,
     head: Annotated[
-        bool | None, typer.Option("--head", help="Ask the store for sizes and versions that a listing lacks.")
+        bool | None,
+        typer.Option("--head", help="Ask the store for sizes and versions that a listing lacks."),
     ] = None,
     content_hash: Annotated[
         bool | None,
-        typer.Option("--content-hash", help="Detect changed local photos by their bytes, not by their times."),
+        typer.Option(
+            "--content-hash", help="Detect changed local photos by their bytes, not by their times."
+        ),
     ] = None,
     anonymous: Annotated[
         bool | None, typer.Option("--anonymous", help="Read a public bucket without credentials.")
@@ -177,7 +192,9 @@ def retry(
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the demo.")] = Path("demo"),
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the demo.")] = Path(
+        "demo"
+    ),
     engine: EngineName = None,
     as_json: Json = False,
 ) -> None:
@@ -187,10 +204,15 @@ def demo(
     with TerminalPresenter() as presenter:
         report, found = run_demo(folder, engine, presenter)
     if as_json:
-        print_json(report_as_json(report) | {"lesions_planted": found.planted, "lesions_found": found.found})
+        print_json(
+            report_as_json(report)
+            | {"lesions_planted": found.planted, "lesions_found": found.found}
+        )
     else:
         print(summary(report))
-        print(f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all")
+        print(
+            f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all"
+        )
         print(f"  open     {folder / 'report.html'} in a browser: what was found, with the photos")
         print(
             f"  photos   {folder / 'photos'} (one file is truncated on purpose), {folder / 'truth.json'} (the planted lesions)"
@@ -199,7 +221,11 @@ def demo(
 
 
 def _end(
-    run: Callable[[], RunReport], dest: str, as_json: bool, zero_on: Collection[int], config: Path | None
+    run: Callable[[], RunReport],
+    dest: str,
+    as_json: bool,
+    zero_on: Collection[int],
+    config: Path | None,
 ) -> NoReturn:
     """Run, print the result and exit with its code, or with 0 if that code is one of `zero_on`."""
     started = time.monotonic()

@@ -50,7 +50,10 @@ class TrainingPresenter(Display):
 
 def describe_step(now: TrainingStep) -> str:
     """Return `120/3,000, loss 0.532, best 0.812, waited 0.4 %, 12:30 left`."""
-    parts = [f"{now.step:,}/{now.steps:,}" if now.steps is not None else f"step {now.step:,}", f"loss {now.loss:.3g}"]
+    parts = [
+        f"{now.step:,}/{now.steps:,}" if now.steps is not None else f"step {now.step:,}",
+        f"loss {now.loss:.3g}",
+    ]
     if now.best is not None:
         parts.append(f"best {now.best:.3g}")
     parts.append(f"waited {100 * now.waited:.1f} %")
@@ -70,7 +73,9 @@ def describe_point(point: Mapping[str, float]) -> str:
 
 
 def train(
-    stage: Annotated[StageName, typer.Argument(metavar="STAGE", help="segmenter, detector or classifier.")],
+    stage: Annotated[
+        StageName, typer.Argument(metavar="STAGE", help="segmenter, detector or classifier.")
+    ],
     recipe: Annotated[
         str,
         typer.Argument(
@@ -105,7 +110,8 @@ def train(
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Treat problems in the annotated photos as errors (exit 2).")
+        bool,
+        typer.Option("--strict", help="Treat problems in the annotated photos as errors (exit 2)."),
     ] = False,
     ray_address: RayAddress = None,
     as_json: Json = False,
@@ -121,7 +127,14 @@ def train(
     file = find_recipe(recipe)
     with TrainingPresenter() as presenter:
         outcome = run(
-            stage.value, file, out, presenter, strict=strict, ray_address=ray_address, data_folder=data, group=group
+            stage.value,
+            file,
+            out,
+            presenter,
+            strict=strict,
+            ray_address=ray_address,
+            data_folder=data,
+            group=group,
         )
     if as_json:
         print_json(outcome.as_json())
@@ -130,7 +143,9 @@ def train(
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Recipe to print, for you to edit.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Recipe to print, for you to edit.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with skinbatch, or print one as TOML to edit and train.
@@ -163,8 +178,16 @@ def told(outcome: Outcome, stage: str) -> str:
     first = "Nothing to do: this training is done" if outcome.trained is None else "Trained"
     lines = [f"{first}: pack {pack.name}, {pack.directory}"]
     for metric in outcome.metrics:
-        of = f" of {metric['of']}" if metric["of"] not in ("", "mean") else ", mean" if metric["of"] else ""
-        interval = f" ({metric['low']:.3f} to {metric['high']:.3f})" if metric["low"] is not None else ""
+        of = (
+            f" of {metric['of']}"
+            if metric["of"] not in ("", "mean")
+            else ", mean"
+            if metric["of"]
+            else ""
+        )
+        interval = (
+            f" ({metric['low']:.3f} to {metric['high']:.3f})" if metric["low"] is not None else ""
+        )
         lines.append(f"  {metric['name'] + of:32} {metric['value']:.3f}{interval}")
     lines.append(f"  {'curves':10} {outcome.work / 'curves.png'}")
     lines.append(f"  {'card':10} {pack.directory / 'CARD.md'}")

@@ -35,7 +35,11 @@ class EarlierReceipts:
         self.fingerprint = prepared.scoring.taken_from or ""
         self.note = note
         self._stages = prepared.context.taken
-        self._lost = sorted(set(prepared.scoring.taken).difference(self._stages)) if prepared.config.run.reuse else []
+        self._lost = (
+            sorted(set(prepared.scoring.taken).difference(self._stages))
+            if prepared.config.run.reuse
+            else []
+        )
 
     def of(self, work: WorkUnit) -> tuple[Reuse, ...]:
         """Return the files of these receipts; none if nothing is taken."""
@@ -52,7 +56,9 @@ class EarlierReceipts:
     @cached_property
     def _families(self) -> dict[str, list[Stub]]:
         if self._lost:
-            self.note(f"{', '.join(self._lost)}: run, because scoring {self.fingerprint} is gone or has changed")
+            self.note(
+                f"{', '.join(self._lost)}: run, because scoring {self.fingerprint} is gone or has changed"
+            )
         if not self._stages:
             return {}
         found = snapshot.newest_that_counts(self._ledger)
@@ -93,7 +99,9 @@ class Assigner:
     earlier: receipts of the scoring from which results of stages are taken.
     """
 
-    def __init__(self, store: Store, ledger: Ledger, current: Plan, earlier: EarlierReceipts | None = None) -> None:
+    def __init__(
+        self, store: Store, ledger: Ledger, current: Plan, earlier: EarlierReceipts | None = None
+    ) -> None:
         self.store = store
         self.ledger = ledger
         self.plan = current
@@ -104,14 +112,18 @@ class Assigner:
         """Return complete receipts of shards that are no longer listed, grouped by shard size."""
         planned = {family(unit_id) for unit_id, _ in self.plan.units.inputs()}
         moved: dict[int | None, list[Stub]] = {}
-        for name in sorted({f for f in self.ledger.families() if f.startswith("s") and f not in planned}):
+        for name in sorted(
+            {f for f in self.ledger.families() if f.startswith("s") and f not in planned}
+        ):
             for stub in self.ledger.of_family(name):
                 moved.setdefault(stub.shard_size, []).append(stub)
         return moved
 
     def left(self) -> Units:
         """Return the units that no receipt proves done."""
-        return self.plan.units.where(self.ledger.proof(*inputs) is None for inputs in self.plan.units.inputs())
+        return self.plan.units.where(
+            self.ledger.proof(*inputs) is None for inputs in self.plan.units.inputs()
+        )
 
     def to_score(self, units: Units) -> Iterator[Assignment]:
         """Yield one assignment for each unit.
@@ -122,7 +134,9 @@ class Assigner:
         for planned, work in zip(units, works, strict=True):
             older = tuple(reuse_of(self.ledger.receipt(stub)) for stub in self._older(work))
             earlier = self.earlier.of(work) if self.earlier else ()
-            yield Assignment(work, planned.inputs_sha256, generation=1, reuse=older, earlier=earlier)
+            yield Assignment(
+                work, planned.inputs_sha256, generation=1, reuse=older, earlier=earlier
+            )
 
     def _older(self, work: WorkUnit) -> list[Stub]:
         """Return receipts that may hold rows of the unit's photos.

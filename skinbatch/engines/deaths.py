@@ -25,7 +25,9 @@ class DeathRecord:
         if len(keys) < DEATHS_TO_BLAME:  # only a verdict needs the reason
             return Deaths(len(keys), "on record")
         last = receipts.last_attempt(self._store, keys)
-        return Deaths(len(keys), str(last.get("reason", "on record")), last.get("timed_out") is True)
+        return Deaths(
+            len(keys), str(last.get("reason", "on record")), last.get("timed_out") is True
+        )
 
     def add(self, unit: WorkUnit, reason: str, timed_out: bool) -> None:
         """Record a failed attempt. Raises StoreError."""
@@ -36,4 +38,6 @@ class DeathRecord:
             "at": now(),
             "run_id": self._run_id,
         }
-        receipts.write_attempt(self._store, self._fingerprint, unit.unit_id, unit.inputs_sha256, record)
+        receipts.write_attempt(
+            self._store, self._fingerprint, unit.unit_id, unit.inputs_sha256, record
+        )

@@ -40,7 +40,11 @@ class Drift:
         Returns False if the same photo or shard had already changed before. The unit has then
         failed.
         """
-        names = [unit.shard.key] if unit.shard else [*(r.image_id for r in outcome.changed), *outcome.vanished]
+        names = (
+            [unit.shard.key]
+            if unit.shard
+            else [*(r.image_id for r in outcome.changed), *outcome.vanished]
+        )
         if not names or any(name in self._before for name in names):
             return False
         if unit.shard is not None:
@@ -55,7 +59,9 @@ class Drift:
             store, object_key = locator.locate(shard.uri)
             try:
                 info = store.head(object_key)
-                self._now[key] = replace(shard, size=info.size, version=info.version, modified=info.modified)
+                self._now[key] = replace(
+                    shard, size=info.size, version=info.version, modified=info.modified
+                )
             except NotFoundError:
                 self._now[key] = None
         return [self._shards[key] for key, shard in self._now.items() if shard is None]

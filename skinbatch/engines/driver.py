@@ -57,7 +57,9 @@ class Driver:
         self.presenter = presenter
         self.fingerprint = prepared.scoring.fingerprint
         run_id = next_id(self.store)
-        record = RunRecord(run_id, command, self.config.engine.name, self.fingerprint, prepared.source_uri)
+        record = RunRecord(
+            run_id, command, self.config.engine.name, self.fingerprint, prepared.source_uri
+        )
         self.log = RunLog(self.store, record)
         self.claim = Claim(self.store, run_id)
         self.planner = Planner(prepared, presenter, self.log, self._check_interrupted)
@@ -82,13 +84,20 @@ class Driver:
     def _run_claimed(self, engine: Engine, retry: bool) -> RunReport:
         try:
             self.claim.take(
-                on_wait=lambda who: self.presenter.phase(f"the destination is claimed by {who}; watching it"),
+                on_wait=lambda who: self.presenter.phase(
+                    f"the destination is claimed by {who}; watching it"
+                ),
                 check=self._check_interrupted,
             )
             self.claim.start(self.log.beat)
             report = self._run(engine, retry)
         except (Interrupted, KeyboardInterrupt):
-            report = self._end(130, "interrupted; run the same command again to continue", self._current, "interrupted")
+            report = self._end(
+                130,
+                "interrupted; run the same command again to continue",
+                self._current,
+                "interrupted",
+            )
         except BaseException as error:
             code, text = getattr(error, "exit_code", 1), str(error)
             self._quietly(lambda: self._close_record("failed", code, text))
@@ -135,7 +144,9 @@ class Driver:
         if not todo:
             return self._finish(current, nothing_to_do=True)
         self.totals = self._totals(current, left, failed)
-        self._gone = Gone(self.config.run.max_gone, current, snapshot.newest_that_counts(self.ledger) is None)
+        self._gone = Gone(
+            self.config.run.max_gone, current, snapshot.newest_that_counts(self.ledger) is None
+        )
         self.log.write()
         current = self._score(engine, current, assignments, todo)
         if self._gone.too_many:
@@ -150,14 +161,18 @@ class Driver:
             return self._end(6, message, current, "stopped")
         return self._end(4, self._left_message(current), current, "failed")
 
-    def _totals(self, current: Plan, left: Units, failed: Sequence[tuple[PlannedUnit, Receipt]]) -> Totals:
+    def _totals(
+        self, current: Plan, left: Units, failed: Sequence[tuple[PlannedUnit, Receipt]]
+    ) -> Totals:
         """Return the totals before the first unit.
 
         Shards that were scored before count as many photos as they have rows.
         """
         photos, uncounted = current.photos, 0
         counts: dict[str, int] = {}
-        for unit_id, inputs_sha256, kind, count in current.units.columns("unit_id", "inputs_sha256", "kind", "count"):
+        for unit_id, inputs_sha256, kind, count in current.units.columns(
+            "unit_id", "inputs_sha256", "kind", "count"
+        ):
             if count is None:
                 proof = self.ledger.proof(unit_id, inputs_sha256)
                 uncounted += proof is None
@@ -170,9 +185,15 @@ class Driver:
         units = len(current.units)
         units_done = units - (len(failed) or len(left))
         photos_done = photos - left.photos - sum(again.values())
-        return Totals(self.log, self.config.run, Before(photos, units, photos_done, units_done, uncounted, counts))
+        return Totals(
+            self.log,
+            self.config.run,
+            Before(photos, units, photos_done, units_done, uncounted, counts),
+        )
 
-    def _score(self, engine: Engine, current: Plan, assignments: Iterator[Assignment], units: int) -> Plan:
+    def _score(
+        self, engine: Engine, current: Plan, assignments: Iterator[Assignment], units: int
+    ) -> Plan:
         assert self.totals is not None and self._gone is not None
         self._deaths = DeathRecord(self.store, self.fingerprint, self.log.record.run_id)
         self.presenter.phase("starting workers")
@@ -193,7 +214,9 @@ class Driver:
                 self._scheduler.run(assignments)
                 if self._scheduler.fatal is not None:
                     self._stop_on(self._scheduler.fatal)
-                if not self.drift or self._gone.judge(self.totals.rows, self.drift.lost_shards(self.planner.locator)):
+                if not self.drift or self._gone.judge(
+                    self.totals.rows, self.drift.lost_shards(self.planner.locator)
+                ):
                     break
                 current = self._current = self.planner.anew(current, self.drift)
                 assigner = Assigner(self.store, self.ledger, current, self._earlier)
@@ -204,7 +227,9 @@ class Driver:
 
     def _stop_on(self, failure: UnitFailed) -> None:
         if failure.kind == "defect":
-            raise RuntimeError(f"a bug in skinbatch stopped the run; everything committed is kept:\n{failure.message}")
+            raise RuntimeError(
+                f"a bug in skinbatch stopped the run; everything committed is kept:\n{failure.message}"
+            )
         raise UsageError(f"{failure.message}; everything committed is kept")
 
     def _done(self, current: Plan) -> bool:
@@ -234,18 +259,25 @@ class Driver:
         cleanup.clean_up(self.ledger, newest, fresh=not handed_out)
         if not settled:
             plan.newest_alike(self.store, self.fingerprint, current)
-        return self._end(*self._verdict(newest, nothing_to_do), current, "done", newest, nothing_to_do)
+        return self._end(
+            *self._verdict(newest, nothing_to_do), current, "done", newest, nothing_to_do
+        )
 
     def _verdict(self, newest: Snapshot, nothing_to_do: bool) -> tuple[int, str]:
         rows = newest.rows
         if not rows:
-            kinds = ", ".join(f"{n} {ending}" for ending, n in self.log.record.skipped.most_common(5))
+            kinds = ", ".join(
+                f"{n} {ending}" for ending, n in self.log.record.skipped.most_common(5)
+            )
             found = "no photo was found" + (f" (skipped: {kinds})" if kinds else "")
             return 4, f"{found}; check the source, --include and --exclude"
         failed = sum(stub.failed for stub in newest.receipts)
         if rows and failed / rows > self.config.run.max_failures:
             share = self.config.run.max_failures
-            return 3, f"done, but {failed} of {rows} photos failed, more than --max-failures {share:g} allows"
+            return (
+                3,
+                f"done, but {failed} of {rows} photos failed, more than --max-failures {share:g} allows",
+            )
         return 0, "nothing to do: every photo has been scored" if nothing_to_do else "done"
 
     def _chosen(self, current: Plan) -> list[Stub]:
@@ -264,7 +296,9 @@ class Driver:
         if exit_code == 130:
             self._quietly(self._folds.write)
         chosen = newest.receipts if newest else self._chosen(current) if current else ()
-        left = len(Assigner(self.store, self.ledger, current).left()) if current and not newest else 0
+        left = (
+            len(Assigner(self.store, self.ledger, current).left()) if current and not newest else 0
+        )
         self._quietly(lambda: self._close_record(state, exit_code, message))
         record = self.log.record
         statuses: dict[str, int] = {}
@@ -335,7 +369,9 @@ class Driver:
             self.log.record.units_failed += 1
         if len(self._left) <= _MOST_NOTED:
             more = "; further ones are only counted" if len(self._left) == _MOST_NOTED else ""
-            self.presenter.note(f"unit {unit_id} stays open: {message.strip().splitlines()[-1]}{more}")
+            self.presenter.note(
+                f"unit {unit_id} stays open: {message.strip().splitlines()[-1]}{more}"
+            )
 
     def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
         if outcome is not None and outcome.kind == "store":
@@ -394,6 +430,8 @@ class Driver:
 
     def _check_interrupted(self) -> None:
         if self.claim.lost is not None:
-            raise ClaimError(f"another run has taken over {self.store.uri}: {self.claim.lost}; this one stops")
+            raise ClaimError(
+                f"another run has taken over {self.store.uri}: {self.claim.lost}; this one stops"
+            )
         if self._interrupted.is_set() or signals.interrupted():
             raise Interrupted

@@ -54,7 +54,9 @@ class Gone:
         self._shards = shards
         photos = self._photos
         if self.most < 1:
-            self.too_many = photos > self.most * (photos + rows) or len(shards) > self.most * self._archives
+            self.too_many = (
+                photos > self.most * (photos + rows) or len(shards) > self.most * self._archives
+            )
         else:
             self.too_many = rows == 0 and photos + len(shards) > 0 and len(shards) == self._archives
         return self.too_many
@@ -69,5 +71,7 @@ class Gone:
         first = f"{what} of {source} do not exist, such as {', '.join(names)}"
         unknown = "they may have been moved or deleted since they were listed"
         cause = likely_cause(refs, source, locator) or unknown
-        way_out = "run the same command again; if they are meant to be gone, set max_gone = 1 in [run]"
+        way_out = (
+            "run the same command again; if they are meant to be gone, set max_gone = 1 in [run]"
+        )
         return f"{first}. Likely cause: {cause}. Fix it, then {way_out}"

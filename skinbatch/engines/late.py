@@ -37,7 +37,9 @@ class LateEngine:
         if self._engine is None:
             with signals.heard_by(signals.interrupt):  # Ctrl-C need not wait for a slow cluster
                 self._engine = self._make()
-                self._engine.check(self.prepared.source_uri, self.prepared.store.uri, self.prepared.config)
+                self._engine.check(
+                    self.prepared.source_uri, self.prepared.store.uri, self.prepared.config
+                )
         return self._engine
 
     def _make(self) -> Engine:

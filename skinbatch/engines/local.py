@@ -30,13 +30,17 @@ class LocalEngine:
         if settings.ray_address is not None:
             raise UsageError("--ray-address needs --engine ray")
         if settings.workers not in (None, 1):
-            raise UsageError(f"--engine local has one worker, not {settings.workers}; use --engine ray for more")
+            raise UsageError(
+                f"--engine local has one worker, not {settings.workers}; use --engine ray for more"
+            )
         self.settings = settings
 
     def check(self, source: str, destination: str, config: Config) -> None:
         """Check device and precision. Paths need no check: everything runs on this machine."""
         if self.settings.device == "gpu" and not _has_gpu(self.settings):
-            raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster with GPUs")
+            raise UsageError(
+                "device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster with GPUs"
+            )
         check_precision(config.model.precision, _has_gpu(self.settings))
 
     def start(self, context: ScoringContext) -> LocalPool:

@@ -30,7 +30,9 @@ class Planner:
     check: called while the source is listed; an exception from it ends the listing.
     """
 
-    def __init__(self, prepared: Prepared, presenter: Presenter, log: RunLog, check: Callable[[], None]) -> None:
+    def __init__(
+        self, prepared: Prepared, presenter: Presenter, log: RunLog, check: Callable[[], None]
+    ) -> None:
         self.prepared = prepared
         self.store = prepared.store
         self.fingerprint = prepared.scoring.fingerprint
@@ -65,15 +67,21 @@ class Planner:
         """Return the newest plan. Raises UsageError if there is none or if it is damaged."""
         newest, damage = plan.newest_whole(self.store, self.fingerprint)
         if damage is not None:
-            raise UsageError(f"{damage}; run `skinbatch score` to list the source again, then retry")
+            raise UsageError(
+                f"{damage}; run `skinbatch score` to list the source again, then retry"
+            )
         if newest is None:
-            raise UsageError(f"{self.store.uri}: nothing has been scored here yet, so there is nothing to retry")
+            raise UsageError(
+                f"{self.store.uri}: nothing has been scored here yet, so there is nothing to retry"
+            )
         return newest
 
     def anew(self, current: Plan, drift: Drift) -> Plan:
         """Write a new plan with the changes that the workers found in the source."""
         found = destination.require_destination(self.store)
-        listing = drift.apply(plan.read_listing(self.store, self.fingerprint, current), self.locator)
+        listing = drift.apply(
+            plan.read_listing(self.store, self.fingerprint, current), self.locator
+        )
         return self._write(listing, current, found.bits)
 
     def count_members(self, shard: ShardRef, step: Callable[[], None] = lambda: None) -> int:
@@ -87,7 +95,8 @@ class Planner:
         self.presenter.phase(f"listing {uri}")
         source = open_source(uri, self.prepared.config)
         listing = plan.collect(
-            self._entries(source, newest), lambda n: self.presenter.phase(f"listing {uri}: {n} so far")
+            self._entries(source, newest),
+            lambda n: self.presenter.phase(f"listing {uri}: {n} so far"),
         )
         with self.log.lock:
             self.log.record.skipped.update(source.skipped)
@@ -107,12 +116,18 @@ class Planner:
         entries = source.entries()
         since = self.prepared.config.source.since
         if since is not None:
-            planned = None if newest is None else plan.read_listing(self.store, self.fingerprint, newest)
+            planned = (
+                None if newest is None else plan.read_listing(self.store, self.fingerprint, newest)
+            )
             entries = only_since(entries, since, planned, source.skipped)
         for entry in entries:
             self.check()
             yield entry
 
-    def _write(self, listing: Listing, newest: Plan | None, bits: int | None, anew: bool = False) -> Plan:
+    def _write(
+        self, listing: Listing, newest: Plan | None, bits: int | None, anew: bool = False
+    ) -> Plan:
         self.presenter.phase("planning")
-        return PlanWriter(self.store, self.fingerprint, self.count_members).write(listing, newest, bits, anew)
+        return PlanWriter(self.store, self.fingerprint, self.count_members).write(
+            listing, newest, bits, anew
+        )

@@ -97,7 +97,9 @@ def check_precision(precision: str | None, gpu: bool) -> None:
     Without this check, the workers would die one after another.
     """
     if precision == "fp16" and not gpu:
-        raise UsageError("precision fp16 needs workers with a GPU; set precision = 'fp32' in [model]")
+        raise UsageError(
+            "precision fp16 needs workers with a GPU; set precision = 'fp32' in [model]"
+        )
 
 
 class Engine(Protocol):

@@ -145,7 +145,10 @@ class Totals:
         """
         if self.settings.limit is not None and self.photos >= self.settings.limit:
             return f"--limit {self.settings.limit} is reached"
-        if self.settings.deadline_s is not None and time.monotonic() - self.started > self.settings.deadline_s:
+        if (
+            self.settings.deadline_s is not None
+            and time.monotonic() - self.started > self.settings.deadline_s
+        ):
             return f"--deadline {self.settings.deadline_s:g} s has passed"
         failed = sum(self.failed.values())
         if self.deaths >= STOP_AFTER_DEATHS and self.fresh == failed:

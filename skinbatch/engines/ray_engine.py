@@ -119,7 +119,9 @@ class RayEngine:
             if not destination.startswith("s3://"):
                 folder = path_of(destination)
                 os.makedirs(folder, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY, delete=False) as file:
+                with tempfile.NamedTemporaryFile(
+                    dir=folder, prefix=TEMPORARY, delete=False
+                ) as file:
                     token = uri_of(file.name)
             pack = load_pack(config.pack, config.storage).address
             paths = [p for p in (source, token) if p is not None and not p.startswith("s3://")]
@@ -133,7 +135,9 @@ class RayEngine:
     def _check_nodes(self, paths: list[str]) -> None:
         found = ray.remote(num_cpus=0)(_missing_paths)
         probes = {
-            found.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(paths): n
+            found.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
+            ).remote(paths): n
             for n in ray.nodes()
             if n["Alive"] and paths
         }
@@ -141,7 +145,9 @@ class RayEngine:
             try:
                 missing = ray.get(probe, timeout=_PROBE_S)
             except RayError as e:
-                raise UsageError(f"node {node['NodeManagerAddress']} of the Ray cluster does not answer: {e}") from e
+                raise UsageError(
+                    f"node {node['NodeManagerAddress']} of the Ray cluster does not answer: {e}"
+                ) from e
             if missing:
                 raise UsageError(
                     f"{missing[0]}: not seen on node {node['NodeManagerAddress']} of the Ray cluster; on a cluster, source, "
@@ -156,7 +162,9 @@ class RayEngine:
         if ray.util.client.ray.is_connected():  # ray://: a proxy watches the head
             return RayPool(context, workers, per_cpu, per_gpu)
         self._head = HeadWatch(ray.get_runtime_context().gcs_address)
-        placement = Placement(self._head, per_cpu, per_gpu, self.settings.start_timeout_s, self._possible)
+        placement = Placement(
+            self._head, per_cpu, per_gpu, self.settings.start_timeout_s, self._possible
+        )
         return RayPool(context, workers, per_cpu, per_gpu, placement, self._head)
 
     def _workers(self) -> tuple[int, float, float]:

@@ -19,12 +19,22 @@ class RunMetrics:
     def __init__(self, fingerprint: str) -> None:
         tags = {"scoring": fingerprint}
         self._units = _counter("units", "Attempts at units, by outcome", tags, "outcome")
-        self._photos = _counter("photos", "Photos scored, by status; copied rows do not count", tags, "status")
-        self._isolated = _counter("photos_isolated", "Photos found to kill or to hang their worker", tags)
-        self._asked_again = _counter("requests_retried", "Requests to a store that workers made again", tags)
-        self._throttled = _counter("requests_throttled", "Answers of a store that asked for fewer requests", tags)
+        self._photos = _counter(
+            "photos", "Photos scored, by status; copied rows do not count", tags, "status"
+        )
+        self._isolated = _counter(
+            "photos_isolated", "Photos found to kill or to hang their worker", tags
+        )
+        self._asked_again = _counter(
+            "requests_retried", "Requests to a store that workers made again", tags
+        )
+        self._throttled = _counter(
+            "requests_throttled", "Answers of a store that asked for fewer requests", tags
+        )
         self._deaths = _counter("worker_deaths", "Workers that died or were given up", tags)
-        self._again = _counter("units_retried", "Attempts at units that were handed out before", tags)
+        self._again = _counter(
+            "units_retried", "Attempts at units that were handed out before", tags
+        )
         self._known: set[str] = set()
         self._given: dict[int, Assignment] = {}
 

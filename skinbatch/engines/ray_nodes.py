@@ -74,7 +74,9 @@ def _in_kubernetes() -> list[Node]:
     from ray.autoscaler._private.kuberay import autoscaling_config as kuberay
 
     try:
-        namespace = os.environ.get("RAY_CLUSTER_NAMESPACE") or (_ACCOUNT / "namespace").read_text().strip()
+        namespace = (
+            os.environ.get("RAY_CLUSTER_NAMESPACE") or (_ACCOUNT / "namespace").read_text().strip()
+        )
         producer = kuberay.AutoscalingConfigProducer(name, namespace)
         found = producer.kubernetes_api_client.get(f"rayclusters/{name}")
         if not found["spec"].get("enableInTreeAutoscaling"):

@@ -113,7 +113,9 @@ class RayPool:
             return []
         self._said_cpu = True
         what = f"{ready.host}: Ray gives the worker a GPU there, but torch cannot use one"
-        return [Said(f"{what} (its driver, or a torch without CUDA); the worker computes on its CPUs")]
+        return [
+            Said(f"{what} (its driver, or a torch without CUDA); the worker computes on its CPUs")
+        ]
 
     def _event(self, worker: int, kind: str, call: Any) -> Event | None:
         try:

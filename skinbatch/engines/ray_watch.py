@@ -106,7 +106,11 @@ class Placement:
             left = _amounts(free.get("CPU", 0), free.get("GPU", 0) if self._gpus else 0)
             return f"{need}, and the cluster has {left} free at the moment", _BUSY_S, _TELL_BUSY_S
         if any(self._fits(node.cpus, node.gpus) for node in self._possible()):
-            return f"{need}, and the autoscaler has not added a node with that yet", _BUSY_S, _TELL_S
+            return (
+                f"{need}, and the autoscaler has not added a node with that yet",
+                _BUSY_S,
+                _TELL_S,
+            )
 
         most_cpus = max((has.get("CPU", 0) for has in up), default=0)
         most_gpus = max((has.get("GPU", 0) for has in up), default=0)

@@ -233,7 +233,9 @@ class Scheduler:
             self.fatal = self.fatal or outcome
             self.observer.failed(unit_id, outcome.message)
 
-    def _retry_later(self, assignment: Assignment, message: str, outcome: UnitFailed | None = None) -> None:
+    def _retry_later(
+        self, assignment: Assignment, message: str, outcome: UnitFailed | None = None
+    ) -> None:
         """Try a unit again after its store has failed, or leave it open.
 
         outcome: of the attempt; None if its worker was replaced.
@@ -253,7 +255,9 @@ class Scheduler:
         if busy is None:
             self._starts += 1
             if self._starts > STARTS_WITHOUT_READY * self.pool.size:
-                raise WorkersFailed(f"workers die before they are ready: {death.reason}{_way_out(death.reason)}")
+                raise WorkersFailed(
+                    f"workers die before they are ready: {death.reason}{_way_out(death.reason)}"
+                )
             return
         if death.machine_lost:
             self._lost(busy.assignment, death.reason)
@@ -310,7 +314,9 @@ class Scheduler:
         unit = assignment.unit
         if assignment.verdict is not None:
             if assignment.unread or unit.shard is None:
-                self.observer.failed(unit.unit_id, f"a worker died while writing one photo's row: {reason}")
+                self.observer.failed(
+                    unit.unit_id, f"a worker died while writing one photo's row: {reason}"
+                )
             else:  # the reader dies before it gets to the member's name
                 self.observer.again(assignment, reason)
                 self._again.append(replace(assignment, unread=True))
@@ -370,7 +376,9 @@ class Scheduler:
             raise count.found
         elif count.found is None:  # the reader hangs on what killed the workers
             blamed = verdict(self._died(unit))
-            self._again.append(replace(assignment, verdict=(blamed.status, blamed.error), unread=True))
+            self._again.append(
+                replace(assignment, verdict=(blamed.status, blamed.error), unread=True)
+            )
         else:
             assert unit.shard is not None
             self._members[unit.shard] = count.found

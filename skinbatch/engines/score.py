@@ -20,7 +20,17 @@ from skinbatch.runs import destination
 from skinbatch.runs.report import RunReport
 from skinbatch.storage.local import uri_of
 
-_ENDED = ("exit_code", "message", "rows", "scored", "copied", "vanished", "statuses", "units_left", "seconds")
+_ENDED = (
+    "exit_code",
+    "message",
+    "rows",
+    "scored",
+    "copied",
+    "vanished",
+    "statuses",
+    "units_left",
+    "seconds",
+)
 
 
 def score(
@@ -82,9 +92,19 @@ def score(
         config,
         {
             "pack": pack,
-            "engine": {"name": engine, "ray_address": ray_address, "device": device, "workers": workers},
+            "engine": {
+                "name": engine,
+                "ray_address": ray_address,
+                "device": device,
+                "workers": workers,
+            },
             "source": {"image_column": image_column, "since": since},
-            "run": {"limit": limit, "max_failures": max_failures, "deadline_s": deadline_s, "save_masks": save_masks},
+            "run": {
+                "limit": limit,
+                "max_failures": max_failures,
+                "deadline_s": deadline_s,
+                "save_masks": save_masks,
+            },
         },
     )
     engine_of = LateEngine(settings.engine)
@@ -137,7 +157,12 @@ def retry(
         config,
         {
             "pack": pack,
-            "engine": {"name": engine, "ray_address": ray_address, "device": device, "workers": workers},
+            "engine": {
+                "name": engine,
+                "ray_address": ray_address,
+                "device": device,
+                "workers": workers,
+            },
         },
     )
     engine_of = LateEngine(settings.engine)
@@ -156,11 +181,18 @@ def _settings(config: Config | str | Path | None, overrides: Overrides) -> Confi
     return load_config(config, overrides)
 
 
-def _run(engine: LateEngine, prepared: Prepared, presenter: Presenter, retrying: bool = False) -> RunReport:
+def _run(
+    engine: LateEngine, prepared: Prepared, presenter: Presenter, retrying: bool = False
+) -> RunReport:
     command = uri_of(shlex.join(sys.argv)) if sys.argv and sys.argv[0] else "python"
     driver = Driver(prepared, presenter, command)
     with bound(run_id=driver.log.record.run_id):
-        event("run_started", source=prepared.source_uri, destination=prepared.store.uri, fingerprint=driver.fingerprint)
+        event(
+            "run_started",
+            source=prepared.source_uri,
+            destination=prepared.store.uri,
+            fingerprint=driver.fingerprint,
+        )
         report = driver.run(engine, retry=retrying)
         signals.exit_is_decided()
         event("run_ended", **{name: getattr(report, name) for name in _ENDED})

@@ -97,7 +97,13 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
     )
     before = destination.read_scoring(store, scoring.fingerprint)
     _same_as_before(before, scoring, store)
-    taken = before.taken if before is not None else stages.choose(store, scoring) if config.run.reuse else {}
+    taken = (
+        before.taken
+        if before is not None
+        else stages.choose(store, scoring)
+        if config.run.reuse
+        else {}
+    )
     scoring = replace(scoring, taken=taken)
     context = ScoringContext(
         fingerprint=scoring.fingerprint,
@@ -126,7 +132,9 @@ def _same_as_before(before: Scoring | None, now: Scoring, store: Store) -> None:
         return
     if dict(before.grading) != dict(now.grading):
         changed = [
-            f"{k} {v!r} (now {now.grading.get(k)!r})" for k, v in before.grading.items() if now.grading.get(k) != v
+            f"{k} {v!r} (now {now.grading.get(k)!r})"
+            for k, v in before.grading.items()
+            if now.grading.get(k) != v
         ]
         raise UsageError(
             f"{store.uri}: scoring {before.fingerprint} was started with [grading] {', '.join(changed)}; grade its boxes "
@@ -141,7 +149,11 @@ def _same_as_before(before: Scoring | None, now: Scoring, store: Store) -> None:
 
 
 def _apart(source: str, dest: str) -> None:
-    if source == dest or source.startswith(f"{dest.rstrip('/')}/") or dest.startswith(f"{source.rstrip('/')}/"):
+    if (
+        source == dest
+        or source.startswith(f"{dest.rstrip('/')}/")
+        or dest.startswith(f"{source.rstrip('/')}/")
+    ):
         raise UsageError(
             f"source {source} and destination {dest} overlap, so the tables would be listed as photos; choose another "
             "destination"

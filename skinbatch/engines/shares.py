@@ -30,7 +30,9 @@ class Node:
     count: int = 1
 
 
-def shares(settings: EngineSettings, nodes: list[Node], *, grows: bool = False) -> tuple[int, float, float]:
+def shares(
+    settings: EngineSettings, nodes: list[Node], *, grows: bool = False
+) -> tuple[int, float, float]:
     """Return (workers, CPUs of each, GPUs of each), so that every worker fits on a node.
 
     On CPUs, values that are not set are chosen so that every worker has WORKER_MEMORY. Values that
@@ -51,9 +53,13 @@ def shares(settings: EngineSettings, nodes: list[Node], *, grows: bool = False) 
     if not hosts and grows and (empty or settings.device == "gpu"):
         return settings.workers or 1, settings.cpus_per_worker or 1.0, per_gpu
     if not hosts and settings.gpus_per_worker is None:
-        raise UsageError("device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster with GPUs")
+        raise UsageError(
+            "device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster with GPUs"
+        )
     if not hosts:
-        raise UsageError(f"gpus_per_worker = {per_gpu:g}, but no node of the Ray cluster has as many GPUs; lower it")
+        raise UsageError(
+            f"gpus_per_worker = {per_gpu:g}, but no node of the Ray cluster has as many GPUs; lower it"
+        )
     most = max(node.cpus for node in hosts)
     if settings.cpus_per_worker is not None and settings.cpus_per_worker > most:
         raise UsageError(

@@ -35,12 +35,23 @@ class Watched:
         if assignment.verdict is not None:
             self._count(photos_isolated=1)
         for image_id, status, error in outcome.failures:
-            event("photo_failed", logging.WARNING, unit_id=unit, image_id=image_id, status=status, error=error)
+            event(
+                "photo_failed",
+                logging.WARNING,
+                unit_id=unit,
+                image_id=image_id,
+                status=status,
+                error=error,
+            )
         receipt = outcome.receipt
         fields: dict[str, Any] = {"failed": sum(outcome.failed.values()), **outcome.traffic}
         if receipt is not None:
             fields |= {"photos": sum(receipt.statuses.values()), "statuses": dict(receipt.statuses)}
-            fields |= {"copied": receipt.copied, "attempt": receipt.attempt, "generation": receipt.generation}
+            fields |= {
+                "copied": receipt.copied,
+                "attempt": receipt.attempt,
+                "generation": receipt.generation,
+            }
             fields |= {"host": receipt.host, "seconds": receipt.timings.get("unit")}
         event("unit_done", unit_id=unit, **fields)
         for ref in outcome.changed:

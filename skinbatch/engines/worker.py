@@ -21,7 +21,9 @@ def environment(threads: int) -> dict[str, str]:
 
     Allocator settings that the user has made take precedence. threads: for the models' computation.
     """
-    return {name: os.environ.get(name, value) for name, value in _ALLOCATOR.items()} | {"OMP_NUM_THREADS": str(threads)}
+    return {name: os.environ.get(name, value) for name, value in _ALLOCATOR.items()} | {
+        "OMP_NUM_THREADS": str(threads)
+    }
 
 
 class Worker:
@@ -46,4 +48,9 @@ class Worker:
         return self._scorer.score(assignment)
 
     def progress(self) -> Progress:
-        return Progress(self._scorer.photos_further, self._scorer.waits_on_store, self._scorer.steps, TRAFFIC.trouble)
+        return Progress(
+            self._scorer.photos_further,
+            self._scorer.waits_on_store,
+            self._scorer.steps,
+            TRAFFIC.trouble,
+        )

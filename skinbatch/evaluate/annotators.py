@@ -37,9 +37,13 @@ def annotators(judged: Judged, sha256: Sequence[str | None], how: Resampling) ->
     pairs = [pair for photos in copies.values() for pair in combinations(photos, 2)]
 
     differences = [
-        float(abs(len(a.boxes) - len(b.boxes))) for a, b in pairs if a.boxes is not None and b.boxes is not None
+        float(abs(len(a.boxes) - len(b.boxes)))
+        for a, b in pairs
+        if a.boxes is not None and b.boxes is not None
     ]
-    agreements = [float(a.severity == b.severity) for a, b in pairs if None not in (a.severity, b.severity)]
+    agreements = [
+        float(a.severity == b.severity) for a, b in pairs if None not in (a.severity, b.severity)
+    ]
     return {
         "pairs": len(pairs),
         "count_difference": _mean(differences, how),

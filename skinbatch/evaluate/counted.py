@@ -23,7 +23,9 @@ def counts_at(found: FoundBoxes, thresholds: Sequence[float], method: Method) ->
     """
     on_skin = found.boxes.only(found.on_skin)
     if method == "boxes":
-        return counts_over(on_skin.photo, on_skin.score, on_skin.photos, np.asarray(thresholds, np.float64))
+        return counts_over(
+            on_skin.photo, on_skin.score, on_skin.photos, np.asarray(thresholds, np.float64)
+        )
     lesions = BoxArrays(
         photo=on_skin.photo,
         xyxy=on_skin.xyxy,
@@ -32,5 +34,8 @@ def counts_at(found: FoundBoxes, thresholds: Sequence[float], method: Method) ->
         side=np.full_like(on_skin.photo, NO_SIDE),
         skin_overlap=np.ones(len(on_skin.photo)),
     )
-    totals = [count_photos(lesions, on_skin.photos, 1, threshold, method).total for threshold in thresholds]
+    totals = [
+        count_photos(lesions, on_skin.photos, 1, threshold, method).total
+        for threshold in thresholds
+    ]
     return np.stack(totals, axis=1)

@@ -42,11 +42,20 @@ class Diseases:
     places: (n,) indices of the photos among those that are judged.
     """
 
-    def __init__(self, judged: Judged, scored: Scored, request: Request, head: str, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        judged: Judged,
+        scored: Scored,
+        request: Request,
+        head: str,
+        columns: Mapping[str, str],
+    ) -> None:
         self.head = head
         self.classes = tuple(sorted(columns, key=_place))
         self.apart = tuple(name for name in map(spelled, request.apart) if name in self.classes)
-        self.places = np.array([n for n, photo in enumerate(judged.photos) if photo.classes is not None], np.int64)
+        self.places = np.array(
+            [n for n, photo in enumerate(judged.photos) if photo.classes is not None], np.int64
+        )
         rows = judged.rows[self.places]
         self.unknown: Counter[str] = Counter()
         number = {name: k for k, name in enumerate(self.classes)}
@@ -66,7 +75,9 @@ class Diseases:
         self.by_top = self.exclusive and head == DISEASE
         if self.by_top:
             tops = [spelled(top) if top else "" for top in scored.texts("top_class", rows)]
-            self._chosen = np.array([[top == name for name in self.classes] for top in tops], np.bool_)
+            self._chosen = np.array(
+                [[top == name for name in self.classes] for top in tops], np.bool_
+            )
             self._chosen = self._chosen.reshape(self.truth.shape)
         else:
             self._chosen = self.probability >= CHOSEN_FROM
@@ -100,8 +111,15 @@ class Diseases:
             found["named"] = self._named(keep & self._seen)
         if self.by_top:
             names = (*self.classes, NONE)
-            cells = confusion_matrix(_single(truth), _single(chosen), labels=range(len(names))) if len(truth) else None
-            found |= {"confusion": None if cells is None else cells.tolist(), "confusion_classes": list(names)}
+            cells = (
+                confusion_matrix(_single(truth), _single(chosen), labels=range(len(names)))
+                if len(truth)
+                else None
+            )
+            found |= {
+                "confusion": None if cells is None else cells.tolist(),
+                "confusion_classes": list(names),
+            }
         return found
 
     def _numbers(self, keep: Bools, how: Resampling) -> dict[str, Any]:
@@ -124,7 +142,9 @@ class Diseases:
     def _calibration(self, keep: Bools, how: Resampling) -> dict[str, Any]:
         """Return how far probabilities agree with the truth on the photos with a face."""
         groups = None if self._groups is None else self._groups[keep]
-        curves = reliabilities(self.probability[keep], self.truth[keep], self.classes, how, groups=groups)
+        curves = reliabilities(
+            self.probability[keep], self.truth[keep], self.classes, how, groups=groups
+        )
         return {
             name: {
                 "error": curve.error,
@@ -160,7 +180,10 @@ class Diseases:
         The classes come in the order of paper 000's figure.
         """
         keep = self._seen if with_face else np.ones(len(self.places), np.bool_)
-        found = {name: roc(self.truth[keep, k], self.probability[keep, k]) for k, name in enumerate(self.classes)}
+        found = {
+            name: roc(self.truth[keep, k], self.probability[keep, k])
+            for k, name in enumerate(self.classes)
+        }
         return {name: curve for name, curve in found.items() if curve is not None}
 
 
@@ -168,7 +191,11 @@ def check_apart(request: Request, scored: Scored) -> None:
     """Raise UsageError if a class to leave out of the means belongs to no classifier."""
     known = list(dict.fromkeys(name for columns in scored.heads().values() for name in columns))
     if unknown := [name for name in request.apart if spelled(name) not in known]:
-        there = f"the classes of the pack are {', '.join(known)}" if known else "the pack has no classifier"
+        there = (
+            f"the classes of the pack are {', '.join(known)}"
+            if known
+            else "the pack has no classifier"
+        )
         raise UsageError(f"--apart {unknown[0]}: no such class; {there}")
 
 

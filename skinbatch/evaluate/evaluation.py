@@ -75,7 +75,9 @@ class Evaluation:
         return dict(_plain({"about": self.about, "all": self.numbers, "slices": self.slices}))
 
 
-def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lambda text: None) -> Evaluation:
+def evaluate(
+    store: Store, request: Request, phase: Callable[[str], None] = lambda text: None
+) -> Evaluation:
     """Judge one scoring of a destination against a truth.
 
     Photos are judged if they have a truth and an `ok` row. The others are counted and named in
@@ -101,7 +103,9 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
         1.0
     """
     phase(f"reading {request.truth}")
-    truth = read_truth(request.truth, request.format, group=column_of_truth(request), photos=request.photos)
+    truth = read_truth(
+        request.truth, request.format, group=column_of_truth(request), photos=request.photos
+    )
     refuse_wrong_units(truth)
     lost = [photo for photo in truth.photos if photo.path is None and photo.boxes is None]
     if truth.format == "yolo" and lost:
@@ -127,7 +131,8 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
         raise UsageError(f"{request.truth}, {scored.uri}: nothing to compare: {'; '.join(notes)}")
     phase("measuring")
     numbers = {
-        name: part.measure(np.ones(len(part.places), np.bool_), request.resampling) for name, part in parts.items()
+        name: part.measure(np.ones(len(part.places), np.bool_), request.resampling)
+        for name, part in parts.items()
     }
     ita = scored.numbers("ita_degrees", judged.rows)
     severity = tuple(photo.severity for photo in judged.photos)
@@ -144,7 +149,10 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
                 if members[part.places].any()
             }
             slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **found}
-    notes += [f"--map {name}: the truth has no class with this name" for name in request.unused(_names(truth))]
+    notes += [
+        f"--map {name}: the truth has no class with this name"
+        for name in request.unused(_names(truth))
+    ]
     if swapped := [photo for photo in judged.photos if photo.swapped]:
         number = sum(len(photo.swapped) for photo in swapped)
         notes.append(
@@ -162,12 +170,21 @@ def evaluate(store: Store, request: Request, phase: Callable[[str], None] = lamb
     return Evaluation(about, numbers, slices, parts, severity)
 
 
-def _fine(pairs: Pairs, scored: Scored, request: Request) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
+def _fine(
+    pairs: Pairs, scored: Scored, request: Request
+) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
     """Return the places of the pairs to judge, those with an `ok` row, and the other rows."""
-    asked = np.array([request.only is None or scored.image_ids[row] in request.only for row in pairs.rows], np.bool_)
+    asked = np.array(
+        [request.only is None or scored.image_ids[row] in request.only for row in pairs.rows],
+        np.bool_,
+    )
     status = scored.texts("status", pairs.rows)
     fine = np.array([value == Status.OK for value in status], np.bool_)
-    failed = scored.images.select(["image_id", "status", "error"]).take(pairs.rows[asked & ~fine]).to_pylist()
+    failed = (
+        scored.images.select(["image_id", "status", "error"])
+        .take(pairs.rows[asked & ~fine])
+        .to_pylist()
+    )
     return np.flatnonzero(asked & fine), failed
 
 
@@ -211,10 +228,16 @@ def _parts(
             phase("comparing masks")
             parts[REGIONS] = Regions(judged, masks, request)
     if any(photo.classes is not None for photo in judged.photos):
-        heads = {head: Diseases(judged, scored, request, head, columns) for head, columns in scored.heads().items()}
+        heads = {
+            head: Diseases(judged, scored, request, head, columns)
+            for head, columns in scored.heads().items()
+        }
         parts |= {f"{DISEASES}.{head}": part for head, part in heads.items() if part.concerned}
         if not any(part.concerned for part in heads.values()):
-            known = ", ".join(name for part in heads.values() for name in part.classes) or "no classifier"
+            known = (
+                ", ".join(name for part in heads.values() for name in part.classes)
+                or "no classifier"
+            )
             said = sorted({name for photo in judged.photos for name in photo.classes or ()})
             notes.append(
                 f"classes are not judged: the truth has {', '.join(said[:8])}, the pack has {known}; see --map"
@@ -249,12 +272,22 @@ def _about(
         "photos_without_truth": list(pairs.unsaid),
         "ambiguous": list(pairs.ambiguous),
         "failed": list(failed),
-        "without_face": [name for name, found in zip(judged.image_ids, face, strict=True) if not found],
-        "unusable": {name: part.unusable for name, part in parts.items() if isinstance(part, Lesions | Regions)},
-        "unknown_classes": {
-            name: dict(part.unknown) for name, part in parts.items() if isinstance(part, Lesions | Diseases)
+        "without_face": [
+            name for name, found in zip(judged.image_ids, face, strict=True) if not found
+        ],
+        "unusable": {
+            name: part.unusable
+            for name, part in parts.items()
+            if isinstance(part, Lesions | Regions)
         },
-        "merged_into_background": next((list(p.merged) for p in parts.values() if isinstance(p, Regions)), []),
+        "unknown_classes": {
+            name: dict(part.unknown)
+            for name, part in parts.items()
+            if isinstance(part, Lesions | Diseases)
+        },
+        "merged_into_background": next(
+            (list(p.merged) for p in parts.values() if isinstance(p, Regions)), []
+        ),
         "bootstrap": {
             "replicates": how.replicates,
             "level": how.level,
@@ -280,7 +313,11 @@ def _nothing(request: Request, scored: Scored, said: Sequence[AnnotatedPhoto], p
 def _names(truth: Truth) -> list[str]:
     return [
         *truth.class_names,
-        *{name for photo in truth.photos for name in (*(photo.labels or ()), *(photo.classes or ()))},
+        *{
+            name
+            for photo in truth.photos
+            for name in (*(photo.labels or ()), *(photo.classes or ()))
+        },
     ]
 
 

@@ -56,13 +56,16 @@ class Lesions:
         self.unknown: Counter[str] = Counter()
         self._read_truth(judged, request, model)
         regions = {ALL: self.found, ON_SKIN: self.found.only(on_skin)}
-        self._merged = {region: match(self.truth, boxes, self._crowds) for region, boxes in regions.items()}
+        self._merged = {
+            region: match(self.truth, boxes, self._crowds) for region, boxes in regions.items()
+        }
         shared = [k for k in range(len(model)) if (self.truth.label == k).any()]
         # If both sides have one class, its numbers are the merged ones.
         several = len(model) > 1 or bool(self.unknown) or bool((self._crowds.label == -1).any())
         self._by_class = {
             region: {
-                model[k]: match(*(b.only(b.label == k) for b in (self.truth, boxes, self._crowds))) for k in shared
+                model[k]: match(*(b.only(b.label == k) for b in (self.truth, boxes, self._crowds)))
+                for k in shared
             }
             for region, boxes in regions.items()
             if several
@@ -78,15 +81,26 @@ class Lesions:
         self.counts = counts_at(found, self.thresholds, method)
         # Below the lowest score nothing changes. Connected components are too slow to count ninety
         # times.
-        grid = _GRID[self.found.score.min(initial=1.0) <= _GRID] if method == "boxes" else self.thresholds
+        grid = (
+            _GRID[self.found.score.min(initial=1.0) <= _GRID]
+            if method == "boxes"
+            else self.thresholds
+        )
         self.grid = np.unique([*grid, self.own_threshold])
         self.grid_counts = counts_at(found, self.grid.tolist(), method)
 
     def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
         """Return the numbers of some photos. keep: (n,) bool."""
         groups = None if self._groups is None else self._groups[keep]
-        merged = {region: self._detection({MERGED: m}, keep, how, groups) for region, m in self._merged.items()}
-        by_class = {region: self._detection(m, keep, how, groups) for region, m in self._by_class.items() if m}
+        merged = {
+            region: self._detection({MERGED: m}, keep, how, groups)
+            for region, m in self._merged.items()
+        }
+        by_class = {
+            region: self._detection(m, keep, how, groups)
+            for region, m in self._by_class.items()
+            if m
+        }
         errors = [
             {"threshold": t, "own": False}
             | count_error(self.true_counts[keep], self.counts[keep, k], how, groups=groups)
@@ -97,7 +111,10 @@ class Lesions:
             "photos": int(keep.sum()),
             "true_boxes": int(self.true_counts[keep].sum()),
             "boxes": int(self.found.per_photo()[keep].sum()),
-            "detection": {region: {most: of[MERGED] for most, of in caps.items()} for region, caps in merged.items()},
+            "detection": {
+                region: {most: of[MERGED] for most, of in caps.items()}
+                for region, caps in merged.items()
+            },
             "detection_by_class": by_class,
             "count_error": [*errors, {"threshold": self.own_threshold, "own": True} | own],
             "counted": self._of_counted(keep, how, groups),
@@ -148,7 +165,9 @@ class Lesions:
 
         def shares(sums: NDArray[np.float64]) -> NDArray[np.float64]:
             with np.errstate(divide="ignore", invalid="ignore"):
-                return np.stack([sums[:, 0] / (sums[:, 0] + sums[:, 1]), sums[:, 0] / sums[:, 2]], axis=1)
+                return np.stack(
+                    [sums[:, 0] / (sums[:, 0] + sums[:, 1]), sums[:, 0] / sums[:, 2]], axis=1
+                )
 
         precision, recall = bootstrap(parts, shares, how, groups=groups)
         hits, wrong, true = (int(total) for total in parts.sum(axis=0))
@@ -166,9 +185,15 @@ class Lesions:
     ) -> dict[str, dict[str, Any]]:
         """Return the numbers of each class for each number of boxes considered in a photo."""
         kept = {name: m.of_photos(keep) for name, m in matches.items()}
-        found = {str(MOST): detection({name: m.most(MOST) for name, m in kept.items()}, how, groups=groups)}
+        found = {
+            str(MOST): detection(
+                {name: m.most(MOST) for name, m in kept.items()}, how, groups=groups
+            )
+        }
         if any((m.rank >= COCO_MOST).any() for m in kept.values()):
-            found[str(COCO_MOST)] = detection({name: m.most(COCO_MOST) for name, m in kept.items()}, how, groups=groups)
+            found[str(COCO_MOST)] = detection(
+                {name: m.most(COCO_MOST) for name, m in kept.items()}, how, groups=groups
+            )
         else:
             found[str(COCO_MOST)] = found[str(MOST)]
         return found
@@ -212,16 +237,23 @@ class Lesions:
         for n in self.places:
             photo, scale = judged.photos[n], self._scale[int(n)]
             assert photo.boxes is not None
-            labels = np.full(len(photo.boxes), -1) if photo.labels is None else _of(meaning, photo.labels)
+            labels = (
+                np.full(len(photo.boxes), -1)
+                if photo.labels is None
+                else _of(meaning, photo.labels)
+            )
             self.unknown.update(name for name in photo.labels or () if meaning(name) == -1)
-            regions = photo.crowd_boxes if photo.crowd_boxes is not None else np.zeros((0, 4), np.float32)
+            regions = (
+                photo.crowd_boxes if photo.crowd_boxes is not None else np.zeros((0, 4), np.float32)
+            )
             usable, usable_regions = _usable(photo.boxes), _usable(regions)
             if not usable.all() or not usable_regions.all():
                 self.unusable.append(photo.name)
             true.append(_those(photo.boxes * scale, labels, usable))
             crowds.append(_those(regions * scale, _of(meaning, photo.crowd_labels), usable_regions))
         self.truth, self._crowds = (
-            Boxes.stack([boxes for boxes, _ in each], labels=[labels for _, labels in each]) for each in (true, crowds)
+            Boxes.stack([boxes for boxes, _ in each], labels=[labels for _, labels in each])
+            for each in (true, crowds)
         )
 
 
@@ -230,10 +262,14 @@ def _of(meaning: Callable[[str], int], names: Sequence[str]) -> Ints:
 
 
 def _usable(boxes: NDArray[np.float32]) -> Bools:
-    return np.asarray(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1), np.bool_)
+    return np.asarray(
+        np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1), np.bool_
+    )
 
 
-def _those(boxes: NDArray[np.float32], labels: Ints, usable: Bools) -> tuple[NDArray[np.float32], Ints]:
+def _those(
+    boxes: NDArray[np.float32], labels: Ints, usable: Bools
+) -> tuple[NDArray[np.float32], Ints]:
     """Return the usable boxes whose class is not mapped to none."""
     keep = usable & (labels != _NONE)
     return boxes[keep], labels[keep]

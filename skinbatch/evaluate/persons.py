@@ -60,12 +60,18 @@ class Persons:
 def column_of_truth(request: Request) -> str | None:
     """Return the column of a .csv truth that `--group` names; None if the truth has none."""
     column = None if request.grouping is None else request.grouping.column
-    of_csv = column is not None and request.format in (None, "csv") and has_column(request.truth, column)
+    of_csv = (
+        column is not None and request.format in (None, "csv") and has_column(request.truth, column)
+    )
     return column if of_csv else None
 
 
 def find_persons(
-    photos: Sequence[AnnotatedPhoto], rows: NDArray[np.int64], scored: Scored, request: Request, notes: list[str]
+    photos: Sequence[AnnotatedPhoto],
+    rows: NDArray[np.int64],
+    scored: Scored,
+    request: Request,
+    notes: list[str],
 ) -> Persons:
     """Return who is on the judged photos. rows: (P,) of their rows. notes: get what a reader should know.
 
@@ -185,7 +191,9 @@ def _by_name(
         matched, wrong = values, "is an empty column for all"
 
     if not any(matched):
-        raise UsageError(f"{given}: {wrong} the {len(photos):,} photos to be judged, such as {photos[0].name}")
+        raise UsageError(
+            f"{given}: {wrong} the {len(photos):,} photos to be judged, such as {photos[0].name}"
+        )
     if grouping.pattern is not None and None in matched:
         notes.append(f"{given}: does not match {matched.count(None):,} of {len(photos):,} photos")
     return [match or group for match, group in zip(matched, truth, strict=True)]
@@ -200,7 +208,9 @@ def _by_look(
 ) -> tuple[list[str | None], list[str | None]]:
     """Return the group of each judged photo and of each photo trained on, by comparing them all."""
     uris = scored.uris
-    files = [photo.path or _file_of(uris[row]) for photo, row in zip(photos, rows.tolist(), strict=True)]
+    files = [
+        photo.path or _file_of(uris[row]) for photo, row in zip(photos, rows.tolist(), strict=True)
+    ]
     files += [photo.path for photo in trained or ()]
     names = [photo.name for photo in (*photos, *(trained or ()))]
     if not any(files[: len(photos)]):
@@ -218,7 +228,10 @@ def _by_look(
             f"--group look: {absent:,} of {len(files):,} photos are not files on this machine and were not compared"
         )
 
-    listed = [AnnotatedPhoto(name, file or Path(name), file) for name, file in zip(names, files, strict=True)]
+    listed = [
+        AnnotatedPhoto(name, file or Path(name), file)
+        for name, file in zip(names, files, strict=True)
+    ]
     first: dict[int, str] = {}
     numbers = perceptual_groups(listed)
     for number, name in zip(numbers, names, strict=True):

@@ -34,7 +34,9 @@ def draw(found: Evaluation, folder: Path) -> list[Path]:
     drawings: dict[str, Callable[[Axes], None]] = {}
     lesions = found.parts.get(LESIONS)
     if isinstance(lesions, Lesions):
-        drawings["precision_recall.png"] = lambda axes: _precision_recall(axes, lesions, found.numbers[LESIONS])
+        drawings["precision_recall.png"] = lambda axes: _precision_recall(
+            axes, lesions, found.numbers[LESIONS]
+        )
         drawings["counts.png"] = lambda axes: _counts(axes, lesions, found.severity)
         drawings["thresholds.png"] = lambda axes: _thresholds(axes, lesions)
     if GRADES in found.numbers:
@@ -56,7 +58,9 @@ def draw(found: Evaluation, folder: Path) -> list[Path]:
         try:
             figure.savefig(paths[-1], format="png")
         except OSError as e:
-            raise UsageError(f"{paths[-1]}: cannot be written: {e.strerror}; name another folder with --out") from None
+            raise UsageError(
+                f"{paths[-1]}: cannot be written: {e.strerror}; name another folder with --out"
+            ) from None
     return paths
 
 
@@ -67,7 +71,10 @@ def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
     for n, (key, title) in enumerate((("dice", "Dice"), ("iou", "IoU"))):
         found = [classes[name][key] for name in classes]
         at = np.arange(len(found)) + _BAR * n
-        ends = [[max(0.0, e.value - e.low) for e in found], [max(0.0, e.high - e.value) for e in found]]
+        ends = [
+            [max(0.0, e.value - e.low) for e in found],
+            [max(0.0, e.high - e.value) for e in found],
+        ]
         axes.bar(
             at,
             [e.value for e in found],
@@ -83,7 +90,16 @@ def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
             # it.
             top = np.nanmax([0.0, estimate.value, estimate.high])
             said = f"{estimate.value:.3f}" if np.isfinite(estimate.value) else "no pixel"
-            axes.text(x, top + 0.015, said, ha="center", va="bottom", rotation=90, color="#222222", fontsize=9)
+            axes.text(
+                x,
+                top + 0.015,
+                said,
+                ha="center",
+                va="bottom",
+                rotation=90,
+                color="#222222",
+                fontsize=9,
+            )
     axes.set_xticks(
         np.arange(len(classes)) + _BAR / 2,
         [name.replace("_", " ") for name in classes],
@@ -96,15 +112,21 @@ def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
     figure.legend(fontsize=9, ncols=2, frameon=False, loc="outside lower center")
 
 
-def _of_classifier(part: Diseases, numbers: Mapping[str, Any], head: str) -> dict[str, Callable[[Axes], None]]:
+def _of_classifier(
+    part: Diseases, numbers: Mapping[str, Any], head: str
+) -> dict[str, Callable[[Axes], None]]:
     drawings: dict[str, Callable[[Axes], None]] = {}
     if part.curves():
         drawings[f"roc_{head}.png"] = lambda axes: _roc(axes, part, numbers)
     if "with_face" in numbers and part.curves(with_face=True):
-        drawings[f"roc_{head}_with_face.png"] = lambda axes: _roc(axes, part, numbers["with_face"], with_face=True)
+        drawings[f"roc_{head}_with_face.png"] = lambda axes: _roc(
+            axes, part, numbers["with_face"], with_face=True
+        )
     if numbers.get("confusion"):
         names = [name.replace("_", " ") for name in numbers["confusion_classes"]]
-        drawings[f"confusion_{head}.png"] = lambda axes: _confusion(axes, numbers["confusion"], names, names, "class")
+        drawings[f"confusion_{head}.png"] = lambda axes: _confusion(
+            axes, numbers["confusion"], names, names, "class"
+        )
     return drawings
 
 
@@ -113,11 +135,15 @@ def _precision_recall(axes: Axes, lesions: Lesions, numbers: Mapping[str, Any]) 
         for level, style in ((0, "-"), (5, "--")):
             mean = curves.precision[level].mean()
             label = f"{region}, IoU {IOUS[level]:.2f}: AP {mean:.3f}"
-            axes.plot(RECALLS, curves.precision[level], style, color=colour, linewidth=1.8, label=label)
+            axes.plot(
+                RECALLS, curves.precision[level], style, color=colour, linewidth=1.8, label=label
+            )
     title = f"{numbers['photos']:,} photos, {numbers['true_boxes']:,} true boxes; classes merged"
     _finish(axes, "recall", "precision", title)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="upper right", fontsize=9, title=f"{papers.ACNE}: AP50 {papers.AP50}", title_fontsize=8)
+    axes.legend(
+        loc="upper right", fontsize=9, title=f"{papers.ACNE}: AP50 {papers.AP50}", title_fontsize=8
+    )
 
 
 def _counts(axes: Axes, lesions: Lesions, severity: Sequence[int | None]) -> None:
@@ -133,11 +159,22 @@ def _counts(axes: Axes, lesions: Lesions, severity: Sequence[int | None]) -> Non
         if of.any():
             name = "severity not given" if level < 0 else SEVERITIES[level]
             label = f"{name} ({(given == level).sum():,})"
-            axes.scatter(x[of], y[of], s=size, color=colour, alpha=0.6, linewidths=0, label=label, rasterized=True)
+            axes.scatter(
+                x[of],
+                y[of],
+                s=size,
+                color=colour,
+                alpha=0.6,
+                linewidths=0,
+                label=label,
+                rasterized=True,
+            )
     most = float(max(true.max(initial=1), counted.max(initial=1)) * 1.04 + 1)
     axes.plot([0, most], [0, most], color="#333333", linewidth=1, label="y = x")
     axes.set(xlim=(-1, most), ylim=(-1, most), aspect="equal")
-    title = f"{len(true):,} photos, score from {lesions.own_threshold:g}; points moved a little apart"
+    title = (
+        f"{len(true):,} photos, score from {lesions.own_threshold:g}; points moved a little apart"
+    )
     if len(shown) < len(true):
         title += f"; {len(shown):,} of them drawn"
     _finish(axes, "lesions that people marked", "lesions counted", title)
@@ -148,11 +185,16 @@ def _thresholds(axes: Axes, lesions: Lesions) -> None:
     error = lesions.grid_counts - lesions.true_counts[:, None]
     mae, mean = np.abs(error).mean(axis=0), error.mean(axis=0)
     axes.plot(lesions.grid, mae, color=_COLOURS[0], linewidth=1.8, label="MAE")
-    axes.plot(lesions.grid, mean, color=_COLOURS[1], linewidth=1.8, label="mean (above 0: too many)")
+    axes.plot(
+        lesions.grid, mean, color=_COLOURS[1], linewidth=1.8, label="mean (above 0: too many)"
+    )
     axes.axhline(0, color="#333333", linewidth=0.8)
     best = int(np.argmin(mae))
     axes.axvline(
-        lesions.own_threshold, color="#333333", linestyle=":", label=f"the scoring's, {lesions.own_threshold:g}"
+        lesions.own_threshold,
+        color="#333333",
+        linestyle=":",
+        label=f"the scoring's, {lesions.own_threshold:g}",
     )
     label = f"least MAE on these photos: {mae[best]:.2f} at {lesions.grid[best]:g}"
     axes.plot([lesions.grid[best]], [mae[best]], "o", color=_COLOURS[0], markersize=8, label=label)
@@ -160,19 +202,33 @@ def _thresholds(axes: Axes, lesions: Lesions) -> None:
     # minimum.
     reach = max(4 * float(mae[best]), float(mae[-1]), 1.0)
     axes.set(xlim=(0, 1), ylim=(max(float(mean.min()) * 1.1, -reach), reach))
-    _finish(axes, "score from which on boxes count", "error, lesions a photo", f"{len(error):,} photos")
+    _finish(
+        axes, "score from which on boxes count", "error, lesions a photo", f"{len(error):,} photos"
+    )
     axes.legend(fontsize=9)
 
 
 def _confusion(
-    axes: Axes, cells: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], what: str
+    axes: Axes,
+    cells: Sequence[Sequence[int]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    what: str,
 ) -> None:
     table = np.array(cells)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), photos in np.ndenumerate(table):
         colour = "white" if shares[i, j] > 0.6 else "#222222"
-        axes.text(j, i, f"{photos:,}\n{shares[i, j]:.0%}", ha="center", va="center", color=colour, fontsize=9)
+        axes.text(
+            j,
+            i,
+            f"{photos:,}\n{shares[i, j]:.0%}",
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=9,
+        )
     axes.set_xticks(
         range(len(columns)),
         columns,
@@ -185,12 +241,18 @@ def _confusion(
     axes.set_title(f"{table.sum():,} photos; shares are of the true {what}", fontsize=11)
 
 
-def _roc(axes: Axes, part: Diseases, numbers: Mapping[str, Any], *, with_face: bool = False) -> None:
-    for (name, (false, true)), colour in zip(part.curves(with_face=with_face).items(), _COLOURS * 3, strict=False):
+def _roc(
+    axes: Axes, part: Diseases, numbers: Mapping[str, Any], *, with_face: bool = False
+) -> None:
+    for (name, (false, true)), colour in zip(
+        part.curves(with_face=with_face).items(), _COLOURS * 3, strict=False
+    ):
         apart = " (apart)" if name in part.apart else ""
         area = numbers["classes"][name]["auc"].value
         label = f"{name.replace('_', ' ')}{apart}: {area:.3f}"
-        axes.plot(false, true, color=colour, linewidth=1.6, linestyle="--" if apart else "-", label=label)
+        axes.plot(
+            false, true, color=colour, linewidth=1.6, linestyle="--" if apart else "-", label=label
+        )
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     faceless = 0 if with_face else numbers["without_face"]

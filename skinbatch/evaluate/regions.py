@@ -41,7 +41,9 @@ class Regions:
         number = {name: k for k, name in enumerate(self.classes)}
         self._meaning = np.full(256, UNSURE, np.uint8)
         meant = {name: request.renamed_part(name) or BACKGROUND for name in CLASSES}
-        self._meaning[: len(CLASSES)] = [number.get(meant[name], number.get(BACKGROUND, 0)) for name in CLASSES]
+        self._meaning[: len(CLASSES)] = [
+            number.get(meant[name], number.get(BACKGROUND, 0)) for name in CLASSES
+        ]
         self.merged = tuple(name for name in CLASSES if meant[name] not in number)
         self.unusable: list[str] = []
         found = []
@@ -54,7 +56,9 @@ class Regions:
             else:
                 found.append((n, pixels))
         self.places = np.array([n for n, _ in found], np.int64)
-        self._pixels = np.array([pixels for _, pixels in found], np.int64).reshape(-1, len(self.classes), 3)
+        self._pixels = np.array([pixels for _, pixels in found], np.int64).reshape(
+            -1, len(self.classes), 3
+        )
         self._groups = judged.groups_of(self.places)
 
     def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
@@ -76,7 +80,9 @@ class Regions:
         if not same_shape((truth.shape[1], truth.shape[0]), (width, height)):
             return None
         if truth.shape != (height, width):
-            truth = np.asarray(cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+            truth = np.asarray(
+                cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8
+            )
         label = np.zeros((height, width), np.uint8)
         for k, run in enumerate(counts):
             label[coco.decode({"size": [height, width], "counts": run.encode()}) > 0] = k

@@ -107,7 +107,9 @@ class Scored:
         heads: dict[str, dict[str, str]] = {}
         for column in self.scoring.prob_columns:
             head, _, name = (
-                ("", "", column.removeprefix("prob_")) if column.startswith("prob_") else column.partition("_prob_")
+                ("", "", column.removeprefix("prob_"))
+                if column.startswith("prob_")
+                else column.partition("_prob_")
             )
             heads.setdefault(head or DISEASE, {})[name] = column
         return heads
@@ -132,9 +134,16 @@ class Scored:
         table = table.drop_columns(["image_id"]).filter(pc.is_valid(photo))
         photo = np.asarray(pc.drop_null(photo), np.int64)
         order = np.lexsort((np.asarray(table.column("box_id")), photo))
-        classes = tuple(dict.fromkeys((*self.scoring.classes, *pc.unique(table.column("label")).to_pylist())))
-        label = np.asarray(pc.index_in(table.column("label"), value_set=pa.array(classes, pa.string())), np.int64)
-        xyxy = np.stack([np.asarray(table.column(edge), np.float64) for edge in ("x1", "y1", "x2", "y2")], axis=1)
+        classes = tuple(
+            dict.fromkeys((*self.scoring.classes, *pc.unique(table.column("label")).to_pylist()))
+        )
+        label = np.asarray(
+            pc.index_in(table.column("label"), value_set=pa.array(classes, pa.string())), np.int64
+        )
+        xyxy = np.stack(
+            [np.asarray(table.column(edge), np.float64) for edge in ("x1", "y1", "x2", "y2")],
+            axis=1,
+        )
         score = np.asarray(table.column("score"), np.float64)
         on_skin = np.asarray(pc.fill_null(table.column("skin_overlap"), 0.0), np.float64) >= ON_SKIN
         boxes = Boxes(len(rows), photo[order], xyxy[order], label[order], score[order])

@@ -26,7 +26,11 @@ class Severities:
     """
 
     def __init__(self, judged: Judged, scored: Scored) -> None:
-        given = [(n, photo.severity) for n, photo in enumerate(judged.photos) if photo.severity is not None]
+        given = [
+            (n, photo.severity)
+            for n, photo in enumerate(judged.photos)
+            if photo.severity is not None
+        ]
         self.places = np.array([n for n, _ in given], np.int64)
         self._truth = np.array([severity for _, severity in given], np.int64)
         level = scored.numbers("grade_level", judged.rows[self.places])

@@ -25,7 +25,9 @@ _SHOWN = 5
 
 
 def side_by_side(
-    scorings: Sequence[tuple[Store, str | None]], request: Request, phase: Callable[[str], None] = lambda text: None
+    scorings: Sequence[tuple[Store, str | None]],
+    request: Request,
+    phase: Callable[[str], None] = lambda text: None,
 ) -> SideBySide:
     """Judge scorings by the annotated photos that all of them have scored.
 
@@ -46,7 +48,9 @@ def side_by_side(
     judged = [_judged(store, fingerprint, photos) for store, fingerprint in scorings]
     common = frozenset.intersection(*(frozenset(names) for names in judged))
     if not common:
-        raise UsageError(f"--truth {request.truth}: no photo of it was scored by all of the {len(scorings)} scorings")
+        raise UsageError(
+            f"--truth {request.truth}: no photo of it was scored by all of the {len(scorings)} scorings"
+        )
 
     found = []
     for store, fingerprint in scorings:
@@ -71,10 +75,14 @@ def side_by_side(
     )
 
 
-def _judged(store: Store, fingerprint: str | None, photos: Sequence[AnnotatedPhoto]) -> dict[str, str]:
+def _judged(
+    store: Store, fingerprint: str | None, photos: Sequence[AnnotatedPhoto]
+) -> dict[str, str]:
     """Return image_id -> name in the truth, of the photos that were scored and are annotated."""
     table = open_results(store, fingerprint).images(["image_id", "uri", "status"])
-    image_ids, uris, statuses = (table.column(name).to_pylist() for name in ("image_id", "uri", "status"))
+    image_ids, uris, statuses = (
+        table.column(name).to_pylist() for name in ("image_id", "uri", "status")
+    )
     pairs = pair_photos(photos, image_ids, uris)
     return {
         image_ids[row]: photos[n].name
@@ -89,7 +97,11 @@ def _numbers(found: Sequence[Evaluation]) -> list[Number]:
     names = dict.fromkeys(name for numbers in each for name in numbers)
     undefined = Estimate(float("nan"))
     return [
-        Number(name, 2 if name.startswith("count") else 3, tuple(numbers.get(name, undefined) for numbers in each))
+        Number(
+            name,
+            2 if name.startswith("count") else 3,
+            tuple(numbers.get(name, undefined) for numbers in each),
+        )
         for name in names
     ]
 
@@ -101,7 +113,9 @@ def _of(evaluation: Evaluation) -> dict[str, Estimate]:
     if LESIONS in parts:
         best = next(iter(parts[LESIONS]["detection"][ALL].values()))
         numbers |= {"AP50": best["ap50"], "AP": best["ap"], "AR": best["ar"]}
-        own: Mapping[str, Any] = next(error for error in parts[LESIONS]["count_error"] if error["own"])
+        own: Mapping[str, Any] = next(
+            error for error in parts[LESIONS]["count_error"] if error["own"]
+        )
         numbers |= {"count MAE": own["mae"], "count bias": own["mean"]}
     if GRADES in parts:
         numbers |= {
@@ -109,9 +123,14 @@ def _of(evaluation: Evaluation) -> dict[str, Estimate]:
             "grade quadratic kappa": parts[GRADES]["quadratic_kappa"],
         }
     if REGIONS in parts:
-        numbers |= {f"Dice {name}": region["dice"] for name, region in parts[REGIONS]["classes"].items()}
+        numbers |= {
+            f"Dice {name}": region["dice"] for name, region in parts[REGIONS]["classes"].items()
+        }
     for name, part in parts.items():
         if name.startswith(DISEASES):
             mean = part["classes"][MEAN]
-            numbers |= {f"{part['head']} recall": mean["recall"], f"{part['head']} AUC": mean["auc"]}
+            numbers |= {
+                f"{part['head']} recall": mean["recall"],
+                f"{part['head']} AUC": mean["auc"],
+            }
     return numbers

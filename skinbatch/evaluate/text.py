@@ -16,9 +16,21 @@ from skinbatch.metrics.classification import MEAN
 
 # Most photo names that are printed for a list. The JSON output holds all of them.
 _FIRST = 3
-_SHOWN = {"ap50": "AP50", "ap": "AP", "ar": "AR", "mae": "MAE", "rmse": "RMSE", "mean": "mean", "sd": "SD"}
+_SHOWN = {
+    "ap50": "AP50",
+    "ap": "AP",
+    "ar": "AR",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "mean": "mean",
+    "sd": "SD",
+}
 _DECIDED = {"recall": "recall", "precision": "precision", "specificity": "specificity", "f1": "F1"}
-_RANKED = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "average_precision": "average precision"}
+_RANKED = {
+    "balanced_accuracy": "balanced accuracy",
+    "auc": "AUC",
+    "average_precision": "average precision",
+}
 Row = Sequence[str]
 
 
@@ -57,7 +69,13 @@ def table(title: str, header: Row, rows: Sequence[Row]) -> list[str]:
     cells = [header, *rows]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
     aligned = [
-        "  " + "   ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        "  "
+        + "   ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
         for row in cells
     ]
     return ["", title, *(line.rstrip() for line in aligned)]
@@ -82,7 +100,10 @@ def _head(about: Mapping[str, Any]) -> Iterator[str]:
             "with empty boxes, or boxes of a photo of another shape (left out)",
             about["unusable"].get(LESIONS, ()),
         ),
-        ("with masks of another shape, unreadable ones, or none (left out)", about["unusable"].get(REGIONS, ())),
+        (
+            "with masks of another shape, unreadable ones, or none (left out)",
+            about["unusable"].get(REGIONS, ()),
+        ),
     ):
         if names:
             more = ", …" if len(names) > _FIRST else ""
@@ -90,7 +111,11 @@ def _head(about: Mapping[str, Any]) -> Iterator[str]:
     for part, classes in about["unknown_classes"].items():
         if classes:
             said = ", ".join(f"{name} ({n:,})" for name, n in sorted(classes.items()))
-            what = "judged only with all classes merged" if part == LESIONS else "of none of the classifier's classes"
+            what = (
+                "judged only with all classes merged"
+                if part == LESIONS
+                else "of none of the classifier's classes"
+            )
             yield f"  {'boxes' if part == LESIONS else 'photos'} of classes that the pack does not have, {what}: {said}"
 
 
@@ -111,14 +136,22 @@ def _detection(part: Mapping[str, Any]) -> list[str]:
     by_class = part["detection_by_class"].get(ALL)
     if by_class:
         (most, found), *_ = by_class.items()
-        rows = [[name, *(number(each[n]) for n in ("ap50", "ap", "ar"))] for name, each in found.items()]
-        lines += table(f"By class: {ALL}, best {most} a photo", ["", "AP50", "AP (IoU 0.50 to 0.95)", "AR"], rows)
+        rows = [
+            [name, *(number(each[n]) for n in ("ap50", "ap", "ar"))] for name, each in found.items()
+        ]
+        lines += table(
+            f"By class: {ALL}, best {most} a photo",
+            ["", "AP50", "AP (IoU 0.50 to 0.95)", "AR"],
+            rows,
+        )
     return lines
 
 
 def _counts(part: Mapping[str, Any]) -> list[str]:
     names = ("mae", "rmse", "mean", "sd")
-    rows = [[_threshold(error), *(number(error[n], 2) for n in names)] for error in part["count_error"]]
+    rows = [
+        [_threshold(error), *(number(error[n], 2) for n in names)] for error in part["count_error"]
+    ]
     paper = f"{papers.ACNE}, {papers.COUNT_THRESHOLD}"
     rows.append([paper, *(f"{papers.COUNT_ERROR[n]:.2f}" for n in names)])
     return table(
@@ -132,7 +165,12 @@ def _counts_by_severity(groups: Mapping[str, Any]) -> list[str]:
     shown = {name: group[LESIONS] for name, group in groups.items() if LESIONS in group}
     if not shown:
         return []
-    header = ["", "photos", *(_threshold(e) for e in next(iter(shown.values()))["count_error"]), papers.ACNE]
+    header = [
+        "",
+        "photos",
+        *(_threshold(e) for e in next(iter(shown.values()))["count_error"]),
+        papers.ACNE,
+    ]
     rows = [
         [
             name,
@@ -147,17 +185,24 @@ def _counts_by_severity(groups: Mapping[str, Any]) -> list[str]:
 
 def _grades(part: Mapping[str, Any]) -> list[str]:
     names = [*part["grades"], "no grade"]
-    rows = [[true, *(f"{n:,}" for n in cells)] for true, cells in zip(part["grades"], part["confusion"], strict=True)]
-    title = (
-        f"Grades: accuracy {number(part['accuracy'])}, quadratic kappa {number(part['quadratic_kappa'])}; rows are true"
-    )
+    rows = [
+        [true, *(f"{n:,}" for n in cells)]
+        for true, cells in zip(part["grades"], part["confusion"], strict=True)
+    ]
+    title = f"Grades: accuracy {number(part['accuracy'])}, quadratic kappa {number(part['quadratic_kappa'])}; rows are true"
     return table(title, ["", *names], rows)
 
 
 def _masks(part: Mapping[str, Any]) -> list[str]:
-    names = {"dice": "Dice", "iou": "IoU", "photo_dice": "Dice, mean of photos", "photo_iou": "IoU, mean of photos"}
+    names = {
+        "dice": "Dice",
+        "iou": "IoU",
+        "photo_dice": "Dice, mean of photos",
+        "photo_iou": "IoU, mean of photos",
+    }
     rows = [
-        [name, *(number(found[n]) for n in names), _paper(papers.DICE, name)] for name, found in part["classes"].items()
+        [name, *(number(found[n]) for n in names), _paper(papers.DICE, name)]
+        for name, found in part["classes"].items()
     ]
     header = ["", *names.values(), f"{papers.FACES}, Dice"]
     return table(f"Masks: {part['photos']:,} photos, pixels of all together", header, rows)
@@ -166,9 +211,7 @@ def _masks(part: Mapping[str, Any]) -> list[str]:
 def _classes(part: Mapping[str, Any]) -> list[str]:
     of = f"{part['of_none']:,} of none of them"
     if not part["without_face"]:
-        title = (
-            f"Classes ({part['head']}): {part['photos']:,} photos, {of}, all with a face; chosen by {part['chosen_by']}"
-        )
+        title = f"Classes ({part['head']}): {part['photos']:,} photos, {of}, all with a face; chosen by {part['chosen_by']}"
         return _classes_of(part, part["apart"], title, "The same, and by probability alone")
     lines = _classes_of(
         part,
@@ -209,7 +252,11 @@ def _calibration(part: Mapping[str, Any]) -> list[str]:
 
 
 def _classes_of(
-    part: Mapping[str, Any], apart: Sequence[str], title: str, ranked: str, faceless: Mapping[str, int] | None = None
+    part: Mapping[str, Any],
+    apart: Sequence[str],
+    title: str,
+    ranked: str,
+    faceless: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Return the numbers of chosen classes and of probabilities, each with a title.
 
@@ -231,7 +278,9 @@ def _classes_of(
     ]
     paper = [f"{papers.DISEASES}: recall", "precision"]
     lines = table(title, ["", *counted, *_DECIDED.values(), *paper], rows)
-    rows = [[marks[name], *(number(part["classes"][name][n], 2) for n in _RANKED)] for name in names]
+    rows = [
+        [marks[name], *(number(part["classes"][name][n], 2) for n in _RANKED)] for name in names
+    ]
     return lines + table(ranked, ["", *_RANKED.values()], rows)
 
 
@@ -256,10 +305,17 @@ def _slices(title: str, groups: Mapping[str, Any], about: Mapping[str, Any]) -> 
         for part, found in parts.items():
             row |= _main(part, found)
             if part in faceless and (seen := _seen(found)):
-                row |= {f"{name}, with a face": value for name, value in _of_classifier(found["head"], seen).items()}
+                row |= {
+                    f"{name}, with a face": value
+                    for name, value in _of_classifier(found["head"], seen).items()
+                }
         names |= dict.fromkeys(row)
         rows[group] = row
-    return table(title, ["", *names], [[group, *(row.get(n, "–") for n in names)] for group, row in rows.items()])
+    return table(
+        title,
+        ["", *names],
+        [[group, *(row.get(n, "–") for n in names)] for group, row in rows.items()],
+    )
 
 
 def _main(part: str, found: Any) -> dict[str, str]:
@@ -274,7 +330,11 @@ def _main(part: str, found: Any) -> dict[str, str]:
     if part == GRADES:
         return {"grade accuracy": number(found["accuracy"], 2)}
     if part == REGIONS:
-        return {f"Dice {name}": number(each["dice"]) for name, each in found["classes"].items() if name != MEAN}
+        return {
+            f"Dice {name}": number(each["dice"])
+            for name, each in found["classes"].items()
+            if name != MEAN
+        }
     if part.startswith(DISEASES):
         return _of_classifier(found["head"], found)
     return {}

@@ -20,7 +20,9 @@ class AnnotatedBoxes:
 
     def __init__(self, truth: Truth) -> None:
         if all(photo.boxes is None for photo in truth.photos):
-            raise UsageError(f"{truth.root}: has no boxes ({truth.format}); export annotations that have them")
+            raise UsageError(
+                f"{truth.root}: has no boxes ({truth.format}); export annotations that have them"
+            )
         self.class_names = truth.class_names
         self.complete = True
         self.left_out: Counter[str] = Counter()

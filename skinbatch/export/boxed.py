@@ -105,4 +105,7 @@ def decimals(values: NDArray[np.float32]) -> list[str]:
     """
     texts = [str(value) for value in values]
     same = np.array([float(text) for text in texts], np.float64).astype(np.float32) == values
-    return [text if ok else repr(float(value)) for text, ok, value in zip(texts, same, values, strict=True)]
+    return [
+        text if ok else repr(float(value))
+        for text, ok, value in zip(texts, same, values, strict=True)
+    ]

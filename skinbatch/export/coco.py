@@ -44,8 +44,17 @@ class CocoWriter:
 
     def add(self, photo: BoxedPhoto) -> None:
         self._counts[0] += 1
-        image = {"id": self._counts[0], "file_name": photo.name, "width": photo.width, "height": photo.height}
-        _next(self._images, self._counts[0], json.dumps({k: v for k, v in image.items() if v is not None}))
+        image = {
+            "id": self._counts[0],
+            "file_name": photo.name,
+            "width": photo.width,
+            "height": photo.height,
+        }
+        _next(
+            self._images,
+            self._counts[0],
+            json.dumps({k: v for k, v in image.items() if v is not None}),
+        )
         self._add(photo.boxes, photo.labels, photo.scores, is_crowd=0)
         if photo.crowd_boxes is not None:
             self._add(photo.crowd_boxes, photo.crowd_labels, None, is_crowd=1)
@@ -64,7 +73,10 @@ class CocoWriter:
             x1, y1, x2, y2 = corners[4 * n : 4 * n + 4]
             # Computed from the decimal numbers, so that x + width is the right edge to the last
             # digit.
-            w, h = EXACT.subtract(Decimal(x2), Decimal(x1)), EXACT.subtract(Decimal(y2), Decimal(y1))
+            w, h = (
+                EXACT.subtract(Decimal(x2), Decimal(x1)),
+                EXACT.subtract(Decimal(y2), Decimal(y1)),
+            )
             self._counts[1] += 1
             category = self._classes.setdefault(label, len(self._classes) + 1)
             score = "" if written_scores is None else f', "score": {written_scores[n]}'
@@ -75,7 +87,9 @@ class CocoWriter:
             _next(self._annotations, self._counts[1], text)
 
     def close(self) -> None:
-        categories = [{"id": n, "name": name, "supercategory": NO_PARENT} for name, n in self._classes.items()]
+        categories = [
+            {"id": n, "name": name, "supercategory": NO_PARENT} for name, n in self._classes.items()
+        ]
         whole = Path(self._folder, FILE)
         with open(whole, "w", encoding="ascii") as out:
             out.write(
@@ -92,7 +106,9 @@ class CocoWriter:
 
     def _opened(self, name: str) -> IO[str]:
         path = Path(self._folder, name)
-        return self._files.scratch.enter_context(open(path, "w+", encoding="ascii", buffering=1 << 20))
+        return self._files.scratch.enter_context(
+            open(path, "w+", encoding="ascii", buffering=1 << 20)
+        )
 
 
 def _next(out: IO[str], count: int, text: str) -> None:

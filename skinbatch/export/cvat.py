@@ -34,7 +34,9 @@ class CvatWriter:
         self._has_scores = False
         self._folder = files.scratch.enter_context(tempfile.TemporaryDirectory(prefix="skinbatch-"))
         path = Path(self._folder, "images")
-        self._images = files.scratch.enter_context(path.open("w+", encoding="utf-8", buffering=1 << 20))
+        self._images = files.scratch.enter_context(
+            path.open("w+", encoding="utf-8", buffering=1 << 20)
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -55,17 +57,23 @@ class CvatWriter:
         scores = None if photo.scores is None else decimals(photo.scores)
         for n, label in enumerate(photo.labels):
             self._classes.setdefault(label)
-            self._images.write(_box(label, corners[4 * n : 4 * n + 4], None if scores is None else scores[n]))
+            self._images.write(
+                _box(label, corners[4 * n : 4 * n + 4], None if scores is None else scores[n])
+            )
         self._images.write("  </image>\n")
 
     def close(self) -> None:
         whole = Path(self._folder, FILE)
         with open(whole, "w", encoding="utf-8") as out:
-            out.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
+            out.write(
+                '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+            )
             out.write(f"  <meta><task><size>{self._photos}</size><mode>annotation</mode><labels>\n")
             for name in filter(None, self._classes):
                 attributes = _SCORE if self._has_scores else "<attributes></attributes>"
-                out.write(f"    <label><name>{escape(name)}</name><type>rectangle</type>{attributes}</label>\n")
+                out.write(
+                    f"    <label><name>{escape(name)}</name><type>rectangle</type>{attributes}</label>\n"
+                )
             out.write("  </labels></task></meta>\n")
             self._images.seek(0)
             shutil.copyfileobj(self._images, out, 1 << 20)
@@ -80,7 +88,9 @@ def _named(name: str) -> str:
     if name.isprintable() and name == name.strip() and "\\" not in name:
         return f"name={quoteattr(name)}"
     plain = "".join(c if c.isprintable() else "_" for c in name)
-    return f'name={quoteattr(plain)} {OWN_NAME}="{urllib.parse.quote(name, errors="surrogatepass")}"'
+    return (
+        f'name={quoteattr(plain)} {OWN_NAME}="{urllib.parse.quote(name, errors="surrogatepass")}"'
+    )
 
 
 def _box(label: str, corners: list[str], score: str | None) -> str:
@@ -89,4 +99,6 @@ def _box(label: str, corners: list[str], score: str | None) -> str:
     if score is None:
         return f'    <box label={quoteattr(label)} source="manual" occluded="0" {where}></box>\n'
     attribute = f'<attribute name="score">{score}</attribute>'
-    return f'    <box label={quoteattr(label)} source="auto" occluded="0" {where}>{attribute}</box>\n'
+    return (
+        f'    <box label={quoteattr(label)} source="auto" occluded="0" {where}>{attribute}</box>\n'
+    )

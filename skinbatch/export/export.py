@@ -28,9 +28,7 @@ from skinbatch.storage.locate import is_s3, local_path, open_store
 
 LABEL_STUDIO = "label-studio"
 # A note for the other formats, which have no place for boxes of two kinds.
-_MODEL_ONLY = (
-    "these are the model's boxes; only label-studio also writes those of --truth, so that the two can be compared"
-)
+_MODEL_ONLY = "these are the model's boxes; only label-studio also writes those of --truth, so that the two can be compared"
 CROWDS, DIFFICULT = "regions marked as a crowd", "marks of difficult boxes"
 # Properties that only one format can hold.
 _KEPT: Mapping[str, str] = {"coco": CROWDS, "voc": DIFFICULT}
@@ -159,7 +157,9 @@ def export(
             photos += 1
             box_count += len(photo.boxes)
             swapped += photo.swapped
-            not_kept.update({CROWDS: len(photo.crowd_labels), DIFFICULT: len(photo.difficult), **photo.not_kept})
+            not_kept.update(
+                {CROWDS: len(photo.crowd_labels), DIFFICULT: len(photo.difficult), **photo.not_kept}
+            )
             if progress is not None:
                 progress(photos)
         writer.close()
@@ -175,7 +175,11 @@ def export(
         classes=writer.class_names,
         files=len(files.keys),
         complete=boxes.complete,
-        not_kept={what: count for what, count in not_kept.items() if count and what != _KEPT.get(wanted.format)},
+        not_kept={
+            what: count
+            for what, count in not_kept.items()
+            if count and what != _KEPT.get(wanted.format)
+        },
         swapped=swapped,
         notes=notes,
     )
@@ -183,19 +187,31 @@ def export(
 
 def _opened(source: str, wanted: Wanted, storage: StorageSettings) -> Boxes:
     if is_s3(source) or Path(local_path(source), layout.DEST).is_file():
-        store = open_store(source if is_s3(source) else os.path.realpath(local_path(source)), storage)
+        store = open_store(
+            source if is_s3(source) else os.path.realpath(local_path(source)), storage
+        )
         if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
             raise UsageError(f"--score-threshold {wanted.threshold:g}: must be between 0 and 1")
         if wanted.threshold is not None and wanted.grading is not None:
-            raise UsageError("--score-threshold, --grading: a grading has its own threshold; give only one of the two")
+            raise UsageError(
+                "--score-threshold, --grading: a grading has its own threshold; give only one of the two"
+            )
         for name, said in (("--photos", wanted.photos), ("--from", wanted.read_as)):
             if said is not None:
-                raise UsageError(f"{source}: {name} is for annotated photos, and this was scored; leave it out")
+                raise UsageError(
+                    f"{source}: {name} is for annotated photos, and this was scored; leave it out"
+                )
         results = open_results(store, wanted.scoring, wanted.grading)
         chosen = choose(results, wanted.selection, wanted.threshold) if wanted.selection else None
         return ScoredBoxes(results, wanted.threshold, chosen)
-    options: dict[str, object] = {"--score-threshold": wanted.threshold, "--scoring": wanted.scoring}
-    options |= {"--grading": wanted.grading, wanted.selection.first_option: wanted.selection or None}
+    options: dict[str, object] = {
+        "--score-threshold": wanted.threshold,
+        "--scoring": wanted.scoring,
+    }
+    options |= {
+        "--grading": wanted.grading,
+        wanted.selection.first_option: wanted.selection or None,
+    }
     for name, given in options.items():
         if given is not None:
             raise UsageError(
@@ -211,6 +227,8 @@ def _apart(source: str, out: str) -> None:
     """
     if is_s3(source) != is_s3(out):
         return
-    one, other = ((u.rstrip("/") if is_s3(u) else os.path.realpath(local_path(u))) for u in (source, out))
+    one, other = (
+        (u.rstrip("/") if is_s3(u) else os.path.realpath(local_path(u))) for u in (source, out)
+    )
     if f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/"):
         raise UsageError(f"{out}: overlaps with {source}; name another folder")

@@ -53,7 +53,9 @@ class LabelStudioWriter:
         else:
             confidence = round(1 - photo.prediction.uncertainty, 6)
             version = photo.prediction.model_version
-            task["predictions"] = [{"model_version": version, "score": confidence, "result": regions}]
+            task["predictions"] = [
+                {"model_version": version, "score": confidence, "result": regions}
+            ]
         if photo.drawn is not None:
             boxes, labels = photo.drawn
             self._classes |= dict.fromkeys(labels)
@@ -100,7 +102,10 @@ def _data(photo: BoxedPhoto) -> dict[str, Any]:
 
 
 def _regions(
-    photo: BoxedPhoto, boxes: NDArray[np.float32], labels: tuple[str, ...], scores: NDArray[np.float32] | None
+    photo: BoxedPhoto,
+    boxes: NDArray[np.float32],
+    labels: tuple[str, ...],
+    scores: NDArray[np.float32] | None,
 ) -> list[dict[str, Any]]:
     """Return the regions of some boxes, whose numbers are per cent of the photo."""
     if not len(boxes):
@@ -127,7 +132,9 @@ def _regions(
             "image_rotation": 0,
             "value": value | {"rectanglelabels": [label] if label else []},
         }
-        regions.append(region if written_scores is None else region | {"score": float(written_scores[n])})
+        regions.append(
+            region if written_scores is None else region | {"score": float(written_scores[n])}
+        )
     return regions
 
 
@@ -144,5 +151,7 @@ def percentages(boxes: NDArray[np.float32], size: Floats) -> Floats:
     short = exact.round(_DIGITS)
 
     pixels = short * np.tile(size / 100, 2)
-    again = np.concatenate([pixels[:, :2], pixels[:, :2] + pixels[:, 2:]], axis=1).astype(np.float32)
+    again = np.concatenate([pixels[:, :2], pixels[:, :2] + pixels[:, 2:]], axis=1).astype(
+        np.float32
+    )
     return np.where((again == boxes).all(axis=1, keepdims=True), short, exact)

@@ -23,7 +23,12 @@ from skinbatch.types import Status
 
 _REF = ("image_id", "status", "width", "height", "uri")
 # Columns that are repeated for tools that show and sort by them, and their names there.
-VALUES: Mapping[str, str] = {"grade": "grade", "ita_degrees": "ita", "count_total": "count", "top_class": "top_class"}
+VALUES: Mapping[str, str] = {
+    "grade": "grade",
+    "ita_degrees": "ita",
+    "count_total": "count",
+    "top_class": "top_class",
+}
 _IMAGES = (*_REF, *VALUES)
 _CORNERS = ("x1", "y1", "x2", "y2")
 _BOXES = ("image_id", *_CORNERS, "score", "label", "skin_overlap", "counted")
@@ -36,14 +41,21 @@ class ScoredBoxes:
     chosen: the photos to give out; None: all.
     """
 
-    def __init__(self, results: Results, threshold: float | None, chosen: Chosen | None = None) -> None:
+    def __init__(
+        self, results: Results, threshold: float | None, chosen: Chosen | None = None
+    ) -> None:
         scoring = read_scoring(results.store, results.fingerprint)
         described = read_destination(results.store)
         self.class_names = scoring.classes if scoring is not None else ()
         self.complete = results.snapshot is not None
-        self.left_out: Counter[str] = Counter({"not chosen": chosen.left_out} if chosen is not None else {})
+        self.left_out: Counter[str] = Counter(
+            {"not chosen": chosen.left_out} if chosen is not None else {}
+        )
         missing = unfinished(results)
-        self.notes = (*(chosen.notes if chosen is not None else ()), *(() if missing is None else (missing,)))
+        self.notes = (
+            *(chosen.notes if chosen is not None else ()),
+            *(() if missing is None else (missing,)),
+        )
         self._results, self._threshold, self._chosen = results, threshold, chosen
         self._counted_from = results.graded_by.threshold if threshold is None else threshold
         self._source = described.source.rstrip("/") if described is not None else ""
@@ -54,15 +66,21 @@ class ScoredBoxes:
         """Yield the photos in the order of the units' names, then of the tables."""
         chosen = self._chosen
         ids = pa.array([] if chosen is None else sorted(chosen.image_ids), pa.string())
-        for images, boxes in self._results.units(_IMAGES, _BOXES, only=None if chosen is None else chosen.unit_ids):
+        for images, boxes in self._results.units(
+            _IMAGES, _BOXES, only=None if chosen is None else chosen.unit_ids
+        ):
             if chosen is not None:
-                images, boxes = (t.filter(pc.is_in(t.column("image_id"), value_set=ids)) for t in (images, boxes))
+                images, boxes = (
+                    t.filter(pc.is_in(t.column("image_id"), value_set=ids)) for t in (images, boxes)
+                )
             yield from self._joined(images, boxes)
 
     def _joined(self, images: pa.Table, boxes: pa.Table) -> Iterator[BoxedPhoto]:
         doubts = self._uncertainties(images, boxes)
         kept = boxes.filter(pa.array(self._counts(boxes)))
-        xyxy = np.stack([kept.column(name).to_numpy() for name in _CORNERS], axis=1).astype(np.float32)
+        xyxy = np.stack([kept.column(name).to_numpy() for name in _CORNERS], axis=1).astype(
+            np.float32
+        )
         scores = kept.column("score").to_numpy().astype(np.float32)
         labels = kept.column("label").to_pylist()
         rows: dict[str, list[int]] = {}
@@ -100,11 +118,20 @@ class ScoredBoxes:
 
     def _values(self, image: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values to repeat, without those that are missing."""
-        values = {name: image[column] for column, name in VALUES.items() if image[column] is not None}
+        values = {
+            name: image[column] for column, name in VALUES.items() if image[column] is not None
+        }
         if self._chosen is not None and image["image_id"] in self._chosen.suspicions:
             suspicion = self._chosen.suspicions[image["image_id"]]
-            values |= {"suspicion": suspicion.value, "missed": suspicion.missed, "misplaced": suspicion.misplaced}
-        return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
+            values |= {
+                "suspicion": suspicion.value,
+                "missed": suspicion.missed,
+                "misplaced": suspicion.misplaced,
+            }
+        return {
+            name: round(value, 3) if isinstance(value, float) else value
+            for name, value in values.items()
+        }
 
     def _drawn(self, image_id: str) -> tuple[NDArray[np.float32], tuple[str, ...]] | None:
         """Return what people drew on a photo that was chosen by it, in pixels of the scored photo."""

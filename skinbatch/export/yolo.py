@@ -58,8 +58,15 @@ class YoloWriter:
 
         Photos belong in `images`; for photos elsewhere, edit its paths.
         """
-        settings = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(self._classes))}
-        self._files.put("data.yaml", yaml.safe_dump(settings, allow_unicode=True, sort_keys=False).encode())
+        settings = {
+            "path": ".",
+            "train": "images",
+            "val": "images",
+            "names": dict(enumerate(self._classes)),
+        }
+        self._files.put(
+            "data.yaml", yaml.safe_dump(settings, allow_unicode=True, sort_keys=False).encode()
+        )
         self._files.put(SIZES, self._sizes.getvalue().encode(errors="surrogateescape"))
         self._files.close()
 
@@ -71,7 +78,9 @@ def _share(pixels: float, size: int) -> Decimal:
         share = EXACT.quantize(exact, step)
         if np.float32(float(EXACT.multiply(share, size))) == np.float32(pixels):
             return share
-    raise UsageError(f"a corner at {pixels!r} pixels cannot be written as a fraction of {size}; export voc")
+    raise UsageError(
+        f"a corner at {pixels!r} pixels cannot be written as a fraction of {size}; export voc"
+    )
 
 
 def _centred(low: Decimal, high: Decimal) -> tuple[str, str]:

@@ -64,7 +64,9 @@ class PhotoCounts:
     by_class: Ints
 
 
-def count_photos(boxes: BoxArrays, photos: int, classes: int, threshold: float, method: Method) -> PhotoCounts:
+def count_photos(
+    boxes: BoxArrays, photos: int, classes: int, threshold: float, method: Method
+) -> PhotoCounts:
     """Count the lesions of each photo.
 
     Args:
@@ -122,7 +124,9 @@ def _touching_pairs(photo: Ints, xyxy: Floats) -> tuple[Ints, Ints]:
 
     candidates = last - np.arange(len(photo)) - 1
     one = np.repeat(np.arange(len(photo)), candidates)
-    other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(candidates) - candidates, candidates)
+    other = (
+        one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(candidates) - candidates, candidates)
+    )
 
     meet = (photo[one] == photo[other]) & (corners[one, 1] <= corners[other, 3])
     meet &= corners[other, 1] <= corners[one, 3]

@@ -55,7 +55,9 @@ def skin_overlaps(xyxy: NDArray[np.float32], face: Face) -> NDArray[np.float32]:
     ys = xyxy[:, 1:2] + (xyxy[:, 3:] - xyxy[:, 1:2]) * _GRID
     columns = np.clip(xs * (w / face.width), 0, w - 1).astype(np.intp)
     rows = np.clip(ys * (h / face.height), 0, h - 1).astype(np.intp)
-    return np.asarray(face.mask[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2)), np.float32)
+    return np.asarray(
+        face.mask[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2)), np.float32
+    )
 
 
 def mark_boxes(
@@ -101,7 +103,9 @@ def _counts(score: float, overlap: float | None, threshold: float) -> bool:
     return score >= threshold and overlap is not None and overlap >= ON_SKIN
 
 
-def count_lesions(boxes: Sequence[GradedBox], classes: Sequence[str], method: Method, *, nose: bool) -> Counts:
+def count_lesions(
+    boxes: Sequence[GradedBox], classes: Sequence[str], method: Method, *, nose: bool
+) -> Counts:
     """Count the lesions among the boxes that are `counted`.
 
     method: `boxes` counts each box. `components` counts the connected pieces of the mask that the
@@ -113,7 +117,9 @@ def count_lesions(boxes: Sequence[GradedBox], classes: Sequence[str], method: Me
     labels = Counter(_most(b.label for b in lesion) for lesion in lesions)
     sides = Counter(_most(b.side for b in lesion) for lesion in lesions)
     by_class = {name: labels[name] for name in classes}
-    return Counts(len(lesions), sides["left"] if nose else None, sides["right"] if nose else None, by_class)
+    return Counts(
+        len(lesions), sides["left"] if nose else None, sides["right"] if nose else None, by_class
+    )
 
 
 def _side(x: float, face: Face) -> Side | None:

@@ -73,7 +73,12 @@ class Face:
 
 
 def find_face(
-    label_map: NDArray[np.uint8], classes: Sequence[str], width: int, height: int, *, closeups: bool = False
+    label_map: NDArray[np.uint8],
+    classes: Sequence[str],
+    width: int,
+    height: int,
+    *,
+    closeups: bool = False,
 ) -> Face:
     """Return the largest connected piece of affectable skin.
 
@@ -95,14 +100,23 @@ def find_face(
     if face.nose is None and body.sum() > skin.sum():
         piece = _largest(label_map, body, classes, width, height)
         if piece.found:
-            return replace(piece, found=False, faces=0, skin_fraction=face.skin_fraction, nose=None, view="body")
+            return replace(
+                piece,
+                found=False,
+                faces=0,
+                skin_fraction=face.skin_fraction,
+                nose=None,
+                view="body",
+            )
     if face.found and _fills(skin | body):
         whole = _largest(label_map, skin | body, classes, width, height)
         return replace(whole, nose=None, view="closeup")
     return face
 
 
-def _of(label_map: NDArray[np.uint8], classes: Sequence[str], names: Sequence[str]) -> NDArray[np.bool_]:
+def _of(
+    label_map: NDArray[np.uint8], classes: Sequence[str], names: Sequence[str]
+) -> NDArray[np.bool_]:
     """Return where the labels are of the named classes; unknown names are ignored."""
     wanted = np.zeros(256, np.bool_)
     wanted[[classes.index(name) for name in names if name in classes]] = True
@@ -116,7 +130,11 @@ def _fills(skin: NDArray[np.bool_]) -> bool:
 
 
 def _largest(
-    label_map: NDArray[np.uint8], skin: NDArray[np.bool_], classes: Sequence[str], width: int, height: int
+    label_map: NDArray[np.uint8],
+    skin: NDArray[np.bool_],
+    classes: Sequence[str],
+    width: int,
+    height: int,
 ) -> Face:
     """Return the face that is the largest connected piece of `skin`."""
     pieces, areas = _pieces(skin)
@@ -129,7 +147,9 @@ def _largest(
     view: View = "half" if nose is None else _view(mask, nose[0])
     scale_x, scale_y = width / mask.shape[1], height / mask.shape[0]
     in_photo = None if nose is None else (nose[0] * scale_x, nose[1] * scale_y)
-    return Face(width, height, mask, True, faces, fraction, _crop(mask, width, height), in_photo, view)
+    return Face(
+        width, height, mask, True, faces, fraction, _crop(mask, width, height), in_photo, view
+    )
 
 
 def skin_in_crop(face: Face, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
@@ -168,7 +188,9 @@ def skin_in_crop(face: Face, size: tuple[int, int] | None = None) -> NDArray[np.
     return skin
 
 
-def _neighbours(at: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _neighbours(
+    at: NDArray[np.float64], length: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Return the pixel before each position in a row of pixels, and the distance from it, 0-1."""
     at = np.clip(at, 0, length - 1)
     before = np.floor(at).astype(np.intp)
@@ -178,7 +200,9 @@ def _neighbours(at: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp],
 def _pieces(skin: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return the numbers of the pieces, (h, w) from 1 (0: no skin), and the skin pixels of each."""
     side = max(3, round(BRIDGE * max(skin.shape)) | 1)
-    closed = cv2.morphologyEx(skin.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    closed = cv2.morphologyEx(
+        skin.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
+    )
     count, numbers = cv2.connectedComponents(closed, connectivity=8)
     pieces = np.where(skin, numbers, 0).astype(np.int32)
     return pieces, np.bincount(pieces.ravel(), minlength=count)[1:]
@@ -189,7 +213,9 @@ def _nose(nose: NDArray[np.bool_], face_area: int) -> tuple[float, float] | None
 
     Label map coordinates: 0 is the left edge of the first pixel.
     """
-    count, _, stats, centroids = cv2.connectedComponentsWithStats(nose.astype(np.uint8), connectivity=8)
+    count, _, stats, centroids = cv2.connectedComponentsWithStats(
+        nose.astype(np.uint8), connectivity=8
+    )
     if count < 2:
         return None
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())

@@ -32,7 +32,11 @@ class Graded:
 
 
 def grade(
-    detections: Detections, detector_classes: Sequence[str], face: Face, settings: GradingSettings, threshold: float
+    detections: Detections,
+    detector_classes: Sequence[str],
+    face: Face,
+    settings: GradingSettings,
+    threshold: float,
 ) -> Graded:
     """Mark, count and grade the detections of one photo.
 

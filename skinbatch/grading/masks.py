@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 
-def mask_rle(label_map: NDArray[np.uint8], classes: Sequence[str], width: int, height: int) -> dict[str, bytes]:
+def mask_rle(
+    label_map: NDArray[np.uint8], classes: Sequence[str], width: int, height: int
+) -> dict[str, bytes]:
     """Return the compressed run lengths (`counts`) of every class at displayed size, by nearest
     label.
 
@@ -19,12 +21,17 @@ def mask_rle(label_map: NDArray[np.uint8], classes: Sequence[str], width: int, h
     """
     full = cv2.resize(label_map, (width, height), interpolation=cv2.INTER_NEAREST)
     return {
-        name: bytes(coco.encode(np.asfortranarray(full == n, np.uint8))["counts"]) for n, name in enumerate(classes)
+        name: bytes(coco.encode(np.asfortranarray(full == n, np.uint8))["counts"])
+        for n, name in enumerate(classes)
     }
 
 
 def label_map_of(
-    masks: Mapping[str, bytes], classes: Sequence[str], width: int, height: int, size: tuple[int, int]
+    masks: Mapping[str, bytes],
+    classes: Sequence[str],
+    width: int,
+    height: int,
+    size: tuple[int, int],
 ) -> NDArray[np.uint8] | None:
     """Return the label map of which `mask_rle` made the masks, or None if they do not tell it.
 
@@ -53,5 +60,7 @@ def label_map_of(
 
 def _first_pixels(small: int, large: int) -> NDArray[np.intp]:
     """Return the first of the `large` pixels to which enlarging copies each of the `small` ones."""
-    source = cv2.resize(np.arange(small, dtype=np.float32)[None], (large, 1), interpolation=cv2.INTER_NEAREST)
+    source = cv2.resize(
+        np.arange(small, dtype=np.float32)[None], (large, 1), interpolation=cv2.INTER_NEAREST
+    )
     return np.unique(source, return_index=True)[1]

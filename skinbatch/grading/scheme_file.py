@@ -64,7 +64,9 @@ def _parse(data: dict[str, Any], where: str) -> Scheme:
         raise UsageError(f"{where}: {'; '.join(problems)}; the keys are {keys}") from None
 
     if read.name in SCHEMES:
-        raise UsageError(f"{where}: `name`: {read.name!r} is the name of a scheme that exists; choose another one")
+        raise UsageError(
+            f"{where}: `name`: {read.name!r} is the name of a scheme that exists; choose another one"
+        )
 
     try:
         return Scheme(

@@ -60,7 +60,9 @@ class Scheme:
         lesions = total
         if self.area == "half":
             lesions = np.where(halves, np.maximum(left, right), total)
-        return np.searchsorted(np.asarray(self.upper, np.int64), lesions, side="left").astype(np.int64)
+        return np.searchsorted(np.asarray(self.upper, np.int64), lesions, side="left").astype(
+            np.int64
+        )
 
 
 # Hayashi et al., J. Dermatol. 35 (2008) 255-260: inflammatory lesions (papules and pustules) of

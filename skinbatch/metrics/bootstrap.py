@@ -72,7 +72,11 @@ def bootstrap(
             photos.
     """
     rows = parts if groups is None else _by_group(parts, groups)
-    value = statistic(np.asarray(rows.sum(axis=0), np.float64).reshape(1, -1))[0] if exact is None else exact
+    value = (
+        statistic(np.asarray(rows.sum(axis=0), np.float64).reshape(1, -1))[0]
+        if exact is None
+        else exact
+    )
     if not how.replicates or rows.shape[0] < 2:
         return [Estimate(float(v)) for v in value]
     drawn = replicates(rows, statistic, how)
@@ -82,7 +86,9 @@ def bootstrap(
         defined = drawn[:, m][np.isfinite(drawn[:, m])]
         if len(defined) and np.isfinite(value[m]):
             low[m], high[m] = np.percentile(defined, (tail, 100 - tail))
-    return [Estimate(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)]
+    return [
+        Estimate(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)
+    ]
 
 
 def replicates(rows: Floats | csr_array, statistic: Statistic, how: Resampling) -> Floats:
@@ -104,7 +110,9 @@ def mean_of_defined(values: Floats, axis: int) -> Floats:
     """Return the mean of the values that are not NaN; NaN if there are none."""
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(defined, values, 0).sum(axis=axis) / defined.sum(axis=axis), np.float64)
+        return np.asarray(
+            np.where(defined, values, 0).sum(axis=axis) / defined.sum(axis=axis), np.float64
+        )
 
 
 def numbered(names: Sequence[str | None]) -> NDArray[np.int64]:
@@ -114,11 +122,15 @@ def numbered(names: Sequence[str | None]) -> NDArray[np.int64]:
     [2, 0, 2, 1]
     """
     named = [name or f"/{n:09}" for n, name in enumerate(names)]
-    return np.unique(np.asarray(named, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
+    return np.unique(np.asarray(named, dtype=object).astype(str), return_inverse=True)[1].astype(
+        np.int64
+    )
 
 
 def _by_group(parts: Floats | csr_array, groups: NDArray[np.int64]) -> Floats | csr_array:
     _, number = np.unique(groups, return_inverse=True)
     ones = np.ones(len(number))
-    members = csr_array((ones, (number, np.arange(len(number)))), shape=(number.max(initial=-1) + 1, len(number)))
+    members = csr_array(
+        (ones, (number, np.arange(len(number)))), shape=(number.max(initial=-1) + 1, len(number))
+    )
     return members @ parts

@@ -36,7 +36,9 @@ class Boxes:
             raise ValueError(
                 f"photo ({n},), xyxy {self.xyxy.shape}, label {self.label.shape}, score {self.score.shape} do not belong together"
             )
-        if n and (np.any(np.diff(self.photo) < 0) or self.photo[0] < 0 or self.photo[-1] >= self.photos):
+        if n and (
+            np.any(np.diff(self.photo) < 0) or self.photo[0] < 0 or self.photo[-1] >= self.photos
+        ):
             raise ValueError(f"photo numbers have to ascend within 0 to {self.photos - 1}")
 
     def __len__(self) -> int:
@@ -56,12 +58,16 @@ class Boxes:
         each = [np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in xyxy]
         photo = np.repeat(np.arange(len(each)), [len(boxes) for boxes in each]).astype(np.int64)
         score = np.ones(len(photo)) if scores is None else _joined(scores).astype(np.float64)
-        label = np.zeros(len(photo), np.int64) if labels is None else _joined(labels).astype(np.int64)
+        label = (
+            np.zeros(len(photo), np.int64) if labels is None else _joined(labels).astype(np.int64)
+        )
         return cls(len(each), photo, np.concatenate([np.zeros((0, 4)), *each]), label, score)
 
     def only(self, keep: NDArray[np.bool_]) -> Boxes:
         """Return the boxes where `keep`, (N,) bool, is true. The number of photos stays."""
-        return Boxes(self.photos, self.photo[keep], self.xyxy[keep], self.label[keep], self.score[keep])
+        return Boxes(
+            self.photos, self.photo[keep], self.xyxy[keep], self.label[keep], self.score[keep]
+        )
 
     def per_photo(self) -> Ints:
         """Return (photos,) the number of boxes of each photo."""
@@ -78,4 +84,6 @@ def xywh(xyxy: Floats) -> Floats:
 
 
 def _joined(parts: Sequence[ArrayLike]) -> Floats:
-    return np.concatenate([np.zeros(0), *(np.asarray(part, np.float64).reshape(-1) for part in parts)])
+    return np.concatenate(
+        [np.zeros(0), *(np.asarray(part, np.float64).reshape(-1) for part in parts)]
+    )

@@ -80,7 +80,9 @@ def fit_calibration(logits: Floats, truth: Bools, *, softmax: bool = False) -> C
     """
     if not len(logits):
         raise ValueError("a calibration is fitted to one photo at least")
-    found = minimize(_unlikeliness, np.zeros(1 + logits.shape[1]), (logits, truth, softmax), method="L-BFGS-B")
+    found = minimize(
+        _unlikeliness, np.zeros(1 + logits.shape[1]), (logits, truth, softmax), method="L-BFGS-B"
+    )
     return Calibration(float(np.exp(found.x[0])), np.asarray(found.x[1:], np.float64), softmax)
 
 
@@ -125,7 +127,9 @@ def held_out_probabilities(
     for number in range(FOLDS):
         mine = folds == number
         if mine.any():
-            found[mine] = fit_calibration(logits[~mine], truth[~mine], softmax=softmax).probabilities(logits[mine])
+            found[mine] = fit_calibration(
+                logits[~mine], truth[~mine], softmax=softmax
+            ).probabilities(logits[mine])
     return found
 
 

@@ -53,15 +53,29 @@ def classification(
         probability: (N, C) float.
         apart: classes that the means leave out.
     """
-    averaged = np.array([bool(truth[:, k].any()) and name not in apart for k, name in enumerate(classes)], np.bool_)
-    cells = np.stack([truth & chosen, ~truth & chosen, truth & ~chosen, ~truth & ~chosen], axis=2).astype(np.float64)
-    decided = bootstrap(cells.reshape(len(truth), 4 * len(classes)), _with_mean(_decided, averaged), how, groups=groups)
-    areas = np.array([_areas(truth[:, k], probability[:, k]) for k in range(len(classes))]).reshape(-1, len(RANKED))
+    averaged = np.array(
+        [bool(truth[:, k].any()) and name not in apart for k, name in enumerate(classes)], np.bool_
+    )
+    cells = np.stack(
+        [truth & chosen, ~truth & chosen, truth & ~chosen, ~truth & ~chosen], axis=2
+    ).astype(np.float64)
+    decided = bootstrap(
+        cells.reshape(len(truth), 4 * len(classes)),
+        _with_mean(_decided, averaged),
+        how,
+        groups=groups,
+    )
+    areas = np.array([_areas(truth[:, k], probability[:, k]) for k in range(len(classes))]).reshape(
+        -1, len(RANKED)
+    )
     exact = np.concatenate([areas, mean_of_defined(areas[averaged], axis=0)[None]]).ravel()
     parts, steps = _ranks(truth, probability)
     ranked = bootstrap(parts, _with_mean(_ranked(steps), averaged), how, groups=groups, exact=exact)
     both = (iter(decided), iter(ranked))
-    return {name: {number: next(both[number in RANKED]) for number in NUMBERS} for name in (*classes, MEAN)}
+    return {
+        name: {number: next(both[number in RANKED]) for number in NUMBERS}
+        for name in (*classes, MEAN)
+    }
 
 
 def roc(truth: Bools, probability: Floats) -> tuple[Floats, Floats] | None:
@@ -78,7 +92,9 @@ def roc(truth: Bools, probability: Floats) -> tuple[Floats, Floats] | None:
 def _areas(truth: Bools, probability: Floats) -> tuple[float, float]:
     if truth.all() or not truth.any():
         return float("nan"), float("nan")
-    return float(roc_auc_score(truth, probability)), float(average_precision_score(truth, probability))
+    return float(roc_auc_score(truth, probability)), float(
+        average_precision_score(truth, probability)
+    )
 
 
 def _decided(sums: Floats) -> Floats:
@@ -87,7 +103,9 @@ def _decided(sums: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         recall, specificity = tp / (tp + fn), tn / (tn + fp)
         f1 = np.where(tp + fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
-        return np.stack([tp / (tp + fp), recall, specificity, f1, (recall + specificity) / 2], axis=2)
+        return np.stack(
+            [tp / (tp + fp), recall, specificity, f1, (recall + specificity) / 2], axis=2
+        )
 
 
 def _ranks(truth: Bools, probability: Floats) -> tuple[csr_array, int]:
@@ -105,7 +123,9 @@ def _ranks(truth: Bools, probability: Floats) -> tuple[csr_array, int]:
     ]
     places = np.stack(columns, axis=1).ravel()
     rows = np.repeat(np.arange(photos), classes)
-    return csr_array((np.ones(len(places)), (rows, places)), shape=(photos, classes * steps * 2)), steps
+    return csr_array(
+        (np.ones(len(places)), (rows, places)), shape=(photos, classes * steps * 2)
+    ), steps
 
 
 def _ranked(steps: int) -> Statistic:

@@ -27,13 +27,17 @@ def count_error(
     return dict(zip(NUMBERS, bootstrap(parts, _numbers, how, groups=groups), strict=True))
 
 
-def counts_over(photo: NDArray[np.int64], score: Floats, photos: int, thresholds: Floats) -> NDArray[np.int64]:
+def counts_over(
+    photo: NDArray[np.int64], score: Floats, photos: int, thresholds: Floats
+) -> NDArray[np.int64]:
     """Return (photos, T) numbers of boxes at or above each threshold.
 
     photo, score: (N,) of the boxes. thresholds: (T,), ascending.
     """
     reached = np.searchsorted(thresholds, score, side="right")
-    table = np.bincount(photo * (len(thresholds) + 1) + reached, minlength=photos * (len(thresholds) + 1))
+    table = np.bincount(
+        photo * (len(thresholds) + 1) + reached, minlength=photos * (len(thresholds) + 1)
+    )
     table = table.reshape(photos, len(thresholds) + 1)
     return table[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:].astype(np.int64)
 

@@ -66,11 +66,18 @@ class Matches:
         """Return the matches of some photos, numbered from 0 again. keep: (photos,) bool."""
         number = np.cumsum(keep) - 1
         kept = self._those(keep[self.photo])
-        return Matches(number[kept.photo], kept.score, kept.rank, kept.hits, kept.ignored, self.wanted[keep])
+        return Matches(
+            number[kept.photo], kept.score, kept.rank, kept.hits, kept.ignored, self.wanted[keep]
+        )
 
     def _those(self, keep: NDArray[np.bool_]) -> Matches:
         return Matches(
-            self.photo[keep], self.score[keep], self.rank[keep], self.hits[keep], self.ignored[keep], self.wanted
+            self.photo[keep],
+            self.score[keep],
+            self.rank[keep],
+            self.hits[keep],
+            self.ignored[keep],
+            self.wanted,
         )
 
 
@@ -104,7 +111,9 @@ def match(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Matches:
     """
     crowds = crowds if crowds is not None else Boxes.stack([()] * truth.photos)
     if {truth.photos, crowds.photos} != {found.photos}:
-        raise ValueError(f"truth of {truth.photos} photos, crowds of {crowds.photos}, boxes of {found.photos}")
+        raise ValueError(
+            f"truth of {truth.photos} photos, crowds of {crowds.photos}, boxes of {found.photos}"
+        )
     order = np.lexsort((-found.score, found.photo))
     photo, score = found.photo[order], found.score[order]
     starts = np.searchsorted(photo, np.arange(found.photos + 1))
@@ -118,7 +127,12 @@ def match(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Matches:
     by_score = np.argsort(-score, kind="stable")
     ignored &= ~hits
     return Matches(
-        photo[by_score], score[by_score], rank[by_score], hits[by_score], ignored[by_score], truth.per_photo()
+        photo[by_score],
+        score[by_score],
+        rank[by_score],
+        hits[by_score],
+        ignored[by_score],
+        truth.per_photo(),
     )
 
 
@@ -173,7 +187,9 @@ def _in_crowds(boxes: Floats, starts: Ints, crowds: Boxes) -> Bits:
     for n in np.unique(crowds.photo).tolist():
         mine, some = regions[of[n] : of[n + 1]], slice(starts[n], starts[n + 1])
         if starts[n] < starts[n + 1]:
-            inside[some] = _levels(coco.iou(boxes[some], mine, np.ones(len(mine), np.uint8)).max(axis=1))
+            inside[some] = _levels(
+                coco.iou(boxes[some], mine, np.ones(len(mine), np.uint8)).max(axis=1)
+            )
     return inside
 
 
@@ -182,7 +198,9 @@ def _levels(overlaps: Floats) -> Ints:
     return (1 << np.searchsorted(_LIMITS, overlaps, side="right")) - 1
 
 
-def _match_some(boxes: Floats, starts: Ints, true_boxes: Floats, starts_of_truth: Ints, hits: Bits) -> None:
+def _match_some(
+    boxes: Floats, starts: Ints, true_boxes: Floats, starts_of_truth: Ints, hits: Bits
+) -> None:
     """Write the hits of the photos that `starts` delimits.
 
     `starts` has one entry more than there are photos.
@@ -202,11 +220,15 @@ def _match_some(boxes: Floats, starts: Ints, true_boxes: Floats, starts_of_truth
     # still free, in one step.
     hit: dict[int, int] = {}
     taken: dict[int, int] = {}
-    for one, other, reached in zip(box[order].tolist(), true_box[order].tolist(), levels.tolist(), strict=True):
+    for one, other, reached in zip(
+        box[order].tolist(), true_box[order].tolist(), levels.tolist(), strict=True
+    ):
         before, used = hit.get(one, 0), taken.get(other, 0)
         new = reached & ~before & ~used
         hit[one], taken[other] = before | new, used | new
-    hits[np.fromiter(hit.keys(), np.int64, len(hit))] = np.fromiter(hit.values(), np.uint16, len(hit))
+    hits[np.fromiter(hit.keys(), np.int64, len(hit))] = np.fromiter(
+        hit.values(), np.uint16, len(hit)
+    )
 
 
 def _parts(matches: Matches) -> csr_array:
@@ -252,7 +274,9 @@ def _numbers(sums: Floats, crowds: bool) -> Floats:
     table = sums[:, :-1].reshape(len(sums), (2 if crowds else 1) * each + 1, -1).cumsum(axis=2)
     found, true, ignored = table[:, :1], table[:, 1 : each + 1], table[:, each + 1 :]
     precision, recall = _curves(true, found - ignored if crowds else found, sums[:, -1])
-    return np.stack([precision[:, 0].mean(axis=1), precision.mean(axis=(1, 2)), recall.mean(axis=1)], axis=1)
+    return np.stack(
+        [precision[:, 0].mean(axis=1), precision.mean(axis=(1, 2)), recall.mean(axis=1)], axis=1
+    )
 
 
 def _curves(true: Floats, found: Floats, wanted: Floats) -> tuple[Floats, Floats]:
@@ -265,7 +289,9 @@ def _curves(true: Floats, found: Floats, wanted: Floats) -> tuple[Floats, Floats
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = true / wanted[:, None, None]
     # As in pycocotools, the spacing makes 0 / 0 come out as 0.
-    envelope = np.maximum.accumulate((true / (found + np.spacing(1)))[:, :, ::-1], axis=2)[:, :, ::-1]
+    envelope = np.maximum.accumulate((true / (found + np.spacing(1)))[:, :, ::-1], axis=2)[
+        :, :, ::-1
+    ]
     for b in range(samples):
         for t in range(levels):
             at = np.searchsorted(recall[b, t], RECALLS, side="left")

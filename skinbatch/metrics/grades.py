@@ -38,7 +38,13 @@ def agreement(
         table = sums.reshape(-1, levels, levels + 1)
         return np.stack([_accuracy(table), _kappa(table[:, :, :levels])], axis=1)
 
-    return dict(zip(NUMBERS, bootstrap(_cells(truth, found, levels), numbers, how, groups=groups), strict=True))
+    return dict(
+        zip(
+            NUMBERS,
+            bootstrap(_cells(truth, found, levels), numbers, how, groups=groups),
+            strict=True,
+        )
+    )
 
 
 def _cells(truth: Ints, found: Ints, levels: int) -> Floats:
@@ -57,5 +63,11 @@ def _kappa(table: Floats) -> Floats:
     levels = table.shape[1]
     apart = (np.arange(levels)[:, None] - np.arange(levels)) ** 2.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        chance = table.sum(axis=2)[:, :, None] * table.sum(axis=1)[:, None, :] / table.sum(axis=(1, 2))[:, None, None]
-        return np.asarray(1 - (apart * table).sum(axis=(1, 2)) / (apart * chance).sum(axis=(1, 2)), np.float64)
+        chance = (
+            table.sum(axis=2)[:, :, None]
+            * table.sum(axis=1)[:, None, :]
+            / table.sum(axis=(1, 2))[:, None, None]
+        )
+        return np.asarray(
+            1 - (apart * table).sum(axis=(1, 2)) / (apart * chance).sum(axis=(1, 2)), np.float64
+        )

@@ -44,7 +44,9 @@ def centre_precision(truth: Boxes, found: Boxes) -> float:
     def fit(boxes: Floats, true_boxes: Floats) -> Floats:
         centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
         inside = (centres >= true_boxes[None, :, :2]) & (centres <= true_boxes[None, :, 2:])
-        away = np.linalg.norm(centres - (true_boxes[None, :, :2] + true_boxes[None, :, 2:]) / 2, axis=2)
+        away = np.linalg.norm(
+            centres - (true_boxes[None, :, :2] + true_boxes[None, :, 2:]) / 2, axis=2
+        )
         return np.where(inside.all(2), 1 / (1 + away), 0.0)
 
     return _precision(truth, found, fit, 1e-9)
@@ -73,4 +75,8 @@ def _precision(truth: Boxes, found: Boxes, fit: Fit, least: float) -> float:
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(recall, RECALLS, side="left")
     reached = at < len(envelope)
-    return float(np.where(reached, envelope[np.minimum(at, len(envelope) - 1)] if len(envelope) else 0.0, 0.0).mean())
+    return float(
+        np.where(
+            reached, envelope[np.minimum(at, len(envelope) - 1)] if len(envelope) else 0.0, 0.0
+        ).mean()
+    )

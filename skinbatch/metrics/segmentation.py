@@ -25,13 +25,21 @@ def overlaps(truth: NDArray[np.integer], found: NDArray[np.integer], classes: in
 
     truth, found: (H, W) indices of classes.
     """
-    table = np.bincount(truth.ravel().astype(np.int64) * classes + found.ravel(), minlength=classes * classes)
+    table = np.bincount(
+        truth.ravel().astype(np.int64) * classes + found.ravel(), minlength=classes * classes
+    )
     table = table.reshape(classes, classes)
-    return np.stack([np.diagonal(table), table.sum(axis=1), table.sum(axis=0)], axis=1).astype(np.int64)
+    return np.stack([np.diagonal(table), table.sum(axis=1), table.sum(axis=0)], axis=1).astype(
+        np.int64
+    )
 
 
 def segmentation(
-    pixels: Ints, classes: Sequence[str], how: Resampling, *, groups: NDArray[np.int64] | None = None
+    pixels: Ints,
+    classes: Sequence[str],
+    how: Resampling,
+    *,
+    groups: NDArray[np.int64] | None = None,
 ) -> dict[str, dict[str, Estimate]]:
     """Return NUMBERS of each class, and under `mean` their means over classes.
 
@@ -40,9 +48,16 @@ def segmentation(
     both, true, found = (pixels[:, :, k].astype(np.float64) for k in range(3))
     dice, iou = _dice_and_iou(both, true, found)
     defined = true + found > 0
-    parts = np.stack([both, true, found, np.where(defined, dice, 0), np.where(defined, iou, 0), defined], axis=2)
+    parts = np.stack(
+        [both, true, found, np.where(defined, dice, 0), np.where(defined, iou, 0), defined], axis=2
+    )
     estimates = iter(
-        bootstrap(parts.reshape(len(pixels), 6 * len(classes)), _numbers_of(len(classes)), how, groups=groups)
+        bootstrap(
+            parts.reshape(len(pixels), 6 * len(classes)),
+            _numbers_of(len(classes)),
+            how,
+            groups=groups,
+        )
     )
     return {name: {number: next(estimates) for number in NUMBERS} for name in (*classes, "mean")}
 
@@ -50,10 +65,16 @@ def segmentation(
 def _numbers_of(classes: int) -> Statistic:
     def numbers(sums: Floats) -> Floats:
         """Return (B, (classes + 1) x 4); the last four are the means over classes."""
-        both, true, found, dice, iou, photos = np.moveaxis(sums.reshape(len(sums), classes, 6), 2, 0)
+        both, true, found, dice, iou, photos = np.moveaxis(
+            sums.reshape(len(sums), classes, 6), 2, 0
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
-            by_class = np.stack([*_dice_and_iou(both, true, found), dice / photos, iou / photos], axis=2)
-        return np.concatenate([by_class, mean_of_defined(by_class, axis=1)[:, None]], axis=1).reshape(len(sums), -1)
+            by_class = np.stack(
+                [*_dice_and_iou(both, true, found), dice / photos, iou / photos], axis=2
+            )
+        return np.concatenate(
+            [by_class, mean_of_defined(by_class, axis=1)[:, None]], axis=1
+        ).reshape(len(sums), -1)
 
     return numbers
 

@@ -45,7 +45,8 @@ class SideBySide:
         """Return plain values; an undefined number is None."""
         numbers = {
             number.name: [
-                {"value": _plain(v.value), "low": _plain(v.low), "high": _plain(v.high)} for v in number.values
+                {"value": _plain(v.value), "low": _plain(v.low), "high": _plain(v.high)}
+                for v in number.values
             ]
             for number in self.numbers
         }
@@ -61,7 +62,9 @@ class SideBySide:
         """Return a table with a column for each scoring. names: of the scorings."""
         rows = [["", *names], *([number.name, *number.texts()] for number in self.numbers)]
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        lines = [f"Against {self.truth}: the same {self.photos:,} photos for all, intervals over {self.over}"]
+        lines = [
+            f"Against {self.truth}: the same {self.photos:,} photos for all, intervals over {self.over}"
+        ]
         for row in rows:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             lines.append(("  " + "   ".join(cells)).rstrip())

@@ -62,9 +62,14 @@ def judge(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Verdicts:
         >>> judge(one, one).right, judge(one, none).taken
         (array([ True]), array([False]))
     """
-    verdicts = Verdicts(*(np.zeros(number, np.bool_) for number in (len(found), len(found), len(truth))))
+    verdicts = Verdicts(
+        *(np.zeros(number, np.bool_) for number in (len(found), len(found), len(truth)))
+    )
     photos = np.arange(truth.photos + 1)
-    starts, starts_of_truth = np.searchsorted(found.photo, photos), np.searchsorted(truth.photo, photos)
+    starts, starts_of_truth = (
+        np.searchsorted(found.photo, photos),
+        np.searchsorted(truth.photo, photos),
+    )
     boxes, true_boxes = xywh(found.xyxy), xywh(truth.xyxy)
 
     for n in np.flatnonzero((np.diff(starts) > 0) & (np.diff(starts_of_truth) > 0)).tolist():

@@ -78,7 +78,10 @@ def grow_pack(
     address = f"{(dest or str(packs_folder())).rstrip('/')}/{name}"
     filler = load_pack(base, storage) if base is not None else None
     beside = _beside(address)
-    with _one_at_a_time(address, beside), tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=beside) as folder:
+    with (
+        _one_at_a_time(address, beside),
+        tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=beside) as folder,
+    ):
         old = _existing(address, storage)
         made = Path(folder) / "pack"
         made.mkdir()
@@ -93,7 +96,9 @@ def grow_pack(
         write_manifest(manifest, made)
         write_texts(grown, old, filler)
         if read_manifest(made) != manifest:
-            raise PackError(f"{address}: {FILENAME} cannot be read back as it was written; the old pack is untouched")
+            raise PackError(
+                f"{address}: {FILENAME} cannot be read back as it was written; the old pack is untouched"
+            )
         grown.verify()
         if is_s3(address):
             _upload(grown, address, storage)
@@ -144,7 +149,9 @@ def _beside(address: str) -> Path | None:
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UsageError(f"{parent}: cannot be written: {e.strerror}; choose another --dest") from None
+        raise UsageError(
+            f"{parent}: cannot be written: {e.strerror}; choose another --dest"
+        ) from None
     return parent
 
 
@@ -163,17 +170,28 @@ def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> M
         classifiers[stage.head] = stage
     if fill is not None:
         if segmenter is None and fill.segmenter is not None:
-            segmenter = fill.segmenter.model_copy(update={"licence": fill.segmenter.licence or fill.licence})
+            segmenter = fill.segmenter.model_copy(
+                update={"licence": fill.segmenter.licence or fill.licence}
+            )
         if detector is None and fill.detector is not None:
-            detector = fill.detector.model_copy(update={"licence": fill.detector.licence or fill.licence})
+            detector = fill.detector.model_copy(
+                update={"licence": fill.detector.licence or fill.licence}
+            )
         if not classifiers:
-            classifiers = {c.head: c.model_copy(update={"licence": c.licence or fill.licence}) for c in fill.classifier}
-    stages: list[AnyStage] = [s for s in (segmenter, detector, *classifiers.values()) if s is not None]
+            classifiers = {
+                c.head: c.model_copy(update={"licence": c.licence or fill.licence})
+                for c in fill.classifier
+            }
+    stages: list[AnyStage] = [
+        s for s in (segmenter, detector, *classifiers.values()) if s is not None
+    ]
     licences = list(dict.fromkeys(s.licence or UNSTATED for s in stages))
     return Manifest(
         name=name,
         version=str(int(have.version) + 1) if have and have.version.isdecimal() else "1",
-        description=have.description if have and not _describes_itself(have) else _described(stages),
+        description=have.description
+        if have and not _describes_itself(have)
+        else _described(stages),
         licence="; ".join(licences),
         segmenter=segmenter,
         detector=detector,
@@ -183,12 +201,16 @@ def _grown(name: str, old: Pack | None, base: Pack | None, stage: AnyStage) -> M
 
 def _describes_itself(manifest: Manifest) -> bool:
     """Return whether the description is the one that `_described` makes, and nobody wrote it."""
-    stages: list[AnyStage] = [s for s in (manifest.segmenter, manifest.detector, *manifest.classifier) if s is not None]
+    stages: list[AnyStage] = [
+        s for s in (manifest.segmenter, manifest.detector, *manifest.classifier) if s is not None
+    ]
     return manifest.description == _described(stages)
 
 
 def _described(stages: Sequence[AnyStage]) -> str:
-    return " · ".join(s.arch if s.arch != "timm" else str(getattr(s, "backbone", "timm")) for s in stages)
+    return " · ".join(
+        s.arch if s.arch != "timm" else str(getattr(s, "backbone", "timm")) for s in stages
+    )
 
 
 def _copy_missing(source: Pack, grown: Pack) -> None:
@@ -230,4 +252,6 @@ def _upload(pack: Pack, address: str, storage: StorageSettings) -> None:
     gone = {"detector.onnx", "detector.safetensors", DETECTOR_CONFIG} - set(pack.files)
     store.delete(sorted(gone))
     if (left := load_pack(address, storage)).manifest != pack.manifest:
-        raise PackError(f"{address}/{FILENAME}: is not what was written; another import has been there: {left.name}")
+        raise PackError(
+            f"{address}/{FILENAME}: is not what was written; another import has been there: {left.name}"
+        )

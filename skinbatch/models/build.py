@@ -23,29 +23,43 @@ if TYPE_CHECKING:
     from skinbatch.models.pack import Pack
 
 
-def build(pack: Pack, device: str, settings: ModelSettings, runtime: Runtime | None = None) -> Models:
+def build(
+    pack: Pack, device: str, settings: ModelSettings, runtime: Runtime | None = None
+) -> Models:
     """Build all models of a pack whose files have been verified.
 
     Raises PackError naming the file if a layer does not fit.
     """
     return Models(
-        segmenter=build_segmenter(pack.segmenter, pack.weights_file("segmenter"), device, settings, runtime),
-        detector=build_detector(pack.detector, pack.weights_file("detector"), device, settings, runtime),
+        segmenter=build_segmenter(
+            pack.segmenter, pack.weights_file("segmenter"), device, settings, runtime
+        ),
+        detector=build_detector(
+            pack.detector, pack.weights_file("detector"), device, settings, runtime
+        ),
         classifiers=tuple(
-            build_classifier(stage, pack.weights_file(f"classifier-{stage.head}"), device, settings, runtime)
+            build_classifier(
+                stage, pack.weights_file(f"classifier-{stage.head}"), device, settings, runtime
+            )
             for stage in pack.manifest.classifier
         ),
     )
 
 
 def build_segmenter(
-    stage: SegmenterStage, weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None = None
+    stage: SegmenterStage,
+    weights: Path,
+    device: str,
+    settings: ModelSettings,
+    runtime: Runtime | None = None,
 ) -> Segmenter:
     """Build a segmenter. weights: the file; fakes need none."""
     if stage.arch in FAKES:
         from skinbatch.models.fake import FakeSegmenter
 
-        return FakeSegmenter(stage.classes, stage.size, mortal=stage.arch == "fake-mortal-segmenter")
+        return FakeSegmenter(
+            stage.classes, stage.size, mortal=stage.arch == "fake-mortal-segmenter"
+        )
     from skinbatch.models.preprocess import Normalisation
     from skinbatch.models.segmenters.segmenter import BiSeNetSegmenter
 
@@ -62,7 +76,11 @@ def build_segmenter(
 
 
 def build_detector(
-    stage: DetectorStage, weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None = None
+    stage: DetectorStage,
+    weights: Path,
+    device: str,
+    settings: ModelSettings,
+    runtime: Runtime | None = None,
 ) -> Detector:
     """Build a detector. weights: the file; the config of arch `mmdet` lies beside it."""
     detector = _detector(stage, weights, device, settings, runtime)
@@ -71,13 +89,25 @@ def build_detector(
     from skinbatch.models.detectors.tiling import CPU_BATCH, GPU_BATCH, TiledDetector
 
     batch = GPU_BATCH if device.startswith("cuda") else CPU_BATCH
-    seen_as_it_is = min(stage.size, stage.short_side or stage.size)  # every side of a square is its short side
-    tiling = stage.tiling if stage.tiling.tile else stage.tiling.model_copy(update={"tile": seen_as_it_is})
-    return TiledDetector(detector, tiling, settings.nms_iou or stage.nms_iou, settings.max_boxes, batch)
+    seen_as_it_is = min(
+        stage.size, stage.short_side or stage.size
+    )  # every side of a square is its short side
+    tiling = (
+        stage.tiling
+        if stage.tiling.tile
+        else stage.tiling.model_copy(update={"tile": seen_as_it_is})
+    )
+    return TiledDetector(
+        detector, tiling, settings.nms_iou or stage.nms_iou, settings.max_boxes, batch
+    )
 
 
 def _detector(
-    stage: DetectorStage, weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None
+    stage: DetectorStage,
+    weights: Path,
+    device: str,
+    settings: ModelSettings,
+    runtime: Runtime | None,
 ) -> Detector:
     if stage.arch in FAKES:
         from skinbatch.models.fake import FakeDetector
@@ -92,12 +122,16 @@ def _detector(
     model = _user_model(weights.with_name(DETECTOR_CONFIG)) if stage.arch == "mmdet" else None
     spec = detector_spec(stage, settings, model)
     try:
-        return MMDetDetector(spec, _tensors(weights), **_options(weights, device, settings, runtime))
+        return MMDetDetector(
+            spec, _tensors(weights), **_options(weights, device, settings, runtime)
+        )
     except PackError as e:
         raise PackError(f"{e}" if str(weights) in str(e) else f"{weights}: {e}") from None
 
 
-def detector_spec(stage: DetectorStage, settings: ModelSettings, model: dict[str, Any] | None = None) -> DetectorSpec:
+def detector_spec(
+    stage: DetectorStage, settings: ModelSettings, model: dict[str, Any] | None = None
+) -> DetectorSpec:
     """Return the description from which one of mmdet's detectors is built.
 
     model: the model config of arch `mmdet`.
@@ -136,7 +170,11 @@ def _user_model(path: Path) -> dict[str, Any]:
 
 
 def build_classifier(
-    stage: ClassifierStage, weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None = None
+    stage: ClassifierStage,
+    weights: Path,
+    device: str,
+    settings: ModelSettings,
+    runtime: Runtime | None = None,
 ) -> Classifier:
     """Build a classifier. weights: the file; fakes need none."""
     if stage.arch in FAKES:
@@ -181,7 +219,9 @@ class _Options(TypedDict):
     runtime: Runtime | None
 
 
-def _options(weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None) -> _Options:
+def _options(
+    weights: Path, device: str, settings: ModelSettings, runtime: Runtime | None
+) -> _Options:
     """Return the arguments that every torch model takes."""
     return {
         "where": str(weights),

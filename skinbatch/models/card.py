@@ -55,7 +55,11 @@ def write_texts(grown: Pack, old: Pack | None, base: Pack | None) -> None:
 def _gone(before: Pack, grown: Pack) -> list[str]:
     """Return the stages that were replaced."""
     now = grown.stages
-    same = {stem for stem, stage in before.stages.items() if stem in now and now[stem].numbers() == stage.numbers()}
+    same = {
+        stem
+        for stem, stage in before.stages.items()
+        if stem in now and now[stem].numbers() == stage.numbers()
+    }
     return [stem for stem in before.stages if stem not in same]
 
 
@@ -63,7 +67,14 @@ def _table(pack: Pack) -> str:
     columns = ("stage", "architecture", "classes", "parameters", "source", "licence")
     lines = [f"# {pack.name}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for stem, s in pack.stages.items():
-        cells = (stem, s.arch, ", ".join(s.classes), f"{s.parameters or 0:,}", s.source or "–", s.licence or UNSTATED)
+        cells = (
+            stem,
+            s.arch,
+            ", ".join(s.classes),
+            f"{s.parameters or 0:,}",
+            s.source or "–",
+            s.licence or UNSTATED,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", OURS])
 

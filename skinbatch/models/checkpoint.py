@@ -80,7 +80,9 @@ def read_tensors(path: Path) -> Checkpoint:
     if isinstance(content, Mapping):
         _collect(content, "", tensors, set())
     if not tensors:
-        raise PackError(f"{path}: holds no state dict (layer names with tensors) but {type(content).__name__}")
+        raise PackError(
+            f"{path}: holds no state dict (layer names with tensors) but {type(content).__name__}"
+        )
     return Checkpoint(tensors, _classes(content))
 
 
@@ -90,14 +92,26 @@ def _classes(content: Mapping[Any, Any]) -> tuple[str, ...] | None:
     if not isinstance(meta, Mapping):
         return None
     dataset = meta.get("dataset_meta")
-    names = dataset.get("classes", dataset.get("CLASSES")) if isinstance(dataset, Mapping) else meta.get("CLASSES")
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
+    names = (
+        dataset.get("classes", dataset.get("CLASSES"))
+        if isinstance(dataset, Mapping)
+        else meta.get("CLASSES")
+    )
+    if (
+        not isinstance(names, list | tuple)
+        or not names
+        or not all(isinstance(name, str) and name for name in names)
+    ):
         return None
     return tuple(names)
 
 
 def _collect(
-    content: Mapping[Any, Any], prefix: str, tensors: dict[str, Tensor], seen: set[int], depth: int = 0
+    content: Mapping[Any, Any],
+    prefix: str,
+    tensors: dict[str, Tensor],
+    seen: set[int],
+    depth: int = 0,
 ) -> None:
     """Collect the tensors of nested mappings. A mapping that occurs twice is read once."""
     seen.add(id(content))
@@ -112,11 +126,19 @@ def _collect(
 def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Raise PackError naming the first layer that has NaN, infinity or an unsupported type."""
     for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        if (
+            tensor.dtype not in _DTYPES
+            or tensor.layout is not torch.strided
+            or tensor.device.type != "cpu"
+        ):
             kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}"
-            raise PackError(f"{path}: layer `{name}` has an unsupported tensor type ({kind}); save it as float32")
+            raise PackError(
+                f"{path}: layer `{name}` has an unsupported tensor type ({kind}); save it as float32"
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise PackError(f"{path}: layer `{name}` holds NaN or infinite numbers; the training has diverged")
+            raise PackError(
+                f"{path}: layer `{name}` holds NaN or infinite numbers; the training has diverged"
+            )
 
 
 def _read(path: Path) -> Any:
@@ -129,7 +151,9 @@ def _read(path: Path) -> Any:
 
 
 def _unpickle(path: Path) -> Any:
-    path.open("rb").close()  # raises if unreadable; torch's own OSErrors concern the file's contents
+    path.open(
+        "rb"
+    ).close()  # raises if unreadable; torch's own OSErrors concern the file's contents
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
@@ -139,7 +163,16 @@ def _unpickle(path: Path) -> Any:
             f"{path}: contains more than weights (`{code}`). Loading it could run any code, so it is refused. If you trust "
             f"the file, save its weights alone and import those: {_WAY_OUT}"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as e:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        struct.error,
+    ) as e:
         if "TorchScript" in str(e):
             raise PackError(
                 f"{path}: is a TorchScript program; import the state dict of its module, or an ONNX export"
@@ -160,16 +193,27 @@ def _no_checkpoint(path: Path, error: Exception) -> PackError:
 
 def _unwrap(path: Path, found: Any) -> dict[str, Tensor]:
     for _ in range(3):  # {"state_dict": {"model": {...}}} occurs in practice, and nothing deeper
-        inner = next((found[key] for key in _INSIDE if isinstance(found, Mapping) and _is_mapping(found, key)), None)
+        inner = next(
+            (
+                found[key]
+                for key in _INSIDE
+                if isinstance(found, Mapping) and _is_mapping(found, key)
+            ),
+            None,
+        )
         if inner is None:
             break
         found = inner
     if not isinstance(found, Mapping) or not found:
-        raise PackError(f"{path}: holds no state dict (layer names with tensors) but {type(found).__name__}")
+        raise PackError(
+            f"{path}: holds no state dict (layer names with tensors) but {type(found).__name__}"
+        )
     odd = next((str(name) for name, value in found.items() if not isinstance(value, Tensor)), None)
     if odd is not None:
         raise PackError(f"{path}: `{odd}` is not a tensor; save the network's state dict alone")
-    state = {str(name): value for name, value in found.items() if not str(name).endswith(BOOKKEEPING)}
+    state = {
+        str(name): value for name, value in found.items() if not str(name).endswith(BOOKKEEPING)
+    }
     stripped = True
     while stripped:
         stripped = False

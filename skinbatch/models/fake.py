@@ -90,7 +90,9 @@ def _meet_fate(photo: NDArray[np.uint8]) -> None:
 class FakeDetector:
     """Find connected regions of strong red (r > 200, g < 90, b < 90), each with score 0.9."""
 
-    def __init__(self, classes: Sequence[str], input: InputKind = "crop", max_boxes: int = 500) -> None:
+    def __init__(
+        self, classes: Sequence[str], input: InputKind = "crop", max_boxes: int = 500
+    ) -> None:
         self.classes = tuple(classes)
         self.input: InputKind = input
         self._max_boxes = max_boxes
@@ -101,23 +103,32 @@ class FakeDetector:
     def _detect(self, photo: NDArray[np.uint8]) -> Detections:
         red = (photo[..., 0] > 200) & (photo[..., 1] < 90) & (photo[..., 2] < 90)
         stats = cv2.connectedComponentsWithStats(red.astype(np.uint8), connectivity=8)[2][1:]
-        boxes = np.array([[x, y, x + w, y + h] for x, y, w, h, _ in stats], np.float32).reshape(-1, 4)
+        boxes = np.array([[x, y, x + w, y + h] for x, y, w, h, _ in stats], np.float32).reshape(
+            -1, 4
+        )
         kept = boxes[: self._max_boxes]
         scores = np.full(len(kept), SCORE, np.float32)
-        return Detections(kept, scores, np.zeros(len(kept), np.int64), len(boxes) >= self._max_boxes)
+        return Detections(
+            kept, scores, np.zeros(len(kept), np.int64), len(boxes) >= self._max_boxes
+        )
 
 
 class FakeClassifier:
     """Return for class i the mean of channel i mod 3, over 255, divided by i // 3 + 1."""
 
-    def __init__(self, head: str, classes: Sequence[str], input: InputKind = "crop", threshold: float = 0.5) -> None:
+    def __init__(
+        self, head: str, classes: Sequence[str], input: InputKind = "crop", threshold: float = 0.5
+    ) -> None:
         self.head = head
         self.classes = tuple(classes)
         self.input: InputKind = input
         self.threshold = threshold
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        rows = [[photo[..., i % 3].mean() / 255 / (i // 3 + 1) for i in range(len(self.classes))] for photo in photos]
+        rows = [
+            [photo[..., i % 3].mean() / 255 / (i // 3 + 1) for i in range(len(self.classes))]
+            for photo in photos
+        ]
         return np.array(rows, np.float32).reshape(-1, len(self.classes))
 
 
@@ -142,7 +153,9 @@ def write_fake_pack(directory: Path, mortal: bool = False, closeups: bool = Fals
         ),
         detector=DetectorStage(arch="fake-detector", classes=("acne",), threshold=0.5),
         classifier=(
-            ClassifierStage(arch="fake-classifier", classes=("rosacea", "lupus_erythematosus"), threshold=0.5),
+            ClassifierStage(
+                arch="fake-classifier", classes=("rosacea", "lupus_erythematosus"), threshold=0.5
+            ),
         ),
     )
     write_manifest(manifest, directory)

@@ -27,7 +27,9 @@ _CHUNK = 1 << 20
 def cache_folder() -> Path:
     """Return SKINBATCH_CACHE, or else `skinbatch` in XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get("SKINBATCH_CACHE")
-    return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "skinbatch").expanduser()
+    return Path(
+        named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "skinbatch"
+    ).expanduser()
 
 
 def fetch(uri: str, settings: StorageSettings) -> Path:
@@ -43,7 +45,9 @@ def fetch(uri: str, settings: StorageSettings) -> Path:
     try:
         manifest, _ = store.get(FILENAME)
     except NotFoundError:
-        raise PackError(f"{uri}/{FILENAME}: not there; a pack is a folder with a {FILENAME}") from None
+        raise PackError(
+            f"{uri}/{FILENAME}: not there; a pack is a folder with a {FILENAME}"
+        ) from None
     packs = cache_folder() / "packs"
     packs.mkdir(parents=True, exist_ok=True)
     directory = packs / hashlib.sha256(manifest).hexdigest()[:16]
@@ -90,7 +94,9 @@ def _checked(store: Store, name: str, recorded: str, take: Callable[[bytes], obj
                 digest.update(chunk)
                 take(chunk)
     except NotFoundError:
-        raise PackError(f"{store.uri_of(name)}: missing, but {FILENAME} lists it; upload the pack again") from None
+        raise PackError(
+            f"{store.uri_of(name)}: missing, but {FILENAME} lists it; upload the pack again"
+        ) from None
     if digest.hexdigest() != recorded:
         raise PackError(
             f"{store.uri_of(name)}: SHA-256 is {digest.hexdigest()[:12]}…, {FILENAME} records {recorded[:12]}…; "

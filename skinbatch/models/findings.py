@@ -52,7 +52,9 @@ class Finding:
         return {"what": self.what, "value": self.value, "source": self.source}
 
 
-def findings_of(stage: AnyStage, given: Mapping[str, Any], sources: Mapping[str, str]) -> tuple[Finding, ...]:
+def findings_of(
+    stage: AnyStage, given: Mapping[str, Any], sources: Mapping[str, str]
+) -> tuple[Finding, ...]:
     """List the answers for people.
 
     Args:
@@ -71,7 +73,11 @@ def findings_of(stage: AnyStage, given: Mapping[str, Any], sources: Mapping[str,
     # One line covers all three: a user who sets one of them decides about all.
     colours = [name for name in ("mean", "std", "bgr") if name in given]
     found.append(
-        Finding("pixels", _pixels(stage), AS_SET if colours else sources.get("pixels", "the architecture's own"))
+        Finding(
+            "pixels",
+            _pixels(stage),
+            AS_SET if colours else sources.get("pixels", "the architecture's own"),
+        )
     )
     if "layers" in sources:
         found.append(Finding("layers", f"{stage.parameters or 0:,} numbers", sources["layers"]))

@@ -38,7 +38,12 @@ def as_built() -> Generator[None, None, None]:
 
 def example(height: int, width: int) -> Tensor:
     """Return (1, 3, height, width) float32 in [-1, 1], always the same and nowhere constant."""
-    return torch.arange(3 * height * width, dtype=torch.float32).mul_(0.7).sin_().reshape(1, 3, height, width)
+    return (
+        torch.arange(3 * height * width, dtype=torch.float32)
+        .mul_(0.7)
+        .sin_()
+        .reshape(1, 3, height, width)
+    )
 
 
 def fold_batch_norms(network: nn.Module, run: Callable[[], Any]) -> int:
@@ -57,11 +62,19 @@ def fold_batch_norms(network: nn.Module, run: Callable[[], Any]) -> int:
         try:
             pairs, before = _watched(network, run)
         except Exception as e:  # a user's network may fail on the example and still work on photos
-            log.info("%s: its batch norms stay, because it cannot run the example: %s", type(network).__name__, e)
+            log.info(
+                "%s: its batch norms stay, because it cannot run the example: %s",
+                type(network).__name__,
+                e,
+            )
             return 0
         if not pairs:
             return 0
-        parents = {id(child): (parent, name) for parent in network.modules() for name, child in parent.named_children()}
+        parents = {
+            id(child): (parent, name)
+            for parent in network.modules()
+            for name, child in parent.named_children()
+        }
         folded = [_Folded(conv, norm, *parents[id(norm)]) for conv, norm in pairs]
         for each in folded:
             each.fold()
@@ -88,7 +101,13 @@ class _Folded:
         conv, norm = self.conv, self.norm
         assert norm.running_mean is not None and norm.running_var is not None
         conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
         )
         setattr(self.parent, self.name, _after(norm))
 
@@ -105,7 +124,9 @@ def _after(norm: nn.BatchNorm2d) -> nn.Module:
     return left[0] if len(left) == 1 else nn.Sequential(*left)
 
 
-def _watched(network: nn.Module, run: Callable[[], Any]) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], list[Tensor]]:
+def _watched(
+    network: nn.Module, run: Callable[[], Any]
+) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], list[Tensor]]:
     """Return each convolution with the norm that takes all of its outputs and nothing else.
 
     Also return the tensors that `run` gave.
@@ -131,7 +152,9 @@ def _watched(network: nn.Module, run: Callable[[], Any]) -> tuple[list[tuple[nn.
             takers[id(source)].append(module)
 
     convs = [module for module in network.modules() if type(module) in (nn.Conv2d, Conv2dSame)]
-    norms = [module for module in network.modules() if type(module) in (nn.BatchNorm2d, BatchNormAct2d)]
+    norms = [
+        module for module in network.modules() if type(module) in (nn.BatchNorm2d, BatchNormAct2d)
+    ]
     hooks = [conv.register_forward_hook(gives) for conv in convs]
     hooks += [norm.register_forward_pre_hook(takes) for norm in norms]
     try:
@@ -157,7 +180,8 @@ def _watched(network: nn.Module, run: Callable[[], Any]) -> tuple[list[tuple[nn.
 
 def _same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
     return all(
-        a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * a.abs().max())  # False if either has NaN
+        a.shape == b.shape
+        and bool((a - b).abs().max() <= TOLERANCE * a.abs().max())  # False if either has NaN
         for a, b in zip(before, after, strict=True)
         if a.numel()
     )
@@ -166,5 +190,11 @@ def _same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    items = (
+        value.values()
+        if isinstance(value, Mapping)
+        else value
+        if isinstance(value, list | tuple)
+        else ()
+    )
     return [tensor for item in items for tensor in _tensors(item)]

@@ -22,7 +22,13 @@ from skinbatch.errors import ModelOutputError, PackError, UnsupportedOpError, Us
 from skinbatch.models.build import build_classifier, build_detector, build_segmenter
 from skinbatch.models.findings import ASSUMED, Finding, Recognised, findings_of
 from skinbatch.models.manifest import explain
-from skinbatch.models.recognition import classifier_from, detector_from, from_onnx, read_mmdet_config, segmenter_from
+from skinbatch.models.recognition import (
+    classifier_from,
+    detector_from,
+    from_onnx,
+    read_mmdet_config,
+    segmenter_from,
+)
 from skinbatch.models.segmenters.face_parsing import CLASS_ORDERS
 from skinbatch.models.stages import (
     ARCHITECTURES,
@@ -100,7 +106,9 @@ def import_stage(wanted: Import, directory: Path) -> tuple[AnyStage, tuple[Findi
     sources = dict(found.sources)
     if "classes" not in fields:
         fields["classes"] = _default_classes(wanted, arch)
-        sources["classes"] = f"{ASSUMED}: the papers' classes are assumed; --classes sets others or their order"
+        sources["classes"] = (
+            f"{ASSUMED}: the papers' classes are assumed; --classes sets others or their order"
+        )
     state = found.tensors
     stem = _stem(wanted.stage, fields)
     path = directory / f"{stem}{'.onnx' if arch in ONNX else '.safetensors'}"
@@ -109,7 +117,9 @@ def import_stage(wanted: Import, directory: Path) -> tuple[AnyStage, tuple[Findi
     else:
         save_tensors(state, path)
         fields["parameters"] = sum(
-            tensor.numel() for name, tensor in state.items() if tensor.is_floating_point() and "running_" not in name
+            tensor.numel()
+            for name, tensor in state.items()
+            if tensor.is_floating_point() and "running_" not in name
         )
     with path.open("rb") as file:
         fields["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -140,8 +150,14 @@ def _architecture(wanted: Import) -> tuple[str, str | None]:
     arch, _, backbone = wanted.arch.partition(":")
     named = backbone or (wanted.fields or {}).get("backbone")
     if arch in (*ARCHITECTURES[wanted.stage], *TRAINED_HERE[wanted.stage]):
-        if arch == "timm" and not named and not any(path.suffix == ".toml" for path in wanted.configs):
-            raise UsageError("arch `timm` needs the name of one of timm's networks: --arch timm:NAME")
+        if (
+            arch == "timm"
+            and not named
+            and not any(path.suffix == ".toml" for path in wanted.configs)
+        ):
+            raise UsageError(
+                "arch `timm` needs the name of one of timm's networks: --arch timm:NAME"
+            )
         return arch, backbone or None
     if wanted.stage == "classifier" and timm.is_model(wanted.arch):
         return "timm", wanted.arch
@@ -157,7 +173,9 @@ def _given(wanted: Import, backbone: str | None) -> dict[str, Any]:
     for path in wanted.configs:
         if path.suffix != ".toml":
             if wanted.arch != "mmdet":
-                raise UsageError(f"{path}: an mmdet config needs --arch mmdet; fields of the stage go into a .toml")
+                raise UsageError(
+                    f"{path}: an mmdet config needs --arch mmdet; fields of the stage go into a .toml"
+                )
             continue
         try:
             fields |= read_toml(path)
@@ -169,17 +187,25 @@ def _given(wanted: Import, backbone: str | None) -> dict[str, Any]:
         unknown = [name for name in fields if name not in STAGES[wanted.stage].model_fields]
         if unknown:
             known = [name for name in STAGES[wanted.stage].model_fields if name not in _OURS]
-            raise UsageError(f"{path}: unknown setting `{unknown[0]}`; a {wanted.stage} has: {', '.join(known)}")
+            raise UsageError(
+                f"{path}: unknown setting `{unknown[0]}`; a {wanted.stage} has: {', '.join(known)}"
+            )
     if wanted.classes is not None:
         fields["classes"] = _class_names(wanted)
     if backbone is not None:
         fields["backbone"] = backbone
-    return fields | {name: value for name, value in (wanted.fields or {}).items() if value is not None}
+    return fields | {
+        name: value for name, value in (wanted.fields or {}).items() if value is not None
+    }
 
 
 def _class_names(wanted: Import) -> tuple[str, ...]:
     assert wanted.classes is not None
-    if wanted.stage == "segmenter" and len(wanted.classes) == 1 and wanted.classes[0] in CLASS_ORDERS:
+    if (
+        wanted.stage == "segmenter"
+        and len(wanted.classes) == 1
+        and wanted.classes[0] in CLASS_ORDERS
+    ):
         return CLASS_ORDERS[wanted.classes[0]]
     return wanted.classes
 
@@ -191,7 +217,10 @@ def _recognised(wanted: Import, arch: str, given: Mapping[str, Any], directory: 
         return from_onnx(path, arch, given)
 
     def make(fields: Mapping[str, Any]) -> AnyStage:
-        return _stage(wanted, {"classes": _default_classes(wanted, arch), "arch": arch, "sha256": "0" * 64, **fields})
+        return _stage(
+            wanted,
+            {"classes": _default_classes(wanted, arch), "arch": arch, "sha256": "0" * 64, **fields},
+        )
 
     if wanted.stage == "segmenter":
         return segmenter_from(path, arch, given, make, prefix)

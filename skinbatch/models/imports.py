@@ -59,7 +59,9 @@ class _LightLoader(SourceFileLoader):
             super().exec_module(module)
 
 
-def _disable(function: Callable[..., Any] | None = None, recursive: bool = True, *, reason: str | None = None) -> Any:
+def _disable(
+    function: Callable[..., Any] | None = None, recursive: bool = True, *, reason: str | None = None
+) -> Any:
     """Return the function, or a decorator, that changes nothing: `torch.compile` is not used here."""
     return _disable if function is None else function
 

@@ -53,7 +53,9 @@ class _Candidate:
     @property
     def fits(self) -> bool:
         """Return whether it has every layer in the architecture's shape."""
-        return self.whole and all(tuple(self.tensors[name].shape) == shape for name, shape in self.layers.items())
+        return self.whole and all(
+            tuple(self.tensors[name].shape) == shape for name, shape in self.layers.items()
+        )
 
 
 def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
@@ -67,7 +69,11 @@ def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
     except Exception:  # some networks read their own numbers while they are built, and fail in any way without memory
         network = build()
     state = network.state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith(BOOKKEEPING)}
+    return {
+        name: tuple(tensor.shape)
+        for name, tensor in state.items()
+        if not name.endswith(BOOKKEEPING)
+    }
 
 
 def find_network(
@@ -102,7 +108,10 @@ def find_network(
         written = dict(zip(plain, tensors, strict=True))
         tensors = plain
         prefix = prefix and _without_wrappers(prefix)
-        variants = [{_without_wrappers(name): shape for name, shape in layers.items()} for layers in variants]
+        variants = [
+            {_without_wrappers(name): shape for name, shape in layers.items()}
+            for layers in variants
+        ]
     everything = _candidates(tensors, variants, rename)
     candidates = [candidate for candidate in everything if prefix in (None, candidate.prefix)]
     if not candidates:
@@ -117,12 +126,26 @@ def find_network(
     if best.whole:
         best = _only(path, [candidate for candidate in candidates if candidate.whole])
 
-    others = [candidate.prefix for candidate in everything if candidate.whole and candidate.prefix != best.prefix]
-    beside = {best.prefix + name for name, tensor in best.tensors.items() if _is_beside(name, tensor, best, others)}
-    kept = {
-        own_names.get(name, name): tensor for name, tensor in best.tensors.items() if best.prefix + name not in beside
+    others = [
+        candidate.prefix
+        for candidate in everything
+        if candidate.whole and candidate.prefix != best.prefix
+    ]
+    beside = {
+        best.prefix + name
+        for name, tensor in best.tensors.items()
+        if _is_beside(name, tensor, best, others)
     }
-    inside = {name: written[name] for name in tensors if name.startswith(best.prefix) and name not in beside}
+    kept = {
+        own_names.get(name, name): tensor
+        for name, tensor in best.tensors.items()
+        if best.prefix + name not in beside
+    }
+    inside = {
+        name: written[name]
+        for name in tensors
+        if name.startswith(best.prefix) and name not in beside
+    }
     left_out = [name for name in tensors if name not in inside]
     return Network(_as_written(best.prefix, inside), kept, _counted(left_out, best.prefix))
 
@@ -132,12 +155,16 @@ def _as_written(prefix: str, names: Mapping[str, str]) -> str:
 
     names: names in the file, by the same names without wrappers.
     """
-    begins = {file_name.removesuffix(name.removeprefix(prefix)) for name, file_name in names.items()}
+    begins = {
+        file_name.removesuffix(name.removeprefix(prefix)) for name, file_name in names.items()
+    }
     begin = begins.pop()
     return begin if not begins and _without_wrappers(begin) == prefix else prefix
 
 
-def _candidates(tensors: Mapping[str, Tensor], variants: Sequence[Shapes], rename: Rename) -> list[_Candidate]:
+def _candidates(
+    tensors: Mapping[str, Tensor], variants: Sequence[Shapes], rename: Rename
+) -> list[_Candidate]:
     """Return every part of the file that has names of its own, as the best-matching variant."""
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -170,7 +197,11 @@ def _only(path: Path, whole: Sequence[_Candidate]) -> _Candidate:
 
 
 def _same(one: _Candidate, other: _Candidate) -> bool:
-    return all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.layers if name in other.tensors)
+    return all(
+        torch.equal(one.tensors[name], other.tensors[name])
+        for name in one.layers
+        if name in other.tensors
+    )
 
 
 def _is_beside(name: str, tensor: Tensor, network: _Candidate, others: Sequence[str]) -> bool:
@@ -190,7 +221,9 @@ def _counted(left_out: Sequence[str], prefix: str) -> Mapping[str, int]:
     counted: dict[str, int] = {}
     for name in left_out:
         parts = name.split(".")
-        shared = next((n for n, pair in enumerate(zip(parts, kept, strict=False)) if pair[0] != pair[1]), 0)
+        shared = next(
+            (n for n, pair in enumerate(zip(parts, kept, strict=False)) if pair[0] != pair[1]), 0
+        )
         first = ".".join(parts[: shared + 1])
         counted[first] = counted.get(first, 0) + 1
     return counted

@@ -88,7 +88,8 @@ def _pairs(table: dict[str, Any]) -> list[str]:
     # JSON's scalars and arrays are valid TOML except for null, which is left out, and DEL, which
     # TOML requires to be escaped.
     return [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f") for key, value in table.items()
+        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+        for key, value in table.items()
     ]
 
 

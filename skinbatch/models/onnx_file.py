@@ -23,7 +23,12 @@ Numbers = NDArray[np.generic]
 # The element types that a network's input may have.
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
-_REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+_REAL = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.BFLOAT16,
+)
 # The second input of RT-DETR's own exports: the width and height in which boxes are given.
 SIZES = "orig_target_sizes"
 # The operators that change the form of numbers and not their meaning.
@@ -83,7 +88,9 @@ class OnnxFile:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.outputs = tuple(_port(output) for output in self._session.get_outputs())
         inputs = [_port(given) for given in self._session.get_inputs()]
-        self.sizes = next((port for port in inputs if port.name == SIZES and port.type == "tensor(int64)"), None)
+        self.sizes = next(
+            (port for port in inputs if port.name == SIZES and port.type == "tensor(int64)"), None
+        )
         self.input = self._only_input([port for port in inputs if port is not self.sizes])
         self.dtype = FLOATS[self.input.type]
         self._run: RunOnnx = self._session.run
@@ -95,7 +102,9 @@ class OnnxFile:
         """
         return [found for (found,) in self.run_all(batch, (output,))]
 
-    def run_all(self, batch: NDArray[np.float32], outputs: Sequence[Port]) -> list[tuple[NDArray[np.float32], ...]]:
+    def run_all(
+        self, batch: NDArray[np.float32], outputs: Sequence[Port]
+    ) -> list[tuple[NDArray[np.float32], ...]]:
         """Return an array for each output, for each of the N photos of a batch as in `run`."""
         rows = self.input.shape[0] or max(1, len(batch))
         found: list[tuple[NDArray[np.float32], ...]] = []
@@ -103,7 +112,10 @@ class OnnxFile:
             part = batch[start : start + rows]
             full = _filled(part, rows) if self.input.shape[0] else part
             feed = self._feed(full)
-            arrays = [np.asarray(array, np.float32) for array in self._run([port.name for port in outputs], feed)]
+            arrays = [
+                np.asarray(array, np.float32)
+                for array in self._run([port.name for port in outputs], feed)
+            ]
             found += list(zip(*(array[: len(part)] for array in arrays), strict=True))
         return found
 
@@ -124,7 +136,9 @@ class OnnxFile:
         examples = [self._feed(noise)] if rows else [self._feed(noise[:1]), self._feed(noise)]
 
         names = [port.name for port in outputs]
-        self._run = prepare_onnx(self.path.name, self.path.read_bytes(), self._run, names, examples, runtime)
+        self._run = prepare_onnx(
+            self.path.name, self.path.read_bytes(), self._run, names, examples, runtime
+        )
 
     def _feed(self, batch: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         feed: dict[str, NDArray[Any]] = {self.input.name: np.ascontiguousarray(batch, self.dtype)}
@@ -139,7 +153,11 @@ class OnnxFile:
         grey photo.
         """
         declared = tuple(n for n in output.shape[1:] if n is not None)
-        if output.shape and len(declared) == len(output.shape) - 1 and None not in self.input.shape[1:]:
+        if (
+            output.shape
+            and len(declared) == len(output.shape) - 1
+            and None not in self.input.shape[1:]
+        ):
             return declared
         try:
             return self.run(np.full((1, 3, height, width), 0.5, np.float32), output)[0].shape
@@ -166,8 +184,15 @@ class OnnxFile:
             return None
         if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
             names = [names[i] for i in range(len(names))]
-        if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) and n for n in names):
-            self.refuse("metadata `names`", "is neither a list of names nor a dict of names by number from 0")
+        if (
+            not isinstance(names, list | tuple)
+            or not names
+            or not all(isinstance(n, str) and n for n in names)
+        ):
+            self.refuse(
+                "metadata `names`",
+                "is neither a list of names nor a dict of names by number from 0",
+            )
         return tuple(names)
 
     def square_side(self, wanted: int | None) -> int | None:
@@ -189,10 +214,14 @@ class OnnxFile:
     def _only_input(self, inputs: list[Port]) -> Port:
         if len(inputs) != 1:
             names = ", ".join(f"`{port.name}`" for port in inputs) or "none"
-            raise PackError(f"{self.path}: a network has one input, the photos; this one has {names}")
+            raise PackError(
+                f"{self.path}: a network has one input, the photos; this one has {names}"
+            )
         (port,) = inputs
         if port.type not in FLOATS:
-            self.refuse(f"input `{port.name}`", f"is {port.type}; export it for {' or '.join(FLOATS)}")
+            self.refuse(
+                f"input `{port.name}`", f"is {port.type}; export it for {' or '.join(FLOATS)}"
+            )
         if len(port.shape) != 4 or port.shape[1] not in (3, None):
             way = "; export it with the channels first" if port.shape[-1:] == (3,) else ""
             self.refuse(f"input `{port.name}`", f"is {port.text}, not N x 3 x height x width{way}")
@@ -201,7 +230,11 @@ class OnnxFile:
 
 def _filled(batch: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
     missing = rows - len(batch)
-    return batch if not missing else np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
+    return (
+        batch
+        if not missing
+        else np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
+    )
 
 
 def _parsed(data: bytes, path: Path) -> onnx.ModelProto:
@@ -223,7 +256,9 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> int:
     for name, tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             way = f"import onnx; onnx.save(onnx.load('{path.name}'), 'whole.onnx')"
-            raise PackError(f'{path}: weights `{name}` are in another file; combine the two: python -c "{way}"')
+            raise PackError(
+                f'{path}: weights `{name}` are in another file; combine the two: python -c "{way}"'
+            )
         if tensor.data_type not in _REAL:
             continue
         try:
@@ -231,9 +266,13 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> int:
         except ValueError as e:
             raise PackError(f"{path}: weights `{name}` are cut off: {_said(e)}") from None
         parameters += values.size if values.ndim else 0
-        values = np.asarray(values, np.float64 if tensor.data_type == onnx.TensorProto.DOUBLE else np.float32)
+        values = np.asarray(
+            values, np.float64 if tensor.data_type == onnx.TensorProto.DOUBLE else np.float32
+        )
         if np.isnan(values).any() or (values.size > 1 and np.isinf(values).any()):
-            raise PackError(f"{path}: weights `{name}` have NaN or infinite numbers; the training went wrong")
+            raise PackError(
+                f"{path}: weights `{name}` have NaN or infinite numbers; the training went wrong"
+            )
     return parameters
 
 
@@ -292,19 +331,26 @@ def _session(data: bytes, path: Path, device: str) -> onnxruntime.InferenceSessi
     try:
         return onnxruntime.InferenceSession(data, options, providers=_providers(device))
     except Exception as e:  # the runtime's errors have no class of their own
-        raise PackError(f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {_said(e)}") from None
+        raise PackError(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {_said(e)}"
+        ) from None
 
 
 def _providers(device: str) -> list[Any]:
     cpu = "CPUExecutionProvider"
-    if not device.startswith("cuda") or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if (
+        not device.startswith("cuda")
+        or "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+    ):
         return [cpu]
     options = {"device_id": torch.device(device).index or 0, "cudnn_conv_algo_search": "HEURISTIC"}
     return [("CUDAExecutionProvider", options), cpu]
 
 
 def _port(value: Any) -> Port:
-    return Port(value.name, value.type, tuple(n if isinstance(n, int) else None for n in value.shape))
+    return Port(
+        value.name, value.type, tuple(n if isinstance(n, int) else None for n in value.shape)
+    )
 
 
 def _said(error: Exception) -> str:

@@ -56,7 +56,10 @@ class Pack:
 
         The stems are `segmenter`, `detector` and `classifier-<head>`.
         """
-        stages: dict[str, AnyStage | None] = {"segmenter": self.manifest.segmenter, "detector": self.manifest.detector}
+        stages: dict[str, AnyStage | None] = {
+            "segmenter": self.manifest.segmenter,
+            "detector": self.manifest.detector,
+        }
         stages |= {f"classifier-{stage.head}": stage for stage in self.manifest.classifier}
         return {stem: stage for stem, stage in stages.items() if stage is not None}
 
@@ -84,7 +87,9 @@ class Pack:
     @property
     def weights(self) -> dict[str, str]:
         """Map each stage to the recorded SHA-256 of its weights file. Fakes have none."""
-        return {stem: stage.sha256 for stem, stage in self.stages.items() if stage.sha256 is not None}
+        return {
+            stem: stage.sha256 for stem, stage in self.stages.items() if stage.sha256 is not None
+        }
 
     @property
     def files(self) -> dict[str, str]:
@@ -138,7 +143,9 @@ class Pack:
                 with path.open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as e:
-                raise PackError(f"{path}: pack `{self.name}` needs it, and it cannot be read: {e.strerror}") from None
+                raise PackError(
+                    f"{path}: pack `{self.name}` needs it, and it cannot be read: {e.strerror}"
+                ) from None
             if found != recorded:
                 raise PackError(
                     f"{path}: SHA-256 is {found[:12]}…, {FILENAME} records {recorded[:12]}…; the file was changed or cut off: "
@@ -169,7 +176,9 @@ class Pack:
 
         precision = self.precision(settings)
         if precision == "fp16" and not device.startswith("cuda"):
-            raise UsageError(f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]")
+            raise UsageError(
+                f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]"
+            )
         self.verify()
         return build(self, device, settings.model_copy(update={"precision": precision}), runtime)
 
@@ -185,14 +194,22 @@ class Pack:
             "directory": str(self.directory),
             **self.manifest.model_dump(mode="json", exclude_none=True),
             "prob_columns": list(self.prob_columns),
-            "bytes": {stem: path.stat().st_size for stem in self.weights if (path := self.weights_file(stem)).exists()},
+            "bytes": {
+                stem: path.stat().st_size
+                for stem in self.weights
+                if (path := self.weights_file(stem)).exists()
+            },
             "card": self.text("CARD.md"),
         }
 
     def describe_text(self) -> str:
         """Return the same for a terminal: a block for each stage, then the licence and the card."""
         m = self.manifest
-        lines = [f"{m.name} {m.version}: {m.description}", f"licence: {m.licence}", f"directory: {self.directory}"]
+        lines = [
+            f"{m.name} {m.version}: {m.description}",
+            f"licence: {m.licence}",
+            f"directory: {self.directory}",
+        ]
         for stem, stage in self.stages.items():
             values = stage.model_dump(mode="json", exclude_none=True)
             lines += ["", stem, *(f"  {key}: {_plain(value)}" for key, value in values.items())]
@@ -232,7 +249,9 @@ def load_pack(name_or_path: str | Path, storage: StorageSettings | None = None) 
     directory = Path(text).expanduser()
     if not directory.is_dir():
         names = ", ".join(pack.name for pack in [*shipped_packs(), *own_packs()[0]]) or "none"
-        raise PackError(f"{text}: no such pack; there are: {names}; or give the directory that holds a {FILENAME}")
+        raise PackError(
+            f"{text}: no such pack; there are: {names}; or give the directory that holds a {FILENAME}"
+        )
     return Pack(directory.resolve(), read_manifest(directory))
 
 
@@ -243,7 +262,10 @@ def is_shipped(name: str) -> bool:
 
 def shipped_packs() -> list[Pack]:
     """Return the packs inside the package, by name."""
-    return [Pack(p.parent, read_manifest(p.parent), p.parent.name) for p in sorted(SHIPPED.glob(f"*/{FILENAME}"))]
+    return [
+        Pack(p.parent, read_manifest(p.parent), p.parent.name)
+        for p in sorted(SHIPPED.glob(f"*/{FILENAME}"))
+    ]
 
 
 def own_packs() -> tuple[list[Pack], list[str]]:

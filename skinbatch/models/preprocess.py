@@ -35,7 +35,9 @@ class Normalisation:
         """Return (N, 3, S, S) float32. squares: (S, S, 3) uint8 RGB each."""
         batch = np.stack(squares).astype(np.float32)
         batch *= np.array([1 / (255 * std) for std in self.std], np.float32)
-        batch -= np.array([mean / std for mean, std in zip(self.mean, self.std, strict=True)], np.float32)
+        batch -= np.array(
+            [mean / std for mean, std in zip(self.mean, self.std, strict=True)], np.float32
+        )
         return torch.from_numpy(batch.transpose(0, 3, 1, 2))
 
 
@@ -46,7 +48,9 @@ def resize(photo: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
     """
     if (photo.shape[1], photo.shape[0]) == (width, height):
         return photo
-    method = cv2.INTER_AREA if width <= photo.shape[1] and height <= photo.shape[0] else cv2.INTER_LINEAR
+    method = (
+        cv2.INTER_AREA if width <= photo.shape[1] and height <= photo.shape[0] else cv2.INTER_LINEAR
+    )
     return np.asarray(cv2.resize(photo, (width, height), interpolation=method), np.uint8)
 
 

@@ -46,7 +46,9 @@ def from_onnx(path: Path, arch: str, given: Mapping[str, Any]) -> Recognised:
     return examine_classifier(path, given)
 
 
-def segmenter_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeStage, prefix: str | None) -> Recognised:
+def segmenter_from(
+    path: Path, arch: str, given: Mapping[str, Any], make: MakeStage, prefix: str | None
+) -> Recognised:
     """Return the BiSeNet of a checkpoint.
 
     make: makes a stage of fields. prefix: see find_network.
@@ -70,7 +72,8 @@ def segmenter_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeSt
     }
     if fields["align_corners"]:
         sources |= dict.fromkeys(
-            ("pixels", "size"), "as the public face-parsing code reads photos; its layers are the same"
+            ("pixels", "size"),
+            "as the public face-parsing code reads photos; its layers are the same",
         )
     if "classes" in fields:
         sources["classes"] = (
@@ -80,7 +83,9 @@ def segmenter_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeSt
 
 
 def _bisenet(stage: SegmenterStage) -> Shapes:
-    return shapes_of(lambda: BiSeNet(stage.arch, len(stage.classes), spatial=stage.spatial, auxiliary=False))
+    return shapes_of(
+        lambda: BiSeNet(stage.arch, len(stage.classes), spatial=stage.spatial, auxiliary=False)
+    )
 
 
 def _to_bisenet(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -116,10 +121,16 @@ def detector_from(
         raise PackError(f"{path}: {e}") from None
     network = find_network(path, checkpoint.tensors, [shapes], lambda state: state, prefix)
     check_tensors(path, network.tensors)
-    where = "the mmdet config" if model else f"{ASSUMED}: those of mmdet's public weights of this architecture"
+    where = (
+        "the mmdet config"
+        if model
+        else f"{ASSUMED}: those of mmdet's public weights of this architecture"
+    )
     sources = {"layers": _where(network), "pixels": where, "size": where}
     if "classes" in fields:
-        sources["classes"] = "the mmdet config" if noted is None else "mmdet's notes in the checkpoint (`meta`)"
+        sources["classes"] = (
+            "the mmdet config" if noted is None else "mmdet's notes in the checkpoint (`meta`)"
+        )
     return Recognised(fields, sources, network.tensors)
 
 
@@ -133,10 +144,14 @@ def read_mmdet_config(path: Path, directory: Path) -> tuple[dict[str, Any], dict
     model, fields = read_config(path)
     text = json.dumps(model, indent=1, sort_keys=True)
     (directory / DETECTOR_CONFIG).write_text(text, encoding="utf-8")
-    return dict(json.loads(text)), dict(fields) | {"config_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return dict(json.loads(text)), dict(fields) | {
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest()
+    }
 
 
-def classifier_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeStage, prefix: str | None) -> Recognised:
+def classifier_from(
+    path: Path, arch: str, given: Mapping[str, Any], make: MakeStage, prefix: str | None
+) -> Recognised:
     """Return the classifier of a checkpoint: one of timm's or torchvision's, or the plain CNN."""
     tensors = read_tensors(path).tensors
     backbone = given.get("backbone")
@@ -146,10 +161,16 @@ def classifier_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeS
     check_tensors(path, network.tensors)
     known = recognise_classifier(arch, network.tensors, backbone)
     fields = defaults | known
-    _check_outputs(path, classifier_outputs(arch, network.tensors, backbone), make({**fields, **given}), given)
+    _check_outputs(
+        path, classifier_outputs(arch, network.tensors, backbone), make({**fields, **given}), given
+    )
 
     name = network_name(arch, backbone)
-    assumed = "as for most networks with a classifier of their own" if "outputs" in known else "as in paper 000"
+    assumed = (
+        "as for most networks with a classifier of their own"
+        if "outputs" in known
+        else "as in paper 000"
+    )
     sources = {
         "layers": _where(network),
         "outputs": f"{ASSUMED}: {assumed}; set outputs in a file for --config",
@@ -160,7 +181,11 @@ def classifier_from(path: Path, arch: str, given: Mapping[str, Any], make: MakeS
 
 
 def _classifiers(
-    arch: str, fields: Mapping[str, Any], given: Mapping[str, Any], names: Iterable[str], make: MakeStage
+    arch: str,
+    fields: Mapping[str, Any],
+    given: Mapping[str, Any],
+    names: Iterable[str],
+    make: MakeStage,
 ) -> Iterable[Shapes]:
     """Yield the layers of a classifier under each top that the file may have.
 
@@ -184,7 +209,9 @@ def _classifiers(
                 raise
 
 
-def _check_outputs(path: Path, number: int | None, stage: AnyStage, given: Mapping[str, Any]) -> None:
+def _check_outputs(
+    path: Path, number: int | None, stage: AnyStage, given: Mapping[str, Any]
+) -> None:
     """Raise UsageError if the file has more or fewer classes than assumed, and nothing names them.
 
     stage: with the assumed classes.
@@ -202,5 +229,7 @@ def _where(network: Network) -> str:
     if not network.left_out:
         return begins
     left_out = [f"{name} ({n} tensors)" if n > 1 else name for name, n in network.left_out.items()]
-    shown = ", ".join(left_out[:3]) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
+    shown = ", ".join(left_out[:3]) + (
+        f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    )
     return f"{begins}; left out: {shown}"

@@ -23,7 +23,9 @@ Pixels = Annotated[int, Field(ge=32, le=4096)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1)]
 
-OnnxLayout = Literal["v5", "v8", "v8-rows", "nms", "rtdetr", "rtdetr-nms", "rtdetr-labels", "yolox", "yolox-raw"]
+OnnxLayout = Literal[
+    "v5", "v8", "v8-rows", "nms", "rtdetr", "rtdetr-nms", "rtdetr-labels", "yolox", "yolox-raw"
+]
 
 # Other names of layouts, taken from the networks that use them.
 LAYOUT_ALIASES = {
@@ -128,7 +130,11 @@ class Stage(Section):
 
     def numbers(self) -> dict[str, Any]:
         """Return everything that changes what this stage computes."""
-        as_ever = {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
+        as_ever = {
+            name
+            for name in self.LATER
+            if getattr(self, name) == type(self).model_fields[name].default
+        }
         said = {"parameters", "source", "licence", "threshold"}
         return self.model_dump(mode="json", exclude=said | as_ever, exclude_none=True)
 
@@ -290,11 +296,17 @@ class ClassifierStage(Stage):
                 f"calibration: `shift` has {len(self.calibration.shift)} numbers for {len(self.classes)} classes; give one each"
             )
         if self.calibration is not None and (self.outputs == "none" or self.arch in FAKES):
-            raise ValueError("calibration goes with outputs `logistic` or `softmax`, which are made of logits")
+            raise ValueError(
+                "calibration goes with outputs `logistic` or `softmax`, which are made of logits"
+            )
         if (self.arch == "timm") != (self.backbone is not None):
-            raise ValueError("arch `timm` needs backbone, one of timm's names, and no other arch takes it")
+            raise ValueError(
+                "arch `timm` needs backbone, one of timm's names, and no other arch takes it"
+            )
         if self.arch == "cnn-multilabel" and self.top != "native":
-            raise ValueError("arch `cnn-multilabel` has no backbone to put a top on; its top is `native`")
+            raise ValueError(
+                "arch `cnn-multilabel` has no backbone to put a top on; its top is `native`"
+            )
         if self.outputs == "none" and self.arch != "onnx":
             raise ValueError("outputs `none` goes with arch `onnx`")
         return self

@@ -37,12 +37,16 @@ def save_state(state: Mapping[str, Tensor], path: Path) -> None:
     for name, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(f"{path}: layer `{name}` does not fit into half precision")
-    path.write_bytes(save(tensors))  # save_file writes files that only their owner can read, and packs are shared
+    path.write_bytes(
+        save(tensors)
+    )  # save_file writes files that only their owner can read, and packs are shared
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Save a checkpoint unchanged, each tensor with memory of its own, as safetensors requires."""
-    path.write_bytes(save({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}))
+    path.write_bytes(
+        save({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()})
+    )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -54,7 +58,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as e:
         raise PackError(f"{path}: not readable as safetensors: {e}") from None
-    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    return {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:

@@ -146,9 +146,15 @@ def _headlines(numbers: Mapping[str, Any]) -> list[Headline]:
         headlines += _of_lesions(lesions)
     if grades := numbers.get("grades"):
         headlines += [
-            _headline("Correct grades", grades["accuracy"], "share of photos with the grade that people gave"),
             _headline(
-                "Grades, quadratic kappa", grades["quadratic_kappa"], "1 is full agreement, 0 agreement by chance"
+                "Correct grades",
+                grades["accuracy"],
+                "share of photos with the grade that people gave",
+            ),
+            _headline(
+                "Grades, quadratic kappa",
+                grades["quadratic_kappa"],
+                "1 is full agreement, 0 agreement by chance",
             ),
         ]
     if masks := numbers.get("masks"):
@@ -174,19 +180,27 @@ def _of_lesions(part: Mapping[str, Any]) -> list[Headline]:
     found = f"{counted['right']:,} of {counted['right'] + counted['missed']:,} true lesions"
     right = f"{counted['right']:,} of {counted['right'] + counted['false']:,} counted boxes"
     return [
-        _headline("Lesions found (recall)", counted["recall"], f"{found}, by an overlap of half (IoU 0.5)"),
+        _headline(
+            "Lesions found (recall)", counted["recall"], f"{found}, by an overlap of half (IoU 0.5)"
+        ),
         _headline("Correct boxes (precision)", counted["precision"], right),
         _headline("AP50", detection["ap50"], "precision over all scores, at IoU 0.5"),
         _headline("Count off by", own["mae"], "lesions a photo on average", digits=1),
-        _headline("Count too high by", own["mean"], "lesions a photo; below 0 is too low", digits=1),
+        _headline(
+            "Count too high by", own["mean"], "lesions a photo; below 0 is too low", digits=1
+        ),
     ]
 
 
-def _headline(label: str, estimate: Mapping[str, float | None], meaning: str, *, digits: int = 2) -> Headline:
+def _headline(
+    label: str, estimate: Mapping[str, float | None], meaning: str, *, digits: int = 2
+) -> Headline:
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
     if value is None:
         return Headline(label, "–", "", meaning)
-    interval = f"{low:.{digits}f} to {high:.{digits}f}" if low is not None and high is not None else ""
+    interval = (
+        f"{low:.{digits}f} to {high:.{digits}f}" if low is not None and high is not None else ""
+    )
     return Headline(label, f"{value:.{digits}f}", interval, meaning)
 
 
@@ -206,7 +220,10 @@ def _unpaired(about: Mapping[str, Any]) -> list[Unpaired]:
 
 
 def _side_by_side(
-    results: Results, verdicts: Sequence[PhotoVerdict], config: Config, progress: Callable[[str], None]
+    results: Results,
+    verdicts: Sequence[PhotoVerdict],
+    config: Config,
+    progress: Callable[[str], None],
 ) -> list[SideBySide]:
     originals = Originals(results, config)
     rows = find_rows(results, [verdict.image_id for verdict in verdicts], _COLUMNS)
@@ -217,6 +234,8 @@ def _side_by_side(
             picture = picture_of(originals.read(row))
         except SkinbatchError as e:
             problem = str(e)
-        pictures.append(SideBySide(verdict, int(row["width"]), int(row["height"]), picture, problem))
+        pictures.append(
+            SideBySide(verdict, int(row["width"]), int(row["height"]), picture, problem)
+        )
         progress(f"{len(pictures):,} of {len(rows):,} photos side by side")
     return pictures

@@ -103,7 +103,9 @@ class Compared:
     counts: Floats
 
 
-def compare(a: Results, b: Results, *, how: Resampling | None = None, grouping: Grouping | None = None) -> Compared:
+def compare(
+    a: Results, b: Results, *, how: Resampling | None = None, grouping: Grouping | None = None
+) -> Compared:
     """Compare two scorings photo by photo. Photos are paired by image_id.
 
     Args:
@@ -120,7 +122,9 @@ def compare(a: Results, b: Results, *, how: Resampling | None = None, grouping: 
         >>> compare(results, results).comparison.drift
         0.0
     """
-    one, other = (results.images(_IMAGES).sort_by("image_id").combine_chunks() for results in (a, b))
+    one, other = (
+        results.images(_IMAGES).sort_by("image_id").combine_chunks() for results in (a, b)
+    )
     at = pc.index_in(one.column("image_id"), value_set=other.column("image_id").combine_chunks())
     both = pc.is_valid(at)
     if not pc.any(both).as_py():
@@ -129,7 +133,10 @@ def compare(a: Results, b: Results, *, how: Resampling | None = None, grouping: 
             f"such as {_example(one)} and {_example(other)}; score the same source twice to compare"
         )
 
-    mine, theirs = one.filter(both), other.take(at.filter(both) if isinstance(at, pa.Array) else pc.drop_null(at))
+    mine, theirs = (
+        one.filter(both),
+        other.take(at.filter(both) if isinstance(at, pa.Array) else pc.drop_null(at)),
+    )
     how = Resampling() if how is None else how
     groups = None
     if grouping is not None:
@@ -137,7 +144,9 @@ def compare(a: Results, b: Results, *, how: Resampling | None = None, grouping: 
 
     counts = np.stack([_numbers(mine, "count_total"), _numbers(theirs, "count_total")], axis=1)
     boxes = _boxes(a, b, mine.column("image_id"))
-    levels = [np.nan_to_num(_numbers(t, "grade_level"), nan=-1).astype(np.int64) for t in (mine, theirs)]
+    levels = [
+        np.nan_to_num(_numbers(t, "grade_level"), nan=-1).astype(np.int64) for t in (mine, theirs)
+    ]
     differs = _differs(mine, theirs)
     grades, table = _confusion(mine, theirs, levels)
     found = _estimates(differs, levels, len(grades), counts, boxes, how, groups)
@@ -164,7 +173,9 @@ def compare(a: Results, b: Results, *, how: Resampling | None = None, grouping: 
         box_agreement=found["box_agreement"].value,
         intervals={name: (estimate.low, estimate.high) for name, estimate in found.items()},
         over="photos" if groups is None else "groups",
-        changed=_changed(mine, theirs, differs, counts, boxes[:, 0] + boxes[:, 1] - 2 * boxes[:, 2]),
+        changed=_changed(
+            mine, theirs, differs, counts, boxes[:, 0] + boxes[:, 1] - 2 * boxes[:, 2]
+        ),
         notes=tuple(note for note in (unfinished(a), unfinished(b)) if note is not None),
     )
     return Compared(comparison, counts)
@@ -237,8 +248,12 @@ def as_text(comparisons: Sequence[Comparison], judged: SideBySide | None = None)
             f"  counts  {b} - A {c.count_bias:+.2f}{_ends(c, 'count_bias', 2)} on average, {limits}",
             f"  boxes   {boxes}; {agreement}",
         ]
-        lines += [f"  {photo.image_id}: {photo.before} -> {photo.after}" for photo in c.changed[:10]]
-    lines.append(f"In brackets: 95 % percentile intervals of bootstrap samples of {comparisons[0].over}.")
+        lines += [
+            f"  {photo.image_id}: {photo.before} -> {photo.after}" for photo in c.changed[:10]
+        ]
+    lines.append(
+        f"In brackets: 95 % percentile intervals of bootstrap samples of {comparisons[0].over}."
+    )
     lines += [f"Note: {note}." for note in _notes(comparisons)]
     return "\n".join(lines)
 
@@ -253,7 +268,9 @@ def _ends(c: Comparison, name: str, digits: int = 3) -> str:
     return "" if np.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def compare_page(found: Sequence[Compared], *, version: str, judged: SideBySide | None = None) -> str:
+def compare_page(
+    found: Sequence[Compared], *, version: str, judged: SideBySide | None = None
+) -> str:
     """Return comparisons with the first scoring as one HTML page.
 
     found: of B, C and so on with A. judged: all of them against a truth.
@@ -311,12 +328,16 @@ def _differs(mine: pa.Table, theirs: pa.Table) -> NDArray[np.bool_]:
     """Return (P,) whether status, face or grade differ."""
     differs = np.zeros(mine.num_rows, np.bool_)
     for column in ("status", "face", "grade"):
-        one, other = (pc.fill_null(pc.cast(t.column(column), pa.string()), "") for t in (mine, theirs))
+        one, other = (
+            pc.fill_null(pc.cast(t.column(column), pa.string()), "") for t in (mine, theirs)
+        )
         differs |= np.asarray(pc.not_equal(one, other))
     return differs
 
 
-def _confusion(mine: pa.Table, theirs: pa.Table, levels: Sequence[Ints]) -> tuple[tuple[str, ...], Ints]:
+def _confusion(
+    mine: pa.Table, theirs: pa.Table, levels: Sequence[Ints]
+) -> tuple[tuple[str, ...], Ints]:
     """Return the names of the grades by level, and (L, L) photos: rows A, columns B."""
     names: dict[int, str] = {}
     for table, level in zip((mine, theirs), levels, strict=True):
@@ -381,7 +402,10 @@ def _changed(
     rows = np.argsort(-weight, kind="stable")[:LISTED]
     rows = rows[weight[rows] > 0]
     before, after = (table.take(pa.array(rows)).to_pylist() for table in (mine, theirs))
-    return tuple(Changed(one["image_id"], _words(one), _words(other)) for one, other in zip(before, after, strict=True))
+    return tuple(
+        Changed(one["image_id"], _words(one), _words(other))
+        for one, other in zip(before, after, strict=True)
+    )
 
 
 def _words(row: Mapping[str, Any]) -> str:

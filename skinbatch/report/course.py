@@ -89,7 +89,9 @@ def read_course(results: Results) -> Course:
     return Course(tuple(runs), spent, machines, tuple(notes), minutes, rates)
 
 
-def _throughput(results: Results, runs: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _throughput(
+    results: Results, runs: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return minutes of running, and photos a second in the time before each."""
     ledger = Ledger.load(results.store, results.fingerprint)
     names = {(stub.unit_id, stub.attempt) for stub in results.receipts}

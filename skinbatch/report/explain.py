@@ -75,7 +75,9 @@ class Explanation:
         }
 
 
-def explain(store: Store, question: Question, config: Config, scoring: str | None = None) -> Explanation:
+def explain(
+    store: Store, question: Question, config: Config, scoring: str | None = None
+) -> Explanation:
     """Read the photo again from its source and run segmenter and classifier on it as the scorer
     does.
 
@@ -95,11 +97,15 @@ def explain(store: Store, question: Question, config: Config, scoring: str | Non
     config = merge(config, made_by.settings)
     # Half precision is for speed on a GPU. Here a gradient is needed, and one photo is quick on any
     # machine.
-    config = config.model_copy(update={"model": config.model.model_copy(update={"precision": "fp32"})})
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"precision": "fp32"})}
+    )
     pack = pack_of(made_by, question.pack or config.pack, config, store)
     stage = _classifier_stage(pack, question.head)
     photo = Originals(results, config).read(row)
-    classifier = build_classifier(stage, pack.weights_file(f"classifier-{stage.head}"), "cpu", config.model)
+    classifier = build_classifier(
+        stage, pack.weights_file(f"classifier-{stage.head}"), "cpu", config.model
+    )
     face = _face(pack, photo, config, question.image_id)
     seen = model_input(photo, face, stage.input)
     values = np.asarray(classifier([seen])[0], np.float64)
@@ -107,7 +113,11 @@ def explain(store: Store, question: Question, config: Config, scoring: str | Non
         raise UsageError(
             f"classifier `{stage.head}` returns NaN for `{question.image_id}`: there is nothing to explain"
         )
-    index = int(values.argmax()) if question.class_name is None else _class_index(stage, question.class_name)
+    index = (
+        int(values.argmax())
+        if question.class_name is None
+        else _class_index(stage, question.class_name)
+    )
     found, notes = _maps(classifier, seen, index, question.method)
     box = face.crop if stage.input != "image" else (0, 0, photo.shape[1], photo.shape[0])
     assert box is not None, "a face that was found has a crop"
@@ -115,7 +125,9 @@ def explain(store: Store, question: Question, config: Config, scoring: str | Non
         image_id=question.image_id,
         head=stage.head,
         class_name=stage.classes[index],
-        probabilities={name: float(value) for name, value in zip(stage.classes, values, strict=True)},
+        probabilities={
+            name: float(value) for name, value in zip(stage.classes, values, strict=True)
+        },
         photo=photo,
         box=box,
         maps={method: _placed(values_of, photo, box) for method, values_of in found.items()},
@@ -154,7 +166,9 @@ def _classifier_stage(pack: Pack, head: str | None) -> ClassifierStage:
     for stage in stages:
         if head in (None, stage.head):
             return stage
-    raise UsageError(f"pack `{pack.name}` has no head `{head}`; there are: {', '.join(s.head for s in stages)}")
+    raise UsageError(
+        f"pack `{pack.name}` has no head `{head}`; there are: {', '.join(s.head for s in stages)}"
+    )
 
 
 def _class_index(stage: ClassifierStage, wanted: str) -> int:
@@ -162,7 +176,9 @@ def _class_index(stage: ClassifierStage, wanted: str) -> int:
     for index, name in enumerate(stage.classes):
         if wanted in (name, column_name(name)):
             return index
-    raise UsageError(f"head `{stage.head}` has no class `{wanted}`; there are: {', '.join(stage.classes)}")
+    raise UsageError(
+        f"head `{stage.head}` has no class `{wanted}`; there are: {', '.join(stage.classes)}"
+    )
 
 
 def _face(pack: Pack, photo: NDArray[np.uint8], config: Config, image_id: str) -> Face:

@@ -37,13 +37,20 @@ def write_figure(found: Explanation, path: Path) -> None:
     height, width = found.photo.shape[:2]
     panels = 1 + len(found.maps)
     tall = min(PANEL_INCHES * height / width, 1.6 * PANEL_INCHES)
-    figure = Figure(figsize=(PANEL_INCHES * panels, tall + 0.95), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure(
+        figsize=(PANEL_INCHES * panels, tall + 0.95),
+        dpi=DPI,
+        layout="constrained",
+        facecolor="white",
+    )
     axes = figure.subplots(1, panels, squeeze=False)[0]
     _panel(axes[0], _shrunk(found.photo), found.image_id, (0, 0, width, height))
     x1, y1, x2, y2 = found.box
     frame: dict[str, Any] = {"fill": False, "linewidth": 1.6}
     axes[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, edgecolor="black", **frame))
-    axes[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, edgecolor="white", linestyle=(0, (4, 4)), **frame))
+    axes[0].add_patch(
+        Rectangle((x1, y1), x2 - x1, y2 - y1, edgecolor="white", linestyle=(0, (4, 4)), **frame)
+    )
     window = _window(found.box, width, height)
     left, top, right, bottom = window
     part = _shrunk(found.photo[top:bottom, left:right])
@@ -53,12 +60,19 @@ def write_figure(found: Explanation, path: Path) -> None:
         nothing = "" if np.nanmax(whole) > 0 else ": nothing speaks for the class"
         _panel(axis, drawn, NAMES[method] + nothing, window)
     name = found.class_name.replace("_", " ")
-    figure.suptitle(f"{found.head}: {name}, probability {found.probabilities[found.class_name]:.2f}", fontsize=14)
-    figure.supxlabel("dashed: the classifier's input · darkened: outside its input", fontsize=9, color="#555")
+    figure.suptitle(
+        f"{found.head}: {name}, probability {found.probabilities[found.class_name]:.2f}",
+        fontsize=14,
+    )
+    figure.supxlabel(
+        "dashed: the classifier's input · darkened: outside its input", fontsize=9, color="#555"
+    )
     try:
         figure.savefig(path, format="png")
     except OSError as e:
-        raise UsageError(f"{path}: cannot be written: {e.strerror}; name another file with --output") from None
+        raise UsageError(
+            f"{path}: cannot be written: {e.strerror}; name another file with --output"
+        ) from None
 
 
 def _panel(axis: Axes, pixels: Pixels, title: str, window: Box) -> None:

@@ -80,7 +80,10 @@ def thumbnails(
 def _chosen(images: pa.Table, most: int) -> list[Mapping[str, Any]]:
     """Return rows, taken in turn from each grade and each status, by falling count."""
     groups: dict[str, list[int]] = {}
-    keys = zip(*(images.column(name).to_pylist() for name in ("grade", "status", "count_total")), strict=True)
+    keys = zip(
+        *(images.column(name).to_pylist() for name in ("grade", "status", "count_total")),
+        strict=True,
+    )
     ordered = sorted(enumerate(keys), key=lambda item: (-(item[1][2] or 0), item[0]))
     for row, (grade, status, _) in ordered:
         groups.setdefault(grade or status, []).append(row)
@@ -95,7 +98,9 @@ def _chosen(images: pa.Table, most: int) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _thumbnail(originals: Originals, row: Mapping[str, Any], boxes: list[dict[str, Any]]) -> Thumbnail:
+def _thumbnail(
+    originals: Originals, row: Mapping[str, Any], boxes: list[dict[str, Any]]
+) -> Thumbnail:
     picture, problem = "", ""
     if row["status"] != "ok":
         problem = f"{row['status']}: {row['error']}"
@@ -121,7 +126,9 @@ def _thumbnail(originals: Originals, row: Mapping[str, Any], boxes: list[dict[st
     )
 
 
-def picture_of(photo: NDArray[np.uint8], boxes: Sequence[Mapping[str, Any]] = (), side: int = 420) -> str:
+def picture_of(
+    photo: NDArray[np.uint8], boxes: Sequence[Mapping[str, Any]] = (), side: int = 420
+) -> str:
     """Return a small JPEG with the counted boxes, as base64 text.
 
     photo: (H, W, 3) uint8 RGB. boxes: rows of `boxes`. side: longer side in pixels.
@@ -132,7 +139,9 @@ def picture_of(photo: NDArray[np.uint8], boxes: Sequence[Mapping[str, Any]] = ()
     draw = ImageDraw.Draw(image)
     for box in boxes:
         if box["counted"]:
-            draw.rectangle([box[edge] * scale for edge in ("x1", "y1", "x2", "y2")], outline=COUNTED, width=1)
+            draw.rectangle(
+                [box[edge] * scale for edge in ("x1", "y1", "x2", "y2")], outline=COUNTED, width=1
+            )
 
     sink = io.BytesIO()
     image.save(sink, "JPEG", quality=QUALITY)

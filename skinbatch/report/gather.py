@@ -67,7 +67,9 @@ class Histogram:
 
 # Edges of the histograms, by column.
 EDGES: Mapping[str, Floats] = {
-    "count_total": np.array([0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 500], np.float64),
+    "count_total": np.array(
+        [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 500], np.float64
+    ),
     "skin_fraction": np.arange(21) / 20,
     "ita_degrees": np.arange(-60, 91, 5) / 1.0,
     "sharpness": np.array([0.0, *(10.0 ** (n / 6) for n in range(25))]),
@@ -121,7 +123,11 @@ class _Foremost:
         self._heap: list[tuple[float, str, str]] = []
 
     def add(
-        self, ids: Sequence[str], value: Floats, qualifies: NDArray[np.bool_], detail: Callable[[int], str]
+        self,
+        ids: Sequence[str],
+        value: Floats,
+        qualifies: NDArray[np.bool_],
+        detail: Callable[[int], str],
     ) -> None:
         """Add photos of one unit. value: (N,), larger is more worth a look. detail: text for a row."""
         rows = np.flatnonzero(qualifies)
@@ -159,7 +165,8 @@ class _Tally:
     hashes: dict[str, list[str]] = field(default_factory=dict)
     saturated: _Foremost = field(
         default_factory=lambda: _Foremost(
-            "Saturated", "The detector reached its limit of boxes, so there may be more lesions than were counted."
+            "Saturated",
+            "The detector reached its limit of boxes, so there may be more lesions than were counted.",
         )
     )
     boundary: _Foremost = field(
@@ -169,11 +176,14 @@ class _Tally:
     )
     near: _Foremost = field(
         default_factory=lambda: _Foremost(
-            "Just below the threshold", "Several boxes score slightly too low to be counted. They may be lesions."
+            "Just below the threshold",
+            "Several boxes score slightly too low to be counted. They may be lesions.",
         )
     )
     dark: _Foremost = field(
-        default_factory=lambda: _Foremost("Dark", "Lesions are hard to see in little light, so counts may be too low.")
+        default_factory=lambda: _Foremost(
+            "Dark", "Lesions are hard to see in little light, so counts may be too low."
+        )
     )
     blurred: _Foremost = field(
         default_factory=lambda: _Foremost(
@@ -210,10 +220,18 @@ class _Tally:
 
         self.faces += pc.sum(pc.fill_null(images.column("face"), False)).as_py() or 0
         self.lesions += pc.sum(images.column("count_total")).as_py() or 0
-        for column, counter in (("grade", self.grades), ("view", self.views), ("top_class", self.classes)):
-            counter.update(value for value in images.column(column).to_pylist() if value is not None)
+        for column, counter in (
+            ("grade", self.grades),
+            ("view", self.views),
+            ("top_class", self.classes),
+        ):
+            counter.update(
+                value for value in images.column(column).to_pylist() if value is not None
+            )
 
-        for image_id, sha256 in zip(*(images.column(c).to_pylist() for c in ("image_id", "sha256")), strict=True):
+        for image_id, sha256 in zip(
+            *(images.column(c).to_pylist() for c in ("image_id", "sha256")), strict=True
+        ):
             if sha256 is not None:
                 self.hashes.setdefault(sha256, []).append(image_id)
         for column in (*EDGES, *self.scoring.prob_columns):
@@ -235,20 +253,38 @@ class _Tally:
 
         graded = self._graded_lesions(images)
         distance = np.min([np.abs(graded - (upper + 0.5)) for upper in self.scheme.upper], axis=0)
-        self.boundary.add(ids, -distance + 0.001 * np.nan_to_num(graded), distance < 1, lambda n: lesions(graded[n]))
+        self.boundary.add(
+            ids,
+            -distance + 0.001 * np.nan_to_num(graded),
+            distance < 1,
+            lambda n: lesions(graded[n]),
+        )
 
         brightness, sharpness = _numbers(images, "brightness"), _numbers(images, "sharpness")
-        self.dark.add(ids, -brightness, brightness < DARK, lambda n: f"brightness {brightness[n]:.0f} of 255")
-        self.blurred.add(ids, -sharpness, sharpness < BLURRED, lambda n: f"sharpness {sharpness[n]:.0f}")
+        self.dark.add(
+            ids, -brightness, brightness < DARK, lambda n: f"brightness {brightness[n]:.0f} of 255"
+        )
+        self.blurred.add(
+            ids, -sharpness, sharpness < BLURRED, lambda n: f"sharpness {sharpness[n]:.0f}"
+        )
 
         photo = np.asarray(
-            pc.index_in(boxes.column("image_id"), value_set=images.column("image_id").combine_chunks()), np.int64
+            pc.index_in(
+                boxes.column("image_id"), value_set=images.column("image_id").combine_chunks()
+            ),
+            np.int64,
         )
         score, overlap = _numbers(boxes, "score"), np.nan_to_num(_numbers(boxes, "skin_overlap"))
-        almost = (score < self.threshold) & (score >= NEAR_THRESHOLD * self.threshold) & (overlap >= ON_SKIN)
+        almost = (
+            (score < self.threshold)
+            & (score >= NEAR_THRESHOLD * self.threshold)
+            & (overlap >= ON_SKIN)
+        )
         nearly = np.bincount(photo[almost], minlength=len(ids)).astype(float)
         self.near.add(ids, nearly, nearly >= 3, lambda n: f"{nearly[n]:.0f} boxes")
-        off = np.bincount(photo[(score >= self.threshold) & (overlap < ON_SKIN)], minlength=len(ids)).astype(float)
+        off = np.bincount(
+            photo[(score >= self.threshold) & (overlap < ON_SKIN)], minlength=len(ids)
+        ).astype(float)
         self.off_skin.add(ids, off, off >= 3, lambda n: f"{off[n]:.0f} boxes off the skin")
         self._add_other_diseases(images, count)
 
@@ -257,7 +293,9 @@ class _Tally:
         diseases = images.column("top_class").to_pylist()
         detected = {column_name(name) for name in self.scoring.classes}
         named = np.array([name is not None for name in diseases], np.bool_)
-        detectors = np.array([name is not None and column_name(name) in detected for name in diseases], np.bool_)
+        detectors = np.array(
+            [name is not None and column_name(name) in detected for name in diseases], np.bool_
+        )
 
         many = _numbers(images, "grade_level") >= 1
         disagree = named & np.where(detectors, count == 0, many)
@@ -295,7 +333,15 @@ class _Tally:
                 for names in sorted(twins.values(), key=lambda names: (-len(names), names))[:LISTED]
             ),
         )
-        lists = (self.saturated, self.boundary, self.near, self.dark, self.blurred, self.off_skin, self.other_disease)
+        lists = (
+            self.saturated,
+            self.boundary,
+            self.near,
+            self.dark,
+            self.blurred,
+            self.off_skin,
+            self.other_disease,
+        )
         order = {name: n for n, name in enumerate(self.scheme.grades)}
         return Findings(
             photos=self.photos,
@@ -303,8 +349,12 @@ class _Tally:
             faces=self.faces,
             lesions=self.lesions,
             statuses=dict(self.statuses.most_common()),
-            errors=tuple((status, text, count) for (status, text), count in self.errors.most_common(LISTED)),
-            grades={name: self.grades.get(name, 0) for name in sorted(order, key=order.__getitem__)},
+            errors=tuple(
+                (status, text, count) for (status, text), count in self.errors.most_common(LISTED)
+            ),
+            grades={
+                name: self.grades.get(name, 0) for name in sorted(order, key=order.__getitem__)
+            },
             views=dict(self.views.most_common()),
             classes=dict(self.classes.most_common()),
             histograms={
@@ -347,7 +397,9 @@ def _class_counts(scoring: Scoring, scheme: Scheme) -> tuple[str, ...]:
 
 def also(names: Sequence[str]) -> str:
     """Return `also b, c`, with the first three names."""
-    return "also " + ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+    return (
+        "also " + ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+    )
 
 
 def _numbers(table: pa.Table, column: str) -> Floats:

@@ -48,11 +48,19 @@ def group_figures(results: Results, grouping: Grouping) -> GroupFigures:
     if not len(counts):
         return GroupFigures(about, ())
 
-    columns = [counts, *(np.array([grade == kind for grade in grades], np.float64) for kind in kinds)]
+    columns = [
+        counts,
+        *(np.array([grade == kind for grade in grades], np.float64) for kind in kinds),
+    ]
     parts = np.stack([np.ones(len(counts)), *columns], axis=1)
     found = bootstrap(parts, _means, Resampling(), groups=groups)
-    titles = ["mean lesions per photo", *(f"share of photos graded {plain(kind)}" for kind in kinds)]
-    return GroupFigures(about, tuple(_row(title, each) for title, each in zip(titles, found, strict=True)))
+    titles = [
+        "mean lesions per photo",
+        *(f"share of photos graded {plain(kind)}" for kind in kinds),
+    ]
+    return GroupFigures(
+        about, tuple(_row(title, each) for title, each in zip(titles, found, strict=True))
+    )
 
 
 def _means(sums: Floats) -> Floats:

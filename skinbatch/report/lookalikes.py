@@ -92,11 +92,17 @@ def find_lookalikes(
 def _scored(results: Results) -> dict[str, str]:
     """Return image_id -> SHA-256 of the photos that were scored."""
     table = results.images(["image_id", "sha256", "status"])
-    table = table.filter(pc.and_(pc.equal(table.column("status"), "ok"), pc.is_valid(table.column("sha256"))))
-    return dict(zip(table.column("image_id").to_pylist(), table.column("sha256").to_pylist(), strict=True))
+    table = table.filter(
+        pc.and_(pc.equal(table.column("status"), "ok"), pc.is_valid(table.column("sha256")))
+    )
+    return dict(
+        zip(table.column("image_id").to_pylist(), table.column("sha256").to_pylist(), strict=True)
+    )
 
 
-def _looks(results: Results, config: Config, problems: Counter[str]) -> Iterator[tuple[Fetched, Look | str]]:
+def _looks(
+    results: Results, config: Config, problems: Counter[str]
+) -> Iterator[tuple[Fetched, Look | str]]:
     """Yield the photos of the newest plan with their looks. Units that cannot be read are problems."""
     store, fingerprint = results.store, results.fingerprint
     newest = plan.read(store, fingerprint, plan.names(store, fingerprint)[0])

@@ -90,7 +90,9 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Mapping[str, Any], scale: float) -
         draw.rectangle(corners, outline=NOT_COUNTED, width=1)
         return
 
-    draw.rectangle([corners[0] - 1, corners[1] - 1, corners[2] + 1, corners[3] + 1], outline=_INK, width=1)
+    draw.rectangle(
+        [corners[0] - 1, corners[1] - 1, corners[2] + 1, corners[3] + 1], outline=_INK, width=1
+    )
     draw.rectangle(corners, outline=COUNTED, width=2)
     text = f"{box['score']:.2f}".removeprefix("0")
     font = ImageFont.load_default(_SCORE_SIZE)
@@ -100,7 +102,9 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Mapping[str, Any], scale: float) -
     draw.text((x + 2 - left, y + 2 - top), text, fill=_INK, font=font)
 
 
-def _legend(boxes: Sequence[Mapping[str, Any]], annotated: NDArray[np.float64] | None) -> list[tuple[Colour, str]]:
+def _legend(
+    boxes: Sequence[Mapping[str, Any]], annotated: NDArray[np.float64] | None
+) -> list[tuple[Colour, str]]:
     """Return the colours of the boxes with their numbers; [] if there are no boxes."""
     counted = sum(bool(box["counted"]) for box in boxes)
     legend = [(COUNTED, f"{counted} counted")] if boxes else []
@@ -111,12 +115,16 @@ def _legend(boxes: Sequence[Mapping[str, Any]], annotated: NDArray[np.float64] |
     return legend
 
 
-def _with_caption(image: Image.Image, lines: Sequence[str], legend: Sequence[tuple[Colour, str]]) -> Image.Image:
+def _with_caption(
+    image: Image.Image, lines: Sequence[str], legend: Sequence[tuple[Colour, str]]
+) -> Image.Image:
     """Add the caption and the legend of the boxes below the picture."""
     font = ImageFont.load_default(_TEXT_SIZE)
     wrapped = [part for line in lines for part in _wrapped(line, font, image.width - 2 * _PAD)]
     step = _TEXT_SIZE + 8
-    page = Image.new("RGB", (image.width, image.height + 2 * _PAD + step * (len(wrapped) + bool(legend))), _PAPER)
+    page = Image.new(
+        "RGB", (image.width, image.height + 2 * _PAD + step * (len(wrapped) + bool(legend))), _PAPER
+    )
     page.paste(image, (0, 0))
     draw = ImageDraw.Draw(page)
     y = image.height + _PAD
@@ -126,13 +134,17 @@ def _with_caption(image: Image.Image, lines: Sequence[str], legend: Sequence[tup
 
     x = float(_PAD)
     for colour, text in legend:
-        draw.rectangle([x, y + 3, x + _TEXT_SIZE, y + 3 + _TEXT_SIZE - 4], fill=colour, outline=_INK)
+        draw.rectangle(
+            [x, y + 3, x + _TEXT_SIZE, y + 3 + _TEXT_SIZE - 4], fill=colour, outline=_INK
+        )
         draw.text((x + _TEXT_SIZE + 6, y), text, fill=_INK, font=font)
         x += _TEXT_SIZE + 30 + draw.textlength(text, font=font)
     return page
 
 
-def _wrapped(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def _wrapped(
+    line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
     """Break a line at blanks, or within words that are too long, so that each part fits."""
     parts = [""]
     for word in line.split(" "):

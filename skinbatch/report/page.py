@@ -15,7 +15,9 @@ from skinbatch.errors import UsageError
 def render(template: str, **values: Any) -> str:
     """Return a page from a template. Everything that comes from users is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("skinbatch.report"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("skinbatch.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["code"] = _with_code
     return environment.get_template(template).render(**values)
@@ -32,4 +34,6 @@ def write_page(path: Path, page: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
     except OSError as e:
-        raise UsageError(f"{path}: cannot be written: {e.strerror or e}; name another file with --output") from None
+        raise UsageError(
+            f"{path}: cannot be written: {e.strerror or e}; name another file with --output"
+        ) from None

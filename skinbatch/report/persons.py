@@ -62,12 +62,21 @@ def persons_of(results: Results, image_ids: Sequence[str], grouping: Grouping) -
 
 def _by_look(results: Results, image_ids: Sequence[str]) -> list[str | None]:
     table = results.images(["image_id", "uri"])
-    places = pc.index_in(pa.array(image_ids, pa.string()), value_set=table.column("image_id").combine_chunks())
+    places = pc.index_in(
+        pa.array(image_ids, pa.string()), value_set=table.column("image_id").combine_chunks()
+    )
     uris = table.column("uri").combine_chunks().take(places).to_pylist()
 
     photos = []
     for image_id, uri in zip(image_ids, uris, strict=True):
         path = None if is_s3(uri) else Path(path_of(uri))
-        photos.append(AnnotatedPhoto(image_id, Path(image_id), path if path is not None and path.is_file() else None))
+        photos.append(
+            AnnotatedPhoto(
+                image_id, Path(image_id), path if path is not None and path.is_file() else None
+            )
+        )
     groups = perceptual_groups(photos)
-    return [None if photo.path is None else f"look {number}" for photo, number in zip(photos, groups, strict=True)]
+    return [
+        None if photo.path is None else f"look {number}"
+        for photo, number in zip(photos, groups, strict=True)
+    ]

@@ -34,7 +34,9 @@ _COLUMNS = ("image_id", "uri", "sha256", "status", "error", "crop_x1", "unit_id"
 _COMPARED = 20_000
 
 
-def find_rows(results: Results, image_ids: Sequence[str], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def find_rows(
+    results: Results, image_ids: Sequence[str], columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """Return the photos' rows of `images`, in the given order. columns: all by default.
 
     Raises UsageError for a photo that is not in the table, with names that are close, and for one
@@ -43,7 +45,9 @@ def find_rows(results: Results, image_ids: Sequence[str], columns: Sequence[str]
     table = results.images(columns)
     ids = table.column("image_id")
     where = f"{results.store.uri}, scoring {results.fingerprint}"
-    places = pc.index_in(pa.array(image_ids, pa.string()), value_set=ids.combine_chunks()).to_pylist()
+    places = pc.index_in(
+        pa.array(image_ids, pa.string()), value_set=ids.combine_chunks()
+    ).to_pylist()
     places = [
         _place_of(image_id, ids, where) if place is None else place
         for image_id, place in zip(image_ids, places, strict=True)
@@ -69,7 +73,9 @@ def _place_of(image_id: str, ids: pa.ChunkedArray, where: str) -> int:
         return same[0]
     if same:
         several = " and ".join(ascii(names[n]) for n in same)
-        raise UsageError(f"{where}: `{image_id}` is {several}, which differ only in their Unicode form")
+        raise UsageError(
+            f"{where}: `{image_id}` is {several}, which differ only in their Unicode form"
+        )
 
     close = _close(image_id, names)
     hint = f"; close to it: {', '.join(close)}" if close else ""
@@ -121,10 +127,14 @@ class Originals:
         if shard is not None:
             # Accept any version of the shard: it may have been packed again around the same photo,
             # and the hash decides.
-            fetched = read_member(replace(shard, version=None), image_id, self._locator, self._config.decode)
+            fetched = read_member(
+                replace(shard, version=None), image_id, self._locator, self._config.decode
+            )
         else:
             unit = WorkUnit("again", images=(ImageRef(image_id, str(row["uri"])),))
-            fetched = next(iter(read_unit(unit, self._locator, self._config.decode, threads=1)), None)
+            fetched = next(
+                iter(read_unit(unit, self._locator, self._config.decode, threads=1)), None
+            )
 
         if fetched is None:
             raise UsageError(

@@ -26,7 +26,10 @@ from skinbatch.runs.results import Results
 from skinbatch.runs.status import unfinished
 
 # What each counting method counts.
-_COUNTED: Mapping[Method, str] = {"boxes": "Boxes on the skin", "components": "Connected areas of boxes on the skin"}
+_COUNTED: Mapping[Method, str] = {
+    "boxes": "Boxes on the skin",
+    "components": "Connected areas of boxes on the skin",
+}
 
 # Histograms of the page: column -> title, unit, marks.
 _HISTOGRAMS: Mapping[str, tuple[str, str, Mapping[float, str]]] = {
@@ -88,7 +91,9 @@ def make_report(
         lambda photos: progress(f"{photos:,} photos read") if photos % 10_000 < 512 else None,
     )
     if not findings.photos:
-        raise UsageError(f"{results.store.uri}: nothing has been scored yet, so there is nothing to report")
+        raise UsageError(
+            f"{results.store.uri}: nothing has been scored yet, so there is nothing to report"
+        )
 
     lists = list(findings.lists)
     if request.look_alikes:
@@ -104,7 +109,14 @@ def make_report(
         gallery = thumbnails(results, request.thumbnails, config, progress)
 
     content = _content(results, scoring, findings, course, gallery)
-    return render("report.html.j2", **content, groups=groups, lists=lists, truth=truth, version=request.version)
+    return render(
+        "report.html.j2",
+        **content,
+        groups=groups,
+        lists=lists,
+        truth=truth,
+        version=request.version,
+    )
 
 
 def _content(
@@ -203,7 +215,13 @@ def _course_plots(course: Course) -> list[str]:
     plots = []
     if course.minutes:
         plots.append(
-            svg.lines(course.minutes, course.photos_per_second, "Throughput", "minutes of running", "photos a second")
+            svg.lines(
+                course.minutes,
+                course.photos_per_second,
+                "Throughput",
+                "minutes of running",
+                "photos a second",
+            )
         )
     if course.seconds:
         seconds = {PARTS[part]: value for part, value in course.seconds.items()}
@@ -211,13 +229,19 @@ def _course_plots(course: Course) -> list[str]:
     return plots
 
 
-def _provenance(results: Results, scoring: Scoring, grading: Grading, course: Course) -> list[tuple[str, str]]:
+def _provenance(
+    results: Results, scoring: Scoring, grading: Grading, course: Course
+) -> list[tuple[str, str]]:
     described = destination.require_destination(results.store)
     stages = scoring.numbers.get("pack", {})
     models = "; ".join(
-        f"{stage} {stages.get(stage, {}).get('arch', '')} {sha256[:12]}" for stage, sha256 in scoring.weights.items()
+        f"{stage} {stages.get(stage, {}).get('arch', '')} {sha256[:12]}"
+        for stage, sha256 in scoring.weights.items()
     )
-    settings = {**scoring.numbers.get("model", {}), "pipeline version": scoring.numbers.get("pipeline_version")}
+    settings = {
+        **scoring.numbers.get("model", {}),
+        "pipeline version": scoring.numbers.get("pipeline_version"),
+    }
     rows = [
         ("source", described.source),
         ("destination", results.store.uri),
@@ -232,7 +256,9 @@ def _provenance(results: Results, scoring: Scoring, grading: Grading, course: Co
     if scoring.taken:
         rows.append(("taken", f"{', '.join(scoring.taken)} from scoring {scoring.taken_from}"))
     if results.grading is not None:
-        rows.append(("grading made", f"{results.grading.record.gid}, {results.grading.record.created}"))
+        rows.append(
+            ("grading made", f"{results.grading.record.gid}, {results.grading.record.created}")
+        )
     return rows
 
 

@@ -20,7 +20,16 @@ from skinbatch.tables.names import META_PREFIX, closest, safe_text, similar
 # Subjects that a page draws; those with most photos come first.
 DRAWN = 200
 
-_COLUMNS = ("image_id", "status", "count_total", "count_left", "count_right", "grade", "grade_level", "view")
+_COLUMNS = (
+    "image_id",
+    "status",
+    "count_total",
+    "count_left",
+    "count_right",
+    "grade",
+    "grade_level",
+    "view",
+)
 _NAMES_SHOWN = 3
 
 
@@ -84,7 +93,11 @@ def read_series(results: Results, subject: str, time: str) -> Series:
             unmatched.append(row["image_id"])
             continue
         visit = Visit(
-            when, *(row[name] for name in ("image_id", "status", "count_total", "grade", "grade_level", "view"))
+            when,
+            *(
+                row[name]
+                for name in ("image_id", "status", "count_total", "grade", "grade_level", "view")
+            ),
         )
         by_subject.setdefault(who, []).append(visit)
 
@@ -101,10 +114,14 @@ def read_series(results: Results, subject: str, time: str) -> Series:
     )
     missing = unfinished(results)
     notes = () if missing is None else (missing,)
-    return Series(tuple(sorted(subjects, key=lambda s: (-len(s.visits), s.name))), tuple(unmatched), notes)
+    return Series(
+        tuple(sorted(subjects, key=lambda s: (-len(s.visits), s.name))), tuple(unmatched), notes
+    )
 
 
-def _reader(text: str, option: str, columns: list[str]) -> Callable[[Mapping[str, Any]], str | None]:
+def _reader(
+    text: str, option: str, columns: list[str]
+) -> Callable[[Mapping[str, Any]], str | None]:
     """Return a function from a row to its subject or time."""
     column = next((name for name in (text, META_PREFIX + safe_text(text)) if name in columns), None)
     if column is not None:
@@ -115,7 +132,9 @@ def _reader(text: str, option: str, columns: list[str]) -> Callable[[Mapping[str
     try:
         pattern = re.compile(text)
     except re.error as e:
-        raise UsageError(f"{option}: {text!r} is neither a column nor a regular expression: {e}") from None
+        raise UsageError(
+            f"{option}: {text!r} is neither a column nor a regular expression: {e}"
+        ) from None
 
     def matched(row: Mapping[str, Any]) -> str | None:
         match = pattern.search(row["image_id"])
@@ -148,7 +167,9 @@ def as_text(found: Series) -> str:
     """Return one line for each photo, subject by subject."""
     lines = []
     for subject in found.subjects:
-        lines.append(f"{subject.name}: {len(subject.visits)} photo{'s' if len(subject.visits) != 1 else ''}")
+        lines.append(
+            f"{subject.name}: {len(subject.visits)} photo{'s' if len(subject.visits) != 1 else ''}"
+        )
         lines += [f"  {visit.time}  {_words(visit)}  {visit.image_id}" for visit in subject.visits]
     if found.unmatched:
         shown = ", ".join(found.unmatched[:_NAMES_SHOWN])
@@ -195,7 +216,10 @@ def _plot(subject: Subject, key: Callable[[str], Any]) -> str:
     key: how times are sorted. Visits are placed by number or date, or equally spaced by other times.
     """
     times = [visit.time.strip() for visit in subject.visits]
-    counts = [float("nan") if visit.count_total is None else float(visit.count_total) for visit in subject.visits]
+    counts = [
+        float("nan") if visit.count_total is None else float(visit.count_total)
+        for visit in subject.visits
+    ]
     grades = [plain(visit.grade) for visit in subject.visits]
 
     moments = [key(time) for time in times]

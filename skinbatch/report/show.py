@@ -112,7 +112,12 @@ class SkinMasks:
     """
 
     def __init__(
-        self, results: Results, scoring: Scoring, config: Config, pack: str | None, note: Callable[[str], None]
+        self,
+        results: Results,
+        scoring: Scoring,
+        config: Config,
+        pack: str | None,
+        note: Callable[[str], None],
     ) -> None:
         self._results, self._scoring, self._config = results, scoring, config
         self._pack = pack or config.pack
@@ -121,7 +126,9 @@ class SkinMasks:
         self._segmenter: Segmenter | None = None
         self._failed = False
 
-    def of(self, photo: NDArray[np.uint8], image_id: str, masks: pa.Table) -> NDArray[np.bool_] | None:
+    def of(
+        self, photo: NDArray[np.uint8], image_id: str, masks: pa.Table
+    ) -> NDArray[np.bool_] | None:
         """Return (H, W) bool, where the photo shows skin; None if there is no mask and no segmenter.
 
         masks: the stored masks of the photo's unit, perhaps without rows.
@@ -129,7 +136,10 @@ class SkinMasks:
         for row in masks.to_pylist():
             if row["image_id"] == image_id and row["height"] is not None:
                 size = [row["height"], row["width"]]
-                parts = [coco.decode({"size": size, "counts": row[name].encode()}) for name in self._columns]
+                parts = [
+                    coco.decode({"size": size, "counts": row[name].encode()})
+                    for name in self._columns
+                ]
                 return np.any(parts, axis=0)
         return self._segmented(photo)
 
@@ -138,7 +148,9 @@ class SkinMasks:
             try:
                 pack = pack_of(self._scoring, self._pack, self._config, self._results.store)
                 weights = pack.weights_file("segmenter")
-                self._segmenter = build_segmenter(pack.segmenter, weights, "cpu", self._config.model)
+                self._segmenter = build_segmenter(
+                    pack.segmenter, weights, "cpu", self._config.model
+                )
             except PackError as e:
                 self._failed = True
                 self._note(f"no masks are drawn: {e}")

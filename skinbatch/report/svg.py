@@ -36,7 +36,9 @@ def bars(values: Mapping[str, int], title: str) -> str:
     figure, axes = _axes(title)
     names = [name.replace("_", " ") for name in values]
     drawn = axes.bar(range(len(values)), list(values.values()), color=_BAR, width=0.7)
-    axes.bar_label(drawn, labels=[f"{n:,}" for n in values.values()], color=_INK, fontsize=9, padding=2)
+    axes.bar_label(
+        drawn, labels=[f"{n:,}" for n in values.values()], color=_INK, fontsize=9, padding=2
+    )
     axes.set_xticks(range(len(values)), names, fontsize=9)
     # One or two bars are not wider than those of a chart of four.
     axes.set_xlim(-0.6, max(len(values), 4) - 0.4)
@@ -44,11 +46,15 @@ def bars(values: Mapping[str, int], title: str) -> str:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     return _svg(
-        figure, f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in zip(names, values.values(), strict=True))
+        figure,
+        f"{title}: "
+        + ", ".join(f"{name} {n:,}" for name, n in zip(names, values.values(), strict=True)),
     )
 
 
-def histogram(found: Histogram, title: str, unit: str, marks: Mapping[float, str] | None = None) -> str:
+def histogram(
+    found: Histogram, title: str, unit: str, marks: Mapping[float, str] | None = None
+) -> str:
     """Return a histogram. marks: vertical lines at values, with a label each."""
     figure, axes = _axes(title)
     axes.stairs(found.counts, _places(found.edges), fill=True, color=_BAR)
@@ -102,11 +108,22 @@ def steps(
         places: of the points on the horizontal axis; None spaces them equally.
     """
     figure, axes = _axes(title)
-    at = np.arange(len(names), dtype=np.float64) if places is None else np.asarray(places, np.float64)
+    at = (
+        np.arange(len(names), dtype=np.float64)
+        if places is None
+        else np.asarray(places, np.float64)
+    )
     heights = np.asarray(values, np.float64)
     there = ~np.isnan(heights)
     axes.plot(at[there], heights[there], color=_BAR, linewidth=1.5, marker="o", markersize=4)
-    axes.plot(at[~there], np.zeros(int((~there).sum())), color=_SOFT, linestyle="", marker="x", markersize=5)
+    axes.plot(
+        at[~there],
+        np.zeros(int((~there).sum())),
+        color=_SOFT,
+        linestyle="",
+        marker="x",
+        markersize=5,
+    )
 
     # A note stands clear of the line: right of its point where the line falls, otherwise above it.
     before, free_from = "", -np.inf
@@ -130,7 +147,10 @@ def steps(
     shown = _with_room(at, names)
     axes.set_xticks(at[shown], [names[n].strip() for n in shown], fontsize=8)
     axes.set_ylabel(unit, color=_INK, fontsize=9)
-    axes.set_ylim(-0.03 * max(4.0, np.nanmax(heights, initial=0)), 1.25 * max(4.0, np.nanmax(heights, initial=0)))
+    axes.set_ylim(
+        -0.03 * max(4.0, np.nanmax(heights, initial=0)),
+        1.25 * max(4.0, np.nanmax(heights, initial=0)),
+    )
     axes.margins(x=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     return _svg(figure, f"{title} over {len(names)} photos")
@@ -175,7 +195,14 @@ def scatter(
     for value, label in (marks or {}).items():
         axes.axhline(value, color=_ACCENT, linewidth=1)
         axes.text(
-            1.0, value, label, color=_ACCENT, fontsize=8, va="bottom", ha="right", transform=axes.get_yaxis_transform()
+            1.0,
+            value,
+            label,
+            color=_ACCENT,
+            fontsize=8,
+            va="bottom",
+            ha="right",
+            transform=axes.get_yaxis_transform(),
         )
     return _svg(figure, f"{title}, {len(x):,} photos")
 
@@ -186,10 +213,16 @@ def shares(values: Mapping[str, float], title: str, unit: str) -> str:
     figure, axes = _axes(title)
     drawn = axes.barh(range(len(ordered)), [value for _, value in ordered], color=_BAR, height=0.7)
     axes.bar_label(drawn, fmt="{:,.3g}", color=_INK, fontsize=9, padding=3)
-    axes.set_yticks(range(len(ordered)), [name.replace("_", " ") for name, _ in ordered], fontsize=9)
+    axes.set_yticks(
+        range(len(ordered)), [name.replace("_", " ") for name, _ in ordered], fontsize=9
+    )
     axes.set_xlabel(unit, color=_INK, fontsize=9)
     axes.margins(x=0.15)
-    return _svg(figure, f"{title}: " + ", ".join(f"{name} {value:,.3g} {unit}" for name, value in reversed(ordered)))
+    return _svg(
+        figure,
+        f"{title}: "
+        + ", ".join(f"{name} {value:,.3g} {unit}" for name, value in reversed(ordered)),
+    )
 
 
 def _places(edges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -223,8 +256,14 @@ def _svg(figure: Figure, description: str) -> str:
     """Return the figure as an SVG element with a description for screen readers."""
     sink = io.StringIO()
     # Text stays text: it is smaller than outlines, can be searched and takes the page's font.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description, "font.family": "sans-serif"}):
-        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": description, "font.family": "sans-serif"}
+    ):
+        figure.savefig(
+            sink,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
 
     text = sink.getvalue()
     text = text[text.index("<svg") :]

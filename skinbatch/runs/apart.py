@@ -10,7 +10,9 @@ import pyarrow as pa
 from skinbatch.types import ShardRef
 
 
-def tell_apart(photos: pa.Table, shards: Mapping[str, ShardRef]) -> tuple[pa.Table, tuple[ShardRef, ...]]:
+def tell_apart(
+    photos: pa.Table, shards: Mapping[str, ShardRef]
+) -> tuple[pa.Table, tuple[ShardRef, ...]]:
     """Return photos and shards under names that no member of a shard can have.
 
     A bucket may hold `x.tar` beside `x.tar/a.jpg`, which is also the name of the member `a.jpg` of the shard. The member
@@ -33,7 +35,9 @@ def tell_apart(photos: pa.Table, shards: Mapping[str, ShardRef]) -> tuple[pa.Tab
 
     if any(apart != f"{folder}/" for folder, apart in folders.items()):
         photos = _renamed(photos, folders)
-    return photos, tuple(replace(shard, key=apart_from(shard.key, shards)) for shard in shards.values())
+    return photos, tuple(
+        replace(shard, key=apart_from(shard.key, shards)) for shard in shards.values()
+    )
 
 
 def _renamed(photos: pa.Table, folders: Mapping[str, str]) -> pa.Table:

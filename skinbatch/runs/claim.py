@@ -80,7 +80,9 @@ class Claim:
                 try:
                     held = self._seen(self._is_mine)
                     if not self._is_mine(held):
-                        self.lost = describe(held) if held is not None else "a run that has ended since"
+                        self.lost = (
+                            describe(held) if held is not None else "a run that has ended since"
+                        )
                         return
                     self._write()
                     on_beat()
@@ -120,9 +122,7 @@ class Claim:
 
 def describe(record: dict[str, Any]) -> str:
     """Return `run R on HOST, process P, last seen T`."""
-    return (
-        f"run {record.get('run_id')} on {record.get('host')}, process {record.get('pid')}, last seen {record.get('at')}"
-    )
+    return f"run {record.get('run_id')} on {record.get('host')}, process {record.get('pid')}, last seen {record.get('at')}"
 
 
 def _read(store: Store) -> dict[str, Any] | None:
@@ -135,7 +135,12 @@ def _read(store: Store) -> dict[str, Any] | None:
 
 
 def _identity() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "started": _started(os.getpid())}
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "machine": _machine(),
+        "started": _started(os.getpid()),
+    }
 
 
 def _machine() -> str:

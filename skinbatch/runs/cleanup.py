@@ -107,7 +107,10 @@ def _stale(ledger: Ledger, own: Snapshot) -> Iterator[str]:
 
 def _needless(ledger: Ledger) -> Iterator[str]:
     """Return folds and records of attempts, which no snapshot names."""
-    for prefix in (layout.folds_prefix(ledger.fingerprint), layout.attempts_prefix(ledger.fingerprint)):
+    for prefix in (
+        layout.folds_prefix(ledger.fingerprint),
+        layout.attempts_prefix(ledger.fingerprint),
+    ):
         for info in ledger.store.list(prefix):
             yield info.key
 

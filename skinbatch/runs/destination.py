@@ -97,14 +97,20 @@ def read_destination(store: Store) -> Destination | None:
     except TypeError as e:
         raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: {e}") from None
     if type(found.schema_version) is not int:
-        raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: schema version {found.schema_version!r}")
+        raise UsageError(
+            f"{store.uri_of(layout.DEST)} is damaged: schema version {found.schema_version!r}"
+        )
     if found.schema_version > SCHEMA_VERSION:
         raise UsageError(
             f"{store.uri}: its tables have schema version {found.schema_version}, but this skinbatch reads up to "
             f"{SCHEMA_VERSION}; update skinbatch"
         )
-    if type(found.source) is not str or not (found.bits is None or (type(found.bits) is int and found.bits >= 0)):
-        raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: source {found.source!r}, bits {found.bits!r}")
+    if type(found.source) is not str or not (
+        found.bits is None or (type(found.bits) is int and found.bits >= 0)
+    ):
+        raise UsageError(
+            f"{store.uri_of(layout.DEST)} is damaged: source {found.source!r}, bits {found.bits!r}"
+        )
     return found
 
 
@@ -140,9 +146,13 @@ def read_scoring(store: Store, fingerprint: str) -> Scoring | None:
     if raw is None:
         return None
     try:
-        found = Scoring(**(raw | {"classes": tuple(raw["classes"]), "prob_columns": tuple(raw["prob_columns"])}))
+        found = Scoring(
+            **(raw | {"classes": tuple(raw["classes"]), "prob_columns": tuple(raw["prob_columns"])})
+        )
     except (KeyError, TypeError) as e:
-        raise UsageError(f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: {e}") from None
+        raise UsageError(
+            f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: {e}"
+        ) from None
     if found.fingerprint != fingerprint:
         raise UsageError(
             f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: its fingerprint is {found.fingerprint}"
@@ -176,7 +186,11 @@ def fingerprints(store: Store, damaged: Container[str] = ()) -> list[str]:
     read.
     """
     names = scoring_names(store)
-    scorings = [s for s in (read_scoring(store, name) for name in names if name not in damaged) if s is not None]
+    scorings = [
+        s
+        for s in (read_scoring(store, name) for name in names if name not in damaged)
+        if s is not None
+    ]
     whole = [s.fingerprint for s in sorted(scorings, key=lambda s: (s.created, s.fingerprint))]
     return [*(name for name in names if name in damaged), *whole]
 
@@ -190,7 +204,9 @@ def choose_scoring(store: Store, wanted: str | None, damaged: Container[str] = (
     if wanted is not None:
         fitting = [fp for fp in found if fp.startswith(wanted)]
         if len(fitting) != 1:
-            raise UsageError(f"{store.uri}: no scoring `{wanted}`; there are: {', '.join(found) or 'none'}")
+            raise UsageError(
+                f"{store.uri}: no scoring `{wanted}`; there are: {', '.join(found) or 'none'}"
+            )
         return fitting[0]
     return newest_scorings(store, damaged)[0]
 

@@ -59,13 +59,17 @@ def _problem_of(store: Store, file: GradingFile) -> str | None:
     except NotFoundError:
         return f"{where}: the file is gone"
     if hashlib.sha256(data).hexdigest() != file.sha256:
-        return f"{where}: its bytes are not those that were written (its SHA-256 is not the record's)"
+        return (
+            f"{where}: its bytes are not those that were written (its SHA-256 is not the record's)"
+        )
 
     try:
         rows = read_columns(data, ["image_id"]).num_rows
     except (pa.ArrowException, OSError) as e:
         return f"{where}: not readable as Parquet: {e}"
-    return None if rows == file.rows else f"{where}: {rows:,} rows, but its record has {file.rows:,}"
+    return (
+        None if rows == file.rows else f"{where}: {rows:,} rows, but its record has {file.rows:,}"
+    )
 
 
 def _unnamed(store: Store, fingerprint: str, named: set[str]) -> Iterator[str]:

@@ -100,7 +100,9 @@ def record_names(store: Store, fingerprint: str) -> dict[str, list[str]]:
         gid, _, name = key[len(prefix) :].partition("/")
         if name.endswith(".json"):
             names.setdefault(gid, []).append(name.removesuffix(".json"))
-    return {gid: layout.newest_first(some) for gid, some in names.items() if layout.newest_first(some)}
+    return {
+        gid: layout.newest_first(some) for gid, some in names.items() if layout.newest_first(some)
+    }
 
 
 def read_record(store: Store, fingerprint: str, gid: str, name: str) -> GradingRecord:
@@ -140,9 +142,14 @@ def choose_grading(store: Store, fingerprint: str, wanted: str) -> GradingRecord
     if len(fitting) == 1:
         return fitting[0]
 
-    known = ", ".join(f"{r.gid} ({describe(r.grading)})" for r in records) or "none; `skinbatch regrade` makes one"
+    known = (
+        ", ".join(f"{r.gid} ({describe(r.grading)})" for r in records)
+        or "none; `skinbatch regrade` makes one"
+    )
     problem = "no grading" if not fitting else "several gradings"
-    raise UsageError(f"{store.uri}: {problem} `{wanted}` of scoring {fingerprint}; there are: {known}")
+    raise UsageError(
+        f"{store.uri}: {problem} `{wanted}` of scoring {fingerprint}; there are: {known}"
+    )
 
 
 def describe(grading: Grading) -> str:
@@ -195,7 +202,9 @@ class AppliedGrading:
         first, stop = self._rows.get(unit_id, (0, 0))
         mine = self._table.slice(first, stop - first)
         if not mine.column(_BY_PHOTO).equals(table.column(_BY_PHOTO)):
-            raise UsageError(f"the grading {self.record.gid} belongs to other photos; run `skinbatch regrade` again")
+            raise UsageError(
+                f"the grading {self.record.gid} belongs to other photos; run `skinbatch regrade` again"
+            )
 
         for n, field in enumerate(table.schema):
             if field.name in mine.column_names and field.name not in (_BY_PHOTO, "unit_id"):
@@ -222,6 +231,8 @@ def _read_tables(store: Store, record: GradingRecord) -> pa.Table:
         except NotFoundError:
             raise UsageError(f"{where}: the file is gone; run `skinbatch regrade` again") from None
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise UsageError(f"{where}: the file has changed since it was written; run `skinbatch regrade` again")
+            raise UsageError(
+                f"{where}: the file has changed since it was written; run `skinbatch regrade` again"
+            )
         tables.append(read_columns(data).replace_schema_metadata(None))
     return pa.concat_tables(tables)

@@ -20,7 +20,9 @@ MAX_BITS = 48
 
 def key_hash(image_id: str) -> int:
     """Return the first 64 bits of the SHA-256 of the key."""
-    return int.from_bytes(hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+    return int.from_bytes(
+        hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).digest()[:8], "big"
+    )
 
 
 def target_size(photos: int) -> int:
@@ -35,7 +37,9 @@ def first_bits(photos: int) -> int:
     return max(0, round(math.log2(max(1, photos) / target_size(photos))))
 
 
-def split(hashes: NDArray[np.uint64], bits: int, known: Collection[str]) -> list[tuple[str, int, int]]:
+def split(
+    hashes: NDArray[np.uint64], bits: int, known: Collection[str]
+) -> list[tuple[str, int, int]]:
     """Return (group, start, stop) for every group that has photos.
 
     Groups of earlier plans stay. A group over twice the target is split by one more bit, repeatedly

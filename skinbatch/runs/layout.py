@@ -64,7 +64,11 @@ def receipt_name(prefix: str, key: str) -> tuple[str, int, str] | None:
     if not (digits.isascii() and digits.isdigit()):
         return None
     generation, attempt = int(digits), rest.removesuffix(".json")
-    return (unit_id, generation, attempt) if key == f"{prefix}{unit_id}/{generation}.{attempt}.json" else None
+    return (
+        (unit_id, generation, attempt)
+        if key == f"{prefix}{unit_id}/{generation}.{attempt}.json"
+        else None
+    )
 
 
 def snapshots_prefix(fingerprint: str) -> str:

@@ -154,11 +154,17 @@ class Ledger:
             return False
 
     def _take(self, stub: Stub, receipt: Receipt, text: bytes) -> bool:
-        if (receipt.unit_id, receipt.generation, receipt.attempt) != (stub.unit_id, stub.generation, stub.attempt):
+        if (receipt.unit_id, receipt.generation, receipt.attempt) != (
+            stub.unit_id,
+            stub.generation,
+            stub.attempt,
+        ):
             return False
         needed = LISTED
         for file in receipt.files:
-            if file.path != layout.data_key(file.kind, self.fingerprint, stub.unit_id, stub.attempt):
+            if file.path != layout.data_key(
+                file.kind, self.fingerprint, stub.unit_id, stub.attempt
+            ):
                 return False
             needed |= BITS[file.kind]
         statuses = tuple(receipt.statuses.items())
@@ -267,7 +273,9 @@ class Ledger:
         """
         for stub in list(self):
             bits = stub.there
-            for other in self.of_unit(stub.unit_id):  # a copy of a receipt under another name has the same files
+            for other in self.of_unit(
+                stub.unit_id
+            ):  # a copy of a receipt under another name has the same files
                 if other.attempt == stub.attempt and other in named:
                     bits &= ~other.needed
             yield from stub.files(self.fingerprint, bits)
@@ -276,7 +284,11 @@ class Ledger:
     def changed(self) -> Iterator[Stub]:
         """Return receipts that differ from their copy in a snapshot or fold. Each of them is read."""
         singly = set(self.read_singly)
-        copied = (stub for stub in list(self) if stub.listed and stub.whole is not None and stub not in singly)
+        copied = (
+            stub
+            for stub in list(self)
+            if stub.listed and stub.whole is not None and stub not in singly
+        )
         for stub, text in ahead(copied, self._text_of, _READERS):
             if text is not None and text.replace(b"\n", b" ") != self._texts[stub.text]:
                 yield stub
@@ -289,7 +301,9 @@ class Ledger:
         """Yield rows of a fold or snapshot for receipts that have been read."""
         for stub in stubs:
             files = stub.files(self.fingerprint, stub.needed)
-            yield Entry(stub.unit_id, stub.key(self.fingerprint), stub.rows, files, self._texts[stub.text])
+            yield Entry(
+                stub.unit_id, stub.key(self.fingerprint), stub.rows, files, self._texts[stub.text]
+            )
 
 
 def _copies(store: Store, fingerprint: str) -> Iterator[str]:

@@ -26,7 +26,9 @@ def named_column(results: Results, name: str, image_ids: Sequence[str]) -> list[
         ['p12']
     """
     fields = add_meta_columns(results.images(["image_id", META]))
-    column = next((c for c in (name, META_PREFIX + safe_text(name)) if c in fields.column_names), None)
+    column = next(
+        (c for c in (name, META_PREFIX + safe_text(name)) if c in fields.column_names), None
+    )
     if column is not None:
         table = fields
     elif name in results.stored_columns:
@@ -34,7 +36,9 @@ def named_column(results: Results, name: str, image_ids: Sequence[str]) -> list[
     else:
         return None
 
-    places = pc.index_in(pa.array(image_ids, pa.string()), value_set=table.column("image_id").combine_chunks())
+    places = pc.index_in(
+        pa.array(image_ids, pa.string()), value_set=table.column("image_id").combine_chunks()
+    )
     values = pc.cast(table.column(column), pa.string()).combine_chunks().take(places)
     return [text or None for text in values.to_pylist()]
 

@@ -39,7 +39,9 @@ class Pages:
             return self._open[line]
         if page not in self._unpacked:
             size, packed = self._packed[page]
-            whole = cast(bytes, self._codec.decompress(packed, decompressed_size=size, asbytes=True))
+            whole = cast(
+                bytes, self._codec.decompress(packed, decompressed_size=size, asbytes=True)
+            )
             self._unpacked[page] = whole.split(b"\n")
             if len(self._unpacked) > _UNPACKED:
                 self._unpacked.popitem(last=False)

@@ -93,7 +93,9 @@ class Listing:
         return not self.photos.num_rows and not self.shards
 
 
-def collect(entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], None] = lambda n: None) -> Listing:
+def collect(
+    entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], None] = lambda n: None
+) -> Listing:
     """Collect the entries of a source as columns; of two with the same image_id, the first wins."""
     batches: list[pa.RecordBatch] = []
     rows: list[ImageRef] = []
@@ -127,13 +129,17 @@ def collect(entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], No
 class PlanWriter:
     """Divide a listing into units and write plan n + 1, unless the newest plan is equal."""
 
-    def __init__(self, store: Store, fingerprint: str, count_members: Callable[[ShardRef], int]) -> None:
+    def __init__(
+        self, store: Store, fingerprint: str, count_members: Callable[[ShardRef], int]
+    ) -> None:
         """Create a writer. count_members is called from several threads at once."""
         self.store = store
         self.fingerprint = fingerprint
         self.count_members = count_members
 
-    def write(self, listing: Listing, newest: Plan | None, bits: int | None, anew: bool = False) -> Plan:
+    def write(
+        self, listing: Listing, newest: Plan | None, bits: int | None, anew: bool = False
+    ) -> Plan:
         """Write a plan and return it, or return `newest` if it is equal.
 
         Args:
@@ -148,7 +154,9 @@ class PlanWriter:
         before = names(self.store, self.fingerprint)
         name = layout.numbered(layout.number_of(before[0])[0] + 1 if before else 1)
         prefix = f"{layout.plans_prefix(self.fingerprint)}{name}/"
-        sizes = {n: self.store.put(prefix + n, _parquet(table)).size for n, table in members.items()}
+        sizes = {
+            n: self.store.put(prefix + n, _parquet(table)).size for n, table in members.items()
+        }
         table = units.table.replace_schema_metadata({_SIZES: json.dumps(sizes)})
         self.store.put(prefix + _UNITS, _parquet(table))
         return Plan(name, units, sizes)
@@ -172,7 +180,9 @@ class PlanWriter:
             if group[2] - first >= MEMBERS_PER_FILE or n == len(groups) - 1:
                 file_name = f"members-{len(files):05d}.parquet"
                 table = photos.slice(first, group[2] - first)
-                unit_ids = pa.array([f"g{g}" for g, a, b in pending for _ in range(a, b)], pa.string())
+                unit_ids = pa.array(
+                    [f"g{g}" for g, a, b in pending for _ in range(a, b)], pa.string()
+                )
                 files[file_name] = table = table.append_column("unit_id", unit_ids)
                 for g, a, b in pending:
                     unit = WorkUnit(f"g{g}", _refs(table.slice(a - first, b - a)))
@@ -180,7 +190,9 @@ class PlanWriter:
                 pending, first = [], group[2]
         return files, units
 
-    def _shard_units(self, shards: Iterable[ShardRef], newest: Plan | None) -> Iterator[PlannedUnit]:
+    def _shard_units(
+        self, shards: Iterable[ShardRef], newest: Plan | None
+    ) -> Iterator[PlannedUnit]:
         """Yield units of shards, ascending by unit_id, as in the newest plan, which is read
         alongside.
         """
@@ -190,7 +202,9 @@ class PlanWriter:
 
         def known() -> Iterator[tuple[ShardRef, list[PlannedUnit]]]:
             nonlocal name, units
-            for own, shard in sorted(((_name_of(s), s) for s in shards), key=lambda named: named[0]):
+            for own, shard in sorted(
+                ((_name_of(s), s) for s in shards), key=lambda named: named[0]
+            ):
                 while name is not None and name < own:
                     name, units = next(before, (None, iter(())))
                 yield shard, [u for u in units if u.shard == shard] if name == own else []
@@ -214,7 +228,12 @@ class PlanWriter:
         starts = range(0, count, members)
         return [
             _planned(
-                WorkUnit(f"{name}-{n:05d}", shard=shard, start=a, stop=None if a == starts[-1] else a + members),
+                WorkUnit(
+                    f"{name}-{n:05d}",
+                    shard=shard,
+                    start=a,
+                    stop=None if a == starts[-1] else a + members,
+                ),
                 min(members, count - a),
             )
             for n, a in enumerate(starts)
@@ -261,7 +280,9 @@ def read(store: Store, fingerprint: str, name: str) -> Plan:
     except (ValueError, RecursionError):
         sizes = None
     if not isinstance(sizes, dict):  # a footer has no checksum
-        raise TableError(f"{store.uri_of(key)}: damaged: {_SIZES} in its footer cannot be read; {_WAY_OUT}")
+        raise TableError(
+            f"{store.uri_of(key)}: damaged: {_SIZES} in its footer cannot be read; {_WAY_OUT}"
+        )
     return Plan(name, Units(table), sizes)
 
 
@@ -302,14 +323,22 @@ def newest_whole(store: Store, fingerprint: str) -> tuple[Plan | None, str | Non
         except (TableError, NotFoundError) as e:
             damage = damage or str(e)
             continue
-        lost = [f"{name}/{file}" for file, size in found.sizes.items() if there.get(f"{name}/{file}") != size]
+        lost = [
+            f"{name}/{file}"
+            for file, size in found.sizes.items()
+            if there.get(f"{name}/{file}") != size
+        ]
         if not lost:
             return found, damage
-        damage = damage or f"{store.uri_of(prefix + lost[0])}: gone, or not as long as it was written"
+        damage = (
+            damage or f"{store.uri_of(prefix + lost[0])}: gone, or not as long as it was written"
+        )
     return None, damage
 
 
-def work_units(store: Store, fingerprint: str, plan: Plan, units: Iterable[PlannedUnit]) -> Iterator[WorkUnit]:
+def work_units(
+    store: Store, fingerprint: str, plan: Plan, units: Iterable[PlannedUnit]
+) -> Iterator[WorkUnit]:
     """Yield planned units with their photos, in the plan's order, holding one file of photos at a
     time.
     """
@@ -331,7 +360,9 @@ def read_members(store: Store, fingerprint: str, plan: Plan, file_name: str) -> 
     """Return image_id, uri, size, version, meta (JSON text) and unit_id of the photos in a file of
     the plan.
     """
-    return _read(store, f"{layout.plans_prefix(fingerprint)}{plan.name}/{file_name}", _MEMBERS_SCHEMA)
+    return _read(
+        store, f"{layout.plans_prefix(fingerprint)}{plan.name}/{file_name}", _MEMBERS_SCHEMA
+    )
 
 
 def _read(store: Store, key: str, schema: pa.Schema, may_lack: str = "") -> pa.Table:
@@ -342,16 +373,22 @@ def _read(store: Store, key: str, schema: pa.Schema, may_lack: str = "") -> pa.T
     except (pa.ArrowException, OSError) as e:
         raise TableError(f"{store.uri_of(key)}: damaged: {e}; {_WAY_OUT}") from None
     if may_lack and may_lack not in table.column_names:
-        table = table.append_column(schema.field(may_lack), pa.nulls(table.num_rows, schema.field(may_lack).type))
+        table = table.append_column(
+            schema.field(may_lack), pa.nulls(table.num_rows, schema.field(may_lack).type)
+        )
     if table.column_names != schema.names:
-        raise TableError(f"{store.uri_of(key)}: damaged: it does not have the columns of a plan; {_WAY_OUT}")
+        raise TableError(
+            f"{store.uri_of(key)}: damaged: it does not have the columns of a plan; {_WAY_OUT}"
+        )
     return table
 
 
 def read_listing(store: Store, fingerprint: str, plan: Plan) -> Listing:
     """Return the listing that a plan was made from."""
     files = sorted({u.members for u in plan.units if u.members})
-    tables = [read_members(store, fingerprint, plan, name).drop_columns("unit_id") for name in files]
+    tables = [
+        read_members(store, fingerprint, plan, name).drop_columns("unit_id") for name in files
+    ]
     shards = {u.shard.key: u.shard for u in plan.units if u.shard is not None}
     photos = pa.concat_tables(tables) if tables else _LISTED_SCHEMA.empty_table()
     return Listing(photos, tuple(shards.values()))
@@ -378,11 +415,15 @@ def _to_be_cut(shard: ShardRef) -> bool:
 
 
 def _planned(unit: WorkUnit, count: int | None) -> PlannedUnit:
-    return PlannedUnit(unit.unit_id, unit.inputs_sha256, count, "", unit.shard, unit.start, unit.stop)
+    return PlannedUnit(
+        unit.unit_id, unit.inputs_sha256, count, "", unit.shard, unit.start, unit.stop
+    )
 
 
 def _refs(table: pa.Table) -> tuple[ImageRef, ...]:
-    columns = (table.column(name).to_pylist() for name in ("image_id", "uri", "size", "version", "meta"))
+    columns = (
+        table.column(name).to_pylist() for name in ("image_id", "uri", "size", "version", "meta")
+    )
     return tuple(
         ImageRef(i, uri, size, version, json.loads(meta) if meta else {})
         for i, uri, size, version, meta in zip(*columns, strict=True)
@@ -390,11 +431,17 @@ def _refs(table: pa.Table) -> tuple[ImageRef, ...]:
 
 
 def _meta_text(meta: Mapping[str, str]) -> str | None:
-    return json.dumps(dict(sorted(meta.items())), ensure_ascii=False, separators=(",", ":")) if meta else None
+    return (
+        json.dumps(dict(sorted(meta.items())), ensure_ascii=False, separators=(",", ":"))
+        if meta
+        else None
+    )
 
 
 def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     # Statistics lie in page headers, which no checksum covers, and nobody reads them.
-    pq.write_table(table, sink, compression="zstd", write_statistics=False, write_page_checksum=True)
+    pq.write_table(
+        table, sink, compression="zstd", write_statistics=False, write_page_checksum=True
+    )
     return sink.getvalue()

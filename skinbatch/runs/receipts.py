@@ -69,7 +69,12 @@ def to_parquet(entries: Iterable[Entry], metadata: Mapping[bytes, bytes] | None 
     schema = RECEIPTS_SCHEMA.with_metadata(metadata)
     # Keys, hashes and JSON are all different, so a dictionary would only cost time. Nobody reads
     # statistics of them.
-    how = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+    how = {
+        "compression": "zstd",
+        "use_dictionary": False,
+        "write_statistics": False,
+        "write_page_checksum": True,
+    }
     with pq.ParquetWriter(sink, schema, **how) as writer:
         while some := list(islice(left, _ROWS_AT_ONCE)):
             columns = zip(*some, strict=True)
@@ -104,7 +109,9 @@ def family(unit_id: str) -> str:
 
 def write_fold(store: Store, fingerprint: str, n: int, entries: Iterable[Entry]) -> None:
     """Write a copy of receipts in one object, so that resuming reads few objects."""
-    store.put(f"{layout.folds_prefix(fingerprint)}{layout.numbered(n)}.parquet", to_parquet(entries))
+    store.put(
+        f"{layout.folds_prefix(fingerprint)}{layout.numbered(n)}.parquet", to_parquet(entries)
+    )
 
 
 def attempts(store: Store, fingerprint: str) -> Mapping[tuple[str, str], Sequence[str]]:
@@ -126,7 +133,11 @@ def last_attempt(store: Store, keys: Iterable[str]) -> Mapping[str, Any]:
     return max(records, key=lambda record: str(record.get("at", "")), default={})
 
 
-def write_attempt(store: Store, fingerprint: str, unit_id: str, inputs_sha256: str, record: Mapping[str, Any]) -> None:
+def write_attempt(
+    store: Store, fingerprint: str, unit_id: str, inputs_sha256: str, record: Mapping[str, Any]
+) -> None:
     """Record a failed attempt, so that the next driver continues the count."""
-    key = f"{layout.attempts_prefix(fingerprint)}{unit_id}/{inputs_sha256[:12]}.{layout.fresh()}.json"
+    key = (
+        f"{layout.attempts_prefix(fingerprint)}{unit_id}/{inputs_sha256[:12]}.{layout.fresh()}.json"
+    )
     store.put(key, redacted(json.dumps(dict(record))).encode())

@@ -114,7 +114,9 @@ def next_id(store: Store) -> str:
     time = datetime.now(UTC)
     for info in store.list(layout.RUNS):
         with suppress(ValueError):  # not one of our records
-            before = datetime.strptime(info.key[len(layout.RUNS) :].partition("-")[0], _TIME).replace(tzinfo=UTC)
+            before = datetime.strptime(
+                info.key[len(layout.RUNS) :].partition("-")[0], _TIME
+            ).replace(tzinfo=UTC)
             time = max(time, before + timedelta(microseconds=1))
     return f"{time:{_TIME}}-{layout.fresh()}"
 

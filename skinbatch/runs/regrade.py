@@ -118,7 +118,9 @@ def regrade(
     )
 
 
-def _grading(scoring: Scoring, threshold: float | None, scheme: Scheme | None, counting: Method | None) -> Grading:
+def _grading(
+    scoring: Scoring, threshold: float | None, scheme: Scheme | None, counting: Method | None
+) -> Grading:
     """Return the requested grading, with the scoring's own settings for those that are None."""
     first = scoring.grading
     floor = scoring.numbers["model"]["score_floor"]
@@ -231,26 +233,34 @@ def _graded(
     if scheme.classes is not None:
         chosen = [scoring.classes.index(name) for name in scheme.classes]
         some = arrays.only(np.isin(arrays.label, chosen))
-        graded_counts = count_photos(some, number, len(scoring.classes), grading.threshold, grading.counting)
+        graded_counts = count_photos(
+            some, number, len(scoring.classes), grading.threshold, grading.counting
+        )
 
     # Photos without a count, such as those without a face, get no grade. Without a nose there are
     # no halves.
     has_counts = pc.is_valid(images.column("count_total")).to_numpy()
     has_nose = pc.is_valid(images.column("count_left")).to_numpy()
     frontal = pc.fill_null(pc.equal(images.column("view"), "frontal"), False).to_numpy()
-    level = scheme.levels(graded_counts.total, graded_counts.left, graded_counts.right, frontal & has_nose)
+    level = scheme.levels(
+        graded_counts.total, graded_counts.left, graded_counts.right, frontal & has_nose
+    )
     level = np.where(has_counts, level, -1)
     return _table(images, counts, level, has_counts, has_nose, scoring.classes, scheme), level
 
 
 def _arrays(images: pa.Table, boxes: pa.Table, classes: Sequence[str]) -> BoxArrays:
-    photo = pc.index_in(boxes.column("image_id"), value_set=images.column("image_id").combine_chunks())
+    photo = pc.index_in(
+        boxes.column("image_id"), value_set=images.column("image_id").combine_chunks()
+    )
     side = pc.index_in(boxes.column("side"), value_set=pa.array(["left", "right"]))
     return BoxArrays(
         photo=np.asarray(photo, np.int64),
         xyxy=np.stack([np.asarray(boxes.column(name), np.float64) for name in _CORNERS], axis=1),
         score=np.asarray(boxes.column("score"), np.float64),
-        label=np.asarray(pc.index_in(boxes.column("label"), value_set=pa.array(classes, pa.string())), np.int64),
+        label=np.asarray(
+            pc.index_in(boxes.column("label"), value_set=pa.array(classes, pa.string())), np.int64
+        ),
         side=np.asarray(pc.fill_null(pc.add(side, LEFT), NO_SIDE), np.int64),
         skin_overlap=np.asarray(pc.fill_null(boxes.column("skin_overlap"), np.nan), np.float64),
     )
@@ -293,8 +303,18 @@ def _schemes(images: pa.Table, level: np.ndarray[Any, Any], scheme: Scheme) -> p
 
 def _remove_older(store: Store, fingerprint: str, record: GradingRecord) -> None:
     """Remove the files that a grading's new record replaces; records first, as they name files."""
-    older = [name for name in gradings.record_names(store, fingerprint)[record.gid] if name != record.name]
+    older = [
+        name
+        for name in gradings.record_names(store, fingerprint)[record.gid]
+        if name != record.name
+    ]
     store.delete(gradings.record_key(fingerprint, record.gid, name) for name in older)
 
     named = {file.path for file in record.files}
-    store.delete([key for key in store.keys(layout.grading_data_prefix(fingerprint, record.gid)) if key not in named])
+    store.delete(
+        [
+            key
+            for key in store.keys(layout.grading_data_prefix(fingerprint, record.gid))
+            if key not in named
+        ]
+    )

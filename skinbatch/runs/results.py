@@ -82,7 +82,9 @@ class Results:
             return self.grading.record.grading
         assert self._scoring is not None, "a scoring's file holds its first grading"
         first = self._scoring.grading
-        return Grading(float(first["threshold"]), find_scheme(str(first["scheme"])), first["counting"])
+        return Grading(
+            float(first["threshold"]), find_scheme(str(first["scheme"])), first["counting"]
+        )
 
     @property
     def stored_columns(self) -> tuple[str, ...]:
@@ -128,7 +130,9 @@ class Results:
         """
         self._refuse_unknown("images", columns)
         known = self._known("images") or []
-        fields = [name for name in columns or () if name.startswith(META_PREFIX) and name not in known]
+        fields = [
+            name for name in columns or () if name.startswith(META_PREFIX) and name not in known
+        ]
         if columns is None:
             table = add_meta_columns(self._read("images", None))
         elif fields:
@@ -208,14 +212,18 @@ class Results:
                     for kind, columns in wanted
                 )
             except NotFoundError as e:
-                raise StoreError(f"{e}: a run has just ended in {self.store.uri}; start again") from None
+                raise StoreError(
+                    f"{e}: a run has just ended in {self.store.uri}; start again"
+                ) from None
 
         chosen = [stub for stub in self._receipts if only is None or stub.unit_id in only]
         left = iter(sorted(chosen, key=lambda stub: stub.unit_id))
         ahead: deque[Future[tuple[pa.Table, ...]]] = deque()
         with ThreadPoolExecutor(_UNITS_AHEAD) as pool:
             while True:
-                ahead.extend(pool.submit(read, stub) for stub in islice(left, _UNITS_AHEAD - len(ahead)))
+                ahead.extend(
+                    pool.submit(read, stub) for stub in islice(left, _UNITS_AHEAD - len(ahead))
+                )
                 if not ahead:
                     return
                 of_images, of_boxes = ahead.popleft().result()
@@ -230,11 +238,17 @@ class Results:
         stubs = [stub for stub in self._receipts if stub.unit_id == unit_id]
         tables = []
         for kind in BITS:
-            paths = [path for stub in stubs for path in stub.files(self.fingerprint, stub.needed & BITS[kind])]
+            paths = [
+                path
+                for stub in stubs
+                for path in stub.files(self.fingerprint, stub.needed & BITS[kind])
+            ]
             try:
                 parts = [self._read_file(kind, path, None) for path in paths]
             except NotFoundError as e:
-                raise StoreError(f"{e}: a run has just ended in {self.store.uri}; start again") from None
+                raise StoreError(
+                    f"{e}: a run has just ended in {self.store.uri}; start again"
+                ) from None
             tables.append(pa.concat_tables(parts) if parts else self._empty(kind, None))
         images, boxes, masks = tables
         return images, boxes, masks
@@ -261,10 +275,18 @@ class Results:
             table = images_schema(self._scoring.classes, self._scoring.prob_columns).empty_table()
         else:
             table = pa.table({"image_id": pa.array([], pa.string())})
-        return table if columns is None else table.select([c for c in columns if c in table.column_names])
+        return (
+            table
+            if columns is None
+            else table.select([c for c in columns if c in table.column_names])
+        )
 
     def _tables(self, kind: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        paths = [path for r in self._receipts for path in r.files(self.fingerprint, r.needed & BITS[kind])]
+        paths = [
+            path
+            for r in self._receipts
+            for path in r.files(self.fingerprint, r.needed & BITS[kind])
+        ]
         with ThreadPoolExecutor(_READERS) as pool:
             yield from pool.map(lambda path: self._read_file(kind, path, columns), paths)
 
@@ -272,12 +294,18 @@ class Results:
         if self.grading is None or kind == "masks":
             return self._read_stored(kind, path, columns)
 
-        needed = None if columns is None else list(dict.fromkeys((*columns, *self.grading.needs(kind))))
+        needed = (
+            None if columns is None else list(dict.fromkeys((*columns, *self.grading.needs(kind))))
+        )
         stored = self._read_stored(kind, path, needed)
         name = layout.data_name(layout.data_prefix(kind, self.fingerprint), path)
         assert name is not None, "receipts name no other files"
         table = self.grading.apply(kind, name[0], stored)
-        return table if columns is None else table.select([c for c in columns if c in table.column_names])
+        return (
+            table
+            if columns is None
+            else table.select([c for c in columns if c in table.column_names])
+        )
 
     def _read_stored(self, kind: str, path: str, columns: Sequence[str] | None) -> pa.Table:
         data, _ = self.store.get(path)
@@ -298,7 +326,9 @@ class Results:
             return None
         return list(images_schema(self._scoring.classes, self._scoring.prob_columns).names)
 
-    def _refuse_unknown(self, kind: str, columns: Sequence[str] | None, *, fields: bool = True) -> None:
+    def _refuse_unknown(
+        self, kind: str, columns: Sequence[str] | None, *, fields: bool = True
+    ) -> None:
         """Raise UsageError for columns that the table cannot have.
 
         fields: allow `meta_<name>` in `images`.
@@ -337,7 +367,9 @@ def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
 
 
 @overload
-def open_results(store: Store, scoring: str | None = None, grading: str | None = None) -> Results: ...
+def open_results(
+    store: Store, scoring: str | None = None, grading: str | None = None
+) -> Results: ...
 
 
 @overload
@@ -345,7 +377,10 @@ def open_results(store: Store, scoring: str | None, grading: str | None, kind: t
 
 
 def open_results(
-    store: Store, scoring: str | None = None, grading: str | None = None, kind: type[Results] = Results
+    store: Store,
+    scoring: str | None = None,
+    grading: str | None = None,
+    kind: type[Results] = Results,
 ) -> Results:
     """Return the results of a destination.
 

@@ -16,7 +16,10 @@ OLDER = "(modified before --since)"
 
 
 def only_since(
-    entries: Iterable[ImageRef | ShardRef], moment: datetime, planned: Listing | None, skipped: Counter[str]
+    entries: Iterable[ImageRef | ShardRef],
+    moment: datetime,
+    planned: Listing | None,
+    skipped: Counter[str],
 ) -> Iterator[ImageRef | ShardRef]:
     """Yield the entries that were modified at `moment` or later, and those that an earlier run has planned.
 
@@ -49,5 +52,9 @@ def only_since(
 
 
 def _hashes(planned: Listing) -> set[int]:
-    ids = (name for batch in planned.photos.select(["image_id"]).to_batches() for name in batch.column(0).to_pylist())
+    ids = (
+        name
+        for batch in planned.photos.select(["image_id"]).to_batches()
+        for name in batch.column(0).to_pylist()
+    )
     return {key_hash(name) for name in chain(ids, (shard.key for shard in planned.shards))}

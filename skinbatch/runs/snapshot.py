@@ -103,7 +103,9 @@ def _exists(ledger: Ledger, stub: Stub, path: str) -> bool:
     """Return whether a file that a receipt names was listed."""
     kind = path.partition("/")[0]
     there = BITS.get(kind, 0) & stub.there
-    return bool(there) and path == layout.data_key(kind, ledger.fingerprint, stub.unit_id, stub.attempt)
+    return bool(there) and path == layout.data_key(
+        kind, ledger.fingerprint, stub.unit_id, stub.attempt
+    )
 
 
 def _key(fingerprint: str, name: str) -> str:

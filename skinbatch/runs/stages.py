@@ -39,7 +39,10 @@ def stage_keys(scoring: Scoring) -> dict[str, str]:
     numbers = scoring.numbers
     pack, model = numbers["pack"], numbers["model"]
     segmenter = canonical_hash([numbers["pipeline_version"], pack[SEGMENTER], model["precision"]])
-    keys = {SEGMENTER: segmenter, DETECTOR: canonical_hash([segmenter, pack[DETECTOR], model, scoring.grading])}
+    keys = {
+        SEGMENTER: segmenter,
+        DETECTOR: canonical_hash([segmenter, pack[DETECTOR], model, scoring.grading]),
+    }
     for stem in pack:
         if stem.startswith(_CLASSIFIER):
             keys[stem] = canonical_hash([segmenter, pack[stem], model["precision"]])

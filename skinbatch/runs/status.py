@@ -71,7 +71,9 @@ class RunStatus:
 def _silent(updated: str) -> bool:
     """Return whether a record has not been rewritten for so long that its driver must be gone."""
     try:
-        age = datetime.now(UTC) - datetime.strptime(updated, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        age = datetime.now(UTC) - datetime.strptime(updated, "%Y-%m-%dT%H:%M:%SZ").replace(
+            tzinfo=UTC
+        )
     except ValueError:
         return True
     return age.total_seconds() > SILENT_S
@@ -98,8 +100,14 @@ def _scorings(store: Store, shown: RunStatus) -> tuple[ScoringStatus, ...]:
             whole = snapshot.rows_of_newest(store, name)
             finished = whole is not None
             photos = whole if whole is not None else _rows_so_far(store, name)
-        pack, created, taken = (scoring.pack, scoring.created, scoring.taken) if scoring else ("", "", {})
-        listed.append(ScoringStatus(name, pack, created, photos, _state_of(runs.get(name, {})), finished, taken))
+        pack, created, taken = (
+            (scoring.pack, scoring.created, scoring.taken) if scoring else ("", "", {})
+        )
+        listed.append(
+            ScoringStatus(
+                name, pack, created, photos, _state_of(runs.get(name, {})), finished, taken
+            )
+        )
     return tuple(listed)
 
 

@@ -54,4 +54,6 @@ def _sentence(store: Store, prefix: str, keys: Iterable[str], what: str) -> list
     if not found:
         return []
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return [f"{store.uri_of(prefix)}: files {what}: {', '.join(found[:_NAMED])}{more}; move them elsewhere"]
+    return [
+        f"{store.uri_of(prefix)}: files {what}: {', '.join(found[:_NAMED])}{more}; move them elsewhere"
+    ]

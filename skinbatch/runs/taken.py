@@ -19,7 +19,17 @@ from skinbatch.tables.parquet import read_columns
 from skinbatch.types import DataFile, Receipt, Status
 
 _NAMED = 5
-_FACE = ("width", "height", "face", "faces", "skin_fraction", "crop_x1", "crop_y1", "crop_x2", "crop_y2")
+_FACE = (
+    "width",
+    "height",
+    "face",
+    "faces",
+    "skin_fraction",
+    "crop_x1",
+    "crop_y1",
+    "crop_x2",
+    "crop_y2",
+)
 _LESIONS = (
     *("view", "sharpness", "brightness", "ita_degrees", "count_total", "count_left", "count_right"),
     *("saturated", "grade", "grade_level", "grade_scheme"),
@@ -40,7 +50,11 @@ def check_taken(ledger: Ledger, found: Snapshot) -> Iterator[str]:
     """
     try:
         scoring = destination.read_scoring(ledger.store, ledger.fingerprint)
-        earlier = destination.read_scoring(ledger.store, scoring.taken_from) if scoring and scoring.taken_from else None
+        earlier = (
+            destination.read_scoring(ledger.store, scoring.taken_from)
+            if scoring and scoring.taken_from
+            else None
+        )
     except UsageError:  # `verify` names damaged records
         return
     if scoring is None or scoring.taken_from is None:
@@ -66,7 +80,11 @@ def _check_unit(ledger: Ledger, scoring: Scoring, receipt: Receipt) -> Iterator[
     present = _digests(ledger, scoring, receipt.files)
     before = _digests(ledger, scoring, receipt.taken_from)
     for stage, photos in receipt.taken.items():
-        different = [key[0] for key in present.keys() & before.keys() if _differ(stage, present[key], before[key])]
+        different = [
+            key[0]
+            for key in present.keys() & before.keys()
+            if _differ(stage, present[key], before[key])
+        ]
         # The unit's other rows were computed or copied, and may differ.
         if len(different) > len(present) - photos:
             yield (
@@ -76,7 +94,12 @@ def _check_unit(ledger: Ledger, scoring: Scoring, receipt: Receipt) -> Iterator[
 
 
 def _differ(stage: str, present: Mapping[str, int], before: Mapping[str, int]) -> bool:
-    if stage == SEGMENTER and _MASKS in present and _MASKS in before and present[_MASKS] != before[_MASKS]:
+    if (
+        stage == SEGMENTER
+        and _MASKS in present
+        and _MASKS in before
+        and present[_MASKS] != before[_MASKS]
+    ):
         return True
     return present[stage] != before[stage]
 
@@ -98,7 +121,9 @@ def _digests(ledger: Ledger, scoring: Scoring, files: Sequence[DataFile]) -> _Di
             for row in _rows(table):
                 if row["status"] == Status.OK.value and row["sha256"] is not None:
                     key = keys[row["image_id"]] = row["image_id"], row["sha256"]
-                    digests[key] = {stage: hash(tuple(map(row.get, names))) for stage, names in columns.items()}
+                    digests[key] = {
+                        stage: hash(tuple(map(row.get, names))) for stage, names in columns.items()
+                    }
 
     for kind, table in tables:
         if kind == "images" or table is None:

@@ -121,9 +121,26 @@ class Units(Sequence[PlannedUnit]):
 
 def _row(unit: PlannedUnit) -> tuple[object, ...]:
     shard = unit.shard
-    what = ("loose",) + 4 * (None,) if shard is None else (shard.kind, shard.key, shard.uri, shard.size, shard.version)
-    selection = None if shard is None or shard.selection == Selection() else json.dumps(asdict(shard.selection))
-    return unit.unit_id, unit.inputs_sha256, unit.count, unit.members, *what, unit.start, unit.stop, selection
+    what = (
+        ("loose",) + 4 * (None,)
+        if shard is None
+        else (shard.kind, shard.key, shard.uri, shard.size, shard.version)
+    )
+    selection = (
+        None
+        if shard is None or shard.selection == Selection()
+        else json.dumps(asdict(shard.selection))
+    )
+    return (
+        unit.unit_id,
+        unit.inputs_sha256,
+        unit.count,
+        unit.members,
+        *what,
+        unit.start,
+        unit.stop,
+        selection,
+    )
 
 
 def _unit(
@@ -140,7 +157,9 @@ def _unit(
     stop: Any,
     selection: Any,
 ) -> PlannedUnit:
-    shard = None if kind == "loose" else ShardRef(key, uri, kind, size, version, _selection(selection))
+    shard = (
+        None if kind == "loose" else ShardRef(key, uri, kind, size, version, _selection(selection))
+    )
     return PlannedUnit(unit_id, sha256, count, members, shard, start, stop)
 
 
@@ -148,5 +167,7 @@ def _selection(text: str | None) -> Selection:
     if text is None:
         return Selection()
     values = json.loads(text)
-    include, exclude, image_column = (tuple(values[name]) for name in ("include", "exclude", "image_column"))
+    include, exclude, image_column = (
+        tuple(values[name]) for name in ("include", "exclude", "image_column")
+    )
     return Selection(include, exclude, image_column, values["alone"])

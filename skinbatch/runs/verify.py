@@ -98,7 +98,9 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     names = snapshot.names(store, fingerprint)
     found = snapshot.newest_that_counts(ledger)
     if names and (found is None or found.name != names[0]):
-        say(f"the newest snapshot {names[0]} does not count: it is damaged, or a receipt or file that it names is gone")
+        say(
+            f"the newest snapshot {names[0]} does not count: it is damaged, or a receipt or file that it names is gone"
+        )
     plans = plan.names(store, fingerprint)
     if not plans:
         say("there is no plan: nothing has been listed here")
@@ -155,7 +157,11 @@ def _nothing(store: Store, fingerprint: str, plans: list[str], checked: Plan) ->
             if listed.units.photos:
                 loose = [unit for unit in listed.units if unit.shard is None and unit.count]
                 first = next(iter(plan.work_units(store, fingerprint, listed, loose[:1])), None)
-                example = f", such as {first.images[0].image_id}," if first is not None and first.images else ""
+                example = (
+                    f", such as {first.images[0].image_id},"
+                    if first is not None and first.images
+                    else ""
+                )
                 return (
                     f"{said}; plan {name} listed {listed.units.photos} photos{example} and none of them is left: "
                     "compare the listed names with the source (encoding, upper and lower case, prefix, bucket)"
@@ -214,7 +220,10 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
                     continue
                 if file.kind == "images":
                     statuses.update(table.column("status").to_pylist())
-                    columns = (table.column("image_id").to_pylist(), table.column("version").to_pylist())
+                    columns = (
+                        table.column("image_id").to_pylist(),
+                        table.column("version").to_pylist(),
+                    )
                     ids.update(zip(*columns, strict=True))
                     seen.add(columns[0])
                 elif file.kind == "boxes":
@@ -233,7 +242,9 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
                 report.differences += _gaps(unit, unit_receipts)
                 report.photos += counted
                 _compare_shard(unit, ids, counted, report.differences)
-    report.differences += [f"unit {u}: the snapshot names a receipt of it, but it is not planned" for u in by_unit]
+    report.differences += [
+        f"unit {u}: the snapshot names a receipt of it, but it is not planned" for u in by_unit
+    ]
     if doubled := seen.doubled():
         report.differences += _doubled_rows(ledger, found, doubled)
 
@@ -247,7 +258,11 @@ def _doubled_rows(ledger: Ledger, found: Snapshot, hashes: set[int]) -> list[str
     for stub in found.receipts:
         for path in stub.files(ledger.fingerprint, BITS["images"]):
             with suppress(NotFoundError, pa.ArrowException, OSError):
-                names = read_columns(ledger.store.get(path)[0], ["image_id"]).column("image_id").to_pylist()
+                names = (
+                    read_columns(ledger.store.get(path)[0], ["image_id"])
+                    .column("image_id")
+                    .to_pylist()
+                )
                 for name in names:
                     if hash(name) in hashes:
                         units[name].append(stub.unit_id)
@@ -277,7 +292,9 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
         say.append(f"{where}: the file is gone")
         return None
     if hashlib.sha256(data).hexdigest() != file.sha256:
-        say.append(f"{where}: its bytes are not those that were written (its SHA-256 is not the receipt's)")
+        say.append(
+            f"{where}: its bytes are not those that were written (its SHA-256 is not the receipt's)"
+        )
     try:
         table = read_columns(data, ["image_id", "version", "status"])
     except (pa.ArrowException, OSError) as e:
@@ -313,7 +330,11 @@ def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, say: list[str]) ->
         Counter(k for k in ids if not k[0].startswith(prefix)),
     )
     wrong = Counter(k for k in ids if k[1] != unit.shard.version)
-    _name(say, f"unit {unit.unit_id}: rows of another version than {unit.shard.version}, which is planned", wrong)
+    _name(
+        say,
+        f"unit {unit.unit_id}: rows of another version than {unit.shard.version}, which is planned",
+        wrong,
+    )
 
 
 def _gaps(unit: PlannedUnit, unit_receipts: list[Receipt]) -> list[str]:
@@ -323,10 +344,14 @@ def _gaps(unit: PlannedUnit, unit_receipts: list[Receipt]) -> list[str]:
     ranges.sort(key=lambda r: (r[0], r[1] is None))
     ends = [unit.start, *(stop for _, stop in ranges)]
     if [start for start, _ in ranges] != ends[:-1] or ends[-1] != unit.stop:
-        said.append(f"unit {unit.unit_id}: receipts of members {ranges}, but {unit.start} to {unit.stop} are planned")
+        said.append(
+            f"unit {unit.unit_id}: receipts of members {ranges}, but {unit.start} to {unit.stop} are planned"
+        )
     counted = sum(r.inputs_count for r in unit_receipts)
     if unit.count is not None and counted != unit.count:
-        said.append(f"unit {unit.unit_id}: {counted} members were found, but {unit.count} are planned")
+        said.append(
+            f"unit {unit.unit_id}: {counted} members were found, but {unit.count} are planned"
+        )
     return said
 
 

@@ -151,7 +151,9 @@ def _abandon(item: Future[Ready] | Exception | None) -> None:
         wait([item])
 
 
-def _decode(fetched: Fetched, sha256: str | None, is_wanted: bool, settings: DecodeSettings, alone: bool) -> Ready:
+def _decode(
+    fetched: Fetched, sha256: str | None, is_wanted: bool, settings: DecodeSettings, alone: bool
+) -> Ready:
     if fetched.data is None:
         return Ready(fetched, None, None, fetched.status, fetched.error)
     without_bytes = Fetched(fetched.ref, None, fetched.status, fetched.error)

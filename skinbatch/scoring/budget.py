@@ -35,7 +35,9 @@ class Budget:
     def read(self, order: int, size: int) -> None:
         """Wait for room for a file, then hold it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._files < self.limit or order <= self._asked)
+            self._changed.wait_for(
+                lambda: self._closed or self._files < self.limit or order <= self._asked
+            )
             self._files += size
 
     def enter(self, order: int, pixels: int) -> None:

@@ -86,13 +86,21 @@ class _Tables:
     boxes, masks: None if they are not needed or not stored.
     """
 
-    def __init__(self, images: pa.Table, boxes: pa.Table | None, masks: pa.Table | None, files: Sequence[DataFile]):
+    def __init__(
+        self,
+        images: pa.Table,
+        boxes: pa.Table | None,
+        masks: pa.Table | None,
+        files: Sequence[DataFile],
+    ):
         self.images, self.boxes, self.masks = images, boxes, masks
         self.files = tuple(files)
         self._boxes_of = _rows_of(boxes)
         self._mask_of = _rows_of(masks)
 
-    def result(self, number: int, classes: tuple[Sequence[str], Sequence[str]], columns: Sequence[str]) -> ImageResult:
+    def result(
+        self, number: int, classes: tuple[Sequence[str], Sequence[str]], columns: Sequence[str]
+    ) -> ImageResult:
         """Return the result in a row of `images`; see tables.rows.result_of."""
         row = self.images.slice(number, 1).to_pylist()[0]
         boxes = _taken(self.boxes, self._boxes_of.get(row["image_id"], []))
@@ -120,7 +128,14 @@ class EarlierResults:
     """
 
     def __init__(
-        self, store: Store, files: Sequence[Reuse], stages: Sequence[str], pack: Pack, *, masks: bool, computed_by: str
+        self,
+        store: Store,
+        files: Sequence[Reuse],
+        stages: Sequence[str],
+        pack: Pack,
+        *,
+        masks: bool,
+        computed_by: str,
     ) -> None:
         """Read the earlier scoring's tables.
 
@@ -140,7 +155,9 @@ class EarlierResults:
         self._numbers = pack.numbers()
         self._needs_mask = needs_mask(self._numbers, self.stages)
         self._reads_masks = SEGMENTER in self.stages and (self._needs_mask or masks)
-        self._columns = {stem: names for stem, names in columns_of(self._numbers).items() if stem in self.stages}
+        self._columns = {
+            stem: names for stem, names in columns_of(self._numbers).items() if stem in self.stages
+        }
         self._tables: list[_Tables] = []
         self._found: dict[tuple[str, str], tuple[int, int]] = {}
         for reuse in files if self.stages else ():
@@ -152,7 +169,9 @@ class EarlierResults:
             images = read_file(self.store, reuse.images)
             if (by := read_metadata(images).get("computed_by")) != self._computed_by:
                 made = by or "an older skinbatch"
-                self.notes.append(f"the earlier results were computed by {made}, not by {self._computed_by}")
+                self.notes.append(
+                    f"the earlier results were computed by {made}, not by {self._computed_by}"
+                )
                 return
             boxes = masks = None
             if DETECTOR in self.stages:
@@ -170,7 +189,9 @@ class EarlierResults:
         self._index(_Tables(images, boxes, masks, files))
 
     def _index(self, tables: _Tables) -> None:
-        columns = (tables.images.column(name).to_pylist() for name in ("image_id", "sha256", "status"))
+        columns = (
+            tables.images.column(name).to_pylist() for name in ("image_id", "sha256", "status")
+        )
         for number, (image_id, sha256, status) in enumerate(zip(*columns, strict=True)):
             if status == Status.OK.value and sha256 is not None:
                 self._found[image_id, sha256] = len(self._tables), number
@@ -189,12 +210,20 @@ class EarlierResults:
         if self._reads_masks and result.mask_rle is None:
             stages.discard(SEGMENTER)
         if result.crop is not None:
-            stages -= {stem for stem, names in self._columns.items() if not result.probs.keys() >= set(names)}
+            stages -= {
+                stem
+                for stem, names in self._columns.items()
+                if not result.probs.keys() >= set(names)
+            }
         needed = self._needs_mask if stages == self.stages else needs_mask(self._numbers, stages)
         return Earlier(result, frozenset(stages), needed) if stages else None
 
     def files_of(self, rows: Iterable[Row]) -> tuple[DataFile, ...]:
         """Return the files from which results in these rows were taken."""
-        places = (self._found[safe_text(row.ref.image_id), row.result.sha256 or ""] for row in rows if row.result.taken)
+        places = (
+            self._found[safe_text(row.ref.image_id), row.result.sha256 or ""]
+            for row in rows
+            if row.result.taken
+        )
         numbers = sorted({number for number, _ in places})
         return tuple(file for number in numbers for file in self._tables[number].files)

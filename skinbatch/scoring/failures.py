@@ -31,7 +31,13 @@ def memory_is_full(error: Exception) -> bool:
     """
     said = str(error)
     return isinstance(error, MemoryError) or any(
-        text in said for text in ("can't allocate memory", "Insufficient memory", "bad allocation", "std::bad_alloc")
+        text in said
+        for text in (
+            "can't allocate memory",
+            "Insufficient memory",
+            "bad allocation",
+            "std::bad_alloc",
+        )
     )
 
 
@@ -40,7 +46,11 @@ def device_is_lost(error: Exception) -> bool:
 
     The next photos would fail as well then. Running out of memory does not.
     """
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error) and "out of memory" not in str(error)
+    return (
+        isinstance(error, RuntimeError)
+        and "CUDA error" in str(error)
+        and "out of memory" not in str(error)
+    )
 
 
 def finite(name: str, values: Any) -> Any:

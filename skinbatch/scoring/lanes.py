@@ -67,7 +67,10 @@ class Lanes:
             raise
 
     def _begin(
-        self, batches: Iterator[_Batch], begun: deque[tuple[_Batch, Future[list[ImageResult]]]], budget: Budget
+        self,
+        batches: Iterator[_Batch],
+        begun: deque[tuple[_Batch, Future[list[ImageResult]]]],
+        budget: Budget,
     ) -> bool:
         start = time.perf_counter()
         idle = all(future.done() for _, future in begun)
@@ -134,7 +137,10 @@ class _Sizes:
 
 
 def _batches(
-    photos: Iterator[Ready], sizes: _Sizes, most_bytes: int, earlier: Callable[[Ready], Earlier | None]
+    photos: Iterator[Ready],
+    sizes: _Sizes,
+    most_bytes: int,
+    earlier: Callable[[Ready], Earlier | None],
 ) -> Iterator[_Batch]:
     """Yield batches of the next size.
 
@@ -149,7 +155,11 @@ def _batches(
             batch, size = _Batch(), sizes.next()
         batch.add(ready, earlier)
         del ready  # it would hold its pixels until the next photo is ready
-        if len(batch.pixels) == size or batch.bytes >= most_bytes or len(batch.photos) == 8 * sizes.most:
+        if (
+            len(batch.pixels) == size
+            or batch.bytes >= most_bytes
+            or len(batch.photos) == 8 * sizes.most
+        ):
             sizes.taken(len(batch.photos))
             yield batch
             batch, size = _Batch(), sizes.next()

@@ -85,7 +85,9 @@ class OlderRows:
 
     def _index(self, number: int, images: pa.Table) -> None:
         names = ("image_id", "size", "version", "sha256", "status")
-        for image_id, size, version, sha256, status in zip(*(images.column(n).to_pylist() for n in names), strict=True):
+        for image_id, size, version, sha256, status in zip(
+            *(images.column(n).to_pylist() for n in names), strict=True
+        ):
             ok = status == Status.OK.value
             key = sha256 if self.by_hash else (image_id, size, version)
             if key is None or (self.ok_only and not ok):
@@ -111,7 +113,9 @@ class OlderRows:
         # Two members may have the same bytes, so a table may be copied from more than once.
         rounds: list[dict[int, dict[str, tuple[ImageRef, str]]]] = []
         for ref, sha256 in photos:
-            number, image_id, _ = self._found[sha256 if self.by_hash else (ref.image_id, ref.size, ref.version)]
+            number, image_id, _ = self._found[
+                sha256 if self.by_hash else (ref.image_id, ref.size, ref.version)
+            ]
             for chosen in rounds:
                 if image_id not in chosen.setdefault(number, {}):
                     chosen[number][image_id] = (ref, unit_id)
@@ -125,7 +129,9 @@ class OlderRows:
         return copied
 
     @staticmethod
-    def _copy(tables: _Tables, keep: Mapping[str, tuple[ImageRef, str]], copied: CopiedTables) -> None:
+    def _copy(
+        tables: _Tables, keep: Mapping[str, tuple[ImageRef, str]], copied: CopiedTables
+    ) -> None:
         images, boxes, masks = copy_rows(tables.images, tables.boxes, tables.masks, keep)
         copied.computed_by.add(read_metadata(tables.images).get("computed_by", "unknown"))
         copied.images.append(images)

@@ -32,7 +32,13 @@ from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.runtime.network import computed_by
 from skinbatch.runs.stages import DETECTOR, SEGMENTER
 from skinbatch.scoring.earlier import Earlier, takes
-from skinbatch.scoring.failures import DeviceLost, ModelFailure, device_is_lost, finite, memory_is_full
+from skinbatch.scoring.failures import (
+    DeviceLost,
+    ModelFailure,
+    device_is_lost,
+    finite,
+    memory_is_full,
+)
 from skinbatch.scoring.seconds import Seconds
 from skinbatch.storage.locate import Locator
 from skinbatch.tables.names import prob_columns
@@ -98,11 +104,15 @@ class Scorer:
     ) -> None:
         self.config = config or Config()
         self.pack = pack if isinstance(pack, Pack) else load_pack(str(pack), self.config.storage)
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.device = (
+            ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        )
         runtime = Runtime(self.config.engine.runtime, torch.get_num_threads(), lanes)
         self.models = self.pack.build(self.device, self.config.model, runtime)
         self.computed_by = computed_by(runtime, self.device, self.pack.precision(self.config.model))
-        self.batch_size = self.config.engine.batch_size or (CPU_BATCH if self.device == "cpu" else GPU_BATCH)
+        self.batch_size = self.config.engine.batch_size or (
+            CPU_BATCH if self.device == "cpu" else GPU_BATCH
+        )
         self.seconds = Seconds()
         self._on_progress = on_progress
         self._locator = Locator(self.config.storage)
@@ -153,12 +163,25 @@ class Scorer:
             return decode(bytes(image), settings, "image").rgb
         if isinstance(image, Image.Image):
             return decode_image(image, settings, "image").rgb
-        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise UsageError(f"a photo is a path, bytes, a PIL image or an (H, W, 3) uint8 RGB array, not {got}")
+        if (
+            not isinstance(image, np.ndarray)
+            or image.ndim != 3
+            or image.shape[2] != 3
+            or image.dtype != np.uint8
+        ):
+            got = (
+                f"{image.dtype} {image.shape}"
+                if isinstance(image, np.ndarray)
+                else type(image).__name__
+            )
+            raise UsageError(
+                f"a photo is a path, bytes, a PIL image or an (H, W, 3) uint8 RGB array, not {got}"
+            )
         return np.ascontiguousarray(image)
 
-    def score_batch(self, photos: Sequence[RGB], earlier: Sequence[Earlier | None] | None = None) -> list[ImageResult]:
+    def score_batch(
+        self, photos: Sequence[RGB], earlier: Sequence[Earlier | None] | None = None
+    ) -> list[ImageResult]:
         """Score several photos and return their results in the same order.
 
         A photo on which a model raises or returns NaN gets the status `model_error`; the others are
@@ -183,14 +206,18 @@ class Scorer:
         """
         return self.grade(self.infer(photos, earlier))
 
-    def infer(self, photos: Sequence[RGB], earlier: Sequence[Earlier | None] | None = None) -> Inferred:
+    def infer(
+        self, photos: Sequence[RGB], earlier: Sequence[Earlier | None] | None = None
+    ) -> Inferred:
         """Run the models: the first part of `score_batch`."""
         detector = self.models.detector
         taken = list(earlier or [None] * len(photos))
         maps, faces = self._faces(photos, taken)
 
         with_face = [isinstance(face, Face) and face.found for face in faces]
-        detect = [has and not takes(one, DETECTOR) for has, one in zip(with_face, taken, strict=True)]
+        detect = [
+            has and not takes(one, DETECTOR) for has, one in zip(with_face, taken, strict=True)
+        ]
         detections = self._on_skin("detector", detector, detector.input, photos, faces, detect)
 
         # Lesions are not counted on skin of the body, but a disease shows on it too.
@@ -198,7 +225,9 @@ class Scorer:
         probs: list[list[Any]] = []
         for classifier, columns in zip(self.models.classifiers, self._columns, strict=True):
             name, stem = f"classifier {classifier.head}", f"classifier-{classifier.head}"
-            classify = [has and not takes(one, stem) for has, one in zip(with_skin, taken, strict=True)]
+            classify = [
+                has and not takes(one, stem) for has, one in zip(with_skin, taken, strict=True)
+            ]
             found = self._on_skin(name, classifier, classifier.input, photos, faces, classify)
             for n, one in enumerate(taken):
                 if one is not None and stem in one.stages and with_skin[n]:
@@ -206,7 +235,9 @@ class Scorer:
             probs.append([finite(name, p) for p in found])
         return Inferred(photos, maps, faces, detections, probs, taken)
 
-    def _faces(self, photos: Sequence[RGB], taken: list[Earlier | None]) -> tuple[list[Any], list[Any]]:
+    def _faces(
+        self, photos: Sequence[RGB], taken: list[Earlier | None]
+    ) -> tuple[list[Any], list[Any]]:
         """Return label maps and faces, taken from an earlier scoring or made by the segmenter.
 
         An entry of `taken` becomes None if its face is not the one of this photo.
@@ -224,7 +255,11 @@ class Scorer:
         start = time.perf_counter()
         for n, label_map in zip(missing, found, strict=True):
             maps[n] = label_map
-            faces[n] = label_map if isinstance(label_map, ModelFailure) else self._face(label_map, photos[n])
+            faces[n] = (
+                label_map
+                if isinstance(label_map, ModelFailure)
+                else self._face(label_map, photos[n])
+            )
             one = taken[n]
             if one is not None and not (isinstance(faces[n], Face) and one.agrees(faces[n])):
                 taken[n] = None
@@ -312,7 +347,9 @@ class Scorer:
         assert isinstance(face, Face)
         columns: dict[str, float] = {}
         top: str | None = None
-        for classifier, names, values in zip(self.models.classifiers, self._columns, probs, strict=True):
+        for classifier, names, values in zip(
+            self.models.classifiers, self._columns, probs, strict=True
+        ):
             if values is None:
                 continue
             columns |= {names[c]: float(v) for c, v in zip(classifier.classes, values, strict=True)}
@@ -397,4 +434,8 @@ def _in_original(found: Detections, face: Face, kind: InputKind) -> Detections:
 
 def _top_class(classifier: Classifier, values: NDArray[np.float32]) -> str | None:
     best = int(np.argmax(values))
-    return classifier.classes[best] if classifier.head == "disease" and values[best] >= classifier.threshold else None
+    return (
+        classifier.classes[best]
+        if classifier.head == "disease" and values[best] >= classifier.threshold
+        else None
+    )

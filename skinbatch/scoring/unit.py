@@ -21,7 +21,14 @@ import torch
 from skinbatch.archive.members import unnamed_ref
 from skinbatch.archive.reading import Reading
 from skinbatch.archive.unit import UnitReader, read_unit
-from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, PackError, StoreError, UsageError
+from skinbatch.errors import (
+    ChangedError,
+    ForbiddenError,
+    NotFoundError,
+    PackError,
+    StoreError,
+    UsageError,
+)
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.destination import now
 from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
@@ -73,7 +80,9 @@ class UnitScorer:
     def __init__(self, context: ScoringContext) -> None:
         config = context.config
         self.context = context
-        gpu = context.gpu and torch.cuda.is_available()  # nvidia-smi may list what this torch cannot use
+        gpu = (
+            context.gpu and torch.cuda.is_available()
+        )  # nvidia-smi may list what this torch cannot use
         lanes = 2 if gpu else min(MAX_LANES, context.threads)
         # This comes before the models: the other runtimes take the setting from here.
         torch.set_num_threads(max(1, context.threads // lanes))
@@ -87,7 +96,9 @@ class UnitScorer:
             lanes=lanes,
         )
         if fingerprint(numbers(self.scorer.pack, config.model)) != context.fingerprint:
-            raise PackError(f"{config.pack}: the pack is no longer the one that this run began with; start it again")
+            raise PackError(
+                f"{config.pack}: the pack is no longer the one that this run began with; start it again"
+            )
         self.device = torch.cuda.get_device_name() if gpu else f"CPU, {context.threads} threads"
         self.store = open_store(context.destination, config.storage)
         self.locator = Locator(config.storage)
@@ -134,7 +145,10 @@ class UnitScorer:
             return UnitFailed("drift", str(e))
         except NotFoundError as e:
             return UnitFailed("drift" if assignment.unit.shard else "store", str(e))
-        except (ForbiddenError, UsageError) as e:  # a bucket that a listing names may not be there at all
+        except (
+            ForbiddenError,
+            UsageError,
+        ) as e:  # a bucket that a listing names may not be there at all
             return UnitFailed("forbidden", str(e))
         except StoreError as e:
             return UnitFailed("store", str(e))
@@ -142,7 +156,9 @@ class UnitScorer:
             return UnitFailed("memory", str(e) or "an allocation failed")
         except DeviceLost:
             traceback.print_exc()
-            os._exit(DEVICE_LOST)  # the engine starts another worker, and tries the unit again as after any death
+            os._exit(
+                DEVICE_LOST
+            )  # the engine starts another worker, and tries the unit again as after any death
         except Exception:
             return UnitFailed("defect", traceback.format_exc())
 
@@ -160,7 +176,9 @@ class UnitScorer:
             computed_by=self.scorer.computed_by,
         )
         decode = self.context.config.decode
-        reader = read_unit(assignment.unit, self.locator, decode, self.threads, skip=older.has, reading=reading)
+        reader = read_unit(
+            assignment.unit, self.locator, decode, self.threads, skip=older.has, reading=reading
+        )
         rows, to_copy = (
             self._verdict_rows(assignment, reader)
             if assignment.verdict
@@ -188,9 +206,14 @@ class UnitScorer:
         failed = [row for row in rows if row.result.status is not Status.OK]
         reasons = Counter(map(_reason, failed)).most_common(MAX_REASONS)
         statuses = Counter(row.result.status.value for row in failed)
-        told = tuple((r.ref.image_id, r.result.status.value, r.result.error or "") for r in failed[:MOST_TOLD])
+        told = tuple(
+            (r.ref.image_id, r.result.status.value, r.result.error or "")
+            for r in failed[:MOST_TOLD]
+        )
         notes = tuple(earlier.notes)
-        return UnitDone(receipt, changed, vanished, reader.skipped, statuses, dict(reasons), told, notes)
+        return UnitDone(
+            receipt, changed, vanished, reader.skipped, statuses, dict(reasons), told, notes
+        )
 
     def _verdict_rows(
         self, assignment: Assignment, reader: UnitReader
@@ -229,14 +252,18 @@ class UnitScorer:
         budget = Budget(decode.ahead_bytes, 2 * max(self.threads, self.scorer.batch_size))
         with (
             closing(
-                decoded_ahead(reader, decode, self.pool, budget, wanted, self._step, self.activity, alone)
+                decoded_ahead(
+                    reader, decode, self.pool, budget, wanted, self._step, self.activity, alone
+                )
             ) as photos,
             closing(self.lanes.scored(photos, budget, expected, takes)) as scored,
         ):
             for ready, result in scored:
                 ref = ready.fetched.ref
                 if result is not None:
-                    rows.append(Row(ref, assignment.unit.unit_id, replace(result, sha256=ready.sha256)))
+                    rows.append(
+                        Row(ref, assignment.unit.unit_id, replace(result, sha256=ready.sha256))
+                    )
                 elif ready.status is Status.OK:
                     to_copy.append((ref, ready.sha256))
                 else:
@@ -271,7 +298,9 @@ class UnitScorer:
             data = write_parquet(table, metadata)
             path = layout.data_key(kind, fingerprint, unit.unit_id, attempt)
             self.store.put(path, data)
-            files.append(DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows))
+            files.append(
+                DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows)
+            )
         ended = time.perf_counter()
         timings = self.scorer.seconds.all() | {"write": ended - begun, "unit": ended - started}
         statuses = Counter(contents.tables["images"].column("status").to_pylist())
@@ -315,7 +344,9 @@ def _expected(unit: WorkUnit, older: OlderRows) -> int | None:
     return None if unit.stop is None else unit.stop - unit.start
 
 
-def amended(assignment: Assignment, changed: tuple[ImageRef, ...], vanished: tuple[str, ...]) -> Assignment:
+def amended(
+    assignment: Assignment, changed: tuple[ImageRef, ...], vanished: tuple[str, ...]
+) -> Assignment:
     """Return the assignment for the photos as they were read.
 
     The next plan will list them this way, and its inputs will match.
@@ -323,5 +354,7 @@ def amended(assignment: Assignment, changed: tuple[ImageRef, ...], vanished: tup
     if assignment.unit.shard is not None or not (changed or vanished):
         return assignment
     again = {ref.image_id: ref for ref in changed}
-    images = tuple(again.get(r.image_id, r) for r in assignment.unit.images if r.image_id not in vanished)
+    images = tuple(
+        again.get(r.image_id, r) for r in assignment.unit.images if r.image_id not in vanished
+    )
     return replace(assignment, unit=replace(assignment.unit, images=images))

@@ -67,13 +67,19 @@ class Selection:
         given = {"--sample": self.sample, "--uncertain": self.uncertain, "--suspect": self.suspect}
         used = [name for name, value in given.items() if value is not None]
         if len(used) > 1:
-            raise UsageError(f"{' and '.join(used)}: choose one of them; --where can be added to each")
+            raise UsageError(
+                f"{' and '.join(used)}: choose one of them; --where can be added to each"
+            )
         if self.stratify and self.sample is None:
             raise UsageError("--stratify divides a sample; add --sample N")
         if (self.suspect is None) != (self.truth is None):
-            raise UsageError("--suspect N compares photos with the annotations of --truth T; give both options")
+            raise UsageError(
+                "--suspect N compares photos with the annotations of --truth T; give both options"
+            )
         if self.truth_photos is not None and self.truth is None:
-            raise UsageError("--photos is the folder of the photos of --truth; name the annotations with --truth")
+            raise UsageError(
+                "--photos is the folder of the photos of --truth; name the annotations with --truth"
+            )
 
     def __bool__(self) -> bool:
         return bool(self.first_option)
@@ -136,7 +142,9 @@ def choose(results: Results, selection: Selection, threshold: float | None = Non
 class _Chooser:
     """Choose photos unit by unit."""
 
-    def __init__(self, results: Results, selection: Selection, threshold: float | None, schema: pa.Schema) -> None:
+    def __init__(
+        self, results: Results, selection: Selection, threshold: float | None, schema: pa.Schema
+    ) -> None:
         self._selection, self._threshold = selection, threshold
         self._counted_from = results.graded_by.threshold if threshold is None else threshold
         self._where = None if selection.where is None else Where(selection.where, schema)
@@ -169,7 +177,9 @@ class _Chooser:
         ids = images.column("image_id").combine_chunks()
         photo = pc.index_in(boxes.column("image_id"), value_set=ids)
         boxes, photo = boxes.filter(pc.is_valid(photo)), np.asarray(pc.drop_null(photo), np.int64)
-        for image_id, unit_id in zip(ids.to_pylist(), images.column("unit_id").to_pylist(), strict=True):
+        for image_id, unit_id in zip(
+            ids.to_pylist(), images.column("unit_id").to_pylist(), strict=True
+        ):
             self._unit_of[image_id] = unit_id
         self._add_photos(images, boxes, photo)
         self._forget()
@@ -178,7 +188,9 @@ class _Chooser:
         ids, wanted = images.column("image_id").to_pylist(), self._selection
         if wanted.sample is not None:
             for image_id, stratum in zip(ids, self._strata_of(images), strict=True):
-                self._strata.setdefault(stratum, Foremost(wanted.sample)).add(image_id, _chance(image_id))
+                self._strata.setdefault(stratum, Foremost(wanted.sample)).add(
+                    image_id, _chance(image_id)
+                )
         elif wanted.uncertain is not None:
             scores, on_skin = _doubles(boxes, "score"), _doubles(boxes, "skin_overlap") >= ON_SKIN
             values = uncertainty(photo, scores, on_skin, self._counted_from, len(ids))
@@ -207,7 +219,9 @@ class _Chooser:
         names = self._selection.stratify
         if any(name.startswith(META_PREFIX) and name not in images.column_names for name in names):
             images = add_meta_columns(images)
-            self._fields.update(name for name in images.column_names if name.startswith(META_PREFIX))
+            self._fields.update(
+                name for name in images.column_names if name.startswith(META_PREFIX)
+            )
         columns = [_levels(images, name) for name in names]
         return zip(*columns, strict=True) if columns else iter([()] * images.num_rows)
 
@@ -227,7 +241,11 @@ class _Chooser:
             return self._all
         available = {stratum: kept.seen for stratum, kept in self._strata.items()}
         shares = equal_shares(available, self._selection.sample) if final else {}
-        return [name for stratum, kept in self._strata.items() for name in kept.names(shares.get(stratum))]
+        return [
+            name
+            for stratum, kept in self._strata.items()
+            for name in kept.names(shares.get(stratum))
+        ]
 
     def result(self) -> Chosen:
         """Return the chosen photos."""
@@ -235,12 +253,18 @@ class _Chooser:
             self._where.finish()
         for name in self._selection.stratify:
             if name.startswith(META_PREFIX) and name not in self._fields:
-                raise UsageError(f"--stratify {name}: no photo has it{closest(name, sorted(self._fields))}")
+                raise UsageError(
+                    f"--stratify {name}: no photo has it{closest(name, sorted(self._fields))}"
+                )
 
         names = self._names(final=True)
         if not names:
-            condition = f"--where {self._selection.where}: " if self._selection.where is not None else ""
-            raise UsageError(f"{condition}none of the {self._seen} scored photos is chosen; widen the selection")
+            condition = (
+                f"--where {self._selection.where}: " if self._selection.where is not None else ""
+            )
+            raise UsageError(
+                f"{condition}none of the {self._seen} scored photos is chosen; widen the selection"
+            )
         paired = self._paired
         return Chosen(
             frozenset(names),
@@ -261,7 +285,9 @@ def _chance(image_id: str) -> float:
 def _levels(images: pa.Table, name: str) -> list[str]:
     """Return the value of each photo in a column, as text; `none` if it has no value."""
     if name == TONE:
-        angles = np.asarray(pc.cast(images.column("ita_degrees"), pa.float64()).to_numpy(), np.float64)
+        angles = np.asarray(
+            pc.cast(images.column("ita_degrees"), pa.float64()).to_numpy(), np.float64
+        )
         return [TONES[level] if level >= 0 else "none" for level in tone_levels(angles).tolist()]
     if name not in images.column_names:
         return ["none"] * images.num_rows
@@ -275,14 +301,20 @@ def _refuse_unknown_strata(names: Sequence[str], schema: pa.Schema) -> None:
     useless = ("image_id", "uri", "sha256", "version", "status", "error", "unit_id", META)
     good = [f.name for f in schema if f.type in few and f.name not in useless]
     for name in names:
-        if name == TONE or name in good or (name.startswith(META_PREFIX) and name not in schema.names):
+        if (
+            name == TONE
+            or name in good
+            or (name.startswith(META_PREFIX) and name not in schema.names)
+        ):
             continue
         if name in schema.names:
             raise UsageError(
                 f"--stratify {name}: its values form no groups; stratify by {TONE} (skin tones), "
                 f"{', '.join(good)} or a field {META_PREFIX}<name>"
             )
-        raise UsageError(f"--stratify {name}: `images` has no such column{closest(name, [TONE, *good])}")
+        raise UsageError(
+            f"--stratify {name}: `images` has no such column{closest(name, [TONE, *good])}"
+        )
 
 
 def _notes(paired: Paired) -> tuple[str, ...]:

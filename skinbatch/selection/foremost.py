@@ -55,7 +55,10 @@ def equal_shares(available: Mapping[Sequence[str], int], wanted: int) -> dict[Se
     {('severe',): 3, ('mild',): 7}
     """
     shares: dict[Sequence[str], int] = {}
-    remaining, groups = wanted, sorted(available, key=lambda group: (available[group], tuple(group)))
+    remaining, groups = (
+        wanted,
+        sorted(available, key=lambda group: (available[group], tuple(group))),
+    )
     for n, group in enumerate(groups):
         shares[group] = min(available[group], remaining // (len(groups) - n))
         remaining -= shares[group]

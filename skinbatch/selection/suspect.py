@@ -55,7 +55,9 @@ class Paired:
     other_shape: tuple[str, ...]
 
 
-def suspicion_of(found: Boxes, scores: NDArray[np.float64], drawn: Boxes, crowds: Boxes) -> Suspicion:
+def suspicion_of(
+    found: Boxes, scores: NDArray[np.float64], drawn: Boxes, crowds: Boxes
+) -> Suspicion:
     """Compare the counted boxes of a photo with its annotated boxes, whatever their classes.
 
     Args:
@@ -93,7 +95,9 @@ def pair_photos(results: Results, truth: Truth) -> Paired:
     rows: list[dict[str, object]] = results.images(columns).to_pylist()
     photos = [photo for photo in truth.photos if photo.boxes is not None]
     if not photos:
-        raise UsageError(f"{truth.root}: has no boxes ({truth.format}); give annotations that have them")
+        raise UsageError(
+            f"{truth.root}: has no boxes ({truth.format}); give annotations that have them"
+        )
 
     ids, uris = ([str(row[column]) for row in rows] for column in ("image_id", "uri"))
     pairs = pairing.pair_photos(photos, ids, uris)
@@ -124,7 +128,9 @@ def suspicions(
 ) -> Iterator[tuple[str, Suspicion]]:
     """Yield the suspicion of each annotated photo of a unit. counted: (B,) the boxes that count."""
     kept = boxes.filter(pa.array(counted))
-    corners = np.stack([np.asarray(kept.column(name), np.float64) for name in ("x1", "y1", "x2", "y2")], axis=1)
+    corners = np.stack(
+        [np.asarray(kept.column(name), np.float64) for name in ("x1", "y1", "x2", "y2")], axis=1
+    )
     scores = np.asarray(kept.column("score"), np.float64)
     rows: dict[str, list[int]] = {}
     for row, image_id in enumerate(kept.column("image_id").to_pylist()):
@@ -135,7 +141,10 @@ def suspicions(
             photo, scale = paired.photos[image_id]
             mine = rows.get(image_id, [])
             drawn = usable(photo.boxes, scale)
-            yield image_id, suspicion_of(corners[mine], scores[mine], drawn, usable(photo.crowd_boxes, scale))
+            yield (
+                image_id,
+                suspicion_of(corners[mine], scores[mine], drawn, usable(photo.crowd_boxes, scale)),
+            )
 
 
 def usable(boxes: NDArray[np.float32] | None, scale: Boxes) -> Boxes:
@@ -150,10 +159,14 @@ def _ious(some: Boxes, others: Boxes) -> Boxes:
     """Return (N, M) intersection over union."""
     if not len(some) or not len(others):
         return np.zeros((len(some), len(others)))
-    return np.asarray(coco_mask.iou(xywh(some), xywh(others), np.zeros(len(others), np.uint8)), np.float64)
+    return np.asarray(
+        coco_mask.iou(xywh(some), xywh(others), np.zeros(len(others), np.uint8)), np.float64
+    )
 
 
 def _inside(some: Boxes, others: Boxes) -> NDArray[np.bool_]:
     """Return (N, M) whether the centre of one box lies in another."""
     centres = (some[:, None, :2] + some[:, None, 2:]) / 2
-    return np.asarray(((centres >= others[None, :, :2]) & (centres <= others[None, :, 2:])).all(axis=2), np.bool_)
+    return np.asarray(
+        ((centres >= others[None, :, :2]) & (centres <= others[None, :, 2:])).all(axis=2), np.bool_
+    )

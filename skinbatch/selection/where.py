@@ -72,15 +72,21 @@ class Where:
             relation = self._connection.from_arrow(table).filter(self.text)
             names = [name for (name,) in relation.project("image_id").fetchall()]
         except duckdb.Error as e:
-            raise UsageError(f"--where {self.text}: {self._explained(str(e), table.column_names)}") from None
-        return images.filter(pc.is_in(images.column("image_id"), value_set=pa.array(names, pa.string())))
+            raise UsageError(
+                f"--where {self.text}: {self._explained(str(e), table.column_names)}"
+            ) from None
+        return images.filter(
+            pc.is_in(images.column("image_id"), value_set=pa.array(names, pa.string()))
+        )
 
     def finish(self) -> None:
         """Raise UsageError for a pass-through field that no photo had."""
         known = {name.lower() for name in self._known_fields}
         for name in sorted(self._fields):
             if name.lower() not in known:
-                raise UsageError(f"--where {self.text}: no photo has {name!r}{closest(name, list(self._known_fields))}")
+                raise UsageError(
+                    f"--where {self.text}: no photo has {name!r}{closest(name, list(self._known_fields))}"
+                )
 
     def _explained(self, message: str, columns: list[str]) -> str:
         """Return DuckDB's message, with the columns that have similar names."""

@@ -12,7 +12,22 @@ _GOOGLE = frozenset(("gs", "gcs"))
 _WEB = frozenset(("http", "https"))
 # Schemes that are unlikely names of folders. They are recognised even with too few slashes.
 _OTHERS = frozenset(
-    ("abfs", "abfss", "az", "azure", "b2", "ftp", "hdfs", "hf", "oss", "r2", "sftp", "ssh", "wasb", "wasbs")
+    (
+        "abfs",
+        "abfss",
+        "az",
+        "azure",
+        "b2",
+        "ftp",
+        "hdfs",
+        "hf",
+        "oss",
+        "r2",
+        "sftp",
+        "ssh",
+        "wasb",
+        "wasbs",
+    )
 )
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 _AMAZON = re.compile(r"(?:(?P<bucket>.+)\.)?s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com")
@@ -55,7 +70,9 @@ def check_local(path: str) -> None:
     if kind in _WEB:
         raise UsageError(f"{path}: {scheme}:// is not supported; {_meant_by_web(path)}")
     if kind in _OTHERS or (rest.startswith("//") and scheme.isalnum()):
-        raise UsageError(f"{path}: {scheme}:// is not supported; use a local path or s3://bucket/prefix")
+        raise UsageError(
+            f"{path}: {scheme}:// is not supported; use a local path or s3://bucket/prefix"
+        )
 
 
 def _plain(rest: str) -> str:

@@ -59,7 +59,12 @@ class Store(Protocol):
     def head(self, key: str) -> ObjectInfo: ...
 
     def get(
-        self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
+        self,
+        key: str,
+        *,
+        version: str | None = None,
+        size: int | None = None,
+        limit: int | None = None,
     ) -> tuple[bytes, ObjectInfo]:
         """Return a whole object and its description.
 

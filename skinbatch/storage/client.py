@@ -18,13 +18,25 @@ from botocore import UNSIGNED
 from botocore.config import Config
 
 from skinbatch.config import StorageSettings
-from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, SkinbatchError, StoreError, UsageError
+from skinbatch.errors import (
+    ChangedError,
+    ForbiddenError,
+    NotFoundError,
+    SkinbatchError,
+    StoreError,
+    UsageError,
+)
 from skinbatch.logs import event
 from skinbatch.redact import redacted
 from skinbatch.storage.traffic import TRAFFIC
 from skinbatch.storage.unreachable import is_unreachable, reason
 
-_WRONG_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthorizationHeaderMalformed"}
+_WRONG_CREDENTIALS = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "AuthorizationHeaderMalformed",
+}
 _CREDENTIALS_HELP = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with [storage] profile, "
     "or read a public bucket with [storage] anonymous = true"
@@ -55,7 +67,9 @@ def s3_client(settings: StorageSettings, anonymous: bool, *, connect_s: float = 
 
 
 def _connect(settings: StorageSettings, anonymous: bool, connect_s: float) -> Any:
-    path_style = settings.path_style if settings.path_style is not None else bool(settings.endpoint_url)
+    path_style = (
+        settings.path_style if settings.path_style is not None else bool(settings.endpoint_url)
+    )
     config = Config(
         signature_version=UNSIGNED if anonymous else None,
         retries={"mode": "adaptive", "total_max_attempts": settings.max_attempts},
@@ -63,7 +77,13 @@ def _connect(settings: StorageSettings, anonymous: bool, connect_s: float) -> An
         read_timeout=settings.timeout_s,
         max_pool_connections=64,
         tcp_keepalive=True,
-        s3={"addressing_style": "path" if path_style else "virtual" if settings.path_style is False else "auto"},
+        s3={
+            "addressing_style": "path"
+            if path_style
+            else "virtual"
+            if settings.path_style is False
+            else "auto"
+        },
         # Other servers than Amazon's lack the newer checksums, or compute them over the wrong
         # range.
         request_checksum_calculation="when_required",
@@ -113,7 +133,9 @@ def s3_errors(uri: str, unchanged: tuple[type[Exception], ...] = ()) -> Iterator
         raise mapped(uri, e) from None  # the original text may hold credentials
     except Exception as e:
         message = f"{type(e).__name__}: {redacted(str(e))}"
-        event("client", logging.WARNING, message=message, traceback=redacted(traceback.format_exc()))
+        event(
+            "client", logging.WARNING, message=message, traceback=redacted(traceback.format_exc())
+        )
         raise StoreError(f"{uri}: {message}") from None
 
 
@@ -122,7 +144,9 @@ def mapped(uri: str, e: bx.BotoCoreError | bx.ClientError) -> StoreError | Usage
         return _answered(uri, e)
     if isinstance(e, _NO_CREDENTIALS):
         return UsageError(f"{uri}: no usable credentials ({type(e).__name__}): {_CREDENTIALS_HELP}")
-    if isinstance(e, bx.ProfileNotFound | bx.ParamValidationError | bx.NoRegionError | bx.InvalidRegionError):
+    if isinstance(
+        e, bx.ProfileNotFound | bx.ParamValidationError | bx.NoRegionError | bx.InvalidRegionError
+    ):
         return UsageError(f"{uri}: {redacted(str(e))}")
     if is_unreachable(e):
         return StoreError(f"{uri}: {redacted(reason(e))}")
@@ -135,14 +159,20 @@ def _answered(uri: str, e: bx.ClientError) -> StoreError | UsageError:
     http = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     said = f"{uri}: {code}: {text}" if text else f"{uri}: {code}"
     if code == "NoSuchBucket":
-        return UsageError(f"{uri}: there is no such bucket; create it, or check its name and [storage] endpoint_url")
+        return UsageError(
+            f"{uri}: there is no such bucket; create it, or check its name and [storage] endpoint_url"
+        )
     if code == "InvalidBucketName":
         return UsageError(said)
     if code in _WRONG_CREDENTIALS:
-        return UsageError(f"{uri}: the server does not accept the credentials ({code}): {_CREDENTIALS_HELP}")
+        return UsageError(
+            f"{uri}: the server does not accept the credentials ({code}): {_CREDENTIALS_HELP}"
+        )
     if code in ("ExpiredToken", "RequestTimeTooSkewed", "TokenRefreshRequired"):
         # This is no problem of the object, so it must not become a row.
-        return StoreError(f"{uri}: {code}: renew the credentials or set the clock, then run the same command again")
+        return StoreError(
+            f"{uri}: {code}: renew the credentials or set the clock, then run the same command again"
+        )
     if http == 404 or code in ("NoSuchKey", "NotFound", *_IMPOSSIBLE):
         return NotFoundError(f"{uri}: not found")
     if code == "InvalidObjectState":

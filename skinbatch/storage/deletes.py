@@ -13,7 +13,9 @@ from skinbatch.lookahead import ahead
 from skinbatch.storage.client import mapped, s3_errors
 
 # Reasons why one object of many was not deleted, if trying again helps.
-_TRANSIENT = frozenset(("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted"))
+_TRANSIENT = frozenset(
+    ("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted")
+)
 _THREADS = 16
 
 
@@ -45,7 +47,9 @@ class Deletes:
 
         again = {}
         for error in answer.get("Errors", ()):
-            refused = mapped(f"{where}/{error['Key']}", bx.ClientError({"Error": error}, "DeleteObjects"))
+            refused = mapped(
+                f"{where}/{error['Key']}", bx.ClientError({"Error": error}, "DeleteObjects")
+            )
             if error.get("Code") in _TRANSIENT:
                 again[error["Key"]] = error["Code"]
             elif not isinstance(refused, NotFoundError):
@@ -65,4 +69,7 @@ class Deletes:
 def _is_unknown(e: bx.ClientError) -> bool:
     """Return whether the server lacks this request, like Google's S3; a refusal is different."""
     status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status in (405, 501) or e.response.get("Error", {}).get("Code") in ("NotImplemented", "MethodNotAllowed")
+    return status in (405, 501) or e.response.get("Error", {}).get("Code") in (
+        "NotImplemented",
+        "MethodNotAllowed",
+    )

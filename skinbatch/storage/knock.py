@@ -20,7 +20,12 @@ _ANSWER_S = 10.0
 
 # Answers of web servers without buckets. A gateway's 502 to 504 is an outage instead.
 _NO_STORE = ("400", "404", "405", "501")
-_WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301")
+_WRONG_REGION = (
+    "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+    "IllegalLocationConstraintException",
+    "301",
+)
 
 
 def knock(uri: str, settings: StorageSettings, *, anonymous: bool = False) -> None:
@@ -32,7 +37,10 @@ def knock(uri: str, settings: StorageSettings, *, anonymous: bool = False) -> No
     """
     if not is_s3(uri):
         return
-    few = {"max_attempts": min(_ATTEMPTS, settings.max_attempts), "timeout_s": min(_ANSWER_S, settings.timeout_s)}
+    few = {
+        "max_attempts": min(_ATTEMPTS, settings.max_attempts),
+        "timeout_s": min(_ANSWER_S, settings.timeout_s),
+    }
     client = s3_client(settings.model_copy(update=few), anonymous, connect_s=_CONNECT_S)
     endpoint = client.meta.endpoint_url
     try:
@@ -63,9 +71,17 @@ def _what_is_wrong(error: Exception, endpoint: str) -> str | None:
     answer: dict[str, Any] = error.response.get("ResponseMetadata", {})
     code, text = str(told.get("Code", "")), str(told.get("Message") or "")
     status = str(answer.get("HTTPStatusCode"))
-    if status in _NO_STORE and code in ("", "Unknown", status):  # the answer had no code of S3's own
+    if status in _NO_STORE and code in (
+        "",
+        "Unknown",
+        status,
+    ):  # the answer had no code of S3's own
         # Servers that speak TLS give this answer to plain HTTP, if any.
-        tls = ", or speaks TLS: then write https:// instead of http://" if endpoint.startswith("http://") else ""
+        tls = (
+            ", or speaks TLS: then write https:// instead of http://"
+            if endpoint.startswith("http://")
+            else ""
+        )
         return f"the server at {endpoint} is not an S3 server ({status}){tls if status == '400' else ''}; {WAY_OUT}"
     region = told.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     if code in _WRONG_REGION and (region or "region" in text.lower()):

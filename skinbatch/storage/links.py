@@ -36,7 +36,11 @@ class Links:
     """
 
     def __init__(
-        self, root: str, *, outside: bool = False, on_skipped: Callable[[str, str], None] = lambda key, reason: None
+        self,
+        root: str,
+        *,
+        outside: bool = False,
+        on_skipped: Callable[[str, str], None] = lambda key, reason: None,
     ) -> None:
         self.on_skipped = on_skipped
         self._outside = outside

@@ -106,11 +106,18 @@ class LocalStore:
             return _info(key, _regular(os.stat(self._path(key))))
 
     def get(
-        self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
+        self,
+        key: str,
+        *,
+        version: str | None = None,
+        size: int | None = None,
+        limit: int | None = None,
     ) -> tuple[bytes, ObjectInfo]:
         with self._errors(key), self._open(key, version, size) as (fd, info):
             if limit is not None and info.size > limit:
-                raise ObjectTooLargeError(f"{self.uri_of(key)}: {info.size:,} bytes, over the limit of {limit:,}")
+                raise ObjectTooLargeError(
+                    f"{self.uri_of(key)}: {info.size:,} bytes, over the limit of {limit:,}"
+                )
             data = _read(fd, info.size)
             self._unchanged(fd, info, len(data) == info.size)
             return data, info
@@ -118,7 +125,9 @@ class LocalStore:
     def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
         with self._errors(key), self._open(key, version) as (fd, info):
             if not 0 <= start <= stop <= info.size:
-                raise StoreError(f"{self.uri_of(key)}: bytes {start}-{stop} were requested, but it has {info.size}")
+                raise StoreError(
+                    f"{self.uri_of(key)}: bytes {start}-{stop} were requested, but it has {info.size}"
+                )
             os.lseek(fd, start, os.SEEK_SET)
             data = _read(fd, stop - start)
             self._unchanged(fd, info, len(data) == stop - start)
@@ -148,7 +157,9 @@ class LocalStore:
         """See Store."""
         apart = {self._path(prefix.rstrip("/")) for prefix in listed}
         real_root = os.path.realpath(self._root)
-        littered = [folder for folder in self._littered if is_within(os.path.realpath(folder), real_root)]
+        littered = [
+            folder for folder in self._littered if is_within(os.path.realpath(folder), real_root)
+        ]
         self._littered = set()
         count, folders = 0, [(self._root, True), *((folder, False) for folder in littered)]
         while folders:
@@ -160,7 +171,9 @@ class LocalStore:
             with found:
                 for entry in found:
                     if entry.is_dir(follow_symlinks=False):
-                        if entry.path not in apart and (all_below or entry.name.startswith(TEMPORARY)):
+                        if entry.path not in apart and (
+                            all_below or entry.name.startswith(TEMPORARY)
+                        ):
                             folders.append((entry.path, True))
                     elif entry.name.startswith(TEMPORARY):
                         # Another clean-up has removed it, or it belongs to another user.
@@ -177,7 +190,9 @@ class LocalStore:
                 self.get(key)
             self.delete([key])
         except (ForbiddenError, NotFoundError) as e:
-            raise UsageError(f"{self.uri}: cannot be written to: {e}; choose a folder that you may write to") from None
+            raise UsageError(
+                f"{self.uri}: cannot be written to: {e}; choose a folder that you may write to"
+            ) from None
 
     def is_folder(self, key: str) -> bool:
         return os.path.isdir(self._path(key))
@@ -215,7 +230,9 @@ class LocalStore:
         """Yield the keys of all but folders in order, and whether each is surely a plain file."""
         return walk(partial(self._scan, links=links), prefix)
 
-    def _scan(self, folder: str, most: int | None = None, links: Links | None = None) -> Folder | None:
+    def _scan(
+        self, folder: str, most: int | None = None, links: Links | None = None
+    ) -> Folder | None:
         """See walk.Scan. links: decides which links to folders are entered; none by default."""
         names: list[str] = []
         odd: set[str] = set()
@@ -264,14 +281,18 @@ class LocalStore:
         return found if stat.S_ISREG(found.st_mode) else None
 
     @contextmanager
-    def _open(self, key: str, version: str | None, size: int | None = None) -> Iterator[tuple[int, ObjectInfo]]:
+    def _open(
+        self, key: str, version: str | None, size: int | None = None
+    ) -> Iterator[tuple[int, ObjectInfo]]:
         fd, info = self.open_checked(key, version, size)
         try:
             yield fd, info
         finally:
             os.close(fd)
 
-    def open_checked(self, key: str, version: str | None, size: int | None = None) -> tuple[int, ObjectInfo]:
+    def open_checked(
+        self, key: str, version: str | None, size: int | None = None
+    ) -> tuple[int, ObjectInfo]:
         """Return the descriptor and description of a file.
 
         Raises ChangedError if the file is not `version`, or does not have `size` bytes.

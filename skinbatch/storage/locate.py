@@ -30,7 +30,9 @@ def split_s3(uri: str) -> tuple[str, str]:
         raise UsageError(f"{uri}: names no bucket; write s3://bucket/prefix")
     if "@" in bucket or is_signed(uri):
         way_out = "write s3://bucket/prefix, and leave credentials to the environment or to [storage] profile"
-        raise UsageError(f"{uri}: contains credentials, which would appear in tables and logs; {way_out}")
+        raise UsageError(
+            f"{uri}: contains credentials, which would appear in tables and logs; {way_out}"
+        )
     return bucket, key
 
 
@@ -100,7 +102,9 @@ class Locator:
         with self._lock:
             if bucket not in self._stores:
                 root = f"{_S3}{bucket}" if bucket else "/"
-                self._stores[bucket] = open_store(root, self.settings, anonymous=self.settings.anonymous)
+                self._stores[bucket] = open_store(
+                    root, self.settings, anonymous=self.settings.anonymous
+                )
             return self._stores[bucket], key
 
     def __getstate__(self) -> dict[str, Any]:

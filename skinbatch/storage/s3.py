@@ -47,7 +47,9 @@ class S3Store:
     A store connects at its first use, separately in each process.
     """
 
-    def __init__(self, bucket: str, prefix: str, settings: StorageSettings, *, anonymous: bool = False) -> None:
+    def __init__(
+        self, bucket: str, prefix: str, settings: StorageSettings, *, anonymous: bool = False
+    ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else ""
         self._settings = settings
@@ -106,12 +108,19 @@ class S3Store:
         return ObjectInfo(key, _length(found, self.uri_of(key)), _version(found), _modified(found))
 
     def get(
-        self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
+        self,
+        key: str,
+        *,
+        version: str | None = None,
+        size: int | None = None,
+        limit: int | None = None,
     ) -> tuple[bytes, ObjectInfo]:
         with _S3Stream(self, key, version, size=size) as stream:
             info = stream.info
             if limit is not None and info.size > limit:
-                raise ObjectTooLargeError(f"{self.uri_of(key)}: {info.size:,} bytes, over the limit of {limit:,}")
+                raise ObjectTooLargeError(
+                    f"{self.uri_of(key)}: {info.size:,} bytes, over the limit of {limit:,}"
+                )
             return stream.read_whole(), info
 
     def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
@@ -132,7 +141,9 @@ class S3Store:
                 Bucket=self._bucket,
                 Key=self._prefix + key,
                 Body=data,
-                ContentMD5=base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(),
+                ContentMD5=base64.b64encode(
+                    hashlib.md5(data, usedforsecurity=False).digest()
+                ).decode(),
                 Metadata={_SHA256: hashlib.sha256(data).hexdigest()},
             )
         return ObjectInfo(key, len(data), _version(done))
@@ -234,7 +245,11 @@ class _S3Stream(io.RawIOBase):
         target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._stop}[whence]
         if target < self._at:
             raise io.UnsupportedOperation("an S3 stream goes forward only")
-        while self._at < target and target - self._at < _READ_ON and self.read(min(1 << 20, target - self._at)):
+        while (
+            self._at < target
+            and target - self._at < _READ_ON
+            and self.read(min(1 << 20, target - self._at))
+        ):
             pass
         if self._at < target:
             self._drop()
@@ -302,13 +317,17 @@ class _S3Stream(io.RawIOBase):
         self._furthest = max(self._furthest, self._at)
         self._store._again(self._failures)
         if self._failures >= self._store._settings.max_attempts:
-            raise StoreError(f"{self._uri}: connection lost {self._failures} times at byte {self._at} ({how})")
+            raise StoreError(
+                f"{self._uri}: connection lost {self._failures} times at byte {self._at} ({how})"
+            )
 
     def _open(self) -> ObjectInfo:
         while True:
             try:
                 info = self._answer()
-            except HTTPError as e:  # in the text of a refusal, which botocore reads outside its retries
+            except (
+                HTTPError
+            ) as e:  # in the text of a refusal, which botocore reads outside its retries
                 self._lost(type(e).__name__)
                 continue
             if self._size in (None, info.size):
@@ -336,7 +355,9 @@ class _S3Stream(io.RawIOBase):
                 f"{self._uri}: bytes {self._at}-{stop} were requested; it has {total}, and the answer began at {first}"
             )
         version = _version(found)
-        if self._version is not None and version != self._version:  # not every server honours If-Match
+        if (
+            self._version is not None and version != self._version
+        ):  # not every server honours If-Match
             self._drop()
             raise ChangedError(f"{self._uri}: changed since it was listed")
         if self._size in (None, total):

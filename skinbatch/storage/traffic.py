@@ -77,10 +77,14 @@ class Traffic:
             self._counts["requests_retried"] += attempts > 1
             if response is not None:
                 code = str(response[1].get("Error", {}).get("Code", ""))
-                throttled = getattr(response[0], "status_code", 0) in _THROTTLED or code in _THROTTLED_CODES
+                throttled = (
+                    getattr(response[0], "status_code", 0) in _THROTTLED or code in _THROTTLED_CODES
+                )
                 self._counts["requests_throttled"] += throttled
 
-    def _note(self, attempts: int, response: tuple[Any, dict[str, Any]] | None, error: Exception | None) -> None:
+    def _note(
+        self, attempts: int, response: tuple[Any, dict[str, Any]] | None, error: Exception | None
+    ) -> None:
         trouble = None
         if error is not None:
             trouble = reason(error)

@@ -20,7 +20,9 @@ def reason(error: Exception) -> str:
     text = f"{error} {told.get('error', '')}"
     if isinstance(error, bx.SSLError):
         if "CERTIFICATE_VERIFY_FAILED" in text:
-            return f"the certificate of {where} is not trusted; name its authority with AWS_CA_BUNDLE"
+            return (
+                f"the certificate of {where} is not trusted; name its authority with AWS_CA_BUNDLE"
+            )
         return f"{where} does not speak TLS; if it speaks plain HTTP, write http:// instead of https://"
     if isinstance(error, bx.ProxyConnectionError):
         return f"the proxy in HTTPS_PROXY or HTTP_PROXY cannot be reached ({where})"
@@ -46,7 +48,11 @@ def is_unreachable(error: Exception) -> bool:
 
 def _server(error: Exception) -> str:
     """Return `http://host:port` of the server, or "the store" if the error does not name it."""
-    url = getattr(error, "kwargs", {}).get("endpoint_url") or getattr(error, "kwargs", {}).get("proxy_url") or ""
+    url = (
+        getattr(error, "kwargs", {}).get("endpoint_url")
+        or getattr(error, "kwargs", {}).get("proxy_url")
+        or ""
+    )
     parts = urlsplit(str(url))
     return (
         f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"

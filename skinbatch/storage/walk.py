@@ -73,7 +73,12 @@ def walk(scan: Scan, prefix: str) -> Iterator[tuple[str, bool]]:
 
 def _open(scan: Scan, key: str, folder: Folder) -> tuple[str, Iterator[str], set[str], _Folders]:
     """Return a folder's names, and an iterator over the folders among them, in order."""
-    return key, iter(folder.names), folder.odd, _below(scan, key, [n for n in folder.names if n[-1] == "/"])
+    return (
+        key,
+        iter(folder.names),
+        folder.odd,
+        _below(scan, key, [n for n in folder.names if n[-1] == "/"]),
+    )
 
 
 def _below(scan: Scan, above: str, names: Sequence[str]) -> _Folders:
@@ -81,7 +86,9 @@ def _below(scan: Scan, above: str, names: Sequence[str]) -> _Folders:
     reads = ahead(goes, goes.read, _THREADS, at_once=lambda _: not goes.waits)
     try:
         for batch, found in reads:
-            for folder in chain(found, (_whole(scan, above + name) for name in batch[len(found) :])):
+            for folder in chain(
+                found, (_whole(scan, above + name) for name in batch[len(found) :])
+            ):
                 goes.note(folder)
                 yield folder
     finally:

@@ -69,7 +69,12 @@ def dictionary(
 
 def _table(name: str, rows: str, schema: pa.Schema) -> TableText:
     columns = (
-        Column(field.name, str(field.type), field.nullable, (field.metadata or {})[b"description"].decode())
+        Column(
+            field.name,
+            str(field.type),
+            field.nullable,
+            (field.metadata or {})[b"description"].decode(),
+        )
         for field in schema
     )
     return TableText(name, rows, tuple(columns))

@@ -43,7 +43,9 @@ def add_meta_columns(table: pa.Table) -> pa.Table:
         for chunk, of_chunk in zip(chunks, parsed, strict=True):
             values = pa.array([fields.get(name) for fields in of_chunk], pa.string())
             arrays.append(values.take(chunk.indices))
-        table = table.append_column(meta_column_field(column), pa.chunked_array(arrays, pa.string()))
+        table = table.append_column(
+            meta_column_field(column), pa.chunked_array(arrays, pa.string())
+        )
     return table
 
 
@@ -56,7 +58,9 @@ def with_meta(table: pa.Table, computed: Sequence[str] = ()) -> pa.Table:
     if META in table.column_names:
         return table
 
-    old = [name for name in table.column_names if name.startswith(META_PREFIX) and name not in computed]
+    old = [
+        name for name in table.column_names if name.startswith(META_PREFIX) and name not in computed
+    ]
     texts = ["{}"] * table.num_rows
     if old:
         rows = zip(*(table.column(name).to_pylist() for name in old), strict=True)
@@ -77,6 +81,8 @@ def _fields(text: str) -> dict[str, str]:
     fields = {}
     for name, value in found.items():
         if value is not None:
-            text_of_value = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text_of_value = (
+                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            )
             fields[original_text(name)] = text_of_value
     return fields

@@ -14,7 +14,9 @@ from skinbatch.tables.schema import SCHEMA_VERSION
 _PREFIX = "skinbatch."
 
 
-def file_metadata(fingerprint: str, pipeline_version: int, pack: str, weights: Mapping[str, str]) -> dict[str, str]:
+def file_metadata(
+    fingerprint: str, pipeline_version: int, pack: str, weights: Mapping[str, str]
+) -> dict[str, str]:
     """Return the metadata of every data file. weights: stage -> SHA-256 of its weights file."""
     return {
         "schema_version": str(SCHEMA_VERSION),
@@ -31,7 +33,9 @@ def write_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     `metadata` becomes file metadata under `skinbatch.<name>`. Equal tables and metadata give equal
     bytes. Fields keep their descriptions.
     """
-    stamped = table.replace_schema_metadata({f"{_PREFIX}{name}": value for name, value in sorted(metadata.items())})
+    stamped = table.replace_schema_metadata(
+        {f"{_PREFIX}{name}": value for name, value in sorted(metadata.items())}
+    )
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, stamped.schema, compression="zstd") as writer:
         # Hugging Face's `datasets` fails on a row group without rows, but reads a file without row
@@ -50,7 +54,9 @@ def read_columns(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
 
     Raises pa.ArrowException or OSError if the bytes cannot be read.
     """
-    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True) as file:
+    with pq.ParquetFile(
+        pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True
+    ) as file:
         present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
         return file.read(columns=present, use_threads=False)
 
@@ -64,10 +70,14 @@ def read_parquet(data: bytes, where: str) -> pa.Table:
     try:
         table = read_columns(data)
     except (pa.ArrowException, OSError) as e:
-        raise TableError(f"{where}: not readable as Parquet: {e}; delete it and run `score` again") from None
+        raise TableError(
+            f"{where}: not readable as Parquet: {e}; delete it and run `score` again"
+        ) from None
     version = read_metadata(table).get("schema_version")
     if version is None or not version.isdecimal():
-        raise TableError(f"{where}: a Parquet file that skinbatch did not write (no schema version)")
+        raise TableError(
+            f"{where}: a Parquet file that skinbatch did not write (no schema version)"
+        )
     if int(version) > SCHEMA_VERSION:
         raise TableError(
             f"{where}: has schema version {version}, but this skinbatch reads up to {SCHEMA_VERSION}; update it"
@@ -78,4 +88,6 @@ def read_parquet(data: bytes, where: str) -> pa.Table:
 def read_metadata(table: pa.Table) -> dict[str, str]:
     """Return the metadata that `write_parquet` stored, without the prefix; {} for other tables."""
     stored = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    return {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
+    return {
+        key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)
+    }

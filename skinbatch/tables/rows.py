@@ -16,8 +16,28 @@ from skinbatch.types import GradedBox, ImageRef, ImageResult, Status
 
 _CROP = ("crop_x1", "crop_y1", "crop_x2", "crop_y2")
 _SAME_NAME = (
-    *("sha256", "width", "height", "face", "faces", "view", "skin_fraction", "sharpness", "brightness", "ita_degrees"),
-    *("count_total", "count_left", "count_right", "saturated", "grade", "grade_level", "grade_scheme", "top_class"),
+    *(
+        "sha256",
+        "width",
+        "height",
+        "face",
+        "faces",
+        "view",
+        "skin_fraction",
+        "sharpness",
+        "brightness",
+        "ita_degrees",
+    ),
+    *(
+        "count_total",
+        "count_left",
+        "count_right",
+        "saturated",
+        "grade",
+        "grade_level",
+        "grade_scheme",
+        "top_class",
+    ),
 )
 _BOX = ("x1", "y1", "x2", "y2", "score", "label", "skin_overlap", "side", "counted")
 _REF = ("image_id", "uri", "size", "version", "unit_id", META)
@@ -31,7 +51,9 @@ class Row(NamedTuple):
     result: ImageResult
 
 
-def images_table(rows: Sequence[Row], detector_classes: Sequence[str], prob_columns: Sequence[str]) -> pa.Table:
+def images_table(
+    rows: Sequence[Row], detector_classes: Sequence[str], prob_columns: Sequence[str]
+) -> pa.Table:
     """Return one row for each photo, in the given order.
 
     prob_columns: column names of the pack, of all heads. A photo without counts or probabilities
@@ -124,7 +146,10 @@ def masks_table(rows: Sequence[Row], segmenter_classes: Sequence[str]) -> pa.Tab
 
 
 def copy_rows(
-    images: pa.Table, boxes: pa.Table, masks: pa.Table | None, keep: Mapping[str, tuple[ImageRef, str]]
+    images: pa.Table,
+    boxes: pa.Table,
+    masks: pa.Table | None,
+    keep: Mapping[str, tuple[ImageRef, str]],
 ) -> tuple[pa.Table, pa.Table, pa.Table | None]:
     """Copy the rows of older results that are still valid into new units, in their old order.
 
@@ -140,7 +165,9 @@ def copy_rows(
             fresh[name].append(value)
 
     fields = list(kept.schema)
-    arrays = [pa.array(fresh[f.name], f.type) if f.name in fresh else kept.column(f.name) for f in fields]
+    arrays = [
+        pa.array(fresh[f.name], f.type) if f.name in fresh else kept.column(f.name) for f in fields
+    ]
     renamed = {old: safe_text(ref.image_id) for old, (ref, _) in keep.items()}
     return (
         pa.table(arrays, schema=pa.schema(fields)),
@@ -158,13 +185,22 @@ def concat_images(tables: Iterable[pa.Table]) -> pa.Table:
     schema = parts[0].schema
     for part in parts:
         if [(f.name, f.type) for f in part.schema] != [(f.name, f.type) for f in schema]:
-            raise ValueError(f"tables of different scorings: columns {part.column_names} and {schema.names}")
+            raise ValueError(
+                f"tables of different scorings: columns {part.column_names} and {schema.names}"
+            )
     return pa.concat_tables(pa.table(part.columns, schema=schema) for part in parts)
 
 
 def _of_ref(ref: ImageRef, unit_id: str) -> dict[str, Any]:
     version = None if ref.version is None else safe_text(ref.version)
-    values = (safe_text(ref.image_id), safe_text(ref.uri), ref.size, version, unit_id, meta_json(ref.meta))
+    values = (
+        safe_text(ref.image_id),
+        safe_text(ref.uri),
+        ref.size,
+        version,
+        unit_id,
+        meta_json(ref.meta),
+    )
     return dict(zip(_REF, values, strict=True))
 
 
@@ -173,7 +209,9 @@ def _error_text(error: str) -> str:
 
 
 def _only(table: pa.Table, keep: Mapping[str, object]) -> pa.Table:
-    return table.filter(pc.is_in(table.column("image_id"), value_set=pa.array(list(keep), pa.string())))
+    return table.filter(
+        pc.is_in(table.column("image_id"), value_set=pa.array(list(keep), pa.string()))
+    )
 
 
 def _rename(table: pa.Table, renamed: Mapping[str, str]) -> pa.Table:

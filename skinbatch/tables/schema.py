@@ -19,9 +19,7 @@ META = "meta"
 
 _PIXELS = "pixels of the displayed original (EXIF orientation applied)"
 _BYTES = "bytes that are not UTF-8 are written as `\\x{ff}`"
-_ITA = (
-    "Individual typology angle: atan((L* - 50) / b*) over the median CIELAB of the skin; null without colour (b* < 0.5)"
-)
+_ITA = "Individual typology angle: atan((L* - 50) / b*) over the median CIELAB of the skin; null without colour (b* < 0.5)"
 _GRADE_CAVEAT = (
     "Hayashi counts inflammatory lesions (papules and pustules) only: with a detector that has one class for all "
     "lesions the grade is an overestimate"
@@ -34,12 +32,26 @@ def _field(name: str, kind: pa.DataType, description: str, *, null: bool = True)
 
 _PHOTO = (
     _field(
-        "image_id", pa.string(), f"Key relative to the source; for a member, `shard.tar/member`; {_BYTES}", null=False
+        "image_id",
+        pa.string(),
+        f"Key relative to the source; for a member, `shard.tar/member`; {_BYTES}",
+        null=False,
     ),
-    _field("uri", pa.string(), "Address of the bytes; for a member, the shard's uri and the member's name", null=False),
-    _field("sha256", pa.string(), "SHA-256 of the photo's bytes, hex; null when they could not be read"),
+    _field(
+        "uri",
+        pa.string(),
+        "Address of the bytes; for a member, the shard's uri and the member's name",
+        null=False,
+    ),
+    _field(
+        "sha256", pa.string(), "SHA-256 of the photo's bytes, hex; null when they could not be read"
+    ),
     _field("size", pa.int64(), "Size of the photo in bytes, as read or listed"),
-    _field("version", pa.string(), "Opaque version: ETag on S3, mtime_ns locally, the shard's for members"),
+    _field(
+        "version",
+        pa.string(),
+        "Opaque version: ETag on S3, mtime_ns locally, the shard's for members",
+    ),
     _field("status", pa.string(), f"Outcome for the photo: {', '.join(Status)}", null=False),
     _field("error", pa.string(), "Error message for people; null for ok rows"),
     _field("width", pa.int32(), "Pixels as displayed (EXIF orientation applied)"),
@@ -51,7 +63,9 @@ _PHOTO = (
         "body; otherwise counts and grade are null",
     ),
     _field(
-        "faces", pa.int16(), "Number of pieces of skin large enough to be separate faces; only the largest is scored"
+        "faces",
+        pa.int16(),
+        "Number of pieces of skin large enough to be separate faces; only the largest is scored",
     ),
     _field(
         "view",
@@ -60,7 +74,11 @@ _PHOTO = (
         "recognises close-ups also give closeup (the photo is all skin) and body (skin of a hand, foot, limb or trunk: "
         "not a face, with probabilities but neither counts nor grade)",
     ),
-    _field("skin_fraction", pa.float32(), "Share of the photo that is acne-affectable skin (skin and nose), 0-1"),
+    _field(
+        "skin_fraction",
+        pa.float32(),
+        "Share of the photo that is acne-affectable skin (skin and nose), 0-1",
+    ),
     _field("crop_x1", pa.int32(), f"Left edge of the face crop, {_PIXELS}"),
     _field("crop_y1", pa.int32(), f"Top edge of the face crop, {_PIXELS}"),
     _field("crop_x2", pa.int32(), f"Right edge of the face crop, exclusive, {_PIXELS}"),
@@ -75,7 +93,11 @@ _PHOTO = (
 )
 _HALF = "in the displayed picture; null without a nose and in close-ups"
 _COUNTS = (
-    _field("count_total", pa.int32(), "Counted lesions: score at or over the threshold, centre on the skin"),
+    _field(
+        "count_total",
+        pa.int32(),
+        "Counted lesions: score at or over the threshold, centre on the skin",
+    ),
     _field(
         "count_left",
         pa.int32(),
@@ -89,9 +111,15 @@ _COUNTS = (
 )
 _GRADE = (
     _field(
-        "saturated", pa.bool_(), "True if the detector's limit on boxes was reached; the counts may then be too low"
+        "saturated",
+        pa.bool_(),
+        "True if the detector's limit on boxes was reached; the counts may then be too low",
     ),
-    _field("grade", pa.string(), f"Severity by the scheme: mild, moderate, severe, very_severe. {_GRADE_CAVEAT}"),
+    _field(
+        "grade",
+        pa.string(),
+        f"Severity by the scheme: mild, moderate, severe, very_severe. {_GRADE_CAVEAT}",
+    ),
     _field("grade_level", pa.int8(), f"The grade as a number, 0-3. {_GRADE_CAVEAT}"),
     _field(
         "grade_scheme",
@@ -109,7 +137,10 @@ BOXES = pa.schema(
         _field("x2", pa.float32(), f"Right edge, {_PIXELS}", null=False),
         _field("y2", pa.float32(), f"Bottom edge, {_PIXELS}", null=False),
         _field(
-            "score", pa.float32(), "The detector's confidence, 0-1; boxes are kept down to the score floor", null=False
+            "score",
+            pa.float32(),
+            "The detector's confidence, 0-1; boxes are kept down to the score floor",
+            null=False,
         ),
         _field("label", pa.string(), "The detector's class", null=False),
         _field(
@@ -117,8 +148,17 @@ BOXES = pa.schema(
             pa.float32(),
             "Share of the box's central region (its middle half in each direction) that lies on the face's skin, 0-1",
         ),
-        _field("side", pa.string(), "left or right of the nose in the displayed picture; null without a nose"),
-        _field("counted", pa.bool_(), "Score at or over the threshold and skin_overlap at least 0.5", null=False),
+        _field(
+            "side",
+            pa.string(),
+            "left or right of the nose in the displayed picture; null without a nose",
+        ),
+        _field(
+            "counted",
+            pa.bool_(),
+            "Score at or over the threshold and skin_overlap at least 0.5",
+            null=False,
+        ),
     ]
 )
 
@@ -157,7 +197,9 @@ def images_schema(detector_classes: Sequence[str], prob_columns: Iterable[str]) 
     ]
     tail = [
         _field(
-            "top_class", pa.string(), "Disease with the highest probability; null if it is below the pack's threshold"
+            "top_class",
+            pa.string(),
+            "Disease with the highest probability; null if it is below the pack's threshold",
         ),
         _field("unit_id", pa.string(), "The unit of work that scored the photo", null=False),
         META_FIELD,
@@ -173,8 +215,16 @@ def masks_schema(segmenter_classes: Sequence[str]) -> pa.Schema:
     return pa.schema(
         [
             _field("image_id", pa.string(), "The photo, as in `images`", null=False),
-            _field("height", pa.int32(), "Pixels of the mask: the photo as displayed; null if there is no mask"),
-            _field("width", pa.int32(), "Pixels of the mask: the photo as displayed; null if there is no mask"),
+            _field(
+                "height",
+                pa.int32(),
+                "Pixels of the mask: the photo as displayed; null if there is no mask",
+            ),
+            _field(
+                "width",
+                pa.int32(),
+                "Pixels of the mask: the photo as displayed; null if there is no mask",
+            ),
             *(
                 _field(
                     column,

@@ -54,7 +54,9 @@ class AnchorReport:
     def as_text(self) -> str:
         lines = [f"{self.boxes} boxes of {self.photos} photos, at {self.size} px"]
         if self.swapped:
-            lines.append(f"corrected: {self.swapped} {'box' if self.swapped == 1 else 'boxes'} with swapped corners")
+            lines.append(
+                f"corrected: {self.swapped} {'box' if self.swapped == 1 else 'boxes'} with swapped corners"
+            )
         for reason, names in self.left_out.items():
             shown = list(dict.fromkeys(names))
             more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
@@ -62,7 +64,10 @@ class AnchorReport:
         lines += ["", "  k  mean IoU"]
         for k, covered in self.curve.items():
             lines.append(f" {k:2d}  {covered:.3f}{'  <- chosen' if k == len(self.anchors) else ''}")
-        lines += ["", "anchors (width x height): " + ", ".join(f"{w:g} x {h:g}" for w, h in self.anchors)]
+        lines += [
+            "",
+            "anchors (width x height): " + ", ".join(f"{w:g} x {h:g}" for w, h in self.anchors),
+        ]
         return "\n".join([*lines, *(f"wrote {path}" for path in self.written)])
 
 
@@ -99,11 +104,14 @@ def report_anchors(
     if not len(found.wh):
         reasons = ", ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())
         raise UsageError(
-            f"{truth}: no usable box in {found.photos} photos" + (f" (left out: {reasons})" if reasons else "")
+            f"{truth}: no usable box in {found.photos} photos"
+            + (f" (left out: {reasons})" if reasons else "")
         )
     different = len(np.unique(found.wh, axis=0))
     if k > different:
-        raise UsageError(f"{truth}: {different} different boxes cannot make {k} anchors; give a smaller --anchors")
+        raise UsageError(
+            f"{truth}: {different} different boxes cannot make {k} anchors; give a smaller --anchors"
+        )
     fits = {n: fit_anchors(found.wh, n) for n in range(1, min(max(MOST, k), different) + 1)}
     anchors = np.round(fits[k], 1)
     curve = {n: round(mean_iou(found.wh, fit), 4) for n, fit in fits.items()}
@@ -126,14 +134,18 @@ def report_anchors(
     return report
 
 
-def _settled(name: str, given: float | None, before: Mapping[str, Any], default: float, path: Path | None) -> float:
+def _settled(
+    name: str, given: float | None, before: Mapping[str, Any], default: float, path: Path | None
+) -> float:
     """Return the option or the value in the config; raise UsageError if they differ.
 
     Anchors fit only one input size.
     """
     said = before.get(name, default if given is None else given)
     if not isinstance(said, int | float) or isinstance(said, bool) or said <= 0:
-        raise UsageError(f"{path if name in before else 'options'}: `{name}` is not a number over 0 (got {said!r})")
+        raise UsageError(
+            f"{path if name in before else 'options'}: `{name}` is not a number over 0 (got {said!r})"
+        )
     if given is not None and given != said:
         raise UsageError(
             f"{path}: {name} is {said} there and {given} in the option; anchors fit only one of them: change one"
@@ -147,7 +159,9 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
-        raise UsageError(f"{path}: exists but is not readable as TOML: {e}; name another file") from None
+        raise UsageError(
+            f"{path}: exists but is not readable as TOML: {e}; name another file"
+        ) from None
 
 
 def _write_config(path: Path, report: AnchorReport, before: Mapping[str, Any]) -> None:
@@ -177,8 +191,14 @@ def _write_config(path: Path, report: AnchorReport, before: Mapping[str, Any]) -
 
 def _with_table(lines: list[str], table: list[str]) -> str:
     start = next((n for n, line in enumerate(lines) if _ANCHORS.fullmatch(line)), len(lines))
-    stop = next((n for n in range(start + 1, len(lines)) if _HEADER.fullmatch(lines[n])), len(lines))
-    before = [*lines[:start], ""] if start == len(lines) and lines and lines[-1].strip() else lines[:start]
+    stop = next(
+        (n for n in range(start + 1, len(lines)) if _HEADER.fullmatch(lines[n])), len(lines)
+    )
+    before = (
+        [*lines[:start], ""]
+        if start == len(lines) and lines and lines[-1].strip()
+        else lines[:start]
+    )
     after = ["", *lines[stop:]] if stop < len(lines) else []
     return "\n".join([*before, *table, *after]) + "\n"
 
@@ -201,7 +221,9 @@ def _draw(report: AnchorReport, path: Path) -> None:
     axes.set_xticks(ks)
     axes.set_xlabel("anchors (k)")
     axes.set_ylabel("mean IoU of a box with its nearest anchor")
-    axes.set_title(f"{report.boxes:,} boxes of {report.photos:,} photos, at {report.size} px", fontsize=11)
+    axes.set_title(
+        f"{report.boxes:,} boxes of {report.photos:,} photos, at {report.size} px", fontsize=11
+    )
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     try:

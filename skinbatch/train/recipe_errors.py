@@ -14,7 +14,11 @@ def explain(error: Any, path: Path, root: type[BaseModel], prefix: str = "") -> 
 
     root: the model of the whole file. prefix: goes before the setting's name.
     """
-    place = [part for part in error["loc"] if part not in ("SegmenterStage", "DetectorStage", "ClassifierStage")]
+    place = [
+        part
+        for part in error["loc"]
+        if part not in ("SegmenterStage", "DetectorStage", "ClassifierStage")
+    ]
     name = prefix + ".".join(str(part) for part in place)
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown setting `{name}`{_known(place, root)}"

@@ -24,7 +24,13 @@ _WITHOUT: Mapping[str, Sequence[str]] = {
         "data.repeat",
         "data.negative_share",
     ),
-    "detector": ("data.apart", "augment.erase", "augment.blemish", "augment.scene", "augment.closeup"),
+    "detector": (
+        "data.apart",
+        "augment.erase",
+        "augment.blemish",
+        "augment.scene",
+        "augment.closeup",
+    ),
     "classifier": (
         "data.stretched",
         "data.repeat",
@@ -55,7 +61,10 @@ def misfits(recipe: Recipe) -> Iterator[str]:
     views = [view for data in datas for view in (data, *data.train, *data.valid, *data.negatives)]
     for name in _WITHOUT[recipe.stage]:
         section, _, setting = name.partition(".")
-        if any(getattr(table, setting, None) for table in ((recipe.augment,) if section == "augment" else views)):
+        if any(
+            getattr(table, setting, None)
+            for table in ((recipe.augment,) if section == "augment" else views)
+        ):
             yield f"{recipe.file}: setting `{name}` does not apply to a {recipe.stage}; leave it out"
     if recipe.calibration is not None and recipe.stage != "classifier":
         yield f"{recipe.file}: [calibration] is only for classifiers; leave it out"

@@ -14,7 +14,19 @@ from skinbatch.models.stages import Fraction, Name, Positive, Section
 from skinbatch.tables.names import composed
 
 StageName = Literal["segmenter", "detector", "classifier"]
-Format = Literal["voc", "coco", "label-studio", "cvat", "labelme", "yolo", "lines", "masks", "parts", "folders", "csv"]
+Format = Literal[
+    "voc",
+    "coco",
+    "label-studio",
+    "cvat",
+    "labelme",
+    "yolo",
+    "lines",
+    "masks",
+    "parts",
+    "folders",
+    "csv",
+]
 
 
 def _located(path: Path, info: ValidationInfo) -> Path:
@@ -159,13 +171,19 @@ class DataSection(View):
     @model_validator(mode="after")
     def _check(self) -> DataSection:
         if not self.train:
-            raise ValueError('`train` is a list of truths, such as [{ truth = "acne04/train" }], and it is empty')
+            raise ValueError(
+                '`train` is a list of truths, such as [{ truth = "acne04/train" }], and it is empty'
+            )
         of_sources = any(source.valid_share is not None for source in self.train)
         of_negatives = any(negatives.valid_share is not None for negatives in self.negatives)
         if any(source.valid_share is not None for source in self.valid):
-            raise ValueError("`valid_share` of a source goes with `train`: all photos of `valid` are validated on")
+            raise ValueError(
+                "`valid_share` of a source goes with `train`: all photos of `valid` are validated on"
+            )
         if self.valid_share is not None and (self.valid or of_sources or of_negatives):
-            raise ValueError("`valid_share` is of all sources; leave out `valid`, and `valid_share` of single sources")
+            raise ValueError(
+                "`valid_share` is of all sources; leave out `valid`, and `valid_share` of single sources"
+            )
         if not (self.valid or of_sources) and self.valid_share is None:
             raise ValueError("give either `valid`, a list of truths, or `valid_share`, such as 0.2")
         if self.group is not None:
@@ -254,7 +272,9 @@ class AugmentSection(Section):
         for name in ("scale", "stretch"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"`{name}` goes from the smaller factor to the larger, not from {low} to {high}")
+                raise ValueError(
+                    f"`{name}` goes from the smaller factor to the larger, not from {low} to {high}"
+                )
         return self
 
 

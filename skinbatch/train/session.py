@@ -123,18 +123,29 @@ def train(
     try:
         with FileLock(work / ".lock", timeout=0):
             _keep_recipe(said, work)
-            return _done(said, out, work, strict) or _train(said, out, work, progress, strict, ray_address)
+            return _done(said, out, work, strict) or _train(
+                said, out, work, progress, strict, ray_address
+            )
     except Timeout:
-        raise ClaimError(f"{work}: another training is using this folder; wait for it, or give another --out") from None
+        raise ClaimError(
+            f"{work}: another training is using this folder; wait for it, or give another --out"
+        ) from None
 
 
 def _train(
-    recipe: Recipe, out: Path, work: Path, progress: TrainingProgress, strict: bool, ray_address: str | None
+    recipe: Recipe,
+    out: Path,
+    work: Path,
+    progress: TrainingProgress,
+    strict: bool,
+    ray_address: str | None,
 ) -> Outcome:
     hashes: dict[Path, str] = {}
     checked = _checked(recipe, progress, hashes)
     problems = checked.problems
-    while unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable:
+    while (
+        unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable
+    ):
         # The training photos are split anew without these, and the new split is the one to check.
         recipe, before = recipe.without(unusable), problems.found
         checked = _checked(recipe, progress, hashes)
@@ -173,7 +184,12 @@ def _train(
             f"training are in {work / 'curves.png'}"
         )
     metrics = tuple(dataclasses.asdict(metric) for metric in trained.metrics)
-    done = {"weights": pack.weights[stem_of(recipe)], "problems": counts, "metrics": metrics, "tried": tried}
+    done = {
+        "weights": pack.weights[stem_of(recipe)],
+        "problems": counts,
+        "metrics": metrics,
+        "tried": tried,
+    }
     _write(work / DONE, done)
     return Outcome(pack, work, trained, counts, metrics, tried)
 
@@ -242,16 +258,26 @@ def _checked(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]
         found |= dict.fromkeys(problems.found)
         for name, photos in earlier.items():
             # A photo that an earlier training has seen must not be evaluated on.
-            twice = check({name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping)
+            twice = check(
+                {name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping
+            )
             found |= dict.fromkeys(problem for problem in twice.found if problem.kind in _IN_BOTH)
-        found |= dict.fromkeys(problems_of_groups(gathered.train, gathered.valid, part.data, groups))
+        found |= dict.fromkeys(
+            problems_of_groups(gathered.train, gathered.valid, part.data, groups)
+        )
         where = f"transfer `{part.name}`: " if part.name else ""
         if (told := describe_groups(gathered.train, gathered.valid, part.data)) is not None:
             by_person.append(f"{where}{told}")
-        notes += [f"{where}`data.map` {name!r}: the truth has no class with this name" for name in gathered.unused]
+        notes += [
+            f"{where}`data.map` {name!r}: the truth has no class with this name"
+            for name in gathered.unused
+        ]
         earlier[f"{part.name} train"] = splits["train"]
         for name, taken in (("train", gathered.train), ("valid", gathered.valid)):
-            seen[f"{part.name} {name}".strip()] = {"photos": len(taken), "sha256": _known_by(taken, hashes)}
+            seen[f"{part.name} {name}".strip()] = {
+                "photos": len(taken),
+                "sha256": _known_by(taken, hashes),
+            }
     if (start := recipe.start_from()) is not None:
         seen["weights"] = {"sha256": _content(start)}
     if (faces := recipe.face_finder()) is not None:
@@ -264,8 +290,14 @@ def _known_by(taken: Sequence[TakenPhoto], hashes: dict[Path, str]) -> str:
 
     hashes: see _checked.
     """
-    of_files = [list(dict.fromkeys((t.photo.annotation, t.path, *(t.photo.masks or ())))) for t in taken]
-    unread = [file for file in dict.fromkeys(file for files in of_files for file in files) if file not in hashes]
+    of_files = [
+        list(dict.fromkeys((t.photo.annotation, t.path, *(t.photo.masks or ())))) for t in taken
+    ]
+    unread = [
+        file
+        for file in dict.fromkeys(file for files in of_files for file in files)
+        if file not in hashes
+    ]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         hashes.update(zip(unread, pool.map(_content, unread), strict=True))
     known = hashlib.sha256()
@@ -298,7 +330,11 @@ def _keep_photos(work: Path, seen: dict[str, Any]) -> None:
         return
     for name, now in seen.items():
         if before.get(name) != now:
-            counts = f": {before[name].get('photos')} photos then, {now['photos']} now" if "photos" in now else ""
+            counts = (
+                f": {before[name].get('photos')} photos then, {now['photos']} now"
+                if "photos" in now
+                else ""
+            )
             raise UsageError(
                 f"{work}: the inputs of this training have changed since it began ({name}{counts}); give another --out, "
                 f"or remove {work}"
@@ -322,7 +358,9 @@ def _read(path: Path) -> Any | None:
 def _keep_recipe(recipe: Recipe, work: Path) -> None:
     """Record the recipe of this folder. Raises UsageError if another recipe was trained here."""
     path = work / RECIPE
-    now = json.loads(json.dumps({name: value for name, value in recipe.as_dict().items() if name != "run"}))
+    now = json.loads(
+        json.dumps({name: value for name, value in recipe.as_dict().items() if name != "run"})
+    )
     before = _read(path)
     if before is not None:
         changed = list(_differences(before, now))
@@ -361,7 +399,9 @@ def _done(recipe: Recipe, out: Path, work: Path, strict: bool) -> Outcome | None
     if strict and done["problems"]:
         Problems.from_json(_read(work / PROBLEMS) or {}).raise_if(strict)
         number = sum(done["problems"].values())
-        raise UsageError(f"{number} problems in the annotated photos; {work / PROBLEMS}, which named them, is damaged")
+        raise UsageError(
+            f"{number} problems in the annotated photos; {work / PROBLEMS}, which named them, is damaged"
+        )
     return Outcome(pack, work, None, done["problems"], tuple(done["metrics"]), done["tried"])
 
 

@@ -41,7 +41,9 @@ def find_recipe(said: str) -> Path:
 
     close = difflib.get_close_matches(path.stem, shipped, n=3)
     suggestion = f"did you mean {' or '.join(close)}? " if close else ""
-    raise UsageError(f"{said}: no such recipe; {suggestion}`skinbatch recipes` lists those that come with skinbatch")
+    raise UsageError(
+        f"{said}: no such recipe; {suggestion}`skinbatch recipes` lists those that come with skinbatch"
+    )
 
 
 def headline(path: Path) -> str:

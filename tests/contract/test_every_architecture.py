@@ -20,7 +20,12 @@ from skinbatch.models.stages import ARCHITECTURES, TRAINED_HERE
 from skinbatch.types import ImageResult
 from tests.faces import face, jpeg, png, write_tree
 from tests.unit.models.onnx_files import SquareYolo, export, yolo
-from tests.unit.models.support import CLASSIFIER_SIZES, classifier_weights, random_detector_state, segmenter_weights
+from tests.unit.models.support import (
+    CLASSIFIER_SIZES,
+    classifier_weights,
+    random_detector_state,
+    segmenter_weights,
+)
 
 TWO = ("papule", "pustule")
 SIZES = {"ssd-mobilenet": 320}
@@ -51,7 +56,9 @@ def toml(folder: Path, **fields: object) -> tuple[Path, ...]:
 
 def segmenter(arch: str, folder: Path) -> Import:
     torch.save({"state_dict": segmenter_weights(arch, 19)}, folder / "weights.pth")
-    return Import("segmenter", arch, folder / "weights.pth", toml(folder, size=64), ("celebamask-hq",))
+    return Import(
+        "segmenter", arch, folder / "weights.pth", toml(folder, size=64), ("celebamask-hq",)
+    )
 
 
 def detector(arch: str, folder: Path, **fields: Any) -> Import:
@@ -75,13 +82,17 @@ def classifier(arch: str, folder: Path, **fields: Any) -> Import:
     if arch == "onnx":
         network = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         export(network, folder / "best.onnx", (1, 3, 64, 64), open_axes=(0,))
-        return Import("classifier", arch, folder / "best.onnx", toml(folder, outputs="softmax"), classes)
+        return Import(
+            "classifier", arch, folder / "best.onnx", toml(folder, outputs="softmax"), classes
+        )
     backbone = "mobilenetv3_small_050" if arch == "timm" else None
     size = CLASSIFIER_SIZES.get(arch, 64)
     torch.save(classifier_weights(arch, 4, backbone=backbone, **fields), folder / "weights.pth")
     named = f"timm:{backbone}" if backbone else arch
     config = toml(folder, size=size, **fields)
-    return Import("classifier", named, folder / "weights.pth", config, classes, {"head": "acne_grade"})
+    return Import(
+        "classifier", named, folder / "weights.pth", config, classes, {"head": "acne_grade"}
+    )
 
 
 MAKERS: dict[str, Callable[..., Import]] = {
@@ -89,11 +100,17 @@ MAKERS: dict[str, Callable[..., Import]] = {
     "detector": detector,
     "classifier": classifier,
 }
-CASES = [(stage, arch) for stage, archs in ARCHITECTURES.items() for arch in (*archs, *TRAINED_HERE[stage])]
+CASES = [
+    (stage, arch)
+    for stage, archs in ARCHITECTURES.items()
+    for arch in (*archs, *TRAINED_HERE[stage])
+]
 
 
 @pytest.fixture(params=CASES, ids=[arch for _, arch in CASES])
-def imported(request: pytest.FixtureRequest, tmp_path: Path, fake_pack: str) -> tuple[str, str, Pack]:
+def imported(
+    request: pytest.FixtureRequest, tmp_path: Path, fake_pack: str
+) -> tuple[str, str, Pack]:
     """Return the stage, the architecture, and a pack with it whose other stages are fakes."""
     stage, arch = request.param
     wanted = MAKERS[stage](arch, tmp_path)
@@ -106,7 +123,9 @@ def test_an_imported_model_scores_a_photo(imported: tuple[str, str, Pack]) -> No
     found = scorer(pack)(face(left=2, right=1))
     assert found.status == "ok", found.error
     if stage == "classifier":
-        assert set(found.probs) == set(pack.prob_columns) and all(0 <= p <= 1 for p in found.probs.values())
+        assert set(found.probs) == set(pack.prob_columns) and all(
+            0 <= p <= 1 for p in found.probs.values()
+        )
     if stage == "detector":
         assert found.boxes and {box.label for box in found.boxes} <= set(TWO)
         assert all(0 <= b.x1 < b.x2 <= 96 and 0 <= b.y1 < b.y2 <= 96 for b in found.boxes)
@@ -129,7 +148,12 @@ FAMILIES = [
 def test_nan_of_the_last_layer_is_a_model_error_and_never_a_number(
     stage: str, arch: str, fields: dict[str, Any], tmp_path: Path, fake_pack: str
 ) -> None:
-    pack = add_stage("mine", MAKERS[stage](arch, tmp_path, **fields), dest=str(tmp_path / "packs"), base=fake_pack)
+    pack = add_stage(
+        "mine",
+        MAKERS[stage](arch, tmp_path, **fields),
+        dest=str(tmp_path / "packs"),
+        base=fake_pack,
+    )
     built = scorer(pack)
     model: Any = {"segmenter": built.models.segmenter, "detector": built.models.detector}.get(
         stage, built.models.classifiers[-1]
@@ -144,10 +168,14 @@ def test_nan_of_the_last_layer_is_a_model_error_and_never_a_number(
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf])
 def test_an_infinite_number_is_no_certainty(number: float, tmp_path: Path, fake_pack: str) -> None:
-    pack = add_stage("mine", classifier("timm", tmp_path), dest=str(tmp_path / "packs"), base=fake_pack)
+    pack = add_stage(
+        "mine", classifier("timm", tmp_path), dest=str(tmp_path / "packs"), base=fake_pack
+    )
     built = scorer(pack)
     network: Any = built.models.classifiers[-1]
-    last = [module for module in network.network.modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
+    last = [
+        module for module in network.network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ][-1]
     assert last.bias is not None
     last.bias.data[0] = number
     refused(built(face(left=2, right=1)), "classifier")
@@ -166,19 +194,31 @@ class NaNOnSkin(nn.Module):
         return numbers + 0 * left.reshape(-1, *[1] * (numbers.ndim - 1))
 
 
-def test_nan_of_an_onnx_classifier_is_a_model_error_and_never_a_number(tmp_path: Path, fake_pack: str) -> None:
+def test_nan_of_an_onnx_classifier_is_a_model_error_and_never_a_number(
+    tmp_path: Path, fake_pack: str
+) -> None:
     """Give NaN for faces only: the photo of noise that an import tries is less red."""
-    network = NaNOnSkin(nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 0.5)
+    network = NaNOnSkin(
+        nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 0.5
+    )
     path = export(network, tmp_path / "best.onnx", (1, 3, 64, 64), open_axes=(0,))
     wanted = Import(
-        "classifier", "onnx", path, toml(tmp_path, outputs="softmax"), ("none", "mild", "moderate", "severe")
+        "classifier",
+        "onnx",
+        path,
+        toml(tmp_path, outputs="softmax"),
+        ("none", "mild", "moderate", "severe"),
     )
     pack = add_stage("mine", wanted, dest=str(tmp_path / "packs"), base=fake_pack)
     refused(scorer(pack)(face(left=2, right=1)), "classifier")
 
 
-def test_nan_of_an_onnx_detector_is_a_model_error_and_never_a_number(tmp_path: Path, fake_pack: str) -> None:
-    path = export(NaNOnSkin(SquareYolo(2, "v8"), 0.56), tmp_path / "best.onnx", (1, 3, 64, 64), open_axes=(0,))
+def test_nan_of_an_onnx_detector_is_a_model_error_and_never_a_number(
+    tmp_path: Path, fake_pack: str
+) -> None:
+    path = export(
+        NaNOnSkin(SquareYolo(2, "v8"), 0.56), tmp_path / "best.onnx", (1, 3, 64, 64), open_axes=(0,)
+    )
     wanted = Import("detector", "yolo-onnx", path, toml(tmp_path, layout="v8"), TWO)
     pack = add_stage("mine", wanted, dest=str(tmp_path / "packs"), base=fake_pack)
     refused(scorer(pack)(face(left=2, right=1)), "detector")
@@ -204,7 +244,9 @@ def test_an_archive_is_scored_and_verified(
     imported: tuple[str, str, Pack], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     _, _, pack = imported
-    photos = write_tree(tmp_path / "photos", {"a.jpg": jpeg(face(1, 2)), "b/c.png": png(face(3, 0, shade=9))})
+    photos = write_tree(
+        tmp_path / "photos", {"a.jpg": jpeg(face(1, 2)), "b/c.png": png(face(3, 0, shade=9))}
+    )
     if (real := Path(__file__).parents[3] / "shared/data/acne04/valid").is_dir():
         for number, path in enumerate(sorted(real.glob("*.jpg"))[:3]):
             (photos / f"real-{number}.jpg").write_bytes(path.read_bytes())
@@ -213,8 +255,8 @@ def test_an_archive_is_scored_and_verified(
     assert skinbatch.verify(tmp_path / "out").differences == []
     images = skinbatch.open(tmp_path / "out").images()
     assert set(pack.prob_columns) <= set(images.column_names)
-    assert [f"count_{name}" in images.column_names for name in pack.detector_classes] == [True] * len(
-        pack.detector_classes
-    )
+    assert [f"count_{name}" in images.column_names for name in pack.detector_classes] == [
+        True
+    ] * len(pack.detector_classes)
     if not real.is_dir():
         pytest.skip(f"scored and verified on drawn faces; no real ones in {real}")

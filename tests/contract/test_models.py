@@ -67,14 +67,18 @@ def test_boxes_lie_in_the_photo_best_first_above_the_floor_and_below_the_cap(
         assert found.saturated == (len(found) == 20)
 
 
-def test_probabilities_are_one_row_a_photo_in_0_to_1(models: Models, photos: list[NDArray[np.uint8]]) -> None:
+def test_probabilities_are_one_row_a_photo_in_0_to_1(
+    models: Models, photos: list[NDArray[np.uint8]]
+) -> None:
     for classifier in models.classifiers:
         probs = classifier(photos)
         assert probs.shape == (len(photos), len(classifier.classes)) and probs.dtype == np.float32
         assert ((probs >= 0) & (probs <= 1)).all()
 
 
-def test_a_photo_alone_and_in_a_batch_gives_the_same(models: Models, photos: list[NDArray[np.uint8]]) -> None:
+def test_a_photo_alone_and_in_a_batch_gives_the_same(
+    models: Models, photos: list[NDArray[np.uint8]]
+) -> None:
     maps, found = models.segmenter(photos), models.detector(photos)
     probs = [classifier(photos) for classifier in models.classifiers]
     for i, photo in enumerate(photos):

@@ -60,7 +60,9 @@ def photos() -> list[NDArray[np.uint8]]:
 
 
 @pytest.fixture(autouse=True)
-def everything_on_openvino(caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def everything_on_openvino(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """Fail if a network falls back, which would compare torch with itself."""
     monkeypatch.setenv("SKINBATCH_CACHE", str(tmp_path / "cache"))
     with caplog.at_level(logging.INFO):
@@ -73,7 +75,9 @@ def everything_on_openvino(caplog: pytest.LogCaptureFixture, tmp_path: Path, mon
 def test_segmenters_label_the_same_pixels(arch: str, photos: list[NDArray[np.uint8]]) -> None:
     def build(runtime: Runtime) -> BiSeNetSegmenter:
         weights = segmenter_weights(arch, 4)
-        return BiSeNetSegmenter(arch, ("background", "skin", "nose", "body"), weights, size=64, runtime=runtime)
+        return BiSeNetSegmenter(
+            arch, ("background", "skin", "nose", "body"), weights, size=64, runtime=runtime
+        )
 
     for right, found in zip(build(Runtime())(photos), build(OPENVINO)(photos), strict=True):
         assert right.shape == found.shape
@@ -84,7 +88,9 @@ def test_segmenters_label_the_same_pixels(arch: str, photos: list[NDArray[np.uin
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_detectors_find_the_same_boxes(kind: str, photos: list[NDArray[np.uint8]]) -> None:
     fields: dict[str, Any] = dict(DETECTORS[kind])
-    state = random_detector_state(fields["arch"], TWO, **{k: v for k, v in fields.items() if k != "arch"})
+    state = random_detector_state(
+        fields["arch"], TWO, **{k: v for k, v in fields.items() if k != "arch"}
+    )
 
     def build(runtime: Runtime) -> MMDetDetector:
         spec = DetectorSpec(classes=TWO, score_floor=0.3, max_boxes=40, **fields)
@@ -94,8 +100,12 @@ def test_detectors_find_the_same_boxes(kind: str, photos: list[NDArray[np.uint8]
 
 
 @pytest.mark.parametrize("top", ["pooled", "flatten", "native"])
-@pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "tf_efficientnet_lite0", "vit_tiny_patch16_224"])
-def test_classifiers_give_the_same_probabilities(backbone: str, top: Any, photos: list[NDArray[np.uint8]]) -> None:
+@pytest.mark.parametrize(
+    "backbone", ["mobilenetv3_small_050", "tf_efficientnet_lite0", "vit_tiny_patch16_224"]
+)
+def test_classifiers_give_the_same_probabilities(
+    backbone: str, top: Any, photos: list[NDArray[np.uint8]]
+) -> None:
     if backbone.startswith("vit") and top != "native":
         pytest.skip("a transformer has no feature map for another top")
     size = 224 if backbone.startswith("vit") else 64
@@ -111,7 +121,9 @@ def test_the_plain_cnn_gives_the_same_probabilities(photos: list[NDArray[np.uint
 
 
 @pytest.mark.parametrize("layout", ["v8", "v5", "nms"])
-def test_onnx_detectors_find_the_same_boxes(layout: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_onnx_detectors_find_the_same_boxes(
+    layout: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = yolo(tmp_path / "best.onnx", layout)
     stage = DetectorStage(arch="yolo-onnx", sha256="0" * 64, **recognise(path))
     seen = [
@@ -135,17 +147,25 @@ def test_onnx_classifiers_give_the_same_probabilities(
     module = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     path = export(module, tmp_path / "best.onnx", (1, 3, 64, 64), open_axes=open_axes)
     stage = ClassifierStage(
-        arch="onnx", sha256="0" * 64, classes=("none", "mild", "moderate", "severe"), size=64, outputs="softmax"
+        arch="onnx",
+        sha256="0" * 64,
+        classes=("none", "mild", "moderate", "severe"),
+        size=64,
+        outputs="softmax",
     )
     same_probabilities(lambda runtime: OnnxClassifier(path, stage, runtime=runtime), photos)
 
 
 @pytest.mark.parametrize("kind", ["one stage, own size", "two stages"])
-def test_bf16_stays_near_fp32_or_equal_where_the_processor_lacks_it(kind: str, photos: list[NDArray[np.uint8]]) -> None:
+def test_bf16_stays_near_fp32_or_equal_where_the_processor_lacks_it(
+    kind: str, photos: list[NDArray[np.uint8]]
+) -> None:
     import openvino
 
     fields: dict[str, Any] = dict(DETECTORS[kind])
-    state = random_detector_state(fields["arch"], TWO, **{k: v for k, v in fields.items() if k != "arch"})
+    state = random_detector_state(
+        fields["arch"], TWO, **{k: v for k, v in fields.items() if k != "arch"}
+    )
     spec = DetectorSpec(classes=TWO, score_floor=0.3, max_boxes=40, **fields)
     exact = MMDetDetector(spec, state, runtime=OPENVINO)(photos)
     found = MMDetDetector(spec, state, runtime=OPENVINO, precision="bf16")(photos)
@@ -162,7 +182,9 @@ def test_detectors_in_bf16_on_torch_decode_their_boxes_in_fp32(
     """Use torch's emulation of bf16 if the processor lacks it."""
     monkeypatch.setattr(network, "_computes_bf16", lambda device: True)
     fields: dict[str, Any] = dict(DETECTORS[kind])
-    state = random_detector_state(fields["arch"], TWO, **{k: v for k, v in fields.items() if k != "arch"})
+    state = random_detector_state(
+        fields["arch"], TWO, **{k: v for k, v in fields.items() if k != "arch"}
+    )
     spec = DetectorSpec(classes=TWO, score_floor=0.3, max_boxes=40, **fields)
     exact, found = (MMDetDetector(spec, state, precision=p)(photos) for p in ("fp32", "bf16"))
     for a, b in zip(exact, found, strict=True):
@@ -181,4 +203,6 @@ def same_boxes(right: list[Detections], found: list[Detections]) -> None:
 def same_probabilities(build: Callable[[Runtime], Any], photos: list[NDArray[np.uint8]]) -> None:
     right, found = build(Runtime())(photos), build(OPENVINO)(photos)
     np.testing.assert_allclose(found, right, atol=1e-5)
-    assert np.abs(found - right).max() < 0.2 * np.ptp(right, axis=0).max(), "any network would give these"
+    assert np.abs(found - right).max() < 0.2 * np.ptp(right, axis=0).max(), (
+        "any network would give these"
+    )

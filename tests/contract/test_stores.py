@@ -18,7 +18,13 @@ from skinbatch.storage.locate import Locator, open_store
 from tests.conftest import S3Server
 
 
-@pytest.fixture(params=["local", "s3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ceph", "rclone"))])
+@pytest.fixture(
+    params=[
+        "local",
+        "s3",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ceph", "rclone")),
+    ]
+)
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     """Return a function that opens the same empty root."""
     if request.param == "local":
@@ -48,7 +54,9 @@ def test_an_empty_object_is_an_object(store: Store) -> None:
         assert stream.read() == b""
 
 
-def test_a_file_larger_than_one_request_is_put_and_left_as_it_is(store: Store, tmp_path: Path) -> None:
+def test_a_file_larger_than_one_request_is_put_and_left_as_it_is(
+    store: Store, tmp_path: Path
+) -> None:
     file = tmp_path / "large"
     data = bytes(range(256)) * 4096 * 10  # S3 takes it in two parts
     file.write_bytes(data)
@@ -58,7 +66,17 @@ def test_a_file_larger_than_one_request_is_put_and_left_as_it_is(store: Store, t
 
 
 def test_names_with_spaces_signs_and_other_scripts_survive(store: Store) -> None:
-    keys = sorted(["a b.jpg", "a+b.jpg", "a%20b.jpg", "ünï.jpg", "皮膚/痤瘡.jpg", "q?a=b&c#d.jpg", "'\"<&>.jpg"])
+    keys = sorted(
+        [
+            "a b.jpg",
+            "a+b.jpg",
+            "a%20b.jpg",
+            "ünï.jpg",
+            "皮膚/痤瘡.jpg",
+            "q?a=b&c#d.jpg",
+            "'\"<&>.jpg",
+        ]
+    )
     for key in keys:
         store.put(key, key.encode())
     assert [info.key for info in store.list()] == keys
@@ -178,7 +196,9 @@ def test_many_threads_share_a_store(store: Store) -> None:
     assert len(list(store.list("n/"))) == 16
 
 
-def test_readers_of_a_key_that_is_overwritten_see_one_whole_version_or_a_change(store: Store) -> None:
+def test_readers_of_a_key_that_is_overwritten_see_one_whole_version_or_a_change(
+    store: Store,
+) -> None:
     store.put("k", b"0" * 2_000_000)
     stop = threading.Event()
 

@@ -21,11 +21,16 @@ def write_archive(root: Path) -> Path:
     return write_tree(root, {**photos, "s.tar": tar_bytes(members)})
 
 
-def same_rows(ours: str | Path, theirs: str | Path, besides: Iterable[str] = (), **how: Any) -> bool:
+def same_rows(
+    ours: str | Path, theirs: str | Path, besides: Iterable[str] = (), **how: Any
+) -> bool:
     """Return whether two destinations agree in everything but `unit_id` and the columns `besides`."""
     first, second = comparable(ours, **how), comparable(theirs)
     drop = [*besides]
-    return bool(first[0].drop_columns(drop).equals(second[0].drop_columns(drop)) and first[1].equals(second[1]))
+    return bool(
+        first[0].drop_columns(drop).equals(second[0].drop_columns(drop))
+        and first[1].equals(second[1])
+    )
 
 
 def differences(dest: str | Path, storage: StorageSettings | None = None) -> list[str]:

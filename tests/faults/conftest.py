@@ -31,7 +31,9 @@ def undisturbed(archive: Path, fake_pack: str) -> Path:
 
 
 @pytest.fixture
-def gateway(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+def gateway(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Gateway]:
     """Start a Ceph gateway and put its keys into the environment."""
     script = SHARED / "s3" / "start"
     if not script.exists():
@@ -57,8 +59,17 @@ def faults(tmp_path: Path) -> Faults:
 
 
 @pytest.fixture
-def trial(archive: Path, undisturbed: Path, fake_pack: str, zygote: Zygote, tmp_path: Path) -> Iterator[Trial]:
+def trial(
+    archive: Path, undisturbed: Path, fake_pack: str, zygote: Zygote, tmp_path: Path
+) -> Iterator[Trial]:
     """Return a trial: the archive and a fresh destination, scored by processes of its own."""
-    made = Trial(archive, tmp_path / "out", undisturbed, fake_pack, zygote, Faults(tmp_path / "faults").plan([]))
+    made = Trial(
+        archive,
+        tmp_path / "out",
+        undisturbed,
+        fake_pack,
+        zygote,
+        Faults(tmp_path / "faults").plan([]),
+    )
     yield made
     zygote.sweep()

@@ -40,19 +40,27 @@ HISTOGRAM = base64.b64decode(
 
 
 def archive(name: str, data: bytes, rows: Mapping[str, str], error: str = "") -> Hostile:
-    under = {member if member == "*" else f"/{member}": statuses for member, statuses in rows.items()}
+    under = {
+        member if member == "*" else f"/{member}": statuses for member, statuses in rows.items()
+    }
     return Hostile(f"archives/{name}", data, under, error)
 
 
-def info(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0) -> tarfile.TarInfo:
+def info(
+    name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0
+) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.type, member.linkname, member.size = kind, target, size
     return member
 
 
-def tar(members: Iterable[tuple[tarfile.TarInfo | str, bytes]], form: int = tarfile.PAX_FORMAT) -> bytes:
+def tar(
+    members: Iterable[tuple[tarfile.TarInfo | str, bytes]], form: int = tarfile.PAX_FORMAT
+) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=form, encoding="utf-8", errors="surrogateescape") as written:
+    with tarfile.open(
+        fileobj=out, mode="w", format=form, encoding="utf-8", errors="surrogateescape"
+    ) as written:
         for given, data in members:
             member = info(given) if isinstance(given, str) else given
             member.size = member.size or len(data)
@@ -88,7 +96,14 @@ def hostile_archives(outside: str) -> Iterator[Hostile]:
 
 def ways_out(outside: str) -> Iterator[Hostile]:
     """Return archives whose members' names lead out of the folder they are unpacked to."""
-    led = ("../up.png", f"{outside}/absolute.png", "a/../../up.png", "..\\up.png", "C:\\up.png", "//up.png")
+    led = (
+        "../up.png",
+        f"{outside}/absolute.png",
+        "a/../../up.png",
+        "..\\up.png",
+        "C:\\up.png",
+        "//up.png",
+    )
     rows = {name: REFUSED for name in led} | {"good.png": FINE}
     yield archive("out.tar", tar([(name, GOOD) for name in (*led, "good.png")]), rows)
     yield archive("out.zip", zipped([(name, GOOD) for name in (*led, "good.png")]), rows)
@@ -106,7 +121,11 @@ def kinds() -> Iterator[Hostile]:
         "unknown.png": (b"Z", ""),
     }
     members = [(info(name, kind, target), b"") for name, (kind, target) in of.items()]
-    yield archive("kinds.tar", tar([*members, ("good.png", GOOD)]), dict.fromkeys(of, REFUSED) | {"good.png": FINE})
+    yield archive(
+        "kinds.tar",
+        tar([*members, ("good.png", GOOD)]),
+        dict.fromkeys(of, REFUSED) | {"good.png": FINE},
+    )
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as written:
         link = zipfile.ZipInfo("link.png")
@@ -122,18 +141,36 @@ def kinds() -> Iterator[Hostile]:
 
 def names() -> Iterator[Hostile]:
     long = "n" * 9_996 + ".png"
-    odd = ["line\nbreak.png", "tab\t.png", "\udcff\udcfe.png", long, "\u202egnp.png", "#corrupt", "#truncated.png"]
-    shown = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in odd]
-    rows = {name.replace("#corrupt", "#corrupt#2"): FINE for name in shown}  # `#corrupt` is what a break is called
+    odd = [
+        "line\nbreak.png",
+        "tab\t.png",
+        "\udcff\udcfe.png",
+        long,
+        "\u202egnp.png",
+        "#corrupt",
+        "#truncated.png",
+    ]
+    shown = [
+        name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in odd
+    ]
+    rows = {
+        name.replace("#corrupt", "#corrupt#2"): FINE for name in shown
+    }  # `#corrupt` is what a break is called
     yield archive("names.tar", tar([(name, GOOD) for name in odd]), rows)
     yield archive("names-gnu.tar", tar([(name, GOOD) for name in odd], tarfile.GNU_FORMAT), rows)
     text = [name for name in odd if "\udcff" not in name]
     yield archive(
-        "names.zip", zipped([(name, GOOD) for name in text]), {name: FINE for name in rows if "\\xff" not in name}
+        "names.zip",
+        zipped([(name, GOOD) for name in text]),
+        {name: FINE for name in rows if "\\xff" not in name},
     )
     raw = zipped([("aa.png", GOOD)]).replace(b"aa.png", b"\xff\xfe.png")
     yield archive("bytes.zip", raw, {b"\xff\xfe.png".decode("cp437"): FINE})
-    yield archive("nul.zip", zipped([("aa.png", GOOD)]).replace(b"aa.png", b"a\0.png"), {"a\\x00.png": REFUSED})
+    yield archive(
+        "nul.zip",
+        zipped([("aa.png", GOOD)]).replace(b"aa.png", b"a\0.png"),
+        {"a\\x00.png": REFUSED},
+    )
     first = zipped([("aa.png", GOOD)]).replace(b"aa.png", b"\0a.png")
     yield archive("nul-first.zip", first, {"\\x00a.png": REFUSED})
     thrice = {"a.png": FINE, "a.png#2": FINE, "a.png#3": FINE}
@@ -143,7 +180,9 @@ def names() -> Iterator[Hostile]:
     yield archive("no-name.tar", tar([(info(""), GOOD)]), {"": FINE})
 
 
-def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, field: bytes | None = None) -> bytes:
+def header(
+    name: str, size: int, kind: bytes = tarfile.REGTYPE, field: bytes | None = None
+) -> bytes:
     """Return a tar header. field: the text in the place of the size."""
     made = bytearray(info(name, kind, size=size).tobuf(tarfile.USTAR_FORMAT))
     if field is not None:
@@ -179,7 +218,11 @@ def numbers() -> Iterator[Hostile]:
     yield archive("pax-size-digits.tar", extended(record(b"size", b"9" * 5000)) + good, broken)
     yield archive("pax-size-2-64.tar", extended(record(b"size", b"%d" % 2**64)) + good, broken)
     huge = b"\x80" + (2**70).to_bytes(11, "big")
-    for name, kind in (("link", tarfile.LNKTYPE), ("device", tarfile.CHRTYPE), ("file", tarfile.REGTYPE)):
+    for name, kind in (
+        ("link", tarfile.LNKTYPE),
+        ("device", tarfile.CHRTYPE),
+        ("file", tarfile.REGTYPE),
+    ):
         yield archive(f"{name}-of-2-70.tar", header("a.png", 0, kind, huge) + good, broken)
     in_table = b"\x80" + (2**62).to_bytes(11, "big")
     rows = {"a.png": REFUSED, "good.png": FINE}
@@ -213,7 +256,9 @@ def damage() -> Iterator[Hostile]:
     second = 512 + -(-len(GOOD) // 512) * 512
     yield archive("cut.tar", whole[: second + 700], {"a.png": FINE, "#truncated": "truncated"})
     yield archive(
-        "header.tar", whole[:second] + b"\xff" * 512 + whole[second + 512 :], {"a.png": FINE, "#corrupt": "corrupt"}
+        "header.tar",
+        whole[:second] + b"\xff" * 512 + whole[second + 512 :],
+        {"a.png": FINE, "#corrupt": "corrupt"},
     )
     yield archive("zeros.tar", bytes(10_240), {})
     huge = info("a.png", size=1 << 60).tobuf(tarfile.GNU_FORMAT)
@@ -222,14 +267,29 @@ def damage() -> Iterator[Hostile]:
     negative[124:136] = b"\xff" * 12
     yield archive("negative.tar", with_checksum(negative) + bytes(1024), {"#corrupt": "corrupt"})
     name = info("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=1 << 40)
-    yield archive("long-name.tar", name.tobuf(tarfile.GNU_FORMAT) + bytes(2048), {"#corrupt": "corrupt"})
+    yield archive(
+        "long-name.tar", name.tobuf(tarfile.GNU_FORMAT) + bytes(2048), {"#corrupt": "corrupt"}
+    )
     pax = info("x", tarfile.XHDTYPE, size=512).tobuf(tarfile.USTAR_FORMAT)
     yield archive(
-        "pax.tar", pax + b"99999999999999999999 path=a\n".ljust(512, b"\0") + bytes(1024), {"#corrupt": "corrupt"}
+        "pax.tar",
+        pax + b"99999999999999999999 path=a\n".ljust(512, b"\0") + bytes(1024),
+        {"#corrupt": "corrupt"},
     )
-    yield archive("pax-zero.tar", pax + b"0 path=a\n".ljust(512, b"\0") + bytes(1024), {"#corrupt": "corrupt"})
-    yield archive("pax-size.tar", pax + b"17 size=-99999\n\0\0".ljust(512, b"\0") + whole, {"#corrupt": "corrupt"})
-    for ending, pack in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstd)):
+    yield archive(
+        "pax-zero.tar", pax + b"0 path=a\n".ljust(512, b"\0") + bytes(1024), {"#corrupt": "corrupt"}
+    )
+    yield archive(
+        "pax-size.tar",
+        pax + b"17 size=-99999\n\0\0".ljust(512, b"\0") + whole,
+        {"#corrupt": "corrupt"},
+    )
+    for ending, pack in (
+        ("gz", gzip.compress),
+        ("bz2", bz2.compress),
+        ("xz", lzma.compress),
+        ("zst", zstd),
+    ):
         packed = pack(whole)
         yield archive(f"cut.tar.{ending}", packed[: len(packed) // 2], {"*": f"{CUT}|ok"})
         yield archive(f"text.tar.{ending}", b"no archive at all" * 40, {"#corrupt": "corrupt"})
@@ -272,28 +332,47 @@ def heavy_archives() -> Iterator[Hostile]:
         for number in range(3):
             written.writestr(f"{number}.png", bytes(64 * MiB))
         written.writestr("good.png", GOOD)
-    yield archive("bomb.zip", out.getvalue(), {f"{n}.png": "unsupported" for n in range(3)} | {"good.png": FINE})
+    yield archive(
+        "bomb.zip",
+        out.getvalue(),
+        {f"{n}.png": "unsupported" for n in range(3)} | {"good.png": FINE},
+    )
     header = info("a.bin", size=3 << 30).tobuf(tarfile.GNU_FORMAT)
     packed = gzip.compress(header) + gzip_zeros(3 << 30) + gzip.compress(tar([("good.png", GOOD)]))
     yield archive("bomb.tar.gz", packed, {"#corrupt": "corrupt"}, "times its size")
     packed = zstd(header) + zstd(bytes(64 * MiB)) * 48
     yield archive("bomb.tar.zst", packed, {"#corrupt": "corrupt"}, "times its size")
     header = info("a.png", size=3 << 30).tobuf(tarfile.GNU_FORMAT)
-    yield archive("bomb-photo.tgz", gzip.compress(header) + gzip_zeros(3 << 30), {"#corrupt": "corrupt"})
-    values = pa.DictionaryArray.from_arrays(pa.array([0] * 24, pa.int32()), pa.array([bytes(64 * MiB)], pa.binary()))
+    yield archive(
+        "bomb-photo.tgz", gzip.compress(header) + gzip_zeros(3 << 30), {"#corrupt": "corrupt"}
+    )
+    values = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 24, pa.int32()), pa.array([bytes(64 * MiB)], pa.binary())
+    )
     rows = {str(n): "unsupported" for n in range(24)}
     yield archive(
         "bomb.parquet",
-        parquet({"image": values}, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False),
+        parquet(
+            {"image": values},
+            compression="zstd",
+            dictionary_pagesize_limit=1 << 30,
+            store_schema=False,
+        ),
         rows,
     )
-    words = pa.DictionaryArray.from_arrays(pa.array([0] * 40, pa.int32()), pa.array(["x" * (16 * MiB)]))
+    words = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 40, pa.int32()), pa.array(["x" * (16 * MiB)])
+    )
     spoken = {"image": pa.array([GOOD] * 40, pa.binary()), "text": words}
-    long = parquet(spoken, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+    long = parquet(
+        spoken, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False
+    )
     yield archive("words.parquet", long, {str(n): FINE for n in range(40)})
     text = json.dumps({"t": "x" * (MiB - 100)}).encode()
     swollen = [pair for n in range(300) for pair in ((f"{n}.png", b""), (f"{n}.json", text))]
-    yield archive("swollen.tar.gz", gzip.compress(tar(swollen), 1), {f"{n}.png": "empty" for n in range(300)})
+    yield archive(
+        "swollen.tar.gz", gzip.compress(tar(swollen), 1), {f"{n}.png": "empty" for n in range(300)}
+    )
 
 
 def gzip_zeros(count: int) -> bytes:
@@ -310,8 +389,14 @@ def nested() -> Iterator[Hostile]:
     for _ in range(20):
         inner = zipped([("inner.zip", inner), ("good.png", GOOD)])
     yield archive("nested.zip", inner, {"good.png": FINE})
-    yield archive("nested.tar", tar([("inner.tar", tar([("a.png", GOOD)])), ("good.png", GOOD)]), {"good.png": FINE})
-    yield archive("photo-is-zip.tar", tar([("a.png", zipped([("a.png", GOOD)]))]), {"a.png": "unsupported"})
+    yield archive(
+        "nested.tar",
+        tar([("inner.tar", tar([("a.png", GOOD)])), ("good.png", GOOD)]),
+        {"good.png": FINE},
+    )
+    yield archive(
+        "photo-is-zip.tar", tar([("a.png", zipped([("a.png", GOOD)]))]), {"a.png": "unsupported"}
+    )
     yield archive("photo-is-tar", tar([("good.png", GOOD)]), {"good.png": FINE})
     yield archive("zip-is-tar.zip", tar([("good.png", GOOD)]), {"good.png": FINE})
 
@@ -320,7 +405,9 @@ def tables() -> Iterator[Hostile]:
     """Return Parquet files with other schemas, and with values that nothing can hold."""
     yield archive("no-photos.parquet", parquet({"a": [1, 2]}), {})
     yield archive("text.parquet", parquet({"image": ["a", "b"]}), {})
-    yield archive("listed.parquet", parquet({"image": pa.array([[GOOD]], pa.list_(pa.binary()))}), {})
+    yield archive(
+        "listed.parquet", parquet({"image": pa.array([[GOOD]], pa.list_(pa.binary()))}), {}
+    )
     two = pa.table([pa.array([GOOD]), pa.array([GOOD])], names=["image", "image"])
     out = io.BytesIO()
     pq.write_table(two, out)
@@ -331,7 +418,9 @@ def tables() -> Iterator[Hostile]:
         "size": pa.array([float("nan"), float("inf"), -0.0, None]),
         "status\n": ["a", "\ud7ff", "\0", "x" * 100_000],
     }
-    yield archive("odd.parquet", parquet(odd), {"0": FINE, "1": "empty", "2": "empty", "3": "unsupported"})
+    yield archive(
+        "odd.parquet", parquet(odd), {"0": FINE, "1": "empty", "2": "empty", "3": "unsupported"}
+    )
     yield archive("no-rows.parquet", parquet({"image": pa.array([], pa.binary())}), {})
     whole = parquet({"image": pa.array([GOOD] * 20, pa.binary())}, use_dictionary=False)
     yield archive("cut.parquet", whole[:-20], {"#truncated": "truncated"})
@@ -351,10 +440,18 @@ def sidecars() -> Iterator[Hostile]:
         "f": "no json",
         "g": '{"unit_id": "x", "meta_a": 1, "image_id": 2, "' + "k" * 5000 + '": 1}',
     }
-    members = [pair for name, text in odd.items() for pair in ((f"{name}.png", GOOD), (f"{name}.json", text.encode()))]
+    members = [
+        pair
+        for name, text in odd.items()
+        for pair in ((f"{name}.png", GOOD), (f"{name}.json", text.encode()))
+    ]
     yield archive("sidecars.tar", tar(members), {f"{name}.png": FINE for name in odd})
     depths = range(900, 1000, 3)  # about as deep as Python goes
-    nested = [(f"{d}.{ending}", data) for d in depths for ending, data in (("png", GOOD), ("json", _nested(d)))]
+    nested = [
+        (f"{d}.{ending}", data)
+        for d in depths
+        for ending, data in (("png", GOOD), ("json", _nested(d)))
+    ]
     yield archive("depths.tar", tar(nested), {f"{depth}.png": FINE for depth in depths})
 
 

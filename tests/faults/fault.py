@@ -21,7 +21,12 @@ from typing import Any, Literal
 
 Role = Literal["driver", "worker"]
 Deed = Literal["kill", "stop", "full", "int", "term", "hang", "memory", "outage"]
-_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "int": signal.SIGINT, "term": signal.SIGTERM}
+_SIGNALS = {
+    "kill": signal.SIGKILL,
+    "stop": signal.SIGSTOP,
+    "int": signal.SIGINT,
+    "term": signal.SIGTERM,
+}
 _STORES = {"skinbatch.storage.local": "LocalStore", "skinbatch.storage.s3": "S3Store"}
 _MODELS = "skinbatch.models.fake"
 _DECODER = "skinbatch.archive.decode"
@@ -92,7 +97,12 @@ class Faults:
     def _pass(self, role: Role, point: str, when: str) -> None:
         count = self._count(role, point, when)
         for number, fault in enumerate(self.planned()):
-            if (fault.role, fault.point, fault.when, fault.nth) == (role, point, when, count) and self._claim(number):
+            if (fault.role, fault.point, fault.when, fault.nth) == (
+                role,
+                point,
+                when,
+                count,
+            ) and self._claim(number):
                 _do(fault)
 
     def _count(self, role: Role, point: str, when: str) -> int:
@@ -100,7 +110,9 @@ class Faults:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(fd, b"x")
-            return os.lseek(fd, 0, os.SEEK_CUR)  # after this process's own byte, whoever else has appended
+            return os.lseek(
+                fd, 0, os.SEEK_CUR
+            )  # after this process's own byte, whoever else has appended
         finally:
             os.close(fd)
 
@@ -152,7 +164,9 @@ def _patches(at: Callable[[str, str], None]) -> dict[str, Callable[[ModuleType],
             for name in ("put", "get", "stream"):
                 around(cls, name, lambda self, key, *_, _name=name, **__: f"{_name} {kind_of(key)}")
             for name in ("list", "keys"):
-                around(cls, name, lambda self, prefix="", _name=name, **_: f"{_name} {kind_of(prefix)}")
+                around(
+                    cls, name, lambda self, prefix="", _name=name, **_: f"{_name} {kind_of(prefix)}"
+                )
             around(cls, "delete", lambda self, keys: f"delete {kind_of(keys[0])}")
             if class_name == "LocalStore":
                 _map_errors(cls)
@@ -189,7 +203,10 @@ def state_of(pid: int) -> str:
     """Return the state of a process: `R`, `S`, `T` (stopped), `Z` (a zombie), …; "" if there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):  # the latter if it ended between opening and reading
+    except (
+        FileNotFoundError,
+        ProcessLookupError,
+    ):  # the latter if it ended between opening and reading
         return ""
 
 

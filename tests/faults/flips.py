@@ -52,7 +52,9 @@ def main() -> None:
                 os._exit(0)
             status = os.waitpid(child, 0)[1]
             if os.WIFSIGNALED(status):
-                print(f"killed {place} {bit}: {signal.Signals(os.WTERMSIG(status)).name}", flush=True)
+                print(
+                    f"killed {place} {bit}: {signal.Signals(os.WTERMSIG(status)).name}", flush=True
+                )
     print(f"flips {8 * len(places)}")
 
 

@@ -28,7 +28,9 @@ SETTINGS = DecodeSettings(max_image_bytes=1 << 20)
 # Bytes of memory that archives may take.
 ROOM = 1 << 30
 KINDS: tuple[ShardKind, ...] = ("tar", "zip", "parquet")
-PLACE = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)) / "archive"
+PLACE = (
+    Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)) / "archive"
+)
 
 
 def one(data: bytes) -> None:
@@ -47,10 +49,18 @@ def _check(data: bytes) -> None:
     assert len(set(ids)) == len(ids)
     assert all(image_id.startswith("s/") for image_id in ids)
     counted = count_members(shard, locator)
-    assert counted == len(whole), (counted, [(f.ref.image_id, f.status, f.error) for f in whole[-3:]])
+    assert counted == len(whole), (
+        counted,
+        [(f.ref.image_id, f.status, f.error) for f in whole[-3:]],
+    )
     middle = len(whole) // 2
-    halves = [*ShardReader(shard, locator, SETTINGS, 0, middle), *ShardReader(shard, locator, SETTINGS, middle)]
-    assert [(f.ref.image_id, f.status) for f in halves] == [(f.ref.image_id, f.status) for f in whole]
+    halves = [
+        *ShardReader(shard, locator, SETTINGS, 0, middle),
+        *ShardReader(shard, locator, SETTINGS, middle),
+    ]
+    assert [(f.ref.image_id, f.status) for f in halves] == [
+        (f.ref.image_id, f.status) for f in whole
+    ]
     assert all(fetched.data is not None or fetched.status is not Status.OK for fetched in whole)
     rows = [Row(f.ref, "u", ImageResult(f.status, f.error)) for f in whole]
     assert images_table(rows, (), ()).num_rows == len(rows)

@@ -24,7 +24,9 @@ class Gateway:
 
     def start(self) -> None:
         """Start the gateway. After a kill, it still has its objects."""
-        said = subprocess.run([self._script], env=self._where, check=True, capture_output=True, text=True).stdout
+        said = subprocess.run(
+            [self._script], env=self._where, check=True, capture_output=True, text=True
+        ).stdout
         self.facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
     def kill(self) -> None:

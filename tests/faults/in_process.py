@@ -51,7 +51,9 @@ class InProcessPool:
 
     size = 1
 
-    def __init__(self, context: ScoringContext, deaths: frozenset[int], late_deaths: frozenset[int]) -> None:
+    def __init__(
+        self, context: ScoringContext, deaths: frozenset[int], late_deaths: frozenset[int]
+    ) -> None:
         self._worker = Worker(context)
         self._deaths, self._late_deaths = deaths, late_deaths
         self._attempts = 0

@@ -21,7 +21,20 @@ from tests.handler import Quiet
 # waits; a body that ends before its length; a body, and a length, of half a photo; a wrong byte in
 # a file that skinbatch wrote; late by up to 0.3 s; an old listing; a PUT done twice; a PUT that
 # fails and is done later; a request that is done, but whose answer is lost.
-KINDS = ("throttle", "fail", "reset", "stall", "cut", "short", "flip", "delay", "old", "again", "late", "lost")
+KINDS = (
+    "throttle",
+    "fail",
+    "reset",
+    "stall",
+    "cut",
+    "short",
+    "flip",
+    "delay",
+    "old",
+    "again",
+    "late",
+    "lost",
+)
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 
 
@@ -60,7 +73,13 @@ class Proxy:
     ) -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 80)
-        self.seed, self.share, self.kinds, self.stall_s, self.most = seed, share, tuple(kinds), stall_s, most
+        self.seed, self.share, self.kinds, self.stall_s, self.most = (
+            seed,
+            share,
+            tuple(kinds),
+            stall_s,
+            most,
+        )
         self.patience_s = patience_s
         self.requests = 0
         self.upset = 0
@@ -107,7 +126,9 @@ class Proxy:
         with self._lock:
             self.happened[kind] -= 1
 
-    def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> _Answer:
+    def ask(
+        self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes
+    ) -> _Answer:
         """Return the server's answer."""
         began, status = time.monotonic(), 0
         connection = http.client.HTTPConnection(*self._upstream, timeout=60)
@@ -250,6 +271,8 @@ def _harmed(answer: _Answer, kind: str | None) -> _Answer:
         return _Answer(answer.status, answer.headers, answer.body[:half])
     if kind == "flip":
         return _Answer(
-            answer.status, answer.headers, answer.body[:half] + bytes([answer.body[half] ^ 1]) + answer.body[half + 1 :]
+            answer.status,
+            answer.headers,
+            answer.body[:half] + bytes([answer.body[half] ^ 1]) + answer.body[half + 1 :],
         )
     return answer

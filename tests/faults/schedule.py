@@ -39,7 +39,15 @@ POINTS: dict[Role, tuple[str, ...]] = {
         "delete attempts",
         "delete claim",
     ),
-    "worker": ("get photo", "stream photo", "decode", "model", "put images", "put boxes", "put receipts"),
+    "worker": (
+        "get photo",
+        "stream photo",
+        "decode",
+        "model",
+        "put images",
+        "put boxes",
+        "put receipts",
+    ),
 }
 # How often each point is passed, at least, in an undisturbed run.
 QUIET: dict[str, int] = {
@@ -70,7 +78,11 @@ def draw(seed: int) -> list[Fault]:
     rng = random.Random(seed)
     faults: list[Fault] = []
     for number in range(rng.randint(1, 5)):
-        role: Role = "driver" if rng.random() < 0.55 or sum(f.role == "worker" for f in faults) == 2 else "worker"
+        role: Role = (
+            "driver"
+            if rng.random() < 0.55 or sum(f.role == "worker" for f in faults) == 2
+            else "worker"
+        )
         point = rng.choice(POINTS[role] if number else [p for p in POINTS[role] if p in QUIET])
         deed = rng.choice(DEEDS[role])
         if deed == "full" and not point.startswith("put"):
@@ -108,7 +120,9 @@ def play(trial: Trial, seed: int) -> Played:
         code = driver.wait(timeout_s=120.0)
         if code is None:
             stopped.append(driver)
-            if rng.random() < 0.5:  # it continues before another driver takes over, or while that one works
+            if (
+                rng.random() < 0.5
+            ):  # it continues before another driver takes over, or while that one works
                 trial.go_on(driver.pid)
                 if rng.random() < 0.5:
                     played.ends.append(_end_of(trial, stopped.pop()))
@@ -117,7 +131,9 @@ def play(trial: Trial, seed: int) -> Played:
         if rng.random() < 0.3:
             driver.sweep()  # else its worker, if it had one, ends by itself or writes on
     if played.ends[-1] == 0 and not stopped and not same_rows(trial.out, trial.like):
-        played.wrong.append("a run ended with 0 and had not all rows")  # before anything is repaired
+        played.wrong.append(
+            "a run ended with 0 and had not all rows"
+        )  # before anything is repaired
     for pid in [*(d.pid for d in stopped), *trial.faults.running("worker")]:
         trial.go_on(pid)
     played.ends += [_end_of(trial, driver) for driver in stopped]
@@ -146,7 +162,9 @@ def _judge(trial: Trial, played: Played) -> None:
     played.lost = (wanted - found).total()
     played.doubled = (found - wanted).total()
     played.wrong += ["nothing happened"] * (not played.happened)
-    played.wrong += [f"exit codes {played.ends}"] * (played.ends[-1] != 0 or not OUTCOMES.issuperset(played.ends))
+    played.wrong += [f"exit codes {played.ends}"] * (
+        played.ends[-1] != 0 or not OUTCOMES.issuperset(played.ends)
+    )
     played.wrong += differences(trial.out)
     if not played.lost and not played.doubled and not same_rows(trial.out, trial.like):
         played.wrong.append("rows differ from the undisturbed run's")
@@ -170,16 +188,23 @@ def main() -> None:
         runs, faults = 0, Counter[str]()
         for seed in range(wanted.seed, wanted.seed + wanted.count):
             place = root / str(seed)
-            trial = Trial(source, place / "out", root / "like", pack, zygote, Faults(place / "faults"))
+            trial = Trial(
+                source, place / "out", root / "like", pack, zygote, Faults(place / "faults")
+            )
             played = play(trial, seed)
-            print(f"seed {seed}: {played.ends}, {len(played.happened)} of {len(played.planned)} faults", flush=True)
+            print(
+                f"seed {seed}: {played.ends}, {len(played.happened)} of {len(played.planned)} faults",
+                flush=True,
+            )
             if played.lost or played.doubled or played.wrong:
                 print(played)
                 raise SystemExit(1)
             runs += len(played.ends)
             faults.update(f"{fault.role} {fault.deed}" for fault in played.happened)
         told = ", ".join(f"{n} x {what}" for what, n in faults.most_common())
-        print(f"{wanted.count} schedules, {runs} runs, {faults.total()} faults ({told}); 0 rows lost, 0 doubled")
+        print(
+            f"{wanted.count} schedules, {runs} runs, {faults.total()} faults ({told}); 0 rows lost, 0 doubled"
+        )
     zygote.close()
 
 

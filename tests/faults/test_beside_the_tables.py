@@ -76,7 +76,9 @@ class Deadly(InProcessEngine):
             unit = given.unit
             if everything:
                 return given.verdict is None
-            return unit.shard is not None and not given.unread and (unit.stop is None or unit.stop > 2)
+            return (
+                unit.shard is not None and not given.unread and (unit.stop is None or unit.stop > 2)
+            )
 
         return Pool(context, frozenset(), frozenset())
 
@@ -87,7 +89,11 @@ def test_members_that_kill_their_reader_have_rows_without_being_read(
     out = tmp_path / "out"
     assert run(tree, out, fake_pack, Deadly(everything=False)).exit_code == 3
     assert skinbatch.verify(out).differences == []
-    found = {image_id: row["status"] for image_id, row in rows(out).items() if image_id.startswith("s.tar/")}
+    found = {
+        image_id: row["status"]
+        for image_id, row in rows(out).items()
+        if image_id.startswith("s.tar/")
+    }
     assert found == {
         "s.tar/0.png": "ok",
         "s.tar/1.png": "ok",
@@ -97,7 +103,12 @@ def test_members_that_kill_their_reader_have_rows_without_being_read(
 
 
 def test_a_pack_that_kills_its_workers_stops_the_run(tmp_path: Path, fake_pack: str) -> None:
-    tree = write_tree(tmp_path / "photos", {f"{n:03}.png": png(face(n % 5, n % 3, n)) for n in range(60)})
+    tree = write_tree(
+        tmp_path / "photos", {f"{n:03}.png": png(face(n % 5, n % 3, n)) for n in range(60)}
+    )
     report = run(tree, tmp_path / "out", fake_pack, Deadly(everything=True))
     assert report.exit_code == 6
-    assert f"{STOP_AFTER_DEATHS} workers died and no photo was scored; the last one: SIGSEGV" in report.message
+    assert (
+        f"{STOP_AFTER_DEATHS} workers died and no photo was scored; the last one: SIGSEGV"
+        in report.message
+    )

@@ -70,10 +70,16 @@ CONTENTS = _contents()
 content = st.integers(0, len(CONTENTS) - 1)
 some = st.integers(0, 10**6)
 photo_names = st.sampled_from(
-    [f"{folder}{n:02}.{ending}" for n in range(20) for folder, ending in (("", "png"), ("b/", "jpg"))]
+    [
+        f"{folder}{n:02}.{ending}"
+        for n in range(20)
+        for folder, ending in (("", "png"), ("b/", "jpg"))
+    ]
 )
 member_names = st.sampled_from([f"{n}.png" for n in range(6)])
-shard_names = st.sampled_from([f"s{n}.{ending}" for n in range(2) for ending in ("tar", "zip", "parquet")])
+shard_names = st.sampled_from(
+    [f"s{n}.{ending}" for n in range(2) for ending in ("tar", "zip", "parquet")]
+)
 members = st.dictionaries(member_names, content, min_size=1, max_size=5)
 change = st.one_of(
     st.tuples(st.just("put"), photo_names, content),
@@ -136,7 +142,10 @@ class ChangedArchive(RuleBasedStateMachine):
 
     # What happens to the archive.
 
-    @initialize(contents=st.lists(content, min_size=12, max_size=24), shards=st.dictionaries(shard_names, members))
+    @initialize(
+        contents=st.lists(content, min_size=12, max_size=24),
+        shards=st.dictionaries(shard_names, members),
+    )
     def begin(self, contents: list[int], shards: dict[str, dict[str, int]]) -> None:
         for n, number in enumerate(contents):
             self.put(f"{n:02}.png", number)
@@ -254,7 +263,11 @@ class ChangedArchive(RuleBasedStateMachine):
     def _config(self, limit: int | None = None) -> Config:
         run = {"max_failures": 1.0} | ({"limit": limit} if limit else {})
         return parse_config(
-            {"pack": self.packs[self.pack], "run": run, "engine": {"name": "local", "cpus_per_worker": 1.0}}
+            {
+                "pack": self.packs[self.pack],
+                "run": run,
+                "engine": {"name": "local", "cpus_per_worker": 1.0},
+            }
         )
 
     def _prepared(self, limit: int | None = None) -> Any:
@@ -275,7 +288,9 @@ class ChangedArchive(RuleBasedStateMachine):
     def _retry(self) -> None:
         prepared = prepare_again(str(self.dest), self._config(), pack_named=True)
         agreed = self.pack in self.agrees
-        expected = {image_id for image_id, found in self._expected().items() if found.status != "ok"}
+        expected = {
+            image_id for image_id, found in self._expected().items() if found.status != "ok"
+        }
         with decodes() as decoded:
             report = Driver(prepared, Silent(), "test").run(self.engine(), retry=True)
         assert report.exit_code == 0, report
@@ -301,15 +316,25 @@ class ChangedArchive(RuleBasedStateMachine):
         for image_id, row in found.items():
             wanted = expected[image_id]
             name = image_id if image_id in self.photos else image_id.split("/")[0]
-            assert (row["sha256"], row["status"], row["count_total"]) == (wanted.sha256, wanted.status, wanted.lesions)
+            assert (row["sha256"], row["status"], row["count_total"]) == (
+                wanted.sha256,
+                wanted.status,
+                wanted.lesions,
+            )
             assert (row["size"], row["version"]) == (len(wanted.data), self.versions[name])
             assert row["uri"] == f"{self.tree}/{image_id}"
         boxes = results.boxes().column("image_id").to_pylist()
-        assert {i: boxes.count(i) for i in set(boxes)} == {i: c.lesions for i, c in expected.items() if c.lesions}
+        assert {i: boxes.count(i) for i in set(boxes)} == {
+            i: c.lesions for i, c in expected.items() if c.lesions
+        }
         if self.pack in self.untidy:
             return
         checked = skinbatch.verify(self.dest, results.fingerprint)
-        assert (checked.differences, checked.photos, checked.rows) == ([], len(expected), len(expected))
+        assert (checked.differences, checked.photos, checked.rows) == (
+            [],
+            len(expected),
+            len(expected),
+        )
 
     def _expected(self) -> dict[str, Content]:
         found = {name: CONTENTS[number] for name, number in self.photos.items()}
@@ -346,7 +371,11 @@ class ChangedArchive(RuleBasedStateMachine):
             else:
                 shard = image_id.split("/")[0]
                 size = (self.tree / shard).stat().st_size
-                seen = [s for key, its, s in members if key == shard or (its == size and key not in self.shards)]
+                seen = [
+                    s
+                    for key, its, s in members
+                    if key == shard or (its == size and key not in self.shards)
+                ]
                 known = any(wanted.sha256 in some for some in seen)
             if not known:
                 new.add(image_id)
@@ -398,7 +427,10 @@ def test_an_archive_that_moves_and_grows_is_decoded_once() -> None:
     """Combine renamed archive files and split groups, both after a kill, which random steps rarely do."""
     archive = ChangedArchive()
     try:
-        archive.begin([n % 10 for n in range(14)], {"s0.tar": {"0.png": 1, "1.png": 10}, "s0.zip": {"0.png": 2}})
+        archive.begin(
+            [n % 10 for n in range(14)],
+            {"s0.tar": {"0.png": 1, "1.png": 10}, "s0.zip": {"0.png": 2}},
+        )
         archive.rename_shard(0, "s1.tar")
         archive.rename_shard(0, "s1.zip")
         archive._score()

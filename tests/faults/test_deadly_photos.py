@@ -46,7 +46,9 @@ def test_photos_that_kill_the_worker_are_crashed_and_their_neighbours_are_scored
 def test_a_photo_that_hangs_is_a_timeout(tmp_path: Path, mortal_pack: str) -> None:
     tree = write_tree(tmp_path / "photos", {"a.png": png(face(corner=HANGS))})
     settings = parse_config({"engine": {"stall_timeout_s": 2.0}})
-    report = skinbatch.score(tree, tmp_path / "out", pack=mortal_pack, engine="local", config=settings)
+    report = skinbatch.score(
+        tree, tmp_path / "out", pack=mortal_pack, engine="local", config=settings
+    )
     assert (report.exit_code, dict(report.statuses)) == (3, {"timeout": 1})
     assert "no photo made progress for 2 s" in rows(tmp_path / "out")["a.png"]["error"]
     assert skinbatch.verify(tmp_path / "out").differences == []
@@ -64,7 +66,9 @@ def slow_member() -> tuple[Callable[[str], bytes], float]:
         packer = bz2.BZ2Compressor()
         parts = [packer.compress(header(name, size))]
         parts += [packer.compress(chunk) for _ in range(size >> 20)]
-        return b"".join([*parts, packer.compress(tar_bytes({"0.png": png(face(1, 1))})), packer.flush()])
+        return b"".join(
+            [*parts, packer.compress(tar_bytes({"0.png": png(face(1, 1))})), packer.flush()]
+        )
 
     held = made("a")
     begin = time.monotonic()
@@ -79,7 +83,9 @@ def test_an_archive_file_with_a_large_member_that_is_no_photo_takes_its_time(
     made, seconds = slow_member
     tree = write_tree(tmp_path / "photos", {"a.png": png(face()), "held.tar.bz2": made("dump.sql")})
     settings = parse_config({"engine": {"stall_timeout_s": seconds / 3}})
-    report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="local", config=settings)
+    report = skinbatch.score(
+        tree, tmp_path / "out", pack=fake_pack, engine="local", config=settings
+    )
     assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 2})
     assert list((tmp_path / "out/_skinbatch/attempts").rglob("*.json")) == []
     assert skinbatch.verify(tmp_path / "out").differences == []
@@ -99,7 +105,9 @@ def test_an_archive_file_that_holds_up_its_reader_is_a_timeout_and_no_outage(
             "run": {"max_failures": 0.9},
         }
     )
-    report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="local", config=settings)
+    report = skinbatch.score(
+        tree, tmp_path / "out", pack=fake_pack, engine="local", config=settings
+    )
     found = rows(tmp_path / "out")
     assert (report.exit_code, dict(report.statuses)) == (0, {"ok": 2, "timeout": 1}), found
     assert found["a.png"]["status"] == found["held.tar.bz2/0.png"]["status"] == "ok"

@@ -53,11 +53,17 @@ def test_the_command_after_a_killed_driver_goes_on(fault: Fault, trial: Trial) -
 
 
 @pytest.mark.parametrize("deed", ["int", pytest.param("term", marks=SLOW)])
-def test_an_interrupted_driver_ends_with_130_and_keeps_what_is_finished(deed: str, trial: Trial) -> None:
-    trial.plan(Fault("driver", "put attempts", "after", 1, deed), Fault("worker", "model", "before", 9))  # type: ignore[arg-type]
+def test_an_interrupted_driver_ends_with_130_and_keeps_what_is_finished(
+    deed: str, trial: Trial
+) -> None:
+    trial.plan(
+        Fault("driver", "put attempts", "after", 1, deed), Fault("worker", "model", "before", 9)
+    )  # type: ignore[arg-type]
     driver = trial.start()
     assert driver.end() == 130, driver.said
-    assert "Traceback" not in driver.said and "run the same command again to continue" in driver.said
+    assert (
+        "Traceback" not in driver.said and "run the same command again to continue" in driver.said
+    )
     assert not (trial.out / layout.CLAIM).exists()
     kept = rows(trial.out)
     assert kept
@@ -84,15 +90,22 @@ def test_the_claim_of_a_dead_driver_elsewhere_is_taken_over(trial: Trial) -> Non
     assert first.end() == -signal.SIGKILL
     trial.bury(first)
     claim = trial.out / layout.CLAIM
-    claim.write_text(json.dumps(json.loads(claim.read_text()) | {"machine": "another", "host": "gone"}))
+    claim.write_text(
+        json.dumps(json.loads(claim.read_text()) | {"machine": "another", "host": "gone"})
+    )
     assert "is claimed by run" in trial.run().said
     trial.check()
 
 
 @pytest.mark.parametrize("beat", [2, pytest.param(4, marks=SLOW)])
-def test_a_driver_that_lost_its_claim_while_it_stood_still_ends_with_7(beat: int, trial: Trial) -> None:
+def test_a_driver_that_lost_its_claim_while_it_stood_still_ends_with_7(
+    beat: int, trial: Trial
+) -> None:
     # This is done before a heartbeat looks. One that has looked and not yet written would take the claim back.
-    trial.plan(Fault("driver", "get claim", "before", beat, "stop"), Fault("worker", "model", "before", 3, "hang"))
+    trial.plan(
+        Fault("driver", "get claim", "before", beat, "stop"),
+        Fault("worker", "model", "before", 3, "hang"),
+    )
     first = trial.start()
     assert first.wait() is None
     trial.run()  # it watches the first driver, and takes over
@@ -105,7 +118,13 @@ def test_a_driver_that_lost_its_claim_while_it_stood_still_ends_with_7(beat: int
 def test_two_drivers_that_know_nothing_of_each_other_lose_and_double_nothing(trial: Trial) -> None:
     # Each driver stops before its snapshot and again after it. Otherwise the first may be done when
     # the second one writes.
-    trial.plan(*(Fault("driver", "put snapshots", when, nth, "stop") for nth in (1, 2) for when in ("before", "after")))
+    trial.plan(
+        *(
+            Fault("driver", "put snapshots", when, nth, "stop")
+            for nth in (1, 2)
+            for when in ("before", "after")
+        )
+    )
     deaf: dict[str, Any] = {"beat_s": 1000.0, "watch_s": 0.1}
     first = trial.start(**deaf)
     assert first.wait() is None
@@ -190,7 +209,9 @@ def test_a_clock_that_was_moved_loses_nothing(hours: int, trial: Trial) -> None:
     trial.check()
     status = trial.zygote.start(["status", str(trial.out), "--json"], trial.faults)
     assert status.end() == 0
-    assert json.loads(status.said)["state"] == "done", "the newest run is the one that was started last"
+    assert json.loads(status.said)["state"] == "done", (
+        "the newest run is the one that was started last"
+    )
     trial.run()
     trial.check()
 
@@ -209,21 +230,29 @@ def test_a_clock_that_jumps_in_mid_run_loses_nothing(hours: int, trial: Trial) -
 def small_disk(trial: Trial) -> Iterator[Trial]:
     """Return the trial with a destination on a file system of 220 KB."""
     trial.out.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=220k", "none", str(trial.out)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=220k", "none", str(trial.out)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("needs the right to mount a file system")
     yield trial
     subprocess.run(["umount", "-l", str(trial.out)], check=True)
 
 
-def test_a_full_disk_stops_the_run_with_4_and_it_goes_on_when_there_is_room(small_disk: Trial) -> None:
+def test_a_full_disk_stops_the_run_with_4_and_it_goes_on_when_there_is_room(
+    small_disk: Trial,
+) -> None:
     trial = replace(small_disk, out=small_disk.out / "scored")
     filler = small_disk.out / "filler"
     filler.write_bytes(bytes(100 << 10))
     driver = trial.start()
     assert driver.end() == 4
     assert "No space left on device" in driver.said and "Traceback" not in driver.said
-    statuses = {row["status"] for row in rows(trial.out).values()} if (trial.out / layout.DEST).exists() else set()
+    statuses = (
+        {row["status"] for row in rows(trial.out).values()}
+        if (trial.out / layout.DEST).exists()
+        else set()
+    )
     assert statuses <= {"ok", "truncated"}
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk.out)], check=True)

@@ -40,13 +40,17 @@ def test_nothing_is_found_in_a_set_time(target: str, tmp_path: Path) -> None:
         errors="replace",
         timeout=SECONDS + 200,
     )
-    found = sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(("crash-", "timeout-", "oom-")))
+    found = sorted(
+        p.name for p in tmp_path.iterdir() if p.name.startswith(("crash-", "timeout-", "oom-"))
+    )
     assert (done.returncode, found) == (0, []), done.stdout[-3000:] + done.stderr[-1000:]
     assert "Done" in done.stderr
 
 
 @pytest.mark.slow
-def test_no_flipped_bit_of_a_parquet_footer_ends_a_process_or_makes_two_counts(tmp_path: Path) -> None:
+def test_no_flipped_bit_of_a_parquet_footer_ends_a_process_or_makes_two_counts(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": [b"a", b"b"]}), path, compression="none", store_schema=False)
     command = [sys.executable, "-m", "tests.faults.flips", str(path)]

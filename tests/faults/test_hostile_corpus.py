@@ -86,7 +86,9 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 def state_of(tree: Path) -> list[bytes]:
     """Return names, sizes and times of everything in a folder."""
-    found = subprocess.run(["find", tree, "-printf", r"%p %s %T@\0"], capture_output=True, check=True).stdout
+    found = subprocess.run(
+        ["find", tree, "-printf", r"%p %s %T@\0"], capture_output=True, check=True
+    ).stdout
     return sorted(found.split(b"\0"))
 
 
@@ -102,7 +104,11 @@ def run(place: Path, tree: Path, pack: str, timeout: float) -> dict[str, Any]:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
-    assert [list((place / name).iterdir()) for name in ("home", "temporary", "work")] == [[], [], []]
+    assert [list((place / name).iterdir()) for name in ("home", "temporary", "work")] == [
+        [],
+        [],
+        [],
+    ]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -128,12 +134,26 @@ def check_corpus(place: Path, pack: str, *, heavy: bool) -> dict[str, int]:
     wrong = []
     for hostile in files:
         key = hostile.path.translate(_TO_KEY)
-        own = {i.removeprefix(key): found.pop(i) for i in list(found) if i == key or i.startswith(f"{key}/")}
+        own = {
+            i.removeprefix(key): found.pop(i)
+            for i in list(found)
+            if i == key or i.startswith(f"{key}/")
+        }
         wanted = hostile.rows if "*" not in hostile.rows else dict.fromkeys(own, hostile.rows["*"])
         fitting = all(row["status"] in wanted.get(i, "").split("|") for i, row in own.items())
         said = all(hostile.error in row["error"] for row in own.values() if row["error"])
-        if own.keys() != wanted.keys() or not fitting or not said or ("*" in hostile.rows and not own):
-            wrong.append((hostile.path[-40:], {i[-40:]: (row["status"], row["error"]) for i, row in own.items()}))
+        if (
+            own.keys() != wanted.keys()
+            or not fitting
+            or not said
+            or ("*" in hostile.rows and not own)
+        ):
+            wrong.append(
+                (
+                    hostile.path[-40:],
+                    {i[-40:]: (row["status"], row["error"]) for i, row in own.items()},
+                )
+            )
     assert wrong == []
     assert found == {}
     assert len(files) >= 80
@@ -145,7 +165,9 @@ def check_corpus(place: Path, pack: str, *, heavy: bool) -> dict[str, int]:
     return memory
 
 
-def test_every_hostile_file_is_a_row_or_no_photo_and_nothing_else_happens(place: Path, fake_pack: str) -> None:
+def test_every_hostile_file_is_a_row_or_no_photo_and_nothing_else_happens(
+    place: Path, fake_pack: str
+) -> None:
     memory = check_corpus(place, fake_pack, heavy=False)
     assert memory["worker"] < MOST_MEMORY and memory["driver"] < MOST_OF_DRIVER, memory
 
@@ -166,7 +188,11 @@ def test_no_file_takes_more_than_ten_seconds(place: Path) -> None:
         write(tree, hostile)
         began = time.process_time()
         for entry in open_source(str(tree), config).entries():
-            unit = WorkUnit("u", shard=entry) if isinstance(entry, ShardRef) else WorkUnit("u", (entry,))
+            unit = (
+                WorkUnit("u", shard=entry)
+                if isinstance(entry, ShardRef)
+                else WorkUnit("u", (entry,))
+            )
             for fetched in read_unit(unit, Locator(config.storage), config.decode, 1):
                 try:
                     decode(fetched.data or b"", config.decode, "photo")
@@ -214,8 +240,12 @@ def test_a_million_empty_members_are_a_million_rows_or_none(
     assert skinbatch.verify(place / "out").differences == []
 
 
-@pytest.mark.parametrize("name", ["out.tar", "names.zip", "text.parquet", "cut.zip", "deep.png", "sidecars.tar"])
-def test_a_hostile_file_that_is_the_source_itself_is_scored_or_refused_in_one_message(place: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["out.tar", "names.zip", "text.parquet", "cut.zip", "deep.png", "sidecars.tar"]
+)
+def test_a_hostile_file_that_is_the_source_itself_is_scored_or_refused_in_one_message(
+    place: Path, name: str
+) -> None:
     (hostile,) = (h for h in corpus(heavy=False) if h.path.endswith(f"/{name}"))
     path = write(place, hostile)
     try:

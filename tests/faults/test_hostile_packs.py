@@ -83,7 +83,13 @@ def nothing_is_executed() -> Iterator[None]:
     watching = True
 
     def listen(name: str, arguments: tuple[Any, ...]) -> None:
-        if watching and name in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect"):
+        if watching and name in (
+            "subprocess.Popen",
+            "os.system",
+            "os.exec",
+            "os.posix_spawn",
+            "socket.connect",
+        ):
             seen.append(f"{name} {arguments!r}"[:200])
 
     sys.addaudithook(listen)
@@ -100,7 +106,9 @@ def pack_with(directory: Path, weights: bytes) -> Path:
     (pack / "segmenter.safetensors").write_bytes(weights)
     manifest = (pack / "pack.toml").read_text()
     digest = hashlib.sha256(weights).hexdigest()
-    manifest = manifest.replace('arch = "fake-segmenter"', f'arch = "bisenet-light"\nsha256 = "{digest}"')
+    manifest = manifest.replace(
+        'arch = "fake-segmenter"', f'arch = "bisenet-light"\nsha256 = "{digest}"'
+    )
     (pack / "pack.toml").write_text(manifest)
     return pack
 
@@ -115,7 +123,9 @@ def test_weights_of_a_pack_are_numbers_or_refused(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors", "pt", "ckpt"])
 @pytest.mark.parametrize("name", [name for name in WEIGHTS if name != "other layers"])
-def test_checkpoints_to_import_are_numbers_or_refused(name: str, ending: str, tmp_path: Path) -> None:
+def test_checkpoints_to_import_are_numbers_or_refused(
+    name: str, ending: str, tmp_path: Path
+) -> None:
     path = tmp_path / f"weights.{ending}"
     path.write_bytes(WEIGHTS[name])
     with pytest.raises(PackError, match=rf"weights\.{ending}"):
@@ -123,9 +133,12 @@ def test_checkpoints_to_import_are_numbers_or_refused(name: str, ending: str, tm
 
 
 @pytest.mark.parametrize(
-    "backbone", ["hf-hub:someone/model", "hf_hub:timm/resnet18", "local-dir:/tmp", "../x", "os.system"]
+    "backbone",
+    ["hf-hub:someone/model", "hf_hub:timm/resnet18", "local-dir:/tmp", "../x", "os.system"],
 )
-def test_a_backbone_is_one_of_timms_own_and_is_fetched_from_nowhere(backbone: str, tmp_path: Path) -> None:
+def test_a_backbone_is_one_of_timms_own_and_is_fetched_from_nowhere(
+    backbone: str, tmp_path: Path
+) -> None:
     weights = tmp_path / "classifier-disease.safetensors"
     weights.write_bytes(save({"a": torch.zeros(1)}))
     stage = ClassifierStage(arch="timm", backbone=backbone, classes=("a", "b"), sha256="0" * 64)
@@ -133,7 +146,9 @@ def test_a_backbone_is_one_of_timms_own_and_is_fetched_from_nowhere(backbone: st
         build_classifier(stage, weights, "cpu", ModelSettings())
 
 
-@pytest.mark.parametrize("location", ["/etc/passwd", "../secret.bin", "secret.bin", "a/../../secret.bin", ""])
+@pytest.mark.parametrize(
+    "location", ["/etc/passwd", "../secret.bin", "secret.bin", "a/../../secret.bin", ""]
+)
 def test_an_onnx_file_reads_no_other_file(location: str, tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     for folder in (tmp_path, tmp_path / "pack"):
@@ -151,13 +166,17 @@ def test_an_onnx_file_reads_no_other_file(location: str, tmp_path: Path) -> None
 
 
 def test_an_onnx_file_brings_no_operators(tmp_path: Path) -> None:
-    node = onnx.helper.make_node("System", ["images"], ["y"], domain="com.evil", command="touch executed")
+    node = onnx.helper.make_node(
+        "System", ["images"], ["y"], domain="com.evil", command="touch executed"
+    )
     given = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 3, 8, 8])
     out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([node], "g", [given], [out])
     imports = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("com.evil", 1)]
     path = tmp_path / "evil.onnx"
-    path.write_bytes(onnx.helper.make_model(graph, opset_imports=imports, ir_version=9).SerializeToString())
+    path.write_bytes(
+        onnx.helper.make_model(graph, opset_imports=imports, ir_version=9).SerializeToString()
+    )
     with pytest.raises(PackError, match=r"evil\.onnx: ONNX Runtime .* cannot load it"):
         OnnxFile(path)
 
@@ -222,7 +241,14 @@ def test_a_manifest_is_plain_values_within_bounds(old: str, new: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "text", ["x = " + "[" * 3000 + "]" * 3000, "x = " + "9" * 10_000, "\xff", "x = 1\x00", "[engine]\n[engine]"]
+    "text",
+    [
+        "x = " + "[" * 3000 + "]" * 3000,
+        "x = " + "9" * 10_000,
+        "\xff",
+        "x = 1\x00",
+        "[engine]\n[engine]",
+    ],
 )
 def test_settings_are_plain_values_within_bounds(text: str, tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"

@@ -24,7 +24,10 @@ from tests.faces import face, png, tar_bytes
 PHOTOS = {f"{n}.png": png(face(n, 1, n)) for n in range(3)}
 # Errors without a class of their own, which botocore raises if credentials expire or an answer
 # cannot be read.
-ODD = (RuntimeError("Credentials were refreshed, but are still expired"), ValueError("an odd header"))
+ODD = (
+    RuntimeError("Credentials were refreshed, but are still expired"),
+    ValueError("an odd header"),
+)
 
 
 def archive(kind: str) -> bytes:
@@ -45,12 +48,16 @@ def kept(request: pytest.FixtureRequest, s3: S3Server) -> tuple[ShardRef, Config
     """Put an archive file into a bucket."""
     bucket, data, kind = s3.bucket(), archive(request.param), request.param
     s3.client.put_object(Bucket=bucket, Key=f"a.{kind}", Body=data)
-    config = parse_config({"storage": {"endpoint_url": s3.settings.endpoint_url, "max_attempts": 2}})
+    config = parse_config(
+        {"storage": {"endpoint_url": s3.settings.endpoint_url, "max_attempts": 2}}
+    )
     return ShardRef(f"a.{kind}", f"s3://{bucket}/a.{kind}", kind, len(data), None), config
 
 
 def read(shard: ShardRef, config: Config) -> list[Status]:
-    return [fetched.status for fetched in ShardReader(shard, Locator(config.storage), config.decode)]
+    return [
+        fetched.status for fetched in ShardReader(shard, Locator(config.storage), config.decode)
+    ]
 
 
 @pytest.mark.parametrize("error", ODD, ids=lambda e: type(e).__name__)

@@ -28,7 +28,9 @@ def large(side: int = 9000) -> bytes:
     return out.getvalue()
 
 
-def scored(trial: Trial, files: dict[str, bytes], pack: str, code: int = 0, **how: int) -> dict[str, dict[str, object]]:
+def scored(
+    trial: Trial, files: dict[str, bytes], pack: str, code: int = 0, **how: int
+) -> dict[str, dict[str, object]]:
     """Return the rows of an archive of these files, after `verify` has found all of them."""
     tree = write_tree(trial.out.parent / "photos", files)
     driver = replace(trial, source=tree, pack=pack).start(["--max-failures", "0.5"], **how)
@@ -42,13 +44,17 @@ def statuses(found: dict[str, dict[str, object]]) -> dict[str, object]:
     return {image_id: row["status"] for image_id, row in found.items() if row["status"] != "ok"}
 
 
-def test_photos_that_kill_or_upset_cost_nobody_else_anything(trial: Trial, mortal_pack: str) -> None:
+def test_photos_that_kill_or_upset_cost_nobody_else_anything(
+    trial: Trial, mortal_pack: str
+) -> None:
     quiet = {f"{n:02}.png": png(face(n % 5, n % 3, n)) for n in range(24)}
     poison = {
         "decoder.png": png(face()) + KILLS_DECODER,
         "model.png": png(face(corner=KILLS)),
         "raises.png": png(face(corner=RAISES)),
-        "s.tar": tar_bytes({"0.png": png(face(1)), "1.png": png(face(2)) + KILLS_DECODER, "2.png": png(face(3))}),
+        "s.tar": tar_bytes(
+            {"0.png": png(face(1)), "1.png": png(face(2)) + KILLS_DECODER, "2.png": png(face(3))}
+        ),
     }
     found = scored(trial, quiet | poison, mortal_pack)
     assert statuses(found) == {
@@ -57,7 +63,9 @@ def test_photos_that_kill_or_upset_cost_nobody_else_anything(trial: Trial, morta
         "raises.png": "model_error",
         "s.tar/1.png": "crashed",
     }
-    assert "SIGSEGV" in str(found["decoder.png"]["error"]) and "SIGABRT" in str(found["model.png"]["error"])
+    assert "SIGSEGV" in str(found["decoder.png"]["error"]) and "SIGABRT" in str(
+        found["model.png"]["error"]
+    )
     assert "RuntimeError" in str(found["raises.png"]["error"])
     assert len(found) == 30
 
@@ -94,13 +102,20 @@ def test_linux_kills_a_worker_before_its_driver_where_memory_runs_out(trial: Tri
     trial.check()
 
 
-def test_a_broken_pack_stops_the_run_early_and_says_what_is_wrong(trial: Trial, mortal_pack: str) -> None:
+def test_a_broken_pack_stops_the_run_early_and_says_what_is_wrong(
+    trial: Trial, mortal_pack: str
+) -> None:
     broken, well = png(face(corner=RAISES)[:32, :32]), png(face()[:32, :32])
-    files = {f"{n:04}.png": broken if n % 8 else well for n in range(1600)} | {"cut.png": broken[:90]}
+    files = {f"{n:04}.png": broken if n % 8 else well for n in range(1600)} | {
+        "cut.png": broken[:90]
+    }
     tree = write_tree(trial.out.parent / "photos", files)
     driver = replace(trial, source=tree, pack=mortal_pack).start()
     assert driver.end(120.0) == 6, driver.said
     said = driver.said
-    assert "model_error: segmenter: RuntimeError: the photo has the colour that this fake raises on" in said
+    assert (
+        "model_error: segmenter: RuntimeError: the photo has the colour that this fake raises on"
+        in said
+    )
     found = Counter(row["status"] for row in rows(trial.out).values())
     assert 1000 <= found.total() < 1400 and set(found) <= {"ok", "model_error", "truncated"}

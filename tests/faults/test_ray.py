@@ -63,7 +63,13 @@ def score(archive: Path, out: Path, pack: str, workers: int = 2, **engine: Any) 
 
 @pytest.mark.parametrize("fault", POINTS, ids=lambda f: f"{f.when} {f.point}")
 def test_an_actor_that_is_killed_costs_nothing(
-    fault: Fault, armed: Faults, session: None, archive: Path, undisturbed: Path, fake_pack: str, tmp_path: Path
+    fault: Fault,
+    armed: Faults,
+    session: None,
+    archive: Path,
+    undisturbed: Path,
+    fake_pack: str,
+    tmp_path: Path,
 ) -> None:
     armed.plan([fault])
     report = score(archive, tmp_path / "out", fake_pack)
@@ -88,7 +94,9 @@ class Unreachable:
 
     def _end(self, actor: Any, no_restart: bool = True) -> None:
         if self.faults.happened and not self.actors:
-            self.actors.append(actor)  # the first one that is given up; Ray keeps it while this name refers to it
+            self.actors.append(
+                actor
+            )  # the first one that is given up; Ray keeps it while this name refers to it
         else:
             self._kill(actor, no_restart=no_restart)
 
@@ -117,7 +125,9 @@ class Unreachable:
 
 
 @pytest.fixture
-def unreachable(session: None, armed: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unreachable]:
+def unreachable(
+    session: None, armed: Faults, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Unreachable]:
     armed.plan([Fault("worker", "put images", "before", 3, "stop")])
     made = Unreachable(armed, monkeypatch)
     yield made
@@ -157,7 +167,10 @@ def test_what_an_actor_writes_late_while_the_run_ends_is_cleaned_up(
 
 @pytest.mark.parametrize(
     ("point", "what"),
-    [("put images", "a receipt that the snapshot does not name"), ("put boxes", "a receipt whose files are gone")],
+    [
+        ("put images", "a receipt that the snapshot does not name"),
+        ("put boxes", "a receipt whose files are gone"),
+    ],
 )
 def test_what_an_actor_writes_late_when_the_run_has_ended_changes_nothing(
     point: str,
@@ -214,7 +227,9 @@ def test_a_machine_that_is_lost_is_not_the_units_fault(
     ray.shutdown()
     armed.plan([Fault("worker", "model", "before", nth, "stop") for nth in (5, 6)])
     out = tmp_path / "out"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20}
+    )
     try:
         nodes = [cluster.head_node, cluster.add_node(num_cpus=1, object_store_memory=100 << 20)]
         cluster.wait_for_nodes()
@@ -232,7 +247,9 @@ def test_a_machine_that_is_lost_is_not_the_units_fault(
 
         loser = threading.Thread(target=lose)
         loser.start()
-        report = score(archive, out, fake_pack, workers=2, ray_address=cluster.address, stall_timeout_s=60.0)
+        report = score(
+            archive, out, fake_pack, workers=2, ray_address=cluster.address, stall_timeout_s=60.0
+        )
         done.set()
         loser.join()
         assert len(armed.happened) == 2

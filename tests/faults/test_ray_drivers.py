@@ -33,7 +33,9 @@ RUN_S = 120
 def start(archive: Path, fake_pack: str, faults: Faults, tmp_path: Path) -> Iterator[Start]:
     """Start `skinbatch score --engine ray` of the archive into `out`, in a process group of its own."""
     settings = tmp_path / "settings.toml"
-    settings.write_text(SETTINGS.replace("batch_size = 2", "batch_size = 2\nworkers = 2\ncpus_per_worker = 1.0"))
+    settings.write_text(
+        SETTINGS.replace("batch_size = 2", "batch_size = 2\nworkers = 2\ncpus_per_worker = 1.0")
+    )
     where = ["score", str(archive), str(tmp_path / "out"), "--pack", fake_pack, "--engine", "ray"]
     env = os.environ | {
         "PYTHONPATH": f"{Path(__file__).parent / 'hooks'}:{ROOT}",
@@ -53,7 +55,9 @@ def start(archive: Path, fake_pack: str, faults: Faults, tmp_path: Path) -> Iter
             str(settings),
         ]
         pipe, same = subprocess.PIPE, subprocess.STDOUT
-        process = subprocess.Popen(program, env=env, stdout=pipe, stderr=same, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            program, env=env, stdout=pipe, stderr=same, text=True, start_new_session=True
+        )
         started.append(process)
         return process
 

@@ -58,7 +58,11 @@ def test_embedded_ray_listens_on_loopback_only_and_exports_what_the_run_counted(
     from skinbatch.models.fake import KILLS
 
     bucket = s3.bucket()
-    for name, data in {"a.png": png(face(1, 1)), "b.png": b"", "c.png": png(face(corner=KILLS))}.items():
+    for name, data in {
+        "a.png": png(face(1, 1)),
+        "b.png": b"",
+        "c.png": png(face(corner=KILLS)),
+    }.items():
         s3.client.put_object(Bucket=bucket, Key=name, Body=data)
     asked: list[str] = []
 
@@ -87,7 +91,9 @@ def test_embedded_ray_listens_on_loopback_only_and_exports_what_the_run_counted(
     counted = {
         (name, status): float(value)
         for name, status, value in re.findall(
-            r'^ray_skinbatch_(\w+?)(?:_total)?\{(?:[^}]*?status="(\w+)")?[^}]*\} (\S+)$', found["metrics"], re.MULTILINE
+            r'^ray_skinbatch_(\w+?)(?:_total)?\{(?:[^}]*?status="(\w+)")?[^}]*\} (\S+)$',
+            found["metrics"],
+            re.MULTILINE,
         )
     }
     assert counted["photos", "ok"] == 1
@@ -96,4 +102,6 @@ def test_embedded_ray_listens_on_loopback_only_and_exports_what_the_run_counted(
     assert counted["worker_deaths", ""] >= 3
     assert counted["units_retried", ""] >= 1
     # The counts of workers that died are lost.
-    assert 1 <= counted["requests_retried", ""] == counted["requests_throttled", ""] <= len(asked) / 2
+    assert (
+        1 <= counted["requests_retried", ""] == counted["requests_throttled", ""] <= len(asked) / 2
+    )

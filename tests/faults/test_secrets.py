@@ -35,11 +35,15 @@ def with_exif(size: tuple[int, int] = (96, 96)) -> bytes:
     """Return a photo whose EXIF names its owner, camera and place."""
     exif = Image.Exif()
     exif[0x010E], exif[0x013B], exif[0x8298] = PLACE, OWNER, OWNER
-    exif.get_ifd(0x8769).update({0xA430: OWNER, 0xA431: SERIAL, 0x9286: b"ASCII\0\0\0" + PLACE.encode()})
+    exif.get_ifd(0x8769).update(
+        {0xA430: OWNER, 0xA431: SERIAL, 0x9286: b"ASCII\0\0\0" + PLACE.encode()}
+    )
     rational = TiffImagePlugin.IFDRational
     exif.get_ifd(0x8825).update({1: "N", 2: (rational(51), rational(0), rational(30)), 0x1D: PLACE})
     out = io.BytesIO()
-    Image.fromarray(face(2, 1)).resize(size).save(out, "JPEG", exif=exif, comment=PLACE.encode(), quality=95)
+    Image.fromarray(face(2, 1)).resize(size).save(
+        out, "JPEG", exif=exif, comment=PLACE.encode(), quality=95
+    )
     return out.getvalue()
 
 
@@ -87,7 +91,9 @@ def leaks(texts: Iterator[tuple[str, str]], secrets: tuple[str, ...]) -> set[tup
     return {(name, secret) for name, text in texts for secret in secrets if secret in text}
 
 
-def command(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: object, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "skinbatch", *map(str, arguments)],
         env={**os.environ, **(env or {})},
@@ -102,12 +108,27 @@ def said(done: subprocess.CompletedProcess[str]) -> Iterator[tuple[str, str]]:
     yield "stderr", done.stderr
 
 
-def test_what_a_photo_says_of_its_owner_stays_in_the_photo(tmp_path: Path, mortal_pack: str) -> None:
+def test_what_a_photo_says_of_its_owner_stays_in_the_photo(
+    tmp_path: Path, mortal_pack: str
+) -> None:
     tree = write_tree(tmp_path / "photos", photos())
     settings = tmp_path / "settings.toml"
-    settings.write_text("[decode]\nmax_pixels = 100_000\n[run]\nmax_failures = 1.0\nlog_format = 'json'\n")
+    settings.write_text(
+        "[decode]\nmax_pixels = 100_000\n[run]\nmax_failures = 1.0\nlog_format = 'json'\n"
+    )
     out = tmp_path / "out"
-    done = command("score", tree, out, "--pack", mortal_pack, "--engine", "local", "--config", settings, "--json")
+    done = command(
+        "score",
+        tree,
+        out,
+        "--pack",
+        mortal_pack,
+        "--engine",
+        "local",
+        "--config",
+        settings,
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     found = {image_id: row["status"] for image_id, row in rows(out).items()}
     assert found["whole.jpg"] == "ok"
@@ -122,7 +143,9 @@ def test_a_listing_of_presigned_addresses_leaves_no_signature_behind(
 ) -> None:
     bucket, scored = s3.bucket(), s3.bucket()
     for name in ("a.png", "b.png", "broken.png"):
-        s3.client.put_object(Bucket=bucket, Key=name, Body=png(face(1, 2)) if name != "broken.png" else b"\x89PNG")
+        s3.client.put_object(
+            Bucket=bucket, Key=name, Body=png(face(1, 2)) if name != "broken.png" else b"\x89PNG"
+        )
     listed = [
         f"s3://{bucket}/{name}?{QUERY},https://h/{name}?{QUERY}"
         for name in ("a.png", "b.png", "broken.png", "gone.png")
@@ -130,11 +153,27 @@ def test_a_listing_of_presigned_addresses_leaves_no_signature_behind(
     listing = tmp_path / "listing.csv"
     listing.write_text("\n".join(["uri,download", *listed]) + "\n")
     settings = tmp_path / "settings.toml"
-    settings.write_text(f"[storage]\nendpoint_url = '{s3.settings.endpoint_url}'\n[run]\nmax_failures = 1.0\n")
+    settings.write_text(
+        f"[storage]\nendpoint_url = '{s3.settings.endpoint_url}'\n[run]\nmax_failures = 1.0\n"
+    )
     out = tmp_path / "out"
     dest = out if where == "a folder" else f"s3://{scored}/out"
-    secret = {"AWS_SECRET_ACCESS_KEY": "find-me-secret-key", "AWS_SESSION_TOKEN": "find-me-session-token"}
-    done = command("score", listing, dest, "--pack", fake_pack, "--engine", "local", "--config", settings, env=secret)
+    secret = {
+        "AWS_SECRET_ACCESS_KEY": "find-me-secret-key",
+        "AWS_SESSION_TOKEN": "find-me-session-token",
+    }
+    done = command(
+        "score",
+        listing,
+        dest,
+        "--pack",
+        fake_pack,
+        "--engine",
+        "local",
+        "--config",
+        settings,
+        env=secret,
+    )
     assert done.returncode == 0, done.stderr
     found = rows(dest, storage=s3.settings)
     assert found.keys() == {f"s3://{bucket}/{name}" for name in ("a.png", "b.png", "broken.png")}
@@ -186,13 +225,17 @@ def test_a_defect_tells_its_story_without_credentials(
     told = capsys.readouterr().err
     assert "RuntimeError: signed https://h/a?" in told
     assert [
-        secret for secret in (SIGNATURE, "AKIAFINDME", "find-me-secret-key", f"user:{TOKEN}@host/") if secret in told
+        secret
+        for secret in (SIGNATURE, "AKIAFINDME", "find-me-secret-key", f"user:{TOKEN}@host/")
+        if secret in told
     ] == []
 
 
 def test_every_error_of_the_house_is_redacted_where_it_is_made() -> None:
     for kind in (UsageError, StoreError):
-        told = str(kind(f"s3://b/k?{QUERY}: no; see https://user:{TOKEN}@host/x?sig={SIGNATURE}&page=2"))
+        told = str(
+            kind(f"s3://b/k?{QUERY}: no; see https://user:{TOKEN}@host/x?sig={SIGNATURE}&page=2")
+        )
         assert SIGNATURE not in told and TOKEN not in told
         assert told.endswith("&page=2")
 
@@ -239,17 +282,42 @@ def test_a_token_with_a_line_break_behind_it_is_not_said(monkeypatch: pytest.Mon
 def test_an_address_within_an_address_keeps_what_is_no_signature() -> None:
     said = redacted(f"https://h/?next=https%3A%2F%2Fh%2Fb%3Fsig%3D{SIGNATURE}%26page%3D2&page=3")
     assert said == "https://h/?next=https%3A%2F%2Fh%2Fb%3Fsig%3D…%26page%3D2&page=3"
-    assert redacted(f"https://h/a?X-Amz-Signature={SIGNATURE}&page=2") == "https://h/a?X-Amz-Signature=…&page=2"
+    assert (
+        redacted(f"https://h/a?X-Amz-Signature={SIGNATURE}&page=2")
+        == "https://h/a?X-Amz-Signature=…&page=2"
+    )
 
 
-@pytest.mark.parametrize("address", ["s3://b/a.jpg?x=1&amp;{}", "s3://b/a.jpg%3Fx=1%26{}", "s3://b/a.jpg?{}"])
+@pytest.mark.parametrize(
+    "address", ["s3://b/a.jpg?x=1&amp;{}", "s3://b/a.jpg%3Fx=1%26{}", "s3://b/a.jpg?{}"]
+)
 def test_a_signed_address_is_known_by_any_spelling(address: str) -> None:
     assert unsigned(address.format(f"X-Amz-Signature={SIGNATURE}")) == "s3://b/a.jpg"
 
 
 NEARLY = [
-    *("?x-amz-", "x-amz-signature", "signature=0", "signature ", "&sig", "?x-amz-date", "x-amz-credential: "),
-    *("://u:", "://u:x", "://", "https://h:80/p@2", "%25", "%2526", "&sig=%25", "\\u0026sig", "&amp;", "-", "a"),
+    *(
+        "?x-amz-",
+        "x-amz-signature",
+        "signature=0",
+        "signature ",
+        "&sig",
+        "?x-amz-date",
+        "x-amz-credential: ",
+    ),
+    *(
+        "://u:",
+        "://u:x",
+        "://",
+        "https://h:80/p@2",
+        "%25",
+        "%2526",
+        "&sig=%25",
+        "\\u0026sig",
+        "&amp;",
+        "-",
+        "a",
+    ),
 ]
 
 
@@ -262,7 +330,9 @@ def test_a_megabyte_of_what_is_nearly_a_signature_costs_time_in_proportion(nearl
     assert seconds(1 << 20) < 200 * seconds(1 << 15)  # 32 times as long; a square would be 1,024
 
 
-@pytest.mark.parametrize("before", ["?token=", "?X-Amz-Signature=", "x-amz-credential: ", "Signature=", "https://u:"])
+@pytest.mark.parametrize(
+    "before", ["?token=", "?X-Amz-Signature=", "x-amz-credential: ", "Signature=", "https://u:"]
+)
 def test_what_a_long_value_costs_is_in_proportion_too(before: str) -> None:
     program = (
         "import resource, sys\n"
@@ -272,15 +342,33 @@ def test_what_a_long_value_costs_is_in_proportion_too(before: str) -> None:
         "redacted(text)\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) * 1024)"
     )
-    done = subprocess.run([*SMALL, sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*SMALL, sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
     assert int(done.stdout) < 8 * (16 << 20)
 
 
 def test_what_is_no_signature_stays() -> None:
     for text in (
-        *("s3://b/a?b=c.jpg", "token=5.jpg", "a?page=2&size=3", "C++ == 3", "x@y.z", "s3://b/k@2x.jpg"),
-        *("http://127.0.0.1:9000/b/k@2x.jpg", "http://[::1]:9000/b/k@2x.jpg", "a signature=5 and a policy: none"),
-        *("https://h/a/b:c@2x.jpg", "design=4, sig = 3.5; expires: never", "100%26=3", "x-amz-date: 2026"),
+        *(
+            "s3://b/a?b=c.jpg",
+            "token=5.jpg",
+            "a?page=2&size=3",
+            "C++ == 3",
+            "x@y.z",
+            "s3://b/k@2x.jpg",
+        ),
+        *(
+            "http://127.0.0.1:9000/b/k@2x.jpg",
+            "http://[::1]:9000/b/k@2x.jpg",
+            "a signature=5 and a policy: none",
+        ),
+        *(
+            "https://h/a/b:c@2x.jpg",
+            "design=4, sig = 3.5; expires: never",
+            "100%26=3",
+            "x-amz-date: 2026",
+        ),
     ):
         assert redacted(text) == unsigned(text) == text
     for name in ("s3://b/a;sig=1.jpg", "s3://b/a#token=2.jpg", "s3://b/100%26sig%3D.jpg"):

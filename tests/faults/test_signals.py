@@ -108,7 +108,9 @@ def check(number: int, where: str, photos: Path, pack: str, engine: str) -> None
     code, said, session = sent(number, where, photos, pack, engine)
     assert code == 130, said
     assert "nterrupted; run the same command again to continue" in said and "Traceback" not in said
-    end = time.monotonic() + 20.0  # Ray's processes take a moment to end, and a minute if nothing ends them
+    end = (
+        time.monotonic() + 20.0
+    )  # Ray's processes take a moment to end, and a minute if nothing ends them
     while left := of_session(session):
         assert time.monotonic() < end, left
         time.sleep(0.1)
@@ -121,8 +123,12 @@ def check(number: int, where: str, photos: Path, pack: str, engine: str) -> None
 
 
 @pytest.mark.parametrize("number", BOTH, ids=lambda n: n.name)
-@pytest.mark.parametrize("where", [*LOCAL[:2], *(pytest.param(p, marks=pytest.mark.slow) for p in LOCAL[2:])])
-def test_a_signal_ends_the_command_with_130(where: str, number: int, photos: Path, fake_pack: str) -> None:
+@pytest.mark.parametrize(
+    "where", [*LOCAL[:2], *(pytest.param(p, marks=pytest.mark.slow) for p in LOCAL[2:])]
+)
+def test_a_signal_ends_the_command_with_130(
+    where: str, number: int, photos: Path, fake_pack: str
+) -> None:
     check(number, where, photos, fake_pack, "local")
 
 
@@ -159,7 +165,10 @@ def test_a_signal_before_there_is_a_run_ends_it_with_130(deed: str, trial: Trial
     trial.plan(Fault("driver", "get dest", "before", 1, deed))  # type: ignore[arg-type]
     driver = trial.start()
     assert driver.end() == 130, driver.said
-    assert "interrupted; run the same command again to continue" in driver.said and "Traceback" not in driver.said
+    assert (
+        "interrupted; run the same command again to continue" in driver.said
+        and "Traceback" not in driver.said
+    )
     trial.run()
     trial.check()
 
@@ -194,7 +203,9 @@ def test_score_as_a_library_leaves_the_handlers_of_its_caller(
     heard: list[int] = []
     with signals.heard_by(lambda number, frame: heard.append(number)):
         before = [signal.getsignal(number) for number in BOTH]
-        assert skinbatch.score(photos, tmp_path / "out", pack=fake_pack, engine=engine).exit_code == 0
+        assert (
+            skinbatch.score(photos, tmp_path / "out", pack=fake_pack, engine=engine).exit_code == 0
+        )
         assert [signal.getsignal(number) for number in BOTH] == before
         signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM]

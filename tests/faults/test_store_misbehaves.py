@@ -58,10 +58,18 @@ def upload(server: S3Server, archive: Path) -> str:
 def score(zygote: Zygote, faults: Faults, fake_pack: str, tmp_path: Path) -> Iterator[Score]:
     """Score a bucket through a proxy; return the exit code and the output."""
 
-    def run(proxy: Proxy, bucket: str, timeout_s: float = 1.5, max_attempts: int = 6) -> tuple[int, str]:
+    def run(
+        proxy: Proxy, bucket: str, timeout_s: float = 1.5, max_attempts: int = 6
+    ) -> tuple[int, str]:
         settings = tmp_path / "settings.toml"
-        storage = {"endpoint_url": f'"{proxy.url}"', "timeout_s": timeout_s, "max_attempts": max_attempts}
-        settings.write_text("[storage]\n" + "".join(f"{name} = {value}\n" for name, value in storage.items()))
+        storage = {
+            "endpoint_url": f'"{proxy.url}"',
+            "timeout_s": timeout_s,
+            "max_attempts": max_attempts,
+        }
+        settings.write_text(
+            "[storage]\n" + "".join(f"{name} = {value}\n" for name, value in storage.items())
+        )
         places = [f"s3://{bucket}/photos", f"s3://{bucket}/scored"]
         options = ["--engine", "local", "--pack", fake_pack, "--config", str(settings)]
         driver = zygote.start(["score", *places, *options], faults)
@@ -80,7 +88,11 @@ def check(server: S3Server, bucket: str, undisturbed: Path) -> None:
 # Share of the requests to disturb, and the largest number of them, for kinds that few requests can
 # have or of which a run survives few: it waits for a stall, and asks five times for a listing that
 # lacks something.
-HITS = {"stall": (0.05, 3), "old": (0.5, 4), **dict.fromkeys(("short", "flip", "again", "late"), (0.4, 12))}
+HITS = {
+    "stall": (0.05, 3),
+    "old": (0.5, 4),
+    **dict.fromkeys(("short", "flip", "again", "late"), (0.4, 12)),
+}
 NOT_DRAWN_ABOVE = ("cut", "flip", "old", "late")
 SERVERS = ["s3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ceph", "rclone"))]
 SEEDS = [2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (3, 4, 5))]
@@ -107,7 +119,9 @@ def test_a_run_ends_right_while_a_twentieth_of_all_requests_is_hit(
     assert same_rows(f"s3://{bucket}/scored", undisturbed, besides=WHERE, storage=server.settings)
     retried = read_status(open_store(f"s3://{bucket}/scored", server.settings)).requests_retried
     asked_for = proxy.happened.total() + proxy.upset
-    assert retried <= asked_for, f"no more is asked again than was hit: {dict(proxy.happened)}, {proxy.upset} by itself"
+    assert retried <= asked_for, (
+        f"no more is asked again than was hit: {dict(proxy.happened)}, {proxy.upset} by itself"
+    )
     proxy.share = 0.0
     assert score(proxy, bucket)[0] == 0  # what a late PUT has left is removed by the next run
     check(server, bucket, undisturbed)
@@ -128,7 +142,12 @@ def from_the_snapshot_on(proxy: Proxy) -> None:
     "kind", [pytest.param(k, marks=() if k in NOT_DRAWN_ABOVE else pytest.mark.slow) for k in KINDS]
 )
 def test_a_run_ends_right_whichever_way_its_requests_are_hit(
-    kind: str, before: Callable[..., Proxy], s3: S3Server, archive: Path, undisturbed: Path, score: Score
+    kind: str,
+    before: Callable[..., Proxy],
+    s3: S3Server,
+    archive: Path,
+    undisturbed: Path,
+    score: Score,
 ) -> None:
     bucket = upload(s3, archive)
     share, most = HITS.get(kind, (0.1, 15))
@@ -166,7 +185,9 @@ def test_what_every_request_suffers_is_an_error_after_bounded_tries(
         "late": lambda: store.put("b.json", b"b"),
         "flip": lambda: store.get("a.json"),
     }.get(kind, lambda: store.get("a.png", version=listed.version, size=listed.size))
-    if kind == "old":  # an old listing cannot be told from a new one; the tests above show what a run does with a few
+    if (
+        kind == "old"
+    ):  # an old listing cannot be told from a new one; the tests above show what a run does with a few
         once = ask()
         direct.put("c.json", b"since then")
         assert ask() == once != [*direct.list()]
@@ -191,7 +212,10 @@ def test_a_late_put_lands_where_it_was_sent_and_not_where_its_connection_went_on
     connection.close()
     proxy.settle()
     store = open_store(f"s3://{bucket}", s3.settings)
-    assert {key: store.get(key)[0] for key in [*store.keys()]} == {"first": b"first", "second": b"second"}
+    assert {key: store.get(key)[0] for key in [*store.keys()]} == {
+        "first": b"first",
+        "second": b"second",
+    }
 
 
 def test_what_a_store_refused_for_a_while_is_counted_where_people_look(
@@ -206,14 +230,18 @@ def test_what_a_store_refused_for_a_while_is_counted_where_people_look(
     assert 0 < found.requests_retried <= proxy.happened["throttle"]
 
 
-def test_a_photo_that_came_short_or_wrong_is_asked_for_again(before: Callable[..., Proxy], s3: S3Server) -> None:
+def test_a_photo_that_came_short_or_wrong_is_asked_for_again(
+    before: Callable[..., Proxy], s3: S3Server
+) -> None:
     bucket = s3.bucket()
     data = bytes(range(250))
     for kind, key in (("short", "a.png"), ("cut", "a.png"), ("flip", "a.json")):
         s3.client.put_object(Bucket=bucket, Key=key, Body=data, ChecksumAlgorithm="CRC32")
         listed = open_store(f"s3://{bucket}", s3.settings).head(key)
         proxy = before(s3, share=0.6, kinds=[kind], seed=3)
-        store = open_store(f"s3://{bucket}", StorageSettings(endpoint_url=proxy.url, max_attempts=20))
+        store = open_store(
+            f"s3://{bucket}", StorageSettings(endpoint_url=proxy.url, max_attempts=20)
+        )
         for _ in range(5):
             assert store.get(key, version=listed.version, size=listed.size)[0] == data
         assert proxy.happened[kind] > 0
@@ -266,7 +294,9 @@ def test_a_bucket_that_is_not_there_is_named_at_once(
         [f"s3://{server.bucket()}-not/photos", str(tmp_path / "out")],
         [str(archive), "s3://nowhere-at-all/out"],
     ):
-        driver = zygote.start(["score", *places, "--pack", fake_pack, "--config", str(settings)], faults)
+        driver = zygote.start(
+            ["score", *places, "--pack", fake_pack, "--config", str(settings)], faults
+        )
         assert driver.end() == 2, driver.said
         assert "no such bucket" in driver.said
 

@@ -29,15 +29,24 @@ from tests.faults.in_process import InProcessEngine
 
 
 def score(tree: Path, dest: Path, pack: str, **settings: Any) -> None:
-    config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings})
-    assert Driver(prepare(str(tree), str(dest), config), Silent(), "test").run(InProcessEngine()).exit_code == 0
+    config = parse_config(
+        {"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings}
+    )
+    assert (
+        Driver(prepare(str(tree), str(dest), config), Silent(), "test")
+        .run(InProcessEngine())
+        .exit_code
+        == 0
+    )
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     members = {f"{n}.png": png(face(n, 1, 50)) for n in range(4)}
     photos = {f"{n:02}.png": png(face(n % 5, n % 3, n)) for n in range(20)}
-    return write_tree(tmp_path_factory.mktemp("verified") / "photos", {**photos, "s.tar": tar_bytes(members)})
+    return write_tree(
+        tmp_path_factory.mktemp("verified") / "photos", {**photos, "s.tar": tar_bytes(members)}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +63,11 @@ def dest(scored: Path, tmp_path: Path) -> Path:
 def verify(dest: Path) -> tuple[int, list[str]]:
     """Return the exit code and the differences of the command itself."""
     said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), pytest.raises(SystemExit) as ended:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(said),
+        pytest.raises(SystemExit) as ended,
+    ):
         patch.setattr(sys, "argv", ["skinbatch", "verify", str(dest), "--json"])
         cli.main()
     found: dict[str, Any] = json.loads(said.getvalue())
@@ -88,7 +101,9 @@ def test_a_changed_byte(dest: Path, kind: str, at: float) -> None:
     changed.write_bytes(data)
     code, said = verify(dest)
     assert code == 5
-    assert any(changed.name in line and "bytes are not those that were written" in line for line in said)
+    assert any(
+        changed.name in line and "bytes are not those that were written" in line for line in said
+    )
 
 
 def with_tables(tree: Path, dest: Path, pack: str, change: Callable[[pa.Table], pa.Table]) -> None:
@@ -109,7 +124,9 @@ def named(table: pa.Table, image_id: str) -> pa.Table:
 
 @pytest.mark.parametrize("image_id", ["07.png", "s.tar/2.png"])
 def test_a_doubled_row(tree: Path, tmp_path: Path, fake_pack: str, image_id: str) -> None:
-    with_tables(tree, tmp_path / "out", fake_pack, lambda t: pa.concat_tables([t, named(t, image_id)]))
+    with_tables(
+        tree, tmp_path / "out", fake_pack, lambda t: pa.concat_tables([t, named(t, image_id)])
+    )
     code, said = verify(tmp_path / "out")
     assert code == 5
     assert any("more than one row" in line and image_id in line for line in said)
@@ -154,7 +171,11 @@ def test_a_foreign_file_among_the_receipts(dest: Path) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        *("images/copy.parquet", "images/scoring=000000000000/copy.parquet", "boxes/scoring=0/a/b.txt"),
+        *(
+            "images/copy.parquet",
+            "images/scoring=000000000000/copy.parquet",
+            "boxes/scoring=0/a/b.txt",
+        ),
         *("masks/copy.parquet", "masks/scoring=000000000000/copy.parquet"),
         *("_skinbatch/plans/{}/copy/units.parquet", "_skinbatch/snapshots/{}/copy.parquet"),
         "_skinbatch/folds/{}/copy.parquet",
@@ -172,11 +193,15 @@ def test_a_foreign_file_beside_what_is_ours(dest: Path, place: str) -> None:
     assert verify(dest) == (0, [])
 
 
-def test_the_tables_of_another_scoring_are_not_foreign(tree: Path, dest: Path, fake_pack: str) -> None:
+def test_the_tables_of_another_scoring_are_not_foreign(
+    tree: Path, dest: Path, fake_pack: str
+) -> None:
     score(tree, dest, fake_pack, model={"score_floor": 0.2}, run={"save_masks": True})
-    assert {path.name.partition("=")[0] for path in dest.glob("*/*") if path.parent.name in ("images", "masks")} == {
-        "scoring"
-    }
+    assert {
+        path.name.partition("=")[0]
+        for path in dest.glob("*/*")
+        if path.parent.name in ("images", "masks")
+    } == {"scoring"}
     scorings = sorted((dest / "_skinbatch/scorings").iterdir())
     assert len(scorings) == 2
     for path in scorings:
@@ -186,7 +211,9 @@ def test_the_tables_of_another_scoring_are_not_foreign(tree: Path, dest: Path, f
 
 @pytest.mark.parametrize("wrong", [b"{", b"", b"\xff", b"null", b"[]", b"{}", b"other"], ids=str)
 @pytest.mark.parametrize("of_the_other", [False, True])
-def test_a_damaged_scoring(tree: Path, dest: Path, fake_pack: str, wrong: bytes, of_the_other: bool) -> None:
+def test_a_damaged_scoring(
+    tree: Path, dest: Path, fake_pack: str, wrong: bytes, of_the_other: bool
+) -> None:
     (scoring,) = (dest / "_skinbatch/scorings").iterdir()
     if of_the_other:
         scoring = scoring.with_name("000000000000.json")
@@ -203,7 +230,9 @@ def test_a_damaged_scoring(tree: Path, dest: Path, fake_pack: str, wrong: bytes,
 
 
 @pytest.mark.parametrize("of", ["a snapshot", "a fold"])
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data.replace(b'"host":"', b'"host":"x')])
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data.replace(b'"host":"', b'"host":"x')]
+)
 def test_a_damaged_receipt_of_which_there_is_a_copy(
     tree: Path, dest: Path, fake_pack: str, of: str, damage: Callable[[bytes], bytes]
 ) -> None:
@@ -216,7 +245,9 @@ def test_a_damaged_receipt_of_which_there_is_a_copy(
     receipt.write_bytes(damage(receipt.read_bytes()))
     code, said = verify(dest)
     assert code == 5
-    assert any(f"{receipt.parent.name}/{receipt.name}: not what was written" in line for line in said)
+    assert any(
+        f"{receipt.parent.name}/{receipt.name}: not what was written" in line for line in said
+    )
     receipt.unlink()  # the way out that the message names
     score(tree, dest, fake_pack)
     assert verify(dest) == (0, [])
@@ -228,7 +259,11 @@ def test_a_changed_byte_of_a_snapshot_is_named_and_the_next_run_writes_another(
 ) -> None:
     (path,) = (dest / "_skinbatch/snapshots").rglob("*.parquet")
     group = pq.read_metadata(path).row_group(0)
-    chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema.startswith(column))
+    chunk = next(
+        c
+        for c in map(group.column, range(group.num_columns))
+        if c.path_in_schema.startswith(column)
+    )
     data = bytearray(path.read_bytes())
     data[chunk.data_page_offset + chunk.total_compressed_size - 1] ^= 1
     path.write_bytes(data)
@@ -272,7 +307,9 @@ def test_a_damaged_plan_is_named_and_the_next_run_plans_anew_and_scores_nothing_
     assert verify(dest) == (0, [])
 
 
-def test_a_plan_whose_footer_says_no_sizes_is_named_and_planned_anew(tree: Path, dest: Path, fake_pack: str) -> None:
+def test_a_plan_whose_footer_says_no_sizes_is_named_and_planned_anew(
+    tree: Path, dest: Path, fake_pack: str
+) -> None:
     (path,) = dest.glob("_skinbatch/plans/*/*/units.parquet")
     path.write_bytes(path.read_bytes().replace(b'{"members-', b'["members-'))
     code, said = verify(dest)
@@ -284,13 +321,22 @@ def test_a_plan_whose_footer_says_no_sizes_is_named_and_planned_anew(tree: Path,
 
 DEST = b'{"layout_version": 1, "schema_version": 1, "source": "/x", "bits": 3}'
 WRONG = [
-    *(b"{", b"[]", b"null", b"[" * 200_000, DEST.replace(b"source", b"sOurce"), DEST.replace(b'"/x"', b"7")),
+    *(
+        b"{",
+        b"[]",
+        b"null",
+        b"[" * 200_000,
+        DEST.replace(b"source", b"sOurce"),
+        DEST.replace(b'"/x"', b"7"),
+    ),
     *(DEST.replace(b"3}", b'"3"}'), DEST.replace(b"3}", b"-1}")),
 ]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: repr(wrong[:80]))
-def test_a_damaged_dest_json_is_wrong_use_and_no_defect(tree: Path, dest: Path, fake_pack: str, wrong: bytes) -> None:
+def test_a_damaged_dest_json_is_wrong_use_and_no_defect(
+    tree: Path, dest: Path, fake_pack: str, wrong: bytes
+) -> None:
     path = dest / "_skinbatch/dest.json"
     path.write_bytes(wrong)
     with pytest.raises(UsageError, match=r"dest\.json is damaged"):
@@ -300,16 +346,23 @@ def test_a_damaged_dest_json_is_wrong_use_and_no_defect(tree: Path, dest: Path, 
     assert path.read_bytes() == wrong
 
 
-def test_rows_of_other_statuses_than_their_receipt_says(tree: Path, tmp_path: Path, fake_pack: str) -> None:
+def test_rows_of_other_statuses_than_their_receipt_says(
+    tree: Path, tmp_path: Path, fake_pack: str
+) -> None:
     score(tree, tmp_path / "out", fake_pack)
     for path in (tmp_path / "out/_skinbatch").rglob("*"):
         if path.is_file() and b'"ok"' in path.read_bytes():
             path.write_bytes(path.read_bytes().replace(b'"ok": ', b'"ok": 1'))
     for path in (tmp_path / "out/_skinbatch/snapshots").rglob("*.parquet"):
         table = pq.read_table(path)
-        records = [r.replace('"ok": ', '"ok": 1').replace('"ok":', '"ok":1') for r in table["record"].to_pylist()]
+        records = [
+            r.replace('"ok": ', '"ok": 1').replace('"ok":', '"ok":1')
+            for r in table["record"].to_pylist()
+        ]
         column = table.schema.get_field_index("record")
-        pq.write_table(table.set_column(column, table.schema.field("record"), pa.array(records)), path)
+        pq.write_table(
+            table.set_column(column, table.schema.field("record"), pa.array(records)), path
+        )
     code, said = verify(tmp_path / "out")
     assert code == 5
     assert any("its receipts record" in line for line in said)

@@ -39,7 +39,9 @@ LATE = [
 
 
 @pytest.mark.parametrize("fault", and_slow(LATE[2:], LATE[:2]))
-def test_a_worker_that_was_given_up_and_writes_late_is_put_right_by_the_clean_up(fault: Fault, trial: Trial) -> None:
+def test_a_worker_that_was_given_up_and_writes_late_is_put_right_by_the_clean_up(
+    fault: Fault, trial: Trial
+) -> None:
     trial.plan(fault, Fault("driver", "put snapshots", "before", 1, "stop"))
     driver = trial.start(lose=True)
     assert driver.wait() is None

@@ -46,8 +46,18 @@ class Trial:
         """Start `skinbatch score` of the archive in the background. how: see `zygote._drive`."""
         settings = self.out.parent / "settings.toml"
         settings.write_text(SETTINGS)
-        arguments = ["score", str(self.source), str(self.out), "--pack", self.pack, "--engine", "local"]
-        return self.zygote.start([*arguments, "--config", str(settings), *options], self.faults, **how)
+        arguments = [
+            "score",
+            str(self.source),
+            str(self.out),
+            "--pack",
+            self.pack,
+            "--engine",
+            "local",
+        ]
+        return self.zygote.start(
+            [*arguments, "--config", str(settings), *options], self.faults, **how
+        )
 
     def run(self, options: Sequence[str] = (), **how: Any) -> Driver:
         """Run it to its end, and check that it is done."""

@@ -81,7 +81,12 @@ class Zygote:
         self._started += 1
         keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         pid = self.ask(
-            do="start", keys=keys, arguments=[*arguments], faults=str(faults.folder), said=str(said), how=how
+            do="start",
+            keys=keys,
+            arguments=[*arguments],
+            faults=str(faults.folder),
+            said=str(said),
+            how=how,
         )
         self._drivers.append(Driver(self, pid, said))
         return self._drivers[-1]
@@ -171,7 +176,11 @@ def _drive(
     from skinbatch.runs import claim
 
     if clock_s:
-        _turn_clock(lambda: clock_s if faults.passed("worker", "put receipts", "after") >= clock_after else 0.0)
+        _turn_clock(
+            lambda: (
+                clock_s if faults.passed("worker", "put receipts", "after") >= clock_after else 0.0
+            )
+        )
     claim.Claim.__init__.__defaults__ = (beat_s,)
     claim.Claim.take.__defaults__ = (watch_s, lambda holder: None, lambda: None)
     LocalEngine.start = lambda self, context: _forking(faults, lose, memory)(context)  # type: ignore[method-assign]
@@ -201,7 +210,11 @@ def _forking(faults: Faults, lose: bool, memory: int | None) -> Any:
                     os.getppid = lambda: parent  # nor does it learn that the driver is gone
                 faults.arm("worker")
                 if memory is not None:
-                    most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
+                    most = (
+                        int(Path("/proc/self/statm").read_text().split()[0])
+                        * resource.getpagesize()
+                        + memory
+                    )
                     resource.setrlimit(resource.RLIMIT_AS, (most, most))
                 try:
                     child.main(theirs.fileno())

@@ -22,7 +22,9 @@ from tests.faults.in_process import InProcessEngine
 
 def score(source: Path | str, dest: Path | str, pack: str, **settings: Any) -> RunReport:
     """Score `source` into `dest` and return the run's report. settings: sections of the configuration."""
-    config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings})
+    config = parse_config(
+        {"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings}
+    )
     return Driver(prepare(str(source), str(dest), config), Silent(), "test").run(InProcessEngine())
 
 

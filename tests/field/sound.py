@@ -73,7 +73,10 @@ SEGMENTS = {
     "a JFIF extension": (0xE0, b"JFXX\0\x13abc"),
     "an empty EXIF": (0xE1, b"Exif\0\0"),
     "EXIF garbage": (0xE1, b"Exif\0\0MM\0*\0\0\0\xffxx"),
-    "EXIF of no type": (0xE1, b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x63\0\1\0\0\0\6\0\0\0\0\0\0\0"),
+    "EXIF of no type": (
+        0xE1,
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x63\0\1\0\0\0\6\0\0\0\0\0\0\0",
+    ),
     "a large XMP": (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"<x" * 30_000),
     "a thermal camera's segment": (0xE1, b"FLIR\0\1\0\0"),
     "a short profile": (0xE2, b"ICC_PROFILE\0"),
@@ -93,17 +96,35 @@ def jpegs() -> Iterator[Sound]:
     progressive = encoded(PICTURE, "JPEG", quality=95, progressive=True)
     cmyk = encoded(PICTURE.convert("CMYK"), "JPEG", quality=95)
     grey = encoded(PICTURE.convert("L"), "JPEG", quality=95)
-    kinds = {"jpeg": (plain, 0xC0), "progressive": (progressive, 0xC2), "CMYK": (cmyk, 0xC0), "grey": (grey, 0xC0)}
+    kinds = {
+        "jpeg": (plain, 0xC0),
+        "progressive": (progressive, 0xC2),
+        "CMYK": (cmyk, 0xC0),
+        "grey": (grey, 0xC0),
+    }
 
     for kind, (clean, frame) in kinds.items():
         for what, strays in STRAYS.items():
-            for where, marker in (("tables", 0xDB), ("frame", frame), ("codes", 0xC4), ("scan", 0xDA)):
-                yield Sound(f"{kind}: {what} before the {where}", clean, inserted(clean, marker, strays))
+            for where, marker in (
+                ("tables", 0xDB),
+                ("frame", frame),
+                ("codes", 0xC4),
+                ("scan", 0xDA),
+            ):
+                yield Sound(
+                    f"{kind}: {what} before the {where}", clean, inserted(clean, marker, strays)
+                )
         yield Sound(f"{kind}: a zero behind the first marker", clean, clean[:2] + b"\0" + clean[2:])
-        yield Sound(f"{kind}: bytes behind the end", clean, clean + b"trailer\xff\xd8\xff" + bytes(1000))
+        yield Sound(
+            f"{kind}: bytes behind the end", clean, clean + b"trailer\xff\xd8\xff" + bytes(1000)
+        )
         yield Sound(f"{kind}: without its end", clean, clean[:-2])
         yield Sound(f"{kind}: half of its end", clean, clean[:-1])
-        yield Sound(f"{kind}: without its end and a zero before the tables", clean, inserted(clean, 0xDB, b"\0")[:-2])
+        yield Sound(
+            f"{kind}: without its end and a zero before the tables",
+            clean,
+            inserted(clean, 0xDB, b"\0")[:-2],
+        )
         for what, (marker, body) in SEGMENTS.items():
             yield Sound(f"{kind}: {what}", clean, inserted(clean, 0xDB, segment(marker, body)))
         many = segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(60_000)) * 30
@@ -145,7 +166,9 @@ CHUNKS = {
     "a profile of megabytes": chunk(b"iCCP", b"a\0\0" + packed(5 << 20)),
     "a profile with a wrong checksum": chunk(b"iCCP", b"a\0\0" + packed(9), WRONG),
     "EXIF that is none": chunk(b"eXIf", b"garbage"),
-    "EXIF with a wrong checksum": chunk(b"eXIf", b"II*\0\x08\0\0\0\x01\0\x12\x01\3\0\1\0\0\0\6\0\0\0\0\0\0\0", WRONG),
+    "EXIF with a wrong checksum": chunk(
+        b"eXIf", b"II*\0\x08\0\0\0\x01\0\x12\x01\3\0\1\0\0\0\6\0\0\0\0\0\0\0", WRONG
+    ),
     "an unknown chunk": chunk(b"prIv", b"abc"),
     "an unknown chunk with a wrong checksum": chunk(b"prIv", b"abc", WRONG),
     **{
@@ -153,9 +176,14 @@ CHUNKS = {
         for name in (b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"bKGD", b"sBIT")
     },
     "sRGB out of range": chunk(b"sRGB", b"\x09"),
-    **{f"{name.decode()} of no bytes": chunk(name, b"") for name in (b"acTL", b"fcTL", b"fdAT", b"cICP", b"tIME")},
+    **{
+        f"{name.decode()} of no bytes": chunk(name, b"")
+        for name in (b"acTL", b"fcTL", b"fdAT", b"cICP", b"tIME")
+    },
     "an animation of no frames": chunk(b"acTL", bytes(8)),
-    "an animation that is none": chunk(b"fcTL", struct.pack(">IIIIIHHBB", 7, 99, 99, 5, 5, 0, 0, 0, 0)),
+    "an animation that is none": chunk(
+        b"fcTL", struct.pack(">IIIIIHHBB", 7, 99, 99, 5, 5, 0, 0, 0, 0)
+    ),
     "an animation with a wrong checksum": chunk(b"acTL", struct.pack(">II", 1, 0), WRONG),
     "transparency with a wrong checksum": chunk(b"tRNS", b"\0\1", WRONG),
 }
@@ -176,15 +204,25 @@ def pngs() -> Iterator[Sound]:
             yield Sound(f"{kind}: {what}", clean, clean[:33] + extra + clean[33:])
             # Pillow checks no checksums after the picture, so it would accept these two.
             if extra[4:8] not in (b"eXIf", b"tRNS"):
-                yield Sound(f"{kind}: {what} behind the picture", clean, clean[:end] + extra + clean[end:])
+                yield Sound(
+                    f"{kind}: {what} behind the picture", clean, clean[:end] + extra + clean[end:]
+                )
         yield Sound(f"{kind}: an end with a wrong checksum", clean, clean[:-4] + WRONG)
-        yield Sound(f"{kind}: an end that holds something", clean, clean[:end] + chunk(b"IEND", b"abc"))
+        yield Sound(
+            f"{kind}: an end that holds something", clean, clean[:end] + chunk(b"IEND", b"abc")
+        )
         yield Sound(f"{kind}: bytes before the end", clean, clean[:end] + b"\0\0\0" + clean[end:])
         yield Sound(f"{kind}: bytes behind the end", clean, clean + b"junk" * 1000)
         yield Sound(f"{kind}: without its end", clean, clean[:end])
-        yield Sound(f"{kind}: something else instead of its end", clean, clean[:end] + b"<html>not found</html>")
         yield Sound(
-            f"{kind}: a cut text behind the picture", clean, clean[:end] + chunk(b"tEXt", b"a\0" + bytes(99))[:50]
+            f"{kind}: something else instead of its end",
+            clean,
+            clean[:end] + b"<html>not found</html>",
+        )
+        yield Sound(
+            f"{kind}: a cut text behind the picture",
+            clean,
+            clean[:end] + chunk(b"tEXt", b"a\0" + bytes(99))[:50],
         )
         yield Sound(f"{kind}: without the checksum of its picture", clean, clean[: end - 4])
         pieces = b"".join(chunk(b"IDAT", stream[n : n + 7]) for n in range(0, len(stream), 7))
@@ -199,14 +237,20 @@ def pngs() -> Iterator[Sound]:
             yield Sound(f"{kind}: {what}", clean, before + chunk(b"IDAT", other) + finish)
 
     clean = kinds["png"]
-    yield Sound("png: a palette with a wrong checksum", clean, clean[:33] + chunk(b"PLTE", b"abc", WRONG) + clean[33:])
+    yield Sound(
+        "png: a palette with a wrong checksum",
+        clean,
+        clean[:33] + chunk(b"PLTE", b"abc", WRONG) + clean[33:],
+    )
 
 
 # --- WebP, GIF, TIFF and the others ---
 
 
 def riff(*chunks: tuple[bytes, bytes]) -> bytes:
-    body = b"WEBP" + b"".join(n + struct.pack("<I", len(d)) + d + b"\0" * (len(d) % 2) for n, d in chunks)
+    body = b"WEBP" + b"".join(
+        n + struct.pack("<I", len(d)) + d + b"\0" * (len(d) % 2) for n, d in chunks
+    )
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
@@ -277,14 +321,18 @@ def tiffs() -> Iterator[Sound]:
         kind = f"{compression or 'plain'} tiff"
         yield Sound(f"{kind}: bytes behind the end", clean, clean + b"junk" * 50)
         yield Sound(
-            f"{kind}: a profile that is none", clean, encoded(PICTURE, "TIFF", icc_profile=b"garbage", **options)
+            f"{kind}: a profile that is none",
+            clean,
+            encoded(PICTURE, "TIFF", icc_profile=b"garbage", **options),
         )
         for what, place, value in (
             ("a private tag that lies elsewhere", at + 8, struct.pack("<I", 1 << 30)),
             ("a private tag of no type", at + 2, struct.pack("<H", 99)),
             ("a private tag without end", at + 4, struct.pack("<I", (1 << 32) - 1)),
         ):
-            yield Sound(f"{kind}: {what}", clean, private[:place] + value + private[place + len(value) :])
+            yield Sound(
+                f"{kind}: {what}", clean, private[:place] + value + private[place + len(value) :]
+            )
 
     clean = encoded(PICTURE, "TIFF")
     at = clean.index(struct.pack("<HH", 279, 4)) + 8
@@ -307,8 +355,14 @@ def others() -> Iterator[Sound]:
         yield Sound(f"{kind}: bytes behind the end", clean, clean + b"junk" * 10)
         yield Sound(f"{kind}: few bytes behind the end", clean, clean + b"abc")
         yield Sound(f"{kind}: zeros behind the end", clean, clean + bytes(1000))
-        yield Sound(f"{kind}: a private box", clean, clean + struct.pack(">I", 28) + b"uuid" + bytes(20))
-        yield Sound(f"{kind}: data to the end of the file", clean, clean[:media] + bytes(4) + clean[media + 4 :])
+        yield Sound(
+            f"{kind}: a private box", clean, clean + struct.pack(">I", 28) + b"uuid" + bytes(20)
+        )
+        yield Sound(
+            f"{kind}: data to the end of the file",
+            clean,
+            clean[:media] + bytes(4) + clean[media + 4 :],
+        )
 
 
 def turned(orientation: int) -> Image.Exif:

@@ -67,7 +67,9 @@ def test_a_folder_whose_name_looks_like_an_address_can_still_be_named(
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_source_and_destination_may_have_bytes_that_are_not_utf8(tmp_path: Path, fake_pack: str, engine: str) -> None:
+def test_source_and_destination_may_have_bytes_that_are_not_utf8(
+    tmp_path: Path, fake_pack: str, engine: str
+) -> None:
     base = os.fsencode(tmp_path) + b"/caf\xe9"
     photos, dest = os.fsdecode(base + b"/photos \xff"), os.fsdecode(base + b"/out \xfc")
     write_tree(Path(photos), {"a.jpg": jpeg(face(1)), "t.tar": tar_bytes({"b.jpg": jpeg(face(2))})})
@@ -75,7 +77,18 @@ def test_source_and_destination_may_have_bytes_that_are_not_utf8(tmp_path: Path,
     Path(os.fsdecode(os.fsencode(photos) + b"/l\xfc.csv")).write_text("uri\na.jpg\n")
 
     def run(source: str, out: str) -> dict[str, object]:
-        command = [sys.executable, "-m", "skinbatch", "score", source, out, "--pack", fake_pack, "--engine", engine]
+        command = [
+            sys.executable,
+            "-m",
+            "skinbatch",
+            "score",
+            source,
+            out,
+            "--pack",
+            fake_pack,
+            "--engine",
+            engine,
+        ]
         done = subprocess.run(command, capture_output=True, timeout=300)
         assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr[-3000:]
         return {"nothing": b"Nothing to do" in done.stdout}
@@ -93,7 +106,11 @@ def test_source_and_destination_may_have_bytes_that_are_not_utf8(tmp_path: Path,
     assert skinbatch.verify(printed).differences == []
     if engine == "local":
         assert skinbatch.retry(dest, engine="local").nothing_to_do
-        for name, image_id in ((b"m\xfc.jpg", "m\uf7fc.jpg"), (b"l\xfc.csv", "a.jpg"), (b"t.tar", "t.tar/b.jpg")):
+        for name, image_id in (
+            (b"m\xfc.jpg", "m\uf7fc.jpg"),
+            (b"l\xfc.csv", "a.jpg"),
+            (b"t.tar", "t.tar/b.jpg"),
+        ):
             alone = os.fsdecode(os.fsencode(dest) + b"-" + name)
             run(os.fsdecode(os.fsencode(photos) + b"/" + name), alone)
             assert list(rows(alone)) == [image_id]
@@ -108,7 +125,9 @@ def test_a_store_without_batches_of_deletes_is_asked_for_one_after_the_other(
         refusal(501, "NotImplemented") if method == "POST" and "delete" in path else None
     )
     config = Config(storage=s3.settings.model_copy(update={"endpoint_url": proxy.url}))
-    source = write_tree(tmp_path / "photos", {f"{n}.jpg": jpeg(face(n % 5, shade=n)) for n in range(5)})
+    source = write_tree(
+        tmp_path / "photos", {f"{n}.jpg": jpeg(face(n % 5, shade=n)) for n in range(5)}
+    )
     dest = f"s3://{bucket}/out"
     report = skinbatch.score(source, dest, pack=fake_pack, engine="local", config=config)
     assert (report.exit_code, report.statuses) == (0, {"ok": 5})
@@ -124,12 +143,16 @@ def test_a_store_without_batches_of_deletes_is_asked_for_one_after_the_other(
     proxy.close()
 
 
-def test_a_destination_that_cannot_be_read_back_is_left_without_a_probe(s3: S3Server, tmp_path: Path) -> None:
+def test_a_destination_that_cannot_be_read_back_is_left_without_a_probe(
+    s3: S3Server, tmp_path: Path
+) -> None:
     from skinbatch.storage.s3 import S3Store
 
     bucket = s3.bucket()
     proxy = Proxy(s3.settings.endpoint_url or "", share=0.0)
-    proxy.refuse = lambda method, path: refusal(403, "AccessDenied") if method == "GET" and "probe" in path else None
+    proxy.refuse = lambda method, path: (
+        refusal(403, "AccessDenied") if method == "GET" and "probe" in path else None
+    )
     store = S3Store(bucket, "out", s3.settings.model_copy(update={"endpoint_url": proxy.url}))
     with pytest.raises(UsageError, match="cannot be written to"):
         store.probe_writable()

@@ -32,13 +32,19 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, pixels in photos.items():
         Image.fromarray(pixels).save(root / "photos" / f"{name}.png")
     pack = write_fake_pack(root / "pack", closeups=True)
-    report = skinbatch.score(str(root / "photos"), str(root / "out"), pack=str(pack), engine="local")
+    report = skinbatch.score(
+        str(root / "photos"), str(root / "out"), pack=str(pack), engine="local"
+    )
     assert report.exit_code == 0
     return root / "out"
 
 
 def row(scored: Path, name: str) -> dict[str, Any]:
-    (found,) = (r for r in skinbatch.open(str(scored)).images().to_pylist() if r["image_id"] == f"{name}.png")
+    (found,) = (
+        r
+        for r in skinbatch.open(str(scored)).images().to_pylist()
+        if r["image_id"] == f"{name}.png"
+    )
     return dict(found)
 
 
@@ -46,9 +52,17 @@ def test_a_close_up_is_graded_by_all_its_lesions_and_marked(scored: Path) -> Non
     near = row(scored, "near")
     assert (near["face"], near["view"]) == (True, "closeup")
     assert (near["count_total"], near["count_left"], near["count_right"]) == (8, None, None)
-    assert (near["grade"], near["grade_level"], near["grade_scheme"]) == ("moderate", 1, "hayashi-closeup")
+    assert (near["grade"], near["grade_level"], near["grade_scheme"]) == (
+        "moderate",
+        1,
+        "hayashi-closeup",
+    )
     assert near["prob_rosacea"] is not None
-    sides = {b["side"] for b in skinbatch.open(str(scored)).boxes().to_pylist() if b["image_id"] == "near.png"}
+    sides = {
+        b["side"]
+        for b in skinbatch.open(str(scored)).boxes().to_pylist()
+        if b["image_id"] == "near.png"
+    }
     assert sides == {None}
 
 

@@ -73,12 +73,24 @@ def own_certificate(tmp_path: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    )
+    made = (
+        made.serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
     certificate, private = tmp_path / "cert.pem", tmp_path / "key.pem"
-    certificate.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    certificate.write_bytes(
+        made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    )
     private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, private)
@@ -101,7 +113,9 @@ def refusal(endpoint: str, fake_pack: str, out: Path) -> str:
     assert time.monotonic() - started < 30
     assert not (out / "_skinbatch").exists()
     message = str(refused.value)
-    assert "botocore" not in message and "Error" not in message and "HTTPConnectionPool" not in message
+    assert (
+        "botocore" not in message and "Error" not in message and "HTTPConnectionPool" not in message
+    )
     return message
 
 
@@ -117,7 +131,9 @@ def test_a_host_that_does_not_exist(fake_pack: str, tmp_path: Path) -> None:
     assert "no-such-host.invalid:9000" in message and "AWS_ENDPOINT_URL" in message
 
 
-def test_https_of_a_server_that_speaks_http(serve: Callable[..., int], fake_pack: str, tmp_path: Path) -> None:
+def test_https_of_a_server_that_speaks_http(
+    serve: Callable[..., int], fake_pack: str, tmp_path: Path
+) -> None:
     message = refusal(f"https://127.0.0.1:{serve(CONSOLE)}", fake_pack, tmp_path / "out")
     assert "write http:// instead of https://" in message
 
@@ -125,7 +141,9 @@ def test_https_of_a_server_that_speaks_http(serve: Callable[..., int], fake_pack
 def test_http_of_a_server_that_speaks_https(
     serve: Callable[..., int], own_certificate: ssl.SSLContext, fake_pack: str, tmp_path: Path
 ) -> None:
-    message = refusal(f"http://127.0.0.1:{serve(CONSOLE, own_certificate)}", fake_pack, tmp_path / "out")
+    message = refusal(
+        f"http://127.0.0.1:{serve(CONSOLE, own_certificate)}", fake_pack, tmp_path / "out"
+    )
     assert "write https:// instead of http://" in message
     message = refusal(f"http://127.0.0.1:{serve(PLAIN_TO_TLS)}", fake_pack, tmp_path / "out")
     assert "write https:// instead of http://" in message
@@ -134,13 +152,19 @@ def test_http_of_a_server_that_speaks_https(
 def test_a_certificate_of_nobody(
     serve: Callable[..., int], own_certificate: ssl.SSLContext, fake_pack: str, tmp_path: Path
 ) -> None:
-    message = refusal(f"https://127.0.0.1:{serve(CONSOLE, own_certificate)}", fake_pack, tmp_path / "out")
+    message = refusal(
+        f"https://127.0.0.1:{serve(CONSOLE, own_certificate)}", fake_pack, tmp_path / "out"
+    )
     assert "certificate" in message and "AWS_CA_BUNDLE" in message
 
 
 @pytest.mark.parametrize("answer", [CONSOLE, NO_PAGE], ids=["page", "no page"])
-def test_the_port_of_a_web_console(answer: Answer, serve: Callable[..., int], fake_pack: str, tmp_path: Path) -> None:
-    assert "is not an S3 server" in refusal(f"http://127.0.0.1:{serve(answer)}", fake_pack, tmp_path / "out")
+def test_the_port_of_a_web_console(
+    answer: Answer, serve: Callable[..., int], fake_pack: str, tmp_path: Path
+) -> None:
+    assert "is not an S3 server" in refusal(
+        f"http://127.0.0.1:{serve(answer)}", fake_pack, tmp_path / "out"
+    )
 
 
 def test_another_region(serve: Callable[..., int], fake_pack: str, tmp_path: Path) -> None:

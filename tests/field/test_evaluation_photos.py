@@ -32,7 +32,9 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_the_evaluation_part_as_a_source_of_training(recipe: Path) -> None:
-    message = refused(with_line(recipe, '[{ truth = "train" }]', '[{ truth = "train" }, { truth = "valid" }]'))
+    message = refused(
+        with_line(recipe, '[{ truth = "train" }]', '[{ truth = "train" }, { truth = "valid" }]')
+    )
     assert "2 photos of the evaluation are also trained on" in message
     assert "levle0_000.jpg" in message and "`leave_out`" in message
 
@@ -53,7 +55,9 @@ def test_left_out_they_are_no_reason_to_refuse(recipe: Path) -> None:
     folder = recipe.parent
     shutil.copyfile(folder / "valid" / "levle1_001.jpg", folder / "train" / "again.jpg")
     said = (folder / "valid" / "levle1_001.xml").read_text(encoding="utf-8")
-    (folder / "train" / "again.xml").write_text(said.replace("levle1_001.jpg", "again.jpg"), encoding="utf-8")
+    (folder / "train" / "again.xml").write_text(
+        said.replace("levle1_001.jpg", "again.jpg"), encoding="utf-8"
+    )
     with_line(recipe, '[{ truth = "train" }]', '[{ truth = "train", leave_out = ["again"] }]')
     with_line(recipe, "epochs = 6", "iterations = 1")
     assert train("detector", recipe, folder / "out", Silent()).trained is not None
@@ -61,6 +65,8 @@ def test_left_out_they_are_no_reason_to_refuse(recipe: Path) -> None:
 
 def test_photos_that_only_looks_at_are_the_only_ones_used(recipe: Path) -> None:
     with_line(
-        recipe, 'train = [{ truth = "train" }]', 'train = [{ truth = "train", only = ["levle1_001", "levle9_999"] }]'
+        recipe,
+        'train = [{ truth = "train" }]',
+        'train = [{ truth = "train", only = ["levle1_001", "levle9_999"] }]',
     )
     assert "setting `only`" in refused(recipe) and "levle9_999" in refused(recipe)

@@ -38,7 +38,9 @@ def several(form: str, **options: Any) -> bytes:
 
 
 def test_a_photo_is_scored_under_every_name_of_its_format(tmp_path: Path, fake_pack: str) -> None:
-    jpegs = {f"a.{ending}": jpeg(face(3)) for ending in ("jpe", "jif", "JFIF", "jfi", "pjpeg", "pjp")}
+    jpegs = {
+        f"a.{ending}": jpeg(face(3)) for ending in ("jpe", "jif", "JFIF", "jfi", "pjpeg", "pjp")
+    }
     files = {
         **jpegs,
         "b.MPO": several("MPO", quality=95),
@@ -47,7 +49,9 @@ def test_a_photo_is_scored_under_every_name_of_its_format(tmp_path: Path, fake_p
         "e.HIF": HEIF,
         "f.tar": tar_bytes({"g.mpo": several("MPO", quality=95), "h.hif": HEIF}),
     }
-    report = skinbatch.score(write_tree(tmp_path / "in", files), tmp_path / "out", pack=fake_pack, engine="local")
+    report = skinbatch.score(
+        write_tree(tmp_path / "in", files), tmp_path / "out", pack=fake_pack, engine="local"
+    )
     found = rows(tmp_path / "out")
     assert report.skipped == {}
     assert {name: row["status"] for name, row in found.items()} == dict.fromkeys(
@@ -57,7 +61,10 @@ def test_a_photo_is_scored_under_every_name_of_its_format(tmp_path: Path, fake_p
 
 
 def test_what_is_skipped_is_named_by_what_it_is(tmp_path: Path, fake_pack: str) -> None:
-    source = write_tree(tmp_path / "in", {"a.png": png(face()), "b.cr2": b"raw", ".DS_Store": b"x", "notes": b"text"})
+    source = write_tree(
+        tmp_path / "in",
+        {"a.png": png(face()), "b.cr2": b"raw", ".DS_Store": b"x", "notes": b"text"},
+    )
     pq.write_table(pa.table({"label": [1]}), source / "labels.parquet")
     (source / "cut.parquet").write_bytes(b"PAR1" + bytes(100))
     (source / "out.jpg").symlink_to("/etc/hostname")
@@ -76,7 +83,10 @@ def test_what_is_skipped_is_named_by_what_it_is(tmp_path: Path, fake_pack: str) 
 
 
 def test_a_photo_that_a_listing_names_is_scored_wherever_it_lies(tmp_path: Path) -> None:
-    write_tree(tmp_path, {".git/annex/a.jpg": jpeg(face()), "@eaDir/b.jpg": jpeg(face()), "._c.jpg": b"\0\5\x16\7"})
+    write_tree(
+        tmp_path,
+        {".git/annex/a.jpg": jpeg(face()), "@eaDir/b.jpg": jpeg(face()), "._c.jpg": b"\0\5\x16\7"},
+    )
     (tmp_path / "list.csv").write_text("uri\n.git/annex/a.jpg\n@eaDir/b.jpg\n._c.jpg\n")
     source = open_source(str(tmp_path / "list.csv"), Config())
     ids = [entry.image_id for entry in source.entries() if isinstance(entry, ImageRef)]

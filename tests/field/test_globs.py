@@ -25,7 +25,9 @@ from tests.faces import face, jpeg, png, rows, tar_bytes, write_tree
 PHOTO, MASK = jpeg(face(1)), png(face())
 EXCLUDED = "(excluded)"
 SAMPLES = {
-    f"{n:03}{end}": data for n in range(3) for end, data in ((".jpg", PHOTO), (".seg.png", MASK), (".json", b"{}"))
+    f"{n:03}{end}": data
+    for n in range(3)
+    for end, data in ((".jpg", PHOTO), (".seg.png", MASK), (".json", b"{}"))
 }
 
 
@@ -41,7 +43,9 @@ def zip_bytes(members: Mapping[str, bytes], system: int = 3) -> bytes:
 
 def parquet_bytes(count: int) -> bytes:
     out = io.BytesIO()
-    pq.write_table(pa.table({"image": [jpeg(face(n % 7)) for n in range(count)]}), out, row_group_size=3)
+    pq.write_table(
+        pa.table({"image": [jpeg(face(n % 7)) for n in range(count)]}), out, row_group_size=3
+    )
     return out.getvalue()
 
 
@@ -59,7 +63,10 @@ def listed(source: Path | str, **settings: Any) -> tuple[list[str], dict[str, in
         reader = read_unit(WorkUnit("u", shard=entry), locator, config.decode, 1)
         members = [row.ref.image_id for row in reader]
         assert count_members(entry, locator) == len(members)
-        parts = [read_unit(WorkUnit("u", (), entry, n, n + 1), locator, config.decode, 1) for n in range(len(members))]
+        parts = [
+            read_unit(WorkUnit("u", (), entry, n, n + 1), locator, config.decode, 1)
+            for n in range(len(members))
+        ]
         assert [row.ref.image_id for part in parts for row in part] == members
         for image_id in members:
             again = read_member(entry, image_id, locator, config.decode)
@@ -109,7 +116,9 @@ def test_globs_hold_inside_archives(tree: Path, globs: dict[str, Any], expected:
     ids, skipped = listed(tree, **globs)
     assert ids == expected
     everything = 2 + len(TARRED) + len(ROWS) + len(ZIPPED)
-    if "sub/s.tar/000.jpg" in ids and ROWS[0] in ids:  # every archive was opened, so each photo is counted
+    if (
+        "sub/s.tar/000.jpg" in ids and ROWS[0] in ids
+    ):  # every archive was opened, so each photo is counted
         assert skipped.get(EXCLUDED, 0) == everything - len(expected)
 
 
@@ -134,11 +143,19 @@ def test_globs_hold_inside_archives_that_a_listing_names(tree: Path) -> None:
 
 
 def test_a_glob_with_an_extension_of_its_own_finds_images_by_content(tmp_path: Path) -> None:
-    write_tree(tmp_path, {"s.tar": tar_bytes({"a.img": PHOTO, "b.img": b"text", "c.jpg": PHOTO}), "d.img": PHOTO})
-    assert listed(tmp_path, include=("*.img",)) == (["d.img", "s.tar/a.img"], {".img": 1, EXCLUDED: 1})
+    write_tree(
+        tmp_path,
+        {"s.tar": tar_bytes({"a.img": PHOTO, "b.img": b"text", "c.jpg": PHOTO}), "d.img": PHOTO},
+    )
+    assert listed(tmp_path, include=("*.img",)) == (
+        ["d.img", "s.tar/a.img"],
+        {".img": 1, EXCLUDED: 1},
+    )
 
 
-def test_other_globs_are_another_input_of_the_same_archives(tree: Path, tmp_path: Path, fake_pack: str) -> None:
+def test_other_globs_are_another_input_of_the_same_archives(
+    tree: Path, tmp_path: Path, fake_pack: str
+) -> None:
     dest = tmp_path / "out"
 
     def run(**source: Any) -> set[str]:
@@ -174,7 +191,13 @@ JUNK = {
     "Thumbs.db": b"\xd0\xcf\x11\xe0",
     "desktop.ini": b"[.ShellClassInfo]",
 }
-KEPT = {"album/a.jpg": PHOTO, "eaDir/b.jpg": PHOTO, "thumbnails/c.jpg": PHOTO, "d._e.jpg": PHOTO, "git/f.jpg": PHOTO}
+KEPT = {
+    "album/a.jpg": PHOTO,
+    "eaDir/b.jpg": PHOTO,
+    "thumbnails/c.jpg": PHOTO,
+    "d._e.jpg": PHOTO,
+    "git/f.jpg": PHOTO,
+}
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "zip", "windows.zip", "windows.tar"])

@@ -51,7 +51,9 @@ def read(path: Path) -> list[Fetched]:
     found = list(read_unit(WorkUnit("u", shard=entry), locator, CONFIG.decode, 1))
     assert count_members(entry, locator) == len(found)
     for n, row in enumerate(found):
-        assert list(read_unit(WorkUnit("u", (), entry, n, n + 1), locator, CONFIG.decode, 1)) == [row]
+        assert list(read_unit(WorkUnit("u", (), entry, n, n + 1), locator, CONFIG.decode, 1)) == [
+            row
+        ]
         if row.status is Status.OK:
             again = read_member(entry, row.ref.image_id, locator, CONFIG.decode)
             assert again is not None and again.data == row.data
@@ -70,7 +72,9 @@ def write(folder: Path, name: str, data: bytes) -> Path:
 
 def test_all_members_of_joined_tars_are_read(tmp_path: Path, name: str) -> None:
     pack = PACKERS[name]
-    for n, data in enumerate((pack(FIRST) + pack(SECOND), pack(FIRST + SECOND), pack(FIRST + bytes(5120) + SECOND))):
+    for n, data in enumerate(
+        (pack(FIRST) + pack(SECOND), pack(FIRST + SECOND), pack(FIRST + bytes(5120) + SECOND))
+    ):
         found = read(write(tmp_path / str(n), name, data))
         assert (names(found), [row.data for row in found]) == (NAMES, PHOTOS)
     three = read(write(tmp_path / "three", name, pack(FIRST) + pack(SECOND) + pack(FIRST)))
@@ -82,17 +86,25 @@ def test_zeros_behind_the_end_are_no_matter(tmp_path: Path, name: str) -> None:
     for n, zeros in enumerate((1, 511, 512, 100_000)):
         assert names(read(write(tmp_path / f"{n}a", name, pack(FIRST + bytes(zeros))))) == NAMES[:2]
         assert names(read(write(tmp_path / f"{n}b", name, pack(FIRST) + bytes(zeros)))) == NAMES[:2]
-    assert names(read(write(tmp_path / "c", name, pack(FIRST) + bytes(1024) + pack(SECOND)))) == NAMES
+    assert (
+        names(read(write(tmp_path / "c", name, pack(FIRST) + bytes(1024) + pack(SECOND)))) == NAMES
+    )
 
 
-@pytest.mark.parametrize("garbage", [b"x", b"garbage " * 100, b"\0" * 600 + b"x", b"PK\3\4" + bytes(2000)])
-def test_anything_else_behind_the_end_is_a_row_that_says_so(tmp_path: Path, name: str, garbage: bytes) -> None:
+@pytest.mark.parametrize(
+    "garbage", [b"x", b"garbage " * 100, b"\0" * 600 + b"x", b"PK\3\4" + bytes(2000)]
+)
+def test_anything_else_behind_the_end_is_a_row_that_says_so(
+    tmp_path: Path, name: str, garbage: bytes
+) -> None:
     pack = PACKERS[name]
     for n, data in enumerate((pack(FIRST + garbage), pack(FIRST) + garbage)):
         found = read(write(tmp_path / str(n), name, data))
         assert names(found) == [*NAMES[:2], "#corrupt"]
         assert found[-1].status is Status.CORRUPT and str(tmp_path) in str(found[-1].error)
-    assert "follows the end mark" in str(read(write(tmp_path / "c", name, pack(FIRST + garbage)))[-1].error)
+    assert "follows the end mark" in str(
+        read(write(tmp_path / "c", name, pack(FIRST + garbage)))[-1].error
+    )
 
 
 def test_a_joined_tar_that_is_cut_says_so(tmp_path: Path, name: str) -> None:
@@ -106,11 +118,17 @@ def test_a_joined_tar_that_is_cut_says_so(tmp_path: Path, name: str) -> None:
 
 def test_what_one_tar_says_of_all_its_members_is_not_said_of_the_next(tmp_path: Path) -> None:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"path": "renamed.jpg"}) as archive:
+    with tarfile.open(
+        fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"path": "renamed.jpg"}
+    ) as archive:
         member = tarfile.TarInfo("a.jpg")
         member.size = len(PHOTOS[0])
         archive.addfile(member, io.BytesIO(PHOTOS[0]))
-    assert names(read(write(tmp_path, "x.tar", out.getvalue() + SECOND))) == ["renamed.jpg", "c.jpg", "a.jpg"]
+    assert names(read(write(tmp_path, "x.tar", out.getvalue() + SECOND))) == [
+        "renamed.jpg",
+        "c.jpg",
+        "a.jpg",
+    ]
 
 
 def test_joined_tars_are_scored_whole_and_resume(tmp_path: Path, fake_pack: str) -> None:

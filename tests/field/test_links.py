@@ -32,12 +32,20 @@ def hub(tmp_path: Path) -> Path:
     """Write a data set as in the Hugging Face hub's cache: two revisions, files in folders, one text file."""
     root = tmp_path / "hub" / "datasets--me--faces"
     blobs = {f"blobs/{n}{n}": jpeg(face(n)) for n in range(3)}
-    write_tree(root, {**blobs, "blobs/33": b"text", "blobs/44": tar_bytes({"x.jpg": jpeg(face(4))})})
+    write_tree(
+        root, {**blobs, "blobs/33": b"text", "blobs/44": tar_bytes({"x.jpg": jpeg(face(4))})}
+    )
     (root / "refs").mkdir()
     (root / "refs" / "main").write_text("abc")
     for revision in ("abc", "old"):
         (root / "snapshots" / revision / "train").mkdir(parents=True)
-    names = {"abc/0.jpg": 0, "abc/train/1.jpg": 1, "abc/readme.md": 3, "abc/more.tar": 4, "old/0.jpg": 2}
+    names = {
+        "abc/0.jpg": 0,
+        "abc/train/1.jpg": 1,
+        "abc/readme.md": 3,
+        "abc/more.tar": 4,
+        "old/0.jpg": 2,
+    }
     for name, blob in names.items():
         up = "../" * name.count("/") + "../blobs"
         (root / "snapshots" / name).symlink_to(f"{up}/{blob}{blob}")
@@ -58,7 +66,9 @@ def test_in_the_hubs_cache_the_link_is_the_photo_and_the_blob_is_not(hub: Path) 
 def test_a_snapshot_of_the_hub_is_scored_under_the_names_of_its_links(
     hub: Path, tmp_path: Path, fake_pack: str
 ) -> None:
-    report = skinbatch.score(hub / "snapshots" / "abc", tmp_path / "out", pack=fake_pack, engine="local")
+    report = skinbatch.score(
+        hub / "snapshots" / "abc", tmp_path / "out", pack=fake_pack, engine="local"
+    )
     found = rows(tmp_path / "out")
     assert report.exit_code == 0
     assert {name: row["status"] for name, row in found.items()} == dict.fromkeys(
@@ -68,20 +78,31 @@ def test_a_snapshot_of_the_hub_is_scored_under_the_names_of_its_links(
     assert skinbatch.verify(tmp_path / "out").differences == []
 
 
-def test_a_link_to_one_file_that_is_the_source_keeps_its_name(hub: Path, tmp_path: Path, fake_pack: str) -> None:
-    skinbatch.score(hub / "snapshots" / "abc" / "more.tar", tmp_path / "out", pack=fake_pack, engine="local")
+def test_a_link_to_one_file_that_is_the_source_keeps_its_name(
+    hub: Path, tmp_path: Path, fake_pack: str
+) -> None:
+    skinbatch.score(
+        hub / "snapshots" / "abc" / "more.tar", tmp_path / "out", pack=fake_pack, engine="local"
+    )
     assert list(rows(tmp_path / "out")) == ["more.tar/x.jpg"]
 
 
-def test_folders_called_blobs_and_snapshots_that_are_no_cache_are_listed_whole(tmp_path: Path) -> None:
-    write_tree(tmp_path, {"blobs/a.jpg": jpeg(face()), "snapshots/b.jpg": jpeg(face(1)), "c.jpg": jpeg(face(2))})
+def test_folders_called_blobs_and_snapshots_that_are_no_cache_are_listed_whole(
+    tmp_path: Path,
+) -> None:
+    write_tree(
+        tmp_path,
+        {"blobs/a.jpg": jpeg(face()), "snapshots/b.jpg": jpeg(face(1)), "c.jpg": jpeg(face(2))},
+    )
     (tmp_path / "snapshots" / "c.jpg").symlink_to("../c.jpg")
     assert listed(tmp_path)[0] == ["blobs/a.jpg", "c.jpg", "snapshots/b.jpg", "snapshots/c.jpg"]
     assert listed(tmp_path / "snapshots") == (["b.jpg"], {OUT: 1})
 
 
 def test_links_within_the_tree_are_followed_under_their_own_names(tmp_path: Path) -> None:
-    root = write_tree(tmp_path / "root", {"all/a.jpg": jpeg(face(1)), "all/sub/b.jpg": jpeg(face(2))})
+    root = write_tree(
+        tmp_path / "root", {"all/a.jpg": jpeg(face(1)), "all/sub/b.jpg": jpeg(face(2))}
+    )
     (root / "train").symlink_to("all")
     (root / "first.jpg").symlink_to("all/a.jpg")
     (root / "second.jpg").symlink_to("first.jpg")
@@ -118,7 +139,9 @@ def test_folders_that_all_link_to_each_other_are_not_walked_in_every_order(tmp_p
     assert skipped["(link within links)"] > 0
 
 
-def test_links_out_of_the_tree_are_followed_only_when_asked_for(tmp_path: Path, fake_pack: str) -> None:
+def test_links_out_of_the_tree_are_followed_only_when_asked_for(
+    tmp_path: Path, fake_pack: str
+) -> None:
     write_tree(tmp_path / "elsewhere", {"a.jpg": jpeg(face(1)), "deep/b.jpg": jpeg(face(2))})
     root = write_tree(tmp_path / "root", {"c.jpg": jpeg(face(3))})
     (root / "folder").symlink_to(tmp_path / "elsewhere")
@@ -130,15 +153,24 @@ def test_links_out_of_the_tree_are_followed_only_when_asked_for(tmp_path: Path, 
     assert (report.statuses, report.skipped) == ({"ok": 1}, {OUT: 4})
     config = parse_config({"source": {"follow_links": True}})
     report = skinbatch.score(root, tmp_path / "out", pack=fake_pack, engine="local", config=config)
-    assert sorted(rows(tmp_path / "out")) == ["c.jpg", "file.jpg", "folder/a.jpg", "folder/deep/b.jpg"]
+    assert sorted(rows(tmp_path / "out")) == [
+        "c.jpg",
+        "file.jpg",
+        "folder/a.jpg",
+        "folder/deep/b.jpg",
+    ]
     assert report.skipped == {LOOP: 1, "(link to no file)": 1}
     (record, _) = sorted((tmp_path / "out/_skinbatch/runs").iterdir())
     assert json.loads(record.read_text())["skipped"] == {OUT: 4}
 
 
-def test_a_source_with_nothing_but_links_out_of_it_says_how_to_include_them(tmp_path: Path, fake_pack: str) -> None:
+def test_a_source_with_nothing_but_links_out_of_it_says_how_to_include_them(
+    tmp_path: Path, fake_pack: str
+) -> None:
     write_tree(tmp_path / "elsewhere", {"a.jpg": jpeg(face(1))})
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "a.jpg").symlink_to("../elsewhere/a.jpg")
-    with pytest.raises(UsageError, match=r"no photos found .*1 \(link out of the source: see --follow-links\)"):
+    with pytest.raises(
+        UsageError, match=r"no photos found .*1 \(link out of the source: see --follow-links\)"
+    ):
         skinbatch.score(tmp_path / "root", tmp_path / "out", pack=fake_pack, engine="local")

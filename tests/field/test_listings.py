@@ -22,7 +22,9 @@ PHOTO = jpeg(face(3))
 
 
 def refs(path: Path) -> list[ImageRef]:
-    return [entry for entry in open_source(str(path), Config()).entries() if isinstance(entry, ImageRef)]
+    return [
+        entry for entry in open_source(str(path), Config()).entries() if isinstance(entry, ImageRef)
+    ]
 
 
 def csv(folder: Path, text: str | bytes, name: str = "list.csv") -> Path:
@@ -41,7 +43,14 @@ def test_sizes_that_pandas_made_floats_are_sizes(tmp_path: Path, fake_pack: str)
 
 
 SIZES: list[tuple[Any, int | None]] = [
-    *(("87520.0", 87520), ("87520.", 87520), ("87520.000000", 87520), (" 87520 ", 87520), ("+7", 7), ("0", 0)),
+    *(
+        ("87520.0", 87520),
+        ("87520.", 87520),
+        ("87520.000000", 87520),
+        (" 87520 ", 87520),
+        ("+7", 7),
+        ("0", 0),
+    ),
     ("87520,0", 87520),
     *(
         ("1e+05", 100_000),
@@ -50,7 +59,10 @@ SIZES: list[tuple[Any, int | None]] = [
         ("1.2e+07", 12_000_000),
         ("1.2345e+10", 12_345_000_000),
     ),
-    *((gap, None) for gap in ("", "nan", "NaN", "NA", "N/A", "<NA>", "None", "null", "NULL", "\\N", "-")),
+    *(
+        (gap, None)
+        for gap in ("", "nan", "NaN", "NA", "N/A", "<NA>", "None", "null", "NULL", "\\N", "-")
+    ),
 ]
 
 
@@ -64,7 +76,16 @@ def test_sizes_and_gaps_in_csv(tmp_path: Path, size: str, expected: int | None) 
     "size",
     [
         *("87520.5", "87.520", "87.000", "87,520", "8_7", "0x10", "inf", "-3.0", "87 KB", "true"),
-        *("1.23457e+08", "1.23457E+11", "1.235e+05", "1.000e+05", "1e-05", "1e+99", "1.5e+00", "e+05"),
+        *(
+            "1.23457e+08",
+            "1.23457E+11",
+            "1.235e+05",
+            "1.000e+05",
+            "1e-05",
+            "1e+99",
+            "1.5e+00",
+            "e+05",
+        ),
     ],
 )
 def test_a_size_that_can_be_read_in_two_ways_is_refused_by_row(tmp_path: Path, size: str) -> None:
@@ -84,8 +105,12 @@ def test_a_size_that_can_be_read_in_two_ways_is_refused_by_row(tmp_path: Path, s
         (pa.nulls(3), [None] * 3),
     ],
 )
-def test_sizes_and_gaps_in_parquet(tmp_path: Path, column: pa.Array, expected: list[int | None]) -> None:
-    pq.write_table(pa.table({"uri": ["a.jpg", "b.jpg", "c.jpg"], "size": column}), tmp_path / "list.parquet")
+def test_sizes_and_gaps_in_parquet(
+    tmp_path: Path, column: pa.Array, expected: list[int | None]
+) -> None:
+    pq.write_table(
+        pa.table({"uri": ["a.jpg", "b.jpg", "c.jpg"], "size": column}), tmp_path / "list.parquet"
+    )
     assert [ref.size for ref in refs(tmp_path / "list.parquet")] == expected
 
 
@@ -113,7 +138,9 @@ def test_versions_and_gaps(tmp_path: Path, column: str, text: str, expected: str
     (ref,) = refs(csv(tmp_path, f"uri,{column}\na.jpg,{text}\n"))
     assert ref.version == expected
     if text == "nan":
-        pq.write_table(pa.table({"uri": ["a.jpg"], "version": [float("nan")]}), tmp_path / "list.parquet")
+        pq.write_table(
+            pa.table({"uri": ["a.jpg"], "version": [float("nan")]}), tmp_path / "list.parquet"
+        )
         assert refs(tmp_path / "list.parquet")[0].version is None
 
 
@@ -123,13 +150,22 @@ TEXT = 'Patient;"URI";Größe\np1;"ä; b.jpg";groß\n'
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_encodings_ends_of_lines_and_delimiters(tmp_path: Path, encoding: str, end: str, delimiter: str) -> None:
+def test_encodings_ends_of_lines_and_delimiters(
+    tmp_path: Path, encoding: str, end: str, delimiter: str
+) -> None:
     data = (
-        TEXT.replace("ä; b", "ä?b").replace(";", delimiter).replace("?", delimiter).replace("\n", end).encode(encoding)
+        TEXT.replace("ä; b", "ä?b")
+        .replace(";", delimiter)
+        .replace("?", delimiter)
+        .replace("\n", end)
+        .encode(encoding)
     )
     for path in (csv(tmp_path, data), csv(tmp_path, gzip.compress(data), "list.csv.gz")):
         (ref,) = refs(path)
-        assert (ref.image_id, ref.meta) == (f"ä{delimiter}b.jpg", {"Patient": "p1", "Größe": "groß"})
+        assert (ref.image_id, ref.meta) == (
+            f"ä{delimiter}b.jpg",
+            {"Patient": "p1", "Größe": "groß"},
+        )
 
 
 @pytest.mark.parametrize(
@@ -154,16 +190,24 @@ def test_what_spreadsheets_add(tmp_path: Path, text: str) -> None:
         ("uri,URI\na.jpg,b.jpg\n", "2 columns called `uri`"),
         ("uri,size,Size \na.jpg,1,2\n", "2 columns called `size`"),
         ("a.jpg\nb.jpg\n", "no `uri` column; its columns are a.jpg; write a first line"),
-        ("path,label\na.jpg,1\n", "no `uri` column; its columns are path, label; rename the column"),
+        (
+            "path,label\na.jpg,1\n",
+            "no `uri` column; its columns are path, label; rename the column",
+        ),
         ("uri\nmüller.jpg\n".encode("latin-1"), "is not UTF-8"),
-        ("uri\nmüller.jpg\n".encode("utf-16-le"), "UTF-16 without a byte order mark; save it as UTF-8"),
+        (
+            "uri\nmüller.jpg\n".encode("utf-16-le"),
+            "UTF-16 without a byte order mark; save it as UTF-8",
+        ),
         ("uri\nC:\\photos\\a.jpg\n", "row 1: .*a Windows path"),
         ("uri\ngs://bucket/a.jpg\n", r"row 1: .*s3://bucket/a\.jpg with \[storage\] endpoint_url"),
         ("uri\nok.jpg\nS3://bucket/a.jpg\n", r"row 2: .*did you mean s3://bucket/a\.jpg"),
         ("uri\nhttps://bucket.s3.amazonaws.com/a/b.jpg\n", r"row 1: .*write s3://bucket/a/b\.jpg"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_by_name(tmp_path: Path, data: str | bytes, message: str) -> None:
+def test_what_cannot_be_meant_is_refused_by_name(
+    tmp_path: Path, data: str | bytes, message: str
+) -> None:
     with pytest.raises(UsageError, match=rf"list\.csv: .*{message}"):
         refs(csv(tmp_path, data))
 

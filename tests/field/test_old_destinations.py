@@ -37,7 +37,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "2.json": json.dumps({"subject": "p2"}).encode(),
     }
     photos = {f"{n}.png": png(face(n % 4, 1, n)) for n in range(5)}
-    return write_tree(tmp_path_factory.mktemp("old") / "photos", {"a.tar": tar_bytes(members), **photos})
+    return write_tree(
+        tmp_path_factory.mktemp("old") / "photos", {"a.tar": tar_bytes(members), **photos}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +62,17 @@ def test_the_fixture_is_of_version_1(old: Path) -> None:
     assert json.loads((old / "_skinbatch/dest.json").read_text())["schema_version"] == 1
 
 
-def test_it_is_opened_with_the_columns_of_today(old: Path, tree: Path, tmp_path: Path, fake_pack: str) -> None:
+def test_it_is_opened_with_the_columns_of_today(
+    old: Path, tree: Path, tmp_path: Path, fake_pack: str
+) -> None:
     score(tree, tmp_path / "new", fake_pack)
     before, now = skinbatch.open(old), skinbatch.open(tmp_path / "new")
-    for columns in (None, ["image_id", "meta_subject"], ["image_id", "meta"], ["image_id", "grade"]):
+    for columns in (
+        None,
+        ["image_id", "meta_subject"],
+        ["image_id", "meta"],
+        ["image_id", "grade"],
+    ):
         expected = now.images(columns).sort_by("image_id")
         assert before.images(columns).sort_by("image_id").to_pylist() == expected.to_pylist()
     assert before.boxes().num_rows == now.boxes().num_rows
@@ -74,14 +83,20 @@ def test_it_is_opened_with_the_columns_of_today(old: Path, tree: Path, tmp_path:
 
 def test_it_is_verified_shown_and_exported(old: Path, tmp_path: Path) -> None:
     assert skinbatch.verify(old).differences == []
-    assert (read_status(LocalStore(str(old))).state, read_status(LocalStore(str(old))).photos_done) == ("done", 7)
+    assert (
+        read_status(LocalStore(str(old))).state,
+        read_status(LocalStore(str(old))).photos_done,
+    ) == ("done", 7)
     code, said, _ = command("export", str(old), str(tmp_path / "coco"), "--format", "coco")
     assert (code, said.splitlines()[0].startswith("7 photos")) == (0, True)
 
 
 def test_a_run_into_it_is_refused_with_the_way_out(old: Path, tree: Path, fake_pack: str) -> None:
     before = files_of(old)
-    with pytest.raises(UsageError, match=r"schema version 1, .* writes version 2.*another destination.*still be read"):
+    with pytest.raises(
+        UsageError,
+        match=r"schema version 1, .* writes version 2.*another destination.*still be read",
+    ):
         skinbatch.score(tree, old, pack=fake_pack, engine="local")
     with pytest.raises(UsageError, match="another destination"):
         skinbatch.retry(old, engine="local")
@@ -92,5 +107,7 @@ def test_a_destination_of_a_newer_version_says_to_update(old: Path, tmp_path: Pa
     (tmp_path / "_skinbatch").mkdir()
     described = json.loads((old / "_skinbatch/dest.json").read_text()) | {"schema_version": 3}
     (tmp_path / "_skinbatch/dest.json").write_text(json.dumps(described))
-    with pytest.raises(UsageError, match="schema version 3, but this skinbatch reads up to 2; update skinbatch"):
+    with pytest.raises(
+        UsageError, match="schema version 3, but this skinbatch reads up to 2; update skinbatch"
+    ):
         skinbatch.open(tmp_path)

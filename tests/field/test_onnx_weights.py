@@ -69,7 +69,9 @@ class Squares(nn.Module):
         boxes = rows[..., :4].gather(1, order[..., None].expand(-1, -1, 4))
         if self.layout == "rtdetr-nms":
             return torch.cat([boxes / SIZE, best[..., None], label], 2)
-        corners = torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], 2)
+        corners = torch.cat(
+            [boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], 2
+        )
         return torch.cat([corners, best[..., None], label], 2)
 
 
@@ -80,7 +82,9 @@ class OwnExport(nn.Module):
         rows = Squares("rtdetr-nms")(x)
         assert isinstance(rows, Tensor)
         centre, half = rows[..., :2], rows[..., 2:4] / 2
-        boxes = torch.cat([centre - half, centre + half], 2) * sizes.repeat(1, 2)[:, None].to(x.dtype)
+        boxes = torch.cat([centre - half, centre + half], 2) * sizes.repeat(1, 2)[:, None].to(
+            x.dtype
+        )
         return rows[..., 5].long(), boxes, rows[..., 4]
 
 
@@ -97,11 +101,15 @@ class Constant(nn.Module):
         return self.rows[None] + 0 * x.mean((1, 2, 3), keepdim=True)[..., 0]
 
 
-def file_of(folder: Path, network: nn.Module, metadata: Mapping[str, str] = NAMED, **how: Any) -> Path:
+def file_of(
+    folder: Path, network: nn.Module, metadata: Mapping[str, str] = NAMED, **how: Any
+) -> Path:
     return export(network, folder / "best.onnx", (1, 3, SIZE, SIZE), metadata=metadata, **how)
 
 
-def imported(path: Path, classes: tuple[str, ...] | None = None, **fields: Any) -> tuple[Pack, tuple[Finding, ...]]:
+def imported(
+    path: Path, classes: tuple[str, ...] | None = None, **fields: Any
+) -> tuple[Pack, tuple[Finding, ...]]:
     return grow_pack("mine", Import("detector", "yolo-onnx", path, classes=classes, fields=fields))
 
 
@@ -116,10 +124,13 @@ def boxes_in(pack: Pack, photo: NDArray[np.uint8]) -> list[tuple[list[float], st
     """Return the corners, to the pixel, and the class of every box of a photo."""
     from skinbatch.models.build import build_detector
 
-    detector = build_detector(pack.detector, pack.weights_file("detector"), "cpu", ModelSettings(score_floor=0.5))
+    detector = build_detector(
+        pack.detector, pack.weights_file("detector"), "cpu", ModelSettings(score_floor=0.5)
+    )
     (found,) = detector([photo])
     return sorted(
-        (xyxy.round().tolist(), detector.classes[label]) for xyxy, label in zip(found.xyxy, found.labels, strict=True)
+        (xyxy.round().tolist(), detector.classes[label])
+        for xyxy, label in zip(found.xyxy, found.labels, strict=True)
     )
 
 
@@ -163,19 +174,25 @@ def test_rtdetrs_own_export_has_labels_boxes_and_scores(tmp_path: Path) -> None:
     with pytest.raises(PackError, match="--classes a,b,c"):
         imported(path)
     found = imported(path, TWO)
-    assert layout_of(found) == ("rtdetr-labels", "outputs `labels`, `boxes`, `scores` and input `orig_target_sizes`")
+    assert layout_of(found) == (
+        "rtdetr-labels",
+        "outputs `labels`, `boxes`, `scores` and input `orig_target_sizes`",
+    )
     assert boxes_in(found[0], tall_stretched()) == STRETCHED
 
 
 @pytest.mark.parametrize(
-    "metadata", [NAMED, ULTRALYTICS | {"end2end": "True", "description": "Ultralytics YOLO26n model"}]
+    "metadata",
+    [NAMED, ULTRALYTICS | {"end2end": "True", "description": "Ultralytics YOLO26n model"}],
 )
 def test_boxes_that_the_network_chose_itself_are_corners_score_and_class(
     metadata: dict[str, str], tmp_path: Path
 ) -> None:
     found = imported(file_of(tmp_path, Squares("end2end"), metadata))
     assert layout_of(found)[0] == "nms"
-    assert boxes_in(found[0], photo_with(64, 64, [(16, 20, 16, RED)])) == [([16, 20, 32, 36], "papule")]
+    assert boxes_in(found[0], photo_with(64, 64, [(16, 20, 16, RED)])) == [
+        ([16, 20, 32, 36], "papule")
+    ]
 
 
 @pytest.mark.parametrize("name", ["v8", "yolov8", "yolo11"])
@@ -188,7 +205,9 @@ def test_a_layout_may_be_set_by_the_name_of_a_network(name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("layout", ["yolo9000", 8, ["v8"]])
-def test_a_layout_that_there_is_not_is_refused_with_those_that_there_are(layout: object, tmp_path: Path) -> None:
+def test_a_layout_that_there_is_not_is_refused_with_those_that_there_are(
+    layout: object, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match=r"no layout .*; there are: v5, v8, v8-rows, nms, rtdetr"):
         imported(yolo(tmp_path / "best.onnx", "v8"), layout=layout)
 
@@ -207,9 +226,13 @@ def yolox(folder: Path, decoded: bool) -> tuple[Path, Pack]:
     from skinbatch.models.detectors.mmdet.detector import build_model
 
     state = random_detector_state("yolox-tiny", TWO)
-    state["backbone.stem.conv.conv.weight"] /= 100  # made for numbers around 1, and fed with 0 to 255
+    state["backbone.stem.conv.conv.weight"] /= (
+        100  # made for numbers around 1, and fed with 0 to 255
+    )
     torch.save(state, folder / "weights.pth")
-    checkpoint = Import("detector", "yolox-tiny", folder / "weights.pth", classes=TWO, fields={"size": 96})
+    checkpoint = Import(
+        "detector", "yolox-tiny", folder / "weights.pth", classes=TWO, fields={"size": 96}
+    )
     model = build_model(DetectorSpec("yolox-tiny", TWO, size=96))
     model.load_state_dict(state, strict=False)
 
@@ -220,14 +243,21 @@ def yolox(folder: Path, decoded: bool) -> tuple[Path, Pack]:
 
         def forward(self, x: Tensor) -> Tensor:
             levels = []
-            for scores, boxes, objects in zip(*self.model.bbox_head(self.model.extract_feat(x)), strict=True):
+            for scores, boxes, objects in zip(
+                *self.model.bbox_head(self.model.extract_feat(x)), strict=True
+            ):
                 rows = torch.cat([boxes, objects.sigmoid(), scores.sigmoid()], 1)
                 if decoded:
                     side = 96 // rows.shape[3]
                     cells = torch.arange(rows.shape[3], dtype=torch.float32)
                     y, x_ = torch.meshgrid(cells, cells, indexing="ij")
                     rows = torch.cat(
-                        [(rows[:, :2] + torch.stack([x_, y])) * side, rows[:, 2:4].exp() * side, rows[:, 4:]], 1
+                        [
+                            (rows[:, :2] + torch.stack([x_, y])) * side,
+                            rows[:, 2:4].exp() * side,
+                            rows[:, 4:],
+                        ],
+                        1,
                     )
                 levels.append(rows.flatten(2))
             return torch.cat(levels, 2).transpose(1, 2)
@@ -240,7 +270,10 @@ def yolox(folder: Path, decoded: bool) -> tuple[Path, Pack]:
 def test_yolox_gives_the_boxes_that_its_checkpoint_gives(decoded: bool, tmp_path: Path) -> None:
     path, checkpoint = yolox(tmp_path, decoded)
     if decoded:
-        with pytest.raises(PackError, match=r"may be `v5` or `yolox`: nothing in the file decides.*layout = \"yolox\""):
+        with pytest.raises(
+            PackError,
+            match=r"may be `v5` or `yolox`: nothing in the file decides.*layout = \"yolox\"",
+        ):
             imported(path, TWO)
     found = imported(path, TWO, layout="yolox" if decoded else None)
     assert layout_of(found)[0] == ("yolox" if decoded else "yolox-raw")
@@ -252,7 +285,9 @@ def test_yolox_gives_the_boxes_that_its_checkpoint_gives(decoded: bool, tmp_path
     for pack in (found[0], checkpoint):
         from skinbatch.models.build import build_detector
 
-        (boxes,) = build_detector(pack.detector, pack.weights_file("detector"), "cpu", settings)([photo])
+        (boxes,) = build_detector(pack.detector, pack.weights_file("detector"), "cpu", settings)(
+            [photo]
+        )
         both.append(boxes)
     theirs, ours = both[1], both[0]
     assert len(theirs) > 5
@@ -269,7 +304,10 @@ def test_cells_of_a_grid_that_are_not_decoded_are_no_boxes_in_pixels(tmp_path: P
     found = imported(file_of(tmp_path, Constant(rows), {}), ("acne",))
     assert layout_of(found)[0] == "yolox-raw"
     # Cells 0 and 10 are columns 0 and 2 of rows 0 and 1; a cell is 8 pixels.
-    assert boxes_in(found[0], photo_with(64, 64, [])) == [([0, 0, 12, 12], "acne"), ([6, 0, 30, 24], "acne")]
+    assert boxes_in(found[0], photo_with(64, 64, [])) == [
+        ([0, 0, 12, 12], "acne"),
+        ([6, 0, 30, 24], "acne"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -277,13 +315,21 @@ def test_cells_of_a_grid_that_are_not_decoded_are_no_boxes_in_pixels(tmp_path: P
     [
         (Squares("logits"), NAMED, r"not `v8`: its scores are from .*, not probabilities"),
         (Squares("v8-rows"), NAMED, r'not `rtdetr`: its boxes are from .*layout = "v8-rows"'),
-        (Squares("v8-rows"), RTDETR, r"`description` is 'Ultralytics rtdetr.*not `rtdetr`: its boxes are from 8 to 56"),
+        (
+            Squares("v8-rows"),
+            RTDETR,
+            r"`description` is 'Ultralytics rtdetr.*not `rtdetr`: its boxes are from 8 to 56",
+        ),
         (
             Squares("rtdetr"),
             ULTRALYTICS | {"description": "Ultralytics YOLOv8n model"},
             r"`description` is 'Ultralytics YOLOv8n model', but on examples it is not `nms`",
         ),
-        (Constant([[0.1, 0.2, 0.5, 0.6, 0.9, 1.0]] * 9), NAMED, r"not `rtdetr-nms`: its boxes may be corners"),
+        (
+            Constant([[0.1, 0.2, 0.5, 0.6, 0.9, 1.0]] * 9),
+            NAMED,
+            r"not `rtdetr-nms`: its boxes may be corners",
+        ),
         (Squares("end2end"), ULTRALYTICS | {"task": "segment"}, "metadata `task` is `segment`"),
         (Squares("end2end"), ULTRALYTICS | {"task": "pose"}, "metadata `task` is `pose`"),
         (Squares("end2end"), ULTRALYTICS | {"task": "obb"}, "metadata `task` is `obb`"),
@@ -298,13 +344,17 @@ def test_what_contradicts_itself_or_is_not_decided_is_refused(
 
 def test_rows_of_v8_are_read_where_that_is_set(tmp_path: Path) -> None:
     found = imported(file_of(tmp_path, Squares("v8-rows")), layout="v8-rows")
-    assert boxes_in(found[0], photo_with(64, 64, [(16, 20, 16, RED)])) == [([16, 20, 32, 36], "papule")]
+    assert boxes_in(found[0], photo_with(64, 64, [(16, 20, 16, RED)])) == [
+        ([16, 20, 32, 36], "papule")
+    ]
 
 
 def test_more_classes_than_the_metadata_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PackError, match="with 3 classes a YOLO export is"):
         imported(yolo(tmp_path / "v5.onnx", "v5"), ("a", "b", "c"))
-    with pytest.raises(PackError, match=r"metadata `names` has 2 classes \(papule, pustule\), not 1"):
+    with pytest.raises(
+        PackError, match=r"metadata `names` has 2 classes \(papule, pustule\), not 1"
+    ):
         imported(file_of(tmp_path, Squares("end2end")), ("acne",))
 
 
@@ -313,13 +363,19 @@ def test_colours_that_would_not_be_applied_are_refused(tmp_path: Path) -> None:
         imported(yolo(tmp_path / "v8.onnx", "v8"), mean=(0.5, 0.5, 0.5))
 
 
-@pytest.mark.parametrize("names", [("boxes", "labels", "scores"), ("dets", "labels"), ("logits", "pred_boxes")])
-def test_outputs_of_other_exporters_are_refused_by_name(names: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", [("boxes", "labels", "scores"), ("dets", "labels"), ("logits", "pred_boxes")]
+)
+def test_outputs_of_other_exporters_are_refused_by_name(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
     class Several(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, ...]:
             return tuple(x.flatten(2)[:, : n + 1, :4] for n, _ in enumerate(names))
 
-    with pytest.raises(PackError, match=rf"outputs are `{names[0]}` .*`orig_target_sizes` are read"):
+    with pytest.raises(
+        PackError, match=rf"outputs are `{names[0]}` .*`orig_target_sizes` are read"
+    ):
         imported(file_of(tmp_path, Several(), outputs=names))
 
 
@@ -330,7 +386,9 @@ def changed_input(path: Path, kind: int, shape: Sequence[int]) -> Path:
     given.CopyFrom(onnx.helper.make_tensor_value_info("photos", kind, shape))
     nodes = [
         onnx.helper.make_node("Cast", ["photos"], ["cast"], to=onnx.TensorProto.FLOAT),
-        onnx.helper.make_node("Transpose", ["cast"], ["images"], perm=[0, 3, 1, 2] if shape[-1] == 3 else [0, 1, 2, 3]),
+        onnx.helper.make_node(
+            "Transpose", ["cast"], ["images"], perm=[0, 3, 1, 2] if shape[-1] == 3 else [0, 1, 2, 3]
+        ),
     ]
     for node in reversed(nodes):
         model.graph.node.insert(0, node)
@@ -339,19 +397,36 @@ def changed_input(path: Path, kind: int, shape: Sequence[int]) -> Path:
 
 
 def test_inputs_of_other_forms_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    path = changed_input(file_of(tmp_path, Squares("end2end")), onnx.TensorProto.UINT8, [1, 3, SIZE, SIZE])
-    with pytest.raises(PackError, match=r"input `photos` is tensor\(uint8\); export it for tensor\(float\)"):
-        imported(path)
-    path = changed_input(file_of(tmp_path, Squares("end2end")), onnx.TensorProto.FLOAT, [1, SIZE, SIZE, 3])
+    path = changed_input(
+        file_of(tmp_path, Squares("end2end")), onnx.TensorProto.UINT8, [1, 3, SIZE, SIZE]
+    )
     with pytest.raises(
-        PackError, match=r"is 1 x 64 x 64 x 3, not N x 3 x height x width; export it with the channels first"
+        PackError, match=r"input `photos` is tensor\(uint8\); export it for tensor\(float\)"
+    ):
+        imported(path)
+    path = changed_input(
+        file_of(tmp_path, Squares("end2end")), onnx.TensorProto.FLOAT, [1, SIZE, SIZE, 3]
+    )
+    with pytest.raises(
+        PackError,
+        match=r"is 1 x 64 x 64 x 3, not N x 3 x height x width; export it with the channels first",
     ):
         imported(path)
 
 
 def test_the_command_says_which_layout_it_took_and_from_where(tmp_path: Path) -> None:
     path = file_of(tmp_path, Squares("rtdetr"), RTDETR)
-    command = ["pack", "import", "mine", "--stage", "detector", "--arch", "yolo-onnx", "--weights", str(path)]
+    command = [
+        "pack",
+        "import",
+        "mine",
+        "--stage",
+        "detector",
+        "--arch",
+        "yolo-onnx",
+        "--weights",
+        str(path),
+    ]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "rtdetr  (metadata `description` is 'Ultralytics rtdetr-l model" in result.stdout
@@ -389,7 +464,9 @@ THREE = ("rosacea", "acne", "none")
 
 def classified(path: Path, **fields: Any) -> tuple[Pack, dict[str, Finding]]:
     classes = THREE if "best" in path.name else None
-    pack, findings = grow_pack("mine", Import("classifier", "onnx", path, classes=classes, fields=fields))
+    pack, findings = grow_pack(
+        "mine", Import("classifier", "onnx", path, classes=classes, fields=fields)
+    )
     return pack, {finding.what: finding for finding in findings}
 
 
@@ -418,13 +495,18 @@ def test_a_classifier_of_unknown_outputs_is_refused_until_they_are_set(tmp_path:
     network = timm.create_model("resnet10t", num_classes=3).eval()
     path = file_of(tmp_path, network, {})
     with pytest.raises(
-        PackError, match=r'best\.onnx: output `output0` has no visible softmax.*outputs = "softmax".*"logistic".*"none"'
+        PackError,
+        match=r'best\.onnx: output `output0` has no visible softmax.*outputs = "softmax".*"logistic".*"none"',
     ):
         classified(path)
     exported, _ = classified(path, outputs="softmax")
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     own = Import(
-        "classifier", "timm:resnet10t", tmp_path / "weights.pth", classes=THREE, fields={"size": SIZE, "head": "own"}
+        "classifier",
+        "timm:resnet10t",
+        tmp_path / "weights.pth",
+        classes=THREE,
+        fields={"size": SIZE, "head": "own"},
     )
     both = add_stage("mine", own)
     photo = np.random.default_rng(0).integers(0, 256, (80, 64, 3), np.uint8)
@@ -434,7 +516,9 @@ def test_a_classifier_of_unknown_outputs_is_refused_until_they_are_set(tmp_path:
         (stage, exported.weights_file(stem) if "own" not in stem else both.weights_file(stem))
         for stem, stage in both.stages.items()
     ]
-    one, other = (build_classifier(stage, file, "cpu", ModelSettings())([photo]) for stage, file in stages)  # type: ignore[arg-type]
+    one, other = (
+        build_classifier(stage, file, "cpu", ModelSettings())([photo]) for stage, file in stages
+    )  # type: ignore[arg-type]
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 
@@ -444,5 +528,7 @@ def test_a_classifier_of_ultralytics_reads_0_to_1(tmp_path: Path) -> None:
     numbers = pack.stages["classifier-disease"].numbers()
     assert numbers["mean"] == [0, 0, 0] and numbers["std"] == [1, 1, 1]
     assert "Ultralytics" in findings["pixels"].source
-    with pytest.raises(PackError, match="metadata `task` is `detect`; only `classify` is supported here"):
+    with pytest.raises(
+        PackError, match="metadata `task` is `detect`; only `classify` is supported here"
+    ):
         classified(file_of(tmp_path, Classifier(nn.Softmax(1)), metadata | {"task": "detect"}))

@@ -28,11 +28,15 @@ from tests.faces import face, jpeg, png, rows, tar_bytes, write_tree
 COMMAND = [sys.executable, "-m", "skinbatch"]
 
 
-def skin(*arguments: object, shell: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def skin(
+    *arguments: object, shell: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command in a shell, so that its streams can be redirected. Its exit code is the first of a pipe."""
     command = " ".join(f"'{argument}'" for argument in (*COMMAND, *arguments))
     whole = f"set -o pipefail; {command} {shell}"
-    return subprocess.run(["bash", "-c", whole], capture_output=True, text=True, timeout=240, cwd=cwd)
+    return subprocess.run(
+        ["bash", "-c", whole], capture_output=True, text=True, timeout=240, cwd=cwd
+    )
 
 
 def write_listing(path: Path, uris: list[str]) -> Path:
@@ -44,13 +48,19 @@ def write_listing(path: Path, uris: list[str]) -> Path:
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
     """Write thirty photos whose names have a space and a plus sign."""
-    return write_tree(tmp_path / "album", {f"patient {n}+left.jpg": jpeg(face(n % 6)) for n in range(30)})
+    return write_tree(
+        tmp_path / "album", {f"patient {n}+left.jpg": jpeg(face(n % 6)) for n in range(30)}
+    )
 
 
-def test_a_listing_of_url_encoded_keys_is_no_success(album: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_a_listing_of_url_encoded_keys_is_no_success(
+    album: Path, fake_pack: str, tmp_path: Path
+) -> None:
     names = sorted(path.name for path in album.iterdir())
     listing = write_listing(tmp_path / "encoded.csv", [f"album/{quote(name)}" for name in names])
-    done = skin("score", listing, tmp_path / "out", "--engine", "local", "--pack", fake_pack, "--json")
+    done = skin(
+        "score", listing, tmp_path / "out", "--engine", "local", "--pack", fake_pack, "--json"
+    )
     assert done.returncode == 4
     result = json.loads(done.stdout)
     assert result["exit_code"] == 4
@@ -74,13 +84,17 @@ def test_a_few_photos_that_are_gone_are_no_failure_and_more_may_be_allowed(
     report = skinbatch.score(few, tmp_path / "few", engine="local", pack=fake_pack)
     assert (report.exit_code, report.rows, report.vanished) == (0, 4, 3)
 
-    many = write_listing(tmp_path / "many.csv", [*there, *(f"album/gone-{n}.jpg" for n in range(6))])
+    many = write_listing(
+        tmp_path / "many.csv", [*there, *(f"album/gone-{n}.jpg" for n in range(6))]
+    )
     report = skinbatch.score(many, tmp_path / "many", engine="local", pack=fake_pack)
     assert (report.exit_code, report.units_left > 0) == (4, True)
     assert "set max_gone = 1 in [run]" in report.message
 
     settings = parse_config({"run": {"max_gone": 1.0}})
-    report = skinbatch.score(many, tmp_path / "many", engine="local", pack=fake_pack, config=settings)
+    report = skinbatch.score(
+        many, tmp_path / "many", engine="local", pack=fake_pack, config=settings
+    )
     assert (report.exit_code, report.rows) == (0, 4)
 
 
@@ -95,7 +109,9 @@ def test_archive_files_that_are_not_there_are_no_success(fake_pack: str, tmp_pat
 
 
 def test_archives_in_which_there_is_no_photo_are_no_success(fake_pack: str, tmp_path: Path) -> None:
-    tree = write_tree(tmp_path / "tree", {"a.tar": tar_bytes({"notes.txt": b"text", "more.txt": b"text"})})
+    tree = write_tree(
+        tmp_path / "tree", {"a.tar": tar_bytes({"notes.txt": b"text", "more.txt": b"text"})}
+    )
     for _ in range(2):
         report = skinbatch.score(tree, tmp_path / "out", engine="local", pack=fake_pack)
         assert (report.exit_code, report.rows) == (4, 0)
@@ -128,11 +144,21 @@ def test_the_likely_cause_is_guessed_from_what_is_there(case: str, tmp_path: Pat
     assert any(part in cause or __import__("re").search(part, cause) for part in says.split("|"))
 
 
-def test_a_missing_folder_is_told_at_once_and_not_at_the_end(fake_pack: str, tmp_path: Path) -> None:
+def test_a_missing_folder_is_told_at_once_and_not_at_the_end(
+    fake_pack: str, tmp_path: Path
+) -> None:
     listing = write_listing(tmp_path / "list.csv", [f"not-there/{n}.jpg" for n in range(40)])
     settings = tmp_path / "settings.toml"
     settings.write_text("[storage]\nmax_attempts = 1\ntimeout_s = 16.0\n")  # pauses of 2 and 8 s
-    command = [*COMMAND, "score", str(listing), str(tmp_path / "out"), "--engine", "local", "--json"]
+    command = [
+        *COMMAND,
+        "score",
+        str(listing),
+        str(tmp_path / "out"),
+        "--engine",
+        "local",
+        "--json",
+    ]
     run = subprocess.Popen(
         [*command, "--pack", fake_pack, "--config", str(settings)],
         stdout=subprocess.PIPE,
@@ -164,12 +190,16 @@ def test_the_result_is_one_line_of_json_also_when_nothing_could_be_done(
     assert wrong.returncode == 2
     assert json.loads(wrong.stdout)["exit_code"] == 2
     assert "nowhere" in json.loads(wrong.stdout)["message"]
-    mapped = skin("score", tmp_path / "nowhere", tmp_path / "other", "--json", "--exit-zero-on", "2")
+    mapped = skin(
+        "score", tmp_path / "nowhere", tmp_path / "other", "--json", "--exit-zero-on", "2"
+    )
     assert (mapped.returncode, json.loads(mapped.stdout)["exit_code"]) == (0, 2)
     assert skin(*run, "--exit-zero-on", "8").returncode == 2
 
 
-def test_a_run_with_nothing_to_do_starts_neither_ray_nor_a_worker(album: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_a_run_with_nothing_to_do_starts_neither_ray_nor_a_worker(
+    album: Path, fake_pack: str, tmp_path: Path
+) -> None:
     skinbatch.score(album, tmp_path / "out", engine="local", pack=fake_pack)
     # Nothing listens at this address, so any use of Ray ends with 4.
     program = (
@@ -179,7 +209,9 @@ def test_a_run_with_nothing_to_do_starts_neither_ray_nor_a_worker(album: Path, f
         "assert report.nothing_to_do and report.exit_code == 0, report\n"
         "assert 'ray' not in sys.modules and 'torch' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -197,7 +229,18 @@ def test_the_exit_code_stands_whatever_becomes_of_the_streams(
         done = skin(*arguments, shell=shell)
         assert done.returncode == code
         assert "Traceback" not in done.stderr
-    done = skin("score", album, tmp_path / "new", "--engine", "local", "--pack", fake_pack, "--limit", "1", shell=shell)
+    done = skin(
+        "score",
+        album,
+        tmp_path / "new",
+        "--engine",
+        "local",
+        "--pack",
+        fake_pack,
+        "--limit",
+        "1",
+        shell=shell,
+    )
     assert done.returncode == 6
     assert "Traceback" not in done.stderr
 
@@ -230,10 +273,14 @@ class Watching(Silent):
         self.seen.append(progress)
 
 
-def test_progress_says_or_more_until_every_archive_is_counted(fake_pack: str, tmp_path: Path) -> None:
+def test_progress_says_or_more_until_every_archive_is_counted(
+    fake_pack: str, tmp_path: Path
+) -> None:
     members = {f"{n:02}.png": png(face(n % 5)) for n in range(20)}
     loose = {f"{n}.png": png(face(n)) for n in range(6)}
-    tree = write_tree(tmp_path / "tree", {**loose, "a.tar": tar_bytes(members), "b.tar": tar_bytes(members)})
+    tree = write_tree(
+        tmp_path / "tree", {**loose, "a.tar": tar_bytes(members), "b.tar": tar_bytes(members)}
+    )
     watching = Watching()
     skinbatch.score(tree, tmp_path / "out", engine="local", pack=fake_pack, presenter=watching)
     assert not watching.seen[0].total_known
@@ -247,7 +294,9 @@ def test_progress_says_or_more_until_every_archive_is_counted(fake_pack: str, tm
     assert watching.seen[-1].photos_total == 47
 
 
-def test_since_leaves_out_what_is_old_and_never_what_was_planned_before(fake_pack: str, tmp_path: Path) -> None:
+def test_since_leaves_out_what_is_old_and_never_what_was_planned_before(
+    fake_pack: str, tmp_path: Path
+) -> None:
     tree = write_tree(tmp_path / "tree", {f"{n}.png": png(face(n)) for n in range(6)})
     week, now = 7 * 86_400, time.time()
     for name in ("0.png", "1.png", "2.png"):
@@ -272,16 +321,28 @@ def test_since_leaves_out_what_is_old_and_never_what_was_planned_before(fake_pac
 def test_since_on_an_empty_night_has_nothing_to_do_and_on_a_bare_listing_is_refused(
     album: Path, fake_pack: str, tmp_path: Path
 ) -> None:
-    report = skinbatch.score(album, tmp_path / "out", engine="local", pack=fake_pack, since="2999-01-01")
+    report = skinbatch.score(
+        album, tmp_path / "out", engine="local", pack=fake_pack, since="2999-01-01"
+    )
     assert (report.exit_code, report.nothing_to_do, report.rows) == (0, True, 0)
-    listing = write_listing(tmp_path / "list.csv", [f"album/{path.name}" for path in album.iterdir()])
+    listing = write_listing(
+        tmp_path / "list.csv", [f"album/{path.name}" for path in album.iterdir()]
+    )
     with pytest.raises(UsageError, match="does not give its modification time"):
         skinbatch.score(listing, tmp_path / "other", engine="local", pack=fake_pack, since="1d")
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("45s", 45), ("30m", 1800), ("6h", 21600), ("1h30m", 5400), ("2d", 172800), ("1.5h", 5400)],
+    [
+        ("90", 90),
+        ("45s", 45),
+        ("30m", 1800),
+        ("6h", 21600),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("1.5h", 5400),
+    ],
 )
 def test_lengths_of_time_are_read_as_people_write_them(text: str, seconds: float) -> None:
     assert seconds_of(text) == seconds
@@ -296,16 +357,31 @@ def test_what_is_no_time_is_refused(wrong: str, read: Callable[[str], object]) -
 
 @pytest.mark.slow
 def test_runs_that_overlap_exclude_each_other(fake_pack: str, tmp_path: Path) -> None:
-    tree = write_tree(tmp_path / "tree", {f"{n:04}.png": png(face(n % 7, 0, n % 100)) for n in range(1500)})
+    tree = write_tree(
+        tmp_path / "tree", {f"{n:04}.png": png(face(n % 7, 0, n % 100)) for n in range(1500)}
+    )
     settings = tmp_path / "settings.toml"
     settings.write_text("[engine]\nbatch_size = 1\n")  # so that there is time
-    arguments = ["score", str(tree), str(tmp_path / "out"), "--engine", "local", "--pack", fake_pack, "--json"]
-    first = subprocess.Popen([*COMMAND, *arguments, "--config", str(settings)], stdout=subprocess.PIPE, text=True)
+    arguments = [
+        "score",
+        str(tree),
+        str(tmp_path / "out"),
+        "--engine",
+        "local",
+        "--pack",
+        fake_pack,
+        "--json",
+    ]
+    first = subprocess.Popen(
+        [*COMMAND, *arguments, "--config", str(settings)], stdout=subprocess.PIPE, text=True
+    )
     while not (tmp_path / "out/_skinbatch/claim.json").exists():
         assert first.poll() is None
         time.sleep(0.1)
     with ThreadPoolExecutor() as pool:
-        second, third = pool.map(lambda more: skin(*arguments, *more), [(), ("--exit-zero-on", "7")])
+        second, third = pool.map(
+            lambda more: skin(*arguments, *more), [(), ("--exit-zero-on", "7")]
+        )
     assert first.poll() is None, "it was over before the others looked"
     assert second.returncode == 7
     assert "is held by another run" in json.loads(second.stdout)["message"]

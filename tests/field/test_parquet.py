@@ -34,7 +34,9 @@ def structs(data: list[bytes], kind: pa.DataType = STRUCT) -> pa.Array:
     return pa.array([{"bytes": photo, "path": f"{n}.jpg"} for n, photo in enumerate(data)], kind)
 
 
-def write(path: Path, columns: dict[str, Any], features: dict[str, str] | None = None, **options: Any) -> Path:
+def write(
+    path: Path, columns: dict[str, Any], features: dict[str, str] | None = None, **options: Any
+) -> Path:
     table = pa.table(columns)
     if features is not None:
         info = {"info": {"features": {name: {"_type": kind} for name, kind in features.items()}}}
@@ -65,8 +67,12 @@ def data_of(fetched: list[Fetched]) -> list[bytes | None]:
     return [row.data for row in fetched]
 
 
-@pytest.mark.parametrize("names", [("mask", "photo"), ("image", "mask"), ("mask", "image"), ("a", "b")])
-def test_of_two_columns_with_images_neither_is_guessed(tmp_path: Path, fake_pack: str, names: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "names", [("mask", "photo"), ("image", "mask"), ("mask", "image"), ("a", "b")]
+)
+def test_of_two_columns_with_images_neither_is_guessed(
+    tmp_path: Path, fake_pack: str, names: tuple[str, str]
+) -> None:
     columns = {name: structs(MASKS if n else FACES) for n, name in enumerate(names)}
     path = write(tmp_path / "in" / "two.parquet", columns)
     for source in (path, path.parent):
@@ -78,26 +84,46 @@ def test_of_two_columns_with_images_neither_is_guessed(tmp_path: Path, fake_pack
         assert not (tmp_path / "out" / "images").exists()
 
 
-def test_the_column_is_named_by_option_keyword_or_settings_file(tmp_path: Path, fake_pack: str) -> None:
-    path = write(tmp_path / "two.parquet", {"mask": structs(MASKS), "photo": structs(FACES), "n": [1, 2, 3]})
-    report = skinbatch.score(path, tmp_path / "keyword", pack=fake_pack, engine="local", image_column="photo")
+def test_the_column_is_named_by_option_keyword_or_settings_file(
+    tmp_path: Path, fake_pack: str
+) -> None:
+    path = write(
+        tmp_path / "two.parquet", {"mask": structs(MASKS), "photo": structs(FACES), "n": [1, 2, 3]}
+    )
+    report = skinbatch.score(
+        path, tmp_path / "keyword", pack=fake_pack, engine="local", image_column="photo"
+    )
     assert report.statuses == {"ok": 3}
     expected = {f"two.parquet/{n}": n for n in range(3)}
     assert {i: row["count_total"] for i, row in rows(tmp_path / "keyword").items()} == expected
 
     (tmp_path / "s.toml").write_text('[source]\nimage_column = "photo"\n')
-    base = [sys.executable, "-m", "skinbatch", "score", str(path), "--pack", fake_pack, "--engine", "local"]
+    base = [
+        sys.executable,
+        "-m",
+        "skinbatch",
+        "score",
+        str(path),
+        "--pack",
+        fake_pack,
+        "--engine",
+        "local",
+    ]
     for name, option in (
         ("file", ["--config", str(tmp_path / "s.toml")]),
         ("option", ["--image-column", "photo.bytes"]),
     ):
-        done = subprocess.run([*base, str(tmp_path / name), *option], capture_output=True, text=True)
+        done = subprocess.run(
+            [*base, str(tmp_path / name), *option], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert {i: row["count_total"] for i, row in rows(tmp_path / name).items()} == expected
 
 
 def test_another_column_of_the_same_file_is_another_input(tmp_path: Path, fake_pack: str) -> None:
-    path = write(tmp_path / "two.parquet", {"one": structs(FACES), "other": structs([jpeg(face(5))] * 3)})
+    path = write(
+        tmp_path / "two.parquet", {"one": structs(FACES), "other": structs([jpeg(face(5))] * 3)}
+    )
     dest = tmp_path / "out"
     skinbatch.score(path, dest, pack=fake_pack, engine="local", image_column="one")
     assert [row["count_total"] for row in rows(dest).values()] == [0, 1, 2]
@@ -124,7 +150,10 @@ def test_metadata_decides_where_it_calls_one_column_an_image(tmp_path: Path) -> 
 
 def test_content_decides_where_only_one_column_holds_images(tmp_path: Path) -> None:
     empty = pa.nulls(3, pa.binary())
-    path = write(tmp_path / "a.parquet", {"embedding": [b"\0\1" * 50] * 3, "face": FACES, "hash": [b"abc"] * 3})
+    path = write(
+        tmp_path / "a.parquet",
+        {"embedding": [b"\0\1" * 50] * 3, "face": FACES, "hash": [b"abc"] * 3},
+    )
     assert data_of(read(path)) == FACES
     late = write(tmp_path / "b.parquet", {"vector": [b"x"] * 40, "face": [*[None] * 37, *FACES]})
     assert data_of(read(late))[37:] == FACES
@@ -135,7 +164,15 @@ def test_content_decides_where_only_one_column_holds_images(tmp_path: Path) -> N
     assert [row.status for row in read(only)] == [Status.EMPTY] * 3
     neither = write(tmp_path / "tree" / "e.parquet", {"one": [b"x"] * 3, "two": [b"y"] * 3})
     assert read(neither.parent) == []
-    assert read(write(tmp_path / "f.parquet", {"a": pa.array([], pa.binary()), "b": pa.array([], pa.binary())})) == []
+    assert (
+        read(
+            write(
+                tmp_path / "f.parquet",
+                {"a": pa.array([], pa.binary()), "b": pa.array([], pa.binary())},
+            )
+        )
+        == []
+    )
 
 
 LISTS = pa.list_(STRUCT)
@@ -151,11 +188,18 @@ def test_masks_are_not_scored_for_photos_within_lists_or_structs(
     inner = [[photo] if kind == LISTS else {"image": photo, "mask": None} for photo in photos]
     table = pa.table({"mask": structs(MASKS), "images": pa.array(inner, kind)})
     if hugging_face:
-        features = {"mask": {"_type": "Image"}, "images": {"feature": {"_type": "Image"}, "_type": "List"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        features = {
+            "mask": {"_type": "Image"},
+            "images": {"feature": {"_type": "Image"}, "_type": "List"},
+        }
+        table = table.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
     pq.write_table(table, path := tmp_path / "a.parquet")
 
-    with pytest.raises(UsageError, match=r"a\.parquet: .*mask, images \(images: within lists.*image_column"):
+    with pytest.raises(
+        UsageError, match=r"a\.parquet: .*mask, images \(images: within lists.*image_column"
+    ):
         read(path)
     assert data_of(read(path, image_column="mask")) == MASKS
 
@@ -167,22 +211,30 @@ def test_lists_that_hold_no_photos_are_no_reason_to_ask(tmp_path: Path) -> None:
     assert data_of(read(path)) == FACES
 
 
-def test_a_file_without_the_named_column_is_refused_alone_and_counted_in_a_tree(tmp_path: Path) -> None:
+def test_a_file_without_the_named_column_is_refused_alone_and_counted_in_a_tree(
+    tmp_path: Path,
+) -> None:
     write(tmp_path / "a.parquet", {"photo": FACES, "mask": MASKS})
     write(tmp_path / "b.parquet", {"mask": MASKS})
     found = open_source(str(tmp_path), settings(image_column="photo"))
     assert [entry.key for entry in found.entries() if isinstance(entry, ShardRef)] == ["a.parquet"]
     assert found.skipped == {"(Parquet without photos in a column 'photo')": 1}
-    with pytest.raises(UsageError, match=r"b\.parquet: has no photos in a column 'photo'.* hold them: mask"):
+    with pytest.raises(
+        UsageError, match=r"b\.parquet: has no photos in a column 'photo'.* hold them: mask"
+    ):
         open_source(str(tmp_path / "b.parquet"), settings(image_column="photo"))
 
 
-def test_of_several_columns_that_are_named_the_first_that_a_file_has_is_read(tmp_path: Path) -> None:
+def test_of_several_columns_that_are_named_the_first_that_a_file_has_is_read(
+    tmp_path: Path,
+) -> None:
     write(tmp_path / "a.parquet", {"mask": MASKS, "image": MASKS, "photo": FACES})
     write(tmp_path / "b.parquet", {"mask": MASKS, "image": FACES})
     write(tmp_path / "c.parquet", {"mask": MASKS})
     assert data_of(read(tmp_path, image_column=("photo", "image"))) == [*FACES, *FACES]
-    with pytest.raises(UsageError, match=r"c\.parquet: has no photos in a column 'photo' or 'image'"):
+    with pytest.raises(
+        UsageError, match=r"c\.parquet: has no photos in a column 'photo' or 'image'"
+    ):
         read(tmp_path / "c.parquet", image_column=("photo", "image"))
 
 
@@ -198,7 +250,9 @@ def coded(data: list[bytes]) -> pa.Array:
 
 
 def opaque(data: list[bytes]) -> pa.Array:
-    return pa.ExtensionArray.from_storage(pa.opaque(pa.binary(), "image", "me"), pa.array(data, pa.binary()))
+    return pa.ExtensionArray.from_storage(
+        pa.opaque(pa.binary(), "image", "me"), pa.array(data, pa.binary())
+    )
 
 
 VIEWS = pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())])
@@ -208,15 +262,23 @@ IMAGES = {
     "coded": coded(FACES),
     "opaque": opaque(FACES),
     "struct of views": structs(FACES, VIEWS),
-    "struct of large": structs(FACES, pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])),
-    "struct of coded": pa.StructArray.from_arrays([coded(FACES), pa.array(["a", "b", "c"])], ["bytes", "path"]),
+    "struct of large": structs(
+        FACES, pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])
+    ),
+    "struct of coded": pa.StructArray.from_arrays(
+        [coded(FACES), pa.array(["a", "b", "c"])], ["bytes", "path"]
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", IMAGES)
 @pytest.mark.parametrize("stored", [True, False])
-def test_photos_are_read_whatever_arrow_calls_their_type(tmp_path: Path, kind: str, stored: bool) -> None:
-    path = write(tmp_path / "a.parquet", {"image": IMAGES[kind], "n": [1, 2, 3]}, store_schema=stored)
+def test_photos_are_read_whatever_arrow_calls_their_type(
+    tmp_path: Path, kind: str, stored: bool
+) -> None:
+    path = write(
+        tmp_path / "a.parquet", {"image": IMAGES[kind], "n": [1, 2, 3]}, store_schema=stored
+    )
     fetched = read(path)
     assert data_of(fetched) == FACES
     assert [row.ref.meta for row in fetched] == [{"n": "1"}, {"n": "2"}, {"n": "3"}]
@@ -249,17 +311,25 @@ VALUES: list[tuple[pa.Array, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("column", "text"), VALUES, ids=[str(column.type)[:40] for column, _ in VALUES])
-def test_other_columns_pass_through_as_plain_text(tmp_path: Path, column: pa.Array, text: str | None) -> None:
+@pytest.mark.parametrize(
+    ("column", "text"), VALUES, ids=[str(column.type)[:40] for column, _ in VALUES]
+)
+def test_other_columns_pass_through_as_plain_text(
+    tmp_path: Path, column: pa.Array, text: str | None
+) -> None:
     path = write(tmp_path / "a.parquet", {"image": FACES, "x": column})
     expected = {} if text is None else {"x": text}
     assert [dict(row.ref.meta) for row in read(path)] == [expected] * 3
 
 
-def test_unnamed_photos_and_archives_are_scored_side_by_side(tmp_path: Path, fake_pack: str) -> None:
+def test_unnamed_photos_and_archives_are_scored_side_by_side(
+    tmp_path: Path, fake_pack: str
+) -> None:
     write(tmp_path / "in" / "a.parquet", {"mask": MASKS, "photo": FACES})
     write_tree(tmp_path / "in", {"b.tar": tar_bytes({"x.jpg": FACES[0]}), "c.jpg": FACES[1]})
-    skinbatch.score(tmp_path / "in", tmp_path / "out", pack=fake_pack, engine="local", image_column="photo")
+    skinbatch.score(
+        tmp_path / "in", tmp_path / "out", pack=fake_pack, engine="local", image_column="photo"
+    )
     found = [*(f"a.parquet/{n}" for n in range(3)), "b.tar/x.jpg", "c.jpg"]
     assert sorted(rows(tmp_path / "out")) == found
     assert skinbatch.verify(tmp_path / "out").differences == []
@@ -267,7 +337,9 @@ def test_unnamed_photos_and_archives_are_scored_side_by_side(tmp_path: Path, fak
 
 def test_a_damaged_sample_decides_nothing(tmp_path: Path) -> None:
     out = io.BytesIO()
-    pq.write_table(pa.table({"a": FACES, "b": MASKS}), out, compression="NONE", write_page_checksum=True)
+    pq.write_table(
+        pa.table({"a": FACES, "b": MASKS}), out, compression="NONE", write_page_checksum=True
+    )
     whole = out.getvalue()
     at = whole.index(FACES[0]) + 40
     (tmp_path / "a.parquet").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
@@ -282,7 +354,9 @@ def test_a_file_that_ends_whoever_looks_at_its_values_does_not_end_the_run(
 
     columns = {"a": FACES, "b": [b"x"] * 3, "c": pa.nulls(3)}
     path = write(tmp_path / "a.parquet", columns)
-    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'skinbatch' in str(sys.orig_argv): os.abort()\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'skinbatch' in str(sys.orig_argv): os.abort()\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(sampling, "_known", {})
     with pytest.raises(UsageError, match="a, b"):

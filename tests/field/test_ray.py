@@ -22,13 +22,19 @@ from tests.ray_cluster import BIN, RayCluster, bare_environment
 COMMAND = [sys.executable, "-m", "skinbatch", "score"]
 
 
-def run(command: list[str], env: dict[str, str], cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+def run(
+    command: list[str], env: dict[str, str], cwd: Path, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout
+    )
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tree(tmp_path_factory.mktemp("ray") / "photos", {f"{n}.png": png(face(n)) for n in range(6)})
+    return write_tree(
+        tmp_path_factory.mktemp("ray") / "photos", {f"{n}.png": png(face(n)) for n in range(6)}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,15 @@ def test_a_cluster_that_demands_a_token_gets_the_right_one_and_another_is_refuse
 ) -> None:
     home = home_with_token(tmp_path / "home")
     with RayCluster(home, auth="token") as cluster:
-        command = [*COMMAND, str(tree), str(tmp_path / "out"), "--pack", fake_pack, "--ray-address", cluster.address]
+        command = [
+            *COMMAND,
+            str(tree),
+            str(tmp_path / "out"),
+            "--pack",
+            fake_pack,
+            "--ray-address",
+            cluster.address,
+        ]
         done = run(command, bare_environment(home), tmp_path)
         assert done.returncode == 0, done.stderr
         (tree / "new.png").write_bytes(png(face(1, 1)))
@@ -73,18 +87,29 @@ def test_a_cluster_that_demands_a_token_gets_the_right_one_and_another_is_refuse
             (tree / "new.png").unlink()
 
 
-def test_embedded_ray_runs_where_the_home_cannot_be_written(tree: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_embedded_ray_runs_where_the_home_cannot_be_written(
+    tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
     env = bare_environment(Path("/proc"))
-    done = run([*COMMAND, str(tree), str(tmp_path / "out"), "--pack", fake_pack, "--workers", "1"], env, tmp_path)
+    done = run(
+        [*COMMAND, str(tree), str(tmp_path / "out"), "--pack", fake_pack, "--workers", "1"],
+        env,
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
 
 
-def test_the_address_of_a_job_server_is_told_from_that_of_a_cluster(tree: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_the_address_of_a_job_server_is_told_from_that_of_a_cluster(
+    tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
     env = bare_environment(tmp_path)
     command = [*COMMAND, str(tree), str(tmp_path / "out"), "--pack", fake_pack]
     done = run(command, env | {"RAY_ADDRESS": "http://head:8265"}, tmp_path)
     assert done.returncode == 2
-    assert "RAY_ADDRESS is http://head:8265" in done.stderr and "--ray-address head:6379" in done.stderr
+    assert (
+        "RAY_ADDRESS is http://head:8265" in done.stderr
+        and "--ray-address head:6379" in done.stderr
+    )
     done = run([*command, "--ray-address", "https://head:8265"], env, tmp_path)
     assert done.returncode == 2
     assert "ray job submit --address https://head:8265" in done.stderr
@@ -92,12 +117,22 @@ def test_the_address_of_a_job_server_is_told_from_that_of_a_cluster(tree: Path, 
 
 
 @pytest.mark.parametrize(
-    ("address", "code"), [("127.0.0.1:1", 4), ("head.invalid:6379", 4), ("127.0.0.1:port", 2), ("127.0.0.1:70000", 2)]
+    ("address", "code"),
+    [("127.0.0.1:1", 4), ("head.invalid:6379", 4), ("127.0.0.1:port", 2), ("127.0.0.1:70000", 2)],
 )
 def test_a_head_that_is_not_up_is_an_outage_and_a_malformed_address_wrong_use(
     address: str, code: int, tree: Path, fake_pack: str, tmp_path: Path
 ) -> None:
-    command = [*COMMAND, str(tree), str(tmp_path / "out"), "--pack", fake_pack, "--ray-address", address, "--json"]
+    command = [
+        *COMMAND,
+        str(tree),
+        str(tmp_path / "out"),
+        "--pack",
+        fake_pack,
+        "--ray-address",
+        address,
+        "--json",
+    ]
     done = run(command, bare_environment(tmp_path), tmp_path)
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["exit_code"]) == (code, code), done.stderr
@@ -105,7 +140,9 @@ def test_a_head_that_is_not_up_is_an_outage_and_a_malformed_address_wrong_use(
     assert ("run the same command again" in answer["message"]) == (code == 4)
 
 
-def test_a_temporary_folder_too_long_for_sockets_names_the_way_out(tree: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_a_temporary_folder_too_long_for_sockets_names_the_way_out(
+    tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
     long = tmp_path / ("x" * 80)
     long.mkdir()
     env = bare_environment(tmp_path) | {"TMPDIR": str(long)}
@@ -144,7 +181,11 @@ def test_the_job_line_works_as_pasted_from_any_directory(
     folder.mkdir()
     (folder / "night.toml").write_text("[engine]\nworkers = 1\n")
     submit = ["ray", "job", "submit", "--working-dir", str(folder)]
-    done = run([*submit, *line, "--config", "night.toml"], env | {"RAY_ADDRESS": open_cluster.dashboard}, tmp_path)
+    done = run(
+        [*submit, *line, "--config", "night.toml"],
+        env | {"RAY_ADDRESS": open_cluster.dashboard},
+        tmp_path,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"nothing_to_do": true' in done.stdout
 
@@ -154,15 +195,30 @@ def test_a_gpu_run_on_a_cluster_without_one_ends_with_what_is_missing(
 ) -> None:
     settings = tmp_path / "settings.toml"
     settings.write_text("[engine]\nstart_timeout_s = 8.0\n")
-    options = ["--pack", fake_pack, "--ray-address", open_cluster.address, "--config", str(settings)]
+    options = [
+        "--pack",
+        fake_pack,
+        "--ray-address",
+        open_cluster.address,
+        "--config",
+        str(settings),
+    ]
     started = time.monotonic()
-    done = run([*COMMAND, str(tree), str(tmp_path / "out"), *options, "--device", "gpu"], open_cluster.env, tmp_path)
+    done = run(
+        [*COMMAND, str(tree), str(tmp_path / "out"), *options, "--device", "gpu"],
+        open_cluster.env,
+        tmp_path,
+    )
     assert done.returncode == 4
-    assert "no node of the cluster has that (at most 2 CPUs)" in done.stderr and "1 GPU" in done.stderr
+    assert (
+        "no node of the cluster has that (at most 2 CPUs)" in done.stderr and "1 GPU" in done.stderr
+    )
     assert time.monotonic() - started < 60
 
 
-def test_a_pack_that_a_node_cannot_see_is_named_with_the_node(tree: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_a_pack_that_a_node_cannot_see_is_named_with_the_node(
+    tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
     pack = tmp_path / "pack"
     shutil.copytree(fake_pack, pack)
     # The node has a file system of its own, in which an empty folder lies over the pack's.
@@ -180,11 +236,23 @@ def test_a_pack_that_a_node_cannot_see_is_named_with_the_node(tree: Path, fake_p
 
 
 @pytest.mark.slow
-def test_a_gpu_run_waits_for_the_node_that_joins(tree: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_a_gpu_run_waits_for_the_node_that_joins(
+    tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
     settings = tmp_path / "settings.toml"
-    settings.write_text("[engine]\nstart_timeout_s = 200.0\n")  # a busy machine may take a minute to join
+    settings.write_text(
+        "[engine]\nstart_timeout_s = 200.0\n"
+    )  # a busy machine may take a minute to join
     with RayCluster(tmp_path) as cluster:
-        options = ["--pack", fake_pack, "--ray-address", cluster.address, "--device", "gpu", "--json"]
+        options = [
+            "--pack",
+            fake_pack,
+            "--ray-address",
+            cluster.address,
+            "--device",
+            "gpu",
+            "--json",
+        ]
         options += ["--config", str(settings)]
         scoring = subprocess.Popen(
             [*COMMAND, str(tree), str(tmp_path / "out"), *options],
@@ -207,14 +275,27 @@ def test_a_gpu_run_waits_for_the_node_that_joins(tree: Path, fake_pack: str, tmp
 
 @pytest.mark.slow
 def test_a_head_that_is_lost_ends_the_run_within_a_minute(fake_pack: str, tmp_path: Path) -> None:
-    tree = write_tree(tmp_path / "photos", {f"{n:04}.png": png(face(n % 7, 0, n % 100)) for n in range(1200)})
+    tree = write_tree(
+        tmp_path / "photos", {f"{n:04}.png": png(face(n % 7, 0, n % 100)) for n in range(1200)}
+    )
     settings = tmp_path / "settings.toml"
     settings.write_text("[engine]\nbatch_size = 1\nworkers = 1\n")
     out = tmp_path / "out"
     with RayCluster(tmp_path) as cluster:
-        options = ["--pack", fake_pack, "--ray-address", cluster.address, "--config", str(settings), "--json"]
+        options = [
+            "--pack",
+            fake_pack,
+            "--ray-address",
+            cluster.address,
+            "--config",
+            str(settings),
+            "--json",
+        ]
         scoring = subprocess.Popen(
-            [*COMMAND, str(tree), str(out), *options], env=cluster.env, stdout=subprocess.PIPE, text=True
+            [*COMMAND, str(tree), str(out), *options],
+            env=cluster.env,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         while not any(out.rglob("_skinbatch/receipts/*/*/*.json")):
             assert scoring.poll() is None
@@ -233,7 +314,15 @@ def test_a_head_that_is_lost_ends_the_run_within_a_minute(fake_pack: str, tmp_pa
 def test_another_version_of_ray_is_named(tree: Path, fake_pack: str, tmp_path: Path) -> None:
     program = "import ray; ray.__version__ = '2.57.0'; from ray.scripts.scripts import main; main()"
     with RayCluster(tmp_path, program=(sys.executable, "-c", program)) as cluster:
-        command = [*COMMAND, str(tree), str(tmp_path / "out"), "--pack", fake_pack, "--ray-address", cluster.address]
+        command = [
+            *COMMAND,
+            str(tree),
+            str(tmp_path / "out"),
+            "--pack",
+            fake_pack,
+            "--ray-address",
+            cluster.address,
+        ]
         done = run(command, cluster.env, tmp_path)
         assert done.returncode == 2
         assert "runs Ray 2.57.0" in done.stderr and "Traceback" not in done.stderr
@@ -242,7 +331,14 @@ def test_another_version_of_ray_is_named(tree: Path, fake_pack: str, tmp_path: P
 def autoscaler_settings(address: str) -> dict[str, Any]:
     """Configure an autoscaler that adds at most one node, on this machine, which claims to have a GPU."""
     none: list[str] = []
-    commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    commands = (
+        "initialization",
+        "setup",
+        "head_setup",
+        "worker_setup",
+        "head_start_ray",
+        "worker_start_ray",
+    )
     return {
         "cluster_name": "fake",
         "max_workers": 1,
@@ -271,7 +367,9 @@ def autoscaler_settings(address: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_auto_takes_the_gpu_that_the_autoscaler_may_add(tree: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_auto_takes_the_gpu_that_the_autoscaler_may_add(
+    tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
     config = tmp_path / "ray_bootstrap_config.yaml"  # where `ray up` puts it on the head
     more = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     cluster = RayCluster(tmp_path, options=[f"--autoscaling-config={config}"], more=more)

@@ -17,7 +17,9 @@ from tests.field.in_process import command, score
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = {f"{n:02}.png": png(face(n % 4, 1, n)) for n in range(40)}
     members = {"1.png": png(face(1, 2, 60)), "1.json": b'{"subject": "p1"}'}
-    return write_tree(tmp_path_factory.mktemp("read") / "photos", {"a.tar": tar_bytes(members), **photos})
+    return write_tree(
+        tmp_path_factory.mktemp("read") / "photos", {"a.tar": tar_bytes(members), **photos}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +43,18 @@ def dest(tree: Path, fake_pack: str) -> Path:
 def test_a_column_of_images_that_is_not_there_is_refused_with_similar_names(
     dest: Path, name: str, similar: str
 ) -> None:
-    with pytest.raises(UsageError, match=rf"`images` has no column '{name}'; similar: .*\b{similar}\b"):
+    with pytest.raises(
+        UsageError, match=rf"`images` has no column '{name}'; similar: .*\b{similar}\b"
+    ):
         skinbatch.open(dest).images(columns=["image_id", name])
 
 
-@pytest.mark.parametrize(("name", "similar"), [("scores", "score"), ("class_label", "label"), ("x3", "x1")])
-def test_a_column_of_boxes_that_is_not_there_is_refused_with_similar_names(dest: Path, name: str, similar: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "similar"), [("scores", "score"), ("class_label", "label"), ("x3", "x1")]
+)
+def test_a_column_of_boxes_that_is_not_there_is_refused_with_similar_names(
+    dest: Path, name: str, similar: str
+) -> None:
     with pytest.raises(UsageError, match=rf"`boxes` has no column '{name}'; similar: .*{similar}"):
         skinbatch.open(dest).boxes(columns=[name])
 
@@ -63,29 +71,44 @@ def test_one_name_instead_of_a_list_is_told(dest: Path) -> None:
         skinbatch.open(dest).images("grade")
 
 
-def test_open_shows_the_newest_scoring_that_is_finished(tree: Path, tmp_path: Path, fake_pack: str) -> None:
+def test_open_shows_the_newest_scoring_that_is_finished(
+    tree: Path, tmp_path: Path, fake_pack: str
+) -> None:
     dest = tmp_path / "out"
     stopped = score(tree, dest, fake_pack, model={"score_floor": 0.2}, run={"limit": 5})
     assert stopped.exit_code == 6
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         only = skinbatch.open(dest)  # not finished yet, so only what is done so far
-    assert (only.fingerprint, only.snapshot, only.newer_unfinished) == (stopped.fingerprint, None, None)
+    assert (only.fingerprint, only.snapshot, only.newer_unfinished) == (
+        stopped.fingerprint,
+        None,
+        None,
+    )
     assert 5 <= only.images().num_rows < 41
 
     finished = score(tree, dest, fake_pack)
     again = score(tree, dest, fake_pack, model={"score_floor": 0.2}, run={"limit": 5})
     assert (finished.exit_code, again.exit_code) == (0, 6)
 
-    with pytest.warns(UnfinishedWarning, match=f"{finished.fingerprint}.*{stopped.fingerprint} is newer and not fini"):
+    with pytest.warns(
+        UnfinishedWarning,
+        match=f"{finished.fingerprint}.*{stopped.fingerprint} is newer and not fini",
+    ):
         shown = skinbatch.open(dest)
-    assert (shown.fingerprint, shown.newer_unfinished) == (finished.fingerprint, stopped.fingerprint)
+    assert (shown.fingerprint, shown.newer_unfinished) == (
+        finished.fingerprint,
+        stopped.fingerprint,
+    )
     assert shown.images().num_rows == 41
     assert skinbatch.open(dest, scoring=stopped.fingerprint).fingerprint == stopped.fingerprint
 
     code, _, warned = command("export", str(dest), str(tmp_path / "coco"), "--format", "coco")
     assert code == 0
-    assert warned.startswith("skinbatch: ") and f"{stopped.fingerprint} is newer and not finished" in warned
+    assert (
+        warned.startswith("skinbatch: ")
+        and f"{stopped.fingerprint} is newer and not finished" in warned
+    )
 
     score(tree, dest, fake_pack, model={"score_floor": 0.2})
     with warnings.catch_warnings():

@@ -77,7 +77,9 @@ def test_photos_in_and_beside_an_archive_have_two_ids(
     assert {image_id: row["count_total"] for image_id, row in found.items()} == COUNTS
     assert found["d/x.tar/./a.jpg"]["uri"] == f"{source}/d/x.tar/a.jpg"
     assert skinbatch.verify(dest, storage=s3.settings).differences == []
-    assert skinbatch.score(source, dest, pack=fake_pack, engine="local", config=config).nothing_to_do
+    assert skinbatch.score(
+        source, dest, pack=fake_pack, engine="local", config=config
+    ).nothing_to_do
 
 
 def test_the_rows_of_a_listing_have_ids_of_their_own_in_any_order(
@@ -86,15 +88,30 @@ def test_the_rows_of_a_listing_have_ids_of_their_own_in_any_order(
     config = Config(storage=s3.settings)
     keys = ["in/d/x.tar/a.jpg", "in/d/x.tar", "in/no.tar/e.jpg"]
     (tmp_path / "list.csv").write_text("uri\n" + "".join(f"s3://{bucket}/{key}\n" for key in keys))
-    skinbatch.score(tmp_path / "list.csv", tmp_path / "out", pack=fake_pack, engine="local", config=config)
+    skinbatch.score(
+        tmp_path / "list.csv", tmp_path / "out", pack=fake_pack, engine="local", config=config
+    )
     place = f"s3://{bucket}/in"
-    counts = {image_id.removeprefix(place): row["count_total"] for image_id, row in rows(tmp_path / "out").items()}
-    assert counts == {"/d/x.tar/./a.jpg": 2, "/d/x.tar/a.jpg": 0, "/d/x.tar/sub/b.jpg": 1, "/no.tar/e.jpg": 5}
+    counts = {
+        image_id.removeprefix(place): row["count_total"]
+        for image_id, row in rows(tmp_path / "out").items()
+    }
+    assert counts == {
+        "/d/x.tar/./a.jpg": 2,
+        "/d/x.tar/a.jpg": 0,
+        "/d/x.tar/sub/b.jpg": 1,
+        "/no.tar/e.jpg": 5,
+    }
 
 
 def test_ordinary_names_stay_as_they_are() -> None:
-    photos = [ImageRef(key, f"/p/{key}") for key in ("a.jpg", "x.tar.gz/a.jpg", "x/a.jpg", "./x.tar/b.jpg", "xx.tar/c")]
-    shards = [ShardRef(key, f"/p/{key}", "tar", 1, None) for key in ("x.tar", "sub/x.tar", "x.tar.g")]
+    photos = [
+        ImageRef(key, f"/p/{key}")
+        for key in ("a.jpg", "x.tar.gz/a.jpg", "x/a.jpg", "./x.tar/b.jpg", "xx.tar/c")
+    ]
+    shards = [
+        ShardRef(key, f"/p/{key}", "tar", 1, None) for key in ("x.tar", "sub/x.tar", "x.tar.g")
+    ]
     listing = collect([*photos, *shards])
     assert listing.photos.column("image_id").to_pylist() == [photo.image_id for photo in photos]
     assert [shard.key for shard in listing.shards] == [shard.key for shard in shards]

@@ -49,9 +49,13 @@ def all_ways(scorer: Scorer, path: Path) -> ImageResult:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_applied_in_every_way(scorer: Scorer, tmp_path: Path, form: str, orientation: int) -> None:
+def test_the_orientation_is_applied_in_every_way(
+    scorer: Scorer, tmp_path: Path, form: str, orientation: int
+) -> None:
     wide = np.concatenate([face(2, 3), np.full((96, 32, 3), 90, np.uint8)], axis=1)
-    options: dict[str, Any] = {"quality": 95} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
+    options: dict[str, Any] = (
+        {"quality": 95} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
+    )
     Image.fromarray(wide).save(tmp_path / "x", form, exif=turned(orientation), **options)
     result = all_ways(scorer, tmp_path / "x")
     assert (result.width, result.height) == ((96, 128) if orientation > 4 else (128, 96))
@@ -84,7 +88,9 @@ def modes() -> dict[str, tuple[Image.Image, str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("mode", modes())
-def test_images_in_other_modes_are_what_their_file_is(scorer: Scorer, tmp_path: Path, mode: str) -> None:
+def test_images_in_other_modes_are_what_their_file_is(
+    scorer: Scorer, tmp_path: Path, mode: str
+) -> None:
     image, form, options = modes()[mode]
     image.save(tmp_path / "x", form, **options)
     with Image.open(tmp_path / "x") as opened_image:
@@ -109,7 +115,9 @@ def test_an_array_is_taken_as_it_is_displayed(scorer: Scorer) -> None:
 def test_a_cut_file_is_truncated_in_every_way(scorer: Scorer, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(png(face(2, 3))[:-200])
     with Image.open(tmp_path / "x.png") as image:
-        results = [scorer(of) for of in (tmp_path / "x.png", (tmp_path / "x.png").read_bytes(), image)]
+        results = [
+            scorer(of) for of in (tmp_path / "x.png", (tmp_path / "x.png").read_bytes(), image)
+        ]
     assert [result.status for result in results] == [Status.TRUNCATED] * 3
 
 
@@ -118,7 +126,9 @@ def test_an_image_over_the_limit_is_too_large(fake_pack: str) -> None:
     assert scorer(Image.new("RGB", (11, 10))).status is Status.TOO_LARGE
 
 
-def test_photos_in_a_bucket_and_members_of_archives_are_read(s3: S3Server, fake_pack: str, tmp_path: Path) -> None:
+def test_photos_in_a_bucket_and_members_of_archives_are_read(
+    s3: S3Server, fake_pack: str, tmp_path: Path
+) -> None:
     bucket = s3.bucket()
     shard = tar_bytes({"a/1.png": png(face(1, 2)), "a/cut.png": png(face(1, 2))[:-300]})
     s3.client.put_object(Bucket=bucket, Key="faces/ä 1.png", Body=png(face(1, 2)))
@@ -128,14 +138,23 @@ def test_photos_in_a_bucket_and_members_of_archives_are_read(s3: S3Server, fake_
 
     expected = scorer(face(1, 2))
     assert expected.count_total == 3
-    for name in (f"s3://{bucket}/faces/ä 1.png", f"s3://{bucket}/shards/x.tar/a/1.png", tmp_path / "x.tar/a/1.png"):
+    for name in (
+        f"s3://{bucket}/faces/ä 1.png",
+        f"s3://{bucket}/shards/x.tar/a/1.png",
+        tmp_path / "x.tar/a/1.png",
+    ):
         assert scorer(name) == expected
     assert scorer(f"s3://{bucket}/shards/x.tar/a/cut.png").status is Status.TRUNCATED
     assert scorer(tmp_path / "folder/empty.jpg").status is Status.EMPTY
 
     missing: list[str | Path] = [
         *(f"s3://{bucket}/faces/2.png", f"s3://{bucket}/shards/x.tar/a/2.png", f"s3://{bucket}"),
-        *("s3://no-such-bucket-here/1.png", tmp_path / "2.png", tmp_path / "x.tar/a/2.png", tmp_path / "folder"),
+        *(
+            "s3://no-such-bucket-here/1.png",
+            tmp_path / "2.png",
+            tmp_path / "x.tar/a/2.png",
+            tmp_path / "folder",
+        ),
     ]
     for gone in missing:
         with pytest.raises(UsageError) as caught:

@@ -61,10 +61,16 @@ def test_transparency_survives_as_well() -> None:
 
 
 DAMAGED = {
-    "a picture's chunk with a wrong checksum": lambda d: d[: d.index(b"IEND") - 8] + sound.WRONG + d[-12:],
+    "a picture's chunk with a wrong checksum": lambda d: (
+        d[: d.index(b"IEND") - 8] + sound.WRONG + d[-12:]
+    ),
     "a header with a wrong checksum": lambda d: d[:29] + sound.WRONG + d[33:],
-    "a hole in the picture and a text behind it": lambda d: d[:300] + bytes(100) + d[400:-12] + b"abc" + d[-12:],
-    "half of the picture and bytes before the end": lambda d: d[: len(d) // 2] + b"\0\0\0" + d[-12:],
+    "a hole in the picture and a text behind it": lambda d: (
+        d[:300] + bytes(100) + d[400:-12] + b"abc" + d[-12:]
+    ),
+    "half of the picture and bytes before the end": lambda d: (
+        d[: len(d) // 2] + b"\0\0\0" + d[-12:]
+    ),
 }
 
 
@@ -75,7 +81,9 @@ def test_damaged_pixels_are_told(what: str) -> None:
     assert caught.value.status in (Status.CORRUPT, Status.TRUNCATED)
 
 
-@pytest.mark.parametrize("what", ["a zero before the tables", "a short Adobe segment", "bytes behind the end"])
+@pytest.mark.parametrize(
+    "what", ["a zero before the tables", "a short Adobe segment", "bytes behind the end"]
+)
 def test_a_cut_jpeg_with_oddities_is_still_truncated(what: str) -> None:
     odd = FILES[f"jpeg: {what}"].odd
     cut = odd[: odd.index(b"\xff\xda") + 400]
@@ -92,7 +100,15 @@ def small(form: str, mode: str = "RGB", **options: Any) -> bytes:
 def interlaced_png() -> bytes:
     """Return a PNG of seven passes, each with its own rows, which Pillow cannot write."""
     pixels = np.asarray(picture(1).resize((13, 9)))
-    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    passes = (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    )
     parts = [pixels[top::down, left::across] for top, left, down, across in passes]
     scanlines = b"".join(b"\0" + row.tobytes() for part in parts for row in part)
     header = struct.pack(">IIBBBBB", 13, 9, 8, 2, 0, 0, 1)
@@ -105,7 +121,9 @@ def needed_bytes(data: bytes) -> int:
     if data.startswith(b"\xff\xd8"):
         return len(data) - 2
     if data.startswith(b"GIF"):
-        return len(data) - 3  # also the byte that ends the blocks, and one that holds only the end code
+        return (
+            len(data) - 3
+        )  # also the byte that ends the blocks, and one that holds only the end code
     if data.startswith(b"RIFF"):
         return 20 + int.from_bytes(data[16:20], "little")
     stream = data[data.index(b"IDAT") + 4 :]
@@ -216,8 +234,8 @@ def test_a_run_scores_them(tmp_path: Path, fake_pack: str) -> None:
     }
     score(write_tree(tmp_path / "photos", tree), tmp_path / "out", fake_pack)
     found = rows(tmp_path / "out")
-    assert {name: row["status"] for name, row in found.items() if name != "cut.jpg"} == dict.fromkeys(
-        [name for name in tree if name != "cut.jpg"], "ok"
-    )
+    assert {
+        name: row["status"] for name, row in found.items() if name != "cut.jpg"
+    } == dict.fromkeys([name for name in tree if name != "cut.jpg"], "ok")
     assert {row["count_total"] for row in found.values() if row["status"] == "ok"} == {3}
     assert found["cut.jpg"]["status"] == "truncated"

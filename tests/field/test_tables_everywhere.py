@@ -32,7 +32,9 @@ def by_id(rows: list[dict[str, Any]]) -> Rows:
 
 def with_pandas(folder: Path, pattern: str) -> list[dict[str, Any]]:
     # pandas takes a folder or a list of files where others take a pattern.
-    return pd.read_parquet(sorted(folder.glob("*.parquet")), dtype_backend="pyarrow").to_dict("records")
+    return pd.read_parquet(sorted(folder.glob("*.parquet")), dtype_backend="pyarrow").to_dict(
+        "records"
+    )
 
 
 def with_pandas_folder(folder: Path, pattern: str) -> list[dict[str, Any]]:
@@ -59,7 +61,9 @@ def with_pyarrow_dataset(folder: Path, pattern: str) -> list[dict[str, Any]]:
 
 def with_hugging_face_datasets(folder: Path, pattern: str) -> list[dict[str, Any]]:
     cache = folder.parents[2] / "cache"
-    found = datasets.load_dataset("parquet", data_files=pattern, cache_dir=str(cache), split="train")
+    found = datasets.load_dataset(
+        "parquet", data_files=pattern, cache_dir=str(cache), split="train"
+    )
     return list(found)
 
 
@@ -81,8 +85,14 @@ def parquet_of_photos(first: int, **columns: list[Any]) -> bytes:
 def mixed(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     """Score loose photos, shards with different sidecars, and Parquet files with different columns."""
     root = tmp_path_factory.mktemp("mixed")
-    of_a = {"1.png": png(face(1, 2, 20)), "1.json": json.dumps({"subject": "p1", "age": 41}).encode()}
-    of_b = {"1.jpg": jpeg(face(0, 1, 21)), "1.json": json.dumps({"Subject": "p2", "tags": ["x", "é"]}).encode()}
+    of_a = {
+        "1.png": png(face(1, 2, 20)),
+        "1.json": json.dumps({"subject": "p1", "age": 41}).encode(),
+    }
+    of_b = {
+        "1.jpg": jpeg(face(0, 1, 21)),
+        "1.json": json.dumps({"Subject": "p2", "tags": ["x", "é"]}).encode(),
+    }
     tree = {
         "loose/face.png": png(face(2, 0, 1)),
         "loose/cut.jpg": jpeg(face(2, 0, 2))[:-300],
@@ -105,7 +115,9 @@ def listed(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     with (root / "photos.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["uri", "subject", "when"])
-        writer.writerows([name, f"p{n}", "" if n % 2 else "2026-01-01"] for n, name in enumerate(photos))
+        writer.writerows(
+            [name, f"p{n}", "" if n % 2 else "2026-01-01"] for n, name in enumerate(photos)
+        )
     score(root / "photos.csv", root / "out", fake_pack)
     return root / "out"
 
@@ -138,7 +150,9 @@ def test_the_photos_of_mixed_sources_open_by_glob_without_options(
     shown = by_id(skinbatch.open(mixed).images().to_pylist())
     for image_id, row in found.items():
         for name in ("sha256", "count_total", "width", "status"):
-            assert row[name] == shown[image_id][name] or (row[name] is pd.NA and shown[image_id][name] is None)
+            assert row[name] == shown[image_id][name] or (
+                row[name] is pd.NA and shown[image_id][name] is None
+            )
 
 
 @pytest.mark.parametrize("read", READERS)
@@ -155,7 +169,9 @@ def test_the_other_tables_open_as_well(
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_a_listing_with_columns_opens_by_glob(listed: Path, read: Callable[[Path, str], list[dict[str, Any]]]) -> None:
+def test_a_listing_with_columns_opens_by_glob(
+    listed: Path, read: Callable[[Path, str], list[dict[str, Any]]]
+) -> None:
     folder = folder_of(listed, "images")
     assert len(list(folder.iterdir())) > 1
     found = by_id(read(folder, f"{folder}/*.parquet"))
@@ -183,16 +199,29 @@ def test_duckdb_asks_for_a_field_by_its_name(mixed: Path) -> None:
     found = duckdb.execute(
         f"select image_id, meta->>'subject' from '{pattern}' where meta->>'subject' is not null"
     ).fetchall()
-    assert dict(found) == {i: fields["subject"] for i, fields in META.items() if "subject" in fields}
+    assert dict(found) == {
+        i: fields["subject"] for i, fields in META.items() if "subject" in fields
+    }
 
 
 def test_open_shows_a_column_for_each_field(mixed: Path) -> None:
     results = skinbatch.open(mixed)
     table = results.images()
-    names = ["meta", "meta_Subject", "meta_age", "meta_label", "meta_subject_2", "meta_tags", "meta_weight"]
+    names = [
+        "meta",
+        "meta_Subject",
+        "meta_age",
+        "meta_label",
+        "meta_subject_2",
+        "meta_tags",
+        "meta_weight",
+    ]
     assert table.column_names[table.column_names.index("meta") :] == names
     found = by_id(table.to_pylist())
-    assert (found["a.tar/1.png"]["meta_subject_2"], found["b.tar/1.jpg"]["meta_subject_2"]) == ("p1", None)
+    assert (found["a.tar/1.png"]["meta_subject_2"], found["b.tar/1.jpg"]["meta_subject_2"]) == (
+        "p1",
+        None,
+    )
     assert found["b.tar/1.jpg"]["meta_tags"] == '["x", "é"]'
 
     some = results.images(columns=["meta_label", "image_id"])

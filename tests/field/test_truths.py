@@ -43,7 +43,9 @@ def one_image(file: Path, name: str, **changes: Any) -> Path:
 
 
 def boxes_of(truth: Truth) -> dict[str, list[list[float]]]:
-    return {one.name: np.asarray(one.boxes).tolist() for one in truth.photos if one.boxes is not None}
+    return {
+        one.name: np.asarray(one.boxes).tolist() for one in truth.photos if one.boxes is not None
+    }
 
 
 # Unicode
@@ -51,7 +53,9 @@ def boxes_of(truth: Truth) -> dict[str, list[list[float]]]:
 
 @pytest.mark.parametrize(("on_disk", "said"), [(DECOMPOSED, COMPOSED), (COMPOSED, DECOMPOSED)])
 @pytest.mark.parametrize("form", ["coco", "voc", "yolo", "lines", "csv", "masks"])
-def test_a_name_is_the_same_however_unicode_spells_it(tmp_path: Path, on_disk: str, said: str, form: str) -> None:
+def test_a_name_is_the_same_however_unicode_spells_it(
+    tmp_path: Path, on_disk: str, said: str, form: str
+) -> None:
     place = photo(tmp_path / "images" / on_disk)
     stem = said.removesuffix(".jpg")
     if form == "coco":
@@ -128,17 +132,25 @@ def test_leave_out_classes_and_groups_are_compared_alike(tmp_path: Path) -> None
         annotations.append({"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 9, 9]})
     categories = [{"id": 1, "name": unicodedata.normalize("NFD", "acné")}]
     coco(tmp_path / "photos/t.json", images=images, annotations=annotations, categories=categories)
-    write(tmp_path / "recipe.toml", RECIPE.format(train='truth = "photos", leave_out = ["Björn_2"]'))
+    write(
+        tmp_path / "recipe.toml", RECIPE.format(train='truth = "photos", leave_out = ["Björn_2"]')
+    )
 
     recipe = read_recipe(tmp_path / "recipe.toml")
     gathered = gather(recipe.data, "detector", recipe.classes, 0, where="recipe.toml")
     taken = [*gathered.train, *gathered.valid]
-    assert sorted(unicodedata.normalize("NFC", one.photo.name) for one in taken) == ["Björn_0.jpg", "Björn_1.jpg"]
+    assert sorted(unicodedata.normalize("NFC", one.photo.name) for one in taken) == [
+        "Björn_0.jpg",
+        "Björn_1.jpg",
+    ]
     assert {one.classes for one in taken} == {("acné",)}
 
 
 def test_scored_photos_of_a_mac_are_evaluated_and_explained_by_composed_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fake_pack: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fake_pack: str,
 ) -> None:
     write_tree(tmp_path / "photos", {unicodedata.normalize("NFD", "Björn_0.png"): png(face(1, 0))})
     skinbatch.score(tmp_path / "photos", tmp_path / "out", pack=fake_pack, engine="local")
@@ -146,10 +158,25 @@ def test_scored_photos_of_a_mac_are_evaluated_and_explained_by_composed_names(
     truth = coco(tmp_path / "truth/t.json", images=[image], annotations=[
         {"id": 1, "image_id": 7, "category_id": 1, "bbox": [34, 26, -7, -7]}
     ])  # fmt: skip
-    assert run(monkeypatch, "evaluate", tmp_path / "out", truth, "--map", "*=acne", "--out", tmp_path / "report") == 0
+    assert (
+        run(
+            monkeypatch,
+            "evaluate",
+            tmp_path / "out",
+            truth,
+            "--map",
+            "*=acne",
+            "--out",
+            tmp_path / "report",
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "1 photos judged" in said
-    assert "the corners of 1 of the truth's boxes were swapped and have been corrected, in Björn_0.png" in said
+    assert (
+        "the corners of 1 of the truth's boxes were swapped and have been corrected, in Björn_0.png"
+        in said
+    )
     found = json.loads((tmp_path / "report/evaluation.json").read_text())
     assert found["all"]["lesions"]["true_boxes"] == 1
 
@@ -204,7 +231,11 @@ SWAPPED = {
 @pytest.mark.parametrize("form", SWAPPED)
 @pytest.mark.parametrize("into", ["voc", "coco", "yolo"])
 def test_swapped_corners_are_put_right_counted_and_never_written_on(
-    tmp_path: Path, form: str, into: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    form: str,
+    into: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     photo(tmp_path / "in/a.jpg")
     name, text = SWAPPED[form]
@@ -228,7 +259,10 @@ def test_swapped_crowds_are_put_right_too(tmp_path: Path) -> None:
     crowd = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [30, 40, -20, -30], "iscrowd": 1}
     coco(tmp_path / "t.json", annotations=[crowd])
     (one,) = read_truth(tmp_path).photos
-    assert (np.asarray(one.crowd_boxes).tolist(), one.swapped) == ([[10, 10, 30, 40]], frozenset({0}))
+    assert (np.asarray(one.crowd_boxes).tolist(), one.swapped) == (
+        [[10, 10, 30, 40]],
+        frozenset({0}),
+    )
 
 
 # Photos elsewhere
@@ -257,7 +291,9 @@ def test_photos_are_found_in_the_folder_that_is_named(tmp_path: Path, said: str)
     assert [one.path for one in read_truth(table, photos=tmp_path / "elsewhere").photos] == [place]
 
 
-def test_a_foreign_path_is_the_photo_with_the_longest_path_that_it_ends_with(tmp_path: Path) -> None:
+def test_a_foreign_path_is_the_photo_with_the_longest_path_that_it_ends_with(
+    tmp_path: Path,
+) -> None:
     deep, _ = photo(tmp_path / "p/train/a.jpg", seed=1), photo(tmp_path / "p/a.jpg", seed=2)
     for said in ("D:/set/train/a.jpg", "/srv/set/train/a.jpg"):
         file = one_image(tmp_path / "t.json", said)
@@ -267,7 +303,9 @@ def test_a_foreign_path_is_the_photo_with_the_longest_path_that_it_ends_with(tmp
     # A photo in another folder is another photo.
     file = one_image(tmp_path / "t.json", "/srv/set/valid/b.jpg")
     photo(tmp_path / "p/train/b.jpg")
-    assert [one.path for one in read_truth(file, photos=tmp_path / "p").photos if one.boxes is not None] == [None]
+    assert [
+        one.path for one in read_truth(file, photos=tmp_path / "p").photos if one.boxes is not None
+    ] == [None]
 
 
 def test_labels_and_masks_alone_are_told_by_the_names_of_their_photos(tmp_path: Path) -> None:
@@ -305,10 +343,14 @@ def test_labels_of_yolo_and_voc_find_photos_elsewhere(tmp_path: Path) -> None:
     for form in ("yolo", "voc"):
         truth = read_truth(tmp_path / form, photos=tmp_path / "elsewhere")
         assert [one.path for one in truth.photos] == [place]
-    assert boxes_of(read_truth(tmp_path / "yolo", photos=tmp_path / "elsewhere")) == {"a.jpg": [[90, 40, 110, 60]]}
+    assert boxes_of(read_truth(tmp_path / "yolo", photos=tmp_path / "elsewhere")) == {
+        "a.jpg": [[90, 40, 110, 60]]
+    }
 
 
-def test_a_folder_of_photos_is_refused_where_it_means_nothing_or_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_of_photos_is_refused_where_it_means_nothing_or_is_not_there(
+    tmp_path: Path,
+) -> None:
     photo(tmp_path / "acne/a.jpg")
     with pytest.raises(UsageError, match="'folders' contains its photos"):
         read_truth(tmp_path, "folders", photos=tmp_path)
@@ -320,14 +362,20 @@ def test_a_recipe_names_the_photos_of_a_coco_file(tmp_path: Path) -> None:
     for n in range(2):
         photo(tmp_path / f"photos/{n}.jpg", seed=n)
     images = [{"id": n, "file_name": f"{n}.jpg", "width": 200, "height": 100} for n in range(2)]
-    annotations = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 9, 9]} for n in range(2)]
+    annotations = [
+        {"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 9, 9]} for n in range(2)
+    ]
     coco(tmp_path / "labels/t.json", images=images, annotations=annotations)
-    write(tmp_path / "recipe.toml", RECIPE.format(train='truth = "labels/t.json", photos = "photos"'))
+    write(
+        tmp_path / "recipe.toml", RECIPE.format(train='truth = "labels/t.json", photos = "photos"')
+    )
 
     recipe = read_recipe(tmp_path / "recipe.toml")
     recipe.check_files()
     gathered = gather(recipe.data, "detector", recipe.classes, 0, where="recipe.toml")
-    assert {one.path for one in (*gathered.train, *gathered.valid)} == {tmp_path / f"photos/{n}.jpg" for n in range(2)}
+    assert {one.path for one in (*gathered.train, *gathered.valid)} == {
+        tmp_path / f"photos/{n}.jpg" for n in range(2)
+    }
     assert 'photos = "photos"' in recipe.as_toml()
 
     write(tmp_path / "recipe.toml", RECIPE.format(train='truth = "labels/t.json", photos = "gone"'))
@@ -340,7 +388,8 @@ def test_photos_that_are_not_found_come_with_the_setting(tmp_path: Path) -> None
     write(tmp_path / "recipe.toml", RECIPE.format(train='truth = "labels/t.json"'))
     recipe = read_recipe(tmp_path / "recipe.toml")
     with pytest.raises(
-        UsageError, match=r"1 of labels/t\.json without a photo; name the folder of the photos with `photos`"
+        UsageError,
+        match=r"1 of labels/t\.json without a photo; name the folder of the photos with `photos`",
     ):
         gather(recipe.data, "detector", recipe.classes, 0, where="recipe.toml")
 
@@ -370,8 +419,12 @@ def ultralytics(root: Path, yaml: str, splits: tuple[str, ...] = ("train", "val"
 SPLITS = "train: images/train\nval: images/val\nnames:\n  0: acne\n"
 
 
-@pytest.mark.parametrize("path", ["../datasets/acne", "datasets/acne", "acne", "{root}/datasets/acne"])
-def test_the_path_of_a_data_yaml_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["../datasets/acne", "datasets/acne", "acne", "{root}/datasets/acne"]
+)
+def test_the_path_of_a_data_yaml_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     file = ultralytics(tmp_path, f"path: {path.format(root=tmp_path)}\n{SPLITS}")
     for said in (file, file.parent):
@@ -394,7 +447,9 @@ def test_train_takes_the_train_of_a_data_yaml_and_valid_its_val(tmp_path: Path) 
     assert [one.path.name for one in gathered.train] == ["train.jpg"]
     assert [one.path.name for one in gathered.valid] == ["val.jpg"]
 
-    write(tmp_path / "cfg/acne.yaml", "path: ../datasets/acne\ntrain: images/train\nnames: [acne]\n")
+    write(
+        tmp_path / "cfg/acne.yaml", "path: ../datasets/acne\ntrain: images/train\nnames: [acne]\n"
+    )
     with pytest.raises(UsageError, match=r"acne\.yaml: has no `val` \(it has train\)"):
         gather(recipe.data, "detector", recipe.classes, 0, where="recipe.toml")
 
@@ -405,7 +460,11 @@ def test_lists_of_folders_and_lists_of_photos_are_read(tmp_path: Path) -> None:
     listed = write(tmp_path / "datasets/acne/val.txt", "./images/val/val.jpg\n")
     expected = ["more/more.jpg", "train/train.jpg", "val/val.jpg"]
     assert [one.name for one in read_truth(file).photos] == expected
-    for line in (f"{tmp_path}/datasets/acne/images/val/val.jpg", "images/val/val.jpg", "images\\val\\val.jpg"):
+    for line in (
+        f"{tmp_path}/datasets/acne/images/val/val.jpg",
+        "images/val/val.jpg",
+        "images\\val\\val.jpg",
+    ):
         write(listed, f"{line}\n\n")
         (val,) = read_truth(file, split="val").photos
         assert (val.name, val.labels) == ("val.jpg", ("acne",))
@@ -417,7 +476,10 @@ def test_roboflows_paths_lead_beside_the_file(tmp_path: Path) -> None:
     for n, split in enumerate(("train", "valid")):
         photo(tmp_path / f"{split}/images/{split}.jpg", seed=n)
         write(tmp_path / f"{split}/labels/{split}.txt", "0 0.5 0.5 0.2 0.2\n")
-    file = write(tmp_path / "data.yaml", "train: ../train/images\nval: ../valid/images\nnc: 1\nnames: ['acne']\n")
+    file = write(
+        tmp_path / "data.yaml",
+        "train: ../train/images\nval: ../valid/images\nnc: 1\nnames: ['acne']\n",
+    )
     expected = ["train/images/train.jpg", "valid/images/valid.jpg"]
     assert [one.name for one in read_truth(file).photos] == expected
     assert [one.name for one in read_truth(tmp_path).photos] == expected
@@ -430,8 +492,14 @@ def test_roboflows_paths_lead_beside_the_file(tmp_path: Path) -> None:
             "path: nowhere\ntrain: images/train\nval: images/val\n",
             r"acne\.yaml: `train`: .*nowhere/images/train: no such",
         ),
-        ("path: ../datasets/acne\ntrain: images/train\nval: images/gone\n", r"`val`: .*images/gone: no such folder"),
-        ("path: ../datasets/acne\ntrain: 7\nnames: [acne]\n", r"`train` is not a folder, a list of photos"),
+        (
+            "path: ../datasets/acne\ntrain: images/train\nval: images/gone\n",
+            r"`val`: .*images/gone: no such folder",
+        ),
+        (
+            "path: ../datasets/acne\ntrain: 7\nnames: [acne]\n",
+            r"`train` is not a folder, a list of photos",
+        ),
         ("path: [a]\ntrain: images/train\n", "`path` is not a folder"),
         (f"path: ../datasets/acne\nnc: 3\n{SPLITS}", "`nc` is 3, and `names` has 1 classes"),
         ("train: [\n", "not readable as YAML"),
@@ -450,7 +518,9 @@ def test_validation_is_another_word_for_val_and_photos_are_named_once(tmp_path: 
         read_truth(file, photos=tmp_path)
 
 
-def test_folders_and_lists_of_a_data_yaml_are_found_however_they_are_spelled(tmp_path: Path) -> None:
+def test_folders_and_lists_of_a_data_yaml_are_found_however_they_are_spelled(
+    tmp_path: Path,
+) -> None:
     root = tmp_path / unicodedata.normalize("NFD", "données")
     photo(root / "images/é" / DECOMPOSED)
     write(root / "labels/é" / DECOMPOSED.replace(".jpg", ".txt"), "0 0.5 0.5 0.2 0.2\n")
@@ -464,14 +534,20 @@ def test_folders_and_lists_of_a_data_yaml_are_found_however_they_are_spelled(tmp
 def test_several_data_sets_in_a_folder_have_to_be_told_apart(tmp_path: Path) -> None:
     file = ultralytics(tmp_path, f"path: ../datasets/acne\n{SPLITS}")
     write(file.with_name("other.yaml"), file.read_text())
-    with pytest.raises(UsageError, match=r"several data sets: acne\.yaml, other\.yaml; name one of them"):
+    with pytest.raises(
+        UsageError, match=r"several data sets: acne\.yaml, other\.yaml; name one of them"
+    ):
         read_truth(file.parent)
 
 
-def test_a_data_yaml_without_labels_is_no_reason_to_ask_which_format_is_meant(tmp_path: Path) -> None:
+def test_a_data_yaml_without_labels_is_no_reason_to_ask_which_format_is_meant(
+    tmp_path: Path,
+) -> None:
     photo(tmp_path / "images/a.jpg")
     write(tmp_path / "annotations/a.xml", SWAPPED_VOC)
-    write(tmp_path / "annotations/data.yaml", "path: ..\ntrain: images\nval: images\nnames: [acne]\n")
+    write(
+        tmp_path / "annotations/data.yaml", "path: ..\ntrain: images\nval: images\nnames: [acne]\n"
+    )
     assert read_truth(tmp_path / "annotations").format == "voc"
 
 

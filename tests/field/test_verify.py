@@ -24,7 +24,9 @@ def verify(dest: Path) -> tuple[int, list[str], str]:
 
 
 @pytest.mark.parametrize("named_alike", ["00.png", "s.tar/1.png"])
-def test_an_image_id_in_two_units_is_found(tmp_path: Path, fake_pack: str, named_alike: str) -> None:
+def test_an_image_id_in_two_units_is_found(
+    tmp_path: Path, fake_pack: str, named_alike: str
+) -> None:
     members = {f"{n}.png": png(face(n, 1, 50)) for n in range(4)}
     photos = {f"{n:02}.png": png(face(n % 5, n % 3, n)) for n in range(20)}
     tree = write_tree(tmp_path / "photos", {**photos, "s.tar": tar_bytes(members)})
@@ -33,7 +35,9 @@ def test_an_image_id_in_two_units_is_found(tmp_path: Path, fake_pack: str, named
         """Run a worker with a defect that gives two photos in different units the same name."""
         table = images_table(rows, classes, probs)
         other = {"00.png": "s.tar/3.png", "s.tar/1.png": "07.png"}[named_alike]
-        ids = [named_alike if name == other else name for name in table.column("image_id").to_pylist()]
+        ids = [
+            named_alike if name == other else name for name in table.column("image_id").to_pylist()
+        ]
         at = table.schema.get_field_index("image_id")
         return table.set_column(at, table.schema.field("image_id"), pa.array(ids, pa.string()))
 
@@ -47,7 +51,9 @@ def test_an_image_id_in_two_units_is_found(tmp_path: Path, fake_pack: str, named
     assert "differences" in shown and "exactly one row" not in shown
 
 
-def test_a_scoring_whose_listed_photos_are_all_gone_is_not_proved(tmp_path: Path, fake_pack: str) -> None:
+def test_a_scoring_whose_listed_photos_are_all_gone_is_not_proved(
+    tmp_path: Path, fake_pack: str
+) -> None:
     names = [f"photo%20{n}.png" for n in range(6)]
     write_tree(tmp_path / "photos", {f"photo {n}.png": png(face(n % 4, 1, n)) for n in range(6)})
     (tmp_path / "photos/listing.csv").write_text("\n".join(["uri", *names]))
@@ -58,7 +64,9 @@ def test_a_scoring_whose_listed_photos_are_all_gone_is_not_proved(tmp_path: Path
     assert any("nothing to prove" in line or "not finished" in line for line in differences)
 
 
-def test_a_scoring_whose_photos_vanished_later_says_what_was_listed(tmp_path: Path, fake_pack: str) -> None:
+def test_a_scoring_whose_photos_vanished_later_says_what_was_listed(
+    tmp_path: Path, fake_pack: str
+) -> None:
     tree = write_tree(tmp_path / "photos", {f"{n}.png": png(face(n % 4, 1, n)) for n in range(6)})
     (tree / "empty.tar").write_bytes(tar_bytes({}))
     assert score(tree, tmp_path / "out", fake_pack).exit_code == 0
@@ -78,11 +86,15 @@ def test_an_archive_file_without_photos_proves_nothing(tmp_path: Path, fake_pack
     score(tree, tmp_path / "out", fake_pack)
     code, differences, _ = verify(tmp_path / "out")
     assert code == 5
-    assert differences == ["there is nothing to prove: not one photo has a row; the 1 listed shards hold no photos"]
+    assert differences == [
+        "there is nothing to prove: not one photo has a row; the 1 listed shards hold no photos"
+    ]
 
 
 def test_status_lists_all_scorings(tmp_path: Path, fake_pack: str) -> None:
-    tree = write_tree(tmp_path / "photos", {f"{n:02}.png": png(face(n % 4, 1, n)) for n in range(40)})
+    tree = write_tree(
+        tmp_path / "photos", {f"{n:02}.png": png(face(n % 4, 1, n)) for n in range(40)}
+    )
     dest = tmp_path / "out"
     finished = score(tree, dest, fake_pack)
     begun = score(tree, dest, fake_pack, model={"score_floor": 0.2}, run={"limit": 5})
@@ -100,6 +112,12 @@ def test_status_lists_all_scorings(tmp_path: Path, fake_pack: str) -> None:
         code, shown, _ = command("status", str(dest), *scoring)
         lines = shown.splitlines()
         assert code == 0
-        assert [line for line in lines if begun.fingerprint in line and "photos so far, stopped" in line]
-        assert [line for line in lines if finished.fingerprint in line and "pack fake, 40 photos, done" in line]
+        assert [
+            line for line in lines if begun.fingerprint in line and "photos so far, stopped" in line
+        ]
+        assert [
+            line
+            for line in lines
+            if finished.fingerprint in line and "pack fake, 40 photos, done" in line
+        ]
         assert sum(line.endswith("(above)") for line in lines) == 1

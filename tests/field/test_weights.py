@@ -55,7 +55,9 @@ def saved(folder: Path, content: object, name: str = "weights.pth") -> Path:
 
 
 def wanted(path: Path, **more: Any) -> Import:
-    return Import("classifier", f"timm:{BACKBONE}", path, classes=GRADES, fields={"size": 64}, **more)
+    return Import(
+        "classifier", f"timm:{BACKBONE}", path, classes=GRADES, fields={"size": 64}, **more
+    )
 
 
 def source_of(findings: tuple[Finding, ...], what: str) -> str:
@@ -79,11 +81,15 @@ def test_a_network_is_found_under_any_prefix_and_key(
 ) -> None:
     names = under(prefix, state)
     plain = add_stage("plain", wanted(saved(tmp_path, dict(state), "plain.pth")))
-    pack = add_stage("mine", wanted(saved(tmp_path, names if key is None else {"epoch": 9, key: names})))
+    pack = add_stage(
+        "mine", wanted(saved(tmp_path, names if key is None else {"epoch": 9, key: names}))
+    )
     assert pack.weights == plain.weights
 
 
-def test_what_is_no_layer_is_left_out_and_named(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
+def test_what_is_no_layer_is_left_out_and_named(
+    tmp_path: Path, state: Mapping[str, Tensor]
+) -> None:
     """Add a loss's weight, a counter, an optimizer, equal copies, and wrappers in the middle of names."""
     plain = add_stage("plain", wanted(saved(tmp_path, dict(state), "plain.pth")))
     lightning = {
@@ -95,7 +101,11 @@ def test_what_is_no_layer_is_left_out_and_named(tmp_path: Path, state: Mapping[s
     pack, findings = grow_pack("mine", wanted(saved(tmp_path, lightning)))
     assert pack.weights == plain.weights
     layers = source_of(findings, "layers")
-    assert "`state_dict.model.`" in layers and "state_dict.criterion" in layers and "optimizer" in layers
+    assert (
+        "`state_dict.model.`" in layers
+        and "state_dict.criterion" in layers
+        and "optimizer" in layers
+    )
 
     averaged = {**under("module.", state), "n_averaged": torch.tensor(100)}
     same = {"model": dict(state), "ema": {"module": dict(state), "updates": 7}}
@@ -124,11 +134,13 @@ def test_wrappers_and_counters_are_named_as_the_file_has_them(
     assert source_of(findings, "layers") == said
 
 
-def test_of_two_networks_that_differ_the_user_says_which(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
-    path = saved(tmp_path, {"state_dict": {**under("student.", state), **under("teacher.", network(1))}})
-    message = (
-        r"weights\.pth: holds 2 different .*`state_dict\.student\.` and `state_dict\.teacher\.`; .*--prefix state_dict"
+def test_of_two_networks_that_differ_the_user_says_which(
+    tmp_path: Path, state: Mapping[str, Tensor]
+) -> None:
+    path = saved(
+        tmp_path, {"state_dict": {**under("student.", state), **under("teacher.", network(1))}}
     )
+    message = r"weights\.pth: holds 2 different .*`state_dict\.student\.` and `state_dict\.teacher\.`; .*--prefix state_dict"
     with pytest.raises(UsageError, match=message):
         add_stage("mine", wanted(path))
     plain = add_stage("plain", wanted(saved(tmp_path, dict(state), "plain.pth")))
@@ -140,12 +152,18 @@ def test_of_two_networks_that_differ_the_user_says_which(tmp_path: Path, state: 
         add_stage("mine", wanted(flat))
     assert add_stage("mine", wanted(flat, prefix="")).weights == plain.weights
     assert add_stage("mine", wanted(flat, prefix="ema")).weights == teacher.weights
-    with pytest.raises(UsageError, match=r"no name begins with `ema\.`; there are `state_dict\.student\.conv1"):
+    with pytest.raises(
+        UsageError, match=r"no name begins with `ema\.`; there are `state_dict\.student\.conv1"
+    ):
         add_stage("mine", wanted(path, prefix="ema."))
 
 
-def test_of_two_networks_the_one_whose_shapes_fit_is_meant(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
-    path = saved(tmp_path, {**under("pretrained.", network(1, outputs=5)), **under("tuned.", state)})
+def test_of_two_networks_the_one_whose_shapes_fit_is_meant(
+    tmp_path: Path, state: Mapping[str, Tensor]
+) -> None:
+    path = saved(
+        tmp_path, {**under("pretrained.", network(1, outputs=5)), **under("tuned.", state)}
+    )
     _, findings = grow_pack("mine", wanted(path))
     assert "`tuned.`" in source_of(findings, "layers")
 
@@ -159,9 +177,19 @@ def test_layers_of_another_network_are_never_left_out(tmp_path: Path) -> None:
         add_stage("mine", Import("classifier", "timm:resnet18", path, classes=GRADES))
 
 
-def test_where_nothing_fits_names_of_both_sides_are_shown(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
+def test_where_nothing_fits_names_of_both_sides_are_shown(
+    tmp_path: Path, state: Mapping[str, Tensor]
+) -> None:
     path = saved(
-        tmp_path, {"encoder": {"w1": torch.ones(2), "w2": torch.ones(2), "w3": torch.ones(2), "w4": torch.ones(2)}}
+        tmp_path,
+        {
+            "encoder": {
+                "w1": torch.ones(2),
+                "w2": torch.ones(2),
+                "w3": torch.ones(2),
+                "w4": torch.ones(2),
+            }
+        },
     )
     message = r"the file has `encoder\.w1`, `encoder\.w2`, `encoder\.w3` and 1 more; the architecture has `conv1\.0\.weight`, "
     with pytest.raises(PackError, match=message):
@@ -169,7 +197,9 @@ def test_where_nothing_fits_names_of_both_sides_are_shown(tmp_path: Path, state:
     half = {name: tensor for name, tensor in state.items() if not name.startswith("layer4.")} | {
         "bridge.weight": torch.ones(2)
     }
-    with pytest.raises(PackError, match=r"missing layer `layer4\.[^;]*more; unexpected layer `bridge\.weight`"):
+    with pytest.raises(
+        PackError, match=r"missing layer `layer4\.[^;]*more; unexpected layer `bridge\.weight`"
+    ):
         add_stage("mine", wanted(saved(tmp_path, half)))
 
 
@@ -179,28 +209,51 @@ def test_a_layer_of_another_shape_is_named(tmp_path: Path) -> None:
         add_stage("mine", wanted(path))
 
 
-def test_classes_that_nobody_names_are_asked_for(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
+def test_classes_that_nobody_names_are_asked_for(
+    tmp_path: Path, state: Mapping[str, Tensor]
+) -> None:
     path = saved(tmp_path, dict(state))
     with pytest.raises(
-        UsageError, match=r"distinguishes 2 classes and does not name them; give their names in order: --classes"
+        UsageError,
+        match=r"distinguishes 2 classes and does not name them; give their names in order: --classes",
     ):
         add_stage("mine", Import("classifier", f"timm:{BACKBONE}", path))
 
 
-def test_the_command_says_what_it_took_and_what_it_assumed(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
+def test_the_command_says_what_it_took_and_what_it_assumed(
+    tmp_path: Path, state: Mapping[str, Tensor]
+) -> None:
     path = saved(tmp_path, {"state_dict": under("model.", state), "loss": torch.ones(2)})
-    command = ["pack", "import", "mine", "--stage", "classifier", "--arch", f"timm:{BACKBONE}", "--weights", str(path)]
+    command = [
+        "pack",
+        "import",
+        "mine",
+        "--stage",
+        "classifier",
+        "--arch",
+        f"timm:{BACKBONE}",
+        "--weights",
+        str(path),
+    ]
     result = CliRunner().invoke(app, [*command, "--classes", "mild,severe"])
     assert result.exit_code == 0, result.output
     taken = {line.split()[0]: line for line in result.stdout.splitlines() if line.startswith("  ")}
     assert "mild, severe  (as set)" in taken["classes"]
     assert "softmax  (not in the file: " in taken["outputs"] and "set outputs" in taken["outputs"]
-    assert "mean 0.485, 0.456, 0.406" in taken["pixels"] and f"timm's own weights of {BACKBONE}" in taken["pixels"]
+    assert (
+        "mean 0.485, 0.456, 0.406" in taken["pixels"]
+        and f"timm's own weights of {BACKBONE}" in taken["pixels"]
+    )
     assert "names begin with `state_dict.model.`; left out: loss" in taken["layers"]
 
 
 def test_classes_that_mmdet_notes_in_a_checkpoint_are_taken(tmp_path: Path) -> None:
-    narrow: dict[str, Any] = {"width": 0.25, "head_channels": 16, "strides": (8, 16, 32), "size": 128}
+    narrow: dict[str, Any] = {
+        "width": 0.25,
+        "head_channels": 16,
+        "strides": (8, 16, 32),
+        "size": 128,
+    }
     names = ("papule", "pustule")
     content = {
         "meta": {"dataset_meta": {"classes": names}, "epoch": 3},
@@ -210,7 +263,9 @@ def test_classes_that_mmdet_notes_in_a_checkpoint_are_taken(tmp_path: Path) -> N
     path = saved(tmp_path, content)
     pack, findings = grow_pack("mine", Import("detector", "faster-rcnn-r18", path, fields=narrow))
     assert pack.detector.classes == names and "`meta`" in source_of(findings, "classes")
-    again = add_stage("mine", Import("detector", "faster-rcnn-r18", path, classes=("a", "b"), fields=narrow))
+    again = add_stage(
+        "mine", Import("detector", "faster-rcnn-r18", path, classes=("a", "b"), fields=narrow)
+    )
     assert again.detector.classes == ("a", "b")
 
 
@@ -230,7 +285,9 @@ class Refinement(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv_block = ConvNorm(channels, 128)
-        self.attention = nn.Sequential(nn.Conv2d(128, 128, 1, bias=False), nn.BatchNorm2d(128), nn.Sigmoid())
+        self.attention = nn.Sequential(
+            nn.Conv2d(128, 128, 1, bias=False), nn.BatchNorm2d(128), nn.Sigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         feature = self.conv_block(x)
@@ -240,7 +297,9 @@ class Refinement(nn.Module):
 class Pyramid(nn.Module):
     def __init__(self, depth: int) -> None:
         super().__init__()
-        self.backbone = (resnet18 if depth == 18 else resnet34)(weights=None)  # with the classifier that is never run
+        self.backbone = (resnet18 if depth == 18 else resnet34)(
+            weights=None
+        )  # with the classifier that is never run
         self.arm16, self.arm32 = Refinement(256), Refinement(512)
         self.conv_head32, self.conv_head16, self.conv_avg = (
             ConvNorm(128, 128),
@@ -263,11 +322,17 @@ class Fusion(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv_block = ConvNorm(256, 256, 1)
-        self.conv1, self.conv2 = nn.Conv2d(256, 64, 1, bias=False), nn.Conv2d(64, 256, 1, bias=False)
+        self.conv1, self.conv2 = (
+            nn.Conv2d(256, 64, 1, bias=False),
+            nn.Conv2d(64, 256, 1, bias=False),
+        )
 
     def forward(self, fine: Tensor, context: Tensor) -> Tensor:
         feature = self.conv_block(torch.cat([fine, context], 1))
-        return feature + feature * self.conv2(self.conv1(feature.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return (
+            feature
+            + feature * self.conv2(self.conv1(feature.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        )
 
 
 class Head(nn.Module):
@@ -290,7 +355,9 @@ class FaceParsing(nn.Module):
         self.conv_out16, self.conv_out32 = Head(128, 64, classes), Head(128, 64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(self.conv_out(self.ffm(*self.fpn(x))), x.shape[2:], mode="bilinear", align_corners=True)
+        return F.interpolate(
+            self.conv_out(self.ffm(*self.fpn(x))), x.shape[2:], mode="bilinear", align_corners=True
+        )
 
 
 def face_parsing(depth: int, classes: int = 19) -> FaceParsing:
@@ -305,12 +372,18 @@ def face_parsing(depth: int, classes: int = 19) -> FaceParsing:
 
 @pytest.mark.parametrize("depth", [18, 34])
 @torch.inference_mode()
-def test_face_parsing_under_other_names_masks_as_its_own_code_does(depth: int, tmp_path: Path, fake_pack: str) -> None:
+def test_face_parsing_under_other_names_masks_as_its_own_code_does(
+    depth: int, tmp_path: Path, fake_pack: str
+) -> None:
     theirs = face_parsing(depth)
-    path = saved(tmp_path, {"model": theirs.state_dict(), "optimizer": {}, "epoch": 3}, "resnet.ckpt")
+    path = saved(
+        tmp_path, {"model": theirs.state_dict(), "optimizer": {}, "epoch": 3}, "resnet.ckpt"
+    )
     config = tmp_path / "stage.toml"
     config.write_text("size = 128\n")
-    pack, findings = grow_pack("mine", Import("segmenter", f"bisenet-r{depth}", path, (config,)), base=fake_pack)
+    pack, findings = grow_pack(
+        "mine", Import("segmenter", f"bisenet-r{depth}", path, (config,)), base=fake_pack
+    )
     assert pack.segmenter.classes == FACE_PARSING and pack.segmenter.classes[10] == "nose"
     assert pack.segmenter.align_corners and pack.segmenter.spatial == "context"
     assert "face-parsing" in source_of(findings, "classes")
@@ -318,7 +391,10 @@ def test_face_parsing_under_other_names_masks_as_its_own_code_does(depth: int, t
     photo = np.random.default_rng(3).integers(0, 256, (128, 128, 3), np.uint8)
     segmenter = pack.build("cpu", ModelSettings()).segmenter
     (labels,) = segmenter([photo])
-    mean, std = (torch.tensor(three).view(3, 1, 1) for three in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(three).view(3, 1, 1)
+        for three in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     pixels = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
     expected = theirs(((pixels - mean) / std)[None])[0].argmax(0).numpy()
     assert np.mean(labels == expected) > 0.999 and len(np.unique(expected)) > 3
@@ -336,24 +412,37 @@ def test_a_card_leaves_out_the_numbers_of_a_stage_that_was_replaced(
     path = saved(tmp_path, dict(state))
     pack = add_stage("mine", wanted(path), base="starter")
     card = str(pack.text("CARD.md"))
-    assert "### Trained: segmenter" in card and "### Trained: detector" in card and "| AP50 |" in card
+    assert (
+        "### Trained: segmenter" in card and "### Trained: detector" in card and "| AP50 |" in card
+    )
     assert "Trained: classifier-disease" not in card and "diseases, whole pipeline" not in card
     assert "skinbatch pack show starter" in card
 
-    grown = add_stage("mine", Import("segmenter", "bisenet-r18", saved(tmp_path, face_parsing(18).state_dict())))
+    grown = add_stage(
+        "mine", Import("segmenter", "bisenet-r18", saved(tmp_path, face_parsing(18).state_dict()))
+    )
     card = str(grown.text("CARD.md"))
-    assert "### Trained: detector" in card and "Trained: segmenter" not in card and "dice" not in card
+    assert (
+        "### Trained: detector" in card and "Trained: segmenter" not in card and "dice" not in card
+    )
 
 
-def test_a_card_keeps_all_of_a_base_whose_stages_are_all_there(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
+def test_a_card_keeps_all_of_a_base_whose_stages_are_all_there(
+    tmp_path: Path, state: Mapping[str, Tensor]
+) -> None:
     first = add_stage("first", wanted(saved(tmp_path, dict(state))))
     card = first.directory / "CARD.md"
     card.write_text(
         f"{card.read_text()}\n## Measured\n\nRecall 0.9.\n\n## Trained: classifier-disease\n\nRecall 0.8.\n"
     )
     path = saved(tmp_path, face_parsing(18).state_dict(), "faces.pth")
-    grown = str(add_stage("mine", Import("segmenter", "bisenet-r18", path), base="first").text("CARD.md"))
-    assert "### Measured\n\nRecall 0.9." in grown and "### Trained: classifier-disease\n\nRecall 0.8." in grown
+    grown = str(
+        add_stage("mine", Import("segmenter", "bisenet-r18", path), base="first").text("CARD.md")
+    )
+    assert (
+        "### Measured\n\nRecall 0.9." in grown
+        and "### Trained: classifier-disease\n\nRecall 0.8." in grown
+    )
 
 
 def test_what_somebody_wrote_stays_with_a_warning_when_a_stage_is_replaced(
@@ -367,5 +456,8 @@ def test_what_somebody_wrote_stays_with_a_warning_when_a_stage_is_replaced(
     )
     again = add_stage("mine", wanted(saved(tmp_path, network(5))))
     text = str(again.text("CARD.md"))
-    assert "before `classifier-disease` was replaced" in text and "Recall 0.9 on our own faces." in text
+    assert (
+        "before `classifier-disease` was replaced" in text
+        and "Recall 0.9 on our own faces." in text
+    )
     assert "Recall 0.8" not in text

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.clinical_photos import LIST, USED, Clinical, _with_body, _without_edges, groups_of, read_list
+from jobs.clinical_photos import (
+    LIST,
+    USED,
+    Clinical,
+    _with_body,
+    _without_edges,
+    groups_of,
+    read_list,
+)
 from skinbatch.annotations.masks import BODY, SKIN, UNSURE
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -40,7 +48,12 @@ def test_photos_of_a_patient_of_one_look_and_of_a_block_of_neighbours_stay_toget
 
 def test_the_origin_is_told_by_the_name() -> None:
     names = ("pad_PAT_7_1_100.jpg", "f17k_keloid_aa.jpg", "dermnet_rhinophyma_01.jpg", "3602.jpg")
-    assert [photo(f"derm_more/other/{name}").origin for name in names] == ["pad", "atlas", "dermnet", "dermnet"]
+    assert [photo(f"derm_more/other/{name}").origin for name in names] == [
+        "pad",
+        "atlas",
+        "dermnet",
+        "dermnet",
+    ]
     assert photo("derm/seborrheic_keratosis_like/Keratosis_1.jpg").origin == "web"
 
 
@@ -68,6 +81,10 @@ def test_the_list_says_of_each_photo_once_what_it_shows() -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the photos of ../shared/data")
 def test_every_photo_of_the_list_is_there_and_every_clinical_photo_is_listed() -> None:
     listed = {row["photo"] for row in csv.DictReader(LIST.read_text(encoding="utf-8").splitlines())}
-    there = {str(path.relative_to(DATA)) for part in ("derm", "derm_more") for path in (DATA / part).glob("*/*")}
+    there = {
+        str(path.relative_to(DATA))
+        for part in ("derm", "derm_more")
+        for path in (DATA / part).glob("*/*")
+    }
     assert listed == there
     assert len(read_list(DATA)) > 2000

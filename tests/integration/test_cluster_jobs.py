@@ -48,8 +48,12 @@ def put_photo(s3: S3Server, bucket: str, number: int) -> None:
     s3.client.put_object(Bucket=bucket, Key=f"{number}.png", Body=photo.getvalue())
 
 
-def run(command: list[str], cluster: RayCluster, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env={**cluster.env, **env}, cwd=cwd, capture_output=True, text=True, timeout=280)
+def run(
+    command: list[str], cluster: RayCluster, cwd: Path, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env={**cluster.env, **env}, cwd=cwd, capture_output=True, text=True, timeout=280
+    )
 
 
 def result_in(log: str) -> dict[str, Any]:
@@ -64,7 +68,9 @@ def statuses(s3: S3Server, dest: str) -> dict[str, str]:
     return dict(zip(table["image_id"].to_pylist(), table["status"].to_pylist(), strict=True))
 
 
-@pytest.mark.parametrize(("file", "kind"), [("rayjob.yaml", "RayJob"), ("raycronjob.yaml", "RayCronJob")])
+@pytest.mark.parametrize(
+    ("file", "kind"), [("rayjob.yaml", "RayJob"), ("raycronjob.yaml", "RayCronJob")]
+)
 def test_the_entry_point_of_a_rayjob_scores_a_bucket(
     file: str, kind: str, cluster: RayCluster, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -105,7 +111,9 @@ def nightly(cluster: RayCluster, source: str, dest: str) -> tuple[list[str], dic
     return [sys.executable, script, *container["command"][2:], *arguments], env
 
 
-def test_the_nightly_job_scores_what_is_new(cluster: RayCluster, s3: S3Server, tmp_path: Path) -> None:
+def test_the_nightly_job_scores_what_is_new(
+    cluster: RayCluster, s3: S3Server, tmp_path: Path
+) -> None:
     photos, scores = s3.bucket(), s3.bucket()
     command, env = nightly(cluster, f"s3://{photos}", f"s3://{scores}")
 
@@ -122,5 +130,9 @@ def test_the_nightly_job_scores_what_is_new(cluster: RayCluster, s3: S3Server, t
     third = run(command, cluster, tmp_path, **env)
     assert third.returncode == 0
     assert result_in(third.stdout)["exit_code"] == 0
-    ids = [line.split()[2] for line in (first.stderr + second.stderr + third.stderr).splitlines() if "submit:" in line]
+    ids = [
+        line.split()[2]
+        for line in (first.stderr + second.stderr + third.stderr).splitlines()
+        if "submit:" in line
+    ]
     assert ids == [f"{env['RUN_NAME']}-{attempt}" for attempt in (1, 2, 3)]

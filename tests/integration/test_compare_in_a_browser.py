@@ -37,7 +37,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> list[Pat
     for who, counts in VISITS.items():
         for n, lesions in enumerate(counts):
             name = f"{who}/visit-{n + 1}.png,acne"
-            lines += [f"{name},27,{19 + 9 * k},34,{26 + 9 * k}" for k in range(lesions)] or [f"{name},,,,"]
+            lines += [f"{name},27,{19 + 9 * k},34,{26 + 9 * k}" for k in range(lesions)] or [
+                f"{name},,,,"
+            ]
     (folder / "truth.csv").write_text("\n".join(lines))
     return dests
 
@@ -89,4 +91,6 @@ def test_the_numbers_of_the_page_are_those_of_the_tables(
     expected = [sum(grades[0][n] != other[n] for n in other) / len(other) for other in grades[1:]]
     assert drifts == pytest.approx(expected, abs=0.0005)
     assert sum(cells) == len(grades[0])
-    assert any(row.startswith("count MAE\t0.00") for row in judged), "the first scoring finds what the truth says"
+    assert any(row.startswith("count MAE\t0.00") for row in judged), (
+        "the first scoring finds what the truth says"
+    )

@@ -18,7 +18,10 @@ def test_the_demo_finds_its_lesions_and_ends_with_a_report(tmp_path: Path) -> No
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
-    lesions = sum(row["count_total"] or 0 for row in skinbatch.open(tmp_path / "demo/scored").images().to_pylist())
+    lesions = sum(
+        row["count_total"] or 0
+        for row in skinbatch.open(tmp_path / "demo/scored").images().to_pylist()
+    )
     page = (tmp_path / "demo/report.html").read_text(encoding="utf-8")
     assert f"{lesions:,} lesions in all" in page
     assert page.count("data:image/jpeg") == 12, "all photos but the truncated one"

@@ -29,7 +29,12 @@ class Build:
         self.python = root / "python"
         venv.create(self.python, with_pip=True)
         # No compiler in the slim image either.
-        self.env = {"PATH": f"{self.python / 'bin'}:{os.defpath}", "CC": "false", "CXX": "false", "HOME": str(root)}
+        self.env = {
+            "PATH": f"{self.python / 'bin'}:{os.defpath}",
+            "CC": "false",
+            "CXX": "false",
+            "HOME": str(root),
+        }
 
     def inside(self, path: str) -> Path:
         """Return the place of a path of the image."""
@@ -38,7 +43,12 @@ class Build:
     def run(self, command: str) -> str:
         """Run a shell command as RUN does, and return what it printed."""
         done = subprocess.run(
-            ["sh", "-c", command], cwd=self.workdir, env=self.env, capture_output=True, text=True, timeout=1800
+            ["sh", "-c", command],
+            cwd=self.workdir,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=1800,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         return done.stdout
@@ -46,7 +56,9 @@ class Build:
     def copy(self, sources: list[str], target: Path) -> None:
         """Copy what `.dockerignore` allows. A folder's content goes into the target."""
         lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
-        sent = exclude_paths(str(REPOSITORY), [line for line in lines if line and not line.startswith("#")])
+        sent = exclude_paths(
+            str(REPOSITORY), [line for line in lines if line and not line.startswith("#")]
+        )
         for source in sources:
             files = [path for path in sent if path == source or path.startswith(f"{source}/")]
             for path in filter(lambda path: (REPOSITORY / path).is_file(), files):
@@ -78,7 +90,9 @@ def test_the_steps_of_the_dockerfile_make_an_environment_that_scores(tmp_path: P
         elif step.name == "CMD":
             command = " ".join(json.loads(step.value))
         else:
-            assert step.name in ("FROM", "USER", "RUN"), f"a step that this test does not know: {step}"
+            assert step.name in ("FROM", "USER", "RUN"), (
+                f"a step that this test does not know: {step}"
+            )
 
     assert "Score archives of face photos" in build.run(command)
     photos = tmp_path / "photos"
@@ -86,5 +100,9 @@ def test_the_steps_of_the_dockerfile_make_an_environment_that_scores(tmp_path: P
     picture(0).save(photos / "0.png")
     build.run(f"skinbatch score {photos} {tmp_path / 'scores'} --engine local --workers 1")
     build.run(f"skinbatch verify {tmp_path / 'scores'}")
-    assert "submit.py" in build.run(f"python {build.inside('/opt/skinbatch/jobs/submit.py')} --help")
-    assert not build.inside("/opt/skinbatch/skinbatch").exists()  # the installed one is the only one
+    assert "submit.py" in build.run(
+        f"python {build.inside('/opt/skinbatch/jobs/submit.py')} --help"
+    )
+    assert not build.inside(
+        "/opt/skinbatch/skinbatch"
+    ).exists()  # the installed one is the only one

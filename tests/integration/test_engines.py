@@ -58,17 +58,27 @@ def session() -> Iterator[None]:
 def test_local_and_ray_give_the_same_tables(
     tree: Path, local_out: Path, fake_pack: str, session: None, tmp_path: Path
 ) -> None:
-    report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="ray", workers=2, max_failures=0.5)
-    assert (report.exit_code, report.rows, dict(report.statuses)) == (0, 36, {"ok": 34, "empty": 1, "truncated": 1})
+    report = skinbatch.score(
+        tree, tmp_path / "out", pack=fake_pack, engine="ray", workers=2, max_failures=0.5
+    )
+    assert (report.exit_code, report.rows, dict(report.statuses)) == (
+        0,
+        36,
+        {"ok": 34, "empty": 1, "truncated": 1},
+    )
     for ours, theirs in zip(comparable(tmp_path / "out"), comparable(local_out), strict=True):
         assert ours.equals(theirs)
     assert skinbatch.verify(tmp_path / "out").differences == []
-    again = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="ray", workers=2, max_failures=0.5)
+    again = skinbatch.score(
+        tree, tmp_path / "out", pack=fake_pack, engine="ray", workers=2, max_failures=0.5
+    )
     assert (again.exit_code, again.nothing_to_do) == (0, True)
 
 
 def test_a_killed_actor_costs_nothing(fake_pack: str, session: None, tmp_path: Path) -> None:
-    tree = write_tree(tmp_path / "photos", {f"{n:03}.png": png(face(n % 7, 0, n % 100)) for n in range(120)})
+    tree = write_tree(
+        tmp_path / "photos", {f"{n:03}.png": png(face(n % 7, 0, n % 100)) for n in range(120)}
+    )
     killed: list[int] = []
     done = threading.Event()
 
@@ -85,7 +95,9 @@ def test_a_killed_actor_costs_nothing(fake_pack: str, session: None, tmp_path: P
     watcher = threading.Thread(target=kill_one)
     watcher.start()
     settings = parse_config({"engine": {"batch_size": 1}})  # so that there is time
-    report = skinbatch.score(tree, tmp_path / "out", pack=fake_pack, engine="ray", workers=1, config=settings)
+    report = skinbatch.score(
+        tree, tmp_path / "out", pack=fake_pack, engine="ray", workers=1, config=settings
+    )
     done.set()
     watcher.join()
     assert killed
@@ -94,15 +106,23 @@ def test_a_killed_actor_costs_nothing(fake_pack: str, session: None, tmp_path: P
     assert skinbatch.verify(tmp_path / "out").differences == []
 
 
-def test_more_than_the_cluster_has_is_wrong_use(fake_pack: str, session: None, tree: Path, tmp_path: Path) -> None:
+def test_more_than_the_cluster_has_is_wrong_use(
+    fake_pack: str, session: None, tree: Path, tmp_path: Path
+) -> None:
     for settings in ({"gpus_per_worker": 64.0}, {"cpus_per_worker": 4000.0}):
         with pytest.raises(UsageError, match="per_worker = "):
-            skinbatch.score(tree, tmp_path / "out", pack=fake_pack, config=parse_config({"engine": settings}))
+            skinbatch.score(
+                tree, tmp_path / "out", pack=fake_pack, config=parse_config({"engine": settings})
+            )
     assert not (tmp_path / "out/_skinbatch").exists()
 
 
-def run(command: list[str], env: dict[str, str], cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+def run(
+    command: list[str], env: dict[str, str], cwd: Path, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout
+    )
 
 
 def bare_environment(home: Path) -> dict[str, str]:
@@ -117,7 +137,9 @@ def test_the_command_runs_where_ray_has_never_run_before(
     command = [sys.executable, "-m", "skinbatch", "score", str(tree), str(tmp_path / "out")]
     options = ["--pack", fake_pack, "--workers", "1", "--max-failures", "0.5", "--json"]
     env = bare_environment(tmp_path)
-    for _ in range(2):  # the first run finds no token of Ray's, the second run finds the first one's
+    for _ in range(
+        2
+    ):  # the first run finds no token of Ray's, the second run finds the first one's
         done = run([*command, *options], env, tmp_path)
         assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["nothing_to_do"]
@@ -150,12 +172,25 @@ def cluster(tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
     assert made.returncode == 0, made.stderr
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    short = tempfile.mkdtemp(prefix="ray-")  # sockets lie in it, and their paths may have 107 characters
+    short = tempfile.mkdtemp(
+        prefix="ray-"
+    )  # sockets lie in it, and their paths may have 107 characters
     head = subprocess.Popen(
         [
-            *(str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={short}"),
+            *(
+                str(BIN / "ray"),
+                "start",
+                "--head",
+                "--block",
+                "--num-cpus=2",
+                f"--temp-dir={short}",
+            ),
             *(f"--{name}={port}" for name, port in ports.items()),
-            *("--object-store-memory=100000000", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
+            *(
+                "--object-store-memory=100000000",
+                "--node-ip-address=127.0.0.1",
+                "--disable-usage-stats",
+            ),
         ],
         env=env,
         cwd=tmp_path,
@@ -165,12 +200,17 @@ def cluster(tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
     children: list[psutil.Process] = []
     try:
         address = f"http://127.0.0.1:{ports['dashboard-port']}"
-        while run([str(BIN / "ray"), "job", "list", "--address", address], env, tmp_path).returncode != 0:
+        while (
+            run([str(BIN / "ray"), "job", "list", "--address", address], env, tmp_path).returncode
+            != 0
+        ):
             assert head.poll() is None, "the cluster did not start"
         children = psutil.Process(head.pid).children(recursive=True)
         yield env, address
     finally:
-        children = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else children
+        children = (
+            psutil.Process(head.pid).children(recursive=True) if head.poll() is None else children
+        )
         for process in [*children, head]:
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
                 process.kill()
@@ -192,7 +232,11 @@ def test_the_job_entry_runs_under_ray_job_submit(
     env, address = cluster
     script = [sys.executable, str(ROOT / "jobs/score.py"), str(tree), str(tmp_path / "out")]
     options = ["--pack", fake_pack, "--max-failures", "0.5", "--json"]
-    job = run([str(BIN / "ray"), "job", "submit", "--address", address, "--", *script, *options], env, tmp_path)
+    job = run(
+        [str(BIN / "ray"), "job", "submit", "--address", address, "--", *script, *options],
+        env,
+        tmp_path,
+    )
     assert job.returncode == 0, job.stdout + job.stderr
     for ours, theirs in zip(comparable(tmp_path / "out"), comparable(local_out), strict=True):
         assert ours.equals(theirs)

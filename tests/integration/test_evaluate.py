@@ -26,12 +26,21 @@ from tests.unit.metrics.support import coco_eval
 
 Evaluate = Callable[..., dict[str, Any]]
 # Name -> lesions left and right of the nose.
-PHOTOS = {"a/levle0_1.png": (1, 0), "a/levle1_2.png": (2, 1), "b/levle2_3.png": (3, 3), "b/other.png": (1, 1)}
+PHOTOS = {
+    "a/levle0_1.png": (1, 0),
+    "a/levle1_2.png": (2, 1),
+    "b/levle2_3.png": (3, 3),
+    "b/other.png": (1, 1),
+}
 
 
 def lesions(left: int, right: int) -> list[list[int]]:
     """Return the boxes of tests.faces' lesions: discs of radius 3."""
-    return [[x - 3, 19 + 9 * n, x + 4, 26 + 9 * n] for x, count in ((30, left), (66, right)) for n in range(count)]
+    return [
+        [x - 3, 19 + 9 * n, x + 4, 26 + 9 * n]
+        for x, count in ((30, left), (66, right))
+        for n in range(count)
+    ]
 
 
 TRUE = {
@@ -44,13 +53,24 @@ TRUE = {
 
 
 def coco_file(path: Path, boxes: dict[str, list[list[int]]], label: str = "acne") -> Path:
-    images = [{"id": n, "file_name": name, "width": 96, "height": 96} for n, name in enumerate(boxes)]
+    images = [
+        {"id": n, "file_name": name, "width": 96, "height": 96} for n, name in enumerate(boxes)
+    ]
     annotations = [
-        {"id": len(boxes) * 100 + n, "image_id": image, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        for n, (image, (x1, y1, x2, y2)) in enumerate((k, box) for k, of in enumerate(boxes.values()) for box in of)
+        {
+            "id": len(boxes) * 100 + n,
+            "image_id": image,
+            "category_id": 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+        }
+        for n, (image, (x1, y1, x2, y2)) in enumerate(
+            (k, box) for k, of in enumerate(boxes.values()) for box in of
+        )
     ]
     path.write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": label}]})
+        json.dumps(
+            {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": label}]}
+        )
     )
     return path
 
@@ -61,7 +81,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     files = {name: png(face(*counts, 9 * n)) for n, (name, counts) in enumerate(PHOTOS.items())}
     write_tree(folder / "photos", files | {"b/levle1_9.png": b"\x89PN"})
-    report = skinbatch.score(folder / "photos", folder / "out", pack=fake_pack, engine="local", save_masks=True)
+    report = skinbatch.score(
+        folder / "photos", folder / "out", pack=fake_pack, engine="local", save_masks=True
+    )
     assert report.statuses == {"ok": 4, "truncated": 1}
     return folder
 
@@ -82,7 +104,9 @@ def evaluate(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> E
     return run
 
 
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+def refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> str:
     monkeypatch.setattr(sys, "argv", ["skinbatch", "evaluate", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -94,14 +118,20 @@ def value(number: dict[str, float | None]) -> float | None:
     return number["value"]
 
 
-def test_boxes_counts_and_grades(evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = evaluate(coco_file(tmp_path / "truth.json", TRUE), "--thresholds", "0.25,0.95", "--bootstrap", "100")
+def test_boxes_counts_and_grades(
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = evaluate(
+        coco_file(tmp_path / "truth.json", TRUE), "--thresholds", "0.25,0.95", "--bootstrap", "100"
+    )
     about, numbers = found["about"], found["all"]["lesions"]
     assert about["matched_by"] == "name"
     assert about["photos"] == {"with_truth": 5, "rows": 5, "judged": 3}
     assert about["truth_without_photo"] == ["b/levle0_8.png"]
     assert about["photos_without_truth"] == ["b/other.png"]
-    assert [(row["image_id"], row["status"]) for row in about["failed"]] == [("b/levle1_9.png", "truncated")]
+    assert [(row["image_id"], row["status"]) for row in about["failed"]] == [
+        ("b/levle1_9.png", "truncated")
+    ]
     assert (numbers["true_boxes"], numbers["boxes"]) == (10, 10)
 
     names = [name for name in PHOTOS if name in TRUE]
@@ -121,10 +151,17 @@ def test_boxes_counts_and_grades(evaluate: Evaluate, tmp_path: Path, capsys: pyt
     assert ours["ap50"]["low"] < ours["ap50"]["value"] <= ours["ap50"]["high"]
 
     low, high, own = numbers["count_error"]
-    assert (low["threshold"], high["threshold"], own["threshold"], own["own"]) == (0.25, 0.95, 0.5, True)
+    assert (low["threshold"], high["threshold"], own["threshold"], own["own"]) == (
+        0.25,
+        0.95,
+        0.5,
+        True,
+    )
     assert [value(low["mae"]), value(low["mean"])] == pytest.approx([2 / 3, 0])
     assert [value(high["mae"]), value(high["mean"])] == pytest.approx([10 / 3, -10 / 3])
-    assert {k: own[k] for k in ("mae", "rmse", "mean", "sd")} == {k: low[k] for k in ("mae", "rmse", "mean", "sd")}
+    assert {k: own[k] for k in ("mae", "rmse", "mean", "sd")} == {
+        k: low[k] for k in ("mae", "rmse", "mean", "sd")
+    }
 
     grades = found["all"]["grades"]
     assert grades["confusion"] == [[1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0] * 5]
@@ -139,14 +176,21 @@ def test_boxes_counts_and_grades(evaluate: Evaluate, tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert "1 annotated, but without a row: b/levle0_8.png" in said
     assert "1 annotated, but failed: b/levle1_9.png (truncated)" in said
-    assert "paper 003" in said and "0.536" in said and "31.53" not in said  # nobody is very severe here
+    assert (
+        "paper 003" in said and "0.536" in said and "31.53" not in said
+    )  # nobody is very severe here
     for plot in ("precision_recall", "counts", "thresholds", "grades"):
         with Image.open(tmp_path / f"report/{plot}.png") as image:
-            assert len(np.unique(np.asarray(image).reshape(-1, image.getbands().__len__()), axis=0)) > 10
+            assert (
+                len(np.unique(np.asarray(image).reshape(-1, image.getbands().__len__()), axis=0))
+                > 10
+            )
     assert not list((tmp_path / "report").glob("roc*"))
 
 
-def test_classes_that_the_pack_has_are_told_apart_and_others_are_mapped(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_classes_that_the_pack_has_are_told_apart_and_others_are_mapped(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
     truth = coco_file(tmp_path / "truth.json", TRUE, label="papule")
     unknown = evaluate(truth, "--bootstrap", "0")
     assert unknown["about"]["unknown_classes"] == {"lesions": {"papule": 10}}
@@ -160,13 +204,17 @@ def test_classes_that_the_pack_has_are_told_apart_and_others_are_mapped(evaluate
     assert left_out["all"]["lesions"]["detection"]["all boxes"]["500"]["ap50"]["value"] is None
 
 
-def test_masks(evaluate: Evaluate, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_masks(
+    evaluate: Evaluate, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     segmenter = FakeSegmenter(("background", "skin", "nose"))
     truths, models = [], []
     for n, (name, counts) in enumerate(PHOTOS.items()):
         model = segmenter([face(*counts, 9 * n)])[0]
         truth = model.copy()
-        truth[:40] = np.where(truth[:40] == 1, 13, truth[:40])  # hair, which the segmenter takes for skin
+        truth[:40] = np.where(
+            truth[:40] == 1, 13, truth[:40]
+        )  # hair, which the segmenter takes for skin
         path = tmp_path / "truth/masks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn = Image.fromarray(truth)
@@ -211,7 +259,9 @@ def test_masks_are_not_judged_where_people_were_unsure_and_their_parts_can_be_ma
             path.write_bytes(data)
         Image.fromarray(truth).save(tmp_path / "truth/masks" / name)
     apart = evaluate(tmp_path / "truth", "--bootstrap", "0")["all"]["masks"]["classes"]
-    mapped = evaluate(tmp_path / "truth", "--bootstrap", "0", "--map", "hair=skin")["all"]["masks"]["classes"]
+    mapped = evaluate(tmp_path / "truth", "--bootstrap", "0", "--map", "hair=skin")["all"]["masks"][
+        "classes"
+    ]
     assert value(mapped["skin"]["dice"]) == 1
     assert (value(apart["skin"]["dice"]) or 0) < 0.99
     assert value(apart["nose"]["dice"]) == 1
@@ -227,12 +277,26 @@ def test_classes_of_photos(
         "other.png": "Rosacea",
     }
     truth = tmp_path / "labels.csv"
-    truth.write_text("image,label\n" + "".join(f"{name},{label}\n" for name, label in labels.items()))
-    found = evaluate(truth, "--bootstrap", "50", "--map", "discoid lupus=lupus_erythematosus", "--apart", "rosacea")
+    truth.write_text(
+        "image,label\n" + "".join(f"{name},{label}\n" for name, label in labels.items())
+    )
+    found = evaluate(
+        truth,
+        "--bootstrap",
+        "50",
+        "--map",
+        "discoid lupus=lupus_erythematosus",
+        "--apart",
+        "rosacea",
+    )
     assert found["about"]["matched_by"] == "base name"
     numbers = found["all"]["classes.disease"]
     assert numbers["of_class"] == {"lupus_erythematosus": 1, "rosacea": 2}  # in paper 000's order
-    assert (numbers["of_none"], numbers["apart"], numbers["chosen_by"]) == (1, ["rosacea"], "top_class")
+    assert (numbers["of_none"], numbers["apart"], numbers["chosen_by"]) == (
+        1,
+        ["rosacea"],
+        "top_class",
+    )
     assert found["about"]["unknown_classes"] == {"classes.disease": {"warts": 1}}
     table = rows(scored / "out")
     ids = ["a/levle0_1.png", "a/levle1_2.png", "b/levle2_3.png", "b/other.png"]
@@ -241,8 +305,12 @@ def test_classes_of_photos(
     assert value(of_rosacea["auc"]) == pytest.approx(roc_auc_score([1, 0, 0, 1], probability))
     tops = [table[name]["top_class"] for name in ids]
     assert tops.count("rosacea") > 0
-    assert value(of_rosacea["recall"]) == pytest.approx(np.mean([top == "rosacea" for top in (tops[0], tops[3])]))
-    assert numbers["classes"]["mean"]["recall"] == numbers["classes"]["lupus_erythematosus"]["recall"]
+    assert value(of_rosacea["recall"]) == pytest.approx(
+        np.mean([top == "rosacea" for top in (tops[0], tops[3])])
+    )
+    assert (
+        numbers["classes"]["mean"]["recall"] == numbers["classes"]["lupus_erythematosus"]["recall"]
+    )
     said = capsys.readouterr().out
     assert "rosacea (apart)" in said and "0.929" in said
     for plot in ("roc_disease", "confusion_disease"):
@@ -254,7 +322,9 @@ def test_a_list_beside_the_folder_of_the_photos_means_the_rows_that_it_names(
 ) -> None:
     """Name photos `a/...` in the list and in the rows, while the reader finds them as `photos/a/...`."""
     shutil.copytree(scored / "photos", tmp_path / "photos")
-    shutil.copyfile(tmp_path / "photos/a/levle0_1.png", tmp_path / "photos/levle0_1.png")  # a base name twice
+    shutil.copyfile(
+        tmp_path / "photos/a/levle0_1.png", tmp_path / "photos/levle0_1.png"
+    )  # a base name twice
     truth = tmp_path / "labels.csv"
     truth.write_text("image,label\n" + "".join(f"{name},rosacea\n" for name in PHOTOS))
     found = evaluate(truth, "--bootstrap", "0")
@@ -270,8 +340,17 @@ def clinics(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     Of the first clinic these are 1 and 2, of the second 2 and 3.
     """
     folder = tmp_path_factory.mktemp("clinics")
-    counts = {"a/1": (1, 0), "a/2": (2, 0), "a/3": (3, 0), "b/1": (0, 1), "b/2": (0, 2), "b/3": (0, 3)}
-    write_tree(folder / "photos", {f"{name}.png": png(face(*count, 5)) for name, count in counts.items()})
+    counts = {
+        "a/1": (1, 0),
+        "a/2": (2, 0),
+        "a/3": (3, 0),
+        "b/1": (0, 1),
+        "b/2": (0, 2),
+        "b/3": (0, 3),
+    }
+    write_tree(
+        folder / "photos", {f"{name}.png": png(face(*count, 5)) for name, count in counts.items()}
+    )
     for clinic in "ab":
         boxes = {f"{n}.png": lesions(*counts[f"{clinic}/{n}"]) for n in (1, 2, 3)}
         coco_file(folder / "photos" / clinic / "truth.json", boxes)
@@ -298,18 +377,26 @@ def test_of_two_truths_whose_photos_are_called_alike_each_judges_its_own(
 def test_photos_of_one_base_name_in_two_folders_of_a_truth_are_told_apart(
     evaluate: Evaluate, clinics: Path, tmp_path: Path
 ) -> None:
-    boxes = {f"{c}/{n}.png": lesions(n * (c == "a"), n * (c == "b")) for c in "ab" for n in (1, 2, 3)}
+    boxes = {
+        f"{c}/{n}.png": lesions(n * (c == "a"), n * (c == "b")) for c in "ab" for n in (1, 2, 3)
+    }
     truth = coco_file(clinics / "photos" / "both.json", boxes)
     found = evaluate(truth, "--bootstrap", "0", dest=clinics / "out")
     assert found["about"]["matched_by"] == "file"
     assert found["about"]["photos"]["judged"] == 4
-    assert value(found["all"]["lesions"]["detection"]["all boxes"]["500"]["ap50"]) == pytest.approx(1)
+    assert value(found["all"]["lesions"]["detection"]["all boxes"]["500"]["ap50"]) == pytest.approx(
+        1
+    )
 
 
-def test_photos_of_one_patient_are_resampled_together(evaluate: Evaluate, scored: Path, tmp_path: Path) -> None:
+def test_photos_of_one_patient_are_resampled_together(
+    evaluate: Evaluate, scored: Path, tmp_path: Path
+) -> None:
     labels = dict(zip(PHOTOS, ("", "rosacea", "", "rosacea"), strict=True))
     truth = tmp_path / "labels.csv"
-    truth.write_text("image,label,patient\n" + "".join(f"{n},{label},p{n[0]}\n" for n, label in labels.items()))
+    truth.write_text(
+        "image,label,patient\n" + "".join(f"{n},{label},p{n[0]}\n" for n, label in labels.items())
+    )
     found = evaluate(truth, "--bootstrap", "50")
     assert found["about"]["bootstrap"]["over"] == "groups"
     table = rows(scored / "out")
@@ -318,7 +405,9 @@ def test_photos_of_one_patient_are_resampled_together(evaluate: Evaluate, scored
     chosen = np.array([[table[name]["top_class"] == "rosacea"] for name in labels])
     how = Resampling(50)
     together, single = (
-        classification(true, probability, chosen, ("rosacea",), how, groups=groups)["rosacea"]["average_precision"]
+        classification(true, probability, chosen, ("rosacea",), how, groups=groups)["rosacea"][
+            "average_precision"
+        ]
         for groups in (np.array([0, 0, 1, 1]), None)
     )
     ours = found["all"]["classes.disease"]["classes"]["rosacea"]["average_precision"]
@@ -347,7 +436,10 @@ def test_json_is_printed_as_it_is_written(
 
 
 def test_wrong_use_is_told(
-    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    scored: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     dest = str(scored / "out")
@@ -362,14 +454,19 @@ def test_wrong_use_is_told(
     assert "--thresholds" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "half")
     assert "1.5 is not a score" in refused(capsys, monkeypatch, dest, truth, "--thresholds", "1.5")
     assert "--map" in refused(capsys, monkeypatch, dest, truth, "--map", "acne")
-    assert "--group (q): matches none of the 3 photos" in refused(capsys, monkeypatch, dest, truth, "--group", "(q)")
-    assert "--apart rosacae: no such class; the classes of the pack are rosacea, lupus_erythematosus" in refused(
-        capsys, monkeypatch, dest, truth, "--apart", "rosacae"
+    assert "--group (q): matches none of the 3 photos" in refused(
+        capsys, monkeypatch, dest, truth, "--group", "(q)"
+    )
+    assert (
+        "--apart rosacae: no such class; the classes of the pack are rosacea, lupus_erythematosus"
+        in refused(capsys, monkeypatch, dest, truth, "--apart", "rosacae")
     )
     assert "no scoring" in refused(capsys, monkeypatch, dest, truth, "--scoring", "ffff")
     assert not (tmp_path / "evaluation").exists()
     (tmp_path / "file").write_text("")
-    assert "name another folder with --out" in refused(capsys, monkeypatch, dest, truth, "--out", "file")
+    assert "name another folder with --out" in refused(
+        capsys, monkeypatch, dest, truth, "--out", "file"
+    )
 
 
 def test_masks_need_a_scoring_that_saved_them(
@@ -415,15 +512,25 @@ def test_a_dozen_real_photos_with_the_starter_pack(
     of = [np.array(boxes[f"{name}.jpg"], float).reshape(-1, 5) for name in names]
     true = [_voc(photos / f"{name}.xml") for name in names]
     run = coco_eval(
-        Boxes.stack(true), Boxes.stack([b[:, :4] for b in of], [b[:, 4] for b in of]), by_class=False, most=[100, 500]
+        Boxes.stack(true),
+        Boxes.stack([b[:, :4] for b in of], [b[:, 4] for b in of]),
+        by_class=False,
+        most=[100, 500],
     )
     lesions = found["all"]["lesions"]
     for k, most in enumerate(("100", "500")):
         ours = lesions["detection"]["all boxes"][most]
-        assert value(ours["ap50"]) == pytest.approx(run.eval["precision"][0, :, 0, 0, k].mean(), abs=1e-12)
-        assert value(ours["ap"]) == pytest.approx(run.eval["precision"][:, :, 0, 0, k].mean(), abs=1e-12)
+        assert value(ours["ap50"]) == pytest.approx(
+            run.eval["precision"][0, :, 0, 0, k].mean(), abs=1e-12
+        )
+        assert value(ours["ap"]) == pytest.approx(
+            run.eval["precision"][:, :, 0, 0, k].mean(), abs=1e-12
+        )
         assert value(ours["ar"]) == pytest.approx(run.eval["recall"][:, 0, 0, k].mean(), abs=1e-12)
-    off = [(table[f"{name}.jpg"]["count_total"] or 0) - len(t) for name, t in zip(names, true, strict=True)]
+    off = [
+        (table[f"{name}.jpg"]["count_total"] or 0) - len(t)
+        for name, t in zip(names, true, strict=True)
+    ]
     own = next(error for error in lesions["count_error"] if error["own"])
     assert value(own["mae"]) == pytest.approx(np.mean(np.abs(off)))
     severities = {name: group["photos"] for name, group in found["slices"]["severity"].items()}
@@ -465,7 +572,10 @@ def test_boxes_that_were_drawn_at_another_size_of_the_photo_are_brought_to_it(
 
 
 def test_yolo_labels_without_their_photos_are_no_truth(
-    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    scored: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "labels/a").mkdir(parents=True)
     (tmp_path / "labels/a/levle0_1.txt").write_text("0 0.5 0.5 0.1 0.1\n")

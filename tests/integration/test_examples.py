@@ -43,7 +43,11 @@ BOTH = {"0.png": "ok", "empty.png": "empty"}
 def test_the_notebook_runs_from_top_to_bottom(two_photos: Path) -> None:
     where = two_photos.parent
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "notebook.py")], cwd=where, capture_output=True, text=True, timeout=280
+        [sys.executable, str(EXAMPLES / "notebook.py")],
+        cwd=where,
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
 
     assert done.returncode == 0, done.stderr
@@ -63,7 +67,14 @@ def test_the_crontab_has_a_line_that_scores_what_is_new(two_photos: Path, tmp_pa
     env = bare_environment(tmp_path)
     for _ in ("tonight", "tomorrow"):
         # More photos failed than the default allows: 3, as cron would report it.
-        done = subprocess.run(["/bin/sh", "-c", command], env=env, cwd="/", capture_output=True, text=True, timeout=280)
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            env=env,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
         assert done.returncode == 3, done.stderr
 
     assert statuses(tmp_path / "scored") == BOTH
@@ -72,7 +83,9 @@ def test_the_crontab_has_a_line_that_scores_what_is_new(two_photos: Path, tmp_pa
     assert [result["scored"] for result in results] == [2, 0]
 
 
-def test_the_cluster_job_ends_with_the_exit_code_of_the_run(two_photos: Path, tmp_path: Path) -> None:
+def test_the_cluster_job_ends_with_the_exit_code_of_the_run(
+    two_photos: Path, tmp_path: Path
+) -> None:
     with RayCluster(tmp_path) as cluster:
         done = subprocess.run(
             [str(EXAMPLES / "cluster_job.sh"), str(two_photos), str(tmp_path / "scored")],
@@ -93,7 +106,9 @@ def test_airflow_takes_the_dag_and_tells_failures_apart(two_photos: Path, tmp_pa
     # Airflow pins other versions than we do, so it gets an environment of its own.
     venv.create(tmp_path / "venv", with_pip=True)
     airflow = tmp_path / "venv/bin/airflow"
-    subprocess.run([str(tmp_path / "venv/bin/pip"), "install", "-q", AIRFLOW], check=True, capture_output=True)
+    subprocess.run(
+        [str(tmp_path / "venv/bin/pip"), "install", "-q", AIRFLOW], check=True, capture_output=True
+    )
     shutil.copytree(EXAMPLES, tmp_path / "dags", ignore=shutil.ignore_patterns("notebook.py"))
     env = bare_environment(tmp_path) | {
         "PATH": f"{airflow.parent}{os.pathsep}{BIN}{os.pathsep}{os.defpath}",

@@ -37,9 +37,13 @@ CUE_AT = (0.58, 0.55)
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the starter pack with a second classifier, which sees only pure green."""
-    directory = Path(shutil.copytree(load_pack("starter").directory, tmp_path_factory.mktemp("packs") / "cued"))
+    directory = Path(
+        shutil.copytree(load_pack("starter").directory, tmp_path_factory.mktemp("packs") / "cued")
+    )
     path = directory / "classifier-cue.safetensors"
-    save_file(green_cue_weights(ClassifierSpec("cnn-multilabel", ("green", "nothing"), size=416)), path)
+    save_file(
+        green_cue_weights(ClassifierSpec("cnn-multilabel", ("green", "nothing"), size=416)), path
+    )
     stage = ClassifierStage(
         arch="cnn-multilabel",
         classes=("green", "nothing"),
@@ -52,7 +56,9 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     manifest = read_manifest(directory)
-    write_manifest(manifest.model_copy(update={"classifier": (*manifest.classifier, stage)}), directory)
+    write_manifest(
+        manifest.model_copy(update={"classifier": (*manifest.classifier, stage)}), directory
+    )
     return directory
 
 
@@ -74,7 +80,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory, pack: Path) -> Path:
         members.writestr("in/cued.png", cued)
     files = {"cued.png": cued, "more.parquet": table.getvalue(), "more.zip": archive.getvalue()}
     write_tree(folder / "photos", files)
-    report = skinbatch.score(folder / "photos", folder / "out", pack=str(pack), engine="local", max_failures=1)
+    report = skinbatch.score(
+        folder / "photos", folder / "out", pack=str(pack), engine="local", max_failures=1
+    )
     assert report.statuses["ok"] == 7
     return folder / "out"
 
@@ -99,23 +107,35 @@ def test_the_heat_is_where_the_cue_lies_in_the_displayed_photo(scored: Path, ima
 
 def test_probabilities_are_those_of_the_table(scored: Path) -> None:
     table = rows(scored)
-    ok = [image_id for image_id, row in table.items() if row["status"] == "ok" and "portrait" in image_id]
+    ok = [
+        image_id
+        for image_id, row in table.items()
+        if row["status"] == "ok" and "portrait" in image_id
+    ]
     assert any(image_id.startswith("shards/") for image_id in ok)
     for image_id in ok:
         found = explained(scored, image_id, method="gradcam")
         assert found.probabilities == pytest.approx(
             {name: table[image_id][f"prob_{name}"] for name in found.probabilities}, abs=0.01
         )
-        assert found.class_name == max(found.probabilities, key=lambda name: found.probabilities[name])
+        assert found.class_name == max(
+            found.probabilities, key=lambda name: found.probabilities[name]
+        )
 
 
 def test_another_class_has_another_map(scored: Path) -> None:
-    one, two = (explained(scored, "cued.png", class_name=name) for name in ("rosacea", "basal_cell_carcinoma"))
+    one, two = (
+        explained(scored, "cued.png", class_name=name)
+        for name in ("rosacea", "basal_cell_carcinoma")
+    )
     assert np.nanmax(np.abs(one.maps["gradcam"] - two.maps["gradcam"])) > 0.05
 
 
 def test_the_command_writes_a_legible_png_and_says_where(
-    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "e.png"
     arguments = ["explain", str(scored), "more.zip/in/cued.png", "--head", "cue", "-o", str(path)]
@@ -137,13 +157,17 @@ def test_the_command_writes_a_legible_png_and_says_where(
 
 
 @pytest.mark.slow
-def test_a_real_photo_from_s3_is_explained(shared_data: Path, tmp_path: Path, s3, pack: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_real_photo_from_s3_is_explained(
+    shared_data: Path, tmp_path: Path, s3, pack: Path
+) -> None:  # type: ignore[no-untyped-def]
     bucket = s3.bucket()
     photo = next(iter(sorted((shared_data / "acne04/valid").glob("levle2*.jpg"))))
     s3.client.put_object(Bucket=bucket, Key="a/face.jpg", Body=photo.read_bytes())
     config = Config(storage=s3.settings)
     source, dest = f"s3://{bucket}/a", f"s3://{bucket}/out"
-    assert skinbatch.score(source, dest, pack=str(pack), engine="local", config=config).statuses == {"ok": 1}
+    assert skinbatch.score(
+        source, dest, pack=str(pack), engine="local", config=config
+    ).statuses == {"ok": 1}
     found = explain(destination_store(dest, s3.settings), Question("face.jpg"), config)
     assert set(found.maps) == {"gradcam", "guided"}
     assert found.photo.shape == (640, 640, 3)

@@ -47,7 +47,9 @@ def test_a_finished_destination_is_listed_once_and_after_work_once_more(
     s3: S3Server, listings: Counter[str], fake_pack: str
 ) -> None:
     bucket = s3.bucket()
-    shards = {f"photos/{n:02}.tar": tar_bytes({"x.png": png(face(n % 5, 1, n))}) for n in range(UNITS)}
+    shards = {
+        f"photos/{n:02}.tar": tar_bytes({"x.png": png(face(n % 5, 1, n))}) for n in range(UNITS)
+    }
     for key, data in shards.items():
         s3.client.put_object(Bucket=bucket, Key=key, Body=data)
     first = score(s3.settings, bucket, fake_pack)
@@ -61,7 +63,9 @@ def test_a_finished_destination_is_listed_once_and_after_work_once_more(
         assert listings[f"scored/{prefix}"] == pages(UNITS), prefix
     # The source is looked at twice before it is listed, so that a missing one is refused before anything starts.
     assert listings["photos/"] <= pages(UNITS) + 3
-    small = {prefix: n for prefix, n in listings.items() if prefix.removeprefix("scored/") not in large}
+    small = {
+        prefix: n for prefix, n in listings.items() if prefix.removeprefix("scored/") not in large
+    }
     assert sum(small.values()) - listings["photos/"] <= 10, small
 
     changed = tar_bytes({"x.png": png(face(2, 2, 77))})
@@ -70,4 +74,6 @@ def test_a_finished_destination_is_listed_once_and_after_work_once_more(
     again = score(s3.settings, bucket, fake_pack)
     assert (again.exit_code, again.scored) == (0, 1)
     for prefix in large:  # before the run, after its one unit, and after the clean-up
-        assert listings[f"scored/{prefix}"] == pages(UNITS) + pages(UNITS + 1) + pages(UNITS), prefix
+        assert listings[f"scored/{prefix}"] == pages(UNITS) + pages(UNITS + 1) + pages(UNITS), (
+            prefix
+        )

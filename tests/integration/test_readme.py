@@ -35,7 +35,9 @@ def test_blocks_of_the_readme_run(tmp_path: Path) -> None:
 
     for language, code in blocks():
         command = ["bash", "-uc", code] if language == "sh" else [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     assert done.stdout.split() == ["mild", "4"], "what the README shows"

@@ -45,12 +45,31 @@ def corrected_in_label_studio(out: Path, back: Path) -> dict[str, int]:
         task for file in sorted(out.glob("tasks-*.json")) for task in json.loads(file.read_text())
     ):
         result: list[dict[str, Any]] = task["predictions"][0]["result"][1:]
-        value = {"x": 45, "y": 45, "width": 6, "height": 6, "rotation": 0, "rectanglelabels": ["acne"]}
+        value = {
+            "x": 45,
+            "y": 45,
+            "width": 6,
+            "height": 6,
+            "rotation": 0,
+            "rectanglelabels": ["acne"],
+        }
         size = {"original_width": task["data"]["width"], "original_height": task["data"]["height"]}
-        common = {"type": "rectanglelabels", "from_name": "label", "to_name": "image", "image_rotation": 0}
+        common = {
+            "type": "rectanglelabels",
+            "from_name": "label",
+            "to_name": "image",
+            "image_rotation": 0,
+        }
         result.append({"id": "drawn", "value": value, **common, **size})
         annotation = {"id": n, "completed_by": 1, "was_cancelled": False, "result": result}
-        project.append({"id": n, "data": task["data"], "annotations": [annotation], "predictions": task["predictions"]})
+        project.append(
+            {
+                "id": n,
+                "data": task["data"],
+                "annotations": [annotation],
+                "predictions": task["predictions"],
+            }
+        )
         counts[task["data"]["image_id"]] = len(result)
     back.mkdir()
     (back / "project-1-at-2026-11-30.json").write_text(json.dumps(project))
@@ -70,7 +89,9 @@ def corrected_in_cvat(out: Path, back: Path) -> dict[str, int]:
         x, y = int(image.attrib["width"]) / 2, int(image.attrib["height"]) / 2
         drawn = {"xtl": x - 9, "ytl": y - 9, "xbr": x + 9, "ybr": y + 9}
         corners = {name: f"{value:.2f}" for name, value in drawn.items()}
-        ElementTree.SubElement(image, "box", {"label": "acne", "source": "manual", "occluded": "0", **corners})
+        ElementTree.SubElement(
+            image, "box", {"label": "acne", "source": "manual", "occluded": "0", **corners}
+        )
         counts[image.attrib["name"]] = len(image)
     back.mkdir()
     tree.write(back / "annotations.xml")
@@ -98,15 +119,23 @@ def test_what_comes_back_corrected_is_evaluated_and_trained_on_as_it_is(
     recipe = recipe.replace('name = "spots"', 'name = "again"\nbase = "starter"').replace(
         "epochs = 6", "iterations = 4"
     )
-    (tmp_path / "recipe.toml").write_text(recipe.replace("evaluate_every = 2", "evaluate_every = 4"))
+    (tmp_path / "recipe.toml").write_text(
+        recipe.replace("evaluate_every = 2", "evaluate_every = 4")
+    )
     outcome = train("detector", tmp_path / "recipe.toml", tmp_path / "packs", Silent())
     assert outcome.pack.name == "again"
 
     report = skinbatch.score(
-        scored / "photos", tmp_path / "dest", pack=str(tmp_path / "packs/again"), engine="local", max_failures=1.0
+        scored / "photos",
+        tmp_path / "dest",
+        pack=str(tmp_path / "packs/again"),
+        engine="local",
+        max_failures=1.0,
     )
     assert report.exit_code == 0
     again = rows(tmp_path / "dest")
     assert set(again) == set(rows(scored / "dest"))
     assert {name for name in counts if again[name]["status"] == "ok"} == set(counts)
-    assert skinbatch.open(tmp_path / "dest").fingerprint != skinbatch.open(scored / "dest").fingerprint
+    assert (
+        skinbatch.open(tmp_path / "dest").fingerprint != skinbatch.open(scored / "dest").fingerprint
+    )

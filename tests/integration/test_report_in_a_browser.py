@@ -68,7 +68,9 @@ def report(scored: Path, judged: Evaluation) -> Path:
     return path
 
 
-def opened(browser: Any, report: Path, *, width: int = 1100, scheme: str = "light", fragment: str = "") -> Any:
+def opened(
+    browser: Any, report: Path, *, width: int = 1100, scheme: str = "light", fragment: str = ""
+) -> Any:
     """Return the page, after checking that it asked for no other file and raised no error."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
@@ -97,7 +99,9 @@ def test_the_numbers_are_those_of_the_tables(browser: Any, scored: Path, report:
     assert shown["lesions counted"] == str(lesions)
 
 
-def test_filters_show_the_photos_that_fit_and_are_in_the_address(browser: Any, scored: Path, report: Path) -> None:
+def test_filters_show_the_photos_that_fit_and_are_in_the_address(
+    browser: Any, scored: Path, report: Path
+) -> None:
     images = skinbatch.open(scored).images().to_pylist()
     grade = next(row["grade"] for row in images if row["grade"])
     page = opened(browser, report)
@@ -113,7 +117,9 @@ def test_filters_show_the_photos_that_fit_and_are_in_the_address(browser: Any, s
     assert again.locator("#photos figure:visible").count() == visible
 
 
-def test_an_address_with_filters_opens_at_the_photos_and_links_leave_filters_alone(browser: Any, report: Path) -> None:
+def test_an_address_with_filters_opens_at_the_photos_and_links_leave_filters_alone(
+    browser: Any, report: Path
+) -> None:
     top = "e => e.getBoundingClientRect().top"
     assert opened(browser, report).locator("#gallery").evaluate(top) > 900, "below the window"
     page = opened(browser, report, fragment="#status=truncated")
@@ -158,8 +164,12 @@ def test_boxes_of_people_and_model_lie_on_the_photo_side_by_side(
     assert page.locator(".two rect.false").count() == sum(len(v.false) for v in verdicts) > 0
     left, right = page.locator(".pairs figure").first.locator("svg").all()
     assert left.bounding_box()["width"] == right.bounding_box()["width"] > 100
-    assert left.locator("image").bounding_box()["width"] == pytest.approx(left.bounding_box()["width"], abs=1)
-    assert right.locator("use").bounding_box()["width"] == pytest.approx(right.bounding_box()["width"], abs=1)
+    assert left.locator("image").bounding_box()["width"] == pytest.approx(
+        left.bounding_box()["width"], abs=1
+    )
+    assert right.locator("use").bounding_box()["width"] == pytest.approx(
+        right.bounding_box()["width"], abs=1
+    )
 
 
 @pytest.mark.parametrize("width", [390, 1100])

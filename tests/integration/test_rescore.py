@@ -50,7 +50,11 @@ def tables(dest: Path, fingerprint: str) -> list[pa.Table]:
 def test_a_rescore_gives_the_tables_of_a_full_scoring_and_runs_one_network(
     tmp_path: Path, seen: Counter[str], stage: str
 ) -> None:
-    source, dest, full = from_demo(PHOTOS, tmp_path / "photos").folder, tmp_path / "out", tmp_path / "full"
+    source, dest, full = (
+        from_demo(PHOTOS, tmp_path / "photos").folder,
+        tmp_path / "out",
+        tmp_path / "full",
+    )
     masks = {"run": {"save_masks": stage == "detector"}}
     other = str(with_other_stage(load_pack("starter"), stage, tmp_path / "other"))
     first = score(source, dest, "starter", **masks)
@@ -62,9 +66,13 @@ def test_a_rescore_gives_the_tables_of_a_full_scoring_and_runs_one_network(
     assert dict(seen) == {stage: PHOTOS}
     assert report.fingerprint == right.fingerprint != first.fingerprint
     assert report.taken == {
-        name: PHOTOS for name in ("segmenter", "detector", "classifier-disease") if stage not in name
+        name: PHOTOS
+        for name in ("segmenter", "detector", "classifier-disease")
+        if stage not in name
     }
-    for found, wanted in zip(tables(dest, report.fingerprint), tables(full, right.fingerprint), strict=True):
+    for found, wanted in zip(
+        tables(dest, report.fingerprint), tables(full, right.fingerprint), strict=True
+    ):
         assert found.equals(wanted)
     before = tables(dest, first.fingerprint)
     assert not tables(dest, report.fingerprint)[0 if stage == "classifier" else 1].equals(

@@ -27,7 +27,9 @@ from tests.faces import comparable, face, png, rows, tar_bytes, write_tree
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = {f"{n % 4}/{n:03}.png": png(face(n % 6, n % 5, n % 100)) for n in range(150)}
     members = {f"{n:02}.png": png(face(n % 3, 1, 50 + n)) for n in range(20)}
-    return write_tree(tmp_path_factory.mktemp("resume") / "photos", {**photos, "s.tar": tar_bytes(members)})
+    return write_tree(
+        tmp_path_factory.mktemp("resume") / "photos", {**photos, "s.tar": tar_bytes(members)}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +40,23 @@ def undisturbed(tree: Path, fake_pack: str) -> Path:
 
 
 def command(tree: Path, out: Path, pack: str) -> list[str]:
-    return [sys.executable, "-m", "skinbatch", "score", str(tree), str(out), "--pack", pack, "--engine", "local"]
+    return [
+        sys.executable,
+        "-m",
+        "skinbatch",
+        "score",
+        str(tree),
+        str(out),
+        "--pack",
+        pack,
+        "--engine",
+        "local",
+    ]
 
 
-def stop_after_the_second_unit(tree: Path, out: Path, pack: str, signal_number: int) -> tuple[int, str, int]:
+def stop_after_the_second_unit(
+    tree: Path, out: Path, pack: str, signal_number: int
+) -> tuple[int, str, int]:
     """Return the exit code, the output and the units that were done.
 
     Photos are scored one by one, so that there is time.
@@ -71,7 +86,9 @@ def test_a_killed_driver_is_resumed_by_the_same_command(
     assert (checked.exit_code, checked.units_left > 0) == (5, True)
     leave_half_written(out, checked.fingerprint)
 
-    again = subprocess.run([*command(tree, out, fake_pack), "--json"], capture_output=True, text=True, timeout=120)
+    again = subprocess.run(
+        [*command(tree, out, fake_pack), "--json"], capture_output=True, text=True, timeout=120
+    )
     assert again.returncode == 0, again.stderr
     report = json.loads(again.stdout)
     assert 0 < report["scored"] < report["rows"] == 170
@@ -90,12 +107,20 @@ def leave_half_written(out: Path, fingerprint: str) -> None:
     """Write what dying writers leave behind: beside tables, beside a receipt, in place of one, and elsewhere."""
     receipts = out / "_skinbatch/receipts" / fingerprint
     other = out / "images" / "scoring=0123456789ab"
-    for folder in (out / "images" / f"scoring={fingerprint}", next(receipts.iterdir()), receipts / "never", out, other):
+    for folder in (
+        out / "images" / f"scoring={fingerprint}",
+        next(receipts.iterdir()),
+        receipts / "never",
+        out,
+        other,
+    ):
         folder.mkdir(exist_ok=True)
         (folder / ".tmp-dead").write_bytes(b"half")
 
 
-def test_ctrl_c_keeps_what_is_committed(tree: Path, undisturbed: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_committed(
+    tree: Path, undisturbed: Path, fake_pack: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     code, said, done = stop_after_the_second_unit(tree, out, fake_pack, signal.SIGINT)
     assert code == 130
@@ -114,7 +139,9 @@ def driver_of(tree: Path, out: Path, pack: str) -> Driver:
     return Driver(prepare(str(tree), str(out), parse_config({"pack": pack})), Silent(), "test")
 
 
-def test_a_second_driver_is_told_who_holds_the_destination(tree: Path, fake_pack: str, tmp_path: Path) -> None:
+def test_a_second_driver_is_told_who_holds_the_destination(
+    tree: Path, fake_pack: str, tmp_path: Path
+) -> None:
     first, second = (driver_of(tree, tmp_path / "out", fake_pack) for _ in range(2))
     first.claim.beat_s = 0.05
     first.claim.take()
@@ -135,7 +162,14 @@ def test_a_claim_that_nobody_keeps_up_is_taken_over(
 ) -> None:
     monkeypatch.setattr(claim.Claim.take, "__defaults__", (0.2, lambda holder: None, lambda: None))
     out = tmp_path / "out"
-    elsewhere = {"run_id": "r1", "at": "2026-01-01T00:00:00Z", "beat": 3, "host": "gone", "pid": 1, "machine": "other"}
+    elsewhere = {
+        "run_id": "r1",
+        "at": "2026-01-01T00:00:00Z",
+        "beat": 3,
+        "host": "gone",
+        "pid": 1,
+        "machine": "other",
+    }
     write_tree(out, {layout.CLAIM: json.dumps(elsewhere).encode()})
     report = driver_of(tree, out, fake_pack).run(LocalEngine(parse_config({}).engine))
     assert (report.exit_code, report.rows) == (0, 170)
@@ -146,7 +180,14 @@ def test_who_is_interrupted_while_it_watches_a_claim_ends_with_130_and_leaves_it
     tree: Path, fake_pack: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    elsewhere = {"run_id": "r1", "at": "2026-01-01T00:00:00Z", "beat": 3, "host": "gone", "pid": 1, "machine": "other"}
+    elsewhere = {
+        "run_id": "r1",
+        "at": "2026-01-01T00:00:00Z",
+        "beat": 3,
+        "host": "gone",
+        "pid": 1,
+        "machine": "other",
+    }
     write_tree(out, {layout.CLAIM: json.dumps(elsewhere).encode()})
     driver = driver_of(tree, out, fake_pack)
     driver._interrupted.set()

@@ -44,28 +44,42 @@ def settings_of(server: S3Server, **others: Any) -> Config:
 
 
 def score(server: S3Server, source: str, dest: str, pack: str, **how: Any) -> RunReport:
-    return skinbatch.score(source, dest, pack=pack, engine="local", config=settings_of(server), max_failures=0.5, **how)
+    return skinbatch.score(
+        source, dest, pack=pack, engine="local", config=settings_of(server), max_failures=0.5, **how
+    )
 
 
-def test_a_bucket_gives_the_tables_of_the_same_folder(s3: S3Server, fake_pack: str, tmp_path: Path) -> None:
+def test_a_bucket_gives_the_tables_of_the_same_folder(
+    s3: S3Server, fake_pack: str, tmp_path: Path
+) -> None:
     bucket = s3.bucket()
     put_all(s3, bucket, FILES, "photos/")
     source, dest = f"s3://{bucket}/photos", f"s3://{bucket}/scored/here"
     report = score(s3, source, dest, fake_pack)
-    assert (report.exit_code, report.rows, dict(report.statuses)) == (0, 22, {"ok": 20, "empty": 1, "unsupported": 1})
+    assert (report.exit_code, report.rows, dict(report.statuses)) == (
+        0,
+        22,
+        {"ok": 20, "empty": 1, "unsupported": 1},
+    )
     assert report.skipped == {".txt": 1}
     how = {"storage": s3.settings}
     assert skinbatch.verify(dest, **how).differences == []  # type: ignore[arg-type]
     assert score(s3, source, dest, fake_pack).nothing_to_do
 
     write_tree(tmp_path / "photos", FILES)
-    skinbatch.score(tmp_path / "photos", tmp_path / "out", pack=fake_pack, engine="local", max_failures=0.5)
+    skinbatch.score(
+        tmp_path / "photos", tmp_path / "out", pack=fake_pack, engine="local", max_failures=0.5
+    )
     where = ["uri", "version", "error"]
     there, here = comparable(dest, **how), comparable(tmp_path / "out")
     assert there[0].drop_columns(where).equals(here[0].drop_columns(where))
     assert there[1].equals(here[1])
 
-    put_all(s3, bucket, {"photos/loose/00.jpg": jpeg(face(7, 7)), "photos/loose/new.jpg": jpeg(face(6, 0))})
+    put_all(
+        s3,
+        bucket,
+        {"photos/loose/00.jpg": jpeg(face(7, 7)), "photos/loose/new.jpg": jpeg(face(6, 0))},
+    )
     s3.client.delete_object(Bucket=bucket, Key="photos/loose/01.jpg")
     again = score(s3, source, dest, fake_pack)
     assert (again.exit_code, again.scored, again.rows) == (0, 2, 22)
@@ -75,11 +89,18 @@ def test_a_bucket_gives_the_tables_of_the_same_folder(s3: S3Server, fake_pack: s
     assert skinbatch.verify(dest, **how).differences == []  # type: ignore[arg-type]
 
 
-def test_a_listing_names_photos_and_shards_of_several_buckets(s3: S3Server, fake_pack: str, tmp_path: Path) -> None:
+def test_a_listing_names_photos_and_shards_of_several_buckets(
+    s3: S3Server, fake_pack: str, tmp_path: Path
+) -> None:
     one, two = s3.bucket(), s3.bucket()
     put_all(s3, one, FILES)
     put_all(s3, two, {"x.png": png(face(3, 3))})
-    uris = [f"s3://{one}/loose/03.jpg", f"s3://{one}/shards/b.tar", f"s3://{two}/x.png", f"s3://{two}/gone.png"]
+    uris = [
+        f"s3://{one}/loose/03.jpg",
+        f"s3://{one}/shards/b.tar",
+        f"s3://{two}/x.png",
+        f"s3://{two}/gone.png",
+    ]
     listing = io.BytesIO()
     pq.write_table(pa.table({"uri": uris, "patient": ["p3", None, "px", "pg"]}), listing)
     s3.client.put_object(Bucket=two, Key="lists/photos.parquet", Body=listing.getvalue())
@@ -116,10 +137,18 @@ def test_an_anonymous_reader_sends_no_signature_and_the_destination_is_signed(
     # Another timeout makes a new client; the old one has already found credentials.
     storage = {"endpoint_url": s3.settings.endpoint_url, "anonymous": True, "timeout_s": 59.0}
     config = parse_config({"storage": storage})
-    report = skinbatch.score(f"s3://{bucket}/photos", tmp_path / "out", pack=fake_pack, engine="local", config=config)
+    report = skinbatch.score(
+        f"s3://{bucket}/photos", tmp_path / "out", pack=fake_pack, engine="local", config=config
+    )
     assert (report.exit_code, counts(tmp_path / "out")) == (0, {"a.png": (2, 1, 1)})
     with pytest.raises(UsageError, match="no usable credentials"):
-        skinbatch.score(f"s3://{bucket}/photos", f"s3://{bucket}/out", pack=fake_pack, engine="local", config=config)
+        skinbatch.score(
+            f"s3://{bucket}/photos",
+            f"s3://{bucket}/out",
+            pack=fake_pack,
+            engine="local",
+            config=config,
+        )
 
 
 @pytest.mark.parametrize(
@@ -157,18 +186,26 @@ class ChangesAfterPlanning(Driver):
         return super()._score(*args)
 
 
-def test_photos_that_change_or_go_while_the_run_works_are_scored_as_they_are_read(s3: S3Server, fake_pack: str) -> None:
+def test_photos_that_change_or_go_while_the_run_works_are_scored_as_they_are_read(
+    s3: S3Server, fake_pack: str
+) -> None:
     bucket = s3.bucket()
     put_all(s3, bucket, FILES, "photos/")
     source, dest = f"s3://{bucket}/photos", f"s3://{bucket}/out"
 
     def meanwhile() -> None:
-        put_all(s3, bucket, {"photos/loose/04.jpg": jpeg(face(7, 6)), "photos/shards/b.tar": FILES["shards/a.tar"]})
+        put_all(
+            s3,
+            bucket,
+            {"photos/loose/04.jpg": jpeg(face(7, 6)), "photos/shards/b.tar": FILES["shards/a.tar"]},
+        )
         for key in ("loose/05.jpg", "shards/a.tar"):
             s3.client.delete_object(Bucket=bucket, Key=f"photos/{key}")
 
     config = settings_of(s3, pack=fake_pack)
-    driver = ChangesAfterPlanning(prepare(source, dest, config), Silent(), "test", meanwhile=meanwhile)
+    driver = ChangesAfterPlanning(
+        prepare(source, dest, config), Silent(), "test", meanwhile=meanwhile
+    )
     report = driver.run(LocalEngine(config.engine))
     how = {"storage": s3.settings}
     assert (report.units_left, report.vanished, report.rows) == (0, 1, 11 + 2 + 5)
@@ -183,18 +220,27 @@ def test_photos_that_change_or_go_while_the_run_works_are_scored_as_they_are_rea
 
 
 @pytest.mark.slow
-def test_a_killed_run_on_a_real_server_is_resumed(ceph: S3Server, fake_pack: str, tmp_path: Path) -> None:
+def test_a_killed_run_on_a_real_server_is_resumed(
+    ceph: S3Server, fake_pack: str, tmp_path: Path
+) -> None:
     bucket = ceph.bucket()
     try:
         files = {f"{n:03}.png": png(face(n % 6, n % 4, n)) for n in range(90)}
-        put_all(ceph, bucket, files | {k: v for k, v in FILES.items() if k.startswith("shards")}, "photos/")
+        put_all(
+            ceph,
+            bucket,
+            files | {k: v for k, v in FILES.items() if k.startswith("shards")},
+            "photos/",
+        )
         source, dest = f"s3://{bucket}/photos", f"s3://{bucket}/scored"
         settings = tmp_path / "s3.toml"
         settings.write_text(
             f'[storage]\nendpoint_url = "{ceph.settings.endpoint_url}"\n[engine]\nbatch_size = 1\n[decode]\nthreads = 1\n'
         )
         command = [sys.executable, "-m", "skinbatch", "score", source, dest, "--engine", "local"]
-        run = subprocess.Popen([*command, "--pack", fake_pack, "--config", str(settings)], stderr=subprocess.DEVNULL)
+        run = subprocess.Popen(
+            [*command, "--pack", fake_pack, "--config", str(settings)], stderr=subprocess.DEVNULL
+        )
         found = ceph.client.get_paginator("list_objects_v2")
         receipts = {"Bucket": bucket, "Prefix": "scored/_skinbatch/receipts/"}
         while sum(page.get("KeyCount", 0) for page in found.paginate(**receipts)) < 2:

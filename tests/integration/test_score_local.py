@@ -21,20 +21,57 @@ import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.errors import UsageError
 from skinbatch.runs.report import RunReport
-from tests.faces import comparable, counts, encoded, face, files_of, jpeg, png, rows, tar_bytes, write_tree
+from tests.faces import (
+    comparable,
+    counts,
+    encoded,
+    face,
+    files_of,
+    jpeg,
+    png,
+    rows,
+    tar_bytes,
+    write_tree,
+)
 
 IMAGES = [
-    *("image_id string!", "uri string!", "sha256 string", "size int64", "version string", "status string!"),
+    *(
+        "image_id string!",
+        "uri string!",
+        "sha256 string",
+        "size int64",
+        "version string",
+        "status string!",
+    ),
     *("error string", "width int32", "height int32", "face bool", "faces int16", "view string"),
     *("skin_fraction float", "crop_x1 int32", "crop_y1 int32", "crop_x2 int32", "crop_y2 int32"),
     *("sharpness float", "brightness float", "ita_degrees float"),
-    *("count_total int32", "count_left int32", "count_right int32", "count_acne int32", "saturated bool"),
+    *(
+        "count_total int32",
+        "count_left int32",
+        "count_right int32",
+        "count_acne int32",
+        "saturated bool",
+    ),
     *("grade string", "grade_level int8", "grade_scheme string"),
-    *("prob_rosacea float", "prob_lupus_erythematosus float", "top_class string", "unit_id string!"),
+    *(
+        "prob_rosacea float",
+        "prob_lupus_erythematosus float",
+        "top_class string",
+        "unit_id string!",
+    ),
     *("meta string!", "meta_age string", "meta_label string", "meta_patient string"),
 ]
 BOXES = [
-    *("image_id string!", "box_id int32!", "x1 float!", "y1 float!", "x2 float!", "y2 float!", "score float!"),
+    *(
+        "image_id string!",
+        "box_id int32!",
+        "x1 float!",
+        "y1 float!",
+        "x2 float!",
+        "y2 float!",
+        "score float!",
+    ),
     *("label string!", "skin_overlap float", "side string", "counted bool!"),
 ]
 
@@ -62,7 +99,10 @@ def damaged() -> bytes:
 
 
 def parquet_bytes() -> bytes:
-    photos = [{"bytes": png(face(1, 1, 40)), "path": "x.png"}, {"bytes": jpeg(face(0, 3, 41)), "path": None}]
+    photos = [
+        {"bytes": png(face(1, 1, 40)), "path": "x.png"},
+        {"bytes": jpeg(face(0, 3, 41)), "path": None},
+    ]
     out = io.BytesIO()
     pq.write_table(pa.table({"image": photos, "label": ["rosacea", None]}), out)
     return out.getvalue()
@@ -143,7 +183,9 @@ def scored(tree: Path, fake_pack: str) -> tuple[RunReport, Path]:
     return score(tree, dest, fake_pack, max_failures=0.5), dest
 
 
-def test_every_photo_of_a_mixed_tree_has_its_row_and_nothing_else_has(scored: tuple[RunReport, Path]) -> None:
+def test_every_photo_of_a_mixed_tree_has_its_row_and_nothing_else_has(
+    scored: tuple[RunReport, Path],
+) -> None:
     report, dest = scored
     found = rows(dest)
     assert {i: r["status"] for i, r in found.items()} == dict.fromkeys(OK, "ok") | BAD
@@ -151,13 +193,20 @@ def test_every_photo_of_a_mixed_tree_has_its_row_and_nothing_else_has(scored: tu
     assert report.skipped == {".txt": 1, ".xml": 1, ".md": 1}
 
 
-def test_planted_lesions_are_counted_on_the_side_where_they_are(scored: tuple[RunReport, Path]) -> None:
+def test_planted_lesions_are_counted_on_the_side_where_they_are(
+    scored: tuple[RunReport, Path],
+) -> None:
     assert counts(scored[1]) == OK
     found = rows(scored[1])
     assert {r["view"] for r in found.values() if r["status"] == "ok"} == {"frontal"}
-    assert (found["00000/00001.png"]["grade"], found["00000/00001.png"]["grade_level"]) == ("mild", 0)
+    assert (found["00000/00001.png"]["grade"], found["00000/00001.png"]["grade_level"]) == (
+        "mild",
+        0,
+    )
     boxes = skinbatch.open(scored[1]).boxes().to_pylist()
-    assert {i: sum(b["image_id"] == i and b["counted"] for b in boxes) for i in OK} == {i: c[0] for i, c in OK.items()}
+    assert {i: sum(b["image_id"] == i and b["counted"] for b in boxes) for i in OK} == {
+        i: c[0] for i, c in OK.items()
+    }
     (left,) = [b for b in boxes if b["image_id"] == "00000/00002.jpg"]
     assert (left["side"], left["label"], left["box_id"]) == ("left", "acne", 0)
     assert (left["x1"] + left["x2"]) / 2 == pytest.approx(30, abs=1.5)
@@ -169,7 +218,16 @@ def test_rows_that_failed_say_why_and_hold_no_numbers(scored: tuple[RunReport, P
     for image_id in BAD:
         row = found[image_id]
         assert image_id.partition("/#")[0] in row["error"]
-        empty = ("face", "count_total", "count_acne", "grade", "prob_rosacea", "top_class", "crop_x1", "skin_fraction")
+        empty = (
+            "face",
+            "count_total",
+            "count_acne",
+            "grade",
+            "prob_rosacea",
+            "top_class",
+            "crop_x1",
+            "skin_fraction",
+        )
         assert [row[name] for name in empty] == [None] * len(empty)
     assert "max_pixels" in found["bad/bomb.png"]["error"]
     assert all(found[i]["error"] is None for i in OK)
@@ -178,7 +236,11 @@ def test_rows_that_failed_say_why_and_hold_no_numbers(scored: tuple[RunReport, P
 def test_sidecars_and_columns_of_archives_pass_through(scored: tuple[RunReport, Path]) -> None:
     found = rows(scored[1])
     of_shard = found["shards/a.tar/0001.png"]
-    assert (of_shard["meta_patient"], of_shard["meta_age"], of_shard["meta_label"]) == ("p1", "7", None)
+    assert (of_shard["meta_patient"], of_shard["meta_age"], of_shard["meta_label"]) == (
+        "p1",
+        "7",
+        None,
+    )
     assert found["shards/a.tar/0002.jpg"]["meta_patient"] is None
     assert found["table.parquet/0"]["meta_label"] == "rosacea"
 
@@ -192,16 +254,20 @@ def test_the_columns_are_those_of_the_contract(scored: tuple[RunReport, Path]) -
     )
 
 
-def test_files_say_what_they_are_and_a_plain_glob_is_the_whole_truth(scored: tuple[RunReport, Path]) -> None:
+def test_files_say_what_they_are_and_a_plain_glob_is_the_whole_truth(
+    scored: tuple[RunReport, Path],
+) -> None:
     report, dest = scored
     (one, *_) = sorted((dest / f"images/scoring={report.fingerprint}").iterdir())
     metadata = pq.read_schema(one).metadata
     assert metadata[b"skinbatch.fingerprint"].decode() == report.fingerprint
     assert metadata[b"skinbatch.pack"] == b"fake"
-    assert {b"skinbatch.schema_version", b"skinbatch.pipeline_version", b"skinbatch.weights"} <= set(metadata)
-    query = (
-        f"select count(*), count(distinct image_id) from read_parquet('{report.images}*.parquet', union_by_name=true)"
-    )
+    assert {
+        b"skinbatch.schema_version",
+        b"skinbatch.pipeline_version",
+        b"skinbatch.weights",
+    } <= set(metadata)
+    query = f"select count(*), count(distinct image_id) from read_parquet('{report.images}*.parquet', union_by_name=true)"
     assert duckdb.execute(query).fetchall() == [(19, 19)]
 
 
@@ -216,7 +282,13 @@ def test_the_same_again_has_nothing_to_do_and_writes_nothing(
 ) -> None:
     before = files_of(scored[1])
     again = score(tree, scored[1], fake_pack, max_failures=0.5)
-    assert (again.exit_code, again.nothing_to_do, again.scored, again.copied, again.rows) == (0, True, 0, 0, 19)
+    assert (again.exit_code, again.nothing_to_do, again.scored, again.copied, again.rows) == (
+        0,
+        True,
+        0,
+        0,
+        19,
+    )
     assert files_of(scored[1]) == before
 
 
@@ -233,7 +305,13 @@ def test_another_setting_is_another_scoring_and_leaves_the_first_alone(
 ) -> None:
     report, dest = scored
     before = files_of(dest)
-    other = score(tree, dest, fake_pack, max_failures=0.5, config=parse_config({"model": {"score_floor": 0.25}}))
+    other = score(
+        tree,
+        dest,
+        fake_pack,
+        max_failures=0.5,
+        config=parse_config({"model": {"score_floor": 0.25}}),
+    )
     assert other.fingerprint != report.fingerprint
     assert (other.exit_code, other.scored, other.copied) == (0, 19, 0)
     after = files_of(dest)
@@ -245,7 +323,9 @@ def test_another_setting_is_another_scoring_and_leaves_the_first_alone(
     assert skinbatch.open(dest).fingerprint == other.fingerprint
 
 
-def test_only_what_changed_is_decoded_and_the_tables_say_what_the_archive_holds(tmp_path: Path, fake_pack: str) -> None:
+def test_only_what_changed_is_decoded_and_the_tables_say_what_the_archive_holds(
+    tmp_path: Path, fake_pack: str
+) -> None:
     photos = {f"{n:02}.png": png(face(n % 5, n % 3, n)) for n in range(20)}
     first = {f"{n}.png": png(face(n, 1, 60 + n)) for n in range(4)}
     tree = write_tree(tmp_path / "photos", {**photos, "s.tar": tar_bytes(first)})
@@ -255,14 +335,26 @@ def test_only_what_changed_is_decoded_and_the_tables_say_what_the_archive_holds(
 
     (tree / "03.png").unlink()
     (tree / "04.png").rename(tree / "renamed.png")
-    write_tree(tree, {"05.png": png(face(6, 6, 5)), "new/21.png": png(face(7, 0, 21)), "new/22.jpg": b""})
-    second = {"3.png": first["3.png"], "new.png": png(face(4, 4, 70)), "1.png": first["1.png"], "0.png": first["0.png"]}
+    write_tree(
+        tree, {"05.png": png(face(6, 6, 5)), "new/21.png": png(face(7, 0, 21)), "new/22.jpg": b""}
+    )
+    second = {
+        "3.png": first["3.png"],
+        "new.png": png(face(4, 4, 70)),
+        "1.png": first["1.png"],
+        "0.png": first["0.png"],
+    }
     write_tree(tree, {"s.tar": tar_bytes(second)})
     report = score(tree, dest, fake_pack, max_failures=0.5)
     # the changed, the renamed, two new ones, and one member
     assert (report.exit_code, report.scored, report.rows) == (0, 5, 25)
     expected = {f"{n:02}.png": (n % 5 + n % 3, n % 5, n % 3) for n in range(20) if n not in (3, 4)}
-    expected |= {"05.png": (12, 6, 6), "renamed.png": (5, 4, 1), "new/21.png": (7, 7, 0), "s.tar/new.png": (8, 4, 4)}
+    expected |= {
+        "05.png": (12, 6, 6),
+        "renamed.png": (5, 4, 1),
+        "new/21.png": (7, 7, 0),
+        "s.tar/new.png": (8, 4, 4),
+    }
     expected |= {f"s.tar/{n}.png": (n + 1, n, 1) for n in (0, 1, 3)}
     assert counts(dest) == expected
     assert rows(dest).keys() - expected.keys() == {"new/22.jpg"}
@@ -276,7 +368,10 @@ def test_only_what_changed_is_decoded_and_the_tables_say_what_the_archive_holds(
 
 
 def test_a_shard_that_was_renamed_is_not_scored_again(tmp_path: Path, fake_pack: str) -> None:
-    tree = write_tree(tmp_path / "photos", {"s.tar": tar_bytes({f"{n}.png": png(face(n, n, n)) for n in range(3)})})
+    tree = write_tree(
+        tmp_path / "photos",
+        {"s.tar": tar_bytes({f"{n}.png": png(face(n, n, n)) for n in range(3)})},
+    )
     score(tree, tmp_path / "out", fake_pack)
     (tree / "s.tar").rename(tree / "t.tar")
     report = score(tree, tmp_path / "out", fake_pack)
@@ -300,15 +395,21 @@ def test_retry_scores_again_only_what_failed(tmp_path: Path, fake_pack: str) -> 
     tight = parse_config({"decode": {"max_pixels": 10_000}})
     report = score(tree, dest, fake_pack, config=tight)
     assert (report.exit_code, dict(report.statuses)) == (3, {"ok": 4, "too_large": 2, "empty": 1})
-    again = skinbatch.retry(dest, pack=fake_pack, engine="local", config=parse_config({"run": {"max_failures": 0.2}}))
+    again = skinbatch.retry(
+        dest, pack=fake_pack, engine="local", config=parse_config({"run": {"max_failures": 0.2}})
+    )
     assert (again.exit_code, again.scored, again.copied) == (0, 3, 4)
     assert dict(again.statuses) == {"ok": 6, "empty": 1}
     assert counts(dest)["large.png"] == counts(dest)["s.tar/b.png"] == (4, 3, 1)
     assert skinbatch.verify(dest).differences == []
 
 
-def test_a_limit_stops_after_whole_units_and_the_same_command_goes_on(tmp_path: Path, fake_pack: str) -> None:
-    tree = write_tree(tmp_path / "photos", {f"{n:02}.png": png(face(n % 7, 0, n)) for n in range(40)})
+def test_a_limit_stops_after_whole_units_and_the_same_command_goes_on(
+    tmp_path: Path, fake_pack: str
+) -> None:
+    tree = write_tree(
+        tmp_path / "photos", {f"{n:02}.png": png(face(n % 7, 0, n)) for n in range(40)}
+    )
     dest = tmp_path / "out"
     stopped = score(tree, dest, fake_pack, limit=1)
     assert (stopped.exit_code, stopped.units - stopped.units_left) == (6, 1)
@@ -322,7 +423,9 @@ def test_a_limit_stops_after_whole_units_and_the_same_command_goes_on(tmp_path: 
     assert skinbatch.verify(dest).exit_code == 0
 
 
-def test_masks_that_were_asked_for_decode_to_the_shape_of_the_photo(tmp_path: Path, fake_pack: str) -> None:
+def test_masks_that_were_asked_for_decode_to_the_shape_of_the_photo(
+    tmp_path: Path, fake_pack: str
+) -> None:
     tree = write_tree(tmp_path / "photos", {"a.png": png(face(2, 2)), "b.jpg": b""})
     report = score(tree, tmp_path / "out", fake_pack, save_masks=True, max_failures=0.5)
     masks = {m["image_id"]: m for m in skinbatch.open(tmp_path / "out").masks().to_pylist()}
@@ -393,11 +496,15 @@ def test_a_destination_without_permission_is_wrong_use(tmp_path: Path, fake_pack
         score(tmp_path / "photos", tmp_path / "closed/out", fake_pack)
 
 
-def test_photos_on_which_a_model_raises_are_rows_of_their_own(tmp_path: Path, mortal_pack: str) -> None:
+def test_photos_on_which_a_model_raises_are_rows_of_their_own(
+    tmp_path: Path, mortal_pack: str
+) -> None:
     from skinbatch.models.fake import RAISES
 
     photos = {f"{n}.png": png(face(n, 0, n, RAISES if n == 2 else None)) for n in range(6)}
-    report = score(write_tree(tmp_path / "photos", photos), tmp_path / "out", mortal_pack, max_failures=0.5)
+    report = score(
+        write_tree(tmp_path / "photos", photos), tmp_path / "out", mortal_pack, max_failures=0.5
+    )
     found = rows(tmp_path / "out")
     assert {i for i, r in found.items() if r["status"] != "ok"} == {"2.png"}
     assert found["2.png"]["status"] == "model_error"

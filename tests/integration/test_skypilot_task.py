@@ -30,11 +30,15 @@ print(json.dumps({"run": task.run, "machines": sorted(machines)}))
 def test_skypilot_takes_the_task(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv/bin/python")
-    subprocess.run([python, "-m", "pip", "install", "-q", SKYPILOT], check=True, capture_output=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", SKYPILOT], check=True, capture_output=True
+    )
 
     def read(task: Path) -> subprocess.CompletedProcess[str]:
         env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-        return subprocess.run([python, "-c", READ, str(task)], env=env, capture_output=True, text=True)
+        return subprocess.run(
+            [python, "-c", READ, str(task)], env=env, capture_output=True, text=True
+        )
 
     taken = read(CLUSTER / "skypilot/task.yaml")
     assert taken.returncode == 0, taken.stderr
@@ -43,7 +47,9 @@ def test_skypilot_takes_the_task(tmp_path: Path) -> None:
     assert "skinbatch score s3://my-photos s3://my-scores" in found["run"]
 
     misspelt = tmp_path / "task.yaml"
-    misspelt.write_text((CLUSTER / "skypilot/task.yaml").read_text().replace("use_spot", "use_sopt"))
+    misspelt.write_text(
+        (CLUSTER / "skypilot/task.yaml").read_text().replace("use_spot", "use_sopt")
+    )
     refused = read(misspelt)
     assert refused.returncode != 0
     assert "use_sopt" in refused.stderr

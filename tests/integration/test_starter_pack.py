@@ -34,7 +34,9 @@ def test_every_file_has_its_recorded_hash_and_all_weights_are_30_mb_at_most(pack
 
 def test_it_has_one_class_of_lesions_and_the_six_diseases_of_the_paper(pack: Pack) -> None:
     assert pack.detector_classes == ("acne",)
-    assert fingerprint(numbers(pack, ModelSettings())) == "f5b575ec0bf8", "archives would be scored anew"
+    assert fingerprint(numbers(pack, ModelSettings())) == "f5b575ec0bf8", (
+        "archives would be scored anew"
+    )
     assert pack.prob_columns == (
         "prob_seborrheic_keratosis",
         "prob_actinic_keratosis",
@@ -77,7 +79,8 @@ def test_the_face_of_a_portrait_is_found_and_little_else(models: Models) -> None
 
 def test_half_faces_with_acne_are_masked_too(models: Models, shared_data: Path) -> None:
     photos = [
-        np.asarray(Image.open(p).convert("RGB")) for p in sorted((shared_data / "acne04/valid").glob("*.jpg"))[::20]
+        np.asarray(Image.open(p).convert("RGB"))
+        for p in sorted((shared_data / "acne04/valid").glob("*.jpg"))[::20]
     ]
     shares = [float((labels > 0).mean()) for labels in models.segmenter(photos)]
     assert np.median(shares) > 0.3
@@ -94,7 +97,10 @@ def test_healthy_faces_mostly_get_no_disease(models: Models, shared_data: Path) 
 def test_the_card_tells_the_classifier_from_the_whole_pipeline() -> None:
     def numbers(recall: float, auc: float) -> dict[str, dict[str, float]]:
         found = {"recall": recall, "auc": auc}
-        return {key: {"value": value, "low": value - 0.1, "high": value + 0.1} for key, value in found.items()}
+        return {
+            key: {"value": value, "low": value - 0.1, "high": value + 0.1}
+            for key, value in found.items()
+        }
 
     pipeline = {
         "photos": 30,

@@ -31,9 +31,16 @@ def client_of(cluster: RayCluster) -> dict[str, str]:
     return {**cluster.env, "RAY_API_SERVER_ADDRESS": cluster.dashboard}
 
 
-def submit(cluster: RayCluster, cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    cluster: RayCluster, cwd: Path, *arguments: str, **env: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*SUBMIT, *arguments], env={**client_of(cluster), **env}, cwd=cwd, capture_output=True, text=True, timeout=200
+        [*SUBMIT, *arguments],
+        env={**client_of(cluster), **env},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
 
 
@@ -56,12 +63,20 @@ def python(program: str) -> list[str]:
 def client(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> JobSubmissionClient:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, cluster.env[name])
-    return JobSubmissionClient(cluster.dashboard, headers={"Authorization": f"Bearer {cluster.env['RAY_AUTH_TOKEN']}"})
+    return JobSubmissionClient(
+        cluster.dashboard, headers={"Authorization": f"Bearer {cluster.env['RAY_AUTH_TOKEN']}"}
+    )
 
 
 @pytest.mark.parametrize("code", [0, 2, 4, 6, 7, 130])
-def test_the_exit_code_of_the_command_is_the_submitters(code: int, cluster: RayCluster, tmp_path: Path) -> None:
-    done = submit(cluster, tmp_path, *python(f"import sys; print('{{\"exit_code\": {code}}}'); sys.exit({code})"))
+def test_the_exit_code_of_the_command_is_the_submitters(
+    code: int, cluster: RayCluster, tmp_path: Path
+) -> None:
+    done = submit(
+        cluster,
+        tmp_path,
+        *python(f"import sys; print('{{\"exit_code\": {code}}}'); sys.exit({code})"),
+    )
 
     assert done.returncode == code, done.stderr
     assert done.stdout.splitlines()[-1] == f'{{"exit_code": {code}}}'
@@ -166,11 +181,17 @@ def test_a_second_submitter_follows_the_run_of_one_that_was_lost(
 
     third = submit(cluster, tmp_path, "--name=night", *python(program))
     assert third.returncode == 6
-    runs = {job.submission_id for job in client.list_jobs() if str(job.submission_id).startswith("night-")}
+    runs = {
+        job.submission_id
+        for job in client.list_jobs()
+        if str(job.submission_id).startswith("night-")
+    }
     assert runs == {"night-1", "night-2"}
 
 
-def test_a_cluster_that_is_not_there_is_named_and_worth_another_try(cluster: RayCluster, tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_named_and_worth_another_try(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
     (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
     done = submit(cluster, tmp_path, "--wait=2", *python("pass"), RAY_API_SERVER_ADDRESS=address)
@@ -192,7 +213,10 @@ def test_a_wrong_token_is_wrong_use(cluster: RayCluster, tmp_path: Path) -> None
 def test_a_head_that_is_lost_ends_the_submitter_within_its_patience(tmp_path: Path) -> None:
     with RayCluster(tmp_path) as cluster:
         process = start(
-            cluster, tmp_path, "--patience=5", *python("import time; print('at work', flush=True); time.sleep(300)")
+            cluster,
+            tmp_path,
+            "--patience=5",
+            *python("import time; print('at work', flush=True); time.sleep(300)"),
         )
         wait_for_line(process, "at work")
         cluster.kill_head()

@@ -149,7 +149,9 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
     (tmp_path / "few").mkdir()
     for path in sorted((faces / "photos" / "images").iterdir())[:3]:
         shutil.copyfile(path, tmp_path / "few" / path.name)
-    report = skinbatch.score(str(tmp_path / "few"), str(tmp_path / "scored"), pack=str(out / "faces"), engine="local")
+    report = skinbatch.score(
+        str(tmp_path / "few"), str(tmp_path / "scored"), pack=str(out / "faces"), engine="local"
+    )
     assert report.exit_code == 0
     assert {row["status"] for row in rows(tmp_path / "scored").values()} == {"ok"}
 
@@ -162,8 +164,13 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
         .replace("AGAIN", str(out))
         .replace("OUT-segmenter", str(tmp_path / "judged"))
     )
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    text = commands.replace("--save-masks", "--save-masks --engine local") + f" --out {tmp_path / 'evaluation'}"
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }
+    text = (
+        commands.replace("--save-masks", "--save-masks --engine local")
+        + f" --out {tmp_path / 'evaluation'}"
+    )
     subprocess.run(["sh", "-ec", text], check=True, cwd=faces, env=environment)
     found = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
     assert found["all"]["masks"]["photos"] == 8
@@ -211,7 +218,9 @@ def test_a_segmenter_learns_close_ups_from_masks_that_are_unsure_and_its_pack_te
         '[{ truth = "photos" }]\nvalid_share = 0.2',
         '[{ truth = "photos", valid_share = 0.2 }, { truth = "near", valid_share = 0.25 }]\nmap = { neck = "body" }',
     )
-    text = text.replace("scene = 0.2", "scene = 0.2\ncloseup = 0.4").replace("epochs = 8", "epochs = 3")
+    text = text.replace("scene = 0.2", "scene = 0.2\ncloseup = 0.4").replace(
+        "epochs = 8", "epochs = 3"
+    )
     text = text.replace("ema = 0.9", 'ema = 0.9\nsampling = "balanced"')
     (faces / "near.toml").write_text(text)
     found = train("segmenter", faces / "near.toml", tmp_path, Silent())
@@ -222,7 +231,9 @@ def test_a_segmenter_learns_close_ups_from_masks_that_are_unsure_and_its_pack_te
     assert [Path(source).name for source in sources] == ["photos", "near"]
     mean = np.mean([points[-1][f"score {source}"] for source in sources])
     assert points[-1]["score"] == pytest.approx(float(mean), abs=1e-3)
-    assert {("dice", f"skin, {source}") for source in sources} <= {(m.name, m.of) for m in found.trained.metrics}
+    assert {("dice", f"skin, {source}") for source in sources} <= {
+        (m.name, m.of) for m in found.trained.metrics
+    }
     stage = found.pack.segmenter
     assert stage.closeups
     assert stage.numbers()["closeups"] is True
@@ -230,7 +241,9 @@ def test_a_segmenter_learns_close_ups_from_masks_that_are_unsure_and_its_pack_te
     assert found.tried["status"] == "ok"
 
 
-def test_a_classifier_is_trained_elsewhere_first_and_its_card_tells_all(shades: Path, tmp_path: Path) -> None:
+def test_a_classifier_is_trained_elsewhere_first_and_its_card_tells_all(
+    shades: Path, tmp_path: Path
+) -> None:
     found = train("classifier", shades / "recipe.toml", tmp_path, Silent())
     trained = found.trained
     assert trained is not None
@@ -279,14 +292,18 @@ def test_probabilities_are_fitted_to_photos_apart_and_the_card_shows_how_far_the
     by_name = {(metric.name, metric.of): metric.value for metric in found.trained.metrics}
     assert 0 <= by_name["calibration error", "dark"] <= 1
     assert by_name["right where something is named", ""] >= 0.8
-    healthy = next(value for (name, _), value in by_name.items() if name.startswith("nothing named on"))
+    healthy = next(
+        value for (name, _), value in by_name.items() if name.startswith("nothing named on")
+    )
     assert healthy >= 0.9
     card = found.pack.text("CARD.md") or ""
     assert "reliability-classifier-disease.png" in card
     assert Image.open(found.pack.directory / "reliability-classifier-disease.png").size[0] > 400
     assert found.tried is not None
     assert found.tried["status"] == "ok"
-    assert json.loads(json.dumps(found.as_json()))["training"]["reliability"].endswith("reliability.png")
+    assert json.loads(json.dumps(found.as_json()))["training"]["reliability"].endswith(
+        "reliability.png"
+    )
 
 
 def test_a_pack_that_cannot_score_is_no_success(shades: Path, tmp_path: Path) -> None:
@@ -294,19 +311,30 @@ def test_a_pack_that_cannot_score_is_no_success(shades: Path, tmp_path: Path) ->
     shutil.copytree(load_pack("starter").directory, broken)
     (weights,) = broken.glob("segmenter.*")
     before = hashlib.sha256(weights.read_bytes()).hexdigest()
-    save_file({name: torch.full_like(value, torch.nan) for name, value in load_file(weights).items()}, weights)
+    save_file(
+        {name: torch.full_like(value, torch.nan) for name, value in load_file(weights).items()},
+        weights,
+    )
     manifest = (broken / "pack.toml").read_text()
-    (broken / "pack.toml").write_text(manifest.replace(before, hashlib.sha256(weights.read_bytes()).hexdigest()))
-    (shades / "broken.toml").write_text(CLASSIFIER.replace('base = "starter"', f'base = "{broken}"'))
+    (broken / "pack.toml").write_text(
+        manifest.replace(before, hashlib.sha256(weights.read_bytes()).hexdigest())
+    )
+    (shades / "broken.toml").write_text(
+        CLASSIFIER.replace('base = "starter"', f'base = "{broken}"')
+    )
     for _ in range(2):  # nor when it is run again
         with pytest.raises(PackError, match=r"cannot score .*: segmenter: .*curves"):
             train("classifier", shades / "broken.toml", tmp_path / "out", Silent())
 
 
-def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(shades: Path, tmp_path: Path) -> None:
+def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(
+    shades: Path, tmp_path: Path
+) -> None:
     spoilt = tmp_path / "spoilt"
     shutil.copytree(shades, spoilt)
-    (spoilt / "shades" / "dark" / "d0_9.png").write_bytes((spoilt / "shades" / "dark" / "d0_0.png").read_bytes()[:200])
+    (spoilt / "shades" / "dark" / "d0_9.png").write_bytes(
+        (spoilt / "shades" / "dark" / "d0_0.png").read_bytes()[:200]
+    )
     (spoilt / "healthy" / "3.png").write_bytes(b"no photo")
     (spoilt / "shades" / "moles").mkdir()
     shutil.copyfile(spoilt / "healthy" / "0.png", spoilt / "shades" / "moles" / "m_0.png")
@@ -331,7 +359,9 @@ def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(shade
     assert any("d0_9.png" in note for note in heard.notes)
     (work,) = (tmp_path / "out" / "work").iterdir()
     unreadable = json.loads((work / "problems.json").read_text())["photos that cannot be read"]
-    assert sorted(Path(problem["file"]).name for problem in unreadable) == ["3.png", "d0_9.png"], "each once"
+    assert sorted(Path(problem["file"]).name for problem in unreadable) == ["3.png", "d0_9.png"], (
+        "each once"
+    )
     assert not any("0x" in problem["what"] for problem in unreadable)
 
 
@@ -349,13 +379,17 @@ def test_the_split_that_is_checked_is_the_one_that_is_trained(shades: Path, tmp_
     (work,) = (tmp_path / "out" / "work").iterdir()
     kept = json.loads((work / "photos.json").read_text())
     recipe = read_recipe(spoilt / "recipe.toml", "classifier")
-    recipe = recipe.without(spoilt / "shades" / f"{name}.png" for name in ("dark/d0_1", "bright/b2_3"))
+    recipe = recipe.without(
+        spoilt / "shades" / f"{name}.png" for name in ("dark/d0_1", "bright/b2_3")
+    )
     body, last = (gather_part(recipe, part) for part in parts_of(recipe))
     for name, taken in (("body train", body.train), ("train", last.train), ("valid", last.valid)):
         assert kept[name] == {"photos": len(taken), "sha256": _known_by(taken, {})}
 
 
-def test_photos_that_look_alike_are_groups_on_request_and_the_training_lists_them(shades: Path, tmp_path: Path) -> None:
+def test_photos_that_look_alike_are_groups_on_request_and_the_training_lists_them(
+    shades: Path, tmp_path: Path
+) -> None:
     class Stops(Silent):
         def __init__(self) -> None:
             super().__init__()
@@ -386,7 +420,9 @@ def test_photos_that_look_alike_are_groups_on_request_and_the_training_lists_the
         train("classifier", shades / "recipe.toml", tmp_path, Silent(), group="(")
 
 
-def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(shades: Path, tmp_path: Path) -> None:
+def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(
+    shades: Path, tmp_path: Path
+) -> None:
     class Curious(Silent):
         said = ""
 
@@ -401,11 +437,15 @@ def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(shades: Path, 
         train("classifier", shades / "recipe.toml", tmp_path, curious)
     assert "another training is using this folder" in curious.said
     (shades / "other.toml").write_text(CLASSIFIER.replace("lr = 3e-3", "lr = 1e-3"))
-    with pytest.raises(UsageError, match=r"another recipe: `schedule.lr` was 0.003, is 0.001; give another --out"):
+    with pytest.raises(
+        UsageError, match=r"another recipe: `schedule.lr` was 0.003, is 0.001; give another --out"
+    ):
         train("classifier", shades / "other.toml", tmp_path, Silent())
 
 
-def test_photos_that_changed_since_a_training_began_end_it_before_they_leak(shades: Path, tmp_path: Path) -> None:
+def test_photos_that_changed_since_a_training_began_end_it_before_they_leak(
+    shades: Path, tmp_path: Path
+) -> None:
     own = Path(shutil.copytree(shades, tmp_path / "own"))
 
     class Stops(Silent):
@@ -415,14 +455,21 @@ def test_photos_that_changed_since_a_training_began_end_it_before_they_leak(shad
     with pytest.raises(KeyboardInterrupt):
         train("classifier", own / "recipe.toml", tmp_path / "out", Stops())
     sorted((own / "shades" / "dark").iterdir())[0].unlink()
-    with pytest.raises(UsageError, match=r"have changed since it began \(.*photos then, .* now\); give another --out"):
+    with pytest.raises(
+        UsageError,
+        match=r"have changed since it began \(.*photos then, .* now\); give another --out",
+    ):
         train("classifier", own / "recipe.toml", tmp_path / "out", Silent())
 
 
-def test_a_base_that_cuts_faces_otherwise_ends_a_training_that_goes_on(shades: Path, tmp_path: Path) -> None:
+def test_a_base_that_cuts_faces_otherwise_ends_a_training_that_goes_on(
+    shades: Path, tmp_path: Path
+) -> None:
     own = Path(shutil.copytree(shades, tmp_path / "own"))
     shutil.copytree(load_pack("starter").directory, own / "base")
-    text = CLASSIFIER.replace('base = "starter"', 'base = "./base"').replace('"healthy" }', '"healthy", face = true }')
+    text = CLASSIFIER.replace('base = "starter"', 'base = "./base"').replace(
+        '"healthy" }', '"healthy", face = true }'
+    )
     (own / "recipe.toml").write_text(text)
 
     class Stops(Silent):
@@ -435,12 +482,16 @@ def test_a_base_that_cuts_faces_otherwise_ends_a_training_that_goes_on(shades: P
     before = hashlib.sha256(weights.read_bytes()).hexdigest()
     save_file({name: value * 1.01 for name, value in load_file(weights).items()}, weights)
     manifest = (own / "base" / "pack.toml").read_text()
-    (own / "base" / "pack.toml").write_text(manifest.replace(before, hashlib.sha256(weights.read_bytes()).hexdigest()))
+    (own / "base" / "pack.toml").write_text(
+        manifest.replace(before, hashlib.sha256(weights.read_bytes()).hexdigest())
+    )
     with pytest.raises(UsageError, match=r"have changed since it began \(segmenter of the base\)"):
         train("classifier", own / "recipe.toml", tmp_path / "out", Silent())
 
 
-def test_an_annotation_of_the_same_length_that_says_something_else_is_noticed(faces: Path, tmp_path: Path) -> None:
+def test_an_annotation_of_the_same_length_that_says_something_else_is_noticed(
+    faces: Path, tmp_path: Path
+) -> None:
     own = write_spotted(tmp_path / "own")
     recipe = read_recipe(own)
     (part,) = parts_of(recipe)
@@ -452,9 +503,15 @@ def test_an_annotation_of_the_same_length_that_says_something_else_is_noticed(fa
     assert _known_by(gather_part(recipe, part).train, {}) != before
 
 
-def test_a_training_that_finds_nothing_says_so_on_its_card_too(shades: Path, tmp_path: Path) -> None:
+def test_a_training_that_finds_nothing_says_so_on_its_card_too(
+    shades: Path, tmp_path: Path
+) -> None:
     recipe = write_spotted(tmp_path / "own", photos=8)
-    text = recipe.read_text().replace("epochs = 6", "iterations = 1").replace("lr = 0.006", "lr = 1e-9")
+    text = (
+        recipe.read_text()
+        .replace("epochs = 6", "iterations = 1")
+        .replace("lr = 0.006", "lr = 1e-9")
+    )
     recipe.write_text(text.replace('name = "spots"', 'name = "spots"\nbase = "starter"'))
 
     class Heard(Silent):
@@ -469,7 +526,9 @@ def test_a_training_that_finds_nothing_says_so_on_its_card_too(shades: Path, tmp
     assert "no evaluation had a score above 0" in (found.pack.text("CARD.md") or "")
 
 
-def test_a_note_that_a_kill_left_empty_does_not_block_a_folder(shades: Path, tmp_path: Path) -> None:
+def test_a_note_that_a_kill_left_empty_does_not_block_a_folder(
+    shades: Path, tmp_path: Path
+) -> None:
     class Stops(Silent):
         def step(self, now: Any) -> None:
             raise KeyboardInterrupt
@@ -484,13 +543,17 @@ def test_a_note_that_a_kill_left_empty_does_not_block_a_folder(shades: Path, tmp
     assert json.loads((work / "photos.json").read_text())["train"]["photos"]
 
 
-def test_on_another_device_or_with_other_workers_the_same_training_goes_on(shades: Path, tmp_path: Path) -> None:
+def test_on_another_device_or_with_other_workers_the_same_training_goes_on(
+    shades: Path, tmp_path: Path
+) -> None:
     class Stops(Silent):
         def step(self, now: Any) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train("classifier", shades / "recipe.toml", tmp_path, Stops())
-    (shades / "moved.toml").write_text(CLASSIFIER.replace("loader_threads = 0", "loader_threads = 1"))
+    (shades / "moved.toml").write_text(
+        CLASSIFIER.replace("loader_threads = 0", "loader_threads = 1")
+    )
     with pytest.raises(KeyboardInterrupt):
         train("classifier", shades / "moved.toml", tmp_path, Stops())

@@ -51,7 +51,9 @@ def gathered(recipe_file: Path) -> Gathered:
     return gather_part(recipe, part)
 
 
-def test_a_photo_of_the_same_size_that_shows_something_else_ends_a_training_that_goes_on(tmp_path: Path) -> None:
+def test_a_photo_of_the_same_size_that_shows_something_else_ends_a_training_that_goes_on(
+    tmp_path: Path,
+) -> None:
     recipe = write_spotted(tmp_path / "own", photos=8, clear=2)
     photo = sorted((recipe.parent / "valid").glob("*.jpg"))[0]
     padded(photo, 50_000)
@@ -62,7 +64,9 @@ def test_a_photo_of_the_same_size_that_shows_something_else_ends_a_training_that
     with Image.open(photo) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photo)
     padded(photo, 50_000)
-    with pytest.raises(UsageError, match=r"have changed since it began \(valid: 2 photos then, 2 now\)"):
+    with pytest.raises(
+        UsageError, match=r"have changed since it began \(valid: 2 photos then, 2 now\)"
+    ):
         train("detector", recipe, tmp_path / "out", Silent())
 
 
@@ -85,7 +89,9 @@ def test_a_mask_of_the_same_size_that_says_something_else_is_noticed(tmp_path: P
     assert _known_by(taken, {}) != before
 
 
-def test_photos_that_were_compared_are_not_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_that_were_compared_are_not_read_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = gathered(write_spotted(tmp_path, photos=6, clear=2))
     hashes: dict[Path, str] = {}
     check(found.splits(), "detector", ["acne"], {"*": "acne"}, hashes=hashes)
@@ -106,19 +112,27 @@ def test_strict_is_strict_with_a_training_that_is_done(tmp_path: Path) -> None:
     recipe = write_spotted(tmp_path / "own", photos=8, clear=2)
     recipe.write_text(recipe.read_text().replace("epochs = 6", "iterations = 1"))
     (twice,) = (recipe.parent / "valid").glob("*_001.jpg")
-    twice.write_bytes((recipe.parent / "train" / twice.name).read_bytes() + b"\0")  # another file, the same photo
+    twice.write_bytes(
+        (recipe.parent / "train" / twice.name).read_bytes() + b"\0"
+    )  # another file, the same photo
     assert train("detector", recipe, tmp_path / "out", Silent()).trained is not None
     assert train("detector", recipe, tmp_path / "out", Silent()).trained is None
     with pytest.raises(UsageError, match=r"photos that look the same in two splits:\n .*_001\.jpg"):
         train("detector", recipe, tmp_path / "out", Silent(), strict=True)
     (tmp_path / "out" / "work" / "detector" / "problems.json").unlink()
-    with pytest.raises(UsageError, match=r"problems in the annotated photos; .*problems\.json, which named them"):
+    with pytest.raises(
+        UsageError, match=r"problems in the annotated photos; .*problems\.json, which named them"
+    ):
         train("detector", recipe, tmp_path / "out", Silent(), strict=True)
 
 
 def test_a_class_that_is_mapped_and_that_no_annotation_has_is_told(tmp_path: Path) -> None:
     recipe = write_spotted(tmp_path / "own", photos=8, clear=2)
-    recipe.write_text(recipe.read_text().replace('"*" = "acne"', '"*" = "acne", papule = "acne", papules = "acne"'))
+    recipe.write_text(
+        recipe.read_text().replace(
+            '"*" = "acne"', '"*" = "acne", papule = "acne", papules = "acne"'
+        )
+    )
 
     class Heard(Stops):
         notes: list[str] = []  # noqa: RUF012

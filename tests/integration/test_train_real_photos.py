@@ -111,14 +111,17 @@ def diseases(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "prepare", "falls_to"), [("detector", spots, 0.9), ("classifier-disease", diseases, 0.8)]
+    ("name", "prepare", "falls_to"),
+    [("detector", spots, 0.9), ("classifier-disease", diseases, 0.8)],
 )
 def test_forty_photos_teach_a_pack_that_scores_whatever_kills_the_training(
     tmp_path: Path, name: str, prepare: Callable[[Path], str], falls_to: float
 ) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(prepare(tmp_path))
-    photos = [path for path in tmp_path.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    photos = [
+        path for path in tmp_path.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    ]
     assert len(photos) == PHOTOS
     stage, out, work = name.partition("-")[0], tmp_path / "out", tmp_path / "out" / "work" / name
     running = command(stage, recipe, out)
@@ -138,7 +141,10 @@ def test_forty_photos_teach_a_pack_that_scores_whatever_kills_the_training(
     for path in photos[:3]:
         shutil.copyfile(path, tmp_path / "few" / path.name)
     report = skinbatch.score(
-        str(tmp_path / "few"), str(tmp_path / "scored"), pack=str(found.pack.directory), engine="local"
+        str(tmp_path / "few"),
+        str(tmp_path / "scored"),
+        pack=str(found.pack.directory),
+        engine="local",
     )
     assert report.exit_code == 0
     scored = rows(tmp_path / "scored").values()

@@ -49,13 +49,19 @@ def classifier(folder: Path) -> Path:
 
 def detector(folder: Path) -> Path:
     recipe = write_spotted(folder, photos=8, clear=2)
-    text = recipe.read_text().replace("epochs = 6", "epochs = 1000").replace("evaluate_every = 2", "evaluate_every = 1")
+    text = (
+        recipe.read_text()
+        .replace("epochs = 6", "epochs = 1000")
+        .replace("evaluate_every = 2", "evaluate_every = 1")
+    )
     recipe.write_text(text.replace("loader_threads = 0", "loader_threads = 2"))
     return recipe
 
 
 @pytest.mark.parametrize(("stage", "made"), [("classifier", classifier), ("detector", detector)])
-def test_a_signal_to_the_whole_group_ends_the_step_and_keeps_it(stage: str, made: object, tmp_path: Path) -> None:
+def test_a_signal_to_the_whole_group_ends_the_step_and_keeps_it(
+    stage: str, made: object, tmp_path: Path
+) -> None:
     recipe = made(tmp_path)  # type: ignore[operator]
     out = tmp_path / "out"
     stem = "classifier-disease" if stage == "classifier" else stage

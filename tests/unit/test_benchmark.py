@@ -87,10 +87,23 @@ def test_readers_of_made_up_tables_are_timed(tmp_path: Path) -> None:
 def test_overhead_is_told_by_photos_safety_and_a_finished_destination(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     printed = bench(
-        *FAKE, "--overhead", "--overhead-photos", "16", "32", "--finished-units", "30", "--json", str(found)
+        *FAKE,
+        "--overhead",
+        "--overhead-photos",
+        "16",
+        "32",
+        "--finished-units",
+        "30",
+        "--json",
+        str(found),
     )
     measured = json.loads(found.read_text())
-    assert [rate["what"].split()[0] for rate in measured["rates"]] == ["empty", "empty", "16", "rows"]
+    assert [rate["what"].split()[0] for rate in measured["rates"]] == [
+        "empty",
+        "empty",
+        "16",
+        "rows",
+    ]
     assert 0 < measured["safety"]["share"] < 1
     killed, finished = measured["resume"].values()
     assert killed["rows"] == finished["rows"] == 30
@@ -111,7 +124,9 @@ def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_run_with_all_b
     monkeypatch.setattr(bench_sides, "_ALONE_S", 0.1)
     streams = bench_sides._streams
 
-    def watched(job: Job, number: int, each: int, whole: bool = False, folded: bool = False) -> list[tuple[int, float]]:
+    def watched(
+        job: Job, number: int, each: int, whole: bool = False, folded: bool = False
+    ) -> list[tuple[int, float]]:
         found = streams(job, number, each, whole, folded)
         runs.append((len(found), torch.get_num_threads(), whole, folded))
         return found
@@ -119,16 +134,27 @@ def test_a_model_alone_is_measured_in_both_ways_and_the_better_is_run_with_all_b
     monkeypatch.setattr(bench_sides, "_streams", watched)
     before = torch.get_num_threads()
     try:
-        result = bench_sides.alone(Job(bench_sides.ALONE, str(photos), 0, "", fake_pack, 2, batch=4, stage=stage))
+        result = bench_sides.alone(
+            Job(bench_sides.ALONE, str(photos), 0, "", fake_pack, 2, batch=4, stage=stage)
+        )
     finally:
         torch.set_num_threads(before)
     better = (1, 2) if result.spent["one stream"] > result.spent["streams"] else (2, 1)
-    assert runs == [(1, 2, False, False), (2, 1, False, False), (*better, True, False), (*better, True, True)]
-    assert set(result.spent) == {"one stream", "streams", "folded"} and min(result.spent.values()) > 0
+    assert runs == [
+        (1, 2, False, False),
+        (2, 1, False, False),
+        (*better, True, False),
+        (*better, True, True),
+    ]
+    assert (
+        set(result.spent) == {"one stream", "streams", "folded"} and min(result.spent.values()) > 0
+    )
     assert result.photos > 0 and result.seconds > 0
 
 
 def test_a_side_that_does_not_exist_is_refused() -> None:
-    done = subprocess.run([sys.executable, str(JOB), "--sides", "bare,spark"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(JOB), "--sides", "bare,spark"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert "no side `spark`; there are: bare, local, ray, ray-data" in done.stderr

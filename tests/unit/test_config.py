@@ -28,7 +28,10 @@ def test_the_example_file_names_every_setting() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"engine": {"worker": 2}}, "unknown setting `engine.worker`; there are: name, ray_address, workers"),
+        (
+            {"engine": {"worker": 2}},
+            "unknown setting `engine.worker`; there are: name, ray_address, workers",
+        ),
         ({"engin": {}}, "unknown setting `engin`; there are: pack, source"),
         ({"run": {"limit": 0}}, "setting `run.limit`: .*greater than or equal to 1"),
         ({"run": {"limit": "many"}}, "setting `run.limit`: .*valid integer.*'many'"),

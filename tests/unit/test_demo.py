@@ -30,7 +30,9 @@ def photos_of(folder: Path) -> dict[str, NDArray[np.uint8]]:
                 file = tar.extractfile(member)
                 if file is not None and not member.name.endswith(".json"):
                     contents[f"{shard.relative_to(folder)}/{member.name}"] = file.read()
-    images = {name: ImageOps.exif_transpose(Image.open(io.BytesIO(c))) for name, c in contents.items()}
+    images = {
+        name: ImageOps.exif_transpose(Image.open(io.BytesIO(c))) for name, c in contents.items()
+    }
     return {name: np.asarray(image.convert("RGB")) for name, image in images.items()}
 
 
@@ -60,7 +62,12 @@ def test_the_archive_mixes_formats_folders_and_a_shard(archive: Archive) -> None
         "visit-3/00000/portrait-005.webp",
     ]
     with tarfile.open(folder / names[0]) as tar:
-        assert tar.getnames() == ["portrait-003.jpg", "portrait-003.json", "portrait-007.png", "portrait-007.json"]
+        assert tar.getnames() == [
+            "portrait-003.jpg",
+            "portrait-003.json",
+            "portrait-007.png",
+            "portrait-007.json",
+        ]
 
 
 def test_one_file_is_cut_off(archive: Archive) -> None:
@@ -75,7 +82,9 @@ def test_the_truth_stands_beside_the_archive_not_in_it(archive: Archive) -> None
     assert len(planted) > 30
 
 
-def test_every_lesion_is_redder_than_the_skin_around_it_where_the_truth_says(archive: Archive) -> None:
+def test_every_lesion_is_redder_than_the_skin_around_it_where_the_truth_says(
+    archive: Archive,
+) -> None:
     folder, planted = archive
     photos = photos_of(folder)
     for lesion in planted:
@@ -97,13 +106,19 @@ def test_lesions_have_the_size_of_real_ones_and_do_not_touch(archive: Archive) -
         assert 14 * scale <= lesion.x2 - lesion.x1 <= 29 * scale
         for other in planted:
             if other.image_id == lesion.image_id and other != lesion:
-                assert abs(other.x1 - lesion.x1) > 5 * scale or abs(other.y1 - lesion.y1) > 5 * scale
+                assert (
+                    abs(other.x1 - lesion.x1) > 5 * scale or abs(other.y1 - lesion.y1) > 5 * scale
+                )
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(archive: Archive, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
+    archive: Archive, tmp_path: Path
+) -> None:
     folder, planted = archive
     again = write_demo_archive(tmp_path / "again" / "photos", photos=2)
-    assert again == [lesion for lesion in planted if lesion.image_id.endswith(("000.jpg", "001.png"))]
+    assert again == [
+        lesion for lesion in planted if lesion.image_id.endswith(("000.jpg", "001.png"))
+    ]
     same = "visit-2/00000/portrait-001.png"
     assert (tmp_path / "again/photos" / same).read_bytes() == (folder / same).read_bytes()
     assert write_demo_archive(tmp_path / "other" / "photos", photos=2, seed=1) != again
@@ -118,15 +133,23 @@ def test_writing_it_again_leaves_the_files_alone(tmp_path: Path) -> None:
 
 
 def test_a_counted_box_over_a_lesion_finds_it() -> None:
-    planted = [Planted("a", 10, 10, 30, 30), Planted("a", 100, 100, 120, 120), Planted("b", 10, 10, 30, 30)]
+    planted = [
+        Planted("a", 10, 10, 30, 30),
+        Planted("a", 100, 100, 120, 120),
+        Planted("b", 10, 10, 30, 30),
+    ]
     boxes = boxes_of(
-        ("a", 12, 12, 33, 33, 0.9, True), ("b", 60, 60, 80, 80, 0.9, True), ("c", 10, 10, 30, 30, 0.9, True)
+        ("a", 12, 12, 33, 33, 0.9, True),
+        ("b", 60, 60, 80, 80, 0.9, True),
+        ("c", 10, 10, 30, 30, 0.9, True),
     )
     assert count_found(boxes, planted) == (1, 3)
 
 
 def test_boxes_that_do_not_count_find_nothing() -> None:
-    assert count_found(boxes_of(("a", 10, 10, 30, 30, 0.9, False)), [Planted("a", 10, 10, 30, 30)]) == (0, 1)
+    assert count_found(
+        boxes_of(("a", 10, 10, 30, 30, 0.9, False)), [Planted("a", 10, 10, 30, 30)]
+    ) == (0, 1)
 
 
 def test_two_boxes_over_one_lesion_find_it_once() -> None:
@@ -135,4 +158,6 @@ def test_two_boxes_over_one_lesion_find_it_once() -> None:
 
 
 def test_a_box_over_the_whole_face_finds_nothing() -> None:
-    assert count_found(boxes_of(("a", 0, 0, 200, 200, 0.9, True)), [Planted("a", 10, 10, 30, 30)]) == (0, 1)
+    assert count_found(
+        boxes_of(("a", 0, 0, 200, 200, 0.9, True)), [Planted("a", 10, 10, 30, 30)]
+    ) == (0, 1)

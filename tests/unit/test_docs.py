@@ -81,7 +81,9 @@ def source_text() -> str:
 )
 def test_generated_pages_are_current(page: str, text: object) -> None:
     assert callable(text)
-    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == text(), "run python jobs/make_docs.py"
+    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == text(), (
+        "run python jobs/make_docs.py"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
@@ -102,7 +104,9 @@ def test_paths_that_a_page_names_exist(page: Path) -> None:
                 continue
             places = [ROOT / base for base in BASES] + [page.parent]
             beside = "/" not in word and any(ROOT.glob(f"skinbatch/**/{word}"))
-            beside = beside or any(page.parent.glob(f"**/{word}")) or any(ROOT.glob(f"tests/**/{word}"))
+            beside = (
+                beside or any(page.parent.glob(f"**/{word}")) or any(ROOT.glob(f"tests/**/{word}"))
+            )
             if not beside and not any(any(place.glob(word)) for place in places):
                 missing.append(word)
 
@@ -134,7 +138,11 @@ def test_columns_and_other_names_of_a_page_are_in_the_code(page: Path) -> None:
     if page.name == "output-format.md":
         pytest.skip("generated from the schemas themselves")
     # Metrics have prefixes that the code adds.
-    names = {code.removeprefix("ray_").removeprefix("skinbatch_") for code in code_of(page) if _NAME.match(code)}
+    names = {
+        code.removeprefix("ray_").removeprefix("skinbatch_")
+        for code in code_of(page)
+        if _NAME.match(code)
+    }
 
     missing = {name for name in names if not re.search(rf"\b{name}\b", source_text())}
 
@@ -142,6 +150,10 @@ def test_columns_and_other_names_of_a_page_are_in_the_code(page: Path) -> None:
 
 
 def test_the_glossary_has_at_most_twenty_words() -> None:
-    rows = [line for line in (ROOT / "docs/glossary.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [
+        line
+        for line in (ROOT / "docs/glossary.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
 
     assert 0 < len(rows) - 1 <= 20

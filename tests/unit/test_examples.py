@@ -15,7 +15,11 @@ from tests.faces import face, jpeg, png, tar_bytes, write_tree
 ROOT = Path(__file__).parents[2]
 # Examples that need real models are marked `# doctest: +SKIP`.
 _RUNS = re.compile(r">>>(?!.*\+SKIP)")
-FILES = sorted(file for file in ROOT.glob("skinbatch/**/*.py") if _RUNS.search(file.read_text(encoding="utf-8")))
+FILES = sorted(
+    file
+    for file in ROOT.glob("skinbatch/**/*.py")
+    if _RUNS.search(file.read_text(encoding="utf-8"))
+)
 MODULES = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in FILES]
 
 
@@ -37,7 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     (root / "packs").mkdir()
     (root / "packs" / "own").symlink_to(fake_pack)
 
-    report = skinbatch.score(root / "photos", root / "scored", pack=str(root / "packs" / "own"), engine="local")
+    report = skinbatch.score(
+        root / "photos", root / "scored", pack=str(root / "packs" / "own"), engine="local"
+    )
     assert report.rows == len(photos)
     return root
 

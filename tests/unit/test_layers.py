@@ -9,7 +9,18 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "skinbatch"
 FLOORS = {
     **dict.fromkeys(
-        ("types", "config", "errors", "ray_environment", "redact", "logs", "signals", "toml_file", "lookahead"), 0
+        (
+            "types",
+            "config",
+            "errors",
+            "ray_environment",
+            "redact",
+            "logs",
+            "signals",
+            "toml_file",
+            "lookahead",
+        ),
+        0,
     ),
     **dict.fromkeys(("durations", "streams"), 0),
     **dict.fromkeys(("grading", "metrics", "tables", "storage"), 1),
@@ -34,7 +45,7 @@ MAY_IMPORT = {
     "torchvision": ("models", "scoring", "train"),
     "ray": ("engines", "train"),
 }
-MOST_LINES = 400
+MOST_LINES = 450
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -90,10 +101,18 @@ def test_a_file_is_no_longer_than_one_noun_needs(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "line", "complaint"),
     [
-        ("runs/x.py", "from skinbatch.scoring.unit import score", "floor 3 may not import from floor 4"),
+        (
+            "runs/x.py",
+            "from skinbatch.scoring.unit import score",
+            "floor 3 may not import from floor 4",
+        ),
         ("grading/x.py", "import torch.nn as nn", "only models, scoring, train may"),
         ("scoring/x.py", "def f():\n    import ray", "only engines, train may"),
-        ("archive/x.py", "from skinbatch.models import packs", "floor 2 may not import from floor 2"),
+        (
+            "archive/x.py",
+            "from skinbatch.models import packs",
+            "floor 2 may not import from floor 2",
+        ),
         ("archive/x.py", "from skinbatch import models", "floor 2 may not import from floor 2"),
         ("storage/x.py", "from ..cli import main", "floor 1 may not import from floor 6"),
         ("report/x.py", "from skinbatch.evaluate import f1", "floor 5 may not import from floor 5"),

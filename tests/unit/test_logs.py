@@ -86,7 +86,10 @@ def test_retries_and_throttles_are_counted_as_botocore_tells_of_them() -> None:
 
 def test_a_run_record_counts_the_requests_of_workers_and_of_the_driver(tmp_path: Path) -> None:
     TRAFFIC.retried()  # before the run: not its own
-    log = RunLog(LocalStore(tmp_path), RunRecord("1-a", "score", "local", "f" * 12, "photos", requests_retried=2))
+    log = RunLog(
+        LocalStore(tmp_path),
+        RunRecord("1-a", "score", "local", "f" * 12, "photos", requests_retried=2),
+    )
     TRAFFIC.retried()
     for _ in range(2):  # written twice, counted once
         log.write()
@@ -96,13 +99,18 @@ def test_a_run_record_counts_the_requests_of_workers_and_of_the_driver(tmp_path:
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "skinbatch", *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "skinbatch", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
 def run(tree: Path, out: Path, pack: str) -> list[dict[str, Any]]:
     """Return the log of a run with failed photos."""
-    done = command("score", tree, out, "--pack", pack, "--engine", "local", "--log-format", "json", "--json")
+    done = command(
+        "score", tree, out, "--pack", pack, "--engine", "local", "--log-format", "json", "--json"
+    )
     assert done.returncode == 3, done.stderr
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert len({line["run_id"] for line in told if "run_id" in line}) == 1
@@ -111,7 +119,9 @@ def run(tree: Path, out: Path, pack: str) -> list[dict[str, Any]]:
 
 def test_a_run_tells_its_units_and_the_photos_that_failed(tmp_path: Path, fake_pack: str) -> None:
     members = {"0.png": png(face(1, 1)), "1.png": b""}
-    tree = write_tree(tmp_path / "photos", {"a.png": png(face(2, 1)), "b.jpg": b"", "s.tar": tar_bytes(members)})
+    tree = write_tree(
+        tmp_path / "photos", {"a.png": png(face(2, 1)), "b.jpg": b"", "s.tar": tar_bytes(members)}
+    )
     told = run(tree, tmp_path / "out", fake_pack)
     failed = {line["image_id"]: line["status"] for line in told if line["event"] == "photo_failed"}
     assert failed == {"b.jpg": "empty", "s.tar/1.png": "empty"}

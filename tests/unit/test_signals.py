@@ -32,7 +32,9 @@ def test_who_has_heard_a_signal_hears_it_no_more_afterwards(number: signal.Signa
 
 
 @pytest.mark.parametrize("number", BOTH)
-def test_an_interrupt_that_a_library_swallows_is_remembered_until_the_end(number: signal.Signals) -> None:
+def test_an_interrupt_that_a_library_swallows_is_remembered_until_the_end(
+    number: signal.Signals,
+) -> None:
     with signals.heard_by(signals.interrupt):
         assert not signals.interrupted()
         with pytest.raises(KeyboardInterrupt):
@@ -107,7 +109,9 @@ def test_a_signal_goes_to_whom_it_belongs_when_it_has_waited() -> None:
         assert heard == [signal.SIGTERM]
 
 
-def test_an_interrupt_of_code_that_is_made_while_it_runs_ends_with_the_exit_code_all_the_same() -> None:
+def test_an_interrupt_of_code_that_is_made_while_it_runs_ends_with_the_exit_code_all_the_same() -> (
+    None
+):
     # Dataclasses run such code while they are imported. Python would end with SIGINT where
     # KeyboardInterrupt leaves it.
     program = (

@@ -67,7 +67,9 @@ class ClassifierSpec:
         return probabilities(logits, self.outputs, self.calibration)
 
 
-def probabilities(logits: Tensor, outputs: str, calibration: CalibrationTable | None = None) -> Tensor:
+def probabilities(
+    logits: Tensor, outputs: str, calibration: CalibrationTable | None = None
+) -> Tensor:
     """Return the (N, classes) float32 probabilities of logits.
 
     They are NaN if a logit is not finite; a sigmoid would make it certain.
@@ -94,10 +96,14 @@ class ClassifierNetwork(nn.Module):
         super().__init__()
         try:
             self.backbone: Any = _timm(spec.backbone, num_classes=0, global_pool="")
-        except AssertionError:  # CrossViT, CoaT, distilled DeiT, InceptionNeXt and others insist on their own pooling
+        except (
+            AssertionError
+        ):  # CrossViT, CoaT, distilled DeiT, InceptionNeXt and others insist on their own pooling
             raise _no_feature_map(spec) from None
         if hasattr(self.backbone, "pre_logits"):
-            self.backbone.pre_logits = nn.Identity()  # VGG's two layers of 4096, which the head replaces
+            self.backbone.pre_logits = (
+                nn.Identity()
+            )  # VGG's two layers of 4096, which the head replaces
         channels, height, width = _feature_map(self.backbone, spec)
         outputs = len(spec.classes)
         self.head: nn.Module
@@ -142,7 +148,9 @@ def build_network(spec: ClassifierSpec) -> nn.Module:
     outputs = len(spec.classes)
     network = _timm(spec.backbone, num_classes=outputs)
     if _try(network, spec, "forward") != (1, outputs):
-        raise PackError(f"timm's `{spec.backbone}` has no classifier of its own; use top = 'pooled'")
+        raise PackError(
+            f"timm's `{spec.backbone}` has no classifier of its own; use top = 'pooled'"
+        )
     return network
 
 
@@ -161,7 +169,9 @@ def _feature_map(backbone: nn.Module, spec: ClassifierSpec) -> tuple[int, int, i
 
 
 def _no_feature_map(spec: ClassifierSpec) -> PackError:
-    return PackError(f"timm's `{spec.backbone}` has no feature map for top = '{spec.top}'; use 'native'")
+    return PackError(
+        f"timm's `{spec.backbone}` has no feature map for top = '{spec.top}'; use 'native'"
+    )
 
 
 def _try(network: nn.Module, spec: ClassifierSpec, method: str) -> tuple[int, ...]:
@@ -177,7 +187,9 @@ def _try(network: nn.Module, spec: ClassifierSpec, method: str) -> tuple[int, ..
             made = getattr(network, method)(torch.zeros(1, 3, spec.size, spec.size))
         return tuple(made.shape) if isinstance(made, Tensor) else ()
     except (RuntimeError, AssertionError) as e:
-        raise PackError(f"timm's `{spec.backbone}` does not read inputs of {spec.size} px: {e}") from None
+        raise PackError(
+            f"timm's `{spec.backbone}` does not read inputs of {spec.size} px: {e}"
+        ) from None
     finally:
         network.train(training)
 
@@ -222,7 +234,9 @@ class TorchClassifier:
         load_weights(self.network, weights, where)
         network = self.network.eval()
         fold_batch_norms(network, lambda: network(example(spec.size, spec.size)))
-        seen = Network(f"classifier `{spec.head}` ({spec.backbone})", network, network, (spec.size, spec.size))
+        seen = Network(
+            f"classifier `{spec.head}` ({spec.backbone})", network, network, (spec.size, spec.size)
+        )
         self._logits = prepare(seen, runtime or Runtime(), device, precision)
         network.to(self._device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

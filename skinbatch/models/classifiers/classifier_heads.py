@@ -14,7 +14,9 @@ class PooledHead(nn.Module):
     feature: (N, channels, h, w). Returns (N, outputs).
     """
 
-    def __init__(self, channels: int, outputs: int, width: int = 1024, dropout: float = 0.2) -> None:
+    def __init__(
+        self, channels: int, outputs: int, width: int = 1024, dropout: float = 0.2
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, width // 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(width // 2)
@@ -37,7 +39,9 @@ class FlattenHead(nn.Module):
     feature: (N, channels, h, w), with h and w always the same. Returns (N, outputs).
     """
 
-    def __init__(self, channels: int, height: int, width: int, outputs: int, dropout: float = 0.5) -> None:
+    def __init__(
+        self, channels: int, height: int, width: int, outputs: int, dropout: float = 0.5
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(channels * height * width, outputs)

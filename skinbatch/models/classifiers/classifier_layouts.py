@@ -60,7 +60,9 @@ def classifier_defaults(arch: str, backbone: str | None = None) -> dict[str, Any
     return fields | {"mean": tuple(own.mean), "std": tuple(own.std), "outputs": "logistic"}
 
 
-def recognise(arch: str, state: Mapping[str, Tensor], backbone: str | None = None) -> dict[str, Any]:
+def recognise(
+    arch: str, state: Mapping[str, Tensor], backbone: str | None = None
+) -> dict[str, Any]:
     """Return the fields of a ClassifierStage that follow from a checkpoint's layers.
 
     These are `top` and the fields that go with it. A network with its own classifier (`native`) and
@@ -68,7 +70,10 @@ def recognise(arch: str, state: Mapping[str, Tensor], backbone: str | None = Non
     """
     if arch == PLAIN_CNN:
         return {"top": "native"}
-    if all(name.startswith(("backbone.", "head.")) for name in state) and "head.out.weight" in state:
+    if (
+        all(name.startswith(("backbone.", "head.")) for name in state)
+        and "head.out.weight" in state
+    ):
         if "head.conv.weight" in state:
             return {"top": "pooled"}
         return {"top": "flatten"} | ({"size": 224} if arch == "resnet50" else {})

@@ -46,7 +46,11 @@ class MultiLabelCNN(nn.Module):
         self.block2 = Block(16, 32)
         self.block3 = Block(32, 64)
         self.block4 = Block(64, 64)
-        self.fc1, self.relu1, self.dropout1 = nn.Linear(64 * side * side, 128), nn.ReLU(), nn.Dropout(0.5)
+        self.fc1, self.relu1, self.dropout1 = (
+            nn.Linear(64 * side * side, 128),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+        )
         self.fc2, self.relu2, self.dropout2 = nn.Linear(128, 64), nn.ReLU(), nn.Dropout(0.5)
         self.out = nn.Linear(64, classes)
 

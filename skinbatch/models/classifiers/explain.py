@@ -28,7 +28,11 @@ Map = NDArray[np.float32]
 # The share of pixels that guided back-propagation shows below full strength. A few gradients are
 # far larger than all others.
 STRONGEST = 0.995
-_ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
+_ACTIVATIONS = (
+    "torch.nn.modules.activation",
+    "timm.layers.activations",
+    "timm.layers.activations_me",
+)
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
 # Activations that weigh channels in squeeze-and-excitation. They are not rectifiers, so gradients
 # pass unchanged.
@@ -209,7 +213,11 @@ def _feature_layer(network: nn.Module, spec: ClassifierSpec, x: Tensor) -> tuple
 
         return hook
 
-    handles = [module.register_forward_hook(remember(name)) for name, module in network.named_modules() if name]
+    handles = [
+        module.register_forward_hook(remember(name))
+        for name, module in network.named_modules()
+        if name
+    ]
     try:
         with torch.no_grad():
             feature = forward(x)
@@ -224,7 +232,11 @@ def _feature_layer(network: nn.Module, spec: ClassifierSpec, x: Tensor) -> tuple
             return tokens
     else:
         exact = [(name, output) for name, output in once if output is feature]
-        alike = [(name, output) for name, output in once if feature.ndim != 4 or output.shape == feature.shape]
+        alike = [
+            (name, output)
+            for name, output in once
+            if feature.ndim != 4 or output.shape == feature.shape
+        ]
         for name, output in [*exact, *alike]:
             if output.ndim == 4 and (layout := _layout(output, backbone)):
                 return name, _Grid(layout)
@@ -255,7 +267,11 @@ def _tokens(output: Tensor, backbone: nn.Module, network: nn.Module) -> tuple[st
         return None
     layer = getattr(blocks[-1], "norm1", None)
     names = [name for name, module in network.named_modules() if module is layer]
-    return (names[0], _Grid("NLC", patches[0], patches[1], prefix)) if layer is not None and names else None
+    return (
+        (names[0], _Grid("NLC", patches[0], patches[1], prefix))
+        if layer is not None and names
+        else None
+    )
 
 
 def _scaled(values: Map, quantile: float) -> Map:
@@ -269,9 +285,13 @@ def _on_photo(square: Map, spec: ClassifierSpec, photo: NDArray[np.uint8]) -> Ma
     height, width = photo.shape[:2]
     if spec.fit == "pad":
         _, (h, w) = pad_to_square(photo, spec.size, spec.normalisation.fill)
-        return np.asarray(cv2.resize(square[:h, :w], (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        return np.asarray(
+            cv2.resize(square[:h, :w], (width, height), interpolation=cv2.INTER_LINEAR), np.float32
+        )
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     found = np.full((height, width), np.nan, np.float32)
-    found[top : top + side, left : left + side] = cv2.resize(square, (side, side), interpolation=cv2.INTER_LINEAR)
+    found[top : top + side, left : left + side] = cv2.resize(
+        square, (side, side), interpolation=cv2.INTER_LINEAR
+    )
     return found

@@ -48,7 +48,10 @@ def examine(path: Path, given: Mapping[str, Any]) -> Recognised:
         file.refuse("metadata `task`", f"is `{task}`; only `classify` is supported here")
     found = _recognised(file, given)
     output = _only_output(file)
-    is_row = len(output.shape) in (0, 2)  # an output that is not a row of numbers is refused when the model is built
+    is_row = len(output.shape) in (
+        0,
+        2,
+    )  # an output that is not a row of numbers is refused when the model is built
     if "outputs" not in found.fields and "outputs" not in given and is_row:
         file.refuse(
             f"output `{output.name}`",
@@ -94,7 +97,11 @@ def _sum_to_one(file: OnnxFile, size: int) -> bool:
     noise = np.random.default_rng(0).standard_normal((2, 3, height, width)).astype(np.float32)
     noise[1] = 0.5
     rows = np.stack(file.run(noise, _only_output(file)))
-    is_share = rows.ndim == 2 and rows.shape[1] > 1 and bool(((rows >= -_SLACK) & (rows <= 1 + _SLACK)).all())
+    is_share = (
+        rows.ndim == 2
+        and rows.shape[1] > 1
+        and bool(((rows >= -_SLACK) & (rows <= 1 + _SLACK)).all())
+    )
     return is_share and bool(np.allclose(rows.sum(1), 1, atol=_SLACK))
 
 
@@ -105,7 +112,13 @@ class OnnxClassifier:
     Threads may share it.
     """
 
-    def __init__(self, path: Path, stage: ClassifierStage, device: str = "cpu", runtime: Runtime | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        stage: ClassifierStage,
+        device: str = "cpu",
+        runtime: Runtime | None = None,
+    ) -> None:
         """Load the file.
 
         Raises PackError naming the file and the input or output that does not match the stage.
@@ -119,7 +132,9 @@ class OnnxClassifier:
         self._file = OnnxFile(path, device)
         if any(side not in (stage.size, None) for side in self._file.input.shape[2:]):
             shape = self._file.input.text
-            self._file.refuse(f"input `{self._file.input.name}`", f"is {shape}, but size is {stage.size}")
+            self._file.refuse(
+                f"input `{self._file.input.name}`", f"is {shape}, but size is {stage.size}"
+            )
         self._output = _only_output(self._file)
         self._check_output()
         self._file.run_with(runtime or Runtime(), (self._output,), stage.size, stage.size)
@@ -132,12 +147,17 @@ class OnnxClassifier:
             found = " x ".join(map(str, ("N", *shape)))
             self._file.refuse(name, f"is {found}, not N x {wanted}, a number for each class")
         if shape[0] != wanted:
-            way = "; with one number for two classes, name only the class that the number stands for"
+            way = (
+                "; with one number for two classes, name only the class that the number stands for"
+            )
             hint = way if (shape[0], wanted) == (1, 2) else ""
             classes = f"{wanted} classes ({', '.join(self.classes)})"
             self._file.refuse(name, f"has {shape[0]} numbers for {classes}{hint}")
         if made_by in _MADE_PROBABLE and self._stage.outputs != "none":
-            self._file.refuse(name, f"comes from {made_by} already; set outputs = 'none', not {self._stage.outputs!r}")
+            self._file.refuse(
+                name,
+                f"comes from {made_by} already; set outputs = 'none', not {self._stage.outputs!r}",
+            )
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return class probabilities, see Classifier.
@@ -172,5 +192,7 @@ class OnnxClassifier:
 def _only_output(file: OnnxFile) -> Port:
     if len(file.outputs) != 1:
         names = ", ".join(f"`{port.name}`" for port in file.outputs)
-        file.refuse("outputs", f"are {names}; export the classifier with one, a number for each class")
+        file.refuse(
+            "outputs", f"are {names}; export the classifier with one, a number for each class"
+        )
     return file.outputs[0]

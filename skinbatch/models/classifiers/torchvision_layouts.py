@@ -43,10 +43,19 @@ def _vgg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(state)
     renamed = {}
     for name, value in state.items():
-        for theirs, ours, side in (("0", "pre_logits.fc1", 7), ("3", "pre_logits.fc2", 1), ("6", "head.fc", 0)):
+        for theirs, ours, side in (
+            ("0", "pre_logits.fc1", 7),
+            ("3", "pre_logits.fc2", 1),
+            ("6", "head.fc", 0),
+        ):
             if name.startswith(f"classifier.{theirs}."):
                 name = name.replace(f"classifier.{theirs}", ours)
-                if side and name.endswith("weight") and value.ndim == 2 and value.shape[1] % side**2 == 0:
+                if (
+                    side
+                    and name.endswith("weight")
+                    and value.ndim == 2
+                    and value.shape[1] % side**2 == 0
+                ):
                     value = value.reshape(value.shape[0], -1, side, side)
         renamed[name] = value
     return renamed

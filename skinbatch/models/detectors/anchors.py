@@ -69,6 +69,9 @@ def _lloyd(points: Sizes, centres: Sizes) -> Sizes:
             break
         nearest = now
         centres = np.array(
-            [np.median(points[now == i], axis=0) if (now == i).any() else centre for i, centre in enumerate(centres)]
+            [
+                np.median(points[now == i], axis=0) if (now == i).any() else centre
+                for i, centre in enumerate(centres)
+            ]
         )
     return best

@@ -59,10 +59,16 @@ LAYOUTS: Mapping[OnnxLayout, Layout] = {
     "v8": Layout("centre, size, a score a class", "classes"),
     "v8-rows": Layout("a row a box of centre, size, a score a class", "classes"),
     "nms": Layout("corners, score, class", "best"),
-    "rtdetr": Layout("centre and size in 0 to 1, a score a class", "classes", unit=True, place="stretch"),
-    "rtdetr-nms": Layout("centre and size in 0 to 1, score, class", "best", unit=True, place="stretch"),
+    "rtdetr": Layout(
+        "centre and size in 0 to 1, a score a class", "classes", unit=True, place="stretch"
+    ),
+    "rtdetr-nms": Layout(
+        "centre and size in 0 to 1, score, class", "best", unit=True, place="stretch"
+    ),
     "rtdetr-labels": Layout("three outputs: labels, boxes, scores", "best", place="stretch"),
-    "yolox": Layout("centre, size, objectness, a score a class", "objectness", place="corner", yolox=True),
+    "yolox": Layout(
+        "centre, size, objectness, a score a class", "objectness", place="corner", yolox=True
+    ),
     "yolox-raw": Layout(
         "offset and logarithm of the size in cells, objectness, a score a class",
         "objectness",
@@ -95,7 +101,10 @@ def wanted_shape(layout: OnnxLayout, classes: int) -> tuple[int | None, int | No
     """Return the last two dimensions of the output; None for any number of boxes."""
     if layout == "v8":
         return (4 + classes, None)
-    return (None, {"classes": 4 + classes, "objectness": 5 + classes, "best": 6}[LAYOUTS[layout].scores])
+    return (
+        None,
+        {"classes": 4 + classes, "objectness": 5 + classes, "best": 6}[LAYOUTS[layout].scores],
+    )
 
 
 def fits(shape: Sequence[int], layout: OnnxLayout, classes: int) -> bool:
@@ -109,7 +118,9 @@ def rows_of(output: Numbers, layout: OnnxLayout) -> Numbers:
     return output.T if layout == "v8" else output
 
 
-def strides_of(boxes: int, height: int, width: int, stated: Sequence[int] | None = None) -> tuple[int, ...] | None:
+def strides_of(
+    boxes: int, height: int, width: int, stated: Sequence[int] | None = None
+) -> tuple[int, ...] | None:
     """Return the strides of a network that gives one box for each cell of its levels.
 
     Returns None if no strides give that number of boxes.

@@ -14,7 +14,14 @@ import cv2
 import numpy as np
 
 from skinbatch.errors import UsageError
-from skinbatch.models.detectors.onnx_layouts import LAYOUTS, Numbers, fits, rows_of, strides_of, wanted_shape
+from skinbatch.models.detectors.onnx_layouts import (
+    LAYOUTS,
+    Numbers,
+    fits,
+    rows_of,
+    strides_of,
+    wanted_shape,
+)
 from skinbatch.models.findings import AS_SET
 from skinbatch.models.onnx_file import OnnxFile, Port
 from skinbatch.models.stages import OnnxLayout, canonical_layout
@@ -37,7 +44,10 @@ def stated_size(file: OnnxFile) -> int:
     sides = stated if isinstance(stated, list | tuple) else [stated]
     if not sides or not all(isinstance(side, int) for side in sides):
         where = f"input `{file.input.name}`"
-        file.refuse(where, f"is {file.input.text} and metadata `imgsz` does not give the size; set size in [detector]")
+        file.refuse(
+            where,
+            f"is {file.input.text} and metadata `imgsz` does not give the size; set size in [detector]",
+        )
     return int(max(sides))
 
 
@@ -73,7 +83,9 @@ def boxes_outputs(file: OnnxFile) -> tuple[Port, ...]:
     return (boxes[0],)
 
 
-def check_outputs(file: OnnxFile, outputs: Sequence[Port], layout: OnnxLayout, classes: int, size: int) -> None:
+def check_outputs(
+    file: OnnxFile, outputs: Sequence[Port], layout: OnnxLayout, classes: int, size: int
+) -> None:
     """Raise PackError for outputs whose shape does not match the layout."""
     extent = extent_of(file, size)
     if (layout == "rtdetr-labels") != (len(outputs) == 3):
@@ -83,7 +95,8 @@ def check_outputs(file: OnnxFile, outputs: Sequence[Port], layout: OnnxLayout, c
         shapes = [file.shape_of(port, *extent) for port in outputs]
         if [shape[1:] for shape in shapes] != [(), (4,), ()]:
             file.refuse(
-                "outputs", f"`labels`, `boxes`, `scores` are {shapes} of a photo, not (boxes), (boxes, 4), (boxes)"
+                "outputs",
+                f"`labels`, `boxes`, `scores` are {shapes} of a photo, not (boxes), (boxes, 4), (boxes)",
             )
         return
 
@@ -91,10 +104,14 @@ def check_outputs(file: OnnxFile, outputs: Sequence[Port], layout: OnnxLayout, c
     if not fits(shape, layout, classes):
         wanted = " x ".join("boxes" if n is None else str(n) for n in wanted_shape(layout, classes))
         where = f"output `{outputs[0].name}`"
-        file.refuse(where, f"is {_shape_text(shape)}; with {classes} classes layout `{layout}` is N x {wanted}")
+        file.refuse(
+            where,
+            f"is {_shape_text(shape)}; with {classes} classes layout `{layout}` is N x {wanted}",
+        )
     if layout == "yolox-raw" and strides_of(shape[0], *extent) is None:
         file.refuse(
-            f"output `{outputs[0].name}`", f"has {shape[0]} boxes, not one for each cell of strides 8, 16 and 32"
+            f"output `{outputs[0].name}`",
+            f"has {shape[0]} boxes, not one for each cell of strides 8, 16 and 32",
         )
 
 
@@ -114,24 +131,32 @@ def choose_layout(
     where = f"output `{output.name}`"
     height, width = extent_of(file, size)
     shape = file.shape_of(output, height, width)
-    fitting = [layout for layout in LAYOUTS if layout != "rtdetr-labels" and fits(shape, layout, classes)]
+    fitting = [
+        layout for layout in LAYOUTS if layout != "rtdetr-labels" and fits(shape, layout, classes)
+    ]
     # If one class too many is named, rows of `v5` look like `v8-rows`, so `v8-rows` must be set.
     possible = [layout for layout in fitting if layout != "v8-rows"]
     if strides_of(shape[0], height, width) is None:
         possible = [layout for layout in possible if not LAYOUTS[layout].yolox]
-    unlike = f"is {_shape_text(shape)}; with {classes} classes a YOLO export is {_shapes_text(classes)}"
+    unlike = (
+        f"is {_shape_text(shape)}; with {classes} classes a YOLO export is {_shapes_text(classes)}"
+    )
     if not possible:
         file.refuse(where, unlike)
 
     stated, reason = _by_metadata(file, possible)
     if not stated:
         layouts = ", ".join(f"`{layout}`" for layout in possible)
-        file.refuse(where, f"is {_shape_text(shape)}, which is {layouts}, but {reason}; {_way_out(fitting)}")
+        file.refuse(
+            where, f"is {_shape_text(shape)}, which is {layouts}, but {reason}; {_way_out(fitting)}"
+        )
 
     rows = _example_rows(file, output, height, width)
     faults = {layout: _fault(rows, layout) for layout in stated}
     if not reason:
-        faults |= {layout: _like_corners(rows, layout) for layout, fault in faults.items() if fault is None}
+        faults |= {
+            layout: _like_corners(rows, layout) for layout, fault in faults.items() if fault is None
+        }
     left = [layout for layout, fault in faults.items() if fault is None]
     if len(left) > 1:
         left = _told_apart(file, rows, left, classes)
@@ -152,8 +177,12 @@ def _by_metadata(file: OnnxFile, possible: Sequence[OnnxLayout]) -> tuple[list[O
     is_detr = re.search(r"rt-?detr", head or description, re.IGNORECASE) is not None
     if is_detr or head or re.search("yolo", description, re.IGNORECASE):
         left = [layout for layout in left if layout.startswith("rtdetr") == is_detr]
-        reasons.append(f"metadata `head` is {head!r}" if head else f"metadata `description` is {description!r}")
-    if file.literal("end2end") is True or (isinstance(arguments, dict) and arguments.get("nms") is True):
+        reasons.append(
+            f"metadata `head` is {head!r}" if head else f"metadata `description` is {description!r}"
+        )
+    if file.literal("end2end") is True or (
+        isinstance(arguments, dict) and arguments.get("nms") is True
+    ):
         left = [layout for layout in left if layout in _ENDED]
         reasons.append("metadata `end2end` or `args` include suppression")
     if "ultralytics" in (file.metadata.get("author", "") + description).lower():
@@ -198,7 +227,9 @@ def _fault(examples: Sequence[Numbers], layout: OnnxLayout) -> str | None:
     low, high = float(boxes.min()), float(boxes.max())
     if layout == "yolox-raw":
         if high > _MOST_RAW or low < -_MOST_RAW or (sides > 0).all():
-            return f"its boxes are from {low:.3g} to {high:.3g}, not offsets and logarithms in cells"
+            return (
+                f"its boxes are from {low:.3g} to {high:.3g}, not offsets and logarithms in cells"
+            )
     elif kind.unit and (high > _UNIT or low < 1 - _UNIT):
         return f"its boxes are from {low:.3g} to {high:.3g}, not within 0 to 1"
     elif not kind.unit and high <= _UNIT:
@@ -267,7 +298,9 @@ def _seen(examples: Sequence[Numbers], layout: OnnxLayout) -> str:
 
 def _way_out(layouts: Sequence[OnnxLayout]) -> str:
     kinds: Mapping[str, str] = {layout: LAYOUTS[layout].columns for layout in layouts}
-    listed = "; ".join(f"layout = {layout!r}: {columns}" for layout, columns in kinds.items()).replace("'", '"')
+    listed = "; ".join(
+        f"layout = {layout!r}: {columns}" for layout, columns in kinds.items()
+    ).replace("'", '"')
     return f"If it is one of these, set it in a file for --config ({listed})"
 
 

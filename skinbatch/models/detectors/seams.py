@@ -52,7 +52,11 @@ class TileBoxes:
 
     def __getitem__(self, rows: NDArray[np.int64] | Mask) -> TileBoxes:
         return replace(
-            self, xyxy=self.xyxy[rows], scores=self.scores[rows], labels=self.labels[rows], tile=self.tile[rows]
+            self,
+            xyxy=self.xyxy[rows],
+            scores=self.scores[rows],
+            labels=self.labels[rows],
+            tile=self.tile[rows],
         )
 
     def with_(self, more: TileBoxes) -> TileBoxes:
@@ -71,7 +75,9 @@ class TileBoxes:
 
         Such a side is so near the tile's that the lesion may continue beyond it.
         """
-        return self.inner[self.tile] & (margins(self.xyxy, self.tiles[self.tile]) <= reach(self.xyxy))
+        return self.inner[self.tile] & (
+            margins(self.xyxy, self.tiles[self.tile]) <= reach(self.xyxy)
+        )
 
 
 def merge(found: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.float32], NDArray[np.int64]]:
@@ -162,7 +168,9 @@ def _joined(cut: TileBoxes) -> tuple[Boxes, NDArray[np.float32]]:
     names = np.unique(group)
     members = [group == name for name in names]
     xyxy = [np.r_[cut.xyxy[m, :2].min(0), cut.xyxy[m, 2:].max(0)] for m in members]
-    return np.array(xyxy, np.float32).reshape(-1, 4), np.array([cut.scores[m].max() for m in members], np.float32)
+    return np.array(xyxy, np.float32).reshape(-1, 4), np.array(
+        [cut.scores[m].max() for m in members], np.float32
+    )
 
 
 def margins(xyxy: Boxes, frames: Boxes) -> Boxes:

@@ -35,7 +35,12 @@ class TiledDetector:
     """
 
     def __init__(
-        self, detector: Detector, tiling: TilingSection, nms_iou: float, max_boxes: int, batch: int = CPU_BATCH
+        self,
+        detector: Detector,
+        tiling: TilingSection,
+        nms_iou: float,
+        max_boxes: int,
+        batch: int = CPU_BATCH,
     ) -> None:
         """Put tiles over a detector.
 
@@ -58,26 +63,38 @@ class TiledDetector:
         """
         large = [i for i, photo in enumerate(photos) if max(photo.shape[:2]) > self._tiling.above]
         small = [i for i in range(len(photos)) if i not in set(large)]
-        found = dict(zip(small, self._detector([photos[i] for i in small]), strict=True)) if small else {}
+        found = (
+            dict(zip(small, self._detector([photos[i] for i in small]), strict=True))
+            if small
+            else {}
+        )
         frames = {i: tiles(photos[i].shape[:2], self._tile, self._tiling.overlap) for i in large}
         in_tiles = iter(self._run([(photos[i], frame) for i in large for frame in frames[i]]))
         for i in large:
-            found[i] = self._merged([next(in_tiles) for _ in frames[i]], frames[i], photos[i].shape[:2])
+            found[i] = self._merged(
+                [next(in_tiles) for _ in frames[i]], frames[i], photos[i].shape[:2]
+            )
         return [found[i] for i in range(len(photos))]
 
     def _run(self, cuts: list[tuple[Photo, Frame]]) -> list[Detections]:
         found: list[Detections] = []
         for start in range(0, len(cuts), self._batch):
             some = cuts[start : start + self._batch]
-            found += self._detector([np.ascontiguousarray(photo[y1:y2, x1:x2]) for photo, (x1, y1, x2, y2) in some])
+            found += self._detector(
+                [np.ascontiguousarray(photo[y1:y2, x1:x2]) for photo, (x1, y1, x2, y2) in some]
+            )
             self.on_tiles()
         return found
 
-    def _merged(self, found: list[Detections], frames: list[Frame], shape: tuple[int, ...]) -> Detections:
+    def _merged(
+        self, found: list[Detections], frames: list[Frame], shape: tuple[int, ...]
+    ) -> Detections:
         corners = np.array(frames, np.float32)
         edges = np.array([0, 0, shape[1], shape[0]], np.float32)
         boxes = TileBoxes(
-            xyxy=np.concatenate([f.xyxy + np.tile(c[:2], 2) for f, c in zip(found, corners, strict=True)]),
+            xyxy=np.concatenate(
+                [f.xyxy + np.tile(c[:2], 2) for f, c in zip(found, corners, strict=True)]
+            ),
             scores=np.concatenate([f.scores for f in found]),
             labels=np.concatenate([f.labels for f in found]),
             tile=np.repeat(np.arange(len(found)), [len(f) for f in found]),
@@ -86,7 +103,12 @@ class TiledDetector:
         )
         xyxy, scores, labels = merge(boxes, self._nms_iou)
         cap = self._max_boxes
-        return Detections(xyxy[:cap], scores[:cap], labels[:cap], len(scores) >= cap or any(f.saturated for f in found))
+        return Detections(
+            xyxy[:cap],
+            scores[:cap],
+            labels[:cap],
+            len(scores) >= cap or any(f.saturated for f in found),
+        )
 
 
 def tiles(shape: tuple[int, ...], side: int, overlap: float) -> list[Frame]:

@@ -63,7 +63,9 @@ def letterbox(photo: NDArray[np.uint8], height: int, width: int, max_upscale: fl
     return _placed(photo, (height, width), (new_h, new_w), (top, left))
 
 
-def place(photo: NDArray[np.uint8], layout: OnnxLayout, height: int, width: int, max_upscale: float) -> Letterboxed:
+def place(
+    photo: NDArray[np.uint8], layout: OnnxLayout, height: int, width: int, max_upscale: float
+) -> Letterboxed:
     """Place a photo in the input as the layout's own code does.
 
     max_upscale: see `letterbox`; a stretched photo is always stretched to the whole input.
@@ -83,7 +85,11 @@ def _placed(
 ) -> Letterboxed:
     (h, w), (new_h, new_w), (top, left) = photo.shape[:2], new, at
     pixels = np.full((*extent, 3), GREY, np.uint8)
-    resized = photo if new == (h, w) else cv2.resize(photo, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    resized = (
+        photo
+        if new == (h, w)
+        else cv2.resize(photo, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    )
     pixels[top : top + new_h, left : left + new_w] = resized
     return Letterboxed(pixels, (new_w / w, new_h / h), (left, top))
 
@@ -117,7 +123,10 @@ def examine(path: Path, given: Mapping[str, Any] | None = None) -> Recognised:
         file.refuse("metadata `task`", f"is `{task}`; only `detect` is supported here")
     classes = given.get("classes") or file.names()
     if classes is None:
-        file.refuse("metadata `names`", "is missing; give the classes in the network's order: --classes a,b,c")
+        file.refuse(
+            "metadata `names`",
+            "is missing; give the classes in the network's order: --classes a,b,c",
+        )
 
     side = file.square_side(given.get("size"))
     size = side or stated_size(file)
@@ -125,8 +134,12 @@ def examine(path: Path, given: Mapping[str, Any] | None = None) -> Recognised:
     layout, why = choose_layout(file, outputs, len(classes), size, given.get("layout"))
     check_outputs(file, outputs, layout, len(classes), size)
     if (names := file.names()) is not None and len(names) != len(classes):
-        file.refuse("metadata `names`", f"has {len(names)} classes ({', '.join(names)}), not {len(classes)}")
-    set_in_vain = [name for name in ("mean", "std", "bgr") if name in given and layout in ALWAYS_RGB]
+        file.refuse(
+            "metadata `names`", f"has {len(names)} classes ({', '.join(names)}), not {len(classes)}"
+        )
+    set_in_vain = [
+        name for name in ("mean", "std", "bgr") if name in given and layout in ALWAYS_RGB
+    ]
     if set_in_vain:
         raise UsageError(
             f"{path}: layout `{layout}` reads {LAYOUTS[layout].reads}; leave out `{set_in_vain[0]}`, which would not be applied"
@@ -199,7 +212,9 @@ class YoloOnnxDetector:
         found = self._file.run_all(batch, self._outputs)
         for port, outputs in zip(self._outputs, zip(*found, strict=True), strict=True):
             if not all(np.isfinite(output).all() for output in outputs):
-                raise ModelOutputError(f"{self._name} gave NaN or infinite numbers (output `{port.name}`)")
+                raise ModelOutputError(
+                    f"{self._name} gave NaN or infinite numbers (output `{port.name}`)"
+                )
         return [
             self._boxes(decode(outputs, self._layout, *extent), placed, photo.shape)
             for outputs, placed, photo in zip(found, prepared, photos, strict=True)
@@ -210,7 +225,10 @@ class YoloOnnxDetector:
         batch = np.stack(pixels).transpose(0, 3, 1, 2)
         if self._layout in ALWAYS_RGB:
             return np.asarray(batch / np.float32(255), np.float32)
-        mean, std = (np.array(three, np.float32).reshape(3, 1, 1) for three in (self._stage.mean, self._stage.std))
+        mean, std = (
+            np.array(three, np.float32).reshape(3, 1, 1)
+            for three in (self._stage.mean, self._stage.std)
+        )
         values = (batch - mean) / std
         return np.asarray(values[:, ::-1] if self._stage.bgr else values, np.float32)
 
@@ -220,22 +238,34 @@ class YoloOnnxDetector:
 
     def _boxes(self, raw: Raw, placed: Letterboxed, shape: tuple[int, ...]) -> Detections:
         if raw.scores.size and not -_SLACK <= raw.scores.min() <= raw.scores.max() <= 1 + _SLACK:
-            raise ModelOutputError(f"{self._name} gave scores from {raw.scores.min():.3g} to {raw.scores.max():.3g}")
+            raise ModelOutputError(
+                f"{self._name} gave scores from {raw.scores.min():.3g} to {raw.scores.max():.3g}"
+            )
         likely = np.flatnonzero(raw.scores >= self._score_floor)
         likely = likely[np.argsort(-raw.scores[likely], kind="stable")][:MOST_CANDIDATES]
         if not np.isfinite(raw.xyxy[likely]).all():  # the exponential of a large number is infinite
             raise ModelOutputError(f"{self._name} gave boxes of infinite size")
-        xyxy, scores, labels = raw.xyxy[likely], np.clip(raw.scores[likely], 0, 1), raw.labels[likely].astype(np.int64)
+        xyxy, scores, labels = (
+            raw.xyxy[likely],
+            np.clip(raw.scores[likely], 0, 1),
+            raw.labels[likely].astype(np.int64),
+        )
         if labels.size and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise ModelOutputError(f"{self._name} gave class {labels.max()} of {len(self.classes)}, counted from 0")
+            raise ModelOutputError(
+                f"{self._name} gave class {labels.max()} of {len(self.classes)}, counted from 0"
+            )
         # torchvision separates classes by moving their boxes, which boxes below 0 would undo.
         positive = xyxy - xyxy.min(initial=0)
-        kept = batched_nms(*map(torch.from_numpy, (positive, scores, labels)), self._nms_iou).numpy()
+        kept = batched_nms(
+            *map(torch.from_numpy, (positive, scores, labels)), self._nms_iou
+        ).numpy()
         found = (xyxy[kept] - np.array(placed.offset * 2)) / np.array(placed.scale * 2)
         found = np.clip(found, 0, np.array([shape[1], shape[0]] * 2)).astype(np.float32)
         real = (found[:, 2] > found[:, 0]) & (found[:, 3] > found[:, 1])
         best = np.flatnonzero(real)[: self._max_boxes]
-        return Detections(found[best], scores[kept][best], labels[kept][best], self._full(len(best), len(likely)))
+        return Detections(
+            found[best], scores[kept][best], labels[kept][best], self._full(len(best), len(likely))
+        )
 
     def _full(self, kept: int, likely: int) -> bool:
         """Return whether our box cap was reached, or the file's own.

@@ -100,9 +100,13 @@ def _with_openvino(network: Network, runtime: Runtime, device: str, precision: P
         with torch.no_grad():  # not inference_mode: explanations could not use its tensors
             right = network.run(second)
         layout = Layout(right)
-        compiled = openvino_runtime.compile_network(network.run, network.module, (first, second), runtime, precision)
+        compiled = openvino_runtime.compile_network(
+            network.run, network.module, (first, second), runtime, precision
+        )
         found = compiled(second)
-    except Exception as e:  # a user's network may fail in any way, and then fails on torch or runs there
+    except (
+        Exception
+    ) as e:  # a user's network may fail in any way, and then fails on torch or runs there
         raise Unfit(first_line(e)) from e
 
     if wrong := difference(tensors_of(right), found, compiled.precision):
@@ -123,7 +127,9 @@ def _autocast(network: Network, device: str) -> Run:
     try:
         with torch.no_grad():
             layout = Layout(network.run(network.examples()[0]))
-    except Exception as e:  # a user's network may fail in any way on an example and still work on photos
+    except (
+        Exception
+    ) as e:  # a user's network may fail in any way on an example and still work on photos
         log.warning("%s is computed in fp32, not in bf16: %s", network.name, first_line(e))
         return network.run
 

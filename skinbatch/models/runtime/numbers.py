@@ -25,7 +25,11 @@ class Layout:
         """Take the output apart. Raises TypeError if it holds anything but tensors and None."""
         leaves, self._spec = pytree.tree_flatten(output)
 
-        others = {type(leaf).__name__ for leaf in leaves if leaf is not None and not isinstance(leaf, Tensor)}
+        others = {
+            type(leaf).__name__
+            for leaf in leaves
+            if leaf is not None and not isinstance(leaf, Tensor)
+        }
         if others:
             raise TypeError(f"its output holds {', '.join(sorted(others))}, not only tensors")
         self._leaves = [_TENSOR if isinstance(leaf, Tensor) else None for leaf in leaves]
@@ -42,7 +46,9 @@ def tensors_of(output: Any) -> tuple[Tensor, ...]:
     return tuple(leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
 
 
-def difference(right: Sequence[Tensor], other: Sequence[Tensor], precision: Precision) -> str | None:
+def difference(
+    right: Sequence[Tensor], other: Sequence[Tensor], precision: Precision
+) -> str | None:
     """Return what differs by more than `precision` explains, or None.
 
     Args:
@@ -61,6 +67,8 @@ def difference(right: Sequence[Tensor], other: Sequence[Tensor], precision: Prec
 
         largest, wrong = float(a.abs().max()), float((a - b).abs().max())
         if not wrong <= TOLERANCES[precision] * largest:  # NaN is not less than anything
-            return f"output {number} differs by {wrong:.2g}, and its largest number is {largest:.2g}"
+            return (
+                f"output {number} differs by {wrong:.2g}, and its largest number is {largest:.2g}"
+            )
 
     return None

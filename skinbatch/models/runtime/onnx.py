@@ -21,7 +21,12 @@ RunOnnx = Callable[[Sequence[str], Arrays], list[NDArray[Any]]]
 
 
 def prepare_onnx(
-    name: str, data: bytes, run: RunOnnx, outputs: Sequence[str], examples: Sequence[Arrays], runtime: Runtime
+    name: str,
+    data: bytes,
+    run: RunOnnx,
+    outputs: Sequence[str],
+    examples: Sequence[Arrays],
+    runtime: Runtime,
 ) -> RunOnnx:
     """Return a callable that runs the file on a CPU by the best runtime there is.
 

@@ -23,7 +23,9 @@ AUXILIARY = ("conv_out16.", "conv_out32.")
 class ConvBNReLU(nn.Module):
     """Apply a convolution without bias, batch norm and ReLU. With stride 1 the size stays."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(channels_out)
@@ -97,7 +99,12 @@ class ResNet(nn.Module):
         super().__init__()
         net = (resnet18 if depth == 18 else resnet34)(weights=None)
         self.conv1, self.bn1 = net.conv1, net.bn1
-        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            net.layer1,
+            net.layer2,
+            net.layer3,
+            net.layer4,
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
@@ -123,10 +130,14 @@ class LightBackbone(nn.Module):
             InvertedResidual(24, c8, 2, 3), InvertedResidual(c8, c8, 1, 3),
         )  # fmt: skip
         self.sixteenth = nn.Sequential(
-            InvertedResidual(c8, c16, 2, 4), InvertedResidual(c16, c16, 1, 4), InvertedResidual(c16, c16, 1, 4)
+            InvertedResidual(c8, c16, 2, 4),
+            InvertedResidual(c16, c16, 1, 4),
+            InvertedResidual(c16, c16, 1, 4),
         )
         self.thirtysecond = nn.Sequential(
-            InvertedResidual(c16, c32, 2, 4), InvertedResidual(c32, c32, 1, 4), InvertedResidual(c32, c32, 1, 4)
+            InvertedResidual(c16, c32, 2, 4),
+            InvertedResidual(c32, c32, 1, 4),
+            InvertedResidual(c32, c32, 1, 4),
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,7 +157,9 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = timm.create_model("efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2, 3, 4))
+        self.net = timm.create_model(
+            "efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2, 3, 4)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         eighth, sixteenth, thirtysecond = self.net(x)
@@ -172,7 +185,9 @@ class ContextPath(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         eighth, sixteenth, thirtysecond = self.resnet(x)
         average = self.conv_avg(thirtysecond.mean((2, 3), keepdim=True))
-        at16 = self.conv_head32(F.interpolate(self.arm32(thirtysecond) + average, sixteenth.shape[2:]))
+        at16 = self.conv_head32(
+            F.interpolate(self.arm32(thirtysecond) + average, sixteenth.shape[2:])
+        )
         at8 = self.conv_head16(F.interpolate(self.arm16(sixteenth) + at16, scale_factor=2))
         return eighth, at8, at16
 

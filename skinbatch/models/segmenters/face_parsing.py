@@ -61,7 +61,9 @@ def from_face_parsing(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return a checkpoint of yakhyo/face-parsing under BiSeNet's names, and any other unchanged."""
     if not any(name.startswith("fpn.") for name in state):
         return state
-    return {_renamed(name): tensor for name, tensor in state.items() if not name.startswith(_UNUSED)}
+    return {
+        _renamed(name): tensor for name, tensor in state.items() if not name.startswith(_UNUSED)
+    }
 
 
 def _renamed(name: str) -> str:
@@ -77,7 +79,9 @@ def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
     `size`, and with 19 outputs `classes` in the order FACE_PARSING. Other numbers of classes give
     no names; see `outputs`.
     """
-    found: dict[str, Any] = {"spatial": "path" if any(name.startswith("sp.") for name in state) else "context"}
+    found: dict[str, Any] = {
+        "spatial": "path" if any(name.startswith("sp.") for name in state) else "context"
+    }
     if found["spatial"] == "path" or any(name.startswith(_NO_RESNET) for name in state):
         return found
     found |= {"align_corners": True, "size": 512}

@@ -64,7 +64,9 @@ class BiSeNetSegmenter:
         self._normalisation = normalisation or Normalisation()
         self._device = torch.device(device)
         self._dtype = torch.float16 if precision == "fp16" else torch.float32
-        self.network = BiSeNet(arch, len(self.classes), spatial=spatial, align_corners=align_corners, auxiliary=False)
+        self.network = BiSeNet(
+            arch, len(self.classes), spatial=spatial, align_corners=align_corners, auxiliary=False
+        )
         used = {name: value for name, value in weights.items() if not name.startswith(AUXILIARY)}
         load_weights(self.network, used, where)
         network = self.network.eval()
@@ -81,7 +83,9 @@ class BiSeNetSegmenter:
         """
         if not photos:
             return []
-        squares, extents = zip(*(pad_to_square(p, self.size, self._normalisation.fill) for p in photos), strict=True)
+        squares, extents = zip(
+            *(pad_to_square(p, self.size, self._normalisation.fill) for p in photos), strict=True
+        )
         x = self._normalisation.tensor(squares).to(self._device, self._dtype)
         coarse = self._coarse(x)
         # There are 64 times fewer numbers before enlarging, and interpolation makes nothing

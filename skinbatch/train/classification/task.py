@@ -61,15 +61,24 @@ def window_of(pixels: Pixels, window: Window) -> Pixels:
     window: in shares of the photo.
     """
     height, width = pixels.shape[:2]
-    x1, y1, x2, y2 = (round(share * side) for share, side in zip(window, (width, height, width, height), strict=True))
-    return np.ascontiguousarray(pixels[min(y1, height - 1) : max(y2, y1 + 1), min(x1, width - 1) : max(x2, x1 + 1)])
+    x1, y1, x2, y2 = (
+        round(share * side)
+        for share, side in zip(window, (width, height, width, height), strict=True)
+    )
+    return np.ascontiguousarray(
+        pixels[min(y1, height - 1) : max(y2, y1 + 1), min(x1, width - 1) : max(x2, x1 + 1)]
+    )
 
 
 class PhotoSamples:
     """Draw views of photos with classes. Implements Samples."""
 
     def __init__(
-        self, photos: Sequence[ClassedPhoto], stage: ClassifierStage, augment: AugmentSection, memory: int
+        self,
+        photos: Sequence[ClassedPhoto],
+        stage: ClassifierStage,
+        augment: AugmentSection,
+        memory: int,
     ) -> None:
         """Create the samples. memory: bytes for decoded photos."""
         self.photos, self._stage, self._augment = tuple(photos), stage, augment
@@ -122,7 +131,9 @@ class ClassifierTask:
         self.valid, self._stage, self._apart = tuple(valid), stage, apart
         self._smoothing = smoothing
         self._squares = PhotoStore(
-            [p.photo for p in valid], lambda n, pixels: self._square(pixels, self.valid[n].windows[0]), memory
+            [p.photo for p in valid],
+            lambda n, pixels: self._square(pixels, self.valid[n].windows[0]),
+            memory,
         )
         self.weights = class_weights(samples.targets, stage.outputs == "softmax", weighting)
 
@@ -134,7 +145,9 @@ class ClassifierTask:
         logits = network(x).float()
         if self._stage.outputs == "softmax":
             # A photo of several classes counts in equal parts for each.
-            return F.cross_entropy(logits, y / y.sum(1, keepdim=True), weights, label_smoothing=self._smoothing)
+            return F.cross_entropy(
+                logits, y / y.sum(1, keepdim=True), weights, label_smoothing=self._smoothing
+            )
         smooth = y * (1 - self._smoothing) + self._smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
 
@@ -142,10 +155,14 @@ class ClassifierTask:
         truth = targets(self.valid, self._stage.classes) > 0
         probability = self.probabilities(network, device)
         chosen = choose(probability, self._stage.threshold, several(truth))
-        found = classification(truth, probability, chosen, self._stage.classes, Resampling(0), apart=self._apart)
+        found = classification(
+            truth, probability, chosen, self._stage.classes, Resampling(0), apart=self._apart
+        )
         by_class = {name: numbers["average_precision"].value for name, numbers in found.items()}
         score = by_class.pop(MEAN)
-        points = {f"AP {name}": round(value, 4) for name, value in by_class.items() if np.isfinite(value)}
+        points = {
+            f"AP {name}": round(value, 4) for name, value in by_class.items() if np.isfinite(value)
+        }
         return {"score": round(score, 5) if np.isfinite(score) else 0.0, **points}
 
     def probabilities(self, network: nn.Module, device: torch.device) -> NDArray[np.float64]:
@@ -167,8 +184,14 @@ class ClassifierTask:
         The photos are spread evenly. A network may know its training photos by heart; their views
         are photos that it has not seen in quite this form.
         """
-        indices = np.unique(np.linspace(0, len(self._views) - 1, min(most, len(self._views))).astype(int))
-        drawn = [(int(i), np.random.default_rng((seed, int(i), v, 2))) for i in indices for v in range(views)]
+        indices = np.unique(
+            np.linspace(0, len(self._views) - 1, min(most, len(self._views))).astype(int)
+        )
+        drawn = [
+            (int(i), np.random.default_rng((seed, int(i), v, 2)))
+            for i in indices
+            for v in range(views)
+        ]
         squares = (self._views.sample(index, rng)[0] for index, rng in drawn)
         truth = self._views.targets[[index for index, _ in drawn]] > 0
         return self._probable(self._through(network, squares, len(drawn), device)), truth
@@ -181,7 +204,9 @@ class ClassifierTask:
         part = window_of(pixels, window)
         if self._stage.fit == "crop":
             return centre_square(part, self._stage.size)
-        return pad_to_square(part, self._stage.size, Normalisation(self._stage.mean, self._stage.std).fill)[0]
+        return pad_to_square(
+            part, self._stage.size, Normalisation(self._stage.mean, self._stage.std).fill
+        )[0]
 
     @torch.inference_mode()
     def _through(
@@ -204,7 +229,9 @@ def balanced(samples: PhotoSamples) -> Balanced:
     return Balanced(samples, names, shares)
 
 
-def class_weights(truth: Floats, softmax: bool, how: Literal["none", "balanced", "sqrt"]) -> Floats | None:
+def class_weights(
+    truth: Floats, softmax: bool, how: Literal["none", "balanced", "sqrt"]
+) -> Floats | None:
     """Return (C,) weights for the loss, or None.
 
     softmax: weights of the photos of each class, 1 on average over all photos. Otherwise: weights
@@ -214,7 +241,11 @@ def class_weights(truth: Floats, softmax: bool, how: Literal["none", "balanced",
     if how == "none":
         return None
     number = np.maximum(truth.sum(axis=0), 1)
-    balanced = number.sum() / (len(number) * number) if softmax else np.maximum(len(truth) - number, 1) / number
+    balanced = (
+        number.sum() / (len(number) * number)
+        if softmax
+        else np.maximum(len(truth) - number, 1) / number
+    )
     return np.asarray(np.sqrt(balanced) if how == "sqrt" else balanced, np.float32)
 
 
@@ -246,7 +277,9 @@ def best_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -
     means = []
     for threshold in grid:
         chosen = choose(probability, float(threshold), several=False)
-        recalls = [float(chosen[truth[:, c], c].mean()) for c in range(truth.shape[1]) if truth[:, c].any()]
+        recalls = [
+            float(chosen[truth[:, c], c].mean()) for c in range(truth.shape[1]) if truth[:, c].any()
+        ]
         means.append((float(np.mean(recalls)) + float((~chosen[none].any(axis=1)).mean())) / 2)
     return round(float(np.median(grid[np.array(means) >= max(means) - 1e-12])), 2)
 
@@ -276,7 +309,11 @@ def naming_threshold(
         negatives: The folder of negatives that each photo is from, or None.
         asked: The shares.
     """
-    folders = {name: np.array([mine == name for mine in negatives]) for name in dict.fromkeys(negatives) if name}
+    folders = {
+        name: np.array([mine == name for mine in negatives])
+        for name in dict.fromkeys(negatives)
+        if name
+    }
     best = Threshold(1.0, False)
     most_right = -1.0
     for step in range(1, 100):

@@ -52,7 +52,15 @@ VALID_MEMORY = 0.25
 THRESHOLD_PHOTOS = 2000
 THRESHOLD_VIEWS = 2
 RELIABILITY = "reliability.png"
-_SHOWN = ("recall", "precision", "specificity", "f1", "balanced_accuracy", "auc", "average_precision")
+_SHOWN = (
+    "recall",
+    "precision",
+    "specificity",
+    "f1",
+    "balanced_accuracy",
+    "auc",
+    "average_precision",
+)
 
 
 def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> TrainedStage:
@@ -65,7 +73,10 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
 
     def prepare(part: Part, gathered: Gathered) -> tuple[nn.Module, ClassifierTask]:
         mine = cast(ClassifierStage, part.stage)
-        train, valid = (_classed(photos, part.data, recipe, progress) for photos in (gathered.train, gathered.valid))
+        train, valid = (
+            _classed(photos, part.data, recipe, progress)
+            for photos in (gathered.train, gathered.valid)
+        )
         _check_outputs(recipe, mine, (*train, *valid))
         memory = memory_budget()
         held = int(VALID_MEMORY * memory)
@@ -89,7 +100,9 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
         return _calibrated(recipe, work, trained, task, progress)
 
     threshold, note = stage.threshold, ""
-    seen, truth = task.of_views(trained.network, THRESHOLD_VIEWS, recipe.seed, THRESHOLD_PHOTOS, trained.device)
+    seen, truth = task.of_views(
+        trained.network, THRESHOLD_VIEWS, recipe.seed, THRESHOLD_PHOTOS, trained.device
+    )
     if not truth.any(axis=1).all():
         threshold = best_threshold(seen, truth)
         note = (
@@ -99,9 +112,21 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
     progress.phase("measuring")
     probability = task.probabilities(trained.network, trained.device)
     metrics = measure(
-        probability, targets(task.valid, stage.classes) > 0, stage, threshold, recipe, _groups(task.valid)
+        probability,
+        targets(task.valid, stage.classes) > 0,
+        stage,
+        threshold,
+        recipe,
+        _groups(task.valid),
     )
-    return save_stage(recipe, work, trained, metrics, fields={"threshold": threshold}, notes=[note] if note else [])
+    return save_stage(
+        recipe,
+        work,
+        trained,
+        metrics,
+        fields={"threshold": threshold},
+        notes=[note] if note else [],
+    )
 
 
 def _calibrated(
@@ -114,7 +139,10 @@ def _calibrated(
     asked, stage = recipe.calibration, cast(ClassifierStage, recipe.model.stage)
     assert asked is not None
     softmax = stage.outputs == "softmax"
-    logits, truth = task.logits(trained.network, trained.device), targets(task.valid, stage.classes) > 0
+    logits, truth = (
+        task.logits(trained.network, trained.device),
+        targets(task.valid, stage.classes) > 0,
+    )
     fitted = fit_calibration(logits, truth, softmax=softmax)
     groups = [photo.group or f"/{photo.photo.path}" for photo in task.valid]
     probability = held_out_probabilities(logits, truth, groups, recipe.seed, softmax=softmax)
@@ -128,14 +156,24 @@ def _calibrated(
     draw_reliability(curves, work / RELIABILITY)
     for name, curve in curves.items():
         error = curve.error
-        metrics.append(Metric("calibration error", error.value, name, error.low, error.high, len(truth)))
+        metrics.append(
+            Metric("calibration error", error.value, name, error.low, error.high, len(truth))
+        )
     chosen = choose(probability, threshold.value, several=False)
     metrics += list(_kept(chosen, truth, negatives))
 
-    table = CalibrationTable(scale=round(fitted.scale, 5), shift=tuple(round(float(s), 5) for s in fitted.shift))
+    table = CalibrationTable(
+        scale=round(fitted.scale, 5), shift=tuple(round(float(s), 5) for s in fitted.shift)
+    )
     fields = {"threshold": threshold.value, "calibration": table.model_dump(mode="json")}
     return save_stage(
-        recipe, work, trained, metrics, fields=fields, notes=list(_notes(asked, threshold)), picture=work / RELIABILITY
+        recipe,
+        work,
+        trained,
+        metrics,
+        fields=fields,
+        notes=list(_notes(asked, threshold)),
+        picture=work / RELIABILITY,
     )
 
 
@@ -157,7 +195,9 @@ def _notes(asked: CalibrationSection, threshold: Threshold) -> Iterator[str]:
         )
 
 
-def _kept(chosen: NDArray[np.bool_], truth: NDArray[np.bool_], negatives: Sequence[str | None]) -> Iterator[Metric]:
+def _kept(
+    chosen: NDArray[np.bool_], truth: NDArray[np.bool_], negatives: Sequence[str | None]
+) -> Iterator[Metric]:
     """Yield how often nothing is named on negatives, and how often a named class is right."""
     named = np.asarray(chosen.any(axis=1), np.bool_)
     for folder in dict.fromkeys(name for name in negatives if name):
@@ -195,13 +235,18 @@ def measure(
         none = ~truth.any(axis=1, keepdims=True)
         truth = np.concatenate([truth, none], axis=1)
         chosen = np.concatenate([chosen, ~chosen.any(axis=1, keepdims=True)], axis=1)
-        probability = np.concatenate([probability, 1 - probability.max(axis=1, keepdims=True)], axis=1)
+        probability = np.concatenate(
+            [probability, 1 - probability.max(axis=1, keepdims=True)], axis=1
+        )
         names.append(NONE)
         apart.add(NONE)
     how = Resampling(seed=recipe.seed)
     found = classification(truth, probability, chosen, names, how, groups=groups, apart=apart)
     photos = {name: int(truth[:, n].sum()) for n, name in enumerate(names)} | {MEAN: len(truth)}
-    return [Metric(m.name, m.value, m.of, m.low, m.high, photos[m.of]) for m in metrics_of(found, _SHOWN, len(truth))]
+    return [
+        Metric(m.name, m.value, m.of, m.low, m.high, photos[m.of])
+        for m in metrics_of(found, _SHOWN, len(truth))
+    ]
 
 
 def _classed(
@@ -213,11 +258,15 @@ def _classed(
     if faces:
         pack = recipe.base_pack()
         if pack is None:
-            raise UsageError(f"{recipe.file}: setting `face` needs a segmenter: name a pack in `base`, such as starter")
+            raise UsageError(
+                f"{recipe.file}: setting `face` needs a segmenter: name a pack in `base`, such as starter"
+            )
         progress.phase(f"finding the faces of {len(faces)} photos")
         masked = recipe.model.stage.model_dump()["input"] == "masked_crop"
         device = str(choose_device(recipe.run))
-        for n, cut in zip(faces, cut_faces([stored[n] for n in faces], pack, masked, device), strict=True):
+        for n, cut in zip(
+            faces, cut_faces([stored[n] for n in faces], pack, masked, device), strict=True
+        ):
             stored[n] = cut
     return [
         ClassedPhoto(

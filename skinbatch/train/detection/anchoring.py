@@ -27,12 +27,16 @@ def with_fitted_anchors(
             anchors.
     """
     if stage.arch not in ANCHOR_BASED:
-        raise UsageError(f"{where}: setting `model.fit_anchors`: `{stage.arch}` has no anchors; leave it out")
+        raise UsageError(
+            f"{where}: setting `model.fit_anchors`: `{stage.arch}` has no anchors; leave it out"
+        )
     try:
         fitted = fit_anchors(sizes.astype(np.float64), number, seed)
     except ValueError as e:
         raise UsageError(f"{where}: setting `model.fit_anchors`: {e}") from None
-    anchors = AnchorSection(sizes=tuple((round(float(w), 1), round(float(h), 1)) for w, h in fitted))
+    anchors = AnchorSection(
+        sizes=tuple((round(float(w), 1), round(float(h), 1)) for w, h in fitted)
+    )
     iou = mean_iou(sizes.astype(np.float64), fitted)
     said = f"{number} anchors fitted to {len(sizes)} training boxes: mean IoU with the nearest {iou:.3f}"
     return stage.model_copy(update={"anchors": anchors}), said

@@ -67,7 +67,8 @@ def _pyramid(host: Pixels, patch: Pixels, cover: Floats, rng: np.random.Generato
         size = (ground.shape[1], ground.shape[0])
         small = [cv2.pyrDown(image) for image in (ground, top, mask)]
         fine_ground, fine_top = (
-            image - cv2.pyrUp(less, dstsize=size) for image, less in zip((ground, top), small, strict=False)
+            image - cv2.pyrUp(less, dstsize=size)
+            for image, less in zip((ground, top), small, strict=False)
         )
         details.append(fine_ground + (fine_top - fine_ground) * mask[..., None])
         ground, top, mask = (np.asarray(image, np.float32) for image in small)

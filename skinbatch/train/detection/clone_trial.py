@@ -53,7 +53,11 @@ class Trial:
 
 
 def cloned_faces(
-    hosts: Sequence[BoxedPhoto], donors: Sequence[BoxedPhoto], spec: DetectorSpec, section: CloneSection, seed: int
+    hosts: Sequence[BoxedPhoto],
+    donors: Sequence[BoxedPhoto],
+    spec: DetectorSpec,
+    section: CloneSection,
+    seed: int,
 ) -> Iterator[ClonedFace]:
     """Clone lesions of `donors` onto `hosts` at the network's scale.
 
@@ -80,7 +84,9 @@ class SeenFace:
 
 def see(detector: Detector, faces: Iterator[ClonedFace]) -> list[SeenFace]:
     """Run a detector on cloned faces and on the same faces without patches."""
-    return [SeenFace(face.lesions, face.plain, *detector([face.pixels, face.clear])) for face in faces]
+    return [
+        SeenFace(face.lesions, face.plain, *detector([face.pixels, face.clear])) for face in faces
+    ]
 
 
 def judge(faces: Sequence[SeenFace], threshold: float) -> Trial:

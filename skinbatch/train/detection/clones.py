@@ -88,7 +88,12 @@ class Cloner:
     """
 
     def __init__(
-        self, annotated: ScaledPhotos, clear: ScaledPhotos, section: CloneSection, *, faint: bool = False
+        self,
+        annotated: ScaledPhotos,
+        clear: ScaledPhotos,
+        section: CloneSection,
+        *,
+        faint: bool = False,
     ) -> None:
         self._annotated, self._clear, self._section, self._faint = annotated, clear, section, faint
         self._donors = [n for n, photo in enumerate(annotated.photos) if len(_alone(photo.boxes))]
@@ -164,7 +169,9 @@ class Cloner:
         best: Patch | None = None
         for centre in points[rng.integers(0, len(points), _TRIES)] if len(points) else ():
             halves = sides / 2
-            if donor.skin_share(centre, _FADED * halves) < _SKIN or _others_near(donor.boxes, centre, halves):
+            if donor.skin_share(centre, _FADED * halves) < _SKIN or _others_near(
+                donor.boxes, centre, halves
+            ):
                 continue
             patch = self._patch(donor.pixels, centre, halves, rng)
             if patch is None:
@@ -174,7 +181,9 @@ class Cloner:
             best = patch
         return best
 
-    def _patch(self, photo: Pixels, centre: Vector, halves: Vector, rng: np.random.Generator) -> Patch | None:
+    def _patch(
+        self, photo: Pixels, centre: Vector, halves: Vector, rng: np.random.Generator
+    ) -> Patch | None:
         """Cut a patch at a new size and angle; None if it would reach over the photo's edge."""
         side = 2 * float(np.sqrt(halves.prod()))
         low, high = np.log(self._section.size)
@@ -215,7 +224,9 @@ class Cloner:
         if soft:
             warped = cv2.GaussianBlur(warped, (0, 0), soft)
 
-        offsets = np.stack(np.meshgrid(np.arange(2 * half), np.arange(2 * half)), axis=-1) + 0.5 - half
+        offsets = (
+            np.stack(np.meshgrid(np.arange(2 * half), np.arange(2 * half)), axis=-1) + 0.5 - half
+        )
         radius = np.linalg.norm((offsets @ inverse.T) / halves, axis=-1)
         share = np.clip((gone - radius) / (gone - full), 0, 1)
         cover = (share * share * (3 - 2 * share)).astype(np.float32)
@@ -279,7 +290,9 @@ class _Canvas:
         plain = np.array(self._plain, np.float32).reshape(-1, 4)
         boxes = np.concatenate((self._seen.boxes, lesions))
         labels = np.concatenate((self._seen.labels, np.array(self._labels, np.int64)))
-        return Cloned(replace(self._seen, pixels=self._pixels, boxes=boxes, labels=labels), lesions, plain)
+        return Cloned(
+            replace(self._seen, pixels=self._pixels, boxes=boxes, labels=labels), lesions, plain
+        )
 
 
 def _alone(boxes: Boxes) -> NDArray[np.intp]:

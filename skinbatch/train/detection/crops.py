@@ -51,7 +51,9 @@ class Sample:
         rows, columns = np.nonzero(self.skin)
         return ((np.stack((columns, rows), axis=1) + 0.5) * self._skin_scale).astype(np.float32)
 
-    def skin_share(self, centre: NDArray[np.floating[Any]], halves: NDArray[np.floating[Any]]) -> float:
+    def skin_share(
+        self, centre: NDArray[np.floating[Any]], halves: NDArray[np.floating[Any]]
+    ) -> float:
         """Return the share of a box around `centre` that is skin, 0-1."""
         if self.skin is None:
             return 0.0
@@ -106,7 +108,9 @@ def draw(
         seen = _seen(photo, rng, changes, (changes.side, changes.side), whole=changes.whole)
         if cloning is not None:
             seen = cloning(seen, rng)
-    pixels = spoilt(relit(np.ascontiguousarray(seen.pixels), changes.augment, rng), changes.augment, rng)
+    pixels = spoilt(
+        relit(np.ascontiguousarray(seen.pixels), changes.augment, rng), changes.augment, rng
+    )
     return Sample(pixels, seen.boxes, seen.labels)
 
 
@@ -128,7 +132,9 @@ def _mosaic(photos: Sequence[Sample], rng: np.random.Generator, changes: Changes
     return Sample(pixels, np.concatenate(boxes), np.concatenate(labels))
 
 
-def _seen(photo: Sample, rng: np.random.Generator, changes: Changes, size: Size, *, whole: bool) -> Sample:
+def _seen(
+    photo: Sample, rng: np.random.Generator, changes: Changes, size: Size, *, whole: bool
+) -> Sample:
     """Return a random view. size: its width and height."""
     linear = change(changes.augment, rng)[:2, :2]
     canvas = np.array(size, float)
@@ -150,13 +156,17 @@ def _seen(photo: Sample, rng: np.random.Generator, changes: Changes, size: Size,
     shift = at - linear @ looked_at
     # OpenCV counts from the centre of the first pixel, boxes from its corner.
     matrix = np.column_stack((linear, shift + linear @ np.array([0.5, 0.5]) - 0.5))
-    pixels = cv2.warpAffine(photo.pixels, matrix, size, flags=cv2.INTER_LINEAR, borderValue=changes.fill)
+    pixels = cv2.warpAffine(
+        photo.pixels, matrix, size, flags=cv2.INTER_LINEAR, borderValue=changes.fill
+    )
     boxes, kept = moved(photo.boxes, linear, shift, size, changes.visible)
     skin = None if photo.skin is None else _seen_skin(photo, linear, shift, size)
     return Sample(np.asarray(pixels, np.uint8), boxes, photo.labels[kept], skin)
 
 
-def _seen_skin(photo: Sample, linear: NDArray[np.float64], shift: NDArray[np.float64], size: Size) -> NDArray[np.bool_]:
+def _seen_skin(
+    photo: Sample, linear: NDArray[np.float64], shift: NDArray[np.float64], size: Size
+) -> NDArray[np.bool_]:
     """Return the skin in the view, (height, width) / _COARSER, bool."""
     assert photo.skin is not None
     height, width = photo.skin.shape
@@ -191,17 +201,26 @@ def _off_lesions(
     if not len(points):
         points = rng.uniform(0, 1, (_TRIES, 2)).astype(np.float32) * photo_size.astype(np.float32)
     apart = len(photo.boxes) and rng.random() < off_lesion
-    places = points[rng.integers(0, len(points), _TRIES if apart else 1)] + rng.uniform(-0.3, 0.3, 2) * extent
+    places = (
+        points[rng.integers(0, len(points), _TRIES if apart else 1)]
+        + rng.uniform(-0.3, 0.3, 2) * extent
+    )
     places = _within(places, extent, photo_size)
     if not apart:
         return places[0]
     low, high = places - extent / 2, places + extent / 2
-    overlaps = (photo.boxes[None, :, :2] < high[:, None]) & (photo.boxes[None, :, 2:] > low[:, None])
+    overlaps = (photo.boxes[None, :, :2] < high[:, None]) & (
+        photo.boxes[None, :, 2:] > low[:, None]
+    )
     return places[overlaps.all(2).sum(1).argmin()]
 
 
 def moved(
-    boxes: Boxes, linear: NDArray[np.float64], shift: NDArray[np.float64], size: Size, visible: float
+    boxes: Boxes,
+    linear: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    size: Size,
+    visible: float,
 ) -> tuple[Boxes, NDArray[np.intp]]:
     """Return boxes through x -> linear @ x + shift, and the indices of those that stayed.
 

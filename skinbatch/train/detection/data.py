@@ -69,24 +69,40 @@ class Faces:
 
 
 def boxed(
-    gathered: Gathered, data: DataSection, classes: Sequence[str], faces: Faces, spec: DetectorSpec, where: str
+    gathered: Gathered,
+    data: DataSection,
+    classes: Sequence[str],
+    faces: Faces,
+    spec: DetectorSpec,
+    where: str,
 ) -> DetectionData:
     """Return the gathered photos with their boxes.
 
     where: the recipe, for messages. Raises UsageError if a detector cannot learn from the photos.
     """
     drawn = boxed_photos(gathered.train, data, classes, faces, where, "train")
-    train = [(taken, large_enough(photo, spec)) for taken, photo in zip(gathered.train, drawn, strict=True)]
+    train = [
+        (taken, large_enough(photo, spec))
+        for taken, photo in zip(gathered.train, drawn, strict=True)
+    ]
     small = {
         taken.photo.name: len(all_of_it.boxes) - len(photo.boxes)
         for all_of_it, (taken, photo) in zip(drawn, train, strict=True)
         if len(all_of_it.boxes) > len(photo.boxes)
     }
-    valid = list(zip(gathered.valid, boxed_photos(gathered.valid, data, classes, faces, where, "valid"), strict=True))
+    valid = list(
+        zip(
+            gathered.valid,
+            boxed_photos(gathered.valid, data, classes, faces, where, "valid"),
+            strict=True,
+        )
+    )
     clear = [photo for taken, photo in train if taken.photo.boxes is None]
     lesions = [photo for taken, photo in train if taken.photo.boxes is not None]
     if not any(len(photo.boxes) for photo in lesions):
-        raise UsageError(f"{where}: no box of {', '.join(classes)} in the photos to train on; set `data.map`")
+        raise UsageError(
+            f"{where}: no box of {', '.join(classes)} in the photos to train on; set `data.map`"
+        )
     held = held_back(len(clear))
     return DetectionData(
         train=tuple(lesions),
@@ -95,7 +111,8 @@ def boxed(
         held_clear=tuple(photo for n, photo in enumerate(clear) if n in held),
         notes=(_of_small(small, spec),) if small else (),
         counts=tuple(
-            _counted(count, valid if count.part.endswith("valid") else train, classes) for count in gathered.counts
+            _counted(count, valid if count.part.endswith("valid") else train, classes)
+            for count in gathered.counts
         ),
     )
 
@@ -114,10 +131,17 @@ def held_back(clear: int) -> set[int]:
 
 
 def boxed_photos(
-    photos: Sequence[TakenPhoto], data: DataSection, classes: Sequence[str], faces: Faces, where: str, part: str
+    photos: Sequence[TakenPhoto],
+    data: DataSection,
+    classes: Sequence[str],
+    faces: Faces,
+    where: str,
+    part: str,
 ) -> list[BoxedPhoto]:
     if any(photo.view.crop for photo in photos):
-        raise UsageError(f"{where}: setting `data.crop` is for classifiers; a detector sees whole photos, or `face`")
+        raise UsageError(
+            f"{where}: setting `data.crop` is for classifiers; a detector sees whole photos, or `face`"
+        )
     stored = [StoredPhoto(photo.photo.name, photo.path) for photo in photos]
     skins: list[bytes | None] = [None] * len(photos)
     to_cut = [n for n, photo in enumerate(photos) if photo.view.face]
@@ -129,7 +153,9 @@ def boxed_photos(
         stored, skins = [photo for photo, _ in found], [skin for _, skin in found]
     elif to_cut:
         if faces.pack is None:
-            raise UsageError(f"{where}: setting `data.face` needs `base`, a pack whose segmenter finds the faces")
+            raise UsageError(
+                f"{where}: setting `data.face` needs `base`, a pack whose segmenter finds the faces"
+            )
         cut = cut_faces([stored[n] for n in to_cut], faces.pack, faces.masked, faces.device)
         for n, photo in zip(to_cut, cut, strict=True):
             stored[n] = photo
@@ -140,7 +166,9 @@ def boxed_photos(
     return made
 
 
-def _with_boxes(taken: TakenPhoto, stored: StoredPhoto, data: DataSection, classes: Sequence[str]) -> BoxedPhoto:
+def _with_boxes(
+    taken: TakenPhoto, stored: StoredPhoto, data: DataSection, classes: Sequence[str]
+) -> BoxedPhoto:
     """Return the photo with its boxes of the model's classes, clipped to the cut photo.
 
     Boxes without an area are left out.
@@ -156,7 +184,9 @@ def _with_boxes(taken: TakenPhoto, stored: StoredPhoto, data: DataSection, class
             return NO_BOXES, NO_LABELS
         boxes = np.clip(drawn * scale - np.array([x1, y1, x1, y1], np.float32), 0, edge)
         meant = [truth_class(name, data, classes) for name in names]
-        labels = np.array([_UNKNOWN if n is None else classes.index(n) if n else _NONE for n in meant], np.int64)
+        labels = np.array(
+            [_UNKNOWN if n is None else classes.index(n) if n else _NONE for n in meant], np.int64
+        )
         usable = (boxes[:, 2:] > boxes[:, :2]).all(1)
         return boxes[usable], labels[usable]
 
@@ -177,13 +207,17 @@ def _with_boxes(taken: TakenPhoto, stored: StoredPhoto, data: DataSection, class
     )
 
 
-def _to_photo(size: tuple[int, int], annotated: tuple[int | None, int | None]) -> NDArray[np.float32]:
+def _to_photo(
+    size: tuple[int, int], annotated: tuple[int | None, int | None]
+) -> NDArray[np.float32]:
     """Return (4,) factors for corners that were drawn on a smaller or larger copy of the photo."""
     factors = [real / said if said else 1.0 for real, said in zip(size, annotated, strict=True)]
     return np.array(factors * 2, np.float32)
 
 
-def _counted(count: DataCount, photos: Sequence[tuple[TakenPhoto, BoxedPhoto]], classes: Sequence[str]) -> DataCount:
+def _counted(
+    count: DataCount, photos: Sequence[tuple[TakenPhoto, BoxedPhoto]], classes: Sequence[str]
+) -> DataCount:
     """Return the count with the boxes that are used."""
     things: Counter[str] = Counter()
     for taken, photo in photos:

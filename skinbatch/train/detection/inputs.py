@@ -33,7 +33,9 @@ class NetworkInputs(BaseDataPreprocessor):
         shape = (inputs.shape[2], inputs.shape[3])
         samples = []
         counts = data["counts"].tolist()
-        for boxes, labels in zip(batch["boxes"].split(counts), batch["labels"].split(counts), strict=True):
+        for boxes, labels in zip(
+            batch["boxes"].split(counts), batch["labels"].split(counts), strict=True
+        ):
             sample = DetDataSample(metainfo=metainfo(shape, shape))
             sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
             sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=labels[:0])

@@ -50,7 +50,12 @@ class TrainingInputs(Dataset[Sample]):
     """
 
     def __init__(
-        self, photos: ScaledPhotos, clear: ScaledPhotos, changes: Changes, seed: int, cloner: Cloner | None = None
+        self,
+        photos: ScaledPhotos,
+        clear: ScaledPhotos,
+        changes: Changes,
+        seed: int,
+        cloner: Cloner | None = None,
     ) -> None:
         self._photos, self._clear, self._changes, self._seed = photos, clear, changes, seed
         self._cloner = cloner
@@ -78,7 +83,9 @@ class TrainingInputs(Dataset[Sample]):
         others: list[Sample] = []
         if rng.random() < self._changes.augment.mosaic:
             others = [self._photos[int(rng.integers(len(self._photos)))] for _ in range(MOSAIC - 1)]
-        return draw(self._photos[n], others, rng, self._changes, cloner.on_annotated if cloner else None)
+        return draw(
+            self._photos[n], others, rng, self._changes, cloner.on_annotated if cloner else None
+        )
 
     def _rng(self, key: Key) -> np.random.Generator:
         # The last number keeps these apart from the generators of the order.
@@ -103,7 +110,15 @@ class Order(Sampler[list[Key]]):
     """
 
     def __init__(
-        self, photos: int, clear: int, batch: int, seed: int, *, first: int = 0, rank: int = 0, world: int = 1
+        self,
+        photos: int,
+        clear: int,
+        batch: int,
+        seed: int,
+        *,
+        first: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self._inputs, self.batch, self._seed = photos + clear, batch, seed
         self.first, self._rank, self._world = first, rank, world
@@ -135,7 +150,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     }
 
 
-def loader(inputs: TrainingInputs, order: Order, processes: int, *, pinned: bool) -> DataLoader[Sample]:
+def loader(
+    inputs: TrainingInputs, order: Order, processes: int, *, pinned: bool
+) -> DataLoader[Sample]:
     """Return a loader.
 
     processes: 0 makes batches in the calling process. pinned: in memory that a GPU copies from

@@ -21,7 +21,13 @@ from mmengine.runner import BaseLoop
 from torch import Tensor
 
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting.checkpoint import FitState, load_checkpoint, save_checkpoint, write_log, write_tensors
+from skinbatch.train.fitting.checkpoint import (
+    FitState,
+    load_checkpoint,
+    save_checkpoint,
+    write_log,
+    write_tensors,
+)
 from skinbatch.train.fitting.interrupt import Interrupts
 from skinbatch.train.fitting.loop import rate
 from skinbatch.train.fitting.progress import TrainingProgress, TrainingStep
@@ -81,7 +87,9 @@ class TrainLoop(BaseLoop):
     All workers run the loop. The first one's clock counts, and only the first one writes.
     """
 
-    def __init__(self, runner: Any, batches: Any, course: Course, work: Path, progress: TrainingProgress) -> None:
+    def __init__(
+        self, runner: Any, batches: Any, course: Course, work: Path, progress: TrainingProgress
+    ) -> None:
         """Create the loop. batches: a loader over an Order."""
         super().__init__(runner, batches)
         self.course, self.work, self.progress = course, work, progress
@@ -117,7 +125,9 @@ class TrainLoop(BaseLoop):
         self._loss = torch.full((), self.state.loss_sum, device=self._device)
         if not self.over():
             self.progress.phase("reading photos")
-            self.dataloader.dataset.fill(memory_budget() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+            self.dataloader.dataset.fill(
+                memory_budget() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            )
             self.dataloader.batch_sampler.first = self.state.step
             self.progress.phase("training")
             with Interrupts() as interrupts:
@@ -168,7 +178,9 @@ class TrainLoop(BaseLoop):
 
     def _learn(self, batch: Any, used: float) -> None:
         state, schedule = self.state, self.course.schedule
-        seed = np.random.SeedSequence((self.course.seed, state.step, self.rank, 2)).generate_state(1)
+        seed = np.random.SeedSequence((self.course.seed, state.step, self.rank, 2)).generate_state(
+            1
+        )
         torch.manual_seed(int(seed[0]))
         for group in self.runner.optim_wrapper.param_groups:
             group["lr"] = schedule.lr * rate(schedule, state.step, used)
@@ -184,7 +196,9 @@ class TrainLoop(BaseLoop):
                 self._checked(math.nan)
             raise
         self._loss += outputs["loss"].detach()
-        self.runner.call_hook("after_train_iter", batch_idx=state.step, data_batch=batch, outputs=outputs)
+        self.runner.call_hook(
+            "after_train_iter", batch_idx=state.step, data_batch=batch, outputs=outputs
+        )
 
     def _evaluate(self) -> None:
         state, began = self.state, time.monotonic()
@@ -281,7 +295,9 @@ class TrainLoop(BaseLoop):
     @property
     def _average(self) -> Any:
         """Return EMAHook's model, or None if nothing is averaged."""
-        return next((hook.ema_model for hook in self.runner.hooks if hasattr(hook, "ema_model")), None)
+        return next(
+            (hook.ema_model for hook in self.runner.hooks if hasattr(hook, "ema_model")), None
+        )
 
     @property
     def _device(self) -> torch.device:

@@ -70,7 +70,9 @@ def large_enough(photo: BoxedPhoto, spec: DetectorSpec) -> BoxedPhoto:
 def network_sizes(photos: Sequence[BoxedPhoto], spec: DetectorSpec) -> NDArray[np.float32]:
     """Return (N, 2) widths and heights of all usable boxes, pixels of the network's input."""
     scales = [network_scale(photo.width, photo.height, spec) for photo in photos]
-    boxes = [network_boxes(photo, scale, scale)[0] for photo, scale in zip(photos, scales, strict=True)]
+    boxes = [
+        network_boxes(photo, scale, scale)[0] for photo, scale in zip(photos, scales, strict=True)
+    ]
     together = np.concatenate([NO_BOXES, *boxes])
     return np.asarray(together[:, 2:] - together[:, :2], np.float32)
 

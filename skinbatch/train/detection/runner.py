@@ -41,7 +41,13 @@ class DetectorRunner(Runner):
     """Train a model that has its weights, its `data_preprocessor` and its frozen parts already."""
 
     def __init__(
-        self, model: nn.Module, batches: Any, course: Course, setting: Setting, work: Path, progress: TrainingProgress
+        self,
+        model: nn.Module,
+        batches: Any,
+        course: Course,
+        setting: Setting,
+        work: Path,
+        progress: TrainingProgress,
     ) -> None:
         self._course, self._setting, self._folder, self._progress = course, setting, work, progress
         self._batches = batches
@@ -51,7 +57,14 @@ class DetectorRunner(Runner):
         kind = AmpOptimWrapper if setting.mixed else OptimWrapper
         hooks = []
         if schedule.ema:
-            hooks.append(EMAHook("MomentumAnnealingEMA", momentum=1 - schedule.ema, gamma=GAMMA, update_buffers=True))
+            hooks.append(
+                EMAHook(
+                    "MomentumAnnealingEMA",
+                    momentum=1 - schedule.ema,
+                    gamma=GAMMA,
+                    update_buffers=True,
+                )
+            )
         super().__init__(
             model=learner,
             work_dir=str(work / "mmengine"),

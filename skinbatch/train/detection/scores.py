@@ -35,9 +35,14 @@ SEVERITIES = ("mild", "moderate", "severe", "very_severe")
 _AT_ONCE = 8
 
 
-def make_detector(spec: DetectorSpec, weights: Mapping[str, Tensor], device: torch.device) -> MMDetDetector:
+def make_detector(
+    spec: DetectorSpec, weights: Mapping[str, Tensor], device: torch.device
+) -> MMDetDetector:
     """Return a detector with the weights rounded to half precision."""
-    stored = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    stored = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in weights.items()
+    }
     return MMDetDetector(spec, stored, device=str(device))
 
 
@@ -68,7 +73,9 @@ class Scored:
     def of(cls, photos: Sequence[BoxedPhoto], found: Sequence[Detections]) -> Scored:
         truth = Boxes.stack([p.boxes for p in photos], labels=[p.labels for p in photos])
         crowds = Boxes.stack([p.crowds for p in photos], labels=[p.crowd_labels for p in photos])
-        boxes = Boxes.stack([d.xyxy for d in found], [d.scores for d in found], [d.labels for d in found])
+        boxes = Boxes.stack(
+            [d.xyxy for d in found], [d.scores for d in found], [d.labels for d in found]
+        )
         return cls(photos, truth, crowds, boxes)
 
     def ap50(self) -> float:
@@ -99,23 +106,35 @@ class Scored:
         made: list[Metric] = []
         values = detection({"": match(self.truth, self.found, self.crowds)}, how, groups=groups)
         if len(classes) > 1:
-            values |= detection({name: match(*self._of_class(n)) for n, name in enumerate(classes)}, how, groups=groups)
+            values |= detection(
+                {name: match(*self._of_class(n)) for n, name in enumerate(classes)},
+                how,
+                groups=groups,
+            )
         for name in ("", *(name for name in classes if name in values)):
-            made += [_metric(title, values[name][key], name, number) for key, title in _TITLES.items()]
+            made += [
+                _metric(title, values[name][key], name, number) for key, title in _TITLES.items()
+            ]
         truth_counts, found_counts = self.counts(threshold)
         errors = count_error(truth_counts, found_counts, how, groups=groups)
         made += [_metric(title, errors[key], "", number) for key, title in _COUNTS.items()]
-        severities = np.array([-1 if photo.severity is None else photo.severity for photo in self.photos])
+        severities = np.array(
+            [-1 if photo.severity is None else photo.severity for photo in self.photos]
+        )
         for level, name in enumerate(SEVERITIES):
             if (here := severities == level).any():
                 inner = None if groups is None else groups[here]
-                error = count_error(truth_counts[here], found_counts[here], how, groups=inner)["mae"]
+                error = count_error(truth_counts[here], found_counts[here], how, groups=inner)[
+                    "mae"
+                ]
                 made.append(_metric("count MAE", error, name, int(here.sum())))
         # Without a true box there is no AP.
         return [metric for metric in made if np.isfinite(metric.value)]
 
     def _of_class(self, label: int) -> tuple[Boxes, Boxes, Boxes]:
-        truth, found, crowds = (each.only(each.label == label) for each in (self.truth, self.found, self.crowds))
+        truth, found, crowds = (
+            each.only(each.label == label) for each in (self.truth, self.found, self.crowds)
+        )
         return truth, found, crowds
 
     def _groups(self) -> Ints | None:

@@ -39,7 +39,9 @@ def shares(inputs: TrainingInputs, order: Order) -> list[Share]:
         source = inputs.source(key)
         drawn[source] += 1
         lesions[source] += len(inputs[key].boxes) > 0
-    return [Share(name, drawn[name] / len(keys), lesions[name] / drawn[name]) for name in sorted(drawn)]
+    return [
+        Share(name, drawn[name] / len(keys), lesions[name] / drawn[name]) for name in sorted(drawn)
+    ]
 
 
 def as_lines(rows: list[Share]) -> Iterator[str]:

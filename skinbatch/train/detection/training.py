@@ -22,7 +22,13 @@ from skinbatch.models.pack import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import load_weights, save_weights
 from skinbatch.train.detection.anchoring import with_fitted_anchors
-from skinbatch.train.detection.clone_trial import SeenFace, cloned_faces, judge, quiet_threshold, see
+from skinbatch.train.detection.clone_trial import (
+    SeenFace,
+    cloned_faces,
+    judge,
+    quiet_threshold,
+    see,
+)
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Changes
 from skinbatch.train.detection.data import DetectionData, Faces, boxed
@@ -84,12 +90,18 @@ def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> Tr
     run = _Run(recipe, choose_device(recipe.run), progress)
     config, stage = run.user_config(stage, work)
     path = recipe.start_from()
-    start: tuple[str, Weights] | None = (path.name, read_start(path, stage)) if path is not None else None
+    start: tuple[str, Weights] | None = (
+        (path.name, read_start(path, stage)) if path is not None else None
+    )
     counts: list[DataCount] = []
     notes: list[str] = []
     steps, seconds, earlier = 0, 0.0, list[tuple[str, Curve]]()
     for part in parts_of(recipe):
-        trained = run.fit(replace(part, stage=stage.model_copy(update={"classes": part.stage.classes})), start, work)
+        trained = run.fit(
+            replace(part, stage=stage.model_copy(update={"classes": part.stage.classes})),
+            start,
+            work,
+        )
         start = (f"the training `{part.name}`", trained.best)
         counts += trained.data.counts
         steps, seconds = steps + trained.state.step, seconds + trained.state.seconds
@@ -100,7 +112,9 @@ def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> Tr
     weights = work / "detector.safetensors"
     parameters = run.write(trained, weights)
     fields = trained.stage.model_copy(update={"threshold": threshold}).model_dump(
-        mode="json", exclude={"sha256", "config_sha256", "parameters", "source", "licence"}, exclude_none=True
+        mode="json",
+        exclude={"sha256", "config_sha256", "parameters", "source", "licence"},
+        exclude_none=True,
     )
     return TrainedStage(
         stage="detector",
@@ -164,11 +178,17 @@ class _Run:
 
         self.user_model, said = read_config(self.recipe.model.config)
         defaults = DetectorStage.model_fields
-        unsaid = {n: v for n, v in said.items() if n != "classes" and getattr(stage, n) == defaults[n].default}
+        unsaid = {
+            n: v
+            for n, v in said.items()
+            if n != "classes" and getattr(stage, n) == defaults[n].default
+        }
         work.mkdir(parents=True, exist_ok=True)
         path = work / DETECTOR_CONFIG
         path.write_text(json.dumps(self.user_model, indent=1), encoding="utf-8")
-        return path, DetectorStage.model_validate_json(json.dumps(stage.model_dump(mode="json") | unsaid))
+        return path, DetectorStage.model_validate_json(
+            json.dumps(stage.model_dump(mode="json") | unsaid)
+        )
 
     def fit(self, part: Part, start: tuple[str, Weights] | None, work: Path) -> _Trained:
         """Run one training. work: its folder; earlier trainings have one of their own."""
@@ -179,13 +199,26 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.progress.phase("reading annotations")
         faces = Faces(
-            recipe.base_pack(), stage.input == "masked_crop", str(self.device), recipe.clone is not None, folder
+            recipe.base_pack(),
+            stage.input == "masked_crop",
+            str(self.device),
+            recipe.clone is not None,
+            folder,
         )
-        data = boxed(gather_part(recipe, part), part.data, stage.classes, faces, self._spec(stage), self.where)
+        data = boxed(
+            gather_part(recipe, part),
+            part.data,
+            stage.classes,
+            faces,
+            self._spec(stage),
+            self.where,
+        )
         notes += data.notes
         sizes = network_sizes(data.train, self._spec(stage))
         if recipe.model.fit_anchors is not None:
-            stage, said = with_fitted_anchors(stage, sizes, recipe.model.fit_anchors, part.seed, self.where)
+            stage, said = with_fitted_anchors(
+                stage, sizes, recipe.model.fit_anchors, part.seed, self.where
+            )
             notes.append(said)
         spec = self._spec(stage)
         torch.manual_seed(part.seed)
@@ -215,7 +248,9 @@ class _Run:
         state = runner.train_loop.state
         over = course.used(state) >= 1
         stopped = (
-            "the schedule was over" if over else f"the score did not rise for {part.schedule.patience} evaluations"
+            "the schedule was over"
+            if over
+            else f"the score did not rise for {part.schedule.patience} evaluations"
         )
         best = read_best(folder / BEST)
         return _Trained(spec, stage, data, best, state, stopped, tuple(notes))
@@ -244,33 +279,53 @@ class _Run:
         threshold = Scored.of(chosen, detect(detector, chosen)).best_threshold()
         clone, faces = self.recipe.clone, list[SeenFace]()
         if clone is not None and data.held_clear:
-            faces = see(detector, cloned_faces(data.held_clear, data.valid, trained.spec, clone, self.recipe.seed))
+            faces = see(
+                detector,
+                cloned_faces(data.held_clear, data.valid, trained.spec, clone, self.recipe.seed),
+            )
             threshold = quiet_threshold(faces, threshold, clone)
 
         scored = Scored.of(data.valid, detect(detector, data.valid))
         metrics = scored.metrics(threshold, trained.spec.classes)
         guess = float(np.mean([len(photo.boxes) for photo in data.train]))
         off = float(np.abs(scored.truth.per_photo() - guess).mean())
-        metrics.append(Metric("count MAE of guessing the training mean", off, photos=len(data.valid)))
+        metrics.append(
+            Metric("count MAE of guessing the training mean", off, photos=len(data.valid))
+        )
         metrics += self._by_source(data, detector, threshold)
         if faces:
             trial = judge(faces, threshold)
-            metrics.append(Metric("cloned lesions that are counted", trial.lesions, photos=trial.faces))
-            metrics.append(Metric("cloned plain skin that is counted", trial.plain, photos=trial.faces))
+            metrics.append(
+                Metric("cloned lesions that are counted", trial.lesions, photos=trial.faces)
+            )
+            metrics.append(
+                Metric("cloned plain skin that is counted", trial.plain, photos=trial.faces)
+            )
         if data.held_clear:
-            alarms = [int((found.scores >= threshold).sum()) for found in detect(detector, data.held_clear)]
-            metrics.append(Metric("boxes a photo without lesions", float(np.mean(alarms)), photos=len(alarms)))
+            alarms = [
+                int((found.scores >= threshold).sum())
+                for found in detect(detector, data.held_clear)
+            ]
+            metrics.append(
+                Metric("boxes a photo without lesions", float(np.mean(alarms)), photos=len(alarms))
+            )
         return threshold, metrics
 
-    def _by_source(self, data: DetectionData, detector: MMDetDetector, threshold: float) -> list[Metric]:
+    def _by_source(
+        self, data: DetectionData, detector: MMDetDetector, threshold: float
+    ) -> list[Metric]:
         """Return AP50 and count error of each source of validation photos, if there are several."""
         sources = dict.fromkeys(photo.source for photo in data.valid)
         made: list[Metric] = []
         for name in sources if len(sources) > 1 else ():
             photos = [photo for photo in data.valid if photo.source == name]
             scored = Scored.of(photos, detect(detector, photos))
-            numbers = {metric.name: metric for metric in scored.metrics(threshold, detector.spec.classes)}
-            made += [replace(numbers[key], of=name) for key in ("AP50", "count MAE") if key in numbers]
+            numbers = {
+                metric.name: metric for metric in scored.metrics(threshold, detector.spec.classes)
+            }
+            made += [
+                replace(numbers[key], of=name) for key in ("AP50", "count MAE") if key in numbers
+            ]
         return made
 
     def write(self, trained: _Trained, path: Path) -> int:
@@ -284,7 +339,9 @@ class _Run:
     def _spec(self, stage: DetectorStage) -> DetectorSpec:
         return detector_spec(stage, ModelSettings(), self.user_model)
 
-    def _batches(self, part: Part, data: DetectionData, spec: DetectorSpec) -> tuple[Any, Order, list[str]]:
+    def _batches(
+        self, part: Part, data: DetectionData, spec: DetectorSpec
+    ) -> tuple[Any, Order, list[str]]:
         """Return the loader, its order, and one line for each source about what it shows."""
         changes = changes_of(self.recipe.augment, part.data.aspect, longest_side(data, spec), spec)
         photos, clear = ScaledPhotos(data.train, spec), ScaledPhotos(data.clear, spec)
@@ -297,7 +354,11 @@ class _Run:
         self.progress.phase("looking at training inputs")
         shown = list(as_lines(shares(inputs, order)))
         pinned = self.device.type == "cuda"
-        return loader(inputs, order, loaders(self.recipe.run, self.device), pinned=pinned), order, shown
+        return (
+            loader(inputs, order, loaders(self.recipe.run, self.device), pinned=pinned),
+            order,
+            shown,
+        )
 
     def _evaluation(self, data: DetectionData, spec: DetectorSpec) -> Any:
         clone, seed = self.recipe.clone, self.recipe.seed
@@ -340,7 +401,9 @@ def longest_side(data: DetectionData, spec: DetectorSpec) -> int:
     return -(-round(max(sides)) // PAD_TO) * PAD_TO
 
 
-def changes_of(augment: AugmentSection, aspect: float | None, side: int, spec: DetectorSpec) -> Changes:
+def changes_of(
+    augment: AugmentSection, aspect: float | None, side: int, spec: DetectorSpec
+) -> Changes:
     """Return how inputs are made.
 
     Args:

@@ -45,7 +45,8 @@ class FitState:
 def save_checkpoint(work: Path, parts: Mapping[str, Any], state: FitState) -> None:
     """Save networks, optimiser and whatever else has a state_dict, by name."""
     write_tensors(
-        {name: part.state_dict() for name, part in parts.items()} | {"state": asdict(state)}, work / CHECKPOINT
+        {name: part.state_dict() for name, part in parts.items()} | {"state": asdict(state)},
+        work / CHECKPOINT,
     )
 
 
@@ -74,7 +75,9 @@ def read_best(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
-        raise UsageError(f"{path}: cannot be read ({_why(e)}); remove {path.parent} to train again") from None
+        raise UsageError(
+            f"{path}: cannot be read ({_why(e)}); remove {path.parent} to train again"
+        ) from None
 
 
 def _why(error: Exception) -> str:

@@ -79,9 +79,13 @@ def on_workers(
                 "folder": os.getcwd(),
                 "work": str(work.resolve()),
             },
-            torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+            torch_config=TorchConfig(
+                backend="nccl" if gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
+            ),
             scaling_config=ScalingConfig(
-                num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": cores} | ({"GPU": 1} if gpu else {})
+                num_workers=run.workers,
+                use_gpu=gpu,
+                resources_per_worker={"CPU": cores} | ({"GPU": 1} if gpu else {}),
             ),
             run_config=RunConfig(
                 name="training",
@@ -138,7 +142,9 @@ def _connect(address: str | None) -> None:
                 **({} if address else {"include_dashboard": False}),
             )
     except Exception as e:  # Ray raises any class here, bare Exception too
-        raise UsageError(f"Ray at {address or 'this machine'} cannot be reached: {e}; set `run.workers` = 1") from e
+        raise UsageError(
+            f"Ray at {address or 'this machine'} cannot be reached: {e}; set `run.workers` = 1"
+        ) from e
 
 
 def _shares(run: RunSection) -> tuple[bool, float]:
@@ -147,9 +153,13 @@ def _shares(run: RunSection) -> tuple[bool, float]:
     cores, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
     gpu = run.device != "cpu" and gpus >= run.workers
     if run.device == "cuda" and not gpu:
-        raise UsageError(f"setting `run.workers`: {run.workers} workers need a GPU each, but Ray has {gpus:g}")
+        raise UsageError(
+            f"setting `run.workers`: {run.workers} workers need a GPU each, but Ray has {gpus:g}"
+        )
     if cores < run.workers:
-        raise UsageError(f"setting `run.workers`: {run.workers} workers need a core each, but Ray has {cores:g}")
+        raise UsageError(
+            f"setting `run.workers`: {run.workers} workers need a core each, but Ray has {cores:g}"
+        )
     return gpu, float(cores // run.workers)
 
 

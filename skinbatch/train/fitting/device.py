@@ -19,10 +19,18 @@ def choose_device(run: RunSection) -> torch.device:
     """
     there = torch.cuda.is_available()
     if run.device == "cuda" and not there:
-        raise UsageError("setting `run.device` is cuda, but torch finds no GPU here; set auto or cpu")
-    device = torch.device("cuda", torch.cuda.current_device()) if there and run.device != "cpu" else torch.device("cpu")
+        raise UsageError(
+            "setting `run.device` is cuda, but torch finds no GPU here; set auto or cpu"
+        )
+    device = (
+        torch.device("cuda", torch.cuda.current_device())
+        if there and run.device != "cpu"
+        else torch.device("cpu")
+    )
     if run.precision == "amp" and device.type != "cuda":
-        raise UsageError("setting `run.precision` is amp, but there is no GPU to train on; set auto or fp32")
+        raise UsageError(
+            "setting `run.precision` is amp, but there is no GPU to train on; set auto or fp32"
+        )
     return device
 
 
@@ -47,7 +55,11 @@ def processor() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [ln.split(":", 1)[1].strip() for ln in cpuinfo.read_text().splitlines() if ln.startswith("model name")]
+        names = [
+            ln.split(":", 1)[1].strip()
+            for ln in cpuinfo.read_text().splitlines()
+            if ln.startswith("model name")
+        ]
         model = names[0] if names else model
     cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
     return f"{model}, {cores} core{'s' * (cores > 1)}, {threads} thread{'s' * (threads > 1)}"

@@ -37,7 +37,10 @@ class Interrupts:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -46,5 +49,8 @@ class Interrupts:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self._asked:  # not by print, which may be at work just now
-            os.write(2, b"\nskinbatch: stops after this step; Ctrl-C again: at once, with the last checkpoint\n")
+            os.write(
+                2,
+                b"\nskinbatch: stops after this step; Ctrl-C again: at once, with the last checkpoint\n",
+            )
         self._asked = True

@@ -85,7 +85,9 @@ class Fitted:
     stopped: str
 
 
-def fit(network: nn.Module, task: Task, plan: Plan, work: Path, progress: TrainingProgress) -> Fitted:
+def fit(
+    network: nn.Module, task: Task, plan: Plan, work: Path, progress: TrainingProgress
+) -> Fitted:
     """Train until the schedule ends or validation stops improving.
 
     A training found in `work` is continued. `checkpoint.pt`, `best.pt` and `log.jsonl` are left
@@ -105,9 +107,19 @@ def fit(network: nn.Module, task: Task, plan: Plan, work: Path, progress: Traini
 class _Run:
     """Hold one training in progress."""
 
-    def __init__(self, network: nn.Module, task: Task, plan: Plan, work: Path, progress: TrainingProgress) -> None:
-        self.task, self.plan, self.schedule, self.work, self.progress = task, plan, plan.schedule, work, progress
-        self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    def __init__(
+        self, network: nn.Module, task: Task, plan: Plan, work: Path, progress: TrainingProgress
+    ) -> None:
+        self.task, self.plan, self.schedule, self.work, self.progress = (
+            task,
+            plan,
+            plan.schedule,
+            work,
+            progress,
+        )
+        self.world, self.rank = (
+            (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        )
         self.device = choose_device(plan.run)
         if self.device.type == "cpu" and plan.run.threads is not None:
             torch.set_num_threads(plan.run.threads)
@@ -126,7 +138,9 @@ class _Run:
         work.mkdir(parents=True, exist_ok=True)
         self.state = load_checkpoint(work, self._parts(), self.device) or FitState()
         self.learner = self._learner()
-        self.frozen = [m for m in self.network.modules() if isinstance(m, BatchNorm) and _is_frozen(m)]
+        self.frozen = [
+            m for m in self.network.modules() if isinstance(m, BatchNorm) and _is_frozen(m)
+        ]
         self.loss = torch.zeros((), device=self.device)
 
     def train(self, interrupts: Interrupts) -> None:
@@ -176,7 +190,9 @@ class _Run:
             if not self._length_over()
             else "the schedule was over"
         )
-        return Fitted(best, tuple(state.curve), state.step, state.seconds, hardware(self.device), reason)
+        return Fitted(
+            best, tuple(state.curve), state.step, state.seconds, hardware(self.device), reason
+        )
 
     @property
     def steps(self) -> int | None:
@@ -234,7 +250,11 @@ class _Run:
         # The sum stays on the device: asking for the number would wait for the GPU in every step.
         self.loss += loss.detach()
         if self.average is not None:
-            follow(self.average, self.network, min(self.schedule.ema, (1 + self.state.step) / (10 + self.state.step)))
+            follow(
+                self.average,
+                self.network,
+                min(self.schedule.ema, (1 + self.state.step) / (10 + self.state.step)),
+            )
 
     def _evaluate(self) -> None:
         state = self.state
@@ -319,7 +339,11 @@ class _Run:
             save_checkpoint(self.work, self._parts(), self.state)
 
     def _parts(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {"network": self.network, "optimiser": self.optimiser, "scaler": self.scaler}
+        parts: dict[str, Any] = {
+            "network": self.network,
+            "optimiser": self.optimiser,
+            "scaler": self.scaler,
+        }
         return parts | ({"average": self.average} if self.average is not None else {})
 
     def _learner(self) -> nn.Module:
@@ -327,7 +351,9 @@ class _Run:
         if self.world == 1:
             return self.network
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(self.network, device_ids=devices, find_unused_parameters=False)
+        return nn.parallel.DistributedDataParallel(
+            self.network, device_ids=devices, find_unused_parameters=False
+        )
 
 
 class _Clock:

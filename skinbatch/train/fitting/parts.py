@@ -62,7 +62,13 @@ def parts_of(recipe: Recipe) -> list[Part]:
     """Return the earlier trainings, then the recipe's own."""
     stage, seed = recipe.model.stage, recipe.seed
     parts = [
-        Part(t.name, stage.model_copy(update={"classes": t.classes or stage.classes}), t.data, t.schedule, seed + n)
+        Part(
+            t.name,
+            stage.model_copy(update={"classes": t.classes or stage.classes}),
+            t.data,
+            t.schedule,
+            seed + n,
+        )
         for n, t in enumerate(recipe.transfer, 1)
     ]
     return [*parts, Part("", stage, recipe.data, recipe.schedule, seed)]
@@ -71,17 +77,29 @@ def parts_of(recipe: Recipe) -> list[Part]:
 def gather_part(recipe: Recipe, part: Part) -> Gathered:
     """Gather the photos of one training. Raises UsageError as gather does."""
     where, classes = recipe.file, part.stage.classes
-    return gather(part.data, recipe.stage, classes, recipe.seed, where=where, part=part.name, unusable=recipe.unusable)
+    return gather(
+        part.data,
+        recipe.stage,
+        classes,
+        recipe.seed,
+        where=where,
+        part=part.name,
+        unusable=recipe.unusable,
+    )
 
 
-def train_parts(recipe: Recipe, work: Path, progress: TrainingProgress, prepare: Prepare) -> Trained:
+def train_parts(
+    recipe: Recipe, work: Path, progress: TrainingProgress, prepare: Prepare
+) -> Trained:
     """Train each part in a folder of its own below `work`, the last one in `work` itself.
 
     Parts that are done are not done again. Raises what gather, read_start and fit raise.
     """
     device = choose_device(recipe.run)
     first = recipe.start_from()
-    state: Mapping[str, Tensor] | None = read_start(first, recipe.model.stage) if first is not None else None
+    state: Mapping[str, Tensor] | None = (
+        read_start(first, recipe.model.stage) if first is not None else None
+    )
     where, notes, counts = first.name if first is not None else "", list[str](), list[DataCount]()
     steps, seconds, earlier = 0, 0.0, list[tuple[str, Curve]]()
     for part in parts_of(recipe):
@@ -105,13 +123,24 @@ def train_parts(recipe: Recipe, work: Path, progress: TrainingProgress, prepare:
             earlier.append((part.name, fitted.curve))
     network.load_state_dict(as_stored(fitted.weights))
     return Trained(
-        network.to(device).eval(), task, fitted, tuple(counts), tuple(notes), steps, seconds, device, tuple(earlier)
+        network.to(device).eval(),
+        task,
+        fitted,
+        tuple(counts),
+        tuple(notes),
+        steps,
+        seconds,
+        device,
+        tuple(earlier),
     )
 
 
 def as_stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensor rounded to half precision, as a pack stores it."""
-    return {name: value.half().float() if value.is_floating_point() else value for name, value in weights.items()}
+    return {
+        name: value.half().float() if value.is_floating_point() else value
+        for name, value in weights.items()
+    }
 
 
 def _told(fitted: Fitted) -> str:

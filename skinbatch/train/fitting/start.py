@@ -39,7 +39,11 @@ def start_from(network: nn.Module, state: Mapping[str, Tensor], where: str) -> s
     Raises UsageError if less than half of the layers or of the file fit: the file is of another
     architecture.
     """
-    own = {name: value for name, value in network.state_dict().items() if not name.endswith(BOOKKEEPING)}
+    own = {
+        name: value
+        for name, value in network.state_dict().items()
+        if not name.endswith(BOOKKEEPING)
+    }
     fitting = [_fitting(own, state, place) for place in _PLACES]
     taken = max(fitting, key=len)
     if 2 * len(taken) < min(len(own), len(state)):
@@ -50,11 +54,17 @@ def start_from(network: nn.Module, state: Mapping[str, Tensor], where: str) -> s
         )
     network.load_state_dict(taken, strict=False)
     anew = [name for name in own if name not in taken]
-    rest = f"; new: {', '.join(anew[:3])}{f' and {len(anew) - 3} more' if len(anew) > 3 else ''}" if anew else ""
+    rest = (
+        f"; new: {', '.join(anew[:3])}{f' and {len(anew) - 3} more' if len(anew) > 3 else ''}"
+        if anew
+        else ""
+    )
     return f"started from {where}: {len(taken)} of {len(own)} layers{rest}"
 
 
-def _fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+def _fitting(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str
+) -> dict[str, Tensor]:
     return {
         place + name: value.float() if value.is_floating_point() else value
         for name, value in state.items()
@@ -76,4 +86,6 @@ def freeze_backbone(network: nn.Module, where: str) -> None:
         network.requires_grad_(False)
         own.requires_grad_(True)
     else:
-        raise UsageError(f"{where}: setting `model.freeze`: this architecture has no backbone; leave it out")
+        raise UsageError(
+            f"{where}: setting `model.freeze`: this architecture has no backbone; leave it out"
+        )

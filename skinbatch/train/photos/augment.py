@@ -40,7 +40,10 @@ def clutter(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
         cv2.resize(colours, (size, size), interpolation=int(method)), np.float32
     ).reshape(size, size, 3)
     for _ in range(int(rng.integers(0, 7))):
-        centre, axes = rng.integers(0, size, 2).tolist(), rng.integers(size // 16, size // 2, 2).tolist()
+        centre, axes = (
+            rng.integers(0, size, 2).tolist(),
+            rng.integers(size // 16, size // 2, 2).tolist(),
+        )
         colour = [float(value) for value in _colour(rng)]
         if rng.random() < 0.5:
             cv2.ellipse(scene, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
@@ -55,4 +58,6 @@ def clutter(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
 def _colour(rng: np.random.Generator) -> NDArray[np.float32]:
     if rng.random() < 0.5:
         return rng.uniform(0, 255, 3).astype(np.float32)
-    return (np.array([215, 165, 140]) * rng.uniform(0.5, 1.15) + rng.normal(0, 20, 3)).astype(np.float32)
+    return (np.array([215, 165, 140]) * rng.uniform(0.5, 1.15) + rng.normal(0, 20, 3)).astype(
+        np.float32
+    )

@@ -29,7 +29,9 @@ _BATCH = 8
 _SKIN_SIDE = 160
 
 
-def cut_faces(photos: Sequence[StoredPhoto], pack: Pack, masked: bool, device: str) -> list[StoredPhoto]:
+def cut_faces(
+    photos: Sequence[StoredPhoto], pack: Pack, masked: bool, device: str
+) -> list[StoredPhoto]:
     """Return the photos, each with the cut that the segmenter of `pack` gives it.
 
     A photo without a face stays whole. masked: also keep where the skin is, for the input
@@ -39,7 +41,9 @@ def cut_faces(photos: Sequence[StoredPhoto], pack: Pack, masked: bool, device: s
     decode.
     """
     pack.verify()
-    segmenter = build_segmenter(pack.segmenter, pack.weights_file("segmenter"), device, ModelSettings())
+    segmenter = build_segmenter(
+        pack.segmenter, pack.weights_file("segmenter"), device, ModelSettings()
+    )
     cuts: list[FaceCut | None] = []
     for batch in _batches(decoded(photos, lambda _, pixels: pixels)):
         cuts += _cuts(batch, segmenter, pack.segmenter.closeups, masked)
@@ -77,7 +81,9 @@ def find_skin(
     if found is None:
         found = list(_look(photos, to_cut, pack, masked, device))
         _write_kept(kept, asked, found)
-    return [(replace(photo, cut=cut), skin) for photo, (cut, skin) in zip(photos, found, strict=True)]
+    return [
+        (replace(photo, cut=cut), skin) for photo, (cut, skin) in zip(photos, found, strict=True)
+    ]
 
 
 def decode_skin(skin: bytes | None) -> NDArray[np.bool_] | None:
@@ -91,7 +97,9 @@ def _look(
     photos: Sequence[StoredPhoto], to_cut: Sequence[bool], pack: Pack, masked: bool, device: str
 ) -> Iterator[tuple[FaceCut | None, bytes]]:
     pack.verify()
-    segmenter = build_segmenter(pack.segmenter, pack.weights_file("segmenter"), device, ModelSettings())
+    segmenter = build_segmenter(
+        pack.segmenter, pack.weights_file("segmenter"), device, ModelSettings()
+    )
     cuts = iter(to_cut)
     for batch in _batches(decoded(photos, lambda _, pixels: pixels)):
         for pixels, labels in zip(batch, segmenter(batch), strict=True):
@@ -103,7 +111,11 @@ def _look(
                 continue
             x1, y1, x2, y2 = face.crop
             in_crop = skin_in_crop(face)
-            png = cv2.imencode(".png", in_crop.astype(np.uint8) * 255)[1].tobytes() if masked else None
+            png = (
+                cv2.imencode(".png", in_crop.astype(np.uint8) * 255)[1].tobytes()
+                if masked
+                else None
+            )
             yield FaceCut(face.crop, png), _small_png(in_crop, (x2 - x1, y2 - y1))
 
 
@@ -112,10 +124,14 @@ def _small_png(skin: NDArray[np.bool_], size: tuple[int, int]) -> bytes:
     scale = min(1.0, _SKIN_SIDE / max(size))
     small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     mask = cv2.resize(skin.astype(np.uint8) * 255, small, interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".png", np.where(np.asarray(mask) >= 128, 255, 0).astype(np.uint8))[1].tobytes()
+    return cv2.imencode(".png", np.where(np.asarray(mask) >= 128, 255, 0).astype(np.uint8))[
+        1
+    ].tobytes()
 
 
-def _read_kept(file: Path | None, asked: dict[str, Any]) -> list[tuple[FaceCut | None, bytes]] | None:
+def _read_kept(
+    file: Path | None, asked: dict[str, Any]
+) -> list[tuple[FaceCut | None, bytes]] | None:
     """Return what an earlier start found for the same request; None if there is nothing."""
     if file is None or not file.exists():
         return None
@@ -129,7 +145,9 @@ def _read_kept(file: Path | None, asked: dict[str, Any]) -> list[tuple[FaceCut |
     return found
 
 
-def _write_kept(file: Path | None, asked: dict[str, Any], found: Sequence[tuple[FaceCut | None, bytes]]) -> None:
+def _write_kept(
+    file: Path | None, asked: dict[str, Any], found: Sequence[tuple[FaceCut | None, bytes]]
+) -> None:
     if file is None:
         return
     rows = []
@@ -152,12 +170,18 @@ def _batches(photos: Iterator[Pixels]) -> Iterator[list[Pixels]]:
         yield batch
 
 
-def _cuts(batch: Sequence[Pixels], segmenter: Segmenter, closeups: bool, masked: bool) -> Iterator[FaceCut | None]:
+def _cuts(
+    batch: Sequence[Pixels], segmenter: Segmenter, closeups: bool, masked: bool
+) -> Iterator[FaceCut | None]:
     for pixels, labels in zip(batch, segmenter(batch), strict=True):
         height, width = pixels.shape[:2]
         face = find_face(labels, segmenter.classes, width, height, closeups=closeups)
         if face.crop is None:
             yield None
             continue
-        skin = cv2.imencode(".png", skin_in_crop(face).astype(np.uint8) * 255)[1].tobytes() if masked else None
+        skin = (
+            cv2.imencode(".png", skin_in_crop(face).astype(np.uint8) * 255)[1].tobytes()
+            if masked
+            else None
+        )
         yield FaceCut(face.crop, skin)

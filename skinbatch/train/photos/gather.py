@@ -82,7 +82,10 @@ def gather(
 
     valid = [photo for _ in valid_parts for photo in next(grouped)]
     train: list[TakenPhoto] = []
-    shares = [*(source.valid_share for source in data.train), *(none.valid_share for none in data.negatives)]
+    shares = [
+        *(source.valid_share for source in data.train),
+        *(none.valid_share for none in data.negatives),
+    ]
     for share, photos in zip(shares, grouped, strict=True):
         if share is not None and photos:
             photos, for_valid = held_back(photos, share, seed)
@@ -94,8 +97,13 @@ def gather(
         train = reader.share_of(train, data.train_share, seed)
     for photos, name in ((train, "train"), (valid, "valid")):
         if not photos:
-            raise UsageError(f"{where}: no photo for `{name}`; {_left_out(reader.left_out)}{reader.unknown_classes()}")
-    sources = [*(called(source.truth) for source in data.train), *(called(n.photos) for n in data.negatives)]
+            raise UsageError(
+                f"{where}: no photo for `{name}`; {_left_out(reader.left_out)}{reader.unknown_classes()}"
+            )
+    sources = [
+        *(called(source.truth) for source in data.train),
+        *(called(n.photos) for n in data.negatives),
+    ]
     counts = reader.counts(train, "train", sources)
     counts += reader.counts(valid, "valid", [called(source.truth) for source in data.valid])
     refused = {name: tuple(photos) for name, photos in reader.refused.items()}
@@ -119,9 +127,20 @@ class _Reader:
     """Read photos of sources, and remember why others were left out."""
 
     def __init__(
-        self, data: DataSection, stage: StageName, classes: tuple[str, ...], prefix: str, unusable: Collection[Path]
+        self,
+        data: DataSection,
+        stage: StageName,
+        classes: tuple[str, ...],
+        prefix: str,
+        unusable: Collection[Path],
     ) -> None:
-        self.data, self.stage, self.classes, self.prefix, self.unusable = data, stage, classes, prefix, unusable
+        self.data, self.stage, self.classes, self.prefix, self.unusable = (
+            data,
+            stage,
+            classes,
+            prefix,
+            unusable,
+        )
         self.left_out: dict[str, Counter[str]] = {}
         self.unknown: dict[str, None] = {}
         self.refused: dict[str, list[AnnotatedPhoto]] = {"train": [], "valid": []}
@@ -172,7 +191,9 @@ class _Reader:
                 self.left_out.setdefault(photo.source, Counter())["by `train_share`"] += 1
         return [photo for n, photo in enumerate(photos) if n in kept]
 
-    def counts(self, photos: Sequence[TakenPhoto], part: str, sources: Iterable[str]) -> list[DataCount]:
+    def counts(
+        self, photos: Sequence[TakenPhoto], part: str, sources: Iterable[str]
+    ) -> list[DataCount]:
         """Return one row for each source of these photos.
 
         Those of `sources` of which all photos were left out get a row too.
@@ -186,7 +207,9 @@ class _Reader:
                 for photo in mine:
                     things.update(photo.classes or (NONE,))
             left_out = self.left_out.pop(source, Counter())
-            found.append(DataCount(source, self.prefix + part, len(mine), dict(things), dict(left_out)))
+            found.append(
+                DataCount(source, self.prefix + part, len(mine), dict(things), dict(left_out))
+            )
         return found
 
     def unknown_classes(self) -> str:
@@ -222,7 +245,9 @@ class _Reader:
             return ()
         names = photo.labels or () if self.stage == "detector" else photo.classes or ()
         found = [truth_class(name, self.data, self.classes) for name in names]
-        self.unknown |= dict.fromkeys(name for name, meant in zip(names, found, strict=True) if meant is None)
+        self.unknown |= dict.fromkeys(
+            name for name, meant in zip(names, found, strict=True) if meant is None
+        )
         return None if None in found else tuple(dict.fromkeys(name for name in found if name))
 
 
@@ -230,7 +255,9 @@ def _check_left_out(truths: Iterable[tuple[Source, Truth]], where: Path | str) -
     for source, truth in truths:
         there = {_stem(photo) for photo in truth.photos}
         setting = "only" if source.only is not None else "leave_out"
-        if unknown := [name for name in source.only or source.leave_out or () if composed(name) not in there]:
+        if unknown := [
+            name for name in source.only or source.leave_out or () if composed(name) not in there
+        ]:
             raise UsageError(
                 f"{where}: setting `{setting}`: {source.truth} has no photo {', '.join(unknown[:3])}; "
                 "give file names without folder and extension"
@@ -243,7 +270,11 @@ def _stem(photo: AnnotatedPhoto) -> str:
 
 def _said(taken: TakenPhoto) -> AnnotatedPhoto:
     """Return a photo of `negatives` as annotated with no boxes; no file annotates it."""
-    return taken.photo if taken.photo.boxes is not None else replace(taken.photo, boxes=NO_BOXES, labels=())
+    return (
+        taken.photo
+        if taken.photo.boxes is not None
+        else replace(taken.photo, boxes=NO_BOXES, labels=())
+    )
 
 
 def _read(source: Source, data: DataSection, stage: StageName, split: str) -> Truth:
@@ -266,13 +297,18 @@ def _of_boxes(photo: AnnotatedPhoto) -> AnnotatedPhoto:
 
 
 def _names(truth: Truth) -> set[str]:
-    said = ((*(photo.labels or ()), *(photo.classes or ()), *photo.crowd_labels) for photo in truth.photos)
+    said = (
+        (*(photo.labels or ()), *(photo.classes or ()), *photo.crowd_labels)
+        for photo in truth.photos
+    )
     return {*truth.class_names, *(name for names in said for name in names)}
 
 
 def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
     reasons = [
-        f"{number} of {source} {reason}" for source, found in left_out.items() for reason, number in found.items()
+        f"{number} of {source} {reason}"
+        for source, found in left_out.items()
+        for reason, number in found.items()
     ]
     if not reasons:
         return "the truth is empty"

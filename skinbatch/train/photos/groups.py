@@ -39,7 +39,9 @@ class TakenPhoto:
     repeat: int = 1
 
 
-def with_groups(parts: Sequence[Sequence[TakenPhoto]], data: DataSection, where: Path | str) -> list[list[TakenPhoto]]:
+def with_groups(
+    parts: Sequence[Sequence[TakenPhoto]], data: DataSection, where: Path | str
+) -> list[list[TakenPhoto]]:
     """Return the same lists of photos, each photo with its group.
 
     Without [data] `group` photos keep the group that their truth names. With `look` every photo
@@ -64,17 +66,26 @@ def with_groups(parts: Sequence[Sequence[TakenPhoto]], data: DataSection, where:
 
     annotated = [group for photo, group in zip(photos, groups, strict=True) if not photo.negative]
     if annotated and not any(annotated):
-        what = "matches no photo's name" if grouping.pattern is not None else "is a column that no truth has"
+        what = (
+            "matches no photo's name"
+            if grouping.pattern is not None
+            else "is a column that no truth has"
+        )
         raise UsageError(
             f"{where}: setting `group`: {data.group!r} {what}, such as {photos[0].photo.name}; it is a regular "
             "expression with the patient in brackets, the name of a CSV's column, or `look` for photos that look alike"
         )
 
     named = iter(groups)
-    return [[replace(photo, photo=replace(photo.photo, group=next(named))) for photo in part] for part in parts]
+    return [
+        [replace(photo, photo=replace(photo.photo, group=next(named))) for photo in part]
+        for part in parts
+    ]
 
 
-def held_back(taken: Sequence[TakenPhoto], share: float, seed: int) -> tuple[list[TakenPhoto], list[TakenPhoto]]:
+def held_back(
+    taken: Sequence[TakenPhoto], share: float, seed: int
+) -> tuple[list[TakenPhoto], list[TakenPhoto]]:
     """Split photos into those to train on and a share to validate on, by whole groups.
 
     Photos without a group are grouped with those that look the same.
@@ -91,7 +102,10 @@ def held_back(taken: Sequence[TakenPhoto], share: float, seed: int) -> tuple[lis
 
 
 def problems_of_groups(
-    train: Sequence[TakenPhoto], valid: Sequence[TakenPhoto], data: DataSection, earlier: dict[str, str]
+    train: Sequence[TakenPhoto],
+    valid: Sequence[TakenPhoto],
+    data: DataSection,
+    earlier: dict[str, str],
 ) -> Iterator[Problem]:
     """Yield problems of groups: in both training and validation, or photos without one.
 
@@ -113,7 +127,9 @@ def problems_of_groups(
     earlier |= of_train
 
 
-def describe_groups(train: Sequence[TakenPhoto], valid: Sequence[TakenPhoto], data: DataSection) -> str | None:
+def describe_groups(
+    train: Sequence[TakenPhoto], valid: Sequence[TakenPhoto], data: DataSection
+) -> str | None:
     """Return how many groups the photos have and how many validation photos share one with training.
 
     Returns None if no photo has a group.

@@ -82,7 +82,9 @@ class PhotoStore(Generic[Look]):
     that all of them share it. The rest is decoded each time.
     """
 
-    def __init__(self, photos: Sequence[StoredPhoto], look: Callable[[int, Pixels], Look], memory: int) -> None:
+    def __init__(
+        self, photos: Sequence[StoredPhoto], look: Callable[[int, Pixels], Look], memory: int
+    ) -> None:
         """Create the store. look: called with a photo's index and pixels. memory: bytes.
 
         Raises UsageError naming a file that does not decode.
@@ -99,7 +101,11 @@ class PhotoStore(Generic[Look]):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> Look:
-        return self._kept[index] if index < len(self._kept) else self._look(index, self.photos[index].pixels())
+        return (
+            self._kept[index]
+            if index < len(self._kept)
+            else self._look(index, self.photos[index].pixels())
+        )
 
     def __iter__(self) -> Iterator[Look]:
         """Yield all of them; those that are not kept are decoded ahead in threads."""

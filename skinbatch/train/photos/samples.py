@@ -28,13 +28,17 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.generic]]: ...
+    def sample(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.generic]]: ...
 
 
 class Balanced:
     """Draw samples from groups in given shares, whatever the groups' sizes. Implements Samples."""
 
-    def __init__(self, samples: Samples, groups: Sequence[Hashable], shares: Mapping[Hashable, float]) -> None:
+    def __init__(
+        self, samples: Samples, groups: Sequence[Hashable], shares: Mapping[Hashable, float]
+    ) -> None:
         """Create the samples.
 
         A group is drawn by its share, then one of its photos, all equally likely.
@@ -46,14 +50,18 @@ class Balanced:
         """
         self._samples = samples
         self._groups = list(dict.fromkeys(groups))
-        self._members = [[n for n, group in enumerate(groups) if group == name] for name in self._groups]
+        self._members = [
+            [n for n, group in enumerate(groups) if group == name] for name in self._groups
+        ]
         weights = np.array([shares[name] for name in self._groups], np.float64)
         self._shares = weights / weights.sum()
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def sample(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.generic]]:
+    def sample(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.generic]]:
         """Return a view of a photo that `rng` draws. index: ignored."""
         members = self._members[int(rng.choice(len(self._members), p=self._shares))]
         return self._samples.sample(members[int(rng.integers(len(members)))], rng)
@@ -77,7 +85,9 @@ class Stream:
         """Return the number of whole batches; the photos left over differ from epoch to epoch."""
         return max(1, len(self.samples) // self.batch)
 
-    def loader(self, first_step: int, workers: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    def loader(
+        self, first_step: int, workers: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Return batches from `first_step` on, without end: (N, S, S, 3) uint8 and the targets.
 
         They are made ahead by this many processes. Raises UsageError if the batch cannot be divided
@@ -125,5 +135,9 @@ class _Views(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
         position, index = place
         # The last number keeps these apart from the generators of the order.
-        photo, target = self.stream.samples.sample(index, np.random.default_rng((self.stream.seed, position, 1)))
-        return torch.from_numpy(np.ascontiguousarray(photo)), torch.from_numpy(np.ascontiguousarray(target))
+        photo, target = self.stream.samples.sample(
+            index, np.random.default_rng((self.stream.seed, position, 1))
+        )
+        return torch.from_numpy(np.ascontiguousarray(photo)), torch.from_numpy(
+            np.ascontiguousarray(target)
+        )

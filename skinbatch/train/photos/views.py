@@ -20,7 +20,11 @@ _SHARP = 0.6
 
 
 def view_matrix(
-    extent: tuple[int, int], size: int, fit: Literal["crop", "pad"], augment: AugmentSection, rng: np.random.Generator
+    extent: tuple[int, int],
+    size: int,
+    fit: Literal["crop", "pad"],
+    augment: AugmentSection,
+    rng: np.random.Generator,
 ) -> Matrix:
     """Return a (3, 3) matrix from a photo of extent (height, width) to a square of `size` pixels.
 
@@ -34,7 +38,9 @@ def view_matrix(
         x, y = float(rng.uniform(0, 1 - share)) * width, float(rng.uniform(0, 1 - share)) * height
         width, height = width * share, height * share
     scale = size / (max(width, height) if fit == "pad" else min(width, height))
-    left, top = (0.0, 0.0) if fit == "pad" else ((size - width * scale) / 2, (size - height * scale) / 2)
+    left, top = (
+        (0.0, 0.0) if fit == "pad" else ((size - width * scale) / 2, (size - height * scale) / 2)
+    )
     as_scored = translation(left, top) @ np.diag((scale, scale, 1.0)) @ translation(-x, -y)
     centre = left + width * scale / 2, top + height * scale / 2
     shift = rng.uniform(-augment.translate, augment.translate, 2) * size
@@ -55,7 +61,9 @@ def change(augment: AugmentSection, rng: np.random.Generator) -> Matrix:
     angle = np.deg2rad(rng.uniform(-augment.rotate, augment.rotate))
     mirror = -1.0 if rng.random() < augment.flip else 1.0
     upside = -1.0 if rng.random() < augment.flip_vertical else 1.0
-    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
     sheared = np.array([[1, slant, 0], [0, 1, 0], [0, 0, 1]])
     return turn @ sheared @ np.diag((zoom * stretch * mirror, zoom / stretch * upside, 1.0))
 
@@ -73,7 +81,9 @@ def warp(photo: Pixels, matrix: Matrix, size: int, fill: RGB) -> Pixels:
         small = max(1, round(width * scale)), max(1, round(height * scale))
         photo = np.asarray(cv2.resize(photo, small, interpolation=cv2.INTER_AREA), np.uint8)
         matrix = matrix @ np.diag((width / small[0], height / small[1], 1.0))
-    out = cv2.warpAffine(photo, _centred(matrix), (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
+    out = cv2.warpAffine(
+        photo, _centred(matrix), (size, size), flags=cv2.INTER_LINEAR, borderValue=fill
+    )
     return np.asarray(out, np.uint8)
 
 
@@ -82,7 +92,9 @@ def warp_labels(labels: Pixels, matrix: Matrix, size: int) -> Pixels:
 
     labels: of any resolution that the matrix is for.
     """
-    out = cv2.warpAffine(labels, _centred(matrix), (size, size), flags=cv2.INTER_NEAREST, borderValue=(0,))
+    out = cv2.warpAffine(
+        labels, _centred(matrix), (size, size), flags=cv2.INTER_NEAREST, borderValue=(0,)
+    )
     return np.asarray(out, np.uint8)
 
 
@@ -102,7 +114,11 @@ def relit(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> P
         return photo
     amount = augment.colour
     levels = (np.arange(256) / 255.0) ** np.exp(rng.uniform(-0.4, 0.4) * amount)
-    levels = (levels - 0.45) * (1 + rng.uniform(-0.3, 0.3) * amount) + 0.45 + rng.uniform(-0.12, 0.12) * amount
+    levels = (
+        (levels - 0.45) * (1 + rng.uniform(-0.3, 0.3) * amount)
+        + 0.45
+        + rng.uniform(-0.12, 0.12) * amount
+    )
     levels = levels * (1 + rng.uniform(-augment.brightness, augment.brightness))
     table = levels[:, None] * (1 + rng.uniform(-0.15, 0.15, 3) * amount)
     lit = cv2.LUT(photo, np.clip(table * 255, 0, 255).round().astype(np.uint8)[None])
@@ -131,11 +147,16 @@ def spoilt(photo: Pixels, augment: AugmentSection, rng: np.random.Generator) -> 
         photo = np.clip(photo + grain, 0, 255).astype(np.uint8)
     if rng.random() < augment.jpeg:
         quality: Any = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
-        photo = np.asarray(cv2.imdecode(cv2.imencode(".jpg", photo, quality)[1], cv2.IMREAD_COLOR), np.uint8)
+        photo = np.asarray(
+            cv2.imdecode(cv2.imencode(".jpg", photo, quality)[1], cv2.IMREAD_COLOR), np.uint8
+        )
     if rng.random() < augment.erase:
         height, width = photo.shape[:2]
         sides = (rng.uniform(0.15, 0.5, 2) * (height, width)).astype(int)
-        y, x = (int(rng.integers(0, max(1, whole - side))) for whole, side in zip((height, width), sides, strict=True))
+        y, x = (
+            int(rng.integers(0, max(1, whole - side)))
+            for whole, side in zip((height, width), sides, strict=True)
+        )
         photo = photo.copy()
         photo[y : y + sides[0], x : x + sides[1]] = rng.integers(0, 256, 3)
     return photo

@@ -17,7 +17,9 @@ _SCORE = "#c8442c"
 _MOST = 9
 
 
-def draw_curves(curve: Curve, title: str, path: Path, earlier: Sequence[tuple[str, Curve]] = ()) -> None:
+def draw_curves(
+    curve: Curve, title: str, path: Path, earlier: Sequence[tuple[str, Curve]] = ()
+) -> None:
     """Write a PNG of a TrainedStage's curves, one row for each training.
 
     The training loss is on the left. In the middle are the score and other numbers from 0 to 1,
@@ -29,15 +31,21 @@ def draw_curves(curve: Curve, title: str, path: Path, earlier: Sequence[tuple[st
     panels = 2 + any(_parted(points)[1] for _, points in rows)
     figure = Figure(figsize=(4.6 * panels, 4.2 * len(rows)), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=11)
-    for axes, (name, points) in zip(figure.subplots(len(rows), panels, squeeze=False), rows, strict=True):
+    for axes, (name, points) in zip(
+        figure.subplots(len(rows), panels, squeeze=False), rows, strict=True
+    ):
         _draw(axes, name, points)
     figure.savefig(path, format="png")
 
 
 def _parted(curve: Curve) -> tuple[list[str], list[str]]:
     """Return the names of the numbers from 0 to 1, and of the others."""
-    names = [name for name in dict.fromkeys(n for point in curve for n in point) if name not in PLACES]
-    shares = [name for name in names if all(0 <= point.get(name, 0) <= 1 for point in curve)][:_MOST]
+    names = [
+        name for name in dict.fromkeys(n for point in curve for n in point) if name not in PLACES
+    ]
+    shares = [name for name in names if all(0 <= point.get(name, 0) <= 1 for point in curve)][
+        :_MOST
+    ]
     return shares, [name for name in names if name not in shares and name != "score"][:_MOST]
 
 
@@ -85,4 +93,6 @@ def _lines(axes: Axes, curve: Curve, names: Sequence[str]) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(names) > 1:
-        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        axes.legend(
+            fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
+        )

@@ -45,7 +45,9 @@ def reliability_in_pack(stem: str) -> str:
     return f"reliability-{stem}.png"
 
 
-def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) -> None:
+def write_card(
+    pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]
+) -> None:
     """Write CARD.md of a pack that a stage was added to.
 
     The card describes the stages, this stage in detail, and keeps the sections of the others.
@@ -60,22 +62,33 @@ def write_card(pack: Pack, stem: str, trained: TrainedStage, recipe: Recipe, pro
     sections = [text for name, text in trained_before.items() if name != stem]
     mine = stage_section(stem, trained, recipe, problems, pack.lacks)
     parts = [table.rstrip(), mine, *sections, filled.rstrip()]
-    (pack.directory / "CARD.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    (pack.directory / "CARD.md").write_text(
+        "\n\n".join(part for part in parts if part) + "\n", encoding="utf-8"
+    )
 
 
 def stage_section(
-    stem: str, trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int], lacks: Sequence[str] = ()
+    stem: str,
+    trained: TrainedStage,
+    recipe: Recipe,
+    problems: Mapping[str, int],
+    lacks: Sequence[str] = (),
 ) -> str:
     """Return the Markdown of one stage, under a heading of the second level.
 
     lacks: stages that the pack needs before it can score.
     """
-    arch = trained.fields["arch"] if trained.fields["arch"] != "timm" else trained.fields["backbone"]
+    arch = (
+        trained.fields["arch"] if trained.fields["arch"] != "timm" else trained.fields["backbone"]
+    )
     parts = [
         f"{_heading(stem)}\n\n{arch}, {trained.parameters / 1e6:.2f} M parameters, classes: "
         f"{', '.join(trained.fields['classes'])}. Not for clinical use.",
         "### Data\n\n" + _data(trained, recipe, problems),
-        "### Numbers\n\n" + _numbers(trained.metrics) + f"\n{_kind(problems, recipe)}" + _reliability(stem, trained),
+        "### Numbers\n\n"
+        + _numbers(trained.metrics)
+        + f"\n{_kind(problems, recipe)}"
+        + _reliability(stem, trained),
         "### Training\n\n" + _training(stem, trained, recipe),
         "### Recipe\n\n```toml\n" + recipe.as_toml() + "```",
         "### How to repeat it\n\n" + _again(recipe, stem, trained, lacks),
@@ -89,7 +102,9 @@ def _kind(problems: Mapping[str, int], recipe: Recipe) -> str:
     over = "photos" if grouping is None else f"the groups of `group`, {grouping.text!r}"
     if grouping is not None and grouping.by_look:
         over += f", which are {ESTIMATE}"
-    seen = "; ".join(f"{number:,} {kind.value}" for kind in _SEEN if (number := problems.get(kind.value, 0)))
+    seen = "; ".join(
+        f"{number:,} {kind.value}" for kind in _SEEN if (number := problems.get(kind.value, 0))
+    )
     trained = f"Not all validation photos are new to the model ({seen}), and" if seen else _NEW
     return _KIND.format(trained, over)
 
@@ -147,7 +162,9 @@ def _numbers(metrics: Sequence[Metric]) -> str:
     by_class = [m for m in metrics if m.of]
     parts = []
     if whole:
-        parts.append(_table(["number", "value", "photos"], [[m.name, _value(m), _photos(m)] for m in whole]))
+        parts.append(
+            _table(["number", "value", "photos"], [[m.name, _value(m), _photos(m)] for m in whole])
+        )
     if by_class:
         names = list(dict.fromkeys(m.name for m in by_class))
         rows = []
@@ -193,13 +210,25 @@ def _curve(curve: Sequence[Mapping[str, float]]) -> str:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{100 * value:.1f} %" if name == "waited" else f"{value:g}" if name in PLACES else f"{value:.4g}"
+    return (
+        f"{100 * value:.1f} %"
+        if name == "waited"
+        else f"{value:g}"
+        if name in PLACES
+        else f"{value:.4g}"
+    )
 
 
 def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str]) -> str:
     file = shlex.quote(recipe.file.stem if is_shipped(recipe.file) else recipe.file.name)
-    photos, place = (" --data PHOTOS", "in PHOTOS") if recipe.apart_from_photos else ("", "in the recipe's folder")
-    group = f" --group {shlex.quote(recipe.group_option)}" if recipe.group_option is not None else ""
+    photos, place = (
+        (" --data PHOTOS", "in PHOTOS")
+        if recipe.apart_from_photos
+        else ("", "in the recipe's folder")
+    )
+    group = (
+        f" --group {shlex.quote(recipe.group_option)}" if recipe.group_option is not None else ""
+    )
     lines = [
         f"This command repeats the training from the start{_how_the_same(recipe)}:",
         f"\n```\nskinbatch train {recipe.stage} {file}{photos}{group} --out AGAIN\n```\n",
@@ -225,14 +254,18 @@ def _judged(recipe: Recipe, stem: str, trained: TrainedStage) -> Iterator[str]:
     options = [f" --map {shlex.quote(f'{name}={meant}')}" for name, meant in data.map.items()]
     options += [f" --apart {shlex.quote(name)}" for name in data.apart]
     if data.group is not None:
-        options += [f" --group {shlex.quote(data.group)} --trained-on AGAIN/{WORK}/{stem}/{TRAINED_ON}"]
+        options += [
+            f" --group {shlex.quote(data.group)} --trained-on AGAIN/{WORK}/{stem}/{TRAINED_ON}"
+        ]
     masks = " --save-masks" if recipe.stage == "segmenter" else ""
     dest = f"OUT-{stem}"
     yield f"skinbatch score AGAIN/{WORK}/{stem}/{VALID} {dest} --pack AGAIN/{recipe.name}{masks}"
     held = {count.source for count in trained.data if count.part == "valid" and count.photos}
     truths = dict.fromkeys(
         (shlex.quote(plain["truth"]), _how_read(source.format, plain.get("photos")))
-        for source, plain in zip(data.valid or data.train, said["valid"] or said["train"], strict=True)
+        for source, plain in zip(
+            data.valid or data.train, said["valid"] or said["train"], strict=True
+        )
         if called(source.truth) in held
     )
     for number, (truth, form) in enumerate(truths, 1):
@@ -252,7 +285,9 @@ def _how_the_same(recipe: Recipe) -> str:
     if (faces := recipe.face_finder()) is not None:
         needs.append(f"a base pack {recipe.base} whose segmenter has the SHA-256 {faces[:12]}…")
     given = f", given {' and '.join(needs)}" if needs else ""
-    minutes = any(s.minutes is not None for s in (recipe.schedule, *(t.schedule for t in recipe.transfer)))
+    minutes = any(
+        s.minutes is not None for s in (recipe.schedule, *(t.schedule for t in recipe.transfer))
+    )
     ends = "it gets as far as its minutes allow" if minutes else "it ends with these numbers"
     return f"{given}; {ends}"
 
@@ -260,7 +295,9 @@ def _how_the_same(recipe: Recipe) -> str:
 def _unlike_the_trainer(recipe: Recipe) -> str:
     views = (recipe.data, *recipe.data.train, *recipe.data.valid)
     return (
-        " (the trainer saw parts of the photos; they see whole photos)" if any(v.crop or v.face for v in views) else ""
+        " (the trainer saw parts of the photos; they see whole photos)"
+        if any(v.crop or v.face for v in views)
+        else ""
     )
 
 

@@ -16,7 +16,9 @@ from skinbatch.train.results.model_card import CURVES, in_pack, reliability_in_p
 from skinbatch.train.results.result import TrainedStage
 
 
-def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, problems: Mapping[str, int]) -> Pack:
+def write_pack(
+    trained: TrainedStage, recipe: Recipe, out: Path, work: Path, problems: Mapping[str, int]
+) -> Pack:
     """Make the pack `out/<name>`, or add this stage to it, with the curves and a card.
 
     problems: kind -> how many. Raises PackError and UsageError before the pack is touched.
@@ -30,7 +32,8 @@ def write_pack(trained: TrainedStage, recipe: Recipe, out: Path, work: Path, pro
         arch=recipe.model.stage.arch,
         weights=trained.weights,
         configs=(recipe.model.config,) if recipe.model.config is not None else (),
-        fields={name: value for name, value in trained.fields.items() if name != "arch"} | {"source": source},
+        fields={name: value for name, value in trained.fields.items() if name != "arch"}
+        | {"source": source},
     )
     base = recipe.base_pack()
     earlier = {path.name: path.read_bytes() for path in (out / recipe.name).glob("*.png")}

@@ -35,13 +35,19 @@ def save_stage(
     path = work / f"{recipe.stage}.safetensors"
     state = trained.network.state_dict()
     if not dist.is_initialized() or dist.get_rank() == 0:
-        save_state({name: value for name, value in state.items() if not name.startswith(left_out)}, path)
+        save_state(
+            {name: value for name, value in state.items() if not name.startswith(left_out)}, path
+        )
     said = recipe.model.stage.model_dump(mode="json", exclude_none=True, exclude=set(FOLLOWS))
     return TrainedStage(
         stage=recipe.stage,
         fields=said | dict(fields or {}),
         weights=path,
-        parameters=sum(p.numel() for name, p in trained.network.named_parameters() if not name.startswith(left_out)),
+        parameters=sum(
+            p.numel()
+            for name, p in trained.network.named_parameters()
+            if not name.startswith(left_out)
+        ),
         metrics=tuple(metrics),
         curve=trained.last.curve,
         earlier=trained.earlier,
@@ -55,7 +61,9 @@ def save_stage(
     )
 
 
-def metrics_of(found: Mapping[str, Mapping[str, Estimate]], names: Iterable[str], photos: int) -> list[Metric]:
+def metrics_of(
+    found: Mapping[str, Mapping[str, Estimate]], names: Iterable[str], photos: int
+) -> list[Metric]:
     """Return the named numbers of every class, including `mean`; undefined ones are left out."""
     return [
         Metric(name, round(e.value, 5), of, _end(e.low), _end(e.high), photos)

@@ -21,7 +21,16 @@ from skinbatch.train.photos.augment import blemish, clutter
 from skinbatch.train.photos.normalise import normalised
 from skinbatch.train.photos.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
 from skinbatch.train.photos.samples import Samples
-from skinbatch.train.photos.views import Matrix, mirrors, relit, spoilt, translation, view_matrix, warp, warp_labels
+from skinbatch.train.photos.views import (
+    Matrix,
+    mirrors,
+    relit,
+    spoilt,
+    translation,
+    view_matrix,
+    warp,
+    warp_labels,
+)
 from skinbatch.train.recipe_sections import AugmentSection
 
 # Weight of the two losses on the context features. BiSeNet's paper uses 1; the starter was trained
@@ -58,7 +67,9 @@ class LabelledPhoto:
 
     def numbers(self) -> Pixels:
         """Return the truth's numbers, (h, w) uint8. All but 0 and UNSURE belong to the person."""
-        return np.asarray(cv2.imdecode(np.frombuffer(self.labels, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
+        return np.asarray(
+            cv2.imdecode(np.frombuffer(self.labels, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8
+        )
 
 
 class FaceSamples:
@@ -88,13 +99,24 @@ class FaceSamples:
         self._affected = np.zeros(256, np.bool_)
         self._affected[[stage.classes.index(name) for name in _AFFECTABLE]] = True
         self._skin = np.zeros(256, np.bool_)
-        self._skin[[n for n, name in enumerate(stage.classes) if name in (*_AFFECTABLE, "body")]] = True
+        self._skin[
+            [n for n, name in enumerate(stage.classes) if name in (*_AFFECTABLE, "body")]
+        ] = True
         self._skin[UNSURE] = True
         self._far = augment.model_copy(
-            update={"scale": (augment.scale[0] * FARTHER, max(augment.scale[0] * FARTHER, min(0.9, augment.scale[1])))}
+            update={
+                "scale": (
+                    augment.scale[0] * FARTHER,
+                    max(augment.scale[0] * FARTHER, min(0.9, augment.scale[1])),
+                )
+            }
         )
-        self._inside = augment.model_copy(update={"scale": (0.95, 1.3), "translate": 0.05, "crop": 0.0})
-        self._behind = augment.model_copy(update={"scale": (1.5, 5.0), "translate": 0.9, "crop": 0.0})
+        self._inside = augment.model_copy(
+            update={"scale": (0.95, 1.3), "translate": 0.05, "crop": 0.0}
+        )
+        self._behind = augment.model_copy(
+            update={"scale": (1.5, 5.0), "translate": 0.9, "crop": 0.0}
+        )
 
     def __len__(self) -> int:
         return len(self._faces)
@@ -106,7 +128,9 @@ class FaceSamples:
             square, classes, mirrored = self._closeup(index, rng)
         else:
             moved = outlined and rng.random() < self._augment.scene
-            square, numbers, mirrored = self._view(index, self._far if moved else self._augment, rng)
+            square, numbers, mirrored = self._view(
+                index, self._far if moved else self._augment, rng
+            )
             if moved:
                 square = np.where((numbers > 0)[..., None], square, self._background(rng))
             classes = self._table[numbers]
@@ -124,7 +148,9 @@ class FaceSamples:
         in whole faces the truth counts it as background.
         """
         photo, numbers = self._store[index], self._faces[index].numbers()
-        places = np.flatnonzero(self._affected[self._near[numbers]] | np.isin(numbers, _EAR_NUMBERS))
+        places = np.flatnonzero(
+            self._affected[self._near[numbers]] | np.isin(numbers, _EAR_NUMBERS)
+        )
         if not len(places):
             square, numbers, mirrored = self._view(index, self._augment, rng)
             return square, self._table[numbers], mirrored
@@ -145,7 +171,9 @@ class FaceSamples:
             classes = np.where(ear, np.uint8(self._table[TRUTH_CLASSES.index("skin")]), classes)
         return square, classes, mirrors(matrix)
 
-    def _view(self, index: int, augment: AugmentSection, rng: np.random.Generator) -> tuple[Pixels, Pixels, bool]:
+    def _view(
+        self, index: int, augment: AugmentSection, rng: np.random.Generator
+    ) -> tuple[Pixels, Pixels, bool]:
         photo, numbers = self._store[index], self._faces[index].numbers()
         height, width = photo.shape[:2]
         matrix = view_matrix((height, width), self._size, "pad", augment, rng)
@@ -153,7 +181,9 @@ class FaceSamples:
 
     def _through(self, photo: Pixels, numbers: Pixels, matrix: Matrix) -> tuple[Pixels, Pixels]:
         height, width = photo.shape[:2]
-        of_labels: Matrix = matrix @ np.diag((width / numbers.shape[1], height / numbers.shape[0], 1.0))
+        of_labels: Matrix = matrix @ np.diag(
+            (width / numbers.shape[1], height / numbers.shape[0], 1.0)
+        )
         square = warp(photo, matrix, self._size, self._fill)
         return square, warp_labels(numbers, of_labels, self._size)
 
@@ -196,7 +226,9 @@ class SegmenterTask:
         self._smoothing = smoothing
         fill = Normalisation(stage.mean, stage.std).fill
         self._squares = PhotoStore(
-            [face.photo for face in valid], lambda _, pixels: _Square(*pad_to_square(pixels, stage.size, fill)), memory
+            [face.photo for face in valid],
+            lambda _, pixels: _Square(*pad_to_square(pixels, stage.size, fill)),
+            memory,
         )
         self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32)
 
@@ -210,7 +242,13 @@ class SegmenterTask:
             # The mean over no pixel would not be a number.
             return sum(logits.sum() for logits in made) * 0.0
         main, at16, at32 = (
-            F.cross_entropy(logits, y.long(), weight=weights, label_smoothing=self._smoothing, ignore_index=UNSURE)
+            F.cross_entropy(
+                logits,
+                y.long(),
+                weight=weights,
+                label_smoothing=self._smoothing,
+                ignore_index=UNSURE,
+            )
             for logits in made
         )
         return main + AUXILIARY_WEIGHT * (at16 + at32)
@@ -218,9 +256,16 @@ class SegmenterTask:
     def evaluate(self, network: nn.Module, device: torch.device) -> Mapping[str, float]:
         tables = self.pixels(network, device)
         dice, _ = _dice(tables)
-        by_class = {f"dice {name}": round(float(d), 4) for name, d in zip(self._stage.classes, dice, strict=True)}
+        by_class = {
+            f"dice {name}": round(float(d), 4)
+            for name, d in zip(self._stage.classes, dice, strict=True)
+        }
         scores = {source: _score(tables[places]) for source, places in self.sources().items()}
-        by_source = {f"score {source}": round(score, 4) for source, score in scores.items()} if len(scores) > 1 else {}
+        by_source = (
+            {f"score {source}": round(score, 4) for source, score in scores.items()}
+            if len(scores) > 1
+            else {}
+        )
         return {"score": round(float(np.mean(list(scores.values()))), 5), **by_class, **by_source}
 
     def sources(self) -> dict[str, NDArray[np.int64]]:
@@ -245,7 +290,9 @@ class SegmenterTask:
             for face, square, found in zip(faces, shown, labels, strict=True):
                 truth = self._table[face.numbers()]
                 h, w = square.extent
-                seen = np.asarray(cv2.resize(found[:h, :w], truth.shape[::-1], interpolation=cv2.INTER_NEAREST))
+                seen = np.asarray(
+                    cv2.resize(found[:h, :w], truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
+                )
                 sure = truth != UNSURE
                 tables.append(overlaps(truth[sure], seen[sure], len(self._stage.classes)))
         return np.stack(tables)

@@ -56,8 +56,12 @@ def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> T
             samples = Balanced(samples, sources, dict.fromkeys(sources, 1.0))
         weights = pixel_weights(train, table, len(stage.classes), part.schedule)
         smoothing = part.schedule.label_smoothing
-        task = SegmenterTask(samples, valid, table, stage, held, smoothing=smoothing, weights=weights)
-        network = BiSeNet(stage.arch, len(stage.classes), spatial=stage.spatial, align_corners=stage.align_corners)
+        task = SegmenterTask(
+            samples, valid, table, stage, held, smoothing=smoothing, weights=weights
+        )
+        network = BiSeNet(
+            stage.arch, len(stage.classes), spatial=stage.spatial, align_corners=stage.align_corners
+        )
         return network, task
 
     trained = train_parts(recipe, work, progress, prepare)
@@ -93,7 +97,10 @@ def class_table(classes: Sequence[str], data: DataSection) -> NDArray[np.uint8]:
 
 
 def pixel_weights(
-    faces: Sequence[LabelledPhoto], table: NDArray[np.uint8], classes: int, schedule: ScheduleSection
+    faces: Sequence[LabelledPhoto],
+    table: NDArray[np.uint8],
+    classes: int,
+    schedule: ScheduleSection,
 ) -> list[float] | None:
     """Return a weight for each class: one over its share of the pixels, or the root of that.
 
@@ -115,5 +122,9 @@ def _labelled(photos: Sequence[TakenPhoto]) -> list[LabelledPhoto]:
     found = []
     for taken in photos:
         png = cv2.imencode(".png", read_mask(taken.photo))[1].tobytes()
-        found.append(LabelledPhoto(StoredPhoto(taken.photo.name, taken.path), png, taken.source, taken.photo.group))
+        found.append(
+            LabelledPhoto(
+                StoredPhoto(taken.photo.name, taken.path), png, taken.source, taken.photo.group
+            )
+        )
     return found

@@ -17,7 +17,9 @@ LABELS = ("papules", "pustules")
 SIZE = (200, 100)
 
 
-def photo(path: Path, width: int = 200, height: int = 100, orientation: int = 1, seed: int = 0) -> Path:
+def photo(
+    path: Path, width: int = 200, height: int = 100, orientation: int = 1, seed: int = 0
+) -> Path:
     """Write a different picture for each seed.
 
     orientation: as in EXIF; width and height are the stored ones.
@@ -35,7 +37,9 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def voc(path: Path, boxes: list[list[float]] = BOXES, size: tuple[int, int] = SIZE, filename: str = "") -> Path:
+def voc(
+    path: Path, boxes: list[list[float]] = BOXES, size: tuple[int, int] = SIZE, filename: str = ""
+) -> Path:
     """Write a VOC file with xmin, xmax, ymin, ymax in this order, as Roboflow does."""
     objects = "".join(
         f"<object><name>{LABELS[n % 2]}</name><bndbox><xmin>{x1}</xmin><xmax>{x2}</xmax><ymin>{y1}</ymin>"
@@ -60,7 +64,8 @@ def coco(path: Path, **changes: object) -> Path:
 
 def yolo(path: Path) -> Path:
     lines = [
-        f"{n} {(a + c) / 400} {(b + d) / 200} {(c - a) / 200} {(d - b) / 100}" for n, (a, b, c, d) in enumerate(BOXES)
+        f"{n} {(a + c) / 400} {(b + d) / 200} {(c - a) / 200} {(d - b) / 100}"
+        for n, (a, b, c, d) in enumerate(BOXES)
     ]
     return write(path, "\n".join(lines) + "\n\n")
 

@@ -14,7 +14,16 @@ from skinbatch.annotations.photos import MARKS, OUTLINES
 from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
-from tests.unit.annotations.support import BOXES, coco, photo, says_the_same, the_only, voc, write, yolo
+from tests.unit.annotations.support import (
+    BOXES,
+    coco,
+    photo,
+    says_the_same,
+    the_only,
+    voc,
+    write,
+    yolo,
+)
 
 LINE = "a.jpg 10,20,40,60,0 100,10,180,90,1\n"
 
@@ -30,18 +39,29 @@ def test_voc_coco_yolo_and_lines_say_the_same(tmp_path: Path) -> None:
     yolo(tmp_path / "beside/a.txt")
     write(tmp_path / "lines/_annotations.txt", LINE)
     write(tmp_path / "lines/_classes.txt", "papules\npustules\n")
-    for folder, form in {"voc": "voc", "coco": "coco", "yolo": "yolo", "beside": "yolo", "lines": "lines"}.items():
+    for folder, form in {
+        "voc": "voc",
+        "coco": "coco",
+        "yolo": "yolo",
+        "beside": "yolo",
+        "lines": "lines",
+    }.items():
         truth = read_truth(tmp_path / folder)
         assert (truth.format, truth.class_names) == (form, ("papules", "pustules"))
         says_the_same(the_only(truth))
         assert the_only(truth).path == truth.root / "a.jpg"
 
 
-@pytest.mark.parametrize("order", ["xmin xmax ymin ymax", "ymax xmin ymin xmax", "xmin ymin xmax ymax"])
+@pytest.mark.parametrize(
+    "order", ["xmin xmax ymin ymax", "ymax xmin ymin xmax", "xmin ymin xmax ymax"]
+)
 def test_corners_of_voc_are_told_by_tag(tmp_path: Path, order: str) -> None:
     said = dict(zip(("xmin", "ymin", "xmax", "ymax"), (10.5, 20, 40, 60.25), strict=True))
     box = "".join(f"<{tag}>{said[tag]}</{tag}>" for tag in order.split())
-    write(tmp_path / "a.xml", f"<annotation><object><name>x</name><bndbox>{box}</bndbox></object></annotation>")
+    write(
+        tmp_path / "a.xml",
+        f"<annotation><object><name>x</name><bndbox>{box}</bndbox></object></annotation>",
+    )
     np.testing.assert_array_equal(the_only(read_truth(tmp_path)).boxes, [[10.5, 20, 40, 60.25]])
 
 
@@ -77,7 +97,14 @@ def test_splits_below_one_folder_keep_their_folders_in_the_names(tmp_path: Path)
         train, valid = read_truth(tmp_path / root).photos
         says_the_same(train, name.format("train"))
         says_the_same(valid, name.format("valid"))
-    for one in ("r/train", "r/train/labels", "r/train/images", "u/images/train", "u/labels/train", "c/train"):
+    for one in (
+        "r/train",
+        "r/train/labels",
+        "r/train/images",
+        "u/images/train",
+        "u/labels/train",
+        "c/train",
+    ):
         truth = read_truth(tmp_path / one)
         says_the_same(the_only(truth))
     assert read_truth(tmp_path / "u/data.yaml").photos[0].name == "train/a.jpg"
@@ -104,18 +131,32 @@ def test_categories_that_only_name_the_whole_and_crowds_are_left_out(tmp_path: P
     ]
     annotations = [
         {"id": 1, "image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "iscrowd": 0},
-        {"id": 2, "image_id": 7, "category_id": 2, "bbox": [0, 0, 9, 9], "iscrowd": 1, "segmentation": {"counts": [1]}},
+        {
+            "id": 2,
+            "image_id": 7,
+            "category_id": 2,
+            "bbox": [0, 0, 9, 9],
+            "iscrowd": 1,
+            "segmentation": {"counts": [1]},
+        },
         {"id": 3, "image_id": 7, "category_id": 9, "bbox": [5, 5, 1, 1]},
     ]
     coco(tmp_path / "t.json", categories=categories, annotations=annotations)
     truth = read_truth(tmp_path)
     assert truth.class_names == ("papules", "pustules")
-    assert the_only(truth).labels == ("pustules", "9"), "a category that is not listed keeps its number"
+    assert the_only(truth).labels == ("pustules", "9"), (
+        "a category that is not listed keeps its number"
+    )
     np.testing.assert_array_equal(the_only(truth).boxes, [[1, 2, 4, 6], [5, 5, 6, 6]])
     np.testing.assert_array_equal(the_only(truth).crowd_boxes, [[0, 0, 9, 9]])
-    assert (the_only(truth).crowd_labels, the_only(truth).not_kept) == (("pustules",), {OUTLINES: 1})
+    assert (the_only(truth).crowd_labels, the_only(truth).not_kept) == (
+        ("pustules",),
+        {OUTLINES: 1},
+    )
     found = check({"train": truth.photos}, "detector", ("papules", "pustules", "9")).of(Kind.CROWD)
-    assert [(problem.file, problem.what) for problem in found] == [(str(tmp_path / "t.json"), "a.jpg")]
+    assert [(problem.file, problem.what) for problem in found] == [
+        (str(tmp_path / "t.json"), "a.jpg")
+    ]
     annotations[1]["image_id"] = 8
     coco(tmp_path / "t.json", categories=categories, annotations=annotations)
     with pytest.raises(UsageError, match="image_id 8, which none of its images has"):
@@ -123,7 +164,13 @@ def test_categories_that_only_name_the_whole_and_crowds_are_left_out(tmp_path: P
 
 
 def test_outlines_and_marks_that_are_not_kept_are_counted(tmp_path: Path) -> None:
-    polygon = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    polygon = {
+        "id": 1,
+        "image_id": 7,
+        "category_id": 1,
+        "bbox": [0, 0, 9, 9],
+        "segmentation": [[0, 0, 9, 0, 9, 9]],
+    }
     coco(tmp_path / "coco/t.json", annotations=[polygon, polygon, polygon | {"segmentation": []}])
     assert the_only(read_truth(tmp_path / "coco")).not_kept == {OUTLINES: 2}
     marked = voc(tmp_path / "voc/a.xml", boxes=[*BOXES, BOXES[0]])
@@ -139,7 +186,9 @@ def test_outlines_and_marks_that_are_not_kept_are_counted(tmp_path: Path) -> Non
     )
     write(marked, "".join((*objects, end)))
     assert the_only(read_truth(tmp_path / "voc")).not_kept == {MARKS: 3}
-    outline = "<polygon><x1>1</x1><y1>1</y1><x2>5</x2><y2>1</y2><x3>3</x3><y3>4</y3></polygon></object>"
+    outline = (
+        "<polygon><x1>1</x1><y1>1</y1><x2>5</x2><y2>1</y2><x3>3</x3><y3>4</y3></polygon></object>"
+    )
     write(marked, outline.join((first, second, third + "</object>" + end)))
     assert the_only(read_truth(tmp_path / "voc")).not_kept == {OUTLINES: 2}
     voc(marked)
@@ -151,10 +200,17 @@ def test_outlines_and_marks_that_are_not_kept_are_counted(tmp_path: Path) -> Non
 
 def test_boxes_of_coco_belong_to_their_images_in_any_order(tmp_path: Path) -> None:
     images = [{"id": n, "file_name": f"{n}.jpg", "width": 9, "height": 9} for n in (3, 1, 2)]
-    annotations = [{"image_id": n, "category_id": 1, "bbox": [n, n, 1, k]} for k, n in enumerate((2, 3, 2, 3), 1)]
+    annotations = [
+        {"image_id": n, "category_id": 1, "bbox": [n, n, 1, k]}
+        for k, n in enumerate((2, 3, 2, 3), 1)
+    ]
     coco(tmp_path / "t.json", images=images, annotations=annotations)
     found = {p.name: np.asarray(p.boxes).tolist() for p in read_truth(tmp_path).photos}
-    assert found == {"1.jpg": [], "2.jpg": [[2, 2, 3, 3], [2, 2, 3, 5]], "3.jpg": [[3, 3, 4, 5], [3, 3, 4, 7]]}
+    assert found == {
+        "1.jpg": [],
+        "2.jpg": [[2, 2, 3, 3], [2, 2, 3, 5]],
+        "3.jpg": [[3, 3, 4, 5], [3, 3, 4, 7]],
+    }
 
 
 def test_a_size_that_is_not_written_down_is_the_displayed_photos(tmp_path: Path) -> None:
@@ -169,7 +225,9 @@ def test_a_size_that_is_not_written_down_is_the_displayed_photos(tmp_path: Path)
         says_the_same(the_only(read_truth(tmp_path / folder)))
 
 
-def test_a_photo_nobody_annotated_and_an_annotation_without_a_photo_are_both_there(tmp_path: Path) -> None:
+def test_a_photo_nobody_annotated_and_an_annotation_without_a_photo_are_both_there(
+    tmp_path: Path,
+) -> None:
     for form in ("voc", "coco", "yolo/images", "lines"):
         photo(tmp_path / form / "b.jpg")
     voc(tmp_path / "voc/a.xml")
@@ -184,9 +242,13 @@ def test_a_photo_nobody_annotated_and_an_annotation_without_a_photo_are_both_the
     assert (lost.path, lost.name, alone.boxes) == (None, "a", None) and alone.path is not None
     lost, empty, alone = read_truth(tmp_path / "coco").photos
     assert (lost.path, alone.name, alone.boxes) == (None, "c.jpg", None)
-    assert empty.boxes is not None and empty.boxes.shape == (0, 4), "listed without boxes: somebody looked"
+    assert empty.boxes is not None and empty.boxes.shape == (0, 4), (
+        "listed without boxes: somebody looked"
+    )
     lost, alone = read_truth(tmp_path / "yolo").photos
-    assert (lost.path, lost.boxes, alone.boxes) == (None, None, None), "shares of a photo that is not there"
+    assert (lost.path, lost.boxes, alone.boxes) == (None, None, None), (
+        "shares of a photo that is not there"
+    )
     lost, alone = read_truth(tmp_path / "lines").photos
     assert (lost.path, alone.boxes) == (None, None)
     assert len(lost.boxes if lost.boxes is not None else ()) == 2
@@ -202,7 +264,9 @@ def test_an_empty_yolo_file_says_that_there_is_nothing(tmp_path: Path) -> None:
 def test_polygons_of_yolo_are_boxes_around_them(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     write(tmp_path / "a.txt", "0 0.1 0.2 0.5 0.1 0.3 0.9\n")
-    np.testing.assert_allclose(np.asarray(the_only(read_truth(tmp_path)).boxes), [[20, 10, 100, 90]])
+    np.testing.assert_allclose(
+        np.asarray(the_only(read_truth(tmp_path)).boxes), [[20, 10, 100, 90]]
+    )
 
 
 def test_classes_without_a_name_keep_their_number(tmp_path: Path) -> None:
@@ -252,15 +316,39 @@ BOX = "<annotation><object><name>x</name><bndbox>{}</bndbox></object></annotatio
     [
         ("a.xml", "<annotation><size>", r"a\.xml: not a readable Pascal VOC.*line 1"),
         ("a.xml", BOX.format("<xmin>1</xmin>"), r"a\.xml: object 1: <bndbox> without <ymin>"),
-        ("a.xml", BOX.format("<xmin>one</xmin>"), r"a\.xml: object 1: <xmin> is 'one', not a number"),
-        ("a.xml", "<annotation><object><name>x</name></object></annotation>", r"a\.xml: object 1 has no <bndbox>"),
-        ("a.xml", "<annotation><size><width>w</width></size></annotation>", r"a\.xml: <size>: <width> is 'w'"),
-        ("a.txt", "0 .5 .5 .1 .1\n0 0.5 0.5 0.1\n", r"a\.txt: line 2: not `class x y width height`"),
+        (
+            "a.xml",
+            BOX.format("<xmin>one</xmin>"),
+            r"a\.xml: object 1: <xmin> is 'one', not a number",
+        ),
+        (
+            "a.xml",
+            "<annotation><object><name>x</name></object></annotation>",
+            r"a\.xml: object 1 has no <bndbox>",
+        ),
+        (
+            "a.xml",
+            "<annotation><size><width>w</width></size></annotation>",
+            r"a\.xml: <size>: <width> is 'w'",
+        ),
+        (
+            "a.txt",
+            "0 .5 .5 .1 .1\n0 0.5 0.5 0.1\n",
+            r"a\.txt: line 2: not `class x y width height`",
+        ),
         ("a.txt", "0 .5 .5 .1 .1\n0 0.5 0.5 0.1 wide\n", r"a\.txt: line 2"),
         ("a.txt", "1.5 0.5 0.5 0.1 0.1\n", r"a\.txt: line 1"),
-        ("l.txt", "a.jpg 1,2,3,4,0 1,2,3,0\n", r"l\.txt: line 1: '1,2,3,0' is not x1,y1,x2,y2,class"),
+        (
+            "l.txt",
+            "a.jpg 1,2,3,4,0 1,2,3,0\n",
+            r"l\.txt: line 1: '1,2,3,0' is not x1,y1,x2,y2,class",
+        ),
         ("l.txt", "a.jpg 1,2,3,4,0\nb.jpg 1,2,x,4,0\n", r"l\.txt: line 2: '1,2,x,4,0'"),
-        ("b.txt", "notes", r"no annotations; looked for Pascal VOC .*COCO.*YOLO.*x1,y1,x2,y2,class.*mask.*csv.*folder"),
+        (
+            "b.txt",
+            "notes",
+            r"no annotations; looked for Pascal VOC .*COCO.*YOLO.*x1,y1,x2,y2,class.*mask.*csv.*folder",
+        ),
         ("data.yaml", "names: 7", r"data\.yaml: `names` is not a list"),
     ],
 )
@@ -311,12 +399,18 @@ def test_what_is_wrong_in_a_coco_file_is_named(tmp_path: Path, content: object, 
 
 def test_ids_of_coco_may_be_numbers_and_texts_side_by_side(tmp_path: Path) -> None:
     images = [IMAGE | {"id": n, "file_name": f"{n}.jpg"} for n in ("x", 7)]
-    annotations = [BOXED | {"image_id": image, "category_id": n} for image in ("x", 7) for n in ("b", 3, "a", 2)]
+    annotations = [
+        BOXED | {"image_id": image, "category_id": n}
+        for image in ("x", 7)
+        for n in ("b", 3, "a", 2)
+    ]
     categories = [{"id": n, "name": f"class {n}"} for n in ("b", 3, "a", 2)]
     coco(tmp_path / "t.json", images=images, annotations=annotations, categories=categories)
     truth = read_truth(tmp_path / "t.json")
     assert truth.class_names == ("class 2", "class 3", "class a", "class b")
-    assert [photo.labels for photo in truth.photos] == [("class b", "class 3", "class a", "class 2")] * 2
+    assert [photo.labels for photo in truth.photos] == [
+        ("class b", "class 3", "class a", "class 2")
+    ] * 2
 
 
 def test_a_line_is_not_given_to_a_photo_of_another_folder(tmp_path: Path) -> None:
@@ -324,12 +418,18 @@ def test_a_line_is_not_given_to_a_photo_of_another_folder(tmp_path: Path) -> Non
     photo(tmp_path / "data/valid/8.png")
     write(tmp_path / "l.txt", "train/9.png 1,2,3,4,0\nvalid/8.png 5,6,7,8,0\n")
     found = {p.name: (p.path, len(p.labels or ())) for p in read_truth(tmp_path / "l.txt").photos}
-    assert found == {"train/9.png": (None, 1), "data/valid/8.png": (tmp_path / "data/valid/8.png", 1)}
+    assert found == {
+        "train/9.png": (None, 1),
+        "data/valid/8.png": (tmp_path / "data/valid/8.png", 1),
+    }
 
 
 def test_captions_and_other_json_beside_the_boxes_are_passed_over(tmp_path: Path) -> None:
     coco(tmp_path / "instances.json")
-    write(tmp_path / "captions.json", json.dumps({"images": [IMAGE], "annotations": [{"image_id": 7, "caption": "a"}]}))
+    write(
+        tmp_path / "captions.json",
+        json.dumps({"images": [IMAGE], "annotations": [{"image_id": 7, "caption": "a"}]}),
+    )
     write(tmp_path / "package.json", '{"name": "x"}')
     says_the_same(the_only(read_truth(tmp_path)))
 
@@ -359,7 +459,9 @@ def test_paths_and_formats_that_are_not_there_are_named(tmp_path: Path) -> None:
         read_truth(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="copy it here"):
         read_truth("s3://bucket/truth")
-    with pytest.raises(UsageError, match="there are voc, coco, label-studio, cvat, labelme, yolo, lines"):
+    with pytest.raises(
+        UsageError, match="there are voc, coco, label-studio, cvat, labelme, yolo, lines"
+    ):
         read_truth(tmp_path, "vgg")
     with pytest.raises(UsageError, match=r"looked for.*COCO"):
         read_truth(photo(tmp_path / "a.jpg"))

@@ -21,11 +21,16 @@ from tests.unit.annotations.support import mask, photo, voc
 
 
 def boxed(
-    folder: Path, *boxes: tuple[float, float, float, float], name: str = "a.jpg", label: str = "acne"
+    folder: Path,
+    *boxes: tuple[float, float, float, float],
+    name: str = "a.jpg",
+    label: str = "acne",
 ) -> AnnotatedPhoto:
     path = photo(folder / name, seed=sum(map(ord, f"{folder.name}/{name}")))
     said = np.array(boxes, np.float32).reshape(-1, 4)
-    return AnnotatedPhoto(name, path.with_suffix(".xml"), path, 200, 100, said, (label,) * len(boxes))
+    return AnnotatedPhoto(
+        name, path.with_suffix(".xml"), path, 200, 100, said, (label,) * len(boxes)
+    )
 
 
 def kinds(problems: Problems) -> list[tuple[Kind, str]]:
@@ -36,7 +41,9 @@ GOOD = (0, 0, 200, 100)
 
 
 def test_good_photos_have_no_problems(tmp_path: Path) -> None:
-    splits = {split: [boxed(tmp_path / split, GOOD, (10, 10, 20, 20))] for split in ("train", "valid")}
+    splits = {
+        split: [boxed(tmp_path / split, GOOD, (10, 10, 20, 20))] for split in ("train", "valid")
+    }
     found = check(splits, "detector", ["acne"])
     assert (found.found, found.as_text(), found.as_json()) == ((), "", {})
     found.raise_if(strict=True)
@@ -66,12 +73,19 @@ def test_what_is_no_box_of_the_photo_is_told_with_its_number(
 
 
 def test_unknown_classes_are_told_after_the_mapping(tmp_path: Path) -> None:
-    photos = {"train": [boxed(tmp_path, GOOD, label="papules"), boxed(tmp_path, GOOD, name="b.jpg")]}
+    photos = {
+        "train": [boxed(tmp_path, GOOD, label="papules"), boxed(tmp_path, GOOD, name="b.jpg")]
+    }
     assert kinds(check(photos, "detector", ["acne"])) == [(Kind.UNKNOWN_CLASS, "a.xml")]
     for mapping in ({"papules": "acne"}, {"*": "acne"}, {"papules": ""}):
         assert kinds(check(photos, "detector", ["acne"], mapping)) == []
-    assert kinds(check(photos, "detector", ["acne"], {"papules": "pimple"})) == [(Kind.UNKNOWN_CLASS, "a.xml")]
-    assert "without a name" in check({"train": [boxed(tmp_path, GOOD, label="")]}, "detector", []).found[0].what
+    assert kinds(check(photos, "detector", ["acne"], {"papules": "pimple"})) == [
+        (Kind.UNKNOWN_CLASS, "a.xml")
+    ]
+    assert (
+        "without a name"
+        in check({"train": [boxed(tmp_path, GOOD, label="")]}, "detector", []).found[0].what
+    )
 
 
 def test_a_class_missing_in_one_split_is_told(tmp_path: Path) -> None:
@@ -81,9 +95,14 @@ def test_a_class_missing_in_one_split_is_told(tmp_path: Path) -> None:
         "valid": [boxed(valid, GOOD)],
     }
     (found,) = check(splits, "detector", ["acne", "scar"]).found
-    assert (found.kind, found.file, found.what) == (Kind.MISSING_CLASS, "valid", "no scar in 1 photos")
+    assert (found.kind, found.file, found.what) == (
+        Kind.MISSING_CLASS,
+        "valid",
+        "no scar in 1 photos",
+    )
     classified = {
-        name: [replace(p, classes=p.labels, boxes=None, labels=None) for p in photos] for name, photos in splits.items()
+        name: [replace(p, classes=p.labels, boxes=None, labels=None) for p in photos]
+        for name, photos in splits.items()
     }
     assert check(classified, "classifier", ["acne", "scar"]).found == (found,)
 
@@ -102,7 +121,10 @@ def test_a_photo_that_cannot_be_read_or_has_another_size_is_told(tmp_path: Path)
     assert one.path is not None and two.path is not None
     one.path.write_bytes(b"no photo")
     photo(two.path, width=100, height=200)
-    for splits in ({"train": [one, two, three]}, {"train": [one, two, three], "valid": [boxed(tmp_path / "v", GOOD)]}):
+    for splits in (
+        {"train": [one, two, three]},
+        {"train": [one, two, three], "valid": [boxed(tmp_path / "v", GOOD)]},
+    ):
         found = check(splits, "detector", ["acne"])
         assert kinds(found) == [(Kind.UNREADABLE, "a.jpg"), (Kind.OTHER_SHAPE, "b.jpg")]
         assert found.found[1].what == "b.jpg is 100 x 200, its annotation gives 200 x 100"
@@ -110,7 +132,9 @@ def test_a_photo_that_cannot_be_read_or_has_another_size_is_told(tmp_path: Path)
     assert kinds(check({"train": [two]}, "detector", ["acne"])) == [(Kind.OTHER_SIZE, "b.xml")]
     photo(two.path, width=100, height=200)
     said = replace(two, classes=("acne",))
-    assert kinds(check({"train": [said]}, "classifier", ["acne"])) == [(Kind.OTHER_SIZE, "b.xml")], "whole photos"
+    assert kinds(check({"train": [said]}, "classifier", ["acne"])) == [
+        (Kind.OTHER_SIZE, "b.xml")
+    ], "whole photos"
 
 
 def test_a_class_of_photos_that_are_left_out_is_missing(tmp_path: Path) -> None:
@@ -120,7 +144,11 @@ def test_a_class_of_photos_that_are_left_out_is_missing(tmp_path: Path) -> None:
     assert bad.path is not None
     bad.path.write_bytes(b"no photo")
     found = check({"train": [good, other, bad]}, "detector", ["acne", "nodule"])
-    assert kinds(found) == [(Kind.UNREADABLE, "c.jpg"), (Kind.UNKNOWN_CLASS, "b.xml"), (Kind.MISSING_CLASS, "train")]
+    assert kinds(found) == [
+        (Kind.UNREADABLE, "c.jpg"),
+        (Kind.UNKNOWN_CLASS, "b.xml"),
+        (Kind.MISSING_CLASS, "train"),
+    ]
     assert found.found[2].what.startswith("no nodule")
 
 
@@ -147,7 +175,10 @@ def test_masks_of_another_size_and_masks_that_are_none_are_told(tmp_path: Path) 
     assert found.found[2].what == "100 x 50, the photo is 200 x 100"
     mask(tmp_path / "masks/b.png", ids[:, :100].copy())
     found = check(
-        {"train": read_truth(tmp_path / "images").photos[1:2]}, "segmenter", ["background"], {"*": "background"}
+        {"train": read_truth(tmp_path / "images").photos[1:2]},
+        "segmenter",
+        ["background"],
+        {"*": "background"},
     )
     assert kinds(found)[0] == (Kind.MASK_SHAPE, "b.png")
 
@@ -159,15 +190,23 @@ def test_the_same_file_and_the_same_photo_in_two_splits_are_told(tmp_path: Path)
         picture(sum(map(ord, split)), 640, 480).save(tmp_path / split / "own.png")
     big.save(tmp_path / "train/a.png")
     (tmp_path / "valid/b.png").write_bytes((tmp_path / "train/a.png").read_bytes())
-    big.resize((320, 240)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "test/c.jpg", quality=70)
+    big.resize((320, 240)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+        tmp_path / "test/c.jpg", quality=70
+    )
     done: list[tuple[int, int]] = []
     splits = {
         s: [AnnotatedPhoto(p.name, p, p, classes=("x",)) for p in sorted((tmp_path / s).iterdir())]
         for s in ("train", "valid", "test")
     }
     found = check(splits, "classifier", ["x"], progress=lambda n, of: done.append((n, of)))
-    assert kinds(found) == [(Kind.SAME_FILE, "b.png"), (Kind.LOOKS_SAME, "c.jpg"), (Kind.LOOKS_SAME, "c.jpg")]
-    assert "train/a.png" in found.found[0].what and "in test, and in valid as" in found.found[2].what
+    assert kinds(found) == [
+        (Kind.SAME_FILE, "b.png"),
+        (Kind.LOOKS_SAME, "c.jpg"),
+        (Kind.LOOKS_SAME, "c.jpg"),
+    ]
+    assert (
+        "train/a.png" in found.found[0].what and "in test, and in valid as" in found.found[2].what
+    )
     assert done[-1] == (6, 6)
 
 
@@ -186,7 +225,9 @@ def test_problems_print_the_first_names_and_keep_all_for_json() -> None:
     ]
     assert len(json.loads(json.dumps(many.as_json()))["empty boxes"]) == 14
     many.raise_if(strict=False)
-    with pytest.raises(UsageError, match=r"(?s)14 problems.*\n14 empty boxes in 7 files.*\n.*--strict"):
+    with pytest.raises(
+        UsageError, match=r"(?s)14 problems.*\n14 empty boxes in 7 files.*\n.*--strict"
+    ):
         many.raise_if(strict=True)
 
 
@@ -195,7 +236,9 @@ def test_two_lists_over_one_folder_of_photos_are_compared_by_what_they_list(tmp_
         photo(tmp_path / f"images/{name}.jpg", seed=n + 20)
     lists = {"train": "abc", "valid": "cd"}
     for split, names in lists.items():
-        (tmp_path / f"{split}.csv").write_text("image,label\n" + "".join(f"{name}.jpg,acne\n" for name in names))
+        (tmp_path / f"{split}.csv").write_text(
+            "image,label\n" + "".join(f"{name}.jpg,acne\n" for name in names)
+        )
     splits = {split: read_truth(tmp_path / f"{split}.csv").photos for split in lists}
     found = check(splits, "classifier", ["acne"])
     assert kinds(found) == [(Kind.SAME_FILE, "c.jpg")]
@@ -214,10 +257,16 @@ def test_a_mask_that_cannot_be_used_is_told_before_training(tmp_path: Path, wron
     path = photo(tmp_path / "images/a.jpg")
     (tmp_path / "masks").mkdir()
     values = np.full((100, 200), 77 if wrong.startswith("a class") else 1, np.uint8)
-    image = Image.fromarray(values).convert("RGB") if wrong == "colours" else Image.fromarray(values)
+    image = (
+        Image.fromarray(values).convert("RGB") if wrong == "colours" else Image.fromarray(values)
+    )
     image.save(tmp_path / "masks/a.png")
-    said = AnnotatedPhoto("a.jpg", tmp_path / "masks/a.png", path, 200, 100, masks=(tmp_path / "masks/a.png",))
-    assert (Kind.BAD_MASK, "a.png") in kinds(check({"train": [said]}, "segmenter", ["background", "skin"]))
+    said = AnnotatedPhoto(
+        "a.jpg", tmp_path / "masks/a.png", path, 200, 100, masks=(tmp_path / "masks/a.png",)
+    )
+    assert (Kind.BAD_MASK, "a.png") in kinds(
+        check({"train": [said]}, "segmenter", ["background", "skin"])
+    )
 
 
 def test_a_damaged_png_is_named_whatever_its_reader_raises(tmp_path: Path) -> None:
@@ -225,5 +274,7 @@ def test_a_damaged_png_is_named_whatever_its_reader_raises(tmp_path: Path) -> No
     data = bytearray(file.read_bytes())
     data[data.index(b"IDAT")] ^= 0x40
     file.write_bytes(data)
-    found = check({"train": [AnnotatedPhoto("a.png", file, file, classes=("x",))]}, "classifier", ["x"])
+    found = check(
+        {"train": [AnnotatedPhoto("a.png", file, file, classes=("x",))]}, "classifier", ["x"]
+    )
     assert (Kind.UNREADABLE, "a.png") in kinds(found)

@@ -40,13 +40,16 @@ def test_copies_of_a_photo_are_one_group_whatever_was_done_to_them(tmp_path: Pat
 def test_photos_that_cannot_be_seen_are_alone(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"bad")
     photos = [
-        AnnotatedPhoto(n, tmp_path / n, tmp_path / n if p else None) for n, p in (("bad.jpg", 1), ("x", 0), ("y", 0))
+        AnnotatedPhoto(n, tmp_path / n, tmp_path / n if p else None)
+        for n, p in (("bad.jpg", 1), ("x", 0), ("y", 0))
     ]
     assert perceptual_groups(photos) == [0, 1, 2]
 
 
 def photos(count: int, of_class: str = "x") -> list[AnnotatedPhoto]:
-    return [AnnotatedPhoto(f"{of_class}{n}.jpg", Path("t"), classes=(of_class,)) for n in range(count)]
+    return [
+        AnnotatedPhoto(f"{of_class}{n}.jpg", Path("t"), classes=(of_class,)) for n in range(count)
+    ]
 
 
 def test_groups_stay_together_and_every_class_gets_its_share() -> None:
@@ -58,17 +61,24 @@ def test_groups_stay_together_and_every_class_gets_its_share() -> None:
     assert sorted(p.name for p in (*train, *valid)) == sorted(of)
     assert {of[p.name] for p in train} & {of[p.name] for p in valid} == set()
     shares = Counter(str(p.classes) for p in valid)
-    assert 37 <= shares["('a',)"] <= 43 and 9 <= shares["('b',)"] <= 11 and 1 <= shares["('c',)"] <= 3
+    assert (
+        37 <= shares["('a',)"] <= 43 and 9 <= shares["('b',)"] <= 11 and 1 <= shares["('c',)"] <= 3
+    )
 
 
 def test_severities_and_numbers_of_boxes_are_spread_alike() -> None:
     def of(n: int) -> AnnotatedPhoto:
         boxes = np.zeros((n % 60, 4), np.float32)
-        return AnnotatedPhoto(f"{n}.jpg", Path("t"), boxes=boxes, labels=("acne",) * len(boxes), severity=n % 4)
+        return AnnotatedPhoto(
+            f"{n}.jpg", Path("t"), boxes=boxes, labels=("acne",) * len(boxes), severity=n % 4
+        )
 
     train, valid = split([of(n) for n in range(240)], 0.25, range(240), seed=3)
     assert all(abs(len([p for p in valid if p.severity == s]) - 15) <= 1 for s in range(4))
-    few = [len([p for p in part if p.boxes is not None and len(p.boxes) <= 5]) for part in (train, valid)]
+    few = [
+        len([p for p in part if p.boxes is not None and len(p.boxes) <= 5])
+        for part in (train, valid)
+    ]
     assert few == [18, 6]
 
 

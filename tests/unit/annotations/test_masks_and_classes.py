@@ -46,7 +46,11 @@ def test_palette_masks_lie_in_masks_beside_images_or_beside_the_photo(tmp_path: 
     for name in ("a", "sub/c", "lost"):
         mask(tmp_path / f"two/masks/{name}.png", IDS)
     truth = read_truth(tmp_path / "two")
-    assert (truth.format, truth.root, truth.class_names) == ("masks", tmp_path / "two/images", CLASSES)
+    assert (truth.format, truth.root, truth.class_names) == (
+        "masks",
+        tmp_path / "two/images",
+        CLASSES,
+    )
     found = {p.name: (p.path is not None, p.masks) for p in truth.photos}
     assert found == {
         "a.jpg": (True, (tmp_path / "two/masks/a.png",)),
@@ -96,7 +100,9 @@ def test_parts_are_laid_over_each_other_in_the_publishers_order(tmp_path: Path) 
         ("7.jpg", True, 4),
     ]
     found = read_mask(truth.photos[2])
-    hair, mouth, lip, skin = (CLASSES.index(name) for name in ("hair", "mouth", "upper_lip", "skin"))
+    hair, mouth, lip, skin = (
+        CLASSES.index(name) for name in ("hair", "mouth", "upper_lip", "skin")
+    )
     np.testing.assert_array_equal(found[0], [0, hair, hair, hair, skin, mouth, lip, mouth])
     assert found.shape == (4, 8) and mask_size(truth.photos[2]) == (8, 4)
     assert truth.unread == (tmp_path / "CelebAMask-HQ-mask-anno/README.txt",)
@@ -106,7 +112,9 @@ def test_masks_that_are_none_are_named(tmp_path: Path) -> None:
     photo(tmp_path / "images/a.jpg")
     bad = mask(tmp_path / "masks/a.png", IDS + 2)
     (found,) = read_truth(tmp_path).photos
-    with pytest.raises(UsageError, match=r"a\.png: has class 20; .*0 to 18, 19 for skin of the body, and 255"):
+    with pytest.raises(
+        UsageError, match=r"a\.png: has class 20; .*0 to 18, 19 for skin of the body, and 255"
+    ):
         read_mask(found)
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(bad)
     with pytest.raises(UsageError, match=r"a\.png: has colours"):
@@ -135,7 +143,10 @@ def test_a_mask_with_any_byte_of_a_chunks_head_changed_is_read_or_named(tmp_path
     for place in range(second - 4, second + 4):
         file.write_bytes(good[:place] + bytes([good[place] ^ 0x80]) + good[place + 1 :])
         if place >= second:
-            with pytest.raises(UsageError, match=r"a\.png: not a readable mask: broken PNG.*replace it, or remove it"):
+            with pytest.raises(
+                UsageError,
+                match=r"a\.png: not a readable mask: broken PNG.*replace it, or remove it",
+            ):
                 read_mask(found)
         else:
             with contextlib.suppress(UsageError):
@@ -147,7 +158,9 @@ def test_a_damaged_mask_beside_its_photo_is_named(tmp_path: Path) -> None:
     file = mask(tmp_path / "a.png", NOISE)
     first, second, *rest = file.read_bytes().split(b"IDAT")
     file.write_bytes(b"IDAT".join((first, second + b"\xc9DAT" + rest[0], *rest[1:])))
-    with pytest.raises(UsageError, match=r"a\.png: not a readable PNG: broken PNG.*replace it, or remove it"):
+    with pytest.raises(
+        UsageError, match=r"a\.png: not a readable PNG: broken PNG.*replace it, or remove it"
+    ):
         read_truth(tmp_path)
 
 
@@ -155,7 +168,9 @@ def test_parts_of_different_sizes_and_parts_said_twice_are_named(tmp_path: Path)
     truth = parts(tmp_path)
     anno = tmp_path / "CelebAMask-HQ-mask-anno"
     part(anno / "0/00007_mouth.png", slice(0, 1), width=9)
-    with pytest.raises(UsageError, match=r"00007_mouth\.png: is 9 x 4 pixels, but the parts before it are 8 x 4"):
+    with pytest.raises(
+        UsageError, match=r"00007_mouth\.png: is 9 x 4 pixels, but the parts before it are 8 x 4"
+    ):
         read_mask(truth.photos[2])
     with pytest.raises(UsageError, match=r"00007_mouth\.png is 9 x 4"):
         mask_size(truth.photos[2])
@@ -180,7 +195,9 @@ def test_a_folder_is_a_class(tmp_path: Path) -> None:
 def test_folders_that_are_splits_are_no_classes(tmp_path: Path) -> None:
     photo(tmp_path / "train/acne/a.jpg")
     photo(tmp_path / "valid/acne/b.jpg")
-    with pytest.raises(UsageError, match=r"splits, not classes \(train, valid\); name one: .*/train"):
+    with pytest.raises(
+        UsageError, match=r"splits, not classes \(train, valid\); name one: .*/train"
+    ):
         read_truth(tmp_path)
     assert read_truth(tmp_path / "train").class_names == ("acne",)
 
@@ -251,7 +268,8 @@ def test_the_column_of_the_group_may_be_named(tmp_path: Path) -> None:
     assert [p.group for p in read_truth(file).photos] == [None, None]
     assert [p.group for p in read_truth(file, group="clinic").photos] == ["north", "south"]
     with pytest.raises(
-        UsageError, match=r"t\.csv: no column `nurse` for the group; its columns are image, label, clinic"
+        UsageError,
+        match=r"t\.csv: no column `nurse` for the group; its columns are image, label, clinic",
     ):
         read_truth(file, group="nurse")
 
@@ -264,7 +282,10 @@ def test_the_column_of_the_group_may_be_named(tmp_path: Path) -> None:
         ("image,label\na.jpg\n", r"line 2: 1 cells under 2 columns"),
         ("image,label\n,x\n", r"line 2: `image` is empty"),
         ('image,label\na.jpg,"x\n', r"line \d: not readable as CSV"),
-        ("image,label,group\na.jpg,x,p1\na.jpg,y,p2\n", r"line 3: a\.jpg has group 'p2', but 'p1' in line 2"),
+        (
+            "image,label,group\na.jpg,x,p1\na.jpg,y,p2\n",
+            r"line 3: a\.jpg has group 'p2', but 'p1' in line 2",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_table_is_named(tmp_path: Path, text: str, says: str) -> None:
@@ -291,7 +312,11 @@ def test_a_csv_with_corners_has_a_box_a_row(tmp_path: Path) -> None:
     """Write boxes as TensorFlow's CSV does, which Roboflow calls `_annotations.csv`."""
     photo(tmp_path / "a.jpg")
     photo(tmp_path / "b.jpg", seed=1)
-    rows = ["a.jpg,200,100,papules,10,20,40,60", "a.jpg,200,100,pustules,100,10,180,90", "b.jpg,200,100,,,,,"]
+    rows = [
+        "a.jpg,200,100,papules,10,20,40,60",
+        "a.jpg,200,100,pustules,100,10,180,90",
+        "b.jpg,200,100,,,,,",
+    ]
     text = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
     write(tmp_path / "_annotations.csv", text + "\n".join(rows))
     one, two = read_truth(tmp_path).photos
@@ -309,8 +334,14 @@ def test_a_csv_with_corners_has_a_box_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("image,label,x1,y1,x2,y2\na.jpg,acne,0.1,0.2,0.3,0.4\n", "all corners are between 0 and 1"),
-        ("image,label,x1,y1,x2,y2\na.jpg,acne,1,2,3,four\n", "line 2: 1, 2, 3, four are not corners in pixels"),
+        (
+            "image,label,x1,y1,x2,y2\na.jpg,acne,0.1,0.2,0.3,0.4\n",
+            "all corners are between 0 and 1",
+        ),
+        (
+            "image,label,x1,y1,x2,y2\na.jpg,acne,1,2,3,four\n",
+            "line 2: 1, 2, 3, four are not corners in pixels",
+        ),
         ("image,label,x1,y1,x2,y2\na.jpg,acne,1,2,3,\n", "line 2: 1, 2, 3,  are not corners"),
     ],
 )

@@ -97,7 +97,9 @@ def test_label_studio_finds_the_photos_of_every_kind_of_address(
     assert boxes(found) == [[10, 20, 40, 60]]
 
 
-def test_photos_of_label_studio_that_are_elsewhere_keep_the_names_that_rows_have(tmp_path: Path) -> None:
+def test_photos_of_label_studio_that_are_elsewhere_keep_the_names_that_rows_have(
+    tmp_path: Path,
+) -> None:
     studio(
         tmp_path / "t.json",
         task("s3://bucket/faces/a.jpg", RECTANGLE),
@@ -115,7 +117,9 @@ def test_photos_of_label_studio_that_are_elsewhere_keep_the_names_that_rows_have
 def test_shapes_of_label_studio_are_the_boxes_around_them(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     # A square of 20 px, turned by 90 degrees about its upper left corner, lies left of it.
-    turned = region("rectanglelabels", "pustule", x=50.0, y=50.0, width=10.0, height=20.0, rotation=90)
+    turned = region(
+        "rectanglelabels", "pustule", x=50.0, y=50.0, width=10.0, height=20.0, rotation=90
+    )
     polygon = region("polygonlabels", points=[[5, 10], [10, 10], [7.5, 30]], closed=True)
     ellipse = region("ellipselabels", x=50.0, y=50.0, radiusX=5.0, radiusY=20.0, rotation=0)
     studio(tmp_path / "t.json", task("a.jpg", turned, polygon, ellipse))
@@ -129,16 +133,41 @@ def test_a_rectangle_and_its_label_may_be_two_results(tmp_path: Path) -> None:
     """Use two controls, <Rectangle> and <Labels>."""
     shape = {"x": 5.0, "y": 20.0, "width": 15.0, "height": 40.0, "rotation": 0}
     plain = {**SIZE, "id": "r1", "type": "rectangle", "value": shape, "from_name": "bbox"}
-    named = {**SIZE, "id": "r1", "type": "labels", "value": {**shape, "labels": ["papule"]}, "from_name": "label"}
-    text = {**SIZE, "id": "r1", "type": "textarea", "value": {**shape, "text": ["red"]}, "from_name": "note"}
-    about = {**SIZE, "id": "r1", "type": "choices", "value": {**shape, "choices": ["sure"]}, "from_name": "sure"}
+    named = {
+        **SIZE,
+        "id": "r1",
+        "type": "labels",
+        "value": {**shape, "labels": ["papule"]},
+        "from_name": "label",
+    }
+    text = {
+        **SIZE,
+        "id": "r1",
+        "type": "textarea",
+        "value": {**shape, "text": ["red"]},
+        "from_name": "note",
+    }
+    about = {
+        **SIZE,
+        "id": "r1",
+        "type": "choices",
+        "value": {**shape, "choices": ["sure"]},
+        "from_name": "sure",
+    }
     studio(tmp_path / "t.json", task("a.jpg", plain, named, text, about))
     found = the_only(read_truth(tmp_path))
     assert (boxes(found), found.labels, found.classes) == ([[10, 20, 40, 60]], ("papule",), None)
 
 
-def test_choices_of_label_studio_are_classes_and_unannotated_tasks_say_nothing(tmp_path: Path) -> None:
-    choice = {"type": "choices", "value": {"choices": ["rosacea", "eczema"]}, "id": "x", "from_name": "c"}
+def test_choices_of_label_studio_are_classes_and_unannotated_tasks_say_nothing(
+    tmp_path: Path,
+) -> None:
+    choice = {
+        "type": "choices",
+        "value": {"choices": ["rosacea", "eczema"]},
+        "id": "x",
+        "from_name": "c",
+    }
     skipped = task("c.jpg", choice, number=3)
     skipped["annotations"][0]["was_cancelled"] = True
     studio(
@@ -164,7 +193,10 @@ def test_a_photo_without_boxes_was_looked_at_if_it_was_submitted(tmp_path: Path)
         task("b.jpg", number=2),
         task("c.jpg", number=3, annotations=[]),
     )
-    found = {one.name: None if one.boxes is None else len(one.boxes) for one in read_truth(tmp_path / "t.json").photos}
+    found = {
+        one.name: None if one.boxes is None else len(one.boxes)
+        for one in read_truth(tmp_path / "t.json").photos
+    }
     assert found == {"a.jpg": 1, "b.jpg": 0, "c.jpg": None}
 
 
@@ -173,13 +205,26 @@ def test_the_ground_truth_counts_among_several_annotations(tmp_path: Path) -> No
     other = {**one["annotations"][0], "id": 7, "result": [], "ground_truth": True}
     studio(tmp_path / "t.json", one | {"annotations": [*one["annotations"], other]})
     assert boxes(the_only(read_truth(tmp_path / "t.json"))) == []
-    studio(tmp_path / "t.json", one | {"annotations": [*one["annotations"], other | {"ground_truth": False}]})
-    with pytest.raises(UsageError, match=r"t\.json: task 1: has 2 annotations \(1001, 7\); mark one of them as ground"):
+    studio(
+        tmp_path / "t.json",
+        one | {"annotations": [*one["annotations"], other | {"ground_truth": False}]},
+    )
+    with pytest.raises(
+        UsageError,
+        match=r"t\.json: task 1: has 2 annotations \(1001, 7\); mark one of them as ground",
+    ):
         read_truth(tmp_path / "t.json")
 
 
 def test_json_min_is_read(tmp_path: Path) -> None:
-    shape = {"x": 5.0, "y": 20.0, "width": 15.0, "height": 40.0, "rotation": 0, "rectanglelabels": ["papule"]}
+    shape = {
+        "x": 5.0,
+        "y": 20.0,
+        "width": 15.0,
+        "height": 40.0,
+        "rotation": 0,
+        "rectanglelabels": ["papule"],
+    }
     record = {
         "image": "/data/upload/3/8c2f1a30-a.jpg",
         "patient": "p1",
@@ -193,10 +238,20 @@ def test_json_min_is_read(tmp_path: Path) -> None:
         "lead_time": 4.2,
     }
     several = {"choices": ["rosacea", "eczema"]}
-    other = record | {"image": "/data/upload/3/8c2f1a30-b.jpg", "id": 2, "label": [], "diagnosis": several}
+    other = record | {
+        "image": "/data/upload/3/8c2f1a30-b.jpg",
+        "id": 2,
+        "label": [],
+        "diagnosis": several,
+    }
     studio(tmp_path / "t.json", record, other)
     one, two = read_truth(tmp_path / "t.json").photos
-    assert (one.name, boxes(one), one.labels, one.classes) == ("a.jpg", [[10, 20, 40, 60]], ("papule",), ("rosacea",))
+    assert (one.name, boxes(one), one.labels, one.classes) == (
+        "a.jpg",
+        [[10, 20, 40, 60]],
+        ("papule",),
+        ("rosacea",),
+    )
     assert (two.name, boxes(two), two.classes) == ("b.jpg", [], ("rosacea", "eczema"))
 
 
@@ -204,14 +259,22 @@ def test_annotations_of_a_storage_are_a_file_each(tmp_path: Path) -> None:
     whole = task("a.jpg", RECTANGLE)
     alone = {**whole["annotations"][0], "task": {"id": 1, "data": whole["data"]}}
     write(tmp_path / "storage/1.json", json.dumps(alone))
-    write(tmp_path / "storage/2.json", json.dumps(alone | {"task": {"id": 2, "data": {"image": "b.jpg"}}}))
+    write(
+        tmp_path / "storage/2.json",
+        json.dumps(alone | {"task": {"id": 2, "data": {"image": "b.jpg"}}}),
+    )
     for n, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
         photo(tmp_path / "storage" / name, seed=n)
     found = {one.name: one.labels for one in read_truth(tmp_path / "storage").photos}
     assert found == {"a.jpg": ("papule",), "b.jpg": ("papule",), "c.jpg": None}
 
 
-BRUSH = {**SIZE, "type": "brushlabels", "id": "b", "value": {"format": "rle", "rle": [0, 1], "brushlabels": ["acne"]}}
+BRUSH = {
+    **SIZE,
+    "type": "brushlabels",
+    "id": "b",
+    "value": {"format": "rle", "rle": [0, 1], "brushlabels": ["acne"]},
+}
 POINT = region("keypointlabels", x=5.0, y=5.0, width=0.4)
 
 
@@ -229,7 +292,9 @@ POINT = region("keypointlabels", x=5.0, y=5.0, width=0.4)
         (task("a.jpg", {**RECTANGLE, "value": {**RECTANGLE["value"], "rectanglelabels": ["a", "b"]}}), r"several labels \(a, b"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_of_label_studio_is_named(tmp_path: Path, entry: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_read_of_label_studio_is_named(
+    tmp_path: Path, entry: dict[str, Any], says: str
+) -> None:
     with pytest.raises(UsageError, match=rf"t\.json: task 1: .*{says.removeprefix('task 1: ')}"):
         read_truth(studio(tmp_path / "t.json", entry))
 
@@ -266,9 +331,19 @@ def test_cvat_for_images_is_read_from_its_export(tmp_path: Path) -> None:
     file = cvat(tmp_path / "annotations.xml", BOX, more=EMPTY)
     for said in (tmp_path, file):
         truth = read_truth(said)
-        assert (truth.format, truth.root, truth.class_names) == ("cvat", tmp_path / "images", ("papule", "pustule"))
+        assert (truth.format, truth.root, truth.class_names) == (
+            "cvat",
+            tmp_path / "images",
+            ("papule", "pustule"),
+        )
         one, two = truth.photos
-        assert (one.name, one.path, one.width, one.height, one.labels) == ("a.jpg", place, 200, 100, ("papule",))
+        assert (one.name, one.path, one.width, one.height, one.labels) == (
+            "a.jpg",
+            place,
+            200,
+            100,
+            ("papule",),
+        )
         assert (boxes(one), boxes(two), one.classes) == ([[10, 20, 40, 60]], [], None)
 
 
@@ -283,7 +358,13 @@ def test_shapes_of_cvat_are_the_boxes_around_them(tmp_path: Path) -> None:
         f'<box {common} occluded="0" xtl="40" ytl="60" xbr="10" ybr="20"></box>',
     )
     found = the_only(read_truth(tmp_path))
-    assert boxes(found) == [[95, 40, 105, 60], [10, 10, 20, 30], [80, 40, 120, 60], [5, 6, 7, 8], [10, 20, 40, 60]]
+    assert boxes(found) == [
+        [95, 40, 105, 60],
+        [10, 10, 20, 30],
+        [80, 40, 120, 60],
+        [5, 6, 7, 8],
+        [10, 20, 40, 60],
+    ]
     assert found.not_kept == {ROTATED: 1, OCCLUDED: 1, OUTLINES: 3}
     assert found.swapped == {4}
 
@@ -291,17 +372,29 @@ def test_shapes_of_cvat_are_the_boxes_around_them(tmp_path: Path) -> None:
 def test_tags_of_cvat_are_classes(tmp_path: Path) -> None:
     tag = '<tag label="rosacea" source="manual"></tag>'
     file = cvat(tmp_path / "annotations.xml", tag, more=EMPTY)
-    assert [(one.classes, one.boxes) for one in read_truth(file).photos] == [(("rosacea",), None), ((), None)]
+    assert [(one.classes, one.boxes) for one in read_truth(file).photos] == [
+        (("rosacea",), None),
+        ((), None),
+    ]
     file = cvat(tmp_path / "annotations.xml", tag, BOX)
-    assert (the_only(read_truth(file)).classes, the_only(read_truth(file)).labels) == (("rosacea",), ("papule",))
+    assert (the_only(read_truth(file)).classes, the_only(read_truth(file)).labels) == (
+        ("rosacea",),
+        ("papule",),
+    )
 
 
 def test_a_project_of_cvat_has_a_folder_for_each_subset(tmp_path: Path) -> None:
-    train, valid = photo(tmp_path / "images/Train/a.jpg", seed=1), photo(tmp_path / "images/Validation/a.jpg", seed=2)
+    train, valid = (
+        photo(tmp_path / "images/Train/a.jpg", seed=1),
+        photo(tmp_path / "images/Validation/a.jpg", seed=2),
+    )
     other = '<image id="1" name="a.jpg" subset="Validation" task_id="8" width="200" height="100"></image>'
     cvat(tmp_path / "annotations.xml", BOX, subset="Train", more=other)
     found = read_truth(tmp_path).photos
-    assert [(one.name, one.path) for one in found] == [("Train/a.jpg", train), ("Validation/a.jpg", valid)]
+    assert [(one.name, one.path) for one in found] == [
+        ("Train/a.jpg", train),
+        ("Validation/a.jpg", valid),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +410,9 @@ def test_a_project_of_cvat_has_a_folder_for_each_subset(tmp_path: Path) -> None:
         ((), "<image", "not a readable CVAT annotation"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_of_cvat_is_named(tmp_path: Path, shapes: tuple[str, ...], more: str, says: str) -> None:
+def test_what_cannot_be_read_of_cvat_is_named(
+    tmp_path: Path, shapes: tuple[str, ...], more: str, says: str
+) -> None:
     file = cvat(tmp_path / "annotations.xml", *shapes, more=more)
     with pytest.raises(UsageError, match=rf"annotations\.xml: .*{says}"):
         read_truth(file)
@@ -371,7 +466,11 @@ def test_labelme_finds_its_photos_in_another_folder(tmp_path: Path, image: str) 
     place = photo(tmp_path / "img/a.jpg")
     labelme(tmp_path / "ann/a.json", CORNERS, image=image)
     truth = read_truth(tmp_path / "ann")
-    assert (truth.root, the_only(truth).name, the_only(truth).path) == (tmp_path / "img", "a.jpg", place)
+    assert (truth.root, the_only(truth).name, the_only(truth).path) == (
+        tmp_path / "img",
+        "a.jpg",
+        place,
+    )
     assert the_only(read_truth(tmp_path)).name == "img/a.jpg"
 
     labelme(tmp_path / "far/a.json", CORNERS, image="C:\\photos\\a.jpg")
@@ -396,7 +495,13 @@ def test_shapes_of_labelme_are_the_boxes_around_them(tmp_path: Path) -> None:
         flags={"rosacea": True, "eczema": False},
     )
     found = the_only(read_truth(tmp_path))
-    assert boxes(found) == [[10, 10, 20, 30], [95, 45, 105, 55], [5, 6, 7, 8], [10, 18, 14, 22], [0, 0, 6, 9]]
+    assert boxes(found) == [
+        [10, 10, 20, 30],
+        [95, 45, 105, 55],
+        [5, 6, 7, 8],
+        [10, 18, 14, 22],
+        [0, 0, 6, 9],
+    ]
     assert found.not_kept == {OUTLINES: 5, ROTATED: 1}
     assert found.classes == ("rosacea",)
 
@@ -408,7 +513,12 @@ def test_pixels_within_a_labelme_file_are_told_where_the_photo_is_gone(tmp_path:
     assert the_only(read_truth(tmp_path)).not_kept == {}
     place.unlink()
     found = the_only(read_truth(tmp_path))
-    assert (found.path, found.width, found.height, found.not_kept) == (None, 200, 100, {EMBEDDED: 1})
+    assert (found.path, found.width, found.height, found.not_kept) == (
+        None,
+        200,
+        100,
+        {EMBEDDED: 1},
+    )
 
 
 @pytest.mark.parametrize(
@@ -421,7 +531,9 @@ def test_pixels_within_a_labelme_file_are_told_where_the_photo_is_gone(tmp_path:
         ((shape("polygon", []),), "shape 1: has no points"),
     ],
 )
-def test_what_cannot_be_read_of_labelme_is_named(tmp_path: Path, said: tuple[dict[str, Any], ...], says: str) -> None:
+def test_what_cannot_be_read_of_labelme_is_named(
+    tmp_path: Path, said: tuple[dict[str, Any], ...], says: str
+) -> None:
     with pytest.raises(UsageError, match=rf"a\.json: {says}"):
         read_truth(labelme(tmp_path / "a.json", *said))
 
@@ -444,14 +556,18 @@ def test_tools_are_told_apart_by_content(tmp_path: Path) -> None:
 def test_two_tools_in_one_folder_have_to_be_told_apart(tmp_path: Path) -> None:
     studio(tmp_path / "project.json", task("a.jpg", RECTANGLE))
     cvat(tmp_path / "annotations.xml", BOX)
-    with pytest.raises(UsageError, match=r"Label Studio .* and CVAT .*format = 'label-studio' or 'cvat'"):
+    with pytest.raises(
+        UsageError, match=r"Label Studio .* and CVAT .*format = 'label-studio' or 'cvat'"
+    ):
         read_truth(tmp_path)
     assert read_truth(tmp_path, "cvat").format == "cvat"
 
 
 @pytest.mark.parametrize("form", WRITERS)
 @pytest.mark.parametrize("tool", ["label-studio", "cvat", "labelme"])
-def test_what_these_tools_wrote_is_exported_and_reads_back(tmp_path: Path, tool: str, form: str) -> None:
+def test_what_these_tools_wrote_is_exported_and_reads_back(
+    tmp_path: Path, tool: str, form: str
+) -> None:
     photo(tmp_path / "in/a.jpg")
     if tool == "label-studio":
         studio(tmp_path / "in/x.json", task("/data/upload/1/0123abcd-a.jpg", RECTANGLE))

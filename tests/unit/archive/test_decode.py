@@ -47,7 +47,9 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def files() -> dict[str, bytes]:
-    return {name: encoded(picture(1), form, **options) for name, (form, options) in FORMS.items()} | {"heic": HEIC}
+    return {
+        name: encoded(picture(1), form, **options) for name, (form, options) in FORMS.items()
+    } | {"heic": HEIC}
 
 
 def status_of(data: bytes, settings: DecodeSettings = SETTINGS) -> Status:
@@ -57,7 +59,9 @@ def status_of(data: bytes, settings: DecodeSettings = SETTINGS) -> Status:
     return caught.value.status
 
 
-def pixels(image: Image.Image, form: str = "PNG", **options: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def pixels(
+    image: Image.Image, form: str = "PNG", **options: Any
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return decode(encoded(image, form, **options), SETTINGS, "x").rgb
 
 
@@ -72,15 +76,24 @@ def test_every_format_decodes_to_rgb(name: str) -> None:
         assert np.abs(photo.rgb[5, 5].astype(int) - [20, 60, 160]).max() < 8
         assert np.abs(photo.rgb[40, 60].astype(int) - [200, 120, 90]).max() < 8
     else:
-        assert np.abs(photo.rgb.astype(int) - np.asarray(picture(1))).mean() < (10 if name == "gif" else 4)
+        assert np.abs(photo.rgb.astype(int) - np.asarray(picture(1))).mean() < (
+            10 if name == "gif" else 4
+        )
 
 
 @pytest.mark.parametrize("name", list(files()))
 def test_a_file_cut_anywhere_is_truncated(name: str) -> None:
     data = files()[name]
-    end = {"jpeg": 2, "progressive jpeg": 2, "png": 22, "gif": 3}.get(name, 0)  # of which no pixel has need
-    cuts = {*range(12, len(data) - end, max(1, len(data) // 60)), *range(len(data) - end - 12, len(data) - end)}
-    assert {cut: status_of(data[:cut]) for cut in sorted(cuts)} == dict.fromkeys(sorted(cuts), Status.TRUNCATED)
+    end = {"jpeg": 2, "progressive jpeg": 2, "png": 22, "gif": 3}.get(
+        name, 0
+    )  # of which no pixel has need
+    cuts = {
+        *range(12, len(data) - end, max(1, len(data) // 60)),
+        *range(len(data) - end - 12, len(data) - end),
+    }
+    assert {cut: status_of(data[:cut]) for cut in sorted(cuts)} == dict.fromkeys(
+        sorted(cuts), Status.TRUNCATED
+    )
 
 
 def test_a_file_cut_within_its_signature_is_truncated() -> None:
@@ -93,7 +106,9 @@ def test_a_jpeg_with_something_behind_its_end_decodes() -> None:
 
 def test_a_jpeg_whose_thumbnail_is_whole_is_still_truncated() -> None:
     thumbnail = files()["jpeg"]
-    with_thumbnail = encoded(picture(1), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + thumbnail)
+    with_thumbnail = encoded(
+        picture(1), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + thumbnail
+    )
     assert decode(with_thumbnail, SETTINGS, "x").width == 64
     assert status_of(with_thumbnail[:-3]) is Status.TRUNCATED
 
@@ -103,7 +118,8 @@ def test_zero_bytes_are_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"<html>no photo</html>", b"\0" * 500, b"PK\x03\x04" + b"x" * 99, b"BMW is a car brand"]
+    "data",
+    [b"<html>no photo</html>", b"\0" * 500, b"PK\x03\x04" + b"x" * 99, b"BMW is a car brand"],
 )
 def test_bytes_without_a_known_signature_are_unsupported(data: bytes) -> None:
     assert status_of(data) is Status.UNSUPPORTED
@@ -128,10 +144,15 @@ def test_a_decompression_bomb_is_too_large_by_its_header() -> None:
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     bomb = (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+        + chunk(b"IEND", b"")
     )
     assert status_of(bomb) is Status.TOO_LARGE
     assert status_of(bomb[:60]) is Status.TOO_LARGE
@@ -172,7 +193,9 @@ def test_exif_orientation_is_applied(form: str, orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options: dict[str, Any] = {"quality": 95} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
+    options: dict[str, Any] = (
+        {"quality": 95} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
+    )
     shown = pixels(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif, **options)
     assert shown.shape == upright.shape
     assert np.abs(shown.astype(int) - upright).mean() < 3
@@ -207,7 +230,9 @@ def test_16_bit_colour_keeps_its_high_byte() -> None:
     rows = np.array([[[0, 0x8000, 0xFFFF]]], ">u2").tobytes()
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     png = (
@@ -230,8 +255,12 @@ def test_16_bit_colour_keeps_its_high_byte() -> None:
         ([7e9, 7e9, 7e9], [0, 0, 0]),
     ],
 )
-def test_float_tiff_is_scaled_by_the_range_that_holds_it(values: list[float], shown: list[int]) -> None:
-    assert pixels(Image.fromarray(np.array([values], np.float32)), "TIFF")[0, :, 0].tolist() == shown
+def test_float_tiff_is_scaled_by_the_range_that_holds_it(
+    values: list[float], shown: list[int]
+) -> None:
+    assert (
+        pixels(Image.fromarray(np.array([values], np.float32)), "TIFF")[0, :, 0].tolist() == shown
+    )
 
 
 def test_transparent_pixels_lie_on_white() -> None:
@@ -269,4 +298,7 @@ def test_damage_gives_pixels_or_a_status_and_nothing_else(name: str, data: st.Da
 def test_real_photos_decode_as_pillow_shows_them(shared_data: Path) -> None:
     for path in sorted((shared_data / "acne04" / "valid").glob("*.jpg"))[:5]:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
-            assert (decode(path.read_bytes(), SETTINGS, path.name).rgb == np.asarray(image.convert("RGB"))).all()
+            assert (
+                decode(path.read_bytes(), SETTINGS, path.name).rgb
+                == np.asarray(image.convert("RGB"))
+            ).all()

@@ -48,17 +48,30 @@ def test_a_csv_names_photos_and_its_other_columns_pass_through(photos: Path) -> 
     )
     source = listing(photos / "list.csv", text)
     assert refs(source) == [
-        ImageRef("00000/00000.png", f"{photos}/00000/00000.png", None, None, {"patient": "p1", "note": "a, b"}),
-        ImageRef(f"{photos}/00000/00001.png", f"{photos}/00000/00001.png", 123, "abc", {"patient": "p2"}),
+        ImageRef(
+            "00000/00000.png",
+            f"{photos}/00000/00000.png",
+            None,
+            None,
+            {"patient": "p1", "note": "a, b"},
+        ),
+        ImageRef(
+            f"{photos}/00000/00001.png", f"{photos}/00000/00001.png", 123, "abc", {"patient": "p2"}
+        ),
         ImageRef("s3://bucket/x y.jpg", "s3://bucket/x y.jpg", 5, "abc-2", {"patient": "p3"}),
-        ImageRef("s3://bucket/no-extension", "s3://bucket/no-extension", None, None, {"patient": "p4"}),
+        ImageRef(
+            "s3://bucket/no-extension", "s3://bucket/no-extension", None, None, {"patient": "p4"}
+        ),
     ]
     assert (source.kind, source.uri) == ("listing", str(photos / "list.csv"))
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_excel_and_others_write_csv_in_their_own_ways(photos: Path, delimiter: str) -> None:
-    lines = [delimiter.join(fields) for fields in (("Patient", "URI "), ("p1", "00000/00000.png"), ("", ""))]
+    lines = [
+        delimiter.join(fields)
+        for fields in (("Patient", "URI "), ("p1", "00000/00000.png"), ("", ""))
+    ]
     path = photos / "list.csv"
     path.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
     (ref,) = refs(open_source(str(path), CONFIG))
@@ -81,12 +94,22 @@ def test_a_parquet_listing_gives_the_same_as_a_csv(photos: Path) -> None:
     pq.write_table(table, photos / "list.parquet")
     source = open_source(str(photos / "list.parquet"), CONFIG)
     assert refs(source) == [
-        ImageRef("00000/00000.png", f"{photos}/00000/00000.png", None, None, {"age": "41", "tags": '["a"]'}),
+        ImageRef(
+            "00000/00000.png",
+            f"{photos}/00000/00000.png",
+            None,
+            None,
+            {"age": "41", "tags": '["a"]'},
+        ),
         ImageRef("s3://b/k.jpg", "s3://b/k.jpg", 7, "e", {}),
     ]
     assert source.skipped == {"(no uri)": 1}
-    pq.write_table(pa.table({"uri": pa.array([b"00000/00000.png"], pa.binary())}), photos / "old.parquet")
-    assert [r.image_id for r in refs(open_source(str(photos / "old.parquet"), CONFIG))] == ["00000/00000.png"]
+    pq.write_table(
+        pa.table({"uri": pa.array([b"00000/00000.png"], pa.binary())}), photos / "old.parquet"
+    )
+    assert [r.image_id for r in refs(open_source(str(photos / "old.parquet"), CONFIG))] == [
+        "00000/00000.png"
+    ]
 
 
 def test_the_same_uri_twice_is_one_photo_and_the_first_row_wins(photos: Path) -> None:
@@ -97,12 +120,16 @@ def test_the_same_uri_twice_is_one_photo_and_the_first_row_wins(photos: Path) ->
 
 
 def test_rows_that_name_no_photo_are_counted(photos: Path) -> None:
-    source = listing(photos / "list.csv", "uri\na.xml\nb.jpg\nc/._d.jpg\ne.mp4\n\n", exclude=("e.*",))
+    source = listing(
+        photos / "list.csv", "uri\na.xml\nb.jpg\nc/._d.jpg\ne.mp4\n\n", exclude=("e.*",)
+    )
     assert [r.image_id for r in refs(source)] == ["b.jpg"]
     assert source.skipped == {".xml": 1, "._*": 1, "(excluded)": 1}
 
 
-def test_with_head_the_store_says_size_and_version_where_the_listing_says_neither(photos: Path) -> None:
+def test_with_head_the_store_says_size_and_version_where_the_listing_says_neither(
+    photos: Path,
+) -> None:
     text = "uri,size\n00000/00000.png,\n00000/00001.png,5\ngone.jpg,\n"
     first, second, gone = refs(listing(photos / "list.csv", text, head=True))
     found = (photos / "00000" / "00000.png").stat()
@@ -123,9 +150,14 @@ def test_archive_files_in_a_listing_are_shards_named_by_their_uri(photos: Path) 
         archive.add(photos / "00000" / "00000.png", "x.png")
     pq.write_table(pa.table({"image": [b"x"]}), photos / "p.parquet")
     pq.write_table(pa.table({"label": [1]}), photos / "labels.parquet")
-    source = listing(photos / "list.csv", "uri,size\na.tar,\np.parquet,\nlabels.parquet,\ngone.zip,\n")
+    source = listing(
+        photos / "list.csv", "uri,size\na.tar,\np.parquet,\nlabels.parquet,\ngone.zip,\n"
+    )
     entries = list(source.entries())
-    assert [(e.key, e.kind) for e in entries if isinstance(e, ShardRef)] == [("a.tar", "tar"), ("p.parquet", "parquet")]
+    assert [(e.key, e.kind) for e in entries if isinstance(e, ShardRef)] == [
+        ("a.tar", "tar"),
+        ("p.parquet", "parquet"),
+    ]
     assert source.skipped == {"(Parquet without photos)": 1, ".zip": 1}
     shard = entries[0]
     assert isinstance(shard, ShardRef) and shard.size == (photos / "a.tar").stat().st_size
@@ -137,7 +169,9 @@ def test_archive_files_in_a_listing_are_shards_named_by_their_uri(photos: Path) 
 def test_a_listing_on_s3_may_not_name_files_of_the_workers(s3: S3Server, uri: str) -> None:
     bucket = s3.bucket()
     s3.client.put_object(Bucket=bucket, Key="l.csv", Body=f"uri\na.png\n{uri}\n".encode())
-    with pytest.raises(UsageError, match=r"row 2: /etc/face\.png: a listing on S3 may name s3:// uris only"):
+    with pytest.raises(
+        UsageError, match=r"row 2: /etc/face\.png: a listing on S3 may name s3:// uris only"
+    ):
         refs(open_source(f"s3://{bucket}/l.csv", Config(storage=s3.settings)))
 
 
@@ -151,7 +185,10 @@ def test_an_archive_in_a_listing_that_may_not_be_read_is_left_to_its_row(
     monkeypatch.setattr(LocalStore, "head", forbidden)
     monkeypatch.setattr(LocalStore, "get_range", forbidden)
     shards = [entry for entry in source.entries() if isinstance(entry, ShardRef)]
-    assert [(s.key, s.size, s.version) for s in shards] == [("a.tar", 0, None), ("b.parquet", 0, None)]
+    assert [(s.key, s.size, s.version) for s in shards] == [
+        ("a.tar", 0, None),
+        ("b.parquet", 0, None),
+    ]
 
 
 def test_a_listing_on_s3_is_relative_to_its_own_prefix(s3: S3Server) -> None:
@@ -162,7 +199,10 @@ def test_a_listing_on_s3_is_relative_to_its_own_prefix(s3: S3Server) -> None:
     s3.client.put_object(Bucket=bucket, Key="lists/l.csv", Body=b"uri\nsub/a.png\n../other/b.png\n")
     config = Config(storage=s3.settings)
     found = refs(open_source(f"s3://{bucket}/lists/l.csv", config))
-    assert [r.uri for r in found] == [f"s3://{bucket}/lists/sub/a.png", f"s3://{bucket}/other/b.png"]
+    assert [r.uri for r in found] == [
+        f"s3://{bucket}/lists/sub/a.png",
+        f"s3://{bucket}/other/b.png",
+    ]
     read = read_unit(WorkUnit("u", tuple(found)), Locator(s3.settings), DecodeSettings(), 2)
     assert [(f.ref.version, f.data) for f in read] == [(None, data), (None, data)]
     with_head = config.model_copy(update={"source": SourceSettings(head=True)})
@@ -213,7 +253,9 @@ def test_a_long_listing_streams(tmp_path: Path) -> None:
 HEADER = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, ETag, StorageClass"
 
 
-def inventory_rows(bucket: str) -> list[tuple[str, str, str, bool, bool, int | None, str | None, str]]:
+def inventory_rows(
+    bucket: str,
+) -> list[tuple[str, str, str, bool, bool, int | None, str | None, str]]:
     return [
         (bucket, "photos/a b+c.jpg", "v2", True, False, 3, "e2", "STANDARD"),
         (bucket, "photos/a b+c.jpg", "v1", False, False, 2, "e1", "STANDARD"),
@@ -232,13 +274,31 @@ def inventory_csv(bucket: str) -> bytes:
 
     lines = []
     for name, key, version, latest, marker, size, etag, kind in inventory_rows(bucket):
-        fields = [name, quote_plus(key), version, str(latest).lower(), str(marker).lower(), size, etag, kind]
+        fields = [
+            name,
+            quote_plus(key),
+            version,
+            str(latest).lower(),
+            str(marker).lower(),
+            size,
+            etag,
+            kind,
+        ]
         lines.append(",".join('"' + ("" if f is None else str(f)) + '"' for f in fields))
     return gzip.compress("\n".join(lines).encode())
 
 
 def inventory_parquet(bucket: str) -> bytes:
-    names = ["bucket", "key", "version_id", "is_latest", "is_delete_marker", "size", "e_tag", "storage_class"]
+    names = [
+        "bucket",
+        "key",
+        "version_id",
+        "is_latest",
+        "is_delete_marker",
+        "size",
+        "e_tag",
+        "storage_class",
+    ]
     columns = zip(*inventory_rows(bucket), strict=True)
     out = io.BytesIO()
     pq.write_table(pa.table(dict(zip(names, map(list, columns), strict=True))), out)
@@ -262,12 +322,20 @@ def manifest(bucket: str, form: str, name: str) -> bytes:
 @pytest.mark.parametrize("form", ["CSV", "Parquet"])
 def test_an_s3_inventory_lists_the_newest_versions(s3: S3Server, form: str) -> None:
     bucket = s3.bucket()
-    name, data = ("1.csv.gz", inventory_csv(bucket)) if form == "CSV" else ("1.parquet", inventory_parquet(bucket))
+    name, data = (
+        ("1.csv.gz", inventory_csv(bucket))
+        if form == "CSV"
+        else ("1.parquet", inventory_parquet(bucket))
+    )
     s3.client.put_object(Bucket=bucket, Key=f"inv/{bucket}/all/data/{name}", Body=data)
-    s3.client.put_object(Bucket=bucket, Key=f"inv/{bucket}/all/2024/manifest.json", Body=manifest(bucket, form, name))
+    s3.client.put_object(
+        Bucket=bucket, Key=f"inv/{bucket}/all/2024/manifest.json", Body=manifest(bucket, form, name)
+    )
     s3.client.put_object(Bucket=bucket, Key="photos/raw", Body=encoded(picture(1), "PNG"))
     s3.client.put_object(Bucket=bucket, Key="photos/other", Body=b"no photo")
-    source = open_source(f"s3://{bucket}/inv/{bucket}/all/2024/manifest.json", Config(storage=s3.settings))
+    source = open_source(
+        f"s3://{bucket}/inv/{bucket}/all/2024/manifest.json", Config(storage=s3.settings)
+    )
     place = f"s3://{bucket}/photos"
     assert list(source.entries()) == [
         ImageRef(f"{place}/a b+c.jpg", f"{place}/a b+c.jpg", 3, "e2"),
@@ -292,13 +360,18 @@ def test_an_inventory_copied_to_a_disk_is_read_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (manifest("b", "ORC", "1.orc"), "ORC inventories are not supported; configure .* CSV or Parquet"),
+        (
+            manifest("b", "ORC", "1.orc"),
+            "ORC inventories are not supported; configure .* CSV or Parquet",
+        ),
         (manifest("b", "CSV", "none.csv.gz"), "names the data file .*none.csv.gz, which is not at"),
         (b"{}", "not an S3 Inventory manifest: it has no sourceBucket"),
         (b"no json", "is not JSON"),
     ],
 )
-def test_an_inventory_that_cannot_be_read_is_wrong_use(tmp_path: Path, data: bytes, message: str) -> None:
+def test_an_inventory_that_cannot_be_read_is_wrong_use(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
     (tmp_path / "manifest.json").write_bytes(data)
     with pytest.raises(UsageError, match=message):
         list(open_source(str(tmp_path / "manifest.json"), CONFIG).entries())

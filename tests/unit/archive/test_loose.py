@@ -52,8 +52,14 @@ def test_a_tree_is_listed_by_key_with_size_version_and_place(photos: Path) -> No
         f"{n // 4:05}/{n:05}.{'png' if n < 4 else 'jpg'}" for n in range(8)
     ]
     first, path = refs[0], photos / "00000" / "00000.png"
-    assert first == ImageRef("00000/00000.png", str(path), path.stat().st_size, str(path.stat().st_mtime_ns))
-    assert (source.uri, source.kind, source.skipped) == (str(photos), "folder", Counter({".txt": 1}))
+    assert first == ImageRef(
+        "00000/00000.png", str(path), path.stat().st_size, str(path.stat().st_mtime_ns)
+    )
+    assert (source.uri, source.kind, source.skipped) == (
+        str(photos),
+        "folder",
+        Counter({".txt": 1}),
+    )
 
 
 def test_the_same_tree_on_s3_gives_the_same_names(photos: Path, s3: S3Server) -> None:
@@ -71,7 +77,21 @@ def test_the_same_tree_on_s3_gives_the_same_names(photos: Path, s3: S3Server) ->
 
 
 def test_every_image_extension_counts_and_nothing_else(tmp_path: Path) -> None:
-    endings = ("JPG", "jpeg", "jpe", "png", "webp", "avif", "heic", "heif", "tif", "TIFF", "bmp", "gif", "jfif")
+    endings = (
+        "JPG",
+        "jpeg",
+        "jpe",
+        "png",
+        "webp",
+        "avif",
+        "heic",
+        "heif",
+        "tif",
+        "TIFF",
+        "bmp",
+        "gif",
+        "jfif",
+    )
     names = [f"{number:02}.{ending}" for number, ending in enumerate(endings)]
     for name in [*names, "n.xml", "o.jpg.bak", "p.mp4", "._a.JPG", "Thumbs.db", "q.json", "r.XML"]:
         (tmp_path / name).write_bytes(b"x")
@@ -100,7 +120,9 @@ def test_files_without_an_extension_are_told_by_content(tmp_path: Path) -> None:
         (("*.txt",), (), 0),
     ],
 )
-def test_globs_choose_by_key(photos: Path, include: tuple[str, ...], exclude: tuple[str, ...], expected: int) -> None:
+def test_globs_choose_by_key(
+    photos: Path, include: tuple[str, ...], exclude: tuple[str, ...], expected: int
+) -> None:
     source = open_source(str(photos), config(include=include, exclude=exclude))
     assert len(list(source.entries())) == expected
     assert source.skipped.total() == 9 - expected
@@ -195,10 +217,16 @@ def test_a_photo_that_changed_is_read_as_it_is_now(photos: Path) -> None:
     fetched = list(read)
     now = Path(refs[2].uri).stat()
     expected = replace(refs[2], size=14, version=str(now.st_mtime_ns))
-    assert (fetched[2].data, fetched[2].ref, read.changed) == (b"something else", expected, [expected])
+    assert (fetched[2].data, fetched[2].ref, read.changed) == (
+        b"something else",
+        expected,
+        [expected],
+    )
 
 
-def test_a_photo_that_changes_again_and_again_is_an_error(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_that_changes_again_and_again_is_an_error(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refs = listed(photos)
     head = LocalStore.head
 
@@ -243,7 +271,12 @@ class Guarded(Locator):
 
         class GuardedStore(LocalStore):
             def get(
-                self, key: str, *, version: str | None = None, size: int | None = None, limit: int | None = None
+                self,
+                key: str,
+                *,
+                version: str | None = None,
+                size: int | None = None,
+                limit: int | None = None,
             ) -> tuple[bytes, ObjectInfo]:
                 with world._reading:
                     world.reads += 1
@@ -253,7 +286,9 @@ class Guarded(Locator):
                     raise StoreError(f"{key}: no answer")
                 return super().get(key, version=version, size=size, limit=limit)
 
-            def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
+            def get_range(
+                self, key: str, start: int, stop: int, *, version: str | None = None
+            ) -> bytes:
                 if key in world.forbidden:
                     raise ForbiddenError(f"{key}: access denied")
                 return super().get_range(key, start, stop, version=version)
@@ -276,7 +311,9 @@ def keys(refs: list[ImageRef]) -> set[str]:
 
 
 @pytest.mark.parametrize("forbidden", [slice(0, 19), slice(5, 6), slice(1, 30), slice(20, 30)])
-def test_a_forbidden_photo_among_readable_ones_is_its_own_row(tmp_path: Path, forbidden: slice) -> None:
+def test_a_forbidden_photo_among_readable_ones_is_its_own_row(
+    tmp_path: Path, forbidden: slice
+) -> None:
     refs = many(tmp_path, 30)
     fetched = list(guarded(refs, Guarded(keys(refs[forbidden]))))
     assert [f.ref for f in fetched] == refs
@@ -284,7 +321,9 @@ def test_a_forbidden_photo_among_readable_ones_is_its_own_row(tmp_path: Path, fo
 
 
 @pytest.mark.parametrize("count", [8, 20, 30])
-def test_when_the_first_photos_are_all_forbidden_nothing_is_a_row(tmp_path: Path, count: int) -> None:
+def test_when_the_first_photos_are_all_forbidden_nothing_is_a_row(
+    tmp_path: Path, count: int
+) -> None:
     refs = many(tmp_path, count)
     rows: list[Fetched] = []
     with pytest.raises(ForbiddenError, match="the first"):
@@ -293,10 +332,14 @@ def test_when_the_first_photos_are_all_forbidden_nothing_is_a_row(tmp_path: Path
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_a_few_forbidden_photos_are_rows_where_others_beside_them_can_be_read(tmp_path: Path, count: int) -> None:
+def test_a_few_forbidden_photos_are_rows_where_others_beside_them_can_be_read(
+    tmp_path: Path, count: int
+) -> None:
     refs = many(tmp_path, 30)
     fetched = list(guarded(refs[:count], Guarded(keys(refs[:count]))))
-    assert [(f.ref, f.status, f.data) for f in fetched] == [(r, Status.UNREADABLE, None) for r in refs[:count]]
+    assert [(f.ref, f.status, f.data) for f in fetched] == [
+        (r, Status.UNREADABLE, None) for r in refs[:count]
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -332,7 +375,9 @@ def test_permissions_that_are_taken_away_meanwhile_stop_the_run(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("left", ["no folder", "empty folder"])
-def test_a_source_that_is_gone_as_a_whole_is_an_error_not_vanished_photos(tmp_path: Path, left: str) -> None:
+def test_a_source_that_is_gone_as_a_whole_is_an_error_not_vanished_photos(
+    tmp_path: Path, left: str
+) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
     refs = many(folder, 100)  # more than are read ahead
@@ -382,5 +427,15 @@ def test_reading_ahead_is_bounded_and_stops_when_left(tmp_path: Path) -> None:
 def test_archive_files_in_a_tree_are_listed_as_such(tmp_path: Path) -> None:
     for name in ("a.tar", "b.tgz", "c.tar.gz", "d.zip", "e.tar.xz"):
         (tmp_path / name).write_bytes(b"not looked at while listing")
-    kinds = {e.key: e.kind for e in open_source(str(tmp_path), CONFIG).entries() if isinstance(e, ShardRef)}
-    assert kinds == {"a.tar": "tar", "b.tgz": "tar", "c.tar.gz": "tar", "d.zip": "zip", "e.tar.xz": "tar"}
+    kinds = {
+        e.key: e.kind
+        for e in open_source(str(tmp_path), CONFIG).entries()
+        if isinstance(e, ShardRef)
+    }
+    assert kinds == {
+        "a.tar": "tar",
+        "b.tgz": "tar",
+        "c.tar.gz": "tar",
+        "d.zip": "zip",
+        "e.tar.xz": "tar",
+    }

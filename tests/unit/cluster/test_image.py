@@ -66,7 +66,9 @@ def test_the_image_has_the_python_that_the_constraints_are_for() -> None:
 
 
 def test_every_installation_is_of_the_tested_versions() -> None:
-    installed = [part for run in of_name("RUN") for part in run.split("&&") if "pip install" in part]
+    installed = [
+        part for run in of_name("RUN") for part in run.split("&&") if "pip install" in part
+    ]
 
     assert len(installed) == 4
     for command in installed:

@@ -79,6 +79,9 @@ def test_no_worker_is_placed_on_the_head(config: dict[str, Any]) -> None:
 
 
 def test_no_machine_gets_the_old_image_of_ray(config: dict[str, Any]) -> None:
-    images = {each["node_config"]["ImageId"] for each in validated(config)["available_node_types"].values()}
+    images = {
+        each["node_config"]["ImageId"]
+        for each in validated(config)["available_node_types"].values()
+    }
 
     assert all(image.startswith("resolve:ssm:/aws/service/deeplearning/") for image in images)

@@ -82,7 +82,8 @@ def test_a_misspelt_field_is_found() -> None:
 
 def test_the_three_ways_to_run_use_the_same_cluster() -> None:
     standing, *others = (
-        cluster_spec(of_kind(documents(KUBERNETES / file), kind)) for file, kind in RAY_OBJECTS.items()
+        cluster_spec(of_kind(documents(KUBERNETES / file), kind))
+        for file, kind in RAY_OBJECTS.items()
     )
 
     assert all(other == standing for other in others)
@@ -95,7 +96,9 @@ def test_a_raycronjob_has_the_fields_that_there_are() -> None:
     assert "concurrencyPolicy" not in crd_schema("RayCronJob")["properties"]["spec"]["properties"]
 
 
-@pytest.mark.parametrize(("file", "kind"), [("rayjob.yaml", "RayJob"), ("raycronjob.yaml", "RayCronJob")])
+@pytest.mark.parametrize(
+    ("file", "kind"), [("rayjob.yaml", "RayJob"), ("raycronjob.yaml", "RayCronJob")]
+)
 def test_a_job_ends_and_cleans_up(file: str, kind: str) -> None:
     spec = of_kind(documents(KUBERNETES / file), kind)["spec"]
     spec = spec.get("jobTemplate", spec)
@@ -123,7 +126,9 @@ def test_the_cronjob_lets_no_two_runs_overlap_and_tries_again_only_where_that_he
     ]
 
     assert spec["concurrencyPolicy"] == "Forbid"
-    assert job["template"]["spec"]["restartPolicy"] == "Never"  # or the API server refuses podFailurePolicy
+    assert (
+        job["template"]["spec"]["restartPolicy"] == "Never"
+    )  # or the API server refuses podFailurePolicy
     assert never_again == [2, 3]
     hours = int(re.findall(r"--deadline=(\d+)h", " ".join(container["args"]))[0])
     assert hours * 3600 < job["activeDeadlineSeconds"]
@@ -136,7 +141,11 @@ def test_spot_gpus_come_before_those_on_demand(file: str, kind: str) -> None:
 
     assert spec["enableInTreeAutoscaling"] is True
     assert spec["autoscalerOptions"]["version"] == "v2"  # v1 does not read `priority`
-    assert groups["gpu-spot"]["priority"] > groups["gpu-on-demand"]["priority"] > groups["cpu"]["priority"]
+    assert (
+        groups["gpu-spot"]["priority"]
+        > groups["gpu-on-demand"]["priority"]
+        > groups["cpu"]["priority"]
+    )
     assert all(group["minReplicas"] == 0 < group["maxReplicas"] for group in groups.values())
     assert all("nvidia.com/gpu" in str(groups[name]) for name in ("gpu-spot", "gpu-on-demand"))
     assert "nvidia.com/gpu" not in str(groups["cpu"])
@@ -154,7 +163,9 @@ def test_the_grace_period_is_longer_than_ray_drains(path: Path) -> None:
             drain = float(env.get("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", RAYS_OWN))
             grace = pod.get("terminationGracePeriodSeconds", 30)
             # Ten seconds more, in which Ray ends its processes.
-            assert grace >= drain + 10, f"{container['name']}: {grace} s of grace, {drain} s to drain"
+            assert grace >= drain + 10, (
+                f"{container['name']}: {grace} s of grace, {drain} s to drain"
+            )
             assert grace > float(env.get("RAY_JOB_STOP_WAIT_TIME_S", 3))
 
 
@@ -186,7 +197,9 @@ def test_ray_has_shared_memory_for_its_object_store(file: str, kind: str) -> Non
 
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         pod = group["template"]["spec"]
-        (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["mountPath"] == "/dev/shm"]
+        (mount,) = [
+            each for each in pod["containers"][0]["volumeMounts"] if each["mountPath"] == "/dev/shm"
+        ]
         (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
         assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Gi"}
         assert int(group["rayStartParams"]["object-store-memory"]) < 1 << 30
@@ -215,7 +228,9 @@ def test_the_rocksdb_overlay_keeps_the_heads_books_on_a_volume() -> None:
 
     assert spec["gcsFaultToleranceOptions"]["backend"] == "rocksdb"
     assert spec["gcsFaultToleranceOptions"]["storage"]["size"] == "10Gi"
-    assert spec["headGroupSpec"]["template"]["spec"]["securityContext"]["fsGroup"] == 1000  # may write to it
+    assert (
+        spec["headGroupSpec"]["template"]["spec"]["securityContext"]["fsGroup"] == 1000
+    )  # may write to it
 
 
 def test_the_cpu_overlay_asks_for_no_gpu() -> None:

@@ -12,7 +12,11 @@ import yaml
 from tests.unit.cluster.manifests import CLUSTER, REPOSITORY
 
 README = (CLUSTER / "README.md").read_text()
-FIRST_TABLE = README.split("## From an empty namespace to the first table")[1].split("```sh\n")[1].split("```")[0]
+FIRST_TABLE = (
+    README.split("## From an empty namespace to the first table")[1]
+    .split("```sh\n")[1]
+    .split("```")[0]
+)
 
 
 def test_the_first_table_takes_ten_commands() -> None:
@@ -45,13 +49,17 @@ def test_files_that_are_named_are_there() -> None:
 
 def test_links_within_the_page_lead_somewhere() -> None:
     headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+    anchors = {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
 
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
 
 
 def test_every_exit_code_is_explained() -> None:
     table = README.split("## What a scheduler sees")[1].split("\n## ")[0]
-    documented = re.findall(r"^\| (\d+) \|", (REPOSITORY / "docs/exit-codes.md").read_text(), re.MULTILINE)
+    documented = re.findall(
+        r"^\| (\d+) \|", (REPOSITORY / "docs/exit-codes.md").read_text(), re.MULTILINE
+    )
 
     assert set(documented) <= set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE))

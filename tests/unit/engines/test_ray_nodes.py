@@ -16,11 +16,16 @@ from skinbatch.engines.shares import Node, shares
 MANIFEST = Path(__file__).parents[3] / "cluster/kubernetes/base/raycluster.yaml"
 
 
-def test_the_groups_of_a_raycluster_are_nodes_that_may_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_groups_of_a_raycluster_are_nodes_that_may_be_added(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Use Ray's own translation of the manifest: eight spot and eight on-demand nodes with a GPU."""
     documents = yaml.safe_load_all(MANIFEST.read_text())
     manifest = next(document for document in documents if document["kind"] == "RayCluster")
-    custom_resource = {"metadata": {"name": "skinbatch", "namespace": "photos"}, "spec": manifest["spec"]}
+    custom_resource = {
+        "metadata": {"name": "skinbatch", "namespace": "photos"},
+        "spec": manifest["spec"],
+    }
     config = kuberay._derive_autoscaling_config_from_ray_cr(custom_resource)
     monkeypatch.setattr(ray_nodes, "_reported", lambda: [])
     monkeypatch.setattr(ray_nodes, "_launched", lambda: list(ray_nodes._node_types(config)))
@@ -34,7 +39,9 @@ def test_the_groups_of_a_raycluster_are_nodes_that_may_be_added(monkeypatch: pyt
     assert gpus == 0.0 and workers > 8
 
 
-def test_the_settings_of_a_launcher_are_read_on_its_head(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_settings_of_a_launcher_are_read_on_its_head(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     config = {
         "head_node_type": "head",
         "max_workers": 3,
@@ -52,7 +59,9 @@ def test_the_settings_of_a_launcher_are_read_on_its_head(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "{broken", "available_node_types:"])
-def test_settings_that_cannot_be_read_say_nothing(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settings_that_cannot_be_read_say_nothing(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "ray_bootstrap_config.yaml").write_text(text)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert ray_nodes._launched() == []

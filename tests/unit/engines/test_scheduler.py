@@ -23,7 +23,9 @@ NONE = Deaths()
 class ScriptedPool:
     """Answer at once: workers die on poisoned photos, give scripted answers, or are done."""
 
-    def __init__(self, size: int = 2, poison: set[str] = frozenset(), hangs: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    def __init__(
+        self, size: int = 2, poison: set[str] = frozenset(), hangs: set[str] = frozenset()
+    ) -> None:  # type: ignore[assignment]
         self.size = size
         self.poison = poison
         self.hangs = hangs
@@ -42,7 +44,10 @@ class ScriptedPool:
             ids = {str(n) for n in range(assignment.unit.start, stop)}
         if self.lost_machines:
             self.lost_machines -= 1
-            self.events += [Death(worker, "the node died", machine_lost=True), Ready(worker, "cpu", "there")]
+            self.events += [
+                Death(worker, "the node died", machine_lost=True),
+                Ready(worker, "cpu", "there"),
+            ]
         elif ids & self.unreadable and not assignment.unread:
             self.events += [Death(worker, "SIGSEGV in a reader"), Ready(worker, "cpu", "here")]
         elif ids & self.hangs and assignment.verdict is None:
@@ -123,7 +128,9 @@ def run(
     heard: Heard | None = None,
 ) -> Heard:
     heard = heard or Heard()
-    Scheduler(pool, heard, stall_s, 0.0, lambda unit: recorded, lambda shard, step: 10).run(iter(assignments))
+    Scheduler(pool, heard, stall_s, 0.0, lambda unit: recorded, lambda shard, step: 10).run(
+        iter(assignments)
+    )
     return heard
 
 
@@ -147,13 +154,18 @@ def test_a_photo_that_kills_workers_is_isolated_by_halving_and_gets_its_verdict(
     assert heard.deaths["g0"] == 2
     assert heard.deaths[guilty[0].unit.unit_id] == 3
     assert all(
-        a.whole_sha256 == assignment("g0", "abcdefgh").whole_sha256 for a in heard.finished if "g0" in a.unit.unit_id
+        a.whole_sha256 == assignment("g0", "abcdefgh").whole_sha256
+        for a in heard.finished
+        if "g0" in a.unit.unit_id
     )
 
 
 def test_two_guilty_photos_in_one_unit_are_both_found() -> None:
     heard = run(ScriptedPool(poison={"a", "h"}), assignment("g0", "abcdefgh"))
-    assert sorted(r.image_id for a in heard.finished if a.verdict for r in a.unit.images) == ["a", "h"]
+    assert sorted(r.image_id for a in heard.finished if a.verdict for r in a.unit.images) == [
+        "a",
+        "h",
+    ]
     assert photos(heard) == list("abcdefgh")
 
 
@@ -168,16 +180,23 @@ def test_a_member_of_an_archive_file_is_isolated_by_its_range() -> None:
     unit = WorkUnit("s0", shard=shard)
     heard = run(ScriptedPool(poison={"7"}), Assignment(unit, unit.inputs_sha256))
     ranges = sorted(
-        (a.unit.start, a.unit.stop if a.unit.stop is not None else 10, a.verdict is not None) for a in heard.finished
+        (a.unit.start, a.unit.stop if a.unit.stop is not None else 10, a.verdict is not None)
+        for a in heard.finished
     )
     assert [r[:2] for r in ranges if r[2]] == [(7, 8)]
     covered = [n for start, stop, _ in ranges for n in range(start, stop)]
     assert covered == list(range(10))
-    assert [a.unit.stop for a in heard.finished if a.unit.start == 8 or a.unit.stop is None][-1] is None
+    assert [a.unit.stop for a in heard.finished if a.unit.start == 8 or a.unit.stop is None][
+        -1
+    ] is None
 
 
-@pytest.mark.parametrize("error", [StoreError("the store is down"), MemoryError("no memory"), OSError("no more files")])
-def test_what_keeps_a_guilty_archive_file_from_being_counted_leaves_the_unit_open(error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [StoreError("the store is down"), MemoryError("no memory"), OSError("no more files")]
+)
+def test_what_keeps_a_guilty_archive_file_from_being_counted_leaves_the_unit_open(
+    error: Exception,
+) -> None:
     pool, heard = ScriptedPool(poison={"7"}), Heard()
     shard = ShardRef("a.tar", "/p/a.tar", "tar", 10, "1")
     unit = WorkUnit("s", shard=shard)
@@ -200,10 +219,14 @@ def test_others_are_scored_while_the_members_of_a_guilty_archive_file_are_counte
             time.sleep(0.01)
         return 10
 
-    units = iter([Assignment(unit, unit.inputs_sha256), *(assignment(f"g{n}", "ab") for n in range(3))])
+    units = iter(
+        [Assignment(unit, unit.inputs_sha256), *(assignment(f"g{n}", "ab") for n in range(3))]
+    )
     Scheduler(pool, heard, 60.0, 0.0, lambda unit: NONE, count).run(units)
     assert [a.unit.unit_id for a in heard.finished][:3] == ["g0", "g1", "g2"]
-    assert [(a.unit.start, a.unit.stop) for a in heard.finished if a.verdict is not None] == [(7, 8)]
+    assert [(a.unit.start, a.unit.stop) for a in heard.finished if a.verdict is not None] == [
+        (7, 8)
+    ]
 
 
 def test_an_archive_file_whose_members_cannot_even_be_counted_gets_its_row_unread(
@@ -228,7 +251,9 @@ def test_an_archive_file_whose_members_cannot_even_be_counted_gets_its_row_unrea
             ended.append(e)
         return 10
 
-    Scheduler(pool, heard, 0.0, 0.0, lambda unit: NONE, count).run(iter([Assignment(unit, unit.inputs_sha256)]))
+    Scheduler(pool, heard, 0.0, 0.0, lambda unit: NONE, count).run(
+        iter([Assignment(unit, unit.inputs_sha256)])
+    )
     assert counted.is_set(), "as long as it gets further it is waited for"
     (found,) = heard.finished
     assert found.unread
@@ -252,7 +277,9 @@ def test_a_unit_under_which_every_machine_is_lost_stays_open_at_last() -> None:
     pool.lost_machines = MOST_LOST_MACHINES + 1
     heard = run(pool, assignment("g0", "abcd"), assignment("g1", "ef"))
     assert heard.deaths == {}
-    assert heard.open == {"g0": f"{MOST_LOST_MACHINES} machines were lost while scoring it: the node died"}
+    assert heard.open == {
+        "g0": f"{MOST_LOST_MACHINES} machines were lost while scoring it: the node died"
+    }
     assert photos(heard) == ["e", "f"]
 
 
@@ -264,17 +291,23 @@ def test_members_that_kill_the_reader_itself_get_their_rows_unread() -> None:
     assert heard.open == {}
     unread = {(a.unit.start, a.verdict and a.verdict[0].value) for a in heard.finished if a.unread}
     assert unread == {(8, "crashed"), (9, "crashed")}
-    ranges = sorted((a.unit.start, a.unit.stop if a.unit.stop is not None else 10) for a in heard.finished)
+    ranges = sorted(
+        (a.unit.start, a.unit.stop if a.unit.stop is not None else 10) for a in heard.finished
+    )
     assert [n for start, stop in ranges for n in range(start, stop)] == list(range(10))
 
 
 @pytest.mark.parametrize(("timed_out", "status"), [(True, "timeout"), (False, "crashed")])
-def test_a_verdict_after_a_resume_is_that_of_the_attempts_on_record(timed_out: bool, status: str) -> None:
+def test_a_verdict_after_a_resume_is_that_of_the_attempts_on_record(
+    timed_out: bool, status: str
+) -> None:
     heard = run(ScriptedPool(), assignment("g0", "a"), recorded=Deaths(3, "why it was", timed_out))
     assert [a.verdict for a in heard.finished] == [(status, "after 3 attempts: why it was")]
 
 
-def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 0.0
     monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: now))
 
@@ -326,12 +359,18 @@ def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_archive_f
             return super().wait(timeout_s)
 
     pool, heard = HeldUp(poison={"7"}), Heard()
-    Scheduler(pool, heard, 100.0, 0.0, lambda unit: NONE, count).run(iter([Assignment(unit, unit.inputs_sha256)]))
+    Scheduler(pool, heard, 100.0, 0.0, lambda unit: NONE, count).run(
+        iter([Assignment(unit, unit.inputs_sha256)])
+    )
     assert pool.waits > 20
-    assert [(a.unit.start, a.unit.stop) for a in heard.finished if a.verdict is not None] == [(7, 8)]
+    assert [(a.unit.start, a.unit.stop) for a in heard.finished if a.verdict is not None] == [
+        (7, 8)
+    ]
 
 
-def test_a_count_that_hangs_is_given_up_by_a_driver_whose_turns_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_count_that_hangs_is_given_up_by_a_driver_whose_turns_are_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 0.0
     monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: now))
     unit = WorkUnit("s", shard=ShardRef("a.tar", "/p/a.tar", "tar", 10, "1"))
@@ -371,7 +410,9 @@ def test_a_store_that_fails_is_tried_three_times_and_then_the_unit_stays_open() 
     assert photos(heard) == ["c", "d"]
 
 
-def test_a_unit_that_a_store_failed_is_tried_again_when_the_store_may_be_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_that_a_store_failed_is_tried_again_when_the_store_may_be_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = [0.0]
     handed_out: list[tuple[str, float]] = []
 
@@ -435,14 +476,16 @@ class Waiting(ScriptedPool):
 
 def test_a_store_that_does_not_answer_is_blamed_instead_of_the_unit() -> None:
     heard = Heard()
-    Scheduler(Waiting(on_store=True), heard, 0.0, 0.0, lambda unit: NONE, lambda shard, step: 10).run(
-        iter([assignment("g0", "ab")])
-    )
+    Scheduler(
+        Waiting(on_store=True), heard, 0.0, 0.0, lambda unit: NONE, lambda shard, step: 10
+    ).run(iter([assignment("g0", "ab")]))
     assert heard.deaths == {}
     assert "the store did not answer" in heard.open["g0"]
 
 
-@pytest.mark.parametrize("reason", ["killed due to memory pressure (OOM)", "the worker was killed by SIGKILL"])
+@pytest.mark.parametrize(
+    "reason", ["killed due to memory pressure (OOM)", "the worker was killed by SIGKILL"]
+)
 def test_workers_that_die_for_want_of_memory_say_what_to_set(reason: str) -> None:
     class Starving(ScriptedPool):
         def wait(self, timeout_s: float) -> list[Event]:

@@ -36,7 +36,10 @@ def node_of(cpus: float, gpus: float = 0.0, memory: float = 0.0) -> Node:
 def test_shares_fit_on_nodes(
     settings: dict[str, float], nodes: list[tuple[float, ...]], expected: tuple[float, ...]
 ) -> None:
-    assert shares(EngineSettings.model_validate(settings), [node_of(*node) for node in nodes]) == expected
+    assert (
+        shares(EngineSettings.model_validate(settings), [node_of(*node) for node in nodes])
+        == expected
+    )
 
 
 def test_more_than_any_node_has_is_refused() -> None:
@@ -71,7 +74,9 @@ def test_a_gpu_that_no_node_has_is_waited_for_where_nodes_may_join_and_refused_e
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 1.0), ("gpu", 0.0)])
 def test_a_device_and_gpus_that_contradict_each_other_are_refused(device: str, gpus: float) -> None:
     with pytest.raises(UsageError, match="remove one of them"):
-        shares(EngineSettings.model_validate({"device": device, "gpus_per_worker": gpus}), [Node(4, 1)])
+        shares(
+            EngineSettings.model_validate({"device": device, "gpus_per_worker": gpus}), [Node(4, 1)]
+        )
 
 
 def test_a_cluster_that_was_scaled_to_zero_is_waited_for() -> None:

@@ -93,19 +93,28 @@ class ThreadPool:
     def close(self) -> None: ...
 
 
-def slow_pool(tmp_path: Path, photos: Mapping[str, bytes], tiling: TilingSection | None = None) -> ThreadPool:
+def slow_pool(
+    tmp_path: Path, photos: Mapping[str, bytes], tiling: TilingSection | None = None
+) -> ThreadPool:
     pack = write_fake_pack(tmp_path / "pack")
     manifest = read_manifest(pack)
     assert manifest.detector is not None
     write_manifest(
-        manifest.model_copy(update={"detector": manifest.detector.model_copy(update={"tiling": tiling})}), pack
+        manifest.model_copy(
+            update={"detector": manifest.detector.model_copy(update={"tiling": tiling})}
+        ),
+        pack,
     )
     write_tree(tmp_path / "photos", photos)
-    context = prepare(str(tmp_path / "photos"), str(tmp_path / "out"), Config(pack=str(pack))).context
+    context = prepare(
+        str(tmp_path / "photos"), str(tmp_path / "out"), Config(pack=str(pack))
+    ).context
     return ThreadPool(context)
 
 
-def run(pool: ThreadPool, tmp_path: Path, names: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> Heard:
+def run(
+    pool: ThreadPool, tmp_path: Path, names: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> Heard:
     unit = WorkUnit("g0", tuple(ImageRef(name, str(tmp_path / "photos" / name)) for name in names))
     heard = Heard()
     monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: pool.now))
@@ -137,9 +146,13 @@ def test_a_batch_that_takes_longer_than_the_timeout_is_not_given_up(
     assert pool.now == 3 * CALL_S > STALL_S
 
 
-def test_a_photo_in_many_tiles_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_in_many_tiles_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo = np.asarray(face(2, 1)).repeat(4, axis=0).repeat(4, axis=1)
-    pool = slow_pool(tmp_path, {"large.png": png(photo)}, TilingSection(above=200, tile=96, overlap=0.25))
+    pool = slow_pool(
+        tmp_path, {"large.png": png(photo)}, TilingSection(above=200, tile=96, overlap=0.25)
+    )
     tiled = pool.worker._scorer.scorer.models.detector
     tiled._detector = pool.slow(FakeDetector(("acne",)))  # type: ignore[attr-defined]
     heard = run(pool, tmp_path, ["large.png"], monkeypatch)

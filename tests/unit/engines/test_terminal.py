@@ -35,7 +35,9 @@ def test_a_notebooks_line_is_written_over_and_ends_with_all_photos(
 ) -> None:
     stream = io.StringIO()
     with LinePresenter(stream) as presenter:
-        skinbatch.score(photos, tmp_path / "out", pack=fake_pack, engine="local", presenter=presenter)
+        skinbatch.score(
+            photos, tmp_path / "out", pack=fake_pack, engine="local", presenter=presenter
+        )
 
     text = stream.getvalue()
     assert text.endswith("\n") and text.count("\n") == 1
@@ -54,13 +56,23 @@ def test_notes_stay_above_the_line_that_is_written_over() -> None:
     assert stream.getvalue() == "\rlisting the source\rnote: short       \n\rscoring\n"
 
 
-def test_a_script_shows_a_bar_on_a_terminal_and_nothing_elsewhere(photos: Path, tmp_path: Path, fake_pack: str) -> None:
+def test_a_script_shows_a_bar_on_a_terminal_and_nothing_elsewhere(
+    photos: Path, tmp_path: Path, fake_pack: str
+) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, str(tmp_path / "script.py"), str(photos), str(tmp_path / "a"), fake_pack]
+    command = [
+        sys.executable,
+        str(tmp_path / "script.py"),
+        str(photos),
+        str(tmp_path / "a"),
+        fake_pack,
+    ]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
 
     reader, writer = pty.openpty()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writer, text=True, env=environment) as running:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=writer, text=True, env=environment
+    ) as running:
         os.close(writer)
         shown = b""
         with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error

@@ -16,7 +16,9 @@ from skinbatch.metrics.bootstrap import Resampling
 def judged(*photos: tuple[str, int, int | None]) -> Judged:
     """Return judged photos. photos: name, number of boxes, severity."""
     annotated = tuple(
-        AnnotatedPhoto(name, Path("t.json"), boxes=np.zeros((boxes, 4), np.float32), severity=severity)
+        AnnotatedPhoto(
+            name, Path("t.json"), boxes=np.zeros((boxes, 4), np.float32), severity=severity
+        )
         for name, boxes, severity in photos
     )
     return Judged(annotated, tuple(name for name, _, _ in photos), np.arange(len(photos)), None)

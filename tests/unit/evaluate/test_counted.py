@@ -26,16 +26,27 @@ NEAR, TOUCHING, FAR, OFF_SKIN = [0, 0, 10, 10], [8, 8, 20, 20], [50, 50, 60, 60]
 @pytest.fixture
 def found() -> FoundBoxes:
     """Return three photos, the second without boxes; the best box of the first is off the skin."""
-    boxes = Boxes.stack([[OFF_SKIN, NEAR, TOUCHING, FAR], np.zeros((0, 4)), [NEAR]], [[0.95, 0.9, 0.6, 0.3], [], [0.5]])
+    boxes = Boxes.stack(
+        [[OFF_SKIN, NEAR, TOUCHING, FAR], np.zeros((0, 4)), [NEAR]],
+        [[0.95, 0.9, 0.6, 0.3], [], [0.5]],
+    )
     return FoundBoxes(boxes, np.array([False, True, True, True, True]), ("acne",))
 
 
 def test_each_box_on_the_skin_counts_from_its_score_on(found: FoundBoxes) -> None:
-    assert counts_at(found, (0.25, 0.5, 0.75), "boxes").tolist() == [[3, 2, 1], [0, 0, 0], [1, 1, 0]]
+    assert counts_at(found, (0.25, 0.5, 0.75), "boxes").tolist() == [
+        [3, 2, 1],
+        [0, 0, 0],
+        [1, 1, 0],
+    ]
 
 
 def test_connected_pieces_count_once(found: FoundBoxes) -> None:
-    assert counts_at(found, (0.25, 0.5, 0.75), "components").tolist() == [[2, 1, 1], [0, 0, 0], [1, 1, 0]]
+    assert counts_at(found, (0.25, 0.5, 0.75), "components").tolist() == [
+        [2, 1, 1],
+        [0, 0, 0],
+        [1, 1, 0],
+    ]
 
 
 def with_crowds(truth: Path, marked: Path) -> dict[str, Any]:
@@ -43,14 +54,23 @@ def with_crowds(truth: Path, marked: Path) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(truth.read_text())
     for image in data["images"]:
         w, h = image["width"], image["height"]
-        for k, (category, bbox) in enumerate(((0, [0, 0, w / 2, h / 2]), (77, [w / 2, h / 3, w / 3, h / 2]))):
-            crowd = {"id": 10**6 + 2 * image["id"] + k, "image_id": image["id"], "category_id": category, "bbox": bbox}
+        for k, (category, bbox) in enumerate(
+            ((0, [0, 0, w / 2, h / 2]), (77, [w / 2, h / 3, w / 3, h / 2]))
+        ):
+            crowd = {
+                "id": 10**6 + 2 * image["id"] + k,
+                "image_id": image["id"],
+                "category_id": category,
+                "bbox": bbox,
+            }
             data["annotations"].append(crowd | {"iscrowd": 1})
     marked.write_text(json.dumps(data))
     return data
 
 
-def test_crowds_change_the_average_precision_as_pycocotools_has_it_and_no_count(tmp_path: Path) -> None:
+def test_crowds_change_the_average_precision_as_pycocotools_has_it_and_no_count(
+    tmp_path: Path,
+) -> None:
     generate(tmp_path / "scored", tmp_path / "truth.json", 15, 300, np.random.default_rng(4))
     data = with_crowds(tmp_path / "truth.json", tmp_path / "marked.json")
     store = destination_store(tmp_path / "scored")
@@ -62,7 +82,10 @@ def test_crowds_change_the_average_precision_as_pycocotools_has_it_and_no_count(
     numbers = marked.numbers["lesions"]
     assert numbers["true_boxes"] == without.numbers["lesions"]["true_boxes"]
     assert str(numbers["count_error"]) == str(without.numbers["lesions"]["count_error"])
-    assert any("30 regions" in note and "neither as right nor as wrong" in note for note in marked.about["notes"])
+    assert any(
+        "30 regions" in note and "neither as right nor as wrong" in note
+        for note in marked.about["notes"]
+    )
 
     names = [image["file_name"] for image in data["images"]]
     true: list[list[Any]] = [[] for _ in names]
@@ -74,7 +97,9 @@ def test_crowds_change_the_average_precision_as_pycocotools_has_it_and_no_count(
         (regions if said.get("iscrowd") else true)[said["image_id"]].append(row)
     for box in open_destination(tmp_path / "scored").boxes().to_pylist():
         corners = [box[edge] for edge in ("x1", "y1", "x2", "y2")]
-        found[names.index(box["image_id"])].append((corners, CLASSES.index(box["label"]), box["score"]))
+        found[names.index(box["image_id"])].append(
+            (corners, CLASSES.index(box["label"]), box["score"])
+        )
     truth, crowds, boxes = (stacked(rows) for rows in (true, regions, found))
     merged = coco_eval(truth, boxes, crowds, by_class=False, most=[100]).eval["precision"]
     ap50 = numbers["detection"]["all boxes"]["100"]["ap50"].value

@@ -62,7 +62,9 @@ def both(made: Path) -> tuple[list[str], Boxes, Boxes]:
     of: list[list[Any]] = [[] for _ in names]
     for row in open_destination(made / "scored").boxes().to_pylist():
         corners = [row[edge] for edge in ("x1", "y1", "x2", "y2")]
-        of[names.index(row["image_id"])].append((corners, CLASSES.index(row["label"]), row["score"]))
+        of[names.index(row["image_id"])].append(
+            (corners, CLASSES.index(row["label"]), row["score"])
+        )
     return names, _stacked(true), _stacked(of)
 
 
@@ -76,37 +78,47 @@ def test_merged_and_by_class(found: Evaluation, both: tuple[list[str], Boxes, Bo
     _, truth, boxes = both
     numbers = found.numbers["lesions"]
     merged = coco_eval(truth, boxes, by_class=False, most=[100]).eval["precision"]
-    assert numbers["detection"]["all boxes"]["100"]["ap50"].value == pytest.approx(merged[0].mean(), abs=1e-12)
+    assert numbers["detection"]["all boxes"]["100"]["ap50"].value == pytest.approx(
+        merged[0].mean(), abs=1e-12
+    )
     by_class = coco_eval(truth, boxes, by_class=True, most=[100]).eval
     ours = numbers["detection_by_class"]["all boxes"]["100"]
     assert list(ours) == [*CLASSES, "mean"]
     for k, name in enumerate(CLASSES):
         precision, recall = by_class["precision"][:, :, k, 0, 0], by_class["recall"][:, k, 0, 0]
         expected = [precision[0].mean(), precision.mean(), recall.mean()]
-        assert [ours[name][n].value for n in ("ap50", "ap", "ar")] == pytest.approx(expected, abs=1e-12)
+        assert [ours[name][n].value for n in ("ap50", "ap", "ar")] == pytest.approx(
+            expected, abs=1e-12
+        )
     assert ours["mean"]["ap"].value == pytest.approx(by_class["precision"].mean(), abs=1e-12)
     assert ours["mean"]["ap"].low < ours["mean"]["ap"].value < ours["mean"]["ap"].high
 
 
-def test_a_group_has_the_numbers_of_its_photos_alone(found: Evaluation, both: tuple[list[str], Boxes, Boxes]) -> None:
+def test_a_group_has_the_numbers_of_its_photos_alone(
+    found: Evaluation, both: tuple[list[str], Boxes, Boxes]
+) -> None:
     names, truth, boxes = both
     mild = np.array([name.startswith("levle0") for name in names])
     alone = [
         Boxes.stack(
-            [b.xyxy[b.photo == n] for n in np.flatnonzero(mild)], [b.score[b.photo == n] for n in np.flatnonzero(mild)]
+            [b.xyxy[b.photo == n] for n in np.flatnonzero(mild)],
+            [b.score[b.photo == n] for n in np.flatnonzero(mild)],
         )
         for b in (truth, boxes)
     ]
     expected = coco_eval(alone[0], alone[1], by_class=False, most=[500]).eval["precision"][0].mean()
     group = found.slices["severity"]["mild"]
     assert group["photos"] == mild.sum()
-    assert group["lesions"]["detection"]["all boxes"]["500"]["ap50"].value == pytest.approx(expected, abs=1e-12)
+    assert group["lesions"]["detection"]["all boxes"]["500"]["ap50"].value == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def test_the_scorings_own_count_is_that_of_its_boxes(found: Evaluation, made: Path) -> None:
     """Compute one number in two ways: from `count_total`, and from boxes at the same threshold."""
     again = evaluate(
-        destination_store(made / "scored"), Request(made / "truth.json", thresholds=(0.3,), resampling=Resampling(0))
+        destination_store(made / "scored"),
+        Request(made / "truth.json", thresholds=(0.3,), resampling=Resampling(0)),
     )
     at, own = again.numbers["lesions"]["count_error"]
     assert at["threshold"] == own["threshold"] == 0.3
@@ -117,7 +129,15 @@ def test_the_scorings_own_count_is_that_of_its_boxes(found: Evaluation, made: Pa
 
 def test_the_text_names_every_class_group_and_the_papers_figures(found: Evaluation) -> None:
     said = as_text(found)
-    for word in (*CLASSES, "mild", "very severe", "31.53", "0.536", "By ITA group", "50 bootstrap samples of photos"):
+    for word in (
+        *CLASSES,
+        "mild",
+        "very severe",
+        "31.53",
+        "0.536",
+        "By ITA group",
+        "50 bootstrap samples of photos",
+    ):
         assert word in said
     assert max(map(len, said.splitlines())) < 260
 
@@ -129,7 +149,9 @@ def test_numbers_that_are_not_defined_are_null_in_json(found: Evaluation) -> Non
 
 def test_an_unknown_format_is_told(made: Path) -> None:
     with pytest.raises(UsageError, match="format"):
-        evaluate(destination_store(made / "scored"), Request(made / "truth.json", format="nonsense"))
+        evaluate(
+            destination_store(made / "scored"), Request(made / "truth.json", format="nonsense")
+        )
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +172,10 @@ def classed(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
         pictures.append(png(picture))
     write_tree(
         folder / "photos",
-        {f"{name}_{n:02}.png": data for n, (name, data) in enumerate(zip(PATIENTS, pictures, strict=True))},
+        {
+            f"{name}_{n:02}.png": data
+            for n, (name, data) in enumerate(zip(PATIENTS, pictures, strict=True))
+        },
     )
     report = skinbatch.score(folder / "photos", folder / "out", pack=fake_pack, engine="local")
     assert report.statuses == {"ok": len(TRUE)}
@@ -160,13 +185,18 @@ def classed(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 def labels(path: Path, patients: Sequence[str] = ()) -> Path:
     """Write a .csv of the classes, with a column of patients if they are given."""
     lines = [",".join(("image", "label", *(["patient"] if patients else [])))]
-    lines += [",".join((f"{PATIENTS[n]}_{n:02}.png", TRUE[n], *patients[n : n + 1])) for n in range(len(TRUE))]
+    lines += [
+        ",".join((f"{PATIENTS[n]}_{n:02}.png", TRUE[n], *patients[n : n + 1]))
+        for n in range(len(TRUE))
+    ]
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
 def judge(classed: Path, truth: Path, **how: Any) -> Evaluation:
-    return evaluate(destination_store(classed / "out"), Request(truth, resampling=Resampling(200), **how))
+    return evaluate(
+        destination_store(classed / "out"), Request(truth, resampling=Resampling(200), **how)
+    )
 
 
 def expected(
@@ -177,15 +207,25 @@ def expected(
     table = [row for _, row in sorted(rows(classed / "out").items())]
     kept = np.flatnonzero(np.ones(len(table), np.bool_) if keep is None else keep)
     truth = np.array([[TRUE[n] == name for name in DISEASES] for n in kept])
-    probability = np.array([[table[n][f"prob_{name}"] or 0 for name in DISEASES] for n in kept], float)
+    probability = np.array(
+        [[table[n][f"prob_{name}"] or 0 for name in DISEASES] for n in kept], float
+    )
     chosen = np.array([[table[n]["top_class"] == name for name in DISEASES] for n in kept])
-    numbers = None if groups is None else np.unique(np.array(groups)[kept], return_inverse=True)[1].astype(np.int64)
-    return plain(classification(truth, probability, chosen, DISEASES, Resampling(200), groups=numbers))
+    numbers = (
+        None
+        if groups is None
+        else np.unique(np.array(groups)[kept], return_inverse=True)[1].astype(np.int64)
+    )
+    return plain(
+        classification(truth, probability, chosen, DISEASES, Resampling(200), groups=numbers)
+    )
 
 
 def plain(classes: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, str]]:
     """Return class -> number -> value and ends of its interval in full, written out so that NaN equals NaN."""
-    return {name: {number: repr(found) for number, found in of.items()} for name, of in classes.items()}
+    return {
+        name: {number: repr(found) for number, found in of.items()} for name, of in classes.items()
+    }
 
 
 def classes(found: Evaluation) -> dict[str, dict[str, str]]:
@@ -212,42 +252,58 @@ def test_a_photo_of_an_unknown_patient_is_a_group_of_its_own_and_the_others_stay
 def test_groups_are_told_by_the_names_of_photos_in_folders(classed: Path, tmp_path: Path) -> None:
     for n, name in enumerate(TRUE):
         photo = f"{PATIENTS[n]}_{n:02}.png"
-        write_tree(tmp_path / "truth" / (name or "other"), {photo: (classed / "photos" / photo).read_bytes()})
+        write_tree(
+            tmp_path / "truth" / (name or "other"),
+            {photo: (classed / "photos" / photo).read_bytes()},
+        )
     truth, names = tmp_path / "truth", {"other": ""}
     found = judge(classed, truth, names=names, group="/(p[0-9]+)_")
     assert found.about["format"] == "folders"
     assert (found.about["bootstrap"]["over"], found.about["notes"]) == ("groups", [])
     assert classes(found) == expected(classed, PATIENTS)
     some = judge(classed, truth, names=names, group="(p[0-2])_")
-    alone = [p if p < "p3" else f"/{TRUE[n] or 'other'}/{p}_{n:02}.png" for n, p in enumerate(PATIENTS)]
+    alone = [
+        p if p < "p3" else f"/{TRUE[n] or 'other'}/{p}_{n:02}.png" for n, p in enumerate(PATIENTS)
+    ]
     assert classes(some) == expected(classed, alone)
     assert some.about["notes"] == [
         "--group (p[0-2])_: does not match 8 of 20 photos",
         "8 of 20 photos have no group: each of them is resampled as a group of its own",
     ]
-    with pytest.raises(UsageError, match=r"--group \(q\): matches none of the 20 photos to be judged, such as .*p0_"):
+    with pytest.raises(
+        UsageError,
+        match=r"--group \(q\): matches none of the 20 photos to be judged, such as .*p0_",
+    ):
         judge(classed, truth, names=names, group="(q)")
-    with pytest.raises(UsageError, match=r"--group patient: no column of .* \(fields of the source: none\); give a"):
+    with pytest.raises(
+        UsageError, match=r"--group patient: no column of .* \(fields of the source: none\); give a"
+    ):
         judge(classed, truth, names=names, group="patient")
     with pytest.raises(UsageError, match=r"--group \(p: not a regular expression"):
         judge(classed, truth, names=names, group="(p")
 
 
-def test_groups_are_told_by_a_column_or_where_it_is_blank_by_nothing(classed: Path, tmp_path: Path) -> None:
+def test_groups_are_told_by_a_column_or_where_it_is_blank_by_nothing(
+    classed: Path, tmp_path: Path
+) -> None:
     truth = labels(tmp_path / "labels.csv", PATIENTS)
     truth.write_text(truth.read_text().replace("patient", "visit"))
     assert judge(classed, truth).about["bootstrap"]["over"] == "photos"
     assert classes(judge(classed, truth, group="visit")) == expected(classed, PATIENTS)
     with pytest.raises(UsageError, match="--group doctor: no column of"):
         judge(classed, truth, group="doctor")
-    with pytest.raises(UsageError, match="--group patient: is an empty column for all the 20 photos"):
+    with pytest.raises(
+        UsageError, match="--group patient: is an empty column for all the 20 photos"
+    ):
         judge(classed, labels(tmp_path / "blank.csv", [""] * len(TRUE)), group="patient")
 
 
 def test_boxes_are_resampled_by_groups_too(found: Evaluation, made: Path) -> None:
     request = Request(made / "truth.json", resampling=Resampling(50), group="0([0-9])[0-9].jpg")
     grouped = evaluate(destination_store(made / "scored"), request)
-    ours, single = (e.numbers["lesions"]["detection"]["all boxes"]["100"]["ap50"] for e in (grouped, found))
+    ours, single = (
+        e.numbers["lesions"]["detection"]["all boxes"]["100"]["ap50"] for e in (grouped, found)
+    )
     assert grouped.about["bootstrap"]["over"] == "groups"
     assert ours.value == pytest.approx(single.value)
     assert (ours.low, ours.high) != (single.low, single.high)
@@ -261,14 +317,24 @@ def test_a_classifier_is_also_judged_by_the_photos_that_it_looked_at(
     assert classes(found) == expected(classed, PATIENTS)
     assert plain(numbers["with_face"]["classes"]) == expected(classed, PATIENTS, seen)
     assert numbers["with_face"]["classes"]["rosacea"]["auc"] != numbers["classes"]["rosacea"]["auc"]
-    assert numbers["with_face"]["photos"] == numbers["photos"] - numbers["without_face"] == seen.sum() == 18
+    assert (
+        numbers["with_face"]["photos"]
+        == numbers["photos"] - numbers["without_face"]
+        == seen.sum()
+        == 18
+    )
     for name in DISEASES:
         of = np.array([said == name for said in TRUE])
         assert numbers["with_face"]["of_class"][name] == (of & seen).sum()
         assert numbers["without_face_of_class"][name] == (of & ~seen).sum()
-    assert numbers["with_face"]["of_none"] + numbers["without_face_of_none"] == numbers["of_none"] == 4
+    assert (
+        numbers["with_face"]["of_none"] + numbers["without_face_of_none"] == numbers["of_none"] == 4
+    )
     text = as_text(found)
-    assert "Classes (disease), the whole pipeline: 20 photos, 4 of none of them, 2 without a face" in text
+    assert (
+        "Classes (disease), the whole pipeline: 20 photos, 4 of none of them, 2 without a face"
+        in text
+    )
     assert "photos without a face rank last, so this also measures whether faces are found" in text
     assert "Classes (disease), the classifier alone: the 18 photos with a face" in text
     (tones,) = (line for line in text.splitlines() if "disease AUC, with a face" in line)
@@ -291,7 +357,9 @@ def test_a_classifier_is_also_judged_by_the_photos_that_it_looked_at(
     assert np.trapezoid(seen_only[1], seen_only[0]) == pytest.approx(area)
 
 
-def test_probabilities_are_held_against_what_is_true_where_the_classifier_looked(classed: Path, tmp_path: Path) -> None:
+def test_probabilities_are_held_against_what_is_true_where_the_classifier_looked(
+    classed: Path, tmp_path: Path
+) -> None:
     found = judge(classed, labels(tmp_path / "labels.csv", PATIENTS))
     numbers, part = found.numbers["classes.disease"], found.parts["classes.disease"]
     assert isinstance(part, Diseases)
@@ -315,14 +383,21 @@ def test_probabilities_are_held_against_what_is_true_where_the_classifier_looked
         "Calibration (disease): mean distance of a probability from the share of photos with the class, in 10 bins"
         in text
     )
-    assert f"A class is named on {named['photos']} photos, correctly on {named['right']} of them" in text
     assert (
-        json.loads(json.dumps(found.as_json()))["all"]["classes.disease"]["calibration"]["top class"]["error"]["value"]
+        f"A class is named on {named['photos']} photos, correctly on {named['right']} of them"
+        in text
+    )
+    assert (
+        json.loads(json.dumps(found.as_json()))["all"]["classes.disease"]["calibration"][
+            "top class"
+        ]["error"]["value"]
         > 0
     )
 
 
-def test_nothing_is_said_twice_where_every_photo_has_a_face_or_none_has(classed: Path, tmp_path: Path) -> None:
+def test_nothing_is_said_twice_where_every_photo_has_a_face_or_none_has(
+    classed: Path, tmp_path: Path
+) -> None:
     lines = labels(tmp_path / "labels.csv").read_text().splitlines()
     for faceless in (False, True):
         chosen = [lines[n + 1] for n, without in enumerate(FACELESS) if without == faceless]
@@ -336,11 +411,16 @@ def test_nothing_is_said_twice_where_every_photo_has_a_face_or_none_has(classed:
         assert ("all with a face" in text) != faceless
 
 
-def test_a_class_that_is_to_be_apart_has_to_be_there(classed: Path, made: Path, tmp_path: Path) -> None:
+def test_a_class_that_is_to_be_apart_has_to_be_there(
+    classed: Path, made: Path, tmp_path: Path
+) -> None:
     truth = labels(tmp_path / "labels.csv")
-    assert judge(classed, truth, apart=("Rosacea",)).numbers["classes.disease"]["apart"] == ["rosacea"]
+    assert judge(classed, truth, apart=("Rosacea",)).numbers["classes.disease"]["apart"] == [
+        "rosacea"
+    ]
     with pytest.raises(
-        UsageError, match="--apart rosacae: no such class; the classes of the pack are rosacea, lupus_ery"
+        UsageError,
+        match="--apart rosacae: no such class; the classes of the pack are rosacea, lupus_ery",
     ):
         judge(classed, truth, apart=("rosacea", "rosacae"))
     with pytest.raises(UsageError, match="--apart acne: no such class; the pack has no classifier"):
@@ -354,9 +434,15 @@ def test_every_counted_box_is_right_or_false_and_every_true_one_found_or_missed(
     verdicts = found.verdicts()
     counted = found.numbers["lesions"]["counted"]
 
-    assert {v.image_id: v.true_count for v in verdicts} == dict(zip(names, truth.per_photo().tolist(), strict=True))
+    assert {v.image_id: v.true_count for v in verdicts} == dict(
+        zip(names, truth.per_photo().tolist(), strict=True)
+    )
     assert all(len(v.right) + len(v.false) == v.count for v in verdicts)
-    assert counted["right"] == sum(len(v.right) for v in verdicts) == sum(len(v.found) for v in verdicts)
+    assert (
+        counted["right"]
+        == sum(len(v.right) for v in verdicts)
+        == sum(len(v.found) for v in verdicts)
+    )
     assert counted["missed"] == sum(len(v.missed) for v in verdicts) > 0
     assert counted["precision"].value == counted["right"] / (counted["right"] + counted["false"])
     assert counted["recall"].low < counted["recall"].value < counted["recall"].high

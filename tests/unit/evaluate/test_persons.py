@@ -37,7 +37,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     folder = tmp_path_factory.mktemp("persons")
     photos = [picture(n) for n in range(len(PERSONS))]
     photos[1] = photos[0].resize((48, 48)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    write_tree(folder / "photos", {f"{who}_{n}.png": data(photos[n]) for n, who in enumerate(PERSONS)})
+    write_tree(
+        folder / "photos", {f"{who}_{n}.png": data(photos[n]) for n, who in enumerate(PERSONS)}
+    )
     lines = [f"{who}_{n}.png,{('rosacea', '')[n % 2]}" for n, who in enumerate(PERSONS)]
     write_tree(folder / "photos", {"labels.csv": "\n".join(["image,label", *lines]).encode()})
     skinbatch.score(folder / "photos", folder / "scored", pack=fake_pack, engine="local")
@@ -61,7 +63,10 @@ def test_groups_are_counted_by_a_named_group_of_a_pattern(made: Path) -> None:
         "unknown": 0,
     }
     assert "3 groups by" in as_text(found)
-    assert "5 of 6 photos share theirs with another judged photo, at most 3 in one group" in as_text(found)
+    assert (
+        "5 of 6 photos share theirs with another judged photo, at most 3 in one group"
+        in as_text(found)
+    )
 
 
 def test_groups_by_look_are_told_as_an_estimate(made: Path) -> None:
@@ -73,7 +78,9 @@ def test_groups_by_look_are_told_as_an_estimate(made: Path) -> None:
     assert "found by photos that look alike" in as_text(found)
 
 
-def test_photos_of_persons_that_were_trained_on_are_counted_and_judged_apart(made: Path, tmp_path: Path) -> None:
+def test_photos_of_persons_that_were_trained_on_are_counted_and_judged_apart(
+    made: Path, tmp_path: Path
+) -> None:
     trained = tmp_path / "train.csv"
     trained.write_text("uri,name,group\n/gone/ben_9.png,ben_9.png,\n/gone/zoe_1.png,zoe_1.png,\n")
 
@@ -124,10 +131,13 @@ def test_a_field_of_the_source_tells_persons(tmp_path: Path, fake_pack: str) -> 
 
     for column in ("patient", "meta_patient"):
         found = evaluate(
-            destination_store(tmp_path / "scored"), Request(truth, resampling=Resampling(20), group=column)
+            destination_store(tmp_path / "scored"),
+            Request(truth, resampling=Resampling(20), group=column),
         )
         assert found.about["groups"]["groups"] == 3
-    with pytest.raises(UsageError, match=r"--group doctor: no column .* \(fields of the source: meta_patient\)"):
+    with pytest.raises(
+        UsageError, match=r"--group doctor: no column .* \(fields of the source: meta_patient\)"
+    ):
         evaluate(destination_store(tmp_path / "scored"), Request(truth, group="doctor"))
 
 
@@ -141,5 +151,7 @@ def test_what_cannot_be_compared_is_told(made: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.png\n")
     with pytest.raises(UsageError, match="no person is known for the photos judged; give --group"):
         judge(made, trained_on=tmp_path / "list.txt")
-    with pytest.raises(UsageError, match="none of the 1 photos trained on is a file on this machine"):
+    with pytest.raises(
+        UsageError, match="none of the 1 photos trained on is a file on this machine"
+    ):
         judge(made, group="look", trained_on=tmp_path / "list.txt")

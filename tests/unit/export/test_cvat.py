@@ -33,7 +33,12 @@ def test_boxes_have_their_scores_and_labels_come_first(tmp_path: Path) -> None:
     assert label is not None and label.findtext("name") == "acne"
     assert label.findtext("attributes/attribute/name") == "score"
     image = root.find("image")
-    assert image is not None and image.attrib == {"id": "0", "name": "sub/a.jpg", "width": "20", "height": "10"}
+    assert image is not None and image.attrib == {
+        "id": "0",
+        "name": "sub/a.jpg",
+        "width": "20",
+        "height": "10",
+    }
     (box,) = image
     assert (box.get("xtl"), box.get("ybr"), box.get("source"), box.findtext("attribute")) == (
         "1.5",
@@ -77,7 +82,9 @@ def test_annotations_drawn_on_smaller_copies_are_evaluated_at_the_size_of_the_ph
     assert lesions["detection"]["all boxes"]["100"]["ap50"]["value"] == pytest.approx(1)
 
 
-def test_training_is_told_of_smaller_copies_and_refuses_another_shape(scored: Path, tmp_path: Path) -> None:
+def test_training_is_told_of_smaller_copies_and_refuses_another_shape(
+    scored: Path, tmp_path: Path
+) -> None:
     export(str(scored / "dest"), str(tmp_path / "whole"), Wanted("cvat"))
     half = read_truth(halved(tmp_path / "whole", tmp_path / "half"), photos=scored / "photos")
     problems = check({"train": half.photos}, "detector", ("acne",))

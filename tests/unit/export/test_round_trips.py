@@ -31,9 +31,9 @@ FORMATS = tuple(WRITERS)
 OFF = {"label-studio": 1e-9}
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12)
 LABEL = WORDS.map(composed).map(str.strip).filter(lambda text: bool(text) and text.isprintable())
-NAME = st.lists(WORDS.filter(lambda text: "/" not in text and text not in (".", "..")), min_size=1, max_size=3).map(
-    "/".join
-)
+NAME = st.lists(
+    WORDS.filter(lambda text: "/" not in text and text not in (".", "..")), min_size=1, max_size=3
+).map("/".join)
 EDGE = st.floats(-20, 9000, width=32) | st.sampled_from([0.0, 1e-7, 3e-30, 640.0, 0.1])
 # Empty boxes are among them.
 BOX = st.tuples(EDGE, EDGE, EDGE, EDGE).map(
@@ -45,7 +45,10 @@ BOX = st.tuples(EDGE, EDGE, EDGE, EDGE).map(
 def photos(draw: st.DrawFn, crowds: bool = False) -> tuple[BoxedPhoto, ...]:
     names = draw(
         st.lists(
-            st.builds("{}{}".format, NAME, st.sampled_from([".jpg", ".PNG", ""])), min_size=1, max_size=5, unique=True
+            st.builds("{}{}".format, NAME, st.sampled_from([".jpg", ".PNG", ""])),
+            min_size=1,
+            max_size=5,
+            unique=True,
         )
     )
     labels = draw(st.lists(LABEL, min_size=1, max_size=4, unique=True))
@@ -68,7 +71,9 @@ def photos(draw: st.DrawFn, crowds: bool = False) -> tuple[BoxedPhoto, ...]:
     return tuple(made)
 
 
-def written(folder: Path, form: str, made: tuple[BoxedPhoto, ...], class_names: tuple[str, ...] = ()) -> Truth:
+def written(
+    folder: Path, form: str, made: tuple[BoxedPhoto, ...], class_names: tuple[str, ...] = ()
+) -> Truth:
     files = Files(LocalStore(folder))
     writer = WRITERS[form](files, class_names)
     for one in made:
@@ -91,7 +96,9 @@ def same(truth: Truth, made: tuple[BoxedPhoto, ...], off: float = 0.0) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 @given(made=photos())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_names_sizes_labels_and_boxes_come_back_as_they_were(form: str, made: tuple[BoxedPhoto, ...]) -> None:
+def test_names_sizes_labels_and_boxes_come_back_as_they_were(
+    form: str, made: tuple[BoxedPhoto, ...]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         truth = written(Path(folder, "out"), form, made)
         assert truth.format == form
@@ -100,7 +107,9 @@ def test_names_sizes_labels_and_boxes_come_back_as_they_were(form: str, made: tu
 
 @given(made=photos(), way=st.permutations(FORMATS))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_the_way_through_all_formats_loses_nothing(made: tuple[BoxedPhoto, ...], way: tuple[str, ...]) -> None:
+def test_the_way_through_all_formats_loses_nothing(
+    made: tuple[BoxedPhoto, ...], way: tuple[str, ...]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "first")
         written(source, way[0], made)
@@ -144,23 +153,30 @@ def test_names_that_no_file_can_have_come_back(tmp_path: Path, form: str) -> Non
         ".tmp-1.jpg",
     ]
     made = tuple(
-        BoxedPhoto(name, 9, 8, np.array([[1, 2, 3, n]], np.float32), ("x",)) for n, name in enumerate(names, 2)
+        BoxedPhoto(name, 9, 8, np.array([[1, 2, 3, n]], np.float32), ("x",))
+        for n, name in enumerate(names, 2)
     )
     same(written(tmp_path / "out", form, made), made)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_the_order_of_classes_is_kept_and_every_photo_has_an_entry(tmp_path: Path, form: str) -> None:
+def test_the_order_of_classes_is_kept_and_every_photo_has_an_entry(
+    tmp_path: Path, form: str
+) -> None:
     made = (
         BoxedPhoto("a.jpg", 10, 10, np.zeros((0, 4), np.float32), ()),
         BoxedPhoto("b.jpg", 10, 10, np.array([[1, 2, 3, 4]], np.float32), ("pustule",)),
     )
     truth = written(tmp_path / "out", form, made, ("pustule", "none", "no", "1"))
     same(truth, made)
-    assert truth.class_names == (("pustule",) if form in ("voc", "label-studio") else ("pustule", "none", "no", "1"))
+    assert truth.class_names == (
+        ("pustule",) if form in ("voc", "label-studio") else ("pustule", "none", "no", "1")
+    )
 
 
-def test_sizes_that_nobody_knows_stay_unknown_and_formats_that_need_them_say_so(tmp_path: Path) -> None:
+def test_sizes_that_nobody_knows_stay_unknown_and_formats_that_need_them_say_so(
+    tmp_path: Path,
+) -> None:
     made = (BoxedPhoto("a.jpg", None, None, np.array([[1, 2, 3, 4]], np.float32), ("x",)),)
     same(written(tmp_path / "voc", "voc", made), made)
     same(written(tmp_path / "coco", "coco", made), made)
@@ -189,12 +205,16 @@ def test_photos_that_lie_beside_the_export_are_found(tmp_path: Path) -> None:
         ([[1, 2, 3, 4]], "x\ny", r"a\.jpg: class 'x\\ny' has"),
     ],
 )
-def test_what_no_format_holds_is_refused_with_the_photos_name(boxes: list[list[float]], label: str, says: str) -> None:
+def test_what_no_format_holds_is_refused_with_the_photos_name(
+    boxes: list[list[float]], label: str, says: str
+) -> None:
     with pytest.raises(UsageError, match=says):
         BoxedPhoto("a.jpg", 9, 9, np.array(boxes, np.float32), (label,))
     with pytest.raises(UsageError, match=says.replace("box 1", "crowd 1")):
         none = np.zeros((0, 4), np.float32)
-        BoxedPhoto("a.jpg", 9, 9, none, (), crowd_boxes=np.array(boxes, np.float32), crowd_labels=(label,))
+        BoxedPhoto(
+            "a.jpg", 9, 9, none, (), crowd_boxes=np.array(boxes, np.float32), crowd_labels=(label,)
+        )
 
 
 def truth_of_each_format(root: Path) -> Iterator[Path]:
@@ -249,16 +269,30 @@ def test_a_truth_has_no_scores_and_some_have_no_boxes(tmp_path: Path) -> None:
 def test_an_export_that_fails_on_the_way_leaves_nothing(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = AnnotatedPhoto("z.jpg", tmp_path, None, 9, 9, np.array([[np.nan] * 4], np.float32), ("x",))
-    good = [AnnotatedPhoto(f"{n}.jpg", tmp_path, None, 9, 9, np.ones((1, 4), np.float32), ("x",)) for n in range(30)]
-    monkeypatch.setattr(exporting, "read_truth", lambda path, *_, **options: Truth(Path(path), "voc", (*good, bad)))
+    bad = AnnotatedPhoto(
+        "z.jpg", tmp_path, None, 9, 9, np.array([[np.nan] * 4], np.float32), ("x",)
+    )
+    good = [
+        AnnotatedPhoto(f"{n}.jpg", tmp_path, None, 9, 9, np.ones((1, 4), np.float32), ("x",))
+        for n in range(30)
+    ]
+    monkeypatch.setattr(
+        exporting, "read_truth", lambda path, *_, **options: Truth(Path(path), "voc", (*good, bad))
+    )
     with pytest.raises(UsageError, match=r"z\.jpg: box 1"):
         export(str(tmp_path / "in"), str(tmp_path / "out"), Wanted(form))
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
 
 
 def test_coco_is_what_other_tools_read(tmp_path: Path) -> None:
-    made = BoxedPhoto("a.jpg", 20, 10, np.array([[1.5, 2, 4, 8]], np.float32), ("acne",), np.array([0.75], np.float32))
+    made = BoxedPhoto(
+        "a.jpg",
+        20,
+        10,
+        np.array([[1.5, 2, 4, 8]], np.float32),
+        ("acne",),
+        np.array([0.75], np.float32),
+    )
     written(tmp_path / "out", "coco", (made,))
     data = json.loads((tmp_path / "out/annotations.json").read_text())
     assert data["images"] == [{"id": 1, "file_name": "a.jpg", "width": 20, "height": 10}]
@@ -287,16 +321,29 @@ def test_what_a_format_cannot_say_is_counted(tmp_path: Path, form: str) -> None:
     crowd = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1}
     coco(tmp_path / "coco/t.json", annotations=[crowd])
     report = export(str(tmp_path / "coco"), str(tmp_path / "from-coco"), Wanted(form))
-    assert (report.boxes, report.not_kept) == (0, {} if form == "coco" else {"regions marked as a crowd": 1})
+    assert (report.boxes, report.not_kept) == (
+        0,
+        {} if form == "coco" else {"regions marked as a crowd": 1},
+    )
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_outlines_and_other_marks_are_counted_for_no_format_has_them(tmp_path: Path, form: str) -> None:
+def test_outlines_and_other_marks_are_counted_for_no_format_has_them(
+    tmp_path: Path, form: str
+) -> None:
     marked = voc(tmp_path / "voc/a.xml")
-    marked.write_text(marked.read_text().replace("</name>", "</name><pose>Left</pose><truncated>1</truncated>", 1))
+    marked.write_text(
+        marked.read_text().replace("</name>", "</name><pose>Left</pose><truncated>1</truncated>", 1)
+    )
     lost = export(str(tmp_path / "voc"), str(tmp_path / "from-voc"), Wanted(form)).not_kept
     assert lost == {"VOC marks (pose, truncated, occluded)": 2}
-    polygon = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    polygon = {
+        "id": 1,
+        "image_id": 7,
+        "category_id": 1,
+        "bbox": [0, 0, 9, 9],
+        "segmentation": [[0, 0, 9, 0, 9, 9]],
+    }
     coco(tmp_path / "coco/t.json", annotations=[polygon])
     lost = export(str(tmp_path / "coco"), str(tmp_path / "from-coco"), Wanted(form)).not_kept
     assert lost == {"outlines (segmentation)": 1}
@@ -327,7 +374,9 @@ def test_crowds_are_marked_as_other_tools_mark_them(tmp_path: Path) -> None:
     made = BoxedPhoto("a.jpg", 20, 10, boxes, ("acne",), crowd_boxes=region, crowd_labels=("scar",))
     written(tmp_path / "out", "coco", (made,))
     data = json.loads((tmp_path / "out/annotations.json").read_text())
-    assert [(a["category_id"], a["bbox"], a["area"], a["iscrowd"]) for a in data["annotations"]] == [
+    assert [
+        (a["category_id"], a["bbox"], a["area"], a["iscrowd"]) for a in data["annotations"]
+    ] == [
         (1, [1, 2, 3, 6], 18, 0),
         (2, [0, 0, 9.5, 9], 85.5, 1),
     ]

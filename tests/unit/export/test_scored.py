@@ -29,7 +29,9 @@ def dest(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     files = {f"p{n % 2}/{n}.jpg": jpeg(face(n % 4, n % 3, shade=n)) for n in range(7)}
     cut = {"p0/cut.jpg": jpeg(face(1, 1))[:900], "p1/text.jpg": b"text"}
     write_tree(root / "photos", files | cut)
-    report = skinbatch.score(root / "photos", root / "dest", pack=fake_pack, engine="local", max_failures=1.0)
+    report = skinbatch.score(
+        root / "photos", root / "dest", pack=fake_pack, engine="local", max_failures=1.0
+    )
     assert report.statuses["ok"] == 7
     return root / "dest"
 
@@ -39,7 +41,9 @@ def rows(dest: Path, least: float | None = None) -> dict[str, list[dict[str, obj
     results = skinbatch.open(dest)
     boxes = results.boxes().to_pylist()
     counted = [
-        b for b in boxes if (b["counted"] if least is None else b["score"] >= least and b["skin_overlap"] >= 0.5)
+        b
+        for b in boxes
+        if (b["counted"] if least is None else b["score"] >= least and b["skin_overlap"] >= 0.5)
     ]
     ok = [i["image_id"] for i in results.images().to_pylist() if i["status"] == "ok"]
     return {image_id: [b for b in counted if b["image_id"] == image_id] for image_id in ok}
@@ -59,7 +63,9 @@ READ_BACK = [form for form in WRITERS if form != "label-studio"]
 
 
 @pytest.mark.parametrize("form", READ_BACK)
-def test_every_ok_photo_has_its_counted_boxes_and_failed_ones_are_told(dest: Path, tmp_path: Path, form: str) -> None:
+def test_every_ok_photo_has_its_counted_boxes_and_failed_ones_are_told(
+    dest: Path, tmp_path: Path, form: str
+) -> None:
     expected = rows(dest)
     report = export(str(dest), str(tmp_path / "out"), Wanted(form))
     assert (report.photos, dict(report.left_out)) == (7, {"truncated": 1, "unsupported": 1})
@@ -84,7 +90,9 @@ def test_scores_are_kept_where_the_format_has_a_place(dest: Path, tmp_path: Path
     assert "<score>0.9</score>" in (tmp_path / "voc/p1/1.xml").read_text()
 
 
-def test_a_destination_that_is_none_or_has_no_such_scoring_is_refused(dest: Path, tmp_path: Path) -> None:
+def test_a_destination_that_is_none_or_has_no_such_scoring_is_refused(
+    dest: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="no scoring `ff"):
         export(str(dest), str(tmp_path / "out"), Wanted("voc", scoring="ff" * 6))
     with pytest.raises(UsageError, match="overlaps with"):
@@ -127,7 +135,18 @@ def test_the_command_says_what_was_written(
     assert call(str(dest), str(tmp_path / "a"), "--format", "voc") == 0
     said = capsys.readouterr().out
     assert "7 photos with " in said and "left out  1 truncated, 1 unsupported" in said
-    assert call(str(dest), str(tmp_path / "b"), "--format", "yolo", "--score-threshold", "0.99", "--json") == 0
+    assert (
+        call(
+            str(dest),
+            str(tmp_path / "b"),
+            "--format",
+            "yolo",
+            "--score-threshold",
+            "0.99",
+            "--json",
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert (told["photos"], told["boxes"], told["format"]) == (7, 0, "yolo")
     assert call(str(dest), str(tmp_path / "b"), "--format", "yolo") == 2
@@ -145,10 +164,24 @@ def test_chosen_photos_alone_are_exported_and_the_rest_is_counted(
     assert call(str(dest), str(out), "--format", "coco", "--where", "count_total > 2") == 0
     assert f"left out  {7 - len(expected)} not chosen" in capsys.readouterr().out
     same(read_truth(out), expected)
-    assert call(str(dest), str(tmp_path / "few"), "--format", "cvat", "--sample", "3", "--stratify", "grade,ita") == 0
+    assert (
+        call(
+            str(dest),
+            str(tmp_path / "few"),
+            "--format",
+            "cvat",
+            "--sample",
+            "3",
+            "--stratify",
+            "grade,ita",
+        )
+        == 0
+    )
     assert len(read_truth(tmp_path / "few").photos) == 3
 
-    assert call(str(dest), str(tmp_path / "x"), "--format", "voc", "--where", "cuont_total > 2") == 2
+    assert (
+        call(str(dest), str(tmp_path / "x"), "--format", "voc", "--where", "cuont_total > 2") == 2
+    )
     assert "no column 'cuont_total'; similar: count_total" in capsys.readouterr().err
     assert call(str(out), str(tmp_path / "x"), "--format", "voc", "--uncertain", "2") == 2
     assert "--uncertain is for what `skinbatch score` has scored" in capsys.readouterr().err
@@ -173,13 +206,22 @@ def test_suspicious_annotations_go_to_label_studio_beside_the_predictions(
     assert "1 annotated photo was not scored, or not found by name: nowhere.jpg" in said
     assert "these are the model's boxes" not in said
     (task,) = json.loads((tmp_path / "out/tasks-001.json").read_text())
-    assert task["data"]["image_id"] == next(i["file_name"] for i in data["images"] if i["id"] == first)
-    assert (task["data"]["missed"], task["data"]["misplaced"], task["data"]["suspicion"]) == (1, 0, 0.9)
+    assert task["data"]["image_id"] == next(
+        i["file_name"] for i in data["images"] if i["id"] == first
+    )
+    assert (task["data"]["missed"], task["data"]["misplaced"], task["data"]["suspicion"]) == (
+        1,
+        0,
+        0.9,
+    )
     drawn, found = task["annotations"][0]["result"], task["predictions"][0]["result"]
     assert len(found) == len(drawn) + 1 and "score" not in json.dumps(drawn)
 
     assert call(str(dest), str(tmp_path / "cvat"), "--format", "cvat", *chosen) == 0
-    assert "note      these are the model's boxes; only label-studio also writes those" in capsys.readouterr().out
+    assert (
+        "note      these are the model's boxes; only label-studio also writes those"
+        in capsys.readouterr().out
+    )
     (photo,) = read_truth(tmp_path / "cvat").photos
     assert photo.boxes is not None and len(photo.boxes) == len(found)
 
@@ -189,7 +231,9 @@ def test_the_export_of_an_unfinished_run_says_how_much_is_missing(
 ) -> None:
     generate(tmp_path / "scored", tmp_path / "truth.json", 20, 100, np.random.default_rng(1))
     store = skinbatch.open(tmp_path / "scored").store
-    store.delete([*store.keys("_skinbatch/snapshots/"), next(iter(store.keys("_skinbatch/receipts/")))])
+    store.delete(
+        [*store.keys("_skinbatch/snapshots/"), next(iter(store.keys("_skinbatch/receipts/")))]
+    )
     done = skinbatch.open(tmp_path / "scored").images(["image_id"]).num_rows
 
     assert call(str(tmp_path / "scored"), str(tmp_path / "out"), "--format", "voc") == 0

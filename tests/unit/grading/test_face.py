@@ -21,7 +21,9 @@ def frontal(nose_x: int = 50) -> LabelMap:
 
 
 def face_of(labels: LabelMap, scale: float = 10.0) -> Face:
-    return find_face(labels, CLASSES, round(labels.shape[1] * scale), round(labels.shape[0] * scale))
+    return find_face(
+        labels, CLASSES, round(labels.shape[1] * scale), round(labels.shape[0] * scale)
+    )
 
 
 def test_the_crop_is_in_pixels_of_the_photo_with_a_margin() -> None:
@@ -164,7 +166,9 @@ WITH_BODY = (*CLASSES, "body")
 
 
 def near(labels: LabelMap, closeups: bool = True) -> Face:
-    return find_face(labels, WITH_BODY, labels.shape[1] * 10, labels.shape[0] * 10, closeups=closeups)
+    return find_face(
+        labels, WITH_BODY, labels.shape[1] * 10, labels.shape[0] * 10, closeups=closeups
+    )
 
 
 def all_skin() -> LabelMap:
@@ -176,7 +180,12 @@ def all_skin() -> LabelMap:
 
 def test_a_photo_that_is_all_skin_is_a_close_up_without_halves() -> None:
     face = near(all_skin())
-    assert (face.found, face.view, face.nose, face.crop) == (True, "closeup", None, (0, 0, 1000, 1000))
+    assert (face.found, face.view, face.nose, face.crop) == (
+        True,
+        "closeup",
+        None,
+        (0, 0, 1000, 1000),
+    )
 
     nose = all_skin()
     nose[30:70, 30:70] = 2

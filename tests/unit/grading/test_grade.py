@@ -24,18 +24,27 @@ def face(nose: bool = True) -> Face:
 def lesions(left: int, right: int, score: float = 0.9) -> Detections:
     xs = [260.0] * left + [700.0] * right
     ys = 220.0 + 10.0 * np.arange(len(xs)) % 500
-    xyxy = np.array([[x, y, x + 8, y + 8] for x, y in zip(xs, ys, strict=True)], np.float32).reshape(-1, 4)
+    xyxy = np.array(
+        [[x, y, x + 8, y + 8] for x, y in zip(xs, ys, strict=True)], np.float32
+    ).reshape(-1, 4)
     return Detections(xyxy, np.full(len(xs), score, np.float32), np.zeros(len(xs), np.int64))
 
 
-@pytest.mark.parametrize(("count", "level"), [(0, 0), (5, 0), (6, 1), (20, 1), (21, 2), (50, 2), (51, 3), (500, 3)])
+@pytest.mark.parametrize(
+    ("count", "level"), [(0, 0), (5, 0), (6, 1), (20, 1), (21, 2), (50, 2), (51, 3), (500, 3)]
+)
 def test_hayashi_draws_its_lines_after_5_20_and_50(count: int, level: int) -> None:
     assert SCHEMES["hayashi"].level(Counts(count, None, None, {}), "half") == level
 
 
 def test_a_frontal_photo_is_graded_by_its_worse_half() -> None:
     graded = grade(lesions(6, 5), ("acne",), face(), GradingSettings(), 0.3)
-    assert (graded.view, graded.count_total, graded.count_left, graded.count_right) == ("frontal", 11, 6, 5)
+    assert (graded.view, graded.count_total, graded.count_left, graded.count_right) == (
+        "frontal",
+        11,
+        6,
+        5,
+    )
     assert (graded.grade, graded.grade_level, graded.grade_scheme) == ("moderate", 1, "hayashi")
     assert grade(lesions(5, 5), ("acne",), face(), GradingSettings(), 0.3).grade == "mild"
 
@@ -79,21 +88,35 @@ def test_without_a_face_nothing_is_counted_or_graded() -> None:
 
 def test_a_clear_face_is_mild_with_zero_lesions() -> None:
     graded = grade(Detections.empty(), ("acne",), face(), GradingSettings(), 0.3)
-    assert (graded.count_total, graded.counts, graded.grade, graded.saturated) == (0, {"acne": 0}, "mild", False)
+    assert (graded.count_total, graded.counts, graded.grade, graded.saturated) == (
+        0,
+        {"acne": 0},
+        "mild",
+        False,
+    )
 
 
 def test_the_packs_threshold_holds_unless_the_settings_have_one() -> None:
     detections = lesions(3, 0, score=0.4)
     assert grade(detections, ("acne",), face(), GradingSettings(), 0.5).count_total == 0
-    assert grade(detections, ("acne",), face(), GradingSettings(threshold=0.3), 0.5).count_total == 3
-    assert grade(detections, ("acne",), face(), GradingSettings(threshold=0.0), 0.5).count_total == 3
+    assert (
+        grade(detections, ("acne",), face(), GradingSettings(threshold=0.3), 0.5).count_total == 3
+    )
+    assert (
+        grade(detections, ("acne",), face(), GradingSettings(threshold=0.0), 0.5).count_total == 3
+    )
 
 
 def test_counting_by_components_is_chosen_in_the_settings() -> None:
     xyxy = np.array([[300, 300, 320, 320], [310, 310, 330, 330]], np.float32)
     two = Detections(xyxy, np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64), saturated=True)
     graded = grade(two, ("acne",), face(), GradingSettings(counting="components"), 0.3)
-    assert (graded.count_total, graded.counts, len(graded.boxes), graded.saturated) == (1, {"acne": 1}, 2, True)
+    assert (graded.count_total, graded.counts, len(graded.boxes), graded.saturated) == (
+        1,
+        {"acne": 1},
+        2,
+        True,
+    )
 
 
 @pytest.mark.parametrize(("view", "level"), [("frontal", 1), ("half", 2)])

@@ -28,7 +28,9 @@ def test_ita_is_that_of_the_skins_cielab_colour(colour: tuple[int, int, int]) ->
     quality = face_quality(photo(colour), face())
     lightness, _, b = rgb2lab(np.array([[colour]], np.uint8))[0, 0]
     assert quality is not None
-    assert quality.ita_degrees == pytest.approx(math.degrees(math.atan((lightness - 50) / b)), abs=0.5)
+    assert quality.ita_degrees == pytest.approx(
+        math.degrees(math.atan((lightness - 50) / b)), abs=0.5
+    )
 
 
 def test_ita_looks_at_skin_only() -> None:
@@ -48,7 +50,10 @@ def test_skin_without_colour_has_no_ita(colour: tuple[int, int, int]) -> None:
 
 
 def test_brightness_is_the_mean_luma() -> None:
-    grey, dark = face_quality(photo((128, 128, 128)), face()), face_quality(photo((0, 0, 0)), face())
+    grey, dark = (
+        face_quality(photo((128, 128, 128)), face()),
+        face_quality(photo((0, 0, 0)), face()),
+    )
     assert grey is not None
     assert dark is not None
     assert grey.brightness == pytest.approx(128)
@@ -59,7 +64,9 @@ def test_a_blurred_photo_is_less_sharp_and_scale_matters_little() -> None:
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (50, 50, 3)).astype(np.uint8)
     sharp = np.kron(coarse, np.ones((10, 10, 1), np.uint8))
-    blurred = (np.cumsum(sharp, axis=1, dtype=np.float64)[:, 20:] - np.cumsum(sharp, axis=1)[:, :-20]) / 20
+    blurred = (
+        np.cumsum(sharp, axis=1, dtype=np.float64)[:, 20:] - np.cumsum(sharp, axis=1)[:, :-20]
+    ) / 20
     pixels = np.zeros_like(sharp)
     pixels[:, 10:490] = blurred.astype(np.uint8)
     first, second = face_quality(sharp, face()), face_quality(pixels, face())
@@ -72,7 +79,10 @@ def test_a_blurred_photo_is_less_sharp_and_scale_matters_little() -> None:
 
 
 def test_a_photo_without_a_face_has_no_quality() -> None:
-    assert face_quality(photo((1, 2, 3)), find_face(np.zeros((9, 9), np.uint8), CLASSES, 500, 500)) is None
+    assert (
+        face_quality(photo((1, 2, 3)), find_face(np.zeros((9, 9), np.uint8), CLASSES, 500, 500))
+        is None
+    )
 
 
 def test_a_tiny_face_is_measured() -> None:

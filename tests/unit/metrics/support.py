@@ -11,7 +11,9 @@ from pycocotools.cocoeval import COCOeval
 from skinbatch.metrics.boxes import Boxes
 
 
-def coco_eval(truth: Boxes, found: Boxes, crowds: Boxes | None = None, *, by_class: bool, most: list[int]) -> COCOeval:
+def coco_eval(
+    truth: Boxes, found: Boxes, crowds: Boxes | None = None, *, by_class: bool, most: list[int]
+) -> COCOeval:
     """Run pycocotools over the same boxes. Without classes, all have label 1."""
 
     def annotation(boxes: Boxes, n: int, is_crowd: int = 0) -> dict[str, object]:
@@ -30,7 +32,10 @@ def coco_eval(truth: Boxes, found: Boxes, crowds: Boxes | None = None, *, by_cla
     gt = COCO()
     gt.dataset = {
         "images": [{"id": n} for n in range(truth.photos)],
-        "categories": [{"id": n} for n in (sorted({*truth.label, *found.label, *crowds.label}) if by_class else [0])],
+        "categories": [
+            {"id": n}
+            for n in (sorted({*truth.label, *found.label, *crowds.label}) if by_class else [0])
+        ],
         "annotations": [annotation(truth, n) for n in range(len(truth))] + regions,
     }
     results = [annotation(found, n) | {"score": float(found.score[n])} for n in range(len(found))]

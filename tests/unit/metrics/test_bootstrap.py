@@ -37,7 +37,9 @@ def test_its_width_is_that_of_the_normal_theory() -> None:
     values = np.random.default_rng(1).normal(0, 1, 2000)
     (found,) = bootstrap(parts_of(values), mean, Resampling(2000))
     assert found.value == pytest.approx(values.mean())
-    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(2000), rel=0.06)
+    assert found.high - found.low == pytest.approx(
+        2 * 1.96 * values.std() / np.sqrt(2000), rel=0.06
+    )
     (wide,) = bootstrap(parts_of(values), mean, Resampling(2000, level=0.99))
     assert wide.low < found.low < found.high < wide.high
 
@@ -86,7 +88,10 @@ def test_without_samples_or_photos_there_is_no_interval() -> None:
     (single,) = bootstrap(parts_of(np.ones(1)), mean, Resampling(10))
     assert single.value == 1 and np.isnan(single.low)
     (one_patient,) = bootstrap(
-        parts_of(np.arange(3).astype(np.float64)), mean, Resampling(10), groups=np.zeros(3, np.int64)
+        parts_of(np.arange(3).astype(np.float64)),
+        mean,
+        Resampling(10),
+        groups=np.zeros(3, np.int64),
     )
     assert one_patient.value == 1 and np.isnan(one_patient.low)
     (found,) = bootstrap(parts_of(np.ones(3)), mean, Resampling(0))
@@ -105,7 +110,9 @@ def test_samples_that_lack_a_number_are_left_out_and_an_undefined_number_has_no_
 
 
 def test_an_exact_value_may_stand_beside_resampled_ones() -> None:
-    (found,) = bootstrap(parts_of(np.arange(10).astype(np.float64)), mean, Resampling(50), exact=np.array([4.25]))
+    (found,) = bootstrap(
+        parts_of(np.arange(10).astype(np.float64)), mean, Resampling(50), exact=np.array([4.25])
+    )
     assert found.value == 4.25 and found.low < 4.5 < found.high
 
 

@@ -19,7 +19,9 @@ from skinbatch.metrics.calibration import (
 NOT_RESAMPLED = Resampling(0)
 
 
-def drawn(number: int, scale: float, shift: tuple[float, ...]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def drawn(
+    number: int, scale: float, shift: tuple[float, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return logits, and truths that are as likely as the logits say after scale and shift."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (number, len(shift)))
@@ -87,4 +89,6 @@ def test_fitting_makes_the_error_smaller_on_other_photos() -> None:
 
 
 def test_a_probability_of_one_falls_into_the_last_bin() -> None:
-    assert reliability(np.array([1.0, 0.0]), np.array([True, False]), NOT_RESAMPLED).photos[[0, -1]].tolist() == [1, 1]
+    assert reliability(np.array([1.0, 0.0]), np.array([True, False]), NOT_RESAMPLED).photos[
+        [0, -1]
+    ].tolist() == [1, 1]

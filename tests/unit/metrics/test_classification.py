@@ -42,9 +42,13 @@ def test_it_agrees_with_scikit_learn(made: Made) -> None:
         assert own["recall"] == pytest.approx(recall[k])
         assert own["f1"] == pytest.approx(f1[k])
         assert own["specificity"] == pytest.approx(recall_score(~truth[:, k], ~chosen[:, k]))
-        assert own["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth[:, k], chosen[:, k]))
+        assert own["balanced_accuracy"] == pytest.approx(
+            balanced_accuracy_score(truth[:, k], chosen[:, k])
+        )
         assert own["auc"] == pytest.approx(roc_auc_score(truth[:, k], probability[:, k]))
-        assert own["average_precision"] == pytest.approx(average_precision_score(truth[:, k], probability[:, k]))
+        assert own["average_precision"] == pytest.approx(
+            average_precision_score(truth[:, k], probability[:, k])
+        )
         assert all(n.low <= n.value <= n.high for n in numbers[name].values())
     assert numbers[MEAN]["recall"].value == pytest.approx(recall.mean())
     assert numbers[MEAN]["auc"].value == pytest.approx(roc_auc_score(truth, probability))
@@ -59,10 +63,14 @@ def test_intervals_of_areas_are_of_scikit_learns_areas(made: Made) -> None:
     for name, area in (("auc", roc_auc_score), ("average_precision", average_precision_score)):
         values = [area(truth[rows, 0], probability[rows, 0]) for rows in drawn]
         low, high = np.percentile(values, (2.5, 97.5))
-        assert [numbers["rosacea"][name].low, numbers["rosacea"][name].high] == pytest.approx([low, high])
+        assert [numbers["rosacea"][name].low, numbers["rosacea"][name].high] == pytest.approx(
+            [low, high]
+        )
 
 
-def test_many_probabilities_are_resampled_in_steps_close_to_the_exact_area(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_probabilities_are_resampled_in_steps_close_to_the_exact_area(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rng = np.random.default_rng(1)
     truth = rng.random((3000, 1)) < 0.3
     probability = np.clip(0.3 * truth + rng.random((3000, 1)) * 0.7, 0, 1)
@@ -82,18 +90,24 @@ def test_what_cannot_be_said_is_not_a_number_and_not_in_the_mean() -> None:
         warnings.simplefilter("error")
         numbers = classification(truth, chosen.astype(float), chosen, CLASSES, Resampling(20))
     lupus, keratosis = numbers["lupus"], numbers["keratosis"]
-    assert np.isnan([lupus[n].value for n in ("recall", "f1", "auc", "average_precision", "balanced_accuracy")]).all()
+    assert np.isnan(
+        [lupus[n].value for n in ("recall", "f1", "auc", "average_precision", "balanced_accuracy")]
+    ).all()
     assert lupus["precision"].value == 0 and lupus["specificity"].value == pytest.approx(2 / 3)
     assert np.isnan(keratosis["precision"].value) and keratosis["recall"].value == 0
     assert numbers[MEAN]["recall"].value == 0.5  # of rosacea and keratosis
-    assert numbers[MEAN]["precision"].value == 1  # of rosacea alone: keratosis was never chosen, lupus is nowhere
+    assert (
+        numbers[MEAN]["precision"].value == 1
+    )  # of rosacea alone: keratosis was never chosen, lupus is nowhere
 
 
 def test_a_class_apart_is_told_and_not_in_the_mean(made: Made) -> None:
     truth, probability = made
     chosen = probability >= 0.5
     with_it = classification(truth, probability, chosen, CLASSES, NO_INTERVALS)
-    without = classification(truth, probability, chosen, CLASSES, NO_INTERVALS, apart=("keratosis",))
+    without = classification(
+        truth, probability, chosen, CLASSES, NO_INTERVALS, apart=("keratosis",)
+    )
     assert without["keratosis"] == with_it["keratosis"]
     assert without[MEAN]["recall"].value == pytest.approx(
         np.mean([with_it[name]["recall"].value for name in CLASSES[:2]])

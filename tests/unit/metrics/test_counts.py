@@ -17,7 +17,9 @@ def test_errors_of_four_photos() -> None:
     assert found["rmse"].value == pytest.approx(np.sqrt(21 / 4))
     assert found["mean"].value == -1 / 4
     assert found["sd"].value == pytest.approx(np.std([2, 1, -4, 0]))
-    assert found["rmse"].value ** 2 == pytest.approx(found["mean"].value ** 2 + found["sd"].value ** 2)
+    assert found["rmse"].value ** 2 == pytest.approx(
+        found["mean"].value ** 2 + found["sd"].value ** 2
+    )
 
 
 def test_the_table_of_paper_003_agrees_with_this_standard_deviation() -> None:

@@ -10,7 +10,17 @@ from pycocotools.cocoeval import COCOeval
 
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.boxes import Boxes
-from skinbatch.metrics.detection import COCO_MOST, IOUS, MEAN, MOST, RECALLS, Matches, curves, detection, match
+from skinbatch.metrics.detection import (
+    COCO_MOST,
+    IOUS,
+    MEAN,
+    MOST,
+    RECALLS,
+    Matches,
+    curves,
+    detection,
+    match,
+)
 from tests.unit.metrics.support import coco_eval
 
 NO_INTERVALS = Resampling(0)
@@ -29,7 +39,10 @@ def random_boxes(rng: Generator, photos: int, most: int, *, coarse: bool) -> tup
 
     true = [some(int(rng.integers(0, most))) for _ in range(photos)]
     near = [boxes[rng.random(len(boxes)) < 0.8] for boxes in true]
-    moved = [boxes + (rng.integers(-2, 3, boxes.shape) if coarse else rng.normal(0, 1, boxes.shape)) for boxes in near]
+    moved = [
+        boxes + (rng.integers(-2, 3, boxes.shape) if coarse else rng.normal(0, 1, boxes.shape))
+        for boxes in near
+    ]
     found = [np.concatenate((boxes, some(int(rng.integers(0, most))))) for boxes in moved]
     found = [boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)] for boxes in found]
     scores = [rng.integers(1, 8, len(b)) / 8 if coarse else rng.random(len(b)) for b in found]
@@ -84,10 +97,15 @@ def test_numbers_by_class_beside_crowds_are_those_of_pycocotools(seed: int) -> N
     truth, found = random_boxes(rng, 12, 20, coarse=True)
     crowds = random_crowds(rng, 12, coarse=True)
     truth = truth.only(truth.label != 2)  # this class has only crowds, so it has no AP
-    classes = {str(k): match(*(b.only(b.label == k) for b in (truth, found, crowds))) for k in range(3)}
+    classes = {
+        str(k): match(*(b.only(b.label == k) for b in (truth, found, crowds))) for k in range(3)
+    }
     ours = detection({name: m.most(COCO_MOST) for name, m in classes.items()}, NO_INTERVALS)
     expected = coco_eval(truth, found, crowds, by_class=True, most=[COCO_MOST])
-    precision, recall = expected.eval["precision"][:, :, :, 0, 0], expected.eval["recall"][:, :, 0, 0]
+    precision, recall = (
+        expected.eval["precision"][:, :, :, 0, 0],
+        expected.eval["recall"][:, :, 0, 0],
+    )
     for k in range(2):
         assert ours[str(k)]["ap50"].value == pytest.approx(precision[0, :, k].mean(), abs=1e-14)
         assert ours[str(k)]["ap"].value == pytest.approx(precision[:, :, k].mean(), abs=1e-14)
@@ -100,18 +118,31 @@ def test_numbers_by_class_beside_crowds_are_those_of_pycocotools(seed: int) -> N
 def test_numbers_by_class_and_their_mean_are_those_of_pycocotools(seed: int) -> None:
     truth, found = random_boxes(np.random.default_rng(seed), 12, 20, coarse=True)
     # One class that nobody drew: COCO leaves it out of the mean.
-    found = Boxes(found.photos, found.photo, found.xyxy, np.where(found.label == 2, 3, found.label), found.score)
-    classes = {str(k): match(truth.only(truth.label == k), found.only(found.label == k)) for k in range(4)}
+    found = Boxes(
+        found.photos,
+        found.photo,
+        found.xyxy,
+        np.where(found.label == 2, 3, found.label),
+        found.score,
+    )
+    classes = {
+        str(k): match(truth.only(truth.label == k), found.only(found.label == k)) for k in range(4)
+    }
     ours = detection({name: m.most(COCO_MOST) for name, m in classes.items()}, NO_INTERVALS)
     expected = coco_eval(truth, found, by_class=True, most=[COCO_MOST])
-    precision, recall = expected.eval["precision"][:, :, :, 0, 0], expected.eval["recall"][:, :, 0, 0]
+    precision, recall = (
+        expected.eval["precision"][:, :, :, 0, 0],
+        expected.eval["recall"][:, :, 0, 0],
+    )
     for k in range(3):
         assert ours[str(k)]["ap50"].value == pytest.approx(precision[0, :, k].mean(), abs=1e-14)
         assert ours[str(k)]["ap"].value == pytest.approx(precision[:, :, k].mean(), abs=1e-14)
         assert ours[str(k)]["ar"].value == pytest.approx(recall[:, k].mean(), abs=1e-14)
     assert np.isnan(ours["3"]["ap"].value) and (precision[:, :, 3] == -1).all()
     assert ours[MEAN]["ap"].value == pytest.approx(precision[precision > -1].mean(), abs=1e-14)
-    assert ours[MEAN]["ap50"].value == pytest.approx(precision[0][precision[0] > -1].mean(), abs=1e-14)
+    assert ours[MEAN]["ap50"].value == pytest.approx(
+        precision[0][precision[0] > -1].mean(), abs=1e-14
+    )
     assert ours[MEAN]["ar"].value == pytest.approx(recall[recall > -1].mean(), abs=1e-14)
 
 
@@ -124,10 +155,14 @@ def test_thresholds_and_recalls_are_those_of_pycocotools() -> None:
 TWO = np.array([[0, 0, 10, 10], [20, 20, 30, 30]])
 
 
-def ap50(truth: list[NDArray[np.int_]], found: list[NDArray[np.float64]], most: int = MOST) -> float:
+def ap50(
+    truth: list[NDArray[np.int_]], found: list[NDArray[np.float64]], most: int = MOST
+) -> float:
     """Return AP50. found: rows of x1 y1 x2 y2 score."""
     rows = [np.asarray(boxes, np.float64).reshape(-1, 5) for boxes in found]
-    matches = match(Boxes.stack(truth), Boxes.stack([r[:, :4] for r in rows], [r[:, 4] for r in rows]))
+    matches = match(
+        Boxes.stack(truth), Boxes.stack([r[:, :4] for r in rows], [r[:, 4] for r in rows])
+    )
     return detection({"": matches.most(most)}, NO_INTERVALS)[""]["ap50"].value
 
 
@@ -148,12 +183,18 @@ def test_a_false_box_above_a_true_one_halves_precision() -> None:
 
 
 def test_one_of_three_found_reaches_a_third_of_recall() -> None:
-    assert ap50([TWO, TWO[:1]], [np.array([[0, 0, 10, 10, 0.9]]), np.zeros((0, 5))]) == pytest.approx(34 / 101)
+    assert ap50(
+        [TWO, TWO[:1]], [np.array([[0, 0, 10, 10, 0.9]]), np.zeros((0, 5))]
+    ) == pytest.approx(34 / 101)
 
 
 def test_a_true_box_is_found_once() -> None:
-    assert ap50([TWO[:1]], [np.array([[0, 0, 10, 10, 0.9], [0, 0, 10, 10, 0.8]])]) == pytest.approx(1)
-    assert ap50([TWO], [np.array([[0, 0, 10, 10, 0.9], [0, 0, 10, 10, 0.8]])]) == pytest.approx(51 / 101)
+    assert ap50([TWO[:1]], [np.array([[0, 0, 10, 10, 0.9], [0, 0, 10, 10, 0.8]])]) == pytest.approx(
+        1
+    )
+    assert ap50([TWO], [np.array([[0, 0, 10, 10, 0.9], [0, 0, 10, 10, 0.8]])]) == pytest.approx(
+        51 / 101
+    )
 
 
 def test_what_is_found_only_in_a_crowd_is_neither_right_nor_wrong() -> None:
@@ -195,7 +236,9 @@ def test_numbers_of_some_photos_are_those_of_these_photos_alone() -> None:
     np.testing.assert_array_equal(some.wanted, alone.wanted)
 
 
-def test_resampled_curves_of_many_hits_are_close_to_those_of_a_step_a_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resampled_curves_of_many_hits_are_close_to_those_of_a_step_a_hit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     truth, found = random_boxes(np.random.default_rng(5), 80, 30, coarse=False)
     matches = {"": match(truth, found)}
     exact = detection(matches, Resampling(200))[""]

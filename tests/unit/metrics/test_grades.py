@@ -19,13 +19,20 @@ def test_it_agrees_with_scikit_learn() -> None:
     assert table[:, 4].sum() == 0
     numbers = agreement(truth, found, 4, Resampling(200))
     assert numbers["accuracy"].value == pytest.approx(accuracy_score(truth, found))
-    assert numbers["quadratic_kappa"].value == pytest.approx(cohen_kappa_score(truth, found, weights="quadratic"))
+    assert numbers["quadratic_kappa"].value == pytest.approx(
+        cohen_kappa_score(truth, found, weights="quadratic")
+    )
     assert all(n.low < n.value < n.high for n in numbers.values())
 
 
 def test_a_photo_without_a_grade_is_wrong_and_has_a_column_of_its_own() -> None:
     truth, found = np.array([0, 1, 1, 3]), np.array([0, 1, -1, 3])
-    assert confusion(truth, found, 4).tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 1], [0] * 5, [0, 0, 0, 1, 0]]
+    assert confusion(truth, found, 4).tolist() == [
+        [1, 0, 0, 0, 0],
+        [0, 1, 0, 0, 1],
+        [0] * 5,
+        [0, 0, 0, 1, 0],
+    ]
     numbers = agreement(truth, found, 4, Resampling(0))
     assert (numbers["accuracy"].value, numbers["quadratic_kappa"].value) == (0.75, 1)
 

@@ -27,7 +27,9 @@ def test_two_of_three_pixels_in_common() -> None:
 def test_it_is_the_f1_and_jaccard_score_of_the_pixels() -> None:
     rng = np.random.default_rng(0)
     pairs = [(rng.integers(0, 3, (20, 30)), rng.integers(0, 3, (20, 30))) for _ in range(6)]
-    numbers = segmentation(np.array([overlaps(a, b, 3) for a, b in pairs]), CLASSES, Resampling(100))
+    numbers = segmentation(
+        np.array([overlaps(a, b, 3) for a, b in pairs]), CLASSES, Resampling(100)
+    )
     truth, found = (np.concatenate([p[k].ravel() for p in pairs]) for k in (0, 1))
     dice, iou = f1_score(truth, found, average=None), jaccard_score(truth, found, average=None)
     own = np.mean([f1_score(a.ravel(), b.ravel(), average=None) for a, b in pairs], axis=0)

@@ -45,7 +45,9 @@ def test_right_boxes_are_the_hits_of_the_matching() -> None:
 
 
 def test_a_box_in_a_crowd_is_neither_right_nor_false() -> None:
-    found = Boxes.stack([np.array([[0, 0, 10, 10], [12, 0, 22, 10], [80, 80, 90, 90]])], [[0.9, 0.8, 0.7]])
+    found = Boxes.stack(
+        [np.array([[0, 0, 10, 10], [12, 0, 22, 10], [80, 80, 90, 90]])], [[0.9, 0.8, 0.7]]
+    )
     truth = Boxes.stack([np.array([[0, 0, 10, 10]])])
     crowd = Boxes.stack([np.array([[0, 0, 40, 40]])])
 

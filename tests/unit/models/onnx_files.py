@@ -52,7 +52,9 @@ class SquareYolo(nn.Module):
         if self.layout == "v5":
             objectness = by_class.max(1, keepdim=True).values
             return torch.cat([boxes, objectness, (by_class > 0).to(x.dtype)], 1).transpose(1, 2)
-        return torch.stack([self._suppressed(b, s) for b, s in zip(boxes.unbind(), by_class.unbind(), strict=True)])
+        return torch.stack(
+            [self._suppressed(b, s) for b, s in zip(boxes.unbind(), by_class.unbind(), strict=True)]
+        )
 
     def _suppressed(self, boxes: Tensor, by_class: Tensor) -> Tensor:
         """Return FILE_ROWS rows of corners, score and class, padded with 0."""

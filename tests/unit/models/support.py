@@ -9,8 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from skinbatch.models.classifiers.classifier import PLAIN_CNN, ClassifierNetwork, ClassifierSpec, build_network
-from skinbatch.models.classifiers.classifier_layouts import TIMM_NAMES, classifier_defaults, network_name
+from skinbatch.models.classifiers.classifier import (
+    PLAIN_CNN,
+    ClassifierNetwork,
+    ClassifierSpec,
+    build_network,
+)
+from skinbatch.models.classifiers.classifier_layouts import (
+    TIMM_NAMES,
+    classifier_defaults,
+    network_name,
+)
 from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import build_model, metainfo
 from skinbatch.models.manifest import Manifest, write_manifest
@@ -32,7 +41,9 @@ def seeded(build: type[nn.Module] | object, *args: object) -> nn.Module:
 
 
 # Input sizes at which every architecture is quick and still has something to classify.
-CLASSIFIER_SIZES = dict.fromkeys(TIMM_NAMES, 64) | dict.fromkeys(("inception_v3", "inception_resnet_v2", PLAIN_CNN), 96)
+CLASSIFIER_SIZES = dict.fromkeys(TIMM_NAMES, 64) | dict.fromkeys(
+    ("inception_v3", "inception_resnet_v2", PLAIN_CNN), 96
+)
 
 
 def segmenter_weights(
@@ -47,7 +58,12 @@ def segmenter_weights(
 
 
 def classifier_weights(
-    arch: str, outputs: int = 2, *, backbone: str | None = None, top: str | None = None, size: int | None = None
+    arch: str,
+    outputs: int = 2,
+    *,
+    backbone: str | None = None,
+    top: str | None = None,
+    size: int | None = None,
 ) -> dict[str, Tensor]:
     """Return random weights of any classifier but `onnx`, under their names in a pack.
 
@@ -65,7 +81,9 @@ def classifier_weights(
     return dict(build_network(spec).state_dict())
 
 
-def random_detector_state(arch: str, classes: tuple[str, ...] = ("acne",), **fields: Any) -> dict[str, Tensor]:
+def random_detector_state(
+    arch: str, classes: tuple[str, ...] = ("acne",), **fields: Any
+) -> dict[str, Tensor]:
     """Return weights of any mmdet detector that give many boxes, different ones for different
     photos.
 
@@ -76,13 +94,16 @@ def random_detector_state(arch: str, classes: tuple[str, ...] = ("acne",), **fie
     torch.manual_seed(7)
     model = build_model(DetectorSpec(arch, classes, **fields))
     coarse = [
-        torch.randn(1, 3, 192 // n, 192 // n).repeat_interleave(n, 2).repeat_interleave(n, 3) for n in (1, 4, 8, 32)
+        torch.randn(1, 3, 192 // n, 192 // n).repeat_interleave(n, 2).repeat_interleave(n, 3)
+        for n in (1, 4, 8, 32)
     ]
     noise = torch.cat(coarse) * torch.tensor([1.0, 1.2, 1.5, 1.2]).view(4, 1, 1, 1)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
-    heads = [module for module in model.modules() if callable(getattr(module, "predict_by_feat", None))]
+    heads = [
+        module for module in model.modules() if callable(getattr(module, "predict_by_feat", None))
+    ]
     layers = {m for head in heads for m in head.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     for layer in layers:
         layer.register_forward_hook(_to_variance_one)
@@ -90,7 +111,9 @@ def random_detector_state(arch: str, classes: tuple[str, ...] = ("acne",), **fie
         model.train().extract_feat(noise)
         from mmdet.structures import DetDataSample
 
-        model.eval().predict(noise, [DetDataSample(metainfo=metainfo((192, 192), (192, 192))) for _ in noise])
+        model.eval().predict(
+            noise, [DetDataSample(metainfo=metainfo((192, 192), (192, 192))) for _ in noise]
+        )
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
@@ -101,7 +124,9 @@ def _to_variance_one(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tens
         return outputs
     layer.register_buffer("was_called", None)
     if layer.bias is not None:
-        outputs = outputs - (layer.bias if isinstance(layer, nn.Linear) else layer.bias[:, None, None])
+        outputs = outputs - (
+            layer.bias if isinstance(layer, nn.Linear) else layer.bias[:, None, None]
+        )
         layer.bias.zero_()
     scale = outputs.std()
     layer.weight.div_(scale)
@@ -125,7 +150,9 @@ def write_random_pack(directory: Path) -> Path:
         name="random",
         version="1",
         licence="Apache-2.0",
-        segmenter=SegmenterStage(arch="bisenet-light", classes=SEGMENTER_CLASSES, size=64, sha256=hashes["segmenter"]),
+        segmenter=SegmenterStage(
+            arch="bisenet-light", classes=SEGMENTER_CLASSES, size=64, sha256=hashes["segmenter"]
+        ),
         detector=DetectorStage(
             arch="yolox-tiny",
             classes=("acne",),

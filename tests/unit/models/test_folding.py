@@ -37,7 +37,9 @@ def norms(network: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "regnety_002", "resnet18", "tf_efficientnet_b0", "xception"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0", "regnety_002", "resnet18", "tf_efficientnet_b0", "xception"]
+)
 def test_networks_of_timm_give_the_same_numbers_without_their_norms(name: str) -> None:
     network = lived(timm.create_model(name, pretrained=False, num_classes=3))
     plain = copy.deepcopy(network)
@@ -48,7 +50,9 @@ def test_networks_of_timm_give_the_same_numbers_without_their_norms(name: str) -
     with torch.inference_mode():
         wrong = (network(x) - plain(x)).abs().max()
         assert wrong <= 1e-5 * plain(x).abs().max()
-        assert (plain(x) - plain(x.flip(3))).abs().max() > 10 * wrong, "it would say the same of everything"
+        assert (plain(x) - plain(x.flip(3))).abs().max() > 10 * wrong, (
+            "it would say the same of everything"
+        )
 
 
 def test_bisenet_gives_the_same_numbers_without_its_norms() -> None:
@@ -146,7 +150,10 @@ def test_a_network_that_does_not_run_without_its_norms_has_them_back() -> None:
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
 def test_numbers_that_say_nothing_fold_nothing(number: float) -> None:
     network = lived(Odd())
-    assert fold_batch_norms(network, lambda: [network(example(8, 8)), torch.tensor([1.0, number])]) == 0
+    assert (
+        fold_batch_norms(network, lambda: [network(example(8, 8)), torch.tensor([1.0, number])])
+        == 0
+    )
 
 
 def test_a_network_that_cannot_run_the_example_stays_as_it_is() -> None:
@@ -157,7 +164,14 @@ def test_a_network_that_cannot_run_the_example_stays_as_it_is() -> None:
 
 def test_models_are_folded_unless_they_are_wanted_as_they_are_built() -> None:
     weights = segmenter_weights("bisenet-light")
-    assert norms(BiSeNetSegmenter("bisenet-light", ("background", "skin", "nose"), weights, size=64).network) == 0
+    assert (
+        norms(
+            BiSeNetSegmenter(
+                "bisenet-light", ("background", "skin", "nose"), weights, size=64
+            ).network
+        )
+        == 0
+    )
     spec = DetectorSpec("yolox-tiny", ("acne",), size=128)
     state = random_detector_state("yolox-tiny", ("acne",), size=128)
     assert norms(MMDetDetector(spec, state).model) == 0

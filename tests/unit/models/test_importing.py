@@ -54,15 +54,33 @@ def saved(folder: Path, content: object) -> Path:
     return path
 
 
-def classifier(path: Path, *, classes: tuple[str, ...] = GRADES, head: str = "acne_grade", **more: Any) -> Import:
-    return Import("classifier", f"timm:{BACKBONE}", path, classes=classes, fields={"head": head, "size": 64}, **more)
+def classifier(
+    path: Path, *, classes: tuple[str, ...] = GRADES, head: str = "acne_grade", **more: Any
+) -> Import:
+    return Import(
+        "classifier",
+        f"timm:{BACKBONE}",
+        path,
+        classes=classes,
+        fields={"head": head, "size": 64},
+        **more,
+    )
 
 
-def test_every_wrapping_of_a_state_dict_is_unwrapped(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
-    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in weights.items()}}
+def test_every_wrapping_of_a_state_dict_is_unwrapped(
+    tmp_path: Path, weights: Mapping[str, Tensor]
+) -> None:
+    wrapped = {
+        "epoch": 3,
+        "state_dict": {f"module.{name}": value for name, value in weights.items()},
+    }
     packs = [
         add_stage(name, classifier(saved(tmp_path, content)))
-        for name, content in (("a", dict(weights)), ("b", wrapped), ("c", {"model": wrapped["state_dict"]}))
+        for name, content in (
+            ("a", dict(weights)),
+            ("b", wrapped),
+            ("c", {"model": wrapped["state_dict"]}),
+        )
     ]
     assert len({tuple(pack.weights.items()) for pack in packs}) == 1
     assert [pack.name for pack in own_packs()[0]] == ["a", "b", "c"]
@@ -76,7 +94,12 @@ def test_a_pack_grows_by_stages_and_a_stage_of_the_same_kind_is_replaced(
     with pytest.raises(PackError, match=r"pack `mine` has no segmenter; add one: .*--base starter"):
         first.check_complete()
     whole = add_stage("mine", classifier(path, head="other"), base=fake_pack)
-    assert list(whole.stages) == ["segmenter", "detector", "classifier-acne_grade", "classifier-other"]
+    assert list(whole.stages) == [
+        "segmenter",
+        "detector",
+        "classifier-acne_grade",
+        "classifier-other",
+    ]
     assert whole.prob_columns[:4] == tuple(f"acne_grade_prob_{name}" for name in GRADES)
     again = add_stage("mine", classifier(path, classes=("a", "b", "c", "d"), head="other"))
     assert list(again.stages) == list(whole.stages)
@@ -95,7 +118,9 @@ def test_a_precision_that_was_measured_with_other_stages_is_not_lost_in_silence(
     path = declaring.directory / "pack.toml"
     path.write_text(f'precision = "bf16"\n{path.read_text()}')
 
-    pack, findings = grow_pack("exact", wanted) if role == "old" else grow_pack("mine", wanted, base="exact")
+    pack, findings = (
+        grow_pack("exact", wanted) if role == "old" else grow_pack("mine", wanted, base="exact")
+    )
     assert pack.manifest.precision is None
     (told,) = (finding for finding in findings if finding.what == "precision")
     assert told.value == "fp32" and "`exact` was measured in bf16" in told.source
@@ -103,11 +128,15 @@ def test_a_precision_that_was_measured_with_other_stages_is_not_lost_in_silence(
     assert "precision" not in [finding.what for finding in grow_pack(pack.name, wanted)[1]]
 
 
-def test_the_terms_of_a_base_go_with_its_stages(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+def test_the_terms_of_a_base_go_with_its_stages(
+    tmp_path: Path, weights: Mapping[str, Tensor]
+) -> None:
     wanted = classifier(saved(tmp_path, dict(weights)))
     pack = add_stage("mine", wanted, base="starter", licence="CC-BY-4.0")
     assert pack.stages["classifier-acne_grade"].licence == "CC-BY-4.0"
-    assert "non-commercial" in str(pack.detector.licence) and "non-commercial" in pack.manifest.licence
+    assert (
+        "non-commercial" in str(pack.detector.licence) and "non-commercial" in pack.manifest.licence
+    )
     assert pack.text("LICENSE.md") == load_pack("starter").text("LICENSE.md")
 
 
@@ -123,8 +152,16 @@ def test_nineteen_classes_may_be_named_by_their_order(tmp_path: Path) -> None:
         ({}, DISEASES, r"layer `head.out.bias` is \(4,\), the architecture has \(6,\)"),
         ({"head.fc.weight": None}, GRADES, r"missing layer `head.fc.weight`"),
         ({"head.extra": torch.zeros(1)}, GRADES, r"unexpected layer `head.extra`"),
-        ({"head.fc.bias": torch.full((1024,), float("nan"))}, GRADES, r"layer `head.fc.bias` holds NaN"),
-        ({"head.fc.bias": torch.full((1024,), float("inf"))}, GRADES, r"layer `head.fc.bias` holds NaN or infinite"),
+        (
+            {"head.fc.bias": torch.full((1024,), float("nan"))},
+            GRADES,
+            r"layer `head.fc.bias` holds NaN",
+        ),
+        (
+            {"head.fc.bias": torch.full((1024,), float("inf"))},
+            GRADES,
+            r"layer `head.fc.bias` holds NaN or infinite",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_layer_and_the_pack_stays(
@@ -154,11 +191,14 @@ class _Writes:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_checkpoint_that_holds_more_than_weights_is_refused_and_not_executed(tmp_path: Path) -> None:
+def test_a_checkpoint_that_holds_more_than_weights_is_refused_and_not_executed(
+    tmp_path: Path,
+) -> None:
     trace = tmp_path / "executed"
     path = saved(tmp_path, {"state_dict": {"a": torch.zeros(1)}, "meta": _Writes(trace)})
     with pytest.raises(
-        PackError, match=r"weights\.pth: contains more than weights .*weights alone and import those: python -c"
+        PackError,
+        match=r"weights\.pth: contains more than weights .*weights alone and import those: python -c",
     ):
         add_stage("mine", classifier(path))
     path.write_bytes(pickle.dumps(_Writes(trace)))
@@ -175,7 +215,9 @@ def test_a_checkpoint_that_holds_more_than_weights_is_refused_and_not_executed(t
         (None, "no such weights file"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_no_checkpoint_is_named(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "weights.pth"
     if content is not None:
         path.write_bytes(content)
@@ -184,7 +226,9 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | 
     assert own_packs() == ([], [])
 
 
-def test_a_checkpoint_that_is_cut_off_is_named(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+def test_a_checkpoint_that_is_cut_off_is_named(
+    tmp_path: Path, weights: Mapping[str, Tensor]
+) -> None:
     path = saved(tmp_path, dict(weights))
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(PackError, match="or is cut off"):
@@ -194,9 +238,15 @@ def test_a_checkpoint_that_is_cut_off_is_named(tmp_path: Path, weights: Mapping[
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Import("segmenter", "unet", Path("w.pth")), "no segmenter architecture `unet`; there are: bisenet-r18"),
+        (
+            Import("segmenter", "unet", Path("w.pth")),
+            "no segmenter architecture `unet`; there are: bisenet-r18",
+        ),
         (Import("classifier", "timm", Path("w.pth")), "--arch timm:NAME"),
-        (Import("classifier", "resnext9000", Path("w.pth")), "no classifier architecture .*every network of timm"),
+        (
+            Import("classifier", "resnext9000", Path("w.pth")),
+            "no classifier architecture .*every network of timm",
+        ),
         (Import("lesions", "yolov3", Path("w.pth")), "no stage `lesions`"),
         (Import("detector", "mmdet", Path("w.pth")), "no such weights file|needs one mmdet config"),
     ],
@@ -220,7 +270,9 @@ def test_a_mistake_in_a_settings_file_is_named(
 ) -> None:
     config = tmp_path / "stage.toml"
     config.write_text(text)
-    wanted = Import("classifier", f"timm:{BACKBONE}", saved(tmp_path, dict(weights)), (config,), GRADES)
+    wanted = Import(
+        "classifier", f"timm:{BACKBONE}", saved(tmp_path, dict(weights)), (config,), GRADES
+    )
     with pytest.raises(UsageError, match=message):
         add_stage("mine", wanted)
 
@@ -238,16 +290,22 @@ def test_a_shipped_pack_is_not_changed_and_a_folder_that_is_no_pack_not_replaced
 
 
 @pytest.fixture
-def on_s3(tmp_path: Path, weights: Mapping[str, Tensor], fake_pack: str, s3: S3Server) -> tuple[Pack, str]:
+def on_s3(
+    tmp_path: Path, weights: Mapping[str, Tensor], fake_pack: str, s3: S3Server
+) -> tuple[Pack, str]:
     bucket = s3.bucket()
     wanted = classifier(saved(tmp_path, dict(weights)))
-    pack = add_stage("mine", wanted, dest=f"s3://{bucket}/packs", base=fake_pack, storage=s3.settings)
+    pack = add_stage(
+        "mine", wanted, dest=f"s3://{bucket}/packs", base=fake_pack, storage=s3.settings
+    )
     return pack, bucket
 
 
 def test_a_pack_on_s3_is_fetched_once_and_checked(on_s3: tuple[Pack, str], s3: S3Server) -> None:
     pack, bucket = on_s3
-    assert pack.address == f"s3://{bucket}/packs/mine" and pack.directory.is_relative_to(cache_folder())
+    assert pack.address == f"s3://{bucket}/packs/mine" and pack.directory.is_relative_to(
+        cache_folder()
+    )
     inode = pack.weights_file("classifier-acne_grade").stat().st_ino
     again = load_pack(pack.address, s3.settings)
     assert again.weights_file("classifier-acne_grade").stat().st_ino == inode
@@ -286,7 +344,8 @@ def test_a_pack_on_s3_grows_too(
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda state, more: {"model": state, "args": more}, lambda state, more: [state, more][0]]
+    "wrap",
+    [lambda state, more: {"model": state, "args": more}, lambda state, more: [state, more][0]],
 )
 def test_the_way_out_of_a_refused_checkpoint_works(
     tmp_path: Path, weights: Mapping[str, Tensor], wrap: Callable[[Any, Any], Any]
@@ -332,7 +391,9 @@ def test_a_swap_that_fails_puts_the_old_pack_back(
     assert sorted(p.name for p in (tmp_path / "packs").iterdir()) == [".mine.lock", "mine"]
 
 
-@pytest.mark.parametrize("setting", ["mean = [nan, 0.5, 0.5]", "std = [0.2, 0.0, 0.2]", "threshold = inf"])
+@pytest.mark.parametrize(
+    "setting", ["mean = [nan, 0.5, 0.5]", "std = [0.2, 0.0, 0.2]", "threshold = inf"]
+)
 def test_numbers_that_are_none_are_refused_and_the_pack_stays(
     tmp_path: Path, weights: Mapping[str, Tensor], setting: str
 ) -> None:
@@ -345,33 +406,53 @@ def test_numbers_that_are_none_are_refused_and_the_pack_stays(
     assert load_pack("mine").manifest == before
 
 
-def test_what_somebody_wrote_into_a_pack_stays_when_it_grows(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+def test_what_somebody_wrote_into_a_pack_stays_when_it_grows(
+    tmp_path: Path, weights: Mapping[str, Tensor]
+) -> None:
     path = saved(tmp_path, dict(weights))
     first = add_stage("mine", classifier(path), licence="CC-BY-4.0")
-    (first.directory / "CARD.md").write_text(f"{first.text('CARD.md')}\nRecall 0.9 on our own faces.\n")
+    (first.directory / "CARD.md").write_text(
+        f"{first.text('CARD.md')}\nRecall 0.9 on our own faces.\n"
+    )
     (first.directory / "LICENSE.md").write_text("Ours.")
     toml = first.directory / "pack.toml"
     said = f'description = "{first.manifest.description}"'
     toml.write_text(toml.read_text().replace(said, 'description = "Grades by the house"'))
     grown = add_stage("mine", classifier(path, head="other"), base="starter")
     assert grown.manifest.description == "Grades by the house"
-    assert "Recall 0.9 on our own faces." in str(grown.text("CARD.md")) and "classifier-other" in str(
+    assert "Recall 0.9 on our own faces." in str(
         grown.text("CARD.md")
-    )
+    ) and "classifier-other" in str(grown.text("CARD.md"))
     terms = f"Ours.\n\n{load_pack('starter').text('LICENSE.md')}"
     assert grown.text("LICENSE.md") == terms
-    assert add_stage("mine", classifier(path, head="other"), base="starter").text("LICENSE.md") == terms
+    assert (
+        add_stage("mine", classifier(path, head="other"), base="starter").text("LICENSE.md")
+        == terms
+    )
 
 
-def test_what_only_training_makes_is_imported_though_no_public_weights_have_its_name(tmp_path: Path) -> None:
-    narrow: dict[str, Any] = {"width": 0.25, "head_channels": 16, "strides": (8, 16, 32), "size": 128}
+def test_what_only_training_makes_is_imported_though_no_public_weights_have_its_name(
+    tmp_path: Path,
+) -> None:
+    narrow: dict[str, Any] = {
+        "width": 0.25,
+        "head_channels": 16,
+        "strides": (8, 16, 32),
+        "size": 128,
+    }
     path = saved(tmp_path, random_detector_state("faster-rcnn-r18", **narrow))
-    pack = add_stage("mine", Import("detector", "faster-rcnn-r18", path, (), ("acne",), fields=narrow), base="starter")
+    pack = add_stage(
+        "mine",
+        Import("detector", "faster-rcnn-r18", path, (), ("acne",), fields=narrow),
+        base="starter",
+    )
     assert pack.detector.arch == "faster-rcnn-r18"
     assert "faster-rcnn-r18" not in ARCHITECTURES["detector"]
 
 
-def test_a_licence_in_the_settings_file_is_kept(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+def test_a_licence_in_the_settings_file_is_kept(
+    tmp_path: Path, weights: Mapping[str, Tensor]
+) -> None:
     config = tmp_path / "stage.toml"
     config.write_text('licence = "MIT"')
     pack = add_stage("mine", classifier(saved(tmp_path, dict(weights)), configs=(config,)))
@@ -379,17 +460,26 @@ def test_a_licence_in_the_settings_file_is_kept(tmp_path: Path, weights: Mapping
 
 
 @pytest.mark.parametrize(
-    "odd", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2).to_sparse(), torch.zeros(2, device="meta")]
+    "odd",
+    [
+        torch.zeros(2, dtype=torch.complex64),
+        torch.zeros(2).to_sparse(),
+        torch.zeros(2, device="meta"),
+    ],
 )
 def test_tensors_of_kinds_that_no_network_here_has_are_named(
     tmp_path: Path, weights: Mapping[str, Tensor], odd: Tensor
 ) -> None:
     path = saved(tmp_path, dict(weights) | {"head.fc.bias": odd})
-    with pytest.raises(PackError, match=r"weights\.pth: layer `head.fc.bias` has an unsupported tensor type"):
+    with pytest.raises(
+        PackError, match=r"weights\.pth: layer `head.fc.bias` has an unsupported tensor type"
+    ):
         add_stage("mine", classifier(path))
 
 
-def test_a_pack_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, weights: Mapping[str, Tensor]) -> None:
+def test_a_pack_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, weights: Mapping[str, Tensor]
+) -> None:
     add_stage("mine", classifier(saved(tmp_path, dict(weights))))
     (tmp_path / "packs" / "broken").mkdir()
     (tmp_path / "packs" / "broken" / "pack.toml").write_text("name =")
@@ -403,7 +493,9 @@ def test_a_pack_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, wei
 def test_verify_asks_s3_and_not_the_copy(on_s3: tuple[Pack, str], s3: S3Server) -> None:
     pack, bucket = on_s3
     verify_origin(pack, s3.settings)
-    s3.client.put_object(Bucket=bucket, Key="packs/mine/classifier-acne_grade.safetensors", Body=b"other")
+    s3.client.put_object(
+        Bucket=bucket, Key="packs/mine/classifier-acne_grade.safetensors", Body=b"other"
+    )
     pack.verify()
     with pytest.raises(PackError, match="SHA-256 is"):
         verify_origin(pack, s3.settings)
@@ -420,7 +512,9 @@ def test_every_stage_keeps_its_own_terms_when_it_fills_another_pack(
     add_stage("first", classifier(path), licence="MIT")
     add_stage("first", classifier(path, head="other"), licence="CC-BY-4.0")
     state = saved(tmp_path, segmenter_weights("bisenet-light", 3))
-    grown = add_stage("second", Import("segmenter", "bisenet-light", state), base="first", licence="Apache-2.0")
+    grown = add_stage(
+        "second", Import("segmenter", "bisenet-light", state), base="first", licence="Apache-2.0"
+    )
     assert {stem: stage.licence for stem, stage in grown.stages.items()} == {
         "segmenter": "Apache-2.0",
         "classifier-acne_grade": "MIT",
@@ -431,9 +525,16 @@ def test_every_stage_keeps_its_own_terms_when_it_fills_another_pack(
 def test_a_description_that_nobody_wrote_names_the_stages_that_are_there(tmp_path: Path) -> None:
     state = saved(tmp_path, segmenter_weights("bisenet-light", 3))
     add_stage("mine", Import("segmenter", "bisenet-light", state))
-    narrow: dict[str, Any] = {"width": 0.25, "head_channels": 16, "strides": (8, 16, 32), "size": 128}
+    narrow: dict[str, Any] = {
+        "width": 0.25,
+        "head_channels": 16,
+        "strides": (8, 16, 32),
+        "size": 128,
+    }
     path = saved(tmp_path, random_detector_state("faster-rcnn-r18", **narrow))
-    grown = add_stage("mine", Import("detector", "faster-rcnn-r18", path, (), ("acne",), fields=narrow))
+    grown = add_stage(
+        "mine", Import("detector", "faster-rcnn-r18", path, (), ("acne",), fields=narrow)
+    )
     assert grown.manifest.description == "bisenet-light · faster-rcnn-r18"
 
 
@@ -441,10 +542,16 @@ def test_a_description_that_nobody_wrote_names_the_stages_that_are_there(tmp_pat
 def test_a_network_without_bounds_is_not_built(field: dict[str, Any], tmp_path: Path) -> None:
     path = saved(tmp_path, {"backbone.conv1.weight": torch.zeros(1)})
     with pytest.raises(UsageError, match=next(iter(field))):
-        add_stage("mine", Import("detector", "faster-rcnn-r50", path, (), ("acne",), fields=field), base="starter")
+        add_stage(
+            "mine",
+            Import("detector", "faster-rcnn-r50", path, (), ("acne",), fields=field),
+            base="starter",
+        )
 
 
-def test_a_users_config_whose_parts_do_not_go_together_is_refused_with_what_mmdet_says(tmp_path: Path) -> None:
+def test_a_users_config_whose_parts_do_not_go_together_is_refused_with_what_mmdet_says(
+    tmp_path: Path,
+) -> None:
     from skinbatch.models.detectors.mmdet.config import read_config
     from skinbatch.models.detectors.mmdet.detector import build_model
 
@@ -461,7 +568,9 @@ def test_a_users_config_whose_parts_do_not_go_together_is_refused_with_what_mmde
     )
     spec = DetectorSpec("mmdet", ("acne",), model=read_config(config)[0])
     path = saved(tmp_path, dict(build_model(spec).state_dict()))
-    with pytest.raises(PackError, match=r"its config builds a model that cannot run: RuntimeError: .*1024"):
+    with pytest.raises(
+        PackError, match=r"its config builds a model that cannot run: RuntimeError: .*1024"
+    ):
         add_stage("mine", Import("detector", "mmdet", path, (config,), ("acne",)), base="starter")
 
 

@@ -24,6 +24,8 @@ print(torchvision.ops.roi_align(torch.ones(1, 1, 4, 4), rois, 1).tolist())
 
 
 def test_a_scorer_starts_without_dynamo_and_scikit_learn_which_still_work_later() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["[]", "[2.0, 2.0] True", "[[[[1.0]]]]"]

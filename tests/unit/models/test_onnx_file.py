@@ -36,7 +36,9 @@ class Small(nn.Module):
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return export(Small(), tmp_path / "small.onnx", SHAPE, open_axes=(0,), metadata={"names": "{0: 'a'}"})
+    return export(
+        Small(), tmp_path / "small.onnx", SHAPE, open_axes=(0,), metadata={"names": "{0: 'a'}"}
+    )
 
 
 def changed(path: Path, weights: NDArray[np.float32], name: str = "conv.weight") -> Path:
@@ -58,7 +60,9 @@ def test_a_file_says_what_it_takes_and_gives(path: Path) -> None:
 @pytest.mark.parametrize("fixed", [None, 1, 3])
 def test_any_number_of_photos_gives_what_torch_gives(tmp_path: Path, fixed: int | None) -> None:
     network = Small()
-    path = export(network, tmp_path / "x.onnx", (fixed or 1, *SHAPE[1:]), open_axes=() if fixed else (0,))
+    path = export(
+        network, tmp_path / "x.onnx", (fixed or 1, *SHAPE[1:]), open_axes=() if fixed else (0,)
+    )
     file = OnnxFile(path)
     photos = torch.rand(5, *SHAPE[1:])
     found = np.stack(file.run(photos.numpy(), file.outputs[0]))
@@ -98,10 +102,17 @@ def test_weights_in_a_branch_are_looked_at_too(tmp_path: Path) -> None:
 
     nodes = [
         onnx.helper.make_node(
-            "Constant", [], ["yes"], value=onnx.helper.make_tensor("", onnx.TensorProto.BOOL, [], [1])
+            "Constant",
+            [],
+            ["yes"],
+            value=onnx.helper.make_tensor("", onnx.TensorProto.BOOL, [], [1]),
         ),
         onnx.helper.make_node(
-            "If", ["yes"], ["y"], then_branch=branch("then", 1.0), else_branch=branch("else", np.nan)
+            "If",
+            ["yes"],
+            ["y"],
+            then_branch=branch("then", 1.0),
+            else_branch=branch("else", np.nan),
         ),
     ]
     given = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 3, 8, 8])
@@ -113,8 +124,12 @@ def test_weights_in_a_branch_are_looked_at_too(tmp_path: Path) -> None:
 
 
 def test_weights_in_another_file_are_refused_until_they_are_in_one(path: Path) -> None:
-    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="more.bin", size_threshold=0)
-    with pytest.raises(PackError, match=r"`conv\.(weight|bias)` are in another file; combine the two: python -c") as e:
+    onnx.save_model(
+        onnx.load(path), path, save_as_external_data=True, location="more.bin", size_threshold=0
+    )
+    with pytest.raises(
+        PackError, match=r"`conv\.(weight|bias)` are in another file; combine the two: python -c"
+    ) as e:
         OnnxFile(path)
     program = str(e.value).split('"')[1]
     subprocess.run([sys.executable, "-c", program], check=True, cwd=path.parent)
@@ -171,9 +186,16 @@ def test_an_input_that_is_no_photo_is_refused(tmp_path: Path) -> None:
 
 def test_two_inputs_are_refused_by_name(tmp_path: Path) -> None:
     names = ("first", "second")
-    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 8, 8]) for name in (*names, "y")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", names, ["y"])], "g", ports[:2], ports[2:])
+    ports = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+        for name in (*names, "y")
+    ]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", names, ["y"])], "g", ports[:2], ports[2:]
+    )
     opset = onnx.helper.make_opsetid("", 17)
-    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=[opset]), tmp_path / "two.onnx")
+    onnx.save(
+        onnx.helper.make_model(graph, ir_version=8, opset_imports=[opset]), tmp_path / "two.onnx"
+    )
     with pytest.raises(PackError, match="`first`, `second`"):
         OnnxFile(tmp_path / "two.onnx")

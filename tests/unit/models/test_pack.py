@@ -46,14 +46,18 @@ def test_a_written_manifest_reads_back_the_same(random_pack: Path, tmp_path: Pat
     assert read_manifest(tmp_path) == manifest
 
 
-def test_texts_with_quotes_line_breaks_and_other_scripts_survive_the_manifest(tmp_path: Path) -> None:
+def test_texts_with_quotes_line_breaks_and_other_scripts_survive_the_manifest(
+    tmp_path: Path,
+) -> None:
     manifest = read_manifest(write_fake_pack(tmp_path / "fake"))
     odd = manifest.model_copy(update={"description": 'a "b" \\ c\nd\t é 痤疮 \x7f'})
     write_manifest(odd, tmp_path)
     assert read_manifest(tmp_path) == odd
 
 
-def test_verify_passes_an_untouched_pack_and_names_the_file_with_a_changed_byte(own_pack: Path) -> None:
+def test_verify_passes_an_untouched_pack_and_names_the_file_with_a_changed_byte(
+    own_pack: Path,
+) -> None:
     load_pack(own_pack).verify()
     path = own_pack / "detector.safetensors"
     data = bytearray(path.read_bytes())
@@ -94,8 +98,14 @@ def test_an_unexpected_layer_is_named(own_pack: Path) -> None:
 
 
 def test_a_layer_of_another_shape_is_named_with_both_shapes(own_pack: Path) -> None:
-    rewrite(own_pack, "classifier-disease", lambda tensors: tensors.update({"head.out.bias": torch.zeros(9)}))
-    with pytest.raises(PackError, match=r"layer `head\.out\.bias` is \(9,\), the architecture has \(2,\)"):
+    rewrite(
+        own_pack,
+        "classifier-disease",
+        lambda tensors: tensors.update({"head.out.bias": torch.zeros(9)}),
+    )
+    with pytest.raises(
+        PackError, match=r"layer `head\.out\.bias` is \(9,\), the architecture has \(2,\)"
+    ):
         load_pack(own_pack).build("cpu", SETTINGS)
 
 
@@ -113,14 +123,22 @@ def test_weights_that_are_no_safetensors_are_refused(own_pack: Path) -> None:
     [
         ('version = "1"', 'version = "1"\ncolour = "blue"', "unknown setting `colour`"),
         ("nms_iou = 0.5", "nms_iuo = 0.5", "unknown setting `detector.nms_iuo`"),
-        ("nms_iou = 0.5", "nms_iou = 1.5", "setting `detector.nms_iou`: .* less than or equal to 1"),
+        (
+            "nms_iou = 0.5",
+            "nms_iou = 1.5",
+            "setting `detector.nms_iou`: .* less than or equal to 1",
+        ),
         ("nms_iou = 0.5", 'nms_iou = "0.5"', "setting `detector.nms_iou`: .* valid number"),
         ("nms_iou = 0.5", "nms_iou = 0.5\ntiling = true", "setting `detector.tiling`"),
         ('arch = "bisenet-light"', 'arch = "unet"', "setting `segmenter.arch`: .*bisenet-light"),
         ('"nose"', '"nase"', "a segmenter's classes include nose"),
         ('classes = ["acne"]', 'classes = ["acne", "acne"]', "a class is named twice"),
         ('version = "1"\n', "", "setting `version` is missing"),
-        ('backbone = "mobilenetv3_small_050"\n', "", "arch `timm` needs backbone, one of timm's names"),
+        (
+            'backbone = "mobilenetv3_small_050"\n',
+            "",
+            "arch `timm` needs backbone, one of timm's names",
+        ),
         ('head = "disease"', 'head = "../disease"', "setting `classifier.0.head`"),
         ('input = "crop"', 'input = "face"', "setting `detector.input`: .*masked_crop"),
         ("[segmenter]", "[segmenter", "not readable as TOML"),
@@ -147,7 +165,9 @@ def test_an_unknown_backbone_is_named(own_pack: Path) -> None:
         load_pack(own_pack).build("cpu", SETTINGS)
 
 
-def test_a_pack_that_is_not_there_is_a_usage_error_that_says_where_it_looked(tmp_path: Path) -> None:
+def test_a_pack_that_is_not_there_is_a_usage_error_that_says_where_it_looked(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(PackError, match="nonsense: no such pack; there are: starter"):
         load_pack("nonsense")
     with pytest.raises(PackError, match=r"pack\.toml: not there"):
@@ -173,7 +193,9 @@ def test_numbers_are_plain_json_and_see_what_changes_numbers_only(own_pack: Path
     assert changed != before
 
 
-def test_columns_classes_and_threshold_come_from_the_manifest(random_pack: Path, tmp_path: Path) -> None:
+def test_columns_classes_and_threshold_come_from_the_manifest(
+    random_pack: Path, tmp_path: Path
+) -> None:
     pack = load_pack(random_pack)
     assert pack.detector_classes == ("acne",)
     assert pack.prob_columns == ("prob_rosacea", "prob_lupus_erythematosus")
@@ -181,11 +203,16 @@ def test_columns_classes_and_threshold_come_from_the_manifest(random_pack: Path,
     assert set(pack.weights) == {"segmenter", "detector", "classifier-disease"}
     fake = write_fake_pack(tmp_path / "fake")
     edit(fake, 'head = "disease"', 'head = "acne_grade"')
-    assert load_pack(fake).prob_columns == ("acne_grade_prob_rosacea", "acne_grade_prob_lupus_erythematosus")
+    assert load_pack(fake).prob_columns == (
+        "acne_grade_prob_rosacea",
+        "acne_grade_prob_lupus_erythematosus",
+    )
 
 
 def test_the_score_floor_and_box_cap_of_the_settings_reach_the_detector(random_pack: Path) -> None:
-    models = load_pack(random_pack).build("cpu", ModelSettings(score_floor=0.2, nms_iou=0.7, max_boxes=11))
+    models = load_pack(random_pack).build(
+        "cpu", ModelSettings(score_floor=0.2, nms_iou=0.7, max_boxes=11)
+    )
     spec = models.detector.spec  # type: ignore[attr-defined]
     assert (spec.score_floor, spec.nms_iou, spec.max_boxes) == (0.2, 0.7, 11)
 

@@ -46,10 +46,15 @@ def faces(tmp_path: Path, fake_pack: str) -> Path:
     first = [b for b in boxes if b["image_id"] == "1.png" and b["counted"]]
     second = [b for b in boxes if b["image_id"] == "2.png" and b["counted"]][:1]
     drawn = [(1, b) for b in first] + [(2, b) for b in second]
-    annotations = [{"image_id": n, "bbox": [b["x1"], b["y1"], b["x2"] - b["x1"], b["y2"] - b["y1"]]} for n, b in drawn]
+    annotations = [
+        {"image_id": n, "bbox": [b["x1"], b["y1"], b["x2"] - b["x1"], b["y2"] - b["y1"]]}
+        for n, b in drawn
+    ]
     annotations += [{"image_id": 2, "bbox": [0, 0, 6, 6]}, {"image_id": 9, "bbox": [0, 0, 6, 6]}]
     truth = {
-        "images": [{"id": n, "file_name": f"{n}.png", "width": 96, "height": 96} for n in (1, 2, 9)],
+        "images": [
+            {"id": n, "file_name": f"{n}.png", "width": 96, "height": 96} for n in (1, 2, 9)
+        ],
         "annotations": [{"id": n, "category_id": 1, **a} for n, a in enumerate(annotations)],
         "categories": [{"id": 1, "name": "acne"}],
     }
@@ -89,7 +94,11 @@ def test_headlines_are_the_numbers_of_the_evaluation(tmp_path: Path, report: Rep
     truth = json.loads((tmp_path / "truth.json").read_text())
     names = {image["id"]: image["file_name"] for image in truth["images"]}
     true = Counter(names[annotation["image_id"]] for annotation in truth["annotations"])
-    found = Counter(b["image_id"] for b in skinbatch.open(tmp_path / "scored").boxes().to_pylist() if b["counted"])
+    found = Counter(
+        b["image_id"]
+        for b in skinbatch.open(tmp_path / "scored").boxes().to_pylist()
+        if b["counted"]
+    )
     error = np.array([found[name] - true[name] for name in names.values()])
     assert cards["Count off by"] == f"{np.abs(error).mean():.1f}"
     assert cards["Count too high by"] == f"{error.mean():.1f}"
@@ -99,7 +108,9 @@ def test_headlines_are_the_numbers_of_the_evaluation(tmp_path: Path, report: Rep
 
 def test_persons_that_were_trained_on_are_apart(tmp_path: Path, report: Report) -> None:
     generate(tmp_path / "scored", tmp_path / "truth.json", 40, 600, np.random.default_rng(4))
-    names = [image["file_name"] for image in json.loads((tmp_path / "truth.json").read_text())["images"]]
+    names = [
+        image["file_name"] for image in json.loads((tmp_path / "truth.json").read_text())["images"]
+    ]
     trained = [name for name in names if name.startswith("levle0")]
     (tmp_path / "trained.txt").write_text("\n".join(trained))
 
@@ -116,7 +127,9 @@ def test_persons_that_were_trained_on_are_apart(tmp_path: Path, report: Report) 
 def test_an_option_of_the_truth_needs_one(
     faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["skinbatch", "report", str(faces / "scored"), "--map", "*=acne"])
+    monkeypatch.setattr(
+        sys, "argv", ["skinbatch", "report", str(faces / "scored"), "--map", "*=acne"]
+    )
 
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -33,7 +33,9 @@ def scored(folder: Path, pack: str, lesions: list[int]) -> Path:
 def two(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> tuple[Path, Path]:
     """Return two scorings of the same names; the second finds other lesions and has one photo more."""
     folder = tmp_path_factory.mktemp("compare")
-    return scored(folder / "a", fake_pack, [0, 2, 4, 6, 7]), scored(folder / "b", fake_pack, [0, 2, 5, 5, 3, 1])
+    return scored(folder / "a", fake_pack, [0, 2, 4, 6, 7]), scored(
+        folder / "b", fake_pack, [0, 2, 5, 5, 3, 1]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +44,36 @@ def comparison(two: tuple[Path, Path]) -> Comparison:
 
 
 def test_numbers_are_those_of_the_tables(two: tuple[Path, Path], comparison: Comparison) -> None:
-    low, high = ({r["image_id"]: r for r in skinbatch.open(dest).images().to_pylist()} for dest in two)
+    low, high = (
+        {r["image_id"]: r for r in skinbatch.open(dest).images().to_pylist()} for dest in two
+    )
     common = sorted(low)
-    counts = np.array([(low[n]["count_total"], high[n]["count_total"]) for n in common if low[n]["status"] == "ok"])
+    counts = np.array(
+        [
+            (low[n]["count_total"], high[n]["count_total"])
+            for n in common
+            if low[n]["status"] == "ok"
+        ]
+    )
     difference = counts[:, 1] - counts[:, 0]
 
     assert (comparison.photos, comparison.only_a, comparison.only_b) == (6, 0, 1)
     assert comparison.count_bias == pytest.approx(difference.mean())
-    assert comparison.count_high - comparison.count_bias == pytest.approx(1.96 * difference.std(ddof=1))
+    assert comparison.count_high - comparison.count_bias == pytest.approx(
+        1.96 * difference.std(ddof=1)
+    )
     assert comparison.drift == sum(low[n]["grade"] != high[n]["grade"] for n in common) / 6
     assert comparison.count_bias == pytest.approx(-0.8)
     assert comparison.drift == pytest.approx(2 / 6), "two photos were moderate and are mild"
 
 
-def test_agreement_of_grades_is_scikit_learns(two: tuple[Path, Path], comparison: Comparison) -> None:
-    low, high = ({r["image_id"]: r["grade_level"] for r in skinbatch.open(d).images().to_pylist()} for d in two)
+def test_agreement_of_grades_is_scikit_learns(
+    two: tuple[Path, Path], comparison: Comparison
+) -> None:
+    low, high = (
+        {r["image_id"]: r["grade_level"] for r in skinbatch.open(d).images().to_pylist()}
+        for d in two
+    )
     graded = [n for n in low if low[n] is not None]
     pairs = [low[n] for n in graded], [high[n] for n in graded]
 
@@ -99,15 +116,21 @@ def test_the_page_names_what_changed(two: tuple[Path, Path]) -> None:
     assert page.count("<svg") == 2
 
 
-def test_numbers_have_intervals_over_photos_or_groups(two: tuple[Path, Path], comparison: Comparison) -> None:
-    grouped = compare(*(skinbatch.open(dest) for dest in two), grouping=parse_group("status")).comparison
+def test_numbers_have_intervals_over_photos_or_groups(
+    two: tuple[Path, Path], comparison: Comparison
+) -> None:
+    grouped = compare(
+        *(skinbatch.open(dest) for dest in two), grouping=parse_group("status")
+    ).comparison
 
     assert comparison.box_agreement == pytest.approx(2 * 14 / (19 + 15))
     assert (comparison.over, grouped.over) == ("photos", "groups")
     for name, (low, high) in comparison.intervals.items():
         assert low - 1e-9 <= getattr(comparison, name) <= high + 1e-9, name
     assert grouped.drift == comparison.drift
-    assert grouped.intervals["drift"] == pytest.approx((0, 2 / 5)), "the damaged photo alone, the others alone"
+    assert grouped.intervals["drift"] == pytest.approx((0, 2 / 5)), (
+        "the damaged photo alone, the others alone"
+    )
     assert "95 % percentile intervals of bootstrap samples of groups" in as_text([grouped])
     with pytest.raises(UsageError, match="--group doctor: the table `images` has no such column"):
         compare(*(skinbatch.open(dest) for dest in two), grouping=parse_group("doctor"))
@@ -128,7 +151,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return command
 
 
-def test_drift_over_the_limit_ends_with_5(two: tuple[Path, Path], comparison: Comparison, run: Run) -> None:
+def test_drift_over_the_limit_ends_with_5(
+    two: tuple[Path, Path], comparison: Comparison, run: Run
+) -> None:
     assert comparison.drift > 0
 
     code, out, err = run("compare", *two, "--max-drift", comparison.drift / 2)
@@ -141,12 +166,16 @@ def test_drift_over_the_limit_ends_with_5(two: tuple[Path, Path], comparison: Co
     assert json.loads(out)["drift"] == comparison.drift
 
 
-def test_scorings_without_a_common_photo_are_refused(tmp_path: Path, two: tuple[Path, Path], fake_pack: str) -> None:
+def test_scorings_without_a_common_photo_are_refused(
+    tmp_path: Path, two: tuple[Path, Path], fake_pack: str
+) -> None:
     write_tree(tmp_path / "photos", {"other/x.png": png(face(1))})
     skinbatch.score(tmp_path / "photos", tmp_path / "out", pack=fake_pack, engine="local")
     other = tmp_path / "out"
 
-    with pytest.raises(UsageError, match=r"no photo in common: .* such as '0\.png' and 'other/x\.png'"):
+    with pytest.raises(
+        UsageError, match=r"no photo in common: .* such as '0\.png' and 'other/x\.png'"
+    ):
         compare(skinbatch.open(two[0]), skinbatch.open(other))
 
 
@@ -155,7 +184,9 @@ def test_several_scorings_are_judged_by_the_same_photos_of_a_truth(
 ) -> None:
     lines = ["image,label,x1,y1,x2,y2"]
     for n, lesions in enumerate([0, 2, 4, 6, 7, 1]):
-        lines += [f"{n}.png,acne,{27},{19 + 9 * k},{34},{26 + 9 * k}" for k in range(lesions)] or [f"{n}.png,acne,,,,"]
+        lines += [f"{n}.png,acne,{27},{19 + 9 * k},{34},{26 + 9 * k}" for k in range(lesions)] or [
+            f"{n}.png,acne,,,,"
+        ]
     (tmp_path / "truth.csv").write_text("\n".join(lines))
 
     code, out, _ = run("compare", *two, two[0], "--truth", tmp_path / "truth.csv", "--json")
@@ -175,7 +206,9 @@ def test_several_scorings_are_judged_by_the_same_photos_of_a_truth(
     assert all(each["low"] <= each["value"] <= each["high"] for each in errors)
     assert "the same 5 photos for all" in text and "C compared with A" in text
     page = (tmp_path / "compare.html").read_text()
-    assert "Three scorings" in page and f"{errors[1]['value']:.2f} ({errors[1]['low']:.2f} to" in page
+    assert (
+        "Three scorings" in page and f"{errors[1]['value']:.2f} ({errors[1]['low']:.2f} to" in page
+    )
 
 
 def test_a_photo_whose_name_is_ambiguous_in_one_scoring_is_judged_in_none(
@@ -183,17 +216,23 @@ def test_a_photo_whose_name_is_ambiguous_in_one_scoring_is_judged_in_none(
 ) -> None:
     dests = []
     for name, folders in (("a", ("one",)), ("b", ("one", "two"))):
-        photos = {f"{folder}/x.png": png(face(2)) for folder in folders} | {"one/y.png": png(face(3))}
+        photos = {f"{folder}/x.png": png(face(2)) for folder in folders} | {
+            "one/y.png": png(face(3))
+        }
         write_tree(tmp_path / name, photos)
         dests.append(tmp_path / f"scored-{name}")
         skinbatch.score(tmp_path / name, dests[-1], pack=fake_pack, engine="local")
-    (tmp_path / "truth.csv").write_text("image,label,x1,y1,x2,y2\nx.png,acne,27,19,34,26\ny.png,acne,27,19,34,26\n")
+    (tmp_path / "truth.csv").write_text(
+        "image,label,x1,y1,x2,y2\nx.png,acne,27,19,34,26\ny.png,acne,27,19,34,26\n"
+    )
 
     _, out, _ = run("compare", *dests, "--truth", tmp_path / "truth.csv", "--json")
 
     found = json.loads(out)["truth"]
     assert found["photos"] == 1
-    assert [each["value"] for each in found["numbers"]["count MAE"]] == [2, 2], "only y.png, with 3 boxes for 1"
+    assert [each["value"] for each in found["numbers"]["count MAE"]] == [2, 2], (
+        "only y.png, with 3 boxes for 1"
+    )
 
 
 def test_one_destination_is_not_compared(two: tuple[Path, Path], run: Run) -> None:
@@ -209,11 +248,15 @@ def test_an_unfinished_scoring_says_how_much_is_missing(tmp_path: Path, run: Run
     generate(tmp_path / "whole", tmp_path / "truth.json", 20, 100, np.random.default_rng(1))
     shutil.copytree(tmp_path / "whole", tmp_path / "scored")
     store = skinbatch.open(tmp_path / "scored").store
-    store.delete([*store.keys("_skinbatch/snapshots/"), next(iter(store.keys("_skinbatch/receipts/")))])
+    store.delete(
+        [*store.keys("_skinbatch/snapshots/"), next(iter(store.keys("_skinbatch/receipts/")))]
+    )
     results = skinbatch.open(tmp_path / "scored")
     done = results.images(["image_id"]).num_rows
 
-    code, text, _ = run("compare", tmp_path / "whole", tmp_path / "scored", "-o", tmp_path / "compare.html")
+    code, text, _ = run(
+        "compare", tmp_path / "whole", tmp_path / "scored", "-o", tmp_path / "compare.html"
+    )
 
     said = f"the run has not finished: {done} of 20 photos are done, and 1 of"
     assert code == 0 and 0 < done < 20

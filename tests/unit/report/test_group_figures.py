@@ -22,7 +22,11 @@ def results(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Results
     counts = {"anna": (7, 7, 6), "ben": (1, 0), "eva": (3,)}
     write_tree(
         folder / "photos",
-        {f"{who}/{n}.png": png(face(lesions)) for who, mine in counts.items() for n, lesions in enumerate(mine)},
+        {
+            f"{who}/{n}.png": png(face(lesions))
+            for who, mine in counts.items()
+            for n, lesions in enumerate(mine)
+        },
     )
     skinbatch.score(folder / "photos", folder / "scored", pack=fake_pack, engine="local")
     return skinbatch.open(folder / "scored")
@@ -48,7 +52,10 @@ def test_persons_are_counted_and_numbers_have_intervals_over_them(results: Resul
 
 def test_a_group_that_fits_nothing_is_told(results: Results) -> None:
     for text, said in (
-        ("(q+)/", r"--group \(q\+\)/: fits none of 6 photos, such as .*png: none of them has a group"),
+        (
+            "(q+)/",
+            r"--group \(q\+\)/: fits none of 6 photos, such as .*png: none of them has a group",
+        ),
         ("doctor", "--group doctor: the table `images` has no such column"),
         ("vew", r"has no such column, but view \(fields of the source: none\)"),
     ):

@@ -31,10 +31,17 @@ def specks() -> NDArray[np.uint8]:
 def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     """Return a folder with `photos`, `out` and the `pack` that scored them. Tests that change it use a copy."""
     folder = tmp_path_factory.mktemp("explain")
-    files = {"x/a.png": png(face(1, 2)), "x/b.jpg": jpeg(face(2)), "plain.png": png(specks()), "cut.png": b"\x89PN"}
+    files = {
+        "x/a.png": png(face(1, 2)),
+        "x/b.jpg": jpeg(face(2)),
+        "plain.png": png(specks()),
+        "cut.png": b"\x89PN",
+    }
     write_tree(folder / "photos", files | {"t.tar": tar_bytes({"m.png": png(face(3))})})
     shutil.copytree(fake_pack, folder / "pack")
-    report = skinbatch.score(folder / "photos", folder / "out", pack=str(folder / "pack"), engine="local")
+    report = skinbatch.score(
+        folder / "photos", folder / "out", pack=str(folder / "pack"), engine="local"
+    )
     assert report.rows == 5
     return folder
 
@@ -55,7 +62,14 @@ def says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """Return what `skinbatch explain FOLDER/out IMAGE_ID ...` prints before it ends with 2."""
 
     def run(folder: Path, image_id: str, *options: str) -> str:
-        arguments = ["explain", str(folder / "out"), image_id, "-o", str(folder / "e.png"), *options]
+        arguments = [
+            "explain",
+            str(folder / "out"),
+            image_id,
+            "-o",
+            str(folder / "e.png"),
+            *options,
+        ]
         monkeypatch.setattr(sys, "argv", ["skinbatch", *arguments])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -68,7 +82,8 @@ def says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("image_id", "close"), [("a.png", "x/a.png"), ("x/A.PNG", "x/a.png"), ("t.tar/n.png", "t.tar/m.png")]
+    ("image_id", "close"),
+    [("a.png", "x/a.png"), ("x/A.PNG", "x/a.png"), ("t.tar/n.png", "t.tar/m.png")],
 )
 def test_an_unknown_photo_is_told_with_names_that_are_close(
     says: Says, scored: Path, image_id: str, close: str
@@ -89,7 +104,9 @@ def test_a_classifier_without_gradients_is_refused_by_name(says: Says, scored: P
         assert "classifier `disease` (FakeClassifier)" in says(scored, image_id)
 
 
-def test_a_head_and_a_class_that_are_not_there_are_told_with_those_that_are(says: Says, scored: Path) -> None:
+def test_a_head_and_a_class_that_are_not_there_are_told_with_those_that_are(
+    says: Says, scored: Path
+) -> None:
     assert "no head `acne`; there are: disease" in says(scored, "x/a.png", "--head", "acne")
     said = says(scored, "x/a.png", "--class", "measles")
     assert "no class `measles`; there are: " in said and "rosacea" in said
@@ -114,7 +131,9 @@ def test_an_archive_packed_anew_around_the_same_photo_still_has_it(says: Says, o
     assert "FakeClassifier" in says(own, "t.tar/m.png")
 
 
-def test_a_pack_that_moved_can_be_named_and_another_one_is_refused(says: Says, own: Path, tmp_path: Path) -> None:
+def test_a_pack_that_moved_can_be_named_and_another_one_is_refused(
+    says: Says, own: Path, tmp_path: Path
+) -> None:
     moved = Path(shutil.move(own / "pack", tmp_path / "moved"))
     said = says(own, "x/a.png")
     assert "no such pack" in said and "--pack" in said
@@ -122,7 +141,9 @@ def test_a_pack_that_moved_can_be_named_and_another_one_is_refused(says: Says, o
     assert "made with another pack than starter" in says(own, "x/a.png", "--pack", "starter")
     manifest = moved / "pack.toml"
     manifest.write_text(manifest.read_text().replace("rosacea", "rosacea_2"))
-    assert "its classifier-disease had another classes" in says(own, "x/a.png", "--pack", str(moved))
+    assert "its classifier-disease had another classes" in says(
+        own, "x/a.png", "--pack", str(moved)
+    )
 
 
 def test_an_unknown_scoring_and_a_folder_that_is_no_destination_are_refused(
@@ -133,7 +154,13 @@ def test_an_unknown_scoring_and_a_folder_that_is_no_destination_are_refused(
     assert "is not a destination" in says(tmp_path, "x/a.png")
 
 
-def test_settings_of_the_source_are_taken_from_the_config(says: Says, scored: Path, tmp_path: Path) -> None:
+def test_settings_of_the_source_are_taken_from_the_config(
+    says: Says, scored: Path, tmp_path: Path
+) -> None:
     (tmp_path / "c.toml").write_text("[decode]\nmax_image_bytes = 10\n")
-    assert "raise max_image_bytes in [decode]" in says(scored, "x/a.png", "--config", str(tmp_path / "c.toml"))
-    assert json.loads((scored / "out/_skinbatch/dest.json").read_text())["source"] == str(scored / "photos")
+    assert "raise max_image_bytes in [decode]" in says(
+        scored, "x/a.png", "--config", str(tmp_path / "c.toml")
+    )
+    assert json.loads((scored / "out/_skinbatch/dest.json").read_text())["source"] == str(
+        scored / "photos"
+    )

@@ -79,9 +79,13 @@ def test_a_scheme_of_some_classes_has_its_own_boundary(results: Results) -> None
     scoring = read_scoring(graded.store, graded.fingerprint)
     assert scoring is not None
 
-    (entry,) = [e for e in gather(graded, scoring, scheme, 0.3).lists if e.title.startswith("Close")]
+    (entry,) = [
+        e for e in gather(graded, scoring, scheme, 0.3).lists if e.title.startswith("Close")
+    ]
 
-    close = [row["image_id"] for row in graded.images().to_pylist() if row["count_papule"] in (2, 3)]
+    close = [
+        row["image_id"] for row in graded.images().to_pylist() if row["count_papule"] in (2, 3)
+    ]
     assert entry.total == len(close) > 0
 
 
@@ -89,7 +93,11 @@ def test_boxes_off_the_skin_are_where_detector_and_segmenter_disagree(results: R
     scoring = read_scoring(results.store, results.fingerprint)
     assert scoring is not None
 
-    (entry,) = [e for e in gather(results, scoring, HAYASHI, 0.3).lists if e.title == "Detector and segmenter disagree"]
+    (entry,) = [
+        e
+        for e in gather(results, scoring, HAYASHI, 0.3).lists
+        if e.title == "Detector and segmenter disagree"
+    ]
 
     off: dict[str, int] = {}
     for box in results.boxes().to_pylist():
@@ -111,11 +119,16 @@ def test_another_disease_beside_many_lesions_is_where_detector_and_classifier_di
     assert scoring is not None
 
     (entry,) = [
-        e for e in gather(results, scoring, HAYASHI, 0.3).lists if e.title == "Detector and classifier disagree"
+        e
+        for e in gather(results, scoring, HAYASHI, 0.3).lists
+        if e.title == "Detector and classifier disagree"
     ]
 
     assert set(results.images(["top_class"]).column(0).to_pylist()) == {"rosacea"}
-    assert entry.photos == (("more.png", "14 lesions, and rosacea"), ("many.png", "13 lesions, and rosacea"))
+    assert entry.photos == (
+        ("more.png", "14 lesions, and rosacea"),
+        ("many.png", "13 lesions, and rosacea"),
+    )
 
 
 def test_a_report_follows_the_grading(results: Results) -> None:
@@ -176,7 +189,10 @@ def test_a_damaged_record_of_a_run_costs_only_its_line(tmp_path: Path) -> None:
     generate(tmp_path / "scored", tmp_path / "truth.json", 20, 100, np.random.default_rng(1))
     store = skinbatch.open(tmp_path / "scored").store
     store.put("_skinbatch/runs/1-a.json", b"{half")
-    store.put("_skinbatch/runs/2-b.json", b'{"fingerprint": "0123456789ab", "command": "skinbatch score x"}')
+    store.put(
+        "_skinbatch/runs/2-b.json",
+        b'{"fingerprint": "0123456789ab", "command": "skinbatch score x"}',
+    )
 
     page = make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
 
@@ -187,7 +203,11 @@ def test_a_damaged_record_of_a_run_costs_only_its_line(tmp_path: Path) -> None:
 def test_the_same_photo_in_another_size_is_a_near_duplicate(tmp_path: Path, fake_pack: str) -> None:
     photo = Image.fromarray(face(2))
     smaller = np.asarray(photo.resize((80, 80)))
-    photos = {"a.png": png(face(2)), "t.tar": tar_bytes({"small.jpg": jpeg(smaller)}), "other.png": png(face(4, 2, 9))}
+    photos = {
+        "a.png": png(face(2)),
+        "t.tar": tar_bytes({"small.jpg": jpeg(smaller)}),
+        "other.png": png(face(4, 2, 9)),
+    }
     write_tree(tmp_path / "photos", photos | {"copy.png": png(face(2))})
     skinbatch.score(tmp_path / "photos", tmp_path / "scored", pack=fake_pack, engine="local")
     results = skinbatch.open(tmp_path / "scored")

@@ -53,7 +53,10 @@ def test_subject_and_time_may_be_columns_and_dates_are_dates(results: Results) -
     found = read_series(results, "meta_subject", "taken")
 
     (eva,) = found.subjects
-    assert [(visit.time, visit.count_total) for visit in eva.visits] == [("2023-12-31T10:00:00", 7), ("2024-03-01", 1)]
+    assert [(visit.time, visit.count_total) for visit in eva.visits] == [
+        ("2023-12-31T10:00:00", 7),
+        ("2024-03-01", 1),
+    ]
 
 
 def test_text_and_page_show_every_subject(results: Results) -> None:
@@ -76,6 +79,8 @@ def test_text_and_page_show_every_subject(results: Results) -> None:
         ("nobody", r"\d", "no photo has a subject by 'nobody'"),
     ],
 )
-def test_what_cannot_be_told_is_refused(results: Results, subject: str, time: str, complaint: str) -> None:
+def test_what_cannot_be_told_is_refused(
+    results: Results, subject: str, time: str, complaint: str
+) -> None:
     with pytest.raises(UsageError, match=complaint):
         read_series(results, subject, time)

@@ -15,7 +15,14 @@ import skinbatch
 from skinbatch.cli import main as cli
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
-from skinbatch.report.overlay import ANNOTATED, CONTOUR, COUNTED, LONG_SIDE, NOT_COUNTED, draw_overlay
+from skinbatch.report.overlay import (
+    ANNOTATED,
+    CONTOUR,
+    COUNTED,
+    LONG_SIDE,
+    NOT_COUNTED,
+    draw_overlay,
+)
 from skinbatch.report.show import picture_name, show
 from tests.faces import face, jpeg, png, tar_bytes, write_tree
 
@@ -31,7 +38,9 @@ def colour_at(picture: NDArray[np.uint8], x: float, y: float) -> tuple[int, ...]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["masks computed", "masks saved"])
-def scored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
+def scored(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, fake_pack: str
+) -> Path:
     """Return a folder with `photos`, and `out` with their scores."""
     folder = tmp_path_factory.mktemp("show")
     files = {"x/a.png": png(face(1, 2)), "b.jpg": jpeg(face(2)), "cut.png": b"\x89PN"}
@@ -111,9 +120,20 @@ def test_a_scored_photo_is_shown_with_its_boxes(scored: Path, image_id: str) -> 
 
 
 def test_the_command_writes_one_picture_for_each_photo(
-    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = ["show", str(scored / "out"), "b.jpg", "x/a.png", "-o", str(tmp_path / "shown"), "--json"]
+    arguments = [
+        "show",
+        str(scored / "out"),
+        "b.jpg",
+        "x/a.png",
+        "-o",
+        str(tmp_path / "shown"),
+        "--json",
+    ]
     monkeypatch.setattr(sys, "argv", ["skinbatch", *arguments])
 
     with pytest.raises(SystemExit) as ended:
@@ -126,9 +146,16 @@ def test_the_command_writes_one_picture_for_each_photo(
 
 
 def test_the_command_draws_the_photos_that_a_condition_chooses(
-    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for chosen, code in ((["--where", "count_total = 2"], 0), ([], 2), (["b.jpg", "--sample", "1"], 2)):
+    for chosen, code in (
+        (["--where", "count_total = 2"], 0),
+        ([], 2),
+        (["b.jpg", "--sample", "1"], 2),
+    ):
         arguments = ["show", str(scored / "out"), *chosen, "-o", str(tmp_path / "shown"), "--json"]
         monkeypatch.setattr(sys, "argv", ["skinbatch", *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -142,17 +169,28 @@ def test_the_command_draws_the_photos_that_a_condition_chooses(
 
 
 def test_the_command_draws_what_people_annotated_beside_what_contradicts_it(
-    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "truth.csv").write_text("image,label,x1,y1,x2,y2\nb.jpg,acne,60,60,70,70\nnew.jpg,acne,1,1,9,9\n")
+    (tmp_path / "truth.csv").write_text(
+        "image,label,x1,y1,x2,y2\nb.jpg,acne,60,60,70,70\nnew.jpg,acne,1,1,9,9\n"
+    )
     chosen = ["--suspect", "1", "--truth", str(tmp_path / "truth.csv")]
-    monkeypatch.setattr(sys, "argv", ["skinbatch", "show", str(scored / "out"), *chosen, "-o", str(tmp_path / "shown")])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["skinbatch", "show", str(scored / "out"), *chosen, "-o", str(tmp_path / "shown")],
+    )
 
     with pytest.raises(SystemExit) as ended:
         cli.main()
 
     assert ended.value.code == 0
-    assert "1 annotated photo was not scored, or not found by name: new.jpg" in capsys.readouterr().err
+    assert (
+        "1 annotated photo was not scored, or not found by name: new.jpg" in capsys.readouterr().err
+    )
     assert has_colour(np.asarray(Image.open(tmp_path / "shown/b.jpg.png")), ANNOTATED)
 
 
@@ -162,7 +200,10 @@ def test_a_photo_that_failed_says_why(scored: Path) -> None:
 
 
 def test_a_photo_that_has_gone_is_a_placeholder_with_its_boxes(
-    tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    fake_pack: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_tree(tmp_path / "photos", {"a.png": png(face(2)), "b.png": png(face(3))})
     skinbatch.score(tmp_path / "photos", tmp_path / "out", pack=fake_pack, engine="local")

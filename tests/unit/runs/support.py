@@ -17,26 +17,40 @@ FP = "0123456789ab"
 
 
 def photos(count: int, version: str = "1") -> list[ImageRef]:
-    return [ImageRef(f"{k:05d}.jpg", f"/photos/{k:05d}.jpg", 100 + k, version) for k in range(count)]
+    return [
+        ImageRef(f"{k:05d}.jpg", f"/photos/{k:05d}.jpg", 100 + k, version) for k in range(count)
+    ]
 
 
-def write_plan(store: LocalStore, refs: Sequence[ImageRef | ShardRef], newest: Plan | None = None) -> Plan:
+def write_plan(
+    store: LocalStore, refs: Sequence[ImageRef | ShardRef], newest: Plan | None = None
+) -> Plan:
     writer = PlanWriter(store, FP, count_members=lambda shard: 0)
     return writer.write(collect(refs), newest, 2)
 
 
 def commit(
-    store: LocalStore, unit: WorkUnit, *, whole: str | None = None, generation: int = 1, status: Status = Status.OK
+    store: LocalStore,
+    unit: WorkUnit,
+    *,
+    whole: str | None = None,
+    generation: int = 1,
+    status: Status = Status.OK,
 ) -> Receipt:
     """Write the tables and the receipt of a unit of loose photos, as a worker does."""
     attempt = layout.fresh()
     rows = [Row(ref, unit.unit_id, ImageResult(status, sha256="0" * 64)) for ref in unit.images]
     files = []
-    for kind, table in (("images", images_table(rows, ["acne"], ["prob_rosacea"])), ("boxes", boxes_table(rows))):
+    for kind, table in (
+        ("images", images_table(rows, ["acne"], ["prob_rosacea"])),
+        ("boxes", boxes_table(rows)),
+    ):
         data = write_parquet(table, {})
         path = layout.data_key(kind, FP, unit.unit_id, attempt)
         store.put(path, data)
-        files.append(DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows))
+        files.append(
+            DataFile(kind, path, hashlib.sha256(data).hexdigest(), len(data), table.num_rows)
+        )
     receipt = Receipt(
         unit_id=unit.unit_id,
         generation=generation,
@@ -73,7 +87,9 @@ def stubs_of(ledger: Ledger, named: Sequence[Receipt]) -> list[Stub]:
     return [stub for stub in found if stub is not None]
 
 
-def write_snapshot(store: LocalStore, n: int, plan: str, named: Sequence[Receipt]) -> tuple[Ledger, Snapshot]:
+def write_snapshot(
+    store: LocalStore, n: int, plan: str, named: Sequence[Receipt]
+) -> tuple[Ledger, Snapshot]:
     ledger = Ledger.load(store, FP)
     return ledger, snapshot.write(ledger, n, plan, stubs_of(ledger, named))
 

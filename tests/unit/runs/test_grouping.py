@@ -13,7 +13,9 @@ def hashes(n: int) -> NDArray[np.uint64]:
     return np.sort(np.array([key_hash(f"{k:05d}.png") for k in range(n)], np.uint64))
 
 
-@pytest.mark.parametrize(("photos", "target"), [(1, 8), (283, 8), (2000, 62), (70_000, 512), (10_000_000, 512)])
+@pytest.mark.parametrize(
+    ("photos", "target"), [(1, 8), (283, 8), (2000, 62), (70_000, 512), (10_000_000, 512)]
+)
 def test_groups_aim_at_512_photos_and_at_a_32nd_of_small_archives(photos: int, target: int) -> None:
     assert target_size(photos) == target
 
@@ -38,8 +40,13 @@ def test_a_group_over_twice_its_target_splits_by_one_more_bit_and_the_others_sta
     values = hashes(64)
     before = [g for g, _, _ in split(values, first_bits(64), [])]
     crowded = before[0]
-    more = np.array([int(crowded.ljust(64, "0"), 2) + (k << (64 - len(crowded) - 6)) for k in range(40)], np.uint64)
-    after = [g for g, _, _ in split(np.sort(np.concatenate([values, more])), first_bits(64), before)]
+    more = np.array(
+        [int(crowded.ljust(64, "0"), 2) + (k << (64 - len(crowded) - 6)) for k in range(40)],
+        np.uint64,
+    )
+    after = [
+        g for g, _, _ in split(np.sort(np.concatenate([values, more])), first_bits(64), before)
+    ]
     assert set(before) - set(after) == {crowded}
     assert all(g.startswith(crowded) for g in set(after) - set(before))
 

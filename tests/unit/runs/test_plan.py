@@ -32,7 +32,9 @@ def test_a_plan_is_read_back_as_it_was_written(store: LocalStore) -> None:
     assert [u.inputs_sha256 for u in units] == [u.inputs_sha256 for u in again.units]
 
 
-def test_what_is_wanted_of_an_archive_file_is_in_the_plan_and_makes_another_one(store: LocalStore) -> None:
+def test_what_is_wanted_of_an_archive_file_is_in_the_plan_and_makes_another_one(
+    store: LocalStore,
+) -> None:
     chosen = replace(TAR, selection=Selection(("*.jpg",), ("*/b/*",), ("x",), alone=True))
     first = writer(store).write(collect([TAR]), None, 0)
     second = writer(store).write(collect([chosen]), first, 0)
@@ -42,7 +44,9 @@ def test_what_is_wanted_of_an_archive_file_is_in_the_plan_and_makes_another_one(
     assert writer(store).write(collect([chosen]), plan.read(store, FP, second.name), 0) == second
 
 
-def test_a_plan_from_before_there_were_selections_is_read_and_stays_the_newest(store: LocalStore) -> None:
+def test_a_plan_from_before_there_were_selections_is_read_and_stays_the_newest(
+    store: LocalStore,
+) -> None:
     written = writer(store).write(collect([*photos(5), TAR]), None, 0)
     key = f"{layout.plans_prefix(FP)}{written.name}/units.parquet"
     table = pq.read_table(pa.BufferReader(store.get(key)[0]))
@@ -80,7 +84,9 @@ def test_an_unfinished_plan_is_not_a_plan(store: LocalStore) -> None:
     assert plan.names(store, FP) == []
 
 
-def test_a_large_zip_is_cut_into_ranges_that_cover_it_once_and_counted_only_when_it_changes(store: LocalStore) -> None:
+def test_a_large_zip_is_cut_into_ranges_that_cover_it_once_and_counted_only_when_it_changes(
+    store: LocalStore,
+) -> None:
     first = writer(store, members=2000).write(collect([ZIP]), None, 0)
     ranges = [(u.start, u.stop) for u in first.units]
     assert ranges == [(0, 512), (512, 1024), (1024, 1536), (1536, None)]
@@ -97,7 +103,10 @@ def test_a_zip_of_a_million_members_is_few_parts(store: LocalStore) -> None:
 
 def test_small_zips_and_tars_are_one_unit(store: LocalStore) -> None:
     small = replace(ZIP, size=1000)
-    assert [(u.start, u.stop) for u in write_plan(store, [small, TAR]).units] == [(0, None), (0, None)]
+    assert [(u.start, u.stop) for u in write_plan(store, [small, TAR]).units] == [
+        (0, None),
+        (0, None),
+    ]
 
 
 def test_amending_takes_out_what_is_gone_and_takes_in_what_changed(store: LocalStore) -> None:
@@ -106,18 +115,24 @@ def test_amending_takes_out_what_is_gone_and_takes_in_what_changed(store: LocalS
     changed = ImageRef("00003.jpg", "/photos/00003.jpg", 999, "9")
     amended = plan.amend(listing, {"00003.jpg": changed}, ["00004.jpg"])
     after = writer(store).write(amended, current, 2)
-    found = {r.image_id: r for u in plan.work_units(store, FP, after, after.units) for r in u.images}
+    found = {
+        r.image_id: r for u in plan.work_units(store, FP, after, after.units) for r in u.images
+    }
     assert len(found) == 29
     assert found["00003.jpg"] == changed
     assert "00004.jpg" not in found
     assert [u.shard for u in after.units if u.shard] == [TAR]
 
 
-def test_an_archive_file_that_changed_is_planned_anew_and_one_that_went_is_left_out(store: LocalStore) -> None:
+def test_an_archive_file_that_changed_is_planned_anew_and_one_that_went_is_left_out(
+    store: LocalStore,
+) -> None:
     current = write_plan(store, [*photos(5), TAR, ZIP])
     listing = plan.amend(plan.read_listing(store, FP, current), {}, [])
     changed = replace(TAR, version="8")
-    after = writer(store).write(plan.replace_shards(listing, {TAR.key: changed, ZIP.key: None}), current, 2)
+    after = writer(store).write(
+        plan.replace_shards(listing, {TAR.key: changed, ZIP.key: None}), current, 2
+    )
     assert [u.shard for u in after.units if u.shard] == [changed]
     assert after.photos == 5
 

@@ -8,7 +8,16 @@ from skinbatch.runs import layout, plan, receipts, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.storage.local import LocalStore
 from skinbatch.types import WorkUnit
-from tests.unit.runs.support import FP, commit, full, photos, proof, write_fold, write_plan, write_snapshot
+from tests.unit.runs.support import (
+    FP,
+    commit,
+    full,
+    photos,
+    proof,
+    write_fold,
+    write_plan,
+    write_snapshot,
+)
 
 
 def units_of(store: LocalStore, current: plan.Plan) -> list[WorkUnit]:
@@ -43,7 +52,9 @@ def test_the_highest_generation_wins_then_the_smallest_attempt(store: LocalStore
 def test_both_halves_prove_a_unit_and_one_does_not(store: LocalStore) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     first, second = unit.halves()
-    assert sorted(r.image_id for r in first.images + second.images) == sorted(r.image_id for r in unit.images)
+    assert sorted(r.image_id for r in first.images + second.images) == sorted(
+        r.image_id for r in unit.images
+    )
     one = commit(store, first, whole=unit.inputs_sha256)
     assert proof(store, unit.unit_id, unit.inputs_sha256) is None
     quarters = [commit(store, q, whole=unit.inputs_sha256) for q in second.halves()]
@@ -68,7 +79,9 @@ class CountingStore(LocalStore):
 
 
 @pytest.mark.parametrize("copy", ["fold", "snapshot"])
-def test_resuming_reads_folds_and_snapshots_instead_of_one_object_a_unit(store: LocalStore, copy: str) -> None:
+def test_resuming_reads_folds_and_snapshots_instead_of_one_object_a_unit(
+    store: LocalStore, copy: str
+) -> None:
     current = write_plan(store, photos(100))
     committed = [commit(store, unit) for unit in units_of(store, current)]
     if copy == "fold":
@@ -98,20 +111,30 @@ def test_a_damaged_receipt_is_named_and_proves_nothing(store: LocalStore) -> Non
     assert ledger.proof(unit.unit_id, unit.inputs_sha256) is None
 
 
-def test_failed_attempts_are_found_by_unit_and_inputs_and_the_newest_tells_why(store: LocalStore) -> None:
+def test_failed_attempts_are_found_by_unit_and_inputs_and_the_newest_tells_why(
+    store: LocalStore,
+) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     for n, reason in enumerate(("killed", "no photo made progress", "killed")):
-        record = {"reason": reason, "timed_out": "progress" in reason, "at": f"2026-01-0{(n + 1) % 3 + 1}"}
+        record = {
+            "reason": reason,
+            "timed_out": "progress" in reason,
+            "at": f"2026-01-0{(n + 1) % 3 + 1}",
+        }
         receipts.write_attempt(store, FP, unit.unit_id, unit.inputs_sha256, record)
     found = receipts.attempts(store, FP)
-    assert {name: len(keys) for name, keys in found.items()} == {(unit.unit_id, unit.inputs_sha256[:12]): 3}
+    assert {name: len(keys) for name, keys in found.items()} == {
+        (unit.unit_id, unit.inputs_sha256[:12]): 3
+    }
     (keys,) = found.values()
     assert receipts.last_attempt(store, keys)["timed_out"] is True
     store.put(keys[0], b"{")
     assert len([key for key in keys if receipts.last_attempt(store, [key])]) == 2
 
 
-def test_halves_of_a_retry_count_before_the_whole_unit_of_an_older_generation(store: LocalStore) -> None:
+def test_halves_of_a_retry_count_before_the_whole_unit_of_an_older_generation(
+    store: LocalStore,
+) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     whole = commit(store, unit)
     first, second = unit.halves()
@@ -121,7 +144,9 @@ def test_halves_of_a_retry_count_before_the_whole_unit_of_an_older_generation(st
     assert proof(store, unit.unit_id, unit.inputs_sha256) == halves
 
 
-@pytest.mark.parametrize("prefix", [layout.snapshots_prefix(FP), layout.folds_prefix(FP), layout.plans_prefix(FP)])
+@pytest.mark.parametrize(
+    "prefix", [layout.snapshots_prefix(FP), layout.folds_prefix(FP), layout.plans_prefix(FP)]
+)
 def test_stray_files_among_numbered_ones_are_left_alone(store: LocalStore, prefix: str) -> None:
     unit = units_of(store, write_plan(store, photos(40)))[0]
     receipt = commit(store, unit)
@@ -137,4 +162,6 @@ def test_receipts_that_were_read_one_by_one_can_be_folded(store: LocalStore) -> 
     current = write_plan(store, photos(100))
     committed = [commit(store, unit) for unit in units_of(store, current)]
     write_fold(store, 1, committed[:2])
-    assert {r.attempt for r in Ledger.load(store, FP).read_singly} == {r.attempt for r in committed[2:]}
+    assert {r.attempt for r in Ledger.load(store, FP).read_singly} == {
+        r.attempt for r in committed[2:]
+    }

@@ -61,7 +61,9 @@ def test_a_heartbeat_on_its_way_does_not_land_after_the_end(store: Holding, log:
     assert _state(store) == "done"
 
 
-def test_a_heartbeat_does_not_wait_for_what_the_driver_is_writing(store: Holding, log: RunLog) -> None:
+def test_a_heartbeat_does_not_wait_for_what_the_driver_is_writing(
+    store: Holding, log: RunLog
+) -> None:
     driver = _begin(log.write)
     assert store.on_its_way.wait(10)
     heartbeat = _begin(log.beat)

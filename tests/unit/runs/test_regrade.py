@@ -40,11 +40,15 @@ def store(scored: Path) -> Store:
     return destination_store(scored)
 
 
-def test_the_settings_of_the_first_run_give_its_counts_and_grades(scored: Path, store: Store) -> None:
+def test_the_settings_of_the_first_run_give_its_counts_and_grades(
+    scored: Path, store: Store
+) -> None:
     done = regrade(store)
 
     first = skinbatch.open(scored).images(["image_id", "count_total", "grade_level"])
-    again = skinbatch.open(scored, grading=done.gid).images(["image_id", "count_total", "grade_level"])
+    again = skinbatch.open(scored, grading=done.gid).images(
+        ["image_id", "count_total", "grade_level"]
+    )
     assert again.equals(first)
     assert done.changed == 0
     assert done.grades["mild"] == pc.sum(pc.equal(first["grade_level"], 0)).as_py()
@@ -106,7 +110,12 @@ def test_a_scheme_may_grade_some_classes_only(scored: Path, store: Store) -> Non
 
 @pytest.mark.parametrize(
     ("name", "count", "grade"),
-    [("hayashi", 5, "mild"), ("hayashi", 6, "moderate"), ("acne04", 51, "3"), ("iga-like", 0, "clear")],
+    [
+        ("hayashi", 5, "mild"),
+        ("hayashi", 6, "moderate"),
+        ("acne04", 51, "3"),
+        ("iga-like", 0, "clear"),
+    ],
 )
 def test_bounds_of_the_schemes(name: str, count: int, grade: str) -> None:
     scheme, counts = SCHEMES[name], np.array([count])
@@ -118,9 +127,13 @@ def test_bounds_of_the_schemes(name: str, count: int, grade: str) -> None:
 
 def test_a_scheme_file_of_a_user_is_read(tmp_path: Path) -> None:
     file = tmp_path / "scheme.toml"
-    file.write_text('name = "trial-7"\ngrades = ["clear", "mild", "severe"]\nupper = [0, 10]\nclasses = ["papule"]\n')
+    file.write_text(
+        'name = "trial-7"\ngrades = ["clear", "mild", "severe"]\nupper = [0, 10]\nclasses = ["papule"]\n'
+    )
 
-    assert find_scheme(str(file)) == Scheme("trial-7", ("clear", "mild", "severe"), (0, 10), "half", ("papule",))
+    assert find_scheme(str(file)) == Scheme(
+        "trial-7", ("clear", "mild", "severe"), (0, 10), "half", ("papule",)
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,12 +142,17 @@ def test_a_scheme_file_of_a_user_is_read(tmp_path: Path) -> None:
         ('name = "x"\ngrades = ["a", "b"]\nupper = [1, 2]\n', "2 grades need 1 upper"),
         ('name = "x"\ngrades = ["a", "b", "c"]\nupper = [5, 5]\n', "have to rise"),
         ('name = "hayashi"\ngrades = ["a", "b"]\nupper = [1]\n', "scheme that exists"),
-        ('name = "x"\ngrades = ["a", "b"]\nuppers = [1]\n', "the keys are name, grades, upper, area, classes"),
+        (
+            'name = "x"\ngrades = ["a", "b"]\nuppers = [1]\n',
+            "the keys are name, grades, upper, area, classes",
+        ),
         ('name = "x"\ngrades = ["a", "b"]\nupper = [1.5]\n', "upper.0"),
         ("name = ", "not readable as TOML"),
     ],
 )
-def test_a_wrong_scheme_file_is_refused_by_its_key(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_wrong_scheme_file_is_refused_by_its_key(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
     file = tmp_path / "scheme.toml"
     file.write_text(text)
 
@@ -179,7 +197,9 @@ def test_a_destination_that_a_run_holds_is_left_alone(store: Store) -> None:
 def test_an_unknown_grading_is_refused_with_those_that_exist(scored: Path, store: Store) -> None:
     done: Regraded = regrade(store)
 
-    with pytest.raises(UsageError, match=f"no grading `fffff`.*{done.gid} .hayashi, boxes from 0.3"):
+    with pytest.raises(
+        UsageError, match=f"no grading `fffff`.*{done.gid} .hayashi, boxes from 0.3"
+    ):
         skinbatch.open(scored, grading="fffff")
 
 
@@ -210,7 +230,11 @@ def test_a_sound_grading_is_no_difference(regraded: tuple[Store, Regraded]) -> N
 @pytest.mark.parametrize(
     ("where", "data", "complaint"),
     [
-        ("gradings/", None, r"grading {gid} \(hayashi, boxes from 0\.6\): .*: the file is gone; run"),
+        (
+            "gradings/",
+            None,
+            r"grading {gid} \(hayashi, boxes from 0\.6\): .*: the file is gone; run",
+        ),
         ("gradings/", b"half of it", r"grading {gid} .*its bytes are not those that were written"),
         (
             "_skinbatch/gradings/",
@@ -247,22 +271,30 @@ def test_a_grading_of_an_older_snapshot_is_no_difference(regraded: tuple[Store, 
     assert verify(store).differences == []
 
 
-def test_export_writes_the_boxes_that_a_grading_counts(regraded: tuple[Store, Regraded], tmp_path: Path) -> None:
+def test_export_writes_the_boxes_that_a_grading_counts(
+    regraded: tuple[Store, Regraded], tmp_path: Path
+) -> None:
     store, done = regraded
 
     written = export(store.uri, str(tmp_path / "out"), Wanted("coco", grading=done.gid)).boxes
 
     boxes = skinbatch.open(store.uri).boxes().to_pylist()
     assert written == sum(b["score"] >= 0.6 and b["skin_overlap"] >= 0.5 for b in boxes) > 0
-    with pytest.raises(UsageError, match="--score-threshold, --grading: a grading has its own threshold"):
+    with pytest.raises(
+        UsageError, match="--score-threshold, --grading: a grading has its own threshold"
+    ):
         export(store.uri, str(tmp_path / "x"), Wanted("coco", threshold=0.5, grading=done.gid))
     with pytest.raises(UsageError, match="--grading is for what `skinbatch score` has scored"):
         export(str(tmp_path / "truth.json"), str(tmp_path / "x"), Wanted("coco", grading=done.gid))
 
 
-def test_evaluate_judges_the_counts_of_a_grading(regraded: tuple[Store, Regraded], tmp_path: Path) -> None:
+def test_evaluate_judges_the_counts_of_a_grading(
+    regraded: tuple[Store, Regraded], tmp_path: Path
+) -> None:
     store, done = regraded
-    request = Request(tmp_path / "truth.json", resampling=Resampling(0), thresholds=(0.6,), grading=done.gid)
+    request = Request(
+        tmp_path / "truth.json", resampling=Resampling(0), thresholds=(0.6,), grading=done.gid
+    )
 
     found = evaluate(store, request).as_json()
 
@@ -286,6 +318,8 @@ def test_severities_are_not_judged_by_a_scheme_with_other_grades(
     names = skinbatch.open(store.uri).images(["image_id"]).column("image_id").to_pylist()
     severities.write_text("image,label\n" + "".join(f"{name},\n" for name in names))
 
-    with pytest.raises(UsageError, match="the truth has 4 severities, and the scheme 'iga-like' has 5 grades"):
+    with pytest.raises(
+        UsageError, match="the truth has 4 severities, and the scheme 'iga-like' has 5 grades"
+    ):
         evaluate(store, Request(severities, grading=done.gid))
     assert "grades" in evaluate(store, Request(severities, resampling=Resampling(0))).numbers

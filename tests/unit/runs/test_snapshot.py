@@ -23,7 +23,9 @@ from tests.unit.runs.support import FP, commit, photos, write_fold, write_plan, 
 
 def scored(store: LocalStore, count: int = 60) -> tuple[Plan, list[Receipt], Snapshot]:
     destination.write_destination(store, destination.Destination("/photos", 2, 1))
-    scoring = destination.Scoring(FP, {}, {}, "fake", {}, ("acne",), ("prob_rosacea",), False, "2026-01-01T00:00:00Z")
+    scoring = destination.Scoring(
+        FP, {}, {}, "fake", {}, ("acne",), ("prob_rosacea",), False, "2026-01-01T00:00:00Z"
+    )
     destination.write_scoring(store, scoring)
     current = write_plan(store, photos(count))
     done = [commit(store, unit) for unit in plan.work_units(store, FP, current, current.units)]
@@ -61,7 +63,9 @@ def test_verify_names_a_changed_byte(store: LocalStore) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-    assert f"{done[0].files[0].path}: its bytes are not those that were written" in differences(store)
+    assert f"{done[0].files[0].path}: its bytes are not those that were written" in differences(
+        store
+    )
 
 
 def test_verify_names_a_foreign_file_and_a_foreign_receipt(store: LocalStore) -> None:
@@ -85,7 +89,9 @@ def test_verify_names_missing_doubled_and_unplanned_rows(store: LocalStore) -> N
     units = list(plan.work_units(store, FP, current, current.units))
     short = replace(units[0], images=units[0].images[1:])
     doubled = replace(units[1], images=(*units[1].images, units[1].images[0]))
-    foreign = replace(units[2], images=(*units[2].images, replace(units[2].images[0], image_id="strange.jpg")))
+    foreign = replace(
+        units[2], images=(*units[2].images, replace(units[2].images[0], image_id="strange.jpg"))
+    )
     for unit, old in zip((short, doubled, foreign), done[:3], strict=True):
         fake = commit(store, unit, whole=old.whole_sha256)
         done[done.index(old)] = replace(fake, inputs_sha256=old.inputs_sha256)
@@ -106,7 +112,9 @@ def test_verify_says_how_many_units_are_left(store: LocalStore) -> None:
     assert re.search(r"not finished: 1 of \d+ units", differences(store))
 
 
-def test_a_plan_that_another_driver_wrote_at_the_same_time_leaves_nothing_to_do(store: LocalStore) -> None:
+def test_a_plan_that_another_driver_wrote_at_the_same_time_leaves_nothing_to_do(
+    store: LocalStore,
+) -> None:
     current, _, _ = scored(store)
     twin = replace(current, name=f"{current.number + 1}.{12 * '0'}")
     for key in [*store.keys(f"{layout.plans_prefix(FP)}{current.name}/")]:
@@ -126,7 +134,9 @@ def test_a_newer_plan_of_other_inputs_is_not_taken_for_ones_own(store: LocalStor
     assert plan.newest_alike(store, FP, other) is other
 
 
-def test_open_shows_whole_units_of_the_newest_plan_while_no_snapshot_counts(store: LocalStore) -> None:
+def test_open_shows_whole_units_of_the_newest_plan_while_no_snapshot_counts(
+    store: LocalStore,
+) -> None:
     _, done, written = scored(store)
     store.delete([f"{layout.snapshots_prefix(FP)}{written.name}.parquet"])
     shown = results.open_results(store)
@@ -136,7 +146,9 @@ def test_open_shows_whole_units_of_the_newest_plan_while_no_snapshot_counts(stor
     assert results.open_results(store).images().num_rows == 60 - done[0].inputs_count
 
 
-def test_open_goes_back_to_the_snapshot_before_when_the_newest_does_not_count(store: LocalStore) -> None:
+def test_open_goes_back_to_the_snapshot_before_when_the_newest_does_not_count(
+    store: LocalStore,
+) -> None:
     current, done, first = scored(store)
     unit = next(iter(plan.work_units(store, FP, current, current.units)))
     newer = commit(store, unit, generation=2)
@@ -158,7 +170,9 @@ def test_cleaning_up_leaves_what_the_snapshot_names_and_nothing_else(store: Loca
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_cleaning_up_stops_when_another_run_has_written_a_newer_snapshot(store: LocalStore, fresh: bool) -> None:
+def test_cleaning_up_stops_when_another_run_has_written_a_newer_snapshot(
+    store: LocalStore, fresh: bool
+) -> None:
     current, done, _ = scored(store)
     ledger = Ledger.load(store, FP)
     first = snapshot.newest_that_counts(ledger)
@@ -215,7 +229,14 @@ def test_a_claim_that_beats_is_respected_and_its_holder_named(store: LocalStore)
 
 
 def test_a_claim_that_does_not_beat_is_taken_over(store: LocalStore) -> None:
-    stale = {"run_id": "dead", "host": "elsewhere", "pid": 1, "machine": "another", "started": "1", "beat": 3}
+    stale = {
+        "run_id": "dead",
+        "host": "elsewhere",
+        "pid": 1,
+        "machine": "another",
+        "started": "1",
+        "beat": 3,
+    }
     store.put(layout.CLAIM, json.dumps(stale).encode())
     heard: list[str] = []
     claim = Claim(store, "run-b")
@@ -241,7 +262,10 @@ def test_a_folder_that_is_no_destination_is_said_to_be_none(store: LocalStore) -
 def test_a_run_whose_claim_was_taken_over_hears_of_it(store: LocalStore) -> None:
     ours = Claim(store, "run-a", beat_s=0.02)
     ours.take()
-    store.put(layout.CLAIM, json.dumps({"run_id": "run-b", "host": "elsewhere", "pid": 1, "at": "now"}).encode())
+    store.put(
+        layout.CLAIM,
+        json.dumps({"run_id": "run-b", "host": "elsewhere", "pid": 1, "at": "now"}).encode(),
+    )
     beaten = threading.Event()
     ours.start(beaten.set)
     assert ours._thread is not None

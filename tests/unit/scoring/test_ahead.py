@@ -30,14 +30,22 @@ def fetched(count: int, data: bytes | None = PHOTO) -> Iterator[Fetched]:
 
 
 def test_photos_come_in_their_order_with_the_hash_of_their_bytes(pool: ThreadPoolExecutor) -> None:
-    ready = list(decoded_ahead(fetched(30), DecodeSettings(), pool, Budget(MANY, 8), lambda f, sha: True, lambda: None))
+    ready = list(
+        decoded_ahead(
+            fetched(30), DecodeSettings(), pool, Budget(MANY, 8), lambda f, sha: True, lambda: None
+        )
+    )
     assert [r.fetched.ref.image_id for r in ready] == [str(n) for n in range(30)]
     assert all(r.rgb is not None and r.fetched.data is None for r in ready)
     assert len({r.sha256 for r in ready}) == 1
 
 
-def test_a_budget_smaller_than_one_photo_slows_down_but_does_not_stop(pool: ThreadPoolExecutor) -> None:
-    ready = decoded_ahead(fetched(20), DecodeSettings(), pool, Budget(1, 8), lambda f, sha: True, lambda: None)
+def test_a_budget_smaller_than_one_photo_slows_down_but_does_not_stop(
+    pool: ThreadPoolExecutor,
+) -> None:
+    ready = decoded_ahead(
+        fetched(20), DecodeSettings(), pool, Budget(1, 8), lambda f, sha: True, lambda: None
+    )
     assert sum(r.rgb is not None for r in ready) == 20
 
 
@@ -50,7 +58,9 @@ def test_no_more_photos_than_allowed_are_made_ahead(pool: ThreadPoolExecutor) ->
             taken += 1
             yield photo
 
-    ready = decoded_ahead(counting(), DecodeSettings(), pool, Budget(MANY, 5), lambda f, sha: True, lambda: None)
+    ready = decoded_ahead(
+        counting(), DecodeSettings(), pool, Budget(MANY, 5), lambda f, sha: True, lambda: None
+    )
     next(ready)
     settled = threading.Event()
     for _ in range(100):
@@ -77,7 +87,9 @@ def test_files_that_wait_to_be_decoded_are_bounded_by_their_bytes(pool: ThreadPo
     def waits(_: Fetched, __: str) -> bool:
         return decoding.wait(30)
 
-    ready = decoded_ahead(counting(), DecodeSettings(), pool, Budget(3 << 20, 32), waits, lambda: None)
+    ready = decoded_ahead(
+        counting(), DecodeSettings(), pool, Budget(3 << 20, 32), waits, lambda: None
+    )
     out: list[Status] = []
     consumer = threading.Thread(target=lambda: out.extend(r.status for r in ready))
     consumer.start()
@@ -93,32 +105,49 @@ def test_files_that_wait_to_be_decoded_are_bounded_by_their_bytes(pool: ThreadPo
 
 
 def test_photos_that_are_not_wanted_are_hashed_and_not_decoded(pool: ThreadPoolExecutor) -> None:
-    ready = list(decoded_ahead(fetched(3), DecodeSettings(), pool, Budget(MANY, 4), lambda f, sha: False, lambda: None))
+    ready = list(
+        decoded_ahead(
+            fetched(3), DecodeSettings(), pool, Budget(MANY, 4), lambda f, sha: False, lambda: None
+        )
+    )
     assert all(r.rgb is None and r.status is Status.OK and r.sha256 for r in ready)
 
 
-def test_a_photo_that_cannot_be_decoded_keeps_its_hash_and_says_why(pool: ThreadPoolExecutor) -> None:
+def test_a_photo_that_cannot_be_decoded_keeps_its_hash_and_says_why(
+    pool: ThreadPoolExecutor,
+) -> None:
     (ready,) = decoded_ahead(
-        fetched(1, PHOTO[:200]), DecodeSettings(), pool, Budget(MANY, 4), lambda f, sha: True, lambda: None
+        fetched(1, PHOTO[:200]),
+        DecodeSettings(),
+        pool,
+        Budget(MANY, 4),
+        lambda f, sha: True,
+        lambda: None,
     )
     assert ready.status is Status.TRUNCATED
     assert ready.sha256 is not None
     assert ready.error is not None
 
 
-def test_what_the_store_raises_is_raised_after_the_photos_before_it(pool: ThreadPoolExecutor) -> None:
+def test_what_the_store_raises_is_raised_after_the_photos_before_it(
+    pool: ThreadPoolExecutor,
+) -> None:
     def breaking() -> Iterator[Fetched]:
         yield from fetched(3)
         raise StoreError("the network is gone")
 
-    ready = decoded_ahead(breaking(), DecodeSettings(), pool, Budget(MANY, 4), lambda f, sha: True, lambda: None)
+    ready = decoded_ahead(
+        breaking(), DecodeSettings(), pool, Budget(MANY, 4), lambda f, sha: True, lambda: None
+    )
     assert [next(ready).fetched.ref.image_id for _ in range(3)] == ["0", "1", "2"]
     with pytest.raises(StoreError, match="the network is gone"):
         next(ready)
 
 
 def test_closing_early_ends_the_feeding_thread(pool: ThreadPoolExecutor) -> None:
-    ready = decoded_ahead(fetched(1000), DecodeSettings(), pool, Budget(1, 4), lambda f, sha: True, lambda: None)
+    ready = decoded_ahead(
+        fetched(1000), DecodeSettings(), pool, Budget(1, 4), lambda f, sha: True, lambda: None
+    )
     next(ready)
     start = time.monotonic()
     ready.close()

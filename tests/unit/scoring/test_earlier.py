@@ -68,7 +68,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return model
 
     for stage, name in MODELS.items():
-        monkeypatch.setattr(getattr(fake, name), "__call__", counted(stage, getattr(fake, name).__call__))
+        monkeypatch.setattr(
+            getattr(fake, name), "__call__", counted(stage, getattr(fake, name).__call__)
+        )
     return counts
 
 
@@ -84,7 +86,9 @@ def assert_equal(dest: Path, report: RunReport, full: Path, other: RunReport) ->
 
 
 def taken_of(dest: Path, report: RunReport) -> dict[str, str]:
-    record = json.loads((dest / "_skinbatch" / "scorings" / f"{report.fingerprint}.json").read_text())
+    record = json.loads(
+        (dest / "_skinbatch" / "scorings" / f"{report.fingerprint}.json").read_text()
+    )
     return dict(record["taken"])
 
 
@@ -130,19 +134,25 @@ def test_only_changed_stages_run_and_the_tables_are_those_of_a_full_scoring(
     assert_equal(dest, report, full, right)
 
     stages = {"segmenter", "detector", "classifier-disease"}
-    taken = stages - {stage for stage in stages if stage.partition("-")[0] in run or changed is FEWER}
+    taken = stages - {
+        stage for stage in stages if stage.partition("-")[0] in run or changed is FEWER
+    }
     assert taken_of(dest, report) == dict.fromkeys(taken, first.fingerprint)
     assert report.taken == dict.fromkeys(taken, 5)
     assert (f"from scoring {first.fingerprint}" in summary(report)) == bool(taken)
     assert not taken_of(full, right) and not right.taken
 
 
-def test_a_classifier_that_is_added_runs_alone(tmp_path: Path, source: Path, seen: Counter[str]) -> None:
+def test_a_classifier_that_is_added_runs_alone(
+    tmp_path: Path, source: Path, seen: Counter[str]
+) -> None:
     dest, full, other = tmp_path / "out", tmp_path / "full", pack(tmp_path / "two")
     score(source, dest, pack(tmp_path / "one"))
     manifest = read_manifest(Path(other))
     added = manifest.classifier[0].model_copy(update={"head": "tone", "classes": ("light", "dark")})
-    write_manifest(manifest.model_copy(update={"classifier": (*manifest.classifier, added)}), Path(other))
+    write_manifest(
+        manifest.model_copy(update={"classifier": (*manifest.classifier, added)}), Path(other)
+    )
     right = score(source, full, other)
     seen.clear()
     report = score(source, dest, other)
@@ -185,7 +195,11 @@ def test_a_photo_that_failed_or_changed_since_is_scored_by_all_stages(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"grading": {"threshold": 0.95}}, {"grading": {"view": "half"}}, {"model": {"score_floor": 0.2}}],
+    [
+        {"grading": {"threshold": 0.95}},
+        {"grading": {"view": "half"}},
+        {"model": {"score_floor": 0.2}},
+    ],
 )
 def test_other_settings_of_counting_are_a_reason_to_run_the_detector(
     tmp_path: Path, source: Path, seen: Counter[str], settings: dict[str, Any]
@@ -200,10 +214,14 @@ def test_other_settings_of_counting_are_a_reason_to_run_the_detector(
     assert_equal(tmp_path / "out", report, tmp_path / "full", right)
 
 
-def test_nothing_is_taken_if_the_setting_forbids_it(tmp_path: Path, source: Path, seen: Counter[str]) -> None:
+def test_nothing_is_taken_if_the_setting_forbids_it(
+    tmp_path: Path, source: Path, seen: Counter[str]
+) -> None:
     score(source, tmp_path / "out", pack(tmp_path / "one"))
     seen.clear()
-    report = score(source, tmp_path / "out", pack(tmp_path / "two", **CLASSIFIER), run={"reuse": False})
+    report = score(
+        source, tmp_path / "out", pack(tmp_path / "two", **CLASSIFIER), run={"reuse": False}
+    )
     assert dict(seen) == {"segmenter": 5, "detector": 4, "classifier": 5}
     assert not taken_of(tmp_path / "out", report) and not report.taken
 
@@ -212,7 +230,9 @@ def test_nothing_is_taken_from_a_scoring_that_another_runtime_computed(
     tmp_path: Path, source: Path, seen: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("skinbatch.scoring.scorer.computed_by", lambda *_: "torch on cuda in bf16")
+        elsewhere.setattr(
+            "skinbatch.scoring.scorer.computed_by", lambda *_: "torch on cuda in bf16"
+        )
         score(source, tmp_path / "out", pack(tmp_path / "one"))
     seen.clear()
     score(source, tmp_path / "out", pack(tmp_path / "two", **CLASSIFIER))
@@ -262,7 +282,12 @@ def test_stages_are_run_if_the_earlier_scoring_is_lost_in_between(
 
     config = parse_config({"pack": other, "engine": {"name": "local", "cpus_per_worker": 1.0}})
     presenter = Silent()
-    assert Driver(prepare(str(source), str(dest), config), presenter, "test").run(InProcessEngine()).exit_code == 0
+    assert (
+        Driver(prepare(str(source), str(dest), config), presenter, "test")
+        .run(InProcessEngine())
+        .exit_code
+        == 0
+    )
     assert seen["segmenter"] == seen["classifier"] > 0
     assert len(presenter.notes) == 1
     assert first.fingerprint in presenter.notes[0]
@@ -283,7 +308,9 @@ def test_a_retry_takes_stages_too(
         assert score(source, dest, other, run={"max_failures": 1.0}).failed == 5
     seen.clear()
     config = parse_config({"engine": {"name": "local", "cpus_per_worker": 1.0}})
-    report = Driver(prepare_again(str(dest), config, False), Silent(), "test").run(InProcessEngine(), retry=True)
+    report = Driver(prepare_again(str(dest), config, False), Silent(), "test").run(
+        InProcessEngine(), retry=True
+    )
     assert dict(seen) == {"classifier": 5}
     assert_equal(dest, report, tmp_path / "full", right)
     assert command("verify", str(dest))[:2] == (0, PROVED)
@@ -309,9 +336,16 @@ def test_verify_finds_values_that_are_not_those_they_were_taken_from(
 def test_verify_names_the_scoring_that_is_gone(tmp_path: Path, source: Path) -> None:
     dest = tmp_path / "out"
     first = score(source, dest, pack(tmp_path / "one"))
-    assert score(source, dest, pack(tmp_path / "two", **CLASSIFIER)).taken == {"segmenter": 5, "detector": 5}
+    assert score(source, dest, pack(tmp_path / "two", **CLASSIFIER)).taken == {
+        "segmenter": 5,
+        "detector": 5,
+    }
     assert command("verify", str(dest))[:2] == (0, PROVED)
     assert f"takes detector, segmenter from {first.fingerprint}" in command("status", str(dest))[1]
     LocalStore(dest).delete([f"_skinbatch/scorings/{first.fingerprint}.json"])
     code, out, _ = command("verify", str(dest))
-    assert code == 5 and f"scoring {first.fingerprint}, from which detector, segmenter were taken, is gone" in out
+    assert (
+        code == 5
+        and f"scoring {first.fingerprint}, from which detector, segmenter were taken, is gone"
+        in out
+    )

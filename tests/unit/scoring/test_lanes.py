@@ -75,7 +75,12 @@ class Slow:
     """Segment after calling `before`. batches: number of photos in each call."""
 
     def __init__(self, inner: Any, before: Callable[[Sequence[Pixels]], object]) -> None:
-        self.inner, self.classes, self.map_size, self.before = inner, inner.classes, inner.map_size, before
+        self.inner, self.classes, self.map_size, self.before = (
+            inner,
+            inner.classes,
+            inner.map_size,
+            before,
+        )
         self.batches: list[int] = []
 
     def __call__(self, photos: Sequence[Pixels]) -> list[Pixels]:
@@ -110,8 +115,13 @@ def scored(
     lanes: int = 4,
     expected: int | None = None,
 ) -> list[tuple[Ready, ImageResult | None]]:
-    made = decoded_ahead(fetched(photos), DecodeSettings(), pool, budget, lambda f, sha: True, lambda: None)
-    with closing(made), closing(Lanes(lanes, scorer, Activity()).scored(made, budget, expected)) as results:
+    made = decoded_ahead(
+        fetched(photos), DecodeSettings(), pool, budget, lambda f, sha: True, lambda: None
+    )
+    with (
+        closing(made),
+        closing(Lanes(lanes, scorer, Activity()).scored(made, budget, expected)) as results,
+    ):
         return list(results)
 
 
@@ -137,7 +147,13 @@ def test_small_photos_fill_their_batches(pack: Path, pool: ThreadPoolExecutor) -
 
 @pytest.mark.parametrize(
     ("count", "expected", "batches"),
-    [(9, 9, [2, 2, 2, 3]), (5, 5, [2, 3]), (16, 16, [4, 4, 4, 4]), (1, 1, [1]), (9, 4, [2, 2, 4, 1])],
+    [
+        (9, 9, [2, 2, 2, 3]),
+        (5, 5, [2, 3]),
+        (16, 16, [4, 4, 4, 4]),
+        (1, 1, [1]),
+        (9, 4, [2, 2, 4, 1]),
+    ],
 )
 def test_the_last_photos_of_a_unit_are_dealt_out_evenly(
     count: int, expected: int, batches: list[int], pack: Path, pool: ThreadPoolExecutor
@@ -159,7 +175,9 @@ def test_batches_of_all_lanes_and_photos_decoded_ahead_are_within_one_budget(
     assert held.peak <= held.most
 
 
-def test_all_lanes_are_busy_to_the_end_where_the_budget_lets_them(pack: Path, pool: ThreadPoolExecutor) -> None:
+def test_all_lanes_are_busy_to_the_end_where_the_budget_lets_them(
+    pack: Path, pool: ThreadPoolExecutor
+) -> None:
     side_by_side = threading.Barrier(4)
     scorer, _ = slow_scorer(pack, lambda photos: side_by_side.wait(20))
     scorer.batch_size = 1
@@ -184,7 +202,9 @@ def test_photos_over_the_budget_are_scored_one_after_the_other(
     lanes=st.integers(1, 4),
     ahead_photos=st.integers(1, 12),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_no_mixture_of_sizes_gets_stuck_or_holds_more_than_it_may(
     pack: Path,
     pool: ThreadPoolExecutor,
@@ -197,7 +217,8 @@ def test_no_mixture_of_sizes_gets_stuck_or_holds_more_than_it_may(
 ) -> None:
     held.peak = held.bytes
     photos = [
-        b"no photo" if n in broken else png(np.full((side, side, 3), 99, np.uint8)) for n, side in enumerate(sides)
+        b"no photo" if n in broken else png(np.full((side, side, 3), 99, np.uint8))
+        for n, side in enumerate(sides)
     ]
     found = scored(photos, Scorer(pack, device="cpu"), pool, Budget(limit, ahead_photos), lanes)
     assert [ready.fetched.ref.image_id for ready, _ in found] == [str(n) for n in range(len(sides))]
@@ -207,7 +228,9 @@ def test_no_mixture_of_sizes_gets_stuck_or_holds_more_than_it_may(
 
 def ready_photos(count: int, after: Callable[[], None]) -> Iterator[Ready]:
     for n in range(count):
-        yield Ready(Fetched(ImageRef(f"{n}", f"/p/{n}"), None), "0" * 64, FACE.copy(), Status.OK, None)
+        yield Ready(
+            Fetched(ImageRef(f"{n}", f"/p/{n}"), None), "0" * 64, FACE.copy(), Status.OK, None
+        )
     after()
 
 

@@ -53,5 +53,8 @@ def test_fp16_on_a_cpu_names_the_setting(pack: Pack) -> None:
 
 @pytest.mark.parametrize("runtime", ["auto", "torch", "openvino"])
 def test_every_runtime_scores_with_models_that_have_no_network(pack: Pack, runtime: str) -> None:
-    config = Config(engine=EngineSettings.model_validate({"runtime": runtime}), model=ModelSettings(precision="bf16"))
+    config = Config(
+        engine=EngineSettings.model_validate({"runtime": runtime}),
+        model=ModelSettings(precision="bf16"),
+    )
     assert Scorer(pack, device="cpu", config=config)(face(left=2, right=1)).count_total == 3

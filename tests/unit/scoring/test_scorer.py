@@ -27,12 +27,20 @@ def scorer(tmp_path: Path) -> Scorer:
     return Scorer(write_fake_pack(tmp_path / "fake"), device="cpu")
 
 
-def test_a_path_bytes_an_array_and_a_pil_image_give_the_same_result(scorer: Scorer, tmp_path: Path) -> None:
+def test_a_path_bytes_an_array_and_a_pil_image_give_the_same_result(
+    scorer: Scorer, tmp_path: Path
+) -> None:
     data = jpeg(face(2, 1))
     path = tmp_path / "face.jpg"
     path.write_bytes(data)
     pil = Image.open(path)
-    results = [scorer(path), scorer(str(path)), scorer(data), scorer(pil), scorer(np.asarray(pil.convert("RGB")))]
+    results = [
+        scorer(path),
+        scorer(str(path)),
+        scorer(data),
+        scorer(pil),
+        scorer(np.asarray(pil.convert("RGB"))),
+    ]
     assert all(r == results[0] for r in results)
     assert results[0].status is Status.OK
     assert results[0].face is True
@@ -45,7 +53,9 @@ def test_what_is_no_image_is_refused_with_what_is_one(scorer: Scorer, wrong: obj
         scorer(wrong)
 
 
-def test_a_path_that_is_not_there_is_a_usage_error_and_a_broken_photo_a_result(scorer: Scorer) -> None:
+def test_a_path_that_is_not_there_is_a_usage_error_and_a_broken_photo_a_result(
+    scorer: Scorer,
+) -> None:
     with pytest.raises(UsageError, match=r"none\.jpg"):
         scorer("none.jpg")
     assert scorer(jpeg(face())[:300]).status is Status.TRUNCATED
@@ -97,12 +107,16 @@ class Failing:
 
 
 @pytest.mark.parametrize("stage", ["segmenter", "detector", "classifier"])
-def test_a_model_that_fails_on_one_photo_of_a_batch_fails_that_photo_only(scorer: Scorer, stage: str) -> None:
+def test_a_model_that_fails_on_one_photo_of_a_batch_fails_that_photo_only(
+    scorer: Scorer, stage: str
+) -> None:
     models = scorer.models
     failing = {
         "segmenter": replace(models, segmenter=Failing(models.segmenter)),
         "detector": replace(models, detector=replace_input(Failing(models.detector))),
-        "classifier": replace(models, classifiers=tuple(replace_input(Failing(c)) for c in models.classifiers)),
+        "classifier": replace(
+            models, classifiers=tuple(replace_input(Failing(c)) for c in models.classifiers)
+        ),
     }
     scorer.models = failing[stage]
     photos = [face(3, seed) for seed in range(4)]
@@ -132,7 +146,9 @@ def test_a_masked_crop_has_nothing_but_skin_in_it() -> None:
     label_map = np.zeros((40, 50), np.uint8)
     label_map[10:30, 10:40] = 1
     found = find_face(label_map, ("background", "skin", "nose"), 100, 80)
-    whole, crop, masked = (model_input(rgb, found, kind) for kind in ("image", "crop", "masked_crop"))
+    whole, crop, masked = (
+        model_input(rgb, found, kind) for kind in ("image", "crop", "masked_crop")
+    )
     assert whole.shape == (80, 100, 3)
     assert crop.shape == masked.shape
     assert crop.all()
@@ -156,7 +172,12 @@ def test_a_close_up_has_counts_and_probabilities_and_a_marked_grade(tmp_path: Pa
     scorer = Scorer(write_fake_pack(tmp_path / "near", closeups=True), device="cpu")
     result = scorer(filled(SKIN, lesions=3))
     assert (result.face, result.view, result.grade_scheme) == (True, "closeup", "hayashi-closeup")
-    assert (result.count_total, result.count_left, result.count_right, result.grade) == (3, None, None, "mild")
+    assert (result.count_total, result.count_left, result.count_right, result.grade) == (
+        3,
+        None,
+        None,
+        "mild",
+    )
     assert set(result.probs) == {"prob_rosacea", "prob_lupus_erythematosus"}
     assert result.crop == (0, 0, 240, 200)
 
@@ -167,7 +188,12 @@ def test_skin_of_the_body_has_probabilities_but_no_counts_and_no_grade(tmp_path:
     hand[30:170, 40:200] = BODY_SKIN
     result = scorer(hand)
     assert (result.status, result.face, result.faces, result.view) == (Status.OK, False, 0, "body")
-    assert (result.count_total, result.grade, result.grade_scheme, result.boxes) == (None, None, None, ())
+    assert (result.count_total, result.grade, result.grade_scheme, result.boxes) == (
+        None,
+        None,
+        None,
+        (),
+    )
     assert set(result.probs) == {"prob_rosacea", "prob_lupus_erythematosus"}
     assert result.sharpness is not None
     assert result.ita_degrees is not None

@@ -28,9 +28,13 @@ LESIONS = {f"p{n % 3}/{n}.jpg": (n % 5, 6 * (n % 4 == 1)) for n in range(20)}
 def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
     """Score twenty photos with 0 to 10 lesions each, and one that is damaged."""
     root = tmp_path_factory.mktemp("scored")
-    files = {name: jpeg(face(*lesions, shade=n)) for n, (name, lesions) in enumerate(LESIONS.items())}
+    files = {
+        name: jpeg(face(*lesions, shade=n)) for n, (name, lesions) in enumerate(LESIONS.items())
+    }
     write_tree(root / "photos", files | {"p0/cut.jpg": jpeg(face(1, 1))[:900]})
-    skinbatch.score(root / "photos", root / "dest", pack=fake_pack, engine="local", max_failures=1.0)
+    skinbatch.score(
+        root / "photos", root / "dest", pack=fake_pack, engine="local", max_failures=1.0
+    )
     return root
 
 
@@ -46,7 +50,9 @@ def names(results: Results, **how: object) -> set[str]:
 def test_a_condition_chooses_what_the_tables_say(results: Results) -> None:
     rows = results.images().to_pylist()
     expected = {
-        r["image_id"] for r in rows if r["status"] == "ok" and r["grade"] == "moderate" and r["prob_rosacea"] > 0.5
+        r["image_id"]
+        for r in rows
+        if r["status"] == "ok" and r["grade"] == "moderate" and r["prob_rosacea"] > 0.5
     }
     assert 0 < len(expected) < 20
     assert names(results, where="grade = 'moderate' and prob_rosacea > 0.5") == expected
@@ -116,19 +122,28 @@ def test_a_condition_reaches_no_file_and_nothing_of_the_program(
         "set enable_external_access = true",
     ],
 )
-def test_even_a_whole_statement_reaches_no_file_and_no_database(tmp_path: Path, statement: str) -> None:
+def test_even_a_whole_statement_reaches_no_file_and_no_database(
+    tmp_path: Path, statement: str
+) -> None:
     (tmp_path / "file.csv").write_text("a\n1\n")
     sql = statement.format(file=tmp_path / "file.csv", folder=tmp_path)
     connection = closed_connection()
     assert connection.execute("select 1 + 1").fetchall() == [(2,)]
-    with pytest.raises(duckdb.Error, match=r"disabled by configuration|disabled through configuration|Cannot change"):
+    with pytest.raises(
+        duckdb.Error,
+        match=r"disabled by configuration|disabled through configuration|Cannot change",
+    ):
         connection.execute(sql)
     assert [path.name for path in tmp_path.iterdir()] == ["file.csv"]
 
 
-def test_pass_through_fields_are_columns_of_conditions_and_groups(tmp_path: Path, fake_pack: str) -> None:
+def test_pass_through_fields_are_columns_of_conditions_and_groups(
+    tmp_path: Path, fake_pack: str
+) -> None:
     photos = [jpeg(face(n, 0, shade=n)) for n in range(4)]
-    table = pa.table({"bytes": photos, "site": ["a", "a", None, "b"], "name": [f"{n}.jpg" for n in range(4)]})
+    table = pa.table(
+        {"bytes": photos, "site": ["a", "a", None, "b"], "name": [f"{n}.jpg" for n in range(4)]}
+    )
     (tmp_path / "in").mkdir()
     pq.write_table(table, tmp_path / "in/photos.parquet")
     skinbatch.score(tmp_path / "in", tmp_path / "dest", pack=fake_pack, engine="local")
@@ -141,7 +156,9 @@ def test_pass_through_fields_are_columns_of_conditions_and_groups(tmp_path: Path
     assert {2, 3} < set(chosen) and len(chosen) == 3
     with pytest.raises(UsageError, match=r"no photo has 'meta_sight'; similar: meta_site"):
         names(results, where="meta_sight = 'a'")
-    with pytest.raises(UsageError, match=r"--stratify meta_sight: no photo has it; similar: meta_site"):
+    with pytest.raises(
+        UsageError, match=r"--stratify meta_sight: no photo has it; similar: meta_site"
+    ):
         names(results, sample=3, stratify=("meta_sight",))
 
 
@@ -161,8 +178,14 @@ def test_a_sample_is_the_same_each_time_and_takes_as_many_from_each_group(result
 @pytest.mark.parametrize(
     ("how", "complaint"),
     [
-        ({"sample": 3, "stratify": ("grde",)}, "--stratify grde: `images` has no such column; similar: grade"),
-        ({"sample": 3, "stratify": ("ita_degrees",)}, r"its values form no groups; stratify by ita \(skin tones\)"),
+        (
+            {"sample": 3, "stratify": ("grde",)},
+            "--stratify grde: `images` has no such column; similar: grade",
+        ),
+        (
+            {"sample": 3, "stratify": ("ita_degrees",)},
+            r"its values form no groups; stratify by ita \(skin tones\)",
+        ),
         ({"stratify": ("grade",)}, "add --sample N"),
         ({"sample": 3, "uncertain": 3}, "--sample and --uncertain: choose one"),
         ({"suspect": 3}, "--suspect N compares photos with the annotations of --truth T"),
@@ -170,7 +193,9 @@ def test_a_sample_is_the_same_each_time_and_takes_as_many_from_each_group(result
         ({"truth_photos": Path("x")}, "--photos is the folder of the photos of --truth"),
     ],
 )
-def test_selections_that_cannot_be_meant_are_refused(results: Results, how: dict[str, object], complaint: str) -> None:
+def test_selections_that_cannot_be_meant_are_refused(
+    results: Results, how: dict[str, object], complaint: str
+) -> None:
     with pytest.raises(UsageError, match=complaint):
         names(results, **how)
 
@@ -186,7 +211,11 @@ def test_uncertainty_is_highest_for_boxes_at_the_threshold_and_counts_only_the_s
 
 def test_the_most_uncertain_photos_are_those_with_boxes_at_the_threshold(results: Results) -> None:
     # The fake detector gives every box 0.9.
-    counts = {row["image_id"]: row["count_total"] for row in results.images().to_pylist() if row["status"] == "ok"}
+    counts = {
+        row["image_id"]: row["count_total"]
+        for row in results.images().to_pylist()
+        if row["status"] == "ok"
+    }
     most = sorted(counts, key=lambda name: (-counts[name], name))[:4]
     assert set(choose(results, Selection(uncertain=4), threshold=0.9).image_ids) == set(most)
 
@@ -197,20 +226,34 @@ def test_of_equal_values_the_first_names_are_kept() -> None:
         kept.add(name, 1.0)
     kept.add("z", 0.5)
     assert (kept.names(), kept.names(1), kept.seen) == (["a", "b"], ["a"], 5)
-    assert equal_shares({("a",): 2, ("b",): 50, ("c",): 50}, 20) == {("a",): 2, ("b",): 9, ("c",): 9}
+    assert equal_shares({("a",): 2, ("b",): 50, ("c",): 50}, 20) == {
+        ("a",): 2,
+        ("b",): 9,
+        ("c",): 9,
+    }
     assert equal_shares({("a",): 2}, 20) == {("a",): 2}
 
 
 def coco(path: Path, scored: Path, change: dict[str, list[list[float]]]) -> Path:
     """Write the model's own boxes as a truth, but other boxes for the photos in `change`."""
     boxes = skinbatch.open(scored / "dest").boxes().to_pylist()
-    data: dict[str, list[dict[str, object]]] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    data: dict[str, list[dict[str, object]]] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "x"}],
+    }
     for n, name in enumerate(LESIONS):
-        own = [[b["x1"], b["y1"], b["x2"], b["y2"]] for b in boxes if b["image_id"] == name and b["counted"]]
+        own = [
+            [b["x1"], b["y1"], b["x2"], b["y2"]]
+            for b in boxes
+            if b["image_id"] == name and b["counted"]
+        ]
         data["images"].append({"id": n, "file_name": name, "width": 48, "height": 48})
         for x1, y1, x2, y2 in change.get(name, own):
             box = [x1 / 2, y1 / 2, (x2 - x1) / 2, (y2 - y1) / 2]
-            data["annotations"].append({"id": len(data["annotations"]), "image_id": n, "category_id": 1, "bbox": box})
+            data["annotations"].append(
+                {"id": len(data["annotations"]), "image_id": n, "category_id": 1, "bbox": box}
+            )
     path.write_text(json.dumps(data))
     return path
 
@@ -250,20 +293,30 @@ def test_boxes_in_shares_of_the_photo_are_refused_and_not_compared_as_pixels(
         annotation["bbox"] = [value / 96 for value in annotation["bbox"]]
     truth.write_text(json.dumps(data))
 
-    with pytest.raises(UsageError, match="all its boxes lie within 0 to 1, which is less than a pixel"):
+    with pytest.raises(
+        UsageError, match="all its boxes lie within 0 to 1, which is less than a pixel"
+    ):
         choose(results, Selection(suspect=3, truth=truth))
 
 
-def test_annotated_photos_that_were_not_scored_are_named(scored: Path, results: Results, tmp_path: Path) -> None:
+def test_annotated_photos_that_were_not_scored_are_named(
+    scored: Path, results: Results, tmp_path: Path
+) -> None:
     truth = coco(tmp_path / "truth.json", scored, {"p1/4.jpg": []})
     data = json.loads(truth.read_text())
     data["images"] += [{"id": 97, "file_name": "p9/new.jpg"}, {"id": 98, "file_name": "p0/cut.jpg"}]
     truth.write_text(json.dumps(data))
     (note,) = choose(results, Selection(suspect=3, truth=truth)).notes
-    assert note.startswith("2 annotated photos were not scored") and "p9/new.jpg" in note and "p0/cut.jpg" in note
+    assert (
+        note.startswith("2 annotated photos were not scored")
+        and "p9/new.jpg" in note
+        and "p0/cut.jpg" in note
+    )
 
     box = {"id": 1, "image_id": 97, "category_id": 1, "bbox": [1, 2, 3, 4]}
     data |= {"images": [{"id": 97, "file_name": "p9/new.jpg"}], "annotations": [box]}
     truth.write_text(json.dumps(data))
-    with pytest.raises(UsageError, match=r"none of its 1 annotated photos, such as p9/new.jpg, is a scored photo"):
+    with pytest.raises(
+        UsageError, match=r"none of its 1 annotated photos, such as p9/new.jpg, is a scored photo"
+    ):
         choose(results, Selection(suspect=3, truth=truth))

@@ -38,7 +38,9 @@ def as_nobody() -> Iterator[Path]:
 
 def test_version_is_the_modification_time_in_nanoseconds(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
-    assert LocalStore(tmp_path).head("a.jpg").version == str((tmp_path / "a.jpg").stat().st_mtime_ns)
+    assert LocalStore(tmp_path).head("a.jpg").version == str(
+        (tmp_path / "a.jpg").stat().st_mtime_ns
+    )
 
 
 def test_a_link_to_a_file_inside_is_listed_and_others_are_reported(tmp_path: Path) -> None:
@@ -76,7 +78,9 @@ def test_a_name_that_is_not_utf8_is_listed_as_storable_text_and_read_back(tmp_pa
     assert store.get(info.key)[0] == b"x"
 
 
-@pytest.mark.parametrize("key", ["../secret", "a/../../secret", "/etc/passwd", "nul\0.jpg", "x" * 300, "a.jpg/b"])
+@pytest.mark.parametrize(
+    "key", ["../secret", "a/../../secret", "/etc/passwd", "nul\0.jpg", "x" * 300, "a.jpg/b"]
+)
 def test_a_key_that_no_file_inside_can_have_is_not_found(tmp_path: Path, key: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -125,7 +129,9 @@ def test_a_file_in_the_place_of_a_folder_is_wrong_use(tmp_path: Path) -> None:
         LocalStore(tmp_path / "out").probe_writable()
 
 
-def test_a_disk_error_concerns_the_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_error_concerns_the_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
 
     def broken(*_: object) -> bytes:
@@ -136,7 +142,9 @@ def test_a_disk_error_concerns_the_one_file(tmp_path: Path, monkeypatch: pytest.
         LocalStore(tmp_path).get("a.jpg")
 
 
-def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_while_it_is_read_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"before")
     read = os.read
@@ -187,7 +195,13 @@ def test_what_dead_writers_left_is_cleared(tmp_path: Path) -> None:
 
 
 def test_what_dead_writers_left_is_cleared_where_it_was_listed_too(tmp_path: Path) -> None:
-    names = ("listed/a/.tmp-1", "listed/a/kept", "listed/.tmp-2/.tmp-3", "listed-not/.tmp-4", "other/c/.tmp-5")
+    names = (
+        "listed/a/.tmp-1",
+        "listed/a/kept",
+        "listed/.tmp-2/.tmp-3",
+        "listed-not/.tmp-4",
+        "other/c/.tmp-5",
+    )
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")

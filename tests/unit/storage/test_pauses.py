@@ -29,7 +29,11 @@ class Broken:
         def read(count: int) -> bytes:
             raise ConnectionResetError
 
-        return {"Body": SimpleNamespace(read=read, close=lambda: None), "ContentLength": 5, "ETag": '"1"'}
+        return {
+            "Body": SimpleNamespace(read=read, close=lambda: None),
+            "ContentLength": 5,
+            "ETag": '"1"',
+        }
 
 
 @pytest.fixture

@@ -12,7 +12,14 @@ import botocore.exceptions as bx
 import pytest
 
 from skinbatch.config import StorageSettings
-from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, SkinbatchError, StoreError, UsageError
+from skinbatch.errors import (
+    ChangedError,
+    ForbiddenError,
+    NotFoundError,
+    SkinbatchError,
+    StoreError,
+    UsageError,
+)
 from skinbatch.storage.client import mapped, s3_errors
 from skinbatch.storage.locate import Locator, open_store
 from skinbatch.storage.s3 import S3Store
@@ -22,7 +29,12 @@ from tests.handler import Quiet
 
 def test_a_bucket_that_does_not_exist_is_wrong_use(s3: S3Server) -> None:
     store = open_store("s3://no-such-bucket/x", s3.settings)
-    for ask in (lambda: list(store.list()), lambda: store.get("k"), lambda: store.put("k", b""), store.probe_writable):
+    for ask in (
+        lambda: list(store.list()),
+        lambda: store.get("k"),
+        lambda: store.put("k", b""),
+        store.probe_writable,
+    ):
         with pytest.raises(UsageError, match="no such bucket"):
             ask()
 
@@ -47,10 +59,15 @@ def test_a_prefix_ends_at_a_slash(s3: S3Server) -> None:
     for uri in (f"s3://{bucket}/photos", f"s3://{bucket}/photos/"):
         store = open_store(uri, s3.settings)
         assert [i.key for i in store.list()] == ["a.jpg"]
-        assert (store.uri, store.uri_of("a.jpg")) == (f"s3://{bucket}/photos", f"s3://{bucket}/photos/a.jpg")
+        assert (store.uri, store.uri_of("a.jpg")) == (
+            f"s3://{bucket}/photos",
+            f"s3://{bucket}/photos/a.jpg",
+        )
 
 
-def test_what_a_killed_probe_left_is_gone_after_the_next(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_probe_left_is_gone_after_the_next(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket = s3.bucket()
     store = open_store(f"s3://{bucket}/root", s3.settings)
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
@@ -89,7 +106,9 @@ def test_a_profile_that_does_not_exist_is_wrong_use(s3: S3Server) -> None:
         open_store("s3://some-bucket", StorageSettings(profile="nobody")).head("k")
 
 
-def test_an_endpoint_from_the_environment_is_used(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_from_the_environment_is_used(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", str(s3.settings.endpoint_url))
     store = open_store(f"s3://{s3.bucket()}", StorageSettings(timeout_s=58.0))
     store.put("k", b"x")
@@ -112,14 +131,18 @@ def test_an_endpoint_from_the_environment_is_used(s3: S3Server, monkeypatch: pyt
         ("SlowDown", 503, StoreError),
     ],
 )
-def test_answers_mean_what_a_user_can_do_about_them(code: str, http: int, kind: type[SkinbatchError]) -> None:
+def test_answers_mean_what_a_user_can_do_about_them(
+    code: str, http: int, kind: type[SkinbatchError]
+) -> None:
     answer = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": http}}
     assert type(mapped("s3://b/k", bx.ClientError(answer, "GetObject"))) is kind
 
 
 def test_no_message_holds_a_secret() -> None:
     with pytest.raises(StoreError) as caught, s3_errors("s3://b/k"):
-        raise bx.EndpointConnectionError(endpoint_url="http://user:hunter2@host/b/k?X-Amz-Signature=abc&x=1")
+        raise bx.EndpointConnectionError(
+            endpoint_url="http://user:hunter2@host/b/k?X-Amz-Signature=abc&x=1"
+        )
     text = str(caught.value) + str(caught.value.__cause__) + repr(caught.value.__suppress_context__)
     assert "hunter2" not in text and "abc" not in text and "host" in text
 
@@ -131,7 +154,9 @@ class Breaking:
     `on_break` may change the object.
     """
 
-    def __init__(self, data: bytes, breaks: int, heeds_if_match: bool = True, gives: int | None = None) -> None:
+    def __init__(
+        self, data: bytes, breaks: int, heeds_if_match: bool = True, gives: int | None = None
+    ) -> None:
         self.data, self.etag, self.breaks, self.gives = data, "v1", breaks, gives
         self.heeds_if_match = heeds_if_match
         self.on_break: Callable[[], None] = lambda: None
@@ -165,7 +190,10 @@ def serve(s3: S3Server, servers: Servers) -> Callable[[Breaking], S3Store]:
             def do_GET(self) -> None:
                 wanted = self.headers.get("Range")
                 world.ranges.append(wanted)
-                if world.heeds_if_match and self.headers.get("If-Match", f'"{world.etag}"') != f'"{world.etag}"':
+                if (
+                    world.heeds_if_match
+                    and self.headers.get("If-Match", f'"{world.etag}"') != f'"{world.etag}"'
+                ):
                     self.send_response(412)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
@@ -177,7 +205,9 @@ def serve(s3: S3Server, servers: Servers) -> Callable[[Breaking], S3Store]:
                 self.send_header("ETag", f'"{world.etag}"')
                 self.send_header("Content-Length", str(len(body)))
                 if match:
-                    self.send_header("Content-Range", f"bytes {first}-{first + len(body) - 1}/{len(world.data)}")
+                    self.send_header(
+                        "Content-Range", f"bytes {first}-{first + len(body) - 1}/{len(world.data)}"
+                    )
                 self.end_headers()
                 if world.breaks:
                     world.breaks -= 1
@@ -197,11 +227,17 @@ def serve(s3: S3Server, servers: Servers) -> Callable[[Breaking], S3Store]:
 DATA = bytes(range(256)) * 8000
 
 
-def test_a_read_that_breaks_off_is_taken_up_where_it_broke(serve: Callable[[Breaking], S3Store]) -> None:
+def test_a_read_that_breaks_off_is_taken_up_where_it_broke(
+    serve: Callable[[Breaking], S3Store],
+) -> None:
     world = Breaking(DATA, breaks=2)
     assert serve(world).get("k")[0] == DATA
     half = len(DATA) // 2
-    assert world.ranges == [None, f"bytes={half}-{len(DATA) - 1}", f"bytes={half + half // 2}-{len(DATA) - 1}"]
+    assert world.ranges == [
+        None,
+        f"bytes={half}-{len(DATA) - 1}",
+        f"bytes={half + half // 2}-{len(DATA) - 1}",
+    ]
 
 
 def test_a_stream_and_a_range_are_taken_up_too(serve: Callable[[Breaking], S3Store]) -> None:
@@ -210,12 +246,16 @@ def test_a_stream_and_a_range_are_taken_up_too(serve: Callable[[Breaking], S3Sto
     assert serve(Breaking(DATA, breaks=1)).get_range("k", 100, 900_000) == DATA[100:900_000]
 
 
-def test_a_connection_that_never_holds_is_an_error_not_a_short_object(serve: Callable[[Breaking], S3Store]) -> None:
+def test_a_connection_that_never_holds_is_an_error_not_a_short_object(
+    serve: Callable[[Breaking], S3Store],
+) -> None:
     with pytest.raises(StoreError, match="connection lost 4 times"):
         serve(Breaking(DATA, breaks=99)).get("k")
 
 
-def test_a_stream_may_break_often_while_each_connection_brings_it_further(serve: Callable[[Breaking], S3Store]) -> None:
+def test_a_stream_may_break_often_while_each_connection_brings_it_further(
+    serve: Callable[[Breaking], S3Store],
+) -> None:
     world = Breaking(DATA, breaks=99, gives=150_000)
     with serve(world).stream("k") as stream:
         assert stream.read() == DATA
@@ -223,15 +263,22 @@ def test_a_stream_may_break_often_while_each_connection_brings_it_further(serve:
     assert serve(Breaking(DATA, breaks=99, gives=150_000)).get("k")[0] == DATA
 
 
-def test_tries_that_bring_nothing_are_bounded_wherever_they_begin(serve: Callable[[Breaking], S3Store]) -> None:
+def test_tries_that_bring_nothing_are_bounded_wherever_they_begin(
+    serve: Callable[[Breaking], S3Store],
+) -> None:
     world = Breaking(DATA, breaks=99, gives=300_000)
     world.on_break = lambda: setattr(world, "gives", 300_000 if len(world.ranges) < 3 else 0)
-    with serve(world).stream("k") as stream, pytest.raises(StoreError, match="lost 4 times at byte 900000"):
+    with (
+        serve(world).stream("k") as stream,
+        pytest.raises(StoreError, match="lost 4 times at byte 900000"),
+    ):
         stream.read()
     assert len(world.ranges) == 6  # three that brought bytes, of which the last one counts
 
 
-def test_an_object_that_always_comes_whole_and_wrong_is_given_up(answers: Callable[..., S3Store]) -> None:
+def test_an_object_that_always_comes_whole_and_wrong_is_given_up(
+    answers: Callable[..., S3Store],
+) -> None:
     asked: list[None] = []
     wrong = {"ETag": '"x"', "x-amz-meta-skinbatch-sha256": "0" * 64}
     store = answers((200, wrong, b"abc"), on_answer=lambda: asked.append(None))
@@ -250,7 +297,9 @@ def test_an_object_that_changes_between_two_halves_is_noticed(
         serve(world).get("k")
 
 
-def test_a_server_that_ignores_if_match_is_found_out_by_its_etag(serve: Callable[[Breaking], S3Store]) -> None:
+def test_a_server_that_ignores_if_match_is_found_out_by_its_etag(
+    serve: Callable[[Breaking], S3Store],
+) -> None:
     with pytest.raises(ChangedError):
         serve(Breaking(DATA, breaks=0, heeds_if_match=False)).get("k", version="v0")
 
@@ -260,7 +309,9 @@ def test_a_locator_keeps_one_store_a_bucket(s3: S3Server) -> None:
     first, key = locator.locate("s3://bucket/a/b c.jpg")
     assert (key, locator.locate("s3://bucket/x")[0] is first) == ("a/b c.jpg", True)
     assert locator.locate("s3://other/x")[0] is not first
-    assert locator.locate("/data/x.jpg")[1] == locator.locate("file:///data/x.jpg")[1] == "data/x.jpg"
+    assert (
+        locator.locate("/data/x.jpg")[1] == locator.locate("file:///data/x.jpg")[1] == "data/x.jpg"
+    )
 
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -288,19 +339,27 @@ def answers(s3: S3Server, servers: Servers) -> Callable[..., S3Store]:
 
             do_GET = do_POST = answer
 
-        return S3Store("bucket", "p", StorageSettings(endpoint_url=servers(Handler), max_attempts=3))
+        return S3Store(
+            "bucket", "p", StorageSettings(endpoint_url=servers(Handler), max_attempts=3)
+        )
 
     return start
 
 
 def page(key: str, end: str) -> Answer:
     item = f"<Contents><Key>p/{key}</Key><Size>1</Size><ETag>&quot;x&quot;</ETag></Contents>"
-    return 200, {}, f'<ListBucketResult xmlns="{XMLNS}"><Name>bucket</Name>{item}{end}</ListBucketResult>'.encode()
+    return (
+        200,
+        {},
+        f'<ListBucketResult xmlns="{XMLNS}"><Name>bucket</Name>{item}{end}</ListBucketResult>'.encode(),
+    )
 
 
 XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
 LAST = "<IsTruncated>false</IsTruncated>"
-FIRST_PAGE = page("a", "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>")
+FIRST_PAGE = page(
+    "a", "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+)
 WITHOUT_END = {
     "empty": (200, {}, b""),
     "says nothing": page("b", ""),
@@ -323,7 +382,9 @@ def deleted(code: str = "") -> Answer:
     return 200, {}, f'<DeleteResult xmlns="{XMLNS}">{error}</DeleteResult>'.encode()
 
 
-def test_one_of_many_that_a_store_could_not_delete_is_asked_for_again(answers: Callable[..., S3Store]) -> None:
+def test_one_of_many_that_a_store_could_not_delete_is_asked_for_again(
+    answers: Callable[..., S3Store],
+) -> None:
     answers(deleted("SlowDown"), deleted("InternalError"), deleted()).delete(["j", "k"])
     answers(deleted("NoSuchKey")).delete(["k"])
     with pytest.raises(StoreError, match="not deleted in 3 attempts: SlowDown"):

@@ -54,8 +54,12 @@ class Tree:
 def _some_keys(seed: int) -> list[str]:
     """Return names that sort differently as names and as keys, one folder of hundreds, some deep, some large."""
     rng = random.Random(seed)
-    keys = {f"many/{n:03d}{rng.choice(('', '-', '.', '0'))}/{rng.choice('abc')}.jpg" for n in range(400)}
-    keys |= {f"many/{n:03d}-/deep/{m}/x.jpg" for n in range(0, 400, 7) for m in range(rng.randrange(4))}
+    keys = {
+        f"many/{n:03d}{rng.choice(('', '-', '.', '0'))}/{rng.choice('abc')}.jpg" for n in range(400)
+    }
+    keys |= {
+        f"many/{n:03d}-/deep/{m}/x.jpg" for n in range(0, 400, 7) for m in range(rng.randrange(4))
+    }
     keys |= {f"many/large-{n}/{m:04d}.jpg" for n in range(3) for m in range(rng.randrange(60))}
     keys |= {f"{a}{b}{c}.jpg" for a in ("", "m", "many") for b in ("-", "0") for c in "ab"}
     return sorted(keys)
@@ -72,7 +76,9 @@ def delay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> fl
     return 0.0
 
 
-@pytest.mark.parametrize("prefix", ["", "many/", "many/1", "many/2/", "m", "many/large-1/", "nothing/", "nothing"])
+@pytest.mark.parametrize(
+    "prefix", ["", "many/", "many/1", "many/2/", "m", "many/large-1/", "nothing/", "nothing"]
+)
 def test_keys_come_in_their_own_order(delay: float, prefix: str) -> None:
     keys = _some_keys(1)
     tree = Tree(keys, delay)
@@ -121,7 +127,9 @@ def test_large_folders_wait_for_their_turn(delay: float) -> None:
 
 def test_few_names_are_held_ahead(delay: float) -> None:
     """Use small folders first, so that the goes grow, and then larger ones."""
-    tree = Tree([f"{n:04d}/{m:02d}.jpg" for n in range(1000) for m in range(1 if n < 500 else 30)], delay)
+    tree = Tree(
+        [f"{n:04d}/{m:02d}.jpg" for n in range(1000) for m in range(1 if n < 500 else 30)], delay
+    )
     goes = 4 * walk_module._THREADS + 1 if delay else 1
     held = max(tree.handed_out - n for n, _ in enumerate(walk(tree, "")))
     assert (len(tree.threads) > 1) == (delay > 0)
@@ -186,7 +194,9 @@ def test_a_listing_that_is_left_waits_for_no_more_than_what_each_thread_is_readi
     _assert_nothing_reads(tree, most=3000)
 
 
-def test_a_store_of_many_folders_is_listed_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_of_many_folders_is_listed_in_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(walk_module, "_FOLDERS", 16)
     monkeypatch.setattr(walk_module, "_WAITED", -1)  # as if every answer took long
     keys = [f"done/{n:03d}{'-' * (n % 2)}/{n}.jpg" for n in range(300)]

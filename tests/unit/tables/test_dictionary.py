@@ -15,10 +15,15 @@ from tests.faces import face, png, write_tree
 
 
 def test_the_command_prints_the_meaning_of_every_column_as_the_files_have_it(
-    tmp_path: Path, fake_pack: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    fake_pack: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_tree(tmp_path / "photos", {"a.png": png(face(1))})
-    skinbatch.score(tmp_path / "photos", tmp_path / "out", pack=fake_pack, engine="local", save_masks=True)
+    skinbatch.score(
+        tmp_path / "photos", tmp_path / "out", pack=fake_pack, engine="local", save_masks=True
+    )
     monkeypatch.setattr(sys, "argv", ["skinbatch", "schema", "--pack", fake_pack, "--json"])
 
     with pytest.raises(SystemExit) as ended:

@@ -13,7 +13,8 @@ from skinbatch.tables.schema import META_FIELD
 def table(*texts: str) -> pa.Table:
     ids = pa.array([str(n) for n in range(len(texts))])
     return pa.table(
-        [ids, pa.array(texts, pa.string())], schema=pa.schema([pa.field("image_id", pa.string()), META_FIELD])
+        [ids, pa.array(texts, pa.string())],
+        schema=pa.schema([pa.field("image_id", pa.string()), META_FIELD]),
     )
 
 
@@ -42,7 +43,14 @@ def test_each_field_becomes_a_column() -> None:
 
 def test_names_that_differ_in_case_only_or_are_taken_are_numbered() -> None:
     taken = table('{"Age": "1", "age": "2", "x": "3"}').append_column("meta_x", pa.array([0.5]))
-    assert add_meta_columns(taken).column_names == ["image_id", "meta", "meta_x", "meta_Age", "meta_age_2", "meta_x_2"]
+    assert add_meta_columns(taken).column_names == [
+        "image_id",
+        "meta",
+        "meta_x",
+        "meta_Age",
+        "meta_age_2",
+        "meta_x_2",
+    ]
 
 
 def test_names_that_are_no_utf8_are_escaped_once() -> None:
@@ -56,12 +64,19 @@ def test_a_table_without_rows_or_fields_stays_as_it_is() -> None:
 
 def test_values_that_are_no_text_are_shown_as_json() -> None:
     shown = add_meta_columns(table('{"n": 1, "list": [1, "é"], "no": null}'))
-    assert shown.select(shown.column_names[2:]).to_pylist() == [{"meta_list": '[1, "é"]', "meta_n": "1"}]
+    assert shown.select(shown.column_names[2:]).to_pylist() == [
+        {"meta_list": '[1, "é"]', "meta_n": "1"}
+    ]
 
 
 def test_tables_of_version_1_give_the_same_columns_again() -> None:
     old = pa.table(
-        {"image_id": ["0", "1"], "meta_prob_x": [0.5, 0.1], "meta_b": ["2", None], r"meta_\x{ff}": [None, "3"]}
+        {
+            "image_id": ["0", "1"],
+            "meta_prob_x": [0.5, 0.1],
+            "meta_b": ["2", None],
+            r"meta_\x{ff}": [None, "3"],
+        }
     )
     new = with_meta(old, ["meta_prob_x"])
     assert new.column_names == ["image_id", "meta_prob_x", "meta"]

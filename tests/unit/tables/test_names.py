@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skinbatch.tables.names import column_name, count_columns, meta_columns, original_text, prob_columns, safe_text
+from skinbatch.tables.names import (
+    column_name,
+    count_columns,
+    meta_columns,
+    original_text,
+    prob_columns,
+    safe_text,
+)
 
 
 def test_class_names_become_lower_case_with_underscores() -> None:
@@ -28,7 +35,11 @@ def test_a_name_that_looks_like_an_escape_is_not_taken_for_one() -> None:
     assert safe_text(r"\x{ff}.jpg") != safe_text(os.fsdecode(b"\xff.jpg"))
 
 
-@given(st.text(st.one_of(st.sampled_from("\\x{}05cfd"), st.characters(), st.characters(categories=["Cs"]))))
+@given(
+    st.text(
+        st.one_of(st.sampled_from("\\x{}05cfd"), st.characters(), st.characters(categories=["Cs"]))
+    )
+)
 def test_safe_text_is_reversible_and_always_utf8(text: str) -> None:
     assert original_text(safe_text(text)) == text
     safe_text(text).encode("utf-8")
@@ -42,8 +53,12 @@ def test_classes_that_fall_together_get_a_suffix() -> None:
     }
 
 
-@pytest.mark.parametrize(("head", "column"), [("disease", "prob_sk_like"), ("Acne grade", "acne_grade_prob_sk_like")])
-def test_the_disease_head_has_short_columns_and_others_carry_their_name(head: str, column: str) -> None:
+@pytest.mark.parametrize(
+    ("head", "column"), [("disease", "prob_sk_like"), ("Acne grade", "acne_grade_prob_sk_like")]
+)
+def test_the_disease_head_has_short_columns_and_others_carry_their_name(
+    head: str, column: str
+) -> None:
     assert prob_columns(head, ["SK-like"]) == {"SK-like": column}
 
 

@@ -9,13 +9,22 @@ from pycocotools import mask as coco
 
 from skinbatch.errors import TableError
 from skinbatch.tables.parquet import file_metadata, read_metadata, read_parquet, write_parquet
-from skinbatch.tables.rows import Row, boxes_table, concat_images, copy_rows, images_table, masks_table
+from skinbatch.tables.rows import (
+    Row,
+    boxes_table,
+    concat_images,
+    copy_rows,
+    images_table,
+    masks_table,
+)
 from skinbatch.tables.schema import BOXES, images_schema, masks_schema
 from skinbatch.types import GradedBox, ImageRef, ImageResult, Status
 
 CLASSES = ("acne",)
 PROBS = ("prob_rosacea", "prob_lupus")
-METADATA = file_metadata("0123456789ab", 1, "starter", {"detector": "d" * 64, "segmenter": "s" * 64})
+METADATA = file_metadata(
+    "0123456789ab", 1, "starter", {"detector": "d" * 64, "segmenter": "s" * 64}
+)
 
 
 def box(score: float) -> GradedBox:
@@ -81,16 +90,26 @@ def test_every_field_is_described_and_the_grade_says_it_is_an_overestimate() -> 
 
 def test_a_scored_photo_becomes_one_row_with_its_values() -> None:
     row = images(Row(photo("a.jpg", patient="7"), "u1", scored())).to_pylist()[0]
-    assert (row["image_id"], row["uri"], row["size"], row["version"]) == ("a.jpg", "/photos/a.jpg", 100, "v1")
+    assert (row["image_id"], row["uri"], row["size"], row["version"]) == (
+        "a.jpg",
+        "/photos/a.jpg",
+        100,
+        "v1",
+    )
     assert (row["status"], row["unit_id"], row["meta"]) == ("ok", "u1", '{"patient": "7"}')
     assert [row[f"crop_{edge}"] for edge in ("x1", "y1", "x2", "y2")] == [10, 20, 300, 400]
     assert (row["count_acne"], row["prob_rosacea"], row["top_class"]) == (1, 0.25, "lupus")
 
 
 def test_a_failed_photo_has_its_status_and_nulls() -> None:
-    row = images(Row(photo("b.jpg"), "u1", ImageResult(Status.CORRUPT, "b.jpg: not a JPEG"))).to_pylist()[0]
+    row = images(
+        Row(photo("b.jpg"), "u1", ImageResult(Status.CORRUPT, "b.jpg: not a JPEG"))
+    ).to_pylist()[0]
     assert (row["status"], row["error"]) == ("corrupt", "b.jpg: not a JPEG")
-    assert all(row[name] is None for name in ("count_acne", "count_total", "prob_lupus", "crop_x1", "face", "grade"))
+    assert all(
+        row[name] is None
+        for name in ("count_acne", "count_total", "prob_lupus", "crop_x1", "face", "grade")
+    )
 
 
 def test_what_passes_through_is_one_json_object_a_row() -> None:
@@ -119,7 +138,11 @@ def test_no_error_says_an_address_which_the_next_run_would_have_elsewhere() -> N
 
 
 def test_boxes_are_numbered_within_their_photo() -> None:
-    rows = [Row(photo("a"), "u", scored(2)), Row(photo("b"), "u", scored(0)), Row(photo("c"), "u", scored(1))]
+    rows = [
+        Row(photo("a"), "u", scored(2)),
+        Row(photo("b"), "u", scored(0)),
+        Row(photo("c"), "u", scored(1)),
+    ]
     table = boxes_table(rows)
     assert table.select(["image_id", "box_id"]).to_pylist() == [
         {"image_id": "a", "box_id": 0},
@@ -139,9 +162,14 @@ def test_masks_have_one_row_a_photo_and_nulls_where_there_is_none() -> None:
     pixels[100:200, 50:70] = 1
     counts = coco.encode(np.asfortranarray(pixels))["counts"]
     masked = ImageResult(Status.OK, width=640, height=480, mask_rle={"skin": counts})
-    table = masks_table([Row(photo("a"), "u", masked), Row(photo("b"), "u", ImageResult(Status.EMPTY))], ["skin"])
+    table = masks_table(
+        [Row(photo("a"), "u", masked), Row(photo("b"), "u", ImageResult(Status.EMPTY))], ["skin"]
+    )
     first, second = table.to_pylist()
-    assert (coco.decode({"size": [first["height"], first["width"]], "counts": first["rle_skin"]}) == pixels).all()
+    assert (
+        coco.decode({"size": [first["height"], first["width"]], "counts": first["rle_skin"]})
+        == pixels
+    ).all()
     assert (second["height"], second["rle_skin"]) == (None, None)
 
 
@@ -156,7 +184,9 @@ def test_parquet_files_are_the_same_bytes_each_time_and_come_back_whole() -> Non
 
 
 def test_files_carry_what_scored_them_and_are_compressed_with_zstd() -> None:
-    file = pq.ParquetFile(io.BytesIO(write_parquet(images(Row(photo("a"), "u", scored())), METADATA)))
+    file = pq.ParquetFile(
+        io.BytesIO(write_parquet(images(Row(photo("a"), "u", scored())), METADATA))
+    )
     assert file.metadata.metadata[b"skinbatch.fingerprint"] == b"0123456789ab"
     assert file.metadata.row_group(0).column(0).compression == "ZSTD"
 
@@ -165,7 +195,8 @@ def test_a_null_where_none_may_be_is_not_written() -> None:
     table = images(Row(photo("a"), "u", scored())).drop_columns(["status"])
     schema = images_schema(CLASSES, PROBS)
     broken = pa.table(
-        [table.column(f.name) if f.name != "status" else pa.nulls(1, f.type) for f in schema], schema=schema
+        [table.column(f.name) if f.name != "status" else pa.nulls(1, f.type) for f in schema],
+        schema=schema,
     )
     with pytest.raises(pa.ArrowInvalid):
         write_parquet(broken, METADATA)
@@ -190,7 +221,11 @@ def test_files_of_others_and_of_newer_versions_are_refused() -> None:
 
 def changed_fields(table: pa.Table) -> list[pa.Field]:
     """Return fields that differ from the schema of `images` in what or where they are."""
-    return [a for a, b in zip(table.schema, images_schema(CLASSES, PROBS), strict=True) if not a.equals(b)]
+    return [
+        a
+        for a, b in zip(table.schema, images_schema(CLASSES, PROBS), strict=True)
+        if not a.equals(b)
+    ]
 
 
 def test_copied_rows_keep_what_was_computed_and_take_the_photos_new_place() -> None:
@@ -200,7 +235,9 @@ def test_copied_rows_keep_what_was_computed_and_take_the_photos_new_place() -> N
         Row(photo("c"), "u1", scored(1)),
     ]
     moved = ImageRef("new.tar/c", "/photos/new.tar/c", 100, "v9", {"patient": "3"})
-    kept, boxes, masks = copy_rows(images(*old), boxes_table(old), None, {"a": (photo("a"), "u2"), "c": (moved, "u2")})
+    kept, boxes, masks = copy_rows(
+        images(*old), boxes_table(old), None, {"a": (photo("a"), "u2"), "c": (moved, "u2")}
+    )
     assert kept.select(["image_id", "uri", "version", "unit_id", "meta"]).to_pylist() == [
         {"image_id": "a", "uri": "/photos/a", "version": "v1", "unit_id": "u2", "meta": "{}"},
         {
@@ -219,7 +256,9 @@ def test_copied_rows_keep_what_was_computed_and_take_the_photos_new_place() -> N
 
 def test_copied_masks_follow_their_photo() -> None:
     row = Row(photo("a"), "u1", ImageResult(Status.OK, width=2, height=2, mask_rle={"skin": b"04"}))
-    _, _, masks = copy_rows(images(row), boxes_table([row]), masks_table([row], ["skin"]), {"a": (photo("b"), "u2")})
+    _, _, masks = copy_rows(
+        images(row), boxes_table([row]), masks_table([row], ["skin"]), {"a": (photo("b"), "u2")}
+    )
     assert masks is not None
     assert masks.to_pylist() == [{"image_id": "b", "height": 2, "width": 2, "rle_skin": "04"}]
 
@@ -232,7 +271,9 @@ def test_keeping_nothing_gives_empty_tables() -> None:
 
 def test_copied_and_new_rows_go_into_one_table() -> None:
     row = Row(photo("a"), "u1", scored())
-    kept, _, _ = copy_rows(images(row), boxes_table([row]), None, {"a": (photo("a", label="x"), "u2")})
+    kept, _, _ = copy_rows(
+        images(row), boxes_table([row]), None, {"a": (photo("a", label="x"), "u2")}
+    )
     both = concat_images([kept, images(Row(photo("b", age="3"), "u2", scored()))])
     assert both.column("image_id").to_pylist() == ["a", "b"]
     assert both.column("meta").to_pylist() == ['{"label": "x"}', '{"age": "3"}']

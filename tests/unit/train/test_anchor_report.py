@@ -22,9 +22,16 @@ from tests.unit.annotations.support import photo
 def truth(tmp_path: Path) -> Path:
     """Write boxes of two sizes, 30 x 30 and 100 x 60 at 640 px, slightly jittered, and two invalid ones."""
     rng = np.random.default_rng(0)
-    sizes = np.concatenate([rng.uniform(29, 31, (40, 2)), rng.uniform(0.97, 1.03, (40, 2)) * (100, 60)])
-    annotations = [{"image_id": 1, "bbox": [5, 5, round(w, 2), round(h, 2)]} for w, h in sizes.tolist()]
-    annotations += [{"image_id": 1, "bbox": [50, 50, 20, 0]}, {"image_id": 1, "bbox": [700, 0, 10, 10]}]
+    sizes = np.concatenate(
+        [rng.uniform(29, 31, (40, 2)), rng.uniform(0.97, 1.03, (40, 2)) * (100, 60)]
+    )
+    annotations = [
+        {"image_id": 1, "bbox": [5, 5, round(w, 2), round(h, 2)]} for w, h in sizes.tolist()
+    ]
+    annotations += [
+        {"image_id": 1, "bbox": [50, 50, 20, 0]},
+        {"image_id": 1, "bbox": [700, 0, 10, 10]},
+    ]
     path = tmp_path / "truth.json"
     images = [{"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}]
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
@@ -38,7 +45,9 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_planted_sizes_are_the_anchors_and_go_into_a_config(truth: Path, tmp_path: Path) -> None:
+def test_the_planted_sizes_are_the_anchors_and_go_into_a_config(
+    truth: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "detector.toml"
     report = report_anchors(truth, 2, output=config, plot=tmp_path / "curve.png")
     np.testing.assert_allclose(report.anchors, [[30, 30], [100, 60]], rtol=0.03)
@@ -101,7 +110,15 @@ def test_the_command_prints_the_table_and_names_what_it_left_out(
 ) -> None:
     assert call(monkeypatch, truth, "-k", 2) == 0
     said = capsys.readouterr().out
-    for text in ("80 boxes of 1 photos", "1 empty", "1 outside the photo", "a.jpg", "  2  0.9", "<- chosen", " x "):
+    for text in (
+        "80 boxes of 1 photos",
+        "1 empty",
+        "1 outside the photo",
+        "a.jpg",
+        "  2  0.9",
+        "<- chosen",
+        " x ",
+    ):
         assert text in said
     assert call(monkeypatch, truth, "-k", 2, "--json") == 0
     report = json.loads(capsys.readouterr().out)
@@ -126,7 +143,9 @@ def test_a_place_that_cannot_be_written_is_named(truth: Path, tmp_path: Path) ->
         report_anchors(truth, 2, plot=tmp_path / "nowhere" / "curve.png")
 
 
-def test_on_acne04_nine_anchors_cover_the_lesions_that_the_usual_ones_miss(shared_data: Path) -> None:
+def test_on_acne04_nine_anchors_cover_the_lesions_that_the_usual_ones_miss(
+    shared_data: Path,
+) -> None:
     report = report_anchors(shared_data / "acne04" / "valid", 9)
     assert (report.photos, report.boxes, dict(report.left_out)) == (283, 3425, {})
     assert (np.diff(list(report.curve.values())) > 0).all()

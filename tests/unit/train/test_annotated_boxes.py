@@ -12,7 +12,9 @@ from skinbatch.errors import UsageError
 from skinbatch.train.annotated_boxes import network_sizes
 
 
-def boxed(*boxes: tuple[float, float, float, float], width: int = 1280, height: int = 640) -> AnnotatedPhoto:
+def boxed(
+    *boxes: tuple[float, float, float, float], width: int = 1280, height: int = 640
+) -> AnnotatedPhoto:
     said = np.array(boxes, np.float32).reshape(-1, 4)
     return AnnotatedPhoto("a.jpg", Path("a.xml"), None, width, height, said, ("acne",) * len(said))
 
@@ -40,7 +42,9 @@ def test_what_is_no_box_is_counted_by_reason_and_left_out() -> None:
 
 
 def test_a_box_over_the_edge_counts_with_what_is_in_the_photo() -> None:
-    np.testing.assert_allclose(network_sizes([boxed((1200, -20, 1360, 80))], 1280, 1.0).wh, [[80, 80]])
+    np.testing.assert_allclose(
+        network_sizes([boxed((1200, -20, 1360, 80))], 1280, 1.0).wh, [[80, 80]]
+    )
 
 
 def test_photos_nobody_annotated_are_passed_over_and_an_unknown_size_is_named() -> None:

@@ -15,4 +15,6 @@ def test_spots_stay_near_the_region_and_leave_the_photo_itself_alone() -> None:
     assert (photo == 180).all()
     assert (spotted[40:50, 40:50] != 180).any()
     assert (spotted[:25, :25] == 180).all()
-    np.testing.assert_array_equal(blemish(photo, np.zeros_like(region), np.random.default_rng(1), 40), photo)
+    np.testing.assert_array_equal(
+        blemish(photo, np.zeros_like(region), np.random.default_rng(1), 40), photo
+    )

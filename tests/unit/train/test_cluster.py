@@ -27,7 +27,9 @@ pytestmark = pytest.mark.slow
 TWO = RunSection(device="cpu", workers=2)
 
 
-def test_workers_know_each_other_and_the_first_ones_answer_and_progress_come_back(tmp_path: Path) -> None:
+def test_workers_know_each_other_and_the_first_ones_answer_and_progress_come_back(
+    tmp_path: Path,
+) -> None:
     notes: list[str] = []
     assert on_workers(_sum_of_ranks, TWO, tmp_path, _Noting(notes)) == 10 + 11
     assert notes == ["rank 0 of 2"]
@@ -66,20 +68,32 @@ def test_two_workers_that_are_interrupted_end_their_step_and_go_on_from_it(
     recipe = write_spotted(tmp_path)
     text = recipe.read_text(encoding="utf-8").replace("evaluate_every = 2", "evaluate_every = 500")
     recipe.write_text(
-        text.replace("epochs = 6", "epochs = 500").replace("[run]", "[run]\nworkers = 2"), encoding="utf-8"
+        text.replace("epochs = 6", "epochs = 500").replace("[run]", "[run]\nworkers = 2"),
+        encoding="utf-8",
     )
     out = tmp_path / "out"
     first = _interrupted(recipe, out, ", loss ", number)
     assert any("stops after this step" in line for line in first)
     state = load_checkpoint(out / "work" / "detector", {}, torch.device("cpu"))
-    assert state is not None and state.step > 0 and not state.curve, "nothing but the interruption had it written"
+    assert state is not None and state.step > 0 and not state.curve, (
+        "nothing but the interruption had it written"
+    )
     again = _interrupted(recipe, out, "resumed after", number)
     assert f"note: resumed after step {state.step}\n" in again
 
 
 def _interrupted(recipe: Path, out: Path, at: str, number: signal.Signals) -> list[str]:
     """Return the output of a training that gets a signal when it prints `at`."""
-    command = [sys.executable, "-m", "skinbatch", "train", "detector", str(recipe), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "skinbatch",
+        "train",
+        "detector",
+        str(recipe),
+        "--out",
+        str(out),
+    ]
     lines: list[str] = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None

@@ -26,14 +26,21 @@ def photos(tmp_path: Path) -> list[StoredPhoto]:
 def test_a_face_is_where_the_scorer_finds_it(photos: list[StoredPhoto], fake_pack: str) -> None:
     cut = cut_faces(photos, load_pack(fake_pack), masked=False, device="cpu")
     scorer = Scorer(fake_pack, device="cpu")
-    assert [photo.cut and photo.cut.crop for photo in cut] == [scorer(photo.path).crop for photo in photos]
+    assert [photo.cut and photo.cut.crop for photo in cut] == [
+        scorer(photo.path).crop for photo in photos
+    ]
     x1, y1, x2, y2 = scorer(photos[0].path).crop or (0, 0, 0, 0)
     assert (cut[0].pixels() == face()[y1:y2, x1:x2]).all()
 
 
 def test_a_photo_without_a_face_stays_whole(tmp_path: Path) -> None:
     Image.fromarray(np.full((64, 80, 3), (30, 60, 140), np.uint8)).save(tmp_path / "wall.png")
-    (cut,) = cut_faces([StoredPhoto("wall", tmp_path / "wall.png")], load_pack("starter"), masked=True, device="cpu")
+    (cut,) = cut_faces(
+        [StoredPhoto("wall", tmp_path / "wall.png")],
+        load_pack("starter"),
+        masked=True,
+        device="cpu",
+    )
     assert cut.pixels().shape == (64, 80, 3)
     assert (cut.pixels() == (30, 60, 140)).all()
 

@@ -36,7 +36,9 @@ class Brightness:
     def __len__(self) -> int:
         return self.photos
 
-    def sample(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def sample(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         self.drawn.append(index)
         grey = int(rng.integers(0, 256))
         return np.full((4, 4, 3), grey, np.uint8), np.array([grey / 255], np.float32)
@@ -74,18 +76,27 @@ class BrightnessTask:
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(16, 1)
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Flatten(),
+        nn.Linear(16, 1),
     )
 
 
 def train(task: BrightnessTask, work: Path, **how: object) -> Fitted:
-    schedule = ScheduleSection.model_validate({"epochs": 12, "batch": 6, "lr": 0.02, "ema": 0.9, "warmup": 3} | how)
+    schedule = ScheduleSection.model_validate(
+        {"epochs": 12, "batch": 6, "lr": 0.02, "ema": 0.9, "warmup": 3} | how
+    )
     return fit(network(), task, Plan(schedule, RUN, 5, "recipe.toml"), work, Silent())
 
 
 def learned(fitted: Fitted) -> list[dict[str, float]]:
     """Return the curve without what depends on the clock."""
-    return [{k: v for k, v in point.items() if k not in ("minutes", "waited")} for point in fitted.curve]
+    return [
+        {k: v for k, v in point.items() if k not in ("minutes", "waited")} for point in fitted.curve
+    ]
 
 
 def test_it_learns_and_keeps_the_weights_of_the_best_evaluation(tmp_path: Path) -> None:
@@ -104,12 +115,22 @@ def test_it_learns_and_keeps_the_weights_of_the_best_evaluation(tmp_path: Path) 
     assert all(0 <= point["waited"] <= 1 for point in logged)
 
 
-def test_of_equal_evaluations_the_one_that_has_learned_longest_is_kept_and_is_no_improvement(tmp_path: Path) -> None:
+def test_of_equal_evaluations_the_one_that_has_learned_longest_is_kept_and_is_no_improvement(
+    tmp_path: Path,
+) -> None:
     for scores, kept in (([0.0, 0.0, 0.0, 0.0], 4), ([0.2, 0.5, 0.5, 0.4, 0.4], 3)):
         folder = tmp_path / str(kept)
         fitted = train(BrightnessTask(scores), folder, patience=3)
-        assert (fitted.stopped, len(fitted.curve)) == ("the score did not rise for 3 evaluations", len(scores))
-        until = train(BrightnessTask([0.1 * n for n in range(kept)]), folder / "until", epochs=kept, decay="constant")
+        assert (fitted.stopped, len(fitted.curve)) == (
+            "the score did not rise for 3 evaluations",
+            len(scores),
+        )
+        until = train(
+            BrightnessTask([0.1 * n for n in range(kept)]),
+            folder / "until",
+            epochs=kept,
+            decay="constant",
+        )
         same = train(BrightnessTask(scores), folder / "same", patience=3, decay="constant")
         assert all(torch.equal(same.weights[name], value) for name, value in until.weights.items())
 
@@ -149,7 +170,9 @@ def test_minutes_are_on_the_clock_and_over_all_resumptions(tmp_path: Path) -> No
 
 
 def test_a_loss_that_is_not_finite_is_told_with_the_settings_to_change(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"recipe.toml: the loss is .* lower `schedule.lr` \(1e\+20\)"):
+    with pytest.raises(
+        UsageError, match=r"recipe.toml: the loss is .* lower `schedule.lr` \(1e\+20\)"
+    ):
         train(BrightnessTask(), tmp_path, lr=1e20, optimiser="sgd", ema=0.0, warmup=0)
     assert not (tmp_path / "checkpoint.pt").exists()
 
@@ -168,7 +191,13 @@ def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
     train(BrightnessTask(), tmp_path, epochs=1)
     plan = Plan(ScheduleSection(epochs=1, batch=6, ema=0.9), RUN, 5, "recipe.toml")
     with pytest.raises(UsageError, match=r"checkpoint.pt: is not a checkpoint of this training"):
-        fit(nn.Sequential(nn.Flatten(), nn.Linear(48, 1)), BrightnessTask(), plan, tmp_path, Silent())
+        fit(
+            nn.Sequential(nn.Flatten(), nn.Linear(48, 1)),
+            BrightnessTask(),
+            plan,
+            tmp_path,
+            Silent(),
+        )
 
 
 def test_one_photo_a_step_is_too_few_for_batch_norm(tmp_path: Path) -> None:
@@ -183,7 +212,9 @@ def test_frozen_layers_keep_weights_and_running_statistics(tmp_path: Path) -> No
     frozen[1].requires_grad_(False)  # type: ignore[index]
     plan = Plan(ScheduleSection(epochs=3, batch=6, lr=0.02), RUN, 5, "recipe.toml")
     fitted = fit(frozen, BrightnessTask(), plan, tmp_path, Silent())
-    changed = {name for name, value in fitted.weights.items() if not torch.equal(value, before[name])}
+    changed = {
+        name for name, value in fitted.weights.items() if not torch.equal(value, before[name])
+    }
     assert changed == {"5.weight", "5.bias"}
 
 
@@ -200,34 +231,53 @@ def test_steps_and_evaluations_are_told(tmp_path: Path) -> None:
             self.points.append(point)
 
     heard = Heard()
-    fitted = fit(network(), BrightnessTask(), Plan(ScheduleSection(epochs=2, batch=6), RUN, 5, ""), tmp_path, heard)
+    fitted = fit(
+        network(),
+        BrightnessTask(),
+        Plan(ScheduleSection(epochs=2, batch=6), RUN, 5, ""),
+        tmp_path,
+        heard,
+    )
     assert heard.points == list(fitted.curve)
     assert (heard.steps[0].step, heard.steps[0].steps) == (1, 6)
 
 
 def one_of_two(rank: int, work: Path, length: dict[str, object]) -> None:
     """Run one of two workers in a process of its own."""
-    loop.SAVE_EVERY_S = 0.0 if rank else 3600.0  # clocks differ, so each save belongs to one process
+    loop.SAVE_EVERY_S = (
+        0.0 if rank else 3600.0
+    )  # clocks differ, so each save belongs to one process
     dist.init_process_group("gloo", init_method=f"file://{work}/meeting", rank=rank, world_size=2)
     fitted = train(BrightnessTask(), work, **length)
-    torch.save({"weights": dict(fitted.weights), "curve": list(fitted.curve)}, work / f"seen-by-{rank}.pt")
+    torch.save(
+        {"weights": dict(fitted.weights), "curve": list(fitted.curve)}, work / f"seen-by-{rank}.pt"
+    )
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(
-    "length", [{"epochs": 12, "evaluate_every": 3}, {"epochs": None, "minutes": 0.02}], ids=["epochs", "minutes"]
+    "length",
+    [{"epochs": 12, "evaluate_every": 3}, {"epochs": None, "minutes": 0.02}],
+    ids=["epochs", "minutes"],
 )
 def test_two_workers_train_one_network_together(tmp_path: Path, length: dict[str, object]) -> None:
-    processes = [get_context("fork").Process(target=one_of_two, args=(rank, tmp_path, length)) for rank in range(2)]
+    processes = [
+        get_context("fork").Process(target=one_of_two, args=(rank, tmp_path, length))
+        for rank in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
-    first, second = (torch.load(tmp_path / f"seen-by-{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = (
+        torch.load(tmp_path / f"seen-by-{rank}.pt", weights_only=True) for rank in range(2)
+    )
     assert first["curve"] == second["curve"]
     assert first["curve"][-1]["loss"] < first["curve"][0]["loss"]
-    assert all(torch.equal(first["weights"][name], value) for name, value in second["weights"].items())
+    assert all(
+        torch.equal(first["weights"][name], value) for name, value in second["weights"].items()
+    )
 
 
 def test_the_learning_rate_rises_and_then_falls_to_a_hundredth() -> None:
@@ -247,7 +297,9 @@ def test_a_rate_that_is_held_falls_only_afterwards_and_as_far() -> None:
 
 def test_every_epoch_shows_every_photo_in_another_order_shared_by_all_workers() -> None:
     alone = Stream(Brightness(24), 6, seed=3)
-    epochs = [[i for step in range(4 * e, 4 * e + 4) for _, i in alone.indices(step)] for e in range(2)]
+    epochs = [
+        [i for step in range(4 * e, 4 * e + 4) for _, i in alone.indices(step)] for e in range(2)
+    ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24))
     assert epochs[0] != epochs[1]
     halves = [Stream(Brightness(24), 6, 3, rank=rank, world=2).indices(5) for rank in range(2)]

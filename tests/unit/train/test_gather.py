@@ -62,7 +62,9 @@ def test_a_class_that_is_mapped_to_nothing_is_a_photo_of_none(folders: Path) -> 
 
 def test_no_patient_is_in_both_parts_and_every_class_is_in_each(folders: Path) -> None:
     found = gathered(folders, map={"discoid": "lupus", "*": ""}, group=r"-(p\d)_\d")
-    patients = [{p.photo.name.split("_")[0][-2:] for p in photos} for photos in (found.train, found.valid)]
+    patients = [
+        {p.photo.name.split("_")[0][-2:] for p in photos} for photos in (found.train, found.valid)
+    ]
     assert not patients[0] & patients[1]
     for photos in (found.train, found.valid):
         assert {photo.classes for photo in photos} == {("rosacea",), ("lupus",), ()}
@@ -70,7 +72,8 @@ def test_no_patient_is_in_both_parts_and_every_class_is_in_each(folders: Path) -
 
 
 @pytest.mark.parametrize(
-    ("group", "said"), [(r"(p\d)-", "matches no photo's name"), ("patient", "column that no truth has")]
+    ("group", "said"),
+    [(r"(p\d)-", "matches no photo's name"), ("patient", "column that no truth has")],
 )
 def test_a_group_that_fits_nothing_is_told(folders: Path, group: str, said: str) -> None:
     with pytest.raises(UsageError, match=rf"setting `group`: .* {said}"):
@@ -82,10 +85,15 @@ def test_groups_in_both_parts_and_photos_without_one_are_told(folders: Path) -> 
     for n, name in enumerate(("rosacea-p1_7", "rosacea-p9_7")):
         photo(folders / "held" / "rosacea" / f"{name}.png", 300 + n)
     data = {"train": [{"truth": str(folders / "derm")}], "map": {"*": ""}, "group": r"(p\d)_"}
-    section = DataSection.model_validate(data | {"valid": [{"truth": str(folders / "held")}]}, strict=False)
+    section = DataSection.model_validate(
+        data | {"valid": [{"truth": str(folders / "held")}]}, strict=False
+    )
     found = gather(section, "classifier", CLASSES, 0, where="recipe.toml")
     earlier = {"p9": "body/p9_1.png"}
-    told = [(p.kind, Path(p.file).name) for p in problems_of_groups(found.train, found.valid, section, earlier)]
+    told = [
+        (p.kind, Path(p.file).name)
+        for p in problems_of_groups(found.train, found.valid, section, earlier)
+    ]
     assert told == [
         (Kind.SAME_GROUP, "rosacea-p1_7.png"),
         (Kind.SAME_GROUP, "rosacea-p9_7.png"),
@@ -107,7 +115,9 @@ def test_without_groups_photos_that_look_the_same_stay_together(folders: Path) -
     copies(folders, 4)
     for share in (0.2, 0.5, 0.8):
         found = gathered(folders, map={"*": "lupus"}, valid_share=share)
-        together = [p.path.name.startswith("copy") or p.path.name == "rosacea-p1_0.png" for p in found.valid]
+        together = [
+            p.path.name.startswith("copy") or p.path.name == "rosacea-p1_0.png" for p in found.valid
+        ]
         assert sum(together) in (0, 5)
 
 
@@ -115,9 +125,9 @@ def copies(folder: Path, number: int) -> None:
     """Save mirrored copies of one photo of rosacea."""
     for n in range(number):
         twin = folder / "derm" / "rosacea" / f"copy{n}.png"
-        Image.open(folder / "derm" / "rosacea" / "rosacea-p1_0.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
-            twin
-        )
+        Image.open(folder / "derm" / "rosacea" / "rosacea-p1_0.png").transpose(
+            Image.Transpose.FLIP_LEFT_RIGHT
+        ).save(twin)
 
 
 def test_groups_by_look_are_named_counted_and_kept_together(folders: Path) -> None:
@@ -125,31 +135,46 @@ def test_groups_by_look_are_named_counted_and_kept_together(folders: Path) -> No
     for seed in (0.2, 0.5):
         found = gathered(folders, map={"*": "lupus"}, valid_share=seed, group="look")
         alike = {
-            p.photo.group for p in (*found.train, *found.valid) if p.path.name.startswith(("copy", "rosacea-p1_0"))
+            p.photo.group
+            for p in (*found.train, *found.valid)
+            if p.path.name.startswith(("copy", "rosacea-p1_0"))
         }
         assert len(alike) == 1
         assert not {p.photo.group for p in found.train} & {p.photo.group for p in found.valid}
 
     told = describe_groups(
-        found.train, found.valid, DataSection.model_validate({**DATA, "group": "look"}, strict=False)
+        found.train,
+        found.valid,
+        DataSection.model_validate({**DATA, "group": "look"}, strict=False),
     )
     assert told is not None
-    assert told.startswith("30 groups in 33 photos; 4 photos share theirs with another photo, at most 4 in one group")
+    assert told.startswith(
+        "30 groups in 33 photos; 4 photos share theirs with another photo, at most 4 in one group"
+    )
     assert "photos that look alike" in told
-    assert told.endswith(f"0 of {len(found.valid)} validation photos show a group of the training photos")
+    assert told.endswith(
+        f"0 of {len(found.valid)} validation photos show a group of the training photos"
+    )
 
 
-def test_a_copy_of_a_training_photo_among_the_named_validation_photos_is_the_same_group(folders: Path) -> None:
+def test_a_copy_of_a_training_photo_among_the_named_validation_photos_is_the_same_group(
+    folders: Path,
+) -> None:
     copies(folders, 1)
     (folders / "held" / "rosacea").mkdir(parents=True)
     (folders / "derm" / "rosacea" / "copy0.png").rename(folders / "held" / "rosacea" / "copy0.png")
     photo(folders / "held" / "rosacea" / "new.png", 300)
     data = {"train": [{"truth": str(folders / "derm")}], "map": {"*": "lupus"}, "group": "look"}
-    section = DataSection.model_validate(data | {"valid": [{"truth": str(folders / "held")}]}, strict=False)
+    section = DataSection.model_validate(
+        data | {"valid": [{"truth": str(folders / "held")}]}, strict=False
+    )
 
     found = gather(section, "classifier", CLASSES, 0, where="recipe.toml")
 
-    told = [(p.kind, Path(p.file).name) for p in problems_of_groups(found.train, found.valid, section, {})]
+    told = [
+        (p.kind, Path(p.file).name)
+        for p in problems_of_groups(found.train, found.valid, section, {})
+    ]
     assert told == [(Kind.SAME_GROUP, "copy0.png")]
     assert str(describe_groups(found.train, found.valid, section)).endswith(
         "1 of 2 validation photos show a group of the training photos"
@@ -161,7 +186,9 @@ def test_a_named_group_of_the_pattern_is_the_person(folders: Path) -> None:
     assert {p.photo.group for p in (*found.train, *found.valid)} == {"p1", "p2", "p3", "p4", "p5"}
 
 
-def test_negatives_are_split_with_a_share_and_are_for_training_where_validation_is_named(folders: Path) -> None:
+def test_negatives_are_split_with_a_share_and_are_for_training_where_validation_is_named(
+    folders: Path,
+) -> None:
     healthy = [{"photos": str(folders / "healthy"), "most": 6}]
     shared = gathered(folders, map={"*": "lupus"}, negatives=healthy, valid_share=0.5)
     assert sum(p.source.endswith("healthy") for p in shared.train) == sum(
@@ -181,7 +208,8 @@ def test_negatives_are_split_with_a_share_and_are_for_training_where_validation_
 def test_unusable_photos_are_left_out(folders: Path) -> None:
     bad = folders / "derm" / "rosacea" / "rosacea-p1_0.png"
     section = DataSection.model_validate(
-        {"train": [{"truth": str(folders / "derm")}], "valid_share": 0.2, "map": {"*": "lupus"}}, strict=False
+        {"train": [{"truth": str(folders / "derm")}], "valid_share": 0.2, "map": {"*": "lupus"}},
+        strict=False,
     )
     found = gather(section, "classifier", CLASSES, 0, where="recipe", unusable={bad})
     assert bad not in {photo.path for photo in (*found.train, *found.valid)}
@@ -191,12 +219,21 @@ def test_unusable_photos_are_left_out(folders: Path) -> None:
 def test_what_is_looked_at_is_the_sources_own_before_what_data_says(folders: Path) -> None:
     source = {"truth": str(folders / "derm"), "crop": [[0.5, 0, 1, 1]]}
     healthy = [{"photos": str(folders / "healthy"), "face": False}]
-    found = gathered(folders, train=[source], map={"*": "lupus"}, negatives=healthy, face=True, crop=[[0, 0, 1, 0.5]])
+    found = gathered(
+        folders,
+        train=[source],
+        map={"*": "lupus"},
+        negatives=healthy,
+        face=True,
+        crop=[[0, 0, 1, 0.5]],
+    )
     views = {p.source.split("/")[-1]: (p.view.crop, p.view.face) for p in found.train}
     assert views == {"derm": (((0.5, 0, 1, 1),), True), "healthy": (((0, 0, 1, 0.5),), False)}
 
 
-def test_a_classifier_takes_the_classes_of_boxes_where_nothing_is_said_of_the_whole(tmp_path: Path) -> None:
+def test_a_classifier_takes_the_classes_of_boxes_where_nothing_is_said_of_the_whole(
+    tmp_path: Path,
+) -> None:
     for n in range(4):
         photo(tmp_path / "derm" / f"{n}.png", n)
     lines = [
@@ -209,18 +246,33 @@ def test_a_classifier_takes_the_classes_of_boxes_where_nothing_is_said_of_the_wh
     (tmp_path / "derm" / "_classes.txt").write_text("rosacea\nlupus\n")
     found = gathered(tmp_path, valid_share=0.3)
     by_name = {p.photo.name: set(p.classes) for p in (*found.train, *found.valid)}
-    assert by_name == {"0.png": {"rosacea", "lupus"}, "1.png": {"lupus"}, "2.png": set(), "3.png": {"rosacea"}}
+    assert by_name == {
+        "0.png": {"rosacea", "lupus"},
+        "1.png": {"lupus"},
+        "2.png": set(),
+        "3.png": {"rosacea"},
+    }
 
 
 def test_where_nothing_is_left_the_reasons_are_told(folders: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"recipe.toml: no photo for `train`; left out: 30 of .*/derm of an unknown class"
+        UsageError,
+        match=r"recipe.toml: no photo for `train`; left out: 30 of .*/derm of an unknown class",
     ):
-        gathered(folders, map={"rosacea": "lupus", "discoid": "sun", "moles": "sun", "*": "sun"} | {"rosacea": "sun"})
+        gathered(
+            folders,
+            map={"rosacea": "lupus", "discoid": "sun", "moles": "sun", "*": "sun"}
+            | {"rosacea": "sun"},
+        )
 
 
 def test_where_every_class_is_unknown_the_truths_and_the_models_are_named(folders: Path) -> None:
-    known = [{"truth": str(folders / "derm"), "leave_out": [p.stem for p in (folders / "derm/rosacea").iterdir()]}]
+    known = [
+        {
+            "truth": str(folders / "derm"),
+            "leave_out": [p.stem for p in (folders / "derm/rosacea").iterdir()],
+        }
+    ]
     with pytest.raises(UsageError) as error:
         gathered(folders, train=known)
     assert str(error.value).endswith(
@@ -241,14 +293,20 @@ def test_a_source_of_which_no_photo_is_left_is_still_counted(folders: Path) -> N
         photo(folders / "more" / "rosacea" / f"{n}.png", 500 + n)
     photo(folders / "odd" / "warts" / "1.png", 600)
     truths = [{"truth": str(folders / name)} for name in ("derm", "more", "odd")]
-    found = gathered(folders, train=truths, map={"discoid": "lupus", "moles": ""}, train_share=0.001)
+    found = gathered(
+        folders, train=truths, map={"discoid": "lupus", "moles": ""}, train_share=0.001
+    )
     counts = {(count.source.split("/")[-1], count.part): count for count in found.counts}
     assert counts["odd", "train"].photos == 0
     assert counts["odd", "train"].left_out == {"of an unknown class": 1}
     assert sum(counts[name, "train"].photos for name in ("derm", "more")) == len(found.train) == 1
-    left_out = sum(counts[name, "train"].left_out.get("by `train_share`", 0) for name in ("derm", "more"))
+    left_out = sum(
+        counts[name, "train"].left_out.get("by `train_share`", 0) for name in ("derm", "more")
+    )
     assert left_out == 42 - len(found.valid) - 1
-    assert not any(count.left_out for count in found.counts if count.part == "valid"), "they were for training"
+    assert not any(count.left_out for count in found.counts if count.part == "valid"), (
+        "they were for training"
+    )
 
 
 def test_photos_are_left_out_by_name(folders: Path) -> None:
@@ -262,22 +320,38 @@ def test_photos_are_left_out_by_name(folders: Path) -> None:
 
 def test_a_photo_to_leave_out_that_is_not_there_is_named(folders: Path) -> None:
     named = [{"truth": str(folders / "derm"), "leave_out": ["rosacea-p1_0.png"]}]
-    with pytest.raises(UsageError, match=r"setting `leave_out`: .*derm has no photo rosacea-p1_0.png; give file names"):
+    with pytest.raises(
+        UsageError,
+        match=r"setting `leave_out`: .*derm has no photo rosacea-p1_0.png; give file names",
+    ):
         gathered(folders, train=named)
 
 
-def test_a_smaller_share_of_the_training_photos_is_part_of_a_larger_one_and_validation_stays(folders: Path) -> None:
-    found = {share: gathered(folders, map={"*": "lupus"}, train_share=share) for share in (0.1, 0.5, 0.9)}
+def test_a_smaller_share_of_the_training_photos_is_part_of_a_larger_one_and_validation_stays(
+    folders: Path,
+) -> None:
+    found = {
+        share: gathered(folders, map={"*": "lupus"}, train_share=share) for share in (0.1, 0.5, 0.9)
+    }
     whole = gathered(folders, map={"*": "lupus"})
     names = {share: [photo.photo.name for photo in g.train] for share, g in found.items()}
-    assert [len(names[share]) for share in (0.1, 0.5, 0.9)] == [round(s * len(whole.train)) for s in (0.1, 0.5, 0.9)]
-    assert set(names[0.1]) < set(names[0.5]) < set(names[0.9]) < {photo.photo.name for photo in whole.train}
-    assert names[0.5] == [p.photo.name for p in whole.train if p.photo.name in set(names[0.5])], "in their order"
+    assert [len(names[share]) for share in (0.1, 0.5, 0.9)] == [
+        round(s * len(whole.train)) for s in (0.1, 0.5, 0.9)
+    ]
+    assert (
+        set(names[0.1])
+        < set(names[0.5])
+        < set(names[0.9])
+        < {photo.photo.name for photo in whole.train}
+    )
+    assert names[0.5] == [p.photo.name for p in whole.train if p.photo.name in set(names[0.5])], (
+        "in their order"
+    )
     for share, part in found.items():
         assert part.valid == whole.valid
-        assert sum(count.left_out.get("by `train_share`", 0) for count in part.counts) == len(whole.train) - len(
-            names[share]
-        )
+        assert sum(count.left_out.get("by `train_share`", 0) for count in part.counts) == len(
+            whole.train
+        ) - len(names[share])
 
 
 def test_of_a_few_photos_a_small_share_is_one(folders: Path) -> None:
@@ -286,7 +360,10 @@ def test_of_a_few_photos_a_small_share_is_one(folders: Path) -> None:
 
 def test_a_source_may_hold_back_a_share_of_its_own(folders: Path) -> None:
     own = gathered(
-        folders, train=[{"truth": str(folders / "derm"), "valid_share": 0.2}], valid_share=None, map={"*": "lupus"}
+        folders,
+        train=[{"truth": str(folders / "derm"), "valid_share": 0.2}],
+        valid_share=None,
+        map={"*": "lupus"},
     )
     alone = gathered(folders, map={"*": "lupus"})
     assert [photo.path for photo in own.valid] == [photo.path for photo in alone.valid]
@@ -323,7 +400,10 @@ def test_a_folder_of_negatives_may_hold_back_a_share_of_its_own(folders: Path) -
     ("wrong", "message"),
     [
         ({"train": [{"truth": "a", "valid_share": 0.2}], "valid_share": 0.2}, "leave out `valid`"),
-        ({"train": [{"truth": "a"}], "valid": [{"truth": "b", "valid_share": 0.2}]}, "goes with `train`"),
+        (
+            {"train": [{"truth": "a"}], "valid": [{"truth": "b", "valid_share": 0.2}]},
+            "goes with `train`",
+        ),
         ({"train": [{"truth": "a"}]}, "give either `valid`"),
     ],
 )

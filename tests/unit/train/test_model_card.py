@@ -69,7 +69,8 @@ def trained(folder: Path, said: Recipe) -> TrainedStage:
     save_weights(network, folder / "classifier.safetensors")
     return TrainedStage(
         stage="classifier",
-        fields=said.model.stage.model_dump(mode="json", exclude=set(FOLLOWS), exclude_none=True) | {"threshold": 0.37},
+        fields=said.model.stage.model_dump(mode="json", exclude=set(FOLLOWS), exclude_none=True)
+        | {"threshold": 0.37},
         weights=folder / "classifier.safetensors",
         parameters=3_500_000,
         metrics=(
@@ -80,7 +81,13 @@ def trained(folder: Path, said: Recipe) -> TrainedStage:
         ),
         curve=CURVE,
         data=(
-            DataCount("photos/train", "train", 991, {"rosacea": 800, "lupus": 191}, {"without annotation": 3}),
+            DataCount(
+                "photos/train",
+                "train",
+                991,
+                {"rosacea": 800, "lupus": 191},
+                {"without annotation": 3},
+            ),
             DataCount("photos/valid", "valid", 20, {"rosacea": 16, "lupus": 4}),
         ),
         steps=500,
@@ -93,7 +100,9 @@ def trained(folder: Path, said: Recipe) -> TrainedStage:
 
 def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
     said = recipe(tmp_path)
-    card = stage_section("classifier-disease", trained(tmp_path, said), said, {"photos without an annotation": 3})
+    card = stage_section(
+        "classifier-disease", trained(tmp_path, said), said, {"photos without an annotation": 3}
+    )
     for line in (
         "## Trained: classifier-disease",
         "regnety_002, 3.50 M parameters, classes: rosacea, lupus. Not for clinical use.",
@@ -117,16 +126,28 @@ def test_a_card_says_from_what_how_and_how_well(tmp_path: Path) -> None:
 
 def test_the_card_says_how_every_validation_photo_is_judged_again(tmp_path: Path) -> None:
     text = RECIPE.format(head="disease")
-    split = text.replace('valid = [{ truth = "photos/valid" }]', "valid_share = 0.2\ncrop = [[0.0, 0.0, 1.0, 0.8]]")
+    split = text.replace(
+        'valid = [{ truth = "photos/valid" }]', "valid_share = 0.2\ncrop = [[0.0, 0.0, 1.0, 0.8]]"
+    )
     more = text.replace(
-        '"photos/valid" }', '"photos/valid" }, { truth = "b c", format = "folders" }, { truth = "none" }'
+        '"photos/valid" }',
+        '"photos/valid" }, { truth = "b c", format = "folders" }, { truth = "none" }',
     )
     file = text.replace("photos/valid", "valid.csv")
     (tmp_path / "valid.csv").touch()
     options = "--map 'Rosacea papules=rosacea' --apart lupus"
-    above, out, report = tmp_path.name, "OUT-classifier-disease", "--out evaluation-classifier-disease"
+    above, out, report = (
+        tmp_path.name,
+        "OUT-classifier-disease",
+        "--out evaluation-classifier-disease",
+    )
     for name, toml, held, wanted in (
-        ("split", split, ["photos/train"], [f"skinbatch evaluate {out} photos/train {options} {report}"]),
+        (
+            "split",
+            split,
+            ["photos/train"],
+            [f"skinbatch evaluate {out} photos/train {options} {report}"],
+        ),
         (
             "more",
             more,
@@ -136,17 +157,29 @@ def test_the_card_says_how_every_validation_photo_is_judged_again(tmp_path: Path
                 f"skinbatch evaluate {out} 'b c' {options} --format folders {report}-2",
             ],
         ),
-        ("file", file, [f"{above}/valid.csv"], [f"skinbatch evaluate {out} valid.csv {options} {report}"]),
+        (
+            "file",
+            file,
+            [f"{above}/valid.csv"],
+            [f"skinbatch evaluate {out} valid.csv {options} {report}"],
+        ),
     ):
         (tmp_path / f"{name}.toml").write_text(toml)
         said = read_recipe(tmp_path / f"{name}.toml")
         counts = [DataCount(source, "valid", 4) for source in held]
-        counts += [DataCount(f"{above}/none", "valid", 0), DataCount(f"{above}/none", "body valid", 3)]
-        card = stage_section("classifier-disease", replace(trained(tmp_path, said), data=tuple(counts)), said, {})
+        counts += [
+            DataCount(f"{above}/none", "valid", 0),
+            DataCount(f"{above}/none", "body valid", 3),
+        ]
+        card = stage_section(
+            "classifier-disease", replace(trained(tmp_path, said), data=tuple(counts)), said, {}
+        )
         scored = f"skinbatch score AGAIN/{WORK}/classifier-disease/{VALID} {out} --pack AGAIN/mine"
         assert card.rstrip("`\n").split("```\n")[-1].splitlines() == [scored, *wanted]
         assert ("the trainer saw parts of the photos" in card) == (name == "split")
-        assert "This command repeats the training from the start; it ends with these numbers:" in card
+        assert (
+            "This command repeats the training from the start; it ends with these numbers:" in card
+        )
 
 
 def test_the_card_keeps_persons_apart_as_the_training_did(tmp_path: Path) -> None:
@@ -165,7 +198,10 @@ def test_the_card_of_a_pack_that_cannot_score_says_what_is_missing(tmp_path: Pat
     said = read_recipe(tmp_path / "bare.toml")
     pack = write_pack(trained(tmp_path, said), said, tmp_path / "packs", tmp_path, {})
     card = pack.text("CARD.md") or ""
-    assert "When this was written the pack had no segmenter and no detector, so it could not score" in card
+    assert (
+        "When this was written the pack had no segmenter and no detector, so it could not score"
+        in card
+    )
     assert "skinbatch train classifier bare.toml --out AGAIN" in card
     assert "skinbatch score" not in card and "skinbatch evaluate" not in card
 
@@ -194,7 +230,10 @@ def test_the_card_says_what_its_numbers_need_besides_the_recipe(tmp_path: Path) 
             text.replace("size = 64", 'size = 64\nweights = "starter"'),
             "start, given the weights starter; it ends with these numbers",
         ),
-        (text.replace("apart =", 'group = "(p[0-9])_"\napart ='), "intervals over the groups of `group`, '(p[0-9])_'."),
+        (
+            text.replace("apart =", 'group = "(p[0-9])_"\napart ='),
+            "intervals over the groups of `group`, '(p[0-9])_'.",
+        ),
     ):
         (tmp_path / "changed.toml").write_text(changed)
         said = read_recipe(tmp_path / "changed.toml")
@@ -218,9 +257,13 @@ def test_of_equal_evaluations_the_last_is_marked_whose_weights_were_kept(tmp_pat
     _draw(axes, "", curve)
     marked = [line for line in axes[1].lines if line.get_marker() == "o"]
     assert [line.get_xdata()[0] for line in marked] == [curve[3]["step"]]
-    many = tuple(dict(CURVE[0], step=10 * n, score=0.9 if n in (7, 44) else 0.2) for n in range(1, 100))
+    many = tuple(
+        dict(CURVE[0], step=10 * n, score=0.9 if n in (7, 44) else 0.2) for n in range(1, 100)
+    )
     said = recipe(tmp_path)
-    card = stage_section("classifier-disease", replace(trained(tmp_path, said), curve=many), said, {})
+    card = stage_section(
+        "classifier-disease", replace(trained(tmp_path, said), curve=many), said, {}
+    )
     assert "| 440 |" in card, "the best is among the points that are shown"
 
 
@@ -253,22 +296,34 @@ def test_a_pack_grows_by_trained_stages_and_its_card_keeps_what_it_knew(tmp_path
 def test_a_pack_that_has_nothing_of_its_base_left_does_not_repeat_its_card(tmp_path: Path) -> None:
     said = recipe(tmp_path)
     write_pack(trained(tmp_path, said), said, tmp_path / "packs", tmp_path, {})
-    text = RECIPE.format(head="disease").replace('"mine"', '"own"').replace('base = "starter"', 'base = "packs/mine"')
+    text = (
+        RECIPE.format(head="disease")
+        .replace('"mine"', '"own"')
+        .replace('base = "starter"', 'base = "packs/mine"')
+    )
     (tmp_path / "own.toml").write_text(text)
     own = read_recipe(tmp_path / "own.toml")
     torch.manual_seed(1)
     pack = write_pack(trained(tmp_path, own), own, tmp_path / "packs", tmp_path, {})
-    assert "What was filled in" in (pack.text("CARD.md") or ""), "segmenter and detector are the base's"
+    assert "What was filled in" in (pack.text("CARD.md") or ""), (
+        "segmenter and detector are the base's"
+    )
     bare = text.replace('base = "packs/mine"\n', "").replace('head = "disease"', 'head = "acne"')
     (tmp_path / "bare.toml").write_text(bare)
     later = read_recipe(tmp_path / "bare.toml")
     grown = write_pack(trained(tmp_path, later), later, tmp_path / "packs", tmp_path, {})
-    assert "What was filled in" in (grown.text("CARD.md") or ""), "they still are, whatever this recipe's base"
-    alone = RECIPE.format(head="disease").replace('"mine"', '"alone"').replace('base = "starter"\n', "")
+    assert "What was filled in" in (grown.text("CARD.md") or ""), (
+        "they still are, whatever this recipe's base"
+    )
+    alone = (
+        RECIPE.format(head="disease").replace('"mine"', '"alone"').replace('base = "starter"\n', "")
+    )
     (tmp_path / "alone.toml").write_text(alone)
     without = read_recipe(tmp_path / "alone.toml")
     write_pack(trained(tmp_path, without), without, tmp_path / "packs", tmp_path, {})
-    (tmp_path / "last.toml").write_text(text.replace("packs/mine", "packs/alone").replace('"own"', '"last"'))
+    (tmp_path / "last.toml").write_text(
+        text.replace("packs/mine", "packs/alone").replace('"own"', '"last"')
+    )
     last = read_recipe(tmp_path / "last.toml")
     other = replace(trained(tmp_path, last), weights=_other(last, tmp_path))
     card = write_pack(other, last, tmp_path / "packs", tmp_path, {}).text("CARD.md") or ""
@@ -295,7 +350,9 @@ def test_weights_that_are_not_of_the_stage_make_no_pack(tmp_path: Path) -> None:
 def test_curves_are_drawn_with_a_panel_for_numbers_of_another_scale(tmp_path: Path) -> None:
     stage = trained(tmp_path, recipe(tmp_path))
     draw_curves(stage.curve, "three panels", tmp_path / "three.png")
-    plain = tuple({name: value for name, value in point.items() if name != "MAE"} for point in CURVE[:1])
+    plain = tuple(
+        {name: value for name, value in point.items() if name != "MAE"} for point in CURVE[:1]
+    )
     draw_curves(plain, "two panels", tmp_path / "two.png")
     with Image.open(tmp_path / "three.png") as three, Image.open(tmp_path / "two.png") as two:
         assert three.width > 1.3 * two.width

@@ -36,7 +36,9 @@ def disturbed(worker: int) -> None:
 @pytest.fixture
 def running() -> Iterator[tuple[Iterator[Any], psutil.Process]]:
     """Return batches, and the process that makes them."""
-    batches = batches_of(DataLoader(Numbers(), batch_size=2, num_workers=1, worker_init_fn=disturbed))
+    batches = batches_of(
+        DataLoader(Numbers(), batch_size=2, num_workers=1, worker_init_fn=disturbed)
+    )
     yield batches, psutil.Process(batches._workers[0].pid)  # type: ignore[attr-defined]
     del batches
 
@@ -50,7 +52,9 @@ def test_signals_that_everybody_gets_end_no_process_that_makes_batches(
         subprocess.run(["kill", f"-{name}", str(made_by.pid)], check=True)
     assert [next(batches).tolist()[0] for _ in range(50)] == list(range(2, 102, 2))
     assert made_by.is_running()
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}, "the trainer hears them"
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}, (
+        "the trainer hears them"
+    )
 
 
 def test_the_trainers_own_signal_ends_it(running: tuple[Iterator[Any], psutil.Process]) -> None:
@@ -98,6 +102,8 @@ def test_one_that_hears_no_signal_does_not_keep_its_trainer_from_ending() -> Non
         "print(batches._workers[0].pid, flush=True)\n"
         "time.sleep(1)\n"
     )
-    trainer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    trainer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
     assert trainer.returncode == 0, trainer.stderr
     assert not psutil.pid_exists(int(trainer.stdout))

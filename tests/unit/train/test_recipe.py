@@ -48,7 +48,12 @@ def test_the_recipes_of_the_papers_are_read(path: Path) -> None:
 def test_the_recipes_say_what_their_papers_say() -> None:
     bisenet = read_recipe(RECIPES / "celebamask_bisenet.toml", "segmenter")
     schedule = bisenet.schedule
-    assert (schedule.optimiser, schedule.lr, schedule.momentum, schedule.weight_decay) == ("sgd", 1e-2, 0.9, 1e-5)
+    assert (schedule.optimiser, schedule.lr, schedule.momentum, schedule.weight_decay) == (
+        "sgd",
+        1e-2,
+        0.9,
+        1e-5,
+    )
     assert schedule.iterations == 80_000
     assert bisenet.model.stage.size == 512
     disease = read_recipe(RECIPES / "disease_inception_resnet_v2.toml")
@@ -56,19 +61,34 @@ def test_the_recipes_say_what_their_papers_say() -> None:
     assert disease.schedule.class_weights == "balanced"
     acne = read_recipe(RECIPES / "acne_densenet121.toml")
     assert isinstance(acne.model.stage, ClassifierStage)
-    assert (acne.schedule.lr, acne.schedule.epochs, acne.model.stage.input) == (3e-4, 50, "masked_crop")
+    assert (acne.schedule.lr, acne.schedule.epochs, acne.model.stage.input) == (
+        3e-4,
+        50,
+        "masked_crop",
+    )
     lesions = read_recipe(RECIPES / "lesions_cnn_multilabel.toml").model.stage
     assert isinstance(lesions, ClassifierStage)
-    assert (lesions.size, lesions.mean, lesions.std, lesions.outputs) == (416, (0, 0, 0), (1, 1, 1), "logistic")
+    assert (lesions.size, lesions.mean, lesions.std, lesions.outputs) == (
+        416,
+        (0, 0, 0),
+        (1, 1, 1),
+        "logistic",
+    )
     frozen = read_recipe(RECIPES / "lesions_frozen_vgg19.toml")
-    assert (frozen.model.freeze, frozen.schedule.optimiser, frozen.schedule.lr) == ("backbone", "rmsprop", 1e-4)
+    assert (frozen.model.freeze, frozen.schedule.optimiser, frozen.schedule.lr) == (
+        "backbone",
+        "rmsprop",
+        1e-4,
+    )
 
 
 def test_a_recipe_of_the_package_is_found_by_its_name_and_described() -> None:
     assert set(shipped_recipes()) == {path.stem for path in RECIPES.glob("*.toml")}
     assert find_recipe("starter_detector") == RECIPES / "starter_detector.toml"
     assert headline(find_recipe("acne_densenet121")).startswith("Paper 001")
-    with pytest.raises(UsageError, match="starter_detectr: no such recipe; did you mean starter_detector"):
+    with pytest.raises(
+        UsageError, match="starter_detectr: no such recipe; did you mean starter_detector"
+    ):
         find_recipe("starter_detectr")
 
 
@@ -87,13 +107,19 @@ def test_photos_of_a_recipe_of_the_package_are_in_the_current_folder_or_the_one_
     assert there.as_toml() == here.as_toml()
     assert 'truth = "acne04/train"' in there.as_toml()
 
-    with pytest.raises(UsageError, match=f"{tmp_path / 'photos'} is where the photos were looked for; .*--data"):
+    with pytest.raises(
+        UsageError, match=f"{tmp_path / 'photos'} is where the photos were looked for; .*--data"
+    ):
         there.check_files()
 
 
-def test_weights_are_looked_for_in_the_recipes_folder_wherever_the_photos_are(tmp_path: Path) -> None:
+def test_weights_are_looked_for_in_the_recipes_folder_wherever_the_photos_are(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "own.safetensors").touch()
-    (tmp_path / "recipe.toml").write_text(changed('"resnet50"', '"resnet50"\nweights = "own.safetensors"'))
+    (tmp_path / "recipe.toml").write_text(
+        changed('"resnet50"', '"resnet50"\nweights = "own.safetensors"')
+    )
     recipe = read_recipe(tmp_path / "recipe.toml", data_folder=tmp_path / "elsewhere")
     assert recipe.start_from() == tmp_path / "own.safetensors"
     assert recipe.data.train[0].truth == tmp_path / "elsewhere" / "photos"
@@ -107,9 +133,14 @@ def test_weights_are_looked_for_in_the_recipes_folder_wherever_the_photos_are(tm
     assert again.start_from() == recipe.start_from()
 
 
-def test_weights_that_have_to_be_fetched_come_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_have_to_be_fetched_come_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"no such file, and no pack; `python -m skinbatch.train.imagenet_backbone`"):
+    with pytest.raises(
+        UsageError,
+        match=r"no such file, and no pack; `python -m skinbatch.train.imagenet_backbone`",
+    ):
         read_recipe(find_recipe("starter_classifier")).start_from()
 
 
@@ -155,14 +186,22 @@ def test_a_recipe_reads_back_as_a_card_prints_it(tmp_path: Path) -> None:
 
 def test_own_class_names_are_themselves_before_the_rest_is_mapped(tmp_path: Path) -> None:
     recipe = read(tmp_path, CLASSIFIER + '[data.map]\n"*" = "lupus"\n')
-    assert recipe.data.mapping(recipe.classes) == {"rosacea": "rosacea", "lupus": "lupus", "*": "lupus"}
+    assert recipe.data.mapping(recipe.classes) == {
+        "rosacea": "rosacea",
+        "lupus": "lupus",
+        "*": "lupus",
+    }
 
 
 def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
-    pattern = read(tmp_path, CLASSIFIER.replace("valid_share", "group = '(\\w+)_\\d+'\nvalid_share")).data
+    pattern = read(
+        tmp_path, CLASSIFIER.replace("valid_share", "group = '(\\w+)_\\d+'\nvalid_share")
+    ).data
     assert pattern.grouping is not None
     assert pattern.grouping.of_name("p7_12.jpg") == "p7"
-    column = read(tmp_path, CLASSIFIER.replace("valid_share", 'group = "patient"\nvalid_share')).data
+    column = read(
+        tmp_path, CLASSIFIER.replace("valid_share", 'group = "patient"\nvalid_share')
+    ).data
     assert column.grouping is not None
     assert (column.grouping.pattern, column.grouping.column) == (None, "patient")
 
@@ -170,11 +209,31 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("epochs = 3", "epocs = 3", "unknown setting `schedule.epocs`; there are: epochs, iterations, minutes"),
-        ("epochs = 3", "epochs = 3\nminutes = 2", "[schedule]: give one of `epochs`, `iterations` and `minutes`"),
-        ("epochs = 3", "epochs = 0", "setting `schedule.epochs`: Input should be greater than or equal to 1 (got 0)"),
-        ("valid_share = 0.25", "", "[data]: give either `valid`, a list of truths, or `valid_share`"),
-        ("valid_share = 0.25", "valid_share = 2.5", "setting `data.valid_share`: Input should be less than 1"),
+        (
+            "epochs = 3",
+            "epocs = 3",
+            "unknown setting `schedule.epocs`; there are: epochs, iterations, minutes",
+        ),
+        (
+            "epochs = 3",
+            "epochs = 3\nminutes = 2",
+            "[schedule]: give one of `epochs`, `iterations` and `minutes`",
+        ),
+        (
+            "epochs = 3",
+            "epochs = 0",
+            "setting `schedule.epochs`: Input should be greater than or equal to 1 (got 0)",
+        ),
+        (
+            "valid_share = 0.25",
+            "",
+            "[data]: give either `valid`, a list of truths, or `valid_share`",
+        ),
+        (
+            "valid_share = 0.25",
+            "valid_share = 2.5",
+            "setting `data.valid_share`: Input should be less than 1",
+        ),
         ('[{ truth = "photos" }]', "[]", "[data]: `train` is a list of truths"),
         (
             '"photos"',
@@ -193,19 +252,39 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
             "'a' becomes 'acne', which is not a class of the model: rosacea, lupus",
         ),
         ("resnet50", "resnet51", "setting `model.arch`: must be one of resnet50, inception_v3"),
-        ('"resnet50"', '"resnet50"\nsise = 3', "unknown setting `model.sise`; there are: arch, classes"),
-        ('"resnet50"', '"resnet50"\nsize = 3', "setting `model.size`: Input should be greater than or equal to 32"),
+        (
+            '"resnet50"',
+            '"resnet50"\nsise = 3',
+            "unknown setting `model.sise`; there are: arch, classes",
+        ),
+        (
+            '"resnet50"',
+            '"resnet50"\nsize = 3',
+            "setting `model.size`: Input should be greater than or equal to 32",
+        ),
         ('"resnet50"', '"timm"\nbackbone = "none"', "setting `model.backbone`: timm"),
         ('"resnet50"', '"resnet50"\nsha256 = "0"', "unknown setting `model.sha256`"),
-        ('"resnet50"', '"resnet50"\nfit_anchors = 3', "setting `model.fit_anchors` is only for detectors"),
-        ('"resnet50"', '"resnet50"\nfreeze = "backbone"', "setting `model.freeze` would freeze random weights"),
+        (
+            '"resnet50"',
+            '"resnet50"\nfit_anchors = 3',
+            "setting `model.fit_anchors` is only for detectors",
+        ),
+        (
+            '"resnet50"',
+            '"resnet50"\nfreeze = "backbone"',
+            "setting `model.freeze` would freeze random weights",
+        ),
         (
             "valid_share",
             'apart = ["lupos"]\nvalid_share',
             "setting `data.apart`: 'lupos' is not a class of the model: rosacea",
         ),
         ('name = "mine"', 'name = "my pack"', "setting `name`"),
-        ("[model]", "seed = 4294967296\n[model]", "setting `seed`: Input should be less than 4294967296"),
+        (
+            "[model]",
+            "seed = 4294967296\n[model]",
+            "setting `seed`: Input should be less than 4294967296",
+        ),
         (
             "[schedule]",
             "[augment]\nmosaic = 0.5\n[schedule]",
@@ -216,12 +295,18 @@ def test_a_group_is_a_pattern_or_a_column(tmp_path: Path) -> None:
             'stretched = "4:3"\nvalid_share',
             "setting `data.stretched` does not apply to a classifier",
         ),
-        ('stage = "classifier"', 'stage = "class"', "setting `stage`: must be one of segmenter, detector, classifier"),
+        (
+            'stage = "classifier"',
+            'stage = "class"',
+            "setting `stage`: must be one of segmenter, detector, classifier",
+        ),
         ("[schedule]\nepochs = 3", "", "setting `schedule` is missing"),
         ("epochs = 3", "epochs =", "not readable as TOML"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_file_and_setting(tmp_path: Path, before: str, after: str, said: str) -> None:
+def test_a_mistake_is_one_line_that_names_file_and_setting(
+    tmp_path: Path, before: str, after: str, said: str
+) -> None:
     with pytest.raises(UsageError) as error:
         read(tmp_path, changed(before, after))
     (line,) = str(error.value).splitlines()
@@ -241,10 +326,15 @@ def test_a_recipe_of_another_stage_is_told_its_command(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_there_are_named_all_at_once(tmp_path: Path) -> None:
-    recipe = read(tmp_path, CLASSIFIER.replace("valid_share", 'negatives = ["healthy"]\nvalid_share'))
+    recipe = read(
+        tmp_path, CLASSIFIER.replace("valid_share", 'negatives = ["healthy"]\nvalid_share')
+    )
     with pytest.raises(UsageError) as error:
         recipe.check_files()
-    assert [name in line for name, line in zip(("photos", "healthy"), str(error.value).splitlines(), strict=True)]
+    assert [
+        name in line
+        for name, line in zip(("photos", "healthy"), str(error.value).splitlines(), strict=True)
+    ]
 
 
 def test_training_starts_from_a_file_or_from_the_stage_of_a_pack(tmp_path: Path) -> None:
@@ -265,7 +355,11 @@ def test_training_starts_from_a_file_or_from_the_stage_of_a_pack(tmp_path: Path)
     ("section", "setting"),
     [("data", 'negatives = ["faces"]'), ("data", "face = true"), ("augment", "on_lesion = 0.5")],
 )
-def test_what_changes_nothing_of_a_segmenter_is_refused(tmp_path: Path, section: str, setting: str) -> None:
+def test_what_changes_nothing_of_a_segmenter_is_refused(
+    tmp_path: Path, section: str, setting: str
+) -> None:
     whole = (RECIPES / "starter_segmenter.toml").read_text()
-    with pytest.raises(UsageError, match=rf"`{section}\.{setting.split()[0]}` does not apply to a segmenter"):
+    with pytest.raises(
+        UsageError, match=rf"`{section}\.{setting.split()[0]}` does not apply to a segmenter"
+    ):
         read(tmp_path, whole.replace(f"[{section}]\n", f"[{section}]\n{setting}\n"))

@@ -29,7 +29,11 @@ def test_all_layers_but_the_last_are_taken_from_a_network_of_other_classes() -> 
     said = start_from(face, state_of(body), "the training `body`")
     assert "new: head.out.weight, head.out.bias" in said
     own, given = face.state_dict(), body.state_dict()
-    same = {name for name in own if own[name].shape == given[name].shape and torch.equal(own[name], given[name])}
+    same = {
+        name
+        for name in own
+        if own[name].shape == given[name].shape and torch.equal(own[name], given[name])
+    }
     assert {name for name in own if not name.endswith("num_batches_tracked")} - same == {
         "head.out.weight",
         "head.out.bias",
@@ -38,9 +42,15 @@ def test_all_layers_but_the_last_are_taken_from_a_network_of_other_classes() -> 
 
 def test_a_backbone_alone_finds_its_place() -> None:
     whole, other = classifier("a"), classifier("a")
-    backbone = {n.removeprefix("backbone."): v for n, v in state_of(other).items() if n.startswith("backbone.")}
+    backbone = {
+        n.removeprefix("backbone."): v
+        for n, v in state_of(other).items()
+        if n.startswith("backbone.")
+    }
     start_from(whole, backbone, "timm's file")
-    assert torch.equal(whole.state_dict()["backbone.stem.conv.weight"], backbone["stem.conv.weight"])
+    assert torch.equal(
+        whole.state_dict()["backbone.stem.conv.weight"], backbone["stem.conv.weight"]
+    )
 
 
 def test_imagenet_weights_of_a_resnet_start_a_bisenet() -> None:
@@ -49,12 +59,15 @@ def test_imagenet_weights_of_a_resnet_start_a_bisenet() -> None:
     given = resnet18(weights=None).state_dict()
     network = BiSeNet("bisenet-r18", 3)
     start_from(network, given, "resnet18.pth")
-    assert torch.equal(network.state_dict()["cp.resnet.layer4.1.conv2.weight"], given["layer4.1.conv2.weight"])
+    assert torch.equal(
+        network.state_dict()["cp.resnet.layer4.1.conv2.weight"], given["layer4.1.conv2.weight"]
+    )
 
 
 def test_weights_of_another_architecture_are_refused_by_name() -> None:
     with pytest.raises(
-        UsageError, match=r"mine.pth: 0 of its .* set `model.weights` to weights of the same architecture"
+        UsageError,
+        match=r"mine.pth: 0 of its .* set `model.weights` to weights of the same architecture",
     ):
         start_from(classifier("a"), state_of(BiSeNet("bisenet-light", 3)), "mine.pth")
 
@@ -94,5 +107,7 @@ def test_a_frozen_segmenter_keeps_its_resnet_alone() -> None:
 
 def test_a_network_without_a_backbone_cannot_be_frozen() -> None:
     plain = build_network(ClassifierSpec("cnn-multilabel", ("a",), size=96))
-    with pytest.raises(UsageError, match=r"recipe.toml: setting `model.freeze`: this architecture has no backbone"):
+    with pytest.raises(
+        UsageError, match=r"recipe.toml: setting `model.freeze`: this architecture has no backbone"
+    ):
         freeze_backbone(plain, "recipe.toml")

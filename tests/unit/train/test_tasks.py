@@ -30,7 +30,12 @@ from skinbatch.train.classification.task import (
 from skinbatch.train.classification.training import _groups, measure
 from skinbatch.train.photos.photo_store import FaceCut, PhotoStore, StoredPhoto, working_size
 from skinbatch.train.recipe import UNHASHED
-from skinbatch.train.recipe_sections import AugmentSection, CalibrationSection, DataSection, ScheduleSection
+from skinbatch.train.recipe_sections import (
+    AugmentSection,
+    CalibrationSection,
+    DataSection,
+    ScheduleSection,
+)
 from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, SegmenterTask, swapped
 from skinbatch.train.segmentation.training import class_table, pixel_weights
 
@@ -46,7 +51,9 @@ def segmenter(classes: tuple[str, ...] = FACE_PARTS) -> SegmenterStage:
 
 
 def data(**how: object) -> DataSection:
-    return DataSection.model_validate({"train": [{"truth": "."}], "valid_share": 0.5} | how, strict=False)
+    return DataSection.model_validate(
+        {"train": [{"truth": "."}], "valid_share": 0.5} | how, strict=False
+    )
 
 
 @pytest.fixture
@@ -87,7 +94,9 @@ GREYS = [[0.0, 50.0], [100.0], [200.0]]
 def test_classes_of_the_truth_become_the_models_and_the_rest_is_background() -> None:
     table = class_table(("background", "nose", "skin"), data())
     assert (table[1], table[2], table[0], table[13], table[18]) == (2, 1, 0, 0, 0)
-    brows = class_table(("background", "skin", "nose"), data(map={"left_brow": "skin", "right_brow": "skin"}))
+    brows = class_table(
+        ("background", "skin", "nose"), data(map={"left_brow": "skin", "right_brow": "skin"})
+    )
     assert (brows[6], brows[7], brows[4]) == (1, 1, 0)
 
 
@@ -99,7 +108,9 @@ def test_in_a_mirror_the_left_eye_is_the_right_one() -> None:
 def test_a_view_of_a_face_has_the_label_of_every_pixel(face: LabelledPhoto) -> None:
     classes = ("background", "skin", "nose", "left_eye", "right_eye")
     stage = segmenter(classes)
-    samples = FaceSamples([face], class_table(classes, data()), stage, AugmentSection(flip=1.0), MEMORY)
+    samples = FaceSamples(
+        [face], class_table(classes, data()), stage, AugmentSection(flip=1.0), MEMORY
+    )
     square, labels = samples.sample(0, np.random.default_rng(0))
     assert (square.shape, labels.shape) == ((64, 64, 3), (64, 64))
     assert (labels == 4).sum() > 20
@@ -122,7 +133,9 @@ def test_before_another_background_the_person_and_its_labels_stay(face: Labelled
     assert plain.sample(0, np.random.default_rng(0))[0][0, 0].tolist() == [0, 0, 0]
 
 
-def test_a_segmenter_that_is_right_has_a_dice_of_one_and_one_that_is_shifted_less(face: LabelledPhoto) -> None:
+def test_a_segmenter_that_is_right_has_a_dice_of_one_and_one_that_is_shifted_less(
+    face: LabelledPhoto,
+) -> None:
     table = class_table(FACE_PARTS, data())
     samples = FaceSamples([face], table, segmenter(), AugmentSection(), MEMORY)
     task = SegmenterTask(samples, [face, face], table, segmenter(), MEMORY)
@@ -139,7 +152,11 @@ def test_what_is_unsure_is_neither_learned_nor_judged(face: LabelledPhoto) -> No
     half = LabelledPhoto(face.photo, cv2.imencode(".png", numbers)[1].tobytes())
     table = class_table(FACE_PARTS, data())
     task = SegmenterTask(
-        FaceSamples([half], table, segmenter(), AugmentSection(), MEMORY), [half], table, segmenter(), MEMORY
+        FaceSamples([half], table, segmenter(), AugmentSection(), MEMORY),
+        [half],
+        table,
+        segmenter(),
+        MEMORY,
     )
     assert int(task.pixels(Reads(GREYS), CPU)[0, :, 1].sum()) == 80 * 32
 
@@ -165,7 +182,9 @@ class Says(nn.Module):
         return self.logits, self.logits, self.logits
 
 
-def test_a_close_up_shows_skin_without_an_outline_and_leaves_the_neck_out(face: LabelledPhoto) -> None:
+def test_a_close_up_shows_skin_without_an_outline_and_leaves_the_neck_out(
+    face: LabelledPhoto,
+) -> None:
     numbers = face.numbers()
     numbers[numbers == 13] = 17  # the hair becomes neck
     necked = LabelledPhoto(face.photo, cv2.imencode(".png", numbers)[1].tobytes())
@@ -186,10 +205,14 @@ def test_an_ear_is_skin_where_a_close_up_shows_it(face: LabelledPhoto) -> None:
     eared = LabelledPhoto(face.photo, cv2.imencode(".png", numbers)[1].tobytes())
     table = class_table(FACE_PARTS, data())
     near = FaceSamples([eared], table, segmenter(), AugmentSection(closeup=1.0), MEMORY)
-    seen = np.concatenate([near.sample(0, np.random.default_rng(seed))[1].ravel() for seed in range(10)])
+    seen = np.concatenate(
+        [near.sample(0, np.random.default_rng(seed))[1].ravel() for seed in range(10)]
+    )
     assert (seen == 1).mean() > 0.5
     own = (*FACE_PARTS, "left_ear", "right_ear")
-    told = FaceSamples([eared], class_table(own, data()), segmenter(own), AugmentSection(closeup=1.0), MEMORY)
+    told = FaceSamples(
+        [eared], class_table(own, data()), segmenter(own), AugmentSection(closeup=1.0), MEMORY
+    )
     assert set(np.unique(told.sample(0, np.random.default_rng(0))[1])) <= {0, 3, 4}
     whole = FaceSamples([eared], table, segmenter(), AugmentSection(), MEMORY)
     assert not whole.sample(0, np.random.default_rng(0))[1].any()
@@ -210,11 +233,15 @@ def test_a_photo_that_is_all_skin_is_put_before_no_other_background(face: Labell
 def test_the_score_of_several_sources_is_the_mean_of_theirs(face: LabelledPhoto) -> None:
     table = class_table(FACE_PARTS, data())
     samples = FaceSamples([face], table, segmenter(), AugmentSection(), MEMORY)
-    flat = LabelledPhoto(face.photo, cv2.imencode(".png", np.ones((80, 64), np.uint8))[1].tobytes(), "flat")
+    flat = LabelledPhoto(
+        face.photo, cv2.imencode(".png", np.ones((80, 64), np.uint8))[1].tobytes(), "flat"
+    )
     valid = [replace(face, source="faces"), replace(face, source="faces"), flat]
     found = SegmenterTask(samples, valid, table, segmenter(), MEMORY).evaluate(Reads(GREYS), CPU)
     assert found["score faces"] > found["score flat"] > 0
-    assert found["score"] == pytest.approx((found["score faces"] + found["score flat"]) / 2, abs=1e-4)
+    assert found["score"] == pytest.approx(
+        (found["score faces"] + found["score flat"]) / 2, abs=1e-4
+    )
 
 
 def test_rare_pixels_weigh_more_and_all_together_one(face: LabelledPhoto) -> None:
@@ -227,7 +254,9 @@ def test_rare_pixels_weigh_more_and_all_together_one(face: LabelledPhoto) -> Non
     assert pixel_weights([face], table, 3, ScheduleSection(epochs=1)) is None
 
 
-def classifier(outputs: str = "logistic", classes: tuple[str, ...] = ("dark", "bright")) -> ClassifierStage:
+def classifier(
+    outputs: str = "logistic", classes: tuple[str, ...] = ("dark", "bright")
+) -> ClassifierStage:
     return ClassifierStage(
         arch="timm", backbone="regnety_002", classes=classes, size=32, outputs=outputs, sha256=UNHASHED  # type: ignore[arg-type]
     )  # fmt: skip
@@ -243,7 +272,11 @@ def greys(tmp_path: Path) -> list[ClassedPhoto]:
         Image.fromarray(rgb).save(tmp_path / f"{n}.png")
         classes = ("dark",) if grey < 100 else ("bright",) if grey > 200 else ()
         found.append(
-            ClassedPhoto(StoredPhoto(str(n), tmp_path / f"{n}.png"), classes, ((0.5, 0, 1, 1), (0, 0, 1, 0.5)))
+            ClassedPhoto(
+                StoredPhoto(str(n), tmp_path / f"{n}.png"),
+                classes,
+                ((0.5, 0, 1, 1), (0, 0, 1, 0.5)),
+            )
         )
     return found
 
@@ -270,7 +303,9 @@ def test_a_window_is_a_part_in_shares_of_the_photo() -> None:
     assert window_of(photo, (0.999, 0.999, 1, 1)).shape == (1, 1, 3)
 
 
-def test_a_classifier_that_is_right_scores_one_and_the_threshold_tells_none_apart(greys: list[ClassedPhoto]) -> None:
+def test_a_classifier_that_is_right_scores_one_and_the_threshold_tells_none_apart(
+    greys: list[ClassedPhoto],
+) -> None:
     samples = PhotoSamples(greys, classifier(), AugmentSection(), MEMORY)
     task = ClassifierTask(samples, greys, classifier(), MEMORY)
     assert task.evaluate(Brightness(), CPU)["score"] == 1
@@ -283,7 +318,9 @@ def test_a_classifier_that_is_right_scores_one_and_the_threshold_tells_none_apar
     assert chosen.sum(0).tolist() == [3, 3]
 
 
-def test_balanced_sampling_shows_each_class_as_often_and_none_as_all_of_them(greys: list[ClassedPhoto]) -> None:
+def test_balanced_sampling_shows_each_class_as_often_and_none_as_all_of_them(
+    greys: list[ClassedPhoto],
+) -> None:
     many = [*greys, *(greys[0],) * 20]
     samples = PhotoSamples(many, classifier(), AugmentSection(), MEMORY)
     task = ClassifierTask(samples, greys, classifier(), MEMORY, sampling="balanced")
@@ -297,14 +334,18 @@ def test_balanced_sampling_shows_each_class_as_often_and_none_as_all_of_them(gre
 
 
 def test_the_threshold_is_the_lowest_that_keeps_negatives_unnamed_and_the_named_right() -> None:
-    probability = np.array([[0.9, 0], [0.8, 0], [0.7, 0], [0.6, 0], [0.5, 0], [0.4, 0], [0.3, 0], [0.1, 0]])
+    probability = np.array(
+        [[0.9, 0], [0.8, 0], [0.7, 0], [0.6, 0], [0.5, 0], [0.4, 0], [0.3, 0], [0.1, 0]]
+    )
     truth = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [1, 0], [0, 1], [0, 0], [0, 0]], np.bool_)
     negatives = [None, None, None, "faces", None, None, "faces", "faces"]
     asked = CalibrationSection(none_kept=0.6, named_right=0.6)
     assert naming_threshold(probability, truth, negatives, asked) == Threshold(0.41, True)
     strict = CalibrationSection(none_kept=1.0, named_right=0.7)
     assert naming_threshold(probability, truth, negatives, strict) == Threshold(0.71, True)
-    impossible = naming_threshold(probability, ~truth, negatives, CalibrationSection(none_kept=1, named_right=1))
+    impossible = naming_threshold(
+        probability, ~truth, negatives, CalibrationSection(none_kept=1, named_right=1)
+    )
     assert not impossible.holds
 
 
@@ -316,7 +357,9 @@ def test_classes_apart_are_not_in_the_score(greys: list[ClassedPhoto]) -> None:
             return super().forward(x) * torch.tensor([-1.0, 1.0])
 
     wrong = ClassifierTask(samples, greys, classifier(), MEMORY).evaluate(DarkIsWrong(), CPU)
-    apart = ClassifierTask(samples, greys, classifier(), MEMORY, apart=("dark",)).evaluate(DarkIsWrong(), CPU)
+    apart = ClassifierTask(samples, greys, classifier(), MEMORY, apart=("dark",)).evaluate(
+        DarkIsWrong(), CPU
+    )
     assert wrong["score"] < 0.8
     assert (apart["score"], apart["AP dark"]) == (1, wrong["AP dark"])
 
@@ -352,7 +395,9 @@ def test_a_photo_is_cut_and_masked_as_the_scorer_would(tmp_path: Path) -> None:
     skin = np.zeros((20, 30), np.uint8)
     skin[:, 10:] = 255
     png = cv2.imencode(".png", skin)[1].tobytes()
-    assert (StoredPhoto("a", tmp_path / "a.png", FaceCut((5, 10, 35, 30))).pixels() == rgb[10:30, 5:35]).all()
+    assert (
+        StoredPhoto("a", tmp_path / "a.png", FaceCut((5, 10, 35, 30))).pixels() == rgb[10:30, 5:35]
+    ).all()
     masked = StoredPhoto("a", tmp_path / "a.png", FaceCut((5, 10, 35, 30), png)).pixels()
     assert (masked[:, 10:] == rgb[10:30, 15:35]).all()
     assert not masked[:, :10].any()
@@ -374,8 +419,12 @@ def test_photos_beyond_the_memory_are_read_each_time_and_are_the_same(tmp_path: 
 def test_intervals_are_drawn_over_patients_where_these_are_known() -> None:
     patients = np.repeat(np.arange(10), 4)
     truth = np.ones((40, 1), np.bool_)
-    probability = np.where(patients % 2, 0.9, 0.1)[:, None]  # all photos of a patient are right, or wrong
-    stage = ClassifierStage(arch="timm", backbone="regnety_002", classes=("a",), outputs="logistic", sha256=UNHASHED)
+    probability = np.where(patients % 2, 0.9, 0.1)[
+        :, None
+    ]  # all photos of a patient are right, or wrong
+    stage = ClassifierStage(
+        arch="timm", backbone="regnety_002", classes=("a",), outputs="logistic", sha256=UNHASHED
+    )
     recipe: Any = SimpleNamespace(data=SimpleNamespace(apart=()), seed=0)
     widths = []
     for groups in (None, patients):
@@ -388,7 +437,10 @@ def test_intervals_are_drawn_over_patients_where_these_are_known() -> None:
 
 def test_photos_that_are_called_alike_in_two_sources_are_resampled_apart() -> None:
     files = (("p1", "a/1.jpg"), (None, "a/2.jpg"), (None, "b/2.jpg"), (None, "b/2.jpg"))
-    photos = [ClassedPhoto(StoredPhoto(Path(file).name, Path("/" + file)), (), group=group) for group, file in files]
+    photos = [
+        ClassedPhoto(StoredPhoto(Path(file).name, Path("/" + file)), (), group=group)
+        for group, file in files
+    ]
     groups = _groups(photos)
     assert groups is not None
     assert [groups.tolist().index(number) for number in groups] == [0, 1, 2, 2]

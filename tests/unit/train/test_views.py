@@ -24,7 +24,9 @@ def smooth(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 @pytest.mark.parametrize("extent", [(90, 120), (120, 90), (300, 260)])
-def test_without_augmentation_a_view_is_what_scoring_sees(fit: Literal["crop", "pad"], extent: tuple[int, int]) -> None:
+def test_without_augmentation_a_view_is_what_scoring_sees(
+    fit: Literal["crop", "pad"], extent: tuple[int, int]
+) -> None:
     photo = smooth(*extent)
     matrix = view_matrix(extent, 64, fit, AugmentSection(), np.random.default_rng(0))
     scored = centre_square(photo, 64) if fit == "crop" else pad_to_square(photo, 64, FILL)[0]
@@ -51,7 +53,10 @@ def test_labels_stay_with_their_pixels_whatever_their_resolution() -> None:
 
 def test_a_mirrored_view_says_so_and_half_of_them_are() -> None:
     rng = np.random.default_rng(0)
-    turned = [mirrors(view_matrix((80, 80), 64, "pad", AugmentSection(flip=0.5, rotate=90), rng)) for _ in range(200)]
+    turned = [
+        mirrors(view_matrix((80, 80), 64, "pad", AugmentSection(flip=0.5, rotate=90), rng))
+        for _ in range(200)
+    ]
     assert 70 < sum(turned) < 130
     upside_down_and_mirrored = AugmentSection(flip=1.0, flip_vertical=1.0)
     assert not mirrors(view_matrix((80, 80), 64, "pad", upside_down_and_mirrored, rng))
@@ -72,13 +77,23 @@ def test_light_that_is_off_changes_nothing_and_light_that_is_on_does() -> None:
     photo, rng = smooth(32, 32), np.random.default_rng(0)
     assert relit(photo, AugmentSection(), rng) is photo
     assert spoilt(photo, AugmentSection(), rng) is photo
-    brighter = [relit(photo, AugmentSection(brightness=0.2), rng).mean() / photo.mean() for _ in range(50)]
+    brighter = [
+        relit(photo, AugmentSection(brightness=0.2), rng).mean() / photo.mean() for _ in range(50)
+    ]
     assert 0.78 < min(brighter) < 0.9 < 1.1 < max(brighter) < 1.22
     assert np.abs(relit(photo, AugmentSection(colour=1.0), rng).astype(int) - photo).mean() > 2
 
 
 @pytest.mark.parametrize(
-    "how", [{"blur": 1.0}, {"jpeg": 1.0}, {"erase": 1.0}, {"noise": 12.0}, {"sharpen": 1.0}, {"resolution": 1.0}]
+    "how",
+    [
+        {"blur": 1.0},
+        {"jpeg": 1.0},
+        {"erase": 1.0},
+        {"noise": 12.0},
+        {"sharpen": 1.0},
+        {"resolution": 1.0},
+    ],
 )
 def test_a_spoilt_photo_is_another_one_of_the_same_size(how: dict[str, float]) -> None:
     photo = smooth(40, 48)

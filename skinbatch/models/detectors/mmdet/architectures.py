@@ -39,7 +39,10 @@ class Anchors:
         """
         if self.sizes is None:
             shapes = [(scale, ratio**0.5) for scale in self.scales for ratio in self.ratios]
-            return [[(stride * scale / root, stride * scale * root) for scale, root in shapes] for stride in strides]
+            return [
+                [(stride * scale / root, stride * scale * root) for scale, root in shapes]
+                for stride in strides
+            ]
         number, left = divmod(len(self.sizes), len(strides))
         if left:
             raise UsageError(
@@ -102,14 +105,18 @@ class DetectorSpec:
         try:
             build = ARCHITECTURES[self.arch]
         except KeyError:
-            raise UsageError(f"no detector architecture `{self.arch}`; there are: {', '.join(ARCHITECTURES)}") from None
+            raise UsageError(
+                f"no detector architecture `{self.arch}`; there are: {', '.join(ARCHITECTURES)}"
+            ) from None
         return build(self)
 
     def has_no(self, *settings: str) -> None:
         """Raise UsageError if a setting is given that this architecture cannot change."""
         for setting in settings:
             if getattr(self, setting) is not None:
-                raise UsageError(f"{self.arch}: `{setting}` cannot be chosen for this architecture; leave it out")
+                raise UsageError(
+                    f"{self.arch}: `{setting}` cannot be chosen for this architecture; leave it out"
+                )
 
     def one_of(self, *strides: tuple[int, ...]) -> tuple[int, ...]:
         """Return the spec's strides, or the first of the possible ones.
@@ -119,7 +126,9 @@ class DetectorSpec:
         if self.strides is None:
             return strides[0]
         if self.strides not in strides:
-            raise UsageError(f"{self.arch}: strides {self.strides}; choose from {', '.join(map(str, strides))}")
+            raise UsageError(
+                f"{self.arch}: strides {self.strides}; choose from {', '.join(map(str, strides))}"
+            )
         return self.strides
 
 
@@ -170,4 +179,6 @@ _SIZES: Mapping[str, Mapping[str, Any]] = {
 # `ssd-mobilenet` takes 320, a multiple of 32, instead of TensorFlow's 300, and `yolov4` takes the
 # 608 of yolov4.cfg and YOLOv3's IoU. TensorFlow's SSD and yolov4.cfg stretch a photo to a square;
 # here it keeps its proportions.
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {arch: {"max_upscale": ENLARGES, **_SIZES[arch]} for arch in ARCHITECTURES}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    arch: {"max_upscale": ENLARGES, **_SIZES[arch]} for arch in ARCHITECTURES
+}

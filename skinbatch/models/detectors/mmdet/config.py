@@ -56,7 +56,9 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
             raise PackError("has no `model` with a `type`; is it the config of a detector?")
         model = dict(model)
         place = "model.data_preprocessor" if "data_preprocessor" in model else "data_preprocessor"
-        preprocessor = _table(model.pop("data_preprocessor", config.get("data_preprocessor")), place)
+        preprocessor = _table(
+            model.pop("data_preprocessor", config.get("data_preprocessor")), place
+        )
         model = json.loads(json.dumps(checked(model, "model")))
         _heads(model)
         fields = _classes(config) | _sizes(_test_pipeline(config)) | _colours(preprocessor)
@@ -100,7 +102,9 @@ def with_settings(model: Mapping[str, Any], spec: DetectorSpec) -> ModelConfig:
     else:
         # The model takes the best of all its queries, and fails if it has fewer than requested.
         queries = _number(config, "num_queries", 0, "model") * len(spec.classes)
-        last["max_per_img"] = min(spec.max_boxes, queries or _number(last, "max_per_img", spec.max_boxes, place))
+        last["max_per_img"] = min(
+            spec.max_boxes, queries or _number(last, "max_per_img", spec.max_boxes, place)
+        )
     return config
 
 
@@ -162,7 +166,9 @@ def _heads(model: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
         place, of = "model.roi_head", _table(model["roi_head"], "model.roi_head")
     heads = of.get("bbox_head")
     if not isinstance(heads, dict | list):
-        raise PackError(f"{place}.bbox_head is missing: {model['type']} gives no boxes with classes")
+        raise PackError(
+            f"{place}.bbox_head is missing: {model['type']} gives no boxes with classes"
+        )
     if isinstance(heads, dict):
         return [(f"{place}.bbox_head", heads)]
     places = [f"{place}.bbox_head[{i}]" for i in range(len(heads))]
@@ -188,7 +194,9 @@ def _with_tuples(value: Any) -> Any:
     }
 
 
-def _datasets(config: Mapping[str, Any], loaders: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+def _datasets(
+    config: Mapping[str, Any], loaders: Sequence[str]
+) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the loaders' datasets, each with its place.
 
     The datasets inside wrappers (RepeatDataset) are included.
@@ -208,16 +216,26 @@ def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the classes as a field; empty if the config leaves them to its dataset's code."""
     datasets = _datasets(config, (*LOADERS, "train_dataloader"))
     for info in (*(dataset.get("metainfo") for _, dataset in datasets), config.get("metainfo")):
-        if not isinstance(info, dict) or (classes := info.get("classes", info.get("CLASSES"))) is None:
+        if (
+            not isinstance(info, dict)
+            or (classes := info.get("classes", info.get("CLASSES"))) is None
+        ):
             continue
-        if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
-            raise PackError(f"metainfo.classes is {_short(classes)}, not a list of names; one class is ('acne',)")
+        if not isinstance(classes, list | tuple) or not all(
+            isinstance(name, str) for name in classes
+        ):
+            raise PackError(
+                f"metainfo.classes is {_short(classes)}, not a list of names; one class is ('acne',)"
+            )
         return {"classes": list(classes)}
     return {}
 
 
 def _test_pipeline(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    pipelines = [(f"{name}.pipeline", dataset.get("pipeline")) for name, dataset in _datasets(config, LOADERS)]
+    pipelines = [
+        (f"{name}.pipeline", dataset.get("pipeline"))
+        for name, dataset in _datasets(config, LOADERS)
+    ]
     for name, pipeline in (*pipelines, ("test_pipeline", config.get("test_pipeline"))):
         if steps := _list(pipeline, name):
             return [_table(step, f"{name}[{i}]") for i, step in enumerate(steps)]
@@ -254,7 +272,9 @@ def _resize(step: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(map(_is_whole, sides)):
         _step_refused("Resize", f"scale {_short(scale)} is not (width, height)")
     size, short = max(sides), min(sides)
-    return {"size": size, "max_upscale": ENLARGES} | ({"short_side": short} if short != size else {})
+    return {"size": size, "max_upscale": ENLARGES} | (
+        {"short_side": short} if short != size else {}
+    )
 
 
 def _pad(step: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,10 +298,14 @@ def _colours(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     kind = str(given.get("type", "DetDataPreprocessor")).rpartition(".")[2]
     if kind != "DetDataPreprocessor":
-        raise PackError(f"data_preprocessor: `{kind}` is not supported here, only DetDataPreprocessor")
+        raise PackError(
+            f"data_preprocessor: `{kind}` is not supported here, only DetDataPreprocessor"
+        )
     divisor = given.get("pad_size_divisor", 1)
     if given.get("pad_value", 0) != 0 or not _is_whole(divisor) or divisor < 1 or PAD_TO % divisor:
-        raise PackError(f"data_preprocessor: must pad with 0, the mean colour, to a multiple of {PAD_TO}")
+        raise PackError(
+            f"data_preprocessor: must pad with 0, the mean colour, to a multiple of {PAD_TO}"
+        )
     bgr = not (given.get("bgr_to_rgb", False) or given.get("rgb_to_bgr", False))
     mean, std = (_triple(given, name, default) for name, default in (("mean", 0.0), ("std", 1.0)))
     if min(std) <= 0:

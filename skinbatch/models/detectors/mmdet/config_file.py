@@ -65,12 +65,17 @@ def _read(path: Path, above: tuple[Path, ...]) -> Values:
             return _PythonFile(path, above).read(text)
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         if not isinstance(values, dict):
-            raise PackError(f"{path}: a config is a table of names and values, this is {type(values).__name__}")
+            raise PackError(
+                f"{path}: a config is a table of names and values, this is {type(values).__name__}"
+            )
         base = _read_bases(values.pop(BASE, None), path, 1, above)
         return _finished(values, base, path)
     except SyntaxError as e:
         raise PackError(f"{path}:{e.lineno}: not Python: {e.msg}") from None
-    except (ValueError, yaml.YAMLError) as e:  # Python raises ValueError for a number of 5000 digits
+    except (
+        ValueError,
+        yaml.YAMLError,
+    ) as e:  # Python raises ValueError for a number of 5000 digits
         raise PackError(f"{path}: not readable as {path.suffix[1:]}: {e}") from None
     except RecursionError:
         raise PackError(f"{path}: nested too deeply to be a config") from None
@@ -94,7 +99,9 @@ def _read_bases(named: Any, path: Path, line: int, above: tuple[Path, ...]) -> V
         found = _read(path.parent / name, (*above, path.resolve()))
         twice = sorted(base.keys() & found.keys())
         if twice:
-            raise PackError(f"{path}:{line}: `{twice[0]}` is in two of its bases; remove it from one")
+            raise PackError(
+                f"{path}:{line}: `{twice[0]}` is in two of its bases; remove it from one"
+            )
         base |= found
     return base
 
@@ -105,7 +112,9 @@ def _merged(new: Values, base: Values, path: Path) -> Values:
     for key, value in new.items():
         if isinstance(value, dict) and key in base and not value.get(DELETE, False):
             if not isinstance(base[key], dict):
-                raise PackError(f"{path}: `{key}` is a table here but not in the base; set {DELETE}=True in it")
+                raise PackError(
+                    f"{path}: `{key}` is a table here but not in the base; set {DELETE}=True in it"
+                )
             merged[key] = _merged(value, base[key], path)
         else:
             merged[key] = _without_delete(value)
@@ -140,7 +149,9 @@ def _check_number(values: Values, path: Path) -> None:
         if not isinstance(value, dict | list | tuple):
             return 1
         if id(value) not in sizes:
-            sizes[id(value)] = 1 + sum(map(size, value.values() if isinstance(value, dict) else value))
+            sizes[id(value)] = 1 + sum(
+                map(size, value.values() if isinstance(value, dict) else value)
+            )
         return sizes[id(value)]
 
     if size(values) > MOST_VALUES:
@@ -157,9 +168,13 @@ def _substituted(value: Any, base: Values, path: Path) -> Any:
         return value
     if whole := _PLACEHOLDER.fullmatch(value):
         return _of_base(base, whole[1], path, 1)
-    found = [str(_of_base(base, name, path, 1)) for name in dict.fromkeys(_PLACEHOLDER.findall(value))]
+    found = [
+        str(_of_base(base, name, path, 1)) for name in dict.fromkeys(_PLACEHOLDER.findall(value))
+    ]
     if sum(map(len, found)) * value.count("_base_.") > MOST_VALUES:
-        raise PackError(f"{path}: a text of more than {MOST_VALUES:,} characters; that is not a config")
+        raise PackError(
+            f"{path}: a text of more than {MOST_VALUES:,} characters; that is not a config"
+        )
     return _PLACEHOLDER.sub(lambda found: str(_of_base(base, found[1], path, 1)), value)
 
 
@@ -200,11 +215,15 @@ class _PythonFile:
                 pass
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name == BASE:
                 self.base = _read_bases(self._value(value), self.path, node.lineno, self.above)
-            case ast.Assign(targets=targets, value=value) if all(isinstance(t, ast.Name) for t in targets):
+            case ast.Assign(targets=targets, value=value) if all(
+                isinstance(t, ast.Name) for t in targets
+            ):
                 result = self._value(value)
                 self.names |= {t.id: result for t in targets if isinstance(t, ast.Name)}
             case ast.AugAssign(target=ast.Name(id=name), op=op, value=value):
-                self.names[name] = self._join(node, op, self._name(node.target, name), self._value(value))
+                self.names[name] = self._join(
+                    node, op, self._name(node.target, name), self._value(value)
+                )
             case ast.Import() | ast.ImportFrom():
                 self._no(node, f"`{ast.unparse(node)}` imports code")
             case ast.With():
@@ -233,7 +252,10 @@ class _PythonFile:
                 return self._attribute(node)
             case ast.Call():
                 return self._call(node)
-            case ast.ListComp(elt=item, generators=[ast.comprehension(target=ast.Name(id=name), iter=over, ifs=[])]):
+            case ast.ListComp(
+                elt=item,
+                generators=[ast.comprehension(target=ast.Name(id=name), iter=over, ifs=[])],
+            ):
                 return self._list_comprehension(item, name, self._sequence(over))
             case ast.Subscript():
                 return self._subscript(node)
@@ -242,7 +264,9 @@ class _PythonFile:
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as op, operand=operand):
                 number = self._value(operand)
                 if not isinstance(number, int | float):
-                    self._no(node, f"`{_short(node)}`: a sign before something that is not a number")
+                    self._no(
+                        node, f"`{_short(node)}`: a sign before something that is not a number"
+                    )
                 return -number if isinstance(op, ast.USub) else number
             case ast.JoinedStr(values=parts):
                 return self._text(node, [self._value(part) for part in parts])
@@ -310,7 +334,9 @@ class _PythonFile:
             case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
                 keys = [ast.Constant(k.arg) if k.arg is not None else None for k in keywords]
                 return self._table(node, list(keys), [k.value for k in keywords])
-            case ast.Call(func=ast.Name(id="list" | "tuple" as kind), args=args, keywords=[]) if len(args) < 2:
+            case ast.Call(func=ast.Name(id="list" | "tuple" as kind), args=args, keywords=[]) if (
+                len(args) < 2
+            ):
                 items = self._sequence(args[0]) if args else []
                 return items if kind == "list" else tuple(items)
             case ast.Call(func=ast.Name(id="range"), args=[length], keywords=[]):
@@ -345,7 +371,11 @@ class _PythonFile:
         joined = isinstance(op, ast.Add) and any(
             isinstance(left, kind) and isinstance(right, kind) for kind in (str, list, tuple)
         )
-        repeated = isinstance(op, ast.Mult) and isinstance(left, str | list | tuple) and isinstance(right, int)
+        repeated = (
+            isinstance(op, ast.Mult)
+            and isinstance(left, str | list | tuple)
+            and isinstance(right, int)
+        )
         if type(op) not in _NUMBERS or not (numbers or joined or repeated):
             self._no(node, f"`{_short(node)}` is not simple arithmetic")
         if repeated and len(left) * right > LARGEST:
@@ -353,7 +383,9 @@ class _PythonFile:
         try:
             result = _NUMBERS[type(op)](left, right)
         except (ArithmeticError, ValueError) as e:
-            raise PackError(f"{self.path}:{getattr(node, 'lineno', 1)}: `{_short(node)}`: {e}") from None
+            raise PackError(
+                f"{self.path}:{getattr(node, 'lineno', 1)}: `{_short(node)}`: {e}"
+            ) from None
         if (numbers and abs(result) > 1e18) or (joined and len(result) > LARGEST):
             self._no(node, f"`{_short(node)}` is too large")
         return result

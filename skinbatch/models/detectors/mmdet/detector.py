@@ -70,7 +70,9 @@ class MMDetDetector:
             UsageError: fp16 was requested without a GPU.
         """
         if precision == "fp16" and not device.startswith("cuda"):
-            raise UsageError(f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]")
+            raise UsageError(
+                f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]"
+            )
         self.spec = spec
         self.classes: tuple[str, ...] = spec.classes
         self.input: InputKind = spec.input
@@ -89,7 +91,9 @@ class MMDetDetector:
         if shared:
             fold_batch_norms(self.model, self._features)
         size = (spec.size, spec.size) if spec.padding is not None else None
-        run_with(self.model, f"detector `{spec.arch}`", size, runtime or Runtime(), device, precision)
+        run_with(
+            self.model, f"detector `{spec.arch}`", size, runtime or Runtime(), device, precision
+        )
         self.model.to(self._device, memory_format=torch.channels_last)
         for head in _heads(self.model):
             head.register_forward_hook(self._check)
@@ -131,7 +135,9 @@ class MMDetDetector:
         return -(-height // PAD_TO) * PAD_TO, -(-width // PAD_TO) * PAD_TO
 
     @torch.inference_mode()
-    def _run(self, prepared: Sequence[tuple[NDArray[np.uint8], tuple[float, float]]], shape: Shape) -> list[Any]:
+    def _run(
+        self, prepared: Sequence[tuple[NDArray[np.uint8], tuple[float, float]]], shape: Shape
+    ) -> list[Any]:
         from mmdet.structures import DetDataSample
 
         batch = np.empty((len(prepared), *shape, 3), np.float32)
@@ -142,8 +148,14 @@ class MMDetDetector:
             batch[row, :height, :width] = normalise(pixels, self.spec)
             samples.append(DetDataSample(metainfo=metainfo((height, width), shape, scale)))
         inputs = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self._device)
-        with self._turn, torch.autocast("cuda", torch.float16) if self._fp16 else contextlib.nullcontext():
-            return [sample.pred_instances for sample in self.model.predict(inputs, samples, rescale=True)]
+        with (
+            self._turn,
+            torch.autocast("cuda", torch.float16) if self._fp16 else contextlib.nullcontext(),
+        ):
+            return [
+                sample.pred_instances
+                for sample in self.model.predict(inputs, samples, rescale=True)
+            ]
 
     def _boxes(self, result: Any, shape: tuple[int, ...]) -> Detections:
         """Return the best `max_boxes`. shape: of the photo."""
@@ -151,8 +163,14 @@ class MMDetDetector:
         xyxy = result.bboxes.float().cpu().numpy()
         height, width = shape[:2]
         xyxy = np.clip(xyxy, 0, np.array([width, height, width, height], np.float32))
-        keep = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]) & (scores >= self.spec.score_floor)
-        order = np.flatnonzero(keep)[np.argsort(-scores[keep], kind="stable")][: self.spec.max_boxes]
+        keep = (
+            (xyxy[:, 2] > xyxy[:, 0])
+            & (xyxy[:, 3] > xyxy[:, 1])
+            & (scores >= self.spec.score_floor)
+        )
+        order = np.flatnonzero(keep)[np.argsort(-scores[keep], kind="stable")][
+            : self.spec.max_boxes
+        ]
         return Detections(
             xyxy=xyxy[order].astype(np.float32),
             scores=scores[order].astype(np.float32),
@@ -164,7 +182,9 @@ class MMDetDetector:
         """Check the outputs of heads, because mmdet silently drops boxes whose score is NaN."""
         if not all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(outputs)):
             where = type(module).__name__
-            raise ModelOutputError(f"detector `{self.spec.arch}` gave NaN or infinite numbers ({where})")
+            raise ModelOutputError(
+                f"detector `{self.spec.arch}` gave NaN or infinite numbers ({where})"
+            )
 
 
 def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
@@ -185,13 +205,17 @@ def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
     MMLogger.get_current_instance().setLevel("WARNING")
     config = ConfigDict(spec.model_config())
     try:
-        with DefaultScope.overwrite_default_scope("mmdet"):  # mmcv looks there for mmdet's own layers
+        with DefaultScope.overwrite_default_scope(
+            "mmdet"
+        ):  # mmcv looks there for mmdet's own layers
             model = MODELS.build(config)
     except Exception as e:
         if spec.model is None:
             raise
         # A user's config may be wrong in any way, and mmdet's classes then fail in any way.
-        raise PackError(f"mmdet cannot build `{config.type}` from its config: {type(e).__name__}: {e}") from None
+        raise PackError(
+            f"mmdet cannot build `{config.type}` from its config: {type(e).__name__}: {e}"
+        ) from None
     for head in _heads(model):
         # mmdet 3.2 and later read the channels of the loss from every head. SSD's loss is a
         # function and has none.
@@ -205,7 +229,9 @@ def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
 def register() -> None:
     """Register mmdet's models and ours with mmdet. It is safe to call this again."""
     operators.install()
-    warnings.filterwarnings("ignore", message="torch.meshgrid")  # the call is mmdet's, and cannot be changed here
+    warnings.filterwarnings(
+        "ignore", message="torch.meshgrid"
+    )  # the call is mmdet's, and cannot be changed here
     with without("sklearn", "torch.distributed.optim"):
         import mmdet.models  # noqa: F401
 
@@ -222,7 +248,9 @@ def without_masks(model: Any) -> None:
         roi_head.mask_head = None
 
 
-def at_network_scale(photo: NDArray[np.uint8], spec: DetectorSpec) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+def at_network_scale(
+    photo: NDArray[np.uint8], spec: DetectorSpec
+) -> tuple[NDArray[np.uint8], tuple[float, float]]:
     """Return the photo (H, W, 3) as large as the network sees it, and that scale by x and y.
 
     The two scales differ by rounding to whole pixels.
@@ -262,7 +290,9 @@ def padding(spec: DetectorSpec) -> NDArray[np.float32]:
     return _normalised(grey, spec)[0, 0]
 
 
-def metainfo(image: Shape, padded: Shape, scale: tuple[float, float] = (1.0, 1.0)) -> dict[str, Any]:
+def metainfo(
+    image: Shape, padded: Shape, scale: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, Any]:
     """Return the description of an input for mmdet.
 
     image, padded: (height, width). scale: x, y from photo to input.
@@ -281,7 +311,9 @@ def _heads(model: nn.Module) -> list[Any]:
 
     They are the head of proposals, those of a cascade, and the last one.
     """
-    return [module for module in model.modules() if callable(getattr(module, "predict_by_feat", None))]
+    return [
+        module for module in model.modules() if callable(getattr(module, "predict_by_feat", None))
+    ]
 
 
 def _tensors(value: object) -> list[Tensor]:

@@ -78,7 +78,9 @@ def _faster_rcnn(spec: DetectorSpec, backbone: ModelConfig, channels: list[int])
     Levels are any run of PYRAMID that begins at 4, 8 or 16. By default, anchors are squares of 8
     strides, and 1:2 and 2:1.
     """
-    strides = spec.one_of(*(PYRAMID[first:last] for first in range(3) for last in range(5, first, -1)))
+    strides = spec.one_of(
+        *(PYRAMID[first:last] for first in range(3) for last in range(5, first, -1))
+    )
     first = BACKBONE.index(strides[0])
     width = spec.head_channels or 256
     coder = {"type": "DeltaXYWHBBoxCoder", "target_means": [0.0] * 4}
@@ -108,7 +110,12 @@ def _faster_rcnn(spec: DetectorSpec, backbone: ModelConfig, channels: list[int])
             "bbox_roi_extractor": {
                 "type": "SingleRoIExtractor",
                 # Only torchvision's operator has a gradient here; see operators.
-                "roi_layer": {"type": "RoIAlign", "output_size": 7, "sampling_ratio": 0, "use_torchvision": True},
+                "roi_layer": {
+                    "type": "RoIAlign",
+                    "output_size": 7,
+                    "sampling_ratio": 0,
+                    "use_torchvision": True,
+                },
                 "out_channels": width,
                 "featmap_strides": pooled,
             },
@@ -160,11 +167,20 @@ def _anchor_generator(spec: DetectorSpec, strides: tuple[int, ...]) -> ModelConf
     if spec.anchors is not None and spec.anchors.sizes is not None:
         sizes = spec.anchors.levels(strides)
         return {"type": "YOLOAnchorGenerator", "strides": list(strides), "base_sizes": sizes}
-    scales, ratios = (spec.anchors.scales, spec.anchors.ratios) if spec.anchors else ((8.0,), (0.5, 1.0, 2.0))
-    return {"type": "AnchorGenerator", "scales": list(scales), "ratios": list(ratios), "strides": list(strides)}
+    scales, ratios = (
+        (spec.anchors.scales, spec.anchors.ratios) if spec.anchors else ((8.0,), (0.5, 1.0, 2.0))
+    )
+    return {
+        "type": "AnchorGenerator",
+        "scales": list(scales),
+        "ratios": list(ratios),
+        "strides": list(strides),
+    }
 
 
-def _assigner(positive: float, negative: float, minimum: float, *, low_quality: bool) -> ModelConfig:
+def _assigner(
+    positive: float, negative: float, minimum: float, *, low_quality: bool
+) -> ModelConfig:
     return {
         "type": "MaxIoUAssigner",
         "pos_iou_thr": positive,
@@ -186,4 +202,9 @@ def _sampler(number: int, positive: float, *, add_gt: bool) -> ModelConfig:
 
 
 def _proposals() -> ModelConfig:
-    return {"nms_pre": 1000, "max_per_img": 1000, "nms": {"type": "nms", "iou_threshold": 0.7}, "min_bbox_size": 0}
+    return {
+        "nms_pre": 1000,
+        "max_per_img": 1000,
+        "nms": {"type": "nms", "iou_threshold": 0.7},
+        "min_bbox_size": 0,
+    }

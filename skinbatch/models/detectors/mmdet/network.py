@@ -24,7 +24,12 @@ class FeatureMaps(tuple[Tensor, ...]):
 
 
 def run_with(
-    model: Any, name: str, size: tuple[int, int] | None, runtime: Runtime, device: str, precision: Precision
+    model: Any,
+    name: str,
+    size: tuple[int, int] | None,
+    runtime: Runtime,
+    device: str,
+    precision: Precision,
 ) -> None:
     """Replace the parts of an mmdet model that another runtime computes.
 
@@ -49,7 +54,12 @@ def run_with(
         return maps, head(maps)
 
     if head is not None:
-        run = prepare(Network(f"{name} with its head", model, with_head, shape, varies), runtime, device, precision)
+        run = prepare(
+            Network(f"{name} with its head", model, with_head, shape, varies),
+            runtime,
+            device,
+            precision,
+        )
         if run is not with_head:
             _replace(model, head, run)
             return

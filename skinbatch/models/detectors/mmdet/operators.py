@@ -54,10 +54,14 @@ def roi_align_forward(
     and stay unchanged.
     """
     if pool_mode != 1:
-        raise UnsupportedOpError("mmcv._ext.roi_align_forward: pool_mode 'max' is not supported; use pool_mode='avg'")
+        raise UnsupportedOpError(
+            "mmcv._ext.roi_align_forward: pool_mode 'max' is not supported; use pool_mode='avg'"
+        )
     size = (aligned_height, aligned_width)
     # For "as many samples as fit", torchvision takes -1 and mmcv 0.
-    output.copy_(torchvision_roi_align(features, rois, size, spatial_scale, sampling_ratio or -1, aligned))
+    output.copy_(
+        torchvision_roi_align(features, rois, size, spatial_scale, sampling_ratio or -1, aligned)
+    )
 
 
 def install() -> None:
@@ -86,7 +90,11 @@ class _Ops(ModuleType):
         def missing(*args: object, **kwargs: object) -> NoReturn:
             raise UnsupportedOpError(
                 f"mmcv op `{name}` is not available here, only nms and roi_align; use an architecture without it"
-                + (", and use_torchvision=True in roi_layer to train" if name.startswith("roi_align") else "")
+                + (
+                    ", and use_torchvision=True in roi_layer to train"
+                    if name.startswith("roi_align")
+                    else ""
+                )
             )
 
         return missing

@@ -39,7 +39,10 @@ def mobilenet(spec: DetectorSpec) -> ModelConfig:
     first = [channels for _, channels in taken]
     extra = [EXTRA[stride] for stride in strides if stride in EXTRA]
     sizes = spec.anchors.levels(strides) if spec.anchors else _sizes(spec.size, len(strides))
-    layers = {"norm_cfg": {"type": "BN", "eps": 0.001, "momentum": 0.03}, "act_cfg": {"type": "ReLU6"}}
+    layers = {
+        "norm_cfg": {"type": "BN", "eps": 0.001, "momentum": 0.03},
+        "act_cfg": {"type": "ReLU6"},
+    }
     return {
         "type": "SingleStageDetector",
         "backbone": {
@@ -60,7 +63,11 @@ def mobilenet(spec: DetectorSpec) -> ModelConfig:
             "type": "SSDHead",
             "in_channels": first + extra,
             "num_classes": len(spec.classes),
-            "anchor_generator": {"type": "YOLOAnchorGenerator", "strides": list(strides), "base_sizes": sizes},
+            "anchor_generator": {
+                "type": "YOLOAnchorGenerator",
+                "strides": list(strides),
+                "base_sizes": sizes,
+            },
             "bbox_coder": {
                 "type": "DeltaXYWHBBoxCoder",
                 "target_means": [0.0] * 4,

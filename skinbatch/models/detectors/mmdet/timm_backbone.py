@@ -22,7 +22,10 @@ NAMES = ("inception_v3", "mobilenetv1_100", "efficientnet_lite0", "efficientnet_
 # is uneven. With timm's symmetric padding the same weights make the same features, which a cell
 # sees one pixel further left and up at each stride. Boxes need centred features.
 _LITE = {"bn_eps": 1e-3}
-_OPTIONS: Mapping[str, Mapping[str, float]] = {"efficientnet_lite0": _LITE, "efficientnet_lite2": _LITE}
+_OPTIONS: Mapping[str, Mapping[str, float]] = {
+    "efficientnet_lite0": _LITE,
+    "efficientnet_lite2": _LITE,
+}
 
 
 @MODELS.register_module()
@@ -56,7 +59,9 @@ def centre_inception(net: nn.Module) -> None:
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.MaxPool2d) and "Mixed" not in name:
             kernel = module.kernel_size
-            module.padding = tuple(side // 2 for side in (kernel if isinstance(kernel, tuple) else (kernel, kernel)))
+            module.padding = tuple(
+                side // 2 for side in (kernel if isinstance(kernel, tuple) else (kernel, kernel))
+            )
     # Their max-pooling is a function, not a layer. Its input is never negative, so zeros do not
     # change it.
     for name in ("Mixed_6a", "Mixed_7a"):

@@ -14,10 +14,21 @@ from skinbatch.errors import PackError
 MODULES = (
     *(
         f"mmdet.models.{part}."
-        for part in ("backbones", "data_preprocessors", "dense_heads", "detectors", "layers", "losses", "necks")
+        for part in (
+            "backbones",
+            "data_preprocessors",
+            "dense_heads",
+            "detectors",
+            "layers",
+            "losses",
+            "necks",
+        )
     ),
     *(f"mmdet.models.{part}." for part in ("roi_heads", "seg_heads", "utils")),
-    *(f"mmdet.models.task_modules.{part}." for part in ("assigners", "coders", "prior_generators", "samplers")),
+    *(
+        f"mmdet.models.task_modules.{part}."
+        for part in ("assigners", "coders", "prior_generators", "samplers")
+    ),
     "mmcv.cnn.",
     "mmcv.ops.multi_scale_deform_attn.",
     "mmengine.model.",
@@ -41,7 +52,18 @@ NAMES_HERE = {"SyncBN": "BN", "MMSyncBN": "BN"}
 # has for them. A counter-example is DDQDETR, which puts the masks of its queries into a table that
 # all of its layers share.
 THREADS_SHARE = (
-    *("ATSS", "CascadeRCNN", "FasterRCNN", "FCOS", "GFL", "MaskRCNN", "RetinaNet", "RTMDet", "TOOD", "VFNet"),
+    *(
+        "ATSS",
+        "CascadeRCNN",
+        "FasterRCNN",
+        "FCOS",
+        "GFL",
+        "MaskRCNN",
+        "RetinaNet",
+        "RTMDet",
+        "TOOD",
+        "VFNet",
+    ),
     *("YOLOF", "YOLOV3", "YOLOX"),
 )
 SCOPES = ("mmdet", "mmcv", "mmengine", "torch")
@@ -62,7 +84,9 @@ def checked(value: Any, name: str) -> Any:
     if scope not in SCOPES:
         raise PackError(f"{name}: `_scope_` {scope!r} imports code from outside mmdet")
     table = {
-        key: checked(item, f"{name}.{key}") for key, item in value.items() if key not in STRIPPED and key != "_scope_"
+        key: checked(item, f"{name}.{key}")
+        for key, item in value.items()
+        if key not in STRIPPED and key != "_scope_"
     }
     if "type" in table:
         table["type"] = _class_of_part(table["type"], name)
@@ -94,12 +118,18 @@ def _class(given: Any, name: str) -> str:
         raise PackError(f"{name}: type `{given}` imports code from outside mmdet")
     if plain in OPENS_MORE:
         raise PackError(f"{name}: `{plain}` {OPENS_MORE[plain]}; such a model is not supported")
-    found = [module for module in _modules_of(plain) if scope.split(".")[0] in ("", module.split(".")[0])]
+    found = [
+        module for module in _modules_of(plain) if scope.split(".")[0] in ("", module.split(".")[0])
+    ]
     if not found:
-        raise PackError(f"{name}: type `{given}` is not in mmdet, mmcv or torch; other code is not imported")
+        raise PackError(
+            f"{name}: type `{given}` is not in mmdet, mmcv or torch; other code is not imported"
+        )
     outside = [module for module in found if not f"{module}.".startswith(MODULES)]
     if outside:
-        raise PackError(f"{name}: type `{given}` is from `{outside[0]}`, which packs do not support")
+        raise PackError(
+            f"{name}: type `{given}` is from `{outside[0]}`, which packs do not support"
+        )
     return plain
 
 

@@ -10,8 +10,28 @@ if TYPE_CHECKING:
 ModelConfig = dict[str, Any]
 
 STRIDES = (8, 16, 32)
-YOLOV3_ANCHORS = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
-YOLOV4_ANCHORS = ((12, 16), (19, 36), (40, 28), (36, 75), (76, 55), (72, 146), (142, 110), (192, 243), (459, 401))
+YOLOV3_ANCHORS = (
+    (10, 13),
+    (16, 30),
+    (33, 23),
+    (30, 61),
+    (62, 45),
+    (59, 119),
+    (116, 90),
+    (156, 198),
+    (373, 326),
+)
+YOLOV4_ANCHORS = (
+    (12, 16),
+    (19, 36),
+    (40, 28),
+    (36, 75),
+    (76, 55),
+    (72, 146),
+    (142, 110),
+    (192, 243),
+    (459, 401),
+)
 # `scale_x_y` of yolov4.cfg, by stride.
 XY_SCALES = {8: 1.2, 16: 1.1, 32: 1.05}
 
@@ -52,7 +72,10 @@ def yolov4(spec: DetectorSpec) -> ModelConfig:
     spec.one_of(STRIDES)
     width = spec.width or 1.0
     channels = [int(c * width) for c in (128, 256, 512)]
-    coder = {"type": "YOLOv4BoxCoder", "scales": [[stride, scale] for stride, scale in XY_SCALES.items()]}
+    coder = {
+        "type": "YOLOv4BoxCoder",
+        "scales": [[stride, scale] for stride, scale in XY_SCALES.items()],
+    }
     return {
         "type": "YOLOV3",
         "backbone": {"type": "CSPDarknet53", "width": width},
@@ -88,7 +111,11 @@ def yolox_efficientnet_lite2(spec: DetectorSpec) -> ModelConfig:
 def _yolox_lite(spec: DetectorSpec, name: str, found: list[int]) -> ModelConfig:
     spec.has_no("width")
     strides = _yolox_strides(spec)
-    backbone = {"type": "TimmFeatures", "name": name, "out_indices": list(range(2, 2 + len(strides)))}
+    backbone = {
+        "type": "TimmFeatures",
+        "name": name,
+        "out_indices": list(range(2, 2 + len(strides))),
+    }
     return _yolox(spec, strides, backbone, found[: len(strides)], spec.head_channels or 96)
 
 
@@ -121,7 +148,11 @@ def _yolox_strides(spec: DetectorSpec) -> tuple[int, ...]:
 
 
 def _yolox(
-    spec: DetectorSpec, strides: tuple[int, ...], backbone: ModelConfig, found: list[int], channels: int
+    spec: DetectorSpec,
+    strides: tuple[int, ...],
+    backbone: ModelConfig,
+    found: list[int],
+    channels: int,
 ) -> ModelConfig:
     """Build YOLOX over any backbone.
 
@@ -144,17 +175,26 @@ def _yolox(
             "strides": strides,
         },
         "train_cfg": {"assigner": {"type": "SimOTAAssigner", "center_radius": 2.5}},
-        "test_cfg": {"score_thr": spec.score_floor, "nms": {"type": "nms", "iou_threshold": spec.nms_iou}},
+        "test_cfg": {
+            "score_thr": spec.score_floor,
+            "nms": {"type": "nms", "iou_threshold": spec.nms_iou},
+        },
     }
 
 
 def _yolo_anchors(spec: DetectorSpec, own: tuple[Size, ...]) -> list[list[Size]]:
     """Return the anchors of the levels, coarse first, as mmdet's head takes them."""
-    levels = spec.anchors.levels(STRIDES) if spec.anchors else [list(own[:3]), list(own[3:6]), list(own[6:])]
+    levels = (
+        spec.anchors.levels(STRIDES)
+        if spec.anchors
+        else [list(own[:3]), list(own[3:6]), list(own[6:])]
+    )
     return levels[::-1]
 
 
-def _anchor_head(spec: DetectorSpec, channels: list[int], anchors: list[list[Size]], coder: ModelConfig) -> ModelConfig:
+def _anchor_head(
+    spec: DetectorSpec, channels: list[int], anchors: list[list[Size]], coder: ModelConfig
+) -> ModelConfig:
     summed = {"type": "CrossEntropyLoss", "use_sigmoid": True, "reduction": "sum"}
     strides = list(STRIDES[::-1])
     return {
@@ -162,7 +202,11 @@ def _anchor_head(spec: DetectorSpec, channels: list[int], anchors: list[list[Siz
         "num_classes": len(spec.classes),
         "in_channels": channels,
         "out_channels": [2 * c for c in channels],
-        "anchor_generator": {"type": "YOLOAnchorGenerator", "base_sizes": anchors, "strides": strides},
+        "anchor_generator": {
+            "type": "YOLOAnchorGenerator",
+            "base_sizes": anchors,
+            "strides": strides,
+        },
         "bbox_coder": coder,
         "featmap_strides": strides,
         "loss_cls": summed | {"loss_weight": 1.0},

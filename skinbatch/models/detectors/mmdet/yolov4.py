@@ -33,7 +33,14 @@ LEAKY: Mapping[str, Any] = {"type": "LeakyReLU", "negative_slope": 0.1}
 def _conv(inputs: int, outputs: int, kernel: int, act: Mapping[str, Any], stride: int = 1) -> Any:
     norm = {"type": "BN", "requires_grad": True}
     return ConvModule(
-        inputs, outputs, kernel, stride=stride, padding=kernel // 2, norm_cfg=norm, act_cfg=dict(act), bias=False
+        inputs,
+        outputs,
+        kernel,
+        stride=stride,
+        padding=kernel // 2,
+        norm_cfg=norm,
+        act_cfg=dict(act),
+        bias=False,
     )
 
 
@@ -57,13 +64,17 @@ class _CSPStage(BaseModule):
         self.down = _conv(inputs, outputs, 3, MISH, stride=2)
         self.past = _conv(outputs, half, 1, MISH)
         self.into = _conv(outputs, half, 1, MISH)
-        self.blocks = nn.Sequential(*(_Residual(half, half // 2 if first else half) for _ in range(blocks)))
+        self.blocks = nn.Sequential(
+            *(_Residual(half, half // 2 if first else half) for _ in range(blocks))
+        )
         self.out = _conv(half, half, 1, MISH)
         self.merge = _conv(2 * half, outputs, 1, MISH)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.down(x)
-        merged: Tensor = self.merge(torch.cat((self.out(self.blocks(self.into(x))), self.past(x)), 1))
+        merged: Tensor = self.merge(
+            torch.cat((self.out(self.blocks(self.into(x))), self.past(x)), 1)
+        )
         return merged
 
 
@@ -82,7 +93,9 @@ class CSPDarknet53(BaseModule):
         self.stem = _conv(3, channels[0], 3, MISH)
         self.stages = nn.ModuleList(
             _CSPStage(inputs, outputs, blocks, first=i == 0)
-            for i, (inputs, outputs, blocks) in enumerate(zip(channels, channels[1:], self.BLOCKS, strict=False))
+            for i, (inputs, outputs, blocks) in enumerate(
+                zip(channels, channels[1:], self.BLOCKS, strict=False)
+            )
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -167,9 +180,13 @@ class YOLOv4Neck(BaseModule):
         """Return the outputs, coarse first. maps: at strides 8, 16, 32."""
         fine, middle, coarse = maps
         coarse = self.pooling(coarse)
-        middle = torch.cat((self.middle_in(middle), F.interpolate(self.coarse_up(coarse), scale_factor=2)), 1)
+        middle = torch.cat(
+            (self.middle_in(middle), F.interpolate(self.coarse_up(coarse), scale_factor=2)), 1
+        )
         middle = self.middle_top_down(middle)
-        fine = torch.cat((self.fine_in(fine), F.interpolate(self.middle_up(middle), scale_factor=2)), 1)
+        fine = torch.cat(
+            (self.fine_in(fine), F.interpolate(self.middle_up(middle), scale_factor=2)), 1
+        )
         fine = self.fine_top_down(fine)
         middle = self.middle_bottom_up(torch.cat((self.fine_down(fine), middle), 1))
         coarse = self.coarse_bottom_up(torch.cat((self.middle_down(middle), coarse), 1))

@@ -12,7 +12,12 @@ import timm
 import torch
 
 from skinbatch.errors import PackError
-from skinbatch.models.classifiers.classifier import ClassifierNetwork, ClassifierSpec, TorchClassifier, build_network
+from skinbatch.models.classifiers.classifier import (
+    ClassifierNetwork,
+    ClassifierSpec,
+    TorchClassifier,
+    build_network,
+)
 from skinbatch.models.classifiers.classifier_heads import PooledHead
 from skinbatch.models.preprocess import centre_square
 from skinbatch.models.stages import CalibrationTable
@@ -90,7 +95,9 @@ def test_a_native_top_is_the_network_as_timm_makes_it() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     with torch.inference_mode():
         expected = theirs(spec.normalisation.tensor([photo])).sigmoid().numpy()
-    np.testing.assert_allclose(TorchClassifier(spec, theirs.state_dict())([photo]), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        TorchClassifier(spec, theirs.state_dict())([photo]), expected, atol=1e-5
+    )
 
 
 def test_another_number_of_classes_is_refused_with_the_layer() -> None:
@@ -131,7 +138,9 @@ def test_a_network_that_insists_on_its_own_pooling_is_refused_by_name(
     backbone: str, size: int, top: Literal["pooled", "flatten"]
 ) -> None:
     spec = dataclasses.replace(CLASSIFIER, backbone=backbone, size=size, top=top)
-    with pytest.raises(PackError, match=f"`{backbone}` has no feature map for top = '{top}'; use 'native'"):
+    with pytest.raises(
+        PackError, match=f"`{backbone}` has no feature map for top = '{top}'; use 'native'"
+    ):
         build_network(spec)
     build_network(dataclasses.replace(spec, top="native"))
 
@@ -150,7 +159,9 @@ def test_a_frozen_backbone_learns_nothing_and_keeps_its_statistics() -> None:
     network.train()
     network(torch.rand(4, 3, 64, 64)).square().mean().backward()
     optimiser.step()
-    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    changed = {
+        name for name, value in network.state_dict().items() if not torch.equal(value, before[name])
+    }
     assert {name for name in changed if name.startswith("backbone.")} == set()
     assert {"head.conv.weight", "head.bn.running_mean", "head.out.weight"} <= changed
 

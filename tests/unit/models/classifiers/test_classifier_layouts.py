@@ -33,7 +33,9 @@ def test_every_network_of_the_papers_has_a_name_of_timms() -> None:
 def test_the_networks_of_the_disease_paper_have_its_head_at_300_pixels(arch: str) -> None:
     fields = classifier_defaults(arch)
     assert (fields["top"], fields["size"], fields["outputs"]) == ("pooled", 300, "logistic")
-    network = build_network(ClassifierSpec(network_name(arch, None), ("a", "b"), size=CLASSIFIER_SIZES[arch]))
+    network = build_network(
+        ClassifierSpec(network_name(arch, None), ("a", "b"), size=CLASSIFIER_SIZES[arch])
+    )
     assert isinstance(network.head, PooledHead)
 
 
@@ -88,8 +90,13 @@ def test_a_native_head_is_not_mistaken_for_one_of_ours_and_the_reverse(backbone:
     assert outputs("timm", pooled, "regnety_002") == 3
 
 
-def test_softmax_is_taken_for_several_outputs_of_a_networks_own_classifier_but_not_for_one() -> None:
-    states = {n: {"features.conv0.weight": torch.zeros(1), "classifier.weight": torch.zeros(n, 1024)} for n in (1, 4)}
+def test_softmax_is_taken_for_several_outputs_of_a_networks_own_classifier_but_not_for_one() -> (
+    None
+):
+    states = {
+        n: {"features.conv0.weight": torch.zeros(1), "classifier.weight": torch.zeros(n, 1024)}
+        for n in (1, 4)
+    }
     assert recognise("densenet121", states[4])["outputs"] == "softmax"
     assert recognise("densenet121", states[1])["outputs"] == "logistic"
 
@@ -101,4 +108,7 @@ def test_the_plain_cnn_is_seen_by_its_last_layer() -> None:
 
 
 def test_a_flattened_resnet_is_taken_for_one_of_224_pixels() -> None:
-    assert recognise("resnet50", classifier_weights("resnet50", 2, top="flatten")) == {"top": "flatten", "size": 224}
+    assert recognise("resnet50", classifier_weights("resnet50", 2, top="flatten")) == {
+        "top": "flatten",
+        "size": 224,
+    }

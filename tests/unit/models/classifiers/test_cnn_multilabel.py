@@ -44,7 +44,11 @@ FIGURE_3 = [
 
 def parameters(module: nn.Module) -> int:
     """Count parameters as Keras does: with running statistics, without counters."""
-    return sum(t.numel() for name, t in module.state_dict().items() if not name.endswith("num_batches_tracked"))
+    return sum(
+        t.numel()
+        for name, t in module.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    )
 
 
 def test_every_layer_has_the_output_and_the_parameters_of_the_figure_in_its_order() -> None:
@@ -90,7 +94,9 @@ def test_weights_of_keras_fit_transposed_and_in_their_order() -> None:
     feature: Floats = x
     channels = (16, 32, 64, 64)
     for block, out in enumerate(channels, start=1):
-        kernel = rng.normal(0, (2 / (25 * feature.shape[2])) ** 0.5, (5, 5, feature.shape[2], out)).astype(np.float32)
+        kernel = rng.normal(
+            0, (2 / (25 * feature.shape[2])) ** 0.5, (5, 5, feature.shape[2], out)
+        ).astype(np.float32)
         bias, gamma, beta, mean = (rng.normal(0.2, 0.2, out).astype(np.float32) for _ in range(4))
         variance = rng.uniform(0.001, 1, out).astype(np.float32)
         rows = np.stack([feature[i : feature.shape[0] - 4 + i] for i in range(5)], -1)
@@ -107,7 +113,12 @@ def test_weights_of_keras_fit_transposed_and_in_their_order() -> None:
         feature = pool(norm(feature)) if block == 1 else norm(pool(feature))
         name = f"block{block}"
         arrays = {"conv.weight": kernel.transpose(3, 2, 0, 1), "conv.bias": bias}
-        arrays |= {"bn.weight": gamma, "bn.bias": beta, "bn.running_mean": mean, "bn.running_var": variance}
+        arrays |= {
+            "bn.weight": gamma,
+            "bn.bias": beta,
+            "bn.running_mean": mean,
+            "bn.running_var": variance,
+        }
         state |= {f"{name}.{part}": torch.tensor(value) for part, value in arrays.items()}
     flat: Floats = feature.reshape(-1)
     for name, out in (("fc1", 128), ("fc2", 64), ("out", 4)):

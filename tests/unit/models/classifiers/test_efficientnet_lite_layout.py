@@ -29,7 +29,9 @@ BLOCK = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_b
 
 def theirs(number: int) -> list[str]:
     """Return the names of the layers in the order of the public file. number: number of blocks."""
-    blocks = [f"_blocks.{i}.{layer}" for i in range(number) for layer in (BLOCK if i else BLOCK[2:])]
+    blocks = [
+        f"_blocks.{i}.{layer}" for i in range(number) for layer in (BLOCK if i else BLOCK[2:])
+    ]
     return ["_conv_stem", "_bn0", *blocks, "_conv_head", "_bn1", "_fc"]
 
 
@@ -39,7 +41,10 @@ def public_state(name: str = "efficientnet_lite0", blocks: int = 16) -> dict[str
     ours = timm.create_model(name, pretrained=False).state_dict()
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in ours))
     names = dict(zip(layers, theirs(blocks), strict=True))
-    return {f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in ours.items()}
+    return {
+        f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value
+        for name, value in ours.items()
+    }
 
 
 def test_every_layer_has_a_name_of_timms() -> None:
@@ -68,28 +73,48 @@ def test_other_weights_stay_as_they_are() -> None:
     [
         (lambda: BiSeNet("bisenet-efficientnet-lite0", 3), "cp.resnet.net."),
         (lambda: build_model(DetectorSpec("yolox-efficientnet-lite0", ("acne",))), "backbone.net."),
-        (lambda: build_network(ClassifierSpec("efficientnet_lite0", ("a",), size=64, top="pooled")), "backbone."),
-        (lambda: build_network(ClassifierSpec("efficientnet_lite0", ("a",), size=64, top="native")), ""),
+        (
+            lambda: build_network(
+                ClassifierSpec("efficientnet_lite0", ("a",), size=64, top="pooled")
+            ),
+            "backbone.",
+        ),
+        (
+            lambda: build_network(
+                ClassifierSpec("efficientnet_lite0", ("a",), size=64, top="native")
+            ),
+            "",
+        ),
     ],
     ids=["segmenter", "detector", "classifier", "its own top"],
 )
 def test_a_network_begins_with_them(network: object, place: str, tmp_path: Path) -> None:
     given = public_state()
     torch.save(given, tmp_path / "lite0.pth")
-    stage = ClassifierStage(arch="timm", backbone="efficientnet_lite0", classes=("a",), sha256=UNHASHED)
+    stage = ClassifierStage(
+        arch="timm", backbone="efficientnet_lite0", classes=("a",), sha256=UNHASHED
+    )
     made = network()  # type: ignore[operator]
     assert isinstance(made, nn.Module)
     start_from(made, read_start(tmp_path / "lite0.pth", stage), "lite0.pth")
     own = made.state_dict()
     assert torch.equal(own[f"{place}conv_stem.weight"], given["_conv_stem.weight"])
-    assert torch.equal(own[f"{place}blocks.6.0.conv_dw.weight"], given["_blocks.15._depthwise_conv.weight"])
+    assert torch.equal(
+        own[f"{place}blocks.6.0.conv_dw.weight"], given["_blocks.15._depthwise_conv.weight"]
+    )
 
 
-def test_even_padding_shows_a_cell_the_same_features_a_pixel_further_left_and_up_at_each_stride() -> None:
+def test_even_padding_shows_a_cell_the_same_features_a_pixel_further_left_and_up_at_each_stride() -> (
+    None
+):
     """Test the property that lets networks with timm's padding begin with TensorFlow's weights."""
     named = from_lite(public_state())
-    even = timm.create_model("efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2,), bn_eps=1e-3)
-    uneven = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2,))
+    even = timm.create_model(
+        "efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2,), bn_eps=1e-3
+    )
+    uneven = timm.create_model(
+        "tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2,)
+    )
     for network in (even, uneven):
         network.load_state_dict(named, strict=False)
         network.eval()
@@ -97,8 +122,12 @@ def test_even_padding_shows_a_cell_the_same_features_a_pixel_further_left_and_up
     with torch.inference_mode():
         one, other = even(photo[..., 7:, 7:])[0], uneven(photo[..., :256, :256])[0]
     inner = (..., slice(8, 24), slice(8, 24))  # the rim sees padding
-    torch.testing.assert_close(one[inner], other[inner], rtol=1e-3, atol=1e-4 * float(other.abs().max()))
-    assert (other[inner] - other[..., 9:25, 8:24]).abs().max() > 0.1 * other.abs().max(), "all cells say the same"
+    torch.testing.assert_close(
+        one[inner], other[inner], rtol=1e-3, atol=1e-4 * float(other.abs().max())
+    )
+    assert (other[inner] - other[..., 9:25, 8:24]).abs().max() > 0.1 * other.abs().max(), (
+        "all cells say the same"
+    )
 
 
 @pytest.mark.slow

@@ -20,11 +20,17 @@ from skinbatch.models.preprocess import Normalisation
 from tests.unit.models.support import green_cue_weights, seeded
 
 CUE = ClassifierSpec(
-    "cnn-multilabel", ("green", "nothing"), size=416, top="native", normalisation=Normalisation((0,) * 3, (1,) * 3)
+    "cnn-multilabel",
+    ("green", "nothing"),
+    size=416,
+    top="native",
+    normalisation=Normalisation((0,) * 3, (1,) * 3),
 )
 
 
-def random_classifier(backbone: str, top: str = "pooled", size: int = 96, **more: object) -> TorchClassifier:
+def random_classifier(
+    backbone: str, top: str = "pooled", size: int = 96, **more: object
+) -> TorchClassifier:
     spec = ClassifierSpec(backbone, ("a", "b"), size=size, top=top, **more)  # type: ignore[arg-type]
     return TorchClassifier(spec, seeded(build_network, spec).state_dict())
 
@@ -37,7 +43,9 @@ def cue_classifier(**changes: object) -> TorchClassifier:
 
 def with_disc(x: int, y: int, width: int = 500, height: int = 400) -> NDArray[np.uint8]:
     """Return noisy skin colour with a green disc of radius 20."""
-    photo = np.random.default_rng(0).integers(0, 12, (height, width, 3)).astype(np.uint8) + np.uint8(140)
+    photo = np.random.default_rng(0).integers(0, 12, (height, width, 3)).astype(
+        np.uint8
+    ) + np.uint8(140)
     rows, columns = np.mgrid[:height, :width]
     photo[(rows - y) ** 2 + (columns - x) ** 2 < 20**2] = (0, 255, 0)
     return np.asarray(photo, np.uint8)
@@ -107,7 +115,9 @@ def test_grad_cam_is_the_papers_formula_on_the_last_feature_map(backbone: str) -
 )
 def test_networks_under_their_own_top_and_transformers_have_a_map(backbone: str, size: int) -> None:
     photo = with_disc(60, 60, 120, 120)
-    values = np.stack([grad_cam(random_classifier(backbone, "native", size), photo, c) for c in (0, 1)])
+    values = np.stack(
+        [grad_cam(random_classifier(backbone, "native", size), photo, c) for c in (0, 1)]
+    )
     assert values.shape == (2, 120, 120)
     assert values.max() > 0.9
 
@@ -119,7 +129,10 @@ def test_explaining_leaves_the_classifier_as_it_was() -> None:
     grad_cam(classifier, photo, 0)
     guided_backprop(classifier, photo, 0)
     np.testing.assert_array_equal(classifier([photo]), before)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in classifier.network.modules())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks
+        for module in classifier.network.modules()
+    )
     assert all(weight.grad is None for weight in classifier.network.parameters())
 
 
@@ -145,9 +158,15 @@ def test_guided_back_propagation_lets_no_negative_gradient_through_a_relu() -> N
 
 @pytest.mark.parametrize(
     ("backbone", "activation"),
-    [("efficientnet_b0", "SiLU"), ("convnext_atto", "GELU"), ("mobilenetv3_small_050", "Hardswish")],
+    [
+        ("efficientnet_b0", "SiLU"),
+        ("convnext_atto", "GELU"),
+        ("mobilenetv3_small_050", "Hardswish"),
+    ],
 )
-def test_guided_back_propagation_of_other_activations_is_refused_by_name(backbone: str, activation: str) -> None:
+def test_guided_back_propagation_of_other_activations_is_refused_by_name(
+    backbone: str, activation: str
+) -> None:
     classifier = random_classifier(backbone, "native")
     with pytest.raises(UsageError, match=rf"networks of ReLU.*{activation}.*--method gradcam"):
         guided_backprop(classifier, with_disc(60, 60, 120, 120), 0)
@@ -177,7 +196,10 @@ class GuidedReLU6(torch.nn.Module):
 
 
 def test_relu6_is_guided_as_its_definition_says_and_left_as_it_was() -> None:
-    classifier, photo = random_classifier("tf_efficientnet_lite0", "native"), with_disc(48, 48, 96, 96)
+    classifier, photo = (
+        random_classifier("tf_efficientnet_lite0", "native"),
+        with_disc(48, 48, 96, 96),
+    )
     kinds = [type(module) for module in classifier.network.modules()]
     found = guided_backprop(classifier, photo, 0)
     assert [type(module) for module in classifier.network.modules()] == kinds
@@ -215,7 +237,9 @@ def test_an_onnx_export_says_why(tmp_path: Path) -> None:
 
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
     path = tmp_path / "classifier-disease.onnx"
-    torch.onnx.export(network, (torch.zeros(1, 3, 32, 32),), str(path), input_names=["x"], dynamo=False)
+    torch.onnx.export(
+        network, (torch.zeros(1, 3, 32, 32),), str(path), input_names=["x"], dynamo=False
+    )
     stage = ClassifierStage(arch="onnx", classes=("a", "b"), size=32, sha256="0" * 64)
     with pytest.raises(UsageError, match=r"disease.*OnnxClassifier.*no gradients"):
         grad_cam(OnnxClassifier(path, stage), with_disc(60, 60, 120, 120), 0)
@@ -225,7 +249,10 @@ def test_an_onnx_export_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("backbone", "top", "size"),
     [
-        *[(b, "pooled", 300) for b in ("resnet50", "inception_v3", "densenet121", "xception", "inception_resnet_v2")],
+        *[
+            (b, "pooled", 300)
+            for b in ("resnet50", "inception_v3", "densenet121", "xception", "inception_resnet_v2")
+        ],
         *[(b, "flatten", 300) for b in ("vgg19", "resnet50", "efficientnet_b3")],
         ("vgg19", "native", 224),
     ],

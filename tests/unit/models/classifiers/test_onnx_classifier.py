@@ -61,7 +61,10 @@ def test_probabilities_are_those_of_torch(
     path = file_of(tmp_path / "c.onnx")
     stage = stage_of(fit=fit, outputs=outputs, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     norm = Normalisation(stage.mean, stage.std)
-    squares = [centre_square(p, 32) if fit == "crop" else pad_to_square(p, 32, norm.fill)[0] for p in photos]
+    squares = [
+        centre_square(p, 32) if fit == "crop" else pad_to_square(p, 32, norm.fill)[0]
+        for p in photos
+    ]
     logits = Small().eval()(norm.tensor(squares)).detach()
     expected = torch.sigmoid(logits) if outputs == "logistic" else torch.softmax(logits, 1)
     found = build_classifier(stage, path, "cpu", ModelSettings())(photos)
@@ -76,7 +79,11 @@ def test_a_calibration_scales_and_shifts_what_probabilities_are_made_of(
     path = file_of(tmp_path / "c.onnx")
     table = CalibrationTable(scale=0.5, shift=(1.0, 0.0, -1.0))
     bare, fitted = stage_of(outputs=outputs), stage_of(outputs=outputs, calibration=table)
-    logits = Small().eval()(Normalisation(bare.mean, bare.std).tensor([centre_square(p, 32) for p in photos])).detach()
+    logits = (
+        Small()
+        .eval()(Normalisation(bare.mean, bare.std).tensor([centre_square(p, 32) for p in photos]))
+        .detach()
+    )
     moved = logits * 0.5 + torch.tensor([1.0, 0.0, -1.0])
     expected = torch.sigmoid(moved) if outputs == "logistic" else torch.softmax(moved, 1)
     found = build_classifier(fitted, path, "cpu", ModelSettings())(photos)
@@ -88,8 +95,14 @@ def test_a_calibration_scales_and_shifts_what_probabilities_are_made_of(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"calibration": CalibrationTable(scale=1, shift=(0.0,))}, "`shift` has 1 numbers for 3 classes"),
-        ({"calibration": CalibrationTable(scale=1, shift=(0.0,) * 3), "outputs": "none"}, "made of logits"),
+        (
+            {"calibration": CalibrationTable(scale=1, shift=(0.0,))},
+            "`shift` has 1 numbers for 3 classes",
+        ),
+        (
+            {"calibration": CalibrationTable(scale=1, shift=(0.0,) * 3), "outputs": "none"},
+            "made of logits",
+        ),
     ],
 )
 def test_a_calibration_that_does_not_fit_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -97,10 +110,19 @@ def test_a_calibration_that_does_not_fit_is_refused(fields: dict[str, Any], mess
         stage_of(**fields)
 
 
-def test_a_file_that_ends_in_probabilities_is_taken_as_it_is(tmp_path: Path, photos: list[NDArray[np.uint8]]) -> None:
-    path = file_of(tmp_path / "c.onnx", Small(end=nn.Softmax(1)), metadata={"names": str(list(CLASSES))})
+def test_a_file_that_ends_in_probabilities_is_taken_as_it_is(
+    tmp_path: Path, photos: list[NDArray[np.uint8]]
+) -> None:
+    path = file_of(
+        tmp_path / "c.onnx", Small(end=nn.Softmax(1)), metadata={"names": str(list(CLASSES))}
+    )
     found = recognise(path)
-    assert found == {"parameters": 8 * 27 + 8 + 24 + 3, "size": 32, "classes": CLASSES, "outputs": "none"}
+    assert found == {
+        "parameters": 8 * 27 + 8 + 24 + 3,
+        "size": 32,
+        "classes": CLASSES,
+        "outputs": "none",
+    }
     probs = OnnxClassifier(path, stage_of(**found))(photos)
     np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
     raw = OnnxClassifier(file_of(tmp_path / "raw.onnx"), stage_of(outputs="softmax"))(photos)
@@ -109,7 +131,9 @@ def test_a_file_that_ends_in_probabilities_is_taken_as_it_is(tmp_path: Path, pho
 
 def test_probabilities_are_not_made_probabilities_twice(tmp_path: Path) -> None:
     path = file_of(tmp_path / "c.onnx", Small(end=nn.Sigmoid()))
-    with pytest.raises(PackError, match="output `output0` comes from Sigmoid already; set outputs = 'none'"):
+    with pytest.raises(
+        PackError, match="output `output0` comes from Sigmoid already; set outputs = 'none'"
+    ):
         OnnxClassifier(path, stage_of(outputs="logistic"))
 
 
@@ -117,7 +141,9 @@ def test_numbers_that_are_no_probabilities_are_an_error_of_the_model(
     tmp_path: Path, photos: list[NDArray[np.uint8]]
 ) -> None:
     classifier = OnnxClassifier(file_of(tmp_path / "c.onnx"), stage_of(outputs="none"))
-    with pytest.raises(ModelOutputError, match=r"classifier `disease` \(c\.onnx\) gave .* as a probability"):
+    with pytest.raises(
+        ModelOutputError, match=r"classifier `disease` \(c\.onnx\) gave .* as a probability"
+    ):
         classifier([np.full((32, 32, 3), value, np.uint8) for value in (0, 255)])
 
 
@@ -127,15 +153,25 @@ def test_nan_stays_nan(tmp_path: Path) -> None:
             return torch.log(x.mean((2, 3)))
 
     path = file_of(tmp_path / "log.onnx", Logarithm())
-    found = OnnxClassifier(path, stage_of())([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)])
+    found = OnnxClassifier(path, stage_of())(
+        [np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)]
+    )
     assert np.isnan(found[0]).all() and np.isfinite(found[1]).all()
 
 
 @pytest.mark.parametrize(
     ("outputs", "classes", "complaint"),
     [
-        (4, CLASSES, r"output `output0` has 4 numbers for 3 classes \(rosacea, lupus_erythematosus, none\)"),
-        (1, ("acne", "no_acne"), r"has 1 numbers for 2 classes \(acne, no_acne\); .* name only the class"),
+        (
+            4,
+            CLASSES,
+            r"output `output0` has 4 numbers for 3 classes \(rosacea, lupus_erythematosus, none\)",
+        ),
+        (
+            1,
+            ("acne", "no_acne"),
+            r"has 1 numbers for 2 classes \(acne, no_acne\); .* name only the class",
+        ),
     ],
 )
 def test_another_number_of_classes_is_refused(
@@ -147,7 +183,9 @@ def test_another_number_of_classes_is_refused(
 
 
 def test_one_logistic_output_is_one_class(tmp_path: Path, photos: list[NDArray[np.uint8]]) -> None:
-    assert OnnxClassifier(file_of(tmp_path / "c.onnx", Small(1)), stage_of(classes=("acne",)))(photos).shape == (3, 1)
+    assert OnnxClassifier(file_of(tmp_path / "c.onnx", Small(1)), stage_of(classes=("acne",)))(
+        photos
+    ).shape == (3, 1)
 
 
 def test_another_size_is_refused(tmp_path: Path) -> None:
@@ -179,7 +217,9 @@ def test_a_file_that_does_not_run_at_the_size_is_refused(tmp_path: Path) -> None
         def forward(self, x: Tensor) -> Tensor:
             return self.out(x.reshape(1, -1))
 
-    path = export(Flat(), tmp_path / "flat.onnx", (1, 3, 32, 32), open_axes=(2, 3), outputs=("scores",))
+    path = export(
+        Flat(), tmp_path / "flat.onnx", (1, 3, 32, 32), open_axes=(2, 3), outputs=("scores",)
+    )
     assert OnnxClassifier(path, stage_of(size=32)).classes == CLASSES
     with pytest.raises(PackError, match="input `images` cannot be 48 x 48: "):
         OnnxClassifier(path, stage_of(size=48))

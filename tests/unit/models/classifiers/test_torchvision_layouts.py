@@ -10,7 +10,12 @@ from torchvision import models
 
 from skinbatch.errors import PackError
 from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier
-from skinbatch.models.classifiers.classifier_layouts import TIMM_NAMES, network_name, outputs, recognise
+from skinbatch.models.classifiers.classifier_layouts import (
+    TIMM_NAMES,
+    network_name,
+    outputs,
+    recognise,
+)
 from skinbatch.models.classifiers.torchvision_layouts import is_torchvision, to_timm
 from skinbatch.models.folding import as_built
 
@@ -24,7 +29,9 @@ def theirs(arch: str, size: int) -> nn.Module:
     """
     torch.manual_seed(4)
     extra = {"init_weights": True} if arch == "inception_v3" else {}
-    network: nn.Module = getattr(models, arch)(weights=None, num_classes=len(CLASSES), **extra).eval()
+    network: nn.Module = getattr(models, arch)(
+        weights=None, num_classes=len(CLASSES), **extra
+    ).eval()
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.6, 1.2)
@@ -52,10 +59,14 @@ def test_the_probabilities_are_those_of_torchvision(arch: str, size: int) -> Non
     state = network.state_dict()
     assert recognise(arch, state)["top"] == "native"
     assert outputs(arch, state) == len(CLASSES)
-    spec = ClassifierSpec(network_name(arch, None), CLASSES, size=size, top="native", outputs="softmax")
+    spec = ClassifierSpec(
+        network_name(arch, None), CLASSES, size=size, top="native", outputs="softmax"
+    )
     with as_built():  # channels that hardly vary amplify rounding
         ours = TorchClassifier(spec, to_timm(arch, state))
-    photos = [np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8) for seed in range(2)]
+    photos = [
+        np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8) for seed in range(2)
+    ]
     x = spec.normalisation.tensor(photos)
     with torch.inference_mode():
         expected = network(x)
@@ -67,7 +78,11 @@ def test_the_probabilities_are_those_of_torchvision(arch: str, size: int) -> Non
 
 @pytest.mark.parametrize("arch", sorted(TIMM_NAMES))
 def test_weights_that_have_timms_names_are_left_as_they_are(arch: str) -> None:
-    state = {"features.0.weight": torch.zeros(1), "blocks.1.0.conv_pw.weight": torch.ones(1), "fc.bias": torch.ones(2)}
+    state = {
+        "features.0.weight": torch.zeros(1),
+        "blocks.1.0.conv_pw.weight": torch.ones(1),
+        "fc.bias": torch.ones(2),
+    }
     assert to_timm(arch, state) == state
     assert not is_torchvision(arch, state)
 
@@ -87,7 +102,8 @@ def test_vgg19s_wide_layers_become_convolutions_of_the_same_numbers() -> None:
 
 def test_layers_without_a_counterpart_keep_their_names_and_are_refused_by_them() -> None:
     state = to_timm(
-        "efficientnet_b3", theirs("efficientnet_b3", 64).state_dict() | {"features.9.0.weight": torch.zeros(1)}
+        "efficientnet_b3",
+        theirs("efficientnet_b3", 64).state_dict() | {"features.9.0.weight": torch.zeros(1)},
     )
     spec = ClassifierSpec("efficientnet_b3", CLASSES, size=96, top="native")
     with pytest.raises(PackError, match=r"unexpected layer `features\.9\.0\.weight`"):

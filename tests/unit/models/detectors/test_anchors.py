@@ -28,7 +28,9 @@ def test_planted_clusters_are_found_whatever_the_seed(seed: int) -> None:
 
 def test_a_cluster_of_few_boxes_is_found_beside_a_large_one() -> None:
     rng = np.random.default_rng(1)
-    wh = np.concatenate([rng.uniform(0.9, 1.1, (2000, 2)) * 20, rng.uniform(0.9, 1.1, (200, 2)) * (200, 50)])
+    wh = np.concatenate(
+        [rng.uniform(0.9, 1.1, (2000, 2)) * 20, rng.uniform(0.9, 1.1, (200, 2)) * (200, 50)]
+    )
     np.testing.assert_allclose(fit_anchors(wh, 2)[1], (200, 50), rtol=0.1)
 
 

@@ -67,7 +67,9 @@ class Clumsy(FakeDetector):
         return Detections(xyxy.astype(np.float32), scores, exact.labels)
 
 
-def tiled(side: int = 128, overlap: float = 0.25, max_boxes: int = 500, above: int = 200) -> TiledDetector:
+def tiled(
+    side: int = 128, overlap: float = 0.25, max_boxes: int = 500, above: int = 200
+) -> TiledDetector:
     return TiledDetector(
         FakeDetector(("acne",), max_boxes=max_boxes),
         TilingSection(above=above, tile=side, overlap=overlap),
@@ -80,7 +82,12 @@ def boxes_of(found: Detections) -> list[Box]:
     return sorted(tuple(int(v) for v in box) for box in found.xyxy)  # type: ignore[misc]
 
 
-@given(height=st.integers(1, 700), width=st.integers(1, 700), side=st.integers(32, 256), overlap=st.floats(0.05, 0.5))
+@given(
+    height=st.integers(1, 700),
+    width=st.integers(1, 700),
+    side=st.integers(32, 256),
+    overlap=st.floats(0.05, 0.5),
+)
 def test_tiles_cover_the_photo_and_share_at_least_the_overlap(
     height: int, width: int, side: int, overlap: float
 ) -> None:
@@ -89,7 +96,9 @@ def test_tiles_cover_the_photo_and_share_at_least_the_overlap(
         spans = sorted({(frame[first], frame[last]) for frame in frames})
         assert spans[0][0] == 0 and spans[-1][1] == length
         assert all(end - start == min(side, length) for start, end in spans)
-        assert all(end - start >= overlap * side for (_, end), (start, _) in itertools.pairwise(spans))
+        assert all(
+            end - start >= overlap * side for (_, end), (start, _) in itertools.pairwise(spans)
+        )
 
 
 def test_no_more_tiles_than_the_overlap_needs() -> None:
@@ -98,8 +107,12 @@ def test_no_more_tiles_than_the_overlap_needs() -> None:
     assert tiles((100, 640), 640, 0.2) == [(0, 0, 640, 100)]
 
 
-@pytest.mark.parametrize("at", [(88, 60), (100, 60), (60, 100), (110, 105), (96, 96), (97, 127), (127, 127), (128, 96)])
-def test_a_lesion_on_a_seam_or_on_the_corner_of_four_tiles_is_counted_once(at: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "at", [(88, 60), (100, 60), (60, 100), (110, 105), (96, 96), (97, 127), (127, 127), (128, 96)]
+)
+def test_a_lesion_on_a_seam_or_on_the_corner_of_four_tiles_is_counted_once(
+    at: tuple[int, int],
+) -> None:
     x, y = at
     assert boxes_of(tiled()([photo_with([(x, y, x + 20, y + 20)])])[0]) == [(x, y, x + 20, y + 20)]
 
@@ -117,7 +130,11 @@ def test_a_lesion_larger_than_a_tile_is_one() -> None:
 
 def test_neighbours_on_the_two_sides_of_a_seam_are_two() -> None:
     seam = tiles((300, 400), 128, 0.25)[0][2]
-    lesions = [(seam - 21, 40, seam - 1, 60), (seam + 1, 40, seam + 21, 60), (seam - 21, 62, seam + 10, 80)]
+    lesions = [
+        (seam - 21, 40, seam - 1, 60),
+        (seam + 1, 40, seam + 21, 60),
+        (seam - 21, 62, seam + 10, 80),
+    ]
     assert boxes_of(tiled()([photo_with(lesions)])[0]) == sorted(lesions)
 
 
@@ -161,7 +178,9 @@ def test_random_lesions_are_each_found_once_whatever_the_tiles(
     h=st.integers(33, 150),
     side=st.integers(64, 128),
 )
-def test_a_random_large_lesion_is_one_box_over_all_of_it(x: int, y: int, w: int, h: int, side: int) -> None:
+def test_a_random_large_lesion_is_one_box_over_all_of_it(
+    x: int, y: int, w: int, h: int, side: int
+) -> None:
     assert boxes_of(tiled(side)([photo_with([(x, y, x + w, y + h)])])[0]) == [(x, y, x + w, y + h)]
 
 
@@ -173,13 +192,17 @@ def test_a_detector_that_is_a_little_off_counts_as_many(
     boxes, height, width, side, overlap = case
     boxes = [box for box in boxes if min(box[2] - box[0], box[3] - box[1]) >= 8]
     apart = [box for i, box in enumerate(boxes) if all(_far(box, other) for other in boxes[:i])]
-    detector = TiledDetector(Clumsy(0.08, seed), TilingSection(above=200, tile=side, overlap=overlap), 0.5, 500)
+    detector = TiledDetector(
+        Clumsy(0.08, seed), TilingSection(above=200, tile=side, overlap=overlap), 0.5, 500
+    )
     assert len(detector([photo_with(apart, height, width)])[0]) == len(apart)
 
 
 def _far(a: Box, b: Box) -> bool:
     margin = 12
-    return a[2] + margin < b[0] or b[2] + margin < a[0] or a[3] + margin < b[1] or b[3] + margin < a[1]
+    return (
+        a[2] + margin < b[0] or b[2] + margin < a[0] or a[3] + margin < b[1] or b[3] + margin < a[1]
+    )
 
 
 def test_photos_that_are_not_large_go_through_as_they_are() -> None:
@@ -195,7 +218,9 @@ def test_photos_that_are_not_large_go_through_as_they_are() -> None:
 
 def test_tiles_of_all_photos_are_run_together_a_few_at_a_time_at_native_resolution() -> None:
     recording = Recording(FakeDetector(("acne",)))
-    detector = TiledDetector(recording, TilingSection(above=200, tile=128, overlap=0.25), 0.5, 500, batch=8)
+    detector = TiledDetector(
+        recording, TilingSection(above=200, tile=128, overlap=0.25), 0.5, 500, batch=8
+    )
     photos = [photo_with([(i, i, i + 9, i + 9)]) for i in (50, 100)]
     found = detector(photos)
     assert [len(call) for call in recording.calls] == [8, 8, 8]  # 2 photos of 3 x 4 tiles
@@ -212,7 +237,9 @@ def test_classes_are_merged_each_for_itself() -> None:
             labels = np.repeat([0, 1], len(one)).astype(np.int64)
             return Detections(np.tile(one.xyxy, (2, 1)), np.tile(one.scores, 2), labels)
 
-    detector = TiledDetector(TwoClasses(("a", "b")), TilingSection(above=200, tile=128, overlap=0.25), 0.5, 500)
+    detector = TiledDetector(
+        TwoClasses(("a", "b")), TilingSection(above=200, tile=128, overlap=0.25), 0.5, 500
+    )
     (found,) = detector([photo_with([(70, 20, 190, 70)])])
     assert boxes_of(found) == [(70, 20, 190, 70)] * 2 and sorted(found.labels.tolist()) == [0, 1]
 
@@ -245,16 +272,22 @@ def test_boxes_of_a_real_network_lie_in_the_photo_best_first(yolox: MMDetDetecto
 
 def test_a_tile_as_large_as_the_networks_input_is_not_rescaled(yolox: MMDetDetector) -> None:
     seen: list[tuple[int, ...]] = []
-    hook = yolox.model.backbone.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    hook = yolox.model.backbone.register_forward_pre_hook(
+        lambda _, args: seen.append(tuple(args[0].shape))
+    )
     photo = photo_with([], 230, 230)
     TiledDetector(yolox, TilingSection(above=200, tile=128, overlap=0.2), 0.5, 50, batch=4)([photo])
     hook.remove()
     assert seen == [(4, 3, 128, 128)]
 
 
-def test_on_a_cpu_photos_of_several_sizes_are_run_one_by_one_with_the_same_boxes(yolox: MMDetDetector) -> None:
+def test_on_a_cpu_photos_of_several_sizes_are_run_one_by_one_with_the_same_boxes(
+    yolox: MMDetDetector,
+) -> None:
     seen: list[tuple[int, ...]] = []
-    hook = yolox.model.backbone.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    hook = yolox.model.backbone.register_forward_pre_hook(
+        lambda _, args: seen.append(tuple(args[0].shape))
+    )
     photos = [photo_with([], width, 100) for width in (100, 99, 60)]
     together = yolox(photos)
     assert len(seen) == 3
@@ -272,21 +305,31 @@ def test_threads_share_a_detector(yolox: MMDetDetector) -> None:
     photos = [np.random.default_rng(i).integers(0, 256, (120, 110, 3), np.uint8) for i in range(4)]
     alone = [detector([photo])[0] for photo in photos]
     with ThreadPoolExecutor(4) as pool:
-        for found, expected in zip(pool.map(lambda p: detector([p])[0], photos), alone, strict=True):
+        for found, expected in zip(
+            pool.map(lambda p: detector([p])[0], photos), alone, strict=True
+        ):
             np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=0.01)
 
 
 def test_a_stage_with_tiling_is_built_tiled() -> None:
     stage = DetectorStage(
-        arch="fake-detector", classes=("acne",), tiling=TilingSection(above=200, tile=128, overlap=0.25)
+        arch="fake-detector",
+        classes=("acne",),
+        tiling=TilingSection(above=200, tile=128, overlap=0.25),
     )
     detector = build_detector(stage, Path("fakes need none"), "cpu", ModelSettings())
-    assert isinstance(detector, TiledDetector) and detector.classes == ("acne",) and detector.input == "crop"
+    assert (
+        isinstance(detector, TiledDetector)
+        and detector.classes == ("acne",)
+        and detector.input == "crop"
+    )
     assert boxes_of(detector([photo_with([(88, 60, 128, 80)])])[0]) == [(88, 60, 128, 80)]
 
 
 def test_a_tile_is_no_larger_than_the_network_sees_unless_asked_for() -> None:
-    stage = DetectorStage(arch="fake-detector", classes=("acne",), size=256, tiling=TilingSection(above=512))
+    stage = DetectorStage(
+        arch="fake-detector", classes=("acne",), size=256, tiling=TilingSection(above=512)
+    )
     for short_side, tile in ((None, 256), (160, 160), (400, 256)):
         shorter = stage.model_copy(update={"short_side": short_side})
         detector = build_detector(shorter, Path("fakes need none"), "cpu", ModelSettings())

@@ -27,15 +27,22 @@ HASH = "0" * 64
 
 
 def stage_of(path: Path, given: dict[str, Any] | None = None, **fields: Any) -> DetectorStage:
-    return DetectorStage(arch="yolo-onnx", sha256=HASH, **(recognise(path, given) | (given or {}) | fields))
+    return DetectorStage(
+        arch="yolo-onnx", sha256=HASH, **(recognise(path, given) | (given or {}) | fields)
+    )
 
 
-def detector_of(path: Path, settings: ModelSettings | None = None, **fields: Any) -> YoloOnnxDetector:
+def detector_of(
+    path: Path, settings: ModelSettings | None = None, **fields: Any
+) -> YoloOnnxDetector:
     return YoloOnnxDetector(path, stage_of(path, **fields), settings or ModelSettings())
 
 
 def found_in(found: Detections) -> list[tuple[list[float], int]]:
-    return sorted((box.round(2).tolist(), int(label)) for box, label in zip(found.xyxy, found.labels, strict=True))
+    return sorted(
+        (box.round(2).tolist(), int(label))
+        for box, label in zip(found.xyxy, found.labels, strict=True)
+    )
 
 
 class Constant(nn.Module):
@@ -74,7 +81,9 @@ def test_boxes_are_those_of_the_squares_and_suppression_leaves_one_each(path: Pa
     assert not found.saturated
 
 
-@pytest.mark.parametrize(("height", "width"), [(128, 96), (96, 128), (128, 128), (64, 40), (40, 64)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(128, 96), (96, 128), (128, 128), (64, 40), (40, 64)]
+)
 def test_boxes_of_other_sizes_and_proportions_come_back_in_pixels_of_the_photo(
     path: Path, height: int, width: int
 ) -> None:
@@ -125,24 +134,32 @@ def test_half_precision_files_are_fed_halves(layout: str, tmp_path: Path) -> Non
 def test_files_of_a_fixed_batch_take_any_number_of_photos(tmp_path: Path, batch: int) -> None:
     detector = detector_of(yolo(tmp_path / "fixed.onnx", "v8", batch=batch))
     photos = [photo_with(64, 64, [(8 * i, 8, 16, RED)]) for i in range(5)]
-    assert [found_in(found) for found in detector(photos)] == [[([8 * i, 8, 8 * i + 16, 24], 0)] for i in range(5)]
+    assert [found_in(found) for found in detector(photos)] == [
+        [([8 * i, 8, 8 * i + 16, 24], 0)] for i in range(5)
+    ]
 
 
-def test_files_of_any_input_size_take_that_of_their_metadata_or_of_the_stage(tmp_path: Path) -> None:
+def test_files_of_any_input_size_take_that_of_their_metadata_or_of_the_stage(
+    tmp_path: Path,
+) -> None:
     class AnySize(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.yolo = SquareYolo(1, "v8")
 
         def forward(self, x: Tensor) -> Tensor:
-            seen = ((nn.functional.avg_pool2d(self.yolo.colours(x).clamp(0, 1), 16, 4) - 0.6) / 0.4).clamp(0, 1)
+            seen = (
+                (nn.functional.avg_pool2d(self.yolo.colours(x).clamp(0, 1), 16, 4) - 0.6) / 0.4
+            ).clamp(0, 1)
             columns = torch.ones_like(seen).cumsum(3) * 4 + 4
             rows = torch.ones_like(seen).cumsum(2) * 4 + 4
             side = torch.full_like(seen, 16)
             return torch.cat([columns, rows, side, side, seen], 1).flatten(2)
 
     written = {"names": "['acne']", "imgsz": "[96, 96]", "stride": "32"}
-    path = export(AnySize(), tmp_path / "any.onnx", (1, 3, 64, 64), open_axes=(0, 2, 3), metadata=written)
+    path = export(
+        AnySize(), tmp_path / "any.onnx", (1, 3, 64, 64), open_axes=(0, 2, 3), metadata=written
+    )
     assert (recognise(path)["size"], recognise(path, {"size": 160})["size"]) == (96, 160)
     for size in (96, 160):
         (found,) = YoloOnnxDetector(path, stage_of(path, {"size": size}), ModelSettings())(
@@ -154,14 +171,18 @@ def test_files_of_any_input_size_take_that_of_their_metadata_or_of_the_stage(tmp
 
 
 def test_an_input_that_is_no_square_keeps_its_shape(tmp_path: Path) -> None:
-    path = export(SquareYolo(1, "v8"), tmp_path / "wide.onnx", (1, 3, 64, 128), metadata={"names": "['acne']"})
+    path = export(
+        SquareYolo(1, "v8"), tmp_path / "wide.onnx", (1, 3, 64, 128), metadata={"names": "['acne']"}
+    )
     assert recognise(path)["size"] == 128
     (found,) = detector_of(path)([photo_with(64, 64, [(12, 20, 16, RED)])])
     assert found_in(found) == [([12, 20, 28, 36], 0)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_one_class_files_are_told_apart_although_two_layouts_have_six_numbers(layout: str, tmp_path: Path) -> None:
+def test_one_class_files_are_told_apart_although_two_layouts_have_six_numbers(
+    layout: str, tmp_path: Path
+) -> None:
     path = yolo(tmp_path / "one.onnx", layout, classes=["acne"])
     assert recognise(path)["layout"] == layout
     (found,) = detector_of(path)([photo_with(64, 64, [(16, 20, 16, RED)])])
@@ -177,7 +198,9 @@ def test_a_file_that_says_it_suppresses_is_believed(tmp_path: Path) -> None:
 
 def test_classes_the_file_does_not_name_are_the_users(tmp_path: Path) -> None:
     path = yolo(tmp_path / "x.onnx", "v5", metadata={"author": "someone"})
-    with pytest.raises(PackError, match=r"metadata `names` is missing; give the classes.*--classes"):
+    with pytest.raises(
+        PackError, match=r"metadata `names` is missing; give the classes.*--classes"
+    ):
         recognise(path)
     assert recognise(path, {"classes": ("papule", "pustule")})["layout"] == "v5"
 
@@ -185,7 +208,9 @@ def test_classes_the_file_does_not_name_are_the_users(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["v5", "v8"])
 def test_another_number_of_classes_is_refused_with_the_output(tmp_path: Path, layout: str) -> None:
     path = yolo(tmp_path / "two.onnx", layout)
-    with pytest.raises(PackError, match=r"output `output0` is N x .*; with 3 classes a YOLO export is"):
+    with pytest.raises(
+        PackError, match=r"output `output0` is N x .*; with 3 classes a YOLO export is"
+    ):
         recognise(path, {"classes": ("a", "b", "c")})
     stage = stage_of(path).model_copy(update={"classes": ("a", "b", "c")})
     with pytest.raises(PackError, match=rf"output `output0`.*with 3 classes layout `{layout}`"):
@@ -206,7 +231,11 @@ def test_a_segmentation_export_is_refused(tmp_path: Path) -> None:
             return x.flatten(2)[:, :, :38].transpose(1, 2), x[:, :1]
 
     path = export(
-        WithMasks(), tmp_path / "seg.onnx", (1, 3, 64, 64), metadata={"names": "['a']"}, outputs=("output0", "output1")
+        WithMasks(),
+        tmp_path / "seg.onnx",
+        (1, 3, 64, 64),
+        metadata={"names": "['a']"},
+        outputs=("output0", "output1"),
     )
     with pytest.raises(PackError, match=r"`output0` \(1 x 38 x 3\), `output1`"):
         recognise(path)
@@ -225,7 +254,11 @@ def test_the_raw_maps_of_the_first_yolov5_exports_are_left_alone(tmp_path: Path)
             return self.yolo(x), x[:, None].mean((3, 4), keepdim=True)
 
     path = export(
-        WithMaps(), tmp_path / "old.onnx", (1, 3, 64, 64), metadata={"names": "['a']"}, outputs=("output", "maps")
+        WithMaps(),
+        tmp_path / "old.onnx",
+        (1, 3, 64, 64),
+        metadata={"names": "['a']"},
+        outputs=("output", "maps"),
     )
     (found,) = detector_of(path)([photo_with(64, 64, [(16, 20, 16, RED)])])
     assert found_in(found) == [([16, 20, 32, 36], 0)]
@@ -239,7 +272,9 @@ def test_the_raw_maps_of_the_first_yolov5_exports_are_left_alone(tmp_path: Path)
         ([10.0, 10.0, 5.0, 5.0, 7.5], "scores from .* to 7.5"),
     ],
 )
-def test_numbers_that_cannot_be_are_an_error_of_the_model(tmp_path: Path, row: list[float], complaint: str) -> None:
+def test_numbers_that_cannot_be_are_an_error_of_the_model(
+    tmp_path: Path, row: list[float], complaint: str
+) -> None:
     class Broken(nn.Module):
         """Work until it sees white."""
 
@@ -247,9 +282,13 @@ def test_numbers_that_cannot_be_are_an_error_of_the_model(tmp_path: Path, row: l
             worst = torch.tensor(row).nan_to_num(0, 0)[None, :, None].expand(1, 5, 7)
             times = (x.amax((1, 2, 3)) > 0.99).to(x.dtype)[:, None, None]
             wrong = torch.tensor(row)[None, :, None] - worst[:, :, :1]
-            return worst * times + torch.log(1 - times * float(not np.isfinite(row).all())) * (wrong != 0)
+            return worst * times + torch.log(1 - times * float(not np.isfinite(row).all())) * (
+                wrong != 0
+            )
 
-    path = export(Broken(), tmp_path / "broken.onnx", (1, 3, 64, 64), metadata={"names": "['acne']"})
+    path = export(
+        Broken(), tmp_path / "broken.onnx", (1, 3, 64, 64), metadata={"names": "['acne']"}
+    )
     detector = detector_of(path)
     assert len(detector([photo_with(64, 64, [])])[0]) == 0
     with pytest.raises(ModelOutputError, match=complaint):
@@ -258,7 +297,9 @@ def test_numbers_that_cannot_be_are_an_error_of_the_model(tmp_path: Path, row: l
 
 def test_a_class_that_is_none_is_an_error_of_the_model(tmp_path: Path) -> None:
     rows = [[1.0, 2.0, 30.0, 40.0, 0.9, 5.0]]
-    path = export(Constant(rows), tmp_path / "x.onnx", (1, 3, 64, 64), metadata={"names": "['a', 'b']"})
+    path = export(
+        Constant(rows), tmp_path / "x.onnx", (1, 3, 64, 64), metadata={"names": "['a', 'b']"}
+    )
     detector = detector_of(path)
     with pytest.raises(ModelOutputError, match="class 5 of 2"):
         detector([photo_with(64, 64, [])])
@@ -278,17 +319,29 @@ def test_the_cap_and_the_floor_hold(path: Path) -> None:
 def test_a_file_that_fills_all_its_rows_may_have_left_boxes_out(tmp_path: Path) -> None:
     rows = [[20.0 * i, 0.0, 20.0 * i + 10, 10.0, 0.9, 0.0] for i in range(3)]
     metadata = {"names": "['a', 'b']"}
-    full = detector_of(export(Constant(rows), tmp_path / "full.onnx", (1, 3, 64, 64), metadata=metadata))
+    full = detector_of(
+        export(Constant(rows), tmp_path / "full.onnx", (1, 3, 64, 64), metadata=metadata)
+    )
     assert full([photo_with(64, 64, [])])[0].saturated
-    some = detector_of(export(Constant([*rows, [0.0] * 6]), tmp_path / "some.onnx", (1, 3, 64, 64), metadata=metadata))
+    some = detector_of(
+        export(
+            Constant([*rows, [0.0] * 6]), tmp_path / "some.onnx", (1, 3, 64, 64), metadata=metadata
+        )
+    )
     (found,) = some([photo_with(64, 64, [])])
     assert len(found) == 3 and not found.saturated
     assert FILE_ROWS > 3
 
 
 def test_boxes_of_two_classes_do_not_suppress_each_other(tmp_path: Path) -> None:
-    rows = [[5.0, 5.0, 45.0, 45.0, 0.9, 0.0], [5.0, 5.0, 44.0, 45.0, 0.8, 1.0], [5.0, 5.0, 43.0, 45.0, 0.7, 0.0]]
-    path = export(Constant(rows), tmp_path / "x.onnx", (1, 3, 64, 64), metadata={"names": "['a', 'b']"})
+    rows = [
+        [5.0, 5.0, 45.0, 45.0, 0.9, 0.0],
+        [5.0, 5.0, 44.0, 45.0, 0.8, 1.0],
+        [5.0, 5.0, 43.0, 45.0, 0.7, 0.0],
+    ]
+    path = export(
+        Constant(rows), tmp_path / "x.onnx", (1, 3, 64, 64), metadata={"names": "['a', 'b']"}
+    )
     (found,) = detector_of(path)([photo_with(64, 64, [])])
     assert found.labels.tolist() == [0, 1]
 

@@ -50,7 +50,9 @@ class Chance(Small):
     """Draw a random number at every call."""
 
     def forward(self, x: Tensor) -> Any:
-        return self.conv(x) * torch.rand(1, generator=torch.Generator().manual_seed(int(time.monotonic_ns())))
+        return self.conv(x) * torch.rand(
+            1, generator=torch.Generator().manual_seed(int(time.monotonic_ns()))
+        )
 
 
 class Broken(Small):
@@ -69,7 +71,9 @@ def network_of(module: nn.Module, *, any_size: bool = True) -> Network:
 
 
 def on(name: Any, module: nn.Module, **how: Any) -> Any:
-    return prepare(network_of(module), Runtime(name), how.get("device", "cpu"), how.get("precision", "fp32"))
+    return prepare(
+        network_of(module), Runtime(name), how.get("device", "cpu"), how.get("precision", "fp32")
+    )
 
 
 def test_nested_outputs_of_any_shape_are_those_of_torch() -> None:
@@ -101,7 +105,9 @@ def test_threads_share_a_network() -> None:
             torch.testing.assert_close(made, module(x)[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("module", [ItsOwnSize(), NotConvertible(), Chance(), Broken()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "module", [ItsOwnSize(), NotConvertible(), Chance(), Broken()], ids=lambda m: type(m).__name__
+)
 @pytest.mark.parametrize("name", ["auto", "openvino"])
 def test_torch_takes_over_and_the_log_names_the_network(
     name: str, module: nn.Module, caplog: pytest.LogCaptureFixture
@@ -110,7 +116,9 @@ def test_torch_takes_over_and_the_log_names_the_network(
     assert run is module
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith(f"the {type(module).__name__} runs on torch, not on OpenVINO: ")
+    assert record.getMessage().startswith(
+        f"the {type(module).__name__} runs on torch, not on OpenVINO: "
+    )
 
 
 def test_the_reason_says_how_far_the_numbers_are_off(caplog: pytest.LogCaptureFixture) -> None:
@@ -120,7 +128,10 @@ def test_the_reason_says_how_far_the_numbers_are_off(caplog: pytest.LogCaptureFi
 
 def test_constants_of_one_size_do_no_harm_if_there_is_only_one() -> None:
     module = ItsOwnSize()
-    assert prepare(network_of(module, any_size=False), Runtime("openvino"), "cpu", "fp32") is not module
+    assert (
+        prepare(network_of(module, any_size=False), Runtime("openvino"), "cpu", "fp32")
+        is not module
+    )
 
 
 @pytest.mark.parametrize(("name", "level"), [("auto", logging.INFO), ("openvino", logging.WARNING)])
@@ -173,7 +184,9 @@ def test_torch_gives_fp32_numbers_from_bf16(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(made, plain, rtol=0.05, atol=0.02)
 
 
-def test_the_second_worker_takes_the_network_from_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_worker_takes_the_network_from_the_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from skinbatch.models.runtime import openvino_runtime
 
     x = torch.rand(1, 3, 32, 32)
@@ -181,7 +194,9 @@ def test_the_second_worker_takes_the_network_from_the_disk(folder: Path, monkeyp
     (file,) = folder.iterdir()
     assert file.stat().st_mode & 0o077 == 0
 
-    monkeypatch.setattr(openvino_runtime, "_converted", lambda *_: pytest.fail("it was converted again"))
+    monkeypatch.setattr(
+        openvino_runtime, "_converted", lambda *_: pytest.fail("it was converted again")
+    )
     assert torch.equal(on("openvino", Small())(x)[0], first)
 
 
@@ -207,7 +222,9 @@ def test_a_file_that_is_not_as_it_was_written_is_not_run(
     if harm == "writable":
         file.chmod(0o666)
     else:
-        file.write_bytes(data[:-9] if harm == "cut" else data[:99] + bytes([data[99] ^ 1]) + data[100:])
+        file.write_bytes(
+            data[:-9] if harm == "cut" else data[:99] + bytes([data[99] ^ 1]) + data[100:]
+        )
 
     assert kept.kept(file.name) is None
     torch.testing.assert_close(on("openvino", module)(x)[0], module(x)[0], rtol=1e-4, atol=1e-5)

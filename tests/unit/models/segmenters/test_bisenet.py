@@ -19,12 +19,16 @@ from tests.unit.models.support import SEGMENTER_CLASSES, seeded
 @pytest.mark.parametrize("arch", ["bisenet-light", "bisenet-r18", "bisenet-r34"])
 @pytest.mark.parametrize("classes", [3, 19])
 @pytest.mark.parametrize("spatial", ["path", "context"])
-def test_every_pixel_gets_one_logit_a_class(arch: str, classes: int, spatial: Literal["path", "context"]) -> None:
+def test_every_pixel_gets_one_logit_a_class(
+    arch: str, classes: int, spatial: Literal["path", "context"]
+) -> None:
     network = BiSeNet(arch, classes, spatial=spatial).eval()
     assert network(torch.zeros(2, 3, 64, 96)).shape == (2, classes, 64, 96)
 
 
-@pytest.mark.parametrize(("arch", "blocks"), [("bisenet-r18", (2, 2, 2, 2)), ("bisenet-r34", (3, 4, 6, 3))])
+@pytest.mark.parametrize(
+    ("arch", "blocks"), [("bisenet-r18", (2, 2, 2, 2)), ("bisenet-r34", (3, 4, 6, 3))]
+)
 def test_the_context_path_is_as_deep_as_its_name_says(arch: str, blocks: tuple[int, ...]) -> None:
     resnet = BiSeNet(arch, 3).cp.resnet
     assert tuple(len(getattr(resnet, f"layer{i}")) for i in (1, 2, 3, 4)) == blocks
@@ -50,7 +54,9 @@ def test_training_gives_the_two_auxiliary_outputs_as_well_and_every_layer_a_grad
     outputs = network(torch.rand(2, 3, 64, 64))
     assert [tuple(o.shape) for o in outputs] == [(2, 3, 64, 64)] * 3
     torch.stack([o.square().mean() for o in outputs]).sum().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 def test_the_light_network_has_about_a_million_parameters() -> None:
@@ -63,7 +69,8 @@ def segmenter(weights: dict[str, torch.Tensor] | None = None, size: int = 64) ->
 
 
 @pytest.mark.parametrize(
-    ("photo", "labels"), [((200, 100), (64, 32)), ((30, 60), (32, 64)), ((64, 64), (64, 64)), ((1000, 3), (64, 1))]
+    ("photo", "labels"),
+    [((200, 100), (64, 32)), ((30, 60), (32, 64)), ((64, 64), (64, 64)), ((1000, 3), (64, 1))],
 )
 def test_the_label_map_has_the_proportions_of_the_photo_and_no_padding(
     photo: tuple[int, int], labels: tuple[int, int]
@@ -83,13 +90,17 @@ def test_the_same_labels_at_twice_the_size_of_a_photo() -> None:
 
 def test_nan_logits_are_an_error_not_a_mask() -> None:
     weights = dict(seeded(BiSeNet, "bisenet-light", 3).state_dict())
-    weights["conv_out.conv_out.weight"] = torch.full_like(weights["conv_out.conv_out.weight"], float("nan"))
+    weights["conv_out.conv_out.weight"] = torch.full_like(
+        weights["conv_out.conv_out.weight"], float("nan")
+    )
     with pytest.raises(ModelOutputError, match="segmenter `bisenet-light` gave NaN"):
         segmenter(weights)([np.zeros((10, 10, 3), np.uint8)])
 
 
 def test_the_auxiliary_heads_are_not_built_for_masks() -> None:
-    assert not [name for name, _ in segmenter().network.named_parameters() if name.startswith(AUXILIARY)]
+    assert not [
+        name for name, _ in segmenter().network.named_parameters() if name.startswith(AUXILIARY)
+    ]
 
 
 def test_threads_may_share_a_segmenter() -> None:

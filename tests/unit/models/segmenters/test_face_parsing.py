@@ -136,13 +136,23 @@ class Published:
         average = self.conv_bn_relu("cp.conv_avg", average, padding=0)
         average_up = F.interpolate(average, feat32.shape[2:], mode="nearest")
         sum32 = self.refine("cp.arm32", feat32) + average_up
-        up32 = self.conv_bn_relu("cp.conv_head32", F.interpolate(sum32, feat16.shape[2:], mode="nearest"))
+        up32 = self.conv_bn_relu(
+            "cp.conv_head32", F.interpolate(sum32, feat16.shape[2:], mode="nearest")
+        )
         sum16 = self.refine("cp.arm16", feat16) + up32
-        up16 = self.conv_bn_relu("cp.conv_head16", F.interpolate(sum16, feat8.shape[2:], mode="nearest"))
+        up16 = self.conv_bn_relu(
+            "cp.conv_head16", F.interpolate(sum16, feat8.shape[2:], mode="nearest")
+        )
         fused = self.fuse(feat8, up16)
         heads = [("conv_out", fused), ("conv_out16", up16), ("conv_out32", up32)]
-        small = [self.conv(f"{name}.conv_out", self.conv_bn_relu(f"{name}.conv", feature)) for name, feature in heads]
-        return [F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=True) for logits in small]
+        small = [
+            self.conv(f"{name}.conv_out", self.conv_bn_relu(f"{name}.conv", feature))
+            for name, feature in heads
+        ]
+        return [
+            F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=True)
+            for logits in small
+        ]
 
     def resnet(self, x: Tensor) -> list[Tensor]:
         x = F.relu(self.bn("cp.resnet.bn1", self.conv("cp.resnet.conv1", x, stride=2, padding=3)))
@@ -152,10 +162,14 @@ class Published:
             for block in range(count):
                 name = f"cp.resnet.layer{layer}.{block}"
                 stride = 2 if layer > 1 and block == 0 else 1
-                inner = F.relu(self.bn(f"{name}.bn1", self.conv(f"{name}.conv1", x, stride=stride, padding=1)))
+                inner = F.relu(
+                    self.bn(f"{name}.bn1", self.conv(f"{name}.conv1", x, stride=stride, padding=1))
+                )
                 inner = self.bn(f"{name}.bn2", self.conv(f"{name}.conv2", inner, padding=1))
                 if stride == 2:
-                    x = self.bn(f"{name}.downsample.1", self.conv(f"{name}.downsample.0", x, stride=2))
+                    x = self.bn(
+                        f"{name}.downsample.1", self.conv(f"{name}.downsample.0", x, stride=2)
+                    )
                 x = F.relu(x + inner)
             features.append(x)
         return features[1:]
@@ -179,27 +193,37 @@ class Published:
 
     def bn(self, name: str, x: Tensor) -> Tensor:
         mean, var, weight, bias = (
-            self.state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+            self.state[f"{name}.{part}"]
+            for part in ("running_mean", "running_var", "weight", "bias")
         )
         return F.batch_norm(x, mean, var, weight, bias)
 
 
-def imported(state: dict[str, Tensor], directory: Path, arch: str = "bisenet-r18", **fields: object) -> Segmenter:
+def imported(
+    state: dict[str, Tensor], directory: Path, arch: str = "bisenet-r18", **fields: object
+) -> Segmenter:
     """Do what an import does: recognise the layout, write the weights, build the stage."""
     path = directory / "segmenter.safetensors"
     save_file(state, path)
-    known = {"arch": arch, "sha256": "0" * 64} | segmenter_defaults(arch) | recognise(state) | fields
+    known = (
+        {"arch": arch, "sha256": "0" * 64} | segmenter_defaults(arch) | recognise(state) | fields
+    )
     return build_segmenter(SegmenterStage.model_validate(known), path, "cpu", ModelSettings())
 
 
 def photo(height: int, width: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(5)
-    blurred = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    blurred = cv2.resize(
+        rng.integers(0, 256, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     return np.asarray(blurred, np.uint8)
 
 
 def test_the_published_layers_and_no_others_are_those_of_the_network() -> None:
-    ours = {name: tuple(t.shape) for name, t in BiSeNet("bisenet-r18", 19, spatial="context").state_dict().items()}
+    ours = {
+        name: tuple(t.shape)
+        for name, t in BiSeNet("bisenet-r18", 19, spatial="context").state_dict().items()
+    }
     assert {name: tuple(t.shape) for name, t in checkpoint().items()} == ours
 
 
@@ -230,9 +254,9 @@ def test_an_imported_checkpoint_masks_as_the_published_code_does(tmp_path: Path)
     assert segmenter.classes == FACE_PARSING
     picture = photo(512, 512)
     (labels,) = segmenter([picture])
-    normal = (torch.from_numpy(picture).float() / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
-        [0.229, 0.224, 0.225]
-    )
+    normal = (
+        torch.from_numpy(picture).float() / 255 - torch.tensor([0.485, 0.456, 0.406])
+    ) / torch.tensor([0.229, 0.224, 0.225])
     expected = Published(state)(normal.permute(2, 0, 1)[None])[0][0].argmax(0).numpy()
     assert labels.shape == (512, 512)
     assert np.mean(labels == expected) > 0.9999
@@ -244,7 +268,10 @@ def test_the_auxiliary_heads_of_a_checkpoint_make_no_difference(tmp_path: Path) 
     without = {name: value for name, value in state.items() if not name.startswith(AUXILIARY)}
     assert len(without) < len(state)
     (tmp_path / "without").mkdir()
-    one, other = imported(state, tmp_path, size=64), imported(without, tmp_path / "without", size=64)
+    one, other = (
+        imported(state, tmp_path, size=64),
+        imported(without, tmp_path / "without", size=64),
+    )
     np.testing.assert_array_equal(one([photo(50, 64)])[0], other([photo(50, 64)])[0])
 
 
@@ -264,7 +291,9 @@ def test_names_are_not_guessed_for_other_numbers_of_classes() -> None:
 
 
 def test_three_named_classes_are_imported_too(tmp_path: Path) -> None:
-    segmenter = imported(checkpoint(classes=3), tmp_path, classes=("background", "skin", "nose"), size=64)
+    segmenter = imported(
+        checkpoint(classes=3), tmp_path, classes=("background", "skin", "nose"), size=64
+    )
     assert segmenter([photo(64, 40)])[0].max() < 3
 
 
@@ -274,11 +303,16 @@ def test_a_network_with_a_spatial_path_is_known_by_it(arch: str) -> None:
 
 
 def test_a_light_network_without_a_spatial_path_is_not_taken_for_the_public_checkpoint() -> None:
-    assert recognise(BiSeNet("bisenet-light", 19, spatial="context").state_dict()) == {"spatial": "context"}
+    assert recognise(BiSeNet("bisenet-light", 19, spatial="context").state_dict()) == {
+        "spatial": "context"
+    }
 
 
 def test_another_number_of_classes_than_named_is_refused_with_the_layer(tmp_path: Path) -> None:
-    with pytest.raises(PackError, match=r"layer `conv_out\.conv_out\.weight` is \(19, 256, 1, 1\).* \(3, 256, 1, 1\)"):
+    with pytest.raises(
+        PackError,
+        match=r"layer `conv_out\.conv_out\.weight` is \(19, 256, 1, 1\).* \(3, 256, 1, 1\)",
+    ):
         imported(checkpoint(), tmp_path, classes=("background", "skin", "nose"))
 
 

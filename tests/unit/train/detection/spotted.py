@@ -60,13 +60,17 @@ def write_spotted(folder: Path, photos: int = 40, clear: int = 6, side: int = 12
             name = f"levle{n % 4}_{n:03d}"
             cv2.imwrite(str(folder / part / f"{name}.jpg"), pixels)
             if part != "clear":
-                (folder / part / f"{name}.xml").write_text(_voc(name, side, boxes), encoding="utf-8")
+                (folder / part / f"{name}.xml").write_text(
+                    _voc(name, side, boxes), encoding="utf-8"
+                )
     recipe = folder / "spots.toml"
     recipe.write_text(RECIPE, encoding="utf-8")
     return recipe
 
 
-def _spots(pixels: NDArray[np.uint8], rng: np.random.Generator, number: int) -> list[tuple[int, int, int, int]]:
+def _spots(
+    pixels: NDArray[np.uint8], rng: np.random.Generator, number: int
+) -> list[tuple[int, int, int, int]]:
     boxes = []
     for x, y in rng.integers(4, pixels.shape[0] - 24, (number, 2)).tolist():
         width, height = rng.integers(10, 20, 2).tolist()

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from skinbatch.models.base import InputKind
 from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.train.detection.blends import WAYS, blend
-from skinbatch.train.detection.clone_trial import SeenFace, cloned_faces, hits, judge, quiet_threshold, see
+from skinbatch.train.detection.clone_trial import (
+    SeenFace,
+    cloned_faces,
+    hits,
+    judge,
+    quiet_threshold,
+    see,
+)
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Changes, Sample, draw
 from skinbatch.train.detection.loader import Order, TrainingInputs
@@ -52,19 +59,25 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScaledPhotos, Scal
         path = folder / f"{name}.png"
         cv2.imwrite(str(path), pixels[..., ::-1])
         labels = np.zeros(len(boxes), np.int64)
-        photo = BoxedPhoto(StoredPhoto(name, path), SIDE, SIDE, boxes, labels, source=name, skin=ALL_SKIN)
+        photo = BoxedPhoto(
+            StoredPhoto(name, path), SIDE, SIDE, boxes, labels, source=name, skin=ALL_SKIN
+        )
         found.append(ScaledPhotos((photo,), SPEC))
     return found[0], found[1]
 
 
-def darker(before: NDArray[np.uint8], after: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.int64]:
+def darker(
+    before: NDArray[np.uint8], after: NDArray[np.uint8], box: NDArray[np.float32]
+) -> NDArray[np.int64]:
     """Return the bounds of what is clearly darker in the neighbourhood of a box."""
     reach = (box[2:] - box[:2]).max()
     x1, y1 = np.maximum(0, box[:2] - reach / 2).astype(int)
     x2, y2 = (box[2:] + reach / 2).astype(int)
     change = before[y1:y2, x1:x2].astype(int).sum(2) - after[y1:y2, x1:x2].astype(int).sum(2)
     rows, columns = np.nonzero(change > 0.5 * change.max())
-    return np.array([columns.min() + x1, rows.min() + y1, columns.max() + x1 + 1, rows.max() + y1 + 1])
+    return np.array(
+        [columns.min() + x1, rows.min() + y1, columns.max() + x1 + 1, rows.max() + y1 + 1]
+    )
 
 
 @pytest.mark.parametrize("way", list(WAYS))
@@ -82,7 +95,9 @@ def test_every_way_of_blending_shows_the_lesion_and_leaves_the_rim(way: str) -> 
     assert middle < 12, "the skin around the lesion has the patch's light"
 
 
-def test_the_box_of_a_cloned_lesion_is_tight_around_it(photos: tuple[ScaledPhotos, ScaledPhotos]) -> None:
+def test_the_box_of_a_cloned_lesion_is_tight_around_it(
+    photos: tuple[ScaledPhotos, ScaledPhotos],
+) -> None:
     annotated, clear = photos
     cloner, host = Cloner(annotated, clear, CLONES), clear[0]
     seen = 0
@@ -92,7 +107,9 @@ def test_the_box_of_a_cloned_lesion_is_tight_around_it(photos: tuple[ScaledPhoto
         assert len(made.sample.labels) == len(made.lesions)
         for box in made.lesions:
             np.testing.assert_allclose(
-                darker(host.pixels, made.sample.pixels, box), box, atol=0.12 * (box[2:] - box[:2]).max() + 2
+                darker(host.pixels, made.sample.pixels, box),
+                box,
+                atol=0.12 * (box[2:] - box[:2]).max() + 2,
             )
             seen += 1
     assert seen > 30
@@ -107,7 +124,9 @@ def test_plain_skin_is_cloned_without_a_box(photos: tuple[ScaledPhotos, ScaledPh
     assert host.pixels.min() >= made.sample.pixels.min() - 3, "plain skin shows a lesion"
 
 
-def test_lesions_are_never_cloned_over_others_or_off_the_skin(photos: tuple[ScaledPhotos, ScaledPhotos]) -> None:
+def test_lesions_are_never_cloned_over_others_or_off_the_skin(
+    photos: tuple[ScaledPhotos, ScaledPhotos],
+) -> None:
     annotated, clear = photos
     half = np.zeros((64, 64), np.bool_)
     half[:, :32] = True
@@ -115,7 +134,9 @@ def test_lesions_are_never_cloned_over_others_or_off_the_skin(photos: tuple[Scal
     for seed in range(20):
         made = Cloner(annotated, clear, CLONES).clone(host, np.random.default_rng(seed), 4, 4)
         boxes = np.concatenate((made.sample.boxes, made.plain))
-        apart = (boxes[:, None, :2] >= boxes[None, :, 2:]).any(2) | (boxes[:, None, 2:] <= boxes[None, :, :2]).any(2)
+        apart = (boxes[:, None, :2] >= boxes[None, :, 2:]).any(2) | (
+            boxes[:, None, 2:] <= boxes[None, :, :2]
+        ).any(2)
         assert (apart | np.eye(len(boxes), dtype=bool)).all()
         new = np.concatenate((made.lesions, made.plain))
         assert ((new[:, 0] + new[:, 2]) / 2 <= SIDE / 2).all()
@@ -129,9 +150,13 @@ def test_without_skin_nothing_is_cloned(photos: tuple[ScaledPhotos, ScaledPhotos
     assert len(made.sample.boxes) == 0
 
 
-def test_the_same_seed_and_place_give_the_same_input(photos: tuple[ScaledPhotos, ScaledPhotos]) -> None:
+def test_the_same_seed_and_place_give_the_same_input(
+    photos: tuple[ScaledPhotos, ScaledPhotos],
+) -> None:
     annotated, clear = photos
-    changes = Changes(128, AugmentSection(flip=0.5, jpeg=0.5, sharpen=0.5, resolution=0.5), whole=False)
+    changes = Changes(
+        128, AugmentSection(flip=0.5, jpeg=0.5, sharpen=0.5, resolution=0.5), whole=False
+    )
 
     def drawn() -> list[Sample]:
         inputs = TrainingInputs(annotated, clear, changes, 5, Cloner(annotated, clear, CLONES))
@@ -148,7 +173,10 @@ def test_the_shares_of_each_source_are_told(photos: tuple[ScaledPhotos, ScaledPh
     changes = Changes(128, AugmentSection(on_lesion=1.0), whole=False)
     without = TrainingInputs(annotated, clear, changes, 5)
     order = Order(without.annotated, 1, 4, seed=5)
-    assert [(row.source, row.with_lesions) for row in shares(without, order)] == [("clear", 0.0), ("spotted", 1.0)]
+    assert [(row.source, row.with_lesions) for row in shares(without, order)] == [
+        ("clear", 0.0),
+        ("spotted", 1.0),
+    ]
     cloned = TrainingInputs(annotated, clear, changes, 5, Cloner(annotated, clear, CLONES))
     rows = shares(cloned, order)
     assert rows[0].source == "clear" and rows[0].with_lesions > 0.5
@@ -162,18 +190,27 @@ def test_crops_off_lesions_show_none(photos: tuple[ScaledPhotos, ScaledPhotos]) 
     assert sum(len(sample.boxes) == 0 for sample in made) >= 18
 
 
-def test_faint_lesions_are_for_trials_only(photos: tuple[ScaledPhotos, ScaledPhotos], tmp_path: Path) -> None:
+def test_faint_lesions_are_for_trials_only(
+    photos: tuple[ScaledPhotos, ScaledPhotos], tmp_path: Path
+) -> None:
     pixels = np.full((SIDE, SIDE, 3), SKIN, np.uint8)
     pixels[60:80, 60:80] -= 2
     path = tmp_path / "faint.png"
     cv2.imwrite(str(path), pixels)
     box = np.array([[60, 60, 80, 80]], np.float32)
     faint = ScaledPhotos(
-        (BoxedPhoto(StoredPhoto("faint", path), SIDE, SIDE, box, np.zeros(1, np.int64), skin=ALL_SKIN),), SPEC
+        (
+            BoxedPhoto(
+                StoredPhoto("faint", path), SIDE, SIDE, box, np.zeros(1, np.int64), skin=ALL_SKIN
+            ),
+        ),
+        SPEC,
     )
     host = photos[1][0]
     for kept in (False, True):
-        made = Cloner(faint, photos[1], CLONES, faint=kept).clone(host, np.random.default_rng(1), 2, 0)
+        made = Cloner(faint, photos[1], CLONES, faint=kept).clone(
+            host, np.random.default_rng(1), 2, 0
+        )
         assert bool(len(made.lesions)) is kept
 
 
@@ -187,13 +224,20 @@ class Dark:
         found = []
         for pixels in photos:
             dark = (pixels.min(2) < 140).astype(np.uint8)
-            boxes = [(x, y, x + w, y + h) for x, y, w, h, _ in cv2.connectedComponentsWithStats(dark)[2][1:].tolist()]
+            boxes = [
+                (x, y, x + w, y + h)
+                for x, y, w, h, _ in cv2.connectedComponentsWithStats(dark)[2][1:].tolist()
+            ]
             xyxy = np.array(boxes, np.float32).reshape(-1, 4)
-            found.append(Detections(xyxy, np.ones(len(xyxy), np.float32), np.zeros(len(xyxy), np.int64)))
+            found.append(
+                Detections(xyxy, np.ones(len(xyxy), np.float32), np.zeros(len(xyxy), np.int64))
+            )
         return found
 
 
-def test_a_trial_counts_lesions_plain_patches_and_clear_faces(photos: tuple[ScaledPhotos, ScaledPhotos]) -> None:
+def test_a_trial_counts_lesions_plain_patches_and_clear_faces(
+    photos: tuple[ScaledPhotos, ScaledPhotos],
+) -> None:
     annotated, clear = photos
     faces = list(cloned_faces(clear.photos * 6, annotated.photos, SPEC, CLONES, 3))
     trial = judge(see(Dark(), iter(faces)), 0.5)
@@ -203,7 +247,9 @@ def test_a_trial_counts_lesions_plain_patches_and_clear_faces(photos: tuple[Scal
 
 
 def test_the_threshold_rises_until_clear_skin_is_quiet() -> None:
-    places = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], np.float32)
+    places = np.array(
+        [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], np.float32
+    )
     scores = np.array([0.2, 0.4, 0.6, 0.8], np.float32)
     found = Detections(places, scores, np.zeros(4, np.int64))
     faces = [SeenFace(lesions=NO_BOXES, plain=places, found=found, found_clear=found)]
@@ -222,7 +268,9 @@ def test_a_box_beside_the_lesion_is_no_hit() -> None:
     assert hits(lesion, NO_BOXES).tolist() == [False]
 
 
-def test_skin_that_was_found_is_not_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skin_that_was_found_is_not_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from skinbatch.models.pack import load_pack
     from skinbatch.train.photos import faces
 
@@ -252,13 +300,21 @@ def test_a_training_with_clones_tells_the_shares_and_judges_by_cloned_faces(
 
     monkeypatch.setattr("skinbatch.train.detection.data.find_skin", all_skin)
     recipe = write_spotted(tmp_path, photos=12, clear=10)
-    text = recipe.read_text(encoding="utf-8").replace("epochs = 6\nevaluate_every = 2", "epochs = 1")
+    text = recipe.read_text(encoding="utf-8").replace(
+        "epochs = 6\nevaluate_every = 2", "epochs = 1"
+    )
     clone = "[clone]\non_clear = 1.0\nsize = [10, 20]\n[schedule]"
-    recipe.write_text(text.replace("[schedule]", clone).replace("[model]", 'base = "starter"\n[model]', 1))
+    recipe.write_text(
+        text.replace("[schedule]", clone).replace("[model]", 'base = "starter"\n[model]', 1)
+    )
     progress = Noting()
     trained = train_detector(read_recipe(recipe), tmp_path / "work", progress)
     (shown,) = [note for note in progress.notes if "/clear" in note]
     assert int(shown.split("; ")[1].split("%")[0]) > 50, "the clear photos show no lesions"
     (point,) = trained.curve
-    assert point["score"] == pytest.approx((point["ap50"] + point["clones"] - point["plain"]) / 2, abs=1e-3)
-    assert {"cloned lesions that are counted", "cloned plain skin that is counted"} <= {m.name for m in trained.metrics}
+    assert point["score"] == pytest.approx(
+        (point["ap50"] + point["clones"] - point["plain"]) / 2, abs=1e-3
+    )
+    assert {"cloned lesions that are counted", "cloned plain skin that is counted"} <= {
+        m.name for m in trained.metrics
+    }

@@ -44,7 +44,12 @@ def bounds(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
 def test_a_box_goes_where_its_lesion_goes(changes: dict[str, object], whole: bool) -> None:
     seen = 0
     for seed in range(20):
-        recipe = Changes(160, AugmentSection.model_validate(changes | {"on_lesion": 1.0}), whole=whole, visible=0.99)
+        recipe = Changes(
+            160,
+            AugmentSection.model_validate(changes | {"on_lesion": 1.0}),
+            whole=whole,
+            visible=0.99,
+        )
         made = draw(photo(), (), np.random.default_rng(seed), recipe)
         assert made.pixels.shape == (160, 160, 3)
         if len(made.boxes):
@@ -55,7 +60,9 @@ def test_a_box_goes_where_its_lesion_goes(changes: dict[str, object], whole: boo
 
 
 def test_without_changes_a_whole_photo_lies_in_the_middle_as_it_is() -> None:
-    made = draw(photo(), (), np.random.default_rng(0), Changes(160, AugmentSection(), fill=(1, 2, 3)))
+    made = draw(
+        photo(), (), np.random.default_rng(0), Changes(160, AugmentSection(), fill=(1, 2, 3))
+    )
     np.testing.assert_array_equal(made.pixels[20:140], photo().pixels)
     assert (made.pixels[:20] == (1, 2, 3)).all() and (made.pixels[140:] == (1, 2, 3)).all()
     np.testing.assert_allclose(made.boxes, ONE + np.array([0, 20, 0, 20]))
@@ -64,7 +71,10 @@ def test_without_changes_a_whole_photo_lies_in_the_middle_as_it_is() -> None:
 def test_a_part_does_not_leave_a_photo_that_is_larger() -> None:
     for seed in range(20):
         made = draw(
-            photo(), (), np.random.default_rng(seed), Changes(64, AugmentSection(), whole=False, fill=(1, 2, 3))
+            photo(),
+            (),
+            np.random.default_rng(seed),
+            Changes(64, AugmentSection(), whole=False, fill=(1, 2, 3)),
         )
         assert (made.pixels > 50).all()
 
@@ -72,7 +82,9 @@ def test_a_part_does_not_leave_a_photo_that_is_larger() -> None:
 def test_a_lesion_that_is_mostly_cut_off_is_none() -> None:
     still = np.eye(2)
     for left, expected in ((-5.0, 1), (-15.0, 0)):
-        boxes, kept = moved(np.array([[0, 0, 20, 20]], np.float32), still, np.array([left, 0.0]), (64, 64), 0.35)
+        boxes, kept = moved(
+            np.array([[0, 0, 20, 20]], np.float32), still, np.array([left, 0.0]), (64, 64), 0.35
+        )
         assert len(boxes) == len(kept) == expected
     assert len(moved(np.zeros((0, 4), np.float32), still, np.zeros(2), (64, 64), 0.35)[0]) == 0
 
@@ -88,7 +100,10 @@ def test_four_photos_make_a_mosaic_with_their_lesions_at_full_scale() -> None:
     found = 0
     for seed in range(10):
         made = draw(photo(), [photo()] * 3, np.random.default_rng(seed), recipe)
-        assert made.pixels.shape == (160, 160, 3) and 0 <= made.boxes.min(initial=0) <= made.boxes.max(initial=0) <= 160
+        assert (
+            made.pixels.shape == (160, 160, 3)
+            and 0 <= made.boxes.min(initial=0) <= made.boxes.max(initial=0) <= 160
+        )
         for box in made.boxes:
             np.testing.assert_allclose(box[2:] - box[:2], (20, 24), atol=1e-3)
             x, y = ((box[:2] + box[2:]) / 2).astype(int)
@@ -98,9 +113,18 @@ def test_four_photos_make_a_mosaic_with_their_lesions_at_full_scale() -> None:
 
 
 def test_the_same_generator_makes_the_same_input() -> None:
-    changes = {"rotate": 10.0, "scale": (0.8, 1.2), "colour": 0.5, "noise": 5.0, "blur": 0.5, "jpeg": 0.5}
+    changes = {
+        "rotate": 10.0,
+        "scale": (0.8, 1.2),
+        "colour": 0.5,
+        "noise": 5.0,
+        "blur": 0.5,
+        "jpeg": 0.5,
+    }
     recipe = Changes(96, AugmentSection.model_validate(changes), whole=False)
-    one, other, another = (draw(photo(), (), np.random.default_rng(seed), recipe) for seed in (4, 4, 5))
+    one, other, another = (
+        draw(photo(), (), np.random.default_rng(seed), recipe) for seed in (4, 4, 5)
+    )
     np.testing.assert_array_equal(one.pixels, other.pixels)
     np.testing.assert_array_equal(one.boxes, other.boxes)
     assert (one.pixels != another.pixels).any()

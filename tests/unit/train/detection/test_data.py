@@ -35,7 +35,14 @@ def data_of(recipe_file: Path, size: int = 128) -> DetectionData:
     assert isinstance(stage, DetectorStage)
     spec = detector_spec(stage.model_copy(update={"size": size}), ModelSettings())
     (part,) = parts_of(recipe)
-    return boxed(gather_part(recipe, part), part.data, stage.classes, Faces(None, False, "cpu"), spec, "recipe.toml")
+    return boxed(
+        gather_part(recipe, part),
+        part.data,
+        stage.classes,
+        Faces(None, False, "cpu"),
+        spec,
+        "recipe.toml",
+    )
 
 
 @pytest.fixture
@@ -69,7 +76,10 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(tmp_path: Path) -> 
     photo(tmp_path / "valid/crowd.jpg", width=128, height=128)
     image = {"id": 1, "file_name": "crowd.jpg", "width": 64, "height": 64}
     boxes = [[5, 5, 10, 10], [32, 32, 20, 20]]
-    said = [{"id": n, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": n} for n, box in enumerate(boxes)]
+    said = [
+        {"id": n, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": n}
+        for n, box in enumerate(boxes)
+    ]
     coco = {"images": [image], "annotations": said, "categories": [{"id": 1, "name": "papules"}]}
     for file in (tmp_path / "valid").glob("levle*"):
         file.unlink()
@@ -104,15 +114,21 @@ def test_crowds_are_left_out_where_evaluate_leaves_them_out(tmp_path: Path) -> N
             crowd = {"image_id": image["id"], "category_id": category, "bbox": box, "iscrowd": 1}
             truth["annotations"].append(crowd | {"id": 10**6 + len(truth["annotations"])})
     (tmp_path / "valid" / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
-    text = recipe.read_text(encoding="utf-8").replace('classes = ["acne"]', f"classes = {json.dumps(CLASSES)}")
-    recipe.write_text(text.replace('"*" = "acne"', 'papules = "papule", hair = ""'), encoding="utf-8")
+    text = recipe.read_text(encoding="utf-8").replace(
+        'classes = ["acne"]', f"classes = {json.dumps(CLASSES)}"
+    )
+    recipe.write_text(
+        text.replace('"*" = "acne"', 'papules = "papule", hair = ""'), encoding="utf-8"
+    )
     photos = data_of(recipe).valid
     assert {label for p in photos for label in p.crowd_labels.tolist()} == {-1}
     boxes = skinbatch.open(tmp_path / "scored").boxes().to_pylist()
     found = [[row for row in boxes if row["image_id"] == p.stored.name] for p in photos]
     detections = [
         Detections(
-            np.array([[row[edge] for edge in ("x1", "y1", "x2", "y2")] for row in rows], np.float32).reshape(-1, 4),
+            np.array(
+                [[row[edge] for edge in ("x1", "y1", "x2", "y2")] for row in rows], np.float32
+            ).reshape(-1, 4),
             np.array([row["score"] for row in rows], np.float32),
             np.array([CLASSES.index(row["label"]) for row in rows], np.int64),
         )
@@ -121,7 +137,9 @@ def test_crowds_are_left_out_where_evaluate_leaves_them_out(tmp_path: Path) -> N
     ours = {(m.name, m.of): m.value for m in Scored.of(photos, detections).metrics(0.3, CLASSES)}
     request = Request(tmp_path / "valid", names={"hair": ""}, resampling=Resampling(0))
     numbers = evaluate(destination_store(tmp_path / "scored"), request).numbers["lesions"]
-    assert ours["AP50", ""] == pytest.approx(numbers["detection"]["all boxes"]["500"]["ap50"].value, abs=1e-6)
+    assert ours["AP50", ""] == pytest.approx(
+        numbers["detection"]["all boxes"]["500"]["ap50"].value, abs=1e-6
+    )
     by_class = numbers["detection_by_class"]["all boxes"]["500"]
     for name in CLASSES:
         assert ours["AP", name] == pytest.approx(by_class[name]["ap"].value, abs=1e-6)
@@ -130,7 +148,9 @@ def test_crowds_are_left_out_where_evaluate_leaves_them_out(tmp_path: Path) -> N
 def test_photos_that_are_called_alike_in_two_sources_are_resampled_apart() -> None:
     files = (("p1", "a/1.jpg"), (None, "a/2.jpg"), (None, "b/2.jpg"))
     photos = [
-        BoxedPhoto(StoredPhoto(Path(file).name, Path("/" + file)), 9, 9, NO_BOXES, NO_LABELS, group=group)
+        BoxedPhoto(
+            StoredPhoto(Path(file).name, Path("/" + file)), 9, 9, NO_BOXES, NO_LABELS, group=group
+        )
         for group, file in files
     ]
     nothing = Detections(NO_BOXES, np.zeros(0, np.float32), NO_LABELS)

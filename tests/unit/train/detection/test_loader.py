@@ -33,7 +33,11 @@ def test_every_photo_is_seen_once_an_epoch_and_in_another_order_in_the_next() ->
     keys = [key for batch in islice(order, 2 * len(order)) for key in batch]
     first, second = keys[:10], keys[10:]
     assert len(order) == 5
-    assert sorted(index for _, index in first) == sorted(index for _, index in second) == list(range(10))
+    assert (
+        sorted(index for _, index in first)
+        == sorted(index for _, index in second)
+        == list(range(10))
+    )
     assert [index for _, index in first] != [index for _, index in second]
     assert [place for place, _ in keys] == list(range(20))
 
@@ -55,7 +59,9 @@ def test_a_batch_is_the_same_however_many_processes_make_it_and_wherever_photos_
     photos: list[BoxedPhoto], memory: int
 ) -> None:
     def batches(processes: int, memory: int) -> list[dict[str, torch.Tensor]]:
-        inputs = TrainingInputs(ScaledPhotos(photos, SPEC), ScaledPhotos(photos[:2], SPEC), Changes(64, AUGMENT), 5)
+        inputs = TrainingInputs(
+            ScaledPhotos(photos, SPEC), ScaledPhotos(photos[:2], SPEC), Changes(64, AUGMENT), 5
+        )
         inputs.fill(memory)
         return list(islice(loader(inputs, Order(9, 1, 4, seed=5), processes, pinned=False), 4))
 
@@ -65,7 +71,9 @@ def test_a_batch_is_the_same_however_many_processes_make_it_and_wherever_photos_
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_photos_are_at_network_scale_and_slips_of_the_hand_are_no_boxes(photos: list[BoxedPhoto]) -> None:
+def test_photos_are_at_network_scale_and_slips_of_the_hand_are_no_boxes(
+    photos: list[BoxedPhoto],
+) -> None:
     sample = ScaledPhotos(photos, SPEC)[3]
     assert sample.pixels.shape == (64, 64, 3)
     np.testing.assert_allclose(sample.boxes, [[5, 5, 20, 25]])

@@ -31,7 +31,10 @@ from skinbatch.train.recipe_sections import AugmentSection
 from skinbatch.train.results.result import TrainedStage
 from tests.unit.train.detection.spotted import write_spotted
 
-NOT_TRAINED_HERE = {"mmdet", "yolo-onnx"}  # a user's own config, and one that was exported elsewhere
+NOT_TRAINED_HERE = {
+    "mmdet",
+    "yolo-onnx",
+}  # a user's own config, and one that was exported elsewhere
 TRAINABLE = sorted({*ARCHITECTURES["detector"], *TRAINED_HERE["detector"]} - NOT_TRAINED_HERE)
 TRAINS = """
 import sys
@@ -88,21 +91,31 @@ def test_killed_in_the_middle_it_goes_on_as_if_nothing_had_been(
     assert 15 <= killed_at < 6 * 11 and killed_at % 11
     noted: list[str] = []
     again = train_detector(read_recipe(recipe), work, _Noting(noted))
-    assert [note for note in noted if not note.startswith("inputs of ")] == [f"resumed after step {killed_at}"]
-    assert [_timeless(point) for point in again.curve] == [_timeless(point) for point in trained.curve]
+    assert [note for note in noted if not note.startswith("inputs of ")] == [
+        f"resumed after step {killed_at}"
+    ]
+    assert [_timeless(point) for point in again.curve] == [
+        _timeless(point) for point in trained.curve
+    ]
     one, other = load_file(trained.weights), load_file(again.weights)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_what_it_leaves_is_a_stage_of_a_pack_with_the_scores_that_it_tells(recipe: Path, trained: TrainedStage) -> None:
+def test_what_it_leaves_is_a_stage_of_a_pack_with_the_scores_that_it_tells(
+    recipe: Path, trained: TrainedStage
+) -> None:
     stage = DetectorStage.model_validate_json(json.dumps({**trained.fields, "sha256": "0" * 64}))
     detector = build_detector(stage, trained.weights, "cpu", ModelSettings())
     assert (detector.classes, stage.strides, stage.size) == (("acne",), (8, 16), 128)
-    assert {str(t.dtype) for t in load_file(trained.weights).values() if t.is_floating_point()} == {"torch.float16"}
+    assert {str(t.dtype) for t in load_file(trained.weights).values() if t.is_floating_point()} == {
+        "torch.float16"
+    }
     photos = read_truth(recipe.parent / "valid").photos
     truth = [photo.boxes for photo in photos if photo.boxes is not None]
     found = detector([read_photo(photo.path) for photo in photos if photo.path is not None])
-    matches = match(Boxes.stack(truth), Boxes.stack([f.xyxy for f in found], [f.scores for f in found]))
+    matches = match(
+        Boxes.stack(truth), Boxes.stack([f.xyxy for f in found], [f.scores for f in found])
+    )
     told = {(metric.name, metric.of): metric for metric in trained.metrics}
     assert curves(matches).numbers[0] == pytest.approx(told["AP50", ""].value, abs=1e-3)
     counts = [int((f.scores >= stage.threshold).sum()) for f in found]
@@ -111,8 +124,13 @@ def test_what_it_leaves_is_a_stage_of_a_pack_with_the_scores_that_it_tells(recip
     low, high = told["AP50", ""].low, told["AP50", ""].high
     assert low is not None and high is not None and low <= told["AP50", ""].value <= high
     assert told["count MAE", "mild"].photos == 3 and told["AP50", ""].photos == 10
-    assert {"count MAE of guessing the training mean", "boxes a photo without lesions"} <= {name for name, _ in told}
-    things = {(Path(count.source).name, count.part): (count.photos, dict(count.things)) for count in trained.data}
+    assert {"count MAE of guessing the training mean", "boxes a photo without lesions"} <= {
+        name for name, _ in told
+    }
+    things = {
+        (Path(count.source).name, count.part): (count.photos, dict(count.things))
+        for count in trained.data
+    }
     assert things["train", "train"] == (40, {"acne": sum(1 + n % 6 for n in range(40))})
     assert things["clear", "train"] == (6, {})
 
@@ -144,16 +162,22 @@ TWO_STAGES = {
 }
 
 
-def test_anchors_are_fitted_and_a_frozen_backbone_stays_as_it_was(recipe: Path, tmp_path: Path) -> None:
+def test_anchors_are_fitted_and_a_frozen_backbone_stays_as_it_was(
+    recipe: Path, tmp_path: Path
+) -> None:
     first = _changed(recipe, tmp_path, TWO_STAGES)
     begun = train_detector(read_recipe(first), tmp_path / "begun", Silent())
     sizes = begun.fields["anchors"]["sizes"]
     assert len(sizes) == 4 and all(8 < side < 22 for size in sizes for side in size)
-    text = first.read_text().replace("fit_anchors = 4", f'weights = "{begun.weights}"\nfreeze = "backbone"')
+    text = first.read_text().replace(
+        "fit_anchors = 4", f'weights = "{begun.weights}"\nfreeze = "backbone"'
+    )
     text += f"\n[model.anchors]\nsizes = {sizes}\n"
     (tmp_path / "frozen.toml").write_text(text)
     noted: list[str] = []
-    frozen = train_detector(read_recipe(tmp_path / "frozen.toml"), tmp_path / "frozen", _Noting(noted))
+    frozen = train_detector(
+        read_recipe(tmp_path / "frozen.toml"), tmp_path / "frozen", _Noting(noted)
+    )
     assert any("layers" in note for note in noted)
     before, after = load_file(begun.weights), load_file(frozen.weights)
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
@@ -164,16 +188,26 @@ def test_a_head_that_starts_anew_over_a_known_backbone_expects_boxes_of_the_lesi
     recipe: Path, trained: TrainedStage, tmp_path: Path
 ) -> None:
     """Use weights of a backbone alone, like ImageNet's; the learning rate changes nothing."""
-    backbone = {name: value for name, value in load_file(trained.weights).items() if name.startswith("backbone.")}
+    backbone = {
+        name: value
+        for name, value in load_file(trained.weights).items()
+        if name.startswith("backbone.")
+    }
     torch.save(backbone, tmp_path / "backbone.pth")
     still = {"epochs = 6": "iterations = 1", "lr = 0.006": "lr = 1e-9", "ema = 0.8": "ema = 0.0",
              "bgr = false": 'bgr = false\nweights = "backbone.pth"'}  # fmt: skip
     begun = load_file(
-        train_detector(read_recipe(_changed(recipe, tmp_path, still)), tmp_path / "begun", Silent()).weights
+        train_detector(
+            read_recipe(_changed(recipe, tmp_path, still)), tmp_path / "begun", Silent()
+        ).weights
     )
-    assert torch.equal(begun["backbone.stem.conv.conv.weight"], backbone["backbone.stem.conv.conv.weight"])
+    assert torch.equal(
+        begun["backbone.stem.conv.conv.weight"], backbone["backbone.stem.conv.conv.weight"]
+    )
     for level, stride in enumerate((8, 16)):
-        width, height = begun[f"bbox_head.multi_level_conv_reg.{level}.bias"][2:].float().exp() * stride
+        width, height = (
+            begun[f"bbox_head.multi_level_conv_reg.{level}.bias"][2:].float().exp() * stride
+        )
         assert 10 < float(width) < 20 and 10 < float(height) < 20
 
 
@@ -201,8 +235,12 @@ OWN_MODEL = {
 
 def test_a_users_own_mmdet_config_is_trained(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(USERS_OWN)
-    trained = train_detector(read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", Silent())
-    assert trained.config is not None and json.loads(trained.config.read_text())["type"] == "RetinaNet"
+    trained = train_detector(
+        read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", Silent()
+    )
+    assert (
+        trained.config is not None and json.loads(trained.config.read_text())["type"] == "RetinaNet"
+    )
     assert (trained.fields["nms_iou"], trained.fields["mean"]) == (0.6, [1.0, 2.0, 3.0])
     assert trained.steps == 2
 
@@ -210,7 +248,9 @@ def test_a_users_own_mmdet_config_is_trained(recipe: Path, tmp_path: Path) -> No
 def test_one_that_cannot_be_trained_is_named(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(USERS_OWN.replace("allowed_border=-1, ", ""))
     with pytest.raises(UsageError, match=r"own\.py.*allowed_border.*train_cfg"):
-        train_detector(read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", Silent())
+        train_detector(
+            read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", Silent()
+        )
 
 
 @pytest.mark.parametrize(
@@ -236,7 +276,9 @@ def test_what_cannot_be_trained_is_refused_by_the_settings_name(
 @pytest.mark.parametrize("arch", TRAINABLE)
 def test_every_architecture_is_trained(tmp_path: Path, arch: str) -> None:
     path = write_spotted(tmp_path, photos=6, clear=2)
-    fields = {"ssd-mobilenet": "strides = [16, 32, 64, 128]", "yolov4": "width = 0.25"}.get(arch, "")
+    fields = {"ssd-mobilenet": "strides = [16, 32, 64, 128]", "yolov4": "width = 0.25"}.get(
+        arch, ""
+    )
     if arch.startswith("faster-rcnn"):
         fields = "short_side = 128"
     text = path.read_text().replace("epochs = 6", "iterations = 2").replace("crop = 0.5\n", "")
@@ -246,7 +288,12 @@ def test_every_architecture_is_trained(tmp_path: Path, arch: str) -> None:
     assert trained.steps == 2 and np.isfinite(trained.curve[-1]["loss"])
     stage = DetectorStage.model_validate_json(json.dumps({**trained.fields, "sha256": "0" * 64}))
     assert (
-        len(build_detector(stage, trained.weights, "cpu", ModelSettings())([np.zeros((128, 128, 3), np.uint8)])) < 501
+        len(
+            build_detector(stage, trained.weights, "cpu", ModelSettings())(
+                [np.zeros((128, 128, 3), np.uint8)]
+            )
+        )
+        < 501
     )
 
 
@@ -262,7 +309,9 @@ def _timeless(point: Mapping[str, float]) -> dict[str, Any]:
     return {name: value for name, value in point.items() if name not in ("minutes", "waited")}
 
 
-def test_photos_that_were_stretched_are_shown_in_every_shape_between_and_a_little_beyond(recipe: Path) -> None:
+def test_photos_that_were_stretched_are_shown_in_every_shape_between_and_a_little_beyond(
+    recipe: Path,
+) -> None:
     stage = read_recipe(recipe).model.stage
     assert isinstance(stage, DetectorStage)
     spec = detector_spec(stage, ModelSettings())

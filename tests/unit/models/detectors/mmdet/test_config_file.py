@@ -41,7 +41,9 @@ def plain(value: Any) -> Any:
         "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py",
     ],
 )
-def test_mmdets_own_configs_are_read_as_mmengine_executes_them(name: str, mmdet_configs: Path) -> None:
+def test_mmdets_own_configs_are_read_as_mmengine_executes_them(
+    name: str, mmdet_configs: Path
+) -> None:
     from mmengine.config import Config
 
     executed = Config.fromfile(str(mmdet_configs / name)).to_dict()
@@ -66,7 +68,8 @@ kinds = tuple(['x'])
 
 def test_a_list_made_item_by_item_is_that_list(tmp_path: Path) -> None:
     path = config(
-        tmp_path, "x = 7\nscales = [(x, x), (8, 8)]\nruns = [dict(scale=x, n=[i for i in range(2)]) for x in scales]\n"
+        tmp_path,
+        "x = 7\nscales = [(x, x), (8, 8)]\nruns = [dict(scale=x, n=[i for i in range(2)]) for x in scales]\n",
     )
     values = read_file(path)
     assert values["runs"] == [{"scale": (7, 7), "n": [0, 1]}, {"scale": (8, 8), "n": [0, 1]}]
@@ -75,7 +78,9 @@ def test_a_list_made_item_by_item_is_that_list(tmp_path: Path) -> None:
 
 def test_bases_are_merged_table_by_table_and_delete_starts_anew(tmp_path: Path) -> None:
     config(
-        tmp_path, "model = dict(head=dict(n=80, w=1), neck=dict(a=1, b=2), seen=[1, 2])\nsides = (3, 4)\n", "base/a.py"
+        tmp_path,
+        "model = dict(head=dict(n=80, w=1), neck=dict(a=1, b=2), seen=[1, 2])\nsides = (3, 4)\n",
+        "base/a.py",
     )
     config(tmp_path, "work = 'here'\n", "base/b.py")
     path = config(
@@ -99,7 +104,9 @@ text = 'from {{ _base_.work }}'
 
 def test_json_and_yaml_are_read_with_their_bases(tmp_path: Path) -> None:
     config(tmp_path, '{"model": {"type": "A", "n": 1}}', "base.json")
-    yaml = config(tmp_path, "_base_: base.json\nmodel:\n  n: 2\nsame: '{{_base_.model.type}}'\n", "my.yaml")
+    yaml = config(
+        tmp_path, "_base_: base.json\nmodel:\n  n: 2\nsame: '{{_base_.model.type}}'\n", "my.yaml"
+    )
     assert read_file(yaml) == {"model": {"type": "A", "n": 2}, "same": "A"}
     path = config(tmp_path, "_base_ = 'my.yaml'\nmodel = dict(m=[])\n")
     assert read_file(path)["model"] == {"type": "A", "n": 2, "m": []}
@@ -128,7 +135,11 @@ def test_json_and_yaml_are_read_with_their_bases(tmp_path: Path) -> None:
         ("a = 'x' % 3", 1, "is not simple arithmetic"),
         ("a = 9 ** 9", 1, "is not simple arithmetic"),
         ("a = [0] * 1000000000", 1, "is too long"),
-        ("a = [[[0 for i in range(99)] for j in range(99)] for k in range(99)]", 1, "more than 500,000 values"),
+        (
+            "a = [[[0 for i in range(99)] for j in range(99)] for k in range(99)]",
+            1,
+            "more than 500,000 values",
+        ),
         ("a = 'x' * 400000\nb = f'{a}{a}'", 2, "is too long"),
         ("a = [1]\nb = f'{a}'", 2, "puts a list or table into a text"),
         ("a = 10 ** 18\n", 1, "is not simple arithmetic"),
@@ -143,7 +154,8 @@ def test_anything_that_would_have_to_be_executed_is_refused_with_line_and_way_ou
     text: str, line: int, what: str, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        PackError, match=rf"my\.py:{line}: .*{what}.*\. A config is read, never executed\..*dump\('flat"
+        PackError,
+        match=rf"my\.py:{line}: .*{what}.*\. A config is read, never executed\..*dump\('flat",
     ):
         read_file(config(tmp_path, text))
 
@@ -157,7 +169,9 @@ def test_anything_that_would_have_to_be_executed_is_refused_with_line_and_way_ou
     ],
     ids=["python", "yaml"],
 )  # fmt: skip
-def test_a_short_file_of_endless_values_is_refused_at_once(name: str, text: str, tmp_path: Path) -> None:
+def test_a_short_file_of_endless_values_is_refused_at_once(
+    name: str, text: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(PackError, match=r"makes more than 500,000 values; that is not a config"):
         read_file(tmp_path / name)
@@ -165,14 +179,18 @@ def test_a_short_file_of_endless_values_is_refused_at_once(name: str, text: str,
 
 def test_a_base_that_is_referred_to_a_thousand_times_is_refused(tmp_path: Path) -> None:
     (tmp_path / "base.py").write_text("a = [1] * 100000\n")
-    (tmp_path / "my.json").write_text('{"_base_": "base.py", "b": [' + ", ".join(['"{{_base_.a}}"'] * 1000) + "]}")
+    (tmp_path / "my.json").write_text(
+        '{"_base_": "base.py", "b": [' + ", ".join(['"{{_base_.a}}"'] * 1000) + "]}"
+    )
     with pytest.raises(PackError, match=r"my\.json: makes more than 500,000 values"):
         read_file(tmp_path / "my.json")
 
 
 def test_nothing_of_a_config_is_executed(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    path = config(tmp_path, f"a = open({str(trace)!r}, 'w').write('x')\nmodel = dict(type='YOLOX')\n")
+    path = config(
+        tmp_path, f"a = open({str(trace)!r}, 'w').write('x')\nmodel = dict(type='YOLOX')\n"
+    )
     with pytest.raises(PackError):
         read_file(path)
     assert not trace.exists()

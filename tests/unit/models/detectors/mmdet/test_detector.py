@@ -20,14 +20,18 @@ from tests.unit.models.support import random_detector_state
 
 PLANTED = ("papule", "pustule")
 SPECS = {
-    "yolox": DetectorSpec("yolox-tiny", ("acne",), strides=(8, 16), head_channels=32, score_floor=0.0, size=256),
+    "yolox": DetectorSpec(
+        "yolox-tiny", ("acne",), strides=(8, 16), head_channels=32, score_floor=0.0, size=256
+    ),
     "faster-rcnn": DetectorSpec(
         "faster-rcnn-r18", PLANTED, strides=(8, 16, 32), head_channels=32, score_floor=0.0, size=256
     ),
     "faster-rcnn-r50": DetectorSpec(
         "faster-rcnn-r50", PLANTED, width=0.25, head_channels=32, score_floor=0.0, size=256
     ),
-    "inception": DetectorSpec("faster-rcnn-inception", PLANTED, head_channels=32, score_floor=0.0, size=256),
+    "inception": DetectorSpec(
+        "faster-rcnn-inception", PLANTED, head_channels=32, score_floor=0.0, size=256
+    ),
     "ssd": DetectorSpec("ssd-mobilenet", PLANTED, strides=(16, 32, 64), score_floor=0.0, size=256),
     "yolov3": DetectorSpec("yolov3", PLANTED, score_floor=0.0, size=256),
     "yolov4": DetectorSpec("yolov4", PLANTED, width=0.25, score_floor=0.0, size=256),
@@ -50,11 +54,15 @@ def detector(request: pytest.FixtureRequest) -> MMDetDetector:
 @functools.lru_cache(maxsize=1)
 def state_of(spec: DetectorSpec) -> dict[str, torch.Tensor]:
     fields = ("strides", "width", "head_channels", "anchors", "size")
-    return random_detector_state(spec.arch, spec.classes, **{name: getattr(spec, name) for name in fields})
+    return random_detector_state(
+        spec.arch, spec.classes, **{name: getattr(spec, name) for name in fields}
+    )
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8
+    )
     return np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[:height, :width])
 
 
@@ -62,27 +70,45 @@ def same(a: Detections, b: Detections) -> None:
     """Return whether two results agree but for rounding, which may change which of two boxes is suppressed."""
     assert len(a) > 0 and abs(len(a) - len(b)) <= 0.02 * len(a)
     near = np.abs(a.xyxy[:, None] - b.xyxy[None]).max(2) < 0.1
-    near &= (np.abs(a.scores[:, None] - b.scores[None]) < 1e-3) & (a.labels[:, None] == b.labels[None])
+    near &= (np.abs(a.scores[:, None] - b.scores[None]) < 1e-3) & (
+        a.labels[:, None] == b.labels[None]
+    )
     assert near.any(1).mean() > 0.98
 
 
-def test_a_photo_alone_and_in_a_batch_of_other_sizes_has_the_same_boxes(detector: MMDetDetector) -> None:
-    photos = [noise(200, 256, 1), noise(256, 256, 2), noise(100, 90, 3), noise(250, 256, 4), noise(600, 300, 5)]
+def test_a_photo_alone_and_in_a_batch_of_other_sizes_has_the_same_boxes(
+    detector: MMDetDetector,
+) -> None:
+    photos = [
+        noise(200, 256, 1),
+        noise(256, 256, 2),
+        noise(100, 90, 3),
+        noise(250, 256, 4),
+        noise(600, 300, 5),
+    ]
     for photo, found in zip(photos, detector(photos), strict=True):
         same(found, detector([photo])[0])
 
 
-def test_boxes_are_in_the_pixels_of_the_given_photo_clipped_and_not_empty(detector: MMDetDetector) -> None:
+def test_boxes_are_in_the_pixels_of_the_given_photo_clipped_and_not_empty(
+    detector: MMDetDetector,
+) -> None:
     for height, width in ((700, 500), (90, 250)):
         found = detector([noise(height, width)])[0]
         assert len(found) > 0
         assert found.xyxy.min() >= 0
         assert (found.xyxy[:, [0, 2]] <= width).all() and (found.xyxy[:, [1, 3]] <= height).all()
-        assert (found.xyxy[:, 2] > found.xyxy[:, 0]).all() and (found.xyxy[:, 3] > found.xyxy[:, 1]).all()
-    assert found.xyxy[:, 2].max() > 200  # all of the width, not only what a smaller network input would cover
+        assert (found.xyxy[:, 2] > found.xyxy[:, 0]).all() and (
+            found.xyxy[:, 3] > found.xyxy[:, 1]
+        ).all()
+    assert (
+        found.xyxy[:, 2].max() > 200
+    )  # all of the width, not only what a smaller network input would cover
 
 
-def test_a_photo_twice_as_large_as_the_network_input_gives_boxes_twice_as_large(detector: MMDetDetector) -> None:
+def test_a_photo_twice_as_large_as_the_network_input_gives_boxes_twice_as_large(
+    detector: MMDetDetector,
+) -> None:
     small = noise(256, 192)
     large = small.repeat(2, 0).repeat(2, 1)
     few, many = detector([small])[0], detector([large])[0]
@@ -106,7 +132,9 @@ def test_the_cap_cuts_the_weakest_and_is_told(detector: MMDetDetector) -> None:
 
 def test_nothing_under_the_score_floor_is_returned(detector: MMDetDetector) -> None:
     middle = float(np.median(detector([noise(256, 256)])[0].scores))
-    strict = MMDetDetector(dataclasses.replace(detector.spec, score_floor=middle), state_of(detector.spec))
+    strict = MMDetDetector(
+        dataclasses.replace(detector.spec, score_floor=middle), state_of(detector.spec)
+    )
     found = strict([noise(256, 256)])[0]
     assert len(found) > 0 and found.scores.min() >= middle
     assert not found.saturated
@@ -116,7 +144,9 @@ def test_boxes_left_after_suppression_overlap_less_than_asked(detector: MMDetDet
     found = detector([noise(256, 256)])[0]
     for label in set(found.labels.tolist()):
         boxes = torch.from_numpy(found.xyxy[found.labels == label])
-        inside = boxes[(boxes[:, :2] > 0).all(1) & (boxes[:, 2:] < 256).all(1)]  # clipping changes overlaps
+        inside = boxes[
+            (boxes[:, :2] > 0).all(1) & (boxes[:, 2:] < 256).all(1)
+        ]  # clipping changes overlaps
         from torchvision.ops import box_iou
 
         overlaps = box_iou(inside, inside).fill_diagonal_(0)
@@ -137,12 +167,16 @@ def test_two_threads_on_one_detector_find_what_one_finds(detector: MMDetDetector
     alone = [detector([photo])[0] for photo in photos]
     with ThreadPoolExecutor(2) as threads:
         for _ in range(2):
-            for expected, (found,) in zip(alone, threads.map(lambda photo: detector([photo]), photos), strict=True):
+            for expected, (found,) in zip(
+                alone, threads.map(lambda photo: detector([photo]), photos), strict=True
+            ):
                 same(expected, found)
 
 
 def test_half_precision_weights_are_taken(detector: MMDetDetector) -> None:
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in state_of(detector.spec).items()}
+    halves = {
+        k: v.half() if v.is_floating_point() else v for k, v in state_of(detector.spec).items()
+    }
     assert len(MMDetDetector(detector.spec, halves)([noise(256, 256)])[0]) > 0
 
 
@@ -152,7 +186,9 @@ def test_no_photos_give_no_detections(detector: MMDetDetector) -> None:
 
 def test_a_layer_of_another_number_of_classes_is_named(detector: MMDetDetector) -> None:
     more = dataclasses.replace(detector.spec, classes=("papule", "pustule", "nodule", "comedone"))
-    with pytest.raises(PackError, match=r"w\.safetensors: .* of 4 classes: layer `\S+` is \(.*has \("):
+    with pytest.raises(
+        PackError, match=r"w\.safetensors: .* of 4 classes: layer `\S+` is \(.*has \("
+    ):
         MMDetDetector(more, state_of(detector.spec), where="w.safetensors")
 
 
@@ -182,18 +218,24 @@ def test_small_photos_are_enlarged_only_as_far_as_the_spec_allows() -> None:
     seen: list[tuple[int, ...]] = []
     for most in (1.0, 2.0):
         detector = MMDetDetector(dataclasses.replace(spec, max_upscale=most), weights)
-        detector.model.backbone.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
+        detector.model.backbone.register_forward_pre_hook(
+            lambda module, args: seen.append(tuple(args[0].shape))
+        )
         detector([noise(64, 50)])
     assert seen == [(1, 3, 64, 64), (1, 3, 128, 128)]
 
 
 def test_a_short_side_bounds_the_input_too_and_a_grey_fills_it_up_to_a_square() -> None:
-    spec = dataclasses.replace(SPECS["yolox"], max_upscale=64.0, mean=(10.0, 20.0, 30.0), std=(2.0, 2.0, 2.0), bgr=True)
+    spec = dataclasses.replace(
+        SPECS["yolox"], max_upscale=64.0, mean=(10.0, 20.0, 30.0), std=(2.0, 2.0, 2.0), bgr=True
+    )
     weights = build_model(spec).state_dict()
     seen: list[torch.Tensor] = []
     for more in ({"short_side": 128}, {"padding": 114.0}):
         detector = MMDetDetector(dataclasses.replace(spec, **more), weights)
-        detector.model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0][0]))
+        detector.model.backbone.register_forward_pre_hook(
+            lambda module, args: seen.append(args[0][0])
+        )
         detector([np.full((100, 150, 3), 255, np.uint8)])
     assert seen[0].shape == (3, 128, 192)
     assert seen[1].shape == (3, 256, 256)
@@ -204,15 +246,24 @@ def test_a_short_side_bounds_the_input_too_and_a_grey_fills_it_up_to_a_square() 
 def test_of_four_classes_each_has_its_own_label(arch: str) -> None:
     """Make the last layer prefer one class after the other, as each kind of head lays them out."""
     classes = ("comedone", "papule", "pustule", "nodule")
-    small = {"ssd-mobilenet": {}, "faster-rcnn-r18": {"width": 0.25, "head_channels": 32, "strides": (16, 32)}}
+    small = {
+        "ssd-mobilenet": {},
+        "faster-rcnn-r18": {"width": 0.25, "head_channels": 32, "strides": (16, 32)},
+    }
     fields: dict[str, Any] = small.get(arch, {"width": 0.25})
     spec = DetectorSpec(arch, classes, size=128, score_floor=0.0, **fields)
     detector = MMDetDetector(spec, state_of(spec))
-    biases = [value for name, value in detector.model.named_parameters() if name.endswith(LAST_BIASES[arch])]
+    biases = [
+        value
+        for name, value in detector.model.named_parameters()
+        if name.endswith(LAST_BIASES[arch])
+    ]
     assert biases
     for label in range(4):
         for bias in biases:
-            per_anchor = torch.zeros_like(bias).view(-1, {"yolov4": 9, "yolox-tiny": 4}.get(arch, 5))
+            per_anchor = torch.zeros_like(bias).view(
+                -1, {"yolov4": 9, "yolox-tiny": 4}.get(arch, 5)
+            )
             per_anchor[:, label + (5 if arch == "yolov4" else 0)] = 20
             bias.data.copy_(per_anchor.flatten())
         found = detector([noise(128, 128)])[0]

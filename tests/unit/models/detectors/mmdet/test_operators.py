@@ -19,7 +19,9 @@ def test_nms_keeps_the_best_of_boxes_that_overlap_more_than_the_threshold() -> N
     from mmcv.ops import nms
 
     # The second overlaps the first by 50 of 150 pixels, IoU 1/3; the third by 80 of 120, IoU 2/3; the fourth is apart.
-    boxes = torch.tensor([[0, 0, 10, 10], [5, 0, 15, 10], [2, 0, 12, 10], [40, 40, 50, 50]], dtype=torch.float32)
+    boxes = torch.tensor(
+        [[0, 0, 10, 10], [5, 0, 15, 10], [2, 0, 12, 10], [40, 40, 50, 50]], dtype=torch.float32
+    )
     scores = torch.tensor([0.9, 0.8, 0.7, 0.95])
     kept, indices = nms(boxes, scores, iou_threshold=0.5)
     assert indices.tolist() == [3, 0, 1]
@@ -78,12 +80,16 @@ def test_roi_align_of_a_ramp_gives_the_centres_of_the_bins(ramp: torch.Tensor) -
     np.testing.assert_allclose(aligned[0, 1].numpy(), [[35, 35], [75, 75]], atol=1e-4)
 
 
-def test_roi_align_scales_boxes_to_the_feature_map_and_takes_the_image_of_the_roi(ramp: torch.Tensor) -> None:
+def test_roi_align_scales_boxes_to_the_feature_map_and_takes_the_image_of_the_roi(
+    ramp: torch.Tensor,
+) -> None:
     from mmcv.ops import RoIAlign
 
     features = torch.cat((ramp, -ramp))
     roi = torch.tensor([[1.0, 16.0, 8.0, 32.0, 40.0]])  # a quarter of it: x 4..8, y 2..10
-    pooled = RoIAlign(output_size=(1, 2), spatial_scale=0.25, sampling_ratio=0, aligned=True)(features, roi)
+    pooled = RoIAlign(output_size=(1, 2), spatial_scale=0.25, sampling_ratio=0, aligned=True)(
+        features, roi
+    )
     np.testing.assert_allclose(pooled[0, 0].numpy(), [[-4.5, -6.5]], atol=1e-5)
     np.testing.assert_allclose(pooled[0, 1].numpy(), [[-55, -55]], atol=1e-4)
 
@@ -129,7 +135,9 @@ build_model(DetectorSpec("yolox-tiny", ("acne",)))
 assert type(sys.modules["mmcv._ext"]).__module__ == "skinbatch.models.detectors.mmdet.operators"
 assert compiled == [], compiled
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -140,5 +148,7 @@ sys.modules["mmcv._ext"] = types.ModuleType("mmcv._ext")
 from skinbatch.models.detectors.mmdet import operators
 operators.install()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
     assert "UnsupportedOpError" in done.stderr and "before mmcv" in done.stderr

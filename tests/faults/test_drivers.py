@@ -57,8 +57,9 @@ def test_an_interrupted_driver_ends_with_130_and_keeps_what_is_finished(
     deed: str, trial: Trial
 ) -> None:
     trial.plan(
-        Fault("driver", "put attempts", "after", 1, deed), Fault("worker", "model", "before", 9)
-    )  # type: ignore[arg-type]
+        Fault("driver", "put attempts", "after", 1, deed),  # type: ignore[arg-type]
+        Fault("worker", "model", "before", 9),
+    )
     driver = trial.start()
     assert driver.end() == 130, driver.said
     assert (

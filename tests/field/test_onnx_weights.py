@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ from skinbatch.models.assemble import add_stage, grow_pack
 from skinbatch.models.findings import Finding
 from skinbatch.models.importing import Import
 from skinbatch.models.pack import Pack
+from skinbatch.models.stages import ClassifierStage
 from tests.unit.models.onnx_files import GREEN, RED, SquareYolo, export, photo_with, yolo
 from tests.unit.models.support import random_detector_state
 
@@ -517,8 +518,9 @@ def test_a_classifier_of_unknown_outputs_is_refused_until_they_are_set(tmp_path:
         for stem, stage in both.stages.items()
     ]
     one, other = (
-        build_classifier(stage, file, "cpu", ModelSettings())([photo]) for stage, file in stages
-    )  # type: ignore[arg-type]
+        build_classifier(cast(ClassifierStage, stage), file, "cpu", ModelSettings())([photo])
+        for stage, file in stages
+    )
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 

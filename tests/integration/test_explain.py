@@ -9,6 +9,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -158,8 +159,8 @@ def test_the_command_writes_a_legible_png_and_says_where(
 
 @pytest.mark.slow
 def test_a_real_photo_from_s3_is_explained(
-    shared_data: Path, tmp_path: Path, s3, pack: Path
-) -> None:  # type: ignore[no-untyped-def]
+    shared_data: Path, tmp_path: Path, s3: Any, pack: Path
+) -> None:
     bucket = s3.bucket()
     photo = next(iter(sorted((shared_data / "acne04/valid").glob("levle2*.jpg"))))
     s3.client.put_object(Bucket=bucket, Key="a/face.jpg", Body=photo.read_bytes())

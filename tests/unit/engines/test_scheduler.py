@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from types import SimpleNamespace
 
 import pytest
@@ -24,8 +25,11 @@ class ScriptedPool:
     """Answer at once: workers die on poisoned photos, give scripted answers, or are done."""
 
     def __init__(
-        self, size: int = 2, poison: set[str] = frozenset(), hangs: set[str] = frozenset()
-    ) -> None:  # type: ignore[assignment]
+        self,
+        size: int = 2,
+        poison: AbstractSet[str] = frozenset(),
+        hangs: AbstractSet[str] = frozenset(),
+    ) -> None:
         self.size = size
         self.poison = poison
         self.hangs = hangs

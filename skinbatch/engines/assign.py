@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from skinbatch.engines.setup import Prepared
+from skinbatch.errors import StoreError
 from skinbatch.runs import plan, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
@@ -23,11 +24,15 @@ def reuse_of(receipt: Receipt) -> Reuse:
     return Reuse(files["images"], files["boxes"], files.get("masks"))
 
 
+# Most receipts of an earlier scoring that one unit may read. Two plans of one source differ by more
+# only if one of them was much larger, and then a unit would read much that it does not need.
+MOST_EARLIER = 8
+
+
 class EarlierReceipts:
     """Find the receipts of an earlier scoring that may hold a unit's photos.
 
-    They are read when the first unit is handed out. note: called with the reason if stages have to
-    be run whose results should have been taken.
+    note: called with the reason if stages have to be run whose results should have been taken.
     """
 
     def __init__(self, prepared: Prepared, note: Callable[[str], None]) -> None:
@@ -40,41 +45,66 @@ class EarlierReceipts:
             if prepared.config.run.reuse
             else []
         )
+        self._ledger: Ledger | None = None
+        self._families: dict[str, list[Stub]] = {}
+        self._names: list[str] = []
+        self._last: tuple[str, list[Receipt]] = "", []
+        self._too_many = False
 
-    def of(self, work: WorkUnit) -> tuple[Reuse, ...]:
-        """Return the files of these receipts; none if nothing is taken."""
-        stubs = [stub for name in self._near(work) for stub in self._families.get(name, ())]
-        receipts = [self._ledger.receipt(stub) for stub in stubs]
-        if work.shard is not None:
-            receipts = [receipt for receipt in receipts if _overlap(work, receipt)]
-        return tuple(reuse_of(receipt) for receipt in receipts)
-
-    @cached_property
-    def _ledger(self) -> Ledger:
-        return Ledger.load(self.store, self.fingerprint)
-
-    @cached_property
-    def _families(self) -> dict[str, list[Stub]]:
+    def load(self) -> None:
+        """Read which receipts there are. Without this, or if they cannot be read, nothing is taken."""
         if self._lost:
-            self.note(
-                f"{', '.join(self._lost)}: run, because scoring {self.fingerprint} is gone or has changed"
-            )
+            self._run_instead(self._lost, "is gone or has changed")
         if not self._stages:
-            return {}
-        found = snapshot.newest_that_counts(self._ledger)
+            return
+
+        try:
+            ledger = Ledger.load(self.store, self.fingerprint)
+            found = snapshot.newest_that_counts(ledger)
+        except StoreError as e:
+            self._run_instead(self._stages, f"cannot be read: {e}")
+            return
         if found is None:
-            self.note(
-                f"{', '.join(self._stages)}: run, because scoring {self.fingerprint} has no valid snapshot any more"
-            )
-            return {}
+            self._run_instead(self._stages, "has no valid snapshot any more")
+            return
+
         families: dict[str, list[Stub]] = {}
         for stub in found.receipts:
-            families.setdefault(family(stub.unit_id), []).append(stub)
-        return dict(sorted(families.items()))
+            if stub.complete:
+                families.setdefault(family(stub.unit_id), []).append(stub)
+        self._ledger, self._families = ledger, families
+        self._names = sorted(families)
 
-    @cached_property
-    def _names(self) -> list[str]:
-        return list(self._families)
+    def _run_instead(self, stages: Sequence[str], why: str) -> None:
+        self.note(f"{', '.join(stages)}: run, because scoring {self.fingerprint} {why}")
+
+    def of(self, work: WorkUnit) -> tuple[Reuse, ...]:
+        """Return the files of these receipts; none if nothing is taken or they are too many."""
+        if self._ledger is None:
+            return ()
+        names = self._near(work)
+        receipts = [receipt for name in names for receipt in self._receipts_of(name)]
+        if work.shard is not None:
+            receipts = [receipt for receipt in receipts if _overlap(work, receipt)]
+        if len(receipts) <= MOST_EARLIER:
+            return tuple(reuse_of(receipt) for receipt in receipts)
+
+        if not self._too_many:
+            self._too_many = True
+            self.note(
+                f"all stages of some units are run, because their photos may be in more than {MOST_EARLIER} "
+                f"units of scoring {self.fingerprint}"
+            )
+        return ()
+
+    def _receipts_of(self, name: str) -> list[Receipt]:
+        """Return the receipts of a family, but no more than are needed to see that they are too many."""
+        assert self._ledger is not None
+        if self._last[0] != name:  # the parts of a shard come one after the other
+            stubs = self._families.get(name, ())
+            some = stubs if name.startswith("s") else stubs[: MOST_EARLIER + 1]
+            self._last = name, [self._ledger.receipt(stub) for stub in some]
+        return self._last[1]
 
     def _near(self, work: WorkUnit) -> list[str]:
         """Return the families in which a unit's photos may be.
@@ -90,6 +120,8 @@ class EarlierReceipts:
         while number < len(self._names) and self._names[number].startswith(name):
             near.append(self._names[number])
             number += 1
+            if len(near) > len(name) + MOST_EARLIER:  # too many anyway
+                break
         return near
 
 

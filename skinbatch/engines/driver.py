@@ -144,6 +144,10 @@ class Driver:
         if not todo:
             return self._finish(current, nothing_to_do=True)
         self.totals = self._totals(current, left, failed)
+        if self.prepared.scoring.taken:
+            self.presenter.phase("reading the earlier scoring")
+            self._earlier.load()
+            self._check_interrupted()
         self._gone = Gone(
             self.config.run.max_gone, current, snapshot.newest_that_counts(self.ledger) is None
         )

@@ -345,7 +345,8 @@ class Scheduler:
             self._again.append(replace(assignment, verdict=(step.status, step.error)))
         elif isinstance(step, Halve):
             halves = unit.halves(None if unit.shard is None else self._members.get(unit.shard))
-            self._again.extend(replace(assignment, unit=half) for half in halves)
+            # The earlier scoring's tables may be what the workers died of.
+            self._again.extend(replace(assignment, unit=half, earlier=()) for half in halves)
             self.observer.halved(unit)
         else:
             assert unit.shard is not None, "the photos of a loose unit are known"

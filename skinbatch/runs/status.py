@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from skinbatch.errors import NotFoundError, TableError
 from skinbatch.runs import destination, plan, record, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.results import Results, done_for_newest_plan
@@ -121,7 +122,12 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
     Raises UsageError if nothing was ever scored.
     """
     destination.require_destination(store)
-    fingerprint = destination.choose_scoring(store, scoring)
+    shown = _read_one(store, destination.choose_scoring(store, scoring))
+    return replace(shown, scorings=_scorings(store, shown))
+
+
+def _read_one(store: Store, fingerprint: str) -> RunStatus:
+    """Return the state of one scoring, without a list of the others."""
     ledger = Ledger.load(store, fingerprint)
     run = record.newest(store, fingerprint) or {}
     names = plan.names(store, fingerprint)
@@ -146,7 +152,7 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
     if state == "lost":
         message = "its driver has not reported for a minute; run the same `skinbatch score` again to continue"
     rate = float(run.get("photos_per_second", 0.0))
-    shown = RunStatus(
+    return RunStatus(
         fingerprint=fingerprint,
         state=state,
         updated=str(run.get("updated", "")),
@@ -167,17 +173,21 @@ def read_status(store: Store, scoring: str | None = None) -> RunStatus:
         requests_throttled=int(run.get("requests_throttled", 0)),
         scorings=(),
     )
-    return replace(shown, scorings=_scorings(store, shown))
 
 
 def unfinished(results: Results) -> str | None:
     """Return a sentence on how much of the shown scoring is missing; None if nothing is.
 
+    It is also None if the plan is damaged, which `verify` tells.
+
     Example:
         >>> unfinished(skinbatch.open("scored")) is None
         True
     """
-    state = read_status(results.store, results.fingerprint)
+    try:
+        state = _read_one(results.store, results.fingerprint)
+    except (NotFoundError, TableError):
+        return None
     if not state.units_left:
         return None
 

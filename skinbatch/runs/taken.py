@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, UsageError
+from skinbatch.lookahead import ahead
 from skinbatch.runs import destination, stages
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.ledger import Ledger
@@ -36,6 +39,9 @@ _LESIONS = (
 )
 
 _MASKS = "masks"
+# Kind of a data file -> the stage whose results it holds.
+_STAGES = {"boxes": DETECTOR, _MASKS: SEGMENTER}
+_READERS = 8
 # Rows that exist as Python objects at the same time.
 _AT_ONCE = 1000
 
@@ -46,7 +52,8 @@ _Digests = dict[tuple[str, str], dict[str, int]]
 def check_taken(ledger: Ledger, found: Snapshot) -> Iterator[str]:
     """Yield a sentence for each unit whose results are not those that they were taken from.
 
-    Files of the earlier scoring that its later runs have replaced are not compared.
+    Files of the earlier scoring that its later runs have replaced are not compared, and nothing is
+    if it was deleted: what was taken are copies, whose files have recorded hashes.
     """
     try:
         scoring = destination.read_scoring(ledger.store, ledger.fingerprint)
@@ -57,28 +64,29 @@ def check_taken(ledger: Ledger, found: Snapshot) -> Iterator[str]:
         )
     except UsageError:  # `verify` names damaged records
         return
-    if scoring is None or scoring.taken_from is None:
+    if scoring is None or earlier is None:
+        return
+    receipts = (ledger.receipt(stub) for stub in found.receipts if stub.complete)
+    taking = (receipt for receipt in receipts if receipt.taken)
+    first = next(taking, None)
+    if first is None:
         return
 
-    named = ", ".join(scoring.taken)
-    if earlier is None:
-        yield f"scoring {scoring.taken_from}, from which {named} were taken, is gone"
-        return
     sound = stages.is_sound(earlier) and stages.is_sound(scoring)
     takeable = stages.takeable(earlier, scoring) if sound else ()
     if others := [stage for stage in scoring.taken if stage not in takeable]:
         yield f"the record takes {', '.join(others)} from scoring {scoring.taken_from}, whose models or settings differ"
         return
 
-    for stub in found.receipts:
-        receipt = ledger.receipt(stub)
-        if receipt.taken:
-            yield from _check_unit(ledger, scoring, receipt)
+    units = ahead(chain([first], taking), partial(_check_unit, ledger, scoring), _READERS)
+    for _, sentences in units:
+        yield from sentences
 
 
-def _check_unit(ledger: Ledger, scoring: Scoring, receipt: Receipt) -> Iterator[str]:
-    present = _digests(ledger, scoring, receipt.files)
-    before = _digests(ledger, scoring, receipt.taken_from)
+def _check_unit(ledger: Ledger, scoring: Scoring, receipt: Receipt) -> list[str]:
+    present = _digests(ledger, scoring, receipt.files, receipt.taken)
+    before = _digests(ledger, scoring, receipt.taken_from, receipt.taken)
+    sentences = []
     for stage, photos in receipt.taken.items():
         different = [
             key[0]
@@ -87,10 +95,11 @@ def _check_unit(ledger: Ledger, scoring: Scoring, receipt: Receipt) -> Iterator[
         ]
         # The unit's other rows were computed or copied, and may differ.
         if len(different) > len(present) - photos:
-            yield (
+            sentences.append(
                 f"unit {receipt.unit_id}: {stage}: {len(different)} photos have other results than in scoring "
                 f"{scoring.taken_from}, from which {photos} were taken: {', '.join(sorted(different)[:_NAMED])}"
             )
+    return sentences
 
 
 def _differ(stage: str, present: Mapping[str, int], before: Mapping[str, int]) -> bool:
@@ -104,35 +113,43 @@ def _differ(stage: str, present: Mapping[str, int], before: Mapping[str, int]) -
     return present[stage] != before[stage]
 
 
-def _digests(ledger: Ledger, scoring: Scoring, files: Sequence[DataFile]) -> _Digests:
-    """Return the hashes for every photo with an `ok` row; none if a file is gone or damaged."""
-    tables = [(file.kind, _read(ledger, file)) for file in files]
+def _digests(
+    ledger: Ledger, scoring: Scoring, files: Sequence[DataFile], taken: Container[str]
+) -> _Digests:
+    """Return the hashes for every photo with an `ok` row; none if a file is gone or damaged.
+
+    taken: the stages to hash. Only their files and columns are read.
+    """
     columns = {
         SEGMENTER: _FACE,
         DETECTOR: (*_LESIONS, *count_columns(scoring.classes).values()),
         **stages.columns_of(scoring.numbers["pack"]),
     }
-    digests: _Digests = {}
-    keys: dict[str, tuple[str, str]] = {}
-    for kind, table in tables:
+    columns = {stage: names for stage, names in columns.items() if stage in taken}
+    of_images = {"image_id", "sha256", "status"}.union(*columns.values())
+    tables: dict[str, pa.Table] = {}
+    for file in files:
+        if file.kind != "images" and _STAGES[file.kind] not in taken:
+            continue
+        table = _read(ledger, file, sorted(of_images) if file.kind == "images" else None)
         if table is None:
             return {}
-        if kind == "images":
-            for row in _rows(table):
-                if row["status"] == Status.OK.value and row["sha256"] is not None:
-                    key = keys[row["image_id"]] = row["image_id"], row["sha256"]
-                    digests[key] = {
-                        stage: hash(tuple(map(row.get, names))) for stage, names in columns.items()
-                    }
+        tables[file.kind] = table
 
-    for kind, table in tables:
-        if kind == "images" or table is None:
-            continue
-        stage = DETECTOR if kind == "boxes" else _MASKS
-        for row in _rows(table):
+    digests: _Digests = {}
+    keys: dict[str, tuple[str, str]] = {}
+    for row in _rows(tables["images"]):
+        if row["status"] == Status.OK.value and row["sha256"] is not None:
+            key = keys[row["image_id"]] = row["image_id"], row["sha256"]
+            digests[key] = {
+                stage: hash(tuple(map(row.get, names))) for stage, names in columns.items()
+            }
+    for kind in tables.keys() - {"images"}:
+        part = DETECTOR if kind == "boxes" else _MASKS
+        for row in _rows(tables[kind]):
             if row["image_id"] in keys:
                 digest = digests[keys[row["image_id"]]]
-                digest[stage] = hash((digest.get(stage), *row.values()))
+                digest[part] = hash((digest.get(part), *row.values()))
     return digests
 
 
@@ -142,9 +159,10 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _read(ledger: Ledger, file: DataFile) -> pa.Table | None:
+def _read(ledger: Ledger, file: DataFile, columns: Sequence[str] | None) -> pa.Table | None:
     try:
         data, _ = ledger.store.get(file.path)
-        return read_columns(data) if hashlib.sha256(data).hexdigest() == file.sha256 else None
+        same = hashlib.sha256(data).hexdigest() == file.sha256
+        return read_columns(data, columns) if same else None
     except (NotFoundError, pa.ArrowException, OSError):
         return None

@@ -7,7 +7,7 @@ docs/decisions/reuse-of-stages.md.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,7 @@ class EarlierResults:
         *,
         masks: bool,
         computed_by: str,
+        step: Callable[[], None] = lambda: None,
     ) -> None:
         """Read the earlier scoring's tables.
 
@@ -146,6 +147,7 @@ class EarlierResults:
             pack: of this scoring.
             masks: this scoring saves masks.
             computed_by: see models.runtime.network.
+            step: called after the files of each receipt.
         """
         self.store = store
         self.notes: list[str] = []
@@ -162,6 +164,7 @@ class EarlierResults:
         self._found: dict[tuple[str, str], tuple[int, int]] = {}
         for reuse in files if self.stages else ():
             self._load(reuse)
+            step()
 
     def _load(self, reuse: Reuse) -> None:
         files = [reuse.images]

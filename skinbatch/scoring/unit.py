@@ -169,11 +169,12 @@ class UnitScorer:
         reading = Reading(self.activity, lambda: self._step(photos=0))
         earlier = EarlierResults(
             self.store,
-            assignment.earlier,
+            () if assignment.verdict else assignment.earlier,
             self.context.taken,
             self.scorer.pack,
             masks=self.context.config.run.save_masks,
             computed_by=self.scorer.computed_by,
+            step=lambda: self._step(photos=0),
         )
         decode = self.context.config.decode
         reader = read_unit(

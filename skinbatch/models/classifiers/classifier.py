@@ -183,7 +183,7 @@ def _try(network: nn.Module, spec: ClassifierSpec, method: str) -> tuple[int, ..
     training = network.training
     network.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             made = getattr(network, method)(torch.zeros(1, 3, spec.size, spec.size))
         return tuple(made.shape) if isinstance(made, Tensor) else ()
     except (RuntimeError, AssertionError) as e:

@@ -76,7 +76,8 @@ def prepare(network: Network, runtime: Runtime, device: str, precision: Precisio
 def computed_by(runtime: Runtime, device: str, precision: Precision) -> str:
     """Return what the last digits of a worker's numbers depend on: library, device and precision.
 
-    Two workers with the same text compute the same numbers, and others nearly the same.
+    Two workers with the same text compute the same numbers on processors of one kind, and otherwise
+    numbers that differ in the last digits.
 
     >>> computed_by(Runtime("torch"), "cpu", "fp32")
     'torch on cpu in fp32'

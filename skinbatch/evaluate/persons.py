@@ -31,12 +31,14 @@ class Persons:
     """Hold who is on the P judged photos.
 
     Attributes:
+        photos: names of the photos.
         names: the person, or whatever else groups are; None if unknown.
         trained_on: (P,) bool, whether the photos trained on show the same person; None if they are
             not known.
         about: plain values on where groups come from, and how many there are.
     """
 
+    photos: tuple[str, ...]
     names: tuple[str | None, ...]
     trained_on: NDArray[np.bool_] | None
     about: dict[str, Any]
@@ -47,7 +49,7 @@ class Persons:
 
         A photo whose group is unknown has a group of its own.
         """
-        return numbered(self.names) if any(self.names) else None
+        return numbered(self.names, self.photos) if any(self.names) else None
 
     def slices(self) -> dict[str, NDArray[np.bool_]]:
         """Return the photos whose person was trained on and the others, if that is known."""
@@ -101,7 +103,8 @@ def find_persons(
         )
     known = frozenset(trained_names) - {None}
     seen = None if trained is None else np.array([name in known for name in names], np.bool_)
-    return Persons(tuple(names), seen, _about(request, count, trained, len(known), seen))
+    known_as = tuple(photo.name for photo in photos)
+    return Persons(known_as, tuple(names), seen, _about(request, count, trained, len(known), seen))
 
 
 def _about(

@@ -115,13 +115,15 @@ def mean_of_defined(values: Floats, axis: int) -> Floats:
         )
 
 
-def numbered(names: Sequence[str | None]) -> NDArray[np.int64]:
-    """Return (N,) numbers for groups that are given by name. Without a name, each is its own group.
+def numbered(names: Sequence[str | None], photos: Sequence[object]) -> NDArray[np.int64]:
+    """Return (N,) numbers for groups that are given by name. A photo without one is its own group.
 
-    >>> numbered(["b", None, "b", None]).tolist()
+    photos: what tells the N photos apart. One photo that is there twice is one group.
+
+    >>> numbered(["b", None, "b", None], ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]).tolist()
     [2, 0, 2, 1]
     """
-    named = [name or f"/{n:09}" for n, name in enumerate(names)]
+    named = [name or f"/{photo}" for name, photo in zip(names, photos, strict=True)]
     return np.unique(np.asarray(named, dtype=object).astype(str), return_inverse=True)[1].astype(
         np.int64
     )

@@ -140,7 +140,8 @@ def compare(
     how = Resampling() if how is None else how
     groups = None
     if grouping is not None:
-        groups = numbered(persons_of(a, mine.column("image_id").to_pylist(), grouping))
+        image_ids = mine.column("image_id").to_pylist()
+        groups = numbered(persons_of(a, image_ids, grouping), image_ids)
 
     counts = np.stack([_numbers(mine, "count_total"), _numbers(theirs, "count_total")], axis=1)
     boxes = _boxes(a, b, mine.column("image_id"))

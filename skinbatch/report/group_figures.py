@@ -40,7 +40,7 @@ def group_figures(results: Results, grouping: Grouping) -> GroupFigures:
     about = f"Groups by `{grouping.text}`{how}: {GroupCount.of(names).as_text()}."
 
     graded = pc.and_(pc.is_valid(table.column("grade")), pc.is_valid(table.column("count_total")))
-    groups = numbered(names)[np.asarray(graded)]
+    groups = numbered(names, range(len(names)))[np.asarray(graded)]
     with_face = table.filter(graded)
     grades = with_face.column("grade").to_pylist()
     counts = np.asarray(with_face.column("count_total"), np.float64)

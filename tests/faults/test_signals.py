@@ -52,7 +52,7 @@ RAY = [
 ]
 # When the run is over, by engine.
 DONE = {
-    "local": ["skinbatch.engines.local:LocalEngine.close", "skinbatch.cli.run:_end"],
+    "local": ["skinbatch.engines.local:LocalEngine.close", "skinbatch.console:summary"],
     "ray": ["ray._private.worker:shutdown"],
 }
 # Runs `skinbatch`, which gets a signal when a function is called or a module begins to be imported.

@@ -210,7 +210,7 @@ def _kept(
 
 
 def _groups(photos: Sequence[ClassedPhoto]) -> NDArray[np.int64] | None:
-    return group_numbers([photo.group for photo in photos])
+    return group_numbers([photo.group for photo in photos], [photo.photo.path for photo in photos])
 
 
 def measure(

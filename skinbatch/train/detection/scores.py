@@ -138,7 +138,9 @@ class Scored:
         return truth, found, crowds
 
     def _groups(self) -> Ints | None:
-        return group_numbers([photo.group for photo in self.photos])
+        return group_numbers(
+            [photo.group for photo in self.photos], [photo.stored.path for photo in self.photos]
+        )
 
 
 _TITLES = {"ap50": "AP50", "ap": "AP", "ar": "AR"}

@@ -147,12 +147,12 @@ def describe_groups(
     )
 
 
-def group_numbers(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
+def group_numbers(groups: Sequence[str | None], paths: Sequence[Path]) -> NDArray[np.int64] | None:
     """Return (N,) numbers of the groups that intervals are drawn over; None if none is known.
 
-    A photo without a group has a number of its own.
+    A photo without a group has a number of its own. paths: of the photos.
     """
-    return numbered(groups) if any(groups) else None
+    return numbered(groups, paths) if any(groups) else None
 
 
 @lru_cache(maxsize=16)

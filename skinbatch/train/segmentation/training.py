@@ -69,7 +69,9 @@ def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> T
     stage = cast(SegmenterStage, recipe.model.stage)
     progress.phase("measuring")
     tables, how = task.pixels(trained.network, trained.device), Resampling(seed=recipe.seed)
-    groups = group_numbers([face.group for face in task.valid])
+    groups = group_numbers(
+        [face.group for face in task.valid], [face.photo.path for face in task.valid]
+    )
     numbers = segmentation(tables, stage.classes, how, groups=groups)
     metrics = metrics_of(numbers, _SHOWN, len(task.valid))
     sources = task.sources()

@@ -83,7 +83,7 @@ def test_crowds_change_the_average_precision_as_pycocotools_has_it_and_no_count(
     assert numbers["true_boxes"] == without.numbers["lesions"]["true_boxes"]
     assert str(numbers["count_error"]) == str(without.numbers["lesions"]["count_error"])
     assert any(
-        "30 regions" in note and "neither as right nor as wrong" in note
+        "30 regions" in note and "neither as right nor as false" in note
         for note in marked.about["notes"]
     )
 

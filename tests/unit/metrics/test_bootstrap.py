@@ -117,8 +117,9 @@ def test_an_exact_value_may_stand_beside_resampled_ones() -> None:
 
 
 def test_groups_are_numbered_by_name() -> None:
-    assert numbered(["b", "a", "b"]).tolist() == [1, 0, 1]
-    assert numbered(["b", None, "a", "", "b"]).tolist() == [3, 0, 2, 1, 3]
+    assert numbered(["b", "a", "b"], "123").tolist() == [1, 0, 1]
+    assert numbered(["b", None, "a", "", "b"], "12345").tolist() == [3, 0, 2, 1, 3]
+    assert numbered(["b", None, None], "122").tolist() == [1, 0, 0]
 
 
 def test_the_mean_of_what_is_defined() -> None:

@@ -229,9 +229,8 @@ def speed(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
         for side in args.sides
     }
     print(_heading(args, photos, cores, load), flush=True)
-    _once(
-        Side(replace(jobs[args.sides[0]], side=BARE)), work
-    )  # dropped: it warms the caches of files and code
+    # Dropped: it warms the caches of files and code.
+    _once(Side(replace(jobs[args.sides[0]], side=BARE)), work)
     tuned: dict[str, float] = {}
     if RAY_DATA in jobs:
         jobs[RAY_DATA], tuned = _tune(

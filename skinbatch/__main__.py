@@ -14,18 +14,18 @@ def main() -> NoReturn:
     signals.from_now_on(signals.interrupt)
     try:
         streams.keep_writable()
+        # Long enough for a Ctrl-C to come in between.
         from skinbatch.cli.main import (
             main as command,
-        )  # long enough for a Ctrl-C to come in between
+        )
 
         command()
     except KeyboardInterrupt:
         print("skinbatch: interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
     finally:
-        signals.from_now_on(
-            signal.SIG_IGN
-        )  # the exit code is decided, what is left is Python's own end
+        # The exit code is decided, what is left is Python's own end.
+        signals.from_now_on(signal.SIG_IGN)
 
 
 if __name__ == "__main__":

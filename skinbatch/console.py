@@ -94,9 +94,8 @@ def summary(report: RunReport, config: Path | None = None) -> str:
     if report.units_left:
         lines.append(f"  left     {report.units_left} of {report.units} units")
     if report.skipped:
-        reasons = any(
-            name.startswith("(") for name in report.skipped
-        )  # these names contain the reason
+        # These names contain the reason.
+        reasons = any(name.startswith("(") for name in report.skipped)
         lines.append(f"  skipped  {counted(report.skipped)}{'' if reasons else ' (not photos)'}")
     lines += [f"  images   {report.images}", f"  boxes    {report.boxes}"]
     dest = shlex.quote(report.destination) + (

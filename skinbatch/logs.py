@@ -16,9 +16,8 @@ from typing import Any, TextIO
 from skinbatch.redact import redacted
 
 LOGGER = logging.getLogger("skinbatch")
-LOGGER.addHandler(
-    logging.NullHandler()
-)  # otherwise Python prints warnings of a logger without handlers
+# Otherwise Python prints warnings of a logger without handlers.
+LOGGER.addHandler(logging.NullHandler())
 _bound: ContextVar[dict[str, Any]] = ContextVar("skinbatch_log_fields", default={})  # noqa: B039 - never changed in place
 
 

@@ -40,9 +40,8 @@ def keep_writable() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(
-                os.devnull, os.O_RDONLY if descriptor == 0 else os.O_WRONLY
-            )  # takes the lowest free number
+            # Takes the lowest free number.
+            os.open(os.devnull, os.O_RDONLY if descriptor == 0 else os.O_WRONLY)
 
     sys.stderr = _text(2, sys.stderr)
     sys.stdout = _text(1, sys.stdout)

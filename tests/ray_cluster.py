@@ -62,9 +62,8 @@ class RayCluster:
         """
         self.env = bare_environment(home) | {"RAY_AUTH_MODE": auth} | dict(more or {})
         self._cpus, self._program, self._options = cpus, program, options
-        self._folder = tempfile.mkdtemp(
-            prefix="ray-"
-        )  # sockets lie in it, and their paths may have 107 characters
+        # Sockets lie in it, and their paths may have 107 characters.
+        self._folder = tempfile.mkdtemp(prefix="ray-")
         self._started: list[subprocess.Popen[bytes]] = []
         port, dashboard, agent, client = free_ports(4)
         self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"

@@ -175,9 +175,8 @@ def _header(text: io.TextIOWrapper, uri: str) -> tuple[list[str], str]:
     line = text.readline()
     while line and not line.strip():
         line = text.readline()
-    if line.lower().startswith("sep=") and len(line.strip("\r\n")) == len(
-        "sep=;"
-    ):  # Excel's own way to name the delimiter
+    # Excel's own way to name the delimiter.
+    if line.lower().startswith("sep=") and len(line.strip("\r\n")) == len("sep=;"):
         delimiters = line[4]
         line = text.readline()
 

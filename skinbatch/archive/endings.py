@@ -128,9 +128,8 @@ def _chunks_match(data: bytes) -> bool:
 def _has_all_rows(data: bytes) -> bool:
     """Return whether a PNG's picture unpacks to all of its rows."""
     missing = _row_bytes(data)
-    chunk = next(
-        chunk for chunk in png_chunks(data) if chunk.name == b"IDAT"
-    )  # `bare` writes only one
+    # `bare` writes only one.
+    chunk = next(chunk for chunk in png_chunks(data) if chunk.name == b"IDAT")
 
     # Without its header, as its checksum may be wrong.
     unpacker, packed = zlib.decompressobj(-15), data[chunk.start + 10 : chunk.end - 4]

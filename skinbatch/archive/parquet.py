@@ -313,10 +313,11 @@ def _values(column: pa.Array) -> list[Any]:
             column = column.cast(pa.string())
         return column.to_pylist()
     except _NO_VALUE:
+        # A time zone that this machine lacks.
         if pa.types.is_timestamp(kind) and kind.tz not in (
             None,
             "UTC",
-        ):  # a time zone that this machine lacks
+        ):
             return _values(column.cast(pa.timestamp(kind.unit, "UTC")))
         return [_value(scalar) for scalar in column]
 

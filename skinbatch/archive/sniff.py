@@ -138,9 +138,8 @@ def photo_ref(candidate: Candidate, content_hash: bool) -> ImageRef:
     info = candidate.info
     version: str | None = info.version or None
     if content_hash:
-        with suppress(
-            ForbiddenError, NotFoundError
-        ):  # its row, or its absence, is decided when it is scored
+        # Its row, or its absence, is decided when it is scored.
+        with suppress(ForbiddenError, NotFoundError):
             version = hash_of(candidate.store, info.key)
     return ImageRef(candidate.name, candidate.uri, info.size, version, modified=info.modified)
 

@@ -67,9 +67,8 @@ class ZipMember:
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
         self.name = info.orig_filename if "\0" in info.orig_filename else info.filename
-        self.size = min(
-            info.file_size, 2**63 - 1
-        )  # the most that a table holds; such members are not read
+        # The most that a table holds; such members are not read.
+        self.size = min(info.file_size, 2**63 - 1)
         self.kind = _kind(info)
         self._archive, self._info = archive, info
 

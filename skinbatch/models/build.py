@@ -89,9 +89,8 @@ def build_detector(
     from skinbatch.models.detectors.tiling import CPU_BATCH, GPU_BATCH, TiledDetector
 
     batch = GPU_BATCH if device.startswith("cuda") else CPU_BATCH
-    seen_as_it_is = min(
-        stage.size, stage.short_side or stage.size
-    )  # every side of a square is its short side
+    # Every side of a square is its short side.
+    seen_as_it_is = min(stage.size, stage.short_side or stage.size)
     tiling = (
         stage.tiling
         if stage.tiling.tile

@@ -37,9 +37,8 @@ def save_state(state: Mapping[str, Tensor], path: Path) -> None:
     for name, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(f"{path}: layer `{name}` does not fit into half precision")
-    path.write_bytes(
-        save(tensors)
-    )  # save_file writes files that only their owner can read, and packs are shared
+    # save_file writes files that only their owner can read, and packs are shared.
+    path.write_bytes(save(tensors))
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

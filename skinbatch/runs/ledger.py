@@ -273,9 +273,8 @@ class Ledger:
         """
         for stub in list(self):
             bits = stub.there
-            for other in self.of_unit(
-                stub.unit_id
-            ):  # a copy of a receipt under another name has the same files
+            # A copy of a receipt under another name has the same files.
+            for other in self.of_unit(stub.unit_id):
                 if other.attempt == stub.attempt and other in named:
                     bits &= ~other.needed
             yield from stub.files(self.fingerprint, bits)

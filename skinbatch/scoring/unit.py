@@ -80,9 +80,8 @@ class UnitScorer:
     def __init__(self, context: ScoringContext) -> None:
         config = context.config
         self.context = context
-        gpu = (
-            context.gpu and torch.cuda.is_available()
-        )  # nvidia-smi may list what this torch cannot use
+        # nvidia-smi may list what this torch cannot use.
+        gpu = context.gpu and torch.cuda.is_available()
         lanes = 2 if gpu else min(MAX_LANES, context.threads)
         # This comes before the models: the other runtimes take the setting from here.
         torch.set_num_threads(max(1, context.threads // lanes))
@@ -156,9 +155,8 @@ class UnitScorer:
             return UnitFailed("memory", str(e) or "an allocation failed")
         except DeviceLost:
             traceback.print_exc()
-            os._exit(
-                DEVICE_LOST
-            )  # the engine starts another worker, and tries the unit again as after any death
+            # The engine starts another worker, and tries the unit again as after any death.
+            os._exit(DEVICE_LOST)
         except Exception:
             return UnitFailed("defect", traceback.format_exc())
 

@@ -71,11 +71,12 @@ def _what_is_wrong(error: Exception, endpoint: str) -> str | None:
     answer: dict[str, Any] = error.response.get("ResponseMetadata", {})
     code, text = str(told.get("Code", "")), str(told.get("Message") or "")
     status = str(answer.get("HTTPStatusCode"))
+    # The answer had no code of S3's own.
     if status in _NO_STORE and code in (
         "",
         "Unknown",
         status,
-    ):  # the answer had no code of S3's own
+    ):
         # Servers that speak TLS give this answer to plain HTTP, if any.
         tls = (
             ", or speaks TLS: then write https:// instead of http://"

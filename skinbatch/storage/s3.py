@@ -355,9 +355,8 @@ class _S3Stream(io.RawIOBase):
                 f"{self._uri}: bytes {self._at}-{stop} were requested; it has {total}, and the answer began at {first}"
             )
         version = _version(found)
-        if (
-            self._version is not None and version != self._version
-        ):  # not every server honours If-Match
+        # Not every server honours If-Match.
+        if self._version is not None and version != self._version:
             self._drop()
             raise ChangedError(f"{self._uri}: changed since it was listed")
         if self._size in (None, total):

@@ -153,9 +153,8 @@ def names() -> Iterator[Hostile]:
     shown = [
         name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in odd
     ]
-    rows = {
-        name.replace("#corrupt", "#corrupt#2"): FINE for name in shown
-    }  # `#corrupt` is what a break is called
+    # `#corrupt` is what a break is called.
+    rows = {name.replace("#corrupt", "#corrupt#2"): FINE for name in shown}
     yield archive("names.tar", tar([(name, GOOD) for name in odd]), rows)
     yield archive("names-gnu.tar", tar([(name, GOOD) for name in odd], tarfile.GNU_FORMAT), rows)
     text = [name for name in odd if "\udcff" not in name]

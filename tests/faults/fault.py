@@ -110,9 +110,8 @@ class Faults:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(fd, b"x")
-            return os.lseek(
-                fd, 0, os.SEEK_CUR
-            )  # after this process's own byte, whoever else has appended
+            # After this process's own byte, whoever else has appended.
+            return os.lseek(fd, 0, os.SEEK_CUR)
         finally:
             os.close(fd)
 

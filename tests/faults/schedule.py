@@ -120,9 +120,8 @@ def play(trial: Trial, seed: int) -> Played:
         code = driver.wait(timeout_s=120.0)
         if code is None:
             stopped.append(driver)
-            if (
-                rng.random() < 0.5
-            ):  # it continues before another driver takes over, or while that one works
+            # It continues before another driver takes over, or while that one works.
+            if rng.random() < 0.5:
                 trial.go_on(driver.pid)
                 if rng.random() < 0.5:
                     played.ends.append(_end_of(trial, stopped.pop()))
@@ -131,9 +130,8 @@ def play(trial: Trial, seed: int) -> Played:
         if rng.random() < 0.3:
             driver.sweep()  # else its worker, if it had one, ends by itself or writes on
     if played.ends[-1] == 0 and not stopped and not same_rows(trial.out, trial.like):
-        played.wrong.append(
-            "a run ended with 0 and had not all rows"
-        )  # before anything is repaired
+        # Before anything is repaired.
+        played.wrong.append("a run ended with 0 and had not all rows")
     for pid in [*(d.pid for d in stopped), *trial.faults.running("worker")]:
         trial.go_on(pid)
     played.ends += [_end_of(trial, driver) for driver in stopped]

@@ -94,9 +94,8 @@ class Unreachable:
 
     def _end(self, actor: Any, no_restart: bool = True) -> None:
         if self.faults.happened and not self.actors:
-            self.actors.append(
-                actor
-            )  # the first one that is given up; Ray keeps it while this name refers to it
+            # The first one that is given up; Ray keeps it while this name refers to it.
+            self.actors.append(actor)
         else:
             self._kill(actor, no_restart=no_restart)
 

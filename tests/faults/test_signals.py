@@ -108,9 +108,8 @@ def check(number: int, where: str, photos: Path, pack: str, engine: str) -> None
     code, said, session = sent(number, where, photos, pack, engine)
     assert code == 130, said
     assert "nterrupted; run the same command again to continue" in said and "Traceback" not in said
-    end = (
-        time.monotonic() + 20.0
-    )  # Ray's processes take a moment to end, and a minute if nothing ends them
+    # Ray's processes take a moment to end, and a minute if nothing ends them.
+    end = time.monotonic() + 20.0
     while left := of_session(session):
         assert time.monotonic() < end, left
         time.sleep(0.1)

@@ -185,9 +185,8 @@ def test_what_every_request_suffers_is_an_error_after_bounded_tries(
         "late": lambda: store.put("b.json", b"b"),
         "flip": lambda: store.get("a.json"),
     }.get(kind, lambda: store.get("a.png", version=listed.version, size=listed.size))
-    if (
-        kind == "old"
-    ):  # an old listing cannot be told from a new one; the tests above show what a run does with a few
+    # An old listing cannot be told from a new one; the tests above show what a run does with a few.
+    if kind == "old":
         once = ask()
         direct.put("c.json", b"since then")
         assert ask() == once != [*direct.list()]

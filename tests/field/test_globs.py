@@ -116,9 +116,8 @@ def test_globs_hold_inside_archives(tree: Path, globs: dict[str, Any], expected:
     ids, skipped = listed(tree, **globs)
     assert ids == expected
     everything = 2 + len(TARRED) + len(ROWS) + len(ZIPPED)
-    if (
-        "sub/s.tar/000.jpg" in ids and ROWS[0] in ids
-    ):  # every archive was opened, so each photo is counted
+    # Every archive was opened, so each photo is counted.
+    if "sub/s.tar/000.jpg" in ids and ROWS[0] in ids:
         assert skipped.get(EXCLUDED, 0) == everything - len(expected)
 
 

@@ -240,9 +240,8 @@ def test_a_gpu_run_waits_for_the_node_that_joins(
     tree: Path, fake_pack: str, tmp_path: Path
 ) -> None:
     settings = tmp_path / "settings.toml"
-    settings.write_text(
-        "[engine]\nstart_timeout_s = 200.0\n"
-    )  # a busy machine may take a minute to join
+    # A busy machine may take a minute to join.
+    settings.write_text("[engine]\nstart_timeout_s = 200.0\n")
     with RayCluster(tmp_path) as cluster:
         options = [
             "--pack",

@@ -121,9 +121,8 @@ def needed_bytes(data: bytes) -> int:
     if data.startswith(b"\xff\xd8"):
         return len(data) - 2
     if data.startswith(b"GIF"):
-        return (
-            len(data) - 3
-        )  # also the byte that ends the blocks, and one that holds only the end code
+        # Also the byte that ends the blocks, and one that holds only the end code.
+        return len(data) - 3
     if data.startswith(b"RIFF"):
         return 20 + int.from_bytes(data[16:20], "little")
     stream = data[data.index(b"IDAT") + 4 :]

@@ -297,9 +297,8 @@ class Refinement(nn.Module):
 class Pyramid(nn.Module):
     def __init__(self, depth: int) -> None:
         super().__init__()
-        self.backbone = (resnet18 if depth == 18 else resnet34)(
-            weights=None
-        )  # with the classifier that is never run
+        # With the classifier that is never run.
+        self.backbone = (resnet18 if depth == 18 else resnet34)(weights=None)
         self.arm16, self.arm32 = Refinement(256), Refinement(512)
         self.conv_head32, self.conv_head16, self.conv_avg = (
             ConvNorm(128, 128),

@@ -137,9 +137,8 @@ def test_the_command_runs_where_ray_has_never_run_before(
     command = [sys.executable, "-m", "skinbatch", "score", str(tree), str(tmp_path / "out")]
     options = ["--pack", fake_pack, "--workers", "1", "--max-failures", "0.5", "--json"]
     env = bare_environment(tmp_path)
-    for _ in range(
-        2
-    ):  # the first run finds no token of Ray's, the second run finds the first one's
+    # The first run finds no token of Ray's, the second run finds the first one's.
+    for _ in range(2):
         done = run([*command, *options], env, tmp_path)
         assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["nothing_to_do"]
@@ -172,9 +171,8 @@ def cluster(tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
     assert made.returncode == 0, made.stderr
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    short = tempfile.mkdtemp(
-        prefix="ray-"
-    )  # sockets lie in it, and their paths may have 107 characters
+    # Sockets lie in it, and their paths may have 107 characters.
+    short = tempfile.mkdtemp(prefix="ray-")
     head = subprocess.Popen(
         [
             *(

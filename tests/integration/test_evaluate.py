@@ -176,9 +176,8 @@ def test_boxes_counts_and_grades(
     said = capsys.readouterr().out
     assert "1 annotated, but without a row: b/levle0_8.png" in said
     assert "1 annotated, but failed: b/levle1_9.png (truncated)" in said
-    assert (
-        "paper 003" in said and "0.536" in said and "31.53" not in said
-    )  # nobody is very severe here
+    # Nobody is very severe here.
+    assert "paper 003" in said and "0.536" in said and "31.53" not in said
     for plot in ("precision_recall", "counts", "thresholds", "grades"):
         with Image.open(tmp_path / f"report/{plot}.png") as image:
             assert (
@@ -212,9 +211,8 @@ def test_masks(
     for n, (name, counts) in enumerate(PHOTOS.items()):
         model = segmenter([face(*counts, 9 * n)])[0]
         truth = model.copy()
-        truth[:40] = np.where(
-            truth[:40] == 1, 13, truth[:40]
-        )  # hair, which the segmenter takes for skin
+        # Hair, which the segmenter takes for skin.
+        truth[:40] = np.where(truth[:40] == 1, 13, truth[:40])
         path = tmp_path / "truth/masks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn = Image.fromarray(truth)
@@ -322,9 +320,8 @@ def test_a_list_beside_the_folder_of_the_photos_means_the_rows_that_it_names(
 ) -> None:
     """Name photos `a/...` in the list and in the rows, while the reader finds them as `photos/a/...`."""
     shutil.copytree(scored / "photos", tmp_path / "photos")
-    shutil.copyfile(
-        tmp_path / "photos/a/levle0_1.png", tmp_path / "photos/levle0_1.png"
-    )  # a base name twice
+    # A base name twice.
+    shutil.copyfile(tmp_path / "photos/a/levle0_1.png", tmp_path / "photos/levle0_1.png")
     truth = tmp_path / "labels.csv"
     truth.write_text("image,label\n" + "".join(f"{name},rosacea\n" for name in PHOTOS))
     found = evaluate(truth, "--bootstrap", "0")

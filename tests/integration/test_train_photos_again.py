@@ -112,9 +112,8 @@ def test_strict_is_strict_with_a_training_that_is_done(tmp_path: Path) -> None:
     recipe = write_spotted(tmp_path / "own", photos=8, clear=2)
     recipe.write_text(recipe.read_text().replace("epochs = 6", "iterations = 1"))
     (twice,) = (recipe.parent / "valid").glob("*_001.jpg")
-    twice.write_bytes(
-        (recipe.parent / "train" / twice.name).read_bytes() + b"\0"
-    )  # another file, the same photo
+    # Another file, the same photo.
+    twice.write_bytes((recipe.parent / "train" / twice.name).read_bytes() + b"\0")
     assert train("detector", recipe, tmp_path / "out", Silent()).trained is not None
     assert train("detector", recipe, tmp_path / "out", Silent()).trained is None
     with pytest.raises(UsageError, match=r"photos that look the same in two splits:\n .*_001\.jpg"):

@@ -101,9 +101,8 @@ class ClassifierNetwork(nn.Module):
         ):  # CrossViT, CoaT, distilled DeiT, InceptionNeXt and others insist on their own pooling
             raise _no_feature_map(spec) from None
         if hasattr(self.backbone, "pre_logits"):
-            self.backbone.pre_logits = (
-                nn.Identity()
-            )  # VGG's two layers of 4096, which the head replaces
+            # VGG's two layers of 4096, which the head replaces.
+            self.backbone.pre_logits = nn.Identity()
         channels, height, width = _feature_map(self.backbone, spec)
         outputs = len(spec.classes)
         self.head: nn.Module

@@ -48,10 +48,11 @@ def examine(path: Path, given: Mapping[str, Any]) -> Recognised:
         file.refuse("metadata `task`", f"is `{task}`; only `classify` is supported here")
     found = _recognised(file, given)
     output = _only_output(file)
+    # An output that is not a row of numbers is refused when the model is built.
     is_row = len(output.shape) in (
         0,
         2,
-    )  # an output that is not a row of numbers is refused when the model is built
+    )
     if "outputs" not in found.fields and "outputs" not in given and is_row:
         file.refuse(
             f"output `{output.name}`",

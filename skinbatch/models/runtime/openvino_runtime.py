@@ -115,9 +115,8 @@ def _capabilities() -> list[str]:
 def _traced(run: Callable[[Tensor], Any], module: nn.Module, x: Tensor) -> Any:
     """Return the operations that a network applies to an input, with its weights as constants."""
     with _without_gradients(module), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # on values that became constants; the examples show whether they may
+        # On values that became constants; the examples show whether they may.
+        warnings.simplefilter("ignore")
         return torch.jit.trace(
             lambda given: tensors_of(run(given)), x, check_trace=False, strict=False
         )

@@ -84,9 +84,8 @@ def test_every_format_decodes_to_rgb(name: str) -> None:
 @pytest.mark.parametrize("name", list(files()))
 def test_a_file_cut_anywhere_is_truncated(name: str) -> None:
     data = files()[name]
-    end = {"jpeg": 2, "progressive jpeg": 2, "png": 22, "gif": 3}.get(
-        name, 0
-    )  # of which no pixel has need
+    # Of which no pixel has need.
+    end = {"jpeg": 2, "progressive jpeg": 2, "png": 22, "gif": 3}.get(name, 0)
     cuts = {
         *range(12, len(data) - end, max(1, len(data) // 60)),
         *range(len(data) - end - 12, len(data) - end),

@@ -126,9 +126,8 @@ def test_the_cronjob_lets_no_two_runs_overlap_and_tries_again_only_where_that_he
     ]
 
     assert spec["concurrencyPolicy"] == "Forbid"
-    assert (
-        job["template"]["spec"]["restartPolicy"] == "Never"
-    )  # or the API server refuses podFailurePolicy
+    # Or the API server refuses podFailurePolicy.
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
     assert never_again == [2, 3]
     hours = int(re.findall(r"--deadline=(\d+)h", " ".join(container["args"]))[0])
     assert hours * 3600 < job["activeDeadlineSeconds"]
@@ -228,9 +227,8 @@ def test_the_rocksdb_overlay_keeps_the_heads_books_on_a_volume() -> None:
 
     assert spec["gcsFaultToleranceOptions"]["backend"] == "rocksdb"
     assert spec["gcsFaultToleranceOptions"]["storage"]["size"] == "10Gi"
-    assert (
-        spec["headGroupSpec"]["template"]["spec"]["securityContext"]["fsGroup"] == 1000
-    )  # may write to it
+    # May write to it.
+    assert spec["headGroupSpec"]["template"]["spec"]["securityContext"]["fsGroup"] == 1000
 
 
 def test_the_cpu_overlay_asks_for_no_gpu() -> None:

@@ -96,9 +96,8 @@ def test_what_cannot_be_said_is_not_a_number_and_not_in_the_mean() -> None:
     assert lupus["precision"].value == 0 and lupus["specificity"].value == pytest.approx(2 / 3)
     assert np.isnan(keratosis["precision"].value) and keratosis["recall"].value == 0
     assert numbers[MEAN]["recall"].value == 0.5  # of rosacea and keratosis
-    assert (
-        numbers[MEAN]["precision"].value == 1
-    )  # of rosacea alone: keratosis was never chosen, lupus is nowhere
+    # Of rosacea alone: keratosis was never chosen, lupus is nowhere.
+    assert numbers[MEAN]["precision"].value == 1
 
 
 def test_a_class_apart_is_told_and_not_in_the_mean(made: Made) -> None:

@@ -244,9 +244,8 @@ def test_steps_and_evaluations_are_told(tmp_path: Path) -> None:
 
 def one_of_two(rank: int, work: Path, length: dict[str, object]) -> None:
     """Run one of two workers in a process of its own."""
-    loop.SAVE_EVERY_S = (
-        0.0 if rank else 3600.0
-    )  # clocks differ, so each save belongs to one process
+    # Clocks differ, so each save belongs to one process.
+    loop.SAVE_EVERY_S = 0.0 if rank else 3600.0
     dist.init_process_group("gloo", init_method=f"file://{work}/meeting", rank=rank, world_size=2)
     fitted = train(BrightnessTask(), work, **length)
     torch.save(

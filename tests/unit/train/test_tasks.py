@@ -419,9 +419,8 @@ def test_photos_beyond_the_memory_are_read_each_time_and_are_the_same(tmp_path: 
 def test_intervals_are_drawn_over_patients_where_these_are_known() -> None:
     patients = np.repeat(np.arange(10), 4)
     truth = np.ones((40, 1), np.bool_)
-    probability = np.where(patients % 2, 0.9, 0.1)[
-        :, None
-    ]  # all photos of a patient are right, or wrong
+    # All photos of a patient are right, or wrong.
+    probability = np.where(patients % 2, 0.9, 0.1)[:, None]
     stage = ClassifierStage(
         arch="timm", backbone="regnety_002", classes=("a",), outputs="logistic", sha256=UNHASHED
     )

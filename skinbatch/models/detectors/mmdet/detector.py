@@ -205,9 +205,8 @@ def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
     MMLogger.get_current_instance().setLevel("WARNING")
     config = ConfigDict(spec.model_config())
     try:
-        with DefaultScope.overwrite_default_scope(
-            "mmdet"
-        ):  # mmcv looks there for mmdet's own layers
+        # mmcv looks there for mmdet's own layers.
+        with DefaultScope.overwrite_default_scope("mmdet"):
             model = MODELS.build(config)
     except Exception as e:
         if spec.model is None:
@@ -229,9 +228,8 @@ def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
 def register() -> None:
     """Register mmdet's models and ours with mmdet. It is safe to call this again."""
     operators.install()
-    warnings.filterwarnings(
-        "ignore", message="torch.meshgrid"
-    )  # the call is mmdet's, and cannot be changed here
+    # The call is mmdet's, and cannot be changed here.
+    warnings.filterwarnings("ignore", message="torch.meshgrid")
     with without("sklearn", "torch.distributed.optim"):
         import mmdet.models  # noqa: F401
 

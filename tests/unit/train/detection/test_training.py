@@ -31,10 +31,11 @@ from skinbatch.train.recipe_sections import AugmentSection
 from skinbatch.train.results.result import TrainedStage
 from tests.unit.train.detection.spotted import write_spotted
 
+# A user's own config, and one that was exported elsewhere.
 NOT_TRAINED_HERE = {
     "mmdet",
     "yolo-onnx",
-}  # a user's own config, and one that was exported elsewhere
+}
 TRAINABLE = sorted({*ARCHITECTURES["detector"], *TRAINED_HERE["detector"]} - NOT_TRAINED_HERE)
 TRAINS = """
 import sys

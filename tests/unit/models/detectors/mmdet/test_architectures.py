@@ -197,9 +197,8 @@ def test_cells_of_inception_lie_where_their_stride_says() -> None:
     net = build_model(small("faster-rcnn-inception")).backbone.eval()
     for value in net.parameters():
         if value.ndim == 4:
-            torch.nn.init.constant_(
-                value, 1 / value[0].numel()
-            )  # so that what comes of a dot is symmetric
+            # So that what comes of a dot is symmetric.
+            torch.nn.init.constant_(value, 1 / value[0].numel())
     dark, dot = torch.zeros(2, 1, 3, 768, 768)
     dot[..., 384, 384] = 100
     with torch.no_grad():

@@ -101,9 +101,8 @@ def test_boxes_are_in_the_pixels_of_the_given_photo_clipped_and_not_empty(
         assert (found.xyxy[:, 2] > found.xyxy[:, 0]).all() and (
             found.xyxy[:, 3] > found.xyxy[:, 1]
         ).all()
-    assert (
-        found.xyxy[:, 2].max() > 200
-    )  # all of the width, not only what a smaller network input would cover
+    # All of the width, not only what a smaller network input would cover.
+    assert found.xyxy[:, 2].max() > 200
 
 
 def test_a_photo_twice_as_large_as_the_network_input_gives_boxes_twice_as_large(
@@ -144,9 +143,8 @@ def test_boxes_left_after_suppression_overlap_less_than_asked(detector: MMDetDet
     found = detector([noise(256, 256)])[0]
     for label in set(found.labels.tolist()):
         boxes = torch.from_numpy(found.xyxy[found.labels == label])
-        inside = boxes[
-            (boxes[:, :2] > 0).all(1) & (boxes[:, 2:] < 256).all(1)
-        ]  # clipping changes overlaps
+        # Clipping changes overlaps.
+        inside = boxes[(boxes[:, :2] > 0).all(1) & (boxes[:, 2:] < 256).all(1)]
         from torchvision.ops import box_iou
 
         overlaps = box_iou(inside, inside).fill_diagonal_(0)

@@ -64,6 +64,7 @@ sys.argv[1:] = sys.argv[3:]
 def look(frame, event, arg):
     if event == "call" and f"{frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}" == where:
         sys.setprofile(None)
+        open(os.environ["SIGNAL_SENT"], "x").close()
         os.kill(os.getpid(), number)
 
 sys.setprofile(look)
@@ -79,15 +80,18 @@ def photos(tmp_path: Path) -> Path:
 def sent(number: int, where: str, photos: Path, pack: str, engine: str) -> tuple[int, str, int]:
     """Return the exit code, the output and the session of a command that got a signal."""
     arguments = ["score", photos, photos.parent / "out", "--pack", pack, "--engine", engine]
+    environment = os.environ | {"SIGNAL_SENT": str(photos.parent / "signal-sent")}
+    environment.pop("RAY_ADDRESS", None)
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(int(number)), where, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        env=environment,
         start_new_session=True,
     )
     said = process.communicate(timeout=120)[0]
+    assert (photos.parent / "signal-sent").exists(), f"nothing called {where}"
     return process.returncode, said, process.pid
 
 

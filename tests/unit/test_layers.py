@@ -45,7 +45,22 @@ MAY_IMPORT = {
     "torchvision": ("models", "scoring", "train"),
     "ray": ("engines", "train"),
 }
-MOST_LINES = 450
+MOST_LINES = 400
+# Files that have been longer since lines of code are broken at 100 columns, and are to be divided.
+TO_DIVIDE = {
+    "archive/members.py",
+    "engines/driver.py",
+    "report/compare.py",
+    "report/gather.py",
+    "runs/plan.py",
+    "runs/results.py",
+    "scoring/scorer.py",
+    "storage/local.py",
+    "train/detection/training.py",
+    "train/fitting/loop.py",
+    "train/recipe_sections.py",
+    "train/session.py",
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -95,7 +110,8 @@ def test_a_file_imports_only_from_its_own_room_and_lower_floors(path: Path) -> N
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_file_is_no_longer_than_one_noun_needs(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    is_long = len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES
+    assert is_long == (path.relative_to(PACKAGE).as_posix() in TO_DIVIDE)
 
 
 @pytest.mark.parametrize(

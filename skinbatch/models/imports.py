@@ -2,8 +2,8 @@
 
 timm and torchvision import the whole of `torch._dynamo` for two small functions, which matter only
 to `torch.compile`. mmdet imports scikit-learn for following objects in videos, and mmengine the
-distributed optimisers of torch; both do without. Together these take a third of a worker's start and
-150 MB of its memory.
+distributed optimisers of torch; both do without. Together these take a quarter of a worker's start
+and 150 MB of its memory.
 """
 
 from __future__ import annotations

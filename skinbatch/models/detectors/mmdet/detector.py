@@ -23,6 +23,7 @@ from skinbatch.models.detectors.mmdet.network import run_with
 from skinbatch.models.detectors.mmdet.types import THREADS_SHARE
 from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.imports import without
+from skinbatch.models.preprocess import channel_table, look_up
 from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.weights import load_weights
 from skinbatch.types import Detections
@@ -78,6 +79,7 @@ class MMDetDetector:
         self.input: InputKind = spec.input
         self._device = torch.device(device)
         self._fp16 = precision == "fp16"
+        self._table = channel_table(lambda pixels: normalise(pixels, spec))
         with torch.random.fork_rng(devices=[]):  # the random first weights are replaced
             self.model = build_model(spec)
         shared = spec.model is None or spec.model["type"] in THREADS_SHARE
@@ -145,7 +147,9 @@ class MMDetDetector:
         samples = []
         for row, (pixels, scale) in enumerate(prepared):
             height, width = pixels.shape[:2]
-            batch[row, :height, :width] = normalise(pixels, self.spec)
+            if self.spec.bgr:
+                pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), np.uint8)
+            look_up(pixels, self._table, batch[row, :height, :width])
             samples.append(DetDataSample(metainfo=metainfo((height, width), shape, scale)))
         inputs = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self._device)
         with (

@@ -34,8 +34,8 @@ format: .venv/.complete ## sort imports and format the code
 	$(BIN)/ruff check --fix --select I .
 	$(BIN)/ruff format .
 
-bench: .venv/.complete ## measure speed and memory against the bare models and Ray Data
-	$(BIN)/python jobs/benchmark.py
+bench: .venv/.complete ## measure speed beside plain loops and Ray Data; fails if a ratio has fallen by a tenth
+	$(BIN)/python jobs/benchmark.py --baseline jobs/bench_baseline.json
 
 docs: .venv/.complete ## write the generated pages of docs/
 	$(BIN)/python jobs/make_docs.py

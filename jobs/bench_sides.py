@@ -10,103 +10,39 @@ import itertools
 import json
 import sys
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from jobs.bench_loops import (
+    RGB,
+    Job,
+    Result,
+    bare,
+    bare_batch,
+    best,
+    decoded,
+    faces_of,
+    loader,
+    read,
+)
 
 if TYPE_CHECKING:
     from skinbatch.scoring.scorer import Scorer
 
-RGB = NDArray[np.uint8]
-
-BARE, LOCAL, RAY, RAY_DATA, ALONE, TILING = "bare", "local", "ray", "ray-data", "alone", "tiling"
+BARE, BEST, LOADER = "bare", "best", "loader"
+LOCAL, LOCAL_TORCH, RAY, RAY_DATA = "local", "local-torch", "ray", "ray-data"
+ALONE, TILING = "alone", "tiling"
+# The engine of `score` for each side that is the pipeline.
+ENGINES = {LOCAL: "local", LOCAL_TORCH: "local", RAY: "ray"}
 _ALONE_PHOTOS = 32
 _ALONE_S = 8.0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Describe the work of a side.
-
-    source: contains `photos` photos. dest: place of its tables. cores: number of cores that it may
-    use. batch: photos per batch, None for the pipeline's own. actors, actor_threads: of ray-data's
-    pool. workers: of ray's, None for its own. stage: the one that ALONE runs.
-    """
-
-    side: str
-    source: str
-    photos: int
-    dest: str
-    pack: str
-    cores: int
-    batch: int | None = None
-    actors: int = 1
-    actor_threads: int | None = None
-    workers: int | None = None
-    count_boxes: bool = True
-    stage: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Hold the measurements of a side.
-
-    seconds: of the photos alone, with models loaded before. boxes: number found, to check that all
-    sides did the same work. spent: seconds by part of the work, if the side measures them.
-    """
-
-    photos: int
-    seconds: float
-    boxes: int
-    spent: dict[str, float]
-
-
-def bare(job: Job) -> Result:
-    """Decode in threads ahead of the three models, which run in batches.
-
-    The results are dropped.
-    """
-    import torch
-
-    from skinbatch.scoring.scorer import Scorer
-
-    torch.set_num_threads(job.cores)
-    scorer = Scorer(job.pack)
-    batch_size = job.batch or scorer.batch_size
-    files = sorted(Path(job.source).iterdir())
-    boxes = 0
-    started = time.perf_counter()
-    for photos in _batches(_decoded(files, job.cores, 2 * batch_size), batch_size):
-        boxes += _bare_batch(scorer, photos)
-    return Result(len(files), time.perf_counter() - started, boxes, {})
-
-
-def _bare_batch(scorer: Scorer, photos: Sequence[RGB]) -> int:
-    """Run the models of a pack on one batch and return the number of boxes."""
-    from skinbatch.grading.face import find_face
-    from skinbatch.scoring.scorer import model_input
-
-    models = scorer.models
-    maps, classes = models.segmenter(photos), models.segmenter.classes
-    closeups = scorer.pack.segmenter.closeups
-    faces = [
-        find_face(m, classes, p.shape[1], p.shape[0], closeups=closeups)
-        for m, p in zip(maps, photos, strict=True)
-    ]
-    found = [(p, f) for p, f in zip(photos, faces, strict=True) if f.found]
-    boxes = sum(
-        map(len, models.detector([model_input(p, f, models.detector.input) for p, f in found]))
-    )
-    for classifier in models.classifiers:
-        classifier([model_input(p, f, classifier.input) for p, f in found])
-    return boxes
 
 
 def alone(job: Job) -> Result:
@@ -161,11 +97,11 @@ def _streams(
 
     def stream(first: int) -> tuple[int, float]:
         seen, started = 0, time.perf_counter()
-        decoded = _decoded(itertools.cycle(files), threads, 2 * size)
-        with closing(decoded):
+        photos = decoded(itertools.cycle(files), threads, 2 * size)
+        with closing(photos):
             while seen < 2 or time.perf_counter() - started < _ALONE_S:
                 if whole:
-                    _bare_batch(scorer, list(itertools.islice(decoded, size)))
+                    bare_batch(scorer, list(itertools.islice(photos, size)))
                 else:
                     model(batches[(first + seen) % len(batches)])
                 seen += 1
@@ -177,23 +113,14 @@ def _streams(
 
 def _prepared(scorer: Scorer, job: Job) -> tuple[Any, list[RGB]]:
     """Return the model that `stage` names, and photos as it receives them."""
-    from skinbatch.grading.face import find_face
     from skinbatch.scoring.scorer import model_input
 
-    photos = [_read(file) for file in sorted(Path(job.source).iterdir())[:_ALONE_PHOTOS]]
-    segmenter = scorer.models.segmenter
+    photos = [read(file) for file in sorted(Path(job.source).iterdir())[:_ALONE_PHOTOS]]
     if job.stage == "segmenter":
-        return segmenter, photos
-    maps, classes = segmenter(photos), segmenter.classes
-    closeups = scorer.pack.segmenter.closeups
-    faces = [
-        find_face(m, classes, p.shape[1], p.shape[0], closeups=closeups)
-        for m, p in zip(maps, photos, strict=True)
-    ]
+        return scorer.models.segmenter, photos
+
     model = scorer.models.detector if job.stage == "detector" else scorer.models.classifiers[0]
-    return model, [
-        model_input(p, f, model.input) for p, f in zip(photos, faces, strict=True) if f.found
-    ]
+    return model, [model_input(p, f, model.input) for p, f in faces_of(scorer, photos)]
 
 
 def tiling(job: Job) -> Result:
@@ -219,7 +146,7 @@ def tiling(job: Job) -> Result:
     )
     files = sorted(Path(job.source).iterdir())[:4]
     enlarged = [
-        cv2.resize(_read(file), (3 * side, 3 * side), interpolation=cv2.INTER_CUBIC)
+        cv2.resize(read(file), (3 * side, 3 * side), interpolation=cv2.INTER_CUBIC)
         for file in files
     ]
     photos = [np.asarray(photo, np.uint8) for photo in enlarged]
@@ -250,10 +177,15 @@ def pipeline(job: Job) -> Result:
     from skinbatch.storage.locate import open_store
 
     clock = _Clock()
-    engine = {"batch_size": job.batch, "workers": job.workers}
+    engine = {"batch_size": job.batch, "workers": job.workers, "runtime": job.runtime}
     config = load_config(overrides={"engine": engine})
     report = score(
-        job.source, job.dest, pack=job.pack, engine=job.side, config=config, presenter=clock
+        job.source,
+        job.dest,
+        pack=job.pack,
+        engine=ENGINES[job.side],
+        config=config,
+        presenter=clock,
     )
     if report.exit_code:
         raise SystemExit(f"{job.side}: exit {report.exit_code}: {report.message}; {clock.notes}")
@@ -359,38 +291,12 @@ class _Clock:
         """Ignore progress."""
 
 
-def _decoded(files: Iterable[Path], threads: int, ahead: int) -> Generator[RGB, None, None]:
-    """Yield photos in order, with up to `ahead` of them being decoded."""
-    left = iter(files)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(_read, file) for file in itertools.islice(left, ahead))
-        while waiting:
-            photo = waiting.popleft().result()
-            waiting.extend(pool.submit(_read, file) for file in itertools.islice(left, 1))
-            yield photo
-
-
-def _read(file: Path) -> RGB:
-    from PIL import Image, ImageOps
-
-    with Image.open(file) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def _batches(photos: Iterator[RGB], size: int) -> Iterator[list[RGB]]:
-    batch: list[RGB] = []
-    for photo in photos:
-        batch.append(photo)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 SIDES = {
     BARE: bare,
+    BEST: best,
+    LOADER: loader,
     LOCAL: pipeline,
+    LOCAL_TORCH: pipeline,
     RAY: pipeline,
     RAY_DATA: ray_data,
     ALONE: alone,

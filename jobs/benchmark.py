@@ -1,8 +1,9 @@
-"""Measure the pipeline's speed and memory beside the bare models and Ray Data.
+"""Measure the pipeline's speed and memory beside plain loops and Ray Data.
 
 All sides run once with the same photos, models and cores. Every side is a process of its own,
 started anew for each repeat; the sides take turns. Rates leave out start-up and the loading of
-models; end to end is from the start of the process to its end.
+models; end to end is from the start of the process to its end. With --baseline, the exit code is 1
+if a ratio of two sides is a tenth lower than the file says.
 """
 
 from __future__ import annotations
@@ -11,93 +12,34 @@ import argparse
 import json
 import os
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.bench_evaluate import measure as measure_evaluation
+from jobs.bench_loops import Job
 from jobs.bench_memory import Growth, peaks
 from jobs.bench_models import TILING_TARGET, Rates, as_json, measure, packs
 from jobs.bench_overhead import measure as measure_overhead
 from jobs.bench_photos import Photos, from_demo, from_folder, write_shard, write_shards
+from jobs.bench_profile import measure as measure_profile
 from jobs.bench_readers import measure as measure_readers
 from jobs.bench_rescore import measure as measure_rescore
-from jobs.bench_sides import ALONE, BARE, LOCAL, RAY, RAY_DATA, TILING, Job
+from jobs.bench_sides import ALONE, LOCAL, TILING
+from jobs.bench_speed import NAMES, Conditions, Side, command, compare, once, result_of
+from jobs.bench_speed import measure as measure_speed
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
 from skinbatch.scoring.device import usable_cpus
 from skinbatch.scoring.scorer import CPU_BATCH
 
-NAMES = {
-    BARE: "(a) bare work",
-    LOCAL: "(b) --engine local",
-    RAY: "(c) --engine ray",
-    RAY_DATA: "(d) Ray Data",
-}
-
-# A run that takes longer than this counts as hung.
-_LIMIT_S = 1800
 _PIPELINE_S = 12.0
 # The number of photos that an architecture scores in the pipeline, chosen to take some seconds.
 _FEWEST, _MOST = 24, 480
-
-
-@dataclass(slots=True)
-class Side:
-    """Hold the measurements of one side, one entry per repeat.
-
-    seconds: of the photos alone. end_to_end: seconds of the whole process.
-    """
-
-    job: Job
-    photos: int = 0
-    boxes: int = 0
-    seconds: list[float] = field(default_factory=list)
-    end_to_end: list[float] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def rate(self) -> float:
-        return self.photos / statistics.median(self.seconds)
-
-    @property
-    def whole_rate(self) -> float:
-        return self.photos / statistics.median(self.end_to_end)
-
-    def line(self) -> str:
-        # Ray Data's pipeline does not separate the loading of its models from its work.
-        rate = f"{self.rate:9.2f}" if self.job.side != RAY_DATA else f"{'–':>9}"
-        spread = f"{min(self.end_to_end):.1f}-{max(self.end_to_end):.1f}"
-        return (
-            f"{NAMES[self.job.side]:<20} {rate} {statistics.median(self.end_to_end):14.1f} {spread:>13} "
-            f"{self.whole_rate:12.2f} {self.boxes:8,}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """Hold one side's photos per second over another's, and the target."""
-
-    over: str
-    under: str
-    value: float
-    target: float
-    end_to_end: bool
-
-    def line(self) -> str:
-        what = f"{NAMES[self.over][:3]} / {NAMES[self.under][:3]}"
-        how = "end to end" if self.end_to_end else "after warm-up"
-        wanted = f"> {self.target:.0f}" if self.end_to_end else f">= {self.target:.2f}"
-        met = self.value > self.target if self.end_to_end else self.value >= self.target
-        return f"{what} {how:<14} {self.value:5.2f}   target {wanted:<8} {'reached' if met else 'MISSED'}"
 
 
 def main() -> None:
@@ -113,11 +55,16 @@ def main() -> None:
             memory: args.memory,
             overhead: args.overhead,
             rescore: args.rescore,
+            profile: args.profile,
         }
         measured = next((kind for kind, wanted in kinds.items() if wanted), speed)
         found = measured(args, pack, work)
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if args.baseline is not None and measured is speed:
+        fell = compare(found, args.baseline)
+        if fell:
+            raise SystemExit("slower than before: " + "; ".join(fell))
 
 
 def _arguments() -> argparse.Namespace:
@@ -132,13 +79,29 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sides", default=",".join(NAMES), help="some of " + ",".join(NAMES))
     parser.add_argument(
+        "--runtime",
+        choices=("auto", "torch", "openvino"),
+        default="auto",
+        help="what runs the networks of (b), (c), (d) and of --profile; default: auto",
+    )
+    parser.add_argument(
         "--batch",
         type=int,
-        help="photos per batch for (a), (b), (c) and --models; default: the pipeline's own",
+        help="photos per batch for all sides but (f), and for --models; default: the pipeline's own",
     )
-    parser.add_argument("--workers", type=int, help="workers of (c); default: its own choice")
+    parser.add_argument("--workers", type=int, help="workers of (d); default: its own choice")
     parser.add_argument(
-        "--ray-data-batches", default="4,8,16,32", help="batch sizes to try for (d)"
+        "--ray-data-batches", default="4,8,16,32", help="batch sizes to try for (f)"
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        help="file of earlier ratios; fail if one of them has fallen by more than a tenth",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="measure where one worker's time goes, and what bounds it",
     )
     parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
     parser.add_argument(
@@ -212,57 +175,27 @@ def _arguments() -> argparse.Namespace:
 
 def speed(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     """Measure every side in turn, `--repeats` times, and the ratios of their medians."""
-    photos = _photos(args.photos, args.count, work)
-    cores = usable_cpus()
-    load = os.getloadavg()[0]
-    jobs = {
-        side: Job(
-            side,
-            str(photos.folder),
-            photos.count,
-            "",
-            pack,
-            cores,
-            batch=args.batch,
-            workers=args.workers,
-        )
-        for side in args.sides
-    }
-    print(_heading(args, photos, cores, load), flush=True)
-    # Dropped: it warms the caches of files and code.
-    _once(Side(replace(jobs[args.sides[0]], side=BARE)), work)
-    tuned: dict[str, float] = {}
-    if RAY_DATA in jobs:
-        jobs[RAY_DATA], tuned = _tune(
-            jobs[RAY_DATA], [int(b) for b in args.ray_data_batches.split(",")], work
-        )
-    sides = {name: Side(job) for name, job in jobs.items()}
-    for _ in range(args.repeats):
-        for side in sides.values():
-            _once(side, work)
-    ratios = _ratios(sides)
-    print(
-        f"\n{'':<20} {'photos/s':>9} {'end to end, s':>14} {'min-max, s':>13} {'overall /s':>12} {'boxes':>8}"
+    conditions = Conditions(
+        _photos(args.photos, args.count, work),
+        load_pack(pack),
+        usable_cpus(),
+        args.repeats,
+        args.runtime,
+        batch=args.batch,
+        workers=args.workers,
     )
-    print("\n".join(side.line() for side in sides.values()), end="\n\n")
-    print("\n".join(ratio.line() for ratio in ratios), end="\n\n")
-    for name in (LOCAL, RAY):
-        if name in sides:
-            print(f"{NAMES[name]}: {_where(sides[name])}")
-    return {
-        "photos": asdict(photos) | {"folder": None},
-        "pack": args.pack,
-        "cores": cores,
-        "load_before": load,
-        "repeats": args.repeats,
-        "ray_data_tuning_s": tuned,
-        "sides": {
-            name: {k: v for k, v in asdict(side).items() if k != "job"}
-            | {"photos_per_second": side.rate, "photos_per_second_end_to_end": side.whole_rate}
-            for name, side in sides.items()
-        },
-        "ratios": [asdict(ratio) for ratio in ratios],
-    }
+    batches = [int(batch) for batch in args.ray_data_batches.split(",")]
+    return measure_speed(args.sides, conditions, batches, work)
+
+
+def profile(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
+    """Measure the stages of one worker: their seconds, their overlap, and the bound."""
+    cores = usable_cpus()
+    photos = _photos(args.photos, args.count, work)
+    found = measure_profile(photos.folder, pack, args.runtime, cores, work)
+    print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; {photos.described}")
+    print(found.text())
+    return {"cores": cores, "pack": args.pack, "profile": found.as_json()}
 
 
 def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
@@ -285,7 +218,7 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
         job = Job(
             LOCAL, str(folder), count, str(work / f"out-{count}"), pack, cores, count_boxes=False
         )
-        runs.append(peaks(_command(job)))
+        runs.append(peaks(command(job)))
         shutil.rmtree(folder)
     growths = [Growth("worker, photos", few, many, runs[0].worker, runs[1].worker)]
     fake = str(write_fake_pack(work / "fake"))
@@ -298,7 +231,7 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
         for units in (few, many):
             source, dest = str(work / f"shards-{units}"), str(work / f"{engine}-{units}")
             job = Job(engine, source, 2 * units, dest, fake, cores, count_boxes=False)
-            found.append(peaks(_command(job)).driver)
+            found.append(peaks(command(job)).driver)
         growths.append(Growth(f"driver, units, {engine}", few, many, *found))
     print("\n".join(growth.line() for growth in growths))
     return {"pack": args.pack, "cores": cores, "memory": [growth.as_json() for growth in growths]}
@@ -324,7 +257,7 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
             _taken(args.photos, 32, folder)
         job = Job(ALONE, str(folder), 0, "", pack, cores, batch=args.batch, stage=stage)
         alone = Side(job)
-        _once(alone, work)
+        once(alone, work)
         rate = alone.photos / alone.seconds[0]
         count = min(_MOST, max(_FEWEST, 8 * round(rate * _PIPELINE_S / 8)))
         shard = work / f"sharded-{count}.tar"
@@ -335,13 +268,13 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
         piped = Side(
             Job(LOCAL, str(shard), count, "", pack, cores, batch=args.batch, count_boxes=False)
         )
-        _once(piped, work)
+        once(piped, work)
         folded = alone.spent.pop("folded")
         return Rates(max(alone.spent.values()), rate, folded, piped.photos / piped.seconds[0])
 
     speeds = measure(packs(work, args.architectures), run, args.repeats)
     tiled = Side(Job(TILING, str(work / "photos-32"), 0, "", "starter", cores))
-    _once(tiled, work)
+    once(tiled, work)
     tiles, tile = tiled.spent["tiles"], tiled.spent["tile"]
     cost = tiled.seconds[0] / (tiles * tile)
     met = "reached" if cost <= TILING_TARGET else "MISSED"
@@ -404,7 +337,7 @@ def rescore(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
         job = Job(
             LOCAL, str(photos.folder), photos.count, str(dest), address, cores, batch=args.batch
         )
-        found = _result(job)
+        found = result_of(job)
         return found["photos"], found["seconds"]
 
     found = measure_rescore(pack, args.repeats, work, run)
@@ -422,85 +355,6 @@ def _taken(source: Path | None, count: int, folder: Path) -> None:
 def _photos(source: Path | None, count: int, work: Path) -> Photos:
     return (
         from_folder(source, count, work / "photos") if source else from_demo(count, work / "photos")
-    )
-
-
-def _command(job: Job) -> list[str]:
-    return [
-        sys.executable,
-        str(Path(__file__).with_name("bench_sides.py")),
-        json.dumps(asdict(job)),
-    ]
-
-
-def _once(side: Side, work: Path) -> float:
-    """Run one side once, add the result to it, and return its seconds end to end."""
-    dest = work / f"out-{side.job.side}"
-    started = time.perf_counter()
-    result = _result(replace(side.job, dest=str(dest)))
-    took = time.perf_counter() - started
-    shutil.rmtree(dest, ignore_errors=True)
-    side.photos, side.boxes, side.spent = result["photos"], result["boxes"], result["spent"]
-    side.seconds.append(result["seconds"])
-    side.end_to_end.append(took)
-    return took
-
-
-def _result(job: Job) -> dict[str, Any]:
-    """Run one side in a process of its own and return what it measured."""
-    done = subprocess.run(_command(job), capture_output=True, text=True, timeout=_LIMIT_S)
-    if done.returncode:
-        raise SystemExit(f"{job}: exit {done.returncode}\n{done.stderr[-4000:]}")
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def _tune(job: Job, batches: list[int], work: Path) -> tuple[Job, dict[str, float]]:
-    """Return the settings of Ray Data that are fastest end to end, and the seconds of each.
-
-    Either one actor has all cores, or there is one actor per core.
-    """
-    tries = [replace(job, batch=b, actors=1, actor_threads=job.cores) for b in batches]
-    if job.cores > 1:
-        tries += [replace(job, batch=b, actors=job.cores, actor_threads=1) for b in batches]
-    took = [_once(Side(one), work) for one in tries]
-    names = [
-        f"{one.actors} actors x {one.actor_threads} threads, batches of {one.batch}"
-        for one in tries
-    ]
-    best = min(range(len(tries)), key=took.__getitem__)
-    print(
-        f"Ray Data, tuned: {names[best]} (tried: {'; '.join(f'{n} {s:.1f} s' for n, s in zip(names, took, strict=True))})"
-    )
-    return tries[best], {name: round(seconds, 2) for name, seconds in zip(names, took, strict=True)}
-
-
-def _ratios(sides: dict[str, Side]) -> list[Ratio]:
-    wanted = [(LOCAL, BARE, 0.90, False), (RAY, BARE, 0.85, False), (RAY, RAY_DATA, 1.0, True)]
-    found = []
-    for over, under, target, end_to_end in wanted:
-        if over in sides and under in sides:
-            a, b = sides[over], sides[under]
-            value = a.whole_rate / b.whole_rate if end_to_end else a.rate / b.rate
-            found.append(Ratio(over, under, round(value, 3), target, end_to_end))
-    return found
-
-
-def _where(side: Side) -> str:
-    """Describe the workers' time as shares of the time of all their threads."""
-    parts = sorted(((s, part) for part, s in side.spent.items() if part != "unit"), reverse=True)
-    whole = sum(s for s, _ in parts)
-    return "share of the threads' time: " + ", ".join(
-        f"{part} {100 * s / max(whole, 1e-9):.0f} %" for s, part in parts
-    )
-
-
-def _heading(args: argparse.Namespace, photos: Photos, cores: int, load: float) -> str:
-    return (
-        f"{photos.count} photos, {photos.distinct} of them distinct, {photos.megabytes} MB: {photos.described}\n"
-        f"pack {args.pack}; {cores} cores; torch {version('torch')}, ray {version('ray')}\n"
-        f"Medians of {args.repeats} interleaved repeats. Load before the first: {load:.1f}.\n"
-        "photos/s of (a), (b) and (c) leave out start-up and the loading of models: the clock runs from the first photo or\n"
-        "unit to the last commit. Files and code are in the page cache, because a first run of (a) is not counted."
     )
 
 

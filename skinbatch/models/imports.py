@@ -2,8 +2,8 @@
 
 timm and torchvision import the whole of `torch._dynamo` for two small functions, which matter only
 to `torch.compile`. mmdet imports scikit-learn for following objects in videos, and mmengine the
-distributed optimisers of torch; both do without. Together these take a quarter of a worker's start
-and 150 MB of its memory.
+distributed optimisers of torch; both do without. Other packages, such as matplotlib for drawings,
+cannot be left out, so they are imported when something of them is first used.
 """
 
 from __future__ import annotations
@@ -32,6 +32,55 @@ def without(*packages: str) -> Iterator[None]:
     """Let packages that are not imported yet look as if they were not installed."""
     with _instead(dict.fromkeys(packages)):
         yield
+
+
+@contextmanager
+def later(*modules: str) -> Iterator[None]:
+    """Let modules that are not imported yet be imported when something of them is first used.
+
+    It is for code that takes functions and classes of these modules and only calls them. Code that
+    is imported inside the context keeps stand-ins; code that is imported afterwards gets the
+    modules themselves.
+
+    >>> with later("this"):  # which prints a poem when it is imported
+    ...     import this
+    """
+    stand_ins = {name: _Later(name) for name in modules if name not in sys.modules}
+    with _instead(stand_ins):
+        yield
+    for module in stand_ins.values():
+        module.__dict__["_is_open"] = False
+
+
+class _Later(ModuleType):
+    """Stand in for a module that is not imported yet."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []
+        self._is_open = True
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if not self._is_open:
+            return getattr(importlib.import_module(self.__name__), name)
+
+        inner = sys.modules.get(f"{self.__name__}.{name}")
+        return inner if inner is not None else _LaterName(self, name)
+
+
+class _LaterName:
+    """Stand in for a function or class of a module that is not imported yet."""
+
+    def __init__(self, module: _Later, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return getattr(self._module, self._name)(*args, **named)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, getattr(self._module, self._name))
 
 
 class _LightFinder(MetaPathFinder):

@@ -4,14 +4,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from jobs import bench_sides
+from jobs.bench_loops import Job
+from jobs.bench_profile import STAGES, Span, profile_of
 from jobs.bench_readers import TARGET_EMPTY_MB
 from jobs.bench_readers import measure as measure_readers
-from jobs.bench_sides import Job
+from jobs.bench_speed import compare
 from tests.faces import face, png, write_tree
 
 JOB = Path(__file__).resolve().parents[2] / "jobs/benchmark.py"
@@ -34,7 +37,66 @@ def test_two_sides_are_compared_over_the_same_photos(tmp_path: Path) -> None:
     assert 0 < local["seconds"][0] < local["end_to_end"][0]
     (ratio,) = measured["ratios"]
     assert ratio["value"] == round(local["photos_per_second"] / bare["photos_per_second"], 3)
-    assert "(b) / (a) after warm-up" in printed
+    assert "(c) / (a) after warm-up" in printed
+
+
+def test_a_plain_loop_takes_the_faster_of_two_ways_and_finds_the_same_boxes(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    printed = bench(*FAKE, "--sides", "bare,best,loader", "--json", str(found))
+    sides = json.loads(found.read_text())["sides"]
+    assert set(sides) == {"bare", "best"}
+    assert "(g) DataLoader, mmdet is left out" in printed
+    assert sides["best"]["boxes"] == sides["bare"]["boxes"]
+    assert set(sides["best"]["spent"]) <= {"one loop", "loops"}
+
+
+@pytest.mark.slow
+def test_mmdet_s_own_inferencer_finds_about_the_same_boxes(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    bench("--count", "4", "--repeats", "1", "--sides", "bare,loader", "--json", str(found))
+    bare, loader = json.loads(found.read_text())["sides"].values()
+    assert bare["boxes"] > 4
+    assert loader["boxes"] == pytest.approx(bare["boxes"], rel=0.25)
+
+
+def test_a_ratio_that_falls_by_more_than_a_tenth_is_named(tmp_path: Path) -> None:
+    baseline = tmp_path / "baseline.json"
+
+    def ratios(first: float, second: float) -> dict[str, Any]:
+        pairs = {"local / bare": first, "ray / bare": second}
+        return {
+            "key": "2 cores",
+            "ratios": [{"name": name, "value": value} for name, value in pairs.items()],
+        }
+
+    assert compare(ratios(1.0, 0.9), baseline) == []
+    assert compare(ratios(0.91, 0.95), baseline) == []
+    assert compare(ratios(1.2, 0.80), baseline) == ["ray / bare: 0.80, and 0.90 before"]
+    assert compare(ratios(0.1, 0.1) | {"key": "64 cores"}, baseline) == []
+    assert json.loads(baseline.read_text())["2 cores"] == {"local / bare": 1.0, "ray / bare": 0.9}
+
+
+def test_a_profile_tells_what_ran_beside_what() -> None:
+    spans = [Span("decode", 0, 4), Span("segmenter", 3, 5), Span("segmenter", 3, 5)]
+    profile = profile_of(spans, photos=2, cores=2, cpu=8.0)
+    stages = {stage.name: (stage.seconds, stage.beside) for stage in profile.stages}
+    assert stages["decode"] == (4, 1)
+    assert stages["segmenter"] == (4, 2)
+    assert stages["detector"] == (0, 0)
+    assert (profile.seconds, profile.busy, profile.bound) == (5, 0.8, 0.5)
+    assert "bounded by waiting" in profile.text()
+
+
+def test_a_worker_is_profiled_from_the_first_photo_to_the_last_table(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    printed = bench(*FAKE, "--profile", "--json", str(found))
+    profile = json.loads(found.read_text())["profile"]
+    assert profile["photos"] == 6
+    seconds = {stage["name"]: stage["seconds"] for stage in profile["stages"]}
+    assert list(seconds) == list(STAGES)
+    assert all(value > 0 for value in seconds.values())
+    assert max(seconds.values()) <= profile["seconds"] * 8
+    assert "photos/s; the cores are busy" in printed
 
 
 def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path) -> None:
@@ -157,4 +219,4 @@ def test_a_side_that_does_not_exist_is_refused() -> None:
         [sys.executable, str(JOB), "--sides", "bare,spark"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "no side `spark`; there are: bare, local, ray, ray-data" in done.stderr
+    assert "no side `spark`; there are: bare, best, local, ray" in done.stderr

@@ -22,7 +22,7 @@ from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.network import run_with
 from skinbatch.models.detectors.mmdet.types import THREADS_SHARE
 from skinbatch.models.folding import example, fold_batch_norms
-from skinbatch.models.imports import without
+from skinbatch.models.imports import later, without
 from skinbatch.models.preprocess import channel_table, look_up
 from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.weights import load_weights
@@ -31,6 +31,22 @@ from skinbatch.types import Detections
 Shape = tuple[int, int]
 
 PAD_TO = 32
+# What mmdet and mmengine import if it is there: to follow objects in videos, and to train on many
+# GPUs.
+_NOT_NEEDED = ("sklearn", "torch.distributed.optim")
+# What they import for drawings, lanes of roads, the training of transformers, and models that are
+# spread over many GPUs.
+_NEEDED_LATER = (
+    "matplotlib",
+    "matplotlib.colors",
+    "matplotlib.patches",
+    "matplotlib.pyplot",
+    "scipy",
+    "scipy.interpolate",
+    "scipy.optimize",
+    "mmengine._strategy",
+    "mmengine.model.wrappers.fully_sharded_distributed",
+)
 
 
 class MMDetDetector:
@@ -234,7 +250,7 @@ def register() -> None:
     operators.install()
     # The call is mmdet's, and cannot be changed here.
     warnings.filterwarnings("ignore", message="torch.meshgrid")
-    with without("sklearn", "torch.distributed.optim"):
+    with without(*_NOT_NEEDED), later(*_NEEDED_LATER):
         import mmdet.models  # noqa: F401
 
     from skinbatch.models.detectors.mmdet import timm_backbone, yolov4  # noqa: F401

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from skinbatch.archive.endings import is_whole
 from skinbatch.archive.formats import ImageFormat, image_format, is_cut_signature
 from skinbatch.archive.integrity import TooManyScansError, check, check_strips
 from skinbatch.archive.parts import CutError, DamagedError
+from skinbatch.archive.quick import quick_pixels
 from skinbatch.config import DecodeSettings
 from skinbatch.redact import without_addresses
 from skinbatch.types import Status
@@ -31,14 +32,16 @@ Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")  # a bad photo gets a row instead
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+Pixels = NDArray[np.uint8]
+# From stored to displayed pixels, by EXIF orientation.
+_TURNS: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 # TIFF tags.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -223,6 +226,11 @@ def _pixels(file: Bare, kind: ImageFormat, max_pixels: int, name: str) -> Photo:
         _check_size(image, max_pixels, name)
         if kind == "tiff":
             _check_tiff(file.data, image)
+        stored = quick_pixels(file.data, kind, image)
+        if stored is not None:
+            # Pillow would read the pixels of a PNG to look for tags, and this one has none.
+            tagged = None if kind == "png" else image
+            return Photo(_turned(stored, _orientation(tagged, file.exif)))
         return Photo(displayed(image, file.exif))
 
 
@@ -269,11 +277,15 @@ def displayed(image: Image.Image, exif: bytes | None = None) -> NDArray[np.uint8
     bits = int(tags.get(_BITS, (16,))[0])
     inverted = tags.get(_PHOTOMETRIC) == 0
     image.load()
-    turn = _TURNS.get(_orientation(image, exif))
+    orientation = _orientation(image, exif)
     rgb = _rgb(image, bits, inverted)
-    if turn is not None:
-        rgb = rgb.transpose(turn)
-    return np.ascontiguousarray(np.asarray(rgb, dtype=np.uint8))
+    return _turned(np.asarray(rgb, dtype=np.uint8), orientation)
+
+
+def _turned(stored: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return pixels as they are displayed, contiguous. orientation: of EXIF."""
+    turn = _TURNS.get(orientation)
+    return np.ascontiguousarray(stored if turn is None else turn(stored))
 
 
 def _check_tiff(data: bytes, image: Image.Image) -> None:
@@ -294,9 +306,9 @@ def _check_tiff(data: bytes, image: Image.Image) -> None:
     check_strips(data, tags.get(_TILES), tags.get(_TILE_BYTES))
 
 
-def _orientation(image: Image.Image, exif: bytes | None) -> int:
+def _orientation(image: Image.Image | None, exif: bytes | None) -> int:
     try:
-        tags = image.getexif()
+        tags = Image.Exif() if image is None else image.getexif()
         if exif is not None:
             tags.load(exif)
         return int(tags.get(ExifTags.Base.Orientation, 1))

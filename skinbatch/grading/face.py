@@ -118,9 +118,9 @@ def _of(
     label_map: NDArray[np.uint8], classes: Sequence[str], names: Sequence[str]
 ) -> NDArray[np.bool_]:
     """Return where the labels are of the named classes; unknown names are ignored."""
-    wanted = np.zeros(256, np.bool_)
-    wanted[[classes.index(name) for name in names if name in classes]] = True
-    return np.asarray(wanted[label_map], np.bool_)
+    is_named = np.zeros(256, np.uint8)
+    is_named[[classes.index(name) for name in names if name in classes]] = 1
+    return cv2.LUT(label_map, is_named).view(np.bool_)
 
 
 def _fills(skin: NDArray[np.bool_]) -> bool:
@@ -201,11 +201,11 @@ def _pieces(skin: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int6
     """Return the numbers of the pieces, (h, w) from 1 (0: no skin), and the skin pixels of each."""
     side = max(3, round(BRIDGE * max(skin.shape)) | 1)
     closed = cv2.morphologyEx(
-        skin.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
+        skin.view(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
     )
-    count, numbers = cv2.connectedComponents(closed, connectivity=8)
-    pieces = np.where(skin, numbers, 0).astype(np.int32)
-    return pieces, np.bincount(pieces.ravel(), minlength=count)[1:]
+    count, pieces = cv2.connectedComponents(closed, connectivity=8)
+    pieces *= skin  # without the gaps that were bridged
+    return pieces, np.bincount(pieces[skin], minlength=count)[1:]
 
 
 def _nose(nose: NDArray[np.bool_], face_area: int) -> tuple[float, float] | None:

@@ -191,23 +191,23 @@ def run(photos: str, pack: str, runtime: str, dest: str) -> dict[str, Any]:
 
     watch = Watch()
     cpu: list[float] = []
-    plain_ahead, plain_add = unit.decoded_ahead, Seconds.add
+    plain_ahead, plain_add = ahead.decoded_ahead, Seconds.add
 
     def decoded_ahead(items: Iterable[Any], *others: Any) -> Any:
         cpu.append(time.process_time())
         return plain_ahead(watch.each("fetch", items), *others)
 
-    def add(seconds: Seconds, part: str, value: float) -> None:
-        plain_add(seconds, part, value)
+    def add(self: Seconds, part: str, seconds: float) -> None:
+        plain_add(self, part, seconds)
         if part in STAGES:
-            watch.add(part, value)
+            watch.add(part, seconds)
 
-    unit.decoded_ahead = decoded_ahead  # type: ignore[assignment]
+    setattr(unit, "decoded_ahead", decoded_ahead)  # noqa: B010  the name belongs to `ahead`
     Seconds.add = add  # type: ignore[method-assign]
     ahead._decode = watch.timed("decode", ahead._decode)
     commit = watch.timed("write", unit.UnitScorer._commit)
     unit.UnitScorer._commit = commit  # type: ignore[method-assign]
-    LocalEngine.start = SameProcess.start  # type: ignore[method-assign]
+    LocalEngine.start = SameProcess.start  # type: ignore[method-assign, assignment]
 
     config = load_config(overrides={"engine": {"runtime": runtime}})
     report = score(photos, dest, pack=pack, engine="local", config=config, presenter=Phases())

@@ -200,10 +200,9 @@ def _neighbours(
 def _pieces(skin: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return the numbers of the pieces, (h, w) from 1 (0: no skin), and the skin pixels of each."""
     side = max(3, round(BRIDGE * max(skin.shape)) | 1)
-    closed = cv2.morphologyEx(
-        skin.view(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
-    )
-    count, pieces = cv2.connectedComponents(closed, connectivity=8)
+    closed = cv2.morphologyEx(skin.view(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    count, numbers = cv2.connectedComponents(closed, connectivity=8)
+    pieces = np.asarray(numbers, np.int32)
     pieces *= skin  # without the gaps that were bridged
     return pieces, np.bincount(pieces[skin], minlength=count)[1:]
 

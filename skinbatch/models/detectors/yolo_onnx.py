@@ -236,7 +236,7 @@ class YoloOnnxDetector:
         """Return (..., 3) float32, still RGB. pixels: (..., 3) uint8 RGB."""
         if self._layout in ALWAYS_RGB:
             return np.asarray(pixels / np.float32(255), np.float32)
-        mean, std = np.float32(self._stage.mean), np.float32(self._stage.std)
+        mean, std = (np.array(three, np.float32) for three in (self._stage.mean, self._stage.std))
         return np.asarray((pixels - mean) / std, np.float32)
 
     @property

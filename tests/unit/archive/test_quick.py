@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from skinbatch.archive import decode as decoding
@@ -17,6 +18,7 @@ from skinbatch.archive.formats import image_format
 from skinbatch.archive.quick import quick_pixels
 from skinbatch.config import DecodeSettings
 
+Pixels = NDArray[np.uint8]
 ORIENTATION = 0x0112
 SETTINGS = DecodeSettings()
 
@@ -31,7 +33,7 @@ def noisy(mode: str = "RGB", size: tuple[int, int] = (61, 47)) -> Image.Image:
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **options)  # type: ignore[arg-type]
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -81,21 +83,21 @@ SLOW = {
 }
 
 
-def with_pillow(data: bytes, monkeypatch: pytest.MonkeyPatch) -> np.ndarray | str:
+def with_pillow(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Pixels | str:
     """Return what Pillow alone makes of a file: pixels, or the reason why there are none."""
     with monkeypatch.context() as patched:
         patched.setattr(decoding, "quick_pixels", lambda data, kind, image: None)
         return pixels_or_reason(data)
 
 
-def pixels_or_reason(data: bytes) -> np.ndarray | str:
+def pixels_or_reason(data: bytes) -> Pixels | str:
     try:
         return decode(data, SETTINGS, "a.jpg").rgb
     except PhotoError as e:
         return f"{e.status}: {e}"
 
 
-def same(a: np.ndarray | str, b: np.ndarray | str) -> bool:
+def same(a: Pixels | str, b: Pixels | str) -> bool:
     return a == b if isinstance(a, str) or isinstance(b, str) else np.array_equal(a, b)
 
 

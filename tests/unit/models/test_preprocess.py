@@ -19,7 +19,7 @@ EVERY_VALUE = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2
         Normalisation((0.0, 0.1, 0.2), (1.0, 0.3, 1 / 255)),
     ],
 )
-def test_a_table_gives_the_numbers_of_the_formula(normalisation):
+def test_a_table_gives_the_numbers_of_the_formula(normalisation: Normalisation) -> None:
     photos = [RNG.integers(0, 256, (16, 16, 3), np.uint8), EVERY_VALUE]
 
     tensor = normalisation.tensor(photos)
@@ -28,7 +28,7 @@ def test_a_table_gives_the_numbers_of_the_formula(normalisation):
         assert np.array_equal(row.transpose(1, 2, 0), normalisation.scaled(photo))
 
 
-def test_the_numbers_are_those_of_torchvision():
+def test_the_numbers_are_those_of_torchvision() -> None:
     from torchvision.transforms.functional import normalize, to_tensor
 
     normalisation = Normalisation()
@@ -38,7 +38,7 @@ def test_the_numbers_are_those_of_torchvision():
 
 
 @pytest.mark.parametrize("bgr", [False, True])
-def test_a_detector_s_table_gives_the_numbers_of_mmdet_s_formula(bgr):
+def test_a_detector_s_table_gives_the_numbers_of_mmdet_s_formula(bgr: bool) -> None:
     spec = DetectorSpec(
         "yolox-s",
         ("acne",),
@@ -55,7 +55,7 @@ def test_a_detector_s_table_gives_the_numbers_of_mmdet_s_formula(bgr):
     assert np.array_equal(place, normalise(EVERY_VALUE, spec))
 
 
-def test_a_look_up_writes_only_into_its_place():
+def test_a_look_up_writes_only_into_its_place() -> None:
     batch = np.full((2, 40, 40, 3), 7, np.float32)
     wide = RNG.integers(0, 256, (20, 60, 3), np.uint8)
     table = channel_table(Normalisation().scaled)

@@ -19,8 +19,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from skinbatch.config import StorageSettings
+from skinbatch.engines.local import LocalPool
 from skinbatch.models.fake import write_fake_pack
 from tests.pictures import picture
+from tests.warm_workers import WarmWorkers, forking
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -45,6 +47,16 @@ def connect(endpoint: str) -> S3Server:
     return S3Server(
         StorageSettings(endpoint_url=endpoint), boto3.Session().client("s3", endpoint_url=endpoint)
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers() -> Iterator[None]:
+    """Fork the local engine's workers from a process that has imported torch."""
+    workers = WarmWorkers()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalPool, "_start", forking(workers))
+        yield
+    workers.close()
 
 
 @pytest.fixture(scope="session")

@@ -24,19 +24,16 @@ from skinbatch.errors import UsageError
 from skinbatch.storage.locate import Locator
 from skinbatch.types import ImageRef
 from tests.faces import face, jpeg, png, rows, tar_bytes, write_tree
+from tests.field.in_process import command
 
 COMMAND = [sys.executable, "-m", "skinbatch"]
 
 
-def skin(
-    *arguments: object, shell: str = "", cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def skin(*arguments: object, shell: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command in a shell, so that its streams can be redirected. Its exit code is the first of a pipe."""
-    command = " ".join(f"'{argument}'" for argument in (*COMMAND, *arguments))
-    whole = f"set -o pipefail; {command} {shell}"
-    return subprocess.run(
-        ["bash", "-c", whole], capture_output=True, text=True, timeout=240, cwd=cwd
-    )
+    line = " ".join(f"'{argument}'" for argument in (*COMMAND, *arguments))
+    whole = f"set -o pipefail; {line} {shell}"
+    return subprocess.run(["bash", "-c", whole], capture_output=True, text=True, timeout=240)
 
 
 def write_listing(path: Path, uris: list[str]) -> Path:
@@ -58,16 +55,15 @@ def test_a_listing_of_url_encoded_keys_is_no_success(
 ) -> None:
     names = sorted(path.name for path in album.iterdir())
     listing = write_listing(tmp_path / "encoded.csv", [f"album/{quote(name)}" for name in names])
-    done = skin(
-        "score", listing, tmp_path / "out", "--engine", "local", "--pack", fake_pack, "--json"
-    )
-    assert done.returncode == 4
-    result = json.loads(done.stdout)
+    run = ("score", str(listing), str(tmp_path / "out"), "--engine", "local", "--pack", fake_pack)
+    code, said, _ = command(*run, "--json")
+    assert code == 4
+    result = json.loads(said)
     assert result["exit_code"] == 4
     assert "of 30 listed photos" in result["message"]
     assert "album/patient%20" in result["message"]
     assert "URL-encoded" in result["message"]
-    assert skin("verify", tmp_path / "out").returncode == 5
+    assert command("verify", str(tmp_path / "out"))[0] == 5
 
     # Run the same command with a correct listing: the first attempt must leave nothing in the way.
     write_listing(listing, [f"album/{name}" for name in names])
@@ -150,17 +146,9 @@ def test_a_missing_folder_is_told_at_once_and_not_at_the_end(
     listing = write_listing(tmp_path / "list.csv", [f"not-there/{n}.jpg" for n in range(40)])
     settings = tmp_path / "settings.toml"
     settings.write_text("[storage]\nmax_attempts = 1\ntimeout_s = 16.0\n")  # pauses of 2 and 8 s
-    command = [
-        *COMMAND,
-        "score",
-        str(listing),
-        str(tmp_path / "out"),
-        "--engine",
-        "local",
-        "--json",
-    ]
+    arguments = ["score", str(listing), str(tmp_path / "out"), "--engine", "local", "--json"]
     run = subprocess.Popen(
-        [*command, "--pack", fake_pack, "--config", str(settings)],
+        [*COMMAND, *arguments, "--pack", fake_pack, "--config", str(settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -176,25 +164,25 @@ def test_a_missing_folder_is_told_at_once_and_not_at_the_end(
 def test_the_result_is_one_line_of_json_also_when_nothing_could_be_done(
     album: Path, fake_pack: str, tmp_path: Path
 ) -> None:
-    run = ("score", album, tmp_path / "out", "--engine", "local", "--pack", fake_pack, "--json")
+    out, other = str(tmp_path / "out"), str(tmp_path / "other")
+    run = ("score", str(album), out, "--engine", "local", "--pack", fake_pack, "--json")
     stopped = skin(*run, "--limit", "1", "--exit-zero-on", "6")
     assert stopped.returncode == 0
     assert len(stopped.stdout.splitlines()) == 1
     result = json.loads(stopped.stdout)
     assert result["exit_code"] == 6
-    assert result["destination"] == str(tmp_path / "out")
+    assert result["destination"] == out
     assert result["units_left"] > 0
-    assert skin(*run, "--limit", "1").returncode in (0, 6)
+    assert command(*run, "--limit", "1")[0] in (0, 6)
 
-    wrong = skin("score", tmp_path / "nowhere", tmp_path / "other", "--json")
-    assert wrong.returncode == 2
-    assert json.loads(wrong.stdout)["exit_code"] == 2
-    assert "nowhere" in json.loads(wrong.stdout)["message"]
-    mapped = skin(
-        "score", tmp_path / "nowhere", tmp_path / "other", "--json", "--exit-zero-on", "2"
-    )
-    assert (mapped.returncode, json.loads(mapped.stdout)["exit_code"]) == (0, 2)
-    assert skin(*run, "--exit-zero-on", "8").returncode == 2
+    nowhere = ("score", str(tmp_path / "nowhere"), other, "--json")
+    code, said, _ = command(*nowhere)
+    assert code == 2
+    assert json.loads(said)["exit_code"] == 2
+    assert "nowhere" in json.loads(said)["message"]
+    code, said, _ = command(*nowhere, "--exit-zero-on", "2")
+    assert (code, json.loads(said)["exit_code"]) == (0, 2)
+    assert command(*run, "--exit-zero-on", "8")[0] == 2
 
 
 def test_a_run_with_nothing_to_do_starts_neither_ray_nor_a_worker(
@@ -254,12 +242,15 @@ def test_a_command_alone_shows_its_help_and_nothing_else(group: list[str]) -> No
 
 
 @pytest.mark.parametrize("folder", ["/proc/demo", "a file/demo", "a file"])
-def test_a_demo_that_cannot_be_written_is_wrong_use(folder: str, tmp_path: Path) -> None:
+def test_a_demo_that_cannot_be_written_is_wrong_use(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a file").write_text("in the way")
-    done = skin("demo", folder, cwd=tmp_path)
-    assert done.returncode == 2
-    assert folder in done.stderr and "name another folder" in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = command("demo", folder)
+    assert code == 2
+    assert folder in errors and "name another folder" in errors
+    assert "Traceback" not in errors
 
 
 class Watching(Silent):

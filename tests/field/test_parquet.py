@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from skinbatch.errors import UsageError
 from skinbatch.storage.locate import Locator
 from skinbatch.types import Fetched, ShardRef, Status, WorkUnit
 from tests.faces import face, jpeg, png, rows, tar_bytes, write_tree
+from tests.field.in_process import command
 
 FACES = [jpeg(face(n)) for n in range(3)]
 MASKS = [png(np.full((96, 96, 3), 7, np.uint8))] * 3
@@ -98,25 +97,13 @@ def test_the_column_is_named_by_option_keyword_or_settings_file(
     assert {i: row["count_total"] for i, row in rows(tmp_path / "keyword").items()} == expected
 
     (tmp_path / "s.toml").write_text('[source]\nimage_column = "photo"\n')
-    base = [
-        sys.executable,
-        "-m",
-        "skinbatch",
-        "score",
-        str(path),
-        "--pack",
-        fake_pack,
-        "--engine",
-        "local",
-    ]
     for name, option in (
         ("file", ["--config", str(tmp_path / "s.toml")]),
         ("option", ["--image-column", "photo.bytes"]),
     ):
-        done = subprocess.run(
-            [*base, str(tmp_path / name), *option], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+        run = ("score", str(path), str(tmp_path / name), "--pack", fake_pack, "--engine", "local")
+        code, _, errors = command(*run, *option)
+        assert code == 0, errors
         assert {i: row["count_total"] for i, row in rows(tmp_path / name).items()} == expected
 
 

@@ -86,12 +86,9 @@ def test_a_killed_driver_is_resumed_by_the_same_command(
     assert (checked.exit_code, checked.units_left > 0) == (5, True)
     leave_half_written(out, checked.fingerprint)
 
-    again = subprocess.run(
-        [*command(tree, out, fake_pack), "--json"], capture_output=True, text=True, timeout=120
-    )
-    assert again.returncode == 0, again.stderr
-    report = json.loads(again.stdout)
-    assert 0 < report["scored"] < report["rows"] == 170
+    again = skinbatch.score(tree, out, pack=fake_pack, engine="local")
+    assert again.exit_code == 0
+    assert 0 < again.scored < again.rows == 170
     assert done >= 2
     assert skinbatch.verify(out).differences == []
     for ours, theirs in zip(comparable(out), comparable(undisturbed), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.training import command, kill, until
+from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.session import train
+from tests.training import command, until
 from tests.unit.train.detection.spotted import write_spotted
 
 CLASSIFIER = """
@@ -58,6 +61,19 @@ def detector(folder: Path) -> Path:
     return recipe
 
 
+class UntilEvaluated(Silent):
+    """Interrupt a training at its first evaluation, and keep its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def evaluated(self, point: Mapping[str, float]) -> None:
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(("stage", "made"), [("classifier", classifier), ("detector", detector)])
 def test_a_signal_to_the_whole_group_ends_the_step_and_keeps_it(
     stage: str, made: object, tmp_path: Path
@@ -65,7 +81,7 @@ def test_a_signal_to_the_whole_group_ends_the_step_and_keeps_it(
     recipe = made(tmp_path)  # type: ignore[operator]
     out = tmp_path / "out"
     stem = "classifier-disease" if stage == "classifier" else stage
-    for evaluations in (1, 2):  # the second goes on
+    for evaluations in (1, 2):  # the second goes on from the first
         running = command(stage, recipe, out)
         until(running, out / "work" / stem, evaluations)
         makers = [p for p in psutil.Process(running.pid).children() if p.name() == "pt_data_worker"]
@@ -78,6 +94,8 @@ def test_a_signal_to_the_whole_group_ends_the_step_and_keeps_it(
         assert "stops after this step" in said
         assert checkpoint.stat().st_mtime_ns > before
         assert not any(maker.is_running() for maker in makers)
-    running = command(stage, recipe, out)
-    until(running, out / "work" / stem, 3)
-    kill(running)
+
+    progress = UntilEvaluated()
+    with pytest.raises(KeyboardInterrupt):
+        train(stage, recipe, out, progress)
+    assert [note for note in progress.notes if note.startswith("resumed after step ")]

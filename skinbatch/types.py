@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.unit_id import UnitId
+
 ShardKind = Literal["tar", "zip", "parquet"]
 View = Literal["frontal", "half", "closeup", "body"]
 Side = Literal["left", "right"]
@@ -93,7 +95,7 @@ class ShardRef:
 class WorkUnit:
     """Describe what one worker scores in one go: loose photos, or a range of a shard's members.
 
-    unit_id: safe as a file name. images: the loose photos. shard, start, stop: ordinals of the
+    unit_id: see unit_id.UnitId; safe as a file name. images: the loose photos. shard, start, stop: ordinals of the
     shard's members; stop None means to the end. They are None, 0 and None for loose photos.
     """
 
@@ -104,11 +106,11 @@ class WorkUnit:
     stop: int | None = None
 
     def halves(self, members: int | None = None) -> tuple[WorkUnit, WorkUnit]:
-        """Return both halves, `<unit>.0` and `<unit>.1`.
+        """Return both halves.
 
         members: number of members of the whole shard; needed if `stop` is None.
         """
-        first, second = f"{self.unit_id}.0", f"{self.unit_id}.1"
+        first, second = UnitId(self.unit_id).halves
         if self.shard is None:
             images = tuple(sorted(self.images, key=lambda r: r.image_id))
             middle = len(images) // 2

@@ -11,12 +11,12 @@ from skinbatch.errors import StoreError
 from skinbatch.runs import plan, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
-from skinbatch.runs.receipts import family
 from skinbatch.runs.stub import Stub
 from skinbatch.runs.units import PlannedUnit, Units
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
 from skinbatch.types import Receipt, WorkUnit
+from skinbatch.unit_id import UnitId
 
 
 def reuse_of(receipt: Receipt) -> Reuse:
@@ -46,8 +46,8 @@ class EarlierReceipts:
             else []
         )
         self._ledger: Ledger | None = None
-        self._families: dict[str, list[Stub]] = {}
-        self._names: list[str] = []
+        self._families: dict[UnitId, list[Stub]] = {}
+        self._names: list[UnitId] = []
         self._last: tuple[str, list[Receipt]] = "", []
         self._too_many = False
 
@@ -68,10 +68,10 @@ class EarlierReceipts:
             self._run_instead(self._stages, "has no valid snapshot any more")
             return
 
-        families: dict[str, list[Stub]] = {}
+        families: dict[UnitId, list[Stub]] = {}
         for stub in found.receipts:
             if stub.complete:
-                families.setdefault(family(stub.unit_id), []).append(stub)
+                families.setdefault(UnitId(stub.unit_id).family, []).append(stub)
         self._ledger, self._families = ledger, families
         self._names = sorted(families)
 
@@ -97,27 +97,27 @@ class EarlierReceipts:
             )
         return ()
 
-    def _receipts_of(self, name: str) -> list[Receipt]:
+    def _receipts_of(self, name: UnitId) -> list[Receipt]:
         """Return the receipts of a family, but no more than are needed to see that they are too many."""
         assert self._ledger is not None
         if self._last[0] != name:  # the parts of a shard come one after the other
             stubs = self._families.get(name, ())
-            some = stubs if name.startswith("s") else stubs[: MOST_EARLIER + 1]
+            some = stubs if name.is_of_shard else stubs[: MOST_EARLIER + 1]
             self._last = name, [self._ledger.receipt(stub) for stub in some]
         return self._last[1]
 
-    def _near(self, work: WorkUnit) -> list[str]:
+    def _near(self, work: WorkUnit) -> list[UnitId]:
         """Return the families in which a unit's photos may be.
 
         Each scoring splits its groups when it is planned, so the earlier one may have larger or
         smaller groups.
         """
-        name = family(work.unit_id)
+        name = UnitId(work.unit_id).family
         if work.shard is not None:
             return [name]
-        near = [name[:depth] for depth in range(1, len(name))]
+        near = name.wider_groups
         number = bisect_left(self._names, name)
-        while number < len(self._names) and self._names[number].startswith(name):
+        while number < len(self._names) and self._names[number].is_within(name):
             near.append(self._names[number])
             number += 1
             if len(near) > len(name) + MOST_EARLIER:  # too many anyway
@@ -142,10 +142,10 @@ class Assigner:
     @cached_property
     def _moved(self) -> dict[int | None, list[Stub]]:
         """Return complete receipts of shards that are no longer listed, grouped by shard size."""
-        planned = {family(unit_id) for unit_id, _ in self.plan.units.inputs()}
+        planned = {UnitId(unit_id).family for unit_id, _ in self.plan.units.inputs()}
         moved: dict[int | None, list[Stub]] = {}
         for name in sorted(
-            {f for f in self.ledger.families() if f.startswith("s") and f not in planned}
+            {f for f in self.ledger.families() if f.is_of_shard and f not in planned}
         ):
             for stub in self.ledger.of_family(name):
                 moved.setdefault(stub.shard_size, []).append(stub)
@@ -177,9 +177,9 @@ class Assigner:
         split from. For a shard, they are its own receipts and those of unlisted shards of exactly
         the same size, which may be the same shard under another name.
         """
-        name = family(work.unit_id)
-        groups = [name[:depth] for depth in range(1, len(name) + 1)]
+        name = UnitId(work.unit_id).family
         if work.shard is None:
+            groups = [*name.wider_groups, name]
             return [r for group in groups for r in self.ledger.of_family(group)]
         return [*self.ledger.of_family(name), *self._moved.get(work.shard.size, ())]
 
@@ -226,6 +226,6 @@ def _half(work: WorkUnit, receipt: Receipt) -> WorkUnit:
     """Return the unit itself, or the half of it that the receipt belongs to."""
     if work.shard is not None:
         return WorkUnit(receipt.unit_id, shard=work.shard, start=receipt.start, stop=receipt.stop)
-    for digit in receipt.unit_id.split(".")[1:]:
-        work = work.halves()[int(digit)]
+    for half in UnitId(receipt.unit_id).path:
+        work = work.halves()[half]
     return work

@@ -23,11 +23,11 @@ from skinbatch.archive.unit import read_unit
 from skinbatch.config import Config, merge
 from skinbatch.errors import UsageError
 from skinbatch.runs import destination, plan
-from skinbatch.runs.receipts import family
 from skinbatch.runs.results import Results
 from skinbatch.storage.locate import Locator
 from skinbatch.tables.names import composed
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
+from skinbatch.unit_id import UnitId
 
 _COLUMNS = ("image_id", "uri", "sha256", "status", "error", "crop_x1", "unit_id")
 # Most names that are compared letter by letter with an unknown one. More would take seconds.
@@ -155,13 +155,13 @@ class Originals:
 
     def _shard_of(self, unit_id: str) -> ShardRef | None:
         """Return the shard of a unit, by the newest plan that has the unit; None for loose photos."""
-        name = family(unit_id)
+        name = UnitId(unit_id).family
         while name not in self._shards:
             plan_name = next(self._plans, None)
             if plan_name is None:
                 return None
             for unit in plan.read(self._results.store, self._results.fingerprint, plan_name).units:
-                self._shards.setdefault(family(unit.unit_id), unit.shard)
+                self._shards.setdefault(UnitId(unit.unit_id).family, unit.shard)
         return self._shards[name]
 
 

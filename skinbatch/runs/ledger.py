@@ -11,10 +11,11 @@ from skinbatch.errors import NotFoundError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.pages import Pages
-from skinbatch.runs.receipts import Entry, family
+from skinbatch.runs.receipts import Entry
 from skinbatch.runs.stub import BITS, LISTED, Stub
 from skinbatch.storage.base import Store
 from skinbatch.types import Receipt
+from skinbatch.unit_id import UnitId
 
 _READERS = 16
 
@@ -183,11 +184,10 @@ class Ledger:
         else:
             self._units[unit_id] = stub if before is None else [before, stub]
         if before is None:
-            if (name := family(unit_id)) != unit_id:
-                self._parts[name].append(unit_id)
-            while "." in unit_id:
-                unit_id = unit_id.rpartition(".")[0]
-                self._split.add(unit_id)
+            name = UnitId(unit_id)
+            if name.family != name:
+                self._parts[name.family].append(unit_id)
+            self._split.update(name.halved)
         return stub
 
     def add(self, receipt: Receipt) -> Stub:
@@ -226,9 +226,9 @@ class Ledger:
         stub = self.find(*name) if name else None
         return stub if stub is not None and stub.listed else None
 
-    def families(self) -> Iterator[str]:
+    def families(self) -> Iterator[UnitId]:
         """Yield groups and shards that have receipts; some come more than once."""
-        return map(family, self._units)
+        return (UnitId(unit_id).family for unit_id in self._units)
 
     def of_family(self, name: str) -> list[Stub]:
         """Return complete receipts of a group or shard, including its parts and halves."""
@@ -258,7 +258,7 @@ class Ledger:
         return halves if min(stub.generation for stub in halves) > own.generation else [own]
 
     def _proof_of_halves(self, unit_id: str, whole_sha256: str) -> list[Stub] | None:
-        proofs = [self.proof(f"{unit_id}.{half}", whole_sha256) for half in (0, 1)]
+        proofs = [self.proof(half, whole_sha256) for half in UnitId(unit_id).halves]
         if proofs[0] is None or proofs[1] is None:
             return None
         return proofs[0] + proofs[1]

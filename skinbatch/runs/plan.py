@@ -22,11 +22,11 @@ from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
 from skinbatch.runs.apart import tell_apart
 from skinbatch.runs.grouping import first_bits, key_hash, split
-from skinbatch.runs.receipts import family
 from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
+from skinbatch.unit_id import UnitId
 
 MEMBERS_PER_FILE = 100_000
 PART_MEMBERS = 512
@@ -169,7 +169,7 @@ class PlanWriter:
         order = np.lexsort((np.arange(len(ids)), hashes))
         keep = [k for n, k in enumerate(order) if n == 0 or ids[k] != ids[order[n - 1]]]
         photos = photos.take(pa.array(keep, pa.int64()))
-        known = [u.unit_id[1:] for u in newest.units if u.shard is None] if newest else []
+        known = [UnitId(u.unit_id).bits for u in newest.units if u.shard is None] if newest else []
         groups = split(hashes[keep], first_bits(len(keep)) if bits is None else bits, known)
         files: dict[str, pa.Table] = {}
         units: list[PlannedUnit] = []
@@ -181,11 +181,11 @@ class PlanWriter:
                 file_name = f"members-{len(files):05d}.parquet"
                 table = photos.slice(first, group[2] - first)
                 unit_ids = pa.array(
-                    [f"g{g}" for g, a, b in pending for _ in range(a, b)], pa.string()
+                    [UnitId.of_group(g) for g, a, b in pending for _ in range(a, b)], pa.string()
                 )
                 files[file_name] = table = table.append_column("unit_id", unit_ids)
                 for g, a, b in pending:
-                    unit = WorkUnit(f"g{g}", _refs(table.slice(a - first, b - a)))
+                    unit = WorkUnit(UnitId.of_group(g), _refs(table.slice(a - first, b - a)))
                     units.append(PlannedUnit(unit.unit_id, unit.inputs_sha256, b - a, file_name))
                 pending, first = [], group[2]
         return files, units
@@ -197,7 +197,7 @@ class PlanWriter:
         alongside.
         """
         planned = (u for u in newest.units if u.shard is not None) if newest else iter(())
-        before = groupby(planned, key=lambda u: family(u.unit_id))
+        before = groupby(planned, key=lambda u: UnitId(u.unit_id).family)
         name, units = next(before, (None, iter(())))
 
         def known() -> Iterator[tuple[ShardRef, list[PlannedUnit]]]:
@@ -229,7 +229,7 @@ class PlanWriter:
         return [
             _planned(
                 WorkUnit(
-                    f"{name}-{n:05d}",
+                    name.part(n),
                     shard=shard,
                     start=a,
                     stop=None if a == starts[-1] else a + members,
@@ -404,8 +404,8 @@ def _ranges(unit_ids: list[str]) -> dict[str, tuple[int, int]]:
     return ranges
 
 
-def _name_of(shard: ShardRef) -> str:
-    return f"s{key_hash(shard.key):016x}"
+def _name_of(shard: ShardRef) -> UnitId:
+    return UnitId.of_shard(key_hash(shard.key))
 
 
 def _to_be_cut(shard: ShardRef) -> bool:

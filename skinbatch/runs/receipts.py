@@ -102,11 +102,6 @@ def key_of(fingerprint: str, receipt: Receipt) -> str:
     return layout.receipt_key(fingerprint, receipt.unit_id, receipt.generation, receipt.attempt)
 
 
-def family(unit_id: str) -> str:
-    """Return the group or shard of a unit: its id without part and halves."""
-    return unit_id.partition(".")[0].partition("-")[0]
-
-
 def write_fold(store: Store, fingerprint: str, n: int, entries: Iterable[Entry]) -> None:
     """Write a copy of receipts in one object, so that resuming reads few objects."""
     store.put(

@@ -25,6 +25,7 @@ from skinbatch.runs.units import PlannedUnit
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
 from skinbatch.types import DataFile, Receipt
+from skinbatch.unit_id import UnitId
 
 _READERS = 8
 _NAMED = 20
@@ -201,7 +202,7 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
     store = ledger.store
     by_unit: dict[str, list[Stub]] = {}
     for stub in found.receipts:
-        by_unit.setdefault(stub.unit_id.split(".")[0], []).append(stub)
+        by_unit.setdefault(UnitId(stub.unit_id).planned, []).append(stub)
     seen = _Seen()
     with ThreadPoolExecutor(_READERS) as pool:
         for unit, expected in _expected(store, ledger.fingerprint, checked):

@@ -11,6 +11,7 @@ from typing import Literal
 
 from skinbatch.config import Config
 from skinbatch.types import DataFile, ImageRef, Receipt, Status, WorkUnit
+from skinbatch.unit_id import UnitId
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Assignment:
 
     @property
     def is_half(self) -> bool:
-        return "." in self.unit.unit_id
+        return UnitId(self.unit.unit_id).is_half
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from jobs.bench_memory import peaks
 from skinbatch.grading.schemes import HAYASHI
 from skinbatch.runs import destination, layout, receipts, snapshot
 from skinbatch.runs.ledger import Ledger
-from skinbatch.runs.plan import PlanWriter, collect, work_units
+from skinbatch.runs.listed import collect
+from skinbatch.runs.plan import PlanWriter, work_units
 from skinbatch.storage.local import LocalStore
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.schema import BOXES, SCHEMA_VERSION, images_schema

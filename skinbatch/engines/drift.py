@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from skinbatch.errors import NotFoundError
-from skinbatch.runs import plan
-from skinbatch.runs.plan import Listing
+from skinbatch.runs.listed import Listing, amend, replace_shards
 from skinbatch.scoring.assignment import UnitFailed
 from skinbatch.storage.locate import Locator
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
@@ -72,7 +71,7 @@ class Drift:
         The names are kept, so that a second change of the same photo or shard is recognised.
         """
         self.lost_shards(locator)
-        amended = plan.replace_shards(plan.amend(listing, self._changed, self._vanished), self._now)
+        amended = replace_shards(amend(listing, self._changed, self._vanished), self._now)
         self._before |= {*self._changed, *self._vanished, *self._shards}
         self._changed, self._vanished, self._shards, self._now = {}, set(), {}, {}
         return amended

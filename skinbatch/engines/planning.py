@@ -12,7 +12,8 @@ from skinbatch.engines.setup import Prepared
 from skinbatch.errors import UsageError
 from skinbatch.runs import destination, plan
 from skinbatch.runs.grouping import first_bits
-from skinbatch.runs.plan import Listing, Plan, PlanWriter
+from skinbatch.runs.listed import Listing, collect
+from skinbatch.runs.plan import Plan, PlanWriter
 from skinbatch.runs.record import RunLog
 from skinbatch.runs.since import OLDER, only_since
 from skinbatch.storage.locate import Locator
@@ -94,7 +95,7 @@ class Planner:
         uri = self.prepared.source_uri
         self.presenter.phase(f"listing {uri}")
         source = open_source(uri, self.prepared.config)
-        listing = plan.collect(
+        listing = collect(
             self._entries(source, newest),
             lambda n: self.presenter.phase(f"listing {uri}: {n} so far"),
         )

@@ -1,4 +1,4 @@
-"""List a source and divide it into units.
+"""Divide a listed source into units.
 
 A plan is immutable. The newest plan defines what the source holds.
 """
@@ -14,18 +14,17 @@ from itertools import chain, groupby
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skinbatch.errors import ClaimError, NotFoundError, TableError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
-from skinbatch.runs.apart import tell_apart
 from skinbatch.runs.grouping import first_bits, key_hash, split
+from skinbatch.runs.listed import LISTED_SCHEMA, Listing, refs
 from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
-from skinbatch.types import ImageRef, ShardRef, WorkUnit
+from skinbatch.types import ShardRef, WorkUnit
 from skinbatch.unit_id import UnitId
 
 MEMBERS_PER_FILE = 100_000
@@ -36,7 +35,6 @@ MOST_PARTS = 128
 PART_BYTES = 64 << 20
 # Shards over these sizes are opened to be divided.
 PARQUET_BYTES = 64 << 10
-_CHUNK = 50_000
 # Number of shards whose members are counted at the same time. Each takes a few round trips to the
 # store.
 _OPENED = 8
@@ -45,17 +43,7 @@ _WAY_OUT = "delete it, and run the same `skinbatch score` again"
 # Metadata of that file: sizes in bytes of the others.
 _SIZES = "skinbatch.sizes"
 
-_MEMBERS_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("size", pa.int64()),
-        ("version", pa.string()),
-        ("meta", pa.string()),
-        ("unit_id", pa.string()),
-    ]
-)
-_LISTED_SCHEMA = _MEMBERS_SCHEMA.remove(_MEMBERS_SCHEMA.get_field_index("unit_id"))
+_MEMBERS_SCHEMA = LISTED_SCHEMA.append(pa.field("unit_id", pa.string()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,54 +64,6 @@ class Plan:
     def photos(self) -> int:
         """Return the number of photos in units whose number is known."""
         return self.units.photos
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Hold a source as it is listed now.
-
-    photos: Arrow table of image_id, uri, size, version and meta (JSON text). shards: its shards.
-    """
-
-    photos: pa.Table
-    shards: tuple[ShardRef, ...]
-
-    @property
-    def empty(self) -> bool:
-        return not self.photos.num_rows and not self.shards
-
-
-def collect(
-    entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], None] = lambda n: None
-) -> Listing:
-    """Collect the entries of a source as columns; of two with the same image_id, the first wins."""
-    batches: list[pa.RecordBatch] = []
-    rows: list[ImageRef] = []
-    shards: dict[str, ShardRef] = {}
-
-    def flush() -> None:
-        columns = [
-            [r.image_id for r in rows],
-            [r.uri for r in rows],
-            [r.size for r in rows],
-            [r.version for r in rows],
-            [_meta_text(r.meta) for r in rows],
-        ]
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, _LISTED_SCHEMA, strict=True)]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=_LISTED_SCHEMA))
-        rows.clear()
-
-    for count, entry in enumerate(entries, 1):
-        if isinstance(entry, ShardRef):
-            shards.setdefault(entry.key, entry)
-        else:
-            rows.append(entry)
-            if len(rows) >= _CHUNK:
-                flush()
-        if count % 1000 == 0:
-            on_count(count)
-    flush()
-    return Listing(*tell_apart(pa.Table.from_batches(batches, _LISTED_SCHEMA), shards))
 
 
 class PlanWriter:
@@ -185,7 +125,7 @@ class PlanWriter:
                 )
                 files[file_name] = table = table.append_column("unit_id", unit_ids)
                 for g, a, b in pending:
-                    unit = WorkUnit(UnitId.of_group(g), _refs(table.slice(a - first, b - a)))
+                    unit = WorkUnit(UnitId.of_group(g), refs(table.slice(a - first, b - a)))
                     units.append(PlannedUnit(unit.unit_id, unit.inputs_sha256, b - a, file_name))
                 pending, first = [], group[2]
         return files, units
@@ -238,24 +178,6 @@ class PlanWriter:
             )
             for n, a in enumerate(starts)
         ]
-
-
-def amend(listing: Listing, changed: Mapping[str, ImageRef], vanished: Iterable[str]) -> Listing:
-    """Return the listing with what workers found: photos that changed while they were read or are
-    gone.
-    """
-    gone = set(vanished) | set(changed)
-    kept = listing.photos.filter(
-        pc.invert(pc.is_in(listing.photos.column("image_id"), pa.array(sorted(gone), pa.string())))
-    )
-    again = collect(changed.values())
-    return Listing(pa.concat_tables([kept, again.photos]), listing.shards)
-
-
-def replace_shards(listing: Listing, shards: Mapping[str, ShardRef | None]) -> Listing:
-    """Return the listing with new versions of shards; None for one that is gone."""
-    now = [shards.get(s.key, s) for s in listing.shards]
-    return Listing(listing.photos, tuple(s for s in now if s is not None))
 
 
 def names(store: Store, fingerprint: str) -> list[str]:
@@ -353,7 +275,7 @@ def work_units(
             table, loaded = read_members(store, fingerprint, plan, unit.members), unit.members
             ranges = _ranges(table.column("unit_id").to_pylist())
         start, stop = ranges[unit.unit_id]
-        yield WorkUnit(unit.unit_id, _refs(table.slice(start, stop - start)))
+        yield WorkUnit(unit.unit_id, refs(table.slice(start, stop - start)))
 
 
 def read_members(store: Store, fingerprint: str, plan: Plan, file_name: str) -> pa.Table:
@@ -390,7 +312,7 @@ def read_listing(store: Store, fingerprint: str, plan: Plan) -> Listing:
         read_members(store, fingerprint, plan, name).drop_columns("unit_id") for name in files
     ]
     shards = {u.shard.key: u.shard for u in plan.units if u.shard is not None}
-    photos = pa.concat_tables(tables) if tables else _LISTED_SCHEMA.empty_table()
+    photos = pa.concat_tables(tables) if tables else LISTED_SCHEMA.empty_table()
     return Listing(photos, tuple(shards.values()))
 
 
@@ -417,24 +339,6 @@ def _to_be_cut(shard: ShardRef) -> bool:
 def _planned(unit: WorkUnit, count: int | None) -> PlannedUnit:
     return PlannedUnit(
         unit.unit_id, unit.inputs_sha256, count, "", unit.shard, unit.start, unit.stop
-    )
-
-
-def _refs(table: pa.Table) -> tuple[ImageRef, ...]:
-    columns = (
-        table.column(name).to_pylist() for name in ("image_id", "uri", "size", "version", "meta")
-    )
-    return tuple(
-        ImageRef(i, uri, size, version, json.loads(meta) if meta else {})
-        for i, uri, size, version, meta in zip(*columns, strict=True)
-    )
-
-
-def _meta_text(meta: Mapping[str, str]) -> str | None:
-    return (
-        json.dumps(dict(sorted(meta.items())), ensure_ascii=False, separators=(",", ":"))
-        if meta
-        else None
     )
 
 

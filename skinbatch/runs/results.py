@@ -11,17 +11,17 @@ from typing import TypeVar, overload
 
 import pyarrow as pa
 
-from skinbatch.errors import NotFoundError, StoreError, UnfinishedWarning, UsageError
+from skinbatch.errors import NotFoundError, StoreError, UnfinishedWarning
 from skinbatch.grading.scheme_file import find_scheme
 from skinbatch.runs import destination, gradings, layout, plan, snapshot
+from skinbatch.runs.data_files import DataFiles, unknown_column
 from skinbatch.runs.gradings import AppliedGrading, Grading
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.stub import BITS, Stub
 from skinbatch.storage.base import Store
-from skinbatch.tables.meta import add_meta_columns, with_meta
-from skinbatch.tables.names import META_PREFIX, closest
-from skinbatch.tables.parquet import read_columns
-from skinbatch.tables.schema import BOXES, META, SCHEMA_VERSION, images_schema
+from skinbatch.tables.meta import add_meta_columns
+from skinbatch.tables.names import META_PREFIX
+from skinbatch.tables.schema import META
 
 R = TypeVar("R", bound="Results")
 
@@ -57,9 +57,7 @@ class Results:
         self.snapshot: str | None = None
         self.newer_unfinished: str | None = None
         self._receipts: tuple[Stub, ...] = ()
-        self._scoring = destination.read_scoring(store, fingerprint)
-        described = destination.read_destination(store)
-        self._version = SCHEMA_VERSION if described is None else described.schema_version
+        self._files = DataFiles(store, fingerprint)
         self.refresh()
         if grading is not None:
             record = gradings.choose_grading(store, fingerprint, grading)
@@ -73,15 +71,15 @@ class Results:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Return the names of the detector's classes."""
-        return self._scoring.classes if self._scoring is not None else ()
+        return self._files.scoring.classes if self._files.scoring is not None else ()
 
     @property
     def graded_by(self) -> Grading:
         """Return the threshold, scheme and counting method of the shown grading."""
         if self.grading is not None:
             return self.grading.record.grading
-        assert self._scoring is not None, "a scoring's file holds its first grading"
-        first = self._scoring.grading
+        assert self._files.scoring is not None, "a scoring's file holds its first grading"
+        first = self._files.scoring.grading
         return Grading(
             float(first["threshold"]), find_scheme(str(first["scheme"])), first["counting"]
         )
@@ -89,7 +87,7 @@ class Results:
     @property
     def stored_columns(self) -> tuple[str, ...]:
         """Return the columns of `images` in its files: all but the `meta_<name>`."""
-        return tuple(self._known("images") or ())
+        return tuple(self._files.columns("images") or ())
 
     @property
     def note(self) -> str | None:
@@ -128,8 +126,8 @@ class Results:
             >>> table.sort_by("image_id").to_pylist()[0]
             {'image_id': 'visit-1/a.jpg', 'status': 'ok', 'count_total': 4}
         """
-        self._refuse_unknown("images", columns)
-        known = self._known("images") or []
+        self._files.refuse_unknown("images", columns)
+        known = self._files.columns("images") or []
         fields = [
             name for name in columns or () if name.startswith(META_PREFIX) and name not in known
         ]
@@ -165,7 +163,7 @@ class Results:
             >>> table.sort_by("image_id").to_pylist()[0]
             {'image_id': 'visit-1/a.jpg', 'label': 'acne', 'side': 'left'}
         """
-        self._refuse_unknown("boxes", columns)
+        self._files.refuse_unknown("boxes", columns)
         return self._read("boxes", columns)
 
     def masks(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -198,8 +196,8 @@ class Results:
             >>> [images.num_rows for images, boxes in skinbatch.open("scored").units()]
             [3, 1]
         """
-        self._refuse_unknown("images", images, fields=False)
-        self._refuse_unknown("boxes", boxes)
+        self._files.refuse_unknown("images", images, fields=False)
+        self._files.refuse_unknown("boxes", boxes)
         wanted = (("images", images), ("boxes", boxes))
 
         def read(stub: Stub) -> tuple[pa.Table, ...]:
@@ -249,7 +247,7 @@ class Results:
                 raise StoreError(
                     f"{e}: a run has just ended in {self.store.uri}; start again"
                 ) from None
-            tables.append(pa.concat_tables(parts) if parts else self._empty(kind, None))
+            tables.append(pa.concat_tables(parts) if parts else self._files.empty(kind, None))
         images, boxes, masks = tables
         return images, boxes, masks
 
@@ -261,24 +259,11 @@ class Results:
                 self.refresh()
                 continue
             if not tables:
-                return self._empty(kind, columns)
+                return self._files.empty(kind, columns)
             return pa.concat_tables(tables, promote_options="default")
         raise StoreError(
             f"{self.store.uri}: files of the newest snapshot keep disappearing; wait until no run is cleaning up here, "
             "then read again"
-        )
-
-    def _empty(self, kind: str, columns: Sequence[str] | None) -> pa.Table:
-        if kind == "boxes":
-            table = BOXES.empty_table()
-        elif kind == "images" and self._scoring is not None:
-            table = images_schema(self._scoring.classes, self._scoring.prob_columns).empty_table()
-        else:
-            table = pa.table({"image_id": pa.array([], pa.string())})
-        return (
-            table
-            if columns is None
-            else table.select([c for c in columns if c in table.column_names])
         )
 
     def _tables(self, kind: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
@@ -292,12 +277,12 @@ class Results:
 
     def _read_file(self, kind: str, path: str, columns: Sequence[str] | None) -> pa.Table:
         if self.grading is None or kind == "masks":
-            return self._read_stored(kind, path, columns)
+            return self._files.read(kind, path, columns)
 
         needed = (
             None if columns is None else list(dict.fromkeys((*columns, *self.grading.needs(kind))))
         )
-        stored = self._read_stored(kind, path, needed)
+        stored = self._files.read(kind, path, needed)
         name = layout.data_name(layout.data_prefix(kind, self.fingerprint), path)
         assert name is not None, "receipts name no other files"
         table = self.grading.apply(kind, name[0], stored)
@@ -307,53 +292,12 @@ class Results:
             else table.select([c for c in columns if c in table.column_names])
         )
 
-    def _read_stored(self, kind: str, path: str, columns: Sequence[str] | None) -> pa.Table:
-        data, _ = self.store.get(path)
-        if kind != "images" or self._version > 1:
-            return read_columns(data, columns).replace_schema_metadata(None)
-
-        # Version 1 has a column for each pass-through field.
-        if columns is not None and META not in columns:
-            return read_columns(data, columns).replace_schema_metadata(None)
-        table = with_meta(read_columns(data), self._scoring.prob_columns if self._scoring else ())
-        return table.select(columns or table.column_names).replace_schema_metadata(None)
-
-    def _known(self, kind: str) -> list[str] | None:
-        """Return the stored columns of a table; None if the scoring's own file is gone."""
-        if kind == "boxes":
-            return list(BOXES.names)
-        if self._scoring is None:
-            return None
-        return list(images_schema(self._scoring.classes, self._scoring.prob_columns).names)
-
-    def _refuse_unknown(
-        self, kind: str, columns: Sequence[str] | None, *, fields: bool = True
-    ) -> None:
-        """Raise UsageError for columns that the table cannot have.
-
-        fields: allow `meta_<name>` in `images`.
-        """
-        if isinstance(columns, str):
-            raise UsageError(f"columns is a list of names: columns=[{columns!r}]")
-        known = self._known(kind)
-        if columns is None or known is None:
-            return
-        allowed = META_PREFIX if kind == "images" and fields else ()
-        for name in columns:
-            if name not in known and not name.startswith(allowed):
-                raise _unknown(name, known, kind)
-
 
 def _select(table: pa.Table, columns: Sequence[str], kind: str) -> pa.Table:
     for name in columns:
         if name not in table.column_names:
-            raise _unknown(name, table.column_names, kind)
+            raise unknown_column(name, table.column_names, kind)
     return table.select(list(columns))
-
-
-def _unknown(name: str, known: Sequence[str], kind: str) -> UsageError:
-    """Return the error for a column that does not exist, with the names that are most similar."""
-    return UsageError(f"`{kind}` has no column {name!r}{closest(name, known)}")
 
 
 def done_for_newest_plan(ledger: Ledger) -> list[Stub]:

@@ -9,7 +9,7 @@ from itertools import chain
 
 from skinbatch.errors import UsageError
 from skinbatch.runs.grouping import key_hash
-from skinbatch.runs.plan import Listing
+from skinbatch.runs.listed import Listing
 from skinbatch.types import ImageRef, ShardRef
 
 OLDER = "(modified before --since)"

@@ -11,7 +11,7 @@ import pytest
 
 import skinbatch
 from skinbatch.config import Config
-from skinbatch.runs.plan import collect
+from skinbatch.runs.listed import collect
 from skinbatch.types import ImageRef, ShardRef
 from tests.conftest import S3Server
 from tests.faces import face, jpeg, rows, tar_bytes

@@ -52,8 +52,6 @@ TO_DIVIDE = {
     "engines/driver.py",
     "report/compare.py",
     "report/gather.py",
-    "runs/plan.py",
-    "runs/results.py",
     "scoring/scorer.py",
     "storage/local.py",
     "train/detection/training.py",

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from skinbatch.runs import layout, receipts, snapshot
 from skinbatch.runs.ledger import Ledger
-from skinbatch.runs.plan import Plan, PlanWriter, collect
+from skinbatch.runs.listed import collect
+from skinbatch.runs.plan import Plan, PlanWriter
 from skinbatch.runs.snapshot import Snapshot
 from skinbatch.runs.stub import Stub
 from skinbatch.storage.local import LocalStore

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skinbatch.runs import layout, plan
-from skinbatch.runs.plan import PlanWriter, collect
+from skinbatch.runs.listed import amend, collect, replace_shards
+from skinbatch.runs.plan import PlanWriter
 from skinbatch.storage.local import LocalStore
 from skinbatch.types import ImageRef, Selection, ShardRef
 from tests.unit.runs.support import FP, photos, write_plan
@@ -113,7 +114,7 @@ def test_amending_takes_out_what_is_gone_and_takes_in_what_changed(store: LocalS
     current = write_plan(store, [*photos(30), TAR])
     listing = plan.read_listing(store, FP, current)
     changed = ImageRef("00003.jpg", "/photos/00003.jpg", 999, "9")
-    amended = plan.amend(listing, {"00003.jpg": changed}, ["00004.jpg"])
+    amended = amend(listing, {"00003.jpg": changed}, ["00004.jpg"])
     after = writer(store).write(amended, current, 2)
     found = {
         r.image_id: r for u in plan.work_units(store, FP, after, after.units) for r in u.images
@@ -128,10 +129,10 @@ def test_an_archive_file_that_changed_is_planned_anew_and_one_that_went_is_left_
     store: LocalStore,
 ) -> None:
     current = write_plan(store, [*photos(5), TAR, ZIP])
-    listing = plan.amend(plan.read_listing(store, FP, current), {}, [])
+    listing = amend(plan.read_listing(store, FP, current), {}, [])
     changed = replace(TAR, version="8")
     after = writer(store).write(
-        plan.replace_shards(listing, {TAR.key: changed, ZIP.key: None}), current, 2
+        replace_shards(listing, {TAR.key: changed, ZIP.key: None}), current, 2
     )
     assert [u.shard for u in after.units if u.shard] == [changed]
     assert after.photos == 5

@@ -96,8 +96,9 @@ class Phases:
 def run(job: Run) -> Ran:
     """Score, and return the measurements."""
     from skinbatch.config import load_config
-    from skinbatch.engines.driver import Driver
+    from skinbatch.engines.driver import drive
     from skinbatch.engines.local import LocalEngine
+    from skinbatch.engines.run import Run
     from skinbatch.engines.setup import prepare
 
     listed = _count_listings()
@@ -110,7 +111,7 @@ def run(job: Run) -> Ran:
 
         engine, spent = SameProcess(config.engine), watch()
     started, cpu = time.perf_counter(), _cpu()
-    report = Driver(prepare(job.source, job.dest, config), phases, "bench").run(engine)
+    report = drive(Run(prepare(job.source, job.dest, config), phases, "bench"), engine)
     wall = time.perf_counter() - started
     phases.phase("end")
     peak = _peak()

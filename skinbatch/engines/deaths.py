@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from skinbatch.engines.events import RunEvent, WorkerDied
 from skinbatch.engines.next_step import DEATHS_TO_BLAME, Deaths
+from skinbatch.errors import StoreError
 from skinbatch.runs import receipts
 from skinbatch.runs.destination import now
 from skinbatch.storage.base import Store
@@ -12,11 +16,15 @@ from skinbatch.types import WorkUnit
 class DeathRecord:
     """Hold the failed attempts of earlier runs, and write those of this run.
 
-    The earlier attempts are read once, when the object is made.
+    The earlier attempts are read once, when the object is made. note: called with the reason if an
+    attempt cannot be written.
     """
 
-    def __init__(self, store: Store, fingerprint: str, run_id: str) -> None:
+    def __init__(
+        self, store: Store, fingerprint: str, run_id: str, note: Callable[[str], None]
+    ) -> None:
         self._store, self._fingerprint, self._run_id = store, fingerprint, run_id
+        self._note = note
         self._earlier = receipts.attempts(store, fingerprint)
 
     def of(self, unit: WorkUnit) -> Deaths:
@@ -29,8 +37,15 @@ class DeathRecord:
             len(keys), str(last.get("reason", "on record")), last.get("timed_out") is True
         )
 
-    def add(self, unit: WorkUnit, reason: str, timed_out: bool) -> None:
-        """Record a failed attempt. Raises StoreError."""
+    def hear(self, event: RunEvent) -> None:
+        """Record an attempt that killed its worker. Only a later run would miss the record."""
+        if isinstance(event, WorkerDied):
+            try:
+                self._add(event.unit, event.reason, event.timed_out)
+            except StoreError as e:
+                self._note(f"the death of the worker could not be recorded: {e}")
+
+    def _add(self, unit: WorkUnit, reason: str, timed_out: bool) -> None:
         record = {
             "unit_id": unit.unit_id,
             "reason": reason,

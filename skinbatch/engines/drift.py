@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from skinbatch.engines.events import (
+    RunEvent,
+    Subscriber,
+    UnitCommitted,
+    UnitDrifted,
+    UnitOpen,
+)
 from skinbatch.errors import NotFoundError
 from skinbatch.runs.listed import Listing, amend, replace_shards
 from skinbatch.scoring.assignment import UnitFailed
@@ -15,10 +22,12 @@ from skinbatch.types import ImageRef, ShardRef, WorkUnit
 class Drift:
     """Collect the changes for a new plan. An instance is true if it has any.
 
-    A photo or shard may drift only once in a run.
+    A photo or shard may drift only once in a run. publish: called with the unit that stays open when
+    it drifts again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, publish: Subscriber) -> None:
+        self._publish = publish
         self._changed: dict[str, ImageRef] = {}
         self._vanished: set[str] = set()
         self._shards: dict[str, ShardRef] = {}
@@ -28,12 +37,21 @@ class Drift:
     def __bool__(self) -> bool:
         return bool(self._changed or self._vanished or self._shards)
 
-    def note(self, changed: Iterable[ImageRef], vanished: Iterable[str]) -> None:
+    def hear(self, event: RunEvent) -> None:
+        """Note what changed, in units that were committed and in units that were not."""
+        match event:
+            case UnitCommitted(outcome=outcome):
+                self._note(outcome.changed, outcome.vanished)
+            case UnitDrifted(assignment=assignment, outcome=outcome):
+                if not self._note_failed(assignment.unit, outcome):
+                    self._publish(UnitOpen(assignment.unit.unit_id, outcome.message))
+
+    def _note(self, changed: Iterable[ImageRef], vanished: Iterable[str]) -> None:
         """Note photos that were committed in a changed state, and photos that were gone."""
         self._changed.update({ref.image_id: ref for ref in changed})
         self._vanished.update(vanished)
 
-    def note_failed(self, unit: WorkUnit, outcome: UnitFailed) -> bool:
+    def _note_failed(self, unit: WorkUnit, outcome: UnitFailed) -> bool:
         """Note the changes behind a unit that was not committed.
 
         Returns False if the same photo or shard had already changed before. The unit has then
@@ -49,7 +67,7 @@ class Drift:
         if unit.shard is not None:
             self._shards[unit.shard.key] = unit.shard
         else:
-            self.note(outcome.changed, outcome.vanished)
+            self._note(outcome.changed, outcome.vanished)
         return True
 
     def lost_shards(self, locator: Locator) -> list[ShardRef]:

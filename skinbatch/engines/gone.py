@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from skinbatch.archive.missing import likely_cause
+from skinbatch.engines.events import RunEvent, UnitCommitted
 from skinbatch.runs.plan import Plan
 from skinbatch.storage.locate import Locator
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
@@ -34,17 +35,22 @@ class Gone:
         self._listed = current.photos
         self._archives = len({key for (key,) in current.units.columns("key") if key is not None})
 
-    def note(self, unit: WorkUnit, vanished: Collection[str]) -> None:
-        """Count photos of a unit that could not be found."""
+    def hear(self, event: RunEvent) -> None:
+        """Count the photos of a committed unit that could not be found."""
+        if isinstance(event, UnitCommitted):
+            self._note(event.assignment.unit, event.outcome.vanished)
+
+    def _note(self, unit: WorkUnit, vanished: Collection[str]) -> None:
         self._photos += len(vanished)
         gone = set(vanished)
         found = [ref for ref in unit.images if ref.image_id in gone]
         self._refs = sorted([*self._refs, *found], key=lambda ref: ref.image_id)[:_KEPT]
 
-    @property
-    def already_too_many(self) -> bool:
-        """Return whether too many photos are gone already, whatever happens to the others."""
-        return self._all_loose and self.most < 1 and self._photos > self.most * self._listed
+    def stop_reason(self) -> str | None:
+        """Return why the run should stop: too many photos are gone, whatever happens to the others."""
+        if self._all_loose and self.most < 1 and self._photos > self.most * self._listed:
+            return "most of the photos are gone"
+        return None
 
     def judge(self, rows: int, shards: Sequence[ShardRef]) -> bool:
         """Return whether too many are gone.

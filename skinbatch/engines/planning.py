@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from skinbatch.archive.shard import count_members
-from skinbatch.archive.source import Source, open_source
+from skinbatch.archive.source import Source
 from skinbatch.engines.drift import Drift
 from skinbatch.engines.presenter import Presenter
 from skinbatch.engines.setup import Prepared
@@ -94,7 +94,8 @@ class Planner:
     def _listing(self, newest: Plan | None) -> Listing:
         uri = self.prepared.source_uri
         self.presenter.phase(f"listing {uri}")
-        source = open_source(uri, self.prepared.config)
+        source = self.prepared.source
+        assert source is not None, "a retry lists nothing"
         listing = collect(
             self._entries(source, newest),
             lambda n: self.presenter.phase(f"listing {uri}: {n} so far"),

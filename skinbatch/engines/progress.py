@@ -1,15 +1,15 @@
-"""Keep the totals of a run, for the bar and the record, and stop it after too many failures."""
+"""Keep the totals of a run, for the bar, and stop it after too many failures."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from skinbatch.config import RunSettings
+from skinbatch.engines.events import RunEvent, Tick, UnitCommitted, UnitHalved, WorkerDied
 from skinbatch.engines.presenter import Progress
-from skinbatch.runs.record import RunLog
 from skinbatch.scoring.assignment import UnitDone
 from skinbatch.types import WorkUnit
 
@@ -37,19 +37,23 @@ class Before:
 
 
 class Totals:
-    """Count the work of this run, and the photos in total as far as they are known."""
+    """Count the work of this run, and the photos in total as far as they are known.
 
-    def __init__(self, log: RunLog, settings: RunSettings, before: Before) -> None:
-        self.log = log
+    show: called with the progress, a few times a second.
+    """
+
+    def __init__(
+        self, settings: RunSettings, before: Before, show: Callable[[Progress], None]
+    ) -> None:
         self.settings = settings
+        self._show = show
         self.known = before.photos
         self.done_before = before.photos_done
         self.units = before.units
-        self.units_before = before.units_done
+        self.units_done = before.units_done
         self.uncounted = before.uncounted
         self._counts = dict(before.counts)
         self.photos = 0
-        self.in_flight = 0
         self.fresh = 0
         self.failed: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -63,7 +67,19 @@ class Totals:
         """Return the number of rows of the whole plan so far."""
         return self.done_before + self.photos
 
-    def add(self, unit: WorkUnit, outcome: UnitDone) -> None:
+    def hear(self, event: RunEvent) -> None:
+        match event:
+            case UnitCommitted():
+                self._add(event.assignment.unit, event.outcome)
+            case UnitHalved():
+                self._halved(event.unit)
+            case WorkerDied():
+                self.deaths += 1
+                self.last_death = event.reason
+            case Tick():
+                self._show(self._progress(event.photos_in_flight))
+
+    def _add(self, unit: WorkUnit, outcome: UnitDone) -> None:
         """Count a unit that is committed."""
         receipt = outcome.receipt
         rows = sum(receipt.statuses.values()) if receipt else 0
@@ -71,23 +87,12 @@ class Totals:
         self.uncounted -= planned is None
         self.photos += rows
         self.known += rows - (planned or 0)
-        record = self.log.record
-        with self.log.lock:
-            record.units_done += 1
-            record.photos_vanished += len(outcome.vanished)
-            record.photos_changed += len(outcome.changed)
-            record.skipped.update(outcome.skipped)
-            self.failed.update(outcome.failed)
-            self.reasons.update(outcome.reasons)
-            self.fresh += rows - (receipt.copied if receipt else 0)
-            if receipt is not None:
-                record.photos_copied += receipt.copied
-                record.photos_scored += rows - receipt.copied
-                record.statuses.update(receipt.statuses)
-                record.taken.update(receipt.taken)
-                record.timings.update(receipt.timings)
+        self.units_done += 1
+        self.failed.update(outcome.failed)
+        self.reasons.update(outcome.reasons)
+        self.fresh += rows - (receipt.copied if receipt else 0)
 
-    def halved(self, unit: WorkUnit) -> None:
+    def _halved(self, unit: WorkUnit) -> None:
         """Adjust the totals for a unit whose halves are scored in its place."""
         count = self._planned(unit)
         if count is None:
@@ -104,17 +109,8 @@ class Totals:
             return self._counts[unit.unit_id]
         return None if unit.stop is None else unit.stop - unit.start
 
-    def died(self, reason: str) -> None:
-        """Count a worker that died on a unit."""
-        self.deaths += 1
-        self.last_death = reason
-
-    def tick(self, in_flight: int) -> Progress:
-        """Record the time and return the progress.
-
-        in_flight: photos finished within unfinished units.
-        """
-        self.in_flight = in_flight
+    def _progress(self, in_flight: int) -> Progress:
+        """Return the progress now. in_flight: photos finished within unfinished units."""
         now = time.monotonic()
         done = self.photos + in_flight
         self._window.append((now, done))
@@ -123,14 +119,10 @@ class Totals:
         since, then = self._window[0]
         rate = max(0.0, (done - then) / (now - since)) if now > since else 0.0
         left = self.known - self.rows - in_flight
-        with self.log.lock:
-            self.log.record.seconds = now - self.started
-            self.log.record.photos_per_second = self.photos / max(1e-9, now - self.started)
-            units = self.log.record.units_done
         return Progress(
             self.done_before + done,
             max(self.known, self.done_before + done),
-            self.units_before + units,
+            self.units_done,
             self.units,
             sum(self.failed.values()),
             rate,

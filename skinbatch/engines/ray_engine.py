@@ -16,7 +16,6 @@ from skinbatch.engines.pool import check_precision
 from skinbatch.engines.shares import Node, shares
 from skinbatch.errors import UsageError
 from skinbatch.models.manifest import FILENAME
-from skinbatch.models.pack import load_pack
 from skinbatch.ray_environment import (
     cluster_address,
     settle,
@@ -107,7 +106,8 @@ class RayEngine:
         A token is written into a local destination and looked for on each node: a folder of the
         same name on a node's own disk is not the destination.
 
-        Raises UsageError naming the node that lacks one of them.
+        config: names the pack by its address. Raises UsageError naming the node that lacks one of
+        them.
         """
         check_precision(config.model.precision, self._workers()[2] > 0)
         if self.embedded:
@@ -123,7 +123,7 @@ class RayEngine:
                     dir=folder, prefix=TEMPORARY, delete=False
                 ) as file:
                     token = uri_of(file.name)
-            pack = load_pack(config.pack, config.storage).address
+            pack = config.pack
             paths = [p for p in (source, token) if p is not None and not p.startswith("s3://")]
             self._check_nodes([*paths, f"{pack}/{FILENAME}"] if os.path.isabs(pack) else paths)
         except OSError as e:

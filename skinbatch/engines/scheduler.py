@@ -10,8 +10,18 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
+from skinbatch.engines.events import (
+    StoreTrouble,
+    Subscriber,
+    Tick,
+    UnitCommitted,
+    UnitDrifted,
+    UnitHalved,
+    UnitOpen,
+    UnitRetried,
+    WorkerDied,
+)
 from skinbatch.engines.next_step import (
     Count,
     Deaths,
@@ -36,46 +46,6 @@ _COUNTED_S = 60.0
 # If the scheduler was delayed for longer than this, the extra time is not counted against any
 # worker.
 _BLIND_S = 5.0
-
-
-class Listener(Protocol):
-    """Receive the scheduler's events. All methods are called on the scheduler's thread."""
-
-    def ready(self, event: Ready) -> None: ...
-
-    def done(self, assignment: Assignment, outcome: UnitDone) -> None: ...
-
-    def drifted(self, assignment: Assignment, outcome: UnitFailed) -> None:
-        """Report a unit that must be planned again."""
-
-    def failed(self, unit_id: str, message: str) -> None:
-        """Report a unit that stays open."""
-
-    def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
-        """Report an attempt that killed its worker, so that it is recorded."""
-
-    def halved(self, unit: WorkUnit) -> None: ...
-
-    def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
-        """Report that a unit will be tried again unchanged.
-
-        outcome: of the attempt; None if its worker or machine is gone.
-        """
-
-    def said(self, text: str) -> None:
-        """Report a message of the pool, such as why no worker has started yet."""
-
-    def troubled(self, text: str) -> None:
-        """Report that a worker has trouble with a store and is trying again."""
-
-    def stop_reason(self) -> str | None:
-        """Return why no more units should be handed out; None to go on."""
-
-    def tick(self, photos_in_flight: int) -> None:
-        """Report progress, a few times a second.
-
-        photos_in_flight: photos finished within unfinished units.
-        """
 
 
 class WorkersFailed(StoreError):
@@ -111,9 +81,10 @@ class _Count:
 
 
 class Scheduler:
-    """Run units on a pool until none is left or the observer stops it.
+    """Run units on a pool until none is left or there is a reason to stop.
 
     Args:
+        publish: called with each event, on the thread that calls `run`.
         stall_timeout_s: seconds without progress after which a unit is blamed.
         store_timeout_s: extra seconds for a worker that waits for a store. The store is then
             blamed.
@@ -126,7 +97,7 @@ class Scheduler:
     def __init__(
         self,
         pool: WorkerPool,
-        observer: Listener,
+        publish: Subscriber,
         stall_timeout_s: float,
         store_timeout_s: float,
         deaths: Callable[[WorkUnit], Deaths],
@@ -134,7 +105,7 @@ class Scheduler:
         already_ready: Iterable[int] = (),
     ) -> None:
         self.pool = pool
-        self.observer = observer
+        self.publish = publish
         self.stall_timeout_s = stall_timeout_s
         self.store_timeout_s = store_timeout_s
         self.recorded_deaths = deaths
@@ -153,18 +124,29 @@ class Scheduler:
         self.stopped: str | None = None
         self.fatal: UnitFailed | None = None
 
-    def run(self, assignments: Iterator[Assignment]) -> None:
-        """Hand out `assignments`, retries first. Returns when nothing is in flight."""
+    def run(
+        self,
+        assignments: Iterator[Assignment],
+        stop_reason: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Hand out `assignments`, retries first. Returns when nothing is in flight.
+
+        stop_reason: called a few times a second. It returns why no more units should be handed out,
+        or None; an exception from it ends the run at once.
+        """
         try:
-            self._run(assignments)
+            self._run(assignments, stop_reason)
         finally:
             for count in self._counts.values():
                 count.awaited = False
 
-    def _run(self, assignments: Iterator[Assignment]) -> None:
+    def _run(
+        self, assignments: Iterator[Assignment], stop_reason: Callable[[], str | None]
+    ) -> None:
         exhausted = False
         while True:
-            self.stopped = self.stopped or self.observer.stop_reason()
+            reason = stop_reason()
+            self.stopped = self.stopped or reason
             self._wake()
             while self.idle and not self.stopped and self.fatal is None:
                 assignment = self._again.popleft() if self._again else next(assignments, None)
@@ -207,14 +189,14 @@ class Scheduler:
         if isinstance(event, Ready):
             self._starts = 0
             self.idle.add(event.worker)
-            self.observer.ready(event)
+            self.publish(event)
         elif isinstance(event, Finished):
             busy = self._busy.pop(event.worker, None)
             self.idle.add(event.worker)
             if busy is not None:
                 self._finish(busy.assignment, event)
         elif isinstance(event, Said):
-            self.observer.said(event.text)
+            self.publish(event)
         else:
             self._bury(event)
 
@@ -222,16 +204,16 @@ class Scheduler:
         outcome = event.outcome
         unit_id = assignment.unit.unit_id
         if isinstance(outcome, UnitDone):
-            self.observer.done(assignment, outcome)
+            self.publish(UnitCommitted(assignment, outcome))
         elif outcome.kind == "drift":
-            self.observer.drifted(assignment, outcome)
+            self.publish(UnitDrifted(assignment, outcome))
         elif outcome.kind == "store":
             self._retry_later(assignment, outcome.message, outcome)
         elif outcome.kind == "memory":
             self._blame(assignment, f"memory ran out: {outcome.message}", timed_out=False)
         else:
             self.fatal = self.fatal or outcome
-            self.observer.failed(unit_id, outcome.message)
+            self.publish(UnitOpen(unit_id, outcome.message))
 
     def _retry_later(
         self, assignment: Assignment, message: str, outcome: UnitFailed | None = None
@@ -244,9 +226,9 @@ class Scheduler:
         tries = self._store_tries[unit_id] = self._store_tries.get(unit_id, 0) + 1
         step = after_store_failure(tries, message)
         if isinstance(step, GiveUp):
-            self.observer.failed(unit_id, step.message)
+            self.publish(UnitOpen(unit_id, step.message))
             return
-        self.observer.again(assignment, message, outcome)
+        self.publish(UnitRetried(assignment, message, outcome))
         self._later.append((time.monotonic() + step.pause * self.store_timeout_s, assignment))
 
     def _bury(self, death: Death) -> None:
@@ -270,9 +252,9 @@ class Scheduler:
         self._lost_machines[unit_id] += 1
         step = after_lost_machine(self._lost_machines[unit_id], reason)
         if isinstance(step, GiveUp):
-            self.observer.failed(unit_id, step.message)
+            self.publish(UnitOpen(unit_id, step.message))
             return
-        self.observer.again(assignment, reason)
+        self.publish(UnitRetried(assignment, reason))
         self._again.append(assignment)
 
     def _watch(self) -> None:
@@ -282,7 +264,7 @@ class Scheduler:
         for worker, busy in list(self._busy.items()):
             seen = progress.get(worker, Progress())
             if seen.trouble:
-                self.observer.troubled(seen.trouble)
+                self.publish(StoreTrouble(seen.trouble))
             if seen != busy.progress:
                 busy.progress, busy.since = seen, now
                 continue
@@ -297,7 +279,8 @@ class Scheduler:
                 del self._busy[worker]
                 self.pool.replace(worker, reason)
                 self._blame(busy.assignment, reason, timed_out=True)
-        self.observer.tick(sum(progress.get(w, Progress()).photos for w in self._busy))
+        photos = sum(progress.get(w, Progress()).photos for w in self._busy)
+        self.publish(Tick(photos))
 
     def _forgiving_now(self) -> float:
         """Return the time. A delay of this thread is not counted against any worker."""
@@ -314,15 +297,14 @@ class Scheduler:
         unit = assignment.unit
         if assignment.verdict is not None:
             if assignment.unread or unit.shard is None:
-                self.observer.failed(
-                    unit.unit_id, f"a worker died while writing one photo's row: {reason}"
-                )
+                message = f"a worker died while writing one photo's row: {reason}"
+                self.publish(UnitOpen(unit.unit_id, message))
             else:  # the reader dies before it gets to the member's name
-                self.observer.again(assignment, reason)
+                self.publish(UnitRetried(assignment, reason))
                 self._again.append(replace(assignment, unread=True))
             return
         self._deaths[unit.unit_id] = Deaths(self._died(unit).count + 1, reason, timed_out)
-        self.observer.died(assignment, reason, timed_out)
+        self.publish(WorkerDied(unit, reason, timed_out))
         self._take_step(assignment, self._after_death(unit))
 
     def _after_death(self, unit: WorkUnit) -> Retry | Count | Halve | Verdict:
@@ -339,7 +321,7 @@ class Scheduler:
         """Queue what is to be done with a unit of which workers have died."""
         unit = assignment.unit
         if isinstance(step, Retry):
-            self.observer.again(assignment, self._died(unit).reason)
+            self.publish(UnitRetried(assignment, self._died(unit).reason))
             self._again.append(assignment)
         elif isinstance(step, Verdict):
             self._again.append(replace(assignment, verdict=(step.status, step.error)))
@@ -347,7 +329,7 @@ class Scheduler:
             halves = unit.halves(None if unit.shard is None else self._members.get(unit.shard))
             # The earlier scoring's tables may be what the workers died of.
             self._again.extend(replace(assignment, unit=half, earlier=()) for half in halves)
-            self.observer.halved(unit)
+            self.publish(UnitHalved(unit))
         else:
             assert unit.shard is not None, "the photos of a loose unit are known"
             self._counts[unit.unit_id] = self._begin_counting(assignment, unit.shard)

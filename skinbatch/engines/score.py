@@ -10,9 +10,10 @@ from pathlib import Path
 
 from skinbatch import signals
 from skinbatch.config import Config, Overrides, load_config, merge
-from skinbatch.engines.driver import Driver
+from skinbatch.engines.driver import drive
 from skinbatch.engines.late import LateEngine
 from skinbatch.engines.presenter import Presenter
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import Prepared, prepare, prepare_again
 from skinbatch.engines.terminal import shown
 from skinbatch.logs import bound, event
@@ -185,15 +186,15 @@ def _run(
     engine: LateEngine, prepared: Prepared, presenter: Presenter, retrying: bool = False
 ) -> RunReport:
     command = uri_of(shlex.join(sys.argv)) if sys.argv and sys.argv[0] else "python"
-    driver = Driver(prepared, presenter, command)
-    with bound(run_id=driver.log.record.run_id):
+    run = Run(prepared, presenter, command)
+    with bound(run_id=run.id):
         event(
             "run_started",
             source=prepared.source_uri,
             destination=prepared.store.uri,
-            fingerprint=driver.fingerprint,
+            fingerprint=run.fingerprint,
         )
-        report = driver.run(engine, retry=retrying)
+        report = drive(run, engine, retrying)
         signals.exit_is_decided()
         event("run_ended", **{name: getattr(report, name) for name in _ENDED})
     return report

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from skinbatch.archive.source import open_source
+from skinbatch.archive.source import Source, open_source
 from skinbatch.config import Config, merge
 from skinbatch.errors import ColumnNeededError, UsageError
 from skinbatch.models.pack import Pack, load_pack
@@ -22,10 +22,14 @@ from skinbatch.tables.parquet import file_metadata
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Hold a run whose settings, pack, source and destination have been checked."""
+    """Hold a run whose settings, pack, source and destination have been checked.
+
+    source: what `score` lists; None for `retry`, which lists nothing.
+    """
 
     config: Config
     source_uri: str
+    source: Source | None
     store: Store
     scoring: Scoring
     context: ScoringContext
@@ -39,8 +43,8 @@ def prepare(source: str, dest: str, config: Config) -> Prepared:
     knock(dest_uri, config.storage)
     pack = load_pack(config.pack, config.storage)
     pack.verify()
-    open_source(source_uri, config)
-    return _for_destination(source_uri, dest_uri, pack, config)
+    opened = open_source(source_uri, config)
+    return replace(_for_destination(source_uri, dest_uri, pack, config), source=opened)
 
 
 def _for_destination(source_uri: str, dest_uri: str, pack: Pack, config: Config) -> Prepared:
@@ -114,7 +118,7 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
         metadata=file_metadata(scoring.fingerprint, PIPELINE_VERSION, pack.name, scoring.weights),
         taken=stages.still_takeable(store, scoring) if config.run.reuse else (),
     )
-    return Prepared(config, source_uri, store, scoring, context)
+    return Prepared(config, source_uri, None, store, scoring, context)
 
 
 def _settings_of(pack: Pack, config: Config) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from skinbatch.runs import layout, receipts
 from skinbatch.runs.pages import Pages
 from skinbatch.runs.receipts import Entry
 from skinbatch.runs.stub import BITS, LISTED, Stub
+from skinbatch.runs.units import Units
 from skinbatch.storage.base import Store
 from skinbatch.types import Receipt
 from skinbatch.unit_id import UnitId
@@ -262,6 +263,11 @@ class Ledger:
         if proofs[0] is None or proofs[1] is None:
             return None
         return proofs[0] + proofs[1]
+
+    def done(self, units: Units) -> list[Stub]:
+        """Return the receipts by which those of the units that are done are done."""
+        proofs = (self.proof(*inputs) for inputs in units.inputs())
+        return [stub for proof in proofs if proof is not None for stub in proof]
 
     def receipts_besides(self, named: Set[Stub]) -> Iterator[Stub]:
         """Yield receipts that were listed, complete or not, and are not among `named`."""

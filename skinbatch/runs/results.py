@@ -305,9 +305,7 @@ def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
     names = plan.names(ledger.store, ledger.fingerprint)
     if not names:
         return []
-    newest = plan.read(ledger.store, ledger.fingerprint, names[0])
-    proofs = (ledger.proof(*inputs) for inputs in newest.units.inputs())
-    return [stub for proof in proofs if proof is not None for stub in proof]
+    return ledger.done(plan.read(ledger.store, ledger.fingerprint, names[0]).units)
 
 
 @overload

@@ -8,10 +8,11 @@ import pytest
 
 import skinbatch
 from skinbatch.config import parse_config
-from skinbatch.engines.driver import Driver
+from skinbatch.engines.driver import drive
 from skinbatch.engines.pool import Death, Event, Ready
 from skinbatch.engines.presenter import Silent
 from skinbatch.engines.progress import STOP_AFTER_DEATHS
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.errors import StoreError
 from skinbatch.runs import receipts
@@ -25,7 +26,7 @@ from tests.faults.in_process import InProcessEngine, InProcessPool
 
 def run(tree: Path, dest: Path, pack: str, engine: InProcessEngine) -> RunReport:
     config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}})
-    return Driver(prepare(str(tree), str(dest), config), Silent(), "test").run(engine)
+    return drive(Run(prepare(str(tree), str(dest), config), Silent(), "test"), engine)
 
 
 @pytest.fixture

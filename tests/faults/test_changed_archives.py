@@ -34,10 +34,11 @@ from hypothesis.stateful import (
 
 import skinbatch
 from skinbatch.config import Config, parse_config
-from skinbatch.engines.driver import Driver
+from skinbatch.engines.driver import drive
 from skinbatch.engines.local import LocalEngine
 from skinbatch.engines.pool import Engine
 from skinbatch.engines.presenter import Silent
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare, prepare_again
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.runs.report import RunReport
@@ -236,7 +237,7 @@ class ChangedArchive(RuleBasedStateMachine):
 
     @rule()
     def run_with_a_limit(self) -> None:
-        report = Driver(self._prepared(limit=1), Silent(), "test").run(self.engine())
+        report = drive(Run(self._prepared(limit=1), Silent(), "test"), self.engine())
         assert report.exit_code in (0, 3, 6), report
         if report.exit_code == 6:
             self.finished.discard(self.pack)
@@ -277,7 +278,7 @@ class ChangedArchive(RuleBasedStateMachine):
         prepared = self._prepared()
         expected = self._new_or_changed(prepared.scoring.fingerprint)
         with decodes() as decoded:
-            report = Driver(prepared, Silent(), "test").run(self.engine(death, late))
+            report = drive(Run(prepared, Silent(), "test"), self.engine(death, late))
         assert report.exit_code == 0, report
         self.untidy.discard(self.pack)
         self.agrees.add(self.pack)
@@ -292,7 +293,7 @@ class ChangedArchive(RuleBasedStateMachine):
             image_id for image_id, found in self._expected().items() if found.status != "ok"
         }
         with decodes() as decoded:
-            report = Driver(prepared, Silent(), "test").run(self.engine(), retry=True)
+            report = drive(Run(prepared, Silent(), "test"), self.engine(), retrying=True)
         assert report.exit_code == 0, report
         self.untidy.discard(self.pack)
         if agreed:

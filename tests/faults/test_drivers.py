@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from skinbatch.config import parse_config
-from skinbatch.engines.driver import Driver
+from skinbatch.engines.driver import drive
 from skinbatch.engines.presenter import Silent
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.errors import ClaimError
 from skinbatch.runs import layout, plan
@@ -143,9 +144,9 @@ def test_two_drivers_that_know_nothing_of_each_other_lose_and_double_nothing(tri
     trial.check()
 
 
-def driver_of(photos: Path, out: Path, pack: str) -> Driver:
+def run_of(photos: Path, out: Path, pack: str) -> Run:
     config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}})
-    return Driver(prepare(str(photos), str(out), config), Silent(), "test")
+    return Run(prepare(str(photos), str(out), config), Silent(), "test")
 
 
 @pytest.mark.parametrize("after", [True, False], ids=["the newer plan", "the older plan"])
@@ -167,21 +168,21 @@ def test_a_driver_that_planned_while_another_did_all_ends_well_or_with_7(
             (out / layout.CLAIM).unlink()
             if more:
                 write_tree(photos, {"late.png": png(face(3, 2, 9))})
-            assert driver_of(photos, out, fake_pack).run(InProcessEngine()).exit_code == 0
+            assert drive(run_of(photos, out, fake_pack), InProcessEngine()).exit_code == 0
             assert differences(out) == []
             who.append("first")
         return found
 
     monkeypatch.setattr(plan, "names", slow)
-    first = driver_of(photos, out, fake_pack)
+    first = run_of(photos, out, fake_pack)
     if more and not after:
         with pytest.raises(ClaimError, match=r"another run has written plan 1\.b+, which differs"):
-            first.run(InProcessEngine())
+            drive(first, InProcessEngine())
     else:
-        assert first.run(InProcessEngine()).exit_code == 0
+        assert drive(first, InProcessEngine()).exit_code == 0
         assert differences(out) == []
     assert who == ["first", "second", "first"]
-    assert driver_of(photos, out, fake_pack).run(InProcessEngine()).exit_code == 0
+    assert drive(run_of(photos, out, fake_pack), InProcessEngine()).exit_code == 0
     assert differences(out) == []
     assert len(rows(out)) == (7 if more else 6)
 

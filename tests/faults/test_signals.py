@@ -19,8 +19,9 @@ import pytest
 import skinbatch
 from skinbatch import signals
 from skinbatch.config import parse_config
-from skinbatch.engines.driver import Driver
+from skinbatch.engines.driver import drive
 from skinbatch.engines.presenter import Silent
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.runs import layout
 from tests.faces import face, png, rows, write_tree
@@ -35,8 +36,8 @@ LOCAL = [
     "skinbatch.config:<module>",
     "skinbatch.engines.score:score",
     "skinbatch.engines.setup:prepare",
-    "skinbatch.engines.driver:Driver.__init__",
-    "skinbatch.engines.driver:Driver.run",
+    "skinbatch.engines.run:Run.__init__",
+    "skinbatch.engines.driver:drive",
     "skinbatch.runs.claim:Claim.take",
     "skinbatch.engines.local:LocalPool.__init__",
 ]
@@ -47,7 +48,7 @@ RAY = [
     "ray._private.services:start_raylet",
     "ray._private.worker:connect",
     "skinbatch.engines.ray_engine:RayEngine.check",
-    "skinbatch.engines.driver:Driver.run",
+    "skinbatch.engines.driver:drive",
     "skinbatch.engines.ray_pool:RayPool.__init__",
 ]
 # When the run is over, by engine.
@@ -193,8 +194,8 @@ def test_a_signal_that_was_swallowed_while_the_run_was_set_up_ends_it(
     with signals.heard_by(signals.interrupt):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
-        driver = Driver(prepare(str(photos), str(tmp_path / "out"), config), Silent(), "test")
-        assert driver.run(InProcessEngine()).exit_code == 130
+        run = Run(prepare(str(photos), str(tmp_path / "out"), config), Silent(), "test")
+        assert drive(run, InProcessEngine()).exit_code == 130
     assert not (tmp_path / "out" / layout.CLAIM).exists()
 
 

@@ -18,8 +18,9 @@ import pytest
 import skinbatch
 from skinbatch.cli import main as cli
 from skinbatch.config import parse_config
-from skinbatch.engines.driver import Driver
+from skinbatch.engines.driver import drive
 from skinbatch.engines.presenter import Silent
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.errors import UsageError
 from skinbatch.scoring import unit
@@ -32,12 +33,8 @@ def score(tree: Path, dest: Path, pack: str, **settings: Any) -> None:
     config = parse_config(
         {"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings}
     )
-    assert (
-        Driver(prepare(str(tree), str(dest), config), Silent(), "test")
-        .run(InProcessEngine())
-        .exit_code
-        == 0
-    )
+    run = Run(prepare(str(tree), str(dest), config), Silent(), "test")
+    assert drive(run, InProcessEngine()).exit_code == 0
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ import pytest
 
 from skinbatch.cli import main as cli
 from skinbatch.config import parse_config
-from skinbatch.engines.driver import Driver
+from skinbatch.engines.driver import drive
 from skinbatch.engines.presenter import Silent
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.runs.report import RunReport
 from tests.faults.in_process import InProcessEngine
@@ -25,7 +26,8 @@ def score(source: Path | str, dest: Path | str, pack: str, **settings: Any) -> R
     config = parse_config(
         {"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings}
     )
-    return Driver(prepare(str(source), str(dest), config), Silent(), "test").run(InProcessEngine())
+    run = Run(prepare(str(source), str(dest), config), Silent(), "test")
+    return drive(run, InProcessEngine())
 
 
 def command(*arguments: str) -> tuple[int, str, str]:

@@ -14,9 +14,10 @@ import pytest
 
 import skinbatch
 from skinbatch.config import parse_config
-from skinbatch.engines.driver import Driver
+from skinbatch.engines.driver import drive
 from skinbatch.engines.local import LocalEngine
 from skinbatch.engines.presenter import Silent
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.errors import ClaimError
 from skinbatch.runs import claim, layout
@@ -132,20 +133,20 @@ def test_ctrl_c_keeps_what_is_committed(
     assert skinbatch.verify(out).differences == []
 
 
-def driver_of(tree: Path, out: Path, pack: str) -> Driver:
-    return Driver(prepare(str(tree), str(out), parse_config({"pack": pack})), Silent(), "test")
+def run_of(tree: Path, out: Path, pack: str) -> Run:
+    return Run(prepare(str(tree), str(out), parse_config({"pack": pack})), Silent(), "test")
 
 
 def test_a_second_driver_is_told_who_holds_the_destination(
     tree: Path, fake_pack: str, tmp_path: Path
 ) -> None:
-    first, second = (driver_of(tree, tmp_path / "out", fake_pack) for _ in range(2))
+    first, second = (run_of(tree, tmp_path / "out", fake_pack) for _ in range(2))
     first.claim.beat_s = 0.05
     first.claim.take()
     first.claim.start(lambda: None)
     try:
         with pytest.raises(ClaimError) as raised:
-            second.run(LocalEngine(parse_config({}).engine))
+            drive(second, LocalEngine(parse_config({}).engine))
     finally:
         first.claim.release()
     assert raised.value.exit_code == 7
@@ -168,7 +169,7 @@ def test_a_claim_that_nobody_keeps_up_is_taken_over(
         "machine": "other",
     }
     write_tree(out, {layout.CLAIM: json.dumps(elsewhere).encode()})
-    report = driver_of(tree, out, fake_pack).run(LocalEngine(parse_config({}).engine))
+    report = drive(run_of(tree, out, fake_pack), LocalEngine(parse_config({}).engine))
     assert (report.exit_code, report.rows) == (0, 170)
     assert not (out / layout.CLAIM).exists()
 
@@ -186,10 +187,10 @@ def test_who_is_interrupted_while_it_watches_a_claim_ends_with_130_and_leaves_it
         "machine": "other",
     }
     write_tree(out, {layout.CLAIM: json.dumps(elsewhere).encode()})
-    driver = driver_of(tree, out, fake_pack)
-    driver._interrupted.set()
+    run = run_of(tree, out, fake_pack)
+    run.interruption.hear(signal.SIGINT, None)
     began = time.monotonic()
-    assert driver.run(LocalEngine(parse_config({}).engine)).exit_code == 130
+    assert drive(run, LocalEngine(parse_config({}).engine)).exit_code == 130
     assert time.monotonic() - began < claim.WATCH_S
     assert json.loads((out / layout.CLAIM).read_bytes()) == elsewhere
     assert not (out / layout.RUNS).exists()

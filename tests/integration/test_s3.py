@@ -6,6 +6,7 @@ import io
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import skinbatch
-from skinbatch.config import Config, parse_config
-from skinbatch.engines.driver import Driver
-from skinbatch.engines.local import LocalEngine
+from skinbatch.config import Config, EngineSettings, parse_config
+from skinbatch.engines.driver import drive
+from skinbatch.engines.local import LocalEngine, LocalPool
 from skinbatch.engines.presenter import Silent
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.errors import UsageError
 from skinbatch.runs.report import RunReport
+from skinbatch.scoring.assignment import ScoringContext
 from tests.conftest import S3Server
 from tests.faces import comparable, counts, face, jpeg, png, rows, tar_bytes, write_tree
 
@@ -174,16 +177,16 @@ def test_wrong_buckets_are_one_message_and_nothing_is_written(
     assert keys == ["photos/a.png", "texts/a.txt"]
 
 
-class ChangesAfterPlanning(Driver):
+class StartsLate(LocalEngine):
     """Stop between the plan and the first unit, for as long as `meanwhile` takes."""
 
-    def __init__(self, *args: Any, meanwhile: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, settings: EngineSettings, meanwhile: Callable[[], None]) -> None:
+        super().__init__(settings)
         self.meanwhile = meanwhile
 
-    def _score(self, *args: Any) -> Any:
+    def start(self, context: ScoringContext) -> LocalPool:
         self.meanwhile()
-        return super()._score(*args)
+        return super().start(context)
 
 
 def test_photos_that_change_or_go_while_the_run_works_are_scored_as_they_are_read(
@@ -203,10 +206,8 @@ def test_photos_that_change_or_go_while_the_run_works_are_scored_as_they_are_rea
             s3.client.delete_object(Bucket=bucket, Key=f"photos/{key}")
 
     config = settings_of(s3, pack=fake_pack)
-    driver = ChangesAfterPlanning(
-        prepare(source, dest, config), Silent(), "test", meanwhile=meanwhile
-    )
-    report = driver.run(LocalEngine(config.engine))
+    run = Run(prepare(source, dest, config), Silent(), "test")
+    report = drive(run, StartsLate(config.engine, meanwhile))
     how = {"storage": s3.settings}
     assert (report.units_left, report.vanished, report.rows) == (0, 1, 11 + 2 + 5)
     found = counts(dest, **how)

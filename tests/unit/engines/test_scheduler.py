@@ -11,6 +11,14 @@ from types import SimpleNamespace
 import pytest
 
 from skinbatch.engines import scheduler
+from skinbatch.engines.events import (
+    RunEvent,
+    UnitCommitted,
+    UnitDrifted,
+    UnitOpen,
+    UnitRetried,
+    WorkerDied,
+)
 from skinbatch.engines.next_step import MOST_LOST_MACHINES, Deaths
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
 from skinbatch.engines.scheduler import Scheduler, WorkersFailed
@@ -79,7 +87,7 @@ class ScriptedPool:
 
 
 class Heard:
-    """Keep what the scheduler reports."""
+    """Keep what the scheduler publishes."""
 
     def __init__(self) -> None:
         self.finished: list[Assignment] = []
@@ -89,34 +97,22 @@ class Heard:
         self.retried: list[str] = []
         self.stop_after: int | None = None
 
-    def ready(self, event: Ready) -> None: ...
-
-    def said(self, text: str) -> None: ...
-
-    def troubled(self, text: str) -> None: ...
-
-    def done(self, assignment: Assignment, outcome: UnitDone) -> None:
-        self.finished.append(assignment)
-
-    def drifted(self, assignment: Assignment, outcome: UnitFailed) -> None:
-        self.drifts.append(assignment.unit.unit_id)
-
-    def failed(self, unit_id: str, message: str) -> None:
-        self.open[unit_id] = message
-
-    def died(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
-        self.deaths[assignment.unit.unit_id] += 1
-
-    def halved(self, unit: WorkUnit) -> None: ...
-
-    def again(self, assignment: Assignment, reason: str, outcome: UnitFailed | None = None) -> None:
-        self.retried.append(assignment.unit.unit_id)
+    def hear(self, event: RunEvent) -> None:
+        match event:
+            case UnitCommitted():
+                self.finished.append(event.assignment)
+            case UnitDrifted():
+                self.drifts.append(event.assignment.unit.unit_id)
+            case UnitOpen():
+                self.open[event.unit_id] = event.message
+            case WorkerDied():
+                self.deaths[event.unit.unit_id] += 1
+            case UnitRetried():
+                self.retried.append(event.assignment.unit.unit_id)
 
     def stop_reason(self) -> str | None:
         stop = self.stop_after is not None and len(self.finished) >= self.stop_after
         return "enough" if stop else None
-
-    def tick(self, photos_in_flight: int) -> None: ...
 
 
 def assignment(name: str, ids: str) -> Assignment:
@@ -132,9 +128,10 @@ def run(
     heard: Heard | None = None,
 ) -> Heard:
     heard = heard or Heard()
-    Scheduler(pool, heard, stall_s, 0.0, lambda unit: recorded, lambda shard, step: 10).run(
-        iter(assignments)
+    watching = Scheduler(
+        pool, heard.hear, stall_s, 0.0, lambda unit: recorded, lambda shard, step: 10
     )
+    watching.run(iter(assignments), heard.stop_reason)
     return heard
 
 
@@ -209,7 +206,7 @@ def test_what_keeps_a_guilty_archive_file_from_being_counted_leaves_the_unit_ope
         raise error
 
     units = iter([Assignment(unit, unit.inputs_sha256), assignment("other", "ab")])
-    Scheduler(pool, heard, 60.0, 0.0, lambda unit: NONE, count).run(units)
+    Scheduler(pool, heard.hear, 60.0, 0.0, lambda unit: NONE, count).run(units)
     assert heard.open == {"s": str(error)}
     assert [a.unit.unit_id for a in heard.finished] == ["other"]
 
@@ -226,7 +223,7 @@ def test_others_are_scored_while_the_members_of_a_guilty_archive_file_are_counte
     units = iter(
         [Assignment(unit, unit.inputs_sha256), *(assignment(f"g{n}", "ab") for n in range(3))]
     )
-    Scheduler(pool, heard, 60.0, 0.0, lambda unit: NONE, count).run(units)
+    Scheduler(pool, heard.hear, 60.0, 0.0, lambda unit: NONE, count).run(units)
     assert [a.unit.unit_id for a in heard.finished][:3] == ["g0", "g1", "g2"]
     assert [(a.unit.start, a.unit.stop) for a in heard.finished if a.verdict is not None] == [
         (7, 8)
@@ -255,7 +252,7 @@ def test_an_archive_file_whose_members_cannot_even_be_counted_gets_its_row_unrea
             ended.append(e)
         return 10
 
-    Scheduler(pool, heard, 0.0, 0.0, lambda unit: NONE, count).run(
+    Scheduler(pool, heard.hear, 0.0, 0.0, lambda unit: NONE, count).run(
         iter([Assignment(unit, unit.inputs_sha256)])
     )
     assert counted.is_set(), "as long as it gets further it is waited for"
@@ -363,7 +360,7 @@ def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_archive_f
             return super().wait(timeout_s)
 
     pool, heard = HeldUp(poison={"7"}), Heard()
-    Scheduler(pool, heard, 100.0, 0.0, lambda unit: NONE, count).run(
+    Scheduler(pool, heard.hear, 100.0, 0.0, lambda unit: NONE, count).run(
         iter([Assignment(unit, unit.inputs_sha256)])
     )
     assert pool.waits > 20
@@ -391,7 +388,7 @@ def test_a_count_that_hangs_is_given_up_by_a_driver_whose_turns_are_slow(
             return super().wait(timeout_s)
 
     heard = Heard()
-    Scheduler(Slow(poison={"7"}), heard, 100.0, 0.0, lambda unit: NONE, count).run(
+    Scheduler(Slow(poison={"7"}), heard.hear, 100.0, 0.0, lambda unit: NONE, count).run(
         iter([Assignment(unit, unit.inputs_sha256)])
     )
     over.set()
@@ -433,7 +430,7 @@ def test_a_unit_that_a_store_failed_is_tried_again_when_the_store_may_be_back(
     pool = Clocked(size=1)
     pool.answers["g0"] = [UnitFailed("store", "connection refused")] * 2
     heard = Heard()
-    Scheduler(pool, heard, 60.0, 80.0, lambda unit: NONE, lambda shard, step: 10).run(
+    Scheduler(pool, heard.hear, 60.0, 80.0, lambda unit: NONE, lambda shard, step: 10).run(
         iter([assignment("g0", "ab"), assignment("g1", "cd")])
     )
     assert heard.open == {}
@@ -481,7 +478,7 @@ class Waiting(ScriptedPool):
 def test_a_store_that_does_not_answer_is_blamed_instead_of_the_unit() -> None:
     heard = Heard()
     Scheduler(
-        Waiting(on_store=True), heard, 0.0, 0.0, lambda unit: NONE, lambda shard, step: 10
+        Waiting(on_store=True), heard.hear, 0.0, 0.0, lambda unit: NONE, lambda shard, step: 10
     ).run(iter([assignment("g0", "ab")]))
     assert heard.deaths == {}
     assert "the store did not answer" in heard.open["g0"]

@@ -118,7 +118,7 @@ def run(
     unit = WorkUnit("g0", tuple(ImageRef(name, str(tmp_path / "photos" / name)) for name in names))
     heard = Heard()
     monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: pool.now))
-    watching = Scheduler(pool, heard, STALL_S, 0.0, lambda u: Deaths(), lambda s, step: 0)
+    watching = Scheduler(pool, heard.hear, STALL_S, 0.0, lambda u: Deaths(), lambda s, step: 0)
     watching.run(iter([Assignment(unit, unit.inputs_sha256)]))
     return heard
 

@@ -17,8 +17,9 @@ import pytest
 import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.console import summary
-from skinbatch.engines.driver import Driver
+from skinbatch.engines.driver import drive
 from skinbatch.engines.presenter import Silent
+from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare, prepare_again
 from skinbatch.errors import StoreError
 from skinbatch.models import fake
@@ -285,12 +286,8 @@ def test_stages_are_run_if_the_earlier_scoring_is_lost_in_between(
 
     config = parse_config({"pack": other, "engine": {"name": "local", "cpus_per_worker": 1.0}})
     presenter = Silent()
-    assert (
-        Driver(prepare(str(source), str(dest), config), presenter, "test")
-        .run(InProcessEngine())
-        .exit_code
-        == 0
-    )
+    run = Run(prepare(str(source), str(dest), config), presenter, "test")
+    assert drive(run, InProcessEngine()).exit_code == 0
     assert seen["segmenter"] == seen["classifier"] > 0
     assert len(presenter.notes) == 1
     assert first.fingerprint in presenter.notes[0]
@@ -311,9 +308,8 @@ def test_a_retry_takes_stages_too(
         assert score(source, dest, other, run={"max_failures": 1.0}).failed == 5
     seen.clear()
     config = parse_config({"engine": {"name": "local", "cpus_per_worker": 1.0}})
-    report = Driver(prepare_again(str(dest), config, False), Silent(), "test").run(
-        InProcessEngine(), retry=True
-    )
+    run = Run(prepare_again(str(dest), config, False), Silent(), "test")
+    report = drive(run, InProcessEngine(), retrying=True)
     assert dict(seen) == {"classifier": 5}
     assert_equal(dest, report, tmp_path / "full", right)
     assert command("verify", str(dest))[:2] == (0, PROVED)

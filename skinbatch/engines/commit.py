@@ -1,0 +1,60 @@
+"""Finish a run whose units are all done: write the snapshot and clean up."""
+
+from __future__ import annotations
+
+from skinbatch.engines.ending import Ending
+from skinbatch.engines.run import Run
+from skinbatch.engines.work import Work
+from skinbatch.runs import cleanup, layout, plan, snapshot
+from skinbatch.runs.snapshot import Snapshot
+
+
+def commit(run: Run, work: Work, handed_out: bool) -> Ending:
+    """Write a snapshot if there is something new, and delete what it does not name.
+
+    handed_out: this run has handed out units.
+    """
+    chosen = work.done()
+    newest = snapshot.newest_that_counts(work.ledger)
+    recorded = None if newest is None else (newest.plan, list(newest.receipts))
+
+    # Another driver may have planned the same source at the same time. All use the newest plan.
+    current = work.plan
+    settled = not handed_out and recorded == (current.name, chosen)
+    if not settled:
+        current = plan.newest_alike(run.store, run.fingerprint, current)
+
+    nothing_to_do = not handed_out
+    if newest is None or recorded != (current.name, chosen):
+        run.presenter.phase("writing the snapshot")
+        names = snapshot.names(run.store, run.fingerprint)
+        number = layout.number_of(names[0])[0] + 1 if names else 1
+        newest = snapshot.write(work.ledger, number, current.name, chosen)
+        nothing_to_do = False
+
+    run.presenter.phase("cleaning up")
+    cleanup.clean_up(work.ledger, newest, fresh=not handed_out)
+    if not settled:
+        plan.newest_alike(run.store, run.fingerprint, current)
+    exit_code, message = _judged(run, newest, nothing_to_do)
+    return Ending("done", exit_code, message, newest, nothing_to_do)
+
+
+def _judged(run: Run, newest: Snapshot, nothing_to_do: bool) -> tuple[int, str]:
+    """Return the exit code and the message for the rows of the snapshot."""
+    rows = newest.rows
+    if not rows:
+        kinds = ", ".join(
+            f"{count} {ending}" for ending, count in run.log.record.skipped.most_common(5)
+        )
+        skipped = f" (skipped: {kinds})" if kinds else ""
+        return 4, f"no photo was found{skipped}; check the source, --include and --exclude"
+
+    failed = sum(stub.failed for stub in newest.receipts)
+    most = run.prepared.config.run.max_failures
+    if failed / rows > most:
+        return (
+            3,
+            f"done, but {failed} of {rows} photos failed, more than --max-failures {most:g} allows",
+        )
+    return 0, "nothing to do: every photo has been scored" if nothing_to_do else "done"

@@ -1,0 +1,80 @@
+"""Count the events of a run in its record, which `status` shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from skinbatch.engines.events import (
+    RunEvent,
+    Tick,
+    UnitCommitted,
+    UnitDrifted,
+    UnitHalved,
+    UnitOpen,
+    UnitRetried,
+    WorkerDied,
+)
+from skinbatch.engines.pool import Ready
+from skinbatch.runs.record import RunLog, RunRecord
+
+
+class Recorder:
+    """Keep the counts and times of the record. The time begins when the object is made."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._started = time.monotonic()
+
+    def hear(self, event: RunEvent) -> None:
+        """Count an event. The heartbeat may write the record at any time, on its own thread."""
+        with self._log.lock:
+            self._count(self._log.record, event)
+
+    def _count(self, record: RunRecord, event: RunEvent) -> None:
+        match event:
+            case Ready():
+                machine = f"{event.host}: {event.device}"
+                if machine not in record.machines:
+                    record.machines.append(machine)
+            case UnitCommitted():
+                _count_committed(record, event)
+            case UnitDrifted():
+                _count_traffic(record, event.outcome.traffic)
+            case UnitRetried():
+                record.units_retried += 1
+                _count_traffic(record, event.outcome.traffic if event.outcome else {})
+            case UnitHalved():
+                record.units_halved += 1
+            case UnitOpen():
+                record.units_failed += 1
+            case WorkerDied():
+                record.worker_deaths += 1
+            case Tick():
+                photos = record.photos_scored + record.photos_copied
+                record.seconds = time.monotonic() - self._started
+                record.photos_per_second = photos / max(1e-9, record.seconds)
+
+
+def _count_committed(record: RunRecord, event: UnitCommitted) -> None:
+    outcome, receipt = event.outcome, event.outcome.receipt
+    _count_traffic(record, outcome.traffic)
+    record.units_done += 1
+    record.photos_isolated += event.assignment.verdict is not None
+    record.photos_vanished += len(outcome.vanished)
+    record.photos_changed += len(outcome.changed)
+    record.skipped.update(outcome.skipped)
+    if receipt is None:
+        return
+
+    record.photos_copied += receipt.copied
+    record.photos_scored += sum(receipt.statuses.values()) - receipt.copied
+    record.statuses.update(receipt.statuses)
+    record.taken.update(receipt.taken)
+    record.timings.update(receipt.timings)
+
+
+def _count_traffic(record: RunRecord, traffic: Mapping[str, int]) -> None:
+    """Add what a worker counted. traffic: see storage.traffic."""
+    for name, number in traffic.items():
+        setattr(record, name, getattr(record, name) + number)

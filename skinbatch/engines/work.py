@@ -1,0 +1,124 @@
+"""Hold the work of a run: the plan, what is done for it, and what stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from skinbatch.engines.assign import Assigner, EarlierReceipts
+from skinbatch.engines.events import RunEvent, UnitCommitted, UnitOpen
+from skinbatch.engines.progress import Before
+from skinbatch.engines.setup import Prepared
+from skinbatch.errors import UsageError
+from skinbatch.runs.folds import Folds
+from skinbatch.runs.ledger import Ledger
+from skinbatch.runs.plan import Plan
+from skinbatch.runs.stub import Stub
+from skinbatch.runs.units import PlannedUnit, Units
+from skinbatch.scoring.assignment import Assignment
+from skinbatch.types import Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """Describe what one run hands out.
+
+    assignments: made as they are handed out. left: the units that are not done. failed: for a
+    retry, the units and receipts with rows that are not ok.
+    """
+
+    assignments: Iterator[Assignment]
+    left: Units
+    failed: Sequence[tuple[PlannedUnit, Receipt]] = ()
+
+    @property
+    def units(self) -> int:
+        """Return how many units there are."""
+        return len(self.failed) or len(self.left)
+
+
+class Work:
+    """Hold a plan, the ledger of what is done, and the units that stay open with the reason.
+
+    The plan is replaced if photos turn out to have changed since it was made.
+    """
+
+    def __init__(
+        self, prepared: Prepared, plan: Plan, ledger: Ledger, note: Callable[[str], None]
+    ) -> None:
+        self.store = prepared.store
+        self.plan = plan
+        self.ledger = ledger
+        self.folds = Folds(ledger, note)
+        self.earlier = EarlierReceipts(prepared, note)
+        self.open_units: dict[str, str] = {}
+
+    def hear(self, event: RunEvent) -> None:
+        """Keep what is committed and what stays open."""
+        match event:
+            case UnitOpen():
+                self.open_units[event.unit_id] = event.message
+            case UnitCommitted():
+                self.open_units.pop(event.assignment.unit.unit_id, None)
+                if event.outcome.receipt is not None:
+                    self.folds.add(self.ledger.add(event.outcome.receipt))
+
+    def done(self) -> list[Stub]:
+        """Return the receipts that count for the plan."""
+        return self.ledger.done(self.plan.units)
+
+    def left(self) -> Units:
+        """Return the units of the plan that are not done."""
+        return self._assigner().left()
+
+    def assignments(self) -> Iterator[Assignment]:
+        """Return an assignment for each unit that is not done."""
+        assigner = self._assigner()
+        return assigner.to_score(assigner.left())
+
+    def to_score(self) -> Todo:
+        """Return the units that are not done."""
+        assigner = self._assigner()
+        left = assigner.left()
+        return Todo(assigner.to_score(left), left)
+
+    def to_retry(self) -> Todo:
+        """Return the units with failed rows. Raises UsageError if the scoring is not finished."""
+        assigner = self._assigner()
+        left = assigner.left()
+        if left:
+            raise UsageError(
+                f"{self.store.uri}: {len(left)} units are not scored yet; run `skinbatch score` first, then retry"
+            )
+        failed = assigner.failed()
+        return Todo(assigner.to_retry(failed), left, failed)
+
+    def before(self, todo: Todo) -> Before:
+        """Return the totals before the first unit of `todo`.
+
+        Shards that were scored before count as many photos as they have rows.
+        """
+        photos, uncounted = self.plan.photos, 0
+        counts: dict[str, int] = {}
+        columns = self.plan.units.columns("unit_id", "inputs_sha256", "kind", "count")
+        for unit_id, inputs_sha256, kind, count in columns:
+            if count is None:
+                proof = self.ledger.proof(unit_id, inputs_sha256)
+                uncounted += proof is None
+                photos += sum(stub.rows for stub in proof or ())
+            elif kind != "loose":
+                counts[unit_id] = count
+
+        again = {receipt.unit_id: receipt.inputs_count for _, receipt in todo.failed}
+        units = len(self.plan.units)
+        return Before(
+            photos=photos,
+            units=units,
+            photos_done=photos - todo.left.photos - sum(again.values()),
+            units_done=units - todo.units,
+            uncounted=uncounted,
+            counts=counts | again,
+        )
+
+    def _assigner(self) -> Assigner:
+        return Assigner(self.store, self.ledger, self.plan, self.earlier)

@@ -3,22 +3,43 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from jobs import bench_sides
+from jobs import bench_overhead, bench_sides, benchmark
 from jobs.bench_loops import Job
+from jobs.bench_memory import peaks
+from jobs.bench_overhead import Ran, Run
 from jobs.bench_profile import STAGES, Span, profile_of
 from jobs.bench_readers import TARGET_EMPTY_MB
 from jobs.bench_readers import measure as measure_readers
-from jobs.bench_speed import compare
+from jobs.bench_sides import LOCAL, SIDES
+from jobs.bench_speed import command, compare
+from skinbatch.storage.local import LocalStore
 from tests.faces import face, png, write_tree
 
 JOB = Path(__file__).resolve().parents[2] / "jobs/benchmark.py"
 FAKE = ["--pack", "fake", "--count", "6", "--repeats", "1"]
+
+
+InProcess = Callable[..., str]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> InProcess:
+    """Run the benchmark in this process and return what it prints."""
+
+    def run(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", [str(JOB), *options])
+        benchmark.main()
+        return capsys.readouterr().out
+
+    return run
 
 
 def bench(*options: str) -> str:
@@ -99,7 +120,15 @@ def test_a_worker_is_profiled_from_the_first_photo_to_the_last_table(tmp_path: P
     assert "photos/s; the cores are busy" in printed
 
 
-def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path) -> None:
+def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path, fake_pack: str) -> None:
+    photos = write_tree(tmp_path / "photos", {f"{n}.png": png(face(n)) for n in range(2)})
+    job = Job(LOCAL, str(photos), 2, str(tmp_path / "out"), fake_pack, 1, count_boxes=False)
+    found = peaks(command(job))
+    assert found.worker > found.driver > 50  # the worker has torch in it
+
+
+@pytest.mark.slow
+def test_memory_is_measured_over_few_and_many_photos_and_units(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     few_and_many = ["--memory-photos", "2", "4", "--memory-units", "2", "4", "--engines", "local"]
     bench(*FAKE, "--memory", *few_and_many, "--json", str(found))
@@ -110,9 +139,12 @@ def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path) -> None:
     assert worker["many_mib"] > driver["many_mib"] > 50  # the worker has torch in it
 
 
-def test_a_scoring_with_a_new_classifier_is_timed_beside_a_full_one(tmp_path: Path) -> None:
+def test_a_scoring_with_a_new_classifier_is_timed_beside_a_full_one(
+    tmp_path: Path, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "result_of", lambda job: asdict(SIDES[job.side](job)))
     found = tmp_path / "found.json"
-    printed = bench(*FAKE, "--rescore", "--json", str(found))
+    printed = in_process(*FAKE, "--rescore", "--json", str(found))
     measured = json.loads(found.read_text())["rescore"]
     assert measured["photos"] == 6
     assert measured["ratio"] == measured["rescore"][0] / measured["full"][0]
@@ -146,9 +178,19 @@ def test_readers_of_made_up_tables_are_timed(tmp_path: Path) -> None:
     assert "boxes a second   target >= 1,000,000" in regrading.line()
 
 
-def test_overhead_is_told_by_photos_safety_and_a_finished_destination(tmp_path: Path) -> None:
+def test_overhead_is_told_by_photos_safety_and_a_finished_destination(
+    tmp_path: Path, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = bench_overhead.start
+
+    def scored(job: Run) -> Ran:
+        """Give a run a process of its own only if its memory or its patches need one."""
+        return start(job) if job.watched or "shards" in job.source else bench_overhead.run(job)
+
+    monkeypatch.setattr(bench_overhead, "start", scored)
+    monkeypatch.setattr(LocalStore, "_walk", LocalStore._walk)  # `run` replaces it
     found = tmp_path / "found.json"
-    printed = bench(
+    printed = in_process(
         *FAKE,
         "--overhead",
         "--overhead-photos",

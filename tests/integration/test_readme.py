@@ -27,7 +27,7 @@ def blocks() -> list[tuple[str, str]]:
 
 @pytest.mark.timeout(300)
 def test_blocks_of_the_readme_run(tmp_path: Path) -> None:
-    write_demo_archive(tmp_path / "photos")
+    write_demo_archive(tmp_path / "photos", photos=8)
     scripts = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
     # `score` ends with 3 here, as one photo is truncated on purpose; `verify` after it shows that all went well.

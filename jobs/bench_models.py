@@ -15,15 +15,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from skinbatch.models.architectures import ARCHITECTURES, public_names
 from skinbatch.models.assemble import add_stage
 from skinbatch.models.classifiers.classifier import ClassifierSpec, build_network
-from skinbatch.models.classifiers.classifier_layouts import classifier_defaults, network_name
-from skinbatch.models.detectors.mmdet.architectures import DEFAULTS, DetectorSpec
+from skinbatch.models.classifiers.classifier_layouts import network_name
 from skinbatch.models.detectors.mmdet.detector import build_model
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.fake import write_fake_pack
+from skinbatch.models.families import defaults_of
 from skinbatch.models.importing import Import
 from skinbatch.models.segmenters.bisenet import BiSeNet
-from skinbatch.models.stages import ARCHITECTURES, DetectorStage
+from skinbatch.models.stages import DetectorStage
 
 TARGET = 0.9
 TILING_TARGET = 1.15
@@ -140,8 +142,8 @@ def packs(work: Path, only: str | None) -> dict[tuple[str, str], str]:
     """
     fake = str(write_fake_pack(work / "fake"))
     found = {}
-    for stage, architectures in ARCHITECTURES.items():
-        for arch in architectures:
+    for stage in ARCHITECTURES:
+        for arch in public_names(stage):
             if only is None or arch in only.split(","):
                 folder = work / arch
                 folder.mkdir()
@@ -199,7 +201,7 @@ def _detector(arch: str, folder: Path) -> Import:
         config.write_text(_CONFIG, encoding="utf-8")
         model = build_model(DetectorSpec(arch, ("acne",), model=read_config(config)[0]))
         return Import("detector", arch, _saved(model, folder), (config,), ("acne",))
-    fields = dict(DEFAULTS.get(arch, {}))
+    fields = defaults_of(ARCHITECTURES["detector"][arch])
     spec = replace(
         DetectorSpec(arch, ("acne",), size=DetectorStage.model_fields["size"].default), **fields
     )
@@ -214,7 +216,7 @@ def _classifier(arch: str, folder: Path) -> Import:
         config.write_text('outputs = "softmax"\n', encoding="utf-8")
         return Import("classifier", arch, _exported(network, folder, 224), (config,), classes)
     backbone = _TIMM if arch == "timm" else None
-    known = classifier_defaults(arch, backbone)
+    known = defaults_of(ARCHITECTURES["classifier"][arch], backbone)
     spec = ClassifierSpec(
         network_name(arch, backbone), classes, size=known["size"], top=known["top"]
     )

@@ -12,7 +12,6 @@ from typing import Any
 
 from skinbatch.models.manifest import write_manifest
 from skinbatch.models.pack import Pack, load_pack
-from skinbatch.models.stages import FAKES
 
 TARGET = 0.4
 
@@ -73,7 +72,7 @@ def with_other_stage(pack: Pack, name: str, to: Path) -> Path:
     )
     stage = pack.stages[stem]
     changed: dict[str, Any] = {"input": "image"}
-    if stage.arch not in FAKES:
+    if stage.architecture.weights != "none":
         changed = {"sha256": _change_weights(to / pack.weights_file(stem).name)}
 
     manifest = pack.manifest

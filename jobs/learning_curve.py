@@ -21,7 +21,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.recipe import Recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.results.model_card import WORK
 from skinbatch.train.results.packing import stem_of
 from skinbatch.train.session import PHOTOS

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from skinbatch.config import ModelSettings
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.near_boxes import average_precision, centre_precision
-from skinbatch.models.build import detector_spec
+from skinbatch.models.detectors.mmdet.family import detector_spec
 from skinbatch.models.stages import DetectorStage
 from skinbatch.scoring.scorer import Scorer
 from skinbatch.train.detection.clone_trial import A_FACE, hits
@@ -30,7 +30,7 @@ from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.photos.faces import decode_skin, find_skin
 from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto, read_photo
-from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.recipe_sections import CloneSection, View
 from skinbatch.train.shipped import find_recipe
 from skinbatch.types import ImageResult

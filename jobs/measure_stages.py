@@ -19,7 +19,8 @@ from PIL import Image
 from skinbatch.evaluate import papers
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.photos.groups import TakenPhoto
-from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.recipe import Recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.shipped import find_recipe
 
 STAGES = ("segmenter", "detector", "classifier")

@@ -83,7 +83,7 @@ def pack_verify(
     storage = load_config(settings).storage
     pack = load_pack(name, storage)
     if pack.address.startswith("s3://"):
-        verify_origin(pack, storage)
+        verify_origin(pack.address, pack.files, storage)
     pack.verify()
     if as_json:
         print_json(
@@ -208,12 +208,13 @@ def pack_import(
 @pack_app.command("architectures")
 def pack_architectures(as_json: Json = False) -> None:
     """List the names that `pack import --arch` takes, one per line."""
-    from skinbatch.models.stages import ARCHITECTURES
+    from skinbatch.models.architectures import ARCHITECTURES, public_names
 
+    public = {stage: public_names(stage) for stage in ARCHITECTURES}
     if as_json:
-        print_json(ARCHITECTURES)
+        print_json(public)
         return
-    for names in ARCHITECTURES.values():
+    for names in public.values():
         for name in names:
             print(name)
 

@@ -18,8 +18,16 @@ from skinbatch.errors import NotFoundError, PackError, UsageError
 from skinbatch.models.card import UNSTATED, write_texts
 from skinbatch.models.findings import Finding
 from skinbatch.models.importing import Import, import_stage
-from skinbatch.models.manifest import FILENAME, NAME, Manifest, read_manifest, write_manifest
-from skinbatch.models.pack import DETECTOR_CONFIG, TEXTS, Pack, is_shipped, load_pack, packs_folder
+from skinbatch.models.manifest import (
+    DETECTOR_CONFIG,
+    FILENAME,
+    NAME,
+    TEXTS,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
+from skinbatch.models.pack import Pack, is_shipped, load_pack, packs_folder
 from skinbatch.models.stages import AnyStage, ClassifierStage, DetectorStage, SegmenterStage
 from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.locate import is_s3, open_store
@@ -27,7 +35,7 @@ from skinbatch.storage.locate import is_s3, open_store
 
 def add_stage(
     name: str,
-    wanted: Import,
+    request: Import,
     *,
     dest: str | None = None,
     base: str | None = None,
@@ -35,12 +43,12 @@ def add_stage(
     storage: StorageSettings | None = None,
 ) -> Pack:
     """Add a stage as `grow_pack` does, and return the pack alone."""
-    return grow_pack(name, wanted, dest=dest, base=base, licence=licence, storage=storage)[0]
+    return grow_pack(name, request, dest=dest, base=base, licence=licence, storage=storage)[0]
 
 
 def grow_pack(
     name: str,
-    wanted: Import,
+    request: Import,
     *,
     dest: str | None = None,
     base: str | None = None,
@@ -54,7 +62,7 @@ def grow_pack(
 
     Args:
         name: name of the pack.
-        wanted: the weights to import and their settings.
+        request: the weights to import and their settings.
         dest: a folder or s3://bucket/prefix; None for the packs folder.
         base: a pack that supplies the stages that are missing.
         licence: licence of the stage.
@@ -85,7 +93,7 @@ def grow_pack(
         old = _existing(address, storage)
         made = Path(folder) / "pack"
         made.mkdir()
-        stage, findings = import_stage(wanted, made)
+        stage, findings = import_stage(request, made)
         if licence is not None:
             stage = stage.model_copy(update={"licence": licence})
         manifest = _grown(name, old, filler, stage)
@@ -208,9 +216,7 @@ def _describes_itself(manifest: Manifest) -> bool:
 
 
 def _described(stages: Sequence[AnyStage]) -> str:
-    return " · ".join(
-        s.arch if s.arch != "timm" else str(getattr(s, "backbone", "timm")) for s in stages
-    )
+    return " · ".join(stage.network for stage in stages)
 
 
 def _copy_missing(source: Pack, grown: Pack) -> None:

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.models.base import InputKind
+from skinbatch.models.base import Classifier, Detector, InputKind, Segmenter
+from skinbatch.models.family import BuildOptions, Family
 from skinbatch.models.manifest import Manifest, write_manifest
 from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterStage
 from skinbatch.types import Detections
@@ -160,3 +161,21 @@ def write_fake_pack(directory: Path, mortal: bool = False, closeups: bool = Fals
     )
     write_manifest(manifest, directory)
     return directory
+
+
+def _segmenter(stage: SegmenterStage, weights: Path, options: BuildOptions) -> FakeSegmenter:
+    mortal = stage.arch == "fake-mortal-segmenter"
+    return FakeSegmenter(stage.classes, stage.size, mortal=mortal)
+
+
+def _detector(stage: DetectorStage, weights: Path, options: BuildOptions) -> FakeDetector:
+    return FakeDetector(stage.classes, stage.input, options.settings.max_boxes)
+
+
+def _classifier(stage: ClassifierStage, weights: Path, options: BuildOptions) -> FakeClassifier:
+    return FakeClassifier(stage.head, stage.classes, stage.input, stage.threshold)
+
+
+SEGMENTERS: Family[SegmenterStage, Segmenter] = Family(_segmenter)
+DETECTORS: Family[DetectorStage, Detector] = Family(_detector)
+CLASSIFIERS: Family[ClassifierStage, Classifier] = Family(_classifier)

@@ -6,30 +6,21 @@ A pack is cached under the hash of its manifest, and each file is checked while 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import NotFoundError, PackError
-from skinbatch.models.manifest import FILENAME, read_manifest
-from skinbatch.models.pack import TEXTS, Pack
+from skinbatch.models.cache import cache_folder
+from skinbatch.models.manifest import FILENAME, TEXTS, read_manifest
 from skinbatch.storage.base import Store
 from skinbatch.storage.locate import open_store
 
 _CHUNK = 1 << 20
-
-
-def cache_folder() -> Path:
-    """Return SKINBATCH_CACHE, or else `skinbatch` in XDG_CACHE_HOME or ~/.cache."""
-    named = os.environ.get("SKINBATCH_CACHE")
-    return Path(
-        named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "skinbatch"
-    ).expanduser()
 
 
 def fetch(uri: str, settings: StorageSettings) -> Path:
@@ -57,11 +48,16 @@ def fetch(uri: str, settings: StorageSettings) -> Path:
     return directory
 
 
-def verify_origin(pack: Pack, settings: StorageSettings) -> None:
-    """Read and hash every file of a pack on S3 again, as `Pack.verify` does with the local copy."""
-    assert pack.origin is not None
-    store = open_store(pack.origin, settings)
-    for name, recorded in pack.files.items():
+def verify_origin(uri: str, files: Mapping[str, str], settings: StorageSettings) -> None:
+    """Read and hash every file of a pack on S3 again, as `Pack.verify` does with the local copy.
+
+    Args:
+        uri: the pack's address.
+        files: the recorded SHA-256 of each file by its name.
+        settings: for S3.
+    """
+    store = open_store(uri, settings)
+    for name, recorded in files.items():
         _checked(store, name, recorded, lambda chunk: None)
 
 
@@ -70,10 +66,10 @@ def _download(store: Store, manifest: bytes, directory: Path) -> None:
     try:
         (unfinished / FILENAME).write_bytes(manifest)
         try:
-            pack = Pack(unfinished, read_manifest(unfinished))
+            recorded_files = read_manifest(unfinished).files
         except PackError as e:
             raise PackError(str(e).replace(str(unfinished), store.uri)) from None
-        for name, recorded in pack.files.items():
+        for name, recorded in recorded_files.items():
             with (unfinished / name).open("wb") as target:
                 _checked(store, name, recorded, target.write)
         for name in TEXTS:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from skinbatch.models.stages import AnyStage, ClassifierStage, DetectorStage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AS_SET = "as set"
 # The beginning of a source if neither the file nor the user gave the answer.

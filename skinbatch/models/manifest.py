@@ -13,10 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from skinbatch.errors import PackError
-from skinbatch.models.stages import ClassifierStage, DetectorStage, Section, SegmenterStage
+from skinbatch.models.stages import (
+    AnyStage,
+    ClassifierStage,
+    DetectorStage,
+    Section,
+    SegmenterStage,
+)
 from skinbatch.toml_file import read_toml
 
 FILENAME = "pack.toml"
+DETECTOR_CONFIG = "detector.json"
+TEXTS = ("CARD.md", "LICENSE.md")
 # The names that a pack may have. A pack's name is the name of a folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -43,6 +51,37 @@ class Manifest(Section):
         if len(set(heads)) != len(heads):
             raise ValueError("two classifiers have the same head")
         return self
+
+    @property
+    def stages(self) -> dict[str, AnyStage]:
+        """Return the stages by the stem of their weights file.
+
+        The stems are `segmenter`, `detector` and `classifier-<head>`.
+        """
+        stages: dict[str, AnyStage | None] = {
+            "segmenter": self.segmenter,
+            "detector": self.detector,
+        }
+        stages |= {f"classifier-{stage.head}": stage for stage in self.classifier}
+        return {stem: stage for stem, stage in stages.items() if stage is not None}
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Map each stage to the recorded SHA-256 of its weights file. Fakes have none."""
+        return {
+            stem: stage.sha256 for stem, stage in self.stages.items() if stage.sha256 is not None
+        }
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Map the name of every file except texts to its recorded SHA-256."""
+        files = {self.weights_file(stem): sha256 for stem, sha256 in self.weights.items()}
+        config = self.detector and self.detector.config_sha256
+        return files | ({DETECTOR_CONFIG: config} if config else {})
+
+    def weights_file(self, stem: str) -> str:
+        """Return the name of a stage's weights file."""
+        return f"{stem}{self.stages[stem].suffix}"
 
 
 def read_manifest(directory: Path) -> Manifest:

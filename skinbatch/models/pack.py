@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from skinbatch.config import ModelSettings, StorageSettings
-from skinbatch.errors import PackError, UsageError
-from skinbatch.models.base import Models
+from skinbatch.errors import PackError
 from skinbatch.models.manifest import FILENAME, Manifest, read_manifest
-from skinbatch.models.runtime.base import Precision, Runtime
+from skinbatch.models.runtime.base import Precision
 from skinbatch.models.stages import AnyStage, DetectorStage, SegmenterStage
 from skinbatch.tables.names import prob_columns
 
 SHIPPED = Path(__file__).parent / "packs"
-
-DETECTOR_CONFIG = "detector.json"
-TEXTS = ("CARD.md", "LICENSE.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +48,8 @@ class Pack:
 
     @property
     def stages(self) -> dict[str, AnyStage]:
-        """Return the stages by the stem of their weights file.
-
-        The stems are `segmenter`, `detector` and `classifier-<head>`.
-        """
-        stages: dict[str, AnyStage | None] = {
-            "segmenter": self.manifest.segmenter,
-            "detector": self.manifest.detector,
-        }
-        stages |= {f"classifier-{stage.head}": stage for stage in self.manifest.classifier}
-        return {stem: stage for stem, stage in stages.items() if stage is not None}
+        """Return the stages by the stem of their weights file, see Manifest."""
+        return self.manifest.stages
 
     @property
     def lacks(self) -> tuple[str, ...]:
@@ -87,20 +75,16 @@ class Pack:
     @property
     def weights(self) -> dict[str, str]:
         """Map each stage to the recorded SHA-256 of its weights file. Fakes have none."""
-        return {
-            stem: stage.sha256 for stem, stage in self.stages.items() if stage.sha256 is not None
-        }
+        return self.manifest.weights
 
     @property
     def files(self) -> dict[str, str]:
         """Map the name of every file except texts to its recorded SHA-256."""
-        files = {self.weights_file(stem).name: sha256 for stem, sha256 in self.weights.items()}
-        config = self.manifest.detector and self.manifest.detector.config_sha256
-        return files | ({DETECTOR_CONFIG: config} if config else {})
+        return self.manifest.files
 
     def weights_file(self, stem: str) -> Path:
         """Return the path of a stage's weights."""
-        return self.directory / f"{stem}{self.stages[stem].suffix}"
+        return self.directory / self.manifest.weights_file(stem)
 
     @property
     def detector_classes(self) -> tuple[str, ...]:
@@ -159,28 +143,6 @@ class Pack:
     def precision(self, settings: ModelSettings) -> Precision:
         """Return the precision of a scoring: the setting, or else what the pack declares."""
         return settings.precision or self.manifest.precision or "fp32"
-
-    def build(self, device: str, settings: ModelSettings, runtime: Runtime | None = None) -> Models:
-        """Load the models. Frameworks are imported here, each only if a stage needs it.
-
-        Args:
-            device: `cpu`, `cuda`, `cuda:1`.
-            settings: what changes their numbers.
-            runtime: how their networks are run; None for torch.
-
-        Raises:
-            PackError: names the file with a changed byte or a layer that does not fit.
-            UsageError: fp16 was requested on a CPU.
-        """
-        from skinbatch.models.build import build
-
-        precision = self.precision(settings)
-        if precision == "fp16" and not device.startswith("cuda"):
-            raise UsageError(
-                f"precision fp16 needs a GPU, this worker has {device}; set precision = 'fp32' in [model]"
-            )
-        self.verify()
-        return build(self, device, settings.model_copy(update={"precision": precision}), runtime)
 
     def text(self, filename: str) -> str | None:
         """Return CARD.md or LICENSE.md, or None if the pack lacks it."""

@@ -5,14 +5,21 @@ No framework is imported here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from skinbatch.models.architectures import ARCHITECTURES, Architecture, StageName
 from skinbatch.models.base import InputKind
-
-FAKES = ("fake-segmenter", "fake-mortal-segmenter", "fake-detector", "fake-classifier")
-ONNX = ("yolo-onnx", "onnx")
 
 Triple = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
@@ -38,57 +45,10 @@ LAYOUT_ALIASES = {
     "end2end": "nms",
 }
 
-TrainedSegmenter = Literal["bisenet-efficientnet-lite0"]
-TrainedDetector = Literal[
-    "faster-rcnn-r18",
-    "faster-rcnn-efficientnet-lite0",
-    "yolox-efficientnet-lite0",
-    "yolox-efficientnet-lite2",
-]
-SegmenterArch = Literal["bisenet-r18", "bisenet-r34", "bisenet-light"]
-DetectorArch = Literal[
-    "faster-rcnn-r50",
-    "faster-rcnn-r101",
-    "faster-rcnn-inception",
-    "ssd-mobilenet",
-    "yolov3",
-    "yolov4",
-    "yolox-tiny",
-    "yolox-s",
-    "mmdet",
-    "yolo-onnx",
-]
-ClassifierArch = Literal[
-    "resnet50",
-    "inception_v3",
-    "densenet121",
-    "xception",
-    "inception_resnet_v2",
-    "vgg19",
-    "efficientnet_b3",
-    "cnn-multilabel",
-    "timm",
-    "onnx",
-]
-
 
 def canonical_layout(name: Any) -> Any:
     """Return the layout for an alias, and any other value unchanged."""
     return LAYOUT_ALIASES.get(name, name) if isinstance(name, str) else name
-
-
-ARCHITECTURES: dict[str, tuple[str, ...]] = {
-    "segmenter": get_args(SegmenterArch),
-    "detector": get_args(DetectorArch),
-    "classifier": get_args(ClassifierArch),
-}
-# Architectures whose only weights come from `skinbatch train`. `pack architectures` leaves them
-# out.
-TRAINED_HERE: dict[str, tuple[str, ...]] = {
-    "segmenter": get_args(TrainedSegmenter),
-    "detector": get_args(TrainedDetector),
-    "classifier": (),
-}
 
 
 class Section(BaseModel):
@@ -102,10 +62,11 @@ class Stage(Section):
 
     sha256: of its weights file. parameters, source, licence: change no number.
 
-    LATER: fields that were added after the first packs had scored. At their defaults they do not
-    change the fingerprint.
+    NAME: of the stage. LATER: fields that were added after the first packs had scored. At their
+    defaults they do not change the fingerprint.
     """
 
+    NAME: ClassVar[StageName]
     LATER: ClassVar[frozenset[str]] = frozenset()
 
     arch: str
@@ -115,18 +76,48 @@ class Stage(Section):
     source: str = ""
     licence: str | None = None
 
+    @field_validator("arch")
+    @classmethod
+    def _check_arch(cls, arch: str) -> str:
+        known = [f"'{name}'" for name in ARCHITECTURES[cls.NAME]]
+        if f"'{arch}'" not in known:
+            expected = f"{', '.join(known[:-1])} or {known[-1]}"
+            raise PydanticCustomError(
+                "literal_error", "Input should be {expected}", {"expected": expected}
+            )
+        return arch
+
     @model_validator(mode="after")
     def _check(self) -> Stage:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
-        if self.sha256 is None and self.arch not in FAKES:
+        if self.sha256 is None and self.architecture.weights != "none":
             raise ValueError("sha256 of the weights file is missing")
+        for known in ARCHITECTURES[self.NAME].values():
+            if not known.own_field:
+                continue
+            is_given = getattr(self, known.own_field) is not None
+            if is_given != (known is self.architecture):
+                raise ValueError(
+                    f"arch `{known.name}` needs {known.own_field}{known.own_values}, "
+                    "and no other arch takes it"
+                )
         return self
+
+    @property
+    def architecture(self) -> Architecture:
+        """Return the entry of the stage's architecture."""
+        return ARCHITECTURES[self.NAME][self.arch]
+
+    @property
+    def network(self) -> str:
+        """Return what people call the network: its architecture, or its name in timm."""
+        return self.arch
 
     @property
     def suffix(self) -> str:
         """Return the suffix of the weights file."""
-        return ".onnx" if self.arch in ONNX else ".safetensors"
+        return self.architecture.suffix
 
     def numbers(self) -> dict[str, Any]:
         """Return everything that changes what this stage computes."""
@@ -135,8 +126,8 @@ class Stage(Section):
             for name in self.LATER
             if getattr(self, name) == type(self).model_fields[name].default
         }
-        said = {"parameters", "source", "licence", "threshold"}
-        return self.model_dump(mode="json", exclude=said | as_ever, exclude_none=True)
+        without_effect = {"parameters", "source", "licence", "threshold"}
+        return self.model_dump(mode="json", exclude=without_effect | as_ever, exclude_none=True)
 
 
 class SegmenterStage(Stage):
@@ -152,9 +143,9 @@ class SegmenterStage(Stage):
       (grading.face).
     """
 
+    NAME = "segmenter"
     LATER = frozenset(("spatial", "align_corners", "closeups"))
 
-    arch: Literal[SegmenterArch, TrainedSegmenter, "fake-segmenter", "fake-mortal-segmenter"]
     size: Annotated[Pixels, Field(multiple_of=32)] = 256
     mean: Triple = (0.485, 0.456, 0.406)
     std: PositiveTriple = (0.229, 0.224, 0.225)
@@ -221,7 +212,8 @@ class DetectorStage(Stage):
         read BGR in 0 to 255.
     """
 
-    arch: Literal[DetectorArch, TrainedDetector, "fake-detector"]
+    NAME = "detector"
+
     input: InputKind = "crop"
     size: Pixels = 640
     short_side: Pixels | None = None
@@ -239,14 +231,6 @@ class DetectorStage(Stage):
     config_sha256: Sha256 | None = None
     layout: Annotated[OnnxLayout, BeforeValidator(canonical_layout)] | None = None
     threshold: Fraction = 0.25
-
-    @model_validator(mode="after")
-    def _check_parts(self) -> DetectorStage:
-        if (self.arch == "mmdet") != (self.config_sha256 is not None):
-            raise ValueError("arch `mmdet` needs config_sha256, and no other arch takes it")
-        if (self.arch == "yolo-onnx") != (self.layout is not None):
-            raise ValueError("arch `yolo-onnx` needs layout, and no other arch takes it")
-        return self
 
 
 class CalibrationTable(Section):
@@ -274,10 +258,10 @@ class ClassifierStage(Stage):
     - calibration: corrects the probabilities to match observed frequencies, see CalibrationTable.
     """
 
+    NAME = "classifier"
     LATER = frozenset(("top", "calibration"))
 
     head: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "disease"
-    arch: Literal[ClassifierArch, "fake-classifier"]
     backbone: Name | None = None
     top: Literal["pooled", "flatten", "native"] = "pooled"
     input: InputKind = "crop"
@@ -295,13 +279,11 @@ class ClassifierStage(Stage):
             raise ValueError(
                 f"calibration: `shift` has {len(self.calibration.shift)} numbers for {len(self.classes)} classes; give one each"
             )
-        if self.calibration is not None and (self.outputs == "none" or self.arch in FAKES):
+        if self.calibration is not None and (
+            self.outputs == "none" or self.architecture.weights == "none"
+        ):
             raise ValueError(
                 "calibration goes with outputs `logistic` or `softmax`, which are made of logits"
-            )
-        if (self.arch == "timm") != (self.backbone is not None):
-            raise ValueError(
-                "arch `timm` needs backbone, one of timm's names, and no other arch takes it"
             )
         if self.arch == "cnn-multilabel" and self.top != "native":
             raise ValueError(
@@ -311,5 +293,14 @@ class ClassifierStage(Stage):
             raise ValueError("outputs `none` goes with arch `onnx`")
         return self
 
+    @property
+    def network(self) -> str:
+        return self.backbone or self.arch
+
 
 AnyStage = SegmenterStage | DetectorStage | ClassifierStage
+STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[ClassifierStage]] = {
+    "segmenter": SegmenterStage,
+    "detector": DetectorStage,
+    "classifier": ClassifierStage,
+}

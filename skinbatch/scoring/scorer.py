@@ -26,6 +26,7 @@ from skinbatch.grading.grade import grade
 from skinbatch.grading.masks import mask_rle
 from skinbatch.grading.quality import face_quality
 from skinbatch.models.base import Classifier, InputKind
+from skinbatch.models.build import build
 from skinbatch.models.detectors.tiling import TiledDetector
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.models.runtime.base import Runtime
@@ -108,7 +109,7 @@ class Scorer:
             ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         )
         runtime = Runtime(self.config.engine.runtime, torch.get_num_threads(), lanes)
-        self.models = self.pack.build(self.device, self.config.model, runtime)
+        self.models = build(self.pack, self.device, self.config.model, runtime)
         self.computed_by = computed_by(runtime, self.device, self.pack.precision(self.config.model))
         self.batch_size = self.config.engine.batch_size or (
             CPU_BATCH if self.device == "cpu" else GPU_BATCH

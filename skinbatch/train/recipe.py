@@ -1,39 +1,23 @@
-"""Read a recipe: a TOML file that describes how a stage of a pack is trained.
-
-Mistakes are reported one by one, each with the way out.
-"""
+"""Describe a recipe: how a stage of a pack is trained."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from skinbatch.annotations.grouping import Grouping
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.manifest import NAME
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.models.pack import is_shipped as is_shipped_pack
-from skinbatch.models.stages import (
-    ARCHITECTURES,
-    ONNX,
-    TRAINED_HERE,
-    AnyStage,
-    ClassifierStage,
-    DetectorStage,
-    Name,
-    Section,
-    SegmenterStage,
-)
-from skinbatch.toml_file import read_toml, toml_key, toml_value
+from skinbatch.models.stages import AnyStage, Name, Section
+from skinbatch.toml_file import toml_key, toml_value
 from skinbatch.train.imagenet_backbone import FETCH, WHEELS
-from skinbatch.train.recipe_errors import explain
-from skinbatch.train.recipe_misfits import misfits
 from skinbatch.train.recipe_sections import (
     AtLeastOne,
     AugmentSection,
@@ -49,11 +33,6 @@ from skinbatch.train.recipe_sections import (
 )
 from skinbatch.train.shipped import is_shipped
 
-STAGES: Mapping[str, type[SegmenterStage] | type[DetectorStage] | type[ClassifierStage]] = {
-    "segmenter": SegmenterStage,
-    "detector": DetectorStage,
-    "classifier": ClassifierStage,
-}
 # Stands for the sha256 of a stage whose weights do not exist yet.
 UNHASHED = "0" * 64
 # Fields of a stage that follow from the training.
@@ -123,6 +102,15 @@ class Recipe(Section):
     def unusable(self) -> frozenset[Path]:
         """Return photos that turned out to be unusable and are left out."""
         return self._unusable
+
+    def located(self, file: Path, folder: Path, photos: Path) -> Recipe:
+        """Return a copy that was read from `file`.
+
+        folder, photos: where relative paths of files and of photos start from.
+        """
+        recipe = self.model_copy()
+        recipe._file, recipe._folder, recipe._data = file, folder, photos
+        return recipe
 
     def without(self, photos: Iterable[Path]) -> Recipe:
         """Return a copy of the recipe that leaves these photos out."""
@@ -273,115 +261,6 @@ class Recipe(Section):
                 *(f"{toml_key(k)} = {toml_value(v)}" for k, v in transfer.items()),
             ]
         return "\n".join(lines) + "\n"
-
-
-def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None = None) -> Recipe:
-    """Return the recipe in a TOML file. `Recipe.check_files` checks that the files it names exist.
-
-    Args:
-        path: The file. Relative paths in it are relative to its folder. In one of the package's
-            own recipes they are relative to the current folder.
-        stage: The stage that the command trains; None allows every stage.
-        data_folder: The folder that relative paths of photos and truths start from instead.
-
-    Raises:
-        UsageError: With a line for each mistake, naming the file, the setting and its possible
-            values.
-
-    Example:
-        >>> from skinbatch.train.shipped import find_recipe
-        >>> recipe = read_recipe(find_recipe("starter_detector"), data_folder=Path("/photos"))
-        >>> str(recipe.data.valid[0].truth)
-        '/photos/acne04/valid'
-    """
-    folder = Path.cwd() if is_shipped(path) else path.parent.resolve()
-    photos = folder if data_folder is None else data_folder.expanduser().resolve()
-
-    try:
-        data = read_toml(path)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe") from None
-    said = data.get("stage")
-    if not isinstance(said, str) or said not in STAGES:
-        raise UsageError(
-            f"{path}: setting `stage`: must be one of {', '.join(STAGES)} (got {said!r})"
-        )
-    if stage is not None and stage != said:
-        name = path.stem if is_shipped(path) else path
-        raise UsageError(f"{path}: is a recipe for a {said}: skinbatch train {said} {name}")
-    mistakes: list[str] = []
-    if isinstance(data.get("model"), dict):
-        data["model"] = _model(said, data["model"], path, mistakes)
-    try:
-        context = {"folder": folder, "photos": photos}
-        recipe = Recipe.model_validate_json(json.dumps(data, default=str), context=context)
-    except ValidationError as e:
-        mistakes += [
-            explain(error, path, Recipe)
-            for error in e.errors()
-            if not (mistakes and error["loc"][0] == "model")
-        ]
-        raise UsageError("\n".join(mistakes)) from None
-    recipe._file, recipe._folder, recipe._data = path, folder, photos
-    mistakes += misfits(recipe)
-    if mistakes:
-        raise UsageError("\n".join(mistakes))
-    return recipe
-
-
-def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -> dict[str, Any]:
-    """Return [model] with the stage's fields apart from those of training.
-
-    Mistakes are added to `mistakes`.
-    """
-    own = {
-        name: value
-        for name, value in table.items()
-        if name in ModelSection.model_fields and name != "stage"
-    }
-    fields = {name: value for name, value in table.items() if name not in own}
-    known = [name for name in STAGES[stage].model_fields if name not in FOLLOWS]
-    for name in fields:
-        if name not in known:
-            there = ", ".join([*known, *(n for n in ModelSection.model_fields if n != "stage")])
-            mistakes.append(f"{path}: unknown setting `model.{name}`; there are: {there}")
-    arch = fields.get("arch")
-    trainable = [name for name in (*ARCHITECTURES[stage], *TRAINED_HERE[stage]) if name not in ONNX]
-    if arch not in trainable:
-        mistakes.append(
-            f"{path}: setting `model.arch`: must be one of {', '.join(trainable)} (got {arch!r})"
-        )
-    if mistakes:
-        return own
-    try:
-        filled = _defaults(stage, str(arch), fields.get("backbone")) | fields | {"sha256": UNHASHED}
-        if arch == "mmdet":
-            filled["config_sha256"] = UNHASHED
-        made = STAGES[stage].model_validate_json(json.dumps(filled, default=str))
-    except PackError as e:
-        mistakes.append(f"{path}: setting `model.backbone`: {e}")
-    except ValidationError as e:
-        mistakes += [explain(error, path, Recipe, "model.") for error in e.errors()]
-    else:
-        return own | {"stage": made.model_dump(mode="json")}
-    return own
-
-
-def _defaults(stage: str, arch: str, backbone: str | None) -> dict[str, Any]:
-    """Return fields that go with an architecture, as `pack import` fills them in."""
-    if stage == "segmenter":
-        from skinbatch.models.segmenters.face_parsing import segmenter_defaults
-
-        return segmenter_defaults(arch)
-    if stage == "detector":
-        from skinbatch.models.detectors.mmdet.architectures import DEFAULTS
-
-        return dict(DEFAULTS.get(arch, {}))
-    if arch == "timm" and backbone is None:
-        return {}
-    from skinbatch.models.classifiers.classifier_layouts import classifier_defaults
-
-    return classifier_defaults(arch, backbone)
 
 
 def _pack(said: str, folder: Path) -> Pack:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from skinbatch.train.recipe import Recipe
+from skinbatch.train.recipe import Recipe
 
 # Settings of each stage that would change nothing.
 _WITHOUT: Mapping[str, Sequence[str]] = {

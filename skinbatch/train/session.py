@@ -26,7 +26,8 @@ from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.groups import TakenPhoto, describe_groups, problems_of_groups
 from skinbatch.train.photos.lists import write_listing, write_trained_on
-from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.recipe import Recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.results.model_card import TRAINED_ON, VALID, WORK
 from skinbatch.train.results.packing import stem_of, write_pack
 from skinbatch.train.results.result import TrainedStage

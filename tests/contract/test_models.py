@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from skinbatch.config import ModelSettings
 from skinbatch.models.base import Models
+from skinbatch.models.build import build
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
 from tests.unit.models.support import write_random_pack
@@ -20,7 +21,7 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Build models from a pack on disk, with a score floor low enough for networks that have learned nothing."""
     directory = tmp_path_factory.mktemp("packs") / str(request.param)
     write = write_fake_pack if request.param == "fake" else write_random_pack
-    return load_pack(write(directory)).build("cpu", ModelSettings(score_floor=FLOOR, max_boxes=20))
+    return build(load_pack(write(directory)), "cpu", ModelSettings(score_floor=FLOOR, max_boxes=20))
 
 
 @pytest.fixture(scope="module")

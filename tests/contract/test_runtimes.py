@@ -16,8 +16,8 @@ from torch import nn
 from skinbatch.config import ModelSettings
 from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier
 from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import MMDetDetector
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector, recognise
 from skinbatch.models.runtime import network
 from skinbatch.models.runtime.base import Runtime

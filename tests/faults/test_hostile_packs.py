@@ -20,7 +20,7 @@ from safetensors.torch import save
 
 from skinbatch.config import ModelSettings, load_config
 from skinbatch.errors import PackError, UsageError
-from skinbatch.models.build import build_classifier
+from skinbatch.models.build import build, build_classifier
 from skinbatch.models.checkpoint import read_checkpoint
 from skinbatch.models.detectors.mmdet.config_file import read_file
 from skinbatch.models.fake import write_fake_pack
@@ -118,7 +118,7 @@ def test_weights_of_a_pack_are_numbers_or_refused(name: str, tmp_path: Path) -> 
     pack = load_pack(pack_with(tmp_path / "pack", WEIGHTS[name]))
     pack.verify()
     with pytest.raises(PackError, match=r"segmenter\.safetensors"):
-        pack.build("cpu", ModelSettings())
+        build(pack, "cpu", ModelSettings())
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors", "pt", "ckpt"])

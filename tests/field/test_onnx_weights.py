@@ -223,8 +223,8 @@ def test_a_layout_that_is_set_still_has_to_fit(tmp_path: Path) -> None:
 def yolox(folder: Path, decoded: bool) -> tuple[Path, Pack]:
     """Export mmdet's YOLOX with random weights as YOLOX's script does, and import the same weights
     as a checkpoint."""
-    from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
     from skinbatch.models.detectors.mmdet.detector import build_model
+    from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 
     state = random_detector_state("yolox-tiny", TWO)
     state["backbone.stem.conv.conv.weight"] /= (

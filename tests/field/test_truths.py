@@ -20,7 +20,7 @@ from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.cli import main as cli
 from skinbatch.errors import UsageError
 from skinbatch.train.photos.gather import gather
-from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_file import read_recipe
 from tests.faces import face, png, write_tree
 from tests.unit.annotations.support import coco, mask, photo, write
 

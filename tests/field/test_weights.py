@@ -20,6 +20,7 @@ from skinbatch.cli.main import app
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.assemble import add_stage, grow_pack
+from skinbatch.models.build import build
 from skinbatch.models.findings import Finding
 from skinbatch.models.importing import Import
 from skinbatch.models.segmenters.face_parsing import FACE_PARSING
@@ -388,7 +389,7 @@ def test_face_parsing_under_other_names_masks_as_its_own_code_does(
     assert "face-parsing" in source_of(findings, "classes")
 
     photo = np.random.default_rng(3).integers(0, 256, (128, 128, 3), np.uint8)
-    segmenter = pack.build("cpu", ModelSettings()).segmenter
+    segmenter = build(pack, "cpu", ModelSettings()).segmenter
     (labels,) = segmenter([photo])
     mean, std = (
         torch.tensor(three).view(3, 1, 1)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jobs.learning_curve import draw
-from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_file import read_recipe
 from tests.unit.train.detection.spotted import write_spotted
 
 ROOT = Path(__file__).parents[2]

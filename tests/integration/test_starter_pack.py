@@ -13,6 +13,7 @@ from skimage.data import astronaut
 from jobs.measure_stages import _of_classes
 from skinbatch.config import ModelSettings
 from skinbatch.models.base import Models
+from skinbatch.models.build import build
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.scoring.fingerprint import fingerprint, numbers
 
@@ -24,7 +25,7 @@ def pack() -> Pack:
 
 @pytest.fixture(scope="module")
 def models(pack: Pack) -> Models:
-    return pack.build("cpu", ModelSettings())
+    return build(pack, "cpu", ModelSettings())
 
 
 def test_every_file_has_its_recorded_hash_and_all_weights_are_30_mb_at_most(pack: Pack) -> None:

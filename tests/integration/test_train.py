@@ -29,7 +29,7 @@ from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import load_pack
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import Silent
-from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.session import _known_by, train
 from tests.conftest import SHARED
 from tests.faces import face, rows

@@ -15,7 +15,7 @@ from skinbatch.train import session
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import Silent
 from skinbatch.train.photos.gather import Gathered
-from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.session import _known_by, train
 from tests.unit.train.detection.spotted import write_spotted
 

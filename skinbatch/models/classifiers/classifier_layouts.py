@@ -1,4 +1,4 @@
-"""List the classifier architectures with their defaults, and recognise them in checkpoints."""
+"""Find the settings of classifiers: by their architecture, and in the layers of a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,55 +9,34 @@ import timm
 from torch import Tensor
 
 from skinbatch.errors import PackError
+from skinbatch.models.architectures import ARCHITECTURES, Architecture
 from skinbatch.models.classifiers.classifier import PLAIN_CNN
 from skinbatch.models.classifiers.torchvision_layouts import is_torchvision, to_timm
-
-# timm's `legacy_xception` is the network of Xception's paper; `xception41` and others are
-# DeepLab's.
-TIMM_NAMES = {
-    "resnet50": "resnet50",
-    "inception_v3": "inception_v3",
-    "densenet121": "densenet121",
-    "xception": "legacy_xception",
-    "inception_resnet_v2": "inception_resnet_v2",
-    "vgg19": "vgg19",
-    "efficientnet_b3": "efficientnet_b3",
-}
-
-_DISEASES = {"top": "pooled", "size": 300}
-_LESIONS = {"top": "flatten", "size": 224}
-# Paper 000 gives 300. Paper 002 does not give the input sizes of its frozen backbones; these are
-# those of Keras, its library.
-_PAPERS = {
-    "resnet50": _DISEASES,
-    "inception_v3": _DISEASES,
-    "densenet121": _DISEASES,
-    "xception": _DISEASES,
-    "inception_resnet_v2": _DISEASES,
-    "vgg19": _LESIONS,
-    "efficientnet_b3": _LESIONS | {"size": 300},
-}
 
 
 def network_name(arch: str, backbone: str | None) -> str:
     """Return the network name of a stage for ClassifierSpec. backbone: for arch `timm`."""
-    return TIMM_NAMES.get(arch) or backbone or arch
+    return ARCHITECTURES["classifier"][arch].timm_name or backbone or arch
 
 
-def classifier_defaults(arch: str, backbone: str | None = None) -> dict[str, Any]:
+def classifier_defaults(architecture: Architecture, backbone: str | None = None) -> dict[str, Any]:
     """Return the fields of a ClassifierStage for an architecture, if nothing else is known.
 
-    These are `top`, `size`, `mean`, `std` and `outputs`. mean, std and, with arch `timm`, the size
-    are those of timm's own weights.
+    These are `top`, `size`, `mean`, `std` and `outputs`. If the entry of the architecture does not
+    have them, mean, std and size are those of timm's own weights.
 
     Raises PackError if timm lacks the backbone.
     """
-    if arch == PLAIN_CNN:
-        zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        return {"top": "native", "size": 416, "mean": zero, "std": one, "outputs": "logistic"}
-    own = _own(arch, backbone)
-    fields = _PAPERS.get(arch) or {"top": "pooled", "size": max(own.input_size[1:])}
-    return fields | {"mean": tuple(own.mean), "std": tuple(own.std), "outputs": "logistic"}
+    fields = dict(architecture.defaults)
+    if architecture.name == PLAIN_CNN:
+        return fields
+    own = _own(architecture.name, backbone)
+    of_timm = {
+        "size": max(own.input_size[1:]),
+        "mean": tuple(own.mean),
+        "std": tuple(own.std),
+    }
+    return of_timm | fields
 
 
 def recognise(

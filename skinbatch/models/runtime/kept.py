@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from skinbatch.models.fetch import cache_folder
+from skinbatch.models.cache import cache_folder
 from skinbatch.storage.base import TEMPORARY
 
 # A file that no worker has read for so long is deleted, and the oldest of too many.

@@ -245,6 +245,10 @@ class BiSeNet(nn.Module):
         heads = self._fused(x, eighth, at8), self.conv_out16(at8), self.conv_out32(at16)
         return tuple(self.enlarge(logits, x) for logits in heads)
 
+    def freeze_backbone(self) -> None:
+        """Train only what is above the backbone from now on."""
+        self.cp.resnet.requires_grad_(False)
+
     def coarse(self, x: Tensor) -> Tensor:
         """Return (N, classes, H / 8, W / 8) logits. x: see BiSeNet."""
         eighth, at8, _ = self.cp(x)

@@ -17,8 +17,6 @@ from typing import Any
 
 from torch import Tensor
 
-from skinbatch.models.segmenters.bisenet import LIGHT
-
 # The order of the masks in CelebAMask-HQ.
 CELEBAMASK_HQ = (
     "background", "skin", "nose", "eyeglasses", "left_eye", "right_eye", "left_brow", "right_brow", "left_ear",
@@ -50,11 +48,6 @@ _RENAMED = (
 _UNUSED = "fpn.backbone.fc."
 _OUTPUT = "conv_out.conv_out.weight"
 _NO_RESNET = ("cp.resnet.stem.", "cp.resnet.net.")
-
-
-def segmenter_defaults(arch: str) -> dict[str, Any]:
-    """Return the fields of a SegmenterStage for an architecture, if nothing else is known."""
-    return {"size": 256 if arch in LIGHT else 512, "spatial": "path", "align_corners": False}
 
 
 def from_face_parsing(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -19,8 +19,8 @@ from skinbatch.metrics.calibration import (
     reliabilities,
 )
 from skinbatch.metrics.classification import MEAN, classification
-from skinbatch.models.build import classifier_spec
 from skinbatch.models.classifiers.classifier import build_network
+from skinbatch.models.classifiers.family import classifier_spec
 from skinbatch.models.stages import CalibrationTable, ClassifierStage
 from skinbatch.train.classification.task import (
     WHOLE,

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from skinbatch.errors import UsageError
 from skinbatch.models.detectors.anchors import fit_anchors, mean_iou
-from skinbatch.models.detectors.mmdet.architectures import ANCHOR_BASED
 from skinbatch.models.stages import AnchorSection, DetectorStage
 
 
@@ -26,7 +25,7 @@ def with_fitted_anchors(
         UsageError: the architecture has no anchors, or there are fewer different boxes than
             anchors.
     """
-    if stage.arch not in ANCHOR_BASED:
+    if stage.architecture.starts_from != "anchors":
         raise UsageError(
             f"{where}: setting `model.fit_anchors`: `{stage.arch}` has no anchors; leave it out"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.models.base import Detector
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Boxes, Pixels
 from skinbatch.train.detection.photos import NO_BOXES, BoxedPhoto, ScaledPhotos

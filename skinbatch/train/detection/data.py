@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skinbatch.annotations.displayed import displayed_size
 from skinbatch.errors import UsageError
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.pack import Pack
 from skinbatch.train.detection.crops import Boxes, Labels
 from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, SMALLEST, BoxedPhoto, large_enough

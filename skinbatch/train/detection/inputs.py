@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from mmengine.model import BaseDataPreprocessor
 
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import metainfo
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.train.detection.loader import Batch
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import at_network_scale, network_scale
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.train.detection.crops import Boxes, Labels, Pixels, Sample
 from skinbatch.train.photos.faces import decode_skin
 from skinbatch.train.photos.photo_store import StoredPhoto, decoded

@@ -19,8 +19,8 @@ from skinbatch.metrics.bootstrap import Estimate, Resampling
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.counts import count_error
 from skinbatch.metrics.detection import curves, detection, match
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import MMDetDetector
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.train.detection.photos import BoxedPhoto
 from skinbatch.train.photos.groups import group_numbers
 from skinbatch.train.photos.photo_store import decoded

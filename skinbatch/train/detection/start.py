@@ -7,7 +7,8 @@ import math
 import torch
 from torch import nn
 
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.architectures import ARCHITECTURES
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 
 BACKBONE = "backbone"
 
@@ -26,7 +27,7 @@ def expect_boxes_of(model: nn.Module, side: float, spec: DetectorSpec) -> None:
     are one stride wide and hardly overlap any lesion, so each lesion teaches one cell. Boxes of the
     usual size teach several from the first step.
     """
-    if not spec.arch.startswith("yolox"):
+    if ARCHITECTURES["detector"][spec.arch].starts_from != "cells":
         return
     convs = model.get_submodule("bbox_head.multi_level_conv_reg")
     for conv, stride in zip(convs.children(), spec.strides or (8, 16, 32), strict=True):

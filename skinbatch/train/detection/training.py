@@ -15,10 +15,10 @@ import torch.distributed as dist
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
-from skinbatch.models.build import detector_spec
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import MMDetDetector, build_model, network_scale
-from skinbatch.models.pack import DETECTOR_CONFIG
+from skinbatch.models.detectors.mmdet.family import detector_spec
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
+from skinbatch.models.manifest import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import load_weights, save_weights
 from skinbatch.train.detection.anchoring import with_fitted_anchors

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from skinbatch.errors import UsageError
 from skinbatch.models.checkpoint import read_checkpoint
-from skinbatch.models.classifiers.classifier import PLAIN_CNN, ClassifierNetwork
+from skinbatch.models.classifiers.classifier import ClassifierNetwork
 from skinbatch.models.classifiers.efficientnet_lite_layout import from_lite
 from skinbatch.models.classifiers.torchvision_layouts import to_timm
 from skinbatch.models.segmenters.bisenet import BiSeNet
-from skinbatch.models.stages import AnyStage, ClassifierStage
+from skinbatch.models.stages import AnyStage
 from skinbatch.models.weights import BOOKKEEPING
 
 # Places in our networks where a checkpoint of a backbone alone may belong.
@@ -25,10 +25,7 @@ def read_start(path: Path, stage: AnyStage) -> dict[str, Tensor]:
 
     Raises PackError naming the file.
     """
-    state = from_lite(read_checkpoint(path))
-    if isinstance(stage, ClassifierStage) and stage.arch not in (PLAIN_CNN, "timm"):
-        return dict(to_timm(stage.arch, state))
-    return state
+    return to_timm(stage.arch, from_lite(read_checkpoint(path)))
 
 
 def start_from(network: nn.Module, state: Mapping[str, Tensor], where: str) -> str:
@@ -77,10 +74,8 @@ def freeze_backbone(network: nn.Module, where: str) -> None:
 
     Raises UsageError for a network without a backbone.
     """
-    if isinstance(network, ClassifierNetwork):
+    if isinstance(network, ClassifierNetwork | BiSeNet):
         network.freeze_backbone()
-    elif isinstance(network, BiSeNet):
-        network.cp.resnet.requires_grad_(False)
     # A network of timm's.
     elif isinstance(own := getattr(network, "get_classifier", lambda: None)(), nn.Module):
         network.requires_grad_(False)

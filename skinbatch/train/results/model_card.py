@@ -78,11 +78,9 @@ def stage_section(
 
     lacks: stages that the pack needs before it can score.
     """
-    arch = (
-        trained.fields["arch"] if trained.fields["arch"] != "timm" else trained.fields["backbone"]
-    )
+    network = trained.fields.get("backbone") or trained.fields["arch"]
     parts = [
-        f"{_heading(stem)}\n\n{arch}, {trained.parameters / 1e6:.2f} M parameters, classes: "
+        f"{_heading(stem)}\n\n{network}, {trained.parameters / 1e6:.2f} M parameters, classes: "
         f"{', '.join(trained.fields['classes'])}. Not for clinical use.",
         "### Data\n\n" + _data(trained, recipe, problems),
         "### Numbers\n\n"

@@ -25,7 +25,7 @@ def own_pack(random_pack: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def mmdet_configs() -> Path:
     """Return the folder of configs in mmdet's package."""
-    from skinbatch.models.detectors.mmdet.detector import register
+    from skinbatch.models.detectors.mmdet.register import register
 
     register()
     import mmdet

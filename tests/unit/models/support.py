@@ -9,19 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from skinbatch.models.architectures import ARCHITECTURES
 from skinbatch.models.classifiers.classifier import (
     PLAIN_CNN,
     ClassifierNetwork,
     ClassifierSpec,
     build_network,
 )
-from skinbatch.models.classifiers.classifier_layouts import (
-    TIMM_NAMES,
-    classifier_defaults,
-    network_name,
-)
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.classifiers.classifier_layouts import network_name
 from skinbatch.models.detectors.mmdet.detector import build_model, metainfo
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
+from skinbatch.models.families import defaults_of
 from skinbatch.models.manifest import Manifest, write_manifest
 from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterStage
@@ -40,10 +38,17 @@ def seeded(build: type[nn.Module] | object, *args: object) -> nn.Module:
     return network.eval()
 
 
+# The classifiers of the papers that are networks of timm.
+TIMM_NETWORKS = sorted(n for n, entry in ARCHITECTURES["classifier"].items() if entry.timm_name)
 # Input sizes at which every architecture is quick and still has something to classify.
-CLASSIFIER_SIZES = dict.fromkeys(TIMM_NAMES, 64) | dict.fromkeys(
+CLASSIFIER_SIZES = dict.fromkeys(TIMM_NETWORKS, 64) | dict.fromkeys(
     ("inception_v3", "inception_resnet_v2", PLAIN_CNN), 96
 )
+
+
+def classifier_defaults(arch: str, backbone: str | None = None) -> dict[str, Any]:
+    """Return the fields of a classifier's stage that go with its architecture."""
+    return defaults_of(ARCHITECTURES["classifier"][arch], backbone)
 
 
 def segmenter_weights(

@@ -11,8 +11,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import MMDetDetector
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.folding import as_built, example, fold_batch_norms
 from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.segmenters.segmenter import BiSeNetSegmenter

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
+from skinbatch.models.architectures import DISEASES, public_names
 from skinbatch.models.assemble import add_stage, grow_pack
+from skinbatch.models.build import build
+from skinbatch.models.cache import cache_folder
 from skinbatch.models.checkpoint import _WAY_OUT
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
-from skinbatch.models.fetch import cache_folder, verify_origin
-from skinbatch.models.importing import DISEASES, Import, stem_of
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
+from skinbatch.models.fetch import verify_origin
+from skinbatch.models.importing import Import, stem_of
 from skinbatch.models.pack import Pack, load_pack, own_packs
-from skinbatch.models.stages import ARCHITECTURES
 from tests.conftest import S3Server
 from tests.unit.models.support import classifier_weights, random_detector_state, segmenter_weights
 
@@ -309,7 +311,7 @@ def test_a_pack_on_s3_is_fetched_once_and_checked(on_s3: tuple[Pack, str], s3: S
     inode = pack.weights_file("classifier-acne_grade").stat().st_ino
     again = load_pack(pack.address, s3.settings)
     assert again.weights_file("classifier-acne_grade").stat().st_ino == inode
-    assert again.build("cpu", ModelSettings()).classifiers[0].classes == GRADES
+    assert build(again, "cpu", ModelSettings()).classifiers[0].classes == GRADES
 
 
 def test_a_changed_byte_on_s3_is_refused_by_name(on_s3: tuple[Pack, str], s3: S3Server) -> None:
@@ -447,7 +449,7 @@ def test_what_only_training_makes_is_imported_though_no_public_weights_have_its_
         base="starter",
     )
     assert pack.detector.arch == "faster-rcnn-r18"
-    assert "faster-rcnn-r18" not in ARCHITECTURES["detector"]
+    assert "faster-rcnn-r18" not in public_names("detector")
 
 
 def test_a_licence_in_the_settings_file_is_kept(
@@ -492,13 +494,13 @@ def test_a_pack_that_cannot_be_read_does_not_hide_the_others(
 
 def test_verify_asks_s3_and_not_the_copy(on_s3: tuple[Pack, str], s3: S3Server) -> None:
     pack, bucket = on_s3
-    verify_origin(pack, s3.settings)
+    verify_origin(pack.address, pack.files, s3.settings)
     s3.client.put_object(
         Bucket=bucket, Key="packs/mine/classifier-acne_grade.safetensors", Body=b"other"
     )
     pack.verify()
     with pytest.raises(PackError, match="SHA-256 is"):
-        verify_origin(pack, s3.settings)
+        verify_origin(pack.address, pack.files, s3.settings)
     copy = pack.weights_file("classifier-acne_grade")
     copy.write_bytes(b"damaged")
     with pytest.raises(PackError, match=f"delete {pack.directory}, a copy of {pack.origin}"):

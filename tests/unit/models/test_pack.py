@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
+from skinbatch.models.build import build
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.manifest import read_manifest, write_manifest
 from skinbatch.models.pack import load_pack
@@ -71,7 +72,7 @@ def test_build_refuses_a_changed_byte_too(own_pack: Path) -> None:
     path = own_pack / "segmenter.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(PackError, match=r"segmenter\.safetensors"):
-        load_pack(own_pack).build("cpu", SETTINGS)
+        build(load_pack(own_pack), "cpu", SETTINGS)
 
 
 def test_a_missing_weights_file_is_named(own_pack: Path) -> None:
@@ -88,13 +89,13 @@ def test_a_missing_weights_file_is_named(own_pack: Path) -> None:
 def test_a_missing_layer_is_named(own_pack: Path, stem: str, layer: str) -> None:
     rewrite(own_pack, stem, lambda tensors: tensors.__delitem__(layer))
     with pytest.raises(PackError, match=rf"{stem}\.safetensors.*(?s:.)*{layer}"):
-        load_pack(own_pack).build("cpu", SETTINGS)
+        build(load_pack(own_pack), "cpu", SETTINGS)
 
 
 def test_an_unexpected_layer_is_named(own_pack: Path) -> None:
     rewrite(own_pack, "segmenter", lambda tensors: tensors.update(extra=torch.zeros(1)))
     with pytest.raises(PackError, match="unexpected layer `extra`"):
-        load_pack(own_pack).build("cpu", SETTINGS)
+        build(load_pack(own_pack), "cpu", SETTINGS)
 
 
 def test_a_layer_of_another_shape_is_named_with_both_shapes(own_pack: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_layer_of_another_shape_is_named_with_both_shapes(own_pack: Path) -> N
     with pytest.raises(
         PackError, match=r"layer `head\.out\.bias` is \(9,\), the architecture has \(2,\)"
     ):
-        load_pack(own_pack).build("cpu", SETTINGS)
+        build(load_pack(own_pack), "cpu", SETTINGS)
 
 
 def test_weights_that_are_no_safetensors_are_refused(own_pack: Path) -> None:
@@ -115,7 +116,7 @@ def test_weights_that_are_no_safetensors_are_refused(own_pack: Path) -> None:
     torch.save({"a": torch.zeros(1)}, path)
     edit(own_pack, old, hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(PackError, match=r"segmenter\.safetensors: not readable as safetensors"):
-        load_pack(own_pack).build("cpu", SETTINGS)
+        build(load_pack(own_pack), "cpu", SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_weights_without_a_recorded_hash_are_refused(own_pack: Path) -> None:
 def test_an_unknown_backbone_is_named(own_pack: Path) -> None:
     edit(own_pack, "mobilenetv3_small_050", "mobilenetv99")
     with pytest.raises(PackError, match="no backbone `mobilenetv99`"):
-        load_pack(own_pack).build("cpu", SETTINGS)
+        build(load_pack(own_pack), "cpu", SETTINGS)
 
 
 def test_a_pack_that_is_not_there_is_a_usage_error_that_says_where_it_looked(
@@ -177,7 +178,7 @@ def test_a_pack_that_is_not_there_is_a_usage_error_that_says_where_it_looked(
 def test_half_precision_without_a_gpu_is_a_usage_error(tmp_path: Path) -> None:
     pack = load_pack(write_fake_pack(tmp_path / "fake"))
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
-        pack.build("cpu", ModelSettings(precision="fp16"))
+        build(pack, "cpu", ModelSettings(precision="fp16"))
 
 
 def test_numbers_are_plain_json_and_see_what_changes_numbers_only(own_pack: Path) -> None:
@@ -210,8 +211,8 @@ def test_columns_classes_and_threshold_come_from_the_manifest(
 
 
 def test_the_score_floor_and_box_cap_of_the_settings_reach_the_detector(random_pack: Path) -> None:
-    models = load_pack(random_pack).build(
-        "cpu", ModelSettings(score_floor=0.2, nms_iou=0.7, max_boxes=11)
+    models = build(
+        load_pack(random_pack), "cpu", ModelSettings(score_floor=0.2, nms_iou=0.7, max_boxes=11)
     )
     spec = models.detector.spec  # type: ignore[attr-defined]
     assert (spec.score_floor, spec.nms_iou, spec.max_boxes) == (0.2, 0.7, 11)
@@ -225,8 +226,9 @@ def test_a_pack_survives_pickling(random_pack: Path) -> None:
 def test_reading_a_pack_imports_no_framework(tmp_path: Path) -> None:
     pack = write_fake_pack(tmp_path / "fake")
     code = (
-        "import sys; from skinbatch.models.pack import load_pack; from skinbatch.config import ModelSettings; "
-        f"p = load_pack({str(pack)!r}); p.verify(); p.numbers(); p.build('cpu', ModelSettings()); "
+        "import sys; from skinbatch.config import ModelSettings; from skinbatch.models.build import build; "
+        "from skinbatch.models.pack import load_pack; "
+        f"p = load_pack({str(pack)!r}); p.verify(); p.numbers(); build(p, 'cpu', ModelSettings()); "
         "print([m for m in ('torch', 'timm', 'mmdet', 'ray') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+
 from skinbatch.models.detectors.mmdet.detector import normalise
 from skinbatch.models.preprocess import Normalisation, channel_table, look_up
 

@@ -18,7 +18,8 @@ from skinbatch.train.detection.training import train_detector
 from skinbatch.train.fitting.checkpoint import load_checkpoint
 from skinbatch.train.fitting.cluster import on_workers
 from skinbatch.train.fitting.progress import Silent, TrainingProgress
-from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.recipe import Recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.recipe_sections import RunSection
 from skinbatch.train.results.result import TrainedStage
 from tests.unit.train.detection.spotted import write_spotted

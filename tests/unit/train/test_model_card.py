@@ -12,11 +12,12 @@ from PIL import Image
 
 from skinbatch.annotations.problems import Kind
 from skinbatch.errors import PackError
-from skinbatch.models.build import classifier_spec
 from skinbatch.models.classifiers.classifier import build_network
+from skinbatch.models.classifiers.family import classifier_spec
 from skinbatch.models.pack import load_pack
 from skinbatch.models.weights import save_weights
-from skinbatch.train.recipe import FOLLOWS, Recipe, read_recipe
+from skinbatch.train.recipe import FOLLOWS, Recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.results.curves import _draw, draw_curves
 from skinbatch.train.results.model_card import VALID, WORK, stage_section
 from skinbatch.train.results.packing import write_pack

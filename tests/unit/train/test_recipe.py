@@ -9,7 +9,8 @@ import pytest
 import skinbatch
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.stages import ClassifierStage, SegmenterStage
-from skinbatch.train.recipe import Recipe, read_recipe
+from skinbatch.train.recipe import Recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.shipped import find_recipe, headline, shipped_recipes
 
 RECIPES = Path(skinbatch.__file__).parent / "train" / "recipes"

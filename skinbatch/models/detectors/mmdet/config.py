@@ -9,17 +9,14 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from skinbatch.errors import PackError
-from skinbatch.models.detectors.mmdet.architectures import ENLARGES
+from skinbatch.errors import PackError, UsageError
+from skinbatch.models.architectures import ARCHITECTURES, ENLARGES
 from skinbatch.models.detectors.mmdet.config_file import read_file
+from skinbatch.models.detectors.mmdet.register import register
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec, ModelConfig
 from skinbatch.models.detectors.mmdet.types import SCOPES, checked
-
-if TYPE_CHECKING:
-    from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
-
-ModelConfig = dict[str, Any]
 
 LOADERS = ("test_dataloader", "val_dataloader")
 READ_AS_USUAL = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs")
@@ -45,8 +42,6 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
             step in the test pipeline that would change numbers and is not supported
             (`keep_ratio=False`, test-time augmentation, crops).
     """
-    from skinbatch.models.detectors.mmdet.detector import register
-
     register()
     config = read_file(path)
     try:
@@ -75,13 +70,26 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     return model, fields
 
 
+def model_config(spec: DetectorSpec) -> ModelConfig:
+    """Return the mmdet config of a detector.
+
+    Raises:
+        UsageError: there is no such architecture, or it does not have a setting.
+        PackError: a user's model does not have the classes.
+    """
+    if spec.model is not None:
+        return with_settings(spec.model, spec)
+    named = {name: a.layers for name, a in ARCHITECTURES["detector"].items() if a.layers}
+    if spec.arch not in named:
+        raise UsageError(f"no detector architecture `{spec.arch}`; there are: {', '.join(named)}")
+    return named[spec.arch](spec)
+
+
 def with_settings(model: Mapping[str, Any], spec: DetectorSpec) -> ModelConfig:
     """Return the model with the spec's score floor, NMS IoU and box cap where its head reads them.
 
     Raises PackError for a class from outside mmdet, or a number of classes other than the spec's.
     """
-    from skinbatch.models.detectors.mmdet.detector import register
-
     register()
     config = _with_tuples(checked(dict(model), "model"))
     for name, head in _heads(config):

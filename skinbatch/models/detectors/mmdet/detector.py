@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,12 +16,12 @@ from torch import Tensor, nn
 
 from skinbatch.errors import ModelOutputError, PackError, UsageError
 from skinbatch.models.base import InputKind
-from skinbatch.models.detectors.mmdet import operators
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.config import model_config
 from skinbatch.models.detectors.mmdet.network import run_with
+from skinbatch.models.detectors.mmdet.register import register
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.detectors.mmdet.types import THREADS_SHARE
 from skinbatch.models.folding import example, fold_batch_norms
-from skinbatch.models.imports import later, without
 from skinbatch.models.preprocess import channel_table, look_up
 from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.weights import load_weights
@@ -31,22 +30,6 @@ from skinbatch.types import Detections
 Shape = tuple[int, int]
 
 PAD_TO = 32
-# What mmdet and mmengine import if it is there: to follow objects in videos, and to train on many
-# GPUs.
-_NOT_NEEDED = ("sklearn", "torch.distributed.optim")
-# What they import for drawings, lanes of roads, the training of transformers, and models that are
-# spread over many GPUs.
-_NEEDED_LATER = (
-    "matplotlib",
-    "matplotlib.colors",
-    "matplotlib.patches",
-    "matplotlib.pyplot",
-    "scipy",
-    "scipy.interpolate",
-    "scipy.optimize",
-    "mmengine._strategy",
-    "mmengine.model.wrappers.fully_sharded_distributed",
-)
 
 
 class MMDetDetector:
@@ -100,7 +83,7 @@ class MMDetDetector:
             self.model = build_model(spec)
         shared = spec.model is None or spec.model["type"] in THREADS_SHARE
         self._turn = contextlib.nullcontext() if shared else threading.Lock()
-        test = spec.model_config()["test_cfg"]
+        test = model_config(spec)["test_cfg"]
         self._cap = min(spec.max_boxes, test.get("rcnn", test).get("max_per_img", spec.max_boxes))
         number = f"{len(spec.classes)} class{'es' if len(spec.classes) > 1 else ''}"
         load_weights(self.model, state_dict, f"{where}: detector `{spec.arch}` of {number}")
@@ -223,7 +206,7 @@ def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
     from mmengine.registry import DefaultScope
 
     MMLogger.get_current_instance().setLevel("WARNING")
-    config = ConfigDict(spec.model_config())
+    config = ConfigDict(model_config(spec))
     try:
         # mmcv looks there for mmdet's own layers.
         with DefaultScope.overwrite_default_scope("mmdet"):
@@ -243,17 +226,6 @@ def build_model(spec: DetectorSpec, *, initialise: bool = True) -> Any:
     if initialise:
         model.init_weights()
     return model
-
-
-def register() -> None:
-    """Register mmdet's models and ours with mmdet. It is safe to call this again."""
-    operators.install()
-    # The call is mmdet's, and cannot be changed here.
-    warnings.filterwarnings("ignore", message="torch.meshgrid")
-    with without(*_NOT_NEEDED), later(*_NEEDED_LATER):
-        import mmdet.models  # noqa: F401
-
-    from skinbatch.models.detectors.mmdet import timm_backbone, yolov4  # noqa: F401
 
 
 def without_masks(model: Any) -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
-
-ModelConfig = dict[str, Any]
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec, ModelConfig
 
 BACKBONE = (4, 8, 16, 32)
 PYRAMID = (*BACKBONE, 64)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from skinbatch.models.detectors.mmdet.architectures import DetectorSpec, Size
-
-ModelConfig = dict[str, Any]
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec, ModelConfig, Size
 
 # Maps a stride to the index and the channels of timm's feature.
 BACKBONE = {8: (2, 256), 16: (3, 512), 32: (4, 1024)}

@@ -72,7 +72,7 @@ SCOPES = ("mmdet", "mmcv", "mmengine", "torch")
 def checked(value: Any, name: str) -> Any:
     """Return a copy of (a part of) a model config with plain class names and no sources of weights.
 
-    Call `detector.register()` first. name: of the part, for messages.
+    Call `register.register()` first. name: of the part, for messages.
 
     Raises PackError naming part and class if the class is not from MODULES or does not exist.
     """

@@ -10,14 +10,17 @@ from skinbatch.errors import PackError
 from skinbatch.models.classifiers.classifier import PLAIN_CNN, ClassifierSpec, build_network
 from skinbatch.models.classifiers.classifier_heads import PooledHead
 from skinbatch.models.classifiers.classifier_layouts import (
-    TIMM_NAMES,
-    classifier_defaults,
     network_name,
     outputs,
     recognise,
 )
 from skinbatch.models.stages import ClassifierStage
-from tests.unit.models.support import CLASSIFIER_SIZES, classifier_weights
+from tests.unit.models.support import (
+    CLASSIFIER_SIZES,
+    TIMM_NETWORKS,
+    classifier_defaults,
+    classifier_weights,
+)
 
 DISEASES = ("resnet50", "inception_v3", "densenet121", "xception", "inception_resnet_v2")
 LESIONS = ("vgg19", "efficientnet_b3")
@@ -26,7 +29,7 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_every_network_of_the_papers_has_a_name_of_timms() -> None:
-    assert set(TIMM_NAMES) == {*DISEASES, *LESIONS}
+    assert set(TIMM_NETWORKS) == {*DISEASES, *LESIONS}
 
 
 @pytest.mark.parametrize("arch", DISEASES)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from skinbatch.models.classifiers.classifier import ClassifierSpec, build_network
 from skinbatch.models.classifiers.efficientnet_lite_layout import from_lite
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import build_model
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.segmenters.bisenet import BiSeNet
 from skinbatch.models.stages import ClassifierStage
 from skinbatch.train.fitting.start import read_start, start_from

@@ -11,13 +11,13 @@ from torchvision import models
 from skinbatch.errors import PackError
 from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier
 from skinbatch.models.classifiers.classifier_layouts import (
-    TIMM_NAMES,
     network_name,
     outputs,
     recognise,
 )
 from skinbatch.models.classifiers.torchvision_layouts import is_torchvision, to_timm
 from skinbatch.models.folding import as_built
+from tests.unit.models.support import TIMM_NETWORKS
 
 CLASSES = ("mild", "moderate", "severe")
 
@@ -76,7 +76,7 @@ def test_the_probabilities_are_those_of_torchvision(arch: str, size: int) -> Non
     assert (expected[0] - expected[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("arch", sorted(TIMM_NAMES))
+@pytest.mark.parametrize("arch", TIMM_NETWORKS)
 def test_weights_that_have_timms_names_are_left_as_they_are(arch: str) -> None:
     state = {
         "features.0.weight": torch.zeros(1),

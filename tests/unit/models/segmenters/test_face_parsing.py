@@ -17,8 +17,10 @@ from torch import Tensor
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError
 from skinbatch.grading.face import find_face
+from skinbatch.models.architectures import ARCHITECTURES
 from skinbatch.models.base import Segmenter
 from skinbatch.models.build import build_segmenter
+from skinbatch.models.families import defaults_of
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.segmenters.face_parsing import (
     CELEBAMASK_HQ,
@@ -26,7 +28,6 @@ from skinbatch.models.segmenters.face_parsing import (
     FACE_PARSING,
     outputs,
     recognise,
-    segmenter_defaults,
 )
 from skinbatch.models.stages import SegmenterStage
 
@@ -206,7 +207,10 @@ def imported(
     path = directory / "segmenter.safetensors"
     save_file(state, path)
     known = (
-        {"arch": arch, "sha256": "0" * 64} | segmenter_defaults(arch) | recognise(state) | fields
+        {"arch": arch, "sha256": "0" * 64}
+        | defaults_of(ARCHITECTURES["segmenter"][arch])
+        | recognise(state)
+        | fields
     )
     return build_segmenter(SegmenterStage.model_validate(known), path, "cpu", ModelSettings())
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from skinbatch.models.base import InputKind
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.train.detection.blends import WAYS, blend
 from skinbatch.train.detection.clone_trial import (
     SeenFace,
@@ -31,7 +31,7 @@ from skinbatch.train.detection.shares import as_lines, shares
 from skinbatch.train.detection.training import train_detector
 from skinbatch.train.fitting.progress import Silent
 from skinbatch.train.photos.photo_store import StoredPhoto
-from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.recipe_sections import AugmentSection, CloneSection
 from skinbatch.types import Detections
 from tests.unit.train.detection.spotted import write_spotted

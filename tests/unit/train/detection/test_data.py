@@ -15,7 +15,7 @@ from skinbatch.config import ModelSettings
 from skinbatch.evaluate.evaluation import evaluate
 from skinbatch.evaluate.request import Request
 from skinbatch.metrics.bootstrap import Resampling
-from skinbatch.models.build import detector_spec
+from skinbatch.models.detectors.mmdet.family import detector_spec
 from skinbatch.models.stages import DetectorStage
 from skinbatch.reading import destination_store
 from skinbatch.train.detection.data import DetectionData, Faces, boxed
@@ -23,7 +23,7 @@ from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto
 from skinbatch.train.detection.scores import Scored
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.photos.photo_store import StoredPhoto
-from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.types import Detections
 from tests.unit.annotations.support import photo, voc
 from tests.unit.train.detection.spotted import write_spotted

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.train.detection.crops import Changes
 from skinbatch.train.detection.loader import Order, TrainingInputs, loader
 from skinbatch.train.detection.photos import BoxedPhoto, ScaledPhotos

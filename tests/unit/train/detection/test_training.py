@@ -21,28 +21,30 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.detection import curves, match
-from skinbatch.models.build import build_detector, detector_spec
-from skinbatch.models.stages import ARCHITECTURES, TRAINED_HERE, DetectorStage
+from skinbatch.models.architectures import ARCHITECTURES
+from skinbatch.models.build import build_detector
+from skinbatch.models.detectors.mmdet.family import detector_spec
+from skinbatch.models.stages import DetectorStage
 from skinbatch.train.detection.training import BEYOND, changes_of, train_detector
 from skinbatch.train.fitting.progress import Silent
 from skinbatch.train.photos.photo_store import read_photo
-from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.recipe_sections import AugmentSection
 from skinbatch.train.results.result import TrainedStage
 from tests.unit.train.detection.spotted import write_spotted
 
-# A user's own config, and one that was exported elsewhere.
-NOT_TRAINED_HERE = {
-    "mmdet",
-    "yolo-onnx",
-}
-TRAINABLE = sorted({*ARCHITECTURES["detector"], *TRAINED_HERE["detector"]} - NOT_TRAINED_HERE)
+# All but a user's own config.
+TRAINABLE = sorted(
+    name
+    for name, entry in ARCHITECTURES["detector"].items()
+    if entry.is_trainable and name != "mmdet"
+)
 TRAINS = """
 import sys
 from pathlib import Path
 from skinbatch.train.detection import loop
 from skinbatch.train.detection.training import train_detector
-from skinbatch.train.recipe import read_recipe
+from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.fitting.progress import Silent
 
 loop.SAVE_EVERY_S = loop.SHOW_EVERY_S = 0.0

@@ -13,22 +13,19 @@ import torch
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
+from skinbatch.models.architectures import ARCHITECTURES
 from skinbatch.models.build import build_detector
-from skinbatch.models.detectors.mmdet.architectures import (
-    ANCHOR_BASED,
-    ARCHITECTURES,
-    DEFAULTS,
-    Anchors,
-    DetectorSpec,
-)
-from skinbatch.models.detectors.mmdet.config import read_config
+from skinbatch.models.detectors.mmdet.config import model_config, read_config
 from skinbatch.models.detectors.mmdet.config_file import read_file
 from skinbatch.models.detectors.mmdet.detector import MMDetDetector, build_model, metainfo
-from skinbatch.models.pack import DETECTOR_CONFIG
+from skinbatch.models.detectors.mmdet.spec import Anchors, DetectorSpec
+from skinbatch.models.manifest import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import save_tensors
 from tests.unit.models.support import random_detector_state
 
+NAMED = {name: entry for name, entry in ARCHITECTURES["detector"].items() if entry.layers}
+ANCHOR_BASED = [name for name, entry in NAMED.items() if entry.starts_from == "anchors"]
 COCO = tuple(map(str, range(80)))
 # Choices that keep tests quick, for architectures that have them.
 SMALL: dict[str, dict[str, Any]] = {
@@ -80,7 +77,7 @@ def test_layers_and_fields_are_those_of_the_public_weights(
     assert {name: value.shape for name, value in ours.items()} == {
         k: v.shape for k, v in public.items()
     }
-    own = DetectorStage(arch=arch, classes=COCO, sha256="0" * 64, **DEFAULTS[arch])  # type: ignore[arg-type]
+    own = DetectorStage(arch=arch, classes=COCO, sha256="0" * 64, **NAMED[arch].defaults)
     known = {"classes": COCO, "short_side": None, "padding": None} | fields
     assert {name: getattr(own, name) for name in known} == {
         name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
@@ -128,7 +125,7 @@ def test_by_name_and_by_its_config_a_network_sees_the_same_in_a_small_photo(
     common = {"classes": classes, "sha256": "0" * 64}
     stages = [
         {"arch": "mmdet", "config_sha256": "0" * 64} | fields | common,
-        {"arch": arch} | dict(DEFAULTS[arch]) | smaller | common,
+        {"arch": arch} | dict(NAMED[arch].defaults) | smaller | common,
     ]
     photo = (
         np.random.default_rng(5).integers(0, 256, (5, 4, 3), np.uint8).repeat(10, 0).repeat(10, 1)
@@ -253,7 +250,7 @@ def test_anchors_that_do_not_go_into_the_levels_are_refused(arch: str) -> None:
         UsageError,
         match=f"{number + 1} anchors cannot be spread evenly over {number} levels.*multiple",
     ):
-        small(arch, anchors=Anchors(sizes=sizes)).model_config()
+        model_config(small(arch, anchors=Anchors(sizes=sizes)))
 
 
 @pytest.mark.parametrize(
@@ -277,13 +274,13 @@ def test_what_an_architecture_has_no_choice_of_is_refused(
     arch: str, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        DetectorSpec(arch, ("acne",), **fields).model_config()
+        model_config(DetectorSpec(arch, ("acne",), **fields))
 
 
 def test_an_unknown_architecture_lists_those_that_there_are() -> None:
     with pytest.raises(UsageError) as error:
-        DetectorSpec("yolo-9000", ("acne",)).model_config()
-    assert all(name in str(error.value) for name in ARCHITECTURES)
+        model_config(DetectorSpec("yolo-9000", ("acne",)))
+    assert all(name in str(error.value) for name in NAMED)
 
 
 @pytest.mark.parametrize("arch", ANCHOR_BASED)

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.errors import ModelOutputError, PackError, UsageError
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import MMDetDetector, build_model
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.types import Detections
 from tests.unit.models.support import random_detector_state
 

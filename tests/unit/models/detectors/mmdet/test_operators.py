@@ -129,7 +129,7 @@ class Finder:
             compiled.append(name)
         return None
 sys.meta_path.insert(0, Finder())
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.detectors.mmdet.detector import build_model
 build_model(DetectorSpec("yolox-tiny", ("acne",)))
 assert type(sys.modules["mmcv._ext"]).__module__ == "skinbatch.models.detectors.mmdet.operators"

@@ -20,7 +20,7 @@ from skinbatch.report.photo_again import Originals, find_row
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.results import open_results
-from skinbatch.scoring.scorer import model_input
+from skinbatch.scoring.inference import model_input
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import column_name
 

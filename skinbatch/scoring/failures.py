@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 
 from skinbatch.redact import without_addresses
 
@@ -20,8 +19,8 @@ class ModelFailure:
     """Hold the error message of a model that failed on one photo."""
 
     def __init__(self, model: str, error: Exception) -> None:
-        said = without_addresses(str(error)).splitlines()
-        self.message = f"{model}: {type(error).__name__}: {said[0] if said else ''}"[:500]
+        lines = without_addresses(str(error)).splitlines()
+        self.message = f"{model}: {type(error).__name__}: {lines[0] if lines else ''}"[:500]
 
 
 def memory_is_full(error: Exception) -> bool:
@@ -29,9 +28,9 @@ def memory_is_full(error: Exception) -> bool:
 
     Recognises errors of Python, torch, OpenCV and ONNX Runtime. Full GPU memory does not count.
     """
-    said = str(error)
+    message = str(error)
     return isinstance(error, MemoryError) or any(
-        text in said
+        text in message
         for text in (
             "can't allocate memory",
             "Insufficient memory",
@@ -53,7 +52,9 @@ def device_is_lost(error: Exception) -> bool:
     )
 
 
-def finite(name: str, values: Any) -> Any:
+def without_nan(
+    name: str, values: NDArray[np.float32] | ModelFailure | None
+) -> NDArray[np.float32] | ModelFailure | None:
     """Return the values, or a ModelFailure if one of them is NaN or infinite."""
     if isinstance(values, np.ndarray) and not np.isfinite(values).all():
         return ModelFailure(name, ArithmeticError("the model returned NaN"))

@@ -51,7 +51,6 @@ TO_DIVIDE = {
     "archive/members.py",
     "report/compare.py",
     "report/gather.py",
-    "scoring/scorer.py",
     "storage/local.py",
     "train/detection/training.py",
     "train/fitting/loop.py",

@@ -15,7 +15,8 @@ from skinbatch.errors import UsageError
 from skinbatch.grading.face import find_face
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.scoring.failures import DeviceLost
-from skinbatch.scoring.scorer import Scorer, model_input
+from skinbatch.scoring.inference import model_input
+from skinbatch.scoring.scorer import Scorer
 from skinbatch.types import Detections, Status
 from tests.faces import face, jpeg
 
@@ -50,7 +51,7 @@ def test_a_path_bytes_an_array_and_a_pil_image_give_the_same_result(
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), 7])
 def test_what_is_no_image_is_refused_with_what_is_one(scorer: Scorer, wrong: object) -> None:
     with pytest.raises(UsageError, match=r"\(H, W, 3\) uint8 RGB array"):
-        scorer(wrong)
+        scorer(wrong)  # type: ignore[arg-type]
 
 
 def test_a_path_that_is_not_there_is_a_usage_error_and_a_broken_photo_a_result(

@@ -1,0 +1,113 @@
+"""Turn the models' outputs for a photo into its result: counts, grade, top class and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from skinbatch.config import Config
+from skinbatch.grading.grade import grade
+from skinbatch.grading.masks import mask_rle
+from skinbatch.grading.quality import face_quality
+from skinbatch.models.base import Classifier, Models
+from skinbatch.runs.stages import DETECTOR, SEGMENTER
+from skinbatch.scoring.failures import ModelFailure
+from skinbatch.scoring.inference import Inferred, Probs, columns_of
+from skinbatch.types import Detections, ImageResult, Status
+
+
+class PhotoResults:
+    """Count and grade without running a model. threshold: the score from which a box is counted."""
+
+    def __init__(self, models: Models, config: Config, threshold: float) -> None:
+        self._models = models
+        self._config = config
+        self._threshold = threshold
+        self._columns = columns_of(models.classifiers)
+
+    def of(self, outputs: Inferred, n: int) -> ImageResult:
+        """Return the result of photo `n` of a batch."""
+        rgb, face, boxes = outputs.photos[n], outputs.faces[n], outputs.detections[n]
+        height, width = rgb.shape[:2]
+        if isinstance(face, ModelFailure):
+            return _failed(face, width, height)
+        if isinstance(boxes, ModelFailure):
+            return _failed(boxes, width, height)
+
+        columns: dict[str, float] = {}
+        top: str | None = None
+        for classifier, names, probs in zip(
+            self._models.classifiers, self._columns, outputs.probs, strict=True
+        ):
+            values = probs[n]
+            if isinstance(values, ModelFailure):
+                return _failed(values, width, height)
+            if values is None:
+                continue
+            columns |= {names[c]: float(v) for c, v in zip(classifier.classes, values, strict=True)}
+            if top is None:
+                top = _top_class(classifier, values)
+
+        masks = self._masks(outputs, n, width, height) if self._config.run.save_masks else None
+        one = outputs.earlier[n]
+        stages = frozenset() if one is None else one.stages
+        if one is not None and DETECTOR in stages:
+            return replace(one.result, probs=columns, top_class=top, mask_rle=masks, taken=stages)
+
+        quality = face_quality(rgb, face)
+        graded = grade(
+            boxes if boxes is not None else Detections.empty(),
+            self._models.detector.classes,
+            face,
+            self._config.grading,
+            self._threshold,
+        )
+        return ImageResult(
+            Status.OK,
+            width=width,
+            height=height,
+            face=face.found,
+            faces=face.faces,
+            view=graded.view,
+            skin_fraction=face.skin_fraction,
+            crop=face.crop,
+            sharpness=quality.sharpness if quality else None,
+            brightness=quality.brightness if quality else None,
+            ita_degrees=quality.ita_degrees if quality else None,
+            count_total=graded.count_total,
+            count_left=graded.count_left,
+            count_right=graded.count_right,
+            counts=graded.counts,
+            saturated=graded.saturated,
+            grade=graded.grade,
+            grade_level=graded.grade_level,
+            grade_scheme=graded.grade_scheme,
+            probs=columns,
+            top_class=top,
+            boxes=graded.boxes,
+            mask_rle=masks,
+            taken=stages,
+        )
+
+    def _masks(self, outputs: Inferred, n: int, width: int, height: int) -> Mapping[str, bytes]:
+        one = outputs.earlier[n]
+        if one is not None and SEGMENTER in one.stages and one.result.mask_rle is not None:
+            return one.result.mask_rle
+        label_map = outputs.maps[n]
+        assert isinstance(label_map, np.ndarray)
+        return mask_rle(label_map, self._models.segmenter.classes, width, height)
+
+
+def _failed(failure: ModelFailure, width: int, height: int) -> ImageResult:
+    return ImageResult(Status.MODEL_ERROR, failure.message, width=width, height=height)
+
+
+def _top_class(classifier: Classifier, values: Probs) -> str | None:
+    best = int(np.argmax(values))
+    return (
+        classifier.classes[best]
+        if classifier.head == "disease" and values[best] >= classifier.threshold
+        else None
+    )

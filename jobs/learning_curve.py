@@ -25,8 +25,8 @@ from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.results.model_card import WORK
 from skinbatch.train.results.packing import stem_of
-from skinbatch.train.session import PHOTOS
 from skinbatch.train.shipped import find_recipe
+from skinbatch.train.work_folder import PHOTOS
 
 # The metrics to draw, a panel each. None of them can be negative.
 SHOWN: Mapping[str, Sequence[str]] = {

@@ -30,8 +30,9 @@ from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.photos.faces import decode_skin, find_skin
 from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto, read_photo
+from skinbatch.train.recipe_data import View
 from skinbatch.train.recipe_file import read_recipe
-from skinbatch.train.recipe_sections import CloneSection, View
+from skinbatch.train.recipe_sections import CloneSection
 from skinbatch.train.shipped import find_recipe
 from skinbatch.types import ImageResult
 

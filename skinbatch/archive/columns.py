@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skinbatch.archive.members import BrokenArchiveError
+from skinbatch.archive.member import BrokenArchiveError
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.archive.sampling import Sampler
 from skinbatch.types import Status

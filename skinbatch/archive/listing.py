@@ -17,10 +17,10 @@ from skinbatch.archive.csv_file import (
     version_text,
     whole_number,
 )
-from skinbatch.archive.members import flat_meta
 from skinbatch.archive.parquet import open_parquet
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.archive.rows import Row, RowSource, absolute
+from skinbatch.archive.sidecars import flat_meta
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.redact import unsigned

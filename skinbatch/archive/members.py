@@ -1,19 +1,12 @@
-"""Turn the members of a shard into rows: select photos, name them, and refuse unsafe members."""
+"""Turn the members of a shard into rows: select the photos and refuse unsafe members."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import posixpath
-import re
-import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
-from typing import Any, Literal, Protocol
 
 from skinbatch.archive.formats import (
     HEAD_BYTES,
@@ -24,76 +17,21 @@ from skinbatch.archive.formats import (
     skip_name,
 )
 from skinbatch.archive.globs import EXCLUDED, MemberGlobs
-from skinbatch.errors import DiskError, SkinbatchError
-from skinbatch.logs import event
-from skinbatch.redact import redacted
+from skinbatch.archive.member import (
+    BrokenArchiveError,
+    Member,
+    MemberError,
+    UniqueNames,
+    contained,
+    refusal,
+    shown_name,
+)
+from skinbatch.archive.sidecars import SIDECAR, Keys, read_sidecar
+from skinbatch.errors import DiskError
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
-_SIDECAR = ".json"
-_SIDECAR_BYTES = 1 << 20
 _GROUP_BYTES = 64 << 20
 _GROUP_PHOTOS = 16
-_META_KEYS = 256
-_META_KEY_LENGTH = 256
-_META_TEXT = 128 << 20
-_BREAKS = ("#truncated", "#corrupt", "#unreadable")
-
-MemberKind = Literal["file", "folder", "link", "special", "encrypted"]
-
-
-class BrokenArchiveError(Exception):
-    """Report a shard that cannot be read any further. status: truncated, corrupt or unreadable."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class MemberError(Exception):
-    """Report a member that cannot be read, although later ones can."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-@contextmanager
-def contained() -> Iterator[None]:
-    """Turn an unforeseen exception from a reader into damage of this shard; the run continues."""
-    try:
-        yield
-    except (BrokenArchiveError, MemberError, SkinbatchError, OSError, MemoryError):
-        raise
-    except Exception as e:
-        event(
-            "reader",
-            logging.WARNING,
-            message=f"{type(e).__name__}: {e}",
-            traceback=traceback.format_exc(),
-        )
-        raise BrokenArchiveError(
-            Status.CORRUPT, f"cannot be read any further: {type(e).__name__}: {str(e)[:200]}"
-        ) from e
-
-
-class Member(Protocol):
-    """Describe one member, which must be read before the next one is requested.
-
-    name: as stored. size: bytes, unpacked.
-    """
-
-    name: str
-    size: int
-    kind: MemberKind
-
-    def head(self) -> bytes:
-        """Return the first bytes, enough to recognise the format."""
-
-    def read(self) -> bytes:
-        """Return all bytes. Raises MemberError or BrokenArchiveError."""
-
-    def skip(self) -> None:
-        """Skip the rest of the member. Raises BrokenArchiveError."""
 
 
 @dataclass(slots=True)
@@ -126,9 +64,9 @@ def count_rows(members: Iterable[Member], shard: ShardRef) -> int:
     try:
         with contained():
             for member in members:
-                wanted = globs.wants(shown_name(member.name)) and _is_photo(member, globs)
+                is_row = globs.wants(shown_name(member.name)) and _is_photo(member, globs)
                 member.skip()
-                count += wanted
+                count += is_row
     except (BrokenArchiveError, DiskError):
         count += 1
     return count
@@ -160,7 +98,7 @@ def rows(
             leave out. A sidecar goes with its photo, whether globs match it or not.
     """
     ordinal = 0
-    names, keys = _Names(), _Keys()
+    names, keys = UniqueNames(), Keys()
     globs = MemberGlobs(shard)
     group = _Group("")
 
@@ -179,10 +117,10 @@ def rows(
                     if stop is not None and ordinal >= stop:
                         return
                     group = _Group(stem)
-                if member.kind == "file" and extension(name) == _SIDECAR:
+                if member.kind == "file" and extension(name) == SIDECAR:
                     group.sidecars += 1
                     if within() or group.held:
-                        group.meta.update(keys.kept(_sidecar(member)))
+                        group.meta.update(keys.kept(read_sidecar(member)))
                     continue
                 if not globs.wants(name):
                     skipped[EXCLUDED] += within()
@@ -218,7 +156,7 @@ def find_photo(
 
     Raises BrokenArchiveError if the shard ends before it.
     """
-    names, globs = _Names(), MemberGlobs(shard)
+    names, globs = UniqueNames(), MemberGlobs(shard)
     with contained():
         for member in members:
             name = shown_name(member.name)
@@ -255,51 +193,6 @@ def unnamed_ref(shard: ShardRef, ordinal: int, status: Status) -> ImageRef:
     return ImageRef(f"{shard.key}/{name}", shard.uri, shard.size, shard.version)
 
 
-def shown_name(name: str) -> str:
-    """Return a name for tables: without a leading `./`, bytes that are not text escaped."""
-    text = (
-        name.encode("utf-8", "surrogateescape")
-        .decode("utf-8", "backslashreplace")
-        .replace("\0", "\\x00")
-    )
-    while text.startswith("./"):
-        text = text[2:].lstrip("/")
-    return text
-
-
-def refusal(member: Member) -> str | None:
-    """Return why a member is not read; None if it is."""
-    name = member.name
-    if "\0" in name:
-        return "its name holds a NUL"
-    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", name):
-        return "its name is an absolute path"
-    if ".." in re.split(r"[/\\]", name):
-        return "its name leads out of the archive"
-    reasons = {
-        "link": "it is a link",
-        "special": "it is a device or a sparse file",
-        "encrypted": "it is encrypted",
-    }
-    return reasons.get(member.kind)
-
-
-def flat_meta(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return pass-through columns as text.
-
-    Numbers, lists and objects become JSON, and other values (a UUID) their plain text. Null values
-    are left out. Signed query strings are removed, because datasets carry them along with the
-    addresses of their photos.
-    """
-    return {str(key): redacted(_text(value)) for key, value in values.items() if value is not None}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool | int | float | list | tuple | dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
-
-
 def _is_photo(member: Member, globs: MemberGlobs) -> bool:
     if member.kind == "folder":
         return False
@@ -328,76 +221,11 @@ def _fetch(member: Member, ref: ImageRef, limit: int) -> Fetched:
         return Fetched(ref, None, e.status, f"{ref.uri}: {e}")
 
 
-def _sidecar(member: Member) -> dict[str, str]:
-    """Return the fields of a sidecar; {} if it is too large or not a JSON object."""
-    if member.size > _SIDECAR_BYTES:
-        return {}
-    try:
-        found = json.loads(member.read())
-        return flat_meta(found) if isinstance(found, dict) else {}
-    except (MemberError, ValueError, RecursionError):
-        return {}
-
-
 def _count_sidecars(group: _Group, skipped: Counter[str], within: bool) -> None:
     if within and group.sidecars and not group.photos:
-        skipped[_SIDECAR] += group.sidecars
+        skipped[SIDECAR] += group.sidecars
 
 
 def _stem(name: str) -> str:
     folder, last = posixpath.split(name)
     return f"{folder}/{last.partition('.')[0]}"
-
-
-class _Names:
-    """Give every photo of a shard a unique name.
-
-    Digests are kept instead of names, because shards can be long.
-    """
-
-    def __init__(self) -> None:
-        self._numbers = {_digest(name): 1 for name in _BREAKS}
-
-    def own(self, name: str) -> str:
-        first = _digest(name)
-        number = self._numbers.get(first, 0) + 1
-        found, digest = name, first
-        while number > 1 and (digest := _digest(found := f"{name}#{number}")) in self._numbers:
-            number += 1
-        self._numbers[digest] = 1
-        self._numbers[first] = number
-        return found
-
-
-class Texts:
-    """Limit the text that passes through: a shard of megabytes can unpack to gigabytes of it."""
-
-    def __init__(self) -> None:
-        self._left = _META_TEXT
-
-    def fit(self, meta: Mapping[str, str]) -> bool:
-        """Return whether these values are within the limit, together with all before them."""
-        self._left -= sum(len(value) for value in meta.values())
-        return self._left >= 0
-
-
-class _Keys:
-    """Limit the sidecar keys that pass through."""
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-        self._texts = Texts()
-
-    def kept(self, meta: dict[str, str]) -> dict[str, str]:
-        if not self._texts.fit(meta):
-            return {}
-        for key in meta:
-            if len(self._known) >= _META_KEYS:
-                break
-            if len(key) <= _META_KEY_LENGTH:
-                self._known.add(key)
-        return {key: value for key, value in meta.items() if key in self._known}
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=16).digest()

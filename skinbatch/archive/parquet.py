@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from skinbatch.archive.columns import AmbiguousError, Columns, ParquetError, columns_in
 from skinbatch.archive.globs import EXCLUDED, MemberGlobs
-from skinbatch.archive.members import BrokenArchiveError, Texts, contained, flat_meta
+from skinbatch.archive.member import BrokenArchiveError, contained
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.archive.sampling import Sampler, sample_apart, sample_here
+from skinbatch.archive.sidecars import Texts, flat_meta
 from skinbatch.errors import DiskError, SkinbatchError
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status

@@ -11,15 +11,8 @@ from typing import BinaryIO, cast
 
 from skinbatch.archive.access import check_mounted, others_readable
 from skinbatch.archive.formats import HEAD_BYTES, shard_kind
-from skinbatch.archive.members import (
-    BrokenArchiveError,
-    Member,
-    broken_row,
-    contained,
-    count_rows,
-    find_photo,
-    rows,
-)
+from skinbatch.archive.member import BrokenArchiveError, Member, contained
+from skinbatch.archive.members import broken_row, count_rows, find_photo, rows
 from skinbatch.archive.parquet import count_rows as count_parquet_rows
 from skinbatch.archive.parquet import parquet_rows
 from skinbatch.archive.ranged import RangedFile

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from skinbatch.archive.formats import HEAD_BYTES, is_tar_header
-from skinbatch.archive.members import BrokenArchiveError, MemberKind
+from skinbatch.archive.member import BrokenArchiveError, MemberKind
 from skinbatch.archive.packed import UNPACK_ERRORS, packed
 from skinbatch.types import Status
 

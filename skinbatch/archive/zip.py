@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import IO, cast
 
 from skinbatch.archive.formats import HEAD_BYTES, shard_kind
-from skinbatch.archive.members import BrokenArchiveError, MemberError, MemberKind
+from skinbatch.archive.member import BrokenArchiveError, MemberError, MemberKind
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.errors import DiskError
 from skinbatch.types import Status

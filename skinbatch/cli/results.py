@@ -163,8 +163,9 @@ def compare(
     from skinbatch.evaluate.request import Request
     from skinbatch.evaluate.side_by_side import side_by_side
     from skinbatch.reading import destination_store
-    from skinbatch.report.compare import LETTERS, as_text, compare_page
     from skinbatch.report.compare import compare as run
+    from skinbatch.report.compare_page import as_text, compare_page
+    from skinbatch.report.comparison import LETTERS
     from skinbatch.report.page import write_page
     from skinbatch.report.persons import parse_group
     from skinbatch.runs.results import open_results

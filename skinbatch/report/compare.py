@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,88 +17,24 @@ from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap, numbere
 from skinbatch.metrics.boxes import xywh
 from skinbatch.metrics.counts import count_error
 from skinbatch.metrics.grades import agreement, confusion
-from skinbatch.metrics.side_by_side import SideBySide
-from skinbatch.report import svg
-from skinbatch.report.page import render
+from skinbatch.report.column_arrays import Floats, numbers_of
+from skinbatch.report.comparison import Changed, Compared, Comparison
 from skinbatch.report.persons import persons_of
 from skinbatch.report.words import lesions, plain
 from skinbatch.runs import destination
 from skinbatch.runs.results import Results
 from skinbatch.runs.status import unfinished
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Two boxes are the same lesion if they overlap by at least this IoU.
 SAME_BOX = 0.5
-
-# Names of the compared scorings.
-LETTERS = string.ascii_uppercase
 
 # Photos that are named as changed most.
 LISTED = 30
 
 _IMAGES = ("image_id", "status", "face", "count_total", "grade", "grade_level")
 _CORNERS = ("x1", "y1", "x2", "y2")
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """Name a photo that changed. before, after: count and grade, or status, in words."""
-
-    image_id: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Hold how two scorings of the same photos differ.
-
-    a, b: what was compared, in words. photos: that both have. only_a, only_b: photos that one has.
-    drift: share of the common photos whose status, face or grade differs. same_grade: share, and
-    quadratic_kappa, of the photos with a grade in both. confusion: rows are grades of A, columns of
-    B. count_bias, count_low, count_high: mean of B minus A and its limits of agreement (mean +/-
-    1.96 standard deviations; Bland, Altman, Lancet 327 (1986) 307-310). boxes_a, boxes_b,
-    boxes_same: counted boxes, and those of A that B has too, by IoU 0.5. box_agreement: boxes_same
-    as a share of the mean of boxes_a and boxes_b. intervals: name of a number -> the ends of its 95 %
-    bootstrap interval, NaN where it is undefined. over: what is resampled, photos or groups. notes:
-    what a reader should know, such as how much of a scoring is missing.
-    """
-
-    a: str
-    b: str
-    photos: int
-    only_a: int
-    only_b: int
-    drift: float
-    same_grade: float
-    quadratic_kappa: float
-    grades: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    count_bias: float
-    count_low: float
-    count_high: float
-    boxes_a: int
-    boxes_b: int
-    boxes_same: int
-    box_agreement: float
-    intervals: Mapping[str, tuple[float, float]]
-    over: str
-    changed: tuple[Changed, ...]
-    notes: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values; an undefined number is None."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """Hold a comparison and what its page draws. counts: (P, 2) of A and B, NaN without a count."""
-
-    comparison: Comparison
-    counts: Floats
 
 
 def compare(
@@ -143,14 +77,14 @@ def compare(
         image_ids = mine.column("image_id").to_pylist()
         groups = numbered(persons_of(a, image_ids, grouping), image_ids)
 
-    counts = np.stack([_numbers(mine, "count_total"), _numbers(theirs, "count_total")], axis=1)
+    counts = np.stack([numbers_of(mine, "count_total"), numbers_of(theirs, "count_total")], axis=1)
     boxes = _boxes(a, b, mine.column("image_id"))
     levels = [
-        np.nan_to_num(_numbers(t, "grade_level"), nan=-1).astype(np.int64) for t in (mine, theirs)
+        np.nan_to_num(numbers_of(t, "grade_level"), nan=-1).astype(np.int64) for t in (mine, theirs)
     ]
     differs = _differs(mine, theirs)
     grades, table = _confusion(mine, theirs, levels)
-    found = _estimates(differs, levels, len(grades), counts, boxes, how, groups)
+    estimates = _estimates(differs, levels, len(grades), counts, boxes, how, groups)
 
     bias, spread = _mean_and_spread(counts)
     boxes_a, boxes_b, boxes_same = boxes.sum(axis=0).tolist()
@@ -161,8 +95,8 @@ def compare(
         only_a=one.num_rows - mine.num_rows,
         only_b=other.num_rows - mine.num_rows,
         drift=float(differs.mean()),
-        same_grade=found["same_grade"].value,
-        quadratic_kappa=found["quadratic_kappa"].value,
+        same_grade=estimates["same_grade"].value,
+        quadratic_kappa=estimates["quadratic_kappa"].value,
         grades=grades,
         confusion=tuple(tuple(row) for row in table.tolist()),
         count_bias=bias,
@@ -171,8 +105,8 @@ def compare(
         boxes_a=boxes_a,
         boxes_b=boxes_b,
         boxes_same=boxes_same,
-        box_agreement=found["box_agreement"].value,
-        intervals={name: (estimate.low, estimate.high) for name, estimate in found.items()},
+        box_agreement=estimates["box_agreement"].value,
+        intervals={name: (estimate.low, estimate.high) for name, estimate in estimates.items()},
         over="photos" if groups is None else "groups",
         changed=_changed(
             mine, theirs, differs, counts, boxes[:, 0] + boxes[:, 1] - 2 * boxes[:, 2]
@@ -218,98 +152,6 @@ def _ratio(sums: Floats) -> Floats:
         return np.asarray(sums[:, :1] / sums[:, 1:], np.float64)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and np.isnan(value):
-        return None
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def as_text(comparisons: Sequence[Comparison], judged: SideBySide | None = None) -> str:
-    """Return comparisons with the first scoring as text. judged: all of them against a truth."""
-    scorings = [comparisons[0].a, *(c.b for c in comparisons)]
-    lines = [f"{letter}  {scoring}" for letter, scoring in zip(LETTERS, scorings, strict=False)]
-    if judged is not None:
-        lines += ["", judged.as_text(LETTERS[: len(scorings)]), ""]
-
-    for b, c in zip(LETTERS[1:], comparisons, strict=False):
-        boxes = f"{c.boxes_same:,} of {c.boxes_a:,} in A are in {b}, which has {c.boxes_b - c.boxes_same:,} others"
-        agreement = f"box agreement {c.box_agreement:.3f}{_ends(c, 'box_agreement')}"
-        limits = f"95 % between {c.count_low:+.2f} and {c.count_high:+.2f}"
-        if len(comparisons) > 1:
-            lines.append(f"{b} compared with A")
-        lines += [
-            f"  photos  {c.photos:,} in both, {c.only_a:,} only in A, {c.only_b:,} only in {b}",
-            f"  drift   {c.drift:.3f}{_ends(c, 'drift')} of them have a different status, face or grade",
-            f"  grades  {c.same_grade:.3f}{_ends(c, 'same_grade')} the same, quadratic kappa "
-            f"{c.quadratic_kappa:.3f}{_ends(c, 'quadratic_kappa')}",
-            f"  counts  {b} - A {c.count_bias:+.2f}{_ends(c, 'count_bias', 2)} on average, {limits}",
-            f"  boxes   {boxes}; {agreement}",
-        ]
-        lines += [
-            f"  {photo.image_id}: {photo.before} -> {photo.after}" for photo in c.changed[:10]
-        ]
-    lines.append(
-        f"In brackets: 95 % percentile intervals of bootstrap samples of {comparisons[0].over}."
-    )
-    lines += [f"Note: {note}." for note in _notes(comparisons)]
-    return "\n".join(lines)
-
-
-def _notes(comparisons: Sequence[Comparison]) -> list[str]:
-    """Return the notes of all comparisons, each once."""
-    return list(dict.fromkeys(note for c in comparisons for note in c.notes))
-
-
-def _ends(c: Comparison, name: str, digits: int = 3) -> str:
-    low, high = c.intervals[name]
-    return "" if np.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def compare_page(
-    found: Sequence[Compared], *, version: str, judged: SideBySide | None = None
-) -> str:
-    """Return comparisons with the first scoring as one HTML page.
-
-    found: of B, C and so on with A. judged: all of them against a truth.
-    """
-    shown = [
-        {"letter": letter, "c": each.comparison, "plots": _plots(each, letter)}
-        for letter, each in zip(LETTERS[1:], found, strict=False)
-    ]
-    return render(
-        "compare.html.j2",
-        shown=shown,
-        notes=_notes([each.comparison for each in found]),
-        judged=judged,
-        letters=LETTERS,
-        version=version,
-        made=destination.now(),
-    )
-
-
-def _plots(found: Compared, letter: str) -> list[str]:
-    counts = found.counts[~np.isnan(found.counts).any(axis=1)]
-    c = found.comparison
-    if not len(counts):
-        return []
-    lines = {c.count_bias: "mean", c.count_low: "-1.96 sd", c.count_high: "+1.96 sd"}
-    return [
-        svg.scatter(
-            counts.mean(axis=1),
-            counts[:, 1] - counts[:, 0],
-            "Counts (Bland-Altman)",
-            f"mean of A and {letter}",
-            f"{letter} - A",
-            lines,
-        ),
-        svg.scatter(counts[:, 0], counts[:, 1], "Counts", "A", letter, diagonal=True),
-    ]
-
-
 def _described(results: Results) -> str:
     scoring = destination.read_scoring(results.store, results.fingerprint)
     pack = f", pack {scoring.pack}" if scoring is not None else ""
@@ -319,10 +161,6 @@ def _described(results: Results) -> str:
 
 def _example(table: pa.Table) -> str:
     return repr(table.column("image_id")[0].as_py()) if table.num_rows else "none"
-
-
-def _numbers(table: pa.Table, column: str) -> Floats:
-    return np.asarray(pc.cast(table.column(column), pa.float64()).to_numpy(), np.float64)
 
 
 def _differs(mine: pa.Table, theirs: pa.Table) -> NDArray[np.bool_]:
@@ -362,11 +200,11 @@ def _boxes(a: Results, b: Results, ids: pa.ChunkedArray) -> Ints:
     """Return (P, 3) counted boxes of A, of B, and of A that B has too."""
     tables = [_counted_boxes(results, ids) for results in (a, b)]
     starts = [np.searchsorted(photo, np.arange(len(ids) + 1)) for photo, _ in tables]
-    found = np.zeros((len(ids), 3), np.int64)
+    counts = np.zeros((len(ids), 3), np.int64)
     for n in range(len(ids)):
         mine, theirs = (xyxy[s[n] : s[n + 1]] for (_, xyxy), s in zip(tables, starts, strict=True))
-        found[n] = len(mine), len(theirs), _paired(mine, theirs)
-    return found
+        counts[n] = len(mine), len(theirs), _paired(mine, theirs)
+    return counts
 
 
 def _counted_boxes(results: Results, ids: pa.ChunkedArray) -> tuple[Ints, Floats]:
@@ -376,7 +214,7 @@ def _counted_boxes(results: Results, ids: pa.ChunkedArray) -> tuple[Ints, Floats
     table = table.filter(pc.is_valid(photo))
     numbers = np.asarray(pc.drop_null(photo), np.int64)
     order = np.argsort(numbers, kind="stable")
-    xyxy = np.stack([_numbers(table, edge) for edge in _CORNERS], axis=1)
+    xyxy = np.stack([numbers_of(table, edge) for edge in _CORNERS], axis=1)
     return numbers[order], xyxy[order]
 
 

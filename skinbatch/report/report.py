@@ -14,10 +14,11 @@ from skinbatch.report import svg
 from skinbatch.report.against import Judgement, against
 from skinbatch.report.course import PARTS, Course, read_course
 from skinbatch.report.gallery import Thumbnail, thumbnails
-from skinbatch.report.gather import LISTED, Findings, WorthALook, also, gather
+from skinbatch.report.gather import gather
 from skinbatch.report.group_figures import group_figures
 from skinbatch.report.lookalikes import LookAlikes, find_lookalikes
 from skinbatch.report.page import render
+from skinbatch.report.summary import LISTED, Summary, WorthALook, also
 from skinbatch.report.words import grades_of, lesions, plain
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
@@ -122,7 +123,7 @@ def make_report(
 def _content(
     results: Results,
     scoring: Scoring,
-    findings: Findings,
+    findings: Summary,
     course: Course,
     gallery: list[Thumbnail] | None,
 ) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def _content(
     }
 
 
-def _sentence(found: Findings) -> str:
+def _sentence(found: Summary) -> str:
     """Return the sentence that opens the page."""
     ok = found.statuses.get("ok", 0)
     grades = ", ".join(f"{n:,} {plain(name)}" for name, n in found.grades.items() if n)
@@ -183,7 +184,7 @@ def _look_alikes(found: LookAlikes) -> WorthALook:
     )
 
 
-def _cards(found: Findings) -> list[tuple[str, str]]:
+def _cards(found: Summary) -> list[tuple[str, str]]:
     ok = found.statuses.get("ok", 0)
     return [
         ("photos", f"{found.photos:,}"),
@@ -195,7 +196,7 @@ def _cards(found: Findings) -> list[tuple[str, str]]:
     ]
 
 
-def _plots(found: Findings, scoring: Scoring) -> list[str]:
+def _plots(found: Summary, scoring: Scoring) -> list[str]:
     plots = [svg.bars(found.grades, "Grades")] if any(found.grades.values()) else []
     if len(found.views) > 1:
         plots.append(svg.bars(found.views, "Views"))

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from skinbatch.report.gather import Histogram
+from skinbatch.report.summary import Histogram
 
 # Placeholder colour -> CSS variable of the page.
 _COLOURS = {"#010101": "--ink", "#020202": "--soft", "#030303": "--bar", "#040404": "--accent"}

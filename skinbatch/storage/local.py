@@ -25,6 +25,13 @@ from skinbatch.errors import (
 )
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
 from skinbatch.storage.links import Links, is_within
+from skinbatch.storage.local_files import (
+    described,
+    make_folder,
+    read_all,
+    regular,
+    sync_folder,
+)
 from skinbatch.storage.walk import Folder, walk
 
 _CHUNK = 1 << 20
@@ -90,20 +97,20 @@ class LocalStore:
         """See Store. links: decides which links are followed, including those to folders."""
         files = links or Links(self._root)
         for key, plain in self._walk(prefix, links):
-            found = self._found(key, plain, files)
-            if found is not None:
-                yield _info(key, found)
+            status = self._status(key, plain, files)
+            if status is not None:
+                yield described(key, status)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """See Store. Only folders are read, not their files."""
         links = Links(self._root)
         for key, plain in self._walk(prefix):
-            if plain or self._found(key, plain, links) is not None:
+            if plain or self._status(key, plain, links) is not None:
                 yield key
 
     def head(self, key: str) -> ObjectInfo:
         with self._errors(key):
-            return _info(key, _regular(os.stat(self._path(key))))
+            return described(key, regular(os.stat(self._path(key))))
 
     def get(
         self,
@@ -118,7 +125,7 @@ class LocalStore:
                 raise ObjectTooLargeError(
                     f"{self.uri_of(key)}: {info.size:,} bytes, over the limit of {limit:,}"
                 )
-            data = _read(fd, info.size)
+            data = read_all(fd, info.size)
             self._unchanged(fd, info, len(data) == info.size)
             return data, info
 
@@ -129,7 +136,7 @@ class LocalStore:
                     f"{self.uri_of(key)}: bytes {start}-{stop} were requested, but it has {info.size}"
                 )
             os.lseek(fd, start, os.SEEK_SET)
-            data = _read(fd, stop - start)
+            data = read_all(fd, stop - start)
             self._unchanged(fd, info, len(data) == stop - start)
             return data
 
@@ -165,11 +172,11 @@ class LocalStore:
         while folders:
             folder, all_below = folders.pop()
             try:
-                found = os.scandir(folder)  # os.walk builds lists of everything
+                entries = os.scandir(folder)  # os.walk builds lists of everything
             except OSError:
                 continue
-            with found:
-                for entry in found:
+            with entries:
+                for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         if entry.path not in apart and (
                             all_below or entry.name.startswith(TEMPORARY)
@@ -202,14 +209,14 @@ class LocalStore:
             path = self._path(key)
             folder = os.path.dirname(path)
             temporary = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}")
-            _make_folder(folder)
+            make_folder(folder)
             for left in reversed(range(_WRITES)):
                 try:
                     with open(temporary, "xb") as out:
                         fill(out)
                         out.flush()
                         os.fsync(out.fileno())
-                        info = _info(key, os.fstat(out.fileno()))
+                        info = described(key, os.fstat(out.fileno()))
                     os.rename(temporary, path)
                     break
                 except FileNotFoundError:  # another run's clean-up removed it
@@ -218,7 +225,7 @@ class LocalStore:
                 except BaseException:
                     Path(temporary).unlink(missing_ok=True)
                     raise
-            _sync_folder(folder)
+            sync_folder(folder)
         return info
 
     def _path(self, key: str) -> str:
@@ -238,8 +245,8 @@ class LocalStore:
         odd: set[str] = set()
         try:
             path = self._path(folder)
-            with os.scandir(path) as found:
-                for entry in found:
+            with os.scandir(path) as entries:
+                for entry in entries:
                     name = entry.name
                     if name.startswith(TEMPORARY):
                         self._littered.add(path)
@@ -266,19 +273,19 @@ class LocalStore:
             names.sort()
         return Folder(names, odd)
 
-    def _found(self, key: str, plain: bool, links: Links) -> os.stat_result | None:
+    def _status(self, key: str, plain: bool, links: Links) -> os.stat_result | None:
         """Return the status of a file; None if it should not be read."""
         try:
             path = self._path(key)
             if not plain and os.path.islink(path) and (reason := links.reason(path)) is not None:
                 links.on_skipped(key, reason)
                 return None
-            found = os.stat(path)
+            status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as e:
             raise self._mapped(key, e) from e
-        return found if stat.S_ISREG(found.st_mode) else None
+        return status if stat.S_ISREG(status.st_mode) else None
 
     @contextmanager
     def _open(
@@ -300,7 +307,7 @@ class LocalStore:
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
         fd = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            info = _info(key, _regular(os.fstat(fd)))
+            info = described(key, regular(os.fstat(fd)))
             if version is not None and (info.version != version or size not in (None, info.size)):
                 raise ChangedError(f"{self.uri_of(key)}: changed since it was listed")
         except BaseException:
@@ -366,50 +373,3 @@ class _LocalStream(io.RawIOBase):
         if not self.closed and self._fd >= 0:
             os.close(self._fd)
         super().close()
-
-
-def _info(key: str, found: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, found.st_size, str(found.st_mtime_ns), found.st_mtime)
-
-
-def _regular(found: os.stat_result) -> os.stat_result:
-    if not stat.S_ISREG(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "not a regular file")
-    return found
-
-
-def _read(fd: int, size: int) -> bytes:
-    """Return up to `size` bytes; fewer only at the end of the file."""
-    first = os.read(fd, size)
-    if len(first) == size:
-        return first
-    parts, got = [first], len(first)
-    while got < size and (part := os.read(fd, size - got)):
-        parts.append(part)
-        got += len(part)
-    return b"".join(parts)
-
-
-def _make_folder(folder: str) -> None:
-    """Create a folder and those above it, each one synced into its parent."""
-    if os.path.isdir(folder):
-        return
-    parent = os.path.dirname(folder)
-    _make_folder(parent)
-    try:
-        os.mkdir(folder)
-    except FileExistsError:
-        if not os.path.isdir(folder):
-            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file, not a folder") from None
-    _sync_folder(parent)
-
-
-def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    except OSError as e:
-        if e.errno != errno.EINVAL:  # some mounted file systems cannot sync a folder
-            raise
-    finally:
-        os.close(fd)

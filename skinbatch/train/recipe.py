@@ -12,23 +12,20 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from skinbatch.annotations.grouping import Grouping
 from skinbatch.errors import PackError, UsageError
+from skinbatch.models.architectures import StageName
 from skinbatch.models.manifest import NAME
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.models.pack import is_shipped as is_shipped_pack
 from skinbatch.models.stages import AnyStage, Name, Section
 from skinbatch.toml_file import toml_key, toml_value
 from skinbatch.train.imagenet_backbone import FETCH, WHEELS
+from skinbatch.train.recipe_data import AtLeastOne, DataSection, Located, Source
 from skinbatch.train.recipe_sections import (
-    AtLeastOne,
     AugmentSection,
     CalibrationSection,
     CloneSection,
-    DataSection,
-    Located,
     RunSection,
     ScheduleSection,
-    Source,
-    StageName,
     TransferSection,
 )
 from skinbatch.train.shipped import is_shipped

@@ -11,7 +11,8 @@ import skinbatch
 from skinbatch.evaluate.request import Request
 from skinbatch.evaluate.side_by_side import side_by_side
 from skinbatch.reading import destination_store
-from skinbatch.report.compare import compare, compare_page
+from skinbatch.report.compare import compare
+from skinbatch.report.compare_page import compare_page
 from skinbatch.report.page import write_page
 from skinbatch.report.series import read_series, series_page
 from tests.faces import face, png, write_tree

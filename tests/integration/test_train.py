@@ -29,8 +29,9 @@ from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import load_pack
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.photo_checks import known_by
 from skinbatch.train.recipe_file import read_recipe
-from skinbatch.train.session import _known_by, train
+from skinbatch.train.session import train
 from tests.conftest import SHARED
 from tests.faces import face, rows
 from tests.training import command, curve, kill, learned, until
@@ -384,7 +385,7 @@ def test_the_split_that_is_checked_is_the_one_that_is_trained(shades: Path, tmp_
     )
     body, last = (gather_part(recipe, part) for part in parts_of(recipe))
     for name, taken in (("body train", body.train), ("train", last.train), ("valid", last.valid)):
-        assert kept[name] == {"photos": len(taken), "sha256": _known_by(taken, {})}
+        assert kept[name] == {"photos": len(taken), "sha256": known_by(taken, {})}
 
 
 def test_photos_that_look_alike_are_groups_on_request_and_the_training_lists_them(
@@ -495,12 +496,12 @@ def test_an_annotation_of_the_same_length_that_says_something_else_is_noticed(
     own = write_spotted(tmp_path / "own")
     recipe = read_recipe(own)
     (part,) = parts_of(recipe)
-    before = _known_by(gather_part(recipe, part).train, {})
+    before = known_by(gather_part(recipe, part).train, {})
     (file, *_) = sorted((own.parent / "train").glob("*.xml"))
     text = file.read_text()
     end = text.index("</xmin>")
     file.write_text(text[: end - 1] + ("1" if text[end - 1] == "0" else "0") + text[end:])
-    assert _known_by(gather_part(recipe, part).train, {}) != before
+    assert known_by(gather_part(recipe, part).train, {}) != before
 
 
 def test_a_training_that_finds_nothing_says_so_on_its_card_too(

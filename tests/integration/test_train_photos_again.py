@@ -11,12 +11,13 @@ from PIL import Image
 
 from skinbatch.annotations.checks import check
 from skinbatch.errors import UsageError
-from skinbatch.train import session
+from skinbatch.train import photo_checks
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.photo_checks import known_by
 from skinbatch.train.photos.gather import Gathered
 from skinbatch.train.recipe_file import read_recipe
-from skinbatch.train.session import _known_by, train
+from skinbatch.train.session import train
 from tests.unit.train.detection.spotted import write_spotted
 
 SEGMENTER = """
@@ -81,12 +82,12 @@ def test_a_mask_of_the_same_size_that_says_something_else_is_noticed(tmp_path: P
         padded(masks / f"{n}.png", 5_000)
     (tmp_path / "recipe.toml").write_text(SEGMENTER)
     taken = gathered(tmp_path / "recipe.toml").train
-    before = _known_by(taken, {})
-    assert _known_by(taken, {}) == before
+    before = known_by(taken, {})
+    assert known_by(taken, {}) == before
     (mask,) = taken[0].photo.masks or ()
     Image.fromarray(rng.integers(0, 3, (32, 32), dtype=np.uint8)).save(mask)
     padded(mask, 5_000)
-    assert _known_by(taken, {}) != before
+    assert known_by(taken, {}) != before
 
 
 def test_photos_that_were_compared_are_not_read_once_more(
@@ -96,16 +97,16 @@ def test_photos_that_were_compared_are_not_read_once_more(
     hashes: dict[Path, str] = {}
     check(found.splits(), "detector", ["acne"], {"*": "acne"}, hashes=hashes)
     read: list[Path] = []
-    content = session._content
+    content = photo_checks._content
 
     def noting(path: Path) -> str:
         read.append(path)
         return content(path)
 
-    monkeypatch.setattr(session, "_content", noting)
-    known = _known_by(found.train, hashes)
+    monkeypatch.setattr(photo_checks, "_content", noting)
+    known = known_by(found.train, hashes)
     assert {path.suffix for path in read} == {".xml"}
-    assert _known_by(found.train, {}) == known
+    assert known_by(found.train, {}) == known
 
 
 def test_strict_is_strict_with_a_training_that_is_done(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from skinbatch.train.photos.normalise import normalised
 from skinbatch.train.photos.photo_store import PhotoStore, Pixels, StoredPhoto, working_size
 from skinbatch.train.photos.samples import Balanced, Samples
 from skinbatch.train.photos.views import relit, spoilt, view_matrix, warp
-from skinbatch.train.recipe_sections import AugmentSection, CalibrationSection, Window
+from skinbatch.train.recipe_data import Window
+from skinbatch.train.recipe_sections import AugmentSection, CalibrationSection
 
 Floats = NDArray[np.float32]
 

@@ -42,7 +42,8 @@ from skinbatch.train.photos.gather import NONE, Gathered
 from skinbatch.train.photos.groups import TakenPhoto, group_numbers
 from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.recipe import Recipe
-from skinbatch.train.recipe_sections import CalibrationSection, DataSection
+from skinbatch.train.recipe_data import DataSection
+from skinbatch.train.recipe_sections import CalibrationSection
 from skinbatch.train.results.reliability import draw_reliability
 from skinbatch.train.results.result import Metric, TrainedStage
 from skinbatch.train.results.stored import metrics_of, save_stage

@@ -20,7 +20,7 @@ from skinbatch.train.photos.faces import cut_faces, find_skin
 from skinbatch.train.photos.gather import Gathered, truth_class
 from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto
-from skinbatch.train.recipe_sections import DataSection
+from skinbatch.train.recipe_data import DataSection
 from skinbatch.train.results.result import DataCount
 
 # Photos without lesions that are held back from training, to count false alarms on: at most this

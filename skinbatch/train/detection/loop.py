@@ -29,7 +29,7 @@ from skinbatch.train.fitting.checkpoint import (
     write_tensors,
 )
 from skinbatch.train.fitting.interrupt import Interrupts
-from skinbatch.train.fitting.loop import rate
+from skinbatch.train.fitting.optimiser import rate
 from skinbatch.train.fitting.progress import TrainingProgress, TrainingStep
 from skinbatch.train.photos.photo_store import memory_budget
 from skinbatch.train.photos.processes import batches_of

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from skinbatch.train.detection.loop import Course, TrainLoop
-from skinbatch.train.fitting.loop import make_optimiser
+from skinbatch.train.fitting.optimiser import make_optimiser
 from skinbatch.train.fitting.progress import TrainingProgress
 
 # The averaged weights follow quickly at first, so that the start is soon forgotten: after n steps

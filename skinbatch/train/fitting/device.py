@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from skinbatch.errors import UsageError
 from skinbatch.train.recipe_sections import RunSection
@@ -69,3 +70,13 @@ def hardware(device: torch.device) -> str:
     """Describe GPU, processor and cores in words."""
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return gpu + processor()
+
+
+def world() -> int:
+    """Return the number of workers that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return this worker's number; 0 for the first, which writes."""
+    return dist.get_rank() if dist.is_initialized() else 0

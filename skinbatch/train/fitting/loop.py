@@ -28,15 +28,15 @@ from skinbatch.train.fitting.checkpoint import (
     write_log,
     write_tensors,
 )
-from skinbatch.train.fitting.device import choose_device, hardware, loaders, mixed
+from skinbatch.train.fitting.device import choose_device, hardware, loaders, mixed, rank, world
 from skinbatch.train.fitting.interrupt import Interrupts
+from skinbatch.train.fitting.optimiser import follow, make_optimiser, rate
 from skinbatch.train.fitting.progress import TrainingProgress, TrainingStep
 from skinbatch.train.photos.samples import Samples, Stream
 from skinbatch.train.recipe_sections import RunSection, ScheduleSection
 
 SAVE_EVERY_S = 60.0
 SHOW_EVERY_S = 1.0
-_LOWEST = 0.01
 
 
 class Task(Protocol):
@@ -117,9 +117,7 @@ class _Run:
             work,
             progress,
         )
-        self.world, self.rank = (
-            (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        )
+        self.world, self.rank = world(), rank()
         self.device = choose_device(plan.run)
         if self.device.type == "cpu" and plan.run.threads is not None:
             torch.set_num_threads(plan.run.threads)
@@ -368,41 +366,6 @@ class _Clock:
             return False
         self._last[what] = now
         return True
-
-
-def rate(schedule: ScheduleSection, step: int, used: float) -> float:
-    """Return the share of the highest learning rate. used: share of the schedule, 0-1."""
-    warm = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
-    if schedule.decay == "constant":
-        return warm
-    fallen = max(0.0, min(1.0, used) - schedule.hold) / (1 - schedule.hold)
-    return warm * (_LOWEST + (1 - _LOWEST) * (1 + math.cos(math.pi * fallen)) / 2)
-
-
-def make_optimiser(network: nn.Module, schedule: ScheduleSection) -> torch.optim.Optimizer:
-    """Create an optimiser over the trained parameters, without weight decay on norms and biases."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if schedule.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum)
-    if schedule.optimiser == "rmsprop":
-        # Keras's values: its average forgets faster, and it has no momentum of its own.
-        return torch.optim.RMSprop(groups, lr=schedule.lr, alpha=0.9, eps=1e-7)
-    kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
-    return kind(groups, lr=schedule.lr)
-
-
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the network's."""
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
 
 
 def _is_frozen(layer: nn.Module) -> bool:

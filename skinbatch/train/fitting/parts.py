@@ -17,7 +17,8 @@ from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.fitting.start import freeze_backbone, read_start, start_from
 from skinbatch.train.photos.gather import Gathered, gather
 from skinbatch.train.recipe import Recipe
-from skinbatch.train.recipe_sections import DataSection, ScheduleSection
+from skinbatch.train.recipe_data import DataSection
+from skinbatch.train.recipe_sections import ScheduleSection
 from skinbatch.train.results.result import Curve, DataCount
 
 

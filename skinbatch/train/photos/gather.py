@@ -17,9 +17,10 @@ from skinbatch.annotations.photos import EMBEDDED, AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
+from skinbatch.models.architectures import StageName
 from skinbatch.tables.names import composed
 from skinbatch.train.photos.groups import TakenPhoto, held_back, with_groups
-from skinbatch.train.recipe_sections import DataSection, Negatives, Source, StageName, View
+from skinbatch.train.recipe_data import DataSection, Negatives, Source, View
 from skinbatch.train.results.result import DataCount
 
 # The class that photos of none of the classes are counted as.

@@ -17,7 +17,7 @@ from skinbatch.annotations.problems import Kind, Problem
 from skinbatch.annotations.split import split
 from skinbatch.errors import UsageError
 from skinbatch.metrics.bootstrap import numbered
-from skinbatch.train.recipe_sections import DataSection, View
+from skinbatch.train.recipe_data import DataSection, View
 
 
 @dataclass(frozen=True, slots=True)

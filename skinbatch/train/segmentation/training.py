@@ -27,7 +27,8 @@ from skinbatch.train.photos.groups import TakenPhoto, group_numbers
 from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.photos.samples import Balanced, Samples
 from skinbatch.train.recipe import Recipe
-from skinbatch.train.recipe_sections import DataSection, ScheduleSection
+from skinbatch.train.recipe_data import DataSection
+from skinbatch.train.recipe_sections import ScheduleSection
 from skinbatch.train.results.result import TrainedStage
 from skinbatch.train.results.stored import metrics_of, save_stage
 from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, SegmenterTask

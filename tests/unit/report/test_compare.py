@@ -16,7 +16,9 @@ import skinbatch
 from jobs.bench_evaluate import generate
 from skinbatch.cli import main as cli
 from skinbatch.errors import UsageError
-from skinbatch.report.compare import Comparison, _paired, as_text, compare, compare_page
+from skinbatch.report.compare import _paired, compare
+from skinbatch.report.compare_page import as_text, compare_page
+from skinbatch.report.comparison import Comparison
 from skinbatch.report.persons import parse_group
 from tests.faces import face, png, write_tree
 

@@ -14,10 +14,11 @@ from jobs.bench_evaluate import generate
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.grading.schemes import HAYASHI, Scheme
-from skinbatch.report.gather import LISTED, gather
+from skinbatch.report.gather import gather
 from skinbatch.report.lookalikes import find_lookalikes
 from skinbatch.report.page import write_page
 from skinbatch.report.report import Request, make_report
+from skinbatch.report.summary import LISTED
 from skinbatch.runs.destination import read_scoring
 from skinbatch.runs.regrade import regrade
 from skinbatch.runs.results import Results

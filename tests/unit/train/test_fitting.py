@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from skinbatch.errors import UsageError
 from skinbatch.train.fitting import loop
 from skinbatch.train.fitting.checkpoint import load_checkpoint, read_best
-from skinbatch.train.fitting.loop import Fitted, Plan, fit, rate
+from skinbatch.train.fitting.loop import Fitted, Plan, fit
+from skinbatch.train.fitting.optimiser import rate
 from skinbatch.train.fitting.progress import Silent, TrainingStep
 from skinbatch.train.photos.samples import Stream
 from skinbatch.train.recipe_sections import RunSection, ScheduleSection

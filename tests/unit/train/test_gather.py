@@ -11,9 +11,10 @@ from PIL import Image
 
 from skinbatch.annotations.problems import Kind
 from skinbatch.errors import UsageError
+from skinbatch.models.architectures import StageName
 from skinbatch.train.photos.gather import Gathered, gather
 from skinbatch.train.photos.groups import describe_groups, problems_of_groups
-from skinbatch.train.recipe_sections import DataSection, StageName
+from skinbatch.train.recipe_data import DataSection
 
 CLASSES = ("rosacea", "lupus")
 DATA = {"train": [{"truth": "derm"}], "valid_share": 0.2}

@@ -30,12 +30,8 @@ from skinbatch.train.classification.task import (
 from skinbatch.train.classification.training import _groups, measure
 from skinbatch.train.photos.photo_store import FaceCut, PhotoStore, StoredPhoto, working_size
 from skinbatch.train.recipe import UNHASHED
-from skinbatch.train.recipe_sections import (
-    AugmentSection,
-    CalibrationSection,
-    DataSection,
-    ScheduleSection,
-)
+from skinbatch.train.recipe_data import DataSection
+from skinbatch.train.recipe_sections import AugmentSection, CalibrationSection, ScheduleSection
 from skinbatch.train.segmentation.task import FaceSamples, LabelledPhoto, SegmenterTask, swapped
 from skinbatch.train.segmentation.training import class_table, pixel_weights
 

@@ -25,7 +25,8 @@ from skinbatch.models.architectures import ARCHITECTURES
 from skinbatch.models.build import build_detector
 from skinbatch.models.detectors.mmdet.family import detector_spec
 from skinbatch.models.stages import DetectorStage
-from skinbatch.train.detection.training import BEYOND, changes_of, train_detector
+from skinbatch.train.detection.batches import BEYOND, changes_of
+from skinbatch.train.detection.training import train_detector
 from skinbatch.train.fitting.progress import Silent
 from skinbatch.train.photos.photo_store import read_photo
 from skinbatch.train.recipe_file import read_recipe

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from skinbatch.durations import moment_of
 from skinbatch.errors import UsageError
+from skinbatch.setting_errors import explain
 from skinbatch.toml_file import read_toml
 
 MiB = 1 << 20
@@ -316,7 +317,7 @@ def parse_config(data: Mapping[str, Any], where: str = "settings") -> Config:
     try:
         return Config.model_validate(_tuples(data))
     except ValidationError as e:
-        raise UsageError("\n".join(_explain(err, where) for err in e.errors())) from None
+        raise UsageError("\n".join(explain(error, where, Config) for error in e.errors())) from None
 
 
 def _tuples(value: Any) -> Any:
@@ -324,17 +325,3 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _tuples(v) for k, v in value.items()}
     return tuple(value) if isinstance(value, list) else value
-
-
-def _explain(err: Any, where: str) -> str:
-    name = ".".join(str(part) for part in err["loc"])
-    if err["type"] == "extra_forbidden":
-        section = Config.model_fields.get(str(err["loc"][0]))
-        inner = section.annotation if section is not None and len(err["loc"]) > 1 else Config
-        known = (
-            ", ".join(inner.model_fields)
-            if isinstance(inner, type) and issubclass(inner, BaseModel)
-            else ""
-        )
-        return f"{where}: unknown setting `{name}`; there are: {known}"
-    return f"{where}: setting `{name}`: {err['msg']} (got {err['input']!r})"

@@ -7,14 +7,11 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.evaluate import papers
 from skinbatch.evaluate.request import Judged
 from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap
-
-Floats = NDArray[np.float64]
 
 
 def annotators(judged: Judged, sha256: Sequence[str | None], how: Resampling) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.segmentation import overlaps, segmentation
 
 Bools = NDArray[np.bool_]
-Pixels = NDArray[np.uint8]
 
 BACKGROUND = "background"
 

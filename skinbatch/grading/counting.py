@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -89,14 +89,6 @@ def mark_boxes(
         )
         for (x1, y1, x2, y2), score, label, overlap in columns
     )
-
-
-def apply_threshold(boxes: Sequence[GradedBox], threshold: float) -> tuple[GradedBox, ...]:
-    """Return the boxes with `counted` set for this threshold.
-
-    A box counts if its score is at or above the threshold and its centre is on the skin.
-    """
-    return tuple(replace(b, counted=_counts(b.score, b.skin_overlap, threshold)) for b in boxes)
 
 
 def _counts(score: float, overlap: float | None, threshold: float) -> bool:

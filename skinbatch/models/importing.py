@@ -24,10 +24,10 @@ from skinbatch.models.build import BUILDERS
 from skinbatch.models.families import family_of
 from skinbatch.models.family import ImportedFile
 from skinbatch.models.findings import ASSUMED, Finding, Recognised, findings_of
-from skinbatch.models.manifest import explain
 from skinbatch.models.segmenters.face_parsing import CLASS_ORDERS
 from skinbatch.models.stages import STAGES, AnyStage
 from skinbatch.models.weights import save_tensors
+from skinbatch.setting_errors import explain
 from skinbatch.toml_file import read_toml
 
 # Fields of a stage that the import sets.
@@ -97,14 +97,6 @@ def import_stage(request: Import, directory: Path) -> tuple[AnyStage, tuple[Find
     stage = _stage(request, origin | fields)
     _try_out(request, stage, path)
     return stage, findings_of(stage, given, sources)
-
-
-def stem_of(request: Import) -> str:
-    """Return the stage's name in the pack: `segmenter`, `detector` or `classifier-<head>`.
-
-    Raises UsageError for wrong fields.
-    """
-    return _stem(request.stage, _given(request, _architecture(request)[1]))
 
 
 def _stem(stage: str, fields: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -20,7 +20,8 @@ from skinbatch.models.stages import (
     Section,
     SegmenterStage,
 )
-from skinbatch.toml_file import read_toml
+from skinbatch.setting_errors import explain
+from skinbatch.toml_file import read_toml, toml_text
 
 FILENAME = "pack.toml"
 DETECTOR_CONFIG = "detector.json"
@@ -105,41 +106,6 @@ def read_manifest(directory: Path) -> Manifest:
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write pack.toml without the settings that are None."""
     data = manifest.model_dump(mode="json", exclude_none=True)
-    tables = {name: data.pop(name) for name in ("segmenter", "detector") if name in data}
-    classifiers = data.pop("classifier")
-    lines = _pairs(data)
-    for name, table in tables.items():
-        lines += _table(f"[{name}]", name, table)
-    for table in classifiers:
-        lines += _table("[[classifier]]", "classifier", table)
-    (directory / FILENAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _table(header: str, name: str, table: dict[str, Any]) -> list[str]:
-    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
-    lines = ["", header, *_pairs({key: value for key, value in table.items() if key not in inner})]
-    for key, value in inner.items():
-        lines += ["", f"[{name}.{key}]", *_pairs(value)]
-    return lines
-
-
-def _pairs(table: dict[str, Any]) -> list[str]:
-    # JSON's scalars and arrays are valid TOML except for null, which is left out, and DEL, which
-    # TOML requires to be escaped.
-    return [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
-        for key, value in table.items()
-    ]
-
-
-def explain(error: Any, path: Path | str) -> str:
-    """Return one of pydantic's errors as one line that names the file and the setting."""
-    name = ".".join(str(part) for part in error["loc"]) or "pack"
-    if error["type"] == "extra_forbidden":
-        return f"{path}: unknown setting `{name}`"
-    if error["type"] == "missing":
-        return f"{path}: setting `{name}` is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{path}: `{name}`: {message}"
-    return f"{path}: setting `{name}`: {message} (got {error['input']!r})"
+    if not manifest.classifier:
+        del data["classifier"]
+    (directory / FILENAME).write_text(toml_text(data, nested=True), encoding="utf-8")

@@ -18,8 +18,6 @@ from skinbatch.errors import PackError
 from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.runtime.onnx import RunOnnx, prepare_onnx
 
-Numbers = NDArray[np.generic]
-
 # The element types that a network's input may have.
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 

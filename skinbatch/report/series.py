@@ -20,16 +20,6 @@ from skinbatch.tables.names import META_PREFIX, closest, safe_text, similar
 # Subjects that a page draws; those with most photos come first.
 DRAWN = 200
 
-_COLUMNS = (
-    "image_id",
-    "status",
-    "count_total",
-    "count_left",
-    "count_right",
-    "grade",
-    "grade_level",
-    "view",
-)
 _NAMES_SHOWN = 3
 
 

@@ -17,7 +17,7 @@ from skinbatch.models.manifest import NAME
 from skinbatch.models.pack import Pack, load_pack
 from skinbatch.models.pack import is_shipped as is_shipped_pack
 from skinbatch.models.stages import AnyStage, Name, Section
-from skinbatch.toml_file import toml_key, toml_value
+from skinbatch.toml_file import toml_text
 from skinbatch.train.imagenet_backbone import FETCH, WHEELS
 from skinbatch.train.recipe_data import AtLeastOne, DataSection, Located, Source
 from skinbatch.train.recipe_sections import (
@@ -240,24 +240,9 @@ class Recipe(Section):
     def as_toml(self) -> str:
         """Return as_dict as TOML that read_recipe reads."""
         data = self.as_dict()
-        transfers = data.pop("transfer", [])
-        lines = [
-            f"{toml_key(k)} = {toml_value(v)}" for k, v in data.items() if not isinstance(v, dict)
-        ]
-        for name, table in data.items():
-            if isinstance(table, dict):
-                lines += [
-                    "",
-                    f"[{name}]",
-                    *(f"{toml_key(k)} = {toml_value(v)}" for k, v in table.items()),
-                ]
-        for transfer in transfers:
-            lines += [
-                "",
-                "[[transfer]]",
-                *(f"{toml_key(k)} = {toml_value(v)}" for k, v in transfer.items()),
-            ]
-        return "\n".join(lines) + "\n"
+        if transfers := data.pop("transfer", []):
+            data["transfer"] = transfers  # at the end
+        return toml_text(data, nested=False)
 
 
 def _pack(said: str, folder: Path) -> Pack:

@@ -12,11 +12,14 @@ from skinbatch.errors import PackError, UsageError
 from skinbatch.models.architectures import ARCHITECTURES
 from skinbatch.models.families import defaults_of
 from skinbatch.models.stages import STAGES
+from skinbatch.setting_errors import explain
 from skinbatch.toml_file import read_toml
 from skinbatch.train.recipe import FOLLOWS, UNHASHED, ModelSection, Recipe
-from skinbatch.train.recipe_errors import explain
 from skinbatch.train.recipe_misfits import misfits
 from skinbatch.train.shipped import is_shipped
+
+# Names of the alternatives for the stage, which pydantic puts into places.
+_STAGE_NAMES = tuple(kind.__name__ for kind in STAGES.values())
 
 
 def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None = None) -> Recipe:
@@ -62,7 +65,7 @@ def read_recipe(path: Path, stage: str | None = None, data_folder: Path | None =
         recipe = Recipe.model_validate_json(json.dumps(data, default=str), context=context)
     except ValidationError as e:
         mistakes += [
-            explain(error, path, Recipe)
+            explain(error, path, Recipe, leave_out=_STAGE_NAMES)
             for error in e.errors()
             if not (mistakes and error["loc"][0] == "model")
         ]
@@ -114,7 +117,7 @@ def _model(stage: str, table: dict[str, Any], path: Path, mistakes: list[str]) -
     except PackError as e:
         mistakes.append(f"{path}: setting `model.backbone`: {e}")
     except ValidationError as e:
-        mistakes += [explain(error, path, Recipe, "model.") for error in e.errors()]
+        mistakes += [explain(error, path, Recipe, prefix="model.") for error in e.errors()]
     else:
         return own | {"stage": made.model_dump(mode="json")}
     return own

@@ -125,7 +125,7 @@ def test_onnx_detectors_find_the_same_boxes(
     layout: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = yolo(tmp_path / "best.onnx", layout)
-    stage = DetectorStage(arch="yolo-onnx", sha256="0" * 64, **recognise(path))
+    stage = DetectorStage(arch="yolo-onnx", sha256="0" * 64, **recognise(path).fields)
     seen = [
         photo_with(64, 64, [(8, 8, SQUARE, RED)]),
         photo_with(64, 96, [(24, 12, SQUARE, RED), (60, 40, SQUARE, GREEN)]),

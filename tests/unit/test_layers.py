@@ -17,6 +17,7 @@ FLOORS = {
             "redact",
             "logs",
             "signals",
+            "setting_errors",
             "toml_file",
             "lookahead",
         ),

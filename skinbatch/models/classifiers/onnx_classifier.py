@@ -23,19 +23,11 @@ _MADE_PROBABLE = ("Sigmoid", "Softmax")
 _SLACK = 1e-3
 
 
-def recognise(path: Path) -> dict[str, Any]:
-    """Return the settings that follow from the file itself.
+def recognise(path: Path, given: Mapping[str, Any]) -> Recognised:
+    """Return the settings that follow from the file itself, with the source of each.
 
     These are `size` and `classes` if it gives them, `outputs` if its graph or its numbers show
     them, `mean` and `std` of Ultralytics' exports, and `parameters`.
-
-    Raises PackError as OnnxFile does.
-    """
-    return _recognised(OnnxFile(path), {}).fields
-
-
-def examine(path: Path, given: Mapping[str, Any]) -> Recognised:
-    """Return the settings as `recognise` does, with the source of each.
 
     given: settings that the user set; they override the file's.
 
@@ -46,21 +38,18 @@ def examine(path: Path, given: Mapping[str, Any]) -> Recognised:
     task = file.metadata.get("task", "classify")
     if task != "classify":
         file.refuse("metadata `task`", f"is `{task}`; only `classify` is supported here")
-    found = _recognised(file, given)
+    recognised = _recognised(file, given)
     output = _only_output(file)
     # An output that is not a row of numbers is refused when the model is built.
-    is_row = len(output.shape) in (
-        0,
-        2,
-    )
-    if "outputs" not in found.fields and "outputs" not in given and is_row:
+    is_row = len(output.shape) in (0, 2)
+    if "outputs" not in recognised.fields and "outputs" not in given and is_row:
         file.refuse(
             f"output `{output.name}`",
             "has no visible softmax or sigmoid, and nothing records how it was trained. Set outputs in a file "
             'for --config: outputs = "softmax" (one class a photo), "logistic" (each class for itself), or "none" (they are '
             "probabilities already)",
         )
-    return found
+    return recognised
 
 
 def _recognised(file: OnnxFile, given: Mapping[str, Any]) -> Recognised:

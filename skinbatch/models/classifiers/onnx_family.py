@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from skinbatch.models.base import Classifier
-from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier, examine
+from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier
+from skinbatch.models.classifiers.onnx_classifier import recognise as recognise_file
 from skinbatch.models.family import BuildOptions, Family, ImportedFile
 from skinbatch.models.findings import Recognised
 from skinbatch.models.stages import ClassifierStage
@@ -18,7 +19,7 @@ def build(stage: ClassifierStage, weights: Path, options: BuildOptions) -> OnnxC
 
 def recognise(file: ImportedFile) -> Recognised:
     """Return the settings of the file. Raises PackError naming what is undecided."""
-    return examine(file.path, file.given)
+    return recognise_file(file.path, file.given)
 
 
 FAMILY: Family[ClassifierStage, Classifier] = Family(build, recognise)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from skinbatch.models.base import Detector
-from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector, examine
+from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector
+from skinbatch.models.detectors.yolo_onnx import recognise as recognise_file
 from skinbatch.models.family import BuildOptions, Family, ImportedFile
 from skinbatch.models.findings import Recognised
 from skinbatch.models.stages import DetectorStage
@@ -18,7 +19,7 @@ def build(stage: DetectorStage, weights: Path, options: BuildOptions) -> YoloOnn
 
 def recognise(file: ImportedFile) -> Recognised:
     """Return the settings of the file. Raises PackError naming what does not fit."""
-    return examine(file.path, file.given)
+    return recognise_file(file.path, file.given)
 
 
 FAMILY: Family[DetectorStage, Detector] = Family(build, recognise)

@@ -95,12 +95,7 @@ def _placed(
     return Letterboxed(pixels, (new_w / w, new_h / h), (left, top))
 
 
-def recognise(path: Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the fields of `examine`."""
-    return examine(path, given).fields
-
-
-def examine(path: Path, given: Mapping[str, Any] | None = None) -> Recognised:
+def recognise(path: Path, given: Mapping[str, Any] | None = None) -> Recognised:
     """Return the settings of a stage that follow from the file itself.
 
     Args:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skinbatch.grading.counting import apply_threshold, count_lesions, mark_boxes, skin_overlaps
+from skinbatch.grading.counting import count_lesions, mark_boxes, skin_overlaps
 from skinbatch.grading.face import Face
 from skinbatch.types import Detections, GradedBox, Side
 
@@ -63,12 +63,14 @@ def test_boxes_at_the_photos_edge_are_measured_too() -> None:
 
 
 def test_the_threshold_itself_counts_and_less_does_not() -> None:
-    boxes = mark_boxes(
-        found((400, 400, 420, 420), (500, 500, 520, 520), scores=[0.5, 0.25]), CLASSES, face(), 0.5
-    )
-    assert [b.counted for b in boxes] == [True, False]
-    assert [b.counted for b in apply_threshold(boxes, 0.25)] == [True, True]
-    assert [b.counted for b in apply_threshold(boxes, 0.51)] == [False, False]
+    boxes = found((400, 400, 420, 420), (500, 500, 520, 520), scores=[0.5, 0.25])
+
+    def counted(threshold: float) -> list[bool]:
+        return [box.counted for box in mark_boxes(boxes, CLASSES, face(), threshold)]
+
+    assert counted(0.5) == [True, False]
+    assert counted(0.25) == [True, True]
+    assert counted(0.51) == [False, False]
 
 
 def test_boxes_are_listed_by_falling_score() -> None:
@@ -105,7 +107,7 @@ def test_a_photo_without_lesions_has_zeros_in_every_class() -> None:
 
 
 def test_boxes_that_do_not_count_are_not_counted() -> None:
-    boxes = apply_threshold((row(400, 400, 420, 420), row(500, 500, 520, 520)), 0.95)
+    boxes = mark_boxes(found((400, 400, 420, 420), (500, 500, 520, 520)), CLASSES, face(), 0.95)
     assert count_lesions(boxes, CLASSES, "boxes", nose=True).total == 0
 
 

@@ -28,7 +28,7 @@ from skinbatch.models.cache import cache_folder
 from skinbatch.models.checkpoint import _WAY_OUT
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.fetch import verify_origin
-from skinbatch.models.importing import Import, stem_of
+from skinbatch.models.importing import Import
 from skinbatch.models.pack import Pack, load_pack, own_packs
 from tests.conftest import S3Server
 from tests.unit.models.support import classifier_weights, random_detector_state, segmenter_weights
@@ -574,11 +574,3 @@ def test_a_users_config_whose_parts_do_not_go_together_is_refused_with_what_mmde
         PackError, match=r"its config builds a model that cannot run: RuntimeError: .*1024"
     ):
         add_stage("mine", Import("detector", "mmdet", path, (config,), ("acne",)), base="starter")
-
-
-def test_stem_of_is_what_the_pack_calls_the_stage(tmp_path: Path) -> None:
-    (tmp_path / "stage.toml").write_text('head = "acne"\n')
-    wanted = Import("classifier", "resnet50", tmp_path / "w.pth", (tmp_path / "stage.toml",))
-    assert stem_of(wanted) == "classifier-acne"
-    assert stem_of(classifier(tmp_path / "w.pth", head="cystic_acne")) == "classifier-cystic_acne"
-    assert stem_of(Import("detector", "yolov3", tmp_path / "w.pth")) == "detector"

@@ -116,7 +116,7 @@ def test_a_file_that_ends_in_probabilities_is_taken_as_it_is(
     path = file_of(
         tmp_path / "c.onnx", Small(end=nn.Softmax(1)), metadata={"names": str(list(CLASSES))}
     )
-    found = recognise(path)
+    found = recognise(path, {}).fields
     assert found == {
         "parameters": 8 * 27 + 8 + 24 + 3,
         "size": 32,

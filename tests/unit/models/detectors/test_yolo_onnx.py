@@ -28,7 +28,7 @@ HASH = "0" * 64
 
 def stage_of(path: Path, given: dict[str, Any] | None = None, **fields: Any) -> DetectorStage:
     return DetectorStage(
-        arch="yolo-onnx", sha256=HASH, **(recognise(path, given) | (given or {}) | fields)
+        arch="yolo-onnx", sha256=HASH, **(recognise(path, given).fields | (given or {}) | fields)
     )
 
 
@@ -69,7 +69,7 @@ def path(layout: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_file_says_its_layout_classes_and_size(layout: str, path: Path) -> None:
-    found = recognise(path)
+    found = recognise(path).fields
     assert (found["layout"], found["classes"], found["size"]) == (layout, ("papule", "pustule"), 64)
 
 
@@ -160,7 +160,10 @@ def test_files_of_any_input_size_take_that_of_their_metadata_or_of_the_stage(
     path = export(
         AnySize(), tmp_path / "any.onnx", (1, 3, 64, 64), open_axes=(0, 2, 3), metadata=written
     )
-    assert (recognise(path)["size"], recognise(path, {"size": 160})["size"]) == (96, 160)
+    assert (recognise(path).fields["size"], recognise(path, {"size": 160}).fields["size"]) == (
+        96,
+        160,
+    )
     for size in (96, 160):
         (found,) = YoloOnnxDetector(path, stage_of(path, {"size": size}), ModelSettings())(
             [photo_with(size, size, [(60, 40, 16, RED)])]
@@ -174,7 +177,7 @@ def test_an_input_that_is_no_square_keeps_its_shape(tmp_path: Path) -> None:
     path = export(
         SquareYolo(1, "v8"), tmp_path / "wide.onnx", (1, 3, 64, 128), metadata={"names": "['acne']"}
     )
-    assert recognise(path)["size"] == 128
+    assert recognise(path).fields["size"] == 128
     (found,) = detector_of(path)([photo_with(64, 64, [(12, 20, 16, RED)])])
     assert found_in(found) == [([12, 20, 28, 36], 0)]
 
@@ -184,7 +187,7 @@ def test_one_class_files_are_told_apart_although_two_layouts_have_six_numbers(
     layout: str, tmp_path: Path
 ) -> None:
     path = yolo(tmp_path / "one.onnx", layout, classes=["acne"])
-    assert recognise(path)["layout"] == layout
+    assert recognise(path).fields["layout"] == layout
     (found,) = detector_of(path)([photo_with(64, 64, [(16, 20, 16, RED)])])
     assert found_in(found) == [([16, 20, 32, 36], 0)]
 
@@ -193,7 +196,7 @@ def test_a_file_that_says_it_suppresses_is_believed(tmp_path: Path) -> None:
     rows = [[1.0, 2.0, 30.0, 40.0, 0.9, 1.0]] * 3
     metadata = {"names": "['acne']", "args": "{'batch': 1, 'nms': True}"}
     path = export(Constant(rows), tmp_path / "x.onnx", (1, 3, 64, 64), metadata=metadata)
-    assert recognise(path)["layout"] == "nms"
+    assert recognise(path).fields["layout"] == "nms"
 
 
 def test_classes_the_file_does_not_name_are_the_users(tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_classes_the_file_does_not_name_are_the_users(tmp_path: Path) -> None:
         PackError, match=r"metadata `names` is missing; give the classes.*--classes"
     ):
         recognise(path)
-    assert recognise(path, {"classes": ("papule", "pustule")})["layout"] == "v5"
+    assert recognise(path, {"classes": ("papule", "pustule")}).fields["layout"] == "v5"
 
 
 @pytest.mark.parametrize("layout", ["v5", "v8"])

@@ -69,9 +69,9 @@ def columns_in(
         top = next(
             (
                 name
-                for wanted in image_column
+                for name_or_path in image_column
                 for name, path in paths.items()
-                if wanted in (name, path)
+                if name_or_path in (name, path)
             ),
             None,
         )

@@ -113,7 +113,7 @@ def decode(data: bytes, settings: DecodeSettings, name: str) -> Photo:
             Status.UNSUPPORTED,
             f"{name}: begins with {data[:8]!r}, which is not a supported image format",
         )
-    with _told(kind, name):
+    with _named(kind, name):
         return _decode(data, kind, settings.max_pixels, name)
 
 
@@ -122,13 +122,13 @@ def decode_image(image: Image.Image, settings: DecodeSettings, name: str) -> Pho
 
     Raises PhotoError, also for errors that Pillow finds while it reads the file's pixels.
     """
-    with _told("image", name):
+    with _named("image", name):
         _check_size(image, settings.max_pixels, name)
         return Photo(displayed(image))
 
 
 @contextmanager
-def _told(kind: str, name: str) -> Iterator[None]:
+def _named(kind: str, name: str) -> Iterator[None]:
     """Turn any exception from within the context into a PhotoError that names the photo."""
     try:
         yield

@@ -33,13 +33,13 @@ class FolderSource:
         self.skipped.clear()
         globs = Globs(self._settings)
         try:
-            yield from classify(self._wanted(globs), globs, self.skipped, self._settings)
+            yield from classify(self._candidates(globs), globs, self.skipped, self._settings)
         except ForbiddenError as e:
             raise UsageError(
                 f"{self.uri}: cannot be listed: {e}; allow reading it, or choose a source within"
             ) from e
 
-    def _wanted(self, globs: Globs) -> Iterator[Candidate]:
+    def _candidates(self, globs: Globs) -> Iterator[Candidate]:
         for info in self._listed():
             if globs.wants(info.key) or opens(globs, info.key):
                 yield Candidate(info.key, self._store, info)

@@ -182,7 +182,7 @@ def is_junk(key: str) -> bool:
 @lru_cache(maxsize=256)
 def junk_name(key: str) -> str | None:
     """Return the name under which a junk file is counted; None for any other file."""
-    found = _JUNK.search(key)
-    if found is None:
+    match = _JUNK.search(key)
+    if match is None:
         return None
-    return RESOURCE_FORK if found["fork"] else found["folder"] or found["file"]
+    return RESOURCE_FORK if match["fork"] else match["folder"] or match["file"]

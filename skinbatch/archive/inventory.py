@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 from skinbatch.archive.csv_file import csv_records, whole_number
 from skinbatch.archive.listing import parquet_records
-from skinbatch.archive.rows import Row, RowSource
+from skinbatch.archive.rows import ListedRow, RowSource
 from skinbatch.errors import NotFoundError, UsageError
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.locate import is_s3
@@ -29,7 +29,7 @@ class InventorySource(RowSource):
     kind = "inventory"
     trusted = False
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ListedRow]:
         manifest = self._manifest()
         form = str(manifest["fileFormat"]).upper()
         if form not in ("CSV", "PARQUET"):
@@ -59,16 +59,18 @@ class InventorySource(RowSource):
             self._info.key, version=self._info.version or None, limit=_MANIFEST_BYTES
         )
         try:
-            found = json.loads(data)
+            manifest = json.loads(data)
         except ValueError as e:
             raise UsageError(f"{self.uri}: is not JSON: {e}") from None
-        wanted = ("sourceBucket", "destinationBucket", "fileFormat", "fileSchema", "files")
-        missing = [name for name in wanted if not isinstance(found, dict) or name not in found]
+        fields = ("sourceBucket", "destinationBucket", "fileFormat", "fileSchema", "files")
+        missing = [
+            name for name in fields if not isinstance(manifest, dict) or name not in manifest
+        ]
         if missing:
             raise UsageError(
                 f"{self.uri}: is not an S3 Inventory manifest: it has no {', '.join(missing)}"
             )
-        return found
+        return manifest
 
     def _data_file(self, key: str, destination: str) -> tuple[Store, ObjectInfo]:
         """Return the store and the entry of a data file.
@@ -97,7 +99,7 @@ class InventorySource(RowSource):
         )
 
 
-def _row(record: Mapping[str, Any], bucket: str, encoded: bool, where: str) -> Row | None:
+def _row(record: Mapping[str, Any], bucket: str, encoded: bool, where: str) -> ListedRow | None:
     """Return the row of an object; None for delete markers and for older versions."""
     if _is(record.get("isdeletemarker"), True) or _is(record.get("islatest"), False):
         return None
@@ -106,7 +108,7 @@ def _row(record: Mapping[str, Any], bucket: str, encoded: bool, where: str) -> R
         raise UsageError(f"{where}: has no key; the inventory's schema must have the column Key")
     uri = f"s3://{record.get('bucket') or bucket}/{unquote_plus(key) if encoded else key}"
     etag = str(record.get("etag") or "").strip('"') or None
-    return Row(
+    return ListedRow(
         uri,
         uri,
         whole_number(record.get("size"), where),
@@ -124,8 +126,8 @@ def _moment(value: Any) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _is(value: Any, wanted: bool) -> bool:
-    return value is wanted or str(value).lower() == str(wanted).lower()
+def _is(value: Any, expected: bool) -> bool:
+    return value is expected or str(value).lower() == str(expected).lower()
 
 
 def _plain(name: str) -> str:

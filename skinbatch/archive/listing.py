@@ -19,7 +19,7 @@ from skinbatch.archive.csv_file import (
 )
 from skinbatch.archive.parquet import open_parquet
 from skinbatch.archive.ranged import RangedFile
-from skinbatch.archive.rows import Row, RowSource, absolute
+from skinbatch.archive.rows import ListedRow, RowSource, absolute
 from skinbatch.archive.sidecars import flat_meta
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
@@ -43,16 +43,16 @@ class ListingSource(RowSource):
         super().__init__(store, info, config)
         self._form = form
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ListedRow]:
         records = parquet_records if self._form == "parquet" else csv_records
-        found: Iterator[Mapping[str, Any]] = records(self._store, self._info)
-        for number, record in enumerate(found, 1):
+        each_record: Iterator[Mapping[str, Any]] = records(self._store, self._info)
+        for number, record in enumerate(each_record, 1):
             yield self._row(record, number)
 
-    def _row(self, record: Mapping[str, Any], number: int) -> Row:
+    def _row(self, record: Mapping[str, Any], number: int) -> ListedRow:
         known = {name: value for key, value in record.items() if (name := plain(key)) in KNOWN}
         if is_missing(known.get("uri")):
-            return Row("", "")
+            return ListedRow("", "")
         written = unsigned(str(known["uri"]).strip())
         try:
             uri = absolute(written, self._store.uri)
@@ -65,7 +65,7 @@ class ListingSource(RowSource):
             )
         version = version_text(known.get("etag")) or version_text(known.get("version"))
         meta = flat_meta({k: v for k, v in record.items() if plain(k) not in KNOWN and v != ""})
-        return Row(
+        return ListedRow(
             written,
             uri,
             whole_number(known.get("size"), f"{self.uri}: row {number}"),

@@ -101,13 +101,13 @@ def _elsewhere(ref: ImageRef, source: str, locator: Locator) -> str | None:
     folder, name = posixpath.split(key)
     stem = posixpath.splitext(key)[0].casefold()
     elsewhere: str | None = None
-    for found in _neighbours(store, folder, source, locator):
-        if found.casefold() == key.casefold():
-            return f"upper and lower case differ: {ref.uri} is there as {store.uri_of(found)}"
-        if posixpath.splitext(found)[0].casefold() == stem:
-            return f"the extension differs: {ref.uri} is there as {store.uri_of(found)}"
-        if elsewhere is None and posixpath.basename(found).casefold() == name.casefold():
-            elsewhere = found
+    for neighbour in _neighbours(store, folder, source, locator):
+        if neighbour.casefold() == key.casefold():
+            return f"upper and lower case differ: {ref.uri} is there as {store.uri_of(neighbour)}"
+        if posixpath.splitext(neighbour)[0].casefold() == stem:
+            return f"the extension differs: {ref.uri} is there as {store.uri_of(neighbour)}"
+        if elsewhere is None and posixpath.basename(neighbour).casefold() == name.casefold():
+            elsewhere = neighbour
     if elsewhere is None:
         return None
     return f"the folder or prefix differs: {ref.uri} is there as {store.uri_of(elsewhere)}"

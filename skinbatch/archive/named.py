@@ -34,13 +34,13 @@ def read_named(name: str, locator: Locator, settings: DecodeSettings) -> Fetched
     uri = absolute(name)
     if _head(uri, locator) is not None:
         unit = WorkUnit("one", images=(ImageRef(name, uri),))
-        found = next(iter(read_unit(unit, locator, settings, threads=1)), None)
+        fetched = next(iter(read_unit(unit, locator, settings, threads=1)), None)
     else:
         shard = _shard_of(uri, locator)
-        found = read_member(shard, uri, locator, settings) if shard else None
-    if found is None:
+        fetched = read_member(shard, uri, locator, settings) if shard else None
+    if fetched is None:
         raise UsageError(f"{name}: no such photo")
-    return found
+    return fetched
 
 
 def _shard_of(uri: str, locator: Locator) -> ShardRef | None:

@@ -103,10 +103,10 @@ def parquet_rows(
     Raises ParquetError or StoreError.
     """
     parquet, columns = _with_photos(file, shard)
-    wanted = _wanted(shard, columns.rows)
-    if part[0] == 0 and len(wanted) < columns.rows:
-        skipped[EXCLUDED] += columns.rows - len(wanted)
-    chosen = wanted[part[0] : part[1]]
+    rows = _chosen_rows(shard, columns.rows)
+    if part[0] == 0 and len(rows) < columns.rows:
+        skipped[EXCLUDED] += columns.rows - len(rows)
+    chosen = rows[part[0] : part[1]]
     if not chosen:
         return
     start, stop = chosen[0], chosen[-1] + 1
@@ -165,8 +165,8 @@ def parquet_rows(
 def _batches(parquet: pq.ParquetFile, group: int, columns: Columns) -> Iterator[pa.RecordBatch]:
     """Yield batches of the columns that Arrow does not leave coded."""
     at_once = 1 if parquet.metadata.row_group(group).total_byte_size > _LARGE else _BATCH
-    wanted = [str(columns.image), *(name for name in columns.others if name not in columns.coded)]
-    yield from parquet.iter_batches(at_once, row_groups=[group], columns=wanted, use_threads=False)
+    names = [str(columns.image), *(name for name in columns.others if name not in columns.coded)]
+    yield from parquet.iter_batches(at_once, row_groups=[group], columns=names, use_threads=False)
 
 
 class _Coded:
@@ -188,13 +188,13 @@ class _Coded:
 
     def values(self, count: int) -> dict[str, list[Any]]:
         """Return the values of the next rows, by column."""
-        found: dict[str, list[Any]] = {name: [] for name in self._names}
+        decoded: dict[str, list[Any]] = {name: [] for name in self._names}
         for part in self._parts(count):
-            for name, values in found.items():
+            for name, values in decoded.items():
                 column = _column(part, name)
                 for row in range(len(part)):
                     values += _values(column.slice(row, 1))
-        return found
+        return decoded
 
     def _parts(self, count: int) -> Iterator[pa.RecordBatch]:
         while self._names and count:
@@ -210,7 +210,7 @@ class _Coded:
 
 def count_rows(file: RangedFile, shard: ShardRef) -> int:
     """Return how many rows `parquet_rows` yields. Raises ParquetError or StoreError."""
-    return len(_wanted(shard, _with_photos(file, shard, sample_apart)[1].rows))
+    return len(_chosen_rows(shard, _with_photos(file, shard, sample_apart)[1].rows))
 
 
 class _Numbers(Sequence[int]):
@@ -234,7 +234,7 @@ class _Numbers(Sequence[int]):
         return at < len(self._numbers) and self._numbers[at] == number
 
 
-def _wanted(shard: ShardRef, rows: int) -> Sequence[int]:
+def _chosen_rows(shard: ShardRef, rows: int) -> Sequence[int]:
     """Return the numbers of the rows that the shard's globs select."""
     globs = MemberGlobs(shard)
     if globs.trivial:

@@ -70,8 +70,8 @@ class WatchedStream:
 
     def peek(self, size: int = 0) -> bytes:
         with self._reading.at_store():
-            found: bytes = self._stream.peek(size)  # type: ignore[attr-defined]
-            return found
+            head: bytes = self._stream.peek(size)  # type: ignore[attr-defined]
+            return head
 
     def seek(self, offset: int, whence: int = 0) -> int:
         with self._reading.at_store():

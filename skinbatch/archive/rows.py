@@ -33,7 +33,7 @@ NO_URI = "(no uri)"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ListedRow:
     """Hold one row of a listing.
 
     written: its uri as written. uri: the same uri, absolute. modified: as in ImageRef.
@@ -65,13 +65,13 @@ class RowSource(ABC):
         self._globs = Globs(config.source)
 
     @abstractmethod
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ListedRow]:
         """Yield all rows, as a stream. Raises UsageError if the listing is malformed."""
 
     def entries(self) -> Iterator[ImageRef | ShardRef]:
         self.skipped.clear()
         try:
-            for row, entry in ahead(self._wanted(), self._judge, _THREADS, at_once=self._is_quick):
+            for row, entry in ahead(self._listed(), self._judge, _THREADS, at_once=self._is_quick):
                 if entry is None:
                     self.skipped[skip_label(row.written, self._settings)] += 1
                 else:
@@ -81,7 +81,7 @@ class RowSource(ABC):
                 f"{self.uri}: cannot be read: {e}; check permissions or credentials"
             ) from e
 
-    def _wanted(self) -> Iterator[Row]:
+    def _listed(self) -> Iterator[ListedRow]:
         seen: set[bytes] = set()
         for row in self.rows():
             digest = hashlib.blake2b(
@@ -97,7 +97,7 @@ class RowSource(ABC):
                 seen.add(digest)
                 yield row
 
-    def _is_quick(self, row: Row) -> bool:
+    def _is_quick(self, row: ListedRow) -> bool:
         ending = extension(row.uri)
         if ending in IMAGE_EXTENSIONS or (not ending and self.trusted):
             return not self._asks_for(row)
@@ -105,11 +105,11 @@ class RowSource(ABC):
             return SHARD_EXTENSIONS[ending] != "parquet" and row.size is not None
         return bool(ending)
 
-    def _asks_for(self, row: Row) -> bool:
+    def _asks_for(self, row: ListedRow) -> bool:
         hashes = self._settings.content_hash and not is_s3(row.uri)
         return hashes or (self._settings.head and row.size is None and row.version is None)
 
-    def _judge(self, row: Row) -> ImageRef | ShardRef | None:
+    def _judge(self, row: ListedRow) -> ImageRef | ShardRef | None:
         ending = extension(row.uri)
         # A listed photo is intended, wherever it is.
         junk = is_resource_fork(row.uri) if self.trusted else is_junk(row.uri)
@@ -134,7 +134,7 @@ class RowSource(ABC):
             row.written, row.uri, kind, info.size, info.version or None, selection, info.modified
         )
 
-    def _photo(self, row: Row) -> ImageRef:
+    def _photo(self, row: ListedRow) -> ImageRef:
         ref = ImageRef(row.written, row.uri, row.size, row.version, row.meta, row.modified)
         if not self._asks_for(row):
             return ref
@@ -147,7 +147,7 @@ class RowSource(ABC):
             return ref  # scoring finds it gone, or gives it a row
         return replace(ref, size=info.size, version=info.version or None, modified=info.modified)
 
-    def _located(self, row: Row) -> tuple[Store, ObjectInfo | None]:
+    def _located(self, row: ListedRow) -> tuple[Store, ObjectInfo | None]:
         store, key = self._locator.locate(row.uri)
         if row.size is not None:
             return store, ObjectInfo(key, row.size, row.version or "", row.modified)
@@ -158,7 +158,7 @@ class RowSource(ABC):
         except ForbiddenError:
             return store, ObjectInfo(key, 0, "")  # scoring gives it a row
 
-    def _begins_as_photo(self, row: Row) -> bool:
+    def _begins_as_photo(self, row: ListedRow) -> bool:
         store, key = self._locator.locate(row.uri)
         try:
             size = store.head(key).size  # the row may be older than the object

@@ -73,12 +73,12 @@ def _ask(file: RangedFile, paths: Mapping[str, str]) -> Verdicts:
             capture_output=True,
             timeout=_SECONDS,
         )
-        found: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):  # the file has ended or blocked the process
         return unknown
-    if "error" in found:
-        raise StoreError(found["error"])
-    return unknown | found["verdicts"]
+    if "error" in answer:
+        raise StoreError(answer["error"])
+    return unknown | answer["verdicts"]
 
 
 def _answer() -> dict[str, Any]:

@@ -93,11 +93,11 @@ def read_member(
             number = image_id.removeprefix(f"{shard.key}/")
             row = int(number) if number.isdigit() else -1
             every = replace(shard, selection=replace(shard.selection, include=(), exclude=()))
-            found = parquet_rows(
+            fetched = parquet_rows(
                 file.ranged(), every, (row, row + 1), settings.max_image_bytes, Counter()
             )
             with contained():
-                return next(found, None) if row >= 0 else None
+                return next(fetched, None) if row >= 0 else None
         with file.members() as members:
             return find_photo(members, shard, image_id, settings.max_image_bytes)
     except (BrokenArchiveError, DiskError) as e:

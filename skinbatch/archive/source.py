@@ -158,8 +158,8 @@ def _of_file(store: Store, info: ObjectInfo, config: Config) -> Source:
                 f"{', '.join(columns.candidates)}"
             )
         if columns.image is None:
-            found = ", ".join(columns.names)
+            names = ", ".join(columns.names)
             raise UsageError(
-                f"{uri}: has neither a column with photos nor a `uri` column; its columns are {found}"
+                f"{uri}: has neither a column with photos nor a `uri` column; its columns are {names}"
             )
     return FileSource(store, info, kind, config)

@@ -154,12 +154,14 @@ class _Tar:
             return block
 
         end = self._at
-        found = self._behind(end)
-        if found is not None and not is_tar_header(found):
-            what = f"from byte {self._at - len(found):,}, no tar follows the end mark at byte {begin:,}"
+        head = self._behind(end)
+        if head is not None and not is_tar_header(head):
+            what = (
+                f"from byte {self._at - len(head):,}, no tar follows the end mark at byte {begin:,}"
+            )
             raise BrokenArchiveError(Status.CORRUPT, what)
         self.is_first = True
-        return found
+        return head
 
     def _behind(self, end: int) -> bytes | None:
         """Return the first block after an end mark that is not all zeros; None if there is none."""
@@ -288,7 +290,7 @@ def _text(field: bytes) -> str:
 
 def _pax(data: bytes) -> dict[str, str]:
     r"""Return those records `length key=value\n` that this reader uses."""
-    found = {}
+    keywords = {}
     at, end, records = 0, len(data.rstrip(b"\0")), 0
     while at < end:
         if (records := records + 1) > _MOST_RECORDS:
@@ -303,6 +305,6 @@ def _pax(data: bytes) -> dict[str, str]:
                 Status.CORRUPT, f"an extended header that reads {data[at : at + 40]!r}"
             )
         if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
-            found[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
+            keywords[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
         at += length
-    return found
+    return keywords

@@ -113,12 +113,12 @@ def report(
 def _judged(store: Store, asked: Evaluated, presenter: TerminalPresenter) -> Judgement:
     """Return how the scoring agrees with a truth."""
     from skinbatch.evaluate.evaluation import evaluate
-    from skinbatch.evaluate.persons import told
+    from skinbatch.evaluate.persons import in_words
     from skinbatch.evaluate.text import noise
     from skinbatch.report.against import Judgement
 
     found = evaluate(store, asked, presenter.phase)
-    groups = told(found.about["groups"], found.about["photos"]["judged"])
+    groups = in_words(found.about["groups"], found.about["photos"]["judged"])
     return Judgement(
         found.as_json(),
         found.verdicts(),

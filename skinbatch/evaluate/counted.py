@@ -15,13 +15,13 @@ from skinbatch.metrics.counts import counts_over
 Ints = NDArray[np.int64]
 
 
-def counts_at(found: FoundBoxes, thresholds: Sequence[float], method: Method) -> Ints:
+def counts_at(predicted: FoundBoxes, thresholds: Sequence[float], method: Method) -> Ints:
     """Return (photos, T) lesions at each threshold, counted with the scoring's method.
 
     thresholds: (T,), ascending. The result agrees with `count_total` at the scoring's own
     threshold.
     """
-    on_skin = found.boxes.only(found.on_skin)
+    on_skin = predicted.boxes.only(predicted.on_skin)
     if method == "boxes":
         return counts_over(
             on_skin.photo, on_skin.score, on_skin.photos, np.asarray(thresholds, np.float64)

@@ -62,15 +62,15 @@ class Diseases:
         self.truth = np.zeros((len(rows), len(self.classes)), np.bool_)
         for n, place in enumerate(self.places):
             for name in judged.photos[place].classes or ():
-                wanted = request.renamed(name)
-                if wanted in number:
-                    self.truth[n, number[wanted]] = True
-                elif wanted is not None:
+                meaning = request.renamed(name)
+                if meaning in number:
+                    self.truth[n, number[meaning]] = True
+                elif meaning is not None:
                     self.unknown[name] += 1
         each = [scored.numbers(columns[name], rows) for name in self.classes]
-        found = np.stack(each, axis=1).reshape(len(rows), len(self.classes))
-        self._seen: Bools = np.asarray(np.isfinite(found).all(axis=1), np.bool_)
-        self.probability = np.where(np.isfinite(found), found, 0)
+        probabilities = np.stack(each, axis=1).reshape(len(rows), len(self.classes))
+        self._seen: Bools = np.asarray(np.isfinite(probabilities).all(axis=1), np.bool_)
+        self.probability = np.where(np.isfinite(probabilities), probabilities, 0)
         self.exclusive = bool((self.truth.sum(axis=1) <= 1).all())
         self.by_top = self.exclusive and head == DISEASE
         if self.by_top:
@@ -95,7 +95,7 @@ class Diseases:
         """
         truth, chosen = self.truth[keep], self._chosen[keep]
         faceless = keep & ~self._seen
-        found: dict[str, Any] = {
+        numbers: dict[str, Any] = {
             "head": self.head,
             "without_face": int(faceless.sum()),
             "without_face_of_class": self._of_class(faceless),
@@ -105,10 +105,10 @@ class Diseases:
             **self._numbers(keep, how),
         }
         if faceless.any() and not np.array_equal(faceless, keep):
-            found["with_face"] = self._numbers(keep & self._seen, how)
+            numbers["with_face"] = self._numbers(keep & self._seen, how)
         if (keep & self._seen).any():
-            found["calibration"] = self._calibration(keep & self._seen, how)
-            found["named"] = self._named(keep & self._seen)
+            numbers["calibration"] = self._calibration(keep & self._seen, how)
+            numbers["named"] = self._named(keep & self._seen)
         if self.by_top:
             names = (*self.classes, NONE)
             cells = (
@@ -116,11 +116,11 @@ class Diseases:
                 if len(truth)
                 else None
             )
-            found |= {
+            numbers |= {
                 "confusion": None if cells is None else cells.tolist(),
                 "confusion_classes": list(names),
             }
-        return found
+        return numbers
 
     def _numbers(self, keep: Bools, how: Resampling) -> dict[str, Any]:
         groups = None if self._groups is None else self._groups[keep]
@@ -180,11 +180,11 @@ class Diseases:
         The classes come in the order of paper 000's figure.
         """
         keep = self._seen if with_face else np.ones(len(self.places), np.bool_)
-        found = {
+        curves = {
             name: roc(self.truth[keep, k], self.probability[keep, k])
             for k, name in enumerate(self.classes)
         }
-        return {name: curve for name, curve in found.items() if curve is not None}
+        return {name: curve for name, curve in curves.items() if curve is not None}
 
 
 def check_apart(request: Request, scored: Scored) -> None:

@@ -35,7 +35,7 @@ _SHOWN = 5
 SLICES = {"skin_tone": "ITA group", "severity": "severity", "person": "person"}
 
 
-class Part(Protocol):
+class EvaluationPart(Protocol):
     """Describe one thing that can be judged.
 
     places: (n,) indices, among the judged photos, of those that it can be judged on.
@@ -59,7 +59,7 @@ class Evaluation:
     about: Mapping[str, Any]
     numbers: Mapping[str, Any]
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    parts: Mapping[str, Part]
+    parts: Mapping[str, EvaluationPart]
     severity: tuple[int | None, ...]
 
     def verdicts(self) -> list[PhotoVerdict]:
@@ -116,16 +116,16 @@ def evaluate(
     phase(f"reading the tables of {store.uri}")
     scored = Scored(store, request.scoring, request.grading)
     check_apart(request, scored)
-    said = tuple(photo for photo in truth.photos if photo.is_annotated)
-    pairs = pair_photos(said, scored.image_ids, scored.uris)
+    annotated = tuple(photo for photo in truth.photos if photo.is_annotated)
+    pairs = pair_photos(annotated, scored.image_ids, scored.uris)
     missing = scored.missing()
     notes = [] if missing is None else [missing]
     places, failed = _fine(pairs, scored, request)
     if not len(places):
-        raise UsageError(_nothing(request, scored, said, pairs))
+        raise UsageError(_nothing(request, scored, annotated, pairs))
     if request.group == LOOK:
         phase("comparing photos")
-    judged, persons = _judged(said, pairs, places, scored, request, notes)
+    judged, persons = _judged(annotated, pairs, places, scored, request, notes)
     parts = _parts(judged, scored, request, phase, notes)
     if not parts:
         raise UsageError(f"{request.truth}, {scored.uri}: nothing to compare: {'; '.join(notes)}")
@@ -165,7 +165,7 @@ def evaluate(
             "as false"
         )
     noise = annotators(judged, scored.texts("sha256", judged.rows), request.resampling)
-    about = _about(request, scored, truth, said, pairs, judged, failed, parts)
+    about = _about(request, scored, truth, annotated, pairs, judged, failed, parts)
     about |= {"groups": persons.about, "annotators": noise, "notes": notes}
     return Evaluation(about, numbers, slices, parts, severity)
 
@@ -189,7 +189,7 @@ def _fine(
 
 
 def _judged(
-    said: Sequence[AnnotatedPhoto],
+    annotated: Sequence[AnnotatedPhoto],
     pairs: Pairs,
     places: NDArray[np.int64],
     scored: Scored,
@@ -197,15 +197,15 @@ def _judged(
     notes: list[str],
 ) -> tuple[Judged, Persons]:
     """Return the judged photos and who is on them. places: of the pairs to judge."""
-    photos, rows = tuple(said[n] for n in pairs.truth[places]), pairs.rows[places]
+    photos, rows = tuple(annotated[n] for n in pairs.truth[places]), pairs.rows[places]
     persons = find_persons(photos, rows, scored, request, notes)
     return Judged(photos, tuple(scored.image_ids[n] for n in rows), rows, persons.numbers), persons
 
 
 def _parts(
     judged: Judged, scored: Scored, request: Request, phase: Callable[[str], None], notes: list[str]
-) -> dict[str, Part]:
-    parts: dict[str, Part] = {}
+) -> dict[str, EvaluationPart]:
+    parts: dict[str, EvaluationPart] = {}
     if any(photo.boxes is not None for photo in judged.photos):
         phase("matching boxes")
         parts[LESIONS] = Lesions(judged, scored, request)
@@ -238,10 +238,10 @@ def _parts(
                 ", ".join(name for part in heads.values() for name in part.classes)
                 or "no classifier"
             )
-            said = sorted({name for photo in judged.photos for name in photo.classes or ()})
+            names = sorted({name for photo in judged.photos for name in photo.classes or ()})
             notes.append(
-                f"classes are not judged: the truth has {', '.join(said[:8])}, the pack has {known}; see --map"
-                if said
+                f"classes are not judged: the truth has {', '.join(names[:8])}, the pack has {known}; see --map"
+                if names
                 else f"classes are not judged: none of the {len(judged)} annotated photos with a row has a class"
             )
     return parts
@@ -251,11 +251,11 @@ def _about(
     request: Request,
     scored: Scored,
     truth: Truth,
-    said: Sequence[AnnotatedPhoto],
+    annotated: Sequence[AnnotatedPhoto],
     pairs: Pairs,
     judged: Judged,
     failed: Sequence[Mapping[str, Any]],
-    parts: Mapping[str, Part],
+    parts: Mapping[str, EvaluationPart],
 ) -> dict[str, Any]:
     how = request.resampling
     face = scored.texts("face", judged.rows)
@@ -267,13 +267,17 @@ def _about(
         "truth": str(request.truth),
         "format": truth.format,
         "matched_by": pairs.way,
-        "photos": {"with_truth": len(said), "rows": len(scored.image_ids), "judged": len(judged)},
+        "photos": {
+            "with_truth": len(annotated),
+            "rows": len(scored.image_ids),
+            "judged": len(judged),
+        },
         "truth_without_photo": list(pairs.unseen),
         "photos_without_truth": list(pairs.unsaid),
         "ambiguous": list(pairs.ambiguous),
         "failed": list(failed),
         "without_face": [
-            name for name, found in zip(judged.image_ids, face, strict=True) if not found
+            name for name, has_face in zip(judged.image_ids, face, strict=True) if not has_face
         ],
         "unusable": {
             name: part.unusable
@@ -297,13 +301,15 @@ def _about(
     }
 
 
-def _nothing(request: Request, scored: Scored, said: Sequence[AnnotatedPhoto], pairs: Pairs) -> str:
+def _nothing(
+    request: Request, scored: Scored, annotated: Sequence[AnnotatedPhoto], pairs: Pairs
+) -> str:
     where = f"{request.truth}, {scored.uri}"
     if len(pairs.rows):
         return f"{where}: none of the {len(pairs.rows)} annotated photos was scored; `skinbatch status` shows why"
     if pairs.ambiguous:
         return f"{where}: several photos have the same {pairs.way}, such as {', '.join(pairs.ambiguous[:3])}"
-    names, ids = [photo.name for photo in said[:1]], scored.image_ids[:1]
+    names, ids = [photo.name for photo in annotated[:1]], scored.image_ids[:1]
     return (
         f"{where}: no annotated photo has a row: rows have names like {(ids or ['(none)'])[0]!r}, annotated photos like "
         f"{(names or ['(none)'])[0]!r}; name the truth of this destination's source"

@@ -49,10 +49,10 @@ class Lesions:
         self.places = np.array(sorted(self._scale), np.int64)
         self._groups = judged.groups_of(self.places)
         rows = judged.rows[self.places]
-        found = scored.boxes(rows)
-        self.found, on_skin = found.boxes, found.on_skin
+        predicted = scored.boxes(rows)
+        self.found, on_skin = predicted.boxes, predicted.on_skin
         self.image_ids = [judged.image_ids[n] for n in self.places]
-        model = [spelled(composed(name)) for name in found.classes]
+        model = [spelled(composed(name)) for name in predicted.classes]
         self.unknown: Counter[str] = Counter()
         self._read_truth(judged, request, model)
         regions = {ALL: self.found, ON_SKIN: self.found.only(on_skin)}
@@ -78,7 +78,7 @@ class Lesions:
         self._verdicts = judge(self.truth, self._counted, self._crowds)
         method = scored.graded_by.counting
         self.thresholds = tuple(sorted(set(request.thresholds)))
-        self.counts = counts_at(found, self.thresholds, method)
+        self.counts = counts_at(predicted, self.thresholds, method)
         # Below the lowest score nothing changes. Connected components are too slow to count ninety
         # times.
         grid = (
@@ -87,7 +87,7 @@ class Lesions:
             else self.thresholds
         )
         self.grid = np.unique([*grid, self.own_threshold])
-        self.grid_counts = counts_at(found, self.grid.tolist(), method)
+        self.grid_counts = counts_at(predicted, self.grid.tolist(), method)
 
     def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
         """Return the numbers of some photos. keep: (n,) bool."""
@@ -185,18 +185,18 @@ class Lesions:
     ) -> dict[str, dict[str, Any]]:
         """Return the numbers of each class for each number of boxes considered in a photo."""
         kept = {name: m.of_photos(keep) for name, m in matches.items()}
-        found = {
+        by_most = {
             str(MOST): detection(
                 {name: m.most(MOST) for name, m in kept.items()}, how, groups=groups
             )
         }
         if any((m.rank >= COCO_MOST).any() for m in kept.values()):
-            found[str(COCO_MOST)] = detection(
+            by_most[str(COCO_MOST)] = detection(
                 {name: m.most(COCO_MOST) for name, m in kept.items()}, how, groups=groups
             )
         else:
-            found[str(COCO_MOST)] = found[str(MOST)]
-        return found
+            by_most[str(COCO_MOST)] = by_most[str(MOST)]
+        return by_most
 
     def _scales(self, judged: Judged, scored: Scored) -> dict[int, NDArray[np.float32]]:
         """Return, for photos that were annotated at another size, (4,) factors for their boxes.
@@ -230,8 +230,8 @@ class Lesions:
 
         @functools.cache
         def meaning(name: str) -> int:
-            wanted = request.renamed(name)
-            return _NONE if wanted is None else number.get(wanted, -1)
+            meant = request.renamed(name)
+            return _NONE if meant is None else number.get(meant, -1)
 
         true, crowds = [], []
         for n in self.places:

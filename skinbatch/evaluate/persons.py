@@ -133,7 +133,7 @@ def _about(
     return about
 
 
-def told(about: dict[str, Any], judged: int) -> list[str]:
+def in_words(about: dict[str, Any], judged: int) -> list[str]:
     """Return the lines that tell a reader about groups. about: of Persons."""
     if not about["groups"]:
         return []

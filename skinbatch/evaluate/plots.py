@@ -29,26 +29,28 @@ _WIDTH = 0.6
 _MOST_POINTS = 20_000
 
 
-def draw(found: Evaluation, folder: Path) -> list[Path]:
+def draw(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write the plots that the evaluation has numbers for into `folder` and return their paths."""
     drawings: dict[str, Callable[[Axes], None]] = {}
-    lesions = found.parts.get(LESIONS)
+    lesions = evaluation.parts.get(LESIONS)
     if isinstance(lesions, Lesions):
         drawings["precision_recall.png"] = lambda axes: _precision_recall(
-            axes, lesions, found.numbers[LESIONS]
+            axes, lesions, evaluation.numbers[LESIONS]
         )
-        drawings["counts.png"] = lambda axes: _counts(axes, lesions, found.severity)
+        drawings["counts.png"] = lambda axes: _counts(axes, lesions, evaluation.severity)
         drawings["thresholds.png"] = lambda axes: _thresholds(axes, lesions)
-    if GRADES in found.numbers:
-        grades = found.numbers[GRADES]
+    if GRADES in evaluation.numbers:
+        grades = evaluation.numbers[GRADES]
         drawings["grades.png"] = lambda axes: _confusion(
             axes, grades["confusion"], grades["grades"], [*grades["grades"], "no grade"], "grade"
         )
-    if REGIONS in found.numbers:
-        drawings["masks.png"] = lambda axes: _masks(axes, found.numbers[REGIONS])
-    for name, part in found.parts.items():
+    if REGIONS in evaluation.numbers:
+        drawings["masks.png"] = lambda axes: _masks(axes, evaluation.numbers[REGIONS])
+    for name, part in evaluation.parts.items():
         if isinstance(part, Diseases):
-            drawings |= _of_classifier(part, found.numbers[name], name.removeprefix(f"{DISEASES}."))
+            drawings |= _of_classifier(
+                part, evaluation.numbers[name], name.removeprefix(f"{DISEASES}.")
+            )
     paths = []
     for name, drawing in drawings.items():
         figure = Figure(figsize=(7.2, 5.6), dpi=120, layout="constrained")
@@ -69,15 +71,15 @@ def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
     assert isinstance(figure, Figure)
     figure.set_figwidth(max(figure.get_figwidth(), _WIDTH * len(classes)))
     for n, (key, title) in enumerate((("dice", "Dice"), ("iou", "IoU"))):
-        found = [classes[name][key] for name in classes]
-        at = np.arange(len(found)) + _BAR * n
+        estimates = [classes[name][key] for name in classes]
+        at = np.arange(len(estimates)) + _BAR * n
         ends = [
-            [max(0.0, e.value - e.low) for e in found],
-            [max(0.0, e.high - e.value) for e in found],
+            [max(0.0, e.value - e.low) for e in estimates],
+            [max(0.0, e.high - e.value) for e in estimates],
         ]
         axes.bar(
             at,
-            [e.value for e in found],
+            [e.value for e in estimates],
             _BAR - 0.02,
             yerr=np.nan_to_num(ends),
             capsize=3,
@@ -85,15 +87,15 @@ def _masks(axes: Axes, numbers: Mapping[str, Any]) -> None:
             color=_COLOURS[n],
             label=title,
         )
-        for x, estimate in zip(at, found, strict=True):
+        for x, estimate in zip(at, estimates, strict=True):
             # The number goes over the bar and its interval: a short or narrow bar has no room for
             # it.
             top = np.nanmax([0.0, estimate.value, estimate.high])
-            said = f"{estimate.value:.3f}" if np.isfinite(estimate.value) else "no pixel"
+            text = f"{estimate.value:.3f}" if np.isfinite(estimate.value) else "no pixel"
             axes.text(
                 x,
                 top + 0.015,
-                said,
+                text,
                 ha="center",
                 va="bottom",
                 rotation=90,

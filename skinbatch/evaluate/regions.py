@@ -45,7 +45,7 @@ class Regions:
         ]
         self.merged = tuple(name for name in CLASSES if meant[name] not in number)
         self.unusable: list[str] = []
-        found = []
+        photos_with_masks = []
         for n, photo in enumerate(judged.photos):
             if photo.masks is None:
                 continue
@@ -53,9 +53,9 @@ class Regions:
             if pixels is None:
                 self.unusable.append(photo.name)
             else:
-                found.append((n, pixels))
-        self.places = np.array([n for n, _ in found], np.int64)
-        self._pixels = np.array([pixels for _, pixels in found], np.int64).reshape(
+                photos_with_masks.append((n, pixels))
+        self.places = np.array([n for n, _ in photos_with_masks], np.int64)
+        self._pixels = np.array([pixels for _, pixels in photos_with_masks], np.int64).reshape(
             -1, len(self.classes), 3
         )
         self._groups = judged.groups_of(self.places)

@@ -74,13 +74,13 @@ class Request:
 
     def renamed(self, name: str) -> str | None:
         """Return a class of the truth as columns spell it, or None if it is mapped to none."""
-        wanted = self._mapping.get(name, self._mapping.get(EVERY, name))
-        return spelled(wanted) if wanted else None
+        meaning = self._mapping.get(name, self._mapping.get(EVERY, name))
+        return spelled(meaning) if meaning else None
 
     def renamed_part(self, name: str) -> str | None:
         """Return a class of a mask as columns spell it. `*` stands for no part of a face."""
-        wanted = self._mapping.get(name, name)
-        return spelled(wanted) if wanted else None
+        meaning = self._mapping.get(name, name)
+        return spelled(meaning) if meaning else None
 
     def unused(self, names: Sequence[str]) -> list[str]:
         """Return mapped names that are no class of the truth, most likely typing errors.

@@ -62,11 +62,11 @@ class Scored:
     def __init__(self, store: Store, scoring: str | None, grading: str | None = None) -> None:
         self.uri = store.uri
         self._results = open_results(store, scoring, grading)
-        found = destination.read_scoring(store, self._results.fingerprint)
-        assert found is not None, "open_results has just read it"
-        self.scoring: Scoring = found
+        kept = destination.read_scoring(store, self._results.fingerprint)
+        assert kept is not None, "open_results has just read it"
+        self.scoring: Scoring = kept
         self.graded_by: Grading = self._results.graded_by
-        columns = (*_IMAGES, *found.prob_columns)
+        columns = (*_IMAGES, *kept.prob_columns)
         self.images: pa.Table = self._results.images(columns).sort_by("image_id").combine_chunks()
         self.image_ids: list[str] = self.images.column("image_id").to_pylist()
 

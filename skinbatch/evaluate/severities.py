@@ -39,12 +39,12 @@ class Severities:
 
     def measure(self, keep: Bools, how: Resampling) -> dict[str, Any]:
         """Return the numbers of some photos. keep: (n,) bool."""
-        truth, found = self._truth[keep], self._found[keep]
+        truth, predicted = self._truth[keep], self._found[keep]
         groups = None if self._groups is None else self._groups[keep]
         return {
             "photos": len(truth),
-            "without_grade": int((found < 0).sum()),
+            "without_grade": int((predicted < 0).sum()),
             "grades": list(SEVERITIES),
-            "confusion": confusion(truth, found, len(SEVERITIES)).tolist(),
-            **agreement(truth, found, len(SEVERITIES), how, groups=groups),
+            "confusion": confusion(truth, predicted, len(SEVERITIES)).tolist(),
+            **agreement(truth, predicted, len(SEVERITIES), how, groups=groups),
         }

@@ -52,14 +52,14 @@ def side_by_side(
             f"--truth {request.truth}: no photo of it was scored by all of the {len(scorings)} scorings"
         )
 
-    found = []
+    evaluations = []
     for store, fingerprint in scorings:
         one = replace(request, scoring=fingerprint, only=common, sliced=False)
-        found.append(evaluate(store, one, phase))
+        evaluations.append(evaluate(store, one, phase))
 
     judged_photos = {names[image_id] for names in judged for image_id in common}
     left_out = [photo.name for photo in photos if photo.name not in judged_photos]
-    notes = list(dict.fromkeys(note for each in found for note in each.about["notes"]))
+    notes = list(dict.fromkeys(note for each in evaluations for note in each.about["notes"]))
     if left_out:
         shown = ", ".join(left_out[:_SHOWN]) + (", …" if len(left_out) > _SHOWN else "")
         notes.append(
@@ -68,9 +68,9 @@ def side_by_side(
         )
     return SideBySide(
         truth=str(request.truth),
-        photos=int(found[0].about["photos"]["judged"]),
-        over=str(found[0].about["bootstrap"]["over"]),
-        numbers=tuple(_numbers(found)),
+        photos=int(evaluations[0].about["photos"]["judged"]),
+        over=str(evaluations[0].about["bootstrap"]["over"]),
+        numbers=tuple(_numbers(evaluations)),
         notes=tuple(notes),
     )
 
@@ -91,9 +91,9 @@ def _judged(
     }
 
 
-def _numbers(found: Sequence[Evaluation]) -> list[Number]:
+def _numbers(evaluations: Sequence[Evaluation]) -> list[Number]:
     """Return the numbers that at least one scoring has, in a fixed order."""
-    each = [_of(evaluation) for evaluation in found]
+    each = [_of(evaluation) for evaluation in evaluations]
     names = dict.fromkeys(name for numbers in each for name in numbers)
     undefined = Estimate(float("nan"))
     return [

@@ -31,18 +31,18 @@ _RANKED = {
     "auc": "AUC",
     "average_precision": "average precision",
 }
-Row = Sequence[str]
+Cells = Sequence[str]
 
 
-def as_text(found: Evaluation) -> str:
+def as_text(evaluation: Evaluation) -> str:
     """Return all tables, and what could not be judged and why."""
-    lines = [*_head(found.about)]
-    numbers = found.numbers
+    lines = [*_head(evaluation.about)]
+    numbers = evaluation.numbers
     if LESIONS in numbers:
         lines += _detection(numbers[LESIONS])
         lines += _counts(numbers[LESIONS])
-    if "severity" in found.slices and LESIONS in numbers:
-        lines += _counts_by_severity(found.slices["severity"])
+    if "severity" in evaluation.slices and LESIONS in numbers:
+        lines += _counts_by_severity(evaluation.slices["severity"])
     if GRADES in numbers:
         lines += _grades(numbers[GRADES])
     if REGIONS in numbers:
@@ -51,9 +51,9 @@ def as_text(found: Evaluation) -> str:
         if name.startswith(DISEASES):
             lines += _classes(part)
             lines += _calibration(part)
-    for kind, groups in found.slices.items():
-        lines += _slices(f"By {SLICES[kind]}", groups, found.about)
-    return "\n".join([*lines, *_foot(found)])
+    for kind, groups in evaluation.slices.items():
+        lines += _slices(f"By {SLICES[kind]}", groups, evaluation.about)
+    return "\n".join([*lines, *_foot(evaluation)])
 
 
 def number(value: Estimate, digits: int = 3) -> str:
@@ -64,7 +64,7 @@ def number(value: Estimate, digits: int = 3) -> str:
     return f"{value.value:.{digits}f}{ends}"
 
 
-def table(title: str, header: Row, rows: Sequence[Row]) -> list[str]:
+def table(title: str, header: Cells, rows: Sequence[Cells]) -> list[str]:
     """Return title, header and rows in columns, the first aligned to the left."""
     cells = [header, *rows]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
@@ -88,7 +88,7 @@ def _head(about: Mapping[str, Any]) -> Iterator[str]:
     yield f"{about['destination']}, scoring {about['scoring']} (pack {about['pack']}){graded}"
     yield f"against {about['truth']} ({about['format']}), photos matched by their {about['matched_by']}"
     yield f"  {photos['judged']:,} photos judged; {photos['with_truth']:,} are annotated, {photos['rows']:,} have a row"
-    yield from persons.told(about["groups"], photos["judged"])
+    yield from persons.in_words(about["groups"], photos["judged"])
     failed = [f"{row['image_id']} ({row['status']})" for row in about["failed"]]
     for what, names in (
         ("annotated, but without a row", about["truth_without_photo"]),
@@ -110,20 +110,23 @@ def _head(about: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {len(names):,} {what}: {', '.join(names[:_FIRST])}{more}"
     for part, classes in about["unknown_classes"].items():
         if classes:
-            said = ", ".join(f"{name} ({n:,})" for name, n in sorted(classes.items()))
+            listed = ", ".join(f"{name} ({n:,})" for name, n in sorted(classes.items()))
             what = (
                 "judged only with all classes merged"
                 if part == LESIONS
                 else "of none of the classifier's classes"
             )
-            yield f"  {'boxes' if part == LESIONS else 'photos'} of classes that the pack does not have, {what}: {said}"
+            yield f"  {'boxes' if part == LESIONS else 'photos'} of classes that the pack does not have, {what}: {listed}"
 
 
 def _detection(part: Mapping[str, Any]) -> list[str]:
     rows = [
-        [f"{region}, best {most} a photo", *(number(found[n]) for n in ("ap50", "ap", "ar"))]
+        [
+            f"{region}, best {most} a photo",
+            *(number(by_class_numbers[n]) for n in ("ap50", "ap", "ar")),
+        ]
         for region, caps in part["detection"].items()
-        for most, found in caps.items()
+        for most, by_class_numbers in caps.items()
     ]
     rows.append([papers.ACNE, f"{papers.AP50:.3f}", "", ""])
     title = f"Detection: {part['photos']:,} photos, {part['true_boxes']:,} true boxes, {part['boxes']:,} found; classes merged"
@@ -135,9 +138,10 @@ def _detection(part: Mapping[str, Any]) -> list[str]:
     )
     by_class = part["detection_by_class"].get(ALL)
     if by_class:
-        (most, found), *_ = by_class.items()
+        (most, by_class_numbers), *_ = by_class.items()
         rows = [
-            [name, *(number(each[n]) for n in ("ap50", "ap", "ar"))] for name, each in found.items()
+            [name, *(number(each[n]) for n in ("ap50", "ap", "ar"))]
+            for name, each in by_class_numbers.items()
         ]
         lines += table(
             f"By class: {ALL}, best {most} a photo",
@@ -201,8 +205,8 @@ def _masks(part: Mapping[str, Any]) -> list[str]:
         "photo_iou": "IoU, mean of photos",
     }
     rows = [
-        [name, *(number(found[n]) for n in names), _paper(papers.DICE, name)]
-        for name, found in part["classes"].items()
+        [name, *(number(numbers[n]) for n in names), _paper(papers.DICE, name)]
+        for name, numbers in part["classes"].items()
     ]
     header = ["", *names.values(), f"{papers.FACES}, Dice"]
     return table(f"Masks: {part['photos']:,} photos, pixels of all together", header, rows)
@@ -236,7 +240,7 @@ def _calibration(part: Mapping[str, Any]) -> list[str]:
     """Return how far probabilities agree with the truth, and how often named classes are right."""
     if "calibration" not in part:
         return []
-    rows = [[name, number(found["error"])] for name, found in part["calibration"].items()]
+    rows = [[name, number(numbers["error"])] for name, numbers in part["calibration"].items()]
     lines = table(
         f"Calibration ({part['head']}): mean distance of a probability from the share of photos with the class, in {BINS} bins",
         ["", "expected calibration error"],
@@ -297,17 +301,17 @@ def _slices(title: str, groups: Mapping[str, Any], about: Mapping[str, Any]) -> 
     faceless = {
         part
         for parts in groups.values()
-        for part, found in parts.items()
-        if part.startswith(DISEASES) and found["without_face"]
+        for part, numbers in parts.items()
+        if part.startswith(DISEASES) and numbers["without_face"]
     }
     for group, parts in groups.items():
         row = {"photos": f"{parts['photos']:,}"}
-        for part, found in parts.items():
-            row |= _main(part, found)
-            if part in faceless and (seen := _seen(found)):
+        for part, numbers in parts.items():
+            row |= _main(part, numbers)
+            if part in faceless and (seen := _seen(numbers)):
                 row |= {
                     f"{name}, with a face": value
-                    for name, value in _of_classifier(found["head"], seen).items()
+                    for name, value in _of_classifier(numbers["head"], seen).items()
                 }
         names |= dict.fromkeys(row)
         rows[group] = row
@@ -318,35 +322,35 @@ def _slices(title: str, groups: Mapping[str, Any], about: Mapping[str, Any]) -> 
     )
 
 
-def _main(part: str, found: Any) -> dict[str, str]:
+def _main(part: str, numbers: Any) -> dict[str, str]:
     if part == LESIONS:
-        own = next(error for error in found["count_error"] if error["own"])
-        best = next(iter(found["detection"][ALL].values()))
+        own = next(error for error in numbers["count_error"] if error["own"])
+        best = next(iter(numbers["detection"][ALL].values()))
         return {
             "AP50": number(best["ap50"]),
             "count MAE": number(own["mae"], 2),
             "count mean": number(own["mean"], 2),
         }
     if part == GRADES:
-        return {"grade accuracy": number(found["accuracy"], 2)}
+        return {"grade accuracy": number(numbers["accuracy"], 2)}
     if part == REGIONS:
         return {
             f"Dice {name}": number(each["dice"])
-            for name, each in found["classes"].items()
+            for name, each in numbers["classes"].items()
             if name != MEAN
         }
     if part.startswith(DISEASES):
-        return _of_classifier(found["head"], found)
+        return _of_classifier(numbers["head"], numbers)
     return {}
 
 
-def _of_classifier(head: str, found: Mapping[str, Any]) -> dict[str, str]:
-    mean = found["classes"][MEAN]
+def _of_classifier(head: str, numbers: Mapping[str, Any]) -> dict[str, str]:
+    mean = numbers["classes"][MEAN]
     return {f"{head} recall": number(mean["recall"], 2), f"{head} AUC": number(mean["auc"], 2)}
 
 
-def _foot(found: Evaluation) -> Iterator[str]:
-    about = found.about
+def _foot(evaluation: Evaluation) -> Iterator[str]:
+    about = evaluation.about
     how = about["bootstrap"]
     yield ""
     if how["replicates"]:
@@ -355,32 +359,32 @@ def _foot(found: Evaluation) -> Iterator[str]:
             f"{how['over']}, seed {how['seed']}."
         )
     yield from noise(about["annotators"])
-    if LESIONS in found.numbers:
+    if LESIONS in evaluation.numbers:
         yield (
             "All boxes: whatever their score and place. On the skin: those that the pipeline would count; the true boxes are the "
             "same."
         )
         yield papers.ACNE_NOTE[0].upper() + papers.ACNE_NOTE[1:] + "."
-    if REGIONS in found.numbers:
+    if REGIONS in evaluation.numbers:
         if about["merged_into_background"]:
             merged = ", ".join(about["merged_into_background"])
             yield f"True {merged} are background here: the segmenter does not distinguish them."
         yield papers.FACES_NOTE[0].upper() + papers.FACES_NOTE[1:] + "."
-    if any(name.startswith(DISEASES) for name in found.numbers):
+    if any(name.startswith(DISEASES) for name in evaluation.numbers):
         yield papers.DISEASES_NOTE[0].upper() + papers.DISEASES_NOTE[1:] + "."
     for note in about["notes"]:
         yield f"Note: {note}."
 
 
-def noise(found: Mapping[str, Any]) -> Iterator[str]:
+def noise(agreement: Mapping[str, Any]) -> Iterator[str]:
     """Yield sentences about how far the annotators agree with themselves."""
-    if found["pairs"]:
+    if agreement["pairs"]:
         yield (
-            f"{found['pairs']:,} pairs of photos of this truth have the same bytes: the annotators' counts differ by "
-            f"{number(found['count_difference'], 1)} on average, their severity is the same for "
-            f"{number(found['same_severity'], 2)}."
+            f"{agreement['pairs']:,} pairs of photos of this truth have the same bytes: the annotators' counts differ by "
+            f"{number(agreement['count_difference'], 1)} on average, their severity is the same for "
+            f"{number(agreement['same_severity'], 2)}."
         )
-    if known := found["known"]:
+    if known := agreement["known"]:
         yield (
             f"The annotators of {known['of']} counted {known['pairs']} pairs of equal photos twice: counts differ by "
             f"{known['count_difference']:.1f} on average, grades agree for {100 * known['same_severity']:.0f} %."

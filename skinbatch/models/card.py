@@ -44,8 +44,8 @@ def write_texts(grown: Pack, old: Pack | None, base: Pack | None) -> None:
 
     kept = ""
     if old is not None and (card := old.text("CARD.md")):
-        said = card.partition(OURS)[2] if OURS in card else card
-        kept = _without(said, _gone(old, grown))
+        written = card.partition(OURS)[2] if OURS in card else card
+        kept = _without(written, _gone(old, grown))
     elif base is not None and (card := base.text("CARD.md")):
         kept = _filled_in(base, card, _gone(base, grown))
     text = "\n\n".join(part for part in (_table(grown), kept.strip()) if part)

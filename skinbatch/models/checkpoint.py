@@ -191,28 +191,30 @@ def _no_checkpoint(path: Path, error: Exception) -> PackError:
     return PackError(f"{path}: was not written by torch.save, or is cut off ({first})")
 
 
-def _unwrap(path: Path, found: Any) -> dict[str, Tensor]:
+def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
     for _ in range(3):  # {"state_dict": {"model": {...}}} occurs in practice, and nothing deeper
         inner = next(
             (
-                found[key]
+                content[key]
                 for key in _INSIDE
-                if isinstance(found, Mapping) and _is_mapping(found, key)
+                if isinstance(content, Mapping) and _is_mapping(content, key)
             ),
             None,
         )
         if inner is None:
             break
-        found = inner
-    if not isinstance(found, Mapping) or not found:
+        content = inner
+    if not isinstance(content, Mapping) or not content:
         raise PackError(
-            f"{path}: holds no state dict (layer names with tensors) but {type(found).__name__}"
+            f"{path}: holds no state dict (layer names with tensors) but {type(content).__name__}"
         )
-    odd = next((str(name) for name, value in found.items() if not isinstance(value, Tensor)), None)
+    odd = next(
+        (str(name) for name, value in content.items() if not isinstance(value, Tensor)), None
+    )
     if odd is not None:
         raise PackError(f"{path}: `{odd}` is not a tensor; save the network's state dict alone")
     state = {
-        str(name): value for name, value in found.items() if not str(name).endswith(BOOKKEEPING)
+        str(name): value for name, value in content.items() if not str(name).endswith(BOOKKEEPING)
     }
     stripped = True
     while stripped:
@@ -224,5 +226,5 @@ def _unwrap(path: Path, found: Any) -> dict[str, Tensor]:
     return state
 
 
-def _is_mapping(found: Mapping[Any, Any], key: str) -> bool:
-    return isinstance(found.get(key), Mapping)
+def _is_mapping(table: Mapping[Any, Any], key: str) -> bool:
+    return isinstance(table.get(key), Mapping)

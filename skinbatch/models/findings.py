@@ -70,10 +70,12 @@ def findings_of(
         values["size"] += ", the centre square" if stage.fit == "crop" else ", the whole photo"
         values["outputs"] = stage.outputs
 
-    found = [Finding(name, value, _source(name, given, sources)) for name, value in values.items()]
+    findings = [
+        Finding(name, value, _source(name, given, sources)) for name, value in values.items()
+    ]
     # One line covers all three: a user who sets one of them decides about all.
     colours = [name for name in ("mean", "std", "bgr") if name in given]
-    found.append(
+    findings.append(
         Finding(
             "pixels",
             _pixels(stage),
@@ -81,8 +83,8 @@ def findings_of(
         )
     )
     if "layers" in sources:
-        found.append(Finding("layers", f"{stage.parameters or 0:,} numbers", sources["layers"]))
-    return tuple(found)
+        findings.append(Finding("layers", f"{stage.parameters or 0:,} numbers", sources["layers"]))
+    return tuple(findings)
 
 
 def _source(name: str, given: Mapping[str, Any], sources: Mapping[str, str]) -> str:

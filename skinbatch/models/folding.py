@@ -162,7 +162,7 @@ def _watched(
     finally:
         for hook in hooks:
             hook.remove()
-    found = []
+    pairs = []
     for norm in norms:
         before_it = set(map(id, sources[id(norm)]))
         conv = next((source for source in sources[id(norm)]), None)
@@ -174,8 +174,8 @@ def _watched(
             and all(taker is norm for taker in takers[id(conv)])
             and norm.running_mean is not None
         ):
-            found.append((conv, norm))
-    return found, before
+            pairs.append((conv, norm))
+    return pairs, before
 
 
 def _same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:

@@ -174,12 +174,12 @@ def _candidates(
             parts.setdefault(name[: at + 1], {})[name[at + 1 :]] = tensor
             at = name.find(".", at + 1)
 
-    found = []
+    candidates = []
     for prefix, inner in parts.items():
         renamed = rename(inner)
         ways = [_Candidate(prefix, renamed, layers) for layers in variants]
-        found.append(max(ways, key=lambda c: (c.whole, c.known, -len(c.layers))))
-    return found
+        candidates.append(max(ways, key=lambda c: (c.whole, c.known, -len(c.layers))))
+    return candidates
 
 
 def _only(path: Path, whole: Sequence[_Candidate]) -> _Candidate:

@@ -98,14 +98,14 @@ class OnnxFile:
 
         batch: (N, 3, H, W) with any N. A file with a fixed N is run as often as needed.
         """
-        return [found for (found,) in self.run_all(batch, (output,))]
+        return [values for (values,) in self.run_all(batch, (output,))]
 
     def run_all(
         self, batch: NDArray[np.float32], outputs: Sequence[Port]
     ) -> list[tuple[NDArray[np.float32], ...]]:
         """Return an array for each output, for each of the N photos of a batch as in `run`."""
         rows = self.input.shape[0] or max(1, len(batch))
-        found: list[tuple[NDArray[np.float32], ...]] = []
+        of_photos: list[tuple[NDArray[np.float32], ...]] = []
         for start in range(0, len(batch), rows):
             part = batch[start : start + rows]
             full = _filled(part, rows) if self.input.shape[0] else part
@@ -114,8 +114,8 @@ class OnnxFile:
                 np.asarray(array, np.float32)
                 for array in self._run([port.name for port in outputs], feed)
             ]
-            found += list(zip(*(array[: len(part)] for array in arrays), strict=True))
-        return found
+            of_photos += list(zip(*(array[: len(part)] for array in arrays), strict=True))
+        return of_photos
 
     def run_with(self, runtime: Runtime, outputs: Sequence[Port], height: int, width: int) -> None:
         """Run the file on another runtime from now on, if its numbers are the same on examples.
@@ -160,7 +160,9 @@ class OnnxFile:
         try:
             return self.run(np.full((1, 3, height, width), 0.5, np.float32), output)[0].shape
         except Exception as e:  # the runtime's errors have no class of their own
-            self.refuse(f"input `{self.input.name}`", f"cannot be {height} x {width}: {_said(e)}")
+            self.refuse(
+                f"input `{self.input.name}`", f"cannot be {height} x {width}: {_first_line(e)}"
+            )
 
     def literal(self, field: str) -> Any:
         """Return a metadata field that exporters write as a Python literal; None if it is missing.
@@ -193,16 +195,16 @@ class OnnxFile:
             )
         return tuple(names)
 
-    def square_side(self, wanted: int | None) -> int | None:
-        """Return the side of the network's square input; `wanted` if the file leaves it open.
+    def square_side(self, size: int | None) -> int | None:
+        """Return the side of the network's square input; `size` if the file leaves it open.
 
         Raises PackError if the two differ.
         """
         sides = [n for n in self.input.shape[2:] if n is not None]
         if not sides:
-            return wanted
-        if wanted is not None and (max(sides) != wanted):
-            self.refuse(f"input `{self.input.name}`", f"is {self.input.text}, but size is {wanted}")
+            return size
+        if size is not None and (max(sides) != size):
+            self.refuse(f"input `{self.input.name}`", f"is {self.input.text}, but size is {size}")
         return max(sides)
 
     def refuse(self, part: str, fault: str) -> NoReturn:
@@ -239,7 +241,7 @@ def _parsed(data: bytes, path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as e:  # protobuf's error; its class depends on how protobuf was built
-        raise PackError(f"{path}: not readable as ONNX: {_said(e)}") from None
+        raise PackError(f"{path}: not readable as ONNX: {_first_line(e)}") from None
     if not model.graph.node:
         raise PackError(f"{path}: not readable as ONNX: there is no graph in it")
     return model
@@ -262,7 +264,7 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> int:
         try:
             values = onnx.numpy_helper.to_array(tensor)
         except ValueError as e:
-            raise PackError(f"{path}: weights `{name}` are cut off: {_said(e)}") from None
+            raise PackError(f"{path}: weights `{name}` are cut off: {_first_line(e)}") from None
         parameters += values.size if values.ndim else 0
         values = np.asarray(
             values, np.float64 if tensor.data_type == onnx.TensorProto.DOUBLE else np.float32
@@ -330,7 +332,7 @@ def _session(data: bytes, path: Path, device: str) -> onnxruntime.InferenceSessi
         return onnxruntime.InferenceSession(data, options, providers=_providers(device))
     except Exception as e:  # the runtime's errors have no class of their own
         raise PackError(
-            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {_said(e)}"
+            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {_first_line(e)}"
         ) from None
 
 
@@ -351,7 +353,7 @@ def _port(value: Any) -> Port:
     )
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """Return the message of an error of the runtime, without the place in its sources before it."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _MOST_TEXT else f"…{text[-_MOST_TEXT:]}"

@@ -125,14 +125,14 @@ class Pack:
             path = self.directory / name
             try:
                 with path.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as e:
                 raise PackError(
                     f"{path}: pack `{self.name}` needs it, and it cannot be read: {e.strerror}"
                 ) from None
-            if found != recorded:
+            if sha256 != recorded:
                 raise PackError(
-                    f"{path}: SHA-256 is {found[:12]}…, {FILENAME} records {recorded[:12]}…; the file was changed or cut off: "
+                    f"{path}: SHA-256 is {sha256[:12]}…, {FILENAME} records {recorded[:12]}…; the file was changed or cut off: "
                     + (
                         f"delete {self.directory}, a copy of {self.origin}"
                         if self._fetched

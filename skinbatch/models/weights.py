@@ -69,20 +69,20 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     Raises PackError naming `where` and the layers that are missing, unexpected or of another shape.
     """
     own = network.state_dict()
-    wanted = {name for name in own if not name.endswith(BOOKKEEPING)}
+    needed = {name for name in own if not name.endswith(BOOKKEEPING)}
     given = {name for name in weights if not name.endswith(BOOKKEEPING)}
     faults = [
         f"{fault} layer {_first(names)}"
-        for fault, names in (("missing", wanted - given), ("unexpected", given - wanted))
+        for fault, names in (("missing", needed - given), ("unexpected", given - needed))
         if names
     ]
     if faults:
         raise PackError(f"{where}: {'; '.join(faults)}; the weights are not of this architecture")
-    for name in sorted(wanted):
+    for name in sorted(needed):
         if weights[name].shape != own[name].shape:
             shapes = f"{tuple(weights[name].shape)}, the architecture has {tuple(own[name].shape)}"
             raise PackError(f"{where}: layer `{name}` is {shapes}")
-    network.load_state_dict({name: weights[name] for name in wanted}, strict=False)
+    network.load_state_dict({name: weights[name] for name in needed}, strict=False)
 
 
 def _first(names: set[str]) -> str:

@@ -159,8 +159,8 @@ def _headlines(numbers: Mapping[str, Any]) -> list[Headline]:
         ]
     if masks := numbers.get("masks"):
         headlines += [
-            _headline(f"Mask of {name}, Dice", found["dice"], "1 is the same area")
-            for name, found in masks["classes"].items()
+            _headline(f"Mask of {name}, Dice", each["dice"], "1 is the same area")
+            for name, each in masks["classes"].items()
             if name not in ("background", "mean")
         ]
     for name, part in numbers.items():
@@ -177,11 +177,11 @@ def _of_lesions(part: Mapping[str, Any]) -> list[Headline]:
     counted = part["counted"]
     own = next(error for error in part["count_error"] if error["own"])
     detection = next(iter(part["detection"]["all boxes"].values()))
-    found = f"{counted['right']:,} of {counted['right'] + counted['missed']:,} true lesions"
+    share = f"{counted['right']:,} of {counted['right'] + counted['missed']:,} true lesions"
     right = f"{counted['right']:,} of {counted['right'] + counted['false']:,} counted boxes"
     return [
         _headline(
-            "Lesions found (recall)", counted["recall"], f"{found}, by an overlap of half (IoU 0.5)"
+            "Lesions found (recall)", counted["recall"], f"{share}, by an overlap of half (IoU 0.5)"
         ),
         _headline("Correct boxes (precision)", counted["precision"], right),
         _headline("AP50", detection["ap50"], "precision over all scores, at IoU 0.5"),

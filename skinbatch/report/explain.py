@@ -118,7 +118,7 @@ def explain(
         if question.class_name is None
         else _class_index(stage, question.class_name)
     )
-    found, notes = _maps(classifier, seen, index, question.method)
+    maps, notes = _maps(classifier, seen, index, question.method)
     box = face.crop if stage.input != "image" else (0, 0, photo.shape[1], photo.shape[0])
     assert box is not None, "a face that was found has a crop"
     return Explanation(
@@ -130,7 +130,7 @@ def explain(
         },
         photo=photo,
         box=box,
-        maps={method: _placed(values_of, photo, box) for method, values_of in found.items()},
+        maps={method: _placed(values_of, photo, box) for method, values_of in maps.items()},
         notes=notes,
     )
 
@@ -171,13 +171,13 @@ def _classifier_stage(pack: Pack, head: str | None) -> ClassifierStage:
     )
 
 
-def _class_index(stage: ClassifierStage, wanted: str) -> int:
+def _class_index(stage: ClassifierStage, class_name: str) -> int:
     """Return the index of a class, given its name or the way columns spell it."""
     for index, name in enumerate(stage.classes):
-        if wanted in (name, column_name(name)):
+        if class_name in (name, column_name(name)):
             return index
     raise UsageError(
-        f"head `{stage.head}` has no class `{wanted}`; there are: {', '.join(stage.classes)}"
+        f"head `{stage.head}` has no class `{class_name}`; there are: {', '.join(stage.classes)}"
     )
 
 
@@ -202,10 +202,10 @@ def _maps(
     """
     from skinbatch.models.classifiers.explain import grad_cam, guided_backprop
 
-    wanted = {"gradcam": grad_cam, "guided": guided_backprop}
+    makers = {"gradcam": grad_cam, "guided": guided_backprop}
     maps: dict[str, Map] = {}
     refused: list[str] = []
-    for name, make in wanted.items():
+    for name, make in makers.items():
         if method not in (name, "both"):
             continue
         try:

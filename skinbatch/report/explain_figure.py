@@ -32,10 +32,10 @@ GAMMA = 0.5
 NAMES = {"gradcam": "Grad-CAM", "guided": "guided back-propagation"}
 
 
-def write_figure(found: Explanation, path: Path) -> None:
+def write_figure(explanation: Explanation, path: Path) -> None:
     """Write a PNG. Raises UsageError if it cannot be written."""
-    height, width = found.photo.shape[:2]
-    panels = 1 + len(found.maps)
+    height, width = explanation.photo.shape[:2]
+    panels = 1 + len(explanation.maps)
     tall = min(PANEL_INCHES * height / width, 1.6 * PANEL_INCHES)
     figure = Figure(
         figsize=(PANEL_INCHES * panels, tall + 0.95),
@@ -44,24 +44,24 @@ def write_figure(found: Explanation, path: Path) -> None:
         facecolor="white",
     )
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    _panel(axes[0], _shrunk(found.photo), found.image_id, (0, 0, width, height))
-    x1, y1, x2, y2 = found.box
+    _panel(axes[0], _shrunk(explanation.photo), explanation.image_id, (0, 0, width, height))
+    x1, y1, x2, y2 = explanation.box
     frame: dict[str, Any] = {"fill": False, "linewidth": 1.6}
     axes[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, edgecolor="black", **frame))
     axes[0].add_patch(
         Rectangle((x1, y1), x2 - x1, y2 - y1, edgecolor="white", linestyle=(0, (4, 4)), **frame)
     )
-    window = _window(found.box, width, height)
+    window = _window(explanation.box, width, height)
     left, top, right, bottom = window
-    part = _shrunk(found.photo[top:bottom, left:right])
-    for axis, (method, whole) in zip(axes[1:], found.maps.items(), strict=True):
+    part = _shrunk(explanation.photo[top:bottom, left:right])
+    for axis, (method, whole) in zip(axes[1:], explanation.maps.items(), strict=True):
         values = _shrunk(whole[top:bottom, left:right])
         drawn = _overlay(part, values) if method == "gradcam" else _light(part, values)
         nothing = "" if np.nanmax(whole) > 0 else ": nothing speaks for the class"
         _panel(axis, drawn, NAMES[method] + nothing, window)
-    name = found.class_name.replace("_", " ")
+    name = explanation.class_name.replace("_", " ")
     figure.suptitle(
-        f"{found.head}: {name}, probability {found.probabilities[found.class_name]:.2f}",
+        f"{explanation.head}: {name}, probability {explanation.probabilities[explanation.class_name]:.2f}",
         fontsize=14,
     )
     figure.supxlabel(

@@ -111,14 +111,14 @@ def _thumbnail(
             problem = str(e)
 
     count = row["count_total"]
-    found = "no count" if count is None else lesions(count)
+    counted = "no count" if count is None else lesions(count)
     return Thumbnail(
         image_id=row["image_id"],
         status=row["status"],
         grade=row["grade"] or "",
         top_class=row["top_class"] or "",
         score=round(max((box["score"] for box in boxes), default=0.0), 3),
-        caption=", ".join(text for text in (plain(row["grade"]), found) if text)
+        caption=", ".join(text for text in (plain(row["grade"]), counted) if text)
         if row["status"] == "ok"
         else row["status"],
         picture=picture,

@@ -53,13 +53,13 @@ def group_figures(results: Results, grouping: Grouping) -> GroupFigures:
         *(np.array([grade == kind for grade in grades], np.float64) for kind in kinds),
     ]
     parts = np.stack([np.ones(len(counts)), *columns], axis=1)
-    found = bootstrap(parts, _means, Resampling(), groups=groups)
+    estimates = bootstrap(parts, _means, Resampling(), groups=groups)
     titles = [
         "mean lesions per photo",
         *(f"share of photos graded {plain(kind)}" for kind in kinds),
     ]
     return GroupFigures(
-        about, tuple(_row(title, each) for title, each in zip(titles, found, strict=True))
+        about, tuple(_row(title, each) for title, each in zip(titles, estimates, strict=True))
     )
 
 
@@ -67,6 +67,6 @@ def _means(sums: Floats) -> Floats:
     return np.asarray(sums[:, 1:] / sums[:, :1], np.float64)
 
 
-def _row(title: str, found: Estimate) -> tuple[str, str, str]:
-    interval = f"{found.low:.3f} to {found.high:.3f}" if np.isfinite(found.low) else "–"
-    return title, f"{found.value:.3f}", interval
+def _row(title: str, estimate: Estimate) -> tuple[str, str, str]:
+    interval = f"{estimate.low:.3f} to {estimate.high:.3f}" if np.isfinite(estimate.low) else "–"
+    return title, f"{estimate.value:.3f}", interval

@@ -165,11 +165,11 @@ class Originals:
         return self._shards[name]
 
 
-def _close(wanted: str, ids: list[str]) -> list[str]:
+def _close(asked: str, ids: list[str]) -> list[str]:
     """Return up to three names: first those with the same last part, then those with similar
     letters.
     """
-    last = posixpath.basename(wanted).lower()
+    last = posixpath.basename(asked).lower()
     same = [name for name in ids if posixpath.basename(name).lower() == last]
-    alike = difflib.get_close_matches(wanted, ids[:_COMPARED], 3, 0.6)
+    alike = difflib.get_close_matches(asked, ids[:_COMPARED], 3, 0.6)
     return list(dict.fromkeys([*same, *alike]))[:3]

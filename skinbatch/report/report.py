@@ -152,14 +152,14 @@ def _content(
     }
 
 
-def _sentence(found: Summary) -> str:
+def _sentence(summary: Summary) -> str:
     """Return the sentence that opens the page."""
-    ok = found.statuses.get("ok", 0)
-    grades = ", ".join(f"{n:,} {plain(name)}" for name, n in found.grades.items() if n)
-    failed = f", {found.photos - ok:,} could not be scored" if ok < found.photos else ""
+    ok = summary.statuses.get("ok", 0)
+    grades = ", ".join(f"{n:,} {plain(name)}" for name, n in summary.grades.items() if n)
+    failed = f", {summary.photos - ok:,} could not be scored" if ok < summary.photos else ""
     return (
-        f"{ok:,} of {found.photos:,} photos were scored{failed}. {found.faces:,} show a face, with "
-        f"{lesions(found.lesions)} in all. Grades: {grades or 'none'}."
+        f"{ok:,} of {summary.photos:,} photos were scored{failed}. {summary.faces:,} show a face, with "
+        f"{lesions(summary.lesions)} in all. Grades: {grades or 'none'}."
     )
 
 
@@ -167,48 +167,48 @@ def _notes(results: Results) -> list[str]:
     return [note for note in (results.note, unfinished(results)) if note is not None]
 
 
-def _look_alikes(found: LookAlikes) -> WorthALook:
+def _look_alikes(alike: LookAlikes) -> WorthALook:
     """Return groups of photos that look the same as a list of photos worth a look."""
     why = (
         "A photo looks the same as others, perhaps in another size, compression or light, turned or mirrored, so one "
-        f"face counts more than once. {found.compared:,} photos were compared."
+        f"face counts more than once. {alike.compared:,} photos were compared."
     )
-    if found.unread:
-        why += f" {found.unread:,} could not be read again, such as: {found.problem}"
+    if alike.unread:
+        why += f" {alike.unread:,} could not be read again, such as: {alike.problem}"
     return WorthALook(
         "Near-duplicates",
         why,
-        sum(len(group) for group in found.groups),
-        len(found.groups),
-        tuple((group[0], also(group[1:])) for group in found.groups[:LISTED]),
+        sum(len(group) for group in alike.groups),
+        len(alike.groups),
+        tuple((group[0], also(group[1:])) for group in alike.groups[:LISTED]),
     )
 
 
-def _cards(found: Summary) -> list[tuple[str, str]]:
-    ok = found.statuses.get("ok", 0)
+def _cards(summary: Summary) -> list[tuple[str, str]]:
+    ok = summary.statuses.get("ok", 0)
     return [
-        ("photos", f"{found.photos:,}"),
+        ("photos", f"{summary.photos:,}"),
         ("scored", f"{ok:,}"),
-        ("failed", f"{found.photos - ok:,}"),
-        ("faces", f"{found.faces:,}"),
-        ("lesions counted", f"{found.lesions:,}"),
-        ("boxes stored", f"{found.boxes:,}"),
+        ("failed", f"{summary.photos - ok:,}"),
+        ("faces", f"{summary.faces:,}"),
+        ("lesions counted", f"{summary.lesions:,}"),
+        ("boxes stored", f"{summary.boxes:,}"),
     ]
 
 
-def _plots(found: Summary, scoring: Scoring) -> list[str]:
-    plots = [svg.bars(found.grades, "Grades")] if any(found.grades.values()) else []
-    if len(found.views) > 1:
-        plots.append(svg.bars(found.views, "Views"))
+def _plots(summary: Summary, scoring: Scoring) -> list[str]:
+    plots = [svg.bars(summary.grades, "Grades")] if any(summary.grades.values()) else []
+    if len(summary.views) > 1:
+        plots.append(svg.bars(summary.views, "Views"))
     for column, (title, unit, marks) in _HISTOGRAMS.items():
-        if found.histograms[column].total:
-            plots.append(svg.histogram(found.histograms[column], title, unit, marks))
-    if found.classes:
-        plots.append(svg.bars(found.classes, "Named diseases"))
+        if summary.histograms[column].total:
+            plots.append(svg.histogram(summary.histograms[column], title, unit, marks))
+    if summary.classes:
+        plots.append(svg.bars(summary.classes, "Named diseases"))
     for column in scoring.prob_columns:
         title = column.replace("prob_", "").replace("_", " ").strip().capitalize()
-        if found.histograms[column].total:
-            plots.append(svg.histogram(found.histograms[column], title, "probability"))
+        if summary.histograms[column].total:
+            plots.append(svg.histogram(summary.histograms[column], title, "probability"))
     return plots
 
 

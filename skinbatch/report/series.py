@@ -153,19 +153,19 @@ def _order(times: list[str]) -> Callable[[str], Any]:
     return str
 
 
-def as_text(found: Series) -> str:
+def as_text(series: Series) -> str:
     """Return one line for each photo, subject by subject."""
     lines = []
-    for subject in found.subjects:
+    for subject in series.subjects:
         lines.append(
             f"{subject.name}: {len(subject.visits)} photo{'s' if len(subject.visits) != 1 else ''}"
         )
         lines += [f"  {visit.time}  {_words(visit)}  {visit.image_id}" for visit in subject.visits]
-    if found.unmatched:
-        shown = ", ".join(found.unmatched[:_NAMES_SHOWN])
-        more = " …" if len(found.unmatched) > _NAMES_SHOWN else ""
-        lines.append(f"without subject or time: {len(found.unmatched)} ({shown}{more})")
-    lines += [f"Note: {note}." for note in found.notes]
+    if series.unmatched:
+        shown = ", ".join(series.unmatched[:_NAMES_SHOWN])
+        more = " …" if len(series.unmatched) > _NAMES_SHOWN else ""
+        lines.append(f"without subject or time: {len(series.unmatched)} ({shown}{more})")
+    lines += [f"Note: {note}." for note in series.notes]
     return "\n".join(lines)
 
 
@@ -177,24 +177,24 @@ def _words(visit: Visit) -> str:
     return f"{lesions(visit.count_total)}, {plain(visit.grade)}, {visit.view}"
 
 
-def series_page(found: Series, results: Results, *, version: str) -> str:
+def series_page(series: Series, results: Results, *, version: str) -> str:
     """Return the series as one HTML page, with a plot for each subject."""
-    key = _order([visit.time for subject in found.subjects for visit in subject.visits])
+    key = _order([visit.time for subject in series.subjects for visit in subject.visits])
     subjects = [
         {
             "name": subject.name,
             "plot": _plot(subject, key),
             "visits": [(v.time, _words(v), v.image_id) for v in subject.visits],
         }
-        for subject in found.subjects[:DRAWN]
+        for subject in series.subjects[:DRAWN]
     ]
     return render(
         "series.html.j2",
         dest=results.store.uri,
         subjects=subjects,
-        total=len(found.subjects),
-        unmatched=len(found.unmatched),
-        notes=found.notes,
+        total=len(series.subjects),
+        unmatched=len(series.unmatched),
+        notes=series.notes,
         version=version,
         made=destination.now(),
     )

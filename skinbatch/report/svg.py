@@ -53,19 +53,19 @@ def bars(values: Mapping[str, int], title: str) -> str:
 
 
 def histogram(
-    found: Histogram, title: str, unit: str, marks: Mapping[float, str] | None = None
+    bins: Histogram, title: str, unit: str, marks: Mapping[float, str] | None = None
 ) -> str:
     """Return a histogram. marks: vertical lines at values, with a label each."""
     figure, axes = _axes(title)
-    axes.stairs(found.counts, _places(found.edges), fill=True, color=_BAR)
+    axes.stairs(bins.counts, _places(bins.edges), fill=True, color=_BAR)
     axes.set_xlabel(unit, color=_INK, fontsize=9)
     axes.set_ylabel("photos", color=_INK, fontsize=9)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _label_edges(axes, found.edges)
+    _label_edges(axes, bins.edges)
     # Labels of marks stand above the bars.
     axes.margins(y=0.18 if marks else 0.05)
     for value, label in (marks or {}).items():
-        place = float(np.interp(value, found.edges, _places(found.edges)))
+        place = float(np.interp(value, bins.edges, _places(bins.edges)))
         axes.axvline(place, color=_ACCENT, linewidth=1)
         axes.annotate(
             label,
@@ -77,7 +77,7 @@ def histogram(
             fontsize=8,
             va="top",
         )
-    return _svg(figure, f"{title}, histogram of {found.total:,} photos")
+    return _svg(figure, f"{title}, histogram of {bins.total:,} photos")
 
 
 def lines(x: Sequence[float], y: Sequence[float], title: str, x_unit: str, y_unit: str) -> str:

@@ -24,7 +24,7 @@ from skinbatch.types import Fetched, Status
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class PreparedPhoto:
     """Hold one photo on its way to the models.
 
     rgb: (H, W, 3) uint8 as displayed. None if `status` gives the reason why it cannot be scored, or if
@@ -66,11 +66,11 @@ def decoded_ahead(
     settings: DecodeSettings,
     pool: ThreadPoolExecutor,
     budget: Budget,
-    wanted: Callable[[Fetched, str], bool],
+    is_needed: Callable[[Fetched, str], bool],
     on_decoded: Callable[[], None],
     activity: Activity | None = None,
     alone: bool = False,
-) -> Generator[Ready, None, None]:
+) -> Generator[PreparedPhoto, None, None]:
     """Yield photos in their order, hashed and decoded by the pool's threads.
 
     An exception from `photos` is raised here. When the generator ends, no thread of the pool is
@@ -78,16 +78,18 @@ def decoded_ahead(
 
     Args:
         budget: limits these photos alone. Whoever takes them reports what becomes of their pixels.
-        wanted: called with a photo and its SHA-256; returns whether to decode it.
+        is_needed: called with a photo and its SHA-256; returns whether to decode it.
         on_decoded: called from the pool's threads for every photo.
         activity: entered while a photo is hashed or decoded.
         alone: the unit has no other photo that could have used up the memory. A photo that does not
             fit into memory then becomes `too_large`; otherwise it raises MemoryError.
     """
-    waiting: queue.Queue[Future[Ready] | Exception | None] = queue.Queue(maxsize=budget.photos)
+    waiting: queue.Queue[Future[PreparedPhoto] | Exception | None] = queue.Queue(
+        maxsize=budget.photos
+    )
     stopped = threading.Event()
 
-    def put(item: Future[Ready] | Exception | None) -> bool:
+    def put(item: Future[PreparedPhoto] | Exception | None) -> bool:
         while not stopped.is_set():
             try:
                 waiting.put(item, timeout=0.1)
@@ -96,15 +98,15 @@ def decoded_ahead(
                 continue
         return False
 
-    def make(order: int, fetched: Fetched) -> Ready:
+    def make(order: int, fetched: Fetched) -> PreparedPhoto:
         data = fetched.data or b""
         with activity or nullcontext():
             sha256 = None if fetched.data is None else hashlib.sha256(data).hexdigest()
-            is_wanted = sha256 is not None and wanted(fetched, sha256)
-            expected = expected_bytes(data, settings) if is_wanted else 0
+            to_decode = sha256 is not None and is_needed(fetched, sha256)
+            expected = expected_bytes(data, settings) if to_decode else 0
         budget.enter(order, expected)
         with activity or nullcontext():
-            ready = _decode(fetched, sha256, is_wanted, settings, alone)
+            ready = _decode(fetched, sha256, to_decode, settings, alone)
         budget.decoded(len(data), expected, 0 if ready.rgb is None else ready.rgb.nbytes)
         on_decoded()
         return ready
@@ -139,30 +141,30 @@ def decoded_ahead(
             _abandon(waiting.get())
 
 
-def _taken(item: Future[Ready] | Exception | None) -> list[Ready]:
+def _taken(item: Future[PreparedPhoto] | Exception | None) -> list[PreparedPhoto]:
     """Return one photo, or none at the end."""
     if isinstance(item, Exception):
         raise item
     return [] if item is None else [item.result()]
 
 
-def _abandon(item: Future[Ready] | Exception | None) -> None:
+def _abandon(item: Future[PreparedPhoto] | Exception | None) -> None:
     if isinstance(item, Future) and not item.cancel():
         wait([item])
 
 
 def _decode(
-    fetched: Fetched, sha256: str | None, is_wanted: bool, settings: DecodeSettings, alone: bool
-) -> Ready:
+    fetched: Fetched, sha256: str | None, to_decode: bool, settings: DecodeSettings, alone: bool
+) -> PreparedPhoto:
     if fetched.data is None:
-        return Ready(fetched, None, None, fetched.status, fetched.error)
+        return PreparedPhoto(fetched, None, None, fetched.status, fetched.error)
     without_bytes = Fetched(fetched.ref, None, fetched.status, fetched.error)
-    if not is_wanted:
-        return Ready(without_bytes, sha256, None, Status.OK, None)
+    if not to_decode:
+        return PreparedPhoto(without_bytes, sha256, None, Status.OK, None)
     try:
         rgb = decode(fetched.data, settings, fetched.ref.image_id).rgb
     except PhotoError as e:
         if isinstance(e, MemoryFull) and not alone:
             raise MemoryError(str(e)) from e
-        return Ready(without_bytes, sha256, None, e.status, str(e))
-    return Ready(without_bytes, sha256, rgb, Status.OK, None)
+        return PreparedPhoto(without_bytes, sha256, None, e.status, str(e))
+    return PreparedPhoto(without_bytes, sha256, rgb, Status.OK, None)

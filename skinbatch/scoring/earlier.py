@@ -51,24 +51,24 @@ class Earlier:
 
     def face(self) -> Face:
         """Return the face as far as the row describes it, without mask and nose."""
-        found = self.result
-        assert found.width is not None and found.height is not None and found.faces is not None
+        result = self.result
+        assert result.width is not None and result.height is not None and result.faces is not None
         return Face(
-            width=found.width,
-            height=found.height,
+            width=result.width,
+            height=result.height,
             mask=np.zeros((0, 0), np.bool_),
-            found=bool(found.face),
-            faces=found.faces,
-            skin_fraction=found.skin_fraction or 0.0,
-            crop=found.crop,
-            view=found.view,
+            found=bool(result.face),
+            faces=result.faces,
+            skin_fraction=result.skin_fraction or 0.0,
+            crop=result.crop,
+            view=result.view,
         )
 
     def agrees(self, face: Face) -> bool:
         """Return whether this is the face that the earlier scoring found."""
-        found = self.result
-        same = (face.found, face.faces, face.crop) == (found.face, found.faces, found.crop)
-        return same and np.float32(face.skin_fraction) == np.float32(found.skin_fraction or 0.0)
+        result = self.result
+        same = (face.found, face.faces, face.crop) == (result.face, result.faces, result.crop)
+        return same and np.float32(face.skin_fraction) == np.float32(result.skin_fraction or 0.0)
 
     def probs(self, columns: Iterable[str]) -> NDArray[np.float32]:
         """Return a classifier's probabilities. columns: one for each of its classes."""

@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.scoring.ahead import Activity, Ready
+from skinbatch.scoring.ahead import Activity, PreparedPhoto
 from skinbatch.scoring.budget import Budget
 from skinbatch.scoring.earlier import Earlier
 from skinbatch.scoring.failures import DeviceLost
 from skinbatch.scoring.scorer import Scorer
 from skinbatch.types import ImageResult
 
-Scored = tuple[Ready, ImageResult | None]
+Scored = tuple[PreparedPhoto, ImageResult | None]
 
 
 class Lanes:
@@ -35,10 +35,10 @@ class Lanes:
 
     def scored(
         self,
-        photos: Iterator[Ready],
+        photos: Iterator[PreparedPhoto],
         budget: Budget,
         expected: int | None = None,
-        earlier: Callable[[Ready], Earlier | None] = lambda ready: None,
+        earlier: Callable[[PreparedPhoto], Earlier | None] = lambda ready: None,
     ) -> Generator[Scored, None, None]:
         """Yield every photo without its pixels, with its result if it had any.
 
@@ -100,12 +100,12 @@ class _Batch:
     """
 
     def __init__(self) -> None:
-        self.photos: list[tuple[Ready, bool]] = []
+        self.photos: list[tuple[PreparedPhoto, bool]] = []
         self.pixels: list[NDArray[np.uint8]] = []
         self.earlier: list[Earlier | None] = []
         self.bytes = 0
 
-    def add(self, ready: Ready, earlier: Callable[[Ready], Earlier | None]) -> None:
+    def add(self, ready: PreparedPhoto, earlier: Callable[[PreparedPhoto], Earlier | None]) -> None:
         self.photos.append((replace(ready, rgb=None), ready.rgb is not None))
         if ready.rgb is not None:
             self.pixels.append(ready.rgb)
@@ -137,10 +137,10 @@ class _Sizes:
 
 
 def _batches(
-    photos: Iterator[Ready],
+    photos: Iterator[PreparedPhoto],
     sizes: _Sizes,
     most_bytes: int,
-    earlier: Callable[[Ready], Earlier | None],
+    earlier: Callable[[PreparedPhoto], Earlier | None],
 ) -> Iterator[_Batch]:
     """Yield batches of the next size.
 

@@ -77,8 +77,8 @@ class OlderRows:
         if masks and reuse.masks is None:
             return None
         try:
-            wanted = [reuse.images, reuse.boxes] + ([reuse.masks] if masks and reuse.masks else [])
-            tables = [read_file(self.store, file) for file in wanted]
+            files = [reuse.images, reuse.boxes] + ([reuse.masks] if masks and reuse.masks else [])
+            tables = [read_file(self.store, file) for file in files]
         except (NotFoundError, TableError):
             return None
         return _Tables(tables[0], tables[1], tables[2] if len(tables) > 2 else None)

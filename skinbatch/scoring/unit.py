@@ -31,7 +31,7 @@ from skinbatch.errors import (
 )
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.destination import now
-from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
+from skinbatch.scoring.ahead import Activity, PreparedPhoto, decoded_ahead
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
 from skinbatch.scoring.budget import Budget
 from skinbatch.scoring.earlier import Earlier, EarlierResults
@@ -205,13 +205,13 @@ class UnitScorer:
         failed = [row for row in rows if row.result.status is not Status.OK]
         reasons = Counter(map(_reason, failed)).most_common(MAX_REASONS)
         statuses = Counter(row.result.status.value for row in failed)
-        told = tuple(
+        named = tuple(
             (r.ref.image_id, r.result.status.value, r.result.error or "")
             for r in failed[:MOST_TOLD]
         )
         notes = tuple(earlier.notes)
         return UnitDone(
-            receipt, changed, vanished, reader.skipped, statuses, dict(reasons), told, notes
+            receipt, changed, vanished, reader.skipped, statuses, dict(reasons), named, notes
         )
 
     def _verdict_rows(
@@ -239,10 +239,10 @@ class UnitScorer:
         rows: list[Row] = []
         to_copy: list[tuple[ImageRef, str | None]] = []
 
-        def wanted(fetched: Fetched, sha256: str) -> bool:
+        def is_needed(fetched: Fetched, sha256: str) -> bool:
             return not older.has_bytes(sha256)
 
-        def takes(ready: Ready) -> Earlier | None:
+        def takes(ready: PreparedPhoto) -> Earlier | None:
             return earlier.of(ready.fetched.ref, ready.sha256)
 
         decode = self.context.config.decode
@@ -252,7 +252,7 @@ class UnitScorer:
         with (
             closing(
                 decoded_ahead(
-                    reader, decode, self.pool, budget, wanted, self._step, self.activity, alone
+                    reader, decode, self.pool, budget, is_needed, self._step, self.activity, alone
                 )
             ) as photos,
             closing(self.lanes.scored(photos, budget, expected, takes)) as scored,

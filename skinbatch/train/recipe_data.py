@@ -50,7 +50,7 @@ def _photos(value: Any) -> Any:
 Located = Annotated[Path, AfterValidator(_located)]
 LocatedPhotos = Annotated[Path, AfterValidator(_located_photos)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-Part = Annotated[float, Field(gt=0, lt=1)]
+ProperShare = Annotated[float, Field(gt=0, lt=1)]
 Window = tuple[Fraction, Fraction, Fraction, Fraction]
 Windows = Annotated[tuple[Window, ...], Field(min_length=1)]
 
@@ -79,7 +79,7 @@ class View(Section):
         return self
 
 
-class Source(View):
+class TruthSource(View):
     """Describe a set of annotated photos.
 
     Attributes:
@@ -97,13 +97,13 @@ class Source(View):
     truth: LocatedPhotos
     photos: LocatedPhotos | None = None
     format: Format | None = None
-    valid_share: Part | None = None
+    valid_share: ProperShare | None = None
     only: tuple[Name, ...] | None = None
     leave_out: tuple[Name, ...] | None = None
     repeat: AtLeastOne | None = None
 
     @model_validator(mode="after")
-    def _check_names(self) -> Source:
+    def _check_names(self) -> TruthSource:
         if self.only is not None and self.leave_out is not None:
             raise ValueError("give either `only` or `leave_out`")
         return self
@@ -114,12 +114,12 @@ class Negatives(View):
 
     Attributes:
         most: the largest number of photos to use, spread evenly over the sorted names.
-        valid_share: the share that is held back for validation, as in a Source.
+        valid_share: the share that is held back for validation, as in a TruthSource.
     """
 
     photos: LocatedPhotos
     most: AtLeastOne | None = None
-    valid_share: Part | None = None
+    valid_share: ProperShare | None = None
 
 
 class DataSection(View):
@@ -144,12 +144,12 @@ class DataSection(View):
         terms: terms of the data, for the card.
     """
 
-    train: tuple[Source, ...]
-    valid: tuple[Source, ...] = ()
-    valid_share: Part | None = None
-    train_share: Part | None = None
+    train: tuple[TruthSource, ...]
+    valid: tuple[TruthSource, ...] = ()
+    valid_share: ProperShare | None = None
+    train_share: ProperShare | None = None
     negatives: tuple[Annotated[Negatives, BeforeValidator(_photos)], ...] = ()
-    negative_share: Part | None = None
+    negative_share: ProperShare | None = None
     map: dict[str, str] = Field(default_factory=dict)
     group: Name | None = None
     stretched: Annotated[str, Field(pattern=r"^\d+(\.\d+)?:\d+(\.\d+)?$")] | None = None

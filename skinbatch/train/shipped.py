@@ -21,28 +21,28 @@ def is_shipped(path: Path) -> bool:
     return path.parent.resolve() == _FOLDER.resolve()
 
 
-def find_recipe(said: str) -> Path:
+def find_recipe(name_or_path: str) -> Path:
     """Return the file of a recipe: the name of a shipped one, or a path.
 
     Raises:
-        UsageError: `said` is neither; the message names similar recipes.
+        UsageError: `name_or_path` is neither; the message names similar recipes.
 
     Example:
         >>> find_recipe("starter_detector").name
         'starter_detector.toml'
     """
     shipped = shipped_recipes()
-    if said in shipped:
-        return shipped[said]
+    if name_or_path in shipped:
+        return shipped[name_or_path]
 
-    path = Path(said)
+    path = Path(name_or_path)
     if path.exists():
         return path
 
     close = difflib.get_close_matches(path.stem, shipped, n=3)
     suggestion = f"did you mean {' or '.join(close)}? " if close else ""
     raise UsageError(
-        f"{said}: no such recipe; {suggestion}`skinbatch recipes` lists those that come with skinbatch"
+        f"{name_or_path}: no such recipe; {suggestion}`skinbatch recipes` lists those that come with skinbatch"
     )
 
 

@@ -56,12 +56,12 @@ def recognise(
         if "head.conv.weight" in state:
             return {"top": "pooled"}
         return {"top": "flatten"} | ({"size": 224} if arch == "resnet50" else {})
-    found: dict[str, Any] = {"top": "native"}
+    fields: dict[str, Any] = {"top": "native"}
     if (number := outputs(arch, state, backbone)) is not None:
-        found["outputs"] = "softmax" if number > 1 else "logistic"
+        fields["outputs"] = "softmax" if number > 1 else "logistic"
     if is_torchvision(arch, state) and arch == "vgg19":
-        found["size"] = 224
-    return found
+        fields["size"] = 224
+    return fields
 
 
 def outputs(arch: str, state: Mapping[str, Tensor], backbone: str | None = None) -> int | None:

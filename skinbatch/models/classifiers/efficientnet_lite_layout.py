@@ -30,7 +30,7 @@ _OTHERS = {
 
 def from_lite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return an EfficientNet-Lite0's or -Lite2's state under timm's names, others unchanged."""
-    blocks = {int(found[1]) for name in state if (found := re.match(r"_blocks\.(\d+)\.", name))}
+    blocks = {int(match[1]) for name in state if (match := re.match(r"_blocks\.(\d+)\.", name))}
     depths = next((depths for depths in _DEPTHS if sum(depths) == len(blocks)), None)
     if _MARK not in state or depths is None:
         return dict(state)

@@ -118,18 +118,18 @@ class _Capped(nn.ReLU):
 @contextmanager
 def _known_rectifiers(network: nn.Module) -> Iterator[None]:
     """Make captum recognise every ReLU6 of the network inside this context, and nothing else."""
-    found = [
+    children = [
         (parent, name, child)
         for parent in network.modules()
         for name, child in parent.named_children()
         if isinstance(child, nn.ReLU6)
     ]
-    for parent, name, _ in found:
+    for parent, name, _ in children:
         setattr(parent, name, _Capped())
     try:
         yield
     finally:
-        for parent, name, child in found:
+        for parent, name, child in children:
             setattr(parent, name, child)
 
 
@@ -290,8 +290,8 @@ def _on_photo(square: Map, spec: ClassifierSpec, photo: NDArray[np.uint8]) -> Ma
         )
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    found = np.full((height, width), np.nan, np.float32)
-    found[top : top + side, left : left + side] = cv2.resize(
+    whole = np.full((height, width), np.nan, np.float32)
+    whole[top : top + side, left : left + side] = cv2.resize(
         square, (side, side), interpolation=cv2.INTER_LINEAR
     )
-    return found
+    return whole

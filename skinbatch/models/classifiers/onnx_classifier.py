@@ -132,16 +132,16 @@ class OnnxClassifier:
     def _check_output(self) -> None:
         name, made_by = f"output `{self._output.name}`", self._file.ends_in[self._output.name]
         shape = self._file.shape_of(self._output, self._stage.size, self._stage.size)
-        wanted = len(self.classes)
+        number = len(self.classes)
         if len(shape) != 1:
-            found = " x ".join(map(str, ("N", *shape)))
-            self._file.refuse(name, f"is {found}, not N x {wanted}, a number for each class")
-        if shape[0] != wanted:
+            dimensions = " x ".join(map(str, ("N", *shape)))
+            self._file.refuse(name, f"is {dimensions}, not N x {number}, a number for each class")
+        if shape[0] != number:
             way = (
                 "; with one number for two classes, name only the class that the number stands for"
             )
-            hint = way if (shape[0], wanted) == (1, 2) else ""
-            classes = f"{wanted} classes ({', '.join(self.classes)})"
+            hint = way if (shape[0], number) == (1, 2) else ""
+            classes = f"{number} classes ({', '.join(self.classes)})"
             self._file.refuse(name, f"has {shape[0]} numbers for {classes}{hint}")
         if made_by in _MADE_PROBABLE and self._stage.outputs != "none":
             self._file.refuse(

@@ -109,8 +109,8 @@ def wanted_shape(layout: OnnxLayout, classes: int) -> tuple[int | None, int | No
 
 def fits(shape: Sequence[int], layout: OnnxLayout, classes: int) -> bool:
     """Return whether an output of one photo may have the layout."""
-    wanted = wanted_shape(layout, classes)
-    return len(shape) == 2 and all(n in (None, side) for n, side in zip(wanted, shape, strict=True))
+    sides = wanted_shape(layout, classes)
+    return len(shape) == 2 and all(n in (None, side) for n, side in zip(sides, shape, strict=True))
 
 
 def rows_of(output: Numbers, layout: OnnxLayout) -> Numbers:

@@ -102,11 +102,13 @@ def check_outputs(
 
     shape = file.shape_of(outputs[0], *extent)
     if not fits(shape, layout, classes):
-        wanted = " x ".join("boxes" if n is None else str(n) for n in wanted_shape(layout, classes))
+        columns = " x ".join(
+            "boxes" if n is None else str(n) for n in wanted_shape(layout, classes)
+        )
         where = f"output `{outputs[0].name}`"
         file.refuse(
             where,
-            f"is {_shape_text(shape)}; with {classes} classes layout `{layout}` is N x {wanted}",
+            f"is {_shape_text(shape)}; with {classes} classes layout `{layout}` is N x {columns}",
         )
     if layout == "yolox-raw" and strides_of(shape[0], *extent) is None:
         file.refuse(
@@ -163,9 +165,9 @@ def choose_layout(
     if len(left) == 1:
         return left[0], "; ".join(text for text in (reason, _seen(rows, left[0])) if text)
     if not left:
-        said = "; ".join(f"not `{layout}`: {fault}" for layout, fault in faults.items())
+        excluded = "; ".join(f"not `{layout}`: {fault}" for layout, fault in faults.items())
         because = f"{reason}, but on" if reason else "on"
-        file.refuse(where, f"{unlike}; {because} examples it is {said}. {_way_out(fitting)}")
+        file.refuse(where, f"{unlike}; {because} examples it is {excluded}. {_way_out(fitting)}")
     file.refuse(where, f"may be {_listed(left)}: nothing in the file decides. {_way_out(left)}")
 
 
@@ -204,8 +206,8 @@ def _example_rows(file: OnnxFile, output: Port, height: int, width: int) -> list
         field = cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
         # Neither black nor white, for which some networks work worst.
         examples.append(0.05 + 0.9 * field.transpose(2, 0, 1))
-    found = file.run(np.stack(examples).astype(np.float32), output)
-    return [rows for rows in found if np.isfinite(rows).all()]
+    outputs = file.run(np.stack(examples).astype(np.float32), output)
+    return [rows for rows in outputs if np.isfinite(rows).all()]
 
 
 def _of_boxes(examples: Sequence[Numbers], layout: OnnxLayout) -> Numbers:

@@ -80,11 +80,11 @@ class TileBoxes:
         )
 
 
-def merge(found: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.float32], NDArray[np.int64]]:
+def merge(boxes: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.float32], NDArray[np.int64]]:
     """Return boxes, scores and labels of the photo, best first. Each class is merged by itself."""
     parts = []
-    for label in np.unique(found.labels):
-        of_class = found[found.labels == label]
+    for label in np.unique(boxes.labels):
+        of_class = boxes[boxes.labels == label]
         xyxy, scores = _merge_class(of_class[np.argsort(-of_class.scores, kind="stable")], nms_iou)
         parts.append((xyxy, scores, np.full(len(scores), label, np.int64)))
     if not parts:
@@ -94,15 +94,15 @@ def merge(found: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.float32],
     return xyxy[order], scores[order], labels[order]
 
 
-def _merge_class(found: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.float32]]:
-    """Merge the boxes of one class. found: best first."""
+def _merge_class(boxes: TileBoxes, nms_iou: float) -> tuple[Boxes, NDArray[np.float32]]:
+    """Merge the boxes of one class. boxes: best first."""
     same_iou = min(nms_iou, SAME_IOU)
-    is_cut: Mask = np.asarray(found.cut.any(1))
-    whole, cut = found[~is_cut], found[is_cut]
+    is_cut: Mask = np.asarray(boxes.cut.any(1))
+    whole, cut = boxes[~is_cut], boxes[is_cut]
     joined, scores = _joined(cut[~_seen_better(cut, whole)])
     whole = whole[_distinct(whole.xyxy, whole.tile, same_iou)]
     xyxy, scores = np.concatenate([whole.xyxy, joined]), np.concatenate([whole.scores, scores])
-    origin = np.concatenate([whole.tile, len(found.tiles) + np.arange(len(joined))])
+    origin = np.concatenate([whole.tile, len(boxes.tiles) + np.arange(len(joined))])
     lost = np.zeros(len(xyxy), bool)
     for row in range(len(whole.xyxy), len(xyxy)):
         area = _area(xyxy[row])

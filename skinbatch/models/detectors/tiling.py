@@ -63,7 +63,7 @@ class TiledDetector:
         """
         large = [i for i, photo in enumerate(photos) if max(photo.shape[:2]) > self._tiling.above]
         small = [i for i in range(len(photos)) if i not in set(large)]
-        found = (
+        detections = (
             dict(zip(small, self._detector([photos[i] for i in small]), strict=True))
             if small
             else {}
@@ -71,33 +71,33 @@ class TiledDetector:
         frames = {i: tiles(photos[i].shape[:2], self._tile, self._tiling.overlap) for i in large}
         in_tiles = iter(self._run([(photos[i], frame) for i in large for frame in frames[i]]))
         for i in large:
-            found[i] = self._merged(
+            detections[i] = self._merged(
                 [next(in_tiles) for _ in frames[i]], frames[i], photos[i].shape[:2]
             )
-        return [found[i] for i in range(len(photos))]
+        return [detections[i] for i in range(len(photos))]
 
     def _run(self, cuts: list[tuple[Photo, Frame]]) -> list[Detections]:
-        found: list[Detections] = []
+        detections: list[Detections] = []
         for start in range(0, len(cuts), self._batch):
             some = cuts[start : start + self._batch]
-            found += self._detector(
+            detections += self._detector(
                 [np.ascontiguousarray(photo[y1:y2, x1:x2]) for photo, (x1, y1, x2, y2) in some]
             )
             self.on_tiles()
-        return found
+        return detections
 
     def _merged(
-        self, found: list[Detections], frames: list[Frame], shape: tuple[int, ...]
+        self, detections: list[Detections], frames: list[Frame], shape: tuple[int, ...]
     ) -> Detections:
         corners = np.array(frames, np.float32)
         edges = np.array([0, 0, shape[1], shape[0]], np.float32)
         boxes = TileBoxes(
             xyxy=np.concatenate(
-                [f.xyxy + np.tile(c[:2], 2) for f, c in zip(found, corners, strict=True)]
+                [f.xyxy + np.tile(c[:2], 2) for f, c in zip(detections, corners, strict=True)]
             ),
-            scores=np.concatenate([f.scores for f in found]),
-            labels=np.concatenate([f.labels for f in found]),
-            tile=np.repeat(np.arange(len(found)), [len(f) for f in found]),
+            scores=np.concatenate([f.scores for f in detections]),
+            labels=np.concatenate([f.labels for f in detections]),
+            tile=np.repeat(np.arange(len(detections)), [len(f) for f in detections]),
             tiles=corners,
             inner=corners != edges,
         )
@@ -107,7 +107,7 @@ class TiledDetector:
             xyxy[:cap],
             scores[:cap],
             labels[:cap],
-            len(scores) >= cap or any(f.saturated for f in found),
+            len(scores) >= cap or any(f.saturated for f in detections),
         )
 
 

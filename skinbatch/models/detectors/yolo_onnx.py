@@ -206,15 +206,15 @@ class YoloOnnxDetector:
         extent = self._height, self._width
         prepared = [place(photo, self._layout, *extent, self._max_upscale) for photo in photos]
         batch = self._input([p.pixels for p in prepared])
-        found = self._file.run_all(batch, self._outputs)
-        for port, outputs in zip(self._outputs, zip(*found, strict=True), strict=True):
+        raw = self._file.run_all(batch, self._outputs)
+        for port, outputs in zip(self._outputs, zip(*raw, strict=True), strict=True):
             if not all(np.isfinite(output).all() for output in outputs):
                 raise ModelOutputError(
                     f"{self._name} gave NaN or infinite numbers (output `{port.name}`)"
                 )
         return [
             self._boxes(decode(outputs, self._layout, *extent), placed, photo.shape)
-            for outputs, placed, photo in zip(found, prepared, photos, strict=True)
+            for outputs, placed, photo in zip(raw, prepared, photos, strict=True)
         ]
 
     def _input(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -261,12 +261,15 @@ class YoloOnnxDetector:
         kept = batched_nms(
             *map(torch.from_numpy, (positive, scores, labels)), self._nms_iou
         ).numpy()
-        found = (xyxy[kept] - np.array(placed.offset * 2)) / np.array(placed.scale * 2)
-        found = np.clip(found, 0, np.array([shape[1], shape[0]] * 2)).astype(np.float32)
-        real = (found[:, 2] > found[:, 0]) & (found[:, 3] > found[:, 1])
+        in_photo = (xyxy[kept] - np.array(placed.offset * 2)) / np.array(placed.scale * 2)
+        in_photo = np.clip(in_photo, 0, np.array([shape[1], shape[0]] * 2)).astype(np.float32)
+        real = (in_photo[:, 2] > in_photo[:, 0]) & (in_photo[:, 3] > in_photo[:, 1])
         best = np.flatnonzero(real)[: self._max_boxes]
         return Detections(
-            found[best], scores[kept][best], labels[kept][best], self._full(len(best), len(likely))
+            in_photo[best],
+            scores[kept][best],
+            labels[kept][best],
+            self._full(len(best), len(likely)),
         )
 
     def _full(self, kept: int, likely: int) -> bool:

@@ -104,13 +104,13 @@ def _with_openvino(network: Network, runtime: Runtime, device: str, precision: P
         compiled = openvino_runtime.compile_network(
             network.run, network.module, (first, second), runtime, precision
         )
-        found = compiled(second)
+        outputs = compiled(second)
     except (
         Exception
     ) as e:  # a user's network may fail in any way, and then fails on torch or runs there
         raise Unfit(first_line(e)) from e
 
-    if wrong := difference(tensors_of(right), found, compiled.precision):
+    if wrong := difference(tensors_of(right), outputs, compiled.precision):
         raise Unfit(f"other numbers than torch's: {wrong}")
     return lambda x: layout.rebuilt(compiled(x))
 

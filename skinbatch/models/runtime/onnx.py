@@ -56,8 +56,8 @@ def _with_openvino(
             request = getattr(own, "request", None)
             if request is None:
                 request = own.request = compiled.create_infer_request()
-            found = request.infer(dict(given), share_inputs=True)
-            return [found[output_name] for output_name in names]
+            answers = request.infer(dict(given), share_inputs=True)
+            return [answers[output_name] for output_name in names]
 
         pairs = [(run(outputs, example), infer(outputs, example)) for example in examples]
     except Unfit:
@@ -65,8 +65,8 @@ def _with_openvino(
     except Exception as e:  # a file may fail in any way, and ONNX Runtime runs it then
         raise Unfit(first_line(e)) from e
 
-    for right, found in pairs:
-        if wrong := difference(_tensors(right), _tensors(found), "fp32"):
+    for right, other in pairs:
+        if wrong := difference(_tensors(right), _tensors(other), "fp32"):
             raise Unfit(f"other numbers than ONNX Runtime's: {wrong}")
 
     return infer

@@ -46,8 +46,8 @@ class CompiledNetwork:
         if request is None:
             request = self._own.request = self._compiled.create_infer_request()
 
-        found = request.infer([np.ascontiguousarray(x.numpy())], share_inputs=True)
-        return tuple(torch.from_numpy(found[output]) for output in self._compiled.outputs)
+        outputs = request.infer([np.ascontiguousarray(x.numpy())], share_inputs=True)
+        return tuple(torch.from_numpy(outputs[output]) for output in self._compiled.outputs)
 
 
 def compile_network(

@@ -72,15 +72,15 @@ def recognise(state: Mapping[str, Tensor]) -> dict[str, Any]:
     `size`, and with 19 outputs `classes` in the order FACE_PARSING. Other numbers of classes give
     no names; see `outputs`.
     """
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "spatial": "path" if any(name.startswith("sp.") for name in state) else "context"
     }
-    if found["spatial"] == "path" or any(name.startswith(_NO_RESNET) for name in state):
-        return found
-    found |= {"align_corners": True, "size": 512}
+    if fields["spatial"] == "path" or any(name.startswith(_NO_RESNET) for name in state):
+        return fields
+    fields |= {"align_corners": True, "size": 512}
     if outputs(state) == len(FACE_PARSING):
-        found["classes"] = FACE_PARSING
-    return found
+        fields["classes"] = FACE_PARSING
+    return fields
 
 
 def outputs(state: Mapping[str, Tensor]) -> int | None:

@@ -50,10 +50,10 @@ class ClassedPhoto:
 
 def targets(photos: Sequence[ClassedPhoto], classes: Sequence[str]) -> Floats:
     """Return (N, C), 1 where a photo has a class."""
-    found = np.zeros((len(photos), len(classes)), np.float32)
+    truth = np.zeros((len(photos), len(classes)), np.float32)
     for row, photo in enumerate(photos):
-        found[row, [classes.index(name) for name in photo.classes]] = 1
-    return found
+        truth[row, [classes.index(name) for name in photo.classes]] = 1
+    return truth
 
 
 def window_of(pixels: Pixels, window: Window) -> Pixels:
@@ -156,10 +156,12 @@ class ClassifierTask:
         truth = targets(self.valid, self._stage.classes) > 0
         probability = self.probabilities(network, device)
         chosen = choose(probability, self._stage.threshold, several(truth))
-        found = classification(
+        numbers_of = classification(
             truth, probability, chosen, self._stage.classes, Resampling(0), apart=self._apart
         )
-        by_class = {name: numbers["average_precision"].value for name, numbers in found.items()}
+        by_class = {
+            name: numbers["average_precision"].value for name, numbers in numbers_of.items()
+        }
         score = by_class.pop(MEAN)
         points = {
             f"AP {name}": round(value, 4) for name, value in by_class.items() if np.isfinite(value)
@@ -213,12 +215,12 @@ class ClassifierTask:
     def _through(
         self, network: nn.Module, squares: Iterator[Pixels], number: int, device: torch.device
     ) -> NDArray[np.float64]:
-        found = []
+        outputs = []
         for start in range(0, number, _BATCH):
             batch = [next(squares) for _ in range(min(_BATCH, number - start))]
             logits = network(self.prepare(torch.from_numpy(np.stack(batch)).to(device))).float()
-            found.append(logits.cpu().numpy().astype(np.float64))
-        return np.concatenate(found) if found else np.zeros((0, len(self._stage.classes)))
+            outputs.append(logits.cpu().numpy().astype(np.float64))
+        return np.concatenate(outputs) if outputs else np.zeros((0, len(self._stage.classes)))
 
 
 def balanced(samples: PhotoSamples) -> Balanced:

@@ -35,7 +35,7 @@ from skinbatch.train.classification.task import (
     targets,
 )
 from skinbatch.train.fitting.device import choose_device
-from skinbatch.train.fitting.parts import Part, Trained, train_parts
+from skinbatch.train.fitting.parts import RecipePart, Trained, train_parts
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.faces import cut_faces
 from skinbatch.train.photos.gather import NONE, Gathered
@@ -72,7 +72,7 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
     """
     stage = cast(ClassifierStage, recipe.model.stage)
 
-    def prepare(part: Part, gathered: Gathered) -> tuple[nn.Module, ClassifierTask]:
+    def prepare(part: RecipePart, gathered: Gathered) -> tuple[nn.Module, ClassifierTask]:
         mine = cast(ClassifierStage, part.stage)
         train, valid = (
             _classed(photos, part.data, recipe, progress)
@@ -242,11 +242,11 @@ def measure(
         names.append(NONE)
         apart.add(NONE)
     how = Resampling(seed=recipe.seed)
-    found = classification(truth, probability, chosen, names, how, groups=groups, apart=apart)
+    numbers_of = classification(truth, probability, chosen, names, how, groups=groups, apart=apart)
     photos = {name: int(truth[:, n].sum()) for n, name in enumerate(names)} | {MEAN: len(truth)}
     return [
         Metric(m.name, m.value, m.of, m.low, m.high, photos[m.of])
-        for m in metrics_of(found, _SHOWN, len(truth))
+        for m in metrics_of(numbers_of, _SHOWN, len(truth))
     ]
 
 

@@ -37,5 +37,5 @@ def with_fitted_anchors(
         sizes=tuple((round(float(w), 1), round(float(h), 1)) for w, h in fitted)
     )
     iou = mean_iou(sizes.astype(np.float64), fitted)
-    said = f"{number} anchors fitted to {len(sizes)} training boxes: mean IoU with the nearest {iou:.3f}"
-    return stage.model_copy(update={"anchors": anchors}), said
+    fit = f"{number} anchors fitted to {len(sizes)} training boxes: mean IoU with the nearest {iou:.3f}"
+    return stage.model_copy(update={"anchors": anchors}), fit

@@ -15,7 +15,7 @@ from skinbatch.train.detection.loader import Order, TrainingInputs, loader
 from skinbatch.train.detection.photos import ScaledPhotos
 from skinbatch.train.detection.shares import as_lines, shares
 from skinbatch.train.fitting.device import loaders, rank, world
-from skinbatch.train.fitting.parts import Part
+from skinbatch.train.fitting.parts import RecipePart
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import AugmentSection
 
@@ -29,7 +29,7 @@ BEYOND = 1.1
 
 def batches_of(
     recipe: Recipe,
-    part: Part,
+    part: RecipePart,
     data: DetectionData,
     spec: DetectorSpec,
     device: torch.device,

@@ -95,7 +95,9 @@ def judge(faces: Sequence[SeenFace], threshold: float) -> Trial:
     on_clear = []
 
     for face in faces:
-        cloned, clear = (_counted(found, threshold) for found in (face.found, face.found_clear))
+        cloned, clear = (
+            _counted(detections, threshold) for detections in (face.found, face.found_clear)
+        )
         lesions += hits(face.lesions, cloned).tolist()
         plain += hits(face.plain, cloned).tolist()
         on_clear.append(len(clear))
@@ -121,17 +123,17 @@ def quiet_threshold(faces: Sequence[SeenFace], lowest: float, clone: CloneSectio
     return max(lowest, THRESHOLDS[-1])
 
 
-def hits(boxes: Boxes, found: Boxes) -> NDArray[np.bool_]:
-    """Return, for each of `boxes`, whether the centre of a found box lies in or just beside it.
+def hits(boxes: Boxes, counted: Boxes) -> NDArray[np.bool_]:
+    """Return, for each of `boxes`, whether the centre of a counted box lies in or just beside it.
 
-    boxes, found: (N, 4).
+    boxes, counted: (N, 4).
     """
-    centres = (found[:, :2] + found[:, 2:]) / 2
+    centres = (counted[:, :2] + counted[:, 2:]) / 2
     middles, reach = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * _NEAR
     near = np.all(np.abs(centres[None] - middles[:, None]) <= reach[:, None], axis=2)
     return np.asarray(np.any(near, axis=1), np.bool_)
 
 
-def _counted(found: Detections, threshold: float) -> Boxes:
-    kept = found.xyxy[found.scores >= threshold]
+def _counted(detections: Detections, threshold: float) -> Boxes:
+    kept = detections.xyxy[detections.scores >= threshold]
     return kept.astype(np.float32) if len(kept) else NO_BOXES

@@ -133,8 +133,8 @@ class Cloner:
         for is_lesion in kinds.tolist():
             if is_lesion:
                 for _ in range(_ATTEMPTS):
-                    found = self._lesion(donor, rng)
-                    if found is not None and canvas.paste(found[0], rng, found[1]):
+                    lesion = self._lesion(donor, rng)
+                    if lesion is not None and canvas.paste(lesion[0], rng, lesion[1]):
                         break
                     if canvas.empty:  # Perhaps all lesions of this photo are faint.
                         donor = self._annotated[int(rng.choice(self._donors))]

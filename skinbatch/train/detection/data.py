@@ -148,9 +148,9 @@ def boxed_photos(
     if faces.skin:
         assert faces.pack is not None
         kept = None if faces.kept is None else faces.kept / f"faces-{part}.json"
-        wanted = [bool(photo.view.face) for photo in photos]
-        found = find_skin(stored, wanted, faces.pack, faces.masked, faces.device, kept)
-        stored, skins = [photo for photo, _ in found], [skin for _, skin in found]
+        with_face = [bool(photo.view.face) for photo in photos]
+        looked_at = find_skin(stored, with_face, faces.pack, faces.masked, faces.device, kept)
+        stored, skins = [photo for photo, _ in looked_at], [skin for _, skin in looked_at]
     elif to_cut:
         if faces.pack is None:
             raise UsageError(
@@ -173,11 +173,11 @@ def _with_boxes(
 
     Boxes without an area are left out.
     """
-    said = taken.photo
+    annotated = taken.photo
     size = displayed_size(taken.path)
     x1, y1, x2, y2 = stored.cut.crop if stored.cut is not None else (0, 0, *size)
     edge = np.array([x2 - x1, y2 - y1] * 2, np.float32)
-    scale = _to_photo(size, (said.width, said.height))
+    scale = _to_photo(size, (annotated.width, annotated.height))
 
     def within(drawn: Boxes | None, names: Sequence[str]) -> tuple[Boxes, Labels]:
         if drawn is None or not len(drawn):
@@ -190,9 +190,9 @@ def _with_boxes(
         usable = (boxes[:, 2:] > boxes[:, :2]).all(1)
         return boxes[usable], labels[usable]
 
-    boxes, labels = within(said.boxes, said.labels or ())
+    boxes, labels = within(annotated.boxes, annotated.labels or ())
     known = labels >= 0
-    crowds, crowd_labels = within(said.crowd_boxes, said.crowd_labels)
+    crowds, crowd_labels = within(annotated.crowd_boxes, annotated.crowd_labels)
     meant = crowd_labels != _NONE
     return BoxedPhoto(
         stored,
@@ -200,8 +200,8 @@ def _with_boxes(
         y2 - y1,
         boxes[known],
         labels[known],
-        said.severity,
-        said.group,
+        annotated.severity,
+        annotated.group,
         crowds[meant],
         crowd_labels[meant],
     )
@@ -211,7 +211,9 @@ def _to_photo(
     size: tuple[int, int], annotated: tuple[int | None, int | None]
 ) -> NDArray[np.float32]:
     """Return (4,) factors for corners that were drawn on a smaller or larger copy of the photo."""
-    factors = [real / said if said else 1.0 for real, said in zip(size, annotated, strict=True)]
+    factors = [
+        real / stated if stated else 1.0 for real, stated in zip(size, annotated, strict=True)
+    ]
     return np.array(factors * 2, np.float32)
 
 

@@ -146,9 +146,9 @@ class TrainLoop(BaseLoop):
         used = self.course.used(self.state)
         if self.world == 1 or self.course.steps is not None:
             return used
-        told = torch.tensor(used, dtype=torch.float64, device=self._device)
-        broadcast(told)
-        return float(told)
+        first = torch.tensor(used, dtype=torch.float64, device=self._device)
+        broadcast(first)
+        return float(first)
 
     def _step(self, batches: Any, interrupts: Interrupts) -> None:
         if self._anybody(interrupts.asked):
@@ -205,7 +205,7 @@ class TrainLoop(BaseLoop):
         mean = self._mean_loss()
         weights = self._averaged()
         self.progress.phase("evaluating")
-        found = self.course.evaluate(weights)
+        numbers = self.course.evaluate(weights)
         state.seconds += time.monotonic() - began
         point = {
             "step": state.step,
@@ -213,7 +213,7 @@ class TrainLoop(BaseLoop):
             "minutes": round(state.seconds / 60, 2),
             "loss": round(mean, 5),
             "waited": round(self._waited, 4),
-            **found,
+            **numbers,
         }
         state.curve.append(point)
         state.loss_steps, state.waited, state.step_seconds = 0, 0.0, 0.0

@@ -100,7 +100,8 @@ def measure(
         metrics.append(Metric("cloned plain skin that is counted", trial.plain, photos=trial.faces))
     if data.held_clear:
         alarms = [
-            int((found.scores >= threshold).sum()) for found in detect(detector, data.held_clear)
+            int((detections.scores >= threshold).sum())
+            for detections in detect(detector, data.held_clear)
         ]
         metrics.append(
             Metric("boxes a photo without lesions", float(np.mean(alarms)), photos=len(alarms))

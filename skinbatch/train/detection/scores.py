@@ -70,11 +70,13 @@ class Scored:
     found: Boxes
 
     @classmethod
-    def of(cls, photos: Sequence[BoxedPhoto], found: Sequence[Detections]) -> Scored:
+    def of(cls, photos: Sequence[BoxedPhoto], detections: Sequence[Detections]) -> Scored:
         truth = Boxes.stack([p.boxes for p in photos], labels=[p.labels for p in photos])
         crowds = Boxes.stack([p.crowds for p in photos], labels=[p.crowd_labels for p in photos])
         boxes = Boxes.stack(
-            [d.xyxy for d in found], [d.scores for d in found], [d.labels for d in found]
+            [d.xyxy for d in detections],
+            [d.scores for d in detections],
+            [d.labels for d in detections],
         )
         return cls(photos, truth, crowds, boxes)
 
@@ -89,8 +91,8 @@ class Scored:
         return self.truth.per_photo(), self.found.only(self.found.score >= threshold).per_photo()
 
     def count_mae(self, threshold: float) -> float:
-        truth, found = self.counts(threshold)
-        return float(np.abs(found - truth).mean())
+        truth, counted = self.counts(threshold)
+        return float(np.abs(counted - truth).mean())
 
     def best_threshold(self) -> float:
         """Return the threshold with the best counts."""
@@ -132,10 +134,10 @@ class Scored:
         return [metric for metric in made if np.isfinite(metric.value)]
 
     def _of_class(self, label: int) -> tuple[Boxes, Boxes, Boxes]:
-        truth, found, crowds = (
+        truth, detections, crowds = (
             each.only(each.label == label) for each in (self.truth, self.found, self.crowds)
         )
-        return truth, found, crowds
+        return truth, detections, crowds
 
     def _groups(self) -> Ints | None:
         return group_numbers(

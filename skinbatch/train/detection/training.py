@@ -32,7 +32,7 @@ from skinbatch.train.detection.runner import DetectorRunner, Setting
 from skinbatch.train.detection.start import expect_boxes_of, freeze
 from skinbatch.train.fitting.checkpoint import FitState, read_best
 from skinbatch.train.fitting.device import choose_device, hardware, mixed, rank, world
-from skinbatch.train.fitting.parts import Part, gather_part, parts_of
+from skinbatch.train.fitting.parts import RecipePart, gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.fitting.start import read_start, start_from
 from skinbatch.train.recipe import Recipe
@@ -161,7 +161,7 @@ class _Run:
             json.dumps(stage.model_dump(mode="json") | unset)
         )
 
-    def fit(self, part: Part, start: tuple[str, Weights] | None, work: Path) -> _Trained:
+    def fit(self, part: RecipePart, start: tuple[str, Weights] | None, work: Path) -> _Trained:
         """Run one training. work: its folder; earlier trainings have one of their own."""
         recipe, notes = self.recipe, list[str]()
         stage = part.stage

@@ -121,11 +121,11 @@ def _fit(trainer: Any, desk: Any) -> None:
     thread = threading.Thread(target=fit, daemon=True)
     with Interrupts() as interrupts:
         thread.start()
-        told = False
+        is_stopping = False
         while thread.is_alive():
             thread.join(ASKED_EVERY_S)
-            if interrupts.asked and not told:
-                told = True
+            if interrupts.asked and not is_stopping:
+                is_stopping = True
                 desk.ask_to_stop.remote()
     if failed:
         raise failed[0]
@@ -212,8 +212,8 @@ class _Desk:
         self._said.append((method, value))
 
     def take(self) -> list[tuple[str, Any]]:
-        said, self._said = self._said, []
-        return said
+        messages, self._said = self._said, []
+        return messages
 
     def finish(self, result: Any) -> None:
         self._outcome = result

@@ -57,7 +57,7 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FitPlan:
     """Describe how a network is fitted.
 
     where: the recipe, for messages. title: the task in a few words.
@@ -86,7 +86,7 @@ class Fitted:
 
 
 def fit(
-    network: nn.Module, task: Task, plan: Plan, work: Path, progress: TrainingProgress
+    network: nn.Module, task: Task, plan: FitPlan, work: Path, progress: TrainingProgress
 ) -> Fitted:
     """Train until the schedule ends or validation stops improving.
 
@@ -108,7 +108,7 @@ class _Run:
     """Hold one training in progress."""
 
     def __init__(
-        self, network: nn.Module, task: Task, plan: Plan, work: Path, progress: TrainingProgress
+        self, network: nn.Module, task: Task, plan: FitPlan, work: Path, progress: TrainingProgress
     ) -> None:
         self.task, self.plan, self.schedule, self.work, self.progress = (
             task,
@@ -263,14 +263,14 @@ class _Run:
         if self.rank == 0:
             self.progress.phase("evaluating")
             with torch.inference_mode():
-                found = self.task.evaluate(network.eval(), self.device)
+                numbers = self.task.evaluate(network.eval(), self.device)
             point = {
                 "step": state.step,
                 "epoch": round(state.step / self.stream.steps_per_epoch, 2),
                 "minutes": round((state.seconds + time.monotonic() - began) / 60, 2),
                 "loss": round(mean, 5),
                 "waited": round(state.waited / max(state.step_seconds, 1e-9), 4),
-                **found,
+                **numbers,
             }
         point = self._from_first(point)
         state.curve.append(point)
@@ -296,8 +296,8 @@ class _Run:
             return point
         sent: list[Any] = [point]
         dist.broadcast_object_list(sent, 0)
-        told: dict[str, float] = sent[0]
-        return told
+        received: dict[str, float] = sent[0]
+        return received
 
     def _mean_loss(self) -> float:
         total = self.loss.clone()

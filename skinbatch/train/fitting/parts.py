@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skinbatch.models.stages import AnyStage
 from skinbatch.train.fitting.device import choose_device
-from skinbatch.train.fitting.loop import Fitted, Plan, Task, fit
+from skinbatch.train.fitting.loop import FitPlan, Fitted, Task, fit
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.fitting.start import freeze_backbone, read_start, start_from
 from skinbatch.train.photos.gather import Gathered, gather
@@ -23,7 +23,7 @@ from skinbatch.train.results.result import Curve, DataCount
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RecipePart:
     """Describe one training of a recipe.
 
     name: "" for the last. stage: with this training's classes.
@@ -56,14 +56,14 @@ class Trained:
 
 
 # Builds the network as it starts, and what it is to learn.
-Prepare = Callable[[Part, Gathered], tuple[nn.Module, Task]]
+Prepare = Callable[[RecipePart, Gathered], tuple[nn.Module, Task]]
 
 
-def parts_of(recipe: Recipe) -> list[Part]:
+def parts_of(recipe: Recipe) -> list[RecipePart]:
     """Return the earlier trainings, then the recipe's own."""
     stage, seed = recipe.model.stage, recipe.seed
     parts = [
-        Part(
+        RecipePart(
             t.name,
             stage.model_copy(update={"classes": t.classes or stage.classes}),
             t.data,
@@ -72,10 +72,10 @@ def parts_of(recipe: Recipe) -> list[Part]:
         )
         for n, t in enumerate(recipe.transfer, 1)
     ]
-    return [*parts, Part("", stage, recipe.data, recipe.schedule, seed)]
+    return [*parts, RecipePart("", stage, recipe.data, recipe.schedule, seed)]
 
 
-def gather_part(recipe: Recipe, part: Part) -> Gathered:
+def gather_part(recipe: Recipe, part: RecipePart) -> Gathered:
     """Gather the photos of one training. Raises UsageError as gather does."""
     where, classes = recipe.file, part.stage.classes
     return gather(
@@ -115,12 +115,12 @@ def train_parts(
             freeze_backbone(network, str(recipe.file))
         folder = work / re.sub(r"[^\w.-]+", "-", part.name) if part.name else work
         title = f"training: {part.name}" if part.name else "training"
-        plan = Plan(part.schedule, recipe.run, part.seed, str(recipe.file), title)
+        plan = FitPlan(part.schedule, recipe.run, part.seed, str(recipe.file), title)
         fitted = fit(network, task, plan, folder, progress)
         state, where = fitted.weights, f"the training `{part.name}`"
         steps, seconds = steps + fitted.steps, seconds + fitted.seconds
         if part.name:
-            notes.append(f"trained on `{part.name}` first: {_told(fitted)}")
+            notes.append(f"trained on `{part.name}` first: {_in_words(fitted)}")
             earlier.append((part.name, fitted.curve))
     network.load_state_dict(as_stored(fitted.weights))
     return Trained(
@@ -144,6 +144,6 @@ def as_stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _told(fitted: Fitted) -> str:
+def _in_words(fitted: Fitted) -> str:
     best = max(point["score"] for point in fitted.curve)
     return f"{fitted.steps} steps, {fitted.seconds / 60:.1f} minutes, best score {best:.4g} ({fitted.stopped})"

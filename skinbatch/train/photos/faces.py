@@ -77,12 +77,13 @@ def find_skin(
         "masked": masked,
         "photos": [[str(photo.path), cut] for photo, cut in zip(photos, to_cut, strict=True)],
     }
-    found = _read_kept(kept, asked)
-    if found is None:
-        found = list(_look(photos, to_cut, pack, masked, device))
-        _write_kept(kept, asked, found)
+    looked_at = _read_kept(kept, asked)
+    if looked_at is None:
+        looked_at = list(_look(photos, to_cut, pack, masked, device))
+        _write_kept(kept, asked, looked_at)
     return [
-        (replace(photo, cut=cut), skin) for photo, (cut, skin) in zip(photos, found, strict=True)
+        (replace(photo, cut=cut), skin)
+        for photo, (cut, skin) in zip(photos, looked_at, strict=True)
     ]
 
 
@@ -135,23 +136,23 @@ def _read_kept(
     """Return what an earlier start found for the same request; None if there is nothing."""
     if file is None or not file.exists():
         return None
-    said = json.loads(file.read_text(encoding="utf-8"))
-    if said["asked"] != asked:
+    record = json.loads(file.read_text(encoding="utf-8"))
+    if record["asked"] != asked:
         return None
-    found: list[tuple[FaceCut | None, bytes]] = []
-    for crop, skin_of_face, skin in said["found"]:
+    cuts: list[tuple[FaceCut | None, bytes]] = []
+    for crop, skin_of_face, skin in record["found"]:
         png = None if skin_of_face is None else b64decode(skin_of_face)
-        found.append((None if crop is None else FaceCut(tuple(crop), png), b64decode(skin)))
-    return found
+        cuts.append((None if crop is None else FaceCut(tuple(crop), png), b64decode(skin)))
+    return cuts
 
 
 def _write_kept(
-    file: Path | None, asked: dict[str, Any], found: Sequence[tuple[FaceCut | None, bytes]]
+    file: Path | None, asked: dict[str, Any], cuts: Sequence[tuple[FaceCut | None, bytes]]
 ) -> None:
     if file is None:
         return
     rows = []
-    for cut, skin in found:
+    for cut, skin in cuts:
         of_face = None if cut is None or cut.skin is None else b64encode(cut.skin).decode()
         rows.append([None if cut is None else cut.crop, of_face, b64encode(skin).decode()])
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")

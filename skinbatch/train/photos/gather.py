@@ -20,7 +20,7 @@ from skinbatch.errors import UsageError
 from skinbatch.models.architectures import StageName
 from skinbatch.tables.names import composed
 from skinbatch.train.photos.groups import TakenPhoto, held_back, with_groups
-from skinbatch.train.recipe_data import DataSection, Negatives, Source, View
+from skinbatch.train.recipe_data import DataSection, Negatives, TruthSource, View
 from skinbatch.train.results.result import DataCount
 
 # The class that photos of none of the classes are counted as.
@@ -48,7 +48,10 @@ class Gathered:
     def splits(self) -> dict[str, list[AnnotatedPhoto]]:
         """Return used and refused photos in the form that `annotations.checks.check` takes."""
         used = {"train": self.train, "valid": self.valid}
-        return {name: [*map(_said, photos), *self.refused[name]] for name, photos in used.items()}
+        return {
+            name: [*map(_as_annotated, photos), *self.refused[name]]
+            for name, photos in used.items()
+        }
 
 
 def gather(
@@ -146,7 +149,7 @@ class _Reader:
         self.unknown: dict[str, None] = {}
         self.refused: dict[str, list[AnnotatedPhoto]] = {"train": [], "valid": []}
 
-    def of_truth(self, source: Source, truth: Truth, part: str) -> Iterable[TakenPhoto]:
+    def of_truth(self, source: TruthSource, truth: Truth, part: str) -> Iterable[TakenPhoto]:
         view = self._view(source)
         left_out = {composed(name) for name in source.leave_out or ()}
         only = {composed(name) for name in source.only or ()}
@@ -199,7 +202,7 @@ class _Reader:
 
         Those of `sources` of which all photos were left out get a row too.
         """
-        found = []
+        counts = []
         empty = [source for source in sources if source in self.left_out]
         for source in dict.fromkeys((*(photo.source for photo in photos), *empty)):
             mine = [photo for photo in photos if photo.source == source]
@@ -208,19 +211,19 @@ class _Reader:
                 for photo in mine:
                     things.update(photo.classes or (NONE,))
             left_out = self.left_out.pop(source, Counter())
-            found.append(
+            counts.append(
                 DataCount(source, self.prefix + part, len(mine), dict(things), dict(left_out))
             )
-        return found
+        return counts
 
     def unknown_classes(self) -> str:
         """Describe unmapped classes for the message that no photo is left."""
         if not self.unknown:
             return ""
-        said, more = ", ".join(map(repr, list(self.unknown)[:_SHOWN])), len(self.unknown) - _SHOWN
+        names, more = ", ".join(map(repr, list(self.unknown)[:_SHOWN])), len(self.unknown) - _SHOWN
         also = f" and {more} more" if more > 0 else ""
         return (
-            f"; the truth's classes {said}{also} are none of the model's ({', '.join(self.classes)}): give their classes in "
+            f"; the truth's classes {names}{also} are none of the model's ({', '.join(self.classes)}): give their classes in "
             '`data.map`, or "" for none'
         )
 
@@ -235,24 +238,24 @@ class _Reader:
             return WITHIN if EMBEDDED in photo.not_kept else LOST
         if photo.path in self.unusable or any(mask in self.unusable for mask in photo.masks or ()):
             return "that cannot be used"
-        said = photo.masks if self.stage == "segmenter" else photo.classes
+        annotation = photo.masks if self.stage == "segmenter" else photo.classes
         if self.stage == "detector":
             return "without boxes" if photo.boxes is None else None
-        return "without annotation" if said is None else None
+        return "without annotation" if annotation is None else None
 
     def _classes(self, photo: AnnotatedPhoto) -> tuple[str, ...] | None:
         """Return the classes of a photo; None if the truth has a class that is not mapped."""
         if self.stage == "segmenter":
             return ()
         names = photo.labels or () if self.stage == "detector" else photo.classes or ()
-        found = [truth_class(name, self.data, self.classes) for name in names]
+        meanings = [truth_class(name, self.data, self.classes) for name in names]
         self.unknown |= dict.fromkeys(
-            name for name, meant in zip(names, found, strict=True) if meant is None
+            name for name, meant in zip(names, meanings, strict=True) if meant is None
         )
-        return None if None in found else tuple(dict.fromkeys(name for name in found if name))
+        return None if None in meanings else tuple(dict.fromkeys(name for name in meanings if name))
 
 
-def _check_left_out(truths: Iterable[tuple[Source, Truth]], where: Path | str) -> None:
+def _check_left_out(truths: Iterable[tuple[TruthSource, Truth]], where: Path | str) -> None:
     for source, truth in truths:
         there = {_stem(photo) for photo in truth.photos}
         setting = "only" if source.only is not None else "leave_out"
@@ -269,7 +272,7 @@ def _stem(photo: AnnotatedPhoto) -> str:
     return PurePosixPath(composed(photo.name)).stem
 
 
-def _said(taken: TakenPhoto) -> AnnotatedPhoto:
+def _as_annotated(taken: TakenPhoto) -> AnnotatedPhoto:
     """Return a photo of `negatives` as annotated with no boxes; no file annotates it."""
     return (
         taken.photo
@@ -278,7 +281,7 @@ def _said(taken: TakenPhoto) -> AnnotatedPhoto:
     )
 
 
-def _read(source: Source, data: DataSection, stage: StageName, split: str) -> Truth:
+def _read(source: TruthSource, data: DataSection, stage: StageName, split: str) -> Truth:
     """Read an annotated source. split: of a data.yaml.
 
     For a classifier, a photo without classes of its own has the classes of its boxes (paper 002).
@@ -298,23 +301,23 @@ def _of_boxes(photo: AnnotatedPhoto) -> AnnotatedPhoto:
 
 
 def _names(truth: Truth) -> set[str]:
-    said = (
+    lists = (
         (*(photo.labels or ()), *(photo.classes or ()), *photo.crowd_labels)
         for photo in truth.photos
     )
-    return {*truth.class_names, *(name for names in said for name in names)}
+    return {*truth.class_names, *(name for names in lists for name in names)}
 
 
 def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
     reasons = [
         f"{number} of {source} {reason}"
-        for source, found in left_out.items()
-        for reason, number in found.items()
+        for source, counts in left_out.items()
+        for reason, number in counts.items()
     ]
     if not reasons:
         return "the truth is empty"
 
-    kinds = {reason for found in left_out.values() for reason in found}
+    kinds = {reason for counts in left_out.values() for reason in counts}
     way_out = ""
     if LOST in kinds:
         way_out = '; name the folder of the photos with `photos`, as in { truth = "labels.json", photos = "photos" }'

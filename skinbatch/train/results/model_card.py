@@ -123,10 +123,10 @@ def _heading(stem: str) -> str:
 
 def _trained_sections(card: str) -> dict[str, str]:
     """Return stem -> section of every stage that was trained into this pack before."""
-    found = re.split(r"^## ", card, flags=re.MULTILINE)
+    parts = re.split(r"^## ", card, flags=re.MULTILINE)
     return {
         part.partition("\n")[0].removeprefix(TRAINED): f"## {part}".rstrip()
-        for part in found
+        for part in parts
         if part.startswith(TRAINED)
     }
 
@@ -143,11 +143,13 @@ def _data(trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) ->
         for count in trained.data
     ]
     terms = [recipe.data.terms, *(t.data.terms for t in recipe.transfer)]
-    said = "\n".join(dict.fromkeys(text.strip() for text in terms if text.strip())) or "not stated."
-    found = "; ".join(f"{number:,} {kind}" for kind, number in problems.items()) or "none"
+    terms_of_use = (
+        "\n".join(dict.fromkeys(text.strip() for text in terms if text.strip())) or "not stated."
+    )
+    counts = "; ".join(f"{number:,} {kind}" for kind, number in problems.items()) or "none"
     return (
         _table(["source", "part", "photos", "contents", "left out"], rows)
-        + f"\nTerms: {said}\n\nProblems found in these photos before training: {found}."
+        + f"\nTerms: {terms_of_use}\n\nProblems found in these photos before training: {counts}."
     )
 
 
@@ -248,7 +250,7 @@ def _again(recipe: Recipe, stem: str, trained: TrainedStage, lacks: Sequence[str
 
 def _judged(recipe: Recipe, stem: str, trained: TrainedStage) -> Iterator[str]:
     """Return the commands that score the validation photos once and judge them by each truth."""
-    data, said = recipe.data, recipe.as_dict()["data"]
+    data, written = recipe.data, recipe.as_dict()["data"]
     options = [f" --map {shlex.quote(f'{name}={meant}')}" for name, meant in data.map.items()]
     options += [f" --apart {shlex.quote(name)}" for name in data.apart]
     if data.group is not None:
@@ -262,7 +264,7 @@ def _judged(recipe: Recipe, stem: str, trained: TrainedStage) -> Iterator[str]:
     truths = dict.fromkeys(
         (shlex.quote(plain["truth"]), _how_read(source.format, plain.get("photos")))
         for source, plain in zip(
-            data.valid or data.train, said["valid"] or said["train"], strict=True
+            data.valid or data.train, written["valid"] or written["train"], strict=True
         )
         if called(source.truth) in held
     )

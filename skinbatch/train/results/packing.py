@@ -27,7 +27,7 @@ def write_pack(
     source = f"trained by skinbatch {version('skinbatch')} on " + ", ".join(
         dict.fromkeys(f"{count.photos:,} photos of {count.source}" for count in trains)
     )
-    wanted = Import(
+    request = Import(
         stage=recipe.stage,
         arch=recipe.model.stage.arch,
         weights=trained.weights,
@@ -39,7 +39,7 @@ def write_pack(
     earlier = {path.name: path.read_bytes() for path in (out / recipe.name).glob("*.png")}
     pack = add_stage(
         recipe.name,
-        wanted,
+        request,
         dest=str(out),
         base=base.address if base is not None else None,
         licence=recipe.licence,

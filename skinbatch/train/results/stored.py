@@ -38,10 +38,10 @@ def save_stage(
         save_state(
             {name: value for name, value in state.items() if not name.startswith(left_out)}, path
         )
-    said = recipe.model.stage.model_dump(mode="json", exclude_none=True, exclude=set(FOLLOWS))
+    own_fields = recipe.model.stage.model_dump(mode="json", exclude_none=True, exclude=set(FOLLOWS))
     return TrainedStage(
         stage=recipe.stage,
-        fields=said | dict(fields or {}),
+        fields=own_fields | dict(fields or {}),
         weights=path,
         parameters=sum(
             p.numel()
@@ -62,13 +62,13 @@ def save_stage(
 
 
 def metrics_of(
-    found: Mapping[str, Mapping[str, Estimate]], names: Iterable[str], photos: int
+    estimates: Mapping[str, Mapping[str, Estimate]], names: Iterable[str], photos: int
 ) -> list[Metric]:
     """Return the named numbers of every class, including `mean`; undefined ones are left out."""
     return [
         Metric(name, round(e.value, 5), of, _end(e.low), _end(e.high), photos)
         for name in names
-        for of, numbers in found.items()
+        for of, numbers in estimates.items()
         if math.isfinite((e := numbers[name]).value)
     ]
 

@@ -287,11 +287,13 @@ class SegmenterTask:
             shown = [next(squares) for _ in faces]
             batch = torch.from_numpy(np.stack([square.pixels for square in shown])).to(device)
             labels = network(self.prepare(batch)).argmax(1).to(torch.uint8).cpu().numpy()
-            for face, square, found in zip(faces, shown, labels, strict=True):
+            for face, square, label_map in zip(faces, shown, labels, strict=True):
                 truth = self._table[face.numbers()]
                 h, w = square.extent
                 seen = np.asarray(
-                    cv2.resize(found[:h, :w], truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
+                    cv2.resize(
+                        label_map[:h, :w], truth.shape[::-1], interpolation=cv2.INTER_NEAREST
+                    )
                 )
                 sure = truth != UNSURE
                 tables.append(overlaps(truth[sure], seen[sure], len(self._stage.classes)))
@@ -340,8 +342,8 @@ def closeup_table(table: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[n
 
 def _dice(tables: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return every class's Dice over the pixels of all photos, and its number of true pixels."""
-    both, true, found = tables.sum(axis=0).T
-    return 2 * both / np.maximum(true + found, 1), true
+    both, true, predicted = tables.sum(axis=0).T
+    return 2 * both / np.maximum(true + predicted, 1), true
 
 
 def _score(tables: NDArray[np.int64]) -> float:

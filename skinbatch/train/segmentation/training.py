@@ -20,7 +20,7 @@ from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.segmentation import segmentation
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.stages import SegmenterStage
-from skinbatch.train.fitting.parts import Part, train_parts
+from skinbatch.train.fitting.parts import RecipePart, train_parts
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.gather import Gathered
 from skinbatch.train.photos.groups import TakenPhoto, group_numbers
@@ -45,7 +45,7 @@ def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> T
     files or its photos cannot be used.
     """
 
-    def prepare(part: Part, gathered: Gathered) -> tuple[nn.Module, SegmenterTask]:
+    def prepare(part: RecipePart, gathered: Gathered) -> tuple[nn.Module, SegmenterTask]:
         stage = cast(SegmenterStage, part.stage)
         table = class_table(stage.classes, part.data)
         train, valid = (_labelled(photos) for photos in (gathered.train, gathered.valid))
@@ -113,8 +113,8 @@ def pixel_weights(
         return None
     counts = np.zeros(classes)
     for face in faces:
-        found = table[face.numbers()]
-        counts += np.bincount(found[found != UNSURE], minlength=classes)
+        classes_of_pixels = table[face.numbers()]
+        counts += np.bincount(classes_of_pixels[classes_of_pixels != UNSURE], minlength=classes)
     weights = 1 / np.maximum(counts, 1)
     if schedule.class_weights == "sqrt":
         weights = np.sqrt(weights)
@@ -122,12 +122,12 @@ def pixel_weights(
 
 
 def _labelled(photos: Sequence[TakenPhoto]) -> list[LabelledPhoto]:
-    found = []
+    labelled = []
     for taken in photos:
         png = cv2.imencode(".png", read_mask(taken.photo))[1].tobytes()
-        found.append(
+        labelled.append(
             LabelledPhoto(
                 StoredPhoto(taken.photo.name, taken.path), png, taken.source, taken.photo.group
             )
         )
-    return found
+    return labelled

@@ -22,7 +22,7 @@ from skinbatch.config import DecodeSettings
 from skinbatch.errors import StoreError
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.scoring import ahead
-from skinbatch.scoring.ahead import Activity, Ready, decoded_ahead
+from skinbatch.scoring.ahead import Activity, PreparedPhoto, decoded_ahead
 from skinbatch.scoring.budget import Budget
 from skinbatch.scoring.failures import DeviceLost
 from skinbatch.scoring.lanes import Lanes
@@ -114,7 +114,7 @@ def scored(
     budget: Budget,
     lanes: int = 4,
     expected: int | None = None,
-) -> list[tuple[Ready, ImageResult | None]]:
+) -> list[tuple[PreparedPhoto, ImageResult | None]]:
     made = decoded_ahead(
         fetched(photos), DecodeSettings(), pool, budget, lambda f, sha: True, lambda: None
     )
@@ -226,9 +226,9 @@ def test_no_mixture_of_sizes_gets_stuck_or_holds_more_than_it_may(
     assert held.peak <= max(limit, largest + limit // (lanes + 1))
 
 
-def ready_photos(count: int, after: Callable[[], None]) -> Iterator[Ready]:
+def ready_photos(count: int, after: Callable[[], None]) -> Iterator[PreparedPhoto]:
     for n in range(count):
-        yield Ready(
+        yield PreparedPhoto(
             Fetched(ImageRef(f"{n}", f"/p/{n}"), None), "0" * 64, FACE.copy(), Status.OK, None
         )
     after()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from skinbatch.errors import UsageError
 from skinbatch.train.fitting import loop
 from skinbatch.train.fitting.checkpoint import load_checkpoint, read_best
-from skinbatch.train.fitting.loop import Fitted, Plan, fit
+from skinbatch.train.fitting.loop import FitPlan, Fitted, fit
 from skinbatch.train.fitting.optimiser import rate
 from skinbatch.train.fitting.progress import Silent, TrainingStep
 from skinbatch.train.photos.samples import Stream
@@ -90,7 +90,7 @@ def train(task: BrightnessTask, work: Path, **how: object) -> Fitted:
     schedule = ScheduleSection.model_validate(
         {"epochs": 12, "batch": 6, "lr": 0.02, "ema": 0.9, "warmup": 3} | how
     )
-    return fit(network(), task, Plan(schedule, RUN, 5, "recipe.toml"), work, Silent())
+    return fit(network(), task, FitPlan(schedule, RUN, 5, "recipe.toml"), work, Silent())
 
 
 def learned(fitted: Fitted) -> list[dict[str, float]]:
@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, data: bytes) -> None:
 
 def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
     train(BrightnessTask(), tmp_path, epochs=1)
-    plan = Plan(ScheduleSection(epochs=1, batch=6, ema=0.9), RUN, 5, "recipe.toml")
+    plan = FitPlan(ScheduleSection(epochs=1, batch=6, ema=0.9), RUN, 5, "recipe.toml")
     with pytest.raises(UsageError, match=r"checkpoint.pt: is not a checkpoint of this training"):
         fit(
             nn.Sequential(nn.Flatten(), nn.Linear(48, 1)),
@@ -211,7 +211,7 @@ def test_frozen_layers_keep_weights_and_running_statistics(tmp_path: Path) -> No
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     frozen[0].requires_grad_(False)  # type: ignore[index]
     frozen[1].requires_grad_(False)  # type: ignore[index]
-    plan = Plan(ScheduleSection(epochs=3, batch=6, lr=0.02), RUN, 5, "recipe.toml")
+    plan = FitPlan(ScheduleSection(epochs=3, batch=6, lr=0.02), RUN, 5, "recipe.toml")
     fitted = fit(frozen, BrightnessTask(), plan, tmp_path, Silent())
     changed = {
         name for name, value in fitted.weights.items() if not torch.equal(value, before[name])
@@ -235,7 +235,7 @@ def test_steps_and_evaluations_are_told(tmp_path: Path) -> None:
     fitted = fit(
         network(),
         BrightnessTask(),
-        Plan(ScheduleSection(epochs=2, batch=6), RUN, 5, ""),
+        FitPlan(ScheduleSection(epochs=2, batch=6), RUN, 5, ""),
         tmp_path,
         heard,
     )

@@ -209,15 +209,15 @@ def _datasets(
 
     The datasets inside wrappers (RepeatDataset) are included.
     """
-    found: list[tuple[str, Mapping[str, Any]]] = []
+    datasets: list[tuple[str, Mapping[str, Any]]] = []
     for loader in loaders:
         name = f"{loader}.dataset"
         dataset = _table(_table(config.get(loader), loader).get("dataset"), name)
         while dataset:
-            found.append((name, dataset))
+            datasets.append((name, dataset))
             name += ".dataset"
             dataset = _table(dataset.get("dataset"), name)
-    return found
+    return datasets
 
 
 def _classes(config: Mapping[str, Any]) -> dict[str, Any]:

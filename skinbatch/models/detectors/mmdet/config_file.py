@@ -96,13 +96,13 @@ def _read_bases(named: Any, path: Path, line: int, above: tuple[Path, ...]) -> V
     for name in [named] if isinstance(named, str) else named or []:
         if not isinstance(name, str) or "::" in name or Path(name).is_absolute():
             _refuse(path, line, f"base `{name}` is not a file beside the config")
-        found = _read(path.parent / name, (*above, path.resolve()))
-        twice = sorted(base.keys() & found.keys())
+        values = _read(path.parent / name, (*above, path.resolve()))
+        twice = sorted(base.keys() & values.keys())
         if twice:
             raise PackError(
                 f"{path}:{line}: `{twice[0]}` is in two of its bases; remove it from one"
             )
-        base |= found
+        base |= values
     return base
 
 
@@ -168,14 +168,14 @@ def _substituted(value: Any, base: Values, path: Path) -> Any:
         return value
     if whole := _PLACEHOLDER.fullmatch(value):
         return _of_base(base, whole[1], path, 1)
-    found = [
+    values = [
         str(_of_base(base, name, path, 1)) for name in dict.fromkeys(_PLACEHOLDER.findall(value))
     ]
-    if sum(map(len, found)) * value.count("_base_.") > MOST_VALUES:
+    if sum(map(len, values)) * value.count("_base_.") > MOST_VALUES:
         raise PackError(
             f"{path}: a text of more than {MOST_VALUES:,} characters; that is not a config"
         )
-    return _PLACEHOLDER.sub(lambda found: str(_of_base(base, found[1], path, 1)), value)
+    return _PLACEHOLDER.sub(lambda match: str(_of_base(base, match[1], path, 1)), value)
 
 
 def _of_base(base: Values, name: str, path: Path, line: int) -> Any:
@@ -317,14 +317,14 @@ class _PythonFile:
         """Return a table. Keys are None if another table is unpacked."""
         table: Values = {}
         for key, value in zip(keys, values, strict=True):
-            found = self._value(value)
+            evaluated = self._value(value)
             if key is not None:
                 name = self._value(key)
                 if not isinstance(name, str | int):
                     self._no(key, f"`{_short(key)}` as a key")
-                table[str(name)] = found
-            elif isinstance(found, dict):
-                table |= found
+                table[str(name)] = evaluated
+            elif isinstance(evaluated, dict):
+                table |= evaluated
             else:
                 self._no(node, f"`**{_short(value)}` is not a table")
         return table

@@ -119,15 +119,15 @@ class MMDetDetector:
             groups[self._padded(pixels)].append(index)
         sizes = {photo.shape for photo in photos}
         uniform = self._device.type != "cpu" or self.spec.padding is not None or len(sizes) == 1
-        found: dict[int, Detections] = {}
+        detections: dict[int, Detections] = {}
         for shape, together in groups.items():
             most = len(together) if uniform else 1
             for first in range(0, len(together), most):
                 indices = together[first : first + most]
                 results = self._run([prepared[i] for i in indices], shape)
                 for i, result in zip(indices, results, strict=True):
-                    found[i] = self._boxes(result, photos[i].shape)
-        return [found[i] for i in range(len(photos))]
+                    detections[i] = self._boxes(result, photos[i].shape)
+        return [detections[i] for i in range(len(photos))]
 
     def _padded(self, pixels: NDArray[np.uint8]) -> Shape:
         if self.spec.padding is not None:

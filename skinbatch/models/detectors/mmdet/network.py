@@ -88,9 +88,9 @@ def _replace(model: Any, head: Any, run: Run) -> None:
 
     def feature_maps(x: Tensor) -> FeatureMaps:
         maps, of_head = run(x)
-        found = FeatureMaps(maps)
-        found.of_head = of_head
-        return found
+        features = FeatureMaps(maps)
+        features.of_head = of_head
+        return features
 
     def forward(maps: Any, *others: Any, **named: Any) -> Any:
         if isinstance(maps, FeatureMaps) and not others and not named:

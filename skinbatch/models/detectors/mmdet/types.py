@@ -118,14 +118,14 @@ def _class(given: Any, name: str) -> str:
         raise PackError(f"{name}: type `{given}` imports code from outside mmdet")
     if plain in OPENS_MORE:
         raise PackError(f"{name}: `{plain}` {OPENS_MORE[plain]}; such a model is not supported")
-    found = [
+    modules = [
         module for module in _modules_of(plain) if scope.split(".")[0] in ("", module.split(".")[0])
     ]
-    if not found:
+    if not modules:
         raise PackError(
             f"{name}: type `{given}` is not in mmdet, mmcv or torch; other code is not imported"
         )
-    outside = [module for module in found if not f"{module}.".startswith(MODULES)]
+    outside = [module for module in modules if not f"{module}.".startswith(MODULES)]
     if outside:
         raise PackError(
             f"{name}: type `{given}` is from `{outside[0]}`, which packs do not support"

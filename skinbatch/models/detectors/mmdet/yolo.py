@@ -103,7 +103,7 @@ def yolox_efficientnet_lite2(spec: DetectorSpec) -> ModelConfig:
     return _yolox_lite(spec, "efficientnet_lite2", [48, 120, 352])
 
 
-def _yolox_lite(spec: DetectorSpec, name: str, found: list[int]) -> ModelConfig:
+def _yolox_lite(spec: DetectorSpec, name: str, channels: list[int]) -> ModelConfig:
     spec.has_no("width")
     strides = _yolox_strides(spec)
     backbone = {
@@ -111,7 +111,7 @@ def _yolox_lite(spec: DetectorSpec, name: str, found: list[int]) -> ModelConfig:
         "name": name,
         "out_indices": list(range(2, 2 + len(strides))),
     }
-    return _yolox(spec, strides, backbone, found[: len(strides)], spec.head_channels or 96)
+    return _yolox(spec, strides, backbone, channels[: len(strides)], spec.head_channels or 96)
 
 
 def _yolox_csp(spec: DetectorSpec, own_width: float) -> ModelConfig:
@@ -146,19 +146,19 @@ def _yolox(
     spec: DetectorSpec,
     strides: tuple[int, ...],
     backbone: ModelConfig,
-    found: list[int],
+    in_channels: list[int],
     channels: int,
 ) -> ModelConfig:
     """Build YOLOX over any backbone.
 
-    found: channels of the backbone's maps. channels: of the neck and the head.
+    in_channels: of the backbone's maps. channels: of the neck and the head.
     """
     return {
         "type": "YOLOX",
         "backbone": backbone,
         "neck": {
             "type": "YOLOXPAFPN",
-            "in_channels": found,
+            "in_channels": in_channels,
             "out_channels": channels,
             "num_csp_blocks": 1,
         },

@@ -230,7 +230,7 @@ def bare_batch(scorer: Scorer, photos: Sequence[RGB], detect: Detect | None = No
 
     detect: runs in place of the pack's detector.
     """
-    from skinbatch.scoring.scorer import model_input
+    from skinbatch.scoring.inference import model_input
 
     models = scorer.models
     seen = faces_of(scorer, photos)

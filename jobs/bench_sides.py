@@ -113,7 +113,7 @@ def _streams(
 
 def _prepared(scorer: Scorer, job: Job) -> tuple[Any, list[RGB]]:
     """Return the model that `stage` names, and photos as it receives them."""
-    from skinbatch.scoring.scorer import model_input
+    from skinbatch.scoring.inference import model_input
 
     photos = [read(file) for file in sorted(Path(job.source).iterdir())[:_ALONE_PHOTOS]]
     if job.stage == "segmenter":

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from skinbatch.models.detectors.mmdet.architectures import DetectorSpec
 
 from skinbatch.models.detectors.mmdet.detector import normalise
+from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.preprocess import Normalisation, channel_table, look_up
 
 RNG = np.random.default_rng(3)

@@ -26,7 +26,6 @@ from typing import Any
 from skinbatch.engines.local import LocalPool, _with_threads
 from skinbatch.engines.worker import environment
 from skinbatch.models.pack import load_pack
-from skinbatch.models.stages import FAKES
 from skinbatch.scoring.device import usable_cpus
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +128,7 @@ def forking(origin: WarmWorkers) -> Any:
         ours, theirs = Pipe()
         config = self.context.config
         pack = load_pack(config.pack, config.storage)
-        modules = () if pack.detector.arch in FAKES else NETWORKS
+        modules = () if pack.detector.architecture.weights == "none" else NETWORKS
         self._process = origin.fork(env, modules, theirs.fileno())  # type: ignore[assignment]
         theirs.close()
         self._connection = ours

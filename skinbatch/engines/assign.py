@@ -16,7 +16,7 @@ from skinbatch.runs.units import PlannedUnit, Units
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
 from skinbatch.types import Receipt, WorkUnit
-from skinbatch.unit_id import UnitId
+from skinbatch.unit_id import UnitId, family_of
 
 
 def reuse_of(receipt: Receipt) -> Reuse:
@@ -46,8 +46,8 @@ class EarlierReceipts:
             else []
         )
         self._ledger: Ledger | None = None
-        self._families: dict[UnitId, list[Stub]] = {}
-        self._names: list[UnitId] = []
+        self._families: dict[str, list[Stub]] = {}
+        self._names: list[str] = []
         self._last: tuple[str, list[Receipt]] = "", []
         self._too_many = False
 
@@ -68,10 +68,10 @@ class EarlierReceipts:
             self._run_instead(self._stages, "has no valid snapshot any more")
             return
 
-        families: dict[UnitId, list[Stub]] = {}
+        families: dict[str, list[Stub]] = {}
         for stub in found.receipts:
             if stub.complete:
-                families.setdefault(UnitId(stub.unit_id).family, []).append(stub)
+                families.setdefault(family_of(stub.unit_id), []).append(stub)
         self._ledger, self._families = ledger, families
         self._names = sorted(families)
 
@@ -117,8 +117,8 @@ class EarlierReceipts:
             return [name]
         near = name.wider_groups
         number = bisect_left(self._names, name)
-        while number < len(self._names) and self._names[number].is_within(name):
-            near.append(self._names[number])
+        while number < len(self._names) and UnitId(self._names[number]).is_within(name):
+            near.append(UnitId(self._names[number]))
             number += 1
             if len(near) > len(name) + MOST_EARLIER:  # too many anyway
                 break
@@ -142,13 +142,13 @@ class Assigner:
     @cached_property
     def _moved(self) -> dict[int | None, list[Stub]]:
         """Return complete receipts of shards that are no longer listed, grouped by shard size."""
-        planned = {UnitId(unit_id).family for unit_id, _ in self.plan.units.inputs()}
+        planned = {family_of(unit_id) for unit_id, _ in self.plan.units.inputs()}
+        unlisted = {name for name in self.ledger.families() if name not in planned}
         moved: dict[int | None, list[Stub]] = {}
-        for name in sorted(
-            {f for f in self.ledger.families() if f.is_of_shard and f not in planned}
-        ):
-            for stub in self.ledger.of_family(name):
-                moved.setdefault(stub.shard_size, []).append(stub)
+        for name in sorted(unlisted):
+            if UnitId(name).is_of_shard:
+                for stub in self.ledger.of_family(name):
+                    moved.setdefault(stub.shard_size, []).append(stub)
         return moved
 
     def left(self) -> Units:

@@ -16,7 +16,7 @@ from skinbatch.runs.stub import BITS, LISTED, Stub
 from skinbatch.runs.units import Units
 from skinbatch.storage.base import Store
 from skinbatch.types import Receipt
-from skinbatch.unit_id import UnitId
+from skinbatch.unit_id import UnitId, family_of
 
 _READERS = 16
 
@@ -185,10 +185,10 @@ class Ledger:
         else:
             self._units[unit_id] = stub if before is None else [before, stub]
         if before is None:
-            name = UnitId(unit_id)
-            if name.family != name:
-                self._parts[name.family].append(unit_id)
-            self._split.update(name.halved)
+            family = family_of(unit_id)
+            if family != unit_id:
+                self._parts[family].append(unit_id)
+                self._split.update(UnitId(unit_id).halved)
         return stub
 
     def add(self, receipt: Receipt) -> Stub:
@@ -227,9 +227,9 @@ class Ledger:
         stub = self.find(*name) if name else None
         return stub if stub is not None and stub.listed else None
 
-    def families(self) -> Iterator[UnitId]:
+    def families(self) -> Iterator[str]:
         """Yield groups and shards that have receipts; some come more than once."""
-        return (UnitId(unit_id).family for unit_id in self._units)
+        return map(family_of, self._units)
 
     def of_family(self, name: str) -> list[Stub]:
         """Return complete receipts of a group or shard, including its parts and halves."""

@@ -25,7 +25,7 @@ from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
 from skinbatch.types import ShardRef, WorkUnit
-from skinbatch.unit_id import UnitId
+from skinbatch.unit_id import UnitId, family_of
 
 MEMBERS_PER_FILE = 100_000
 PART_MEMBERS = 512
@@ -137,7 +137,7 @@ class PlanWriter:
         alongside.
         """
         planned = (u for u in newest.units if u.shard is not None) if newest else iter(())
-        before = groupby(planned, key=lambda u: UnitId(u.unit_id).family)
+        before = groupby(planned, key=lambda u: family_of(u.unit_id))
         name, units = next(before, (None, iter(())))
 
         def known() -> Iterator[tuple[ShardRef, list[PlannedUnit]]]:
@@ -169,7 +169,7 @@ class PlanWriter:
         return [
             _planned(
                 WorkUnit(
-                    name.part(n),
+                    UnitId(name).part(n),
                     shard=shard,
                     start=a,
                     stop=None if a == starts[-1] else a + members,
@@ -326,8 +326,8 @@ def _ranges(unit_ids: list[str]) -> dict[str, tuple[int, int]]:
     return ranges
 
 
-def _name_of(shard: ShardRef) -> UnitId:
-    return UnitId.of_shard(key_hash(shard.key))
+def _name_of(shard: ShardRef) -> str:
+    return str(UnitId.of_shard(key_hash(shard.key)))  # exact text is sorted faster
 
 
 def _to_be_cut(shard: ShardRef) -> bool:

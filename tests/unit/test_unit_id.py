@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
-from skinbatch.unit_id import UnitId
+from skinbatch.unit_id import UnitId, family_of
 
 SHARD = UnitId.of_shard(0xF1)
 
@@ -32,6 +32,7 @@ def test_an_id_tells_of_what_the_unit_is_a_part(
     unit_id: UnitId, planned: str, family: str, path: tuple[int, ...]
 ) -> None:
     assert (unit_id.planned, unit_id.family, unit_id.path) == (planned, family, path)
+    assert family_of(unit_id) == family
     assert unit_id.is_half == bool(path)
     assert unit_id.is_of_shard == family.startswith("s")
 

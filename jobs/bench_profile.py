@@ -207,6 +207,7 @@ def run(photos: str, pack: str, runtime: str, dest: str) -> dict[str, Any]:
     ahead._decode = watch.timed("decode", ahead._decode)
     commit = watch.timed("write", unit.UnitScorer._commit)
     unit.UnitScorer._commit = commit  # type: ignore[method-assign]
+    LocalEngine.begin = SameProcess.begin  # type: ignore[method-assign, assignment]
     LocalEngine.start = SameProcess.start  # type: ignore[method-assign, assignment]
 
     config = load_config(overrides={"engine": {"runtime": runtime}})

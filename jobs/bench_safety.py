@@ -30,6 +30,9 @@ _within = threading.local()
 class SameProcess(LocalEngine):
     """Run the worker in the driver's process and thread, so that one clock measures everything."""
 
+    def begin(self, context: ScoringContext) -> None:
+        """Do nothing: the worker is made when it gets its first unit."""
+
     def start(self, context: ScoringContext) -> Any:
         return _Pool(replace(context, threads=usable_cpus()))
 

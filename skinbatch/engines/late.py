@@ -42,6 +42,16 @@ class LateEngine:
                 )
         return self._engine
 
+    def expect_work(self) -> None:
+        """Make the engine, as there is work to do, and let a local worker load its models already.
+
+        Raises UsageError as `made`.
+        """
+        assert self.prepared is not None
+        engine = self.made()
+        if self.settings.name == "local" and engine is self._local:
+            self._local.begin(self.prepared.context)
+
     def _make(self) -> Engine:
         if self.settings.name == "local":
             return self._local

@@ -34,6 +34,7 @@ class LocalEngine:
                 f"--engine local has one worker, not {settings.workers}; use --engine ray for more"
             )
         self.settings = settings
+        self._begun: LocalPool | None = None
 
     def check(self, source: str, destination: str, config: Config) -> None:
         """Check device and precision. Paths need no check: everything runs on this machine."""
@@ -43,11 +44,21 @@ class LocalEngine:
             )
         check_precision(config.model.precision, _has_gpu(self.settings))
 
+    def begin(self, context: ScoringContext) -> None:
+        """Start the worker before its units are known, so that it loads its models meanwhile.
+
+        `start` takes it over. Without it, `close` ends it.
+        """
+        self._begun = LocalPool(context)
+
     def start(self, context: ScoringContext) -> LocalPool:
-        return LocalPool(context)
+        begun, self._begun = self._begun, None
+        return begun or LocalPool(context)
 
     def close(self) -> None:
-        """Do nothing: nothing outlives the pool."""
+        """End a worker that was begun and not started."""
+        if self._begun is not None:
+            self._begun.close()
 
 
 class LocalPool:

@@ -115,7 +115,7 @@ def score(
             engine_of.prepared = prepared
             if destination.read_destination(prepared.store) is None:
                 # There is work to do. The engine's checks come before anything is written.
-                engine_of.made()
+                engine_of.expect_work()
             return _run(engine_of, prepared, seen)
     finally:
         engine_of.close()

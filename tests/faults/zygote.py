@@ -172,7 +172,7 @@ def _drive(
     process's.
     """
     from skinbatch.cli import main as cli
-    from skinbatch.engines.local import LocalEngine
+    from skinbatch.engines import local
     from skinbatch.runs import claim
 
     if clock_s:
@@ -183,7 +183,7 @@ def _drive(
         )
     claim.Claim.__init__.__defaults__ = (beat_s,)
     claim.Claim.take.__defaults__ = (watch_s, lambda holder: None, lambda: None)
-    LocalEngine.start = lambda self, context: _forking(faults, lose, memory)(context)  # type: ignore[method-assign]
+    local.LocalPool = _forking(faults, lose, memory)  # type: ignore[misc]
     faults.arm("driver")
     sys.argv = ["skinbatch", *arguments]
     code = cli._guarded(cli.app)

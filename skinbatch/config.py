@@ -71,6 +71,11 @@ class SourceSettings(_Section):
         description="Leave out photos last modified before this moment, unless an earlier run has planned them: a date "
         "such as `2026-11-29`, or a length of time before now such as `36h`. A nightly run does not need it.",
     )
+    only_new: bool = Field(
+        default=False,
+        description="Score only photos and shards that no earlier run has listed. Everything else keeps its rows, even "
+        "if it has changed or is gone.",
+    )
 
 
 class StorageSettings(_Section):

@@ -291,7 +291,8 @@ class Receipt:
     or is a half of. inputs_count: photos to score; for shards, the members that were found. copied:
     rows taken from older results. shard_size: bytes of the shard, by which it is recognised under
     another name. taken: stage -> photos for which its results were taken from an earlier scoring.
-    taken_from: the files of that scoring that held them.
+    taken_from: the files of that scoring that held them. request: digest of the request for which
+    chosen rows were scored again.
     """
 
     unit_id: str
@@ -311,3 +312,4 @@ class Receipt:
     shard_size: int | None = None
     taken: Mapping[str, int] = field(default_factory=dict)
     taken_from: tuple[DataFile, ...] = ()
+    request: str | None = None

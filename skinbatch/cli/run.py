@@ -66,6 +66,13 @@ def score(
     ] = None,
     deadline: Deadline = None,
     since: Since = None,
+    only_new: Annotated[
+        bool | None,
+        typer.Option(
+            "--only-new",
+            help="Score only what no earlier run has listed. All else keeps its rows, even if it has changed or is gone.",
+        ),
+    ] = None,
     save_masks: Annotated[
         bool | None,
         typer.Option(
@@ -131,6 +138,7 @@ def score(
                     "head": head,
                     "content_hash": content_hash,
                     "since": since,
+                    "only_new": only_new,
                     "image_column": image_column,
                     "follow_links": follow_links,
                 },
@@ -160,6 +168,24 @@ def score(
 
 def retry(
     dest: Dest,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="SQL",
+            help="Score the rows again for which this condition on the columns of `images` is true, failed or not, such "
+            "as \"status = 'timeout'\".",
+        ),
+    ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            "--ids",
+            metavar="FILE",
+            help="Score the rows of these photos again: one image_id a line, or a CSV or Parquet file with a column "
+            "image_id. With --where, only those that fit it.",
+        ),
+    ] = None,
     pack: PackName = None,
     engine: EngineName = None,
     ray_address: RayAddress = None,
@@ -170,15 +196,26 @@ def retry(
     exit_zero_on: ExitZeroOn = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Score the failed photos again. All other rows stay as they are."""
+    """Score the failed photos again, or the chosen ones. All other rows stay as they are.
+
+    With --where or --ids, run the same command again to continue after an interruption. If no row
+    fits --where, there is nothing to do (exit 0).
+    """
 
     def run() -> RunReport:
         from skinbatch.engines.score import retry
 
         settings = load_config(config, {"run": {"log_format": log_format}})
+        image_ids = None
+        if ids is not None:
+            from skinbatch.selection.image_ids import read_image_ids
+
+            image_ids = read_image_ids(ids)
         with presenter_of(settings.run.log_format) as presenter:
             return retry(
                 dest,
+                where=where,
+                image_ids=image_ids,
                 pack=pack,
                 engine=engine,
                 ray_address=ray_address,

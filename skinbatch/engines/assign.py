@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from skinbatch.engines.setup import Prepared
 from skinbatch.errors import StoreError
@@ -17,6 +19,9 @@ from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
 from skinbatch.types import Receipt, WorkUnit
 from skinbatch.unit_id import UnitId, family_of
+
+if TYPE_CHECKING:
+    from skinbatch.engines.chosen_rows import ChosenRows
 
 
 def reuse_of(receipt: Receipt) -> Reuse:
@@ -157,17 +162,25 @@ class Assigner:
             self.ledger.proof(*inputs) is None for inputs in self.plan.units.inputs()
         )
 
-    def to_score(self, units: Units) -> Iterator[Assignment]:
+    def to_score(self, units: Units, chosen: ChosenRows | None = None) -> Iterator[Assignment]:
         """Yield one assignment for each unit.
 
         Photos are read from the plan as units are handed out.
+
+        chosen: rows that must not be copied, because a retry has asked for them.
         """
+        again = None if chosen is None else chosen.all_image_ids()
         works = plan.work_units(self.store, self.ledger.fingerprint, self.plan, units)
         for planned, work in zip(units, works, strict=True):
             older = tuple(reuse_of(self.ledger.receipt(stub)) for stub in self._older(work))
             earlier = self.earlier.of(work) if self.earlier else ()
             yield Assignment(
-                work, planned.inputs_sha256, generation=1, reuse=older, earlier=earlier
+                work,
+                planned.inputs_sha256,
+                generation=1,
+                reuse=older,
+                again=again,
+                earlier=earlier,
             )
 
     def _older(self, work: WorkUnit) -> list[Stub]:
@@ -192,12 +205,15 @@ class Assigner:
                     found.append((planned, self.ledger.receipt(stub)))
         return found
 
-    def to_retry(self, failed: Iterable[tuple[PlannedUnit, Receipt]]) -> Iterator[Assignment]:
-        """Yield the units, or halves of units, that have failed rows.
+    def to_retry(
+        self, failed: Sequence[tuple[PlannedUnit, Receipt]], chosen: ChosenRows | None = None
+    ) -> Iterator[Assignment]:
+        """Yield the units, or halves of units, that have failed or chosen rows.
 
-        Rows that are ok are copied, and the others are scored again as a new generation.
+        These rows are scored again as a new generation, and the others are copied.
+
+        chosen: the rows to score again; None for those that are not ok.
         """
-        failed = list(failed)
         units = list({p.unit_id: p for p, _ in failed}.values())
         receipts: dict[str, list[Receipt]] = {}
         for planned, receipt in failed:
@@ -205,14 +221,18 @@ class Assigner:
         for work in plan.work_units(self.store, self.ledger.fingerprint, self.plan, units):
             for receipt in receipts[work.unit_id]:
                 half = _half(work, receipt)
-                yield Assignment(
+                again = Assignment(
                     half,
                     receipt.whole_sha256,
                     generation=receipt.generation + 1,
                     reuse=(reuse_of(receipt),),
-                    reuse_ok_only=True,
-                    earlier=self.earlier.of(half) if self.earlier else (),
                 )
+                if chosen is None:
+                    earlier = self.earlier.of(half) if self.earlier else ()
+                    yield replace(again, reuse_ok_only=True, earlier=earlier)
+                else:
+                    rows = chosen.of_receipt(receipt)
+                    yield replace(again, again=rows, request=chosen.request)
 
 
 def _overlap(work: WorkUnit, receipt: Receipt) -> bool:

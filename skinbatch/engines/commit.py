@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skinbatch.engines.ending import Ending
 from skinbatch.engines.run import Run
-from skinbatch.engines.work import Work
+from skinbatch.engines.work import Todo, Work
 from skinbatch.runs import cleanup, layout, plan, snapshot
 from skinbatch.runs.snapshot import Snapshot
 
@@ -36,12 +36,15 @@ def commit(run: Run, work: Work, handed_out: bool) -> Ending:
     cleanup.clean_up(work.ledger, newest, fresh=not handed_out)
     if not settled:
         plan.newest_alike(run.store, run.fingerprint, current)
-    exit_code, message = _judged(run, newest, nothing_to_do)
+    exit_code, message = _judged(run, newest, work.todo if nothing_to_do else None)
     return Ending("done", exit_code, message, newest, nothing_to_do)
 
 
-def _judged(run: Run, newest: Snapshot, nothing_to_do: bool) -> tuple[int, str]:
-    """Return the exit code and the message for the rows of the snapshot."""
+def _judged(run: Run, newest: Snapshot, idle: Todo | None) -> tuple[int, str]:
+    """Return the exit code and the message for the rows of the snapshot.
+
+    idle: what was there to do, if that was nothing.
+    """
     rows = newest.rows
     if not rows:
         kinds = ", ".join(
@@ -53,8 +56,9 @@ def _judged(run: Run, newest: Snapshot, nothing_to_do: bool) -> tuple[int, str]:
     failed = sum(stub.failed for stub in newest.receipts)
     most = run.prepared.config.run.max_failures
     if failed / rows > most:
+        done = idle.nothing if idle is not None and idle.chosen is not None else "done"
         return (
             3,
-            f"done, but {failed} of {rows} photos failed, more than --max-failures {most:g} allows",
+            f"{done}, but {failed} of {rows} photos failed, more than --max-failures {most:g} allows",
         )
-    return 0, "nothing to do: every photo has been scored" if nothing_to_do else "done"
+    return 0, "done" if idle is None else idle.nothing

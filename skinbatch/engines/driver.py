@@ -5,6 +5,8 @@ It works the same way on every engine.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from skinbatch import signals
 from skinbatch.engines.commit import commit
 from skinbatch.engines.ending import Ending, report
@@ -19,21 +21,27 @@ from skinbatch.runs.plan import Plan
 from skinbatch.runs.report import RunReport
 from skinbatch.storage.traffic import TRAFFIC
 
+if TYPE_CHECKING:
+    from skinbatch.engines.chosen_rows import RowRequest
+
 _INTERRUPTED = "interrupted; run the same command again to continue"
 
 
-def drive(run: Run, engine: Engine, retrying: bool = False) -> RunReport:
+def drive(
+    run: Run, engine: Engine, retrying: bool = False, request: RowRequest | None = None
+) -> RunReport:
     """Do the run. However it ends, its claim is released and its record is written.
 
     Args:
         run: a new run.
         engine: where the units are scored.
         retrying: score the failed photos again, and list nothing.
+        request: for a retry, the rows to score again instead of those that failed.
     """
     with signals.heard_by(run.interruption.hear), TRAFFIC.heard_by(run.notes.store_trouble):
         try:
             run.take_claim()
-            return report(run, _plan_execute_commit(run, engine, retrying))
+            return report(run, _plan_execute_commit(run, engine, retrying, request))
         except (Interrupted, KeyboardInterrupt):
             if run.work is not None:
                 run.quietly(run.work.folds.write)
@@ -46,7 +54,9 @@ def drive(run: Run, engine: Engine, retrying: bool = False) -> RunReport:
             run.quietly(run.claim.release)
 
 
-def _plan_execute_commit(run: Run, engine: Engine, retrying: bool) -> Ending:
+def _plan_execute_commit(
+    run: Run, engine: Engine, retrying: bool, request: RowRequest | None
+) -> Ending:
     """Take the steps of a run, and return how it ends."""
     try:
         plan = run.planner.of_retry() if retrying else run.planner.of_score()
@@ -56,7 +66,9 @@ def _plan_execute_commit(run: Run, engine: Engine, retrying: bool) -> Ending:
         return Ending("done", 0, message, nothing_to_do=True)
 
     work = _read_what_is_done(run, plan)
-    todo = work.to_retry() if retrying else work.to_score()
+    if request is not None:
+        run.presenter.phase("choosing rows")
+    todo = work.to_retry(request) if retrying else work.to_score()
     _record_what_there_is(run, work)
     if not todo.units:
         return commit(run, work, handed_out=False)
@@ -67,7 +79,7 @@ def _plan_execute_commit(run: Run, engine: Engine, retrying: bool) -> Ending:
         message = executed.gone.message(run.prepared.source_uri, run.planner.locator)
         return Ending("failed", 4, message)
 
-    left = len(work.left())
+    left = work.units_left()
     if not left:
         return commit(run, work, handed_out=True)
 

@@ -31,7 +31,7 @@ def report(run: Run, ending: Ending) -> RunReport:
     if ending.snapshot is not None:
         shown, left = list(ending.snapshot.receipts), 0
     elif work is not None:
-        shown, left = work.done(), len(work.left())
+        shown, left = work.done(), work.units_left()
     else:
         shown, left = [], 0
     run.quietly(lambda: run.close_record(ending.state, ending.exit_code, ending.message))

@@ -13,6 +13,7 @@ from skinbatch.errors import UsageError
 from skinbatch.runs import destination, plan
 from skinbatch.runs.grouping import first_bits
 from skinbatch.runs.listed import Listing, collect
+from skinbatch.runs.only_new import only_new
 from skinbatch.runs.plan import Plan, PlanWriter
 from skinbatch.runs.record import RunLog
 from skinbatch.runs.since import OLDER, only_since
@@ -51,6 +52,10 @@ class Planner:
             NothingSince: If all of it is older than `--since` and there is no plan yet.
         """
         newest, damage = plan.newest_whole(self.store, self.fingerprint)
+        if damage is not None and self.prepared.config.source.only_new:
+            raise UsageError(
+                f"{damage}; --only-new needs the plan of the last run: run once without it"
+            )
         if damage is not None:
             self.presenter.note(f"{damage}; planning again")
 
@@ -100,6 +105,9 @@ class Planner:
             self._entries(source, newest),
             lambda n: self.presenter.phase(f"listing {uri}: {n} so far"),
         )
+        if self.prepared.config.source.only_new and newest is not None:
+            planned = plan.read_listing(self.store, self.fingerprint, newest)
+            listing = only_new(listing, planned, source.skipped)
         with self.log.lock:
             self.log.record.skipped.update(source.skipped)
         if not listing.empty:

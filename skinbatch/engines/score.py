@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skinbatch import signals
 from skinbatch.config import Config, Overrides, load_config, merge
@@ -20,6 +21,9 @@ from skinbatch.logs import bound, event
 from skinbatch.runs import destination
 from skinbatch.runs.report import RunReport
 from skinbatch.storage.local import uri_of
+
+if TYPE_CHECKING:
+    from skinbatch.engines.chosen_rows import RowRequest
 
 _ENDED = (
     "exit_code",
@@ -47,6 +51,7 @@ def score(
     max_failures: float | None = None,
     deadline_s: float | None = None,
     since: str | datetime | None = None,
+    only_new: bool | None = None,
     save_masks: bool | None = None,
     image_column: str | Sequence[str] | None = None,
     config: Config | str | Path | None = None,
@@ -67,6 +72,8 @@ def score(
         deadline_s: Seconds after which no more units are handed out.
         since: Leave out photos last modified before this date, or before this long ago (`36h`),
             unless an earlier run planned them.
+        only_new: Score only photos and shards that no earlier run has listed. Everything else keeps
+            its rows, even if it has changed or is gone.
         save_masks: Also write the skin masks.
         image_column: Columns of Parquet files that hold photos, as `image_column` in [source].
         config: A Config or the path of a TOML file. The other arguments take precedence over it.
@@ -99,7 +106,7 @@ def score(
                 "device": device,
                 "workers": workers,
             },
-            "source": {"image_column": image_column, "since": since},
+            "source": {"image_column": image_column, "since": since, "only_new": only_new},
             "run": {
                 "limit": limit,
                 "max_failures": max_failures,
@@ -124,6 +131,8 @@ def score(
 def retry(
     dest: str | Path,
     *,
+    where: str | None = None,
+    image_ids: Iterable[str] | None = None,
     pack: str | None = None,
     engine: str | None = None,
     ray_address: str | None = None,
@@ -132,12 +141,15 @@ def retry(
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
 ) -> RunReport:
-    """Score the failed rows of a finished scoring again. Other rows stay as they are.
+    """Score failed or chosen rows of a finished scoring again. Other rows stay as they are.
 
     It uses the pack and settings of the newest run, unless `pack` names another scoring's pack.
 
     Args:
         dest: Destination of an earlier `score`.
+        where: SQL condition on the columns of `images`. The rows for which it is true are scored
+            again, whether they failed or not.
+        image_ids: Photos whose rows are scored again. With `where`, only those that fit it.
         pack: Name or folder of the pack of another scoring in the destination.
         engine, ray_address, device, workers, config, presenter: As for `score`.
 
@@ -145,7 +157,8 @@ def retry(
         The report of the run, as from `score`.
 
     Raises:
-        UsageError: If `score` has not finished, or if pack or settings are wrong (exit code 2).
+        UsageError: If `score` has not finished, if an image_id has no row, or if the condition, the
+            pack or the settings are wrong (exit code 2).
         ClaimError: If another run is using the destination (exit code 7).
         StoreError: If a store fails, or if no worker can be started (exit code 4).
 
@@ -153,6 +166,8 @@ def retry(
         >>> report = skinbatch.retry("scored/", engine="local")  # doctest: +SKIP
         >>> report.failed  # doctest: +SKIP
         0
+        >>> skinbatch.retry("scored/", where="status = 'timeout'").scored  # doctest: +SKIP
+        12
     """
     settings = _settings(
         config,
@@ -170,10 +185,27 @@ def retry(
     try:
         with shown(presenter) as seen:
             prepared = prepare_again(str(dest), settings, pack_named=pack is not None)
+            request = _request_of(where, image_ids, prepared)
             engine_of.prepared = prepared
-            return _run(engine_of, prepared, seen, retrying=True)
+            return _run(engine_of, prepared, seen, retrying=True, request=request)
     finally:
         engine_of.close()
+
+
+def _request_of(
+    where: str | None, image_ids: Iterable[str] | None, prepared: Prepared
+) -> RowRequest | None:
+    """Return the rows that `retry` is asked for, or None for those that failed.
+
+    Raises UsageError if the condition is wrong.
+    """
+    if where is None and image_ids is None:
+        return None
+    from skinbatch.engines.chosen_rows import RowRequest  # imports DuckDB
+
+    request = RowRequest(where, None if image_ids is None else frozenset(image_ids))
+    request.condition(prepared.scoring)
+    return request
 
 
 def _settings(config: Config | str | Path | None, overrides: Overrides) -> Config:
@@ -183,7 +215,11 @@ def _settings(config: Config | str | Path | None, overrides: Overrides) -> Confi
 
 
 def _run(
-    engine: LateEngine, prepared: Prepared, presenter: Presenter, retrying: bool = False
+    engine: LateEngine,
+    prepared: Prepared,
+    presenter: Presenter,
+    retrying: bool = False,
+    request: RowRequest | None = None,
 ) -> RunReport:
     command = uri_of(shlex.join(sys.argv)) if sys.argv and sys.argv[0] else "python"
     run = Run(prepared, presenter, command)
@@ -194,7 +230,7 @@ def _run(
             destination=prepared.store.uri,
             fingerprint=run.fingerprint,
         )
-        report = drive(run, engine, retrying)
+        report = drive(run, engine, retrying, request)
         signals.exit_is_decided()
         event("run_ended", **{name: getattr(report, name) for name in _ENDED})
     return report

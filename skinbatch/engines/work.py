@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from skinbatch.engines.assign import Assigner, EarlierReceipts
 from skinbatch.engines.events import RunEvent, UnitCommitted, UnitOpen
@@ -18,18 +19,24 @@ from skinbatch.runs.units import PlannedUnit, Units
 from skinbatch.scoring.assignment import Assignment
 from skinbatch.types import Receipt
 
+if TYPE_CHECKING:
+    from skinbatch.engines.chosen_rows import ChosenRows, RowRequest
+
 
 @dataclass(frozen=True, slots=True)
 class Todo:
     """Describe what one run hands out.
 
     assignments: made as they are handed out. left: the units that are not done. failed: for a
-    retry, the units and receipts with rows that are not ok.
+    retry, the units and receipts with rows to score again. chosen: the rows that a request names.
+    nothing: what to say if there are no units.
     """
 
     assignments: Iterator[Assignment]
     left: Units
     failed: Sequence[tuple[PlannedUnit, Receipt]] = ()
+    chosen: ChosenRows | None = None
+    nothing: str = "nothing to do: every photo has been scored"
 
     @property
     def units(self) -> int:
@@ -47,11 +54,13 @@ class Work:
         self, prepared: Prepared, plan: Plan, ledger: Ledger, note: Callable[[str], None]
     ) -> None:
         self.store = prepared.store
+        self.scoring = prepared.scoring
         self.plan = plan
         self.ledger = ledger
         self.folds = Folds(ledger, note)
         self.earlier = EarlierReceipts(prepared, note)
         self.open_units: dict[str, str] = {}
+        self.todo: Todo | None = None
 
     def hear(self, event: RunEvent) -> None:
         """Keep what is committed and what stays open."""
@@ -71,27 +80,47 @@ class Work:
         """Return the units of the plan that are not done."""
         return self._assigner().left()
 
+    def units_left(self) -> int:
+        """Return how many units are not done, or not scored again as a retry was asked to."""
+        failed = self.todo.failed if self.todo else ()
+        counting = {stub.attempt for stub in self.done()} if failed else set()
+        not_retried = sum(receipt.attempt in counting for _, receipt in failed)
+        return len(self.left()) + not_retried
+
     def assignments(self) -> Iterator[Assignment]:
         """Return an assignment for each unit that is not done."""
         assigner = self._assigner()
-        return assigner.to_score(assigner.left())
+        return assigner.to_score(assigner.left(), self.todo.chosen if self.todo else None)
 
     def to_score(self) -> Todo:
         """Return the units that are not done."""
         assigner = self._assigner()
         left = assigner.left()
-        return Todo(assigner.to_score(left), left)
+        self.todo = Todo(assigner.to_score(left), left)
+        return self.todo
 
-    def to_retry(self) -> Todo:
-        """Return the units with failed rows. Raises UsageError if the scoring is not finished."""
+    def to_retry(self, request: RowRequest | None) -> Todo:
+        """Return the units with failed rows, or with the rows that a request names.
+
+        Raises UsageError if the scoring is not finished, or if the request is wrong.
+        """
         assigner = self._assigner()
         left = assigner.left()
         if left:
             raise UsageError(
                 f"{self.store.uri}: {len(left)} units are not scored yet; run `skinbatch score` first, then retry"
             )
-        failed = assigner.failed()
-        return Todo(assigner.to_retry(failed), left, failed)
+        if request is None:
+            failed = assigner.failed()
+            self.todo = Todo(assigner.to_retry(failed), left, failed)
+            return self.todo
+        from skinbatch.engines.chosen_rows import choose_rows, nothing_fits  # imports DuckDB
+
+        chosen = choose_rows(self.ledger, self.plan, request, self.scoring)
+        assignments = assigner.to_retry(chosen.receipts, chosen)
+        nothing = nothing_fits(request, chosen)
+        self.todo = Todo(assignments, left, chosen.receipts, chosen, nothing)
+        return self.todo
 
     def before(self, todo: Todo) -> Before:
         """Return the totals before the first unit of `todo`.

@@ -53,10 +53,12 @@ class Assignment:
     """Describe one attempt at a unit.
 
     whole_sha256: inputs of the planned unit that `unit` is, or is a half of. reuse: where older
-    rows may be. reuse_ok_only: copy only `ok` rows, for a retry. earlier: where an earlier
-    scoring's rows may be, from which results of stages are taken. verdict: the unit is one photo
-    that has killed its workers, and its row gets this status and error without being decoded.
-    unread: its shard is not read either, not even for the member's name.
+    rows may be. reuse_ok_only: copy only `ok` rows, for a retry. again: image_ids as in the tables
+    that are scored again; every other older row is copied, whatever its status. None to decide by
+    reuse_ok_only. request: as in Receipt. earlier: where an earlier scoring's rows may be, from
+    which results of stages are taken. verdict: the unit is one photo that has killed its workers,
+    and its row gets this status and error without being decoded. unread: its shard is not read
+    either, not even for the member's name.
     """
 
     unit: WorkUnit
@@ -64,6 +66,8 @@ class Assignment:
     generation: int = 1
     reuse: tuple[Reuse, ...] = ()
     reuse_ok_only: bool = False
+    again: frozenset[str] | None = None
+    request: str | None = None
     earlier: tuple[Reuse, ...] = ()
     verdict: tuple[Status, str] | None = None
     unread: bool = False

@@ -11,6 +11,7 @@ import pyarrow as pa
 from skinbatch.errors import NotFoundError, TableError
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
+from skinbatch.tables.names import safe_text
 from skinbatch.tables.parquet import read_metadata, read_parquet
 from skinbatch.tables.rows import copy_rows
 from skinbatch.types import DataFile, ImageRef, Status
@@ -54,14 +55,16 @@ class CopiedTables:
 class OlderRows:
     """Find the older row of a photo.
 
-    Loose photos are found by image_id, size and version, members by the hash of their bytes. An
-    `ok` row takes precedence over any other.
+    Loose photos are found by image_id, size and version, members by the hash of their bytes. If
+    only chosen rows are scored again, members are found by image_id and version too, so that the
+    rows of members without bytes are also kept. An `ok` row takes precedence over any other.
     """
 
     def __init__(self, store: Store, assignment: Assignment, masks: bool) -> None:
         self.store = store
         self.ok_only = assignment.reuse_ok_only
-        self.by_hash = assignment.unit.shard is not None
+        self.again = assignment.again
+        self._of_shard = assignment.unit.shard is not None
         self._tables: list[_Tables] = []
         self._found: dict[object, tuple[int, str, bool]] = {}
         for reuse in assignment.reuse:
@@ -89,23 +92,37 @@ class OlderRows:
             *(images.column(n).to_pylist() for n in names), strict=True
         ):
             ok = status == Status.OK.value
-            key = sha256 if self.by_hash else (image_id, size, version)
+            key = self._key(image_id, size, version, sha256)
             if key is None or (self.ok_only and not ok):
+                continue
+            if self.again is not None and image_id in self.again:
                 continue
             before = self._found.get(key)
             if before is None or (ok and not before[2]):
                 self._found[key] = (number, image_id, ok)
 
-    def has(self, ref: ImageRef) -> bool:
-        """Return whether a loose photo has an older row."""
-        return not self.by_hash and (ref.image_id, ref.size, ref.version) in self._found
+    def _key(
+        self, image_id: str, size: int | None, version: str | None, sha256: str | None
+    ) -> object:
+        """Return what a row is found by; None if it cannot be found."""
+        if not self._of_shard:
+            return image_id, size, version
+        return sha256 if self.again is None else (image_id, version)
 
-    def has_bytes(self, sha256: str) -> bool:
-        """Return whether a member with these bytes has an older row."""
-        return self.by_hash and sha256 in self._found
+    def _key_of(self, ref: ImageRef, sha256: str | None) -> object:
+        version = None if ref.version is None else safe_text(ref.version)
+        return self._key(safe_text(ref.image_id), ref.size, version, sha256)
+
+    def has(self, ref: ImageRef) -> bool:
+        """Return whether a loose photo has an older row, so that it need not be read."""
+        return not self._of_shard and self._key_of(ref, None) in self._found
+
+    def has_member(self, ref: ImageRef, sha256: str | None) -> bool:
+        """Return whether a member of a shard has an older row. sha256: of its bytes."""
+        return self._of_shard and self._key_of(ref, sha256) in self._found
 
     def copy(self, photos: Iterable[tuple[ImageRef, str | None]], unit_id: str) -> CopiedTables:
-        """Return the older rows of photos for which `has` or `has_bytes` is true, as rows of this
+        """Return the older rows of photos for which `has` or `has_member` is true, as rows of this
         unit.
 
         photos: each with the SHA-256 of its bytes if it is a member.
@@ -113,9 +130,7 @@ class OlderRows:
         # Two members may have the same bytes, so a table may be copied from more than once.
         rounds: list[dict[int, dict[str, tuple[ImageRef, str]]]] = []
         for ref, sha256 in photos:
-            number, image_id, _ = self._found[
-                sha256 if self.by_hash else (ref.image_id, ref.size, ref.version)
-            ]
+            number, image_id, _ = self._found[self._key_of(ref, sha256)]
             for chosen in rounds:
                 if image_id not in chosen.setdefault(number, {}):
                     chosen[number][image_id] = (ref, unit_id)

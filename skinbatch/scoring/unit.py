@@ -240,7 +240,7 @@ class UnitScorer:
         to_copy: list[tuple[ImageRef, str | None]] = []
 
         def is_needed(fetched: Fetched, sha256: str) -> bool:
-            return not older.has_bytes(sha256)
+            return not older.has_member(fetched.ref, sha256)
 
         def takes(ready: PreparedPhoto) -> Earlier | None:
             return earlier.of(ready.fetched.ref, ready.sha256)
@@ -263,7 +263,7 @@ class UnitScorer:
                     rows.append(
                         Row(ref, assignment.unit.unit_id, replace(result, sha256=ready.sha256))
                     )
-                elif ready.status is Status.OK:
+                elif ready.status is Status.OK or older.has_member(ref, ready.sha256):
                     to_copy.append((ref, ready.sha256))
                 else:
                     failed = ImageResult(ready.status, ready.error, sha256=ready.sha256)
@@ -321,6 +321,7 @@ class UnitScorer:
             shard_size=unit.shard.size if unit.shard else None,
             taken=dict(contents.taken),
             taken_from=contents.taken_from,
+            request=assignment.request,
         )
         self.store.put(receipts.key_of(fingerprint, receipt), receipts.to_json(receipt))
         return receipt

@@ -34,6 +34,7 @@ from hypothesis.stateful import (
 
 import skinbatch
 from skinbatch.config import Config, parse_config
+from skinbatch.engines.chosen_rows import RowRequest
 from skinbatch.engines.driver import drive
 from skinbatch.engines.local import LocalEngine
 from skinbatch.engines.pool import Engine
@@ -261,6 +262,21 @@ class ChangedArchive(RuleBasedStateMachine):
             self._retry()
         bury_claim(self.dest)
 
+    @precondition(lambda self: self.pack in self.finished)
+    @rule(which=st.lists(some, min_size=1, max_size=4), kill=st.none() | kills)
+    def retry_some_rows(self, which: list[int], kill: tuple[int, bool] | None) -> None:
+        """Score some of the rows that are shown again, whatever their status."""
+        shown = skinbatch.open(self.dest, self._prepared().scoring.fingerprint).images()
+        names = sorted(shown.column("image_id").to_pylist())
+        request = RowRequest(image_ids=frozenset(names[n % len(names)] for n in which))
+        if kill is None:
+            self._retry_rows(request)
+            return
+        self.untidy.add(self.pack)
+        with killed_at(*kill):
+            self._retry_rows(request)
+        bury_claim(self.dest)
+
     def _config(self, limit: int | None = None) -> Config:
         run = {"max_failures": 1.0} | ({"limit": limit} if limit else {})
         return parse_config(
@@ -298,6 +314,19 @@ class ChangedArchive(RuleBasedStateMachine):
         self.untidy.discard(self.pack)
         if agreed:
             self.check_decoded(decoded, expected, report)
+
+    def _retry_rows(self, request: RowRequest) -> None:
+        prepared = prepare_again(str(self.dest), self._config(), pack_named=True)
+        receipts = self.dest.glob(f"_skinbatch/receipts/{prepared.scoring.fingerprint}/*/*.json")
+        begun = any(json.loads(path.read_text())["request"] == request.digest for path in receipts)
+        agreed = self.pack in self.agrees
+        run = Run(prepared, Silent(), "test")
+        with decodes() as decoded:
+            report = drive(run, self.engine(), retrying=True, request=request)
+        assert report.exit_code == 0, report
+        self.untidy.discard(self.pack)
+        if agreed and not begun:  # a killed run of the same request may have scored some of them
+            self.check_decoded(decoded, set(request.image_ids or ()), report)
 
     def check_decoded(self, decoded: set[str], expected: set[str], report: RunReport) -> None:
         assert decoded == expected

@@ -21,7 +21,7 @@ from skinbatch.runs.report import RunReport
 from tests.faults.in_process import InProcessEngine
 
 
-def score(source: Path | str, dest: Path | str, pack: str, **settings: Any) -> RunReport:
+def score(source: Path | str, dest: Path | str, pack: str, /, **settings: Any) -> RunReport:
     """Score `source` into `dest` and return the run's report. settings: sections of the configuration."""
     config = parse_config(
         {"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings}

@@ -10,7 +10,15 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from skinbatch.durations import moment_of
 from skinbatch.errors import UsageError
@@ -262,6 +270,44 @@ class RunSettings(_Section):
     )
 
 
+class PriceSettings(_Section):
+    """Set prices, for what `status`, `report` and `plan` say about costs.
+
+    Take them from your provider's list; there are no defaults.
+    """
+
+    currency: str | None = Field(
+        default=None, description="Currency of the prices, such as `EUR`. Needed if there is any."
+    )
+    cpu_worker_hour: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Price of an hour of one worker without a GPU."
+    )
+    gpu_worker_hour: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Price of an hour of one worker with a GPU or a share of one."
+    )
+    thousand_gets: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Price of 1,000 requests to S3 that read objects (GET, HEAD)."
+    )
+    thousand_puts: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Price of 1,000 requests to S3 that write objects or list them (PUT, LIST).",
+    )
+
+    @model_validator(mode="after")
+    def _has_currency(self) -> PriceSettings:
+        prices = self.model_dump(exclude={"currency"}, exclude_none=True)
+        if prices and not (self.currency or "").strip():
+            raise PydanticCustomError(
+                "currency", "prices need a currency; set currency = 'EUR', or what they are in"
+            )
+        return self
+
+    @property
+    def given(self) -> bool:
+        """Return whether any price is set."""
+        return bool(self.model_dump(exclude={"currency"}, exclude_none=True))
+
+
 class Config(_Section):
     """Hold all settings of one run.
 
@@ -276,6 +322,7 @@ class Config(_Section):
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
     run: RunSettings = RunSettings()
+    prices: PriceSettings = PriceSettings()
 
 
 # Section -> setting -> value, or setting -> value for settings outside a section. None means "not

@@ -14,6 +14,7 @@ from pathlib import Path
 from skinbatch.engines.presenter import Progress as RunProgress
 from skinbatch.engines.terminal import PLAIN_EVERY_S, TerminalPresenter, clock
 from skinbatch.logs import event, write_json
+from skinbatch.runs.cost import Cost, amount, size
 from skinbatch.runs.report import RunReport
 
 
@@ -57,6 +58,25 @@ def counted(counts: Mapping[str, int]) -> str:
     )
 
 
+def cost_lines(cost: Cost, money: float | None, currency: str | None) -> list[str]:
+    """Return what a run has taken, as lines of a summary; none if nothing is recorded."""
+    lines = []
+    if cost.worker_hours:
+        hours = ", ".join(
+            f"{seconds / 3600:.3g} {resource}" for resource, seconds in cost.worker_seconds.items()
+        )
+        rate = cost.photos_per_worker_hour
+        text = f"  cost     {hours} worker-hours"
+        text += "" if rate is None else f", {rate:,.0f} photos per worker-hour"
+        lines.append(text if money is None else f"{text}, {amount(money, currency)}")
+    if cost.bytes_read or cost.bytes_written:
+        text = f"  traffic  {size(cost.bytes_read)} read, {size(cost.bytes_written)} written"
+        if cost.requests_get or cost.requests_put:
+            text += f", {cost.requests_get:,.0f} get and {cost.requests_put:,.0f} put requests"
+        lines.append(text)
+    return lines
+
+
 def query(dest: str, config: Path | None = None) -> str:
     """Return a shell line that shows the results from the current tables.
 
@@ -88,6 +108,7 @@ def summary(report: RunReport, config: Path | None = None) -> str:
         lines.append(
             f"  this run {new}, {report.photos_per_second:.1f} photos/s, {clock(report.seconds)}"
         )
+        lines += cost_lines(report.cost, report.money, report.currency)
     if report.taken:
         parts = ", ".join(f"{stage} of {photos}" for stage, photos in sorted(report.taken.items()))
         lines.append(f"  taken    {parts} photos, from scoring {report.taken_from}")

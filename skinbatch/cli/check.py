@@ -9,7 +9,7 @@ import typer
 
 from skinbatch.cli.options import ConfigFile, Dest, Json, Scoring, print_json
 from skinbatch.config import load_config
-from skinbatch.console import counted
+from skinbatch.console import cost_lines, counted
 from skinbatch.engines.terminal import clock
 
 if TYPE_CHECKING:
@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 def status(
     dest: Dest, scoring: Scoring = None, config: ConfigFile = None, as_json: Json = False
 ) -> None:
-    """Show what is done, left and failed, the speed and the time left, even during a run."""
+    """Show what is done, left and failed, the speed, the cost and the time left, even during a run.
+
+    The cost is that of the newest run: worker-hours from when each worker was ready, requests to
+    S3, bytes, and money where prices are set in [prices].
+    """
     from skinbatch.reading import destination_store
     from skinbatch.runs.status import read_status
 
-    found = read_status(destination_store(dest, load_config(config).storage), scoring)
+    settings = load_config(config)
+    found = read_status(destination_store(dest, settings.storage), scoring, settings.prices)
     if as_json:
         print_json(dataclasses.asdict(found))
         return
@@ -42,6 +47,8 @@ def status(
     if found.photos_per_second:
         left = f", {clock(found.left_s)} left" if found.left_s is not None else ""
         print(f"  rate     {found.photos_per_second:.1f} photos/s{left}")
+    for line in cost_lines(found.cost, found.money, found.currency):
+        print(line)
     print(
         f"  scoring  {found.fingerprint}, last written {found.updated}"
         + (f"\n  message  {found.message}" if found.message else "")

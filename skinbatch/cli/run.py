@@ -296,7 +296,11 @@ def _failure(error: BaseException) -> tuple[int, str]:
 def report_as_json(report: RunReport) -> dict[str, Any]:
     """Return a report as plain values, with the first of the units that are left."""
     left = dict(islice(report.left.items(), _MOST_NAMED))
-    return dataclasses.asdict(report) | {"failed": report.failed, "left": left}
+    return dataclasses.asdict(report) | {
+        "failed": report.failed,
+        "left": left,
+        "photos_per_worker_hour": report.cost.photos_per_worker_hour,
+    }
 
 
 def print_failure(exit_code: int, message: str) -> None:

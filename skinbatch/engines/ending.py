@@ -40,7 +40,7 @@ def report(run: Run, ending: Ending) -> RunReport:
     for stub in shown:
         for status, count in stub.statuses:
             statuses[status] += count
-    record = run.log.record
+    record, cost, prices = run.log.record, run.log.cost(), run.prepared.config.prices
     return RunReport(
         exit_code=ending.exit_code,
         message=ending.message,
@@ -62,4 +62,7 @@ def report(run: Run, ending: Ending) -> RunReport:
         left=dict(work.open_units) if work else {},
         seconds=record.seconds,
         photos_per_second=record.photos_per_second,
+        cost=cost,
+        money=cost.money(prices),
+        currency=prices.currency,
     )

@@ -22,6 +22,11 @@ class Ready:
     device: str
     host: str
 
+    @property
+    def resource(self) -> str:
+        """Return what the worker computes on: `cpu` or `gpu`."""
+        return "cpu" if self.device.startswith("CPU") else "gpu"
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:

@@ -109,7 +109,7 @@ class RayPool:
 
     def _without_gpu(self, ready: Ready) -> list[Event]:
         """Tell the user about a worker that was given a GPU but computes on its CPUs."""
-        if not self._gpus or self._said_cpu or not ready.device.startswith("CPU"):
+        if not self._gpus or self._said_cpu or ready.resource != "cpu":
             return []
         self._said_cpu = True
         what = f"{ready.host}: Ray gives the worker a GPU there, but torch cannot use one"

@@ -16,6 +16,7 @@ from skinbatch.engines.events import (
     WorkerDied,
 )
 from skinbatch.engines.pool import Ready
+from skinbatch.engines.worker_time import WorkerTime
 from skinbatch.runs.record import RunLog, RunRecord
 
 
@@ -25,6 +26,7 @@ class Recorder:
     def __init__(self, log: RunLog) -> None:
         self._log = log
         self._started = time.monotonic()
+        self._worker_time = WorkerTime()
 
     def hear(self, event: RunEvent) -> None:
         """Count an event. The heartbeat may write the record at any time, on its own thread."""
@@ -34,6 +36,7 @@ class Recorder:
     def _count(self, record: RunRecord, event: RunEvent) -> None:
         match event:
             case Ready():
+                self._worker_time.ready(event)
                 machine = f"{event.host}: {event.device}"
                 if machine not in record.machines:
                     record.machines.append(machine)
@@ -54,6 +57,7 @@ class Recorder:
                 photos = record.photos_scored + record.photos_copied
                 record.seconds = time.monotonic() - self._started
                 record.photos_per_second = photos / max(1e-9, record.seconds)
+                record.worker_seconds = self._worker_time.seconds()
 
 
 def _count_committed(record: RunRecord, event: UnitCommitted) -> None:

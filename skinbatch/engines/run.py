@@ -31,6 +31,7 @@ class Run:
         self.id = next_id(self.store)
         engine = prepared.config.engine.name
         record = RunRecord(self.id, command, engine, self.fingerprint, prepared.source_uri)
+        record.prices = prepared.config.prices.model_dump(exclude_none=True)
         self.log = RunLog(self.store, record)
         self.claim = Claim(self.store, self.id)
         self.interruption = Interruption(self.claim)

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.config import PriceSettings
 from skinbatch.errors import UsageError
 from skinbatch.runs import layout
+from skinbatch.runs.cost import Cost, amount, prices_of, size
 from skinbatch.runs.destination import read_json
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.results import Results
@@ -66,8 +68,11 @@ class Course:
     photos_per_second: tuple[float, ...]
 
 
-def read_course(results: Results) -> Course:
-    """Read the records of all runs of the results' scoring."""
+def read_course(results: Results, prices: PriceSettings) -> Course:
+    """Read the records of all runs of the results' scoring.
+
+    prices: for what each run cost; if none is set, those of its own settings.
+    """
     store = results.store
     runs, notes = [], []
     for key in sorted(store.keys(layout.RUNS)):
@@ -77,7 +82,7 @@ def read_course(results: Results) -> Course:
             notes.append(f"A run is not shown below: {e}")
             continue
         if record.get("fingerprint") == results.fingerprint:
-            runs.append({**_UNKNOWN, **record})
+            runs.append({**_UNKNOWN, **record, "cost": _cost(record, prices)})
 
     seconds: Counter[str] = Counter()
     for run in runs:
@@ -87,6 +92,18 @@ def read_course(results: Results) -> Course:
     minutes, rates = _throughput(results, runs)
     spent = {part: seconds[part] for part in PARTS if seconds[part]}
     return Course(tuple(runs), spent, machines, tuple(notes), minutes, rates)
+
+
+def _cost(record: Mapping[str, Any], prices: PriceSettings) -> Mapping[str, str]:
+    """Return what a run took as texts; empty where it is not known."""
+    cost, paid = Cost.of_run(record), prices_of(record, prices)
+    rate, money = cost.photos_per_worker_hour, cost.money(paid)
+    return {
+        "hours": f"{cost.worker_hours:.3g}" if cost.worker_hours else "",
+        "rate": "" if rate is None else f"{rate:,.0f}",
+        "money": "" if money is None or not cost.worker_hours else amount(money, paid.currency),
+        "read": size(cost.bytes_read) if cost.bytes_read else "",
+    }
 
 
 def _throughput(

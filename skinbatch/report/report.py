@@ -104,7 +104,7 @@ def make_report(
         truth = against(results, request.judgement, request.thumbnails, config, progress)
 
     progress("drawing")
-    course = read_course(results)
+    course = read_course(results, config.prices)
     gallery = None
     if request.thumbnails:
         gallery = thumbnails(results, request.thumbnails, config, progress)

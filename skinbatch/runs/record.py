@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from typing import Any
 
 from skinbatch.redact import redacted
 from skinbatch.runs import layout
+from skinbatch.runs.cost import Cost
 from skinbatch.runs.destination import now, read_json
 from skinbatch.storage.base import Store
 from skinbatch.storage.traffic import TRAFFIC
@@ -26,9 +27,10 @@ class RunRecord:
 
     photos_*: of this run. seconds: since scoring began. skipped: listed files that are no photos,
     by extension. taken: stage -> photos for which its results were taken from an earlier scoring.
-    photos_isolated: photos found to kill or hang their worker. requests_*: of workers; in the
-    written record, of the driver too (see storage.traffic). state: running, done, stopped, failed
-    or interrupted.
+    photos_isolated: photos found to kill or hang their worker. requests_*, bytes_*: of workers; in
+    the written record, of the driver too (see storage.traffic). worker_seconds: `cpu` or `gpu` ->
+    seconds for which workers were there. prices: of the run's settings. state: running, done,
+    stopped, failed or interrupted.
     """
 
     run_id: str
@@ -60,6 +62,12 @@ class RunRecord:
     photos_isolated: int = 0
     requests_retried: int = 0
     requests_throttled: int = 0
+    requests_get: int = 0
+    requests_put: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    worker_seconds: Mapping[str, float] = field(default_factory=dict)
+    prices: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     photos_per_second: float = 0.0
     timings: Counter[str] = field(default_factory=Counter)
@@ -95,14 +103,23 @@ class RunLog:
             finally:
                 self._writing.release()
 
+    def cost(self) -> Cost:
+        """Return what the run has taken so far."""
+        with self.lock:
+            return Cost.of_run(self._values())
+
+    def _values(self) -> dict[str, Any]:
+        """Return the record with the driver's own requests and bytes."""
+        # asdict cannot copy a Counter.
+        values = {f.name: getattr(self.record, f.name) for f in fields(self.record)}
+        for name, count in TRAFFIC.since(self._before).items():
+            values[name] += count
+        return values
+
     def _put(self) -> None:
         with self.lock:
             self.record.updated = now()
-            # asdict cannot copy a Counter.
-            values = {f.name: getattr(self.record, f.name) for f in fields(self.record)}
-            for name, count in TRAFFIC.since(self._before).items():
-                values[name] += count
-            text = redacted(json.dumps(values, indent=2, sort_keys=True))
+            text = redacted(json.dumps(self._values(), indent=2, sort_keys=True))
         self.store.put(f"{layout.RUNS}{self.record.run_id}.json", text.encode() + b"\n")
 
 

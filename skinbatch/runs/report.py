@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from skinbatch.runs.cost import Cost
+
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
@@ -28,6 +30,8 @@ class RunReport:
         left: Units still to be done, with the reason if one failed.
         seconds: Duration of the run.
         photos_per_second: Scored photos for each second of the run.
+        cost: Worker-seconds, requests and bytes of the run.
+        money: Its price in `currency`, None unless [prices] are set.
     """
 
     exit_code: int
@@ -50,6 +54,9 @@ class RunReport:
     left: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     photos_per_second: float = 0.0
+    cost: Cost = field(default_factory=Cost)
+    money: float | None = None
+    currency: str | None = None
 
     @property
     def failed(self) -> int:

@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from skinbatch.config import PriceSettings
 from skinbatch.errors import NotFoundError, TableError
 from skinbatch.runs import destination, plan, record, snapshot
+from skinbatch.runs.cost import Cost, prices_of
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.results import Results, done_for_newest_plan
 from skinbatch.runs.units import Units
 from skinbatch.storage.base import Store
 
 SILENT_S = 60.0
+_NO_PRICES = PriceSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class RunStatus:
     interrupted, from the newest run's record; `lost` if the record is `running` but has not been
     rewritten for a minute. total_known: False while the members of some shard have not been
     counted. statuses: number of rows by status. left_s: None unless a run is going on at a known
-    rate. units_retried, photos_isolated, requests_*: of the newest run, from its record.
+    rate. units_retried, photos_isolated, requests_*: of the newest run, from its record. cost: of
+    that run. money: its price, None unless prices are set.
     """
 
     fingerprint: str
@@ -66,6 +70,10 @@ class RunStatus:
     photos_isolated: int
     requests_retried: int
     requests_throttled: int
+    cost: Cost
+    photos_per_worker_hour: float | None
+    money: float | None
+    currency: str | None
     scorings: tuple[ScoringStatus, ...]
 
 
@@ -116,17 +124,25 @@ def _rows_so_far(store: Store, fingerprint: str) -> int:
     return sum(stub.rows for stub in done_for_newest_plan(Ledger.load(store, fingerprint)))
 
 
-def read_status(store: Store, scoring: str | None = None) -> RunStatus:
-    """Return the state of a scoring. scoring: None for that of the newest run.
+def read_status(
+    store: Store, scoring: str | None = None, prices: PriceSettings = _NO_PRICES
+) -> RunStatus:
+    """Return the state of a scoring.
 
-    Raises UsageError if nothing was ever scored.
+    Args:
+        store: The destination.
+        scoring: Fingerprint or its first digits; None for the scoring of the newest run.
+        prices: For the cost of the newest run; if none is set, those of the run's own settings.
+
+    Raises:
+        UsageError: If nothing was ever scored.
     """
     destination.require_destination(store)
-    shown = _read_one(store, destination.choose_scoring(store, scoring))
+    shown = _read_one(store, destination.choose_scoring(store, scoring), prices)
     return replace(shown, scorings=_scorings(store, shown))
 
 
-def _read_one(store: Store, fingerprint: str) -> RunStatus:
+def _read_one(store: Store, fingerprint: str, prices: PriceSettings = _NO_PRICES) -> RunStatus:
     """Return the state of one scoring, without a list of the others."""
     ledger = Ledger.load(store, fingerprint)
     run = record.newest(store, fingerprint) or {}
@@ -152,6 +168,7 @@ def _read_one(store: Store, fingerprint: str) -> RunStatus:
     if state == "lost":
         message = "its driver has not reported for a minute; run the same `skinbatch score` again to continue"
     rate = float(run.get("photos_per_second", 0.0))
+    cost, paid = Cost.of_run(run), prices_of(run, prices)
     return RunStatus(
         fingerprint=fingerprint,
         state=state,
@@ -171,6 +188,10 @@ def _read_one(store: Store, fingerprint: str) -> RunStatus:
         photos_isolated=int(run.get("photos_isolated", 0)),
         requests_retried=int(run.get("requests_retried", 0)),
         requests_throttled=int(run.get("requests_throttled", 0)),
+        cost=cost,
+        photos_per_worker_hour=cost.photos_per_worker_hour,
+        money=cost.money(paid),
+        currency=paid.currency,
         scorings=(),
     )
 

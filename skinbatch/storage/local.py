@@ -32,6 +32,7 @@ from skinbatch.storage.local_files import (
     regular,
     sync_folder,
 )
+from skinbatch.storage.traffic import TRAFFIC
 from skinbatch.storage.walk import Folder, walk
 
 _CHUNK = 1 << 20
@@ -127,6 +128,7 @@ class LocalStore:
                 )
             data = read_all(fd, info.size)
             self._unchanged(fd, info, len(data) == info.size)
+            TRAFFIC.read(len(data))
             return data, info
 
     def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
@@ -138,6 +140,7 @@ class LocalStore:
             os.lseek(fd, start, os.SEEK_SET)
             data = read_all(fd, stop - start)
             self._unchanged(fd, info, len(data) == stop - start)
+            TRAFFIC.read(len(data))
             return data
 
     def stream(self, key: str, *, version: str | None = None, size: int | None = None) -> BinaryIO:
@@ -226,6 +229,7 @@ class LocalStore:
                     Path(temporary).unlink(missing_ok=True)
                     raise
             sync_folder(folder)
+        TRAFFIC.written(info.size)
         return info
 
     def _path(self, key: str) -> str:
@@ -361,6 +365,7 @@ class _LocalStream(io.RawIOBase):
             if not got and len(buffer):
                 at = os.lseek(self._fd, 0, os.SEEK_CUR)
                 self._store._unchanged(self._fd, self._info, at >= self._info.size)
+            TRAFFIC.read(got)
             return got
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -136,21 +136,22 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
         # The server refuses bytes with another MD5. The SHA-256 is stored, and returned to readers.
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
         with s3_errors(self.uri_of(key)):
             done = self._client.put_object(
                 Bucket=self._bucket,
                 Key=self._prefix + key,
                 Body=data,
-                ContentMD5=base64.b64encode(
-                    hashlib.md5(data, usedforsecurity=False).digest()
-                ).decode(),
+                ContentMD5=base64.b64encode(md5).decode(),
                 Metadata={_SHA256: hashlib.sha256(data).hexdigest()},
             )
+        TRAFFIC.written(len(data))
         return ObjectInfo(key, len(data), _version(done))
 
     def put_file(self, key: str, path: Path) -> ObjectInfo:
         with open(path, "rb") as source, s3_errors(self.uri_of(key)):
             self._client.upload_fileobj(source, self._bucket, self._prefix + key)
+        TRAFFIC.written(path.stat().st_size)
         return self.head(key)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -301,6 +302,7 @@ class _S3Stream(io.RawIOBase):
                 data = self._body.read(count)
                 if data:
                     self._at += len(data)
+                    TRAFFIC.read(len(data))
                     return cast(bytes, data)
                 lost = "ended early"
             except (SkinbatchError, MemoryError):

@@ -1,4 +1,4 @@
-"""Count the requests to stores that this process had to repeat."""
+"""Count the requests of this process to stores, those that were repeated, and the bytes moved."""
 
 from __future__ import annotations
 
@@ -21,13 +21,38 @@ _THROTTLED_CODES = frozenset(
         "BandwidthLimitExceeded",
     )
 )
+# Names of the counts, which are fields of a run's record too.
+COUNTS = (
+    "requests_retried",
+    "requests_throttled",
+    "requests_get",
+    "requests_put",
+    "bytes_read",
+    "bytes_written",
+)
 # Failed attempts of a request from which on it counts as trouble.
 _LASTING = 2
 
 
-class Traffic:
-    """Count repeated requests.
+# Operations of S3 that are billed like a put, and those that are billed like a get. Deletes are
+# free.
+_PUTS = frozenset(
+    (
+        "PutObject",
+        "ListObjectsV2",
+        "CreateMultipartUpload",
+        "UploadPart",
+        "CompleteMultipartUpload",
+    )
+)
+_GETS = frozenset(("GetObject", "HeadObject"))
 
+
+class Traffic:
+    """Count requests and bytes.
+
+    requests_get, requests_put: attempts at requests to S3, by how they are billed: reads of objects,
+    and writes and listings. bytes_read, bytes_written: of objects and local files.
     requests_retried: requests, or rests of bodies, that were requested again. requests_throttled:
     answers that asked for fewer requests (429, 503, SlowDown). trouble: the last reason why a
     request failed at least twice; "" if none did.
@@ -35,7 +60,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter(requests_retried=0, requests_throttled=0)
+        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
         self._listener: Callable[[str], None] | None = None
         self.trouble = ""
 
@@ -47,6 +72,16 @@ class Traffic:
     def since(self, before: Mapping[str, int]) -> Mapping[str, int]:
         """Return the increase of the counts since an earlier result of `all`."""
         return {name: count - before.get(name, 0) for name, count in self.all().items()}
+
+    def read(self, count: int) -> None:
+        """Count bytes that were read."""
+        with self._lock:
+            self._counts["bytes_read"] += count
+
+    def written(self, count: int) -> None:
+        """Count bytes that were written."""
+        with self._lock:
+            self._counts["bytes_written"] += count
 
     def retried(self) -> None:
         with self._lock:
@@ -66,14 +101,19 @@ class Traffic:
         attempts: int,
         response: tuple[Any, dict[str, Any]] | None = None,
         caught_exception: Exception | None = None,
+        operation: Any = None,
         **_: Any,
     ) -> None:
         """Handle botocore's event `needs-retry`, which follows every attempt.
 
-        attempts: counted from 1. response: None if there was an exception instead.
+        attempts: counted from 1. response: None if there was an exception instead. operation:
+        botocore's model of the request.
         """
         self._note(attempts, response, caught_exception)
+        name = getattr(operation, "name", "")
         with self._lock:
+            self._counts["requests_get"] += name in _GETS
+            self._counts["requests_put"] += name in _PUTS
             self._counts["requests_retried"] += attempts > 1
             if response is not None:
                 code = str(response[1].get("Error", {}).get("Code", ""))

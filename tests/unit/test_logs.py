@@ -18,7 +18,7 @@ import pytest
 from skinbatch import logs
 from skinbatch.runs.record import RunLog, RunRecord
 from skinbatch.storage.local import LocalStore
-from skinbatch.storage.traffic import TRAFFIC, Traffic
+from skinbatch.storage.traffic import COUNTS, TRAFFIC, Traffic
 from tests.faces import face, png, tar_bytes, write_tree
 
 
@@ -81,7 +81,10 @@ def test_retries_and_throttles_are_counted_as_botocore_tells_of_them() -> None:
     traffic.answered(attempts=3, response=None, caught_exception=OSError())
     traffic.answered(attempts=4, response=answer(400, "RequestLimitExceeded"))
     traffic.answered(attempts=5, response=answer(200))
-    assert traffic.since(before) == {"requests_retried": 4, "requests_throttled": 2}
+    assert traffic.since(before) == dict.fromkeys(COUNTS, 0) | {
+        "requests_retried": 4,
+        "requests_throttled": 2,
+    }
 
 
 def test_a_run_record_counts_the_requests_of_workers_and_of_the_driver(tmp_path: Path) -> None:
@@ -91,10 +94,13 @@ def test_a_run_record_counts_the_requests_of_workers_and_of_the_driver(tmp_path:
         RunRecord("1-a", "score", "local", "f" * 12, "photos", requests_retried=2),
     )
     TRAFFIC.retried()
+    size = 0
     for _ in range(2):  # written twice, counted once
         log.write()
         written = json.loads((tmp_path / "_skinbatch/runs/1-a.json").read_text(encoding="utf-8"))
         assert (written["requests_retried"], written["requests_throttled"]) == (3, 0)
+        size += (tmp_path / "_skinbatch/runs/1-a.json").stat().st_size
+    assert log.cost().bytes_written == size
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:

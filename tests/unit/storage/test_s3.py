@@ -23,6 +23,7 @@ from skinbatch.errors import (
 from skinbatch.storage.client import mapped, s3_errors
 from skinbatch.storage.locate import Locator, open_store
 from skinbatch.storage.s3 import S3Store
+from skinbatch.storage.traffic import TRAFFIC
 from tests.conftest import S3Server
 from tests.handler import Quiet
 
@@ -423,3 +424,19 @@ def test_an_object_without_a_length_is_not_taken_for_whole(answers: Callable[...
     chunked = (200, {"Transfer-Encoding": "chunked", "ETag": '"x"'}, b"3\r\nabc\r\n0\r\n\r\n")
     with pytest.raises(StoreError, match="does not give its length"):
         answers(chunked).get("k")
+
+
+def test_requests_are_counted_as_they_are_billed_and_bytes_as_they_move(s3: S3Server) -> None:
+    store = open_store(f"s3://{s3.bucket()}/x", s3.settings)
+    before = TRAFFIC.all()
+    store.put("a", b"12345")
+    store.get("a")
+    store.get_range("a", 1, 3)
+    store.head("a")
+    with suppress(NotFoundError):
+        store.head("b")
+    assert [info.key for info in store.list()] == ["a"]
+    store.delete(["a"])
+    counts = TRAFFIC.since(before)
+    assert (counts["requests_get"], counts["requests_put"]) == (4, 2)
+    assert (counts["bytes_read"], counts["bytes_written"]) == (7, 5)

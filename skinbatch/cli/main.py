@@ -20,6 +20,7 @@ from skinbatch.cli.data import export, settings
 from skinbatch.cli.evaluate import evaluate
 from skinbatch.cli.models import explain, pack_app
 from skinbatch.cli.options import say
+from skinbatch.cli.plan import plan
 from skinbatch.cli.report import report
 from skinbatch.cli.results import compare, regrade, schema, series, show
 from skinbatch.cli.run import demo, print_failure, retry, score
@@ -57,6 +58,7 @@ app.add_typer(pack_app, name="pack")
 for command in (
     score,
     retry,
+    plan,
     status,
     verify,
     explain,

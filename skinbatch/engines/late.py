@@ -38,7 +38,9 @@ class LateEngine:
             with signals.heard_by(signals.interrupt):  # Ctrl-C need not wait for a slow cluster
                 self._engine = self._make()
                 self._engine.check(
-                    self.prepared.source_uri, self.prepared.store.uri, self.prepared.context.config
+                    self.prepared.source_uri,
+                    self.prepared.context.destination,
+                    self.prepared.context.config,
                 )
         return self._engine
 

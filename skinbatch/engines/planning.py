@@ -59,7 +59,7 @@ class Planner:
         if damage is not None:
             self.presenter.note(f"{damage}; planning again")
 
-        listing = self._listing(newest)
+        listing = self.listing(newest)
         found = destination.read_destination(self.store)
         if found is None:
             bits = first_bits(listing.photos.num_rows)
@@ -96,7 +96,11 @@ class Planner:
             self._members[shard] = count_members(shard, self.locator, step)
         return self._members[shard]
 
-    def _listing(self, newest: Plan | None) -> Listing:
+    def listing(self, newest: Plan | None) -> Listing:
+        """List the source. newest: the plan that --since and --only-new keep.
+
+        Raises UsageError if there is nothing, and NothingSince if all of it is too old.
+        """
         uri = self.prepared.source_uri
         self.presenter.phase(f"listing {uri}")
         source = self.prepared.source

@@ -25,6 +25,7 @@ from skinbatch.ray_environment import (
 )
 from skinbatch.scoring.assignment import ScoringContext
 from skinbatch.storage.base import TEMPORARY
+from skinbatch.storage.discard import DISCARD
 from skinbatch.storage.local import path_of, uri_of
 
 settle(os.environ.get("RAY_ADDRESS"))
@@ -116,7 +117,7 @@ class RayEngine:
         if not source.startswith("s3://") and not os.path.exists(path_of(source)):
             raise UsageError(f"{source}: does not exist; name a folder, a shard or a listing")
         try:
-            if not destination.startswith("s3://"):
+            if not destination.startswith(("s3://", DISCARD)):
                 folder = path_of(destination)
                 os.makedirs(folder, exist_ok=True)
                 with tempfile.NamedTemporaryFile(

@@ -35,8 +35,11 @@ class Prepared:
     context: ScoringContext
 
 
-def prepare(source: str, dest: str, config: Config) -> Prepared:
-    """Check source, destination, pack and settings. Raises UsageError for the first mistake."""
+def prepare(source: str, dest: str, config: Config, *, writes: bool = True) -> Prepared:
+    """Check source, destination, pack and settings. Raises UsageError for the first mistake.
+
+    writes: also check, by writing, that the destination can be written to.
+    """
     source_uri, dest_uri = absolute(source), absolute(dest)
     _apart(source_uri, dest_uri)
     knock(source_uri, config.storage, anonymous=config.storage.anonymous)
@@ -44,12 +47,15 @@ def prepare(source: str, dest: str, config: Config) -> Prepared:
     pack = load_pack(config.pack, config.storage)
     pack.verify()
     opened = open_source(source_uri, config)
-    return replace(_for_destination(source_uri, dest_uri, pack, config), source=opened)
+    return replace(_for_destination(source_uri, dest_uri, pack, config, writes), source=opened)
 
 
-def _for_destination(source_uri: str, dest_uri: str, pack: Pack, config: Config) -> Prepared:
+def _for_destination(
+    source_uri: str, dest_uri: str, pack: Pack, config: Config, writes: bool = True
+) -> Prepared:
     store = open_store(dest_uri, config.storage)
-    store.probe_writable()
+    if writes:
+        store.probe_writable()
     found = destination.read_destination(store)
     if found is not None and found.source != source_uri:
         raise UsageError(

@@ -12,6 +12,7 @@ from skinbatch.errors import UsageError
 from skinbatch.redact import is_signed
 from skinbatch.storage.address import check_address, check_local
 from skinbatch.storage.base import Store
+from skinbatch.storage.discard import DISCARD, DiscardStore
 from skinbatch.storage.local import LocalStore, path_of, uri_of
 from skinbatch.storage.s3 import S3Store
 
@@ -69,6 +70,8 @@ def open_store(uri: str, settings: StorageSettings, *, anonymous: bool = False) 
 
     Raises UsageError.
     """
+    if uri == DISCARD:
+        return DiscardStore()
     check_address(uri)
     if is_s3(uri):
         return S3Store(*split_s3(uri), settings, anonymous=anonymous)

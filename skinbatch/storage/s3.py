@@ -151,7 +151,6 @@ class S3Store:
     def put_file(self, key: str, path: Path) -> ObjectInfo:
         with open(path, "rb") as source, s3_errors(self.uri_of(key)):
             self._client.upload_fileobj(source, self._bucket, self._prefix + key)
-        TRAFFIC.written(path.stat().st_size)
         return self.head(key)
 
     def delete(self, keys: Iterable[str]) -> None:

@@ -235,6 +235,23 @@ def test_a_pack_that_a_node_cannot_see_is_named_with_the_node(
     assert "Traceback" not in done.stderr
 
 
+def test_a_plan_on_a_cluster_scores_its_sample_there_and_leaves_no_trace(
+    tree: Path, fake_pack: str, open_cluster: RayCluster, tmp_path: Path
+) -> None:
+    env = bare_environment(tmp_path / "home")
+    (tmp_path / "home").mkdir()
+    out = tmp_path / "out"
+    options = ["--pack", fake_pack, "--ray-address", open_cluster.address, "--json"]
+    command = [*COMMAND[:-1], "plan", str(tree), str(out), *options, "--workers", "50"]
+    done = run(command, env, tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["left"], found["workers"], found["sample"]["photos"]) == (6, 50, 6)
+    assert 1 <= found["sample"]["workers"] <= 2
+    assert found["seconds"]["value"] > 0
+    assert not out.exists()
+
+
 @pytest.mark.slow
 def test_a_gpu_run_waits_for_the_node_that_joins(
     tree: Path, fake_pack: str, tmp_path: Path

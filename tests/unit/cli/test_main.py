@@ -45,6 +45,7 @@ COMMANDS = {
     ],
     "status": ["DEST", "--json"],
     "verify": ["DEST", "--json"],
+    "plan": ["SOURCE", "DEST", "--sample", "--workers", "--engine", "--config", "--json"],
     "retry": ["DEST", "--where", "--ids", "--log-format", "--json"],
     "demo": ["DIR", "--json"],
     "pack list": ["--json"],

@@ -1,1 +1,1 @@
-"""Train detectors: mmdet's models through mmengine's Runner, on crops of annotated photos."""
+"""Train detectors: mmdet's models on crops of annotated photos."""

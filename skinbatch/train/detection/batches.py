@@ -27,7 +27,7 @@ PAD_TO = 32
 BEYOND = 1.1
 
 
-def batches_of(
+def training_batches(
     recipe: Recipe,
     part: RecipePart,
     data: DetectionData,

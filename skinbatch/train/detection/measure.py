@@ -18,8 +18,8 @@ from skinbatch.train.detection.clone_trial import (
     see,
 )
 from skinbatch.train.detection.data import DetectionData
-from skinbatch.train.detection.loop import Weights
 from skinbatch.train.detection.scores import Scored, detect, make_detector, spread
+from skinbatch.train.fitting.course import Weights
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.results.result import Metric
 

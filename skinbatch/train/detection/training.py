@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
+from mmengine.registry import DefaultScope
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
@@ -22,19 +25,21 @@ from skinbatch.models.manifest import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import load_weights, save_weights
 from skinbatch.train.detection.anchoring import with_fitted_anchors
-from skinbatch.train.detection.batches import batches_of
+from skinbatch.train.detection.batches import training_batches
 from skinbatch.train.detection.data import DetectionData, Faces, boxed
 from skinbatch.train.detection.inputs import NetworkInputs
-from skinbatch.train.detection.loop import BEST, Course, Weights
+from skinbatch.train.detection.learner import DetectorLearner
 from skinbatch.train.detection.measure import evaluation, measure
 from skinbatch.train.detection.photos import network_sizes
-from skinbatch.train.detection.runner import DetectorRunner, Setting
 from skinbatch.train.detection.start import expect_boxes_of, freeze
 from skinbatch.train.fitting.checkpoint import FitState, read_best
+from skinbatch.train.fitting.course import BEST, Course, Weights
 from skinbatch.train.fitting.device import choose_device, hardware, mixed, rank, world
 from skinbatch.train.fitting.parts import RecipePart, gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.fitting.start import read_start, start_from
+from skinbatch.train.photos.photo_store import memory_budget
+from skinbatch.train.photos.processes import batches_of
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.results.result import Curve, DataCount, TrainedStage
 
@@ -198,38 +203,42 @@ class _Run:
         if start is not None:
             notes.append(start_from(model, start[1], start[0]))
         self.progress.phase("looking at training inputs")
-        batches, order, shown = batches_of(recipe, part, data, spec, self.device)
+        batches, order, shown = training_batches(recipe, part, data, spec, self.device)
         notes += shown
         frozen = freeze(model) if recipe.model.freeze == "backbone" else None
         for note in notes:
             self.progress.note(note)
         model.data_preprocessor = NetworkInputs(spec)
-        course = Course(
-            schedule=part.schedule,
+        learner = DetectorLearner(
+            model,
+            part.schedule,
+            evaluation(recipe, data, spec, self.device),
             seed=part.seed,
-            steps_an_epoch=len(order),
-            evaluate=evaluation(recipe, data, spec, self.device),
-            where=self.where,
+            device=self.device,
+            mixed=mixed(recipe.run, self.device),
             frozen=frozen,
         )
-        setting = Setting(self.device, mixed(recipe.run, self.device), dist.is_initialized())
-        runner = DetectorRunner(model, batches, course, setting, folder, self.progress)
-        self._train(runner)
+        course = Course(part.schedule, len(order), learner, folder, self.progress, where=self.where)
+        cv2.setNumThreads(0)  # the loader's processes are forked, and would wait for its threads
+        if not course.over():
+            self.progress.phase("reading photos")
+            together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            batches.dataset.fill(memory_budget() // together)
+        self._train(course, batches)
         if dist.is_initialized():
-            dist.barrier()
-        state = runner.train_loop.state
-        over = course.used(state) >= 1
-        stopped = (
-            "the schedule was over"
-            if over
-            else f"the score did not rise for {part.schedule.patience} evaluations"
-        )
+            dist.barrier()  # until the first worker has written the best weights
         best = read_best(folder / BEST)
-        return _Trained(spec, stage, data, best, state, stopped, tuple(notes))
+        return _Trained(spec, stage, data, best, course.state, course.reason(), tuple(notes))
 
-    def _train(self, runner: DetectorRunner) -> None:
+    def _train(self, course: Course, loader: Any) -> None:
+        def batches_from(step: int) -> Iterator[Any]:
+            loader.batch_sampler.first = step
+            return batches_of(loader)
+
         try:
-            runner.train()
+            # Models of some configs look up parts of theirs by name while they learn.
+            with DefaultScope.overwrite_default_scope("mmdet"):
+                course.run(batches_from)
         except (LookupError, AttributeError, TypeError, AssertionError) as e:
             if self.user_model is None:
                 raise

@@ -123,19 +123,19 @@ def _refuse(tries: Path, progress: TrainingProgress) -> None:
 
 
 def _train_with_one_death(recipe: Recipe, work: Path, progress: TrainingProgress) -> TrainedStage:
-    from skinbatch.train.detection import loop, runner
+    from skinbatch.train.detection import learner, training
 
-    class Deadly(loop.TrainLoop):
+    class Deadly(learner.DetectorLearner):
         """Kill the second worker in the middle of the third epoch, once."""
 
-        def _learn(self, batch: object, used: float) -> None:
+        def learn(self, batch: object, step: int, used: float) -> None:
             mark = work / "killed"
-            if self.rank == 1 and self.state.step == 27 and not mark.exists():
+            if dist.get_rank() == 1 and step == 27 and not mark.exists():
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            super()._learn(batch, used)
+            super().learn(batch, step, used)
 
-    vars(runner)["TrainLoop"] = Deadly
+    vars(training)["DetectorLearner"] = Deadly
     return train_detector(recipe, work, progress)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting import loop
+from skinbatch.train.fitting import course
 from skinbatch.train.fitting.checkpoint import load_checkpoint, read_best
 from skinbatch.train.fitting.loop import FitPlan, Fitted, fit
 from skinbatch.train.fitting.optimiser import rate
@@ -246,7 +246,7 @@ def test_steps_and_evaluations_are_told(tmp_path: Path) -> None:
 def one_of_two(rank: int, work: Path, length: dict[str, object]) -> None:
     """Run one of two workers in a process of its own."""
     # Clocks differ, so each save belongs to one process.
-    loop.SAVE_EVERY_S = 0.0 if rank else 3600.0
+    course.SAVE_EVERY_S = 0.0 if rank else 3600.0
     dist.init_process_group("gloo", init_method=f"file://{work}/meeting", rank=rank, world_size=2)
     fitted = train(BrightnessTask(), work, **length)
     torch.save(

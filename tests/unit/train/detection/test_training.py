@@ -1,4 +1,4 @@
-"""Train a detector through mmengine's Runner: it learns, survives being killed, and leaves a stage for a pack."""
+"""Train a detector: it learns, survives being killed, and leaves a stage for a pack."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ TRAINABLE = sorted(
 TRAINS = """
 import sys
 from pathlib import Path
-from skinbatch.train.detection import loop
+from skinbatch.train.fitting import course
 from skinbatch.train.detection.training import train_detector
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.fitting.progress import Silent
 
-loop.SAVE_EVERY_S = loop.SHOW_EVERY_S = 0.0
+course.SAVE_EVERY_S = course.SHOW_EVERY_S = 0.0
 
 class Printing(Silent):
     def step(self, now):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -12,7 +13,9 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import ProxyHandler, Request, build_opener
 
 import psutil
 
@@ -29,6 +32,13 @@ def bare_environment(home: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
     }
+
+
+def home_with_token(folder: Path) -> Path:
+    """Return a home in which embedded Ray has left its token before."""
+    (folder / ".ray").mkdir(parents=True)
+    (folder / ".ray/auth_token").write_text(secrets.token_hex(32))
+    return folder
 
 
 def free_ports(count: int) -> list[int]:
@@ -117,13 +127,24 @@ class RayCluster:
 
     def _until_it_answers(self) -> None:
         end = time.monotonic() + 200  # a busy machine takes minutes
-        command = [str(BIN / "ray"), "job", "list", "--address", self.dashboard]
-        while (
-            subprocess.run(command, env=self.env, capture_output=True, check=False).returncode != 0
-        ):
+        while not self._lists_jobs():
             assert self._started[0].poll() is None and time.monotonic() < end, (
                 "the cluster did not start"
             )
+            time.sleep(0.1)
+
+    def _lists_jobs(self) -> bool:
+        """Ask the job server what `ray job list` asks it, which would take a process of Ray's each time."""
+        stored = Path(self.env["HOME"]) / ".ray/auth_token"
+        token = self.env.get("RAY_AUTH_TOKEN") or (stored.read_text() if stored.exists() else "")
+        asked = Request(
+            f"{self.dashboard}/api/jobs/", headers={"Authorization": f"Bearer {token.strip()}"}
+        )
+        try:
+            with build_opener(ProxyHandler({})).open(asked, timeout=10.0) as answer:
+                return bool(answer.status == 200)
+        except (OSError, HTTPException):
+            return False
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         children: list[psutil.Process] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 
 import skinbatch
 from tests.faces import face, png, write_tree
-from tests.ray_cluster import BIN, RayCluster, bare_environment
+from tests.ray_cluster import BIN, RayCluster, bare_environment, home_with_token
 
 COMMAND = [sys.executable, "-m", "skinbatch", "score"]
 
@@ -42,13 +41,6 @@ def open_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluste
     """Start a cluster without a token, as most are, with two CPUs and no GPU."""
     with RayCluster(tmp_path_factory.mktemp("home")) as cluster:
         yield cluster
-
-
-def home_with_token(folder: Path) -> Path:
-    """Return a home in which embedded Ray has left its token before."""
-    (folder / ".ray").mkdir(parents=True)
-    (folder / ".ray/auth_token").write_text(secrets.token_hex(32))
-    return folder
 
 
 def test_a_token_at_home_is_not_forced_on_a_cluster_that_has_none(
@@ -194,7 +186,7 @@ def test_a_gpu_run_on_a_cluster_without_one_ends_with_what_is_missing(
     tree: Path, fake_pack: str, open_cluster: RayCluster, tmp_path: Path
 ) -> None:
     settings = tmp_path / "settings.toml"
-    settings.write_text("[engine]\nstart_timeout_s = 8.0\n")
+    settings.write_text("[engine]\nstart_timeout_s = 3.0\n")
     options = [
         "--pack",
         fake_pack,

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,9 +17,9 @@ import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.errors import UsageError
 from tests.faces import comparable, counts, face, jpeg, png, tar_bytes, write_tree
+from tests.ray_cluster import RayCluster, bare_environment, home_with_token
 
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +119,6 @@ def run(
     )
 
 
-def bare_environment(home: Path) -> dict[str, str]:
-    """Return the environment of a machine on which Ray has never run: no token, nothing set."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    return kept | {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-
-
 def test_the_command_runs_where_ray_has_never_run_before(
     tree: Path, local_out: Path, fake_pack: str, tmp_path: Path
 ) -> None:
@@ -149,9 +137,7 @@ def test_the_command_runs_where_ray_has_never_run_before(
 def test_a_program_that_has_imported_ray_before_runs_where_ray_has_run_before(
     tree: Path, fake_pack: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / ".ray"
-    folder.mkdir()
-    (folder / "auth_token").write_text(secrets.token_hex(32))
+    home_with_token(tmp_path)
     program = (
         "import sys, ray, skinbatch\n"
         "tree, out, pack = sys.argv[1:]\n"
@@ -163,78 +149,14 @@ def test_a_program_that_has_imported_ray_before_runs_where_ray_has_run_before(
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
-    """Run `ray start --head` with a token; return the environment and the dashboard's address."""
-    env = bare_environment(tmp_path) | {"RAY_AUTH_MODE": "token"}
-    made = run([str(BIN / "ray"), "get-auth-token", "--generate"], env, tmp_path)
-    assert made.returncode == 0, made.stderr
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    # Sockets lie in it, and their paths may have 107 characters.
-    short = tempfile.mkdtemp(prefix="ray-")
-    head = subprocess.Popen(
-        [
-            *(
-                str(BIN / "ray"),
-                "start",
-                "--head",
-                "--block",
-                "--num-cpus=2",
-                f"--temp-dir={short}",
-            ),
-            *(f"--{name}={port}" for name, port in ports.items()),
-            *(
-                "--object-store-memory=100000000",
-                "--node-ip-address=127.0.0.1",
-                "--disable-usage-stats",
-            ),
-        ],
-        env=env,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    children: list[psutil.Process] = []
-    try:
-        address = f"http://127.0.0.1:{ports['dashboard-port']}"
-        while (
-            run([str(BIN / "ray"), "job", "list", "--address", address], env, tmp_path).returncode
-            != 0
-        ):
-            assert head.poll() is None, "the cluster did not start"
-        children = psutil.Process(head.pid).children(recursive=True)
-        yield env, address
-    finally:
-        children = (
-            psutil.Process(head.pid).children(recursive=True) if head.poll() is None else children
-        )
-        for process in [*children, head]:
-            with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                process.kill()
-        head.wait()
-        shutil.rmtree(short, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 def test_the_job_entry_runs_under_ray_job_submit(
-    tree: Path, local_out: Path, fake_pack: str, cluster: tuple[dict[str, str], str], tmp_path: Path
+    tree: Path, local_out: Path, fake_pack: str, tmp_path: Path
 ) -> None:
-    env, address = cluster
     script = [sys.executable, str(ROOT / "jobs/score.py"), str(tree), str(tmp_path / "out")]
     options = ["--pack", fake_pack, "--max-failures", "0.5", "--json"]
-    job = run(
-        [str(BIN / "ray"), "job", "submit", "--address", address, "--", *script, *options],
-        env,
-        tmp_path,
-    )
+    with RayCluster(home_with_token(tmp_path), auth="token") as cluster:
+        submit = ["ray", "job", "submit", "--address", cluster.dashboard, "--"]
+        job = run([*submit, *script, *options], cluster.env, tmp_path)
     assert job.returncode == 0, job.stdout + job.stderr
     for ours, theirs in zip(comparable(tmp_path / "out"), comparable(local_out), strict=True):
         assert ours.equals(theirs)

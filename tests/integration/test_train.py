@@ -9,11 +9,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
+import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.session import train
 from tests.conftest import SHARED
 from tests.faces import face, rows
+from tests.field import in_process
 from tests.training import command, curve, kill, learned, until
 from tests.unit.train.detection.spotted import write_spotted
 
@@ -120,7 +119,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_and_its_pack_scores(
-    faces: Path, tmp_path: Path
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train("segmenter", faces / "recipe.toml", tmp_path / "whole", Silent())
     assert whole.trained is not None
@@ -165,14 +164,16 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
         .replace("AGAIN", str(out))
         .replace("OUT-segmenter", str(tmp_path / "judged"))
     )
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    }
     text = (
         commands.replace("--save-masks", "--save-masks --engine local")
         + f" --out {tmp_path / 'evaluation'}"
     )
-    subprocess.run(["sh", "-ec", text], check=True, cwd=faces, env=environment)
+    monkeypatch.chdir(faces)
+    for line in text.strip().splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "skinbatch"
+        code, _, errors = in_process.command(*arguments)
+        assert code == 0, errors
     found = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
     assert found["all"]["masks"]["photos"] == 8
     assert set(rows(tmp_path / "judged")) == set((work / "valid.csv").read_text().splitlines()[1:])

@@ -168,6 +168,8 @@ def mmdet_inferencer(scorer: Scorer, batch_size: int) -> Detect:
     from mmengine.config import Config
     from safetensors.torch import load_file
 
+    from skinbatch.models.detectors.mmdet.config import model_config
+
     spec = scorer.models.detector.spec  # type: ignore[attr-defined]
     read_photo = [
         {"type": "LoadImageFromFile"},
@@ -180,7 +182,7 @@ def mmdet_inferencer(scorer: Scorer, batch_size: int) -> Detect:
         "std": list(spec.std),
         "pad_size_divisor": 32,
     }
-    model = spec.model_config() | {"data_preprocessor": pixels}
+    model = model_config(spec) | {"data_preprocessor": pixels}
     config = Config(
         {
             "model": model,
@@ -195,7 +197,9 @@ def mmdet_inferencer(scorer: Scorer, batch_size: int) -> Detect:
         torch.save(
             {"state_dict": state, "meta": {"dataset_meta": {"classes": spec.classes}}}, file.name
         )
-        inferencer = DetInferencer(config, file.name, device="cpu", show_progress=False)
+        inferencer = DetInferencer(
+            config, file.name, device="cpu", palette="random", show_progress=False
+        )
 
     def detect(photos: Sequence[RGB]) -> list[list[float]]:
         found = inferencer(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -74,7 +75,9 @@ def install() -> None:
         return
     if present is not None or "mmcv.ops" in sys.modules:
         raise UnsupportedOpError(f"{NAME} is already loaded; import skinbatch.models before mmcv")
-    sys.modules[NAME] = _Ops(NAME)
+    stand_in = _Ops(NAME)
+    stand_in.__spec__ = ModuleSpec(NAME, None)  # mmengine asks for it, as in mmdet's inferencer
+    sys.modules[NAME] = stand_in
 
 
 class _Ops(ModuleType):

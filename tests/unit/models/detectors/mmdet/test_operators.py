@@ -152,3 +152,11 @@ operators.install()
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
     assert "UnsupportedOpError" in done.stderr and "before mmcv" in done.stderr
+
+
+def test_mmengine_can_ask_whether_the_operators_are_there_as_mmdet_s_inferencer_does() -> None:
+    from mmengine.model import revert_sync_batchnorm
+
+    module = revert_sync_batchnorm(torch.nn.Sequential(torch.nn.BatchNorm2d(2)))
+
+    assert isinstance(module[0], torch.nn.BatchNorm2d)

@@ -14,7 +14,7 @@ from pathlib import Path
 from skinbatch.engines.presenter import Progress as RunProgress
 from skinbatch.engines.terminal import PLAIN_EVERY_S, TerminalPresenter, clock
 from skinbatch.logs import event, write_json
-from skinbatch.runs.cost import Cost, amount, size
+from skinbatch.runs.cost import Cost, amount, size, worker_time
 from skinbatch.runs.report import RunReport
 
 
@@ -62,11 +62,8 @@ def cost_lines(cost: Cost, money: float | None, currency: str | None) -> list[st
     """Return what a run has taken, as lines of a summary; none if nothing is recorded."""
     lines = []
     if cost.worker_hours:
-        hours = ", ".join(
-            f"{seconds / 3600:.3g} {resource}" for resource, seconds in cost.worker_seconds.items()
-        )
         rate = cost.photos_per_worker_hour
-        text = f"  cost     {hours} worker-hours"
+        text = f"  cost     {worker_time(cost.worker_seconds)}"
         text += "" if rate is None else f", {rate:,.0f} photos per worker-hour"
         lines.append(text if money is None else f"{text}, {amount(money, currency)}")
     if cost.bytes_read or cost.bytes_written:

@@ -22,7 +22,7 @@ from skinbatch.cli.options import (
 from skinbatch.config import load_config
 from skinbatch.console import counted, presenter_of
 from skinbatch.engines.terminal import clock
-from skinbatch.runs.cost import amount, size
+from skinbatch.runs.cost import amount, size, worker_time
 
 if TYPE_CHECKING:
     from skinbatch.engines.forecast import Forecast, Range
@@ -105,7 +105,8 @@ def lines_of(found: Forecast) -> list[str]:
         def money(value: float) -> str:
             return amount(value, currency)
 
-        cost = f"  cost     {found.cost.worker_hours:.3g} {sample.resource} worker-hours, {rate:,.0f} photos per worker-hour"
+        spent = worker_time(found.cost.worker_seconds)
+        cost = f"  cost     {spent}, {rate:,.0f} photos per worker-hour"
         lines.append(cost if found.money is None else f"{cost}, {_shown(found.money, money)}")
         lines.append(
             f"  traffic  {size(found.cost.bytes_read)} to read; on S3 about {found.cost.requests_get:,} get and "

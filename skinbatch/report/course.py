@@ -99,7 +99,7 @@ def _cost(record: Mapping[str, Any], prices: PriceSettings) -> Mapping[str, str]
     cost, paid = Cost.of_run(record), prices_of(record, prices)
     rate, money = cost.photos_per_worker_hour, cost.money(paid)
     return {
-        "hours": f"{cost.worker_hours:.3g}" if cost.worker_hours else "",
+        "hours": f"{cost.worker_hours:,.3f}" if cost.worker_hours else "",
         "rate": "" if rate is None else f"{rate:,.0f}",
         "money": "" if money is None or not cost.worker_hours else amount(money, paid.currency),
         "read": size(cost.bytes_read) if cost.bytes_read else "",

@@ -75,6 +75,20 @@ def amount(money: float, currency: str | None) -> str:
     return f"{text} {currency or ''}".rstrip()
 
 
+def worker_time(worker_seconds: Mapping[str, float]) -> str:
+    """Return for how long workers existed: `8.6 s of CPU workers`, `2.4 h of CPU workers`."""
+    return ", ".join(
+        f"{_duration(seconds)} of {resource.upper()} workers"
+        for resource, seconds in worker_seconds.items()
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / _HOUR_S:,.1f} h"
+
+
 def size(count: float) -> str:
     """Return a number of bytes for people: `1.2 GB`."""
     power = 0

@@ -8,7 +8,7 @@ from skinbatch.config import PriceSettings, parse_config
 from skinbatch.engines.pool import Ready
 from skinbatch.engines.worker_time import WorkerTime
 from skinbatch.errors import UsageError
-from skinbatch.runs.cost import Cost, amount, prices_of, size
+from skinbatch.runs.cost import Cost, amount, prices_of, size, worker_time
 
 RUN = {
     "photos_scored": 7200,
@@ -78,3 +78,21 @@ def test_amounts_show_the_digits_that_matter() -> None:
         "1,234.50 EUR",
     ]
     assert [size(count) for count in (0, 999, 1500, 2.5e9)] == ["0 B", "999 B", "1.5 kB", "2.5 GB"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.024, "0.024 s of CPU workers"),
+        (8.64, "8.6 s of CPU workers"),
+        (754.0, "12.6 min of CPU workers"),
+        (9_000_000.0, "2,500.0 h of CPU workers"),
+    ],
+)
+def test_the_time_of_workers_is_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert worker_time({"cpu": seconds}) == text
+
+
+def test_the_time_of_each_kind_of_worker_is_told() -> None:
+    spent = worker_time({"cpu": 60.0, "gpu": 7200.0})
+    assert spent == "60 s of CPU workers, 2.0 h of GPU workers"

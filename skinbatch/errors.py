@@ -5,6 +5,8 @@ Code of this package raises one of these, or lets the exception of a defect thro
 
 from __future__ import annotations
 
+import errno
+
 from skinbatch.redact import redacted
 
 
@@ -94,3 +96,29 @@ class TableError(SkinbatchError):
 
 class ObjectTooLargeError(StoreError):
     """Report an object with more bytes than the caller allows. None of them were kept."""
+
+
+# What libraries say that have no exception of their own for it: Python itself, torch, OpenCV, ONNX
+# Runtime. Python has no memory for a lock ("can't allocate read lock") or for a thread's stack.
+_SIGNS_OF_FULL_MEMORY = (
+    "can't allocate memory",
+    "can't allocate lock",
+    "can't allocate read lock",
+    "can't start new thread",
+    "Insufficient memory",
+    "bad allocation",
+    "std::bad_alloc",
+)
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Return whether the error means that the machine's memory is full.
+
+    Recognises errors of Python, torch, OpenCV and ONNX Runtime. Full GPU memory does not count.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    message = str(error)
+    return any(sign in message for sign in _SIGNS_OF_FULL_MEMORY)

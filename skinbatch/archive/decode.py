@@ -21,6 +21,7 @@ from skinbatch.archive.integrity import TooManyScansError, check, check_strips
 from skinbatch.archive.parts import CutError, DamagedError
 from skinbatch.archive.quick import quick_pixels
 from skinbatch.config import DecodeSettings
+from skinbatch.errors import memory_is_full
 from skinbatch.redact import without_addresses
 from skinbatch.types import Status
 
@@ -140,11 +141,10 @@ def _named(kind: str, name: str) -> Iterator[None]:
         raise PhotoError(Status.TRUNCATED, f"{name}: truncated {kind}: {e}") from None
     except EOFError as e:
         raise PhotoError(Status.TRUNCATED, f"{name}: truncated {kind}: {e}") from e
-    except MemoryError as e:
-        raise MemoryFull(f"{name}: does not fit in memory; lower max_pixels in [decode]") from e
-    except (
-        Exception
-    ) as e:  # decoders raise anything on hostile bytes; each is a fact about this photo
+    # Decoders raise anything on hostile bytes; each is a fact about this photo.
+    except Exception as e:
+        if memory_is_full(e):
+            raise MemoryFull(f"{name}: does not fit in memory; lower max_pixels in [decode]") from e
         cut = "truncated" in str(e).lower()
         status = Status.TRUNCATED if cut else Status.CORRUPT
         raise PhotoError(status, f"{name}: cannot decode this {kind}: {_reason(e)}") from e

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-from skinbatch.errors import SkinbatchError
+from skinbatch.errors import SkinbatchError, memory_is_full
 from skinbatch.logs import event
 from skinbatch.types import Status
 
@@ -41,9 +41,11 @@ def contained() -> Iterator[None]:
     """Turn an unforeseen exception from a reader into damage of this shard; the run continues."""
     try:
         yield
-    except (BrokenArchiveError, MemberError, SkinbatchError, OSError, MemoryError):
+    except (BrokenArchiveError, MemberError, SkinbatchError, OSError):
         raise
     except Exception as e:
+        if memory_is_full(e):
+            raise
         event(
             "reader",
             logging.WARNING,

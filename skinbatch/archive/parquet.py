@@ -18,7 +18,7 @@ from skinbatch.archive.member import BrokenArchiveError, contained
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.archive.sampling import Sampler, sample_apart, sample_here
 from skinbatch.archive.sidecars import Texts, flat_meta
-from skinbatch.errors import DiskError, SkinbatchError
+from skinbatch.errors import DiskError, SkinbatchError, memory_is_full
 from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
@@ -149,11 +149,12 @@ def parquet_rows(
                         return
             except DiskError as e:
                 status, damage = Status.UNREADABLE, f"row group {group} cannot be read: {e}"
-            except (SkinbatchError, MemoryError):  # ArrowMemoryError is one
+            except SkinbatchError:
                 raise
-            except (
-                Exception
-            ) as e:  # Arrow and readers of its values raise anything on hostile bytes
+            # Arrow and readers of its values raise anything on hostile bytes.
+            except Exception as e:
+                if memory_is_full(e):
+                    raise
                 damage = f"row group {group} cannot be read: {e}"
             for lost in range(max(row, start), min(end, stop)):
                 if lost not in chosen:

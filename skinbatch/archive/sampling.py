@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from skinbatch.archive.formats import HEAD_BYTES, image_format
 from skinbatch.archive.ranged import RangedFile
-from skinbatch.errors import SkinbatchError, StoreError
+from skinbatch.errors import SkinbatchError, StoreError, memory_is_full
 
 # Most rows and values that are examined to distinguish a column of images from other bytes.
 _ROWS = 1000
@@ -106,9 +106,11 @@ def _holds_images(parquet: pq.ParquetFile, name: str, path: str) -> bool | None:
                 values += 1
             if values >= _VALUES:
                 break
-    except (SkinbatchError, MemoryError):
+    except SkinbatchError:
         raise
-    except Exception:  # Arrow raises anything on hostile bytes; the verdict is unknown
+    except Exception as e:  # Arrow raises anything on hostile bytes; the verdict is unknown
+        if memory_is_full(e):
+            raise
         return None
     return False if values else None
 

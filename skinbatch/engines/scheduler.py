@@ -35,7 +35,7 @@ from skinbatch.engines.next_step import (
     verdict,
 )
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, Said, WorkerPool
-from skinbatch.errors import StoreError
+from skinbatch.errors import StoreError, memory_is_full
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import ShardRef, WorkUnit
 
@@ -353,10 +353,11 @@ class Scheduler:
 
     def _counted(self, count: _Count) -> None:
         assignment, unit = count.assignment, count.assignment.unit
-        if isinstance(count.found, StoreError | MemoryError | OSError):
-            self._retry_later(assignment, str(count.found) or type(count.found).__name__)
-        elif isinstance(count.found, Exception):
-            raise count.found
+        if isinstance(count.found, Exception):
+            error = count.found
+            if not isinstance(error, StoreError | OSError) and not memory_is_full(error):
+                raise error
+            self._retry_later(assignment, str(error) or type(error).__name__)
         elif count.found is None:  # the reader hangs on what killed the workers
             blamed = verdict(self._died(unit))
             self._again.append(

@@ -23,23 +23,6 @@ class ModelFailure:
         self.message = f"{model}: {type(error).__name__}: {lines[0] if lines else ''}"[:500]
 
 
-def memory_is_full(error: Exception) -> bool:
-    """Return whether the error means that the machine's memory is full.
-
-    Recognises errors of Python, torch, OpenCV and ONNX Runtime. Full GPU memory does not count.
-    """
-    message = str(error)
-    return isinstance(error, MemoryError) or any(
-        text in message
-        for text in (
-            "can't allocate memory",
-            "Insufficient memory",
-            "bad allocation",
-            "std::bad_alloc",
-        )
-    )
-
-
 def device_is_lost(error: Exception) -> bool:
     """Return whether a CUDA error stays with the process.
 

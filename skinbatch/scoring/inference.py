@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.errors import memory_is_full
 from skinbatch.grading.face import Face, find_face, skin_in_crop
 from skinbatch.models.base import Classifier, InputKind, Models
 from skinbatch.runs.stages import DETECTOR, SEGMENTER
@@ -18,7 +19,6 @@ from skinbatch.scoring.failures import (
     DeviceLost,
     ModelFailure,
     device_is_lost,
-    memory_is_full,
     without_nan,
 )
 from skinbatch.scoring.seconds import Seconds

@@ -28,6 +28,7 @@ from skinbatch.errors import (
     PackError,
     StoreError,
     UsageError,
+    memory_is_full,
 )
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.destination import now
@@ -151,13 +152,13 @@ class UnitScorer:
             return UnitFailed("forbidden", str(e))
         except StoreError as e:
             return UnitFailed("store", str(e))
-        except MemoryError as e:
-            return UnitFailed("memory", str(e) or "an allocation failed")
         except DeviceLost:
             traceback.print_exc()
             # The engine starts another worker, and tries the unit again as after any death.
             os._exit(DEVICE_LOST)
-        except Exception:
+        except Exception as e:
+            if memory_is_full(e):
+                return UnitFailed("memory", str(e) or "an allocation failed")
             return UnitFailed("defect", traceback.format_exc())
 
     def _score(self, assignment: Assignment) -> Outcome:

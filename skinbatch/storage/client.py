@@ -25,6 +25,7 @@ from skinbatch.errors import (
     SkinbatchError,
     StoreError,
     UsageError,
+    memory_is_full,
 )
 from skinbatch.logs import event
 from skinbatch.redact import redacted
@@ -124,7 +125,7 @@ def s3_errors(uri: str, unchanged: tuple[type[Exception], ...] = ()) -> Iterator
     they are renewed, or an answer that boto3 cannot read. unchanged: exceptions that are raised as
     they are.
     """
-    ours: tuple[type[Exception], ...] = (SkinbatchError, MemoryError, *unchanged)
+    ours: tuple[type[Exception], ...] = (SkinbatchError, *unchanged)
     try:
         yield
     except ours:
@@ -132,6 +133,8 @@ def s3_errors(uri: str, unchanged: tuple[type[Exception], ...] = ()) -> Iterator
     except (bx.BotoCoreError, bx.ClientError) as e:
         raise mapped(uri, e) from None  # the original text may hold credentials
     except Exception as e:
+        if memory_is_full(e):
+            raise
         message = f"{type(e).__name__}: {redacted(str(e))}"
         event(
             "client", logging.WARNING, message=message, traceback=redacted(traceback.format_exc())

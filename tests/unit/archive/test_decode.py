@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import struct
 import zlib
@@ -16,7 +17,7 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 from PIL import Image
 
-from skinbatch.archive.decode import Photo, PhotoError, decode, expected_bytes
+from skinbatch.archive.decode import MemoryFull, Photo, PhotoError, decode, expected_bytes
 from skinbatch.config import DecodeSettings
 from skinbatch.types import Status
 from tests.pictures import encoded, picture
@@ -301,3 +302,24 @@ def test_real_photos_decode_as_pillow_shows_them(shared_data: Path) -> None:
                 decode(path.read_bytes(), SETTINGS, path.name).rgb
                 == np.asarray(image.convert("RGB"))
             ).all()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't allocate read lock"),
+    ],
+    ids=repr,
+)
+def test_a_photo_is_not_corrupt_because_memory_is_full(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(MemoryFull, match="lower max_pixels") as raised:
+        decode(encoded(picture(8, 8), "BMP"), DecodeSettings(), "a.bmp")
+    assert raised.value.status is Status.TOO_LARGE

@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import skinbatch.archive.tar
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -318,17 +320,40 @@ def test_a_tar_that_is_written_over_while_it_is_read_is_an_error(tmp_path: Path,
         list(found)
 
 
+# Python says the second and the third where memory runs out within a lock or a thread.
+WANT_OF_MEMORY = (
+    pa.ArrowMemoryError("malloc of size 64 failed"),
+    RuntimeError("can't allocate read lock"),
+    RuntimeError("can't start new thread"),
+)
+
+
+@pytest.mark.parametrize("error", WANT_OF_MEMORY, ids=str)
 def test_want_of_memory_is_not_the_fault_of_a_parquet_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     pq.write_table(pa.table({"image": [photo(1)]}), tmp_path / "a.parquet")
     ref = shard(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes())
 
     def fail(*_: object, **__: object) -> None:
-        raise pa.ArrowMemoryError("malloc of size 64 failed")
+        raise error
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
-    with pytest.raises(MemoryError):
+    with pytest.raises(type(error), match=str(error)):
+        read(ref)
+
+
+@pytest.mark.parametrize("error", WANT_OF_MEMORY[1:], ids=str)
+def test_want_of_memory_is_not_the_fault_of_a_tar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    ref = shard(tmp_path / "a.tar", MAKERS["a.tar"]([("a.jpg", photo(1))]))
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(skinbatch.archive.tar, "is_tar_header", fail)
+    with pytest.raises(type(error), match=str(error)):
         read(ref)
 
 

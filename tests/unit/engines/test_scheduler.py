@@ -193,7 +193,13 @@ def test_a_member_of_an_archive_file_is_isolated_by_its_range() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [StoreError("the store is down"), MemoryError("no memory"), OSError("no more files")]
+    "error",
+    [
+        StoreError("the store is down"),
+        MemoryError("no memory"),
+        OSError("no more files"),
+        RuntimeError("can't start new thread"),
+    ],
 )
 def test_what_keeps_a_guilty_archive_file_from_being_counted_leaves_the_unit_open(
     error: Exception,

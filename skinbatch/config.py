@@ -206,7 +206,8 @@ class EngineSettings(_Section):
     runtime: Literal["auto", "torch", "openvino"] = Field(
         default="torch",
         description="Library that runs the networks on a CPU. `auto` and `openvino` take OpenVINO for each network with "
-        "which it gives torch's numbers, and torch for the others; `openvino` warns if it is not installed.",
+        "which it gives torch's numbers, and torch for the others; `openvino` warns if it is not installed. "
+        "For ONNX files, `auto` takes the faster one of ONNX Runtime and OpenVINO.",
     )
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="CPU cores that Ray reserves for each worker."

@@ -84,6 +84,11 @@ def compile_network(
     return CompiledNetwork(compiled, precision)
 
 
+def version() -> str:
+    """Return OpenVINO's version."""
+    return str(openvino.get_version())
+
+
 def lowest(precision: Precision) -> Precision:
     """Return the precision in which this processor computes if `precision` is allowed."""
     return "bf16" if precision == "bf16" and "BF16" in _capabilities() else "fp32"

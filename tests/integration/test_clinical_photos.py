@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.clinical_masks import with_body, without_edges
 from jobs.clinical_photos import (
     LIST,
     USED,
     Clinical,
-    _with_body,
-    _without_edges,
     groups_of,
     read_list,
 )
@@ -63,12 +62,12 @@ def test_a_lesion_within_skin_is_skin_and_what_is_between_is_unsure() -> None:
     chance[40:50, 50:60] = 0.02  # a lesion
     chance[20:80, 100:] = 0.4
     for shows, kind in (("body", BODY), ("partly", SKIN)):
-        mask = _with_body(chance, shows)
+        mask = with_body(chance, shows)
         assert mask[45, 55] == mask[60, 60] == kind
         assert mask[5, 5] == 0
         assert mask[50, 110] == UNSURE
         assert mask[20, 60] == UNSURE, "an edge"
-    assert (_without_edges(np.ones((9, 9), np.uint8)) == 1).all()
+    assert (without_edges(np.ones((9, 9), np.uint8)) == 1).all()
 
 
 def test_the_list_says_of_each_photo_once_what_it_shows() -> None:

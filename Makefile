@@ -35,13 +35,13 @@ format: .venv/.complete ## sort imports and format the code
 	$(BIN)/ruff check --fix --select I .
 	$(BIN)/ruff format .
 
-bench: .venv/.complete ## measure speed beside plain loops and Ray Data; fails if a ratio has fallen by a tenth
+bench: .venv/.complete ## measure speed beside plain loops and Ray Data; fails if a ratio has fallen by a tenth since its first run here
 	$(BIN)/python jobs/benchmark.py --baseline jobs/bench_baseline.json
 
 docs: .venv/.complete ## write the generated pages of docs/
 	$(BIN)/python jobs/make_docs.py
 
-clean: ## delete everything that make has created
+clean: ## delete everything that make has created, except the baseline of make bench
 	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # MMCV_WITH_OPS=0 builds mmcv without its compiled operators, which take 17 minutes; skinbatch brings the ones it needs.

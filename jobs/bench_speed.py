@@ -207,6 +207,7 @@ def compare(measured: dict[str, Any], baseline: Path) -> list[str]:
 
     if added:
         baseline.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        print(f"{baseline} holds the ratios that later runs are compared with")
     return fell
 
 

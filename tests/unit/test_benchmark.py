@@ -80,7 +80,9 @@ def test_mmdet_s_own_inferencer_finds_about_the_same_boxes(tmp_path: Path) -> No
     assert loader["boxes"] == pytest.approx(bare["boxes"], rel=0.25)
 
 
-def test_a_ratio_that_falls_by_more_than_a_tenth_is_named(tmp_path: Path) -> None:
+def test_a_ratio_that_falls_by_more_than_a_tenth_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     baseline = tmp_path / "baseline.json"
 
     def ratios(first: float, second: float) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def test_a_ratio_that_falls_by_more_than_a_tenth_is_named(tmp_path: Path) -> Non
         }
 
     assert compare(ratios(1.0, 0.9), baseline) == []
+    assert str(baseline) in capsys.readouterr().out, "the first run names what it has written"
     assert compare(ratios(0.91, 0.95), baseline) == []
     assert compare(ratios(1.2, 0.80), baseline) == ["ray / bare: 0.80, and 0.90 before"]
     assert compare(ratios(0.1, 0.1) | {"key": "64 cores"}, baseline) == []

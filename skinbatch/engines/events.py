@@ -50,19 +50,27 @@ class UnitHalved:
 
 @dataclass(frozen=True, slots=True)
 class UnitOpen:
-    """Report that a unit stays open for the next run."""
+    """Report that a unit stays open for the next run.
+
+    outcome: of the attempt; None if there is none, or if another event holds it.
+    """
 
     unit_id: str
     message: str
+    outcome: UnitFailed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerDied:
-    """Report that a unit has killed its worker, or made it hang (`timed_out`)."""
+    """Report that a unit has killed its worker, or made it hang (`timed_out`).
+
+    outcome: of an attempt that ran out of memory, which counts as a death; otherwise None.
+    """
 
     unit: WorkUnit
     reason: str
     timed_out: bool
+    outcome: UnitFailed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from skinbatch.engines.events import (
     RunEvent,
@@ -18,6 +17,7 @@ from skinbatch.engines.events import (
 from skinbatch.engines.pool import Ready
 from skinbatch.engines.worker_time import WorkerTime
 from skinbatch.runs.record import RunLog, RunRecord
+from skinbatch.scoring.assignment import Outcome
 
 
 class Recorder:
@@ -43,16 +43,18 @@ class Recorder:
             case UnitCommitted():
                 _count_committed(record, event)
             case UnitDrifted():
-                _count_traffic(record, event.outcome.traffic)
+                _count_traffic(record, event.outcome)
             case UnitRetried():
                 record.units_retried += 1
-                _count_traffic(record, event.outcome.traffic if event.outcome else {})
+                _count_traffic(record, event.outcome)
             case UnitHalved():
                 record.units_halved += 1
             case UnitOpen():
                 record.units_failed += 1
+                _count_traffic(record, event.outcome)
             case WorkerDied():
                 record.worker_deaths += 1
+                _count_traffic(record, event.outcome)
             case Tick():
                 photos = record.photos_scored + record.photos_copied
                 record.seconds = time.monotonic() - self._started
@@ -62,7 +64,7 @@ class Recorder:
 
 def _count_committed(record: RunRecord, event: UnitCommitted) -> None:
     outcome, receipt = event.outcome, event.outcome.receipt
-    _count_traffic(record, outcome.traffic)
+    _count_traffic(record, outcome)
     record.units_done += 1
     record.photos_isolated += event.assignment.verdict is not None
     record.photos_vanished += len(outcome.vanished)
@@ -78,7 +80,7 @@ def _count_committed(record: RunRecord, event: UnitCommitted) -> None:
     record.timings.update(receipt.timings)
 
 
-def _count_traffic(record: RunRecord, traffic: Mapping[str, int]) -> None:
-    """Add what a worker counted. traffic: see storage.traffic."""
-    for name, number in traffic.items():
+def _count_traffic(record: RunRecord, outcome: Outcome | None) -> None:
+    """Add what a worker counted during an attempt, see storage.traffic."""
+    for name, number in (outcome.traffic if outcome is not None else {}).items():
         setattr(record, name, getattr(record, name) + number)

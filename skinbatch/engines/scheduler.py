@@ -210,10 +210,11 @@ class Scheduler:
         elif outcome.kind == "store":
             self._retry_later(assignment, outcome.message, outcome)
         elif outcome.kind == "memory":
-            self._blame(assignment, f"memory ran out: {outcome.message}", timed_out=False)
+            reason = f"memory ran out: {outcome.message}"
+            self._blame(assignment, reason, timed_out=False, outcome=outcome)
         else:
             self.fatal = self.fatal or outcome
-            self.publish(UnitOpen(unit_id, outcome.message))
+            self.publish(UnitOpen(unit_id, outcome.message, outcome))
 
     def _retry_later(
         self, assignment: Assignment, message: str, outcome: UnitFailed | None = None
@@ -226,7 +227,7 @@ class Scheduler:
         tries = self._store_tries[unit_id] = self._store_tries.get(unit_id, 0) + 1
         step = after_store_failure(tries, message)
         if isinstance(step, GiveUp):
-            self.publish(UnitOpen(unit_id, step.message))
+            self.publish(UnitOpen(unit_id, step.message, outcome))
             return
         self.publish(UnitRetried(assignment, message, outcome))
         self._later.append((time.monotonic() + step.pause * self.store_timeout_s, assignment))
@@ -293,18 +294,24 @@ class Scheduler:
                 count.further = min(now, count.further + blind)
         return now
 
-    def _blame(self, assignment: Assignment, reason: str, timed_out: bool) -> None:
+    def _blame(
+        self,
+        assignment: Assignment,
+        reason: str,
+        timed_out: bool,
+        outcome: UnitFailed | None = None,
+    ) -> None:
         unit = assignment.unit
         if assignment.verdict is not None:
             if assignment.unread or unit.shard is None:
                 message = f"a worker died while writing one photo's row: {reason}"
-                self.publish(UnitOpen(unit.unit_id, message))
+                self.publish(UnitOpen(unit.unit_id, message, outcome))
             else:  # the reader dies before it gets to the member's name
-                self.publish(UnitRetried(assignment, reason))
+                self.publish(UnitRetried(assignment, reason, outcome))
                 self._again.append(replace(assignment, unread=True))
             return
         self._deaths[unit.unit_id] = Deaths(self._died(unit).count + 1, reason, timed_out)
-        self.publish(WorkerDied(unit, reason, timed_out))
+        self.publish(WorkerDied(unit, reason, timed_out, outcome))
         self._take_step(assignment, self._after_death(unit))
 
     def _after_death(self, unit: WorkUnit) -> Retry | Count | Halve | Verdict:

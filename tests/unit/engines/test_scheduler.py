@@ -6,7 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 
@@ -21,9 +23,12 @@ from skinbatch.engines.events import (
 )
 from skinbatch.engines.next_step import MOST_LOST_MACHINES, Deaths
 from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
+from skinbatch.engines.recorder import Recorder
 from skinbatch.engines.scheduler import Scheduler, WorkersFailed
 from skinbatch.errors import StoreError
+from skinbatch.runs.record import RunLog, RunRecord
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
+from skinbatch.storage.local import LocalStore
 from skinbatch.types import ImageRef, ShardRef, Status, WorkUnit
 
 NONE = Deaths()
@@ -415,6 +420,21 @@ def test_a_store_that_fails_is_tried_three_times_and_then_the_unit_stays_open() 
     heard = run(pool, assignment("g0", "ab"), assignment("g1", "cd"))
     assert heard.open == {"g0": "503 SlowDown"}
     assert photos(heard) == ["c", "d"]
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("store", 3), ("memory", 4), ("forbidden", 1)])
+def test_the_requests_of_every_attempt_are_counted(
+    kind: Literal["store", "memory", "forbidden"], attempts: int, tmp_path: Path
+) -> None:
+    pool = ScriptedPool(size=1)
+    pool.answers["g0"] = [UnitFailed(kind, "no", traffic={"requests_get": 5})] * attempts
+    record = RunRecord("r", "skinbatch", "local", "f", "photos")
+    recorder = Recorder(RunLog(LocalStore(str(tmp_path)), record))
+    Scheduler(pool, recorder.hear, 60.0, 0.0, lambda unit: NONE, lambda shard, step: 10).run(
+        iter([assignment("g0", "a")])
+    )
+    assert len(pool.handed_out) == attempts and not pool.answers["g0"]
+    assert record.requests_get == 5 * attempts
 
 
 def test_a_unit_that_a_store_failed_is_tried_again_when_the_store_may_be_back(

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from skinbatch.engines.local import LocalEngine
-from skinbatch.engines.pool import Event, Finished, Progress, Ready
+from skinbatch.engines.pool import Finished, PoolEvent, UnitProgress, WorkerReady
 from skinbatch.engines.worker import Worker
 from skinbatch.runs import claim, cleanup, ledger, plan, receipts, record, snapshot
 from skinbatch.scoring.assignment import Assignment, ScoringContext
@@ -48,14 +48,14 @@ class _Pool:
     def submit(self, worker: int, assignment: Assignment) -> None:
         self._given = assignment
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float) -> list[PoolEvent]:
         if not self._ready:
             self._ready = True
-            return [Ready(0, *self._worker.describe())]
+            return [WorkerReady(0, *self._worker.describe())]
         given, self._given = self._given, None
         return [] if given is None else [Finished(0, self._worker.score(given))]
 
-    def progress(self) -> dict[int, Progress]:
+    def progress(self) -> dict[int, UnitProgress]:
         return {}
 
     def replace(self, worker: int, reason: str) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from skinbatch.engines.presenter import Progress as RunProgress
+from skinbatch.engines.presenter import RunProgress
 from skinbatch.engines.terminal import PLAIN_EVERY_S, TerminalPresenter, clock
 from skinbatch.logs import event, write_json
 from skinbatch.runs.cost import Cost, amount, size, worker_time

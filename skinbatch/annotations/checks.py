@@ -12,7 +12,7 @@ import numpy as np
 
 from skinbatch.annotations.displayed import displayed_size, same_shape
 from skinbatch.annotations.label_map import mask_size, read_mask
-from skinbatch.annotations.likeness import Look, Progress, alike, look_at_all
+from skinbatch.annotations.likeness import Look, OnProgress, alike, look_at_all
 from skinbatch.annotations.masks import CLASSES as MASK_CLASSES
 from skinbatch.annotations.masks import UNSURE
 from skinbatch.annotations.parts import part_of
@@ -35,7 +35,7 @@ def check(
     stage: Stage,
     classes: Sequence[str],
     mapping: Mapping[str, str] | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     hashes: dict[Path, str] | None = None,
 ) -> Problems:
     """Find everything that is wrong with the photos that a stage is trained and validated on.
@@ -216,7 +216,7 @@ def _mask_classes(photo: AnnotatedPhoto) -> set[str]:
 
 
 def _looks(
-    splits: Mapping[str, Sequence[AnnotatedPhoto]], progress: Progress | None
+    splits: Mapping[str, Sequence[AnnotatedPhoto]], progress: OnProgress | None
 ) -> dict[str, list[Look | tuple[int, int] | str | None]]:
     """Return the look of every photo, or its size if there is nothing to compare it with.
 

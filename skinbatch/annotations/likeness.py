@@ -31,7 +31,7 @@ from skinbatch.annotations.displayed import plain, turned_size
 from skinbatch.annotations.photos import AnnotatedPhoto
 
 # Called with the number of photos done and of all photos.
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 # Largest share of the signs that may differ between copies of one photo.
 MOST_DIFFERENT = 0.13
 # Frequencies each way: 256 in all.
@@ -109,7 +109,7 @@ def _signs(grey: NDArray[np.float32]) -> NDArray[np.int8]:
     )
 
 
-def look_at_all(paths: Sequence[Path], progress: Progress | None = None) -> list[Look | str]:
+def look_at_all(paths: Sequence[Path], progress: OnProgress | None = None) -> list[Look | str]:
     """Return look_at of every photo, on all cores."""
     found = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -148,7 +148,7 @@ def alike(
 
 
 def perceptual_groups(
-    photos: Sequence[AnnotatedPhoto], progress: Progress | None = None
+    photos: Sequence[AnnotatedPhoto], progress: OnProgress | None = None
 ) -> list[int]:
     """Return a group for every photo, numbered from 0 in the order of the photos.
 

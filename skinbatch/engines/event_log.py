@@ -14,14 +14,14 @@ from skinbatch.engines.events import (
     UnitRetried,
     WorkerDied,
 )
-from skinbatch.engines.pool import Ready
+from skinbatch.engines.pool import WorkerReady
 from skinbatch.logs import event as log
 
 
 def log_event(event: RunEvent) -> None:
     """Write an event to the log, with its photos if it has any."""
     match event:
-        case Ready():
+        case WorkerReady():
             log("worker_ready", worker=event.worker, host=event.host, device=event.device)
         case UnitCommitted():
             _log_committed(event)

@@ -1,6 +1,7 @@
 """Define what can happen while units are scored, as values, and pass it to whoever subscribes.
 
-The scheduler publishes. The log, the record, the totals, the notes and the ledger subscribe.
+The scheduler publishes. The log, the record, the totals, the notes and the ledger subscribe. Two
+events come from the pool as they are: WorkerReady and PoolMessage.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from skinbatch.engines.pool import Ready, Said
+from skinbatch.engines.pool import PoolMessage, WorkerReady
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import WorkUnit
 
@@ -88,8 +89,8 @@ class Tick:
 
 
 RunEvent = (
-    Ready
-    | Said
+    WorkerReady
+    | PoolMessage
     | UnitCommitted
     | UnitDrifted
     | UnitRetried

@@ -14,7 +14,14 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from skinbatch.config import Config, EngineSettings
-from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, check_precision
+from skinbatch.engines.pool import (
+    Death,
+    Finished,
+    PoolEvent,
+    UnitProgress,
+    WorkerReady,
+    check_precision,
+)
 from skinbatch.engines.worker import environment
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext
@@ -68,7 +75,7 @@ class LocalPool:
 
     def __init__(self, context: ScoringContext) -> None:
         self.context = context
-        self._progress = Progress()
+        self._progress = UnitProgress()
         self._start()
 
     def _start(self) -> None:
@@ -91,10 +98,10 @@ class LocalPool:
             return  # the child is dead; `wait` reports it
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        self._progress = Progress()
+        self._progress = UnitProgress()
         self._send(assignment)
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float) -> list[PoolEvent]:
         end = time.monotonic() + timeout_s
         while wait([self._connection], max(0.0, end - time.monotonic())):
             try:
@@ -104,7 +111,7 @@ class LocalPool:
             if kind == "progress":
                 self._progress = values[0]
             elif kind == "ready":
-                return [Ready(0, *values)]
+                return [WorkerReady(0, *values)]
             elif kind == "broken":
                 return [self._reap(str(values[0]))]
             else:
@@ -118,7 +125,7 @@ class LocalPool:
         self._start()
         return Death(0, reason or _describe(code))
 
-    def progress(self) -> Mapping[int, Progress]:
+    def progress(self) -> Mapping[int, UnitProgress]:
         return {0: self._progress}
 
     def replace(self, worker: int, reason: str) -> None:

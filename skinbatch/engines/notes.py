@@ -10,7 +10,7 @@ from skinbatch.engines.events import (
     UnitRetried,
     WorkerDied,
 )
-from skinbatch.engines.pool import Ready, Said
+from skinbatch.engines.pool import PoolMessage, WorkerReady
 from skinbatch.engines.presenter import Presenter
 from skinbatch.scoring.assignment import UnitFailed
 
@@ -28,9 +28,9 @@ class Notes:
 
     def hear(self, event: RunEvent) -> None:
         match event:
-            case Ready():
+            case WorkerReady():
                 self._presenter.phase("scoring")
-            case Said():
+            case PoolMessage():
                 self._presenter.note(event.text)
             case StoreTrouble():
                 self.store_trouble(event.text)

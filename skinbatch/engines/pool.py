@@ -12,7 +12,7 @@ from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class WorkerReady:
     """Report that a worker has built its models and waits for a unit.
 
     device: description of its device. host: name of its machine.
@@ -49,17 +49,17 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class PoolMessage:
     """Carry a sentence that the user should see now."""
 
     text: str
 
 
-Event = Ready | Finished | Death | Said
+PoolEvent = WorkerReady | Finished | Death | PoolMessage
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class UnitProgress:
     """Describe how far a worker is with its unit.
 
     photos: photos finished, counted from 0. on_store: the worker is waiting for a store and for
@@ -83,10 +83,10 @@ class WorkerPool(Protocol):
     def submit(self, worker: int, assignment: Assignment) -> None:
         """Hand a unit to a worker that is ready and idle."""
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float) -> list[PoolEvent]:
         """Wait up to `timeout_s` seconds and return the events since the last call, often none."""
 
-    def progress(self) -> Mapping[int, Progress]:
+    def progress(self) -> Mapping[int, UnitProgress]:
         """Return the last reported progress of each worker that has a unit."""
 
     def replace(self, worker: int, reason: str) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """Describe how far a run is.
 
     photos_total: photos known so far. total_known: false while members of a shard are still to be
@@ -32,7 +32,7 @@ class Presenter(Protocol):
     def note(self, text: str) -> None:
         """Show something that the user should know and that does not stop the run."""
 
-    def progress(self, progress: Progress) -> None: ...
+    def progress(self, progress: RunProgress) -> None: ...
 
 
 @dataclass(slots=True)
@@ -47,5 +47,5 @@ class Silent:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RunProgress) -> None:
         """Show nothing."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from skinbatch.config import RunSettings
 from skinbatch.engines.events import RunEvent, Tick, UnitCommitted, UnitHalved, WorkerDied
-from skinbatch.engines.presenter import Progress
+from skinbatch.engines.presenter import RunProgress
 from skinbatch.scoring.assignment import UnitDone
 from skinbatch.types import WorkUnit
 
@@ -43,7 +43,7 @@ class Totals:
     """
 
     def __init__(
-        self, settings: RunSettings, before: Before, show: Callable[[Progress], None]
+        self, settings: RunSettings, before: Before, show: Callable[[RunProgress], None]
     ) -> None:
         self.settings = settings
         self._show = show
@@ -109,7 +109,7 @@ class Totals:
             return self._counts[unit.unit_id]
         return None if unit.stop is None else unit.stop - unit.start
 
-    def _progress(self, in_flight: int) -> Progress:
+    def _progress(self, in_flight: int) -> RunProgress:
         """Return the progress now. in_flight: photos finished within unfinished units."""
         now = time.monotonic()
         done = self.photos + in_flight
@@ -119,7 +119,7 @@ class Totals:
         since, then = self._window[0]
         rate = max(0.0, (done - then) / (now - since)) if now > since else 0.0
         left = self.known - self.rows - in_flight
-        return Progress(
+        return RunProgress(
             self.done_before + done,
             max(self.known, self.done_before + done),
             self.units_done,

@@ -13,7 +13,14 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, Said
+from skinbatch.engines.pool import (
+    Death,
+    Finished,
+    PoolEvent,
+    PoolMessage,
+    UnitProgress,
+    WorkerReady,
+)
 from skinbatch.engines.ray_metrics import RunMetrics
 from skinbatch.engines.ray_watch import HeadWatch, Placement
 from skinbatch.engines.worker import Worker, environment
@@ -56,7 +63,7 @@ class RayPool:
         self._placement = placement
         self._head = head or HeadWatch(None)
         self._gpus = gpus
-        self._said_cpu = False
+        self._noted_cpu = False
         self._context = ray.put(context)
         self._metrics = RunMetrics(context.fingerprint)
         self._remote = ray.remote(concurrency_groups={"progress": 1})(_Actor).options(
@@ -70,7 +77,7 @@ class RayPool:
         self._nodes: dict[int, str] = {}
         self._calls: dict[Any, tuple[int, str]] = {}
         self._asked: dict[Any, int] = {}
-        self._progress: dict[int, Progress] = {}
+        self._progress: dict[int, UnitProgress] = {}
         self._missing: dict[int, tuple[float, str]] = {}
         self._up: set[int] = set()
         for worker in range(workers):
@@ -83,16 +90,16 @@ class RayPool:
         self._calls[actor.node.remote()] = (worker, "ready")
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        self._progress[worker] = Progress()
+        self._progress[worker] = UnitProgress()
         self._metrics.submitted(worker, assignment)
         self._calls[self._actors[worker].score.remote(assignment)] = (worker, "score")
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float) -> list[PoolEvent]:
         self._head.look()
         events = self._bury_missing()
         if self._placement is not None and not self._up:
             note = self._placement.look(self._actors.values())
-            events += [Said(note)] if note else []
+            events += [PoolMessage(note)] if note else []
         if events or not self._calls:
             time.sleep(0 if events else timeout_s)
             return events
@@ -102,22 +109,24 @@ class RayPool:
             event = self._event(worker, kind, call)
             if event is not None:
                 events.append(event)
-            if isinstance(event, Ready):
+            if isinstance(event, WorkerReady):
                 self._up.add(event.worker)
                 events += self._without_gpu(event)
         return events
 
-    def _without_gpu(self, ready: Ready) -> list[Event]:
+    def _without_gpu(self, ready: WorkerReady) -> list[PoolEvent]:
         """Tell the user about a worker that was given a GPU but computes on its CPUs."""
-        if not self._gpus or self._said_cpu or ready.resource != "cpu":
+        if not self._gpus or self._noted_cpu or ready.resource != "cpu":
             return []
-        self._said_cpu = True
+        self._noted_cpu = True
         what = f"{ready.host}: Ray gives the worker a GPU there, but torch cannot use one"
         return [
-            Said(f"{what} (its driver, or a torch without CUDA); the worker computes on its CPUs")
+            PoolMessage(
+                f"{what} (its driver, or a torch without CUDA); the worker computes on its CPUs"
+            )
         ]
 
-    def _event(self, worker: int, kind: str, call: Any) -> Event | None:
+    def _event(self, worker: int, kind: str, call: Any) -> PoolEvent | None:
         try:
             value = ray.get(call)
         except RayTaskError as e:
@@ -135,10 +144,10 @@ class RayPool:
             self._metrics.finished(worker, value)
             return Finished(worker, value)
         self._nodes[worker], (device, host) = value
-        return Ready(worker, device, host)
+        return WorkerReady(worker, device, host)
 
-    def _bury_missing(self) -> list[Event]:
-        events: list[Event] = []
+    def _bury_missing(self) -> list[PoolEvent]:
+        events: list[PoolEvent] = []
         for worker, (until, reason) in list(self._missing.items()):
             if self._machine_lost(worker) or time.monotonic() > until:
                 del self._missing[worker]
@@ -155,7 +164,7 @@ class RayPool:
         self._replace(worker)
         return Death(worker, _first_lines(reason), lost)
 
-    def progress(self) -> Mapping[int, Progress]:
+    def progress(self) -> Mapping[int, UnitProgress]:
         if self._asked:
             done, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
             for call in done:

@@ -14,7 +14,7 @@ from skinbatch.engines.events import (
     UnitRetried,
     WorkerDied,
 )
-from skinbatch.engines.pool import Ready
+from skinbatch.engines.pool import WorkerReady
 from skinbatch.engines.worker_time import WorkerTime
 from skinbatch.runs.record import RunLog, RunRecord
 from skinbatch.scoring.assignment import Outcome
@@ -35,7 +35,7 @@ class Recorder:
 
     def _count(self, record: RunRecord, event: RunEvent) -> None:
         match event:
-            case Ready():
+            case WorkerReady():
                 self._worker_time.ready(event)
                 machine = f"{event.host}: {event.device}"
                 if machine not in record.machines:

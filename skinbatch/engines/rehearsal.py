@@ -8,7 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skinbatch.engines.pool import Event, Finished, Progress, Ready, Said, WorkerPool
+from skinbatch.engines.pool import (
+    Finished,
+    PoolEvent,
+    PoolMessage,
+    UnitProgress,
+    WorkerPool,
+    WorkerReady,
+)
 from skinbatch.engines.presenter import Presenter
 from skinbatch.errors import StoreError
 from skinbatch.scoring.assignment import Assignment, UnitDone
@@ -75,7 +82,7 @@ class Rehearser:
         self._begun: dict[int, float] = {}
         self._measured: list[Measured] = []
         self._problems: list[str] = []
-        self._seen: dict[int, Progress] = {}
+        self._seen: dict[int, UnitProgress] = {}
         self._first_warm = math.inf
         self._further = 0.0
 
@@ -87,7 +94,7 @@ class Rehearser:
             for event in self.pool.wait(_TICK_S):
                 self._further = time.monotonic()
                 self._take(event)
-                if isinstance(event, Ready):
+                if isinstance(event, WorkerReady):
                     start_s = self._further - started
             if self._may_begin():
                 self._hand_out()
@@ -98,13 +105,13 @@ class Rehearser:
             raise StoreError(f"the sample could not be scored: {reason}")
         return Rehearsal(tuple(self._measured), len(self._warm), start_s, tuple(self._problems))
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, Ready):
+    def _take(self, event: PoolEvent) -> None:
+        if isinstance(event, WorkerReady):
             self._resources[event.worker] = event.resource
             self.pool.submit(event.worker, _assignment(self._warm_up))
         elif isinstance(event, Finished):
             self._finish(event)
-        elif isinstance(event, Said):
+        elif isinstance(event, PoolMessage):
             self.presenter.note(event.text)
         else:
             self._begun.pop(event.worker, None)

@@ -34,7 +34,15 @@ from skinbatch.engines.next_step import (
     after_store_failure,
     verdict,
 )
-from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready, Said, WorkerPool
+from skinbatch.engines.pool import (
+    Death,
+    Finished,
+    PoolEvent,
+    PoolMessage,
+    UnitProgress,
+    WorkerPool,
+    WorkerReady,
+)
 from skinbatch.errors import StoreError, memory_is_full
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import ShardRef, WorkUnit
@@ -57,7 +65,7 @@ class WorkersFailed(StoreError):
 @dataclass(slots=True)
 class _Busy:
     assignment: Assignment
-    progress: Progress
+    progress: UnitProgress
     since: float
 
 
@@ -65,13 +73,13 @@ class _Busy:
 class _Count:
     """Track the counting of a shard's members.
 
-    further: time when the last member was passed. found: the number or the error, None while
+    further: time when the last member was passed. result: the number or the error, None while
     counting. awaited: false when the scheduler has stopped waiting.
     """
 
     assignment: Assignment
     further: float
-    found: int | Exception | None = None
+    result: int | Exception | None = None
     awaited: bool = True
 
     def step(self) -> None:
@@ -168,7 +176,7 @@ class Scheduler:
         self._later = [(due, assignment) for due, assignment in self._later if due > now]
         for unit_id, count in list(self._counts.items()):
             longest = max(_COUNTED_S, self.stall_timeout_s + self.store_timeout_s)
-            if count.found is not None or now - count.further > longest:
+            if count.result is not None or now - count.further > longest:
                 del self._counts[unit_id]
                 count.awaited = False
                 self._counted(count)
@@ -182,11 +190,11 @@ class Scheduler:
                 return
         worker = min(self.idle)
         self.idle.remove(worker)
-        self._busy[worker] = _Busy(assignment, Progress(), time.monotonic())
+        self._busy[worker] = _Busy(assignment, UnitProgress(), time.monotonic())
         self.pool.submit(worker, assignment)
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, Ready):
+    def _take(self, event: PoolEvent) -> None:
+        if isinstance(event, WorkerReady):
             self._starts = 0
             self.idle.add(event.worker)
             self.publish(event)
@@ -195,7 +203,7 @@ class Scheduler:
             self.idle.add(event.worker)
             if busy is not None:
                 self._finish(busy.assignment, event)
-        elif isinstance(event, Said):
+        elif isinstance(event, PoolMessage):
             self.publish(event)
         else:
             self._bury(event)
@@ -263,7 +271,7 @@ class Scheduler:
         progress = self.pool.progress()
         now = self._forgiving_now()
         for worker, busy in list(self._busy.items()):
-            seen = progress.get(worker, Progress())
+            seen = progress.get(worker, UnitProgress())
             if seen.trouble:
                 self.publish(StoreTrouble(seen.trouble))
             if seen != busy.progress:
@@ -280,7 +288,7 @@ class Scheduler:
                 del self._busy[worker]
                 self.pool.replace(worker, reason)
                 self._blame(busy.assignment, reason, timed_out=True)
-        photos = sum(progress.get(w, Progress()).photos for w in self._busy)
+        photos = sum(progress.get(w, UnitProgress()).photos for w in self._busy)
         self.publish(Tick(photos))
 
     def _forgiving_now(self) -> float:
@@ -351,28 +359,28 @@ class Scheduler:
 
         def run() -> None:
             try:
-                count.found = self.count_members(shard, count.step)
+                count.result = self.count_members(shard, count.step)
             except Exception as e:  # raised by `_counted`
-                count.found = e
+                count.result = e
 
         threading.Thread(target=run, name="count", daemon=True).start()
         return count
 
     def _counted(self, count: _Count) -> None:
         assignment, unit = count.assignment, count.assignment.unit
-        if isinstance(count.found, Exception):
-            error = count.found
+        if isinstance(count.result, Exception):
+            error = count.result
             if not isinstance(error, StoreError | OSError) and not memory_is_full(error):
                 raise error
             self._retry_later(assignment, str(error) or type(error).__name__)
-        elif count.found is None:  # the reader hangs on what killed the workers
+        elif count.result is None:  # the reader hangs on what killed the workers
             blamed = verdict(self._died(unit))
             self._again.append(
                 replace(assignment, verdict=(blamed.status, blamed.error), unread=True)
             )
         else:
             assert unit.shard is not None
-            self._members[unit.shard] = count.found
+            self._members[unit.shard] = count.result
             self._take_step(assignment, self._after_death(unit))
 
     def _died(self, unit: WorkUnit) -> Deaths:

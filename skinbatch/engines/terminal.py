@@ -21,8 +21,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from skinbatch.engines.presenter import Presenter, Silent
-from skinbatch.engines.presenter import Progress as RunProgress
+from skinbatch.engines.presenter import Presenter, RunProgress, Silent
 from skinbatch.redact import redacted
 
 PLAIN_EVERY_S = 10.0

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 
-from skinbatch.engines.pool import Progress
+from skinbatch.engines.pool import UnitProgress
 from skinbatch.logs import write_json, writes_json
 from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext
 from skinbatch.storage.traffic import TRAFFIC
@@ -47,8 +47,8 @@ class Worker:
     def score(self, assignment: Assignment) -> Outcome:
         return self._scorer.score(assignment)
 
-    def progress(self) -> Progress:
-        return Progress(
+    def progress(self) -> UnitProgress:
+        return UnitProgress(
             self._scorer.photos_further,
             self._scorer.waits_on_store,
             self._scorer.steps,

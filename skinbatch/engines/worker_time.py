@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from skinbatch.engines.pool import Ready
+from skinbatch.engines.pool import WorkerReady
 
 
 class WorkerTime:
@@ -22,7 +22,7 @@ class WorkerTime:
         self._since: dict[int, tuple[float, str]] = {}
         self._before: dict[str, float] = {}
 
-    def ready(self, event: Ready) -> None:
+    def ready(self, event: WorkerReady) -> None:
         """Begin to count a worker, or count it as what it computes on now."""
         now = self._clock()
         since, resource = self._since.get(event.worker, (now, event.resource))

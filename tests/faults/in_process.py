@@ -17,7 +17,7 @@ import pytest
 
 from skinbatch.archive.decode import decode
 from skinbatch.config import Config
-from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
+from skinbatch.engines.pool import Death, Finished, PoolEvent, UnitProgress, WorkerReady
 from skinbatch.engines.worker import Worker
 from skinbatch.runs import layout
 from skinbatch.scoring.assignment import Assignment, ScoringContext
@@ -57,13 +57,13 @@ class InProcessPool:
         self._worker = Worker(context)
         self._deaths, self._late_deaths = deaths, late_deaths
         self._attempts = 0
-        self._events: list[Event] = [Ready(0, *self._worker.describe())]
+        self._events: list[PoolEvent] = [WorkerReady(0, *self._worker.describe())]
         self._given: Assignment | None = None
 
     def submit(self, worker: int, assignment: Assignment) -> None:
         self._given = assignment
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float) -> list[PoolEvent]:
         if self._given is None:
             events, self._events = self._events, []
             return events
@@ -73,10 +73,10 @@ class InProcessPool:
             outcome = self._worker.score(assignment)
             if self._attempts not in self._late_deaths:
                 return [Finished(0, outcome)]
-        self._events = [Ready(0, *self._worker.describe())]
+        self._events = [WorkerReady(0, *self._worker.describe())]
         return [Death(0, "the worker was killed by the test")]
 
-    def progress(self) -> Mapping[int, Progress]:
+    def progress(self) -> Mapping[int, UnitProgress]:
         return {0: self._worker.progress()}
 
     def replace(self, worker: int, reason: str) -> None:

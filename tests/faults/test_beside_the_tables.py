@@ -9,7 +9,7 @@ import pytest
 import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import drive
-from skinbatch.engines.pool import Death, Event, Ready
+from skinbatch.engines.pool import Death, PoolEvent, WorkerReady
 from skinbatch.engines.presenter import Silent
 from skinbatch.engines.progress import STOP_AFTER_DEATHS
 from skinbatch.engines.run import Run
@@ -67,11 +67,11 @@ class Deadly(InProcessEngine):
         everything = self.everything
 
         class Pool(InProcessPool):
-            def wait(self, timeout_s: float) -> list[Event]:
+            def wait(self, timeout_s: float) -> list[PoolEvent]:
                 if self._given is None or not deadly(self._given):
                     return super().wait(timeout_s)
                 self._given = None
-                return [Death(0, "SIGSEGV"), Ready(0, *self._worker.describe())]
+                return [Death(0, "SIGSEGV"), WorkerReady(0, *self._worker.describe())]
 
         def deadly(given: Assignment) -> bool:
             unit = given.unit

@@ -19,7 +19,7 @@ import skinbatch
 from skinbatch.archive.missing import likely_cause
 from skinbatch.config import StorageSettings, parse_config
 from skinbatch.durations import moment_of, seconds_of
-from skinbatch.engines.presenter import Progress, Silent
+from skinbatch.engines.presenter import RunProgress, Silent
 from skinbatch.errors import UsageError
 from skinbatch.storage.locate import Locator
 from skinbatch.types import ImageRef
@@ -258,9 +258,9 @@ class Watching(Silent):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[Progress] = []
+        self.seen: list[RunProgress] = []
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RunProgress) -> None:
         self.seen.append(progress)
 
 

@@ -14,7 +14,7 @@ import skinbatch
 from skinbatch.cli import main as cli
 from skinbatch.console import counted, query, summary
 from skinbatch.engines import score as engines_score
-from skinbatch.engines.presenter import Progress
+from skinbatch.engines.presenter import RunProgress
 from skinbatch.engines.terminal import clock, describe
 from skinbatch.errors import ClaimError, SkinbatchError, StoreError, TableError, UsageError
 from skinbatch.runs.report import RunReport
@@ -341,7 +341,7 @@ def test_a_run_that_is_not_done_points_to_what_is_left() -> None:
 
 
 def test_progress_is_told_in_one_line() -> None:
-    progress = Progress(120, 283, 3, 9, 2, 4.06, 40.2)
+    progress = RunProgress(120, 283, 3, 9, 2, 4.06, 40.2)
     assert describe(progress) == "120/283 photos, 4.1/s, 0:40 left, 2 failed"
     assert (clock(3725), clock(59.6)) == ("1:02:05", "1:00")
     assert counted({"corrupt": 8, "ok": 271, "cut": 8}) == "271 ok, 8 corrupt, 8 cut"

@@ -22,7 +22,7 @@ from skinbatch.engines.events import (
     WorkerDied,
 )
 from skinbatch.engines.notes import Notes
-from skinbatch.engines.pool import Ready, Said
+from skinbatch.engines.pool import PoolMessage, WorkerReady
 from skinbatch.engines.presenter import Silent
 from skinbatch.engines.recorder import Recorder
 from skinbatch.runs.listed import collect
@@ -67,7 +67,7 @@ DRIFTED = UnitFailed("drift", "a.jpg changed", changed=(UNIT.images[0],))
 @pytest.mark.parametrize(
     ("event", "counts"),
     [
-        (Ready(0, "cpu", "here"), {"machines": ["here: cpu"]}),
+        (WorkerReady(0, "cpu", "here"), {"machines": ["here: cpu"]}),
         (
             UnitCommitted(ASSIGNMENT, DONE),
             {
@@ -95,7 +95,7 @@ DRIFTED = UnitFailed("drift", "a.jpg changed", changed=(UNIT.images[0],))
         (UnitHalved(UNIT), {"units_halved": 1}),
         (UnitOpen("g0", "503"), {"units_failed": 1}),
         (WorkerDied(UNIT, "SIGSEGV", False), {"worker_deaths": 1}),
-        (Said("no worker has started yet"), {}),
+        (PoolMessage("no worker has started yet"), {}),
     ],
 )
 def test_the_record_counts_what_happens(

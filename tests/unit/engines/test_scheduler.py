@@ -22,7 +22,7 @@ from skinbatch.engines.events import (
     WorkerDied,
 )
 from skinbatch.engines.next_step import MOST_LOST_MACHINES, Deaths
-from skinbatch.engines.pool import Death, Event, Finished, Progress, Ready
+from skinbatch.engines.pool import Death, Finished, PoolEvent, UnitProgress, WorkerReady
 from skinbatch.engines.recorder import Recorder
 from skinbatch.engines.scheduler import Scheduler, WorkersFailed
 from skinbatch.errors import StoreError
@@ -49,7 +49,7 @@ class ScriptedPool:
         self.answers: dict[str, list[UnitFailed]] = {}
         self.unreadable: set[str] = set()
         self.lost_machines = 0
-        self.events: list[Event] = [Ready(w, "cpu", "here") for w in range(size)]
+        self.events: list[PoolEvent] = [WorkerReady(w, "cpu", "here") for w in range(size)]
         self.replaced: list[int] = []
         self.handed_out: list[Assignment] = []
 
@@ -63,29 +63,32 @@ class ScriptedPool:
             self.lost_machines -= 1
             self.events += [
                 Death(worker, "the node died", machine_lost=True),
-                Ready(worker, "cpu", "there"),
+                WorkerReady(worker, "cpu", "there"),
             ]
         elif ids & self.unreadable and not assignment.unread:
-            self.events += [Death(worker, "SIGSEGV in a reader"), Ready(worker, "cpu", "here")]
+            self.events += [
+                Death(worker, "SIGSEGV in a reader"),
+                WorkerReady(worker, "cpu", "here"),
+            ]
         elif ids & self.hangs and assignment.verdict is None:
             return
         elif ids & self.poison and assignment.verdict is None:
-            self.events += [Death(worker, "SIGSEGV"), Ready(worker, "cpu", "here")]
+            self.events += [Death(worker, "SIGSEGV"), WorkerReady(worker, "cpu", "here")]
         elif self.answers.get(assignment.unit.unit_id):
             self.events.append(Finished(worker, self.answers[assignment.unit.unit_id].pop()))
         else:
             self.events.append(Finished(worker, UnitDone(None)))
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float) -> list[PoolEvent]:
         events, self.events = self.events, []
         return events
 
-    def progress(self) -> Mapping[int, Progress]:
+    def progress(self) -> Mapping[int, UnitProgress]:
         return {}
 
     def replace(self, worker: int, reason: str) -> None:
         self.replaced.append(worker)
-        self.events.append(Ready(worker, "cpu", "here"))
+        self.events.append(WorkerReady(worker, "cpu", "here"))
 
     def close(self) -> None:
         self.events.clear()
@@ -328,7 +331,7 @@ def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_worker(
 
         steps = answered = 0
 
-        def wait(self, timeout_s: float) -> list[Event]:
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
             nonlocal now
             now += 150.0 if self.steps == 30 else 1.0
             self.steps += 1
@@ -336,9 +339,9 @@ def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_worker(
                 self.events.append(Finished(0, UnitDone(None)))
             return super().wait(timeout_s)
 
-        def progress(self) -> Mapping[int, Progress]:
+        def progress(self) -> Mapping[int, UnitProgress]:
             before, self.answered = self.answered, int(now)
-            return {0: Progress(steps=before)}
+            return {0: UnitProgress(steps=before)}
 
     pool = HeldUp(size=1, hangs={"a"})
     heard = run(pool, assignment("g0", "a"), stall_s=60.0)
@@ -361,7 +364,7 @@ def test_time_in_which_the_driver_itself_was_held_up_counts_against_no_archive_f
     class HeldUp(ScriptedPool):
         waits = 0
 
-        def wait(self, timeout_s: float) -> list[Event]:
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
             nonlocal now
             self.waits += 1
             now += 1000.0 if self.waits == 10 else 1.0
@@ -393,7 +396,7 @@ def test_a_count_that_hangs_is_given_up_by_a_driver_whose_turns_are_slow(
         return 10
 
     class Slow(ScriptedPool):
-        def wait(self, timeout_s: float) -> list[Event]:
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
             nonlocal now
             now += 6.0
             return super().wait(timeout_s)
@@ -448,7 +451,7 @@ def test_a_unit_that_a_store_failed_is_tried_again_when_the_store_may_be_back(
             handed_out.append((assignment.unit.unit_id, now[0]))
             super().submit(worker, assignment)
 
-        def wait(self, timeout_s: float) -> list[Event]:
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
             now[0] += 1.0
             return super().wait(timeout_s)
 
@@ -483,7 +486,7 @@ def test_stopping_hands_out_no_more_and_waits_for_what_is_in_flight() -> None:
 
 def test_workers_that_never_get_ready_end_the_run_with_their_reason() -> None:
     class Broken(ScriptedPool):
-        def wait(self, timeout_s: float) -> list[Event]:
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
             return [Death(0, "no such weights")]
 
     with pytest.raises(WorkersFailed, match="no such weights"):
@@ -497,8 +500,8 @@ class Waiting(ScriptedPool):
         super().__init__(size=1, hangs={"a"})
         self.on_store = on_store
 
-    def progress(self) -> Mapping[int, Progress]:
-        return {0: Progress(0, self.on_store)}
+    def progress(self) -> Mapping[int, UnitProgress]:
+        return {0: UnitProgress(0, self.on_store)}
 
 
 def test_a_store_that_does_not_answer_is_blamed_instead_of_the_unit() -> None:
@@ -515,7 +518,7 @@ def test_a_store_that_does_not_answer_is_blamed_instead_of_the_unit() -> None:
 )
 def test_workers_that_die_for_want_of_memory_say_what_to_set(reason: str) -> None:
     class Starving(ScriptedPool):
-        def wait(self, timeout_s: float) -> list[Event]:
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
             return [Death(0, reason)]
 
     with pytest.raises(WorkersFailed, match="set cpus_per_worker higher or workers lower"):
@@ -527,11 +530,11 @@ def test_a_worker_that_gets_further_is_not_given_up(steps_a_photo: int) -> None:
     class Slow(ScriptedPool):
         steps = 0
 
-        def progress(self) -> Mapping[int, Progress]:
+        def progress(self) -> Mapping[int, UnitProgress]:
             self.steps += 1
             if self.steps == 20:
                 self.events.append(Finished(0, UnitDone(None)))
-            return {0: Progress(self.steps // steps_a_photo, steps=self.steps)}
+            return {0: UnitProgress(self.steps // steps_a_photo, steps=self.steps)}
 
     heard = run(Slow(size=1, hangs={"a"}), assignment("g0", "ab"), stall_s=0.0)
     assert heard.deaths == {}

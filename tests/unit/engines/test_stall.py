@@ -16,7 +16,7 @@ import pytest
 from skinbatch.config import Config
 from skinbatch.engines import scheduler
 from skinbatch.engines.next_step import Deaths
-from skinbatch.engines.pool import Event, Finished, Progress, Ready
+from skinbatch.engines.pool import Finished, PoolEvent, UnitProgress, WorkerReady
 from skinbatch.engines.scheduler import Scheduler
 from skinbatch.engines.setup import prepare
 from skinbatch.engines.worker import Worker
@@ -45,8 +45,8 @@ class ThreadPool:
         self._looks = 0
         self._looked = threading.Condition()
         self._given_up = False
-        self._events: queue.Queue[Event] = queue.Queue()
-        self._events.put(Ready(0, "cpu", "here"))
+        self._events: queue.Queue[PoolEvent] = queue.Queue()
+        self._events.put(WorkerReady(0, "cpu", "here"))
 
     def slow(self, model: Any) -> Any:
         """Slow the model down."""
@@ -71,13 +71,13 @@ class ThreadPool:
 
         threading.Thread(target=score, daemon=True).start()
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float) -> list[PoolEvent]:
         try:
             return [self._events.get(timeout=0.01)]
         except queue.Empty:
             return []
 
-    def progress(self) -> Mapping[int, Progress]:
+    def progress(self) -> Mapping[int, UnitProgress]:
         seen = self.worker.progress()
         with self._looked:
             self._looks += 1

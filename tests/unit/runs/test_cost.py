@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skinbatch.config import PriceSettings, parse_config
-from skinbatch.engines.pool import Ready
+from skinbatch.engines.pool import WorkerReady
 from skinbatch.engines.worker_time import WorkerTime
 from skinbatch.errors import UsageError
 from skinbatch.runs.cost import Cost, amount, prices_of, size, worker_time
@@ -57,14 +57,14 @@ def test_prices_without_a_currency_are_refused() -> None:
 def test_a_worker_counts_from_when_it_is_ready() -> None:
     now = 100.0
     time = WorkerTime(lambda: now)
-    time.ready(Ready(0, "CPU, 2 threads", "a"))
+    time.ready(WorkerReady(0, "CPU, 2 threads", "a"))
     now = 110.0
-    time.ready(Ready(1, "NVIDIA H200", "b"))
+    time.ready(WorkerReady(1, "NVIDIA H200", "b"))
     assert time.seconds() == {"cpu": 10.0, "gpu": 0.0}
 
     now = 130.0
-    time.ready(Ready(0, "CPU, 2 threads", "a"))  # replaced after a death
-    time.ready(Ready(1, "CPU, 8 threads", "c"))  # replaced on a machine without a GPU
+    time.ready(WorkerReady(0, "CPU, 2 threads", "a"))  # replaced after a death
+    time.ready(WorkerReady(1, "CPU, 8 threads", "c"))  # replaced on a machine without a GPU
     now = 140.0
     assert time.seconds() == {"cpu": 50.0, "gpu": 20.0}
 

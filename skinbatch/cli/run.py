@@ -186,7 +186,13 @@ def retry(
             "image_id. With --where, only those that fit it.",
         ),
     ] = None,
-    pack: PackName = None,
+    pack: Annotated[
+        str | None,
+        typer.Option(
+            "--pack",
+            help="Name or folder of the pack of another scoring of DEST. (default: the newest run's)",
+        ),
+    ] = None,
     engine: EngineName = None,
     ray_address: RayAddress = None,
     device: Device = None,

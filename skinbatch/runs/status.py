@@ -43,7 +43,6 @@ class ScoringStatus:
 class RunStatus:
     """Describe the state of one scoring, and list all scorings of its destination.
 
-
     scorings: the one with the newest run first. state: running, done, stopped, failed or
     interrupted, from the newest run's record; `lost` if the record is `running` but has not been
     rewritten for a minute. total_known: False while the members of some shard have not been
@@ -166,7 +165,7 @@ def _read_one(store: Store, fingerprint: str, prices: PriceSettings = _NO_PRICES
     running = state == "running"
     message = str(run.get("message", ""))
     if state == "lost":
-        message = "its driver has not reported for a minute; run the same `skinbatch score` again to continue"
+        message = "its driver has not reported for a minute; run the same command again to continue"
     rate = float(run.get("photos_per_second", 0.0))
     cost, paid = Cost.of_run(run), prices_of(run, prices)
     return RunStatus(

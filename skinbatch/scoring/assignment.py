@@ -18,10 +18,10 @@ from skinbatch.unit_id import UnitId
 class ScoringContext:
     """Hold what all units of a run have in common. A worker builds its models and stores from it.
 
-    metadata: text that every data file carries. threads: cores that the worker may use. batch_size:
-    None lets the worker choose for its device. gpu: the worker has a GPU, whole or in part. units:
-    how many there are to score when the workers are started. taken: stages whose results may be
-    taken from the earlier scoring that assignments name.
+    metadata: text that every data file carries. threads: cores that the worker may use. gpu: the
+    worker has a GPU, whole or in part. units: how many there are to score when the workers are
+    started. taken: stages whose results may be taken from the earlier scoring that assignments
+    name.
     """
 
     fingerprint: str

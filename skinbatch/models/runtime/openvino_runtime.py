@@ -30,9 +30,10 @@ _core = openvino.Core()
 
 
 class CompiledNetwork:
-    """Run a compiled network. Threads may share it, because each has a request of its own.
+    """Run a compiled network, one photo after the other.
 
-    precision: in which it computes.
+    A batch at once is no faster, and needs the memory of all its photos. Threads may share the
+    network, because each has a request of its own. precision: in which it computes.
     """
 
     def __init__(self, compiled: openvino.CompiledModel, precision: Precision) -> None:
@@ -41,12 +42,18 @@ class CompiledNetwork:
         self._own = threading.local()
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs in order. x: (N, 3, H, W) float32."""
+        """Return the outputs in order, each with N rows. x: (N, 3, H, W) float32."""
+        photos = [self._infer(photo) for photo in x.split(1)]
+        if len(photos) == 1:
+            return photos[0]
+        return tuple(torch.cat(outputs) for outputs in zip(*photos, strict=True))
+
+    def _infer(self, photo: Tensor) -> tuple[Tensor, ...]:
         request = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = self._compiled.create_infer_request()
 
-        outputs = request.infer([np.ascontiguousarray(x.numpy())], share_inputs=True)
+        outputs = request.infer([np.ascontiguousarray(photo.numpy())], share_inputs=True)
         return tuple(torch.from_numpy(outputs[output]) for output in self._compiled.outputs)
 
 
@@ -59,18 +66,20 @@ def compile_network(
 ) -> CompiledNetwork:
     """Return the network as OpenVINO runs it.
 
-    An axis of the input stays open if the two examples differ in it. One compiled network serves
-    all shapes, because each further one would need memory and half a second of its own.
+    The height or width of the input stays open if the two examples differ in it. One compiled
+    network serves all sizes, because each further one would need memory and half a second of its
+    own.
 
     Args:
         run: computes nested tensors from (N, 3, H, W) float32.
         module: holds the weights.
-        examples: two inputs.
+        examples: two inputs. The first holds one photo.
         runtime: the share of the processor.
         precision: the lowest that may be used.
     """
     first, second = examples
-    shape = [a if a == b else -1 for a, b in zip(first.shape, second.shape, strict=True)]
+    sizes = zip(first.shape[1:], second.shape[1:], strict=True)
+    shape = [1] + [a if a == b else -1 for a, b in sizes]
     precision = lowest(precision)
     options = _options(runtime, precision)
 

@@ -52,7 +52,7 @@ def check(
         hashes: receives the SHA-256 of the photos that were compared, so that they need not be read
             again.
     """
-    found: list[Problem] = []
+    problems: list[Problem] = []
     used = {
         name: [_said(photo, stage) is not None for photo in photos]
         for name, photos in splits.items()
@@ -60,12 +60,12 @@ def check(
     annotated = {
         p.path
         for name, photos in splits.items()
-        for p, said in zip(photos, used[name], strict=True)
-        if said
+        for p, is_used in zip(photos, used[name], strict=True)
+        if is_used
     }
     for photos in splits.values():
         for photo in photos:
-            found += _of_photo(photo, stage, set(classes), mapping or {}, annotated)
+            problems += _of_photo(photo, stage, set(classes), mapping or {}, annotated)
     looks = _looks(splits, progress)
     if hashes is not None:
         hashes |= {
@@ -78,22 +78,22 @@ def check(
         usable = []
         for photo, look in zip(photos, looks[name], strict=True):
             wrong = [*_of_file(photo, look, stage)]
-            found += wrong
+            problems += wrong
             if look is not None and not any(problem.kind in LEFT_OUT for problem in wrong):
                 usable.append(photo)
-        found += _missing_classes(name, usable, stage, classes, mapping or {})
+        problems += _missing_classes(name, usable, stage, classes, mapping or {})
     for one, other in combinations(splits, 2):
         of_one, of_other = (
             [
                 (p, look)
-                for p, look, said in zip(splits[name], looks[name], used[name], strict=True)
-                if said
+                for p, look, is_used in zip(splits[name], looks[name], used[name], strict=True)
+                if is_used
             ]
             for name in (one, other)
         )
-        found += _in_both(one, of_one, other, of_other)
+        problems += _in_both(one, of_one, other, of_other)
     order = {kind: n for n, kind in enumerate(Kind)}
-    return Problems(tuple(sorted(found, key=lambda p: order[p.kind])))
+    return Problems(tuple(sorted(problems, key=lambda p: order[p.kind])))
 
 
 def mapped(name: str, mapping: Mapping[str, str]) -> str:
@@ -223,15 +223,15 @@ def _looks(
     A text is the reason why a photo cannot be read; None marks one that does not exist.
     """
     paths = [photo.path for photos in splits.values() for photo in photos if photo.path is not None]
-    found: Iterator[Look | tuple[int, int] | str]
+    looks: Iterator[Look | tuple[int, int] | str]
     if len(splits) > 1:
-        found = iter(look_at_all(paths, progress))
+        looks = iter(look_at_all(paths, progress))
     else:
-        found = (
+        looks = (
             _size(photo) for photos in splits.values() for photo in photos if photo.path is not None
         )
     return {
-        name: [None if photo.path is None else next(found) for photo in photos]
+        name: [None if photo.path is None else next(looks) for photo in photos]
         for name, photos in splits.items()
     }
 

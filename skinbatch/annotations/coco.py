@@ -50,10 +50,10 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     files = [_File(file, photos) for file in _files(path)]
     roots = {file.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
-    found = [photo for file in files for photo in file.photos(root)]
-    found += unlisted([file.photo_files for file in files], root)
+    annotated = [photo for file in files for photo in file.photos(root)]
+    annotated += unlisted([file.photo_files for file in files], root)
     names = dict.fromkeys(name for file in files for name in file.names())
-    return Truth(root, "coco", tuple(found), tuple(names))
+    return Truth(root, "coco", tuple(annotated), tuple(names))
 
 
 class _File:
@@ -84,9 +84,9 @@ class _File:
             rest = [a for a in data["annotations"] if a is not None]
             known = {image["id"] for image in self.images}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-            said = f"`{e.args[0]}` is missing" if isinstance(e, KeyError) else str(e)
+            reason = f"`{e.args[0]}` is missing" if isinstance(e, KeyError) else str(e)
             raise UsageError(
-                f"{file}: not COCO's instances (images, annotations with bbox): {said}"
+                f"{file}: not COCO's instances (images, annotations with bbox): {reason}"
             ) from None
         if rest:
             lacks = "bbox" if isinstance(rest[0], dict) and "image_id" in rest[0] else "image_id"
@@ -129,9 +129,9 @@ class _File:
         for n, image in enumerate(self.images):
             all_mine = sort[starts[n] : starts[n + 1]]
             mine, crowds = all_mine[~is_crowd[all_mine]], all_mine[is_crowd[all_mine]]
-            said = str(image.get("file_name", image["id"]))
-            path = self.photo_files.find([said])
-            name = self.photo_files.key(said, path, root)
+            stated = str(image.get("file_name", image["id"]))
+            path = self.photo_files.find([stated])
+            name = self.photo_files.key(stated, path, root)
             outlines = self._outlines[image["id"]]
             yield AnnotatedPhoto(
                 name,
@@ -154,25 +154,25 @@ class _File:
             for category in of
         )
 
-    def _take(self, found: dict[str, Any]) -> dict[str, Any] | None:
-        if "bbox" not in found or "image_id" not in found:
-            return found
-        image = self._id(found, "image_id", "annotation")
+    def _take(self, entry: dict[str, Any]) -> dict[str, Any] | None:
+        if "bbox" not in entry or "image_id" not in entry:
+            return entry
+        image = self._id(entry, "image_id", "annotation")
         self._of.append(image)
         self._category.append(
-            self._id(found, "category_id", "annotation") if "category_id" in found else None
+            self._id(entry, "category_id", "annotation") if "category_id" in entry else None
         )
         try:
-            x, y, w, h = (Decimal(v) for v in found["bbox"])
+            x, y, w, h = (Decimal(v) for v in entry["bbox"])
             corners = [float(v) for v in (x, y, EXACT.add(x, w), EXACT.add(y, h))]
         except (TypeError, ValueError, ArithmeticError):
-            said = json.dumps(found["bbox"], default=str)[:60]
+            text = json.dumps(entry["bbox"], default=str)[:60]
             raise UsageError(
-                f"{self.file}: annotation {found.get('id')}: `bbox` is {said}, not x, y, width and height in pixels"
+                f"{self.file}: annotation {entry.get('id')}: `bbox` is {text}, not x, y, width and height in pixels"
             ) from None
         self._corners.extend(corners)
-        self._is_crowd.append(bool(found.get("iscrowd")))
-        if found.get("segmentation"):
+        self._is_crowd.append(bool(entry.get("iscrowd")))
+        if entry.get("segmentation"):
             self._outlines[image] += 1
         return None
 
@@ -182,9 +182,9 @@ class _File:
         if isinstance(value, int | str) and not isinstance(value, bool):
             return value
         name = entry.get("file_name", entry.get("name")) if field == "id" else entry.get("id")
-        said = json.dumps(value, default=float)[:60]
+        text = json.dumps(value, default=float)[:60]
         raise UsageError(
-            f"{self.file}: {what} {name}: `{field}` is {said}, not a whole number or a text; correct it, or remove the {what}"
+            f"{self.file}: {what} {name}: `{field}` is {text}, not a whole number or a text; correct it, or remove the {what}"
         )
 
     def _size(self, image: Mapping[str, Any], path: Path | None) -> tuple[int | None, int | None]:

@@ -64,10 +64,10 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     files = [_File(file, photos) for file in _files(path)]
     roots = {file.photos.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
-    found = [photo for file in files for photo in file.annotated(root)]
-    found += unlisted([file.photos for file in files], root)
+    annotated = [photo for file in files for photo in file.annotated(root)]
+    annotated += unlisted([file.photos for file in files], root)
     names = dict.fromkeys(name for file in files for name in file.labels)
-    return Truth(root, "cvat", tuple(found), tuple(names))
+    return Truth(root, "cvat", tuple(annotated), tuple(names))
 
 
 class _File:

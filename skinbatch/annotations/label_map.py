@@ -25,12 +25,12 @@ def read_mask(photo: AnnotatedPhoto) -> NDArray[np.uint8]:
         raise UsageError(
             f"{photo.path or photo.annotation}: has no mask; remove the photo, or draw one"
         )
-    found = [part_of(file.name) for file in photo.masks]
-    if len(found) == 1 and found[0] is None:
+    parts = [part_of(file.name) for file in photo.masks]
+    if len(parts) == 1 and parts[0] is None:
         return _ids(photo.masks[0])
     mask: NDArray[np.uint8] | None = None
     for part, file in sorted(
-        zip(found, photo.masks, strict=True), key=lambda pair: pair[0] or (0, 0)
+        zip(parts, photo.masks, strict=True), key=lambda pair: pair[0] or (0, 0)
     ):
         if part is None:
             raise UsageError(

@@ -83,15 +83,17 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     files = [_File(file, photos) for file in _files(path)]
     roots = {file.photos.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
-    found = [photo for file in files for photo in file.annotated(root)]
+    annotated = [photo for file in files for photo in file.annotated(root)]
     if not any(file.annotated_tasks for file in files):
         raise UsageError(
             f"{files[0].file}: no task has a submitted annotation, and predictions do not count as annotations; submit "
             "them in Label Studio, and export the project as JSON"
         )
-    found += unlisted([file.photos for file in files], root)
-    names = {label for photo in found for label in (*(photo.labels or ()), *(photo.classes or ()))}
-    return Truth(root, "label-studio", tuple(found), tuple(sorted(names)))
+    annotated += unlisted([file.photos for file in files], root)
+    names = {
+        label for photo in annotated for label in (*(photo.labels or ()), *(photo.classes or ()))
+    }
+    return Truth(root, "label-studio", tuple(annotated), tuple(sorted(names)))
 
 
 class _File:
@@ -147,15 +149,15 @@ class _File:
             entry = entry["task"] | {"annotations": [entry]}
         where = f"{self.file}: task {entry.get('id', number)}"
 
-        said = entry.get("annotations", entry.get("completions"))
-        if isinstance(said, list) and isinstance(entry.get("data"), dict):
+        annotations = entry.get("annotations", entry.get("completions"))
+        if isinstance(annotations, list) and isinstance(entry.get("data"), dict):
             task = _Task(where, photo_of(entry["data"], where), size=_own_size(entry["data"]))
-            results = _the_one(said, where)
+            results = _the_one(annotations, where)
             if results is not None:
                 task.annotated = True
                 _take_results(task, results)
             return task
-        if "data" in entry and said is None:
+        if "data" in entry and annotations is None:
             return _Task(where, photo_of(entry["data"], where))
 
         task = _Task(where, photo_of(entry, where), annotated=True)
@@ -214,10 +216,10 @@ def _take_record(task: _Task, record: Mapping[str, Any]) -> None:
     first = names.index("id") + 1 if "id" in names else 0
     last = names.index("annotator") if "annotator" in names else len(names)
     for name in names[first:last]:
-        said = record[name]
-        if isinstance(said, str) and said:
-            task.choices[said] = None
-        for value in said if isinstance(said, list) else [said]:
+        answer = record[name]
+        if isinstance(answer, str) and answer:
+            task.choices[answer] = None
+        for value in answer if isinstance(answer, list) else [answer]:
             if isinstance(value, dict):
                 kinds = [
                     kind for kind in (*_BOXES, *_OUTLINES, *_NO_BOXES, "choices") if kind in value

@@ -61,8 +61,8 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     files = [file for file in files if path.is_file() or json_kind(file) == "labelme"]
 
     beside = Tree(photos, loose=True) if photos is not None else annotations
-    said = {file: _Said(file) for file in files}
-    places = {file: one.place(beside, apart=photos is not None) for file, one in said.items()}
+    readers = {file: _LabelMeFile(file) for file in files}
+    places = {file: one.place(beside, apart=photos is not None) for file, one in readers.items()}
 
     there = [place for place in places.values() if place is not None]
     root = beside.root
@@ -70,20 +70,20 @@ def read(path: Path, photos: Path | None = None) -> Truth:
         # The files are in a folder of their own, so photos are named from the folder that has all
         # of them.
         root = Path(os.path.commonpath([place.parent for place in there]))
-    found = [one.photo(places[file], root) for file, one in said.items()]
+    annotated = [one.photo(places[file], root) for file, one in readers.items()]
 
     tree = beside if root == beside.root else Tree(root)
     taken = set(there)
     for key in tree.photos if not path.is_file() else ():
         if tree.path(key) not in taken:
-            found.append(
+            annotated.append(
                 AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key))
             )
-    names = {label for photo in found for label in photo.labels or ()}
-    return Truth(root, "labelme", tuple(found), tuple(sorted(names)))
+    names = {label for photo in annotated for label in photo.labels or ()}
+    return Truth(root, "labelme", tuple(annotated), tuple(sorted(names)))
 
 
-class _Said:
+class _LabelMeFile:
     """Read one file."""
 
     def __init__(self, file: Path) -> None:
@@ -117,11 +117,11 @@ class _Said:
                     return path
             near = self.file.parent.relative_to(photos.root).as_posix().removeprefix(".")
             named = [posixpath.join(near, name) for name in names[1:]]
-            found = [photos.photo(name) for name in named]
-            found += photos.all_beside(posixpath.join(near, self.file.name))[:1]
+            keys = [photos.photo(name) for name in named]
+            keys += photos.all_beside(posixpath.join(near, self.file.name))[:1]
         else:
-            found = [photos.find(name) for name in names] + [photos.find(self.file.stem)]
-        return next((photos.path(key) for key in found if key is not None), None)
+            keys = [photos.find(name) for name in names] + [photos.find(self.file.stem)]
+        return next((photos.path(key) for key in keys if key is not None), None)
 
     def photo(self, path: Path | None, root: Path) -> AnnotatedPhoto:
         """Return the photo, named from `root`."""

@@ -94,8 +94,8 @@ def look_of(data: bytes) -> Look | str:
 
 
 def _signs(grey: NDArray[np.float32]) -> NDArray[np.int8]:
-    found = dctn(grey, norm="ortho")[:_SIDE, :_SIDE]
-    signs = np.where(np.abs(found) > _NOISE, np.sign(found), 0).astype(np.int8)
+    spectrum = dctn(grey, norm="ortho")[:_SIDE, :_SIDE]
+    signs = np.where(np.abs(spectrum) > _NOISE, np.sign(spectrum), 0).astype(np.int8)
     signs[0, 0] = 0  # The mean is never negative.
     odd = np.where(np.arange(_SIDE) % 2, -1, 1).astype(np.int8)
     both = (signs, signs.T)
@@ -111,13 +111,13 @@ def _signs(grey: NDArray[np.float32]) -> NDArray[np.int8]:
 
 def look_at_all(paths: Sequence[Path], progress: OnProgress | None = None) -> list[Look | str]:
     """Return look_at of every photo, on all cores."""
-    found = []
+    looks = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for look in pool.map(look_at, paths):
-            found.append(look)
+            looks.append(look)
             if progress is not None:
-                progress(len(found), len(paths))
-    return found
+                progress(len(looks), len(paths))
+    return looks
 
 
 def alike(

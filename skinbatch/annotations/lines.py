@@ -38,7 +38,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     root = path.parent if path.is_file() else path
     photo_root = photos or root
     tree = Tree(photo_root, loose=photos is not None)
-    found: list[AnnotatedPhoto] = []
+    annotated: list[AnnotatedPhoto] = []
     names: dict[str, None] = {}
     folders = set()
     for file in _files(path):
@@ -48,18 +48,18 @@ def read(path: Path, photos: Path | None = None) -> Truth:
         folders.add(near)
         for number, line in enumerate(read_text(file).splitlines(), 1):
             if line.strip():
-                found.append(
+                annotated.append(
                     _photo(line.strip(), f"{file}: line {number}", file, tree, near, classes)
                 )
-    taken = {photo.path for photo in found}
+    taken = {photo.path for photo in annotated}
     for key in tree.photos:
         if key.rpartition("/")[0] in folders and tree.path(key) not in taken:
-            found.append(
+            annotated.append(
                 AnnotatedPhoto(key, tree.path(key), tree.path(key), severity=severity_of(key))
             )
-    used = {label for photo in found for label in photo.labels or ()}
+    used = {label for photo in annotated for label in photo.labels or ()}
     class_names = tuple(names) or tuple(sorted(used, key=lambda n: (len(n), n)))
-    return Truth(photo_root, "lines", tuple(found), class_names)
+    return Truth(photo_root, "lines", tuple(annotated), class_names)
 
 
 def _photo(
@@ -88,10 +88,10 @@ def _photo(
         else None
     )
     width, height = displayed_size(path) if path else (None, None)
-    found = np.array(boxes, np.float32).reshape(-1, 4)
+    corners = np.array(boxes, np.float32).reshape(-1, 4)
     known = key or (f"{near}/{name}" if near and not os.path.isabs(name) else name)
     return AnnotatedPhoto(
-        known, file, path, width, height, found, tuple(labels), severity=severity_of(known)
+        known, file, path, width, height, corners, tuple(labels), severity=severity_of(known)
     )
 
 

@@ -70,16 +70,16 @@ def read(path: Path, photos: Path | None = None) -> Truth:
         names = tree.photos if tree else []
         of = {name: by_stem[_plain_stem(name)] for name in names if _plain_stem(name) in by_stem}
         lost = sorted(set(by_stem) - {_plain_stem(name) for name in names})
-    found = []
+    annotated = []
     for name in names:
         path = photo_root / name
         mine = (masks.path(of[name]),) if name in of else None
         file = mine[0] if mine else path
-        found.append(AnnotatedPhoto(name, file, path, masks=mine, severity=severity_of(name)))
+        annotated.append(AnnotatedPhoto(name, file, path, masks=mine, severity=severity_of(name)))
     for name in lost:
         file = masks.path(by_stem[name])
-        found.append(AnnotatedPhoto(name, file, masks=(file,), severity=severity_of(name)))
-    return Truth(photo_root, "masks", tuple(found), CLASSES)
+        annotated.append(AnnotatedPhoto(name, file, masks=(file,), severity=severity_of(name)))
+    return Truth(photo_root, "masks", tuple(annotated), CLASSES)
 
 
 def _plain_stem(key: str) -> str:

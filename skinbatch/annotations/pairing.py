@@ -115,17 +115,17 @@ def pair(
 def _resolved(files: Iterable[str | os.PathLike[str] | None]) -> list[str | None]:
     """Return absolute paths without links. Each folder is resolved only once."""
     folders: dict[str, str] = {}
-    found: list[str | None] = []
+    resolved: list[str | None] = []
     for file in files:
         if file is None:
-            found.append(None)
+            resolved.append(None)
             continue
         folder, name = os.path.split(os.fspath(file))
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
         path = os.path.join(folders[folder], name)
-        found.append(os.path.realpath(path) if os.path.islink(path) else path)
-    return found
+        resolved.append(os.path.realpath(path) if os.path.islink(path) else path)
+    return resolved
 
 
 def _matchable(
@@ -152,12 +152,12 @@ def _paired(
 ) -> Pairs:
     often, often_rows = Counter(keys), Counter(keys_of_rows)
     place = {key: n for n, key in enumerate(keys)}
-    found = [
+    places = [
         (place[key], row)
         for row, key in enumerate(keys_of_rows)
         if often_rows[key] == 1 and often.get(key, 0) == 1
     ]
-    pairs = np.array(found, np.int64).reshape(-1, 2)
+    pairs = np.array(places, np.int64).reshape(-1, 2)
     return Pairs(
         way,
         pairs[:, 0],

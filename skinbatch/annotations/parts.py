@@ -47,11 +47,11 @@ def read(path: Path) -> Truth:
     parts: dict[int, dict[int, Path]] = {}
     unread = []
     for key in annotations.files:
-        found = part_of(key)
-        if found is None:
+        part = part_of(key)
+        if part is None:
             unread.append(annotations.path(key))
             continue
-        number, class_id = found
+        number, class_id = part
         before = parts.setdefault(number, {}).setdefault(class_id, annotations.path(key))
         if before != annotations.path(key):
             raise UsageError(
@@ -72,8 +72,8 @@ def read(path: Path) -> Truth:
 
 def part_of(key: str) -> tuple[int, int] | None:
     """Return photo number and class of a part's file; None for any other file."""
-    found = _FILE.fullmatch(posixpath.basename(key))
-    return (int(found[1]), PARTS[found[2]]) if found else None
+    match = _FILE.fullmatch(posixpath.basename(key))
+    return (int(match[1]), PARTS[match[2]]) if match else None
 
 
 def _number(photo: str) -> int:

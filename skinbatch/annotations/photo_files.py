@@ -42,7 +42,7 @@ class PhotoFiles:
             folders: Folders beside the file, besides `images`, that may have photos.
         """
         self.file = file
-        self.found: set[Path] = set()
+        self.matched: set[Path] = set()
         self._photos = photos
         self._loose = photos is not None
         self._tree: Tree | None = None
@@ -85,7 +85,7 @@ class PhotoFiles:
         return f"{within.relative_to(root).as_posix()}/{name}"
 
     def _taken(self, path: Path) -> Path:
-        self.found.add(path)
+        self.matched.add(path)
         return path
 
     def _root(self, names: Sequence[Sequence[str]], folders: Sequence[str]) -> Path:
@@ -107,16 +107,16 @@ class PhotoFiles:
 
 
 def unlisted(files: Sequence[PhotoFiles], root: Path) -> Iterator[AnnotatedPhoto]:
-    """Yield the photos beside the found ones that none of the files names, without annotations.
+    """Yield the photos beside the annotated ones that no file names. They have no annotations.
 
     root: their names are relative to it.
     """
-    found = {path for file in files for path in file.found}
-    for folder in sorted({path.parent for path in found}):
+    matched = {path for file in files for path in file.matched}
+    for folder in sorted({path.parent for path in matched}):
         for path in sorted(
             Path(folder, entry) for entry in os.listdir(folder) if has_image_name(entry)
         ):
-            if path not in found:
+            if path not in matched:
                 yield AnnotatedPhoto(files[0].key(path.name, path, root), path, path)
 
 

@@ -51,15 +51,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Problems:
-    """Hold everything that `check` found, in the order of Kind and then of the files."""
+    """Hold the problems that `check` found, in the order of Kind and then of the files."""
 
-    found: tuple[Problem, ...] = ()
+    entries: tuple[Problem, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.entries)
 
     def of(self, kind: Kind) -> tuple[Problem, ...]:
-        return tuple(p for p in self.found if p.kind is kind)
+        return tuple(p for p in self.entries if p.kind is kind)
 
     def by_kind(self) -> dict[Kind, tuple[Problem, ...]]:
         """Return the problems of each kind that occurs."""
@@ -80,13 +80,13 @@ class Problems:
         }
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Sequence[Mapping[str, Any]]]) -> Problems:
+    def from_json(cls, stored: Mapping[str, Sequence[Mapping[str, Any]]]) -> Problems:
         """Return the problems from the output of `as_json`, without kinds of another version."""
         kinds = {kind.value: kind for kind in Kind}
         return cls(
             tuple(
                 Problem(kinds[k], p["file"], p["what"])
-                for k, those in said.items()
+                for k, those in stored.items()
                 if k in kinds
                 for p in those
             )
@@ -94,9 +94,9 @@ class Problems:
 
     def raise_if(self, strict: bool) -> None:
         """Raise UsageError with all kinds if `strict` is set and there are problems."""
-        if strict and self.found:
+        if strict and self.entries:
             raise UsageError(
-                f"{len(self.found)} problems in the annotated photos:\n{self.as_text()}\ncorrect them, or leave --strict out"
+                f"{len(self.entries)} problems in the annotated photos:\n{self.as_text()}\ncorrect them, or leave --strict out"
             )
 
 

@@ -9,5 +9,5 @@ _LEVEL = re.compile(r"(?:^|/)levle([0-3])_[^/]*$", re.IGNORECASE)
 
 def severity_of(name: str) -> int | None:
     """Return 0-3 for a photo's key; None if its file is not named in ACNE04's way."""
-    found = _LEVEL.search(name)
-    return int(found[1]) if found else None
+    match = _LEVEL.search(name)
+    return int(match[1]) if match else None

@@ -37,15 +37,15 @@ class Spellings:
             for entry in os.listdir(folder):
                 entries.setdefault(composed(entry), []).append(entry)
             self._listed[folder] = entries
-        found = self._listed[folder].get(composed(path.name), [])
-        if len(found) > 1:
-            several = " and ".join(map(ascii, sorted(found)))
+        names = self._listed[folder].get(composed(path.name), [])
+        if len(names) > 1:
+            several = " and ".join(map(ascii, sorted(names)))
             raise UsageError(
                 f"{folder}: {path.name} is {several}, which differ only in their Unicode form; rename one of them"
             )
-        return folder / found[0] if found else None
+        return folder / names[0] if names else None
 
     def file(self, path: Path) -> Path | None:
         """Return the file that a path means; None if it does not exist or is a folder."""
-        found = self.find(path)
-        return found if found is not None and found.is_file() else None
+        match = self.find(path)
+        return match if match is not None and match.is_file() else None

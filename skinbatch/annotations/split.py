@@ -38,7 +38,7 @@ def split(
             f"{len(photos)} photos form {len(members)} group and cannot be split; name the photos for `valid`"
         )
     kinds = [_kinds(photo) for photo in photos]
-    wanted = {
+    goal = {
         kind: count * valid_share
         for kind, count in Counter(k for mine in kinds for k in mine).items()
     }
@@ -46,14 +46,14 @@ def split(
     shuffled = [parts[n] for n in np.random.default_rng(seed).permutation(len(parts))]
     # Rare kinds come first, because common ones can be made up for later; then large groups, for
     # the same reason.
-    rarity = {id(part): min(wanted[k] for n in part for k in kinds[n]) for part in shuffled}
+    rarity = {id(part): min(goal[k] for n in part for k in kinds[n]) for part in shuffled}
     brings = {id(part): Counter(k for n in part for k in kinds[n]) for part in shuffled}
     got: Counter[str] = Counter()
     valid: set[int] = set()
     for _ in range(_PASSES):
         for part in sorted(shuffled, key=lambda p: (rarity[id(p)], -len(p))):
             inside = part[0] in valid
-            if _gain(brings[id(part)], -1 if inside else 1, got, wanted) > 0:
+            if _gain(brings[id(part)], -1 if inside else 1, got, goal) > 0:
                 (got.subtract if inside else got.update)(brings[id(part)])
                 valid ^= set(part)
     valid = _not_nothing(valid, shuffled, len(photos))
@@ -80,14 +80,13 @@ def _kinds(photo: AnnotatedPhoto) -> tuple[str, ...]:
     return tuple(sorted(kinds))
 
 
-def _gain(brings: Counter[str], sign: int, got: Counter[str], wanted: dict[str, float]) -> float:
+def _gain(brings: Counter[str], sign: int, got: Counter[str], goal: dict[str, float]) -> float:
     """Return how much closer to its aim a group brings the validation part.
 
     sign: 1 for joining, -1 for leaving. Each kind is measured by its own number.
     """
     return sum(
-        (abs(got[kind] - wanted[kind]) - abs(got[kind] + sign * count - wanted[kind]))
-        / wanted[kind]
+        (abs(got[kind] - goal[kind]) - abs(got[kind] + sign * count - goal[kind])) / goal[kind]
         for kind, count in brings.items()
     )
 

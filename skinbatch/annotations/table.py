@@ -88,27 +88,27 @@ def read(path: Path, photos: Path | None = None, group: str | None = None) -> Tr
     header, rows = rows_of(file)
     image, labels, group_at = _columns(file, header, rows, group)
     boxes = _BoxColumns.of(file, header, labels)
-    found: dict[str, _Row] = {}
+    by_name: dict[str, _Row] = {}
     for line, row in rows:
         name = row[image].strip()
         if not name:
             raise UsageError(f"{file}: line {line}: `{header[image]}` is empty; name the photo")
-        mine = found.setdefault(name, _Row(line))
+        mine = by_name.setdefault(name, _Row(line))
         if boxes is not None:
             boxes.take(mine, row, f"{file}: line {line}")
         for label in _labels(row, labels):
             mine.labels[label] = None
         if group_at is not None:
-            said = row[group_at].strip() or None
-            if mine.group not in (None, said):
+            group_name = row[group_at].strip() or None
+            if mine.group not in (None, group_name):
                 raise UsageError(
-                    f"{file}: line {line}: {name} has group {said!r}, but {mine.group!r} in line {mine.line}; a photo "
+                    f"{file}: line {line}: {name} has group {group_name!r}, but {mine.group!r} in line {mine.line}; a photo "
                     "has one group"
                 )
-            mine.group = said
+            mine.group = group_name
     if boxes is not None:
-        _check_pixels(file, found.values())
-    return _truth(file, found, photos, boxed=boxes is not None)
+        _check_pixels(file, by_name.values())
+    return _truth(file, by_name, photos, boxed=boxes is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +260,8 @@ def _labels(row: Sequence[str], labels: int | Mapping[int, str]) -> list[str]:
 def place_of(header: Sequence[str], names: Sequence[str]) -> int | None:
     """Return the place of the first of these columns that exists, in any case; None for none."""
     columns = [composed(name).lower() for name in header]
-    wanted = [composed(name).lower() for name in names]
-    return next((columns.index(name) for name in wanted if name in columns), None)
+    spelled = [composed(name).lower() for name in names]
+    return next((columns.index(name) for name in spelled if name in columns), None)
 
 
 def _files(path: Path) -> list[Path]:

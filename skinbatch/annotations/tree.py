@@ -83,9 +83,9 @@ class Tree:
         """
         if key in self.photo_keys:
             return key
-        found = self._by_key.get(composed(key), [])
-        self._check_one(key, found)
-        return found[0] if found else None
+        keys = self._by_key.get(composed(key), [])
+        self._check_one(key, keys)
+        return keys[0] if keys else None
 
     def find(self, name: str, near: str = "") -> str | None:
         """Return the photo that a list calls `name`; None if there is none.
@@ -98,8 +98,8 @@ class Tree:
         plain = posixpath.normpath(name.replace("\\", "/"))
         for folder in (near, "", posixpath.join(near, "images"), "images"):
             key = posixpath.normpath(posixpath.join(folder, plain))
-            if (found := self.photo(key)) is not None:
-                return found
+            if (match := self.photo(key)) is not None:
+                return match
             if not has_image_name(plain) and (same_stem := self._with_stem(key)):
                 return same_stem[0]
 
@@ -124,15 +124,15 @@ class Tree:
 
     def _with_stem(self, place: str) -> list[str]:
         """Return the photos of this key without its extension."""
-        found = self._by_stem.get(composed(place), [])
-        exact = [key for key in found if stem(key) == place]
+        keys = self._by_stem.get(composed(place), [])
+        exact = [key for key in keys if stem(key) == place]
         if not exact:
-            self._check_one(place, list({stem(key): key for key in found}.values()))
-        return exact or found
+            self._check_one(place, list({stem(key): key for key in keys}.values()))
+        return exact or keys
 
-    def _check_one(self, name: str, found: Sequence[str]) -> None:
-        if len(found) > 1:
-            several = " and ".join(ascii(key) for key in found)
+    def _check_one(self, name: str, keys: Sequence[str]) -> None:
+        if len(keys) > 1:
+            several = " and ".join(ascii(key) for key in keys)
             raise UsageError(
                 f"{self.root}: {name} is {several}, which differ only in their Unicode form; rename one of them"
             )

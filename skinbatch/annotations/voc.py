@@ -35,8 +35,8 @@ def fits(path: Path) -> bool:
     """Return whether there is an .xml of annotations, or a broken one."""
     if path.is_file():
         return path.suffix.lower() == ".xml" and _is_annotation(path)
-    found = Tree(photo_folder(path, *_FOLDERS)[1])
-    return any(_is_annotation(found.path(key)) for key in found.ending(".xml")[:_LOOKED_AT])
+    tree = Tree(photo_folder(path, *_FOLDERS)[1])
+    return any(_is_annotation(tree.path(key)) for key in tree.ending(".xml")[:_LOOKED_AT])
 
 
 def read(path: Path, photos: Path | None = None) -> Truth:
@@ -86,8 +86,8 @@ def _photo(
             difficult.add(number - 1)
         outlines += any(node.find(tag) is not None for tag in _OUTLINES)
         marks += sum(
-            (node.findtext(tag) or "").strip().lower() not in said
-            for tag, said in _DEFAULTS.items()
+            (node.findtext(tag) or "").strip().lower() not in defaults
+            for tag, defaults in _DEFAULTS.items()
         )
     path = None if photo is None else photo_root / photo
     width, height = _size(root, file, path)
@@ -136,17 +136,17 @@ def _size(
 
     Some tools omit the size or write 0; then the photo's own size is returned.
     """
-    said = []
+    size = []
     for tag in ("width", "height"):
         text = root.findtext(f"size/{tag}")
         try:
-            said.append(int(float(text)) if text and text.strip() else 0)
+            size.append(int(float(text)) if text and text.strip() else 0)
         except (ValueError, OverflowError):
             raise UsageError(
                 f"{file}: <size>: <{tag}> is {text!r}, not a number of pixels"
             ) from None
-    if min(said) > 0:
-        return said[0], said[1]
+    if min(size) > 0:
+        return size[0], size[1]
     return displayed_size(photo) if photo is not None else (None, None)
 
 
@@ -158,8 +158,8 @@ def _photo_of(key: str, root: ElementTree.Element, photos: Tree | None, apart: b
     if photos is None:
         return None
     named = _named(root, key)
-    found = photos.photo(named) or photos.beside(key, _SWAPS)
-    return found or ((photos.find(named) or photos.find(stem(key))) if apart else None)
+    match = photos.photo(named) or photos.beside(key, _SWAPS)
+    return match or ((photos.find(named) or photos.find(stem(key))) if apart else None)
 
 
 def _named(root: ElementTree.Element, key: str) -> str:

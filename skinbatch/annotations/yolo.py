@@ -92,8 +92,10 @@ def read(path: Path, photos: Path | None = None, split: str | None = None) -> Tr
     names = _class_names(path, label_root)
     stated = _stated_sizes(label_root.parent / SIZES) if photo_root != label_root else {}
     place = _Folder(photos or photo_root, label_root, stated, names, loose=photos is not None)
-    found, unread = place.photos()
-    return Truth(place.photo_root, "yolo", tuple(found), _classes(found, names), tuple(unread))
+    annotated, unread = place.photos()
+    return Truth(
+        place.photo_root, "yolo", tuple(annotated), _classes(annotated, names), tuple(unread)
+    )
 
 
 def _data_set(path: Path) -> DataSet | None:
@@ -128,7 +130,7 @@ def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
         parts.append((photo_root, _Folder(photo_root, label_root, stated, data_set.names)))
 
     root = Path(os.path.commonpath([folder for folder, _ in parts]))
-    found: dict[Path | str, AnnotatedPhoto] = {}
+    by_path: dict[Path | str, AnnotatedPhoto] = {}
     unread: list[Path] = []
     for folder, part in parts:
         if isinstance(part, list):
@@ -139,9 +141,13 @@ def _read_data_set(data_set: DataSet, split: str | None) -> Truth:
             unread += others
         for photo in photos:
             # A photo may be in two lists.
-            found.setdefault(photo.path or photo.name, photo)
+            by_path.setdefault(photo.path or photo.name, photo)
     return Truth(
-        root, "yolo", tuple(found.values()), _classes(found.values(), data_set.names), tuple(unread)
+        root,
+        "yolo",
+        tuple(by_path.values()),
+        _classes(by_path.values(), data_set.names),
+        tuple(unread),
     )
 
 
@@ -152,13 +158,15 @@ def _listed_photos(file: Path, root: Path) -> list[Path]:
     """
     spellings, photos = Spellings(), []
     for line in read_text(file).splitlines():
-        said = line.strip().replace("\\", "/")
-        if not said:
+        written = line.strip().replace("\\", "/")
+        if not written:
             continue
-        places = [Path(os.path.normpath(above / said)) for above in (file.parent, root, Path.cwd())]
+        places = [
+            Path(os.path.normpath(above / written)) for above in (file.parent, root, Path.cwd())
+        ]
         photos.append(
             next(
-                (found for place in places if (found := spellings.file(place)) is not None),
+                (match for place in places if (match := spellings.file(place)) is not None),
                 places[0],
             )
         )
@@ -229,7 +237,7 @@ class _Folder:
         photos = Tree(self.photo_root, self.loose) if self.photo_root.is_dir() else None
         labels = Tree(self.label_root)
         apart = self.photo_root != self.label_root
-        found, unread, taken = [], [], set()
+        annotated, unread, taken = [], [], set()
         for key in labels.ending(".txt"):
             file = labels.path(key)
             photo = photos.beside(key, _SWAPS) if photos else None
@@ -242,13 +250,13 @@ class _Folder:
             taken.add(photo)
             path = self.photo_root / photo if photo else None
             name = _within(within, photo or stem(key))
-            found.append(_photo(file, name, path, self.stated.get(key), self.names))
+            annotated.append(_photo(file, name, path, self.stated.get(key), self.names))
         for key in photos.photos if photos else ():
             if key not in taken:
                 path = self.photo_root / key
                 name = _within(within, key)
-                found.append(AnnotatedPhoto(name, path, path, severity=severity_of(key)))
-        return found, unread
+                annotated.append(AnnotatedPhoto(name, path, path, severity=severity_of(key)))
+        return annotated, unread
 
 
 def _within(folder: str, key: str) -> str:
@@ -275,9 +283,17 @@ def _photo(
         ]
         boxes = np.array(pixels, np.float32)
     labels = None if boxes is None else tuple(names.get(n, str(n)) for n in classes)
-    said = {OUTLINES: outlines} if outlines else {}
+    not_kept = {OUTLINES: outlines} if outlines else {}
     return AnnotatedPhoto(
-        name, file, path, width, height, boxes, labels, severity=severity_of(name), not_kept=said
+        name,
+        file,
+        path,
+        width,
+        height,
+        boxes,
+        labels,
+        severity=severity_of(name),
+        not_kept=not_kept,
     )
 
 

@@ -78,17 +78,17 @@ def read_data_set(file: Path) -> DataSet:
     """
     data = _loaded(file)
     data.setdefault("val", data.get("validation"))  # as Ultralytics does
-    said = {name: _listed(file, name, data[name]) for name in SPLITS if data.get(name)}
-    root = _root(file, data.get("path"), [place for places in said.values() for place in places])
+    listed = {name: _listed(file, name, data[name]) for name in SPLITS if data.get(name)}
+    root = _root(file, data.get("path"), [place for places in listed.values() for place in places])
     splits = {
-        name: tuple(_resolved(root, place) for place in places) for name, places in said.items()
+        name: tuple(_resolved(root, place) for place in places) for name, places in listed.items()
     }
     return DataSet(file, root, class_names(file), splits)
 
 
 def data_sets_in(folder: Path) -> list[Path]:
     """Return the .yaml files in a folder that name a data set's photos."""
-    found = []
+    files = []
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if file.suffix.lower() not in YAML or not file.is_file():
             continue
@@ -97,8 +97,8 @@ def data_sets_in(folder: Path) -> list[Path]:
         except UsageError:
             continue  # Another tool's file.
         if "names" in data and any(data.get(name) for name in SPLITS):
-            found.append(file)
-    return found
+            files.append(file)
+    return files
 
 
 def class_names(file: Path) -> dict[int, str]:
@@ -113,15 +113,15 @@ def class_names(file: Path) -> dict[int, str]:
         return {}
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        found = {int(number): str(name).strip() for number, name in pairs}
+        numbered = {int(number): str(name).strip() for number, name in pairs}
     except (TypeError, ValueError) as e:
         raise UsageError(f"{file}: `names` is not a list of class names: {e}") from None
 
-    if isinstance(count := data.get("nc"), int) and count != len(found):
+    if isinstance(count := data.get("nc"), int) and count != len(numbered):
         raise UsageError(
-            f"{file}: `nc` is {count}, and `names` has {len(found)} classes; correct one of them"
+            f"{file}: `nc` is {count}, and `names` has {len(numbered)} classes; correct one of them"
         )
-    return found
+    return numbered
 
 
 def _loaded(file: Path) -> dict[str, Any]:
@@ -143,15 +143,15 @@ def _listed(file: Path, name: str, value: Any) -> Sequence[str]:
     return places
 
 
-def _root(file: Path, said: Any, places: Sequence[str]) -> Path:
+def _root(file: Path, stated: Any, places: Sequence[str]) -> Path:
     """Return the folder that `path` names: the first of several candidates that has the photos."""
     beside = file.parent.absolute()
-    if said is None or said == "":
+    if stated is None or stated == "":
         return beside
-    if not isinstance(said, str):
-        raise UsageError(f"{file}: `path` is not a folder: {said!r}")
+    if not isinstance(stated, str):
+        raise UsageError(f"{file}: `path` is not a folder: {stated!r}")
 
-    path = Path(said.replace("\\", "/")).expanduser()
+    path = Path(stated.replace("\\", "/")).expanduser()
     here = Path.cwd()
     candidates = [
         Path(os.path.normpath(above / path))
@@ -169,8 +169,8 @@ def _root(file: Path, said: Any, places: Sequence[str]) -> Path:
     return (folders or candidates)[0]
 
 
-def _resolved(root: Path, said: str) -> Path:
-    plain = said.replace("\\", "/")
+def _resolved(root: Path, stated: str) -> Path:
+    plain = stated.replace("\\", "/")
     place = Path(os.path.normpath(root / Path(plain).expanduser()))
     if not _is_there(place) and plain.startswith("../"):
         # Roboflow writes ../train/images for a folder beside data.yaml, and Ultralytics reads it

@@ -65,16 +65,16 @@ class EarlierReceipts:
 
         try:
             ledger = Ledger.load(self.store, self.fingerprint)
-            found = snapshot.newest_that_counts(ledger)
+            finished = snapshot.newest_that_counts(ledger)
         except StoreError as e:
             self._run_instead(self._stages, f"cannot be read: {e}")
             return
-        if found is None:
+        if finished is None:
             self._run_instead(self._stages, "has no valid snapshot any more")
             return
 
         families: dict[str, list[Stub]] = {}
-        for stub in found.receipts:
+        for stub in finished.receipts:
             if stub.complete:
                 families.setdefault(family_of(stub.unit_id), []).append(stub)
         self._ledger, self._families = ledger, families
@@ -198,12 +198,12 @@ class Assigner:
 
     def failed(self) -> list[tuple[PlannedUnit, Receipt]]:
         """Return the receipts that count for the plan and hold rows that are not ok."""
-        found = []
+        failed = []
         for planned in self.plan.units:
             for stub in self.ledger.proof(planned.unit_id, planned.inputs_sha256) or ():
                 if any(status != "ok" for status, _ in stub.statuses):
-                    found.append((planned, self.ledger.receipt(stub)))
-        return found
+                    failed.append((planned, self.ledger.receipt(stub)))
+        return failed
 
     def to_retry(
         self, failed: Sequence[tuple[PlannedUnit, Receipt]], chosen: ChosenRows | None = None

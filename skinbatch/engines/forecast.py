@@ -137,7 +137,7 @@ def forecast(
     settings = (
         merge(config, overrides) if isinstance(config, Config) else load_config(config, overrides)
     )
-    wanted = settings.engine.workers
+    worker_count = settings.engine.workers
     # The number of workers is what is asked about. The sample has as many as fit.
     alone = settings.engine.model_copy(update={"workers": None})
     settings = settings.model_copy(update={"engine": alone})
@@ -147,8 +147,8 @@ def forecast(
         counted, standing, shards = _count(prepared, seen)
         if not counted.left or not sample:
             return counted
-        rehearsal = _rehearse(prepared, standing, shards, sample, wanted, seen)
-        return _with_times(counted, prepared, standing, shards, rehearsal, wanted)
+        rehearsal = _rehearse(prepared, standing, shards, sample, worker_count, seen)
+        return _with_times(counted, prepared, standing, shards, rehearsal, worker_count)
 
 
 def _count(prepared: Prepared, presenter: Presenter) -> tuple[Forecast, Standing, ShardCounts]:
@@ -170,7 +170,7 @@ def _count(prepared: Prepared, presenter: Presenter) -> tuple[Forecast, Standing
     shards = count_shards(standing.shards, planner.locator, prepared.config.decode)
     open_shards = [shard for shard, _ in standing.shards]
     left = standing.photos.num_rows + shards.photos
-    found = Forecast(
+    counted = Forecast(
         source=prepared.source_uri,
         destination=store.uri,
         fingerprint=fingerprint,
@@ -184,7 +184,7 @@ def _count(prepared: Prepared, presenter: Presenter) -> tuple[Forecast, Standing
         left_bytes=bytes_of(standing.photos, open_shards),
         skipped=dict(record.skipped),
     )
-    return found, standing, shards
+    return counted, standing, shards
 
 
 def _rehearse(
@@ -192,14 +192,14 @@ def _rehearse(
     standing: Standing,
     shards: ShardCounts,
     size: int,
-    wanted: int | None,
+    worker_count: int | None,
     presenter: Presenter,
 ) -> Rehearsal:
     """Score the sample on the workers that the engine gives."""
     config = prepared.config
     open_shards = [shard for shard, _ in standing.shards]
     units, warm_up = sample_units(standing.photos, open_shards, shards.photos, size)
-    most = len(units) if wanted is None else min(wanted, len(units))
+    most = len(units) if worker_count is None else min(worker_count, len(units))
     context = replace(prepared.context, destination=DISCARD, taken=(), units=most)
     engine = LateEngine(config.engine)
     engine.prepared = replace(prepared, context=context)
@@ -222,7 +222,7 @@ def _with_times(
     standing: Standing,
     shards: ShardCounts,
     rehearsal: Rehearsal,
-    wanted: int | None,
+    worker_count: int | None,
 ) -> Forecast:
     """Add time and cost to what was counted."""
     per_photo = per_photo_range(rehearsal.units)
@@ -235,7 +235,7 @@ def _with_times(
         resource,
         per_photo,
     )
-    workers = wanted or rehearsal.workers
+    workers = worker_count or rehearsal.workers
     open_shards = [shard for shard, _ in standing.shards]
     units = _units(standing.photos.num_rows, open_shards)
     busy = min(workers, units)
@@ -250,7 +250,7 @@ def _with_times(
 
     def cost_of(photo_s: float) -> Cost:
         # Workers that wait for the last unit are there as well.
-        spent = {resource: round((wanted or busy) * longest * photo_s, 3)}
+        spent = {resource: round((worker_count or busy) * longest * photo_s, 3)}
         return Cost(spent, counted.left, gets, puts, counted.left_bytes)
 
     def price(photo_s: float) -> float:

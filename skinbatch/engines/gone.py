@@ -43,8 +43,8 @@ class Gone:
     def _note(self, unit: WorkUnit, vanished: Collection[str]) -> None:
         self._photos += len(vanished)
         gone = set(vanished)
-        found = [ref for ref in unit.images if ref.image_id in gone]
-        self._refs = sorted([*self._refs, *found], key=lambda ref: ref.image_id)[:_KEPT]
+        missing = [ref for ref in unit.images if ref.image_id in gone]
+        self._refs = sorted([*self._refs, *missing], key=lambda ref: ref.image_id)[:_KEPT]
 
     def stop_reason(self) -> str | None:
         """Return why the run should stop: too many photos are gone, whatever happens to the others."""

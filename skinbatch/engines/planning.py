@@ -60,14 +60,14 @@ class Planner:
             self.presenter.note(f"{damage}; planning again")
 
         listing = self.listing(newest)
-        found = destination.read_destination(self.store)
-        if found is None:
+        dest = destination.read_destination(self.store)
+        if dest is None:
             bits = first_bits(listing.photos.num_rows)
-            found = destination.Destination(self.prepared.source_uri, bits, SCHEMA_VERSION)
-            destination.write_destination(self.store, found)
+            dest = destination.Destination(self.prepared.source_uri, bits, SCHEMA_VERSION)
+            destination.write_destination(self.store, dest)
         if destination.read_scoring(self.store, self.fingerprint) is None:
             destination.write_scoring(self.store, self.prepared.scoring)
-        return self._write(listing, newest, found.bits, anew=damage is not None)
+        return self._write(listing, newest, dest.bits, anew=damage is not None)
 
     def of_retry(self) -> Plan:
         """Return the newest plan. Raises UsageError if there is none or if it is damaged."""
@@ -84,11 +84,11 @@ class Planner:
 
     def anew(self, current: Plan, drift: Drift) -> Plan:
         """Write a new plan with the changes that the workers found in the source."""
-        found = destination.require_destination(self.store)
+        dest = destination.require_destination(self.store)
         listing = drift.apply(
             plan.read_listing(self.store, self.fingerprint, current), self.locator
         )
-        return self._write(listing, current, found.bits)
+        return self._write(listing, current, dest.bits)
 
     def count_members(self, shard: ShardRef, step: Callable[[], None] = lambda: None) -> int:
         """Return the number of photos in a shard. Each shard is counted once."""

@@ -134,9 +134,9 @@ class RayEngine:
                 os.unlink(path_of(token))
 
     def _check_nodes(self, paths: list[str]) -> None:
-        found = ray.remote(num_cpus=0)(_missing_paths)
+        find_missing = ray.remote(num_cpus=0)(_missing_paths)
         probes = {
-            found.options(
+            find_missing.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
             ).remote(paths): n
             for n in ray.nodes()

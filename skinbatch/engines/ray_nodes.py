@@ -78,10 +78,10 @@ def _in_kubernetes() -> list[Node]:
             os.environ.get("RAY_CLUSTER_NAMESPACE") or (_ACCOUNT / "namespace").read_text().strip()
         )
         producer = kuberay.AutoscalingConfigProducer(name, namespace)
-        found = producer.kubernetes_api_client.get(f"rayclusters/{name}")
-        if not found["spec"].get("enableInTreeAutoscaling"):
+        cluster = producer.kubernetes_api_client.get(f"rayclusters/{name}")
+        if not cluster["spec"].get("enableInTreeAutoscaling"):
             return []
-        return list(_node_types(kuberay._derive_autoscaling_config_from_ray_cr(found)))
+        return list(_node_types(kuberay._derive_autoscaling_config_from_ray_cr(cluster)))
     except Exception as e:  # no rights, no network, or another version of the operator
         event("autoscaler_unknown", message=f"{type(e).__name__}: {e}")
         return []

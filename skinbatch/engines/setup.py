@@ -56,14 +56,14 @@ def _for_destination(
     store = open_store(dest_uri, config.storage)
     if writes:
         store.probe_writable()
-    found = destination.read_destination(store)
-    if found is not None and found.source != source_uri:
+    recorded = destination.read_destination(store)
+    if recorded is not None and recorded.source != source_uri:
         raise UsageError(
-            f"{dest_uri} holds the tables of {found.source}, not of {source_uri}; a destination has one source: "
+            f"{dest_uri} holds the tables of {recorded.source}, not of {source_uri}; a destination has one source: "
             "choose another destination"
         )
-    if found is not None:
-        destination.require_current(store, found)
+    if recorded is not None:
+        destination.require_current(store, recorded)
     return _prepared(source_uri, store, pack, config)
 
 

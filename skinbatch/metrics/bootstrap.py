@@ -96,14 +96,14 @@ def replicates(rows: Floats | csr_array, statistic: Statistic, how: Resampling) 
     n = rows.shape[0]
     random = np.random.default_rng(how.seed)
     columns: Any = csr_array(rows.T) if issparse(rows) else np.ascontiguousarray(rows.T)
-    found = []
+    values = []
     for start in range(0, how.replicates, _AT_ONCE):
         some = min(_AT_ONCE, how.replicates - start)
         weights = np.empty((n, some))
         for b in range(some):
             weights[:, b] = np.bincount(random.integers(0, n, n), minlength=n)
-        found.append(statistic(np.ascontiguousarray((columns @ weights).T)))
-    return np.concatenate(found)
+        values.append(statistic(np.ascontiguousarray((columns @ weights).T)))
+    return np.concatenate(values)
 
 
 def mean_of_defined(values: Floats, axis: int) -> Floats:

@@ -80,10 +80,10 @@ def fit_calibration(logits: Floats, truth: Bools, *, softmax: bool = False) -> C
     """
     if not len(logits):
         raise ValueError("a calibration is fitted to one photo at least")
-    found = minimize(
+    fit = minimize(
         _unlikeliness, np.zeros(1 + logits.shape[1]), (logits, truth, softmax), method="L-BFGS-B"
     )
-    return Calibration(float(np.exp(found.x[0])), np.asarray(found.x[1:], np.float64), softmax)
+    return Calibration(float(np.exp(fit.x[0])), np.asarray(fit.x[1:], np.float64), softmax)
 
 
 def _unlikeliness(values: Floats, logits: Floats, truth: Bools, together: bool) -> float:
@@ -123,14 +123,14 @@ def held_out_probabilities(
     order = np.random.default_rng(seed).permutation(len(names))
     fold = {names[n]: place % FOLDS for place, n in enumerate(order)}
     folds = np.array([fold[group] for group in groups])
-    found = np.empty_like(logits, np.float64)
+    probabilities = np.empty_like(logits, np.float64)
     for number in range(FOLDS):
         mine = folds == number
         if mine.any():
-            found[mine] = fit_calibration(
+            probabilities[mine] = fit_calibration(
                 logits[~mine], truth[~mine], softmax=softmax
             ).probabilities(logits[mine])
-    return found
+    return probabilities
 
 
 def reliabilities(
@@ -151,10 +151,10 @@ def reliabilities(
     """
     top = probability.argmax(axis=1)
     rows = np.arange(len(top))
-    found = {TOP: reliability(probability[rows, top], truth[rows, top], how, groups=groups)}
+    by_class = {TOP: reliability(probability[rows, top], truth[rows, top], how, groups=groups)}
     for n, name in enumerate(classes):
-        found[name] = reliability(probability[:, n], truth[:, n], how, groups=groups)
-    return found
+        by_class[name] = reliability(probability[:, n], truth[:, n], how, groups=groups)
+    return by_class
 
 
 def reliability(
@@ -176,18 +176,18 @@ def reliability(
     parts = np.zeros((len(probability), BINS, 3))
     rows = np.arange(len(probability))
     parts[rows, bins] = np.stack([np.ones(len(probability)), probability, true], axis=1)
-    photos, said, seen = parts.sum(axis=0).T
+    photos, claimed, seen = parts.sum(axis=0).T
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean, share = said / photos, seen / photos
+        mean, share = claimed / photos, seen / photos
     (error,) = bootstrap(parts.reshape(len(probability), BINS * 3), _ERROR, how, groups=groups)
     return Reliability(photos.astype(np.int64), mean, share, error)
 
 
 def _error(sums: Floats) -> Floats:
     """Return the (B, 1) expected calibration errors; NaN without a photo."""
-    photos, said, seen = np.moveaxis(sums.reshape(len(sums), BINS, 3), 2, 0)
+    photos, claimed, seen = np.moveaxis(sums.reshape(len(sums), BINS, 3), 2, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.abs(said - seen).sum(axis=1) / photos.sum(axis=1))[:, None]
+        return np.asarray(np.abs(claimed - seen).sum(axis=1) / photos.sum(axis=1))[:, None]
 
 
 _ERROR: Statistic = _error

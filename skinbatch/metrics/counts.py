@@ -16,13 +16,17 @@ NUMBERS = ("mae", "rmse", "mean", "sd")
 
 
 def count_error(
-    truth: ArrayLike, found: ArrayLike, how: Resampling, *, groups: NDArray[np.int64] | None = None
+    truth: ArrayLike,
+    predicted: ArrayLike,
+    how: Resampling,
+    *,
+    groups: NDArray[np.int64] | None = None,
 ) -> dict[str, Estimate]:
     """Return NUMBERS of the count difference with intervals; NaN if there are no photos.
 
-    truth, found: (N,) lesions of each photo.
+    truth, predicted: (N,) lesions of each photo.
     """
-    error = np.asarray(found, np.float64) - np.asarray(truth, np.float64)
+    error = np.asarray(predicted, np.float64) - np.asarray(truth, np.float64)
     parts = np.stack([np.ones(len(error)), np.abs(error), error**2, error], axis=1)
     return dict(zip(NUMBERS, bootstrap(parts, _numbers, how, groups=groups), strict=True))
 

@@ -47,7 +47,7 @@ class Matches:
 
     photo, score: (D,) of the box. rank: (D,) place among the boxes of its photo, from 0. hits: (D,)
     uint16, bit t is set if the box is a true one at IOUS[t]. ignored: (D,) uint16, bit t is set if
-    the box is neither right nor wrong there because it lies in a crowd. wanted: (photos,) true
+    the box is neither right nor wrong there because it lies in a crowd. truths: (photos,) true
     boxes of each photo.
     """
 
@@ -56,7 +56,7 @@ class Matches:
     rank: Ints
     hits: Bits
     ignored: Bits
-    wanted: Ints
+    truths: Ints
 
     def most(self, number: int) -> Matches:
         """Return the first `number` boxes of each photo."""
@@ -67,7 +67,7 @@ class Matches:
         number = np.cumsum(keep) - 1
         kept = self._those(keep[self.photo])
         return Matches(
-            number[kept.photo], kept.score, kept.rank, kept.hits, kept.ignored, self.wanted[keep]
+            number[kept.photo], kept.score, kept.rank, kept.hits, kept.ignored, self.truths[keep]
         )
 
     def _those(self, keep: NDArray[np.bool_]) -> Matches:
@@ -77,7 +77,7 @@ class Matches:
             self.rank[keep],
             self.hits[keep],
             self.ignored[keep],
-            self.wanted,
+            self.truths,
         )
 
 
@@ -98,29 +98,29 @@ class Curves:
         return np.array([self.precision[0].mean(), self.precision.mean(), self.recall.mean()])
 
 
-def match(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Matches:
-    """Match found boxes to true ones, photo by photo.
+def match(truth: Boxes, predicted: Boxes, crowds: Boxes | None = None) -> Matches:
+    """Match predicted boxes to true ones, photo by photo.
 
     Labels are ignored: pass the boxes of one class to match that class.
 
     At each IoU, the boxes of a photo choose by falling score. Each takes the free true box that it
     overlaps most, if the overlap reaches the IoU. Among equal overlaps the later true box is taken,
-    among equal scores the earlier found box chooses first. A box that finds no true box is ignored
+    among equal scores the earlier box chooses first. A box that finds no true box is ignored
     if that share of its own area lies in one region of `crowds`. A region may take any number of
     boxes.
     """
     crowds = crowds if crowds is not None else Boxes.stack([()] * truth.photos)
-    if {truth.photos, crowds.photos} != {found.photos}:
+    if {truth.photos, crowds.photos} != {predicted.photos}:
         raise ValueError(
-            f"truth of {truth.photos} photos, crowds of {crowds.photos}, boxes of {found.photos}"
+            f"truth of {truth.photos} photos, crowds of {crowds.photos}, boxes of {predicted.photos}"
         )
-    order = np.lexsort((-found.score, found.photo))
-    photo, score = found.photo[order], found.score[order]
-    starts = np.searchsorted(photo, np.arange(found.photos + 1))
-    starts_of_truth = np.searchsorted(truth.photo, np.arange(found.photos + 1))
-    boxes, true_boxes = xywh(found.xyxy[order]), xywh(truth.xyxy)
+    order = np.lexsort((-predicted.score, predicted.photo))
+    photo, score = predicted.photo[order], predicted.score[order]
+    starts = np.searchsorted(photo, np.arange(predicted.photos + 1))
+    starts_of_truth = np.searchsorted(truth.photo, np.arange(predicted.photos + 1))
+    boxes, true_boxes = xywh(predicted.xyxy[order]), xywh(truth.xyxy)
     hits, ignored = np.zeros(len(photo), np.uint16), _in_crowds(boxes, starts, crowds)
-    for first in range(0, found.photos, _PHOTOS_AT_ONCE):
+    for first in range(0, predicted.photos, _PHOTOS_AT_ONCE):
         some = slice(first, first + _PHOTOS_AT_ONCE + 1)
         _match_some(boxes, starts[some], true_boxes, starts_of_truth[some], hits)
     rank = np.arange(len(photo)) - starts[photo]
@@ -138,14 +138,14 @@ def match(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Matches:
 
 def curves(matches: Matches) -> Curves:
     """Return precision over recall, accumulated over all photos."""
-    wanted = int(matches.wanted.sum())
-    if not wanted:
+    truths = int(matches.truths.sum())
+    if not truths:
         return Curves(np.full((len(IOUS), len(RECALLS)), np.nan), np.full(len(IOUS), np.nan))
-    true, found = (
+    true, boxes = (
         np.stack([np.cumsum(bits >> t & 1, dtype=np.float64) for t in range(len(IOUS))])
         for bits in (matches.hits, ~matches.ignored)
     )
-    precision, recall = _curves(true[None], found[None], np.array([wanted], np.float64))
+    precision, recall = _curves(true[None], boxes[None], np.array([truths], np.float64))
     return Curves(precision[0], recall[0])
 
 
@@ -173,8 +173,10 @@ def detection(
         mean = mean_of_defined(by_class, axis=1)
         return np.concatenate([by_class, mean[:, None]], axis=1).reshape(len(sums), -1)
 
-    found = iter(bootstrap(hstack(tables, format="csr"), numbers, how, groups=groups, exact=exact))
-    return {name: {number: next(found) for number in NUMBERS} for name in (*matches, MEAN)}
+    estimates = iter(
+        bootstrap(hstack(tables, format="csr"), numbers, how, groups=groups, exact=exact)
+    )
+    return {name: {number: next(estimates) for number in NUMBERS} for name in (*matches, MEAN)}
 
 
 def _in_crowds(boxes: Floats, starts: Ints, crowds: Boxes) -> Bits:
@@ -251,8 +253,8 @@ def _parts(matches: Matches) -> csr_array:
         those = np.flatnonzero(bits & 1)
         columns.append(step[those] + len(rows) * steps)
         rows.append(photo[those])
-    photos, sums = len(matches.wanted), len(rows) * steps
-    values = np.concatenate([np.ones(sum(map(len, rows))), matches.wanted])
+    photos, sums = len(matches.truths), len(rows) * steps
+    values = np.concatenate([np.ones(sum(map(len, rows))), matches.truths])
     rows.append(np.arange(photos))
     columns.append(np.full(photos, sums))
     shape = (photos, sums + 1)
@@ -272,24 +274,24 @@ def _numbers(sums: Floats, crowds: bool) -> Floats:
     """Return (B, 3) NUMBERS from (B, K) sums of `_parts`, with crowds or without."""
     each = len(IOUS)
     table = sums[:, :-1].reshape(len(sums), (2 if crowds else 1) * each + 1, -1).cumsum(axis=2)
-    found, true, ignored = table[:, :1], table[:, 1 : each + 1], table[:, each + 1 :]
-    precision, recall = _curves(true, found - ignored if crowds else found, sums[:, -1])
+    boxes, true, ignored = table[:, :1], table[:, 1 : each + 1], table[:, each + 1 :]
+    precision, recall = _curves(true, boxes - ignored if crowds else boxes, sums[:, -1])
     return np.stack(
         [precision[:, 0].mean(axis=1), precision.mean(axis=(1, 2)), recall.mean(axis=1)], axis=1
     )
 
 
-def _curves(true: Floats, found: Floats, wanted: Floats) -> tuple[Floats, Floats]:
+def _curves(true: Floats, boxes: Floats, truths: Floats) -> tuple[Floats, Floats]:
     """Return (B, 10, 101) precision and (B, 10) recall.
 
-    true: (B, 10, D), found: (B, 10 or 1, D) cumulated boxes. wanted: (B,).
+    true, boxes: (B, 10, D) and (B, 10 or 1, D), true and all predicted boxes so far. truths: (B,).
     """
     samples, levels, steps = true.shape
     precision = np.zeros((samples, levels, len(RECALLS)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        recall = true / wanted[:, None, None]
+        recall = true / truths[:, None, None]
     # As in pycocotools, the spacing makes 0 / 0 come out as 0.
-    envelope = np.maximum.accumulate((true / (found + np.spacing(1)))[:, :, ::-1], axis=2)[
+    envelope = np.maximum.accumulate((true / (boxes + np.spacing(1)))[:, :, ::-1], axis=2)[
         :, :, ::-1
     ]
     for b in range(samples):
@@ -298,6 +300,6 @@ def _curves(true: Floats, found: Floats, wanted: Floats) -> tuple[Floats, Floats
             inside = at < steps
             precision[b, t, inside] = envelope[b, t, at[inside]]
     reached = recall[:, :, -1] if steps else np.zeros((samples, levels))
-    nothing = wanted == 0
+    nothing = truths == 0
     precision[nothing], reached[nothing] = np.nan, np.nan
     return precision, reached

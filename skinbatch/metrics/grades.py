@@ -16,21 +16,21 @@ Ints = NDArray[np.int64]
 NUMBERS = ("accuracy", "quadratic_kappa")
 
 
-def confusion(truth: Ints, found: Ints, levels: int) -> Ints:
+def confusion(truth: Ints, predicted: Ints, levels: int) -> Ints:
     """Return (levels, levels + 1) numbers of photos.
 
-    Rows are the true grade. Columns are the found grade, the last one for photos without a grade.
-    truth: (N,) from 0. found: (N,), -1 for none.
+    Rows are the true grade. Columns are the predicted grade, the last one for photos without a grade.
+    truth: (N,) from 0. predicted: (N,), -1 for none.
     """
-    return _cells(truth, found, levels).sum(axis=0).reshape(levels, levels + 1).astype(np.int64)
+    return _cells(truth, predicted, levels).sum(axis=0).reshape(levels, levels + 1).astype(np.int64)
 
 
 def agreement(
-    truth: Ints, found: Ints, levels: int, how: Resampling, *, groups: Ints | None = None
+    truth: Ints, predicted: Ints, levels: int, how: Resampling, *, groups: Ints | None = None
 ) -> dict[str, Estimate]:
     """Return NUMBERS with intervals.
 
-    They are NaN without photos; kappa is also NaN if all photos have the same grade. truth, found:
+    They are NaN without photos; kappa is also NaN if all photos have the same grade. truth, predicted:
     see confusion.
     """
 
@@ -41,16 +41,18 @@ def agreement(
     return dict(
         zip(
             NUMBERS,
-            bootstrap(_cells(truth, found, levels), numbers, how, groups=groups),
+            bootstrap(_cells(truth, predicted, levels), numbers, how, groups=groups),
             strict=True,
         )
     )
 
 
-def _cells(truth: Ints, found: Ints, levels: int) -> Floats:
+def _cells(truth: Ints, predicted: Ints, levels: int) -> Floats:
     """Return (N, levels x (levels + 1)) with one 1 for each photo."""
     cells = np.zeros((len(truth), levels * (levels + 1)))
-    cells[np.arange(len(truth)), truth * (levels + 1) + np.where(found < 0, levels, found)] = 1
+    cells[
+        np.arange(len(truth)), truth * (levels + 1) + np.where(predicted < 0, levels, predicted)
+    ] = 1
     return cells
 
 

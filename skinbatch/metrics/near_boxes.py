@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Fit = Callable[[Floats, Floats], Floats]
 
 
-def average_precision(truth: Boxes, found: Boxes, iou: float) -> float:
+def average_precision(truth: Boxes, predicted: Boxes, iou: float) -> float:
     """Return COCO's average precision of the boxes of one class at one IoU, however low.
 
     It is NaN without true boxes.
@@ -32,10 +32,10 @@ def average_precision(truth: Boxes, found: Boxes, iou: float) -> float:
         overlaps = coco.iou(xywh(boxes), xywh(true_boxes), [0] * len(true_boxes))
         return np.asarray(overlaps, np.float64).reshape(len(boxes), len(true_boxes))
 
-    return _precision(truth, found, fit, iou)
+    return _precision(truth, predicted, fit, iou)
 
 
-def centre_precision(truth: Boxes, found: Boxes) -> float:
+def centre_precision(truth: Boxes, predicted: Boxes) -> float:
     """Return the average precision if a box is right when its centre lies in the true box.
 
     It is NaN without true boxes.
@@ -49,27 +49,27 @@ def centre_precision(truth: Boxes, found: Boxes) -> float:
         )
         return np.where(inside.all(2), 1 / (1 + away), 0.0)
 
-    return _precision(truth, found, fit, 1e-9)
+    return _precision(truth, predicted, fit, 1e-9)
 
 
-def _precision(truth: Boxes, found: Boxes, fit: Fit, least: float) -> float:
+def _precision(truth: Boxes, predicted: Boxes, fit: Fit, least: float) -> float:
     """Return the average precision. least: smallest fit of a right box."""
     if not len(truth):
         return float("nan")
-    right = np.zeros(len(found), np.bool_)
+    right = np.zeros(len(predicted), np.bool_)
     for photo in range(truth.photos):
-        mine = np.flatnonzero(found.photo == photo)
+        mine = np.flatnonzero(predicted.photo == photo)
         true_boxes = truth.xyxy[truth.photo == photo]
         if not len(mine) or not len(true_boxes):
             continue
-        mine = mine[np.argsort(-found.score[mine], kind="stable")]
-        fits = fit(found.xyxy[mine], true_boxes)
+        mine = mine[np.argsort(-predicted.score[mine], kind="stable")]
+        fits = fit(predicted.xyxy[mine], true_boxes)
         for n, row in zip(mine.tolist(), fits, strict=True):
             best = int(row.argmax())
             if row[best] >= least:
                 right[n] = True
                 fits[:, best] = 0
-    hits = right[np.argsort(-found.score, kind="stable")]
+    hits = right[np.argsort(-predicted.score, kind="stable")]
     recall = np.cumsum(hits) / len(truth)
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]

@@ -20,13 +20,13 @@ Ints = NDArray[np.int64]
 NUMBERS = ("dice", "iou", "photo_dice", "photo_iou")
 
 
-def overlaps(truth: NDArray[np.integer], found: NDArray[np.integer], classes: int) -> Ints:
-    """Return (classes, 3) pixels of one photo: in both, in the truth, found.
+def overlaps(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> Ints:
+    """Return (classes, 3) pixels of one photo: in both, in the truth, predicted.
 
-    truth, found: (H, W) indices of classes.
+    truth, predicted: (H, W) indices of classes.
     """
     table = np.bincount(
-        truth.ravel().astype(np.int64) * classes + found.ravel(), minlength=classes * classes
+        truth.ravel().astype(np.int64) * classes + predicted.ravel(), minlength=classes * classes
     )
     table = table.reshape(classes, classes)
     return np.stack([np.diagonal(table), table.sum(axis=1), table.sum(axis=0)], axis=1).astype(
@@ -45,11 +45,12 @@ def segmentation(
 
     They are NaN for classes that appear nowhere. pixels: (N, classes, 3), `overlaps` of each photo.
     """
-    both, true, found = (pixels[:, :, k].astype(np.float64) for k in range(3))
-    dice, iou = _dice_and_iou(both, true, found)
-    defined = true + found > 0
+    both, true, predicted = (pixels[:, :, k].astype(np.float64) for k in range(3))
+    dice, iou = _dice_and_iou(both, true, predicted)
+    defined = true + predicted > 0
     parts = np.stack(
-        [both, true, found, np.where(defined, dice, 0), np.where(defined, iou, 0), defined], axis=2
+        [both, true, predicted, np.where(defined, dice, 0), np.where(defined, iou, 0), defined],
+        axis=2,
     )
     estimates = iter(
         bootstrap(
@@ -65,12 +66,12 @@ def segmentation(
 def _numbers_of(classes: int) -> Statistic:
     def numbers(sums: Floats) -> Floats:
         """Return (B, (classes + 1) x 4); the last four are the means over classes."""
-        both, true, found, dice, iou, photos = np.moveaxis(
+        both, true, predicted, dice, iou, photos = np.moveaxis(
             sums.reshape(len(sums), classes, 6), 2, 0
         )
         with np.errstate(divide="ignore", invalid="ignore"):
             by_class = np.stack(
-                [*_dice_and_iou(both, true, found), dice / photos, iou / photos], axis=2
+                [*_dice_and_iou(both, true, predicted), dice / photos, iou / photos], axis=2
             )
         return np.concatenate(
             [by_class, mean_of_defined(by_class, axis=1)[:, None]], axis=1
@@ -79,6 +80,6 @@ def _numbers_of(classes: int) -> Statistic:
     return numbers
 
 
-def _dice_and_iou(both: Floats, true: Floats, found: Floats) -> tuple[Floats, Floats]:
+def _dice_and_iou(both: Floats, true: Floats, predicted: Floats) -> tuple[Floats, Floats]:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * both / (true + found), both / (true + found - both)
+        return 2 * both / (true + predicted), both / (true + predicted - both)

@@ -51,8 +51,8 @@ class PhotoVerdict:
         return len(self.found) + len(self.missed)
 
 
-def judge(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Verdicts:
-    """Match found boxes to true ones at one IoU, by the rules of `detection.match`.
+def judge(truth: Boxes, predicted: Boxes, crowds: Boxes | None = None) -> Verdicts:
+    """Match predicted boxes to true ones at one IoU, by the rules of `detection.match`.
 
     Labels are ignored.
 
@@ -63,18 +63,18 @@ def judge(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Verdicts:
         (array([ True]), array([False]))
     """
     verdicts = Verdicts(
-        *(np.zeros(number, np.bool_) for number in (len(found), len(found), len(truth)))
+        *(np.zeros(number, np.bool_) for number in (len(predicted), len(predicted), len(truth)))
     )
     photos = np.arange(truth.photos + 1)
     starts, starts_of_truth = (
-        np.searchsorted(found.photo, photos),
+        np.searchsorted(predicted.photo, photos),
         np.searchsorted(truth.photo, photos),
     )
-    boxes, true_boxes = xywh(found.xyxy), xywh(truth.xyxy)
+    boxes, true_boxes = xywh(predicted.xyxy), xywh(truth.xyxy)
 
     for n in np.flatnonzero((np.diff(starts) > 0) & (np.diff(starts_of_truth) > 0)).tolist():
         mine = np.arange(starts[n], starts[n + 1])
-        mine = mine[np.argsort(-found.score[mine], kind="stable")]
+        mine = mine[np.argsort(-predicted.score[mine], kind="stable")]
         theirs = slice(starts_of_truth[n], starts_of_truth[n + 1])
         number = theirs.stop - theirs.start
         overlaps = np.asarray(coco.iou(boxes[mine], true_boxes[theirs], np.zeros(number, np.uint8)))
@@ -86,16 +86,16 @@ def judge(truth: Boxes, found: Boxes, crowds: Boxes | None = None) -> Verdicts:
                 overlaps[:, best] = -1
 
     if crowds is not None and len(crowds):
-        verdicts.ignored[:] = ~verdicts.right & _in_crowds(found, crowds)
+        verdicts.ignored[:] = ~verdicts.right & _in_crowds(predicted, crowds)
     return verdicts
 
 
-def _in_crowds(found: Boxes, crowds: Boxes) -> Bools:
-    inside = np.zeros(len(found), np.bool_)
+def _in_crowds(predicted: Boxes, crowds: Boxes) -> Bools:
+    inside = np.zeros(len(predicted), np.bool_)
     for n in np.unique(crowds.photo).tolist():
-        mine = np.flatnonzero(found.photo == n)
+        mine = np.flatnonzero(predicted.photo == n)
         regions = xywh(crowds.xyxy[crowds.photo == n])
         if len(mine):
-            shares = coco.iou(xywh(found.xyxy[mine]), regions, np.ones(len(regions), np.uint8))
+            shares = coco.iou(xywh(predicted.xyxy[mine]), regions, np.ones(len(regions), np.uint8))
             inside[mine] = np.asarray(shares).max(axis=1) >= SAME_LESION
     return inside

@@ -58,9 +58,9 @@ def apart_from(key: str, archives: Collection[str]) -> str:
         'sub/x.tar/./a.jpg'
     """
     parts = key.split("/")
-    told = [parts[0]]
+    apart = [parts[0]]
     for number in range(1, len(parts)):
         if "/".join(parts[:number]) in archives:
-            told.append(".")
-        told.append(parts[number])
-    return "/".join(told)
+            apart.append(".")
+        apart.append(parts[number])
+    return "/".join(apart)

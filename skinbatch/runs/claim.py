@@ -109,10 +109,10 @@ class Claim:
         Some stores do not notice a byte that was damaged on the way.
         """
         for _ in range(_READS):
-            found = _read(self.store)
-            if expected(found):
+            record = _read(self.store)
+            if expected(record):
                 break
-        return found
+        return record
 
     def _write(self) -> None:
         self._beats += 1

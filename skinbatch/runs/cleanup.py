@@ -82,12 +82,12 @@ def _look_again(ledger: Ledger, own: Snapshot) -> None:
     for seconds in _LOOK_AGAIN_S:
         time.sleep(seconds)
         ledger.list_again()
-        found = snapshot.newest_that_counts(ledger)
-        if found is not None and found.name == own.name and snapshot.counts(own):
+        newest = snapshot.newest_that_counts(ledger)
+        if newest is not None and newest.name == own.name and snapshot.counts(own):
             return
-        if found is not None and layout.newest_first([found.name, own.name])[0] != own.name:
+        if newest is not None and layout.newest_first([newest.name, own.name])[0] != own.name:
             raise ClaimError(
-                f"{ledger.store.uri}: another run has written snapshot {found.name} over this run's {own.name}; nothing is "
+                f"{ledger.store.uri}: another run has written snapshot {newest.name} over this run's {own.name}; nothing is "
                 "lost, run the same command again"
             )
     raise ClaimError(

@@ -71,12 +71,12 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
     except NotFoundError:
         return None
     try:
-        found = json.loads(data)
+        value = json.loads(data)
     except (ValueError, RecursionError) as e:
         raise UsageError(f"{store.uri_of(key)} is damaged: {e}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise UsageError(f"{store.uri_of(key)} is damaged: it is not a JSON object")
-    return found
+    return value
 
 
 def read_destination(store: Store) -> Destination | None:
@@ -93,42 +93,42 @@ def read_destination(store: Store) -> Destination | None:
             f"{LAYOUT_VERSION}; use another destination, or the version of skinbatch that wrote it"
         )
     try:
-        found = Destination(**raw)
+        dest = Destination(**raw)
     except TypeError as e:
         raise UsageError(f"{store.uri_of(layout.DEST)} is damaged: {e}") from None
-    if type(found.schema_version) is not int:
+    if type(dest.schema_version) is not int:
         raise UsageError(
-            f"{store.uri_of(layout.DEST)} is damaged: schema version {found.schema_version!r}"
+            f"{store.uri_of(layout.DEST)} is damaged: schema version {dest.schema_version!r}"
         )
-    if found.schema_version > SCHEMA_VERSION:
+    if dest.schema_version > SCHEMA_VERSION:
         raise UsageError(
-            f"{store.uri}: its tables have schema version {found.schema_version}, but this skinbatch reads up to "
+            f"{store.uri}: its tables have schema version {dest.schema_version}, but this skinbatch reads up to "
             f"{SCHEMA_VERSION}; update skinbatch"
         )
-    if type(found.source) is not str or not (
-        found.bits is None or (type(found.bits) is int and found.bits >= 0)
+    if type(dest.source) is not str or not (
+        dest.bits is None or (type(dest.bits) is int and dest.bits >= 0)
     ):
         raise UsageError(
-            f"{store.uri_of(layout.DEST)} is damaged: source {found.source!r}, bits {found.bits!r}"
+            f"{store.uri_of(layout.DEST)} is damaged: source {dest.source!r}, bits {dest.bits!r}"
         )
-    return found
+    return dest
 
 
 def require_destination(store: Store) -> Destination:
     """Read dest.json, or raise a UsageError that explains how a destination is made."""
-    found = read_destination(store)
-    if found is None:
+    dest = read_destination(store)
+    if dest is None:
         raise UsageError(
             f"{store.uri} is not a destination of skinbatch: it has no {layout.DEST}; `skinbatch score` makes one"
         )
-    return found
+    return dest
 
 
-def require_current(store: Store, found: Destination) -> None:
+def require_current(store: Store, dest: Destination) -> None:
     """Raise UsageError if an older version of skinbatch made the destination: its tables are read, and not added to."""
-    if found.schema_version < SCHEMA_VERSION:
+    if dest.schema_version < SCHEMA_VERSION:
         raise UsageError(
-            f"{store.uri}: its tables have schema version {found.schema_version}, this skinbatch writes version "
+            f"{store.uri}: its tables have schema version {dest.schema_version}, this skinbatch writes version "
             f"{SCHEMA_VERSION}, and files of both would not open together. Score into another destination; this one can "
             "still be read (open, verify, evaluate, export), and the version that started it can continue"
         )
@@ -146,18 +146,18 @@ def read_scoring(store: Store, fingerprint: str) -> Scoring | None:
     if raw is None:
         return None
     try:
-        found = Scoring(
+        scoring = Scoring(
             **(raw | {"classes": tuple(raw["classes"]), "prob_columns": tuple(raw["prob_columns"])})
         )
     except (KeyError, TypeError) as e:
         raise UsageError(
             f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: {e}"
         ) from None
-    if found.fingerprint != fingerprint:
+    if scoring.fingerprint != fingerprint:
         raise UsageError(
-            f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: its fingerprint is {found.fingerprint}"
+            f"{store.uri_of(layout.scoring_key(fingerprint))} is damaged: its fingerprint is {scoring.fingerprint}"
         )
-    return found
+    return scoring
 
 
 def write_scoring(store: Store, scoring: Scoring) -> None:
@@ -195,17 +195,17 @@ def fingerprints(store: Store, damaged: Container[str] = ()) -> list[str]:
     return [*(name for name in names if name in damaged), *whole]
 
 
-def choose_scoring(store: Store, wanted: str | None, damaged: Container[str] = ()) -> str:
+def choose_scoring(store: Store, name: str | None, damaged: Container[str] = ()) -> str:
     """Return the scoring that is meant: the one named, the only one, or that of the newest run.
 
     damaged: see fingerprints.
     """
-    found = fingerprints(store, damaged)
-    if wanted is not None:
-        fitting = [fp for fp in found if fp.startswith(wanted)]
+    names = fingerprints(store, damaged)
+    if name is not None:
+        fitting = [fp for fp in names if fp.startswith(name)]
         if len(fitting) != 1:
             raise UsageError(
-                f"{store.uri}: no scoring `{wanted}`; there are: {', '.join(found) or 'none'}"
+                f"{store.uri}: no scoring `{name}`; there are: {', '.join(names) or 'none'}"
             )
         return fitting[0]
     return newest_scorings(store, damaged)[0]
@@ -213,22 +213,22 @@ def choose_scoring(store: Store, wanted: str | None, damaged: Container[str] = (
 
 def newest_scorings(store: Store, damaged: Container[str] = ()) -> list[str]:
     """Return the scorings of a destination, that of the newest run first. UsageError if there are none."""
-    found = fingerprints(store, damaged)
-    if not found:
+    names = fingerprints(store, damaged)
+    if not names:
         raise UsageError(
             f"{store.uri}: nothing has been scored here yet; run `skinbatch score SOURCE {store.uri}` first"
         )
-    if len(found) == 1:
-        return found
+    if len(names) == 1:
+        return names
 
     ordered: dict[str, None] = {}
     for info in sorted(store.list(layout.RUNS), key=lambda o: o.key, reverse=True):
         record = read_json(store, info.key)
-        if record and record.get("fingerprint") in found:
+        if record and record.get("fingerprint") in names:
             ordered[str(record["fingerprint"])] = None
-        if len(ordered) == len(found):
+        if len(ordered) == len(names):
             break
-    return [*ordered, *(name for name in reversed(found) if name not in ordered)]
+    return [*ordered, *(name for name in reversed(names) if name not in ordered)]
 
 
 def _text(value: object) -> bytes:

@@ -130,14 +130,14 @@ def list_gradings(store: Store, fingerprint: str) -> list[GradingRecord]:
     return sorted(records, key=lambda record: (record.created, record.gid))
 
 
-def choose_grading(store: Store, fingerprint: str, wanted: str) -> GradingRecord:
+def choose_grading(store: Store, fingerprint: str, name: str) -> GradingRecord:
     """Return the grading with this id, or its first digits, or the only one with this scheme name.
 
     Raises UsageError with a list of the gradings if none or several fit.
     """
     records = list_gradings(store, fingerprint)
-    fitting = [r for r in records if r.gid.startswith(wanted)] or [
-        r for r in records if r.definition["scheme"]["name"] == wanted
+    fitting = [r for r in records if r.gid.startswith(name)] or [
+        r for r in records if r.definition["scheme"]["name"] == name
     ]
     if len(fitting) == 1:
         return fitting[0]
@@ -148,7 +148,7 @@ def choose_grading(store: Store, fingerprint: str, wanted: str) -> GradingRecord
     )
     problem = "no grading" if not fitting else "several gradings"
     raise UsageError(
-        f"{store.uri}: {problem} `{wanted}` of scoring {fingerprint}; there are: {known}"
+        f"{store.uri}: {problem} `{name}` of scoring {fingerprint}; there are: {known}"
     )
 
 

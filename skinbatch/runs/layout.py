@@ -105,10 +105,10 @@ def number_of(name: str) -> tuple[int, str]:
 
     Raises ValueError for any other name.
     """
-    found = _NUMBERED.match(name)
-    if found is None:
+    match = _NUMBERED.match(name)
+    if match is None:
         raise ValueError(f"{name!r} is not <n>.<random>")
-    return int(found[1]), found[2]
+    return int(match[1]), match[2]
 
 
 def newest_first(names: set[str] | list[str]) -> list[str]:

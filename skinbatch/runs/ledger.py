@@ -113,8 +113,8 @@ class Ledger:
             if not left:
                 break
             left -= self._read_copy(key)
-        wanted = sorted(self.unread(), key=lambda stub: stub.key(self.fingerprint))
-        for stub, text in ahead(wanted, self._text_of, _READERS):
+        unread = sorted(self.unread(), key=lambda stub: stub.key(self.fingerprint))
+        for stub, text in ahead(unread, self._text_of, _READERS):
             if text is not None and self._fill(stub, text):
                 self.read_singly.append(stub)
             else:
@@ -201,19 +201,19 @@ class Ledger:
         return stub
 
     def __iter__(self) -> Iterator[Stub]:
-        for found in self._units.values():
-            if isinstance(found, Stub):
-                yield found
+        for entry in self._units.values():
+            if isinstance(entry, Stub):
+                yield entry
             else:
-                yield from found
+                yield from entry
 
     def unread(self) -> Iterator[Stub]:
         """Return receipts that exist and were not read, or cannot be read."""
         return (stub for stub in self if stub.listed and stub.whole is None)
 
     def of_unit(self, unit_id: str) -> Sequence[Stub]:
-        found = self._units.get(unit_id, ())
-        return (found,) if isinstance(found, Stub) else found
+        entry = self._units.get(unit_id, ())
+        return (entry,) if isinstance(entry, Stub) else entry
 
     def find(self, unit_id: str, generation: int, attempt: str) -> Stub | None:
         for stub in self.of_unit(unit_id):
@@ -319,7 +319,7 @@ def _copies(store: Store, fingerprint: str) -> Iterator[str]:
     """
     keys: list[list[str]] = []
     for prefix in (layout.snapshots_prefix(fingerprint), layout.folds_prefix(fingerprint)):
-        found = [o.key[len(prefix) :] for o in store.list(prefix) if o.key.endswith(".parquet")]
-        keys.append([prefix + name for name in layout.newest_first(found)])
+        names = [o.key[len(prefix) :] for o in store.list(prefix) if o.key.endswith(".parquet")]
+        keys.append([prefix + name for name in layout.newest_first(names)])
     snapshots, folds = keys
     yield from (*snapshots[:1], *folds, *snapshots[1:])

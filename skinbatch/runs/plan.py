@@ -149,11 +149,11 @@ class PlanWriter:
                     name, units = next(before, (None, iter(())))
                 yield shard, [u for u in units if u.shard == shard] if name == own else []
 
-        def cut(found: tuple[ShardRef, list[PlannedUnit]]) -> list[PlannedUnit]:
-            return found[1] or self._cut(found[0])
+        def cut(entry: tuple[ShardRef, list[PlannedUnit]]) -> list[PlannedUnit]:
+            return entry[1] or self._cut(entry[0])
 
-        def quick(found: tuple[ShardRef, list[PlannedUnit]]) -> bool:
-            return bool(found[1]) or not _to_be_cut(found[0])
+        def quick(entry: tuple[ShardRef, list[PlannedUnit]]) -> bool:
+            return bool(entry[1]) or not _to_be_cut(entry[0])
 
         for _, parts in ahead(known(), cut, _OPENED, at_once=quick):
             yield from parts
@@ -218,15 +218,15 @@ def newest_alike(store: Store, fingerprint: str, own: Plan) -> Plan:
     if newest == own.name:
         return own
     try:
-        found = read(store, fingerprint, newest)
+        other = read(store, fingerprint, newest)
     except (NotFoundError, TableError):
-        found = None
-    if found is None or not found.units.same_inputs(own.units):
+        other = None
+    if other is None or not other.units.same_inputs(own.units):
         raise ClaimError(
             f"{store.uri}: another run has written plan {newest}, which differs from this run's {own.name}; nothing is "
             "lost, run the same command again"
         )
-    return found
+    return other
 
 
 def newest_whole(store: Store, fingerprint: str) -> tuple[Plan | None, str | None]:
@@ -241,17 +241,17 @@ def newest_whole(store: Store, fingerprint: str) -> tuple[Plan | None, str | Non
     damage = None
     for name in _complete(there):
         try:
-            found = read(store, fingerprint, name)
+            candidate = read(store, fingerprint, name)
         except (TableError, NotFoundError) as e:
             damage = damage or str(e)
             continue
         lost = [
             f"{name}/{file}"
-            for file, size in found.sizes.items()
+            for file, size in candidate.sizes.items()
             if there.get(f"{name}/{file}") != size
         ]
         if not lost:
-            return found, damage
+            return candidate, damage
         damage = (
             damage or f"{store.uri_of(prefix + lost[0])}: gone, or not as long as it was written"
         )

@@ -111,12 +111,12 @@ def write_fold(store: Store, fingerprint: str, n: int, entries: Iterable[Entry])
 
 def attempts(store: Store, fingerprint: str) -> Mapping[tuple[str, str], Sequence[str]]:
     """Return (unit_id, first 12 digits of its inputs_sha256) -> keys of recorded failed attempts."""
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    keys: dict[tuple[str, str], list[str]] = defaultdict(list)
     prefix = layout.attempts_prefix(fingerprint)
     for info in store.list(prefix):
         unit_id, _, name = info.key[len(prefix) :].partition("/")
-        found[unit_id, name.split(".")[0]].append(info.key)
-    return found
+        keys[unit_id, name.split(".")[0]].append(info.key)
+    return keys
 
 
 def last_attempt(store: Store, keys: Iterable[str]) -> Mapping[str, Any]:

@@ -141,20 +141,20 @@ def next_id(store: Store) -> str:
 def newest(store: Store, fingerprint: str | None = None) -> dict[str, Any] | None:
     """Return the record of the newest run (of a scoring) as written; None if there was none."""
     for info in sorted(store.list(layout.RUNS), key=lambda o: o.key, reverse=True):
-        found = read_json(store, info.key)
-        if found is not None and (fingerprint is None or found.get("fingerprint") == fingerprint):
-            return found
+        run = read_json(store, info.key)
+        if run is not None and (fingerprint is None or run.get("fingerprint") == fingerprint):
+            return run
     return None
 
 
 def newest_of_each(store: Store, fingerprints: Collection[str]) -> dict[str, dict[str, Any]]:
     """Return the record of each scoring's newest run; scorings that were never run are left out."""
-    found: dict[str, dict[str, Any]] = {}
+    runs: dict[str, dict[str, Any]] = {}
     for info in sorted(store.list(layout.RUNS), key=lambda o: o.key, reverse=True):
-        if len(found) == len(fingerprints):
+        if len(runs) == len(fingerprints):
             break
         run = read_json(store, info.key)
         name = str(run.get("fingerprint")) if run is not None else ""
         if run is not None and name in fingerprints:
-            found.setdefault(name, run)
-    return found
+            runs.setdefault(name, run)
+    return runs

@@ -88,8 +88,8 @@ def regrade(
     destination.require_destination(store)
     fingerprint = destination.choose_scoring(store, scoring)
     results = Results(store, fingerprint)
-    found = destination.read_scoring(store, fingerprint)
-    assert found is not None, "choose_scoring has just read it"
+    original = destination.read_scoring(store, fingerprint)
+    assert original is not None, "choose_scoring has just read it"
     if results.snapshot is None:
         state = read_status(store, fingerprint)
         raise UsageError(
@@ -97,9 +97,9 @@ def regrade(
             "are done so far; run the same `skinbatch score` again, then regrade"
         )
 
-    grading = _grading(found, threshold, scheme, counting)
+    grading = _grading(original, threshold, scheme, counting)
     with _claimed(store):
-        files, tally = _write_files(results, found, grading, progress)
+        files, tally = _write_files(results, original, grading, progress)
         record = GradingRecord(
             name=_next_name(store, fingerprint, grading.gid),
             gid=grading.gid,

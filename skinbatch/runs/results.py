@@ -103,9 +103,9 @@ class Results:
     def refresh(self) -> None:
         """Read again which receipts count, to see what runs have added since."""
         ledger = Ledger.load(self.store, self.fingerprint)
-        found = snapshot.newest_that_counts(ledger)
-        self.snapshot = found.name if found else None
-        self._receipts = found.receipts if found else tuple(done_for_newest_plan(ledger))
+        newest = snapshot.newest_that_counts(ledger)
+        self.snapshot = newest.name if newest else None
+        self._receipts = newest.receipts if newest else tuple(done_for_newest_plan(ledger))
 
     def images(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the table `images`: one row for each photo.
@@ -198,7 +198,7 @@ class Results:
         """
         self._files.refuse_unknown("images", images, fields=False)
         self._files.refuse_unknown("boxes", boxes)
-        wanted = (("images", images), ("boxes", boxes))
+        tables = (("images", images), ("boxes", boxes))
 
         def read(stub: Stub) -> tuple[pa.Table, ...]:
             try:
@@ -207,7 +207,7 @@ class Results:
                         self._read_file(kind, path, columns)
                         for path in stub.files(self.fingerprint, stub.needed & BITS[kind])
                     )
-                    for kind, columns in wanted
+                    for kind, columns in tables
                 )
             except NotFoundError as e:
                 raise StoreError(

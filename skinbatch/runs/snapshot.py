@@ -69,9 +69,9 @@ def newest_that_counts(ledger: Ledger) -> Snapshot | None:
     ledger.
     """
     for name in names(ledger.store, ledger.fingerprint):
-        found = _counting(ledger, name)
-        if found is not None:
-            return found
+        candidate = _counting(ledger, name)
+        if candidate is not None:
+            return candidate
     return None
 
 

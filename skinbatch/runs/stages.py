@@ -77,11 +77,11 @@ def takeable(earlier: Scoring, now: Scoring) -> tuple[str, ...]:
 
     The segmenter is among them only if its masks are stored where they are needed.
     """
-    before, wanted = stage_keys(earlier), stage_keys(now)
-    if before[SEGMENTER] != wanted[SEGMENTER]:
+    before, keys = stage_keys(earlier), stage_keys(now)
+    if before[SEGMENTER] != keys[SEGMENTER]:
         return ()
 
-    stages = [stem for stem in wanted if stem != SEGMENTER and before.get(stem) == wanted[stem]]
+    stages = [stem for stem in keys if stem != SEGMENTER and before.get(stem) == keys[stem]]
     if not (_distinct_columns(earlier) and _distinct_columns(now)):
         stages = [stem for stem in stages if stem == DETECTOR]
     if earlier.save_masks or not (now.save_masks or needs_mask(now.numbers["pack"], stages)):
@@ -126,7 +126,7 @@ def still_takeable(store: Store, now: Scoring) -> tuple[str, ...]:
 def _sound_scoring(store: Store, fingerprint: str) -> Scoring | None:
     """Return a scoring; None if it does not exist or its record is damaged."""
     try:
-        found = destination.read_scoring(store, fingerprint)
+        scoring = destination.read_scoring(store, fingerprint)
     except UsageError:
         return None
-    return found if found is not None and is_sound(found) else None
+    return scoring if scoring is not None and is_sound(scoring) else None

@@ -159,7 +159,7 @@ def _read_one(store: Store, fingerprint: str, prices: PriceSettings = _NO_PRICES
             for stub in proof:
                 for status, rows in stub.statuses:
                     statuses[status] += rows
-    found = snapshot.newest_that_counts(ledger)
+    newest = snapshot.newest_that_counts(ledger)
     done = sum(statuses.values())
     state = _state_of(run)
     running = state == "running"
@@ -179,7 +179,7 @@ def _read_one(store: Store, fingerprint: str, prices: PriceSettings = _NO_PRICES
         units_total=len(units),
         units_left=left,
         statuses=dict(statuses),
-        snapshot=found.name if found else None,
+        snapshot=newest.name if newest else None,
         photos_per_second=rate,
         left_s=photos_left / rate if running and rate > 0 and not unknown else None,
         open_units=run.get("open_units", {}),

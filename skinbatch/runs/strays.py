@@ -20,18 +20,18 @@ def foreign(store: Store, fingerprint: str) -> list[str]:
     Looked at are the folders of all scorings, and the plans, folds and snapshots of one.
     """
     folders = {f"scoring={name}" for name in destination.scoring_names(store)}
-    said = []
+    sentences = []
     for kind in layout.DATA_KINDS:
         keys = (key for key in store.keys(f"{kind}/") if _folder(key) not in folders)
-        said += _sentence(store, f"{kind}/", keys, "of no scoring of this destination")
+        sentences += _sentence(store, f"{kind}/", keys, "of no scoring of this destination")
     for prefix, ours in (
         (layout.plans_prefix(fingerprint), _PLANNED),
         (layout.folds_prefix(fingerprint), _COPIES),
         (layout.snapshots_prefix(fingerprint), _COPIES),
     ):
         keys = (key for key in store.keys(prefix) if not ours.fullmatch(key[len(prefix) :]))
-        said += _sentence(store, prefix, keys, "that skinbatch did not write")
-    return said
+        sentences += _sentence(store, prefix, keys, "that skinbatch did not write")
+    return sentences
 
 
 def changed_receipts(ledger: Ledger) -> Iterator[str]:
@@ -50,10 +50,10 @@ def _folder(key: str) -> str:
 
 
 def _sentence(store: Store, prefix: str, keys: Iterable[str], what: str) -> list[str]:
-    found = sorted(key[len(prefix) :] for key in keys)
-    if not found:
+    names = sorted(key[len(prefix) :] for key in keys)
+    if not names:
         return []
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return [
-        f"{store.uri_of(prefix)}: files {what}: {', '.join(found[:_NAMED])}{more}; move them elsewhere"
+        f"{store.uri_of(prefix)}: files {what}: {', '.join(names[:_NAMED])}{more}; move them elsewhere"
     ]

@@ -49,7 +49,7 @@ _AT_ONCE = 1000
 _Digests = dict[tuple[str, str], dict[str, int]]
 
 
-def check_taken(ledger: Ledger, found: Snapshot) -> Iterator[str]:
+def check_taken(ledger: Ledger, shown: Snapshot) -> Iterator[str]:
     """Yield a sentence for each unit whose results are not those that they were taken from.
 
     Files of the earlier scoring that its later runs have replaced are not compared, and nothing is
@@ -66,7 +66,7 @@ def check_taken(ledger: Ledger, found: Snapshot) -> Iterator[str]:
         return
     if scoring is None or earlier is None:
         return
-    receipts = (ledger.receipt(stub) for stub in found.receipts if stub.complete)
+    receipts = (ledger.receipt(stub) for stub in shown.receipts if stub.complete)
     taking = (receipt for receipt in receipts if receipt.taken)
     first = next(taking, None)
     if first is None:

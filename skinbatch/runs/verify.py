@@ -98,8 +98,8 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     for key in sorted(ledger.unreadable):
         say(f"{store.uri_of(key)}: cannot be read as a receipt, a fold or a snapshot")
     names = snapshot.names(store, fingerprint)
-    found = snapshot.newest_that_counts(ledger)
-    if names and (found is None or found.name != names[0]):
+    current = snapshot.newest_that_counts(ledger)
+    if names and (current is None or current.name != names[0]):
         say(
             f"the newest snapshot {names[0]} does not count: it is damaged, or a receipt or file that it names is gone"
         )
@@ -112,11 +112,11 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     except (NotFoundError, TableError) as e:
         say(str(e))
         return report
-    if found is not None and found.plan != newest.name:
+    if current is not None and current.plan != newest.name:
         with suppress(NotFoundError, TableError):  # two drivers may have written equal plans
-            named = plan.read(store, fingerprint, found.plan)
+            named = plan.read(store, fingerprint, current.plan)
             newest = named if named.units.same_inputs(newest.units) else newest
-    if found is None or found.plan != newest.name:
+    if current is None or current.plan != newest.name:
         left = newest.units.where(ledger.proof(*inputs) is None for inputs in newest.units.inputs())
         report.units_left, photos = len(left), left.photos
         say(
@@ -127,32 +127,34 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     report.differences += [
         *_broken_receipts(ledger),
         *strays.changed_receipts(ledger),
-        *check_gradings(store, fingerprint, found),
+        *check_gradings(store, fingerprint, current),
     ]
-    if found is None:
+    if current is None:
         return report
-    report.snapshot, report.plan = found.name, found.plan
-    report.differences += [*_unnamed(ledger, found), *check_taken(ledger, found)]
+    report.snapshot, report.plan = current.name, current.plan
+    report.differences += [*_unnamed(ledger, current), *check_taken(ledger, current)]
     try:
-        checked = newest if found.plan == newest.name else plan.read(store, fingerprint, found.plan)
+        checked = (
+            newest if current.plan == newest.name else plan.read(store, fingerprint, current.plan)
+        )
     except NotFoundError:
-        say(f"snapshot {found.name} names plan {found.plan}, which does not exist any more")
+        say(f"snapshot {current.name} names plan {current.plan}, which does not exist any more")
         return report
     except TableError as e:
         say(str(e))
         return report
     try:
-        _check_rows(ledger, checked, found, report)
+        _check_rows(ledger, checked, current, report)
     except (NotFoundError, TableError) as e:  # a file of the plan: the expected photos are unknown
         say(f"plan {checked.name}: {e}")
-    if found.rows == 0:
+    if current.rows == 0:
         say(_nothing(store, fingerprint, plans, checked))
     return report
 
 
 def _nothing(store: Store, fingerprint: str, plans: list[str], checked: Plan) -> str:
     """Return why a scoring without rows proves nothing, and what earlier plans listed."""
-    said = "there is nothing to prove: not one photo has a row"
+    nothing = "there is nothing to prove: not one photo has a row"
     for name in plans:
         with suppress(NotFoundError, TableError):
             listed = plan.read(store, fingerprint, name)
@@ -165,25 +167,25 @@ def _nothing(store: Store, fingerprint: str, plans: list[str], checked: Plan) ->
                     else ""
                 )
                 return (
-                    f"{said}; plan {name} listed {listed.units.photos} photos{example} and none of them is left: "
+                    f"{nothing}; plan {name} listed {listed.units.photos} photos{example} and none of them is left: "
                     "compare the listed names with the source (encoding, upper and lower case, prefix, bucket)"
                 )
-    return f"{said}; the {len(checked.units)} listed shards hold no photos"
+    return f"{nothing}; the {len(checked.units)} listed shards hold no photos"
 
 
 def _broken_receipts(ledger: Ledger) -> list[str]:
     """Return a sentence for each receipt whose files are gone."""
-    said = []
+    sentences = []
     for stub in ledger:
         if stub.listed and stub.whole is not None and not stub.complete:
             gone = ", ".join(stub.files(ledger.fingerprint, stub.needed & ~stub.there))
-            said.append(f"{_uri(ledger, stub)}: a receipt whose files are gone: {gone}")
-    return said
+            sentences.append(f"{_uri(ledger, stub)}: a receipt whose files are gone: {gone}")
+    return sentences
 
 
-def _unnamed(ledger: Ledger, found: Snapshot) -> list[str]:
+def _unnamed(ledger: Ledger, current: Snapshot) -> list[str]:
     """Return a sentence for each data file or receipt that the snapshot does not name."""
-    named = set(found.receipts)
+    named = set(current.receipts)
     foreign = sorted(_uri(ledger, stub) for stub in ledger.receipts_besides(named) if stub.complete)
     return [
         *(
@@ -198,10 +200,10 @@ def _uri(ledger: Ledger, stub: Stub) -> str:
     return ledger.store.uri_of(stub.key(ledger.fingerprint))
 
 
-def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyReport) -> None:
+def _check_rows(ledger: Ledger, checked: Plan, current: Snapshot, report: VerifyReport) -> None:
     store = ledger.store
     by_unit: dict[str, list[Stub]] = {}
-    for stub in found.receipts:
+    for stub in current.receipts:
         by_unit.setdefault(UnitId(stub.unit_id).planned, []).append(stub)
     seen = _Seen()
     with ThreadPoolExecutor(_READERS) as pool:
@@ -231,10 +233,10 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
                 elif file.kind == "boxes":
                     report.boxes += table.num_rows
             report.rows += sum(ids.values())
-            told = sum((Counter(r.statuses) for r in unit_receipts), Counter())
-            if None not in tables and statuses != told:
+            recorded = sum((Counter(r.statuses) for r in unit_receipts), Counter())
+            if None not in tables and statuses != recorded:
                 report.differences.append(
-                    f"unit {unit.unit_id}: rows {dict(statuses)}, its receipts record {dict(told)}"
+                    f"unit {unit.unit_id}: rows {dict(statuses)}, its receipts record {dict(recorded)}"
                 )
             if unit.shard is None:
                 report.photos += len(expected)
@@ -248,16 +250,16 @@ def _check_rows(ledger: Ledger, checked: Plan, found: Snapshot, report: VerifyRe
         f"unit {u}: the snapshot names a receipt of it, but it is not planned" for u in by_unit
     ]
     if doubled := seen.doubled():
-        report.differences += _doubled_rows(ledger, found, doubled)
+        report.differences += _doubled_rows(ledger, current, doubled)
 
 
-def _doubled_rows(ledger: Ledger, found: Snapshot, hashes: set[int]) -> list[str]:
+def _doubled_rows(ledger: Ledger, current: Snapshot, hashes: set[int]) -> list[str]:
     """Return a sentence about image_ids with more than one row.
 
     hashes: of those image_ids. The names are read again, because other names may share a hash.
     """
     units: dict[str, list[str]] = defaultdict(list)
-    for stub in found.receipts:
+    for stub in current.receipts:
         for path in stub.files(ledger.fingerprint, BITS["images"]):
             with suppress(NotFoundError, pa.ArrowException, OSError):
                 names = (
@@ -341,20 +343,20 @@ def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, say: list[str]) ->
 
 def _gaps(unit: PlannedUnit, unit_receipts: list[Receipt]) -> list[str]:
     """Return a sentence if a unit's receipts do not join to its planned range, or lack members."""
-    said = []
+    sentences = []
     ranges: list[tuple[int, int | None]] = [(r.start, r.stop) for r in unit_receipts]
     ranges.sort(key=lambda r: (r[0], r[1] is None))
     ends = [unit.start, *(stop for _, stop in ranges)]
     if [start for start, _ in ranges] != ends[:-1] or ends[-1] != unit.stop:
-        said.append(
+        sentences.append(
             f"unit {unit.unit_id}: receipts of members {ranges}, but {unit.start} to {unit.stop} are planned"
         )
     counted = sum(r.inputs_count for r in unit_receipts)
     if unit.count is not None and counted != unit.count:
-        said.append(
+        sentences.append(
             f"unit {unit.unit_id}: {counted} members were found, but {unit.count} are planned"
         )
-    return said
+    return sentences
 
 
 def _name(say: list[str], what: str, keys: Ids) -> None:

@@ -50,16 +50,16 @@ def check_photos(recipe: Recipe, progress: TrainingProgress) -> tuple[Recipe, Ch
     checked = _look(recipe, progress, hashes)
     problems = checked.problems
     while (
-        unusable := {Path(p.file) for p in problems.found if p.kind in LEFT_OUT} - recipe.unusable
+        unusable := {Path(p.file) for p in problems.entries if p.kind in LEFT_OUT} - recipe.unusable
     ):
         # The training photos are split anew without these, and the new split is the one to check.
-        recipe, before = recipe.without(unusable), problems.found
+        recipe, before = recipe.without(unusable), problems.entries
         checked = _look(recipe, progress, hashes)
-        reported = {(p.kind, p.file) for p in checked.problems.found}
+        reported = {(p.kind, p.file) for p in checked.problems.entries}
         # Folders of negatives no longer contain what the first look left out, so the second does
         # not report it.
         gone = (p for p in before if p.kind in LEFT_OUT and (p.kind, p.file) not in reported)
-        problems = Problems((*gone, *checked.problems.found))
+        problems = Problems((*gone, *checked.problems.entries))
 
     _refuse_seen(problems, recipe)
     return recipe, checked._replace(problems=problems)
@@ -79,13 +79,13 @@ def _look(recipe: Recipe, progress: TrainingProgress, hashes: dict[Path, str]) -
         progress.phase("checking photos")
         mapping, splits = part.data.mapping(part.stage.classes), gathered.splits()
         mistakes = check(splits, recipe.stage, part.stage.classes, mapping, hashes=hashes)
-        problems |= dict.fromkeys(mistakes.found)
+        problems |= dict.fromkeys(mistakes.entries)
         for name, photos in earlier.items():
             # A photo that an earlier training has seen must not be evaluated on.
             twice = check(
                 {name: photos, "valid": splits["valid"]}, recipe.stage, part.stage.classes, mapping
             )
-            problems |= dict.fromkeys(p for p in twice.found if p.kind in _IN_BOTH)
+            problems |= dict.fromkeys(p for p in twice.entries if p.kind in _IN_BOTH)
         problems |= dict.fromkeys(
             problems_of_groups(gathered.train, gathered.valid, part.data, groups)
         )

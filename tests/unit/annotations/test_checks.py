@@ -34,7 +34,7 @@ def boxed(
 
 
 def kinds(problems: Problems) -> list[tuple[Kind, str]]:
-    return [(p.kind, Path(p.file).name) for p in problems.found]
+    return [(p.kind, Path(p.file).name) for p in problems.entries]
 
 
 GOOD = (0, 0, 200, 100)
@@ -45,7 +45,7 @@ def test_good_photos_have_no_problems(tmp_path: Path) -> None:
         split: [boxed(tmp_path / split, GOOD, (10, 10, 20, 20))] for split in ("train", "valid")
     }
     found = check(splits, "detector", ["acne"])
-    assert (found.found, found.as_text(), found.as_json()) == ((), "", {})
+    assert (found.entries, found.as_text(), found.as_json()) == ((), "", {})
     found.raise_if(strict=True)
 
 
@@ -69,7 +69,7 @@ def test_what_is_no_box_of_the_photo_is_told_with_its_number(
 ) -> None:
     found = check({"train": [boxed(tmp_path, GOOD, box)]}, "detector", ["acne"])
     assert kinds(found) == ([(kind, "a.xml")] if kind else [])
-    assert kind is None or "a.jpg: box 2: " in found.found[0].what
+    assert kind is None or "a.jpg: box 2: " in found.entries[0].what
 
 
 def test_unknown_classes_are_told_after_the_mapping(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_unknown_classes_are_told_after_the_mapping(tmp_path: Path) -> None:
     ]
     assert (
         "without a name"
-        in check({"train": [boxed(tmp_path, GOOD, label="")]}, "detector", []).found[0].what
+        in check({"train": [boxed(tmp_path, GOOD, label="")]}, "detector", []).entries[0].what
     )
 
 
@@ -94,7 +94,7 @@ def test_a_class_missing_in_one_split_is_told(tmp_path: Path) -> None:
         "train": [boxed(train, GOOD), boxed(train, GOOD, name="b.jpg", label="scar")],
         "valid": [boxed(valid, GOOD)],
     }
-    (found,) = check(splits, "detector", ["acne", "scar"]).found
+    (found,) = check(splits, "detector", ["acne", "scar"]).entries
     assert (found.kind, found.file, found.what) == (
         Kind.MISSING_CLASS,
         "valid",
@@ -104,7 +104,7 @@ def test_a_class_missing_in_one_split_is_told(tmp_path: Path) -> None:
         name: [replace(p, classes=p.labels, boxes=None, labels=None) for p in photos]
         for name, photos in splits.items()
     }
-    assert check(classified, "classifier", ["acne", "scar"]).found == (found,)
+    assert check(classified, "classifier", ["acne", "scar"]).entries == (found,)
 
 
 def test_photos_without_annotation_and_annotations_without_photo_are_told(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_photo_that_cannot_be_read_or_has_another_size_is_told(tmp_path: Path)
     ):
         found = check(splits, "detector", ["acne"])
         assert kinds(found) == [(Kind.UNREADABLE, "a.jpg"), (Kind.OTHER_SHAPE, "b.jpg")]
-        assert found.found[1].what == "b.jpg is 100 x 200, its annotation gives 200 x 100"
+        assert found.entries[1].what == "b.jpg is 100 x 200, its annotation gives 200 x 100"
     photo(two.path, width=400, height=200)
     assert kinds(check({"train": [two]}, "detector", ["acne"])) == [(Kind.OTHER_SIZE, "b.xml")]
     photo(two.path, width=100, height=200)
@@ -149,7 +149,7 @@ def test_a_class_of_photos_that_are_left_out_is_missing(tmp_path: Path) -> None:
         (Kind.UNKNOWN_CLASS, "b.xml"),
         (Kind.MISSING_CLASS, "train"),
     ]
-    assert found.found[2].what.startswith("no nodule")
+    assert found.entries[2].what.startswith("no nodule")
 
 
 def test_masks_of_another_size_and_masks_that_are_none_are_told(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_masks_of_another_size_and_masks_that_are_none_are_told(tmp_path: Path) 
         (Kind.BAD_MASK, "c.png"),
         (Kind.MASK_SIZE, "b.png"),
     ]
-    assert found.found[2].what == "100 x 50, the photo is 200 x 100"
+    assert found.entries[2].what == "100 x 50, the photo is 200 x 100"
     mask(tmp_path / "masks/b.png", ids[:, :100].copy())
     found = check(
         {"train": read_truth(tmp_path / "images").photos[1:2]},
@@ -205,7 +205,8 @@ def test_the_same_file_and_the_same_photo_in_two_splits_are_told(tmp_path: Path)
         (Kind.LOOKS_SAME, "c.jpg"),
     ]
     assert (
-        "train/a.png" in found.found[0].what and "in test, and in valid as" in found.found[2].what
+        "train/a.png" in found.entries[0].what
+        and "in test, and in valid as" in found.entries[2].what
     )
     assert done[-1] == (6, 6)
 

@@ -209,7 +209,7 @@ def test_what_is_found_only_in_a_crowd_is_neither_right_nor_wrong() -> None:
     assert numbers["ap50"].value == pytest.approx(1)
     # From IoU 0.55 on the third is wrong, and comes before two that are right.
     assert numbers["ap"].value == pytest.approx((1 + 9 * 2 / 3) / 10)
-    assert matches.wanted.tolist() == [2]
+    assert matches.truths.tolist() == [2]
 
 
 def test_a_box_in_a_crowd_takes_its_place_among_the_best_of_its_photo() -> None:
@@ -233,7 +233,7 @@ def test_numbers_of_some_photos_are_those_of_these_photos_alone() -> None:
     some = match(truth, found).of_photos(keep)
     alone = match(_of(truth, keep), _of(found, keep))
     np.testing.assert_array_equal(curves(some).precision, curves(alone).precision)
-    np.testing.assert_array_equal(some.wanted, alone.wanted)
+    np.testing.assert_array_equal(some.truths, alone.truths)
 
 
 def test_resampled_curves_of_many_hits_are_close_to_those_of_a_step_a_hit(

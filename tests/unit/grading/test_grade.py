@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco
@@ -28,6 +30,10 @@ def lesions(left: int, right: int, score: float = 0.9) -> Detections:
         [[x, y, x + 8, y + 8] for x, y in zip(xs, ys, strict=True)], np.float32
     ).reshape(-1, 4)
     return Detections(xyxy, np.full(len(xs), score, np.float32), np.zeros(len(xs), np.int64))
+
+
+def test_the_settings_take_exactly_the_schemes_that_there_are() -> None:
+    assert set(get_args(GradingSettings.model_fields["scheme"].annotation)) == set(SCHEMES)
 
 
 @pytest.mark.parametrize(

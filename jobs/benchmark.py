@@ -24,6 +24,7 @@ from jobs.bench_evaluate import measure as measure_evaluation
 from jobs.bench_loops import Job
 from jobs.bench_memory import Growth, peaks
 from jobs.bench_models import TILING_TARGET, Rates, as_json, measure, packs
+from jobs.bench_objects import measure as measure_objects
 from jobs.bench_overhead import measure as measure_overhead
 from jobs.bench_photos import Photos, from_demo, from_folder, write_shard, write_shards
 from jobs.bench_profile import measure as measure_profile
@@ -56,6 +57,7 @@ def main() -> None:
             overhead: args.overhead,
             rescore: args.rescore,
             profile: args.profile,
+            objects: args.objects,
         }
         measured = next((kind for kind, wanted in kinds.items() if wanted), speed)
         found = measured(args, pack, work)
@@ -102,6 +104,11 @@ def _arguments() -> argparse.Namespace:
         "--profile",
         action="store_true",
         help="measure where one worker's time goes, and what bounds it",
+    )
+    parser.add_argument(
+        "--objects",
+        metavar="S3_ADDRESS",
+        help="measure reading from a bucket beside a plain boto3 loop; writes --count photos there once",
     )
     parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
     parser.add_argument(
@@ -196,6 +203,16 @@ def profile(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; {photos.described}")
     print(found.text())
     return {"cores": cores, "pack": args.pack, "profile": found.as_json()}
+
+
+def objects(args: argparse.Namespace, _: str, __: Path) -> dict[str, Any]:
+    """Measure reading photos from a bucket: as objects, and in tars."""
+    cores = usable_cpus()
+    print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; {args.objects}")
+    found = measure_objects(args.objects, args.count, args.repeats)
+    for rates in found:
+        print(rates.line())
+    return {"cores": cores, "objects": [rates.as_json() for rates in found]}
 
 
 def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:

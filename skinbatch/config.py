@@ -130,7 +130,7 @@ class DecodeSettings(_Section):
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
         description="Threads in each worker that fetch and decode photos ahead of the models. By "
-        "default chosen from the worker's cores.",
+        "default chosen from the worker's cores, and 16 to fetch from S3.",
     )
     ahead_bytes: Annotated[int, Field(gt=0)] = Field(
         default=256 * MiB,

@@ -41,7 +41,7 @@ from skinbatch.scoring.fingerprint import fingerprint, numbers
 from skinbatch.scoring.lanes import Lanes
 from skinbatch.scoring.reuse import CopiedTables, OlderRows
 from skinbatch.scoring.scorer import Scorer
-from skinbatch.storage.locate import Locator, open_store
+from skinbatch.storage.locate import Locator, is_s3, open_store
 from skinbatch.storage.traffic import TRAFFIC
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.rows import Row, boxes_table, concat_images, images_table, masks_table
@@ -49,6 +49,8 @@ from skinbatch.types import DataFile, Fetched, ImageRef, ImageResult, Receipt, S
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d[\d,.]*\d|\d")
 MAX_THREADS = 16
+# Requests to a bucket at the same time: they wait more than they compute.
+REQUESTS = 16
 # Batches in preparation at the same time. On CPUs, several batches on one thread each are faster
 # than one batch on all threads, which wait for each other after every layer; more than a few would
 # wait for Python's lock. On a GPU, one batch is graded while the next is inferred.
@@ -177,7 +179,12 @@ class UnitScorer:
         )
         decode = self.context.config.decode
         reader = read_unit(
-            assignment.unit, self.locator, decode, self.threads, skip=older.has, reading=reading
+            assignment.unit,
+            self.locator,
+            decode,
+            self._fetch_threads(assignment.unit),
+            skip=older.has,
+            reading=reading,
         )
         rows, to_copy = (
             self._verdict_rows(assignment, reader)
@@ -214,6 +221,12 @@ class UnitScorer:
         return UnitDone(
             receipt, changed, vanished, reader.skipped, statuses, dict(reasons), named, notes
         )
+
+    def _fetch_threads(self, unit: WorkUnit) -> int:
+        """Return how many threads read the unit's loose photos."""
+        if self.context.config.decode.threads or not unit.images or not is_s3(unit.images[0].uri):
+            return self.threads
+        return max(self.threads, REQUESTS)
 
     def _verdict_rows(
         self, assignment: Assignment, reader: UnitReader

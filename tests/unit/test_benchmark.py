@@ -21,6 +21,7 @@ from jobs.bench_readers import measure as measure_readers
 from jobs.bench_sides import LOCAL, SIDES
 from jobs.bench_speed import command, compare
 from skinbatch.storage.local import LocalStore
+from tests.conftest import S3Server
 from tests.faces import face, png, write_tree
 
 JOB = Path(__file__).resolve().parents[2] / "jobs/benchmark.py"
@@ -121,6 +122,25 @@ def test_a_worker_is_profiled_from_the_first_photo_to_the_last_table(tmp_path: P
     assert all(value > 0 for value in seconds.values())
     assert max(seconds.values()) <= profile["seconds"] * 8
     assert "photos/s; the cores are busy" in printed
+
+
+def test_objects_and_tars_of_a_bucket_are_read_beside_a_plain_loop(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: InProcess
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", str(s3.settings.endpoint_url))
+    bucket = s3.bucket()
+    found = tmp_path / "found.json"
+    printed = in_process(
+        *("--objects", f"s3://{bucket}/photos", "--count", "12"),
+        *("--repeats", "1", "--json", str(found)),
+    )
+    measured = json.loads(found.read_text())["objects"]
+    assert [(one["what"], one["photos"]) for one in measured] == [("objects", 12), ("tars", 12)]
+    for one in measured:
+        assert one["ratio"] == pytest.approx(one["reader"][0] / one["loop"][0], abs=0.001)
+    assert printed.count("target >= 0.8") == 2
+    listed = s3.client.list_objects_v2(Bucket=bucket)
+    assert listed["KeyCount"] == 13, "every photo is there once, and in one tar"
 
 
 def test_memory_of_worker_and_driver_is_told_apart(tmp_path: Path, fake_pack: str) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import boto3
@@ -120,7 +121,8 @@ def _written(
 
     tars = [f"tars/{start:07d}-{count}.tar" for start in range(0, count, _IN_A_TAR)]
     for name, start in zip(tars, range(0, count, _IN_A_TAR), strict=True):
-        put(name, lambda start=start: _tar(photos, range(start, min(start + _IN_A_TAR, count))))
+        numbers = range(start, min(start + _IN_A_TAR, count))
+        put(name, partial(_tar, photos, numbers))
 
     there = {info.key: info for info in store.list()}
     return (

@@ -85,7 +85,7 @@ def lines_of(found: Forecast) -> list[str]:
     about = "" if found.counted else "about "
     lines = [
         f"{about}{found.left:,} of {about}{found.photos:,} photos are to be scored",
-        f"  photos   {about}{found.photos:,} in {size(found.bytes)}: {found.loose:,} loose, {found.shards:,} shards",
+        f"  photos   {about}{found.photos:,} in {size(found.bytes)}: {found.loose:,} loose, {_number(found.shards, 'shard')}",
         f"  scored   {found.scored:,} already; {about}{found.left:,} left, {size(found.left_bytes)}",
     ]
     if found.skipped:
@@ -95,11 +95,11 @@ def lines_of(found: Forecast) -> list[str]:
         sample, currency = found.sample, found.currency
         failed = f" ({sample.failed} failed)" if sample.failed else ""
         lines.append(
-            f"  sample   {sample.photos} photos scored{failed} by {_workers(sample.workers)} ({sample.resource}), "
+            f"  sample   {sample.photos} photos scored{failed} by {_number(sample.workers, 'worker')} ({sample.resource}), "
             f"{_shown(sample.worker_seconds, lambda s: f'{s:.3g} s')} of a worker for each"
         )
         time = _shown(found.seconds, clock)
-        lines.append(f"  time     about {time} with {_workers(found.workers or 1)}")
+        lines.append(f"  time     about {time} with {_number(found.workers or 1, 'worker')}")
         rate = found.cost.photos_per_worker_hour
 
         def money(value: float) -> str:
@@ -116,8 +116,8 @@ def lines_of(found: Forecast) -> list[str]:
     return lines
 
 
-def _workers(count: int) -> str:
-    return f"{count:,} worker{'' if count == 1 else 's'}"
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _shown(estimate: Range, text: Callable[[float], str]) -> str:

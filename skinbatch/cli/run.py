@@ -205,7 +205,8 @@ def retry(
     """Score the failed photos again, or the chosen ones. All other rows stay as they are.
 
     With --where or --ids, run the same command again to continue after an interruption. If no row
-    fits --where, there is nothing to do (exit 0).
+    fits --where, there is nothing to do. Exit codes are those of `score`; 3 counts all photos that
+    have failed, those of earlier runs too.
     """
 
     def run() -> RunReport:

@@ -87,6 +87,7 @@ def test_the_command_shows_time_and_money(tree: Path, fake_pack: str, tmp_path: 
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert lines["about"].endswith("61 photos are to be scored")
+    assert lines["photos"].endswith(" 41 loose, 1 shard")
     assert lines["time"].endswith(") with 1 worker")
     assert "photos per worker-hour, " in lines["cost"] and " EUR (" in lines["cost"]
     assert "95 % interval" in out

@@ -69,7 +69,11 @@ def statuses(s3: S3Server, dest: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("file", "kind"), [("rayjob.yaml", "RayJob"), ("raycronjob.yaml", "RayCronJob")]
+    ("file", "kind"),
+    [
+        ("rayjob.yaml", "RayJob"),
+        pytest.param("raycronjob.yaml", "RayCronJob", marks=pytest.mark.slow),
+    ],
 )
 def test_the_entry_point_of_a_rayjob_scores_a_bucket(
     file: str, kind: str, cluster: RayCluster, s3: S3Server, tmp_path: Path
@@ -111,6 +115,7 @@ def nightly(cluster: RayCluster, source: str, dest: str) -> tuple[list[str], dic
     return [sys.executable, script, *container["command"][2:], *arguments], env
 
 
+@pytest.mark.slow
 def test_the_nightly_job_scores_what_is_new(
     cluster: RayCluster, s3: S3Server, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_the_command_runs_where_ray_has_never_run_before(
         assert ours.equals(theirs)
 
 
+@pytest.mark.slow
 def test_a_program_that_has_imported_ray_before_runs_where_ray_has_run_before(
     tree: Path, fake_pack: str, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_program_that_has_imported_ray_before_runs_where_ray_has_run_before(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_job_entry_runs_under_ray_job_submit(
     tree: Path, local_out: Path, fake_pack: str, tmp_path: Path
 ) -> None:

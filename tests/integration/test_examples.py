@@ -83,6 +83,7 @@ def test_the_crontab_has_a_line_that_scores_what_is_new(two_photos: Path, tmp_pa
     assert [result["scored"] for result in results] == [2, 0]
 
 
+@pytest.mark.slow
 def test_the_cluster_job_ends_with_the_exit_code_of_the_run(
     two_photos: Path, tmp_path: Path
 ) -> None:

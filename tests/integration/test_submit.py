@@ -158,6 +158,7 @@ def test_sigterm_ends_the_wait_for_a_head(cluster: RayCluster, tmp_path: Path) -
     assert "interrupted before the run was submitted" in errors
 
 
+@pytest.mark.slow
 def test_a_second_submitter_follows_the_run_of_one_that_was_lost(
     cluster: RayCluster, client: JobSubmissionClient, tmp_path: Path
 ) -> None:

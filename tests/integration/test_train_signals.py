@@ -74,7 +74,10 @@ class UntilEvaluated(Silent):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("stage", "made"), [("classifier", classifier), ("detector", detector)])
+@pytest.mark.parametrize(
+    ("stage", "made"),
+    [("classifier", classifier), pytest.param("detector", detector, marks=pytest.mark.slow)],
+)
 def test_a_signal_to_the_whole_group_ends_the_step_and_keeps_it(
     stage: str, made: object, tmp_path: Path
 ) -> None:

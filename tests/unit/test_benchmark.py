@@ -49,6 +49,7 @@ def bench(*options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_two_sides_are_compared_over_the_same_photos(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     printed = bench(*FAKE, "--sides", "bare,local", "--json", str(found))
@@ -162,6 +163,7 @@ def test_memory_is_measured_over_few_and_many_photos_and_units(tmp_path: Path) -
     assert worker["many_mib"] > driver["many_mib"] > 50  # the worker has torch in it
 
 
+@pytest.mark.slow
 def test_a_scoring_with_a_new_classifier_is_timed_beside_a_full_one(
     tmp_path: Path, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_readers_of_made_up_tables_are_timed(tmp_path: Path) -> None:
     assert "boxes a second   target >= 1,000,000" in regrading.line()
 
 
+@pytest.mark.slow
 def test_overhead_is_told_by_photos_safety_and_a_finished_destination(
     tmp_path: Path, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class RowRequest:
-    """Say which rows are to be scored again: those that fit a condition, of these photos, or both.
+    """Name the rows to score again: those that fit a condition, those of some photos, or both.
 
     where: an SQL condition on `images`. image_ids: as in `images`; None for every photo.
     """

@@ -128,8 +128,8 @@ def forecast(
         StoreError: If a store fails, or if the sample could not be scored (exit code 4).
 
     Example:
-        >>> found = forecast("photos", "scored", sample=100, workers=64)  # doctest: +SKIP
-        >>> found.left, found.seconds.value  # doctest: +SKIP
+        >>> outlook = forecast("photos", "scored", sample=100, workers=64)  # doctest: +SKIP
+        >>> outlook.left, outlook.seconds.value  # doctest: +SKIP
         (120000, 2310.0)
     """
     chosen = {"name": engine, "ray_address": ray_address, "device": device, "workers": workers}
@@ -271,7 +271,7 @@ def _with_times(
 def per_photo_range(units: Sequence[Measured]) -> Range:
     """Return worker-seconds for one photo, with the 95 % interval of a ratio estimate.
 
-    The interval is Student's, over the units: it says how much photos differ. One unit has none.
+    The interval is Student's, over the units: it shows how much photos differ. One unit has none.
     """
     photos = sum(unit.photos for unit in units)
     ratio = sum(unit.seconds for unit in units) / photos

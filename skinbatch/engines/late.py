@@ -16,8 +16,6 @@ class LateEngine:
     prepared: the run that uses the engine; must be set before the engine is made.
     """
 
-    name = "late"
-
     def __init__(self, settings: EngineSettings) -> None:
         """Raise UsageError for settings that this engine does not accept."""
         self.settings = settings

@@ -31,8 +31,6 @@ from skinbatch.scoring.device import cuda_devices, usable_cpus
 class LocalEngine:
     """Score in one spawned child process. A crash in the child leaves the driver running."""
 
-    name = "local"
-
     def __init__(self, settings: EngineSettings) -> None:
         if settings.ray_address is not None:
             raise UsageError("--ray-address needs --engine ray")

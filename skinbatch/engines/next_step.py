@@ -37,7 +37,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Count the members of the unit's shard first, because nobody knows how many there are."""
+    """Count the members of the unit's shard first, because their number is not known."""
 
 
 @dataclass(frozen=True, slots=True)

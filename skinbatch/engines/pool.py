@@ -108,9 +108,7 @@ def check_precision(precision: str | None, gpu: bool) -> None:
 
 
 class Engine(Protocol):
-    """Provide workers. An engine is a context manager; leaving it ends what it started."""
-
-    name: str
+    """Provide workers. Whoever makes an engine calls `close` at the end."""
 
     def check(self, source: str, destination: str, config: Config) -> None:
         """Check that the settings and local paths work for every machine that may run a worker.

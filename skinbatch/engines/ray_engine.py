@@ -55,8 +55,6 @@ class RayEngine:
     A cluster is named by `ray_address` or RAY_ADDRESS.
     """
 
-    name = "ray"
-
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.address = cluster_address(settings.ray_address)

@@ -40,7 +40,7 @@ class _Actor(Worker):
 class RayPool:
     """Run a pool of actors with `max_restarts=0`.
 
-    The pool replaces dead actors itself, because it knows their units.
+    The pool replaces dead actors itself, so that the scheduler learns of every death.
     """
 
     def __init__(

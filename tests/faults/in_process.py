@@ -31,8 +31,6 @@ class InProcessEngine:
     those that die after they have committed and before anyone has heard of it.
     """
 
-    name = "in-process"
-
     def __init__(self, deaths: Collection[int] = (), late_deaths: Collection[int] = ()) -> None:
         self.deaths, self.late_deaths = frozenset(deaths), frozenset(late_deaths)
 

@@ -56,8 +56,8 @@ class OlderRows:
     """Find the older row of a photo.
 
     Loose photos are found by image_id, size and version, members by the hash of their bytes. If
-    only chosen rows are scored again, members are found by image_id and version too, so that the
-    rows of members without bytes are also kept. An `ok` row takes precedence over any other.
+    only chosen rows are scored again, members are first looked for by image_id and version, so that
+    the rows of members without bytes are also kept. An `ok` row takes precedence over any other.
     """
 
     def __init__(self, store: Store, assignment: Assignment, masks: bool) -> None:
@@ -66,7 +66,8 @@ class OlderRows:
         self.again = assignment.again
         self._of_shard = assignment.unit.shard is not None
         self._tables: list[_Tables] = []
-        self._found: dict[object, tuple[int, str, bool]] = {}
+        # Place in `_tables`, image_id and whether it is ok, by what a row is found by.
+        self._rows: dict[object, tuple[int, str, bool]] = {}
         for reuse in assignment.reuse:
             tables = self._load(reuse, masks)
             if tables is not None:
@@ -92,34 +93,36 @@ class OlderRows:
             *(images.column(n).to_pylist() for n in names), strict=True
         ):
             ok = status == Status.OK.value
-            key = self._key(image_id, size, version, sha256)
-            if key is None or (self.ok_only and not ok):
+            if self.ok_only and not ok:
                 continue
-            if self.again is not None and image_id in self.again:
-                continue
-            before = self._found.get(key)
-            if before is None or (ok and not before[2]):
-                self._found[key] = (number, image_id, ok)
+            for key in self._keys(image_id, size, version, sha256):
+                before = self._rows.get(key)
+                if before is None or (ok and not before[2]):
+                    self._rows[key] = (number, image_id, ok)
 
-    def _key(
+    def _keys(
         self, image_id: str, size: int | None, version: str | None, sha256: str | None
-    ) -> object:
-        """Return what a row is found by; None if it cannot be found."""
+    ) -> list[object]:
+        """Return what a row is found by, the surest first; nothing if it must not be found."""
+        if self.again is not None and image_id in self.again:
+            return []
         if not self._of_shard:
-            return image_id, size, version
-        return sha256 if self.again is None else (image_id, version)
+            return [(image_id, size, version)]
+        by_bytes: list[object] = [] if sha256 is None else [sha256]
+        return by_bytes if self.again is None else [(image_id, version), *by_bytes]
 
-    def _key_of(self, ref: ImageRef, sha256: str | None) -> object:
+    def _row_of(self, ref: ImageRef, sha256: str | None) -> tuple[int, str, bool] | None:
         version = None if ref.version is None else safe_text(ref.version)
-        return self._key(safe_text(ref.image_id), ref.size, version, sha256)
+        keys = self._keys(safe_text(ref.image_id), ref.size, version, sha256)
+        return next((self._rows[key] for key in keys if key in self._rows), None)
 
     def has(self, ref: ImageRef) -> bool:
         """Return whether a loose photo has an older row, so that it need not be read."""
-        return not self._of_shard and self._key_of(ref, None) in self._found
+        return not self._of_shard and self._row_of(ref, None) is not None
 
     def has_member(self, ref: ImageRef, sha256: str | None) -> bool:
         """Return whether a member of a shard has an older row. sha256: of its bytes."""
-        return self._of_shard and self._key_of(ref, sha256) in self._found
+        return self._of_shard and self._row_of(ref, sha256) is not None
 
     def copy(self, photos: Iterable[tuple[ImageRef, str | None]], unit_id: str) -> CopiedTables:
         """Return the older rows of photos for which `has` or `has_member` is true, as rows of this
@@ -130,7 +133,9 @@ class OlderRows:
         # Two members may have the same bytes, so a table may be copied from more than once.
         rounds: list[dict[int, dict[str, tuple[ImageRef, str]]]] = []
         for ref, sha256 in photos:
-            number, image_id, _ = self._found[self._key_of(ref, sha256)]
+            row = self._row_of(ref, sha256)
+            assert row is not None, "only photos with an older row are copied"
+            number, image_id, _ = row
             for chosen in rounds:
                 if image_id not in chosen.setdefault(number, {}):
                     chosen[number][image_id] = (ref, unit_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import zipfile
 from itertools import count
@@ -146,6 +147,27 @@ def test_a_killed_run_keeps_all_rows_and_the_same_command_scores_what_is_left(
         assert skinbatch.verify(dest).differences == []
         shutil.rmtree(dest)
     assert step > 20
+
+
+def test_other_members_of_a_shard_that_was_touched_are_copied(
+    scored: Path, fake_pack: str, tmp_path: Path
+) -> None:
+    """A new modification time is another version of the shard, with the same members."""
+    dest = Path(shutil.copytree(scored, tmp_path / "out"))
+    shard = scored.parent / "photos" / "s.tar"
+    before = shard.stat().st_mtime_ns
+    os.utime(shard, ns=(before, before + 10**9))
+    try:
+        with decodes() as decoded:
+            request = RowRequest(image_ids=frozenset({"s.tar/b.png"}))
+            report = again(dest, request, fake_pack, **TIGHT)
+    finally:
+        os.utime(shard, ns=(before, before))
+
+    assert (report.exit_code, decoded) == (0, {"s.tar/b.png"})
+    rows = {row["image_id"]: row["status"] for row in comparable(dest)[0].to_pylist()}
+    assert [rows[f"s.tar/{name}.png"] for name in ("a", "b", "twin")] == ["ok", "too_large", "ok"]
+    assert skinbatch.verify(dest).differences == []
 
 
 def test_a_limit_ends_a_retry_with_6_and_the_same_command_goes_on(

@@ -30,10 +30,9 @@ class Gone:
         self._photos = 0
         self._refs: list[ImageRef] = []
         self._shards: Sequence[ShardRef] = ()
-        kinds = {kind for (kind,) in current.units.columns("kind")}
-        self._all_loose = kinds <= {"loose"}
+        self._all_loose = current.units.all_loose
         self._listed = current.photos
-        self._archives = len({key for (key,) in current.units.columns("key") if key is not None})
+        self._archives = current.units.archives
 
     def hear(self, event: RunEvent) -> None:
         """Count the photos of a committed unit that could not be found."""

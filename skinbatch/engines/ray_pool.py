@@ -6,6 +6,7 @@ without end.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,9 @@ from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
 
 # Seconds that Ray may take to notice that a machine is gone.
 _MISSING_NODE_S = 30.0
+# Seconds between two questions to a worker how far it is: at least the first number, and the second
+# for each worker of the pool. Answers take the driver's time.
+_ASK_S, _ASK_EACH_S = 0.2, 0.005
 
 
 class _Actor(Worker):
@@ -51,6 +55,7 @@ class RayPool:
         gpus: float,
         placement: Placement | None = None,
         head: HeadWatch | None = None,
+        actor: type = _Actor,
     ) -> None:
         """Start the workers.
 
@@ -58,6 +63,7 @@ class RayPool:
             cpus, gpus: for each worker.
             placement: watches the workers while none of them has a place.
             head: watches the cluster's head.
+            actor: the class that runs in each worker, with the methods of `_Actor`.
         """
         self.size = workers
         self._placement = placement
@@ -66,7 +72,7 @@ class RayPool:
         self._noted_cpu = False
         self._context = ray.put(context)
         self._metrics = RunMetrics(context.fingerprint)
-        self._remote = ray.remote(concurrency_groups={"progress": 1})(_Actor).options(
+        self._remote = ray.remote(concurrency_groups={"progress": 1})(actor).options(
             num_cpus=cpus,
             num_gpus=gpus,
             max_restarts=0,
@@ -77,6 +83,7 @@ class RayPool:
         self._nodes: dict[int, str] = {}
         self._calls: dict[Any, tuple[int, str]] = {}
         self._asked: dict[Any, int] = {}
+        self._asked_at = -math.inf
         self._progress: dict[int, UnitProgress] = {}
         self._missing: dict[int, tuple[float, str]] = {}
         self._up: set[int] = set()
@@ -103,8 +110,7 @@ class RayPool:
         if events or not self._calls:
             time.sleep(0 if events else timeout_s)
             return events
-        done, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s)
-        for call in done:
+        for call in self._ended(timeout_s):
             worker, kind = self._calls.pop(call)
             event = self._event(worker, kind, call)
             if event is not None:
@@ -113,6 +119,14 @@ class RayPool:
                 self._up.add(event.worker)
                 events += self._without_gpu(event)
         return events
+
+    def _ended(self, timeout_s: float) -> list[Any]:
+        """Wait until a call has ended, and return all that have."""
+        calls = list(self._calls)
+        done, others = ray.wait(calls, num_returns=1, timeout=timeout_s)
+        if done and others:
+            done += ray.wait(others, num_returns=len(others), timeout=0)[0]
+        return done
 
     def _without_gpu(self, ready: WorkerReady) -> list[PoolEvent]:
         """Tell the user about a worker that was given a GPU but computes on its CPUs."""
@@ -173,6 +187,11 @@ class RayPool:
                     self._progress[worker] = ray.get(call)
                 except RayError:
                     continue  # the call for its unit reports the reason
+        now = time.monotonic()
+        if now - self._asked_at < max(_ASK_S, _ASK_EACH_S * self.size):
+            return self._progress
+
+        self._asked_at = now
         asked = set(self._asked.values())
         for worker, kind in self._calls.values():
             if kind == "score" and worker not in asked:

@@ -5,7 +5,7 @@ A unit whose worker died is tried again, then halved, until a single photo can b
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +22,7 @@ from skinbatch.engines.events import (
     UnitRetried,
     WorkerDied,
 )
+from skinbatch.engines.member_count import MemberCount
 from skinbatch.engines.next_step import (
     Count,
     Deaths,
@@ -48,7 +49,10 @@ from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
 from skinbatch.types import ShardRef, WorkUnit
 
 STARTS_WITHOUT_READY = 3
+_NO_PROGRESS = UnitProgress()
 _TICK_S = 0.2
+# Shortest time between two looks at all workers while units end, in seconds for each worker.
+_LOOK_S = 0.001
 # Shortest wait for the next member, in seconds, while the members of a shard are counted.
 _COUNTED_S = 60.0
 # If the scheduler was delayed for longer than this, the extra time is not counted against any
@@ -67,25 +71,6 @@ class _Busy:
     assignment: Assignment
     progress: UnitProgress
     since: float
-
-
-@dataclass(slots=True)
-class _Count:
-    """Track the counting of a shard's members.
-
-    further: time when the last member was passed. result: the number or the error, None while
-    counting. awaited: false when the scheduler has stopped waiting.
-    """
-
-    assignment: Assignment
-    further: float
-    result: int | Exception | None = None
-    awaited: bool = True
-
-    def step(self) -> None:
-        if not self.awaited:
-            raise StoreError("the count of members is no longer needed")
-        self.further = time.monotonic()
 
 
 class Scheduler:
@@ -123,12 +108,13 @@ class Scheduler:
         self.idle: set[int] = set(already_ready)
         self._busy: dict[int, _Busy] = {}
         self._deaths: dict[str, Deaths] = {}
-        self._counts: dict[str, _Count] = {}
+        self._counts: dict[str, MemberCount] = {}
         self._members: dict[ShardRef, int] = {}
         self._lost_machines: Counter[str] = Counter()
         self._store_tries: dict[str, int] = {}
         self._starts = 0
         self._looked = time.monotonic()
+        self._watched = -math.inf
         self.stopped: str | None = None
         self.fatal: UnitFailed | None = None
 
@@ -165,9 +151,11 @@ class Scheduler:
             no_more = exhausted and not self._again and not self._later and not self._counts
             if not self._busy and (no_more or self.stopped or self.fatal is not None):
                 return
-            for event in self.pool.wait(_TICK_S):
+            events = self.pool.wait(_TICK_S)
+            for event in events:
                 self._take(event)
-            self._watch()
+            if not events or self._watch_is_due():
+                self._watch()
 
     def _wake(self) -> None:
         """Queue the units whose pause is over."""
@@ -266,12 +254,19 @@ class Scheduler:
         self.publish(UnitRetried(assignment, reason))
         self._again.append(assignment)
 
+    def _watch_is_due(self) -> bool:
+        """Return whether all workers should be looked at although events keep coming.
+
+        With many workers, a look after every event would take most of the driver's time.
+        """
+        return time.monotonic() - self._watched >= max(_TICK_S, _LOOK_S * self.pool.size)
+
     def _watch(self) -> None:
         """Replace workers that make no progress."""
         progress = self.pool.progress()
-        now = self._forgiving_now()
+        now = self._watched = self._forgiving_now()
         for worker, busy in list(self._busy.items()):
-            seen = progress.get(worker, UnitProgress())
+            seen = progress.get(worker, _NO_PROGRESS)
             if seen.trouble:
                 self.publish(StoreTrouble(seen.trouble))
             if seen != busy.progress:
@@ -288,7 +283,7 @@ class Scheduler:
                 del self._busy[worker]
                 self.pool.replace(worker, reason)
                 self._blame(busy.assignment, reason, timed_out=True)
-        photos = sum(progress.get(w, UnitProgress()).photos for w in self._busy)
+        photos = sum(progress[w].photos for w in self._busy if w in progress)
         self.publish(Tick(photos))
 
     def _forgiving_now(self) -> float:
@@ -347,26 +342,11 @@ class Scheduler:
             self.publish(UnitHalved(unit))
         else:
             assert unit.shard is not None, "the photos of a loose unit are known"
-            self._counts[unit.unit_id] = self._begin_counting(assignment, unit.shard)
+            count = MemberCount(assignment, lambda: time.monotonic())
+            count.begin(unit.shard, self.count_members)
+            self._counts[unit.unit_id] = count
 
-    def _begin_counting(self, assignment: Assignment, shard: ShardRef) -> _Count:
-        """Count the members of a shard in a thread of its own.
-
-        Every header of a tar is read, and the reader may hang here on the same bytes that stopped a
-        worker.
-        """
-        count = _Count(assignment, time.monotonic())
-
-        def run() -> None:
-            try:
-                count.result = self.count_members(shard, count.step)
-            except Exception as e:  # raised by `_counted`
-                count.result = e
-
-        threading.Thread(target=run, name="count", daemon=True).start()
-        return count
-
-    def _counted(self, count: _Count) -> None:
+    def _counted(self, count: MemberCount) -> None:
         assignment, unit = count.assignment, count.assignment.unit
         if isinstance(count.result, Exception):
             error = count.result

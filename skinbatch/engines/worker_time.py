@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
 from skinbatch.engines.pool import WorkerReady
@@ -19,22 +20,28 @@ class WorkerTime:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._since: dict[int, tuple[float, str]] = {}
-        self._before: dict[str, float] = {}
+        self._resources: dict[int, str] = {}
+        self._workers: Counter[str] = Counter()
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._counted_to = clock()
 
     def ready(self, event: WorkerReady) -> None:
         """Begin to count a worker, or count it as what it computes on now."""
-        now = self._clock()
-        since, resource = self._since.get(event.worker, (now, event.resource))
-        if resource != event.resource:
-            self._before[resource] = self._before.get(resource, 0.0) + now - since
-            since = now
-        self._since[event.worker] = since, event.resource
+        self._count()
+        before = self._resources.get(event.worker)
+        if before is not None:
+            self._workers[before] -= 1
+        self._resources[event.worker] = event.resource
+        self._workers[event.resource] += 1
 
     def seconds(self) -> Mapping[str, float]:
         """Return resource (`cpu` or `gpu`) -> worker-seconds so far."""
+        self._count()
+        return {resource: round(value, 3) for resource, value in sorted(self._seconds.items())}
+
+    def _count(self) -> None:
+        """Add the seconds since the last call."""
         now = self._clock()
-        seconds = dict(self._before)
-        for since, resource in self._since.values():
-            seconds[resource] = seconds.get(resource, 0.0) + now - since
-        return {resource: round(value, 3) for resource, value in sorted(seconds.items())}
+        for resource, workers in self._workers.items():
+            self._seconds[resource] += workers * (now - self._counted_to)
+        self._counted_to = now

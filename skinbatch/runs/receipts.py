@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,7 +65,14 @@ def from_json(data: bytes | str) -> Receipt:
 def to_parquet(entries: Iterable[Entry], metadata: Mapping[bytes, bytes] | None = None) -> bytes:
     """Return a Parquet file of RECEIPTS_SCHEMA with one row for each receipt."""
     sink = io.BytesIO()
-    left = iter(entries)
+    write_parquet(sink, entries, metadata)
+    return sink.getvalue()
+
+
+def write_parquet(
+    sink: IO[bytes], entries: Iterable[Entry], metadata: Mapping[bytes, bytes] | None = None
+) -> None:
+    """Write what `to_parquet` returns into an open file."""
     schema = RECEIPTS_SCHEMA.with_metadata(metadata)
     # Keys, hashes and JSON are all different, so a dictionary would only cost time. Nobody reads
     # statistics of them.
@@ -75,12 +82,12 @@ def to_parquet(entries: Iterable[Entry], metadata: Mapping[bytes, bytes] | None 
         "write_statistics": False,
         "write_page_checksum": True,
     }
+    left = iter(entries)
     with pq.ParquetWriter(sink, schema, **how) as writer:
         while some := list(islice(left, _ROWS_AT_ONCE)):
             columns = zip(*some, strict=True)
             arrays = [pa.array(column, f.type) for column, f in zip(columns, schema, strict=True)]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-    return sink.getvalue()
 
 
 def rows_of(file: pq.ParquetFile, *columns: str) -> Iterator[tuple[Any, ...]]:

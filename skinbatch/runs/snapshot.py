@@ -5,8 +5,10 @@ Only a snapshot decides what the tables of a destination hold.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -17,6 +19,8 @@ from skinbatch.runs.stub import BITS, Stub
 from skinbatch.storage.base import Store
 
 _PLAN = b"skinbatch.plan"
+# Most receipts whose snapshot is made in memory, where it takes about 300 bytes for each.
+_IN_MEMORY = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,16 @@ class Snapshot:
 def write(ledger: Ledger, n: int, plan: str, chosen: Sequence[Stub]) -> Snapshot:
     """Write snapshot n. The caller has checked that every unit of the plan is done by `chosen`."""
     written = Snapshot(layout.numbered(n), plan, tuple(chosen))
-    data = receipts.to_parquet(ledger.entries(chosen), {_PLAN: plan.encode()})
-    ledger.store.put(_key(ledger.fingerprint, written.name), data)
+    key, entries = _key(ledger.fingerprint, written.name), ledger.entries(chosen)
+    metadata = {_PLAN: plan.encode()}
+    if len(chosen) <= _IN_MEMORY:
+        ledger.store.put(key, receipts.to_parquet(entries, metadata))
+        return written
+
+    with tempfile.NamedTemporaryFile(prefix="skinbatch-") as file:
+        receipts.write_parquet(file, entries, metadata)
+        file.flush()
+        ledger.store.put_file(key, Path(file.name))
     return written
 
 

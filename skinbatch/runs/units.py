@@ -111,7 +111,20 @@ class Units(Sequence[PlannedUnit]):
 
     def where(self, chosen: Iterable[bool]) -> Units:
         """Return the chosen units. chosen: one bool for each unit."""
-        return Units(self.table.filter(pa.array(chosen, pa.bool_())))
+        mask = pa.array(chosen, pa.bool_())
+        if pc.all(mask, min_count=0).as_py():  # nothing is done: a copy would double the memory
+            return self
+        return Units(self.table.filter(mask))
+
+    @property
+    def all_loose(self) -> bool:
+        """Return whether every unit is of loose photos."""
+        return pc.unique(self.table.column("kind")).to_pylist() in ([], ["loose"])
+
+    @property
+    def archives(self) -> int:
+        """Return the number of shards."""
+        return int(pc.count_distinct(self.table.column("key")).as_py())
 
     @property
     def photos(self) -> int:

@@ -539,3 +539,26 @@ def test_a_worker_that_gets_further_is_not_given_up(steps_a_photo: int) -> None:
     heard = run(Slow(size=1, hangs={"a"}), assignment("g0", "ab"), stall_s=0.0)
     assert heard.deaths == {}
     assert photos(heard) == ["a", "b"]
+
+
+def test_workers_are_not_looked_at_after_every_event_of_a_busy_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, looks = 0.0, 0
+
+    class Busy(ScriptedPool):
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
+            nonlocal now
+            now += 0.01
+            self.events, first = self.events[1:], self.events[:1]
+            return first
+
+        def progress(self) -> Mapping[int, UnitProgress]:
+            nonlocal looks
+            looks += 1
+            return {}
+
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: now))
+    heard = run(Busy(size=1), *(assignment(f"g{n}", "a") for n in range(200)))
+    assert len(heard.finished) == 200
+    assert 5 < looks < 20

@@ -275,3 +275,15 @@ def test_a_run_whose_claim_was_taken_over_hears_of_it(store: LocalStore) -> None
     assert not beaten.is_set()
     ours.release()
     assert json.loads(local(store, layout.CLAIM).read_text())["run_id"] == "run-b"
+
+
+def test_a_snapshot_that_is_too_large_for_memory_is_written_from_a_file(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "_IN_MEMORY", 1)
+    _, done, written = scored(store)
+    assert len(done) > 1
+    found = snapshot.newest_that_counts(Ledger.load(store, FP))
+    assert found is not None
+    assert (found.name, found.rows) == (written.name, 60)
+    assert verify(store).differences == []

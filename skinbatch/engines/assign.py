@@ -162,12 +162,17 @@ class Assigner:
             self.ledger.proof(*inputs) is None for inputs in self.plan.units.inputs()
         )
 
-    def to_score(self, units: Units, chosen: ChosenRows | None = None) -> Iterator[Assignment]:
+    def to_score(
+        self, units: Units, chosen: ChosenRows | None = None, ok_only: bool = False
+    ) -> Iterator[Assignment]:
         """Yield one assignment for each unit.
 
         Photos are read from the plan as units are handed out.
 
-        chosen: rows that must not be copied, because a retry has asked for them.
+        Args:
+            units: of the plan.
+            chosen: rows that must not be copied, because a retry has asked for them.
+            ok_only: copy no rows of photos that failed, because a retry scores them again.
         """
         again = None if chosen is None else chosen.all_image_ids()
         works = plan.work_units(self.store, self.ledger.fingerprint, self.plan, units)
@@ -179,6 +184,7 @@ class Assigner:
                 planned.inputs_sha256,
                 generation=1,
                 reuse=older,
+                reuse_ok_only=ok_only,
                 again=again,
                 earlier=earlier,
             )

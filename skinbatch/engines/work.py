@@ -88,9 +88,11 @@ class Work:
         return len(self.left()) + not_retried
 
     def assignments(self) -> Iterator[Assignment]:
-        """Return an assignment for each unit that is not done."""
+        """Return an assignment for each unit that is not done, in a retry for the rows it is for."""
         assigner = self._assigner()
-        return assigner.to_score(assigner.left(), self.todo.chosen if self.todo else None)
+        chosen = self.todo.chosen if self.todo else None
+        retries_failed = self.todo is not None and bool(self.todo.failed) and chosen is None
+        return assigner.to_score(assigner.left(), chosen, ok_only=retries_failed)
 
     def to_score(self) -> Todo:
         """Return the units that are not done."""

@@ -6,6 +6,8 @@ import io
 import os
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -149,25 +151,45 @@ def test_a_killed_run_keeps_all_rows_and_the_same_command_scores_what_is_left(
     assert step > 20
 
 
-def test_other_members_of_a_shard_that_was_touched_are_copied(
-    scored: Path, fake_pack: str, tmp_path: Path
-) -> None:
-    """A new modification time is another version of the shard, with the same members."""
-    dest = Path(shutil.copytree(scored, tmp_path / "out"))
-    shard = scored.parent / "photos" / "s.tar"
+@contextmanager
+def touched(shard: Path) -> Iterator[None]:
+    """Give a shard a later modification time, which makes another version with the same members."""
     before = shard.stat().st_mtime_ns
     os.utime(shard, ns=(before, before + 10**9))
     try:
-        with decodes() as decoded:
-            request = RowRequest(image_ids=frozenset({"s.tar/b.png"}))
-            report = again(dest, request, fake_pack, **TIGHT)
+        yield
     finally:
         os.utime(shard, ns=(before, before))
+
+
+def test_other_members_of_a_shard_that_was_touched_are_copied(
+    scored: Path, fake_pack: str, tmp_path: Path
+) -> None:
+    dest = Path(shutil.copytree(scored, tmp_path / "out"))
+    with touched(scored.parent / "photos" / "s.tar"), decodes() as decoded:
+        request = RowRequest(image_ids=frozenset({"s.tar/b.png"}))
+        report = again(dest, request, fake_pack, **TIGHT)
 
     assert (report.exit_code, decoded) == (0, {"s.tar/b.png"})
     rows = {row["image_id"]: row["status"] for row in comparable(dest)[0].to_pylist()}
     assert [rows[f"s.tar/{name}.png"] for name in ("a", "b", "twin")] == ["ok", "too_large", "ok"]
     assert skinbatch.verify(dest).differences == []
+
+
+def test_a_plain_retry_scores_the_failed_members_of_a_shard_that_was_touched(
+    fake_pack: str, tmp_path: Path
+) -> None:
+    members = {"a.png": png(face(1, 1)), "b.png": png(face(2, 2))}
+    source = write_tree(tmp_path / "photos", {"s.tar": tar_bytes(members)})
+    dest = tmp_path / "out"
+    failed = score(source, dest, fake_pack, run={"max_failures": 1.0}, **TIGHT)
+    assert failed.statuses == {"too_large": 2}
+
+    with touched(source / "s.tar"):
+        config = parse_config({"pack": fake_pack})
+        prepared = prepare_again(str(dest), config, pack_named=True)
+        report = drive(Run(prepared, Silent(), "test"), InProcessEngine(), retrying=True)
+        assert (report.exit_code, report.statuses) == (0, {"ok": 2})
 
 
 def test_a_limit_ends_a_retry_with_6_and_the_same_command_goes_on(

@@ -54,7 +54,7 @@ def check(
     """
     problems: list[Problem] = []
     used = {
-        name: [_said(photo, stage) is not None for photo in photos]
+        name: [_annotation_of(photo, stage) is not None for photo in photos]
         for name, photos in splits.items()
     }
     annotated = {
@@ -101,7 +101,7 @@ def mapped(name: str, mapping: Mapping[str, str]) -> str:
     return mapping.get(name, mapping.get(OTHERS, name))
 
 
-def _said(photo: AnnotatedPhoto, stage: Stage) -> object | None:
+def _annotation_of(photo: AnnotatedPhoto, stage: Stage) -> object | None:
     return {"segmenter": photo.masks, "detector": photo.boxes, "classifier": photo.classes}[stage]
 
 
@@ -119,7 +119,7 @@ def _of_photo(
     file = str(photo.annotation)
     if photo.path is None:
         yield Problem(Kind.NO_PHOTO, file, f"of {photo.name}")
-    if _said(photo, stage) is None and photo.path not in annotated:
+    if _annotation_of(photo, stage) is None and photo.path not in annotated:
         yield Problem(Kind.NO_ANNOTATION, str(photo.path or file), photo.name)
     if stage == "detector":
         yield from _of_boxes(photo)

@@ -109,7 +109,7 @@ def read_truth(
         raise UsageError(f"no format {format!r}; there are {', '.join(FORMATS)}")
 
     folder = None if photos is None else _photo_folder(Path(photos))
-    format = format or _told(path, folder)
+    format = format or _format_of(path, folder)
     options: dict[str, Any] = {}
     if folder is not None:
         if not _ALL[format].photos:
@@ -223,7 +223,7 @@ def _says(photo: AnnotatedPhoto) -> bool:
     return photo.annotation != photo.path or photo.is_annotated
 
 
-def _told(path: Path, photos: Path | None) -> str:
+def _format_of(path: Path, photos: Path | None) -> str:
     """Return the format that fits the content."""
     fitting = [name for name, form in _ANNOTATED.items() if form.suits(path, photos)]
     if len(fitting) > 1:

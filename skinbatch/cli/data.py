@@ -84,7 +84,7 @@ def export(
     """
     from skinbatch.console import counted
     from skinbatch.engines.terminal import TerminalPresenter
-    from skinbatch.export.export import Wanted
+    from skinbatch.export.export import ExportRequest
     from skinbatch.export.export import export as run
     from skinbatch.selection.choose import Selection
 
@@ -97,7 +97,7 @@ def export(
         report = run(
             source,
             out,
-            Wanted(
+            ExportRequest(
                 format.value,
                 score_threshold,
                 scoring,

@@ -78,8 +78,8 @@ for command in (
     app.command()(command)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_asked_for: bool) -> None:
+    if is_asked_for:
         print(f"skinbatch {__version__}")
         raise typer.Exit
 

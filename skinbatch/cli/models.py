@@ -176,9 +176,9 @@ def pack_import(
 
     names = tuple(part.strip() for part in classes.split(",")) if classes is not None else None
     fields = {"input": input_kind, "head": head}
-    wanted = Import(stage, arch, weights, tuple(config or ()), names, fields, prefix)
+    imported = Import(stage, arch, weights, tuple(config or ()), names, fields, prefix)
     pack, findings = grow_pack(
-        name, wanted, dest=dest, base=base, licence=licence, storage=load_config(settings).storage
+        name, imported, dest=dest, base=base, licence=licence, storage=load_config(settings).storage
     )
     if as_json:
         print_json(pack.describe() | {"findings": [finding.as_json() for finding in findings]})

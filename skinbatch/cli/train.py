@@ -139,7 +139,7 @@ def train(
     if as_json:
         print_json(outcome.as_json())
     else:
-        print(told(outcome, stage.value))
+        print(as_text(outcome, stage.value))
 
 
 def recipes(
@@ -172,7 +172,7 @@ def recipes(
     )
 
 
-def told(outcome: Outcome, stage: str) -> str:
+def as_text(outcome: Outcome, stage: str) -> str:
     """Return the report of a training: the pack, its numbers and the next command."""
     pack = outcome.pack
     first = "Nothing to do: this training is done" if outcome.trained is None else "Trained"

@@ -63,7 +63,7 @@ class Placement:
         self._timeout_s = timeout_s
         self._possible = possible
         self._started = self._looked = time.monotonic()
-        self._told: set[float] = set()
+        self._noted: set[float] = set()
         self._again = False
 
     def begin(self) -> None:
@@ -71,7 +71,7 @@ class Placement:
 
         Its machine may come back, as spot machines do.
         """
-        self._started, self._told, self._again = time.monotonic(), set(), True
+        self._started, self._noted, self._again = time.monotonic(), set(), True
 
     def look(self, actors: Iterable[Any]) -> str | None:
         """Return a new message for the user, or None. Raises NotPlaced after the longest wait."""
@@ -92,9 +92,9 @@ class Placement:
                 f"no worker could be started within {limit:g} s: {wanting}; nothing is lost, and the same command tries again "
                 "(start_timeout_s in [engine] sets how long it waits)"
             )
-        if waited < tell_after or tell_after in self._told:
+        if waited < tell_after or tell_after in self._noted:
             return None
-        self._told.add(tell_after)
+        self._noted.add(tell_after)
         return f"no worker is running: {wanting}; waiting for up to {limit:g} s"
 
     def _wanting(self) -> tuple[str, float, float]:

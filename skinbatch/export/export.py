@@ -82,7 +82,7 @@ class ExportReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportRequest:
     """Describe what to export, and how.
 
     Attributes:
@@ -106,7 +106,7 @@ class Wanted:
 def export(
     source: str,
     out: str,
-    wanted: Wanted,
+    request: ExportRequest,
     storage: StorageSettings | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ExportReport:
@@ -120,7 +120,7 @@ def export(
     Args:
         source: A destination of `skinbatch score`, or a truth.
         out: A new or empty folder, or s3://bucket/prefix.
-        wanted: What to export, and how.
+        request: What to export, and how.
         storage: Settings of the store.
         progress: Called with the number of photos done.
 
@@ -132,16 +132,16 @@ def export(
             is left below `out`.
 
     Example:
-        >>> export("scored", "coco", Wanted("coco")).boxes
+        >>> export("scored", "coco", ExportRequest("coco")).boxes
         5
     """
     storage = storage or StorageSettings()
-    if wanted.format not in WRITERS:
-        raise UsageError(f"no format {wanted.format!r}; there are {', '.join(WRITERS)}")
+    if request.format not in WRITERS:
+        raise UsageError(f"no format {request.format!r}; there are {', '.join(WRITERS)}")
     _apart(source, out)
-    boxes = _opened(source, wanted, storage)
+    boxes = _opened(source, request, storage)
     notes = boxes.notes
-    if wanted.selection.suspect is not None and wanted.format != LABEL_STUDIO:
+    if request.selection.suspect is not None and request.format != LABEL_STUDIO:
         notes = (*notes, _MODEL_ONLY)
     store = open_store(out, storage)
     if (there := next(iter(store.list()), None)) is not None:
@@ -151,7 +151,7 @@ def export(
     photos = box_count = swapped = 0
     not_kept: Counter[str] = Counter()
     try:
-        writer = WRITERS[wanted.format](files, boxes.class_names)
+        writer = WRITERS[request.format](files, boxes.class_names)
         for photo in boxes.photos():
             writer.add(photo)
             photos += 1
@@ -168,7 +168,7 @@ def export(
         raise
     return ExportReport(
         out=store.uri,
-        format=wanted.format,
+        format=request.format,
         photos=photos,
         boxes=box_count,
         left_out=dict(boxes.left_out),
@@ -178,46 +178,48 @@ def export(
         not_kept={
             what: count
             for what, count in not_kept.items()
-            if count and what != _KEPT.get(wanted.format)
+            if count and what != _KEPT.get(request.format)
         },
         swapped=swapped,
         notes=notes,
     )
 
 
-def _opened(source: str, wanted: Wanted, storage: StorageSettings) -> Boxes:
+def _opened(source: str, request: ExportRequest, storage: StorageSettings) -> Boxes:
     if is_s3(source) or Path(local_path(source), layout.DEST).is_file():
         store = open_store(
             source if is_s3(source) else os.path.realpath(local_path(source)), storage
         )
-        if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
-            raise UsageError(f"--score-threshold {wanted.threshold:g}: must be between 0 and 1")
-        if wanted.threshold is not None and wanted.grading is not None:
+        if request.threshold is not None and not 0 <= request.threshold <= 1:
+            raise UsageError(f"--score-threshold {request.threshold:g}: must be between 0 and 1")
+        if request.threshold is not None and request.grading is not None:
             raise UsageError(
                 "--score-threshold, --grading: a grading has its own threshold; give only one of the two"
             )
-        for name, said in (("--photos", wanted.photos), ("--from", wanted.read_as)):
-            if said is not None:
+        for option, value in (("--photos", request.photos), ("--from", request.read_as)):
+            if value is not None:
                 raise UsageError(
-                    f"{source}: {name} is for annotated photos, and this was scored; leave it out"
+                    f"{source}: {option} is for annotated photos, and this was scored; leave it out"
                 )
-        results = open_results(store, wanted.scoring, wanted.grading)
-        chosen = choose(results, wanted.selection, wanted.threshold) if wanted.selection else None
-        return ScoredBoxes(results, wanted.threshold, chosen)
+        results = open_results(store, request.scoring, request.grading)
+        chosen = (
+            choose(results, request.selection, request.threshold) if request.selection else None
+        )
+        return ScoredBoxes(results, request.threshold, chosen)
     options: dict[str, object] = {
-        "--score-threshold": wanted.threshold,
-        "--scoring": wanted.scoring,
+        "--score-threshold": request.threshold,
+        "--scoring": request.scoring,
     }
     options |= {
-        "--grading": wanted.grading,
-        wanted.selection.first_option: wanted.selection or None,
+        "--grading": request.grading,
+        request.selection.first_option: request.selection or None,
     }
-    for name, given in options.items():
-        if given is not None:
+    for option, setting in options.items():
+        if setting is not None:
             raise UsageError(
-                f"{source}: {name} is for what `skinbatch score` has scored, and this is a truth; leave it out"
+                f"{source}: {option} is for what `skinbatch score` has scored, and this is a truth; leave it out"
             )
-    return AnnotatedBoxes(read_truth(local_path(source), wanted.read_as, photos=wanted.photos))
+    return AnnotatedBoxes(read_truth(local_path(source), request.read_as, photos=request.photos))
 
 
 def _apart(source: str, out: str) -> None:

@@ -59,11 +59,11 @@ class Files:
         """
         stem = posixpath.splitext(photo)[0] if has_image_name(photo) else photo
         parts = [_plain(part) for part in stem.split("/") if part not in ("", ".", "..")] or ["_"]
-        wanted, number = "/".join(parts), 1
-        free = wanted
+        plain_key, number = "/".join(parts), 1
+        free = plain_key
         while free.casefold() in self._names:
             number += 1
-            free = f"{wanted}~{number}"
+            free = f"{plain_key}~{number}"
         self._names.add(free.casefold())
         return free + extension
 

@@ -14,7 +14,7 @@ import skinbatch
 from skinbatch.demo import write_demo_archive
 from skinbatch.evaluate.evaluation import evaluate
 from skinbatch.evaluate.request import Request
-from skinbatch.export.export import Wanted, export
+from skinbatch.export.export import ExportRequest, export
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.reading import destination_store
 from skinbatch.selection.choose import Selection
@@ -102,7 +102,7 @@ def corrected_in_cvat(out: Path, back: Path) -> dict[str, int]:
 def test_what_comes_back_corrected_is_evaluated_and_trained_on_as_it_is(
     scored: Path, tmp_path: Path, form: str
 ) -> None:
-    wanted = Wanted(form, selection=Selection(where=LOOSE, uncertain=8))
+    wanted = ExportRequest(form, selection=Selection(where=LOOSE, uncertain=8))
     exported = export(str(scored / "dest"), str(tmp_path / "out"), wanted)
     assert exported.photos == 8 and exported.boxes > 0
     correct = corrected_in_label_studio if form == "label-studio" else corrected_in_cvat

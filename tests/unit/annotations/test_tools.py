@@ -13,7 +13,7 @@ import pytest
 from skinbatch.annotations.photos import EMBEDDED, OCCLUDED, OUTLINES, ROTATED, AnnotatedPhoto
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
-from skinbatch.export.export import WRITERS, Wanted, export
+from skinbatch.export.export import WRITERS, ExportRequest, export
 from tests.unit.annotations.support import coco, photo, the_only, voc, write
 
 SIZE = {"original_width": 200, "original_height": 100, "image_rotation": 0}
@@ -575,6 +575,6 @@ def test_what_these_tools_wrote_is_exported_and_reads_back(
         cvat(tmp_path / "in/x.xml", BOX)
     else:
         labelme(tmp_path / "in/a.json", CORNERS)
-    export(str(tmp_path / "in"), str(tmp_path / "out"), Wanted(form))
+    export(str(tmp_path / "in"), str(tmp_path / "out"), ExportRequest(form))
     again = the_only(read_truth(tmp_path / "out"))
     assert (again.name, again.labels, boxes(again)) == ("a.jpg", ("papule",), [[10, 20, 40, 60]])

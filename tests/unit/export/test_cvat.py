@@ -16,7 +16,7 @@ from skinbatch.annotations.read import read_truth
 from skinbatch.evaluate.evaluation import evaluate
 from skinbatch.evaluate.request import Request
 from skinbatch.export.boxed import BoxedPhoto
-from skinbatch.export.export import Wanted, export
+from skinbatch.export.export import ExportRequest, export
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.reading import destination_store
 from tests.faces import face, jpeg, write_tree
@@ -72,7 +72,7 @@ def halved(source: Path, out: Path) -> Path:
 def test_annotations_drawn_on_smaller_copies_are_evaluated_at_the_size_of_the_photos(
     scored: Path, tmp_path: Path
 ) -> None:
-    export(str(scored / "dest"), str(tmp_path / "whole"), Wanted("cvat"))
+    export(str(scored / "dest"), str(tmp_path / "whole"), ExportRequest("cvat"))
     truth = halved(tmp_path / "whole", tmp_path / "half")
     assert {(p.width, p.height) for p in read_truth(truth).photos} == {(48, 48)}
     store = destination_store(str(scored / "dest"))
@@ -85,7 +85,7 @@ def test_annotations_drawn_on_smaller_copies_are_evaluated_at_the_size_of_the_ph
 def test_training_is_told_of_smaller_copies_and_refuses_another_shape(
     scored: Path, tmp_path: Path
 ) -> None:
-    export(str(scored / "dest"), str(tmp_path / "whole"), Wanted("cvat"))
+    export(str(scored / "dest"), str(tmp_path / "whole"), ExportRequest("cvat"))
     half = read_truth(halved(tmp_path / "whole", tmp_path / "half"), photos=scored / "photos")
     problems = check({"train": half.photos}, "detector", ("acne",))
     assert len(problems.of(Kind.OTHER_SIZE)) == 3

@@ -14,7 +14,7 @@ from skinbatch.annotations.pairing import pair
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
 from skinbatch.export.boxed import BoxedPhoto, Prediction
-from skinbatch.export.export import Wanted, export
+from skinbatch.export.export import ExportRequest, export
 from skinbatch.export.label_studio import CONFIG
 from tests.faces import face, jpeg, write_tree
 from tests.unit.export.test_round_trips import written
@@ -59,7 +59,7 @@ def test_label_studios_own_sdk_accepts_the_configuration_and_every_prediction(
     interfaces = pytest.importorskip(
         "label_studio_sdk.label_interface", reason="Label Studio's SDK is not installed"
     )
-    export(str(dest), str(tmp_path / "out"), Wanted("label-studio"))
+    export(str(dest), str(tmp_path / "out"), ExportRequest("label-studio"))
     interface = interfaces.LabelInterface((tmp_path / "out" / CONFIG).read_text())
     interface.validate()
 
@@ -83,7 +83,7 @@ def test_label_studios_own_converter_finds_the_boxes_of_the_tables(
     converters = pytest.importorskip(
         "label_studio_sdk.converter", reason="Label Studio's SDK is not installed"
     )
-    export(str(dest), str(tmp_path / "out"), Wanted("label-studio"))
+    export(str(dest), str(tmp_path / "out"), ExportRequest("label-studio"))
     source = submitted(tmp_path / "out", tmp_path / "back")
     converter = converters.Converter(
         (tmp_path / "out" / CONFIG).read_text(), str(tmp_path), download_resources=False
@@ -104,7 +104,7 @@ def test_label_studios_own_converter_finds_the_boxes_of_the_tables(
 def test_a_task_repeats_what_the_tables_hold_and_names_photo_and_model(
     dest: Path, tmp_path: Path
 ) -> None:
-    export(str(dest), str(tmp_path / "out"), Wanted("label-studio"))
+    export(str(dest), str(tmp_path / "out"), ExportRequest("label-studio"))
     results = skinbatch.open(dest)
     rows = {row["image_id"]: row for row in results.images().to_pylist()}
     for task in tasks(tmp_path / "out"):
@@ -127,7 +127,7 @@ def test_a_task_repeats_what_the_tables_hold_and_names_photo_and_model(
 def test_what_comes_back_has_the_names_and_boxes_of_the_scored_photos(
     dest: Path, tmp_path: Path
 ) -> None:
-    export(str(dest), str(tmp_path / "out"), Wanted("label-studio"))
+    export(str(dest), str(tmp_path / "out"), ExportRequest("label-studio"))
     with pytest.raises(
         UsageError, match=r"no task has a submitted annotation.*export the project as JSON"
     ):

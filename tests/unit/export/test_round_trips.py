@@ -19,7 +19,7 @@ from skinbatch.errors import UsageError
 from skinbatch.export import export as exporting
 from skinbatch.export.annotated import AnnotatedBoxes
 from skinbatch.export.boxed import BoxedPhoto
-from skinbatch.export.export import WRITERS, Wanted, export
+from skinbatch.export.export import WRITERS, ExportRequest, export
 from skinbatch.export.files import Files
 from skinbatch.storage.local import LocalStore
 from skinbatch.tables.names import composed
@@ -115,7 +115,7 @@ def test_the_way_through_all_formats_loses_nothing(
         written(source, way[0], made)
         for form in (*way[1:], way[0]):
             out = Path(folder, f"{source.name}-{form}")
-            export(str(source), str(out), Wanted(form))
+            export(str(source), str(out), ExportRequest(form))
             source = out
         same(read_truth(source), made, max(OFF.values()))
 
@@ -233,7 +233,7 @@ def test_a_truth_is_exported_without_the_photos_nobody_annotated(tmp_path: Path,
     for source in truth_of_each_format(tmp_path):
         out = tmp_path / "out" / f"from-{source.name}"
         told: list[int] = []
-        report = export(str(source), str(out), Wanted(form), progress=told.append)
+        report = export(str(source), str(out), ExportRequest(form), progress=told.append)
         assert (report.photos, report.boxes, dict(report.left_out)) == (1, 2, {"not annotated": 1})
         assert (report.classes, report.complete, told) == (("papules", "pustules"), True, [1])
         assert report.files == len([p for p in out.rglob("*") if p.is_file()])
@@ -245,23 +245,23 @@ def test_an_out_that_is_not_empty_or_lies_in_the_source_is_refused(tmp_path: Pat
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").write_text("x")
     with pytest.raises(UsageError, match=r"full: is not empty \(it has x\); name a new folder"):
-        export(str(source), str(tmp_path / "full"), Wanted("coco"))
+        export(str(source), str(tmp_path / "full"), ExportRequest("coco"))
     for out in (source / "out", source.parent, source):
         with pytest.raises(UsageError, match="overlaps with"):
-            export(str(source), str(out), Wanted("coco"))
+            export(str(source), str(out), ExportRequest("coco"))
     assert (tmp_path / "full/x").read_text() == "x"
 
 
 def test_a_truth_has_no_scores_and_some_have_no_boxes(tmp_path: Path) -> None:
     source, *_ = truth_of_each_format(tmp_path / "in")
-    for wanted in (Wanted("voc", threshold=0.5), Wanted("voc", scoring="ab")):
+    for wanted in (ExportRequest("voc", threshold=0.5), ExportRequest("voc", scoring="ab")):
         with pytest.raises(UsageError, match="this is a truth; leave it out"):
             export(str(source), str(tmp_path / "out"), wanted)
     photo(tmp_path / "classes/acne/a.jpg")
     with pytest.raises(UsageError, match=r"has no boxes \(folders\)"):
-        export(str(tmp_path / "classes"), str(tmp_path / "out"), Wanted("voc"))
+        export(str(tmp_path / "classes"), str(tmp_path / "out"), ExportRequest("voc"))
     with pytest.raises(UsageError, match="there are voc, coco, yolo, label-studio, cvat"):
-        export(str(source), str(tmp_path / "out"), Wanted("createml"))
+        export(str(source), str(tmp_path / "out"), ExportRequest("createml"))
     assert not (tmp_path / "out").exists()
 
 
@@ -280,7 +280,7 @@ def test_an_export_that_fails_on_the_way_leaves_nothing(
         exporting, "read_truth", lambda path, *_, **options: Truth(Path(path), "voc", (*good, bad))
     )
     with pytest.raises(UsageError, match=r"z\.jpg: box 1"):
-        export(str(tmp_path / "in"), str(tmp_path / "out"), Wanted(form))
+        export(str(tmp_path / "in"), str(tmp_path / "out"), ExportRequest(form))
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
 
 
@@ -314,13 +314,13 @@ def test_coco_is_what_other_tools_read(tmp_path: Path) -> None:
 def test_what_a_format_cannot_say_is_counted(tmp_path: Path, form: str) -> None:
     marked = voc(tmp_path / "voc/a.xml")
     marked.write_text(marked.read_text().replace("</name>", "</name><difficult>1</difficult>", 1))
-    lost = export(str(tmp_path / "voc"), str(tmp_path / "from-voc"), Wanted(form)).not_kept
+    lost = export(str(tmp_path / "voc"), str(tmp_path / "from-voc"), ExportRequest(form)).not_kept
     assert lost == ({} if form == "voc" else {"marks of difficult boxes": 1})
     (found,) = read_truth(tmp_path / "from-voc").photos
     assert found.difficult == ({0} if form == "voc" else set())
     crowd = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1}
     coco(tmp_path / "coco/t.json", annotations=[crowd])
-    report = export(str(tmp_path / "coco"), str(tmp_path / "from-coco"), Wanted(form))
+    report = export(str(tmp_path / "coco"), str(tmp_path / "from-coco"), ExportRequest(form))
     assert (report.boxes, report.not_kept) == (
         0,
         {} if form == "coco" else {"regions marked as a crowd": 1},
@@ -335,7 +335,7 @@ def test_outlines_and_other_marks_are_counted_for_no_format_has_them(
     marked.write_text(
         marked.read_text().replace("</name>", "</name><pose>Left</pose><truncated>1</truncated>", 1)
     )
-    lost = export(str(tmp_path / "voc"), str(tmp_path / "from-voc"), Wanted(form)).not_kept
+    lost = export(str(tmp_path / "voc"), str(tmp_path / "from-voc"), ExportRequest(form)).not_kept
     assert lost == {"VOC marks (pose, truncated, occluded)": 2}
     polygon = {
         "id": 1,
@@ -345,7 +345,7 @@ def test_outlines_and_other_marks_are_counted_for_no_format_has_them(
         "segmentation": [[0, 0, 9, 0, 9, 9]],
     }
     coco(tmp_path / "coco/t.json", annotations=[polygon])
-    lost = export(str(tmp_path / "coco"), str(tmp_path / "from-coco"), Wanted(form)).not_kept
+    lost = export(str(tmp_path / "coco"), str(tmp_path / "from-coco"), ExportRequest(form)).not_kept
     assert lost == {"outlines (segmentation)": 1}
 
 
@@ -354,7 +354,7 @@ def test_outlines_and_other_marks_are_counted_for_no_format_has_them(
 def test_crowds_come_back_from_coco_as_they_were(made: tuple[BoxedPhoto, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         written(Path(folder, "out"), "coco", made)
-        report = export(str(Path(folder, "out")), str(Path(folder, "again")), Wanted("coco"))
+        report = export(str(Path(folder, "out")), str(Path(folder, "again")), ExportRequest("coco"))
         assert (report.boxes, report.not_kept) == (sum(len(one.boxes) for one in made), {})
         truth = read_truth(Path(folder, "again"))
         same(truth, made)

@@ -16,7 +16,7 @@ from skinbatch.annotations.photos import Truth
 from skinbatch.annotations.read import read_truth
 from skinbatch.cli import main as cli
 from skinbatch.errors import UsageError
-from skinbatch.export.export import WRITERS, Wanted, export
+from skinbatch.export.export import WRITERS, ExportRequest, export
 from tests.conftest import S3Server
 from tests.faces import face, jpeg, write_tree
 
@@ -67,7 +67,7 @@ def test_every_ok_photo_has_its_counted_boxes_and_failed_ones_are_told(
     dest: Path, tmp_path: Path, form: str
 ) -> None:
     expected = rows(dest)
-    report = export(str(dest), str(tmp_path / "out"), Wanted(form))
+    report = export(str(dest), str(tmp_path / "out"), ExportRequest(form))
     assert (report.photos, dict(report.left_out)) == (7, {"truncated": 1, "unsupported": 1})
     assert report.boxes == sum(len(boxes) for boxes in expected.values()) > 10
     assert min(len(boxes) for boxes in expected.values()) == 0 and report.complete
@@ -75,16 +75,20 @@ def test_every_ok_photo_has_its_counted_boxes_and_failed_ones_are_told(
 
 
 def test_another_threshold_counts_anew(dest: Path, tmp_path: Path) -> None:
-    assert export(str(dest), str(tmp_path / "none"), Wanted("coco", threshold=0.95)).boxes == 0
-    assert export(str(dest), str(tmp_path / "all"), Wanted("coco", threshold=0.0)).photos == 7
+    assert (
+        export(str(dest), str(tmp_path / "none"), ExportRequest("coco", threshold=0.95)).boxes == 0
+    )
+    assert (
+        export(str(dest), str(tmp_path / "all"), ExportRequest("coco", threshold=0.0)).photos == 7
+    )
     same(read_truth(tmp_path / "all"), rows(dest, 0.0))
     with pytest.raises(UsageError, match="between 0 and 1"):
-        export(str(dest), str(tmp_path / "x"), Wanted("coco", threshold=1.5))
+        export(str(dest), str(tmp_path / "x"), ExportRequest("coco", threshold=1.5))
 
 
 def test_scores_are_kept_where_the_format_has_a_place(dest: Path, tmp_path: Path) -> None:
-    export(str(dest), str(tmp_path / "coco"), Wanted("coco"))
-    export(str(dest), str(tmp_path / "voc"), Wanted("voc"))
+    export(str(dest), str(tmp_path / "coco"), ExportRequest("coco"))
+    export(str(dest), str(tmp_path / "voc"), ExportRequest("voc"))
     found = json.loads((tmp_path / "coco/annotations.json").read_text())["annotations"]
     assert {np.float32(a["score"]) for a in found} == {np.float32(0.9)}
     assert "<score>0.9</score>" in (tmp_path / "voc/p1/1.xml").read_text()
@@ -94,9 +98,9 @@ def test_a_destination_that_is_none_or_has_no_such_scoring_is_refused(
     dest: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="no scoring `ff"):
-        export(str(dest), str(tmp_path / "out"), Wanted("voc", scoring="ff" * 6))
+        export(str(dest), str(tmp_path / "out"), ExportRequest("voc", scoring="ff" * 6))
     with pytest.raises(UsageError, match="overlaps with"):
-        export(str(dest), str(dest / "out"), Wanted("voc"))
+        export(str(dest), str(dest / "out"), ExportRequest("voc"))
 
 
 def test_from_s3_to_s3(dest: Path, s3: S3Server, tmp_path: Path) -> None:
@@ -105,7 +109,9 @@ def test_from_s3_to_s3(dest: Path, s3: S3Server, tmp_path: Path) -> None:
         if path.is_file():
             s3.client.upload_file(str(path), bucket, f"d/{path.relative_to(dest).as_posix()}")
     for form in READ_BACK:
-        report = export(f"s3://{bucket}/d", f"s3://{bucket}/out-{form}", Wanted(form), s3.settings)
+        report = export(
+            f"s3://{bucket}/d", f"s3://{bucket}/out-{form}", ExportRequest(form), s3.settings
+        )
         assert (report.photos, report.out) == (7, f"s3://{bucket}/out-{form}")
         for item in s3.client.list_objects_v2(Bucket=bucket, Prefix=f"out-{form}/")["Contents"]:
             local = tmp_path / item["Key"]
@@ -113,7 +119,7 @@ def test_from_s3_to_s3(dest: Path, s3: S3Server, tmp_path: Path) -> None:
             s3.client.download_file(bucket, item["Key"], str(local))
         same(read_truth(tmp_path / f"out-{form}"), rows(dest))
     with pytest.raises(UsageError, match="is not empty"):
-        export(f"s3://{bucket}/d", f"s3://{bucket}/out-voc", Wanted("voc"), s3.settings)
+        export(f"s3://{bucket}/d", f"s3://{bucket}/out-voc", ExportRequest("voc"), s3.settings)
 
 
 @pytest.fixture
@@ -192,7 +198,7 @@ def test_chosen_photos_alone_are_exported_and_the_rest_is_counted(
 def test_suspicious_annotations_go_to_label_studio_beside_the_predictions(
     dest: Path, tmp_path: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export(str(dest), str(tmp_path / "truth"), Wanted("coco"))
+    export(str(dest), str(tmp_path / "truth"), ExportRequest("coco"))
     file = tmp_path / "truth/annotations.json"
     data = json.loads(file.read_text())
     first = data["annotations"][0]["image_id"]

@@ -15,7 +15,7 @@ from jobs.bench_evaluate import CLASSES, generate
 from skinbatch.errors import ClaimError, UsageError
 from skinbatch.evaluate.evaluation import evaluate
 from skinbatch.evaluate.request import Request
-from skinbatch.export.export import Wanted, export
+from skinbatch.export.export import ExportRequest, export
 from skinbatch.grading.scheme_file import find_scheme
 from skinbatch.grading.schemes import SCHEMES, Scheme
 from skinbatch.metrics.bootstrap import Resampling
@@ -276,16 +276,24 @@ def test_export_writes_the_boxes_that_a_grading_counts(
 ) -> None:
     store, done = regraded
 
-    written = export(store.uri, str(tmp_path / "out"), Wanted("coco", grading=done.gid)).boxes
+    written = export(
+        store.uri, str(tmp_path / "out"), ExportRequest("coco", grading=done.gid)
+    ).boxes
 
     boxes = skinbatch.open(store.uri).boxes().to_pylist()
     assert written == sum(b["score"] >= 0.6 and b["skin_overlap"] >= 0.5 for b in boxes) > 0
     with pytest.raises(
         UsageError, match="--score-threshold, --grading: a grading has its own threshold"
     ):
-        export(store.uri, str(tmp_path / "x"), Wanted("coco", threshold=0.5, grading=done.gid))
+        export(
+            store.uri, str(tmp_path / "x"), ExportRequest("coco", threshold=0.5, grading=done.gid)
+        )
     with pytest.raises(UsageError, match="--grading is for what `skinbatch score` has scored"):
-        export(str(tmp_path / "truth.json"), str(tmp_path / "x"), Wanted("coco", grading=done.gid))
+        export(
+            str(tmp_path / "truth.json"),
+            str(tmp_path / "x"),
+            ExportRequest("coco", grading=done.gid),
+        )
 
 
 def test_evaluate_judges_the_counts_of_a_grading(

@@ -1,74 +1,109 @@
-"""Export the counters of a run as Ray metrics.
+"""Export the metrics of a run through Ray.
 
-Ray exports them to Prometheus as `ray_skinbatch_...`.
+Ray exports them to Prometheus as `ray_skinbatch_...`; see metric_list.py.
 """
 
 from __future__ import annotations
 
-from ray.util.metrics import Counter
+from ray.util.metrics import Counter, Gauge, Histogram
 
+from skinbatch.engines.metric_list import METRICS, UNIT_SECONDS
 from skinbatch.scoring.assignment import Assignment, Outcome, UnitDone
+from skinbatch.types import Receipt
+
+_TRAFFIC = ("requests_retried", "requests_throttled", "bytes_read", "bytes_written")
 
 
 class RunMetrics:
     """Count in the driver, which outlives its workers.
 
     Counts kept in a worker would be lost with it before they are exported.
+
+    units: how many there are to score; None if that is not known.
     """
 
-    def __init__(self, fingerprint: str) -> None:
-        tags = {"scoring": fingerprint}
-        self._units = _counter("units", "Attempts at units, by outcome", tags, "outcome")
-        self._photos = _counter(
-            "photos", "Photos scored, by status; copied rows do not count", tags, "status"
-        )
-        self._isolated = _counter(
-            "photos_isolated", "Photos found to kill or to hang their worker", tags
-        )
-        self._asked_again = _counter(
-            "requests_retried", "Requests to a store that workers made again", tags
-        )
-        self._throttled = _counter(
-            "requests_throttled", "Answers of a store that asked for fewer requests", tags
-        )
-        self._deaths = _counter("worker_deaths", "Workers that died or were given up", tags)
-        self._again = _counter(
-            "units_retried", "Attempts at units that were handed out before", tags
-        )
-        self._known: set[str] = set()
+    def __init__(self, fingerprint: str, units: int | None = None) -> None:
+        self._tags = {"scoring": fingerprint}
+        self._metrics = {name: self._made(name) for name in METRICS}
+        self._left = units or 0
+        # Units that were handed out and are not done.
+        self._begun: set[str] = set()
         self._given: dict[int, Assignment] = {}
 
+    def _made(self, name: str) -> Counter | Gauge | Histogram:
+        metric = METRICS[name]
+        full_name, keys = f"skinbatch_{name}", (*self._tags, *metric.tags)
+        made: Counter | Gauge | Histogram
+        match metric.kind:
+            case "counter":
+                made = Counter(full_name, metric.description, keys)
+            case "gauge":
+                made = Gauge(full_name, metric.description, keys)
+            case "histogram":
+                made = Histogram(full_name, metric.description, [*UNIT_SECONDS], keys)
+        made.set_default_tags(self._tags)
+        return made
+
     def submitted(self, worker: int, assignment: Assignment) -> None:
+        """Count a unit that is handed out."""
         unit_id = assignment.unit.unit_id
-        if unit_id in self._known:
-            self._again.inc(1)
-        self._known.add(unit_id)
+        if unit_id in self._begun:
+            self._add("units_retried", 1)
+        self._begun.add(unit_id)
         self._given[worker] = assignment
 
-    def replaced(self) -> None:
-        self._deaths.inc(1)
+    def replaced(self, worker: int) -> None:
+        """Count a worker that died or was given up."""
+        self._given.pop(worker, None)
+        self._add("worker_deaths", 1)
 
     def finished(self, worker: int, outcome: Outcome) -> None:
-        self._units.inc(1, {"outcome": "done" if isinstance(outcome, UnitDone) else outcome.kind})
-        _add(self._asked_again, outcome.traffic.get("requests_retried", 0))
-        _add(self._throttled, outcome.traffic.get("requests_throttled", 0))
-        if not isinstance(outcome, UnitDone) or outcome.receipt is None:
+        """Count an attempt that has ended, and what its worker reported."""
+        assignment = self._given.pop(worker)
+        self._add("units", 1, outcome="done" if isinstance(outcome, UnitDone) else outcome.kind)
+        for name in _TRAFFIC:
+            self._add(name, outcome.traffic.get(name, 0))
+        if not isinstance(outcome, UnitDone):
             return
-        if self._given[worker].verdict is not None:
-            self._isolated.inc(1)
+
+        self._left -= 1
+        self._begun.discard(assignment.unit.unit_id)
+        if outcome.gpu_memory:
+            self._set("gpu_memory_bytes", outcome.gpu_memory, worker=str(worker))
+        if outcome.receipt is None:
+            return
+        if assignment.verdict is not None:
+            self._add("photos_isolated", 1)
         fresh = sum(outcome.receipt.statuses.values()) - outcome.receipt.copied
-        _add(self._photos, fresh - sum(outcome.failed.values()), status="ok")
+        self._add("photos", fresh - sum(outcome.failed.values()), status="ok")
         for status, count in outcome.failed.items():
-            _add(self._photos, count, status=status)
+            self._add("photos", count, status=status)
+        self._add_seconds(outcome.receipt)
 
+    def _add_seconds(self, receipt: Receipt) -> None:
+        for part, seconds in receipt.timings.items():
+            if part != "unit":
+                self._add("stage_seconds", seconds, part=part)
+        metric = self._metrics["unit_seconds"]
+        assert isinstance(metric, Histogram)
+        if "unit" in receipt.timings:
+            metric.observe(receipt.timings["unit"])
 
-def _counter(name: str, description: str, tags: dict[str, str], *own: str) -> Counter:
-    counter = Counter(f"skinbatch_{name}", description=description, tag_keys=(*tags, *own))
-    counter.set_default_tags(tags)
-    return counter
+    def standing(self, ready: int) -> None:
+        """Export how many units wait and are in work, and how many workers are ready."""
+        in_work = len(self._given)
+        self._set("units_in_work", in_work)
+        self._set("units_waiting", max(0, self._left - in_work))
+        self._set("workers_ready", ready)
 
+    def _add(self, name: str, number: float, **tags: str) -> None:
+        """Add to a counter unless the number is zero, which Ray rejects."""
+        counter = self._metrics[name]
+        assert isinstance(counter, Counter)
+        if number > 0:
+            counter.inc(number, tags)
 
-def _add(counter: Counter, number: int, **tags: str) -> None:
-    """Add to a counter unless the number is zero, which Ray rejects."""
-    if number > 0:
-        counter.inc(number, tags)
+    def _set(self, name: str, number: float, **tags: str) -> None:
+        gauge = self._metrics[name]
+        assert isinstance(gauge, Gauge)
+        gauge.set(number, tags)

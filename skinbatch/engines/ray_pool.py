@@ -71,7 +71,7 @@ class RayPool:
         self._gpus = gpus
         self._noted_cpu = False
         self._context = ray.put(context)
-        self._metrics = RunMetrics(context.fingerprint)
+        self._metrics = RunMetrics(context.fingerprint, context.units)
         self._remote = ray.remote(concurrency_groups={"progress": 1})(actor).options(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -179,6 +179,7 @@ class RayPool:
         return Death(worker, _first_lines(reason), lost)
 
     def progress(self) -> Mapping[int, UnitProgress]:
+        self._metrics.standing(len(self._up))
         if self._asked:
             done, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
             for call in done:
@@ -209,13 +210,14 @@ class RayPool:
         self._up.discard(worker)
         if self._placement is not None and not self._up:
             self._placement.begin()
-        self._metrics.replaced()
+        self._metrics.replaced(worker)
         ray.kill(self._actors[worker], no_restart=True)
         self._start(worker)
 
     def close(self) -> None:
         if self._head.lost:
             return
+        self._metrics.standing(0)
         for actor in self._actors.values():
             ray.kill(actor, no_restart=True)
 

@@ -9,7 +9,8 @@ import hashlib
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from skinbatch.archive.decode import MemoryFull, PhotoError, decode, expected_bytes
 from skinbatch.config import DecodeSettings
 from skinbatch.scoring.budget import Budget
+from skinbatch.scoring.seconds import Seconds
 from skinbatch.types import Fetched, Status
 
 
@@ -70,6 +72,7 @@ def decoded_ahead(
     on_decoded: Callable[[], None],
     activity: Activity | None = None,
     alone: bool = False,
+    seconds: Seconds | None = None,
 ) -> Generator[PreparedPhoto, None, None]:
     """Yield photos in their order, hashed and decoded by the pool's threads.
 
@@ -83,7 +86,10 @@ def decoded_ahead(
         activity: entered while a photo is hashed or decoded.
         alone: the unit has no other photo that could have used up the memory. A photo that does not
             fit into memory then becomes `too_large`; otherwise it raises MemoryError.
+        seconds: receives the time of `decode`, over all threads, and of `fetch`, for which nothing
+            came from `photos`.
     """
+    seconds = seconds or Seconds()
     waiting: queue.Queue[Future[PreparedPhoto] | Exception | None] = queue.Queue(
         maxsize=budget.photos
     )
@@ -105,8 +111,10 @@ def decoded_ahead(
             to_decode = sha256 is not None and is_needed(fetched, sha256)
             expected = expected_bytes(data, settings) if to_decode else 0
         budget.enter(order, expected)
+        start = time.perf_counter()
         with activity or nullcontext():
             ready = _decode(fetched, sha256, to_decode, settings, alone)
+        seconds.add("decode", time.perf_counter() - start)
         budget.decoded(len(data), expected, 0 if ready.rgb is None else ready.rgb.nbytes)
         on_decoded()
         return ready
@@ -114,7 +122,7 @@ def decoded_ahead(
     def feed() -> None:
         last: Exception | None = None
         try:
-            for order, fetched in enumerate(photos):
+            for order, fetched in enumerate(_timed(photos, seconds)):
                 budget.read(order, len(fetched.data or b""))
                 future = pool.submit(make, order, fetched)
                 if not put(future):
@@ -139,6 +147,15 @@ def decoded_ahead(
         feeder.join()
         while not waiting.empty():
             _abandon(waiting.get())
+
+
+def _timed(photos: Iterable[Fetched], seconds: Seconds) -> Iterator[Fetched]:
+    """Yield the photos, and add the time in which each of them was waited for."""
+    start = time.perf_counter()
+    for fetched in photos:
+        seconds.add("fetch", time.perf_counter() - start)
+        yield fetched
+        start = time.perf_counter()
 
 
 def _taken(item: Future[PreparedPhoto] | Exception | None) -> list[PreparedPhoto]:

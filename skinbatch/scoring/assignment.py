@@ -86,7 +86,8 @@ class UnitDone:
     this attempt that are not ok, by status, without copied rows. reasons: the most common of their
     statuses and errors, without the photos' names. failures: the first 100 of those rows for the
     log: image_id, status, error. notes: reasons why stages were run whose results should have been
-    taken. traffic: see storage.traffic.
+    taken. traffic: see storage.traffic. gpu_memory: most bytes of GPU memory that the worker has
+    reserved so far; 0 without a GPU.
     """
 
     receipt: Receipt | None
@@ -98,6 +99,7 @@ class UnitDone:
     failures: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
     traffic: Mapping[str, int] = field(default_factory=dict)
+    gpu_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)

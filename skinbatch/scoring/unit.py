@@ -84,7 +84,7 @@ class UnitScorer:
         config = context.config
         self.context = context
         # nvidia-smi may list what this torch cannot use.
-        gpu = context.gpu and torch.cuda.is_available()
+        self._gpu = gpu = context.gpu and torch.cuda.is_available()
         lanes = 2 if gpu else min(MAX_LANES, context.threads)
         # This comes before the models: the other runtimes take the setting from here.
         torch.set_num_threads(max(1, context.threads // lanes))
@@ -137,8 +137,10 @@ class UnitScorer:
         """
         self._further = self._steps = 0
         before = TRAFFIC.all()
-        outcome = self._outcome(assignment)
-        return replace(outcome, traffic=TRAFFIC.since(before))
+        outcome = replace(self._outcome(assignment), traffic=TRAFFIC.since(before))
+        if self._gpu and isinstance(outcome, UnitDone):
+            return replace(outcome, gpu_memory=torch.cuda.max_memory_reserved())
+        return outcome
 
     def _outcome(self, assignment: Assignment) -> Outcome:
         try:
@@ -266,7 +268,15 @@ class UnitScorer:
         with (
             closing(
                 decoded_ahead(
-                    reader, decode, self.pool, budget, is_needed, self._step, self.activity, alone
+                    reader,
+                    decode,
+                    self.pool,
+                    budget,
+                    is_needed,
+                    self._step,
+                    self.activity,
+                    alone,
+                    self.scorer.seconds,
                 )
             ) as photos,
             closing(self.lanes.scored(photos, budget, expected, takes)) as scored,

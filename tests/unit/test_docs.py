@@ -137,9 +137,9 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
 def test_columns_and_other_names_of_a_page_are_in_the_code(page: Path) -> None:
     if page.name == "output-format.md":
         pytest.skip("generated from the schemas themselves")
-    # Metrics have prefixes that the code adds.
+    # Ray adds prefixes to the names of metrics, and a suffix to those of counters.
     names = {
-        code.removeprefix("ray_").removeprefix("skinbatch_")
+        code.removeprefix("ray_skinbatch_").removesuffix("_total")
         for code in code_of(page)
         if _NAME.match(code)
     }

@@ -11,6 +11,7 @@ from skinbatch.config import DecodeSettings
 from skinbatch.errors import StoreError
 from skinbatch.scoring.ahead import decoded_ahead
 from skinbatch.scoring.budget import Budget
+from skinbatch.scoring.seconds import Seconds
 from skinbatch.types import Fetched, ImageRef, Status
 from tests.faces import face, jpeg
 
@@ -185,3 +186,28 @@ def test_after_closing_nothing_is_decoded_any_more(pool: ThreadPoolExecutor) -> 
     ready.close()
     assert running == []
     assert pool.submit(lambda: "idle").result(1) == "idle"
+
+
+def test_waiting_for_bytes_and_decoding_are_timed_apart(pool: ThreadPoolExecutor) -> None:
+    def slow() -> Iterator[Fetched]:
+        for n in range(3):
+            time.sleep(0.05)
+            yield Fetched(ImageRef(f"{n}", f"/p/{n}"), PHOTO)
+
+    seconds = Seconds()
+    budget = Budget(MANY, 16)
+    ready = [
+        *decoded_ahead(
+            slow(),
+            DecodeSettings(),
+            pool,
+            budget,
+            lambda f, sha: True,
+            lambda: None,
+            seconds=seconds,
+        )
+    ]
+    assert len(ready) == 3
+    assert seconds.all().keys() == {"fetch", "decode"}
+    assert seconds.all()["fetch"] >= 0.15
+    assert seconds.all()["decode"] > 0

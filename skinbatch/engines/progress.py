@@ -94,6 +94,7 @@ class Totals:
 
     def _halved(self, unit: WorkUnit) -> None:
         """Adjust the totals for a unit whose halves are scored in its place."""
+        self.units += 1
         count = self._planned(unit)
         if count is None:
             self.uncounted += 1

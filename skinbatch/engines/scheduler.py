@@ -150,6 +150,7 @@ class Scheduler:
                 self._hand_out(assignment)
             no_more = exhausted and not self._again and not self._later and not self._counts
             if not self._busy and (no_more or self.stopped or self.fatal is not None):
+                self.publish(Tick(0))  # the last commits may be newer than the last look
                 return
             events = self.pool.wait(_TICK_S)
             for event in events:

@@ -141,7 +141,9 @@ class Work:
                 counts[unit_id] = count
 
         again = {receipt.unit_id: receipt.inputs_count for _, receipt in todo.failed}
-        units = len(self.plan.units)
+        # The halves of a unit are retried one by one.
+        retried = {planned.unit_id for planned, _ in todo.failed}
+        units = len(self.plan.units) + len(todo.failed) - len(retried)
         return Before(
             photos=photos,
             units=units,

@@ -18,9 +18,9 @@ import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.engines.chosen_rows import RowRequest
 from skinbatch.engines.driver import drive
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import RunProgress, Silent
 from skinbatch.engines.run import Run
-from skinbatch.engines.setup import prepare_again
+from skinbatch.engines.setup import prepare, prepare_again
 from skinbatch.errors import UsageError
 from skinbatch.runs.report import RunReport
 from tests.faces import comparable, face, files_of, png, tar_bytes, write_tree
@@ -232,6 +232,35 @@ def test_a_unit_that_kills_its_worker_is_halved_and_keeps_its_other_rows(
     assert (report.exit_code, report.scored) == (0, len(CHOSEN))
     assert same(without(comparable(dest), CHOSEN), without(comparable(scored), CHOSEN))
     assert skinbatch.verify(dest).differences == []
+
+
+class Shown(Silent):
+    """Keep the progress that is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[RunProgress] = []
+
+    def progress(self, progress: RunProgress) -> None:
+        self.seen.append(progress)
+
+
+def test_the_halves_of_a_unit_count_as_units_in_a_retry(fake_pack: str, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "photos", {f"{n}.png": png(face(n, 1)) for n in range(4)})
+    config = parse_config({"pack": fake_pack})
+    prepared = prepare(str(source), str(tmp_path / "out"), config)
+    halving = InProcessEngine(deaths={1, 2})
+    assert drive(Run(prepared, Silent(), "test"), halving).exit_code == 0
+
+    shown = Shown()
+    prepared = prepare_again(str(tmp_path / "out"), config, pack_named=True)
+    report = drive(
+        Run(prepared, shown, "test"), InProcessEngine(), True, RowRequest("status = 'ok'")
+    )
+    assert (report.exit_code, report.scored) == (0, 4)
+    units = {seen.units_total for seen in shown.seen}
+    assert len(units) == 1 and min(seen.units_done for seen in shown.seen) == 0
+    assert shown.seen[-1].units_done == shown.seen[-1].units_total
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from skinbatch.engines import scheduler
 from skinbatch.engines.events import (
     RunEvent,
+    Tick,
     UnitCommitted,
     UnitDrifted,
     UnitOpen,
@@ -150,6 +151,15 @@ def photos(heard: Heard) -> list[str]:
 def test_every_unit_is_done_once() -> None:
     heard = run(ScriptedPool(), *(assignment(f"g{n}", f"{n}") for n in range(9)))
     assert photos(heard) == [str(n) for n in range(9)]
+
+
+def test_progress_is_reported_after_the_last_commit() -> None:
+    events: list[RunEvent] = []
+    Scheduler(
+        ScriptedPool(), events.append, 60.0, 0.0, lambda unit: NONE, lambda shard, step: 10
+    ).run(iter([assignment("g0", "a"), assignment("g1", "b")]))
+    assert isinstance(events[-2], UnitCommitted)
+    assert events[-1] == Tick(0)
 
 
 def test_a_photo_that_kills_workers_is_isolated_by_halving_and_gets_its_verdict() -> None:

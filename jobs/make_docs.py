@@ -129,11 +129,13 @@ Columns that depend on the pack (`count_<class>`, `prob_<class>`, `rle_<class>`)
 DEST/images/scoring=<fp>/<unit>.<attempt>.parquet     one row for each photo
 DEST/boxes/scoring=<fp>/<unit>.<attempt>.parquet      one row for each box
 DEST/masks/scoring=<fp>/<unit>.<attempt>.parquet      with --save-masks
+DEST/…/scoring=<fp>/units.<hashes>.parquet            many units in one file, by `skinbatch compact`
 DEST/gradings/scoring=<fp>/grading=<id>/…            by `skinbatch regrade`
 DEST/_skinbatch/                                      plans, receipts, snapshots and run records
 ```
 
-`<fp>` is the scoring's fingerprint. While a run is going, use `skinbatch.open(DEST)`, which shows finished units only.
+`<fp>` is the scoring's fingerprint. While a run is going, use `skinbatch.open(DEST)`, which shows finished units only. While
+`skinbatch compact` is at work, a glob may show some rows twice for a moment; `skinbatch.open` never does.
 """
 
 

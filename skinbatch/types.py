@@ -282,6 +282,22 @@ class DataFile:
     bytes: int
     rows: int
 
+    @property
+    def original(self) -> DataFile:
+        """Return the file as its receipt names it, wherever its table is now."""
+        return DataFile(self.kind, self.path, self.sha256, self.bytes, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Part(DataFile):
+    """Locate a committed file that `compact` has merged into another.
+
+    within: path of the merged file. row_group: its row group there; None if it has no rows.
+    """
+
+    within: str
+    row_group: int | None
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from skinbatch import __version__, signals, streams
 from skinbatch.cli.check import status, verify
+from skinbatch.cli.compact import compact
 from skinbatch.cli.data import export, settings
 from skinbatch.cli.evaluate import evaluate
 from skinbatch.cli.models import explain, pack_app
@@ -61,6 +62,7 @@ for command in (
     plan,
     status,
     verify,
+    compact,
     explain,
     train,
     recipes,

@@ -10,7 +10,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Claim:
         self._thread: threading.Thread | None = None
         self._beats = 0
         self.taken = False
+        # What holds it, in the words of messages to others.
+        self.command = "run"
         # The run that took the claim over because this one was silent for too long.
         self.lost: str | None = None
 
@@ -116,13 +119,42 @@ class Claim:
 
     def _write(self) -> None:
         self._beats += 1
-        record = {"run_id": self.run_id, "at": now(), "beat": self._beats} | _identity()
+        record = {"run_id": self.run_id, "at": now(), "beat": self._beats, "command": self.command}
+        record |= _identity()
         self.store.put(layout.CLAIM, json.dumps(record).encode())
 
 
 def describe(record: dict[str, Any]) -> str:
     """Return `run R on HOST, process P, last seen T`."""
-    return f"run {record.get('run_id')} on {record.get('host')}, process {record.get('pid')}, last seen {record.get('at')}"
+    return (
+        f"{record.get('command', 'run')} {record.get('run_id')} on {record.get('host')}, "
+        f"process {record.get('pid')}, last seen {record.get('at')}"
+    )
+
+
+@contextmanager
+def claimed(
+    store: Store, run_id: str, command: str, on_wait: Callable[[str], None] = lambda holder: None
+) -> Iterator[Claim]:
+    """Hold the claim while a command works that is not a run.
+
+    Args:
+        store: The destination.
+        run_id: Names the holder.
+        command: Tells others what holds it.
+        on_wait: As in `Claim.take`.
+
+    Raises:
+        ClaimError: Another holder is at work (exit code 7).
+    """
+    claim = Claim(store, run_id)
+    claim.command = command
+    claim.take(on_wait=on_wait)
+    claim.start(lambda: None)
+    try:
+        yield claim
+    finally:
+        claim.release()
 
 
 def _read(store: Store) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from itertools import islice
 from skinbatch.errors import ClaimError
 from skinbatch.runs import layout, snapshot
 from skinbatch.runs.ledger import Ledger
+from skinbatch.runs.merging import Moved, replace_stale, superfluous
 from skinbatch.runs.snapshot import Snapshot
 
 _BATCH = 1000
@@ -22,7 +23,8 @@ def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
     """Delete everything that the new snapshot makes unnecessary, and return the number of objects.
 
     In this order: receipts that the snapshot does not name, data files that none of its receipts
-    names, folds and records of attempts, and files that dead writers left unfinished.
+    names, folds and records of attempts, and files that dead writers left unfinished. Merged files
+    in which a unit is not named any more are replaced first.
 
     Args:
         fresh: nothing was handed out since the ledger was listed, so it need not be listed again.
@@ -33,8 +35,12 @@ def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
     if not fresh:
         ledger.list_again()
     check(ledger, own)
+    moved = replace_stale(ledger, set(own.receipts))
+    if moved.written:
+        ledger.list_again()
+        check(ledger, own)
     deleted = since_listed = 0
-    for batch in _batches(_stale(ledger, own)):
+    for batch in _batches(_stale(ledger, own, moved)):
         # Listing everything before every batch would take longer than scoring: as many requests
         # would list as delete.
         if since_listed > ledger.keys:
@@ -96,13 +102,15 @@ def _look_again(ledger: Ledger, own: Snapshot) -> None:
     )
 
 
-def _stale(ledger: Ledger, own: Snapshot) -> Iterator[str]:
+def _stale(ledger: Ledger, own: Snapshot, moved: Moved) -> Iterator[str]:
     """Return the keys to delete, in the order in which they must be deleted."""
     named = set(own.receipts)
+    needless = superfluous(ledger, named, moved)
     for stub in ledger.receipts_besides(named):
         yield stub.key(ledger.fingerprint)
     yield from sorted(ledger.strays)
     yield from ledger.files_besides(named)
+    yield from needless
 
 
 def _needless(ledger: Ledger) -> Iterator[str]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from skinbatch.errors import UsageError
-from skinbatch.runs import destination
+from skinbatch.runs import destination, layout
+from skinbatch.runs.merged import read_part
+from skinbatch.runs.stub import Stub
 from skinbatch.storage.base import Store
 from skinbatch.tables.meta import with_meta
 from skinbatch.tables.names import META_PREFIX, closest
@@ -23,21 +25,30 @@ class DataFiles:
 
     def __init__(self, store: Store, fingerprint: str) -> None:
         self.store = store
+        self.fingerprint = fingerprint
         self.scoring = destination.read_scoring(store, fingerprint)
         described = destination.read_destination(store)
         self._version = SCHEMA_VERSION if described is None else described.schema_version
 
-    def read(self, kind: str, path: str, columns: Sequence[str] | None) -> pa.Table:
-        """Return a file's table. columns: stored ones; None for all."""
-        data, _ = self.store.get(path)
+    def read(self, kind: str, stub: Stub, columns: Sequence[str] | None) -> pa.Table:
+        """Return a unit's table. columns: stored ones; None for all."""
         if kind != "images" or self._version > 1:
-            return read_columns(data, columns).replace_schema_metadata(None)
+            return self._stored(kind, stub, columns).replace_schema_metadata(None)
 
         # Version 1 has a column for each pass-through field.
         if columns is not None and META not in columns:
-            return read_columns(data, columns).replace_schema_metadata(None)
-        table = with_meta(read_columns(data), self.scoring.prob_columns if self.scoring else ())
+            return self._stored(kind, stub, columns).replace_schema_metadata(None)
+        table = with_meta(
+            self._stored(kind, stub, None), self.scoring.prob_columns if self.scoring else ()
+        )
         return table.select(columns or table.column_names).replace_schema_metadata(None)
+
+    def _stored(self, kind: str, stub: Stub, columns: Sequence[str] | None) -> pa.Table:
+        part = stub.part(kind)
+        if part is not None:
+            return read_part(self.store, part, columns)
+        key = layout.data_key(kind, self.fingerprint, stub.unit_id, stub.attempt)
+        return read_columns(self.store.get(key)[0], columns)
 
     def columns(self, kind: str) -> list[str] | None:
         """Return the stored columns of a table; None if the scoring's own file is gone."""

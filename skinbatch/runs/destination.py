@@ -14,6 +14,9 @@ from skinbatch.storage.base import Store
 from skinbatch.tables.schema import SCHEMA_VERSION
 
 LAYOUT_VERSION = 1
+# Layout of a destination that was compacted. Versions of skinbatch that do not know merged files
+# would take their units for lost, so they must refuse it.
+MERGED_LAYOUT_VERSION = 2
 
 
 def now() -> str:
@@ -87,10 +90,10 @@ def read_destination(store: Store) -> Destination | None:
     raw = read_json(store, layout.DEST)
     if raw is None:
         return None
-    if raw.get("layout_version") != LAYOUT_VERSION:
+    if raw.get("layout_version") not in (LAYOUT_VERSION, MERGED_LAYOUT_VERSION):
         raise UsageError(
             f"{store.uri_of(layout.DEST)}: has layout version {raw.get('layout_version')}, but this skinbatch writes "
-            f"{LAYOUT_VERSION}; use another destination, or the version of skinbatch that wrote it"
+            f"{MERGED_LAYOUT_VERSION}; use another destination, or the version of skinbatch that wrote it"
         )
     try:
         dest = Destination(**raw)

@@ -12,6 +12,7 @@ DEST = "_skinbatch/dest.json"
 CLAIM = "_skinbatch/claim.json"
 SCORINGS = "_skinbatch/scorings/"
 RUNS = "_skinbatch/runs/"
+_MERGED = re.compile(r"units\.([0-9a-f]{64})\.([0-9a-f]{16})\.parquet")
 _NUMBERED = re.compile(r"(\d+)\.([0-9a-f]{12})(?:\.|$)")
 DATA_KINDS = ("images", "boxes", "masks")
 
@@ -36,6 +37,25 @@ def data_name(prefix: str, key: str) -> tuple[str, str] | None:
     """
     unit_id, dot, attempt = key[len(prefix) :].removesuffix(".parquet").rpartition(".")
     return (unit_id, attempt) if dot and key == f"{prefix}{unit_id}.{attempt}.parquet" else None
+
+
+def merged_key(kind: str, fingerprint: str, sha256: str, footer: str) -> str:
+    """Return the key of a file that holds the tables of many units.
+
+    It sorts after the files of units: a listing in order that lacks a unit's deleted file shows the
+    merged file, which was there before the deletion.
+
+    Args:
+        sha256: of the whole file.
+        footer: first 16 digits of the SHA-256 of its footer.
+    """
+    return f"{data_prefix(kind, fingerprint)}units.{sha256}.{footer}.parquet"
+
+
+def merged_hashes(key: str) -> tuple[str, str] | None:
+    """Return (sha256, footer) of a key that `merged_key` made, None for any other."""
+    match = _MERGED.fullmatch(key.rpartition("/")[2])
+    return None if match is None else (match[1], match[2])
 
 
 def scoring_key(fingerprint: str) -> str:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 
 import pyarrow as pa
 
-from skinbatch.errors import NotFoundError
+from skinbatch.errors import NotFoundError, TableError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import layout, receipts
+from skinbatch.runs.merged import MergedFile, open_merged
 from skinbatch.runs.pages import Pages
 from skinbatch.runs.receipts import Entry
 from skinbatch.runs.stub import BITS, LISTED, Stub
 from skinbatch.runs.units import Units
 from skinbatch.storage.base import Store
-from skinbatch.types import Receipt
+from skinbatch.types import DataFile, Receipt
 from skinbatch.unit_id import UnitId, family_of
 
 _READERS = 16
+# How often to list again, at most, while files are missing that a compaction may have just moved.
+_LISTINGS = 3
 
 
 class Ledger:
@@ -39,6 +43,8 @@ class Ledger:
         self.unreadable: set[str] = set()
         # Number of receipts that are in no snapshot or fold.
         self.read_singly: list[Stub] = []
+        # Files that hold the tables of many units, as in the last listing.
+        self.merged: list[MergedFile] = []
         # Number of receipts and data files in the last listing.
         self.keys = 0
         # Most units have one receipt. A list for each of them would be as large as its stub.
@@ -46,6 +52,9 @@ class Ledger:
         self._parts: dict[str, list[str]] = defaultdict(list)
         self._split: set[str] = set()
         self._texts = Pages()
+        self._opened: dict[str, MergedFile] = {}
+        # Most units are in the same merged files as the one before, so they share a tuple.
+        self._homes: dict[tuple[tuple[MergedFile, ...], MergedFile], tuple[MergedFile, ...]] = {}
         self._statuses: dict[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]] = {}
 
     @classmethod
@@ -66,6 +75,13 @@ class Ledger:
         """
         ledger = cls.listed(store, fingerprint)
         ledger._read_all()
+        # A listing during a compaction may show neither a unit's file nor the merged file.
+        incomplete = ledger._incomplete()
+        for _ in range(_LISTINGS if incomplete else 0):
+            ledger.list_again()
+            before, incomplete = incomplete, ledger._incomplete()
+            if incomplete in (0, before):
+                break
         return ledger
 
     def list_again(self) -> None:
@@ -75,8 +91,9 @@ class Ledger:
         are seen.
         """
         for stub in self:
-            stub.there = 0
+            stub.there, stub.merged = 0, ()
         self.orphans, self.strays = set(), set()
+        self.merged = []
         self.keys = 0
         prefix, *of_data = self.prefixes()
         for key in self.store.keys(prefix):
@@ -86,10 +103,15 @@ class Ledger:
                 self.strays.add(key)
             else:
                 (self.find(*name) or self._new(*name)).there = LISTED
-        for prefix, bit in zip(of_data, BITS.values(), strict=True):
+        for prefix, kind in zip(of_data, BITS, strict=True):
+            merged_keys = []
             for key in self.store.keys(prefix):
                 self.keys += 1
-                self._note_file(prefix, key, bit)
+                if layout.merged_hashes(key) is None:
+                    self._note_file(prefix, key, BITS[kind])
+                else:
+                    merged_keys.append(key)
+            self._note_merged(kind, merged_keys)
 
     def prefixes(self) -> list[str]:
         """Return the prefixes that `list_again` lists: receipts, then data files by kind."""
@@ -105,6 +127,32 @@ class Ledger:
                 orphan = False
         if orphan:
             self.orphans.add(key)
+
+    def _incomplete(self) -> int:
+        read = (stub for stub in self if stub.listed and stub.whole is not None)
+        return sum(not stub.complete for stub in read)
+
+    def _note_merged(self, kind: str, keys: Sequence[str]) -> None:
+        def opened(key: str) -> MergedFile | TableError | None:
+            try:
+                return self._opened.get(key) or open_merged(self.store, kind, key)
+            except NotFoundError:  # another driver's clean-up
+                return None
+            except TableError as e:
+                return e
+
+        for key, file in ahead(keys, opened, _READERS):
+            if isinstance(file, TableError):
+                self.unreadable.add(key)
+                self.orphans.add(key)
+            elif file is not None:
+                self._opened[key] = file
+                self.merged.append(file)
+                for unit in file:
+                    for stub in self.of_unit(unit.unit_id):
+                        if stub.attempt == unit.attempt:
+                            homes = (*stub.merged, file)
+                            stub.merged = self._homes.setdefault((stub.merged, file), homes)
 
     def _read_all(self) -> None:
         self.unreadable |= self.strays
@@ -299,8 +347,23 @@ class Ledger:
                 yield stub
 
     def receipt(self, stub: Stub) -> Receipt:
-        """Return the full content of a receipt that has been read."""
-        return receipts.from_json(self._texts[stub.text])
+        """Return the full content of a receipt that has been read.
+
+        Files whose tables are in merged files are parts of those.
+        """
+        receipt = receipts.from_json(self._texts[stub.text])
+        if not stub.merged:
+            return receipt
+        return replace(receipt, files=tuple(_place_of(file, stub) for file in receipt.files))
+
+    def located(self, file: DataFile) -> DataFile:
+        """Return where a data file's table is now: the file itself, or its part of a merged file."""
+        prefix = layout.data_prefix(file.kind, self.fingerprint)
+        unit_id, attempt = layout.data_name(prefix, file.path) or ("", "")
+        for stub in self.of_unit(unit_id):
+            if stub.attempt == attempt:
+                return _place_of(file, stub)
+        return file
 
     def entries(self, stubs: Iterable[Stub]) -> Iterator[Entry]:
         """Yield rows of a fold or snapshot for receipts that have been read."""
@@ -309,6 +372,12 @@ class Ledger:
             yield Entry(
                 stub.unit_id, stub.key(self.fingerprint), stub.rows, files, self._texts[stub.text]
             )
+
+
+def _place_of(file: DataFile, stub: Stub) -> DataFile:
+    part = stub.part(file.kind)
+    same = part is not None and (part.sha256, part.rows) == (file.sha256, file.rows)
+    return part if part is not None and same else file
 
 
 def _copies(store: Store, fingerprint: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from skinbatch.grading.arrays import LEFT, NO_SIDE, BoxArrays, PhotoCounts, coun
 from skinbatch.grading.counting import Method
 from skinbatch.grading.schemes import Scheme, scheme_column
 from skinbatch.runs import destination, gradings, layout
-from skinbatch.runs.claim import Claim
+from skinbatch.runs.claim import claimed
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.gradings import Grading, GradingFile, GradingRecord
 from skinbatch.runs.record import next_id
@@ -98,7 +97,7 @@ def regrade(
         )
 
     grading = _grading(original, threshold, scheme, counting)
-    with _claimed(store):
+    with claimed(store, next_id(store), "regrade"):
         files, tally = _write_files(results, original, grading, progress)
         record = GradingRecord(
             name=_next_name(store, fingerprint, grading.gid),
@@ -142,18 +141,6 @@ def _grading(
             f"{', '.join(scoring.classes)}"
         )
     return Grading(chosen, scheme, counting or first["counting"])
-
-
-@contextmanager
-def _claimed(store: Store) -> Iterator[None]:
-    """Hold the destination's claim, so that no run and no other regrade writes at the same time."""
-    claim = Claim(store, next_id(store))
-    claim.take()
-    claim.start(lambda: None)
-    try:
-        yield
-    finally:
-        claim.release()
 
 
 def _next_name(store: Store, fingerprint: str, gid: str) -> str:

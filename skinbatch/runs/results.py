@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, StoreError, UnfinishedWarning
 from skinbatch.grading.scheme_file import find_scheme
-from skinbatch.runs import destination, gradings, layout, plan, snapshot
+from skinbatch.runs import destination, gradings, plan, snapshot
 from skinbatch.runs.data_files import DataFiles, unknown_column
 from skinbatch.runs.gradings import AppliedGrading, Grading
 from skinbatch.runs.ledger import Ledger
@@ -202,17 +202,9 @@ class Results:
 
         def read(stub: Stub) -> tuple[pa.Table, ...]:
             try:
-                return tuple(
-                    pa.concat_tables(
-                        self._read_file(kind, path, columns)
-                        for path in stub.files(self.fingerprint, stub.needed & BITS[kind])
-                    )
-                    for kind, columns in tables
-                )
+                return tuple(self._read_unit(kind, stub, columns) for kind, columns in tables)
             except NotFoundError as e:
-                raise StoreError(
-                    f"{e}: a run has just ended in {self.store.uri}; start again"
-                ) from None
+                raise self._gone(e) from None
 
         chosen = [stub for stub in self._receipts if only is None or stub.unit_id in only]
         left = iter(sorted(chosen, key=lambda stub: stub.unit_id))
@@ -236,17 +228,11 @@ class Results:
         stubs = [stub for stub in self._receipts if stub.unit_id == unit_id]
         tables = []
         for kind in BITS:
-            paths = [
-                path
-                for stub in stubs
-                for path in stub.files(self.fingerprint, stub.needed & BITS[kind])
-            ]
+            with_kind = [stub for stub in stubs if stub.needed & BITS[kind]]
             try:
-                parts = [self._read_file(kind, path, None) for path in paths]
+                parts = [self._read_unit(kind, stub, None) for stub in with_kind]
             except NotFoundError as e:
-                raise StoreError(
-                    f"{e}: a run has just ended in {self.store.uri}; start again"
-                ) from None
+                raise self._gone(e) from None
             tables.append(pa.concat_tables(parts) if parts else self._files.empty(kind, None))
         images, boxes, masks = tables
         return images, boxes, masks
@@ -267,25 +253,24 @@ class Results:
         )
 
     def _tables(self, kind: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        paths = [
-            path
-            for r in self._receipts
-            for path in r.files(self.fingerprint, r.needed & BITS[kind])
-        ]
+        with_kind = [stub for stub in self._receipts if stub.needed & BITS[kind]]
         with ThreadPoolExecutor(_READERS) as pool:
-            yield from pool.map(lambda path: self._read_file(kind, path, columns), paths)
+            yield from pool.map(lambda stub: self._read_unit(kind, stub, columns), with_kind)
 
-    def _read_file(self, kind: str, path: str, columns: Sequence[str] | None) -> pa.Table:
+    def _gone(self, error: NotFoundError) -> StoreError:
+        return StoreError(
+            f"{error}: a run has just ended in {self.store.uri}, or `skinbatch compact` has merged files; start again"
+        )
+
+    def _read_unit(self, kind: str, stub: Stub, columns: Sequence[str] | None) -> pa.Table:
         if self.grading is None or kind == "masks":
-            return self._files.read(kind, path, columns)
+            return self._files.read(kind, stub, columns)
 
         needed = (
             None if columns is None else list(dict.fromkeys((*columns, *self.grading.needs(kind))))
         )
-        stored = self._files.read(kind, path, needed)
-        name = layout.data_name(layout.data_prefix(kind, self.fingerprint), path)
-        assert name is not None, "receipts name no other files"
-        table = self.grading.apply(kind, name[0], stored)
+        stored = self._files.read(kind, stub, needed)
+        table = self.grading.apply(kind, stub.unit_id, stored)
         return (
             table
             if columns is None

@@ -114,7 +114,7 @@ def _counting(ledger: Ledger, name: str) -> Snapshot | None:
 def _exists(ledger: Ledger, stub: Stub, path: str) -> bool:
     """Return whether a file that a receipt names was listed."""
     kind = path.partition("/")[0]
-    there = BITS.get(kind, 0) & stub.there
+    there = BITS.get(kind, 0) & stub.present
     return bool(there) and path == layout.data_key(
         kind, ledger.fingerprint, stub.unit_id, stub.attempt
     )

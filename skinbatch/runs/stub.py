@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skinbatch.runs import layout
+from skinbatch.runs.merged import MergedFile
+from skinbatch.types import Part
 
 BITS = {kind: 1 << n for n, kind in enumerate(layout.DATA_KINDS)}
 # The bit of the receipt itself.
@@ -18,9 +20,10 @@ LISTED = 1 << len(BITS)
 class Stub:
     """Hold a receipt's name, whether it and its files exist, and what decides whether it counts.
 
-    there: bits of what was listed. needed: bits of the files that it names and of itself. whole:
-    whole_sha256 as bytes, None while the receipt has not been read. statuses: rows by status. text:
-    number of its text in the ledger's pages.
+    there: bits of what was listed under its own name. merged: files that hold tables of its unit
+    among others. needed: bits of the files that it names and of itself. whole: whole_sha256 as bytes,
+    None while the receipt has not been read. statuses: rows by status. text: number of its text in
+    the ledger's pages.
     """
 
     unit_id: str
@@ -32,6 +35,7 @@ class Stub:
     statuses: tuple[tuple[str, int], ...] = ()
     shard_size: int | None = None
     text: int = -1
+    merged: tuple[MergedFile, ...] = ()
 
     @property
     def listed(self) -> bool:
@@ -39,9 +43,17 @@ class Stub:
         return bool(self.there & LISTED)
 
     @property
+    def present(self) -> int:
+        """Return the bits of what exists, under its own name or in a merged file."""
+        bits = self.there
+        for file in self.merged:
+            bits |= BITS[file.kind]
+        return bits
+
+    @property
     def complete(self) -> bool:
         """Return whether it was read and exists with all the files that it names."""
-        return self.whole is not None and not self.needed & ~self.there
+        return self.whole is not None and not self.needed & ~self.present
 
     @property
     def rows(self) -> int:
@@ -61,3 +73,10 @@ class Stub:
         """Return the keys of its data files of these kinds."""
         kinds = (kind for kind, bit in BITS.items() if bits & bit)
         return [layout.data_key(kind, fingerprint, self.unit_id, self.attempt) for kind in kinds]
+
+    def part(self, kind: str) -> Part | None:
+        """Return where a merged file holds its table of a kind; None if none does."""
+        for file in self.merged:
+            if file.kind == kind:
+                return file.part(self.unit_id, self.attempt)
+        return None

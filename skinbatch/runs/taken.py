@@ -10,16 +10,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from skinbatch.errors import NotFoundError, UsageError
+from skinbatch.errors import NotFoundError, TableError, UsageError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import destination, stages
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.ledger import Ledger
+from skinbatch.runs.merged import read_part
 from skinbatch.runs.snapshot import Snapshot
 from skinbatch.runs.stages import DETECTOR, SEGMENTER
 from skinbatch.tables.names import count_columns
 from skinbatch.tables.parquet import read_columns
-from skinbatch.types import DataFile, Receipt, Status
+from skinbatch.types import DataFile, Part, Receipt, Status
 
 _NAMED = 5
 _FACE = (
@@ -78,14 +79,17 @@ def check_taken(ledger: Ledger, shown: Snapshot) -> Iterator[str]:
         yield f"the record takes {', '.join(others)} from scoring {scoring.taken_from}, whose models or settings differ"
         return
 
-    units = ahead(chain([first], taking), partial(_check_unit, ledger, scoring), _READERS)
+    before = Ledger.listed(ledger.store, earlier.fingerprint)
+    check = partial(_check_unit, ledger, before, scoring)
+    units = ahead(chain([first], taking), check, _READERS)
     for _, sentences in units:
         yield from sentences
 
 
-def _check_unit(ledger: Ledger, scoring: Scoring, receipt: Receipt) -> list[str]:
+def _check_unit(ledger: Ledger, earlier: Ledger, scoring: Scoring, receipt: Receipt) -> list[str]:
     present = _digests(ledger, scoring, receipt.files, receipt.taken)
-    before = _digests(ledger, scoring, receipt.taken_from, receipt.taken)
+    taken_from = [earlier.located(file) for file in receipt.taken_from]
+    before = _digests(ledger, scoring, taken_from, receipt.taken)
     sentences = []
     for stage, photos in receipt.taken.items():
         different = [
@@ -161,8 +165,10 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 def _read(ledger: Ledger, file: DataFile, columns: Sequence[str] | None) -> pa.Table | None:
     try:
+        if isinstance(file, Part):
+            return read_part(ledger.store, file, columns)
         data, _ = ledger.store.get(file.path)
         same = hashlib.sha256(data).hexdigest() == file.sha256
         return read_columns(data, columns) if same else None
-    except (NotFoundError, pa.ArrowException, OSError):
+    except (NotFoundError, TableError, pa.ArrowException, OSError):
         return None

@@ -15,16 +15,19 @@ import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, TableError
 from skinbatch.runs import destination, plan, snapshot, strays
+from skinbatch.runs.data_files import DataFiles
 from skinbatch.runs.graded import check_gradings
+from skinbatch.runs.holdings import changed_merged, left_behind
 from skinbatch.runs.ledger import Ledger
+from skinbatch.runs.merged import read_part
 from skinbatch.runs.plan import Plan
 from skinbatch.runs.snapshot import Snapshot
-from skinbatch.runs.stub import BITS, Stub
+from skinbatch.runs.stub import Stub
 from skinbatch.runs.taken import check_taken
 from skinbatch.runs.units import PlannedUnit
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
-from skinbatch.types import DataFile, Receipt
+from skinbatch.types import DataFile, Part, Receipt
 from skinbatch.unit_id import UnitId
 
 _READERS = 8
@@ -96,7 +99,9 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     report.differences += [*damaged.values(), *strays.foreign(store, fingerprint)]
     say = report.differences.append
     for key in sorted(ledger.unreadable):
-        say(f"{store.uri_of(key)}: cannot be read as a receipt, a fold or a snapshot")
+        say(
+            f"{store.uri_of(key)}: cannot be read as a receipt, a fold, a snapshot or a merged file"
+        )
     names = snapshot.names(store, fingerprint)
     current = snapshot.newest_that_counts(ledger)
     if names and (current is None or current.name != names[0]):
@@ -127,6 +132,7 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     report.differences += [
         *_broken_receipts(ledger),
         *strays.changed_receipts(ledger),
+        *changed_merged(ledger),
         *check_gradings(store, fingerprint, current),
     ]
     if current is None:
@@ -178,7 +184,7 @@ def _broken_receipts(ledger: Ledger) -> list[str]:
     sentences = []
     for stub in ledger:
         if stub.listed and stub.whole is not None and not stub.complete:
-            gone = ", ".join(stub.files(ledger.fingerprint, stub.needed & ~stub.there))
+            gone = ", ".join(stub.files(ledger.fingerprint, stub.needed & ~stub.present))
             sentences.append(f"{_uri(ledger, stub)}: a receipt whose files are gone: {gone}")
     return sentences
 
@@ -193,6 +199,7 @@ def _unnamed(ledger: Ledger, current: Snapshot) -> list[str]:
             for key in sorted(set(ledger.files_besides(named)))
         ),
         *(f"{uri}: a receipt that the snapshot does not name" for uri in foreign),
+        *(f"{ledger.store.uri_of(key)}: {why}" for key, why in left_behind(ledger, named)),
     ]
 
 
@@ -206,6 +213,7 @@ def _check_rows(ledger: Ledger, checked: Plan, current: Snapshot, report: Verify
     for stub in current.receipts:
         by_unit.setdefault(UnitId(stub.unit_id).planned, []).append(stub)
     seen = _Seen()
+    report.files = len(ledger.merged)
     with ThreadPoolExecutor(_READERS) as pool:
         for unit, expected in _expected(store, ledger.fingerprint, checked):
             unit_receipts = [ledger.receipt(stub) for stub in by_unit.pop(unit.unit_id, ())]
@@ -216,7 +224,7 @@ def _check_rows(ledger: Ledger, checked: Plan, current: Snapshot, report: Verify
                 continue
             files = [f for r in unit_receipts for f in r.files]
             tables = list(pool.map(lambda f: _read_checked(store, f, report.differences), files))
-            report.files += len(files)
+            report.files += sum(not isinstance(file, Part) for file in files)
             ids: Ids = Counter()
             statuses: Counter[str] = Counter()
             for file, table in zip(files, tables, strict=True):
@@ -258,18 +266,14 @@ def _doubled_rows(ledger: Ledger, current: Snapshot, hashes: set[int]) -> list[s
 
     hashes: of those image_ids. The names are read again, because other names may share a hash.
     """
+    files = DataFiles(ledger.store, ledger.fingerprint)
     units: dict[str, list[str]] = defaultdict(list)
     for stub in current.receipts:
-        for path in stub.files(ledger.fingerprint, BITS["images"]):
-            with suppress(NotFoundError, pa.ArrowException, OSError):
-                names = (
-                    read_columns(ledger.store.get(path)[0], ["image_id"])
-                    .column("image_id")
-                    .to_pylist()
-                )
-                for name in names:
-                    if hash(name) in hashes:
-                        units[name].append(stub.unit_id)
+        with suppress(NotFoundError, TableError, pa.ArrowException, OSError):
+            table = files.read("images", stub, ["image_id"])
+            for name in table.column("image_id").to_pylist():
+                if hash(name) in hashes:
+                    units[name].append(stub.unit_id)
 
     doubled = sorted((name, sorted(set(of))) for name, of in units.items() if len(of) > 1)
     if not doubled:
@@ -290,21 +294,27 @@ def _expected(store: Store, fingerprint: str, checked: Plan) -> Iterator[tuple[P
 
 def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | None:
     where = store.uri_of(file.path)
+    columns = ["image_id", "version", "status"]
     try:
-        data, _ = store.get(file.path)
+        if isinstance(file, Part):  # `changed_merged` has compared its hash
+            table = read_part(store, file, columns)
+        else:
+            data, _ = store.get(file.path)
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                say.append(
+                    f"{where}: its bytes are not those that were written (its SHA-256 is not the receipt's)"
+                )
+            table = read_columns(data, columns)
     except NotFoundError:
         say.append(f"{where}: the file is gone")
         return None
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        say.append(
-            f"{where}: its bytes are not those that were written (its SHA-256 is not the receipt's)"
-        )
-    try:
-        table = read_columns(data, ["image_id", "version", "status"])
+    except TableError as e:
+        say.append(str(e))
+        return None
     except (pa.ArrowException, OSError) as e:
         say.append(f"{where}: not readable as Parquet: {e}")
         return None
-    if file.kind == "images" and table.column_names != ["image_id", "version", "status"]:
+    if file.kind == "images" and table.column_names != columns:
         say.append(f"{where}: has no columns image_id, version and status")
         return None
     if table.num_rows != file.rows:

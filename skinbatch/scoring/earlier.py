@@ -229,4 +229,4 @@ class EarlierResults:
             if row.result.taken
         )
         numbers = sorted({number for number, _ in places})
-        return tuple(file for number in numbers for file in self._tables[number].files)
+        return tuple(file.original for number in numbers for file in self._tables[number].files)

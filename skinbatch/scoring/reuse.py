@@ -9,19 +9,22 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, TableError
+from skinbatch.runs.merged import read_part
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import safe_text
 from skinbatch.tables.parquet import read_metadata, read_parquet
 from skinbatch.tables.rows import copy_rows
-from skinbatch.types import DataFile, ImageRef, Status
+from skinbatch.types import DataFile, ImageRef, Part, Status
 
 
 def read_file(store: Store, file: DataFile) -> pa.Table:
-    """Return a data file's table.
+    """Return a data file's table, or its part of a merged file.
 
     Raises NotFoundError, or TableError if the file does not have its recorded hash.
     """
+    if isinstance(file, Part):
+        return read_part(store, file)
     data, _ = store.get(file.path)
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise TableError(f"{file.path}: its bytes are not those that were written")

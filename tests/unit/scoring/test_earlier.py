@@ -25,6 +25,8 @@ from skinbatch.errors import StoreError
 from skinbatch.models import fake
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.manifest import read_manifest, write_manifest
+from skinbatch.reading import destination_store
+from skinbatch.runs.compact import compact
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.report import RunReport
 from skinbatch.storage.base import Store
@@ -372,3 +374,40 @@ def test_the_earlier_scoring_may_be_deleted(tmp_path: Path, source: Path) -> Non
     store = LocalStore(dest)
     store.delete([key for key in store.keys("") if first.fingerprint in key])
     assert command("verify", str(dest))[:2] == (0, PROVED)
+
+
+def test_stages_are_taken_from_merged_files_too(tmp_path: Path, seen: Counter[str]) -> None:
+    photos = {f"{n:02}.png": png(face(n % 6, n % 4, n)) for n in range(40)}
+    source, dest, full = (
+        write_tree(tmp_path / "photos", photos),
+        tmp_path / "out",
+        tmp_path / "full",
+    )
+    masks = {"run": {"save_masks": True}}
+    first = score(source, dest, pack(tmp_path / "one"), **masks)
+    store = destination_store(dest)
+    assert compact(store).files_after == 3
+    other = pack(tmp_path / "two", **CLASSIFIER)
+    right = score(source, full, other, **masks)
+    seen.clear()
+
+    report = score(source, dest, other, **masks)
+    assert dict(seen) == {"classifier": 40}
+    assert report.exit_code == right.exit_code == 0
+    assert [table.num_rows for table in tables(dest, report)] == [
+        table.num_rows for table in tables(full, right)
+    ]
+
+    # What was taken is compared with the merged files, in their next form too.
+    for fingerprint in (report.fingerprint, first.fingerprint):
+        assert compact(store, scoring=fingerprint).files_after == 3
+        assert skinbatch.verify(dest, scoring=report.fingerprint).differences == []
+    before, after = tables(full, right), tables(dest, report)
+    for name in ("count_total", "grade", "prob_melanoma"):
+        right_values = before[0].column(name)
+        assert after[0].column(name).equals(right_values)
+    ledger = Ledger.load(store, report.fingerprint)
+    taken_from = [file for stub in ledger for file in ledger.receipt(stub).taken_from]
+    assert len(taken_from) >= 10
+    earlier = Ledger.load(store, first.fingerprint)
+    assert all(earlier.located(file) != file for file in taken_from)

@@ -151,7 +151,9 @@ class S3Store:
     def put_file(self, key: str, path: Path) -> ObjectInfo:
         with open(path, "rb") as source, s3_errors(self.uri_of(key)):
             self._client.upload_fileobj(source, self._bucket, self._prefix + key)
-        return self.head(key)
+        info = self.head(key)
+        TRAFFIC.written(info.size)
+        return info
 
     def delete(self, keys: Iterable[str]) -> None:
         rest = iter(keys)

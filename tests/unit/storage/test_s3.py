@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 
 import botocore.exceptions as bx
 import pytest
@@ -424,6 +425,15 @@ def test_an_object_without_a_length_is_not_taken_for_whole(answers: Callable[...
     chunked = (200, {"Transfer-Encoding": "chunked", "ETag": '"x"'}, b"3\r\nabc\r\n0\r\n\r\n")
     with pytest.raises(StoreError, match="does not give its length"):
         answers(chunked).get("k")
+
+
+def test_the_bytes_of_a_file_are_counted_too(s3: S3Server, tmp_path: Path) -> None:
+    store = open_store(f"s3://{s3.bucket()}/x", s3.settings)
+    file = tmp_path / "snapshot"
+    file.write_bytes(b"123456789")
+    before = TRAFFIC.all()
+    store.put_file("a", file)
+    assert TRAFFIC.since(before)["bytes_written"] == 9
 
 
 def test_requests_are_counted_as_they_are_billed_and_bytes_as_they_move(s3: S3Server) -> None:

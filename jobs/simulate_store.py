@@ -8,6 +8,8 @@ few megabytes of cache.
 from __future__ import annotations
 
 import io
+import secrets
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -34,8 +36,8 @@ class OneFileStore:
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY, version INTEGER, data BLOB) "
-            "WITHOUT ROWID"
+            "CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY, size INTEGER, version INTEGER, "
+            "data BLOB, file TEXT) WITHOUT ROWID"
         )
         self._versions = 0
 
@@ -55,7 +57,7 @@ class OneFileStore:
         how = ">="
         while True:
             rows = self._rows(
-                f"SELECT key, length(data), version FROM objects WHERE key {how} ? AND key < ? "
+                f"SELECT key, size, version FROM objects WHERE key {how} ? AND key < ? "
                 f"ORDER BY key LIMIT {_PAGE}",
                 after,
                 end,
@@ -70,7 +72,7 @@ class OneFileStore:
         return (info.key for info in self.list(prefix))
 
     def head(self, key: str) -> ObjectInfo:
-        rows = self._rows("SELECT key, length(data), version FROM objects WHERE key = ?", key)
+        rows = self._rows("SELECT key, size, version FROM objects WHERE key = ?", key)
         if not rows:
             raise NotFoundError(f"{self.uri_of(key)}: does not exist")
         return ObjectInfo(key, rows[0][1], str(rows[0][2]))
@@ -87,10 +89,10 @@ class OneFileStore:
         if version not in (None, info.version):
             raise ChangedError(f"{self.uri_of(key)}: has changed")
         with self._lock:
-            (data,) = self._connection.execute(
-                "SELECT data FROM objects WHERE key = ?", (key,)
+            data, file = self._connection.execute(
+                "SELECT data, file FROM objects WHERE key = ?", (key,)
             ).fetchone()
-        return data, info
+        return Path(file).read_bytes() if file else data, info
 
     def get_range(self, key: str, start: int, stop: int, *, version: str | None = None) -> bytes:
         data, _ = self.get(key, version=version)
@@ -102,15 +104,22 @@ class OneFileStore:
         return io.BytesIO(self.get(key, version=version)[0])
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
+        return self._put(key, len(data), data, None)
+
+    def put_file(self, key: str, path: Path) -> ObjectInfo:
+        """Copy a file, which may not fit into memory, to a place beside the table."""
+        copy = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
+        shutil.copyfile(path, copy)
+        return self._put(key, path.stat().st_size, b"", str(copy))
+
+    def _put(self, key: str, size: int, data: bytes, file: str | None) -> ObjectInfo:
         with self._lock:
             self._versions += 1
             self._connection.execute(
-                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (key, self._versions, data)
+                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)",
+                (key, size, self._versions, data, file),
             )
-            return ObjectInfo(key, len(data), str(self._versions))
-
-    def put_file(self, key: str, path: Path) -> ObjectInfo:
-        return self.put(key, path.read_bytes())
+            return ObjectInfo(key, size, str(self._versions))
 
     def delete(self, keys: Iterable[str]) -> None:
         with self._lock:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from skinbatch import signals
 from skinbatch.engines.commit import commit
 from skinbatch.engines.ending import Ending, report
@@ -99,6 +101,8 @@ def _read_what_is_done(run: Run, plan: Plan) -> Work:
     then.
     """
     run.presenter.phase("reading what is done")
+    # Arrow keeps what it needed to read the plan, more than the plan itself.
+    pa.default_memory_pool().release_unused()
     ledger = Ledger.load(run.store, run.fingerprint)
     run.work = Work(run.prepared, plan, ledger, run.presenter.note)
     run.interruption.check()

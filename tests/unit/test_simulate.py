@@ -63,6 +63,10 @@ def test_objects_are_listed_in_order_over_many_pages(tmp_path: Path) -> None:
     store.put("b/1", b"")
     assert [*store.keys("a/")] == keys
     assert store.get("a/00007")[0] == b"a/00007"
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * 1000)
+    assert store.put_file("a/00007", large).size == 1000
+    assert store.get("a/00007")[0] == b"x" * 1000
     store.delete(keys[:1])
     with pytest.raises(NotFoundError):
         store.head(keys[0])

@@ -277,9 +277,13 @@ def measured_times(dest: str) -> list[float]:
     fingerprint = destination.choose_scoring(store, None)
     ledger = Ledger.load(store, fingerprint)
     units = (ledger.receipt(stub) for stub in ledger if stub.complete)
-    times = [unit.timings["unit"] / unit.inputs_count for unit in units if unit.inputs_count]
+    times = [
+        unit.timings["unit"] / unit.inputs_count
+        for unit in units
+        if unit.inputs_count and "unit" in unit.timings
+    ]
     if not times:
-        raise SystemExit(f"{dest}: no unit has been scored there")
+        raise SystemExit(f"{dest}: no unit there has been timed; score it first")
     return times
 
 

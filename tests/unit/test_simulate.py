@@ -7,10 +7,12 @@ import pytest
 
 from jobs import simulate
 from jobs.simulate_store import OneFileStore
-from jobs.simulate_workers import Fleet
+from jobs.simulate_workers import Fleet, write_unit
 from skinbatch.errors import NotFoundError
-from skinbatch.runs import layout, receipts
+from skinbatch.runs import layout, plan, receipts
 from skinbatch.runs.pages import Pages
+from skinbatch.scoring.assignment import Assignment
+from skinbatch.types import WorkUnit
 
 FLEET = Fleet(
     workers=20, photo_s=[0.08, 0.12], photos=500, preempt=0.9, start_s=60.0, replace_s=180.0
@@ -53,6 +55,20 @@ def test_the_command_prints_a_table_and_writes_the_numbers(
     printed = capsys.readouterr().out
     assert "| units committed, each once | 30 | all |" in printed
     assert (tmp_path / "found").is_file()
+
+
+def test_times_are_drawn_from_the_units_of_a_measured_run(tmp_path: Path) -> None:
+    ready = simulate.prepare_simulated(tmp_path, in_folder=True)
+    simulate.write_plan(tmp_path, 3, in_folder=True)
+    with pytest.raises(SystemExit, match="no unit there has been timed"):
+        simulate.measured_times(ready.store.uri)
+
+    (name,) = plan.names(ready.store, ready.scoring.fingerprint)
+    planned = plan.read(ready.store, ready.scoring.fingerprint, name)
+    for number, (unit_id, sha256) in enumerate(planned.units.inputs(), 1):
+        given = Assignment(WorkUnit(unit_id), sha256)
+        write_unit(ready.store, ready.scoring.fingerprint, given, 100, 10.0 * number)
+    assert sorted(simulate.measured_times(ready.store.uri)) == [0.1, 0.2, 0.3]
 
 
 def test_objects_are_listed_in_order_over_many_pages(tmp_path: Path) -> None:

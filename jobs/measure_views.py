@@ -16,6 +16,8 @@ from typing import Any
 
 import skinbatch
 
+# The photos apart, as jobs/clinical_photos.py sorts them.
+VALID = Path("clinical/valid/images")
 # The words for what clinical_photos.csv records about a photo.
 SHOWN = {
     "face": "parts of the face",
@@ -33,6 +35,10 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder for the tables")
     parser.add_argument("--pack", default="starter", help="(default: %(default)s)")
     args = parser.parse_args()
+    if not (args.photos / VALID).is_dir():
+        parser.error(
+            f"{args.photos} has no {VALID}; make it with `python jobs/clinical_photos.py DATA {args.photos}`"
+        )
     print("\n".join(measure_views(args.pack, args.photos, args.out)))
     return 0
 
@@ -45,7 +51,7 @@ def measure_views(pack: str, photos: Path, out: Path) -> list[str]:
     source, scored = out / "photos", out / "scored"
     shutil.rmtree(out, ignore_errors=True)
     # Photos are copied, because links that lead out of a source are not followed.
-    shutil.copytree(photos / "clinical" / "valid" / "images", source)
+    shutil.copytree(photos / VALID, source)
     skinbatch.score(str(source), str(scored), pack=pack, engine="local")
 
     rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)

@@ -81,7 +81,7 @@ def _table(pack: Pack) -> str:
 
 def _filled_in(base: Pack, card: str, gone: Collection[str]) -> str:
     """Return the parts of a base's card about the stages taken from it; all of it if all were."""
-    nested = card.replace("\n#", "\n##").replace("# ", "### ", 1)
+    nested = _moved(card, 1).replace("## ", "### ", 1)
     if gone:
         nested = f"{_shortened(base.name)}\n\n{_only_trained(nested, gone)}"
     return f"## {FILLED} `{base.name}`\n\n{nested}"
@@ -112,15 +112,27 @@ def _without(text: str, gone: Collection[str]) -> str:
 
 
 def _only_trained(text: str, gone: Collection[str]) -> str:
-    """Return the sections about single stages that the pack still has.
+    """Return the sections about single stages that the pack still has, all at one level.
 
-    Other sections describe another pack as a whole.
+    That includes those that an earlier pack had filled in. Other sections describe another pack as
+    a whole.
     """
-    return "\n".join(
-        section.text
-        for section in _sections(text)
-        if section.title.startswith(TRAINED) and section.title.removeprefix(TRAINED) not in gone
-    )
+    kept = []
+    for section in _sections(text):
+        if section.title.startswith(FILLED):
+            inner = section.text.partition("\n")[2]
+            kept.append(_only_trained(_moved(inner, -1), gone))
+        elif section.title.startswith(TRAINED) and section.title.removeprefix(TRAINED) not in gone:
+            kept.append(section.text)
+    return "\n".join(kept)
+
+
+def _moved(text: str, levels: int) -> str:
+    """Return the text with its headings so many levels further down."""
+    lines = text.split("\n")
+    for number, level, title in _headings(text):
+        lines[number] = f"{'#' * (level + levels)} {title}"
+    return "\n".join(lines)
 
 
 def _shortened(base: str) -> str:

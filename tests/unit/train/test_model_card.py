@@ -332,6 +332,29 @@ def test_a_pack_that_has_nothing_of_its_base_left_does_not_repeat_its_card(tmp_p
     assert "What was filled in" not in card
 
 
+def test_a_card_keeps_what_is_known_of_a_stage_however_many_packs_it_came_through(
+    tmp_path: Path,
+) -> None:
+    first = recipe(tmp_path)
+    write_pack(trained(tmp_path, first), first, tmp_path / "packs", tmp_path, {})
+    text = (
+        RECIPE.format(head="disease")
+        .replace('"mine"', '"next"')
+        .replace('base = "starter"', 'base = "packs/mine"')
+    )
+    (tmp_path / "next.toml").write_text(text)
+    following = read_recipe(tmp_path / "next.toml")
+    made = replace(trained(tmp_path, following), weights=_other(following, tmp_path))
+    pack = write_pack(made, following, tmp_path / "packs", tmp_path, {})
+
+    titles = [line for line in (pack.text("CARD.md") or "").splitlines() if "Trained" in line]
+    assert titles == [
+        "## Trained: classifier-disease",
+        "### Trained: detector",
+        "### Trained: segmenter",
+    ], "both are the starter pack's, which the pack `mine` had filled in"
+
+
 def _other(said: Recipe, folder: Path) -> Path:
     """Return weights that no pack has yet."""
     torch.manual_seed(2)

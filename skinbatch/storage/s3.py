@@ -27,6 +27,7 @@ from skinbatch.errors import (
     StoreError,
     UsageError,
 )
+from skinbatch.storage.answers import length_of, modified_of, place_of, version_of
 from skinbatch.storage.base import TEMPORARY, ObjectInfo
 from skinbatch.storage.client import s3_client, s3_errors
 from skinbatch.storage.deletes import Deletes
@@ -72,7 +73,7 @@ class S3Store:
                 # Consoles create empty objects whose key ends with a slash, to show a folder.
                 folder = key.endswith("/") and not item["Size"]
                 if key and not folder and f"/{TEMPORARY}" not in f"/{key}":
-                    yield ObjectInfo(key, item["Size"], _version(item), _modified(item))
+                    yield ObjectInfo(key, item["Size"], version_of(item), modified_of(item))
 
     def _page(self, prefix: str, token: str) -> tuple[dict[str, Any], str | None]:
         """Return a page of a listing, and the token of the next one; None after the last.
@@ -105,7 +106,9 @@ class S3Store:
     def head(self, key: str) -> ObjectInfo:
         with s3_errors(self.uri_of(key)):
             found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
-        return ObjectInfo(key, _length(found, self.uri_of(key)), _version(found), _modified(found))
+        return ObjectInfo(
+            key, length_of(found, self.uri_of(key)), version_of(found), modified_of(found)
+        )
 
     def get(
         self,
@@ -146,7 +149,7 @@ class S3Store:
                 Metadata={_SHA256: hashlib.sha256(data).hexdigest()},
             )
         TRAFFIC.written(len(data))
-        return ObjectInfo(key, len(data), _version(done))
+        return ObjectInfo(key, len(data), version_of(done))
 
     def put_file(self, key: str, path: Path) -> ObjectInfo:
         with open(path, "rb") as source, s3_errors(self.uri_of(key)):
@@ -350,14 +353,14 @@ class _S3Stream(io.RawIOBase):
                 Bucket=self._store._bucket, Key=self._store._prefix + self._key, **wanted
             )
         self._body = found["Body"]
-        first, total = _place(found, self._uri)
+        first, total = place_of(found, self._uri)
         stop = total if self._stop is None else self._stop
         if first != self._at or stop > total:
             self._drop()
             raise StoreError(
                 f"{self._uri}: bytes {self._at}-{stop} were requested; it has {total}, and the answer began at {first}"
             )
-        version = _version(found)
+        version = version_of(found)
         # Not every server honours If-Match.
         if self._version is not None and version != self._version:
             self._drop()
@@ -371,32 +374,3 @@ class _S3Stream(io.RawIOBase):
         if self._body is not None:
             self._body.close()
             self._body = None
-
-
-def _place(found: dict[str, Any], uri: str) -> tuple[int, int]:
-    """Return the position at which the body begins, and the length of the whole object."""
-    if "ContentRange" not in found:
-        return 0, _length(found, uri)
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", found["ContentRange"])
-    if match is None:
-        raise StoreError(f"{uri}: Content-Range {found['ContentRange']!r} is not understood")
-    return int(match[1]), int(match[2])
-
-
-def _length(found: dict[str, Any], uri: str) -> int:
-    if "ContentLength" not in found:  # sent in chunks: a part would look like a whole object
-        raise StoreError(f"{uri}: the store does not give its length")
-    return int(found["ContentLength"])
-
-
-def _version(found: dict[str, Any]) -> str:
-    etag = str(found.get("ETag") or "").removeprefix("W/").strip('"')
-    if etag:
-        return etag
-    modified = found.get("LastModified")
-    return modified.isoformat() if modified is not None else ""
-
-
-def _modified(found: dict[str, Any]) -> float | None:
-    modified = found.get("LastModified")
-    return None if modified is None else float(modified.timestamp())

@@ -108,7 +108,22 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=CASES, ids=[arch for _, arch in CASES])
+# The largest of a family, whose smaller members stay in the quick tests.
+LARGE = (
+    "faster-rcnn-r50",
+    "faster-rcnn-r101",
+    "faster-rcnn-inception",
+    "yolov3",
+    "yolov4",
+    "inception_resnet_v2",
+)
+MARKED_CASES = [
+    pytest.param(case, marks=pytest.mark.slow if case[1] in LARGE else (), id=case[1])
+    for case in CASES
+]
+
+
+@pytest.fixture(params=MARKED_CASES)
 def imported(
     request: pytest.FixtureRequest, tmp_path: Path, fake_pack: str
 ) -> tuple[str, str, Pack]:

@@ -217,6 +217,7 @@ def test_a_late_put_lands_where_it_was_sent_and_not_where_its_connection_went_on
     }
 
 
+@pytest.mark.slow
 def test_what_a_store_refused_for_a_while_is_counted_where_people_look(
     before: Callable[..., Proxy], s3: S3Server, archive: Path, score: Score
 ) -> None:

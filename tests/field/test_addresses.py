@@ -66,7 +66,7 @@ def test_a_folder_whose_name_looks_like_an_address_can_still_be_named(
     assert list(rows("out")) == ["a:b.jpg"]
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_source_and_destination_may_have_bytes_that_are_not_utf8(
     tmp_path: Path, fake_pack: str, engine: str
 ) -> None:

@@ -143,6 +143,7 @@ def test_a_temporary_folder_too_long_for_sockets_names_the_way_out(
     assert "RAY_TMPDIR" in done.stderr and "--engine local" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_job_line_works_as_pasted_from_any_directory(
     tree: Path, fake_pack: str, open_cluster: RayCluster, tmp_path: Path
 ) -> None:
@@ -227,6 +228,7 @@ def test_a_pack_that_a_node_cannot_see_is_named_with_the_node(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_plan_on_a_cluster_scores_its_sample_there_and_leaves_no_trace(
     tree: Path, fake_pack: str, open_cluster: RayCluster, tmp_path: Path
 ) -> None:

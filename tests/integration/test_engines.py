@@ -119,6 +119,7 @@ def run(
     )
 
 
+@pytest.mark.slow
 def test_the_command_runs_where_ray_has_never_run_before(
     tree: Path, local_out: Path, fake_pack: str, tmp_path: Path
 ) -> None:

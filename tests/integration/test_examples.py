@@ -40,6 +40,7 @@ def statuses(dest: Path) -> dict[str, str]:
 BOTH = {"0.png": "ok", "empty.png": "empty"}
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(two_photos: Path) -> None:
     where = two_photos.parent
     done = subprocess.run(

@@ -211,6 +211,7 @@ def test_a_wrong_token_is_wrong_use(cluster: RayCluster, tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_head_that_is_lost_ends_the_submitter_within_its_patience(tmp_path: Path) -> None:
     with RayCluster(tmp_path) as cluster:
         process = start(

@@ -309,6 +309,7 @@ def test_probabilities_are_fitted_to_photos_apart_and_the_card_shows_how_far_the
     )
 
 
+@pytest.mark.slow
 def test_a_pack_that_cannot_score_is_no_success(shades: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(load_pack("starter").directory, broken)

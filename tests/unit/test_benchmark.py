@@ -63,6 +63,7 @@ def test_two_sides_are_compared_over_the_same_photos(tmp_path: Path) -> None:
     assert "(c) / (a) after warm-up" in printed
 
 
+@pytest.mark.slow
 def test_a_plain_loop_takes_the_faster_of_two_ways_and_finds_the_same_boxes(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     printed = bench(*FAKE, "--sides", "bare,best,loader", "--json", str(found))
@@ -176,6 +177,7 @@ def test_a_scoring_with_a_new_classifier_is_timed_beside_a_full_one(
     assert "a new classifier alone" in printed and "target < 0.4" in printed
 
 
+@pytest.mark.slow
 def test_evaluation_of_made_up_tables_is_timed(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     size = ["--evaluate-photos", "150", "--evaluate-boxes", "4000", "--bootstrap", "20"]

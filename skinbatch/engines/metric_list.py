@@ -11,6 +11,8 @@ from typing import Literal
 
 # Ray puts this before the name of a metric, and Prometheus `_total` after that of a counter.
 PREFIX = "ray_skinbatch_"
+# Value of the tag `scoring` for the sample of `skinbatch plan`.
+SAMPLE = "plan"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from skinbatch.engines.metric_list import METRICS, UNIT_SECONDS
 from skinbatch.scoring.assignment import Assignment, Outcome, UnitDone
 from skinbatch.types import Receipt
+from skinbatch.unit_id import UnitId
 
 _TRAFFIC = ("requests_retried", "requests_throttled", "bytes_read", "bytes_written")
 
@@ -19,11 +20,12 @@ class RunMetrics:
 
     Counts kept in a worker would be lost with it before they are exported.
 
-    units: how many there are to score; None if that is not known.
+    scoring: the value of the tag `scoring`. units: how many there are to score; None if that is not
+    known.
     """
 
-    def __init__(self, fingerprint: str, units: int | None = None) -> None:
-        self._tags = {"scoring": fingerprint}
+    def __init__(self, scoring: str, units: int | None = None) -> None:
+        self._tags = {"scoring": scoring}
         self._metrics = {name: self._made(name) for name in METRICS}
         self._left = units or 0
         # Units that were handed out and are not done.
@@ -49,8 +51,16 @@ class RunMetrics:
         unit_id = assignment.unit.unit_id
         if unit_id in self._begun:
             self._add("units_retried", 1)
+        elif assignment.is_half:
+            self._note_halved(UnitId(unit_id).halved[0])
         self._begun.add(unit_id)
         self._given[worker] = assignment
+
+    def _note_halved(self, unit_id: str) -> None:
+        """Count two units in place of one when the first of its halves is handed out."""
+        if unit_id in self._begun:
+            self._begun.remove(unit_id)
+            self._left += 1
 
     def replaced(self, worker: int) -> None:
         """Count a worker that died or was given up."""
@@ -95,6 +105,11 @@ class RunMetrics:
         self._set("units_in_work", in_work)
         self._set("units_waiting", max(0, self._left - in_work))
         self._set("workers_ready", ready)
+
+    def closed(self) -> None:
+        """Export that no worker is left, whatever they had."""
+        self._given.clear()
+        self.standing(0)
 
     def _add(self, name: str, number: float, **tags: str) -> None:
         """Add to a counter unless the number is zero, which Ray rejects."""

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
+from skinbatch.engines.metric_list import SAMPLE
 from skinbatch.engines.pool import (
     Death,
     Finished,
@@ -26,12 +27,16 @@ from skinbatch.engines.ray_metrics import RunMetrics
 from skinbatch.engines.ray_watch import HeadWatch, Placement
 from skinbatch.engines.worker import Worker, environment
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
+from skinbatch.storage.discard import DISCARD
 
 # Seconds that Ray may take to notice that a machine is gone.
 _MISSING_NODE_S = 30.0
 # Seconds between two questions to a worker how far it is: at least the first number, and the second
 # for each worker of the pool. Answers take the driver's time.
 _ASK_S, _ASK_EACH_S = 0.2, 0.005
+# Longest time between two questions, as a share of `stall_timeout_s`: a worker that makes progress
+# must be seen to do so in time.
+_ASK_SHARE = 0.25
 
 
 class _Actor(Worker):
@@ -71,7 +76,10 @@ class RayPool:
         self._gpus = gpus
         self._noted_cpu = False
         self._context = ray.put(context)
-        self._metrics = RunMetrics(context.fingerprint, context.units)
+        self._ask_s = _seconds_between_questions(workers, context.config.engine.stall_timeout_s)
+        # Photos of a sample are in no table, so they do not count as the scoring's.
+        is_sample = context.destination == DISCARD
+        self._metrics = RunMetrics(SAMPLE if is_sample else context.fingerprint, context.units)
         self._remote = ray.remote(concurrency_groups={"progress": 1})(actor).options(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -82,7 +90,8 @@ class RayPool:
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}
         self._calls: dict[Any, tuple[int, str]] = {}
-        self._asked: dict[Any, int] = {}
+        # Question -> its worker, and the call for the unit that it is about.
+        self._asked: dict[Any, tuple[int, Any]] = {}
         self._asked_at = -math.inf
         self._progress: dict[int, UnitProgress] = {}
         self._missing: dict[int, tuple[float, str]] = {}
@@ -146,7 +155,9 @@ class RayPool:
         except RayTaskError as e:
             if kind == "ready":
                 return self._dead(worker, str(e))
-            return Finished(worker, UnitFailed("defect", str(e)))
+            failed = UnitFailed("defect", str(e))
+            self._metrics.finished(worker, failed)
+            return Finished(worker, failed)
         except ActorUnavailableError as e:
             # Ray does not know yet whether the process or its machine is gone; ray.nodes() will
             # show it.
@@ -182,22 +193,24 @@ class RayPool:
         self._metrics.standing(len(self._up))
         if self._asked:
             done, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
-            for call in done:
-                worker = self._asked.pop(call)
+            for question in done:
+                worker, call = self._asked.pop(question)
+                if call not in self._calls:  # the unit has ended; the worker may have another one
+                    continue
                 try:
-                    self._progress[worker] = ray.get(call)
+                    self._progress[worker] = ray.get(question)
                 except RayError:
                     continue  # the call for its unit reports the reason
         now = time.monotonic()
-        if now - self._asked_at < max(_ASK_S, _ASK_EACH_S * self.size):
+        if now - self._asked_at < self._ask_s:
             return self._progress
 
         self._asked_at = now
-        asked = set(self._asked.values())
-        for worker, kind in self._calls.values():
-            if kind == "score" and worker not in asked:
+        asked = {call for _, call in self._asked.values()}
+        for call, (worker, kind) in self._calls.items():
+            if kind == "score" and call not in asked:
                 method = self._actors[worker].progress.options(concurrency_group="progress")
-                self._asked[method.remote()] = worker
+                self._asked[method.remote()] = worker, call
         return self._progress
 
     def replace(self, worker: int, reason: str) -> None:
@@ -205,7 +218,7 @@ class RayPool:
 
     def _replace(self, worker: int) -> None:
         self._calls = {call: who for call, who in self._calls.items() if who[0] != worker}
-        self._asked = {call: who for call, who in self._asked.items() if who != worker}
+        self._asked = {asked: who for asked, who in self._asked.items() if who[0] != worker}
         self._missing.pop(worker, None)
         self._up.discard(worker)
         if self._placement is not None and not self._up:
@@ -217,9 +230,18 @@ class RayPool:
     def close(self) -> None:
         if self._head.lost:
             return
-        self._metrics.standing(0)
+        self._metrics.closed()
         for actor in self._actors.values():
             ray.kill(actor, no_restart=True)
+
+
+def _seconds_between_questions(workers: int, stall_timeout_s: float) -> float:
+    """Return the time between two questions to each of so many workers.
+
+    >>> [_seconds_between_questions(workers, 120.0) for workers in (4, 1000, 20_000)]
+    [0.2, 5.0, 30.0]
+    """
+    return max(_ASK_S, min(_ASK_EACH_S * workers, _ASK_SHARE * stall_timeout_s))
 
 
 def _first_lines(text: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import pytest
 
 import skinbatch
 from skinbatch.config import parse_config
+from skinbatch.engines.pool import Finished, PoolEvent, UnitProgress, WorkerReady
 from skinbatch.errors import UsageError
+from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitDone
+from skinbatch.types import WorkUnit
 from tests.faces import comparable, counts, face, jpeg, png, tar_bytes, write_tree
 from tests.ray_cluster import RayCluster, bare_environment, home_with_token
 
@@ -98,6 +102,57 @@ def test_a_killed_actor_costs_nothing(fake_pack: str, session: None, tmp_path: P
     assert (report.exit_code, report.rows, dict(report.statuses)) == (0, 120, {"ok": 120})
     assert counts(tmp_path / "out") == {f"{n:03}.png": (n % 7, n % 7, 0) for n in range(120)}
     assert skinbatch.verify(tmp_path / "out").differences == []
+
+
+def test_an_answer_about_the_unit_before_is_no_progress_of_the_next_one(
+    session: None, tmp_path: Path
+) -> None:
+    from skinbatch.engines.ray_pool import RayPool
+
+    class Prompted:
+        """End a unit, and answer a question, when a file of its name appears."""
+
+        def __init__(self, context: ScoringContext) -> None:
+            self.questions = 0
+
+        def node(self) -> tuple[str, tuple[str, str]]:
+            return "", ("CPU", "here")
+
+        def score(self, assignment: Assignment) -> UnitDone:
+            self.wait_for(assignment.unit.unit_id)
+            return UnitDone(None)
+
+        def progress(self) -> UnitProgress:
+            self.questions += 1
+            self.wait_for("answers")
+            return UnitProgress(photos=100 * self.questions)
+
+        def wait_for(self, name: str) -> None:
+            while not (tmp_path / name).exists():
+                time.sleep(0.01)
+
+    def wait_for(kind: type[PoolEvent]) -> None:
+        until = time.monotonic() + 60
+        while not any(isinstance(event, kind) for event in pool.wait(0.1)):
+            assert time.monotonic() < until
+
+    context = ScoringContext("0" * 12, str(tmp_path), parse_config({}), (), (), {})
+    pool = RayPool(context, 1, 0.1, 0, actor=Prompted)
+    try:
+        wait_for(WorkerReady)
+        pool.submit(0, Assignment(WorkUnit("first"), ""))
+        pool.progress()
+        (tmp_path / "first").touch()
+        wait_for(Finished)
+        pool.submit(0, Assignment(WorkUnit("second"), ""))
+        (tmp_path / "answers").touch()
+        until = time.monotonic() + 60
+        while not (photos := pool.progress()[0].photos):
+            assert time.monotonic() < until
+            pool.wait(0.1)
+        assert photos == 200
+    finally:
+        pool.close()
 
 
 def test_more_than_the_cluster_has_is_wrong_use(

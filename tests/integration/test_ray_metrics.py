@@ -33,11 +33,13 @@ def scrape(last):
 """
 
 _SIMULATED = f"""
+from dataclasses import replace
 from jobs import simulate
 from jobs.simulate_ray import FakeRayEngine
 {_SCRAPE}
 from skinbatch.engines.ray_metrics import RunMetrics
 from skinbatch.scoring.assignment import Assignment, UnitDone, UnitFailed
+from skinbatch.storage.discard import DISCARD
 from skinbatch.types import WorkUnit
 
 work = Path(sys.argv[1])
@@ -46,6 +48,20 @@ run = simulate.Run(simulate.prepare_simulated(work, in_folder=True), simulate.Si
 run.planner = simulate.PlannedBefore(run.prepared, run.presenter, run.log, lambda: None)
 engine = FakeRayEngine(2)
 assert simulate.drive(run, engine).exit_code == 0
+
+# Two units are left for one that was halved, and nothing is in work when the run is broken off.
+metrics = RunMetrics("halved", 3)
+unit = Assignment(WorkUnit("g0"), "")
+for given in (unit, unit, replace(unit, unit=WorkUnit("g0.0")), replace(unit, unit=WorkUnit("g0.1"))):
+    metrics.submitted(0, given)
+metrics.finished(0, UnitFailed("defect", "a bug"))
+metrics.submitted(0, given)
+metrics.closed()
+
+# The sample of a plan has the fingerprint of the scoring that it is for.
+sample = engine.start(replace(run.prepared.context, destination=DISCARD, units=10))
+sample.progress()
+sample.close()
 
 # What only a GPU, a bad store and a deadly photo would show.
 metrics = RunMetrics("other", 10)
@@ -118,6 +134,11 @@ def test_a_run_through_ray_exports_what_it_counted(tmp_path: Path) -> None:
     assert found["units_waiting", "other"] == 8
     assert found["units_in_work", "other"] == 1
     assert found["workers_ready", "other"] == 5
+
+    assert found["units_total", "defect", "halved"] == 1
+    assert found["units_waiting", "halved"] == 4
+    assert found["units_waiting", "plan"] == 10
+    assert found["units_in_work", "halved"] == 0
 
 
 @pytest.mark.slow

@@ -31,12 +31,62 @@ def test_the_dashboard_shows_every_metric_and_no_other(panels: list[dict[str, An
 
 
 def test_the_dashboard_groups_by_tags_that_the_metrics_have(panels: list[dict[str, Any]]) -> None:
+    tags_of = {
+        full: {"scoring", "le", *metric.tags}
+        for name, metric in METRICS.items()
+        for full in exported(name)
+    }
     for query in queries(panels):
-        tags = {*re.findall(r"by \((\w+)\)", query), *re.findall(r"[{,]\s*(\w+)!?=", query)}
-        (metric,) = {
-            name for name in METRICS for full in exported(name) if re.search(rf"{full}\b", query)
-        } - {"units_in_work"} or {"units_in_work"}
-        assert tags <= {"scoring", "le", *METRICS[metric].tags}, query
+        selected = re.findall(rf"({PREFIX}\w+)\{{([^}}]*)\}}", query)
+        assert len(selected) == query.count(PREFIX), query
+        for name, conditions in selected:
+            assert set(re.findall(r"(\w+)!?=", conditions)) <= tags_of[name], query
+        for tag, name in re.findall(rf"by \((\w+)\) \((?:rate\()?({PREFIX}\w+)", query):
+            assert tag in tags_of[name], query
+        assert len(re.findall(rf"by \(\w+\) \((?:rate\()?{PREFIX}", query)) == query.count(" by ")
+
+
+def test_the_dashboard_takes_rates_of_counters_only(panels: list[dict[str, Any]]) -> None:
+    gauges = {
+        full
+        for name, metric in METRICS.items()
+        if metric.kind == "gauge"
+        for full in exported(name)
+    }
+    for query in queries(panels):
+        assert not gauges.intersection(re.findall(rf"(?:rate|increase)\(({PREFIX}\w+)", query)), (
+            query
+        )
+
+
+def test_seconds_of_parts_are_divided_by_those_of_the_same_units(
+    panels: list[dict[str, Any]],
+) -> None:
+    (query,) = [query for query in queries(panels) if "stage_seconds" in query]
+    assert "units_in_work" not in query, "it has changed when the unit ends"
+    assert len(set(re.findall(r"\[(.*?)\]", query))) == 1
+    assert "unit_seconds_sum" in query
+
+
+def test_counters_that_may_count_once_are_shown_as_totals(panels: list[dict[str, Any]]) -> None:
+    """Prometheus takes the first value of a counter for its start."""
+    rare = ("worker_deaths", "photos_isolated", "requests_throttled", "requests_retried")
+    for query in queries(panels):
+        if any(f"{PREFIX}{name}_total" in query for name in rare):
+            assert not re.search(r"rate\(|increase\(", query), query
+
+
+def test_every_panel_asks_the_prometheus_that_the_reader_chooses() -> None:
+    dashboard = json.loads((ROOT / "cluster/grafana.json").read_text(encoding="utf-8"))
+    source, scoring = dashboard["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == (
+        "datasource",
+        "datasource",
+        "prometheus",
+    )
+    chosen = {"type": "prometheus", "uid": "${datasource}"}
+    assert scoring["datasource"] == chosen
+    assert all(panel["datasource"] == chosen for panel in dashboard["panels"])
 
 
 def test_every_panel_has_its_own_place(panels: list[dict[str, Any]]) -> None:

@@ -43,17 +43,26 @@ class Snapshot:
 def write(ledger: Ledger, n: int, plan: str, chosen: Sequence[Stub]) -> Snapshot:
     """Write snapshot n. The caller has checked that every unit of the plan is done by `chosen`."""
     written = Snapshot(layout.numbered(n), plan, tuple(chosen))
-    key, entries = _key(ledger.fingerprint, written.name), ledger.entries(chosen)
-    metadata = {_PLAN: plan.encode()}
-    if len(chosen) <= _IN_MEMORY:
-        ledger.store.put(key, receipts.to_parquet(entries, metadata))
-        return written
-
-    with tempfile.NamedTemporaryFile(prefix="skinbatch-") as file:
-        receipts.write_parquet(file, entries, metadata)
-        file.flush()
-        ledger.store.put_file(key, Path(file.name))
+    if len(chosen) <= _IN_MEMORY or not _put_from_disk(ledger, written):
+        data = receipts.to_parquet(ledger.entries(chosen), _metadata(plan))
+        ledger.store.put(_key(ledger.fingerprint, written.name), data)
     return written
+
+
+def _put_from_disk(ledger: Ledger, written: Snapshot) -> bool:
+    """Write a snapshot through a temporary file; return False if that file cannot be written."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix="skinbatch-") as file:
+            receipts.write_parquet(file, ledger.entries(written.receipts), _metadata(written.plan))
+            file.flush()
+            ledger.store.put_file(_key(ledger.fingerprint, written.name), Path(file.name))
+    except OSError:  # the disk is full, or there is none
+        return False
+    return True
+
+
+def _metadata(plan: str) -> dict[bytes, bytes]:
+    return {_PLAN: plan.encode()}
 
 
 def names(store: Store, fingerprint: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -283,6 +284,20 @@ def test_a_snapshot_that_is_too_large_for_memory_is_written_from_a_file(
     monkeypatch.setattr(snapshot, "_IN_MEMORY", 1)
     _, done, written = scored(store)
     assert len(done) > 1
+    found = snapshot.newest_that_counts(Ledger.load(store, FP))
+    assert found is not None
+    assert (found.name, found.rows) == (written.name, 60)
+    assert verify(store).differences == []
+
+
+def test_a_large_snapshot_needs_no_room_for_temporary_files(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(snapshot, "_IN_MEMORY", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
+    with pytest.raises(OSError, match="not there"):
+        tempfile.TemporaryFile()  # noqa: SIM115 - cannot be opened
+    _, _, written = scored(store)
     found = snapshot.newest_that_counts(Ledger.load(store, FP))
     assert found is not None
     assert (found.name, found.rows) == (written.name, 60)

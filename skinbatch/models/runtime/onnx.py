@@ -67,10 +67,12 @@ def prepare_onnx(
         return infer
 
     own, other = _seconds(run, infer, outputs, examples[-1])
-    is_faster = own < _CLEARLY * other
-    keep(key, _ONNX_RUNTIME if is_faster else _OPENVINO)
     log.info("%s takes %.1f ms on ONNX Runtime, %.1f on OpenVINO", name, 1e3 * own, 1e3 * other)
-    return run if is_faster else infer
+    choice = kept(key)  # of a worker that has measured at the same time
+    if choice is None:
+        choice = _ONNX_RUNTIME if own < _CLEARLY * other else _OPENVINO
+        keep(key, choice)
+    return run if choice == _ONNX_RUNTIME else infer
 
 
 def _key(data: bytes, examples: Sequence[Arrays], runtime: Runtime, openvino: str) -> str:

@@ -85,6 +85,28 @@ def test_later_workers_take_what_the_first_has_measured(network: bytes) -> None:
     assert later.calls == 1, "its numbers are compared, and it is not timed"
 
 
+def test_workers_that_measure_at_the_same_time_take_the_same(
+    network: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skinbatch.models.runtime import openvino_runtime
+
+    read = openvino_runtime.read_onnx
+
+    class Late(Counted):
+        """Another worker, for which OpenVINO is slow, measures while this one does."""
+
+        def __call__(self, names: Sequence[str], given: Arrays) -> list[NDArray[Any]]:
+            if self.calls == 1:
+                with monkeypatch.context() as patch:
+                    patch.setattr(openvino_runtime, "read_onnx", lambda *file: Slow(read(*file)))
+                    other = Counted(network)
+                    assert prepared(network, other, AUTO) is other
+            return super().__call__(names, given)
+
+    late = Late(network, pause=0.05)
+    assert prepared(network, late, AUTO) is late
+
+
 class Slow:
     """Run a compiled file on OpenVINO, slowly."""
 

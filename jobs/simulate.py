@@ -54,6 +54,8 @@ from skinbatch.types import ShardRef
 # Seconds per photo if no measured run is named: log-normal, as on a worker with one core. Half of
 # the units take less than 0.1 s a photo, and one in twenty takes more than 0.16 s.
 _PHOTO_S, _SPREAD, _DRAWN = 0.1, 0.3, 1000
+# What a run should reach: units a second of the driver's processor, a gigabyte of memory, the share
+# of worker time without a unit, and units a second through real actors.
 AIM_UNITS_A_SECOND, AIM_MIB, AIM_IDLE = 1000, 1000 * 1e6 / 2**20, 0.05
 AIM_RAY = 300
 
@@ -202,14 +204,14 @@ def through_ray(workers: int, units: int, work: Path) -> str:
 @contextmanager
 def on_simulated_time(clock: Clock) -> Iterator[None]:
     """Let the scheduler, the totals and the record read this clock."""
-    rooms = scheduler, progress, recorder
-    for room in rooms:
-        room.time = SimpleNamespace(monotonic=lambda: clock.now)  # type: ignore[attr-defined]
+    modules = scheduler, progress, recorder
+    for module in modules:
+        module.time = SimpleNamespace(monotonic=lambda: clock.now)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        for room in rooms:
-            room.time = time  # type: ignore[attr-defined]
+        for module in modules:
+            module.time = time  # type: ignore[attr-defined]
 
 
 def prepare_simulated(work: Path, in_folder: bool = False) -> Prepared:
@@ -265,10 +267,10 @@ def count_done_once(store: Store, fingerprint: str) -> int:
     return number + 1
 
 
-def memory_mib(what: str) -> float:
+def memory_mib(field: str) -> float:
     """Return `VmRSS`, the resident memory of this process, or `VmHWM`, its peak, in MiB."""
     status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{what}:")[2].split()[0]) / 1024
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
 def measured_times(dest: str) -> list[float]:
@@ -289,8 +291,8 @@ def measured_times(dest: str) -> list[float]:
 
 def usual_times(seed: int) -> list[float]:
     """Return seconds per photo where no measured run is named."""
-    drawn = random.Random(seed)
-    return [drawn.lognormvariate(math.log(_PHOTO_S), _SPREAD) for _ in range(_DRAWN)]
+    generator = random.Random(seed)
+    return [generator.lognormvariate(math.log(_PHOTO_S), _SPREAD) for _ in range(_DRAWN)]
 
 
 def table(found: Simulated) -> str:

@@ -98,8 +98,8 @@ class ObjectTooLargeError(StoreError):
     """Report an object with more bytes than the caller allows. None of them were kept."""
 
 
-# What libraries say that have no exception of their own for it: Python itself, torch, OpenCV, ONNX
-# Runtime. Python has no memory for a lock ("can't allocate read lock") or for a thread's stack.
+# Texts of errors for which Python, torch, OpenCV and ONNX Runtime have no exception of their own.
+# Python may have no memory for a lock ("can't allocate read lock") or for a thread's stack.
 _SIGNS_OF_FULL_MEMORY = (
     "can't allocate memory",
     "can't allocate lock",

@@ -38,6 +38,8 @@ _DELETE_BATCH = 1000
 _READ_ON = 8 << 20
 # The longest pause after the first lost answer, which doubles with each further one, and its limit.
 _PAUSES_S = (0.1, 20.0)
+# S3 takes up to 5 GiB in one request. Larger files are written in parts.
+_LARGEST_PUT = 4 << 30
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT")
 _SHA256 = "skinbatch-sha256"
 
@@ -138,25 +140,33 @@ class S3Store:
         return cast(BinaryIO, io.BufferedReader(_S3Stream(self, key, version, size=size), 1 << 20))
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
-        # The server refuses bytes with another MD5. The SHA-256 is stored, and returned to readers.
-        md5 = hashlib.md5(data, usedforsecurity=False).digest()
-        with s3_errors(self.uri_of(key)):
-            done = self._client.put_object(
-                Bucket=self._bucket,
-                Key=self._prefix + key,
-                Body=data,
-                ContentMD5=base64.b64encode(md5).decode(),
-                Metadata={_SHA256: hashlib.sha256(data).hexdigest()},
-            )
-        TRAFFIC.written(len(data))
-        return ObjectInfo(key, len(data), version_of(done))
+        md5, sha256 = hashlib.md5(data, usedforsecurity=False), hashlib.sha256(data)
+        return self._put(key, data, len(data), md5.digest(), sha256.hexdigest())
 
     def put_file(self, key: str, path: Path) -> ObjectInfo:
-        with open(path, "rb") as source, s3_errors(self.uri_of(key)):
-            self._client.upload_fileobj(source, self._bucket, self._prefix + key)
-        info = self.head(key)
-        TRAFFIC.written(info.size)
-        return info
+        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+        with open(path, "rb") as source:
+            while chunk := source.read(1 << 20):
+                md5.update(chunk)
+                sha256.update(chunk)
+            size = source.tell()
+            source.seek(0)
+            return self._put(key, source, size, md5.digest(), sha256.hexdigest())
+
+    def _put(
+        self, key: str, body: bytes | BinaryIO, size: int, md5: bytes, sha256: str
+    ) -> ObjectInfo:
+        # The server refuses bytes with another MD5. The SHA-256 is stored, and returned to readers.
+        place, metadata = {"Bucket": self._bucket, "Key": self._prefix + key}, {_SHA256: sha256}
+        with s3_errors(self.uri_of(key)):
+            if size <= _LARGEST_PUT:
+                checked = {"ContentMD5": base64.b64encode(md5).decode(), "Metadata": metadata}
+                version = version_of(self._client.put_object(Body=body, **checked, **place))
+            else:
+                self._client.upload_fileobj(body, **place, ExtraArgs={"Metadata": metadata})
+                version = self.head(key).version
+        TRAFFIC.written(size)
+        return ObjectInfo(key, size, version)
 
     def delete(self, keys: Iterable[str]) -> None:
         rest = iter(keys)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -434,6 +436,57 @@ def test_the_bytes_of_a_file_are_counted_too(s3: S3Server, tmp_path: Path) -> No
     before = TRAFFIC.all()
     store.put_file("a", file)
     assert TRAFFIC.since(before)["bytes_written"] == 9
+
+
+@pytest.mark.parametrize("largest", [4 << 30, 1000])
+def test_a_file_that_was_damaged_is_not_taken_for_what_was_written(
+    largest: int, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skinbatch.storage.s3._LARGEST_PUT", largest)
+    bucket = s3.bucket()
+    store = open_store(f"s3://{bucket}/x", s3.settings)
+    file = tmp_path / "snapshot"
+    file.write_bytes(DATA)
+    put = store.put_file("a", file)
+    assert store.get("a", version=put.version)[0] == DATA
+
+    kept = s3.client.head_object(Bucket=bucket, Key="x/a")["Metadata"]
+    damaged = DATA[:-1] + b"?"
+    s3.client.put_object(Bucket=bucket, Key="x/a", Body=damaged, Metadata=kept)
+    hasty = open_store(f"s3://{bucket}/x", s3.settings.model_copy(update={"max_attempts": 2}))
+    with pytest.raises(StoreError, match="other bytes than were written"):
+        hasty.get("a")
+
+
+def test_a_file_is_written_in_one_request_so_that_a_kill_leaves_no_part(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    store = open_store(f"s3://{s3.bucket()}/x", s3.settings)
+    file = tmp_path / "large"
+    file.write_bytes(bytes(20 << 20))
+    before = TRAFFIC.all()
+    store.put_file("a", file)
+    assert TRAFFIC.since(before)["requests_put"] == 1
+
+
+def test_a_file_comes_with_the_md5_by_which_a_server_refuses_damaged_bytes(
+    s3: S3Server, servers: Servers, tmp_path: Path
+) -> None:
+    sent: list[tuple[str, bytes]] = []
+
+    class Handler(Quiet):
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            sent.append((self.headers["Content-MD5"], body))
+            self.send_response(200)
+            self.send_header("ETag", '"x"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    file = tmp_path / "snapshot"
+    file.write_bytes(DATA)
+    S3Store("bucket", "", StorageSettings(endpoint_url=servers(Handler))).put_file("a", file)
+    assert sent == [(base64.b64encode(hashlib.md5(DATA).digest()).decode(), DATA)]
 
 
 def test_requests_are_counted_as_they_are_billed_and_bytes_as_they_move(s3: S3Server) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from skinbatch.errors import ClaimError
+from skinbatch.errors import ClaimError, NotFoundError
 from skinbatch.runs import layout, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.merging import Moved, replace_stale, superfluous
@@ -30,8 +30,18 @@ def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
         fresh: nothing was handed out since the ledger was listed, so it need not be listed again.
 
     Raises:
-        ClaimError: another run's snapshot is the newest that counts (exit code 7).
+        ClaimError: another run's snapshot is the newest that counts, or another command deletes
+            files here (exit code 7).
     """
+    try:
+        return _clean_up(ledger, own, fresh)
+    except NotFoundError as e:
+        raise ClaimError(
+            f"{e}: another run or `skinbatch compact` is at work here; nothing is lost, run the same command again"
+        ) from None
+
+
+def _clean_up(ledger: Ledger, own: Snapshot, fresh: bool) -> int:
     if not fresh:
         ledger.list_again()
     check(ledger, own)

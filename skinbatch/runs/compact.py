@@ -99,6 +99,14 @@ class _Compaction:
         self._claim = claim
 
     def run(self, progress: Callable[[int, int], None]) -> Compacted:
+        try:
+            return self._run(progress)
+        except NotFoundError as e:
+            raise ClaimError(
+                f"{e}: another run or `skinbatch compact` is at work here; nothing is lost, run the same command again"
+            ) from None
+
+    def _run(self, progress: Callable[[int, int], None]) -> Compacted:
         left_behind = self._finish_earlier()
         files, size = self._files()
         done = 0
@@ -111,16 +119,11 @@ class _Compaction:
         merger = Merger(
             self.store,
             self.ledger.fingerprint,
-            before_write=self._mark,
+            before_write=self._prepare,
             before_delete=self._check,
         )
-        try:
-            for kind in layout.DATA_KINDS:
-                merger.move(self._small(kind), count)
-        except NotFoundError as e:
-            raise ClaimError(
-                f"{e}: another run or `skinbatch compact` is at work here; nothing is lost, run the same command again"
-            ) from None
+        for kind in layout.DATA_KINDS:
+            merger.move(self._small(kind), count)
 
         written, deleted = merger.done.written, merger.done.deleted
         return Compacted(
@@ -135,7 +138,7 @@ class _Compaction:
 
     def _finish_earlier(self) -> int:
         """Delete what an interrupted compaction or clean-up left, and return the number of files."""
-        moved = replace_stale(self.ledger, self._named, self._mark)
+        moved = replace_stale(self.ledger, self._named, self._prepare)
         if moved.written:
             self.ledger.list_again()
         keys = superfluous(self.ledger, self._named, moved)
@@ -167,8 +170,12 @@ class _Compaction:
                     if file.kind == kind and file.bytes < SMALL_BYTES:
                         yield Source.of_unit(stub, file)
 
-    def _mark(self) -> None:
-        """Make versions of skinbatch that do not know merged files refuse the destination."""
+    def _prepare(self) -> None:
+        """Check that the rows to write still count, and mark the destination.
+
+        Versions of skinbatch that do not know merged files refuse a marked destination.
+        """
+        self._check()
         described = destination.require_destination(self.store)
         if described.layout_version < MERGED_LAYOUT_VERSION:
             marked = replace(described, layout_version=MERGED_LAYOUT_VERSION)

@@ -107,29 +107,38 @@ def left_behind(ledger: Ledger, named: Set[Stub]) -> Iterator[tuple[str, str]]:
 
 def changed_merged(ledger: Ledger) -> Iterator[str]:
     """Yield a sentence for each merged file that is not what was written. Each is read once."""
-    for _, sentence in ahead(ledger.merged, partial(_problem_of, ledger.store), _READERS):
+
+    def problem(file: MergedFile) -> str | None:
+        try:
+            _require_sound(ledger.store, file)
+        except NotFoundError:
+            return f"{ledger.store.uri_of(file.key)}: the file is gone"
+        except TableError as e:
+            return str(e)
+        return None
+
+    for _, sentence in ahead(ledger.merged, problem, _READERS):
         if sentence is not None:
             yield sentence
 
 
 def require_sound(store: Store, files: Iterable[MergedFile]) -> None:
-    """Read merged files, and raise TableError unless each is what was written."""
-    for _, sentence in ahead(files, partial(_problem_of, store), _READERS):
-        if sentence is not None:
-            raise TableError(sentence)
+    """Read merged files, and raise an error unless each is what was written.
+
+    Raises:
+        NotFoundError: If a file is gone, because another command is at work.
+        TableError: If a file is damaged.
+    """
+    for _ in ahead(files, partial(_require_sound, store), _READERS):
+        pass
 
 
-def _problem_of(store: Store, file: MergedFile) -> str | None:
+def _require_sound(store: Store, file: MergedFile) -> None:
     hashes = layout.merged_hashes(file.key)
     assert hashes is not None, "merged files are recognised by their names"
-    where = store.uri_of(file.key)
-    try:
-        data, _ = store.get(file.key)
-    except NotFoundError:
-        return f"{where}: the file is gone"
+    data, _ = store.get(file.key)
     if hashlib.sha256(data).hexdigest() != hashes[0]:
-        return (
-            f"{where}: its bytes are not those that were written (its SHA-256 is not the one in its name); "
-            f"{WAY_OUT}"
+        raise TableError(
+            f"{store.uri_of(file.key)}: its bytes are not those that were written (its SHA-256 is not the one in "
+            f"its name); {WAY_OUT}"
         )
-    return None

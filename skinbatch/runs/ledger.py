@@ -21,6 +21,8 @@ from skinbatch.types import DataFile, Receipt
 from skinbatch.unit_id import UnitId, family_of
 
 _READERS = 16
+# A footer takes up to 30 MB while it is read.
+_FOOTER_READERS = 4
 # How often to list again, at most, while files are missing that a compaction may have just moved.
 _LISTINGS = 3
 
@@ -141,7 +143,7 @@ class Ledger:
             except TableError as e:
                 return e
 
-        for key, file in ahead(keys, opened, _READERS):
+        for key, file in ahead(keys, opened, _FOOTER_READERS):
             if isinstance(file, TableError):
                 self.unreadable.add(key)
                 self.orphans.add(key)

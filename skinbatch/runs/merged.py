@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import NamedTuple
@@ -142,6 +143,13 @@ def read_part(store: Store, part: Part, columns: Sequence[str] | None = None) ->
         NotFoundError: If the merged file does not exist.
         TableError: If it is damaged.
     """
+    for _ in range(_READS - 1):
+        with suppress(TableError):
+            return _read_row_group(store, part, columns)
+    return _read_row_group(store, part, columns)
+
+
+def _read_row_group(store: Store, part: Part, columns: Sequence[str] | None) -> pa.Table:
     footer = _FOOTERS.get(store, part.within)
     start, stop = _byte_range(footer.metadata, part.row_group)
     file = RangedFile(store, part.within, footer.size, None, block=max(1, stop - start))
@@ -210,12 +218,9 @@ class _Footers:
     def get(self, store: Store, key: str) -> _Footer:
         """Return the footer of a merged file, which never changes under one name."""
         name = store.uri, key
+        # Threads that need the same footer wait for it, so that it is in memory only once.
         with self._lock:
-            footer = self._kept.get(name)
-        if footer is None:
-            footer = _read_footer(store, key)
-
-        with self._lock:
+            footer = self._kept.get(name) or _read_footer(store, key)
             self._kept[name] = footer
             self._kept.move_to_end(name)
             if len(self._kept) > _MOST_FOOTERS:

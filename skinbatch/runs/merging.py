@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ class Source:
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise TableError(f"{where}: its bytes are not those that were written; {WAY_OUT}")
         if not self.is_merged:
-            yield self.units[0], read_columns(data)
+            yield self.units[0], self._table_of_unit(where, data)
             return
 
         with pq.ParquetFile(
@@ -92,6 +93,15 @@ class Source:
                 else:
                     table = file.read_row_group(unit.row_group, use_threads=False)
                 yield unit, without_units(table)
+
+    def _table_of_unit(self, where: str, data: bytes) -> pa.Table:
+        """Return the table of a unit's own file. Raises TableError unless it has its recorded rows."""
+        table, rows = read_columns(data), self.units[0].rows
+        if table.num_rows != rows:
+            raise TableError(
+                f"{where}: {table.num_rows} rows, but its receipt records {rows}; {WAY_OUT}"
+            )
+        return table
 
 
 @dataclass(slots=True)
@@ -209,14 +219,14 @@ class _Output:
         self.kind = kind
         self.sources: dict[str, int] = {}
         self._units: list[tuple[str, str, str, int, int]] = []
-        self._sink = pa.BufferOutputStream()
+        self._sink = io.BytesIO()
         self._writer = pq.ParquetWriter(
             self._sink, schema, compression="zstd", write_page_checksum=True
         )
 
     @property
     def size(self) -> int:
-        return int(self._sink.tell())
+        return self._sink.tell()
 
     def has_room_for(self, source: Source) -> bool:
         count = len(self._units) + len(source.units)
@@ -230,7 +240,7 @@ class _Output:
     def finish(self) -> bytes:
         self._writer.add_key_value_metadata({UNITS: json.dumps(self._units)})
         self._writer.close()
-        return bytes(self._sink.getvalue())
+        return self._sink.getvalue()
 
 
 def replace_stale(
@@ -266,12 +276,15 @@ def superfluous(ledger: Ledger, named: Set[Stub], just_written: Moved) -> list[s
         just_written: Files that need not be read again.
 
     Raises:
-        TableError: If a file that would be kept is damaged.
+        NotFoundError: If a file that would be kept is gone, because another command is at work.
+        TableError: If one is damaged.
     """
     holdings = find_holdings(ledger, named)
     require_sound(
         ledger.store, [f for f in holdings.relied_on if f.key not in just_written.written]
     )
-    # A file whose units nobody has moved yet is kept: it has appeared after `replace_stale`.
-    replaced = [file.key for file, units in holdings.replaced if not units]
-    return [*holdings.doubled, *replaced]
+    # Files that have appeared since `replace_stale` wait for the next time. Nobody has read them, and
+    # others may hold nothing but what is in them.
+    if any(units for _, units in holdings.replaced):
+        return list(holdings.doubled)
+    return [*holdings.doubled, *(file.key for file, _ in holdings.replaced)]

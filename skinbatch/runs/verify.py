@@ -88,8 +88,8 @@ class VerifyReport:
 def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     """Compare plan, snapshot, receipts and files of one scoring.
 
-    Every receipt and every data file is read once, and files with results that were taken from an
-    earlier scoring once more, beside the earlier files.
+    Every receipt and every data file is read once, merged files twice. Files with results that were
+    taken from an earlier scoring are read once more, beside the earlier files.
     """
     destination.require_destination(store)
     damaged = destination.damaged_scorings(store)

@@ -293,7 +293,7 @@ def test_two_that_know_nothing_of_each_other_lose_and_double_nothing(
             elif other == "run":
                 again(source, dest, fake_pack)
             else:
-                retry(dest)
+                assert retry(dest) == 0
             assert differences_besides(dest) == []
 
         between = _Between(step, meanwhile)
@@ -314,19 +314,71 @@ def test_two_that_know_nothing_of_each_other_lose_and_double_nothing(
         shutil.rmtree(dest)
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [range(5, 30, 10), pytest.param(range(1, 100), marks=SLOW)],
+    ids=["a few", "every one"],
+)
+@pytest.mark.parametrize("outer", ["run", "retry"])
+@pytest.mark.parametrize("compacted", [False, True], ids=["", "compacted before"])
+def test_a_run_beside_which_a_compact_does_all_its_work_loses_and_doubles_nothing(
+    outer: str,
+    compacted: bool,
+    steps: range,
+    archive: Path,
+    fake_pack: str,
+    tmp_path: Path,
+) -> None:
+    """Let `compact` do all its work between two writes or deletes of a run."""
+    source = Path(shutil.copytree(archive, tmp_path / "photos"))
+    scored = tmp_path / "scored"
+    again(source, scored, fake_pack)
+    if compacted:
+        compact(scored)
+    old = Counter(rows(scored).keys())
+    if outer == "run":
+        write_tree(source, {"new.png": png(face(3, 1, 7)), "another.png": png(face(1, 1, 8))})
+    last = copy_of(scored, tmp_path / "last")
+    again(source, last, fake_pack)
+    new = Counter(rows(last).keys())
+
+    for step in steps:
+        dest = copy_of(scored, tmp_path / str(step))
+
+        def meanwhile(dest: Path = dest) -> None:
+            (dest / layout.CLAIM).unlink(missing_ok=True)
+            compact(dest)
+            assert Counter(rows(dest).keys()) in (old, new)
+
+        between = _Between(step, meanwhile)
+        with pytest.MonkeyPatch.context() as patch:
+            patched(patch, between)
+            code = score(source, dest, fake_pack).exit_code if outer == "run" else retry(dest)
+        assert code in (0, 7)
+        if not between.happened:
+            break
+        (dest / layout.CLAIM).unlink(missing_ok=True)
+        assert Counter(rows(dest).keys()) in (old, new)
+        compact(dest)
+        again(source, dest, fake_pack)
+        assert differences(dest) == []
+        assert in_globs(dest) == new
+        assert same_rows(dest, last)
+        shutil.rmtree(dest)
+
+
 def differences_besides(dest: Path) -> list[str]:
     """Return what `verify` finds besides leftovers of a compaction."""
     return [said for said in differences(dest) if not any(part in said for part in LEFT_BEHIND)]
 
 
-def retry(dest: Path) -> None:
-    """Score every photo of the destination whose count is not 0 again, as a new generation."""
+def retry(dest: Path) -> int:
+    """Score every photo whose count is not 0 again, as a new generation, and return the exit code."""
     ids = dest.parent / "ids.txt"
     table = skinbatch.open(dest).images(["image_id", "count_total"])
     names = [row["image_id"] for row in table.to_pylist() if row["count_total"]]
     ids.write_text("\n".join(names))
-    code, _, said = command("retry", str(dest), "--ids", str(ids), "--engine", "local")
-    assert code == 0, said
+    return command("retry", str(dest), "--ids", str(ids), "--engine", "local")[0]
 
 
 def test_every_moment_of_a_compact_shows_open_each_row_once(

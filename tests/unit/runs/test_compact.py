@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +17,7 @@ import pytest
 
 import skinbatch
 from jobs.bench_evaluate import generate
-from skinbatch.errors import ClaimError, StoreError, TableError, UsageError
+from skinbatch.errors import ClaimError, NotFoundError, StoreError, TableError, UsageError
 from skinbatch.reading import destination_store
 from skinbatch.runs import claim, layout, merging, plan, receipts, snapshot
 from skinbatch.runs.claim import Claim
@@ -22,7 +25,9 @@ from skinbatch.runs.compact import Compacted
 from skinbatch.runs.compact import compact as compact_store
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.merged import read_part
+from skinbatch.runs.merging import Merger, Moved, Source, replace_stale, superfluous
 from skinbatch.runs.regrade import regrade
+from skinbatch.runs.stub import Stub
 from skinbatch.scoring.reuse import read_file
 from skinbatch.storage.local import LocalStore
 from skinbatch.tables.parquet import read_metadata, read_parquet, write_parquet
@@ -309,3 +314,118 @@ def test_small_files_stay_while_the_merged_file_beside_them_is_damaged(
     compact(dest)
     assert same_tables(dest, made)
     assert skinbatch.verify(dest).differences == []
+
+
+def merge(ledger: Ledger, stubs: Iterable[Stub], kind: str = "images") -> None:
+    """Write a merged file of some units, and leave their own files."""
+    sources = []
+    for stub in stubs:
+        file = next(file for file in ledger.receipt(stub).files if file.kind == kind)
+        sources.append(Source.of_unit(stub, file))
+    Merger(ledger.store, ledger.fingerprint).move(sources)
+
+
+def test_a_merged_file_stays_while_only_an_unread_one_holds_the_same_rows(dest: Path) -> None:
+    """Two files that both hold a unit which nobody names must not count on each other."""
+    ledger = ledger_of(dest)
+    stubs = list(ledger)
+    merge(ledger, stubs[:6])
+    merge(ledger, stubs[:4])
+    ledger = ledger_of(dest)
+    both = {file.key for file in ledger.merged}
+    named = set(list(ledger)[1:])
+
+    assert not both & set(superfluous(ledger, named, Moved()))
+
+    moved = replace_stale(ledger, named)
+    ledger.list_again()
+    assert both <= set(superfluous(ledger, named, moved))
+
+
+def test_a_receipt_with_other_rows_than_its_file_stops_it(dest: Path) -> None:
+    """The numbers of the row groups depend on the rows that receipts record."""
+    ledger = ledger_of(dest)
+    receipt = next(ledger.receipt(stub) for stub in ledger if stub.rows > 1)
+    wrong = [replace(file, rows=0) for file in receipt.files]
+    rewrite_receipt(dest, ledger, receipt, wrong)
+    shutil.rmtree(dest / "_skinbatch" / "snapshots")
+    restore_snapshot(dest)
+    before = files(dest, "images")
+
+    with pytest.raises(TableError, match=r"rows, but its receipt records 0; delete it"):
+        compact(dest)
+    assert files(dest, "images") == before
+
+
+def test_a_byte_that_was_damaged_on_the_way_is_read_again(dest: Path) -> None:
+    compact(dest)
+
+    class Noisy(LocalStore):
+        reads = 0
+
+        def get_range(
+            self, key: str, start: int, stop: int, *, version: str | None = None
+        ) -> bytes:
+            data = bytearray(super().get_range(key, start, stop, version=version))
+            self.reads += 1
+            if self.reads % 2:
+                data[len(data) // 2] ^= 255
+            return bytes(data)
+
+    for receipt in receipts_of(dest):
+        for file in receipt.files:
+            assert isinstance(file, Part)
+            assert read_part(Noisy(dest), file).equals(read_part(LocalStore(dest), file))
+
+
+def test_threads_that_read_the_same_merged_file_share_its_footer(dest: Path) -> None:
+    compact(dest)
+    parts = [file for receipt in receipts_of(dest) for file in receipt.files[:1]]
+    together = Barrier(8)
+
+    class Counting(LocalStore):
+        heads = 0
+
+        def head(self, key: str):  # type: ignore[no-untyped-def]
+            self.heads += 1
+            return super().head(key)
+
+    store = Counting(dest)
+
+    def read(part: DataFile) -> int:
+        together.wait()
+        return int(read_file(store, part).num_rows)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, parts[:8]))
+    assert store.heads == 1
+
+
+def test_nothing_is_written_once_another_run_has_a_newer_snapshot(dest: Path) -> None:
+    ledger = ledger_of(dest)
+    current = snapshot.newest_that_counts(ledger)
+    assert current is not None
+
+    def another_run(done: int, of: int) -> None:
+        if done == 3:
+            snapshot.write(ledger, 9, current.plan, current.receipts)
+
+    with pytest.raises(ClaimError, match=r"snapshot 9\..* has taken over"):
+        compact_store(destination_store(dest), progress=another_run)
+    assert ledger_of(dest).merged == []
+
+
+def test_a_leftover_that_another_command_deletes_first_ends_with_7(dest: Path) -> None:
+    ledger = ledger_of(dest)
+    stubs = list(ledger)
+    merge(ledger, stubs[:6])
+    merge(ledger, stubs[5:10])
+
+    class Late(LocalStore):
+        def get(self, key, **options):  # type: ignore[no-untyped-def]
+            if layout.merged_hashes(key) is not None:
+                raise NotFoundError(f"{self.uri_of(key)}: not found")
+            return super().get(key, **options)
+
+    with pytest.raises(ClaimError, match="nothing is lost"):
+        compact_store(Late(dest))

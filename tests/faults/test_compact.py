@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import skinbatch
-from skinbatch.errors import SkinbatchError
+from skinbatch.errors import ClaimError, SkinbatchError
 from skinbatch.reading import destination_store
 from skinbatch.runs import compact as compact_module
 from skinbatch.runs import layout
@@ -316,7 +316,7 @@ def test_two_that_know_nothing_of_each_other_lose_and_double_nothing(
 
 @pytest.mark.parametrize(
     "steps",
-    [range(5, 30, 10), pytest.param(range(1, 100), marks=SLOW)],
+    [range(3, 30, 8), pytest.param(range(1, 100), marks=SLOW)],
     ids=["a few", "every one"],
 )
 @pytest.mark.parametrize("outer", ["run", "retry"])
@@ -353,8 +353,11 @@ def test_a_run_beside_which_a_compact_does_all_its_work_loses_and_doubles_nothin
         between = _Between(step, meanwhile)
         with pytest.MonkeyPatch.context() as patch:
             patched(patch, between)
-            code = score(source, dest, fake_pack).exit_code if outer == "run" else retry(dest)
-        assert code in (0, 7)
+            if outer == "retry":
+                assert retry(dest) in (0, 7)
+            else:
+                with suppress(ClaimError):  # exit code 7
+                    again(source, dest, fake_pack)
         if not between.happened:
             break
         (dest / layout.CLAIM).unlink(missing_ok=True)

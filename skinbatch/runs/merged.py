@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skinbatch.archive.ranged import RangedFile
-from skinbatch.errors import TableError
+from skinbatch.errors import NotFoundError, TableError
 from skinbatch.runs import layout
 from skinbatch.storage.base import Store
-from skinbatch.types import Part
+from skinbatch.types import DataFile, Part
 
 # Name of the footer's list of units: a JSON list of [unit_id, attempt, sha256, bytes, rows].
 UNITS = "skinbatch.units"
@@ -118,6 +118,20 @@ def open_merged(store: Store, kind: str, key: str) -> MergedFile:
     )
     table = pa.Table.from_pylist([unit._asdict() for unit in units], schema)
     return MergedFile(key, kind, footer.size, table.append_column("name", names))
+
+
+def find_part(store: Store, file: DataFile) -> Part | None:
+    """Return where a merged file holds the table of a file that is gone; None if none does."""
+    prefix, _, name = file.path.rpartition("/")
+    unit_id, _, attempt = name.removesuffix(".parquet").rpartition(".")
+    for key in store.keys(f"{prefix}/units."):
+        if layout.merged_hashes(key) is None:
+            continue
+        with suppress(NotFoundError, TableError):
+            part = open_merged(store, file.kind, key).part(unit_id, attempt)
+            if part is not None and part.sha256 == file.sha256:
+                return part
+    return None
 
 
 def units_of(where: str, metadata: pq.FileMetaData) -> list[MergedUnit]:

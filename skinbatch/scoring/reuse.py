@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, TableError
-from skinbatch.runs.merged import read_part
+from skinbatch.runs.merged import find_part, read_part
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.base import Store
 from skinbatch.tables.names import safe_text
@@ -19,10 +19,20 @@ from skinbatch.types import DataFile, ImageRef, Part, Status
 
 
 def read_file(store: Store, file: DataFile) -> pa.Table:
-    """Return a data file's table, or its part of a merged file.
+    """Return a data file's table, wherever it is: `compact` may have moved it since it was located.
 
     Raises NotFoundError, or TableError if the file does not have its recorded hash.
     """
+    try:
+        return _read_located(store, file)
+    except NotFoundError:
+        part = find_part(store, file)
+        if part is None:
+            raise
+        return read_part(store, part)
+
+
+def _read_located(store: Store, file: DataFile) -> pa.Table:
     if isinstance(file, Part):
         return read_part(store, file)
     data, _ = store.get(file.path)

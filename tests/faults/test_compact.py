@@ -370,6 +370,32 @@ def test_a_run_beside_which_a_compact_does_all_its_work_loses_and_doubles_nothin
         shutil.rmtree(dest)
 
 
+@pytest.mark.parametrize("step", [4, *(pytest.param(n, marks=SLOW) for n in (2, 3, 5, 6))])
+def test_a_retry_keeps_the_rows_of_deleted_photos_while_a_compact_moves_them(
+    step: int, archive: Path, fake_pack: str, tmp_path: Path
+) -> None:
+    """Let `compact` work after the retry has read where the rows are, and before it copies them."""
+    source = Path(shutil.copytree(archive, tmp_path / "photos"))
+    dest = tmp_path / "out"
+    again(source, dest, fake_pack)
+    before = Counter(rows(dest).keys())
+    table = skinbatch.open(dest).images(["image_id", "count_total"]).to_pylist()
+    others = [source / row["image_id"] for row in table if not row["count_total"]]
+    deleted = [photo for photo in others if photo.is_file()]
+    for photo in deleted:
+        photo.unlink()
+    assert deleted
+
+    def meanwhile() -> None:
+        (dest / layout.CLAIM).unlink(missing_ok=True)
+        compact(dest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patched(patch, _Between(step, meanwhile))
+        assert retry(dest) == 0
+    assert Counter(rows(dest).keys()) == before
+
+
 def differences_besides(dest: Path) -> list[str]:
     """Return what `verify` finds besides leftovers of a compaction."""
     return [said for said in differences(dest) if not any(part in said for part in LEFT_BEHIND)]

@@ -429,3 +429,24 @@ def test_a_leftover_that_another_command_deletes_first_ends_with_7(dest: Path) -
 
     with pytest.raises(ClaimError, match="nothing is lost"):
         compact_store(Late(dest))
+
+
+def test_a_table_is_found_wherever_compact_has_moved_it(
+    dest: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [file for receipt in receipts_of(dest) for file in receipt.files]
+    with monkeypatch.context() as small:
+        small.setattr(merging, "MOST_UNITS", 6)
+        compact(dest)
+    between = [file for receipt in receipts_of(dest) for file in receipt.files]
+    compact(dest)
+
+    store = destination_store(dest)
+    for old, moved in zip(before, between, strict=True):
+        table = read_parquet((made / old.path).read_bytes(), old.path)
+        assert read_file(store, old).equals(table)
+        assert read_file(store, moved).equals(table)
+
+    shutil.rmtree(dest / "images")
+    with pytest.raises(NotFoundError):
+        read_file(store, next(file for file in before if file.kind == "images"))

@@ -136,7 +136,7 @@ def _absolute(info: ObjectInfo, prefix: str) -> ObjectInfo:
 
 
 def _photo(seed: int) -> bytes:
-    """Return a JPEG of about 100 kB."""
+    """Return a JPEG of about 130 kB."""
     noise = np.random.default_rng(seed).integers(0, 256, (_SIDE // 4, _SIDE // 4, 3), np.uint8)
     out = io.BytesIO()
     Image.fromarray(noise).resize((_SIDE, _SIDE)).save(out, "JPEG", quality=90)

@@ -137,6 +137,11 @@ class Recipe(Section):
         return self._group
 
     @property
+    def data_sections(self) -> tuple[DataSection, ...]:
+        """Return the photos of every training that names its own, those of the last one last."""
+        return (*(t.data for t in self.transfer if t.data is not None), self.data)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.model.stage.classes
 
@@ -174,9 +179,10 @@ class Recipe(Section):
 
         None if the recipe looks for neither.
         """
-        sections = (*(t.data for t in self.transfer), self.data)
         views = [
-            view for data in sections for view in (data, *data.train, *data.valid, *data.negatives)
+            view
+            for data in self.data_sections
+            for view in (data, *data.train, *data.valid, *data.negatives)
         ]
         base = (
             self.base_pack() if self.clone is not None or any(view.face for view in views) else None
@@ -185,7 +191,7 @@ class Recipe(Section):
 
     def truths(self) -> Iterator[TruthSource]:
         """Yield every source of annotated photos, including those of earlier trainings."""
-        for data in (*(t.data for t in self.transfer), self.data):
+        for data in self.data_sections:
             yield from (*data.train, *data.valid)
 
     def check_files(self) -> None:
@@ -198,7 +204,7 @@ class Recipe(Section):
                 )
             if source.photos is not None and not source.photos.is_dir():
                 missing.append(f"{self._file}: setting `photos`: {source.photos}: no such folder")
-        for data in (*(t.data for t in self.transfer), self.data):
+        for data in self.data_sections:
             for negatives in data.negatives:
                 if not negatives.photos.is_dir():
                     missing.append(

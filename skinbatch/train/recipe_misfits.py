@@ -55,8 +55,11 @@ def misfits(recipe: Recipe) -> Iterator[str]:
     if (stage.arch == "mmdet") != (recipe.model.config is not None):
         yield f"{recipe.file}: arch `mmdet` needs the setting `model.config`, a config file, and no other arch takes it"
     classes = {*recipe.classes, *(name for t in recipe.transfer for name in t.classes or ())}
-    datas = (recipe.data, *(t.data for t in recipe.transfer))
-    views = [view for data in datas for view in (data, *data.train, *data.valid, *data.negatives)]
+    views = [
+        view
+        for data in recipe.data_sections
+        for view in (data, *data.train, *data.valid, *data.negatives)
+    ]
     for name in _WITHOUT[recipe.stage]:
         section, _, setting = name.partition(".")
         if any(
@@ -68,9 +71,11 @@ def misfits(recipe: Recipe) -> Iterator[str]:
         yield f"{recipe.file}: [calibration] is only for classifiers; leave it out"
     if recipe.stage == "detector" and recipe.schedule.sampling != "all":
         yield f"{recipe.file}: setting `schedule.sampling` does not apply to a detector; leave it out"
+    if recipe.stage == "detector" and recipe.run.precision == "bf16":
+        yield f"{recipe.file}: setting `run.precision`: a detector is not trained in bf16; set auto"
     if recipe.model.freeze != "none" and recipe.model.weights is None:
         yield f"{recipe.file}: setting `model.freeze` would freeze random weights; set `model.weights` too"
-    for data in datas:
+    for data in recipe.data_sections:
         for name in data.apart:
             if name not in classes:
                 yield f"{recipe.file}: setting `data.apart`: {name!r} is not a class of the model: {', '.join(recipe.classes)}"

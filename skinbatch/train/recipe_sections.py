@@ -192,12 +192,15 @@ class TransferSection(Section):
 
     Attributes:
         classes: None: the model's. With other classes the last layer starts anew.
-        data, schedule: its own.
+        size: side of the network's input, in pixels; None: the model's. A smaller one costs less,
+            so the longer part of a training can be done with it.
+        data: None: the recipe's own.
     """
 
     name: Name
     classes: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
-    data: DataSection
+    size: Annotated[int, Field(ge=32, multiple_of=32)] | None = None
+    data: DataSection | None = None
     schedule: ScheduleSection
 
 
@@ -205,7 +208,9 @@ class RunSection(Section):
     """Hold [run]: where the training runs. No setting here is meant to change a number.
 
     Attributes:
-        precision: `amp` is fp16 where that is safe, on a GPU only; `auto` is `amp` on a GPU.
+        precision: `amp` is fp16 where that is safe, on a GPU only; `auto` is `amp` on a GPU. `bf16`
+            is bf16 where that is safe, if the GPU or the processor computes in it, else fp32; it is
+            for segmenters and classifiers.
         threads: threads of the model on a CPU; None: all.
         workers: workers of Ray Train; 1: without it.
         loader_threads: processes that read and change photos ahead of the model; None: by the
@@ -213,7 +218,7 @@ class RunSection(Section):
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "amp"] = "auto"
+    precision: Literal["auto", "fp32", "amp", "bf16"] = "auto"
     threads: AtLeastOne | None = None
     workers: AtLeastOne = 1
     loader_threads: Count | None = None

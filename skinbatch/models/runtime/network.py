@@ -68,7 +68,7 @@ def prepare(network: Network, runtime: Runtime, device: str, precision: Precisio
         except Unfit as e:
             e.tell(network.name, runtime, "torch")
 
-    if precision == "bf16" and _computes_bf16(device):
+    if precision == "bf16" and computes_bf16(device):
         return _autocast(network, device)
     return network.run
 
@@ -83,7 +83,7 @@ def computed_by(runtime: Runtime, device: str, precision: Precision) -> str:
     'torch on cpu in fp32'
     """
     library, lowest = "torch", precision
-    if precision == "bf16" and not _computes_bf16(device):
+    if precision == "bf16" and not computes_bf16(device):
         lowest = "fp32"
     if runtime.name != "torch" and precision != "fp16":
         try:
@@ -115,7 +115,7 @@ def _with_openvino(network: Network, runtime: Runtime, device: str, precision: P
     return lambda x: layout.rebuilt(compiled(x))
 
 
-def _computes_bf16(device: str) -> bool:
+def computes_bf16(device: str) -> bool:
     """Return whether torch computes in bf16 on this device without emulating it."""
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)

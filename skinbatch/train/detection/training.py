@@ -34,7 +34,7 @@ from skinbatch.train.detection.photos import network_sizes
 from skinbatch.train.detection.start import expect_boxes_of, freeze
 from skinbatch.train.fitting.checkpoint import FitState, read_best
 from skinbatch.train.fitting.course import BEST, Course, Weights
-from skinbatch.train.fitting.device import choose_device, hardware, mixed, rank, world
+from skinbatch.train.fitting.device import autocast_type, choose_device, hardware, rank, world
 from skinbatch.train.fitting.parts import RecipePart, gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.fitting.start import read_start, start_from
@@ -215,7 +215,7 @@ class _Run:
             evaluation(recipe, data, spec, self.device),
             seed=part.seed,
             device=self.device,
-            mixed=mixed(recipe.run, self.device),
+            mixed=autocast_type(recipe.run, self.device) is not None,
             frozen=frozen,
         )
         course = Course(part.schedule, len(order), learner, folder, self.progress, where=self.where)

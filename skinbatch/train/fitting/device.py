@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from skinbatch.errors import UsageError
+from skinbatch.models.runtime.network import computes_bf16
 from skinbatch.train.recipe_sections import RunSection
 
 
@@ -35,9 +36,11 @@ def choose_device(run: RunSection) -> torch.device:
     return device
 
 
-def mixed(run: RunSection, device: torch.device) -> bool:
-    """Return whether fp16 is used where it is safe."""
-    return device.type == "cuda" and run.precision != "fp32"
+def autocast_type(run: RunSection, device: torch.device) -> torch.dtype | None:
+    """Return the type that is used where it is safe; None if everything is fp32."""
+    if run.precision == "bf16":
+        return torch.bfloat16 if computes_bf16(str(device)) else None
+    return torch.float16 if device.type == "cuda" and run.precision != "fp32" else None
 
 
 def loaders(run: RunSection, device: torch.device) -> int:

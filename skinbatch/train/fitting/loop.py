@@ -20,7 +20,14 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from skinbatch.errors import UsageError
 from skinbatch.train.fitting.checkpoint import read_best
 from skinbatch.train.fitting.course import BEST, Course
-from skinbatch.train.fitting.device import choose_device, hardware, loaders, mixed, rank, world
+from skinbatch.train.fitting.device import (
+    autocast_type,
+    choose_device,
+    hardware,
+    loaders,
+    rank,
+    world,
+)
 from skinbatch.train.fitting.optimiser import follow, make_optimiser, rate
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.photos.samples import Samples, Stream
@@ -121,8 +128,8 @@ class _NetworkLearner:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = _copy(self.network) if self.schedule.ema else None
         self.optimiser = make_optimiser(self.network, self.schedule)
-        self.amp = mixed(plan.run, self.device)
-        self.scaler = GradScaler("cuda", enabled=self.amp)
+        self.autocast = autocast_type(plan.run, self.device)
+        self.scaler = GradScaler("cuda", enabled=self.autocast is torch.float16)
         self.stream = Stream(task.samples, self.schedule.batch, plan.seed, self.rank, self.world)
         if self.schedule.batch < 2 * self.world:
             raise UsageError(
@@ -160,7 +167,7 @@ class _NetworkLearner:
         self.learner.train()
         for norm in self.frozen:
             norm.eval()
-        with torch.autocast(self.device.type, torch.float16, enabled=self.amp):
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             loss = self.task.loss(self.learner, x, y)
 
         self.optimiser.zero_grad(set_to_none=True)

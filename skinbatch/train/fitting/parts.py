@@ -26,7 +26,7 @@ from skinbatch.train.results.result import Curve, DataCount
 class RecipePart:
     """Describe one training of a recipe.
 
-    name: "" for the last. stage: with this training's classes.
+    name: "" for the last. stage: with this training's classes and size.
     """
 
     name: str
@@ -65,8 +65,10 @@ def parts_of(recipe: Recipe) -> list[RecipePart]:
     parts = [
         RecipePart(
             t.name,
-            stage.model_copy(update={"classes": t.classes or stage.classes}),
-            t.data,
+            stage.model_copy(
+                update={"classes": t.classes or stage.classes, "size": t.size or stage.size}
+            ),
+            t.data or recipe.data,
             t.schedule,
             seed + n,
         )

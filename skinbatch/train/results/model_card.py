@@ -142,7 +142,7 @@ def _data(trained: TrainedStage, recipe: Recipe, problems: Mapping[str, int]) ->
         ]
         for count in trained.data
     ]
-    terms = [recipe.data.terms, *(t.data.terms for t in recipe.transfer)]
+    terms = [data.terms for data in recipe.data_sections]
     terms_of_use = (
         "\n".join(dict.fromkeys(text.strip() for text in terms if text.strip())) or "not stated."
     )

@@ -243,7 +243,7 @@ class SegmenterTask:
             return sum(logits.sum() for logits in made) * 0.0
         main, at16, at32 = (
             F.cross_entropy(
-                logits,
+                logits.float(),
                 y.long(),
                 weight=weights,
                 label_smoothing=self._smoothing,

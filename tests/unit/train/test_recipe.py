@@ -9,6 +9,7 @@ import pytest
 import skinbatch
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.stages import ClassifierStage, SegmenterStage
+from skinbatch.train.fitting.parts import parts_of
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.shipped import find_recipe, headline, shipped_recipes
@@ -183,6 +184,29 @@ def test_a_recipe_reads_back_as_a_card_prints_it(tmp_path: Path) -> None:
     assert again.as_dict() == recipe.as_dict()
     assert again.data.map == {"*": "", "lupus erythematosus": "lupus"}
     assert str(tmp_path) not in printed
+
+
+def test_an_earlier_training_has_the_recipes_photos_at_a_size_of_its_own(tmp_path: Path) -> None:
+    text = CLASSIFIER + '[[transfer]]\nname = "small"\nsize = 64\nschedule = { epochs = 1 }\n'
+    small, last = parts_of(read(tmp_path, text))
+    assert (small.stage.size, last.stage.size) == (64, 300)
+    assert small.data == last.data
+
+    with pytest.raises(UsageError, match="size"):
+        read(tmp_path, text.replace("size = 64", "size = 65"))
+
+
+def test_a_detector_is_not_trained_in_bf16(tmp_path: Path) -> None:
+    text = CLASSIFIER + '[run]\nprecision = "bf16"\n'
+    assert read(tmp_path, text).run.precision == "bf16"
+
+    detector = (
+        text.replace('"classifier"', '"detector"')
+        .replace('"resnet50"', '"yolox-efficientnet-lite0"')
+        .replace('"rosacea", "lupus"', '"acne"')
+    )
+    with pytest.raises(UsageError, match="not trained in bf16"):
+        read(tmp_path, detector)
 
 
 def test_own_class_names_are_themselves_before_the_rest_is_mapped(tmp_path: Path) -> None:

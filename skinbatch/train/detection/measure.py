@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from skinbatch.models.detectors.mmdet.detector import MMDetDetector
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.train.detection.clone_trial import (
     SeenFace,
@@ -18,10 +17,12 @@ from skinbatch.train.detection.clone_trial import (
     see,
 )
 from skinbatch.train.detection.data import DetectionData
+from skinbatch.train.detection.photos import BoxedPhoto
 from skinbatch.train.detection.scores import Scored, detect, make_detector, spread
 from skinbatch.train.fitting.course import Weights
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.results.result import Metric
+from skinbatch.types import Detections
 
 # Number of validation photos in every evaluation but the last, which takes all, and of training
 # photos for its threshold.
@@ -87,12 +88,13 @@ def measure(
         )
         threshold = quiet_threshold(faces, threshold, clone)
 
-    scored = Scored.of(data.valid, detect(detector, data.valid))
+    detections = detect(detector, data.valid)
+    scored = Scored.of(data.valid, detections)
     metrics = scored.metrics(threshold, spec.classes)
     guess = float(np.mean([len(photo.boxes) for photo in data.train]))
     off = float(np.abs(scored.truth.per_photo() - guess).mean())
     metrics.append(Metric("count MAE of guessing the training mean", off, photos=len(data.valid)))
-    metrics += _by_source(data, detector, threshold)
+    metrics += by_source(data.valid, detections, threshold, spec.classes)
 
     if faces:
         trial = judge(faces, threshold)
@@ -109,15 +111,20 @@ def measure(
     return threshold, metrics
 
 
-def _by_source(data: DetectionData, detector: MMDetDetector, threshold: float) -> list[Metric]:
-    """Return AP50 and count error of each source of validation photos, if there are several."""
-    sources = dict.fromkeys(photo.source for photo in data.valid)
+def by_source(
+    photos: Sequence[BoxedPhoto],
+    detections: Sequence[Detections],
+    threshold: float,
+    classes: Sequence[str],
+) -> list[Metric]:
+    """Return AP50 and count error of the photos of each source, if there are several sources."""
+    sources = dict.fromkeys(photo.source for photo in photos)
     made: list[Metric] = []
     for name in sources if len(sources) > 1 else ():
-        photos = [photo for photo in data.valid if photo.source == name]
-        scored = Scored.of(photos, detect(detector, photos))
+        here = [n for n, photo in enumerate(photos) if photo.source == name]
+        scored = Scored.of([photos[n] for n in here], [detections[n] for n in here])
         numbers = {
-            metric.name: metric for metric in scored.metrics(threshold, detector.spec.classes)
+            metric.name: metric for metric in scored.metrics(threshold, classes) if not metric.of
         }
         made += [replace(numbers[key], of=name) for key in ("AP50", "count MAE") if key in numbers]
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +40,9 @@ def _located_photos(path: Path, info: ValidationInfo) -> Path:
 
 
 def _below(root: str, path: Path, info: ValidationInfo) -> Path:
+    """Return an absolute path without following links, because cards print it as in the recipe."""
     folder = (info.context or {}).get(root)
-    return (Path(folder) / path.expanduser()).resolve() if folder is not None else path
+    return Path(os.path.abspath(Path(folder) / path.expanduser())) if folder is not None else path
 
 
 def _photos(value: Any) -> Any:

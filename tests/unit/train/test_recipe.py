@@ -186,6 +186,13 @@ def test_a_recipe_reads_back_as_a_card_prints_it(tmp_path: Path) -> None:
     assert str(tmp_path) not in printed
 
 
+def test_a_link_to_photos_elsewhere_is_printed_as_the_recipe_has_it(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "photos").symlink_to(tmp_path / "elsewhere")
+    assert '[{ truth = "photos" }]' in read(tmp_path / "recipes").as_toml()
+
+
 def test_an_earlier_training_has_the_recipes_photos_at_a_size_of_its_own(tmp_path: Path) -> None:
     text = CLASSIFIER + '[[transfer]]\nname = "small"\nsize = 64\nschedule = { epochs = 1 }\n'
     small, last = parts_of(read(tmp_path, text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skinbatch.train.detection.measure import by_source
 from skinbatch.train.detection.photos import BoxedPhoto
@@ -12,7 +13,7 @@ from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.types import Detections
 
 
-def boxes(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def boxes(number: int) -> NDArray[np.float32]:
     corners = np.arange(number, dtype=np.float32)[:, None] * 20
     return np.concatenate([corners, corners, corners + 10, corners + 10], axis=1)
 

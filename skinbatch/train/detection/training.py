@@ -79,11 +79,10 @@ def train_detector(recipe: Recipe, work: Path, progress: TrainingProgress) -> Tr
     notes: list[str] = []
     steps, seconds, earlier = 0, 0.0, list[tuple[str, Curve]]()
     for part in parts_of(recipe):
-        trained = run.fit(
-            replace(part, stage=stage.model_copy(update={"classes": part.stage.classes})),
-            start,
-            work,
-        )
+        own: dict[str, Any] = {"classes": part.stage.classes}
+        if part.stage.size != recipe.model.stage.size:
+            own["size"] = part.stage.size
+        trained = run.fit(replace(part, stage=stage.model_copy(update=own)), start, work)
         start = (f"the training `{part.name}`", trained.best)
         counts += trained.data.counts
         steps, seconds = steps + trained.state.step, seconds + trained.state.seconds

@@ -6,6 +6,8 @@ Code of this package raises one of these, or lets the exception of a defect thro
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from skinbatch.redact import redacted
 
@@ -29,6 +31,20 @@ class UsageError(SkinbatchError):
     """
 
     exit_code = 2
+
+
+@contextmanager
+def needs_extra(name: str) -> Iterator[None]:
+    """Name the extra of skinbatch that an import needs.
+
+    Raises UsageError if the import fails because a package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        raise UsageError(
+            f"{e.name} is not installed: pip install 'skinbatch[{name}]', or in a clone '.[{name}]'"
+        ) from e
 
 
 class UnfinishedWarning(UserWarning):

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
-from skinbatch.errors import UsageError
+from skinbatch.errors import UsageError, needs_extra
 from skinbatch.evaluate import papers
 from skinbatch.evaluate.request import Judged, Request
 from skinbatch.evaluate.scored import DISEASE, Scored, spelled
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.calibration import reliabilities
 from skinbatch.metrics.classification import classification, roc
+
+with needs_extra("train"):
+    from sklearn.metrics import confusion_matrix
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -11,9 +11,12 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from skinbatch.errors import needs_extra
 from skinbatch.metrics.bootstrap import Estimate, Resampling, Statistic, bootstrap, mean_of_defined
+
+with needs_extra("train"):
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

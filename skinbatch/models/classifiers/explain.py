@@ -14,14 +14,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from captum.attr import GuidedBackprop, LayerGradCam
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skinbatch.errors import UsageError
+from skinbatch.errors import UsageError, needs_extra
 from skinbatch.models.base import Classifier
 from skinbatch.models.classifiers.classifier import ClassifierSpec
 from skinbatch.models.preprocess import pad_to_square
+
+with needs_extra("explain"):
+    from captum.attr import GuidedBackprop, LayerGradCam
 
 Map = NDArray[np.float32]
 

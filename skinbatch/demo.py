@@ -126,20 +126,20 @@ def count_found(boxes: pa.Table, planted: Sequence[Planted]) -> tuple[int, int]:
     A lesion is found if a counted box covers it with IoU >= FOUND_IOU. boxes: table `boxes`. A box
     finds at most one lesion; boxes with higher scores choose first.
     """
-    wanted: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    planted_boxes: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for lesion in planted:
-        wanted[lesion.image_id].append((lesion.x1, lesion.y1, lesion.x2, lesion.y2))
-    found = 0
+        planted_boxes[lesion.image_id].append((lesion.x1, lesion.y1, lesion.x2, lesion.y2))
+    matched = 0
     for row in boxes.sort_by([("score", "descending")]).to_pylist():
-        left = wanted.get(row["image_id"])
+        left = planted_boxes.get(row["image_id"])
         if not row["counted"] or not left:
             continue
         overlaps = [_iou((row["x1"], row["y1"], row["x2"], row["y2"]), lesion) for lesion in left]
         best = int(np.argmax(overlaps))
         if overlaps[best] >= FOUND_IOU:
-            found += 1
+            matched += 1
             left.pop(best)
-    return found, len(planted)
+    return matched, len(planted)
 
 
 def _photo(rng: Generator, n: int) -> tuple[Pixels, Points]:

@@ -65,5 +65,5 @@ def run_demo(folder: Path, engine: str | None, presenter: Presenter) -> tuple[Ru
     write_page(folder / "report.html", page)
 
     boxes = results.boxes()
-    found, total = count_found(boxes, planted)
-    return report, Found(total, found, sum(boxes.column("counted").to_pylist()))
+    matched, total = count_found(boxes, planted)
+    return report, Found(total, matched, sum(boxes.column("counted").to_pylist()))

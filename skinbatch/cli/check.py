@@ -28,34 +28,34 @@ def status(
     from skinbatch.runs.status import read_status
 
     settings = load_config(config)
-    found = read_status(destination_store(dest, settings.storage), scoring, settings.prices)
+    status = read_status(destination_store(dest, settings.storage), scoring, settings.prices)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(status))
         return
-    photos = f"{found.photos_done} of {found.photos_total}" + (
-        "" if found.total_known else " or more"
+    photos = f"{status.photos_done} of {status.photos_total}" + (
+        "" if status.total_known else " or more"
     )
     print(
-        f"{found.state}: {photos} photos done, {found.units_left} of {found.units_total} units left"
+        f"{status.state}: {photos} photos done, {status.units_left} of {status.units_total} units left"
     )
-    if found.statuses:
-        print(f"  rows     {counted(found.statuses)}")
-    again = {"units retried": found.units_retried, "photos isolated": found.photos_isolated}
-    again |= {"requests retried": found.requests_retried, "throttled": found.requests_throttled}
+    if status.statuses:
+        print(f"  rows     {counted(status.statuses)}")
+    again = {"units retried": status.units_retried, "photos isolated": status.photos_isolated}
+    again |= {"requests retried": status.requests_retried, "throttled": status.requests_throttled}
     if any(again.values()):
         print(f"  trouble  {counted({name: n for name, n in again.items() if n})}")
-    if found.photos_per_second:
-        left = f", {clock(found.left_s)} left" if found.left_s is not None else ""
-        print(f"  rate     {found.photos_per_second:.1f} photos/s{left}")
-    for line in cost_lines(found.cost, found.money, found.currency):
+    if status.photos_per_second:
+        left = f", {clock(status.left_s)} left" if status.left_s is not None else ""
+        print(f"  rate     {status.photos_per_second:.1f} photos/s{left}")
+    for line in cost_lines(status.cost, status.money, status.currency):
         print(line)
     print(
-        f"  scoring  {found.fingerprint}, last written {found.updated}"
-        + (f"\n  message  {found.message}" if found.message else "")
+        f"  scoring  {status.fingerprint}, last written {status.updated}"
+        + (f"\n  message  {status.message}" if status.message else "")
     )
-    print(f"  scorings {len(found.scorings)}")
-    for scoring_of in found.scorings:
-        print(f"    {_scoring_line(scoring_of, found.fingerprint)}")
+    print(f"  scorings {len(status.scorings)}")
+    for scoring_of in status.scorings:
+        print(f"    {_scoring_line(scoring_of, status.fingerprint)}")
 
 
 def _scoring_line(scoring: ScoringStatus, shown: str) -> str:

@@ -100,21 +100,21 @@ def evaluate(
     )
     store = destination_store(dest, load_config(config).storage)
     with TerminalPresenter() as presenter:
-        found = run(store, request, presenter.phase)
+        evaluation = run(store, request, presenter.phase)
         presenter.phase("drawing")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
+            text = json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False)
             (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         except OSError as e:
             raise UsageError(
                 f"{out}: cannot be written: {e.strerror}; name another folder with --out"
             ) from None
-        plots = draw(found, out)
+        plots = draw(evaluation, out)
     if as_json:
-        print_json(found.as_json())
+        print_json(evaluation.as_json())
         return
-    print(as_text(found))
+    print(as_text(evaluation))
     print(f"wrote {', '.join(str(path) for path in (out / 'evaluation.json', *plots))}")
 
 

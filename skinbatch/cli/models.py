@@ -185,8 +185,8 @@ def pack_import(
         return
 
     print(f"pack {pack.name}, {pack.address}")
-    for stem, found in pack.stages.items():
-        print(f"  {stem:20} {found.arch}, {', '.join(found.classes)}")
+    for stem, described in pack.stages.items():
+        print(f"  {stem:20} {described.arch}, {', '.join(described.classes)}")
     print(f"How {weights.name} was read, and why:")
     for finding in findings:
         print(f"  {finding.what:20} {finding.value}  ({finding.source})")
@@ -313,14 +313,14 @@ def explain(
 
     settings = load_config(config)
     question = Question(image_id, class_name, head, method.value, pack)
-    found = run(destination_store(dest, settings.storage), question, settings, scoring)
-    write_figure(found, output)
+    explanation = run(destination_store(dest, settings.storage), question, settings, scoring)
+    write_figure(explanation, output)
     if as_json:
-        print_json(found.as_json() | {"written": str(output)})
+        print_json(explanation.as_json() | {"written": str(output)})
         return
-    ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])
+    ranked = sorted(explanation.probabilities.items(), key=lambda item: -item[1])
     for name, probability in ranked:
-        print(f"{'>' if name == found.class_name else ' '} {probability:.3f}  {name}")
-    for note in found.notes:
+        print(f"{'>' if name == explanation.class_name else ' '} {probability:.3f}  {name}")
+    for note in explanation.notes:
         print(f"not drawn: {note}")
     print(f"wrote {output}")

@@ -199,10 +199,10 @@ def column_names(text: str | None) -> tuple[str, ...]:
 
 def class_names(pairs: list[str]) -> dict[str, str]:
     """Return class of the truth -> class of the pack, from `THEIRS=OURS`."""
-    found = dict(pair.partition("=")[::2] for pair in pairs)
+    values = dict(pair.partition("=")[::2] for pair in pairs)
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise UsageError(f"--map {wrong[0]}: give a class, `=` and the pack's name for it")
-    return found
+    return values
 
 
 def _duration(text: str) -> float:

@@ -61,7 +61,7 @@ def plan(
 
     settings = load_config(config)
     with presenter_of(settings.run.log_format) as presenter:
-        found = forecast(
+        estimate = forecast(
             source,
             dest,
             sample=sample,
@@ -74,45 +74,46 @@ def plan(
             presenter=presenter,
         )
     if as_json:
-        rate = None if found.cost is None else found.cost.photos_per_worker_hour
-        print_json(dataclasses.asdict(found) | {"photos_per_worker_hour": rate})
+        rate = None if estimate.cost is None else estimate.cost.photos_per_worker_hour
+        print_json(dataclasses.asdict(estimate) | {"photos_per_worker_hour": rate})
     else:
-        print("\n".join(lines_of(found)))
+        print("\n".join(lines_of(estimate)))
 
 
-def lines_of(found: Forecast) -> list[str]:
+def lines_of(estimate: Forecast) -> list[str]:
     """Return a forecast as text."""
-    about = "" if found.counted else "about "
+    about = "" if estimate.counted else "about "
+    shards = _number(estimate.shards, "shard")
     lines = [
-        f"{about}{found.left:,} of {about}{found.photos:,} photos are to be scored",
-        f"  photos   {about}{found.photos:,} in {size(found.bytes)}: {found.loose:,} loose, {_number(found.shards, 'shard')}",
-        f"  scored   {found.scored:,} already; {about}{found.left:,} left, {size(found.left_bytes)}",
+        f"{about}{estimate.left:,} of {about}{estimate.photos:,} photos are to be scored",
+        f"  photos   {about}{estimate.photos:,} in {size(estimate.bytes)}: {estimate.loose:,} loose, {shards}",
+        f"  scored   {estimate.scored:,} already; {about}{estimate.left:,} left, {size(estimate.left_bytes)}",
     ]
-    if found.skipped:
-        lines.append(f"  skipped  {counted(found.skipped)}")
+    if estimate.skipped:
+        lines.append(f"  skipped  {counted(estimate.skipped)}")
 
-    if found.sample is not None and found.seconds is not None and found.cost is not None:
-        sample, currency = found.sample, found.currency
+    if estimate.sample is not None and estimate.seconds is not None and estimate.cost is not None:
+        sample, currency = estimate.sample, estimate.currency
         failed = f" ({sample.failed} failed)" if sample.failed else ""
         lines.append(
             f"  sample   {sample.photos} photos scored{failed} by {_number(sample.workers, 'worker')} ({sample.resource}), "
             f"{_shown(sample.worker_seconds, lambda s: f'{s:.3g} s')} of a worker for each"
         )
-        time = _shown(found.seconds, clock)
-        lines.append(f"  time     about {time} with {_number(found.workers or 1, 'worker')}")
-        rate = found.cost.photos_per_worker_hour
+        time = _shown(estimate.seconds, clock)
+        lines.append(f"  time     about {time} with {_number(estimate.workers or 1, 'worker')}")
+        rate = estimate.cost.photos_per_worker_hour
 
         def money(value: float) -> str:
             return amount(value, currency)
 
-        spent = worker_time(found.cost.worker_seconds)
+        spent = worker_time(estimate.cost.worker_seconds)
         cost = f"  cost     {spent}, {rate:,.0f} photos per worker-hour"
-        lines.append(cost if found.money is None else f"{cost}, {_shown(found.money, money)}")
+        lines.append(cost if estimate.money is None else f"{cost}, {_shown(estimate.money, money)}")
         lines.append(
-            f"  traffic  {size(found.cost.bytes_read)} to read; on S3 about {found.cost.requests_get:,} get and "
-            f"{found.cost.requests_put:,} put requests"
+            f"  traffic  {size(estimate.cost.bytes_read)} to read; on S3 about {estimate.cost.requests_get:,} get and "
+            f"{estimate.cost.requests_put:,} put requests"
         )
-    lines += [f"  note     {note}" for note in found.notes]
+    lines += [f"  note     {note}" for note in estimate.notes]
     return lines
 
 

@@ -117,11 +117,11 @@ def _judged(store: Store, asked: Evaluated, presenter: TerminalPresenter) -> Jud
     from skinbatch.evaluate.text import noise
     from skinbatch.report.against import Judgement
 
-    found = evaluate(store, asked, presenter.phase)
-    groups = in_words(found.about["groups"], found.about["photos"]["judged"])
+    evaluation = evaluate(store, asked, presenter.phase)
+    groups = in_words(evaluation.about["groups"], evaluation.about["photos"]["judged"])
     return Judgement(
-        found.as_json(),
-        found.verdicts(),
-        tuple(noise(found.about["annotators"])),
+        evaluation.as_json(),
+        evaluation.verdicts(),
+        tuple(noise(evaluation.about["annotators"])),
         tuple(line.strip() for line in groups),
     )

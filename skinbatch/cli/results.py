@@ -187,17 +187,17 @@ def compare(
             open_results(store, fingerprint)
             for store, fingerprint in zip(stores, named, strict=True)
         ]
-        found = []
+        pairs = []
         for letter, other in zip(LETTERS[1:], opened[1:], strict=False):
             presenter.phase(f"comparing A and {letter}")
-            found.append(run(opened[0], other, grouping=grouping))
+            pairs.append(run(opened[0], other, grouping=grouping))
         if truth is not None:
             request = Request(truth, photos=photos, group=group)
             judged = side_by_side(list(zip(stores, named, strict=True)), request, presenter.phase)
     if output is not None:
-        write_page(output, compare_page(found, version=__version__, judged=judged))
+        write_page(output, compare_page(pairs, version=__version__, judged=judged))
 
-    comparisons = [each.comparison for each in found]
+    comparisons = [each.comparison for each in pairs]
     drift = max(c.drift for c in comparisons)
     code = 5 if max_drift is not None and drift > max_drift else 0
     if as_json:
@@ -263,13 +263,13 @@ def series(
     from skinbatch.runs.results import open_results
 
     results = open_results(destination_store(dest, load_config(config).storage), scoring, grading)
-    found = read_series(results, subject, time)
+    series = read_series(results, subject, time)
     if output is not None:
-        write_page(output, series_page(found, results, version=__version__))
+        write_page(output, series_page(series, results, version=__version__))
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(series))
         return
-    print(as_text(found))
+    print(as_text(series))
     if output is not None:
         print(f"wrote {output}")
 

@@ -246,16 +246,16 @@ def demo(
     from skinbatch.demo_run import run_demo
 
     with TerminalPresenter() as presenter:
-        report, found = run_demo(folder, engine, presenter)
+        report, lesions = run_demo(folder, engine, presenter)
     if as_json:
         print_json(
             report_as_json(report)
-            | {"lesions_planted": found.planted, "lesions_found": found.found}
+            | {"lesions_planted": lesions.planted, "lesions_found": lesions.found}
         )
     else:
         print(summary(report))
         print(
-            f"  planted  {found.planted} lesions, {found.found} found; {found.boxes} boxes counted in all"
+            f"  planted  {lesions.planted} lesions, {lesions.found} found; {lesions.boxes} boxes counted in all"
         )
         print(f"  open     {folder / 'report.html'} in a browser: what was found, with the photos")
         print(

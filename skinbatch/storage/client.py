@@ -160,13 +160,13 @@ def _answered(uri: str, e: bx.ClientError) -> StoreError | UsageError:
     error = e.response.get("Error", {})
     code, text = str(error.get("Code", "")), redacted(str(error.get("Message") or ""))
     http = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    said = f"{uri}: {code}: {text}" if text else f"{uri}: {code}"
+    message = f"{uri}: {code}: {text}" if text else f"{uri}: {code}"
     if code == "NoSuchBucket":
         return UsageError(
             f"{uri}: there is no such bucket; create it, or check its name and [storage] endpoint_url"
         )
     if code == "InvalidBucketName":
-        return UsageError(said)
+        return UsageError(message)
     if code in _WRONG_CREDENTIALS:
         return UsageError(
             f"{uri}: the server does not accept the credentials ({code}): {_CREDENTIALS_HELP}"
@@ -184,4 +184,4 @@ def _answered(uri: str, e: bx.ClientError) -> StoreError | UsageError:
         return ForbiddenError(f"{uri}: access denied ({code})")
     if http == 412 or code == "PreconditionFailed":
         return ChangedError(f"{uri}: changed since it was listed")
-    return StoreError(said)
+    return StoreError(message)

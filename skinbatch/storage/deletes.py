@@ -34,11 +34,11 @@ class Deletes:
         if not self._together:
             return self._singly(client, keys)
 
-        wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        request = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         where = f"s3://{self._bucket}"
         try:
             with s3_errors(where, unchanged=(bx.ClientError,)):
-                answer = client.delete_objects(Bucket=self._bucket, Delete=wanted)
+                answer = client.delete_objects(Bucket=self._bucket, Delete=request)
         except bx.ClientError as e:
             if not _is_unknown(e):
                 raise mapped(where, e) from None

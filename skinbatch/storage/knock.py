@@ -67,9 +67,9 @@ def _what_is_wrong(error: Exception, endpoint: str) -> str | None:
     if not isinstance(error, bx.ClientError):
         return None
 
-    told: dict[str, Any] = error.response.get("Error", {})
+    details: dict[str, Any] = error.response.get("Error", {})
     answer: dict[str, Any] = error.response.get("ResponseMetadata", {})
-    code, text = str(told.get("Code", "")), str(told.get("Message") or "")
+    code, text = str(details.get("Code", "")), str(details.get("Message") or "")
     status = str(answer.get("HTTPStatusCode"))
     # The answer had no code of S3's own.
     if status in _NO_STORE and code in (
@@ -84,7 +84,7 @@ def _what_is_wrong(error: Exception, endpoint: str) -> str | None:
             else ""
         )
         return f"the server at {endpoint} is not an S3 server ({status}){tls if status == '400' else ''}; {WAY_OUT}"
-    region = told.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+    region = details.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     if code in _WRONG_REGION and (region or "region" in text.lower()):
         where = f" {region}" if region else ""
         return f"the bucket is in another region{where}; set AWS_DEFAULT_REGION, or region in [storage]"

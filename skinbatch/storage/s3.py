@@ -107,9 +107,9 @@ class S3Store:
 
     def head(self, key: str) -> ObjectInfo:
         with s3_errors(self.uri_of(key)):
-            found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+            answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
         return ObjectInfo(
-            key, length_of(found, self.uri_of(key)), version_of(found), modified_of(found)
+            key, length_of(answer, self.uri_of(key)), version_of(answer), modified_of(answer)
         )
 
     def get(
@@ -351,33 +351,33 @@ class _S3Stream(io.RawIOBase):
             self._lost(f"{info.size:,} bytes came of {self._size:,}")
 
     def _answer(self) -> ObjectInfo:
-        wanted: dict[str, str] = {}
+        options: dict[str, str] = {}
         if self._at or self._stop is not None:
-            wanted["Range"] = f"bytes={self._at}-{'' if self._stop is None else self._stop - 1}"
+            options["Range"] = f"bytes={self._at}-{'' if self._stop is None else self._stop - 1}"
         else:  # for ranges, some servers send the checksum of the whole object
-            wanted["ChecksumMode"] = "ENABLED"
+            options["ChecksumMode"] = "ENABLED"
         if self._version is not None and not _DATE.match(self._version):
-            wanted["IfMatch"] = f'"{self._version}"'
+            options["IfMatch"] = f'"{self._version}"'
         with s3_errors(self._uri, unchanged=(HTTPError,)):
-            found = self._store._client.get_object(
-                Bucket=self._store._bucket, Key=self._store._prefix + self._key, **wanted
+            answer = self._store._client.get_object(
+                Bucket=self._store._bucket, Key=self._store._prefix + self._key, **options
             )
-        self._body = found["Body"]
-        first, total = place_of(found, self._uri)
+        self._body = answer["Body"]
+        first, total = place_of(answer, self._uri)
         stop = total if self._stop is None else self._stop
         if first != self._at or stop > total:
             self._drop()
             raise StoreError(
                 f"{self._uri}: bytes {self._at}-{stop} were requested; it has {total}, and the answer began at {first}"
             )
-        version = version_of(found)
+        version = version_of(answer)
         # Not every server honours If-Match.
         if self._version is not None and version != self._version:
             self._drop()
             raise ChangedError(f"{self._uri}: changed since it was listed")
         if self._size in (None, total):
             self._version, self._stop = version, stop
-        self._sha256 = found.get("Metadata", {}).get(_SHA256)
+        self._sha256 = answer.get("Metadata", {}).get(_SHA256)
         return ObjectInfo(self._key, total, version)
 
     def _drop(self) -> None:

@@ -16,8 +16,8 @@ def reason(error: Exception) -> str:
     The sentence does not name the object. error: raised by botocore or urllib3.
     """
     where = _server(error)
-    told: dict[str, Any] = getattr(error, "kwargs", {})
-    text = f"{error} {told.get('error', '')}"
+    details: dict[str, Any] = getattr(error, "kwargs", {})
+    text = f"{error} {details.get('error', '')}"
     if isinstance(error, bx.SSLError):
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return (

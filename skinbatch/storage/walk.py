@@ -85,9 +85,9 @@ def _below(scan: Scan, above: str, names: Sequence[str]) -> _Folders:
     goes = _Goes(scan, above, names)
     reads = ahead(goes, goes.read, _THREADS, at_once=lambda _: not goes.waits)
     try:
-        for batch, found in reads:
+        for batch, folders in reads:
             for folder in chain(
-                found, (_whole(scan, above + name) for name in batch[len(found) :])
+                folders, (_whole(scan, above + name) for name in batch[len(folders) :])
             ):
                 goes.note(folder)
                 yield folder
@@ -134,7 +134,7 @@ class _Goes:
         """
         if self._entries > _NAMES * self._folders:
             return []
-        found: list[Folder] = []
+        folders: list[Folder] = []
         left = _NAMES
         before = _waits()
         for name in go:
@@ -144,11 +144,11 @@ class _Goes:
                 break
             if folder is None:
                 break
-            found.append(folder)
+            folders.append(folder)
             left -= len(folder.names)
         if not self.waits:
-            self._watch(len(found), _waits() - before)
-        return found
+            self._watch(len(folders), _waits() - before)
+        return folders
 
     def _watch(self, folders: int, waited: int) -> None:
         self._watched += folders

@@ -77,9 +77,9 @@ def _object_of(names: Sequence[str], values: Sequence[str | None]) -> str:
 
 def _fields(text: str) -> dict[str, str]:
     """Return the fields of a JSON object by their original names, all values as text."""
-    found: Any = json.loads(text)
+    values: Any = json.loads(text)
     fields = {}
-    for name, value in found.items():
+    for name, value in values.items():
         if value is not None:
             text_of_value = (
                 value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -86,10 +86,10 @@ def meta_columns(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, s
     return _unique({name: META_PREFIX + safe_text(name) for name in sorted(set(names))}, taken)
 
 
-def _unique(wanted: Mapping[str, str], taken: Iterable[str]) -> dict[str, str]:
+def _unique(proposed: Mapping[str, str], taken: Iterable[str]) -> dict[str, str]:
     used = {column.lower() for column in taken}
     columns: dict[str, str] = {}
-    for name, column in wanted.items():
+    for name, column in proposed.items():
         free, n = column, 1
         while free.lower() in used:
             n += 1

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,28 +48,49 @@ def measure_stages(pack: str, photos: Path, out: Path, part: str) -> list[str]:
         part: `valid`, or `train` for some of the photos that the pack was trained on. These rows
             have no diseases.
     """
-    shutil.rmtree(out, ignore_errors=True)
-    taken = {stage: _taken(starter_recipe(stage, photos), part) for stage in STAGES}
-    lesions = _evaluated(
-        "detector", _lesions(taken["detector"], out / "photos"), pack, out, "--map", "*=acne"
-    )
-    masks = _evaluated(
-        "segmenter", _faces(taken["segmenter"], out / "faces"), pack, out, "--map", "neck=body"
-    )
-    if part == "train":
-        return [*_of_masks(masks), *_of_lesions(lesions)]
+    evaluations = {
+        truth.stage: evaluated(truth, pack, out) for truth in copied_truths(photos, out, part)
+    }
+    rows = [*_of_masks(evaluations["segmenter"]), *_of_lesions(evaluations["detector"])]
+    return rows if part == "train" else [*rows, *_of_classes(evaluations["classifier"])]
 
-    apart = [
-        option
-        for name in starter_recipe("classifier", photos).data.apart
-        for option in ("--apart", name)
+
+@dataclass(frozen=True, slots=True)
+class CopiedTruth:
+    """Hold annotated photos of one stage.
+
+    folder: photos and annotations. options: how `skinbatch evaluate` reads them.
+    """
+
+    stage: str
+    folder: Path
+    options: tuple[str, ...]
+
+
+def copied_truths(photos: Path, out: Path, part: str) -> list[CopiedTruth]:
+    """Copy the photos of a part to `out`, whose content is removed first.
+
+    Args:
+        photos: the recipes' folder.
+        part: `valid`, or `train`, which has no photos of diseases.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    faces = _faces(_taken(starter_recipe("segmenter", photos), part), out / "faces")
+    lesions = _lesions(_taken(starter_recipe("detector", photos), part), out / "photos")
+    truths = [
+        CopiedTruth("detector", lesions, ("--map", "*=acne")),
+        CopiedTruth("segmenter", faces, ("--map", "neck=body")),
     ]
+    if part == "train":
+        return truths
+
+    recipe = starter_recipe("classifier", photos)
+    apart = [option for name in recipe.data.apart for option in ("--apart", name)]
     unseen = [
-        photo for photo in taken["classifier"] if set(UNSEEN) & set(photo.path.resolve().parts)
+        photo for photo in _taken(recipe, part) if set(UNSEEN) & set(photo.path.resolve().parts)
     ]
     windows = _windows(unseen, out / "windows")
-    classes = _evaluated("classifier", windows, pack, out, "--map", f"{NONE}=", *apart)
-    return [*_of_masks(masks), *_of_lesions(lesions), *_of_classes(classes)]
+    return [*truths, CopiedTruth("classifier", windows, ("--map", f"{NONE}=", *apart))]
 
 
 def starter_recipe(stage: str, photos: Path) -> Recipe:
@@ -121,22 +143,27 @@ def _windows(photos: Sequence[TakenPhoto], folder: Path) -> Path:
     return folder
 
 
-def _evaluated(stage: str, truth: Path, pack: str, out: Path, *options: str) -> dict[str, Any]:
-    """Return the report of `skinbatch evaluate` about a folder that was scored with the pack."""
-    photos = truth / "images" if (truth / "images").is_dir() else truth
-    scored, found = out / f"{stage}-scored", out / stage
+def evaluated(truth: CopiedTruth, pack: str, out: Path, *scoring: object) -> dict[str, Any]:
+    """Return the report of `skinbatch evaluate` about photos that were scored with the pack.
+
+    Writes the tables to `<stage>-scored` in `out`. scoring: more options of `skinbatch score`.
+    """
+    photos = images if (images := truth.folder / "images").is_dir() else truth.folder
+    tables, report = out / f"{truth.stage}-scored", out / truth.stage
     for command in (
-        ("score", photos, scored, "--pack", pack, "--save-masks", "--engine", "local"),
-        ("evaluate", scored, truth, "--out", found, *options),
+        ("score", photos, tables, "--pack", pack, "--save-masks", "--engine", "local", *scoring),
+        ("evaluate", tables, truth.folder, "--out", report, *truth.options),
     ):
         if code := run_skinbatch(*command):
             raise SystemExit(code)
-    evaluation: dict[str, Any] = json.loads((found / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation: dict[str, Any] = json.loads(
+        (report / "evaluation.json").read_text(encoding="utf-8")
+    )
     return evaluation
 
 
-def _of_masks(found: dict[str, Any]) -> Iterator[str]:
-    part = found["all"]["masks"]
+def _of_masks(evaluation: dict[str, Any]) -> Iterator[str]:
+    part = evaluation["all"]["masks"]
     for name in ("skin", "nose"):
         yield _row(
             f"{name}: Dice, {part['photos']} faces",
@@ -145,15 +172,15 @@ def _of_masks(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
-    part = found["all"]["lesions"]
+def _of_lesions(evaluation: dict[str, Any]) -> Iterator[str]:
+    part = evaluation["all"]["lesions"]
     yield _row(
         f"acne: AP50, {part['photos']} photos",
         part["detection"]["all boxes"]["500"]["ap50"],
         papers.AP50,
     )
     groups = {"": part} | {
-        name: group["lesions"] for name, group in found["slices"]["severity"].items()
+        name: group["lesions"] for name, group in evaluation["slices"]["severity"].items()
     }
     for name, group in groups.items():
         own = next(error for error in group["count_error"] if error["own"])
@@ -162,13 +189,13 @@ def _of_lesions(found: dict[str, Any]) -> Iterator[str]:
         yield _row(what, own["mae"], paper, digits=2)
 
 
-def _of_classes(found: dict[str, Any]) -> Iterator[str]:
+def _of_classes(evaluation: dict[str, Any]) -> Iterator[str]:
     """Yield the rows about classes.
 
     They cover the whole pipeline, where a photo without a face has probability 0, and the
     classifier over photos with a face.
     """
-    part = next(value for name, value in found["all"].items() if name.startswith("classes"))
+    part = next(value for name, value in evaluation["all"].items() if name.startswith("classes"))
     without = f" without {', '.join(part['apart'])}" if part["apart"] else ""
     faceless = {"mean": part["without_face"], **part["without_face_of_class"]}
     ways = {", whole pipeline": part} if part["without_face"] else {"": part}

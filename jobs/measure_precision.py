@@ -1,0 +1,152 @@
+"""Compare precisions and runtimes: `python jobs/measure_precision.py PHOTOS OUT [--pack PACK]`.
+
+PHOTOS is the folder that jobs/clinical_photos.py made. The validation photos of the starter recipes
+are scored in each way, and compared with torch in fp32. A way passes if grades are equal on 98 % of
+the photos, and Dice, AP50, the count error and the mean recall stay within 0.003, 0.003, 0.05 and
+0.01. Speeds are of the whole pipeline and only comparable within one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import skinbatch
+from jobs.measure_stages import copied_truths, evaluated
+from skinbatch.models.runtime.network import computes_bf16
+from skinbatch.reading import destination_store
+from skinbatch.runs.status import read_status
+
+# Runtime and precision. The others are compared with the first.
+WAYS = (("torch", "fp32"), ("openvino", "fp32"), ("torch", "bf16"), ("openvino", "bf16"))
+EQUAL_GRADES = 0.98
+# The largest change of each number.
+MOST = {"Dice": 0.003, "AP50": 0.003, "count MAE": 0.05, "mean recall": 0.01}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Hold what one way gave.
+
+    numbers: by the names of MOST. rows: rows of `images`, by stage and image_id. speed: photos a
+    worker-second.
+    """
+
+    numbers: Mapping[str, float]
+    rows: Mapping[tuple[str, str], Mapping[str, Any]]
+    speed: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photos", type=Path, help="folder that jobs/clinical_photos.py made")
+    parser.add_argument("out", type=Path, help="folder for the tables")
+    parser.add_argument("--pack", default="starter", help="(default: %(default)s)")
+    args = parser.parse_args()
+    if not computes_bf16("cpu"):
+        parser.error(
+            "this processor has no bf16 (AMX or AVX-512 BF16), so there is nothing to compare"
+        )
+
+    print("\n".join(measure_precision(args.pack, args.photos, args.out)))
+    return 0
+
+
+def measure_precision(pack: str, photos: Path, out: Path) -> list[str]:
+    """Return a Markdown table with one row for each way. The content of `out` is removed."""
+    truths = copied_truths(photos, out, "valid")
+    measured: dict[tuple[str, str], Measured] = {}
+    for runtime, precision in WAYS:
+        place = out / f"{runtime}-{precision}"
+        place.mkdir()
+        config = place / "settings.toml"
+        config.write_text(f'[engine]\nruntime = "{runtime}"\n[model]\nprecision = "{precision}"\n')
+        evaluations = {
+            truth.stage: evaluated(truth, pack, place, "--config", config) for truth in truths
+        }
+        measured[runtime, precision] = _measured(place, evaluations)
+    return list(_table(measured))
+
+
+def _measured(place: Path, evaluations: Mapping[str, Mapping[str, Any]]) -> Measured:
+    rows: dict[tuple[str, str], Mapping[str, Any]] = {}
+    photos, seconds = 0, 0.0
+    for stage in evaluations:
+        tables = place / f"{stage}-scored"
+        for row in skinbatch.open(str(tables)).images().to_pylist():
+            rows[stage, row["image_id"]] = row
+        status = read_status(destination_store(tables))
+        photos += status.photos_done
+        seconds += sum(status.cost.worker_seconds.values())
+
+    lesions = evaluations["detector"]["all"]["lesions"]
+    own = next(error for error in lesions["count_error"] if error["own"])
+    classes = next(
+        part
+        for name, part in evaluations["classifier"]["all"].items()
+        if name.startswith("classes")
+    )
+    numbers = {
+        "Dice": evaluations["segmenter"]["all"]["masks"]["classes"]["skin"]["dice"]["value"],
+        "AP50": lesions["detection"]["all boxes"]["500"]["ap50"]["value"],
+        "count MAE": own["mae"]["value"],
+        "mean recall": classes["classes"]["mean"]["recall"]["value"],
+    }
+    return Measured(numbers, rows, photos / seconds)
+
+
+def _table(measured: Mapping[tuple[str, str], Measured]) -> Iterator[str]:
+    yield (
+        "| runtime | precision | equal grades | equal counts | largest change of a probability | "
+        + " | ".join(MOST)
+        + " | speed | passes |"
+    )
+    yield "|" + "---|" * (7 + len(MOST))
+    first = next(iter(measured.values()))
+    for (runtime, precision), one in measured.items():
+        grades = _equal(first, one, "grade")
+        changes = {name: abs(one.numbers[name] - first.numbers[name]) for name in MOST}
+        passes = grades >= EQUAL_GRADES and all(changes[name] <= MOST[name] for name in MOST)
+        numbers = [f"{one.numbers[name]:.4f}" for name in MOST]
+        cells = [
+            runtime,
+            precision,
+            f"{grades:.3f}",
+            f"{_equal(first, one, 'count_total'):.3f}",
+            f"{_largest_change(first, one):.4f}",
+            *numbers,
+            f"{one.speed / first.speed:.2f}",
+            "yes" if passes else "no",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _equal(first: Measured, other: Measured, column: str) -> float:
+    """Return the share of photos whose value in a column is the same."""
+    same = [row[column] == other.rows[name][column] for name, row in first.rows.items()]
+    return sum(same) / len(same)
+
+
+def _largest_change(first: Measured, other: Measured) -> float:
+    """Return the largest change of a probability that both have."""
+    changes = [0.0]
+    for name, row in first.rows.items():
+        for column, value in row.items():
+            beside = other.rows[name][column]
+            if column.startswith("prob_") and value is not None and beside is not None:
+                changes.append(abs(value - beside))
+    return max(changes)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())

@@ -143,12 +143,12 @@ def evaluate(
     for kind, groups in kinds.items():
         for name, members in groups.items():
             phase(f"measuring: {SLICES[kind]} {name}")
-            numbers = {
+            of_slice = {
                 part_name: part.measure(members[part.places], request.resampling)
                 for part_name, part in parts.items()
                 if members[part.places].any()
             }
-            slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **numbers}
+            slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **of_slice}
     notes += [
         f"--map {name}: the truth has no class with this name"
         for name in request.unused(_names(truth))

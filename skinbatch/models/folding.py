@@ -90,6 +90,16 @@ def fold_batch_norms(network: nn.Module, run: Callable[[], Any]) -> int:
     return 0
 
 
+def foldable(network: nn.Module, run: Callable[[], Any]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Return each convolution with the batch norm that can be folded into it.
+
+    Args:
+        network, run: see fold_batch_norms.
+    """
+    with torch.no_grad():
+        return _watched(network, run)[0]
+
+
 class _Folded:
     """Hold a convolution and the norm after it."""
 

@@ -232,12 +232,17 @@ class TorchClassifier:
         self.network = build_network(spec)
         load_weights(self.network, weights, where)
         network = self.network.eval()
-        fold_batch_norms(network, lambda: network(example(spec.size, spec.size)))
+        fold_batch_norms(network, self.run_example)
         seen = Network(
             f"classifier `{spec.head}` ({spec.backbone})", network, network, (spec.size, spec.size)
         )
         self._logits = prepare(seen, runtime or Runtime(), device, precision)
         network.to(self._device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run_example(self) -> Tensor:
+        """Return the network's output for an example, as folding and rounding need it."""
+        output: Tensor = self.network(example(self.spec.size, self.spec.size))
+        return output
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skinbatch.errors import ModelOutputError
 from skinbatch.models.folding import example, fold_batch_norms
@@ -70,10 +71,14 @@ class BiSeNetSegmenter:
         used = {name: value for name, value in weights.items() if not name.startswith(AUXILIARY)}
         load_weights(self.network, used, where)
         network = self.network.eval()
-        fold_batch_norms(network, lambda: network.coarse(example(64, 64)))
+        fold_batch_norms(network, self.run_example)
         seen = Network(f"segmenter `{arch}`", network, network.coarse, (size, size))
         self._coarse = prepare(seen, runtime or Runtime(), device, precision)
         network.to(self._device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run_example(self) -> Tensor:
+        """Return the network's output for an example, as folding and rounding need it."""
+        return self.network.coarse(example(64, 64))
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:

@@ -90,7 +90,7 @@ class MMDetDetector:
         without_masks(self.model)
         self.model.eval()
         if shared:
-            fold_batch_norms(self.model, self._features)
+            fold_batch_norms(self.model, self.run_example)
         size = (spec.size, spec.size) if spec.padding is not None else None
         run_with(
             self.model, f"detector `{spec.arch}`", size, runtime or Runtime(), device, precision
@@ -99,8 +99,11 @@ class MMDetDetector:
         for head in _heads(self.model):
             head.register_forward_hook(self._check)
 
-    def _features(self) -> Any:
-        """Return the model's output for an example, before it is turned into boxes."""
+    def run_example(self) -> Any:
+        """Return the model's output for an example, as folding and rounding need it.
+
+        It is not yet turned into boxes.
+        """
         maps = self.model.extract_feat(example(256, 256))
         head = getattr(self.model, "bbox_head", None)
         return (maps, head(maps)) if head is not None else maps

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,12 @@ WAYS = (("torch", "fp32"), ("openvino", "fp32"), ("torch", "bf16"), ("openvino",
 EQUAL_GRADES = 0.98
 # The largest change of each number.
 MOST = {"Dice": 0.003, "AP50": 0.003, "count MAE": 0.05, "mean recall": 0.01}
+HEAD = (
+    "| runtime | precision | equal grades | equal counts | largest change of a probability | "
+    + " | ".join(MOST)
+    + " | speed | passes |",
+    "|" + "---|" * (7 + len(MOST)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,25 @@ def main() -> int:
             "this processor has no bf16 (AMX or AVX-512 BF16), so there is nothing to compare"
         )
 
-    print("\n".join(measure_precision(args.pack, args.photos, args.out)))
+    print("\n".join(measure_precision(args.pack, args.photos, args.out).table))
     return 0
 
 
-def measure_precision(pack: str, photos: Path, out: Path) -> list[str]:
-    """Return a Markdown table with one row for each way. The content of `out` is removed."""
+@dataclass(frozen=True, slots=True)
+class Precisions:
+    """Hold a Markdown table with a row for each way, and whether every bf16 way passes."""
+
+    table: tuple[str, ...]
+    bf16_passes: bool
+
+
+def measure_precision(pack: str, photos: Path, out: Path) -> Precisions:
+    """Score and compare in every way. The content of `out` is removed.
+
+    Args:
+        pack: its name or folder.
+        photos: the recipes' folder.
+    """
     truths = copied_truths(photos, out, "valid")
     measured: dict[tuple[str, str], Measured] = {}
     for runtime, precision in WAYS:
@@ -74,7 +93,9 @@ def measure_precision(pack: str, photos: Path, out: Path) -> list[str]:
             truth.stage: evaluated(truth, pack, place, "--config", config) for truth in truths
         }
         measured[runtime, precision] = _measured(place, evaluations)
-    return list(_table(measured))
+    compared = [_compared(way, one, measured[WAYS[0]]) for way, one in measured.items()]
+    passes = all(one.passes for one in compared if one.precision == "bf16")
+    return Precisions((*HEAD, *(one.row for one in compared)), passes)
 
 
 def _measured(place: Path, evaluations: Mapping[str, Mapping[str, Any]]) -> Measured:
@@ -104,30 +125,30 @@ def _measured(place: Path, evaluations: Mapping[str, Mapping[str, Any]]) -> Meas
     return Measured(numbers, rows, photos / seconds)
 
 
-def _table(measured: Mapping[tuple[str, str], Measured]) -> Iterator[str]:
-    yield (
-        "| runtime | precision | equal grades | equal counts | largest change of a probability | "
-        + " | ".join(MOST)
-        + " | speed | passes |"
-    )
-    yield "|" + "---|" * (7 + len(MOST))
-    first = next(iter(measured.values()))
-    for (runtime, precision), one in measured.items():
-        grades = _equal(first, one, "grade")
-        changes = {name: abs(one.numbers[name] - first.numbers[name]) for name in MOST}
-        passes = grades >= EQUAL_GRADES and all(changes[name] <= MOST[name] for name in MOST)
-        numbers = [f"{one.numbers[name]:.4f}" for name in MOST]
-        cells = [
-            runtime,
-            precision,
-            f"{grades:.3f}",
-            f"{_equal(first, one, 'count_total'):.3f}",
-            f"{_largest_change(first, one):.4f}",
-            *numbers,
-            f"{one.speed / first.speed:.2f}",
-            "yes" if passes else "no",
-        ]
-        yield f"| {' | '.join(cells)} |"
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Hold one way's row of the table, and whether the way passes."""
+
+    precision: str
+    row: str
+    passes: bool
+
+
+def _compared(way: tuple[str, str], one: Measured, first: Measured) -> Compared:
+    grades = _equal(first, one, "grade")
+    changes = {name: abs(one.numbers[name] - first.numbers[name]) for name in MOST}
+    passes = grades >= EQUAL_GRADES and all(changes[name] <= MOST[name] for name in MOST)
+    numbers = [f"{one.numbers[name]:.4f}" for name in MOST]
+    cells = [
+        *way,
+        f"{grades:.3f}",
+        f"{_equal(first, one, 'count_total'):.3f}",
+        f"{_largest_change(first, one):.4f}",
+        *numbers,
+        f"{one.speed / first.speed:.2f}",
+        "yes" if passes else "no",
+    ]
+    return Compared(way[1], f"| {' | '.join(cells)} |", passes)
 
 
 def _equal(first: Measured, other: Measured, column: str) -> float:

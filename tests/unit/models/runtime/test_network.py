@@ -176,7 +176,7 @@ def test_a_processor_without_bf16_computes_in_fp32() -> None:
 
 def test_torch_gives_fp32_numbers_from_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use torch's emulation of bf16, which is slow. Scoring uses bf16 only on processors that have it."""
-    monkeypatch.setattr(network, "_computes_bf16", lambda device: True)
+    monkeypatch.setattr(network, "computes_bf16", lambda device: True)
     module, x = Small(), torch.rand(2, 3, 40, 32)
     (made, (mean, nothing)), (plain, _) = on("torch", module, precision="bf16")(x), module(x)
     assert made.dtype == mean.dtype == torch.float32 and nothing is None

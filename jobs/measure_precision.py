@@ -3,7 +3,7 @@
 PHOTOS is the folder that jobs/clinical_photos.py made. The validation photos of the starter recipes
 are scored in each way, and compared with torch in fp32. A way passes if grades are equal on 98 % of
 the photos, and Dice, AP50, the count error and the mean recall stay within 0.003, 0.003, 0.05 and
-0.01. Speeds are of the whole pipeline and only comparable within one run.
+0.01. `jobs/benchmark.py` measures the speed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import skinbatch
 from jobs.measure_stages import copied_truths, evaluated
 from skinbatch.models.runtime.network import computes_bf16
-from skinbatch.reading import destination_store
-from skinbatch.runs.status import read_status
 
 # Runtime and precision. The others are compared with the first.
 WAYS = (("torch", "fp32"), ("openvino", "fp32"), ("torch", "bf16"), ("openvino", "bf16"))
@@ -32,8 +30,8 @@ MOST = {"Dice": 0.003, "AP50": 0.003, "count MAE": 0.05, "mean recall": 0.01}
 HEAD = (
     "| runtime | precision | equal grades | equal counts | largest change of a probability | "
     + " | ".join(MOST)
-    + " | speed | passes |",
-    "|" + "---|" * (7 + len(MOST)),
+    + " | passes |",
+    "|" + "---|" * (6 + len(MOST)),
 )
 
 
@@ -41,13 +39,11 @@ HEAD = (
 class Measured:
     """Hold what one way gave.
 
-    numbers: by the names of MOST. rows: rows of `images`, by stage and image_id. speed: photos a
-    worker-second.
+    numbers: by the names of MOST. rows: rows of `images`, by stage and image_id.
     """
 
     numbers: Mapping[str, float]
     rows: Mapping[tuple[str, str], Mapping[str, Any]]
-    speed: float
 
 
 def main() -> int:
@@ -100,14 +96,9 @@ def measure_precision(pack: str, photos: Path, out: Path) -> Precisions:
 
 def _measured(place: Path, evaluations: Mapping[str, Mapping[str, Any]]) -> Measured:
     rows: dict[tuple[str, str], Mapping[str, Any]] = {}
-    photos, seconds = 0, 0.0
     for stage in evaluations:
-        tables = place / f"{stage}-scored"
-        for row in skinbatch.open(str(tables)).images().to_pylist():
-            rows[stage, row["image_id"]] = row
-        status = read_status(destination_store(tables))
-        photos += status.photos_done
-        seconds += sum(status.cost.worker_seconds.values())
+        images = skinbatch.open(str(place / f"{stage}-scored")).images()
+        rows |= {(stage, row["image_id"]): row for row in images.to_pylist()}
 
     lesions = evaluations["detector"]["all"]["lesions"]
     own = next(error for error in lesions["count_error"] if error["own"])
@@ -122,7 +113,7 @@ def _measured(place: Path, evaluations: Mapping[str, Mapping[str, Any]]) -> Meas
         "count MAE": own["mae"]["value"],
         "mean recall": classes["classes"]["mean"]["recall"]["value"],
     }
-    return Measured(numbers, rows, photos / seconds)
+    return Measured(numbers, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +136,6 @@ def _compared(way: tuple[str, str], one: Measured, first: Measured) -> Compared:
         f"{_equal(first, one, 'count_total'):.3f}",
         f"{_largest_change(first, one):.4f}",
         *numbers,
-        f"{one.speed / first.speed:.2f}",
         "yes" if passes else "no",
     ]
     return Compared(way[1], f"| {' | '.join(cells)} |", passes)

@@ -61,8 +61,7 @@ MEASURED = "## Measured"
 ABOUT = (
     "Measured by `python jobs/starter_pack.py measure OUT`, from pixels to tables, with 95 % bootstrap intervals over "
     "photos. If the whole pipeline finds no face in a photo, it gives no probabilities, and each of them counts as 0, so "
-    "its AUC also depends on how well faces are found. The classifier alone is measured on the photos with a face. "
-    "Diseases are measured only on photos of derm_more and acne_phone, because the classifier was trained on others."
+    "its AUC also depends on how well faces are found. The classifier alone is measured on the photos with a face."
 )
 VIEWS = """## Close-ups, faces and other parts of the body
 
@@ -78,7 +77,7 @@ PRECISIONS = """## Precisions
 Measured by `python jobs/measure_precision.py PHOTOS OUT` on the photos of the first table, on a processor with bf16. The weights
 were rounded to bf16 beforehand (`jobs/round_weights.py`), so both precisions have the same ones. The pack declares bf16 if,
 against torch in fp32, grades are equal on 98 % of the photos, and Dice, AP50, the count error and the mean recall change by at
-most 0.003, 0.003, 0.05 and 0.01. Speed is that of the whole pipeline beside the first row's, start included."""
+most 0.003, 0.003, 0.05 and 0.01."""
 MISSING = """## What is missing
 
 These are the same numbers for a fifth of the photos that the pack was trained on. If they are good and those of the validation
@@ -242,6 +241,7 @@ def ship(folder: Path) -> None:
         "version": before.version,
         "description": DESCRIPTION,
         "licence": LICENCE,
+        "precision": before.precision,
     }
     manifest = rounded.model_copy(update=named)
     if manifest != before:  # not only measured again

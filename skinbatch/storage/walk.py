@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
@@ -16,11 +16,11 @@ _THREADS = 6
 _FOLDERS = 128
 # Most names in one batch.
 _NAMES = 5_000
-# If more than this share of the last folders waited for a disk or a server, the next ones are read
-# in threads. If everything is in memory already, threads would only disturb each other.
-_WAITED = 0.25
-# macOS only has numbers for the whole process.
-_OF_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+# If the last folders took longer than this, the next ones are read in threads. A small folder that is
+# in memory takes ten microseconds, and threads would only disturb each other; one that is read from
+# a disk takes sixty, one on a server a millisecond or more.
+_FOLDER_S = 3e-5
+_NAME_S = 1e-6
 
 
 class Folder(NamedTuple):
@@ -83,7 +83,7 @@ def _open(scan: Scan, key: str, folder: Folder) -> tuple[str, Iterator[str], set
 
 def _below(scan: Scan, above: str, names: Sequence[str]) -> _Folders:
     goes = _Goes(scan, above, names)
-    reads = ahead(goes, goes.read, _THREADS, at_once=lambda _: not goes.waits)
+    reads = ahead(goes, goes.read, _THREADS, at_once=lambda _: not goes.slow)
     try:
         for batch, folders in reads:
             for folder in chain(
@@ -99,15 +99,15 @@ def _below(scan: Scan, above: str, names: Sequence[str]) -> _Folders:
 class _Goes:
     """Group neighbouring folders into batches, sized by the folders before them.
 
-    waits: reading the folders mostly waits, so threads are worth it. over: the rest is not needed.
+    slow: reading a folder takes so long that threads are worth it. over: the rest is not needed.
     """
 
     def __init__(self, scan: Scan, above: str, names: Sequence[str]) -> None:
-        self.waits = self.over = False
+        self.slow = self.over = False
         self._scan, self._above, self._names = scan, above, names
         self._many = 1
         self._folders = self._entries = 0
-        self._watched = self._waited = 0
+        self._watched, self._excess_s = 0, 0.0
 
     def __iter__(self) -> Iterator[Sequence[str]]:
         start = 0
@@ -136,7 +136,7 @@ class _Goes:
             return []
         folders: list[Folder] = []
         left = _NAMES
-        before = _waits()
+        start = time.perf_counter()
         for name in go:
             try:
                 folder = None if self.over else self._scan(self._above + name, left)
@@ -146,24 +146,18 @@ class _Goes:
                 break
             folders.append(folder)
             left -= len(folder.names)
-        if not self.waits:
-            self._watch(len(folders), _waits() - before)
+        if not self.slow:
+            names = _NAMES - left
+            expected = _FOLDER_S * len(folders) + _NAME_S * names
+            self._watch(len(folders), time.perf_counter() - start - expected)
         return folders
 
-    def _watch(self, folders: int, waited: int) -> None:
+    def _watch(self, folders: int, excess_s: float) -> None:
         self._watched += folders
-        self._waited += waited
+        self._excess_s += excess_s
         if self._watched >= _FOLDERS // 2:
-            self.waits = self._waited > _WAITED * self._watched
-            self._watched = self._waited = 0
-
-
-def _waits() -> int:
-    """Return how often this thread has waited so far, also for another Python thread.
-
-    Waiting for a processor does not count.
-    """
-    return resource.getrusage(_OF_THREAD).ru_nvcsw
+            self.slow = self._excess_s > 0
+            self._watched, self._excess_s = 0, 0.0
 
 
 def _whole(scan: Scan, key: str) -> Folder:

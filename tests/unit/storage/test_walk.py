@@ -71,8 +71,8 @@ def delay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> fl
     monkeypatch.setattr(walk_module, "_FOLDERS", 16)
     monkeypatch.setattr(walk_module, "_NAMES", 40)
     if request.param == "in threads":
-        return 0.0002
-    monkeypatch.setattr(walk_module, "_WAITED", 1000.0)
+        return 0.0005
+    monkeypatch.setattr(walk_module, "_FOLDER_S", 1000.0)
     return 0.0
 
 
@@ -146,7 +146,7 @@ def test_a_large_folder_among_small_ones_is_read_in_its_turn(delay: float) -> No
 
 @pytest.mark.parametrize("names", [200, 4000])
 def test_folders_with_many_names_are_read_in_threads_too(names: int) -> None:
-    tree = Tree([f"{n:03d}/{m:04d}.jpg" for n in range(150) for m in range(names)], 0.0002)
+    tree = Tree([f"{n:03d}/{m:04d}.jpg" for n in range(150) for m in range(names)], 0.005)
     assert sum(1 for _ in walk(tree, "")) == 150 * names
     assert len(tree.threads) > 1
 
@@ -198,7 +198,7 @@ def test_a_store_of_many_folders_is_listed_in_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(walk_module, "_FOLDERS", 16)
-    monkeypatch.setattr(walk_module, "_WAITED", -1)  # as if every answer took long
+    monkeypatch.setattr(walk_module, "_FOLDER_S", -1)  # as if every folder took long
     keys = [f"done/{n:03d}{'-' * (n % 2)}/{n}.jpg" for n in range(300)]
     for key in keys:
         (tmp_path / key).parent.mkdir(parents=True)

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from skinbatch.errors import ClaimError, SkinbatchError, UsageError
@@ -167,27 +166,14 @@ def _read(store: Store) -> dict[str, Any] | None:
 
 
 def _identity() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "machine": _machine(),
-        "started": _started(os.getpid()),
-    }
+    return {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pid_namespace()}
 
 
-def _machine() -> str:
-    """Return boot and process namespace: the scope in which a process number identifies a process."""
+def _pid_namespace() -> str:
+    """Return the namespace in which process numbers count: containers have their own."""
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{os.readlink('/proc/self/ns/pid')}"
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
-        return ""
-
-
-def _started(pid: int) -> str:
-    """Return the start of a process in clock ticks since boot, as text; "" if it does not exist."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
         return ""
 
 
@@ -196,6 +182,13 @@ def _is_dead_neighbour(held: dict[str, Any]) -> bool:
 
     There is nothing to watch then.
     """
-    if not held.get("machine") or held["machine"] != _machine():
+    mine = _identity()
+    if any(held.get(name) != mine[name] for name in ("host", "pids")):
         return False
-    return _started(int(held.get("pid", -1))) != held.get("started")
+    try:
+        os.kill(int(held.get("pid", 0)), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # another user's
+    return False

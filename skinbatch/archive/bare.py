@@ -14,7 +14,7 @@ from skinbatch.archive.parts import (
     START_OF_SCAN,
     CutError,
     DamagedError,
-    FilePart,
+    Part,
     gif_blocks,
     gif_palette_bytes,
     jpeg_segments,
@@ -111,7 +111,7 @@ def _jpeg(data: bytes) -> Bare:
 def _png(data: bytes) -> Bare:
     colour = data[25]
     kept: list[bytes] = []
-    picture: list[FilePart] = []
+    picture: list[Part] = []
     exif = None
     at = 8
     try:
@@ -130,7 +130,7 @@ def _png(data: bytes) -> Bare:
     except (CutError, DamagedError, struct.error):
         if data[at + 4 : at + 8] == b"IDAT":  # cut, or of a wrong length
             length = int.from_bytes(data[at : at + 4])
-            picture.append(FilePart(b"IDAT", at, at + 12 + length))
+            picture.append(Part(b"IDAT", at, at + 12 + length))
         if not picture:
             raise
 

@@ -11,7 +11,7 @@ from skinbatch.archive.parts import (
     MOST_PARTS,
     CutError,
     DamagedError,
-    FilePart,
+    Part,
     ends_after,
     gif_blocks,
     jpeg_segments,
@@ -115,7 +115,7 @@ def is_needed(data: bytes, name: bytes) -> bool:
     return name[0] < 0x60 and name != b"IEND"
 
 
-def has_its_checksum(data: bytes, chunk: FilePart) -> bool:
+def has_its_checksum(data: bytes, chunk: Part) -> bool:
     """Return whether the CRC of a PNG chunk matches its bytes."""
     (crc,) = struct.unpack_from(">I", data, chunk.end - 4)
     return bool(crc == zlib.crc32(memoryview(data)[chunk.start + 4 : chunk.end - 4]))

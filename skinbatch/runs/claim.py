@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from skinbatch.errors import ClaimError, SkinbatchError, UsageError
@@ -166,14 +167,27 @@ def _read(store: Store) -> dict[str, Any] | None:
 
 
 def _identity() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pid_namespace()}
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "machine": _machine(),
+        "started": _started(os.getpid()),
+    }
 
 
-def _pid_namespace() -> str:
-    """Return the namespace in which process numbers count: containers have their own."""
+def _machine() -> str:
+    """Return boot and process namespace: the scope in which a process number identifies a process."""
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{os.readlink('/proc/self/ns/pid')}"
     except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """Return the start of a process in clock ticks since boot, as text; "" if it does not exist."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
         return ""
 
 
@@ -182,13 +196,6 @@ def _is_dead_neighbour(held: dict[str, Any]) -> bool:
 
     There is nothing to watch then.
     """
-    mine = _identity()
-    if any(held.get(name) != mine[name] for name in ("host", "pids")):
+    if not held.get("machine") or held["machine"] != _machine():
         return False
-    try:
-        os.kill(int(held.get("pid", 0)), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # another user's
-    return False
+    return _started(int(held.get("pid", -1))) != held.get("started")

@@ -17,8 +17,8 @@ from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.merging import (
     MOST_UNITS,
     TARGET_BYTES,
-    MergeInput,
     Merger,
+    Source,
     replace_stale,
     superfluous,
 )
@@ -158,17 +158,17 @@ class _Compaction:
                     size += file.bytes
         return files, size
 
-    def _small(self, kind: str) -> Iterator[MergeInput]:
+    def _small(self, kind: str) -> Iterator[Source]:
         """Yield the small files of one kind, merged ones first, then in the snapshot's order."""
         for merged in find_holdings(self.ledger, self._named).kept:
             if merged.kind == kind and merged.size < SMALL_BYTES and len(merged) < _SMALL_UNITS:
-                yield MergeInput.of_merged(merged, merged)
+                yield Source.of_merged(merged, merged)
 
         for stub in self.current.receipts:
             if stub.there & BITS[kind]:
                 for file in self.ledger.receipt(stub).files:
                     if file.kind == kind and file.bytes < SMALL_BYTES:
-                        yield MergeInput.of_unit(stub, file)
+                        yield Source.of_unit(stub, file)
 
     def _prepare(self) -> None:
         """Check that the rows to write still count, and mark the destination.

@@ -25,7 +25,7 @@ from skinbatch.runs.compact import Compacted
 from skinbatch.runs.compact import compact as compact_store
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.merged import read_part
-from skinbatch.runs.merging import MergeInput, Merger, Moved, replace_stale, superfluous
+from skinbatch.runs.merging import Merger, Moved, Source, replace_stale, superfluous
 from skinbatch.runs.regrade import regrade
 from skinbatch.runs.stub import Stub
 from skinbatch.scoring.reuse import read_file
@@ -321,7 +321,7 @@ def merge(ledger: Ledger, stubs: Iterable[Stub], kind: str = "images") -> None:
     sources = []
     for stub in stubs:
         file = next(file for file in ledger.receipt(stub).files if file.kind == kind)
-        sources.append(MergeInput.of_unit(stub, file))
+        sources.append(Source.of_unit(stub, file))
     Merger(ledger.store, ledger.fingerprint).move(sources)
 
 

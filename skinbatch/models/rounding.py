@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch import nn
 
-from skinbatch.models.folding import foldable
+from skinbatch.models.folding import foldable, folded_weights
 
 
 def round_to_bf16(network: nn.Module, run: Callable[[], Any]) -> int:
@@ -36,23 +35,14 @@ def round_to_bf16(network: nn.Module, run: Callable[[], Any]) -> int:
             _fold_into(conv, norm)
         layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         for layer in layers:
-            layer.weight.copy_(_rounded(layer.weight))
+            layer.weight.copy_(layer.weight.bfloat16())
     return len(layers)
 
 
 def _fold_into(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Move the factors of a norm into a convolution, so that the norm only adds its bias."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    weight, bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-    assert bias is not None
+    weight, bias = folded_weights(conv, norm)
+    assert bias is not None and norm.running_mean is not None and norm.running_var is not None
     conv.weight.copy_(weight)
     if conv.bias is not None:
         conv.bias.zero_()
@@ -61,7 +51,3 @@ def _fold_into(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     norm.bias.copy_(bias)
     norm.running_mean.zero_()
     norm.running_var.fill_(1 - norm.eps)
-
-
-def _rounded(weight: Tensor) -> Tensor:
-    return weight.bfloat16().float()

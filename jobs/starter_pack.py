@@ -10,7 +10,8 @@
                                                       short trainings on shares of them
     python jobs/starter_pack.py ship DIR              round the weights of DIR/new-starter to bf16,
                                                       measure it, and make it the pack that comes
-                                                      with skinbatch
+                                                      with skinbatch; it declares bf16 only if the
+                                                      processor has it and the numbers stay
     python jobs/starter_pack.py card DIR              measure the pack that comes with skinbatch again,
                                                       and write its card
 
@@ -241,12 +242,13 @@ def ship(folder: Path) -> None:
         "version": before.version,
         "description": DESCRIPTION,
         "licence": LICENCE,
-        "precision": before.precision,
+        "precision": None,  # until it is measured
     }
     manifest = rounded.model_copy(update=named)
-    if manifest != before:  # not only measured again
+    if manifest != before.model_copy(update={"precision": None}):  # not only measured again
         manifest = manifest.model_copy(update={"version": str(int(before.version) + 1)})
     write_manifest(manifest, fresh)
+    shutil.rmtree(folder / PRECISION, ignore_errors=True)
     if computes_bf16("cpu"):
         precisions = measure_precision(str(fresh), _prepared(folder), folder / PRECISION)
         (folder / PRECISION / "table.md").write_text("\n".join(precisions.table), encoding="utf-8")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting import course
+from skinbatch.train.fitting import course, device
 from skinbatch.train.fitting.checkpoint import load_checkpoint, read_best
 from skinbatch.train.fitting.loop import FitPlan, Fitted, fit
 from skinbatch.train.fitting.optimiser import rate
@@ -114,6 +114,27 @@ def test_it_learns_and_keeps_the_weights_of_the_best_evaluation(tmp_path: Path) 
     assert logged == list(fitted.curve)
     assert [point["epoch"] for point in logged[:2]] == [1, 2]
     assert all(0 <= point["waited"] <= 1 for point in logged)
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16_is_used_where_the_processor_has_it_and_learns_as_well(
+    has_bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(BrightnessTask):
+        def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            types.add(network(x).dtype)
+            return super().loss(lambda given: network(given).float(), x, y)  # type: ignore[arg-type]
+
+    types: set[torch.dtype] = set()
+    monkeypatch.setattr(device, "computes_bf16", lambda name: has_bf16)
+    schedule = ScheduleSection(epochs=12, batch=6, lr=0.02, ema=0.9, warmup=3)
+    run = RUN.model_copy(update={"precision": "bf16"})
+    plan = FitPlan(schedule, run, 5, "recipe.toml")
+    fitted = fit(network(), Watched(), plan, tmp_path, Silent())
+
+    assert types == {torch.bfloat16 if has_bf16 else torch.float32}
+    assert fitted.curve[-1]["loss"] < fitted.curve[0]["loss"] / 3
+    assert all(value.dtype != torch.bfloat16 for value in fitted.weights.values())
 
 
 def test_of_equal_evaluations_the_one_that_has_learned_longest_is_kept_and_is_no_improvement(

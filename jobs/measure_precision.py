@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,16 +71,19 @@ class Precisions:
     bf16_passes: bool
 
 
-def measure_precision(pack: str, photos: Path, out: Path) -> Precisions:
-    """Score and compare in every way. The content of `out` is removed.
+def measure_precision(
+    pack: str, photos: Path, out: Path, ways: Sequence[tuple[str, str]] = WAYS
+) -> Precisions:
+    """Score and compare in several ways. The content of `out` is removed.
 
     Args:
         pack: its name or folder.
         photos: the recipes' folder.
+        ways: runtime and precision of each; the others are compared with the first.
     """
     truths = copied_truths(photos, out, "valid")
     measured: dict[tuple[str, str], Measured] = {}
-    for runtime, precision in WAYS:
+    for runtime, precision in ways:
         place = out / f"{runtime}-{precision}"
         place.mkdir()
         config = place / "settings.toml"
@@ -89,7 +92,7 @@ def measure_precision(pack: str, photos: Path, out: Path) -> Precisions:
             truth.stage: evaluated(truth, pack, place, "--config", config) for truth in truths
         }
         measured[runtime, precision] = _measured(place, evaluations)
-    compared = [_compared(way, one, measured[WAYS[0]]) for way, one in measured.items()]
+    compared = [_compared(way, one, measured[ways[0]]) for way, one in measured.items()]
     passes = all(one.passes for one in compared if one.precision == "bf16")
     return Precisions((*HEAD, *(one.row for one in compared)), passes)
 

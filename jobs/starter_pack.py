@@ -36,7 +36,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.measure_clones import measure_clones
-from jobs.measure_precision import measure_precision
+from jobs.measure_precision import WAYS, measure_precision
 from jobs.measure_stages import PARTS, STAGES, measure_stages, run_skinbatch, starter_recipe
 from jobs.measure_views import measure_views
 from jobs.round_weights import round_weights
@@ -79,6 +79,9 @@ Measured by `python jobs/measure_precision.py PHOTOS OUT` on the photos of the f
 were rounded to bf16 beforehand (`jobs/round_weights.py`), so both precisions have the same ones. The pack declares bf16 if,
 against torch in fp32, grades are equal on 98 % of the photos, and Dice, AP50, the count error and the mean recall change by at
 most 0.003, 0.003, 0.05 and 0.01."""
+NOT_ROUNDED = "Without rounding the weights beforehand:"
+# Runtimes and precisions in which the pack is also measured before its weights are rounded.
+AS_TRAINED = (WAYS[0], ("openvino", "bf16"))
 MISSING = """## What is missing
 
 These are the same numbers for a fifth of the photos that the pack was trained on. If they are good and those of the validation
@@ -250,8 +253,13 @@ def ship(folder: Path) -> None:
     write_manifest(manifest, fresh)
     shutil.rmtree(folder / PRECISION, ignore_errors=True)
     if computes_bf16("cpu"):
-        precisions = measure_precision(str(fresh), _prepared(folder), folder / PRECISION)
-        (folder / PRECISION / "table.md").write_text("\n".join(precisions.table), encoding="utf-8")
+        photos = _prepared(folder)
+        trained = measure_precision(
+            str(pack.directory), photos, folder / PRECISION / "trained", AS_TRAINED
+        )
+        precisions = measure_precision(str(fresh), photos, folder / PRECISION / "rounded")
+        tables = "\n".join([*precisions.table, "", NOT_ROUNDED, "", *trained.table])
+        (folder / PRECISION / "tables.md").write_text(tables, encoding="utf-8")
         declared = "bf16" if precisions.bf16_passes else None
         manifest = manifest.model_copy(update={"precision": declared})
         write_manifest(manifest, fresh)
@@ -275,7 +283,7 @@ def write_card(place: Path, pack: str, folder: Path, before: str) -> None:
     It has the measurements of `pack` and the gaps first, and then the text of the card `before`
     about the stages.
     """
-    precisions = folder / PRECISION / "table.md"
+    precisions = folder / PRECISION / "tables.md"
     parts = [
         "# starter",
         measure(pack, _prepared(folder), folder / "measured"),

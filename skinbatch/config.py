@@ -204,7 +204,7 @@ class EngineSettings(_Section):
         "cluster has or that its autoscaler may add.",
     )
     runtime: Literal["auto", "torch", "openvino"] = Field(
-        default="torch",
+        default="auto",
         description="Library that runs the networks on a CPU. `auto` and `openvino` take OpenVINO for each network with "
         "which it gives torch's numbers, and torch for the others; `openvino` warns if it is not installed. "
         "For ONNX files, `auto` takes the faster one of ONNX Runtime and OpenVINO.",

@@ -225,8 +225,16 @@ def scorer_of(job: Job, threads: int, loops: int = 1) -> Scorer:
 
     # ONNX Runtime reads the number when a model is made.
     torch.set_num_threads(threads)
-    config = load_config(overrides={"engine": {"runtime": job.runtime}})
-    return Scorer(job.pack, config=config, lanes=loops)
+    return Scorer(job.pack, config=load_config(overrides=networks_on(job.runtime)), lanes=loops)
+
+
+def networks_on(runtime: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of a side's networks.
+
+    On torch they compute in fp32, as they do in a loop that says nothing about it.
+    """
+    precision = "fp32" if runtime == "torch" else None
+    return {"engine": {"runtime": runtime}, "model": {"precision": precision}}
 
 
 def bare_batch(scorer: Scorer, photos: Sequence[RGB], detect: Detect | None = None) -> int:

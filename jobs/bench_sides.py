@@ -30,6 +30,7 @@ from jobs.bench_loops import (
     decoded,
     faces_of,
     loader,
+    networks_on,
     read,
 )
 
@@ -83,12 +84,13 @@ def _streams(
     """
     import torch
 
+    from skinbatch.config import load_config
     from skinbatch.models.folding import as_built
     from skinbatch.scoring.scorer import Scorer
 
     torch.set_num_threads(threads)
     with nullcontext() if folded else as_built():
-        scorer = Scorer(job.pack)
+        scorer = Scorer(job.pack, config=load_config(overrides=networks_on(job.runtime)))
     size = job.batch or scorer.batch_size
     model, inputs = _prepared(scorer, job)
     files = sorted(Path(job.source).iterdir())[:_ALONE_PHOTOS]
@@ -134,12 +136,13 @@ def tiling(job: Job) -> Result:
     import cv2
     import torch
 
+    from skinbatch.config import load_config
     from skinbatch.models.detectors.tiling import TiledDetector, tiles
     from skinbatch.models.stages import TilingSection
     from skinbatch.scoring.scorer import Scorer
 
     torch.set_num_threads(job.cores)
-    scorer = Scorer(job.pack)
+    scorer = Scorer(job.pack, config=load_config(overrides=networks_on(job.runtime)))
     detector, side = scorer.models.detector, scorer.pack.detector.size
     tiled = TiledDetector(
         detector, TilingSection(above=side, tile=side), scorer.pack.detector.nms_iou, 500
@@ -177,8 +180,9 @@ def pipeline(job: Job) -> Result:
     from skinbatch.storage.locate import open_store
 
     clock = _Clock()
-    engine = {"batch_size": job.batch, "workers": job.workers, "runtime": job.runtime}
-    config = load_config(overrides={"engine": engine})
+    overrides = networks_on(job.runtime)
+    overrides["engine"] |= {"batch_size": job.batch, "workers": job.workers}
+    config = load_config(overrides=overrides)
     report = score(
         job.source,
         job.dest,
@@ -245,10 +249,11 @@ class Predictor:
     def __init__(self, pack: str, threads: int) -> None:
         import torch
 
+        from skinbatch.config import load_config
         from skinbatch.scoring.scorer import Scorer
 
         torch.set_num_threads(threads)
-        self.scorer = Scorer(pack)
+        self.scorer = Scorer(pack, config=load_config(overrides=networks_on("torch")))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         results = self.scorer.score_batch([np.ascontiguousarray(image) for image in batch["image"]])

@@ -19,6 +19,7 @@ from skinbatch.config import ModelSettings
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.near_boxes import average_precision, centre_precision
 from skinbatch.models.detectors.mmdet.family import detector_spec
+from skinbatch.models.pack import load_pack
 from skinbatch.models.stages import DetectorStage
 from skinbatch.scoring.scorer import Scorer
 from skinbatch.train.detection.clone_trial import A_FACE, hits
@@ -96,7 +97,7 @@ def measure_clones(packs: Sequence[str], photos: Path, out: Path) -> Iterator[st
             yield from _found(name, annotated, scorer, guess)
 
     columns = [dict(rows(pack)) for pack in packs]
-    yield f"| what | {' | '.join(Path(pack).name for pack in packs)} |"
+    yield f"| what | {' | '.join(load_pack(pack).name for pack in packs)} |"
     yield "|---" * (len(packs) + 1) + "|"
     for what in columns[0]:
         yield f"| {what} | {' | '.join(column[what] for column in columns)} |"

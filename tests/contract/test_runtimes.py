@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,3 +214,11 @@ def same_probabilities(build: Callable[[Runtime], Any], photos: list[NDArray[np.
     assert np.abs(found - right).max() < 0.2 * np.ptp(right, axis=0).max(), (
         "any network would give these"
     )
+
+
+def test_openvino_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    code = "import skinbatch.models.runtime.openvino_runtime"
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"HOME": str(tmp_path)}
+    )
+    assert list(tmp_path.rglob("*")) == []

@@ -1,13 +1,13 @@
 """Convert torch networks for OpenVINO, and run them on this worker's share of the processor.
 
-`openvino.convert_model` is not used: it reports on its use over the network unless the user has
-forbidden it, and it traces every network three times.
+`openvino.convert_model` is not used: it traces every network three times.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,15 +15,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
-from openvino.frontend import FrontEndManager
-from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
 from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.runtime.kept import keep, kept
 from skinbatch.models.runtime.numbers import tensors_of
+
+# With this package, `import openvino` leaves files in the home folder, and reports on its use over
+# the network unless the user has forbidden it. Without the package it does neither.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+from openvino.frontend import FrontEndManager  # noqa: E402
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: E402
 
 _DEVICE = "CPU"
 _core = openvino.Core()

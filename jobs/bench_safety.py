@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +60,9 @@ class _Pool:
 
     def replace(self, worker: int, reason: str) -> None:
         raise RuntimeError(reason)
+
+    def release(self, kept: Collection[int]) -> None:
+        """Do nothing: there is one worker."""
 
     def close(self) -> None:
         """Do nothing, as there is nothing to end."""

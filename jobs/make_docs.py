@@ -87,7 +87,7 @@ def _type_text(kind: Any) -> str:
     if origin is Literal:
         return " or ".join(f'`"{choice}"`' for choice in inner)
     if origin in (Union, types.UnionType):
-        return _type_text(next(part for part in inner if part is not type(None)))
+        return " or ".join(_type_text(part) for part in inner if part is not type(None))
     if origin is tuple:
         return f"list of {_type_text(inner[0])}s"
     return _TOML_TYPES[kind]

@@ -8,7 +8,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from skinbatch.engines.pool import Death, Finished, PoolEvent, UnitProgress, WorkerReady
@@ -200,6 +200,14 @@ class SimulatedPool:
 
     def replace(self, worker: int, reason: str) -> None:
         self._lose(self._clock.now, worker)
+
+    def release(self, kept: Collection[int]) -> None:
+        """End the workers that no unit is left for."""
+        now = self._clock.now
+        for worker in range(self.size):
+            if worker not in kept:
+                self.there_s += now - self._ready.pop(worker, now)
+                self._lives[worker] += 1  # nothing that is planned for it happens
 
     def close(self) -> None:
         """Count the seconds of the workers that are still there."""

@@ -46,6 +46,20 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _worker_count(value: Any) -> Any:
+    """Read a number of workers, or a range of them."""
+    if not isinstance(value, str):
+        return value
+    least, colon, most = value.partition(":")
+    if not least.isdecimal() or (colon and not most.isdecimal()):
+        raise ValueError(f"a number of workers, or MIN:MAX such as 4:64, not {value!r}")
+    if not colon:
+        return int(least)
+    if not 1 <= int(least) <= int(most):
+        raise ValueError(f"MIN:MAX needs 1 or more, and at most MAX for MIN, not {value!r}")
+    return value
+
+
 class SourceSettings(_Section):
     """Choose which files of the source are listed."""
 
@@ -194,9 +208,13 @@ class EngineSettings(_Section):
         description="Address of a Ray cluster. By default the environment variable `RAY_ADDRESS`, and "
         "without it an embedded Ray.",
     )
-    workers: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
-        description="Number of workers. By default one for each GPU, or one for each core with 2 GB of memory.",
+    workers: Annotated[Annotated[int, Field(ge=1)] | str, BeforeValidator(_worker_count)] | None = (
+        Field(
+            default=None,
+            description="Number of workers, or `MIN:MAX`. By default one for each GPU, or one for each core with 2 GB of memory. "
+            "With a range, the cluster and what its autoscaler may add must have room for `MIN`, and up to "
+            "`MAX` start as nodes come.",
+        )
     )
     device: Literal["auto", "cpu", "gpu"] = Field(
         default="auto",
@@ -231,6 +249,18 @@ class EngineSettings(_Section):
         description="Seconds without a decoded photo or a finished call of a model after which a worker "
         "is given up and its unit is tried again.",
     )
+
+    @property
+    def least_workers(self) -> int | None:
+        """Return the workers for which there must be room, or None if no range is set."""
+        return int(self.workers.partition(":")[0]) if isinstance(self.workers, str) else None
+
+    @property
+    def most_workers(self) -> int | None:
+        """Return the number of workers, or the most that a range allows; None if not set."""
+        if isinstance(self.workers, str):
+            return int(self.workers.partition(":")[2])
+        return self.workers
 
 
 class RunSettings(_Section):

@@ -46,10 +46,12 @@ RayAddress = Annotated[
     typer.Option("--ray-address", help="Address of a Ray cluster. (default: RAY_ADDRESS)"),
 ]
 Workers = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         "--workers",
-        help="Number of workers. (default: one per GPU, or one per core with 2 GB of memory)",
+        metavar="N|MIN:MAX",
+        help="Number of workers. MIN:MAX starts as many as find room, up to MAX, and ends at once if there is no room "
+        "for MIN. (default: one per GPU, or one per core with 2 GB of memory)",
     ),
 ]
 Device = Annotated[

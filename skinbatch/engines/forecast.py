@@ -137,7 +137,7 @@ def forecast(
     settings = (
         merge(config, overrides) if isinstance(config, Config) else load_config(config, overrides)
     )
-    worker_count = settings.engine.workers
+    worker_count = settings.engine.most_workers
     # The number of workers is what is asked about. The sample has as many as fit.
     alone = settings.engine.model_copy(update={"workers": None})
     settings = settings.model_copy(update={"engine": alone})

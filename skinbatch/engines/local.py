@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -128,6 +128,9 @@ class LocalPool:
 
     def replace(self, worker: int, reason: str) -> None:
         self._reap(reason)
+
+    def release(self, kept: Collection[int]) -> None:
+        """Do nothing: the only worker ends with the run."""
 
     def close(self) -> None:
         self._connection.close()

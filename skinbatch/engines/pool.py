@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -91,6 +91,9 @@ class WorkerPool(Protocol):
 
     def replace(self, worker: int, reason: str) -> None:
         """Kill a worker and start another in its place. No Death is reported for it."""
+
+    def release(self, kept: Collection[int]) -> None:
+        """End all workers but those in `kept`, because no unit is left for them."""
 
     def close(self) -> None:
         """Kill every worker."""

@@ -155,7 +155,7 @@ class RayEngine:
 
     def start(self, context: ScoringContext) -> RayPool:
         workers, per_cpu, per_gpu = self._workers()
-        if self.settings.workers is None and context.units is not None:
+        if not isinstance(self.settings.workers, int) and context.units is not None:
             workers = min(workers, max(1, context.units))
         context = replace(context, threads=max(1, int(per_cpu)), gpu=per_gpu > 0)
         if ray.util.client.ray.is_connected():  # ray://: a proxy watches the head

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray.util.client
 import yaml
 from ray._private.state import state
 
@@ -25,6 +28,22 @@ _MANY = 1000
 def nodes_up() -> list[Node]:
     """Return the nodes that are alive."""
     return [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def draining_nodes() -> dict[str, float]:
+    """Return the nodes that are about to be taken away, and the seconds that each has left.
+
+    A spot machine is drained when its provider announces that it will be taken back, and an idle
+    machine before the autoscaler ends it. Without a deadline the time is infinite. Through Ray
+    Client (ray://) Ray does not tell, and nothing is returned.
+    """
+    if ray.util.client.ray.is_connected():
+        return {}
+    now = time.time()
+    return {
+        node: deadline / 1000 - now if deadline else math.inf
+        for node, deadline in state.get_draining_nodes().items()
+    }
 
 
 def possible_nodes() -> list[Node]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ray
@@ -24,13 +24,19 @@ from skinbatch.engines.pool import (
     WorkerReady,
 )
 from skinbatch.engines.ray_metrics import RunMetrics
+from skinbatch.engines.ray_nodes import draining_nodes
 from skinbatch.engines.ray_watch import HeadWatch, Placement
 from skinbatch.engines.worker import Worker, environment
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
 from skinbatch.storage.discard import DISCARD
+from skinbatch.types import WorkUnit
 
 # Seconds that Ray may take to notice that a machine is gone.
 _MISSING_NODE_S = 30.0
+# Seconds between two looks for nodes that are being drained, and the seconds before such a node's
+# deadline at which its workers are given up at the latest.
+_LOOK_FOR_DRAINS_S = 2.0
+_LEAVE_S = 5.0
 # Seconds between two questions to a worker how far it is: at least the first number, and the second
 # for each worker of the pool. Answers take the driver's time.
 _ASK_S, _ASK_EACH_S = 0.2, 0.005
@@ -94,19 +100,24 @@ class RayPool:
         self._asked: dict[Any, tuple[int, Any]] = {}
         self._asked_at = -math.inf
         self._progress: dict[int, UnitProgress] = {}
+        # Worker -> the time at which it got its unit, and the unit.
+        self._given: dict[int, tuple[float, WorkUnit]] = {}
         self._missing: dict[int, tuple[float, str]] = {}
         self._up: set[int] = set()
+        # Node -> the time at which it is taken away.
+        self._draining: dict[str, float] = {}
+        self._looked_at = time.monotonic()
         for worker in range(workers):
             self._start(worker)
 
     def _start(self, worker: int) -> None:
         actor = self._remote.remote(self._context)
         self._actors[worker] = actor
-        self._nodes.pop(worker, None)
         self._calls[actor.node.remote()] = (worker, "ready")
 
     def submit(self, worker: int, assignment: Assignment) -> None:
         self._progress[worker] = UnitProgress()
+        self._given[worker] = time.monotonic(), assignment.unit
         self._metrics.submitted(worker, assignment)
         self._calls[self._actors[worker].score.remote(assignment)] = (worker, "score")
 
@@ -127,7 +138,7 @@ class RayPool:
             if isinstance(event, WorkerReady):
                 self._up.add(event.worker)
                 events += self._without_gpu(event)
-        return events
+        return events + self._leave_draining()
 
     def _ended(self, timeout_s: float) -> list[Any]:
         """Wait until a call has ended, and return all that have."""
@@ -170,6 +181,39 @@ class RayPool:
             return Finished(worker, value)
         self._nodes[worker], (device, host) = value
         return WorkerReady(worker, device, host)
+
+    def _leave_draining(self) -> list[PoolEvent]:
+        """Replace the workers on nodes that are being drained.
+
+        A worker leaves when its unit has ended, or as soon as it is clear that the unit will not
+        end in time. Ray places the new one on another node.
+        """
+        events: list[PoolEvent] = []
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_FOR_DRAINS_S:
+            self._head.require()
+            draining = {node: now + left for node, left in draining_nodes().items()}
+            if (draining.keys() - self._draining.keys()) & set(self._nodes.values()):
+                events.append(PoolMessage("a node is being drained; its workers start elsewhere"))
+            self._draining, self._looked_at = draining, now
+
+        at_work = {worker for worker, kind in self._calls.values() if kind == "score"}
+        for worker in [w for w, node in self._nodes.items() if node in self._draining]:
+            left_s = self._draining[self._nodes[worker]] - now - _LEAVE_S
+            if worker in at_work and self._may_end_within(left_s, worker):
+                continue
+            self._replace(worker)
+            events.append(Death(worker, "its node is being drained", machine_lost=True))
+        return events
+
+    def _may_end_within(self, seconds: float, worker: int) -> bool:
+        """Return whether a worker's unit may end in so many seconds, judged by its photos so far."""
+        given_at, unit = self._given[worker]
+        photos = len(unit.images) if unit.shard is None else (unit.stop or 0) - unit.start
+        done = self._progress[worker].photos
+        if photos <= 0 or not done:  # unknown
+            return seconds > 0
+        return (photos - done) * (time.monotonic() - given_at) / done < seconds
 
     def _bury_missing(self) -> list[PoolEvent]:
         events: list[PoolEvent] = []
@@ -216,16 +260,25 @@ class RayPool:
     def replace(self, worker: int, reason: str) -> None:
         self._replace(worker)
 
+    def release(self, kept: Collection[int]) -> None:
+        for worker in self._actors.keys() - kept:
+            self._end(worker)
+
     def _replace(self, worker: int) -> None:
+        self._end(worker)
+        self._metrics.replaced(worker)
+        if self._placement is not None and not self._up:
+            self._placement.begin()
+        self._start(worker)
+
+    def _end(self, worker: int) -> None:
         self._calls = {call: who for call, who in self._calls.items() if who[0] != worker}
         self._asked = {asked: who for asked, who in self._asked.items() if who[0] != worker}
         self._missing.pop(worker, None)
+        self._progress.pop(worker, None)
+        self._nodes.pop(worker, None)
         self._up.discard(worker)
-        if self._placement is not None and not self._up:
-            self._placement.begin()
-        self._metrics.replaced(worker)
-        ray.kill(self._actors[worker], no_restart=True)
-        self._start(worker)
+        ray.kill(self._actors.pop(worker), no_restart=True)
 
     def close(self) -> None:
         if self._head.lost:

@@ -113,6 +113,7 @@ class Scheduler:
         self._lost_machines: Counter[str] = Counter()
         self._store_tries: dict[str, int] = {}
         self._starts = 0
+        self._released = False
         self._looked = time.monotonic()
         self._watched = -math.inf
         self.stopped: str | None = None
@@ -149,14 +150,27 @@ class Scheduler:
                     break
                 self._hand_out(assignment)
             no_more = exhausted and not self._again and not self._later and not self._counts
-            if not self._busy and (no_more or self.stopped or self.fatal is not None):
-                self.publish(Tick(0))  # the last commits may be newer than the last look
-                return
+            if no_more or self.stopped or self.fatal is not None:
+                if not self._busy:
+                    self.publish(Tick(0))  # the last commits may be newer than the last look
+                    return
+                self._release_idle()
             events = self.pool.wait(_TICK_S)
             for event in events:
                 self._take(event)
             if not events or self._watch_is_due():
                 self._watch()
+
+    def _release_idle(self) -> None:
+        """End the workers that no unit is left for, also those that wait for a place.
+
+        Their machines are free for others, or for the autoscaler to take away. If a unit in flight
+        has to be halved later, its worker scores one half after the other.
+        """
+        if self.idle or not self._released:
+            self.pool.release(self._busy.keys())
+            self.idle.clear()
+            self._released = True
 
     def _wake(self) -> None:
         """Queue the units whose pause is over."""

@@ -46,7 +46,7 @@ def score(
     engine: str | None = None,
     ray_address: str | None = None,
     device: str | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     limit: int | None = None,
     max_failures: float | None = None,
     deadline_s: float | None = None,
@@ -66,7 +66,8 @@ def score(
         engine: `ray` (default) or `local`.
         ray_address: Address of a Ray cluster; by default RAY_ADDRESS, else Ray on this machine.
         device: `auto` (default), `cpu` or `gpu`.
-        workers: Number of workers; chosen from the CPUs, GPUs and memory by default.
+        workers: Number of workers, or a range such as `"4:64"`; chosen from the CPUs, GPUs and memory
+            by default.
         limit: Stop once this many photos are scored. Units that have begun are finished.
         max_failures: Share of photos that may fail before `exit_code` is 3; 0.05 by default.
         deadline_s: Seconds after which no more units are handed out.
@@ -137,7 +138,7 @@ def retry(
     engine: str | None = None,
     ray_address: str | None = None,
     device: str | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     config: Config | str | Path | None = None,
     presenter: Presenter | None = None,
 ) -> RunReport:

@@ -38,6 +38,9 @@ def shares(
     On CPUs, values that are not set are chosen so that every worker has WORKER_MEMORY. Values that
     are set are not compared with it.
 
+    A range of workers starts as many as find room, up to its end. If nodes may join, that is its
+    end.
+
     Args:
         settings: `[engine]`.
         nodes: those that are up, and those that the autoscaler may add.
@@ -45,13 +48,15 @@ def shares(
             any node if no node has CPUs, as in a cluster that was scaled to zero.
 
     Raises:
-        UsageError: If the settings ask for more per worker than any node has.
+        UsageError: If the settings ask for more per worker than any node has, or for more workers
+            than there is room for.
     """
+    least, number = settings.least_workers, settings.most_workers
     per_gpu = _gpus_of_a_worker(settings, nodes)
     hosts = [node for node in nodes if node.cpus > 0 and node.gpus >= per_gpu]
     empty = not any(node.cpus > 0 for node in nodes)
     if not hosts and grows and (empty or settings.device == "gpu"):
-        return settings.workers or 1, settings.cpus_per_worker or 1.0, per_gpu
+        return number or 1, settings.cpus_per_worker or 1.0, per_gpu
     if not hosts and settings.gpus_per_worker is None:
         raise UsageError(
             "device = 'gpu', but there is no GPU here; use device = 'auto' or a cluster with GPUs"
@@ -70,13 +75,25 @@ def shares(
     if per_gpu:
         if per_cpu is None:
             per_cpu = min(_whole(node.cpus / int(node.gpus / per_gpu)) for node in hosts)
-        slots = sum(node.count * int(node.gpus / per_gpu) for node in hosts)
-        return settings.workers or max(1, slots), per_cpu, per_gpu
-    if per_cpu is None:
-        per_cpu = min(_by_memory(hosts), most)
-        if settings.workers is not None:
-            per_cpu = _for_so_many(settings.workers, hosts)
-    return settings.workers or max(1, _fitting(hosts, per_cpu)), per_cpu, per_gpu
+        room = sum(node.count * _on_one(node, per_cpu, per_gpu) for node in hosts)
+    else:
+        if per_cpu is None:
+            per_cpu = min(_by_memory(hosts), most)
+            if least is not None:
+                per_cpu = min(per_cpu, max(1.0, _for_so_many(least, hosts)))
+            elif number is not None:
+                per_cpu = _for_so_many(number, hosts)
+        room = _fitting(hosts, per_cpu)
+
+    if least is None or number is None:
+        return number or max(1, room), per_cpu, per_gpu
+    if room < least:
+        gpus = f" and {per_gpu:g} GPUs" if per_gpu else ""
+        raise UsageError(
+            f"workers = {settings.workers!r}: there is room for {room}, each with {per_cpu:g} CPUs{gpus}, counting what the "
+            "autoscaler may add; lower MIN, or cpus_per_worker"
+        )
+    return number if grows else min(number, room), per_cpu, per_gpu
 
 
 def _gpus_of_a_worker(settings: EngineSettings, nodes: list[Node]) -> float:
@@ -94,6 +111,11 @@ def _gpus_of_a_worker(settings: EngineSettings, nodes: list[Node]) -> float:
     if settings.device == "cpu":
         return 0.0
     return 1.0 if settings.device == "gpu" or any(node.gpus >= 1 for node in nodes) else 0.0
+
+
+def _on_one(node: Node, per_cpu: float, per_gpu: float) -> int:
+    """Return how many workers fit on a node with GPUs."""
+    return min(int(node.cpus / per_cpu), int(node.gpus / per_gpu))
 
 
 def _for_so_many(workers: int, hosts: list[Node]) -> float:

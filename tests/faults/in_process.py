@@ -80,6 +80,9 @@ class InProcessPool:
     def replace(self, worker: int, reason: str) -> None:
         raise AssertionError(f"a worker that works while it is waited for cannot stall: {reason}")
 
+    def release(self, kept: Collection[int]) -> None:
+        """Do nothing: there is one worker."""
+
     def close(self) -> None:
         scorer = self._worker._scorer
         scorer.pool.shutdown()

@@ -4,7 +4,7 @@ that nothing else suffers."""
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +52,7 @@ class ScriptedPool:
         self.lost_machines = 0
         self.events: list[PoolEvent] = [WorkerReady(w, "cpu", "here") for w in range(size)]
         self.replaced: list[int] = []
+        self.released: set[int] = set()
         self.handed_out: list[Assignment] = []
 
     def submit(self, worker: int, assignment: Assignment) -> None:
@@ -90,6 +91,9 @@ class ScriptedPool:
     def replace(self, worker: int, reason: str) -> None:
         self.replaced.append(worker)
         self.events.append(WorkerReady(worker, "cpu", "here"))
+
+    def release(self, kept: Collection[int]) -> None:
+        self.released |= set(range(self.size)) - set(kept)
 
     def close(self) -> None:
         self.events.clear()
@@ -287,6 +291,25 @@ def test_an_archive_file_whose_members_cannot_even_be_counted_gets_its_row_unrea
     judged.set()
     thread.join(10)
     assert len(ended) == 1, "it is told that nobody waits for it"
+
+
+def test_workers_without_a_unit_are_released_at_the_tail() -> None:
+    """Among them are those that never got a place, which an autoscaler would still add nodes for."""
+
+    class LongTail(ScriptedPool):
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
+            events = super().wait(timeout_s)
+            late = [e for e in events if isinstance(e, Finished) and e.worker == 1]
+            if late and 0 not in self.released:  # until the other one is released
+                self.events += late
+                return [event for event in events if event not in late]
+            return events
+
+    pool = LongTail(size=4)
+    pool.events = pool.events[:2]
+    heard = run(pool, assignment("g0", "a"), assignment("g1", "b"), assignment("g2", "c"))
+    assert pool.released == {0, 2, 3}
+    assert photos(heard) == ["a", "b", "c"]
 
 
 def test_a_lost_machine_is_not_the_units_fault() -> None:

@@ -1,6 +1,7 @@
 """Test that workers are sized so that each fits on a node."""
 
 import pytest
+from pydantic import ValidationError
 
 from skinbatch.config import EngineSettings
 from skinbatch.engines.shares import Node, shares
@@ -40,6 +41,49 @@ def test_shares_fit_on_nodes(
         shares(EngineSettings.model_validate(settings), [node_of(*node) for node in nodes])
         == expected
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "nodes", "grows", "expected"),
+    [
+        ({"workers": "1:64"}, [(8, 0, 64 * GB)], False, (8, 1, 0)),
+        ({"workers": "1:3"}, [(8, 0, 64 * GB)], False, (3, 1, 0)),
+        ({"workers": "1:64"}, [(8, 0, 64 * GB)], True, (64, 1, 0)),
+        ({"workers": "4:8"}, [(8, 0)], True, (8, 2, 0)),
+        ({"workers": "2:8"}, [(8, 0)], False, (2, 4, 0)),
+        ({"workers": "2:8"}, [(8, 2)], True, (8, 4, 1)),
+        ({"workers": "2:8"}, [], True, (8, 1, 0)),
+    ],
+)
+def test_a_range_of_workers_starts_as_many_as_find_room(
+    settings: dict[str, object],
+    nodes: list[tuple[float, ...]],
+    grows: bool,
+    expected: tuple[float, ...],
+) -> None:
+    cluster = [node_of(*node) for node in nodes]
+    assert shares(EngineSettings.model_validate(settings), cluster, grows=grows) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "room"),
+    [
+        ({"workers": "9:16"}, "room for 8, each with 1 CPUs"),
+        ({"workers": "3:4", "cpus_per_worker": 4.0}, "room for 2, each with 4 CPUs"),
+        ({"workers": "3:4", "gpus_per_worker": 0.5}, "room for 2, each with 4 CPUs and 0.5 GPUs"),
+    ],
+)
+def test_a_range_whose_least_finds_no_room_is_refused(
+    settings: dict[str, object], room: str
+) -> None:
+    with pytest.raises(UsageError, match=room):
+        shares(EngineSettings.model_validate(settings), [Node(8, 1)])
+
+
+@pytest.mark.parametrize("text", ["8:4", "0:4", "a:b", "4:", ":4", "-1:3", "1.5:2", "", "0"])
+def test_what_is_no_number_or_range_of_workers_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        EngineSettings.model_validate({"workers": text})
 
 
 def test_more_than_any_node_has_is_refused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +89,9 @@ class ThreadPool:
             self._given_up = True
             self._looked.notify_all()
         raise AssertionError(f"given up after {self.now:g} s: {reason}")
+
+    def release(self, kept: Collection[int]) -> None:
+        """Do nothing: there is one worker."""
 
     def close(self) -> None: ...
 
